@@ -15,7 +15,7 @@ from calling import Call
 from fake_autopilot import FakeAutopilot
 from sending import IMPATIENT, answer, configure, posts
 
-HINT = "\nLeave one SELECT, and do all else in the warehouse itself."
+HINT = "\nKeep one SELECT, and do everything else in the warehouse itself."
 SECRET = "key = 'a secret'"
 
 
@@ -60,8 +60,8 @@ def test_what_is_not_one_query_is_refused_everywhere(sql: str, got: str, dialect
         ("postgres", "COPY people TO PROGRAM 'sh'", "COPY"),
         ("postgres", "DO $$ BEGIN DROP TABLE people; END $$", "DO"),
         ("postgres", "CALL change()", "CALL"),
-        ("postgres", "SELEC 1", "what cannot be read as SQL of postgres in line 1, column 7"),
-        ("postgres", "SELECT 'a", "what cannot be read as SQL of postgres"),
+        ("postgres", "SELEC 1", "text that is not valid postgres SQL in line 1, column 7"),
+        ("postgres", "SELECT 'a", "text that is not valid postgres SQL"),
         ("postgres", "EXPLAIN ANALYZE DELETE FROM people", "EXPLAIN"),
         ("postgres", "SET default_transaction_read_only = off", "SET"),
         ("snowflake", "CALL change()", "CALL"),

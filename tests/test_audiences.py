@@ -69,7 +69,7 @@ def test_an_audience_keeps_its_key() -> None:
         audiences.changes(NAME, "user_id", [], known)
     assert str(raised.value) == (
         f"The audience {TRAIT} was sent by email before, and nobody can tell who is who by user_id.\n"
-        "Say --key email, or give the audience another name."
+        "Add --key email, or give the audience another name."
     )
 
 
@@ -102,13 +102,13 @@ def test_rows_by_the_key() -> None:
             [],
             (
                 "Expected a column email in the query's answer, got user_id.\n"
-                "Name it so (… AS email), or say --key user_id."
+                "Name it so (… AS email), or add --key user_id."
             ),
         ),
         (
             ["email", "plan", "Plan"],
             [],
-            "Expected each column of the query once, got plan twice.\nName one of them otherwise.",
+            "Expected each column of the query once, got plan twice.\nGive one of them another name.",
         ),
         (
             ["email"],
@@ -133,7 +133,7 @@ def test_an_audience_has_no_traits_and_traits_have_some() -> None:
         "Expected only email and user_id of an audience, got plan, size as well.\n"
         "Leave them out of the query, or send them as traits: autopilothq send traits."
     )
-    with pytest.raises(RunError, match="Expected columns beside email and user_id, which are the traits, got none"):
+    with pytest.raises(RunError, match="Expected columns besides email and user_id, which are the traits, got none"):
         list(audiences.traits(people("a@b.c")))
 
 

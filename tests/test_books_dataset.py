@@ -145,7 +145,7 @@ def test_other_destinations_and_the_same_name_are_refused(call: Call) -> None:
     assert said.status == 1
     assert said.err == (
         "Error: Expected DuckDB or PostgreSQL, where the books can have a dataset of their own, but got filesystem.\n"
-        "Leave --books-dataset, or the setting books_dataset, out.\n"
+        "Leave out --books-dataset, or the setting books_dataset.\n"
     )
     said = call("load", "archive", file, "--books-dataset", "Autopilot")
     assert said.err == (
@@ -173,12 +173,12 @@ NOT_MOVED = (
     " --books-dataset keep_ing_s\n"
 )
 NOT_KNOWN = (
-    "Error: autopilothq has no books, and keep_ing_s has books alone. If they are those of autopilothq, add"
+    "Error: autopilothq has no books, and keep_ing_s has only books. If they belong to autopilothq, add"
     " --books-dataset keep_ing_s, or set books_dataset; else load into another dataset: --dataset NAME\n"
 )
 OF_ANOTHER = (
-    "Error: keep_ing_s has books of loads, but second has no tables: they are of another dataset, or of one that was"
-    " dropped. Name another dataset for the books of second: --books-dataset NAME\n"
+    "Error: keep_ing_s has books of loads, but second has no tables: they belong to another dataset, or to one that"
+    " was dropped. Name another dataset for the books of second: --books-dataset NAME\n"
 )
 
 

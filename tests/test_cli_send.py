@@ -266,7 +266,7 @@ def test_everything_out_of_order(server: FakeAutopilot, call: Call) -> None:
             [
                 (
                     "Error: destination.autopilothq.fields maps 'plan' to 'Plan', but the account has no such field:"
-                    " make it in Autopilot, or correct the mapping"
+                    " create it in Autopilot, or correct the mapping"
                 )
             ],
         ),

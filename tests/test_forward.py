@@ -221,7 +221,7 @@ def test_what_a_message_must_have_is_added(line: dict[str, Any], added: dict[str
         (b"x" * (1 << 20) + b"y", "line_too_long: longer than 1 MiB"),
         (
             json.dumps(track(1, properties={"x": "y" * 40_000})).encode(),
-            "It has 40,131 bytes, and Segment's API takes 32,768 of a message",
+            "It has 40,131 bytes, and Segment's API accepts at most 32,768",
         ),
     ],
 )  # fmt: skip

@@ -86,8 +86,8 @@ def test_what_the_account_refuses(call: Call, server: FakeAutopilot) -> None:
     assert call(*words)[:2] == (
         1,
         (
-            "contact_added: refused: the account has the URL already, but not for this event. Give each event a URL, by"
-            " &for=EVENT\n"
+            "contact_added: refused: the account has the URL already, but not for this event. Add &for=EVENT to give"
+            " each its own URL\n"
         ),
     )
     # Another run has registered it meanwhile.
@@ -129,7 +129,7 @@ def test_a_url_that_hooks_must_not_have(url: str) -> None:
     assert str(raised.value) == (
         "Expected a URL like https://events.example.com/hook/autopilot/shop?key=…, got"
         f" {url.replace('key=s', 'key=***')}.\n"
-        "Hooks carry whole contacts, so that the URL must be https. Nothing was registered."
+        "Hooks carry whole contacts, so the URL must be https. Nothing was registered."
     )
 
 

@@ -282,7 +282,7 @@ GAVE_UP: list[tuple[dict[str, Any], str, int | None]] = [
         {"status": 429, "message": "Slow down."},
         (
             "429 Too Many Requests: Slow down; gave up after 3 tries. Lower"
-            " sources.autopilothq.requests_per_second (now 1000) where others use the same key"
+            " sources.autopilothq.requests_per_second (now 1000) if others use the same key"
         ),
         429,
     ),

@@ -325,7 +325,7 @@ def test_the_email_may_be_spelt_or_mapped(traits: dict[str, Any]) -> None:
             None,
             (
                 "destination.autopilothq.fields maps 'a' to 'No Such', but the account has no such field:"
-                " make it in Autopilot, or correct the mapping"
+                " create it in Autopilot, or correct the mapping"
             ),
         ),
         (
@@ -333,7 +333,7 @@ def test_the_email_may_be_spelt_or_mapped(traits: dict[str, Any]) -> None:
             "my id",
             (
                 "destination.autopilothq.user_id_field names 'my id', but the account has no such custom field:"
-                " make it in Autopilot, or correct the setting"
+                " create it in Autopilot, or correct the setting"
             ),
         ),
     ],

@@ -108,7 +108,7 @@ def test_the_list_alone(call: Call, server: FakeAutopilot) -> None:
         [
             "list 1k.csv: 2 to put on, 0 to take off, 0 unchanged",
             "2 messages: 1 delivered, 1 refused, 0 failed, 0 unknown",
-            "  1 refused: The account has no such contact, or the list is not there any more",
+            "  1 refused: The account has no such contact, or the list no longer exists",
         ],
     )
     assert sent(server) == [
@@ -273,7 +273,7 @@ def test_by_user_id(call: Call, server: FakeAutopilot) -> None:
         1,
         (
             "Error: The list follows the audience vip by user_id, and nobody can tell who is who by email.\n"
-            "Say --key user_id, or give the audience another name.\n"
+            "Add --key user_id, or give the audience another name.\n"
         ),
     )
 

@@ -363,7 +363,7 @@ def test_a_429_that_stays_names_the_rate_of_its_kind(server: FakeOrtto) -> None:
     setting = "sources.autopilothq.ortto.activity_requests_per_second"
     assert str(caught.value) == (
         "POST /person/get/activities: 429 Too Many Requests; gave up after 3 tries."
-        f" Lower {setting} (now 50) where others use the same key"
+        f" Lower {setting} (now 50) if others use the same key"
     )
 
 

@@ -187,7 +187,7 @@ def test_what_is_delivered_is_known_and_sent_again_only_behind_an_older_item() -
     assert run.plan(who(_NewEmail="new@b.c"), (None, DELIVERED)) is None  # it has another address since
     assert run.counts == Counts(known=3)
     assert run.plan(order(), ("1", DELIVERED), ("2", UNKNOWN)) is None
-    why = "whether it was carried out is not known since an earlier run"
+    why = "an earlier run could not tell whether it was carried out"
     assert run.counts == Counts(known=3, unknown=1, reasons=Counter({("unknown", why): 1}))
 
 
@@ -298,7 +298,7 @@ def test_a_member_has_the_audience_as_a_tag_where_the_account_takes_tags() -> No
     assert values == [{**custom, "tags": ["vip"]}, {**custom, "unset_tags": ["vip"]}, custom]
     assert [plan.item.row.audience for plan in plans if isinstance(plan, Planned)] == ["vip", "vip", None]
     assert [plan.item.row.remarks for plan in plans if isinstance(plan, Planned)] == [
-        '{"vip": "sent as a tag alone: the account has no field for it"}',
-        '{"vip": "sent as a tag alone: the account has no field for it"}',
+        '{"vip": "sent only as a tag: the account has no field for it"}',
+        '{"vip": "sent only as a tag: the account has no field for it"}',
         '{"vip": "sent as boolean--vip, for which the account has no field"}',
     ]

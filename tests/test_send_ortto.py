@@ -229,7 +229,7 @@ def test_a_mapping_to_no_field_is_an_error_before_anything_is_sent(server: FakeO
     with pytest.raises(InvalidSetting) as caught:
         send(server, [identify(1)], fields={"a.b": "Nothing"})
     assert str(caught.value) == (
-        "destination.autopilothq.ortto.fields maps 'a.b' to 'Nothing', but the account has no such field: make it in"
+        "destination.autopilothq.ortto.fields maps 'a.b' to 'Nothing', but the account has no such field: create it in"
         " Ortto, or correct the mapping"
     )
 
@@ -313,7 +313,7 @@ def test_an_audience_without_a_field_is_a_tag_alone(server: FakeOrtto) -> None:
     counts = members(server, "Lapsed", "person+1@example.com")
     assert people(server) == [{"fields": {"str::email": "person+1@example.com"}, "tags": ["lapsed"]}]
     assert counted(counts) == {"messages": 1, "delivered": 1}
-    text = "sent as a tag alone: the account has no field for it"
+    text = "sent only as a tag: the account has no field for it"
     assert rows("audience", "content", "remarks") == [("lapsed", "true", json.dumps({"lapsed": text}))]
 
 
@@ -404,7 +404,7 @@ def test_one_bad_activity_is_found_and_costs_no_other(server: FakeOrtto) -> None
     assert sorted(rows("message_id", "status", "message")) == [
         ("t1", "delivered", None),
         ("t2", "delivered", None),
-        ("t3", "refused", "The activity is larger than 16,000 bytes, which Ortto does not take"),
+        ("t3", "refused", "The activity is larger than 16,000 bytes, which Ortto does not accept"),
         ("t4", "delivered", None),
     ]
     assert [len(body["activities"]) for path, body in written(server) if path == "/activities/create"] == [3, 1, 2]
@@ -427,7 +427,7 @@ def test_an_event_without_a_time_happens_now(server: FakeOrtto) -> None:
 def test_an_event_that_is_too_old_is_refused(server: FakeOrtto) -> None:
     assert counted(send(server, [order(1, timestamp="2020-01-01T00:00:00Z")])) == {"messages": 1, "refused": 1}
     assert rows("status", "message", "trigger_id") == [
-        ("refused", "The event is older than 90 days, and Ortto takes none of these", ORDER)
+        ("refused", "The event is older than 90 days, which Ortto does not accept", ORDER)
     ]
     assert [path for path, _ in written(server)] == ["/person/merge"]
 
@@ -466,8 +466,8 @@ def test_values_become_what_a_field_takes(value: Any, kind: str, cast: Any) -> N
 @pytest.mark.parametrize(
     ("value", "kind", "why"),
     [
-        ("1.0005", "decimal", "expected a number of 3 digits behind the point, got '1.0005'"),
-        ("NaN", "decimal", "expected a number of 3 digits behind the point, got 'NaN'"),
+        ("1.0005", "decimal", "expected a number with at most 3 digits after the point, got '1.0005'"),
+        ("NaN", "decimal", "expected a number with at most 3 digits after the point, got 'NaN'"),
         (True, "decimal", "expected a number, got True"),
         (2**63, "int", "expected an integer of 64 bits, got 9223372036854775808"),
         ("none", "phn", "expected a phone number, got 'none'"),

@@ -70,13 +70,13 @@ def test_the_commands_name_a_setting_that_is_no_number(call: Call, monkeypatch: 
     monkeypatch.setenv(f"{SECTION}ORTTO__API_KEY", "1")
     monkeypatch.setenv("DESTINATION__SEGMENT__ALLOW_HTTP", "perhaps")
     monkeypatch.setenv("DESTINATION__SEGMENT__WRITE_KEY", "1")
-    where = "Correct it in .dlt/config.toml, in .dlt/secrets.toml or in the environment, where its name ends so."
+    where = "Correct it in .dlt/config.toml, in .dlt/secrets.toml or in the environment, in the variable whose name"
     said = call("load", "ortto")
     error = "Error: Expected a whole number as the setting tries, but got 'many'."
-    assert (said.status, errors(said)) == (1, [error, where])
+    assert (said.status, errors(said)) == (1, [error, f"{where} ends in TRIES."])
     said = call("forward", "archive")
     error = "Error: Expected true or false as the setting allow_http, but got 'perhaps'."
-    assert (said.status, errors(said)) == (1, [error, where])
+    assert (said.status, errors(said)) == (1, [error, f"{where} ends in ALLOW_HTTP."])
 
 
 def test_the_command_names_a_misspelt_setting_of_a_file(call: Call) -> None:

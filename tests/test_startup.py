@@ -92,7 +92,8 @@ def test_a_current_folder_that_was_removed_is_an_error_of_one_line() -> None:
 
 NO_TOML = "Error: Expected TOML in ./.dlt/{}, but it cannot be read: {}.\n"
 NO_FLOAT = """Error: Expected a number as the setting read_timeout, but got 'soon'.
-Correct it in .dlt/config.toml, in .dlt/secrets.toml or in the environment, where its name ends so.
+Correct it in .dlt/config.toml, in .dlt/secrets.toml or in the environment, in the variable whose name ends in \
+READ_TIMEOUT.
 """
 
 

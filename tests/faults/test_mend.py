@@ -43,13 +43,14 @@ def place(request: pytest.FixtureRequest) -> Place:
 
 
 READ_AGAIN = (
-    'DELETE FROM "autopilothq"."_audit" has the next run read the archive again, which stores what is missing and'
+    'DELETE FROM "autopilothq"."_audit" makes the next run read the archive again, which stores what is missing and'
     " nothing twice"
 )
 
 
 def gone(tables: Sequence[str], todo: str) -> list[str]:
-    return [f'Warning: The table "autopilothq"."{table}" was gone and is made again, empty; {todo}' for table in tables]
+    what = "was missing and was created again, empty"
+    return [f'Warning: The table "autopilothq"."{table}" {what}; {todo}' for table in tables]
 
 
 def test_what_is_gone_is_made_again_and_filled_from_the_archive(place: Place, call: Call) -> None:
@@ -63,8 +64,8 @@ def test_what_is_gone_is_made_again_and_filled_from_the_archive(place: Place, ca
     )
     said = call("load", "archive", "a.ndjson", *place.words)
     column = (
-        'Warning: The column event_text of "autopilothq"."tracks" was gone and made again, empty in the rows that are'
-        ' there; to have the values again drop the table (DROP TABLE "autopilothq"."tracks"); '
+        'Warning: The column event_text of "autopilothq"."tracks" was missing and created again, empty in the rows'
+        ' that are there; to get the values back, drop the table (DROP TABLE "autopilothq"."tracks"); '
     )
     assert (said.status, said.out.splitlines()[0][:7]) == (0, "0 lines")
     assert sorted(errors(said)) == sorted([*gone(tables, READ_AGAIN), column + READ_AGAIN])
@@ -85,7 +86,7 @@ def test_a_key_that_is_gone_is_for_a_person(place: Place, call: Call) -> None:
     place.execute("ALTER TABLE autopilothq._audit DROP COLUMN version CASCADE")
     said = call("load", "archive", "a.ndjson", *place.words)
     assert said.status == 1
-    todo = 'Drop the whole table, the next run makes it again: DROP TABLE "autopilothq"."_audit"; '
+    todo = 'Drop the whole table; the next run creates it again: DROP TABLE "autopilothq"."_audit"; '
     assert errors(said) == [
         'Error: The column version of "autopilothq"."_audit" is gone, and rows cannot be told apart without it.',
         f"{todo}all files are read again, and nothing is stored twice",

@@ -49,7 +49,7 @@ def test_a_table_that_another_connection_has_locked(call: Call, postgres: str, m
         who = f"process {pid} (user postgres, psql, from 127.0.0.1, idle in transaction)"
         what = f"the table {table} of PostgreSQL that {who} has locked"
         assert said.status == 75
-        todo = "End that there and run this again, or wait longer: "
+        todo = "Release it there and run this again, or wait longer: "
         assert errors(said) == [
             f"Warning: Waiting for {what}; giving up after 1.5 s",
             f"Error: Waited for {what}, and gave up after 1.5 s.",

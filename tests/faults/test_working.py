@@ -126,7 +126,7 @@ def test_goes_on_without_a_folder_that_cannot_be_read(name: str, killed: tuple[P
     assert re.fullmatch(
         rf"Warning: dlt's {re.escape(str(path))} cannot be read \(JSONDecodeError: .+\). Its folder is set aside as"
         rf" {re.escape(str(aside))}, and the run goes on with what the destination knows: nothing is lost or stored"
-        r" twice. Delete that folder: rows may be in it.",
+        r" twice. Delete that folder: it may contain rows.",
         warning,
     )
     assert_loaded_once()

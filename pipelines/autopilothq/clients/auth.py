@@ -13,7 +13,7 @@ HOW_TO_ALLOW = "In a network that you trust it can be allowed: --allow-http, or 
 
 
 def key_header(settings: ApiSettings, header: str) -> dict[str, str]:
-    """Returns the header with the key as it is, and has the key masked from now on. Raises InvalidSetting.
+    """Returns the header with the key as it is; the key is masked in output from now on. Raises InvalidSetting.
 
     Example: `key_header(AutopilotSettings(api_key="0123abcd"), "autopilotapikey") == {"autopilotapikey": "0123abcd"}`.
     """
@@ -21,7 +21,7 @@ def key_header(settings: ApiSettings, header: str) -> dict[str, str]:
 
 
 def basic_auth(settings: ApiSettings) -> dict[str, str]:
-    """Returns the header of HTTP Basic with the key as the user and an empty password, and has both forms masked.
+    """Returns the header of HTTP Basic with the key as the user and an empty password; both forms are masked.
 
     Raises InvalidSetting (docs/contract/profile-api.md).
     """
@@ -31,7 +31,7 @@ def basic_auth(settings: ApiSettings) -> dict[str, str]:
 
 
 def _checked_key(settings: ApiSettings) -> str:
-    """The key as a header can hold it. Files and vaults often end it with a line break, which is removed."""
+    """Returns the key as a header can hold it. Files and vaults often end it with a line break, which is removed."""
     key = settings.api_key.strip()
     if not key or not key.isascii() or not key.isprintable():
         what = "holds characters that no key has" if key else "is empty"
@@ -47,9 +47,9 @@ def where_to_set(setting: str) -> str:
 
 
 def checked_url(settings: ApiSettings) -> httpx.URL:
-    """Returns the base URL. Raises InvalidSetting where it is none, or where the key would leave the machine over http.
+    """Returns the base URL. Raises InvalidSetting if it is not valid, or the key would leave the machine over http.
 
-    The error repeats it masked, because it may hold a password.
+    The error shows it masked, because it may hold a password.
     """
     setting = settings.name_of("base_url")
     try:

@@ -13,7 +13,7 @@ from .urls import path_of
 
 BASE_URL = "https://api2.autopilothq.com/v1"
 REQUESTS_PER_SECOND = 5.0
-MOST_CONTACTS = 100  # that one request may write
+MOST_CONTACTS = 100  # in one request that writes them
 KILL_POINT_CONTACTS_WRITTEN = f"{__name__}:Autopilot.upsert_many"  # for tests/faults
 KILL_POINT_TRACK_SENT = f"{__name__}:Autopilot.trigger"  # for tests/faults
 KILL_POINT_CONTACT_DELETED = f"{__name__}:Autopilot.delete_contact"  # for tests/faults
@@ -32,8 +32,8 @@ class AutopilotSettings(ApiSettings):
 class Page(NamedTuple):
     """A page of a scan.
 
-    `contacts` are as they came, and need not be objects. `bookmark` leads to the next page, None after the last one.
-    `total` is how many contacts the account says that it has, None where it does not say.
+    `contacts` are as they came, and need not be objects. `bookmark` leads to the next page; it is None on the last one.
+    `total` is the number of contacts that the account reports, None if it reports none.
     """
 
     contacts: list[Any]
@@ -44,7 +44,7 @@ class Page(NamedTuple):
 class Upserted(NamedTuple):
     """The ids of contacts that were written with one request, and the ids by email.
 
-    `refused` says of contacts why they were not written, by email, where an account says so of single ones.
+    `refused` says why contacts were not written, by email, if the account says that of single contacts.
     """
 
     contact_ids: list[str]
@@ -53,9 +53,9 @@ class Upserted(NamedTuple):
 
 
 class Autopilot(ApiClient):
-    """An account. Threads may share it; every instance with one key shares one pace (`pace.Pace`).
+    """An account. Threads may share it; all instances with the same key share one pace (`pace.Pace`).
 
-    Values come as `decode.decode_json` gives them. Methods raise ApiErrors.
+    Values are as `decode.decode_json` returns them. Methods raise ApiErrors.
 
     Example: `with Autopilot(AutopilotSettings(api_key=key)) as account: pages = list(account.contacts())`.
     """
@@ -65,11 +65,11 @@ class Autopilot(ApiClient):
     # ---- reading -------------------------------------------------------------------------------------------------
 
     def account(self) -> JsonObject:
-        """Returns whose account the key opens: the cheapest way to check a key."""
+        """Returns the account that the key belongs to: the cheapest way to check a key."""
         return self._object(["account"])
 
     def contacts(self, bookmark: str | None = None) -> Iterator[Page]:
-        """Yields all contacts in the order of their ids; with a `bookmark`, those behind the page that gave it."""
+        """Yields all contacts in the order of their ids; with a `bookmark`, those after the page that returned it."""
         return _pages(self._http, ["contacts"], bookmark)
 
     def list_contacts(self, list_id: str, bookmark: str | None = None) -> Iterator[Page]:
@@ -97,7 +97,7 @@ class Autopilot(ApiClient):
         return self._array(["contacts", "custom_fields"], None)
 
     def contact(self, who: str) -> JsonObject | None:
-        """Returns the contact of an id or an email, None where there is none."""
+        """Returns the contact with an id or an email, or None if there is none."""
         try:
             return self._object(["contact", who])
         except NotFound:
@@ -108,13 +108,14 @@ class Autopilot(ApiClient):
     def upsert(self, contact: Mapping[str, Any]) -> str:
         """Writes a contact and returns its id (docs/contract/autopilot-api.md#writing-a-contact).
 
-        Raises OutcomeUnknown where repeating could make a second contact: without `Email`, or with `_NewEmail`.
+        Raises OutcomeUnknown instead of repeating what could create a second contact, one without `Email` or with
+        `_NewEmail`.
         """
         answer = self._http.request("POST", ["contact"], body={"contact": contact}, idempotent=_is_idempotent(contact))
         return _id(["contact"], answer, "contact_id")
 
     def upsert_many(self, contacts: Sequence[Mapping[str, Any]]) -> Upserted:
-        """Writes 1 to 100 contacts with one request, as `upsert` does. One bad contact has all of them refused."""
+        """Writes 1 to 100 contacts with one request, as `upsert` does. One bad contact makes the account refuse all."""
         if not 1 <= len(contacts) <= MOST_CONTACTS:
             raise ValueError(f"1 to {MOST_CONTACTS} contacts go into one request, got {len(contacts)}")
         idempotent = all(map(_is_idempotent, contacts))
@@ -126,34 +127,34 @@ class Autopilot(ApiClient):
         return Upserted(ids, dict(emails))
 
     def trigger(self, trigger_id: str, who: str) -> None:
-        """Sends a contact into a trigger's journey. Raises NotFound without such a contact or trigger.
+        """Sends a contact into a trigger's journey. Raises NotFound if there is no such contact or trigger.
 
         The request is never repeated: OutcomeUnknown means that the contact may be in the journey.
         """
         self._http.request("POST", ["trigger", trigger_id, "contact", who], idempotent=False, wants_json=False)
 
     def unsubscribe(self, who: str) -> None:
-        """Takes a contact off all email. Raises NotFound without such a contact."""
+        """Unsubscribes a contact from all email. Raises NotFound if there is no such contact."""
         self._http.request("POST", ["contact", who, "unsubscribe"], wants_json=False)
 
     def delete_contact(self, who: str) -> None:
-        """Deletes a contact. Raises NotFound without such a contact."""
+        """Deletes a contact. Raises NotFound if there is no such contact."""
         self._http.request("DELETE", ["contact", who], wants_json=False)
 
     def eject(self, journey_id: str, who: str) -> None:
-        """Takes a contact out of a journey. Raises NotFound where it is not in it."""
+        """Takes a contact out of a journey. Raises NotFound if it is not in it."""
         self._http.request("DELETE", ["journey", journey_id, "contact", who], wants_json=False)
 
     def put_on_list(self, list_id: str, who: str) -> None:
-        """Puts a contact on a list. Raises NotFound without such a contact or list."""
+        """Puts a contact on a list. Raises NotFound if there is no such contact or list."""
         self._http.request("POST", ["list", list_id, "contact", who], wants_json=False)
 
     def take_off_list(self, list_id: str, who: str) -> None:
-        """Takes a contact off a list. Raises NotFound where it is not on it."""
+        """Takes a contact off a list. Raises NotFound if it is not on it."""
         self._http.request("DELETE", ["list", list_id, "contact", who], wants_json=False)
 
     def create_list(self, name: str) -> str:
-        """Makes a list and returns its id. Raises RequestRejected (409) where the name is taken."""
+        """Creates a list and returns its id. Raises RequestRejected (409) if the name is taken."""
         return _id(["list"], self._http.request("POST", ["list"], body={"name": name}, idempotent=False), "list_id")
 
     def _object(self, path: Sequence[str]) -> JsonObject:
@@ -176,7 +177,7 @@ class Autopilot(ApiClient):
 def _pages(http: HttpClient, path: Sequence[str], bookmark: str | None) -> Iterator[Page]:
     """Yields pages until one has no bookmark (docs/contract/autopilot-api.md#paging).
 
-    Neither a short page nor `total_contacts` ends a scan. A bookmark that repeats would never end it, and is an error.
+    Neither a short page nor `total_contacts` ends a scan. A repeated bookmark would never end it, and is an error.
     """
     seen: set[str] = set()
     number = 0
@@ -210,7 +211,7 @@ def _page(path: Sequence[str], number: int, answer: JsonValue) -> Page:
 
 
 def _is_idempotent(contact: Mapping[str, Any]) -> bool:
-    """Whether writing a contact twice has the effect of writing it once: `_NewEmail` takes the old address away."""
+    """Returns whether writing a contact twice has the same effect as once: `_NewEmail` removes the old address."""
     return bool(contact.get("Email")) and not contact.get("_NewEmail")
 
 

@@ -1,4 +1,4 @@
-"""The REST hooks of an Autopilot account: which there are, more of them, fewer (docs/contract/autopilot-hooks.md)."""
+"""Lists, adds and removes the REST hooks of an Autopilot account (docs/contract/autopilot-hooks.md)."""
 
 from typing import Any
 
@@ -27,14 +27,14 @@ class AutopilotHooks(ApiClient):
         return found
 
     def add_hook(self, event: str, url: str) -> str:
-        """Has an event posted to a URL, and returns the hook's id, empty where the account does not say it.
+        """Registers a hook that posts an event to a URL, and returns its id, empty if the account does not return it.
 
-        Raises RequestRejected: 409 where that is so already, 400 for an event that the account does not know.
+        Raises RequestRejected: 409 if there is such a hook already, 400 for an event that the account does not know.
         """
         answer = self._http.request("POST", ["hook"], body={"event": event, "target_url": url})
         ids = [answer.value(key) for key in ("id", "hook_id")] if isinstance(answer, JsonObject) else []
         return next(filter(None, map(as_text, ids)), "")
 
     def remove_hook(self, hook_id: str) -> None:
-        """Ends a hook. Raises NotFound where there is none of that id."""
+        """Removes a hook. Raises NotFound if there is none with that id."""
         self._http.request("DELETE", ["hook", hook_id], wants_json=False)

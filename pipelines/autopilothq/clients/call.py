@@ -21,9 +21,9 @@ _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.
 class Call:
     """One request, which is sent once or more.
 
-    `path` is percent-encoded, `body` is sent as JSON, bytes as they are. `idempotent` is false where repeating the
-    request would do its work twice. Without `wants_json` only the status of the answer matters. `limit` holds for it
-    beside the pace of all requests. `attempts` counts how often it was sent.
+    `path` is percent-encoded. `body` is sent as JSON; bytes are sent as they are. `idempotent` is false if repeating
+    the request would do its work twice. Without `wants_json` only the status of the answer matters. `limit` applies in
+    addition to the pace of all requests. `attempts` counts how often it was sent.
     """
 
     settings: ApiSettings
@@ -62,11 +62,11 @@ class Call:
             setting, rate = settings.name_of("requests_per_second"), settings.requests_per_second
             if self.limit:
                 setting, rate = self.limit.setting, self.limit.most / self.limit.seconds
-            text += f". Lower {setting} (now {rate:g}) where others use the same key" if setting else ""
+            text += f". Lower {setting} (now {rate:g}) if others use the same key" if setting else ""
         return self.error(Unavailable, text, last.status, last.server_message)
 
     def broken(self, error: httpx.HTTPError | None, host: str, response: httpx.Response | None) -> Exception:
-        """Returns the exception for an answer that did not come, or not whole: whether to try again depends on it."""
+        """Returns the exception for an answer that did not arrive completely: transient, if a retry is possible."""
         failure = TransientFailure(
             self._reason(error, host, response is not None), response.status_code if response is not None else None
         )

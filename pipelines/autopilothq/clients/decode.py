@@ -1,6 +1,6 @@
-"""The JSON of an answer, read with its numbers as they are spelt: `1.10` stays `1.10`.
+"""Reads the JSON of an answer, and keeps numbers as they are spelt: `1.10` stays `1.10`.
 
-Both clients give such values: objects are `JsonObject`s, numbers are `JsonNumber`s (`segment.message`).
+All clients return such values: objects are `JsonObject`s, numbers are `JsonNumber`s (`segment.json_text`).
 """
 
 import json
@@ -13,14 +13,14 @@ from ..segment.json_text import DECODER, JsonNumber, JsonObject, is_deeper, to_j
 
 MAX_VALUES = 1_000_000  # of one answer; each takes some hundred bytes of memory
 
-MAX_DIGITS = 18  # of a count; Python raises for a number of some thousand
+MAX_DIGITS = 18  # of a count; Python raises for a number of some thousand digits
 
 JsonValue: TypeAlias = list[Any] | str | bool | None
-"""A value as `decode_json` gives it; `JsonObject` is a list, `JsonNumber` a str."""
+"""A value as `decode_json` returns it; `JsonObject` is a list, `JsonNumber` a str."""
 
 _QUOTED = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)  # a JSON string, closed or not
-# By a pattern and not by UTF-16, whose codec is imported when it is first used: that fails in Python 3.13.0 to 3.13.2
-# where the working folder was deleted.
+# A pattern, not the codec of UTF-16, which is imported on first use: that fails in Python 3.13.0 to 3.13.2 if the
+# current folder was deleted.
 _PAIR = re.compile("([\ud800-\udbff])([\udc00-\udfff])")
 
 
@@ -33,7 +33,7 @@ class Truncated(Exception):
 
 
 class NotJson(Exception):
-    """The text is no JSON."""
+    """The text is not JSON."""
 
 
 class TooDeep(NotJson):
@@ -61,54 +61,54 @@ def decode_json(content: bytes) -> JsonValue:
 
 
 def _decode_text(content: bytes) -> str:
-    """The text of an answer. Raises UnicodeDecodeError."""
+    """Returns the text of an answer. Raises UnicodeDecodeError."""
     encoding = json.detect_encoding(content)
     try:
         return content.decode(encoding)
     except UnicodeDecodeError:
         text = content.decode(encoding, "surrogatepass")
-        # Two halves of a pair that were encoded one by one are one character.
+        # The two halves of a surrogate pair, encoded one by one, are one character.
         return _PAIR.sub(_joined, text)
 
 
 def _joined(halves: re.Match[str]) -> str:
-    """The character of a high and a low surrogate."""
+    """Returns the character of a high and a low surrogate."""
     return chr(0x10000 + ((ord(halves[1]) - 0xD800) << 10) + ord(halves[2]) - 0xDC00)
 
 
 def _check_depth(text: str) -> None:
-    """Raises TooDeep, and NotJson where the brackets of what nests too deeply do not even close at the end."""
+    """Raises TooDeep if a text nests too deeply, or NotJson if it does not end with a closing bracket either."""
     if is_deeper(text.encode(errors="surrogatepass"), MAX_ANSWER_DEPTH):
         raise TooDeep if text.rstrip().endswith(("]", "}")) else NotJson
 
 
 def _has_too_many_values(content: bytes) -> bool:
-    """Whether JSON would fill the memory once it is read: `[[],[],...]` takes twenty times its size."""
+    """Returns whether JSON would fill the memory once it is read: `[[],[],...]` takes twenty times its size."""
     if sum(map(content.count, (b",", b"[", b"{"))) <= MAX_VALUES:
         return False
     return sum(map(_QUOTED.sub(b"", content).count, (b",", b"[", b"{"))) > MAX_VALUES
 
 
 def _is_cut_off(error: Exception) -> bool:
-    """Whether JSON ends before its end: the answer broke off, and the connection did not report it."""
+    """Returns whether JSON is incomplete: the answer broke off, and the connection did not report it."""
     if not isinstance(error, json.JSONDecodeError):
         return False
     return error.msg.startswith("Unterminated string") or len(error.doc) - error.pos < len("false")
 
 
 def as_text(value: Any) -> str | None:
-    """Returns a JSON string, None for every other value; a number is none, although `JsonNumber` is a str."""
+    """Returns a JSON string, or None for any other value, also for a number, although `JsonNumber` is a str."""
     return str(value) if isinstance(value, str) and not isinstance(value, JsonNumber) else None
 
 
 def as_count(value: Any) -> int | None:
-    """Returns a JSON number that is whole, not negative and of sensible size, None for every other value."""
+    """Returns a JSON number that is whole, not negative and of sensible size, or None for any other value."""
     is_whole = isinstance(value, JsonNumber) and value.isdigit() and len(value) <= MAX_DIGITS
     return int(value) if is_whole else None
 
 
 def plain(value: JsonValue) -> Any:
-    """Returns a value as `json.loads` would give it, with dicts, ints and floats. A number may lose digits.
+    """Returns a value as `json.loads` would return it, with dicts, ints and floats. A number may lose digits.
 
     Example: `plain(decode_json(b'{"n":1.10}')) == {"n": 1.1}`.
     """
@@ -116,9 +116,10 @@ def plain(value: JsonValue) -> Any:
 
 
 def describe(value: JsonValue) -> str:
-    """Returns what a value is, for errors. Keys and short texts at most, because contacts are personal data.
+    """Describes a value for errors, by keys and short texts at most, because contacts are personal data.
 
-    Secrets are masked, because such an error goes into the warehouse, and before the text is cut, which would hide one.
+    Secrets are masked, because such an error goes into the warehouse. They are masked before the text is cut, because a
+    part of a secret would not be found.
     """
     if isinstance(value, JsonObject):
         keys = masked(", ".join(sorted(key for key, _ in value)[:5]))

@@ -1,4 +1,4 @@
-"""JSON over HTTP, over httpx: what all clients share, with pace, retries, errors for people and masked secrets."""
+"""JSON over HTTP with httpx: what all clients share, with pace, retries, readable errors and masked secrets."""
 
 import logging
 import ssl
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 class Closing(ABC):
-    """What is closed at the end of a `with` block."""
+    """A base for clients that are closed at the end of a `with` block."""
 
     @abstractmethod
     def close(self) -> None:
@@ -48,7 +48,7 @@ class Closing(ABC):
 class HttpClient(Closing):
     """JSON over HTTP at one base URL with one key; any number of threads may use it at once.
 
-    `auth` are the headers that carry the key (`auth.key_header`, `auth.basic_auth`). Raises InvalidSetting where the
+    `auth` are the headers that carry the key (`auth.key_header`, `auth.basic_auth`). Raises InvalidSetting if the
     settings cannot work; `request` raises the other ApiErrors.
 
     Example: `with HttpClient(settings, key_header(settings, "x-key")) as http: http.request("GET", ["contact", id])`.
@@ -78,7 +78,7 @@ class HttpClient(Closing):
     def _new_client(self) -> httpx.Client:
         return httpx.Client(
             headers={"User-Agent": "dlt-autopilothq", "Accept": "application/json", "Accept-Encoding": ACCEPTED},
-            # Threads queue for a connection as long as it takes: the answers before them have time-outs.
+            # Threads wait for a connection as long as it takes: the requests before them have time-outs.
             timeout=httpx.Timeout(self._settings.timeout, pool=None),
             limits=httpx.Limits(max_connections=100, max_keepalive_connections=100),
             follow_redirects=False,
@@ -102,7 +102,7 @@ class HttpClient(Closing):
 
     @contextmanager
     def at_most(self, tries: int) -> Iterator[None]:
-        """Lets the calling thread's requests in this context be sent so often at most, and no oftener than is set."""
+        """Limits the tries of the calling thread's requests in this context; the setting `tries` limits them, too."""
         before = self._settings_here
         self._last.settings = replace(before, tries=min(tries, before.tries))
         try:
@@ -131,13 +131,12 @@ class HttpClient(Closing):
         wants_json: bool = True,
         limit: Limit | None = None,
     ) -> JsonValue:
-        """Returns the answer's JSON; None where it is not wanted, because only the status matters.
+        """Sends a request and returns the answer's JSON; None without `wants_json`, if only the status matters.
 
-        `path` is given in parts, which are percent-encoded here; `body` is sent as JSON, which bytes are already. A
-        request that fails in passing is sent again: after a 429 with the wait that the server asks for, else with
-        growing waits; after 408, 5xx and failures of the network too. It is not where `idempotent` is false: once its
-        bytes may have gone out, only a 429 says that nothing was done. `limit` is one that such requests have beside
-        the pace of all.
+        `path` is given in parts, which are percent-encoded here. `body` is sent as JSON, which bytes are already. After
+        429, 408, 5xx and network failures the request is sent again, after the wait that the server asks for or else
+        after growing waits. If `idempotent` is false, it is sent again only if none of its bytes can have gone out, or
+        after a 429, which says that nothing was done. `limit` applies in addition to the pace of all requests.
         """
         call = Call(self._settings_here, method, path_of(path), body, params, idempotent, wants_json, limit)
         attempts = retrying(call.settings.tries, self._sleep, lambda state: _log_retry(call, state))
@@ -147,13 +146,13 @@ class HttpClient(Closing):
             last = failure
         finally:
             self._last.attempts = call.attempts
-        # Outside of the handler, so that no exception behind this one carries the request and its headers.
+        # Outside of the handler, so that no chained exception carries the request and its headers.
         raise call.gave_up(last)
 
     def _attempt(self, call: Call) -> JsonValue:
-        """Sends the request once. Raises an ApiError that is final, or TransientFailure."""
+        """Sends the request once. Raises a final ApiError, or TransientFailure."""
         call.attempts += 1
-        # Each attempt builds its request, so that the headers go to this URL alone, and does so before it waits for the
+        # Each attempt builds its request, so that the headers go only to this URL. It does so before it waits for the
         # pace, so that a request that cannot be built takes no slot.
         body: dict[str, Any] = {"json": call.body}
         headers = self._auth
@@ -192,7 +191,7 @@ class HttpClient(Closing):
 
 
 def _trace(slots: Sequence[PaceSlot], event: str, info: Mapping[str, Any]) -> None:
-    """Tells the slots of a request how it goes on."""
+    """Passes the events of a request on to its slots."""
     for slot in slots:
         slot.trace(event, info)
 
@@ -207,14 +206,14 @@ def _log_retry(call: Call, state: RetryCallState) -> None:
 
 @lru_cache
 def _tls() -> ssl.SSLContext:
-    """The one context of the process: reading all the certificates takes a tenth of a second."""
+    """Returns the process's one context: reading all the certificates takes a tenth of a second."""
     return httpx.create_ssl_context()
 
 
 class ApiClient(Closing):
-    """The client of an API, which owns the client of its HTTP.
+    """The client of an API, which owns an `HttpClient`.
 
-    `KEY_HEADER` is the header that carries the key; where there is none, the key is the user of HTTP Basic.
+    `KEY_HEADER` is the header that carries the key; if it is None, the key is the user of HTTP Basic.
     """
 
     KEY_HEADER: ClassVar[str | None] = None
@@ -238,7 +237,7 @@ class ApiClient(Closing):
         return self._http.attempts
 
     def at_most(self, tries: int) -> AbstractContextManager[None]:
-        """Lets the calling thread's requests in this context be sent so often at most."""
+        """Limits the tries of the calling thread's requests in this context."""
         return self._http.at_most(tries)
 
     def close(self) -> None:

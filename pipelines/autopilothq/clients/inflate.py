@@ -1,7 +1,7 @@
 """Undoes the `Content-Encoding` of an HTTP body, in pieces of a bounded size.
 
 A few kilobytes can hold a gigabyte. No step here produces more than some megabytes at a time, so a reader of the pieces
-can stop at a limit before the memory is used.
+can stop at a limit before it runs out of memory.
 """
 
 import zlib
@@ -13,7 +13,7 @@ import zstandard
 ACCEPTED = "gzip, deflate, zstd"
 """The `Accept-Encoding` of a request: the encodings that `inflated` reads."""
 
-_PIECE = 256 * 1024  # bytes that gzip and deflate give at once
+_PIECE = 256 * 1024  # bytes that gzip and deflate return at once
 _MOST_CODINGS = 4  # of one answer; servers use one
 # Four bytes can hold a block of 128 KiB, and zstandard returns all that its input holds, so few bytes go in at once.
 _ZSTD_INPUT = 128  # bytes, which hold 4 MiB at most
@@ -61,7 +61,7 @@ def _bounded(pieces: Iterator[bytes], most: int) -> Iterator[bytes]:
         yield piece
 
 
-# Reads some bytes of a stream: yields their content, and returns the bytes behind the stream's end, None before it.
+# Reads some bytes of a stream: yields their content, and returns the bytes after the stream's end, None before it.
 _Reader = Callable[[Any, bytes], Generator[bytes, None, bytes | None]]
 
 
@@ -111,7 +111,7 @@ def _gunzipped(raw: Iterator[bytes]) -> Iterator[bytes]:
 def _undeflated(raw: Iterator[bytes]) -> Iterator[bytes]:
     """Reads zlib's format, which RFC 9110 means, and the bare stream that some servers send.
 
-    The first byte of zlib's header ends with 8, and a bare stream has no such byte.
+    The first byte of zlib's header ends with the hex digit 8, which no bare stream begins with.
     """
     return _streams(raw, lambda start: zlib.decompressobj(15 if start[0] & 0x0F == 8 else -15), _zlib_pieces)
 

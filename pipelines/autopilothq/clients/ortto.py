@@ -32,9 +32,9 @@ KILL_POINT_ACTIVITIES_SENT = f"{__name__}:Ortto.create_activities"  # for tests/
 
 
 class Ortto(OrttoRequests):
-    """An account. Threads may share it; every instance with one key shares one pace (`pace.Pace`).
+    """An account. Threads may share it; all instances with the same key share one pace (`pace.Pace`).
 
-    Values come as `decode.decode_json` gives them. Methods raise ApiErrors.
+    Values are as `decode.decode_json` returns them. Methods raise ApiErrors.
 
     Example: `with Ortto(OrttoSettings(api_key=key)) as account: pages = list(account.people(["str::email"]))`.
     """
@@ -52,10 +52,10 @@ class Ortto(OrttoRequests):
         cursor_id: str | None = None,
         limit: int = PEOPLE_PER_PAGE,
     ) -> Iterator[PeoplePage]:
-        """Yields the people that the filter `where` matches, or the members of an audience, page by page; else all.
+        """Yields all people, or those that the filter `where` matches, or the members of an audience, page by page.
 
-        `offset` and `cursor_id` are those of the page to begin with. Raises RequestRejected (400) where the account
-        does not take the fields or the filter, or does not know the cursor any more.
+        `offset` and `cursor_id` are those of the page to begin with. Raises RequestRejected (400) if the account does
+        not accept the fields or the filter, or no longer knows the cursor.
         """
         if len(fields) > MOST_FIELDS:
             raise ValueError(f"At most {MOST_FIELDS} fields go into one request, got {len(fields)}")
@@ -88,7 +88,7 @@ class Ortto(OrttoRequests):
         offset: int = 0,
         limit: int = ACTIVITIES_PER_PAGE,
     ) -> Iterator[ActivityPage]:
-        """Yields a person's activities of these kinds, such as `act::o`, page by page; of all kinds without any.
+        """Yields a person's activities of these kinds, such as `act::o`, page by page; of all kinds if none is given.
 
         `timeframe` is one of the API's names, such as `last-7-days`. Raises NotFound or RequestRejected for an unknown
         person.
@@ -129,7 +129,7 @@ class Ortto(OrttoRequests):
         return self.object("campaign/reports/get", {"campaign_id": campaign_id} | more, limit=self.reports_limit)
 
     def audiences(self) -> Iterator[list[Any]]:
-        """Yields all audiences, page by page, until a page brings none that is new."""
+        """Yields all audiences, page by page, until a page has none that is new."""
         seen: set[str | None] = set()
         offset = 0
         while True:
@@ -159,7 +159,7 @@ class Ortto(OrttoRequests):
         """Writes 1 to 100 people, `{"fields","tags","unset_tags"}` each, over what the account has of them.
 
         Returns what became of each, in order, when all are written. A person is found by any of the fields `merge_by`,
-        else made. Raises RequestRejected (400) where none of them is taken, and ContactLimit.
+        or else created. Raises RequestRejected (400) if none of them is accepted, and ContactLimit.
         """
         _check_number(people, "people")
         body = {"people": list(people), "merge_by": list(merge_by), "merge_strategy": 2, "find_strategy": 0}

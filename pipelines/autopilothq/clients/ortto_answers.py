@@ -1,4 +1,4 @@
-"""What Ortto answers: its shapes, read one by one. Lists that are null are given as empty ones."""
+"""The shapes of Ortto's answers, read one by one. Lists that are null are returned as empty ones."""
 
 from collections.abc import Callable, Iterator, Sized
 from functools import wraps
@@ -10,8 +10,8 @@ from ..segment.json_text import JsonObject, to_json
 from .decode import JsonValue, as_count, as_text, describe
 from .urls import path_of
 
-MOST_EMPTY_PAGES = 100  # in a row, though each says that there are more
-_MOST_DAYS = 36_500  # that activities may be kept: beyond that there is no calendar to count back in
+MOST_EMPTY_PAGES = 100  # in a row, although each says that there are more
+_MOST_DAYS = 36_500  # of retention; dates much further back would overflow
 
 _Page = TypeVar("_Page")
 _Asked = ParamSpec("_Asked")
@@ -21,8 +21,8 @@ _Pages = Callable[_Asked, Iterator[_Page]]
 class PeoplePage(NamedTuple):
     """A page of people: `{"id","fields":{…}}` each, as they came.
 
-    `next_offset` and `cursor_id` lead to the next page where `has_more`. `total` is how many people match, None where
-    the account does not say.
+    If `has_more`, `next_offset` and `cursor_id` lead to the next page. `total` is how many people match, None if the
+    account does not say.
     """
 
     contacts: list[Any]
@@ -33,7 +33,7 @@ class PeoplePage(NamedTuple):
 
 
 class ActivityPage(NamedTuple):
-    """A page of a person's activities, as they came; `retention_days` is how long they are kept, if it says."""
+    """A page of a person's activities, as they came; `retention_days` is how long they are kept, if it says so."""
 
     activities: list[Any]
     next_offset: int
@@ -44,7 +44,7 @@ class ActivityPage(NamedTuple):
 class Written(NamedTuple):
     """What became of one person or activity that was written: the answer's status, the person's id, the error's text.
 
-    `status` is `created`, `merged`, `ingested`, `queued`, …; `invalid` or `suppressed` where it was refused.
+    `status` is `created`, `merged`, `ingested`, `queued`, …; `invalid` or `suppressed` if it was refused.
     """
 
     status: str | None
@@ -53,7 +53,7 @@ class Written(NamedTuple):
 
 
 def array(path: str, answer: JsonValue, key: str) -> list[Any]:
-    """Returns the list under a key, or the answer that is a list itself; an empty one for null."""
+    """Returns the list under a key, or the answer itself if it is a list; an empty one for null."""
     found = answer.value(key) if isinstance(answer, JsonObject) else answer
     if found is None:
         return []
@@ -63,14 +63,14 @@ def array(path: str, answer: JsonValue, key: str) -> list[Any]:
 
 
 def people_page(path: str, answer: JsonObject, offset: int) -> PeoplePage:
-    """Returns the page that an answer holds; `offset` is its own."""
+    """Returns the page that an answer holds; `offset` is that of the page itself."""
     following, has_more = _following(path, answer, offset, answer.value("has_more"))
     total = as_count(answer.value("meta", "total_matches"))
     return PeoplePage(array(path, answer, "contacts"), following, as_text(answer.value("cursor_id")), has_more, total)
 
 
 def activity_page(path: str, answer: JsonObject, offset: int) -> ActivityPage:
-    """Returns the page that an answer holds; `offset` is its own."""
+    """Returns the page that an answer holds; `offset` is that of the page itself."""
     more = answer.value("meta", "has_more")
     following, has_more = _following(path, answer, offset, answer.value("has_more") if more is None else more)
     is_time = answer.value("meta", "retention", "type") == "time"
@@ -87,7 +87,7 @@ def campaign_page(path: str, answer: JsonObject, offset: int) -> tuple[list[Any]
 def never_endless(
     path: str, entries: Callable[[Any], Sized]
 ) -> Callable[[_Pages[_Asked, _Page]], _Pages[_Asked, _Page]]:
-    """Has a method's pages end with an error where too many in a row have no entries: they would never end."""
+    """Decorates a method that yields pages: too many empty ones in a row are an error, because they would never end."""
 
     def wrap(pages: _Pages[_Asked, _Page]) -> _Pages[_Asked, _Page]:
         @wraps(pages)
@@ -105,7 +105,7 @@ def never_endless(
 
 
 def read_written(path: str, answer: JsonObject, key: str, expected: int) -> list[Written]:
-    """Returns what became of each that was written, in the order of the request."""
+    """Returns what became of each person or activity that was written, in the order of the request."""
     found = array(path, answer, key)
     if len(found) != expected:
         raise unexpected(path, f"{expected} {key}", found)
@@ -114,7 +114,7 @@ def read_written(path: str, answer: JsonObject, key: str, expected: int) -> list
 
 
 def unexpected(path: str, expected: str, got: JsonValue) -> UnexpectedResponse:
-    """Returns the error for an answer of another shape, with what came instead."""
+    """Returns the error for an answer of another shape, with what came."""
     shown = path_of(path.split("/"))
     text = f"POST {shown}: expected {expected}, got {describe(got)}"
     error = UnexpectedResponse(text, method="POST", path=shown, status=200)
@@ -123,7 +123,7 @@ def unexpected(path: str, expected: str, got: JsonValue) -> UnexpectedResponse:
 
 
 def _following(path: str, answer: JsonObject, offset: int, has_more: Any) -> tuple[int, bool]:
-    """The offset of the next page, and whether there is one. Raises where the pages would never end."""
+    """Returns the offset of the next page, and whether there is one. Raises UnexpectedResponse if it does not grow."""
     following = as_count(answer.value("next_offset"))
     if not has_more:
         return following if following is not None else offset, False

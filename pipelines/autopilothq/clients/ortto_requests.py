@@ -1,4 +1,4 @@
-"""Ortto's settings and requests: every call is POST with a JSON body, and each kind has a limit of its own."""
+"""Ortto's settings and requests: every call is a POST with a JSON body, and some kinds have a limit of their own."""
 
 import time
 from collections.abc import Callable
@@ -23,14 +23,14 @@ REGION_URLS = {
 ORTTO_REQUESTS_PER_SECOND = 10.0
 ACTIVITY_REQUESTS_PER_SECOND = 1.0
 REPORTS = (60, 600.0)  # campaign reports in so many seconds
-MALFORMED = (6, 15.0)  # an address is shut out after 15 malformed requests in 15 seconds; 8 may be under way
+MALFORMED = (6, 15.0)  # an address is blocked after 15 malformed requests in 15 seconds; 8 may be under way
 
 
 @dataclass(frozen=True, kw_only=True)
 class OrttoSettings(ApiSettings):
-    """The settings of Ortto's API. `region` is `au`, `eu` or empty; `base_url` is the region's where it is empty.
+    """The settings of Ortto's API. `region` is `au`, `eu` or empty; if `base_url` is empty, it is the region's.
 
-    `activity_requests_per_second` holds for people's activities, which have a limit of their own.
+    `activity_requests_per_second` applies to people's activities, which have a limit of their own.
 
     Example: `OrttoSettings(api_key="0123abcd", region="eu")`.
     """
@@ -53,7 +53,7 @@ class OrttoSettings(ApiSettings):
 
 
 class OrttoRequests(ApiClient):
-    """The requests to an account. After the first 401 or 403 nothing more is sent: an address that goes on is shut out.
+    """The requests to an account. After the first 401 or 403 nothing more is sent: Ortto would block the address.
 
     Malformed requests (400) are held back for the same reason.
     """
@@ -86,7 +86,7 @@ class OrttoRequests(ApiClient):
         return self._base_url
 
     def request(self, path: str, body: Any, *, idempotent: bool = True, limit: Limit | None = None) -> JsonValue:
-        """Returns the answer to a request, whose path is like `person/get`."""
+        """Sends a request and returns the answer; `path` is like `person/get`."""
         if self._denied is not None:
             raise self._denied
         try:
@@ -100,7 +100,7 @@ class OrttoRequests(ApiClient):
             raise
 
     def object(self, path: str, body: Any, *, idempotent: bool = True, limit: Limit | None = None) -> JsonObject:
-        """Returns the answer to a request that is an object."""
+        """Sends a request and returns the answer. Raises UnexpectedResponse if that is no object."""
         answer = self.request(path, body, idempotent=idempotent, limit=limit)
         if not isinstance(answer, JsonObject):
             raise unexpected(path, "an object", answer)

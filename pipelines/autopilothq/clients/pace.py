@@ -12,8 +12,8 @@ class Pace:
     """The budget of one account: however many threads and clients ask, at most N requests go out in any second.
 
     A server counts requests when they arrive, not when they leave. So a request occupies its slot for a second from
-    when its first bytes were sent (not from when it asked for a connection), and longer by what its answer took more
-    than the fastest one, because the request may have spent that time on its way. That costs nothing where all answers
+    when its first bytes were sent (not from when it asked for a connection), plus the time that its answer took longer
+    than the fastest one, because the request may have spent that time on its way. That costs nothing if all answers
     take the same time.
     """
 
@@ -36,7 +36,7 @@ class Pace:
         return self.wait_for(*allowance(per_second))
 
     def wait_for(self, most: int, seconds: float) -> "PaceSlot":
-        """Waits until a request may go where `most` may in any so many seconds, and returns its slot."""
+        """Waits until a request may go, if `most` may in any period of `seconds`, and returns its slot."""
         with self._turn:
             while True:
                 now = self.now()
@@ -53,7 +53,7 @@ class Pace:
         return slot
 
     def hold(self, seconds: float) -> None:
-        """Lets no request out for so long, because the server asked for it."""
+        """Lets no request out for `seconds`, because the server asked for it."""
         self._held_until = max(self._held_until, self.now() + seconds)
 
 
@@ -72,7 +72,7 @@ class PaceSlot:
             self._sent = self._pace.now()
 
     def answered(self) -> None:
-        """Notes that the head of the answer is there."""
+        """Notes that the head of the answer has arrived."""
         self._answered = self._pace.now()
         if self._sent < inf:
             self._pace.fastest = min(self._pace.fastest, self._answered - self._sent)
@@ -100,9 +100,9 @@ def allowance(per_second: float) -> tuple[int, float]:
 
 
 class Limit(NamedTuple):
-    """A limit of some requests beside the pace of all: `most` of them in any so many seconds.
+    """A limit for some requests, in addition to the pace of all: `most` of them in any period of `seconds`.
 
-    `setting` is the full name of the setting that it comes from, empty where it is the API's own.
+    `setting` is the full name of the setting that it comes from, empty if it is the API's own.
     """
 
     pace: Pace
@@ -122,7 +122,7 @@ _paces_lock = threading.Lock()
 def pace_of(origin: str, key: str) -> Pace:
     """Returns the process's one budget for a key at a server.
 
-    It is kept as long as the process lives, because a new client must not start with a fresh budget.
+    It lives as long as the process, because a new client must not start with a fresh budget.
     """
     name = hashlib.sha256(f"{origin} {key}".encode()).hexdigest()
     with _paces_lock:

@@ -18,7 +18,7 @@ from .urls import escape, path_of
 
 BASE_URLS = {"us": "https://profiles.segment.com/v1", "eu": "https://profiles.euw1.segment.com/v1"}
 PROFILE_REQUESTS_PER_SECOND = 50.0
-EVENTS_PER_PAGE = 100  # the most that the API gives
+EVENTS_PER_PAGE = 100  # the most that the API returns
 ID_TYPES = ("email", "user_id", "anonymous_id")
 
 
@@ -36,9 +36,9 @@ class ProfileApiSettings(ApiSettings):
 
 
 class ProfileApi(ApiClient):
-    """The people of a space. Threads may share it; every instance with one token shares one pace (`pace.Pace`).
+    """The people of a space. Threads may share it; all instances with the same token share one pace (`pace.Pace`).
 
-    Values come as `decode.decode_json` gives them. Methods raise ApiErrors.
+    Values are as `decode.decode_json` returns them. Methods raise ApiErrors.
 
     Example: `with ProfileApi(settings) as space: list(space.events("email:a@b.c", ["Email Opened"]))`.
     """
@@ -60,10 +60,10 @@ class ProfileApi(ApiClient):
         return f"ProfileApi({self._http!r}, {self._space!r})"
 
     def events(self, person: str, names: Collection[str], start: datetime | None = None) -> Iterator[list[Any]]:
-        """Yields the person's events of these names page by page, the oldest first; none for an unknown person.
+        """Yields a person's events with these names page by page, the oldest first; none for an unknown person.
 
-        `person` is like `email:thomas@example.com`, in lower case. Events need not be objects. `start` is the time of
-        the first event; the API has those of the last 14 days.
+        `person` is like `email:thomas@example.com`, in lower case. Events need not be objects. `start` is the earliest
+        time of an event; the API has the events of the last 14 days.
         """
         path = ["spaces", self._space, "collections", "users", "profiles", escape(person), "events"]
         params = {"include": ",".join(names), "sort": "asc", "limit": str(EVENTS_PER_PAGE)}
@@ -94,7 +94,7 @@ class ProfileApi(ApiClient):
             params["next"] = cursor
 
     def _page(self, path: list[str], answer: JsonValue) -> tuple[list[Any], str | None]:
-        """A page's events, and the cursor of the next page."""
+        """Returns a page's events, and the cursor of the next page, None after the last one."""
         events = answer.value("data") if isinstance(answer, JsonObject) else None
         if not isinstance(answer, JsonObject) or not isinstance(events, list) or isinstance(events, JsonObject):
             raise self._unexpected(path, answer, f": expected an object with a list of data, got {describe(answer)}")

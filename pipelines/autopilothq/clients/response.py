@@ -19,9 +19,9 @@ from .inflate import ACCEPTED, TooBig, Undecodable, UnknownEncoding, inflated
 from .retry import MAX_RETRY_AFTER, TransientFailure, retry_after
 
 MAX_BODY = 64 * 1024 * 1024  # bytes
-_MAX_TIMEOUTS = 10  # time-outs that one whole answer may take, however steadily it drips
-_ERROR_BODY = 64 * 1024  # bytes that are read of an error's body
-_KEPT = 1024 * 1024  # bytes of an answer that is not understood
+_MAX_TIMEOUTS = 10  # time-outs that one whole answer may take, however steadily it trickles in
+_ERROR_BODY = 64 * 1024  # bytes of an error's body that are read
+_KEPT = 1024 * 1024  # bytes of an unreadable answer that the error keeps
 _SECONDS = re.compile(r"\d{1,9}(\.\d{1,9})?", re.ASCII)
 _MOST_TEXT = 300  # characters of the server's own text in a message
 
@@ -32,8 +32,8 @@ _MOST_TEXT = 300  # characters of the server's own text in a message
 def read_body(call: Call, response: httpx.Response) -> bytes:
     """Returns the body, inflated piece by piece.
 
-    httpx would inflate a small body of gigabytes before its size is known. Raises UnexpectedResponse for a body that is
-    wanted and too big or in an unknown encoding, and httpx.HTTPError for one that breaks off.
+    httpx would inflate a small body to gigabytes before its size is known. Raises UnexpectedResponse if a body that is
+    wanted is too big or in an unknown encoding, and httpx.HTTPError if a body breaks off.
     """
     reads_json = response.is_success and call.wants_json
     most = MAX_BODY if reads_json else _ERROR_BODY
@@ -67,9 +67,9 @@ def _raw(call: Call, response: httpx.Response) -> Iterator[bytes]:
 
 
 def read_answer(call: Call, response: httpx.Response, content: bytes) -> JsonValue:
-    """Returns the JSON of a success, None where it is not wanted.
+    """Returns the JSON of a success, or None if it is not wanted.
 
-    Raises the ApiError that the status stands for, TransientFailure where another attempt may succeed.
+    Raises the ApiError that the status stands for, or TransientFailure if another attempt may succeed.
     """
     status = response.status_code
     if response.is_success:
@@ -96,7 +96,7 @@ def read_answer(call: Call, response: httpx.Response, content: bytes) -> JsonVal
 
 
 def _transient(call: Call, failure: TransientFailure) -> Exception:
-    """The exception for a failure of the server's: only a 429 says that the request was not carried out."""
+    """Returns the exception for a failure of the server: only a 429 says that the request was not carried out."""
     if failure.status != 429 and not call.idempotent:
         return call.outcome_unknown(failure)
     if failure.wait is not None and failure.wait > MAX_RETRY_AFTER:
@@ -106,7 +106,7 @@ def _transient(call: Call, failure: TransientFailure) -> Exception:
 
 
 def _wait_of(content: bytes) -> float | None:
-    """The seconds in the body of a 429 of Ortto's: `try-in-seconds`, at the top or in an object there."""
+    """Returns the seconds to wait from the body of Ortto's 429: `try-in-seconds`, at the top or in an object there."""
     with suppress(TooManyValues, Truncated, NotJson):
         answer = decode_json(content)
         if isinstance(answer, JsonObject):
@@ -151,7 +151,7 @@ def request_id(response: httpx.Response) -> str:
 
 
 def _server_message(response: httpx.Response, content: bytes) -> str:
-    """The server's own text in one line.
+    """Returns the server's own text in one line.
 
     Autopilot sends `{"error","message"}`, Segment `{"error":{"code","message"}}`, Ortto `{"error","request_id"}`.
     """
@@ -162,7 +162,7 @@ def _server_message(response: httpx.Response, content: bytes) -> str:
             nested = isinstance(answer.value("error"), JsonObject)
             code = answer.value("error", "code") if nested else answer.value("error")
             message = answer.value("error", "message") if nested else answer.value("message")
-            # The code is left out where it only repeats the status.
+            # The code is left out if it only repeats the status.
             status = _phrase(response.status_code).casefold()
             parts = (to_json(part) if isinstance(part, list) else str(part) for part in (code, message) if part)
             text = ": ".join(part for part in parts if part.casefold() != status)
@@ -170,7 +170,7 @@ def _server_message(response: httpx.Response, content: bytes) -> str:
                 text = f"{text} (request {answer.value('request_id')})"
     is_json = "json" in response.headers.get("Content-Type", "")
     text = text or ("" if is_json else content.decode("utf-8", "replace"))
-    text = _shortened(masking.masked(text))  # in this order: half a secret would not be found
+    text = _shortened(masking.masked(text))  # in this order: a part of a secret would not be found
     return (text + request_id(response)).strip()
 
 
@@ -187,7 +187,7 @@ def _phrase(status: int) -> str:
 
 
 def _redirect_target(response: httpx.Response) -> str:
-    """Where a redirect points: scheme and host, because the server may fill the rest with anything."""
+    """Returns where a redirect points: only scheme and host, because the server may fill the rest with anything."""
     with suppress(httpx.InvalidURL):
         url = response.request.url.join(response.headers.get("Location", ""))
         return f"{url.scheme}://{url.netloc.decode()}"

@@ -22,10 +22,10 @@ _JITTER = wait_random(0, 0.25)
 
 
 class TransientFailure(Exception):
-    """One attempt failed in a way that another may not.
+    """One attempt failed, but another may succeed.
 
-    `reason` says how, `status` is the answer's, `server_message` the server's own text, and `wait` the seconds that the
-    server asks for.
+    `reason` says how it failed, `status` is the answer's, `server_message` the server's own text, and `wait` the
+    seconds that the server asks for.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class TransientFailure(Exception):
 
 
 def retrying(tries: int, sleep: Callable[[float], None], before_sleep: Callable[[RetryCallState], None]) -> Retrying:
-    """Returns what calls a function until it raises no TransientFailure, or for the last of `tries` times.
+    """Returns a `Retrying` that calls a function until it raises no TransientFailure, but at most `tries` times.
 
     It waits as long as the failure asks for, else longer each time. The last failure is raised as it is.
     """
@@ -58,7 +58,7 @@ def _wait(state: RetryCallState) -> float:
 
 
 def retry_after(response: httpx.Response) -> float | None:
-    """Returns the seconds that the header `Retry-After` asks for, None without a readable one.
+    """Returns the seconds that the header `Retry-After` asks for, or None without a readable one.
 
     A date in it is compared with the server's own clock, which the header `Date` gives.
     """

@@ -1,4 +1,4 @@
-"""Segment's tracking API, and others with the same requests (docs/contract/forward.md): messages in batches."""
+"""Segment's tracking API, and others with the same requests: messages in batches (docs/contract/forward.md)."""
 
 import hashlib
 import time
@@ -12,9 +12,9 @@ from .settings import ApiSettings
 from .urls import path_of
 
 BATCH_URL = "https://api.segment.io/v1/batch"
-BATCH_REQUESTS_PER_SECOND = 10.0  # of 100 messages each: what Segment takes of a workspace
-BATCH_MESSAGES = 100  # of a batch, as in Segment's own libraries; the API takes 2,500
-REQUEST_BYTES = 475_000  # of a batch; the API takes 500 KB
+BATCH_REQUESTS_PER_SECOND = 10.0  # of 100 messages each: what Segment accepts from a workspace
+BATCH_MESSAGES = 100  # in a batch, as in Segment's own libraries; the API accepts 2,500
+REQUEST_BYTES = 475_000  # of a batch; the API accepts 500 KB
 MESSAGE_BYTES = 32_768
 KILL_POINT_BATCH_SENT = f"{__name__}:SegmentApi.send"  # for tests/faults
 
@@ -23,7 +23,7 @@ KILL_POINT_BATCH_SENT = f"{__name__}:SegmentApi.send"  # for tests/faults
 class SegmentApiSettings(ApiSettings):
     """The settings of an API that takes Segment's messages; `base_url` is the whole URL that batches are posted to.
 
-    Without a path it is `/v1/batch`. Example: `SegmentApiSettings(api_key=write_key)`.
+    If it has no path, the path is `/v1/batch`. Example: `SegmentApiSettings(api_key=write_key)`.
     """
 
     setting: str = "destination.segment.write_key"
@@ -52,8 +52,8 @@ class SegmentApi(ApiClient):
     def send(self, messages: Sequence[bytes]) -> None:
         """Sends messages, each a JSON object, in one request.
 
-        It may be repeated: whoever takes messages knows them by their `messageId`. There is no `sentAt` in it, because
-        with one the receiver would correct each message's `timestamp` by it. Raises ApiErrors.
+        The request may be repeated: the API tells messages apart by their `messageId`. It has no `sentAt`, because the
+        API would correct each message's `timestamp` by it. Raises ApiErrors.
         """
         self._http.request("POST", self._path, body=batch_body(messages), wants_json=False)
 
@@ -64,12 +64,12 @@ def batch_body(messages: Sequence[bytes]) -> bytes:
 
 
 def fingerprint(write_key: str) -> str:
-    """Returns eight hexadecimal digits that tell one write key from others, and from which none can be found."""
+    """Returns eight hexadecimal digits that tell one write key from others, and that do not reveal it."""
     return hashlib.sha256(b"autopilothq write key\n" + write_key.strip().encode()).hexdigest()[:8]
 
 
 def _split(url: str) -> tuple[str, list[str]]:
-    """The root of a URL and the parts of its path; a URL that is none stays whole, and is refused later."""
+    """Returns the root of a URL and the parts of its path; an invalid URL stays whole, and is refused later."""
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL:

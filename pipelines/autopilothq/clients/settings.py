@@ -1,4 +1,4 @@
-"""The settings that every API client takes, in one record: nobody passes them one by one."""
+"""The settings that every API client takes, in one record, so that nobody passes them one by one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from ..errors import InvalidSetting
 
 ALLOW_HTTP = "sources.autopilothq.allow_http"
 TIMEOUT = 30.0  # seconds
-MAX_ATTEMPTS = 6  # their waits come to about 15 seconds
+MAX_ATTEMPTS = 6  # the waits between them add up to about 15 seconds
 API_TYPES: Mapping[str, type] = {
     "api_key": str,
     "base_url": str,
@@ -26,9 +26,9 @@ class ApiSettings:
     """How to reach an API. The clients' modules derive a class with the defaults of their API.
 
     `setting` is the full name of the setting that `api_key` came from: errors name it, and its neighbours.
-    `requests_per_second` holds for the whole process and this key, in any one second; of 2.5 two are used. `timeout` is
-    in seconds, for connecting and between any two bytes. `tries` is how often a request is sent at most. `allow_http`
-    lets the key go over http:// to another machine.
+    `requests_per_second` applies to the whole process and this key, in any one second; 2.5 allows two. `timeout` is in
+    seconds, for connecting and between any two bytes. `tries` is how often a request is sent at most. `allow_http` lets
+    the key go over http:// to another machine.
 
     Example: `AutopilotSettings(api_key=key, requests_per_second=2)`.
     """
@@ -46,12 +46,12 @@ class ApiSettings:
     def name_of(self, name: str) -> str:
         """Returns the full name of another setting of the same account.
 
-        Example: next to `sources.autopilothq.api_key` it is `sources.autopilothq.base_url` for `base_url`.
+        Example: for `base_url`, next to `sources.autopilothq.api_key`, it is `sources.autopilothq.base_url`.
         """
         return f"{self.setting.rpartition('.')[0]}.{name}"
 
     def check_numbers(self) -> None:
-        """Raises InvalidSetting where a number is not above 0, or not finite."""
+        """Raises InvalidSetting if a number is not above 0, or not finite."""
         for name in self.NUMBERS:
             value = getattr(self, name)
             if not 0 < value < inf:

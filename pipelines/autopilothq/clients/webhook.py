@@ -1,4 +1,4 @@
-"""Posting a text to a webhook, whose URL is a secret."""
+"""Posts a text to a webhook, whose URL is a secret."""
 
 import json
 import threading
@@ -15,11 +15,11 @@ from .settings import ALLOW_HTTP
 
 
 def post_note(url: str, text: str, timeout: float = 10, allow_http: bool = False) -> None:
-    """Posts a text to a webhook, in Slack's form; `timeout` is in seconds, for all of it.
+    """Posts a text to a webhook, in Slack's form; `timeout` is in seconds, for the whole call.
 
-    The URL is a secret: neither errors nor logs have it, and it goes to its own host alone, over https unless
-    `allow_http` or to this machine. Redirects are not followed, and only the status of the answer is read. The standard
-    library's client is used because httpx would log the URL. Raises ApiError.
+    The URL is a secret: neither errors nor logs contain it, and it goes only to its own host, over https unless
+    `allow_http` is set or the host is this machine. Redirects are not followed, and only the status of the answer is
+    read. The standard library's client is used because httpx would log the URL. Raises ApiError.
     """
     masking.remember_hook(url)
     scheme, host = _scheme_and_host(url)
@@ -35,7 +35,7 @@ def post_note(url: str, text: str, timeout: float = 10, allow_http: bool = False
     posting = threading.Thread(target=_post, args=(request, host, timeout, failures), name="webhook", daemon=True)
     posting.start()
     posting.join(timeout)
-    if posting.is_alive():  # a time-out of a socket begins again with each byte
+    if posting.is_alive():  # a socket's time-out starts again with each byte
         raise Unavailable(f"No answer came within {timeout:g} s.")
     if not failures:
         return
@@ -48,7 +48,7 @@ def post_note(url: str, text: str, timeout: float = 10, allow_http: bool = False
 
 
 def _post(request: urllib.request.Request, host: str, timeout: float, failures: list[Exception]) -> None:
-    """Sends the request, and appends to `failures` what went wrong."""
+    """Sends the request, and appends any error to `failures`."""
     proxies = [urllib.request.ProxyHandler({})] if is_loopback(host) else []
     try:
         with urllib.request.build_opener(_NoRedirects, *proxies).open(request, timeout=timeout):
@@ -61,14 +61,14 @@ def _post(request: urllib.request.Request, host: str, timeout: float, failures: 
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect: the URL would reach a host that has no right to it."""
+    """Follows no redirects: the URL would reach a host that has no right to it."""
 
     def redirect_request(self, *_: Any) -> None:
         """Follows none: the answer becomes an HTTPError."""
 
 
 def _scheme_and_host(url: str) -> tuple[str, str]:
-    """The two parts, both empty where it is no URL of a webhook; a user and password before the host are not one's."""
+    """Returns the two parts, both empty if the URL is not a webhook's: invalid, or with a user and password."""
     try:
         parts = urlsplit(url)
         _ = parts.port

@@ -60,7 +60,7 @@ _log = logging.getLogger(__name__)
 @refuses_unknown_settings
 @dlt.destination(
     name=NAME,
-    batch_size=0,  # whole files: the delivery log knows better than dlt how far a file was sent
+    batch_size=0,  # whole files: the delivery log records more exactly than dlt how much of a file was sent
     loader_file_format="typed-jsonl",
     naming_convention="direct",
     max_table_nesting=0,
@@ -89,14 +89,14 @@ def autopilot(
         api_key: The account's key.
         base_url: Another address of the API.
         requests_per_second: The most that is sent, by everything in this process that uses the key.
-        timeout: Seconds that an answer may keep silent.
-        tries: How often a request is tried before what it sends has failed.
+        timeout: Seconds for connecting, and between any two bytes of an answer.
+        tries: How often a request is sent at most.
         fields: Paths of traits, and the account's fields that they are written to.
         triggers: Names of events, and the ids of the triggers of their journeys, one or several.
         unknown_traits: What to do with traits that the account has no field for: `send` or `refuse` the message.
         user_id_field: The custom field that holds your own id of a contact.
         allow_http: Whether the key may go over plain http to another machine.
-        log: The dlt dataset that keeps the delivery log; else the one that dlt's configuration names.
+        log: The dlt dataset that keeps the delivery log; by default the one that dlt's configuration names.
 
     Example: `dlt.pipeline("to_autopilot", destination=autopilot()).run([{"email": "a@example.com", "plan": "pro"}])`.
     """
@@ -108,14 +108,14 @@ def autopilot(
 
 
 def _deliver_file(path: str, table: TTableSchema, settings: DestinationSettings, log: dlt.Dataset | None) -> None:
-    """Sends the rows of a file of a load package. Raises DeliveryFailed or DeliveryImpossible where dlt must know."""
+    """Sends the rows of a file of a load package. Raises DeliveryFailed or DeliveryImpossible, for dlt to handle."""
     try:
         check_configuration(SECTION, autopilot)
         with DeliveryLog(log if log is not None else log_dataset()) as deliveries:
             counts = deliver(map(from_row, rows_of(path, table)), deliveries, settings)
     except (InvalidSetting, NotAuthorized) as error:
         raise terminal_error(error) from error
-    end_file(counts, counts.failed > counts.bad, "delivered", _log)  # bad rows would hold up all later ones
+    end_file(counts, counts.failed > counts.bad, "delivered", _log)  # bad rows must not hold up all later ones
     if counts.not_meant:
         _log.info("%s not meant for Autopilot", plural(counts.not_meant, "row was", "rows were"))
     if counts.untaken:
@@ -123,7 +123,7 @@ def _deliver_file(path: str, table: TTableSchema, settings: DestinationSettings,
 
 
 def resolve_settings(**explicit: Any) -> DestinationSettings:
-    """Returns the settings of dlt's configuration, with those that are given here, and are not None, before them.
+    """Returns the settings of dlt's configuration; those that are given here, and are not None, take precedence.
 
     Example: `resolve_settings(unknown_traits="refuse")`.
     """
@@ -142,8 +142,8 @@ def deliver(
 ) -> Counts:
     """Sends items to the account of the settings and returns how they ended.
 
-    With a `preview`, that takes each request that would write, and none of them is sent; `show` is called with the text
-    of each. Raises ApiError before anything is sent where the settings do not fit the account.
+    With a `preview`, each request that would write goes there instead of being sent, and `show` is called with its
+    text. Raises ApiError before anything is sent if the settings do not fit the account.
 
     Example: `with DeliveryLog(log_dataset()) as log: deliver(map(from_line, lines), log, resolve_settings())`.
     """
@@ -161,9 +161,9 @@ def deliver(
 def open_account(
     settings: AnySettings, preview: Preview | None = None, show: Show | None = None
 ) -> Iterator[OpenAccount]:
-    """Opens the account of the settings. With a `preview`, that takes requests that would write; none of them is sent.
+    """Opens the account of the settings. With a `preview`, requests that would write go there and are not sent.
 
-    Raises ApiError where the settings do not fit the account.
+    Raises ApiError if the settings do not fit the account.
     """
     settings.check()
     base_url = settings.api.base_url

@@ -1,4 +1,4 @@
-"""The account that is written to: what the destination uses of it, and one that takes requests for a preview."""
+"""The account that is written to: what the destination uses of it, and one whose requests go to a preview."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -12,7 +12,7 @@ from .preview import Preview
 
 
 class SentTo(Protocol):
-    """What any account tells of its requests."""
+    """What any account reports about its requests."""
 
     @property
     def attempts(self) -> int:
@@ -23,7 +23,7 @@ class WritableAccount(SentTo, Protocol):
     """The part of `clients.autopilot.Autopilot` that the destination uses."""
 
     def at_most(self, tries: int, /) -> AbstractContextManager[None]:
-        """Lets the calling thread's requests in this context be sent so often at most."""
+        """Limits the tries of the calling thread's requests in this context."""
 
     def upsert_many(self, contacts: Sequence[Mapping[str, Any]], /) -> Upserted:
         """Writes contacts with one request."""
@@ -35,7 +35,7 @@ class WritableAccount(SentTo, Protocol):
         """Sends a contact into a journey."""
 
     def contact(self, who: str, /) -> JsonObject | None:
-        """Returns a contact, None where there is none."""
+        """Returns a contact, or None if there is none."""
 
     def contacts(self) -> Iterator[Page]:
         """Yields all contacts, page by page."""
@@ -45,9 +45,9 @@ class WritableAccount(SentTo, Protocol):
 
 
 class DryRunAccount:
-    """An account that is read, and whose requests to write go to a preview instead of being sent.
+    """An account that is only read: requests to write go to a preview instead of being sent.
 
-    With `show`, each is shown as it would be sent. None of them has the key.
+    With `show`, each is shown as it would be sent, without the key.
     """
 
     def __init__(self, account: Autopilot, preview: Preview, show: Callable[[str], None] | None, base_url: str) -> None:
@@ -64,19 +64,19 @@ class DryRunAccount:
         return nullcontext()
 
     def upsert_many(self, contacts: Sequence[Mapping[str, Any]]) -> Upserted:
-        """Takes the request."""
+        """Passes the request to the preview."""
         self._preview.write(contacts)
         self._request(["contacts"], {"contacts": contacts})
         return Upserted([], {contact["Email"]: "dry run" for contact in contacts})
 
     def upsert(self, contact: Mapping[str, Any]) -> str:
-        """Takes the request."""
+        """Passes the request to the preview."""
         self._preview.write([contact])
         self._request(["contact"], {"contact": contact})
         return ""
 
     def trigger(self, trigger_id: str, who: str) -> None:
-        """Takes the request."""
+        """Passes the request to the preview."""
         self._preview.enter(trigger_id, who)
         self._request(["trigger", trigger_id, "contact", who])
 

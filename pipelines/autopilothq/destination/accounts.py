@@ -32,7 +32,7 @@ Show: TypeAlias = Callable[[str], None]
 
 
 class OpenAccount(NamedTuple):
-    """An account that is open, its fields, and where its events lead to."""
+    """An open account, its fields, and the triggers of its events."""
 
     kind: AccountKind
     account: WritableAccount
@@ -44,8 +44,8 @@ class OpenAccount(NamedTuple):
 class OrttoDestinationSettings:
     """The settings `[destination.autopilothq.ortto]`.
 
-    `fields` are names or ids of fields by the paths of traits, `activities` the ids of custom activities by the names
-    of events, one or several.
+    `fields` are names or ids of fields by the paths of traits, `activities` the ids of custom activities, one or
+    several, by the names of events.
     """
 
     api: OrttoSettings
@@ -54,14 +54,14 @@ class OrttoDestinationSettings:
     unknown_traits: str = "send"
 
     def check(self) -> None:
-        """Raises InvalidSetting where `unknown_traits` is neither `send` nor `refuse`."""
+        """Raises InvalidSetting if `unknown_traits` is neither `send` nor `refuse`."""
         check_unknown_traits(self.unknown_traits, ORTTO_SECTION)
 
     @classmethod
     def resolve(cls, **explicit: Any) -> "OrttoDestinationSettings | None":
-        """Returns the settings of dlt's configuration, with those that are given here, and are not None, before them.
+        """Returns the settings of dlt's configuration; those that are given here, and are not None, take precedence.
 
-        None without a key. Raises InvalidSetting for a name that is no setting.
+        Returns None without a key. Raises InvalidSetting for a name that is no setting.
         """
         types = {**_API, **_RULES}
         for name in configured_names(ORTTO_SECTION):

@@ -14,7 +14,7 @@ from .messages import ID_COLUMNS, Item, text, trait_item
 
 
 class PersonRow(NamedTuple):
-    """A person of a query: the value of the key column, email and user id where there are any, all other columns."""
+    """A person of a query: the value of the key column, email and user id if there are any, all other columns."""
 
     key: str
     email: str | None
@@ -23,19 +23,19 @@ class PersonRow(NamedTuple):
 
 
 def rows(names: Sequence[str], values: Sequence[Sequence[Any]], key: str) -> tuple[list[PersonRow], int]:
-    """Returns the persons of a query's answer, and how many rows have no key.
+    """Returns the persons of a query's result, and how many rows have no key.
 
-    Raises RunError where the key is no column, or two rows have the same key.
+    Raises RunError if the key is no column, or two rows have the same key.
     """
     columns = {name.lower(): number for number, name in enumerate(names)}
     if key not in columns:
         other = next((one for one in ID_COLUMNS if one in columns), None)
-        hint = f"name it so (… AS {key})" + (f", or say --key {other}" if other else "")
+        hint = f"name it so (… AS {key})" + (f", or add --key {other}" if other else "")
         raise RunError(f"Expected a column {key} in the query's answer, got {_listed(names)}.\nN{hint[1:]}.")
     if len(columns) < len(names):
         twice = next(name for name, number in Counter(map(str.lower, names)).items() if number > 1)
         raise RunError(
-            f"Expected each column of the query once, got {shortened(twice)} twice.\nName one of them otherwise."
+            f"Expected each column of the query once, got {shortened(twice)} twice.\nGive one of them another name."
         )
     found: list[PersonRow] = []
     for row in values:
@@ -59,20 +59,20 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def identity(row: PersonRow, key: str) -> str:
-    """Returns what a person is compared by: the user id as it is, the email in lower case."""
+    """Returns the value that persons are compared by: the user id as it is, the email in lower case."""
     return row.key.lower() if key == "email" else row.key
 
 
 def _identity_digest(row: PersonRow, key: str) -> str:
-    """Returns the end of the ids of a person's messages, from which nobody reads who it is."""
+    """Returns the end of the ids of a person's messages, which does not reveal who it is."""
     return hashlib.sha256(identity(row, key).encode("utf-8", "replace")).hexdigest()
 
 
 def traits(found: Sequence[PersonRow]) -> Iterator[Item]:
-    """Yields one identify for each row, whose columns are traits. Raises RunError where a row has none."""
+    """Yields one identify for each row, whose columns are traits. Raises RunError if a row has none."""
     for row in found:
         if not row.traits:
-            raise RunError("Expected columns beside email and user_id, which are the traits, got none.")
+            raise RunError("Expected columns besides email and user_id, which are the traits, got none.")
         yield trait_item(row.key, row.user_id, _with_email(row.traits, row.email))
 
 
@@ -86,7 +86,7 @@ def slug(name: str) -> str:
 
     Example: `slug("Order Completed Last 30days") == "order_completed_last_30days"`.
 
-    Raises RunError where nothing is left of the name.
+    Raises RunError if nothing is left of the name.
     """
     trait = snake_case(name)
     if not trait:
@@ -98,7 +98,7 @@ def changes(name: str, key: str, found: Sequence[PersonRow], known: Mapping[str,
     """Returns who entered (true) and who left (false) since the last delivery, and how many members are unchanged.
 
     `known` is what the log says of everybody who was ever sent. A person whose delivery failed is sent again; one who
-    was never delivered and is no member any more is not. Raises RunError where the audience was sent by another key.
+    was never delivered and is no longer a member is not. Raises RunError if the audience was sent by another key.
     """
     trait = slug(name)
     compared = compare_members(
@@ -123,15 +123,15 @@ def compare_members(
 ) -> Compared:
     """Compares the members of an audience with what the log says of them.
 
-    `prefix_of` gives the beginning of their ids in the log by the key column. Raises RunError where the log knows them
-    by another key, for which `{}` stands in `what`, or a member comes with traits.
+    `prefix_of` returns the beginning of their ids in the log by the key column. Raises RunError if the log knows them
+    by another key, which replaces `{}` in `what`, or a member comes with traits.
     """
     other = next(iter(set(ID_COLUMNS) - {key}))
     mine, others = prefix_of(key), prefix_of(other)
     if any(id_.startswith(others) and member.known for id_, member in known.items()):
         raise RunError(
             f"{what.format(other)}, and nobody can tell who is who by {key}.\n"
-            f"Say --key {other}, or give the audience another name."
+            f"Add --key {other}, or give the audience another name."
         )
     _check_members(found)
     members = {mine + _identity_digest(row, key): row for row in found}
@@ -145,7 +145,7 @@ def compare_members(
 
 
 def _check_members(found: Iterable[PersonRow]) -> None:
-    """Raises RunError where a member of an audience comes with traits."""
+    """Raises RunError if a member of an audience comes with traits."""
     for row in found:
         if row.traits:
             raise RunError(

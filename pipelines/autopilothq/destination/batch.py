@@ -8,17 +8,17 @@ from typing import Any, NamedTuple, TypeAlias
 from ..catalog import OWN_KEYS
 from .delivery_log import Delivery
 
-EXTERNAL_ID = "str::ei"  # the field of Ortto's that holds the user id
+EXTERNAL_ID = "str::ei"  # Ortto's field that holds the user id
 Key: TypeAlias = str
-"""What a contact is known by: its email in lower case; in Ortto a digest of the user id where there is no email."""
+"""What a contact is known by: its email in lower case; in Ortto a digest of the user id if there is no email."""
 
 
 class BatchItem(NamedTuple):
     """An item in a batch: its row of the log without the outcome, and the triggers to send its contact to.
 
     `earlier` are the delivery statuses of the triggers that earlier runs sent. `resent`: it was delivered before, and
-    goes along because an older message of its person comes only now. `write_ahead`: its row is written before the
-    request, as `unknown`, because the program may end in between. `failed_before`: so did it in the last run.
+    is sent again because an older message of its person comes only now. `write_ahead`: its row is written before the
+    request, as `unknown`, because the program may end in between. `failed_before`: it failed in the last run.
     `properties` and `timestamp` are an event's.
     """
 
@@ -43,13 +43,13 @@ class ContactBatch:
     renames: bool = False  # it changes an address
 
     def people(self) -> set[Key]:
-        """Returns the keys of all contacts, those with a new address or an external id under both."""
+        """Returns the keys of all contacts; a contact with a new address or an external id has several."""
         return {key for values in self.contacts.values() for key in contact_keys(values)}
 
     def clashes(self, key: Key, values: Mapping[str, Any]) -> bool:
         """Returns whether a contact cannot be merged with these values of the same person.
 
-        An event that is not sent yet would see other values than its own, or one of Autopilot's own keys would hold for
+        An event that is not sent yet would see values other than its own, or one of Autopilot's own keys would apply to
         both, or get lost.
         """
         if any(other != key and other in self.contacts for other in contact_keys(values)):
@@ -87,12 +87,12 @@ def contact_key(values: Mapping[str, Any]) -> Key:
 
 
 def contact_keys(values: Mapping[str, Any]) -> list[Key]:
-    """Returns all keys that a contact may have, the one that it has first: email, new address, external id."""
+    """Returns all keys that a contact may have, its own key first: email, new address, external id."""
     emails = [str(email).lower() for email in (values.get("Email"), values.get("_NewEmail")) if email]
     user_id = values.get("custom", {}).get(EXTERNAL_ID)
     return [*emails, *([user_key(str(user_id))] if user_id else [])]
 
 
 def user_key(user_id: str) -> Key:
-    """Returns the key of a person without an email. It has no capitals, as emails' keys, and tells user ids' apart."""
+    """Returns the key of a person without an email: in lower case, like emails' keys, and different by user id."""
     return f"user_id:{hashlib.sha256(user_id.encode('utf-8', 'replace')).hexdigest()}"

@@ -1,7 +1,7 @@
 """Requests about one contact each (off a list, out of a journey, deleted), side by side, with the delivery log.
 
 Each of them can be repeated. A row is in the log as `unknown` before its request, so that the log never says less than
-what happened, and a request whose outcome is unknown is sent again.
+what happened. A request whose outcome is unknown is sent again.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -29,7 +29,7 @@ _DIFFERS = tuple(column for column in OUTCOME if column != "endpoint")
 class ContactRequest(NamedTuple):
     """A request about one contact: its row of the log without the outcome, and how it is sent.
 
-    `absent` says what a 404 means where that is as good as done, `missing` what it means where it is a refusal. Without
+    `absent` says what a 404 means if that is as good as done, `missing` what it means if that is a refusal. Without
     `logged` it leaves no row, because its person was deleted here.
     """
 
@@ -48,7 +48,7 @@ class ContactRequest(NamedTuple):
 
 
 def plan_requests(requests: Iterable[ContactRequest], log: DeliveryLog) -> None:
-    """Writes the rows of requests before the first of them is sent: whatever happens, the log has what is to be done.
+    """Writes the rows of requests before the first is sent: whatever happens, the log has everything to be done.
 
     Their status is `failed`, because nothing was sent.
     """
@@ -58,7 +58,7 @@ def plan_requests(requests: Iterable[ContactRequest], log: DeliveryLog) -> None:
 
 
 class ContactRequests:
-    """Sends requests, and writes what becomes of each into the log and the counts.
+    """Sends requests, and writes what becomes of each to the log and the counts.
 
     With `planned`, their rows are in the log already. `progress` is called with the counts.
 
@@ -81,7 +81,7 @@ class ContactRequests:
         self._breaker = CircuitBreaker()
 
     def send(self, requests: Iterable[ContactRequest]) -> int:
-        """Sends all requests and returns how many met what was not there.
+        """Sends all requests and returns how many found that there was nothing to do (404).
 
         Raises the ApiError that ended the run; the log says what was not sent.
         """

@@ -1,8 +1,8 @@
 """Deletes contacts of the account, takes them out of journeys, or unsubscribes them: many at once, and continued.
 
 (docs/contract/destination.md#contacts) A job is what one command was asked for. The log has all of it before its first
-request. The same command goes on with a job that broke off, and leaves out whom it has done; one that came to its end
-begins anew, because contacts may have been made again.
+request. The same command continues a job that broke off, without the contacts that are done. A job that was completed
+starts again from the beginning, because contacts may have been created again.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ class ContactAction(NamedTuple):
     """What can be done to contacts: its name, which is the kind of the log's rows, the words for it, the request.
 
     `done` is what became of a contact, `absent` what a 404 means. `send` gets the account, the contact's id or email,
-    and the journey where `of_journey`.
+    and the journey if `of_journey`.
     """
 
     name: str
@@ -77,7 +77,7 @@ def id_of_contact(who: str) -> Id:
 
 
 def contacts_of_lines(lines: Iterable[str], name: str) -> list[str]:
-    """Returns the emails and ids of a file, one a line, each once.
+    """Returns the emails and ids of a file, one per line, each once.
 
     Raises RunError, before anything is sent, for a line that is neither.
     """
@@ -98,7 +98,7 @@ def contacts_of_lines(lines: Iterable[str], name: str) -> list[str]:
 def contacts_of_rows(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> tuple[list[str], int]:
     """Returns the contacts of a query's rows, each once, and how many rows name none.
 
-    A contact is named by the column `contact_id`, else `email`. Raises RunError where the answer has neither.
+    A contact is named by the column `contact_id`, else `email`. Raises RunError if the result has neither.
     """
     columns = {name.lower(): number for number, name in enumerate(names)}
     numbers = [columns[name] for name in COLUMNS_OF_CONTACTS if name in columns]
@@ -125,7 +125,7 @@ def _once(found: Iterable[str]) -> list[str]:
 
 
 class ContactJob(NamedTuple):
-    """The requests of a job, how many of the contacts are to be asked for, and how many requests were done before."""
+    """The requests of a job, how many contacts they are about, and how many requests were done before."""
 
     requests: list[ContactRequest]
     contacts: int
@@ -135,7 +135,7 @@ class ContactJob(NamedTuple):
 def plan_contacts(
     action: ContactAction, contacts: Sequence[str], journeys: Sequence[str], log: DeliveryLog
 ) -> ContactJob:
-    """Returns what is left to do of a job: all of it, unless an earlier run of the same broke off within a day."""
+    """Returns what is left to do of a job: all of it, unless an earlier run of the same job broke off within a day."""
     suppressed = log.suppressed_ids()
     rows = [
         (who, _row(action, who, journey)) for journey in (journeys if action.of_journey else [""]) for who in contacts
@@ -156,7 +156,7 @@ def _row(action: ContactAction, who: str, journey: str) -> Delivery:
 
 
 def _is_done(status: DeliveryStatus | None, begun: Collection[str | None], since: datetime) -> bool:
-    """Returns whether a job that broke off has done it."""
+    """Returns whether a job that broke off has done the request with this status."""
     if status is None or status.status != "delivered" or status.content not in begun or status.sent is None:
         return False
     return bool(in_utc(status.sent.at) >= since)
@@ -181,14 +181,14 @@ class TooManyContacts(RunError):
 
 
 def account_total(account: Autopilot) -> int | None:
-    """Returns how many contacts the account says that it has, None where it does not say."""
+    """Returns the number of contacts that the account reports, or None if it reports none."""
     return next(iter(account.contacts())).total
 
 
 def check_number(action: ContactAction, number: int, total: int | None, most: int | None, confirm: int | None) -> None:
-    """Raises TooManyContacts where so many contacts may not be changed.
+    """Raises TooManyContacts if so many contacts may not be changed.
 
-    They may be at most `most`, by default half of the account's `total`; or `confirm` is exactly their number.
+    They may be at most `most`, by default half of the account's `total`, unless `confirm` is exactly their number.
     """
     if confirm is not None:
         if confirm != number:

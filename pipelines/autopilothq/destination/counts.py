@@ -5,24 +5,24 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-MOST_REASONS = 1000  # that are told apart: a stream has no end
+MOST_REASONS = 1000  # that are counted separately: a stream has no end
 WORST_FIRST = ("failed", "unknown", "refused", "delivered")
 
 
 @dataclass
 class Counts:
-    """How many messages came to which end so far. Threads may share it."""
+    """How many messages ended in which way so far. Threads may share it."""
 
     messages: int = 0
     delivered: int = 0
     refused: int = 0
     failed: int = 0
     unknown: int = 0
-    bad: int = 0  # of the failed ones, those that failed while others were taken: waiting for better days does not help
+    bad: int = 0  # of the failed ones, those that failed while others succeeded: to try again later does not help
     known: int = 0  # delivered by an earlier run
     repeated: int = 0  # the same message again
     forgotten: int = 0  # of persons on the suppression list: they leave no trace in the log
-    not_meant: int = 0  # for other destinations alone, by their `integrations`: they leave no trace in the log
+    not_meant: int = 0  # only for other destinations, by their `integrations`: they leave no trace in the log
     ignored: Counter[str] = field(default_factory=Counter)
     remarks: Counter[str] = field(default_factory=Counter)
     untaken: Counter[str] = field(default_factory=Counter)  # properties of events that are spelt like standard fields
@@ -65,7 +65,7 @@ class Counts:
         self.reasons = Counter({key: number for key, number in self.reasons.items() if key[0] != "failed"})
 
     def merge(self, other: "Counts") -> None:
-        """Adds the numbers of another part of the run. Of reasons and remarks the first thousand are told apart."""
+        """Adds the numbers of another part of the run. Only the first thousand reasons and remarks are told apart."""
         for name, value in vars(other).items():
             mine = getattr(self, name)
             if isinstance(value, Counter):

@@ -1,6 +1,6 @@
 """The delivery log: a table of the dataset with the outcome of every message, which the next run reads.
 
-A row is written right after its request. Where a request must not be repeated (events, rows of queries, changes of an
+A row is written right after its request. If a request must not be repeated (events, rows of queries, changes of an
 address), its row is written before it, as `unknown`: whenever the program ends, the log never says less than what
 happened.
 """
@@ -71,9 +71,8 @@ class Member(NamedTuple):
 
 
 class DeliveryLog(LogTable):
-    """The log in a dataset.
+    """The log in a dataset, in the table of a kind of account.
 
-    `table` is that of a kind of account.
     Example: `with DeliveryLog(dlt.dataset("duckdb", "crm")) as log: log.known(["m1"])`.
     """
 
@@ -93,9 +92,9 @@ class DeliveryLog(LogTable):
         return statuses
 
     def emails(self, user_ids: Iterable[str]) -> dict[str, str]:
-        """Returns the emails of user ids by the last contact of theirs that was written; one sent again does not count.
+        """Returns the emails of user ids, from the last contact written for each; contacts sent again do not count.
 
-        A track has a row of its contact alone where it changed the address.
+        A track has a row for its contact only if it changed the address.
         """
         columns = ("user_id", "email", "status", "kind", "trigger_id", "message")
         rows = self._rows(columns, "user_id", user_ids)
@@ -137,7 +136,7 @@ class DeliveryLog(LogTable):
         return [dict(zip(COLUMNS, row, strict=True)) for row in rows]
 
     def write_outcomes(self, deliveries: Iterable[Delivery], columns: Sequence[str] = OUTCOME) -> None:
-        """Writes outcomes, or `columns` of them, over rows that this run wrote before its requests; they are stored."""
+        """Writes outcomes, or `columns` of them, over rows that this run wrote before its requests, and stores them."""
         groups: dict[tuple[Any, ...], list[str]] = {}
         for delivery in deliveries:
             what = (delivery.trigger_id, *(getattr(delivery, name) for name in columns))

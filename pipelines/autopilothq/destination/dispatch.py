@@ -1,4 +1,4 @@
-"""Sends batches in threads, so that slow answers do not slow the pace, and writes their outcomes into the log."""
+"""Sends batches in threads, so that slow answers do not slow the pace, and writes their outcomes to the log."""
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -23,7 +23,7 @@ AT_ONCE = 8  # requests under way; the pace is the client's
 class Dispatcher:
     """Sends batches side by side, and those that share a person one after the other.
 
-    `progress` is called with the counts after each batch. At the exit of its context nothing more is sent.
+    `progress` is called with the counts after each batch. Nothing more is sent after its context ends.
 
     Example: `with Dispatcher(account, log, counts, print) as dispatcher: dispatcher.submit(batch); dispatcher.drain()`.
     """
@@ -58,11 +58,11 @@ class Dispatcher:
         self._pool.shutdown(wait=True)
 
     def follow(self, before: "Dispatcher") -> None:
-        """Goes on where the dispatcher of the batches before these ended."""
+        """Continues where the dispatcher of the batches before these ended."""
         self._sending.writer.follow(before._sending.writer)
 
     def submit(self, batch: ContactBatch) -> None:
-        """Sends a batch, after those under way that share a person with it. Raises ApiError, as `drain`."""
+        """Sends a batch, after those under way that share a person with it. Raises ApiError, as `drain` does."""
         people = batch.people()
         while len(self._running) >= self._at_once or any(people & others for others in self._running.values()):
             self._wait()
@@ -128,7 +128,7 @@ class BatchSending:
         return list(events.values())
 
     def _write(self, batch: ContactBatch, outcomes: dict[Key, Outcome]) -> None:
-        """Writes a batch's contacts; `outcomes` receives the outcome of each, also where this raises."""
+        """Writes a batch's contacts; `outcomes` receives the outcome of each, even if this raises."""
         if not batch.renames:
             failed_before = {item.key for item in batch.items if item.failed_before}
             self.writer.write(batch.contacts, outcomes, failed_before)
@@ -156,13 +156,13 @@ class BatchSending:
                 rows += [] if item.write_ahead else [row]
                 self._counts.add_message([row.status], row.message)
             elif row.status != "delivered":
-                if row.status != "unknown":  # of a new address: the row that was written ahead says so, of no trigger
+                if row.status != "unknown":  # with a new address it is logged already, without a trigger
                     rows += [row._replace(trigger_id=trigger) for trigger in item.triggers]
                 self._counts.add_message([*item.earlier, row.status], row.message)
         self._log.add(rows)
 
     def send_events(self, items: Sequence[BatchItem]) -> list[list[BatchItem]]:
-        """Sends events, a person's one after the other, or all together; nothing is left to send then."""
+        """Sends events, a person's one after the other, or all together. Returns no events: nothing is left to send."""
         if self.together is not None:
             self.together.send(items)
             return []

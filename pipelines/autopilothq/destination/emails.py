@@ -1,4 +1,4 @@
-"""The email of an item, also where it comes with a user id only."""
+"""The email of an item, even if it comes with only a user id."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ _ADDRESS = re.compile(rf"[^{_NOT_IN_ADDRESS}]+@[^{_NOT_IN_ADDRESS}.]+(\.[^{_NOT_
 
 
 def email_of(fields: Fields, item: Item) -> str | None:
-    """Returns the email among an item's traits, else its context's traits, its properties, or a user id that is one."""
+    """Returns an item's email: from its traits, else its context's traits, its properties, or a user id that is one."""
     for values in (item.traits, item.context_traits, item.properties):
         if email := fields.email(values):
             return email
@@ -33,13 +33,13 @@ PERSONS_KEPT = 50_000  # persons of a stream
 
 
 def keep_newest(known: dict[Any, Any]) -> None:
-    """Drops what was put first into a dictionary of more than `PERSONS_KEPT`."""
+    """Drops the oldest entries of a dictionary, so that `PERSONS_KEPT` are left."""
     for key in list(islice(known, max(0, len(known) - PERSONS_KEPT))):
         del known[key]
 
 
 class KnownEmails:
-    """Emails by user id: of this run's own items, of the delivery log, or of the custom field that holds user ids."""
+    """Emails by user id: from this run's own items, the delivery log, or the custom field that holds user ids."""
 
     def __init__(self, account: WritableAccount, log: DeliveryLog, fields: Fields) -> None:
         self._account = account
@@ -49,17 +49,17 @@ class KnownEmails:
         self._scanned = False
 
     def get(self, user_id: str | None) -> str | None:
-        """Returns the email of a user id, None where none is known."""
+        """Returns the email of a user id, or None if none is known."""
         return self._emails.get(user_id or "")
 
     def put(self, user_id: str, email: str) -> None:
-        """Takes the email of a user id, which replaces an earlier one."""
+        """Stores the email of a user id, which replaces an earlier one."""
         self._emails[user_id] = email
 
     def forget_oldest(self) -> None:
-        """Keeps the last 50,000, so that a stream may go on for ever: the delivery log has the others.
+        """Keeps only the last 50,000, because a stream has no end: the delivery log has the others.
 
-        Where the account's contacts were read, all are kept: the log need not have these.
+        If the account's contacts were read, all are kept: the log need not have these.
         """
         if not self._scanned:
             keep_newest(self._emails)
@@ -67,7 +67,7 @@ class KnownEmails:
     def look_up(self, items: Sequence[Item]) -> None:
         """Looks up the user ids that come without an email.
 
-        The contacts of the account are read only for those whom neither the log nor the items themselves name.
+        The contacts of the account are read only for those that are in neither the log nor the items themselves.
         """
         emails = [(item.user_id, email_of(self._fields, item)) for item in items if item.user_id]
         missing = {user_id for user_id, email in emails if not email} - set(self._emails)

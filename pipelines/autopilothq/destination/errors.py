@@ -1,4 +1,4 @@
-"""How a load package fails for dlt: both errors are dlt's own as well, so that it keeps the rows or gives up."""
+"""How a load package fails for dlt: both errors are also dlt's, so that it keeps the rows or gives up."""
 
 import dlt
 
@@ -17,7 +17,7 @@ class DeliveryImpossible(AutopilothqError, DestinationTerminalException):
 def terminal_error(error: ApiError) -> DeliveryFailed | DeliveryImpossible:
     """Returns the error that ends the run at once.
 
-    Where dlt is set to drop packages that fail for good, it is the transient one, so that no row is lost.
+    If dlt is set to drop packages that fail permanently, it is the transient one, so that no row is lost.
     """
     drops = dlt.config.get("load.auto_abort_on_terminal_error", bool)
     return DeliveryFailed(str(error)) if drops else DeliveryImpossible(str(error))

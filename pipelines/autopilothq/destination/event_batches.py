@@ -1,4 +1,4 @@
-"""Sends events together, many with one request, where an account takes them so (docs/contract/destination.md#ortto)."""
+"""Sends many events with one request, if an account accepts that (docs/contract/destination.md#ortto)."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,14 +27,14 @@ _Statuses: TypeAlias = dict[int, list[tuple[str, str | None]]]
 
 
 class EventAccount(SentTo, Protocol):
-    """The part of an account that takes events together."""
+    """The part of an account that accepts many events at once."""
 
     def create_activities(self, activities: Sequence[Mapping[str, Any]], /) -> list[Written]:
         """Creates activities with one request."""
 
 
 class _Event(NamedTuple):
-    """An activity to create: the item that it is of, with its number, its row of the log, and its body."""
+    """An activity to create: the number of its item, the item, its row of the log, and its body."""
 
     number: int
     item: BatchItem
@@ -64,7 +64,7 @@ class EventBatches:
         self._breaker = breaker
 
     def send(self, items: Sequence[BatchItem]) -> None:
-        """Sends the events of items, in their order. Raises ApiError where every other request would end the same."""
+        """Sends the events of items, in their order. Raises ApiError if every other request would end the same way."""
         statuses: _Statuses = {}
         try:
             events = [event for number, item in enumerate(items) for event in self._events(number, item, statuses)]
@@ -79,7 +79,7 @@ class EventBatches:
                     self._counts.add_message([*item.earlier, *(status for status, _ in found)], message)
 
     def _events(self, number: int, item: BatchItem, statuses: _Statuses) -> Iterator[_Event]:
-        """The activities of an item; those that Ortto would not take are refused here."""
+        """Yields the activities of an item; those that Ortto would not accept are refused here."""
         for activity in item.triggers:
             values, remarks = self._activities.attributes(activity, item.properties)
             row = item.row._replace(trigger_id=activity, endpoint=_ENDPOINT, remarks=_with(item.row.remarks, remarks))
@@ -88,7 +88,7 @@ class EventBatches:
             why, created = _created(item.timestamp)
             body |= {"created": created} if created else {}
             if why is None and len(json.dumps(body).encode()) > MOST_ACTIVITY_BYTES:
-                why = f"The activity is larger than {MOST_ACTIVITY_BYTES:,} bytes, which Ortto does not take"
+                why = f"The activity is larger than {MOST_ACTIVITY_BYTES:,} bytes, which Ortto does not accept"
             if why is not None:
                 self._log.add([row._replace(status="refused", message=why, endpoint=None)])
                 statuses.setdefault(number, []).append(("refused", why))
@@ -111,7 +111,7 @@ class EventBatches:
                 statuses.setdefault(event.number, []).append((outcome.status, outcome.message))
 
     def _attempt(self, events: Sequence[_Event], outcomes: list[Outcome]) -> None:
-        """Creates activities with one request, with two halves where all were refused; `outcomes` gets one for each."""
+        """Creates activities with one request, or in halves if all were refused; `outcomes` gets one for each."""
         answers: list[Written] = []
         bodies = [event.body for event in events]
         outcome, error = attempt_request(
@@ -135,14 +135,14 @@ def _outcome(outcome: Outcome, written: Written) -> Outcome:
 
 
 def _person(item: BatchItem) -> dict[str, Any]:
-    """Whom an activity is about, found as `/person/merge` has written them before."""
+    """Returns the person of an activity, found as `/person/merge` has written them before."""
     if item.row.email:
         return {"fields": {"str::email": item.row.email}, "merge_by": ["str::email"]}
     return {"fields": {USER_ID.key: item.row.user_id}, "merge_by": [USER_ID.key]}
 
 
 def _created(timestamp: str | None) -> tuple[str | None, str | None]:
-    """Why an event of that time is not sent, None where it is; and the time as Ortto takes it."""
+    """Returns why an event of that time is not sent, or None if it is; and the time as Ortto takes it."""
     if timestamp is None:
         return None, None
     try:
@@ -150,11 +150,11 @@ def _created(timestamp: str | None) -> tuple[str | None, str | None]:
     except CastError:
         return None, None
     if datetime.now(UTC) - at > timedelta(days=DAYS_BACK):
-        return f"The event is older than {DAYS_BACK} days, and Ortto takes none of these", None
+        return f"The event is older than {DAYS_BACK} days, which Ortto does not accept", None
     return None, f"{at:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _with(before: str | None, remarks: Mapping[str, str]) -> str | None:
-    """The remarks of a row, with more of them."""
+    """Returns the remarks of a row, with more of them."""
     every = {**(json.loads(before) if before else {}), **remarks}
     return json.dumps(every, ensure_ascii=False) if every else None

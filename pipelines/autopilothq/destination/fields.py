@@ -1,6 +1,6 @@
 """Maps the traits of a message to the fields of an account (docs/contract/destination.md#identify).
 
-Nothing is lost in silence: each trait that is left out, and each that the account has no field for, has a remark.
+Nothing is lost silently: each trait that is left out, and each that the account has no field for, has a remark.
 """
 
 import re
@@ -18,7 +18,7 @@ TraitPath = tuple[str, ...]
 
 _STANDARD = {path: field for field, paths in STANDARD_FIELDS.items() for path in paths}
 _SEPARATORS = re.compile(r"[\W_]")
-_TYPES = {"unsubscribed": "boolean", **OWN_KEYS}  # of what is no text and no custom field
+_TYPES = {"unsubscribed": "boolean", **OWN_KEYS}  # of keys that are neither text nor custom fields
 
 
 class Custom(NamedTuple):
@@ -30,16 +30,16 @@ class Custom(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The key in the API: its id, or `integer--Smog--Level` of `Custom("Smog Level", "integer")` in Autopilot's."""
+        """The key in the API: its id; in Autopilot's `integer--Smog--Level` for `Custom("Smog Level", "integer")`."""
         return self.id or f"{self.type}--{self.name.replace(' ', '--')}"
 
 
 class ContactFields(NamedTuple):
     """A contact as the API takes it.
 
-    `values` are by the API's keys. `remarks` say of a trait why it was left out, or that it was sent to no field.
-    `unknown` are the traits that the account has no field for. `untaken` are the properties of an event that are spelt
-    like a standard field, and are not the contact's.
+    `values` are by the API's keys. `remarks` say why a trait was left out, or that it was sent to no field. `unknown`
+    are the traits that the account has no field for. `untaken` are an event's properties that are spelt like a standard
+    field but are not the contact's.
     """
 
     values: dict[str, Any]
@@ -52,7 +52,7 @@ class Fields:
     """The fields of an account, and which trait goes to which.
 
     `custom` is the API's list of custom fields. `mapping` is the setting: names of fields by the paths of traits.
-    Raises InvalidSetting where the mapping, or `user_id_field`, names a field that the account does not have.
+    Raises InvalidSetting if the mapping, or `user_id_field`, names a field that the account does not have.
 
     Example: `Fields([{"name": "Smog Level", "fieldType": "integer"}], {"air.smog": "Smog Level"})`.
     """
@@ -69,12 +69,12 @@ class Fields:
         if user_id_field and self.user_id is None:
             raise InvalidSetting(
                 f"{SECTION}.user_id_field names {user_id_field!r}, but the account has no such custom field:"
-                " make it in Autopilot, or correct the setting"
+                " create it in Autopilot, or correct the setting"
             )
 
     @property
     def labels(self) -> Mapping[str, str]:
-        """The names of fields for people by their keys, where a key does not have it."""
+        """The names of fields for people, by their keys, if the key does not contain the name."""
         return {}
 
     @property
@@ -90,19 +90,19 @@ class Fields:
         field = name if name in STANDARD_FIELDS or name in OWN_KEYS else self.custom(name)
         if field is None:
             raise InvalidSetting(
-                f"{SECTION}.fields maps {path!r} to {name!r}, but the account has no such field: make it in Autopilot,"
-                f" or correct the mapping"
+                f"{SECTION}.fields maps {path!r} to {name!r}, but the account has no such field: create it in"
+                f" Autopilot, or correct the mapping"
             )
         return field
 
     def known(self, path: TraitPath) -> str | Custom | None:
-        """Returns the field of the trait at a path, None where the account has none for it."""
+        """Returns the field of the trait at a path, or None if the account has none for it."""
         return self._mapping.get(".".join(path)) or standard_field(path) or self.custom("_".join(path))
 
     def of_property(self, path: TraitPath) -> str | Custom | None:
         """Returns the field of an event's property: one that the settings map it to, or that the account defines.
 
-        No property goes to a standard field by its name, but for `_NewEmail`.
+        No property goes to a standard field by its name, except `_NewEmail`.
         """
         mapped = self._mapping.get(".".join(path))
         if mapped is None and ".".join(path).lower() == "_newemail":
@@ -124,12 +124,12 @@ class Fields:
         return cast(value, target.type) if isinstance(target, Custom) else _cast_standard(value, target)
 
     def new_field(self, path: TraitPath, value: Any) -> Custom | None:
-        """Returns the field that a trait is sent as which the account has no field for; None where it cannot be."""
+        """Returns the field to send a trait to that the account has no field for, or None if it cannot be sent."""
         return Custom("_".join(path), own_type(value))
 
 
 def standard_field(path: TraitPath) -> str | None:
-    """Returns the standard field of a trait, or the key of Autopilot's own that it is; None for any other."""
+    """Returns the standard field of a trait, or the trait's name if it is a key of Autopilot's own, or None."""
     if len(path) == 1 and path[0] in OWN_KEYS:
         return path[0]
     return _STANDARD.get(".".join(_SEPARATORS.sub("", part.lower()) for part in path))
@@ -179,7 +179,7 @@ def contact_fields(
 
 
 class _ContactBuilder:
-    """Collects the values of a contact. The first trait that comes has the field."""
+    """Collects the values of a contact. A field gets the first trait that comes for it."""
 
     def __init__(self, fields: Fields) -> None:
         self._fields = fields
@@ -191,7 +191,7 @@ class _ContactBuilder:
         self.untaken: list[str] = []
 
     def take_properties(self, properties: Mapping[str, Any], email: str) -> None:
-        """Adds an event's properties, those that the settings map before others."""
+        """Adds an event's properties; those that the settings map come before others."""
         for path, value in self._in_order(properties):
             target = self._fields.of_property(path)
             if target is None and is_standard(path):
@@ -201,7 +201,7 @@ class _ContactBuilder:
                 self.put(path, target, value)
 
     def take(self, traits: Mapping[str, Any]) -> None:
-        """Adds traits, those that the settings map before others, and whole names last."""
+        """Adds traits; those that the settings map come before others, and whole names last."""
         names: list[tuple[TraitPath, Any]] = []
         for path, value in self._in_order(traits):
             if _is_whole(path) and not self._fields.is_mapped(path):
@@ -216,13 +216,13 @@ class _ContactBuilder:
             target = self._fields.known(path)
             if target is None:
                 self._put_unknown(path, value)
-            elif target != "Email":  # it says who the contact is, and is no value
+            elif target != "Email":  # the email identifies the contact, and is no value
                 self.put(path, target, value)
         for path, value in names:
             self._put_name(path, value)
 
     def _in_order(self, values: Mapping[str, Any]) -> list[tuple[TraitPath, Any]]:
-        """The leaves of an object: those that the settings map, others, arrays that stand for their first value."""
+        """Returns the leaves of an object: those that the settings map, others, arrays that give their first value."""
         leaves: list[tuple[int, TraitPath, Any]] = []
         for path, value in trait_leaves(values):
             if self._fields.is_mapped(path):
@@ -234,7 +234,7 @@ class _ContactBuilder:
         return [leaf[1:] for leaf in sorted(leaves, key=lambda leaf: leaf[0])]
 
     def put(self, path: TraitPath, target: str | Custom, value: Any) -> bool:
-        """Gives a field a value, and returns whether it has it: not where a trait before it has the field."""
+        """Sets a field to a value, and returns whether it did: not if an earlier trait has the field."""
         trait = ".".join(path)
         key = target.key if isinstance(target, Custom) else target
         name = f"custom {target.name}" if isinstance(target, Custom) else target
@@ -267,7 +267,7 @@ class _ContactBuilder:
             self.remarks[trait] = f"sent as {field.key}, for which the account has no field"
 
     def _put_name(self, path: TraitPath, value: Any) -> None:
-        """Splits a whole name at its first blank, where neither a first nor a last name came."""
+        """Splits a whole name at its first space, if neither a first nor a last name came."""
         halves = [self._taken[half] for half in WHOLES["name"] if half in self._taken]
         if halves:
             if set(halves) != {".".join(path)}:
@@ -283,7 +283,7 @@ class _ContactBuilder:
 
 
 def _cast_standard(value: Any, key: str) -> Any:
-    """Casts a value of a standard field. Null clears a field; Autopilot's own keys and a new address are none."""
+    """Casts a value of a standard field. Null clears a field, but is no value for Autopilot's keys or a new address."""
     is_empty = value is None or (isinstance(value, str) and not value.strip())
     if is_empty and (key in OWN_KEYS or key == "_NewEmail"):
         raise CastError(f"expected a value for {key}, got {shown(value)}")
@@ -291,7 +291,7 @@ def _cast_standard(value: Any, key: str) -> Any:
 
 
 def trait_leaves(value: Mapping[str, Any], path: TraitPath = ()) -> Iterator[tuple[TraitPath, Any]]:
-    """Yields the values of an object that are no objects, with the keys that lead to them."""
+    """Yields the values of an object that are not objects, with the keys that lead to them."""
     for key, inner in value.items():
         if isinstance(inner, Mapping):
             yield from trait_leaves(inner, (*path, str(key)))

@@ -12,14 +12,14 @@ from .outgoing import Outgoing
 from .requests import Outcome, outcome_of
 
 QUERIED = 1000  # messages whose delivery is queried at once
-OUTAGE = 12  # in a row, while a batch is halved: more than one bad message can cause
+OUTAGE = 12  # failures in a row, while a batch is halved: more than one bad message can cause
 _ROOM = len(batch_body([]))
 
 
 class Forwarder:
-    """Sends messages to one API, and writes what becomes of each into the log.
+    """Sends messages to one API, and writes what becomes of each to the log.
 
-    With `show`, it is called with each request, and none is sent. `progress` is called with the counts.
+    With `show`, that is called with each request, and none is sent. `progress` is called with the counts.
 
     Example: `counts = Forwarder(api, log).send(map(outgoing, lines))`.
     """
@@ -38,12 +38,12 @@ class Forwarder:
         self._counts = Counts()
         self._suppressed = log.suppressed_ids()
         self._failures = 0
-        self._put_off: dict[str, Outgoing] = {}  # what failed before goes behind all others, and holds up none
+        self._put_off: dict[str, Outgoing] = {}  # what failed before comes after all others, and holds up none
 
     def send(self, messages: Iterable[Outgoing]) -> Counts:
         """Sends all messages and returns how they ended.
 
-        Raises ApiError where the run must stop: what is not in the log by then comes with the next run.
+        Raises ApiError if the run must stop: the next run sends what is not in the log by then.
         """
         stream = iter(messages)
         while chunk := list(islice(stream, QUERIED)):
@@ -58,7 +58,7 @@ class Forwarder:
         return self._counts
 
     def _left(self, chunk: Sequence[Outgoing]) -> list[Outgoing]:
-        """The messages of a chunk that are to be sent; those that cannot be are written into the log."""
+        """Returns the messages of a chunk that are to be sent; those that cannot be sent are written to the log."""
         statuses = self._log.statuses(self._api.target, (one.message_id for one in chunk))
         left: dict[str, Outgoing] = {}
         refused: list[Outgoing] = []
@@ -79,7 +79,7 @@ class Forwarder:
         return list(left.values())
 
     def _send(self, batch: Sequence[Outgoing]) -> None:
-        """Sends a batch. One that is refused, or that the server fails at, is halved until the bad ones are found.
+        """Sends a batch. If it is refused, or the server fails on it, it is halved until the bad messages are found.
 
         Raises the ApiError that every other request would end with.
         """
@@ -87,7 +87,7 @@ class Forwarder:
             self._request(batch)
         except RequestRejected as error:
             self._failures = 0
-            # 404 and 405 are about the URL: no message can help it.
+            # 404 and 405 are about the URL, whatever the messages are.
             if isinstance(error, NotFound) or error.status == 405:
                 raise
             self._halve(batch, "refused", error)
@@ -118,7 +118,7 @@ class Forwarder:
             self._show(f"POST {visible(self._api.url)}\n{visible(batch_body(texts).decode())}")
 
     def _note(self, messages: Sequence[Outgoing], outcome: Outcome) -> None:
-        """Writes the outcome that messages have in common; its endpoint is the target."""
+        """Writes the outcome that messages share; its endpoint is the target."""
         rows = [
             Forwarded(
                 *(one.message_id, one.kind, one.event, one.user_id, one.anonymous_id, one.email, outcome.endpoint),
@@ -132,7 +132,7 @@ class Forwarder:
 
 
 def batches(messages: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:
-    """Yields messages in batches of 100 and 475,000 bytes at most, as Segment's own libraries do."""
+    """Yields messages in batches of at most 100 messages and 475,000 bytes, as Segment's own libraries do."""
     batch: list[Outgoing] = []
     size = _ROOM
     for one in messages:

@@ -28,7 +28,7 @@ class Forwarded(NamedTuple):
 class ForwardLog(LogTable):
     """The log in a dataset, kept as the delivery log is. A row is written right after its request.
 
-    A program that ends in between sends the batch again: whoever takes it knows its messages by their ids.
+    If the program ends in between, the batch is sent again: the API knows the messages by their ids.
 
     Example: `with ForwardLog(dlt.dataset("duckdb", "crm")) as log: log.statuses(target, ["m1"])`.
     """

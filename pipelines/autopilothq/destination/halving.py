@@ -1,6 +1,6 @@
-"""Writes contacts, as many as possible with one request, so that a bad one costs no good one.
+"""Writes contacts, as many as possible with one request, so that a bad one holds up no good one.
 
-A batch that is refused, or that makes a 5xx at each try, is halved until the bad contacts are found.
+A batch that is refused, or that gets a 5xx at each try, is halved until the bad contacts are found.
 """
 
 import threading
@@ -18,7 +18,7 @@ from .kind import AUTOPILOT, AccountKind
 from .requests import CircuitBreaker, Outcome, attempt_request
 
 PROBES = 3  # contacts that are tried alone before a batch whose halves both failed counts as an outage
-TRIES_OF_PIECES = 2  # of several contacts; each one alone is tried as often as is set before it has failed
+TRIES_OF_PIECES = 2  # of several contacts; a single one gets all tries of the settings before it has failed
 NOT_NAMED = "{}'s answer does not name this contact: it was not written"
 
 ContactsByKey: TypeAlias = Mapping[Key, Mapping[str, Any]]
@@ -27,7 +27,7 @@ OutcomesByKey: TypeAlias = dict[Key, Outcome]
 
 @dataclass
 class _Batch:
-    """ContactsByKey that are looked at, their outcomes so far, those that failed `before`, and that failed `alone`."""
+    """The contacts being examined, their outcomes so far, and which failed `before`, in the last run, or `alone`."""
 
     contacts: ContactsByKey
     outcomes: OutcomesByKey
@@ -36,7 +36,7 @@ class _Batch:
 
 
 class ContactWriter:
-    """Writes batches of contacts. Threads may share it; one at a time looks for what makes an error of the server."""
+    """Writes batches of contacts. Threads may share it; one at a time looks for contacts that make the server fail."""
 
     def __init__(self, account: WritableAccount, breaker: CircuitBreaker, kind: AccountKind = AUTOPILOT) -> None:
         self._account = account
@@ -47,21 +47,21 @@ class ContactWriter:
         self._bad: set[Key] = set()  # failed before, and again while the service was well
 
     def follow(self, before: "ContactWriter") -> None:
-        """Knows the contact that another writer wrote last."""
+        """Takes over the contact that another writer wrote last."""
         self._good = before._good
 
     def forget(self, email: str) -> None:
-        """Forgets a contact whose address changes: written once more, the old one would be a new contact."""
+        """Forgets a contact whose address changes: written again, the old address would be a new contact."""
         with self._looking:
             if self._good is not None and self._good.lower() == email.lower():
                 self._good = None
 
     def write(self, contacts: ContactsByKey, outcomes: OutcomesByKey, failed_before: Collection[Key] = ()) -> None:
-        """Writes contacts; `outcomes` receives the outcome of each, also where this raises.
+        """Writes contacts; `outcomes` receives the outcome of each, even if this raises.
 
-        `failed_before` are those that failed in the last run as well.
+        `failed_before` are those that failed in the last run.
 
-        Raises ApiError where every other batch would end the same way: the key is wrong, or there is an outage.
+        Raises ApiError if every other batch would end the same way: the key is wrong, or there is an outage.
         """
         answers = self._breaker.answers
         error = self._attempt(contacts, outcomes)
@@ -75,7 +75,7 @@ class ContactWriter:
             self._breaker.failed(error, min(contacts))
 
     def _halve(self, batch: "_Batch", contacts: ContactsByKey, error: ApiError | None, answers: int) -> None:
-        """Writes both halves of contacts that failed together; `answers` had come before they were sent."""
+        """Writes both halves of contacts that failed together; `answers` is how many had come before that."""
         with self._looking if _is_servers(error) else nullcontext():
             found = []
             for half in _halves(contacts):
@@ -93,8 +93,8 @@ class ContactWriter:
     def _probe(self, batch: "_Batch", error: ApiError | None) -> bool:
         """Tells an outage, whose error it raises, from several bad contacts. Returns whether to look for good ones.
 
-        A contact that was delivered is sent once more, which changes nothing; else some are tried alone. Contacts that
-        have all failed before, and do again while the service is well, are left at that.
+        A contact that was delivered is sent again, which changes nothing; if there is none, some are tried alone.
+        Contacts that all failed before, and fail again while the service is well, are not tried further.
         """
         contacts, outcomes = batch.contacts, batch.outcomes
         good = [key for key in contacts if outcomes[key].status == "delivered"][:1]
@@ -126,9 +126,9 @@ class ContactWriter:
         return error is None or isinstance(error, RequestRejected)
 
     def _attempt_piece(self, contacts: ContactsByKey, outcomes: OutcomesByKey) -> ApiError | None:
-        """Writes a piece of a batch that was tried often already, and several contacts so only twice.
+        """Writes a piece of a batch that was tried often already, so several contacts are tried only twice.
 
-        What is no error of the server's is no contact's fault: then it is tried as often as anything else.
+        If the service cannot be reached, or asks to wait, that is no contact's fault: then all tries are used.
         """
         if len(contacts) > 1:
             with self._account.at_most(TRIES_OF_PIECES):
@@ -138,7 +138,7 @@ class ContactWriter:
         return self._attempt(contacts, outcomes)
 
     def _attempt(self, contacts: ContactsByKey, outcomes: OutcomesByKey) -> ApiError | None:
-        """Writes contacts with one request, and returns its error, None where it was carried out."""
+        """Writes contacts with one request, and returns its error, None if it was carried out."""
         answers: list[Upserted] = []
         bodies: Sequence[Mapping[str, Any]] = list(contacts.values())
         outcome, error = attempt_request(
@@ -156,9 +156,9 @@ class ContactWriter:
         return error
 
     def is_bad(self, key: Key, outcomes: Mapping[Key, Outcome], failed_before: bool) -> bool:
-        """Returns whether a contact failed, and will again, while the service was well.
+        """Returns whether a contact failed while the service was well, and will fail again.
 
-        It made an error of the server, alone, and others did not; or two answers in a row did not name it.
+        Alone it made the server fail, and others did not; or two answers in a row did not name it.
         """
         outcome = outcomes[key]
         if outcome.status != "failed":
@@ -180,7 +180,7 @@ def _halves(contacts: ContactsByKey) -> list[ContactsByKey]:
 
 
 def _may_be_one(error: ApiError | None) -> bool:
-    """Whether one contact of several may be what the server did not like."""
+    """Returns whether a single one of several contacts may be the cause of an error."""
     return isinstance(error, RequestRejected) or _is_servers(error)
 
 

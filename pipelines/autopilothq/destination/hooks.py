@@ -16,7 +16,7 @@ _OTHER = {event.name: event.other for event in HOOK_EVENTS if event.other}
 
 
 class Hook(NamedTuple):
-    """A hook of an account; `created_at` is as the account says it, epoch milliseconds."""
+    """A hook of an account; `created_at` is in epoch milliseconds, as the account reports it."""
 
     hook_id: str
     event: str
@@ -25,7 +25,7 @@ class Hook(NamedTuple):
 
 
 class HookOutcome(NamedTuple):
-    """What became of a hook that was asked for: its event, a sentence about it, and whether it is there now."""
+    """What became of a requested hook: its event, a sentence about it, and whether it exists now."""
 
     event: str
     text: str
@@ -33,7 +33,7 @@ class HookOutcome(NamedTuple):
 
 
 def check_target(url: str) -> None:
-    """Raises RunError where an account cannot post to a URL, or everybody on the way could read what it posts."""
+    """Raises RunError if an account cannot post to a URL, or everybody on the way could read what it posts."""
     try:
         scheme, host = urlsplit(url).scheme, urlsplit(url).hostname or ""
     except ValueError:
@@ -41,7 +41,7 @@ def check_target(url: str) -> None:
     if not host or not (scheme == "https" or (scheme == "http" and is_loopback(host))):
         raise RunError(
             f"Expected a URL like https://events.example.com/hook/autopilot/shop?key=…, got {masked_url(url)}.\n"
-            "Hooks carry whole contacts, so that the URL must be https. Nothing was registered."
+            "Hooks carry whole contacts, so the URL must be https. Nothing was registered."
         )
 
 
@@ -59,7 +59,7 @@ def _hook(value: Any) -> Hook | None:
 
 
 def add_hooks(account: AutopilotHooks, url: str, events: Sequence[str]) -> Iterator[HookOutcome]:
-    """Has events posted to a URL, and yields what became of each; what is registered already stays as it is."""
+    """Registers hooks that post events to a URL, and yields what became of each; existing hooks stay as they are."""
     known = {hook.event: hook for hook in hooks_of(account) if hook.url == url}
     for event in events:
         spellings = [spelt for spelt in (event, _OTHER.get(event)) if spelt]
@@ -68,7 +68,7 @@ def add_hooks(account: AutopilotHooks, url: str, events: Sequence[str]) -> Itera
 
 
 def _added(account: AutopilotHooks, url: str, event: str, spellings: Sequence[str]) -> HookOutcome:
-    """Registers an event by the first spelling that the account takes."""
+    """Registers an event by the first spelling that the account accepts."""
     for spelt in spellings:
         try:
             hook_id = account.add_hook(spelt, url)
@@ -84,15 +84,15 @@ def _added(account: AutopilotHooks, url: str, event: str, spellings: Sequence[st
 
 
 def _conflict(account: AutopilotHooks, url: str, event: str, spellings: Sequence[str]) -> HookOutcome:
-    """Returns what a 409 means: the account may mean that event, or that it takes a URL for one event alone."""
+    """Returns what a 409 means: that the event is registered, or that the account allows only one event per URL."""
     if any(hook.url == url and hook.event in spellings for hook in hooks_of(account)):
         return HookOutcome(event, "was registered already")
-    text = "refused: the account has the URL already, but not for this event. Give each event a URL, by &for=EVENT"
+    text = "refused: the account has the URL already, but not for this event. Add &for=EVENT to give each its own URL"
     return HookOutcome(event, text, is_there=False)
 
 
 def remove_hooks(account: AutopilotHooks, hook_ids: Iterable[str]) -> Iterator[tuple[str, bool]]:
-    """Ends hooks, and yields the id of each and whether it was there."""
+    """Removes hooks, and yields the id of each and whether it existed."""
     for hook_id in hook_ids:
         try:
             account.remove_hook(hook_id)

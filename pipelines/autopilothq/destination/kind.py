@@ -1,4 +1,4 @@
-"""What the rules of sending need to know of an account: Autopilot's and Ortto's differ in this alone."""
+"""What the rules of sending need to know of an account: Autopilot's and Ortto's differ only in this."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ class EventSending(Protocol):
     """Sends the events of a batch together."""
 
     def send(self, items: Sequence[BatchItem]) -> None:
-        """Sends the events of items, in their order. Raises ApiError where every other request would end the same."""
+        """Sends the events of items, in their order. Raises ApiError if every other request would end the same way."""
 
 
 SendsTogether: TypeAlias = Callable[[Any, Any, DeliveryLog, Counts, CircuitBreaker], EventSending]
-"""Makes what sends events, of an account and its triggers."""
+"""Makes an `EventSending` from an account, its triggers, the log, the counts and the circuit breaker."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class AccountKind:
     """A kind of account, as `--to` names it.
 
     `title` is its name for people. `log` is the table of its deliveries, which has no others. `integrations` are its
-    names in the `integrations` of a message. `contacts` is the endpoint that writes many contacts. `no_event` says
-    that an event leads nowhere. Without `needs_email` a person may be known by the user id alone. `together` makes
-    what sends many events with one request; without it each is sent to its trigger. With `tags` the members of an
+    names in the `integrations` of a message. `contacts` is the endpoint that writes many contacts. `no_event` is the
+    message for an event that leads nowhere. Without `needs_email` a user id is enough to know a person. `together`
+    makes what sends many events with one request; without it each is sent to its trigger. With `tags` the members of an
     audience get its name as a tag.
     """
 

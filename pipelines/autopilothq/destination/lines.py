@@ -1,4 +1,4 @@
-"""Reads lines as they come, from a pipe or a file: some at a time, and none while nobody takes them."""
+"""Reads lines as they come, from a pipe or a file: in chunks, and none while a chunk is used."""
 
 import os
 import select
@@ -10,28 +10,28 @@ from typing import Final
 from ..errors import RunError
 from ..segment.message import MAX_LINE
 
-CHUNK_LINES: Final = 1000  # of a chunk: what one query of the delivery log asks for
+CHUNK_LINES: Final = 1000  # in a chunk: what one query of the delivery log asks for
 CHUNK_BYTES: Final = 8 << 20
 CHUNK_SECONDS: Final = 1.0  # that the first line of a chunk waits for others
-_PIECE = 1 << 16  # bytes; a pipe has no more
+_PIECE = 1 << 16  # bytes; a pipe holds no more
 _GZIP = b"\x1f\x8b"
 
 
 class Stop:
-    """Asks a stream to end; a signal's handler may set it. Each has a pipe, which wakes whoever waits for lines."""
+    """Asks a stream to end; a signal handler may set it. It has a pipe, which wakes the thread that waits for lines."""
 
     def __init__(self) -> None:
         self._reading, self._writing = os.pipe()
         self.is_set = False
 
     def set(self) -> None:
-        """Lets the stream end with the lines that were read."""
+        """Ends the stream after the lines that were read."""
         if not self.is_set:
             self.is_set = True
             os.write(self._writing, b".")
 
     def wait(self, seconds: float) -> bool:
-        """Waits that long, and returns at once where the stream is asked to end; returns whether it is."""
+        """Waits that long, or until the stream is asked to end. Returns whether it is."""
         select.select([self._reading], [], [], seconds)
         return self.is_set
 
@@ -51,9 +51,9 @@ def read_chunks(
 ) -> Iterator[list[bytes]]:
     """Yields the lines of a file descriptor, without their ends and without blank ones, until it or the stream ends.
 
-    A chunk has `most` lines or 8 MiB, or its first line was read `seconds` ago. While a chunk is used nothing is read,
-    so that whoever writes waits. Of a line of more than 1 MiB its first 1 MiB and a byte are kept. Raises RunError for
-    what is compressed.
+    A chunk ends after `most` lines, after 8 MiB, or `seconds` after its first line was read. While a chunk is used
+    nothing is read, so that the writer waits. Of a line of more than 1 MiB the first 1 MiB and a byte are kept. Raises
+    RunError for compressed input.
 
     Example: `for lines in read_chunks(0, Stop()): print(len(lines))`.
     """
@@ -85,11 +85,11 @@ class _Reader:
         self._first = True
 
     def read(self, seconds: float | None) -> bool:
-        """Waits for a piece and reads it. Returns False where none came in that time, or will come any more."""
+        """Waits for a piece and reads it. Returns False if none came in that time, or none will come."""
         if self.ended or (seconds is not None and seconds <= 0):
             return False
         if not self._stop.readable(self._file, seconds):
-            self.ended = self._stop.is_set  # a line whose end has not come was not read
+            self.ended = self._stop.is_set  # a line without its end does not count as read
             return False
         piece = os.read(self._file, _PIECE)
         if self._first and piece.startswith(_GZIP):

@@ -1,7 +1,7 @@
 """An account's list that follows an audience: who enters is put on it, who leaves is taken off.
 
-(docs/contract/destination.md#lists) What the log says of the list is apart from what it says of the trait, so that a
-person whose trait was delivered and whose list was not is tried again for the list alone.
+(docs/contract/destination.md#lists) The log keeps the list apart from the trait: if a person's trait was delivered but
+the request to the list failed, only the list is tried again.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,19 +26,19 @@ from .settings import DestinationSettings
 LIST_KIND = "list"  # the kind of the log's rows
 SHOWN_LISTS = 20  # in an error
 _NEW_LIST = "(new)"  # its id in a dry run
-_MISSING = "The account has no such contact, or the list is not there any more"
+_MISSING = "The account has no such contact, or the list no longer exists"
 _NOT_ON_IT = "was not on the list"
 
 
 class AccountList(NamedTuple):
-    """A list of the account. `list_id` is empty where a dry run would make it."""
+    """A list of the account. `list_id` is empty if a dry run would create it."""
 
     list_id: str
     title: str
 
 
 class ListSync(NamedTuple):
-    """How many persons a list was to get, how many it was to lose, and how many stay as they are."""
+    """How many persons were to be put on a list, how many to be taken off, and how many stay as they are."""
 
     put_on: int
     taken_off: int
@@ -49,9 +49,9 @@ class ListSync(NamedTuple):
 
 
 def find_list(settings: DestinationSettings, name: str, create: bool, dry_run: bool = False) -> AccountList:
-    """Returns the list with that id or title; makes it where it is missing and `create` is set, but in a dry run.
+    """Returns the list with that id or title. If it is missing, creates it with `create`, except in a dry run.
 
-    Raises RunError where there is none, or several have the title.
+    Raises RunError if there is none, or several have the title.
     """
     with Autopilot(settings.api) as account:
         lists = [found for found in map(_account_list, plain(account.lists())) if found is not None]
@@ -97,7 +97,7 @@ def _created(account: Autopilot, name: str) -> str:
     try:
         return account.create_list(name)
     except OutcomeUnknown as error:
-        raise RunError(f"{error}\nRun it again: a list that was made is found then. Nothing else was sent.") from error
+        raise RunError(f"{error}\nRun it again: if the list was made, it is found. Nothing else was sent.") from error
     except RequestRejected as error:
         raise RunError(
             f"The list {shortened(name)} could not be made: {error.server_message or error}\nNothing was sent."
@@ -108,7 +108,7 @@ def _created(account: Autopilot, name: str) -> str:
 
 
 def list_prefix(list_id: str, audience: str, key: str) -> str:
-    """Returns the beginning of the ids of the log's rows of a list that follows an audience."""
+    """Returns the beginning of the ids of the log's rows for a list that follows an audience."""
     return f"list-{list_id}-{audience}-{key}-"
 
 
@@ -117,8 +117,8 @@ def list_changes(
 ) -> tuple[list[Delivery], int]:
     """Returns the rows, without outcomes, of who is to be put on a list (content `true`) and taken off (`false`).
 
-    And how many members are unchanged. `known` is what the log says of all rows of the audience. Raises RunError where
-    the list follows the audience by another key.
+    Also returns how many members are unchanged. `known` is what the log says of all rows of the audience. Raises
+    RunError if the list follows the audience by another key.
     """
     audience = slug(name)
     ids = partial(list_prefix, list_id, audience)
@@ -143,11 +143,11 @@ def sync_list(
     progress: Callable[[Counts], None] = lambda _: None,
     show: Callable[[ContactRequest], None] | None = None,
 ) -> ListSync:
-    """Puts the members of an audience on a list, and takes off who left; with `show`, it gets the requests instead.
+    """Puts the members of an audience on a list, and takes off those who left. Adds the outcomes to `counts`.
 
-    The outcomes are added to `counts`.
+    With `show`, that is called with each request, and none is sent.
 
-    Raises ApiError where the run must stop: the log says what was not sent.
+    Raises ApiError if the run must stop: the log says what was not sent.
     """
     changes, unchanged = list_changes(name, to.list_id, key, found, log.members(slug(name)))
     came = sum(row.content == "true" for row in changes)
@@ -167,7 +167,7 @@ def sync_list(
 def _with_emails(
     rows: Sequence[Delivery], account: Autopilot, log: DeliveryLog, settings: DestinationSettings
 ) -> list[Delivery]:
-    """Returns the rows with the emails of those who come with a user id alone, as far as they are known."""
+    """Returns the rows, with the emails, if known, of those who come with only a user id."""
     missing = [row for row in rows if row.email is None]
     if not missing:
         return list(rows)

@@ -17,7 +17,7 @@ from .counts import Counts
 from .errors import DeliveryFailed
 from .settings import check_configuration
 
-_ROWS = 1000  # of a file, read at once
+_ROWS = 1000  # of a file that are read at once
 
 
 def rows_of(path: str, table: TTableSchema) -> Iterator[dict[str, Any]]:
@@ -32,9 +32,9 @@ def rows_of(path: str, table: TTableSchema) -> Iterator[dict[str, Any]]:
 
 
 def end_file(counts: Counts, comes_again: bool, done: str, log: logging.Logger) -> None:
-    """Raises DeliveryFailed where the file `comes_again`; else warns of rows that did not end well.
+    """Raises DeliveryFailed if dlt must send the file again; else warns about rows that were not sent.
 
-    `done` says what was to become of the rows.
+    `done` is the word for what was to happen to the rows.
     """
     if comes_again:
         why = next(reason for (status, reason) in counts.reasons if status == "failed")
@@ -44,7 +44,7 @@ def end_file(counts: Counts, comes_again: bool, done: str, log: logging.Logger) 
 
 
 def resolve_options(section: str, factory: Callable[..., "Destination[Any, Any]"], explicit: dict[str, Any]) -> Any:
-    """Returns a destination's options in dlt's configuration, with those of `explicit` that are not None before them.
+    """Returns a destination's options in dlt's configuration; those in `explicit` that are not None take precedence.
 
     Example: `resolve_options("destination.autopilothq", autopilot, {"tries": 2}).tries == 2`.
     """

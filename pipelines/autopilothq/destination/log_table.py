@@ -1,4 +1,4 @@
-"""A table of the dataset that a run writes its outcomes into, and that the next run reads."""
+"""A table of the dataset that a run writes its outcomes to, and that the next run reads."""
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,14 +17,14 @@ from ..warehouses.dataset import Dataset, dataset_of, deleted_persons, in_utc, p
 from ..warehouses.dlt_internals import JobClientBase, SqlJobClientBase
 from .messages import storable_value
 
-_IDS = 1000  # that one statement asks for
+_IDS = 1000  # in one statement
 
 
 class LogTable:
-    """The log in a dataset. It creates the dataset and the table where they are missing, unless it only `reads`.
+    """The log in a dataset. It creates the dataset and the table if they are missing, unless it only `reads`.
 
-    `table` is in the catalogue; its last columns are the time and the run. Threads may share the log. It may be opened
-    again after it was closed, and goes on with the same run.
+    `table` is in the catalogue; its last columns are the time and the run. Threads may share the log. It can be opened
+    again after it was closed, and continues with the same run.
     """
 
     table: Table
@@ -48,7 +48,7 @@ class LogTable:
                 self._create()
             self._exists = not self._reads or not self.dataset.lacks(self.table.name)
             if self._exists and not self._opened:
-                # Later rows have later times, also where this clock is behind the one that wrote them.
+                # Later rows have later times, even if this clock is behind the one that wrote them.
                 [(latest,)] = self._select("SELECT max({sent_at}) FROM")
                 self._last = max(self._last, in_utc(latest)) if latest else self._last
             self._opened = True
@@ -63,7 +63,7 @@ class LogTable:
         self._client.__exit__(kind, error, traceback)  # type: ignore[arg-type]
 
     def _create(self) -> None:
-        """Creates the table. Nothing may be sent by two runs at once, so it takes PostgreSQL's lock of it first."""
+        """Creates the table. It first takes PostgreSQL's lock on it, because two runs must not send at once."""
         if not self.dataset.try_lock(self.table.name):
             raise BusyError("Another run is sending, with the same log.\nRun it again when that one has ended.")
         if self._opened:
@@ -72,12 +72,12 @@ class LogTable:
         self.dataset.compact(self.table.name)
 
     def suppressed_ids(self) -> HashedIds:
-        """Returns the hashed ids of deleted persons. Raises SuppressionKeyError without the key that some need."""
+        """Returns the hashed ids of deleted persons. Raises SuppressionKeyError if some need a key that is not set."""
         with self._lock:
             return deleted_persons(self.dataset)
 
     def _rows(self, columns: Sequence[str], key: str, values: Iterable[str]) -> Iterator[Sequence[Any]]:
-        """Yields columns of the rows whose `key` is one of the values, in the order of time."""
+        """Yields columns of the rows whose `key` is one of the values; those of one value in the order of time."""
         distinct = list(dict.fromkeys(values)) if self._exists else []
         before = f"SELECT {', '.join(f'{{{column}}}' for column in columns)} FROM"
         for start in range(0, len(distinct), _IDS):
@@ -85,7 +85,7 @@ class LogTable:
             yield from self._select(before, f"WHERE {{{key}}} IN ({placeholders(some)}) ORDER BY {{sent_at}}", some)
 
     def _select(self, before: str, after: str = "", values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Returns the rows of a statement around the log's name, of two templates."""
+        """Returns the rows of a statement, given as the templates before and after the log's name."""
         texts = (self.dataset.template(self.table.name, text) for text in (before, after))
         with self._lock:
             return list(self.dataset.stream(next(texts), self.table.name, next(texts), storable(values)))
@@ -104,7 +104,7 @@ class LogTable:
 
 
 def _check_client(client: JobClientBase) -> None:
-    """Raises RunError where the log cannot be kept in a destination."""
+    """Raises RunError if the log cannot be kept in a destination."""
     dataset_of(client)
     if isinstance(client, SqlJobClientBase) and not writes_text(client):
         raise RunError(
@@ -114,5 +114,5 @@ def _check_client(client: JobClientBase) -> None:
 
 
 def storable(values: Iterable[Any]) -> list[Any]:
-    """Returns values of which a warehouse can store the text."""
+    """Returns values whose texts a warehouse can store."""
     return [storable_value(value) if isinstance(value, str) else value for value in values]

@@ -1,4 +1,4 @@
-"""Reads Segment messages and rows of a query or a pipeline into one shape, the item to deliver."""
+"""Turns Segment messages, and rows of a query or a pipeline, into one shape: the item to deliver."""
 
 import hashlib
 import json
@@ -13,7 +13,8 @@ from ..segment.naming import snake_case
 ID_COLUMNS = ("email", "user_id")
 _IGNORED = ("page", "screen", "group", "alias")  # types of messages that no contact is written for
 _TYPES = frozenset({"identify", "track", *_IGNORED})
-# What tells a message from a row that has a column `type`; without its `integrations` a message would go to everybody.
+# Keys that tell a message from a row with a column `type`. `integrations` is one: a message that is taken for a row
+# would be delivered even if it is not meant.
 _MESSAGE_KEYS = ("traits", "properties", "event", "messageId", "context", "integrations", "anonymousId")
 NO_IDENTIFIER = "Missing unique identifier traits. Either **email** or **user_id** traits must be provided"
 
@@ -47,7 +48,7 @@ class Ignored(NamedTuple):
 
 
 def from_line(line: bytes, integrations: Sequence[str] = INTEGRATIONS) -> Item | Ignored:
-    """Returns the item of a line of NDJSON; a line that is no message gives one with a `refusal`.
+    """Returns the item of a line of NDJSON; for a line that is no message, one with a `refusal`.
 
     `integrations` are the names that the account has in the message's `integrations`.
     """
@@ -65,7 +66,7 @@ def from_line(line: bytes, integrations: Sequence[str] = INTEGRATIONS) -> Item |
 def from_message(
     message: Mapping[str, Any], message_id: str, integrations: Sequence[str] = INTEGRATIONS
 ) -> Item | Ignored:
-    """Returns the item of a Segment message; `message_id` is its id where it has none of its own."""
+    """Returns the item of a Segment message; `message_id` is its id if it has none of its own."""
     message_id = text(message.get("messageId")) or message_id
     kind = message.get("type")
     if kind in _IGNORED:
@@ -92,7 +93,7 @@ def from_message(
 def _person(
     message: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]]
 ) -> tuple[str | None, Mapping[str, Any], Mapping[str, Any]]:
-    """The user id of a message, its traits, and those of its context. Among traits, an id that is used is no trait."""
+    """Returns the user id of a message, its traits, and its context's; a user id found in traits is removed there."""
     traits, inner = parts["traits"], parts["context"].get("traits")
     context_traits = inner if isinstance(inner, Mapping) else {}
     if user_id := text(message.get("userId")):
@@ -106,7 +107,7 @@ def _person(
 def is_meant(integrations: Any, names: Sequence[str] = INTEGRATIONS) -> bool:
     """Returns whether a message with these `integrations` is for an account (docs/contract/destination.md#identify).
 
-    One of its own `names` decides before `All`. What cannot be read as consent is none.
+    One of its own `names` takes precedence over `All`. What cannot be read as consent is not consent.
 
     Example: `is_meant({"All": False, "AutopilotHQ": True})`, but not `is_meant({"All": False})`.
     """
@@ -123,7 +124,7 @@ def is_meant(integrations: Any, names: Sequence[str] = INTEGRATIONS) -> bool:
 
 
 def from_row(row: Mapping[str, Any]) -> Item | Ignored:
-    """Returns the item of a row: a Segment message where it looks like one, else an identify of its columns.
+    """Returns the item of a row: that of a Segment message if it looks like one, else an identify of its columns.
 
     `user_id` (or `userId`) says whom it is about, and is no trait.
 
@@ -138,7 +139,7 @@ def from_row(row: Mapping[str, Any]) -> Item | Ignored:
 
 
 def _without_user_id(traits: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
-    """The user id among traits, and the other traits."""
+    """Returns the user id among traits, and the other traits."""
     found = {name: value for name, value in traits.items() if snake_case(name) == "user_id"}
     others = {name: value for name, value in traits.items() if name not in found}
     return next(filter(None, map(text, found.values())), None), others
@@ -163,7 +164,7 @@ def text(value: Any) -> str | None:
 
 
 def storable_value(value: str) -> str:
-    """Returns a text without NUL and half surrogate pairs, which no warehouse takes."""
+    """Returns a text without NUL and half surrogate pairs, which no warehouse accepts."""
     return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 

@@ -30,11 +30,11 @@ class OrttoAccount:
         return self._client.attempts
 
     def at_most(self, tries: int) -> AbstractContextManager[None]:
-        """Lets the calling thread's requests in this context be sent so often at most."""
+        """Limits the tries of the calling thread's requests in this context."""
         return self._client.at_most(tries)
 
     def upsert_many(self, contacts: Sequence[Mapping[str, Any]]) -> Upserted:
-        """Writes 1 to 100 people with one request; the answer has those who were written by their keys."""
+        """Writes 1 to 100 people with one request; returns those who were written, by their keys."""
         written = self._client.merge_people([person_of(contact) for contact in contacts])
         taken: dict[str, str] = {}
         refused: dict[str, str] = {}
@@ -46,9 +46,9 @@ class OrttoAccount:
         return Upserted([one.person_id or "" for one in written], taken, refused)
 
     def upsert(self, contact: Mapping[str, Any]) -> str:
-        """Changes the address of a person, and writes the other values; makes the person where there is none.
+        """Changes the address of a person and writes the other values; creates the person if there is none.
 
-        Raises RequestRejected where the person is refused.
+        Raises RequestRejected if the person is refused.
         """
         found = self.contact(contact["Email"]) or self.contact(contact["_NewEmail"])
         person = person_of({**contact, "Email": contact["_NewEmail"]})
@@ -65,12 +65,12 @@ class OrttoAccount:
         return written.person_id or ""
 
     def contact(self, who: str) -> JsonObject | None:
-        """Returns the person with an email, None where there is none."""
+        """Returns the person with an email, or None if there is none."""
         page = next(self._client.people([_EMAIL], {"$str::is": {"field_id": _EMAIL, "value": who}}, limit=1))
         return next((one for one in page.contacts if isinstance(one, JsonObject)), None)
 
     def contacts(self) -> Iterator[Page]:
-        """Yields nothing: nobody has to be looked for by the user id, because Ortto knows people by it."""
+        """Yields nothing: nobody needs to be looked up by the user id, because Ortto knows people by it."""
         return iter(())
 
     def create_activities(self, activities: Sequence[Mapping[str, Any]]) -> list[Written]:
@@ -82,15 +82,15 @@ class OrttoAccount:
         raise NotImplementedError
 
     def triggers(self) -> list[Any]:
-        """Returns none, because Ortto has activities. It asks the account, so that a stream knows that it answers."""
+        """Returns none, because Ortto has activities. Sends a request, so that a stream knows whether Ortto answers."""
         self._client.custom_fields()
         return []
 
 
 class DryRunOrtto(OrttoAccount):
-    """An account that is read, and whose requests to write go to a preview instead of being sent.
+    """An account that is only read: requests to write go to a preview instead of being sent.
 
-    With `show`, each is shown as it would be sent. None of them has the key. `types` are those of fields by their ids.
+    With `show`, each is shown as it would be sent, without the key. `types` are those of fields by their ids.
     """
 
     def __init__(self, client: Ortto, preview: Preview, show: Callable[[str], None] | None, types: Mapping[str, str]):
@@ -101,7 +101,7 @@ class DryRunOrtto(OrttoAccount):
 
     @property
     def attempts(self) -> int:
-        """0: nothing is sent."""
+        """0, because nothing is sent."""
         return 0
 
     def at_most(self, _: int) -> AbstractContextManager[None]:
@@ -109,19 +109,19 @@ class DryRunOrtto(OrttoAccount):
         return nullcontext()
 
     def upsert_many(self, contacts: Sequence[Mapping[str, Any]]) -> Upserted:
-        """Takes the request."""
+        """Passes the request to the preview."""
         self._preview.write([self._readable(contact) for contact in contacts])
         self._request("person/merge", {"people": [person_of(contact) for contact in contacts]})
         return Upserted([], {contact_key(contact): "dry run" for contact in contacts})
 
     def upsert(self, contact: Mapping[str, Any]) -> str:
-        """Takes the request."""
+        """Passes the request to the preview."""
         self._preview.write([self._readable(contact)])
         self._request("person/merge", {"people": [person_of({**contact, "Email": contact["_NewEmail"]})]})
         return ""
 
     def create_activities(self, activities: Sequence[Mapping[str, Any]]) -> list[Written]:
-        """Takes the request."""
+        """Passes the request to the preview."""
         for activity in activities:
             fields = activity["fields"]
             key = fields.get(_EMAIL) or user_key(str(fields[EXTERNAL_ID]))
@@ -152,7 +152,7 @@ def person_of(contact: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_taken(written: Written) -> bool:
-    """Returns whether a person or an activity was written. A status that nobody saw yet counts, without an error."""
+    """Returns whether a person or an activity was written. An unknown status without an error counts as written."""
     return written.error is None and (written.status or "") not in ("invalid", "suppressed", "error", "failed")
 
 

@@ -22,7 +22,7 @@ class OrttoFields(Fields):
 
     `custom` is the API's list of custom fields. `mapping` is the setting: names or ids of fields by the paths of
     traits. The user id is the external id of a person. A trait without a field is never sent: Ortto would refuse the
-    person. Raises InvalidSetting where the mapping names a field that the account does not have.
+    person. Raises InvalidSetting if the mapping names a field that the account does not have.
     """
 
     def __init__(self, custom: Sequence[Mapping[str, Any]], mapping: Mapping[str, str] | None = None) -> None:
@@ -51,7 +51,7 @@ class OrttoFields(Fields):
         return self._by_name.get(name) or self._by_name.get(snake_case(name))
 
     def known(self, path: TraitPath) -> str | Custom | None:
-        """Returns the field of the trait at a path, None where the account has none for it."""
+        """Returns the field of the trait at a path, or None if the account has none for it."""
         mapped = self._mapping.get(".".join(path))
         standard = standard_field(path)
         if mapped or standard in (*ORTTO_STANDARD_FIELDS, "Email", "_NewEmail"):
@@ -77,7 +77,7 @@ class OrttoFields(Fields):
         if field is None:
             raise InvalidSetting(
                 f"{ORTTO_SECTION}.fields maps {path!r} to {name!r}, but the account has no such field:"
-                f" make it in Ortto, or correct the mapping"
+                f" create it in Ortto, or correct the mapping"
             )
         return field
 
@@ -87,7 +87,7 @@ def _no_address(value: Any) -> Any:
 
 
 def _by_name(fields: Sequence[tuple[str, Any]]) -> dict[str, Custom]:
-    """Fields by their ids, by their names, and by these in snake_case; the first one has a name."""
+    """Returns fields by their ids, their names, and both in snake_case; of fields with one name, the first."""
     found: dict[str, Custom] = {}
     for id_, field in fields:
         name = field if isinstance(field, str) else str(field.get("name") or id_)
@@ -113,8 +113,8 @@ class Activity(NamedTuple):
 class Activities:
     """The custom activities of each event: those of the settings, else the one that is named like the event.
 
-    `schema` is the API's schema of the account. Raises InvalidSetting where the settings name an activity that the
-    account does not have.
+    `schema` is the API's schema of the account. Raises InvalidSetting if the settings name an activity that the account
+    does not have.
 
     Example: `Activities(schema, {"Order Completed": "act:cm:order-completed"}).of("Order Completed")`.
     """
@@ -141,7 +141,7 @@ class Activities:
         return {one.id: one.name for one in self.defined.values()}
 
     def attributes(self, activity_id: str, properties: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-        """Returns the attributes that properties become, and why others are left out, by their paths."""
+        """Returns the attributes that properties become, and by path why others are left out."""
         known = self.defined[activity_id].attributes
         values: dict[str, Any] = {}
         remarks: dict[str, str] = {}
@@ -159,7 +159,7 @@ class Activities:
 
 
 def _activities(schema: Mapping[str, Any]) -> Iterator[Activity]:
-    """The activities of the schema that are in a namespace: Ortto's own are in none, and cannot be created."""
+    """Yields the schema's activities that are in a namespace: Ortto's own are in none, and cannot be created."""
     for space in (schema.get("namespaces") or {}).values():
         for id_, field in ((space or {}).get("fields") or {}).items():
             kind, _, name = id_.partition(":")

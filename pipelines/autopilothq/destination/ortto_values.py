@@ -1,4 +1,4 @@
-"""Casts values to the types of Ortto's fields and attributes, which begin their ids (docs/contract/ortto-api.md)."""
+"""Casts values to the types of Ortto's fields and attributes, which prefix their ids (docs/contract/ortto-api.md)."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -32,7 +32,7 @@ def cast_ortto(value: Any, kind: str) -> Any:
 
 
 def readable(value: Any, kind: str) -> Any:
-    """Returns a value that `cast_ortto` gave as a person reads it. Example: `readable(1500, "decimal") == 1.5`."""
+    """Returns a value of `cast_ortto` in a form for people. Example: `readable(1500, "decimal") == 1.5`."""
     if kind == "decimal" and isinstance(value, int):
         return value / 10**ORTTO_DECIMAL_DIGITS
     if not isinstance(value, Mapping):
@@ -43,14 +43,15 @@ def readable(value: Any, kind: str) -> Any:
 
 
 def _decimal(value: Any) -> int:
-    """A decimal as Ortto takes it: an integer, times 1,000."""
+    """Returns a decimal as Ortto takes it: multiplied by 1,000, as an integer."""
     text = str(value).strip() if isinstance(value, int | float | Decimal | str) and not isinstance(value, bool) else ""
     try:
         number = Decimal(text).scaleb(ORTTO_DECIMAL_DIGITS)
     except InvalidOperation:
         raise CastError(f"expected a number, got {shown(value)}") from None
     if not number.is_finite() or number != number.to_integral_value() or abs(number) >= 2**63:
-        raise CastError(f"expected a number of {ORTTO_DECIMAL_DIGITS} digits behind the point, got {shown(value)}")
+        digits = f"at most {ORTTO_DECIMAL_DIGITS} digits after the point"
+        raise CastError(f"expected a number with {digits}, got {shown(value)}")
     return int(number)
 
 
@@ -62,7 +63,7 @@ def _integer(value: Any) -> int:
 
 
 def time_of(value: Any) -> datetime:
-    """Returns the time of a value in the notations of a date, UTC where it has no zone. Raises CastError."""
+    """Returns the time of a value in the notations of a date, in UTC if it has no zone. Raises CastError."""
     at = datetime.fromisoformat(cast(value, "date"))
     return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
 
@@ -77,7 +78,7 @@ def _time(value: Any) -> str:
 
 
 def _phone(value: Any) -> dict[str, Any]:
-    """A phone number; one that begins with + or 00 begins with the code of its country."""
+    """Returns a phone number; one that begins with + or 00 includes the code of its country."""
     text = cast(value, "string").strip()
     digits = _NOT_DIGITS.sub("", text)
     if not digits:

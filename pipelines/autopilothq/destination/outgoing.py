@@ -1,4 +1,4 @@
-"""Makes the message to forward of a line: as it was sent, without what the receiver adds anew."""
+"""Makes the message to forward from a line: as it was sent, without what Segment or its library adds again."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from ..segment.identity import Id, fold_email, ids_of_cells
 from ..segment.json_text import JsonObject, to_json
 from ..segment.message import MAX_LINE, Rejected, digest, parse_json, read_message, without_bom
 
-# What Segment adds to a message, or its library to a batch. Who takes the message adds it again.
+# What Segment adds to a message, or its library to a batch. It is added again when the message is forwarded.
 ADDED = frozenset({"receivedAt", "sentAt", "writeKey", "projectId", "version", "_metadata"})
 _TIMES = ("timestamp", "originalTimestamp", "receivedAt")
 
@@ -17,7 +17,7 @@ _TIMES = ("timestamp", "originalTimestamp", "receivedAt")
 class Outgoing(NamedTuple):
     """A message to forward: its JSON text, and what the log says of it.
 
-    `persons` are all ids of whom it is about. `refusal` says why it can never be sent.
+    `persons` are all ids of the person that it is about. `refusal` says why it can never be sent.
     """
 
     message_id: str
@@ -40,8 +40,8 @@ class Outgoing(NamedTuple):
 def outgoing(line: bytes) -> Outgoing:
     """Returns the message of a line of the archive, or of a stream.
 
-    What a load would reject is refused here for the same reason. Its digits, keys and values stay as they are; it has
-    a `messageId` (a digest where it had none), somebody whom it is about (the email, as in the warehouse), and the
+    What a load would reject is refused here for the same reason. Digits, keys and values stay as they are. If the line
+    has none, the message gets a `messageId` (a digest), an `anonymousId` (the email, as in the warehouse), and the
     `timestamp` that the warehouse has.
     """
     line = without_bom(line)
@@ -59,18 +59,18 @@ def outgoing(line: bytes) -> Outgoing:
     found = Outgoing(cells["id"], kind, event and str(event), text, *who, tuple(ids_of_cells(cells)))
     if len(text) > MESSAGE_BYTES:
         return found._replace(
-            refusal=f"It has {len(text):,} bytes, and Segment's API takes {MESSAGE_BYTES:,} of a message"
+            refusal=f"It has {len(text):,} bytes, and Segment's API accepts at most {MESSAGE_BYTES:,}"
         )
     return found
 
 
 def refused(line: bytes, reason: str) -> Outgoing:
-    """Returns the message of a line that is none, for a reject reason of the catalogue."""
+    """Returns the message for a line that is not one, refused for a reject reason of the catalogue."""
     return Outgoing(digest(line), refusal=f"{reason}: {REJECT_REASONS[reason]}")
 
 
 def _as_sent(message: JsonObject, id_: str, cells: dict[str, str]) -> JsonObject:
-    """The message without what is added, and with what must be there; the first of keys that repeat counts."""
+    """Returns the message without what is added and with what it must have; of repeated keys the first counts."""
     sent = JsonObject()
     keys: set[str] = set()
     for key, value in message:

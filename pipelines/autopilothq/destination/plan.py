@@ -1,4 +1,4 @@
-"""Decides what is to be sent of an item, by what earlier runs did with it and by what this run has sent so far."""
+"""Decides what to send of an item, by what earlier runs did with it and by what this run has sent so far."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from .triggers import EventTriggers
 
 UNTAKEN = "not taken: a property of an event that is spelt like a contact's field, and that no setting maps to it"
 
-ONLY_A_TAG = "sent as a tag alone: the account has no field for it"
+ONLY_A_TAG = "sent only as a tag: the account has no field for it"
 Statuses: TypeAlias = Mapping[tuple[str, str | None], DeliveryStatus]
 """What the log says, by message id and trigger; the trigger of an identify is None."""
 
@@ -25,9 +25,9 @@ Statuses: TypeAlias = Mapping[tuple[str, str | None], DeliveryStatus]
 class History(NamedTuple):
     """What earlier runs did with an item.
 
-    `delivered`: nothing of it is left to send. `triggers`: those that its contact is still to be sent to. `earlier`:
-    the delivery statuses of its other triggers. `contact`: the status of the item without a trigger. `sent`: when it
-    was last sent.
+    `delivered`: nothing of it is left to send. `triggers`: those that its contact must still be sent to. `earlier`: the
+    delivery statuses of its other triggers. `contact`: the status of the item without a trigger. `sent`: when it was
+    last sent.
     """
 
     delivered: bool
@@ -67,7 +67,7 @@ class Planned(NamedTuple):
 class Planner:
     """Plans one item after the other, in their order.
 
-    `unknown` says what becomes of an item with traits that the account has no field for: `send`, or `refuse` whole.
+    `unknown` says what to do with an item that has traits without a field in the account: `send` it, or `refuse` it.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Planner:
         self._sent: dict[Key, Sent] = {}  # the latest of a person's items so far that earlier runs sent
 
     def follow(self, before: "Planner", run: str) -> None:
-        """Goes on where the planner of the items before these ended. Of persons the last 50,000 are known."""
+        """Continues where the planner of the items before these ended. Only the last 50,000 persons are remembered."""
         self._run = run
         self._sent = before._sent
         self._touched_before = before._touched_before
@@ -102,11 +102,11 @@ class Planner:
         keep_newest(self._touched_before)
 
     def touch(self, key: Key) -> None:
-        """Notes that this run sends something to a person: what follows of theirs must be sent again."""
+        """Notes that this run sends something to a person, whose later items must then be sent again."""
         self._touched.add(key)
 
     def plan(self, item: Item, statuses: Statuses) -> Planned | Delivery | None:
-        """Returns what to send, the row of an item that is refused, or None where nothing is to be done."""
+        """Returns what to send, the row of an item that is refused, or None if there is nothing to do."""
         row = Delivery(
             item.message_id,
             item.kind,
@@ -123,7 +123,7 @@ class Planner:
             return _refused(row, self._kind.no_event.format(item.event))
         history = history_of(item, triggers, statuses)
         if history.delivered and "unknown" in history.earlier:
-            self._counts.add_message(history.earlier, "whether it was carried out is not known since an earlier run")
+            self._counts.add_message(history.earlier, "an earlier run could not tell whether it was carried out")
             return None
         email = row.email or self._emails.get(item.user_id)
         key = self._key(email, item.user_id)
@@ -139,15 +139,15 @@ class Planner:
         return self._with_contact(item, row._replace(email=email), history, resend)
 
     def _key(self, email: str | None, user_id: str | None) -> Key | None:
-        """What a person is known by, None where the account cannot know them."""
+        """Returns what a person is known by, or None if the account cannot know them."""
         if email is not None:
             return email.lower()
         return user_key(user_id) if user_id and not self._kind.needs_email else None
 
     def _must_resend(self, key: Key, history: History) -> bool:
-        """Whether an older item of the person is sent in this run, or was by a run that ended before it sent this one.
+        """Returns whether this run sends an older item of the person, or an earlier run sent one after this item.
 
-        An item that is delivered already must then be sent once more, or the older one's values would stay.
+        An item that is delivered already must then be sent again, or the older one's values would stay.
         """
         behind = False
         if history.delivered and history.sent:
@@ -179,7 +179,7 @@ class Planner:
         if contact.unknown and self._unknown == "refuse":
             traits = ", ".join(map(repr, contact.unknown))
             return _refused(row, f"The account has no field for {traits}: make it there, map it, or let it be sent")
-        # By trait and without values, which are in the log alone.
+        # By trait and without values, which are only in the log.
         self._counts.add_remarks(
             f"{trait} was {remark.partition(', got ')[0]}" for trait, remark in contact.remarks.items()
         )
@@ -189,12 +189,12 @@ class Planner:
         return Planned(planned, contact.values, before)
 
     def _contact(self, item: Item, row: Delivery, before: DeliveryStatus | None) -> tuple[Delivery, ContactFields]:
-        """The contact of an item, and its row with what there is to remark."""
+        """Returns an item's row, with the remarks, and its contact."""
         email = row.email or ""
         found = contact_fields(self._fields, email, item.traits, item.user_id, item.properties, item.context_traits)
         found = with_tag(found, item) if self._kind.tags else found
         if item.kind == "track" and before is not None and before.ever and "_NewEmail" in found.values:
-            # An earlier run has changed the address, and its journeys are left.
+            # An earlier run has changed the address; only the journeys are left.
             row = row._replace(email=found.values["_NewEmail"])
             found = found._replace(values=renamed(found.values))
         remarks = found.remarks | dict.fromkeys(self._counts.add_untaken(found.untaken), UNTAKEN)
@@ -202,9 +202,9 @@ class Planner:
 
 
 def with_tag(contact: ContactFields, item: Item) -> ContactFields:
-    """Returns the contact of an audience's member with its name as a tag, or without it where the member left.
+    """Returns an audience member's contact with the audience's name as a tag, which is removed if the member left.
 
-    The tag says it also where the account has no field for the trait.
+    The tag shows the membership even if the account has no field for the trait.
     """
     if item.audience is None:
         return contact

@@ -1,4 +1,4 @@
-"""What a run would change: the first contacts in full, all contacts in counts. Nothing is sent, nothing is asked."""
+"""What a run would change: the first contacts in full, all contacts in counts. Nothing is sent."""
 
 import threading
 from collections import Counter
@@ -24,7 +24,7 @@ _NO_FIELDS = ("Email", "custom")
 
 
 class FieldChange(NamedTuple):
-    """A field of a contact by its key and the value that it would get; `now` is what it has, where that is known."""
+    """A field of a contact by its key and the value that it would get; `now` is what it has, if that is known."""
 
     field: str
     now: Any
@@ -53,9 +53,9 @@ class PreviewedContact(NamedTuple):
 class Preview:
     """Collects what would be sent. `known` are the keys of the account's custom fields, `journeys` titles by trigger.
 
-    `labels` are names of fields by their keys, where a key does not have it. What contacts have now is shown unless
-    `is_compared` is false, because nothing that is loaded tells it.
-    `values` and `cleared` count by field what would be written, `entering` by trigger who would enter a journey.
+    `labels` are names of fields by their keys, if a key does not contain the name. `is_compared` is false if no loaded
+    table has what contacts have now. `values` and `cleared` count by field what would be written, `entering` by trigger
+    who would enter a journey.
     """
 
     known: frozenset[str] = frozenset()
@@ -77,14 +77,14 @@ class Preview:
 
     @property
     def contacts(self) -> list[PreviewedContact]:
-        """The first contacts, in the order in which they come."""
+        """The first contacts, in the order in which they came."""
         return [
             PreviewedContact(str(values["Email"] or values["custom"][EXTERNAL_ID]), values, self._triggers.get(key, []))
             for key, values in self._first.items()
         ]
 
     def write(self, contacts: Sequence[Mapping[str, Any]]) -> None:
-        """Takes contacts that would be written."""
+        """Adds contacts that would be written."""
         with self._lock:
             for values in contacts:
                 key = str(values.get("_NewEmail") or "").lower() or contact_key(values)
@@ -95,7 +95,7 @@ class Preview:
                     (self.cleared if value is None else self.values)[name] += 1
 
     def enter(self, trigger_id: str, email: str) -> None:
-        """Takes a contact that would enter a journey."""
+        """Adds a contact that would enter a journey."""
         with self._lock:
             self.entering[trigger_id] += 1
             if (key := email.lower()) in self._first:
@@ -106,7 +106,7 @@ class Preview:
         return self.labels.get(key) or field_label(key)
 
     def is_unknown(self, key: str) -> bool:
-        """Returns whether the account has no field of that key, so that Autopilot would show its values nowhere."""
+        """Returns whether the account has no field with that key: Autopilot would show its values nowhere."""
         return "--" in key and key not in self.known
 
 
@@ -125,7 +125,7 @@ def contacts_now(dataset: Dataset, emails: Sequence[str], columns: Sequence[str]
 
 
 def written_fields(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Returns the fields of a contact by the API's keys, custom ones last; its email is none."""
+    """Returns the fields of a contact by the API's keys, custom ones last, without its email."""
     standard = [(name, value) for name, value in values.items() if name not in _NO_FIELDS]
     return [*standard, *values.get("custom", {}).items()]
 
@@ -155,7 +155,7 @@ def shown_value(value: Any) -> str:
 
 
 def _time(value: Any) -> datetime | None:
-    """The time of a value that is one, also of text in the notation of the API."""
+    """Returns the time of a value, or of text in the notation of the API; None for anything else."""
     found = value if isinstance(value, datetime) else None
     if isinstance(value, str) and value[4:5] == "-" == value[7:8]:
         with suppress(ValueError):
@@ -164,7 +164,7 @@ def _time(value: Any) -> datetime | None:
 
 
 def _comparable(value: Any) -> Any:
-    """A value so that those that mean the same are equal."""
+    """Returns a value in a form in which values that mean the same are equal."""
     if value is None or value == "":
         return None
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""Puts contacts that failed before behind all others, so that they hold up none of them."""
+"""Sends contacts that failed before after all others, so that they hold up none of them."""
 
 from .batch import Key, contact_keys
 from .plan import Planned
@@ -7,7 +7,7 @@ from .plan import Planned
 class PutOff:
     """Contacts that failed in the last run, in their order.
 
-    What follows about one of their people, or changes an address, must find them sent.
+    They must be sent before a later contact of the same people, and before a change of an address.
     """
 
     def __init__(self) -> None:
@@ -15,11 +15,11 @@ class PutOff:
         self._people: set[Key] = set()
 
     def precedes(self, planned: Planned) -> bool:
-        """Returns whether those that wait must be sent before a contact."""
+        """Returns whether the waiting contacts must be sent before this one."""
         return bool(self._planned) and (_renames(planned) or not self._people.isdisjoint(_people(planned)))
 
     def takes(self, planned: Planned) -> bool:
-        """Takes a contact that failed before; returns whether it did."""
+        """Takes a contact if it failed before. Returns whether it did."""
         if planned.before is None or planned.before.status != "failed" or _renames(planned):
             return False
         self._planned.append(planned)
@@ -27,7 +27,7 @@ class PutOff:
         return True
 
     def release(self) -> list[Planned]:
-        """Returns those that wait, and forgets them."""
+        """Returns the waiting contacts, and forgets them."""
         planned, self._planned, self._people = self._planned, [], set()
         return planned
 

@@ -32,7 +32,7 @@ class RunStopped(ApiError):
 class CircuitBreaker:
     """Stops all threads of a run: after a wrong key at once, after `FAILURES_IN_A_ROW` failures in a row otherwise.
 
-    `cause` is the error that opened it, None while it is closed or where the run ended by itself.
+    `cause` is the error that opened it, None while it is closed or if the run ended by itself.
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class CircuitBreaker:
             self._answers += 1
 
     def failed(self, error: Unavailable, who: str) -> None:
-        """Notes that a request about a person found no service; raises the error where it was one person too many."""
+        """Notes that a request about a person found no service. Raises the error if too many persons in a row did."""
         with self._lock:
             self._failures.add(who)
             stop = len(self._failures) >= FAILURES_IN_A_ROW
@@ -78,7 +78,7 @@ def send_request(
 ) -> Outcome:
     """Sends a request about a person and returns its outcome.
 
-    Raises ApiError where every other request would end the same way.
+    Raises ApiError if every other request would end the same way.
     """
     outcome, error = attempt_request(account, breaker, endpoint, request)
     if isinstance(error, Unavailable):
@@ -93,7 +93,7 @@ def attempt_request(
 
     Raises NotAuthorized and ContactLimit, which end the run, and RunStopped after the run's end.
 
-    The breaker learns of answers alone: the caller says what a failure means.
+    The breaker is told only of answers: the caller decides what a failure means.
     """
     if breaker.is_open:
         raise RunStopped("the run broke off")

@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 @refuses_unknown_settings
 @dlt.destination(
     name=SEGMENT,
-    batch_size=0,  # whole files: the log knows better than dlt how far a file was sent
+    batch_size=0,  # whole files: the log records more exactly than dlt how much of a file was sent
     loader_file_format="typed-jsonl",
     naming_convention="direct",
     max_table_nesting=0,
@@ -56,7 +56,7 @@ def segment_destination(
         timeout: Seconds for connecting, and between any two bytes of an answer.
         tries: How often a request is sent at most.
         allow_http: Whether the key may go over plain http to another machine.
-        log: The dlt dataset that keeps the log; else the one that dlt's configuration names.
+        log: The dlt dataset that keeps the log; by default the one that dlt's configuration names.
 
     Example: `dlt.pipeline("to_segment", destination=segment_destination()).run([{"user_id": "7", "plan": "pro"}])`.
     """
@@ -66,14 +66,14 @@ def segment_destination(
 
 
 def _forward_file(path: str, table: TTableSchema, settings: SegmentApiSettings, log: dlt.Dataset | None) -> None:
-    """Forwards the rows of a file of a load package. Raises DeliveryFailed or DeliveryImpossible for dlt."""
+    """Forwards the rows of a file of a load package. Raises DeliveryFailed or DeliveryImpossible, for dlt to handle."""
     try:
         check_configuration(SEGMENT_SECTION, segment_destination)
         with ForwardLog(log if log is not None else log_dataset()) as forwards:
             counts = forward_messages(map(outgoing, map(_line, rows_of(path, table))), forwards, settings)
     except (InvalidSetting, NotAuthorized) as error:
         raise terminal_error(error) from error
-    # Where others were taken, bad rows would hold up all later ones: they stay in the log as failed.
+    # If others were delivered, bad rows must not hold up all later ones: they stay in the log as failed.
     comes_again = counts.failed > 0 and not (counts.delivered or counts.known)
     end_file(counts, comes_again, "forwarded", _log)
 
@@ -83,12 +83,12 @@ def _line(row: Mapping[str, Any]) -> bytes:
 
 
 def is_message(row: Mapping[str, Any]) -> bool:
-    """Returns whether a row is a message as Segment's libraries send it, and no row of a table."""
+    """Returns whether a row is a message as Segment's libraries send it, and not a row of a table."""
     return row.get("type") in BODIES and any(row.get(key) is not None for key in _MESSAGE_KEYS)
 
 
 def resolve_segment_settings(**explicit: Any) -> SegmentApiSettings:
-    """Returns the settings of dlt's configuration, with those that are given here, and are not None, before them.
+    """Returns the settings of dlt's configuration; those that are given here, and are not None, take precedence.
 
     Example: `resolve_segment_settings(base_url="https://hosted.example.com/v1/batch")`.
     """
@@ -106,7 +106,7 @@ def forward_messages(
 ) -> Counts:
     """Forwards messages to the API of the settings and returns how they ended.
 
-    With `show`, it is called with each request, and none is sent. Raises ApiError where the run must stop.
+    With `show`, that is called with each request, and none is sent. Raises ApiError if the run must stop.
 
     Example: `with ForwardLog(log_dataset()) as log: forward_messages(messages, log, settings)`.
     """

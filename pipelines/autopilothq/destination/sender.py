@@ -23,11 +23,11 @@ CHUNK = 1000  # items whose delivery statuses are queried at once
 
 
 class Sender:
-    """Sends items, and writes what becomes of each into the log.
+    """Sends items, and writes what becomes of each to the log.
 
-    `unknown` says what becomes of an item with traits that the account has no field for: `send`, or `refuse` whole.
-    `progress` is called with the counts. `at_once` requests are under way together. `after` is who sent the items of
-    the same run before these, and is done.
+    `unknown` says what to do with an item that has traits without a field in the account: `send` it, or `refuse` it.
+    `progress` is called with the counts. At most `at_once` requests are under way. `after` is the sender of the items
+    before these in the same run, which must be done.
 
     Example: `counts = Sender(account, Fields(custom_fields), Triggers(account), log).send(items)`.
     """
@@ -65,7 +65,7 @@ class Sender:
     def send(self, items: Iterable[Item | Ignored]) -> Counts:
         """Sends all items and returns how they ended.
 
-        Raises ApiError where the run must stop: what is not in the log by then comes with the next run.
+        Raises ApiError if the run must stop: the next run sends what is not in the log by then.
         """
         stream = iter(items)
         with self._dispatcher:
@@ -131,12 +131,12 @@ class Sender:
             if item.row.kind != "track":
                 self._counts.add_message(["delivered"])
                 return
-            renames, values = False, renamed(values)  # its journeys are left
+            renames, values = False, renamed(values)  # only its journeys are left
             item = item._replace(key=values["Email"].lower(), row=item.row._replace(email=values["Email"]))
-        if renames:  # whoever looks for the user id must find the new address
+        if renames:  # a later look-up of the user id must find the new address
             item = item._replace(row=item.row._replace(email=values["_NewEmail"]))
         self._batch.merge(item.key, values)
-        # A row that may have been sent is sent again, also where the program ends in between and its values go back.
+        # A row that may have been sent is sent again, even if the program ends in between and its values change back.
         again = before is not None and before.status == "failed"
         self._batch.items.append(
             item._replace(write_ahead=renames or item.row.content is not None, failed_before=again)
@@ -149,11 +149,11 @@ class Sender:
             self._flush()
 
     def _was_renamed(self, values: Mapping[str, Any]) -> bool:
-        """Whether a change of address, whose outcome is unknown, was carried out."""
+        """Returns whether a change of address with an unknown outcome was carried out."""
         return self._account.contact(values["Email"]) is None and self._account.contact(values["_NewEmail"]) is not None
 
     def _flush(self) -> None:
-        """Sends the batch; one without contacts only has rows for the log."""
+        """Sends the batch; one without contacts has only rows for the log."""
         batch, self._batch = self._batch, ContactBatch()
         if batch.contacts:
             self._dispatcher.submit(batch)

@@ -29,7 +29,7 @@ TriggerMapping: TypeAlias = Mapping[str, str | Sequence[str]]
 
 @dataclass(frozen=True)
 class DestinationSettings:
-    """The settings `[destination.autopilothq]`; the docstring of `autopilot` says what each means."""
+    """The settings `[destination.autopilothq]`, which the docstring of `autopilot` describes."""
 
     api: AutopilotSettings
     fields: Mapping[str, str] | None = None
@@ -39,7 +39,7 @@ class DestinationSettings:
 
     @classmethod
     def from_options(cls, **options: Any) -> "DestinationSettings":
-        """Returns the record of settings that are named as in dlt's configuration, those of the API among them.
+        """Returns the record of settings that are named as in dlt's configuration, including those of the API.
 
         Example: `DestinationSettings.from_options(api_key="0123abcd", unknown_traits="refuse")`.
         """
@@ -47,18 +47,18 @@ class DestinationSettings:
         return cls(AutopilotSettings(setting=f"{SECTION}.api_key", **api), **options)
 
     def check(self) -> None:
-        """Raises InvalidSetting where `unknown_traits` is neither `send` nor `refuse`."""
+        """Raises InvalidSetting if `unknown_traits` is neither `send` nor `refuse`."""
         check_unknown_traits(self.unknown_traits, SECTION)
 
 
 def check_unknown_traits(value: str, section: str) -> None:
-    """Raises InvalidSetting where the setting of that section is neither `send` nor `refuse`."""
+    """Raises InvalidSetting if the setting of that section is neither `send` nor `refuse`."""
     if value not in get_args(UnknownTraits):
         raise InvalidSetting(f"{section}.unknown_traits must be send or refuse, got {value!r}")
 
 
 def refuses_unknown_settings(factory: Callable[P, D]) -> Callable[P, D]:
-    """Returns a factory of a dlt destination that raises InvalidSetting for arguments that dlt would only warn of."""
+    """Returns a dlt destination's factory that raises InvalidSetting for arguments that dlt would only warn about."""
 
     @wraps(factory)
     def make(*args: P.args, **settings: P.kwargs) -> D:
@@ -69,7 +69,7 @@ def refuses_unknown_settings(factory: Callable[P, D]) -> Callable[P, D]:
 
 
 def check_configuration(section: str, factory: Callable[..., "Destination[Any, Any]"]) -> None:
-    """Raises InvalidSetting where the files or the environment of dlt's configuration name an unknown setting.
+    """Raises InvalidSetting if the files or the environment of dlt's configuration name an unknown setting.
 
     Example: `check_configuration("destination.autopilothq", autopilot)`.
     """
@@ -79,7 +79,7 @@ def check_configuration(section: str, factory: Callable[..., "Destination[Any, A
 
 def check_names(names: Iterable[str], factory: Callable[..., "Destination[Any, Any]"], before: str) -> None:
     """Raises InvalidSetting for a name that is no setting of a destination, with the one that it may stand for."""
-    own = list(signature(factory).parameters)[2:]  # behind the rows and their table
+    own = list(signature(factory).parameters)[2:]  # after the rows and their table
     for name in names:
         if name in own or name in factory().spec.get_resolvable_fields():
             continue
@@ -97,7 +97,7 @@ def log_dataset(
     """Returns the dataset that is queried and keeps the delivery log.
 
     `destination`, `credentials` and `dataset` are dlt's; None stands for what is configured, or a local DuckDB file.
-    With `reads`, no file is made, and an existing one is opened for reading only.
+    With `reads`, no file is created, and an existing one is opened read-only.
     """
     target, name = make_destination(destination, credentials, dataset, not reads, wait, reads)
     return dlt.dataset(target, name, schema=dlt.Schema(NAME))

@@ -1,4 +1,4 @@
-"""Sends the messages of a stream: each chunk of lines is delivered and noted before the next one is read."""
+"""Sends the messages of a stream: each chunk of lines is delivered and logged before the next one is read."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -19,7 +19,7 @@ from .preview import Preview
 from .sender import Sender
 
 T = TypeVar("T")
-RETRY_WAITS = (2.0, 5.0)  # seconds before what failed alone is sent again
+RETRY_WAITS = (2.0, 5.0)  # seconds before messages that failed by themselves are sent again
 LONGEST_WAIT = 60.0  # seconds between two attempts while the account cannot be reached
 
 
@@ -27,9 +27,9 @@ LONGEST_WAIT = 60.0  # seconds between two attempts while the account cannot be 
 class StreamEnds:
     """What a stream is connected to.
 
-    `opened` gives the delivery log, open for one chunk. `progress` is called with the counts so far, `warn` with a
-    line for a person, `broken` with each line that is no message and why. With `show`, each request is shown instead of
-    being sent.
+    `opened` returns the delivery log, open for one chunk. `progress` is called with the counts so far, `warn` with a
+    line for people, `broken` with each line that is no message and the reason. With `show`, each request is shown
+    instead of being sent.
     """
 
     opened: Callable[[], AbstractContextManager[DeliveryLog]]
@@ -51,7 +51,7 @@ def deliver_stream(chunks: Iterable[Sequence[bytes]], settings: AnySettings, end
     """Sends the messages of chunks of lines to the account of the settings, and adds to `total` how they ended.
 
     The log is open while a chunk is sent, and closed while the stream waits for lines. As long as the account cannot
-    be reached, the chunk is tried again, and nothing else is read. Raises ApiError where no request can succeed.
+    be reached, the chunk is tried again, and nothing else is read. Raises ApiError if no request can succeed.
     """
     preview = None if ends.show is None else Preview()
     with open_account(settings, preview, ends.show) as to:
@@ -75,7 +75,7 @@ class _Stream:
         self._last: Sender | None = None
 
     def send(self, items: Sequence[Item | Ignored]) -> Counts:
-        """Sends a chunk. What fails alone, while the account answers, is tried twice more."""
+        """Sends a chunk. Messages that fail while the account answers are tried twice more."""
         counts = self._until_reached(partial(self._send, items))
         for wait in RETRY_WAITS:
             if not counts.failed or self._ends.stop.wait(wait):
@@ -98,7 +98,7 @@ class _Stream:
         return counts
 
     def _failed(self, items: Sequence[Item | Ignored]) -> list[Item]:
-        """The items of which something has failed, by the log."""
+        """Returns the items with a failed delivery, according to the log."""
         found = [item for item in items if isinstance(item, Item)]
         with self._ends.opened() as log:
             statuses = log.known(item.message_id for item in found)
@@ -112,7 +112,7 @@ class _Stream:
 def until_reached(send: Callable[[], T], stop: Stop, warn: Callable[[str], None]) -> T:
     """Returns what `send` returns, and calls it again, after growing waits, as long as it raises Unavailable.
 
-    Raises that error where the stream is asked to end meanwhile.
+    Raises that error if the stream is asked to end meanwhile.
     """
     wait = 1.0
     while True:

@@ -1,4 +1,4 @@
-"""The triggers of events: which journeys a contact enters by an event (docs/contract/destination.md#track)."""
+"""The triggers of events: the journeys that a contact enters with an event (docs/contract/destination.md#track)."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -11,13 +11,13 @@ from .settings import SECTION, TriggerMapping
 
 
 class EventTriggers(Protocol):
-    """Where the events of an account lead to."""
+    """Where an account's events lead."""
 
     def of(self, event: str) -> list[str]:
-        """Returns the ids of an event's triggers, or what stands in their place."""
+        """Returns the ids of an event's triggers, or of what an account has instead."""
 
     def journeys(self) -> Mapping[str, str]:
-        """Returns the names of what these ids stand for, as far as they are known."""
+        """Returns the known names of what these ids stand for."""
 
 
 def ids_by_event(mapping: TriggerMapping | None) -> dict[str, list[str]]:
@@ -31,7 +31,7 @@ def ids_by_event(mapping: TriggerMapping | None) -> dict[str, list[str]]:
 class Triggers:
     """The triggers of each event: those of the settings, else those of the journeys that are titled like the event.
 
-    Raises InvalidSetting where the settings name a trigger that the account does not have.
+    Raises InvalidSetting if the settings name a trigger that the account does not have.
 
     Example: `Triggers(account, {"Order Completed": "0003"}).of("Order Completed") == ["0003"]`.
     """
@@ -57,11 +57,11 @@ class Triggers:
         return self._mapping.get(event) or self._titles().get(event, [])
 
     def journeys(self) -> dict[str, str]:
-        """Returns the titles of journeys by their triggers, as far as they were asked for."""
+        """Returns the titles of journeys by their triggers, if the account was asked for them."""
         return {one: title for title, ids in (self._by_title or {}).items() for one in ids}
 
     def _titles(self) -> dict[str, list[str]]:
-        """The ids of triggers by the title of their journey; the account is asked once."""
+        """Returns the ids of triggers by the title of their journey; the account is asked once."""
         if self._by_title is None:
             self._by_title = {}
             for trigger in plain(self._account.triggers()):

@@ -24,7 +24,7 @@ class CastError(Exception):
 
 
 def own_type(value: Any) -> str:
-    """Returns the type of field that a value would have of its own; null is text."""
+    """Returns the type of field that fits a value itself; null is text."""
     if isinstance(value, bool):
         return "boolean"
     if isinstance(value, int):
@@ -110,7 +110,7 @@ _BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "
 
 
 def _date(value: Any) -> str:
-    """A date as ISO 8601. Reads what the API itself sends (ISO 8601, RFC 1123, epoch milliseconds), and epoch seconds.
+    """Returns a date as ISO 8601. Reads what the API sends (ISO 8601, RFC 1123, epoch milliseconds) and epoch seconds.
 
     Text in the notation 2016-02-01T… stays as it is.
     """
@@ -143,7 +143,7 @@ def _date_of_text(text: str) -> str:
 
 
 def _epoch_time(value: float | Decimal) -> datetime:
-    """The time of epoch seconds or milliseconds, which their size tells apart. Raises ValueError for other numbers."""
+    """Returns the time of epoch seconds or milliseconds, told apart by size. Raises ValueError for other numbers."""
     number = Decimal(value)
     for epoch in EPOCHS:
         if epoch.least <= abs(number) < epoch.below:

@@ -13,7 +13,7 @@ from .message import EXTRA
 
 
 class Id(NamedTuple):
-    """An id of a person, comparable: of an email the case is folded. Made by `id_of`."""
+    """An id of a person in comparable form: the case of an email is folded. Made by `id_of`."""
 
     kind: str
     value: str
@@ -22,7 +22,7 @@ class Id(NamedTuple):
         return f"{self.kind} {self.value}"
 
     def masked(self) -> str:
-        """Masks an email to its first letter and domain; returns other ids as they are.
+        """Returns an email masked to its first letter and domain, and other ids as they are.
 
         Example: `Id("email", "ada@example.com").masked() == "email a...@example.com"`.
         """
@@ -33,7 +33,7 @@ class Id(NamedTuple):
 
 
 def fold(text: str) -> str:
-    """Returns the text as it is compared where case does not matter: Unicode's canonical caseless matching (D145).
+    """Returns the text as it is compared if case does not matter: Unicode's canonical caseless matching (D145).
 
     It is the same for all spellings that differ in case, or in how letters and their marks are encoded.
     Example: `fold("ΣΊΣΥΦΟΣ") == fold("σίσυφος")`.
@@ -42,7 +42,7 @@ def fold(text: str) -> str:
 
 
 def fold_email(email: str) -> str:
-    """Returns an email as it is compared: without blanks around it, its case folded."""
+    """Returns an email as it is compared: without surrounding blanks, its case folded."""
     return fold(email.strip())
 
 
@@ -62,14 +62,14 @@ def id_of(kind: str, value: str) -> Id:
 
 
 def forms(kind: str, value: str) -> tuple[Id, ...]:
-    """Returns an id as it is compared, and as earlier releases compared it where that differs."""
+    """Returns an id as it is compared, and as earlier releases compared it if that differs."""
     id_ = id_of(kind, value)
     earlier = Id("email", lower_email(value)) if id_.kind == "email" else id_
     return (id_,) if earlier == id_ else (id_, earlier)
 
 
 def kinds_of(table: str, column: str) -> tuple[str, ...]:
-    """The kinds of ids in a column, the kind `tagged` among them; none where it holds no ids of persons."""
+    """Returns the kinds of ids in a column (`tagged` is a kind, too); none if it holds no ids of persons."""
     return PERSON_COLUMNS.get(f"{table}.{column}", PERSON_COLUMNS.get(column, ()))
 
 
@@ -93,7 +93,7 @@ def ids_of_cells(cells: Mapping[str, str]) -> Iterator[Id]:
 
 
 KEYED = "hmac-sha256:"
-"""The beginning of the salts of hashes that were made with a key."""
+"""The prefix of the salts of hashes that were made with a key."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class SuppressionKey:
 
 
 class HashedIds:
-    """Ids of persons, known by their salted hashes alone, and the key that some of the hashes were made with.
+    """Ids of persons, known only by their salted hashes, and the key that some of the hashes were made with.
 
     Example: `id_of("email", "ada@example.com") in HashedIds([(salt, hash)])`.
     """
@@ -132,9 +132,9 @@ NOBODY = HashedIds()
 
 
 def hash_of(salt: str, id_: Id, key: SuppressionKey | None = None) -> str:
-    """Returns the hash of an id in the suppression list: SHA-256, HMAC-SHA256 where the salt is of a key.
+    """Returns the hash of an id in the suppression list: SHA-256, or HMAC-SHA256 if the salt belongs to a key.
 
-    Raises ValueError where that key is missing.
+    Raises ValueError if that key is missing.
     """
     text = "\n".join((salt, *id_)).encode()
     if not salt.startswith(KEYED):

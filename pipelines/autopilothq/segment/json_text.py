@@ -1,8 +1,8 @@
-r"""JSON as it is spelt: numbers keep their digits, objects the order of their keys and the keys that come twice.
+r"""JSON as it is spelt: numbers keep their digits, objects the order of their keys and keys that come twice.
 
-Whoever reads JSON that ends up in the warehouse uses this decoder, not `json.loads`: that makes `1.1` of `1.10`, and
-`12345678901234.123` of `12345678901234.123456`. `DECODER` is a `json.JSONDecoder`, so it fits wherever one is expected.
-Example:
+All JSON that ends up in the warehouse is read with this decoder, not with `json.loads`, which turns `1.10` into `1.1`
+and `12345678901234.123456` into `12345678901234.123`. `DECODER` is a `json.JSONDecoder`, so it fits wherever one is
+expected. Example:
 
     value = DECODER.decode('{"a": 1.10, "b": {"c": "x"}}')
     assert isinstance(value, JsonObject)
@@ -16,19 +16,19 @@ from json.encoder import encode_basestring, encode_basestring_ascii
 from typing import Any
 
 _ESCAPE = re.compile(r"\\u.{4}|\\.")
-# What stands between the brackets that nest: a text of JSON, closed or not.
+# A JSON string, closed or not: brackets in it do not nest.
 _QUOTED = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 
 
 class JsonNumber(str):
-    """A JSON number, as its text. `NaN`, `Infinity` and `-Infinity`, which Python's decoder takes, are numbers too."""
+    """A JSON number as text. `NaN`, `Infinity` and `-Infinity`, which Python's decoder accepts, are numbers too."""
 
 
 class JsonObject(list[tuple[str, Any]]):
     """A JSON object: pairs of a key and a value, in the order in which they came."""
 
     def value(self, *path: str) -> Any:
-        """Returns the first value at `path`, None where there is none."""
+        """Returns the first value at `path`, or None if there is none."""
         value: Any = self
         for part in path:
             if not isinstance(value, JsonObject):
@@ -47,31 +47,31 @@ DECODER = json.JSONDecoder(
 
 
 def depth(line: bytes) -> int:
-    """Returns how deeply the objects and arrays of a line of JSON nest.
+    """Returns how deep the objects and arrays of a line of JSON are nested.
 
     Example: `depth(b'{"a":[1,"[["]}') == 2`.
     """
-    import numpy as np  # the receiver has no other need of it, and few texts have so many brackets
+    import numpy as np  # the receiver needs it only here, and few texts have so many brackets
 
-    brackets = np.frombuffer(_QUOTED.sub(b"", line), np.uint8) | 0x20  # 0x20 is what `[` lacks to be `{`
+    brackets = np.frombuffer(_QUOTED.sub(b"", line), np.uint8) | 0x20  # `[` and `{` differ only in 0x20
     steps = (brackets == ord("{")).astype(np.int32) - (brackets == ord("}"))
     return int(np.cumsum(steps).max(initial=0))
 
 
 def is_deeper(text: bytes, most: int) -> bool:
-    """Whether the objects and arrays of a JSON text nest more than `most` levels."""
+    """Returns whether the objects and arrays of a JSON text are nested more than `most` levels deep."""
     return text.count(b"[") + text.count(b"{") > most and depth(text) > most
 
 
 def is_storable(value: Any) -> bool:
-    """Whether a value can be stored: text without NUL and lone surrogates, a number that is one. Arrays are text."""
+    """Returns whether a value can be stored: not NaN, an infinity, or text with NUL or lone surrogates."""
     if isinstance(value, JsonNumber):
-        return value[-1].isdigit()  # but NaN, Infinity, -Infinity
+        return value[-1].isdigit()  # not NaN, Infinity, -Infinity
     return not isinstance(value, str) or is_encodable(value)
 
 
 def is_encodable(text: str) -> bool:
-    """Whether UTF-8 and every warehouse have the text: it holds neither lone surrogates nor NUL."""
+    """Returns whether UTF-8 and every warehouse can hold a text: it has neither lone surrogates nor NUL."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -87,7 +87,7 @@ def to_json(value: Any) -> str:
     if isinstance(value, JsonNumber):
         return str(value)
     if isinstance(value, list):
-        parts = []  # filled by loops: a comprehension or `map` takes two or three of Python's frames for each level
+        parts = []  # filled by loops: a comprehension or `map` takes two or three of Python's frames per level
         if isinstance(value, JsonObject):
             for key, inner in value:
                 parts.append(f"{to_json(key)}:{to_json(inner)}")

@@ -1,6 +1,6 @@
-"""Events that came under names that somebody typed, and which of the catalogue's they are.
+"""Maps events under names that somebody typed to events of the catalogue.
 
-A mapping gives an event another table, and its properties other columns. The event's name as it was sent stays
+A mapping gives an event another table, and its properties other columns. The event keeps the name that was sent
 (docs/contract/ortto.md#through-segment).
 """
 
@@ -20,36 +20,36 @@ TARGETS = {
     table_name(name): name
     for name in (*(event.name for event in EVENTS), *(one.event or one.name for one in ORTTO_ACTIVITIES.values()))
 }
-"""The events that others can be mapped to: their names by their tables."""
+"""The events that others can be mapped to: names by table."""
 
 KeyPath = tuple[str, ...]
 
 
 class EventMapping(NamedTuple):
-    """What an event is: the table of one of the catalogue's, and the new names of its properties.
+    """What an event is mapped to: the table of one of the catalogue's, and new names for its properties.
 
-    Properties are known by their keys as they were sent, with dots between those of objects, or by their columns.
+    Properties are known by the keys that were sent, joined by dots within objects, or by their columns.
     """
 
     table: str
     properties: Mapping[str, str] = {}
 
     def target(self, path: KeyPath) -> str | None:
-        """Returns the new name of a property, None where it keeps its own."""
+        """Returns the new name of a property, or None if it keeps its own."""
         return self.properties.get(".".join(path)) or self.properties.get(column_name(path))
 
 
 Mappings = Mapping[str, EventMapping]
-"""Mappings by what their events are known by without them, `event_key`."""
+"""Mappings by the `event_key` that their events have without them."""
 
 
 def read_mappings(settings: Any) -> dict[str, EventMapping]:
-    """Returns the mappings of the setting `mapping`: by an event's name its `event`, and `properties` by their names.
+    """Returns the mappings of the setting `mapping`, a table with an `event` and `properties` for each event's name.
 
-    Text is JSON. Raises InvalidSetting.
+    The setting may be JSON text. Raises InvalidSetting.
     Example: `{"Email sent": {"event": "Email Delivered", "properties": {"idt::c": "campaign_id"}}}`.
     """
-    if isinstance(settings, str):  # of the environment
+    if isinstance(settings, str):  # from the environment
         with suppress(ValueError):
             settings = json.loads(settings)
     found: dict[str, EventMapping] = {}
@@ -90,9 +90,9 @@ def _table(settings: Any, where: str) -> Mapping[str, Any]:
 
 
 def mapped_line(line: bytes, mappings: Mappings) -> bytes:
-    """Returns a line with the properties of its event under their new names; any other line is returned as it is.
+    """Returns a line with the properties of its event under their new names, or the line as it is without a mapping.
 
-    A property whose new name another one has keeps its own. Example: with `idt::c` as `campaign_id`, the line
+    A property whose new name is taken by another keeps its own. Example: with `idt::c` as `campaign_id`, the line
     `{"type":"track","event":"Email sent","properties":{"idt::c":"d1"},…}` has `"properties":{"campaign_id":"d1"}`.
     """
     try:
@@ -116,17 +116,17 @@ def mapped_line(line: bytes, mappings: Mappings) -> bytes:
 
 
 class _Moved(NamedTuple):
-    """Properties under their new names, and those names by the paths that they had."""
+    """Properties under their new names, and these names with the paths that they had."""
 
     properties: JsonObject
     names: list[tuple[KeyPath, str]]
 
 
 def _in_text(line: bytes, names: Sequence[tuple[KeyPath, str]]) -> bytes | None:
-    """Returns the line with keys renamed where they stand, None where it is not certain which keys these are.
+    """Returns the line with keys renamed in its text, or None if it is not certain which keys these are.
 
-    That takes half as long. A quote that no backslash precedes begins or ends a text, and one with a colon behind ends
-    a key: the one that is meant, if it stands there once and nothing is written with an escape of its code.
+    That takes half as long as writing the message again. A quote without a backslash before it begins or ends a text,
+    and one with a colon after it ends a key. That is the right key if it occurs once and the line has no `\\u` escapes.
     """
     if b"\\u" in line:
         return None
@@ -140,9 +140,9 @@ def _in_text(line: bytes, names: Sequence[tuple[KeyPath, str]]) -> bytes | None:
 
 
 def _identified(message: JsonObject, line: bytes) -> JsonObject:
-    """Returns the message with the id that its line gives it where it has none of its own.
+    """Returns the message, with an id from its line if it has none of its own.
 
-    What stands there and cannot be an id comes behind it, so that the load discards it.
+    A value that cannot be an id is put after it, so that the load discards that value.
     """
     if _has_id(message):
         return message
@@ -178,7 +178,7 @@ def _moved(properties: JsonObject, mapping: EventMapping) -> _Moved:
 
 
 def _candidates(value: JsonObject, path: KeyPath, mapping: EventMapping) -> Iterator[tuple[KeyPath, str, Any]]:
-    """Yields the path of each property that has a new name, that name, and the value."""
+    """Yields the path, the new name and the value of each property that gets a new name."""
     for key, inner in value:
         at = (*path, key)
         if inner is not None and (target := mapping.target(at)):
@@ -188,7 +188,7 @@ def _candidates(value: JsonObject, path: KeyPath, mapping: EventMapping) -> Iter
 
 
 def _without(value: JsonObject, path: KeyPath, mapping: EventMapping, moves: Iterator[bool]) -> JsonObject:
-    """Returns the properties without those that move, which `moves` says of each candidate in turn."""
+    """Returns the properties without those that move; `moves` says for each candidate in turn whether it does."""
     rest = JsonObject()
     for key, inner in value:
         at = (*path, key)

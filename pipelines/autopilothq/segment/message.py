@@ -1,8 +1,7 @@
 """What a Segment message is: its fields, its flattening into columns, its identity, and the reasons to reject a line.
 
 This is the slow path, which reads one line in Python. The projection reads nearly all lines in its engine and hands
-over only those that are irregular; both give the same cells, which the tests compare
-(docs/contract/warehouse.md#values).
+over only irregular ones. Both give the same cells, which tests compare (docs/contract/warehouse.md#values).
 """
 
 import hashlib
@@ -35,7 +34,7 @@ MARK = b"\xef\xbb\xbf"  # a byte-order mark
 EXTRA = "x:"  # before the name of a cell whose column is not in the catalogue
 
 Leaf = tuple[tuple[str, ...], str, Any]
-"""A value that is no object, below the keys of an object: its path, its column, the value."""
+"""A value within an object that is not an object itself: its path, its column, the value."""
 
 
 class Reject(NamedTuple):
@@ -52,8 +51,8 @@ class Batch(NamedTuple):
     """What an origin delivers: lines of any number of files, in any order.
 
     `lines` has the columns `file` (int32, the file's index in the load), `line` (int64, from 1) and `text`
-    (large_binary, one line each). `ended` are the files that end in this batch, each with None, or why it must be read
-    again another time. `bytes` is what was read for it, for the progress.
+    (large_binary, one line each). `ended` are the files that end in this batch, each with None, or the reason why it
+    must be read again another time. `bytes` is the number of bytes read for it, for the progress.
     """
 
     lines: pa.Table
@@ -73,8 +72,8 @@ class Discard(NamedTuple):
 class Record(NamedTuple):
     """Something that an account has, as cells of its table.
 
-    `key` is what its row is known by. `cells` holds JSON text by the name of its column, `declared` the types that the
-    origin declares for some of them.
+    `key` identifies its row. `cells` holds JSON text by column, `declared` the types that the origin declares for some
+    of the columns.
     """
 
     key: tuple[str, ...]
@@ -86,9 +85,9 @@ class Record(NamedTuple):
 class Message(NamedTuple):
     """A message as cells.
 
-    `cells` holds text by the name of its column. Cells of `event`, of declared columns that are not text and of columns
-    that are not in the catalogue (their names behind `x:`) hold JSON text, all others the text itself. `objects` are
-    the paths of the objects that the message holds.
+    `cells` holds text by column. Cells of `event`, of declared columns that are not text and of columns that are not in
+    the catalogue (their names prefixed with `x:`) hold JSON text, all others the text itself. `objects` are the paths
+    of the objects that the message holds.
     """
 
     cells: dict[str, str]
@@ -97,7 +96,7 @@ class Message(NamedTuple):
 
 
 class Rejected(Exception):
-    """The line is no message of the contract; `args` are the reason and what is wrong."""
+    """The line is not a message of the contract; `args` are the reason and what is wrong."""
 
 
 _TEXTS = (("id", "messageId"), ("user_id", "userId"), ("anonymous_id", "anonymousId"))
@@ -117,19 +116,19 @@ TIMESTAMP_FIELDS = {
 
 
 def digest(line: bytes) -> str:
-    """Returns the id of a line that has none of its own: the same line, without its ending, gives the same id."""
+    """Returns the id for a line that has none of its own: the same line has the same id, whatever its line ending."""
     return hashlib.sha256(line.rstrip(b"\r\n")).hexdigest()
 
 
 def without_bom(line: bytes) -> bytes:
-    """Returns a line without the byte-order marks at its start, which are no part of it."""
+    """Returns a line without the byte-order marks at its start, which are not part of it."""
     while line.startswith(MARK):
         line = line[len(MARK) :]
     return line
 
 
 def read_message(line: bytes, declared: frozenset[str]) -> Message:
-    """Reads one line; raises `Rejected` where the contract has no row for it.
+    """Reads one line; raises `Rejected` if the contract has no row for it.
 
     `declared` are the columns of `context` that are in the catalogue. Example:
     `read_message(b'{"type":"track","event":"Email Opened","userId":"1"}', frozenset()).cells["user_id"] == "1"`.
@@ -176,7 +175,7 @@ def _body_cells(
 
 
 def parse_json(line: bytes) -> JsonObject:
-    """Returns the JSON object of a line as it is spelt; raises `Rejected` where the line is none.
+    """Returns the JSON object of a line as it is spelt; raises `Rejected` if the line is not one.
 
     See `json_text` for what it keeps. Example: `to_json(parse_json(b'{"a": 1.10}')) == '{"a":1.10}'`.
     """
@@ -202,7 +201,7 @@ def _kind(message: JsonObject) -> str:
 
 
 def _repeated_keys(message: JsonObject, kind: str, body_key: str | None) -> Iterator[Discard]:
-    """Yields what keys of the message itself hold when they come again: the first one stays."""
+    """Yields the values of repeated keys of the message itself: only the first value is kept."""
     columns = {key: column for column, key in (*_TEXTS, *TIMESTAMP_FIELDS.items())}
     columns |= {column.path[0]: column.name for column in _TEXT_FIELDS.get(kind, ())} | {"context": "context"}
     columns |= {body_key: body_key} if body_key else {}
@@ -262,7 +261,7 @@ def _text(value: Any, column: str, discards: list[Discard]) -> str | None:
 
 
 def _identify(message: JsonObject, cells: dict[str, str]) -> None:
-    """Takes the contact's email for an anonymous id where there is no id (docs/contract/warehouse.md#identity)."""
+    """Uses the contact's email as the anonymous id if there is no id (docs/contract/warehouse.md#identity)."""
     if "user_id" in cells or "anonymous_id" in cells:
         return
     for path in (("context", "traits", "email"), ("properties", "email"), ("traits", "email")):
@@ -276,7 +275,7 @@ def _identify(message: JsonObject, cells: dict[str, str]) -> None:
 def flatten(value: JsonObject, path: tuple[str, ...], objects: list[tuple[str, ...]]) -> Iterator[Leaf]:
     """Yields the leaves of an object in their order, each with its path; null and `{}` give none.
 
-    `objects` gets every object's path, but those with keys that the engine cannot be asked for. Example: the leaf of
+    `objects` gets every object's path, except those with keys that the engine cannot look up. Example: the leaf of
     `flatten(JsonObject([("a", JsonObject([("b", 1)]))]), ("properties",), [])` is
     `(("properties", "a", "b"), "a_b", 1)`.
     """
@@ -295,8 +294,8 @@ def _with_prefixes(
 ) -> Iterator[Leaf]:
     """Yields properties and traits, with `_` before the names of common columns.
 
-    (docs/contract/warehouse.md#collisions) `repeated` are the texts that only repeat a common column, by the
-    column that a key has: they are left out.
+    (docs/contract/warehouse.md#collisions) `repeated` has, by column, the texts that only repeat a common column: they
+    are left out.
     """
     for path, column, value in leaves:
         # An event's name is text; an id may be a number, which is text in its column.
@@ -307,7 +306,7 @@ def _with_prefixes(
 
 
 def prefixed_if_taken(column: str, taken: frozenset[str] | set[str]) -> str:
-    """Returns the column of a property or trait: with `_` before the name of a common column and before `context_`.
+    """Returns the column of a property or trait: prefixed with `_` if it is a common column or begins with `context_`.
 
     Example: `prefixed_if_taken("timestamp", {"timestamp"}) == "_timestamp"`.
     """
@@ -315,7 +314,7 @@ def prefixed_if_taken(column: str, taken: frozenset[str] | set[str]) -> str:
 
 
 def spelling(path: tuple[str, ...], column: str) -> tuple[bool, int]:
-    """Returns how well a path spells its column, the best first: the column itself, a plain key before a path."""
+    """Returns a sort key for how well a path spells its column: the column itself first, a plain key before a path."""
     own = "_".join(path if path[0] == "context" else path[1:])
     return (False, len(path)) if own == column else (True, 0)
 
@@ -323,10 +322,10 @@ def spelling(path: tuple[str, ...], column: str) -> tuple[bool, int]:
 def one_cell_each(
     leaves: Iterable[Leaf], declared: frozenset[str], discards: list[Discard], room: int = MAX_KEYS
 ) -> dict[str, str]:
-    """Returns one cell a column, JSON text behind `x:` where it is not declared.
+    """Returns one cell per column, as JSON text under a name with `x:` if the column is not declared.
 
-    What loses its column to another key, or has none, is discarded, and so is what is not declared and comes behind
-    the first `room` leaves.
+    A value that loses its column to another key, or has none, is discarded. So is one that is not declared and comes
+    after the first `room` leaves.
     """
     best: dict[str, tuple[tuple[str, ...], Any]] = {}
     for number, (path, column, value) in enumerate(leaves):

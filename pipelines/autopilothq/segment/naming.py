@@ -5,7 +5,7 @@ from functools import lru_cache
 
 from ..catalog import ACCOUNT, ACCOUNTS, MESSAGE_TABLES, ORTTO_ACCOUNT, USERS
 
-# Tables that are no event's: an event of such a name has its table with a `_` in front.
+# Tables that are not an event's: the table of an event with such a name is prefixed with `_`.
 RESERVED_TABLES = frozenset(table.name for table in (*MESSAGE_TABLES, USERS, ACCOUNTS, *ACCOUNT, *ORTTO_ACCOUNT))
 
 _WORD = re.compile(r"[A-Z0-9]+[a-z0-9]*|[a-z0-9]+")
@@ -22,7 +22,7 @@ def snake_case(name: str) -> str:
 
 @lru_cache(maxsize=100_000)
 def column_name(path: tuple[str, ...]) -> str:
-    """Returns the column of a value at `path`: the slugs of its parts joined by `_`; `""` where a part has none.
+    """Returns the column of a value at `path`: the slugs of its parts joined by `_`; `""` if a part has no slug.
 
     Example: `column_name(("product_id", "sku")) == "product_id_sku"`.
     """
@@ -41,7 +41,7 @@ def table_name(event: str) -> str:
 
 
 def event_key(event: str) -> str:
-    """Returns what an event is known by where its name may leave no slug: its table, else the name itself.
+    """Returns the key of an event whose name may have no slug: its table, else the name itself.
 
     Example: `event_key("Email Opened") == "email_opened"`, `event_key("購入") == "購入"`.
     """

@@ -1,4 +1,4 @@
-"""Says why a line is no JSON: where, what stands there, and the likely cause.
+"""Explains why a line is not JSON: where, what is there, and the likely cause.
 
 (docs/contract/warehouse.md#rejects-and-discards)
 """
@@ -17,7 +17,7 @@ TWICE = "gzip within gzip: decompress the file once"
 
 _GZIP = b"\x1f\x8b"
 _BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
-_BRACKETS = frozenset({"{", "}", "[", "]", "},", "],"})  # lines of JSON that is printed with indentation
+_BRACKETS = frozenset({"{", "}", "[", "]", "},", "],"})  # lines of indented JSON
 
 
 def not_utf8(line: bytes, error: UnicodeDecodeError) -> str:
@@ -65,5 +65,5 @@ def _message(what: str, words: str, cause: str | None) -> str:
 
 
 def _is_utf16(line: bytes) -> bool:
-    """Whether about every second byte is a NUL, as in UTF-16's Latin letters, or its byte-order mark comes first."""
+    """Returns whether about every second byte is NUL, as in UTF-16's Latin letters, or its byte-order mark is first."""
     return line.startswith(_BYTE_ORDER_MARKS) or len(line) < 3 * line.count(0) <= 2 * len(line)

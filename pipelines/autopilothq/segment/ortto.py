@@ -1,7 +1,7 @@
-"""Ortto's activities and fields -> Segment messages and typed values, for what is pushed and for what is pulled.
+"""Turns Ortto's activities and fields into Segment messages and typed values, whether they are pushed or pulled.
 
-Everything comes parsed with its numbers as they are spelt (`json_text.DECODER`), so no digit is changed but where a
-point is put into an integer that stands for a decimal (docs/contract/ortto.md).
+Everything comes parsed with its numbers as they are spelt (`json_text.DECODER`), so no digit changes; only integers
+that stand for decimals get a point (docs/contract/ortto.md).
 """
 
 import hashlib
@@ -29,31 +29,31 @@ _DECIMAL = "decimal"  # a display type
 _GEO_KEYS = frozenset({"lat", "lng"})
 _PHONE_KEYS = frozenset({"c", "n"})
 _DATE_KEYS = ("year", "month", "day")
-# What an account's own activity cannot be called here.
+# Names that an account's own activity cannot have here.
 _TAKEN_TABLES = frozenset({
     *(table.name for table in EVENT_TABLES),
     *(table_name(activity.name) for activity in ORTTO_ACTIVITIES.values()),
     ORTTO_JOURNEY_EVENT,
 })  # fmt: skip
 _PERSON = ("contact_id", "email", "external_id")
-_STEP = ("action_id", "shape_id")  # the step of a journey: documented, and as it comes
-_EACH_DELIVERY = ("time", "webhook_id")  # what says nothing about the step of a journey
+_STEP = ("action_id", "shape_id")  # the step of a journey: as documented, and as it comes
+_EACH_DELIVERY = ("time", "webhook_id")  # differ in each delivery, and do not describe the step
 
 TypedValue = tuple[str, Any, Type | None]
-"""The name of a column, its value, and its type; None is that of the value."""
+"""The name of a column, its value, and its type; None means that of the value."""
 
 
 class OrttoField(NamedTuple):
-    """What an account's schema says of a field or an attribute: its name, and how it is shown (`display_type`)."""
+    """A field or an attribute in an account's schema: its name, and how it is shown (`display_type`)."""
 
     name: str
     display_type: str | None = None
 
 
 class OrttoNames(NamedTuple):
-    """What an account calls what the catalogue does not know.
+    """An account's names for what the catalogue does not know.
 
-    `activities` are names by ids, `attributes` by the ids of activity and attribute; those of the activity `""` are
+    `activities` are names by id, `attributes` by the ids of activity and attribute; those of the activity `""` are
     person fields, and attributes of any activity.
     """
 
@@ -61,12 +61,12 @@ class OrttoNames(NamedTuple):
     attributes: Mapping[tuple[str, str], OrttoField] = {}
 
     def attribute(self, activity: str, attribute: str) -> OrttoField | None:
-        """Returns what is known of an attribute, None where nothing is."""
+        """Returns what is known of an attribute, or None if nothing is."""
         return self.attributes.get((activity, attribute)) or self.attributes.get(("", attribute))
 
 
 class OrttoPerson(NamedTuple):
-    """Who an activity is about: Ortto's id, the email, the external id, and other fields by name or id, as JSON."""
+    """The person of an activity: Ortto's id, the email, the external id, and other fields by name or id, as JSON."""
 
     contact_id: Any = None
     email: Any = None
@@ -75,10 +75,10 @@ class OrttoPerson(NamedTuple):
 
 
 class OrttoReceipt(NamedTuple):
-    """How an activity came: by which library (`ortto-webhook`, `ortto-api`), when, and what is to be made of it.
+    """How an activity came: by which library (`ortto-webhook`, `ortto-api`), when, and how to read it.
 
-    `received_at` is RFC 3339. `sent_at` is when it was sent, as JSON. `personal` is whether reply texts and addresses
-    are kept.
+    `received_at` is RFC 3339. `sent_at` is when it was sent, as JSON. `names` are the account's, `personal` is whether
+    reply texts and addresses are kept.
     """
 
     library: str
@@ -89,9 +89,9 @@ class OrttoReceipt(NamedTuple):
 
 
 def ortto_message(activity: JsonObject, person: OrttoPerson, receipt: OrttoReceipt) -> bytes:
-    """Returns an activity as a message, one line without its end. The same activity always has the same id.
+    """Returns an activity as a message, one line without a line ending. The same activity always has the same id.
 
-    `activity` is that of a webhook (`created`) or of the feed (`created_at`).
+    `activity` comes from a webhook (`created`) or from the feed (`created_at`).
     Example: the activity `{"id":"c1","field_id":"act::o","created":"2026-11-01T05:06:07Z","attr":{"idt::c":"d1"}}`
     gives a message with `"messageId":"ortto-c1"`, `"event":"Email Opened"` and `"properties":{"campaign_id":"d1"}`.
     """
@@ -107,10 +107,10 @@ def ortto_message(activity: JsonObject, person: OrttoPerson, receipt: OrttoRecei
 
 
 def ortto_journey_message(body: JsonObject, receipt: OrttoReceipt) -> bytes:
-    """Returns what a step of a journey sent as a message of the event `ortto_journey_action`, one line without its end.
+    """Returns what a step of a journey sent as a message of the event `ortto_journey_action`, without a line ending.
 
-    All that the body holds is a property of it; the activity that started the journey is `activity_...`. The id is the
-    same whenever the same contact comes to the same step of the same run; without a run or a contact's id it is that of
+    Everything in the body is a property of it; the activity that started the journey is `activity_...`. The id is the
+    same whenever the same contact reaches the same step of the same run; without a run or a contact's id it depends on
     the content.
     """
     content = JsonObject((key, value) for key, value in body if key not in _EACH_DELIVERY)
@@ -123,7 +123,7 @@ def ortto_journey_message(body: JsonObject, receipt: OrttoReceipt) -> bytes:
 
 
 def names_of_schema(schema: JsonObject) -> OrttoNames:
-    """Returns the names in an answer of `instance-schema/get`; what is no name in it is left out.
+    """Returns the names in an answer of `instance-schema/get`; anything else in it is left out.
 
     Example: `{"namespaces":{"cm":{"fields":{"act:cm:x":{"name":"Bought","attributes":[…]}}}}}`.
     """
@@ -147,7 +147,7 @@ def names_of_schema(schema: JsonObject) -> OrttoNames:
 def typed_values(name: str, field_id: str, value: Any, display_type: str | None = None) -> Iterator[TypedValue]:
     """Yields the columns of a value: decimals and coordinates with their point, phones and dates as text.
 
-    `field_id` gives the type; a name without one leaves it to the value's own keys. Null has no column.
+    `field_id` contains the type; if it is a name without a type, the value's keys decide. Null has no column.
     Example: `typed_values("city", "geo::city", …)` yields `city`, `city_id`, `city_lat`, `city_lng` for a place, and
     `typed_values("birthday", "dtz::b", …)` yields `birthday` `1990-05-01` and `birthday_timezone`.
     """
@@ -182,7 +182,7 @@ def name_of(field_id: str, known: OrttoField | None = None) -> str:
 
 
 def _event(field_id: str, attributes: JsonObject, names: OrttoNames) -> str:
-    """Returns the event of an activity; one that the account made has a table of its own, whatever its name."""
+    """Returns the event of an activity; one that the account defines has a table of its own, whatever its name."""
     known = ORTTO_ACTIVITIES.get(field_id)
     if known is None:
         name = names.activities.get(field_id, "")
@@ -193,7 +193,7 @@ def _event(field_id: str, attributes: JsonObject, names: OrttoNames) -> str:
 
 
 def _properties(field_id: str, attributes: JsonObject, receipt: OrttoReceipt) -> list[tuple[str, Any]]:
-    """Returns the properties of an activity; what the catalogue knows has its column before anything else."""
+    """Returns the properties of an activity; those that the catalogue knows get their columns first."""
     special = ORTTO_ATTRIBUTES_OF.get(field_id, {})
     known, others = dict[str, Any](), list[tuple[str, Any]]()
     for attribute_id, value in attributes:
@@ -236,7 +236,7 @@ def _activity_properties(activity: JsonObject, receipt: OrttoReceipt) -> Iterato
 
 
 def _fields(fields: Iterable[tuple[str, Any]], names: OrttoNames) -> Iterator[tuple[str, Any]]:
-    """Yields person fields, which are known by a name, as webhooks send them, or by their ids."""
+    """Yields person fields, given by name, as webhooks send them, or by id."""
     for key, value in fields:
         known = names.attribute("", key)
         name = name_of(key, known) if known or ":" in key else key
@@ -287,7 +287,7 @@ def _pairs(value: Any) -> Iterable[tuple[str, Any]]:
 
 
 def _text(value: Any) -> str | None:
-    """Returns a text or a number as text, None for anything else, a blank, and what no warehouse can store."""
+    """Returns a text or a number as text; None for anything else, for blanks, and for what no warehouse can store."""
     return str(value) if isinstance(value, str) and value.strip() and is_storable(value) else None
 
 
@@ -296,7 +296,7 @@ def _digest(*parts: Any) -> str:
 
 
 def _with_point(number: JsonNumber, digits: int) -> JsonNumber:
-    """Returns an integer with a point in front of its last `digits`. Example: `-1500` and 3 give `-1.5`."""
+    """Returns an integer with a point before its last `digits` digits. Example: `-1500` and 3 give `-1.5`."""
     if not _INTEGER.fullmatch(number):
         return number
     sign, whole = ("-", number[1:]) if number.startswith("-") else ("", str(number))
@@ -332,7 +332,7 @@ def _date(value: JsonObject) -> str | None:
 
 
 def names_of_ids(names: Mapping[str, str], decimals: Collection[str] = ()) -> OrttoNames:
-    """Returns names by the ids of activities (`act:…`), attributes and fields; `decimals` are ids of decimals.
+    """Returns the names for ids of activities (`act:…`), attributes and fields; `decimals` are the ids of decimals.
 
     Example: `names_of_ids({"act:cm:bought": "Bought", "int:cm:price": "Price"}, ["int:cm:price"])`.
     """

@@ -1,4 +1,4 @@
-"""Which of Autopilot's events and columns the events of a stranger may be: a proposal, which a person corrects."""
+"""Proposes which of Autopilot's events and columns unknown events may be; a person corrects the proposal."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,18 +19,18 @@ from .mapping import TARGETS, KeyPath
 from .message import flatten
 from .naming import column_name, snake_case
 
-MAX_EVENTS = 100  # that are described, and
-MAX_PROPERTIES = 500  # of each
+MAX_EVENTS = 100  # that are described
+MAX_PROPERTIES = 500  # of each event that are described
 SAMPLES = 3
 SAMPLE_LENGTH = 24
-ALIKE = 0.86  # how alike two names are, of 1, that are taken for the same
+ALIKE = 0.86  # the least similarity, of at most 1, of two names that count as the same
 KNOWN_COLUMNS = frozenset(attribute.column for attribute in ORTTO_ATTRIBUTES.values())
 """The columns that properties may be."""
 
 
 @dataclass
 class SeenProperty:
-    """A property of an event: how often it was there, the kinds of its values, and the first of them."""
+    """A property of an event: how often it occurred, the kinds of its values, and the first values."""
 
     number: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
@@ -47,7 +47,7 @@ class SeenProperty:
 
 @dataclass
 class SeenEvent:
-    """An event that is none of Autopilot's, as some messages have it."""
+    """An event that is not one of Autopilot's, as seen in some messages."""
 
     name: str
     number: int = 0
@@ -62,7 +62,7 @@ class SeenEvent:
 
 
 class Proposal(NamedTuple):
-    """What an event may be: its event and why, None where nothing is alike, and new names of properties by paths."""
+    """What an event may be: an event, None if none is alike, the reason, and new names of properties by path."""
 
     event: str | None
     why: str
@@ -91,7 +91,7 @@ def propose(event: SeenEvent) -> Proposal:
 
 
 def masked_sample(text: str) -> str:
-    """Returns the form of a value, without its content: `aaaaa@aaaaaaa.aaa`, `9999-99-99`."""
+    """Returns the form of a value without its content: `aaaaa@aaaaaaa.aaa`, `9999-99-99`."""
     if text in ORTTO_ACTIVITIES or text in ("true", "false"):
         return text
     shown = text[:SAMPLE_LENGTH]
@@ -100,7 +100,7 @@ def masked_sample(text: str) -> str:
 
 
 def is_mappable(name: str) -> bool:
-    """Returns whether a setting can name an event or a property: a configuration file holds no half of a surrogate."""
+    """Returns whether a setting can name an event or a property: configuration files cannot hold lone surrogates."""
     return is_encodable(name)
 
 
@@ -126,7 +126,7 @@ def _event_of(activity: str) -> str:
 
 
 def _by_name(name: str) -> str | None:
-    """Returns the one event whose words a name has, else the one whose name is most alike."""
+    """Returns the only event whose words a name contains, else the one with the most similar name."""
     words = snake_case(name).split("_")
     found = [event for event, stems in EVENT_WORDS.items() if any(word.startswith(stems) for word in words)]
     if len(found) == 1:
@@ -151,7 +151,7 @@ def _fits(column: str, target: str | None) -> bool:
 
 
 def _columns(event: SeenEvent, attributes: list[OrttoAttribute]) -> dict[KeyPath, str]:
-    """Returns the columns of properties, each of one property: by ids before names, by frequent ones before others."""
+    """Returns columns for properties, none twice: matched by id before by name, frequent properties before others."""
     taken = set(map(column_name, event.properties))
     found: dict[KeyPath, str] = {}
     ordered = sorted(event.properties.items(), key=lambda item: -item[1].number)

@@ -1,4 +1,4 @@
-"""Makes messages of rows again: the projection's way back (docs/contract/forward.md#rows)."""
+"""Makes messages from rows: the reverse of the projection (docs/contract/forward.md#rows)."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from ..catalog import COMMON_NAMES, CONTEXT, KINDS
 from .json_text import DECODER, JsonNumber, JsonObject, to_json
 from .message import digest, prefixed_if_taken
 
-# The columns of a row that say what the message itself says, and the keys there.
+# The columns of a row that come from the message itself, and their keys in it.
 MESSAGE_KEYS = {
     "id": "messageId",
     "user_id": "userId",
@@ -30,9 +30,9 @@ _STORED = ("timestamp", "received_at", "original_timestamp")
 def line_of(row: Mapping[str, Any]) -> bytes:
     """Returns the message of a row as a line of JSON.
 
-    A row of a table of messages has `id` and a time. Its type is the column `type`, else track where it has an `event`,
-    alias with `previous_id`, group with `group_id`, and identify otherwise. Any other row is an identify whose traits
-    are the columns; its id is a digest of its values.
+    A row of a table of messages has `id` and a time. Its type is the column `type`, else track with an `event`, alias
+    with `previous_id`, group with `group_id`, and identify otherwise. Any other row is an identify whose traits are the
+    columns; its id is a digest of its values.
 
     Example: `line_of({"user_id": "7", "plan": "pro"})`.
     """
@@ -95,7 +95,7 @@ def property_key(column: str, kind: str) -> str:
 
 
 def _put(into: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
-    """Puts a value at a path; a plain key, which has the same column, where a value stands in place of its object."""
+    """Puts a value at a path, or under a plain key with the same column if a value is in the place of its object."""
     inner = into
     for part in path[:-1]:
         inner = inner.setdefault(part, {})
@@ -108,7 +108,7 @@ def _put(into: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
 
 
 def _message_json(message: Mapping[str, Any]) -> str:
-    """Returns a message as JSON; its own texts are texts, also where they look like arrays."""
+    """Returns a message as JSON; its own texts stay texts, even if they look like arrays."""
     parts = (
         f"{to_json(key)}:{to_json(value) if isinstance(value, str) else _json(value)}" for key, value in message.items()
     )
@@ -116,7 +116,7 @@ def _message_json(message: Mapping[str, Any]) -> str:
 
 
 def _json(value: Any) -> str:
-    """JSON text of a cell, or of objects of cells; what no JSON has, such as NaN, is null."""
+    """Returns the JSON text of a cell, or of an object of cells; what JSON cannot hold, such as NaN, is null."""
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{to_json(str(key))}:{_json(one)}" for key, one in value.items()) + "}"
     if isinstance(value, datetime):
@@ -135,7 +135,7 @@ def _json(value: Any) -> str:
 
 
 def array_text(text: str) -> str | None:
-    """Returns an array that the projection stored as its JSON text; None where the text is none."""
+    """Returns the JSON text of an array as the projection stores it, or None if the text is not one."""
     if not (text.startswith("[") and text.endswith("]")):
         return None
     try:

@@ -1,4 +1,4 @@
-"""dlt's BigQuery destination, with the views that Segment's page tells people to query: `<table>_view`."""
+"""dlt's BigQuery destination, with the views that Segment's documentation recommends for queries: `<table>_view`."""
 
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ class bigquery(ConfiguredOnce, dlt_bigquery):  # noqa: N801 - destinations are n
 
     @property
     def client_class(self) -> "type[BigQueryClient]":
-        """The client that makes the views."""
+        """The client that creates the views."""
         from .bigquery_client import BigQueryViewsClient  # needs the driver, which not everyone has
 
         return BigQueryViewsClient

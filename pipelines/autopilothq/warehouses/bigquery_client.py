@@ -9,14 +9,14 @@ from .native import SEGMENT_TABLE_HINT, shape_of
 @hooked
 # Without the driver there are no types.
 class BigQueryViewsClient(BigQueryClient):  # type: ignore[misc, unused-ignore]
-    """dlt's, which makes a view over each table of messages as it makes the table."""
+    """dlt's client, which also creates a view over each new table of messages."""
 
     def sql_after(self, usual: Callable[..., list[str]], partial_table: TPartialTableSchema) -> list[str]:
-        """Returns the statements that follow those that make new columns."""
+        """Returns the statements to run after those that create new columns."""
         made = usual(partial_table)
         name, columns = str(partial_table["name"]), partial_table["columns"]
         is_ours = partial_table.get(SEGMENT_TABLE_HINT) and not self.sql_client.is_staging_dataset_active
-        # A table that is there has its key: only a new one is made with it.
+        # Only a new table is created with its key column: an existing one has it already.
         if not is_ours or "id" not in columns:
             return made
         view = shape_of(name, {}, "bigquery").view

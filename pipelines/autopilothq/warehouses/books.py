@@ -1,8 +1,8 @@
-"""The books in a dataset of their own, so that tools that scan the events' dataset find nothing but events and views.
+"""The books in a dataset of their own, so that tools that scan the events' dataset find only events and views.
 
 The books are the bookkeeping tables of loads: `_audit`, `_rejects`, dlt's own and so on. dlt knows one dataset per
-pipeline; here the names of the books lead to another dataset of the same database, and the staging dataset is named
-after that one.
+pipeline; here the names of the books are resolved to another dataset of the same database, and the staging dataset is
+named after that one.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -35,18 +35,18 @@ class HasBooksDataset(Protocol):
 def is_book(table: str) -> bool:
     """Returns whether a table is a bookkeeping table.
 
-    Example: `is_book("_audit") and is_book("_dlt_loads") and not is_book("_lists")`, which is an event's.
+    Example: `is_book("_audit") and is_book("_dlt_loads") and not is_book("_lists")`: `_lists` is an event's table.
     """
     return table in BOOK_NAMES or table.startswith(f"{DLT_NAME_PREFIX}_") or is_lock(table)
 
 
 def is_lock(table: str) -> bool:
-    """Returns whether a table has the leases of runs."""
+    """Returns whether a table holds the leases of runs."""
     return table in (LOCKS, f"{LOCKS}_send")
 
 
 def check_books(client: SqlClientBase[Any]) -> None:
-    """Raises BooksMisplaced where the books are not where an open client looks for them, or are another dataset's."""
+    """Raises BooksMisplaced if the books are not where an open client looks for them, or belong to another dataset."""
     if isinstance(client, BooksSqlClient) and client.dataset_name == client.home:
         client.check_books()
 
@@ -54,20 +54,20 @@ def check_books(client: SqlClientBase[Any]) -> None:
 def stage_books_together(config: HasBooksDataset) -> None:
     """Names the staging dataset after the dataset of the books."""
     if config.books_dataset:
-        # dlt puts the dataset's name in the place of `%s`, and letters that names cannot have become `_` later.
+        # dlt replaces `%s` with the dataset's name. Later it replaces characters that names cannot have with `_`.
         config.staging_dataset_name_layout = f"{config.books_dataset.replace('%', '_')}_staging"
 
 
 class BooksSqlClient(SqlClientBase[Any]):
-    """A SQL client that finds the books in a dataset of their own. `books` is that, None where it is the same one."""
+    """A SQL client that finds the books in a dataset of their own: `books`, or None if it is the events' dataset."""
 
     books: str | None = None
     home: str = ""
 
     def keep_books_in(self, dataset: str | None, naming: NamingConvention) -> None:
-        """Has the names of the books lead to another dataset; called once, before anything is asked.
+        """Resolves the names of the books to another dataset. Called once, before the first statement.
 
-        dlt's rules for names are applied to it, as to every dataset.
+        The dataset's name is normalized by dlt's rules, as every dataset's is.
         """
         self.books, self.home = dataset and naming.normalize_table_identifier(dataset), self.dataset_name
         if self.books == self.home:
@@ -88,20 +88,20 @@ class BooksSqlClient(SqlClientBase[Any]):
         dataset_name: str | None = None,
         catalog: str | None = None,
     ) -> list[str]:
-        """Returns the parts of a table's name, from the catalogue on."""
+        """Returns the parts of a table's name, starting with the catalogue."""
         if dataset_name is None and table_name and self.has_books_apart and is_book(table_name):
             dataset_name = self.books
         return super().make_qualified_table_name_path(table_name, quote, casefold, dataset_name, catalog)
 
     @contextmanager
     def with_books(self) -> Iterator[None]:
-        """Has statements go to the books' dataset."""
+        """Directs the statements in the block to the books' dataset."""
         with self.with_alternative_dataset_name(str(self.books)):
             yield
 
     @contextmanager
     def with_books_at_home(self) -> Iterator[None]:
-        """Has statements look for the books in the events' dataset."""
+        """Lets the statements in the block look for the books in the events' dataset."""
         books, self.books = self.books, None
         try:
             yield
@@ -121,7 +121,7 @@ class BooksSqlClient(SqlClientBase[Any]):
         for dataset, names in sorted(tables.items()):
             if {AUDIT.name, VERSION_TABLE_NAME} <= names and TRACKS.name not in names:
                 raise BooksMisplaced(
-                    f"{self.home} has no books, and {dataset} has books alone. If they are those of {self.home}, add"
+                    f"{self.home} has no books, and {dataset} has only books. If they belong to {self.home}, add"
                     f" --books-dataset {dataset}, or set books_dataset; else load into another dataset: --dataset NAME"
                 )
 
@@ -136,12 +136,12 @@ class BooksSqlClient(SqlClientBase[Any]):
         audit = self.make_qualified_table_name(AUDIT.name)
         if AUDIT.name in moved and all(map(is_book, home)) and self.execute_sql(f"SELECT 1 FROM {audit} LIMIT 1"):
             raise BooksMisplaced(
-                f"{self.books} has books of loads, but {self.home} has no tables: they are of another dataset, or of"
+                f"{self.books} has books of loads, but {self.home} has no tables: they belong to another dataset, or to"
                 f" one that was dropped. Name another dataset for the books of {self.home}: --books-dataset NAME"
             )
 
     def dataset_known_as(self) -> str:
-        """Returns the current dataset as the database calls it."""
+        """Returns the database's own name for the current dataset."""
         return schema_components(self)[1]
 
     def tables_by_dataset(self) -> dict[str, set[str]]:
@@ -158,12 +158,12 @@ class BooksSqlClient(SqlClientBase[Any]):
         """Creates the dataset of the books if it is missing."""
         if self.has_books_apart:
             with self.with_books():
-                if self.has_dataset():  # PostgreSQL asks for the right to make it even so
+                if self.has_dataset():  # even with IF NOT EXISTS, PostgreSQL requires the right to create it
                     return
                 self.execute_sql(f"CREATE SCHEMA IF NOT EXISTS {self.fully_qualified_dataset_name()}")
 
     def drop_dataset(self) -> None:
-        """Drops the dataset, and that of the books."""
+        """Drops the dataset, and the books' dataset."""
         if self.has_books_apart:
             with self.with_books():
                 super().drop_dataset()
@@ -174,7 +174,7 @@ class BooksClient(SqlJobClientBase):
     """A client whose SQL client is a `BooksSqlClient`."""
 
     def initialize_storage(self, truncate_tables: Iterable[str] | None = None) -> None:
-        """Creates the dataset, and that of the books, if they are missing. Raises what `check_books` does."""
+        """Creates the dataset and the books' dataset if they are missing. Raises what `check_books` raises."""
         check_books(self.sql_client)
         super().initialize_storage(truncate_tables)  # type: ignore[arg-type]
         if isinstance(self.sql_client, BooksSqlClient):

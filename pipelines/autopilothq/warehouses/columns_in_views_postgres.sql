@@ -1,4 +1,4 @@
--- The columns of a schema that views show, in whatever schema these are: their types cannot be changed.
+-- The columns of a schema that views of any schema use: their types cannot be changed.
 SELECT c.relname, a.attname, vn.nspname || '.' || v.relname FROM pg_depend d
 JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class v ON v.oid = r.ev_class
 JOIN pg_namespace vn ON vn.oid = v.relnamespace

@@ -1,4 +1,4 @@
-"""Comments in the database: what tables and columns mean, for those that read them there.
+"""Comments in the database: what tables and columns mean, for people who look there.
 
 dlt writes descriptions of columns to Snowflake, BigQuery and Databricks itself; DuckDB and PostgreSQL get them here.
 """
@@ -17,14 +17,14 @@ COMMENTED = ("duckdb", "postgres")
 def comment_statements(client: SqlClientBase[Any], table: TPartialTableSchema) -> Iterator[str]:
     """Yields the statements for new columns of a table, and for the table if it is new.
 
-    The columns of an event of a journey are those of `tracks`: of tables that may be hundreds they have no comments.
+    The columns of a journey's events are those of `tracks`, in what may be hundreds of tables: they get no comments.
     """
     if not table.get(SEGMENT_TABLE_HINT) or client.is_staging_dataset_active:
         return
     name, columns = str(table["name"]), table["columns"]
     known = TABLES.get(name)
     texts = {column: str(hints["description"]) for column, hints in columns.items() if known and "description" in hints}
-    # A table that is there has its key: only a new one is made with it.
+    # Only a new table is created with its key columns: an existing one has them already.
     about = (known or event_table(name)) if set((known or event_table(name)).key) & columns.keys() else None
     yield from comments_on(client, name, texts, about.description if about else None)
 
@@ -39,7 +39,7 @@ def comments_on(
     client: SqlClientBase[Any], name: str, columns: Mapping[str, str], table: str | None = None, kind: str = "TABLE"
 ) -> Iterator[str]:
     """Yields statements that comment a table or a view, and its columns."""
-    literal = engine.literal  # a plain text, where dlt writes one with escapes
+    literal = engine.literal  # a plain literal; dlt's has escapes
     qualified = client.make_qualified_table_name(name)
     if table:
         yield f"COMMENT ON {kind} {qualified} IS {literal(table)}"

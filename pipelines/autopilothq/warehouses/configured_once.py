@@ -13,10 +13,10 @@ else:
 
 
 class ConfiguredOnce(_Base):
-    """A mixin for destinations that resolves equal questions once in the life of a destination.
+    """A mixin that resolves each configuration once in the life of a destination.
 
-    Each run makes its destination anew, so a setting that changes counts from the next run on. All clients share one
-    object of credentials, and the connection pool that dlt keeps in it.
+    Each run makes a new destination, so a changed setting takes effect in the next run. All clients share one
+    credentials object, and the connection pool that dlt keeps in it.
     """
 
     def configuration(self, initial_config: Any, accept_partial: bool = False) -> Any:

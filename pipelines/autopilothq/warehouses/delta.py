@@ -28,9 +28,9 @@ from .dlt_internals import (
 from .hints import REPLACED
 from .native import SEGMENT_TABLE_HINT
 
-# Keys that do not fit wait on the disk.
+# Keys that do not fit in memory are spilled to disk.
 ENGINE: dict[str, Any] = {"memory_limit": "500MB", "threads": 2, "preserve_insertion_order": False}
-_ALWAYS_REPLACED = frozenset(table.name for table in REPLACED)  # which dlt merges
+_ALWAYS_REPLACED = frozenset(table.name for table in REPLACED)  # dlt merges these
 REPLACED_AT_ONCE = 50_000  # rows: 200 MB
 KILL_POINT_ROWS_REPLACED = f"{__name__}:replace_stored"  # for tests/faults
 KILL_POINT_ROWS_APPENDED = f"{__name__}:AppendNew.run"  # for tests/faults
@@ -54,7 +54,7 @@ class LakeClient(FilesystemClient):
     """Loads Parquet files into `insert-only` Delta tables without the library's merge."""
 
     def create_dataset(self) -> None:
-        """Creates the dataset's folder, which may exist: the lock of the first load is in it."""
+        """Creates the dataset's folder, which may exist already: the lock of the first load is in it."""
         self.fs_client.makedirs(self.dataset_path, exist_ok=True)
 
     def get_load_job_class(self, table: PreparedTableSchema, file_path: str) -> type[LoadJob]:
@@ -89,10 +89,10 @@ class AppendNew(DeltaLoadFilesystemJob):
 
 
 class MendRows(AppendNew):
-    """The same where some rows of the files are to replace those with their keys, which are not many.
+    """Also replaces the stored rows that have the key of a row in the files; these are few.
 
-    The library's merge holds the rows that come in memory, so it gets no others. Whoever is killed between the commits
-    replaces the same rows by the same once more.
+    The library's merge holds the incoming rows in memory, so it gets only those. If a load is killed between the
+    commits, the next one replaces the same rows by the same ones again.
     """
 
     def load(self, engine: duckdb.DuckDBPyConnection, table: Any, keys: Sequence[str]) -> None:
@@ -102,7 +102,7 @@ class MendRows(AppendNew):
 
 
 def replace_stored(engine: duckdb.DuckDBPyConnection, table: Any, files: Sequence[str], keys: Sequence[str]) -> None:
-    """Replaces the rows of a Delta table whose keys rows of Parquet files have, some at a time."""
+    """Replaces the rows of a Delta table whose keys are in Parquet files, some at a time."""
     rows, by = _find_stored(engine, table, files, keys)
     types = pa.schema(table.schema().to_arrow())
     there = {name for name, *_ in engine.execute(f"DESCRIBE FROM {rows}").fetchall()}
@@ -120,14 +120,14 @@ def replace_stored(engine: duckdb.DuckDBPyConnection, table: Any, files: Sequenc
 def append_new(engine: duckdb.DuckDBPyConnection, table: Any, files: Sequence[str], keys: Sequence[str]) -> None:
     """Appends the rows of Parquet files whose keys a Delta table does not have, in one commit or none.
 
-    Raises deltalake's CommitFailedError where another one committed meanwhile.
+    Raises deltalake's CommitFailedError if another writer committed in the meantime.
     """
     from deltalake import CommitProperties, write_deltalake
 
     rows, by = _find_stored(engine, table, files, keys)
     new = engine.sql(f"FROM {rows} ANTI JOIN there USING ({by})")
     if new.limit(1).fetchall():
-        # Who commits between the look and the append may have brought the same keys: then dlt tries the file again.
+        # A commit between this check and the append may have brought the same keys: then dlt tries the file again.
         alone = CommitProperties(max_commit_retries=0)
         write_deltalake(table, new.to_arrow_reader(), mode="append", schema_mode="merge", commit_properties=alone)
 
@@ -135,13 +135,13 @@ def append_new(engine: duckdb.DuckDBPyConnection, table: Any, files: Sequence[st
 def _find_stored(
     engine: duckdb.DuckDBPyConnection, table: Any, files: Sequence[str], keys: Sequence[str]
 ) -> tuple[str, str]:
-    """Makes the table `there` of the files' keys that a Delta table has; returns SQL of the rows and of their keys."""
+    """Creates the table `there` of the files' keys that a Delta table has; returns SQL for the rows and their keys."""
     listed = ", ".join(map(values.glob_literal, files))
     rows = f"read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
     by = ", ".join(map(values.name, keys))
     types = pa.schema(table.schema().to_arrow())
     stored = pa.RecordBatchReader.from_stream(table.scan(columns=list(keys)))
-    # As it is streamed, text has a type that Arrow cannot compare yet.
+    # Streamed text has a type that Arrow cannot compare yet.
     engine.register("stored", stored.cast(pa.schema([types.field(key) for key in keys])))
     engine.execute(f"CREATE OR REPLACE TABLE there AS FROM stored SEMI JOIN (SELECT {by} FROM {rows}) USING ({by})")
     return rows, by

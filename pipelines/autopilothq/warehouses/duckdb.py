@@ -1,9 +1,9 @@
 """dlt's DuckDB destination, with new rows merged straight from their files.
 
-dlt writes each row twice: into a staging table, and from there into its own. What is merged `insert-only` needs no
-staging table in DuckDB, because the engine reads Parquet as well as tables: half of the loading time is saved, and a
-file that is loaded again after a kill adds nothing. A database that another program has open is waited for. All else is
-as with dlt's own.
+dlt writes each row twice: to a staging table, and from there to its own table. An `insert-only` merge needs no staging
+table in DuckDB, because the engine reads Parquet files like tables: that halves the loading time, and a file that is
+loaded again after a kill adds nothing. If another program has the database open, connections wait for it. Everything
+else is dlt's own.
 """
 
 import os
@@ -51,10 +51,10 @@ from .pipeline_names import database_of
 
 @configspec(init=False)
 class DirectConfiguration(DuckDbClientConfiguration):
-    """dlt's, and how long to wait."""
+    """dlt's configuration, and how long to wait."""
 
     wait: float = 0
-    """Seconds that the database may be open in another program before that is an error."""
+    """Seconds to wait for a database that another program has open."""
     books_dataset: str | None = None
     """The dataset of the tables that loads keep for themselves; None: the same as the events'."""
 
@@ -71,11 +71,11 @@ class direct(ConfiguredOnce, duckdb):  # noqa: N801 - destinations are named lik
 
     @property
     def client_class(self) -> "type[DirectClient]":
-        """The client that merges."""
+        """The client that merges rows straight from their files."""
         return DirectClient
 
     def configuration(self, initial_config: Any, accept_partial: bool = False) -> Any:
-        """dlt's; where nobody names a file (`dlt.attach`), the one that the pipeline was loaded into last."""
+        """Returns dlt's; if no file is named (`dlt.attach`), with the file that the pipeline loaded into last."""
         folder = self.config_params.get("pipeline_working_dir")
         if folder and "credentials" not in self.config_params and (known := database_of(folder)):
             self.config_params["legacy_db_path"] = known
@@ -84,10 +84,10 @@ class direct(ConfiguredOnce, duckdb):  # noqa: N801 - destinations are named lik
 
 @contextmanager
 def kept_open(pipeline: dlt.Pipeline | None) -> Iterator[None]:
-    """Opens a pipeline's DuckDB file once for all that is asked of it inside; does nothing for other destinations.
+    """Keeps a pipeline's DuckDB file open during the block; does nothing for other destinations.
 
-    To open and close a file takes 20 ms of processor time, and more with each table. Other programs cannot open it
-    meanwhile: `let_go` closes it before what may take long, `open_again` opens it afterwards.
+    Opening and closing a file takes 20 ms of processor time, and more with each table. Other programs cannot open it
+    meanwhile: `let_go` closes it before something that may take long, `open_again` opens it afterwards.
     """
     destination = pipeline.destination if pipeline else None
     with ExitStack() as ended, ExitStack() as kept:
@@ -107,7 +107,7 @@ def let_go(pipeline: dlt.Pipeline | None) -> None:
 
 
 def open_again(pipeline: dlt.Pipeline | None) -> None:
-    """Opens a pipeline's DuckDB file for the rest of the outermost `kept_open`, where there is one."""
+    """Opens a pipeline's DuckDB file for the rest of the outermost `kept_open`, if there is one."""
     destination = pipeline.destination if pipeline else None
     if pipeline and isinstance(destination, direct) and destination.kept:
         destination.kept.enter_context(_connection(pipeline))
@@ -118,7 +118,7 @@ def _connection(pipeline: dlt.Pipeline) -> AbstractContextManager[object]:
 
 
 class DirectSqlClient(BooksSqlClient, DuckDbSqlClient):
-    """dlt's, which finds the books in a dataset of their own."""
+    """dlt's SQL client, which also finds the books in a dataset of their own."""
 
 
 @hooked
@@ -132,7 +132,7 @@ class DirectClient(BooksClient, DuckDbClient):
         if config.credentials.external_conn() is None and not isinstance(pool, WaitingPool):
             config.credentials.conn_pool = WaitingPool(config.credentials, config.wait)
         stage_books_together(config)
-        # dlt does not say so of DuckDB, and would delete replaced rows in another transaction than it inserts them in.
+        # dlt does not declare this for DuckDB, and would delete and insert replaced rows in separate transactions.
         capabilities.supports_transactions = True
         super().__init__(schema, config, capabilities)
         names = self.create_dataset_names(schema, config)
@@ -140,7 +140,7 @@ class DirectClient(BooksClient, DuckDbClient):
         self.sql_client.keep_books_in(config.books_dataset, schema.naming)
 
     def should_load_data_to_staging_dataset(self, table_name: str) -> bool:
-        """Whether a table's files go to staging first."""
+        """Returns whether a table's files go to staging first."""
         staged: bool = super().should_load_data_to_staging_dataset(table_name)
         return staged and not _is_direct(self.prepare_load_table(table_name))
 
@@ -160,7 +160,7 @@ class DirectClient(BooksClient, DuckDbClient):
         return usual(without_requirement(column, table), table)
 
     def sql_after(self, usual: Callable[..., list[str]], partial_table: TPartialTableSchema) -> list[str]:
-        """Returns the statements that follow those that make new columns."""
+        """Returns the statements to run after those that create new columns."""
         return [*usual(partial_table), *comment_statements(self.sql_client, partial_table)]
 
     def merge_jobs(
@@ -202,7 +202,7 @@ def _file(credentials: DuckDbBaseCredentials) -> Path | None:
 
 
 def parquet(path: str) -> str:
-    """Returns the SQL table of a file's rows; a folder `a=b` is no column."""
+    """Returns SQL for the rows of a file; a folder named `a=b` adds no column."""
     return f"read_parquet({engine.glob_literal(path)}, hive_partitioning = false)"
 
 
@@ -216,15 +216,15 @@ def _is_direct(table: PreparedTableSchema) -> bool:
 
 WIDE = 300  # columns
 _queue = LargestFirst(min(max(2, cores()), 4))  # one waits for the disk now and then; more would need more memory
-MB_PER_COLUMN = 0.6  # two blocks of 256 KiB, with what belongs to them
+MB_PER_COLUMN = 0.6  # two blocks of 256 KiB, and their overhead
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_queue.begin)
 
 
 def load_in_turn(job: LoadJob, load: Callable[[], None]) -> None:
-    """Runs what a job does, all or nothing of it, when its turn comes; once more alone where there is no memory for it.
+    """Runs a job's work, all of it or nothing, when its turn comes; runs it again, alone, if memory runs out.
 
-    As many tables are loaded side by side as keep all cores busy. A wide one is loaded alone, because DuckDB needs
+    Enough tables are loaded side by side to keep all cores busy. A wide one is loaded alone, because DuckDB needs
     blocks for each column, in every thread.
     """
     alone = len(table_of(job)["columns"]) >= WIDE
@@ -234,7 +234,7 @@ def load_in_turn(job: LoadJob, load: Callable[[], None]) -> None:
     except Exception as error:
         if not _lacks_memory(error):
             raise
-        with _turn(job, alone=True, again=True):  # other tables may have had the memory
+        with _turn(job, alone=True, again=True):  # other tables may have used the memory
             load()
 
 
@@ -245,7 +245,7 @@ def _turn(job: LoadJob, alone: bool, again: bool = False) -> Iterator[None]:
     memory = engine.one_thread(con.execute, int(300 + columns * MB_PER_COLUMN)) if alone else nullcontext()
     with _queue.turn(file.stat().st_size, _queue.most if alone else 1):
         if again:
-            with suppress(TransactionException):  # there is one only where the memory did not suffice to end it
+            with suppress(TransactionException):  # there is one only if memory ran out as it ended
                 con.rollback()
         with memory:
             yield
@@ -253,14 +253,14 @@ def _turn(job: LoadJob, alone: bool, again: bool = False) -> Iterator[None]:
 
 def _lacks_memory(error: Exception) -> bool:
     cause = getattr(error, "dbapi_exception", error)
-    # The latter is all that DuckDB says where it has none as it commits.
+    # The latter is all that DuckDB reports if memory runs out during a commit.
     return isinstance(cause, OutOfMemoryException) or (
         isinstance(cause, TransactionException) and "Failed to commit" in str(cause) and " allocate " in str(cause)
     )
 
 
 class DirectCopyJob(DuckDbCopyJob):
-    """dlt's, for files whose folders may be named as they like, in its turn."""
+    """dlt's copy job, run in its turn; the file's folders may have any name."""
 
     def run(self) -> None:
         """Loads the file."""
@@ -297,7 +297,7 @@ class InsertNew(DuckDbCopyJob):
 
 
 class MergeJob(SqlLoadJob):
-    """dlt's, which brings rows from staging into their table in a transaction, in its turn."""
+    """dlt's job that brings rows from staging into their table in a transaction, run in its turn."""
 
     def run(self) -> None:
         """Runs the statements."""

@@ -44,15 +44,15 @@ from .native import ALL_ROWS, COPY_HINT, SEGMENT_TABLE_HINT, copy_description
 SOURCE = "autopilothq"
 
 REPLACED = (USERS, ACCOUNTS, AUDIT, PROFILES, CONTACTS, ORTTO_PEOPLE, *CURRENT)
-# Merge strategies by whether rows of a table are replaced, the best first: messages stay as they were stored first. An
-# upsert of rows that a killed load put into staging twice is refused by PostgreSQL.
+# Merge strategies by whether rows of a table are replaced, the best first: messages stay as they were first stored.
+# PostgreSQL refuses an upsert of rows that a killed load put into staging twice.
 STRATEGIES: dict[bool, tuple[TLoaderMergeStrategy, ...]] = {
     False: ("insert-only", "delete-insert"),
     True: ("delete-insert", "upsert"),
 }
 
 
-# Of the formats that dlt has for the tables of a lake, the one that needs no catalogue and was tried.
+# Of dlt's formats for the tables of a lake, the one that needs no catalogue and is tested.
 LAKE_FORMAT = "delta"
 
 
@@ -62,7 +62,7 @@ def merge_with(strategy: TLoaderMergeStrategy) -> TWriteDispositionDict:
 
 
 def capabilities_of(pipeline: dlt.Pipeline) -> Any:
-    """Returns the capabilities of a pipeline's destination, which dlt derives anew at each call."""
+    """Returns the capabilities of a pipeline's destination, which dlt derives again at each call."""
     return _capabilities_of(pipeline.destination)
 
 
@@ -72,9 +72,9 @@ def _capabilities_of(destination: Any) -> Any:
 
 
 def merge_strategies(pipeline: dlt.Pipeline, table_format: Any) -> Sequence[str]:
-    """Returns the merge strategies of a pipeline's destination for tables of a format, None being its own.
+    """Returns the merge strategies of a pipeline's destination for tables of a format; None is the destination's own.
 
-    Raises CannotMerge where it does not have the format, or would only append.
+    Raises CannotMerge if it does not have the format, or would only append.
     """
     capabilities = capabilities_of(pipeline)
     lake = isinstance(pipeline.destination, filesystem)
@@ -109,7 +109,7 @@ def merge_disposition(table: str, supported: Sequence[str]) -> TWriteDisposition
         # All rows go and the new ones come in one transaction; dlt's own `replace` is atomic on few destinations.
         return cast(TWriteDispositionDict, {**merge_with("delete-insert"), "destination_scope": ALL_ROWS})
     if TABLES.get(table) in CURRENT and "cdc" in supported:
-        return merge_with("cdc")  # a lake's: in one commit rows are put by their key, and all others are deleted
+        return merge_with("cdc")  # in a lake: one commit writes the rows by their key and deletes all others
     for strategy in strategies:
         if strategy in supported and TABLES.get(table) not in CURRENT:
             return merge_with(strategy)
@@ -120,19 +120,19 @@ def merge_disposition(table: str, supported: Sequence[str]) -> TWriteDisposition
 
 
 def replacing_disposition(supported: Sequence[str]) -> TWriteDispositionDict:
-    """Returns how rows replace those with the same key, by one of these strategies; `users` are merged so."""
+    """Returns how rows replace those with the same key by one of these strategies, as in `users`."""
     return merge_disposition(USERS.name, supported)
 
 
 def limits_of(pipeline: dlt.Pipeline) -> Limits:
-    """Returns what a table of a pipeline's destination can have."""
+    """Returns the limits of a pipeline's destination for a table."""
     return LIMITS.get(pipeline.destination.destination_type.rpartition(".")[2], OTHER_LIMITS)
 
 
 def shorten_identifier(name: str, naming: NamingConvention) -> str:
-    """Returns a table's or a column's name as it is in a destination: as long as may be, else with a digest inside.
+    """Returns a table's or a column's name as it is in a destination: a name that is too long is cut, with a digest.
 
-    `naming` knows how long names may be; nowhere are they longer than MAX_NAME (docs/contract/warehouse.md#names).
+    `naming` has the destination's limit; no name is longer than MAX_NAME (docs/contract/warehouse.md#names).
     """
     longest = min(MAX_NAME, naming.max_length or MAX_NAME)
     shorter: str = naming.shorten_identifier(name, name, longest)
@@ -159,7 +159,7 @@ def column_hints(
     described |= {copy: copy_description(of) for copy, of in copies.items()}
     hints: dict[str, Any] = {}
     for name, column_type in types.items():
-        # Keys are never null, but DuckDB's Parquet cannot say so: declared here, dlt would rewrite every file.
+        # Keys are never null, but DuckDB's Parquet files cannot declare it: if hints did, dlt would rewrite every file.
         hints[name] = {"name": name, "data_type": column_type, "nullable": not (keys and name in table.key)}
         if name in described:
             hints[name]["description"] = described[name]
@@ -174,7 +174,7 @@ def layout_hints(table: str, native: Native) -> tuple[dict[str, Layout], dict[st
     """Returns dlt's hints for how a table is stored in a destination: those of columns, and those of the table."""
     layout = dict(native.layout) if table == TRACKS.name else {}
     clustered = [column for column, hint in layout.items() if hint == "cluster"]
-    # BigQuery's come as one list: that of single columns is deprecated.
+    # BigQuery gets one list: the hint for single columns is deprecated.
     if "partition" not in layout.values():
         return layout, {}
     return {column: hint for column, hint in layout.items() if hint != "cluster"}, {CLUSTER_COLUMNS_HINT: clustered}
@@ -186,10 +186,10 @@ def arrow_schema(types: Mapping[str, Type]) -> pa.Schema:
 
 
 def without_requirement(column: TColumnSchema, table: Mapping[str, Any] | None) -> TColumnSchema:
-    """Returns a column as a table is made with it: dlt's own columns may be null.
+    """Returns a column as a table is created with it: dlt's own columns may be null.
 
-    dlt adds them where a user's step makes dicts of a table's rows, and forbids that they are null. Rows of files,
-    which the next load may bring, have none.
+    dlt adds them, declared not null, if a user's step turns a table's rows into dicts. Rows from files, which the next
+    load may bring, do not have them.
     """
     is_ours = table is not None and table.get(SEGMENT_TABLE_HINT)
     return {**column, "nullable": True} if is_ours and str(column["name"]).startswith(DLT_NAME_PREFIX) else column

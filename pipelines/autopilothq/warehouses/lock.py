@@ -1,4 +1,4 @@
-"""Locks that let one run at a time write into a target. They are where the data is, and end with their process.
+"""Locks that let only one run at a time write to a target. They are kept where the data is, and end with their process.
 
 | destination | lock | when the process dies |
 |---|---|---|
@@ -8,7 +8,7 @@
 | buckets | a lease: a file in the folder `_locks` of the dataset, renewed while the run lasts | it expires (LEASE) |
 
 Neither a warehouse nor a bucket guarantees that a key is unique. So a run first writes its lease and then looks for
-others: if there is another one, it drops its own and tries again. Two runs may both give up; they never both go on.
+others: if there is another one, it drops its own and tries again. Two runs may both give up, but never both continue.
 """
 
 import os
@@ -64,7 +64,7 @@ def held(pipeline: dlt.Pipeline, wait: float, work: str = "") -> Iterator[None]:
         client = pipeline.destination_client()
         credentials = getattr(client.config, "credentials", None)
         if isinstance(credentials, DuckDbCredentials):
-            # Where its folder is missing, DuckDB says so itself.
+            # If its folder is missing, DuckDB reports that.
             if not credentials.database.startswith(":") and Path(credentials.database).parent.is_dir():
                 database = Path(credentials.database)
                 stack.enter_context(_file(f"{database}{suffix}", until, f"into {database}", database))
@@ -100,13 +100,13 @@ class Leases(Protocol):
     """The leases on a target. All runs see a lease as soon as it is written."""
 
     def connected(self) -> AbstractContextManager[None]:
-        """Has all that this thread asks inside take one connection, where there are such."""
+        """Runs this thread's statements in the block on one connection, if the destination has connections."""
 
     def put(self, owner: str) -> None:
         """Writes or renews a lease."""
 
     def found(self, owner: str) -> list[tuple[str, float]]:
-        """Returns the owners of all leases, with the seconds since they were renewed; `owner` has one."""
+        """Returns the owner of each lease and the seconds since it was renewed. `owner` must have a lease."""
 
     def drop(self, owner: str) -> None:
         """Drops a lease, if it exists."""
@@ -134,9 +134,9 @@ def _lease(leases: Leases, where: str, until: float) -> Iterator[None]:
 
 
 def acquire(leases: Leases, owner: str) -> str | None:
-    """Writes a lease, and drops it if there is another one. Expired leases are dropped.
+    """Writes a lease, and drops it again if another run has one. Expired leases are dropped.
 
-    Returns the name of the other one's process, None if the lease was acquired.
+    Returns the name of the other run's process, or None if the lease was acquired.
     """
     with leases.connected():
         leases.put(owner)
@@ -162,11 +162,11 @@ def _renew(leases: Leases, owner: str, done: threading.Event) -> None:
 
 
 def here() -> str:
-    """Returns the name of this process in messages to others."""
+    """Returns the name of this process, as messages of other runs show it."""
     return f"{socket.gethostname()}, process {os.getpid()}"
 
 
-_NOTHING = "SELECT owner FROM {table} WHERE 1 = 0"  # whether the table is there
+_NOTHING = "SELECT owner FROM {table} WHERE 1 = 0"  # fails if the table is missing
 
 
 class TableLeases:
@@ -186,7 +186,7 @@ class TableLeases:
 
     @classmethod
     def of(cls, pipeline: dlt.Pipeline, table: str) -> Iterator["TableLeases"]:
-        """Yields the leases to acquire: runs that know of no dataset of the books have theirs among the events."""
+        """Yields the leases to acquire, also those in the events' dataset, which runs without `books_dataset` use."""
         yield cls(pipeline, table)
         client = cast(SqlJobClientBase, pipeline.destination_client()).sql_client
         if isinstance(client, BooksSqlClient) and client.has_books_apart:
@@ -194,7 +194,7 @@ class TableLeases:
 
     @contextmanager
     def connected(self) -> Iterator[None]:
-        """Has all statements inside take one connection: to open one takes many times as long as to ask."""
+        """Runs all statements in the block on one connection: opening one takes many times as long as a query."""
         if self._client is not None:
             yield
             return
@@ -223,7 +223,7 @@ class TableLeases:
         self._run("DELETE FROM {table} WHERE owner = %s", owner)
 
     def _make(self) -> None:
-        """Makes the dataset and the table; raises what kept it from that, unless another run has made them."""
+        """Creates the dataset and the table. Raises the first error, unless another run has created them by then."""
         failed = []
         for make in (self._make_datasets, self._make_table):
             try:
@@ -258,7 +258,7 @@ class TableLeases:
 
     @contextmanager
     def _found_by(self, client: Any) -> Iterator[None]:
-        """Among the events there need be no table of locks: an upgrade drops it."""
+        """Finds the table in its dataset. The events' dataset may have none, because an upgrade drops it."""
         if not self._at_home:
             yield
             return
@@ -275,7 +275,7 @@ class BucketLeases:
         self._changed = MTIME_DISPATCH.get(client.config.protocol, MTIME_DISPATCH["file"])
 
     def connected(self) -> AbstractContextManager[None]:
-        """Does nothing: a bucket is asked without a connection of its own."""
+        """Does nothing: a bucket needs no connection."""
         return nullcontext()
 
     def put(self, owner: str) -> None:
@@ -300,6 +300,6 @@ class BucketLeases:
 
 
 def _time(found: datetime | str) -> datetime:
-    """Returns a destination's time in UTC; SQLite has times as text."""
+    """Returns a destination's time in UTC; SQLite returns times as text."""
     time_: datetime = in_utc(datetime.fromisoformat(found) if isinstance(found, str) else found)
     return time_

@@ -18,13 +18,13 @@ from ..catalog import (
     event_table,
 )
 
-# A hint of dlt's tables that have the shape of `shape_of`. dlt makes other tables in the same destination as usual.
+# A hint for dlt's tables that have the shape of `shape_of`. dlt creates other tables in the same destination as usual.
 SEGMENT_TABLE_HINT = "x-segment-table"
-# A hint of dlt's tables whose files go into them without staging, where the destination can. Packages of versions that
-# knew none such have rows in staging when they are taken up again.
+# A hint for dlt's tables whose files are loaded without staging, if the destination can. Load packages of versions
+# without this hint may have rows in staging when they are resumed.
 DIRECT_HINT = "x-direct"
 TABLE_HINTS = {SEGMENT_TABLE_HINT: True, DIRECT_HINT: True}
-# A hint of dlt's columns: the column that they repeat.
+# A hint for dlt's columns: the column that they repeat.
 COPY_HINT = "x-copy-of"
 # The rows that a complete scan replaces, in SQL.
 ALL_ROWS = "1 = 1"
@@ -49,7 +49,7 @@ class TableShape(NamedTuple):
 
 
 def native_of(kind: str) -> Native:
-    """Returns what Segment's tables are in a kind of destination, by dlt's short or full name of it.
+    """Returns how Segment's tables look in a kind of destination, given dlt's short or full name for it.
 
     Example: `native_of("dlt.destinations.postgres").types == {"double": "numeric"}`.
     """
@@ -57,7 +57,7 @@ def native_of(kind: str) -> Native:
 
 
 def shape_of(table: str, columns: Mapping[str, Type], kind: str) -> TableShape:
-    """Returns the shape of a table with these columns in a kind of destination (dlt's name of it).
+    """Returns the shape of a table with these columns in a kind of destination (dlt's name for it).
 
     Example: `shape_of("tracks", {"id": "text", "n": "double"}, "postgres").types == {"n": "numeric"}`.
     """
@@ -85,10 +85,11 @@ def copy_description(of: str) -> str:
 
 
 def avoid_view_name(table: str, native: Native, there: Collection[str]) -> str:
-    """Returns the name of an event's table; it has a suffix where the view of another table has its name.
+    """Returns the name of an event's table, with a suffix if the view of another table has that name.
 
-    `there` are the dataset's tables, which stay. Example: `avoid_view_name("tracks_view", native_of("bigquery"), ()) ==
-    "tracks_view_table"`, because `tracks_view` is the view over `tracks`.
+    `there` are the dataset's tables, which keep their names.
+    Example: `avoid_view_name("tracks_view", native_of("bigquery"), ()) == "tracks_view_table"`, because `tracks_view`
+    is the view over `tracks`.
     """
     suffix = native.view.format("") if native.view else ""
     of = table.removesuffix(suffix)

@@ -25,7 +25,7 @@ _PENDING = ("normalize/extracted/*", "load/normalized/*")
 def pipelines_dir() -> Path:
     """Returns the folder of dlt's pipelines, which need not exist yet.
 
-    Raises private.FolderNotOwned where another user prepared it: dlt would take that user's pickled objects from there.
+    Raises private.FolderNotOwned if another user prepared it: dlt would load that user's pickled objects from there.
     """
     folder = Path(get_dlt_pipelines_dir())
     private.check_own(folder)
@@ -35,7 +35,7 @@ def pipelines_dir() -> Path:
 def pipeline_name(target: str) -> str:
     """Returns the name of the pipeline of a target, or the one that it would get.
 
-    Example: `autopilot_events`, or `autopilot_events_1f3a9c2b` where that one is another target's.
+    Example: `autopilot_events`, or `autopilot_events_1f3a9c2b` if the former is another target's.
     """
     own = _own(target)
     known = next((name for name in (own, PIPELINE) if target_of_pipeline(name) == target), None)
@@ -52,9 +52,9 @@ def _own(target: str) -> str:
 
 
 def assign_pipeline_name(target: str, database: str | None) -> str:
-    """Assigns a pipeline to a target for good, and returns its name; `database`: the path of its DuckDB file."""
+    """Assigns a pipeline to a target permanently, and returns its name; `database` is the path of its DuckDB file."""
     folder = private.folder(pipelines_dir())
-    with FileLock(folder / f".{PIPELINE}.lock", mode=private.FILE_MODE):  # two first runs, in two folders
+    with FileLock(folder / f".{PIPELINE}.lock", mode=private.FILE_MODE):  # first runs in two folders
         name = pipeline_name(target)
         note = {"place": target, "database": database}
         if _read(_note(folder / name)) != note:
@@ -88,7 +88,7 @@ def _may_take(target: str) -> bool:
     mine = (
         here == os.getcwd() and target.startswith(f"{kind} ") and target.endswith(f", dataset {state['dataset_name']}")
     )
-    # What dlt calls the file where nobody does.
+    # dlt's default name for the file.
     file = Path(str(here), f"{PIPELINE}.duckdb")
     return mine and (kind != "duckdb" or str(file) in target or not file.exists())
 
@@ -98,7 +98,7 @@ def _note(folder: Path) -> Path:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Returns the content of a JSON file, an empty one if it is missing or cannot be read."""
+    """Returns the content of a JSON file, or an empty dict if it is missing or cannot be read."""
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError):

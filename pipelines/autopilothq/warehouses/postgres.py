@@ -1,9 +1,9 @@
-"""dlt's PostgreSQL destination, whose waits end and report what they wait for.
+"""dlt's PostgreSQL destination, whose waits time out and report what they wait for.
 
-A table that another connection has locked would keep a load waiting for ever, without a warning. Here every connection,
-also the one that copies Parquet, gives up waiting for a lock after `lock_timeout` and for a statement after
-`statement_timeout`, and warns of what it waits for. The tables of the contract are what Segment makes in PostgreSQL:
-numbers with digits are `numeric`, the key is the primary key, and `received_at` has an index.
+A table that another connection has locked would keep a load waiting indefinitely, without a warning. Here every
+connection, including the one that copies Parquet, gives up on a lock after `lock_timeout` and on a statement after
+`statement_timeout`, and warns about what it waits for. The contract's tables are like those that Segment creates in
+PostgreSQL: floats are `numeric`, the key is the primary key, and `received_at` has an index.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -23,17 +23,17 @@ class Waits:
 
     def __init__(self) -> None:
         self.last = "a lock of PostgreSQL"
-        """The lock that was waited for last, and who has it."""
+        """The last lock that was waited for, and who has it."""
         self.reported: set[str] = set()
         """All locks that a warning was written about."""
         self.gave_up = False
-        """Whether one was waited for in vain. dlt tries a job again, which need not take as long once more."""
+        """Whether a wait has timed out. dlt tries the job again, which need not wait as long a second time."""
 
 
 class NewTables(dict[str, Any]):
-    """The tables that one destination has made, with a lock for each, until their first file is copied.
+    """The tables that one destination has created and that have no files yet, with a lock for each.
 
-    A copy of the destination has made none.
+    A copy of the destination has created none.
     """
 
     def __deepcopy__(self, _: object) -> "NewTables":
@@ -42,7 +42,7 @@ class NewTables(dict[str, Any]):
 
 @configspec(init=False)
 class PostgresConfiguration(PostgresClientConfiguration):
-    """dlt's, and how long to wait."""
+    """dlt's configuration, and how long to wait."""
 
     lock_timeout: float = 600
     """Seconds to wait for what another connection has locked; 0: as long as the server says."""
@@ -68,7 +68,7 @@ class postgres(ConfiguredOnce, dlt_postgres):  # noqa: N801 - destinations are n
 
     @property
     def client_class(self) -> "type[PostgresClient]":
-        """The client that makes such tables and does not wait for ever."""
+        """The client that creates such tables, and whose waits time out."""
         from .postgres_client import SegmentPostgresClient  # needs the driver, which not everyone has
 
         return SegmentPostgresClient

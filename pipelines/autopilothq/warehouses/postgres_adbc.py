@@ -1,4 +1,4 @@
-"""Connections of the driver that copies Parquet into PostgreSQL, which share what it knows of the server."""
+"""Connections of the driver that copies Parquet into PostgreSQL; they share its knowledge of the server."""
 
 import threading
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from adbc_driver_manager.dbapi import Connection
 
 from .dlt_internals import get_adbc_driver_location
 
-# The driver counts the open connections of a database without a lock: two threads that open or close one at the same
-# moment lose a count, and the last connection that closes then fails.
+# The driver counts the open connections of a database without a lock: if two threads open or close one at the same
+# moment, a count is lost, and the last connection that closes fails.
 _counting = threading.Lock()
 
 
@@ -19,11 +19,11 @@ class SharedConnection(Connection):
     """A connection whose database stays open when it closes, for others to use.
 
     Args:
-        url: What PostgreSQL's library connects to, as a URL.
+        url: The URL that PostgreSQL's library connects to.
     """
 
     last_statements: Sequence[str] = ()
-    """What is run before the transaction is committed."""
+    """Statements to run before the transaction is committed."""
 
     def __init__(self, url: str) -> None:
         database = _database(url)
@@ -31,12 +31,12 @@ class SharedConnection(Connection):
             connection = AdbcConnection(database)
         try:
             super().__init__(cast("AdbcDatabase", _StaysOpen()), connection)
-        except Exception:  # it begins a transaction: the server may break the connection off at once
+        except Exception:  # it begins a transaction, and the server may drop the connection at once
             self.close()
             raise
 
     def commit(self) -> None:
-        """Ends the transaction, with the statements that are left for its end."""
+        """Runs `last_statements` and commits the transaction."""
         with self.cursor() as cursor:
             for statement in self.last_statements:
                 cursor.execute(statement)
@@ -50,15 +50,15 @@ class SharedConnection(Connection):
 
 @lru_cache(maxsize=4)
 def _database(url: str) -> AdbcDatabase:
-    """Returns the driver's knowledge of a server: its types, which take ten times as long to ask for as a connection.
+    """Returns the driver's knowledge of a server: its types, which take ten times as long to read as connecting.
 
-    It holds no connection itself, so that a server may restart meanwhile.
+    It holds no connection itself, so the server may restart meanwhile.
     """
     return AdbcDatabase(driver=get_adbc_driver_location(), uri=url)
 
 
 class _StaysOpen:
-    """Stands for a database that its connections share, and that does not end with one of them."""
+    """Stands in for a database that connections share, and that stays open when one of them closes."""
 
     def close(self) -> None:
         """Closes nothing."""

@@ -29,7 +29,7 @@ from .hints import without_requirement
 from .native import DIRECT_HINT, SEGMENT_TABLE_HINT, TableShape, shape_of
 from .postgres import PostgresConfiguration
 from .postgres_copies import CopyNew, PostgresCopyJob
-from .postgres_merge import Merge, MergeAnew, MergeNew, Replace, is_plain, keys_of
+from .postgres_merge import Merge, MergeNew, MergeReplacing, Replace, is_plain, keys_of
 from .postgres_waits import giving_up, look_at, patient
 from .sql_files import sql_file
 
@@ -43,7 +43,7 @@ class StoredTable(NamedTuple):
 
 @hooked
 class SegmentPostgresClient(BooksClient, PostgresClient):
-    """dlt's, which makes the tables of the contract as Segment does, on connections that do not wait for ever."""
+    """dlt's client, which creates the contract's tables as Segment does, on connections whose waits time out."""
 
     config: PostgresConfiguration
 
@@ -67,12 +67,12 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
         return CopyNew(file_path) if self._is_direct(table) else PostgresCopyJob(file_path)
 
     def should_load_data_to_staging_dataset(self, table_name: str) -> bool:
-        """Whether a table's files go to staging first."""
+        """Returns whether a table's files go to staging first."""
         staged: bool = super().should_load_data_to_staging_dataset(table_name)
         return staged and not self._is_direct(self.prepare_load_table(table_name))
 
     def prepare_load_table(self, table_name: str) -> PreparedTableSchema:
-        """Returns a table as it is loaded: a replacement goes through staging, where numbers become numeric."""
+        """Returns a table as it is loaded: a replacement goes through staging, so that floats become `numeric`."""
         table = super().prepare_load_table(table_name)
         if table.get(SEGMENT_TABLE_HINT) and table["write_disposition"] == "replace":
             table["x-replace-strategy"] = "insert-from-staging"  # type: ignore[typeddict-unknown-key]
@@ -81,7 +81,7 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
     # What tables are ----------------------------------------------------------------------------------------------
 
     def _shape(self, table: Mapping[str, Any] | None) -> TableShape:
-        """What a table should be; in the staging dataset all is as dlt makes it."""
+        """Returns the shape that a table should have; in the staging dataset tables are as dlt creates them."""
         if table is None or not table.get(SEGMENT_TABLE_HINT) or self.sql_client.is_staging_dataset_active:
             return TableShape()
         types = {name: column["data_type"] for name, column in table["columns"].items() if "data_type" in column}
@@ -99,7 +99,7 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
     def constraints_sql(
         self, usual: Callable[..., str], table_name: str, new_columns: Sequence[TColumnSchema], generate_alter: bool
     ) -> str:
-        """Returns what follows the columns of a new table."""
+        """Returns the constraints that follow the columns of a new table."""
         constraints = usual(table_name, new_columns, generate_alter)
         key = self._shape(self.prepare_load_table(table_name)).key
         if generate_alter or not key:
@@ -108,7 +108,7 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
         return f"{constraints},\nPRIMARY KEY ({', '.join(map(self.sql_client.escape_column_name, key))})"
 
     def sql_after(self, usual: Callable[..., list[str]], partial_table: TPartialTableSchema) -> list[str]:
-        """Returns the statements that follow those that make new columns."""
+        """Returns the statements to run after those that create new columns."""
         table = self.sql_client.make_qualified_table_name(str(partial_table["name"]))
         indexes = self._shape(partial_table).indexes if self.config.index_received_at else ()
         return [
@@ -120,7 +120,7 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
     def type_of(
         self, usual: Callable[..., TColumnType], native: str, precision: int | None, scale: int | None
     ) -> TColumnType:
-        """Returns dlt's type of a column that is there."""
+        """Returns dlt's type of an existing column."""
         return {"data_type": "double"} if native == "numeric" and precision is None else usual(native, precision, scale)
 
     # How rows come from staging -------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
         if self._is_direct(table):
             return []
         insert_only = table.get("x-merge-strategy") == "insert-only"
-        job = MergeNew if insert_only and self._is_unique(table) else Merge if insert_only else MergeAnew
+        job = MergeNew if insert_only and self._is_unique(table) else Merge if insert_only else MergeReplacing
         return [job.from_table_chain(table_chain, self.sql_client)]
 
     def replace_jobs(
@@ -147,10 +147,10 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
         return [Replace.from_table_chain(table_chain, self.sql_client)]
 
     def _is_direct(self, table: PreparedTableSchema) -> bool:
-        """Whether a table's files are copied straight into it, which takes half of what staging and merging take.
+        """Returns whether a table's files are copied straight into it, which takes half as long as staging and merging.
 
-        Numbers with digits are in no file as the table has them, and a copy casts no value. What waits in staging may
-        be of a load that was killed: the rest of it goes the same way.
+        Not with floats: files do not have them as the table does, and a copy casts no value. Not if rows wait in
+        staging: they may belong to a load that was killed, and the rest of it must go the same way.
         """
         return (
             bool(table.get(DIRECT_HINT))
@@ -164,12 +164,12 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
         )
 
     def _is_unique(self, table: PreparedTableSchema) -> bool:
-        """Whether a table's key is unique by an index, as in all that this version makes; earlier ones' have none."""
+        """Returns whether a unique index enforces a table's key. Earlier versions created tables without one."""
         stored = self._stored(table)
         return stored is None or frozenset(keys_of(table)) in stored.keys
 
     def _stored(self, table: PreparedTableSchema) -> StoredTable | None:
-        """Returns what a dataset had of a table as it was first asked for its tables."""
+        """Returns a table as it was when its dataset was first asked for its tables, or None if there was none."""
         dataset, name = self.sql_client.make_qualified_table_name_path(table["name"], quote=False)
         known: dict[str, dict[str, StoredTable]] = self.config.stored_tables
         if dataset not in known:
@@ -184,7 +184,7 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
 
 
 class PostgresSqlClient(BooksSqlClient, Psycopg2SqlClient):
-    """dlt's, which says what it waits for."""
+    """dlt's SQL client, which reports what it waits for."""
 
     config: PostgresConfiguration
     _closed: threading.Event | None = None
@@ -210,6 +210,6 @@ class PostgresSqlClient(BooksSqlClient, Psycopg2SqlClient):
 
     @contextmanager
     def begin_transaction(self) -> Iterator[DBTransaction]:
-        """A transaction, whose statements need not be this client's."""
+        """Begins a transaction, whose statements need not be this client's."""
         with giving_up(self.config), super().begin_transaction() as transaction:
             yield transaction

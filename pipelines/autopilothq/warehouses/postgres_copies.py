@@ -1,4 +1,4 @@
-"""How files come into PostgreSQL's tables."""
+"""How files are copied into PostgreSQL's tables."""
 
 import logging
 import threading
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from .postgres_adbc import SharedConnection
 
-LARGE_FILE = 4 * 2**20  # bytes of a file; the indexes of fewer rows take no time
+LARGE_FILE = 4 * 2**20  # bytes; the indexes of a smaller file's rows take no time
 UNIQUE_VIOLATION = "23505"
 
 _log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 @hooked
 class PostgresCopyJob(PostgresParquetCopyJob):
-    """dlt's, which says what it waits for."""
+    """dlt's copy job, which reports what it waits for."""
 
     def run(self) -> None:
         """Loads the file."""
@@ -50,14 +50,14 @@ class PostgresCopyJob(PostgresParquetCopyJob):
                 super().run()
         except OperationalError as error:
             if error.status_code == AdbcStatusCode.IO and not error.sqlstate:
-                # Of a broken connection the driver says no state: without a word it would pass for any error.
+                # The driver gives no SQL state for a broken connection, so dlt could not tell it from other errors.
                 raise DatabaseTransientException(error) from error
             raise
         finally:
             self._closed.set()
 
     def connect(self, usual: Callable[[], "Connection"]) -> "SharedConnection":  # noqa: ARG002 - dlt's does not wait so
-        """Opens a connection that is looked at while it is open."""
+        """Opens a connection whose waits are reported while it is open."""
         from .postgres_adbc import SharedConnection
 
         config = cast(PostgresConfiguration, client_of(self).config)
@@ -66,7 +66,7 @@ class PostgresCopyJob(PostgresParquetCopyJob):
             with connection.cursor() as cursor:
                 cursor.execute("SELECT pg_backend_pid()")
                 look_at(cursor.fetchall()[0][0], config, self._closed)
-        except Exception:  # the server may break the connection off at once
+        except Exception:  # the server may drop the connection at once
             connection.close()
             raise
         return connection
@@ -74,7 +74,7 @@ class PostgresCopyJob(PostgresParquetCopyJob):
 
 @hooked
 class CopyNew(PostgresCopyJob):
-    """Copies a file straight into its table; what the table has already is left out then."""
+    """Copies a file straight into its table. If the table has some of the rows already, copies only the others."""
 
     _indexes_last = False
 
@@ -87,7 +87,7 @@ class CopyNew(PostgresCopyJob):
         except Error as error:
             if error.sqlstate != UNIQUE_VIOLATION:
                 raise
-            # As where a load was killed after the file was copied and before that was noted.
+            # For example, because a load was killed after the file was copied and before that was recorded.
             whole = file_of(self)
             with TemporaryDirectory() as folder:
                 rest = str(Path(folder, Path(whole).name))
@@ -99,17 +99,17 @@ class CopyNew(PostgresCopyJob):
                         set_file(self, whole)
 
     def connect(self, usual: Callable[[], "Connection"]) -> "SharedConnection":
-        """Opens a connection, to which the table has no indexes where they are made last."""
+        """Opens a connection; if the table's indexes are created last, drops them in its transaction."""
         connection = cast("SharedConnection", usual())
         if self._indexes_last:
             leave_indexes_for_last(connection, self._table_name())
         return connection
 
     def _copy(self) -> None:
-        """Copies the file; the first one of a new table, where it is large, before the table has its indexes.
+        """Copies the file; if it is a new table's first and is large, before the table has its indexes.
 
-        PostgreSQL takes half the time for that, because it sorts all rows once. Where something is in the way, the file
-        is copied in the usual way. A table's other files wait for the first, which has the table locked.
+        That takes PostgreSQL half the time, because it sorts all rows once. If something prevents it, the file is
+        copied in the usual way. A table's other files wait for the first, which has locked the table.
         """
         from adbc_driver_manager import Error
 
@@ -132,7 +132,7 @@ class CopyNew(PostgresCopyJob):
         return str(client_of(self).sql_client.make_qualified_table_name(self.load_table_name))
 
     def _write_new_rows(self, path: str) -> int:
-        """Writes the rows whose keys the table does not have, each once, into another file; returns their number."""
+        """Writes the rows whose keys the table does not have, each once, to another file; returns their number."""
         client, seen, rows = client_of(self).sql_client, set[Any](), 0
         [key] = keys_of(table_of(self))
         column = client.escape_column_name(key)
@@ -150,9 +150,9 @@ class CopyNew(PostgresCopyJob):
 
 
 def leave_indexes_for_last(connection: "SharedConnection", table: str) -> None:
-    """Drops the indexes of an empty table, and has them made again at the end of the same transaction.
+    """Drops the indexes of an empty table, to be created again at the end of the same transaction.
 
-    Where anybody uses the table, or it has rows, or the database refuses, all stays as it is.
+    If anybody uses the table, or it has rows, or the database refuses, everything stays as it is.
     """
     from adbc_driver_manager import Error
 
@@ -173,6 +173,6 @@ def leave_indexes_for_last(connection: "SharedConnection", table: str) -> None:
 
 
 def _indexes_of(cursor: "Cursor", table: str) -> list[tuple[str, str]]:
-    """Returns the statements that drop each index of a table, and that make it again."""
+    """Returns, for each index of a table, the statement that drops it and the one that creates it again."""
     cursor.execute(sql_file("indexes_postgres.sql"), (table,))
     return [(str(drop), str(create)) for drop, create in cursor.fetchall()]

@@ -1,7 +1,7 @@
 """How rows come from the staging dataset into the contract's tables in PostgreSQL.
 
-Numbers with digits are `numeric`, which the fast way in (Arrow's floats in binary) cannot fill: in the staging dataset
-they are floats as with dlt, and become `numeric` by way of their shortest text as rows are merged. A cast alone would
+Floats are `numeric` there, which the fast copy (Arrow's floats in binary) cannot fill: in the staging dataset they stay
+floats, as dlt makes them, and become `numeric` by way of their shortest text when rows are merged. A direct cast would
 round them to 15 digits.
 """
 
@@ -19,12 +19,12 @@ from .dlt_internals import (
 )
 from .native import ALL_ROWS, SEGMENT_TABLE_HINT
 
-# The hints of dlt for which rows are merged, and which are deleted for that.
+# dlt's hints for which rows are merged, and which are deleted first.
 _FILTER, _SCOPE = "x-merge-source-filter", "x-merge-destination-scope"
 
 
 def is_plain(table_chain: Sequence[PreparedTableSchema]) -> bool:
-    """Returns whether rows of a contract's table are merged by its key alone, without further hints of a user."""
+    """Returns whether rows of one of the contract's tables are merged only by its key, without more hints of a user."""
     table: Any = table_chain[0]
     return (
         len(table_chain) == 1
@@ -86,8 +86,8 @@ class Merge(SqlMergeFollowupJob):
         return [f"{into} WHEN NOT MATCHED THEN {insert};"]
 
 
-class MergeAnew(SqlMergeFollowupJob):
-    """Replaces rows with the same keys, or all rows where dlt's hints say so."""
+class MergeReplacing(SqlMergeFollowupJob):
+    """Replaces rows with the same keys, or all rows if dlt's hints say so."""
 
     @classmethod
     def generate_sql(cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]) -> list[str]:

@@ -13,8 +13,8 @@ from .postgres import PostgresConfiguration, Waits
 from .sql_files import sql_file
 
 LOOK = 10.0  # seconds between two looks at what a connection waits for
-AGAIN = 1.0  # seconds for a lock that was waited for in vain before
-# A server that is gone without a word is noticed after two minutes, not after the system's two hours.
+AGAIN = 1.0  # seconds to wait for a lock after one wait has timed out
+# A server that disappears silently is noticed after two minutes, not after the system's two hours.
 KEEPALIVES = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 6}
 LOCK_NOT_AVAILABLE = "55P03"
 
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 def patient(config: PostgresConfiguration) -> PostgresCredentials:
-    """The credentials with the limits that their own options leave open."""
+    """Returns the credentials with the time-outs that their own options do not set."""
     credentials: PostgresCredentials = config.credentials.copy()
     query = KEEPALIVES | (credentials.query or {})
     options = [str(query.pop("options", ""))]
@@ -52,8 +52,8 @@ def giving_up(config: PostgresConfiguration) -> Iterator[None]:
         waits: Waits = config.waits
         waits.gave_up = True
         raise BusyError(
-            f"Waited for {waits.last}, and gave up after {config.lock_timeout:g} s.\nEnd that there and run this again,"
-            " or wait longer: lock_timeout (seconds) under [destination.postgres] of dlt's configuration"
+            f"Waited for {waits.last}, and gave up after {config.lock_timeout:g} s.\nRelease it there and run this"
+            " again, or wait longer: lock_timeout (seconds) under [destination.postgres] of dlt's configuration"
         ) from error
 
 
@@ -65,7 +65,7 @@ def look_at(pid: int, config: PostgresConfiguration, closed: threading.Event) ->
 def _look(pid: int, config: PostgresConfiguration, closed: threading.Event) -> None:
     waits: Waits = config.waits
     while not closed.wait(min(LOOK, config.lock_timeout / 2 or LOOK)):
-        with suppress(psycopg2.Error):  # the connection itself will say that the server cannot be asked
+        with suppress(psycopg2.Error):  # the connection itself will report that the server cannot be reached
             found = _blocking(pid, patient(config))
             if found:
                 waits.last = found

@@ -1,13 +1,13 @@
-"""Runs a user's query: one statement that reads, on a connection that can do nothing else.
+"""Runs a user's query: a single read-only statement, on a connection that is as read-only as the destination allows.
 
-Before it is sent, `check_query` parses it. What keeps it from writing then:
+`check_query` parses the query before it is sent. What keeps it from writing after that:
 
 | destination | connection |
 |---|---|
-| DuckDB file | opened for reading alone, without access to other files, the network and extensions |
-| PostgreSQL, Redshift | a transaction that is READ ONLY; on PostgreSQL with a cursor, which takes a query only |
+| DuckDB file | opened read-only, without access to other files, the network and extensions |
+| PostgreSQL, Redshift | a READ ONLY transaction; on PostgreSQL with a named cursor, which accepts only a query |
 | Delta tables | DuckDB in process, which has these tables and nothing else |
-| SQLite, MySQL | a session that is read-only |
+| SQLite, MySQL | a read-only session |
 | others | the rights of the user whose credentials are used |
 """
 
@@ -23,8 +23,8 @@ from .dataset.delta import DeltaDataset, QueryRows
 from .dlt_internals import DBApiCursor, FilesystemClient, SqlClientBase
 from .query_check import check_query
 
-ROWS_PER_ANSWER = 10_000  # that are fetched at a time
-# Sessions that several clients use one after the other: made read-only, and made as they were.
+ROWS_PER_ANSWER = 10_000  # fetched at a time
+# Clients share a session, one after the other: the statement that makes it read-only, and the one that undoes that.
 _SESSIONS = {
     "sqlite": ("PRAGMA query_only = ON", "PRAGMA query_only = OFF"),
     "mysql": ("SET SESSION TRANSACTION READ ONLY", "SET SESSION TRANSACTION READ WRITE"),
@@ -33,9 +33,9 @@ _SESSIONS = {
 
 @contextmanager
 def run_query(dataset: dlt.Dataset, sql: str) -> Iterator[tuple[list[str], Iterator[QueryRows]]]:
-    """Gives the names of the answer's columns, and its rows, some at a time. The connection is the query's own.
+    """Yields the names of the result's columns and its rows, in batches, from a connection of its own.
 
-    Raises InvalidQuery, before the warehouse is asked.
+    Raises InvalidQuery before anything is sent to the warehouse.
     """
     if isinstance(dataset.destination_client, FilesystemClient):
         with DeltaDataset(dataset.destination_client).answer(sql) as answer:
@@ -53,11 +53,11 @@ def run_query(dataset: dlt.Dataset, sql: str) -> Iterator[tuple[list[str], Itera
 
 @contextmanager
 def _reading(client: SqlClientBase[Any], dialect: str | None, sql: str) -> Iterator[DBApiCursor]:
-    """Gives a cursor over the answer, on a connection that cannot write where the destination supports that."""
+    """Yields a cursor over the result, on a connection that cannot write if the destination supports that."""
     if dialect in ("postgres", "redshift"):
         with client.begin_transaction():
             client.native_connection.readonly = True
-            # The server keeps the answer of a named cursor: the driver would hold the whole of it in memory.
+            # The server keeps the result of a named cursor; without a name the driver would hold all of it in memory.
             named = ["autopilothq_query"] if dialect == "postgres" else []
             with client.native_connection.cursor(*named) as cursor:
                 cursor.execute(sql)
@@ -89,12 +89,12 @@ def for_reading(pipeline: dlt.Pipeline) -> dlt.Dataset:
         same = DuckDbCredentials(credentials.database, read_only=True, extensions=credentials.extensions)
         same.global_config = credentials.global_config
         destination = direct(credentials=same, wait=getattr(config, "wait", 0))
-    # Files in a bucket are tables by what the schema says of them.
+    # The schema says which files in a bucket are tables.
     schema = pipeline.default_schema if pipeline.schema_names else dlt.Schema("autopilothq")
     return dlt.dataset(destination, pipeline.dataset_name, schema=schema)
 
 
 def answers(pipeline: dlt.Pipeline, sql: str) -> Iterator[QueryRows]:
-    """Yields the rows of a user's query of a pipeline's dataset, some at a time. Raises InvalidQuery."""
+    """Yields the rows of a user's query on a pipeline's dataset, in batches. Raises InvalidQuery."""
     with run_query(for_reading(pipeline), sql) as (_, rows):
         yield from rows

@@ -10,19 +10,19 @@ from sqlglot.errors import SqlglotError
 
 from ..errors import InvalidQuery
 
-# Table functions of DuckDB that change settings or write files, and those that run what a text says.
+# Table functions of DuckDB that change settings or write files, and those that run SQL from a text.
 _ACTING = frozenset(
     {
         "checkpoint", "disable_logging", "disable_profiling", "enable_logging", "enable_profiling", "force_checkpoint",
         "json_execute_serialized_sql", "query", "truncate_duckdb_logs",
     }
 )  # fmt: skip
-# What sqlglot may find in a query that changes or locks rows, or that it knows by name only.
+# Expressions of sqlglot that change or lock rows, or that it does not parse further.
 _CHANGES = (exp.DML, exp.DDL, exp.Into, exp.Lock, exp.Command, exp.Set, exp.Copy)
 
 
 def check_query(sql: str, dialect: str | None) -> None:
-    """Raises InvalidQuery unless the text is one statement that reads; DuckDB's error where DuckDB cannot parse it.
+    """Raises InvalidQuery unless the text is one read-only statement, or DuckDB's error if DuckDB cannot parse it.
 
     Example: `check_query("SELECT 1; DROP TABLE people", "postgres")` raises.
     """
@@ -31,13 +31,13 @@ def check_query(sql: str, dialect: str | None) -> None:
         got = f"{len(found)} statements ({', '.join(found[:5])})" if len(found) > 1 else found[0] if found else "none"
         raise InvalidQuery(
             f"Expected one query that only reads, such as SELECT ... or WITH ... SELECT, got {got}.\n"
-            "Leave one SELECT, and do all else in the warehouse itself."
+            "Keep one SELECT, and do everything else in the warehouse itself."
         )
 
 
 def _of_duckdb(sql: str) -> list[str]:
-    """Returns the kind of each statement; SELECT is one that reads."""
-    # PIVOT is two: it makes a temporary type first. What stands for that has no text of its own.
+    """Returns the kind of each statement; SELECT is one that only reads."""
+    # PIVOT counts as two: it creates a temporary type first, in a statement that has no text of its own.
     found = [one.type.name for one in duckdb.extract_statements(sql) if one.type.name != "CREATE" or one.query]
     starts = [start for start, _ in duckdb.tokenize(sql)]
     text = sql.encode()
@@ -55,7 +55,8 @@ def _of_others(sql: str, dialect: str | None) -> list[str]:
     except SqlglotError as error:
         first: Any = next(iter(getattr(error, "errors", ())), {})
         where = f" in line {first['line']}, column {first['col']}" if first else ""
-        return [f"what cannot be read as SQL of {dialect or 'any kind'}{where}"]
+        kind = f"{dialect} SQL" if dialect else "SQL"
+        return [f"text that is not valid {kind}{where}"]
     return [_kind(one) for one in parsed if one and not isinstance(one, exp.Semicolon)]
 
 

@@ -1,8 +1,8 @@
-"""Creates tables and columns again that somebody dropped, before a load, with a warning.
+"""Recreates tables and columns that somebody dropped, before a load, with a warning.
 
 dlt creates what its schema has once and never checks it again: every load would fail on what was dropped since. What is
-created again is empty, and nothing is stored twice: without `_audit` or `_dlt_loads` all files are read again, and
-messages that are stored stay as they are. A missing key column is an error: the stored rows would have no key.
+recreated is empty, and nothing is stored twice: without `_audit` or `_dlt_loads` all files are read again, and messages
+that are stored stay as they are. A missing key column is an error: the stored rows would have no key.
 """
 
 import logging
@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 def repair_tables(into: dlt.Pipeline, schema_name: str = SOURCE) -> None:
-    """Creates what is missing of the tables that dlt once made. Raises RunError where a key's column is missing."""
+    """Recreates what is missing of the tables that dlt created. Raises RunError if a key's column is missing."""
     with into.destination_client() as client:
         if not isinstance(client, SqlJobClientBase):
             return
@@ -54,13 +54,13 @@ def repair_tables(into: dlt.Pipeline, schema_name: str = SOURCE) -> None:
 
 
 def has_lost(dataset: Dataset, made: Mapping[str, Collection[str]]) -> bool:
-    """Returns whether any of the columns that dlt made is gone, by table, of those that the dataset was asked for."""
+    """Returns whether any column in `made`, by table, is gone from the tables that the dataset was asked for."""
     there = dataset.there
     return any(table in there and set(map(str.lower, columns)) - there[table] for table, columns in made.items())
 
 
 def _repair_staging(client: Any, there: Mapping[str, TTableSchemaColumns], known: Schema) -> None:
-    """Creates the tables of staging again, without a warning, with the types of those `there`: it keeps no data."""
+    """Recreates the tables of staging with the types of those `there`, without a warning: staging keeps no data."""
     with client.with_staging_dataset():
         schema = stored_schema(client, known.name, known) if client.is_storage_initialized() else None
         if schema is None:
@@ -78,7 +78,7 @@ def _repair_staging(client: Any, there: Mapping[str, TTableSchemaColumns], known
 
 
 def _staged(client: Any, columns: TTableSchemaColumns) -> str:
-    """Returns a table's columns for a SELECT, floats in the type that dlt's files have them in."""
+    """Returns a table's columns for a SELECT, floats in the type that they have in dlt's files."""
     float_: str = client.capabilities.get_type_mapper().to_destination_type({"data_type": "double"}, {})
     cells = []
     for name, column in columns.items():
@@ -98,14 +98,14 @@ def _make(client: SqlJobClientBase, schema: Schema, missing: Collection[str]) ->
 
 
 def _there(client: SqlJobClientBase, schema: Schema) -> dict[str, TTableSchemaColumns]:
-    """Returns the columns that the tables of a schema have, none where a table is missing."""
+    """Returns the columns that the tables of a schema have; none if a table is missing."""
     return dict(client.get_storage_tables([*schema.data_table_names(seen_data_only=True), *schema.dlt_table_names()]))
 
 
 def _missing(
     client: SqlJobClientBase, schema: Schema, there: Mapping[str, TTableSchemaColumns]
 ) -> dict[str, TTableSchemaColumns]:
-    """Returns the missing columns of each table that lacks any; all of its columns where the table is missing."""
+    """Returns the missing columns of each table that lacks any; all of its columns if the table is missing."""
     with_case = client.capabilities.generates_case_sensitive_identifiers()
     found: dict[str, TTableSchemaColumns] = {}
     for name, columns in there.items():
@@ -124,18 +124,18 @@ def _refuse_keys(client: SqlJobClientBase, schema: Schema, table: str, columns: 
         name = _name(client, table)
         raise RunError(
             f"The column {needed[0]} of {name} is gone, and rows cannot be told apart without it.\n"
-            f"Drop the whole table, the next run makes it again: DROP TABLE {name}; {_read_again(client, table)}"
+            f"Drop the whole table; the next run creates it again: DROP TABLE {name}; {_read_again(client, table)}"
         )
 
 
 def _warning(client: SqlJobClientBase, table: str, columns: list[str]) -> str:
     name = _name(client, table)
     if not columns:
-        return f"The table {name} was gone and is made again, empty; {_read_again(client, table)}"
+        return f"The table {name} was missing and was created again, empty; {_read_again(client, table)}"
     several = f"columns {', '.join(columns)}" if len(columns) > 1 else f"column {columns[0]}"
     return (
-        f"The {several} of {name} {'were' if len(columns) > 1 else 'was'} gone and made again, empty in the rows that"
-        f" are there; to have the values again drop the table (DROP TABLE {name}); {_read_again(client, table)}"
+        f"The {several} of {name} {'were' if len(columns) > 1 else 'was'} missing and created again, empty in the rows"
+        f" that are there; to get the values back, drop the table (DROP TABLE {name}); {_read_again(client, table)}"
     )
 
 
@@ -145,7 +145,7 @@ def _read_again(client: SqlJobClientBase, table: str) -> str:
     if table in client.schema.dlt_table_names():
         return "nothing is lost by that"
     return (
-        f"DELETE FROM {_name(client, AUDIT.name)} has the next run read the archive again,"
+        f"DELETE FROM {_name(client, AUDIT.name)} makes the next run read the archive again,"
         " which stores what is missing and nothing twice"
     )
 

@@ -17,9 +17,9 @@ from .dlt_internals import (
 )
 from .settings import TYPE_NAMES
 
-# Extras of this package that dlt has by another name.
+# Extras of this package that dlt has under another name.
 _EXTRAS = {"gs": "gcs", "pyiceberg": "iceberg"}
-# dlt's destinations that are no warehouses.
+# dlt's destinations that are not warehouses.
 _NO_WAREHOUSES = {"destination", "dummy", "lance", "lancedb", "qdrant", "weaviate"}
 
 
@@ -63,7 +63,7 @@ def missing_settings(error: ConfigFieldMissingException) -> str:
 
 
 def wrong_setting(error: ConfigValueCannotBeCoercedException) -> str:
-    """Returns the message about a setting of the wrong type; of a text, which may be a secret, without its value."""
+    """Returns the message about a setting of the wrong type, with its value only if that cannot be a secret."""
     if error.hint in (int, float, bool):
         expected, came = TYPE_NAMES[error.hint], f"got {error.field_value!r}"
     else:
@@ -71,7 +71,8 @@ def wrong_setting(error: ConfigValueCannotBeCoercedException) -> str:
         came = "it cannot be read as one"
     return (
         f"Expected {expected} as the setting {error.field_name}, but {came}.\n"
-        "Correct it in .dlt/config.toml, in .dlt/secrets.toml or in the environment, where its name ends so."
+        "Correct it in .dlt/config.toml, in .dlt/secrets.toml or in the environment, in the variable whose name ends in"
+        f" {error.field_name.upper()}."
     )
 
 
@@ -97,6 +98,6 @@ def _package_of(setting: str) -> str:
         _ = factory and factory.client_class
     except ImportError as error:
         return f" Its package is missing too: {missing_package(error, kind).partition('Install it: ')[2]}"
-    except Exception:  # noqa: BLE001 - what was missing first is told already
+    except Exception:  # noqa: BLE001 - the missing setting is reported already
         return ""
     return ""

@@ -23,24 +23,24 @@ from .pipeline_names import PIPELINE
 from .postgres import postgres
 from .settings import DATASET, DUCKDB_FILE, setting
 
-# The order of rows says nothing, and keeping it makes DuckDB's checkpoints slow; the rest bounds the memory. Tables
-# are loaded side by side, and each thread within a table leaves a part that the checkpoint writes once more.
+# The order of rows has no meaning, and keeping it slows down DuckDB's checkpoints; the rest bounds the memory. Tables
+# are loaded side by side, and each thread within a table leaves a part that the checkpoint writes again.
 DUCKDB_CONFIG = {"preserve_insertion_order": False, "memory_limit": "500MB", "threads": max(1, min(4, cores() // 2))}
 
 
 def reads_files_here(pipeline: dlt.Pipeline | None) -> bool:
-    """Returns whether the files of a pipeline's rows are read on this machine, and go nowhere as they are."""
+    """Returns whether the files of a pipeline's rows are read on this machine, and not uploaded anywhere."""
     staging: object = pipeline.staging if pipeline else None
     return staging is None and pipeline is not None and isinstance(pipeline.destination, (direct, postgres))
 
 
 def makes_dlt_columns_nullable(pipeline: dlt.Pipeline | None) -> bool:
-    """Returns whether the columns that dlt adds to tables of its own accord may be null, whatever dlt's schema says."""
+    """Returns whether the columns that dlt itself adds to tables may be null, whatever dlt's schema says."""
     return pipeline is not None and isinstance(pipeline.destination, (direct, postgres))
 
 
 class Target(NamedTuple):
-    """Where data lands, without secrets. Its text is what dlt's state has of it."""
+    """Where data lands, without secrets. dlt's state records it as its `str`."""
 
     kind: str
     """dlt's name of the destination's type, for example `duckdb`."""
@@ -57,9 +57,9 @@ class Target(NamedTuple):
 def resolve_target(
     destination: str | None = None, credentials: str | None = None, dataset: str | None = None
 ) -> Target:
-    """Returns the target that these options of a load mean; connects to nothing.
+    """Returns the target that these options of a load stand for, without connecting to it.
 
-    Raises RunError where a package of the destination is missing.
+    Raises RunError if a package of the destination is missing.
     """
     factory, name = make_destination(destination, credentials, dataset)
     try:
@@ -84,11 +84,11 @@ def make_destination(
 ) -> tuple[Any, str]:
     """Returns the dlt destination and the name of the dataset in it.
 
-    What is None comes from dlt's configuration (`destination_type`, `dataset_name`), and else is a DuckDB file in the
-    current folder, which is not created unless `create`, and is waited for, up to `wait`, where another program has it
-    open; who only `reads` opens it for reading alone. Relative paths begin in the current folder. The setting
-    `books_dataset` names another dataset for the books. Raises RunError where DuckDB could not tell the file from the
-    dataset, or the books cannot be kept so.
+    What is None comes from dlt's configuration (`destination_type`, `dataset_name`). The default is a DuckDB file in
+    the current folder: it is created only with `create`, opened read-only with `reads`, and waited for, up to `wait`,
+    if another program has it open. Relative paths begin in the current folder. The setting `books_dataset` names
+    another dataset for the books. Raises RunError if DuckDB could not tell the file from the dataset, or the books
+    cannot be in another dataset.
     """
     kind = destination or setting("destination_type") or "duckdb"
     name = dataset or setting("dataset_name") or DATASET
@@ -106,7 +106,7 @@ def _keep_books_in(books: str, factory: Any, kind: str, dataset: str) -> None:
     if not hasattr(factory.spec, "books_dataset"):
         raise RunError(
             f"Expected DuckDB or PostgreSQL, where the books can have a dataset of their own, but got {kind}.\n"
-            "Leave --books-dataset, or the setting books_dataset, out."
+            "Leave out --books-dataset, or the setting books_dataset."
         )
     if books.lower() == dataset.lower():
         raise RunError(f"Expected another dataset for the books than {dataset}, which the events' tables are in.")
@@ -130,7 +130,7 @@ def _check_url(kind: str, credentials: Any) -> None:
     """Raises RunError if a part of the password would be taken for the host, and sent to a name server."""
     if not isinstance(credentials, str):
         return
-    with suppress(ValueError):  # what cannot be read at all is told when it is used
+    with suppress(ValueError):  # what cannot be read at all is reported when it is used
         url = specs.ConnectionStringCredentials(credentials)
         if url.host and "@" in f"{url.host}{url.database}":
             raise RunError(
@@ -160,7 +160,7 @@ def _duckdb(credentials: str | None, dataset: str, create: bool, wait: timedelta
             f"DuckDB cannot keep a database at {database}: it takes what follows a ? for options.\n"
             "Rename that folder, or name a file elsewhere (--credentials /data/other.duckdb)."
         )
-    elsewhere = reads and database.startswith((":", "md:"))  # where only dlt or MotherDuck can look
+    elsewhere = reads and database.startswith((":", "md:"))  # only dlt or MotherDuck can look there
     if not create and not elsewhere and not Path(database).exists():
         return direct(credentials=duckdb.connect(config={"enable_external_access": False}))
     spec = DuckDbCredentials(database, read_only=reads and not database.startswith("md:"))

@@ -1,4 +1,4 @@
--- The columns of a table of which PostgreSQL has samples, with their types as they are.
+-- The columns of a table that PostgreSQL has samples of, with their exact types.
 SELECT a.attname, format_type(a.atttypid, a.atttypmod)
     || CASE WHEN a.attcollation <> t.typcollation THEN ' COLLATE ' || a.attcollation::regcollation ELSE '' END
 FROM pg_stats s

@@ -23,7 +23,7 @@ class MessageSelection(NamedTuple):
     but: bool = True
 
     def has(self, table: str | None) -> bool:
-        """Returns whether a message of this table is selected; None is a message that is no event, or has no table."""
+        """Returns whether a message of this table is selected; None: the message is no event, or has no table."""
         return (table in self.names) != self.but
 
     def covers(self, other: "MessageSelection") -> bool:
@@ -44,7 +44,7 @@ class MessageSelection(NamedTuple):
 ALL_MESSAGES = MessageSelection()
 NONE = MessageSelection(but=False)
 Selected = Mapping[str, MessageSelection]
-"""The messages whose rows were loaded, by resource. Of a resource that is missing none were."""
+"""The messages whose rows were loaded, by resource; none for a resource that is missing."""
 _EVENTS = frozenset(table.name for table in EVENT_TABLES)
 
 

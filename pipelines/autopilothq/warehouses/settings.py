@@ -1,4 +1,4 @@
-"""dlt's settings, and the target where they name none."""
+"""dlt's settings, and the target if they name none."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -71,7 +71,7 @@ def unknown_setting(text: str, name: str, known: Sequence[str]) -> InvalidSettin
 def typed_settings(section: str, types: Mapping[str, type]) -> dict[str, Any]:
     """Returns the settings of a section that dlt's secrets or configuration have, by their names, in these types.
 
-    The environment has texts alone, so `false` there is a text until it has its type.
+    The environment holds only text, so `false` there is text until it is converted.
     Raises InvalidSetting for what is not of its type.
 
     Example: `typed_settings("sources.autopilothq.ortto", {"tries": int, "allow_http": bool})`.

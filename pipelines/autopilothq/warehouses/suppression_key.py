@@ -1,8 +1,8 @@
 """The key of the suppression list: a secret outside of the dataset, without which nobody can test a guessed id.
 
-The list has each hash with its salt, so whoever reads it can test with one hash whether somebody is on it.
-Hashes that are made with a key (HMAC-SHA256) say so in their salt, `hmac-sha256:RANDOM:CHECK`. CHECK tells the key from
-others, so that a wrong one is noticed instead of finding nobody. Lists may hold both.
+Each hash is stored with its salt, so without a key anybody who reads the list can test whether a person is on it.
+Hashes that are made with a key (HMAC-SHA256) are marked in their salt, `hmac-sha256:RANDOM:CHECK`. CHECK identifies the
+key, so that a wrong one is noticed instead of finding nobody. Lists may hold both kinds.
 """
 
 import hmac
@@ -22,7 +22,7 @@ _ENV = SETTING.upper().replace(".", "__")
 
 def configured() -> SuppressionKey | None:
     """Returns the key of dlt's secrets, None if there is none. Raises SuppressionKeyError if it is too short."""
-    value: Any = dlt.secrets.get(SETTING)  # of dlt.config it would be in dlt's traces
+    value: Any = dlt.secrets.get(SETTING)  # from dlt.config it would end up in dlt's traces
     if value is None:
         return None
     found = str(value)
@@ -35,9 +35,9 @@ def configured() -> SuppressionKey | None:
 
 
 def hashes(pairs: Iterable[tuple[str, str]]) -> HashedIds:
-    """Returns the hashed ids of deleted persons, of the list's pairs of salt and hash, with the key that is set.
+    """Returns the hashed ids of deleted persons from the list's pairs of salt and hash, with the key that is set.
 
-    Raises SuppressionKeyError where some of them were made with a key, and it is not the one that is set.
+    Raises SuppressionKeyError if some of them were made with a key that is not the one that is set.
     """
     key = configured()
     known = HashedIds(pairs, key)
@@ -56,7 +56,7 @@ def hashes(pairs: Iterable[tuple[str, str]]) -> HashedIds:
 
 
 def new_salt(key: SuppressionKey | None) -> str:
-    """Returns a random salt, which tells whether there is a key, and which one."""
+    """Returns a random salt, which shows whether there is a key, and which one."""
     random = token_hex(16)
     return f"{KEYED}{random}:{_check(random, key)}" if key else random
 

@@ -39,9 +39,9 @@ _log = logging.getLogger(__name__)
 
 
 def move_unreadable_folder(name: str, pipelines_dir: str | None = None) -> None:
-    """Sets the working folder of a pipeline aside if dlt could not read it, with a warning.
+    """Moves the working folder of a pipeline aside if dlt could not read it, with a warning.
 
-    It is left alone while a run is at work in it.
+    The folder is left alone while a run uses it.
     """
     take_folders_literally()
     folder = Path(pipelines_dir or get_dlt_pipelines_dir(), name)
@@ -55,7 +55,7 @@ def move_unreadable_folder(name: str, pipelines_dir: str | None = None) -> None:
                 folder.rename(moved)
                 _log.warning(
                     "dlt's %s cannot be read (%s). Its folder is set aside as %s, and the run goes on with what the"
-                    " destination knows: nothing is lost or stored twice. Delete that folder: rows may be in it.",
+                    " destination knows: nothing is lost or stored twice. Delete that folder: it may contain rows.",
                     *found,
                     moved,
                 )

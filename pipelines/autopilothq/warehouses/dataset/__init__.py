@@ -1,4 +1,4 @@
-"""The one reader and writer of a destination's tables: `open_dataset` and `dataset_of` give a `Dataset`."""
+"""The one reader and writer of a destination's tables: `open_dataset` and `dataset_of` return a `Dataset`."""
 
 from functools import partial
 
@@ -48,9 +48,9 @@ __all__ = [
 
 
 def open_dataset(pipeline: dlt.Pipeline) -> Dataset:
-    """Returns the dataset of a pipeline, which opens a connection for each statement and closes it again.
+    """Returns a pipeline's dataset, which opens a connection for each statement and closes it again.
 
-    Raises RunError where the destination's tables cannot be asked for.
+    Raises RunError if the destination's tables cannot be queried.
     """
     client = pipeline.destination_client()
     if isinstance(client, SqlJobClientBase):
@@ -61,8 +61,8 @@ def open_dataset(pipeline: dlt.Pipeline) -> Dataset:
 def dataset_of(client: JobClientBase, literals: bool = False) -> Dataset:
     """Returns the dataset of a client whose connection is open and stays open.
 
-    `literals`: values are written into SQL statements instead of being passed as parameters, which is much faster
-    where there are thousands of them. Raises RunError where the destination's tables cannot be asked for.
+    `literals`: values are written into SQL statements instead of being passed as parameters, which is much faster for
+    thousands of values. Raises RunError if the destination's tables cannot be queried.
     """
     if isinstance(client, SqlJobClientBase):
         return SqlDataset(client, literals=literals)
@@ -73,7 +73,7 @@ def dataset_of(client: JobClientBase, literals: bool = False) -> Dataset:
 
 
 def client_to_ask(pipeline: dlt.Pipeline) -> JobClientBase:
-    """Returns the client of a pipeline's destination. Raises RunError where it cannot be asked what tables exist."""
+    """Returns the client of a pipeline's destination. Raises RunError if it cannot list the tables that exist."""
     client = pipeline.destination_client()
     dataset_of(client)
     if isinstance(client, SqlJobClientBase) and getattr(client.sql_client, "dialect_name", "") == "sqlite":
@@ -85,7 +85,7 @@ def client_to_ask(pipeline: dlt.Pipeline) -> JobClientBase:
 
 
 def tables_of(dataset: Dataset) -> dict[str, Columns]:
-    """Returns the tables and views of a dataset, those of the catalogue first, without dlt's own and locks."""
+    """Returns the tables and views of a dataset, the catalogue's first, without dlt's own tables and the locks."""
     found = dataset.columns()
     known = [name for name in TABLES if name in found and not name.startswith(LOCKS)]
     hidden = (DLT_NAME_PREFIX, LOCKS)

@@ -1,4 +1,4 @@
-"""Whole statements: what reads several tables at once is put together with the names that the destination has."""
+"""Whole statements that read several tables at once, with the names that the destination has."""
 
 from .delta import DeltaDataset
 from .interface import Dataset, Row
@@ -16,7 +16,7 @@ def spelling_of(dataset: Dataset, table: str, column: str) -> str:
 
 
 def rows_of_statement(dataset: Dataset, statement: str) -> list[Row]:
-    """Returns the rows of a whole statement that reads, in which names are those of `table_path` and `spelling_of`."""
+    """Returns the rows of a whole query, whose names come from `table_path` and `spelling_of`."""
     if isinstance(dataset, DeltaDataset):
         with dataset.answer(statement) as (_, answers):
             return [tuple(row) for rows in answers for row in rows]

@@ -1,7 +1,7 @@
-"""The tables of a dataset in a lake: Delta tables, and dlt's own tables as files beside them.
+"""The tables of a dataset in a lake: Delta tables, and dlt's own tables as files next to them.
 
-DuckDB in process reads them; the Delta library writes. Each write is one commit of one table: nothing of it is there
-unless all is, and whoever reads an earlier version goes on reading that.
+DuckDB in process reads them; the Delta library writes. Each write is one commit to one table: it is visible as a whole
+or not at all, and readers of an earlier version continue with that version.
 """
 
 import json
@@ -37,11 +37,11 @@ from .interface import Columns, Dataset, NativeType, Row
 
 QueryRows = Sequence[Sequence[Any]]
 ROWS_PER_BATCH = 10_000
-# What hands conditions to Arrow, which cannot compare text of the Delta library's files with them ("no kernel matching
-# input types (string, string_view)").
+# DuckDB's optimizers that push conditions down to Arrow, which cannot compare them with text of the Delta library
+# ("no kernel matching input types (string, string_view)").
 PUSHDOWN = "filter_pushdown,join_filter_pushdown,top_n"
 MOST_FILES = 100  # of a table before its small files are compacted: each commit adds one, which all later reads open
-# The types of the contract as DuckDB calls them, which reads the tables.
+# DuckDB, which reads the tables, has these names for the contract's types.
 DELTA_TYPES: dict[Type, str] = {
     "text": "VARCHAR",
     "bigint": "BIGINT",
@@ -50,7 +50,7 @@ DELTA_TYPES: dict[Type, str] = {
     "timestamp": "TIMESTAMP WITH TIME ZONE",
 }
 _TYPES = {of: name for name, of in ARROW.items()}
-# dlt's tables that are files of JSON in a lake, with the columns that are read here.
+# dlt's tables that are JSON files in a lake, with the columns that are read here.
 _DLT_TABLES: dict[str, dict[str, Type]] = {
     LOADS_TABLE_NAME: {"load_id": "text", "status": "bigint", "inserted_at": "timestamp"},
     VERSION_TABLE_NAME: {"schema_name": "text", "inserted_at": "timestamp", "schema": "text"},
@@ -93,7 +93,7 @@ class DeltaDataset(Dataset):
         return self._columns
 
     def tables(self, names: Sequence[str]) -> ExistingTables:
-        """Returns those of the tables that exist, with the contract's types of their columns."""
+        """Returns the tables among these that exist, with the contract's types of their columns."""
         found: dict[str, dict[str, Type]] = {}
         for name in names:
             if (table := self._table(name)) is not None:
@@ -103,7 +103,7 @@ class DeltaDataset(Dataset):
         return found
 
     def complete_loads(self) -> set[str]:
-        """Returns the ids of dlt's loads that ran to their end: each leaves a file that is named after it."""
+        """Returns the ids of dlt's completed loads: each leaves a file that is named after it."""
         names = (posixpath.splitext(posixpath.basename(file))[0] for file in dlt_files(self._client, LOADS_TABLE_NAME))
         return {name.rpartition(FILENAME_SEPARATOR)[2] for name in names}
 
@@ -126,7 +126,7 @@ class DeltaDataset(Dataset):
 
     @contextmanager
     def answer(self, sql: str) -> Iterator[tuple[list[str], Iterator[QueryRows]]]:
-        """Gives the names of the columns of a user's query, and its rows, some at a time. Raises InvalidQuery."""
+        """Yields the column names of a user's query and its rows, in batches. Raises InvalidQuery."""
         check_query(sql, self.dialect)
         asked = [name for name in self.columns() if name in sql.lower()]
         with self._reader(asked) as engine:
@@ -141,7 +141,7 @@ class DeltaDataset(Dataset):
             yield names, iter(lambda: cursor.fetchmany(ROWS_PER_BATCH), [])
 
     def quoted(self, table: str, column: str) -> str:  # noqa: ARG002
-        """Returns a column's name for a statement."""
+        """Returns a column's quoted name for a statement."""
         return quoted(column)
 
     def text_type(self) -> str:
@@ -151,7 +151,7 @@ class DeltaDataset(Dataset):
     # ---- writing -----------------------------------------------------------------------------------------------------
 
     def create(self, table: Table) -> None:
-        """Creates a table of the catalogue, and the dataset's folder, where they are missing."""
+        """Creates a table of the catalogue, and the dataset's folder, if they are missing."""
         from deltalake import DeltaTable
 
         if self._table(table.name) is None:
@@ -185,19 +185,19 @@ class DeltaDataset(Dataset):
         compact_tables([(table, self._current(table))])
 
     def drop_copies(self) -> None:
-        """Does nothing: a Delta table takes a file whole or not at all, and dlt merges it by its key."""
+        """Does nothing: a Delta table gets all of a file or nothing, and dlt merges it by its key."""
 
     # ---- inside ------------------------------------------------------------------------------------------------------
 
     def _current(self, name: str) -> Any:
-        """The table at its newest version."""
+        """Returns the table at its newest version."""
         table = self._table(name)
         table.update_incremental()
         return table
 
     @contextmanager
     def _reader(self, names: Sequence[str]) -> Iterator[duckdb.DuckDBPyConnection]:
-        """DuckDB with tables as they are now."""
+        """Yields a DuckDB connection that has these tables as they are now."""
         with TemporaryDirectory() as folder, duckdb.connect(config=ENGINE | {"temp_directory": folder}) as engine:
             engine.execute("SET TimeZone = 'UTC'")
             engine.execute(f"SET disabled_optimizers = {values.literal(PUSHDOWN)}")
@@ -228,7 +228,7 @@ def dlt_files(client: FilesystemClient, table: str) -> list[str]:
 
 
 def dlt_table(client: FilesystemClient, name: str) -> pa.Table:
-    """Returns the rows of one of dlt's own tables, those of its columns that are read here."""
+    """Returns one of dlt's own tables, with only the columns that are read here."""
     columns = _DLT_TABLES[name]
     files = dlt_files(client, name)
     # In one call, because a bucket's client then fetches many at a time. An empty list would be an error.
@@ -242,10 +242,10 @@ def location_of(client: FilesystemClient, name: str) -> tuple[str, dict[str, str
     """Returns the URL of a Delta table and the storage options of its credentials.
 
     On a new machine dlt does not know the tables of loads that were killed, so they are found by their folder.
-    Raises CannotMerge where the Delta library is not installed.
+    Raises CannotMerge if the Delta library is not installed.
     """
     try:
-        import deltalake  # noqa: F401 - dlt's module may be there from before it was removed
+        import deltalake  # noqa: F401 - dlt's module may have been imported before it was removed
 
         from ..dlt_internals import deltalake_storage_options
     except ImportError as error:
@@ -258,7 +258,7 @@ def location_of(client: FilesystemClient, name: str) -> tuple[str, dict[str, str
 
 
 def open_table(client: FilesystemClient, name: str) -> Any:
-    """Returns a Delta table, None where there is none."""
+    """Returns a Delta table, or None if there is none."""
     location, options = location_of(client, name)
     from deltalake import DeltaTable
 
@@ -294,7 +294,7 @@ def compact_tables(tables: Iterable[tuple[str, Any]]) -> None:
 
 
 def quoted(column: str) -> str:
-    """Returns a name for a statement of DuckDB's or of the Delta library's."""
+    """Returns a quoted name for a statement of DuckDB or the Delta library, with each `%` doubled."""
     return values.name(column).replace("%", "%%")
 
 
@@ -307,7 +307,7 @@ def bound(text: str, given: Sequence[Any]) -> str:
 
 
 def delta_literal(value: Any) -> str:
-    """Returns a value as the Delta library's SQL writes it."""
+    """Returns a value as a literal in the Delta library's SQL."""
     if value is None:
         return "NULL"
     if isinstance(value, datetime):

@@ -1,4 +1,4 @@
-"""The files of Delta tables: many small ones, and those of old versions, whose log quotes values of deleted rows."""
+"""The files of Delta tables: many small ones, and old versions, whose log has statistics of deleted rows."""
 
 import posixpath
 from typing import Any
@@ -21,10 +21,10 @@ def maintain(client: FilesystemClient) -> None:
 
 
 def drop_old_versions(client: FilesystemClient, name: str) -> None:
-    """Removes all versions of a table but the newest: their files, and the log of their commits.
+    """Removes all versions of a table except the newest: their files, and the log of their commits.
 
-    A reader of an older version finds its files missing and has to read again. It may be killed at any point: the log
-    is removed once a checkpoint replaces it.
+    A reader of an older version finds its files missing and has to read again. The removal may be killed at any point:
+    the log is removed only after a checkpoint has replaced it.
     """
     table = open_table(client, name)
     # Files of writes that were killed belong to no version; `full` finds them too.

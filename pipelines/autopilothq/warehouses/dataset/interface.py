@@ -6,7 +6,7 @@
 | `delta.DeltaDataset` | Delta tables in a bucket or a folder | DuckDB in process reads, the Delta library writes |
 
 A statement is passed in pieces around the table's name. `{column}` in a template is a column of the table, `%s` is a
-value, and names that `Dataset.quoted` has quoted may be put into it.
+value, and names quoted by `Dataset.quoted` may be inserted.
 """
 
 import re
@@ -52,15 +52,15 @@ class Dataset(ABC):
     location: str
     """Where the destination is, without secrets."""
     schema_name = SOURCE
-    """The name of the dlt schema that has the tables: that of a resource run without its source is the pipeline's."""
+    """The name of the dlt schema that has the tables: for a resource run without its source, the pipeline's schema."""
 
     def __init__(self) -> None:
         self.widths: dict[str, int] = {}
         """The number of columns, whatever their types, of each table that `tables` was asked for."""
         self.zoned: set[str] = set()
-        """Those of these tables whose times have a time zone."""
+        """The tables among these whose times have a time zone."""
         self.there: dict[str, set[str]] = {}
-        """The columns of these tables, where dlt looks no more whether they are there."""
+        """The columns that these tables have, in destinations where dlt does not check that they still exist."""
 
     @property
     def target(self) -> str:
@@ -75,22 +75,22 @@ class Dataset(ABC):
 
     @abstractmethod
     def columns(self) -> dict[str, Columns]:
-        """Returns the columns of all tables and views, dlt's own included."""
+        """Returns the columns of all tables and views, including dlt's own."""
 
     @abstractmethod
     def tables(self, names: Sequence[str]) -> ExistingTables:
-        """Returns those of the tables that exist, with the contract's types of their columns."""
+        """Returns the tables among these that exist, with the contract's types of their columns."""
 
     def lacks(self, table: str) -> bool:
-        """Returns whether a table does not exist. Raises the destination's error where it may not be read."""
+        """Returns whether a table does not exist. Raises the destination's error if the user may not read it."""
         return table not in self.tables([table])
 
     def unreadable(self) -> list[str]:
-        """Returns the tables that exist but may not be read, as far as the destination tells them."""
+        """Returns the tables that exist but that the user may not read, if the destination lists them."""
         return []
 
     def lengths(self) -> dict[tuple[str, str], int]:
-        """Returns the greatest length of text columns, by table and column, where the destination limits it."""
+        """Returns the maximum length of text columns, by table and column, if the destination limits it."""
         return {}
 
     def keys(self) -> dict[str, tuple[str, ...]]:
@@ -98,7 +98,7 @@ class Dataset(ABC):
         return {}
 
     def comments(self) -> dict[tuple[str, str | None], str]:
-        """Returns the comments of tables and views, whose column is None, and of their columns, where it has any."""
+        """Returns the comments by table and column; the column is None for the comment of a table or view itself."""
         return {}
 
     def views(self) -> set[str]:
@@ -106,12 +106,12 @@ class Dataset(ABC):
         return set()
 
     def parts(self) -> "Sequence[Dataset]":
-        """Returns this dataset and, where dlt stages rows in another one, that."""
+        """Returns this dataset, and the staging dataset if there is one."""
         return [self]
 
     @abstractmethod
     def complete_loads(self) -> set[str]:
-        """Returns the ids of dlt's loads that ran to their end."""
+        """Returns the ids of dlt's completed loads."""
 
     # ---- reading -----------------------------------------------------------------------------------------------------
 
@@ -119,7 +119,7 @@ class Dataset(ABC):
     def read(self, table: str, columns: Sequence[str], ids: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
         """Yields columns of a table that `tables` has found, in the contract's types.
 
-        With `ids` the rows with these ids suffice; others come too where it is quicker to read all.
+        With `ids` only the rows with these ids are needed; others may come too, if reading all rows is quicker.
         """
 
     @abstractmethod
@@ -128,7 +128,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def quoted(self, table: str, column: str) -> str:
-        """Returns a column's name for a statement."""
+        """Returns a column's quoted name for a statement."""
 
     @abstractmethod
     def text_type(self) -> str:
@@ -141,7 +141,7 @@ class Dataset(ABC):
     def rows(self, select: str, table: str, rest: str = "", *values: Any) -> list[Row]:
         """Returns the rows of `SELECT {select} FROM {table} {rest}`, both templates; times are in UTC.
 
-        None where there is no such table.
+        Returns no rows if there is no such table.
         """
         if table not in self.columns():
             return []
@@ -152,7 +152,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def create(self, table: Table) -> None:
-        """Creates a table of the catalogue, and the dataset, where they are missing."""
+        """Creates a table of the catalogue, and the dataset, if they are missing."""
 
     @abstractmethod
     def insert(self, table: Table, rows: Sequence[Row]) -> None:
@@ -167,34 +167,34 @@ class Dataset(ABC):
         """Deletes the rows that meet a condition, whose names are quoted and whose `%s` are the values."""
 
     def transaction(self) -> AbstractContextManager[Any]:
-        """Returns a context in which all that is written is written at once, or nothing is.
+        """Returns a context whose writes all take effect together, or not at all.
 
-        Without effect where the destination has no transactions over several tables.
+        It has no effect if the destination has no transactions over several tables.
         """
         return nullcontext()
 
     def try_lock(self, table: str) -> bool:  # noqa: ARG002
-        """Takes a lock of a table that lasts as long as the connection, where the destination has such locks.
+        """Takes a lock on a table until the connection is closed, if the destination has such locks.
 
-        Returns False where another connection has it.
+        Returns False if another connection has the lock.
         """
         return True
 
     def compact(self, table: str) -> None:  # noqa: B027
-        """Makes few files of many, where a table has a file for each write."""
+        """Merges a table's many files into few, if each write adds a file."""
 
     @abstractmethod
     def drop_copies(self) -> None:
-        """Leaves one row of those that a killed load stored twice."""
+        """Keeps one copy of each row that a killed load stored twice."""
 
 
 def placeholders(values: Collection[Any]) -> str:
-    """Returns the placeholders of values in a list. Example: `placeholders("ab") == "%s, %s"`."""
+    """Returns the placeholders for a list of values. Example: `placeholders("ab") == "%s, %s"`."""
     return ", ".join(["%s"] * len(values))
 
 
 def in_utc(value: Any) -> Any:
-    """Returns a time in UTC, which is the zone of times without one, and all else as it is."""
+    """Returns a time in UTC, the zone of times that have none; returns any other value unchanged."""
     if not isinstance(value, datetime):
         return value
     return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)

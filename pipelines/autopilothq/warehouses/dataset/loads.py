@@ -1,4 +1,4 @@
-"""What a load asks a dataset: its files and loads, whom to leave out, and where the events of others begin."""
+"""What a load asks a dataset: its files and loads, whom to leave out, and when the events of other libraries begin."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -12,13 +12,13 @@ from ..selection import Selected, from_text
 from .interface import Dataset, in_utc
 
 MAX_SKEW = timedelta(days=1)
-"""A load that is further ahead of now has its time of a clock that was wrong."""
+"""A load whose time is further ahead than this got it from a wrong clock."""
 
 
 class Loaded(NamedTuple):
     """What is loaded of a file: by which load, how many lines it stored, and what was selected of it (None: all).
 
-    `mended` are the texts that it made whole.
+    `mended` is the number of texts that it made whole.
     """
 
     load_id: str
@@ -28,7 +28,7 @@ class Loaded(NamedTuple):
 
 
 def loaded_files(dataset: Dataset) -> dict[tuple[str, str], Loaded]:
-    """Returns the files, with their versions, of which a complete load stored something."""
+    """Returns what completed loads have loaded, by file and version."""
     existing = dataset.tables([AUDIT.name]).get(AUDIT.name)
     if existing is None:
         return {}
@@ -46,7 +46,7 @@ def loaded_files(dataset: Dataset) -> dict[tuple[str, str], Loaded]:
 
 
 def audit_row(dataset: Dataset, file: str, version: str) -> dict[str, Any] | None:
-    """Returns the row of `_audit` of a file and its version, None where there is none."""
+    """Returns the row of `_audit` for a version of a file, or None if there is none."""
     existing = dataset.tables([AUDIT.name]).get(AUDIT.name, {})
     columns = [column.name for column in AUDIT.columns if column.name in existing]
     if not set(AUDIT.key) <= set(columns):
@@ -62,8 +62,8 @@ def audit_row(dataset: Dataset, file: str, version: str) -> dict[str, Any] | Non
 def deleted_persons(dataset: Dataset) -> HashedIds:
     """Returns the hashed ids of deleted persons.
 
-    Raises SuppressionKeyError without the key that some need, and the destination's error where the list may not be
-    read: without it nobody knows who was deleted.
+    Raises SuppressionKeyError if some were made with a key other than the one that is set, and the destination's error
+    if the user may not read the list: without it nobody knows who was deleted.
     """
     if dataset.lacks(SUPPRESSIONS.name):
         return NOBODY
@@ -72,7 +72,7 @@ def deleted_persons(dataset: Dataset) -> HashedIds:
 
 
 def first_event_of_others(dataset: Dataset, library: str) -> datetime | None:
-    """Returns the time of the first event that another library sent, None where there is none."""
+    """Returns the time of the first event that a library other than `library` sent, or None if there is none."""
     if "context_library_name" not in dataset.tables([TRACKS.name]).get(TRACKS.name, {}):
         return None
     before = dataset.template(TRACKS.name, "SELECT min({timestamp}) FROM")
@@ -83,9 +83,9 @@ def first_event_of_others(dataset: Dataset, library: str) -> datetime | None:
 
 
 def last_load(dataset: Dataset, now: datetime) -> tuple[str, datetime] | None:
-    """Returns the id and the time of the newest complete load, None where there is none.
+    """Returns the id and the time of the newest completed load, or None if there is none.
 
-    A load of a time that has not come yet, by a clock that was wrong once, is the newest one only where all are so.
+    A load whose time is in the future, because a clock was wrong, is the newest only if all loads are like that.
     """
     found = dataset.rows("{load_id}, {inserted_at}", LOADS_TABLE_NAME, "WHERE {status} = 0 ORDER BY {inserted_at} DESC")
     at = newest([at for _, at in found], now)
@@ -93,5 +93,5 @@ def last_load(dataset: Dataset, now: datetime) -> tuple[str, datetime] | None:
 
 
 def newest(times: Sequence[datetime], now: datetime) -> datetime | None:
-    """Returns the newest of times; one that has not come yet, by a clock that was wrong once, only where all are so."""
+    """Returns the newest time, None without any. Times in the future, from a wrong clock, count only if all are."""
     return max([at for at in times if at <= now + MAX_SKEW] or times, default=None)

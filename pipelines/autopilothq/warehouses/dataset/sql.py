@@ -34,7 +34,7 @@ IDS_PER_QUERY = 1_000
 
 
 class SqlDataset(Dataset):
-    """The tables of a dataset, asked by dlt's SQL client, or of that in which dlt stages its rows.
+    """The tables of a dataset, or of its staging dataset, read and written with dlt's SQL client.
 
     `Statements` describes the parameters.
     """
@@ -60,7 +60,7 @@ class SqlDataset(Dataset):
             return bool(client.is_storage_initialized())
 
     def columns(self) -> dict[str, Columns]:
-        """Returns the columns of all tables and views, dlt's own included."""
+        """Returns the columns of all tables and views, including dlt's own."""
         if self._columns is None:
             self._columns = {}
             for table, column, native in self.sql.columns():
@@ -68,7 +68,7 @@ class SqlDataset(Dataset):
         return self._columns
 
     def tables(self, names: Sequence[str]) -> ExistingTables:
-        """Returns those of the tables that exist, with the contract's types of their columns."""
+        """Returns the tables among these that exist, with the contract's types of their columns."""
         with self.sql.open() as client:
             if not client.is_storage_initialized():
                 return {}
@@ -83,15 +83,15 @@ class SqlDataset(Dataset):
         return {name: self._known[name] for name in names if name in self._known}
 
     def lacks(self, table: str) -> bool:
-        """Returns whether a table does not exist. Raises the destination's error where it may not be read."""
+        """Returns whether a table does not exist. Raises the destination's error if the user may not read it."""
         return table not in self.tables([table]) and (self.kind == "duckdb" or self.sql.lacks(table))
 
     def unreadable(self) -> list[str]:
-        """Returns the tables that exist but may not be read, as far as the destination tells them."""
+        """Returns the tables that exist but that the user may not read, if the destination lists them."""
         return unreadable_tables(self.sql) if self.kind == "postgres" else []
 
     def lengths(self) -> dict[tuple[str, str], int]:
-        """Returns the greatest length of text columns, by table and column, where the destination limits it."""
+        """Returns the maximum length of text columns, by table and column, if the destination limits it."""
         return text_lengths(self.sql)
 
     def keys(self) -> dict[str, tuple[str, ...]]:
@@ -99,7 +99,7 @@ class SqlDataset(Dataset):
         return primary_keys(self.sql, self.kind)
 
     def comments(self) -> dict[tuple[str, str | None], str]:
-        """Returns the comments of tables and views, whose column is None, and of their columns."""
+        """Returns the comments by table and column; the column is None for the comment of a table or view itself."""
         return comments(self.sql, self.kind)
 
     def views(self) -> set[str]:
@@ -107,13 +107,13 @@ class SqlDataset(Dataset):
         return view_names(self.sql)
 
     def parts(self) -> Sequence[Dataset]:
-        """Returns this dataset and, where there is one, that in which dlt stages its rows."""
+        """Returns this dataset, and the staging dataset if there is one."""
         staged = SqlDataset(self.client, self.sql.open, is_staging=True, literals=self.sql.literals)
         with staged.sql.opened() as client:
             return [self, staged] if client.sql_client.has_dataset() else [self]
 
     def complete_loads(self) -> set[str]:
-        """Returns the ids of dlt's loads that ran to their end."""
+        """Returns the ids of dlt's completed loads."""
         if LOADS_TABLE_NAME not in self.tables([LOADS_TABLE_NAME]):
             return set()
         before = self.template(LOADS_TABLE_NAME, "SELECT {load_id} FROM")
@@ -135,7 +135,7 @@ class SqlDataset(Dataset):
         return self.sql.stream(f"{before} {self.sql.table(table)} {after}", values)
 
     def quoted(self, table: str, column: str) -> str:
-        """Returns a column's name for a statement."""
+        """Returns a column's quoted name for a statement."""
         return self.sql.quoted(table, column)
 
     def text_type(self) -> str:
@@ -145,7 +145,7 @@ class SqlDataset(Dataset):
     # ---- writing -----------------------------------------------------------------------------------------------------
 
     def create(self, table: Table) -> None:
-        """Creates a table of the catalogue, and the dataset, where they are missing."""
+        """Creates a table of the catalogue, and the dataset, if they are missing."""
         _create(self, table)
         self._columns = None
 
@@ -168,12 +168,12 @@ class SqlDataset(Dataset):
         self.sql.run(f"DELETE FROM {self.sql.table(table)} WHERE {where}", values)
 
     def transaction(self) -> AbstractContextManager[Any]:
-        """Returns a context in which all that is written is written at once, where the destination has transactions."""
+        """Returns a context whose writes take effect together, if the destination has transactions."""
         none = self.client.capabilities.supports_transactions is False
         return nullcontext() if none else self.client.sql_client.begin_transaction()
 
     def try_lock(self, table: str) -> bool:
-        """Takes PostgreSQL's advisory lock of a table. Returns False where another connection has it."""
+        """Takes PostgreSQL's advisory lock for a table. Returns False if another connection has it."""
         if self.dialect != "postgres":
             return True
         number = int.from_bytes(hashlib.sha256(self.sql.table(table).encode()).digest()[:8], signed=True)
@@ -181,14 +181,14 @@ class SqlDataset(Dataset):
         return bool(taken)
 
     def drop_copies(self) -> None:
-        """Leaves one row of those that a killed load stored twice."""
+        """Keeps one copy of each row that a killed load stored twice."""
         _drop_copies(self)
 
 
 def _parts(dataset: SqlDataset, table: str, ids: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
-    """Yields conditions, with their values, that choose rows of a table by their ids; all rows without ids.
+    """Yields conditions and their values that select a table's rows by id; without ids, one that selects all rows.
 
-    Only PostgreSQL is asked for single rows, by its index: its driver makes an object of each cell.
+    Only PostgreSQL is asked for single rows, found by its index: its driver makes an object of each cell.
     """
     if not ids or dataset.kind != "postgres":
         yield "", ()
@@ -199,7 +199,7 @@ def _parts(dataset: SqlDataset, table: str, ids: Sequence[str]) -> Iterator[tupl
 
 
 def connected(dataset: Dataset) -> AbstractContextManager[None]:
-    """Has all that is asked of a dataset inside take one connection, where there are such; by one thread at a time."""
+    """Runs a dataset's statements in the block on one connection, if it has connections; for one thread at a time."""
     return dataset.sql.connected() if isinstance(dataset, SqlDataset) else nullcontext()
 
 
@@ -214,10 +214,10 @@ def _create(dataset: SqlDataset, table: Table) -> None:
 
 
 def _drop_copies(dataset: SqlDataset) -> None:
-    """Leaves one row of those that a killed load stored twice.
+    """Keeps one copy of each row that a killed load stored twice.
 
-    The next run of dlt finishes such a load. A file that was loaded, but not yet noted as loaded, is then loaded into
-    staging once more, and what merges from there inserts every copy.
+    dlt's next run finishes such a load. A file that was loaded but not yet recorded as loaded is then loaded into
+    staging a second time, and the merge from there inserts every copy.
     """
     schema = _schema_of(dataset)
     if schema is None or dataset.client.capabilities.supports_transactions is False:
@@ -227,7 +227,7 @@ def _drop_copies(dataset: SqlDataset) -> None:
         sql = client.sql_client
         for name in found:
             keys = get_columns_names_with_prop(schema.tables[name], "primary_key")
-            if keys:  # a transformer's table may have none: copies of its rows cannot be told from rows
+            if keys:  # a transformer's table may have none: its rows cannot be told from copies
                 drop_copies(sql, name, [sql.escape_column_name(key) for key in keys])
 
 
@@ -242,7 +242,7 @@ def _schema_of(dataset: SqlDataset) -> Schema | None:
 def writes_text(client: SqlJobClientBase) -> bool:
     """Returns whether dlt knows how text is quoted in the destination's statements."""
     literal: Any = client.capabilities.escape_literal
-    return literal is not None and literal("'") != "'"  # where it quotes nothing, a stranger's id would be SQL
+    return literal is not None and literal("'") != "'"  # without quotes, a stranger's id would run as SQL
 
 
 def create_statement(client: SqlJobClientBase, table: Table, create: str = "CREATE TABLE") -> str:
@@ -262,7 +262,7 @@ def native_type(client: SqlJobClientBase, column: str, of: Type) -> str:
 
 
 def drop_copies(client: SqlClientBase[Any], name: str, keys: Sequence[str]) -> None:
-    """Leaves one row of a table where several have one key."""
+    """Keeps one row for each key that a table has several times."""
     table, copies = client.make_qualified_table_name(name), client.make_qualified_table_name("_copies")
     twice = f"SELECT {', '.join(keys)} FROM {table} GROUP BY {', '.join(keys)} HAVING count(*) > 1"
     if not client.execute_sql(f"SELECT count(*) FROM ({twice}) t")[0][0]:  # type: ignore[index]
@@ -277,9 +277,9 @@ def drop_copies(client: SqlClientBase[Any], name: str, keys: Sequence[str]) -> N
 
 
 def stored_schema(client: SqlJobClientBase, name: str, known: Schema | None = None) -> Schema | None:
-    """Returns what dlt has made in a dataset by the schema of that name, None where dlt knows of none.
+    """Returns the stored schema of that name, which is what dlt has created in a dataset, or None if there is none.
 
-    `known` is a schema of that name that saves reading this one where they are the same.
+    If the stored schema is the same as `known`, returns `known`, which saves parsing it.
     """
     try:
         found = cast(StorageSchemaInfo | None, client.get_stored_schema(name))

@@ -1,4 +1,4 @@
-"""The answers of SQL destinations as Arrow, in the contract's types."""
+"""The results of queries to SQL destinations as Arrow, in the contract's types."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,7 +15,7 @@ CELLS_PER_READ = 200_000
 
 
 def read_arrow(client: SqlClientBase[Any], sql: str, schema: pa.Schema, kind: str) -> Iterator[pa.RecordBatch]:
-    """Yields the answer to a query in the types of a schema, some rows at a time."""
+    """Yields the result of a query in the types of a schema, in batches."""
     rows = max(CELLS_PER_READ // len(schema), 1)
     if kind == "postgres":
         yield from _read_postgres(client, sql, schema, rows)
@@ -29,7 +29,7 @@ def read_arrow(client: SqlClientBase[Any], sql: str, schema: pa.Schema, kind: st
 def _read_postgres(
     client: SqlClientBase[Any], sql: str, schema: pa.Schema, rows_at_once: int
 ) -> Iterator[pa.RecordBatch]:
-    """Yields the answer from a cursor of the server: without one the driver would hold all of it in memory."""
+    """Yields the result from a named cursor: without one the driver would hold all of it in memory."""
     with client.begin_transaction(), client.native_connection.cursor("autopilothq") as cursor:
         cursor.execute(sql)
         while rows := cursor.fetchmany(rows_at_once):
@@ -40,29 +40,29 @@ def _read_postgres(
 
 
 def _from_driver(column: tuple[Any, ...], type_: pa.DataType) -> pa.Array:
-    """Returns a driver's cells as Arrow; those of `numeric` are decimals."""
+    """Returns a driver's cells as Arrow. The driver returns decimals for `numeric`."""
     if pa.types.is_floating(type_):
         column = tuple(None if cell is None else float(cell) for cell in column)
     return pa.array(column, type_)
 
 
 def typed(column: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
-    """Returns cells in another type. Times without a zone are in UTC: SQLite has them as text, MySQL as they are."""
+    """Returns cells in another type. Times without a zone are in UTC: SQLite has them as text, MySQL as times."""
     if pa.types.is_timestamp(type_) and pa.types.is_string(column.type):
-        with suppress(pa.ArrowInvalid):  # where they have a zone
+        with suppress(pa.ArrowInvalid):  # raised for text with a zone
             column = column.cast(pa.timestamp(type_.unit))
     return column.cast(type_)
 
 
 def contract_types(columns: TTableSchemaColumns, unbounded: bool) -> dict[str, Type]:
-    """Returns the contract's types of columns, by their names in lower case; others are left out.
+    """Returns the contract's types of columns, by their names in lower case; columns of other types are left out.
 
-    `unbounded`: a `numeric` without bounds, as PostgreSQL has it, is a float.
+    `unbounded`: a `numeric` without a precision, which PostgreSQL allows, is a float.
     """
     types = {name: column.get("data_type") for name, column in columns.items()}
     if unbounded:
         types |= {name: "double" for name, of in types.items() if of == "decimal" and "precision" not in columns[name]}
-    # Snowflake tells names in upper case; the contract's are in lower case. Of two, the one that is spelt so counts.
+    # Snowflake reports names in upper case; the contract's are in lower case. Of two, the lower-case one counts.
     spelt = sorted(types, key=lambda name: name == name.lower())
     found = {name.lower(): types[name] for name in spelt}
     return {name.lower(): of for name in types if (of := found[name.lower()]) in ARROW}

@@ -3,7 +3,7 @@
 from ..sql_files import sql_file
 from .sql_statements import Statements
 
-LONGEST = 65_535  # characters of text; the largest text that a destination has stands for no limit
+LONGEST = 65_535  # characters of text; a destination's largest text type counts as unlimited
 _LENGTHS = """
     SELECT table_name, column_name, character_maximum_length FROM {columns}
     WHERE table_schema = %s AND character_maximum_length IS NOT NULL"""
@@ -13,8 +13,8 @@ _COMMENTS = {"duckdb": "comments_duckdb.sql", "postgres": "comments_postgres.sql
 
 
 def text_lengths(sql: Statements) -> dict[tuple[str, str], int]:
-    """Returns the greatest length of text columns, by table and column, where the destination limits it."""
-    # -1 stands for no limit too.
+    """Returns the maximum length of text columns, by table and column, if the destination limits it."""
+    # -1 means no limit, too.
     return {(t.lower(), c.lower()): length for t, c, length in sql.by_schema(_LENGTHS) if 0 < length < LONGEST}
 
 
@@ -28,7 +28,7 @@ def primary_keys(sql: Statements, kind: str) -> dict[str, tuple[str, ...]]:
 
 
 def comments(sql: Statements, kind: str) -> dict[tuple[str, str | None], str]:
-    """Returns the comments of tables and views, whose column is None, and of their columns, where it can be asked."""
+    """Returns the comments by table and column (None for a table or view itself), if the destination can list them."""
     rows = sql.by_schema(sql_file(_COMMENTS[kind])) if kind in _COMMENTS else ()
     return {(table.lower(), column and column.lower()): text for table, column, text in rows}
 

@@ -23,9 +23,9 @@ Opened = Callable[[], Any]
 
 
 class Statements:
-    """Makes and runs statements for a dataset, or for that in which dlt stages its rows.
+    """Builds and runs statements for a dataset, or for its staging dataset.
 
-    `opened` gives a client with an open connection for each statement; without it `client` is open already. With
+    `opened` returns a client with an open connection for each statement; without it `client` is open already. With
     `literals` values are written into statements: thousands of parameters take DuckDB thirty times as long.
     """
 
@@ -35,11 +35,11 @@ class Statements:
         self.is_staging = is_staging
         self.literals = literals
         self.spelt: dict[tuple[str, str], tuple[str, str]] = {}
-        """The names of tables and columns in the case in which other programs wrote them."""
+        """The names of tables and columns, in the case that other programs gave them."""
 
     @contextmanager
     def connected(self) -> Iterator[None]:
-        """Has all statements inside take one connection: to open one takes many times as long as to ask."""
+        """Runs all statements in the block on one connection: opening one takes many times as long as a query."""
         before = self.open
         with before() as client:
             self.open = lambda: nullcontext(client)
@@ -50,7 +50,7 @@ class Statements:
 
     @contextmanager
     def opened(self) -> Iterator[Any]:
-        """Gives an open client whose statements go to the dataset."""
+        """Yields an open client whose statements go to the dataset."""
         with self.open() as client, self._at(client):
             yield client
 
@@ -63,14 +63,14 @@ class Statements:
             return self.client.sql_client.dataset_name
 
     def table(self, name: str) -> str:
-        """Returns a table's qualified name, with each `%` twice."""
+        """Returns a table's qualified name, with each `%` doubled."""
         spelt = next((table for (known, _), (table, _) in self.spelt.items() if known == name), None)
         with self._at(self.client):
             named = self.client.sql_client.make_qualified_table_name
             return (named(spelt, casefold=False) if spelt else named(name)).replace("%", "%%")
 
     def quoted(self, table: str, column: str) -> str:
-        """Returns a column's quoted name, with each `%` twice."""
+        """Returns a column's quoted name, with each `%` doubled."""
         spelt = self.spelt.get((table, column))
         sql = self.client.sql_client
         name = sql.escape_column_name(spelt[1], casefold=False) if spelt else sql.escape_column_name(column)
@@ -89,7 +89,7 @@ class Statements:
         return spelt[1] if spelt else str(self.client.capabilities.casefold_identifier(column))
 
     def bound(self, text: str, values: Sequence[Any] = ()) -> tuple[str, Sequence[Any]]:
-        """Returns a statement and the parameters that it still has; `%%` in the text stands for a percent sign."""
+        """Returns a statement and the parameters left to pass with it; `%%` in the text stands for a percent sign."""
         if values and not self.literals:
             formats = getattr(self.client.sql_client.dbapi, "paramstyle", "") in ("format", "pyformat")
             plain = text if formats else text.replace("%%", "%")
@@ -98,7 +98,7 @@ class Statements:
         return self.written(text, values), ()
 
     def written(self, text: str, values: Sequence[Any]) -> str:
-        """Returns a statement with its values in it."""
+        """Returns a statement with its values as literals."""
         rest = iter(values)
         return _VALUE.sub(lambda found: "%" if found[0] == "%%" else self._literal(next(rest)), text)
 
@@ -106,7 +106,7 @@ class Statements:
         return "NULL" if value is None else str(cast(Any, self.client.capabilities.escape_literal)(value))
 
     def stream(self, text: str, values: Sequence[Any]) -> Iterator[Row]:
-        """Yields the rows that a statement answers."""
+        """Yields the rows that a statement returns."""
         with self.opened() as client:
             statement, rest = self.bound(text, values)
             with client.sql_client.execute_query(statement, *rest) as cursor:
@@ -114,7 +114,7 @@ class Statements:
                     yield from map(tuple, rows)
 
     def lacks(self, table: str) -> bool:
-        """Returns whether a table does not exist; it is asked for rows.
+        """Returns whether a table does not exist, by selecting from it.
 
         `information_schema` leaves out what a user has no rights on. Raises the destination's error for such a table.
         """
@@ -134,7 +134,7 @@ class Statements:
             client.sql_client.execute_sql(statement, *rest)
 
     def columns(self) -> Iterator[tuple[str, str, NativeType]]:
-        """Yields the table, the column and its type of all columns of the dataset, and notes how they are spelt."""
+        """Yields the table, name and type of each column of the dataset, and notes how the names are spelt."""
         fold = self.client.capabilities.casefold_identifier
         with self.opened() as client:
             for dataset, belongs in datasets_of(client.sql_client):
@@ -149,14 +149,14 @@ class Statements:
                             yield name, lowered, found[table][column]
 
     def own_spelling(self, name: str) -> str | None:
-        """Returns how a table's name is spelt that dlt would not find by it, None for others and for unknown ones."""
+        """Returns the spelling of a table that dlt would not find by its name; None for other and unknown tables."""
         spelt = next((table for (known, _), (table, _) in self.spelt.items() if known == name), None)
         return None if spelt == self.client.capabilities.casefold_identifier(name) else spelt
 
     def by_schema(self, query: str) -> Sequence[Row]:
-        """Returns the rows, a table's name first, of a query by schema; none where the destination cannot answer it.
+        """Returns the rows of a query by schema, each with a table's name first; none if the destination refuses it.
 
-        `{tables}`, `{columns}`, `{constraints}` and `{key_columns}` in it are views of `information_schema`.
+        `{tables}`, `{columns}`, `{constraints}` and `{key_columns}` in it stand for views of `information_schema`.
         """
         rows: list[Row] = []
         with self.opened() as client:
@@ -169,7 +169,7 @@ class Statements:
 
 
 def _lowered(spelt: Iterable[str], fold: Callable[[str], str]) -> dict[str, str]:
-    """Returns names in lower case by their spelling; of two that differ in case alone, one keeps its spelling."""
+    """Returns names in lower case by their spelling; of two that differ only in case, one keeps its spelling."""
     found: dict[str, str] = {}
     for name in sorted(spelt, key=lambda name: (name != fold(name.lower()), name)):
         found[name] = name if name.lower() in found.values() else name.lower()
@@ -185,7 +185,7 @@ _VIEWS = {
 
 
 def datasets_of(sql: SqlClientBase[Any]) -> Iterator[tuple[AbstractContextManager[Any], Callable[[str], bool]]]:
-    """Yields a client's dataset, and that of the books where it is another one, each with which tables count there."""
+    """Yields a client's dataset, and the books' dataset if that is another, each with a test for its tables."""
     apart = isinstance(sql, BooksSqlClient) and sql.has_books_apart
     yield nullcontext(), lambda table: not (apart and is_book(table.lower()))
     if isinstance(sql, BooksSqlClient) and apart:

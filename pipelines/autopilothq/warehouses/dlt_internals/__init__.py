@@ -1,10 +1,10 @@
-"""All that this package takes from dlt without dlt documenting it. No other package touches dlt's undocumented parts.
+"""Everything undocumented that this project uses of dlt. No other package here touches dlt's undocumented parts.
 
-`clients` is about destinations, `resources` about sources and their resources, `caching` about what dlt asks again and
-again.
+`clients` is about destinations, `resources` about sources and their resources, `caching` about what dlt computes again
+and again.
 
-A release of dlt may change any of it without notice: whoever tries a new release looks here first. What dlt's guides
-show is imported where it is used. A test holds both, and `make check` runs the suite with the oldest release allowed.
+A release of dlt may change any of it without notice: to try a new release, start here. What dlt's guides show is
+imported where it is used. A test enforces both, and `make check` runs the suite with the oldest release allowed.
 """
 
 from importlib import import_module
@@ -251,8 +251,7 @@ __all__ = [
     "waiting_packages",
 ]
 
-# What needs a package that not everyone has is imported when it is asked for, and so is what needs DuckDB: the receiver
-# does without.
+# Imported on first use: these need a package that not everyone has, or DuckDB, which the receiver does without.
 _LATE = {
     "BigQueryClient": "dlt.destinations.impl.bigquery.bigquery",
     "DuckDbClient": "dlt.destinations.impl.duckdb.duck",

@@ -1,4 +1,4 @@
-"""What dlt does again and again in one run, done once or quickly: its schemas, and what type hints mean."""
+"""What dlt does again and again in one run, done once or faster: its schemas, and what type hints mean."""
 
 import os
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from dlt.common.storages.live_schema_storage import LiveSchemaStorage
 
 
 def spare_repeated_work() -> None:
-    """Spares dlt what it does again and again in a run: all of this module, once for a process."""
+    """Applies all of this module, once per process, so that dlt does not repeat work in a run."""
     remember_hints()
     reread_changed_schemas_alone()
     write_traces_quickly()
@@ -27,9 +27,9 @@ def spare_repeated_work() -> None:
 
 @cache
 def reread_changed_schemas_alone() -> None:
-    """Has dlt read a schema of its working folder only where its file has changed since it did.
+    """Makes dlt read a schema of its working folder again only if its file has changed.
 
-    It reads the schema, checks its hash and rebuilds it at each question for a client, some twenty times a load.
+    Otherwise dlt reads, checks and rebuilds the schema whenever it makes a client, some twenty times per load.
     """
     read = LiveSchemaStorage.__getitem__
     seen: WeakKeyDictionary[Schema, _Stamp] = WeakKeyDictionary()
@@ -52,7 +52,7 @@ _Stamp = tuple[int, int, int]
 
 
 def _stamp(path: str) -> _Stamp | None:
-    """What differs once dlt has written a file anew, None where it is missing."""
+    """Returns what changes when dlt rewrites a file, or None if the file is missing."""
     with suppress(OSError):
         file = os.stat(path)
         return file.st_ino, file.st_mtime_ns, file.st_size
@@ -88,9 +88,9 @@ _MOST_HINTS = 10_000
 
 @cache
 def remember_hints() -> None:
-    """Has dlt find out once what a type hint means, instead of at each value that it looks for or checks.
+    """Makes dlt work out the meaning of a type hint once, not for each value that it resolves or validates.
 
-    To resolve its configuration and to check its schemas takes dlt half the time then.
+    That halves the time that dlt takes to resolve its configuration and to validate its schemas.
     """
     for module, functions in _OF_HINTS.items():
         for name in functions:
@@ -100,7 +100,7 @@ def remember_hints() -> None:
 
 
 def _remembered(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a pure function of a type hint with a memory. Hints are told apart by identity: some have no hash."""
+    """Returns a pure function of a type hint with a cache. Hints are told apart by identity: some have no hash."""
     known: dict[Any, tuple[Any, Any]] = {}
 
     @wraps(function)
@@ -120,9 +120,9 @@ def _remembered(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @cache
 def write_traces_quickly() -> None:
-    """Has dlt write the columns of each resource into its trace by libyaml, where that is installed.
+    """Makes dlt write the columns of each resource into its trace with libyaml, if that is installed.
 
-    The text is the same. In pure Python it takes a twentieth of a small load.
+    The text is the same. In pure Python this takes a twentieth of a small load.
     """
     dumper = getattr(yaml, "CDumper", yaml.Dumper)
     setattr(import_module("dlt.extract.extract"), "yaml", SimpleNamespace(dump=partial(yaml.dump, Dumper=dumper)))  # noqa: B010
@@ -133,16 +133,16 @@ _PLAIN = frozenset({str, int, float, bool, type(None)})
 
 @cache
 def copy_schemas_quickly() -> None:
-    """Has dlt copy descriptions of tables as the plain data that they are, some four hundred times in a small load.
+    """Makes dlt copy descriptions of tables as plain data, which it does some four hundred times in a small load.
 
-    Python's `deepcopy` keeps note of each part, which takes a twentieth of such a load.
+    Python's `deepcopy` keeps track of each part, which takes a twentieth of such a load.
     """
     for module in ("dlt.common.schema.schema", "dlt.common.schema.utils"):
         setattr(import_module(module), "deepcopy", _copy)  # noqa: B010
 
 
 def _copy(data: Any) -> Any:
-    """Returns a copy of dicts and lists; what else is in them is copied as `deepcopy` does."""
+    """Returns a copy of dicts and lists; anything else in them is copied with `deepcopy`."""
     kind = type(data)
     if kind is dict:
         return {name: part if type(part) in _PLAIN else _copy(part) for name, part in data.items()}
@@ -153,8 +153,8 @@ def _copy(data: Any) -> Any:
 
 @cache
 def hash_schemas_once() -> None:
-    """Has dlt take a schema's hash from the dict that it made with it, some fifty times in a small load.
+    """Makes dlt take a schema's hash from the dict that `to_dict` returns, some fifty times in a small load.
 
-    It makes the hash of that dict once more, which is the same.
+    Otherwise dlt computes the hash of that dict a second time, with the same result.
     """
     setattr(Schema, "version_hash", property(lambda schema: schema.to_dict()["version_hash"]))  # noqa: B010

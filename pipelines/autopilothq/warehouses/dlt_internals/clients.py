@@ -22,7 +22,7 @@ from dlt.extract.storage import ExtractorItemStorage
 
 @cache
 def take_folders_literally() -> None:
-    """Has dlt find its files below a folder with a `%` in its name.
+    """Lets dlt find its files below a folder with a `%` in its name.
 
     dlt names files by `template % id`, and takes the folder for a part of the template.
     """
@@ -39,12 +39,12 @@ def take_folders_literally() -> None:
 
 
 def asking_pipeline() -> str | None:
-    """Returns the name of the pipeline whose section of dlt's configuration is searched first, None without one."""
+    """Returns the name of the pipeline whose section of dlt's configuration is searched first, or None."""
     return Container()[ConfigSectionContext].pipeline_name
 
 
 class StepCollector(Collector):
-    """Tells the steps of a run: dlt's progress, without its counts. `begin` is to be overridden."""
+    """Reports the steps of a run: dlt's progress, without its counts. Subclasses override `begin`."""
 
     def begin(self, step: str) -> None:
         """Called as a step begins: `extract`, `normalize` or `load`."""
@@ -84,9 +84,9 @@ _Class = TypeVar("_Class", bound=type)
 
 
 def hooked(of: _Class) -> _Class:
-    """Has a subclass of dlt's override private methods by its own methods with the names in `_HOOKS`. A decorator.
+    """Decorates a subclass of a dlt class, so that its methods named in `_HOOKS` override dlt's private methods.
 
-    Each gets dlt's own, bound, as its first argument.
+    Each gets dlt's own bound method as its first argument.
     Example: `def merge_jobs(self, usual, table_chain): return usual(table_chain)`.
     """
     for name, private in _HOOKS.items():
@@ -103,12 +103,12 @@ def _hook(own: Callable[..., Any], dlts: Callable[..., Any]) -> Callable[..., An
 
 
 def declare_transactions(destination: Destination[Any, Any]) -> None:
-    """Has dlt replace rows in one transaction, in a destination of which it does not know that it has transactions."""
+    """Makes dlt replace rows in one transaction, in a destination whose transactions dlt does not know of."""
     cast(Any, destination).caps_params["supports_transactions"] = True
 
 
 def client_of(job: LoadJob) -> Any:
-    """Returns the client of a load job that runs."""
+    """Returns the client of a running load job."""
     return cast(Any, job)._job_client
 
 
@@ -118,12 +118,12 @@ def file_of(job: LoadJob) -> str:
 
 
 def set_file(job: LoadJob, path: str) -> None:
-    """Lets a load job load another file in the place of its own."""
+    """Makes a load job load another file instead of its own."""
     job._file_path = path
 
 
 def table_of(job: LoadJob) -> PreparedTableSchema:
-    """Returns the table that a load job fills, as it runs."""
+    """Returns the table that a running load job fills."""
     return cast(PreparedTableSchema, cast(Any, job)._load_table)
 
 
@@ -144,7 +144,7 @@ def stored_columns(client: SqlJobClientBase) -> Iterator[tuple[str, str, str, TD
 
 
 def columns_of_table(client: SqlJobClientBase, table: str) -> TTableSchemaColumns:
-    """Returns the columns of a table that another program made, by its name as it is spelt."""
+    """Returns the columns of a table that another program created, by its exact name."""
     found = _stored_columns(client, [table])
     return {column: cast(TColumnSchema, {**of, "name": column}) for _, column, _, of in found}
 
@@ -166,6 +166,6 @@ def offline_client(destination: Destination[Any, Any], schema: Schema, dataset: 
 
 
 def create_statements(client: SqlJobClientBase, tables: Sequence[str]) -> list[str]:
-    """Returns the statements with which dlt makes these tables of the client's schema, none of which is there."""
+    """Returns the statements with which dlt creates these tables of the client's schema, if none of them exists."""
     statements, _ = client._build_schema_update_sql([(table, {}) for table in tables])
     return statements

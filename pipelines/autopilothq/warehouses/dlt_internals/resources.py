@@ -16,7 +16,7 @@ from dlt.sources import DltResource
 
 
 def running_pipeline() -> dlt.Pipeline:
-    """Returns the pipeline that extracts.
+    """Returns the pipeline that is extracting.
 
     `dlt.current.pipeline` returns the same, but resolves the configuration of a new one each time.
     """
@@ -24,9 +24,9 @@ def running_pipeline() -> dlt.Pipeline:
 
 
 def extraction() -> str | None:
-    """Returns the id of the load package that is extracted, None where a source is iterated without a pipeline.
+    """Returns the id of the load package being extracted, or None if a source is iterated without a pipeline.
 
-    A resource that a pipeline extracts may iterate another source: that is not extracted.
+    A resource that a pipeline extracts may iterate another source, which is not being extracted itself.
     """
     try:
         load_id = str(load_package_state()["load_id"])
@@ -38,16 +38,16 @@ def extraction() -> str | None:
 
 
 def dropped_tables() -> tuple[set[str], set[str]]:
-    """Returns the tables that `refresh` has dlt drop, and those that it has dlt empty, before this load's rows come."""
+    """Returns the tables that dlt drops for `refresh`, and those that it empties, before this load's rows come."""
     state: Any = load_package_state()["state"]
     dropped, emptied = (state.get(key) or () for key in ("dropped_tables", "truncated_tables"))
     return {table["name"] for table in dropped}, {table["name"] for table in emptied}
 
 
 def waiting_packages(pipeline: dlt.Pipeline) -> dict[str, Any]:
-    """Returns the states, by load id, of the load packages that are not loaded yet, with the one that is extracted.
+    """Returns the states, by load id, of the load packages that are not loaded yet, including the one being extracted.
 
-    What is put into that one's state stays with it until it is loaded.
+    What is added to that one's state stays there until it is loaded.
     """
     current = Container()[LoadPackageStateInjectableContext]
     extracted, normalized = pipeline._get_normalize_storage(), pipeline._get_load_storage()
@@ -62,9 +62,9 @@ def waiting_packages(pipeline: dlt.Pipeline) -> dict[str, Any]:
 
 
 def dataset_of_run(pipeline: dlt.Pipeline) -> None:
-    """Gives a pipeline the dataset that its `run` was called with.
+    """Sets a pipeline's dataset to the one that its `run` was called with.
 
-    While `run` extracts, the pipeline still has the dataset of the run before: only the call knows the new one.
+    While `run` extracts, the pipeline still has the dataset of the previous run: only the call has the new one.
     """
     for frame in _frames():
         call = frame.f_locals
@@ -74,7 +74,7 @@ def dataset_of_run(pipeline: dlt.Pipeline) -> None:
 
 
 def _frames() -> Iterator[FrameType]:
-    """The calls of all threads: resources may be extracted in threads of their own (`parallelize`)."""
+    """Yields the frames of all threads: resources may be extracted in threads of their own (`parallelize`)."""
     for frame in list(sys._current_frames().values()):
         current: FrameType | None = frame
         while current is not None:
@@ -83,12 +83,12 @@ def _frames() -> Iterator[FrameType]:
 
 
 def sees_rows(resource: DltResource) -> bool:
-    """Whether a resource has steps that see its rows: maps, filters, limits, an incremental, a validator."""
+    """Returns whether a resource has steps that see its rows: maps, filters, limits, an incremental, a validator."""
     return len(resource._pipe.steps) > 1
 
 
 def parents(resource: DltResource) -> Iterator[str]:
-    """The names of the resources that a transformer takes its rows from."""
+    """Yields the names of the resources that a transformer takes its rows from."""
     parent: Any = resource._pipe.parent
     while parent is not None and not parent.is_empty:
         yield parent.name
@@ -101,7 +101,7 @@ def set_owner(rows: Any, owner: object, name: str) -> None:
 
 
 def name_of_owned(resource: DltResource, owner: object) -> str | None:
-    """Returns the name of a resource that belongs to `owner`, None where it belongs to another one."""
+    """Returns the name of a resource that belongs to `owner`, or None if it belongs to another object."""
     by, name = getattr(resource._pipe.gen, _OWNER, (None, ""))
     return name if by is owner else None
 
@@ -110,14 +110,14 @@ _OWNER = "autopilothq_owner"
 
 
 def hints(resource: DltResource) -> Any:
-    """The hints of a resource, to be given back by `take_back`: dlt replaces them and changes nothing in them."""
+    """Returns the hints of a resource, for `take_back` later: dlt replaces them and never changes them in place."""
     return resource._hints
 
 
 def take_back(resource: DltResource, before: Any, added: Mapping[str, Any]) -> None:
-    """Takes the hints that came with rows out of a resource's: dlt keeps them there for all extractions to come.
+    """Removes from a resource the hints that came with rows, which dlt would keep for all later extractions.
 
-    `before` are the hints from before the rows came. What was changed since, but not by `added`, stays.
+    `before` are the hints from before the rows came. What was changed since, except by `added`, stays.
     """
     now: dict[str, Any] = dict(resource._hints or {})
     for name in ("write_disposition", "file_format"):
@@ -138,33 +138,33 @@ def take_back(resource: DltResource, before: Any, added: Mapping[str, Any]) -> N
 
 
 def put_back_columns(resource: DltResource, before: Any) -> None:
-    """Gives a resource the columns of the hints `before`, where it has a function for them."""
+    """Restores a resource's columns from the hints `before`, if they are given by a function."""
     if callable(resource.columns):
         kept = {key: before.get(key) for key in ("columns", "original_columns")}
         resource._set_hints(cast(Any, {**(resource._hints or {}), **kept}))
 
 
 def primary_key(resource: DltResource) -> Any:
-    """The hint for a resource's primary key."""
+    """Returns the hint for a resource's primary key."""
     return (resource._hints or {}).get("primary_key")
 
 
 def merge_key(resource: DltResource) -> Any:
-    """The hint for a resource's merge key, None where there is none."""
+    """Returns the hint for a resource's merge key, or None if there is none."""
     return (resource._hints or {}).get("merge_key")
 
 
 def file_format(resource: DltResource) -> Any:
-    """The hint for the format of a resource's files."""
+    """Returns the hint for the format of a resource's files."""
     return (resource._hints or {}).get("file_format")
 
 
 def lets_all_pass(resource: DltResource, schema: Schema, table: str) -> bool:
-    """Whether the schema's contract, and the resource's, let every table, column and type of a table evolve."""
+    """Returns whether the schema's contract and the resource's let a table, its columns and their types evolve."""
     own: Any = {"schema_contract": resource.schema_contract} if resource.schema_contract else None
     return set(schema.resolve_contract_settings_for_table(table, own).values()) == {"evolve"}
 
 
 def has_import_schema(pipeline: dlt.Pipeline) -> bool:
-    """Whether people keep schemas of a pipeline in files of their own, which dlt reads before each extraction."""
+    """Returns whether a pipeline has import schemas: files that people edit and dlt reads before each extraction."""
     return bool(pipeline._schema_storage.config.import_schema_path)
