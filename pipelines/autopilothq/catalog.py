@@ -189,7 +189,7 @@ USERS = Table(
         *CONTEXT,
     ),
 )
-# Only what the messages say of the group; who sent them, and from where, is in `groups`.
+# Only what the messages say about the group; who sent them, and from where, is in `groups`.
 ACCOUNTS = Table(
     "accounts",
     "One row per group: the last value of each trait, by the time of its receipt.",
@@ -741,7 +741,7 @@ ORTTO_INTEGRATIONS = ("Ortto", "Ortto (Actions)")
 
 
 class Epoch(NamedTuple):
-    """Numbers that count the time since 1970: from `least` to `below`, so many of them a second."""
+    """Numbers that count the time since 1970, `per_second` of them a second, from `least` to below `below`."""
 
     least: int
     below: int

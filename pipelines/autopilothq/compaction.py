@@ -111,7 +111,7 @@ def _check(books: Dataset) -> None:
         )
 
 
-# ---- what is put together --------------------------------------------------------------------------------------------
+# ---- which files are joined ------------------------------------------------------------------------------------------
 
 
 def _groups(folder: str, books: Dataset, now: float, most: int) -> Iterator[list[dict[str, Any]]]:

@@ -168,12 +168,12 @@ def dry_run(
 
 
 def is_unfinished_here(into: dlt.Pipeline) -> bool:
-    """Whether the load that an earlier run left unfinished goes to this pipeline's target."""
+    """Returns whether the load that an earlier run left unfinished goes to this pipeline's target."""
     return not _has_target(into) or into.get_local_state_val(UNFINISHED_AT) == target_of(into)
 
 
 def _has_target(into: dlt.Pipeline) -> bool:
-    """Whether the pipeline's local state names the target of its last run."""
+    """Returns whether the pipeline's local state names the target of its last run."""
     try:
         return bool(into.get_local_state_val(UNFINISHED_AT))
     except KeyError:

@@ -90,7 +90,7 @@ def _changeable(dataset: Dataset) -> SqlDataset:
 
 
 def _whole(reader: SqlDataset) -> Upgrade:
-    """Returns the whole upgrade. The books move last: dlt's tables are read where they are until then."""
+    """Returns the complete upgrade. The books move last: until then dlt's tables are read from their old place."""
     moves, sql = _moves(reader), reader.client.sql_client
     if not (isinstance(sql, BooksSqlClient) and (moves.statements or moves.left)):
         return _planned(reader)

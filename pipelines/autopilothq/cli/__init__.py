@@ -28,7 +28,8 @@ from .receive import receive
 from .report import report
 from .send import send, show_deliveries
 
-# Python's collector runs when there are so many new objects, and visits older ones once in 20, and in 2,000, runs.
+# Python's garbage collector runs after this many new objects, and visits older ones in every 20th run, the oldest in
+# every 2,000th.
 COLLECTED = (50_000, 20, 100)
 
 

@@ -32,11 +32,11 @@ _FAMILIES: dict[Family, tuple[Family, ...]] = {
     "number": ("number", "boolean", "text"),
     "boolean": ("boolean", "text"),
 }
-"""Which columns hold all values that look like those of a family."""
+"""The families of columns that can hold all values that look like those of a family."""
 
 
 class AdoptionSettings(NamedTuple):
-    """Where tables are adopted from: URLs with patterns by table, or a database and a schema of it."""
+    """Where tables are adopted from: URLs with patterns by table, or a database and one of its schemas."""
 
     urls: tuple[str, ...]
     named: Mapping[str, Sequence[str]]
@@ -77,7 +77,7 @@ def run_adoption(adoption: AdoptionSettings, options: LoadOptions, report_cut: b
 
 
 def print_coming_differences(adopted: AdoptedSchema, target: TargetOptions, wait: timedelta) -> None:
-    """Prints what queries for the adopted tables will meet, on stderr, as `schema diff` says it."""
+    """Prints what queries for the adopted tables will meet, on stderr, in the words of `schema diff`."""
     try:
         with inspect.reading(*target, wait=wait) as reader:
             actual, kind, dialect = dict(inspect.schema_of(reader)), reader.kind, reader.dialect

@@ -328,7 +328,7 @@ def _dbt_column(column: ColumnInfo, table: TableInfo, loaded_at: str | None) -> 
 
 
 def _exists(table: TableInfo) -> bool:
-    """Whether a table certainly exists: dbt fails tests of missing tables, such as those of rare messages."""
+    """Returns whether a table certainly exists: dbt fails tests of missing tables, such as those of rare messages."""
     return table.statistics is not None or table.name in _ALWAYS_THERE
 
 

@@ -46,7 +46,7 @@ class TableInfo(NamedTuple):
     statistics: Statistics | None = None
 
     def has(self, column: str) -> bool:
-        """Whether there is a column of that name."""
+        """Returns whether there is a column of that name."""
         return any(column == other.name for other in self.columns)
 
 

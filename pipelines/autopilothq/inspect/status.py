@@ -86,7 +86,7 @@ class Status:
     """Which models are views of the destination, if any."""
 
     def is_older(self, age: timedelta) -> bool:
-        """Whether the newest load is older than `age` or in the future, or no load exists."""
+        """Returns whether the newest load is older than `age` or in the future, or no load exists."""
         return self.newest_load is None or self.is_ahead or self.now - self.newest_load > age
 
     @property

@@ -38,7 +38,7 @@ KILL_POINT_ALL_ROWS_DELETED = f"{__name__}:_remove"  # for tests/faults
 
 
 class Unconfirmed(runner.RunError):
-    """More ids belong to the person than were agreed to; nothing was changed. `made` is what would be removed."""
+    """The number of the person's ids was not agreed to; nothing was changed. `made` is what would be removed."""
 
     def __init__(self, made: "PersonDeletion", max_ids: int, confirm: int | None) -> None:
         self.made = made

@@ -1,4 +1,4 @@
-"""The tables that hold ids of persons, and which of these ids are one person's."""
+"""Reads the tables that hold ids of persons, and finds which of these ids are one person's."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count, islice

@@ -51,7 +51,7 @@ class OpenFile:
         self.size += sum(map(len, pieces))
 
     def is_deleted(self) -> bool:
-        """Whether someone removed the file: what is added to it would be lost."""
+        """Returns whether someone removed the file: what is added to it would be lost."""
         return os.fstat(self.descriptor).st_nlink == 0
 
     def close(self) -> None:

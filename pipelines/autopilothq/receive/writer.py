@@ -72,7 +72,7 @@ class Writer:
         await done
 
     def has_space(self) -> bool:
-        """Whether the disk has more room than must stay free; asks it once a second at most."""
+        """Returns whether the disk has more room than must stay free; asks it once a second at most."""
         if (now := time.monotonic()) - self._free_at >= 1:
             self._free_at = now
             with contextlib.suppress(OSError):

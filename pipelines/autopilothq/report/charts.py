@@ -172,7 +172,7 @@ def _days(names: Sequence[str]) -> list[Markup]:
 
 
 def spread(count: int, most: int) -> list[int]:
-    """Returns indices of at most `most` of so many, evenly spread. Example: `spread(9, 5) == [0, 2, 4, 6, 8]`."""
+    """Returns at most `most` indices below `count`, evenly spread. Example: `spread(9, 5) == [0, 2, 4, 6, 8]`."""
     gap = -(-max(0, count - 1) // (most - 1)) or 1
     return list(range(0, count, gap))
 

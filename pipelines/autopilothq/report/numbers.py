@@ -165,7 +165,7 @@ class SendingHour:
 
 @dataclass(frozen=True)
 class Cohort:
-    """People by the unit of time of their first email; `active` are those who acted in it and in each one after."""
+    """People by the unit of time of their first email; `active` counts those who acted in it, and in each later one."""
 
     begin: date
     people: int
