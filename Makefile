@@ -1,4 +1,4 @@
-# `make demo` and `make test` need nothing but Python and make.
+# `make demo` and `make test` need only Python and make.
 
 # The first Python that is new enough; PYTHON=... chooses another.
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
@@ -8,7 +8,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 VENV ?= .venv
 BIN = $(VENV)/bin
 PIP_INSTALL = $(BIN)/python -m pip install $(COMPILE) --quiet --disable-pip-version-check
-# Nothing is installed but files whose hashes are in the lock; the package itself is linked, by the lock's own builder.
+# Only files whose hashes are in the lock are installed; the package itself is linked, with the builder of the lock.
 LINK = --no-deps --no-build-isolation --editable .
 UV ?= uv
 LOCK = UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --quiet pyproject.toml --group build \
@@ -16,13 +16,13 @@ LOCK = UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --quiet pyproject
 
 DEMO = build/demo
 DEMO_EVENTS ?= 50000
-# The demo's pipeline keeps its state beside its data, so that `make clean` forgets both.
+# The demo's pipeline keeps its state next to its data, so that `make clean` removes both.
 DEMO_ENV = DLT_DATA_DIR="$(CURDIR)/$(DEMO)/dlt"
 RUN_SQL = import duckdb, sys; \
 	database = duckdb.connect(sys.argv[1], read_only=True); \
 	[(print("\n" + query), database.sql(query).show()) for query in sys.argv[2:]]
 
-# Compiled modules are kept: each process of the tests would compile all of them again.
+# Compiled modules are kept, because otherwise each test process would compile all of them.
 export PYTHONDONTWRITEBYTECODE =
 
 .DELETE_ON_ERROR:
@@ -31,18 +31,18 @@ export PYTHONDONTWRITEBYTECODE =
 help:
 	@echo 'make demo     load a made-up archive into a local DuckDB file and query it'
 	@echo 'make test     lint, types and tests'
-	@echo 'make test-fast     in a minute: the tests that need no server and no process that is killed'
-	@echo 'make test-portable what another Python may do otherwise'
-	@echo 'make test-pythons  that on each other Python of $(PYTHONS) that this machine has'
-	@echo 'make lint     ruff and mypy alone'
+	@echo 'make test-fast     the tests that need no server and kill no process, in a minute'
+	@echo 'make test-portable the tests of what another Python can do differently'
+	@echo 'make test-pythons  these tests on each other Python of $(PYTHONS) on this machine'
+	@echo 'make lint     ruff and mypy only'
 	@echo 'make format   rewrite the code in its own style'
-	@echo 'make docs     write the generated parts of the documents again'
+	@echo 'make docs     write the generated parts of the documents'
 	@echo 'make bench    measure'
-	@echo 'make check    try what needs an environment of its own: dbt, public packages for Segment, Airflow, Dagster, dlt deploy, Dask, Ray, the oldest dlt'
+	@echo 'make check    test what needs an environment of its own: dbt, public packages for Segment, Airflow, Dagster, dlt deploy, Dask, Ray, the oldest dlt'
 	@echo 'make mutate   change the code of a room in small ways, and show what no test notices: ROOM=segment'
-	@echo 'make setup    the environment alone, in $(VENV)'
-	@echo 'make lock     write the locks again: the versions of constraints.txt, with hashes'
-	@echo 'make clean    remove what these made'
+	@echo 'make setup    create only the environment, in $(VENV)'
+	@echo 'make lock     rewrite the lock files: the versions of constraints.txt, with hashes'
+	@echo 'make clean    remove what these created'
 
 setup: $(VENV)/.dev
 
@@ -61,8 +61,8 @@ $(VENV)/.dev: pyproject.toml requirements-dev.lock | $(BIN)/python
 	$(PIP_INSTALL) $(LINK)
 	@touch "$@" "$(VENV)/.runtime"
 
-# After constraints.txt or pyproject.toml changed: the hashes of all files that the index has of those versions, for every
-# platform. Needs uv: pip install uv
+# For use after constraints.txt or pyproject.toml changed. The locks have the hashes of all files that the index has of
+# these versions, for every platform. Needs uv: pip install uv
 lock:
 	$(LOCK) --extra postgres --extra s3 --output-file requirements.lock
 	$(LOCK) --extra dev --output-file requirements-dev.lock
@@ -86,11 +86,11 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# By files, whose servers and archives are made once, in their order: the slow ones, contract and faults, come first.
-# Two processes more than there are cores: some tests wait for a lock, a deadline or a server.
+# A file's tests stay together, because it makes its servers and archives once. The slow files, contract and faults,
+# come first. There are two more processes than cores, because some tests wait for a lock, a deadline or a server.
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2)
-# What tests write goes into memory where there is room for all of it, because a load of a few lines waits for the disk a
-# third of its time. Servers are started from there, too, by another account, which some systems forbid.
+# Tests write to memory if there is room for it all, because a load of a few lines waits for the disk a third of its
+# time. Servers are started from there, too, by another account, which some systems forbid.
 MEMORY := $(shell df -Pk /dev/shm 2>/dev/null | awk '$$6 == "/dev/shm" && $$4 > 6000000' | while read -r _; do \
 	try=$$(mktemp -d /dev/shm/tests-XXXXXX) && cp /bin/true "$$try" && "$$try/true" 2>/dev/null && echo /dev/shm; rm -rf "$$try"; done)
 IN_MEMORY = $(if $(MEMORY),TMPDIR=$$(mktemp -d $(MEMORY)/tests-XXXXXX); export TMPDIR; chmod 711 "$$TMPDIR"; \
@@ -98,7 +98,7 @@ IN_MEMORY = $(if $(MEMORY),TMPDIR=$$(mktemp -d $(MEMORY)/tests-XXXXXX); export T
 PYTEST = $(IN_MEMORY) $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder \
 	-o tmp_path_retention_policy=failed
 
-# Lint and types beside the tests. What they say comes last, and fails the run too.
+# Lint and types run alongside the tests. Their output comes last, and their failure fails the run, too.
 test: $(VENV)/.dev
 	@mkdir -p build
 	@$(MAKE) --no-print-directory lint >build/lint.txt 2>&1 & lint=$$!; \
@@ -107,17 +107,17 @@ test: $(VENV)/.dev
 	cat build/lint.txt; \
 	exit $$((tests ? tests : linted))
 
-# What another Python may do otherwise: reading and writing JSON, texts and times, the libraries' own wheels, threads and
-# HTTP. The rooms below the sources, the contract's loads in memory, and the clients; then the demo, which is the command
-# from end to end. The modules of all other tests are imported only.
+# What another Python can do differently: reading and writing JSON, texts and times, the libraries' own wheels, threads
+# and HTTP. These test the rooms below the sources, the contract's loads in memory, and the clients; then the demo runs
+# the command from end to end. The modules of all other tests are only imported.
 PORTABLE = contract/test_clocks contract/test_collisions contract/test_identity contract/test_names \
 	contract/test_routing contract/test_values test_api test_audiences test_client test_decode test_fake_autopilot \
 	test_hints test_http test_identify test_inflate test_messages test_naming test_native test_nesting \
 	test_ortto_messages test_plan test_progress test_projection_sql test_segment test_sql_files test_warehouse
-# Of these, what a Python between the oldest and the newest may do otherwise than both.
+# Of these, what a Python between the oldest and the newest can do differently from both.
 ESSENTIAL = contract/test_clocks contract/test_values test_decode test_http test_messages test_native test_nesting \
 	test_segment test_warehouse
-# What has neither a server nor a killed process, and takes no time for its number of lines.
+# Tests with neither a server nor a killed process, nor so many lines that they take long.
 FAST = $(PORTABLE) contract/test_fast_path contract/test_once test_archive_blocks test_archive_listing \
 	test_archive_source test_cost test_house test_load_plan test_machine test_ortto_random test_persons \
 	test_projection test_pull test_receive_messages test_refused_rows test_scan_plan test_scans test_sources
@@ -126,7 +126,7 @@ test-fast: $(VENV)/.dev
 	$(PYTEST) $(FAST:%=tests/%.py)
 
 OTHERS = $(filter-out $(PORTABLE:%=tests/%.py),$(wildcard tests/test_*.py tests/*/test_*.py)) $(PACES)
-# These measure a pace, and want a machine that is not at another Python's tests meanwhile.
+# These measure a pace, so another Python's tests must not run on the machine at the same time.
 PACES = tests/test_http.py::test_one_budget_for_all_threads_and_clients_of_a_key \
 	tests/test_segment.py::test_the_pace_is_reached_while_answers_take_their_time
 
@@ -134,8 +134,9 @@ test-portable: $(VENV)/.dev
 	$(BIN)/python -m pytest --quiet $(OTHERS:%=--deselect=%)
 	$(MAKE) --no-print-directory demo DEMO="$(VENV)-demo" DEMO_EVENTS=2000
 
-# The Pythons of pyproject.toml but that of `make test`, side by side with --jobs=2. Each gets an environment of the same
-# lock below build/, and compiles only what it imports; one that is not on this machine is left out. The newest runs all.
+# All Pythons of pyproject.toml except that of `make test`, in parallel with --jobs=2. Each gets an environment from the
+# same lock below build/, and compiles only what it imports. One that is not on this machine is left out. The newest
+# runs all of PORTABLE.
 PYTHONS = 3.11 3.12 3.13
 IS = import sys; sys.exit(sys.argv[1] != '%d.%d' % sys.version_info[:2])
 
@@ -156,7 +157,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-# What follows from the catalogue, the commands and the signatures; a test fails where a page differs.
+# The generated parts come from the catalogue, the commands and the signatures; a test fails if a page differs.
 docs: $(VENV)/.dev
 	$(BIN)/python tests/generate_docs.py
 

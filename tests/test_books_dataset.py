@@ -88,7 +88,7 @@ def test_books_stand_apart_and_all_goes_on(call: Call, place: tuple[str, ...]) -
     live = json.loads(call("schema", "--live", "--format", "json", *apart).out)["tables"]
     assert {*EVENTS, "_audit", "_rejects", "_discards"} == {name for name in live if not name.startswith("_dlt")}
     assert call("schema", "diff", *apart).status == 0
-    assert call("schema", "upgrade", *apart).out.startswith("Nothing is to be upgraded in ")
+    assert call("schema", "upgrade", *apart).out.startswith("Nothing to upgrade in ")
 
     said = call("forget", "--user-id", "u1", *apart)
     assert said.status == 0, said.err

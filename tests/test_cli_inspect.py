@@ -67,7 +67,7 @@ def test_schema_of_one_table(call: Call) -> None:
     assert (
         call("schema", "_rejects").out
         == """\
-_rejects: Lines that are no message that the warehouse can hold, whole, with the reason.
+_rejects: Lines that no table can hold, complete, with the reason.
   column       type       description
   id           text       A digest of the file, the line's number and the line: each place has a row of its own.
   file         text       The file that holds the line.

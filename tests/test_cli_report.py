@@ -18,7 +18,7 @@ LIMIT = (
     " complaints=0.1:0.3, but got "
 )
 NO_MACHINE = (
-    "  no machines: Nothing tells them: email_opened has no column machine. Messages of Ortto have one, those of"
+    "  no machines: They are unknown: email_opened has no column machine. Messages of Ortto have one, those of"
     " Autopilot do not. Mailbox providers that fetch pictures before anybody reads count as people here.\n"
 )
 
@@ -67,7 +67,7 @@ def test_numbers_are_printed_without_a_page(call: Call, week: Path) -> None:
         "unsubscribes": {"goal": 0.5, "most": 0.5},
     }
     assert numbers["period"]["since"] == "2019-03-02T00:00:00+00:00"
-    assert numbers["machines"]["absent"].startswith("Nothing tells them")
+    assert numbers["machines"]["absent"].startswith("They are unknown")
     assert not (week / "numbers.html").exists()
     again = call("report", "--json", "--output", "numbers.html")
     assert json.loads(again.out)["totals"]["deliveries"] > numbers["totals"]["deliveries"]

@@ -100,11 +100,11 @@ def test_a_stranger_who_pairs_ids(given: str, sent: list[str], expected: str) ->
 
 def test_what_is_not_followed_is_told() -> None:
     assert shared("e:ada@x", *ADA, *BOB, "u:ada e:bob@x", "a:adas u:bob") == {
-        "contact_id A": "user_id ada stands beside it too",
-        "user_id ada": "email b...@x stands beside it too",
+        "contact_id A": "user_id ada shares a row with it too",
+        "user_id ada": "email b...@x shares a row with it too",
     }
     assert shared("e:ada@x", *ADA, *BOB, "a:adas u:bob") == {
-        "anonymous_id adas": "user_id bob stands beside it too",
+        "anonymous_id adas": "user_id bob shares a row with it too",
     }
     assert shared("e:ada@x u:ada", *ADA, "u:ada e:news@x", "c:A2 u:ada") == {
         "email news@x": "the person has another email",

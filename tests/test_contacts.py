@@ -320,7 +320,7 @@ def test_arguments(call: Call, server: FakeAutopilot) -> None:
     )
     Path("latin.txt").write_bytes(b"\xe9@example.com\n")
     assert call("contacts", "delete", "latin.txt").err == (
-        "Error: Expected a file with an email or an id on each line, but latin.txt cannot be read: it is no text in"
-        " UTF-8.\n"
+        "Error: Expected a file with an email or an id on each line, but latin.txt cannot be read: it is not UTF-8"
+        " text.\n"
     )
     assert sent(server) == []

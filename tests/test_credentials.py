@@ -38,7 +38,7 @@ WRONG = {
     "@": "but it cannot be read: No such file or directory.",
     "@.": "but it cannot be read: Is a directory.",
     "@empty": "but that file is empty.",
-    "@bytes": "but it cannot be read: it is no text in UTF-8.",
+    "@bytes": "but it cannot be read: it is not UTF-8 text.",
     "@big": "but it has more than 65,536 characters.",
 }
 

@@ -272,7 +272,7 @@ def test_prints_what_was_removed(call: Call) -> None:
         "anonymous_id x-4 beside email ada@example.com hash",
         "",
         NOT_FOLLOWED,
-        "Rows that have none but such ids stay.",
+        "Rows that have only such ids stay.",
         "",
         "table rows removed",
         *(f"{table} {number}" for table, number in (REMOVED | {"email_opened": 4, "tracks": 6}).items()),
@@ -332,7 +332,7 @@ def test_what_others_share_is_not_followed(call: Call) -> None:
         {
             "id": "anonymous_id tablet",
             "found_with": "user_id ada",
-            "why": "user_id bob stands beside it too",
+            "why": "user_id bob shares a row with it too",
             "option": "--anonymous-id tablet",
         }
     ]

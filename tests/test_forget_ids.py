@@ -194,7 +194,7 @@ def test_a_stranger_who_pairs_a_hundred_ids(call: Call) -> None:
     phone, crowd = told
     assert phone == (
         "Not followed: anonymous_id phone beside user_id ada, because user_id u0, user_id u1, user_id u2 and 7 more"
-        " stand beside it too. If it is this person's, add --anonymous-id phone"
+        " share a row with it too. If it is this person's, add --anonymous-id phone"
     )
     assert crowd == (
         "Not followed: 90 user_ids beside email ada@example.com, because there are too many to be one person's."
@@ -214,10 +214,10 @@ def test_more_ids_than_agreed_to_change_nothing(call: Call) -> None:
     ):
         said = call("forget", "--user-id", "eve", "--archive", "a.ndjson", *words)
         assert said.status == 1
-        why = f"8 ids would be taken for this person's{most}, but got {came}"
+        why = f"8 ids would be deleted as this person's{most}, but got {came}"
         assert errors(said) == [
             f"Error: Expected --confirm 8, because {why}. Nothing was changed.",
-            "Look at the ids, and how each was found. If they are one person's, add --confirm 8.",
+            "Check the ids, and how each was found. If all are one person's, add --confirm 8.",
         ]
         assert [text.split()[:7] for text in said.out.splitlines()[1:3]] == [
             ["user_id", "eve", "given", *said.out.splitlines()[1].split()[3:]],

@@ -321,7 +321,7 @@ def test_the_new_file_has_all_that_the_old_one_had(call: Call, house: Path) -> N
     said = call("forget", "--user-id", "nobody", "--rewrite")
     assert (said.status, errors(said)) == (0, [])
     assert said.out.splitlines()[-2:] == [
-        "Nothing was found of this person; ids kept out of later loads: 1; files or tables written anew: 1",
+        "Nothing was found of this person; ids kept out of later loads: 1; files or tables rewritten: 1",
         f"from {Path.cwd()}/autopilot.duckdb, dataset autopilothq",
     ]
     assert inventory("autopilot.duckdb") == before
@@ -339,9 +339,9 @@ def test_the_new_file_has_all_that_the_old_one_had(call: Call, house: Path) -> N
     refused(
         call,
         "keys.duckdb",
-        f"Error: --rewrite cannot carry all of {Path.cwd()}/keys.duckdb into a new file (DuckDB's COPY FROM DATABASE):"
+        f"Error: --rewrite cannot copy all of {Path.cwd()}/keys.duckdb into a new file (DuckDB's COPY FROM DATABASE):"
         " the foreign key of main.child.",
-        "Nothing was changed. Drop that, or leave out --rewrite and write the file anew by hand.",
+        "Nothing was changed. Drop these, or leave out --rewrite and rewrite the file by hand.",
     )
     os.link("autopilot.duckdb", "hard.duckdb")
     refused(
@@ -357,8 +357,8 @@ def test_the_new_file_has_all_that_the_old_one_had(call: Call, house: Path) -> N
         refused(
             call,
             "autopilot.duckdb",
-            f"Error: --rewrite needs {size:,.1f} MB for a new file beside {Path.cwd()}/autopilot.duckdb, but 1.0 MB are"
-            " free.",
+            f"Error: --rewrite needs {size:,.1f} MB for a new file next to {Path.cwd()}/autopilot.duckdb, but 1.0 MB"
+            " are free.",
             "Make room on that disk, then run this again.",
         )
 

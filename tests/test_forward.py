@@ -439,7 +439,7 @@ def test_wrong_arguments(call: Call) -> None:
     for words, said in (
         ([], "Error: Name what to forward: paths, or - for stdin, or --query, got neither."),
         (["a", "--query", "SELECT 1"], "Error: Name what to forward: paths, or - for stdin, or --query, got both."),
-        (["-", "a"], "Error: - stands alone: it is a stream, and files are read to their end."),
+        (["-", "a"], "Error: - cannot be combined with other paths: it is a stream, and files are read to their end."),
         (["a", "--write-key", "no"], ("Error: Invalid value for '--write-key': Expected env:NAME or @FILE, got ***:"
                                       " everybody on this machine can see what a command line holds.")),
     ):  # fmt: skip

@@ -457,7 +457,7 @@ def test_what_a_destination_tells(told: Told) -> None:
         2, datetime(2019, 3, 1, tzinfo=UTC), datetime(2019, 3, 2, 0, 0, 0, 500_000, tzinfo=UTC)
     )
     columns = {column.name: column for column in demo.columns}
-    assert columns["id"].description == "The message's id; a digest of its line where the message has none."
+    assert columns["id"].description == "The message's id; a digest of its line if the message has none."
     text, integer = ("VARCHAR", "BIGINT") if told.destination == "duckdb" else ("character varying", "bigint")
     assert (columns["plan"].type, columns["plan"].native, columns["plan"].null_share) == ("text", text, 0.5)
     assert (columns["seats"].type, columns["seats"].native, columns["seats"].null_share) == ("bigint", integer, 0.5)
@@ -602,7 +602,7 @@ def test_a_clock_that_was_wrong_once_does_not_hide_that_nothing_comes(call: Call
         con.execute("UPDATE autopilothq._dlt_loads SET inserted_at = inserted_at + INTERVAL 9 YEAR")
     told = call("status", "--max-age", "1d")
     assert (told.status, told.out.splitlines()[-1]) == (
-        1, "Too old: the newest load is of a time that has not come yet, by a clock that was wrong.",
+        1, "Too old: the time of the newest load is in the future, because a clock was wrong.",
     )  # fmt: skip
     load("autopilot.duckdb", write("b.ndjson", message(messageId="m2")))
     with duckdb.connect("autopilot.duckdb") as con:

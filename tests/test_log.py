@@ -193,7 +193,7 @@ def test_a_webhook_that_fails_costs_nothing_and_stays_secret(
         assert "secret" not in said.out + said.err
 
 
-NOT_TOLD = "Warning: The webhook of runtime.slack_incoming_hook could not be told: "
+NOT_TOLD = "Warning: The webhook of runtime.slack_incoming_hook could not be notified: "
 
 
 REDIRECTED = "It answered {}. Redirects are not followed: set the URL that it leads to."
@@ -317,7 +317,7 @@ def test_no_library_writes_a_traceback() -> None:
         "job failed: OSError: no room at postgresql://***@host/db",
         "slow",
         "no such table",
-        "A thread ended by an error: ZeroDivisionError: division by zero",
+        "A thread ended with an error: ZeroDivisionError: division by zero",
     ]
     plain, as_json, as_debug = noise("plain", "json", "debug")
     assert plain == [f"Warning: {text}" for text in told]

@@ -165,7 +165,7 @@ def test_everything_is_acknowledged(received: Received) -> None:
 def test_who_lacks_the_secret_is_refused_loudly(received: Received) -> None:
     assert received.refused == [401, 401, 401, 401, 405, 404, 413]
     assert "401 for ortto-shop: what was sent is lost" in received.said
-    assert "405 for ortto-shop: what was sent is lost, because it takes POST alone" in received.said
+    assert "405 for ortto-shop: what was sent is lost, because it accepts only POST" in received.said
     assert "404 for ortto-none: what was sent is lost, because it has no settings" in received.said
     assert "lost" not in json.dumps(received.lines)
 

@@ -96,7 +96,7 @@ def test_without_the_table_contacts(call: Call) -> None:
     lines = preview(call, [identify(number, traits={"title": title}) for number in range(250)])
     assert lines[:6] == [
         "Nothing is sent. What would change:",
-        "What they have now is not loaded. To see it as well, say before:",
+        "What they have now is not loaded. To see it as well, run first:",
         "autopilothq load api --only contacts",
         "",
         "p0@example.com",

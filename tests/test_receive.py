@@ -100,7 +100,7 @@ def test_who_may_send(secured: Receiver, path: str, headers: dict[str, str], bod
     if status == 401:
         assert answer.json() == {
             "code": "unauthorized",
-            "message": "The request lacks what this endpoint asks for, or has another one.",
+            "message": "The request lacks a secret of this endpoint, or has a wrong one.",
         }
 
 
@@ -513,7 +513,7 @@ def test_an_address_that_another_program_has(call: Call, monkeypatch: pytest.Mon
     assert (said.status, said.out) == (1, "")
     assert said.err == (
         f"Error: Expected to listen on {address}, but: Address already in use.\n"
-        f"End the program that does, or choose another address with {option}.\n"
+        f"Stop the program that does, or choose another address with {option}.\n"
     )
 
 

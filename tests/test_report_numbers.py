@@ -357,7 +357,7 @@ def test_what_is_missing_leaves_the_other_parts(tmp_path: Path) -> None:
         Absent("There is no table email_clicked in this dataset."),
         Absent("No person is known by an email."),
         Absent(
-            "Nothing tells them: email_opened has no column machine. Messages of Ortto have one, those of Autopilot do "
+            "They are unknown: email_opened has no column machine. Messages of Ortto have one, those of Autopilot do "
             "not. Mailbox providers that fetch pictures before anybody reads count as people here."
         ),
         Absent("There is no table _audit: these tables were not made by this program's loads."),

@@ -117,9 +117,7 @@ def test_an_old_dataset_is_judged_upgraded_and_loaded_into(call: Call, old: str)
     assert re.fullmatch(
         rf"{len(statements)} statements run in postgresql://\S+, dataset autopilothq\.\n", done.out.split("\n\n")[-1]
     )
-    assert re.fullmatch(
-        r"Nothing is to be upgraded in \S+, dataset autopilothq\.\n", call("schema", "upgrade", *there).out
-    )
+    assert re.fullmatch(r"Nothing to upgrade in \S+, dataset autopilothq\.\n", call("schema", "upgrade", *there).out)
     assert call("schema", "diff", *there).status == 0
     assert call("schema", "--live", *there, 'own "t"').out.splitlines() == [
         'own "t": 1 row.',

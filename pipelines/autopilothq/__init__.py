@@ -92,7 +92,7 @@ __all__ = [
     "source",
 ]
 
-# The modules of the names that are imported when they are used first: they need dlt, DuckDB and pyarrow.
+# The modules of the names that are imported on first use, because they need dlt, DuckDB and pyarrow.
 _MODULES = {
     ".destination": ("DeliveryFailed", "DeliveryImpossible", "autopilot"),
     ".destination.segment": ("segment_destination",),
@@ -112,7 +112,7 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a name of `__all__` when it is used first."""
+    """Imports a name of `__all__` on its first use."""
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_MODULE_OF[name], __name__), name)
@@ -124,6 +124,6 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-# In the other order a forked child aborts at its exit.
+# In the other order, a forked child aborts when it exits.
 before_import("pyarrow", lambda: import_module("duckdb"))
 after_import("dlt", off_by_default)

@@ -22,7 +22,7 @@ class Column(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table of the dataset. `key` are the columns that make a row unique; it is empty where none do."""
+    """A table of the dataset. `key` are the columns that make a row unique; it is empty if none do."""
 
     name: str
     description: str
@@ -31,7 +31,7 @@ class Table(NamedTuple):
 
 
 KEYS = (
-    Column("id", "text", "The message's id; a digest of its line where the message has none.", ("messageId",)),
+    Column("id", "text", "The message's id; a digest of its line if the message has none.", ("messageId",)),
     Column("received_at", "timestamp", "When Segment received the message.", ("receivedAt",)),
     Column("uuid_ts", "timestamp", "When the load that stored the row processed it."),
 )
@@ -39,7 +39,7 @@ IDENTITY = (
     Column(
         "anonymous_id",
         "text",
-        "The message's anonymousId; the contact's email where the message has neither a user id nor an anonymous id.",
+        "The message's anonymousId; the contact's email if the message has neither a user id nor an anonymous id.",
         ("anonymousId",),
     ),
     Column("user_id", "text", "The id of the contact in your own systems.", ("userId",)),
@@ -102,7 +102,7 @@ EVENTS = (
     EmailEvent("Email Replied", "The recipient replied to the email."),
 )
 
-# What the name of an event begins a word with, whoever named it, if it is this event.
+# If a word in an event's name begins with one of these, it is this event, whoever named it.
 EVENT_WORDS: dict[str, tuple[str, ...]] = {
     "Email Bounced": ("bounc",),
     "Email Delivered": ("deliver", "receiv"),
@@ -113,7 +113,7 @@ EVENT_WORDS: dict[str, tuple[str, ...]] = {
     "Email Replied": ("repl",),
     "Sent email": ("sent", "send"),
 }
-# Columns that one event alone has, by how they begin.
+# Columns that only one event has, by how they begin.
 EVENTS_OF_COLUMNS = {
     "bounce": "Email Bounced",
     "link_": "Email Clicked",
@@ -189,7 +189,7 @@ USERS = Table(
         *CONTEXT,
     ),
 )
-# Only what the messages say of the group; who sent them, and from where, is in `groups`.
+# Only what the messages say about the group; who sent them, and from where, is in `groups`.
 ACCOUNTS = Table(
     "accounts",
     "One row per group: the last value of each trait, by the time of its receipt.",
@@ -225,7 +225,7 @@ LATEST = (
 
 REJECTS = Table(
     "_rejects",
-    "Lines that are no message that the warehouse can hold, whole, with the reason.",
+    "Lines that no table can hold, complete, with the reason.",
     (
         Column("id", "text", "A digest of the file, the line's number and the line: each place has a row of its own."),
         Column("file", "text", "The file that holds the line."),
@@ -243,7 +243,7 @@ DISCARDS = Table(
         Column("id", "text", "A digest of table, row, column and value."),
         Column("table_name", "text", "The table that holds the row."),
         Column("row_id", "text", "The row's id."),
-        Column("column_name", "text", "The column; the key as sent where there is no column for it."),
+        Column("column_name", "text", "The column; the key as sent if there is no column for it."),
         Column("value", "text", "The value as JSON text."),
         Column("reason", "text", "Why it was discarded."),
         Column("received_at", "timestamp", "When Segment received the message."),
@@ -259,14 +259,14 @@ AUDIT = Table(
         Column("size", "bigint", "The file's size in bytes, as stored."),
         Column("lines", "bigint", "Its lines, blank ones not counted."),
         Column("stored", "bigint", "Lines that became rows."),
-        Column("duplicates", "bigint", "Lines whose message was stored already, or stands in the same load earlier."),
+        Column("duplicates", "bigint", "Lines whose message was stored already, or comes earlier in the same load."),
         Column("rejected", "bigint", "Lines that were rejected."),
         Column("first_received_at", "timestamp", "The earliest receipt of a message in it."),
         Column("last_received_at", "timestamp", "The latest receipt of a message in it."),
         Column("load_id", "text", "dlt's load; the file counts as loaded once `_dlt_loads` has that load."),
         Column("loaded_at", "timestamp", "When that load processed it."),
-        Column("skipped", "bigint", "Lines whose messages were not asked for; they are loaded when they are."),
-        Column("tables", "text", "What of it is loaded where that is not all, as JSON; null: all tables."),
+        Column("skipped", "bigint", "Lines whose messages were not requested; they are loaded once they are."),
+        Column("tables", "text", "What of the file is loaded, as JSON; null if all tables are."),
         Column("mended", "bigint", "Texts of adopted rows, cut at 512 characters, that its messages made whole."),
     ),
     key=("file", "version"),
@@ -289,9 +289,7 @@ PROFILES = Table(
         Column("space", "text", "The space of Segment Unify; of Ortto `ortto-` and a digest of the account."),
         Column("person", "text", "The person's id there: email:..., user_id:..., anonymous_id:... or contact_id:..."),
         Column("scope", "text", "A digest of which events were asked for, and of which source."),
-        Column(
-            "watermark", "timestamp", "Up to when the person's events are loaded; null where no answer could be read."
-        ),
+        Column("watermark", "timestamp", "Up to when the person's events are loaded; null if no answer could be read."),
         Column("asked_at", "timestamp", "When the person's events were asked for last."),
         Column("load_id", "text", "dlt's load; the row counts once `_dlt_loads` has that load."),
     ),
@@ -315,7 +313,7 @@ CONTACTS = Table(
     (
         Column("contact_id", "text", "The contact's id in Autopilot."),
         *SCANNED,
-        Column("deleted_at", "timestamp", "When the first complete scan began that did not find the contact any more."),
+        Column("deleted_at", "timestamp", "When the first complete scan began that no longer found the contact."),
         Column("created_at", "timestamp", "When the contact was created."),
         Column("updated_at", "timestamp", "When the contact was last changed; email activity may not count."),
         Column("first_visit_at", "timestamp", "The contact's first visit of a tracked page."),
@@ -424,14 +422,14 @@ ORTTO_TIMES = tuple(
     for kind, name in _ORTTO_ACTIVITIES
     for which in ("first", "last")
 )
-"""When each kind of activity was first and last seen of a person; not every account may give these."""
+"""When a person's first and last activity of each kind was; not every account may have these."""
 ORTTO_PEOPLE = Table(
     "ortto_people",
     "Every person that Ortto has, or had when a scan last found them; custom fields are columns.",
     (
         Column("contact_id", "text", "The person's id in Ortto."),
         *SCANNED,
-        Column("deleted_at", "timestamp", "When the first complete scan began that did not find the person any more."),
+        Column("deleted_at", "timestamp", "When the first complete scan began that no longer found the person."),
         *(Column(field.column, field.type, field.description) for field in (*ORTTO_PERSON_FIELDS, *ORTTO_TIMES)),
     ),
     key=("contact_id",),
@@ -498,7 +496,7 @@ ORTTO_CAMPAIGN_REPORTS = Table(
         Column("campaign_name", "text", "The campaign's name."),
         Column("campaign_type", "text", "What it is: email, journey, playbook and so on."),
         Column("timeframe", "text", "The span of time that is counted, by Ortto's name; null for all time."),
-        Column("counted_from", "timestamp", "When that span begins; null where Ortto does not say."),
+        Column("counted_from", "timestamp", "When that span begins; null if Ortto does not say."),
         Column("counted_until", "timestamp", "When that span ends."),
         Column("last_updated", "timestamp", "When Ortto counted."),
         *(Column(name, "bigint", f"How many are {name}, as Ortto counts.") for name in ORTTO_COUNTS),
@@ -548,7 +546,7 @@ MESSAGE_TABLES = (TRACKS, *(table for _, table, _ in KINDS))
 # Tables that exist after any load, even without rows; the others come with their first row.
 ALWAYS = (TRACKS, *EVENT_TABLES, *BOOKS)
 
-# Why a line is rejected: the error code of Segment's API where it has one, and an explanation.
+# Why a line is rejected: the error code of Segment's API if it has one, and an explanation.
 REJECT_REASONS = {
     "not_json": "not JSON",
     "not_an_object": "JSON, but not an object",
@@ -570,7 +568,7 @@ REJECT_REASONS = {
 # Why a value is discarded.
 DISCARD_REASONS = {
     "does_not_fit": "it cannot become its column's type without loss",
-    "not_a_time": "it is no time that can be read",
+    "not_a_time": "it cannot be read as a time",
     "not_text": "its text holds a NUL or half a surrogate pair, which warehouses cannot store",
     "not_a_number": "it is NaN or infinite",
     "same_column": "another key of the message has the same column",
@@ -586,8 +584,8 @@ LIMIT_REASONS = ("too_many_columns", "too_many_keys", "too_many_tables", "row_to
 # Limits that no sender can exceed (docs/contract/warehouse.md#limits).
 MAX_NAME = 127  # bytes of a table's or a column's name: file names contain it, and have at most 255
 MAX_KEYS = 10_000  # of one message
-# Nested objects and arrays, of a line and of an API's answer. Python's own limit differs from version to version: the
-# least is 1,000, less what calls the reader.
+# Nested objects and arrays, of a line and of an API's answer. Python's own limit depends on its version: it is at least
+# 1,000, minus the calls around the reader.
 MAX_DEPTH = 250
 MAX_ANSWER_DEPTH = 500
 MAX_EVENT_TABLES = 500  # of a dataset, in addition to Autopilot's seven; a setting
@@ -597,7 +595,7 @@ COLUMN_RESERVE = 100  # columns that a table keeps free for the catalogue, for p
 class Limits(NamedTuple):
     """The limits of a table in a destination: columns, bytes of a row, and names that no column can have.
 
-    `row_bytes` is None where a row has no such limit. A column whose name is in `reserved` or begins with one of
+    `row_bytes` is None if a row has no such limit. A column whose name is in `reserved` or begins with one of
     `reserved_prefixes` gets a `_` in front.
     """
 
@@ -668,21 +666,21 @@ OTHER_NATIVE = Native()
 
 # Tables that Segment's or RudderStack's loader left in a warehouse (docs/contract/adopt.md).
 
-# Columns of loaders for themselves, and of dlt: this load has its own, or nobody needs them.
+# Columns that loaders and dlt have for themselves: this load has its own, or nobody needs them.
 LOADER_OWN_COLUMNS = frozenset({"uuid_ts", "loaded_at", "uuid", "_dlt_load_id", "_dlt_id"})
 # Columns that RudderStack's loader makes and Segment's does not, by which its tables are known.
 RUDDERSTACK_MARKS = frozenset({"context_request_ip", "context_passed_ip", "context_destination_id"})
-# What RudderStack's columns are called here, where a table has no column of that name; None: not at all.
+# What RudderStack's columns are called here, if a table has no column of that name; None: they are left out.
 RUDDERSTACK_COLUMNS: dict[str, str | None] = {
     "channel": None,
     "record_id": None,
     "context_request_ip": "context_ip",
 }
 CUT = 512  # characters that Segment keeps of a text in PostgreSQL and Redshift
-# Tables that stand beside messages in a schema and are not adopted, by how they begin.
+# Tables next to those of messages in a schema that are not adopted, by how they begin.
 NOT_ADOPTED = ("_dlt_", "_locks", "rudder_")
 
-# A file that stands in the folders of an export which has not ended: no load takes what is beside or below it.
+# A file in the folders of an unfinished export: no load reads anything next to it or below it.
 EXPORT_MARK = ".autopilothq-export"
 
 
@@ -727,9 +725,9 @@ STANDARD_FIELDS: dict[str, tuple[str, ...]] = {
     "unsubscribed": ("unsubscribed",),
     "_NewEmail": ("newemail",),
 }
-# Traits that Segment's libraries write as arrays, whose first value counts; one that is no array comes before them.
+# Traits that Segment's libraries write as arrays, whose first value counts; traits that are no arrays come first.
 FIRST_OF_ARRAY = ("phones", "websites")
-# Autopilot's own keys, which go as they are spelt, with the type that each takes.
+# Autopilot's own keys, which are sent as they are spelt, with the type that each takes.
 OWN_KEYS: dict[str, str] = {"_autopilot_list": "string", "_autopilot_session_id": "string", "notify": "boolean"}
 # Objects and texts that set several fields: null clears them all.
 WHOLES: dict[str, tuple[str, ...]] = {
@@ -737,13 +735,13 @@ WHOLES: dict[str, tuple[str, ...]] = {
     "address": ("MailingStreet", "MailingCity", "MailingState", "MailingPostalCode", "MailingCountry"),
 }
 CUSTOM_TYPES = ("string", "integer", "float", "boolean", "date")
-# The names that `integrations` of a message has for Autopilot; the first one decides before the others.
+# Autopilot's names in the `integrations` of a message; the first one takes precedence.
 INTEGRATIONS = ("AutopilotHQ", "Autopilot")
 ORTTO_INTEGRATIONS = ("Ortto", "Ortto (Actions)")
 
 
 class Epoch(NamedTuple):
-    """Numbers that count the time since 1970: from `least` to `below`, so many of them a second."""
+    """Numbers that count the time since 1970, `per_second` of them a second, from `least` to below `below`."""
 
     least: int
     below: int
@@ -767,11 +765,11 @@ DELIVERIES = Table(
         Column("message_id", "text", "The message's id; of a query's row a digest of the person and the traits."),
         Column("kind", "text", "identify or track; list, delete, eject or unsubscribe of a request about one contact."),
         Column("event", "text", "The event's name, of a track."),
-        Column("audience", "text", "The audience's name in snake_case, where it is a member that came or left."),
+        Column("audience", "text", "The audience's name in snake_case, if a member came or left."),
         Column("user_id", "text", "The id of the contact in your own systems."),
         Column("email", "text", "The contact's email; the id in Autopilot of a contact that was named by it."),
         Column("trigger_id", "text", "The trigger, of a track; the journey that a contact is taken out of."),
-        Column("endpoint", "text", "The request: method and path; null where none was made."),
+        Column("endpoint", "text", "The request: method and path; null if none was made."),
         Column(
             "content",
             "text",
@@ -785,7 +783,7 @@ DELIVERIES = Table(
         Column("sent_at", "timestamp", "When it was sent, or decided not to be."),
         Column("run", "text", "The run that did it."),
     ),
-    key=(),  # the trigger is null where a row is about a contact alone
+    key=(),  # the trigger is null if a row is only about a contact
 )
 ORTTO_DELIVERIES = DELIVERIES._replace(
     name="_deliveries_ortto",
@@ -798,11 +796,11 @@ FORWARDS = Table(
     "_forwards",
     "What became of every message that was forwarded: a row for each attempt to deliver it.",
     (
-        Column("message_id", "text", "The message's id; a digest where it has none."),
+        Column("message_id", "text", "The message's id; a digest if it has none."),
         Column("kind", "text", "The message's type."),
         Column("event", "text", "The event's name, of a track."),
         Column("user_id", "text", "The message's userId."),
-        Column("anonymous_id", "text", "The message's anonymousId; the email where it has neither."),
+        Column("anonymous_id", "text", "The message's anonymousId; the email if it has neither."),
         Column("email", "text", "The first other email of the person in it, in small letters."),
         Column("target", "text", "Where it was sent to: the URL, and eight digits that stand for the write key."),
         Column("status", "text", "delivered, refused or failed."),
@@ -871,9 +869,9 @@ SUPPRESSIONS = Table(
     "The ids of forgotten persons, as hashes: a load leaves out every message that has one of them.",
     (
         Column(
-            "id", "text", "SHA-256 of salt, kind and id, a line each, an email's case folded; HMAC where a key is set."
+            "id", "text", "SHA-256 of salt, kind and id, a line each, an email's case folded; HMAC if a key is set."
         ),
-        Column("salt", "text", "Random; `hmac-sha256:...` where a key is set, with a check value of the key."),
+        Column("salt", "text", "Random; `hmac-sha256:...` if a key is set, with a check value of the key."),
         Column("kind", "text", "email, user_id, anonymous_id or contact_id."),
         Column("person", "text", "The same for all ids of one person: one of their hashes."),
         Column("suppressed_at", "timestamp", "When the person was forgotten."),
@@ -884,10 +882,10 @@ SUPPRESSIONS = Table(
 
 
 class OrttoActivity(NamedTuple):
-    """An activity of Ortto: its id and its name there, and which event it is here; of None it is one of its own name.
+    """An activity of Ortto: its id and its name there, and which event it is here; None is one of its own name.
 
     It is that event only if it has the attribute `needs`. `properties` are properties that all of its events have.
-    `pulled` is whether it is asked for without being named.
+    `pulled` is whether it is requested without being named.
     """
 
     id: str
@@ -1038,9 +1036,9 @@ ORTTO_TYPES: dict[str, Type] = {
     "u4s": "text",
 }
 ORTTO_GEO_DIGITS = 6
-"""How many digits of a latitude and a longitude, which come as integers, stand behind the point."""
+"""How many decimal places a latitude or longitude has; it comes as an integer."""
 ORTTO_DECIMAL_DIGITS = 3
-"""The same of a decimal."""
+"""The same for a decimal."""
 
 # The fields of people that Ortto has for standard fields; all others are custom fields of the account there.
 ORTTO_STANDARD_FIELDS = {
@@ -1053,7 +1051,7 @@ ORTTO_STANDARD_FIELDS = {
     "MailingCountry": "geo::country",
     "unsubscribed": "bol::p",  # the permission, which is the opposite
 }
-# Their names in Ortto, where these are others.
+# Their names in Ortto.
 ORTTO_STANDARD_NAMES = {
     "FirstName": "First name",
     "LastName": "Last name",

@@ -1,9 +1,9 @@
-"""Puts small files of a receiver's folder that are loaded together into larger ones, with the books of the target.
+"""Joins small, loaded files of a receiver's folder into larger ones, and updates the books of the target.
 
 At every moment each file that a load can see is known to `_audit`, and the sums over `_audit` are right: the new file's
 row is inserted with zero counts before the file has its name, and gets the counts of the old files' rows in the
-transaction that deletes these, after the old files are deleted (docs/explanation/exactly-once.md). A journal in the day
-folder lets the next call finish, or undo, what was cut off.
+transaction that deletes these rows, after the old files are deleted (docs/explanation/exactly-once.md). A journal in
+the day folder lets the next call finish, or undo, a compaction that was cut off.
 """
 
 import json
@@ -75,10 +75,10 @@ def compact(
     most: int = LARGEST,
     wait: timedelta = timedelta(),
 ) -> Compacted:
-    """Puts together files of one endpoint and day that are loaded into a target, up to `most` bytes compressed.
+    """Joins files of one endpoint and day that are loaded into a target, up to `most` bytes compressed.
 
-    `now` is in seconds. Files that were begun within the hour before, or are of the newest load, stay. Raises RunError,
-    BusyError while a load or a deletion is at work after `wait`, DatasetNotFound.
+    `now` is in seconds since 1970. Files that were begun in the hour before, and those of the newest load, stay. Raises
+    RunError, BusyError while a load or a deletion is at work after `wait`, DatasetNotFound.
     """
     if not Path(folder).is_dir():
         raise RunError(f"Expected a receiver's folder at {visible(folder)}, but nothing is there.")
@@ -111,11 +111,11 @@ def _check(books: Dataset) -> None:
         )
 
 
-# ---- what is put together --------------------------------------------------------------------------------------------
+# ---- which files are joined ------------------------------------------------------------------------------------------
 
 
 def _groups(folder: str, books: Dataset, now: float, most: int) -> Iterator[list[dict[str, Any]]]:
-    """Yields the rows of `_audit` of files that become one: of one folder, in the order in which they were begun."""
+    """Yields the rows of `_audit` for files that become one: of one folder, in the order in which they were begun."""
     listed = {(file.url, file.version) for file in archive_files_at([folder], None, None, None, None)}
     rows = [row for row in _loaded_rows(books, listed) if _is_small(row, now, most)]
     rows.sort(key=lambda row: (os.path.dirname(row["file"]), begun_at(Path(row["file"])), row["file"]))
@@ -132,10 +132,10 @@ def _groups(folder: str, books: Dataset, now: float, most: int) -> Iterator[list
 
 
 def _loaded_rows(books: Dataset, listed: set[tuple[str, str]]) -> Iterator[dict[str, Any]]:
-    """Yields the rows of files that are loaded whole, without a reject, and not by the newest load.
+    """Yields the rows of files that are loaded completely, without a reject, and not by the newest load.
 
-    `_rejects` names files and lines, `status` counts the newest load, and a file of which more can be loaded may be in
-    a load that is ready.
+    `_rejects` names files and lines, `status` counts the newest load, and a file that is only loaded in part may be in
+    a load that waits.
     """
     complete, newest = books.complete_loads(), last_load(books, datetime.now(UTC))
     if newest:
@@ -149,7 +149,7 @@ def _loaded_rows(books: Dataset, listed: set[tuple[str, str]]) -> Iterator[dict[
 
 def _is_small(row: Mapping[str, Any], now: float, most: int) -> bool:
     path = Path(row["file"])
-    still_open = path.with_name(f".{path.name.removesuffix(DONE)}{OPEN}")  # it would be published once more
+    still_open = path.with_name(f".{path.name.removesuffix(DONE)}{OPEN}")  # it would be published again
     return (
         _RECEIVED.fullmatch(path.name) is not None
         and row["size"] <= most // 2
@@ -179,7 +179,7 @@ def _compact(group: Sequence[Mapping[str, Any]], books: Dataset) -> Compacted:
 
 
 def _join(files: Iterable[Path], part: Path) -> None:
-    """Writes the files' gzip members one after the other, and waits until the disk has them."""
+    """Writes the files' gzip members one after the other, and syncs them to the disk."""
     with private.opened(str(part)) as joined:
         for file in files:
             joined.write(file.read_bytes())
@@ -200,7 +200,7 @@ def _insert(books: Dataset, row: Mapping[str, Any]) -> None:
 
 
 def _finish(journal: _Journal, books: Dataset) -> None:
-    """Ends a compaction whose new file has its name. It may be called again after a kill at any moment."""
+    """Finishes a compaction whose new file has its name. It can be called again after a kill at any moment."""
     for file, _ in journal.files:
         _delete_file(Path(file))
     sync_folder(journal.path.parent)

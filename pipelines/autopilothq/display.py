@@ -24,7 +24,7 @@ _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """Returns what an unknown name may stand for, as the end of an error.
+    """Returns what an unknown name may mean, as the end of an error message.
 
     Examples: `nearest("regoin", ["region"]) == "did you mean region?"`, `nearest("x", ["a", "b"]) == "there are a, b"`.
     """
@@ -55,7 +55,7 @@ def shortened(text: str, most: int = MAX_CELL) -> str:
 
 
 def plural(count: int, word: str, words: str | None = None) -> str:
-    """Returns a number of things.
+    """Returns a count with its noun.
 
     Example: `plural(1, "load") == "1 load"`, `plural(1200, "load") == "1,200 loads"`.
     """
@@ -63,7 +63,7 @@ def plural(count: int, word: str, words: str | None = None) -> str:
 
 
 def json_text(value: Any, **options: Any) -> str:
-    """Returns the value as JSON; what JSON has no type for, such as times, as text. `options` go to `json.dumps`."""
+    """Returns the value as JSON; values without a JSON type, such as times, as text. `options` go to `json.dumps`."""
     text = json.dumps(value, ensure_ascii=False, default=str, **options)
     # Line breaks are the indentation's: those in strings are escaped by JSON.
     return _HIDDEN.sub(lambda found: "\n" if found[0] == "\n" else _escaped_in_json(found[0]), text)
@@ -81,9 +81,9 @@ def yaml_text(value: Any) -> str:
 
 
 def gist(text: str) -> str:
-    """Returns the one line of a text that says most: its first, joined with the next where it ends in a colon.
+    """Returns the most telling line of a text: its first, joined with the next if it ends in a colon.
 
-    Of a traceback, as dlt's messages of failed jobs hold one, it is the message of the last error.
+    If the text has a traceback, as dlt's messages of failed jobs do, it is the message of the last error.
     """
     raised = _RAISED.findall(text)
     if "Traceback (most recent call last):" in text and raised:

@@ -1,4 +1,4 @@
-"""Every error that this package raises on purpose, in one tree. Whoever embeds it catches `AutopilothqError`.
+"""Every error that this package raises on purpose, in one tree. Programs that embed it catch `AutopilothqError`.
 
     AutopilothqError
     ├── RunError                  a run or a command cannot be carried out; nothing of it counts as done
@@ -100,7 +100,7 @@ class FolderNotOwned(AutopilothqError):
 class ApiError(AutopilothqError):
     """An API did not do what was asked.
 
-    The message is for a person. For programs there are `method`, `path`, `status` (None where no answer came),
+    The message is for a person. For programs there are `method`, `path`, `status` (None if no answer came),
     `server_message` (the server's own text), and `attempts` (how often the request was sent). None holds the secret.
     """
 

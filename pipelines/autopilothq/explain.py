@@ -14,17 +14,17 @@ from .masking import masked
 from .warehouses import requirements
 from .warehouses.dlt_internals import ConfigValueCannotBeCoercedException, DatabaseException, UnknownDestinationModule
 
-# What Python raises where the program itself is wrong; libraries derive their own errors from some.
+# What Python raises if the program itself is wrong; libraries derive their own errors from some.
 _PROGRAM_ERRORS = (AssertionError, AttributeError, IndexError, KeyError, NameError, RecursionError, TypeError)
-_REPORT = "This is no fault of yours: please report what `autopilothq --debug` shows of it."
+_REPORT = "This is a fault of autopilothq: please report what `autopilothq --debug` shows of it."
 _RETYPED = (
     "Somebody changed a column's type: change it back (ALTER TABLE ... ALTER COLUMN ... TYPE), or drop the column:"
-    " the next run makes it again, empty."
+    " the next run creates it again, empty."
 )
 _ADVICE = [
     (re.compile("due to statement timeout"), "Allow more: statement_timeout (seconds) under [destination.postgres]."),
     (re.compile("is of type .+ but expression is of type|insufficient data left|incorrect binary data"), _RETYPED),
-    (re.compile("does not exist|does not have a column"), "Run it again: what somebody dropped is made again then."),
+    (re.compile("does not exist|does not have a column"), "Run it again: that recreates what somebody dropped."),
     (re.compile("Too many open files"), "Let it open more (ulimit -n 1024), then run it again."),
     (
         re.compile("Out of Memory Error"),
@@ -44,7 +44,7 @@ def explained() -> Iterator[None]:
     """Turns what dlt, drivers and file systems raise into a RunError of one or two lines."""
     try:
         yield
-    except Exception as error:  # drivers raise errors of any type; --debug shows them whole
+    except Exception as error:  # drivers raise errors of any type; --debug shows them completely
         explanation = explain(error)
         if explanation is error:
             raise
@@ -64,7 +64,7 @@ def explain(error: Exception) -> RunError:
 
 
 def busy_message(error: BaseException) -> str | None:
-    """Returns who holds what this run needs; None where the error has another cause."""
+    """Returns who holds what this run needs; None if the error has another cause."""
     return next(filter(None, map(_holder, _causes(error))), None)
 
 
@@ -85,7 +85,7 @@ def error_message(error: BaseException) -> str:
 
 
 def _own_message(chain: list[BaseException]) -> str | None:
-    """The message of this package's own error, or what to install or set; None where something else went wrong."""
+    """Returns the message of this package's own error, or what to install or set; None if something else went wrong."""
     for cause in chain:
         if isinstance(cause, AutopilothqError):
             return str(cause)
@@ -103,7 +103,7 @@ def _own_message(chain: list[BaseException]) -> str | None:
 
 
 def _foreign_message(error: BaseException, chain: list[BaseException]) -> str:
-    """What a database, the system or a library reports, with what to do about it."""
+    """Returns what a database, the system or a library reports, and what to do about it."""
     root = next((cause for cause in chain if isinstance(cause, DatabaseException | OSError)), _root(error))
     text = gist(str(root))
     if type(root) in _PROGRAM_ERRORS or not text:
@@ -113,7 +113,7 @@ def _foreign_message(error: BaseException, chain: list[BaseException]) -> str:
         advice = _REPORT
     if not isinstance(error, PipelineStepFailed):
         return f"{text}\n{advice}".rstrip()
-    nothing = "Nothing of it counts as loaded; run it again once that is mended."
+    nothing = "Nothing of it counts as loaded; run it again once that is fixed."
     return f"The {error.step} step failed: {text}\n{f'{advice} Nothing of it counts as loaded.' if advice else nothing}"
 
 
@@ -140,6 +140,6 @@ def _root(error: BaseException) -> BaseException:
 
 
 def _cause(error: BaseException) -> BaseException | None:
-    """The error that another one wraps, in dlt's way or Python's."""
+    """Returns the error that another one wraps, in dlt's way or Python's."""
     inner = getattr(error, "exception", None)
     return inner if isinstance(inner, BaseException) else error.__cause__

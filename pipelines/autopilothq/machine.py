@@ -33,9 +33,9 @@ def _container_limit(cgroups: Path) -> int | None:
 
 
 class LargestFirst:
-    """Gives threads their turns, of which there are `most` at a time. Of those that wait, the largest task comes first.
+    """Gives turns to threads, `most` at a time. Of those that wait, the one with the largest task is next.
 
-    So no core is idle at the end, while one works at the largest task of all. Example:
+    So no core is idle at the end while another one still works on the largest task of all. Example:
 
         queue = LargestFirst(cores())
         with queue.turn(size):
@@ -48,7 +48,7 @@ class LargestFirst:
         self.begin()
 
     def begin(self) -> None:
-        """Takes all turns as free, as a forked process has to: those of its parent's threads are given back there."""
+        """Frees all turns. A forked process calls it, because the turns of its parent's threads end in the parent."""
         self._free = self.most
         self._waiting: list[tuple[float, int]] = []
         self._changed = Condition()
@@ -57,7 +57,7 @@ class LargestFirst:
     def turn(self, size: float, taken: int = 1) -> Iterator[None]:
         """Waits for this thread's turn, which lasts while the block runs.
 
-        `taken` is how many turns it takes at once; with all of them no other thread has one meanwhile.
+        `taken` is how many turns it takes at once; if it takes all, no other thread has one meanwhile.
         """
         waiting = (-size, next(self._numbers))
         with self._changed:

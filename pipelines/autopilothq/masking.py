@@ -27,7 +27,7 @@ _NO_VALUES = ("true", "false", "none", "null")
 
 # Bounded: else an untrusted text with many beginnings and no end would be searched to its end from each of them.
 _IN_TEXT = re.compile(r"(?<=from string ').{,2000}(?=')|(?<=://)[^/\s@]{,250}:\S{1,1000}(?=@)")
-_NO_PORT = re.compile(r"[^:/?#\[]*:(?!\d+(?:[/?#]|$))")  # what stands between host and path and is no port
+_NO_PORT = re.compile(r"[^:/?#\[]*:(?!\d+(?:[/?#]|$))")  # what follows the host and is not a port
 _PAIR = re.compile(r"""(?ix)(?:pass(?:word|wd|phrase)?|pwd|secret|token|[a-z_]*key|sig(?:nature)?)["']?\s*[=:]\s*
     (?:'([^']*)'?|"([^"]*)"?|([^&;\s"']+))""")
 _URL_END = re.compile(r"[?#]")  # of a URL's path
@@ -45,7 +45,7 @@ def remember_secret(secret: str) -> None:
 
 
 def remember_credentials(text: str) -> None:
-    """Masks the secret parts of a connection string from now on, also where it cannot be parsed."""
+    """Masks the secret parts of a connection string from now on, even if it cannot be parsed."""
     _strings[text] = None
 
 
@@ -76,7 +76,7 @@ def masked_url(url: str) -> str:
         return MASK
     authority = _URL_END.split(rest)[0].partition("/")[0]
     if "@" in rest and ("@" in authority or ":" in authority):
-        rest = f"{MASK}@{rest.rpartition('@')[2]}"  # a password may have any sign
+        rest = f"{MASK}@{rest.rpartition('@')[2]}"  # a password can have any character
     before, number, _ = rest.partition("#")
     head, sign, query = before.partition("?")
     pairs = (pair.partition("=")[:2] for pair in query.split("&"))
@@ -164,7 +164,7 @@ def _leaves(table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _spellings(secret: str) -> Iterator[str]:
-    """Yields a secret as it is, decoded as in a URL, and each of its lines where it has several (keys in PEM)."""
+    """Yields a secret as it is, decoded as in a URL, and each of its lines if it has several (keys in PEM)."""
     yield from (secret, secret.strip(), unquote(secret), unquote_plus(secret))
     if "\n" in secret:
         yield from (line.strip() for line in secret.splitlines())
@@ -185,7 +185,7 @@ def _of_string(string: str) -> Iterator[_Piece]:
 
 
 def _spans(string: str) -> Iterator[tuple[int, int]]:
-    """Yields the spans of a connection string's secrets; too much where it can be parsed in two ways."""
+    """Yields the spans of a connection string's secrets; rather too much if it can be parsed in two ways."""
     scheme = string.find("://")
     begin = scheme + 3 if scheme >= 0 else 0
     colon, at = string.find(":", begin), string.rfind("@")
@@ -201,7 +201,7 @@ def _spans(string: str) -> Iterator[tuple[int, int]]:
 
 
 def _of_hook(url: str) -> Iterator[_Piece]:
-    """Yields all of a webhook's URL behind its host, and each part that reaches to its end."""
+    """Yields all of a webhook's URL after its host, and each of its parts that reaches to the end."""
     host = re.match(r"[\w+.-]*:?//[^/?#]*", url)
     rest = url[host.end() :] if host else url
     starts = [0, *(match.end() for match in _DELIMITER.finditer(rest))]

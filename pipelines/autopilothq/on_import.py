@@ -13,13 +13,13 @@ from types import ModuleType
 
 
 def before_import(library: str, action: Callable[[], object]) -> None:
-    """Calls `action` once before a library is imported for the first time; not at all where it was imported already."""
+    """Calls `action` once before a library is imported for the first time; not at all if it was imported already."""
     if library not in sys.modules:
         sys.meta_path.insert(0, _Finder(library, before=action))
 
 
 def after_import(library: str, action: Callable[[], object]) -> None:
-    """Calls `action` once as soon as a library has been imported; at once where it was imported already."""
+    """Calls `action` once as soon as a library has been imported; at once if it was imported already."""
     if library in sys.modules:
         action()
     else:
@@ -31,7 +31,7 @@ def _nothing() -> None:
 
 
 class _Finder(MetaPathFinder):
-    """Finds one library as Python itself does, and leaves the path of finders as it does so."""
+    """Finds one library as Python itself does, and thereby removes itself from the path of finders."""
 
     def __init__(
         self, library: str, *, before: Callable[[], object] = _nothing, after: Callable[[], object] = _nothing

@@ -38,13 +38,13 @@ def opened(path: Path | str, mode: str = "wb") -> IO[Any]:
 
 
 def narrow(path: Path) -> None:
-    """Sets a folder's mode to 700, where this process may do so."""
+    """Sets a folder's mode to 700, if this process may do so."""
     with suppress(OSError):
         path.chmod(FOLDER_MODE)
 
 
 def check_own(path: Path) -> None:
-    """Raises FolderNotOwned where a part of a path is in a folder that everybody may write to, and is another user's.
+    """Raises FolderNotOwned if a part of a path is another user's, and is in a folder that everybody may write to.
 
     In such a folder (`/tmp`) anybody can make a folder or a link in advance by a known name. Root is trusted.
     """
@@ -62,9 +62,9 @@ def check_own(path: Path) -> None:
 
 
 def database(path: Path) -> None:
-    """Makes an empty DuckDB file of mode 600 where none exists. Where it cannot, DuckDB reports why as it opens it.
+    """Makes an empty DuckDB file of mode 600 if none exists. If it cannot, DuckDB reports why when it opens the file.
 
-    Raises OSError, or DuckDB's error, where there is no room for it. DuckDB itself would leave a part of a file there,
+    Raises OSError, or DuckDB's error, if there is no room for it: DuckDB itself would leave a part of a file there,
     which it refuses from then on.
     """
     if path.exists():
@@ -84,9 +84,9 @@ def database(path: Path) -> None:
 
 
 def share_lock(lock: Path, guarded: Path) -> None:
-    """Lets everybody take a lock who may write the file that it guards, such as a database shared with a group.
+    """Lets everybody who may write a file, such as a database shared with a group, take the lock that guards it.
 
-    The lock stays as it is where that file does not exist yet, or the lock is another user's.
+    The lock stays as it is if that file does not exist yet, or the lock is another user's.
     """
     with suppress(OSError):
         found = guarded.stat()

@@ -56,7 +56,7 @@ __all__ = [
 
 
 class Progress(Protocol):
-    """Receives what a run reports on its way."""
+    """Receives what a run reports while it goes on."""
 
     def report(self, report: LoadReport) -> None:
         """Receives the counts so far."""
@@ -95,9 +95,10 @@ def pipeline(
     """Returns the pipeline that loads into a target: dlt's `destination` and `credentials`, and a dataset.
 
     What is None comes from dlt's configuration (`destination_type`, `dataset_name`), or is a DuckDB file in the current
-    folder. That file is created only with `create`, and waited for, up to `wait`, where another program has it open.
-    The first target has the pipeline `autopilot_events`, others a name of their own; in a `pipelines_dir` of its own
-    the name is always `autopilot_events`. Raises RunError where DuckDB could not tell the file from the dataset.
+    folder. That file is created only with `create`, and waited for, up to `wait`, if another program has it open. The
+    pipeline of the first target is `autopilot_events`, those of others have names of their own; in a `pipelines_dir`
+    that is given the name is always `autopilot_events`. Raises RunError if DuckDB could not tell the file from the
+    dataset.
     """
     spare_repeated_work()
     with explained():
@@ -122,8 +123,8 @@ def pipeline(
 def run(into: dlt.Pipeline, source: DltSource | Iterable[DltSource], wait: timedelta = timedelta()) -> LoadInfo | None:
     """Finishes what an earlier run left, then loads one source or several, and returns dlt's report of the last load.
 
-    Of several sources, each is made after the one before is loaded. Another run into the same target is waited for, up
-    to `wait`. Messages whose rows the destination refuses are rejected, and all others are loaded. Raises RunError;
+    Each of several sources is made after the one before it is loaded. Another run into the same target is waited for,
+    up to `wait`. Messages whose rows the destination refuses are rejected, and all others are loaded. Raises RunError;
     nothing of a failed load counts as loaded.
     """
     with explained(), lock.held(into, wait.total_seconds()):
@@ -164,18 +165,18 @@ def dry_run(
     """
     with explained(), tempfile.TemporaryDirectory() as folder:
         into = pipeline(destination, credentials, dataset, progress, folder, create=False, wait=wait)
-        # Without this folder a load takes the machine for a new one, and removes what killed loads stored twice.
+        # Without this folder, a load would treat the machine as new, and remove what killed loads stored twice.
         private.folder(Path(into.working_dir, "autopilothq"))
         into.extract(source)
 
 
 def is_unfinished_here(into: dlt.Pipeline) -> bool:
-    """Whether the load that an earlier run left unfinished goes to this pipeline's target."""
+    """Returns whether the load that an earlier run left unfinished goes to this pipeline's target."""
     return not _has_target(into) or into.get_local_state_val(UNFINISHED_AT) == target_of(into)
 
 
 def _has_target(into: dlt.Pipeline) -> bool:
-    """Whether the pipeline's local state names the target of its last run."""
+    """Returns whether the pipeline's local state names the target of its last run."""
     try:
         return bool(into.get_local_state_val(UNFINISHED_AT))
     except KeyError:
@@ -199,7 +200,7 @@ def _adopt_cursors(into: dlt.Pipeline) -> None:
 
 
 def _load(into: dlt.Pipeline, source: DltSource) -> LoadInfo:
-    """Loads a source; where the destination refuses rows, loads it again without them until it takes the rest."""
+    """Loads a source; if the destination refuses rows, loads it again without them until it takes the rest."""
     while True:
         try:
             info = into.run(source)

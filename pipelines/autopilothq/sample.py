@@ -1,4 +1,4 @@
-"""Writes a believable archive of any size, for `autopilothq sample`.
+"""Writes a realistic archive of any size, for `autopilothq sample`.
 
 The same seed gives the same messages. Events are drawn in the order of their time and written at once. Future events,
 such as an open some hours after its delivery, wait in a heap whose size depends on the events of a day, not on all.
@@ -193,7 +193,7 @@ def _contact(number: int, source_id: str) -> SampleContact:
     email = f"{first}.{last}+{number}@{rng.choice(MAIL_DOMAINS)}".lower().replace("'", "")
     contact_id = "person_" + (f"AP2-{_uuid(rng)}" if number % 5 == 0 else _uuid(rng).upper())
     known = rng.random()
-    # Autopilot sends the user id where it knows one, else the email as anonymousId, and now and then both.
+    # Autopilot sends the user id if it knows one, else the email as anonymousId, and now and then both.
     user_id = f'"userId":"{10_000 + number}",' if known < 0.6 else rng.choice(("", '"userId":null,'))
     anonymous_id = f'"anonymousId":{_json(email)},' if known > 0.5 else rng.choice(("", '"anonymousId":null,'))
     traits = {"contact_id": contact_id, "email": email}

@@ -1,8 +1,8 @@
 """Upgrades the tables of an earlier version: types, keys, indexes, `accounts`, names of pages.
 
 The statements are derived from what the destination has, so an upgrade can be killed anywhere and called again. Each
-statement runs whole or not at all. No stored column or row is removed; the only tables that are dropped are those of
-locks, and those of the staging dataset where the books move.
+statement runs completely or not at all. No stored column or row is removed; the only tables that are dropped are those
+of locks, and those of the staging dataset if the books move.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -52,7 +52,7 @@ def upgrade(
 ) -> Upgrade:
     """Changes the tables of a dataset in place; with `dry_run` changes nothing. `report` gets each statement first.
 
-    Raises RunError where the kind of destination cannot be changed so, DatasetNotFound where there is no such dataset.
+    Raises RunError if this kind of destination cannot be changed so, DatasetNotFound if there is no such dataset.
     """
     with runner.explained():
         if dry_run:
@@ -80,7 +80,7 @@ def _alone(into: dlt.Pipeline, wait: float) -> Iterator[None]:
 
 
 def _changeable(dataset: Dataset) -> SqlDataset:
-    """Returns a dataset whose tables can be changed in place. Raises RunError where they cannot."""
+    """Returns a dataset whose tables can be changed in place. Raises RunError if they cannot."""
     if not isinstance(dataset, SqlDataset) or dataset.kind not in UPGRADABLE_KINDS:
         raise runner.RunError(
             f"Expected PostgreSQL or DuckDB, but got {dataset.kind}, whose tables cannot be changed in place.\n"
@@ -90,7 +90,7 @@ def _changeable(dataset: Dataset) -> SqlDataset:
 
 
 def _whole(reader: SqlDataset) -> Upgrade:
-    """Returns the whole upgrade. The books move last: dlt's tables are read where they are until then."""
+    """Returns the complete upgrade. The books move last: until then dlt's tables are read from their old place."""
     moves, sql = _moves(reader), reader.client.sql_client
     if not (isinstance(sql, BooksSqlClient) and (moves.statements or moves.left)):
         return _planned(reader)
@@ -114,7 +114,7 @@ def _planned(reader: SqlDataset) -> Upgrade:
 def _moves(reader: SqlDataset) -> Upgrade:
     """Returns the statements that move the books out of the events' dataset into their own; `_audit` moves last.
 
-    As long as that is not there, no load begins.
+    Until it is there, no load begins.
     """
     sql = reader.client.sql_client
     plan = Upgrade([], {})
@@ -201,7 +201,7 @@ class _Plan:
             self.left[f"{table}.{name}"] = (
                 f"{self._shown[table, name]} shows it: drop that view, call this again, make the view again"
             )
-        # By way of text: a cast alone would round to 15 digits.
+        # Via text, because a cast alone would round to 15 digits.
         changes = [
             f"ALTER COLUMN {self._name(name)} TYPE {shape.types[name]}"
             f" USING {self._name(name)}::text::{shape.types[name]}"
@@ -241,7 +241,7 @@ class _Plan:
         return True
 
     def _accounts(self) -> str:
-        """Returns the statement that makes `accounts` of `groups`: the last value received of each trait."""
+        """Returns the statement that creates `accounts` from `groups`: the last value received of each trait."""
         [made] = [made for made in LATEST if made.table is ACCOUNTS]
         prefix = made.left_out_prefix or "\0"
         there = [column for column in self._tables[GROUPS.name] if column in self._ours[GROUPS.name]]

@@ -1,7 +1,7 @@
 """Keeps the models as views of a destination, in a dataset of their own next to that of the events.
 
-Their names cannot meet an event's there, and what loads create, change or drop is in another dataset. Where the
-destination has transactions, all views are replaced at once or none is.
+Their names cannot clash with an event's there, and loads create, change and drop only what is in other datasets. If the
+destination has transactions, either all views are replaced or none is.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ _REPLACE = {"tsql": "CREATE OR ALTER VIEW"}
 
 
 class ModelsTarget(NamedTuple):
-    """Where models are: the target of a load, and the name of the models' dataset where that is not the usual one."""
+    """Where models are: the target of a load, and the name of the models' dataset if that is not the usual one."""
 
     destination: str | None = None
     credentials: str | None = None
@@ -36,7 +36,7 @@ def apply(
 ) -> tuple[AppliedModels, list[str]]:
     """Creates or replaces the views. Returns what was there before, and the statements.
 
-    Raises RunError where the destination has no views, or something else has the name of one; DatasetNotFound.
+    Raises RunError if the destination has no views, or something else has the name of one; DatasetNotFound.
     """
     with _opened(target, wait) as dataset:
         views = views_of(dataset)
@@ -62,7 +62,7 @@ def apply(
 def remove(target: ModelsTarget, wait: timedelta = timedelta()) -> AppliedModels:
     """Drops the views that `apply` made, and their dataset if nothing else is in it and it may be dropped.
 
-    Returns what was there before; none of it is told to be up to date, because the models are not rendered for that.
+    Returns what was there before, but not reliably what was up to date: the models are not rendered for that.
     """
     with _opened(target, wait) as dataset:
         before = applied(dataset, target.models_dataset, [ModelView(model, "") for model in MODELS])
@@ -91,7 +91,7 @@ def _opened(target: ModelsTarget, wait: timedelta) -> Iterator[SqlDataset]:
 
 
 def _check_names(dataset: SqlDataset, before: AppliedModels) -> None:
-    """Raises RunError where the views would replace something else, or stand among the events' tables."""
+    """Raises RunError if the views would replace something else, or be among the events' tables."""
     if before.dataset in (part.name for part in dataset.parts()):
         raise RunError(
             f"Expected a dataset for the models alone, but {before.dataset} has the tables of loads, whose names could"

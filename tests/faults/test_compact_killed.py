@@ -161,7 +161,7 @@ def test_what_is_put_together(loaded: Path) -> None:
     assert len(sizes) == 10 - 4
     assert (messages(folder), sums(folder)) == before
     assert hidden(folder / "archive") == []
-    assert compact(folder)[1].startswith("No files are to be put together")
+    assert compact(folder)[1].startswith("No files can be joined")
     after = audit(folder)
     load(folder)  # the one file that was not loaded
     known = audit(folder)

@@ -185,7 +185,7 @@ def test_a_file_that_cannot_be_published() -> None:
     with receiver("archive", "--rotate", "1s", before=UNPUBLISHABLE) as running:
         running.post("/v1/track", track(1))
         assert running.warning() == (
-            "Warning: A file cannot be published, which is tried again: [Errno 28] No space left on device\n"
+            "Warning: A file cannot be published, and is tried again: [Errno 28] No space left on device\n"
         )
         running.post("/hook/segment/shop", track(2))
         wait_for(lambda: [one["messageId"] for one in published(running.folder)] == ["m2"])  # it holds up no other

@@ -58,7 +58,7 @@ def test_a_bucket_that_refuses(s3: S3) -> None:
             client.create_bucket(Bucket="later-there")
         wait_for(lambda: not published(running.folder))
         running.stop()
-    assert refused.startswith("Warning: A file cannot be uploaded, which is tried again: ")
+    assert refused.startswith("Warning: A file cannot be uploaded, and is tried again: ")
     assert "There is no such bucket" in refused
     bucket = fsspec.filesystem("s3", **s3.storage_options)
     assert len(bucket.find("later-there/segment-logs/v1")) == 7

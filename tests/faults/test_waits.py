@@ -131,7 +131,7 @@ def test_a_connection_that_breaks_again_and_again(
     assert said.status == 1
     [error, todo] = errors(said)
     assert error.startswith("Error: The load step failed: ")
-    assert todo == "Nothing of it counts as loaded; run it again once that is mended."
+    assert todo == "Nothing of it counts as loaded; run it again once that is fixed."
 
 
 def test_a_connection_that_breaks_as_it_opens_is_closed_and_opened_again(

@@ -1,4 +1,4 @@
-"""The program `autopilothq`: its commands, and what all of them do at their end."""
+"""The program `autopilothq`: its commands, and what all of them do when they end."""
 
 import gc
 import os
@@ -28,12 +28,13 @@ from .receive import receive
 from .report import report
 from .send import send, show_deliveries
 
-# Python's collector runs when there are so many new objects, and visits older ones once in 20, and in 2,000, runs.
+# Python's garbage collector runs after this many new objects, and visits older ones in every 20th run, the oldest in
+# every 2,000th.
 COLLECTED = (50_000, 20, 100)
 
 
 class _Program(click.Group):
-    """Ends all commands alike: explains errors, and sends a note on a run's end to the webhook."""
+    """Ends all commands in the same way: explains errors, and sends a note on a run's end to the webhook."""
 
     def invoke(self, context: click.Context) -> Any:
         """Runs the command."""
@@ -60,7 +61,7 @@ class _Program(click.Group):
             if not isinstance(explanation, BusyError):
                 log.notify(_commands(self, sys.argv[1:]), str(explanation))
             if unread:
-                raise  # click ends the program without a word, as others end that `head` has read enough of
+                raise  # click ends the program silently, as other programs end when `head` has read enough
             context.exit(explanation.status)
         except SystemExit as end:
             log.notify(_commands(self, sys.argv[1:]), log.summary() if end.code else None)
@@ -70,7 +71,7 @@ class _Program(click.Group):
 
 
 def _visible(error: click.ClickException) -> click.ClickException:
-    """Returns the error with a message that is safe to show: names of tables and the like are in it."""
+    """Returns the error with a message that is safe to show: it can quote names of tables and the like."""
     message = error.format_message()
     if visible(message) == message:
         return error

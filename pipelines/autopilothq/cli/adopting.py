@@ -1,4 +1,4 @@
-"""Adopts tables: says first what will differ, loads them, and compares both sides afterwards."""
+"""Adopts tables: prints first what will differ, loads them, and compares both sides afterwards."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,18 +25,18 @@ from .loading import run_load_command
 from .options import LoadOptions, TargetOptions
 from .progress import ProgressDisplay
 
-DAYS_SHOWN = 10  # that differ and are shown of a table
+DAYS_SHOWN = 10  # differing ones that are shown of a table
 _FAMILIES: dict[Family, tuple[Family, ...]] = {
     "text": ("text",),
     "time": ("time", "date", "text"),
     "number": ("number", "boolean", "text"),
     "boolean": ("boolean", "text"),
 }
-"""Which columns hold all values that look like those of a family."""
+"""The families of columns that can hold all values that look like those of a family."""
 
 
 class AdoptionSettings(NamedTuple):
-    """Where tables are adopted from: URLs with patterns by table, or a database and a schema of it."""
+    """Where tables are adopted from: URLs with patterns by table, or a database and one of its schemas."""
 
     urls: tuple[str, ...]
     named: Mapping[str, Sequence[str]]
@@ -45,7 +45,7 @@ class AdoptionSettings(NamedTuple):
 
 
 def run_adoption(adoption: AdoptionSettings, options: LoadOptions, report_cut: bool) -> None:
-    """Says what will differ for queries, then adopts the tables."""
+    """Prints what will differ for queries, then adopts the tables."""
     if adoption.database:
         remember_credentials(adoption.database)
     origin = adopted_tables(adoption.urls, adoption.named, adoption.database, adoption.schema)
@@ -77,7 +77,7 @@ def run_adoption(adoption: AdoptionSettings, options: LoadOptions, report_cut: b
 
 
 def print_coming_differences(adopted: AdoptedSchema, target: TargetOptions, wait: timedelta) -> None:
-    """Prints what queries for the adopted tables will meet, on stderr, as `schema diff` says it."""
+    """Prints what queries for the adopted tables will meet, on stderr, in the words of `schema diff`."""
     try:
         with inspect.reading(*target, wait=wait) as reader:
             actual, kind, dialect = dict(inspect.schema_of(reader)), reader.kind, reader.dialect
@@ -102,7 +102,7 @@ def print_coming_differences(adopted: AdoptedSchema, target: TargetOptions, wait
 
 
 def _queried(column: AdoptedColumn, stored: ColumnType | None, made: ColumnType | None, dialect: str) -> ColumnType:
-    """Returns the type that queries expect of a column; where that is not known, the one that they will meet."""
+    """Returns the type that queries expect of a column; if that is unknown, the one that they will get."""
     of = type_of(column.of or "text", dialect)
     unknown = column.of is None or (
         column.guessed and (stored is None or stored.family in _FAMILIES.get(of.family, ()))
@@ -123,7 +123,7 @@ def _coming(found: Sequence[Difference]) -> list[str]:
 
 
 def print_verification(adoption: AdoptionSettings, options: LoadOptions) -> None:
-    """Prints the counts of both sides by table; ends with 1 where a row of the adopted tables is not stored."""
+    """Prints the counts of both sides by table; ends with 1 if a row of the adopted tables is not stored."""
     if adoption.database:
         remember_credentials(adoption.database)
     origin = adopted_tables(adoption.urls, adoption.named, adoption.database, adoption.schema)

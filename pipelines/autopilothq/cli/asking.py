@@ -1,4 +1,4 @@
-"""Asks an account of Ortto for `status`; apart, because the status itself needs no client of an API."""
+"""Asks an account of Ortto for `status`; on its own, because the status itself needs no API client."""
 
 from datetime import datetime
 
@@ -17,13 +17,13 @@ _TYPES = {**API_TYPES, "region": str}
 
 
 def ask_ortto_campaigns(reader: Dataset, now: datetime) -> list[CampaignCounts]:
-    """Returns the campaigns as the account of the settings counts them now. Raises RunError where there is no key."""
+    """Returns the campaigns as the account of the settings counts them now. Raises RunError if there is no key."""
     with explained(), Ortto(_ortto_settings()) as account:
         return ask_campaigns(reader, account, now)
 
 
 def _ortto_settings() -> OrttoSettings:
-    """The settings of the account that `load ortto` reads."""
+    """Returns the settings of the account that `load ortto` reads."""
     check_origin_settings("ortto")
     section = "sources.autopilothq.ortto"
     found = typed_settings("sources.autopilothq", {"allow_http": bool}) | typed_settings(section, _TYPES)

@@ -1,4 +1,4 @@
-"""Puts a receiver's small files together, and prints how many became how many."""
+"""Joins a receiver's small files, and prints how many became how many."""
 
 import os
 import time
@@ -11,11 +11,11 @@ from .options import TargetOptions, freeze_modules
 
 
 def print_compacted(folder: str, target: TargetOptions, wait: timedelta) -> None:
-    """Puts files together that are loaded into the target, and prints the result."""
+    """Joins files that are loaded into the target, and prints the result."""
     freeze_modules()
     made = compaction.compact(os.path.abspath(folder), *target, now=time.time(), wait=wait)
     if made.after:
         files = plural(made.after, "file")
         out.print_line(f"{plural(made.before, 'file')} became {files} of {made.bytes:,} bytes.")
     else:
-        out.print_line("No files are to be put together: they are large, new, not loaded, or have rejects.")
+        out.print_line("No files can be joined: they are large, new, not loaded, or have rejects.")

@@ -27,7 +27,7 @@ _ACTIONS = {action.name: action for action in (contacts.DELETE, contacts.EJECT, 
 def change_contacts(
     name: str, file: str | None, query: str | None, journeys: tuple[str, ...], options: dict[str, Any]
 ) -> None:
-    """Does something to the contacts of a file or of a query."""
+    """Runs an action on the contacts of a file or of a query."""
     action = _ACTIONS[name]
     most, confirm = options.pop("most"), options.pop("confirm")
     with runner.explained():
@@ -56,7 +56,7 @@ def _people(file: str | None, query: str | None, options: dict[str, Any]) -> tup
         with _opened(str(file)) as lines:
             return contacts.contacts_of_lines(lines, name), 0
     except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise RunError(
             f"Expected a file with an email or an id on each line, but {name} cannot be read: {why}."
         ) from error
@@ -72,14 +72,14 @@ def _opened(file: str) -> Iterator[TextIO]:
 
 
 def _loaded_total(options: dict[str, Any]) -> int | None:
-    """Returns how many contacts the warehouse has of the account, None where it has none."""
+    """Returns how many of the account's contacts the warehouse has, None if it has none."""
     with log_dataset(*dataset_options(options), reads=True, wait=options["wait"]).destination_client as client:
         found = dataset_of(client).rows("count(*)", CONTACTS.name, "WHERE {deleted_at} IS NULL")
     return int(found[0][0]) if found and found[0][0] else None
 
 
 class _Asked(NamedTuple):
-    """What a command is asked for: the contacts, how many the account has, the rows that name none, what is left."""
+    """What a command shall do: the contacts, how many the account has, how many rows name none, and what is left."""
 
     action: ContactAction
     people: list[str]
@@ -88,7 +88,7 @@ class _Asked(NamedTuple):
     job: ContactJob
 
     def check(self, most: int | None, confirm: int | None) -> None:
-        """Raises TooManyContacts where so many may not be changed."""
+        """Raises TooManyContacts if so many may not be changed."""
         total = self.total
         if total is not None and self.action is contacts.DELETE:
             total += self.job.done_before  # what the account had before the job: a run that broke off has deleted some

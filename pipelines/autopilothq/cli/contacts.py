@@ -26,7 +26,7 @@ _common = add_options(
         "--confirm",
         type=click.IntRange(min=0),
         metavar="N",
-        help="Go on although there are more than --max, if there are exactly this many.",
+        help="Proceed despite --max, if there are exactly this many.",
     ),
     click.option("--dry-run", is_flag=True, help="Show how many and whom, their emails masked; change nothing."),
     wait_option,
@@ -38,7 +38,7 @@ _common = add_options(
 @contact_commands.command("delete")
 @_common
 def delete_contacts(file: str | None, query: str | None, **options: Any) -> None:
-    """Delete contacts from the account, for good.
+    """Permanently delete contacts from the account.
 
     FILE has an email or a contact's id on each line; - is standard input. What is in the warehouse stays: see forget.
     """

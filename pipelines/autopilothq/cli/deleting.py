@@ -78,7 +78,7 @@ def _print_text(report: PersonDeletion, summary: list[str]) -> None:
         parts.append(
             [
                 *map(_not_followed, report.shared),
-                f"Rows that have none but such ids {'would stay' if report.dry_run else 'stay'}.",
+                f"Rows that have only such ids {'would stay' if report.dry_run else 'stay'}.",
             ]
         )
     if report.rows:
@@ -102,8 +102,8 @@ def _summary(report: PersonDeletion) -> str:
         else "Nothing was found of this person"
     )
     left = f"; files that stay as they are: {len(report.left):,}" if report.left else ""
-    anew = f"; files or tables written anew: {len(report.rewritten):,}" if report.rewritten else ""
-    return f"{removed}; ids {would}kept out of later loads: {report.suppressed:,}{left}{anew}"
+    rewritten = f"; files or tables rewritten: {len(report.rewritten):,}" if report.rewritten else ""
+    return f"{removed}; ids {would}kept out of later loads: {report.suppressed:,}{left}{rewritten}"
 
 
 def _not_followed(shared: NotFollowed) -> str:

@@ -24,11 +24,11 @@ def export_dataset(folder: str, form: str, as_json: bool, target: TargetOptions,
         with _target(folder) as files:
             _print(folder, _archive(dataset, files) if form == "archive" else _tables(dataset, files), as_json)
         if dataset.complete_loads() - before:
-            log.warn("A load ended while this read. Export again: some of its rows may be missing.")
+            log.warn("A load ended during this export. Export again: some of its rows may be missing.")
 
 
 def _check_rights(dataset: Dataset) -> None:
-    """Raises RunError if there are tables that this user does not see."""
+    """Raises RunError if there are tables that this user may not read."""
     if hidden := [f"{dataset.name}.{table}" for table in dataset.unreadable() if not is_lock(table)]:
         raise RunError(
             f"Expected the right to read all tables of the dataset, but {', '.join(hidden)} may not be read: an export"

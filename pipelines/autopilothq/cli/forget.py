@@ -20,7 +20,7 @@ from .options import TargetOptions, allow_http_option, json_option, target_optio
     "--archive", metavar="URL", multiple=True, help="Also rewrite the files there without the person's lines."
 )
 @click.option(
-    "--rewrite", is_flag=True, help="Write the database anew, so that its files do not keep the removed rows' bytes."
+    "--rewrite", is_flag=True, help="Rewrite the database, so that its files do not keep the removed rows' bytes."
 )
 @click.option("--dry-run", is_flag=True, help="Report what would be removed, and change nothing.")
 @click.option(
@@ -35,7 +35,7 @@ from .options import TargetOptions, allow_http_option, json_option, target_optio
     "--confirm",
     type=click.IntRange(min=0),
     metavar="N",
-    help="Go on although there are more ids than --max-ids, if there are exactly this many.",
+    help="Proceed despite --max-ids, if there are exactly this many.",
 )
 @target_options
 @wait_option
@@ -54,7 +54,7 @@ def forget(
 ) -> None:
     """Remove a person, and keep them out of later loads.
 
-    All given ids are of one person. An id in the same row as one of them is the person's too, unless it also appears
+    All given ids belong to one person. An id in the same row as one of them is the person's too, unless it also appears
     with ids of others: look at --dry-run first.
     """
     from . import deleting

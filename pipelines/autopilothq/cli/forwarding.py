@@ -55,7 +55,7 @@ def forward_rows(query: str, options: dict[str, Any]) -> None:
 
 
 def forward_stream(options: dict[str, Any]) -> None:
-    """Forwards the messages of stdin as they come, until it ends or a signal says so."""
+    """Forwards the messages of stdin as they come, until it ends or a signal comes."""
     total = Counts()
     with runner.explained(), stopped_by_signals() as stop, SegmentApi(_settings(options)) as api:
         log = turns(_log(options), stop, options)
@@ -104,7 +104,7 @@ def _log(options: dict[str, Any]) -> ForwardLog:
 
 
 def _write_rows(query: str, options: dict[str, Any], lines: IO[bytes]) -> None:
-    """Writes the rows of a query as messages; its connection is closed by then, as the log is in the same file."""
+    """Writes the rows of a query as messages, then closes its connection: the log may be in the same file."""
     with answer(query, options) as (names, rows):
         for row in chain.from_iterable(rows):
             lines.write(line_of(dict(zip(names, row, strict=True))) + b"\n")

@@ -20,7 +20,7 @@ from .options import TargetOptions, credentials_of, describe_target
 
 
 def print_tables(tables: tuple[str, ...], form: str, live: bool, target: TargetOptions, wait: timedelta) -> None:
-    """Prints the tables of the catalogue or of the destination in a format; all of them where none is named."""
+    """Prints the tables of the catalogue or of the destination in a format; all of them if none is named."""
     if live:
         with inspect.reading(*target, wait=wait) as reader:
             existing, name = list(tables_of(reader)), reader.name
@@ -100,7 +100,7 @@ def upgrade_tables(dry_run: bool, target: TargetOptions, wait: timedelta) -> Non
         out.print_lines([f"{shortened(table)} stays as it is: {why}.", ""])
     count = len(done.statements)
     would = "would be " if dry_run else ""
-    summary = f"{count:,} statement{'s' * (count != 1)} {would}run" if count else "Nothing is to be upgraded"
+    summary = f"{count:,} statement{'s' * (count != 1)} {would}run" if count else "Nothing to upgrade"
     out.print_line(f"{summary} in {location['location']}, dataset {location['dataset']}.")
     if done.left:
         sys.exit(out.NEEDS_ATTENTION)
@@ -151,7 +151,7 @@ def print_status(
 ) -> None:
     """Prints the status of the loads, and of a receiver's folder; ends with 1 if the newest is older than `max_age`.
 
-    With `ask_ortto`, Ortto is asked what it counts of each campaign now.
+    With `ask_ortto`, Ortto is asked for its present counts of each campaign.
     """
     with inspect.reading(*target, wait=wait, warn=log.warn) as reader:
         found = inspect.read_status(reader, datetime.now(UTC))
@@ -171,6 +171,6 @@ def _stale(found: Status, max_age: timedelta) -> str:
     if found.newest_load is None:
         return "Too old: no row was loaded yet."
     if found.is_ahead:
-        return "Too old: the newest load is of a time that has not come yet, by a clock that was wrong."
+        return "Too old: the time of the newest load is in the future, because a clock was wrong."
     since = inspect.age(found.now - found.newest_load)
     return f"Too old: the newest load was {since} ago, more than {inspect.age(max_age)}."

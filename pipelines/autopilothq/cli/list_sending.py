@@ -21,13 +21,13 @@ from .sending import (
     skipped_line,
 )
 
-SHOWN_MEMBERS = 5  # of a dry run, who would come and who would leave
+SHOWN_MEMBERS = 5  # of a dry run, of those who would enter and of those who would leave
 
 
 def send_with_list(name: str, query: str, key: str, follows: tuple[str, bool, bool], options: dict[str, Any]) -> None:
     """Sends who entered an audience and who left it, then puts them on a list and takes them off.
 
-    `follows` are the list's name or id, whether it is made where it is missing, and whether the trait is left out.
+    `follows` are the list's name or id, whether it is created if missing, and whether the trait is left out.
     """
     list_name, create, list_only = follows
     dry_run, shown = options["dry_run"], list[ContactRequest]()
@@ -53,7 +53,7 @@ def send_with_list(name: str, query: str, key: str, follows: tuple[str, bool, bo
 
 
 def _list_lines(to: AccountList, sync: ListSync, shown: Sequence[ContactRequest]) -> list[str]:
-    """Returns what became of a list, or what would, and of whom."""
+    """Returns lines about what changed or would change on a list, and whom that concerns."""
     new = "" if to.list_id else " (new)"
     title = f"{shortened(to.title or to.list_id)}{new}"
     lines = [f"list {title}: {sync.put_on:,} to put on, {sync.taken_off:,} to take off, {sync.unchanged:,} unchanged"]

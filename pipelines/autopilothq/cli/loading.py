@@ -16,7 +16,7 @@ from .progress import Counted, ProgressDisplay, check_rejects, print_result
 
 
 def _failed(report: LoadReport, dry_run: bool) -> str:
-    """Says which parts failed, and how to leave them out."""
+    """Returns which parts failed, and how to leave them out."""
     from .load import API_TABLES
 
     without = {*report.failed, *(["events"] if CONTACTS.name in report.failed else [])}  # which come out of contacts
@@ -29,9 +29,9 @@ def _failed(report: LoadReport, dry_run: bool) -> str:
 def run_load_command(
     sources: Callable[[ProgressDisplay], Iterator[DltSource]], options: LoadOptions, counted: Counted = "files"
 ) -> LoadReport:
-    """Loads sources one after the other, or reads the first where it is a dry run; prints and returns the report.
+    """Loads sources one after the other, or only reads the first in a dry run; prints and returns the report.
 
-    `sources` gets the display that its sources report to. Raises RunError where a load fails or was cut off, and
+    `sources` gets the display that its sources report to. Raises RunError if a load fails or was cut off, and
     TooManyRejects.
     """
     freeze_modules()

@@ -39,7 +39,7 @@ def log_settings() -> LogSettings:
 
 
 def hide_credentials(args: Sequence[str]) -> None:
-    """Has passwords in the arguments of a call masked, also those that an error message would repeat."""
+    """Masks the passwords in the arguments of a call, also where an error message repeats them."""
     for arg in args:
         if ("@" in arg and ":" in arg) or ("://" in arg and "?" in arg):
             remember_credentials(arg.partition("=")[2] if arg.startswith("--") else arg)
@@ -48,7 +48,7 @@ def hide_credentials(args: Sequence[str]) -> None:
 def mask(error: click.ClickException) -> None:
     """Masks the message that click prints of an error.
 
-    To mask takes dlt, which has the secrets, so it is spared where the message quotes no value.
+    Masking needs dlt, which has the secrets, so it is left out if the message quotes no value.
     """
     if isinstance(error, click.NoSuchOption | click.MissingParameter):
         return
@@ -80,7 +80,7 @@ def warn(message: str) -> None:
 class Handler(logging.Handler):
     """Writes log records of this program and of dlt as one line each, without tracebacks and secrets.
 
-    Records of other libraries appear under `--debug` only: this program reports what matters of them itself.
+    Records of other libraries appear only with `--debug`: this program itself reports what matters of them.
     """
 
     def __init__(self, as_json: bool) -> None:
@@ -112,7 +112,7 @@ class _Visible(logging.Formatter):
 
 
 def _one_line(record: logging.LogRecord) -> str:
-    """Returns the record's message, and its error's where it has one."""
+    """Returns the record's message, and its error's if it has one."""
     texts = [gist(record.getMessage())]
     if record.exc_info and record.exc_info[1]:
         texts.append(f"{type(record.exc_info[1]).__name__}: {gist(str(record.exc_info[1]))}")
@@ -120,7 +120,7 @@ def _one_line(record: logging.LogRecord) -> str:
 
 
 def configure_logging(debug: bool, as_json: bool) -> None:
-    """Sets what libraries may write to stderr: with `debug` all but secrets, without it no traceback at all.
+    """Sets what libraries may write to stderr: with `debug` everything except secrets, without it no tracebacks.
 
     It holds until the next call. Hooks that another program has set stay as they are.
     """
@@ -130,7 +130,7 @@ def configure_logging(debug: bool, as_json: bool) -> None:
         sys.stderr = cast(TextIO, Masked(sys.stderr))
     for logger in (logging.getLogger(), logging.getLogger("dlt")):
         for handler in [*logger.handlers]:
-            # dlt has one handler, and takes one that it finds in place of its own.
+            # dlt has one handler, and uses one that it finds in place of its own.
             if isinstance(handler, Handler) or (logger.name == "dlt" and type(handler) is logging.StreamHandler):
                 logger.removeHandler(handler)
         if not debug:
@@ -154,7 +154,7 @@ def _ignore(_: object) -> None:
 
 def _log_thread_error(args: threading.ExceptHookArgs) -> None:
     logging.getLogger("autopilothq").warning(
-        "A thread ended by an error", exc_info=(args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback)
+        "A thread ended with an error", exc_info=(args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback)
     )
 
 
@@ -174,16 +174,16 @@ def _for_slack(text: str) -> str:
 
 
 def allowed_http() -> bool | None:
-    """Returns True where `--allow-http` was given, else None: then the settings decide."""
+    """Returns True if `--allow-http` was given, else None: then the settings decide."""
     context = click.get_current_context(silent=True)
     return bool(context and context.find_root().meta.get(ALLOW_HTTP_KEY)) or None
 
 
 def notify(commands: Sequence[str], failure: str | None) -> None:
-    """Sends a note on how a run ended to the webhook of the settings, where they ask for one.
+    """Sends a note on how a run ended to the webhook of the settings, if they ask for one.
 
-    `commands` are the command's names, such as `["load", "archive"]`; `failure` is None where the run succeeded. A
-    note that cannot be sent is a warning, and no failure of the run.
+    `commands` are the command's names, such as `["load", "archive"]`; `failure` is None if the run succeeded. A note
+    that cannot be sent is a warning; the run does not fail.
     """
     if not commands or commands[0] not in NOTED_COMMANDS:
         return
@@ -204,4 +204,4 @@ def notify(commands: Sequence[str], failure: str | None) -> None:
     try:
         webhook.post_note(str(hook), _for_slack(masked(text)), allow_http=allows)
     except ApiError as error:
-        warn(f"The webhook of {WEBHOOK} could not be told: {error}")
+        warn(f"The webhook of {WEBHOOK} could not be notified: {error}")

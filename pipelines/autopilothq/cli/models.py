@@ -27,9 +27,9 @@ def models() -> None:
 @target_options
 @wait_option
 def apply_views(dry_run: bool, models_dataset: str | None, target: TargetOptions, wait: timedelta) -> None:
-    """Create the views, or replace them by those of this version and of the tables that are there now.
+    """Create the views, or replace them with those of this version for the tables that exist now.
 
-    Call it again when `status` calls them out of date: columns or tables have come that they do not read yet.
+    Call it again when `status` calls them out of date: there are columns or tables that they do not read yet.
     """
     from . import modelling
 

@@ -38,7 +38,7 @@ class Duration(click.ParamType[timedelta]):
 
 
 class Time(click.ParamType[datetime]):
-    """A time in ISO 8601; UTC where it names no zone."""
+    """A time in ISO 8601; UTC if it names no zone."""
 
     name = "time"
 
@@ -52,9 +52,11 @@ class Time(click.ParamType[datetime]):
 
 
 def is_stream(paths: Sequence[str]) -> bool:
-    """Returns whether the paths are -, the lines of stdin as they come. Raises UsageError where it has others."""
+    """Returns whether the path is -, the lines of stdin as they come. Raises UsageError if there are others, too."""
     if "-" in paths and len(paths) > 1:
-        raise click.UsageError("- stands alone: it is a stream, and files are read to their end.")
+        raise click.UsageError(
+            "- cannot be combined with other paths: it is a stream, and files are read to their end."
+        )
     return "-" in paths
 
 
@@ -62,7 +64,7 @@ def credentials_of(value: str, param: click.Parameter | None = None) -> str:
     """Returns what `--credentials` names: the value of a variable (`env:NAME`) or the content of a file (`@FILE`).
 
     Any other value is returned as it is. The credentials are masked in everything that the program prints. Raises
-    BadParameter where the variable or the file has none.
+    BadParameter if the variable or the file has none.
     """
     found = value
     if value.startswith("env:"):
@@ -77,13 +79,13 @@ def credentials_of(value: str, param: click.Parameter | None = None) -> str:
 
 
 def _content(path: str, param: click.Parameter | None) -> str:
-    """Reads a file of credentials; warns where others can read it too."""
+    """Reads a file of credentials; warns if others can read it, too."""
     try:
         with open(path, encoding="utf-8") as file:
             mode = os.fstat(file.fileno()).st_mode
             content = file.read(MAX_CREDENTIALS + 1)
     except (OSError, ValueError) as error:  # a path with NUL, and bytes that are no text, are ValueErrors
-        why = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise click.BadParameter(
             f"Expected credentials in @{path}, but it cannot be read: {why}.", param=param
         ) from None
@@ -182,7 +184,7 @@ def destination_options(command: _Command) -> _Command:
 
 
 def with_dlt(command: _Command) -> _Command:
-    """Has dlt configured before a command runs that has no target."""
+    """Configures dlt before a command without a target runs."""
 
     @functools.wraps(command)
     def call(**more: Any) -> Any:
@@ -203,7 +205,7 @@ def _configure_dlt(books_dataset: str | None) -> None:
     settings = log.log_settings()
     log.configure_logging(*settings)  # again, because dlt has a handler of its own now
     more = {"runtime__log_format": "JSON"} if settings.debug and settings.json else {}
-    # dlt logs errors that are tried again, or that end the run with a message of its own.
+    # dlt also logs errors after which it tries again, and those that end the run with a message of this program.
     configure(**more, **({} if settings.debug else {"runtime__log_level": "CRITICAL"}))
     if books_dataset:
         dlt.config["books_dataset"] = books_dataset
@@ -221,7 +223,7 @@ def _unread_settings(error: Exception) -> Exception:
 
 @functools.cache
 def freeze_modules() -> None:
-    """Spares the garbage collector what was imported: to visit it again and again takes a tenth of a small load."""
+    """Excludes imported modules from garbage collection: visiting them repeatedly takes a tenth of a small load."""
     gc.freeze()
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Where one load of a run ends, so that what came by then is loaded: at the pace that Ortto allows, some 900 people.
 ORTTO_PEOPLE_PER_LOAD = 20_000
 SECONDS_PER_LOAD = 900.0
-DRY_SECONDS = 60.0  # for which people are asked for where nothing is loaded
+DRY_SECONDS = 60.0  # that a dry run requests people for
 _EVENTS = "events"
 _EVENT_RESOURCES = (PROFILES.name, TRACKS.name, *(table.name for table in EVENT_TABLES), "other_events")
 # What the command can load, by its name for `--only`.
@@ -29,7 +29,7 @@ ORTTO_TABLES: dict[str, list[str]] = {_EVENTS: list(_EVENT_RESOURCES)}
 for _table in ORTTO_ACCOUNT:
     _name = _table.name.removeprefix("ortto_").replace("_", "-")
     ORTTO_TABLES.setdefault("audiences" if _name == "audience-members" else _name, []).append(_table.name)
-_ALL = [name for name in ORTTO_TABLES if name != "campaign-reports"]  # which come ten minutes the sixty
+_ALL = [name for name in ORTTO_TABLES if name != "campaign-reports"]  # Ortto gives 60 of these in ten minutes
 
 
 class _TableNames(click.ParamType[list[str]]):
@@ -95,7 +95,7 @@ def load_ortto(options: LoadOptions, only: list[str] | None, since: datetime | N
 def _parts(display: "ProgressDisplay", names: list[str], settings: dict[str, Any]) -> "Iterator[DltSource]":
     """Yields a source for each part of the people, until nobody is left to request; reports their sums.
 
-    What the account has besides activities comes with the first part alone.
+    What the account has besides activities comes only with the first part.
     """
     from ..sources.report import LoadReport
 

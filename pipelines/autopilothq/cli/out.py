@@ -1,4 +1,4 @@
-"""Prints to the terminal. The program prints through here alone, so that no text that it quotes acts there."""
+"""Prints to the terminal. The program prints only through here, so that no text that it quotes acts there."""
 
 import select
 import sys
@@ -36,7 +36,7 @@ def document(text: str, err: bool = False) -> None:
 
 
 def above(console: "Console", text: str) -> None:
-    """Prints one line above the progress bar that a console on stderr shows, where it is a terminal."""
+    """Prints one line above the progress bar that a console on stderr shows, if that is a terminal."""
     if console.is_terminal:
         console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
     else:
@@ -44,7 +44,7 @@ def above(console: "Console", text: str) -> None:
 
 
 def _echo(text: str, err: bool) -> None:
-    """Prints a text. Where stderr takes none, on a full disk or because its reader has gone, the work goes on."""
+    """Prints a text. If stderr fails, on a full disk or because its reader has gone, the work goes on."""
     with suppress(OSError) if err else nullcontext():
         click.echo(text, err=err)
 

@@ -13,7 +13,7 @@ from . import out
 _FIELD = 20  # columns of a terminal for a field's name
 _VALUE = 25  # and for each of two values
 _NOT_LOADED = (
-    "What they have now is not loaded. To see it as well, say before:",
+    "What they have now is not loaded. To see it as well, run first:",
     "autopilothq load api --only contacts",
 )
 
@@ -75,11 +75,11 @@ def _counts(preview: Preview) -> Iterator[str]:
 
 
 def _padded(text: str, width: int) -> str:
-    """The text on so many columns of a terminal, cut where it is longer."""
+    """Returns the text in so many columns of a terminal, cut if it is longer."""
     return set_cell_size(_cut(text, width), width)
 
 
 def _cut(text: str, width: int = _VALUE) -> str:
-    """The text on at most so many columns: some letters take two."""
+    """Returns the text in at most so many columns: some letters take two."""
     shown = shortened(text, width)
     return shown if cell_len(shown) <= width else set_cell_size(shown, width - 1).rstrip() + "…"

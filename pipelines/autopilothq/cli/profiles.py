@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .progress import ProgressDisplay
 
 REGIONS = ("us", "eu")
-PEOPLE_PER_LOAD = 20_000  # some minutes of work: as much is lost at most where a run is killed
+PEOPLE_PER_LOAD = 20_000  # some minutes of work, which is the most that a killed run loses
 _MISSING_SETTINGS = {
     "token": "Expected an access token of Segment's Profile API, but there is none: set token",
     "space": "Which space? Name it (--space), or set space",

@@ -81,7 +81,7 @@ class ProgressDisplay:
             self.warn(warning)
         self._warned = len(report.warnings)
         if self._counted != "files":
-            # Before anybody knows whom to ask for, people are read.
+            # Until it is known whom to request, people are read.
             is_read = self._counted == "people" and report.people_total is None and report.contacts
             counted: Counted = "people read" if is_read else self._counted
             done, total = _done(report, counted)
@@ -98,11 +98,11 @@ class ProgressDisplay:
         self._log(f"{report.bytes_done / 1e6:,.1f} of {report.bytes / 1e6:,.1f} MB  {counts}")
 
     def _fitting(self, counts: str) -> str:
-        """Rounds large numbers in the counts where a line has little room."""
+        """Rounds large numbers in the counts if a line has little room."""
         return counts if self._wide else _LARGE.sub(lambda found: _rounded(found[0]), counts)
 
     def warn(self, text: str) -> None:
-        """Shows a warning, above the bar where there is one."""
+        """Shows a warning, above the bar if there is one."""
         if self._json:
             log.warn(text)
         else:
@@ -210,13 +210,13 @@ def _work(report: LoadReport, counted: Counted) -> str:
 
 
 def check_rejects(report: LoadReport, most: int | None) -> None:
-    """Raises TooManyRejects where more was rejected than `--max-rejects` allows; deleted persons' messages are free."""
+    """Raises TooManyRejects if `--max-rejects` was exceeded; messages of deleted persons do not count."""
     rejected = report.rejected - report.rejects.get("suppressed", 0)
     if most is not None and rejected > most:
         raise TooManyRejects(f"{rejected:,} rejected, more than --max-rejects {most:,}; the rest is loaded.")
 
 
 def check_found(report: LoadReport, fail_if_empty: bool) -> None:
-    """Raises NothingFound where no file was found, new or known, and `--fail-if-empty` was given."""
+    """Raises NothingFound if no file was found, new or known, and `--fail-if-empty` was given."""
     if fail_if_empty and not report.files + report.files_known:
         raise NothingFound("No file was found, and --fail-if-empty was given.")

@@ -1,4 +1,4 @@
-"""Runs the receiver, and what loads beside it."""
+"""Runs the receiver, and loads alongside it."""
 
 import logging
 import os
@@ -27,9 +27,9 @@ _log = logging.getLogger(__name__)
 def run_receiver(
     folder: str, options: dict[str, Any], load_every: timedelta | None, target: TargetOptions, wait: timedelta
 ) -> None:
-    """Receives until the process is asked to stop; loads beside it wait for others up to `wait`.
+    """Receives until the process is asked to stop; loads alongside it wait for other runs up to `wait`.
 
-    Raises RunError where the extra is not installed.
+    Raises RunError if the extra is not installed.
     """
     try:
         from ..receive import receive_settings
@@ -61,7 +61,7 @@ def _report(folder: str, url: str) -> None:
 def _loading(
     archive: str, every: timedelta | None, target: TargetOptions, wait: timedelta
 ) -> Iterator[Callable[[], object]]:
-    """Loads the archive again and again, in processes of their own, while the block runs; yields what ends that."""
+    """Loads the archive again and again, in processes of their own, while the block runs; yields what ends them."""
     stop = threading.Event()
     if every is None:
         yield stop.set
@@ -80,7 +80,7 @@ def _load(words: list[str], env: dict[str, str], seconds: float, stop: threading
     while not stop.wait(seconds):
         with subprocess.Popen(words, env=env) as process:  # noqa: S603 - this program itself
             while process.poll() is None:
-                if stop.wait(0.2):  # a load that is ended is finished by the next one
+                if stop.wait(0.2):  # the next load finishes one that is ended
                     process.terminate()
                     try:
                         process.wait(_STOP_SECONDS)
@@ -91,7 +91,7 @@ def _load(words: list[str], env: dict[str, str], seconds: float, stop: threading
 
 
 def _call(archive: str, target: TargetOptions, wait: timedelta) -> tuple[list[str], dict[str, str]]:
-    """Returns the words of a load and its environment, which has the credentials: others can read a command line."""
+    """Returns the words of a load and its environment; that has the credentials, as others can read a command line."""
     import dlt
 
     log = log_settings()

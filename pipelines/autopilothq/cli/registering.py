@@ -18,7 +18,7 @@ from .sending import autopilot_settings
 
 @contextmanager
 def _account() -> Iterator[tuple[AutopilotHooks, str]]:
-    """Gives the account of the settings, and its address."""
+    """Yields the account of the settings, and its address."""
     with runner.explained():
         api = autopilot_settings().api
         with AutopilotHooks(api) as account:
@@ -26,7 +26,7 @@ def _account() -> Iterator[tuple[AutopilotHooks, str]]:
 
 
 def register_hooks(url: str, events: Sequence[str], dry_run: bool) -> None:
-    """Registers hooks for events; ends with 1 where one is not there afterwards."""
+    """Registers hooks for events; ends with 1 if one is not there afterwards."""
     with _account() as (account, base):
         hooks.check_target(url)
         if dry_run:
@@ -66,7 +66,7 @@ def _time(hook: Hook) -> str | None:
 
 
 def end_hooks(hook_ids: Sequence[str], url: str | None, dry_run: bool) -> None:
-    """Removes hooks; one that is not there is none any more."""
+    """Removes hooks; one that is not there is no error."""
     with _account() as (account, base):
         ids = list(hook_ids) or [hook.hook_id for hook in hooks.hooks_of(account) if hook.url == url]
         if dry_run:

@@ -11,7 +11,7 @@ OUTPUT = "report.html"
 
 
 class PercentLimit(click.ParamType[tuple[str, tuple[float, float]]]):
-    """A limit of a rate: `bounces=2`, or `complaints=0.1:0.3` with what is wanted before what is never allowed."""
+    """A limit of a rate: `bounces=2`, or `complaints=0.1:0.3` with the goal before the limit."""
 
     name = "limit"
 

@@ -144,7 +144,7 @@ def account_title(options: dict[str, Any]) -> str:
 
 
 def with_triggers(given: AnySettings, triggers: dict[str, list[str]]) -> AnySettings:
-    """The settings with the triggers of the command before those of the configuration."""
+    """Returns the settings, in which the command's triggers replace those of the configuration for the same events."""
     if isinstance(given, OrttoDestinationSettings):
         return replace(given, activities={**(given.activities or {}), **triggers})
     return replace(given, triggers={**(given.triggers or {}), **triggers})
@@ -175,14 +175,14 @@ def dataset_options(options: dict[str, Any]) -> tuple[str | None, str | None, st
 
 
 def query_rows(options: dict[str, Any], query: str) -> tuple[list[str], list[Any]]:
-    """Returns the columns and rows of a query, whose own connection is closed by then."""
+    """Returns the columns and rows of a query, and closes its connection."""
     with answer(query, options) as (names, rows):
         return names, list(chain.from_iterable(rows))
 
 
 @contextmanager
 def answer(query: str, options: dict[str, Any]) -> Iterator[tuple[list[str], Iterator[QueryRows]]]:
-    """Gives the columns of a query and its rows, some at a time. Raises RunError for what is wrong with the query."""
+    """Yields the columns of a query and its rows, some at a time. Raises RunError if the query is wrong."""
     try:
         with run_query(log_dataset(*dataset_options(options), reads=True, wait=options["wait"]), query) as found:
             yield found
@@ -196,7 +196,7 @@ def answer(query: str, options: dict[str, Any]) -> Iterator[tuple[list[str], Ite
 
 
 def _messages(paths: Sequence[str], broken: list[str], names: Sequence[str]) -> Iterator[Item | Ignored]:
-    """The messages of files in order, for the account of these names in `integrations`."""
+    """Returns the messages of files in order, for the account with these names in `integrations`."""
     return (
         from_line(line, names) if isinstance(line, bytes) else refuse_item(digest(line.raw), line.reason)
         for line in archive_lines(paths, broken)
@@ -204,9 +204,9 @@ def _messages(paths: Sequence[str], broken: list[str], names: Sequence[str]) -> 
 
 
 def archive_lines(paths: Sequence[str], broken: list[str]) -> Iterator[bytes | Reject]:
-    """Lists files, and returns their lines and what is no line, in order.
+    """Lists files, and returns in order their lines, and rejects for what is no line.
 
-    `broken` gets why a file was not read to its end. Raises ArchiveError where there is none.
+    `broken` gets why a file was not read to its end. Raises ArchiveError if there is no file.
     """
     files = archive_files_at(paths, None, None, None, setting("sources.autopilothq.credentials"))
     return _lines(files, broken)
@@ -226,7 +226,7 @@ def _lines(files: list[File], broken: list[str]) -> Iterator[bytes | Reject]:
 def deliver_items(
     items: Iterable[Item | Ignored], log: DeliveryLog, given: AnySettings, options: dict[str, Any], is_all: bool = True
 ) -> Counts:
-    """Delivers, or prints what would change; `is_all` tells whether the run does nothing else."""
+    """Delivers, or prints what would change; `is_all` is whether the run does nothing else."""
     freeze_modules()
     report = reporter(account_title(options))
     if not options["dry_run"]:
@@ -249,7 +249,7 @@ def deliver_changes(
     options: dict[str, Any],
     is_all: bool = True,
 ) -> tuple[Counts, str]:
-    """Delivers who entered an audience and who left it, as `deliver_items` does; returns also a line that says so."""
+    """Delivers who entered an audience and who left it, as `deliver_items` does; also returns a line about it."""
     trait = audiences.slug(name)
     changes, unchanged = audiences.changes(name, key, found, log.members(trait))
     counts = deliver_items(changes, log, given, options, is_all)
@@ -259,7 +259,7 @@ def deliver_changes(
 
 
 def reporter(title: str = AUTOPILOT.title) -> Callable[[Counts], None]:
-    """Returns what prints the counts of a run that goes on, now and then; `title` is the account's."""
+    """Returns a function that prints the counts of a run every LOG_SECONDS at most; `title` is the account's."""
     last = time.monotonic()
 
     def progress(counts: Counts) -> None:
@@ -297,7 +297,7 @@ def skipped_line(number: int, key: str) -> list[str]:
 def end_run(
     counts: Counts, broken: list[str], dry_run: bool, more: Iterable[str] = (), title: str = AUTOPILOT.title
 ) -> None:
-    """Prints the outcome, and ends the program with status 4 where not everything was delivered."""
+    """Prints the outcome, and ends the program with status 4 if not everything was delivered."""
     print_counts(counts, dry_run, more, title)
     for why in broken:
         out.print_line(masked(f"  not read to its end: {why}"))

@@ -33,14 +33,14 @@ from .sending import (
 )
 
 OPEN_EVERY = 1.0  # seconds between two attempts to open a file that another program has open
-REPEAT = 60.0  # seconds after which a stream that waits says so again
+REPEAT = 60.0  # seconds after which a waiting stream warns again
 WORK = 10.0  # seconds after which a stream leaves the lock and the log to others
-REST = 0.5  # seconds that it leaves them for; who waits for a lock looks five times a second
+REST = 0.5  # seconds that it leaves them for; others that wait for a lock look five times a second
 L = TypeVar("L", bound=AbstractContextManager[Any])
 
 
 def send_stream(triggers: dict[str, list[str]], options: dict[str, Any]) -> None:
-    """Sends the messages of stdin as they come, until it ends or a signal says so."""
+    """Sends the messages of stdin as they come, until it ends or a signal comes."""
     total, title = Counts(), account_title(options)
     with runner.explained(), stopped_by_signals() as stop:
         given = with_triggers(account_settings(options), triggers)
@@ -58,7 +58,7 @@ def send_stream(triggers: dict[str, list[str]], options: dict[str, Any]) -> None
 
 @contextmanager
 def stopped_by_signals() -> Iterator[Stop]:
-    """Gives what the first SIGTERM or Ctrl-C sets; a second one ends the program as usual."""
+    """Yields what the first SIGTERM or Ctrl-C sets; a second one ends the program as usual."""
     stop = Stop()
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
@@ -79,8 +79,8 @@ def stopped_by_signals() -> Iterator[Stop]:
 class Turns(Generic[L]):
     """Takes the lock of sending, and opens a log, for one chunk of a stream at a time.
 
-    Where another program has either of them, it waits until that is done, and reads nothing meanwhile. After ten
-    seconds of work it leaves both for half a second, so that who waits for them gets a turn. Raises what `log` raises.
+    If another program has either of them, it waits until both are free, and reads nothing meanwhile. After ten seconds
+    of work it releases both for half a second, so that others that wait for them get a turn. Raises what `log` raises.
     """
 
     def __init__(self, log: L, stop: Stop, locked: Callable[[], AbstractContextManager[Any]]) -> None:
@@ -89,7 +89,7 @@ class Turns(Generic[L]):
 
     @contextmanager
     def take(self) -> Iterator[L]:
-        """Gives the log, open."""
+        """Yields the log, open."""
         self._rest()
         with self._opened():
             yield self._log
@@ -121,7 +121,7 @@ class Turns(Generic[L]):
 
 
 def turns(log: L, stop: Stop, options: dict[str, Any]) -> Turns[L]:
-    """Returns the turns of a stream; what is wrong with the warehouse is raised before the first line comes."""
+    """Returns the turns of a stream. Raises errors of the warehouse now, before the first line comes."""
     with sending_lock(options), log:
         pass
     if options["dry_run"]:
@@ -130,7 +130,7 @@ def turns(log: L, stop: Stop, options: dict[str, Any]) -> Turns[L]:
 
 
 class Complaints:
-    """Tells of lines that are no messages: one line a second at most, and how many there were in between."""
+    """Warns of lines that are not messages: of one a second at most, with how many there were in between."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -138,7 +138,7 @@ class Complaints:
         self._more = 0
 
     def add(self, line: bytes, why: str) -> None:
-        """Tells of a line."""
+        """Warns of a line."""
         now = self._now()
         if self._last >= 0 and now - self._last < 1:
             self._more += 1

@@ -17,9 +17,9 @@ from .days import DAY_US, DayFiles
 from .messages import DiscardedValue, MessageRows
 from .target import ExportTarget
 
-LOOKUP_MEMORY = 200  # MB for the ids and discarded values that are looked up; what is more waits on the disk
+LOOKUP_MEMORY = 200  # MB for the ids and discarded values that are looked up; beyond that they spill to disk
 LEFT_OUT_REASONS = ("line_too_long", "truncated", "bad_answer", "no_id", "suppressed")
-"""Reasons of rejects that are not exported: not their whole line is there, or it was no line of an archive."""
+"""Reasons of rejects that are not exported: their line is incomplete, or was no line of an archive."""
 _DISCARD_COLUMNS = ("table_name", "row_id", "column_name", "value", "reason")
 _DISCARDED = """
     SELECT row_id, column_name, value, reason FROM discarded SEMI JOIN ids ON id = row_id
@@ -37,7 +37,7 @@ class ExportedArchive(NamedTuple):
 
 
 def export_archive(dataset: Dataset, target: ExportTarget) -> ExportedArchive:
-    """Writes the messages of a dataset, and lines that no table could hold, to an empty place."""
+    """Writes the messages of a dataset, and lines that no table could hold, to a target."""
     with TemporaryDirectory() as scratch:
         con = engine.connect(scratch, LOOKUP_MEMORY, threads=1)
         try:
@@ -47,7 +47,7 @@ def export_archive(dataset: Dataset, target: ExportTarget) -> ExportedArchive:
 
 
 class _Export:
-    """One export; the engine holds what rows are looked up in."""
+    """One export; DuckDB holds the ids and discarded values that rows are looked up in."""
 
     def __init__(self, dataset: Dataset, target: ExportTarget, con: duckdb.DuckDBPyConnection) -> None:
         self._dataset, self._target, self._con = dataset, target, con
@@ -58,7 +58,7 @@ class _Export:
         self._discards = self._read_discards()
 
     def run(self) -> ExportedArchive:
-        """Exports all tables, `tracks` first: a load that runs meanwhile writes an event's own row no later."""
+        """Exports all tables, `tracks` first: a load at the same time writes the row of an event's table no later."""
         messages: Counter[str] = Counter()
         events = self._event_tables()
         if TRACKS.name in self._existing:
@@ -79,9 +79,9 @@ class _Export:
         return [n for n, columns in self._existing.items() if n not in known and columns.keys() >= _EVENT_COLUMNS]
 
     def _without_row(self, events: Sequence[str]) -> str:
-        """Returns the condition of the rows of `tracks` that no event's table has; their ids are known by then.
+        """Returns the condition for rows of `tracks` that no event's table has, and reads the ids that it needs.
 
-        Where a table has as many rows as `tracks` has of its event, it has all of them.
+        If a table has as many rows as `tracks` has of its event, it has all of them.
         """
         of: dict[str | None, int] = dict(self._dataset.rows("{event}, count(*)", TRACKS.name, "GROUP BY {event}"))
         self._con.execute("CREATE TABLE in_event_table (id VARCHAR)")
@@ -153,7 +153,7 @@ class _Export:
         }
 
     def _rejects(self) -> int:
-        """Exports the lines that no table could hold, as far as they are whole, on the days of their rejection."""
+        """Exports the complete lines that no table could hold, on the days of their rejection."""
         if REJECTS.name not in self._existing:
             return 0
         count, left_out = 0, 0
@@ -172,6 +172,6 @@ class _Export:
 
 
 def _days_of(times: pa.Array) -> list[int]:
-    """Returns the days of times, since 1970; 0 where there is none."""
+    """Returns times as days since 1970; 0 for null."""
     micros = times.cast(pa.timestamp("us")).cast(pa.int64())
     return [0 if value is None else value // DAY_US for value in micros.to_pylist()]

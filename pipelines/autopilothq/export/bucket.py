@@ -1,4 +1,4 @@
-"""The place of an export in a bucket, which has no lock and no folders, and puts each object whole or not at all."""
+"""Exports to a bucket, which has neither locks nor folders, and stores each object completely or not at all."""
 
 import inspect
 import uuid
@@ -21,13 +21,13 @@ PART_BYTES = 5 * _MB  # of a large object; a file of less than two is read whole
 MOST_UPLOAD_PARTS = 9_000  # S3 takes 10,000
 PARTS_AT_ONCE = 2  # of an object
 MARKS = (EXPORT_MARK, f"{ARCHIVE_FOLDER}/{EXPORT_MARK}", f"{ARCHIVE_FOLDER}/{SOURCE_FOLDER}/{EXPORT_MARK}")
-"""The marks of an archive that has not ended: whichever of its folders a load begins with, it finds one."""
+"""The marks of an unfinished archive: a load finds one in whichever of its folders it begins."""
 KILL_POINT_FILE_UPLOADED = f"{__name__}:ExportBucket._upload"  # for tests/faults, in their order
 KILL_POINT_FILES_UPLOADED = f"{__name__}:ExportBucket._check"
 
 
 class BucketFiles(Protocol):
-    """What is used of the file system of a bucket, as fsspec describes it."""
+    """The methods of fsspec's file systems that an export to a bucket uses."""
 
     async_impl: bool
 
@@ -43,9 +43,9 @@ class BucketFiles(Protocol):
 class ExportBucket(ExportTarget):
     """A place in a bucket, by its URL and the file system that reaches it.
 
-    The files wait on this machine, are uploaded when all are whole, and compared in size with what the bucket lists.
-    The marks go last, and until then no load takes any file. Of two exports to one place the later one goes on, the
-    other raises BusyError.
+    The files wait on this machine, are uploaded when all are complete, and compared in size with what the bucket lists.
+    The marks are removed last, and until then no load reads any file. Of two exports to one place, the later one
+    continues and the other raises BusyError.
     """
 
     def __init__(self, url: str, fs: BucketFiles) -> None:
@@ -82,7 +82,7 @@ class ExportBucket(ExportTarget):
         sizes = {name: (self.stage / name).stat().st_size for name in self._sizes}
         with self._errors():
             self._check_mark()
-            if self._fs.async_impl:  # others may not be called from several threads
+            if self._fs.async_impl:  # others must not be called from several threads
                 with ThreadPoolExecutor(UPLOADS) as pool:
                     list(pool.map(self._upload, sizes))
             else:
@@ -103,7 +103,7 @@ class ExportBucket(ExportTarget):
             self._put(mark, name)
 
     def _check_mark(self) -> None:
-        """Raises BusyError where another export has marked the place since."""
+        """Raises BusyError if another export has marked the place since."""
         try:
             found = self._fs.cat_file(f"{self._root}/{EXPORT_MARK}")
         except FileNotFoundError:
@@ -115,7 +115,7 @@ class ExportBucket(ExportTarget):
         self._put(self.stage / name, name)
 
     def _put(self, file: Path, name: str) -> None:
-        """Puts an object, with what the file system knows of these options: each store's has some of its own."""
+        """Uploads an object, with those of these options that the file system has: they differ between stores."""
         part = max(PART_BYTES, file.stat().st_size // MOST_UPLOAD_PARTS // _MB * _MB + _MB)
         options = {"chunksize": part, "max_concurrency": PARTS_AT_ONCE, "overwrite": True}
         known = inspect.signature(getattr(self._fs, "_put_file", self._fs.put_file)).parameters
@@ -123,18 +123,18 @@ class ExportBucket(ExportTarget):
         self._fs.put_file(str(file), f"{self._root}/{name}", **given)
 
     def _check(self, sizes: dict[str, int]) -> None:
-        """Raises RunError where the bucket lists other files than those that were uploaded."""
+        """Raises RunError if the bucket lists other files than those that were uploaded."""
         there = {name: size for name, size in self._names().items() if is_own_file(name)}
         wrong = sorted(there.items() ^ sizes.items())
         if wrong:
             name = wrong[0][0]
             raise RunError(
                 f"Expected {sizes.get(name, 'no')} bytes at {self.url}/{name}, but the bucket lists"
-                f" {there.get(name, 'no')} after the upload.\nExport again: it starts anew."
+                f" {there.get(name, 'no')} after the upload.\nExport again: it starts from scratch."
             )
 
     def _names(self, everything: bool = True) -> dict[str, int]:
-        """Returns the sizes of what is at the place, by the names below it; folders only without `everything`."""
+        """Returns the sizes of all files at the place, by their names below it; or of its first level, with folders."""
         self._fs.invalidate_cache()
         try:
             if everything:
@@ -152,7 +152,7 @@ class ExportBucket(ExportTarget):
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Turns what a file system raises into a RunError that says where."""
+        """Turns errors of the file system into a RunError that names the URL."""
         try:
             yield
         except AutopilothqError:

@@ -1,4 +1,4 @@
-"""The files of an archive: lines of any order, in a folder for each day."""
+"""Writes the files of an archive: lines in any order, in a folder for each day."""
 
 import zlib
 
@@ -11,9 +11,9 @@ LEVEL = 4
 
 
 class DayFiles:
-    """Writes lines to the files of their days, in parts: each time that the buffers are full, of every day.
+    """Writes lines to the files of their days, in parts: one for each day, each time the buffers are full.
 
-    A part is a member of gzip, so that no file stays open and memory does not grow with the days.
+    A part is a gzip member, so that no file stays open and memory does not grow with the days.
     """
 
     def __init__(self, target: ExportTarget) -> None:
@@ -23,7 +23,7 @@ class DayFiles:
         self._buffered = 0
 
     def add(self, day: int, line: bytes) -> None:
-        """Adds a line, with its ending, to a day, a number of days since 1970."""
+        """Adds a line, with its line break, to a day, which is a number of days since 1970."""
         self._buffers.setdefault(day, []).append(line)
         self._buffered += len(line)
         if self._buffered >= BUFFERED:

@@ -1,4 +1,4 @@
-"""The folder of an export on this machine: whose it is, and how its files get their names."""
+"""Exports to a folder on this machine: locks it, and names the files once all are complete."""
 
 import errno
 import fcntl
@@ -21,10 +21,10 @@ KILL_POINT_EXPORT_UNMARKED = f"{__name__}:_unmark"
 
 
 class ExportFolder(ExportTarget):
-    """A folder of this machine. Raises BusyError where another export writes to it.
+    """A folder of this machine. Raises BusyError if another export writes to it.
 
-    The files wait in a hidden folder of it. An archive gets its name at once, tables one by one; the mark goes last,
-    and until then no load takes any of them.
+    The files wait in a hidden folder inside. An archive gets its name in one step, tables one by one; the mark is
+    removed last, and until then no load reads any of them.
     """
 
     def __init__(self, path: Path) -> None:
@@ -81,7 +81,7 @@ class ExportFolder(ExportTarget):
         return mark
 
     def _check_mark(self, mark: IO[Any]) -> None:
-        """Raises RunError where another export ended between the look into the folder and the lock."""
+        """Raises RunError if another export ended after this one looked into the folder and before it had the lock."""
         state = os.fstat(mark.fileno())
         if not state.st_nlink:
             raise not_empty(self.path)
@@ -96,9 +96,9 @@ class ExportFolder(ExportTarget):
                 _sync(self.path.absolute().parent)
 
     def _clear(self) -> None:
-        """Removes what an export that was cut off has left, published or not.
+        """Removes what an interrupted export has left, published or not.
 
-        Raises RunError for an archive's folder that has more: a folder gets its name only where there is none.
+        Raises RunError if an archive's folder has anything else: a folder can only get a name that no other one has.
         """
         if self.stage.exists():
             shutil.rmtree(self.stage)
@@ -117,20 +117,20 @@ class ExportFolder(ExportTarget):
 
 
 def _sync_all(folder: Path) -> None:
-    """Waits until the disk has all files and names below a folder."""
+    """Syncs all files and names below a folder to the disk."""
     for path in folder.rglob("*"):
         _sync(path)
     _sync(folder)
 
 
 def _sync(*paths: Path) -> None:
-    """Waits until the disk has some files, or the names in some folders."""
+    """Syncs files, or the names in folders, to the disk."""
     for path in paths:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(descriptor)
         except OSError as error:
-            if error.errno != errno.EINVAL:  # what file systems say that cannot do this with a folder
+            if error.errno != errno.EINVAL:  # raised by file systems that cannot sync a folder
                 raise
         finally:
             os.close(descriptor)

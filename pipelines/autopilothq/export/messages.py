@@ -1,7 +1,7 @@
-"""Makes messages of rows again, with all that the dataset knows of them (docs/contract/warehouse.md#values).
+"""Turns rows back into messages, with all that the dataset knows of them (docs/contract/warehouse.md#values).
 
-What `forward` sends (`segment.rebuild`) leaves out what the other end stamps. Here the times of receipt and sending
-stay as they are, and the values that fitted no column come back from `_discards` to where they stood.
+Messages that `forward` sends (`segment.rebuild`) leave out what their receiver stamps. Here, the times of receipt and
+sending stay as they are, and values that fitted no column return from `_discards` to where they were.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,12 +20,12 @@ Encoder = Callable[[Any], str]
 _TOP = {**MESSAGE_KEYS, **TIMESTAMP_FIELDS, "event_text": "event"}
 
 
-# A value that lost its column to another key comes behind that one. Keys that come again are the last.
+# A value that lost its column to another key comes after that key's. Repeated keys come last.
 _LATER = {"same_column": 1, "no_column": 2}
 
 
 class DiscardedValue(NamedTuple):
-    """A value of `_discards`: its column, or its key where it has none, its JSON text and the reason."""
+    """A value of `_discards`: its column, or its key if it has none, its JSON text and the reason."""
 
     column: str
     value: str
@@ -33,7 +33,7 @@ class DiscardedValue(NamedTuple):
 
 
 class MessageRows:
-    """Makes lines of the rows of one table of messages of a type, `kind`, whose columns have these types.
+    """Turns the rows of a table of messages into lines; `kind` is the messages' type, `types` are the columns'.
 
     Example: `MessageRows("track", {"id": "text", …}).lines(batch, {})`.
     """
@@ -60,7 +60,7 @@ class MessageRows:
             yield self._line(found, discards.get(row[at], ()))
 
     def _line(self, cells: dict[str, str], discards: Sequence[DiscardedValue]) -> bytes:
-        """Returns the line of cells that are JSON text."""
+        """Returns the line for cells that are JSON text."""
         slug = cells.pop("event", None)
         top = {"type": f'"{self.kind}"'}
         context: dict[str, Any] = {}
@@ -98,7 +98,7 @@ class MessageRows:
                 top.setdefault(_TOP.get(column, column), value)
             return
         if column in ("context", self.body) and value.startswith("{"):
-            return  # so is another `context` or another body: a value of a property is never an object
+            return  # this is a second `context` or body, because a property's value is never an object
         alone = self.kind == "track" and slug is None  # its event has no table: all of its properties are discarded
         if discard.reason == "no_column" and (path := self._path_without_column(column)):
             _put_again(context if path[0] == "context" else body, path[1:], value)
@@ -108,7 +108,7 @@ class MessageRows:
             _put(body, (column if alone else property_key(column, self.kind),), value)
 
     def _path_without_column(self, key: str) -> tuple[str, ...] | None:
-        """Returns the path of a value that has no column, by its key in `_discards`; None where that is not sure."""
+        """Returns the path of a value that has no column, by its key in `_discards`; None if that is not certain."""
         for part in (key.split("."), [_unescaped(part) for part in key.split(".")]):
             path = tuple(part)
             if len(path) > 1 and path[0] in ("context", self.body) and not column_name(path):
@@ -120,7 +120,7 @@ class MessageRows:
 
 
 def _unescaped(part: str) -> str:
-    """Returns a key of which `_discards` has characters that no warehouse stores as escapes."""
+    """Returns a key without the escapes that it has in `_discards` for characters that no warehouse stores."""
     try:
         return str(DECODER.decode(f'"{part}"'))
     except ValueError:
@@ -128,12 +128,12 @@ def _unescaped(part: str) -> str:
 
 
 def _received_otherwise(top: Mapping[str, str]) -> str | None:
-    """Returns what a load takes for the time of receipt where that cannot be read."""
+    """Returns what a load uses as the time of receipt if that cannot be read."""
     return next((top[key] for key in ("sentAt", "timestamp", "originalTimestamp") if key in top), None)
 
 
 def _context_path(column: str, cells: Mapping[str, Any]) -> tuple[str, ...]:
-    """Returns the path of a column below `context`; a plain key where its object's own column has a value too."""
+    """Returns the path of a column below `context`; a plain key if the column of its object has a value, too."""
     plain = column.removeprefix("context_")
     path = CONTEXT_PATHS.get(column, (plain,))
     clash = len(path) > 1 and (f"context_{snake_case(path[0])}" in cells or isinstance(cells.get(path[0]), str))
@@ -141,7 +141,7 @@ def _context_path(column: str, cells: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _put(into: dict[str, Any], path: Sequence[str], text: str) -> None:
-    """Puts JSON text at a path, see `_context_path`. Where the key is taken, blanks behind it give the same column."""
+    """Puts JSON text at a path, see `_context_path`. If the key is taken, blanks after it give the same column."""
     for part in path[:-1]:
         into = into.setdefault(part, {})
     key = path[-1]
@@ -151,7 +151,7 @@ def _put(into: dict[str, Any], path: Sequence[str], text: str) -> None:
 
 
 def _put_again(into: dict[str, Any], path: Sequence[str], text: str) -> None:
-    """Puts the JSON text of a value without a column at a path. Where a key of it is taken, that key comes again."""
+    """Puts the JSON text of a value without a column at a path. If one of its keys is taken, that key is repeated."""
     for number, key in enumerate(path):
         before = into.get(key)
         if isinstance(before, str) or number == len(path) - 1:
@@ -172,7 +172,7 @@ def _json(value: Any) -> str:
 
 
 def _encoder(of: Type, top: bool) -> Encoder:
-    """Returns the function that makes JSON text of a column's cells, as `_cells` gives them."""
+    """Returns the function that turns a column's cells, as `_cells` returns them, into JSON text."""
     if of == "text":
         return encode_basestring if top else _text
     encoders: dict[str, Encoder] = {"bool": _boolean, "bigint": str, "double": repr, "timestamp": _time}

@@ -23,7 +23,7 @@ class ExportedTables(NamedTuple):
 
 
 def export_parquet(dataset: Dataset, target: ExportTarget) -> ExportedTables:
-    """Writes each table, without views, dlt's own and locks, to a file `<table>.parquet` in an empty place."""
+    """Writes each table, except views, dlt's own tables and locks, to a file `<table>.parquet` of a target."""
     rows, left_out = {}, []
     views = dataset.views()
     for name, columns in tables_of(dataset).items():

@@ -1,4 +1,4 @@
-"""Where an export goes: its files wait on this machine, and get their names once all of them are whole."""
+"""Where an export goes: its files wait on this machine, and get their names once all of them are complete."""
 
 import re
 from abc import ABC, abstractmethod
@@ -10,20 +10,20 @@ from ..errors import RunError
 
 ARCHIVE_FOLDER = "segment-logs"
 SOURCE_FOLDER = "autopilothq"
-"""What stands in place of the id of Segment's source: rows do not say which source they came from."""
-MARK_TEXT = b"This export has not ended, or was cut off. Exported again to this place, it starts anew.\n"
+"""Stands in for the id of Segment's source, because rows do not say which source they came from."""
+MARK_TEXT = b"This export has not ended, or was cut off. An export to this place starts from scratch.\n"
 _OWN_FILE = re.compile(rf"{ARCHIVE_FOLDER}/{SOURCE_FOLDER}/-?[0-9]+/export-[0-9]+\.gz|[^/]+\.parquet")
 
 
 class ExportTarget(ABC):
-    """A place that is empty, or has an export that was cut off, which starts anew.
+    """A place that is empty, or has an interrupted export, which starts from scratch.
 
-    Files wait in a folder of this machine until `publish` is called. Entering raises RunError where the place has
-    something else.
+    Files wait in a folder of this machine until `publish` is called. Entering raises RunError if the place has anything
+    else.
     """
 
     stage: Path
-    """Where the files wait; it is there once the target was entered."""
+    """Where the files wait; it exists once the target was entered."""
 
     def __init__(self) -> None:
         self._sizes: dict[str, int] = {}
@@ -57,7 +57,7 @@ def is_own_file(name: str) -> bool:
 
 
 def not_empty(target: object) -> RunError:
-    """Returns the error for a place that has something of others."""
+    """Returns the error for a place that has anything else."""
     return RunError(
         f"Expected {target} to be an empty folder, or a new one, but there is something in it.\n"
         "Name another folder, or move what is in it."

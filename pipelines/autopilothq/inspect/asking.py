@@ -1,4 +1,4 @@
-"""Asks Ortto what it counts, for the status; apart, because the status itself needs no client of an API."""
+"""Asks Ortto for its counts, for the status; on its own, because the status itself needs no API client."""
 
 from datetime import datetime
 from typing import Any
@@ -20,7 +20,7 @@ def ask_campaigns(dataset: Dataset, account: Ortto, now: datetime) -> list[Campa
 
 
 def _row(report: JsonObject, now: datetime) -> tuple[Any, ...]:
-    """The row that a load would store of a report, in the order of `read_campaigns`."""
+    """Returns the row that a load would store for a report, in the order of `read_campaigns`."""
     begin, end = (read_time(report.value(name)) for name in ("counted_from", "counted_until"))
     texts = [as_text(report.value(name)) for name in ("campaign_id", "campaign_name", "campaign_type")]
     counts = (report.value(name) for name in ORTTO_COUNTED)

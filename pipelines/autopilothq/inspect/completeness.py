@@ -1,4 +1,4 @@
-"""How complete the events of Ortto's campaigns are: what is stored, against what Ortto itself counts."""
+"""How complete the events of Ortto's campaigns are: what is stored, compared with what Ortto itself counts."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,13 +10,13 @@ from ..catalog import ORTTO_CAMPAIGN_REPORTS, ORTTO_COUNTED
 from ..warehouses.dataset import Dataset
 from .formats import grid, moment, percent
 
-MOST_CAMPAIGNS = 20  # of the text
-_AT_ONCE = 50  # campaigns of one statement
+MOST_CAMPAIGNS = 20  # in the text
+_AT_ONCE = 50  # campaigns per statement
 
 
 @dataclass
 class Count:
-    """How many events of one kind are stored, and how many Ortto counts; `share` is None where Ortto has none."""
+    """How many events of one kind are stored, and how many Ortto counts; `share` is None if Ortto counts none."""
 
     stored: int
     ortto: int
@@ -28,10 +28,10 @@ class Count:
 
 @dataclass
 class CampaignCounts:
-    """The counts of a campaign by `delivered`, `opened`, …; those that Ortto does not give are left out.
+    """The counts of a campaign by `delivered`, `opened`, …; those that Ortto does not report are left out.
 
     `counted_from` and `counted_until` are the span that Ortto counts, both None for all time. A campaign whose span is
-    not known has no counts. `counted_at` is when Ortto was asked.
+    unknown has no counts. `counted_at` is when Ortto was asked.
     """
 
     campaign_id: str
@@ -44,7 +44,7 @@ class CampaignCounts:
 
     @property
     def all(self) -> Count:
-        """All its counts together."""
+        """The sum of all its counts."""
         return total(self.counts.values())
 
 
@@ -55,7 +55,7 @@ def total(counts: Iterable[Count]) -> Count:
 
 
 def read_campaigns(dataset: Dataset) -> list[CampaignCounts] | None:
-    """Returns the campaigns that Ortto counts, the least complete first; None where Ortto was never asked."""
+    """Returns the campaigns that Ortto counts, the least complete first; None if Ortto was never asked."""
     names = ("campaign_id", "campaign_name", "campaign_type", "received_at", "timeframe", "counted_from")
     columns = ", ".join(f"{{{name}}}" for name in (*names, "counted_until", *ORTTO_COUNTED))
     rows = dataset.rows(columns, ORTTO_CAMPAIGN_REPORTS.name)
@@ -63,7 +63,7 @@ def read_campaigns(dataset: Dataset) -> list[CampaignCounts] | None:
 
 
 def compare(dataset: Dataset, rows: Sequence[Sequence[Any]]) -> list[CampaignCounts]:
-    """Returns the counts of campaigns, given as rows of the reports, with what is stored beside them."""
+    """Returns Ortto's counts of campaigns, given as rows of the reports, with how many events are stored."""
     whole = [row for row in rows if row[4] is None]
     spans = [row for row in rows if row[4] is not None and row[5] is not None and row[6] is not None]
     stored = {
@@ -96,7 +96,7 @@ def _least_complete_first(one: CampaignCounts) -> tuple[int, float, str, str]:
 
 
 def _stored(dataset: Dataset, table: str, rows: Sequence[Sequence[Any]], in_span: bool) -> Iterator[tuple[str, int]]:
-    """Yields how many events of campaigns a table has, by campaign; in the span that Ortto counts, where it has one."""
+    """Yields each campaign with the number of its events in a table; with `in_span`, in the span that Ortto counts."""
     one = "{campaign_id} = %s" + (" AND {timestamp} >= %s AND {timestamp} <= %s" if in_span else "")
     for start in range(0, len(rows), _AT_ONCE):
         some = rows[start : start + _AT_ONCE]
@@ -106,7 +106,7 @@ def _stored(dataset: Dataset, table: str, rows: Sequence[Sequence[Any]], in_span
 
 
 def campaign_lines(campaigns: Sequence[CampaignCounts]) -> list[str]:
-    """Returns the campaigns as lines of text, the least complete ones, with the sum of all."""
+    """Returns the least complete campaigns as lines of text, with the sum of all."""
     counted = [one for one in campaigns if one.counts]
     asked = max(one.counted_at for one in campaigns)
     head = ["campaign", *ORTTO_COUNTED, "events"]

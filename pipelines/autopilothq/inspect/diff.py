@@ -38,7 +38,7 @@ Schema = Mapping[str, SchemaTable]
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference that a query meets that was written for another schema; `column` is empty for a whole table."""
+    """A difference that affects a query written for another schema; `column` is empty for a whole table."""
 
     table: str
     column: str
@@ -48,7 +48,7 @@ class Difference:
 
 
 class DifferenceMessages(NamedTuple):
-    """What it means for queries that something is missing, or exists in addition."""
+    """What missing and extra tables and columns mean for queries."""
 
     missing_table: str
     missing_column: str
@@ -79,14 +79,14 @@ LOADER_COLUMNS = {
     "loaded_at": "queries that name it fail: it is the clock of Segment's own loader; read `uuid_ts` instead",
     "uuid": "queries that name it fail: it is a number of Segment's own loader; read `id` instead",
 }
-# Tables that loads derive from others, with the type of message whose first one brings both.
+# Tables that loads derive from others, with the table and the type of the messages that create both.
 DERIVED_FROM = {latest.table.name: (latest.messages.name, latest.kind) for latest in catalog.LATEST}
 NO_MESSAGE = "queries of it fail: no {} message was loaded, and it comes with the first"
 NOT_DERIVED = f"queries of it fail: it is made of `{{}}`, which an earlier version did not do; {UPGRADE} makes it"
 VIEW = "queries of it fail: it is a view, which no load makes; create it here as it is there"
 
-# What a change of type means in dialects where it is more than a rounding or a name: for exact numbers that have become
-# floats, and for times without a zone that have got one. Each was seen as the database's answer to a query.
+# What a change of type means in dialects where it affects more than rounding or a name: for exact numbers that became
+# floats, and for times without a zone that got one. Each is what the database answered to a query.
 _INEXACT_NOW = {
     "postgres": f"round(x, 2) and mod(x, 5) fail on it, and sums are not exact; {UPGRADE} makes it numeric",
     "redshift": "MOD fails on it, and sums are not exact; cast it to numeric in the queries",
@@ -158,9 +158,9 @@ def differences(
     not_yet: Collection[str] = (),
     dialect: str | None = None,
 ) -> list[Difference]:
-    """Returns what queries that were written for `queried` meet in `actual`, in the order of `queried`, extras last.
+    """Returns what differs in `actual` for queries written for `queried`, in the order of `queried`, extras last.
 
-    Tables of `not_yet` may be missing. Names are compared as they are. `dialect` is SQLGlot's name of the SQL of
+    Tables in `not_yet` may be missing. Names are compared as they are. `dialect` is SQLGlot's name of the SQL of
     `actual`: the meaning of a change of type depends on it.
     """
     found: list[Difference] = []
@@ -177,7 +177,7 @@ def differences(
 def _missing(
     name: str, queried: Schema, actual: Schema, messages: DifferenceMessages, not_yet: Collection[str]
 ) -> tuple[bool, str]:
-    """Whether a missing table breaks queries, and why it is missing."""
+    """Returns whether a missing table breaks queries, and why it is missing."""
     source, kind = DERIVED_FROM.get(name, ("", ""))
     if source in actual:
         return True, NOT_DERIVED.format(source)
@@ -220,7 +220,7 @@ def _keys(name: str, queried: SchemaTable, actual: SchemaTable, dialect: str | N
 
 
 def _type_change(queried: ColumnType, actual: ColumnType, dialect: str | None) -> tuple[bool, str] | None:
-    """Whether a change of type breaks queries, and what it means; None where comparisons do not change."""
+    """Returns whether a change of type breaks queries, and what it means; None if comparisons do not change."""
     change = f"{queried.name} -> {actual.name}"
     if queried.family != actual.family or (queried.family == "other" and queried.name.lower() != actual.name.lower()):
         return True, f"{change}: comparisons fail or mean something else, cast it in the queries"

@@ -21,7 +21,7 @@ from ..warehouses.requirements import missing_package
 from .schema import ColumnInfo, Statistics, TableInfo, dlt_schema
 
 Format = Callable[[Sequence[TableInfo], str], str]
-# When the load that stored a row processed it: the first of these that a table has.
+# The columns that say when a load processed a row; the first one that a table has counts.
 LOADED_AT_FIELDS = ("uuid_ts", "loaded_at", "asked_at", "rejected_at", "discarded_at", "suppressed_at", "sent_at")
 # Tables that every load of events fills; others may get no rows for good reasons.
 ALWAYS_FRESH = (catalog.TRACKS.name, catalog.AUDIT.name)
@@ -56,7 +56,7 @@ def _markdown(text: str) -> str:
 
 
 def _code(name: str) -> str:
-    """Returns a name as code in a cell of Markdown, between more backticks than it has in a row."""
+    """Returns a name as code in a Markdown cell, between more backticks than it has in a row."""
     shown = visible(name).replace("|", "\\|")
     fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
     blank = " " if "`" in shown else ""
@@ -87,7 +87,7 @@ _UNREADABLE = re.compile(r"[^A-Za-z0-9_]")
 
 
 def _entities(names: Sequence[str]) -> list[str]:
-    """Returns unique names that Mermaid reads: of letters, digits and underscores."""
+    """Returns unique names that Mermaid can read: of letters, digits and underscores."""
     given = {name for name in names if not _UNREADABLE.search(name) and not name[:1].isdigit()}
     found: list[str] = []
     for name in names:
@@ -106,7 +106,7 @@ def _numbered(name: str) -> Iterator[str]:
 
 
 def _attributes(columns: Sequence[ColumnInfo]) -> tuple[ColumnInfo, ...]:
-    """Renames columns so that Mermaid reads them; a column that gets another name keeps its own as a description."""
+    """Renames columns so that Mermaid can read them; a renamed column keeps its own name in its description."""
     renamed = []
     for column, name in zip(columns, _entities([column.name for column in columns]), strict=True):
         own_name = "" if name == column.name else shortened(column.name)
@@ -118,8 +118,8 @@ def _attributes(columns: Sequence[ColumnInfo]) -> tuple[ColumnInfo, ...]:
 def as_dbt(tables: Sequence[TableInfo], dataset: str) -> str:
     """Returns dbt's sources.yml (dbt 1.10 or newer): descriptions, `unique` and `not_null` on keys, freshness by load.
 
-    Tables that may not exist yet have no tests, unless they were read from a destination. Freshness is checked for
-    `tracks` and `_audit` alone, because every load of events fills them.
+    Tables that may not exist yet have no tests, unless they were read from a destination. Freshness is checked only for
+    `tracks` and `_audit`, because every load of events fills them.
     """
     source = {
         "name": _literally(dataset),
@@ -141,9 +141,9 @@ FORMATS: dict[str, Format] = {
 
 
 def ddl(tables: Sequence[TableInfo], destination: Destination[Any, Any], dataset: str) -> str:
-    """Returns the statements with which dlt makes these tables in that kind of destination.
+    """Returns the statements with which dlt creates these tables in that kind of destination.
 
-    Needs neither a connection nor credentials. Raises RunError where the destination knows no SQL.
+    Needs neither a connection nor credentials. Raises RunError if the destination knows no SQL.
     """
     try:
         client_class: Any = destination.client_class
@@ -151,12 +151,12 @@ def ddl(tables: Sequence[TableInfo], destination: Destination[Any, Any], dataset
         raise RunError(missing_package(error, destination.destination_name)) from error
     if not issubclass(client_class, SqlJobClientBase):
         raise RunError(f"Expected a destination that answers SQL, but {destination.destination_name} does not.")
-    # Names must stay on one line: a statement is put together of lines.
+    # Names must stay on one line, because statements are assembled from lines.
     tables = [_visible_names(table) for table in tables]
     client = offline_client(destination, _as_loads_have_it(tables, destination), dataset)
     create = _CREATE_SCHEMA.get(client.capabilities.sqlglot_dialect or "", "CREATE SCHEMA IF NOT EXISTS {}")
     statements = create_statements(client, [table.name for table in tables])
-    if destination.destination_type.rpartition(".")[2] in COMMENTED:  # the comments are no part of what is compared
+    if destination.destination_type.rpartition(".")[2] in COMMENTED:  # comments are not compared
         statements = [statement for statement in statements if not statement.startswith("COMMENT ON ")]
     first = [create.format(client.sql_client.fully_qualified_dataset_name())] if create else []
     # Without credentials BigQuery and Databricks do not know their project or catalogue, which is left to the session.
@@ -168,7 +168,7 @@ def _as_loads_have_it(tables: Sequence[TableInfo], destination: Destination[Any,
     """Returns dlt's schema of the tables as loads make them in a kind of destination."""
     native = native_of(destination.destination_type)
     schema = dlt_schema([_with_copies(table, native) for table in tables])
-    # Keys are never null, but loads declare that only where the destination asks for it.
+    # Keys are never null, but loads declare that only if the destination asks for it.
     declared = destination.capabilities().sqlglot_dialect == "clickhouse"
     for table in schema.data_tables():
         for column in table["columns"].values():
@@ -201,7 +201,7 @@ _CREATE_SCHEMA = {"tsql": "CREATE SCHEMA {}", "fabric": "CREATE SCHEMA {}", "cli
 
 
 def _tidy(statement: str) -> str:
-    """Formats dlt's statement with one column a line, and without the blanks that stand for missing hints."""
+    """Formats dlt's statement with one column per line, and without the blanks that stand for missing hints."""
     if not statement.startswith("CREATE TABLE"):
         return statement
     quoted = _QUOTED.findall(statement)
@@ -236,7 +236,7 @@ def _visible_names(table: TableInfo) -> TableInfo:
 def grid(rows: Sequence[Sequence[str]], cut: bool = True) -> list[str]:
     """Returns the rows as lines with aligned columns. Untrusted text is escaped.
 
-    Long cells are cut, except for the last of a row; with `cut` False none is, for paths and the like.
+    Long cells are cut, except the last of a row; with `cut` False none is, for paths and the like.
     """
     rows = [[*map(shortened if cut else visible, row[:-1]), *map(visible, row[-1:])] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -306,7 +306,7 @@ def _dbt_table(table: TableInfo) -> dict[str, Any]:
     if loaded_at:
         source["config"] = {"loaded_at_field": loaded_at}
         if table.name in ALWAYS_FRESH:
-            source["config"]["freshness"] = deepcopy(FRESHNESS)  # YAML would show one as a reference to the other
+            source["config"]["freshness"] = deepcopy(FRESHNESS)  # YAML would write a shared one as a reference
     if _exists(table) and len(table.key) > 1:
         # `unique` takes an expression in place of a column.
         key = " || '|' || ".join(table.key)
@@ -328,7 +328,7 @@ def _dbt_column(column: ColumnInfo, table: TableInfo, loaded_at: str | None) -> 
 
 
 def _exists(table: TableInfo) -> bool:
-    """Whether a table surely exists: dbt fails tests of missing tables, and those of rarer messages may be missing."""
+    """Returns whether a table certainly exists: dbt fails tests of missing tables, such as those of rare messages."""
     return table.statistics is not None or table.name in _ALWAYS_THERE
 
 

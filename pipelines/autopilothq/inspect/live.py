@@ -1,4 +1,4 @@
-"""What a destination has. Everything here reads; nothing is created or changed."""
+"""Reads what a destination has. Nothing here creates or changes anything."""
 
 import base64
 import json
@@ -51,9 +51,9 @@ def dataset_name(dataset: str | None) -> str:
 def elsewhere(
     against: str, destination: str | None, credentials: str | None, wait: timedelta
 ) -> AbstractContextManager[Dataset]:
-    """Returns the context of the dataset `DATASET`, or `DATASET/CREDENTIALS`: the first slash divides them.
+    """Returns the context of a dataset given as `DATASET` or `DATASET/CREDENTIALS`: the first slash divides them.
 
-    The scheme of a URL names the kind of destination where it is another one.
+    The kind of destination is the scheme of the credentials, if they are a URL, else `destination`.
     """
     dataset, _, other = against.partition("/")
     scheme = other.partition("://")[0] if "://" in other else ""
@@ -70,14 +70,14 @@ def reading(
     wait: timedelta = timedelta(),
     warn: Callable[[str], None] | None = None,
 ) -> Iterator[Dataset]:
-    """Gives an open dataset; the options mean what they mean to a load.
+    """Yields an open dataset; the options mean what they mean for a load.
 
-    A DuckDB file is opened read-only, and a load has to wait until it is closed again; one that a load has open is
-    waited for, up to `wait`. `exactly`: dlt's rules for names are not applied to the dataset. `warn` gets a text where
-    the books are in a dataset that the options do not name: nothing is found of them then. Raises DatasetNotFound, and
-    RunError where the destination cannot be asked.
+    A DuckDB file is opened read-only: a load has to wait until it is closed, and a file that a load has open is waited
+    for, up to `wait`. `exactly`: dlt's rules for names are not applied to the dataset. `warn` gets a text if the books
+    are in a dataset that the options do not name: then they are not found. Raises DatasetNotFound, and RunError if the
+    destination cannot be queried.
     """
-    # The pipeline has a temporary folder: one that runs at this moment must not be touched.
+    # The pipeline gets a temporary folder, because that of a running pipeline must not be touched.
     with runner.explained(), TemporaryDirectory() as folder:
         pipeline = runner.pipeline(destination, credentials, dataset, pipelines_dir=folder, create=False, wait=wait)
         file = pipeline.destination.config_params.get("credentials")
@@ -103,7 +103,7 @@ def _check_books(client: JobClientBase, warn: Callable[[str], None]) -> None:
 
 
 def _named(client: JobClientBase, name: str | None) -> AbstractContextManager[Any]:
-    """Statements inside go to the dataset of that name, None being the client's own."""
+    """Sends the statements inside to the dataset of that name; None is the client's own."""
     if name is None or not isinstance(client, SqlJobClientBase):
         return nullcontext()
     return client.sql_client.with_alternative_dataset_name(name)
@@ -129,14 +129,14 @@ def _where(client: JobClientBase, credentials: str | None) -> str:
     location = str(client.config)
     if not unquote(location).endswith(":external:"):
         return location
-    # That was the stand-in for a file that does not exist.
+    # `:external:` stands in for a file that does not exist.
     configured = runner.setting("destination.duckdb.credentials")
     file = configured.get("database") if isinstance(configured, dict) else configured
     return str(credentials or file or runner.DUCKDB_FILE)
 
 
 def described(dataset: Dataset, names: Sequence[str] = ()) -> list[TableInfo]:
-    """Returns the tables of a dataset, all or these, with their statistics; reads each of them once, whole."""
+    """Returns the tables of a dataset, or the named ones, with their statistics; reads each table completely, once."""
     came, comments = _first_seen(dataset), dataset.comments()
     return [
         _described(dataset, name, columns, came, comments)
@@ -177,7 +177,7 @@ def _described(
 
 
 def _first_seen(dataset: Dataset) -> dict[tuple[str, str], datetime]:
-    """Returns when each column was created: dlt stores the schema each time that it changes."""
+    """Returns when each column was created: dlt stores the schema each time it changes."""
     came: dict[tuple[str, str], datetime] = {}
     for at, text in dataset.rows("{inserted_at}, {schema}", VERSION_TABLE_NAME, "ORDER BY {inserted_at}"):
         for table, hints in json.loads(_unpacked(text)).get("tables", {}).items():
@@ -187,7 +187,7 @@ def _first_seen(dataset: Dataset) -> dict[tuple[str, str], datetime]:
 
 
 def schema_of(dataset: Dataset) -> Schema:
-    """Returns the tables and types of a dataset, to be compared."""
+    """Returns the tables and types of a dataset, for a comparison."""
     lengths, keys, views = dataset.lengths(), dataset.keys(), dataset.views()
     return {
         table: SchemaTable(

@@ -12,7 +12,7 @@ from ..warehouses.dataset import Dataset, loaded_files
 
 @dataclass
 class Waiting:
-    """Files that wait. `bytes` are those on the disk, `oldest` is when the first of the files was begun."""
+    """Files that wait. `bytes` is their size on disk, `oldest` is when the first of them was begun."""
 
     files: int
     bytes: int
@@ -29,7 +29,7 @@ class Received:
 
 
 def read_received(dataset: Dataset, folder: str) -> Received:
-    """Returns what waits in a folder for its load into a dataset. Raises ArchiveError where there is no such folder."""
+    """Returns what waits in a folder for its load into a dataset. Raises ArchiveError if there is no such folder."""
     unpublished = _waiting(open_files(Path(folder)))
     listed = archive_files_at([folder], None, None, None, None)
     known = loaded_files(dataset)

@@ -29,7 +29,7 @@ class ColumnInfo(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """The number of rows of a table, and when the first and the last were received, where the table tells."""
+    """The number of rows of a table, and when the first and the last were received, if the table has that time."""
 
     rows: int
     first_received_at: datetime | None
@@ -37,7 +37,7 @@ class Statistics(NamedTuple):
 
 
 class TableInfo(NamedTuple):
-    """A table with its columns in order; `key` are the columns that make a row unique, empty where unknown."""
+    """A table with its columns in order; `key` are the columns that make a row unique, empty if unknown."""
 
     name: str
     description: str
@@ -46,7 +46,7 @@ class TableInfo(NamedTuple):
     statistics: Statistics | None = None
 
     def has(self, column: str) -> bool:
-        """Whether there is a column of that name."""
+        """Returns whether there is a column of that name."""
         return any(column == other.name for other in self.columns)
 
 
@@ -75,7 +75,7 @@ def table_info(
 ) -> TableInfo:
     """Returns a table of a destination, with descriptions of it and of its columns.
 
-    They are the catalogue's; of what the catalogue does not know, those that it comes with: the database's comments.
+    They are the catalogue's; what the catalogue does not know keeps the descriptions given: the database's comments.
     """
     columns = tuple(columns)
     known = catalog.TABLES.get(name)

@@ -43,7 +43,7 @@ class LoadSummary:
 
 @dataclass
 class LastRun:
-    """The end of the last known run: of this machine, or of the destination's last load."""
+    """How the last known run ended: a run of this machine, or the destination's last load."""
 
     at: datetime
     result: str  # loaded, nothing new, failed
@@ -62,7 +62,8 @@ class Freshness:
 class Status:
     """The report of `status`.
 
-    `place` describes the destination and its dataset. `waiting` loads of this machine are under way or were cut off.
+    `place` describes the destination and its dataset. `waiting` is the number of this machine's loads that are under
+    way or were cut off.
     """
 
     place: str
@@ -78,24 +79,24 @@ class Status:
     beyond_limits: dict[str, dict[str, int]] = field(default_factory=dict)
     """Values that the last load had no room for, counted by reason and table."""
     campaigns: list[CampaignCounts] | None = None
-    """What is stored of what Ortto counts, where Ortto was asked."""
+    """What is stored of what Ortto counts, if Ortto was asked."""
     received: Received | None = None
-    """What waits in a receiver's folder, where one was named."""
+    """What waits in a receiver's folder, if one was named."""
     models: AppliedModels | None = None
-    """Which models are views of the destination, where any is."""
+    """Which models are views of the destination, if any."""
 
     def is_older(self, age: timedelta) -> bool:
-        """Whether the newest load is older than `age`, or none exists, or its time has not come yet."""
+        """Returns whether the newest load is older than `age` or in the future, or no load exists."""
         return self.newest_load is None or self.is_ahead or self.now - self.newest_load > age
 
     @property
     def is_ahead(self) -> bool:
-        """Whether the time of the newest load has not come yet, by a clock that was wrong."""
+        """Whether the time of the newest load is in the future, because a clock was wrong."""
         return self.newest_load is not None and self.newest_load > self.now + MAX_SKEW
 
 
 def read_status(dataset: Dataset, now: datetime) -> Status:
-    """Returns the status of a dataset, from its destination and from what runs on this machine left behind."""
+    """Returns the status of a dataset, from its destination and from what runs left on this machine."""
     tables = read_freshness(dataset, now)
     load = _last_load(dataset, now)
     loads = [fresh.loaded_at for fresh in tables.values() if fresh.loaded_at]
@@ -124,14 +125,14 @@ def read_freshness(dataset: Dataset, now: datetime) -> dict[str, Freshness]:
 
 
 def read_last_run(dataset: Dataset, now: datetime) -> LastRun | None:
-    """Returns how the last known run into a dataset ended, None where none is known."""
+    """Returns how the last known run into a dataset ended, None if none is known."""
     _, loaded_at = last_load(dataset, now) or (None, None)
     trace, _ = _local_state(dataset.target)
     return _last_run(loaded_at, trace)
 
 
 def _models(dataset: Dataset) -> AppliedModels | None:
-    """Returns which models are applied, where views tell of which tables they were made."""
+    """Returns which models are applied; None if none is, or if the destination's views do not show it."""
     found = applied(dataset) if dataset.kind in MARKED else None
     return found if found and found.ours else None
 
@@ -140,7 +141,7 @@ def _freshness(dataset: Dataset, table: str, columns: Columns, now: datetime) ->
     received = "max({received_at})" if "received_at" in columns else "NULL"
     ((received_at, loaded_at),) = dataset.rows(f"{received}, max({{uuid_ts}})", table)
     if loaded_at and loaded_at > now + MAX_SKEW:
-        # A clock that was wrong once must not hide for years that nothing is loaded any more.
+        # A clock that was wrong once must not hide for years that loads have stopped.
         ((before,),) = dataset.rows("max({uuid_ts})", table, "WHERE {uuid_ts} <= %s", now + MAX_SKEW)
         loaded_at = before or loaded_at
     return Freshness(received_at, loaded_at)
@@ -151,7 +152,7 @@ def _last_load(dataset: Dataset, now: datetime) -> LoadSummary | None:
     if found is None:
         return None
     there = dataset.columns().get(catalog.AUDIT.name, {})
-    counts = [count for count in LOAD_COUNTS if count in there or count != "mended"]  # older datasets have none
+    counts = [count for count in LOAD_COUNTS if count in there or count != "mended"]  # older datasets lack it
     sums = ", ".join(f"sum({{{count}}})" for count in counts)
     rows = dataset.rows(f"count(*), {sums}", catalog.AUDIT.name, "WHERE {load_id} = %s", found[0])
     return LoadSummary(*found, *(int(number or 0) for row in rows for number in row))
@@ -160,7 +161,7 @@ def _last_load(dataset: Dataset, now: datetime) -> LoadSummary | None:
 def _events_per_day(dataset: Dataset, today: date) -> dict[date, int]:
     days = [today - timedelta(days=back) for back in reversed(range(DAYS))]
     begins = [datetime.combine(day, datetime.min.time(), UTC) for day in (*days, today + timedelta(days=1))]
-    # A cast to a date would be one in the session's time zone.
+    # A cast to a date would use the session's time zone.
     counts = ["count(CASE WHEN {received_at} >= %s AND {received_at} < %s THEN 1 END)"] * DAYS
     bounds = itertools.chain.from_iterable(itertools.pairwise(begins))
     found = dataset.rows(", ".join(counts), catalog.TRACKS.name, "WHERE {received_at} >= %s", *bounds, begins[0])
@@ -168,10 +169,10 @@ def _events_per_day(dataset: Dataset, today: date) -> dict[date, int]:
 
 
 def _reasons(dataset: Dataset, table: str, timestamp: str, load: LoadSummary | None) -> dict[str, int]:
-    """Returns the rows that the last load added to a bookkeeping table, by reason, the most frequent first."""
+    """Returns how many rows the last load added to a bookkeeping table, by reason, the most frequent first."""
     if load is None:
         return {}
-    # A load's id is the time of its beginning, and all its rows were processed after that.
+    # A load's id is the time when it began, and all its rows were processed after that.
     rows = dataset.rows(
         "{reason}, count(*)",
         table,
@@ -200,7 +201,7 @@ def _beyond_limits(dataset: Dataset, load: LoadSummary | None) -> dict[str, dict
 def _local_state(target: str) -> tuple[PipelineTrace | None, int]:
     """Returns the trace of the last run and the number of waiting packages, if this machine's pipeline loads there.
 
-    It only reads files: attaching to the pipeline with dlt may write the state of one that runs.
+    It only reads files, because attaching to the pipeline with dlt could write the state of one that runs.
     """
     folder = pipelines_dir() / pipeline_name(target)
     try:

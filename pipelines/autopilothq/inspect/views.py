@@ -13,7 +13,8 @@ from ..warehouses.dataset import Dataset, SqlDataset
 from ..warehouses.sql_files import sql_file
 
 SUFFIX = "_models"
-# How views with their comments are listed, where that was tried; elsewhere a view with a model's name is taken for it.
+# The queries that list views with their comments, in destinations where that was tried; elsewhere a view with a model's
+# name counts as this model.
 MARKED = {"duckdb": "view_comments_duckdb.sql", "postgres": "view_comments_postgres.sql"}
 _MARK = re.compile(r"\(autopilothq models, ([0-9a-f]{12})\)$")
 
@@ -37,7 +38,7 @@ class ModelView(NamedTuple):
 
 
 class AppliedModels(NamedTuple):
-    """The views of a dataset's models: which of them are there, out of date or missing, and names that others have."""
+    """Which models are views of a dataset: current, out of date or missing ones, and names that others have taken."""
 
     dataset: str
     current: tuple[str, ...] = ()
@@ -47,12 +48,12 @@ class AppliedModels(NamedTuple):
 
     @property
     def ours(self) -> tuple[str, ...]:
-        """The views that are there and were made by this program."""
+        """The views that this program made."""
         return (*self.current, *self.stale)
 
 
 def views_of(dataset: SqlDataset, names: tuple[str, ...] = ()) -> list[ModelView]:
-    """Returns the views that the models are over a dataset's tables, all or these."""
+    """Returns the models, all or the named ones, as views over a dataset's tables."""
     tables = dataset.columns()
     return [
         ModelView(BY_NAME[name], in_dialect(_query(dataset, name, tables), dataset.dialect or "duckdb"))
@@ -62,27 +63,27 @@ def views_of(dataset: SqlDataset, names: tuple[str, ...] = ()) -> list[ModelView
 
 def _query(dataset: SqlDataset, name: str, tables: Existing) -> exp.Query:
     found = query(name, tables)
-    # A DuckDB file may be renamed, or attached by another name.
+    # A DuckDB file can be renamed, or attached under another name.
     point(found, lambda table: dataset.sql.path(table)[-2 if dataset.kind == "duckdb" else 0 :], dataset.sql.spelling)
     return found
 
 
 def models_dataset(dataset: Dataset, name: str | None = None) -> str:
-    """Returns the name of the dataset of a dataset's models."""
+    """Returns the name of the dataset that holds a dataset's models."""
     return name or f"{dataset.name}{SUFFIX}"
 
 
 @contextmanager
 def at_models(dataset: SqlDataset, name: str | None = None) -> Iterator[str]:
-    """Has statements go to the dataset of the models, whose name it gives."""
+    """Sends the statements inside to the dataset of the models, and yields its name."""
     with dataset.client.sql_client.with_alternative_dataset_name(models_dataset(dataset, name)):
         yield dataset.client.sql_client.dataset_name
 
 
 def applied(dataset: Dataset, name: str | None = None, planned: Sequence[ModelView] = ()) -> AppliedModels:
-    """Returns which models are views of a destination; none where it has no views, or no such dataset.
+    """Returns which models are views of a destination; none if it has no views, or no such dataset.
 
-    `planned` saves rendering the models again.
+    `planned` are the models' views, if they were rendered already.
     """
     if not isinstance(dataset, SqlDataset):
         return AppliedModels("", missing=tuple(BY_NAME))

@@ -1,8 +1,8 @@
-"""The models: views over the tables of events, each of which defines numbers that people and programs look at.
+"""The models: views over the tables of events, each of which defines numbers that people and programs use.
 
 Each model is a SQL file of this folder in DuckDB's SQL. It reads other models, `email_events` (the rows of the seven
-events) and `messages` (the rows of all messages); `{counts}` and the like stand for the files of these names. What is
-made of them is one query without anything else:
+events) and `messages` (the rows of all messages); `{counts}` and the like stand for the files of these names. A model
+becomes one query that needs nothing else:
 
 >>> sql("daily", dialect="postgres", schema="autopilothq")
 """

@@ -1,2 +1,2 @@
--- The day of an event, of UTC, whatever the session's time zone.
+-- The UTC day of an event, whatever the session's time zone.
 CAST(occurred_at AT TIME ZONE 'UTC' AS DATE)

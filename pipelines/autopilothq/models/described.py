@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 
 class Metric(NamedTuple):
-    """A number that a dashboard makes of a model's rows. A `share` divides the sums of two columns."""
+    """A number that a dashboard computes from a model's rows. A `share` divides the sums of two columns."""
 
     description: str
     of: str
     per: str | None = None
-    """The column whose sum is the denominator; None where the metric is a sum."""
+    """The column whose sum is the denominator; None if the metric is a sum."""
 
 
 class Model(NamedTuple):
@@ -29,7 +29,7 @@ _COUNTS = {
     "last_delivered_at": "When the email was last delivered.",
     "deliveries": "How often it was delivered.",
     "opens": "How often it was opened.",
-    "machine_opens": "Those opens that a machine may have made; null where nothing says so.",
+    "machine_opens": "How many of the opens a machine may have made; null if nothing says so.",
     "clicks": "How often a link in it was clicked.",
     "replies": "How often it was replied to.",
     "bounces": "How often it bounced.",
@@ -51,7 +51,7 @@ _MEASURES = {
     "unsubscribed": "Of people, those who unsubscribed.",
     "undelivered": "Persons who opened, clicked or the like, but have no delivery in the dataset. They are in no rate.",
     "opens": "Opens, each of them, whoever made them.",
-    "machine_opens": "Opens that a machine may have made; null where nothing says so.",
+    "machine_opens": "Opens that a machine may have made; null if nothing says so.",
     "clicks": "Clicks, each of them.",
     "replies": "Replies, each of them.",
     "bounces": "Bounces, each of them.",
@@ -93,7 +93,7 @@ _SHARES = {
     "average_unsubscribe_rate": Metric("Persons who unsubscribed, of the people delivered.", "unsubscribed", "people"),
 }
 _PERSON = "The contact's email in lower case, else the user id, else the anonymous id."
-_WHEN = "When it occurred; the time of receipt where its own cannot be read."
+_WHEN = "When it occurred; the time of receipt if its own cannot be read."
 
 MODELS = (
     Model(
@@ -200,14 +200,14 @@ MODELS = (
     ),
     Model(
         "identities",
-        "One row per person, with the identity that it belongs to. Persons are one where messages show them with the"
-        " same user id or contact id, or where an alias joins them, over four such steps. An id of more than ten"
-        " persons joins nobody.",
+        "One row per person, with the identity that it belongs to. Persons share an identity if messages show them with"
+        " the same user id or contact id, or if an alias joins them, over at most four such steps. An id of more than"
+        " ten persons joins nobody.",
         ("person",),
         {
             "identity": "The person of the identity that was seen first.",
             "person": _PERSON,
-            "email": "The person, where it is an email.",
+            "email": "The person, if it is an email.",
             "user_id": "The person's user id; the greatest of several.",
             "user_ids": "How many user ids the person has.",
             "contact_id": "The contact's id in Autopilot; the greatest of several.",
@@ -227,7 +227,7 @@ MODELS = (
             "day": "The day in UTC; null for events without a time that can be read.",
             "delivered": "Deliveries.",
             "opens": "Opens.",
-            "machine_opens": "Opens that a machine may have made; null where nothing says so.",
+            "machine_opens": "Opens that a machine may have made; null if nothing says so.",
             "clicks": "Clicks.",
             "replies": "Replies.",
             "bounces": "Bounces.",

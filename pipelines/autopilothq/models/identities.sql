@@ -1,5 +1,5 @@
--- One row per person, with the identity that the person belongs to. Persons are one identity where messages show them
--- with the same user id or contact id, or where an alias joins their ids, over four such steps at most. An id that more
+-- One row per person, with the identity that the person belongs to. Persons are one identity if messages show them
+-- with the same user id or contact id, or if an alias joins their ids, over four such steps at most. An id that more
 -- than ten persons have is nobody's. An identity is named after the person of it that was seen first.
 WITH seen AS (
     SELECT person, min(occurred_at) AS first_seen_at, max(occurred_at) AS last_seen_at, count(*) AS messages,

@@ -1,5 +1,5 @@
--- Of rows with `counts` of a person each. People are counted once; where a rate is of the people delivered, only they
--- are counted.
+-- Over rows that each have the `counts` of a person. People are counted once; if a rate is of the people delivered,
+-- only they are counted.
 min(first_delivered_at) AS first_delivered_at,
 max(last_delivered_at) AS last_delivered_at,
 CAST(sum(deliveries) AS BIGINT) AS delivered,

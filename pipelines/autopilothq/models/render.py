@@ -38,7 +38,7 @@ Existing = Mapping[str, Collection[str]]
 
 
 class Period(NamedTuple):
-    """Only events from `since` on and before `until` count; None is no bound."""
+    """Only events from `since` on and before `until` count; None means no bound."""
 
     since: datetime | None = None
     until: datetime | None = None
@@ -58,7 +58,7 @@ def sql(
 ) -> str:
     """Returns a model as one query, in a dialect that sqlglot knows; its CTEs are the models that it reads.
 
-    `existing` are the tables and columns that there are, None being those of the catalogue. Others count as empty.
+    `existing` are the tables and columns that exist, by default those of the catalogue. All others count as empty.
     `schema` qualifies the tables' names. Only events that occurred from `since` on and before `until` are counted.
     """
     found = query(model, declared_tables() if existing is None else existing, Period(since, until))
@@ -72,7 +72,7 @@ def point(
     path: Callable[[str], Sequence[str]],
     spelling: Callable[[str, str], str] = lambda _, column: column,
 ) -> None:
-    """Points a query at the tables of a dataset: `path` gives the parts of a table's name, `spelling` a column's."""
+    """Points a query at the tables of a dataset: `path` returns the parts of a table's name, `spelling` a column's."""
     for table in raw_tables(found):
         name, select = table.name, cast(exp.Select, table.find_ancestor(exp.Select))
         for column in select.find_all(exp.Column):
@@ -84,7 +84,7 @@ def point(
 
 
 def in_dialect(found: exp.Expr, dialect: str) -> str:
-    """Returns a query in a dialect, with names quoted where they could be reserved words; the query is used up."""
+    """Returns a query in a dialect, with names quoted that could be reserved words; changes the query."""
     quoted = dialect not in _PLAIN
     cased = normalize_identifiers(found, dialect=dialect) if quoted else found
     # PostgreSQL would write a relation that is read twice, with all its columns, to the disk.
@@ -100,25 +100,25 @@ def declared_tables() -> Existing:
 
 
 def raw_tables(found: exp.Expr) -> list[exp.Table]:
-    """Returns where a rendered query reads tables of the dataset: their names are quoted, those of CTEs are not."""
+    """Returns a rendered query's references to tables of the dataset: their names are quoted, those of CTEs are not."""
     return [table for table in found.find_all(exp.Table) if table.this.quoted]
 
 
 def query(model: str, existing: Existing, period: Period = ALL_TIME) -> exp.Query:
-    """Returns a model as one query of the base dialect, whose CTEs are not nested: T-SQL takes no others."""
+    """Returns a model as one query of the base dialect, whose CTEs are not nested, because T-SQL takes no others."""
     parts = relations(model, existing, period)
     return with_relations(parts.pop(model), parts)
 
 
 def relations(name: str, existing: Existing, period: Period = ALL_TIME) -> dict[str, exp.Query]:
-    """Returns a relation and all that it reads, by their names, those first that are read by others."""
+    """Returns a relation and all that it reads, by name; each comes after those that it reads."""
     parts: dict[str, exp.Query] = {}
     _collect(name, existing, period, parts)
     return parts
 
 
 def with_relations(main: exp.Query, parts: dict[str, exp.Query]) -> exp.Query:
-    """Gives a query those relations as its CTEs that it reads, and those that these read; returns it."""
+    """Adds the relations that a query reads, and those that these read, as its CTEs; returns the query."""
     ctes: list[exp.CTE] = []
     read = _read_by(main)
     for name, part in reversed(parts.items()):
@@ -135,7 +135,7 @@ def _read_by(found: exp.Query) -> set[str]:
 
 
 def _collect(name: str, existing: Existing, period: Period, parts: dict[str, exp.Query]) -> None:
-    """Adds a relation and all that it reads, those first that are read by others."""
+    """Adds a relation, after all that it reads."""
     parsed = _parsed(_relation(name, existing, period)).copy()
     for table in parsed.find_all(exp.Table):
         if not table.this.quoted and table.name in _RELATIONS and table.name not in parts:
@@ -153,7 +153,7 @@ def _parsed(text: str) -> exp.Query:
 
 
 def _rename(main: exp.Query, own: exp.With, cte: str, name: str) -> None:
-    """Gives a CTE another name where it is read; its columns are still named after it."""
+    """Renames a CTE wherever it is read; its old name stays as the alias that qualifies its columns."""
     for table in (*main.find_all(exp.Table), *own.find_all(exp.Table)):
         if not table.this.quoted and table.name == cte:
             table.set("alias", table.args.get("alias") or exp.TableAlias(this=exp.to_identifier(cte)))
@@ -191,7 +191,7 @@ def _fragment(name: str) -> str:
 
 
 def union_of(tables: Sequence[str], existing: Existing, period: Period = ALL_TIME) -> str:
-    """Returns the rows of several tables of messages, each with who it is about; what does not exist is null."""
+    """Returns the SQL for the rows of several tables of messages, with whom they are about; missing cells are null."""
     found = [name for name in tables if name in existing]
     columns = columns_read(tables)
     selects = [about(name, _cells(name, columns, existing[name]), period) for name in found]
@@ -204,7 +204,7 @@ def time_literal(at: datetime) -> str:
 
 
 def about(table: str, rows: str, period: Period = ALL_TIME) -> str:
-    """Returns the rows of one table with who and what they are about."""
+    """Returns the SQL for the rows of one table, with whom and what they are about."""
     event = f"'{table}'" if table in SEVEN else "sent_event"
     conditions = [
         f"coalesce(timestamp, received_at) {sign} {time_literal(at)}"
@@ -222,7 +222,7 @@ def about(table: str, rows: str, period: Period = ALL_TIME) -> str:
 
 
 class ReadColumn(NamedTuple):
-    """A column that models read: its name in tables and in models, its type, and whether tables may have another."""
+    """A column that models read: its name in tables and in models, its type, and whether it is cast to that type."""
 
     column: str
     name: str
@@ -246,12 +246,12 @@ def columns_read(tables: Sequence[str]) -> list[ReadColumn]:
 
 
 def declares(table: str, column: ReadColumn) -> bool:
-    """Returns whether a table may have a column: one that it does not declare may be of any type."""
+    """Returns whether models read a column of a table: one that is not declared could be of any type."""
     return column.cast or any(column.column == known.name for known in catalog.TABLES[table].columns)
 
 
 def _cells(table: str, columns: Sequence[ReadColumn], has: Collection[str] | None) -> str:
-    """Returns the query for the columns of a table; None: there is no such table."""
+    """Returns the query for the columns of a table; `has` is None if there is no such table."""
     cells = []
     for column in columns:
         cell = f"CAST(NULL AS {BASE_TYPES[column.type]})"

@@ -1,4 +1,4 @@
-"""A person's lines in the files of an archive."""
+"""Finds and removes a person's lines in the files of an archive."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -24,8 +24,8 @@ def rewrite_files(
 ) -> tuple[dict[str, int], dict[str, str]]:
     """Rewrites files without a person's lines; one that cannot be read to its end stays as it is.
 
-    `by_hash`: some of the ids are known by their hashes alone. Returns how many lines of each file are removed, and why
-    files stay as they are.
+    `by_hash`: some of the ids are known by their hashes alone. Returns the number of lines removed by file, and by file
+    the reason why it stays as it is.
     """
     removed: dict[str, int] = {}
     left: dict[str, str] = {}
@@ -55,7 +55,7 @@ def rewrite_files(
 def _lines(
     lines: pa.Table, hashes: HashedIds, by_hash: bool, engine: duckdb.DuckDBPyConnection
 ) -> Iterator[tuple[int, int]]:
-    """Yields the file and the number of each line that is the person's: of their messages, and of no message at all."""
+    """Yields file and number of each line that is the person's: their messages, and rejects that mention them."""
     keys = pa.array(range(lines.num_rows), pa.int64())
     texts = lines["text"].combine_chunks()
     suspects = pa.array(suppression.suspects(engine, keys, texts, by_hash), pa.int64())

@@ -1,6 +1,6 @@
-"""Deletes a person: their rows, their lines in the archive, and adds them to the list that keeps them out of loads.
+"""Deletes a person's rows and their lines in the archive, and adds them to the list that keeps them out of loads.
 
-A deletion can be repeated at any time, also one that was killed: the hashes of the ids that belong together are stored
+A deletion can be repeated at any time, even after it was killed: the hashes of the ids that belong together are stored
 before the first row is deleted.
 """
 
@@ -32,28 +32,28 @@ from .removals import Removal, delete_rows, removals, rows_by_table
 from .suppression_list import SuppressionList
 from .working_copies import drop_working_copies
 
-MEMORY = 500  # MB for the ids of a dataset; more of them wait on disk
+MEMORY = 500  # MB for the ids of a dataset; beyond that they spill to disk
 KILL_POINT_ROWS_DELETED = f"{__name__}:delete_rows"  # for tests/faults
 KILL_POINT_ALL_ROWS_DELETED = f"{__name__}:_remove"  # for tests/faults
 
 
 class Unconfirmed(runner.RunError):
-    """More ids belong to the person than were agreed to; nothing was changed. `made` is what would be removed."""
+    """The number of the person's ids was not agreed to; nothing was changed. `made` is what would be removed."""
 
     def __init__(self, made: "PersonDeletion", max_ids: int, confirm: int | None) -> None:
         self.made = made
         count = f"{made.suppressed:,} {'id' if made.suppressed == 1 else 'ids'}"
         super().__init__(
-            f"Expected --confirm {made.suppressed}, because {count} would be taken for this person's"
+            f"Expected --confirm {made.suppressed}, because {count} would be deleted as this person's"
             f"{'' if made.suppressed <= max_ids else f' and --max-ids is {max_ids}'},"
             f" but got {'none' if confirm is None else f'--confirm {confirm}'}. Nothing was changed.\n"
-            f"Look at the ids, and how each was found. If they are one person's, add --confirm {made.suppressed}."
+            f"Check the ids, and how each was found. If all are one person's, add --confirm {made.suppressed}."
         )
 
 
 @dataclass
 class PersonDeletion:
-    """The result of a deletion, or with `dry_run` what it would be.
+    """The result of a deletion; with `dry_run`, what it would be.
 
     `ids` are the ids known in the clear; `suppressed` also counts those known by their hashes alone, from earlier
     deletions. `shared` are ids in one row with the person's that were not followed. `left` are the files that stay as
@@ -84,11 +84,11 @@ def delete_person(
     max_ids: int = MAX_IDS,
     confirm: int | None = None,
 ) -> PersonDeletion:
-    """Removes all that is stored of the person who has these ids, here and in the archive, and keeps them out.
+    """Deletes what the dataset and the archive hold of the person with these ids, and keeps the person out of loads.
 
-    Ids in one row with the person's are the person's too where that is certain (`closure`). `rewrite` also removes the
-    bytes that the destination keeps of deleted rows. Raises Unconfirmed, before anything is changed, where there are
-    more than `max_ids` ids in all and `confirm` is not their number; RunError; DatasetNotFound.
+    Ids that share a row with the person's are theirs, too, if that is certain (`closure`). `rewrite` also removes the
+    bytes that the destination keeps of deleted rows. Raises Unconfirmed, before anything is changed, if `confirm` is
+    not the number of all ids, or if it is None and there are more than `max_ids`; RunError; DatasetNotFound.
     """
     with runner.explained(), ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory()) if dry_run else None
@@ -114,7 +114,7 @@ def _delete(
     agreed: tuple[int, int | None],
     dry_run: bool,
 ) -> PersonDeletion:
-    """Deletes the person's rows and lines. `agreed` are the most ids to take unconfirmed, and the confirmed number."""
+    """Deletes the person's rows and lines. `agreed`: the most ids to take unconfirmed, and the confirmed number."""
     with TemporaryDirectory() as scratch, values.connect(scratch, MEMORY, threads=2) as engine:
         _check_rights(dataset)
         listed, tables = SuppressionList(dataset), person_tables(dataset)
@@ -138,7 +138,7 @@ def _rewrite_files(
 
 
 def _remove(dataset: Dataset, listed: SuppressionList, person: PersonIds, plan: Sequence[Removal]) -> None:
-    """Suppresses the ids first, then deletes the rows; in one transaction where the destination has transactions."""
+    """Suppresses the ids first, then deletes the rows; in one transaction if the destination has transactions."""
     listed.create()
     with dataset.transaction():
         listed.add(person.ids, person.spelt, person.persons)
@@ -147,7 +147,7 @@ def _remove(dataset: Dataset, listed: SuppressionList, person: PersonIds, plan: 
 
 
 def _check_rights(dataset: Dataset) -> None:
-    """Raises RunError if rows of the person may be where this user sees none."""
+    """Raises RunError if this user cannot read a table that could hold rows of the person."""
     hidden = [f"{part.name}.{table}" for part in dataset.parts() for table in part.unreadable()]
     if hidden:
         raise RunError(

@@ -22,7 +22,7 @@ SEVERAL = "it is one of several that could be the person's"
 MANY = "there are too many to be one person's"
 SHOWN = 3  # ids in one sentence
 CROWD = 10  # more ids of one kind are not reported one by one, and more anonymous ids are not followed
-IDS_PER_READ = 10_000  # that are fetched at a time
+IDS_PER_READ = 10_000  # fetched at a time
 MOST = 1_000  # more ids of one kind in rows with the person's are not examined one by one
 
 
@@ -42,7 +42,7 @@ class Graph:
         )
 
     def add(self, positions: Mapping[int, tuple[str, ...]], rows: Sequence[Sequence[Any]]) -> None:
-        """Adds rows with a cell for each position; `positions` has the kinds of ids in the columns of these."""
+        """Adds rows with one cell per position; `positions` maps each one to the kinds of ids in its column."""
         columns = [
             pa.array([None if cell is None else str(cell) for cell in cells], pa.string())
             for cells in zip(*rows, strict=True)
@@ -62,8 +62,8 @@ class Graph:
     def resolve_ambiguous(self) -> None:
         """Decides the kinds of ambiguous ids; called once all rows are added.
 
-        A column that holds ids of several kinds does not say which kind an id has. It has the kind that the same value
-        has elsewhere, and is an anonymous id where it is nowhere else.
+        A column that holds ids of several kinds does not say which kind an id has. It gets the kind that the same value
+        has elsewhere, and is an anonymous id if the value is nowhere else.
         """
         of_kind = "SELECT DISTINCT value FROM cells WHERE kind = '{}' AND {}certain"
         users, anonymous = (of_kind.format(kind, "") for kind in ("user_id", "anonymous_id"))
@@ -99,7 +99,7 @@ class Graph:
         return spelt
 
     def cells(self, ids: Iterable[Id]) -> dict[int, list[str]]:
-        """Returns the cells that hold these ids, as they are spelt, by position.
+        """Returns, by position, the cells that hold these ids, as they are spelt.
 
         Cells with the kind in front hold ids in lower case, because Segment's Profile API has no others.
         """
@@ -123,7 +123,7 @@ class Graph:
 
 
 class Shared(NamedTuple):
-    """An id that shares a row with one of the person's and is not followed; for a crowd its `number`, and no `id`."""
+    """An id that shares a row with one of the person's and is not followed; a crowd has a `number` and no `id`."""
 
     kind: str
     id: Id | None
@@ -133,7 +133,7 @@ class Shared(NamedTuple):
 
 
 class Closure(NamedTuple):
-    """The person's ids, each with the one that it was found with, and the ids that are uncertain."""
+    """The person's ids, each with the id that it was found with, and the ids that are uncertain."""
 
     found: dict[Id, Id | None]
     shared: list[Shared]
@@ -147,11 +147,11 @@ def closure(
 ) -> Closure:
     """Returns the ids that are followed from those given.
 
-    A person is taken to have one email, one user id and one contact id. So of a kind that is not known yet (`kinds` are
-    those of the person's ids that are known by their hashes alone) the one id is followed that shares a row with the
-    person's, and no row with an email or a user id of anybody else. Where there are several none is. Of
-    anonymous ids up to CROWD are followed by the same rule. `is_another` tells of an id whether it is known to be
-    another person's.
+    A person is assumed to have one email, one user id and one contact id. So an id of a kind that is not known yet is
+    followed if it shares a row with the person's ids, and no row with an email or a user id of anybody else; if there
+    are several such ids, none is. Anonymous ids are followed by the same rule, if there are at most CROWD. `kinds` are
+    the kinds of the person's ids that are known by their hashes alone. `is_another` returns whether an id is known to
+    be another person's.
     """
     found: dict[Id, Id | None] = dict.fromkeys(given)
     if not {*kinds, *(id_.kind for id_ in found)}.intersection(PERSONAL_KINDS):
@@ -167,7 +167,7 @@ def closure(
 
 
 def _near(graph: Graph, found: Iterable[Id], kind: str, leading: Collection[str]) -> dict[Id, Id]:
-    """Returns the ids of a kind in rows with found ones, each with one of these; none if there are too many."""
+    """Returns the ids of a kind that share a row with found ids, each with one of these; none if there are too many."""
     near = graph.sharing_a_row(id_ for id_ in found if id_.kind in leading)
     first = {other: id_ for id_ in near for other in near[id_] if other.kind == kind and other not in near}
     return {id_: first[id_] for id_ in sorted(first)} if len(first) <= MOST else {}
@@ -198,7 +198,7 @@ def _names_of_contact(graph: Graph, contacts: Iterable[Id], is_another: IsAnothe
 def _not_followed(
     graph: Graph, found: Collection[Id], kinds: Collection[str], is_another: IsAnother
 ) -> Iterator[Shared]:
-    """Yields the other ids that share a row with the found ones, with the reason why they are not followed."""
+    """Yields the other ids that share a row with found ids, with the reason why they are not followed."""
     near = graph.sharing_a_row(id_ for id_ in found if id_.kind in LEADING)
     first = {other: id_ for id_ in near for other in near[id_] if other not in found}
     count = Counter(id_.kind for id_ in first)
@@ -217,7 +217,7 @@ def _not_followed(
 
 
 def _grouped(shared: Sequence[Shared]) -> list[Shared]:
-    """Returns the ids that were not followed, with crowds of one kind as one."""
+    """Returns the ids that were not followed, with each crowd of one kind as one entry."""
     count = Counter(one.kind for one in shared)
     few = [one for one in shared if count[one.kind] <= CROWD]
     firsts = {one.kind: one for one in reversed(shared) if count[one.kind] > CROWD}
@@ -227,4 +227,4 @@ def _grouped(shared: Sequence[Shared]) -> list[Shared]:
 def _shared_with(others: Collection[Id]) -> str:
     shown = [other.masked() for other in sorted(others)[:SHOWN]]
     more = f" and {len(others) - SHOWN:,} more" if len(others) > SHOWN else ""
-    return f"{', '.join(shown)}{more} {'stands' if len(others) == 1 else 'stand'} beside it too"
+    return f"{', '.join(shown)}{more} {'shares' if len(others) == 1 else 'share'} a row with it too"

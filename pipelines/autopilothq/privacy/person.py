@@ -1,4 +1,4 @@
-"""The tables that hold ids of persons, and which of these ids are one person's."""
+"""Reads the tables that hold ids of persons, and finds which of these ids are one person's."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count, islice
@@ -28,9 +28,9 @@ class Suppressed(NamedTuple):
 
 
 class NotFollowed(NamedTuple):
-    """An id, or several of a kind, in one row with the person's that may be somebody else's, and why.
+    """An id, or several of a kind, that shares a row with the person's but may be somebody else's, and why.
 
-    `option` is what takes it along in another call; emails are not shown whole.
+    `option` is the option that deletes it, too, in another call; emails are masked.
     """
 
     id: str
@@ -40,9 +40,9 @@ class NotFollowed(NamedTuple):
 
 
 class PersonTables:
-    """The tables of a dataset, or of that in which dlt stages its rows, that hold ids of persons.
+    """The tables of a dataset, or of its staging dataset, and which of their columns hold ids of persons.
 
-    `positions` are the numbers of the columns that hold ids.
+    `positions` are the numbers of these columns.
     """
 
     def __init__(self, dataset: Dataset, is_staging: bool, numbers: Iterator[int]) -> None:
@@ -56,14 +56,14 @@ class PersonTables:
         self.positions = {(table, column): next(numbers) for table, kinds in self.kinds.items() for column in kinds}
 
     def text(self, table: str, column: str) -> str:
-        """Returns a column as text, for a statement."""
+        """Returns the SQL that reads a column as text."""
         name = self.dataset.quoted(table, column)
         return name if self.columns[table][column].type == "text" else f"CAST({name} AS {self.dataset.text_type()})"
 
     def where(self, table: str, cells: Mapping[int, Sequence[str]]) -> tuple[str, list[str]]:
-        """Returns the condition that a row has one of the cells, by position, with its values; never true without any.
+        """Returns the SQL condition that a row has one of the cells, and its values; without cells it is never true.
 
-        Cells are as they are spelt there, because what is lower case differs between destinations.
+        `cells` are by position, and spelt as they are in the table, because lower case differs between destinations.
         """
         tests, texts = ["1 = 0"], list[str]()
         for column in self.kinds[table]:
@@ -84,7 +84,7 @@ class PersonTables:
 
 
 def person_tables(dataset: Dataset) -> list[PersonTables]:
-    """Returns the tables of a dataset, and of that in which dlt stages its rows."""
+    """Returns the tables of a dataset and of its staging dataset."""
     numbers = count()
     return [PersonTables(part, bool(number), numbers) for number, part in enumerate(dataset.parts())]
 
@@ -108,7 +108,7 @@ class PersonIds:
         for tables in datasets:
             tables.add_to(graph)
         graph.resolve_ambiguous()
-        # Their rows may be gone since, so that nothing else leads to them.
+        # Their rows may have been deleted already, so that nothing else leads to these ids.
         on_list = {id_: (those, listed.persons_of(those)) for id_, those in graph.suppressed().items()}
         known = [id_ for id_, (_, persons) in on_list.items() if persons & self.persons and id_ not in self._given]
         kinds = {listed.kinds[pair] for pair in listed.pairs_of(self.persons)}
@@ -131,23 +131,23 @@ class PersonIds:
 
     @property
     def count(self) -> int:
-        """The number of ids, with those that are known by their hashes alone."""
+        """The number of ids, including those that are known by their hashes alone."""
         return len(self._found) + len(set(self._listed.pairs_of(self.persons)) - self._listed.pairs_of_ids(self.spelt))
 
     def pairs(self) -> list[tuple[str, str]]:
-        """Returns the salted hashes of all ids, also of those that are in no row any more."""
+        """Returns the salted hashes of all ids, including those that are no longer in any row."""
         new = [(self._listed.salt, self._listed.hash_of(id_)) for id_ in self._found]
         return list(dict.fromkeys([*new, *self._listed.pairs_of(self.persons)]))
 
     def suppressed(self) -> list[Suppressed]:
-        """Returns the ids for people: emails that were not given are masked."""
+        """Returns the ids for display: emails that were not given are masked."""
         return [
             Suppressed(id_.kind, self._shown(id_).partition(" ")[2], by and self._shown(by), self._listed.hash_of(id_))
             for id_, by in self._found.items()
         ]
 
     def shared(self) -> list[NotFollowed]:
-        """Returns the ids that were not followed, for people."""
+        """Returns the ids that were not followed, for display."""
         return [
             NotFollowed(
                 shared.id.masked() if shared.id else f"{shared.number:,} {shared.kind}s",
@@ -163,7 +163,7 @@ class PersonIds:
 
 
 def _option(shared: Shared) -> str:
-    """Returns the option that takes an id along; it has the id itself if that may be shown and can be typed."""
+    """Returns the option that deletes an id, too; it has the id itself if that may be shown and can be typed."""
     id_ = shared.id.value if shared.id and shared.kind != "email" else ""
     value = quote(id_) if id_ and visible(id_) == id_ else METAVARS[shared.kind]
     return f"--{shared.kind.replace('_', '-')} {value}"

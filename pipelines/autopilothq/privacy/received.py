@@ -1,4 +1,4 @@
-"""The files of archives, those of receivers included that are not published yet."""
+"""The files of archives, including those that receivers have not published yet."""
 
 import os
 import re
@@ -19,9 +19,9 @@ _LOCAL = re.compile(r"(file|local):(//)?")
 def all_files_at(urls: Sequence[str], dry_run: bool, stack: ExitStack) -> list[File]:
     """Returns the files at some URLs, with all that receivers had received there when this was called.
 
-    What they have open is published first. With `dry_run` nothing is changed, and files that are open are returned as
-    they are. Until `stack` ends no compaction runs. Raises RunError where a receiver does not publish in time,
-    BusyError where a compaction runs; ArchiveError.
+    Their open files are published first, and no compaction runs until `stack` is closed. With `dry_run` nothing is
+    changed: open files are returned as they are. Raises RunError if a receiver does not publish in time, BusyError if a
+    compaction runs; ArchiveError.
     """
     paths = [path for url in urls if (path := _local_path(url)) is not None]
     if not dry_run:
@@ -66,7 +66,7 @@ def _open_files_at(path: Path) -> Iterator[Path]:
 
 
 def _local_path(url: str) -> Path | None:
-    """Returns the file or folder that a URL names, of a glob the folder that all matches are in; None of a bucket's."""
+    """Returns the file or folder that a URL names, for a glob the folder of all its matches; None for a bucket."""
     bare = _LOCAL.sub("", url, count=1) if _LOCAL.match(url) else url
     if "://" in bare:
         return None

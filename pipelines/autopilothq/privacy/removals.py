@@ -13,7 +13,7 @@ from ..warehouses.dataset import placeholders
 from .identity_graph import IDS_PER_READ
 from .person import PersonIds, PersonTables
 
-PARAMETERS = 500  # that one statement takes
+PARAMETERS = 500  # of one statement, at most
 
 
 class Removal(NamedTuple):
@@ -27,14 +27,14 @@ class Removal(NamedTuple):
 
     @property
     def table(self) -> str:
-        """The table's name for people."""
+        """The table's name for display."""
         return f"{self.tables.dataset.name}.{self.name}" if self.tables.is_staging else self.name
 
 
 def removals(tables: PersonTables, person: PersonIds, engine: duckdb.DuckDBPyConnection) -> Iterator[Removal]:
-    """Yields the rows to delete: those with the person's ids, and before them those that can only be found by them.
+    """Yields the rows to delete: first those that can only be found through rows with the person's ids, then these.
 
-    In this order the next deletion completes one that was killed between two removals.
+    In this order, the next deletion completes one that was killed between two removals.
     """
     direct: list[Removal] = []
     ids: dict[str, set[str]] = {}
@@ -50,7 +50,7 @@ def removals(tables: PersonTables, person: PersonIds, engine: duckdb.DuckDBPyCon
                 direct.append(Removal(tables, table, where, texts, len(found)))
     messages = set().union(*ids.values())
     events = {table: found for table, found in ids.items() if "event" in tables.columns[table]}
-    # A track's two rows are deleted together, also if only one of them has a property with the person's id.
+    # A track's two rows are deleted together, even if only one of them has a property with the person's id.
     tracks = events.pop(TRACKS.name, set())
     unpaired = tracks ^ set().union(*events.values())
     for table in (TRACKS.name, *events):
@@ -79,7 +79,7 @@ def _by_id(tables: PersonTables, table: str, ids: Collection[str]) -> Iterator[R
 def _discards(
     tables: PersonTables, person: PersonIds, messages: Collection[str], engine: duckdb.DuckDBPyConnection
 ) -> set[str]:
-    """Returns the ids of the discards of the person's rows, and of those that mention the person."""
+    """Returns the ids of the discards of the person's rows, and of discards that mention the person."""
     if DISCARDS.name not in tables.columns:
         return set()
     found = _mentioning(tables, DISCARDS.name, ("value",), engine, key="column_name")
@@ -102,7 +102,7 @@ def _discards_of(tables: PersonTables, where: str, row_ids: Sequence[str]) -> se
 def _mentioning(
     tables: PersonTables, table: str, texts: Sequence[str], engine: duckdb.DuckDBPyConnection, key: str | None = None
 ) -> set[str]:
-    """Returns the ids of the rows whose texts mention the person; the text is the value of the column in `key`."""
+    """Returns the ids of the rows whose texts mention the person; `key` holds the name of the text's own column."""
     found: set[str] = set()
     if table not in tables.columns:
         return found

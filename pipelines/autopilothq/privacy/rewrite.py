@@ -1,9 +1,9 @@
 """Removes the bytes that a database keeps of deleted rows.
 
-A deleted row is not visible any more, but its bytes stay: DuckDB frees blocks without overwriting them, PostgreSQL
-keeps dead rows until they are vacuumed, Delta tables keep old versions, services keep old data for some days. A DuckDB
-file is rewritten next to the old one and replaces it in one step; PostgreSQL does the same for each table by VACUUM
-FULL; of Delta tables the old versions are removed.
+A deleted row is no longer visible, but its bytes stay: DuckDB frees blocks without overwriting them, PostgreSQL keeps
+dead rows until they are vacuumed, Delta tables keep old versions, services keep old data for some days. A DuckDB file
+is rewritten next to the old one and replaces it in one step; PostgreSQL does the same for each table by VACUUM FULL;
+for Delta tables, old versions are removed.
 """
 
 import os
@@ -27,7 +27,7 @@ from ..warehouses.resolve import DUCKDB_CONFIG
 from ..warehouses.sql_files import sql_file
 
 NEW = "new.duckdb"
-MARGIN = 1.1  # a copy may be a little bigger than what it is of
+MARGIN = 1.1  # a copy can be a little bigger than the original
 KILL_POINT_VERSIONS_DROPPED = f"{__name__}:drop_old_versions"  # for tests/faults
 # What keeps removed rows, by dlt's name of the destination.
 KEPT = {
@@ -71,7 +71,7 @@ def check_rewritable(into: dlt.Pipeline) -> None:
     if kind in ("postgres", "filesystem"):
         return
     if kind != "duckdb" or file is None:
-        why = KEPT.get(kind, OTHERS) if kind != "duckdb" else "it is no file"
+        why = KEPT.get(kind, OTHERS) if kind != "duckdb" else "it is not a file"
         raise RunError(
             f"--rewrite can do nothing in {kind}: {why}.\n"
             "Leave it out; docs/how-to/forget.md says what keeps removed rows there, and for how long."
@@ -90,8 +90,8 @@ def check_rewritable(into: dlt.Pipeline) -> None:
 def rewrite(into: dlt.Pipeline) -> Rewritten:
     """Rewrites the whole DuckDB file, or all tables of the dataset in PostgreSQL or a lake.
 
-    The caller holds the dataset's lock, and no connection of this process to the file is open. Whatever ends the
-    program, the old file or the new one is there whole. Raises RunError where a copy is not the same as what was there.
+    The caller holds the dataset's lock, and has no open connection to the file. However the program ends, either the
+    old file or the new one is there, complete. Raises RunError if the copy differs from the original.
     """
     file = _file(into)
     if file is None:
@@ -103,12 +103,12 @@ def rewrite(into: dlt.Pipeline) -> Rewritten:
             writer.execute("FORCE CHECKPOINT")
     with _folder(path) as folder, _opened(file, folder) as (engine, old, new):
         if log := next(filter(os.path.exists, {f"{file}.wal", f"{path}.wal"}), None):
-            raise RunError(f"{log} is still there, so {file} was not written anew: another program has it open.")
+            raise RunError(f"{log} is still there, so {file} was not rewritten: another program has it open.")
         engine.execute(f"COPY FROM DATABASE {values.name(old)} TO {values.name(new)}")
         _check_same(engine, old, new, file)
         engine.execute(f"CHECKPOINT {values.name(new)}")
         engine.execute(f"DETACH {values.name(new)}")
-        # Until this connection is closed, nobody else can write into the old file.
+        # Nobody else can write to the old file until this connection is closed.
         _swap(os.path.join(folder, NEW), path)
     return Rewritten([file], {}, None)
 
@@ -129,7 +129,7 @@ def _kind(into: dlt.Pipeline) -> str:
 
 
 def _file(into: dlt.Pipeline) -> str | None:
-    """Returns the path of the DuckDB file, None if the destination is another one."""
+    """Returns the path of the DuckDB file, None for any other destination."""
     if _kind(into) != "duckdb":
         return None
     database = str(getattr(into.destination_client().config.credentials, "database", ""))
@@ -146,7 +146,7 @@ def _folder_of(path: str) -> str:
 
 @contextmanager
 def _folder(path: str) -> Iterator[str]:
-    """Gives a folder next to the file that only its owner can enter; it is removed in the end."""
+    """Yields a folder next to the file, which only its owner can enter, and removes it afterwards."""
     folder = _folder_of(path)
     os.mkdir(folder, 0o700)
     try:
@@ -157,9 +157,9 @@ def _folder(path: str) -> Iterator[str]:
 
 @contextmanager
 def _opened(file: str, folder: str) -> Iterator[tuple[duckdb.DuckDBPyConnection, str, str]]:
-    """Gives a DuckDB connection with the file, which nobody can write into meanwhile, and an empty one of its format.
+    """Yields a DuckDB connection with the file, which nobody can write to meanwhile, and an empty file of its format.
 
-    Also gives the names of both databases. The old one has its usual name, because views may refer to it.
+    Also yields the names of both databases. The old one keeps its usual name, because views may refer to it.
     """
     config: dict[str, Any] = {
         **DUCKDB_CONFIG,
@@ -189,19 +189,17 @@ def _check_room(path: str) -> None:
     needed = os.path.getsize(path) * MARGIN
     folder = os.path.dirname(path)
     if not os.access(folder, os.W_OK):
-        raise RunError(
-            f"--rewrite needs the right to write into {folder}, where the new file takes the old one's place."
-        )
+        raise RunError(f"--rewrite needs the right to write into {folder}, where the new file replaces the old one.")
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise RunError(
-            f"--rewrite needs {needed / 1e6:,.1f} MB for a new file beside {path}, but {free / 1e6:,.1f} MB are free.\n"
-            "Make room on that disk, then run this again."
+            f"--rewrite needs {needed / 1e6:,.1f} MB for a new file next to {path}, but {free / 1e6:,.1f} MB are free."
+            "\nMake room on that disk, then run this again."
         )
 
 
 def _check_copy(engine: duckdb.DuckDBPyConnection, old: str, new: str, file: str) -> None:
-    """Raises RunError if DuckDB could not copy something."""
+    """Raises RunError if DuckDB cannot copy everything in the file."""
     lost = engine.execute(_FOREIGN_KEYS_SQL, [old]).fetchall()
     if not lost:
         engine.execute(f"COPY FROM DATABASE {values.name(old)} TO {values.name(new)} (SCHEMA)")
@@ -209,8 +207,8 @@ def _check_copy(engine: duckdb.DuckDBPyConnection, old: str, new: str, file: str
     if lost:
         what = ", ".join(f"{kind} {name}" for kind, name in lost[:5])
         raise RunError(
-            f"--rewrite cannot carry all of {file} into a new file (DuckDB's COPY FROM DATABASE): {what}.\n"
-            "Nothing was changed. Drop that, or leave out --rewrite and write the file anew by hand."
+            f"--rewrite cannot copy all of {file} into a new file (DuckDB's COPY FROM DATABASE): {what}.\n"
+            "Nothing was changed. Drop these, or leave out --rewrite and rewrite the file by hand."
         )
 
 
@@ -225,7 +223,7 @@ def _differences(engine: duckdb.DuckDBPyConnection, old: str, new: str) -> list[
 
 
 def _check_same(engine: duckdb.DuckDBPyConnection, old: str, new: str, file: str) -> None:
-    """Raises RunError unless the copy has the same tables with the same rows, as many and with the same hashes."""
+    """Raises RunError unless the copy has the same tables, each with as many rows and the same hashes of rows."""
     wrong = _differences(engine, old, new)
     tables = engine.execute(
         "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = ?", [old]
@@ -237,8 +235,8 @@ def _check_same(engine: duckdb.DuckDBPyConnection, old: str, new: str, file: str
     if wrong:
         what = ", ".join(f"{kind} {name}" for kind, name in wrong[:5])
         raise RunError(
-            f"The copy of {file} is not the same, so the old file stays: {what}.\n"
-            "What was to be removed is removed. Please report this."
+            f"The copy of {file} differs from it, so the old file stays: {what}.\n"
+            "All rows that were to be deleted are deleted. Please report this."
         )
 
 
@@ -250,10 +248,10 @@ def _rows(engine: duckdb.DuckDBPyConnection, table: str) -> tuple[int, int]:
 
 
 def _swap(new: str, path: str) -> None:
-    """Replaces the old file by the new one, which gets its owner and mode."""
+    """Replaces the old file with the new one, which gets its owner and mode."""
     old = os.stat(path)
     if os.path.exists(f"{new}.wal"):
-        raise RunError(f"{path} was not written anew: DuckDB did not finish the new file.")
+        raise RunError(f"{path} was not rewritten: DuckDB did not finish the new file.")
     with open(new, "rb+") as file:
         os.fsync(file.fileno())
     if os.geteuid() == 0:
@@ -275,9 +273,9 @@ def _sync(folder: str) -> None:
 
 
 def _drop_old_versions(into: dlt.Pipeline) -> Rewritten:
-    """Removes all versions of each Delta table but the newest.
+    """Removes all versions of each Delta table except the newest.
 
-    All tables are treated, because a killed deletion may have deleted rows of any.
+    All tables are included, because a killed deletion may have deleted rows of any.
     """
     client = cast(FilesystemClient, into.destination_client())
     tables = list(tables_of(DeltaDataset(client)))
@@ -290,10 +288,10 @@ def _drop_old_versions(into: dlt.Pipeline) -> Rewritten:
 
 
 def _vacuum(into: dlt.Pipeline) -> Rewritten:
-    """Has the server rewrite all tables of the dataset, of its staging dataset and of the dataset of its books.
+    """Has the server rewrite all tables of the dataset, its staging dataset and the dataset of its books.
 
-    All tables are treated, because a killed deletion may have deleted rows of any. The planner's samples of rows are
-    taken again too, and the table that had the old ones is rewritten if the role may do that.
+    All tables are included, because a killed deletion may have deleted rows of any. The planner's samples of rows are
+    taken again, too, and the table that held the old ones is rewritten if the role may do so.
     """
     done: list[str] = []
     left: dict[str, str] = {}
@@ -330,14 +328,14 @@ def _drop_samples(sql: Any, table: str) -> str | None:
     try:
         for column, of in sql.execute_sql(sql_file("sampled_columns_postgres.sql"), sql.dataset_name, table) or ():
             sql.execute_sql(f"ALTER TABLE {name} ALTER COLUMN {sql.escape_column_name(column)} TYPE {of}")
-    except Exception as error:  # noqa: BLE001 - drivers raise what they like, and it is told
+    except Exception as error:  # noqa: BLE001 - drivers raise errors of any type, and they are reported
         why = str(error).partition("\n")[0]
         return f"the planner's samples of its rows could not be removed: {why}"
     return None
 
 
 def _vacuumed(sql: Any, how: str, table: str) -> str | None:
-    """Returns why the server skipped a table, None if it did not: to PostgreSQL that is a warning, not an error."""
+    """Returns why the server skipped a table, None if it did not: PostgreSQL only warns of that."""
     notices: list[str] = sql.native_connection.notices
     del notices[:]
     sql.execute_sql(f"VACUUM ({how}) {table}")

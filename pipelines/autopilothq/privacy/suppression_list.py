@@ -13,7 +13,7 @@ KILL_POINT_SUPPRESSED = f"{__name__}:SuppressionList.add"  # for tests/faults
 
 
 class SuppressionList:
-    """The suppression list of a dataset. Raises SuppressionKeyError where another key hashed some of it."""
+    """The suppression list of a dataset. Raises SuppressionKeyError if some of it was hashed with another key."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
@@ -28,11 +28,11 @@ class SuppressionList:
         self.salt = min(salts, default=suppression_key.new_salt(self.key))
 
     def hash_of(self, id_: Id) -> str:
-        """Returns the hash that this list has of a new id."""
+        """Returns the hash under which this list stores a new id."""
         return hash_of(self.salt, id_, self.key)
 
     def pairs_of_ids(self, ids: Iterable[Id]) -> set[tuple[str, str]]:
-        """Returns the salted hashes of those of the ids that are on the list."""
+        """Returns the salted hashes of these ids that are on the list."""
         return {(salt, hash_of(salt, id_, self.key)) for id_ in ids for salt in self._salts} & self.persons.keys()
 
     def persons_of(self, ids: Iterable[Id]) -> set[str]:
@@ -40,23 +40,23 @@ class SuppressionList:
         return {self.persons[pair] for pair in self.pairs_of_ids(ids)}
 
     def pairs_of(self, persons: Collection[str]) -> list[tuple[str, str]]:
-        """Returns the salted hashes of persons."""
+        """Returns the salted hashes of these persons' ids."""
         return [pair for pair, person in self.persons.items() if person in persons]
 
     def create(self) -> None:
-        """Creates the table where it is missing."""
+        """Creates the table if it is missing."""
         if SUPPRESSIONS.name not in self._dataset.columns():
             self._dataset.create(SUPPRESSIONS)
 
     def add(self, ids: Collection[Id], spelt: Collection[Id], persons: Collection[str]) -> None:
-        """Adds the ids that are missing, and makes several persons one.
+        """Adds the ids that are missing, and merges several persons into one.
 
-        With a key the hashes are deleted that were made of these ids without it, in any of the forms in which they are
-        `spelt`.
+        With a key, this deletes the hashes that were made of these ids without it, in any of the forms in which they
+        are `spelt`.
         """
         table, dataset = SUPPRESSIONS.name, self._dataset
         new = {self.hash_of(id_): id_.kind for id_ in ids}
-        # A person is called by a hash, which must have a key too.
+        # A person is named by a hash, which must have a key, too.
         called = {hashed for salt, hashed in self.persons if salt == self.salt}.intersection(persons)
         person = min(called if self.key else persons, default=min(new))
         for other in sorted(set(persons) - {person}):

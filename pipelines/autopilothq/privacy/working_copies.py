@@ -13,11 +13,11 @@ from . import rewrite
 def drop_working_copies(into: dlt.Pipeline) -> None:
     """Removes the rows that loads leave in the pipeline's working folder, and an unfinished copy of a database.
 
-    An unfinished load is aborted: the next one reads its files again. One into another target is not touched.
+    An unfinished load is aborted: the next one reads its files again. A load into another target is not touched.
     """
     rewrite.clear(into)
     working = Path(into.working_dir)
-    # Folders that could not be read were set aside, with all that was in them.
+    # Folders that could not be read were set aside with their contents.
     for folder in working.parent.glob(f"{glob.escape(working.name)}.unreadable-*"):
         shutil.rmtree(folder, ignore_errors=True)
     # dlt's trace has the texts of errors, which quote values of rows.
@@ -28,7 +28,7 @@ def drop_working_copies(into: dlt.Pipeline) -> None:
         into.abort_packages()
     for file in working.glob("load/loaded/*/*_jobs/*"):
         file.unlink()
-    # Packages that a killed process had begun; dlt does not look for them. Without our own folders the next load looks
+    # Packages that a killed process had begun, and dlt does not look for. Without our own folders, the next load looks
     # for rows that a killed load stored twice.
     for folder in (*working.glob("autopilothq*"), *working.glob("normalize/*/"), *working.glob("load/new/*")):
         if folder != working / "normalize" / "extracted":

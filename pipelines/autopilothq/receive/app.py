@@ -1,6 +1,6 @@
-"""The receiver as an ASGI application: reads a request, judges it, has its messages written, answers.
+"""The receiver as an ASGI application: reads a request, checks it, has its messages written, and answers.
 
-Senders discard what they get a 4xx for, so trouble of our own is always a 503 with `Retry-After`
+Senders discard what they get a 4xx for, so failures of our own are always a 503 with `Retry-After`
 (docs/contract/push.md#answers).
 """
 
@@ -27,8 +27,8 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-LARGE = 1 << 18  # bytes; a larger body is read in a thread, so that others need not wait
-OLDEST_EXTRA = 60.0  # seconds more than a file is open for, until the receiver is not ready
+LARGE = 1 << 18  # bytes; a larger body is parsed in a thread, so that others need not wait
+OLDEST_EXTRA = 60.0  # seconds beyond the time that files stay open, until the receiver is not ready
 SUCCESS = b'{"success": true}'
 METHODS = ("POST", "PUT", "PATCH")
 MAX_AGE = b"86400"
@@ -45,7 +45,7 @@ class Answer(NamedTuple):
 
 
 class Refused(Exception):
-    """A request that is not taken, with its answer."""
+    """A request that is not accepted, with its answer."""
 
     def __init__(self, status: int, code: str, message: str, *headers: tuple[bytes, bytes]) -> None:
         super().__init__(message)
@@ -99,16 +99,16 @@ class App:
         except Refused as refused:
             answer = refused.answer
             self._refusals.log_lost(found, answer.status)
-        except Exception:  # noqa: BLE001 - whatever it is, it is our own trouble
+        except Exception:  # noqa: BLE001 - any other error is a failure of our own
             _log.exception("A request failed; its sender is asked to try again")
             answer = Refused(503, "unavailable", "The receiver failed.", (b"retry-after", b"5")).answer
         if found:
-            # Endpoints that nobody set are counted together: whoever sends can make up names.
+            # Unknown endpoints are counted together, because senders can make up names.
             metrics.requests(found[1].folder if found[1] in self._endpoints else "other", answer.status).inc()
         cors = _cors(headers) if found else ()
         more = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer.body))]
         if answer.status == 413:
-            more.append((b"connection", b"close"))  # what is left of the body is not read
+            more.append((b"connection", b"close"))  # the rest of the body is not read
         await send({
             "type": "http.response.start", "status": answer.status, "headers": [*more, *answer.headers, *cors],
         })  # fmt: skip
@@ -154,7 +154,7 @@ class App:
     def _lines(
         self, route: Route, endpoint: Endpoint, guard: Guard, headers: auth.Headers, body: bytes
     ) -> ArchiveLines:
-        """Returns the lines of a body. Raises Refused where it may not be sent, or cannot be read."""
+        """Returns the lines of a body. Raises Refused if it may not be sent, or cannot be read."""
         try:
             body = inflate_body(body, headers, self._config.max_body)
             read = parse_body(body)
@@ -175,7 +175,7 @@ class App:
             return
         metrics.UNAUTHORIZED.labels(endpoint.folder).inc()
         self._refusals.log(endpoint)
-        raise Refused(401, "unauthorized", "The request lacks what this endpoint asks for, or has another one.")
+        raise Refused(401, "unauthorized", "The request lacks a secret of this endpoint, or has a wrong one.")
 
     def _health(self, path: str) -> Answer:
         if path == "/healthz":
@@ -205,24 +205,24 @@ class App:
 
 
 def _now() -> datetime:
-    """Returns the time in milliseconds, as Segment does."""
+    """Returns the current time, cut to milliseconds, as Segment's are."""
     now = datetime.now(UTC)
     return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
 
 class _Refusals:
-    """Logs refused requests loudly, an endpoint's at most once in ten seconds."""
+    """Logs refused requests as errors, at most once in ten seconds for each endpoint."""
 
     def __init__(self) -> None:
         self._last: dict[Endpoint, float] = {}
 
     def log_lost(self, found: tuple[Route, Endpoint] | None, status: int) -> None:
-        """Logs that there is no such endpoint, or another method, where the sender does not try again.
+        """Logs a request to an unknown endpoint, or with another method, if its sender does not try again.
 
-        Whoever sends can make up names, so all endpoints of a kind share the ten seconds.
+        Senders can make up names, so all endpoints of a kind share the ten seconds.
         """
         if found and found[0].keeps_all and status in (404, 405) and self._is_due(Endpoint(found[0].kind, str(status))):
-            why = "it has no settings" if status == 404 else "it takes POST alone"
+            why = "it has no settings" if status == 404 else "it accepts only POST"
             _log.error("%d for %s: what was sent is lost, because %s", status, found[1].folder, why)
 
     def _is_due(self, endpoint: Endpoint) -> bool:
@@ -243,9 +243,9 @@ class _Refusals:
 
 
 async def _body(headers: auth.Headers, receive: Receive, most: int, room: Room) -> tuple[bytes, int]:
-    """Returns the body, and how much of the room it has, which none needs that comes at once.
+    """Returns the body, and how many bytes of the room it takes: none if it comes in one piece.
 
-    Raises Refused where it is too large, or does not come whole.
+    Raises Refused if it is too large or incomplete.
     """
     length = headers.get(b"content-length", b"")
     if length.isdigit() and int(length) > most:
@@ -279,9 +279,9 @@ async def _body(headers: auth.Headers, receive: Receive, most: int, room: Room) 
 
 
 def inflate_body(body: bytes, headers: auth.Headers, most: int) -> bytes:
-    """Returns a body without its compression. Raises Refused where it is broken, or more than `most` bytes.
+    """Returns a body decompressed. Raises Refused if it is broken, or more than `most` bytes.
 
-    gzip is known by its first bytes, because some senders do not name it.
+    gzip is recognised by its first bytes, because some senders do not name it.
     """
     encoding = headers.get(b"content-encoding", b"identity").strip().lower()
     if not body.startswith(b"\x1f\x8b"):
@@ -304,7 +304,7 @@ def inflate_body(body: bytes, headers: auth.Headers, most: int) -> bytes:
 
 
 def _guard(endpoints: Endpoints, endpoint: Endpoint, direct: bool) -> Guard:
-    """Returns who may send. Raises Refused where there is no such endpoint."""
+    """Returns who may send. Raises Refused if there is no such endpoint."""
     try:
         return endpoints.guard(endpoint, direct)
     except LookupError:

@@ -1,4 +1,4 @@
-"""Whether a request may be taken: write keys, Segment's signature, Basic, a secret header."""
+"""Decides whether a request is accepted: by write keys, Segment's signature, Basic, a secret header."""
 
 import base64
 import binascii
@@ -14,14 +14,14 @@ Headers = Mapping[bytes, bytes]
 """The headers of a request by their names in lower case; of a name that comes twice, the last."""
 
 FORWARDED = {b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"}
-"""Headers by which proxies say that they pass on what another machine sent."""
+"""Headers with which proxies say that they pass on what another machine sent."""
 
 
 def is_allowed(guard: Guard, headers: Headers, body: bytes, first: bytes, write_key: str | None) -> bool:
-    """Returns whether a request has all that its endpoint asks for.
+    """Returns whether a request has all the secrets that its endpoint requires.
 
-    `body` is the body as it was sent, without its compression, and `first` the first element of one that is an array:
-    Segment signs either. `write_key` is that of the body. Comparisons take the same time wherever values differ.
+    `body` is the body as it was sent, decompressed, and `first` its first element if it is an array: Segment signs
+    either. `write_key` is that of the body. Comparisons take the same time wherever values differ.
     """
     user = basic(headers)
     return (
@@ -44,7 +44,7 @@ def with_query_key(headers: Headers, query: bytes) -> Headers:
 
 
 def basic(headers: Headers) -> bytes:
-    """Returns `user:password` of a request, empty where it has none."""
+    """Returns `user:password` of a request, empty if it has none."""
     kind, _, value = headers.get(b"authorization", b"").partition(b" ")
     if kind.lower() != b"basic":
         return b""
@@ -76,7 +76,7 @@ def _signed(guard: Guard, body: bytes, first: bytes) -> Iterable[bytes]:
 
 
 def _any(given: Sequence[bytes], expected: Iterable[bytes]) -> bool:
-    # All are compared, so that the time does not say which one fits.
+    # All are compared, so that the time does not reveal which one fits.
     return sum(hmac.compare_digest(one, other) for other in expected for one in given if one) > 0
 
 

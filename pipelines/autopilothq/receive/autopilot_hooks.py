@@ -1,7 +1,7 @@
-"""From what Autopilot's REST hooks and journeys' webhooks post to lines of the archive.
+"""Turns what Autopilot's REST hooks and journeys' webhooks post into lines of the archive.
 
-(docs/contract/autopilot-hooks.md) A hook has neither an id nor a time, so that the id is a digest. What is not
-understood becomes a line all the same, and the load says what is wrong with it.
+(docs/contract/autopilot-hooks.md) A hook has neither an id nor a time, so the id is a digest. What is not understood
+becomes a line as well, and the load reports what is wrong with it.
 """
 
 import hashlib
@@ -25,14 +25,14 @@ def hook_lines(body: Body, arrival: Arrival) -> ArchiveLines:
 
 
 def _understood(element: bytes, arrival: Arrival) -> list[bytes] | None:
-    """Returns the lines of one element, None where it has neither form."""
+    """Returns the lines of one element, None if it has neither form."""
     if not element.startswith(b"{"):
         return None
     try:
         value = DECODER.decode(element.decode(errors="surrogateescape"))
         if not isinstance(value, JsonObject) or value.value("type") is not None:
             return None  # a message of Segment's has a type
-        records = value.value("records")  # an object is a list of its pairs, and no array of contacts
+        records = value.value("records")  # an object is a list, too, of its pairs, but no array of contacts
         is_array = isinstance(records, list) and not isinstance(records, JsonObject)
         if is_array and isinstance(value.value("journey"), JsonObject):
             return list(_journey_lines(value, arrival))
@@ -70,9 +70,9 @@ def _others(value: JsonObject, own: frozenset[str]) -> JsonObject:
 
 
 def _digest(text: str, contact: JsonObject, arrival: Arrival) -> str:
-    """Returns the id: a retry has the same body, and so has another event unless its contact was changed since.
+    """Returns the id: a retry has the same body, and another event has it only if its contact was not changed since.
 
-    Where the contact does not say when that was, a retry is known within the minute of its receipt.
+    If the contact does not say when it was changed, a retry is recognised only within the minute of its receipt.
     """
     updated = contact.value("updated_at")
     when = f"{arrival.at:%Y-%m-%dT%H:%M}" if updated is None else to_json(updated)
@@ -105,7 +105,7 @@ def _track(
         ("context", JsonObject([("library", JsonObject([("name", HOOK_LIBRARY)])), ("traits", traits)])),
         ("properties", JsonObject([*properties, *more])),
     ]
-    # As text: its keys, one for each email that the contact got, would make a shape of every line.
+    # As text, because its keys, one for each email that the contact got, would give every line a shape of its own.
     message += [(HOOK_CONTACT, to_json(contact))] if contact else []
     return to_json(JsonObject(message)).encode(errors="surrogatepass")
 

@@ -1,4 +1,4 @@
-"""The endpoints of one process that were asked for: who may send to each, and how many without settings there are."""
+"""The endpoints that requests to one process name: who may send to each, and how many may have no settings."""
 
 import logging
 import os
@@ -29,9 +29,10 @@ class Endpoints:
         return endpoint in self._guards
 
     def guard(self, endpoint: Endpoint, direct: bool) -> Guard:
-        """Returns who may send. Raises LookupError where there is no such endpoint, NoRoom where there are too many.
+        """Returns who may send. Raises LookupError if there is no such endpoint, NoRoom if there are too many.
 
-        Without settings only programs of this machine may send, and `direct`ly: a proxy passes on what others send.
+        Without settings, only programs on this machine may send, and only `direct`ly: a proxy passes on what others
+        send.
         """
         guard = self._guards.get(endpoint)
         if guard is None:

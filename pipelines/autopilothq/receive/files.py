@@ -1,9 +1,9 @@
 """The receiver's files: open ones, which are hidden, and published ones, which the archive's loader reads.
 
-A message lies in `segment-logs/{endpoint}/{day}/`, where `day` is the midnight in UTC of its receipt in milliseconds.
-Open files begin with a dot and are locked by the process that writes them. Publishing compresses a file aside and
-renames it, so a file of the archive is always whole. A file that a process left when it was killed is published by the
-next one that starts: nobody holds its lock.
+A message is in `segment-logs/{endpoint}/{day}/`, where `day` is the midnight (UTC) of the day of its receipt, in
+milliseconds since 1970. Open files begin with a dot and are locked by the process that writes them. Publishing
+compresses a file into another one and renames that, so a file of the archive is always complete. A file that a killed
+process left is published by the next process that starts, because nobody holds its lock.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from .. import private
 LOGS = "segment-logs"
 OPEN, PART, DONE = ".open", ".part", ".gz"
 ORDER = "publish"
-"""The hidden file below the folder whose appearance has all processes publish what they have open."""
+"""The hidden file in the folder that has all processes publish their open files when it changes."""
 DAY_MS = 86_400_000
 MOST_VECTORS = 1000  # of one writev; Linux takes 1,024
 PIECE_SIZE = 1 << 20
@@ -30,7 +30,7 @@ PIECE_SIZE = 1 << 20
 
 @dataclass
 class OpenFile:
-    """A file that messages are added to. `size` are its bytes that are known to be on the disk."""
+    """A file that messages are added to. `size` is the number of its bytes that are known to be on the disk."""
 
     path: Path
     descriptor: int
@@ -40,7 +40,7 @@ class OpenFile:
     day: int = field(default=0)
 
     def append(self, pieces: list[bytes]) -> None:
-        """Adds bytes and waits until the disk has them. Raises OSError: then nothing was added."""
+        """Appends bytes and syncs them to the disk. Raises OSError: then nothing was added."""
         try:
             _write_all(self.descriptor, pieces)
             os.fdatasync(self.descriptor)
@@ -51,7 +51,7 @@ class OpenFile:
         self.size += sum(map(len, pieces))
 
     def is_deleted(self) -> bool:
-        """Whether someone removed the file; what is added to it would be lost."""
+        """Returns whether someone removed the file: what is added to it would be lost."""
         return os.fstat(self.descriptor).st_nlink == 0
 
     def close(self) -> None:
@@ -63,14 +63,14 @@ def _write_all(descriptor: int, pieces: list[bytes]) -> None:
     for start in range(0, len(pieces), MOST_VECTORS):
         some = pieces[start : start + MOST_VECTORS]
         missing = sum(map(len, some)) - os.writev(descriptor, some)
-        if missing:  # a disk that fills, or a signal: the rest in one piece, which fails or goes on
+        if missing:  # a full disk, or a signal: the rest is written in one piece, or that fails
             rest = b"".join(some)[-missing:]
             while rest:
                 rest = rest[os.writev(descriptor, [rest]) :]
 
 
 def today(now: float) -> int:
-    """Returns the midnight in UTC of a time in seconds, in milliseconds."""
+    """Returns the midnight (UTC) of the day of a time in seconds, in milliseconds."""
     return int(now * 1000) // DAY_MS * DAY_MS
 
 
@@ -93,7 +93,7 @@ def open_file(folder: Path, endpoint: str, now: float) -> OpenFile:
 
 
 def _is_ours(descriptor: int) -> bool:
-    """Locks a new file; False where a process that starts took it for one that was left, and may have removed it."""
+    """Locks a new file; False if a starting process took it for one that was left, and may have removed it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -102,7 +102,7 @@ def _is_ours(descriptor: int) -> bool:
 
 
 def _make_folder(folder: Path, inner: Path) -> None:
-    """Makes a folder and those above it, each known to the one above when this returns."""
+    """Creates a folder and its missing parents, and syncs the name of each to the disk."""
     missing = []
     while not inner.is_dir() and inner != folder:
         missing.append(inner)
@@ -113,9 +113,9 @@ def _make_folder(folder: Path, inner: Path) -> None:
 
 
 def publish(path: Path) -> Path | None:
-    """Makes a file of the archive of one that is closed, and returns its path; None where it has no line.
+    """Turns a closed file into a file of the archive, and returns its path; None if it is empty.
 
-    It may be done again after a kill at any moment: the published file has the same name and the same lines.
+    It can be called again after a kill at any moment: the published file has the same name and the same lines.
     """
     done = published_name(path)
     if not path.stat().st_size:
@@ -136,7 +136,7 @@ def published_name(path: Path) -> Path:
 
 
 def compress(path: Path, part: Path) -> None:
-    """Writes a file's gzip and waits until the disk has it."""
+    """Writes a file's gzip and syncs it to the disk."""
     with open(path, "rb") as lines, open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as raw:
         with igzip.open(raw, "wb", compresslevel=2) as packed:  # type: ignore[no-untyped-call]
             while piece := lines.read(PIECE_SIZE):
@@ -146,13 +146,13 @@ def compress(path: Path, part: Path) -> None:
 
 
 def rename(part: Path, done: Path) -> None:
-    """Gives a file its name; the disk knows it when this returns."""
+    """Gives a file its name, and syncs that to the disk."""
     part.rename(done)
     sync_folder(done.parent)
 
 
 def open_files(folder: Path) -> Iterator[Path]:
-    """Yields the hidden files with messages, those of processes that run included."""
+    """Yields the hidden files with messages, including those of running processes."""
     yield from sorted((folder / LOGS).glob(f"*/*/.*{OPEN}"))
 
 
@@ -162,7 +162,7 @@ def published_files(folder: Path) -> Iterator[Path]:
 
 
 def begun_at(path: Path) -> float:
-    """Returns when a file was begun, in seconds: its name has that, else it is the time of its last change.
+    """Returns when a file was begun, in seconds since 1970: by its name, else by the time of its last change.
 
     Example: `begun_at(Path(".1772600767000-0f.open")) == 1772600767.0`.
     """
@@ -171,9 +171,9 @@ def begun_at(path: Path) -> float:
 
 
 def recover(folder: Path) -> list[Path]:
-    """Publishes what processes left that were killed, without their last lines where these are torn.
+    """Publishes the files that killed processes left, without incomplete last lines.
 
-    Raises the last OSError once all files were tried: one in trouble does not hold up the others.
+    Raises the last OSError once all files were tried: one that fails does not hold up the others.
     """
     found, failed = [], None
     for path in open_files(folder):
@@ -200,7 +200,7 @@ def _publish_left(path: Path) -> list[Path]:
 
 @contextlib.contextmanager
 def _left(path: Path) -> Iterator[bool]:
-    """Locks a file; False where a process that runs has it, or it is gone."""
+    """Locks a file; False if a running process holds it, or it is missing."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -211,13 +211,13 @@ def _left(path: Path) -> Iterator[bool]:
     except BlockingIOError:
         yield False
     else:
-        yield path.exists()  # it may have been published between the two
+        yield path.exists()  # it may have been published before it was locked
     finally:
         os.close(descriptor)
 
 
 def cut_torn_line(path: Path) -> None:
-    """Cuts off what follows the last line end: no sender was told that it is kept."""
+    """Cuts off what follows the last line break: it was acknowledged to no sender."""
     with open(path, "r+b") as file:
         size = end = file.seek(0, os.SEEK_END)
         while end:
@@ -234,7 +234,7 @@ def cut_torn_line(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Waits until the disk has the names in a folder."""
+    """Syncs the names in a folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

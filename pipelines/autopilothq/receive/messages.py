@@ -1,4 +1,4 @@
-"""From the body of a request to lines of the archive: what Segment adds to messages is added, no digit is changed.
+"""Turns the body of a request into lines of the archive: adds what Segment adds to messages, and changes no digit.
 
 Values stay the bytes that were sent: only the keys of a message and of its envelope are read
 (docs/contract/push.md#what-a-message-lacks).
@@ -23,14 +23,14 @@ JsonFields = dict[str, msgspec.Raw]
 WRITE_KEY = "writeKey"
 NULL = msgspec.Raw(b"null")
 NUL = b"\0"
-_EACH_TIME = ("messageId", "sentAt")  # what says nothing about a message that is sent again
+_EACH_TIME = ("messageId", "sentAt")  # what can differ when a message is sent again
 _fields = msgspec.json.Decoder(JsonFields).decode
 _elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _text = msgspec.json.Decoder(str).decode
 
 
 class InvalidJson(Exception):
-    """A body that is no JSON; the argument says where."""
+    """A body that is not JSON; the argument says where."""
 
 
 class Body(NamedTuple):
@@ -48,7 +48,7 @@ class Body(NamedTuple):
 
 
 class Arrival(NamedTuple):
-    """What the receiver knows of a message apart from it: when it came, the type that its route names, its endpoint."""
+    """What the receiver knows of a message besides its text: when it came, its route's type, its endpoint's name."""
 
     at: datetime
     kind: str | None = None
@@ -81,11 +81,11 @@ def parse_body(body: bytes) -> Body:
 def lines_of(body: Body, arrival: Arrival, batch: bool = False) -> ArchiveLines:
     """Returns the lines of a body's messages. With `batch`, an object is the envelope of those in its key `batch`.
 
-    What is no message becomes a line all the same: the load says what is wrong with it.
+    What is not a message becomes a line as well, and the load reports what is wrong with it.
     """
     elements, envelope = body.elements, JsonFields()
     if batch and "batch" in body.envelope:
-        with suppress(InvalidJson):  # where it is no array, the envelope itself is kept
+        with suppress(InvalidJson):  # if it is no array, the envelope itself is kept
             elements, envelope = _read_elements(bytes(body.envelope["batch"])), body.envelope
     lines, deletions = [], 0
     for element in elements:
@@ -97,7 +97,7 @@ def lines_of(body: Body, arrival: Arrival, batch: bool = False) -> ArchiveLines:
 
 
 def adapted_lines(body: Body, arrival: Arrival, adapt: Callable[[bytes], Sequence[bytes] | None]) -> ArchiveLines:
-    """Returns the lines that `adapt` makes of a body's elements; those that it gives None for as messages."""
+    """Returns the lines that `adapt` makes of a body's elements; those that it returns None for count as messages."""
     made = []
     for element in body.elements:
         found = adapt(bytes(element))
@@ -110,7 +110,7 @@ def adapted_lines(body: Body, arrival: Arrival, adapt: Callable[[bytes], Sequenc
 
 
 def kept_line(body: bytes) -> ArchiveLines:
-    """Returns a body that cannot be read as one line, which the load rejects: its text, or base64 of other bytes."""
+    """Returns the line, which the load rejects, for a body that cannot be read: its text, or its bytes in base64."""
     try:
         body.decode()
     except UnicodeDecodeError:
@@ -119,7 +119,7 @@ def kept_line(body: bytes) -> ArchiveLines:
 
 
 def text_of(value: msgspec.Raw | None) -> str | None:
-    """Returns the text of a JSON value, None where it is none."""
+    """Returns the text of a JSON value, None if it is not text."""
     if value is None or not bytes(value).startswith(b'"'):
         return None
     try:
@@ -150,7 +150,7 @@ def _line(element: bytes, envelope: JsonFields, arrival: Arrival) -> tuple[bytes
 
 
 def _stamp(fields: JsonFields, at: datetime) -> None:
-    """Adds the times that Segment adds: of receipt, as sent, and corrected by the sender's clock."""
+    """Adds the times that Segment adds: of receipt, as sent, and corrected for the sender's clock."""
     if _is_missing(fields, "receivedAt"):
         fields["receivedAt"] = _json(time_text(at))
     as_sent, corrected = _is_missing(fields, "originalTimestamp"), not _is_missing(fields, "timestamp")
@@ -168,13 +168,13 @@ def _stamp(fields: JsonFields, at: datetime) -> None:
 
 
 def _digest(fields: JsonFields) -> str:
-    """Returns the id of a message that has none: the same for one that is sent again, at whatever time."""
+    """Returns the id for a message that has none: the same one whenever that message is sent again."""
     parts = (part for key, value in sorted(fields.items()) if key not in _EACH_TIME for part in _sizes((key, value)))
     return f"sha256-{hashlib.sha256(NUL.join(parts)).hexdigest()}"
 
 
 def _merged(under: msgspec.Raw, own: msgspec.Raw | None) -> msgspec.Raw:
-    """Returns the envelope's value with the message's own keys over it."""
+    """Returns the envelope's value, overridden by the message's own keys."""
     if own is None or bytes(own) == b"null":
         return under
     if not (bytes(own).startswith(b"{") and bytes(under).startswith(b"{")):
@@ -203,7 +203,7 @@ def _time(text: str | None) -> datetime | None:
 
 @functools.lru_cache(maxsize=64)  # all messages of a request come at the same time
 def time_text(time: datetime) -> str:
-    """Returns a time as Segment writes it: UTC, milliseconds, or microseconds where it has some."""
+    """Returns a time as Segment writes it: UTC, milliseconds, or microseconds if it has any."""
     precision = "microseconds" if time.microsecond % 1000 else "milliseconds"
     return time.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
 
@@ -213,7 +213,7 @@ def _json(text: str) -> msgspec.Raw:
 
 
 def _one_line(text: bytes) -> bytes:
-    """Returns JSON text in one line: line ends stand between its tokens alone."""
+    """Returns JSON text on one line: it can have line breaks only between its tokens."""
     return text.replace(b"\r", b" ").replace(b"\n", b" ")
 
 
@@ -221,7 +221,7 @@ def _one_line(text: bytes) -> bytes:
 
 
 def _read_message(text: bytes) -> tuple[JsonFields, bytes]:
-    """Returns the keys of an object, and what its repeated keys are as JSON text: the first of each key counts."""
+    """Returns the keys of an object, and the repeated ones as JSON text: the first of each key counts."""
     try:
         fields = _fields(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -252,7 +252,7 @@ def _read_elements(text: bytes) -> list[msgspec.Raw]:
 
 
 def _decoded(text: bytes) -> object:
-    """Returns what Python reads, which takes more than msgspec does: halves of surrogate pairs, NaN, keys that repeat.
+    """Returns what Python reads, which accepts more than msgspec: halves of surrogate pairs, NaN, repeated keys.
 
     Raises InvalidJson.
     """

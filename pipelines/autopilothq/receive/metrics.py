@@ -23,5 +23,5 @@ UPLOADED = Counter(f"{PREFIX}_uploaded_files", "Files that the bucket has.")
 
 @functools.lru_cache(maxsize=1000)
 def requests(endpoint: str, status: int) -> Counter:
-    """Returns the counter of an endpoint's requests with a status; to look it up takes longer than to count."""
+    """Returns the counter of an endpoint's requests with a status; the cache is quicker than a lookup."""
     return REQUESTS.labels(endpoint, status)

@@ -1,7 +1,7 @@
-"""From what Ortto's webhooks send to lines of the archive (docs/contract/ortto.md#webhooks).
+"""Turns what Ortto's webhooks send into lines of the archive (docs/contract/ortto.md#webhooks).
 
-Ortto does not try again after most errors, so whatever it sends becomes a line: what is not understood is rejected by
-the load, which counts and shows it.
+Ortto does not try again after most errors, so whatever it sends becomes a line: the load rejects what is not
+understood, counts it and shows it.
 """
 
 import logging
@@ -22,20 +22,20 @@ _TYPES = frozenset({"track", *(kind for kind, _, _ in KINDS)})
 
 
 def ortto_lines(body: Body, arrival: Arrival) -> ArchiveLines:
-    """Returns the lines of an activity, of a journey's step, or of an array of such; the Test button's has none."""
+    """Returns the lines of an activity, of a journey's step, or of an array of these; the Test button's has none."""
     settings = ortto_settings(arrival.name)
     receipt = OrttoReceipt(_LIBRARY, time_text(arrival.at), names=settings.names, personal=settings.personal)
     return adapted_lines(body, arrival, lambda element: _understood(element, receipt))
 
 
 def _understood(element: bytes, receipt: OrttoReceipt) -> list[bytes] | None:
-    """Returns the line of one element, none for the Test button's; None for what is neither form."""
+    """Returns the line of one element, an empty list for the Test button's; None if it has neither form."""
     if not element.startswith(b"{"):
         return None
     try:
         value = DECODER.decode(element.decode(errors="surrogateescape"))
         return _message(value, receipt) if isinstance(value, JsonObject) else None
-    except Exception as error:  # noqa: BLE001 - whatever it is, the body is kept, and the load says what is wrong
+    except Exception as error:  # noqa: BLE001 - after any error the body is kept, and the load reports what is wrong
         _log.error("A body of Ortto's is kept as it came, because it cannot be read: %s", type(error).__name__)
         return [kept_line(element).data.rstrip(b"\n")]
 
@@ -55,7 +55,7 @@ def _message(value: JsonObject, receipt: OrttoReceipt) -> list[bytes] | None:
 
 
 def _person(contact: JsonObject) -> OrttoPerson:
-    """Returns who a webhook's activity is about; forms without an object `contact` have the person beside it."""
+    """Returns who a webhook's activity is about; forms without an object `contact` have the person next to it."""
     contact_id: Any = contact.value("contact_id")
     is_form = contact.value("activity") is None
     fields = [(key, value) for key, value in contact if key not in _OWN] if is_form else []

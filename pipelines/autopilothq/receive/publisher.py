@@ -1,4 +1,4 @@
-"""Publishes the files of one process, and what processes left that are gone, in a thread of its own."""
+"""Publishes the files of one process, and what killed processes left, in a thread of its own."""
 
 import logging
 import os
@@ -30,20 +30,20 @@ class Publisher:
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
 
     def start(self) -> None:
-        """Begins with what processes left that were killed."""
+        """Starts the thread, which begins with what killed processes left."""
         self._thread.start()
 
     def add(self, file: files.OpenFile) -> None:
-        """Has a file published that nothing is added to any more."""
+        """Queues a file that nothing more is added to."""
         self._opened[file.path] = file.opened
         self._queue.put(file)
 
     def opened(self) -> list[float]:
-        """Returns when the files were opened that wait."""
+        """Returns when each of the waiting files was opened."""
         return [*self._opened.values()]
 
     def stop(self, seconds: float) -> None:
-        """Publishes what waits. What that fails for, or takes longer, the next process publishes."""
+        """Publishes the waiting files. The next process publishes those for which that fails or takes longer."""
         self._queue.put(None)
         self._thread.join(seconds)
 
@@ -61,7 +61,7 @@ class Publisher:
             left = [file for file in left if not self._publish(file)]
 
     def _publish(self, file: files.OpenFile) -> bool:
-        """Returns whether nothing is left to do for a file."""
+        """Publishes a file; returns whether nothing is left to do for it."""
         try:
             os.ftruncate(file.descriptor, file.size)  # what a failed write left
             done = files.publish(file.path)
@@ -73,7 +73,7 @@ class Publisher:
         except OSError as error:
             if time.monotonic() - self._logged.get(file.path, -SILENT_SECONDS) >= SILENT_SECONDS:
                 self._logged[file.path] = time.monotonic()
-                _log.error("A file cannot be published, which is tried again: %s", error)
+                _log.error("A file cannot be published, and is tried again: %s", error)
             return False
         del self._opened[file.path]
         self._logged.pop(file.path, None)
@@ -93,4 +93,4 @@ class Publisher:
                 _log.warning("A file that a process left is published: %s", done.name)
                 self._report(done)
         except OSError as error:
-            _log.error("What a process left cannot be published, which is tried again: %s", error)
+            _log.error("What a process left cannot be published, and is tried again: %s", error)

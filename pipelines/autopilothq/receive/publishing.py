@@ -1,7 +1,7 @@
-"""Has a receiver's open files published now, for who must see all that was received so far.
+"""Has a receiver's open files published now, for callers that must see all that was received so far.
 
-Files that no process holds are published here. Processes that run look at a hidden file below their folder, `ORDER`,
-and publish what they have open when it changes.
+Files that no process holds are published here. Running processes look at the hidden file `ORDER` in their folder, and
+publish their open files when it changes.
 """
 
 import fcntl
@@ -16,13 +16,13 @@ from ..errors import BusyError
 from .files import LOGS, ORDER, open_files, recover
 
 COMPACTING = ".compacting"
-"""The end of the hidden name of a file that several are being put together in."""
-WAIT = 15.0  # seconds for processes that run
+"""The suffix of the hidden file that several files are being joined in."""
+WAIT = 15.0  # seconds that running processes get
 LOOK_SECONDS = 0.1  # seconds between looks
 
 
 def receiver_folders(path: Path) -> list[Path]:
-    """Returns the folders of receivers that have files at a path: the one that it lies in, or those below it.
+    """Returns the folders of receivers that have files at a path: the one that it is in, or those below it.
 
     Example: `receiver_folders(Path("/data/segment-logs/v1")) == [Path("/data")]`.
     """
@@ -35,7 +35,7 @@ def receiver_folders(path: Path) -> list[Path]:
 def publish_open(folder: Path, wait: float = WAIT) -> list[Path]:
     """Publishes the files that are open now, and returns those that are still open after `wait` seconds.
 
-    Raises OSError where the files may not be read or written.
+    Raises OSError if the files may not be read or written.
     """
     before = list(open_files(folder))
     if before:
@@ -51,7 +51,7 @@ def publish_open(folder: Path, wait: float = WAIT) -> list[Path]:
 
 
 def order(folder: Path) -> None:
-    """Has all processes that receive into a folder publish what they have open."""
+    """Has all processes that receive into a folder publish their open files."""
     path = folder / f".{ORDER}"
     path.touch(0o600)
     now = time.time_ns()
@@ -60,9 +60,9 @@ def order(folder: Path) -> None:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Keeps other programs from changing a receiver's published files: compactions and deletions of persons.
+    """Keeps other compactions and deletions of persons from changing a receiver's published files.
 
-    Raises BusyError where one is at work, OSError where there is no such folder.
+    Raises BusyError if one is at work, OSError if there is no such folder.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -1,4 +1,4 @@
-"""How many bytes may be in memory at once."""
+"""Limits how many bytes are in memory at once."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ class NoRoom(Exception):
 
 
 class Room:
-    """Room for so many bytes. What needs more than there is at all gets it where nothing else has any."""
+    """Room for `most` bytes. A larger request gets room if nothing else has any."""
 
     def __init__(self, most: int) -> None:
         self.taken = 0
@@ -18,7 +18,7 @@ class Room:
         self._waiters: list[asyncio.Future[None]] = []
 
     async def take(self, size: int, refusal: str) -> None:
-        """Takes room, for which it waits a little. Raises NoRoom with the refusal."""
+        """Takes room, and waits for it up to ROOM_TIME. Raises NoRoom with the refusal."""
         if not self._has(size):
             try:
                 async with asyncio.timeout(ROOM_TIME):

@@ -1,4 +1,4 @@
-"""Which paths there are, and how the body of each becomes lines: data, so that another sender is another row."""
+"""The paths, and how the body of each becomes lines: as data, so that another sender is another row."""
 
 import re
 from collections.abc import Callable
@@ -9,18 +9,18 @@ from .messages import ArchiveLines, Arrival, Body, lines_of
 from .ortto import ortto_lines
 
 Adapter = Callable[[Body, Arrival], ArchiveLines]
-"""From a body that was read to lines of the archive."""
+"""Turns a body that was read into lines of the archive."""
 
 _TYPES = ("track", "identify", "page", "screen", "group", "alias")
 
 
 class Route(NamedTuple):
-    """A path, the kind of endpoint that it belongs to, and what makes lines of its bodies.
+    """A path, the kind of endpoint that it belongs to, and what turns its bodies into lines.
 
-    `path` is a pattern; its group `name` is the endpoint's name. `type_of` is the type of its messages, None where
-    each has its own. A route without an adapter answers 200 and keeps nothing. One that `keeps_all` keeps what cannot
-    be read too, because its sender would not send it again. With `key_in_query` the query may have the write key, as
-    `key`: its sender cannot be given headers.
+    `path` is a pattern; its group `name` is the endpoint's name. `type_of` is the type of its messages, None if each
+    has its own. A route without an adapter answers 200 and keeps nothing. One that `keeps_all` also keeps what cannot
+    be read, because its sender would not send it again. With `key_in_query` the query can have the write key, as `key`,
+    because its sender cannot set headers.
     """
 
     kind: str
@@ -32,7 +32,7 @@ class Route(NamedTuple):
 
 
 class Endpoint(NamedTuple):
-    """What sends to the receiver, as its settings and its folder in the archive name it."""
+    """Where a sender sends to, as its settings and its folder in the archive name it."""
 
     kind: str
     name: str = ""
@@ -72,7 +72,7 @@ ROUTES = (
 
 
 def find_route(path: str) -> tuple[Route, Endpoint] | None:
-    """Returns the route of a path with its endpoint, None where there is none.
+    """Returns the route of a path with its endpoint, None if there is none.
 
     Example: `find_route("/hook/segment/shop")[1] == Endpoint("segment", "shop")`.
     """

@@ -1,4 +1,4 @@
-"""Runs the receiver: its processes, its metrics, and what goes on beside them."""
+"""Runs the receiver: its processes, its connections and its metrics."""
 
 import asyncio
 import functools
@@ -27,7 +27,7 @@ from .settings import ReceiveSettings, check_setting_names, guard, guarded_endpo
 HEADER_TIME = 10.0  # seconds for the head of a request to come
 BODY_TIME = 30.0  # seconds for its body
 IDLE_TIME = 75  # seconds between requests; proxies keep their connections for 60, and must not find them closed
-MOST_HEAD = 64 << 10  # bytes of it
+MOST_HEAD = 64 << 10  # bytes of a head
 MOST_PIPELINED = 100  # requests of a connection that wait for those before
 RESERVED_DESCRIPTORS = 400  # for files, and for what the program has open
 STOP_TIME = 6  # seconds for requests to finish; the writer needs the rest of ten
@@ -36,13 +36,13 @@ CONNECTIONS = 65_536
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's, which closes connections that are slow, or send too much at once.
+    """uvicorn's protocol, which also closes connections that are slow, or send too much at once.
 
     A request that comes in one piece, as nearly all do, needs no timer.
     """
 
     def connection_made(self, transport: Any) -> None:
-        """Begins to wait for a head."""
+        """Begins to wait for a request's head."""
         super().connection_made(transport)
         self._head = 0
         self._in_head, self._in_body = True, False
@@ -52,7 +52,7 @@ class Protocol(HttpToolsProtocol):
             self._close(b"503 Service Unavailable", b"retry-after: 5\r\n")
 
     def data_received(self, data: bytes) -> None:
-        """Takes what came, unless a head is too large."""
+        """Handles the data, and closes the connection if a head is too large."""
         if self._in_head:
             self._head += len(data)
         super().data_received(data)
@@ -68,9 +68,9 @@ class Protocol(HttpToolsProtocol):
             self._in_head, self._head = True, 0
 
     def on_headers_complete(self) -> None:
-        """Has the head of a request.
+        """Ends the wait for the head.
 
-        Raises ValueError, which ends the connection, where too many requests of it wait for their turn.
+        Raises ValueError, which ends the connection, if too many of its requests wait for their turn.
         """
         self._in_head, self._in_body = False, True
         self._end_timer()
@@ -79,13 +79,13 @@ class Protocol(HttpToolsProtocol):
             raise ValueError("too many requests at once")
 
     def on_message_complete(self) -> None:
-        """Has a whole request."""
+        """Ends the wait for the body."""
         self._in_body = False
         self._end_timer()
         super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Ends."""
+        """Ends the timer."""
         self._end_timer()
         super().connection_lost(exc)
 
@@ -102,7 +102,7 @@ class Protocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self._in_body and self.cycle.response_started:
-            self.transport.close()  # what was answered before its body came
+            self.transport.close()  # it was answered before its body came
         else:
             self._close(b"408 Request Timeout")
 
@@ -115,7 +115,7 @@ class Protocol(HttpToolsProtocol):
 
 @functools.cache
 def most_connections() -> int:
-    """Returns how many connections one process takes: descriptors stay for its files."""
+    """Returns how many connections one process takes; the other descriptors are for its files."""
     return max(10, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_DESCRIPTORS)
 
 
@@ -147,10 +147,10 @@ def serve(
     listening: Callable[[str], object],
     stopping: Callable[[], object] = lambda: None,
 ) -> None:
-    """Receives until SIGTERM or SIGINT. Raises InvalidSetting where nobody says who may send.
+    """Receives until SIGTERM or SIGINT. Raises InvalidSetting as `check` does, RunError if it cannot listen.
 
     `prepare` is called in each process before it begins, and must be a function that can be pickled. `listening` gets
-    the URL as soon as senders can connect; `stopping` is called as soon as it is asked to stop.
+    the URL as soon as senders can connect; `stopping` is called as soon as the receiver is asked to stop.
     """
     check(settings)
     private.folder(Path(settings.folder))
@@ -158,7 +158,7 @@ def serve(
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(CONNECTIONS, hard), hard))
     with tempfile.TemporaryDirectory() as shared, _listening(settings) as listener:
         if settings.metrics:
-            # Before the metrics are made: the processes add up theirs in this folder.
+            # Set before the metrics are made: the processes add up theirs in this folder.
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
             _serve_metrics(*settings.metrics)
         config = uvicorn.Config(
@@ -166,7 +166,8 @@ def serve(
             access_log=False, log_config=None, server_header=False, backlog=BACKLOG, workers=settings.workers,
             timeout_graceful_shutdown=STOP_TIME, timeout_keep_alive=IDLE_TIME, proxy_headers=False,
         )  # fmt: skip
-        # uvicorn sends itself the signal again at its end; before it begins, whoever reads the URL may ask it to stop.
+        # uvicorn raises the signal again at its end; and a program that reads the URL may send it before uvicorn
+        # begins.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         host, port = listener.getsockname()[:2]
         listening(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
@@ -183,9 +184,9 @@ def serve(
 
 
 def check(settings: ReceiveSettings) -> None:
-    """Raises InvalidSetting where other machines reach the receiver and nothing says who may send, or wrongly.
+    """Raises InvalidSetting if who may send is set wrongly, or not at all although other machines reach the receiver.
 
-    So it does for a URL that nothing can be uploaded to.
+    It also does so for a URL that nothing can be uploaded to.
     """
     if settings.upload is not None:
         from .upload import check_upload
@@ -216,7 +217,7 @@ def make_app(settings: ReceiveSettings, prepare: Callable[[], object]) -> Any:
 
 
 def _follow(parent: BaseProcess) -> None:
-    """Stops this process where the one that watches over it was killed: nobody else would."""
+    """Stops this process if its parent was killed, because nobody else would."""
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
 
@@ -230,13 +231,13 @@ def _listening(settings: ReceiveSettings) -> socket.socket:
 
 @contextmanager
 def _explained(option: str, host: str, port: int) -> Iterator[None]:
-    """Raises RunError, which names the address, where nothing can listen there."""
+    """Turns an OSError into a RunError that names the address."""
     try:
         yield
     except OSError as error:
         why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise RunError(
-            f"Expected to listen on {host}:{port}, but: {why or error}.\nEnd the program that does, or choose another"
+            f"Expected to listen on {host}:{port}, but: {why or error}.\nStop the program that does, or choose another"
             f" address with {option}."
         ) from error
 

@@ -17,7 +17,7 @@ from ..segment.ortto import OrttoNames, names_of_ids
 
 RECEIVE_SECTION = "receive"
 ENDPOINT_KINDS = ("v1", "segment", "rudder", "autopilot", "ortto")
-"""The kinds of endpoints. `v1` is one endpoint, of the others there are as many as have names."""
+"""The kinds of endpoints. `v1` is one endpoint; each of the others is one for each name."""
 SECRETS = ("write_keys", "signature", "basic", "header")
 SIZES = ("max_body", "max_pending", "min_free")
 _OF_ORTTO = ("personal", "names", "decimals")
@@ -27,7 +27,7 @@ MOST_BODY = 64  # MB
 
 @dataclass(frozen=True)
 class Guard:
-    """Who may send to an endpoint. Of each kind that has values one must fit; several serve the rotation of secrets.
+    """Who may send to an endpoint. Of each kind with values, one must fit; several allow for the rotation of secrets.
 
     `write_keys` are Segment's, `signatures` the secrets of `X-Signature`, `basic` texts `user:password`, `headers`
     names and values of headers.
@@ -44,10 +44,10 @@ class Guard:
 
 @dataclass(frozen=True)
 class ReceiveSettings:
-    """What a receiver was asked for. Sizes are in bytes, times in seconds.
+    """The settings of a receiver. Sizes are in bytes, times in seconds.
 
-    `folder` gets the archive. `max_pending` is what may wait for the disk in each process, `min_free` what must stay
-    free on it. `upload` is the URL that published files go to.
+    `folder` gets the archive. `max_pending` is how much may wait for the disk in each process, `min_free` how much must
+    stay free on it. `upload` is the URL that published files go to.
     """
 
     folder: str
@@ -93,9 +93,9 @@ def receive_settings(folder: str, **options: Any) -> ReceiveSettings:
 
 
 def guard(kind: str, name: str = "") -> Guard:
-    """Returns who may send to an endpoint, of dlt's configuration: `[receive.v1]`, `[receive.segment.NAME]`, ….
+    """Returns who may send to an endpoint, from dlt's configuration: `[receive.v1]`, `[receive.segment.NAME]`, ….
 
-    A value may be a list. Raises InvalidSetting for a header that is not `NAME: VALUE` or has a blank one of the two,
+    A value may be a list. Raises InvalidSetting for a header that is not `NAME: VALUE` or has a blank name or value,
     and for basic without a colon or a password.
     """
     section = ".".join(filter(None, (RECEIVE_SECTION, kind, name)))
@@ -109,7 +109,7 @@ def guard(kind: str, name: str = "") -> Guard:
 
 
 class OrttoEndpointSettings(NamedTuple):
-    """What is to be made of what an endpoint of Ortto's gets; see `OrttoReceipt`."""
+    """How an endpoint of Ortto's treats what it gets; see `OrttoReceipt`."""
 
     names: OrttoNames
     personal: bool
@@ -117,7 +117,7 @@ class OrttoEndpointSettings(NamedTuple):
 
 @functools.lru_cache(maxsize=1000)
 def ortto_settings(name: str) -> OrttoEndpointSettings:
-    """Returns the settings of an endpoint of Ortto's, of dlt's configuration: `[receive.ortto.NAME]`.
+    """Returns the settings of an endpoint of Ortto's, from dlt's configuration: `[receive.ortto.NAME]`.
 
     `personal` is true or false, `names` are names by ids, `decimals` are ids. Raises InvalidSetting.
     """
@@ -135,7 +135,7 @@ def ortto_settings(name: str) -> OrttoEndpointSettings:
 
 
 def check_setting_names() -> None:
-    """Raises InvalidSetting for a name below `[receive]` that is no setting: who may send must not depend on a slip."""
+    """Raises InvalidSetting for an unknown name below `[receive]`: who may send must not depend on a typo."""
     for kind, *rest in map(list, sorted(_configured())):
         if kind not in ENDPOINT_KINDS:
             if rest or kind not in (known := [f"{size}_mb" for size in SIZES]):
@@ -234,7 +234,7 @@ def _with(sign: str, text: str, name: str, like: str) -> str:
 
 def _basic(text: str, name: str) -> str:
     _, _, password = _with(":", text, name, "user:password").partition(":")
-    # As where a secret did not get into the setting: who knows the user's name, or that there is none, could send.
+    # If a secret did not get into the setting, whoever knows the user's name, or that there is none, could send.
     if not password.strip():
         raise InvalidSetting(
             f"Expected {name} to be like 'user:password', but its password is blank. A secret that is sent as the user,"
@@ -245,7 +245,7 @@ def _basic(text: str, name: str) -> str:
 
 def _header(text: str, name: str) -> tuple[bytes, bytes]:
     header, _, value = _with(":", text, name, "NAME: VALUE").partition(":")
-    # Without a value, as where a secret did not get into the setting, all requests without the header would fit.
+    # If a secret did not get into the setting, the value is blank, and all requests without the header would fit.
     if not (header.strip() and value.strip()):
         raise InvalidSetting(f"Expected {name} to be like 'NAME: VALUE', but its name or its value is blank.")
     return header.strip().lower().encode(), value.strip().encode()

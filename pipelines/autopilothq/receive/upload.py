@@ -1,4 +1,4 @@
-"""Sends published files to a bucket, and deletes each here once the bucket has it whole."""
+"""Uploads published files to a bucket, and deletes each here once the bucket has the complete file."""
 
 import fcntl
 import logging
@@ -18,15 +18,15 @@ from .settings import ReceiveSettings
 
 RETRY_SECONDS = 10.0
 SCAN_SECONDS = 60.0
-MOST_FAILURES = 3  # in a row: then the bucket is in trouble, not a file
+MOST_FAILURES = 3  # in a row: then the problem is the bucket, not a file
 
 _log = logging.getLogger(__name__)
 
 
 def uploading(settings: ReceiveSettings) -> Callable[[Path], None] | None:
-    """Returns what is called with each published file, None without `upload`.
+    """Returns the function to call with each published file, None without `upload`.
 
-    A file whose upload fails stays, and is sent again later, after a restart too.
+    A file whose upload fails stays, and is sent again later, even after a restart.
     """
     if settings.upload is None:
         return None
@@ -37,7 +37,7 @@ def uploading(settings: ReceiveSettings) -> Callable[[Path], None] | None:
 
 
 def check_upload(url: str) -> None:
-    """Raises InvalidSetting where nothing can be sent to a URL, whatever the bucket says."""
+    """Raises InvalidSetting if nothing can be uploaded to the URL; does not ask the bucket."""
     try:
         fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
@@ -45,10 +45,10 @@ def check_upload(url: str) -> None:
 
 
 def upload(path: Path, folder: Path, url: str) -> None:
-    """Sends a file to the same place below `url`, asks whether the bucket has it whole, and deletes it here.
+    """Uploads a file to the same path below `url`, verifies its size in the bucket, and deletes it here.
 
-    Raises OSError, or what the file system of the bucket raises: BlockingIOError where another process sends the file,
-    FileNotFoundError where one has sent it.
+    Raises OSError, or what the file system of the bucket raises: BlockingIOError if another process is uploading the
+    file, FileNotFoundError if one has uploaded it.
     """
     name = path.relative_to(folder).as_posix()
     with path.open("rb") as file:
@@ -74,7 +74,7 @@ def _run(folder: Path, url: str, queue: "SimpleQueue[Path]") -> None:
     failed: set[Path] = set()
     while True:
         in_a_row = 0
-        # Those that failed come last: a file that the bucket does not want holds up no other.
+        # Those that failed come last: a file that the bucket refuses does not hold up the others.
         for path in sorted(files.published_files(folder), key=lambda path: (path in failed, path)):
             try:
                 upload(path, folder, url)
@@ -82,8 +82,8 @@ def _run(folder: Path, url: str, queue: "SimpleQueue[Path]") -> None:
                 in_a_row = 0
             except (BlockingIOError, FileNotFoundError):
                 failed.discard(path)
-            except Exception as error:  # noqa: BLE001 - whatever a bucket says, the file stays and is sent again
-                _log.error("A file cannot be uploaded, which is tried again: %s: %s", path.name, error)
+            except Exception as error:  # noqa: BLE001 - after any error of a bucket, the file stays and is sent again
+                _log.error("A file cannot be uploaded, and is tried again: %s: %s", path.name, error)
                 failed.add(path)
                 in_a_row += 1
                 if in_a_row == MOST_FAILURES:

@@ -1,4 +1,4 @@
-"""The one writer of a process: what came in meanwhile is written and synced together, then all of it is acknowledged.
+"""The only writer of a process: what came during a sync is written and synced together, then all of it is acknowledged.
 
 A sync takes some milliseconds whether one message waits for it or a thousand. So requests wait in memory while the disk
 is busy with those before them, and never longer than two syncs (docs/explanation/receiving.md#acknowledged).
@@ -34,13 +34,13 @@ class _Waiting(NamedTuple):
 
 
 class Writer:
-    """Writes the messages of one process into files, and publishes these. `start` and `stop` belong to its life."""
+    """Writes the messages of one process into files, and publishes these. Call `start` first and `stop` last."""
 
     def __init__(self, settings: ReceiveSettings, published: Callable[[Path], None] | None = None) -> None:
         self.folder = Path(settings.folder)
         self.settings = settings
         self.failure: str | None = None
-        """Why the last sync failed, None where it worked."""
+        """Why the last sync failed, None if it worked."""
         self._waiting: deque[_Waiting] = deque()
         self._room = Room(settings.max_pending)
         self._wake = threading.Event()
@@ -50,14 +50,14 @@ class Writer:
         self._publisher = Publisher(self.folder, published)
 
     def start(self) -> None:
-        """Begins to write; what processes left that were killed is published meanwhile."""
+        """Begins to write, and to publish what killed processes left."""
         self._loop = asyncio.get_running_loop()
         self._free_at, self._free = 0.0, True
         self._thread.start()
         self._publisher.start()
 
     async def write(self, endpoint: str, data: bytes, lines: int) -> None:
-        """Returns as soon as the disk has the lines. Raises NoRoom where it cannot."""
+        """Returns as soon as the disk has the lines. Raises NoRoom if they cannot be kept."""
         if not lines:
             return
         if self._stopping:
@@ -72,7 +72,7 @@ class Writer:
         await done
 
     def has_space(self) -> bool:
-        """Whether the disk has more room than must stay free; it is asked once a second."""
+        """Returns whether the disk has more room than must stay free; asks it once a second at most."""
         if (now := time.monotonic()) - self._free_at >= 1:
             self._free_at = now
             with contextlib.suppress(OSError):
@@ -86,7 +86,7 @@ class Writer:
         return time.monotonic() - min(opened, default=time.monotonic())
 
     async def stop(self) -> None:
-        """Writes what waits, and publishes all; a disk that hangs is not waited for."""
+        """Writes what waits, and publishes all files; does not wait for a disk that hangs."""
         self._stopping = True
         self._wake.set()
         await asyncio.to_thread(self._thread.join, LAST_TIME)
@@ -117,7 +117,7 @@ class Writer:
         return found
 
     def _write(self, waiting: list[_Waiting]) -> None:
-        """Writes what waits, an endpoint after the other, and tells the senders."""
+        """Writes what waits, one endpoint after the other, and has its requests answered."""
         failures: dict[str, str] = {}
         by_endpoint: dict[str, list[_Waiting]] = {}
         for one in waiting:
@@ -126,7 +126,7 @@ class Writer:
             try:
                 with metrics.SYNC.time():
                     self._append(endpoint, some)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the senders are told, and the writer goes on
+            except Exception as error:  # noqa: BLE001 - after any error the requests are refused, and the writer goes on
                 failures[endpoint] = getattr(error, "strerror", None) or str(error)
                 _log.error("Messages of %s cannot be kept: %s", endpoint, failures[endpoint])
                 self._close(endpoint)

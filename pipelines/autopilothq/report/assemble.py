@@ -1,4 +1,4 @@
-"""Makes the numbers of the report's parts of the rows that its questions answered. Pure: rows in, numbers out."""
+"""Computes the numbers of the report's parts from the rows that its queries returned. Pure: rows in, numbers out."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -25,15 +25,15 @@ Cells = Mapping[str, Any]
 """A row, by the names of its columns."""
 _FIRST_DAY = date(1970, 1, 1).toordinal()
 _MINUTE = 60  # seconds
-MONDAY = 3  # days from the Monday before 1970 began to the Thursday on which it did
+MONDAY = 3  # days from the Monday before 1970 to its first day, a Thursday
 WEEK = 7
 MOST_COHORTS = 12
 UNITS = (("day", 1, 14), ("week", WEEK, 26 * WEEK), ("four weeks", 4 * WEEK, None))
-"""What cohorts are made of: its name, its days, and up to how many days of mail it is for."""
+"""The units of cohorts: the name, the days of one, and up to how many days of mail it is used for."""
 
 
 def whole(value: Any) -> int:
-    """Returns a count or a sum as a number, nothing being 0: sums of nothing are null, and some are decimals."""
+    """Returns a count or a sum as an integer, None as 0: sums of nothing are null, and some sums are decimals."""
     return int(value or 0)
 
 
@@ -49,7 +49,7 @@ class Pairs(NamedTuple):
 
 
 def pairs_of(rows: Sequence[Cells]) -> Pairs | None:
-    """Returns the rows of people x emails by what they are grouped by, None where nothing was sent."""
+    """Returns the rows of people x emails by what they are grouped by, None if nothing was sent."""
     found: dict[str, list[Cells]] = {kind: [] for kind in _KINDS}
     for row in rows:
         found[row["kind"]].append(row)
@@ -74,13 +74,13 @@ def funnel(rows: Iterable[Cells]) -> Funnel:
 
 
 def sums_of(rows: Sequence[Cells], names: Sequence[str], rated: bool = False) -> tuple[int, ...]:
-    """Returns the sums of columns, of all rows or of those that are rated."""
+    """Returns the sums of columns over all rows, or over those that are rated."""
     counted = [row for row in rows if row["rated"] or not rated]
     return tuple(sum(whole(row[name]) for row in counted) for name in names)
 
 
 def grouped_by(rows: Iterable[Cells], key: Callable[[Cells], Any]) -> dict[Any, list[Cells]]:
-    """Returns the rows by a key, in the order in which the keys come first."""
+    """Returns the rows by key, in the order in which each key first occurs."""
     found: dict[Any, list[Cells]] = {}
     for row in rows:
         found.setdefault(key(row), []).append(row)
@@ -148,7 +148,7 @@ def domains_of(found: Pairs) -> list[MailboxDomain]:
 
 
 def days_of(daily: Sequence[Cells], hours: Sequence[Cells], until: datetime | None) -> list[Day]:
-    """Returns the days on which something happened, until the day of `until`, in their order."""
+    """Returns the days on which something happened, until the day of `until`, in order."""
     rated = {
         day: funnel(rows)
         for day, rows in grouped_by(
@@ -166,9 +166,9 @@ def days_of(daily: Sequence[Cells], hours: Sequence[Cells], until: datetime | No
 
 
 def day_of(seconds: float) -> date:
-    """Returns the UTC day of seconds since 1970; the first or last day that there is for what is beyond it.
+    """Returns the UTC day of seconds since 1970, or the first or last day that a date can be.
 
-    The last microseconds of the year 9999 are rounded up, and the four weeks that have the year 1's first day begin
+    The last microseconds of the year 9999 are rounded up, and the four weeks with the first day of the year 1 begin
     before it.
     """
     day = _FIRST_DAY + int(seconds // DAY_SECONDS)
@@ -176,7 +176,7 @@ def day_of(seconds: float) -> date:
 
 
 def opening_of(rows: Sequence[Cells]) -> Opening | None:
-    """Returns how soon mail was opened, None where none was."""
+    """Returns how soon mail was opened, None if none was."""
     counts = [0] * len(OPENED_WITHIN)
     minutes = sorted((whole(row["number"]), whole(row["opened"])) for row in rows if row["number"] is not None)
     before = sum(count for minute, count in minutes if minute < 0)
@@ -192,7 +192,7 @@ def index_of(ends: Sequence[int | None], seconds: float) -> int:
 
 
 def _median(minutes: Sequence[tuple[int, int]]) -> float:
-    """Returns the middle of the minute in which the middle one falls, in seconds."""
+    """Returns the median in seconds: the middle of the minute that it falls in."""
     half, seen = sum(count for _, count in minutes) / 2, 0
     for minute, count in minutes:
         seen += count
@@ -210,17 +210,17 @@ def sending_of(hours: Sequence[Cells]) -> list[SendingHour]:
 
 
 def unit_for(length: int) -> tuple[str, int]:
-    """Returns what cohorts are made of where mail was sent for so many days, and its days."""
+    """Returns the unit of cohorts for mail that was sent over so many days, and how many days a unit has."""
     return next((name, size) for name, size, most in UNITS if most is None or length <= most)
 
 
 def shift_of(size: int) -> int:
-    """Returns the seconds from the beginning of a unit of so many days to that of 1970: weeks begin on Mondays."""
+    """Returns how many seconds before 1970 a unit of so many days began, because weeks begin on Mondays."""
     return MONDAY * DAY_SECONDS if size > 1 else 0
 
 
 def cohorts_of(rows: Sequence[Cells], unit: str, size: int, last: datetime) -> Cohorts | None:
-    """Returns the last cohorts, each with the people of all units until that of `last`; None where there are none."""
+    """Returns the last cohorts, each with the people of all units until that of `last`; None if there are none."""
     people = {whole(row["cohort"]): whole(row["people"]) for row in rows if row["after"] is None}
     active = {
         (whole(row["cohort"]), whole(row["after"])): whole(row["people"]) for row in rows if row["after"] is not None
@@ -239,7 +239,7 @@ def cohorts_of(rows: Sequence[Cells], unit: str, size: int, last: datetime) -> C
 
 
 def arrival_of(rows: Sequence[Cells]) -> ArrivalDelays | None:
-    """Returns how late events arrived, None where there are none."""
+    """Returns how late events arrived, None if there are none."""
     found = {row["span"] if row["span"] is None else whole(row["span"]): whole(row["events"]) for row in rows}
     if not any(found.values()):
         return None

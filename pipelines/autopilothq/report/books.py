@@ -1,4 +1,4 @@
-"""What the books say: the lines of all loads, the last loads, and what was kept apart."""
+"""Reads what the books say: the lines of all loads, the last loads, the rejects and the discards."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ _SUMS = "count(*), sum({lines}), sum({stored}), sum({duplicates}), sum({rejected
 
 
 def read_books(dataset: Dataset) -> Books | Absent:
-    """Returns the books of all loads. Absent where there is no `_audit`, or nothing in it."""
+    """Returns the books of all loads. Absent if there is no `_audit`, or nothing in it."""
     audit = catalog.AUDIT.name
     if audit not in dataset.columns():
         return Absent(f"There is no table {audit}: these tables were not made by this program's loads.")

@@ -1,4 +1,4 @@
-"""Pictures of SVG and CSS. Lines stretch with the page, texts keep their size, and all numbers are there as text."""
+"""Charts in SVG and CSS. Lines stretch with the page, texts keep their size, and all numbers are there as text."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from .elements import Markup, division, element, join, span
 from .numbers import RateLimit
 from .wording import number, percents, rounded
 
-WIDTH, HEIGHT = 1000, 200  # of a picture's own coordinates
+WIDTH, HEIGHT = 1000, 200  # of a chart's own coordinates
 LABEL_HEIGHT = 7.5  # percent of the height of a plot that a line's name takes
 NEAR = "near"
 OVER = "over"
@@ -28,14 +28,14 @@ def bar(value: float, most: float, color: str) -> Markup:
 
 
 def named_bar(name: str, count: int, most: int, color: str, share: str) -> Markup:
-    """Returns a bar between its name and its number, with what share that is."""
+    """Returns a bar between its name and its number, with the share."""
     return division(
         "step", span("name", name), bar(count, most, color), span("n", number(count)), span("n share", share)
     )
 
 
 def bullet(value: float | None, limit: RateLimit) -> Markup:
-    """Returns a bar for a value in percent with a mark at what must not be reached."""
+    """Returns a bar for a value in percent, with marks at the goal and at the limit."""
     scale = max(limit.most * 1.6, (value or 0) * 1.02)
     return span(
         "bullet",
@@ -47,14 +47,14 @@ def bullet(value: float | None, limit: RateLimit) -> Markup:
 
 
 def verdict(value: float | None, limit: RateLimit) -> str:
-    """Returns whether a value in percent is `over` the limit, `near` it, or `""`: the value that the page shows."""
+    """Returns whether a value in percent, as the page rounds it, is `over` the limit, `near` it, or `""`."""
     if value is None or (shown := round(value, 2)) < limit.goal:
         return ""
     return OVER if shown >= limit.most else NEAR
 
 
 def flag(found: str) -> Markup | None:
-    """Returns the sign and the word for a verdict, None where all is well."""
+    """Returns the sign and the words for a verdict, None if all is well."""
     words = {OVER: ("▲", "over the limit"), NEAR: ("●", "near the limit")}
     return span(f"flag {found}", f"{words[found][0]} {words[found][1]}") if found else None
 
@@ -154,7 +154,7 @@ def _legend(lines: Sequence[Line]) -> Markup:
 
 
 def _ends(lines: Sequence[Line], most: float) -> list[Markup]:
-    """The names of the lines at their ends, moved apart where they would meet."""
+    """Returns the names of the lines at their ends, moved apart where they would overlap."""
     ordered = sorted((line for line in lines if line.values), key=lambda line: line.values[-1])
     found, free = [], -100.0
     for line in ordered:
@@ -172,7 +172,7 @@ def _days(names: Sequence[str]) -> list[Markup]:
 
 
 def spread(count: int, most: int) -> list[int]:
-    """Returns indices of at most `most` of so many, evenly spread. Example: `spread(9, 5) == [0, 2, 4, 6, 8]`."""
+    """Returns at most `most` indices below `count`, evenly spread. Example: `spread(9, 5) == [0, 2, 4, 6, 8]`."""
     gap = -(-max(0, count - 1) // (most - 1)) or 1
     return list(range(0, count, gap))
 
@@ -209,7 +209,7 @@ def _percents(value: float, whole: float) -> str:
 
 
 def rated(value: float | None, limit: RateLimit) -> Markup:
-    """Returns a percentage with its bullet, and in words how it stands to the limit."""
+    """Returns a percentage with its bullet, and in words how it compares with the limit."""
     found = verdict(value, limit)
     words = {OVER: "▲ over", NEAR: "● near"}
     return division(

@@ -1,4 +1,4 @@
-"""HTML elements as text. What is no `Markup` is text, and is escaped: nothing that a stranger chose becomes an element.
+"""HTML elements as text. What is not `Markup` is text and is escaped, so that no untrusted text becomes an element.
 
 Characters without a shape of their own (control characters, direction marks) are shown as escapes, as everywhere.
 """
@@ -8,7 +8,7 @@ from html import escape
 
 from ..display import shortened
 
-MOST_CHARACTERS = 120  # of a name that a stranger chose
+MOST_CHARACTERS = 120  # of an untrusted name
 MOST_PROSE = 2_000  # of a sentence of the page
 _VOID = {"meta", "br"}
 
@@ -28,7 +28,7 @@ def escaped(value: str, most: int = MOST_PROSE) -> Markup:
 
 
 def display_name(value: str) -> str:
-    """Returns a name that a stranger chose, cut to what the page has room for."""
+    """Returns an untrusted name, cut to what the page has room for."""
     return shortened(value, MOST_CHARACTERS)
 
 
@@ -48,7 +48,7 @@ def element(tag: str, *content: Content, **attributes: str | float | None) -> Ma
 
 
 def join(*content: Content) -> Markup:
-    """Returns contents one after the other. None is nothing."""
+    """Returns contents one after the other. None is left out."""
     return Markup("".join(part if isinstance(part, Markup) else escaped(part) for part in content if part is not None))
 
 

@@ -1,4 +1,4 @@
-"""The numbers of a report, without how they are read or shown. A part that has none is an `Absent` with the reason.
+"""The numbers of a report, apart from how they are read and shown. A part without any is an `Absent` with the reason.
 
 The unit of all rates is people x emails: a person who got an email counts once for it, however often it was delivered,
 opened or clicked. `rated` people x emails are those whose mail was delivered early enough to have been opened.
@@ -18,7 +18,7 @@ class RateLimit(NamedTuple):
 
 
 RATE_LIMITS = {"bounces": RateLimit(2.0, 2.0), "complaints": RateLimit(0.1, 0.3), "unsubscribes": RateLimit(0.5, 0.5)}
-"""Gmail and Yahoo want complaints below 0.1 %, and never 0.3 %. The other two are the usual alarms of senders."""
+"""Gmail and Yahoo want complaints below 0.1 %, and never 0.3 %. The other two are usual alarm levels of senders."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Totals(Funnel):
 
 @dataclass(frozen=True)
 class Day:
-    """The events of a day, and of people x emails whose mail was first delivered that day: rated, opened and so on."""
+    """The events of a day, and the people x emails whose mail was first delivered on it: rated, opened and so on."""
 
     day: date
     delivered: int = 0
@@ -125,7 +125,7 @@ class MailboxDomain:
 
 @dataclass(frozen=True)
 class Opening:
-    """How long after the first delivery people opened an email first: a number for each of `OPENED_WITHIN`.
+    """How long after the first delivery people first opened an email: a number for each of `OPENED_WITHIN`.
 
     `median` is in seconds. `before` are opens that came before the delivery, by their timestamps.
     """
@@ -165,7 +165,7 @@ class SendingHour:
 
 @dataclass(frozen=True)
 class Cohort:
-    """People by the unit of time of their first email; `active` are those who acted in it and in each one after."""
+    """People by the unit of time of their first email; `active` counts those who acted in it, and in each later one."""
 
     begin: date
     people: int
@@ -182,7 +182,7 @@ class Cohorts:
 
 @dataclass(frozen=True)
 class Machines:
-    """Opens that a column tells to be a machine's, of all opens, and rated people x emails without them."""
+    """Opens that a column marks as a machine's, of all opens, and rated people x emails with and without them."""
 
     column: str
     opens: int
@@ -218,7 +218,7 @@ class Reason(NamedTuple):
 
 @dataclass(frozen=True)
 class Books:
-    """What the loads account for: sums over all files, the last loads, the newest first, and what was kept apart."""
+    """What the loads account for: sums over all files, the last loads (newest first), the rejects and the discards."""
 
     total: RecentRun
     loads: int
@@ -256,7 +256,7 @@ ARRIVED_WITHIN: Sequence[tuple[str, int | None]] = (
 
 @dataclass(frozen=True)
 class Report:
-    """All numbers of a report. `last_run` tells how the last known run ended, `limits` are in percent."""
+    """All numbers of a report. `last_run` says how the last known run ended, `limits` are in percent."""
 
     target: str
     made_at: datetime

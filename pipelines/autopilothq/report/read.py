@@ -1,4 +1,4 @@
-"""Reads the numbers of a report from a dataset. A part that cannot be read is `Absent`, and the others are read."""
+"""Reads the numbers of a report from a dataset. A part that cannot be read is `Absent`; the others are still read."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -46,7 +46,7 @@ class _Missing(Exception):
 
 
 class _Asking(NamedTuple):
-    """What all questions of a report share."""
+    """What all queries of a report share."""
 
     dataset: Dataset
     existing: Mapping[str, Sequence[str]]
@@ -54,14 +54,14 @@ class _Asking(NamedTuple):
     values: Mapping[str, str]
 
     def rows(self, name: str, **values: Any) -> list[Cells]:
-        """Returns the rows of one of the questions."""
+        """Returns the rows of one of the queries."""
         dataset = self.dataset
         names = Names(dataset.dialect or "", partial(table_path, dataset), partial(spelling_of, dataset))
         text, columns = statement(name, self.existing, self.scope, names, {**self.values, **values})
         return [dict(zip(columns, map(in_utc, row), strict=True)) for row in rows_of_statement(dataset, text)]
 
     def need(self, table: str, *columns: str) -> None:
-        """Raises _Missing where a table or a column of it is not there."""
+        """Raises _Missing if a table or a column of it is not there."""
         if table not in self.existing:
             raise _Missing(f"There is no table {table} in this dataset.")
         for column in columns:
@@ -83,7 +83,7 @@ def read_report(
 ) -> Report:
     """Returns the numbers of the mail that was sent from `since` on and before `until`, of all or of some journeys.
 
-    `journeys` are names or ids. Raises RunError where the dataset has no such journey.
+    `journeys` are names or ids. Raises RunError if the dataset has no such journey.
     """
     existing = {name: list(columns) for name, columns in tables_of(dataset).items()}
     asking = _Asking(dataset, existing, MailScope(since, until), {"most": str(_MOST)})
@@ -138,7 +138,7 @@ def _report(
 
 
 def _part(read: Callable[[], _Part | None], empty: str = "") -> _Part | Absent:
-    """Returns what `read` returns, Absent where it has nothing or the destination did not answer."""
+    """Returns what `read` returns, Absent if that is nothing or the destination did not answer."""
     try:
         found = read()
     except _Missing as missing:
@@ -149,7 +149,7 @@ def _part(read: Callable[[], _Part | None], empty: str = "") -> _Part | Absent:
 
 
 def _known(part: _Part | Absent) -> _Part:
-    """Returns a part that others are made of. Raises _Missing with its reason where it is absent."""
+    """Returns a part that others are made of. Raises _Missing with its reason if it is absent."""
     if isinstance(part, Absent):
         raise _Missing(part.reason)
     return part
@@ -225,7 +225,7 @@ def _machines(asking: _Asking, pairs: Pairs) -> Machines:
     asking.need(OPENED)
     if MACHINE not in asking.existing[OPENED]:
         raise _Missing(
-            f"Nothing tells them: {OPENED} has no column {MACHINE}. Messages of Ortto have one, those of Autopilot do "
+            f"They are unknown: {OPENED} has no column {MACHINE}. Messages of Ortto have one, those of Autopilot do "
             "not. Mailbox providers that fetch pictures before anybody reads count as people here."
         )
     emails = pairs.of["email"]

@@ -1,8 +1,8 @@
-"""The report's questions as SQL: files of this room over the relations of the models, for any dialect.
+"""The report's queries: SQL files over the relations of the models, for any dialect.
 
 The files are in the models' dialect. `email_events`, `person_email` and so on are the models' relations, `{measures}`
-and the like their definitions of numbers, so that a number is defined there alone. What the report adds is which events
-count: those of `MailScope`.
+and the like their definitions of numbers, so that a number is defined only there. The report adds which events count:
+those of `MailScope`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ from .wording import DAY_SECONDS
 _BASE = "duckdb"  # the models' dialect
 _EVENTS = "email_events"
 SENT = ("email_delivered", "email_bounced")
-# The function for the seconds since 1970, where sqlglot does not know the dialect's, with what stands before the time.
+# The function for the seconds since 1970, where sqlglot does not know the dialect's, and its arguments before the time.
 _SINCE_1970 = (exp.var("SECOND"), exp.Literal.string("1970-01-01"))
 _EPOCH: dict[str, tuple[str, tuple[exp.Expr, ...]]] = {
     "bigquery": ("UNIX_SECONDS", ()),
@@ -37,9 +37,9 @@ _MODEL_OF = {"email_overview_names": "email_overview", "link_overview_clicked": 
 class MailScope(NamedTuple):
     """Which events count.
 
-    Mail counts that was sent from `since` on and before `until`; what people did with it counts from `since` on, also
-    after `until`. Of `journeys` only those with these ids count, None being all. Events that claim to be more than a
-    day later than they were received count only with `ahead`.
+    Mail counts if it was sent from `since` on and before `until`; what people did with it counts from `since` on, also
+    after `until`. `journeys` are the ids of the journeys that count, None means all. Events dated more than a day after
+    their receipt count only with `ahead`.
     """
 
     since: datetime | None = None
@@ -49,7 +49,7 @@ class MailScope(NamedTuple):
 
 
 class Names(NamedTuple):
-    """How a destination writes names: the parts of a table's name, and a column's of a table."""
+    """How a destination writes names: `path` returns the parts of a table's name, `spelling` a table's column."""
 
     dialect: str
     path: Callable[[str], Sequence[str]]
@@ -109,7 +109,7 @@ def _written(found: exp.Query, names: Names) -> str:
     function, before = _EPOCH.get(names.dialect, ("", ()))
     for node in list(found.find_all(exp.TimeToUnix)) if function else ():
         node.replace(exp.Anonymous(this=function, expressions=[*(one.copy() for one in before), node.this]))
-    # DuckDB, too, would copy all columns of all events where they are read twice.
+    # DuckDB, too, would copy all columns of all events if they are read twice.
     for cte in found.find_all(exp.CTE) if names.dialect == "duckdb" else ():
         if cte.alias == _EVENTS:
             cte.set("materialized", False)

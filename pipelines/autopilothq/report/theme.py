@@ -1,7 +1,7 @@
 """The page's colours as data, in a light and a dark theme, and its style sheet.
 
-Text has a contrast of 4.5 : 1 and more to what is behind it, and bars and lines 3 : 1, which a test computes. No colour
-says anything alone: there is always a word, a sign or another stroke beside it.
+Text has a contrast of at least 4.5 : 1 to what is behind it, and bars and lines 3 : 1, which a test computes. Nothing
+is said by colour alone: there is always a word, a sign or another stroke, too.
 """
 
 from functools import cache
@@ -48,7 +48,7 @@ DARK: Colors = {
 PAGE_TEXTS = ("text", "muted", "delivered-text", "opened-text", "clicked-text", "over", "near", "good", "link")
 SHAPES = ("delivered", "opened", "clicked", "over", "near")
 
-# From little to much. Much is what stands out: dark on white, bright on black.
+# From little to much. Much stands out: dark on white, bright on black.
 LIGHT_RAMP = ("#eef4fd", "#d6e5fa", "#b8d1f6", "#97bbf1", "#74a3e9", "#4f88dd", "#316dcb", "#2258b0", "#174690")
 DARK_RAMP = ("#182234", "#1b2d4a", "#1f3a63", "#25497f", "#2c5a9d", "#386fbd", "#4c87d8", "#6ea3ec", "#9ac1fa")
 STEPS = len(LIGHT_RAMP)

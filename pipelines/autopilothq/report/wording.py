@@ -15,7 +15,7 @@ def number(value: int) -> str:
 
 
 def rounded(value: float) -> str:
-    """Returns a number in three digits. Example: `rounded(115_158) == "115k"`, `rounded(1_500) == "1.5k"`."""
+    """Returns a number with three digits. Example: `rounded(115_158) == "115k"`, `rounded(1_500) == "1.5k"`."""
     for size, sign in ((1e9, "bn"), (1e6, "m"), (1e3, "k")):
         if value >= size * 0.9995:
             return f"{value / size:.3g}{sign}"
@@ -23,7 +23,7 @@ def rounded(value: float) -> str:
 
 
 def share(part: float, whole: float) -> float | None:
-    """Returns a share in percent, None of nothing."""
+    """Returns a share in percent, None if the whole is 0."""
     return 100 * part / whole if whole else None
 
 

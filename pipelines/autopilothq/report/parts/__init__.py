@@ -1,4 +1,4 @@
-"""The parts of the page. Each is a function from its numbers to HTML, and says why where it has none."""
+"""The parts of the page. Each is a function from its numbers to HTML, and says why it has none."""
 
 from ..elements import Content, Markup, division, element
 from ..numbers import Absent

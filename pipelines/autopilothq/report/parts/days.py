@@ -13,7 +13,7 @@ from ..wording import MONTHS, long_day, moment_of, number, short_day
 from . import absent, card
 
 _TITLE = "What happened, day by day"
-_STRAY = 0.001  # of all events, at most, lie long before the others
+_STRAY = 0.001  # of all events, at most, are long before the others
 _GAP = timedelta(days=30)
 MOST_DAYS, MOST_WEEKS = 200, 1_400  # days of a period that are shown by day, and by week
 _COLUMNS: tuple[tuple[str, Callable[[Day], int]], ...] = (
@@ -41,8 +41,8 @@ def days(report: Report) -> Markup:
     if last and not report.period.until:
         note += f" The last {unit} goes until the last event, {moment_of(last)}."
     if earlier:
-        note += f" {plural(earlier, 'event')} of before {long_day(found[0].day)} are not drawn, but counted below."
-    # A year is written where the days are of several.
+        note += f" {plural(earlier, 'event')} before {long_day(found[0].day)} are not drawn, but counted below."
+    # Days are written with the year if they are of several years.
     names = [_name(unit, day.day, shown[0].day.year != shown[-1].day.year) for day in shown]
     lines = [
         Line(title, color, [value(day) for day in shown])
@@ -66,9 +66,9 @@ def _table(unit: str, names: Sequence[str], shown: Sequence[Day]) -> Markup:
 
 
 def drawn(found: Sequence[Day]) -> tuple[Sequence[Day], int]:
-    """Returns the days without the few that lie long before all others, and the number of their events.
+    """Returns the days without the few that are long before all others, and the number of events of these.
 
-    Senders whose time is wrong date events to 1970, and lines over fifty years would show nothing.
+    Senders with a wrong clock date events to 1970, and lines over fifty years would show nothing.
     """
     total, seen = sum(map(_events, found)), 0
     for n, (day, following) in enumerate(pairwise(found)):
@@ -85,7 +85,7 @@ def _events(day: Day) -> int:
 
 
 def grouped(found: Sequence[Day]) -> tuple[str, list[Day]]:
-    """Returns the days with the empty ones between them, or weeks or months where there are many, and their unit."""
+    """Returns the days with the empty ones between them, or weeks or months if there are many, and their unit."""
     length = (found[-1].day - found[0].day).days + 1
     if length <= MOST_DAYS:
         known = {day.day: day for day in found}
@@ -96,7 +96,7 @@ def grouped(found: Sequence[Day]) -> tuple[str, list[Day]]:
 
 
 def every_day(first: date, count: int) -> list[date]:
-    """Returns days one after the other."""
+    """Returns consecutive days."""
     return [first + timedelta(days=n) for n in range(count)]
 
 

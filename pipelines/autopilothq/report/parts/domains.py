@@ -1,4 +1,4 @@
-"""Is the mail welcome: bounces, complaints and unsubscribes by mailbox domain, beside the providers' limits."""
+"""Is the mail welcome: bounces, complaints and unsubscribes by mailbox domain, with the providers' limits."""
 
 from ...display import plural
 from ..charts import rated

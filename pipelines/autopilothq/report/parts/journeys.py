@@ -56,7 +56,7 @@ def _funnel(journey: JourneyFunnel, most: int) -> Markup:
 
 
 def emails(report: Report) -> Markup | None:
-    """Returns a table of all emails with their rates; None where the journeys have none."""
+    """Returns a table of all emails with their rates; None if the journeys have none."""
     if isinstance(report.journeys, Absent):
         return None
     found = [(one, email) for one in report.journeys for email in one.emails]

@@ -52,7 +52,7 @@ def _span(days: Sequence[Day] | Absent) -> str:
 
 
 def findings(report: Report) -> Markup | None:
-    """Returns what a reader should look at first, in sentences; None where there is nothing to say."""
+    """Returns what a reader should look at first, in sentences; None if there is nothing to say."""
     found = [*_limits(report), *_journeys(report), *_trust(report)]
     rows = (
         element("li", span(f"sign {color}", sign), span(None, sentence), class_="finding")
@@ -73,7 +73,7 @@ def _limits(report: Report) -> Iterator[Signed]:
         value, limit = share(part, whole), report.limits[name]
         over = _domains_over(report, name)
         if (found := verdict(value, limit)) or over:
-            # A domain of its own can be over a limit that all mail together keeps.
+            # A single domain can be over a limit that all mail together keeps.
             sign = ("over", "▲") if found == "over" or over else ("near", "●")
             yield *sign, f"{name.capitalize()} are {percents(value)}, {_stands(found, limit, over)}."
 
@@ -130,7 +130,7 @@ def _trust(report: Report) -> Iterator[Signed]:
     last = report.period.last
     if last and report.made_at - last > _OLD and report.period.until is None:
         age = length((report.made_at - last).total_seconds())
-        yield "near", "●", f"The last event is {age} old. If mail was sent since, look whether loads still run."
+        yield "near", "●", f"The last event is {age} old. If mail was sent since, check whether loads still run."
     if isinstance(report.books, Absent):
         return
     total = report.books.total

@@ -16,7 +16,7 @@ SHOWN_ON_PHONES = 7  # columns of cohorts
 
 
 def opening(report: Report) -> Markup:
-    """Returns how long people take to open an email first."""
+    """Returns how long people take until they first open an email."""
     title = "How soon mail is opened"
     found = report.opening
     if isinstance(found, Absent):
@@ -121,7 +121,7 @@ def _cohort(row: Cohort, found: Cohorts, width: int, least: float, most: float) 
 
 
 def machines(report: Report) -> Markup:
-    """Returns how many opens are no person's, where a column tells."""
+    """Returns how many opens are not a person's, if a column says so."""
     title = "Opens by machines"
     found = report.machines
     if isinstance(found, Absent):
@@ -133,7 +133,7 @@ def _machines_note(found: Machines) -> Markup:
     return join(
         "Mailbox providers fetch pictures before anybody reads, which counts as an open. The column ",
         element("code", found.column),
-        f" tells {number(found.machine_opens)} of {plural(found.opens, 'open')} to be such.",
+        f" marks {number(found.machine_opens)} of {plural(found.opens, 'open')} as such.",
     )
 
 

@@ -94,7 +94,7 @@ def _arrival(found: ArrivalDelays) -> Markup:
         for (name, _), count in zip(ARRIVED_WITHIN, found.counts, strict=True)
     ]
     unknown = f" {number(found.unknown)} have no timestamp." if found.unknown else ""
-    wrong = " What is received before it happened has a wrong timestamp." if found.counts[0] else ""
+    wrong = " Events that were received before they happened have a wrong timestamp." if found.counts[0] else ""
     return join(*steps, element("p", f"Of {plural(total, 'event')} of this period.{wrong}{unknown}", class_="young"))
 
 
