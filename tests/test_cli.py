@@ -297,6 +297,19 @@ def test_all_of_it_from_the_configuration(call: Call) -> None:
         assert con.execute("SELECT id FROM mail.email_opened").fetchall() == [("m1",)]
 
 
+def test_motherduck_is_no_duckdb_file(call: Call) -> None:
+    for command_line in (("load", "archive", "a.ndjson"), ("status",)):
+        said = call(*command_line, "--credentials", "md:shop?motherduck_token=a.secret.token")
+        assert (said.status, errors(said)) == (
+            1,
+            [
+                "Error: Expected the path of a DuckDB file, got a MotherDuck URL, which is a destination of its own.",
+                "Name that: --destination motherduck",
+            ],
+        )
+    assert list(Path().iterdir()) == []
+
+
 @pytest.mark.usefixtures("loaded")
 def test_an_unfinished_load_elsewhere_is_not_mixed_up(call: Call) -> None:
     pipeline = dlt.attach(

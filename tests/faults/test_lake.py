@@ -20,6 +20,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 import autopilothq
 import forked
 from autopilothq.extras import install
+from autopilothq.warehouses.dataset import open_dataset
 from autopilothq.warehouses.delta import KILL_POINT_ROWS_APPENDED, append_new, lake
 from calling import Call, errors
 from faults import killed
@@ -161,6 +162,15 @@ def test_what_another_writer_brings_meanwhile_is_not_stored_twice(tmp_path: Path
                 append_new(engine, table, [path], ["id"])
             engine.execute("DROP TABLE there")
     assert sorted(pa.table(DeltaTable(tmp_path / "table").scan())["id"].to_pylist()) == ["a", "b"]
+
+
+def test_columns_may_be_named_like_placeholders(tmp_path: Path) -> None:
+    dataset = open_dataset(pipeline(tmp_path, lake((tmp_path / "bucket").as_uri())))
+    write_deltalake(tmp_path / "bucket" / "autopilothq" / "odd", pa.table({"a%s": ["x", "y"], "50%": [1, 2]}))
+    odd, half = (dataset.quoted("odd", name) for name in ("a%s", "50%"))
+    assert list(dataset.stream(f"SELECT {odd}, {half}, '%%' FROM", "odd", f"WHERE {odd} = %s", ["y"])) == [
+        ("y", 2, "%")
+    ]
 
 
 END = "dlt.destinations.impl.filesystem.filesystem:FilesystemClient.complete_load"

@@ -122,10 +122,7 @@ def clear(into: dlt.Pipeline) -> None:
 
 
 def _kind(into: dlt.Pipeline) -> str:
-    config = into.destination_client().config
-    kind = config.destination_type.rpartition(".")[2]
-    database = str(getattr(getattr(config, "credentials", None), "database", ""))
-    return "motherduck" if kind == "duckdb" and database.startswith("md:") else kind
+    return str(into.destination_client().config.destination_type.rpartition(".")[2])
 
 
 def _file(into: dlt.Pipeline) -> str | None:

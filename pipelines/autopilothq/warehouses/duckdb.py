@@ -198,7 +198,7 @@ class WaitingPool(DuckDbConnectionPool):
 def _file(credentials: DuckDbBaseCredentials) -> Path | None:
     """Returns the database's path, None if it is no local file."""
     path = str(getattr(credentials, "database", None) or ":")
-    return None if path.startswith((":", "md:")) or credentials.read_only else Path(path)
+    return None if path.startswith(":") or credentials.read_only else Path(path)
 
 
 def parquet(path: str) -> str:

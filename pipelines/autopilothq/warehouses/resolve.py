@@ -153,16 +153,21 @@ def _duckdb(credentials: str | None, dataset: str, create: bool, wait: timedelta
     database = str(credentials or settings.get("database") or DUCKDB_FILE).removeprefix("duckdb:///")
     _check_file(database, dataset, "--dataset")
     _check_file(database, str(setting("books_dataset") or ""), "--books-dataset")
-    if not database.startswith((":", "md:")):
+    if database.startswith("md:"):
+        raise RunError(
+            "Expected the path of a DuckDB file, got a MotherDuck URL, which is a destination of its own.\n"
+            "Name that: --destination motherduck"
+        )
+    if not database.startswith(":"):
         database = os.path.abspath(os.path.join(_here(), database))
     if "?" in database:
         raise RunError(
             f"DuckDB cannot keep a database at {database}: it takes what follows a ? for options.\n"
             "Rename that folder, or name a file elsewhere (--credentials /data/other.duckdb)."
         )
-    elsewhere = reads and database.startswith((":", "md:"))  # only dlt or MotherDuck can look there
+    elsewhere = reads and database.startswith(":")  # only dlt can look there
     if not create and not elsewhere and not Path(database).exists():
         return direct(credentials=duckdb.connect(config={"enable_external_access": False}))
-    spec = DuckDbCredentials(database, read_only=reads and not database.startswith("md:"))
+    spec = DuckDbCredentials(database, read_only=reads)
     spec.global_config = DUCKDB_CONFIG | settings.get("global_config", {})
     return direct(credentials=spec, wait=wait.total_seconds())

@@ -7,6 +7,7 @@ or not at all, and readers of an earlier version continue with that version.
 import json
 import logging
 import posixpath
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -55,6 +56,8 @@ _DLT_TABLES: dict[str, dict[str, Type]] = {
     LOADS_TABLE_NAME: {"load_id": "text", "status": "bigint", "inserted_at": "timestamp"},
     VERSION_TABLE_NAME: {"schema_name": "text", "inserted_at": "timestamp", "schema": "text"},
 }
+# In one pass: the column `a%s` is `a%%s` in a statement.
+_PLACEHOLDER = re.compile("%[s%]")
 
 _log = logging.getLogger(__name__)
 
@@ -118,7 +121,7 @@ class DeltaDataset(Dataset):
 
     def stream(self, before: str, table: str, after: str = "", values: Sequence[Any] = ()) -> Iterator[Row]:
         """Yields the rows of the statement `{before} {table} {after}`, whose `%s` are the values."""
-        text = f"{before} {quoted(table)} {after}".replace("%s", "?").replace("%%", "%")
+        text = _PLACEHOLDER.sub(lambda found: "?" if found[0] == "%s" else "%", f"{before} {quoted(table)} {after}")
         with self._reader([table]) as engine:
             cursor = engine.execute(text, list(values))
             while rows := cursor.fetchmany(ROWS_PER_BATCH):
