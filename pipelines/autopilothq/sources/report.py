@@ -41,7 +41,7 @@ class LoadReport:
         people: People who were asked for.
         people_total: People who are due.
         people_found_by: How these people were found, if an API offers several ways.
-        tasks: How many tasks of an engine the load consists of, as far as known so far; 0 without an engine.
+        tasks: How many tasks of an engine the load consists of, as known so far; 0 without an engine.
         tasks_done: How many of them are done.
         cut_off: Why the origin stopped before its end; what it had read is loaded.
         failed: Why parts could not be loaded while the others were, by their name.
