@@ -1,4 +1,4 @@
-"""Writes an archive file again without some of its lines, as the deletion of a person needs it."""
+"""Rewrites an archive file without some of its lines, for the deletion of a person."""
 
 import os
 import zlib
@@ -30,11 +30,11 @@ class _Compressor(Protocol):
 
 
 def remove_lines(file: File, lines: Collection[int]) -> None:
-    """Writes a file again without these lines (from 1), compressed as it was; all other bytes of its content stay.
+    """Rewrites a file without these lines (from 1), compressed as before; all other bytes of its content stay.
 
     The new content is written to a temporary file that replaces the old one in one step (in a bucket: one upload), so
-    that every reader finds either the old file or the new one. Raises ArchiveError, and leaves the file as it is,
-    where it cannot be read to its end or was changed meanwhile.
+    that every reader finds either the old file or the new one. Raises ArchiveError, and leaves the file as it is, if it
+    cannot be read to its end or was changed meanwhile.
     """
     local = isinstance(file.fs, LocalFileSystem)
     if not local and not file.fs.async_impl:
@@ -114,4 +114,4 @@ def _without(pieces: Iterable[bytes], lines: frozenset[int]) -> Iterator[bytes]:
                 yield piece[at:end]
             at = end
             line += 1
-        line -= 1  # what stands behind the last newline goes on in the next piece
+        line -= 1  # the line after the last newline continues in the next piece
