@@ -149,7 +149,7 @@ def _folders_above(below: str) -> list[str]:
 
 
 def _may_hold_rows(file: FoundFile) -> bool:
-    """Returns whether a file is no marker and not empty; an empty file of Parquet or Avro has lost what it had."""
+    """Returns whether a file is no marker, and not empty unless it is Parquet or Avro, which then lost its content."""
     *folders, name = file.below.split("/")
     marker = name.startswith((".", "_SUCCESS")) or any(folder.startswith(".") for folder in folders)
     return not marker and bool(file.size or _format(file.path) in ("parquet", "avro"))

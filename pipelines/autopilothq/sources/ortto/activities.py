@@ -200,7 +200,7 @@ def _warn_of_gap(load: AccountLoad, run: Run, days: int) -> None:
         what = "No run was complete since" if run.since else "Activities were asked for since"
         load.warn(
             f"{what} {format_time(since)}, and Ortto keeps activities for {days} days: those between"
-            f" {format_time(since)} and {format_time(kept)} are missing, but for those that came another way."
+            f" {format_time(since)} and {format_time(kept)} are missing, except those that came in another way."
         )
 
 

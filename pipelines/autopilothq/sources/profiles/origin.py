@@ -189,7 +189,7 @@ def _warn_of_gap(context: LoadContext, cursor: dict[str, Any]) -> None:
     if since < kept:
         context.warn(
             f"No run was complete since {format_time(since)}, and the API goes back 14 days: events between"
-            f" {format_time(since)} and {format_time(kept)} are missing, but for those that came another way."
+            f" {format_time(since)} and {format_time(kept)} are missing, except those that came in another way."
         )
 
 
