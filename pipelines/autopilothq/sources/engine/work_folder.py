@@ -21,7 +21,7 @@ from ... import private
 from ...errors import EngineError
 from ..file_systems import is_remote, open_bucket
 
-_SCRATCH = "autopilothq-worker-"  # the folder of a task on a worker's own disk; its process's id follows
+_SCRATCH = "autopilothq-worker-"  # the folder of a task; its machine's name and its process's id follow
 _MARK = "under-way"  # the file that exists from the beginning of a load to its end
 _NAME_ONE = "Name a folder or a bucket as --work-url (work_url) that this machine and all workers may change."
 
@@ -120,11 +120,11 @@ class WorkFolder:
 
     @contextmanager
     def scratch(self) -> Iterator[str]:
-        """Makes a folder on this machine's disk for one task, and deletes it."""
+        """Makes a folder for one task, and deletes it."""
         with _refusal_explained(self.url):
             home = None if self.is_remote else str(private.folder(Path(self._path("scratch"))))
         _drop_dead(Path(home or tempfile.gettempdir()))
-        folder = tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-", dir=home)
+        folder = tempfile.mkdtemp(prefix=f"{_scratch_prefix()}{os.getpid()}-", dir=home)
         try:
             yield folder
         finally:
@@ -180,10 +180,22 @@ def _bucket(url: str) -> Any:
     return open_bucket(url)
 
 
+def _scratch_prefix() -> str:
+    return f"{_SCRATCH}{socket.gethostname()}-"
+
+
 def _drop_dead(home: Path) -> None:
-    """Deletes the folders of tasks whose processes were killed on this machine."""
+    """Deletes the folders of tasks whose processes were killed on this machine; other machines may share `home`."""
     for folder in home.glob(f"{_SCRATCH}*"):
-        process = folder.name.removeprefix(_SCRATCH).partition("-")[0]
+        process = folder.name.removeprefix(_scratch_prefix()).partition("-")[0]
         with suppress(OSError):
-            if process.isdigit() and folder.stat().st_uid == os.geteuid() and not Path("/proc", process).exists():
+            if process.isdigit() and folder.stat().st_uid == os.geteuid() and not _is_running(int(process)):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except OSError as error:
+        return error.errno != errno.ESRCH  # another user's process may not be asked
+    return True
