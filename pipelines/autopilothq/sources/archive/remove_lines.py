@@ -49,10 +49,7 @@ def remove_lines(file: File, lines: Collection[int]) -> None:
         else:
             temporary = os.path.join(stack.enter_context(TemporaryDirectory()), "new")
         _write(file, frozenset(lines), temporary)
-        file.fs.invalidate_cache()
-        if not is_unchanged(file):
-            os.unlink(temporary)
-            raise ArchiveError(f"{visible(file.url)} was changed by another program. Run this again.")
+        _check_unchanged(file, temporary)
         with filesystem_errors(file.url):
             if local:
                 _replace(temporary, path)
@@ -69,6 +66,18 @@ def _write(file: File, lines: frozenset[int], temporary: str) -> None:
             raise ArchiveError(f"{visible(file.url)} was left as it is. {error}") from error
         out.flush()
         os.fsync(out.fileno())
+
+
+def _check_unchanged(file: File, temporary: str) -> None:
+    """Raises ArchiveError, and deletes the temporary file, if a file is another one or gone since it was listed."""
+    try:
+        file.fs.invalidate_cache()
+        with filesystem_errors(file.url):
+            if not is_unchanged(file):
+                raise ArchiveError(f"{visible(file.url)} was changed by another program. Run this again.")
+    except ArchiveError:
+        os.unlink(temporary)
+        raise
 
 
 def _replace(temporary: str, path: str) -> None:
