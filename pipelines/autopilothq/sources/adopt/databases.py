@@ -39,13 +39,14 @@ _NEWEST = ("received_at", "uuid_ts")  # their maximums and the number of rows di
 class DatabaseTable(NamedTuple):
     """A table of a database; `url` (a permanent name without secrets), `version` and `size` are as in `Work`.
 
-    `table` is its name here, `name` its name in the database, `columns` are the types of its columns there.
+    `table` is its name here; `schema` and `name` are those in the database, `columns` the types of its columns there.
     """
 
     url: str
     version: str
     size: int
     table: str
+    schema: str
     name: str
     columns: Mapping[str, str]
     database: "Database"
@@ -241,7 +242,7 @@ def database_tables(database: Database, schema: str) -> Iterator[DatabaseTable]:
         found = database.ask(f"SELECT {asked} FROM {_path(database, schema, name)}")
         url = f"{database.url}/{schema}/{name}"
         version = "-".join(map(str, found))
-        yield DatabaseTable(url, version, 0, folded_name(name), name, columns, database)
+        yield DatabaseTable(url, version, 0, folded_name(name), schema, name, columns, database)
 
 
 def _path(database: Database, schema: str, name: str) -> str:
@@ -255,8 +256,7 @@ def wait_for_work(con: duckdb.DuckDBPyConnection, work: object, number: int, scr
         return wait_for_file(con, work, number, scratch)
     if not isinstance(work, DatabaseTable):
         raise TypeError(f"Expected a file or a table of a database, but got {type(work).__name__}.")
-    schema = work.url.split("/")[-2]
-    with work.database.opened(con, schema, work.name, work.columns) as source:
+    with work.database.opened(con, work.schema, work.name, work.columns) as source:
         return wait_for(con, source, number, work.table, scratch)
 
 
