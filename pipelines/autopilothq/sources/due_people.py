@@ -48,7 +48,7 @@ def is_query(people: str) -> bool:
 
 
 def lines_of_file(path: Path, what: str) -> Iterator[str]:
-    """Yields the lines of a file, without blank ones. Raises InvalidSetting if it is not text with `what` in it."""
+    """Yields the lines of a file, without blank ones. Raises InvalidSetting, which names `what`, if it is not text."""
     try:
         with path.open(encoding="utf-8-sig") as lines:
             yield from filter(None, map(str.strip, lines))

@@ -28,8 +28,8 @@ class SourceLoads:
     """The loads of one source, shared by its resources.
 
     Each extraction is a load of its own, from scratch: a source that is extracted again, because its load failed or for
-    another pipeline, is read again. So it is for each iteration without a pipeline, which yields what a load into an
-    empty dataset would.
+    another pipeline, is read again. The same goes for each iteration without a pipeline, which yields what a load into
+    an empty dataset would.
     """
 
     def __init__(self, origin: Origin[Any], settings: LoadSettings) -> None:

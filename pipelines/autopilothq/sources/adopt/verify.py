@@ -24,7 +24,7 @@ class TableComparison:
     """The numbers of a table's rows on both sides, each id once.
 
     `stored` counts the adopted ids that the dataset has, `missing` the others. `days` are the numbers on both sides by
-    the UTC day of receipt. The digests are sums of digests of the ids, and equal if the ids are.
+    the UTC day of receipt. The digests are sums of digests of the ids: they are equal if the ids are.
     """
 
     table: str

@@ -145,8 +145,8 @@ class Answered(NamedTuple):
 def message(event: Any, person_id: str) -> bytes:
     """Returns an event as a message, one line.
 
-    Its ids are the person's external ids. The email replaces a missing anonymous id; if there are no ids at all, the id
-    that was asked for does (docs/contract/profile-api.md#messages).
+    Its ids are the person's external ids. The email stands for a missing anonymous id, and the id that was asked for
+    is added if there are no ids at all (docs/contract/profile-api.md#messages).
     """
     if not isinstance(event, JsonObject):
         return f"{to_json(event)}\n".encode()
