@@ -285,6 +285,14 @@ CREATE TABLE autopilothq.plan_changed (id VARCHAR, received_at TIMESTAMPTZ, plan
 """
 
 
+def test_a_table_whose_name_has_a_slash_is_adopted(call: Call) -> None:
+    with duckdb.connect("slash.duckdb") as con:
+        con.execute("""CREATE SCHEMA autopilothq; CREATE TABLE autopilothq."shop/order" (id VARCHAR);
+            INSERT INTO autopilothq."shop/order" VALUES ('a')""")
+    assert call("adopt", "--from", "duckdb:///slash.duckdb").status == 0
+    assert rows(Path("autopilot.duckdb"), "shop_order") == [{"id": "a", "event": "shop_order"}]
+
+
 def test_odd_values_are_discarded_what_is_stored_stays_and_deleted_persons_stay_away(call: Call) -> None:
     with duckdb.connect("odd.duckdb") as con:
         con.execute(ODD)

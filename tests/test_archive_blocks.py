@@ -297,12 +297,12 @@ def test_content_comes_in_pieces_of_the_size_that_is_asked_for(tmp_path: Path, p
         (
             gzip.compress(b"1\n") + b"garbage",
             b"1\n",
-            "The file is damaged: at byte 22, behind its gzip data, is garbage.",
+            "The file is damaged: at byte 22, after its gzip data, is garbage.",
         ),
         (
             gzip.compress(b"1\n") + bytes(1500) + b"garbage",
             b"1\n",
-            "The file is damaged: at byte 1,522, behind its gzip data, is garbage.",
+            "The file is damaged: at byte 1,522, after its gzip data, is garbage.",
         ),
         (
             gzip.compress(b"1\n")[:-8] + bytes(8),
@@ -497,6 +497,28 @@ def test_a_file_that_another_program_changed_meanwhile_is_left(tmp_path: Path, m
     assert str(error.value) == f"{path} was changed by another program. Run this again."
     assert names == [".x.gz.forgetting", "0o600"]
     assert (path.read_bytes(), os.listdir(path.parent)) == (b"1\n2\n3\n", ["x.gz"])
+
+
+def test_a_file_that_another_program_deleted_meanwhile_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "archive" / "x.gz"
+    path.parent.mkdir()
+    path.write_bytes(b"1\n2\n")
+    [file] = listed(path)
+    write = remove_lines._write
+
+    def meanwhile(file: File, lines: frozenset[int], temporary: str) -> None:
+        write(file, lines, temporary)
+        path.unlink()
+
+    monkeypatch.setattr(remove_lines, "_write", meanwhile)
+    with pytest.raises(ArchiveError) as error:
+        remove_lines.remove_lines(file, [1])
+    assert str(error.value) == (
+        f"Expected a file or a folder at {path}, but nothing is there: [Errno 2] No such file or directory: '{path}'"
+    )
+    assert os.listdir(path.parent) == []
 
 
 def test_an_owner_that_cannot_be_kept_is_no_hindrance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

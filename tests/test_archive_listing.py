@@ -421,7 +421,7 @@ def test_a_listing_that_never_ends_is_stopped() -> None:
     pages: Any = Pages(page, page, page)
     with pytest.raises(ArchiveError) as error:
         listing.list_folder(pages, "b/a", 1)
-    assert str(error.value) == "Expected the next page of the listing of s3://b/a, but it is the same again."
+    assert str(error.value) == "Expected the next page of the listing of s3://b/a, but got the same one again."
     assert len(pages.asked) == 2
 
 

@@ -116,11 +116,11 @@ def test_rows_are_mended_without_a_pipeline_too() -> None:
 @pytest.mark.parametrize(
     ("dataset", "seen", "why"),
     [
-        (Stored(), ["email_opened"], "a step of yours, or a schema contract, would see these rows once more"),
+        (Stored(), ["email_opened"], "a step of yours, or a schema contract, would see these rows again"),
         (
             Stored("snowflake"),
             [],
-            "nobody has tried whether snowflake replaces rows at once or loses them to a kill",
+            "it is untested whether snowflake loses rows if a load is killed while it replaces them",
         ),
         (Stored(width=4), [], "the table has columns of other types than loads make, which would be lost"),
         (Stored("postgres"), [], "other has no room for the whole texts"),

@@ -73,7 +73,7 @@ def test_a_cursor_that_is_not_known_any_more_has_the_pages_begin_again(server: F
         scanned(server, spool)
     server.cursors.clear()
     ids, [warning] = scanned(server, spool)
-    assert warning.startswith("The pages of people are fetched once more from the first on: POST /person/get: 400 Bad")
+    assert warning.startswith("The pages of people are fetched again from the first on: POST /person/get: 400 Bad")
     assert (len(set(ids)), len(ids)) == (1100, 1600)
     assert [of.body["offset"] for of in server.requests] == [0, 500, 500, 0, 500, 1000]
 

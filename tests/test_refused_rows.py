@@ -293,8 +293,8 @@ def test_the_table_of_an_item_is_where_it_says_so() -> None:
         with pytest.raises(NotSupported) as error:
             row_files.event_table_of(item)
         assert str(error.value) == (
-            "Expected the column event in what a step makes of other_events, but it has gone: it says which table the"
-            " rows are for."
+            "Expected the column event in what a step makes of other_events, but it is missing: it says which"
+            " table the rows are for."
         )
     assert [row_files.resource_of(name) for name in ("tracks", "order_done")] == ["tracks", "other_events"]
 

@@ -188,7 +188,7 @@ def test_what_an_account_takes_is_not_trusted_where_it_finds_nobody(server: Fake
     assert report.people_found_by == "everyone, because the account does not say who was active"
     assert report.warnings[-1] == (
         "None of 1 people has a time of an activity, so everyone is asked for. If nobody was ever sent an email, that"
-        " is in vain: name people by --people."
+        " finds nothing: name people by --people."
     )
 
 
@@ -331,7 +331,7 @@ def test_what_is_dropped_is_asked_for_again_and_nothing_is_replaced(pulled: Pull
         ("email_opened", "bob@example.com"), ("email_opened", "cat@example.com"),
     ]  # fmt: skip
     assert tracks() == everything
-    with held(), pytest.raises(Exception, match="Expected email_bounced not to be replaced, because Ortto has no act"):
+    with held(), pytest.raises(Exception, match="Expected email_bounced not to be replaced, because Ortto only has"):
         pipeline().run(
             autopilothq.ortto(**settings(server)).with_resources(*EVENTS, *BOOKS), write_disposition="replace"
         )

@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import chdir
@@ -191,6 +192,20 @@ def test_nothing_is_deleted_when_a_task_cannot_ask_whether_its_load_has_ended(
         assert folder.is_there()
         folder.take("rows/before", tmp_path / "taken")
         assert (tmp_path / "taken").read_text() == "personal"
+
+
+def test_only_what_killed_tasks_of_this_machine_left_is_deleted(tmp_path: Path) -> None:
+    # The work folder may be shared: a process of another machine is not among those of this one.
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    home, here = tmp_path / "scratch", f"autopilothq-worker-{socket.gethostname()}-"
+    kept = [f"autopilothq-worker-elsewhere-{ended.pid}-a", f"{here}{os.getpid()}-b", f"{here}1-c", f"{here}x-d", "rows"]
+    for name in [*kept, f"{here}{ended.pid}-e"]:
+        (home / name).mkdir(parents=True)
+    with WorkFolder(str(tmp_path)).scratch() as own:
+        assert Path(own).name.startswith(f"{here}{os.getpid()}-")
+        assert sorted(path.name for path in home.iterdir()) == sorted([*kept, Path(own).name])
+    assert sorted(path.name for path in home.iterdir()) == sorted(kept)
 
 
 def test_a_folder_that_a_worker_may_not_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ def audit_rows(load: PlannedLoad, counts: Iterable[FileCount], lines: LinesRead)
 
 def _audit_row(load: PlannedLoad, number: int, count: FileCount, lines: LinesRead) -> AuditRow:
     file, loaded_at = load.work[number], load.context.loaded_at
-    # A file that could not be read to its end is not the version that was listed: it is read again next time.
+    # A file that was not read to its end does not get the version that was listed, so that it is read again next time.
     unfinished = f" unfinished {loaded_at.isoformat()}" if number in lines.unfinished else ""
     before, messages = load.target.loaded(file.url, file.version), load.messages_of(number)
     loaded = union(before.selected, select(load.selected, messages)) if before else load.selected

@@ -19,7 +19,7 @@ _DATES = frozenset(column.name for column in CONTACTS.columns if column.type == 
 
 
 def contact_record(value: JsonObject) -> Record:
-    """Returns a contact as a record of `contacts`. Raises Rejected where it has no id.
+    """Returns a contact as a record of `contacts`. Raises Rejected if it has no id.
 
     Maps of email activity are events, not columns; a value that is not a map is discarded.
     """
@@ -39,7 +39,7 @@ def _contact_leaves(value: JsonObject, discards: list[Discard], declared: dict[s
             if not isinstance(field, JsonObject):
                 discards.append(Discard(name, to_json(field), "does_not_fit"))
         elif isinstance(field, JsonObject) and name.startswith(("anywhere_", "mail_")):
-            # The keys are pages, forms or emails: as columns they would be without number.
+            # The keys are pages, forms or emails: there is no limit to how many columns they would make.
             yield ("contact", name), column, field
         elif isinstance(field, JsonObject):
             yield from flatten(JsonObject([(name, field)]), ("contact",), [])
@@ -48,13 +48,13 @@ def _contact_leaves(value: JsonObject, discards: list[Discard], declared: dict[s
 
 
 def _time_cell(value: Any) -> Any:
-    """Returns a time in the notation that the projection reads, or the value as it is where it cannot be read."""
+    """Returns a time in the notation that the projection reads; a value that cannot be read as a time is unchanged."""
     time = read_time(value)
     return format_time(time, exact=True) if time else value
 
 
 def _custom_leaves(fields: Any, discards: list[Discard], declared: dict[str, Type]) -> Iterator[Leaf]:
-    """Yields the custom fields, those that the account has deleted last."""
+    """Yields the custom fields; those that the account has deleted come last."""
     entries = [fields] if isinstance(fields, JsonObject) or not isinstance(fields, list) else fields
     found = []
     for entry in entries:

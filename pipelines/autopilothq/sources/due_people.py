@@ -1,4 +1,4 @@
-"""The people whom an origin asks an API for, one by one: all who were found in, those who are due out."""
+"""The people whom an origin asks an API for, one by one: of all who were found, those who are due."""
 
 import re
 import shutil
@@ -22,9 +22,9 @@ FoundPeople = (
 def due_people(
     context: LoadContext, key: tuple[str, str], found: FoundPeople, due: DuePeople, is_anew: bool = False
 ) -> People:
-    """Returns the people who are due, of all who are found and not deleted; `key` is as in `People`.
+    """Returns those of the `found` people who are due and not deleted; `key` is as in `People`.
 
-    With `is_anew` nobody counts as asked for.
+    With `is_anew`, nobody counts as already asked for.
     """
     dataset = context.required_pipeline().dataset
     scratch = context.scratch / "people"
@@ -48,7 +48,7 @@ def is_query(people: str) -> bool:
 
 
 def lines_of_file(path: Path, what: str) -> Iterator[str]:
-    """Yields the lines of a file but blank ones. Raises InvalidSetting for no text; `what` is expected there."""
+    """Yields the lines of a file, without blank ones. Raises InvalidSetting, which names `what`, if it is not text."""
     try:
         with path.open(encoding="utf-8-sig") as lines:
             yield from filter(None, map(str.strip, lines))

@@ -18,7 +18,7 @@ from ..warehouses.selection import ALL_MESSAGES, MessageSelection
 from .settings import Names, split_names
 
 _KINDS = frozenset({"track", *(kind for kind, _, _ in KINDS)})
-# Of a key that comes twice, the first counts, as everywhere; lines that the engine cannot read are read one by one.
+# The first of repeated keys counts, as everywhere; lines that the engine cannot read are read one by one.
 _READ_SQL = """
     SELECT readable, CASE WHEN readable THEN text->>'type' END AS kind,
         CASE WHEN readable AND json_type(text, '$.event') = 'VARCHAR' THEN text->>'event' END AS event
@@ -28,10 +28,10 @@ _READ_SQL = """
 def requested_messages(
     events: Names | None, exclude: Names | None, mappings: Mappings | None = None
 ) -> MessageSelection:
-    """Returns the messages of some events, or of all events but some; names are as they are sent, or of tables.
+    """Selects the messages of some events, or of all events except some; a name is as sent, or that of a table.
 
-    Those that are mapped have the table of what they are mapped to. Raises NotSupported where both are given, or a
-    name has no table.
+    A mapped event has the table of the event that it is mapped to. Raises NotSupported if both are given, or if a name
+    has no table.
     Example: `requested_messages("Email Opened,email_clicked", None)`.
     """
     if events is not None and exclude is not None:
@@ -57,8 +57,8 @@ def only(
 ) -> tuple[Batch, Counter[int]]:
     """Returns the batch without the lines whose messages are not requested, and their number by file.
 
-    Lines that are no message stay: the load rejects them. `messages` gives the requested messages of a file, `shorten`
-    the name that the table of an `event_key` has in the destination, empty where there is none.
+    Lines that are no messages stay: the load rejects them. `messages` returns the requested messages of a file,
+    `shorten` the destination's name for the table of an `event_key`, empty if there is none.
     """
     requested = {file: messages(file) for file in pc.unique(batch.lines["file"]).to_pylist()}
     if all(of == ALL_MESSAGES for of in requested.values()):
@@ -79,8 +79,8 @@ def only(
 
 
 def read_events(lines: pa.Table) -> list[tuple[bool, str | None, str | None]]:
-    """Returns of each line whether the engine can read it, the type of its message, and its event."""
-    with duckdb.connect(config={"temp_directory": ""}) as con:  # a batch fits, and `.tmp` is left alone
+    """Returns for each line whether the engine can read it, the type of its message, and its event."""
+    with duckdb.connect(config={"temp_directory": ""}) as con:  # a batch fits into memory, so no folder `.tmp`
         con.execute("SET threads = 1")
         con.register("lines", pa.table({"text": lines["text"].cast(pa.large_string(), safe=False)}))
         return con.execute(_READ_SQL).fetchall()

@@ -1,4 +1,4 @@
-"""What dlt extracts of a source: which resources, for which pipeline, and what their users want of them."""
+"""What dlt extracts of a source: which resources, for which pipeline, with which hints of users."""
 
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
@@ -23,8 +23,8 @@ class Extraction(NamedTuple):
     """One extraction of a source by dlt.
 
     `resources` are those of the source that are extracted, by name, and `hints` what dlt knew of them before. `feeds`
-    are the resources that transformers take rows from. `pipeline` and `load_id` are None where somebody iterates the
-    source without a pipeline.
+    are the resources that transformers take rows from. `pipeline` and `load_id` are None if the source is iterated
+    without a pipeline.
     """
 
     resources: Mapping[str, DltResource]
@@ -36,16 +36,16 @@ class Extraction(NamedTuple):
 
     @property
     def data_resources(self) -> set[str]:
-        """The extracted resources but `_audit`, whose rows depend on the others."""
+        """The extracted resources except `_audit`, whose rows depend on the others."""
         return self.resources.keys() - {AUDIT.name}
 
     def schema_columns(self, table: str) -> TTableSchemaColumns:
-        """Returns the columns that dlt's schema has of a table."""
+        """Returns a table's columns in dlt's schema."""
         there = self.schema.tables.get(table)
         return there["columns"] if there else {}
 
     def made_tables(self) -> dict[str, set[str]]:
-        """Returns the columns of the tables that dlt has made, its own tables included, as far as the schema tells."""
+        """Returns the columns of the tables that dlt has made, including its own tables, according to the schema."""
         names = self.schema.data_table_names(seen_data_only=True)
         return {
             name: {column for column, hints in self.schema_columns(name).items() if is_complete_column(hints)}
@@ -61,7 +61,7 @@ class Extraction(NamedTuple):
 def current_extraction(owner: object, reads_again: bool) -> Extraction:
     """Returns the extraction under way of the resources that belong to `owner`.
 
-    Raises NotSupported where their users want what cannot be done; nothing is written then.
+    Raises NotSupported, before anything is written, if their users ask for something that is not possible.
     """
     source = dlt.current.source()
     load_id = dlt_internals.extraction()
@@ -89,8 +89,8 @@ def _check_resource(resource: DltResource, own: str, reads_again: bool) -> None:
     name = resource.name
     if name != own:
         raise NotSupported(
-            f"Expected the resource {own} by its own name, but it is called {name}: the books of what is loaded"
-            f" go by it.\nLeave with_name out, and rename in a view: CREATE VIEW {name} AS FROM {own}"
+            f"Expected the resource {own} by its own name, but it is called {name}: what is loaded is recorded under"
+            f" {own}.\nLeave with_name out, and rename in a view: CREATE VIEW {name} AS FROM {own}"
         )
     user_hints.check_hints(resource, TABLES.get(name))
     if (resource.limit is not None or resource.incremental is not None) and not reads_again:
@@ -101,10 +101,10 @@ def _check_resource(resource: DltResource, own: str, reads_again: bool) -> None:
 
 
 def check_alone(extraction: Extraction) -> None:
-    """Raises NotSupported where rows of another load wait to be loaded, because they do not count as stored yet.
+    """Raises NotSupported if rows of another load wait to be loaded, because they do not count as stored yet.
 
-    Both loads would store the same messages, and make rows of `users` without the messages of the other. Other tables
-    in the same load package are no hindrance.
+    Both loads would store the same messages, and each would make rows of `users` without the other's messages. Other
+    tables in the same load package do not matter.
     """
     if extraction.pipeline is None:
         return
@@ -123,7 +123,7 @@ def check_alone(extraction: Extraction) -> None:
 
 
 def take_import_schema(extraction: Extraction) -> None:
-    """Lets descriptions in a user's import schema stand before the catalogue's. Raises NotSupported for other types."""
+    """Lets descriptions in a user's import schema override the catalogue's. Raises NotSupported for other types."""
     for name, resource in extraction.resources.items():
         if name in TABLES:
             user_hints.check_schema(extraction.schema, TABLES[name])
@@ -132,7 +132,7 @@ def take_import_schema(extraction: Extraction) -> None:
 
 
 def check_latest(resources: Collection[str]) -> None:
-    """Raises NotSupported where a table of latest values is selected without the messages that it is made of."""
+    """Raises NotSupported if a table of latest values is selected without the messages that it is made of."""
     for made in LATEST:
         name, messages = made.table.name, made.messages.name
         if name in resources and messages not in resources:
@@ -143,7 +143,7 @@ def check_latest(resources: Collection[str]) -> None:
 
 
 def dropped_resources(resources: Collection[str]) -> set[str]:
-    """Returns the resources that `dlt pipeline ... drop` dropped since a load: it drops their state too."""
+    """Returns the resources that `dlt pipeline ... drop` has dropped since they were loaded: their state is gone."""
     taken = set(dlt.current.source_state().get(_TAKEN, ())) & set(resources)
     return {name for name in taken if _TAKEN not in dlt.current.resource_state(name)}
 

@@ -1,4 +1,4 @@
-"""File systems of buckets, as dlt's configuration or the cloud's own ways give access to them."""
+"""Opens the file systems of buckets, with the credentials of dlt's configuration or the cloud's own."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from ..warehouses.hints import SOURCE
 
 
 def is_remote(url: str) -> bool:
-    """Returns whether a URL is of a bucket, not of a local file or folder."""
+    """Returns whether a URL is in a bucket, not a local file or folder."""
     return "://" in url and not url.startswith("file:")
 
 

@@ -1,7 +1,7 @@
 """Isolates the rows of a load that the destination refuses, and loads all others.
 
-Whoever can send a message chooses its values, and a destination may refuse a row for them: a row too big for a page, a
-constraint or a trigger of a user's own, a byte that it does not read. Then the rows of that table are loaded in parts,
+Senders choose the values of messages, and a destination may refuse a row because of them: a row too big for a page, a
+constraint or a trigger of a user's own, a byte that it cannot read. Then the rows of that table are loaded in parts,
 each as a small load of dlt, which works with all destinations; a part that fails is halved, and a row that fails alone
 is refused. Rows that are loaded this way are stored early, like those of a load that was killed.
 """
@@ -40,7 +40,7 @@ from ..warehouses.native import SEGMENT_TABLE_HINT
 from .load_folder import handed_over, handed_over_at
 from .refused import UUID_TS, RefusedMessages, key
 
-SAMPLE = 5  # rows that are loaded alone where the error does not say whether rows cause it
+SAMPLE = 5  # rows that are loaded alone if the error does not say whether rows cause it
 MAX_ALL_REFUSED = 3  # rows that may all be refused although the error does not say that rows cause it
 IDS_PER_DELETE = 100
 MAX_MESSAGE = 500  # characters of an error that are kept
@@ -70,13 +70,13 @@ _DUCKDB: dict[type[Exception], bool] = {
 }
 # The errors of DuckDB and PostgreSQL for a column that must not be null.
 _NOT_NULL = re.compile(r'(?:NOT NULL constraint failed: (?:[^.]*\.)*|null value in column ")(\w+)')
-# What PostgreSQL's driver for Arrow puts before the server's own words.
+# What PostgreSQL's driver for Arrow puts before the server's message.
 _DRIVER = re.compile(r"^[A-Z_ ]+: \[libpq\] .*? ERROR:\s+")
 _TYPES: dict[pa.DataType, Type] = {of: name for name, of in ARROW.items()} | {pa.timestamp("us"): "timestamp"}
 
 
 class Cause(NamedTuple):
-    """Why a load failed: the table, the error in one line, and whether rows cause it, None where that is unknown."""
+    """Why a load failed: the table, the error in one line, and whether rows cause it, None if that is unknown."""
 
     load_id: str
     table: str
@@ -132,13 +132,13 @@ def refuse_rows(into: dlt.Pipeline, source: DltSource, error: PipelineStepFailed
     warning for each table that is searched. Returns whether new rows were found: if not, the load failed for another
     reason.
 
-    Raises errors of a part of the load that rows do not cause: a lost connection, a full disk.
+    Raises the error of a part that fails for another reason than its rows, such as a lost connection or a full disk.
     """
     cause = _cause(error)
     rest = {table: RefusedRows(files) for table, files in handed_over(into).items()}
     if cause is None or cause.is_data is False or cause.table not in rest or rest[cause.table].lack(cause.message):
         return False
-    into.abort_packages()  # else dlt would go on with it instead of loading parts
+    into.abort_packages()  # else dlt would resume this load instead of loading parts
     refused = RefusedMessages.read(into)
     known = len(refused)
     refused.attempts.append(handed_over_at(into).isoformat())
@@ -157,7 +157,7 @@ def refuse_rows(into: dlt.Pipeline, source: DltSource, error: PipelineStepFailed
             if bad is None:
                 return False
             _note(refused, table, rows, bad)
-        # Tables that the load did not reach may have more of them: to know it now saves reading all lines once more.
+        # Tables that the load did not reach may have such rows too: finding them now saves reading all lines again.
         cause = load([Part(table, rows, 0, rows.number) for table, rows in rest.items()]) if rest else None
     if len(refused) == known:
         return False
@@ -169,11 +169,11 @@ def refuse_rows(into: dlt.Pipeline, source: DltSource, error: PipelineStepFailed
 def find_refused(
     number: int, load: Callable[[int, int], Cause | None], cause: Cause | None = None
 ) -> dict[int, Cause] | None:
-    """Loads `number` rows, and returns those that cannot be loaded with the cause.
+    """Loads `number` rows, and returns those that cannot be loaded, with their causes.
 
     `load(start, stop)` loads the rows from `start` to before `stop`, and returns why it could not; `cause` is why all
-    of them could not be loaded, where that is known. Returns None where rows do not seem to cause the error: it does
-    not say so, and of some rows that are loaded alone none can be loaded.
+    of them together could not be loaded, if known. Returns None if rows do not seem to cause the error: it does not say
+    so, and none of a sample of rows can be loaded alone.
 
     Example: `find_refused(4, lambda start, stop: cause if start <= 2 < stop else None) == {2: cause}`.
     """
@@ -193,7 +193,7 @@ def find_refused(
             continue
         middle = (start + stop) // 2
         left = load(start, middle)
-        # Where the first half is good, the second one is bad; a single row is loaded nevertheless, for its own error.
+        # If the first half is good, the second one is bad; a single row is still loaded, to get its own error.
         right = load(middle, stop) if left or stop - middle == 1 else cause
         suspects += [(start, middle, left)] if left else []
         suspects += [(middle, stop, right)] if right else []
@@ -204,7 +204,7 @@ def find_refused(
 
 
 def _loader(into: dlt.Pipeline, table_format: Any) -> Callable[[Sequence[Part]], Cause | None]:
-    """Returns a function that loads some rows by themselves, and returns why it could not."""
+    """Returns a function that loads some rows in a load of their own, and returns why it could not."""
 
     def load(parts: Sequence[Part]) -> Cause | None:
         resources = [_resource(into, part, table_format) for part in parts]
@@ -248,13 +248,13 @@ def _resource(into: dlt.Pipeline, part: Part, table_format: Any) -> DltResource:
 
 def _disposition(into: dlt.Pipeline, table: str, table_format: Any) -> TWriteDispositionDict:
     if TABLES.get(table) in CURRENT:
-        return merge_with("delete-insert")  # the usual one would replace the whole table by a part
+        return merge_with("delete-insert")  # the usual one would replace the whole table with a part
     return merge_disposition(table, merge_strategies(into, table_format))
 
 
 @contextmanager
 def _quietly(into: dlt.Pipeline) -> Iterator[None]:
-    """Keeps dlt from repeating and logging parts that fail: that is expected here."""
+    """Keeps dlt from retrying and logging parts that fail, which is expected here."""
     collector = into.collector
     retries: Any = dlt.config.get(RETRIES)
     log = logging.getLogger("dlt")
@@ -274,7 +274,7 @@ def _quietly(into: dlt.Pipeline) -> Iterator[None]:
 
 
 def _cause(error: PipelineStepFailed) -> Cause | None:
-    """Returns why a load failed, None where it was none of its jobs."""
+    """Returns why a load failed, or None if none of its jobs did."""
     job = next((found for found in _causes(error) if isinstance(found, LoadClientJobException)), None)
     if job is None:
         return None
@@ -285,7 +285,7 @@ def _cause(error: PipelineStepFailed) -> Cause | None:
 
 
 def is_data(chain: Collection[BaseException]) -> bool | None:
-    """Returns whether values of rows cause errors; what the driver says counts more than how dlt classifies it."""
+    """Returns whether values of rows cause errors; what the driver says takes precedence over dlt's classification."""
     for error in chain:
         if state := str(getattr(error, "pgcode", None) or getattr(error, "sqlstate", None) or ""):
             begins = [state[:length] for length in range(len(state), 1, -1)]
@@ -307,7 +307,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _failed_tables(into: dlt.Pipeline, cause: Cause) -> list[str]:
-    """Returns the tables of which a job failed, that of the cause first."""
+    """Returns the tables whose jobs failed, the cause's first."""
     failed = into.get_load_package_info(cause.load_id).jobs.get("failed_jobs", [])
     return list(dict.fromkeys([cause.table, *(job.job_file_info.table_name for job in failed)]))
 
@@ -353,7 +353,7 @@ def _take_back(into: dlt.Pipeline, refused: RefusedMessages) -> None:
     ids = {table: messages for table in files if _holds_messages(table)} | again
     dataset = open_dataset(into)
     there = dataset.tables(list(ids))
-    since = datetime.fromisoformat(refused.attempts[0]) - timedelta(milliseconds=1)  # as some destinations keep it
+    since = datetime.fromisoformat(refused.attempts[0]) - timedelta(milliseconds=1)  # some keep no more digits
     for table in there:
         _delete(dataset, table, ids[table], since)
 

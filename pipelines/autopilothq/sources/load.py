@@ -19,7 +19,7 @@ from .project import ProjectedLoad, project, write_rows
 class Load:
     """A load whose rows are ready, while its resources hand them over to dlt.
 
-    `_audit` comes last: a file counts as loaded only where the rows of all other resources were taken to their end.
+    `_audit` comes last: a file counts as loaded only if all rows of all other resources were taken.
     """
 
     def __init__(self, planned: PlannedLoad, projected: ProjectedLoad) -> None:
@@ -34,7 +34,7 @@ class Load:
 
     @contextmanager
     def handing_over(self, name: str) -> Iterator[None]:
-        """Notes when a resource's rows are taken, and whether to their end."""
+        """Notes when dlt is done with a resource's rows, and whether it took all of them."""
         try:
             yield
             self._whole.add(name)
@@ -50,15 +50,15 @@ class Load:
         return table in self.hints.existing or table in self.report.rows
 
     def audit(self) -> pa.Table | None:
-        """Returns the rows of `_audit`, None where there is nothing to write.
+        """Returns the rows of `_audit`, or None if there is nothing to write.
 
-        Where rows were not taken to their end, no file counts as loaded: all are read again.
+        If not all rows were taken, no file counts as loaded: all are read again.
         """
         cut = sorted(self._resources - self._whole)
         if cut and self._audit:
             self.report.warnings.append(
-                f"No file counts as loaded, because the rows of {', '.join(cut)} were not taken to their end: the next"
-                " load reads them again."
+                f"No file counts as loaded, because not all rows of {', '.join(cut)} were taken: the next load reads"
+                " all files again."
             )
             logger.warning(self.report.warnings[-1])
             self._planned.context.report_progress()

@@ -23,7 +23,7 @@ _BEGUN = "begun"
 class LoadFolder(NamedTuple):
     """An empty folder for one load.
 
-    `may_have_copies` says that an earlier load may have been killed: its folder was still there, or the machine is new
+    `may_have_copies` says that an earlier load may have been killed: its folder was still there, or this machine is new
     and knows nothing of the loads of others.
     """
 
@@ -34,11 +34,11 @@ class LoadFolder(NamedTuple):
 def begin_folder(pipeline: dlt.Pipeline, load_id: str | None, loaded_at: datetime, keeper: object) -> LoadFolder:
     """Makes the folder of a load, which is deleted with `keeper`, and deletes those of loads that were killed.
 
-    Another source's load into the same load package of dlt, `load_id`, may be handing over its rows.
+    The folders of dlt's load package `load_id` stay: another source's load may be handing over its rows there.
     """
     home = Path(pipeline.working_dir, LOADS_FOLDER)
     new_machine = not home.exists()
-    if new_machine:  # dlt makes the pipeline's folder as the umask has it, and puts rows there
+    if new_machine:  # dlt makes the pipeline's folder with the umask's permissions, and puts rows there
         private.narrow(Path(pipeline.working_dir))
     private.folder(home)
     ours = f"{load_id}-"
@@ -55,7 +55,7 @@ def begin_folder(pipeline: dlt.Pipeline, load_id: str | None, loaded_at: datetim
 
 
 def drop_files(pipeline: dlt.Pipeline) -> None:
-    """Deletes what a complete load kept on the disk: the next one would take it for that of a killed load."""
+    """Deletes what a complete load left on the disk: the next load would take it for what a killed one left."""
     for folder in Path(pipeline.working_dir, LOADS_FOLDER).glob("*/"):
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -75,7 +75,7 @@ def scratch_of_origin(folder: Path) -> Path:
 
 
 def scratch_of_projection(folder: Path) -> Path:
-    """Makes and returns an empty folder for the projection; whatever an attempt before left of it and its rows goes."""
+    """Makes and returns an empty folder for the projection; deletes what an earlier attempt left of it and its rows."""
     scratch = folder / _PROJECTION
     shutil.rmtree(scratch, ignore_errors=True)
     for path in folder.glob(f"{_READY}-*"):
@@ -109,6 +109,6 @@ def handed_over(pipeline: dlt.Pipeline) -> dict[str, list[Path]]:
 
 
 def handed_over_at(pipeline: dlt.Pipeline) -> datetime:
-    """Returns the time at which that load began, which its rows have in `uuid_ts`."""
+    """Returns when the pipeline's last load began: the time in `uuid_ts` of its rows."""
     [path] = Path(pipeline.working_dir, LOADS_FOLDER).glob(f"*/{_WAITING}/{_BEGUN}")
     return datetime.fromisoformat(path.read_text())

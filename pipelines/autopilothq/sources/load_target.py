@@ -35,7 +35,7 @@ from .refused import RefusedMessages
 class Replacement:
     """What dlt replaces in this load: `dropped` are tables that it drops first, `replaced` those that it replaces.
 
-    `anew` says that anything is dropped, emptied or replaced: then all work is read again.
+    `anew` is whether anything is dropped, emptied or replaced: then all work is read again.
     """
 
     dropped: frozenset[str] = frozenset()
@@ -45,10 +45,10 @@ class Replacement:
 
 @dataclass(frozen=True)
 class LoadTarget:
-    """Where one load goes, and what is there. Without a pipeline nothing is, and nothing is written anywhere.
+    """Where one load goes, and what is there. Without a pipeline nothing is there, and nothing is written.
 
-    `strategies` are the merge strategies of the destination. `declares_keys` says that it needs to know that keys
-    are never null. `loads` are the files that are loaded, in whole or in part, where they can be read again.
+    `strategies` are the merge strategies of the destination. `declares_keys` is whether it must be told that keys are
+    never null. `loads` are the files that are loaded, completely or in part, if they can be read again.
     """
 
     folder: Path
@@ -64,11 +64,11 @@ class LoadTarget:
     replacement: Replacement = Replacement(anew=True)
 
     def loaded(self, url: str, version: str) -> Loaded | None:
-        """Returns what counts as loaded of a file, None where nothing does."""
+        """Returns what counts as loaded of a file, or None if nothing does."""
         return None if self.replacement.anew else self.loads.get((url, version))
 
     def complete_loads(self) -> set[str]:
-        """Returns the complete loads, without those of files whose discards were not selected.
+        """Returns the complete loads, except those that loaded files without their discards.
 
         These discards are found again.
         """
@@ -87,7 +87,7 @@ def target_without_pipeline(keeper: object) -> LoadTarget:
 def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool, keeper: object) -> LoadTarget:
     """Begins a load into the destination of the extraction's pipeline; its folder is deleted with `keeper`.
 
-    Raises CannotMerge, NotSupported or SuppressionKeyError, before anything is written, where that cannot be done.
+    Raises CannotMerge, NotSupported or SuppressionKeyError, before anything is written, if that cannot be done.
     """
     pipeline = extraction.pipeline
     if pipeline is None:
@@ -122,9 +122,9 @@ def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool,
 
 
 def _replacement(extraction: Extraction, dataset: Dataset, reads_again: bool) -> Replacement:
-    """Returns what dlt will drop, empty or replace; what was stored there still exists, and must not count.
+    """Returns what dlt will drop, empty or replace: its rows still exist, but must not count as stored.
 
-    Raises NotSupported where the rest of the dataset would not fit to it any more.
+    Raises NotSupported if the rest of the dataset would no longer match it.
     """
     resources = extraction.resources
     dropped, emptied = dlt_internals.dropped_tables()
@@ -147,7 +147,7 @@ def write_disposition(
 ) -> TWriteDispositionDict:
     """Returns how rows are merged into a table, or that they replace it.
 
-    `resource` may have a strategy that its user requested. Raises CannotMerge where none of the destination's
+    `resource` may have a strategy that its user requested. Raises CannotMerge if none of the destination's
     `strategies` fits.
     """
     if table in replaced:

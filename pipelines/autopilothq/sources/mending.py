@@ -1,7 +1,7 @@
 """Loads that mend what was adopted: texts that Segment had cut become whole (docs/contract/adopt.md#cut-text).
 
-The mended rows come with the rows of the load, in the same package, and replace what is stored of them. So a text is
-whole when its file counts as loaded, or the file is read again.
+The mended rows come with the rows of the load, in the same package, and replace the stored ones. So either a text is
+whole by the time its file counts as loaded, or the file is read again.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,24 +18,25 @@ from .plan import PlannedLoad
 from .row_files import RowFiles, resource_of
 from .table_hints import TableHints
 
-# Destinations that have transactions, which dlt is told. SQLite has them too, and a lake's table changes at once.
+# Destinations that dlt must know to have transactions. SQLite has them too, and a lake's table changes at once.
 TRANSACTIONAL = frozenset({"duckdb", "postgres"})
-# Whether PostgreSQL takes no row of a table back as it was, or another table's rows hang on it and may go with it.
+# Whether PostgreSQL generates cells of a table, so that no row can be inserted again as it was, or another table's rows
+# refer to it, and may be deleted with it.
 _BOUND = """SELECT EXISTS (
         SELECT FROM pg_attribute WHERE attrelid = r.tableoid AND (attgenerated <> '' OR attidentity = 'a'))
     OR EXISTS (SELECT FROM pg_constraint WHERE confrelid = r.tableoid) FROM"""
 
 
 def has_adopted_rows(load: PlannedLoad) -> bool:
-    """Returns whether the dataset has rows that were adopted; asks the destination for nothing."""
+    """Returns whether the dataset has rows that were adopted, without a query to the destination."""
     target = load.target
     return not target.replacement.anew and any(version.startswith(ADOPTED) for _, version in target.loads)
 
 
 def check_nothing_to_mend(load: PlannedLoad, has_duplicates: bool) -> None:
-    """Raises NotSupported where messages that come once more may have texts that adopted rows have cut.
+    """Raises NotSupported if messages that come again may have the whole of texts that are cut in adopted rows.
 
-    Workers do not know the rows that are stored.
+    Workers do not know the stored rows.
     """
     if has_duplicates and has_adopted_rows(load):
         raise NotSupported(
@@ -47,7 +48,7 @@ def check_nothing_to_mend(load: PlannedLoad, has_duplicates: bool) -> None:
 def rows_of_messages(
     load: PlannedLoad, deduplicated: Deduplicated, hints: TableHints, files: RowFiles
 ) -> Iterator[TableRows]:
-    """Yields the rows of the tables of messages, together with the rows of theirs that this load mends."""
+    """Yields the rows of the tables of messages, together with the stored rows that this load mends."""
     dataset = load.target.dataset
     if dataset is None or not load.report.lines or not has_adopted_rows(load):
         yield from deduplicated.tables()
@@ -67,7 +68,7 @@ def rows_of_messages(
 
 
 def _loads_of_messages(dataset: Dataset) -> set[datetime]:
-    """Returns when the loads ran that adopted nothing."""
+    """Returns the times of the loads that adopted nothing."""
     return {
         row["loaded_at"]
         for batch in dataset.read(AUDIT.name, ["version", "loaded_at"])
@@ -79,14 +80,14 @@ def _loads_of_messages(dataset: Dataset) -> set[datetime]:
 def _obstacle(
     table: str, lengths: Mapping[str, int], dataset: Dataset, existing: ExistingTables, files: RowFiles
 ) -> str | None:
-    """Returns why rows of a table cannot be mended: they are replaced whole, and would lose or change other cells.
+    """Returns why rows of a table cannot be mended, if so: whole rows are replaced, and other cells could be lost.
 
-    `lengths` are those of the whole texts by their columns: a row that has no room for one would not be stored at all.
+    `lengths` are those of the whole texts, by column: a row without room for one would not be stored at all.
     """
     if files.are_seen(table):
-        return "a step of yours, or a schema contract, would see these rows once more"
+        return "a step of yours, or a schema contract, would see these rows again"
     if dataset.kind not in (*TRANSACTIONAL, "filesystem") and dataset.dialect != "sqlite":
-        return f"nobody has tried whether {dataset.kind} replaces rows at once or loses them to a kill"
+        return f"it is untested whether {dataset.kind} loses rows if a load is killed while it replaces them"
     if dataset.widths.get(table, 0) > len(existing[table]):
         return "the table has columns of other types than loads make, which would be lost"
     room = dataset.lengths() if dataset.kind == "postgres" else {}

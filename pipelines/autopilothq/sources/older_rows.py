@@ -1,7 +1,7 @@
-"""Rows of `users` and `accounts` that were adopted: they are older than any message, and no message has their values.
+"""Adopted rows of `users` and `accounts`: they are older than any message, and messages may lack their values.
 
-(docs/contract/adopt.md#users-and-accounts) A row that is made of messages again takes from what is stored the values
-that no message has.
+(docs/contract/adopt.md#users-and-accounts) A row that is made of messages again takes the values that no message has
+from what is stored.
 """
 
 import itertools
@@ -17,7 +17,7 @@ from ..projection import ExistingTables, ReadTable, TableRows, engine, ordered_c
 from ..warehouses.dataset import Dataset
 from .plan import PlannedLoad
 
-ADOPTED = "adopted "  # how versions in `_audit` begin of adopted files and tables, before the table's name
+ADOPTED = "adopted "  # begins the versions of adopted files and tables in `_audit`; the table's name follows
 _OWN = frozenset({"id", "received_at", "uuid_ts"})
 
 
@@ -52,7 +52,7 @@ def with_older_rows(
 
 
 def check_not_adopted(load: PlannedLoad, table: str) -> None:
-    """Raises NotSupported where rows of a table were adopted: workers do not know the values that only these have."""
+    """Raises NotSupported if rows of a table were adopted: workers do not know the values that only these rows have."""
     dataset = load.target.dataset
     existing: ExistingTables = {} if dataset is None else dataset.tables([table, AUDIT.name])
     if dataset is not None and table in existing and _has_adopted_rows(dataset, existing, table):
@@ -65,7 +65,7 @@ def check_not_adopted(load: PlannedLoad, table: str) -> None:
 def _has_adopted_rows(dataset: Dataset, existing: ExistingTables, table: str) -> bool:
     if AUDIT.name not in existing:
         return False
-    # Not by `rows`, which asks for the columns of all tables; a load does not, and SQLite cannot say.
+    # Not by `Dataset.rows`, which needs the columns of all tables: no load asks for these, and SQLite cannot list them.
     where = dataset.template(AUDIT.name, "WHERE {version} LIKE %s")
     return bool(next(iter(dataset.stream("SELECT 1 FROM", AUDIT.name, where, [f"{ADOPTED}{table} %"])), None))
 

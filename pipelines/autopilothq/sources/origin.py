@@ -1,8 +1,8 @@
 """The protocol of an origin: what a class must have so that its messages become the tables of the warehouse.
 
-An origin finds out what is new, reads it as lines of Segment messages, and may have rows of its own alongside. All else
-is done for it: exactly once, rejects, discards, audit, selection of tables, deletion of people. `autopilothq.source`
-makes a dlt source of an origin; `docs/origin.md` has a complete example.
+An origin finds out what is new, reads it as lines of Segment messages, and may have rows of its own alongside. The load
+does the rest: exactly-once storage, rejects, discards, audit, selection of tables, deletion of people.
+`autopilothq.source` makes a dlt source of an origin; `docs/origin.md` has a complete example.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ MESSAGE_RESOURCES = (
 
 
 class Work(Protocol):
-    """Something that is read as a whole, or again: a file, or a scan of an API. A NamedTuple or a dataclass will do."""
+    """What is read completely or else read again: a file, or a scan of an API. A NamedTuple or a dataclass will do."""
 
     @property
     def url(self) -> str:
@@ -42,11 +42,11 @@ class Work(Protocol):
 
     @property
     def version(self) -> str:
-        """A text that changes when its content does, such as an etag, or size and time of the last change."""
+        """A text that changes when its content does, such as an etag, or its size and modification time."""
 
     @property
     def size(self) -> int:
-        """Its bytes, as far as they are known before it is read: for the progress, and for `_audit`."""
+        """Its size in bytes, as far as it is known before reading: for the progress, and for `_audit`."""
 
 
 W = TypeVar("W", bound=Work)
@@ -58,12 +58,12 @@ class ContinuedWork(Work, Protocol):
 
     @property
     def audited(self) -> Mapping[str, object] | None:
-        """The row that `_audit` has of it, whose counts are added to; None where it has none."""
+        """Its row in `_audit`, to whose counts those of this load are added; None if there is none."""
 
 
 @dataclass(frozen=True)
 class PipelineContext:
-    """The pipeline that a load belongs to, as far as an origin needs it.
+    """What an origin needs to know of the pipeline that a load belongs to.
 
     `working_folder` is kept between loads on this machine, and may be empty on another one. `dataset` reads the tables
     of the destination. `load_id` is dlt's id of this load: `_dlt_loads` has it once the load is complete.
@@ -81,17 +81,18 @@ class LoadContext:
     Attributes:
         loaded_at: When the load began; its rows have it in `uuid_ts`.
         selected: The resources that dlt extracts. No rows of others are taken.
-        loaded: `url` and `version` of all work of which every selected table has its rows already; empty unless the
-            origin `reads_again`.
-        pipeline: The pipeline; None where somebody iterates the source without one.
+        loaded: `url` and `version` of all work whose rows are in every selected table already; empty unless the origin
+            `reads_again`.
+        pipeline: The pipeline; None if the source is iterated without one.
         scratch: An empty folder, which is deleted with the source.
         memory: What the origin may use for rows alongside messages, in MB.
-        report: The counts so far. The origin may fill in those that it alone knows, such as `contacts`.
+        report: The counts so far. The origin may fill in those that only it knows, such as `contacts`.
         progress: Called with the report when its counts have changed.
-        suppressed: The ids of deleted people. Messages of theirs are left out; rows alongside must be by the origin.
-        limits: What a table of the destination can have.
-        shorten: Shortens a name to what the destination takes.
-        dropped: The tables that dlt drops before the rows of this load come.
+        suppressed: The ids of deleted people. The load leaves out their messages; the origin must leave out their rows
+            alongside.
+        limits: The limits of the destination's tables.
+        shorten: Shortens a name to what the destination accepts.
+        dropped: The tables that dlt drops before it loads the rows.
     """
 
     loaded_at: datetime
@@ -114,7 +115,7 @@ class LoadContext:
         return new
 
     def required_pipeline(self) -> PipelineContext:
-        """Returns the pipeline. Raises NotSupported where there is none."""
+        """Returns the pipeline. Raises NotSupported if there is none."""
         if self.pipeline is None:
             raise NotSupported(
                 "Expected a pipeline, because this source continues from what it has loaded before.\n"
@@ -123,7 +124,7 @@ class LoadContext:
         return self.pipeline
 
     def report_progress(self) -> None:
-        """Shows the counts of the report to whoever watches the load."""
+        """Calls `progress` with the report."""
         self.progress(self.report)
 
     def warn(self, text: str) -> None:
@@ -132,7 +133,7 @@ class LoadContext:
         self.report.warnings.append(text)
 
     def existing_columns(self, table: str) -> Mapping[str, Type]:
-        """Returns the columns that a table has in the destination, none where it does not exist."""
+        """Returns the columns that a table has in the destination; none if it does not exist."""
         if self.pipeline is None or table in self.dropped:
             return {}
         return self.pipeline.dataset.tables([table]).get(table, {})
@@ -140,7 +141,7 @@ class LoadContext:
     def snapshot(self, table: str, received_at: datetime) -> Snapshot:
         """Returns an empty snapshot of a table of the catalogue, whose `rows` may be yielded from `Origin.finish`.
 
-        `received_at` is when the scan began that sees the records.
+        `received_at` is when the scan of these records began.
         """
         scratch = self.scratch / table
         scratch.mkdir()
@@ -161,7 +162,7 @@ class LoadContext:
         return self.shorten(unreserved(name, self.limits))
 
     def _room(self, table: str) -> tuple[Collection[str], int]:
-        """Returns the columns that a table has already, and for how many more it has room."""
+        """Returns the columns that a table already has, and how many more it has room for."""
         dataset = self.pipeline.dataset if self.pipeline is not None else None
         there = {} if dataset is None else dataset.tables([table]).get(table, {})
         width = len(there) if dataset is None else max(dataset.widths.get(table, 0), len(there))
@@ -181,22 +182,22 @@ class SharedOrigin(Protocol):
     """An origin whose work can be shared among workers."""
 
     def share(self, work: Sequence[Any], first: int) -> WorkShare:
-        """Returns some work that follows each other in a load, from the load's number `first` on."""
+        """Returns a share of consecutive pieces of a load's work; the first one has the number `first` in the load."""
 
 
 class Origin(Protocol[W]):
     """Where messages come from. Subclass it, or write a class with the same attributes.
 
-    One load calls `plan`, then `read` with what that gave, then `finish`. The next load begins with `plan` again, in
-    the same object or in a new one, so what an origin must know of earlier loads is in the destination or in dlt's
+    One load calls `plan`, then `read` with what `plan` returned, then `finish`. The next load begins with `plan` again,
+    on the same object or a new one, so what an origin must know of earlier loads belongs in the destination or in dlt's
     state of the source.
     """
 
     @property
     def tables(self) -> Sequence[str]:
-        """The resources of the source, by their tables' names: those of all messages, unless the class says otherwise.
+        """The resources of the source, named after their tables: by default those of all messages.
 
-        Tables whose rows `finish` gives are named here too. They must be tables of the catalogue.
+        They include the tables whose rows `finish` yields, which must be in the catalogue.
         """
         return MESSAGE_RESOURCES
 
@@ -204,26 +205,26 @@ class Origin(Protocol[W]):
     def reads_again(self) -> bool:
         """Whether any work can be read again at any time.
 
-        An archive of files can: `_audit` says what of each file is loaded, and a file is read again for tables that are
-        selected later, or whose rows were dropped or not taken to their end. An origin that cannot, such as a scan of
-        an API, keeps cursors of its own (`dlt.current.source_state()`), and must give nothing that was loaded; then dlt
-        may not take only a part of the rows (`add_limit`).
+        An archive of files can: `_audit` says what is loaded of each file, and a file is read again for tables that are
+        selected later, or whose rows were dropped or not all taken. An origin that cannot, such as a scan of an API,
+        keeps cursors of its own (`dlt.current.source_state()`) and must not yield again what is loaded; dlt must then
+        take all of its rows (no `add_limit`).
         """
         return False
 
     def plan(self, context: LoadContext) -> Sequence[W]:
-        """Returns the work of this load: what is new, compared with what the destination has.
+        """Returns the work of this load: what the destination does not have yet.
 
-        With `reads_again` that is `context.new(...)` of all that there is.
+        With `reads_again` that is `context.new(...)` of all existing work.
         """
 
     def read(self, work: Sequence[W]) -> Iterator[Batch]:
         """Yields the lines of the work; a file's number in a batch is its index in `work`.
 
-        A load may read its work a second time: where messages turn out not to fit into any row, it begins again without
+        A load may read its work a second time: if messages turn out not to fit into any row, it begins again without
         them.
         """
 
     def finish(self, context: LoadContext) -> Iterator[TableRows]:  # noqa: ARG002 - for those that have rows
-        """Yields rows alongside messages (contacts, lists, …), once all work was read; not without a pipeline."""
+        """Yields rows alongside messages (contacts, lists, …) once all work is read; only called in a pipeline."""
         return iter(())

@@ -1,4 +1,4 @@
-"""One load from its beginning to the plan of its origin: all that is known before a line is read."""
+"""One load from its beginning to the plan of its origin: everything that is known before a line is read."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,12 +32,12 @@ WORKER_MEMORY = 100  # MB of the engine's memory for each worker
 
 @dataclass(frozen=True)
 class LoadSettings:
-    """The settings of a source that hold for all its loads.
+    """The settings of a source that apply to all its loads.
 
-    `memory` is what the engine may use before it turns to the disk, `origin_memory` what the origin may use, in MB.
+    `memory` is what the engine may use before it spills to disk, `origin_memory` what the origin may use, in MB.
     `table_format` is dlt's. `messages` are those that are requested. The dataset may have `max_event_tables` tables of
-    events that the catalogue does not know. `projector` makes the rows of a load in another way than in this process.
-    `mappings` say which events have another table than that of their name.
+    events that the catalogue does not know. `projector`, if any, makes the rows of a load instead of this process.
+    `mappings` say which events go into another table than the one named after them.
     """
 
     memory: int = 200
@@ -51,16 +51,16 @@ class LoadSettings:
 
     @property
     def workers(self) -> int:
-        """How many workers parse lines and make rows side by side: one a core, as far as the memory suffices."""
+        """How many workers parse lines and make rows in parallel: one per core, if the memory suffices."""
         return workers(self.memory)
 
 
 @dataclass(frozen=True)
 class EventTables:
-    """What gives the name that an event's table has in the destination, by its `event_key`: data that can be pickled.
+    """A function from an event's `event_key` to the name of its table in the destination, which can be pickled.
 
-    `view` is the destination's, as in `Native`; `there` are the dataset's tables; `mapped` are the tables of
-    events that count as others.
+    `view` is the destination's, as in `Native`; `there` are the dataset's tables; `mapped` are the tables of mapped
+    events.
     """
 
     naming: NamingConvention
@@ -69,7 +69,7 @@ class EventTables:
     mapped: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, key: str) -> str:
-        """Returns the table's name, which is empty where the event's name leaves none."""
+        """Returns the table's name; empty if nothing of the event's name can be in one."""
         slug = self.mapped.get(key, key)
         if not snake_case(slug):
             return ""
@@ -77,13 +77,13 @@ class EventTables:
 
 
 def workers(memory: int) -> int:
-    """Returns how many workers an engine with so much memory (MB) has. Example: `workers(100) == 1`."""
+    """Returns how many workers an engine with that much memory, in MB, has. Example: `workers(100) == 1`."""
     return max(1, min(cores(), memory // WORKER_MEMORY))
 
 
 @dataclass(frozen=True)
 class PlannedLoad:
-    """A load whose origin has planned its work. `selected` is what is loaded of work that is read whole."""
+    """A load whose origin has planned its work. `selected` is what is loaded of work that is read completely."""
 
     origin: Origin[Any]
     settings: LoadSettings
@@ -100,25 +100,25 @@ class PlannedLoad:
 
     @property
     def recorded_resources(self) -> set[str]:
-        """The resources of the source that `_audit` records of a file."""
+        """The resources of the source that `_audit` records for a file."""
         return {*self.origin.tables, REJECTS.name, DISCARDS.name}
 
     @cached_property
     def event_table(self) -> EventTables:
-        """What gives the name that an event's table has in the destination."""
+        """Returns an event table's name in the destination when it is called with an `event_key`."""
         schema = self.extraction.schema
         mapped = {source: mapping.table for source, mapping in self.settings.mappings.items()}
         return EventTables(schema.naming, self.target.native.view, frozenset(schema.tables), mapped)
 
     def messages_of(self, number: int) -> MessageSelection:
-        """Returns the requested messages of a file, with those that are loaded already, so that all are counted."""
+        """Returns the requested messages of a file and those that are loaded already, so that all are counted."""
         before = self.target.loaded(self.work[number].url, self.work[number].version)
         requested = self.settings.messages
         return requested | messages_of(before.selected) if before else requested
 
 
 def plan_load(origin: Origin[Any], settings: LoadSettings, keeper: object) -> PlannedLoad:
-    """Begins a load of the extraction under way, and has its origin plan it.
+    """Begins a load for the extraction under way, and lets its origin plan it.
 
     The resources of the source belong to `keeper`; the load's folder is deleted with it.
     """

@@ -1,4 +1,4 @@
-"""From the lines of a load to its rows: reads what the origin planned, writes the rows of each table into files."""
+"""From the lines of a load to its rows: reads what the origin planned, and writes each table's rows into files."""
 
 import copy
 import itertools
@@ -41,7 +41,7 @@ FEW_LINES = 10_000
 
 
 class ProjectedLoad(NamedTuple):
-    """The rows of a load, those of the destination's tables that exist, and the rows of `_audit`."""
+    """The rows of a load, the hints for their tables, and the rows of `_audit`."""
 
     files: RowFiles
     hints: TableHints
@@ -49,13 +49,13 @@ class ProjectedLoad(NamedTuple):
 
 
 Attempt = Callable[[PlannedLoad, "itertools.count[int]"], ProjectedLoad | None]
-"""Makes the rows of a load, whose files are numbered; None where messages were found that cannot become rows."""
+"""Makes the rows of a load, in numbered files; returns None if it found messages that cannot become rows."""
 
 
 def project(load: PlannedLoad, attempt: Attempt | None = None) -> ProjectedLoad:
-    """Reads all lines and writes the rows of all tables; `attempt` does so in another way than in this process.
+    """Reads all lines and writes the rows of all tables, in this process unless `attempt` does it elsewhere.
 
-    Where messages cannot become rows, for whatever reason, they are noted as refused, and all is done once more without
+    If messages cannot become rows, for whatever reason, they are noted as refused, and everything is done again without
     them.
     """
     if not load.work:
@@ -74,7 +74,7 @@ def _nothing(load: PlannedLoad) -> ProjectedLoad:
 
 
 def _attempt(load: PlannedLoad, numbers: "itertools.count[int]") -> ProjectedLoad | None:
-    """Returns None where messages were found that cannot become rows."""
+    """Makes the rows in this process; returns None if it found messages that cannot become rows."""
     scratch = scratch_of_projection(load.target.folder)
     context = load.context
     projection = Projection(
@@ -95,14 +95,14 @@ def _attempt(load: PlannedLoad, numbers: "itertools.count[int]") -> ProjectedLoa
 
 
 def open_for_few(load: PlannedLoad, lines: int) -> AbstractContextManager[None]:
-    """Opens a DuckDB file for the rest of a load of few lines, which keeps nobody out of it for long."""
+    """Keeps a DuckDB file open for the rest of a load of few lines, which does not lock others out for long."""
     pipeline = load.extraction.pipeline if lines <= FEW_LINES else None
     open_again(pipeline)
     return kept_open(pipeline)
 
 
 def note_unreadable(load: PlannedLoad, found: Mapping[str, str]) -> bool:
-    """Notes messages that cannot become rows as refused; returns whether any was not noted before."""
+    """Notes messages that cannot become rows as refused; returns whether any of them is new."""
     refused = load.target.refused
     if not found.keys() - refused.messages.keys():
         return False
@@ -117,7 +117,7 @@ def note_unreadable(load: PlannedLoad, found: Mapping[str, str]) -> bool:
 
 
 def _read(load: PlannedLoad, projection: Projection, scratch: Path) -> LinesRead:
-    """Adds the batches, some side by side; a few lines first and alone, because all others are read by their shapes."""
+    """Adds the batches, several in parallel; the first lines alone, because they show how to read all others."""
     lines = LinesRead()
     busy: set[Future[None]] = set()
     first = True
@@ -188,26 +188,26 @@ def _rows(
 
 
 def stored_rows(load: PlannedLoad, existing: ExistingTables) -> ReadTable | None:
-    """Returns what reads the rows that count as stored, None where none do."""
-    # Nothing that is stored counts as stored where tables are replaced: merging would drop what is stored twice.
+    """Returns a function that reads the rows that count as stored, or None if none do."""
+    # If tables are replaced, no stored row counts as stored: rows of other tables that come again are merged.
     dataset, anew = load.target.dataset, load.target.replacement.anew
     return None if dataset is None or anew else load.target.refused.unseen(dataset.read, existing)
 
 
 def existing_tables(load: PlannedLoad, tables: Callable[[int], list[str]]) -> ExistingTables:
-    """Returns the tables that the destination has and keeps, as far as this load has to do with them.
+    """Returns the tables that the destination has and keeps, of those that concern this load.
 
-    `tables` returns those that the lines may have rows for, of at most so many events.
+    `tables` returns those that the lines may have rows for, of at most as many events as its argument says.
     """
     dataset, pipeline = load.target.dataset, load.extraction.pipeline
     if dataset is None or pipeline is None:
         return {}
     there = load.extraction.event_tables()
-    # No more of the events that somebody made up than may get a table.
+    # Anybody can make up events: no more of them than may get a table.
     requested = tables(len(there) + load.settings.max_event_tables + MAX_NAMED)
     names, made = [*requested, *there, *TABLES], load.extraction.made_tables()
     known = dataset.tables([*names, *made])
-    if has_lost(dataset, made):  # the commands have looked already, a pipeline of a user's own has not
+    if has_lost(dataset, made):  # the commands have checked this already, a user's own pipeline has not
         repair_tables(pipeline, load.extraction.schema.name)
         known = dataset.tables(names)
     return {name: known[name] for name in names if name in known and name not in load.target.replacement.dropped}
@@ -221,7 +221,7 @@ def _deduplicated(
         return projection.deduplicate(max_event_tables=load.settings.max_event_tables, refused=refused.messages)
     return projection.deduplicate(
         existing,
-        stored if load.report.lines else None,  # else there is nothing to look for among the stored ids
+        stored if load.report.lines else None,  # without lines there is no id to look up
         target.complete_loads(),
         target.suppressed,
         target.limits,
@@ -235,7 +235,7 @@ def _deduplicated(
 
 
 def write_rows(load: PlannedLoad, files: RowFiles, rows: TableRows) -> None:
-    """Writes the rows of a table that is selected; others are loaded when they are selected."""
+    """Writes the rows of a table if it is selected; others are loaded once they are selected."""
     if resource_of(rows.table) not in load.extraction.resources:
         return
     rows = load.target.refused.without(rows, TABLES[rows.table].key if rows.table in TABLES else ("id",))

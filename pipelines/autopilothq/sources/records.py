@@ -1,4 +1,4 @@
-"""What origins deliver, made of plain values: batches of lines, and records of the tables alongside messages."""
+"""Makes what origins deliver from plain values: batches of lines, and records of the tables alongside messages."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ from ..segment.message import (
 
 _LINES = pa.schema([("file", pa.int32()), ("line", pa.int64()), ("text", pa.large_binary())])
 """The columns of `Batch.lines`."""
-# Columns that a table has for itself: a field of that name has its column with a prefix.
+# Columns that every such table has of its own: a field of the same name gets a prefix.
 _OWN = frozenset({"received_at", "uuid_ts", "deleted_at"})
 
 
@@ -37,14 +37,14 @@ def make_batch(
     unfinished: str | None = None,
     size: int = 0,
 ) -> Batch:
-    """Returns a batch of lines of one file, each with its number, from 1; some thousand lines make a good batch.
+    """Returns a batch of lines of one file, each with its number, from 1; a few thousand lines make a good batch.
 
     Args:
         file: The file's index in the work of the load.
-        lines: Messages as JSON text. What is none is rejected by the load, and kept in `_rejects`.
+        lines: Messages as JSON text. The load rejects any other line, and keeps it in `_rejects`.
         rejects: Lines that the origin itself rejects.
         ended: Whether this is the last batch of the file. A file that never ends does not count as done.
-        unfinished: Why the file must be read again another time, None where it was read to its end.
+        unfinished: Why the next load must read the file again; None if it was read to its end.
         size: How many bytes were read for the batch, for the progress.
 
     Example: `make_batch(0, [(1, b'{"type":"track",...}')], ended=True)`.
@@ -57,14 +57,14 @@ def make_batch(
 def read_record(table: str, text: bytes) -> Record:
     """Returns a JSON object as a record of a table of the catalogue: each key is a column.
 
-    Raises Rejected, with a reason and a message, where the text is no JSON object or has not the table's key.
+    Raises Rejected, with a reason and a message, if the text is not a JSON object or lacks the table's key.
     Example: `read_record("lists", b'{"list_id": "l1", "title": "News"}')`.
     """
     return record_of(TABLES[table], parse_json(text))
 
 
 def record_of(table: Table, value: JsonObject, more: Mapping[str, str] | None = None) -> Record:
-    """Returns an object as a record of a table; `more` are cells that the object does not have itself."""
+    """Returns an object as a record of a table; `more` are cells that the object itself does not have."""
     leaves = [(("record", key), key, text) for key, text in (more or {}).items()]
     return make_record(table, value, [*leaves, *flatten(value, ("record",), [])], [], {})
 
@@ -72,7 +72,7 @@ def record_of(table: Table, value: JsonObject, more: Mapping[str, str] | None = 
 def make_record(
     table: Table, value: JsonObject, leaves: Iterable[Leaf], discards: list[Discard], declared: Mapping[str, Type]
 ) -> Record:
-    """Returns the record that the leaves of an object make. Raises Rejected where they have not the table's key.
+    """Returns the record made of an object's leaves. Raises Rejected if they lack the table's key.
 
     `discards` are those of the object so far; `declared` are types that the origin declares for some columns.
     """
@@ -87,14 +87,14 @@ def make_record(
 
 
 def _key(cell: str | None) -> str | None:
-    """Returns the cell of a key as text, None where it is neither a text nor a number, or blank."""
+    """Returns a key's cell as text; None if it is blank, or neither a text nor a number."""
     if cell is None:
         return None
     return id_text(json.loads(cell) if cell.startswith('"') else JsonNumber(cell))
 
 
 def id_text(value: Any) -> str | None:
-    """Returns a text or a number as text, None for anything else, a blank, and what no warehouse can store."""
+    """Returns a text or a number as text; None for a blank, a text that no warehouse can store, or anything else."""
     return str(value) if isinstance(value, str) and value.strip() and is_storable(value) else None
 
 

@@ -1,7 +1,7 @@
 """What the destination refused: kept in the pipeline's working folder until a load without it is complete.
 
-The file has ids of messages and people, so it is deleted as soon as it is not needed any more. It holds for one
-destination: another one may take what this one refuses.
+The file has ids of messages and people, so it is deleted as soon as it is no longer needed. It applies to one
+destination: another one may accept what this one refuses.
 """
 
 import json
@@ -24,7 +24,7 @@ from ..warehouses.dlt_internals import logger
 
 # Below the pipeline's working folder. The deletion of a person removes the folders of this name.
 FILE = "autopilothq-refused/refused.json"
-_TARGET = "place"  # the name of `target` in the file, which versions before this one read and wrote
+_TARGET = "place"  # the name of `target` in the file, as earlier versions read and wrote it
 UUID_TS = "uuid_ts"
 KILL_POINT_REFUSALS_WRITTEN = f"{__name__}:RefusedMessages.write"  # for tests/faults
 Errors = dict[str, str]
@@ -37,13 +37,13 @@ class RefusedMessages:
 
     Attributes:
         target: The destination, as `target_of` describes it.
-        attempts: When the failed loads began, as their rows have it in `uuid_ts` (ISO 8601).
+        attempts: When the failed loads began: the `uuid_ts` of their rows (ISO 8601).
         messages: Messages by their id, with the reason.
         users: Rows of `users` by the user's id.
         accounts: Rows of `accounts` by the group's id.
         emptied: Rows of `_rejects` and `_discards` that are loaded without their text, by table and `key`.
         left_out: Rows that are not loaded at all, by table and `key`; among them emptied ones that failed again.
-        load_id: The load that was made without all these.
+        load_id: The load that leaves all of these out.
     """
 
     target: str
@@ -57,7 +57,7 @@ class RefusedMessages:
 
     @classmethod
     def read(cls, pipeline: dlt.Pipeline) -> Self:
-        """Returns what a pipeline's destination refused; nothing where the file is missing or damaged."""
+        """Returns what a pipeline's destination refused; nothing if the file is missing or damaged."""
         target = target_of(pipeline)
         path = Path(pipeline.working_dir, FILE)
         try:
@@ -72,7 +72,7 @@ class RefusedMessages:
 
     @classmethod
     def begin(cls, pipeline: dlt.Pipeline, complete_loads: Callable[[], Collection[str]], load_id: str | None) -> Self:
-        """Returns what the load `load_id` must leave out: nothing where a complete load left it out already."""
+        """Returns what the load `load_id` must leave out: nothing if a complete load left it out already."""
         refused = cls.read(pipeline)
         if refused.load_id is not None and refused.load_id in complete_loads():
             return cls(refused.target)
@@ -82,7 +82,7 @@ class RefusedMessages:
         return refused
 
     def write(self, pipeline: dlt.Pipeline) -> None:
-        """Writes the file; a kill leaves the old one or the new one."""
+        """Writes the file atomically: a kill leaves either the old one or the new one."""
         path = Path(pipeline.working_dir, FILE)
         private.folder(path.parent)
         temporary = path.with_suffix(".new")
@@ -114,7 +114,7 @@ class RefusedMessages:
         return rows
 
     def unseen(self, read: ReadTable, known: ExistingTables) -> ReadTable:
-        """Returns `read` without the rows that the failed loads stored: they count as new, and are merged once more."""
+        """Returns `read` without the rows that the failed loads stored: they count as new, and are merged again."""
         attempts = pa.array([_milliseconds(datetime.fromisoformat(time)) for time in self.attempts], pa.int64())
 
         def rows(table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -154,7 +154,7 @@ _ERROR = "message"
 
 
 def _emptied(rows: TableRows, errors: Errors) -> TableRows:
-    """Returns the rows, those with these keys without their text."""
+    """Returns the rows with an empty text in those that have one of these ids, and the error as their message."""
     cells = {name: engine.name(name) for name in rows.columns}
     ids = ", ".join(map(engine.literal, errors))
     text = _EMPTY[rows.table]

@@ -13,38 +13,38 @@ MAX_NAMED = 10  # tables or events that a warning names
 
 @dataclass
 class LoadReport:
-    """The counts of a load so far; complete once the source was extracted.
+    """The counts of a load so far; complete once the source is extracted.
 
     `files` are files of an archive, scans of an API, or whatever else the origin's work is.
 
     Attributes:
         files: How many files the load reads.
-        files_known: How many were found and are loaded already.
-        files_done: How many were read to their end so far.
+        files_known: How many files were found that are loaded already.
+        files_done: How many files were read to their end so far.
         bytes: The size of the files that the load reads.
         bytes_done: How many of these bytes were read so far.
-        lines: Lines that were read, blank ones not counted.
+        lines: Lines that were read, without blank ones.
         stored: Lines that became rows.
         duplicates: Lines whose message was stored already.
         rejected: Lines that were rejected.
-        mended: Texts of adopted rows that were cut, and are whole by this load.
+        mended: Cut texts of adopted rows that this load made whole.
         lines_skipped: Lines whose messages were not requested.
         rejects: Rejected lines by reason.
         discards: Values that were discarded, as rows of `_discards`.
-        beyond_limits: By the reason, the values of each table that a limit kept out.
+        beyond_limits: Values that a limit kept out, by reason and table.
         rows: Rows by table.
-        unfinished: By their URL, files that are read again by the next load, with the reason.
-        skipped: By the reason, files that were found and are not read.
-        skipped_examples: Some of these files, by the reason.
+        unfinished: Why files are read again by the next load, by their URL.
+        skipped: Files that were found and are not read, by reason.
+        skipped_examples: Some of these files, by reason.
         contacts: Contacts that a scan has read.
-        contacts_total: How many the account has, as far as it says so.
+        contacts_total: How many contacts the account has, if it says so.
         people: People who were asked for.
         people_total: People who are due.
-        people_found_by: How these were found, where an API leaves a choice.
-        tasks: How many tasks of an engine the load consists of, as far as it is known; 0 without an engine.
+        people_found_by: How these people were found, if an API offers several ways.
+        tasks: How many tasks of an engine the load consists of, as known so far; 0 without an engine.
         tasks_done: How many of them are done.
         cut_off: Why the origin stopped before its end; what it had read is loaded.
-        failed: By their name, parts that could not be loaded while the others were, with the reason.
+        failed: Why parts could not be loaded while the others were, by their name.
         warnings: What a person should read.
         seconds: How long the load took to read and to make rows.
     """
@@ -83,7 +83,7 @@ class LoadReport:
         """Returns the report of this load and `part`, the next load of the same run."""
         added = ("bytes_done", *COUNTED, "mended", "lines_skipped", "discards", "people")
         counts = {name: getattr(self, name) + getattr(part, name) for name in added}
-        # The run has one row for each scan there, which each load replaces.
+        # The run has one row of `_audit` for each scan, and each load replaces it.
         rows = _sum(self.rows, part.rows) | {AUDIT.name: max(of.rows.get(AUDIT.name, 0) for of in (self, part))}
         return dataclasses.replace(
             part,
@@ -109,7 +109,7 @@ def no_progress(report: LoadReport) -> None:
 
 
 def limit_warning(reason: str, tables: Mapping[str, int]) -> str:
-    """Returns the warning about values that no table had room for; `tables` is `Deduplicated.beyond_limits`."""
+    """Returns the warning about values that no table had room for; `tables` are a reason's `beyond_limits`."""
     some = [f"{name} ({count:,})" for name, count in itertools.islice(tables.items(), MAX_NAMED)]
     more = f" and {len(tables) - MAX_NAMED:,} more" if len(tables) > MAX_NAMED else ""
     what = "messages of events without a table" if reason == "too_many_tables" else "values beyond a limit"

@@ -1,6 +1,6 @@
 """The resources of a source: one for each table, so that `with_resources` chooses tables.
 
-They share a `SourceLoads`: the first resource that dlt asks for rows has the origin read, and all hand out the result.
+They share a `SourceLoads`: the first resource that dlt asks for rows makes the origin read; all hand out the result.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,9 +27,9 @@ from .row_files import event_table_of
 class SourceLoads:
     """The loads of one source, shared by its resources.
 
-    Each extraction is a load of its own, which begins with nothing: a source that is extracted once more, because its
-    load failed or for another pipeline, is read once more. So is each iteration without a pipeline, which gives what a
-    load into an empty dataset would.
+    Each extraction is a load of its own, from scratch: a source that is extracted again, because its load failed or for
+    another pipeline, is read again. The same goes for each iteration without a pipeline, which yields what a load into
+    an empty dataset would.
     """
 
     def __init__(self, origin: Origin[Any], settings: LoadSettings) -> None:
@@ -49,13 +49,13 @@ class SourceLoads:
         return self._load
 
     def begin(self, name: str) -> Load:
-        """Returns the load of the extraction under way, for the resource `name`, which asks for its rows.
+        """Returns the load of the extraction under way for the resource `name`, which asks for its rows.
 
-        The first resource that asks has the origin read; one that asks again begins a new load.
+        The first resource that asks makes the origin read; one that asks a second time begins a new load.
         """
         with self._lock:
             load_id = dlt_internals.extraction()
-            # A source that is iterated without a pipeline is known by itself.
+            # Without a pipeline, the source itself identifies the extraction.
             source = dlt.current.source()
             extraction = (dlt_internals.running_pipeline().working_dir, load_id) if load_id else (source,)
             if load_id and extraction == self._extraction and source is not self._source:
@@ -98,13 +98,13 @@ def _resource(loads: SourceLoads, table: Table) -> DltResource:
     if "uuid_ts" in types:
         types = ordered_columns(types, table.key)
 
-    # Columns come with the rows alone: what the resource declared would stand before what turns up in a new table.
+    # Columns come only with the rows: in a new table, declared ones would precede all that its rows bring.
     def rows() -> Iterator[Any]:
         load = loads.begin(table.name)
         with load.handing_over(table.name):
             if table is AUDIT:
                 while load.is_waiting():
-                    yield None  # dlt takes rows of the others meanwhile
+                    yield None  # meanwhile dlt takes rows of the others
                 if (audit := load.audit()) is not None:
                     yield load.files.audit_item(audit, table, types)
             else:
@@ -126,7 +126,7 @@ def _resource(loads: SourceLoads, table: Table) -> DltResource:
 
 
 def _others(loads: SourceLoads) -> DltResource:
-    """Returns the resource of tables that turn up: dlt takes their names and columns from the rows."""
+    """Returns the resource of tables outside the catalogue: dlt takes their names and columns from the rows."""
 
     def rows() -> Iterator[Any]:
         load = loads.begin(EVENTS_RESOURCE)

@@ -1,4 +1,4 @@
-"""The rows of a load on their way to dlt: as Parquet files that it takes over, or as Arrow tables where steps see them.
+"""The rows of a load on their way to dlt: as Parquet files that it takes over, or as Arrow tables if steps see them.
 
 Files go into the load package as they are. Anything else that looks at rows, such as a user's `add_map`, a transformer
 or a schema contract, gets Arrow tables.
@@ -42,7 +42,7 @@ class RowFiles:
     def write(self, rows: TableRows) -> None:
         """Writes rows of a selected table into a file; a table's rows may come in several parts."""
         rows = self.shaped(rows)
-        # What goes elsewhere may go over a network.
+        # Other files may go over a network.
         rows.write(str(self.add(rows)), compressed=not reads_files_here(self._extraction.pipeline))
 
     def shaped(self, rows: TableRows) -> TableRows:
@@ -58,13 +58,13 @@ class RowFiles:
         return rows if self._hints.is_zoned(rows.table) else _in_utc(rows)
 
     def add(self, rows: TableRows) -> Path:
-        """Adds shaped rows; returns the path of the file that they are to be written to."""
+        """Adds shaped rows; returns the path of the file to write them to."""
         path = ready_file(self._folder, next(self._number), rows.table)
         self._ready.setdefault(rows.table, []).append((path, rows))
         return path
 
     def other_tables(self) -> list[str]:
-        """Returns the tables with rows that the catalogue does not know."""
+        """Returns the tables with rows that are not in the catalogue."""
         return [table for table in self._ready if table not in TABLES]
 
     def items(self, table: str) -> Iterator[Any]:
@@ -155,13 +155,13 @@ def event_table_of(item: Any) -> str:
         return str(event if isinstance(event, str) else event[0])
     except (KeyError, IndexError, TypeError) as error:
         raise NotSupported(
-            f"Expected the column event in what a step makes of {EVENTS_RESOURCE}, but it has gone: it says which table"
-            " the rows are for."
+            f"Expected the column event in what a step makes of {EVENTS_RESOURCE}, but it is missing: it says which"
+            " table the rows are for."
         ) from error
 
 
 def _batches(path: Path, rows: TableRows) -> Iterator[pa.Table]:
-    """Yields the rows of a file as Arrow tables, an empty one where there are none."""
+    """Yields the rows of a file as Arrow tables; an empty one if there are none."""
     schema = arrow_schema(rows.columns)
     most = max(1_000, CELLS_PER_BATCH // max(1, len(rows.columns)))
     with pq.ParquetFile(path) as file:
@@ -171,7 +171,7 @@ def _batches(path: Path, rows: TableRows) -> Iterator[pa.Table]:
 
 
 def _in_order(rows: TableRows, there: TTableSchemaColumns) -> TableRows:
-    """Returns the rows with the schema's columns first, missing ones null; else dlt would write the file again."""
+    """Returns the rows with the schema's columns first, missing ones null; else dlt would rewrite the file."""
     columns = {name: cast(Type, column["data_type"]) for name, column in there.items() if "data_type" in column}
     columns |= rows.columns
     cells = [

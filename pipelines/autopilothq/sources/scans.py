@@ -1,4 +1,4 @@
-"""A scan of an API, and what its pages give: what the origins share whose work is not files."""
+"""Scans of an API, and what their pages give; shared by the origins whose work is not files."""
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,10 +29,10 @@ class TimeBudget:
 
 @dataclass
 class Scan:
-    """One scan, as a file is to an archive. `size`, `lines` and `contacts` grow while it is read.
+    """One scan, which is to an API what a file is to an archive. `size`, `lines` and `contacts` grow during reading.
 
-    `first` is the page that this load begins with; `lines_before` and `contacts_before` are those that came before it.
-    `complete` is set at its end, `lost` where it cannot be continued. `audited` is the row that `_audit` has of it.
+    `first` is the page that this load begins with; `lines_before` and `contacts_before` are the counts before it.
+    `complete` is set at its end, `lost` if it cannot be continued. `audited` is its row in `_audit`.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Scan:
 
 @dataclass
 class ScanBatch:
-    """What some pages gave: messages, what was rejected of them, and records by the name of their table."""
+    """What some pages gave: messages, rejects, and records by the name of their table."""
 
     scan: Scan
     records: dict[str, list[Record]] = field(default_factory=dict)
@@ -82,13 +82,13 @@ class ScanBatch:
             self._lines.append((self.scan.lines, line))
 
     def reject(self, value: Any, reason: str, message: str) -> None:
-        """Adds what is neither a message nor a record."""
+        """Adds a reject for a value that is neither a message nor a record."""
         self.scan.lines += 1
         raw = to_json(value).encode()[:MAX_LINE]
         self.rejects.append(Reject(self.scan.number, self.scan.lines, reason, message, raw))
 
     def add_records(self, table: Table, values: Iterable[Any], more: Mapping[str, str] | None = None) -> None:
-        """Adds objects as records of a table; `more` are cells that the objects do not have themselves."""
+        """Adds objects as records of a table; `more` are cells that the objects themselves do not have."""
         for value in values:
             if not isinstance(value, JsonObject):
                 self.reject(value, "not_an_object", REJECT_REASONS["not_an_object"])
@@ -99,7 +99,7 @@ class ScanBatch:
                 self.reject(value, *error.args)
 
     def batch(self, ended: bool = False, unfinished: str | None = None) -> Batch:
-        """Returns the messages and the rejects, and whether the scan ends with them; `unfinished` as `make_batch`."""
+        """Returns the messages and the rejects; `ended` and `unfinished` are as in `make_batch`."""
         return make_batch(
             self.scan.number, self._lines, rejects=self.rejects, ended=ended, unfinished=unfinished, size=self.size
         )
@@ -135,6 +135,6 @@ class ScannedRecords:
         return self.snapshots[table]
 
     def close(self) -> None:
-        """Gives back the memory of the snapshots."""
+        """Frees the memory of the snapshots."""
         for snapshot in self.snapshots.values():
             snapshot.close()

@@ -1,8 +1,8 @@
 """The settings that the sources share: their types, and how they are read.
 
-dlt reads the annotations of a source's function when it is defined. A union in them it either leaves out, so that the
-setting cannot come from the configuration, or takes for its first type, so that a list of `config.toml` becomes text.
-Therefore such settings are `Any` to dlt, and have their types for whoever checks types.
+dlt reads the annotations of a source's function when it is defined. It either ignores a union, so that the setting
+cannot come from the configuration, or takes it for its first type, so that a list in `config.toml` becomes text.
+Therefore such settings are `Any` to dlt, and have their types only for type checkers.
 """
 
 import difflib
@@ -30,32 +30,32 @@ if TYPE_CHECKING:
     Time = str | date
     """A time: ISO 8601, a date or a datetime."""
     Engine = Executor | Callable[[], Executor] | None
-    """An executor, which is left as it is, or a function that makes one, which is shut down with the load."""
+    """An executor, which is left running, or a function that makes one, which is shut down with the load."""
     EventMappings = Mapping[str, Mapping[str, Any]] | None
-    """By the name of an event: `event`, the one that it is, and `properties`, new names by names."""
+    """By an event's name: `event`, the event of Autopilot's that it is, and `properties`, new names by old ones."""
 else:
     Names = Time = Engine = EventMappings = Any
 
 ORIGINS = ("archive", "adopt", "api", "profiles", "ortto")
-"""The origins that dlt's configuration has settings of. Those of the first are in the section that all share."""
-_OF_ALL = ("allow_http", "api_key", "notify", "suppression_key")  # of the shared section, and of no single origin
+"""The origins that have settings in dlt's configuration. Those of the first are in the section that all share."""
+_OF_ALL = ("allow_http", "api_key", "notify", "suppression_key")  # in the shared section, and of no single origin
 _IN_PYTHON_ONLY = ("cut_texts", "executor", "progress")
 _TABLES = ("credentials", "mapping", "tables")  # settings that are tables themselves
-_TYPING_ERROR = 0.8  # how near another name must be to that of a setting to be meant for it
+_TYPING_ERROR = 0.8  # how similar a name must be to that of a setting to count as its misspelling
 
 
 def check_origin_settings(origin: str) -> None:
-    """Raises InvalidSetting where the files or the environment of dlt's configuration misspell a setting of an origin.
+    """Raises InvalidSetting if the files or the environment of dlt's configuration misspell a setting of an origin.
 
-    Sections below the origin's are left alone, because dlt's own are there, such as `data_writer`. So are names of the
-    shared section that are like none of the settings: a source of the user's own may have them there.
+    Sections below the origin's are ignored, because dlt has its own there, such as `data_writer`. So are names in the
+    shared section that resemble no setting: they may be for a source of the user's own.
 
     Example: `check_origin_settings("ortto")`.
     """
     shared, own = f"sources.{SOURCE}", _settings_of(origin)
     if origin != ORIGINS[0]:
         _check_section(f"{shared}.{origin}", own)
-    # dlt takes what an origin's own section lacks from the shared one. The others are imported for what is not known.
+    # dlt takes what an origin's section lacks from the shared one. Other origins are only imported for unknown names.
     known = {*_OF_ALL, *own}
     if any(name not in known for name, is_table in configured_names(shared).items() if not is_table):
         known.update(*map(_settings_of, ORIGINS))
@@ -80,7 +80,7 @@ def _settings_of(origin: str) -> list[str]:
 
 
 class RequestSettings(NamedTuple):
-    """How an API is asked: where it is, how often at most, and how long and how many times an answer is waited for.
+    """How an API is asked: its address, the most requests per second, the timeout in seconds, and how many tries.
 
     `allow_http` lets the key go over plain http to another machine.
     """
@@ -110,12 +110,12 @@ def split_names(names: str | Sequence[str]) -> list[str]:
 
 
 def short_digest(*parts: Any) -> str:
-    """Returns a short hash of values, from which nobody can read them."""
+    """Returns a short hash of values, which does not reveal them."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
 def read_cursor(group: str, name: str, complete_loads: set[str]) -> dict[str, Any]:
-    """Returns how far complete loads have brought something; nothing where the destination does not know that load.
+    """Returns the cursor that a complete load left; empty if the destination does not know that load.
 
     Cursors are kept in dlt's state of the source, below `group`.
     """
@@ -124,5 +124,5 @@ def read_cursor(group: str, name: str, complete_loads: set[str]) -> dict[str, An
 
 
 def write_cursor(group: str, name: str, cursor: dict[str, Any]) -> None:
-    """Keeps a cursor, which has the load's `load_id`; it counts once that load is complete."""
+    """Keeps a cursor, which holds the load's `load_id`; it counts once that load is complete."""
     dlt.current.source_state().setdefault(group, {})[name] = cursor

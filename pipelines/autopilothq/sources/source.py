@@ -27,16 +27,16 @@ def source(
 ) -> DltSource:
     """Returns a dlt source whose messages come from an origin: the `autopilothq` schema with all its guarantees.
 
-    All sources have dlt's schema `autopilothq`, so that their messages come into the same tables of a dataset, and a
+    All sources share the dlt schema `autopilothq`, so that their messages go into the same tables of a dataset, and a
     message that two of them deliver is stored once.
 
     Args:
         origin: An object of a class that implements `Origin`.
-        events: The names of events, as they are sent or of their tables: only their messages are loaded.
+        events: The names of events, as sent or of their tables: only their messages are loaded.
         exclude: The names of events that are not loaded; all others are. Not together with `events`.
-        memory: What a load may use before it turns to the disk, in MB; half of it is the origin's.
+        memory: What a load may use before it spills to disk, in MB; half of it is for the origin.
         max_event_tables: How many tables of events that the catalogue does not know the dataset may have.
-        table_format: dlt's, of the tables in a lake: `delta`. None is the destination's own.
+        table_format: dlt's table format in a lake, `delta`. None leaves it to the destination.
         progress: Called with the `LoadReport` after each step.
 
     Example: `dlt.pipeline("events", destination="duckdb").run(autopilothq.source(WebhookDump("dump")))`.

@@ -1,4 +1,4 @@
-"""The spool: pages of a scan on the disk, so that an interrupted scan is continued from its last page.
+"""The spool: pages of a scan on the disk, so that an interrupted scan continues from its last page.
 
 Each page is a file, written under another name and then renamed, so that no file is incomplete. `scan.json` in the
 folder says where the scan began. Pages hold personal data: the folder is deleted once they are loaded.
@@ -28,7 +28,7 @@ KILL_POINT_PAGE_STORED = f"{__name__}:Spool.put"  # for tests/faults
 class ScanStart(NamedTuple):
     """Where the pages of a spool begin: at the scan's first page, or at a later `page`, which `bookmark` leads to.
 
-    `contacts` is the number of contacts before that page, `account` a digest of whose contacts they are.
+    `contacts` is the number of contacts before that page, `account` a digest that identifies the account.
     """
 
     account: str
@@ -54,7 +54,7 @@ class Spool:
 
     @classmethod
     def begin(cls, folder: Path, start: ScanStart) -> Self:
-        """Returns an empty spool in a folder, and deletes what the folder has."""
+        """Empties a folder, and returns a new spool there."""
         shutil.rmtree(folder, ignore_errors=True)
         private.folder(folder)
         _write(folder / "scan.json", json.dumps(start._asdict()).encode())
@@ -62,7 +62,7 @@ class Spool:
 
     @classmethod
     def open(cls, folder: Path) -> Self | None:
-        """Returns the spool in a folder, None where there is none that can be read."""
+        """Returns the spool in a folder, or None if there is none that can be read."""
         try:
             start = ScanStart(**json.loads((folder / "scan.json").read_bytes()))
             return cls(folder, start)
@@ -94,7 +94,7 @@ class Spool:
         return cast(list[object], DECODER.decode(content.partition(b"\n")[2].decode()).value("contacts")), len(content)
 
     def contacts_of(self, fetched: "Fetched") -> tuple[list[object], int]:
-        """Returns the contacts and the size of a page that was fetched, from the disk where it is not in memory."""
+        """Returns the contacts and the size of a page that was fetched, from the disk if it is not in memory."""
         return self.read(fetched.number) if fetched.contacts is None else (fetched.contacts, fetched.size)
 
     def _bookmark(self, number: int) -> str | None:
@@ -112,7 +112,7 @@ class Spool:
                 path.unlink()
 
     def restart(self) -> None:
-        """Deletes all pages, the last one first: the scan begins anew."""
+        """Deletes all pages, the last one first: the scan begins again."""
         for path in sorted(self._folder.glob("*.gz"), reverse=True):
             path.unlink()
         self.last, self.bookmark = self.start.page - 1, self.start.bookmark
@@ -135,8 +135,8 @@ def _write(path: Path, content: bytes) -> None:
 class Fetched(NamedTuple):
     """A page that is in the spool now.
 
-    `size` is in bytes. `total` is the number of contacts, as far as the account says it. `contacts` are those of the
-    page, None where they must be read from the disk.
+    `size` is in bytes. `total` is the number of contacts in the account, if it says so. `contacts` are those of the
+    page, None if they must be read from the disk.
     """
 
     number: int
@@ -155,9 +155,9 @@ def fetch(spool: Spool, pages: Iterator[Page], stopped: Callable[[], bool]) -> I
 
 
 def fetch_ahead(spool: Spool, pages: Iterator[Page], stopped: Callable[[], bool]) -> Iterator[Fetched]:
-    """Does what `fetch` does in a thread of its own, so that requests do not wait until pages are processed.
+    """Does what `fetch` does, but in a thread of its own, so that requests do not wait until pages are processed.
 
-    Only the contacts of `IN_MEMORY` pages that wait to be processed are kept in memory.
+    Of the pages that wait to be processed, only `IN_MEMORY` keep their contacts in memory.
     """
     queue: SimpleQueue[Fetched | BaseException | None] = SimpleQueue()
     closed = Event()

@@ -23,9 +23,9 @@ class TableHints:
     """The hints that go to dlt with the rows of one load.
 
     `existing` are the tables that the destination has already. `added` collects the hints that were made, because dlt
-    keeps them in the resources for all extractions to come: `take_back` takes them out again. `mended` are the tables
-    of messages whose rows replace what is stored of them, in this load. `joined` are the resources whose columns are
-    those of their rows and those of a user's hints together.
+    keeps them in the resources for all later extractions: `take_back` removes them. `mended` are the tables of messages
+    whose rows in this load replace the stored ones. `joined` are the resources whose columns combine those of their
+    rows with a user's hints.
     """
 
     extraction: Extraction
@@ -48,7 +48,7 @@ class TableHints:
         return made
 
     def columns(self, table: Table, types: Mapping[str, Type], typed: bool = True) -> TTableSchemaColumns:
-        """Returns a table's columns as the destination needs them; what a user's hints say of them stays.
+        """Returns the hints for a table's columns as the destination needs them; a user's own hints take precedence.
 
         Types are left out unless `typed`: rows that a user's step made have types of their own.
         """
@@ -73,7 +73,7 @@ class TableHints:
         return made
 
     def join_own_columns(self, name: str, columns: Callable[[Any], TTableSchemaColumns]) -> None:
-        """Lets a resource have columns by its rows again, where a user's hints took the place of that function."""
+        """Restores the function that takes a resource's columns from its rows if a user's hints have replaced it."""
         resource = self.extraction.resources[name]
         if callable(resource.columns):
             return
@@ -87,7 +87,7 @@ class TableHints:
         self.joined.add(name)
 
     def layout(self, table: str) -> tuple[dict[str, Layout], dict[str, Any]]:
-        """Returns dlt's hints for how a table is stored, none where a user's hints say that."""
+        """Returns dlt's hints for how a table is stored; none if a user's hints decide that."""
         own = self.extraction.hints.get(table) or {}
         columns = own.get("columns")  # a function of rows says nothing before there are any
         hints = {*own, *(itertools.chain.from_iterable(columns.values()) if isinstance(columns, Mapping) else ())}
@@ -108,7 +108,7 @@ class TableHints:
         return self.target.native.zoned or (dataset is not None and table in dataset.zoned)
 
     def copies(self, table: str, columns: Collection[str]) -> dict[str, str]:
-        """Returns the columns of a table that repeat others: all in a new table, else those that a load made."""
+        """Returns the columns that repeat others, with these: all in a new table, else those that a load made."""
         there = self.extraction.schema_columns(table)
         return {
             copy: of
@@ -117,7 +117,7 @@ class TableHints:
         }
 
     def empty_format(self) -> Any:
-        """Returns the format of files without rows: Parquet, but not where ADBC loads it, because that refuses them."""
+        """Returns the format of files without rows: Parquet, unless ADBC loads it, because ADBC refuses such files."""
         if self.extraction.pipeline is None:
             return "parquet"
         capabilities = capabilities_of(self.extraction.pipeline)
@@ -127,7 +127,7 @@ class TableHints:
         return "insert_values" if refused else "parquet"
 
     def take_back(self) -> None:
-        """Takes the hints of this load out of the resources."""
+        """Removes the hints of this load from the resources."""
         for name, added in self.added.items():
             dlt_internals.take_back(self.extraction.resources[name], self.extraction.hints[name], added)
         for name in self.joined:

@@ -14,9 +14,9 @@ _FAR_DIGITS = 15
 
 
 def read_setting_time(time: str | date | None, name: str = "since") -> datetime | None:
-    """Returns a time as settings and callers give it: ISO 8601, UTC where it has no zone; a date is its midnight.
+    """Returns the time that a setting or a caller gives: ISO 8601, UTC if it has no zone; a date means its midnight.
 
-    Raises InvalidSetting, which calls the setting `name`, for a text that is no time.
+    Raises InvalidSetting, which calls the setting `name`, for a text that is not a time.
     """
     if isinstance(time, str):
         try:
@@ -31,9 +31,9 @@ def read_setting_time(time: str | date | None, name: str = "since") -> datetime 
 
 
 def read_time(value: Any) -> datetime | None:
-    """Returns a time in the notations of Autopilot's API, None where it cannot be read.
+    """Returns a time that Autopilot's API gives, or None if it cannot be read.
 
-    These are epoch milliseconds (`JsonNumber`), ISO 8601 and RFC 1123.
+    Its notations are epoch milliseconds (`JsonNumber`), ISO 8601 and RFC 1123.
     """
     try:
         if isinstance(value, JsonNumber):
@@ -45,12 +45,12 @@ def read_time(value: Any) -> datetime | None:
             return None
         time = datetime.fromisoformat(value) if value[:1].isdigit() else parsedate_to_datetime(value)
         return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-    except (ValueError, ArithmeticError):  # of the latter: more than a calendar has, also once it is in UTC
+    except (ValueError, ArithmeticError):  # the latter if it is beyond the calendar, perhaps only in UTC
         return None
 
 
 def format_time(time: datetime, exact: bool = False) -> str:
-    """Returns a time in UTC with milliseconds, or microseconds where `exact` and needed.
+    """Returns a time in UTC with milliseconds, or with microseconds if `exact` and needed.
 
     Example: `2019-03-01T00:00:00.000Z`.
     """

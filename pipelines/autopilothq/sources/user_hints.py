@@ -55,7 +55,7 @@ def check_hints(resource: DltResource, table: Table | None) -> None:
 
 
 def check_columns(resource: DltResource, rows: TableRows) -> None:
-    """Raises NotSupported for a column to which a user's hints give another type than its values have."""
+    """Raises NotSupported if a user's hints give a column another type than its values have."""
     for name, column in own_columns(resource).items():
         requested, there = column.get("data_type"), rows.columns.get(name)
         if requested and there and requested != there:
@@ -66,9 +66,9 @@ def check_columns(resource: DltResource, rows: TableRows) -> None:
 
 
 def check_nulls(resource: DltResource, rows: TableRows, there: TTableSchemaColumns, with_dlts: bool) -> None:
-    """Raises NotSupported for a column without a value that must not be null, by a user's hints or by dlt's schema.
+    """Raises NotSupported if a row lacks a value that must not be null, by a user's hints or by dlt's schema.
 
-    dlt would refuse the rows after it has taken them, and then in each run. Columns of dlt's own count if `with_dlts`.
+    dlt would take the rows, then refuse them, and do so in every run. dlt's own columns count if `with_dlts`.
     """
     key = TABLES[rows.table].key if rows.table in TABLES else ("id",)
     for name, column in {**there, **own_columns(resource)}.items():
@@ -86,7 +86,7 @@ def check_nulls(resource: DltResource, rows: TableRows, there: TTableSchemaColum
 
 
 def check_schema(schema: Schema, table: Table) -> None:
-    """Raises NotSupported for types and write dispositions in an import schema that a table cannot have."""
+    """Raises NotSupported if an import schema has a type or a write disposition that a table cannot have."""
     there = schema.tables.get(table.name)
     for column in table.columns if there else ():
         of = there["columns"].get(column.name, {}).get("data_type", column.type) if there else column.type
@@ -103,13 +103,13 @@ def check_schema(schema: Schema, table: Table) -> None:
 
 
 def is_replaced(resource: DltResource) -> bool:
-    """Returns whether a user requested that a resource's tables are replaced."""
+    """Returns whether a user requested that a resource's tables be replaced."""
     disposition = _disposition(resource)
     return disposition is not None and disposition["disposition"] == "replace"
 
 
 def strategy(resource: DltResource) -> str | None:
-    """Returns the merge strategy that a user requested for a resource, None where none was."""
+    """Returns the merge strategy that a user requested for a resource, or None."""
     disposition = _disposition(resource)
     return disposition.get("strategy") if disposition else None
 
@@ -121,7 +121,7 @@ def own_columns(resource: DltResource) -> TTableSchemaColumns:
 
 
 def _disposition(resource: DltResource) -> dict[str, Any] | None:
-    """Returns a resource's write disposition, None where the source decides it for each item."""
+    """Returns a resource's write disposition, or None if the source decides it for each item."""
     disposition: Any = resource.write_disposition
     if callable(disposition):
         return None

@@ -1,5 +1,5 @@
--- What becomes of the rows of adopted tables. `keys` are the rows of one table or of several (`seq`, `id`,
--- `received_at`), `duplicates` those that are not kept.
+-- Decides what becomes of the rows of adopted tables. `keys` are the rows of one or several tables (`seq`, `id`,
+-- `received_at`), `duplicates` are those that are not kept.
 
 -- name: books
 CREATE TABLE track_duplicates (seq BIGINT);
@@ -11,7 +11,7 @@ CREATE TABLE adopted_discards (
 CREATE OR REPLACE VIEW {name} AS SELECT * FROM ({rows}) ANTI JOIN rejects USING (seq)
 
 -- name: within
--- Of the rows with one id the earliest is kept.
+-- The earliest of the rows with the same id is kept.
 INSERT INTO {duplicates} SELECT seq FROM (
     SELECT seq, row_number() OVER (PARTITION BY id ORDER BY received_at NULLS LAST, seq) AS rank
     FROM {keys} k SEMI JOIN (SELECT hash(id) AS h FROM {keys} GROUP BY h HAVING count(*) > 1) again ON again.h = hash(k.id))
@@ -62,7 +62,7 @@ SELECT file, coalesce(c.rows, 0) + coalesce(r.rejected, 0), coalesce(c.rows - c.
 FROM counts c FULL JOIN (SELECT file_of(seq) AS file, count(*) AS rejected FROM rejects GROUP BY 1) r USING (file)
 
 -- name: stored_layer
--- What `users` or `accounts` has stored of the ids of `layers`, below what this load makes of messages.
+-- The stored rows of `users` or `accounts` for the ids of `layers`, below what this load makes of messages.
 INSERT INTO layers BY NAME
 SELECT *, CASE WHEN id IN (SELECT id FROM layers WHERE layer = 0) THEN 2 ELSE -1 END AS layer
 FROM stored SEMI JOIN (SELECT id FROM layers WHERE layer = 1) l USING (id)
@@ -74,7 +74,7 @@ FROM first WHERE id IN (SELECT id FROM layers WHERE layer = 0)
     OR id IN (SELECT id FROM (SELECT {compared} FROM first EXCEPT SELECT {compared} FROM layers WHERE layer = -1))
 
 -- name: adopted_ids
--- For a comparison: the ids of a table, each once, with the first time of receipt.
+-- For a comparison: the ids of a table, each once, with the first time at which it was received.
 CREATE OR REPLACE TABLE adopted_ids AS SELECT id, min(received_at) AS received_at FROM ({rows}) GROUP BY id
 
 -- name: stored_ids
@@ -92,7 +92,7 @@ FULL JOIN (SELECT coalesce(strftime(received_at AT TIME ZONE 'UTC', '%Y-%m-%d'),
 ORDER BY day <> 'no time', day
 
 -- name: sums
--- The rows of both sides, and the sums of 48 bits of their ids' digests.
+-- The numbers of rows on both sides, and the sums of 48 bits of their ids' digests.
 SELECT (SELECT count(*) FROM adopted_ids), (SELECT count(*) FROM stored_ids),
     (SELECT coalesce(sum((md5_number(id) >> 80)::HUGEINT), 0) FROM adopted_ids),
     (SELECT coalesce(sum((md5_number(id) >> 80)::HUGEINT), 0) FROM stored_ids)

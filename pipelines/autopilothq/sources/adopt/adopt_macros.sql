@@ -1,4 +1,4 @@
--- How values of adopted tables are typed, beside the macros of the projection. `t` is plain text, `v` JSON text.
+-- How values of adopted tables are typed, in addition to the projection's macros. `t` is plain text, `v` JSON text.
 
 CREATE MACRO storable(t) AS CASE WHEN NOT contains(t, chr(0)) THEN t END;
 CREATE MACRO moment(t) AS CASE
@@ -7,7 +7,8 @@ CREATE MACRO finite(d) AS CASE WHEN isfinite(d) THEN d END;
 CREATE MACRO number_json(d) AS CASE WHEN isfinite(d) THEN d::VARCHAR ELSE '"' || d::VARCHAR || '"' END;
 CREATE MACRO moment_json(t) AS '"' || strftime(t AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%S.%fZ') || '"';
 
--- A time as warehouses write it: a date, `T` or a blank, and perhaps a zone (`Z`, `+00`, `+00:00`, `UTC`); UTC without.
+-- A time as warehouses write it: a date, `T` or a blank, a time of day, and perhaps a zone (`Z`, `+00`, `+00:00`,
+-- `UTC`); without a zone it is in UTC.
 CREATE MACRO stamp(t) AS CASE
     WHEN regexp_full_match(t, '\d{4}-\d\d-\d\d[Tt ]([01]\d|2[0-3]):[0-5]\d:[0-5]\d([.,]\d{1,9})?'
         || '( ?([Zz]|UTC|[+-]([01]\d|2[0-3])(:?[0-5]\d)?))?')
@@ -15,13 +16,13 @@ CREATE MACRO stamp(t) AS CASE
 CREATE MACRO zoned_stamp(t) AS CASE WHEN regexp_matches(t, '([Zz]|UTC|[+-]\d\d(:?\d\d)?)$') THEN stamp(t) END;
 CREATE MACRO text_moment(t) AS coalesce(stamp(t), within_years(unusual_clock(to_json(t)::VARCHAR))::TIMESTAMPTZ);
 
--- Values of files that have nothing but text.
+-- Values of files that have only text.
 CREATE MACRO loose_bool(t) AS CASE
     WHEN lower(t) IN ('t', 'true', '1') THEN true WHEN lower(t) IN ('f', 'false', '0') THEN false END;
 CREATE MACRO loose_bigint(t) AS CASE WHEN is_number(t) THEN number_as_bigint(t) END;
 CREATE MACRO loose_double(t) AS CASE WHEN is_number(t) THEN number_as_double(t) END;
 
--- What a value is, as one of the bits of `projection/types.py`. A number is one only where its digits stay.
+-- The type of a value, as one of the bits of `projection/types.py`. A text is a number only if this keeps its digits.
 CREATE MACRO text_bit(t) AS CASE WHEN t IS NULL THEN NULL WHEN zoned_stamp(t) IS NULL THEN 1 ELSE 2 END;
 CREATE MACRO loose_bit(t) AS CASE
     WHEN t IS NULL THEN NULL

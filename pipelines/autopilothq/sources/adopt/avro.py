@@ -1,7 +1,7 @@
-"""Files of Avro as Arrow: some records at a time, with the types that the schema in the file says.
+"""Reads Avro files as Arrow: some records at a time, with the types of the schema in the file.
 
 BigQuery writes TIMESTAMP as `timestamp-micros`, NUMERIC as `decimal`, and DATETIME, DATE and TIME as text that it marks
-with `sqlType`, or as logical types where it was asked for these.
+with `sqlType`, or as logical types if the export asks for them.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,7 +26,7 @@ RECORDS_AT_ONCE = 5_000
 
 
 class AvroColumn(NamedTuple):
-    """How a column comes: its form, its type as the engine and as Arrow spell it, and what is made of a value.
+    """How a column comes: its form, its types in the engine and in Arrow, and a function that converts its values.
 
     `template` is SQL that gives the value.
     """
@@ -47,9 +47,9 @@ class AvroTable(NamedTuple):
 
 @contextmanager
 def opened_avro(opened: IO[bytes], file: TableFile) -> Iterator[AvroTable]:
-    """Lets the table in a file be read while the block runs, also by the engine.
+    """Opens the table in a file, which the engine can read too, while the block runs.
 
-    Raises NotSupported where no library reads it, ArchiveError where it cannot be read.
+    Raises NotSupported if a library is missing, ArchiveError if the file cannot be read.
     """
     if find_spec("fastavro") is None:
         raise _no_library(file, "", "fastavro")
@@ -67,7 +67,7 @@ def opened_avro(opened: IO[bytes], file: TableFile) -> Iterator[AvroTable]:
     try:
         yield AvroTable(columns, pa.RecordBatchReader.from_batches(schema, _batches(reader, columns, schema, failed)))
     except Exception as error:
-        if failed:  # what reads the rows says no more of it than where it was
+        if failed:  # the error of whatever reads the rows does not say what failed
             raise unreadable_file(file, failed[0]) from error
         raise
 
@@ -100,7 +100,7 @@ def _values(records: Iterable[Mapping[str, Any]], name: str, column: AvroColumn)
 
 
 def _column(schema: Any) -> AvroColumn:
-    """Returns how a column of a schema comes: nullable, and as JSON text where it is nested or has several types."""
+    """Returns how a column of a schema comes: nullable, and as JSON text if it is nested or has several types."""
     if isinstance(schema, list):
         others = [each for each in schema if each != "null"]
         return _column(others[0]) if len(others) == 1 else _JSON
@@ -111,7 +111,7 @@ def _column(schema: Any) -> AvroColumn:
 
 
 def _text(value: object) -> str:
-    """Returns a value that is no text in JSON either as text: what is no UTF-8 in bytes stays visible."""
+    """Returns the text of a value that is text in JSON, too; bytes that are not UTF-8 stay visible."""
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 

@@ -1,7 +1,7 @@
-"""The columns of adopted tables: the forms that values wait in, their types by the contract, and typed cells.
+"""The columns of adopted tables: the forms in which values wait, their types by the contract, and typed cells.
 
-Values wait as one of the contract's types, as JSON text (`json`), or as text of a file that has nothing but text
-(`loose`, of CSV).
+Values wait as one of the contract's types, as JSON text (`json`), or as text of a file that has only text (`loose`, of
+CSV).
 """
 
 import re
@@ -17,7 +17,7 @@ from ...projection.types import BOOLEAN, FLOAT, INTEGER, TIME_TEXT, ColumnValues
 
 Form = Type | Literal["json", "loose"]
 CELLS_PER_QUERY = 50
-WAITING_PREFIX = "c:"  # before the columns of rows that wait, beside `seq`
+WAITING_PREFIX = "c:"  # before the names of all columns of waiting rows except `seq`
 _FORMS: dict[str, tuple[Form, str]] = {
     "VARCHAR": ("text", "{}"),
     "BOOLEAN": ("bool", "{}"),
@@ -36,7 +36,7 @@ _FORMS: dict[str, tuple[Form, str]] = {
 }
 _NESTED: tuple[Form, str] = ("json", "to_json({})::VARCHAR")
 _BITS: dict[Form, int] = {"timestamp": TIME_TEXT, "bigint": INTEGER, "double": FLOAT, "bool": BOOLEAN}
-# The type bit of a value in each form that has no type, and a value in each form as JSON text.
+# SQL of the type bit of a value, for each form without a type, and of a value as JSON text, for each form.
 _BIT_SQL: dict[Form, str] = {"text": "text_bit({})", "loose": "loose_bit({})", "json": "json_bit({})"}
 _JSON_SQL: dict[Form, str] = {
     "text": "to_json({})::VARCHAR",
@@ -51,7 +51,7 @@ ADOPT_MACROS = files(__package__).joinpath("adopt_macros.sql").read_text(encodin
 
 
 def form_of(sql_type: str) -> tuple[Form, str]:
-    """Returns the form of a column that the engine reads as a type, and a template of SQL that gives it.
+    """Returns the form of a column of one of the engine's types, and a template of SQL that converts a value to it.
 
     Example: `form_of("DECIMAL(38,6)") == ("json", "{}::VARCHAR")`.
     """
@@ -61,7 +61,7 @@ def form_of(sql_type: str) -> tuple[Form, str]:
 
 
 def cell(form: Form, of: Type, name: str) -> str:
-    """Returns SQL of a value in a form as a type, null where it cannot become that without loss."""
+    """Returns SQL of a value in a form as a type; null if it cannot become that without loss."""
     if of == "text" and form in ("text", "loose"):
         return f"storable({name})"
     if form == of:
@@ -98,7 +98,7 @@ class RowGroup(NamedTuple):
 
 
 class WaitingTable(NamedTuple):
-    """The rows of a table that wait in files, with `seq`, the number of the row in the load."""
+    """The rows of a table that wait in files, with `seq`, a row's number in the load."""
 
     name: str
     groups: Sequence[RowGroup]
@@ -111,7 +111,7 @@ class WaitingTable(NamedTuple):
     def select(self, types: Mapping[str, Type], names: Mapping[str, str], more: Mapping[str, str]) -> str:
         """Returns a query of typed cells, with `seq`.
 
-        `types` are those of the columns, `names` what they are called in the result, `more` further cells.
+        `types` are those of the columns, `names` are their names in the result, `more` are further cells.
         """
         parts = []
         for group in self.groups:
@@ -130,7 +130,7 @@ def _cell_of(group: RowGroup, column: str, of: Type) -> str:
 
 
 def values_of(con: duckdb.DuckDBPyConnection, table: WaitingTable, columns: Iterable[str]) -> dict[str, ColumnValues]:
-    """Returns the type bits and the number of values of some columns, also of those without any value."""
+    """Returns the type bits and the number of values of some columns, including columns without any value."""
     found: dict[str, ColumnValues] = {}
     listed = list(columns)
     for group in table.groups:
@@ -148,7 +148,7 @@ def values_of(con: duckdb.DuckDBPyConnection, table: WaitingTable, columns: Iter
 
 
 def cut_texts(con: duckdb.DuckDBPyConnection, table: WaitingTable) -> dict[str, int]:
-    """Returns how many texts of each column have exactly as many characters as Segment keeps."""
+    """Returns how many texts of each column have exactly as many characters as Segment keeps, and may be cut."""
     found: dict[str, int] = {}
     for group in table.groups:
         texts = [column for column, form in group.forms.items() if form in ("text", "loose", "json")]
@@ -165,7 +165,7 @@ def cut_texts(con: duckdb.DuckDBPyConnection, table: WaitingTable) -> dict[str, 
 
 
 def misfits(table: WaitingTable, column: str, of: Type) -> list[str]:
-    """Returns queries (`seq`, `value`, `reason`) of the values of a column that cannot become its type."""
+    """Returns queries (`seq`, `value`, `reason`) for the values of a column that cannot become its type."""
     found = []
     for group in table.groups:
         form = group.forms.get(column)

@@ -1,6 +1,6 @@
-"""Tables of a database that are adopted straight from it: read only, streamed, in one transaction.
+"""Adopts tables directly from a database: read-only, streamed, in one transaction.
 
-PostgreSQL answers through ADBC, which streams a table as Arrow by PostgreSQL's own COPY. A DuckDB file is attached.
+PostgreSQL is read through ADBC, which streams a table as Arrow with PostgreSQL's own COPY. A DuckDB file is attached.
 """
 
 import os
@@ -21,7 +21,7 @@ from .columns import Form, form_of
 from .files import TableFile, folded_name
 from .waiting import Source, WaitingRows, wait_for, wait_for_file
 
-# How PostgreSQL's types come: the form, and SQL of what is asked for.
+# How PostgreSQL's types come: the form, and the SQL that selects a column.
 _POSTGRES_FORMS: dict[str, tuple[Form, str]] = {
     **dict.fromkeys(("smallint", "integer", "bigint"), ("bigint", "{}::bigint")),
     **dict.fromkeys(("real", "double precision"), ("double", "{}::float8")),
@@ -33,19 +33,20 @@ _POSTGRES_FORMS: dict[str, tuple[Form, str]] = {
     "ARRAY": ("json", "to_json({})::text"),
 }
 _AS_TEXT: tuple[Form, str] = ("text", "{}::text")
-_NEWEST = ("received_at", "uuid_ts")  # the largest of each tells versions of a table apart, with its rows
+_NEWEST = ("received_at", "uuid_ts")  # their maximums and the number of rows distinguish versions of a table
 
 
 class DatabaseTable(NamedTuple):
-    """A table of a database: its permanent name without secrets, version and size as of any work.
+    """A table of a database; `url` (a permanent name without secrets), `version` and `size` are as in `Work`.
 
-    `table` is what it is called here, `name` in the database, `columns` the types of its columns there.
+    `table` is its name here; `schema` and `name` are those in the database, `columns` the types of its columns there.
     """
 
     url: str
     version: str
     size: int
     table: str
+    schema: str
     name: str
     columns: Mapping[str, str]
     database: "Database"
@@ -63,14 +64,14 @@ class Database(ABC):
 
     @abstractmethod
     def ask(self, sql: str) -> tuple[Any, ...]:
-        """Returns the one row of a statement."""
+        """Returns the only row of a statement's result."""
 
     @abstractmethod
     @contextmanager
     def opened(
         self, con: duckdb.DuckDBPyConnection, schema: str, name: str, columns: Mapping[str, str]
     ) -> Iterator[Source]:
-        """Lets an engine read the rows of a table, while the block runs."""
+        """Lets an engine read the rows of a table while the block runs."""
 
     @staticmethod
     @abstractmethod
@@ -86,7 +87,7 @@ class PostgresSource(Database):
     """A PostgreSQL database."""
 
     def __init__(self, url: str) -> None:
-        """Connects. Raises NotSupported without ADBC, RunError where the database cannot be reached."""
+        """Connects. Raises NotSupported without ADBC, RunError if the database cannot be opened."""
         try:
             from adbc_driver_manager import Error
             from adbc_driver_postgresql import dbapi
@@ -156,7 +157,7 @@ class DuckdbSource(Database):
     """A DuckDB file."""
 
     def __init__(self, url: str) -> None:
-        """Opens the file. Raises RunError where it does not exist or is no DuckDB file."""
+        """Opens the file. Raises RunError if it does not exist or is not a DuckDB file."""
         self._path = os.path.abspath(url.removeprefix("duckdb:///").removeprefix("duckdb:"))
         self.url = f"duckdb:///{self._path}"
         if not Path(self._path).is_file():
@@ -215,7 +216,7 @@ class DuckdbSource(Database):
 
 
 def open_database(url: str) -> Database:
-    """Returns the database of a URL. Raises NotSupported for one of another kind, RunError where it cannot be read."""
+    """Opens the database of a URL. Raises NotSupported for one of another kind, RunError if it cannot be opened."""
     if url.startswith(("postgresql://", "postgres://")):
         return PostgresSource(url)
     if url.startswith("duckdb:"):
@@ -227,7 +228,7 @@ def open_database(url: str) -> Database:
 
 
 def database_tables(database: Database, schema: str) -> Iterator[DatabaseTable]:
-    """Yields the tables of a schema. Raises RunError where the schema has none."""
+    """Yields the tables of a schema that have an `id`. Raises RunError if the schema has no tables."""
     there = database.columns(schema)
     if not there:
         raise RunError(
@@ -241,7 +242,7 @@ def database_tables(database: Database, schema: str) -> Iterator[DatabaseTable]:
         found = database.ask(f"SELECT {asked} FROM {_path(database, schema, name)}")
         url = f"{database.url}/{schema}/{name}"
         version = "-".join(map(str, found))
-        yield DatabaseTable(url, version, 0, folded_name(name), name, columns, database)
+        yield DatabaseTable(url, version, 0, folded_name(name), schema, name, columns, database)
 
 
 def _path(database: Database, schema: str, name: str) -> str:
@@ -250,17 +251,16 @@ def _path(database: Database, schema: str, name: str) -> str:
 
 
 def wait_for_work(con: duckdb.DuckDBPyConnection, work: object, number: int, scratch: Path) -> WaitingRows:
-    """Has the rows of a file or of a table of a database wait."""
+    """Makes the rows of a file, or of a table of a database, wait."""
     if isinstance(work, TableFile):
         return wait_for_file(con, work, number, scratch)
     if not isinstance(work, DatabaseTable):
         raise TypeError(f"Expected a file or a table of a database, but got {type(work).__name__}.")
-    schema = work.url.split("/")[-2]
-    with work.database.opened(con, schema, work.name, work.columns) as source:
+    with work.database.opened(con, work.schema, work.name, work.columns) as source:
         return wait_for(con, source, number, work.table, scratch)
 
 
 def close_databases(work: Sequence[object]) -> None:
-    """Closes the databases that work is read from."""
+    """Closes the databases that the work is read from."""
     for database in {id(each.database): each.database for each in work if isinstance(each, DatabaseTable)}.values():
         database.close()

@@ -1,6 +1,6 @@
-"""Files that a warehouse has exported its tables into: which there are, and which table each is of.
+"""Finds the files into which a warehouse has exported its tables, and the table that each belongs to.
 
-A file is of the table that it, or the folder around it, is named after; exporters number their files behind that name
+A file belongs to the table that it, or the folder around it, is named after; exporters add numbers to that name
 (`email_opened_0000_part_00.parquet`, `email_opened-000000000000.csv.gz`).
 """
 
@@ -31,7 +31,7 @@ SUFFIXES: dict[str, FileFormat] = {
 }
 COMPRESSIONS = (".gz", ".zst")
 _CODECS = (".snappy", ".gz", ".gzip", ".zst", ".zstd", ".lz4", ".brotli", ".deflate")  # within a Parquet file's name
-# What exporters put behind a table's name: Redshift's slices and parts, BigQuery's shards, Snowflake's threads.
+# What exporters put after a table's name: Redshift's slices and parts, BigQuery's shards, Snowflake's threads.
 _NUMBERS = re.compile(r"([-_.]?(part[-_]?)?\d+([-_]part[-_]?\d+)?)+$|[-_]\*?$")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HIVE = re.compile(r"[^/=]+=[^/]*")
@@ -45,9 +45,9 @@ NOT_ADOPTED_BECAUSE = {
 
 
 class TableFile(NamedTuple):
-    """A file of a table: its permanent name, version and size as of any work, and how it is read.
+    """A file of a table; `url`, `version` and `size` are as in `Work`, the rest says how it is read.
 
-    `fs` is None of a file on this machine.
+    `fs` is None for a file on this machine.
     """
 
     url: str
@@ -71,7 +71,7 @@ class FoundFile(NamedTuple):
 
 
 def unreadable_file(file: TableFile, error: BaseException) -> ArchiveError:
-    """Returns the error for a file that is not what its name says, or is not whole."""
+    """Returns the error for a file that is not what its name says, or is incomplete."""
     return ArchiveError(
         f"Expected {file.format} in {file.url}, but it cannot be read: {engine.error_line(error)}\n"
         "Export it again, or leave it out."
@@ -79,7 +79,7 @@ def unreadable_file(file: TableFile, error: BaseException) -> ArchiveError:
 
 
 def folded_name(name: str) -> str:
-    """Returns the name of a table or column as Segment spells it, in small letters.
+    """Returns the name of a table or column as Segment spells it, in lower case.
 
     Example: `folded_name("EMAIL_OPENED") == "email_opened"`, and `folded_name("_Timestamp") == "_timestamp"`.
     """
@@ -92,8 +92,8 @@ def table_files(
 ) -> tuple[list[TableFile], dict[str, str]]:
     """Returns the files of tables at some URLs, and why others are left out, by their URL.
 
-    `named` are patterns below the URLs by the table that their files are of; without any, files and folders that are
-    named like tables are taken. Raises ArchiveError where nothing exists at a URL or a pattern matches nothing.
+    `named` are patterns below the URLs, by the table of their files; without any, files and folders that are named like
+    tables are taken. Raises ArchiveError if nothing exists at a URL, or no file matches a table's patterns.
     """
     found: dict[str, TableFile] = {}
     left_out: dict[str, str] = {}
@@ -130,7 +130,7 @@ def _files_at(url: str, credentials: Any) -> list[FoundFile]:
 
 
 def _whole(found: Sequence[FoundFile], left_out: dict[str, str]) -> list[FoundFile]:
-    """Returns the files that may hold rows, without those of an export of this program that has not ended."""
+    """Returns the files that may hold rows, without those of this program's unfinished exports."""
     unfinished = {file.below.rpartition("/")[0] for file in found if file.below.rpartition("/")[2] == EXPORT_MARK}
     whole = []
     for file in found:
@@ -149,7 +149,7 @@ def _folders_above(below: str) -> list[str]:
 
 
 def _may_hold_rows(file: FoundFile) -> bool:
-    """Whether it is no marker. Exporters leave empty files of text, but one of Parquet or Avro has lost what it had."""
+    """Returns whether a file is no marker, and not empty unless it is Parquet or Avro, which then lost its content."""
     *folders, name = file.below.split("/")
     marker = name.startswith((".", "_SUCCESS")) or any(folder.startswith(".") for folder in folders)
     return not marker and bool(file.size or _format(file.path) in ("parquet", "avro"))
@@ -185,7 +185,7 @@ def _bucket_files(url: str, credentials: Any) -> list[FoundFile]:
 
 
 def _object_version(info: Mapping[str, Any]) -> str:
-    """Returns an object's etag, or its size and the time of its last change."""
+    """Returns an object's etag, or its size and modification time."""
     etag = next((str(info[key]).strip('"') for key in ("ETag", "etag", "md5Hash") if info.get(key)), None)
     changed = next((info[key] for key in ("LastModified", "last_modified", "updated", "mtime") if info.get(key)), "")
     time = changed.isoformat() if isinstance(changed, datetime) else str(changed)
@@ -202,9 +202,9 @@ def _named(there: Sequence[FoundFile], named: Mapping[str, Sequence[str]]) -> di
 
 
 def _tables_of(there: Sequence[FoundFile]) -> dict[str, str]:
-    """Returns the table of each file that is named like one, or lies in a folder that is, by the path."""
+    """Returns the table of each file that is named like one, or is in a folder that is, by the file's path."""
     folders = {file.below.rpartition("/")[0] for file in there}
-    # A folder where any file is named after a table of the catalogue has files of tables; others are of one table each.
+    # If any file of a folder is named after a table of the catalogue, all name tables; other folders are of one table.
     of_tables = {folder for folder in folders if folder == ""} | {
         folder
         for file in there
@@ -233,7 +233,7 @@ def _table_of(below: str, of_tables: set[str]) -> str | None:
 
 
 def _stem(below: str) -> str:
-    """Returns the name of a file without its suffixes and numbers, in small letters. Empty where it is none."""
+    """Returns the name of a file without its suffixes and numbers, in lower case; empty if that cannot be a table's."""
     name = below.rpartition("/")[2]
     while (dot := name.rfind(".")) > 0 and name[dot:].lower() in (*SUFFIXES, *COMPRESSIONS, *_CODECS):
         name = name[:dot]
@@ -244,7 +244,7 @@ def _stem(below: str) -> str:
 
 
 def _format(path: str) -> FileFormat | None:
-    """Returns how a file is read, by its suffixes. Redshift's files of CSV have none."""
+    """Returns how a file is read, by its suffixes; None if they are unknown. Redshift's CSV files have none."""
     name = path.rpartition("/")[2].lower()
     while name.endswith(COMPRESSIONS):
         name = name.rpartition(".")[0]

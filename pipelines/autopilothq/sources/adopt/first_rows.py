@@ -1,4 +1,4 @@
-"""The first rows of a file, from which it is known how its columns come, before any file is read whole."""
+"""Reads the first rows of a file, which show how its columns come before any file is read completely."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,13 +17,13 @@ from .waiting import Source, WaitingRows, avro_source, decompressed_text, file_s
 
 FIRST_ROWS = 2_000
 FIRST_BYTES = 1 << 20
-PAGE_BYTES = 1 << 16  # read at a time of a column of Parquet
+PAGE_BYTES = 1 << 16  # read at a time from a column of Parquet
 
 
 def wait_for_first_rows(
     con: duckdb.DuckDBPyConnection, file: TableFile, number: int, scratch: Path
 ) -> tuple[WaitingRows, Source]:
-    """Has the first rows of a file wait, and returns what they are read from as well. Raises ArchiveError."""
+    """Makes the first rows of a file wait; also returns what they are read from. Raises ArchiveError."""
     if file.format == "avro":
         return _first_records(con, file, number, scratch)
     part = Path(file.path)
@@ -57,7 +57,7 @@ def _opened(file: TableFile) -> Iterator[IO[bytes]]:
 
 
 def _copy_rows(file: TableFile, part: Path) -> None:
-    """Writes the first rows of a file of Parquet to one of this machine."""
+    """Copies the first rows of a Parquet file to a file on this machine."""
     try:
         with _opened(file) as opened:
             rows = pq.ParquetFile(opened, buffer_size=PAGE_BYTES)
@@ -67,7 +67,7 @@ def _copy_rows(file: TableFile, part: Path) -> None:
 
 
 def _first_lines(text: Iterator[bytes], quoted: bool) -> bytes:
-    """Returns the first lines of a text, which end where a line does; where it is `quoted`, no line ends in quotes."""
+    """Returns the first whole lines of a text; if it is `quoted`, a line does not end within quotes."""
     kept = b""
     for chunk in text:
         kept += chunk
@@ -77,7 +77,7 @@ def _first_lines(text: Iterator[bytes], quoted: bool) -> bytes:
 
 
 def _line_end(text: bytes, quoted: bool) -> int:
-    """Returns where the last line within the first bytes ends, else the first one behind them; 0 where none does."""
+    """Returns where the last line within `FIRST_BYTES` ends, else the first one after them; 0 if none ends."""
     end = start = quotes = 0
     while newline := text.find(b"\n", start) + 1:
         quotes += text.count(b'"', start, newline) if quoted else 0

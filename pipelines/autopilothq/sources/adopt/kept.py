@@ -23,7 +23,7 @@ class Adoption:
     """Tables whose rows wait, and what is known of the destination; `stored` reads what is stored there.
 
     `refused` are rows of `users` and `accounts` that the destination refuses, by table and id. `found` are all tables
-    that there are to adopt, also those whose rows are adopted already.
+    that exist to adopt, including those whose rows are adopted already.
     """
 
     context: ProjectionContext
@@ -39,11 +39,11 @@ class Adoption:
 
     @property
     def messages(self) -> list[str]:
-        """The tables of messages but `tracks`."""
+        """The tables of messages except `tracks`."""
         return [name for name in self.waiting if name not in LATEST_NAMES | {TRACKS.name}]
 
     def table_name(self, name: str) -> str:
-        """Returns what a table is called in the destination."""
+        """Returns a table's name in the destination."""
         return self.context.event_table(name) if name in self.events else name
 
 
@@ -53,7 +53,7 @@ def keys(name: str) -> str:
 
 
 def reject_refused_rows(adoption: Adoption, refused: Mapping[str, str]) -> None:
-    """Rejects messages that the destination refused, by their ids, with the errors given for them."""
+    """Rejects messages that the destination refused; `refused` has the errors by their ids."""
     if not refused:
         return
     con = adoption.context.con
@@ -101,7 +101,7 @@ def find_kept(adoption: Adoption) -> None:
 
 
 def _find_kept_tracks(adoption: Adoption) -> None:
-    """Finds the rows of `tracks` that are not kept, of events' tables as well as its own."""
+    """Finds the rows of `tracks` that are not kept, both those of events' tables and its own."""
     con = adoption.context.con
     if TRACKS.name in adoption.waiting:
         _leave_to_events(adoption)
@@ -118,7 +118,7 @@ def _find_kept_tracks(adoption: Adoption) -> None:
 
 
 def _leave_to_events(adoption: Adoption) -> None:
-    """Leaves the rows of `tracks` whose event's table is adopted to that table, and rejects those that it has not."""
+    """Leaves rows of `tracks` to their event's table if that is adopted, and rejects those that it does not have."""
     con, tracks = adoption.context.con, adoption.waiting[TRACKS.name]
     rows = tracks.select({"id": "text", "event": "text"}, {}, {})
     events = [name for name in adoption.found if name not in _KIND_NAMES | LATEST_NAMES]
@@ -152,7 +152,7 @@ def count_table(adoption: Adoption, name: str) -> None:
 
 
 def file_counts(adoption: Adoption) -> list[FileCount]:
-    """Returns what became of the rows of each file; complete once all tables were counted."""
+    """Returns what became of the rows of each file; complete once all tables are counted."""
     return [
         FileCount(*row[:5], *(time and time.astimezone(UTC) for time in row[5:]))
         for row in adoption.context.con.execute(SQL["file_counts"]).fetchall()

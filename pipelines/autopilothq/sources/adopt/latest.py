@@ -1,4 +1,4 @@
-"""`users` and `accounts` of adopted tables: of all messages about them, and of their own rows, which count as older."""
+"""`users` and `accounts` of adopted tables: from all messages about them, and their own rows, which count as older."""
 
 from collections.abc import Iterator, Mapping
 
@@ -24,7 +24,7 @@ def latest_rows_of(adoption: Adoption, fresh: Mapping[str, TableRows]) -> Iterat
 
 
 def _of_messages(adoption: Adoption, latest: Latest, fresh: TableRows | None) -> TableRows | None:
-    """Returns the rows of those that adopted messages are about, also where these are stored already."""
+    """Returns the rows of those whom adopted messages are about, even if these messages are stored already."""
     waiting = adoption.waiting.get(latest.messages.name)
     if fresh is None or waiting is None:
         return None
@@ -40,9 +40,9 @@ def _of_messages(adoption: Adoption, latest: Latest, fresh: TableRows | None) ->
 
 
 def _with_own(adoption: Adoption, latest: Latest, made: TableRows | None) -> TableRows:
-    """Returns the rows with what adopted rows of the table itself have, where no message says otherwise.
+    """Returns the rows with the values of the table's own adopted rows, unless a message has other ones.
 
-    A row that is stored stays, but for cells that are null.
+    Of a stored row, only cells that are null change.
     """
     context, name = adoption.context, latest.table.name
     con, waiting = context.con, adoption.waiting[name]
@@ -66,7 +66,7 @@ def _with_own(adoption: Adoption, latest: Latest, made: TableRows | None) -> Tab
 
 
 def _first_of_layers(adoption: Adoption, name: str, columns: Mapping[str, Type]) -> TableRows:
-    """Returns a row for each id with the first value of each column, but rows that are stored so already."""
+    """Returns a row for each id with the first value of each column, except rows that are already stored like that."""
     context, table = adoption.context, f"{name}_with_own"
     cells = {"id": "id", "uuid_ts": context.loaded_at_sql}
     values = [column for column in columns if column not in cells]

@@ -1,4 +1,4 @@
-"""Tables that a loader left in a warehouse, as an origin: its work are files, or tables of a database."""
+"""Tables that a loader left in a warehouse, as an origin whose work is files or tables of a database."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ _OF_MESSAGES = frozenset(table.name for table in (*MESSAGE_TABLES, *EVENT_TABLES
 class AdoptedTables(Origin[AdoptedWork]):
     """The files of exported tables at some URLs, or the tables of a schema of a database.
 
-    `named` are patterns of files by the table that they are of, below the URLs.
+    `named` are patterns of files below the URLs, by the table of the files.
     """
 
     urls: tuple[str, ...] = ()
@@ -29,12 +29,12 @@ class AdoptedTables(Origin[AdoptedWork]):
     credentials: Any = None
 
     found: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
-    """After `plan`: all tables that are there, also those whose rows are adopted already."""
+    """After `plan`: all tables that exist, including those whose rows are adopted already."""
 
     reads_again = True
 
     def works(self) -> tuple[list[AdoptedWork], dict[str, str]]:
-        """Returns all tables and files of tables that there are, and why others are left out, by their URL."""
+        """Returns all existing tables or files of tables, and why others are left out, by their URL."""
         left_out: dict[str, str] = {}
         found: list[AdoptedWork]
         if self.database is not None:
@@ -51,7 +51,7 @@ class AdoptedTables(Origin[AdoptedWork]):
         ], left_out
 
     def plan(self, context: LoadContext) -> Sequence[AdoptedWork]:
-        """Returns what is not adopted yet, in this version of it; says what is left out."""
+        """Returns the tables and files that are not adopted yet in this version; reports what is left out."""
         works, left_out = self.works()
         for why in sorted(set(left_out.values())):
             names = sorted(url for url, reason in left_out.items() if reason == why)
@@ -72,7 +72,7 @@ class AdoptedTables(Origin[AdoptedWork]):
 
 
 def is_adopted(table: str, there: set[str]) -> bool:
-    """Returns whether a table's rows are adopted: a table of messages, `users` or `accounts`, no view over one."""
+    """Returns whether a table is adopted: it has messages, `users` or `accounts`, and is no view of another one."""
     if table in _OF_MESSAGES:
         return True
     if table in TABLES or table.startswith(NOT_ADOPTED):

@@ -1,4 +1,4 @@
-"""From adopted tables to the rows of a load: the projection's place is taken by rows that are facts already."""
+"""From adopted tables to the rows of a load, without a projection, because they are rows already."""
 
 import itertools
 from collections.abc import Iterator
@@ -31,13 +31,13 @@ from .waiting import WaitingRows, waiting_tables
 
 
 class AdoptProjector:
-    """Makes the rows of loads of adopted tables; `cut` gets how many texts may be cut, by table and column."""
+    """Makes the rows of loads of adopted tables; puts into `cut` how many texts may be cut, by table and column."""
 
     def __init__(self, cut: dict[str, dict[str, int]] | None = None) -> None:
         self.cut: dict[str, dict[str, int]] = {} if cut is None else cut
 
     def __call__(self, load: PlannedLoad) -> ProjectedLoad:
-        """Brings all rows together and writes the rows of all tables."""
+        """Collects all rows and writes the rows of all tables."""
         try:
             return project(load, self._attempt)
         finally:
@@ -97,7 +97,7 @@ def _wait(con: duckdb.DuckDBPyConnection, load: PlannedLoad, scratch: Path) -> I
 
 
 def _check_room(load: PlannedLoad, adoption: Adoption) -> None:
-    """Raises NotSupported where there are more tables of other events than the dataset may have."""
+    """Raises NotSupported if there are more tables of other events than the dataset may have."""
     there = load.extraction.event_tables()
     new = {load.event_table(name) for name in adoption.events} - {table.name for table in EVENT_TABLES}
     if new - there and len(new | there) > load.settings.max_event_tables:

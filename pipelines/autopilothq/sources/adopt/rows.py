@@ -15,19 +15,19 @@ _KEPT = "ANTI JOIN {duplicates} USING (seq) ANTI JOIN rejects USING (seq)"
 
 
 class AdoptedColumns(NamedTuple):
-    """The columns of one table: types by the names that they have in the files, and what they are called."""
+    """The columns of one table: types by their names in the files, and their names in the destination."""
 
     types: Mapping[str, Type]
     names: Mapping[str, str]
 
     @property
     def ordered(self) -> dict[str, Type]:
-        """The types of the columns as they are called, in the order of a new table."""
+        """The types of the columns by their names in the destination, in the order of a new table."""
         return ordered_columns({self.names.get(column, column): of for column, of in self.types.items()})
 
 
 def message_rows(adoption: Adoption) -> Iterator[TableRows]:
-    """Yields the rows of each table of messages but `tracks`."""
+    """Yields the rows of each table of messages except `tracks`."""
     for name in adoption.messages:
         table, called = adoption.waiting[name], adoption.table_name(name)
         columns = table_columns(adoption, called, _declared(adoption, name, called), [table])
@@ -39,7 +39,7 @@ def message_rows(adoption: Adoption) -> Iterator[TableRows]:
 
 
 def tracks_rows(adoption: Adoption) -> Iterator[TableRows]:
-    """Yields the rows of `tracks`: those of the events' tables, and its own where an event's table is missing."""
+    """Yields the rows of `tracks`: those of the events' tables, and its own if their event's table is missing."""
     tables = [adoption.waiting[name] for name in adoption.events]
     own = adoption.waiting.get(TRACKS.name)
     every = tables if own is None else [*tables, own]
@@ -94,9 +94,9 @@ def table_columns(
     waiting: Iterable[WaitingTable],
     prefix: str = "",
 ) -> AdoptedColumns:
-    """Decides the columns of a table: the declared ones, and others by all their values where the name has a prefix.
+    """Decides the columns of a table: declared ones, and others whose names have a prefix, typed by all their values.
 
-    What it has no room for is discarded.
+    Values of columns that the table has no room for are discarded.
     """
     context = adoption.context
     tables = list(waiting)
@@ -115,7 +115,7 @@ def table_columns(
 
 def _discard_columns(adoption: Adoption, waiting: WaitingTable, table: str, plan: ColumnPlan) -> None:
     if table == TRACKS.name and waiting.name != TRACKS.name:
-        return  # said of the event's table
+        return  # the event's table discards them
     for reason, columns in plan.left_out.items():
         for column in columns:
             queries = [
@@ -154,14 +154,14 @@ def discard_misfits(
 def discard_values(
     adoption: Adoption, waiting: WaitingTable, table: str, column: str, queries: list[str], duplicates: str
 ) -> None:
-    """Discards the values of queries (`seq`, `value`, `reason`), as far as their rows are kept."""
+    """Discards the values of queries (`seq`, `value`, `reason`) whose rows are kept."""
     if queries:
         sql = SQL["misfits"].format(misfits=" UNION ALL ".join(queries), keys=keys(waiting.name), duplicates=duplicates)
         adoption.context.con.execute(sql, {"table_name": table, "column_name": column})
 
 
 def discarded_rows(adoption: Adoption) -> TableRows | None:
-    """Returns the rows of `_discards`, None where there are none; complete once the rows of all tables were made."""
+    """Returns the rows of `_discards`, or None if there are none; complete once the rows of all tables are made."""
     con, columns = adoption.context.con, declared_types(DISCARDS)
     con.execute(
         f"CREATE OR REPLACE TABLE discarded AS {SQL['discarded'].format(loaded_at=adoption.context.loaded_at_sql)}"

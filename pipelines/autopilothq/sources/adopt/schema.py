@@ -1,4 +1,4 @@
-"""The columns of tables that are to be adopted, and what becomes of them, before the rows are read."""
+"""The columns of tables to adopt, and what they will become, before the rows are read."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,9 +24,8 @@ _NUMBERS = ("decimal", "numeric", "hugeint", "uhugeint", "ubigint")  # types who
 class AdoptedColumn(NamedTuple):
     """A column of an adopted table.
 
-    `of` is its type there, None where nothing says it; where it is `guessed`, it is only what all its values are that
-    were seen, which come as text. `called` is what it is called here, None where it is dropped, and `becomes` its type
-    as a new column.
+    `of` is its type there, None if it is unknown; if `guessed`, its values come as text, and `of` is the type of those
+    that were seen. `called` is its name here, None if it is dropped; `becomes` is its type as a new column.
     """
 
     of: str | None
@@ -43,7 +42,7 @@ class AdoptedSchema(NamedTuple):
 
 
 def read_adopted_schema(origin: AdoptedTables) -> AdoptedSchema:
-    """Returns the columns of the tables; of files the first rows of the first one of each table are looked at."""
+    """Returns the columns of the tables; for files, from the first rows of each table's first file."""
     works, _ = origin.works()
     first: dict[str, AdoptedWork] = {}
     for work in sorted(works, key=lambda work: work.size == 0):  # exporters leave empty files
@@ -73,7 +72,7 @@ def _columns_of_table(table: DatabaseTable) -> dict[str, AdoptedColumn]:
 
 
 def _type_of_form(form: Form, of: str) -> Type:
-    """Returns the type of a new column, as far as that is known without its values."""
+    """Returns the type of a new column, as far as it is known without its values."""
     if form == "json":
         return "double" if of.lower().startswith(_NUMBERS) else "text"
     return "text" if form == "loose" else form
@@ -101,9 +100,9 @@ def _columns_of_file(
 
 
 class _Seen(NamedTuple):
-    """What was seen of a column's values: the type that they make, and of texts the type that they spell, if any.
+    """What a column's values show: the type that they become, and the type that they spell if they are texts.
 
-    `json` is the type of values of JSON that are no texts.
+    `json` is the type of JSON values that are not texts, if any.
     """
 
     becomes: Type

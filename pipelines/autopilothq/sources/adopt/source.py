@@ -34,15 +34,15 @@ def adopt(
 
     Args:
         tables_url: A folder of exported files, or several; local or `s3://`, `gs://`, `az://`.
-        tables: Patterns of files below that folder, by table; without them files and folders named like tables.
+        tables: Patterns of files below that folder, by table; without them, files and folders named like tables.
         database: A database to read the tables from instead: `postgresql://...` or `duckdb:///file`.
         database_schema: The schema of these tables there.
-        credentials: For files in a cloud, as dlt knows them; else the cloud's own ways.
-        table_format: dlt's, of the tables in a lake: `delta`. None is the destination's own.
-        memory: What the engine, DuckDB in process, may use before it turns to the disk, in MB.
+        credentials: For files in a cloud, as dlt knows them; by default the cloud's own.
+        table_format: dlt's table format in a lake, `delta`. None leaves it to the destination.
+        memory: What the engine, DuckDB in process, may use before it spills to disk, in MB.
         max_event_tables: How many tables of other events the dataset may have.
         progress: Called with the `LoadReport` after each step.
-        cut_texts: Gets the number of texts of exactly 512 characters, by table and column.
+        cut_texts: A dict that receives the numbers of texts of exactly 512 characters, by table and column.
 
     Example: `pipeline.run(adopt("s3://bucket/unload/"))`.
     """
@@ -60,5 +60,5 @@ def adopted_tables(
     schema: str = "autopilothq",
     credentials: Any = None,
 ) -> AdoptedTables:
-    """Returns the origin of exported tables, or of a database's; see `adopt`."""
+    """Returns the origin of exported tables or of a database's tables; see `adopt`."""
     return AdoptedTables(tuple(urls), named, database, schema, credentials)

@@ -21,10 +21,10 @@ VERIFY_MEMORY = 400  # MB
 
 @dataclass(frozen=True)
 class TableComparison:
-    """The rows of a table on both sides, each id once.
+    """The numbers of a table's rows on both sides, each id once.
 
-    `stored` are those of the adopted ids that the dataset has, `missing` the others. `days` are the numbers of both
-    sides by the UTC day of receipt. The digests are sums of digests of the ids: equal where the ids are.
+    `stored` counts the adopted ids that the dataset has, `missing` the others. `days` are the numbers on both sides by
+    the UTC day of receipt. The digests are sums of digests of the ids: they are equal if the ids are.
     """
 
     table: str

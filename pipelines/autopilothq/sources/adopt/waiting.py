@@ -1,4 +1,4 @@
-"""Brings the rows of files and tables into files of one form, where they wait until all of them are there."""
+"""Writes the rows of files and tables into Parquet files of one form, where they wait until all of them are there."""
 
 import gzip
 import re
@@ -22,7 +22,7 @@ from .files import COMPRESSIONS, TableFile, folded_name, unreadable_file
 _LATEST_TABLES = frozenset(latest.table.name for latest in LATEST)
 _NULL = re.compile(rb"(?:^|[,|;\t])\\N(?:[,|;\t\r]|$)", re.MULTILINE)
 _CHUNK = 8 << 20
-_ZSTD_CHUNK = 1 << 10  # four bytes can hold 128 KiB, and all of it comes at once
+_ZSTD_CHUNK = 1 << 10  # four bytes can hold 128 KiB, all of which zstd returns at once
 KILL_POINT_ROWS_WAIT = f"{__name__}:wait_for"  # for tests/faults
 
 
@@ -36,10 +36,10 @@ class WaitingRows(NamedTuple):
 
 
 class Source(NamedTuple):
-    """What rows are read from: SQL, the number of a row in it as SQL, and columns with their forms as the engine says.
+    """What rows are read from: SQL of the rows, SQL of a row's number, and the columns.
 
-    `columns` are, by their names there, the form and a template of SQL that gives it. `types` are the types of those
-    that have one, as they are spelled there.
+    `columns` are the forms, by the columns' names there, with a template of SQL that converts a value. `types` are the
+    types of the columns that have one, as they are spelt there.
     """
 
     sql: str
@@ -51,7 +51,7 @@ class Source(NamedTuple):
 def wait_for(con: duckdb.DuckDBPyConnection, source: Source, number: int, table: str, scratch: Path) -> WaitingRows:
     """Writes the rows of a source into a file, whose columns are named as Segment names them.
 
-    Raises NotSupported where a table has no column `id`, by which rows are known.
+    Raises NotSupported if a table has no column `id`, which identifies rows.
     """
     names = column_names(source.columns, table)
     if "id" not in names.values():
@@ -78,16 +78,16 @@ def wait_for(con: duckdb.DuckDBPyConnection, source: Source, number: int, table:
 
 
 def _id_cell(cells: Mapping[str, str], forms: Mapping[str, Form], table: str) -> str:
-    """Returns SQL of a row's id: a digest of the row where it has none, so that it is stored once."""
+    """Returns SQL of a row's id; if it has none, a digest of the row, so that it is stored once."""
     own = as_plain_text(forms["id"], f"({cells['id']})")
     row = ", ".join(f"({cell})::VARCHAR" for cell in cells.values())
     return f"coalesce(nullif({own}, ''), sha256(to_json([{engine.literal(table)}, {row}])::VARCHAR))"
 
 
 def column_names(columns: Mapping[str, object], table: str) -> dict[str, str]:
-    """Returns what the columns of a table are called as Segment names them, without those of loaders.
+    """Returns Segment's names of a table's columns, without the columns that loaders add.
 
-    Of two columns with one name the first stays. RudderStack's columns get Segment's names.
+    The first of two columns with the same name stays. RudderStack's columns get Segment's names.
     """
     folded = {name: folded_name(name) for name in columns}
     is_rudderstack = bool(RUDDERSTACK_MARKS & set(folded.values()))
@@ -120,7 +120,7 @@ def waiting_tables(waiting: Sequence[WaitingRows]) -> dict[str, WaitingTable]:
 
 
 def wait_for_file(con: duckdb.DuckDBPyConnection, file: TableFile, number: int, scratch: Path) -> WaitingRows:
-    """Has the rows of a file wait. Raises ArchiveError where it cannot be read."""
+    """Makes the rows of a file wait. Raises ArchiveError if it cannot be read."""
     local = Path(file.path)
     if file.fs is not None:
         local = scratch / f"fetched-{number}-{file.path.rpartition('/')[2]}"
@@ -137,7 +137,7 @@ def wait_for_file(con: duckdb.DuckDBPyConnection, file: TableFile, number: int, 
 
 @contextmanager
 def unreadable_as(file: TableFile) -> Iterator[None]:
-    """Raises ArchiveError in place of errors about what is in a file."""
+    """Raises ArchiveError in place of errors about the content of a file."""
     try:
         yield
     except duckdb.OutOfMemoryException:
@@ -147,7 +147,7 @@ def unreadable_as(file: TableFile) -> Iterator[None]:
 
 
 def file_source(con: duckdb.DuckDBPyConnection, local: Path, file: TableFile) -> Source:
-    """Returns what the rows of a file of this machine are read from."""
+    """Returns what the rows of a file on this machine are read from."""
     path = engine.glob_literal(str(local))
     row = "row_number() OVER ()"
     if file.format == "parquet":
@@ -173,9 +173,9 @@ def file_source(con: duckdb.DuckDBPyConnection, local: Path, file: TableFile) ->
 
 
 def _has_null_marks(path: Path) -> bool:
-    r"""Returns whether a file of CSV writes nulls as `\N`; else what is empty and not in quotes is null.
+    r"""Returns whether a CSV file writes nulls as `\N`; else a value that is empty and not in quotes is null.
 
-    A compressed file is read to its end, as by `_check_whole`.
+    A compressed file is read to its end, as in `_check_whole`.
     """
     kept, found = b"", False
     for chunk in _contents(path):
@@ -187,20 +187,20 @@ def _has_null_marks(path: Path) -> bool:
 
 
 def _check_whole(path: Path) -> None:
-    """Raises where a compressed file was cut off or damaged: the engine takes the rows before that for all of them."""
+    """Raises if a compressed file is cut off or damaged: the engine would take the rows before that for all rows."""
     if path.suffix in COMPRESSIONS:
         for _ in _contents(path):
             pass
 
 
 def _contents(path: Path) -> Iterator[bytes]:
-    """Yields what a file holds, decompressed. Raises EOFError and others where it is not whole."""
+    """Yields the content of a file, decompressed. Raises EOFError and others if it is incomplete."""
     with path.open("rb") as opened:
         yield from decompressed_text(opened, path.name)
 
 
 def decompressed_text(opened: IO[bytes], name: str) -> Iterator[bytes]:
-    """Yields what an open file holds, decompressed as its name says. Raises EOFError and others where it is cut off."""
+    """Yields an open file's content, decompressed as its name says. Raises EOFError and others if it is cut off."""
     if name.endswith(".zst"):
         yield from _unzstd(opened)
     elif name.endswith(".gz"):
@@ -223,7 +223,7 @@ def _unzstd(compressed: IO[bytes]) -> Iterator[bytes]:
 
 
 def avro_source(table: AvroTable) -> Source:
-    """Returns what the rows of a table are read from that is registered as `avro_rows`."""
+    """Returns what the rows of a table that is registered as `avro_rows` are read from."""
     columns = {name: (column.form, column.template) for name, column in table.columns.items()}
     return Source("avro_rows", "row_number() OVER ()", columns, {name: c.sql for name, c in table.columns.items()})
 

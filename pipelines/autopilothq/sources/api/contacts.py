@@ -41,7 +41,7 @@ def messages(contact: JsonObject, received_at: str, user_id_field: str | None, w
     """Yields the email events of a contact as messages, one line each.
 
     `received_at` is when the scan began, RFC 3339; `user_id_field` is the custom field that holds your own id of a
-    contact. An event has the same id in every scan. Raises Rejected for a contact without its id.
+    contact. An event has the same id in every scan. Raises Rejected for a contact without an id.
 
     Example: the contact `{"contact_id":"person_1","Email":"a@b.c","mail_opened":{"k":1482221100000}}` gives one line
     with `"event":"Email Opened"` and `"timestamp":"2016-12-20T08:05:00.000Z"`.
@@ -63,7 +63,7 @@ def messages(contact: JsonObject, received_at: str, user_id_field: str | None, w
                 f'"{format_time(time, exact=True)}"' if time and isinstance(value, JsonNumber) else to_json(value)
             )
             key_json, id_json = _email(key)
-            # The id is a digest, so that the same contact, map and key give the same id, and nobody reads them from it.
+            # The id is a digest: the same contact, map and key give the same id, and it does not reveal them.
             digest = hashlib.sha256(f'[{contact_json},"{name}",{key_json}]'.encode()).hexdigest()
             yield (
                 f'{{"type":"track","event":"{event}","messageId":"{digest}","timestamp":{timestamp},{rest},'
@@ -72,7 +72,7 @@ def messages(contact: JsonObject, received_at: str, user_id_field: str | None, w
 
 
 def _fields(value: JsonObject) -> dict[str, Any]:
-    """Returns the values by their keys; of a key that comes twice, the first counts."""
+    """Returns the values by their keys; the first of repeated keys counts."""
     return dict(reversed(value))
 
 
@@ -95,7 +95,7 @@ def _email(key: str) -> tuple[str, str]:
 
 
 def _custom_value(fields: Any, kind: str) -> str | None:
-    """Returns the value of a custom field; of one that was deleted and made again, that of the new one."""
+    """Returns the value of a custom field; if it was deleted and created again, that of the new one."""
     entries = fields if isinstance(fields, list) else []
     found = [field for field in entries if isinstance(field, JsonObject) and field.value("kind") == kind]
     found.sort(key=lambda field: field.value("deleted") is True)
@@ -105,7 +105,7 @@ def _custom_value(fields: Any, kind: str) -> str | None:
 def email_id(key: str) -> str:
     """Returns the id that the event stream likely has for an email, from its key in a contact's map.
 
-    Other keys are returned as they are. Example: that of
+    Other keys are returned unchanged. Example: the id for
     `batchdelivery_<UUID>_1482219072777-48a06f90-c686-11e6-94c6-07e94ae2263b` is
     `batchcampaign_1482219072777-48A06F90-C686-11E6-94C6-07E94AE2263B`.
     """

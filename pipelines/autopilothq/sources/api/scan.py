@@ -1,7 +1,6 @@
 """Scans of an account: pages by way of the spool -> messages and records (docs/contract/autopilot-api.md#paging).
 
-A scan that is interrupted ends with the reason why; its pages stay in the spool, and the next load continues behind
-them.
+A scan that is interrupted ends with the reason; its pages stay in the spool, and the next load continues after them.
 """
 
 from collections import deque
@@ -46,8 +45,8 @@ CONTACT_GROUPS = {
 class ScanInterrupted(Exception):
     """A scan that another load continues; the text says why it was interrupted.
 
-    `failed` is False where only its time was up. A scan that is `lost` cannot be continued: the next one begins anew.
-    `alone`: the reason concerns this scan and no other.
+    `failed` is False if only its time was up. A scan that is `lost` cannot be continued: the next one begins again.
+    `alone` is whether the reason concerns no other scan.
     """
 
     def __init__(self, why: str, *, failed: bool = True, lost: bool = False, alone: bool = False) -> None:
@@ -56,7 +55,7 @@ class ScanInterrupted(Exception):
 
 
 def concerns_one_scan(error: ApiError) -> bool:
-    """Returns whether an error says nothing of an account's other scans.
+    """Returns whether an error says nothing about the account's other scans.
 
     A wrong key, a limit of the account and a broken network concern all of them.
     """
@@ -94,7 +93,7 @@ def contacts(
 ) -> Iterator[ScanBatch]:
     """Yields what a scan of all contacts gives, the pages in the spool first; calls `progress` after each page.
 
-    Raises ScanInterrupted after the last page that came, and an ApiError where none came at all.
+    Raises ScanInterrupted after the last page that came, or an ApiError if none came at all.
     """
     found = ScanBatch(scan)
     pages, last = 0, spool.last
@@ -112,7 +111,7 @@ def contacts(
                 yield found
                 found = ScanBatch(scan)
     except (Unavailable, RequestRejected, UnexpectedResponse) as error:
-        # Where no page came behind the bookmark of an earlier load, the API does not take that bookmark any more.
+        # If no page came after the bookmark of an earlier load, the API no longer accepts that bookmark.
         lost = not isinstance(error, Unavailable) and spool.last == last and spool.bookmark is not None
         if not (lost or pages):
             raise
@@ -125,7 +124,7 @@ def contacts(
 
 
 class _Counted:
-    """Counts contacts, those once that pages repeat: pages that overlap are close to each other."""
+    """Counts contacts, each once although pages may repeat them: pages that overlap are close to each other."""
 
     def __init__(self) -> None:
         self._pages: deque[set[str]] = deque(maxlen=_OVERLAPPING)
@@ -176,10 +175,10 @@ def single_answer(scan: Scan, table: Table, values: list[Any]) -> ScanBatch:
 def group(
     scan: Scan, spool: Spool, account: Autopilot, deadline: Deadline, of: Group, members: bool, folder: Path
 ) -> Iterator[ScanBatch]:
-    """Yields lists or segments, and their members where these are requested.
+    """Yields lists or segments, and their members if requested.
 
-    The spools of the members are below `folder`, where they stay until the scan is loaded. Raises ScanInterrupted
-    before the first batch.
+    The spools of the members stay below `folder` until the scan is loaded. Raises ScanInterrupted, if at all, before
+    the first batch.
     """
     if not spool.complete:
         if deadline.is_over():

@@ -1,4 +1,4 @@
-"""Which scans a load of an account needs, and where each begins: anew, or where an earlier one was cut off."""
+"""Which scans a load of an account needs, and where each begins: at its start, or where an earlier one was cut off."""
 
 import shutil
 from collections.abc import Iterable
@@ -21,10 +21,10 @@ _CURSORS = "scans"  # in dlt's state of the source
 
 @dataclass(frozen=True)
 class ScanPlan:
-    """What decides about the scans of a load.
+    """Decides which scans a load makes.
 
-    `account` is a digest of whose they are. `folder` has the spools of earlier loads. `now` is when the load began,
-    RFC 3339. `complete_loads` are those whose cursors count.
+    `account` is a digest that identifies the account. `folder` has the spools of earlier loads. `now` is when the load
+    began, RFC 3339. `complete_loads` are those whose cursors count.
     """
 
     account: str
@@ -47,7 +47,7 @@ class ScanPlan:
         found = [self._scan_of_contacts()] if self.tables_of_contacts() else []
         found += [self._scan_of_group(name) for name, of in CONTACT_GROUPS.items() if self.has(of.table, of.members)]
         found += [Scan(name, self._url(name), self.now) for name in SIMPLE if name in self.selected]
-        # What was cut off long ago comes first, or a budget of time would be spent before it gets there for ever.
+        # What was cut off earliest comes first, or the budget of time might always be spent before its turn.
         found.sort(key=lambda scan: scan.started_at)
         for number, scan in enumerate(found):
             scan.number = number
@@ -57,7 +57,7 @@ class ScanPlan:
         return f"{self.base_url}/{'contacts/custom_fields' if name == CUSTOM_FIELDS.name else name}"
 
     def _cursor(self, name: str) -> dict[str, Any]:
-        """Returns how far complete loads have brought the last scan of this account."""
+        """Returns how far complete loads brought the last scan of this account."""
         cursor = read_cursor(_CURSORS, name, self.complete_loads)
         return cursor if cursor and cursor["account"] == self.account else {}
 
@@ -68,7 +68,7 @@ class ScanPlan:
             spool.delete()
             spool = None
         if spool and spool.start.page == 1 and spool.last == 0:
-            spool = None  # nothing came when it began
+            spool = None  # it began, but no page came
         if spool is None:
             spool = Spool.begin(folder, self._start_of_contacts(cursor))
         start = spool.start
@@ -80,19 +80,19 @@ class ScanPlan:
         return Scan(CONTACTS.name, url, start.started_at, spool=spool, first=first, contacts_before=before)
 
     def _start_of_contacts(self, cursor: dict[str, Any]) -> ScanStart:
-        """Returns the start of a scan whose pages are not here: behind the cursor, where it is of the same tables."""
+        """Returns the start of a scan without pages here: after the cursor, if it covers the tables, else page 1."""
         if cursor and cursor["bookmark"] is not None and self.tables_of_contacts() <= set(cursor["tables"]):
             begun = cursor["started_at"], cursor["page"], cursor["bookmark"], cursor["contacts"]
             return ScanStart(self.account, *begun)
         return ScanStart(self.account, self.now)
 
     def _is_useless(self, spool: Spool, cursor: dict[str, Any]) -> bool:
-        """Returns whether the pages are loaded, are another account's, or belong to nothing that can go on."""
+        """Returns whether the pages are loaded, are another account's, or belong to a scan that cannot continue."""
         start = spool.start
         if start.account != self.account:
             return True
         if not cursor or cursor["started_at"] < start.started_at:
-            return start.page > 1  # what came before is not known any more
+            return start.page > 1  # the pages before it are no longer known
         if cursor["started_at"] > start.started_at or cursor["bookmark"] is None:
             return True
         other_tables = cursor["page"] > start.page and not self.tables_of_contacts() <= set(cursor["tables"])

@@ -1,4 +1,4 @@
-"""Autopilot's own API as an origin and as a dlt source: email events out of contacts, and what else an account has."""
+"""Autopilot's own API as an origin and a dlt source: email events from contacts, and the account's other records."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -57,16 +57,16 @@ def api(
     Args:
         api_key: The account's key, from dlt's secrets.
         base_url: Where the API is.
-        requests_per_second: The most that is sent, by all scans of this process together.
-        timeout: Seconds that an answer may keep silent.
+        requests_per_second: The highest rate of requests, of all scans in this process together.
+        timeout: Seconds without data after which a request times out.
         tries: How often a request is tried before the scan is given up.
         allow_http: Whether the key may go over plain http to another machine.
         max_seconds: How long pages are fetched. What came by then is loaded, and the next run continues from there.
         user_id_field: The custom field that holds your own id of a contact.
-        since: The time of the first event to load (ISO 8601; UTC where it has no zone).
-        until: Where events end, that time excluded: where those of an archive begin.
-        table_format: dlt's, of the tables in a lake: `delta`. None is the destination's own.
-        memory: What the engine, DuckDB in process, may use before it turns to the disk, in MB.
+        since: The time of the first event to load (ISO 8601; UTC if it has no zone).
+        until: The time before which events end: where those of an archive begin.
+        table_format: dlt's table format in a lake, `delta`. None leaves it to the destination.
+        memory: What the engine, DuckDB in process, may use before it spills to disk, in MB.
         progress: Called with the `LoadReport` after each page.
 
     Example: `pipeline.run(api(until="2019-03-01").with_resources("email_opened", "contacts"))`.
@@ -74,7 +74,7 @@ def api(
     check_origin_settings("api")
     client = RequestSettings(base_url, requests_per_second, timeout, tries, allow_http).autopilot(api_key)
     window = Window(read_setting_time(since), read_setting_time(until, "until"))
-    account = hashlib.sha256(f"{base_url}\n{api_key}".encode()).hexdigest()[:12]  # nobody can read the key from it
+    account = hashlib.sha256(f"{base_url}\n{api_key}".encode()).hexdigest()[:12]  # it does not reveal the key
     origin = AutopilotApi(client, base_url.rstrip("/"), account, user_id_field, window, max_seconds)
     return resources(origin, LoadSettings(memory // 2, memory // 2, progress, table_format))
 
@@ -93,7 +93,7 @@ class _Run(ScannedRecords):
         self.context.report_progress()
 
     def fail(self, scan: Scan, why: str) -> None:
-        """Reports a scan that fails while the others go on."""
+        """Reports a scan that fails while the others continue."""
         self.context.report.failed[scan.name] = why
         self.warn(f"{scan.name} could not be loaded: {why}")
 
@@ -105,7 +105,7 @@ class _Run(ScannedRecords):
 
 @dataclass
 class AutopilotApi(Origin[Scan]):
-    """An account of Autopilot; `account` is a digest that tells it from others.
+    """An account of Autopilot; `account` is a digest that identifies it.
 
     The events of `window` are loaded. Pages are fetched for at most `max_seconds`.
     """
@@ -145,10 +145,10 @@ class AutopilotApi(Origin[Scan]):
         return run.scans
 
     def read(self, work: Sequence[Scan]) -> Iterator[Batch]:
-        """Yields the messages of all scans and keeps their records; a scan that is cut off is loaded as far as it came.
+        """Yields the messages of all scans and keeps their records; of a scan that is cut off, what came is loaded.
 
-        What concerns one scan alone fails that one. Raises ApiError where the key is wrong, the first scan gets no
-        answer, or every scan fails.
+        An error that concerns one scan fails only that scan. Raises ApiError if the key is wrong, the first scan gets
+        no answer, or every scan fails.
         """
         run = self._planned()
         report = run.context.report
@@ -162,7 +162,7 @@ class AutopilotApi(Origin[Scan]):
                     yield ScanBatch(scan).batch(ended=True, unfinished=report.cut_off)
 
     def _read_scan(self, run: _Run, scan: Scan, work: Sequence[Scan]) -> Iterator[Batch]:
-        """Yields the messages of a scan, and its end with the reason why it goes on another time, if it does."""
+        """Yields the messages of a scan, and its end, with the reason if another load must continue it."""
         report, why = run.context.report, None
         try:
             for part in self._scan(run, scan):
@@ -202,7 +202,7 @@ class AutopilotApi(Origin[Scan]):
         return scans.group(*common, CONTACT_GROUPS[scan.name], members, run.plan.folder / scan.name)
 
     def finish(self, context: LoadContext) -> Iterator[TableRows]:
-        """Yields the rows of contacts, and those of the tables whose scan is complete; keeps the cursors."""
+        """Yields the rows of contacts and of the tables whose scan is complete; keeps the cursors."""
         run = self._planned()
         load_id = context.required_pipeline().load_id
         for scan in run.scans:
@@ -215,7 +215,7 @@ class AutopilotApi(Origin[Scan]):
 
 
 def _rows(run: _Run, scan: Scan, table: Table) -> Iterator[TableRows]:
-    """Yields the rows of a table, and their discards. A complete scan finds the contacts that are deleted too."""
+    """Yields the rows of a table, and their discards. A complete scan also finds the contacts that were deleted."""
     snapshot = run.snapshot_of(table.name, scan)
     dataset = run.context.required_pipeline().dataset
     read = dataset.read if scan.complete and table is CONTACTS else None

@@ -1,6 +1,7 @@
 """Cuts the content of archive files into batches of lines (docs/contract/archive.md#variations).
 
-Nothing here parses JSON. Damage and long lines become rejects: every byte is accounted for, and no file ends a run.
+Nothing here parses JSON. Damage and long lines become rejects, so that every byte is accounted for, and no file stops a
+run.
 """
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -36,15 +37,15 @@ def read_batches(
 ) -> Iterator[Batch]:
     """Yields the files' lines in order, in batches of about `batch_bytes` at most, and what could not be read.
 
-    Gzip, zstd and plain text are told apart by their bytes. Each line ends with `\\n`, also the last one of a file
-    that had none; a `\\r` before it stays. Blank lines (space, tab, `\\r`) are counted, but may be left out.
+    Gzip, zstd and plain text are recognised by their bytes. Each line ends with `\\n`, even the last one of a file
+    without it; a `\\r` before it stays. Blank lines (space, tab, `\\r`) are counted, but may be left out.
 
     A damaged file ends with a `truncated` reject. So does one that could not be read to its end, for which
     `Batch.ended` holds the reason. A line longer than `max_line` bytes is a `line_too_long` reject.
 
     The next batch is made in a thread while this one is used. Memory stays within a few times `batch_bytes`, whatever
     the files hold. `timeout` is in seconds, for each block of up to 8 MiB of a file in an object store. Raises
-    ArchiveError where MAX_UNANSWERED files in a row timed out.
+    ArchiveError if MAX_UNANSWERED files in a row timed out.
 
     Example: `[len(batch.lines) for batch in read_batches(list(list_files(["exports"])))]`.
     """
@@ -64,7 +65,7 @@ class _Stopped(Exception):
 
 
 class _Run(NamedTuple):
-    """Whole lines of one file: `parts` joined, cut at `ends` (behind each newline), numbered from `line`."""
+    """Whole lines of one file: `parts` joined, cut at `ends` (after each newline), numbered from `line`."""
 
     file: int
     line: int
@@ -155,7 +156,7 @@ def _too_long(file: int, line: int, size: int, start: bytes | bytearray, max_lin
 
 
 def _lines(pieces: Iterable[bytes], file: int, max_line: int) -> Generator[_Run | Reject, None, str | None]:
-    """Cuts a file's content behind newlines. Returns why the file should be read again, None where it need not."""
+    """Cuts a file's content after newlines. Returns why the file should be read again, or None."""
     line = 1
     begun = _BegunLine(max(max_line, MAX_LINE))
     trouble: DamagedFile | UnreadableFile | None = None
@@ -204,7 +205,7 @@ class _BegunLine:
 def _whole_lines(
     begun: _BegunLine, data: memoryview, ends: Int64s, file: int, line: int, max_line: int
 ) -> Iterator[_Run | Reject]:
-    """Yields the lines that end in `data`, the first of which has begun before."""
+    """Yields the lines that end in `data`, the first of which began before it."""
     if begun.size <= begun.room:
         yield _Run(file, line, begun.size + len(data), [bytes(begun.start), data], ends + begun.size)
         return
@@ -217,12 +218,12 @@ def _whole_lines(
 
 
 def _is_blank(data: bytes) -> bool:
-    # isspace() is fast, but knows two blanks more than JSON does.
+    # isspace() is fast, but knows two more blanks than JSON does.
     return not data or (data.isspace() and b"\x0b" not in data and b"\x0c" not in data)
 
 
 def line_ends(data: bytes) -> Int64s:
-    """Returns the positions behind each newline."""
+    """Returns the position after each newline."""
     view = np.frombuffer(data, np.uint8)
     if len(view) <= BLOCK_BYTES:
         return np.flatnonzero(view == NEWLINE) + 1

@@ -1,4 +1,4 @@
-"""Reads the bytes of files as they are stored, block by block; those of buckets ahead of time."""
+"""Reads the bytes of files as they are stored, block by block; those in buckets ahead of time."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
@@ -24,7 +24,7 @@ class DamagedFile(Exception):
 
 
 class UnreadableFile(Exception):
-    """The bytes of a file could not be fetched; another time they may."""
+    """The bytes of a file could not be fetched; that may succeed another time."""
 
 
 class _FileChanged(Exception):
@@ -34,8 +34,8 @@ class _FileChanged(Exception):
 class BlockReader:
     """A file's bytes as they are stored, fetched block by block; `position` is the number of bytes taken.
 
-    `schedule` decides when a block is fetched: it gets the function that fetches and returns the one that waits for
-    the block. `timeout` is in seconds, for each block of a file in an object store.
+    `schedule` decides when a block is fetched: it gets the function that fetches a block, and returns one that waits
+    for it. `timeout` is in seconds, for each block of a file in an object store.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class BlockReader:
         return data
 
     def peek(self, count: int) -> bytes:
-        """Returns the next `count` bytes without taking them; fewer where the file ends or cannot be read."""
+        """Returns the next `count` bytes without taking them; fewer if the file ends or cannot be read."""
         # An error is raised again once the bytes before it are taken.
         with suppress(UnreadableFile):
             while len(self.buffer) < count and (data := self._block()):
@@ -79,7 +79,7 @@ class BlockReader:
         self.buffer = memoryview(b"".join((data, self.buffer)))
 
     def close(self) -> None:
-        """Closes the file, where it is open."""
+        """Closes the file if it is open."""
         if self.handle is not None:
             self.handle.close()
             self.handle = None
@@ -115,7 +115,7 @@ class BlockReader:
     def _fetch_range(self, start: int) -> bytes:
         """Fetches a block of an object.
 
-        An object that comes whole in one request is of one version; of a larger one, each block's version is checked.
+        An object that comes in one request is of one version; for a larger one, the version is checked at each block.
         """
         file = self.file
         if start >= file.size:
@@ -128,9 +128,9 @@ class BlockReader:
 
 
 def open_readers(files: Sequence[File], piece: int, timeout: float) -> Generator[BlockReader, None, None]:
-    """Opens the files one after the other; fetches the first blocks of the next few ahead where they are in a bucket.
+    """Opens the files one after another; fetches the first blocks of the next few ahead if they are in a bucket.
 
-    Raises ArchiveError where MAX_UNANSWERED files in a row timed out.
+    Raises ArchiveError if MAX_UNANSWERED files in a row timed out.
     """
     waiting: deque[BlockReader] = deque()
     timeouts = 0
@@ -156,7 +156,7 @@ def open_readers(files: Sequence[File], piece: int, timeout: float) -> Generator
 
 
 def _count_timeouts(reader: BlockReader, timeouts: int) -> int:
-    """Returns how many files in a row timed out, this one being the last. Raises ArchiveError at MAX_UNANSWERED."""
+    """Returns how many files in a row timed out, up to this one. Raises ArchiveError at MAX_UNANSWERED."""
     refused = isinstance(reader.error, _FileChanged) or reader.waited < min(PATIENCE, reader.timeout)
     if reader.error is None or refused:
         return 0

@@ -13,7 +13,7 @@ HEADER = 1024
 
 
 def compression(head: bytes) -> Literal["gzip", "zstd"] | None:
-    """Tells a file's compression from its first four bytes, or from fewer where it has no more; None: plain text."""
+    """Returns a file's compression by its first four bytes, or fewer if it has no more; None for plain text."""
     if head[:2] == b"\x1f\x8b" or head == b"\x1f":
         return "gzip"
     if head[:4] == b"\x28\xb5\x2f\xfd" or head[1:4] == b"\x2a\x4d\x18" or head in (b"\x28\xb5", b"\x28\xb5\x2f"):
@@ -24,7 +24,7 @@ def compression(head: bytes) -> Literal["gzip", "zstd"] | None:
 def decompressed(reader: BlockReader, piece: int) -> Iterator[bytes]:
     """Yields a file's content in pieces of about `piece` bytes.
 
-    Raises DamagedFile or UnreadableFile behind the last good byte.
+    Raises DamagedFile or UnreadableFile after the last good byte.
     """
     match compression(reader.peek(4)):
         case "gzip":
@@ -58,13 +58,13 @@ def _gunzip(reader: BlockReader, piece: int) -> Iterator[bytes]:
             given += len(data)
             yield data
     except igzip_lib.IsalError:  # type: ignore[misc]  # its stub says that this is an exception, not a class
-        # isal returns nothing of the piece in which it fails: read again, slowly, up to the last good byte.
+        # isal returns nothing of the piece in which it fails: it is read again, slowly, up to the last good byte.
         reader.restart()
         yield from _skip(given, _gzip_members(reader, piece, _SlowInflater))
 
 
 def _gzip_members(reader: BlockReader, piece: int, inflater: Callable[[], _Inflater]) -> Iterator[bytes]:
-    """Yields the content of all gzip members of a file, one after the other."""
+    """Yields the content of all gzip members of a file, one after another."""
     member = inflater()
     reader.peek(HEADER)
     while True:
@@ -84,26 +84,24 @@ def _gzip_members(reader: BlockReader, piece: int, inflater: Callable[[], _Infla
             if not _has_another_member(reader, member.unused_data):
                 return
             member = inflater()
-            # isal takes a header's checksum for content when the header comes in two pieces.
+            # If a header comes in two pieces, isal takes its checksum for content.
             reader.peek(HEADER)
 
 
 def _has_another_member(reader: BlockReader, rest: bytes) -> bool:
-    """Whether another gzip member follows the last one; zeros between and behind members are skipped."""
+    """Returns whether another gzip member follows; zeros between and after members are skipped."""
     reader.unread(rest)
     while data := reader.read():
         if found := data.lstrip(b"\0"):
             reader.unread(found)
             if not found.startswith(b"\x1f"):
-                raise DamagedFile(
-                    f"The file is damaged: at byte {reader.position:,}, behind its gzip data, is garbage."
-                )
+                raise DamagedFile(f"The file is damaged: at byte {reader.position:,}, after its gzip data, is garbage.")
             return True
     return False
 
 
 class _SlowInflater:
-    """Decompresses one gzip member and raises an error only after every byte before it was returned."""
+    """Decompresses one gzip member, and raises an error only after all bytes before it are returned."""
 
     def __init__(self) -> None:
         self.inflater = zlib.decompressobj(31)
@@ -163,7 +161,7 @@ def _zstd_frames(reader: BlockReader, good: int | None) -> Iterator[bytes]:
     With `good`, bytes from that position on go in one by one, and an error raises DamagedFile.
     """
     frame, fresh = zstandard.ZstdDecompressor().decompressobj(), True
-    # Four bytes can hold 128 KiB of content, and zstd returns all of it at once: so few go in at a time.
+    # Four bytes can hold 128 KiB of content, and zstd returns all of it at once, so few bytes go in at a time.
     while data := reader.read(1024 if good is None else min(1024, max(1, good - reader.position))):
         fresh = False
         try:

@@ -40,7 +40,7 @@ LEFT_OUT = {
     "not_data": "write tests and job markers",
     "folder_marker": "markers of folders",
     "empty": "empty files",
-    "hidden": "hidden, as their names begin with a dot",
+    "hidden": "hidden, because their names begin with a dot",
     "linked_folder": "linked folders, which ** does not enter",
     "unknown_suffix": f"outside of day folders and without a suffix of {', '.join(LOOSE_SUFFIXES)}",
     "not_a_file": "devices, pipes or sockets",
@@ -67,12 +67,12 @@ def list_files(
     """Returns the archive's files at `urls` (files, folders, globs; local or in a bucket), each once, sorted by URL.
 
     `since` and `until` are UTC days, both included. They choose among day folders, and other day folders are never
-    listed; files outside any day folder are read whatever the days. `source_id` chooses one source's folder.
+    listed; files outside day folders are read regardless of the days. `source_id` chooses one source's folder.
     `storage_options` are passed to fsspec for remote URLs; `fs` replaces the file system that a URL's scheme names.
     `timeout` is in seconds, for each request to an object store. `left_out` receives what was seen and not returned:
     its URL (a folder's ends with a slash) and a key of LEFT_OUT.
 
-    Raises ArchiveError, before the first file is returned, where nothing exists at a URL or a folder cannot be listed.
+    Raises ArchiveError, before the first file is returned, if nothing exists at a URL or a folder cannot be listed.
 
     Example: `list_files(["s3://bucket/logs"], since=date(2019, 3, 1))` yields `File("s3://bucket/logs/…")`, ….
     """
@@ -116,7 +116,7 @@ def _folder_day_and_source(folder: str) -> tuple[date | None, str | None]:
 
 
 class _Selection(NamedTuple):
-    """Which day folders and which source to read, the timeout of a listing, and what was left out so far."""
+    """Which day folders and source to read, the timeout of a listing, and what was left out so far."""
 
     since: date | None
     until: date | None
@@ -125,7 +125,7 @@ class _Selection(NamedTuple):
     left_out: dict[str, str]
 
     def excludes(self, fs: AbstractFileSystem, info: Info, *, named: bool = False) -> bool:
-        """Whether a file or folder is not selected; records why. One that the user `named` may have any name.
+        """Returns whether a file or folder is not selected; records why. One that the user `named` can have any name.
 
         Raises ArchiveError at a broken link: a whole archive may be missing behind it.
         """
@@ -181,7 +181,7 @@ def _is_hidden(path: str) -> bool:
 
 
 def _search(fs: AbstractFileSystem, path: str, url: str, selection: _Selection) -> Iterator[Info]:
-    """Yields what `path` names; where nothing has exactly that name, the same without its empty parts (`a//b`)."""
+    """Yields what `path` names; if nothing has exactly that name, the same without its empty parts (`a//b`)."""
     *others, last = dict.fromkeys((path, path.rstrip("/") or path, re.sub("//+", "/", path.rstrip("/")) or path))
     for spelling in others:
         with suppress(PathNotFound):
@@ -204,7 +204,7 @@ def _files_at(fs: AbstractFileSystem, path: str, url: str, selection: _Selection
     else:
         if not selection.excludes(fs, info, named=True):
             yield info
-        # In a bucket an object may have the name of a folder, and mark it when it is empty.
+        # In a bucket, an object can have the name of a folder; an empty one marks the folder.
         if not isinstance(fs, LocalFileSystem) and (info["size"] == 0 or url.endswith("/")):
             yield from _files_below(fs, path, selection)
 
@@ -232,7 +232,7 @@ def _files_below(fs: AbstractFileSystem, root: str, selection: _Selection) -> It
 
 
 def _list_folder(fs: AbstractFileSystem, folder: str, selection: _Selection) -> list[Info]:
-    """Lists a folder. Of an export that has not ended nothing is there: a part of it must not pass for the whole."""
+    """Lists a folder; an unfinished export counts as empty, so that a part of it does not pass for the whole."""
     infos = list_folder(fs, folder, selection.timeout)
     if any(info["name"].rpartition("/")[2] == EXPORT_MARK for info in infos):
         selection.leave_out(fs, {"name": folder, "type": "directory"}, "unfinished_export")
@@ -241,7 +241,7 @@ def _list_folder(fs: AbstractFileSystem, folder: str, selection: _Selection) -> 
 
 
 def _was_seen(fs: AbstractFileSystem, folder: str, seen: set[str]) -> bool:
-    """Whether this folder was seen before, perhaps under another name; adds it to `seen`."""
+    """Returns whether this folder was seen before, perhaps under another name; adds it to `seen`."""
     real = os.path.realpath(folder) if isinstance(fs, LocalFileSystem) else folder
     known = real in seen
     seen.add(real)

@@ -1,7 +1,7 @@
 """Contacts that Autopilot's hooks brought -> rows of `contacts` (docs/contract/autopilot-hooks.md#contacts).
 
-A hook may bring a part of a contact, or come late, so that it never makes a row worse: its values are put over those of
-the row that is stored, and only where they are newer.
+A hook may bring only a part of a contact, or come late. So that it never makes a row worse, its values replace those of
+the stored row only if they are newer.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ from .listing import File
 SNAPSHOT_MEMORY = 100  # MB for the rows
 PART_SIZE = 4 << 20  # bytes of compressed files; some 15,000 contacts, whose cells take 100 MB
 MOST_PARTS = 200  # open files
-_ENDPOINTS = "autopilot-"  # what the folders of the receiver's endpoints begin with
+_ENDPOINTS = "autopilot-"  # begins the names of the folders of the receiver's endpoints
 _LOOKED_UP = 1000  # contacts at once
 _CONTACT_ID = re.compile(rb'"contact_id":"([^"]*)"')
 _NOT_KEPT = ("received_at", "uuid_ts", "deleted_at")
@@ -41,7 +41,7 @@ _UNSUBSCRIBED = f"{HOOK_PREFIX}contact_unsubscribed"
 
 
 class HookContact(NamedTuple):
-    """What a hook says of a contact, when it was received, and when the contact was changed, as far as it says."""
+    """What a hook says about a contact, when it was received, and when the contact was changed, if it says so."""
 
     received_at: datetime
     updated_at: datetime | None
@@ -49,7 +49,7 @@ class HookContact(NamedTuple):
 
     @property
     def order(self) -> datetime:
-        """When it was so."""
+        """The time of what the hook says, for the order of hooks."""
         return self.updated_at or self.received_at
 
 
@@ -63,7 +63,7 @@ class StoredContact(NamedTuple):
 
 
 def is_of_hooks(file: File) -> bool:
-    """Returns whether a file is in the folder of an endpoint that takes hooks."""
+    """Returns whether a file is in the folder of an endpoint that receives hooks."""
     return (day_and_source(file.url)[1] or "").startswith(_ENDPOINTS)
 
 
@@ -83,7 +83,7 @@ def contact_rows(files: Sequence[File], context: LoadContext, timeout: float) ->
 
 
 def _merged(hooks: Iterable[HookContact], context: LoadContext, known: Mapping[str, Type]) -> Iterable["MergedContact"]:
-    """Returns the contacts of some hooks, each over what is stored of it."""
+    """Returns the contacts of some hooks, each merged over its stored row."""
     dataset, column = context.required_pipeline().dataset, _column_of(context)
     merged: dict[str, MergedContact] = {}
     for some in batched(hooks, _LOOKED_UP):
@@ -98,7 +98,7 @@ def _merged(hooks: Iterable[HookContact], context: LoadContext, known: Mapping[s
 
 
 def _column_of(context: LoadContext) -> Callable[[str], str]:
-    """Returns what gives the name that a column has in the destination."""
+    """Returns a function from a column's name to its name in the destination."""
     return lambda name: context.shorten(unreserved(name, context.limits))
 
 
@@ -114,9 +114,9 @@ def hook_texts(files: Sequence[File], timeout: float) -> Iterator[bytes]:
 
 
 def parts_of(texts: Iterable[bytes], number: int, folder: Path) -> Iterator[Iterable[bytes]]:
-    """Yields the lines in so many parts, all of one contact in one part, so that a part has room in memory.
+    """Yields the lines in `number` parts, all lines of a contact in the same part, so that a part fits into memory.
 
-    Several wait in files in `folder` until all lines are read.
+    If there are several parts, they wait in files in `folder` until all lines are read.
     """
     if number == 1:
         yield texts
@@ -133,7 +133,7 @@ def parts_of(texts: Iterable[bytes], number: int, folder: Path) -> Iterator[Iter
 
 
 def hook_contacts(texts: Iterable[bytes]) -> Iterator[HookContact]:
-    """Yields the contacts of hooks' messages; what is none is passed over: the load has its messages."""
+    """Yields the contacts of hooks' messages; other lines are skipped: the load deals with them."""
     for text in texts:
         try:
             found = hook_contact(parse_json(text))
@@ -144,7 +144,7 @@ def hook_contacts(texts: Iterable[bytes]) -> Iterator[HookContact]:
 
 
 def hook_contact(message: JsonObject) -> HookContact | None:
-    """Returns the contact of a hook's message, None where it is another message. Raises Rejected without an id."""
+    """Returns the contact of a hook's message, or None for any other message. Raises Rejected without an id."""
     received = read_time(message.value("receivedAt"))
     if message.value("context", "library", "name") != HOOK_LIBRARY or received is None:
         return None
@@ -166,7 +166,7 @@ def stored_contacts(dataset: Dataset, ids: Sequence[str], columns: Mapping[str, 
     """Returns the stored rows of contacts by their ids."""
     if not ids:
         return {}
-    # Not by `rows`, which asks for the columns of all tables; a load does not, and SQLite cannot say.
+    # Not by `Dataset.rows`, which needs the columns of all tables: no load asks for these, and SQLite cannot list them.
     select = dataset.template(CONTACTS.name, f"SELECT {', '.join(f'{{{name}}}' for name in columns)} FROM")
     where = dataset.template(CONTACTS.name, f"WHERE {{contact_id}} IN ({placeholders(ids)})")
     rows = [
@@ -177,7 +177,7 @@ def stored_contacts(dataset: Dataset, ids: Sequence[str], columns: Mapping[str, 
 
 
 def _typed(value: Any, of: Type) -> Any:
-    """Returns a stored value in its column's type; SQLite has times as text, and truth as a number."""
+    """Returns a stored value in its column's type; SQLite stores times as text, and booleans as numbers."""
     if of == "timestamp" and isinstance(value, str):
         value = datetime.fromisoformat(value)
     return bool(value) if of == "bool" and value is not None else in_utc(value)
@@ -196,7 +196,7 @@ def _cell(value: Any) -> str:
 
 
 class MergedContact:
-    """A contact with what hooks say of it over what is stored, each value from whoever knew it last."""
+    """A contact with what hooks say about it merged over what is stored, each value from the latest to say it."""
 
     def __init__(self, stored: StoredContact | None) -> None:
         self.last: HookContact | None = None
@@ -207,7 +207,7 @@ class MergedContact:
         self._declared: dict[str, Type] = {}
 
     def add(self, hook: HookContact, column: Callable[[str], str]) -> None:
-        """Takes what a hook says, unless what is stored is as new; `column` gives columns' names in the destination."""
+        """Adds what a hook says, unless the stored row is as new; `column` gives a column's name in the destination."""
         if not self._is_newer(hook):
             return
         self.last = hook if self.last is None or hook.order >= self.last.order else self.last
@@ -224,7 +224,7 @@ class MergedContact:
         if stored is None:
             return True
         if stored.deleted_at is not None and hook.received_at <= stored.deleted_at:
-            return False  # it was gone when a later scan looked
+            return False  # a later scan found it deleted
         if hook.updated_at is not None and stored.updated_at is not None:
             return hook.updated_at > stored.updated_at
         return stored.received_at is None or hook.received_at > stored.received_at

@@ -21,7 +21,7 @@ from ...errors import ArchiveError
 from ...extras import EXTRAS, install
 
 Info = dict[str, Any]
-"""What a file system says of a file or folder: `name` (its path), `type`, `size`, and more of its own."""
+"""What a file system says about a file or folder: `name` (its path), `type`, `size`, and more of its own."""
 
 SCHEMES = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
 READ_TIMEOUT = 120.0  # seconds for one request to an object store, its retries included
@@ -32,8 +32,8 @@ GLOB_CHARACTERS = re.compile(r"[*?\[]")
 class File(NamedTuple):
     """One file of an archive.
 
-    `url` identifies it for good, `version` changes whenever its bytes do, `size` is in bytes as stored, and `path` is
-    its name on `fs`.
+    `url` identifies it permanently, `version` changes whenever its bytes do, `size` is in bytes as stored, and `path`
+    is its name on `fs`.
     """
 
     url: str
@@ -57,7 +57,7 @@ class StoreTimeout(TimeoutError):
 def open_filesystem(url: str, storage_options: Mapping[str, Any]) -> AbstractFileSystem:
     """Returns the file system that a URL's scheme names; `storage_options` go to fsspec for remote ones.
 
-    Raises ArchiveError where the scheme is unknown or its package is not installed.
+    Raises ArchiveError if the scheme is unknown or its package is not installed.
     """
     scheme = url.partition("://")[0] if "://" in url else "file"
     scheme = SCHEMES.get(scheme, scheme)
@@ -77,7 +77,7 @@ def open_filesystem(url: str, storage_options: Mapping[str, Any]) -> AbstractFil
 
 
 def normalized_path(fs: AbstractFileSystem, url: str) -> str:
-    """Returns the one path of a file or folder, however its URL is spelt.
+    """Returns the path of a file or folder, the same for all spellings of its URL.
 
     In a bucket `a/b//` becomes `a/b/`: the folder with an empty name below `a/b`.
     """
@@ -143,7 +143,7 @@ def make_file(fs: AbstractFileSystem, info: Info) -> File:
 
 
 def path_info(fs: AbstractFileSystem, path: str, timeout: float) -> Info | None:
-    """Describes what is at `path`; None where nothing is, or where a glob's characters cannot be in a real name."""
+    """Describes what is at `path`; None if nothing is, or if a glob's characters cannot be in a real name."""
     if path.endswith("/") and path.strip("/"):
         return {"name": path, "type": "directory", "size": 0} if list_folder(fs, path, timeout) else None
     try:
@@ -158,14 +158,14 @@ def path_info(fs: AbstractFileSystem, path: str, timeout: float) -> Info | None:
 
 
 def is_unchanged(file: File, timeout: float = READ_TIMEOUT) -> bool:
-    """Whether the file still has the version that was listed."""
+    """Returns whether the file still has the version that was listed."""
     info = call_filesystem(file.fs, "info", file.path, timeout=timeout)
     infos = [info, _link_target(info)] if info.get("islink") else [info]
     return file.version in map(_version, infos)
 
 
 def _version(info: Info) -> str:
-    """Returns what changes when a file's bytes do: a store's digest or ETag, else size and time of change.
+    """Returns a text that changes when a file's bytes do: a store's digest or ETag, else size and modification time.
 
     Example: `_version({"size": 5, "mtime": 1.5}) == "5-1500000000"`, `_version({"ETag": '"ab"'}) == "ab"`.
     """
@@ -181,7 +181,7 @@ def _version(info: Info) -> str:
 
 
 def _link_target(info: Info) -> Info:
-    """Returns a local link's listing with its target's type, size and time; the type is `broken` where it has none."""
+    """Returns a local link's listing with its target's type, size and time; without a target, the type is `broken`."""
     path = info["name"]
     try:
         target = os.stat(path)
@@ -223,7 +223,7 @@ def _list_plain(fs: AbstractFileSystem, folder: str, timeout: float) -> Iterator
 
 
 def _list_nameless(fs: AbstractFileSystem, folder: str, timeout: float) -> Iterator[Info]:
-    """Lists a folder with an empty name, which `ls` merges with its parent: finds all below the parent and filters."""
+    """Lists a folder with an empty name, which `ls` merges with its parent: finds all paths below that, and filters."""
     parent, start = folder.rstrip("/"), f"{folder}/"
     # Object stores can narrow the search by a prefix; other file systems may not know that option.
     narrow = {"prefix": start[len(parent) + 1 :]} if fs.async_impl else {}
@@ -256,6 +256,6 @@ def _list_s3(fs: AbstractFileSystem, folder: str, timeout: float) -> Iterator[In
         following = {"ContinuationToken": page["NextContinuationToken"]}
         if following == token:
             raise ArchiveError(
-                f"Expected the next page of the listing of {file_url(fs, folder)}, but it is the same again."
+                f"Expected the next page of the listing of {file_url(fs, folder)}, but got the same one again."
             )
         token = following

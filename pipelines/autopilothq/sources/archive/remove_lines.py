@@ -1,4 +1,4 @@
-"""Writes an archive file again without some of its lines, as the deletion of a person needs it."""
+"""Rewrites an archive file without some of its lines, for the deletion of a person."""
 
 import os
 import zlib
@@ -30,11 +30,11 @@ class _Compressor(Protocol):
 
 
 def remove_lines(file: File, lines: Collection[int]) -> None:
-    """Writes a file again without these lines (from 1), compressed as it was; all other bytes of its content stay.
+    """Rewrites a file without these lines (from 1), compressed as before; all other bytes of its content stay.
 
     The new content is written to a temporary file that replaces the old one in one step (in a bucket: one upload), so
-    that every reader finds either the old file or the new one. Raises ArchiveError, and leaves the file as it is,
-    where it cannot be read to its end or was changed meanwhile.
+    that every reader finds either the old file or the new one. Raises ArchiveError, and leaves the file as it is, if it
+    cannot be read to its end or was changed meanwhile.
     """
     local = isinstance(file.fs, LocalFileSystem)
     if not local and not file.fs.async_impl:
@@ -49,10 +49,7 @@ def remove_lines(file: File, lines: Collection[int]) -> None:
         else:
             temporary = os.path.join(stack.enter_context(TemporaryDirectory()), "new")
         _write(file, frozenset(lines), temporary)
-        file.fs.invalidate_cache()
-        if not is_unchanged(file):
-            os.unlink(temporary)
-            raise ArchiveError(f"{visible(file.url)} was changed by another program. Run this again.")
+        _check_unchanged(file, temporary)
         with filesystem_errors(file.url):
             if local:
                 _replace(temporary, path)
@@ -69,6 +66,18 @@ def _write(file: File, lines: frozenset[int], temporary: str) -> None:
             raise ArchiveError(f"{visible(file.url)} was left as it is. {error}") from error
         out.flush()
         os.fsync(out.fileno())
+
+
+def _check_unchanged(file: File, temporary: str) -> None:
+    """Raises ArchiveError, and deletes the temporary file, if a file is another one or gone since it was listed."""
+    try:
+        file.fs.invalidate_cache()
+        with filesystem_errors(file.url):
+            if not is_unchanged(file):
+                raise ArchiveError(f"{visible(file.url)} was changed by another program. Run this again.")
+    except ArchiveError:
+        os.unlink(temporary)
+        raise
 
 
 def _replace(temporary: str, path: str) -> None:
@@ -114,4 +123,4 @@ def _without(pieces: Iterable[bytes], lines: frozenset[int]) -> Iterator[bytes]:
                 yield piece[at:end]
             at = end
             line += 1
-        line -= 1  # what stands behind the last newline goes on in the next piece
+        line -= 1  # the line after the last newline continues in the next piece

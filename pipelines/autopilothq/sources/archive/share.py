@@ -16,9 +16,9 @@ from .mapped import map_batches
 
 @dataclass(frozen=True)
 class ArchiveShare:
-    """Whole files that follow each other in a load, from its file `first` on.
+    """Consecutive whole files of a load, the first of which has the number `first`.
 
-    `files` are url, version, size and path of each, `timeout` is as the archive's `read_timeout`, `mappings` are its.
+    `files` are url, version, size and path of each; `timeout` is the archive's `read_timeout`, `mappings` are its own.
     """
 
     files: Sequence[tuple[str, str, int, str]]
@@ -27,7 +27,7 @@ class ArchiveShare:
     mappings: Mappings = field(default_factory=dict)
 
     def read(self) -> Iterator[Batch]:
-        """Yields the lines, with the numbers that the files have in the load. Opens their file systems anew."""
+        """Yields the lines, with the files' numbers in the load. Opens their file systems itself."""
         opened = {
             root: open_bucket(root) if is_remote(root) else open_filesystem(root, {})
             for root in {_root(url) for url, *_ in self.files}
@@ -38,7 +38,7 @@ class ArchiveShare:
 
 
 def _root(url: str) -> str:
-    """Returns the bucket that a URL is in, or what stands for this machine's disks."""
+    """Returns the bucket that a URL is in, or `/` for a file on this machine."""
     return "/".join(url.split("/", 3)[:3]) if is_remote(url) else "/"
 
 

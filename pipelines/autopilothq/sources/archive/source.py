@@ -62,17 +62,17 @@ def archive(
         archive_url: A file, a folder, a glob, or several; local or `s3://`, `gs://`, `az://`.
         since: The first day whose folder is read (UTC, included). Files outside of day folders are read whole.
         until: The last day whose folder is read (UTC, included). Without both, a scheduler's interval gives them.
-        source_id: The one Segment source to read, where the archive has several.
-        credentials: For files in a cloud, as dlt knows them; else the cloud's own ways.
-        table_format: dlt's, of the tables in a lake: `delta`. None is the destination's own.
-        memory: What the engine, DuckDB in process, may use before it turns to the disk, in MB.
-        max_event_tables: How many tables of other events the dataset may have; events beyond are in `tracks` alone.
-        events: The names of events, as sent or of their tables, to load alone; others are loaded when requested.
+        source_id: The one Segment source to read, if the archive has several.
+        credentials: For files in a cloud, as dlt knows them; by default the cloud's own.
+        table_format: dlt's table format in a lake, `delta`. None leaves it to the destination.
+        memory: What the engine, DuckDB in process, may use before it spills to disk, in MB.
+        max_event_tables: How many tables of other events the dataset may have; further events are only in `tracks`.
+        events: The names of the only events to load, as sent or of their tables; others are loaded when requested.
         exclude: The names of events that are not loaded; all others are. Not together with `events`.
         progress: Called with the `LoadReport` after each step.
-        read_timeout: Seconds for one request to an object store, retries included; a file that is late is read again.
+        read_timeout: Seconds for one request to an object store, with retries; a file that times out is read again.
         executor: A `concurrent.futures.Executor` whose workers share the load, or a function that makes one.
-        work_url: A folder or a bucket that all workers may read and write; without it, one that processes here reach.
+        work_url: A folder or a bucket that all workers may read and write; processes on this machine need none.
         hook_contacts: Whether contacts that Autopilot's hooks brought become rows of `contacts`.
         mapping: Which of Autopilot's events other events are, by name: `event`, and `properties` with new names.
 
@@ -93,7 +93,7 @@ def archive(
 def projector_of(
     executor: "Executor | Callable[[], Executor]", work_url: str | None, credentials: Any
 ) -> EngineProjector:
-    """Returns what makes the rows of loads on an executor. Raises NotSupported for credentials that workers lack."""
+    """Returns the projector of loads on an executor. Raises NotSupported for credentials that workers lack."""
     if credentials is not None and credentials != dlt.secrets.get(f"sources.{SOURCE}.credentials"):
         raise NotSupported(
             "Expected the archive's credentials in dlt's configuration, because no secret is sent to workers, but they"
@@ -127,11 +127,11 @@ class Archive(Origin[File]):
 
     @property
     def tables(self) -> Sequence[str]:
-        """The resources of messages, and `contacts` where hooks fill it."""
+        """The resources of messages, and `contacts` if hooks fill it."""
         return (*MESSAGE_RESOURCES, CONTACTS.name) if self.hook_contacts else MESSAGE_RESOURCES
 
     def plan(self, context: LoadContext) -> Sequence[File]:
-        """Returns the files that are not loaded; warns of what looks like data and is left out."""
+        """Returns the files that are not loaded yet; warns about files that look like data and are left out."""
         days, left_out = days_to_read(self.since, self.until), dict[str, str]()
         found = archive_files_at(
             self.urls, *days, self.source_id, self.credentials, timeout=self.read_timeout, left_out=left_out
@@ -144,7 +144,7 @@ class Archive(Origin[File]):
         return new
 
     def finish(self, context: LoadContext) -> Iterator[TableRows]:
-        """Yields the rows of contacts that hooks brought, whose files are read once more for them."""
+        """Yields the rows of contacts that hooks brought; their files are read a second time for it."""
         if self._hook_files and CONTACTS.name in context.selected:
             yield from contact_rows(self._hook_files, context, self.read_timeout)
 
@@ -161,7 +161,7 @@ class Archive(Origin[File]):
 
 
 def _report(report: LoadReport, left_out: Mapping[str, str]) -> None:
-    """Puts into the report what was left out, and a warning where somebody may have meant it to be read."""
+    """Reports what was left out, with a warning if it may have been meant to be read."""
     for why in LEFT_OUT:
         if names := sorted(url for url, reason in left_out.items() if reason == why):
             report.skipped[why] = len(names)
@@ -177,7 +177,7 @@ def _nothing_found(
     source_id: str | None,
     left_out: Mapping[str, str],
 ) -> str:
-    """Returns a warning that names what was looked for, where, and what is there instead."""
+    """Returns a warning that says what was looked for, where, and what is there instead."""
     requested = [f"source {source_id}"] if source_id else []
     requested += [f"from {since}"] if since else []
     requested += [f"to {until}"] if until else []
@@ -201,12 +201,12 @@ def _some(names: Sequence[str]) -> str:
 def days_to_read(since: str | date | None, until: str | date | None) -> tuple[date | None, date | None]:
     """Returns the first and the last day; without both, those of a scheduler's interval (`DLT_INTERVAL_START`).
 
-    Raises NotSupported for a text that is no day.
+    Raises NotSupported for a text that is not a day.
     """
     interval = dlt.current.interval() if since is None and until is None else None
     if interval is None:
         return _day(since, "since"), _day(until, "until")
-    # The end is no part of it: a day's interval ends as the next day begins.
+    # The interval does not include its end: a day's interval ends when the next day begins.
     start, end = interval  # older releases of dlt give a tuple without names
     first, last = (time.astimezone(UTC) for time in (start, end - timedelta(microseconds=1)))
     return first.date(), max(first, last).date()

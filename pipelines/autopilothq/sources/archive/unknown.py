@@ -1,4 +1,4 @@
-"""What events of an archive look like that are none of Autopilot's: counted, with their properties."""
+"""Counts the events of an archive that are not Autopilot's, and collects their properties."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,23 +18,23 @@ _KNOWN = frozenset(table.name for table in EVENT_TABLES)
 
 @dataclass
 class EventSurvey:
-    """The lines that were looked at: tracks of Autopilot's events, mapped ones, and other events by their tables."""
+    """Counts of the lines that were read: tracks of Autopilot's events, of mapped ones, and others by their tables."""
 
     lines: int = 0
     known: int = 0
     mapped: int = 0
     events: dict[str, SeenEvent] = field(default_factory=dict)
     others: int = 0
-    """Tracks of events beyond the most that are described."""
+    """Tracks of further events, beyond the `MAX_EVENTS` in `events`."""
 
 
 def survey_events(files: Sequence[File], mappings: Mappings, most: int) -> EventSurvey:
-    """Looks at the first lines of files, up to so many; those of unknown events are read whole."""
+    """Reads at most the first `most` lines of files; only those of unknown events are parsed completely."""
     survey = EventSurvey()
     for batch in read_batches(files):
         for text, (readable, kind, event) in zip(batch.lines["text"], read_events(batch.lines), strict=True):
             if not readable and not text.as_py().strip(b" \t\r\n"):
-                continue  # a blank line is none
+                continue  # a blank line does not count
             if survey.lines == most:
                 return survey
             survey.lines += 1
@@ -45,14 +45,14 @@ def survey_events(files: Sequence[File], mappings: Mappings, most: int) -> Event
 
 
 def _is_known(survey: EventSurvey, table: str, mappings: Mappings) -> bool:
-    """Counts a track that needs no mapping."""
+    """Counts a track that needs no new mapping, and returns whether it is one."""
     survey.known += table in _KNOWN
     survey.mapped += table in mappings
     return table in _KNOWN or table in mappings
 
 
 def _add(survey: EventSurvey, line: bytes, mappings: Mappings | None) -> None:
-    """Counts a line of an unknown event; `mappings` are given if it may be of a known one."""
+    """Counts a line of an unknown event; `mappings` are given if the event may be a known one after all."""
     try:
         message = parse_json(line)
     except Rejected:

@@ -1,7 +1,7 @@
-"""The coordinator of a load on many workers: cuts, hands out tasks, decides in between, and takes the rows over.
+"""The coordinator of a load on many workers: splits it, hands out tasks, decides in between, and takes over the rows.
 
-docs/explanation/beyond-one-machine.md draws the steps. What the load must know of the destination is read here, and
-the rows go to dlt here: workers need the work folder and the archive, and nothing else.
+docs/explanation/beyond-one-machine.md draws the steps. Only the coordinator reads the destination, and only it hands
+rows to dlt: workers need the work folder and the archive, and nothing else.
 """
 
 import dataclasses
@@ -60,7 +60,7 @@ class Coordinator:
         self._scratch = scratch
 
     def project(self, numbers: "itertools.count[int]") -> ProjectedLoad | None:
-        """Runs all steps; returns None where messages were found that cannot become rows."""
+        """Runs all steps; returns None if it found messages that cannot become rows."""
         load = self._load
         shares, lines = self._parse()
         existing = existing_tables(load, lambda most: _table_names(load, shares, most))
@@ -89,7 +89,7 @@ class Coordinator:
         return ProjectedLoad(files, hints, audit)
 
     def _run(self, tasks: Sequence[Any], done: Callable[[Any], object] = lambda _: None) -> list[Any]:
-        """Runs tasks and shows how many are done. Raises MessagesRefused where some found messages."""
+        """Runs tasks and shows how many are done. Raises MessagesRefused if any found messages to refuse."""
         report = self._load.report
         report.tasks += len(tasks)
 
@@ -125,7 +125,7 @@ class Coordinator:
 
     @cached_property
     def _context(self) -> WorkerContext:
-        """What all tasks have, before anything of the lines is known."""
+        """The context of all tasks, before anything is known about the lines."""
         load, target = self._load, self._load.target
         suppressed = None
         if pairs := target.suppressed.pairs():
@@ -180,7 +180,7 @@ class Coordinator:
         return facts.tables.without(beyond), {facts.tables.names[number]: count for number, count in beyond.items()}
 
     def _deduplicate(self, tables: TablesOfLoad) -> list[DeduplicatedPartition]:
-        """Deduplicates all partitions; those that need more of what is stored once more, when they have it."""
+        """Deduplicates all partitions; those that need more stored columns are tried again once they have them."""
         complete = frozenset(self._load.target.complete_loads())
         found: dict[int, DeduplicatedPartition] = {}
         while remaining := [each for each in tables.partitions if each.number not in found]:

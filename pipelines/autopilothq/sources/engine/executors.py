@@ -1,4 +1,4 @@
-"""Executors: from the name of an engine to a `concurrent.futures.Executor`, and tasks that are tried again on one."""
+"""Executors: makes a `concurrent.futures.Executor` from the name of an engine, and runs tasks on one, with retries."""
 
 import multiprocessing
 import os
@@ -17,14 +17,14 @@ from ...warehouses.dlt_internals import logger
 
 TRIES = 3
 EngineFactory = Callable[[], Executor]
-"""Makes an executor: at the beginning of a load, and again where its workers died."""
+"""Makes an executor: at the beginning of a load, and again if its workers died."""
 
 
 # ---- engines by name -----------------------------------------------------------------------------------------------
 
 
 def engine_of(name: str) -> EngineFactory:
-    """Returns what makes the executor of an engine: `processes:8`, `dask:tcp://scheduler:8786` or `ray:auto`.
+    """Returns the factory of an engine's executor: `processes:8`, `dask:tcp://scheduler:8786` or `ray:auto`.
 
     Raises EngineError for any other text.
     """
@@ -42,7 +42,7 @@ def engine_of(name: str) -> EngineFactory:
 
 
 def processes(workers: int) -> Executor:
-    """Returns an executor of that many processes on this machine; they do not inherit what this one has open."""
+    """Returns an executor of that many processes on this machine, which do not inherit open files or connections."""
     return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
 
 
@@ -75,10 +75,10 @@ class _WithClient(Executor):
 
 
 class RayExecutor(Executor):
-    """Ray as an executor: each call is a task of a cluster, `auto` being the one that this machine is part of."""
+    """Ray as an executor: each call is a task of a cluster; `auto` is the one that this machine is part of."""
 
     def __init__(self, address: str) -> None:
-        # Ray prints on stdout, where results go, that a worker died; the log has it. It reads this as it is imported.
+        # Ray prints that a worker died to stdout, where results go; the log has it. Ray reads this when it is imported.
         os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
         try:
             import ray
@@ -103,7 +103,7 @@ class RayExecutor(Executor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002 - the interface's
-        """Leaves the cluster, where this executor has entered it."""
+        """Leaves the cluster if this executor has entered it."""
         if self._own:
             self._ray.shutdown()
 
@@ -118,7 +118,7 @@ def _missing(extra: str, package: str) -> EngineError:
 
 
 class WorkerTask(Protocol):
-    """What a worker can be given: plain data. `name` is for messages."""
+    """A task that a worker can be given: plain data. `name` is for messages."""
 
     @property
     def name(self) -> str:
@@ -129,24 +129,24 @@ class WorkerTask(Protocol):
 
 
 def versions() -> tuple[str, str]:
-    """Returns the versions of this package and of DuckDB, whose digests and files all workers must share."""
+    """Returns the versions of this package and of DuckDB: all workers must make the same digests and files."""
     return version(PACKAGE), duckdb.__version__
 
 
 def run_task(expected: tuple[str, str], task: bytes) -> Any:
-    """Runs a pickled task in a worker. Raises EngineError where the worker has other versions than the coordinator."""
+    """Runs a pickled task in a worker. Raises EngineError if the worker has other versions than the coordinator."""
     if (found := versions()) != expected:
         raise EngineError(
             f"Expected {_spelt(expected)} on every worker, as on the coordinator, but a worker has {_spelt(found)}.\n"
             "Install the same versions on all machines."
         )
-    return pickle.loads(task).run()  # noqa: S301 - what the coordinator of this very load has pickled
+    return pickle.loads(task).run()  # noqa: S301 - the coordinator of this load has pickled it
 
 
 class _Call:
-    """A call of `run_task`, which is made where it is unpickled.
+    """A call of `run_task` that is made when it is unpickled.
 
-    So a worker without this package says so: one of Dask would end where the function that it is sent is not there.
+    So a worker without this package raises an error; a worker of Dask would exit if it were sent an unknown function.
     """
 
     def __init__(self, task: bytes) -> None:
@@ -171,10 +171,10 @@ def _error_of(future: "Future[Any]") -> BaseException | None:
 
 
 class Workers:
-    """The workers of one load. A task whose worker dies, or that fails, is tried again, `TRIES` times in all."""
+    """The workers of one load. A task that fails, or whose worker dies, is tried up to `TRIES` times."""
 
     def __init__(self, engine: Executor | EngineFactory) -> None:
-        """`engine` is an executor, which is left as it is, or what makes one, which is shut down with the load."""
+        """`engine` is an executor, which is left running, or makes one, which is shut down with the load."""
         self._make = None if isinstance(engine, Executor) else engine
         self._executor = engine if isinstance(engine, Executor) else engine()
 
@@ -226,7 +226,7 @@ class Workers:
             return self._executor.submit(pickle.loads, call)
 
     def _check(self, error: BaseException, task: WorkerTask, tries: int, executor: Executor) -> None:
-        """Makes way for another try of a task that failed. Raises what cannot be tried again."""
+        """Prepares another try of a task that failed. Raises an error that is not to be tried again."""
         if isinstance(error, AutopilothqError):
             raise error
         if isinstance(error, ModuleNotFoundError) and PACKAGE.rpartition("-")[2] in str(error):
@@ -237,18 +237,18 @@ class Workers:
         if tries >= TRIES:
             raise EngineError(
                 f"{task.name} failed {tries} times on the engine, at last with {type(error).__name__}: {error}\n"
-                "Nothing of this load counts; the next one starts afresh. The workers' logs may say more."
+                "Nothing of this load counts; the next one starts from scratch. The workers' logs may say more."
             ) from error
         logger.warning(f"{task.name} is tried again: {type(error).__name__}: {error}")
         if isinstance(error, BrokenExecutor):
             self._renew(executor)
 
     def _renew(self, broken: Executor) -> None:
-        """Replaces an executor whose workers died, unless that is done already."""
+        """Replaces an executor whose workers died, unless it has been replaced already."""
         if self._make is None:
             raise EngineError(
-                "A worker of the executor died, and took the executor with it.\n"
-                "Give a function that makes one (executor=lambda: ProcessPoolExecutor(8)): it is called again then."
+                "A worker of the executor died, and broke the executor.\n"
+                "Give a function that makes one (executor=lambda: ProcessPoolExecutor(8)): it is then called again."
             )
         if broken is self._executor:
             broken.shutdown(wait=False, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""The task of the first half of a load: whole files become cells, cut into partitions."""
+"""The task of the first half of a load: whole files become cells, split into partitions."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ from .tasks import WorkerContext, made
 
 @dataclass
 class ParsedShare:
-    """What a share of the work gave: cells by partition, files of lines that may be refused, and counts."""
+    """The result of a share of the work: cells by partition, files of lines that may be refused, and counts."""
 
     cells: dict[int, ParsedCells] = field(default_factory=dict)
     all_cells: ParsedCells = field(default_factory=ParsedCells)
@@ -34,7 +34,7 @@ class ParsedShare:
 
 @dataclass(frozen=True)
 class ParseTask:
-    """Whole files -> cells, cut by a digest of the message's id. `requested` are the messages of each file."""
+    """Whole files -> cells, split by a digest of the message's id. `requested` selects the messages of each file."""
 
     context: WorkerContext
     number: int

@@ -29,7 +29,7 @@ class PartitionInput:
 
 @dataclass(frozen=True)
 class CountTask:
-    """A partition's cells -> how many different messages each table would have."""
+    """A partition's cells -> how many distinct messages each table would have."""
 
     context: WorkerContext
     partition: PartitionInput
@@ -48,23 +48,23 @@ class CountTask:
 
 
 class DeduplicatedPartition(NamedTuple):
-    """What is known of a partition's values, and the files of what is known of its messages."""
+    """What is known about a partition's values, and the files of what is known about its messages."""
 
     values: PartitionValues
     state: Mapping[str, str]
 
 
 class NeededColumns(NamedTuple):
-    """The columns of the destination's tables that a partition must have before it can be deduplicated."""
+    """The columns of the destination's tables that are needed to deduplicate a partition."""
 
     tables: Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
 class DeduplicateTask:
-    """A partition's cells and its stored ids -> which messages are kept, and what is known of their values.
+    """A partition's cells and its stored ids -> which messages are kept, and what is known about their values.
 
-    `stored` is None where nothing is stored, or counts as stored. `complete` are the complete loads.
+    `stored` is None if nothing is stored, or nothing counts as stored. `complete` are the complete loads.
     """
 
     context: WorkerContext

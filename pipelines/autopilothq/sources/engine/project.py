@@ -1,4 +1,4 @@
-"""Loads on an engine: what the source is given to make the rows of its loads with."""
+"""Loads on an engine: the projector that a source gets to make the rows of its loads."""
 
 import hashlib
 import itertools
@@ -20,9 +20,9 @@ THREADS = 2  # of the coordinator's engine
 
 @dataclass(frozen=True)
 class EngineProjector:
-    """Makes the rows of loads on an engine: an executor, or what makes one, whose workers share `work_url`.
+    """Makes the rows of loads on an engine: an executor, or a function that makes one, whose workers share `work_url`.
 
-    Without `work_url` they share the load's own folder, which processes of one machine reach.
+    Without `work_url` they share the load's own folder, which works for processes on one machine.
     """
 
     engine: Executor | EngineFactory
@@ -44,7 +44,7 @@ class EngineProjector:
 
 
 def _owner(load: PlannedLoad) -> str:
-    """Returns a name for the pipeline and its target, by which a load finds what killed ones left."""
+    """Returns a name for the pipeline and its target, by which a load finds what killed loads left."""
     pipeline = load.extraction.pipeline
     if pipeline is None:
         return secrets.token_hex(8)

@@ -1,4 +1,4 @@
-"""The tasks that make rows: of the messages of a partition, and of the persons of one."""
+"""The tasks that make rows: one for a partition of messages, one for a partition of persons."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,7 +38,7 @@ class WrittenRows(NamedTuple):
 class PartitionFiles:
     """The rows of a partition: files by table, what `users` and `accounts` are made of, and counts.
 
-    `limits` are how many values were discarded by reason and table.
+    `limits` are the numbers of discarded values, by reason and table.
     """
 
     rows: dict[str, WrittenRows] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class RowPlans:
 
 @dataclass(frozen=True)
 class RowsTask:
-    """A deduplicated partition -> the rows of its tables. `files` is the name of a file of the load's files' names."""
+    """A deduplicated partition -> the rows of its tables. `files` names the file that lists the load's files."""
 
     context: WorkerContext
     partition: PartitionInput
@@ -117,7 +117,7 @@ class RowsTask:
         return done
 
     def _kept(self, files: LatestFiles, latest: Latest) -> LatestFiles:
-        """Puts the files of each person's partition into the work folder."""
+        """Puts the files of each partition of persons into the work folder."""
         prefix = f"latest/{latest.table.name}"
         return LatestFiles(*(
             {
@@ -133,9 +133,9 @@ class RowsTask:
 
 @dataclass(frozen=True)
 class LatestTask:
-    """The messages about a partition of persons -> their rows of `users` (`accounts`), and what was discarded of them.
+    """The messages about a partition of persons -> their rows of `users` (`accounts`), and the discards of these.
 
-    `types` are the columns of these messages, `stored` those that the destination has of them.
+    `types` are the columns of these messages, `stored` is what the destination has of them.
     """
 
     context: WorkerContext

@@ -1,4 +1,4 @@
-"""The second half of a load on an engine: the columns of all tables, their rows, and the way to dlt."""
+"""The second half of a load on an engine: decides the columns of all tables, makes their rows, hands them to dlt."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,15 +23,15 @@ from .stored import StoredCuts
 from .tasks import TaskRunner, WorkerContext
 from .work_folder import WorkFolder
 
-FEW_ROWS = 200_000  # of a table that are handed over as one file
+FEW_ROWS = 200_000  # at most that many rows of a table are handed over as one file
 
 
 @dataclass(frozen=True)
 class TablesOfLoad:
     """What is decided once all lines are parsed.
 
-    `without_table` are the messages of events without a table of their own, by slug. `stored` is None where nothing
-    counts as stored.
+    `without_table` are the numbers of messages of events without a table of their own, by slug. `stored` is None if
+    nothing counts as stored.
     """
 
     context: WorkerContext
@@ -76,7 +76,7 @@ class RowMaker:
     def make_rows(
         self, tables: TablesOfLoad, deduplicated: Sequence[DeduplicatedPartition], plans: RowPlans
     ) -> list[PartitionFiles]:
-        """Makes the rows of all tables but `users` and `accounts`."""
+        """Makes the rows of all tables except `users` and `accounts`."""
         urls = pa.table({"file": pa.array([work.url for work in self._load.work], pa.string())})
         path = str(self._scratch / "files.parquet")
         pq.write_table(urls, path)
@@ -89,7 +89,7 @@ class RowMaker:
     def make_latest(
         self, tables: TablesOfLoad, parts: Sequence[PartitionFiles], plans: RowPlans
     ) -> list[PartitionFiles]:
-        """Makes the rows of `users` and `accounts`, of what all partitions have of them."""
+        """Makes the rows of `users` and `accounts` from what all partitions have for them."""
         tasks = []
         for latest in LATEST:
             files = merged_files([part.latest[latest.table.name] for part in parts])
@@ -108,7 +108,7 @@ class RowMaker:
         return self._run(tasks)
 
     def hand_over(self, parts: Sequence[PartitionFiles], plans: RowPlans, files: RowFiles) -> None:
-        """Takes the files of rows out of the work folder, for dlt; those of small tables become one."""
+        """Moves the files of rows from the work folder to dlt; those of a small table become one file."""
         by_table: dict[str, list[WrittenRows]] = {}
         for part in parts:
             for table, rows_of_part in part.rows.items():
@@ -130,6 +130,6 @@ class RowMaker:
 
 
 def _message_types(tables: TablesOfLoad, latest: Latest, types: Mapping[str, Type]) -> dict[str, Type]:
-    """Returns the columns of the messages that `users` (`accounts`) are made of: this load's, and those stored."""
+    """Returns the columns of the messages that `users` (`accounts`) are made of: this load's, and the stored ones."""
     known = tables.context.facts.known.get(latest.messages.name, {}) if tables.stored is not None else {}
     return {**types, **known}

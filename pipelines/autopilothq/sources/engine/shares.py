@@ -1,4 +1,4 @@
-"""How a load is cut: work into shares that tasks read, and messages into partitions."""
+"""How a load is split: work into shares that tasks read, and messages into partitions."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -8,14 +8,14 @@ from .parse_task import ParsedShare
 from .partition_tasks import PartitionInput
 
 MIN_SHARE, MAX_SHARE = 4 << 20, 1 << 30  # bytes of files, as they are stored, that a task reads
-SHARES = 64  # so many where none would be smaller or larger
+SHARES = 64  # unless they would be smaller or larger than that
 PARTITION_BYTES = 64 << 20  # of files, as they are stored, whose messages are deduplicated together, and
 MAX_PARTITION_BYTES = 512 << 20  # in loads of more partitions than
 MANY_PARTITIONS = 64
 
 
 def share_ranges(sizes: Sequence[int]) -> list[range]:
-    """Returns the numbers of the files of each share: whole files that follow each other."""
+    """Returns the numbers of the files of each share: consecutive whole files."""
     most = min(MAX_SHARE, max(MIN_SHARE, sum(sizes) // SHARES))
     found, start, size = [], 0, 0
     for number, of_file in enumerate(sizes):
@@ -27,12 +27,12 @@ def share_ranges(sizes: Sequence[int]) -> list[range]:
 
 
 def partitions_of(size: int) -> int:
-    """Returns into how many partitions the messages of so many bytes of files are cut."""
+    """Returns the number of partitions for the messages of files with `size` bytes in all."""
     return max(min(MANY_PARTITIONS, -(-size // PARTITION_BYTES)), -(-size // MAX_PARTITION_BYTES), 1)
 
 
 def all_cells(shares: Sequence[ParsedShare]) -> ParsedCells:
-    """Returns what is known of the cells of all shares; their files are in the shares' partitions."""
+    """Returns what is known about the cells of all shares; their files are in the shares' partitions."""
     cells = ParsedCells()
     for share in shares:
         cells.extend(share.all_cells)
@@ -40,7 +40,7 @@ def all_cells(shares: Sequence[ParsedShare]) -> ParsedCells:
 
 
 def inputs_of(shares: Sequence[ParsedShare]) -> list[PartitionInput]:
-    """Returns the partitions that have anything, with their cells of all shares."""
+    """Returns the partitions that are not empty, with their cells from all shares."""
     lines = [name for share in shares for name in share.refused_lines]
     found: dict[int, ParsedCells] = {}
     for share in shares:
@@ -50,7 +50,7 @@ def inputs_of(shares: Sequence[ParsedShare]) -> list[PartitionInput]:
 
 
 def merged_files(parts: Sequence[LatestFiles]) -> LatestFiles:
-    """Returns the files that all partitions of messages have of each partition of persons."""
+    """Returns the files for each partition of persons, from all partitions of messages."""
 
     def merged(of: Callable[[LatestFiles], Mapping[int, Sequence[str]]]) -> dict[int, list[str]]:
         found: dict[int, list[str]] = {}

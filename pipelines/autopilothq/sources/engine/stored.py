@@ -1,4 +1,4 @@
-"""What the destination has, cut as the messages are: its workers need no access to the destination."""
+"""What the destination has, split into the same partitions as the messages: workers do not access the destination."""
 
 import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ from .work_folder import WorkFolder
 
 
 class StoredCuts:
-    """Columns of the destination's tables, each cut once into files of the work folder."""
+    """Columns of the destination's tables, split into files of the work folder, one or more for each partition."""
 
     def __init__(
         self, con: duckdb.DuckDBPyConnection, folder: WorkFolder, scratch: Path, read: ReadTable, partitions: int
@@ -30,14 +30,14 @@ class StoredCuts:
         self._numbers = itertools.count()
 
     def cut_ids(self, existing: ExistingTables) -> None:
-        """Cuts the ids that each load looks for: those of messages by their type, of tracks with their event."""
+        """Splits the ids that every load looks for: those of all tables of messages; of tracks with their events."""
         for table in MESSAGE_TABLES:
             if (columns := existing.get(table.name)) is not None:
-                # What another loader made may lack the event's name.
+                # A table of another loader may lack the event's name.
                 self.cut({table.name: ["id", *(["event"] if table is TRACKS and "event" in columns else [])]})
 
     def cut(self, needed: Mapping[str, Sequence[str]]) -> None:
-        """Cuts columns of some tables, with those that were cut of them before; of `_audit` all partitions get all."""
+        """Splits columns of some tables, and again those that were split before; all partitions get all of `_audit`."""
         for table, columns in needed.items():
             before = self._columns.get(table, ())
             if set(columns) <= set(before):
@@ -50,7 +50,7 @@ class StoredCuts:
                 self._files[table] = self._cut(table, batches, "FROM stored WHERE id IS NOT NULL", "id")
 
     def of(self, partition: int) -> dict[str, StoredColumns]:
-        """Returns what was cut, with the files of one partition."""
+        """Returns the columns that were split, with the files of one partition."""
         return {
             table: StoredColumns(columns, self._files[table].get(partition, []))
             for table, columns in self._columns.items()
@@ -59,9 +59,9 @@ class StoredCuts:
     def cut_messages(
         self, latest: Latest, files: LatestFiles, columns: Sequence[str], exists: bool
     ) -> dict[int, list[str]]:
-        """Cuts the messages that rows of `users` (`accounts`) are made of by the person; returns files by partition.
+        """Splits the messages that rows of `users` (`accounts`) are made of by person; returns files by partition.
 
-        Where the table `exists`, these are the messages about the persons of this load.
+        If the table `exists`, these are only the messages about the persons of this load.
         """
         key = engine.name(latest.key)
         sql = f"FROM stored WHERE {key} IS NOT NULL"

@@ -1,7 +1,7 @@
 """What the tasks of a load have in common: plain data, names of files, and no secrets.
 
-Each takes files from the work folder, works in an engine of its own on the worker's disk, and leaves files of fixed
-names in the work folder. Only names and counts return.
+Each takes files from the work folder, works in an engine of its own on the worker's disk, and leaves files with fixed
+names in the work folder. It returns only names and counts.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ class CannotBecomeRows(NamedTuple):
 class WorkerContext:
     """What all tasks of a load have: the work folder, the facts, and what is left out.
 
-    `suppressed` is the name of the file of the suppression list, None where it is empty.
+    `suppressed` is the name of the file with the suppression list; None if the list is empty.
     """
 
     folder: WorkFolder
@@ -65,7 +65,7 @@ class WorkerContext:
     def engine(self) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
         """Opens an engine of one thread, and a folder on this machine's disk.
 
-        Raises EngineError where this machine does not see the work folder.
+        Raises EngineError if this machine does not see the work folder.
         """
         self.folder.check()
         try:
@@ -76,12 +76,12 @@ class WorkerContext:
                 finally:
                     con.close()
         finally:
-            if not self.folder.is_there():  # the load has ended without this task: nothing of it may stay
+            if not self.folder.is_there():  # the load has ended without this task, which must leave nothing
                 self.folder.delete()
 
 
 def refused_messages(opened: ProjectionContext, con: duckdb.DuckDBPyConnection, scratch: str) -> CannotBecomeRows:
-    """Returns the messages that caused the exception under way; raises it where none did."""
+    """Returns the messages that caused the current exception; raises it again if none did."""
     with closing(LineReader(con)) as reader:
         harmless = Parser(str(made(scratch, "harmless"))).harmless(reader)
     found = unreadable.find_unreadable(opened, harmless, make_all)

@@ -1,7 +1,7 @@
 """The folder that all workers of a load share: below a local folder or a bucket, deleted with the load.
 
-What is written here has a fixed name and appears as a whole, so that a task that runs twice leaves what one leaves. The
-files hold personal data.
+Files have fixed names and appear only when they are complete, so that a task that runs twice leaves the same files.
+They hold personal data.
 """
 
 import errno
@@ -21,14 +21,14 @@ from ... import private
 from ...errors import EngineError
 from ..file_systems import is_remote, open_bucket
 
-_SCRATCH = "autopilothq-worker-"  # the folder of a task on a worker's own disk; its process's id follows
-_MARK = "under-way"  # the file that is there from a load's begin to its end
+_SCRATCH = "autopilothq-worker-"  # the folder of a task; its machine's name and its process's id follow
+_MARK = "under-way"  # the file that exists from the beginning of a load to its end
 _NAME_ONE = "Name a folder or a bucket as --work-url (work_url) that this machine and all workers may change."
 
 
 @dataclass(frozen=True)
 class WorkFolder:
-    """A folder known by its URL, which any worker opens for itself: no secret is in it.
+    """A folder known by its URL, which every worker opens itself: no secret is in it.
 
     Example: `folder.put(Path("a.parquet"), "cells/3/0-messages-0.parquet")`.
     """
@@ -47,7 +47,7 @@ class WorkFolder:
             self._put(f"{folder}/{_MARK}", _MARK)
 
     def check(self) -> None:
-        """Raises EngineError where this machine does not see what the coordinator has made, or has deleted again."""
+        """Raises EngineError if this machine does not see the folder, which the coordinator makes and deletes."""
         if not self.is_there():
             raise EngineError(
                 f"Expected the work folder {self.url} on every worker, but on {socket.gethostname()} it is not there."
@@ -55,13 +55,13 @@ class WorkFolder:
             )
 
     def is_there(self) -> bool:
-        """Returns whether the load is under way, as this machine sees it now; raises what leaves that unknown."""
+        """Returns whether the load is under way, as this machine sees it; raises an error that leaves this unknown."""
         with _refusal_explained(self.url):
             try:
                 if self.is_remote:
                     bucket = _bucket(self.url)
                     bucket.invalidate_cache()  # of all: not every file system knows its listings by their URLs
-                    bucket.info(f"{self.url}/{_MARK}")  # `exists` takes each error for an absence
+                    bucket.info(f"{self.url}/{_MARK}")  # `exists` takes any error for an absence
                 else:
                     Path(self._path(_MARK)).stat()
             except FileNotFoundError:
@@ -69,7 +69,7 @@ class WorkFolder:
             return True
 
     def delete(self) -> None:
-        """Deletes it with all that is in it; the mark first, so that tasks under way know."""
+        """Deletes it with all its content, the mark first, so that running tasks notice."""
         if not self.is_remote:
             Path(self._path(_MARK)).unlink(missing_ok=True)
             shutil.rmtree(self._path(""), ignore_errors=True)
@@ -81,7 +81,7 @@ class WorkFolder:
                 bucket.rm(url, recursive=True)
 
     def put(self, path: str, name: str) -> str:
-        """Moves a local file here, over one that has the name already; returns the name."""
+        """Moves a local file here, replacing one of that name; returns the name."""
         with _refusal_explained(self.url):
             return self._put(path, name)
 
@@ -102,7 +102,7 @@ class WorkFolder:
         return name
 
     def get(self, name: str, scratch: str) -> str:
-        """Returns the local path of a file; one in a bucket is fetched into the folder `scratch`, once."""
+        """Returns the local path of a file; a file in a bucket is fetched into the folder `scratch`, once."""
         if not self.is_remote:
             return self._path(name)
         path = Path(scratch, "fetched", name)
@@ -120,11 +120,11 @@ class WorkFolder:
 
     @contextmanager
     def scratch(self) -> Iterator[str]:
-        """Makes a folder on this machine's disk for one task, and deletes it."""
+        """Makes a folder for one task, and deletes it."""
         with _refusal_explained(self.url):
             home = None if self.is_remote else str(private.folder(Path(self._path("scratch"))))
         _drop_dead(Path(home or tempfile.gettempdir()))
-        folder = tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-", dir=home)
+        folder = tempfile.mkdtemp(prefix=f"{_scratch_prefix()}{os.getpid()}-", dir=home)
         try:
             yield folder
         finally:
@@ -136,9 +136,9 @@ class WorkFolder:
 
 @contextmanager
 def work_folder(work_url: str, owner: str) -> Iterator[WorkFolder]:
-    """Makes an empty folder for a load, and deletes it; so are the folders of `owner`'s earlier loads that were killed.
+    """Makes an empty folder for a load, and deletes it at its end; deletes those that `owner`'s killed loads left.
 
-    Raises EngineError where it cannot be written.
+    Raises EngineError if it cannot be written to.
     """
     home = f"{_absolute(work_url)}/autopilothq-work/{owner}"
     folder = WorkFolder(f"{home}/{secrets.token_hex(8)}")
@@ -157,13 +157,13 @@ def work_folder(work_url: str, owner: str) -> Iterator[WorkFolder]:
 
 
 def _absolute(url: str) -> str:
-    """Returns the URL without its last slash; a local folder by a name that does not depend on the current folder."""
+    """Returns the URL without slashes at its end; for a local folder, the absolute path."""
     return url.rstrip("/") if is_remote(url) else os.path.abspath(url.removeprefix("file://"))
 
 
 @contextmanager
 def _refusal_explained(url: str) -> Iterator[None]:
-    """Raises EngineError where this machine may not do what is done here."""
+    """Raises EngineError in place of an error about permissions."""
     try:
         yield
     except OSError as error:
@@ -180,10 +180,22 @@ def _bucket(url: str) -> Any:
     return open_bucket(url)
 
 
+def _scratch_prefix() -> str:
+    return f"{_SCRATCH}{socket.gethostname()}-"
+
+
 def _drop_dead(home: Path) -> None:
-    """Deletes the folders of tasks whose processes were killed on this machine."""
+    """Deletes the folders of tasks whose processes were killed on this machine; other machines may share `home`."""
     for folder in home.glob(f"{_SCRATCH}*"):
-        process = folder.name.removeprefix(_SCRATCH).partition("-")[0]
+        process = folder.name.removeprefix(_scratch_prefix()).partition("-")[0]
         with suppress(OSError):
-            if process.isdigit() and folder.stat().st_uid == os.geteuid() and not Path("/proc", process).exists():
+            if process.isdigit() and folder.stat().st_uid == os.geteuid() and not _is_running(int(process)):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except OSError as error:
+        return error.errno != errno.ESRCH  # another user's process may not be asked
+    return True

@@ -1,4 +1,4 @@
-"""The activities of an account's people: one run, or a part of one (docs/contract/ortto-pull.md)."""
+"""The activities of an account's people, of a whole run or a part of one (docs/contract/ortto-pull.md)."""
 
 import shutil
 from collections.abc import Iterator
@@ -34,11 +34,11 @@ from .who import WAYS, Found, Search, contact_of, time_field
 ORTTO_SETTINGS = f"sources.{SOURCE}.ortto"
 _LIBRARY = "ortto-api"
 SCAN = "activities"  # the name of the scan
-_MIN_PEOPLE = 10  # of so many people, the account should know one at least
+_MIN_PEOPLE = 10  # of this many people, the account should know at least one
 
 
 class Account(NamedTuple):
-    """An account that is read: its client, what it calls its fields, and whether it tells times of last activities."""
+    """An account that is read: its client, its names of fields, and whether it gives the times of last activities."""
 
     client: Ortto
     names: OrttoNames
@@ -81,7 +81,7 @@ class ActivityScan:
     def read(self, account: Account) -> Iterator[Batch]:
         """Yields the messages of the people who are due, as many as one load takes.
 
-        Raises InvalidSetting. What the service refuses stops it, and is in `stopped`.
+        Raises InvalidSetting. An error of the service ends the scan, and is kept in `stopped`.
         """
         self.close()
         self.stopped = None
@@ -105,12 +105,12 @@ class ActivityScan:
             yield ScanBatch(self.scan).batch(ended=True)
 
     def skip(self, why: str) -> Batch:
-        """Returns the end of the scan where nothing is asked any more."""
+        """Returns the end of the scan without asking for anybody, because the load was cut off before."""
         self.stopped = why
         return ScanBatch(self.scan).batch(ended=True)
 
     def close(self) -> None:
-        """Gives back the memory, and ends the segment of answers."""
+        """Frees the memory, and ends the segment of answers."""
         self.answers.close()
         if self.people is not None:
             self.people.close()
@@ -136,7 +136,7 @@ class ActivityScan:
         self.load.context.report_progress()
 
     def _report(self, feed: Feed) -> None:
-        """Reports why the scan ended, and who got no answer. Raises what stopped it where nothing came at all."""
+        """Reports why the scan ended, and failed answers. If nothing came at all, raises the error that stopped it."""
         report = self.load.context.report
         if feed.stopped is not None:
             if self.scan.number == 0 and not self.scan.size and feed.asked == feed.failed:
@@ -153,7 +153,7 @@ class ActivityScan:
             self.stopped = OUT_OF_TIME
 
     def finish(self) -> Iterator[TableRows]:
-        """Yields who was asked for, and keeps how far the run is once this load is complete."""
+        """Yields the rows of who was asked for, and keeps how far the run is once this load is complete."""
         report, load_id = self.load.context.report, self.load.context.required_pipeline().load_id
         days = (self.feed.retention_days if self.feed else None) or self.run.retention_days
         _warn_of_gap(self.load, self.run, days)
@@ -168,7 +168,7 @@ class ActivityScan:
 
 
 def _due_people(load: AccountLoad, run: Run, account: Account, kinds: tuple[str, ...]) -> People:
-    """Returns the people to ask for, all of them found and chosen. Raises OutOfTime, and ApiErrors."""
+    """Finds and returns the people to ask for. Raises OutOfTime and ApiErrors."""
     context, is_active = load.context, load.settings.people == ACTIVE
     due = DuePeople(run.begun, TIMES_LAG if is_active else None, retry=is_active)
     key = f"ortto-{load.account}", load.scope_id
@@ -192,7 +192,7 @@ def _found_people(load: AccountLoad, run: Run, account: Account, kinds: tuple[st
 
 
 def _warn_of_gap(load: AccountLoad, run: Run, days: int) -> None:
-    """Warns where activities between the last complete run and this one are kept no longer than so many days."""
+    """Warns if the last complete run, or `since`, is longer ago than the `days` for which activities are kept."""
     if run.is_continued or load.settings.people not in (ACTIVE, EVERYBODY):
         return
     kept, since = run.begun - timedelta(days=days), run.since or load.settings.since
@@ -200,12 +200,12 @@ def _warn_of_gap(load: AccountLoad, run: Run, days: int) -> None:
         what = "No run was complete since" if run.since else "Activities were asked for since"
         load.warn(
             f"{what} {format_time(since)}, and Ortto keeps activities for {days} days: those between"
-            f" {format_time(since)} and {format_time(kept)} are missing, but for those that came another way."
+            f" {format_time(since)} and {format_time(kept)} are missing, except those that came in another way."
         )
 
 
 def _address(url: str, run: Run) -> str:
-    """Returns the address of activities, with the way by which people are found."""
+    """Returns the address of activities, with the way in which people are found."""
     return f"{url}#{run.start.way}" if run.start.way else url
 
 

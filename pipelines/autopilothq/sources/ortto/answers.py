@@ -1,7 +1,7 @@
-"""Answers about people on the disk, until they are loaded: nobody who was asked for is asked for again after a kill.
+"""Keeps answers about people on the disk until they are loaded, so that nobody is asked for again after a kill.
 
-Each load writes a segment, a file of lines: messages as they are, and the end of each person. A line that is not whole
-does not count, and so do messages of a person without an end, who is asked for again: what comes twice is stored once.
+Each load writes a segment, a file of lines: messages as they are, and the end of each person. An incomplete line does
+not count. A person without an end is asked for again; messages that come twice are stored once.
 """
 
 import json
@@ -20,7 +20,7 @@ _END = b"!"  # no JSON begins with it
 
 
 class Ended(NamedTuple):
-    """A person who was asked for at `asked_at`; the answer is loaded up to `loaded_until`.
+    """A person who was asked for at `asked_at`, and whose activities are loaded up to `loaded_until`.
 
     `known` is whether the account has the person, `error` why no answer could be read, `answer` what came instead.
     """
@@ -38,7 +38,7 @@ Entry = bytes | Ended
 
 
 class Answers:
-    """The segments of a run in a folder; `segment` is the one that is written. Those up to `loaded` are deleted."""
+    """The segments of a run in a folder; `segment` is the number of the last one. Those up to `loaded` are deleted."""
 
     def __init__(self, folder: Path, loaded: int) -> None:
         self._folder = private.folder(folder)
@@ -62,7 +62,7 @@ class Answers:
         self._segment().write(b"".join(messages))
 
     def end(self, ended: Ended) -> None:
-        """Keeps that a person was asked for, on the disk."""
+        """Keeps on the disk that a person was asked for."""
         fields: list[Any] = [of.isoformat() if isinstance(of, datetime) else of for of in ended]
         file = self._segment()
         file.write(_END + json.dumps(fields).encode() + b"\n")
@@ -70,7 +70,7 @@ class Answers:
         os.fsync(file.fileno())
 
     def close(self) -> None:
-        """Ends the segment; what is written after that is a new one."""
+        """Ends the segment; the next write begins a new one."""
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -1,4 +1,4 @@
-"""People -> their activities, one request after the other -> messages (docs/contract/ortto-pull.md)."""
+"""People -> their activities, one request after another -> messages (docs/contract/ortto-pull.md)."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -19,7 +19,7 @@ from .pages import person_fields
 from .who import EMAIL_FIELD, EXTERNAL_ID_FIELD, Contact, contact_of_fields
 
 ACTIVITY_OVERLAP = timedelta(days=1)  # activities may come late
-MAX_FAILED_IN_A_ROW = 5  # people in a row; it is the service then, not the person
+MAX_FAILED_IN_A_ROW = 5  # people; then the service fails, not the person
 LOOKED_UP_AT_ONCE = 50  # people whose email and external id are asked for together
 _LINES_PER_BATCH = 5_000
 _PEOPLE_PER_BATCH = 10_000
@@ -44,7 +44,7 @@ class FeedScope(NamedTuple):
         return self.since is None or time is None or time >= self.since
 
     def start_of(self, asked: DuePerson) -> datetime | None:
-        """Returns the time from which a person's activities are needed, None for all that there are."""
+        """Returns the time from which a person's activities are needed; None for all of them."""
         times = [asked.loaded_until - ACTIVITY_OVERLAP] if asked.loaded_until else []
         return max([*times, *([self.since] if self.since else [])], default=None)
 
@@ -54,10 +54,10 @@ Noted = tuple[str, datetime | None, datetime]
 
 
 class Order:
-    """Whether activities come with the newest first, as far as it is seen.
+    """Whether all activities so far came with the newest first.
 
-    Only then the pages behind an old activity hold nothing new. One activity that is newer than that before it is
-    enough to read all pages of everybody from then on.
+    Only then do the pages after an old activity hold nothing new. A single activity that is newer than the one before
+    it is enough to read all pages of everybody from then on.
     """
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class Order:
                 time = read_time(activity.value("created_at")) if isinstance(activity, JsonObject) else None
                 if time is None or (last is not None and time > last):
                     self.is_broken = self.is_broken or time is not None
-                    start = None  # of this person all pages are read
+                    start = None  # all pages of this person are read
                     break
                 has_fallen = has_fallen or (last is not None and time < last)
                 last = time
@@ -82,19 +82,19 @@ class Order:
 
 
 class Feed:
-    """Asks for the activities of people, and gives them as batches of messages.
+    """Asks for the activities of people, and yields them as batches of messages.
 
-    People in `suppressed` are passed over.
+    People in `suppressed` are skipped.
 
     Attributes:
         answered: Called with people whose activities are in the batches so far.
         progress: Called after each person.
-        asked: How many people are done, those among them who were passed over.
+        asked: How many people are done, including those who were skipped.
         known: How many of them the account has.
         failed: For how many no answer could be read.
         failure: Why, for the first of these.
-        stopped: Why nobody else was asked for, None where everybody was or the time was up.
-        retention_days: How long the account keeps activities, None as long as it did not say.
+        stopped: Why nobody else was asked for; None if everybody was or the time was up.
+        retention_days: How long the account keeps activities; None until it says so.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Feed:
         self.retention_days: int | None = None
 
     def batches(self, people: Iterable[DuePerson], is_over: Callable[[], bool]) -> Iterator[Batch]:
-        """Yields the messages that are kept, then those of people who have none there, until the time is up."""
+        """Yields the messages that are kept on the disk, then those of all other people, until the time is up."""
         lines = 0
         for entry in self._entries(people, is_over):
             if isinstance(entry, bytes):
@@ -153,7 +153,7 @@ class Feed:
             yield from self._confirmed()
 
     def _due(self, people: Iterable[DuePerson]) -> Iterator[DuePerson]:
-        """Yields the people whose answers are not kept, with their names."""
+        """Yields the people whose answers are not kept yet, with their email and external id."""
         for some in engine.batched(people, LOOKED_UP_AT_ONCE):
             yield from _with_names(self._account, [of for of in some if of.contact.person not in self._kept])
 
@@ -198,7 +198,7 @@ class Feed:
             self.failed += len(self._doubtful)
 
     def _confirmed(self) -> Iterator[Entry]:
-        """Yields the ends of people who failed: the service answers for others, so it was about those people."""
+        """Yields the ends of people who failed: the service answers for others, so the failure was about them."""
         doubtful, self._doubtful = self._doubtful, []
         for ended in doubtful:
             self._answers.end(ended)
@@ -226,11 +226,11 @@ class Feed:
 
 
 def _with_names(account: Ortto, people: list[DuePerson]) -> list[DuePerson]:
-    """Returns people with their email and external id, which are asked for where neither is known."""
+    """Returns people with their email and external id, which are looked up if neither is known."""
     nameless = [asked.contact.id for asked in people if not (asked.contact.email or asked.contact.external_id)]
     found: dict[str, Any] = {}
     if nameless:
-        with suppress(RequestRejected):  # then activities have the id alone
+        with suppress(RequestRejected):  # then activities have only the id
             found = account.people_by_ids(nameless, [EMAIL_FIELD, EXTERNAL_ID_FIELD])
     return [
         asked._replace(contact=contact_of_fields(asked.contact.id, person_fields(found[asked.contact.id])))
@@ -241,7 +241,7 @@ def _with_names(account: Ortto, people: list[DuePerson]) -> list[DuePerson]:
 
 
 def _message(activity: Any, contact: Contact, receipt: OrttoReceipt) -> bytes:
-    """Returns an activity as a line; what is no object becomes a line that the load rejects."""
+    """Returns an activity as a line; anything but an object becomes a line that the load rejects."""
     if not isinstance(activity, JsonObject):
         return f"{to_json(activity)}\n".encode()
     return ortto_message(activity, OrttoPerson(*contact), receipt) + b"\n"

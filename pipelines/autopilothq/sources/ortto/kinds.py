@@ -8,7 +8,7 @@ from ...segment.naming import snake_case
 from ..extraction import EVENTS_RESOURCE
 
 CUSTOM, EVERY = "custom", "all"
-"""What the setting may say instead of names: all custom activities, all that the account has."""
+"""What the setting can be instead of names: all custom activities, or all that the account has."""
 _TABLES = {event.name: event.table for event in EVENTS}
 _CUSTOM_ID = "act:cm:"
 
@@ -17,7 +17,7 @@ def requested_kinds(setting: str, requested: Sequence[str], names: Mapping[str, 
     """Returns the ids of the activities to ask for: the usual ones, and those requested by id, name or table.
 
     `names` are the names of the account's activities by their ids, `setting` is where `requested` comes from. Raises
-    InvalidSetting for what the account does not have.
+    InvalidSetting for an activity that the account does not have.
     """
     known = {id_: activity.name for id_, activity in ORTTO_ACTIVITIES.items()} | dict(names)
     found = [id_ for id_, activity in ORTTO_ACTIVITIES.items() if activity.pulled]

@@ -1,4 +1,4 @@
-"""People of a list: Ortto's ids, emails, or ids in the systems of whoever has the account, looked up in the account."""
+"""The people of a list of Ortto's ids, emails, or external ids, looked up in the account."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -12,10 +12,10 @@ from .pages import OutOfTime, Query, Scanner
 from .run import Run
 from .who import EMAIL_FIELD, EXTERNAL_ID_FIELD, LIST, MATCHED, Contact, Found, found_of, reduced
 
-VALUES_AT_ONCE = 50  # that one request looks for
+VALUES_AT_ONCE = 50  # in one request
 _ID = re.compile("[0-9a-f]{24}")
 Values = Callable[[], Iterator[str]]
-"""Gives the values of a list, each time from the first on."""
+"""Returns an iterator over the values of a list, from the first on."""
 
 
 class Lookup:
@@ -27,7 +27,7 @@ class Lookup:
     def found(self, values: Values) -> Iterator[list[Found]]:
         """Yields the people; those that the account does not have are counted in a warning.
 
-        Where the account takes no filter by email, everyone is read and compared. Raises OutOfTime, and ApiErrors.
+        If the account accepts no filter by email, everyone is read and compared. Raises OutOfTime and ApiErrors.
         """
         if self._run.start.way != MATCHED:
             self._run.go(LIST)
@@ -57,7 +57,7 @@ class Lookup:
             yield [found_of(contact, self._run.begun) for contact in spool.read(number)[0]]
 
     def _some(self, values: Sequence[str]) -> tuple[list[Any], int]:
-        """Returns the people of some values, and how many of these the account does not have."""
+        """Returns the people of some values, and how many of the values the account does not have."""
         ids = {value for value in values if _ID.fullmatch(value)}
         contacts: list[Any] = [[id_, None, None, None] for id_ in sorted(ids)]  # the rest is asked for with the others
         if requested := {_key(value): value for value in values if value not in ids}:
@@ -97,7 +97,7 @@ class Lookup:
 
 
 class _NoFilter(Exception):
-    """The account does not take a filter by email; the text is what it says."""
+    """The account does not accept a filter by email; the text is its error."""
 
 
 def _batched(values: Iterator[str]) -> Iterator[list[str]]:

@@ -1,4 +1,4 @@
-"""One load of an account of Ortto: what is asked for, and what is known of it while it goes on."""
+"""One load of an account of Ortto: what it asks for, and its state while it runs."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +13,7 @@ from ..settings import short_digest
 from .run import RUN_FOLDER, RunKey
 
 ACTIVE, EVERYBODY = "active", "all"
-"""What `people` may be instead of a file or a query."""
+"""What `people` can be instead of a file or a query."""
 OUT_OF_TIME = "the time of max_seconds was up"
 ORTTO_EVENT_RESOURCES = (*(table.name for table in EVENT_TABLES), TRACKS.name, EVENTS_RESOURCE)
 
@@ -22,7 +22,7 @@ class PullSettings(NamedTuple):
     """What is asked for, and how much at a time.
 
     `people` is `active`, `all`, a file or a query; `activities` are kinds besides the usual ones. Reply texts and
-    addresses are kept where `personal`. One load asks for `people_per_load` people at most, and no longer than
+    addresses are kept if `personal`. One load asks for at most `people_per_load` people, and for at most
     `seconds_per_load`; nothing is fetched after `max_seconds`.
     """
 
@@ -37,9 +37,10 @@ class PullSettings(NamedTuple):
 
 @dataclass
 class AccountLoad(ScannedRecords):
-    """One load of the account of that digest: its time, its scans, and what those besides activities find.
+    """One load of an account: its budget of time, its scans, and what the scans besides activities find.
 
-    `is_anew` says that nothing counts as loaded, because dlt drops or empties tables of events first.
+    `account` is a digest that identifies the account. `is_anew` says that nothing counts as loaded, because dlt drops
+    or empties tables of events first.
     """
 
     account: str
@@ -64,7 +65,7 @@ class AccountLoad(ScannedRecords):
 
     @property
     def scope_id(self) -> str:
-        """A digest of what is asked for; what `since` left out is not loaded up to any watermark."""
+        """A digest of what is asked for, with `since`: what that left out is loaded up to no watermark."""
         selected = self.context.selected & set(ORTTO_EVENT_RESOURCES)
         tables = [TRACKS.name] if TRACKS.name in selected else sorted(selected)
         since = self.settings.since.isoformat() if self.settings.since else None
@@ -72,7 +73,7 @@ class AccountLoad(ScannedRecords):
 
     @property
     def run_key(self) -> RunKey:
-        """What tells the run from others."""
+        """What distinguishes the run from others."""
         people = self.settings.people
         names = {of: short_digest(self.account, self.scope_id, of) for of in (people, EVERYBODY)}
         return RunKey(self.account, names[people], (names[EVERYBODY],) if people == ACTIVE else ())
@@ -89,7 +90,7 @@ class AccountLoad(ScannedRecords):
             self.context.report_progress()
 
     def report_contacts(self, count: int, total: int | None) -> None:
-        """Reports how many people a scan has read, of so many."""
+        """Reports how many people a scan has read, and how many there are."""
         self.context.report.contacts = count
         self.context.report.contacts_total = total
         self.context.report_progress()

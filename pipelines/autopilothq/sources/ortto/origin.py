@@ -1,4 +1,4 @@
-"""An account of Ortto as an origin: the activities of its people, and what else the account has."""
+"""An account of Ortto as an origin: the activities of its people, and the account's other records."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,10 +26,10 @@ from .records import PARTS, RecordScans, note_loaded, plan_scans
 
 @dataclass
 class OrttoPull(Origin[Scan]):
-    """An account of Ortto, whose people's activities are asked for; `account` is a digest that tells it from others.
+    """An account of Ortto, whose people's activities are asked for; `account` is a digest that identifies it.
 
-    A run that is not complete is continued by the next load, wherever it ended. Who was asked for since it began, in
-    loads that are complete or in answers that are on this machine, is not asked for again.
+    The next load continues a run that is not complete, wherever it ended. It does not ask again for people who were
+    asked for since the run began, by loads that are complete or with answers that are on this machine.
     """
 
     client: Ortto
@@ -42,7 +42,7 @@ class OrttoPull(Origin[Scan]):
     tables = (PROFILES.name, *ORTTO_EVENT_RESOURCES, *(table.name for table in ORTTO_ACCOUNT))
 
     def plan(self, context: LoadContext) -> Sequence[Scan]:
-        """Returns the scans that the selected tables need, that of activities last."""
+        """Returns the scans that the selected tables need, the one of activities last."""
         with connected(context.required_pipeline().dataset):
             return self._plan(context)
 
@@ -66,7 +66,7 @@ class OrttoPull(Origin[Scan]):
     def read(self, work: Sequence[Scan]) -> Iterator[Batch]:
         """Yields the messages of people's activities, and keeps the records of all other scans.
 
-        Raises Unavailable where the first scan gets no answer, and NotAuthorized where the key is refused.
+        Raises Unavailable if the first scan gets no answer, and NotAuthorized if the key is refused.
         """
         load = self._planned()
         load.begin_reading()
@@ -88,7 +88,7 @@ class OrttoPull(Origin[Scan]):
         return self._load
 
     def _names(self, load: AccountLoad) -> OrttoNames:
-        """Returns what the account calls its activities and fields; nothing where it does not tell."""
+        """Returns the account's names of activities and fields; none if it does not give them."""
         try:
             return names_of_schema(self.client.instance_schema())
         except (RequestRejected, UnexpectedResponse) as error:
@@ -96,7 +96,7 @@ class OrttoPull(Origin[Scan]):
             return OrttoNames()
 
     def finish(self, context: LoadContext) -> Iterator[TableRows]:
-        """Yields the rows of the scans that are complete, and who was asked for; keeps the cursors."""
+        """Yields the rows of the scans that are complete, and of who was asked for; keeps the cursors."""
         load, load_id = self._planned(), context.required_pipeline().load_id
         for scan in load.scans:
             if scan.complete and scan.name in PARTS:
@@ -110,12 +110,12 @@ class OrttoPull(Origin[Scan]):
 
 
 def _is_anew() -> bool:
-    """Returns whether dlt drops or empties tables of events. Raises NotSupported where it replaces them."""
+    """Returns whether dlt drops or empties tables of events. Raises NotSupported if it is to replace them."""
     resources = dlt.current.source().resources.extracted
     for resource in resources:
         if resource.name in ORTTO_EVENT_RESOURCES and user_hints.is_replaced(resource):
             raise NotSupported(
-                f"Expected {resource.name} not to be replaced, because Ortto has no activities but those of the last"
+                f"Expected {resource.name} not to be replaced, because Ortto only has the activities of the last"
                 ' months.\nLeave write_disposition out, or read all that it has again: refresh="drop_sources".'
             )
     dropped, emptied = dlt_internals.dropped_tables()
@@ -123,7 +123,7 @@ def _is_anew() -> bool:
 
 
 def _records(load: AccountLoad, scan: Scan, records: RecordScans) -> Iterator[Batch]:
-    """Yields what a scan besides activities rejects, and keeps its records."""
+    """Yields the rejects of a scan other than that of activities, and keeps its records."""
     report = load.context.report
     why = report.cut_off
     if why is None:
@@ -146,7 +146,7 @@ def _records(load: AccountLoad, scan: Scan, records: RecordScans) -> Iterator[Ba
 
 
 def _rows(load: AccountLoad, scan: Scan, table: str) -> Iterator[TableRows]:
-    """Yields the rows of a table, and their discards. A scan of people finds those who are deleted, too."""
+    """Yields the rows of a table, and their discards. A scan of people also finds those who were deleted."""
     snapshot, context = load.snapshot_of(table, scan), load.context
     read = context.required_pipeline().dataset.read if table == ORTTO_PEOPLE.name else None
     yield snapshot.rows(context.existing_columns(table), read)

@@ -1,4 +1,4 @@
-"""Pages of people: fetched into a spool, and begun again where the account does not know its cursor any more."""
+"""Pages of people: fetched into a spool, again from the first on if the account no longer knows its cursor."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from ..records import id_text
 from ..scans import TimeBudget
 from ..spool import Spool, fetch_ahead
 
-MAX_RESTARTS = 2  # of one scan: each costs a refused request, and fifteen of them a ban
+MAX_RESTARTS = 2  # of one scan: each costs a refused request, and fifteen of these cause a ban
 IDS_AT_ONCE = 100
 
 
@@ -20,9 +20,9 @@ class OutOfTime(Exception):
 
 
 class Query:
-    """What is asked of an account's people: fields, and a filter or an audience, all people without any.
+    """What is asked about an account's people: which fields, and of whom, by a filter or an audience (default: all).
 
-    `reduced` is what is kept of each person, the whole of it by default.
+    `reduced` returns what is kept of each person; without it everything is.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Query:
         self.fields, self.narrowed, self.audience, self.reduced = fields, narrowed, audience, reduced
 
     def pages(self, account: Ortto, bookmark: str | None) -> Iterator[Page]:
-        """Yields the pages behind a bookmark, which is that of `Page`; of fields too many for one request all."""
+        """Yields the pages after a bookmark of a `Page`, with all fields, even if one request cannot have so many."""
         offset, _, cursor = (bookmark or "0 ").partition(" ")
         first, rest = self.fields[:MOST_FIELDS], self.fields[MOST_FIELDS:]
         pages = account.people(
@@ -54,7 +54,7 @@ class Query:
 
 
 def _with_fields(account: Ortto, contacts: list[Any], fields: Sequence[str]) -> list[Any]:
-    """Returns people with more fields, asked for by their ids."""
+    """Returns people with more fields, which are looked up by the people's ids."""
     objects = [contact for contact in contacts if isinstance(contact, JsonObject)]
     ids = [id_ for contact in objects if (id_ := id_text(contact.value("id")))]
     found: dict[str, list[tuple[str, Any]]] = {}
@@ -72,7 +72,7 @@ def _with(contact: JsonObject, more: Mapping[str, Sequence[tuple[str, Any]]]) ->
 
 
 def person_fields(contact: Any) -> JsonObject:
-    """Returns a person's fields by their ids, none where the person has none."""
+    """Returns a person's fields by their ids; empty if the person has none."""
     found = contact.value("fields") if isinstance(contact, JsonObject) else None
     return found if isinstance(found, JsonObject) else JsonObject()
 
@@ -80,8 +80,8 @@ def person_fields(contact: Any) -> JsonObject:
 class Scanner:
     """Reads pages of an account's people by way of spools, within a budget of time.
 
-    `restarted` is called where a scan begins again, `seen` after each page with the people that the scan has so far,
-    those of the spool included, and the total, but not for members of audiences.
+    `restarted` is called when a scan begins again, `seen` after each page, except for members of audiences, with the
+    number of people in the scan so far, including those in the spool, and the total.
     """
 
     def __init__(
@@ -97,8 +97,8 @@ class Scanner:
     def scan(self, spool: Spool, query: Query) -> Iterator[tuple[list[object], int]]:
         """Yields the people and the size of each page, those in the spool first.
 
-        Where the account does not know the cursor of a page any more, all pages are fetched again, and come again.
-        Raises OutOfTime, and ApiErrors.
+        If the account no longer knows the cursor of a page, all pages are fetched and yielded again. Raises OutOfTime
+        and ApiErrors.
         """
         restarts = count = 0
         for number in range(1, spool.last + 1):
@@ -116,7 +116,7 @@ class Scanner:
                     self._report(query, count, fetched.total)
                     yield contacts, size
             except UnexpectedResponse:
-                spool.restart()  # what leads to this page leads nowhere
+                spool.restart()  # the bookmark of this page is useless
                 raise
             except RequestRejected as error:
                 if spool.last == 0:
@@ -126,7 +126,7 @@ class Scanner:
                     raise
                 restarts += 1
                 count = 0
-                self._restarted(f"The pages of people are fetched once more from the first on: {error}")
+                self._restarted(f"The pages of people are fetched again from the first on: {error}")
 
     def _report(self, query: Query, count: int, total: int | None) -> None:
         if query.audience is None:

@@ -1,4 +1,4 @@
-"""What an account has besides activities: people, audiences and their members, tags, campaigns, custom fields."""
+"""The records of an account besides activities: people, audiences and their members, tags, campaigns, custom fields."""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,14 +37,14 @@ from .reports import report_pages
 from .who import EMAIL_FIELD, activity_time
 
 _PAGES_PER_BATCH = 20
-_MAX_REFUSED = 2  # requests for people, of the fifteen that an account allows in fifteen seconds
+_MAX_REFUSED = 2  # requests for people, of the fifteen refused ones that an account allows in fifteen seconds
 _MAX_SCAN_AGE = timedelta(days=1)
-_TAGS = ("tags", "u4s::t")  # documented, but no account's schema was seen that has them
+_TAGS = ("tags", "u4s::t")  # documented, but not in the schema of any account seen so far
 _CURSORS = "ortto scans"  # in dlt's state of the source
 
 
 class AccountPart(NamedTuple):
-    """A scan: the tables that it gives, the path that it asks, the key that the API's `id` is in the first table."""
+    """What a scan reads: its tables, the path of its requests, and how it requests a list or pages, if not people."""
 
     tables: tuple[Table, ...]
     path: str
@@ -77,7 +77,7 @@ PARTS = {
 def plan_scans(
     account: str, base_url: str, home: Path, selected: frozenset[str], now: str, complete_loads: set[str]
 ) -> list[Scan]:
-    """Returns the scans that the selected tables need; one that is not loaded yet goes on with its pages in `home`."""
+    """Returns the scans that the selected tables need; those not loaded yet continue after their pages in `home`."""
     found = []
     for name, part in PARTS.items():
         if not any(table.name in selected for table in part.tables):
@@ -95,12 +95,12 @@ def plan_scans(
 
 
 def _is_loaded(cursor: Mapping[str, Any], spool: Spool) -> bool:
-    """Returns whether complete loads have the scan of a spool, or a later one."""
+    """Returns whether complete loads have loaded the scan of a spool, or a later one."""
     return bool(cursor) and cursor["started_at"] >= spool.start.started_at
 
 
 def _is_old(spool: Spool, now: str) -> bool:
-    """Returns whether a scan began so long ago that its pages are not what the account has now."""
+    """Returns whether a scan began so long ago that its pages are out of date."""
     began, at = map(datetime.fromisoformat, (spool.start.started_at, now))
     return at - began > _MAX_SCAN_AGE
 
@@ -112,9 +112,9 @@ def note_loaded(account: str, scan: Scan, load_id: str) -> None:
 
 @dataclass
 class RecordScans:
-    """Reads scans of an account. `home` is the folder of their spools, `names` what the account calls its fields.
+    """Reads scans of an account. `home` is the folder of their spools, `names` are the account's names of fields.
 
-    `has_times` is whether the account gives times of last activities; None as long as nobody knows.
+    `has_times` is whether the account gives times of last activities; None as long as that is unknown.
     """
 
     scanner: Scanner
@@ -123,7 +123,7 @@ class RecordScans:
     has_times: bool | None = None
 
     def read(self, scan: Scan, members: bool) -> Iterator[ScanBatch]:
-        """Yields the records of a scan, with the members of audiences where they are requested.
+        """Yields the records of a scan, with the members of audiences if `members` are requested.
 
         Raises OutOfTime, which leaves the pages in the spool, and ApiErrors.
         """
@@ -180,7 +180,7 @@ class RecordScans:
         yield batch
 
     def _pages(self, spool: Spool, ids: Sequence[str]) -> Iterator[tuple[list[object], int]]:
-        """Yields the pages of people with all fields but those that the account refuses."""
+        """Yields the pages of people with all fields except those that the account refuses."""
         fields = [id_ for id_ in ids if self.has_times is not False or not _is_time(id_)]
         is_new = spool.last == 0
         for _ in range(_MAX_REFUSED):
@@ -227,9 +227,9 @@ class RecordScans:
 
 
 class PersonColumns:
-    """The columns of people's fields: those of the catalogue, and `custom_` with the name that the account has.
+    """The columns of people's fields: those of the catalogue, and `custom_` with the account's name of the field.
 
-    `ids` are those of the fields to ask for.
+    `ids` are the ids of the fields to ask for.
     """
 
     def __init__(self, custom: Mapping[str, OrttoField], names: OrttoNames) -> None:
@@ -260,7 +260,7 @@ class PersonColumns:
 
 
 def person_record(contact: JsonObject, columns: PersonColumns) -> Record:
-    """Returns a person as a record of `ortto_people`. Raises Rejected where there is no id."""
+    """Returns a person as a record of `ortto_people`. Raises Rejected if there is no id."""
     declared: dict[str, Type] = {}
     discards: list[Discard] = []
     return make_record(ORTTO_PEOPLE, contact, _leaves(contact, columns, declared), discards, declared)
@@ -287,7 +287,7 @@ def _add_person(found: ScanBatch, contact: Any, columns: PersonColumns) -> None:
 
 
 def _renamed(entry: Any, key: str) -> Any:
-    """Returns an object with its `id` as the key that the table has."""
+    """Returns an object with its `id` renamed to the table's key."""
     return JsonObject((key if name == "id" else name, value) for name, value in entry) if _is_object(entry) else entry
 
 

@@ -1,4 +1,4 @@
-"""What Ortto counts for a campaign: a row of `ortto_campaign_reports`, to compare what is stored with."""
+"""What Ortto counts for a campaign, as a row of `ortto_campaign_reports` to compare the stored events with."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ NEVER_SENT = frozenset({"draft", "scheduled", "cancelled"})
 
 
 def reports(account: Ortto, campaigns: list[JsonObject]) -> Iterator[JsonObject]:
-    """Yields a row for each campaign that may have been sent; of one without a report, what the campaign itself says.
+    """Yields a row for each campaign that may have been sent; without a report, with the campaign's own counts.
 
     Ortto gives 60 reports in ten minutes, so the campaigns that come first are counted first.
     """
@@ -29,7 +29,7 @@ def reports(account: Ortto, campaigns: list[JsonObject]) -> Iterator[JsonObject]
 
 
 def report_pages(account: Ortto, bookmark: str | None) -> Iterator[Page]:
-    """Yields the rows of all campaigns, a few a page; a `bookmark` leads behind those that were counted before."""
+    """Yields the rows of all campaigns, a few per page; a `bookmark` continues after those already counted."""
     campaigns = [each for page in account.campaigns() for each in page if isinstance(each, JsonObject)]
     following = int(bookmark or 0)
     while True:
@@ -62,7 +62,7 @@ def report_row(campaign: JsonObject, report: JsonObject) -> JsonObject:
 
 
 def _sections(report: JsonObject) -> list[JsonObject]:
-    """The parts of a report, those that count emails first."""
+    """Returns the parts of a report, those that count emails first."""
     parts = report.value("reports")
     if not isinstance(parts, JsonObject):
         return []
@@ -72,13 +72,13 @@ def _sections(report: JsonObject) -> list[JsonObject]:
 
 
 def _count(sections: list[JsonObject], words: tuple[str, ...], campaign: JsonObject) -> JsonNumber | None:
-    """The first count by one of these words, in the report, else in the campaign."""
+    """Returns the first count under one of these words, in the report, else in the campaign."""
     found = (part.value(word) for part in (*sections, campaign) for word in words)
     return next((count for count in found if isinstance(count, JsonNumber) and count.isdigit()), None)
 
 
 def _window(sections: list[JsonObject]) -> tuple[str | None, str | None]:
-    """The times that a report counts from and until, where it has them: a journey's counts one span of time."""
+    """Returns the times from and until which a report counts, if any: a journey's report covers a span of time."""
     for part in sections:
         begin, end = (_time(part.value("graph", name)) for name in ("from", "to"))
         if begin and end:
@@ -87,12 +87,12 @@ def _window(sections: list[JsonObject]) -> tuple[str | None, str | None]:
 
 
 def _timeframe(report: JsonObject) -> str | None:
-    """Ortto's name of the span of time that is counted, None for all time."""
+    """Returns Ortto's name of the span of time that is counted; None for all time."""
     name = report.value("timeframe", "type")
     return str(name) if isinstance(name, str) and name not in ("", "all") else None
 
 
 def _time(value: object) -> str | None:
-    """A time as it came; none for the year 1, which stands for no time."""
+    """Returns a time as it came; None for the year 1, which stands for no time."""
     is_time = isinstance(value, str) and not isinstance(value, JsonNumber) and not value.startswith("0001-")
     return str(value) if is_time and value else None

@@ -1,8 +1,8 @@
-"""A run over the people of an account of Ortto: what is kept of it, so that another load continues it.
+"""A run over the people of an account of Ortto, and what is kept of it so that another load can continue it.
 
-A run begins when people are looked for, and ends when everybody who was found was asked for. In between it may be many
-loads, in many processes. On this machine its folder has who was found and which answers are not loaded yet; in the
-destination dlt's state has how far complete loads have come.
+A run begins with the search for people, and ends when everybody who was found has been asked for. It may take many
+loads, in many processes. On this machine, its folder has the people who were found and the answers that are not loaded
+yet; in the destination, dlt's state has how far complete loads came.
 """
 
 import json
@@ -18,17 +18,17 @@ from ..spool import ScanStart, Spool
 from ..times import format_time
 
 RUN_FOLDER = "autopilothq-ortto"  # the folder of runs, below the pipeline's own
-RETENTION_DAYS = 90  # how long an account keeps activities, unless it says something else
+RETENTION_DAYS = 90  # how long an account keeps activities, unless it says otherwise
 _MAX_RUN_AGE = timedelta(days=RETENTION_DAYS / 2)  # an older run is not continued: activities of its people are gone
-TIMES_LAG = timedelta(hours=1)  # the times of a person's activities may lag behind the activities
+TIMES_LAG = timedelta(hours=1)  # how far a person's times of last activities may lag behind
 _CURSORS = "ortto"  # in dlt's state of the source
 _START = "run.json"
 
 
 class RunStart(NamedTuple):
-    """When a run began, and `since` when people's activity counts: None where no run was complete before.
+    """When a run began, and `since` when activity counts, which is None if no run was complete before.
 
-    Both are RFC 3339. `account` is a digest of whose people they are, `way` how they are found.
+    Both are RFC 3339. `account` is a digest that identifies the account, `way` is how people are found.
     """
 
     account: str
@@ -38,9 +38,9 @@ class RunStart(NamedTuple):
 
 
 class RunKey(NamedTuple):
-    """What tells runs from each other: digests of the account, of what is asked for, and of whom.
+    """What distinguishes runs: digests of the account (`account`), and of what is asked for and whom (`name`).
 
-    `alike` are those of runs that ask for the same of at least the same people: what they loaded is loaded here too.
+    `alike` are the names of runs that ask the same about at least the same people: what they loaded counts here too.
     """
 
     account: str
@@ -50,7 +50,7 @@ class RunKey(NamedTuple):
 
 @dataclass
 class Run:
-    """A run, new or continued. `cursor` is how far complete loads have brought the last run, empty without any."""
+    """A run, new or continued. `cursor` is how far complete loads brought the last run; empty if there are none."""
 
     key: RunKey
     folder: Path
@@ -64,31 +64,31 @@ class Run:
 
     @property
     def since(self) -> datetime | None:
-        """When the last complete run began, None where there was none."""
+        """When the last complete run began; None if there was none."""
         return datetime.fromisoformat(self.start.since) if self.start.since else None
 
     @property
     def is_continued(self) -> bool:
-        """Whether complete loads have brought this run some way."""
+        """Whether complete loads belong to this run already."""
         return bool(self.cursor) and self.cursor["begun"] == self.start.begun
 
     @property
     def loaded_segment(self) -> int:
-        """The last segment of answers that complete loads have, 0 for none."""
+        """The last segment of answers that complete loads have loaded; 0 for none."""
         return int(self.cursor["segment"]) if self.is_continued else 0
 
     @property
     def retention_days(self) -> int:
-        """How long the account keeps activities, as far as a complete load found it out."""
+        """How many days the account keeps activities, if a complete load found it out, else the default."""
         return int(self.cursor.get("retention") or RETENTION_DAYS)
 
     def go(self, way: str) -> None:
-        """Keeps by which way people are found from now on."""
+        """Keeps the way in which people are found from now on."""
         self.start = self.start._replace(way=way)
         _write_start(self.folder, self.start)
 
     def spool(self, name: str) -> Spool:
-        """Returns the pages of a way that are here, or none yet."""
+        """Returns the spool of a way on this machine, or a new one."""
         folder = self.folder / name
         return Spool.open(folder) or Spool.begin(folder, self.scan_start)
 
@@ -100,7 +100,7 @@ class Run:
     def write_cursor(self, load_id: str, segment: int, complete: bool, retention: int | None) -> None:
         """Keeps how far the run is once the load `load_id` is complete."""
         if self.cursor:
-            # Where that load never becomes complete, what was before counts.
+            # It counts if that load never becomes complete.
             write_cursor(_CURSORS, _before(self.key.name), self.cursor)
         cursor = self.start._asdict() | {
             "complete": complete,
@@ -112,7 +112,7 @@ class Run:
 
 
 def begin_run(home: Path, key: RunKey, now: datetime, complete_loads: set[str]) -> Run:
-    """Returns the run that is under way, here or anywhere, or a new one. `home` is the folder of all runs."""
+    """Returns the run that is under way, on this machine or another, or a new one. `home` is the folder of all runs."""
     folder = home / key.name
     cursor = _cursor(key.name, complete_loads)
     found = _read_start(folder)
@@ -128,7 +128,7 @@ def begin_run(home: Path, key: RunKey, now: datetime, complete_loads: set[str]) 
 
 
 def _goes_on(start: RunStart, cursor: dict[str, Any], now: datetime) -> bool:
-    """Returns whether the run in a folder is under way, neither complete nor too old, nor overtaken by another."""
+    """Returns whether the run in a folder is under way: not complete, too old, or overtaken by another one."""
     overtaken = bool(cursor) and (cursor["begun"], cursor["complete"]) > (start.begun, False)
     return not overtaken and _age(start, now) < _MAX_RUN_AGE
 
@@ -147,7 +147,7 @@ def _before(name: str) -> str:
 
 
 def _last_complete(key: RunKey, cursor: dict[str, Any], complete_loads: set[str]) -> str | None:
-    """Returns when the last run began that was complete, of this kind or of one that asks for more people."""
+    """Returns when the last complete run began, of this kind or of one that asks for more people."""
     others = [_cursor(name, complete_loads) for name in key.alike]
     begun = [each["begun"] if each["complete"] else each["since"] for each in (cursor, *others) if each]
     return max(filter(None, begun), default=None)

@@ -1,4 +1,4 @@
-"""Ortto's API as a dlt source: the email activities of its people, and what else an account has."""
+"""Ortto's API as a dlt source: the email activities of its people, and the account's other records."""
 
 from collections.abc import Iterable
 from math import inf
@@ -25,8 +25,8 @@ from .load import ACTIVE, PullSettings
 from .origin import OrttoPull
 
 
-# Settings of these names in the section above are those of Autopilot's API, whose key must not go to Ortto. dlt takes
-# them all the same where the default is None.
+# In the section above, settings of these names are those of Autopilot's API, whose key must not go to Ortto. dlt would
+# take them even so if the default were None.
 @dlt.source(schema=Schema(SOURCE), section=SOURCE, max_table_nesting=0)
 def ortto(
     api_key: Annotated[str, NotResolved()] = "",
@@ -52,30 +52,30 @@ def ortto(
 ) -> Iterable[DltResource]:
     """Ortto's API as the `autopilothq` schema: email activities, people, audiences, tags, campaigns, custom fields.
 
-    Ortto keeps activities for 90 days, and gives them one person and one request a second. Each run asks for those who
-    were active since the last one.
+    Ortto keeps activities for 90 days, and gives them for one person per request and one request per second. Each run
+    asks for those who were active since the last one.
 
     Args:
         api_key: The account's custom API key, from dlt's secrets.
         region: Where the account is: au, eu, or empty.
         base_url: Where the API is, if not at the region's address.
-        requests_per_second: The most that is sent, but for people's activities.
+        requests_per_second: The highest rate of requests, except for people's activities.
         activity_requests_per_second: The same for people's activities; Ortto allows one.
         people: Whose activities: `active`, those who were active since the last run; `all`; a file of Ortto's ids,
-            emails or your own ids, one a line; or a query of the warehouse, whose first column has them.
+            emails or your own ids, one per line; or a query of the warehouse, whose first column has them.
         activities: Kinds of activities besides the usual ones, by id or name: `custom` are all custom ones, `all` all.
         personal: Whether the texts of replies and the addresses in them are kept.
-        since: The time of the first activity to load (ISO 8601; UTC where it has no zone).
-        account: A name of your own for the account, so that a new key goes on where the last one was.
-        timeout: Seconds that an answer may keep silent.
+        since: The time of the first activity to load (ISO 8601; UTC if it has no zone).
+        account: A name of your own for the account, so that a new key continues where the last one was.
+        timeout: Seconds without data after which a request times out.
         tries: How often a request is tried.
         allow_http: Whether the key may go over plain http to another machine.
-        max_seconds: How long anything is fetched. What came by then is loaded, and the next run goes on from there.
-        people_per_load: How many people at most; `LoadReport.people_total` says how many are left for the next load.
+        max_seconds: How long anything is fetched. What came by then is loaded, and the next run continues from there.
+        people_per_load: How many people at most; `LoadReport.people_total` says how many were due.
         seconds_per_load: How long people are asked for in one load.
         max_event_tables: How many tables of other events than Autopilot's the dataset may have.
-        table_format: dlt's, of the tables in a lake: `delta`. None is the destination's own.
-        memory: What the engine, DuckDB in process, may use before it turns to the disk, in MB.
+        table_format: dlt's table format in a lake, `delta`. None leaves it to the destination.
+        memory: What the engine, DuckDB in process, may use before it spills to disk, in MB.
         progress: Called with the `LoadReport` after each page and each person.
 
     Example: `pipeline.run(ortto().with_resources("_profiles", "email_opened", "ortto_people"))`.
@@ -110,7 +110,7 @@ def _setting(name: str, of: Any = dlt.config) -> Any:
 
 
 def _number(given: float, name: str, default: float) -> float:
-    """Returns a number that was given, else the one that is configured, else the default."""
+    """Returns the number that was given, else the configured one, else the default."""
     value = _setting(name) if given == default else given
     return default if value is None else float(value)
 

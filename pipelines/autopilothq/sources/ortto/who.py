@@ -1,8 +1,9 @@
 """Whom to ask for: people who were active since a time, everyone, or those of a list.
 
-Which form of a filter an account takes is not documented, so it is asked once, for one person. What it refuses is not
-tried again: after fifteen malformed requests in fifteen seconds it shuts an address out. There are three ways to those
-who were active, the best first: its filter; the times of everyone's last activities, compared here; everyone.
+It is not documented which form of a filter an account accepts, so this is tried once, for one person. What the account
+refuses is not tried again: after fifteen malformed requests in fifteen seconds it bans an address. There are three ways
+to find those who were active, the best first: the account's filter; the times of everyone's last activities, compared
+here; everyone.
 """
 
 import json
@@ -28,8 +29,8 @@ WAYS = {
     LIST: "a list",
     MATCHED: "a list, compared with everyone",
 }
-"""The ways by which people are found, as a person reads them."""
-_SECOND_DIGITS = 11  # a number of no more is no time in milliseconds
+"""The ways in which people are found, described for users."""
+_SECOND_DIGITS = 11  # a number with no more digits than that is in seconds, not milliseconds
 
 
 class Found(NamedTuple):
@@ -41,7 +42,7 @@ class Found(NamedTuple):
 
 
 class Contact(NamedTuple):
-    """A person to ask for: Ortto's id, and what its messages say of the person."""
+    """A person to ask for: Ortto's id, and the other ids that messages about the person get."""
 
     id: str
     email: str | None = None
@@ -64,7 +65,7 @@ def contact_of_fields(id_: str, fields: JsonObject) -> Contact:
 
 
 def time_field(kind: str) -> str:
-    """Returns the field that has the last time of a kind of activity. Example: `time_field("act::o") == "tme::o!l"`."""
+    """Returns the field with the last time of a kind of activity. Example: `time_field("act::o") == "tme::o!l"`."""
     return f"tme:{kind.partition(':')[2]}!l"
 
 
@@ -72,7 +73,7 @@ class Search:
     """Finds the people of a run. `times` are the fields that count; `warn` is called with what a person should know.
 
     Attributes:
-        has_times: Whether the account gives the times of last activities; None as long as nobody knows.
+        has_times: Whether the account gives the times of last activities; None as long as that is unknown.
     """
 
     def __init__(self, run: Run, scanner: Scanner, times: Sequence[str], warn: Callable[[str], None]) -> None:
@@ -86,7 +87,7 @@ class Search:
         yield from self._pages(ALL, Query([EMAIL_FIELD, EXTERNAL_ID_FIELD], reduced=reduced))
 
     def active(self, since: datetime | None) -> Iterator[list[Found]]:
-        """Yields the people who were active since a time, or since the last run; more where nobody tells."""
+        """Yields the people who were active since a time, or since the last run; more if the account does not say."""
         known = self._run.since
         start = known - TIMES_LAG if known else self._run.begun - timedelta(days=self._run.retention_days)
         start = max(start, since) if since else start
@@ -99,7 +100,7 @@ class Search:
             way = self._better(way, tally) if tally.whole else None
 
     def _probe(self, start: datetime) -> str:
-        """Returns the best way that the account takes: it costs two requests, which it may refuse both."""
+        """Returns the best way that the account supports, with at most two requests, both of which it may refuse."""
         refused = self._refused(self._query(FILTER, start)[0])
         if refused is None:
             return FILTER
@@ -130,7 +131,7 @@ class Search:
         return Query([EMAIL_FIELD, EXTERNAL_ID_FIELD], reduced=tally.every), tally
 
     def _better(self, way: str, tally: "_Tally") -> str | None:
-        """Returns the way to try next where one that the account takes found so little that it may not work."""
+        """Returns the way to try next if this one found so little that it may not work, else None."""
         if way == FILTER and not tally.people:
             if self.has_times is None:
                 self.has_times = self._refused(self._query(FIELDS, tally.start)[0]) is None
@@ -138,7 +139,7 @@ class Search:
         if way == FIELDS and tally.people and not tally.with_times:
             self._warn(
                 f"None of {tally.people:,} people has a time of an activity, so everyone is asked for. If nobody was"
-                " ever sent an email, that is in vain: name people by --people."
+                " ever sent an email, that finds nothing: name people by --people."
             )
             return EVERYONE
         return None
@@ -149,9 +150,9 @@ class Search:
 
 
 class _Tally:
-    """Reduces people to what is needed of them, and counts what it saw.
+    """Reduces people to what is needed of them, and counts them.
 
-    `whole` is whether it saw all pages: those that an earlier load fetched it did not see.
+    `whole` is whether it sees all pages: it does not see those that an earlier load fetched.
     """
 
     def __init__(self, times: Sequence[str], start: datetime) -> None:
@@ -160,25 +161,25 @@ class _Tally:
         self.whole = False
 
     def every(self, contact: JsonObject) -> Any:
-        """Returns a person, whenever active."""
+        """Returns a person, no matter when they were active."""
         self.people += 1
         return reduced(contact)
 
     def active(self, contact: JsonObject) -> Any:
-        """Returns a person who was active since the start, or may have been; None for others."""
+        """Returns a person who was, or may have been, active since the start; None for others."""
         self.people += 1
         fields = person_fields(contact)
         values = [value for field in self._times if (value := fields.value(field)) is not None]
         self.with_times += bool(values)
         times = [activity_time(value) for value in values]
         if None in times:
-            return reduced(contact)  # nobody knows when it was
+            return reduced(contact)  # it is unknown when
         last = max((time for time in times if time), default=None)
         return reduced(contact, last) if last and last >= self.start else None
 
 
 def reduced(contact: JsonObject, active_at: datetime | None = None) -> list[Any] | None:
-    """Returns what is kept of a person: id, email, external id, and when the person was active; None without an id."""
+    """Returns what is kept of a person: id, email, external id, and when they were active; None without an id."""
     id_ = id_text(contact.value("id"))
     if id_ is None:
         return None
@@ -187,14 +188,14 @@ def reduced(contact: JsonObject, active_at: datetime | None = None) -> list[Any]
 
 
 def found_of(kept: Any, begun: datetime) -> Found:
-    """Returns a person as `reduced` keeps them; one whose time is not known counts as active when the run began."""
+    """Returns a person from what `reduced` keeps; one without a time counts as active when the run began."""
     id_, email, external_id, active_at = kept
     at = datetime.fromisoformat(active_at) if active_at else begun
     return Found(Contact(id_).person, at, json.dumps([email, external_id]))
 
 
 def activity_time(value: Any) -> datetime | None:
-    """Returns a time, in ISO 8601 or as a number of seconds or milliseconds; None where it cannot be read."""
+    """Returns a time given in ISO 8601, or as a number of seconds or milliseconds; None if it cannot be read."""
     if isinstance(value, JsonNumber) and value.isdigit() and len(value) <= _SECOND_DIGITS:
         value = JsonNumber(f"{value}000")
     return read_time(value)

@@ -1,4 +1,4 @@
-"""A space of Segment Unify as an origin: one run, or a part of one, over its people."""
+"""A space of Segment Unify as an origin: a load asks for the people of one run, or for some of them."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -31,12 +31,12 @@ SETTINGS = f"sources.{SOURCE}.profiles"
 PEOPLE_FOLDER = "autopilothq-people"  # the folder of contacts, below the pipeline's own
 MAX_RUN_AGE = RETENTION / 2  # an older run is not continued: its first people must be asked for again
 MAX_SCAN_AGE = timedelta(days=1)  # contacts are not read again within it; the next run finds changes since
-MIN_PEOPLE_TO_WARN = 10  # of so many people, the space should know one at least
+MIN_PEOPLE_TO_WARN = 10  # of this many people, the space should know at least one
 _CURSORS = "pulls"  # in dlt's state of the source
 
 
 class Contacts(NamedTuple):
-    """Autopilot's contacts as the people to ask for; `account` is a digest of whose contacts they are."""
+    """Autopilot's contacts as the people to ask for; `account` is a digest that identifies the account."""
 
     client: Autopilot
     account: str
@@ -44,7 +44,7 @@ class Contacts(NamedTuple):
 
 @dataclass
 class _Run:
-    """One load of a run that began at `begun`; `cursor` is how far complete loads have brought the last run."""
+    """One load of a run that began at `begun`; `cursor` is how far complete loads brought the last run."""
 
     context: LoadContext
     begun: datetime
@@ -55,12 +55,12 @@ class _Run:
 
 @dataclass
 class Space(Origin[Scan]):
-    """The people of a space, whose events of a scope are asked for.
+    """The people of a space, and the scope of the events that they are asked for.
 
-    A run that is not complete is continued by the next load, wherever it ended: people who were asked for since it
-    began, in loads that are complete, are not asked for again. So a long run is many loads, and a killed one loses only
-    the last. `people` is the setting; `contacts` are where people come from if it is `api`. One load asks for
-    `people_per_load` people at most.
+    The next load continues a run that is not complete, wherever it ended: it does not ask again for people whom
+    complete loads have asked for since the run began. So a long run can be many loads, and a kill loses only the last
+    one. `people` is the setting; people come from `contacts` if it is `api`. One load asks for at most
+    `people_per_load` people.
     """
 
     client: ProfileApi
@@ -81,13 +81,13 @@ class Space(Origin[Scan]):
 
     @property
     def scope_id(self) -> str:
-        """A digest of which events are asked for; what `since` left out is not loaded up to any watermark."""
+        """A digest of which events are asked for, with `since`: what that left out is loaded up to no watermark."""
         since = [self.scope.since.isoformat()] if self.scope.since else []
         return short_digest(sorted(self.scope.names), self.scope.source_id, *since)
 
     @property
     def run_id(self) -> str:
-        """A digest of what one run goes over: the next load continues it, and it may have gaps."""
+        """A digest of what a run covers: the next load of the same continues it, or warns of a gap since then."""
         return short_digest(self.url, self.scope_id, self.people)
 
     def plan(self, context: LoadContext) -> Sequence[Scan]:
@@ -156,7 +156,7 @@ class Space(Origin[Scan]):
         return self._run
 
     def _report(self, context: LoadContext, pull: Pull) -> None:
-        """Reports why the run ended, and who got no answer."""
+        """Reports why the run ended, and for how many people no answer could be read."""
         if pull.stopped is not None:
             context.report.cut_off = str(pull.stopped)
         elif pull.failed:
@@ -170,7 +170,7 @@ class Space(Origin[Scan]):
             )
 
     def finish(self, context: LoadContext) -> Iterator[TableRows]:
-        """Yields who was asked for, and keeps how far the run is once this load is complete."""
+        """Yields the rows of who was asked for, and keeps how far the run is once this load is complete."""
         run, pipeline, report = self._planned(), context.required_pipeline(), context.report
         stopped = run.pull is None or run.pull.stopped is not None
         complete = not stopped and report.people >= (report.people_total or 0)
@@ -189,12 +189,12 @@ def _warn_of_gap(context: LoadContext, cursor: dict[str, Any]) -> None:
     if since < kept:
         context.warn(
             f"No run was complete since {format_time(since)}, and the API goes back 14 days: events between"
-            f" {format_time(since)} and {format_time(kept)} are missing, but for those that came another way."
+            f" {format_time(since)} and {format_time(kept)} are missing, except those that came in another way."
         )
 
 
 def _spool(folder: Path, account: str, now: datetime) -> Spool:
-    """Returns the pages of an account's contacts: those that are here, unless they are too old, or none yet."""
+    """Returns the spool of an account's contacts: the one on this machine, unless it is too old, or a new one."""
     spool = Spool.open(folder)
     if spool is not None and spool.start.account == account:
         age = now - datetime.fromisoformat(spool.start.started_at)

@@ -24,14 +24,14 @@ from ..times import read_time
 
 EVENT_NAMES = tuple(name for name, *_ in EVENTS)
 RETENTION = timedelta(days=14)  # how long the API keeps events
-# Events may come late, so each request goes back a day more; what is stored already is not stored again.
+# Events may come late, so each request goes back one more day; what is stored already is not stored again.
 OVERLAP = timedelta(days=1)
 # A contact's record and the space each lag behind the activity.
 LOOKBACK = timedelta(hours=1)
-MAX_FAILURES = 20  # people in a row; it is the service then, not the person
+MAX_FAILURES = 20  # people in a row; then the service fails, not the person
 MAX_THREADS = 100  # connections that the client keeps
 LINES_PER_BATCH = 5_000
-PEOPLE_AT_ONCE = 10_000  # that are in memory
+PEOPLE_AT_ONCE = 10_000  # in memory
 KILL_POINT_PERSON_PULLED = f"{__name__}:Pull._end"  # for tests/faults
 
 
@@ -61,7 +61,7 @@ def person(value: str) -> str | None:
 
 
 def people_of_file(path: Path) -> Iterator[list[Person]]:
-    """Yields the people of a file, an email or a user id a line, in chunks. Raises InvalidSetting for no text."""
+    """Yields the people of a file, one email or user id per line, in chunks. Raises InvalidSetting if it is no text."""
     ids = filter(None, map(person, lines_of_file(path, "emails or user ids")))
     for some in engine.batched(ids, PEOPLE_AT_ONCE):
         yield list(map(Person, some))
@@ -99,7 +99,7 @@ def _people(contacts: list[object]) -> list[Person]:
 
 
 def _active_at(contact: JsonObject) -> datetime | None:
-    """Returns the last time in a contact's record; values that cannot be read as times do not count."""
+    """Returns the latest time in a contact's record; values that cannot be read as times do not count."""
     values = [contact.value("updated_at")]
     for name, emails in contact:
         if name.startswith("mail_") and isinstance(emails, JsonObject):
@@ -135,7 +135,7 @@ class Asked(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """A person who was asked for; `loaded_until` is unchanged where no answer could be read."""
+    """A person who was asked for; `loaded_until` is unchanged if no answer could be read."""
 
     id: str
     loaded_until: datetime | None
@@ -146,7 +146,7 @@ def message(event: Any, person_id: str) -> bytes:
     """Returns an event as a message, one line.
 
     Its ids are the person's external ids. The email stands for a missing anonymous id, and the id that was asked for
-    where there are no ids at all (docs/contract/profile-api.md#messages).
+    is added if there are no ids at all (docs/contract/profile-api.md#messages).
     """
     if not isinstance(event, JsonObject):
         return f"{to_json(event)}\n".encode()
@@ -178,12 +178,12 @@ def _external_ids(event: JsonObject) -> Iterator[tuple[str, str]]:
 
 
 def _text(value: Any) -> str | None:
-    """Returns a text that is not blank, None for anything else."""
+    """Returns a text that is not blank, or None for anything else."""
     return value if isinstance(value, str) and not isinstance(value, JsonNumber) and value.strip() else None
 
 
 def start_of(asked: Asked, scope: EventScope, now: datetime) -> datetime | None:
-    """Returns the time from which a person's events are requested, None where the API does not go back so far."""
+    """Returns the time from which a person's events are requested; None if the API does not go back that far."""
     times = [asked.loaded_until - OVERLAP] if asked.loaded_until else []
     times += [scope.since] if scope.since else []
     start = max(times, default=None)
@@ -218,7 +218,7 @@ class Pull:
         known: How many of them the space knows.
         failed: For how many no answer could be read.
         failure: Why, for the first of these.
-        stopped: Why nobody else was asked for, None where everybody was.
+        stopped: Why nobody else was asked for; None if everybody was.
     """
 
     def __init__(
@@ -244,7 +244,7 @@ class Pull:
         self.stopped: ApiError | None = None
 
     def batches(self, people: Iterable[Asked]) -> Iterator[Batch]:
-        """Yields the messages of all people. Raises the ApiError that stopped it where no answer came at all."""
+        """Yields the messages of all people. If no answer came at all, raises the ApiError that stopped it."""
         answers = ask(self._space, iter(people), self._scope, self._threads)
         lines, before = 0, self._scan.lines
         try:
@@ -281,7 +281,7 @@ class Pull:
         self.asked += 1
         if end.error is None:
             self.known += end.known
-            # The service answers, so the failures before were about those people.
+            # The service answers, so the earlier failures were about those people.
             self._ended += [*self._doubtful, Answered(end.asked.id, end.asked_at, end.asked_at)]
             self._doubtful.clear()
             return
@@ -306,7 +306,7 @@ def ask(
     """Yields the answers about people as they come. Raises NotAuthorized and InvalidSetting.
 
     The first person is asked for alone, so that wrong settings cost one request. Then each thread asks for one person
-    after the other; it waits while `threads` answers are not taken yet.
+    after another; it waits while `threads` answers have not been taken yet.
     """
     first = next(people, None)
     if first is None:
@@ -320,7 +320,7 @@ def ask(
 
 
 class _Asking:
-    """Threads that ask for one person after the other, and the queue of their answers; each ends it with a None."""
+    """Threads that ask for one person after another, and the queue of their answers; each thread ends with a None."""
 
     def __init__(self, space: ProfileApi, people: Iterator[Asked], scope: EventScope, threads: int) -> None:
         self._space = space
@@ -345,7 +345,7 @@ class _Asking:
                 yield answer
 
     def stop(self) -> None:
-        """Lets the threads end after the requests that are under way."""
+        """Lets the threads end after their current requests."""
         self._stopped.set()
         end = monotonic() + STOP_SECONDS
         for thread in self._threads:

@@ -29,8 +29,8 @@ def profiles(
     token: dlt.TSecretStrValue = dlt.secrets.value,
     space: str = dlt.config.value,
     region: str = "us",
-    # `NotResolved`: dlt would take those of Autopilot's API from the section above, as it does where the default is
-    # None.
+    # `NotResolved`: else dlt would take the settings of Autopilot's API from the section above, as it does if the
+    # default is None.
     base_url: Annotated[str, NotResolved()] = "",
     requests_per_second: Annotated[float, NotResolved()] = PROFILE_REQUESTS_PER_SECOND,
     people: str | None = None,
@@ -55,19 +55,19 @@ def profiles(
         space: The id of the space of Segment Unify.
         region: Where the space is: us or eu.
         base_url: Where the API is, if not at the region's address.
-        requests_per_second: The most that is sent; requests go side by side.
-        people: Whose events: `api`, Autopilot's contacts with new email activity, the default where a key of
-            Autopilot is set; a file of emails or user ids, one a line; or a query of the warehouse with one column.
-        source_id: The one Segment source to take events of.
-        events: The names of the events, the seven of Autopilot by default.
-        since: The time of the first event to load (ISO 8601; UTC where it has no zone).
-        timeout: Seconds that an answer may keep silent.
+        requests_per_second: The highest rate of requests, which are sent in parallel.
+        people: Whose events: `api`, Autopilot's contacts with new email activity, the default if a key of Autopilot
+            is set; a file of emails or user ids, one per line; or a query of the warehouse with one column.
+        source_id: The one Segment source whose events are loaded.
+        events: The names of the events, by default the seven of Autopilot.
+        since: The time of the first event to load (ISO 8601; UTC if it has no zone).
+        timeout: Seconds without data after which a request times out.
         tries: How often a request is tried.
         allow_http: Whether the token, and the key of Autopilot, may go over plain http to another machine.
-        people_per_load: How many people at most; `LoadReport.people_total` says how many are left for the next load.
+        people_per_load: How many people at most; `LoadReport.people_total` says how many were due.
         max_event_tables: How many tables of other events than Autopilot's the dataset may have.
-        table_format: dlt's, of the tables in a lake: `delta`. None is the destination's own.
-        memory: What the engine, DuckDB in process, may use before it turns to the disk, in MB.
+        table_format: dlt's table format in a lake, `delta`. None leaves it to the destination.
+        memory: What the engine, DuckDB in process, may use before it spills to disk, in MB.
         progress: Called with the `LoadReport` after each person.
 
     Example: `pipeline.run(profiles(space="spa_1", people="select email from contacts"))`.
@@ -84,7 +84,7 @@ def profiles(
 
 
 def _requests(region: str, base_url: str, per_second: float) -> RequestSettings:
-    """Returns how the space is asked. Raises InvalidSetting for another region."""
+    """Returns how the space is asked. Raises InvalidSetting for an unknown region."""
     if region not in BASE_URLS:
         raise InvalidSetting(f"{SETTINGS}.region must be {' or '.join(BASE_URLS)}, got {region!r}")
     url = str(base_url or _setting("base_url") or BASE_URLS[region])
@@ -116,7 +116,10 @@ def _default_people() -> str:
 
 
 def _contacts(requests: RequestSettings) -> Contacts:
-    """Returns the account whose contacts have activity; timeouts are those of the space. Raises InvalidSetting."""
+    """Returns the account whose contacts are the people; timeouts are those of the space.
+
+    Raises InvalidSetting if there is no key.
+    """
     key = _of_autopilot("api_key")
     if not key:
         raise InvalidSetting(f"Expected the key of Autopilot's API, but there is none: set sources.{SOURCE}.api_key.")
@@ -127,7 +130,7 @@ def _contacts(requests: RequestSettings) -> Contacts:
 
 
 def _of_autopilot(name: str) -> Any:
-    """Returns a setting of Autopilot's API, None where neither dlt's secrets nor its configuration have it."""
+    """Returns a setting of Autopilot's API, or None if neither dlt's secrets nor its configuration has it."""
     keys = (f"sources.{SOURCE}.api.{name}", f"sources.{SOURCE}.{name}")
     providers: tuple[Any, ...] = (dlt.secrets, dlt.config)
     found = (of.get(key) for key in keys for of in providers)
