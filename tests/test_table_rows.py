@@ -35,7 +35,7 @@ from autopilothq.projection.deduplicate import limit_tables
 from autopilothq.projection.line_reader import LineReader
 from autopilothq.projection.parse import Parser
 from autopilothq.projection.projection import open_load
-from autopilothq.projection.tables import TableBuilder, TableValues, plan_table
+from autopilothq.projection.tables import TableBuilder, TableMessages, TableValues, plan_table
 from autopilothq.projection.types import ARRAY, INTEGER, TEXT, TIME_TEXT, ColumnValues
 from contract.loading import NOW, RECEIVED, Row, batches, filled, identify, message
 
@@ -198,6 +198,8 @@ def test_small_tables_are_gathered_first(context: ProjectionContext, monkeypatch
         "kept WHERE event IN ('\"Other\"')",
         "kept WHERE kind = 'track'",
     ]
+    groups = OWN.index("groups")
+    assert builder.messages(groups) == TableMessages(groups, "kind = 'group'", "kept WHERE kind = 'group'", (), {})
     context.con.execute("INSERT INTO duplicates SELECT seq FROM messages WHERE kind = 'track'")
     assert TableBuilder(context, {}).gather() == {IDENTIFIES: 1}
 
@@ -299,3 +301,11 @@ def test_rows_are_made_by_the_plans_that_there_are(context: ProjectionContext) -
         ("identifies", 1, "text")
     ]
     assert made.rows(IDENTIFIES).columns["b"] == "text"
+    assert TableBuilder(context, {}).rows(IDENTIFIES).number == 0  # where nobody has counted them
+
+
+def test_a_table_whose_messages_are_all_stored_has_its_columns(context: ProjectionContext) -> None:
+    builder = TableBuilder(context, row_values(context, "kept"))
+    context.con.execute("INSERT INTO duplicates SELECT seq FROM messages")
+    rows = builder.rows(WIDE_TABLE)
+    assert (rows.relation.fetchall(), WIDE.keys() <= rows.columns.keys()) == ([], True)
