@@ -63,6 +63,8 @@ ROOMS = {
         [f"projection/{name}.py" for name in ("columns", "tables", "types", "users")],
         [
             "tests/test_column_plans.py",
+            "tests/test_table_rows.py",
+            "tests/test_latest_rows.py",
             "tests/test_warehouse.py::test_the_bits_of_its_values_make_a_columns_type",
             *contract("limits", "names", "collisions", "identity", "partitions"),
         ],

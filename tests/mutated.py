@@ -1,7 +1,7 @@
 """For mutation runs: makes the mutants of the copy that it stands in, and tries each. `mutate.py` starts it.
 
 One process imports all tests. Each mutant is tried in a fork of it, by the tests that call the changed function, until
-one fails: those first that noticed another change of the function, then each file's, the quickest first.
+one fails: those first that noticed another change of the function, then each file's, the quickest file first.
 
     python tests/mutated.py SECONDS [PATTERN...]
 """
@@ -118,7 +118,7 @@ def ordered(items: Sequence[pytest.Item], runs: Sequence[Run], function: str, no
         sorted(found, key=lambda number: (function not in runs[number].called, runs[number].seconds))
         for found in files.values()
     ]
-    of_files.sort(key=lambda found: runs[found[0]].seconds)
+    of_files.sort(key=lambda found: sum(runs[number].seconds for number in found))
     first = [number for number, _ in noticed.most_common(3)]
     return [*first, *(number for found in of_files for number in found if number not in first)]
 

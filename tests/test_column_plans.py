@@ -24,6 +24,7 @@ from autopilothq.projection.types import (
     INTEGER,
     TEXT,
     TIME_TEXT,
+    TYPES,
     ColumnValues,
     merge_values,
     type_case,
@@ -158,7 +159,7 @@ def test_types_are_chosen_in_one_order() -> None:
     assert type_case("as_{}(value)", ["text", "bool", "text"]) == (
         "CASE type WHEN 'bool' THEN as_bool(value) WHEN 'text' THEN as_text(value) END"
     )
-    assert [name in type_case("{}") for name in ("bigint", "bool", "double", "text", "timestamp")] == [True] * 5
+    assert [name in type_case("{}", TYPES) for name in ("bigint", "bool", "double", "text", "timestamp")] == [True] * 5
 
 
 def test_traits_are_columns_of_the_person_or_the_group() -> None:

@@ -160,7 +160,7 @@ def _discard_columns(context: ProjectionContext, table: str, where: str, columns
 
 def _discard_rows(context: ProjectionContext, table: str, where: str, columns: Sequence[str], reason: str) -> None:
     if columns:
-        with engine.registered(context.con, left_out=pa.table({"column": pa.array(columns, pa.string())})):
+        with engine.registered(context.con, left_out=pa.table({"column": columns})):
             context.con.execute(_SQL["discard_rows"].format(where=where), {"table_name": table, "reason": reason})
 
 

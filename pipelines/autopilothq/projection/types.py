@@ -70,7 +70,7 @@ def type_of_bits(bits: int) -> Type:
     return "double" if bits in (FLOAT, INTEGER | FLOAT) else pure.get(bits, "text")
 
 
-def type_case(template: str, types: Iterable[Type] = TYPES) -> str:
+def type_case(template: str, types: Iterable[Type]) -> str:
     """Returns SQL that chooses by the column `type`; `{}` in the template stands for the type's name.
 
     Example: `type_case("as_{}(value)", ["bool"]) == "CASE type WHEN 'bool' THEN as_bool(value) END"`.

@@ -82,16 +82,16 @@ def _gather_messages(
 ) -> Mapping[str, Type]:
     """Makes the table `latest_messages` of this load's messages and those that are stored; returns its columns."""
     context.con.execute(f"CREATE OR REPLACE TABLE latest_messages AS {fresh.relation.sql_query()}")
-    known = context.known.get(latest.messages.name, {})
+    known = context.known.get(latest.messages.name)
     if stored is None or not known:
         return fresh.columns
     types = {**fresh.columns, **known}
     for column in types.keys() - fresh.columns.keys():
         context.con.execute(f"ALTER TABLE latest_messages ADD COLUMN {engine.name(column)} {SQL_TYPES[types[column]]}")
     # Those about this load's persons, or about all.
-    exists = latest.table.name in context.known
-    about = f" SEMI JOIN latest_ids i ON i.id = s.{latest.key}" if exists else ""
-    sql = f"INSERT INTO latest_messages BY NAME FROM stored s{about}"
+    sql = "INSERT INTO latest_messages BY NAME FROM stored s"
+    if exists := latest.table.name in context.known:
+        sql += f" SEMI JOIN latest_ids i ON i.id = s.{latest.key}"
     engine.read_stored(context.con, stored(latest.messages.name, list(known)), sql)
     if not exists:
         context.con.execute(_SQL["all"].format(key=latest.key))

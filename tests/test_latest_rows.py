@@ -1,0 +1,181 @@
+"""Rows of persons, of messages that are stored and of a load's, step by step (docs/contract/warehouse.md#identity)."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from autopilothq.catalog import LATEST, MESSAGE_TABLES, OTHER_LIMITS, Type
+from autopilothq.projection import engine, users
+from autopilothq.projection.cells import ParsedCells
+from autopilothq.projection.columns import row_bytes
+from autopilothq.projection.context import ProjectionContext, TableRows, declared_types
+from autopilothq.projection.tables import TableBuilder
+from autopilothq.projection.types import ARROW
+from contract.loading import NOW, Row, filled
+
+USERS, ACCOUNTS = LATEST
+OLD, NEW = (datetime(2019, 3, day, tzinfo=UTC) for day in (1, 2))
+DECLARED: dict[str, Type] = declared_types(USERS.messages)
+FRESH: dict[str, Type] = {**DECLARED, "plan": "text", "seats": "bigint", "at": "timestamp"}
+# What the table of messages has in the destination: a column more, and one less.
+STORED: dict[str, Type] = {**DECLARED, "plan": "text", "seats": "bigint", "city": "text"}
+PERSONS: list[Row] = [
+    {"id": "m1", "received_at": OLD, "user_id": "u1", "plan": "free", "seats": 1, "city": "Bonn"},
+    {"id": "m2", "received_at": OLD, "user_id": "u2", "plan": "free", "seats": None, "city": None},
+    {"id": "m3", "received_at": OLD, "user_id": " ", "plan": "nobody's", "seats": 3, "city": None},
+]
+LOADED = {"id": "m4", "received_at": NEW, "user_id": "u1", "plan": "pro", "seats": None, "at": NEW}
+U1 = {"id": "u1", "received_at": NEW, "plan": "pro", "seats": 1, "at": NEW}
+U2 = {"id": "u2", "received_at": OLD, "plan": "free"}
+
+
+def relation(context: ProjectionContext, rows: Sequence[Row], types: dict[str, Type]) -> TableRows:
+    table = pa.Table.from_pylist(list(rows), pa.schema([(name, ARROW[of]) for name, of in types.items()]))
+    context.con.register("fresh", table)
+    return TableRows("identifies", types, context.con.sql("FROM fresh"), len(rows))
+
+
+@pytest.fixture
+def load() -> Iterator[ProjectionContext]:
+    """A load of LOADED, whose person is to get a row."""
+    with engine.connect(None, 200, 1) as con:
+        con.execute(engine.script("state.sql"))
+        con.execute("CREATE TABLE latest_ids AS SELECT 'u1' AS id")
+        yield ProjectionContext(con, "", 200, ParsedCells(), NOW.isoformat(), str, str)
+
+
+@pytest.fixture(params=[2, 200], ids=["by way of values", "at once"])
+def context(
+    load: ProjectionContext, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> ProjectionContext:
+    """The load, where the rows have many traits and where they have few."""
+    monkeypatch.setattr(users, "MANY_TRAITS", request.param)
+    return load
+
+
+def persons(rows: TableRows) -> list[Row]:
+    found = sorted(rows.relation.to_arrow_table().to_pylist(), key=lambda row: str(row["id"]))
+    assert [list(row) for row in found] == [list(rows.columns)] * rows.number
+    assert {row["uuid_ts"] for row in found} == {NOW}
+    return [filled(row) for row in found]
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_row_is_made_of_what_is_stored_and_what_comes(context: ProjectionContext, exists: bool) -> None:
+    """Where there is no table of persons yet, all whose messages are stored come with those of the load."""
+    asked: list[tuple[str, list[str]]] = []
+
+    def stored(table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        asked.append((table, list(columns)))
+        schema = pa.schema([(name, ARROW[STORED[name]]) for name in columns])
+        yield from pa.Table.from_pylist(PERSONS, schema).to_batches()
+
+    there: dict[str, dict[str, Type]] = {"users": {"id": "text"}} if exists else {}
+    context = dataclasses.replace(context, known={"identifies": STORED, **there})
+    rows = users.make_latest(context, USERS, relation(context, [LOADED], FRESH), stored)
+    assert asked == [("identifies", list(STORED))]
+    gathered = context.con.execute("SELECT id FROM latest_messages ORDER BY id").fetchall()
+    assert [id_ for (id_,) in gathered] == (["m1", "m4"] if exists else ["m1", "m2", "m3", "m4"])
+    assert persons(rows) == [U1 | {"city": "Bonn"}, *([] if exists else [U2])]
+    assert rows.table == "users"
+    traits: dict[str, Type] = {"at": "timestamp", "city": "text", "plan": "text", "seats": "bigint"}
+    assert rows.columns == declared_types(USERS.table) | traits
+
+
+def test_where_nothing_is_stored_it_is_made_of_what_comes(context: ProjectionContext) -> None:
+    fresh = [LOADED, {**LOADED, "id": "m0", "received_at": None, "seats": 1, "plan": "free"}]
+    for stored, known in ((None, {"identifies": STORED}), (lambda *_: 1 / 0, {"users": {"id": "text"}})):
+        asking: Any = stored
+        loaded = dataclasses.replace(context, known=known)  # type: ignore[arg-type]
+        assert persons(users.make_latest(loaded, USERS, relation(context, fresh, FRESH), asking)) == [U1]
+
+
+def test_rows_of_persons_and_of_groups_are_made_before_any_is_written(context: ProjectionContext) -> None:
+    made = users.make_latest(context, USERS, relation(context, [LOADED], FRESH))
+    context.con.execute("UPDATE latest_ids SET id = 'g1'")
+    types: dict[str, Type] = {**FRESH, "group_id": "text"}
+    group = {**LOADED, "group_id": "g1", "plan": "team", "context_ip": "::1"}
+    of_groups = users.make_latest(context, ACCOUNTS, relation(context, [group], types))
+    assert persons(made) == [{"id": "u1", "received_at": NEW, "plan": "pro", "at": NEW}]
+    assert persons(of_groups) == [{"id": "g1", "received_at": NEW, "plan": "team", "at": NEW}]
+
+
+def test_whole_texts_take_the_place_of_those_that_were_cut(context: ProjectionContext) -> None:
+    number = MESSAGE_TABLES.index(USERS.messages)
+    context.con.execute(f"INSERT INTO mends VALUES ({number}, 1, 'm4', 'plan', 'professional')")
+    rows = users.make_latest(context, USERS, relation(context, [LOADED], FRESH), None, ["plan"])
+    assert [row["plan"] for row in persons(rows)] == ["professional"]
+
+
+def test_memory_is_asked_for_where_values_become_columns(
+    context: ProjectionContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reserved: list[int] = []
+    monkeypatch.setattr(ProjectionContext, "reserve", lambda _, columns=0: reserved.append(columns))
+    rows = users.make_latest(context, USERS, relation(context, [LOADED], FRESH))
+    assert reserved == [len(rows.columns) if users.MANY_TRAITS == 2 else 0]
+
+
+@pytest.mark.parametrize(("room", "there", "lost"), [(96, "de", ["c"]), (95, "de", ["b", "c"]), (96, "", ["e"])])
+def test_a_person_loses_what_a_row_has_no_room_for(
+    load: ProjectionContext, room: int, there: str, lost: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Columns that are there come first, then others by name; what is declared has its place. Texts take 24 bytes."""
+    monkeypatch.setattr(users, "MANY_TRAITS", 2)
+    texts = {name: name * 30 for name in "abcde"}
+    types: dict[str, Type] = DECLARED | dict.fromkeys(texts, "text")
+    declared = declared_types(USERS.table)
+    limits = OTHER_LIMITS._replace(row_bytes=row_bytes(declared.values(), len(declared) + len(texts)) + room)
+    fresh = {"id": "m1", "received_at": NEW, "user_id": "u1", "context_ip": "::1" * 9, **texts}
+    known: dict[str, dict[str, Type]] = {"users": dict.fromkeys(there, "text")} if there else {}
+    context = dataclasses.replace(load, known=known, limits=limits)
+    rows = users.make_latest(context, USERS, relation(context, [fresh], types))
+    kept = {name: text for name, text in texts.items() if name not in lost}
+    assert persons(rows) == [{"id": "u1", "received_at": NEW, "context_ip": "::1" * 9, **kept}]
+    assert load.con.execute("FROM discards_of_latest ORDER BY ALL").fetchall() == [
+        ("users", "u1", name, f'"{texts[name]}"', "row_too_wide", NEW) for name in lost
+    ]
+
+
+def test_which_rows_are_made(load: ProjectionContext) -> None:
+    """Of persons (groups) in the load's messages, and of those that lose a refused message."""
+    load.con.execute(
+        "CREATE TABLE messages AS FROM (VALUES "
+        "('identify', 'u1', NULL), ('identify', 'u1', NULL), ('identify', ' ', NULL), ('group', 'u2', 'g1'), "
+        "('track', 'u3', 'g2')) m(kind, user_id, group_id)"
+    )
+    load.con.execute(
+        "INSERT INTO refused VALUES (1, 'm', 'no', 'users', 'u4', true), "
+        "(2, 'm', 'no', 'users', 'u5', false), (3, 'm', 'no', 'accounts', 'g3', true)"
+    )
+    for latest, ids in ((USERS, ["u1", "u4"]), (ACCOUNTS, ["g1", "g3"])):
+        assert users.find_changed(load, latest) == len(ids)
+        assert load.con.execute("FROM latest_ids ORDER BY id").fetchall() == [(id_,) for id_ in ids]
+
+
+def test_without_messages_about_persons_no_rows_are_made(load: ProjectionContext) -> None:
+    load.con.execute("CREATE TABLE messages (kind VARCHAR, user_id VARCHAR)")
+    assert users.latest_rows(load, USERS, TableBuilder(load, {})) is None
+
+
+def test_rows_are_made_of_the_rows_of_their_messages(load: ProjectionContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Builder:
+        def rows(self, number: int) -> str:
+            return f"rows of {MESSAGE_TABLES[number].name}"
+
+    builder: Any = Builder()
+    stored: Any = object()
+    monkeypatch.setattr(users, "make_latest", lambda *given: given)
+    load.con.execute(
+        "CREATE TABLE messages AS FROM (VALUES ('identify', 'u1', NULL), ('group', 'u1', 'g1')) "
+        "m(kind, user_id, group_id)"
+    )
+    number = MESSAGE_TABLES.index(ACCOUNTS.messages)
+    load.con.execute(f"INSERT INTO mends VALUES ({number}, 1, 'm4', 'plan', 'professional')")
+    for latest, messages, mended in ((USERS, "identifies", []), (ACCOUNTS, "groups", ["plan"])):
+        found: Any = users.latest_rows(load, latest, builder, stored)
+        assert found == (load, latest, f"rows of {messages}", stored, mended)
