@@ -116,23 +116,26 @@ def test_more_threads_parse_again_when_the_memory_long_sufficed(
     assert [now.turns for now in tried] == [1, 2, *[4] * 16, 2, *[4] * 32, *[2] * 32, *[1] * 40]
 
 
-@pytest.mark.parametrize("large", [True, False])
+@pytest.mark.parametrize("bad", ["large line", "small line", "lines together"])
 def test_a_thread_that_is_alone_rejects_the_large_line_that_needs_still_more_memory(
-    large: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bad: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A smaller line needs no more than all others: what lacks then is the machine's."""
+    """A small line needs no more than all others: what lacks then is the machine's."""
     parser, cells, text = Parser(str(tmp_path)), ParsedCells(), "x" * 100
     lines = number_lines(next(batches([["{", text, "}"]])).lines)
-    monkeypatch.setattr(parse, "LARGE_LINE", lines.slice(1, 1).nbytes + (not large))
-    tried = tries(parser, lambda now: 2 in now.lines, monkeypatch)
-    raised = nullcontext() if large else pytest.raises(duckdb.OutOfMemoryException, match=r"^others have it$")
-    with engine.connect(None, memory=200, threads=2) as con, raised:
+    monkeypatch.setattr(parse, "LARGE_LINE", lines.slice(1, 1).nbytes if bad == "large line" else lines.nbytes + 1)
+    enough = [2] if bad == "lines together" else []
+    tried = tries(parser, lambda now: 2 in now.lines and now.lines != enough, monkeypatch)
+    error = pytest.raises(duckdb.OutOfMemoryException, match=r"^others have it$")
+    with engine.connect(None, memory=200, threads=2) as con, error if bad == "small line" else nullcontext():
         parser._parse_in_turn(LineReader(con), lines, cells)
-    alone = [[1, 2, 3], [1], [2, 3], [2], *([[parse.HARMLESS_SEQ], [3]] if large else [])]
+    last = {"large line": [[parse.HARMLESS_SEQ], [3]], "small line": [], "lines together": [[3]]}
+    alone = [[1, 2, 3], [1], [2, 3], [2], *last[bad]]
     assert tried == [(1, "190.7 MiB", 2, [1, 2, 3]), *((1, "381.4 MiB", 1, seqs) for seqs in alone)]
     names = ["seq", "message", "raw"]
     rejects = [row for path in cells.rejects for row in pq.read_table(path, columns=names).to_pylist()]
-    assert rejects == [{"seq": 2, "message": "OutOfMemoryException: others have it", "raw": text}] * large
+    told = {"seq": 2, "message": "OutOfMemoryException: others have it", "raw": text}
+    assert rejects == [told] * (bad == "large line")
 
 
 @pytest.mark.parametrize("megabytes", [30, 100])
