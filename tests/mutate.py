@@ -23,6 +23,7 @@ HOME = ROOT / "build" / "mutate"
 # What the sources share and needs no load to be tested; the rest of it is for the tests in contract/.
 SHARED = ("event_filter", "isolate", "records", "refused", "scans", "spool", "times")
 LIMITS = "tests/contract/test_limits.py"
+MEMORY = "tests/faults/test_memory.py"
 
 
 class Room(NamedTuple):
@@ -74,6 +75,10 @@ ROOMS = {
         [
             *(f"tests/test_{name}.py" for name in ("line_reader", "parsing", "shapes")),
             *contract("values", "unreadable", "collisions", "limits", "fast_path"),
+            "tests/contract/test_books.py::test_a_rejected_line_is_kept_whole_with_its_place_and_reason",
+            "tests/contract/test_books.py::test_blank_lines_are_no_lines_but_have_their_numbers",
+            f"{MEMORY}::test_more_threads_parse_again_when_the_memory_long_sufficed",
+            f"{MEMORY}::test_a_thread_that_is_alone_rejects_the_large_line_that_needs_still_more_memory",
         ],
     ),
     "projection": Room(

@@ -461,7 +461,7 @@ class Making:
 def test_the_messages_whose_rows_cannot_be_made_are_found_by_halves(parsing: Parsing, tmp_path: Path) -> None:
     cells = parsing.parse(*(track(id_, x=1.5e-7 if id_ == "d" else 1) for id_ in "abcdefg"), "{", track("h", x="\0"))
     harmless = parsing.parser.harmless(parsing.reader)
-    context = ProjectionContext(parsing.reader.con, str(tmp_path), 200, cells, NOW.isoformat(), str, str)
+    context = ProjectionContext(parsing.reader.con, str(tmp_path), 200, cells, NOW.isoformat(), str, str, threads=2)
     making = Making(context, {"b", "e", "h"})
     found = find_unreadable(context, harmless, making)
     assert list(found.items()) == [("b", "ValueError: b"), ("e", "ValueError: e"), ("h", "ValueError: h")]

@@ -117,8 +117,8 @@ def test_two_files_that_break_off_are_two_rows() -> None:
 
 def test_blank_lines_are_no_lines_but_have_their_numbers() -> None:
     store = Store()
-    found = store.run(["", " ", "\t", "\r", "{", " \t\r", message(), ""])
-    assert [row["line"] for row in found["_rejects"]] == [5]
+    found = store.run(["", " ", "\t", "\r", "\ufeff ", "{", " \t\r", message(), ""])
+    assert [row["line"] for row in found["_rejects"]] == [6]
     assert [count[:5] for count in store.audit] == [(0, 2, 1, 0, 1)]
 
 

@@ -156,13 +156,22 @@ def test_a_second_message_of_the_same_moment_leaves_no_discard_either() -> None:
 
 
 def test_what_a_killed_load_had_discarded_is_discarded_again() -> None:
-    line = message(messageId="m2", sentAt="soon", properties={"a": "x", "名": 1}, context={"zoo": "x"})
+    lines = [  # read alone, read at once, and of an event without a table
+        message(messageId="m2", sentAt="soon", properties={"a": "x", "名": 1}, context={"zoo": "x"}),
+        message(messageId="m3", properties={"a": "x"}, context={"zoo": "x"}),
+        message("名前", messageId="m4", properties={"a": "x"}, context={"zoo": "x"}),
+    ]
     store = Store()
     store.run([message(properties={"a": 1}, context={"zoo": 1})])
-    whole = discards(store.run([line]))
-    assert len(whole) == 4
+    whole = discards(store.run(lines))
+    assert [(*entry[:3], entry[4]) for entry in whole] == [
+        ("email_opened", "m2", "a", "does_not_fit"), ("email_opened", "m2", "context_zoo", "does_not_fit"),
+        ("email_opened", "m2", "properties.名", "no_column"), ("email_opened", "m2", "sent_at", "not_a_time"),
+        ("email_opened", "m3", "a", "does_not_fit"), ("email_opened", "m3", "context_zoo", "does_not_fit"),
+        ("tracks", "m4", "a", "no_column"), ("tracks", "m4", "context_zoo", "does_not_fit"),
+    ]  # fmt: skip
     store.kill("_discards")
-    assert discards(store.run([line])) == whole
+    assert discards(store.run(lines)) == whole
 
     first = Store()  # the first load of all was killed, so that the destination has no audit
     lines = [FOUR_TIMES_BAD, message(messageId="never", receivedAt=None, sentAt="soon")]

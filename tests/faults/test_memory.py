@@ -1,19 +1,20 @@
 """Where threads side by side need more memory than there is, fewer go on, and nothing is lost or rejected for it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
 import autopilothq
 from autopilothq.machine import LargestFirst
-from autopilothq.projection import Projection, engine
+from autopilothq.projection import Projection, engine, parse
 from autopilothq.projection import projection as projection_module
 from autopilothq.projection.cells import ParsedCells
 from autopilothq.projection.line_reader import LineReader
@@ -65,30 +66,76 @@ def test_no_message_is_rejected_because_many_threads_read(
     assert {row["id"]: {key: row[key] for key in expected[row["id"]]} for row in written["wide"]} == expected
 
 
-def test_more_threads_parse_again_when_the_memory_long_sufficed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    parser, turns, needed = Parser(str(tmp_path), threads=4), list[int](), 4
-    turn = parser._turns.turn
+class Tried(NamedTuple):
+    """What a parser tried: the turns that it took, the memory and the threads of its engine, the lines."""
+
+    turns: int
+    memory: str
+    threads: int
+    lines: list[int]
+
+
+def tries(parser: Parser, missed: Callable[[Tried], bool], monkeypatch: pytest.MonkeyPatch) -> list[Tried]:
+    """Lets a parser miss memory where `missed` says so, and parse nothing otherwise; gives what it tries."""
+    tried, turns, turn = list[Tried](), list[int](), parser._turns.turn
 
     def noted(size: float, taken: int) -> AbstractContextManager[None]:
         turns.append(taken)
         return turn(size, taken)
 
-    def parse(*_: object) -> ParsedCells:
-        if turns[-1] < needed:
+    def parsed(_: Parser, reader: LineReader, lines: pa.Table) -> ParsedCells:
+        settings = "SELECT current_setting('memory_limit'), current_setting('threads')"
+        [(memory, threads)] = reader.con.execute(settings).fetchall()
+        tried.append(Tried(turns[-1], memory, threads, lines["seq"].to_pylist()))
+        if missed(tried[-1]):
             raise duckdb.OutOfMemoryException("others have it")
         return ParsedCells()
 
     monkeypatch.setattr(parser._turns, "turn", noted)
-    monkeypatch.setattr(Parser, "_parse_at_once", parse)
+    monkeypatch.setattr(Parser, "_parse_at_once", parsed)
+    return tried
+
+
+def test_more_threads_parse_again_when_the_memory_long_sufficed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parser, needed = Parser(str(tmp_path), threads=4), 4
+
+    def missed(now: Tried) -> bool:
+        if len(tried) == 1:
+            parser._note_memory(1, suffices=False)  # nor does it for a thread beside this one
+        return now.turns < needed
+
+    tried = tries(parser, missed, monkeypatch)
     lines = number_lines(next(batches([[message()]])).lines)
-    with engine.connect(None, memory=400, threads=1) as con:
-        for batch in range(90):
+    with engine.connect(None, memory=200, threads=1) as con:
+        for batch in range(120):
             needed = 4 if batch < 48 else 1
             parser._parse_in_turn(LineReader(con), lines, ParsedCells())
     # One of four threads goes on; two are tried in vain, then only half as soon, and at last all go on again.
-    assert turns == [1, 2, *[4] * 16, 2, *[4] * 32, *[2] * 32, *[1] * 10]
+    assert [now.turns for now in tried] == [1, 2, *[4] * 16, 2, *[4] * 32, *[2] * 32, *[1] * 40]
+
+
+@pytest.mark.parametrize("bad", ["large line", "small line", "lines together"])
+def test_a_thread_that_is_alone_rejects_the_large_line_that_needs_still_more_memory(
+    bad: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small line needs no more than all others: what lacks then is the machine's."""
+    parser, cells, text = Parser(str(tmp_path)), ParsedCells(), "x" * 100
+    lines = number_lines(next(batches([["{", text, "}"]])).lines)
+    monkeypatch.setattr(parse, "LARGE_LINE", lines.slice(1, 1).nbytes if bad == "large line" else lines.nbytes + 1)
+    enough = [2] if bad == "lines together" else []
+    tried = tries(parser, lambda now: 2 in now.lines and now.lines != enough, monkeypatch)
+    error = pytest.raises(duckdb.OutOfMemoryException, match=r"^others have it$")
+    with engine.connect(None, memory=200, threads=2) as con, error if bad == "small line" else nullcontext():
+        parser._parse_in_turn(LineReader(con), lines, cells)
+    last = {"large line": [[parse.HARMLESS_SEQ], [3]], "small line": [], "lines together": [[3]]}
+    alone = [[1, 2, 3], [1], [2, 3], [2], *last[bad]]
+    assert tried == [(1, "190.7 MiB", 2, [1, 2, 3]), *((1, "381.4 MiB", 1, seqs) for seqs in alone)]
+    names = ["seq", "message", "raw"]
+    rejects = [row for path in cells.rejects for row in pq.read_table(path, columns=names).to_pylist()]
+    told = {"seq": 2, "message": "OutOfMemoryException: others have it", "raw": text}
+    assert rejects == [told] * (bad == "large line")
 
 
 @pytest.mark.parametrize("megabytes", [30, 100])
