@@ -139,7 +139,7 @@ def test_a_run_that_is_cut_off_is_an_error(call: Call, server: FakeOrtto) -> Non
 def test_the_time_of_the_configuration_holds_for_all_parts_together(
     call: Call, server: FakeOrtto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "ORTTO_PEOPLE_PER_LOAD", 2)
+    monkeypatch.setattr(command, "ORTTO_PEOPLE_PER_LOAD", 3)
     monkeypatch.setenv("SOURCES__AUTOPILOTHQ__ORTTO__MAX_SECONDS", "1.2")
 
     def clock() -> float:
