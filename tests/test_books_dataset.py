@@ -13,7 +13,9 @@ import pytest
 from autopilothq.warehouses.settings import DUCKDB_FILE
 from calling import Call
 from contract.loading import identify, message
+from prepared import as_prepared, preparing
 from servers import Postgres
+from shared_loads import command
 
 EVENTS = {
     "tracks", "identifies", "users", "email_bounced", "email_clicked", "email_delivered", "email_marked_as_spam",
@@ -69,15 +71,16 @@ def loaded(call: Call, file: str, *words: str) -> tuple[int, ...]:
 
 
 def test_books_stand_apart_and_all_goes_on(call: Call, place: tuple[str, ...]) -> None:
-    apart = (*place, "--books-dataset", "keeping")
-    write("one.ndjson", *FIRST)
-
-    assert loaded(call, "*.ndjson", *apart) == (1, 2, 0, 1)
+    dlt.config["books_dataset"] = "keeping"  # as a dlt user does
+    assert loaded(call, write("one.ndjson", *FIRST), *place) == (1, 2, 0, 1)
     there = tables(place)
     assert there["autopilothq"] == EVENTS
     assert there["keeping"] >= BOOKS
     assert set(there) <= {"autopilothq", "keeping", "keeping_staging"}
+    assert_dlt_finds_both(place)
 
+    dlt.config["books_dataset"] = None  # calls say it from here on
+    apart = (*place, "--books-dataset", "keeping")
     write("two.ndjson", message(messageId="m1"), message(messageId="m2"))
     assert loaded(call, "*.ndjson", *apart) == (1, 1, 1, 0)  # nothing of the first, which is known
     assert ask(place, "SELECT file, stored FROM keeping._audit ORDER BY file") == [
@@ -99,21 +102,39 @@ def test_books_stand_apart_and_all_goes_on(call: Call, place: tuple[str, ...]) -
     assert tables(place)["autopilothq"] == EVENTS
 
 
-def test_a_dlt_user_sets_it_in_the_configuration(call: Call, place: tuple[str, ...]) -> None:
-    dlt.config["books_dataset"] = "keeping"
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A load into DuckDB whose books are among the events."""
+    with preparing(tmp_path_factory.mktemp("older")) as home:
+        assert loaded(command, write("one.ndjson", *FIRST)) == (1, 2, 0, 1)
+    return home
+
+
+@pytest.fixture
+def older(call: Call, place: tuple[str, ...], request: pytest.FixtureRequest) -> Iterator[tuple[str, ...]]:
+    """A place whose books are among the events."""
+    if not place:
+        with as_prepared(request.getfixturevalue("prepared")):
+            yield place
+        return
     assert loaded(call, write("one.ndjson", *FIRST), *place) == (1, 2, 0, 1)
-    kind = "postgres" if place else "duckdb"
-    dlt.config[f"destination.{kind}.books_dataset"] = "keeping"
+    yield place
+
+
+def assert_dlt_finds_both(place: tuple[str, ...]) -> None:
+    """Events and books are in one dataset for a dlt user who sets the destination's `books_dataset`."""
+    setting = f"destination.{'postgres' if place else 'duckdb'}.books_dataset"
+    dlt.config[setting] = "keeping"
     if place:
         dlt.secrets["destination.postgres.credentials"] = place[-1]
     dataset = dlt.attach("autopilot_events").dataset()
     assert [row[0] for row in dataset.tracks.select("id").fetchall()] == ["m1"]
     assert [row[0] for row in dataset("SELECT stored FROM _audit").fetchall()] == [2]
+    dlt.config[setting] = None
 
 
-def test_an_older_dataset_moves_its_books(call: Call, place: tuple[str, ...]) -> None:
-    apart = (*place, "--books-dataset", "keeping")
-    assert loaded(call, write("one.ndjson", *FIRST), *place) == (1, 2, 0, 1)
+def test_an_older_dataset_moves_its_books(call: Call, older: tuple[str, ...]) -> None:
+    place, apart = older, (*older, "--books-dataset", "keeping")
     before = ask(place, "SELECT * FROM autopilothq._audit")
 
     said = call("load", "archive", "one.ndjson", *apart)
@@ -183,13 +204,12 @@ OF_ANOTHER = (
 
 
 def test_nothing_is_done_beside_books_that_are_elsewhere(
-    call: Call, place: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    call: Call, older: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__API_KEY", "none is asked")
     monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__BASE_URL", "http://127.0.0.1:9")
+    place, file = older, "one.ndjson"
     apart = (*place, "--books-dataset", "Keep-Ing%s")  # dlt's rules for names make that `keep_ing_s`
-    file = write("one.ndjson", *FIRST)
-    assert loaded(call, file, *place) == (1, 2, 0, 1)
     assert call("forget", "--user-id", "u1", *place).status == 0
     if place:
         assert "autopilothq_staging" in tables(place)

@@ -12,7 +12,8 @@ import duckdb
 import pytest
 
 import forked
-from calling import Call, errors
+from calling import Call, Said, errors
+from contract.duck import held
 from fake_autopilot import FakeAutopilot
 
 NO_KEY = (
@@ -31,9 +32,20 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
         yield running
 
 
-def test_loads_what_is_asked_for(call: Call, server: FakeAutopilot) -> None:
+@pytest.fixture
+def load(call: Call) -> Call:
+    """Calls `load api` while the database is open."""
+
+    def called(*words: str) -> Said:
+        with held():
+            return call("load", "api", *words)
+
+    return called
+
+
+def test_loads_what_is_asked_for(load: Call, server: FakeAutopilot) -> None:
     server.order("GET", "/contacts", edit=lambda page: page | {"contacts": [None, *page["contacts"]]})
-    said = call("load", "api", "--only", "contacts,triggers", "--max-rejects", "0")
+    said = load("--only", "contacts,triggers", "--max-rejects", "0")
     assert (said.status, errors(said)) == (3, ["Error: 1 rejected, more than --max-rejects 0; the rest is loaded."])
     assert said.out.splitlines()[:8] == [
         "table     rows",
@@ -56,8 +68,8 @@ def test_loads_what_is_asked_for(call: Call, server: FakeAutopilot) -> None:
 
 
 @pytest.mark.usefixtures("server")
-def test_what_has_no_contacts_is_told_in_rows(call: Call) -> None:
-    said = call("load", "api", "--only", "triggers")
+def test_what_has_no_contacts_is_told_in_rows(load: Call) -> None:
+    said = load("--only", "triggers")
     assert (said.status, errors(said)) == (0, [])
     assert re.fullmatch(r"3 rows, 0\.\d MB, \d+\.\d s", said.out.splitlines()[-2])
 
@@ -107,15 +119,15 @@ def test_wrong_words_are_told(call: Call, words: tuple[str, ...], error: str) ->
     assert error in errors(said)[-1]
 
 
-def test_a_scan_that_the_network_cut_off_is_loaded_and_told(call: Call, server: FakeAutopilot) -> None:
+def test_a_scan_that_the_network_cut_off_is_loaded_and_told(load: Call, server: FakeAutopilot) -> None:
     server.order("GET", "/contacts/*", drop="before")
-    said = call("load", "api", "--only", "contacts")
+    said = load("--only", "contacts")
     assert said.status == 1
     assert "contacts   100" in said.out
     assert "/contacts goes on next time: GET /contacts/" in said.out
     assert errors(said)[0].startswith("Error: GET /contacts/")
     assert errors(said)[1] == "What came by then is loaded; the next run goes on from there."
-    said = call("load", "api", "--only", "contacts")
+    said = load("--only", "contacts")
     assert (said.status, errors(said)) == (0, [])
     assert "contacts    50" in said.out
 
@@ -127,10 +139,10 @@ def loop(page: dict[str, Any]) -> dict[str, Any]:
     return page | {"bookmark": "person_1"}
 
 
-def test_a_part_that_fails_costs_no_other(call: Call, server: FakeAutopilot) -> None:
+def test_a_part_that_fails_costs_no_other(load: Call, server: FakeAutopilot) -> None:
     server.order("GET", "/lists", status=403, message="Not for you.")
     server.order("GET", "/smart_segments/*25999/contacts*", edit=loop, times=2)
-    said = call("load", "api", "--only", "contacts,lists,smart_segments,triggers")
+    said = load("--only", "contacts,lists,smart_segments,triggers")
     assert said.status == 1
     forbidden, looping, *error = errors(said)
     assert forbidden.startswith("Warning: lists could not be loaded: GET /lists: 403 Forbidden: Not for you.")
@@ -141,7 +153,7 @@ def test_a_part_that_fails_costs_no_other(call: Call, server: FakeAutopilot) -> 
         "To leave that out: --only events,contacts,custom_fields,triggers.",
     ]
     assert said.out.splitlines()[:5] == ["table     rows", "_audit       4", "contacts   150", "triggers     3", ""]
-    said = call("load", "api", "--only", "lists,smart_segments")
+    said = load("--only", "lists,smart_segments")
     assert (said.status, errors(said)) == (0, [])
     rows = dict(line.split() for line in said.out.splitlines()[1:6])
     assert rows == {"_audit": "2", "lists": "4", "lists_contacts": "103", "smart_segments": "2"} | {
@@ -149,13 +161,13 @@ def test_a_part_that_fails_costs_no_other(call: Call, server: FakeAutopilot) -> 
     }
 
 
-def test_contacts_that_break_off_are_loaded_as_far_as_they_came(call: Call, server: FakeAutopilot) -> None:
+def test_contacts_that_break_off_are_loaded_as_far_as_they_came(load: Call, server: FakeAutopilot) -> None:
     server.order("GET", "/contacts*", edit=loop, times=2)
-    said = call("load", "api", "--only", "contacts,triggers")
+    said = load("--only", "contacts,triggers")
     assert (said.status, errors(said)[-2]) == (1, "Error: " + PARTS.format("contacts"))
     assert errors(said)[-1] == "To leave that out: --only lists,smart_segments,custom_fields,triggers."
     assert said.out.splitlines()[:4] == ["table     rows", "_audit       2", "contacts   100", "triggers     3"]
-    said = call("load", "api", "--only", "contacts")  # from that bookmark on
+    said = load("--only", "contacts")  # from that bookmark on
     assert (said.status, errors(said)) == (0, [])
     with duckdb.connect("autopilot.duckdb") as con:
         assert con.execute("SELECT count(*) FROM autopilothq.contacts").fetchall() == [(150,)]
@@ -169,8 +181,8 @@ def test_where_nothing_can_be_loaded_that_is_the_error(call: Call, server: FakeA
     assert "Everything else" not in "".join(errors(said))
 
 
-def test_time_that_is_spent_is_no_failure(call: Call, server: FakeAutopilot) -> None:  # noqa: ARG001
-    said = call("load", "api", "--only", "contacts", "--max-seconds", "0")
+def test_time_that_is_spent_is_no_failure(load: Call, server: FakeAutopilot) -> None:  # noqa: ARG001
+    said = load("--only", "contacts", "--max-seconds", "0")
     assert (said.status, errors(said)) == (0, [])
     assert "/contacts goes on next time: max_seconds (0) were spent" in said.out
 

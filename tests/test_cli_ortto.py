@@ -11,8 +11,8 @@ import pytest
 from autopilothq import runner
 from autopilothq.cli import ortto as command
 from autopilothq.sources import scans
-from calling import Call, errors
-from contract.duck import pipeline, query, tables
+from calling import Call, Said, errors
+from contract.duck import held, pipeline, query, tables
 from contract.pulling_ortto import FEED, asked, new_person
 from fake_autopilot.http import Request
 from fake_ortto import FakeOrtto
@@ -34,12 +34,23 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeOrtto]:
         yield running
 
 
+@pytest.fixture
+def load(call: Call) -> Call:
+    """Calls `load ortto` while the database is open."""
+
+    def called(*words: str) -> Said:
+        with held():
+            return call("load", "ortto", *words)
+
+    return called
+
+
 def test_all_that_an_account_has_comes_with_one_command(
-    call: Call, server: FakeOrtto, monkeypatch: pytest.MonkeyPatch
+    load: Call, server: FakeOrtto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command, "ORTTO_PEOPLE_PER_LOAD", 8)
     server.account.tags = {"vip": {"1"}}
-    said = call("load", "ortto", "--max-rejects", "0")
+    said = load("--max-rejects", "0")
     people = sum(bool(server.account.activities(id_)) for _, id_ in server.account.ids())
     events = sum(len(server.account.activities(id_)) for _, id_ in server.account.ids())
     assert (said.status, errors(said)) == (0, [])
@@ -59,16 +70,16 @@ def test_all_that_an_account_has_comes_with_one_command(
     assert {row["audience_id"] for row in rows["ortto_audience_members"]} <= {
         row["audience_id"] for row in rows["ortto_audiences"]
     }
-    assert_what_changes_is_seen(call, server)
+    assert_what_changes_is_seen(load, server)
 
 
-def assert_what_changes_is_seen(call: Call, server: FakeOrtto) -> None:
+def assert_what_changes_is_seen(load: Call, server: FakeOrtto) -> None:
     """Of another run: somebody has left, and one table cannot be read."""
     server.account.made = 11
     server.account.tags = {}
     server.order("POST", "/campaign/get-all", status=400)
     server.order("POST", "/audiences/get", content=b"null", status=200)
-    said = call("load", "ortto", "--only", "people,audiences,tags,campaigns,campaign-reports")
+    said = load("--only", "people,audiences,tags,campaigns,campaign-reports")
     why = "POST /campaign/get-all: 400 Bad Request: Ordered 400."
     assert (said.status, errors(said)) == (
         0,
@@ -83,9 +94,9 @@ def assert_what_changes_is_seen(call: Call, server: FakeOrtto) -> None:
     assert [row["contact_id"][-4:] for row in rows["ortto_people"] if row["deleted_at"]] == ["0b00"]
 
 
-def test_an_empty_account_is_no_error(call: Call, server: FakeOrtto) -> None:
+def test_an_empty_account_is_no_error(load: Call, server: FakeOrtto) -> None:
     server.account.made = 0
-    said = call("load", "ortto", "--json")
+    said = load("--json")
     assert (said.status, errors(said)) == (0, [])
     result = json.loads(said.out)
     assert (result["people"], result["people_total"], result["people_found_by"], result["lines"]) == (
@@ -105,41 +116,41 @@ def test_a_dry_run_leaves_nothing(call: Call, server: FakeOrtto) -> None:
     ("only", "read"),
     [("people", "12 of 12 people"), ("tags,campaigns", "8 rows"), ("custom-fields,people", "12 of 12 people")],
 )
-def test_what_was_read_is_told_in_words_of_ortto(call: Call, server: FakeOrtto, only: str, read: str) -> None:
+def test_what_was_read_is_told_in_words_of_ortto(load: Call, server: FakeOrtto, only: str, read: str) -> None:
     server.account.tags = {"vip": {"1"}}
-    said = call("load", "ortto", "--only", only)
+    said = load("--only", only)
     assert (said.status, errors(said)) == (0, [])
     assert re.fullmatch(rf"{read}, 0\.\d MB, \d+\.\d s", said.out.splitlines()[-2])
 
 
 def test_people_of_a_run_that_broke_off_are_told_with_the_rest_and_found_by_a_query(
-    call: Call, server: FakeOrtto
+    call: Call, load: Call, server: FakeOrtto
 ) -> None:
     server.account.made = 700
     ada = new_person(server, "ada@example.com", "act::o")
     server.order("POST", "/person/get", skip=1, status=503)
-    assert call("load", "ortto", "--only", "people").status == 1
-    said = call("load", "ortto", "--only", "people")
+    assert load("--only", "people").status == 1
+    said = load("--only", "people")
     assert (said.status, errors(said)) == (0, [])
     assert re.fullmatch(r"701 of 701 people, 0\.\d MB, \d+\.\d s", said.out.splitlines()[-2])
     assert asked(server) == []
     sql = "select contact_id, email from autopilothq.ortto_people where email = 'ada@example.com'"
-    said = call("load", "ortto", "--only", "events", "--people", sql)
+    said = call("load", "ortto", "--only", "events", "--people", sql)  # whose query has the database to itself
     assert (said.status, errors(said), asked(server)) == (0, [], [(ada, 0)])
     assert query("SELECT context_traits_email FROM autopilothq.tracks") == [("ada@example.com",)]
 
 
-def test_a_run_that_is_cut_off_is_an_error(call: Call, server: FakeOrtto) -> None:
+def test_a_run_that_is_cut_off_is_an_error(load: Call, server: FakeOrtto) -> None:
     server.order("POST", FEED, skip=2, status=503, times=99)
-    said = call("load", "ortto", "--only", "events", "--people", "all")
+    said = load("--only", "events", "--people", "all")
     why = "POST /person/get/activities: 503 Service Unavailable: Ordered 503; gave up after 1 try"
     assert (said.status, errors(said)) == (1, [f"Error: {why}", RESUMES])
 
 
 def test_the_time_of_the_configuration_holds_for_all_parts_together(
-    call: Call, server: FakeOrtto, monkeypatch: pytest.MonkeyPatch
+    load: Call, server: FakeOrtto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "ORTTO_PEOPLE_PER_LOAD", 2)
+    monkeypatch.setattr(command, "ORTTO_PEOPLE_PER_LOAD", 3)
     monkeypatch.setenv("SOURCES__AUTOPILOTHQ__ORTTO__MAX_SECONDS", "1.2")
 
     def clock() -> float:
@@ -148,7 +159,7 @@ def test_the_time_of_the_configuration_holds_for_all_parts_together(
 
     monkeypatch.setattr(command, "time", SimpleNamespace(monotonic=clock))
     monkeypatch.setattr(scans, "monotonic", clock)
-    said = call("load", "ortto", "--only", "events", "--people", "all", "--json")
+    said = load("--only", "events", "--people", "all", "--json")
     result = json.loads(said.out)
     assert (said.status, errors(said), result["people_total"]) == (0, [], 12)
     assert 0 < result["people"] < 12
@@ -165,7 +176,7 @@ def test_a_key_that_is_refused_costs_one_request(
     assert len(server.requests) == 1
 
 
-def test_another_run_is_refused(call: Call, server: FakeOrtto) -> None:
+def test_another_run_is_refused(load: Call, server: FakeOrtto) -> None:
     second: list[str] = []
 
     def run_another(_: Request) -> None:
@@ -177,7 +188,7 @@ def test_another_run_is_refused(call: Call, server: FakeOrtto) -> None:
                 second.append(str(error))
 
     server.before = run_another
-    said = call("load", "ortto", "--only", "tags")
+    said = load("--only", "tags")
     assert said.status == 0
     assert "Another run" in second[1]
 

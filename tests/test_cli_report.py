@@ -10,6 +10,7 @@ import pytest
 
 from autopilothq import sample
 from calling import Call
+from contract.duck import held
 from shared_loads import command, isolation
 
 FILE = "events.duckdb"
@@ -29,7 +30,8 @@ def week(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     home = tmp_path_factory.mktemp("week")
     with isolation(home):
         sample.write("archive", events=3000)
-        assert command("load", "archive", "archive", "--credentials", FILE).status == 0
+        with held(FILE):
+            assert command("load", "archive", "archive", "--credentials", FILE).status == 0
         yield home / "work"
 
 

@@ -1,11 +1,7 @@
 """What dlt sends to warehouses that cannot be run here: its statements are taken and parsed in their dialects."""
 
 import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -13,7 +9,7 @@ import sqlglot
 from sqlglot import exp
 
 import dialects
-from autopilothq import sample
+import forked
 
 Found = dict[str, Any]
 
@@ -71,14 +67,7 @@ TYPES = {
 @pytest.fixture(scope="module")
 def said() -> dict[str, Found]:
     """In a process of its own, because it takes stand-ins for the drivers."""
-    paths = (Path(dialects.__file__).parent, Path(sample.__file__).parents[1])
-    done = subprocess.run(
-        [sys.executable, dialects.__file__],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = forked.run(dialects.__file__)
     assert done.returncode == 0, done.stderr
     found: dict[str, Found] = json.loads(done.stdout)
     assert found.keys() == KINDS.keys()

@@ -16,12 +16,14 @@ import forked
 from contract.loading import message, write
 
 PACKAGE = Path(autopilothq.__file__).parent
-# Loads what the first argument makes, and prints the tables of the destination with their columns in order and rows.
+# Loads what the arguments make, one after another, and prints the tables of the destination with their columns in order
+# and rows.
 LOAD = """
 import json, sys, dlt, duckdb
 import autopilothq
 pipeline = dlt.pipeline("copy", destination=dlt.destinations.duckdb("copy.duckdb"), dataset_name="autopilothq")
-pipeline.run(eval(sys.argv[1]))
+for made in sys.argv[1:]:
+    pipeline.run(eval(made))
 schema = pipeline.default_schema
 with duckdb.connect("copy.duckdb") as connection:
     def rows(table):
@@ -71,8 +73,9 @@ class Copy:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def load(self, made: str = "autopilothq.archive('archive')") -> dict[str, Any]:
-        tables: dict[str, Any] = json.loads(self.run(LOAD, made).splitlines()[-1])
+    def load(self, *made: str) -> dict[str, Any]:
+        said = self.run(LOAD, *(made or ("autopilothq.archive('archive')",)))
+        tables: dict[str, Any] = json.loads(said.splitlines()[-1])
         return tables
 
     def changed(self) -> set[str]:
@@ -215,8 +218,7 @@ def test_an_origin_is_a_folder_and_a_line_and_its_table_is_in_the_catalogue(copy
     copy.edit("catalog.py", "AUTOPILOT_CURRENT = (LISTS,", COUPONS)
     copy.edit("catalog.py", "CUSTOM_FIELDS, TRIGGERS)\n", "CUSTOM_FIELDS, TRIGGERS, COUPONS)\n")
 
-    copy.load("autopilothq.greetings()")
-    tables = copy.load("autopilothq.greetings()")
+    tables = copy.load(*["autopilothq.greetings()"] * 2)
 
     greeting = {"id": "g1", "user_id": "u9", "event": "greeting", "event_text": "Greeting"}
     assert filled(tables["greeting"]) == filled(tables["tracks"]) == [greeting]

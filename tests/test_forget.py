@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from autopilothq.projection import suppression
 from autopilothq.segment.identity import HashedIds, Id, hash_of, id_of, ids_in, kinds_of
 from autopilothq.warehouses import lock
 from calling import Call, errors
+from contract.duck import held
 from fake_autopilot import FakeAutopilot
 from faults.loads import Table, assert_sound, content, line, messages, track
 from prepared import as_prepared, going_on, preparing
@@ -92,7 +93,8 @@ def write(path: str, lines: Sequence[Any]) -> None:
 
 
 def load(call: Call, *words: str) -> dict[str, Any]:
-    said = call("load", "archive", *words, "--json")
+    with nullcontext() if os.environ.get("DESTINATION_TYPE") else held():
+        said = call("load", "archive", *words, "--json")
     assert said.status == 0, said.err
     found: dict[str, Any] = json.loads(said.out)
     return found

@@ -5,12 +5,14 @@ import logging
 import random
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import psycopg2
 import pyarrow as pa
 import pytest
+from dlt.sources import DltSource
 
 import autopilothq
 from autopilothq.warehouses import postgres_copies
@@ -20,7 +22,7 @@ from contract.loading import message, write
 from faults.loads import pipeline
 from servers import Postgres
 from shared_loads import isolation
-from test_segment_postgres import described, query
+from test_segment_postgres import described, opened, query
 
 # Whether each index of the large tables was made in the transaction that stored the rows.
 WITH_THE_ROWS = """
@@ -43,13 +45,19 @@ class Made(NamedTuple):
     with_the_rows: dict[str, bool]
 
 
-def load(url: str, change: Callable[[pa.Table], Any] | None = None, **settings: str) -> None:
+def load(
+    url: str,
+    change: Callable[[pa.Table], Any] | None = None,
+    source: Callable[[], DltSource] = opened,
+    /,
+    **settings: str,
+) -> None:
     """Loads messages with ids in no order of time; `change` is a user's step for the rows of `email_opened`."""
     numbers = list(range(NUMBER))
     random.Random(1).shuffle(numbers)
     times = (f"2019-03-04T{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}Z" for second in range(NUMBER))
     write("1.ndjson", *(message(messageId=f"m{n}", receivedAt=at) for n, at in zip(numbers, times, strict=True)))
-    archive = autopilothq.archive("archive")
+    archive = source()
     if change:
         archive.resources["email_opened"].add_yield_map(change)
     with pytest.MonkeyPatch.context() as environment:
@@ -72,7 +80,7 @@ def made(postgresql: Postgres, tmp_path_factory: pytest.TempPathFactory) -> dict
             url = stack.enter_context(postgresql.database())
             stack.enter_context(isolation(tmp_path_factory.mktemp(name)))
             stack.enter_context(pytest.MonkeyPatch.context()).setattr(postgres_copies, "LARGE_FILE", large)
-            load(url)
+            load(url, None, partial(autopilothq.archive, "archive"))
             assert query(url, STORED) == [(NUMBER, NUMBER)]
             found[name] = Made(described(url), dict(query(url, WITH_THE_ROWS)))
     return found
@@ -209,7 +217,7 @@ def test_the_destination_of_a_load_can_be_copied(postgres: str) -> None:
     """As dlt does to drop a pipeline by another name."""
     destination = segment_postgres(postgres)
     write("1.ndjson", message())
-    pipeline(Path("state"), destination).run(autopilothq.archive("archive"))
+    pipeline(Path("state"), destination).run(opened())
     copied = copy.deepcopy(destination)
-    pipeline(Path("other"), copied).run(autopilothq.archive("archive"))
+    pipeline(Path("other"), copied).run(opened())
     assert query(postgres, STORED) == [(1, 1)]

@@ -25,6 +25,7 @@ from autopilothq.warehouses import postgres
 from autopilothq.warehouses.dataset import tables_of
 from calling import Call
 from contract.loading import message
+from prepared import as_prepared, preparing
 from shared_loads import isolation
 
 FIRST, LAST = datetime(2019, 3, 1, tzinfo=UTC), datetime(2019, 3, 7, 18, 58, 42, 33000, tzinfo=UTC)
@@ -594,8 +595,23 @@ def test_the_status_without_a_row() -> None:
     assert "events by day received (UTC): none since 2026-04-21" in inspect.status_text(found)
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A load of a message."""
+    with preparing(tmp_path_factory.mktemp("loaded")) as home:
+        load("autopilot.duckdb", write("a.ndjson", message()))
+    return home
+
+
+@pytest.fixture
+def loaded(prepared: Path) -> Iterator[Path]:
+    """Works where that is loaded; gives the folder that has dlt's too."""
+    with as_prepared(prepared):
+        yield prepared
+
+
+@pytest.mark.usefixtures("loaded")
 def test_a_clock_that_was_wrong_once_does_not_hide_that_nothing_comes(call: Call) -> None:
-    load("autopilot.duckdb", write("a.ndjson", message()))
     with duckdb.connect("autopilot.duckdb") as con:
         con.execute("UPDATE autopilothq.tracks SET uuid_ts = uuid_ts + INTERVAL 9 YEAR")
         con.execute("UPDATE autopilothq.email_opened SET uuid_ts = uuid_ts + INTERVAL 9 YEAR")
@@ -621,40 +637,39 @@ def test_a_clock_that_was_wrong_once_does_not_hide_that_nothing_comes(call: Call
         assert FIRST < (found.tables["100 %s %% off"].loaded_at or FIRST) < found.now
 
 
-def test_the_last_run_here(tmp_path: Path) -> None:
+def test_the_last_run_here(loaded: Path) -> None:
     """One without news, one that is cut off, one that fails: each is told, and nothing here is touched."""
 
     def files() -> dict[Path, int]:
         # A load's own scratch folder goes when its pipeline is collected, whenever that is.
-        home = tmp_path / "dlt" / "pipelines" / runner.PIPELINE
+        home = loaded / "dlt" / "pipelines" / runner.PIPELINE
         return {
             file: file.stat().st_mtime_ns for part in ("*.*", "load/**/*", "normalize/**/*") for file in home.glob(part)
         }
 
     def told() -> tuple[LastRun, LoadSummary, int]:
         before = files()
-        with inspect.reading("duckdb", "events.duckdb") as reader:
+        with inspect.reading("duckdb", "autopilot.duckdb") as reader:
             found = inspect.read_status(reader, datetime.now(UTC))
         assert files() == before
         assert found.last_run is not None
         assert found.last_load is not None
         return found.last_run, found.last_load, found.waiting
 
-    load("events.duckdb", write("a.ndjson", message()))
-    load("events.duckdb", "a.ndjson")
-    last, loaded, waiting = told()
-    assert (last.result, loaded.stored, waiting) == ("nothing new", 1, 0)
-    assert last.at > loaded.loaded_at
+    load("autopilot.duckdb", "a.ndjson")
+    last, summary, waiting = told()
+    assert (last.result, summary.stored, waiting) == ("nothing new", 1, 0)
+    assert last.at > summary.loaded_at
 
-    runner.pipeline("duckdb", "events.duckdb").extract(archive(write("b.ndjson", message(messageId="m2"))))
+    runner.pipeline("duckdb", "autopilot.duckdb").extract(archive(write("b.ndjson", message(messageId="m2"))))
     assert told()[2] == 1
 
-    with duckdb.connect("events.duckdb") as con:
+    with duckdb.connect("autopilot.duckdb") as con:
         con.execute("ALTER TABLE autopilothq.tracks ADD COLUMN more int")
         con.execute("UPDATE autopilothq.tracks SET more = 1")
         con.execute("ALTER TABLE autopilothq.tracks ALTER COLUMN more SET NOT NULL")
     with pytest.raises(runner.RunError):
-        load("events.duckdb", "b.ndjson")
-    last, loaded, _ = told()
-    assert (last.result, loaded.stored) == ("failed", 1)
+        load("autopilot.duckdb", "b.ndjson")
+    last, summary, _ = told()
+    assert (last.result, summary.stored) == ("failed", 1)
     assert last.error == "the load step: Constraint Error: NOT NULL constraint failed: tracks.more"

@@ -216,7 +216,8 @@ def test_a_scan_that_is_read_twice_counts_once() -> None:
     with FakeAutopilot(contacts=120) as server:
         reports = [LoadReport()]
         settings: dict[str, Any] = {"api_key": server.key, "base_url": server.base_url, "requests_per_second": 10_000}
-        run(autopilothq.api(**settings, progress=reports.append))
+        scan = autopilothq.api(**settings, progress=reports.append)
+        run(scan.with_resources("contacts", "lists", "tracks", "_audit", "_rejects", "_discards"))
 
     assert (reports[-1].contacts, reports[-1].files_done) == (120, len(rows("SELECT file FROM _audit")))
     assert rows("SELECT count(*), count(DISTINCT contact_id) FROM contacts") == [(120, 120)]

@@ -17,6 +17,7 @@ from autopilothq.projection import suppression
 from autopilothq.segment.identity import KEYED, HashedIds, Id, SuppressionKey, hash_of
 from autopilothq.warehouses import suppression_key
 from calling import Call, errors
+from contract.duck import held
 from fake_autopilot import FakeAutopilot, FakeProfiles
 from faults.loads import content, line, track
 from prepared import as_prepared, preparing
@@ -49,7 +50,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with preparing(tmp_path_factory.mktemp("listed")) as home:
         Path("a.ndjson").write_bytes(b"".join(map(line, MESSAGES)))
         Path("sigma.ndjson").write_bytes(SIGMA)
-        said = command("load", "archive", "a.ndjson", "sigma.ndjson")
+        with held():
+            said = command("load", "archive", "a.ndjson", "sigma.ndjson")
         assert said.status == 0, said.err
     return home
 
@@ -198,7 +200,8 @@ def configure(monkeypatch: pytest.MonkeyPatch, part: str, account: FakeAutopilot
 def load(call: Call, name: str, of: str = "a.ndjson") -> dict[str, Any]:
     """Loads a copy of a file."""
     shutil.copy(of, name)
-    said = call("load", "archive", name, "--json")
+    with held():
+        said = call("load", "archive", name, "--json")
     assert said.status == 0, said.err
     found: dict[str, Any] = json.loads(said.out)
     return found
