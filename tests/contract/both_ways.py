@@ -55,7 +55,7 @@ def loaded(lines: Sequence[Line], before: Sequence[Line] = ()) -> Tables:
 @cache
 def _stored(before: tuple[Line, ...], max_leaves: int) -> Store:  # noqa: ARG001 - which says which way they are read
     """A store with the lines of an earlier load; those of one list are loaded once each way."""
-    store = Store()
+    store = Store(max_event_tables=8)  # an event beyond them, named as read, is in tracks
     if before:
         store.run(before)
     return store

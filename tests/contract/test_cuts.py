@@ -15,7 +15,7 @@ from contract.loading import Row, Store, message, raw, rows_of
 
 pytestmark = pytest.mark.usefixtures("several_threads")
 # A load costs more than its lines: few loads of more lines try as much as many loads of a few.
-few = settings(max_examples=6, deadline=None)
+few = settings(max_examples=4, deadline=None)
 Key = dict[str, Any]
 
 
@@ -48,7 +48,7 @@ def numbered(lines: list[str]) -> list[str]:
 
 
 @few
-@given(st.lists(generated.messages(st.just('"$id"')), min_size=6, max_size=40).map(numbered))
+@given(st.lists(generated.messages(st.just('"$id"')), min_size=20, max_size=60).map(numbered))
 def test_the_engine_reads_lines_as_they_are_read_one_by_one(lines: list[str]) -> None:
     """A key with a NUL makes a line irregular, and irregular lines are read by `read_message`."""
     odd = [f'{line[:-1]},"\\u0000":0}}' for line in lines]
@@ -108,7 +108,7 @@ def steady_lines(events: list[str]) -> st.SearchStrategy[list[str]]:
         st.sampled_from(generated.CLOCKS),
     ).map(steady_message)
     line = messages | messages | messages | st.sampled_from(generated.BROKEN)
-    return st.lists(line, min_size=4, max_size=15).map(numbered)
+    return st.lists(line, min_size=8, max_size=24).map(numbered)
 
 
 # A load takes longer the more tables it has.
@@ -162,9 +162,9 @@ IDS = st.sampled_from(('"a"', '"b"', '"c"', "null", "5"))
 
 @few
 @given(
-    st.lists(generated.messages(IDS) | st.sampled_from(generated.BROKEN), min_size=5, max_size=20),
+    st.lists(generated.messages(IDS) | st.sampled_from(generated.BROKEN), min_size=10, max_size=30),
     st.randoms(),
-    st.integers(1, 5),
+    st.integers(4, 9),
 )
 @example([], Random(0), 1)
 def test_every_line_is_accounted_for_and_their_order_does_not_matter(
@@ -175,7 +175,7 @@ def test_every_line_is_accounted_for_and_their_order_does_not_matter(
     A second load of them all adds nothing.
     """
     store = Store()
-    once = comparable(store.run(lines[:7], lines[7:], chunks=chunks(4)))
+    once = comparable(store.run(lines[:7], lines[7:], chunks=chunks(8)))
     conserved(store)
     assert sum(count.lines for count in store.audit) == sum(1 for line in lines if line.strip(" \t\r\n\f"))
     assert sum(count.stored for count in store.audit) == sum(

@@ -18,8 +18,8 @@ def test_each_oddity_is_read_at_once_as_it_is_read_alone(lines: Callable[[], lis
     assert differences(lines(), before=generated.TYPED) == []
 
 
-@settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-@given(generated.odd_lines(shapes=5, others=16))  # few loads of more lines, because a load costs more than its lines
+@settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(generated.odd_lines(shapes=5, others=24))  # few loads of more lines, because a load costs more than its lines
 def test_lines_are_read_at_once_as_they_are_read_one_by_one(lines: list[bytes]) -> None:
     """The short form of `benchmarks/fuzz.py`."""
     assert differences(lines) == []
