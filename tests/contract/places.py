@@ -1,4 +1,4 @@
-"""The places that whole loads are held against the contract in: DuckDB, PostgreSQL, and a lake on S3."""
+"""The places that whole loads are held against the contract in: DuckDB, PostgreSQL, and a lake on disk."""
 
 import json
 from abc import ABC, abstractmethod
@@ -6,16 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import dlt
 import duckdb
-import fsspec
 import psycopg2
 import pyarrow as pa
 from deltalake import DeltaTable
-from dlt.common.configuration.specs import AwsCredentials
-from dlt.common.libs.deltalake import deltalake_storage_options
 
 import autopilothq
 from autopilothq.projection.types import ARROW
@@ -24,7 +22,6 @@ from autopilothq.warehouses.duckdb import direct
 from autopilothq.warehouses.postgres import postgres
 from contract.duck import held
 from contract.loading import Line, Row, write
-from servers import S3
 
 DATASET = "autopilothq"
 Ask = Callable[[str], list[tuple[Any, ...]]]
@@ -163,33 +160,31 @@ class PostgreSql(Warehouse):
 
 
 class Lake(Place):
-    """The command's own: Delta tables in a bucket on a real S3 API."""
+    """The command's own: Delta tables in the folder `bucket` of the working folder.
+
+    On a real S3 API each request takes as long as all else: there, whole tables are held against DuckDB's elsewhere.
+    """
 
     options = {"table_format": "delta"}  # noqa: RUF012
 
-    def __init__(self, bucket: str, s3: S3) -> None:
-        super().__init__(lake(bucket, credentials=s3.credentials))
-        self._dataset = f"{bucket}/{DATASET}"
-        self._files = fsspec.filesystem("s3", use_listings_cache=False, **s3.storage_options)
-        self._options = deltalake_storage_options(AwsCredentials(**dict[str, Any](s3.credentials)))
+    def __init__(self) -> None:
+        self._dataset = Path("bucket", DATASET).absolute()
+        super().__init__(lake(self._dataset.parent.as_uri()))
 
     def found(self) -> dict[str, Found]:
         """By the folders that are Delta tables."""
         words: dict[pa.DataType, str] = {of: str(name) for name, of in ARROW.items()}
         tables = {}
-        for entry in self._files.ls(self._dataset, detail=True):
-            name = entry["name"].rpartition("/")[2]
-            if entry["type"] != "directory" or name.startswith(("_dlt_", "_locks")):
-                continue
-            table = DeltaTable(f"{self._dataset}/{name}", storage_options=self._options)
+        for log in self._dataset.glob("*/_delta_log"):
+            table = DeltaTable(log.parent)
             schema = pa.schema(table.schema().to_arrow())
             rows = [tuple(row.values()) for row in pa.table(table.scan()).select(schema.names).to_pylist()]
-            tables[name] = made([(field.name, words[field.type]) for field in schema], rows)
+            tables[log.parent.name] = made([(field.name, words[field.type]) for field in schema], rows)
         return dict(sorted(tables.items()))
 
     def complete_loads(self) -> list[str]:
         """By dlt's files."""
-        loads = [json.loads(self._files.cat_file(path)) for path in self._files.ls(f"{self._dataset}/_dlt_loads")]
+        loads = [json.loads(path.read_bytes()) for path in (self._dataset / "_dlt_loads").iterdir()]
         return sorted(load["load_id"] for load in loads if load["status"] == 0)
 
 

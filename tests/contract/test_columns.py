@@ -70,8 +70,7 @@ def load(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
                 return DuckDb()
             if request.param == "PostgreSQL":
                 return PostgreSql(databases.enter_context(request.getfixturevalue("postgresql").database()))
-            s3 = request.getfixturevalue("s3")
-            return Lake(s3.bucket(), s3)
+            return Lake()
 
         def loads(*archives: Callable[[Place], dict[str, list[Line]]]) -> Loads:
             with isolation(tmp_path_factory.mktemp("loads")):
