@@ -13,13 +13,13 @@ import pytest
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 import autopilothq
+import stock
 from autopilothq import Batch, LoadContext, LoadReport, Origin, make_batch, source
 from autopilothq.errors import InvalidSetting, NotSupported
 from autopilothq.projection import Projection
 from autopilothq.sources import project
 from contract.duck import held
 from contract.pulling import books, pull, watermarks
-from dlt_habits.habits import Quick
 from fake_autopilot import FakeAutopilot, FakeProfiles
 from generate_docs import definition
 from prepared import as_prepared, preparing
@@ -50,7 +50,7 @@ def write(name: str, *lines: str) -> None:
 
 def run(data: Any) -> None:
     """One load into `w.duckdb`."""
-    pipeline = dlt.pipeline("webhooks", destination=Quick("w.duckdb"), dataset_name="autopilothq")
+    pipeline = dlt.pipeline("webhooks", destination=stock.duckdb("w.duckdb"), dataset_name="autopilothq")
     with held("w.duckdb"):
         pipeline.run(data)
 

@@ -7,10 +7,9 @@ from typing import Any
 
 import dlt
 import duckdb
-from dlt.destinations import duckdb as dlt_duckdb
 
+import stock
 from autopilothq import sample
-from autopilothq.warehouses.configured_once import ConfiguredOnce
 
 LOAD = {"uuid_ts", "loaded_at", "load_id", "discarded_at", "rejected_at"}  # what says when, or by which load
 COUNTS = {"stored", "duplicates"}  # of two loads of one file, the second finds what the first one stored
@@ -44,17 +43,13 @@ def identify(id_: str, user: str, minute: int, **traits: Any) -> dict[str, Any]:
     return {"type": "identify", "userId": user, "messageId": id_, "receivedAt": at(minute), "traits": traits}
 
 
-class Quick(ConfiguredOnce, dlt_duckdb):
-    """dlt's own DuckDB, whose configuration is resolved once: that takes half of a load that finds nothing new."""
-
-
 class Place:
     """A dataset in a DuckDB of its own, and the pipeline that loads there."""
 
     def __init__(self, name: str = "habits", dataset: str = "data", **options: Any) -> None:
         self.con = duckdb.connect(":memory:", config={"threads": 1})  # a second has nothing to do but to wait
         self.dataset = dataset
-        self.pipeline = dlt.pipeline(name, destination=Quick(self.con), dataset_name=dataset, **options)
+        self.pipeline = dlt.pipeline(name, destination=stock.duckdb(self.con), dataset_name=dataset, **options)
 
     def keep(self, folder: Path) -> None:
         """Keeps all that is there, to go on with in places of its own: `kept(folder)`."""

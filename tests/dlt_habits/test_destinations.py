@@ -9,20 +9,10 @@ import dlt
 import psycopg2
 import pytest
 from deltalake import DeltaTable
-from dlt.destinations import filesystem
-from dlt.destinations import postgres as dlt_postgres
 
+import stock
 from autopilothq import archive
-from autopilothq.warehouses.configured_once import ConfiguredOnce
 from dlt_habits.habits import Place, Rows, write
-
-
-class QuickPostgres(ConfiguredOnce, dlt_postgres):
-    """dlt's own PostgreSQL, whose configuration is resolved once."""
-
-
-class QuickLake(ConfiguredOnce, filesystem):
-    """dlt's own files, whose configuration is resolved once."""
 
 
 class PostgresPlace(Place):
@@ -32,7 +22,7 @@ class PostgresPlace(Place):
         self.dataset = "data"
         self._connection = connection
         connection.autocommit = True  # it holds no lock between two queries
-        self.pipeline = dlt.pipeline("habits", destination=QuickPostgres(url), dataset_name="data")
+        self.pipeline = dlt.pipeline("habits", destination=stock.postgres(url), dataset_name="data")
 
     def names(self, dataset: str | None = None) -> list[str]:
         """The tables of the dataset, without dlt's own."""
@@ -103,7 +93,7 @@ def test_postgresql(postgres_place: PostgresPlace, folder: Path, here: dict[str,
 
 def test_a_lake(tmp_path: Path, folder: Path, here: dict[str, int]) -> None:
     url = str(folder)
-    lake = dlt.pipeline("habits", destination=QuickLake(str(tmp_path / "lake")), dataset_name="data")
+    lake = dlt.pipeline("habits", destination=stock.filesystem(str(tmp_path / "lake")), dataset_name="data")
 
     def there() -> dict[str, int]:
         logs = (tmp_path / "lake" / "data").glob("*/_delta_log")

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import dlt
-from dlt.destinations import duckdb
 
 import autopilothq
+import stock
 from autopilothq import runner as run
 from autopilothq.warehouses.delta import lake
 from autopilothq.warehouses.duckdb import direct
@@ -90,7 +90,7 @@ def load(plan: Plan) -> None:
     elif plan.lake:
         destination = lake(plan.lake)
     else:
-        destination = duckdb(database) if plan.staged else direct(database)
+        destination = stock.duckdb(database) if plan.staged else direct(database)
     pipeline = dlt.pipeline(
         "autopilot_events",
         pipelines_dir=str(Path(plan.folder, "state")),

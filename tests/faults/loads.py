@@ -159,12 +159,14 @@ def load(into: dlt.Pipeline, url: Path | str, **options: Any) -> autopilothq.Loa
     return reports[-1]
 
 
-def content(database: Path | str) -> dict[str, Table]:
+def content(database: Path | str | duckdb.DuckDBPyConnection) -> dict[str, Table]:
     """All tables of the dataset of a DuckDB file or, by its URL, of a PostgreSQL database; dlt's own left out."""
+    if isinstance(database, duckdb.DuckDBPyConnection):
+        connection = database.execute("SET TimeZone = 'UTC'")
+        return _content(lambda sql: connection.execute(sql).fetchall())
     if isinstance(database, Path):
-        with duckdb.connect(str(database), read_only=True) as connection:
-            connection.execute("SET TimeZone = 'UTC'")
-            return _content(lambda sql: connection.execute(sql).fetchall())
+        with duckdb.connect(str(database), read_only=True) as file:
+            return content(file)
     with closing(psycopg2.connect(database)) as server, server.cursor() as cursor:
 
         def query(sql: str) -> list[tuple[Any, ...]]:

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import dlt
 import duckdb
 import pytest
 
 import forked
+import stock
 from autopilothq.catalog import TABLES
 from autopilothq.projection.parse import KILL_POINT_LINES_PARSED
 from autopilothq.warehouses.duckdb import KILL_POINT_ROWS_COPIED, KILL_POINT_ROWS_INSERTED
@@ -268,9 +268,10 @@ def assert_resumes(
 
 
 def resumed(place: Path, archive: Path, staged: bool) -> Outcome:
-    load(pipeline(place, dlt.destinations.duckdb(str(place / "autopilot.duckdb")) if staged else None), archive)
-    with duckdb.connect(str(place / "autopilot.duckdb"), read_only=True):  # opened once
-        return Outcome(content(place / "autopilot.duckdb"), loaded_files(place))
+    database = str(place / "autopilot.duckdb")
+    with duckdb.connect(database) as file:  # opened once
+        load(pipeline(place, stock.duckdb(database) if staged else None), archive)
+        return Outcome(content(file), loaded_files(file))
 
 
 def assert_complete(outcome: Outcome, undisturbed: dict[str, Table]) -> None:
@@ -299,11 +300,10 @@ def state(database: Path) -> list[tuple[object, ...]]:
         ]
 
 
-def loaded_files(folder: Path) -> int:
+def loaded_files(books: duckdb.DuckDBPyConnection) -> int:
     """How many files count as loaded: those of complete loads."""
-    with duckdb.connect(str(folder / "autopilot.duckdb"), read_only=True) as books:
-        loads = f"SELECT load_id FROM {DATASET}._dlt_loads WHERE status = 0"
-        [(count,)] = books.execute(f"SELECT count(*) FROM {DATASET}._audit WHERE load_id IN ({loads})").fetchall()
+    loads = f"SELECT load_id FROM {DATASET}._dlt_loads WHERE status = 0"
+    [(count,)] = books.execute(f"SELECT count(*) FROM {DATASET}._audit WHERE load_id IN ({loads})").fetchall()
     return int(count)
 
 

@@ -8,17 +8,18 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import dlt
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError
-from dlt.destinations import filesystem
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 import autopilothq
 import forked
+import stock
 from autopilothq.extras import install
 from autopilothq.warehouses.dataset import open_dataset
 from autopilothq.warehouses.delta import KILL_POINT_ROWS_APPENDED, append_new, lake
@@ -46,8 +47,8 @@ DELTA = {"table_format": "delta"}
 def test_has_the_same_tables_as_duckdb_and_stores_nothing_twice(tmp_path: Path, s3: S3) -> None:
     archive = odd_archive(tmp_path / "archive", 100)
     bucket = f"{s3.bucket()}/lake"
-    stock = filesystem(bucket, credentials=s3.credentials)
-    into = pipeline(tmp_path / "lake", stock)
+    dlts = stock.filesystem(bucket, credentials=s3.credentials)
+    into = pipeline(tmp_path / "lake", dlts)
     assert load(into, archive, **DELTA).files_known == 0
     load(pipeline(tmp_path), archive)
     tables = lake_content(bucket, s3)
@@ -58,7 +59,7 @@ def test_has_the_same_tables_as_duckdb_and_stores_nothing_twice(tmp_path: Path, 
     replay = tmp_path / "replay"
     shutil.copytree(archive, replay)
     # A machine that knows nothing but the bucket.
-    report = load(pipeline(tmp_path / "new machine", stock), replay, **DELTA)
+    report = load(pipeline(tmp_path / "new machine", dlts), replay, **DELTA)
     assert (report.stored, report.duplicates + report.rejected) == (0, report.lines)
     again = lake_content(bucket, s3)
     assert len(again["_audit"].rows) == 2 * len(tables["_audit"].rows)
@@ -70,7 +71,7 @@ def test_has_the_same_tables_as_duckdb_and_stores_nothing_twice(tmp_path: Path, 
 
 def test_takes_new_columns_and_changes_persons(tmp_path: Path) -> None:
     archive = tmp_path / "archive"
-    kinds = {"dlt's own": filesystem, "the command's": lake}
+    kinds = {"dlt's own": stock.filesystem, "the command's": lake}
     buckets = {kind: tmp_path / kind / "bucket" for kind in kinds}
     for n in (1, 2):
         lines = [
@@ -283,6 +284,6 @@ def test_refuses_a_table_format_where_there_is_none(
 
 def test_takes_the_table_format_as_an_argument_of_dlt_too(tmp_path: Path) -> None:
     file(tmp_path / "archive", "1.gz", [track(1)])
-    stock = filesystem((tmp_path / "bucket").as_uri())
-    pipeline(tmp_path, stock).run(autopilothq.archive(str(tmp_path / "archive")), table_format="delta")
+    dlts = dlt.destinations.filesystem((tmp_path / "bucket").as_uri())
+    pipeline(tmp_path, dlts).run(autopilothq.archive(str(tmp_path / "archive")), table_format="delta")
     assert len(lake_content(str(tmp_path / "bucket"))["tracks"].rows) == 1

@@ -8,6 +8,7 @@ import dlt
 import pytest
 
 import autopilothq
+import stock
 from autopilothq import runner
 from fake_autopilot import FakeProfiles
 
@@ -24,7 +25,7 @@ def server() -> Iterator[FakeProfiles]:
 
 def test_a_run_goes_on_in_postgresql(server: FakeProfiles, postgres: str) -> None:
     Path("people.txt").write_text("\n".join(EVERYONE))
-    into = dlt.pipeline("pulls", destination=dlt.destinations.postgres(postgres), dataset_name="autopilothq")
+    into = dlt.pipeline("pulls", destination=stock.postgres(postgres), dataset_name="autopilothq")
 
     def pull(people: str, most: int | None = None) -> list[str]:
         words: dict[str, Any] = {"base_url": server.base_url, "requests_per_second": 1000, "people_per_load": most}
