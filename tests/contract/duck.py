@@ -82,7 +82,7 @@ def _columns(which: str) -> str:
 
 @contextmanager
 def _connected() -> Iterator[duckdb.DuckDBPyConnection]:
-    with duckdb.connect("autopilot.duckdb", read_only=True) as con:
+    with duckdb.connect("autopilot.duckdb") as con:  # as `held` does, so that it can be open already
         con.execute("SET TimeZone = 'UTC'")
         yield con
 

@@ -22,7 +22,8 @@ BOOKS = ["_rejects", "_discards", "_audit"]
 
 @pytest.fixture
 def server() -> Iterator[FakeAutopilot]:
-    with FakeAutopilot(contacts=0) as running:
+    """An account without made-up contacts, and the file that it is loaded into kept open."""
+    with FakeAutopilot(contacts=0) as running, held():
         yield running
 
 

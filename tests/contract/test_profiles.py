@@ -13,7 +13,7 @@ from autopilothq import LoadReport
 from autopilothq.clients.profile_api import BASE_URLS
 from autopilothq.errors import RunError
 from autopilothq.sources.profiles import pull as origin
-from contract.duck import load, pipeline, query, rows_in, tables
+from contract.duck import held, load, pipeline, query, rows_in, tables
 from contract.loading import Row, filled, message
 from contract.pulling import USUAL, A, B, books, moment, path_of, person, pull, watermarks
 from fake_autopilot import FakeProfiles
@@ -23,7 +23,8 @@ from shared_loads import isolation
 
 @pytest.fixture
 def server() -> Iterator[FakeProfiles]:
-    with FakeProfiles() as running:
+    """A space without people, and the file that they are loaded into kept open."""
+    with FakeProfiles() as running, held():
         yield running
 
 
