@@ -46,7 +46,7 @@ def test_of_one_id_and_one_moment_the_same_message_stays_in_any_order_of_the_lin
     orders = [lines, lines[::-1], lines[1::2] + lines[::2]]
     stores = [Store() for _ in orders]
     found = [
-        {row["id"]: row["plan"] for row in store.run(order[:9], order[9:], chunks=lambda _: 5)["email_opened"]}
+        {row["id"]: row["plan"] for row in store.run(order[:9], order[9:], chunks=lambda _: 15)["email_opened"]}
         for store, order in zip(stores, orders, strict=True)
     ]
     assert found == [found[0]] * 3
