@@ -12,7 +12,7 @@ from deltalake import DeltaTable
 
 import stock
 from autopilothq import archive
-from dlt_habits.habits import Place, Rows, write
+from dlt_habits.habits import Place, Rows
 
 
 class PostgresPlace(Place):
@@ -47,22 +47,10 @@ def sizes(tables: Rows) -> dict[str, int]:
     return {name: len(rows) for name, rows in tables.items()}
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write(tmp_path_factory.mktemp("archive"))
-
-
-_HERE: dict[Path, dict[str, int]] = {}
-
-
 @pytest.fixture
-def here(folder: Path) -> dict[str, int]:
-    """How many rows a plain load leaves in DuckDB; the first test that asks makes it."""
-    if folder not in _HERE:
-        place = Place("here")
-        place.run(archive(str(folder)))
-        _HERE[folder] = sizes(place.tables())
-    return _HERE[folder]
+def here(whole: Rows) -> dict[str, int]:
+    """How many rows a plain load leaves in DuckDB."""
+    return sizes(whole)
 
 
 @pytest.fixture

@@ -18,41 +18,14 @@ from pydantic import BaseModel
 from autopilothq import archive
 from autopilothq.catalog import TABLES
 from autopilothq.sources.api.source import api
-from dlt_habits.habits import Place, Rows, kept, track, write
+from dlt_habits.habits import Place, Rows, kept, track
 from shared_loads import isolation
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write(tmp_path_factory.mktemp("archive"))
 
 
 @pytest.fixture
 def source(folder: Path) -> Callable[..., DltSource]:
     """Makes a source of the small archive: `source(events=["Email Opened"])`."""
     return lambda **words: archive(str(folder), **words)
-
-
-@pytest.fixture(scope="module")
-def there(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the place that has the whole archive is kept."""
-    return tmp_path_factory.mktemp("whole")
-
-
-_WHOLE: dict[Path, Rows] = {}
-
-
-@pytest.fixture
-def whole(there: Path, source: Callable[..., DltSource]) -> Rows:
-    """What one plain load of the whole archive leaves; the first test that asks makes it."""
-    if there not in _WHOLE:
-        place = Place()
-        place.run(source())
-        assert place.balances()
-        place.keep(there)
-        _WHOLE[there] = place.tables()
-        place.pipeline.drop()
-    return _WHOLE[there]
 
 
 @pytest.fixture

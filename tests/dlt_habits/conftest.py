@@ -1,0 +1,35 @@
+"""What tests of this folder ask for by its name: one archive, and what one plain load of it leaves."""
+
+from pathlib import Path
+
+import pytest
+
+from autopilothq import archive
+from dlt_habits.habits import Place, Rows, write
+
+_WHOLE: dict[Path, Rows] = {}
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small archive."""
+    return write(tmp_path_factory.mktemp("archive"))
+
+
+@pytest.fixture(scope="session")
+def there(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the place that has the whole archive is kept."""
+    return tmp_path_factory.mktemp("whole")
+
+
+@pytest.fixture
+def whole(there: Path, folder: Path) -> Rows:
+    """What one plain load of the whole archive leaves; the first test that asks makes it."""
+    if there not in _WHOLE:
+        place = Place()
+        place.run(archive(str(folder)))
+        assert place.balances()
+        place.keep(there)
+        _WHOLE[there] = place.tables()
+        place.pipeline.drop()
+    return _WHOLE[there]
