@@ -316,7 +316,7 @@ def test_identities_are_named_after_who_was_seen_first_and_joined_in_four_steps_
         seen(None, "old"),
         seen(9, None),  # nobody
         *(seen(10, " ", f"blank{n}@x") for n in range(2)),
-        *(seen(11, "ten", f"ten{n}@x") for n in range(10)),
+        *(seen(11, "ten", f"ten{n}@x") for n in reversed(range(10))),
         *(seen(21, "eleven", f"eleven{n}@x") for n in range(11)),
         *(seen(30 + n, f"step{n + more}", f"step{n}@x") for n in range(6) for more in range(2)),
     ]
