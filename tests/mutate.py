@@ -130,8 +130,8 @@ ROOMS = {
     "plan": Room(["destination/plan.py"], ["tests/test_plan.py"]),
     "export": Room(
         ["export/*.py"],
-        [f"tests/test_export{name}.py" for name in ("", "_rows", "_tables")],
-        ["exported_and_loaded", "bucket", "same_tables_again"],
+        [f"tests/test_export{name}.py" for name in ("", "_places", "_rows", "_tables")],
+        ["exported_and_loaded", "however_their_names", "same_tables_again"],
     ),
     "profiles": Room(
         ["sources/profiles/pull.py"], ["tests/test_pull.py", "tests/test_segment.py"], ["pace_is_reached"]

@@ -1,13 +1,11 @@
 """`export`: what comes out of a dataset makes the same tables again."""
 
 import gzip
-import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,13 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autopilothq import sample
-from autopilothq.catalog import EXPORT_MARK
-from autopilothq.errors import BusyError, RunError
-from autopilothq.export import ExportBucket, ExportFolder, export_archive
+from autopilothq.export import ExportFolder, export_archive
 from autopilothq.export.archive import LEFT_OUT_REASONS
-from autopilothq.export.bucket import MARKS
-from autopilothq.export.days import DayFiles
-from autopilothq.sources.archive.discover import list_files
 from autopilothq.warehouses.dataset import NativeType
 from contract import generated
 from contract.loading import Line, Row, Store, message, raw, to_line, write
@@ -222,176 +215,3 @@ def test_own_tables_are_exported_however_their_names_are_spelt(tmp_path: Path, p
         assert pq.read_table("duckdb/myshoes.parquet").to_pylist() == shoes
         assert pq.read_table("postgres/MyShoes.parquet").to_pylist() == shoes
         assert pq.read_table("postgres/myshoes.parquet").to_pylist() == [{"name": 7}]
-
-
-# ---- the folder ------------------------------------------------------------------------------------------------------
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-
-
-def test_files_have_their_names_once_all_are_whole_and_are_their_owners(tmp_path: Path) -> None:
-    out = tmp_path / "new" / "out"
-    with ExportFolder(out) as files:
-        days = DayFiles(files)
-        days.add(1, b"a\n")
-        days.flush()
-        days.add(1, b"b\n")
-        days.add(-1, b"c\n")
-        days.flush()
-        assert [name[0] for name in names(out)] == ["."] * 3
-        assert list(list_files([str(out)])) == []
-        assert files.publish() == 2
-    made = [f"segment-logs/autopilothq/{day}/export-0001.gz" for day in (-86400000, 86400000)]
-    assert names(out) == made
-    assert [gzip.decompress((out / name).read_bytes()) for name in made] == [b"c\n", b"a\nb\n"]
-    assert {stat.S_IMODE(path.stat().st_mode) for path in out.rglob("*.gz")} == {0o600}
-    assert {stat.S_IMODE(path.stat().st_mode) for path in (out, out / "segment-logs")} == {0o700}
-
-
-def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "mine.txt").write_text("x")
-    with pytest.raises(RunError) as error, ExportFolder(out):
-        pass
-    assert str(error.value) == (
-        f"Expected {out} to be an empty folder, or a new one, but there is something in it.\n"
-        "Name another folder, or move what is in it."
-    )
-    assert names(out) == ["mine.txt"]
-
-
-def test_an_export_that_was_cut_off_starts_anew(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    with ExportFolder(out) as files:
-        files.append("segment-logs/autopilothq/0/export-0001.gz", b"half")
-        files.create("tracks.parquet").close()
-    (out / "mine.parquet.txt").write_text("x")
-    assert len(names(out)) == 4
-    with ExportFolder(out) as files:
-        files.append("segment-logs/autopilothq/0/export-0001.gz", b"whole")
-        files.publish()
-    assert names(out) == ["mine.parquet.txt", "segment-logs/autopilothq/0/export-0001.gz"]
-    assert (out / "segment-logs/autopilothq/0/export-0001.gz").read_bytes() == b"whole"
-
-
-def test_what_others_put_into_the_archive_of_a_cut_off_export_is_said_before_anything_is_read(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    with ExportFolder(out) as files:
-        files.append("segment-logs/autopilothq/0/export-0001.gz", b"half")
-    (out / "segment-logs").mkdir()
-    (out / "segment-logs" / "mine.txt").write_text("x")
-    for _ in range(2):  # the first one keeps no lock
-        with pytest.raises(RunError, match=f"^Expected {out} to be an empty folder"), ExportFolder(out):
-            pass
-    assert "segment-logs/mine.txt" in names(out)
-
-
-def test_two_exports_do_not_write_to_one_folder(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    with ExportFolder(out) as first:
-        first.append("a.gz", b"1")
-        with pytest.raises(BusyError) as error, ExportFolder(out):
-            pass
-        assert str(error.value) == f"Another export writes to {out}. Name another folder, or wait for it."
-        assert first.publish() == 1
-
-
-@pytest.mark.parametrize("cut_off", [True, False])
-def test_what_another_export_published_meanwhile_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut_off: bool
-) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    if cut_off:
-        (out / EXPORT_MARK).write_text("of another export, which ends now")
-
-    def ended(*_: object) -> None:
-        if cut_off:
-            (out / EXPORT_MARK).unlink()
-        (out / "tracks.parquet").write_text("whole")
-
-    monkeypatch.setattr("autopilothq.export.folder.fcntl.flock", ended)
-    with pytest.raises(RunError, match="to be an empty folder"), ExportFolder(out):
-        pass
-    assert names(out) == ["tracks.parquet"]
-
-
-# ---- a bucket --------------------------------------------------------------------------------------------------------
-
-DAY = "segment-logs/autopilothq/0"
-
-
-class Place:
-    """A place in a new bucket, and what is there."""
-
-    def __init__(self, s3: S3) -> None:
-        self.url = f"{s3.bucket()}/out"
-        self.fs = fsspec.filesystem("s3", use_listings_cache=False, **s3.storage_options)
-
-    def names(self) -> list[str]:
-        root = self.url.removeprefix("s3://")
-        return sorted(path.removeprefix(f"{root}/") for path in self.fs.find(root))
-
-    def export(self) -> ExportBucket:
-        return ExportBucket(self.url, self.fs)
-
-    def loaded(self, below: str = "") -> list[str]:
-        return [file.url for file in list_files([self.url + below], fs=self.fs)]
-
-
-@pytest.fixture
-def place(s3: S3) -> Place:
-    return Place(s3)
-
-
-def test_a_bucket_has_all_files_or_a_mark_and_no_load_takes_what_is_marked(place: Place) -> None:
-    with place.export() as files:
-        files.append(f"{DAY}/export-0001.gz", b"a")
-        files.append(f"{DAY}/export-0001.gz", b"b")
-        assert place.names() == sorted(MARKS)
-        files._upload(f"{DAY}/export-0001.gz")
-        left_out: dict[str, str] = {}
-        assert list(list_files([place.url], fs=place.fs, left_out=left_out)) == []
-        assert left_out == {f"{place.url}/": "unfinished_export"}
-        assert place.loaded("/segment-logs") == place.loaded("/segment-logs/autopilothq") == []
-        assert files.publish() == 1
-    assert place.names() == [f"{DAY}/export-0001.gz"]
-    assert place.loaded() == [f"{place.url}/{DAY}/export-0001.gz"]
-    assert place.fs.cat_file(f"{place.url}/{DAY}/export-0001.gz") == b"ab"
-    with pytest.raises(RunError) as error, place.export():
-        pass
-    assert str(error.value) == (
-        f"Expected {place.url} to be an empty folder, or a new one, but there is something in it.\n"
-        "Name another folder, or move what is in it."
-    )
-
-
-def test_an_export_to_a_bucket_that_was_cut_off_starts_anew_and_the_earlier_one_ends(place: Place) -> None:
-    with place.export() as first:
-        first.append(f"{DAY}/export-0001.gz", b"half")
-        first.append(f"{DAY}/export-0002.gz", b"more")
-        first._upload(f"{DAY}/export-0002.gz")
-        with place.export() as second:
-            assert place.names() == sorted(MARKS)
-            second.append(f"{DAY}/export-0001.gz", b"whole")
-            second.create("tracks.parquet").close()
-            with pytest.raises(BusyError) as error:
-                first.publish()
-            assert second.publish() == 2
-    assert str(error.value) == (
-        f"Another export has begun to write to {place.url}. Name another place, or wait for it."
-    )
-    assert place.names() == [f"{DAY}/export-0001.gz", "tracks.parquet"]
-    assert place.fs.cat_file(f"{place.url}/{DAY}/export-0001.gz") == b"whole"
-
-
-def test_a_bucket_that_is_not_there_is_said_before_anything_is_read(place: Place) -> None:
-    with pytest.raises(RunError) as error, ExportBucket("s3://not-there-x/out", place.fs):
-        pass
-    assert str(error.value).splitlines() == [
-        "Cannot write to s3://not-there-x/out: FileNotFoundError: The specified bucket does not exist",
-        "Check that the bucket is there, and that these credentials may list, read, write and delete in it.",
-    ]

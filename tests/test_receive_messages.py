@@ -178,6 +178,7 @@ def test_an_array_of_messages() -> None:
         (b'{"messageId":"m",\r\n"a":{\n"b":1.10}}', b'{"messageId":"m","a":{ "b":1.10},'),
         (b'{"messageId":"m","a":1,"a":2}', b'{"messageId":"m","a":1,'),
         (b'{"messageId":"m","a":1,"b":3,"b":4,"a":2}', b'{"messageId":"m","a":1,"b":3,'),
+        (b'{"messageId":"m","a":1,"b":3,"c":4,"d":5,"e":6,"a":2}', b'{"messageId":"m","a":1,"b":3,"c":4,"d":5,"e":6,'),
         (b'{"messageId":"m","a":"\\ud800"}', b'{"messageId":"m","a":"\\uD800",'),
         (b'{"messageId":"m","\\ud800":1.10}', b'{"messageId":"m","\\uD800":1.10,'),
         (b'{"messageId":"m","a":NaN}', b'{"messageId":"m","a":NaN,'),
@@ -191,6 +192,13 @@ def test_what_is_json_is_kept_to_the_digit(text: bytes, kept: bytes) -> None:
     assert line.startswith(kept)
     assert line.endswith(b',"a":2}') == (b'"a":2' in text)  # a key that repeats is kept, behind the first
     json.loads(line.decode(errors="replace"))
+
+
+def test_the_first_of_a_key_that_repeats_counts_beside_a_number_too_long_for_python() -> None:
+    number = b"3" * 5_000
+    [line] = lines(b'{"messageId":1,"messageId":%b}' % number)
+    added = ",".join(f'"{name}":"{RECEIVED}"' for name in ("receivedAt", "originalTimestamp", "timestamp")).encode()
+    assert line == b'{"messageId":1,%b,"messageId":%b}' % (added, number)
 
 
 @pytest.mark.parametrize(

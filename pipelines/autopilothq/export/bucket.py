@@ -51,7 +51,7 @@ class ExportBucket(ExportTarget):
     def __init__(self, url: str, fs: BucketFiles) -> None:
         super().__init__()
         self.url = url.rstrip("/")
-        self._fs, self._root = fs, str(fs._strip_protocol(url)).rstrip("/")
+        self._fs, self._root = fs, fs._strip_protocol(self.url)
         self._own_mark = MARK_TEXT + uuid.uuid4().hex.encode()
 
     def __enter__(self) -> "ExportBucket":
@@ -118,7 +118,7 @@ class ExportBucket(ExportTarget):
         """Uploads an object, with those of these options that the file system has: they differ between stores."""
         part = max(PART_BYTES, file.stat().st_size // MOST_UPLOAD_PARTS // _MB * _MB + _MB)
         options = {"chunksize": part, "max_concurrency": PARTS_AT_ONCE, "overwrite": True}
-        known = inspect.signature(getattr(self._fs, "_put_file", self._fs.put_file)).parameters
+        known = inspect.signature(self._fs.put_file).parameters
         given = {option: value for option, value in options.items() if option in known}
         self._fs.put_file(str(file), f"{self._root}/{name}", **given)
 
@@ -130,7 +130,7 @@ class ExportBucket(ExportTarget):
             name = wrong[0][0]
             raise RunError(
                 f"Expected {sizes.get(name, 'no')} bytes at {self.url}/{name}, but the bucket lists"
-                f" {there.get(name, 'no')} after the upload.\nExport again: it starts from scratch."
+                f" {there.get(name, 'none')} after the upload.\nExport again: it starts from scratch."
             )
 
     def _names(self, everything: bool = True) -> dict[str, int]:

@@ -126,7 +126,7 @@ def _sync_all(folder: Path) -> None:
 def _sync(*paths: Path) -> None:
     """Syncs files, or the names in folders, to the disk."""
     for path in paths:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         except OSError as error:
