@@ -1,5 +1,6 @@
 """The bytes of an archive's files: in blocks, from disks and stores, compressed or not, and written again."""
 
+import errno
 import gzip
 import os
 import stat
@@ -477,6 +478,23 @@ def test_a_damaged_file_is_left_as_it_is(tmp_path: Path) -> None:
     )
     assert isinstance(error.value.__cause__, DamagedFile)
     assert (path.read_bytes(), os.listdir(path.parent)) == (data, ["x.gz"])
+
+
+def test_a_disk_that_is_full_meanwhile_leaves_the_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "archive" / "x.gz"
+    path.parent.mkdir()
+    path.write_bytes(b"1\n2\n")
+    [file] = listed(path)
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        remove_lines.remove_lines(file, [1])
+    assert (path.read_bytes(), os.listdir(path.parent)) == (b"1\n2\n", ["x.gz"])
 
 
 def test_a_file_that_another_program_changed_meanwhile_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import shutil
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,10 +14,10 @@ from dlt import Schema
 from dlt.common.normalizers.naming.snake_case import NamingConvention
 
 from autopilothq import Batch, LoadContext, LoadReport, Origin
-from autopilothq.catalog import LIMITS, Native
+from autopilothq.catalog import COLUMN_RESERVE, LIMITS, TABLES, Native
 from autopilothq.segment.identity import HashedIds
 from autopilothq.segment.mapping import EventMapping
-from autopilothq.sources import plan
+from autopilothq.sources import origin, plan
 from autopilothq.sources.extraction import Extraction
 from autopilothq.sources.load_target import LoadTarget, Replacement
 from autopilothq.sources.origin import PipelineContext
@@ -92,7 +93,7 @@ def begin(
 
         return call
 
-    origin, shown = Files(reads_again), cast(list[LoadReport], [])
+    files, shown = Files(reads_again), cast(list[LoadReport], [])
     settings = LoadSettings(
         origin_memory=9,
         progress=lambda report: shown.append(copy.copy(report)),
@@ -104,9 +105,9 @@ def begin(
             ("current_extraction", extraction), ("check_alone", None), ("begin_target", target), ("let_go", None),
         ):  # fmt: skip
             patch.setattr(plan, name, noted(name, gives))
-        load = plan_load(origin, settings, "the keeper")
-    assert (load.origin, load.settings, load.extraction, load.target) == (origin, settings, extraction, target)
-    return Begun(load, called, shown, origin.told)
+        load = plan_load(files, settings, "the keeper")
+    assert (load.origin, load.settings, load.extraction, load.target) == (files, settings, extraction, target)
+    return Begun(load, called, shown, files.told)
 
 
 @pytest.mark.parametrize("reads_again", [True, False])
@@ -159,6 +160,22 @@ def test_the_origin_is_told_of_the_destination() -> None:
     assert load.selected == {"tracks": OPENED}
     context.scratch.rmdir()
     assert begin(messages=OPENED, **there, replacement=Replacement(anew=True)).load.context.loaded == frozenset()
+
+
+def test_a_table_that_is_dropped_before_the_load_has_room_for_columns_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = {f"custom_{number}": "text" for number in range(1600)}
+    dataset: Any = SimpleNamespace(tables=lambda names: dict.fromkeys(names, full), widths={"contacts": 1600})
+    made: list[tuple[int, int]] = []
+    monkeypatch.setattr(origin, "Snapshot", lambda *_, there, room, **__: made.append((len(there), room)))
+    for dropped in (frozenset[str](), frozenset({"contacts"})):
+        replacement = Replacement(dropped=dropped)
+        load = begin(dataset=dataset, limits=LIMITS["postgres"], replacement=replacement).load
+        load.context.snapshot("contacts", load.context.loaded_at)
+        shutil.rmtree(load.context.scratch)
+        assert load.target.widths() == ({} if dropped else {"contacts": 1600})
+    [(there, none), (nothing, room)] = made
+    assert (there, none, nothing) == (1600, 0, 0)
+    assert room == LIMITS["postgres"].columns - COLUMN_RESERVE - len(TABLES["contacts"].columns)
 
 
 @pytest.mark.parametrize("missing", [{"pipeline": None}, {"load_id": None}, {"dataset": None}])

@@ -67,6 +67,11 @@ class LoadTarget:
         """Returns what counts as loaded of a file, or None if nothing does."""
         return None if self.replacement.anew else self.loads.get((url, version))
 
+    def widths(self) -> Mapping[str, int]:
+        """Returns how many columns each table has that was looked at and is not dropped before the load."""
+        found = {} if self.dataset is None else self.dataset.widths
+        return {name: width for name, width in found.items() if name not in self.replacement.dropped}
+
     def complete_loads(self) -> set[str]:
         """Returns the complete loads, except those that loaded files without their discards.
 

@@ -163,9 +163,10 @@ class LoadContext:
 
     def _room(self, table: str) -> tuple[Collection[str], int]:
         """Returns the columns that a table already has, and how many more it has room for."""
-        dataset = self.pipeline.dataset if self.pipeline is not None else None
-        there = {} if dataset is None else dataset.tables([table]).get(table, {})
-        width = len(there) if dataset is None else max(dataset.widths.get(table, 0), len(there))
+        there = self.existing_columns(table)
+        width = len(there)
+        if self.pipeline is not None and table not in self.dropped:
+            width = max(self.pipeline.dataset.widths.get(table, 0), width)
         missing = {column.name for column in TABLES[table].columns} - there.keys()
         return there, max(0, self.limits.columns - COLUMN_RESERVE - width - len(missing))
 

@@ -225,7 +225,7 @@ def _deduplicated(
         target.complete_loads(),
         target.suppressed,
         target.limits,
-        target.dataset.widths,
+        target.widths(),
         load.extraction.event_tables(),
         load.settings.max_event_tables,
         refused=refused.messages,

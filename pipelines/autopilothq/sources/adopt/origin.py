@@ -44,11 +44,14 @@ class AdoptedTables(Origin[AdoptedWork]):
             found = list(files)
         tables = {work.table for work in found}
         left_out |= {work.url: NOT_A_TABLE for work in found if not is_adopted(work.table, tables)}
-        return [
+        adopted = [
             work._replace(version=adopted_version(work.table, work.version))
             for work in found
             if work.url not in left_out
-        ], left_out
+        ]
+        if not adopted:
+            close_databases(found)
+        return adopted, left_out
 
     def plan(self, context: LoadContext) -> Sequence[AdoptedWork]:
         """Returns the tables and files that are not adopted yet in this version; reports what is left out."""

@@ -64,7 +64,6 @@ def _adoption(
 ) -> Adoption:
     """Returns what the rows of a load are made of."""
     existing = existing_tables(load, lambda _: [load.event_table(name) for name in waiting])
-    dataset = load.target.dataset
     context = ProjectionContext(
         con,
         str(scratch),
@@ -75,7 +74,7 @@ def _adoption(
         load.event_table,
         existing,
         load.target.limits,
-        dataset.widths if dataset is not None else {},
+        load.target.widths(),
         threads=load.settings.workers,
     )
     refused = load.target.refused

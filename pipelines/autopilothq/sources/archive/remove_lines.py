@@ -58,14 +58,17 @@ def remove_lines(file: File, lines: Collection[int]) -> None:
 
 
 def _write(file: File, lines: frozenset[int], temporary: str) -> None:
-    with private.opened(temporary) as out:
-        try:
+    try:
+        with private.opened(temporary) as out:
             out.writelines(_rewritten(file, lines))
-        except (DamagedFile, UnreadableFile) as error:
-            os.unlink(temporary)
+            out.flush()
+            os.fsync(out.fileno())
+    except BaseException as error:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)  # it has the lines of others
+        if isinstance(error, DamagedFile | UnreadableFile):
             raise ArchiveError(f"{visible(file.url)} was left as it is. {error}") from error
-        out.flush()
-        os.fsync(out.fileno())
+        raise
 
 
 def _check_unchanged(file: File, temporary: str) -> None:

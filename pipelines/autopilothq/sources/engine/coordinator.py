@@ -153,8 +153,7 @@ class Coordinator:
     def _decide_tables(self, shares: Sequence[ParsedShare], existing: ExistingTables) -> TablesOfLoad:
         load, target = self._load, self._load.target
         context, cells = self._context, all_cells(shares)
-        widths = {} if target.dataset is None else target.dataset.widths
-        facts = dataclasses.replace(context.facts.with_cells(cells), known=existing, widths=widths)
+        facts = dataclasses.replace(context.facts.with_cells(cells), known=existing, widths=target.widths())
         context = dataclasses.replace(context, facts=facts)
         partitions = inputs_of(shares)
         tables, without_table = self._limit_tables(context, partitions)
