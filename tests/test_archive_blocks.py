@@ -499,6 +499,24 @@ def test_a_file_that_another_program_changed_meanwhile_is_left(tmp_path: Path, m
     assert (path.read_bytes(), os.listdir(path.parent)) == (b"1\n2\n3\n", ["x.gz"])
 
 
+@pytest.mark.parametrize("step", ["_without", "_replace"])
+def test_nothing_is_left_where_a_file_cannot_be_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    path = tmp_path / "archive" / "x.gz"
+    path.parent.mkdir()
+    path.write_bytes(b"1\n2\n")
+
+    def fails(*_: Any) -> Any:
+        raise KeyboardInterrupt(step)
+
+    [file] = listed(path)
+    monkeypatch.setattr(remove_lines, step, fails)
+    with pytest.raises(KeyboardInterrupt, match=step):
+        remove_lines.remove_lines(file, [1])
+    assert (path.read_bytes(), os.listdir(path.parent)) == (b"1\n2\n", ["x.gz"])
+
+
 def test_an_owner_that_cannot_be_kept_is_no_hindrance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, owners = tmp_path / "x.gz", []
     path.write_bytes(b"1\n2\n")

@@ -4,6 +4,7 @@ import os
 import zlib
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, closing, suppress
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
@@ -46,12 +47,12 @@ def remove_lines(file: File, lines: Collection[int]) -> None:
         if local:
             folder, name = os.path.split(path)
             temporary = os.path.join(folder, f".{name}{TEMPORARY_SUFFIX}")
+            stack.callback(Path(temporary).unlink, missing_ok=True)  # whatever fails; else it has the file's name
         else:
             temporary = os.path.join(stack.enter_context(TemporaryDirectory()), "new")
         _write(file, frozenset(lines), temporary)
         file.fs.invalidate_cache()
         if not is_unchanged(file):
-            os.unlink(temporary)
             raise ArchiveError(f"{visible(file.url)} was changed by another program. Run this again.")
         with filesystem_errors(file.url):
             if local:
@@ -65,7 +66,6 @@ def _write(file: File, lines: frozenset[int], temporary: str) -> None:
         try:
             out.writelines(_rewritten(file, lines))
         except (DamagedFile, UnreadableFile) as error:
-            os.unlink(temporary)
             raise ArchiveError(f"{visible(file.url)} was left as it is. {error}") from error
         out.flush()
         os.fsync(out.fileno())
