@@ -5,12 +5,17 @@ import stat
 import webbrowser
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
+import duckdb
 import pytest
 
 from autopilothq import sample
+from autopilothq.cli import reporting
 from calling import Call
 from contract.duck import held
+from contract.loading import message
+from reported import made
 from shared_loads import command, isolation
 
 FILE = "events.duckdb"
@@ -60,6 +65,17 @@ def test_a_page_that_is_there_is_replaced_and_a_link_is_not_written_through(call
     assert "email report" in (week / "linked.html").read_text()
 
 
+@pytest.mark.parametrize("cause", [KeyError("a fault"), KeyboardInterrupt()])
+@pytest.mark.parametrize("function", ["autopilothq.cli.reporting.report_page", "os.replace"])
+def test_nothing_is_left_where_the_page_is_not_made(
+    week: Path, monkeypatch: pytest.MonkeyPatch, function: str, cause: BaseException
+) -> None:
+    monkeypatch.setattr(function, mock.Mock(side_effect=cause))
+    with pytest.raises(type(cause)):
+        reporting.write_page(made(), "fault.html", show=False, quiet=True)
+    assert [path.name for path in week.iterdir() if "fault.html" in path.name] == []
+
+
 def test_numbers_are_printed_without_a_page(call: Call, week: Path) -> None:
     said = call("report", "--json", "--limit", "bounces=3", "--limit", "complaints=0.05:0.2", "--since", "2019-03-02")
     numbers = json.loads(said.out)
@@ -74,6 +90,30 @@ def test_numbers_are_printed_without_a_page(call: Call, week: Path) -> None:
     again = call("report", "--json", "--output", "numbers.html")
     assert json.loads(again.out)["totals"]["deliveries"] > numbers["totals"]["deliveries"]
     assert (week / "numbers.html").exists()
+
+
+def test_lines_that_were_not_asked_for_are_accounted_for(call: Call, week: Path) -> None:
+    def told() -> tuple[dict[str, int], dict[str, int], str]:
+        total = json.loads(call("report", "--dataset", "chosen", "--json").out)["books"]["total"]
+        load = json.loads(call("status", "--dataset", "chosen", "--json").out)["last_load"]
+        text = call("status", "--dataset", "chosen").out
+        for counts, names in ((total, ("at",)), (load, ("id", "loaded_at"))):
+            for name in names:
+                del counts[name]
+        return total, load, text
+
+    events = ("Email Opened", "Email Clicked", "Email Clicked")
+    messages = [message(event=event, messageId=f"m{number}") for number, event in enumerate(events)]
+    Path("some.ndjson").write_text("".join(f"{json.dumps(one)}\n" for one in messages))
+    assert call("load", "archive", "some.ndjson", "--dataset", "chosen", "--events", "Email Opened").status == 0
+    counts = {"files": 1, "lines": 3, "stored": 1, "duplicates": 0, "rejected": 0, "skipped": 2}
+    total, load, text = told()
+    assert (total, load) == (counts, counts | {"mended": 0})
+    assert "ago: 1 file, 3 lines, 1 stored, 0 duplicates, 0 rejected, 2 skipped\n" in text
+
+    with duckdb.connect(str(week / FILE)) as con:  # as an earlier release left it
+        con.execute("ALTER TABLE chosen._audit DROP COLUMN skipped; ALTER TABLE chosen._audit DROP COLUMN mended")
+    assert told()[:2] == (counts | {"skipped": 0}, counts | {"skipped": 0, "mended": 0})
 
 
 def test_the_page_is_opened(call: Call, week: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,15 +156,24 @@ def test_a_journey_that_is_not_there(call: Call) -> None:
         ),
         (
             ("--since", "2019-03-02", "--until", "2019-03-02"),
-            "Invalid value for --until: Expected a time after 2019-03-02T00:00:00Z.",
+            "Invalid value for --until: Expected a time after 2019-03-02T00:00:00.000Z.",
+        ),
+        (
+            ("--since", "2019-03-02T00:00:00+02:00", "--until", "2019-03-01"),
+            "Invalid value for --until: Expected a time after 2019-03-01T22:00:00.000Z.",
         ),
         (
             ("--output", "none/report.html"),
             "Invalid value for --output: none/report.html cannot be written: No such file or directory.",
         ),
+        (
+            ("--output", "file/report.html"),
+            "Invalid value for --output: file/report.html cannot be written: Not a directory.",
+        ),
     ],
 )
 def test_wrong_arguments(call: Call, words: tuple[str, ...], message: str) -> None:
+    Path("file").touch()
     said = call("report", *words)
     assert said.status == 2
     assert said.err.endswith(f"Error: {message}\n")

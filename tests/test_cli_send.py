@@ -181,7 +181,7 @@ def test_settings_of_the_configuration(server: FakeAutopilot, call: Call) -> Non
     said = call("send", "messages", path, "--unknown-traits", "send")
     assert (said.status, said.out[1:]) == (
         0,
-        ["  1 times x was sent as integer--x, for which the account has no field"],
+        ["  1 time x was sent as integer--x, for which the account has no field"],
     )
 
 

@@ -217,7 +217,7 @@ def test_a_job_that_broke_off_is_continued(call: Call, server: FakeAutopilot) ->
     said = call("contacts", "delete", listed(*range(8)), "--max", "8")
     assert said.out.splitlines() == [
         "8 contacts of the account's 3 to be deleted, 7 done by a run that broke off",
-        "1 requests: 1 deleted, 0 not there, 0 refused, 0 failed",
+        "1 request: 1 deleted, 0 not there, 0 refused, 0 failed",
     ]
     assert call("contacts", "delete", listed(*range(8)), "--max", "8").out.splitlines()[1] == (
         "8 requests: 0 deleted, 8 not there, 0 refused, 0 failed"

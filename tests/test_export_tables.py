@@ -1,6 +1,7 @@
 """Which rows of which tables an export takes, and what it says that it left out: tables made by hand."""
 
 import gzip
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -115,6 +116,43 @@ def test_an_archive_has_each_message_once_and_says_what_is_left_out(tmp_path: Pa
     assert json.loads(lines["345600000"][4])["properties"] == {
         "n": 1, "n ": "a", "n  ": "b", "loaded_at": "1970-01-05T23:59:59.000Z",
     }  # fmt: skip
+
+
+class LoadedMeanwhile(Dataset):
+    """These tables while a load adds a message: a question finds its event's row, and the next one that of `tracks`."""
+
+    def __init__(self, before: int) -> None:
+        super().__init__({name: (types, list(rows)) for name, (types, rows) in TABLES.items()})
+        row = ("n1", AT, "partly", "Partly")
+        self.waiting = [("tracks", (*row, AT)), ("partly", row)]
+        self.before = before
+
+    def _ask(self) -> None:
+        if self.before <= 0 and self.waiting:
+            table, row = self.waiting.pop()
+            self.of[table][1].append(row)  # type: ignore[attr-defined]
+        self.before -= 1
+
+    def read(self, table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        self._ask()
+        yield from super().read(table, columns)
+
+    def rows(self, select: str, table: str, group: str = "") -> list[tuple[Any, ...]]:
+        self._ask()
+        return super().rows(select, table, group)
+
+
+def test_a_load_at_the_same_time_doubles_nothing_and_hides_nothing(tmp_path: Path) -> None:
+    _, lines = exported(Dataset(TABLES), tmp_path / "out")
+    before = sorted(itertools.chain.from_iterable(map(ids, lines.values())))
+    found = []
+    for number in range(20):
+        said, lines = exported(LoadedMeanwhile(number), tmp_path / f"{number}")
+        assert said.messages["tracks"] == 5
+        found.append(sorted(itertools.chain.from_iterable(map(ids, lines.values()))))
+    with_it = sorted([*before, "n1"])
+    assert [of in (before, with_it) for of in found] == [True] * 20
+    assert (found[0], found[-1]) == (with_it, before)
 
 
 def test_bigquery_stamps_rows_in_a_column_of_its_own(tmp_path: Path) -> None:

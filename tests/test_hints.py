@@ -1,20 +1,27 @@
 """What is told of a destination that cannot be used: two lines with its package, its extra and its settings."""
 
 import json
+import re
+import sys
+from contextlib import closing
 from importlib.metadata import Distribution, distribution
 from os import PathLike
 from pathlib import Path
 from typing import cast
 
+import psycopg2
 import pytest
 
-from autopilothq import extras
+from autopilothq import explain, extras
 from calling import Call, errors
 
 KNOWN = (
     "athena, bigquery, clickhouse, databricks, dremio, duckdb, ducklake, fabric, filesystem, motherduck, mssql,"
     " postgres, redshift, snowflake, sqlalchemy, synapse"
 )
+
+NO_ROLE = "Correct the user in the credentials, or create it (CREATE ROLE ... LOGIN); no load does that."
+DROPPED = "Run it again: that recreates what somebody dropped."
 
 
 class Package(Distribution):
@@ -119,6 +126,61 @@ def test_two_lines_tell_what_to_do(call: Call, words: list[str], said: str) -> N
     found = call("load", "archive", "archive.ndjson", *words)
     assert (found.status, errors(found)) == (1, said.splitlines())
     assert "SEKRET" not in found.err
+
+
+@pytest.mark.parametrize("words", [["load", "archive", "archive.ndjson"], ["status"]])
+def test_a_database_that_does_not_exist_is_not_made_by_another_run(call: Call, postgres: str, words: list[str]) -> None:
+    Path("archive.ndjson").write_text("{}\n")
+    found = call(*words, "--destination", "postgres", "--credentials", f"{postgres}_nope")
+    *_, said, advice = errors(found)
+    assert re.search(r'FATAL:  database "test_\w+_nope" does not exist$', said)
+    assert advice == "Correct the database in the credentials, or create it (CREATE DATABASE); no load does that."
+
+
+@pytest.mark.parametrize(
+    ("statement", "advice"),
+    [
+        (
+            "SET ROLE nope",
+            "Correct the user in the credentials, or create it (CREATE ROLE ... LOGIN); no load does that.",
+        ),
+        ("SELECT * FROM nope", DROPPED),
+        ("SELECT nope FROM pg_class", DROPPED),
+        ("CREATE TABLE nope.a (n int)", DROPPED),
+        ("SELECT nope()", ""),
+        ("SELECT 'a'::text = 1::bigint", ""),
+    ],
+)
+def test_what_does_not_exist_has_its_own_advice(postgres: str, statement: str, advice: str) -> None:
+    with closing(psycopg2.connect(postgres)) as server, pytest.raises(psycopg2.Error) as raised:
+        server.cursor().execute(statement)
+    said, _, told = explain.error_message(raised.value).partition("\n")
+    assert "does not exist" in said
+    assert told == advice
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("autopilothq.warehouses.postgres_client", ["load", "archive", "archive.ndjson", "--destination", "postgres"]),
+        ("autopilothq.warehouses.postgres_client", ["schema", "--format", "sql", "--destination", "postgres"]),
+        ("autopilothq.receive.server", ["receive", "received"]),
+    ],
+)
+def test_a_module_of_the_program_is_no_missing_package(
+    call: Call, monkeypatch: pytest.MonkeyPatch, module: str, words: list[str]
+) -> None:
+    Path("archive.ndjson").write_text("{}\n")
+    monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", "postgresql://ada:SEKRET@localhost/db")
+    monkeypatch.setitem(sys.modules, module, None)
+    found = call(*words)
+    assert (found.status, errors(found)) == (
+        1,
+        [
+            f"Error: ModuleNotFoundError: import of {module} halted; None in sys.modules",
+            "This is a fault of autopilothq: please report what `autopilothq --debug` shows of it.",
+        ],
+    )
 
 
 def test_every_destination_has_its_extra() -> None:

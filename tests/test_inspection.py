@@ -540,6 +540,7 @@ def test_the_status_for_programs() -> None:
             "stored": 1090,
             "duplicates": 6,
             "rejected": 4,
+            "skipped": 0,
             "mended": 0,
         },
         "waiting": 1,

@@ -3,7 +3,7 @@
 import ast
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from autopilothq import Batch, LoadContext, LoadReport, Origin, make_batch, sour
 from autopilothq.errors import InvalidSetting, NotSupported
 from autopilothq.projection import Projection
 from autopilothq.sources import project
+from autopilothq.warehouses.dataset import audit_row
 from contract.duck import held
 from contract.pulling import books, pull, watermarks
 from fake_autopilot import FakeAutopilot, FakeProfiles
@@ -182,6 +183,31 @@ def test_an_origin_may_keep_a_cursor_of_its_own() -> None:
         ("feed", "from 3", 1, None),
     ]
     assert [row[0] for row in rows("SELECT id FROM email_opened ORDER BY id")] == ["m1", "m2", "m3", "m4"]
+
+
+class ContinuedFeed(NamedTuple):
+    """A feed whose loads add to one row of `_audit`."""
+
+    url: str
+    version: str
+    audited: Mapping[str, object] | None
+    size: int = 0
+
+
+class OneFeed(NumberedFeed):
+    """The same feed, as one piece of work."""
+
+    def plan(self, context: LoadContext) -> Sequence[Any]:
+        audited = audit_row(context.required_pipeline().dataset, "feed", "all")
+        return [ContinuedFeed("feed", "all", audited) for _ in super().plan(context)]
+
+
+def test_lines_of_work_that_continues_are_added_up() -> None:
+    counts = "SELECT lines, stored, duplicates, rejected, skipped, mended FROM _audit"
+    load(OneFeed(), events="Email Clicked")
+    assert rows(counts) == [(3, 0, 0, 0, 3, 0)]
+    load(OneFeed(), events="Email Clicked")
+    assert rows(counts) == [(4, 0, 0, 0, 4, 0)]
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from autopilothq.report import RateLimit, report_dict, report_page, theme, wordi
 from autopilothq.report.assemble import day_of
 from autopilothq.report.charts import spread, ticks, verdict
 from autopilothq.report.elements import Markup, element
-from autopilothq.report.numbers import Day, Funnel
+from autopilothq.report.numbers import ArrivalDelays, Books, Day, Funnel, MailboxDomain, RecentRun
 from autopilothq.report.parts.days import drawn, grouped
-from reported import EMPTY, HOSTILE, PARTS, made, nothing
+from reported import EMPTY, HOSTILE, NOW, PARTS, made, nothing
 
 
 class Page(HTMLParser):
@@ -111,6 +111,42 @@ def test_a_part_without_numbers_says_why() -> None:
     text = Page(report_page(nothing())).text
     assert text.count(EMPTY.reason) == len(PARTS) + 3  # the books have four places
     assert report_dict(nothing())["links"] == {"absent": "There is nothing."}
+
+
+def test_lines_that_were_not_asked_for_are_accounted_for() -> None:
+    run = RecentRun(NOW, 1, 500, 415, 0, 0, 85)
+    text = Page(report_page(replace(made(), books=Books(run, 1, [run], [], [])))).text
+    assert "All 500 lines of 1 file are accounted for." in text
+    assert "Stored 415 (83.0%) Duplicates, left out 0 Rejected 0 Skipped, not asked for 85 (17.0%)" in text
+    assert "✓ lines = stored + duplicates + rejected + skipped" in text
+    assert "Loaded Files Lines Stored Duplicates Rejected Skipped 7 Mar 2019 20:35 1 500 415 0 0 85" in text
+
+
+def test_domains_over_a_limit_have_enough_of_what_the_rate_is_of() -> None:
+    domains = [
+        MailboxDomain("bounces.example", 5_000, 4_900, 100, 0, 0),
+        MailboxDomain("few.example", 199, 199, 199, 199, 199),
+        MailboxDomain("enough.example", 200, 0, 200, 200, 200),
+        MailboxDomain("young.example", 5_000, 0, 199, 199, 199),
+    ]
+    text = Page(report_page(replace(made(), domains=domains))).text
+    for said in (
+        "Bounces are 1.99%, below 2%, but over the limit of 2% at bounces.example.",
+        "the 0.1% that providers want, but over the limit of 0.3% at enough.example.",
+        "Unsubscribes are 0.50%, over the limit of 0.5% (enough.example).",
+    ):
+        assert said in text
+
+
+def test_one_is_counted_as_one() -> None:
+    run = RecentRun(NOW, 1, 1, 1, 0, 0)
+    single = replace(made(), books=Books(run, 1, [run], [], []), arrival=ArrivalDelays([0, 1, 0, 0, 0, 0], 1))
+    text = Page(report_page(single)).text
+    assert "The 1 line of 1 file is accounted for." in text
+    assert "Of 1 event of this period. 1 has no timestamp." in text
+    lost = run._replace(stored=0)
+    text = Page(report_page(replace(made(), books=Books(lost, 1, [lost], [], [])))).text
+    assert "1 line of the files is not accounted for." in text
 
 
 def test_the_numbers_are_json() -> None:

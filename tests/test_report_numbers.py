@@ -282,7 +282,7 @@ def test_books_and_arrival(report: Report) -> None:
     books: Books = known(report.books)
     total = books.total
     assert books.loads == 1
-    assert total[1:] == (1, len(counted.archive()), len(counted.archive()) - 3, 3, 0)
+    assert total[1:] == (1, len(counted.archive()), len(counted.archive()) - 3, 3, 0, 0)
     assert books.runs == [total]
     assert {one.reason for one in books.discards} == {"not_a_time"}
 

@@ -509,7 +509,7 @@ def test_the_command(server: FakeOrtto, call: Call, monkeypatch: pytest.MonkeyPa
     }
     assert lines[4:] == [
         "would send 3 messages: 2 delivered, 0 refused, 0 failed, 0 unknown, 1 of type page, which Ortto does not take",
-        "  1 times shoe was left out: the account has no field for it",
+        "  1 time shoe was left out: the account has no field for it",
     ]
     said = call("send", "messages", messages, "--to", "ortto", "--trigger", f"Order Completed={ORDER}")
     assert (said.status, said.out.splitlines()[0]) == (

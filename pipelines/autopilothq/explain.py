@@ -10,6 +10,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from .display import gist
 from .errors import AutopilothqError, BusyError, RunError
+from .extras import is_own_fault
 from .masking import masked
 from .warehouses import requirements
 from .warehouses.dlt_internals import ConfigValueCannotBeCoercedException, DatabaseException, UnknownDestinationModule
@@ -24,7 +25,18 @@ _RETYPED = (
 _ADVICE = [
     (re.compile("due to statement timeout"), "Allow more: statement_timeout (seconds) under [destination.postgres]."),
     (re.compile("is of type .+ but expression is of type|insufficient data left|incorrect binary data"), _RETYPED),
-    (re.compile("does not exist|does not have a column"), "Run it again: that recreates what somebody dropped."),
+    (
+        re.compile('database ".*" does not exist'),
+        "Correct the database in the credentials, or create it (CREATE DATABASE); no load does that.",
+    ),
+    (
+        re.compile('role ".*" does not exist'),
+        "Correct the user in the credentials, or create it (CREATE ROLE ... LOGIN); no load does that.",
+    ),
+    (
+        re.compile(r"(?i)\b(relation|table|view|column|schema)\b.* does not exist|does not have a column"),
+        "Run it again: that recreates what somebody dropped.",
+    ),
     (re.compile("Too many open files"), "Let it open more (ulimit -n 1024), then run it again."),
     (
         re.compile("Out of Memory Error"),
@@ -92,7 +104,7 @@ def _own_message(chain: list[BaseException]) -> str | None:
     for cause in chain:
         if isinstance(cause, UnknownDestinationModule):
             return requirements.unknown_destination(cause)
-        if isinstance(cause, MissingDependencyException | ModuleNotFoundError):
+        if isinstance(cause, MissingDependencyException | ModuleNotFoundError) and not is_own_fault(cause):
             return requirements.missing_package(cause)
     for cause in chain:
         if isinstance(cause, ConfigFieldMissingException):
@@ -106,10 +118,11 @@ def _foreign_message(error: BaseException, chain: list[BaseException]) -> str:
     """Returns what a database, the system or a library reports, and what to do about it."""
     root = next((cause for cause in chain if isinstance(cause, DatabaseException | OSError)), _root(error))
     text = gist(str(root))
-    if type(root) in _PROGRAM_ERRORS or not text:
+    is_fault = type(root) in _PROGRAM_ERRORS or is_own_fault(root)
+    if is_fault or not text:
         text = f"{type(root).__name__}: {text}".rstrip(": ")
     advice = next((advice for pattern, advice in _ADVICE if pattern.search(text)), "")
-    if type(root) in _PROGRAM_ERRORS:
+    if is_fault:
         advice = _REPORT
     if not isinstance(error, PipelineStepFailed):
         return f"{text}\n{advice}".rstrip()

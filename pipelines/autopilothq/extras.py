@@ -8,6 +8,12 @@ from urllib.parse import unquote, urlparse
 PACKAGE = "dlt-autopilothq"
 EXTRAS = {"s3": "s3", "gs": "gcs", "az": "az"}
 """The extra that each scheme of a bucket needs."""
+_OWN = __name__.partition(".")[0]
+
+
+def is_own_fault(error: BaseException) -> bool:
+    """Returns whether a module of this package could not be imported, so that no package is missing."""
+    return isinstance(error, ImportError) and str(error.name).partition(".")[0] == _OWN
 
 
 def install(extra: str) -> str:

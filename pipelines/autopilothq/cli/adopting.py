@@ -20,7 +20,7 @@ from ..sources.adopt.schema import AdoptedColumn, AdoptedSchema, read_adopted_sc
 from ..sources.adopt.source import adopt, adopted_tables
 from ..sources.adopt.verify import TableComparison, compare_tables
 from . import out
-from .inspecting import difference_groups
+from .inspecting import breaking_counts, difference_groups
 from .loading import run_load_command
 from .options import LoadOptions, TargetOptions
 from .progress import ProgressDisplay
@@ -113,13 +113,7 @@ def _queried(column: AdoptedColumn, stored: ColumnType | None, made: ColumnType 
 def _coming(found: Sequence[Difference]) -> list[str]:
     if not found:
         return ["Queries of these tables meet no difference.", ""]
-    breaking = sum(difference.breaks for difference in found)
-    others = len(found) - breaking
-    summary = (
-        f"For queries of these tables: {plural(breaking, 'difference')} break{'s' * (breaking == 1)} some,"
-        f" {others:,} do{'es' * (others == 1)} not."
-    )
-    return [*difference_groups(found), summary, ""]
+    return [*difference_groups(found), f"For queries of these tables: {breaking_counts(found, 'some')}", ""]
 
 
 def print_verification(adoption: AdoptionSettings, options: LoadOptions) -> None:

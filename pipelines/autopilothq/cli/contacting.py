@@ -125,7 +125,7 @@ def _send(asked: _Asked, given: DestinationSettings, log: DeliveryLog) -> None:
     with Autopilot(given.api) as account:
         absent = ContactRequests(account, log, counts, reporter(), planned=True).send(job.requests)
     line = (
-        f"{counts.messages:,} requests: {counts.delivered - absent:,} {action.done}, {absent:,} not there,"
+        f"{plural(counts.messages, 'request')}: {counts.delivered - absent:,} {action.done}, {absent:,} not there,"
         f" {counts.refused:,} refused, {counts.failed + counts.unknown:,} failed"
     )
     logs.summarise(line)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import click
 
 from .. import inspect, upgrade
-from ..display import json_text, shortened
+from ..display import json_text, plural, shortened
 from ..errors import DatasetNotFound
 from ..explain import explained
 from ..inspect import Difference, Status
@@ -107,10 +107,17 @@ def upgrade_tables(dry_run: bool, target: TargetOptions, wait: timedelta) -> Non
 
 
 def _difference_lines(found: Sequence[Difference], compared: _Comparison) -> list[str]:
-    breaking = sum(difference.breaks for difference in found)
     lines = [f"queries for  {compared.queried_name}", f"run on       {compared.schema_name}", ""]
     lines += difference_groups(found)
-    return [*lines, f"{breaking:,} differences break queries, {len(found) - breaking:,} do not."]
+    return [*lines, breaking_counts(found, "queries")]
+
+
+def breaking_counts(found: Sequence[Difference], what: str) -> str:
+    """Returns a sentence that counts the differences that break something, and the others."""
+    breaking = sum(difference.breaks for difference in found)
+    others = len(found) - breaking
+    broken = f"{plural(breaking, 'difference')} break{'s' * (breaking == 1)} {what}"
+    return f"{broken}, {others:,} do{'es' * (others == 1)} not."
 
 
 def difference_groups(found: Sequence[Difference]) -> list[str]:

@@ -7,7 +7,7 @@ from rich.cells import cell_len, set_cell_size
 
 from ..destination import DeliveryLog, Preview
 from ..destination.preview import PreviewedContact, column_of, contacts_now, shown_value, written_fields
-from ..display import shortened
+from ..display import plural, shortened
 from . import out
 
 _FIELD = 20  # columns of a terminal for a field's name
@@ -34,7 +34,7 @@ def print_preview(preview: Preview, log: DeliveryLog, is_all: bool = True) -> No
         out.print_line()
         out.print_lines(_contact(preview, contact, now))
     if (more := preview.people - len(preview.contacts)) > 0:
-        out.print_lines(["", f"… and {more:,} more contacts"])
+        out.print_lines(["", f"… and {plural(more, 'more contact')}"])
     if preview.people:
         out.print_line()
         out.print_lines(_counts(preview))

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from ..errors import RunError
-from ..extras import install
+from ..extras import install, is_own_fault
 from . import out
 from .log import configure_logging, line, log_settings
 from .options import TargetOptions
@@ -35,6 +35,8 @@ def run_receiver(
         from ..receive import receive_settings
         from ..receive.server import check, serve
     except ModuleNotFoundError as error:
+        if is_own_fault(error):
+            raise
         raise RunError(
             f"Expected the packages that receive events, but {error.name} is not installed.\n{install(_EXTRA)}"
         ) from error

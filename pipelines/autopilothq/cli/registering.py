@@ -10,7 +10,7 @@ from ..clients.autopilot_hooks import AutopilotHooks
 from ..clients.urls import path_of
 from ..destination import hooks
 from ..destination.hooks import Hook
-from ..display import json_text, shortened
+from ..display import json_text, plural, shortened
 from ..masking import masked_url
 from . import out
 from .sending import autopilot_settings
@@ -53,7 +53,7 @@ def print_hooks(as_json: bool) -> None:
     for hook in found:
         text = (hook.hook_id, hook.event, _time(hook) or "-", masked_url(hook.url))
         out.print_line("  ".join(shortened(part, 200) for part in text))
-    out.print_line(f"{len(found):,} hooks")
+    out.print_line(plural(len(found), "hook"))
 
 
 def _time(hook: Hook) -> str | None:

@@ -73,7 +73,9 @@ def report(
     from . import reporting
 
     if since and until and since >= until:
-        raise click.BadParameter(f"Expected a time after {since:%Y-%m-%dT%H:%M:%SZ}.", param_hint="--until")
+        from ..sources.times import format_time
+
+        raise click.BadParameter(f"Expected a time after {format_time(since, exact=True)}.", param_hint="--until")
     found = reporting.read(since, until, journeys, dict(limits), target, wait)
     if as_json:
         reporting.print_numbers(found)

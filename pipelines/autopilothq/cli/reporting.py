@@ -3,13 +3,14 @@
 import os
 import webbrowser
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
 
 from .. import inspect, private
-from ..display import json_text, shortened
+from ..display import json_text, plural, shortened
 from ..report import RATE_LIMITS, Absent, RateLimit, Report, read_report, report_dict, report_page
 from . import log, out
 from .options import TargetOptions
@@ -38,15 +39,17 @@ def print_numbers(found: Report) -> None:
 
 def write_page(found: Report, output: str, show: bool, quiet: bool) -> None:
     """Writes the page, at once or not at all; opens it in the browser if that is asked for."""
-    path = Path(output)
+    path, page = Path(output), report_page(found).encode()
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with private.opened(unfinished) as file:
-            file.write(report_page(found).encode())
+            file.write(page)
         os.replace(unfinished, path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise click.BadParameter(f"{output} cannot be written: {error.strerror}.", param_hint="--output") from None
+    finally:
+        with suppress(OSError):  # it has its name, or could not be made
+            unfinished.unlink()
     if not quiet:
         out.print_lines(_summary(found, path))
     if show and not webbrowser.open(path.absolute().as_uri()):
@@ -56,7 +59,7 @@ def write_page(found: Report, output: str, show: bool, quiet: bool) -> None:
 def _summary(found: Report, path: Path) -> Iterator[str]:
     period = found.period
     days = f"{period.first:%Y-%m-%d} to {period.last:%Y-%m-%d}, " if period.first and period.last else ""
-    yield f"{path}: {days}{period.events:,} email events, {path.stat().st_size / 1000:,.0f} kB"
+    yield f"{path}: {days}{plural(period.events, 'email event')}, {path.stat().st_size / 1000:,.0f} kB"
     for name, part in vars(found).items():
         if isinstance(part, Absent):
             yield f"  no {name}: {shortened(part.reason, MOST_REASON)}"

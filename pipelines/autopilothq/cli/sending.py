@@ -317,6 +317,7 @@ def print_counts(counts: Counts, dry_run: bool = False, more: Iterable[str] = ()
     for (status, why), number in counts.reasons.most_common(20):
         out.print_line(f"  {number:,} {status}: {why}")
     for remark, number in counts.remarks.most_common(20):
-        out.print_line(f"  {number:,} times {remark}")
+        out.print_line(f"  {plural(number, 'time')} {remark}")
     for name, number in counts.untaken.most_common(20):
-        out.print_line(f"  {number:,} times the property {name} was not taken: it is spelt like a contact's field")
+        why = "it is spelt like a contact's field"
+        out.print_line(f"  {plural(number, 'time')} the property {name} was not taken: {why}")

@@ -81,23 +81,23 @@ class _Export:
     def _without_row(self, events: Sequence[str]) -> str:
         """Returns the condition for rows of `tracks` that no event's table has, and reads the ids that it needs.
 
-        If a table has as many rows as `tracks` has of its event, it has all of them.
+        If a table had as many rows as `tracks` has of its event, it has all of them. The tables are counted before
+        `tracks`, and the ids of `tracks` are read before theirs, so that a load at the same time changes nothing.
         """
+        rows = {name: self._dataset.rows("count(*)", name)[0][0] for name in events}
         of: dict[str | None, int] = dict(self._dataset.rows("{event}, count(*)", TRACKS.name, "GROUP BY {event}"))
-        self._con.execute("CREATE TABLE in_event_table (id VARCHAR)")
-        equal = []
-        for name in events:
-            [(rows,)] = self._dataset.rows("count(*)", name)
-            if rows == of.get(name):
-                equal.append(name)
-            elif name in of:
-                self._dataset.tables([name])
-                ids = self._dataset.read(name, ["id"])
-                engine.read_stored(self._con, ids, "INSERT INTO in_event_table SELECT id FROM stored")
-        return (
-            f"NOT coalesce({engine.is_one_of('event', equal)}, false)"
-            " AND id NOT IN (SELECT id FROM in_event_table WHERE id IS NOT NULL)"
-        )
+        equal = [name for name in events if rows[name] == of.get(name)]
+        self._con.execute("CREATE TABLE only_in_tracks (id VARCHAR)")
+        if of.keys() - set(equal):
+            others = f"NOT coalesce({engine.is_one_of('event', equal)}, false)"
+            self._dataset.tables([TRACKS.name])
+            ids = self._dataset.read(TRACKS.name, ["id", "event"])
+            engine.read_stored(self._con, ids, f"INSERT INTO only_in_tracks SELECT id FROM stored WHERE {others}")
+        for name in (name for name in events if name in of and name not in equal):
+            self._dataset.tables([name])
+            ids = self._dataset.read(name, ["id"])
+            engine.read_stored(self._con, ids, "DELETE FROM only_in_tracks WHERE id IN (SELECT id FROM stored)")
+        return "id IN (SELECT id FROM only_in_tracks)"
 
     def _table(self, kind: str, name: str, only: str | None = None) -> int:
         """Exports the rows of a table that meet a condition in the engine's SQL; returns how many there are."""

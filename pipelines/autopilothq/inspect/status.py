@@ -11,7 +11,7 @@ from dlt.pipeline.trace import PipelineTrace
 
 from .. import catalog
 from ..display import plural, shortened
-from ..warehouses.dataset import MAX_SKEW, Columns, Dataset, last_load, newest, tables_of
+from ..warehouses.dataset import MAX_SKEW, Columns, Dataset, audit_sums, last_load, newest, tables_of
 from ..warehouses.dlt_internals import PipelineStepTrace, load_trace
 from ..warehouses.pipeline_names import UNFINISHED_TARGET, pipeline_name, pipelines_dir
 from .completeness import CampaignCounts, campaign_lines, read_campaigns
@@ -24,7 +24,8 @@ BAR = 30
 _RAISED = re.compile(r"^[\w.]+: (.+)$", re.MULTILINE)
 
 
-LOAD_COUNTS = ("lines", "stored", "duplicates", "rejected", "mended")
+LOAD_COUNTS = ("lines", "stored", "duplicates", "rejected", "skipped", "mended")
+_SELDOM = ("skipped", "mended")  # are named only where there are any
 
 
 @dataclass
@@ -38,6 +39,7 @@ class LoadSummary:
     stored: int = 0
     duplicates: int = 0
     rejected: int = 0
+    skipped: int = 0
     mended: int = 0
 
 
@@ -151,9 +153,7 @@ def _last_load(dataset: Dataset, now: datetime) -> LoadSummary | None:
     found = last_load(dataset, now)
     if found is None:
         return None
-    there = dataset.columns().get(catalog.AUDIT.name, {})
-    counts = [count for count in LOAD_COUNTS if count in there or count != "mended"]  # older datasets lack it
-    sums = ", ".join(f"sum({{{count}}})" for count in counts)
+    sums = audit_sums(dataset, LOAD_COUNTS)
     rows = dataset.rows(f"count(*), {sums}", catalog.AUDIT.name, "WHERE {load_id} = %s", found[0])
     return LoadSummary(*found, *(int(number or 0) for row in rows for number in row))
 
@@ -286,7 +286,7 @@ def _heading(status: Status) -> list[list[str]]:
         counts += [
             plural(number, count[:-1]) if count in ("lines", "duplicates") else f"{number:,} {count}"
             for count, number in numbers.items()
-            if number or count != "mended"
+            if number or count not in _SELDOM
         ]
         lines.append(["last load", f"{_when(load.loaded_at, status.now)}: {', '.join(counts)}"])
     if status.waiting:
@@ -308,8 +308,8 @@ def _models_text(models: AppliedModels) -> str:
 def _waiting(waiting: Waiting, now: datetime) -> str:
     if waiting.oldest is None:
         return "none"
-    files = f"{waiting.files:,} file{'s' * (waiting.files != 1)}"
-    return f"{files}, {waiting.bytes:,} bytes, the oldest begun {_when(waiting.oldest, now)}"
+    begun = _when(waiting.oldest, now)
+    return f"{plural(waiting.files, 'file')}, {plural(waiting.bytes, 'byte')}, the oldest begun {begun}"
 
 
 def _chart(days: dict[date, int]) -> list[str]:

@@ -18,6 +18,7 @@ import dlt
 import duckdb
 
 from ..catalog import LOCKS
+from ..display import plural
 from ..errors import RunError
 from ..projection import engine as values
 from ..warehouses.books import BooksSqlClient
@@ -228,7 +229,7 @@ def _check_same(engine: duckdb.DuckDBPyConnection, old: str, new: str, file: str
     for schema, table in tables:
         rows, copied = (_rows(engine, ".".join(map(values.name, (of, schema, table)))) for of in (old, new))
         if rows != copied:
-            wrong.append(("table", f"{schema}.{table} ({rows[0]:,} rows, but {copied[0]:,} in the copy)"))
+            wrong.append(("table", f"{schema}.{table} ({plural(rows[0], 'row')}, but {copied[0]:,} in the copy)"))
     if wrong:
         what = ", ".join(f"{kind} {name}" for kind, name in wrong[:5])
         raise RunError(

@@ -3,12 +3,13 @@
 from typing import Any
 
 from .. import catalog
-from ..warehouses.dataset import Dataset, Row
+from ..display import plural
+from ..warehouses.dataset import Dataset, Row, audit_sums
 from .assemble import whole
 from .numbers import Absent, Books, Reason, RecentRun
 
 _MOST_RUNS, _MOST_REASONS = 8, 10
-_SUMS = "count(*), sum({lines}), sum({stored}), sum({duplicates}), sum({rejected})"
+_COUNTS = ("lines", "stored", "duplicates", "rejected", "skipped")
 
 
 def read_books(dataset: Dataset) -> Books | Absent:
@@ -19,7 +20,9 @@ def read_books(dataset: Dataset) -> Books | Absent:
     runs = [
         _run(row)
         for row in dataset.rows(
-            f"max({{loaded_at}}), {_SUMS}", audit, "GROUP BY {load_id} ORDER BY max({loaded_at}) DESC"
+            f"max({{loaded_at}}), count(*), {audit_sums(dataset, _COUNTS)}",
+            audit,
+            "GROUP BY {load_id} ORDER BY max({loaded_at}) DESC",
         )
     ]
     if not runs:
@@ -55,5 +58,5 @@ def _sum(runs: list[RecentRun]) -> RecentRun:
 def _most(found: list[Reason]) -> list[Reason]:
     """Returns the most frequent reasons, and a last one for all others."""
     rest = found[_MOST_REASONS:]
-    others = [Reason(f"{len(rest)} other reasons", "", sum(one.lines for one in rest))] if rest else []
+    others = [Reason(plural(len(rest), "other reason"), "", sum(one.lines for one in rest))] if rest else []
     return found[:_MOST_REASONS] + others

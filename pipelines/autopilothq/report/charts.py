@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ..display import plural
 from .elements import Markup, division, element, join, span
 from .numbers import RateLimit
 from .wording import number, percents, rounded
@@ -120,7 +121,7 @@ def columns(names: Sequence[tuple[str, str]], counts: Sequence[int], median: int
             "column median" if n == median else "column",
             span("share", percent_short(100 * count / total)),
             span("stick", style=f"height:{76 * count / most:.1f}%"),
-            title=f"{' '.join(name)}: {number(count)} first opens",
+            title=f"{' '.join(name)}: {plural(count, 'first open')}",
         )
         for n, (name, count) in enumerate(zip(names, counts, strict=True))
     ]

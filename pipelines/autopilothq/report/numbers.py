@@ -201,11 +201,12 @@ class RecentRun(NamedTuple):
     stored: int
     duplicates: int
     rejected: int
+    skipped: int = 0
 
     @property
     def missing(self) -> int:
         """The lines that are not accounted for."""
-        return self.lines - self.stored - self.duplicates - self.rejected
+        return self.lines - self.stored - self.duplicates - self.rejected - self.skipped
 
 
 class Reason(NamedTuple):

@@ -63,7 +63,7 @@ def _audit_row(load: PlannedLoad, number: int, count: FileCount, lines: LinesRea
 
 def _sums(row: AuditRow, earlier: Mapping[str, Any]) -> AuditRow:
     """Returns the counts of a row together with those of an earlier load of the same work."""
-    counts = {name: row[name] + earlier[name] for name in ("size", *COUNTED)}
+    counts = {name: row[name] + (earlier[name] or 0) for name in ("size", *COUNTED, "skipped", "mended")}
     timestamps = {"first_received_at": min, "last_received_at": max}
     found = {name: [time for time in (row[name], earlier[name]) if time] for name in timestamps}
     return counts | {name: choose(found[name], default=None) for name, choose in timestamps.items()}

@@ -6,6 +6,7 @@ from dlt import Schema
 from dlt.sources import DltResource
 
 from ..catalog import TABLES, Table
+from ..display import plural
 from ..errors import NotSupported
 from ..projection import TableRows, engine
 from ..warehouses import dlt_internals
@@ -80,8 +81,8 @@ def check_nulls(resource: DltResource, rows: TableRows, there: TTableSchemaColum
         if number:
             raise NotSupported(
                 f"Expected a value in each row of {rows.table}.{name}, because its hints say nullable=False, but"
-                f" {number} of {rows.number} rows have none.\nLeave nullable out, or fill the column in a step of your"
-                " own: add_map(...)."
+                f" {number:,} of {plural(rows.number, 'row')} {'has' if number == 1 else 'have'} none.\n"
+                "Leave nullable out, or fill the column in a step of your own: add_map(...)."
             )
 
 

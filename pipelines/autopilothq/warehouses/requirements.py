@@ -8,7 +8,7 @@ from dlt import destinations
 from dlt.common.configuration.exceptions import ConfigFieldMissingException
 from dlt.common.exceptions import MissingDependencyException
 
-from ..extras import PACKAGE, install
+from ..extras import PACKAGE, install, is_own_fault
 from .dlt_internals import (
     ConfigValueCannotBeCoercedException,
     Destination,
@@ -97,6 +97,8 @@ def _package_of(setting: str) -> str:
         factory = Destination.from_reference(kind) if room == "destination" else None
         _ = factory and factory.client_class
     except ImportError as error:
+        if is_own_fault(error):
+            return ""
         return f" Its package is missing too: {missing_package(error, kind).partition('Install it: ')[2]}"
     except Exception:  # noqa: BLE001 - the missing setting is reported already
         return ""

@@ -41,7 +41,8 @@ def days(report: Report) -> Markup:
     if last and not report.period.until:
         note += f" The last {unit} goes until the last event, {moment_of(last)}."
     if earlier:
-        note += f" {plural(earlier, 'event')} before {long_day(found[0].day)} are not drawn, but counted below."
+        are = "is" if earlier == 1 else "are"
+        note += f" {plural(earlier, 'event')} before {long_day(found[0].day)} {are} not drawn, but counted below."
     # Days are written with the year if they are of several years.
     names = [_name(unit, day.day, shown[0].day.year != shown[-1].day.year) for day in shown]
     lines = [

@@ -94,19 +94,23 @@ def _domains_over(report: Report, name: str) -> str:
     names = [
         display_name(domain.name)
         for domain in report.domains
-        if domain.name and domain.rated >= _ENOUGH and verdict(of_domain(domain, name), limit) == "over"
+        if domain.name and _counts(domain, name)[1] >= _ENOUGH and verdict(of_domain(domain, name), limit) == "over"
     ]
     return ", ".join(names[:3]) + (" and others" * (len(names) > 3))
 
 
 def of_domain(domain: MailboxDomain, name: str) -> float | None:
-    """Returns a domain's rate in percent: `bounces` of what was sent, the others of what is rated."""
-    part, whole = {
+    """Returns a domain's rate in percent."""
+    return share(*_counts(domain, name))
+
+
+def _counts(domain: MailboxDomain, name: str) -> tuple[int, int]:
+    """Returns what a domain's rate is made of: `bounces` of what was sent, the others of what is rated."""
+    return {
         "bounces": (domain.bounced, domain.sent),
         "complaints": (domain.complained, domain.rated),
         "unsubscribes": (domain.unsubscribed, domain.rated),
     }[name]
-    return share(part, whole)
 
 
 def _journeys(report: Report) -> Iterator[Signed]:
@@ -134,9 +138,14 @@ def _trust(report: Report) -> Iterator[Signed]:
     if isinstance(report.books, Absent):
         return
     total = report.books.total
-    if total.missing:
-        yield "over", "▲", f"{plural(abs(total.missing), 'line')} of the files are not accounted for."
+    if missing := abs(total.missing):
+        yield "over", "▲", f"{plural(missing, 'line')} of the files {_are(missing)} not accounted for."
     elif total.rejected:
         yield "near", "●", f"{plural(total.rejected, 'line')} of {number(total.lines)} could not be read; see Rejected."
     elif total.lines:
-        yield "good", "✓", f"All {number(total.lines)} lines of {plural(total.files, 'file')} are accounted for."
+        lines = f"{'All' if total.lines > 1 else 'The'} {plural(total.lines, 'line')}"
+        yield "good", "✓", f"{lines} of {plural(total.files, 'file')} {_are(total.lines)} accounted for."
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"

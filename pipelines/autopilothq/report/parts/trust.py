@@ -57,10 +57,11 @@ def _accounts(found: Books) -> Markup:
         ("Stored", _of(total.stored, total.lines)),
         ("Duplicates, left out", _of(total.duplicates, total.lines)),
         ("Rejected", _of(total.rejected, total.lines)),
+        *([("Skipped, not asked for", _of(total.skipped, total.lines))] if total.skipped else []),
         ("Last load", moment_of(total.at)),
     ]
     sums = (
-        span("flag good", "✓ lines = stored + duplicates + rejected")
+        span("flag good", f"✓ lines = stored + duplicates + rejected{' + skipped' * bool(total.skipped)}")
         if not total.missing
         else span("flag over", f"▲ {plural(abs(total.missing), 'line')} not accounted for")
     )
@@ -93,7 +94,8 @@ def _arrival(found: ArrivalDelays) -> Markup:
         )
         for (name, _), count in zip(ARRIVED_WITHIN, found.counts, strict=True)
     ]
-    unknown = f" {number(found.unknown)} have no timestamp." if found.unknown else ""
+    have = "has" if found.unknown == 1 else "have"
+    unknown = f" {number(found.unknown)} {have} no timestamp." if found.unknown else ""
     wrong = " Events that were received before they happened have a wrong timestamp." if found.counts[0] else ""
     return join(*steps, element("p", f"Of {plural(total, 'event')} of this period.{wrong}{unknown}", class_="young"))
 
@@ -107,14 +109,17 @@ def _reasons(found: Sequence[Reason]) -> Markup:
 
 
 def _runs(found: Sequence[RecentRun], loads: int) -> Markup:
-    names = ("Loaded", "Files", "Lines", "Stored", "Duplicates", "Rejected")
-    classes = ("", "n wide", "n", "n", "n wide", "n")
+    names = ["Loaded", "Files", "Lines", "Stored", "Duplicates", "Rejected"]
+    classes = ["", "n wide", "n", "n", "n wide", "n"]
+    if any(run.skipped for run in found):
+        names, classes = [*names, "Skipped"], [*classes, "n wide"]
     head = [element("th", name, class_=of or None) for name, of in zip(names, classes, strict=True)]
     rows = (
         element(
             "tr",
             element("th", moment_of(run.at).removesuffix(" UTC"), scope="row"),
-            *(element("td", number(n), class_=of) for n, of in zip(run[1:], classes[1:], strict=True)),
+            # Without `skipped` where that has no column.
+            *(element("td", number(n), class_=of) for n, of in zip(run[1:], classes[1:], strict=False)),
         )
         for run in found
     )

@@ -4,6 +4,7 @@ import os
 import zlib
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, closing, suppress
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
@@ -46,11 +47,14 @@ def remove_lines(file: File, lines: Collection[int]) -> None:
         if local:
             folder, name = os.path.split(path)
             temporary = os.path.join(folder, f".{name}{TEMPORARY_SUFFIX}")
+            stack.callback(Path(temporary).unlink, missing_ok=True)  # whatever fails; else it has the file's name
         else:
             temporary = os.path.join(stack.enter_context(TemporaryDirectory()), "new")
         _write(file, frozenset(lines), temporary)
-        _check_unchanged(file, temporary)
+        file.fs.invalidate_cache()
         with filesystem_errors(file.url):
+            if not is_unchanged(file):
+                raise ArchiveError(f"{visible(file.url)} was changed by another program. Run this again.")
             if local:
                 _replace(temporary, path)
             else:
@@ -58,29 +62,13 @@ def remove_lines(file: File, lines: Collection[int]) -> None:
 
 
 def _write(file: File, lines: frozenset[int], temporary: str) -> None:
-    try:
-        with private.opened(temporary) as out:
+    with private.opened(temporary) as out:
+        try:
             out.writelines(_rewritten(file, lines))
-            out.flush()
-            os.fsync(out.fileno())
-    except BaseException as error:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)  # it has the lines of others
-        if isinstance(error, DamagedFile | UnreadableFile):
+        except (DamagedFile, UnreadableFile) as error:
             raise ArchiveError(f"{visible(file.url)} was left as it is. {error}") from error
-        raise
-
-
-def _check_unchanged(file: File, temporary: str) -> None:
-    """Raises ArchiveError, and deletes the temporary file, if a file is another one or gone since it was listed."""
-    try:
-        file.fs.invalidate_cache()
-        with filesystem_errors(file.url):
-            if not is_unchanged(file):
-                raise ArchiveError(f"{visible(file.url)} was changed by another program. Run this again.")
-    except ArchiveError:
-        os.unlink(temporary)
-        raise
+        out.flush()
+        os.fsync(out.fileno())
 
 
 def _replace(temporary: str, path: str) -> None:

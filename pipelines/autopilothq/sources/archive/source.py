@@ -11,6 +11,7 @@ import dlt
 from dlt.sources import DltResource
 
 from ...catalog import CONTACTS, MAX_EVENT_TABLES
+from ...display import plural
 from ...errors import NotSupported
 from ...projection import TableRows
 from ...segment.mapping import Mappings, read_mappings
@@ -184,7 +185,7 @@ def _nothing_found(
     others = [day_and_source(url) for url, why in left_out.items() if why in ("other_days", "other_source")]
     days = sorted({day for day, _ in others if day})
     sources = sorted({source for _, source in others if source})
-    there = [f"{len(days)} days from {days[0]} to {days[-1]}"] if days else []
+    there = [f"{plural(len(days), 'day')} from {days[0]} to {days[-1]}"] if days else []
     there += [f"sources {_some(sources)}"] if sources else []
     counts = Counter(left_out.values())
     there += [f"{counts[why]:,} {text}" for why, text in LEFT_OUT.items() if why in counts]

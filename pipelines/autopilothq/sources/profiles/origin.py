@@ -12,6 +12,7 @@ import dlt
 from ...catalog import PROFILES
 from ...clients.autopilot import Autopilot
 from ...clients.profile_api import ProfileApi
+from ...display import plural
 from ...errors import InvalidSetting, Unavailable
 from ...projection import DuePeople, People
 from ...projection.context import TableRows
@@ -160,7 +161,7 @@ class Space(Origin[Scan]):
         if pull.stopped is not None:
             context.report.cut_off = str(pull.stopped)
         elif pull.failed:
-            of = f"{pull.failed:,} of {pull.asked:,} people"
+            of = f"{pull.failed:,} of {plural(pull.asked, 'person', 'people')}"
             context.warn(f"No answer could be read for {of}: they are asked for again next time. {pull.failure}")
             if pull.failed == pull.asked and isinstance(pull.failure, Unavailable):
                 context.report.cut_off = str(pull.failure)

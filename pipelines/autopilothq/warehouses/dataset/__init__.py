@@ -11,7 +11,17 @@ from .asking import rows_of_statement, spelling_of, table_path
 from .delta import DeltaDataset
 from .delta_versions import drop_old_versions, maintain
 from .interface import Columns, Dataset, NativeType, Row, in_utc, placeholders
-from .loads import MAX_SKEW, Loaded, audit_row, deleted_persons, first_event_of_others, last_load, loaded_files, newest
+from .loads import (
+    MAX_SKEW,
+    Loaded,
+    audit_row,
+    audit_sums,
+    deleted_persons,
+    first_event_of_others,
+    last_load,
+    loaded_files,
+    newest,
+)
 from .sql import SqlDataset, connected, create_statement, stored_schema, writes_text
 
 __all__ = [
@@ -24,6 +34,7 @@ __all__ = [
     "Row",
     "SqlDataset",
     "audit_row",
+    "audit_sums",
     "client_to_ask",
     "connected",
     "create_statement",

@@ -14,6 +14,8 @@ from .interface import Dataset, in_utc
 MAX_SKEW = timedelta(days=1)
 """A load whose time is further ahead than this got it from a wrong clock."""
 
+_LATER_COUNTS = ("skipped", "mended")
+
 
 class Loaded(NamedTuple):
     """What is loaded of a file: by which load, how many lines it stored, and what was selected of it (None: all).
@@ -57,6 +59,12 @@ def audit_row(dataset: Dataset, file: str, version: str) -> dict[str, Any] | Non
     if found is None:
         return None
     return dict.fromkeys(column.name for column in AUDIT.columns) | dict(zip(columns, found, strict=True))
+
+
+def audit_sums(dataset: Dataset, counts: Sequence[str]) -> str:
+    """Returns the sums over counts of `_audit` for a query; 0 for those that it lacks in older datasets."""
+    there = dataset.columns().get(AUDIT.name, {})
+    return ", ".join(f"sum({{{count}}})" if count in there or count not in _LATER_COUNTS else "0" for count in counts)
 
 
 def deleted_persons(dataset: Dataset) -> HashedIds:
