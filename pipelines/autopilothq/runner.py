@@ -141,6 +141,7 @@ def run(into: dlt.Pipeline, source: DltSource | Iterable[DltSource], wait: timed
         with kept_open(into):
             repair_tables(into)
             _adopt_cursors(into)
+            working_folder.drop_partial_files(into)
             while into.has_pending_data:
                 try:
                     into.run()

@@ -23,6 +23,7 @@ from dlt.common.libs.deltalake import deltalake_storage_options
 import autopilothq
 from autopilothq import sample
 from autopilothq.warehouses.duckdb import direct, kept_open
+from autopilothq.warehouses.working_folder import drop_partial_files
 from servers import S3
 
 DATASET = "autopilothq"
@@ -163,6 +164,7 @@ def load(into: dlt.Pipeline, url: Path | str, **options: Any) -> autopilothq.Loa
     """One good load, after whatever an earlier one left behind; its report."""
     reports: list[autopilothq.LoadReport] = []
     with kept_open(into):
+        drop_partial_files(into)  # as the command does
         while into.has_pending_data:
             into.run()
         into.run(autopilothq.archive(str(url), progress=reports.append, **options))

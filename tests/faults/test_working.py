@@ -145,6 +145,16 @@ def test_reads_again_what_a_cut_file_of_rows_had(killed: tuple[Path, Path], call
     assert_loaded_once()
 
 
+def test_a_file_that_a_killed_process_had_begun_to_write_stops_no_load(killed: tuple[Path, Path], call: Call) -> None:
+    archive, folder = killed
+    for packages in ("load/normalized", "normalize/extracted"):
+        for jobs in (folder / packages).glob("*/new_jobs"):
+            (jobs / "d028f6742c80a737aa173784163f0934").write_bytes(b"INSERT INTO")
+    said = call("load", "archive", str(archive))
+    assert (said.status, errors(said)) == (0, [])
+    assert_loaded_once()
+
+
 def test_packages_of_old_loads_are_deleted(killed: tuple[Path, Path], call: Call) -> None:
     archive, folder = killed
     finished = folder / "load" / "loaded"

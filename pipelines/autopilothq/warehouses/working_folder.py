@@ -63,6 +63,17 @@ def move_unreadable_folder(name: str, pipelines_dir: str | None = None) -> None:
         return
 
 
+def drop_partial_files(pipeline: dlt.Pipeline) -> None:
+    """Deletes the files that a killed process had begun to write into packages that are not loaded yet.
+
+    dlt gives a file its name, which has dots, once it is complete. It cannot parse the names of others, and fails.
+    """
+    for packages in PACKAGES:
+        for path in Path(pipeline.working_dir, packages).glob("*/*_jobs/*"):
+            if "." not in path.name:
+                path.unlink()
+
+
 def drop_old_packages(pipeline: dlt.Pipeline) -> None:
     """Deletes finished load packages except the newest KEPT_PACKAGES: dlt itself keeps all of them.
 
