@@ -8,7 +8,7 @@ import json
 import logging
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
@@ -56,8 +56,6 @@ _DLT_TABLES: dict[str, dict[str, Type]] = {
     LOADS_TABLE_NAME: {"load_id": "text", "status": "bigint", "inserted_at": "timestamp"},
     VERSION_TABLE_NAME: {"schema_name": "text", "inserted_at": "timestamp", "schema": "text"},
 }
-# In one pass: the column `a%s` is `a%%s` in a statement.
-_PLACEHOLDER = re.compile("%[s%]")
 
 _log = logging.getLogger(__name__)
 
@@ -121,7 +119,7 @@ class DeltaDataset(Dataset):
 
     def stream(self, before: str, table: str, after: str = "", values: Sequence[Any] = ()) -> Iterator[Row]:
         """Yields the rows of the statement `{before} {table} {after}`, whose `%s` are the values."""
-        text = _PLACEHOLDER.sub(lambda found: "?" if found[0] == "%s" else "%", f"{before} {quoted(table)} {after}")
+        text = _filled(f"{before} {quoted(table)} {after}", lambda: "?")
         with self._reader([table]) as engine:
             cursor = engine.execute(text, list(values))
             while rows := cursor.fetchmany(ROWS_PER_BATCH):
@@ -185,7 +183,7 @@ class DeltaDataset(Dataset):
 
     def compact(self, table: str) -> None:
         """Compacts a table that has many files."""
-        compact_tables([(table, self._current(table))])
+        compact_tables([table], self._current)
 
     def drop_copies(self) -> None:
         """Does nothing: a Delta table gets all of a file or nothing, and dlt merges it by its key."""
@@ -277,17 +275,20 @@ def has_many_files(table: Any) -> bool:
     return len(table.file_uris()) > MOST_FILES
 
 
-def compact_tables(tables: Iterable[tuple[str, Any]]) -> None:
+def compact_tables(names: Iterable[str], opened: Callable[[str], Any]) -> None:
     """Makes few files of many small ones, and deletes those that were removed longer ago than their table keeps them.
 
-    `tables` are Delta tables with their names. A table keeps removed files for `delta.deletedFileRetentionDuration`, a
-    week unless that is set. Failures are logged: without it a table is read more slowly, and takes more room.
+    `opened` returns the Delta table of a name, None if there is none. A table keeps removed files for
+    `delta.deletedFileRetentionDuration`, a week unless that is set. Failures are logged: without it a table is read
+    more slowly, and takes more room.
     """
     from deltalake.exceptions import DeltaError
 
     failed: dict[str, Exception] = {}
-    for name, table in tables:
+    for name in names:
         try:
+            if (table := opened(name)) is None:
+                continue
             if has_many_files(table):
                 table.optimize.compact(max_concurrent_tasks=1)  # each task holds rows in memory
             table.vacuum(dry_run=False)
@@ -306,9 +307,12 @@ def quoted(column: str) -> str:
 def bound(text: str, given: Sequence[Any]) -> str:
     """Returns a condition with its values in it, for the Delta library, which takes no parameters."""
     rest = iter(given)
-    parts = text.replace("%%", "%\0").split("%s")
-    made = parts[0] + "".join(f"{delta_literal(next(rest))}{part}" for part in parts[1:])
-    return made.replace("%\0", "%")
+    return _filled(text, lambda: delta_literal(next(rest)))
+
+
+def _filled(text: str, placeholder: Callable[[], str]) -> str:
+    """Returns a statement with something else for each `%s`, and one `%` for two: the column `a%s` is `a%%s` in it."""
+    return re.sub("%[s%]", lambda found: placeholder() if found[0] == "%s" else "%", text)
 
 
 def delta_literal(value: Any) -> str:

@@ -1,6 +1,8 @@
 """The files of Delta tables: many small ones, and old versions, whose log has statistics of deleted rows."""
 
 import posixpath
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from ...catalog import AUDIT
@@ -13,11 +15,14 @@ KILL_POINT_LOG_DROPPED = f"{__name__}:_drop_log_before"  # for tests/faults
 
 def maintain(client: FilesystemClient) -> None:
     """Compacts the tables that loads write, about once in a hundred loads: each adds a file to `_audit`."""
-    if (audit := open_table(client, AUDIT.name)) is None or not has_many_files(audit):
-        return
-    # `_audit` comes last: where the process is killed before, the next load compacts the tables again.
-    names = sorted((str(table["name"]) for table in client.schema.data_tables()), key=AUDIT.name.__eq__)
-    compact_tables((name, table) for name in names if (table := open_table(client, name)) is not None)
+    from deltalake.exceptions import DeltaError
+
+    with suppress(DeltaError, OSError):  # the load is complete, and the next one looks again
+        audit = open_table(client, AUDIT.name)
+        if audit is not None and has_many_files(audit):
+            # `_audit` comes last: if the process is killed before, the next load compacts the tables again.
+            names = sorted((str(table["name"]) for table in client.schema.data_tables()), key=AUDIT.name.__eq__)
+            compact_tables(names, partial(open_table, client))
 
 
 def drop_old_versions(client: FilesystemClient, name: str) -> None:
