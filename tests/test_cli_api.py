@@ -12,8 +12,8 @@ import duckdb
 import pytest
 
 import forked
-from calling import Call, Said, errors
-from contract.duck import held
+from calling import Call, errors
+from contract.duck import holding
 from fake_autopilot import FakeAutopilot
 
 NO_KEY = (
@@ -35,12 +35,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
 @pytest.fixture
 def load(call: Call) -> Call:
     """Calls `load api` while the database is open."""
-
-    def called(*words: str) -> Said:
-        with held():
-            return call("load", "api", *words)
-
-    return called
+    return holding(call, "load", "api")
 
 
 def test_loads_what_is_asked_for(load: Call, server: FakeAutopilot) -> None:

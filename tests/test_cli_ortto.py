@@ -11,8 +11,8 @@ import pytest
 from autopilothq import runner
 from autopilothq.cli import ortto as command
 from autopilothq.sources import scans
-from calling import Call, Said, errors
-from contract.duck import held, pipeline, query, tables
+from calling import Call, errors
+from contract.duck import holding, pipeline, query, tables
 from contract.pulling_ortto import FEED, asked, new_person
 from fake_autopilot.http import Request
 from fake_ortto import FakeOrtto
@@ -37,12 +37,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeOrtto]:
 @pytest.fixture
 def load(call: Call) -> Call:
     """Calls `load ortto` while the database is open."""
-
-    def called(*words: str) -> Said:
-        with held():
-            return call("load", "ortto", *words)
-
-    return called
+    return holding(call, "load", "ortto")
 
 
 def test_all_that_an_account_has_comes_with_one_command(

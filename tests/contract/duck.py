@@ -10,6 +10,7 @@ import duckdb
 
 import autopilothq
 from autopilothq.warehouses.duckdb import direct
+from calling import Call, Said
 from contract.loading import Line, Row, write
 
 
@@ -33,6 +34,16 @@ def held(database: Path | str = "autopilot.duckdb") -> Iterator[duckdb.DuckDBPyC
     with duckdb.connect(str(database)) as con:
         con.execute("SET TimeZone = 'UTC'")
         yield con
+
+
+def holding(call: Call, *command: str) -> Call:
+    """Calls a command with more words, each time with the database open."""
+
+    def called(*words: str) -> Said:
+        with held():
+            return call(*command, *words)
+
+    return called
 
 
 def tables() -> dict[str, list[Row]]:

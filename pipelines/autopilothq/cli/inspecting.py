@@ -100,7 +100,7 @@ def upgrade_tables(dry_run: bool, target: TargetOptions, wait: timedelta) -> Non
         out.print_lines([f"{shortened(table)} stays as it is: {why}.", ""])
     count = len(done.statements)
     would = "would be " if dry_run else ""
-    summary = f"{count:,} statement{'s' * (count != 1)} {would}run" if count else "Nothing to upgrade"
+    summary = f"{plural(count, 'statement')} {would}run" if count else "Nothing to upgrade"
     out.print_line(f"{summary} in {location['location']}, dataset {location['dataset']}.")
     if done.left:
         sys.exit(out.NEEDS_ATTENTION)

@@ -12,7 +12,6 @@ from dlt import Schema
 from .. import catalog
 from ..display import MAX_CELL, json_text, shortened, visible, yaml_text
 from ..errors import RunError
-from ..extras import is_own_fault
 from ..projection import ordered_columns
 from ..warehouses.comments import COMMENTED
 from ..warehouses.dlt_internals import Destination, SqlJobClientBase, create_statements, offline_client
@@ -149,8 +148,6 @@ def ddl(tables: Sequence[TableInfo], destination: Destination[Any, Any], dataset
     try:
         client_class: Any = destination.client_class
     except ModuleNotFoundError as error:
-        if is_own_fault(error):
-            raise
         raise RunError(missing_package(error, destination.destination_name)) from error
     if not issubclass(client_class, SqlJobClientBase):
         raise RunError(f"Expected a destination that answers SQL, but {destination.destination_name} does not.")

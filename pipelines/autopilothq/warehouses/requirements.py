@@ -33,7 +33,12 @@ def unknown_destination(error: UnknownDestinationModule) -> str:
 
 
 def missing_package(error: ImportError, kind: str = "") -> str:
-    """Returns the message about a package that is not installed; `kind` is the destination that needs it."""
+    """Returns the message about a package that is not installed; `kind` is the destination that needs it.
+
+    Raises the error itself if it is about a module of this package, which is a fault of the program.
+    """
+    if is_own_fault(error):
+        raise error
     extras = distribution(PACKAGE).metadata.get_all("Provides-Extra") or ()
     requested = error.dependencies[0] if isinstance(error, MissingDependencyException) else str(error.name)
     extra = kind if kind in extras else requested.removeprefix("dlt[").rstrip("]")

@@ -13,7 +13,6 @@ from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 from dlt.sources import credentials as specs
 
 from ..errors import RunError
-from ..extras import is_own_fault
 from ..machine import cores
 from . import requirements
 from .bigquery import bigquery
@@ -67,8 +66,6 @@ def resolve_target(
         config = factory.configuration(get_destination_client_initial_config(factory, name))
         _ = factory.client_class
     except ImportError as error:
-        if is_own_fault(error):
-            raise
         raise RunError(requirements.missing_package(error, factory.destination_name)) from error
     kind = config.destination_type.rpartition(".")[2]
     database = config.credentials.database if kind == "duckdb" else None
