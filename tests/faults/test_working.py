@@ -149,7 +149,8 @@ def test_a_file_that_a_killed_process_had_begun_to_write_stops_no_load(killed: t
     archive, folder = killed
     for packages in ("load/normalized", "normalize/extracted"):
         for jobs in (folder / packages).glob("*/new_jobs"):
-            (jobs / "d028f6742c80a737aa173784163f0934").write_bytes(b"INSERT INTO")
+            for name in ("d028f6742c80a737aa173784163f0934", ".nfs00000001", "tracks.1.x.parquet"):
+                (jobs / name).write_bytes(b"INSERT INTO")
     said = call("load", "archive", str(archive))
     assert (said.status, errors(said)) == (0, [])
     assert_loaded_once()

@@ -24,6 +24,7 @@ from .dlt_internals import (
     LOAD_PACKAGE_STATE_ENGINE_VERSION,
     PIPELINE_STATE_ENGINE_VERSION,
     PackageStorage,
+    ParsedLoadJobFileName,
     json,
     json_decode_state,
     migrate_load_package_state,
@@ -66,11 +67,13 @@ def move_unreadable_folder(name: str, pipelines_dir: str | None = None) -> None:
 def drop_partial_files(pipeline: dlt.Pipeline) -> None:
     """Deletes the files that a killed process had begun to write into packages that are not loaded yet.
 
-    dlt gives a file its name, which has dots, once it is complete. It cannot parse the names of others, and fails.
+    dlt gives a file its name once it is complete. It cannot parse other names, and every later load would fail.
     """
     for packages in PACKAGES:
         for path in Path(pipeline.working_dir, packages).glob("*/*_jobs/*"):
-            if "." not in path.name:
+            try:
+                ParsedLoadJobFileName.parse(path.name)
+            except ValueError:
                 path.unlink()
 
 

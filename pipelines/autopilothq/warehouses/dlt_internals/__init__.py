@@ -57,6 +57,7 @@ from dlt.common.storages.fsspec_filesystem import MTIME_DISPATCH, fsspec_from_co
 from dlt.common.storages.load_package import (
     LOAD_PACKAGE_STATE_ENGINE_VERSION,
     PackageStorage,
+    ParsedLoadJobFileName,
     load_package_state,
     migrate_load_package_state,
 )
@@ -176,6 +177,7 @@ __all__ = [
     "NotResolved",
     "PackageStorage",
     "ParquetFileBatchIterator",
+    "ParsedLoadJobFileName",
     "PipelineStepTrace",
     "PostgresClient",
     "PostgresClientConfiguration",
