@@ -168,6 +168,24 @@ def test_what_another_writer_brings_meanwhile_is_not_stored_twice(tmp_path: Path
     assert sorted(pa.table(DeltaTable(tmp_path / "table").scan())["id"].to_pylist()) == ["a", "b"]
 
 
+def test_a_note_of_a_load_that_a_kill_cut_off_stops_no_command(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__TABLE_FORMAT", "delta")
+    bucket, archive = tmp_path / "bucket", tmp_path / "archive"
+    into = ("--destination", "filesystem", "--credentials", bucket.as_uri())
+    file(archive, "1.gz", [track(1)])
+    assert call("load", "archive", str(archive), *into).status == 0
+    [cut] = (bucket / "autopilothq" / "_dlt_loads").glob("*.jsonl")
+    cut.write_bytes(cut.read_bytes()[:20])
+    file(archive, "2.gz", [track(2), track(3)])
+    assert call("load", "archive", str(archive), *into).status == 0
+    said = call("status", *into, "--json")
+    assert (said.status, errors(said)) == (0, [f"Warning: dlt's file {cut} is incomplete, and is left out"])
+    found = json.loads(said.out)
+    assert (found["last_load"]["lines"], found["last_load"]["stored"]) == (2, 2)
+
+
 def test_columns_may_be_named_like_placeholders(tmp_path: Path) -> None:
     dataset = open_dataset(pipeline(tmp_path, lake((tmp_path / "bucket").as_uri())))
     write_deltalake(tmp_path / "bucket" / "autopilothq" / "odd", pa.table({"a%s": ["x", "y"], "50%": [1, 2]}))

@@ -19,6 +19,7 @@ import duckdb
 import pyarrow as pa
 
 from ...catalog import Table, Type
+from ...display import visible
 from ...errors import CannotMerge
 from ...extras import install, is_own_fault
 from ...projection import ExistingTables
@@ -233,10 +234,19 @@ def dlt_table(client: FilesystemClient, name: str) -> pa.Table:
     columns = _DLT_TABLES[name]
     files = dlt_files(client, name)
     # In one call, because a bucket's client then fetches many at a time. An empty list would be an error.
-    rows = [json.loads(text) for text in client.fs_client.cat(files).values()] if files else []
-    for row in rows:
-        row["inserted_at"] = datetime.fromisoformat(row["inserted_at"])
+    texts = client.fs_client.cat(files) if files else {}
+    rows = [row for path, text in texts.items() if (row := _dlt_row(path, text))]
     return pa.Table.from_pylist([{name: row.get(name) for name in columns} for row in rows], arrow_schema(columns))
+
+
+def _dlt_row(path: str, text: bytes) -> dict[str, Any] | None:
+    """Returns the row that a file of dlt's holds; warns and returns None if a kill left it incomplete on a disk."""
+    try:
+        row: dict[str, Any] = json.loads(text)
+        return row | {"inserted_at": datetime.fromisoformat(row["inserted_at"])}
+    except (ValueError, TypeError, KeyError):
+        _log.warning("dlt's file %s is incomplete, and is left out", visible(path))
+        return None
 
 
 def location_of(client: FilesystemClient, name: str) -> tuple[str, dict[str, str]]:
