@@ -90,8 +90,8 @@ CASES: dict[str, Cases] = {
     "unusual_clock(v)": {**CLOCKS, **each(("1" * 22, "soon", None))},
     "type_bit(v)": {
         **each(MOMENTS, TIME_TEXT),
-        **each((*NO_MOMENTS, '"5"', '"true"'), TEXT),
-        **each(("5", "-0", f"{MOST + 1}"), INTEGER),
+        **each((*NO_MOMENTS, '"5"', '"true"', f"{MOST + 1}", f"{LEAST - 1}", "9" * 40), TEXT),
+        **each(("5", "-0", f"{MOST}", f"{LEAST}"), INTEGER),
         **each(("1.5", "5.0", "1e3"), FLOAT),
         **each(("true", "false"), BOOLEAN),
         **each(("[1]", '{"a":1}', "[]"), ARRAY),

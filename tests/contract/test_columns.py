@@ -334,9 +334,8 @@ def test_names_reach_the_destination_unchanged(growing: Loads) -> None:
 
 
 ODD = {
-    "nan": "NaN", "inf": "-Infinity", "big": "1e400", "long": "9223372036854775808",
-    "half": r'"\ud800"', "nul": r'"a\u0000"',
-    "first": '"0001-01-01T00:00:00Z"', "last": '"9999-12-31T23:59:59.999999Z"',
+    "nan": "NaN", "inf": "-Infinity", "big": "1e400", "half": r'"\ud800"', "nul": r'"a\u0000"',
+    "long": "9223372036854775808", "first": '"0001-01-01T00:00:00Z"', "last": '"9999-12-31T23:59:59.999999Z"',
 }  # fmt: skip
 UNSTORABLE: list[Line] = [
     raw(message(properties={name: f"${name}" for name in ODD}), **ODD),
@@ -355,9 +354,9 @@ def test_what_no_warehouse_can_store_does_not_abort_a_load(growing: Loads) -> No
     found = growing.after[1].rows
     assert [row["id"] for row in found["email_opened"]] == ["m1", "m2", "m3"]
     assert (found["email_opened"][0]["first"].year, found["email_opened"][0]["last"].year) == (1, 9999)
+    assert [row["long"] for row in found["email_opened"]] == ["9223372036854775808", None, "1"]
     assert {row["column_name"]: row["value"] for row in found["_discards"]} == {
-        "nan": "NaN", "inf": "-Infinity", "big": "1e400", "long": "9223372036854775808",
-        "half": r'"\uD800"', "nul": r'"a\u0000"',
+        "nan": "NaN", "inf": "-Infinity", "big": "1e400", "half": r'"\uD800"', "nul": r'"a\u0000"',
     }  # fmt: skip
 
 

@@ -39,7 +39,7 @@ from autopilothq.projection.partition import (
 from autopilothq.projection.tables import TableValues
 from autopilothq.projection.types import ColumnValues
 from autopilothq.segment.identity import NOBODY, HashedIds, Id, hash_of
-from contract.loading import NOW, RECEIVED, Line, Store, batches, filled, identify, message, to_line
+from contract.loading import NOW, RECEIVED, Line, Store, batches, filled, identify, message, raw, to_line
 from contract.partitioned import Partitioned
 from contract.test_books import place_digest
 
@@ -53,7 +53,7 @@ LINES: list[Line] = [
         message(messageId=f"m{n}", properties={"mixed": n / 2 if n % 2 else n, "late": "a" if n == 5 else n})
         for n in range(6)
     ),
-    message("Big", messageId="big", properties={"n": 2**63}),
+    raw(message("Big", messageId="big", properties={"n": "$n"}), n="1e400"),
     message(messageId="m1", receivedAt="2018-01-01T00:00:00Z"),
     *(
         identify(messageId=f"p{n}", userId=f"u{n % 3}", traits={f"t{n % 2}": n}, receivedAt=f"2019-03-02T00:00:{n:02}Z")
@@ -64,7 +64,7 @@ LINES: list[Line] = [
 LATER: list[Line] = [
     *LINES,
     *(message(messageId=f"n{n}", properties={"mixed": n / 2, "late": 2, f"x{n // 2}": n, "👍": n}) for n in range(4)),
-    message("Bigger", messageId="bigger", properties={"n": 2**63}),
+    raw(message("Bigger", messageId="bigger", properties={"n": "$n"}), n="1e400"),
     *(identify(messageId=f"q{n}", userId=f"v{n}", traits={"t1": n, "t2": "a"}) for n in range(3)),
     identify(messageId="q9", userId="u2", traits={"t1": 7}, receivedAt="2019-03-05T00:00:00Z"),
 ]

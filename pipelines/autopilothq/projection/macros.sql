@@ -111,10 +111,11 @@ CREATE MACRO unusual_clocks(vs) AS list_transform(
 -- A time that the origin has read already, in whichever notation it came.
 CREATE MACRO as_moment(v) AS usual_clock(v)::TIMESTAMPTZ;
 
--- What a value is, as one of the bits of `types.py`, and all values of a column.
+-- What a value is, as one of the bits of `types.py`, and all values of a column. An integer beyond 64 bits keeps its
+-- digits as text alone.
 CREATE MACRO type_bit(v) AS CASE
     WHEN is_text(v) THEN CASE WHEN rfc3339(as_text(v)) IS NULL THEN 1 ELSE 2 END
-    WHEN is_integer(v) THEN 4
+    WHEN is_integer(v) THEN CASE WHEN try_cast(v AS BIGINT) IS NULL THEN 1 ELSE 4 END
     WHEN is_number(v) THEN 8
     WHEN v IN ('true', 'false') THEN 16
     ELSE 32 END;

@@ -32,6 +32,5 @@ CREATE MACRO loose_bit(t) AS CASE
     WHEN stamp(t) IS NULL THEN 1 ELSE 2 END;
 CREATE MACRO json_bit(v) AS CASE
     WHEN v IS NULL THEN NULL
-    WHEN is_integer(v) AND try_cast(v AS BIGINT) IS NULL THEN 1
     WHEN is_text(v) THEN CASE WHEN zoned_stamp(as_text(v)) IS NULL THEN 1 ELSE 2 END
     ELSE type_bit(v) END;
