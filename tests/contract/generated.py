@@ -95,7 +95,7 @@ plain_values = st.sampled_from((*NUMBERS, *TEXTS, "true", "false")) | arrays
 plain_bodies = st.fixed_dictionaries(
     {},
     optional=dict.fromkeys(
-        ("a", "b c", "campaign_id", "email_name", "transactional", "seats", "name", "id"), plain_values
+        ("a", "b c", "campaign_id", "emailId", "email_name", "transactional", "seats", "name", "id"), plain_values
     ),
 ).map(lambda chosen: _object(list(chosen.items())))
 plain_contexts = st.tuples(plain_values, plain_values, plain_values).map(

@@ -40,13 +40,16 @@ ROUTES: list[tuple[str, dict[str, Any], dict[str, dict[str, Any]]]] = [
     ),
     (
         "page",
-        {"properties": BODY | {"name": "Home", "category": "Docs"}},
-        {"pages": COMMON | {"name": "Home", "category": "Docs", "plan": "pro", "seats": 3}},
+        {"properties": BODY | {"name": "Home", "category": "Docs", "campaignId": 5, "linkURL": "/"}},
+        {
+            "pages": COMMON
+            | {"name": "Home", "category": "Docs", "plan": "pro", "seats": 3, "campaign_id": 5, "link_url": "/"}
+        },
     ),
     (
         "screen",
-        {"category": "Docs", "name": None, "properties": {"Name": 5, "category": "Docs"}},
-        {"screens": COMMON | {"name": "5", "category": "Docs"}},
+        {"category": "Docs", "name": None, "properties": {"Name": 5, "category": "Docs", "Email ID": "e"}},
+        {"screens": COMMON | {"name": "5", "category": "Docs", "email_id": "e"}},
     ),
     (
         "group",

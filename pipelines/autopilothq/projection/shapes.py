@@ -239,7 +239,14 @@ def _query(
     cells |= context | body
     select = [f"{expression} AS {engine.name(cell)}" for cell, expression in cells.items()]
     missing = f"id IS NULL OR (user_id IS NULL AND {anonymous_id} IS NULL)"
-    doubts = " OR ".join(f"coalesce({test}, false)" for test in _doubts(types))
+    # However they are spelt, and whichever objects they stand in.
+    declared = [
+        f"{_at(path)}::VARCHAR"
+        for cell, paths in by_scope["properties"].items()
+        for path in paths
+        if not cell.startswith(EXTRA)
+    ]
+    doubts = " OR ".join(f"coalesce({test}, false)" for test in _doubts(types, declared))
     return ProjectionQuery(
         f"seq, hash(text) AS tie, {', '.join(select)}, has_other OR {missing} OR {doubts} AS irregular",
         _structure(types),
@@ -277,16 +284,16 @@ def _bodies(properties: Mapping[str, Sequence[Path]], traits: Mapping[str, Seque
     return {cell: cases[0] if len(cases) == 1 else f"coalesce({', '.join(cases)})" for cell, cases in found.items()}
 
 
-def _doubts(types: Mapping[Path, str]) -> list[str]:
+def _doubts(types: Mapping[Path, str], declared: Sequence[str]) -> list[str]:
     """Returns conditions under which the engine's reading is in doubt.
 
+    `declared` is SQL of a track's properties whose columns are in the catalogue: a page has columns of other types.
     They are looked at for every line, so each value has a cheap one; what takes longer stands once, in lists, behind a
     CASE, whose branches the engine reads for those lines alone that come to them.
     """
     fields = [_at((field,)) for name, field in _TEXT_FIELDS.items() if name != "type"]
     texts = fields + [_at(path) for path, of in types.items() if of == "VARCHAR"]
     jsons = [f"{_at(path)}::VARCHAR" for path, of in types.items() if of == "JSON"]
-    declared = [_at(path) for path in types if path in _DECLARED and path[0] == "properties"]
     every, listed = ", ".join((*texts, *jsons)), f"[{', '.join(texts)}]"
     numbers = " OR ".join(f"coalesce(text_may_be_number({value}), false)" for value in texts)
     values = " OR ".join(f"coalesce({value} >= '#' AND {value} NOT IN ('true', 'false'), false)" for value in jsons)
@@ -296,7 +303,7 @@ def _doubts(types: Mapping[Path, str]) -> list[str]:
     return [
         f"kind NOT IN ({', '.join(map(engine.literal, _KIND_NAMES))}) OR kind IS NULL",
         f"kind = 'track' AND NOT coalesce(starts_with({_at(('event',))}::VARCHAR, '\"'), false)",
-        f"kind IN ('page', 'screen') AND coalesce({', '.join(f'{value}::VARCHAR' for value in declared)}) IS NOT NULL",
+        f"kind IN ('page', 'screen') AND coalesce({', '.join(declared)}) IS NOT NULL",
         f"CASE WHEN greatest({every}) >= '{{' THEN any_between([{every}], '{{', '|') END",
         f"CASE WHEN contains(text, '[') THEN {brackets} OR CASE WHEN {arrays} THEN {_CHANGING} END END",
         f"CASE WHEN {numbers} THEN any_number_unquoted({listed}, text) OR {_CHANGING} END",
