@@ -15,6 +15,7 @@ import pytest
 import zstandard
 
 from adopted import Row, exported, rows, tables
+from autopilothq.projection import context
 from autopilothq.sources.adopt.files import folded_name, table_files
 from autopilothq.sources.adopt.waiting import column_names
 from calling import Call, Said
@@ -327,6 +328,20 @@ def test_odd_values_are_discarded_what_is_stored_stays_and_deleted_persons_stay_
         ("received_at", '"infinity"', "not_a_time"),
     ]
     assert rows(file, "plan_changed") == []
+
+
+def test_a_table_of_many_columns_needs_no_more_memory_than_is_usual(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DuckDB counts blocks for each column and thread, however little they hold; 150 here are as 1,000 usually are."""
+    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__MEMORY", "60")
+    monkeypatch.setattr(context, "ALONE_MEMORY", 60)
+    wide = {f"t{number:03}": f"{number}" for number in range(150)}
+    with duckdb.connect("wide.duckdb") as con:
+        cells = ", ".join(f"'{text}' AS {name}" for name, text in wide.items())
+        con.execute(f"CREATE SCHEMA autopilothq; CREATE TABLE autopilothq.users AS SELECT 'a' AS id, {cells}")
+    assert call("adopt", "--from", "duckdb:///wide.duckdb").status == 0
+    assert rows(Path("autopilot.duckdb"), "users") == [{"id": "a", **wide}]
 
 
 def test_nulls_of_csv_are_found_in_each_compression(call: Call) -> None:

@@ -15,11 +15,10 @@ from ..segment.json_text import is_storable, to_json
 from ..segment.message import EXTRA
 from ..segment.naming import event_key, snake_case
 from .cells import DECLARED, ParsedCells
-from .engine import ALONE_MEMORY, PARQUET, UNCOMPRESSED, is_one_of, literal, name, one_thread
+from .engine import ALONE_MEMORY, COLUMN_MEMORY, PARQUET, UNCOMPRESSED, is_one_of, literal, name, one_thread
 
 CELLS_AT_ONCE = 4_000_000  # cells of a wide table that are made in memory at a time
 GROUP_BYTES = 32 << 20  # of rows that each thread gathers before it writes them
-COLUMN_MEMORY = 1.25  # MB that a column more may take: DuckDB counts blocks that hold little whole
 THREAD_COLUMN_MEMORY = 0.6  # MB of a column in each thread: two blocks of 256 KiB, with what belongs to them
 USUAL_COLUMNS = 60  # that the cells of any message have
 WIDE_ROWS = 400  # columns of a table that a destination needs more memory for where none has a dictionary

@@ -40,6 +40,8 @@ def statements(text: str) -> Mapping[str, str]:
 
 
 ALONE_MEMORY = 400  # MB for a thread that is alone: several blocks for each column of the widest statement
+COLUMN_MEMORY = 1.25  # MB that a column more may take: DuckDB counts blocks that hold little whole
+WIDE_TABLE = 150  # columns of a table whose rows may need more memory than a load usually has
 BYTES = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB": 2**50}
 """How many bytes each unit of DuckDB's settings is."""
 MACROS = script("macros.sql")
@@ -83,6 +85,16 @@ def one_thread(execute: Callable[[str], Any], memory: int) -> Iterator[None]:
         if needs_more:
             with suppress(duckdb.OutOfMemoryException):  # what is stored does not count as failed for that
                 execute(f"SET GLOBAL memory_limit = '{before}B'")
+
+
+@contextmanager
+def enough_for(con: duckdb.DuckDBPyConnection, columns: int) -> Iterator[None]:
+    """Has an engine use one thread, and memory for rows of so many columns, while the block runs, if they are many."""
+    if columns < WIDE_TABLE:
+        yield
+        return
+    with one_thread(con.execute, ALONE_MEMORY + int(COLUMN_MEMORY * columns)):
+        yield
 
 
 @contextmanager

@@ -53,7 +53,9 @@ class AdoptProjector:
             waiting = waiting_tables(found)
             self.cut.update((name, cut) for name, table in waiting.items() if (cut := cut_texts(con, table)))
             _warn_of_cut(load, self.cut)
-            with open_for_few(load, sum(pq.read_metadata(rows.path).num_rows for rows in found)):
+            widest = max((len(table.columns) for table in waiting.values()), default=0)
+            few = open_for_few(load, sum(pq.read_metadata(rows.path).num_rows for rows in found))
+            with few, engine.enough_for(con, widest):
                 adoption = _adoption(con, load, waiting, scratch)
                 _check_room(load, adoption)
                 return _rows(load, adoption, scratch, numbers)

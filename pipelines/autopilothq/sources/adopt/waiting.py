@@ -70,10 +70,11 @@ def wait_for(con: duckdb.DuckDBPyConnection, source: Source, number: int, table:
     path = str(scratch / f"waiting-{number}.parquet")
     select = ", ".join(f"{cell} AS {engine.name(WAITING_PREFIX + name)}" for name, cell in cells.items())
     first = number * LINES_PER_FILE
-    con.execute(
-        f"COPY (SELECT {first} + {source.row} AS seq, {select} FROM {source.sql})"
-        f" TO {engine.literal(path)} ({engine.PARQUET})"
-    )
+    with engine.enough_for(con, len(cells)):
+        con.execute(
+            f"COPY (SELECT {first} + {source.row} AS seq, {select} FROM {source.sql})"
+            f" TO {engine.literal(path)} ({engine.PARQUET})"
+        )
     return WaitingRows(number, table, path, forms)
 
 
