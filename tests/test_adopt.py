@@ -330,6 +330,23 @@ def test_odd_values_are_discarded_what_is_stored_stays_and_deleted_persons_stay_
     assert rows(file, "plan_changed") == []
 
 
+def test_rows_that_the_destination_refuses_are_rejected_whole(call: Call) -> None:
+    """Those of users too, which are made of no message."""
+    with duckdb.connect("bad.duckdb") as con:
+        con.execute("""CREATE SCHEMA autopilothq;
+            CREATE TABLE autopilothq.pages AS FROM (VALUES ('good', 1), ('bad', 2)) t(id, n);
+            CREATE TABLE autopilothq.users AS FROM (VALUES ('good', 'pro'), ('bad', 'f"ree')) t(id, plan)""")
+    with duckdb.connect("autopilot.duckdb") as con:
+        con.execute("""CREATE SCHEMA autopilothq; CREATE TABLE autopilothq.pages (id VARCHAR CHECK (id <> 'bad'));
+            CREATE TABLE autopilothq.users (id VARCHAR CHECK (id <> 'bad'))""")
+    said = report(call("adopt", "--from", "duckdb:///bad.duckdb", "--json"))
+    assert (said["lines"], said["stored"], said["rejects"]) == (4, 2, {"unreadable": 2})
+    found = tables(Path("autopilot.duckdb"), ("pages", "users", "_rejects"))
+    rejected = [(row["file"].rpartition("/")[2], row["line"], row["raw"]) for row in found.pop("_rejects")]
+    assert sorted(rejected) == [("pages", 2, '{"id":"bad","n":2}'), ("users", 2, '{"id":"bad","plan":"f\\"ree"}')]
+    assert found == {"pages": [{"id": "good", "n": 1}], "users": [{"id": "good", "plan": "pro"}]}
+
+
 def test_a_table_of_many_columns_needs_no_more_memory_than_is_usual(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,9 @@ SELECT file_of(seq), count(*), count(d.seq), min(received_at), max(received_at)
 FROM {keys} LEFT JOIN (SELECT DISTINCT seq FROM {duplicates}) d USING (seq) GROUP BY 1
 
 -- name: refused
-INSERT INTO rejects SELECT seq, sha256(r.id), 'unreadable', error, r.id FROM {keys} JOIN refused_messages r USING (id)
+INSERT INTO rejects
+SELECT seq, sha256(raw), 'unreadable', error, raw
+FROM (SELECT seq, error FROM {keys} JOIN refused_rows USING (id)) JOIN ({raw}) USING (seq)
 
 -- name: suppressed
 INSERT INTO rejects SELECT seq, sha256(concat('suppressed', id)), 'suppressed', $message, '' FROM suppressed

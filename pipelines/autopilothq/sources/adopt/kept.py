@@ -52,15 +52,14 @@ def keys(name: str) -> str:
     return engine.name(f"keys of {name}")
 
 
-def reject_refused_rows(adoption: Adoption, refused: Mapping[str, str]) -> None:
-    """Rejects messages that the destination refused; `refused` has the errors by their ids."""
-    if not refused:
-        return
+def reject_refused_rows(adoption: Adoption, messages: Mapping[str, str]) -> None:
+    """Rejects the rows that the destination refused, whole; `messages` has the errors of messages by their ids."""
     con = adoption.context.con
-    rows = [{"id": id_, "error": error} for id_, error in refused.items()]
-    with engine.registered(con, refused_messages=engine.text_table(rows, ("id", "error"))):
-        for name in (*adoption.messages, *[TRACKS.name] * (TRACKS.name in adoption.waiting)):
-            con.execute(SQL["refused"].format(keys=f"({adoption.waiting[name].select(_KEYS, {}, {})})"))
+    for name, table in adoption.waiting.items():
+        if refused := adoption.refused.get(name, messages):
+            rows = [{"id": id_, "error": error} for id_, error in refused.items()]
+            with engine.registered(con, refused_rows=engine.text_table(rows, ("id", "error"))):
+                con.execute(SQL["refused"].format(keys=f"({table.select(_KEYS, {}, {})})", raw=_raw(table)))
 
 
 def reject_people(adoption: Adoption, hashes: HashedIds) -> None:
@@ -132,9 +131,14 @@ def _leave_to_events(adoption: Adoption) -> None:
         for there in map(adoption.context.event_table, events):
             if there in adoption.context.known:
                 engine.read_stored(con, adoption.stored(there, ["id"]), SQL["stored_event_row"])
-    raw = " UNION ALL ".join(
+    con.execute(SQL["no_event_row"].format(raw=_raw(tracks)), {"message": REJECT_REASONS["no_event_row"]})
+
+
+def _raw(table: WaitingTable) -> str:
+    """Returns a query of a table's rows (`seq`) as JSON text (`raw`)."""
+    return " UNION ALL ".join(
         f"SELECT seq, json_object({cells})::VARCHAR AS raw FROM {group.source}"
-        for group in tracks.groups
+        for group in table.groups
         for cells in [
             ", ".join(
                 f"{engine.literal(column)}, {json_value(form, engine.name(WAITING_PREFIX + column))}::JSON"
@@ -142,7 +146,6 @@ def _leave_to_events(adoption: Adoption) -> None:
             )
         ]
     )
-    con.execute(SQL["no_event_row"].format(raw=raw), {"message": REJECT_REASONS["no_event_row"]})
 
 
 def count_table(adoption: Adoption, name: str) -> None:
