@@ -15,7 +15,7 @@ import pytest
 from dlt import Schema
 from dlt.sources import DltResource
 
-from autopilothq.catalog import AUDIT, TRACKS, Type, event_table
+from autopilothq.catalog import AUDIT, LINK, TABLES, TRACKS, Type, event_table
 from autopilothq.errors import NotSupported
 from autopilothq.projection import TableRows, engine
 from autopilothq.sources.extraction import Extraction
@@ -68,6 +68,14 @@ def test_a_column_has_its_type_and_description() -> None:
         | ({"description": DESCRIBED[name]} if name in DESCRIBED else {})
         for name, of in TYPES.items()
     }
+
+
+def test_an_emails_property_is_described_in_the_table_of_any_event() -> None:
+    types: dict[str, Type] = {"id": "text", "link_url": "text", "plan": "text"}
+    made = hints_for("duckdb").columns(event_table("trial_extended"), types)
+    described = {"id": DESCRIBED["id"], "link_url": LINK[1].description, "plan": None}
+    assert {name: made[name].get("description") for name in made} == described
+    assert "description" not in hints_for("duckdb").columns(TABLES["pages"], types)["link_url"]
 
 
 def test_rows_of_a_users_step_have_types_of_their_own() -> None:

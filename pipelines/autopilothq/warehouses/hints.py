@@ -16,10 +16,12 @@ from ..catalog import (
     CONTACTS,
     CURRENT,
     LIMITS,
+    LINK,
     MAX_NAME,
     ORTTO_PEOPLE,
     OTHER_LIMITS,
     PROFILES,
+    PROPERTIES,
     TABLES,
     TRACKS,
     USERS,
@@ -155,7 +157,8 @@ def column_hints(
 
     `keys`: with the keys declared not null. `zoned`: times have a time zone. `copies` are columns that repeat others.
     """
-    described = {column.name: column.description for column in table.columns}
+    emails = () if table.name in TABLES else (*PROPERTIES, *LINK)  # which any event may have
+    described = {column.name: column.description for column in (*emails, *table.columns)}
     described |= {copy: copy_description(of) for copy, of in copies.items()}
     hints: dict[str, Any] = {}
     for name, column_type in types.items():
