@@ -24,7 +24,7 @@ from autopilothq.destination import DeliveryLog
 from autopilothq.destination.delivery_log import SENT_AGAIN, Delivery, Member
 from autopilothq.destination.dispatch import AT_ONCE
 from autopilothq.destination.messages import from_row
-from autopilothq.destination.plan import UNTAKEN
+from autopilothq.destination.plan import NOT_OF_TRACKS, UNTAKEN
 from autopilothq.errors import InvalidSetting, NotAuthorized, RunError, Unavailable
 from fake_autopilot import FakeAutopilot
 from sending import IMPATIENT, answer, configure, identify, log_in, posts, rows, send, settings_for, track
@@ -284,14 +284,15 @@ def test_an_address_that_was_not_changed_is_changed_by_the_next_run(server: Fake
 def test_a_track_writes_the_contact_then_enters_the_journey(server: FakeAutopilot) -> None:
     properties = {"review_rating": 2, "total": 5, "title": "Trousers"}
     traits = {"email": "p+1@example.com", "review_rating": 5, "title": "CEO"}
-    message = track(1, properties=properties, context={"traits": traits}, userId="u1")
+    outside = {"email": "p+1@example.com", "smog": {"level": 1}, "fax": "2"}  # traits, but not the context's
+    message = track(1, properties=properties, context={"traits": traits}, userId="u1", traits=outside)
     assert counted(send(server, [message])) == {"messages": 1, "delivered": 1}
     contact = {"Email": "p+1@example.com", "Title": "CEO", "custom": {"integer--Review--Rating": 2}}
     assert posts(server) == [
         ("/contacts", {"contacts": [contact]}),
         ("/trigger/0007/contact/p%2B1%40example.com", None),
     ]
-    untaken = json.dumps({"title": UNTAKEN})
+    remarks = json.dumps({"smog.level": NOT_OF_TRACKS, "fax": NOT_OF_TRACKS, "title": UNTAKEN})
     assert rows("* EXCLUDE (sent_at, run)") == [
         Delivery(
             "t1",
@@ -306,17 +307,24 @@ def test_a_track_writes_the_contact_then_enters_the_journey(server: FakeAutopilo
             "delivered",
             200,
             None,
-            untaken,
+            remarks,
             1,
         )
     ]
 
 
 def test_an_event_without_a_trigger_is_logged(server: FakeAutopilot) -> None:
-    assert counted(send(server, [track(1, "Unheard Of")])) == {"messages": 1, "refused": 1}
+    untitled: list[dict[str, Any]] = [{"trigger_id": "0001", "journey": None}, {"trigger_id": "0002"}]
+    server.order("GET", "/triggers", edit=lambda answer: {"triggers": untitled + answer["triggers"]})
+    messages = [track(number, event) for number, event in enumerate(["Unheard Of", "None", ""])]
+    assert counted(send(server, messages)) == {"messages": 3, "refused": 3}
     assert posts(server) == []
-    why = "No trigger for the event 'Unheard Of', in the settings or by a journey's title"
-    assert rows("message_id", "event", "endpoint", "status", "message") == [("t1", "Unheard Of", None, "refused", why)]
+    why = "No trigger for the event {!r}, in the settings or by a journey's title"
+    assert rows("message_id", "event", "endpoint", "status", "message") == [
+        ("t0", "Unheard Of", None, "refused", why.format("Unheard Of")),
+        ("t1", "None", None, "refused", why.format("None")),
+        ("t2", "", None, "refused", why.format("")),
+    ]
 
 
 def test_the_settings_choose_the_triggers_before_the_titles(server: FakeAutopilot) -> None:
