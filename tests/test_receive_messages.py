@@ -169,6 +169,23 @@ def test_an_array_of_messages() -> None:
     assert found == [{"messageId": "1", **TIMES}, {"messageId": "2", **TIMES}, None, "x"]
 
 
+FIRST = (
+    b'{"a":1}',
+    b'{ "a" : 1.50, "b":"\\/\xc3\xa9" }',
+    b'{"a":"\\ud800"}',
+    b'{"a":1,"a":2}',
+    b'{"a":"\xff,]"}',
+    b'"\\udfff"',
+    b"[ NaN ]",
+)
+
+
+@pytest.mark.parametrize("first", FIRST)
+@pytest.mark.parametrize("after", [b"", b', "\\ud800"', b'\r\n,\t{"b":"]\\udc00"} , 5 '])
+def test_the_first_element_of_an_array_is_what_was_signed(first: bytes, after: bytes) -> None:
+    assert parse_body(b" [\n" + first + after + b"] ").first == first
+
+
 @pytest.mark.parametrize(
     ("text", "kept"),
     [

@@ -8,7 +8,8 @@ import base64
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -23,6 +24,7 @@ JsonFields = dict[str, msgspec.Raw]
 WRITE_KEY = "writeKey"
 NULL = msgspec.Raw(b"null")
 NUL = b"\0"
+_BETWEEN = re.compile(r"[ \t\n\r,]*")  # the elements of an array
 _EACH_TIME = ("messageId", "sentAt")  # what can differ when a message is sent again
 _fields = msgspec.json.Decoder(JsonFields).decode
 _elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -248,7 +250,16 @@ def _read_elements(text: bytes) -> list[msgspec.Raw]:
         value = _decoded(text)
     if not isinstance(value, list) or isinstance(value, JsonObject):
         raise InvalidJson("Expected an array.")
-    return list(map(_raw, value))
+    return list(_cut(text.decode(errors="surrogateescape"), len(value)))
+
+
+def _cut(array: str, number: int) -> Iterator[msgspec.Raw]:
+    """Yields the elements of an array as they were sent, because a signature is over the bytes of the first."""
+    end = array.index("[") + 1
+    for _ in range(number):
+        start = _BETWEEN.match(array, end).end()  # type: ignore[union-attr] # it also matches nothing
+        _, end = DECODER.raw_decode(array, start)
+        yield msgspec.Raw(array[start:end].encode(errors="surrogateescape"))
 
 
 def _decoded(text: bytes) -> object:
