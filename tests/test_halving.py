@@ -172,6 +172,14 @@ def test_each_4xx_but_401_408_and_429_refuses_one_request(server: FakeAutopilot,
         assert attempt_request(account, breaker, "POST /contact", request)[0].status == "delivered"
 
 
+def test_the_log_counts_the_tries_that_brought_an_answer_without_what_is_documented(server: FakeAutopilot) -> None:
+    server.order("POST", "/contacts", status=429)
+    server.order("POST", "/contacts", edit=lambda _: {"contact_ids": ["person_1"]})
+    assert ended(send(server, [identify(1)])) == (0, 0, 1, 0)
+    why = "POST /contacts: expected an object with contact_ids and email_contact_map, got an object with contact_ids"
+    assert rows("status", "http_status", "message", "attempts") == [("failed", 200, why, 2)]
+
+
 def test_an_outage_ends_the_run_soon(server: FakeAutopilot) -> None:
     outage = server.order("POST", "/contacts", status=503, message="Down.", times=10_000)
     with pytest.raises(Unavailable, match="503 Service Unavailable: Down"):
