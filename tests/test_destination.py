@@ -177,6 +177,11 @@ def test_a_refused_identify_makes_no_user_id_known(server: FakeAutopilot) -> Non
 def test_a_user_id_is_known_from_the_field_that_holds_it(server: FakeAutopilot) -> None:
     person = server.account.contact(7)
     server.account.upsert({"Email": person["Email"], "custom": {"string--user--id": "u7"}})
+    server.account.upsert({"Email": "p9@example.com", "custom": {"string--user--id": "u9"}})
+    # Also where an identify with its email follows.
+    counts = send(server, [by_user_id(9, "u9", fax="1"), identify(9, userId="u9")], user_id_field="user id")
+    assert (counted(counts), len(server.seen("GET", "/contacts"))) == ({"messages": 2, "delivered": 2}, 1)
+    posts(server)
     messages = [by_user_id(1, "u7", fax="1"), by_user_id(2, "u8", fax="2")]
     counts = send(server, messages, user_id_field="user id")
     assert counted(counts) == {"messages": 2, "delivered": 1, "refused": 1}
