@@ -133,8 +133,10 @@ def text_of(value: msgspec.Raw | None) -> str | None:
 def _line(element: bytes, envelope: JsonFields, arrival: Arrival) -> tuple[bytes, bool]:
     """Returns the line of a message, and whether it asks for a person's deletion."""
     if not element.startswith(b"{"):
-        return _one_line(element), False
+        return _one_line(_without_keys(element)), False
     fields, repeated = _read_message(element)
+    if "batch" in fields:  # an envelope that was sent to another path, or has no array
+        fields["batch"] = msgspec.Raw(_without_keys(bytes(fields["batch"])))
     if WRITE_KEY in fields:
         del fields[WRITE_KEY]
         repeated = b""  # one of them may be another write key
@@ -149,6 +151,22 @@ def _line(element: bytes, envelope: JsonFields, arrival: Arrival) -> tuple[bytes
         fields["sentAt"] = envelope["sentAt"]
     _stamp(fields, arrival.at)
     return _one_line(_encoded(fields, repeated)), bytes(fields.get("type", NULL)) == b'"delete"'
+
+
+def _without_keys(value: bytes) -> bytes:
+    """Returns a value that may be an array of messages without their write keys, which are never stored."""
+    if value.startswith(b"["):
+        with suppress(InvalidJson, RecursionError):
+            found = _decoded(value)
+            bare = _bare(found)
+            return value if bare == found else to_json(bare).encode()
+    return value
+
+
+def _bare(value: object) -> object:
+    if isinstance(value, JsonObject):
+        return JsonObject((key, one) for key, one in value if key != WRITE_KEY)
+    return list(map(_bare, value)) if isinstance(value, list) else value
 
 
 def _stamp(fields: JsonFields, at: datetime) -> None:
