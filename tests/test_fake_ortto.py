@@ -113,6 +113,12 @@ def test_fifteen_bad_requests_shut_an_address_out(fake: FakeOrtto) -> None:
     assert (post(fake, "tags/get", {}).status_code, fake.bans) == (403, 1)
 
 
+@pytest.mark.parametrize("wrong", [{"merge_by": ["str::email"] * 4}, {"merge_strategy": 4}, {"find_strategy": 3}])
+def test_how_people_are_merged_is_checked(fake: FakeOrtto, wrong: dict[str, Any]) -> None:
+    body = {"people": [{"fields": {"str::email": "a@b.c"}}]}
+    assert [post(fake, "person/merge", body | more).status_code for more in (wrong, {})] == [400, 200]
+
+
 def test_rates_are_of_the_account_and_of_its_activities(fake: FakeOrtto) -> None:
     fake.activity_rate = 1
     asked = [post(fake, "person/get/activities", {"person_id": person_id(1)}) for _ in range(2)]

@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import dlt
@@ -10,10 +11,12 @@ import pytest
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from autopilothq import autopilot, destination
+from autopilothq.clients.autopilot import Autopilot
 from autopilothq.destination import Counts
-from autopilothq.errors import Unavailable
+from autopilothq.destination.requests import CircuitBreaker, Outcome, attempt_request
+from autopilothq.errors import NotFound, RequestRejected, Unavailable
 from fake_autopilot import Account, FakeAutopilot
-from sending import IMPATIENT, configure, identify, posts, rows, send, track
+from sending import IMPATIENT, configure, identify, posts, rows, send, settings_for, track
 from shared_loads import isolation
 
 ALL = range(100)
@@ -147,7 +150,34 @@ def test_refused_and_failing_ones_in_one_batch(server: FakeAutopilot) -> None:
     server.poison = emails(70)
     messages = [identify(number) for number in ALL]
     messages[20] = identify(20, traits={"email": "no address"})
+    # A 403 is no wrong key, nor a 507 a full account: the batch is tried again, then halved.
+    server.order("POST", "/contacts", status=507)
+    server.order("POST", "/contacts", status=403)
     assert ended(send(server, messages)) == (98, 1, 1, 0)
+    assert [fault.times for fault in server.faults] == [0, 0]
+
+
+@pytest.mark.parametrize("status", [400, 402, 403, 404, 405, 409, 410, 413, 422, 451])
+def test_each_4xx_but_401_408_and_429_refuses_one_request(server: FakeAutopilot, status: int) -> None:
+    server.order("POST", "/contact", status=status, message="No.")
+    breaker = CircuitBreaker()
+    with Autopilot(settings_for(server).api) as account:
+        request = partial(account.upsert, {"Email": "a@b.c"})
+        outcome, error = attempt_request(account, breaker, "POST /contact", request)
+        assert (outcome, type(error), breaker.is_open) == (
+            Outcome("refused", "POST /contact", status, "No.", 1),
+            NotFound if status == 404 else RequestRejected,
+            False,
+        )
+        assert attempt_request(account, breaker, "POST /contact", request)[0].status == "delivered"
+
+
+def test_the_log_counts_the_tries_that_brought_an_answer_without_what_is_documented(server: FakeAutopilot) -> None:
+    server.order("POST", "/contacts", status=429)
+    server.order("POST", "/contacts", edit=lambda _: {"contact_ids": ["person_1"]})
+    assert ended(send(server, [identify(1)])) == (0, 0, 1, 0)
+    why = "POST /contacts: expected an object with contact_ids and email_contact_map, got an object with contact_ids"
+    assert rows("status", "http_status", "message", "attempts") == [("failed", 200, why, 2)]
 
 
 def test_an_outage_ends_the_run_soon(server: FakeAutopilot) -> None:

@@ -164,9 +164,45 @@ def test_an_envelope_without_messages_is_kept(path: str) -> None:
     assert lines('{"batch": []}', path) == []
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "kept"),
+    [
+        (
+            "/v1/batch",
+            '{"batch":[[{"writeKey":"secret","n":1.10},[{"write\\u004bey":"secret"}]]]}',
+            b'[{"n":1.10},[{}]]',
+        ),
+        ("/v1/track", '{"batch":[{"writeKey":"secret","n":1.10}],"writeKey":"secret"}', b'{"batch":[{"n":1.10}],'),
+        ("/v1/track", '{"batch":[{"n": 1.10}]}', b'{"batch":[{"n": 1.10}],'),
+        ("/v1/track", f'{{"batch":{"[" * 900}{"]" * 900}}}', b'{"batch":[[['),
+    ],
+)
+def test_no_write_key_is_kept_of_messages_that_are_not_where_they_belong(path: str, body: str, kept: bytes) -> None:
+    [line] = lines(body, path)
+    assert line.startswith(kept)
+    assert b"secret" not in line
+
+
 def test_an_array_of_messages() -> None:
     found = list(map(json.loads, lines('[{"messageId":"1"},\n {"messageId":"2"}, null, "x"]')))
     assert found == [{"messageId": "1", **TIMES}, {"messageId": "2", **TIMES}, None, "x"]
+
+
+FIRST = (
+    b'{"a":1}',
+    b'{ "a" : 1.50, "b":"\\/\xc3\xa9" }',
+    b'{"a":"\\ud800"}',
+    b'{"a":1,"a":2}',
+    b'{"a":"\xff,]"}',
+    b'"\\udfff"',
+    b"[ NaN ]",
+)
+
+
+@pytest.mark.parametrize("first", FIRST)
+@pytest.mark.parametrize("after", [b"", b', "\\ud800"', b'\r\n,\t{"b":"]\\udc00"} , 5 '])
+def test_the_first_element_of_an_array_is_what_was_signed(first: bytes, after: bytes) -> None:
+    assert parse_body(b" [\n" + first + after + b"] ").first == first
 
 
 @pytest.mark.parametrize(

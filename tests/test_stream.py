@@ -20,6 +20,7 @@ from autopilothq import destination
 from autopilothq.cli import streaming
 from autopilothq.destination import Counts, DeliveryLog, emails, lines, stream
 from autopilothq.destination.lines import Stop, read_chunks
+from autopilothq.destination.plan import UNTAKEN
 from autopilothq.errors import RunError, Unavailable
 from autopilothq.segment.message import MAX_LINE
 from autopilothq.warehouses.delta import lake
@@ -128,14 +129,17 @@ def deliver(server: FakeAutopilot, stop: Stop) -> Deliver:
 
 def test_chunks_are_delivered_once_each(server: FakeAutopilot, deliver: Deliver) -> None:
     told: list[str] = []
-    counts = deliver([identify(1), track(1)], [identify(2), b"oops"], [identify(1), identify(2), track(1)], told=told)
-    assert counts == Counts(
-        6 + 1, delivered=3, refused=1, known=3, reasons=counts.reasons, remarks=counts.remarks, ignored=counts.ignored
-    )
+    one, two = (track(number, properties={"title": "Hat"}) for number in (1, 2))
+    counts = deliver([identify(1), one], [identify(2), two, b"oops"], [identify(1), identify(2), one], told=told)
+    assert counts == Counts(8, delivered=4, refused=1, known=3, reasons=counts.reasons, untaken=Counter({"title": 2}))
     assert told == ["not_json: not JSON: oops"]
-    assert [path for path, _ in posts(server)] == ["/contacts", "/trigger/0007/contact/p1%40example.com", "/contacts"]
+    assert [path for path, _ in posts(server)] == [
+        path for number in (1, 2) for path in ("/contacts", f"/trigger/0007/contact/p{number}%40example.com")
+    ]
     assert {len(set(run)) for run in [rows("run")]} == {1}
-    assert deliver([identify(1), identify(2), track(1)]).known == 3
+    said = f'{{"title": "{UNTAKEN}"}}'  # once a run, not once a chunk
+    assert sorted(rows("message_id", "remarks"))[1:] == [("i1", None), ("i2", None), ("t1", said), ("t2", None)]
+    assert deliver([identify(1), identify(2), one]).known == 3
     assert posts(server) == []
 
 

@@ -124,7 +124,10 @@ class InvalidSetting(ApiError):
 
 
 class NotAuthorized(ApiError):
-    """401 or 403: the key is wrong, or may not do this. Every further request would end the same way."""
+    """401 or 403: the key is wrong, or may not do this. Every further request would end the same way.
+
+    Autopilot's 403 to a request that writes is a `RequestRejected`: it is about that request alone.
+    """
 
 
 class RequestRejected(ApiError):
@@ -136,7 +139,7 @@ class NotFound(RequestRejected):
 
 
 class ContactLimit(ApiError):
-    """507: the account holds as many contacts as its plan allows. Every further new one would end the same way."""
+    """Ortto's 507: the account holds as many contacts as its plan allows. Further new ones would end the same way."""
 
 
 class Unavailable(ApiError):

@@ -39,8 +39,9 @@ def error(status: int, text: str, **more: Any) -> Answer:
 
 def merge(account: Account, body: Record) -> Answer:
     """Writes people, as `/person/merge` does."""
-    people = body.get("people")
-    if not isinstance(people, list) or not 1 <= len(people) <= MOST:
+    people, merge_by = body.get("people"), body.get("merge_by") or []
+    strategies = body.get("merge_strategy", 1) in (1, 2, 3) and body.get("find_strategy", 0) in (0, 1, 2)
+    if not isinstance(people, list) or not 1 <= len(people) <= MOST or len(merge_by) > 3 or not strategies:
         return error(400, "One or more attributes is invalid")
     try:
         results = [_result(partial(_merge_one, account, body, person)) for person in people]

@@ -24,6 +24,8 @@ KILL_POINT_PUT_ON_LIST = f"{__name__}:Autopilot.put_on_list"  # for tests/faults
 class AutopilotSettings(ApiSettings):
     """The settings of Autopilot's API. Example: `AutopilotSettings(api_key="0123abcd")`."""
 
+    REFUSES_BY_403 = True
+
     setting: str = "sources.autopilothq.api_key"
     base_url: str = BASE_URL
     requests_per_second: float = REQUESTS_PER_SECOND

@@ -36,6 +36,7 @@ class OrttoSettings(ApiSettings):
     """
 
     NUMBERS: ClassVar[tuple[str, ...]] = (*ApiSettings.NUMBERS, "activity_requests_per_second")
+    ACCOUNT_FULL = 507
 
     setting: str = "sources.autopilothq.ortto.api_key"
     base_url: str = ""

@@ -84,10 +84,10 @@ def read_answer(call: Call, response: httpx.Response, content: bytes) -> JsonVal
             f" Check {settings.name_of('base_url')} ({base})"
         )
         raise call.error(UnexpectedResponse, text, status)
-    if status in (401, 403):
+    if status == 401 or (status == 403 and not (settings.REFUSES_BY_403 and call.method != "GET")):
         text = f"{what.rstrip('.')}. Check {settings.setting} ({where_to_set(settings.setting)})"
         raise call.error(NotAuthorized, text, status, message)
-    if status == 507:
+    if status == settings.ACCOUNT_FULL:
         text = f"{what.rstrip('.')}. The account holds as many contacts as its plan allows: archive some, or extend it"
         raise call.error(ContactLimit, text, status, message)
     if status in (408, 429) or status >= 500:

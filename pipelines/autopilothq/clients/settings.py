@@ -34,6 +34,10 @@ class ApiSettings:
     """
 
     NUMBERS: ClassVar[tuple[str, ...]] = ("requests_per_second", "timeout", "tries")
+    REFUSES_BY_403: ClassVar[bool] = False
+    """Whether a 403 to a request that is no GET is about that request alone; else it is about the key."""
+    ACCOUNT_FULL: ClassVar[int | None] = None
+    """The status by which the API says that the account is full; without one that is an error of the server."""
 
     api_key: str = field(repr=False)
     setting: str

@@ -47,12 +47,10 @@ class Counts:
             with self._lock:
                 self.reasons[worst, reason or ""] += 1
 
-    def add_untaken(self, properties: Sequence[str]) -> list[str]:
-        """Counts properties of an event that are spelt like a contact's fields; returns those that are new."""
+    def add_untaken(self, properties: Iterable[str]) -> None:
+        """Counts properties of an event that are spelt like a contact's fields."""
         with self._lock:
-            new = [name for name in properties if name not in self.untaken]
             self.untaken.update(properties)
-        return new
 
     def add_remarks(self, remarks: Iterable[str]) -> None:
         """Counts remarks on traits that were left out, or sent to no field of the account."""

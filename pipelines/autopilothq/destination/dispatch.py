@@ -116,7 +116,10 @@ class BatchSending:
             self._write(batch, outcomes)
         except ApiError as error:
             failed = outcome_of("failed", self._kind.contacts, error)
-            self._log.write_outcomes(failed.of(item.row) for item in ahead if item.key not in outcomes)
+            if isinstance(error, RunStopped):  # it was not sent
+                self._log.write_outcomes(failed.of(item.row) for item in ahead if item.key not in outcomes)
+            else:
+                outcomes |= {item.key: failed for item in batch.items if item.key not in outcomes}
             raise
         finally:
             self._log.write_outcomes(outcomes[item.key].of(item.row) for item in ahead if item.key in outcomes)

@@ -67,16 +67,17 @@ class KnownEmails:
     def look_up(self, items: Sequence[Item]) -> None:
         """Looks up the user ids that come without an email.
 
-        The contacts of the account are read only for those that are in neither the log nor the items themselves.
+        The contacts of the account are read only for those that are in neither the log nor an earlier item.
         """
         emails = [(item.user_id, email_of(self._fields, item)) for item in items if item.user_id]
         missing = {user_id for user_id, email in emails if not email} - set(self._emails)
         if not missing:
             return
         found = self._log.emails(missing)
-        named = {user_id for user_id, email in emails if email}
         self._emails = found | self._emails
-        if self._fields.user_id is not None and not self._scanned and missing - set(found) - named:
+        first = dict(reversed(emails))
+        unnamed = {user_id for user_id in missing - set(found) if not first[user_id]}
+        if self._fields.user_id is not None and not self._scanned and unnamed:
             self._scanned = True
             for user_id, email in self._scan(self._fields.user_id.name):
                 self._emails.setdefault(user_id, email)

@@ -9,12 +9,13 @@ from .batch import BatchItem, Key, user_key
 from .counts import Counts
 from .delivery_log import Delivery, DeliveryStatus, Sent
 from .emails import KnownEmails, email_of, keep_newest
-from .fields import ContactFields, Fields, contact_fields
+from .fields import ContactFields, Fields, contact_fields, trait_leaves
 from .kind import AUTOPILOT, AccountKind
 from .messages import NO_IDENTIFIER, Item
 from .settings import SECTION
 from .triggers import EventTriggers
 
+NOT_OF_TRACKS = "left out: the traits of a track are those of its context"
 UNTAKEN = "not taken: a property of an event that is spelt like a contact's field, and that no setting maps to it"
 
 ONLY_A_TAG = "sent only as a tag: the account has no field for it"
@@ -85,6 +86,7 @@ class Planner:
         self._emails = emails
         self._counts = counts
         self._unknown = unknown
+        self._untaken: set[str] = set()  # properties that a row of this run says were not taken
         self._touched: set[Key] = set()
         self._touched_before: dict[Key, None] = {}  # by this run, before these items
         self._run = ""
@@ -93,6 +95,7 @@ class Planner:
     def follow(self, before: "Planner", run: str) -> None:
         """Continues where the planner of the items before these ended. Only the last 50,000 persons are remembered."""
         self._run = run
+        self._untaken = before._untaken
         self._sent = before._sent
         self._touched_before = before._touched_before
         for key in before._touched:
@@ -190,14 +193,23 @@ class Planner:
 
     def _contact(self, item: Item, row: Delivery, before: DeliveryStatus | None) -> tuple[Delivery, ContactFields]:
         """Returns an item's row, with the remarks, and its contact."""
-        email = row.email or ""
-        found = contact_fields(self._fields, email, item.traits, item.user_id, item.properties, item.context_traits)
+        of_track = item.kind == "track"
+        traits = {} if of_track else item.traits
+        found = contact_fields(
+            *(self._fields, row.email or "", traits, item.user_id, item.properties, item.context_traits)
+        )
+        if of_track:
+            others = [path for path, _ in trait_leaves(item.traits) if self._fields.known(path) != "Email"]
+            found.remarks.update(dict.fromkeys(map(".".join, others), NOT_OF_TRACKS))
         found = with_tag(found, item) if self._kind.tags else found
-        if item.kind == "track" and before is not None and before.ever and "_NewEmail" in found.values:
+        if of_track and before is not None and before.ever and "_NewEmail" in found.values:
             # An earlier run has changed the address; only the journeys are left.
             row = row._replace(email=found.values["_NewEmail"])
             found = found._replace(values=renamed(found.values))
-        remarks = found.remarks | dict.fromkeys(self._counts.add_untaken(found.untaken), UNTAKEN)
+        new = [name for name in found.untaken if name not in self._untaken]
+        self._untaken.update(new)
+        self._counts.add_untaken(found.untaken)
+        remarks = found.remarks | dict.fromkeys(new, UNTAKEN)
         return row._replace(remarks=json.dumps(remarks, ensure_ascii=False) if remarks else None), found
 
 

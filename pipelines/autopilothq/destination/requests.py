@@ -106,7 +106,9 @@ def attempt_request(
         breaker.answered()
         return outcome_of("refused", endpoint, error), error
     except ApiError as error:
-        return outcome_of("unknown" if isinstance(error, OutcomeUnknown) else "failed", endpoint, error), error
+        outcome = outcome_of("unknown" if isinstance(error, OutcomeUnknown) else "failed", endpoint, error)
+        # An answer that came and has not what is documented: only the account counts how often was asked.
+        return outcome._replace(attempts=error.attempts or account.attempts), error
     breaker.answered()
     return Outcome("delivered", endpoint, 200, None, account.attempts), None
 

@@ -39,7 +39,7 @@ class Triggers:
     def __init__(self, account: WritableAccount, mapping: TriggerMapping | None = None) -> None:
         self._account = account
         self._mapping = ids_by_event(mapping)
-        self._by_title: dict[str, list[str]] | None = None
+        self._by_title: dict[str | None, list[str]] | None = None
         if self._mapping:
             self._check({one for ids in self._titles().values() for one in ids})
 
@@ -58,13 +58,15 @@ class Triggers:
 
     def journeys(self) -> dict[str, str]:
         """Returns the titles of journeys by their triggers, if the account was asked for them."""
-        return {one: title for title, ids in (self._by_title or {}).items() for one in ids}
+        return {one: title for title, ids in (self._by_title or {}).items() if title is not None for one in ids}
 
-    def _titles(self) -> dict[str, list[str]]:
-        """Returns the ids of triggers by the title of their journey; the account is asked once."""
+    def _titles(self) -> dict[str | None, list[str]]:
+        """Returns the ids of triggers by the title of their journey, None without one; the account is asked once."""
         if self._by_title is None:
             self._by_title = {}
             for trigger in plain(self._account.triggers()):
                 if isinstance(trigger, dict) and trigger.get("trigger_id"):
-                    self._by_title.setdefault(str(trigger.get("journey")), []).append(str(trigger["trigger_id"]))
+                    title = trigger.get("journey")
+                    name = None if title is None else str(title)
+                    self._by_title.setdefault(name, []).append(str(trigger["trigger_id"]))
         return self._by_title

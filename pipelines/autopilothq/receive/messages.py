@@ -8,7 +8,8 @@ import base64
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -23,6 +24,7 @@ JsonFields = dict[str, msgspec.Raw]
 WRITE_KEY = "writeKey"
 NULL = msgspec.Raw(b"null")
 NUL = b"\0"
+_BETWEEN = re.compile(r"[ \t\n\r,]*")  # the elements of an array
 _EACH_TIME = ("messageId", "sentAt")  # what can differ when a message is sent again
 _fields = msgspec.json.Decoder(JsonFields).decode
 _elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -131,8 +133,10 @@ def text_of(value: msgspec.Raw | None) -> str | None:
 def _line(element: bytes, envelope: JsonFields, arrival: Arrival) -> tuple[bytes, bool]:
     """Returns the line of a message, and whether it asks for a person's deletion."""
     if not element.startswith(b"{"):
-        return _one_line(element), False
+        return _one_line(_without_keys(element)), False
     fields, repeated = _read_message(element)
+    if "batch" in fields:  # an envelope that was sent to another path, or has no array
+        fields["batch"] = msgspec.Raw(_without_keys(bytes(fields["batch"])))
     if WRITE_KEY in fields:
         del fields[WRITE_KEY]
         repeated = b""  # one of them may be another write key
@@ -147,6 +151,22 @@ def _line(element: bytes, envelope: JsonFields, arrival: Arrival) -> tuple[bytes
         fields["sentAt"] = envelope["sentAt"]
     _stamp(fields, arrival.at)
     return _one_line(_encoded(fields, repeated)), bytes(fields.get("type", NULL)) == b'"delete"'
+
+
+def _without_keys(value: bytes) -> bytes:
+    """Returns a value that may be an array of messages without their write keys, which are never stored."""
+    if value.startswith(b"["):
+        with suppress(InvalidJson, RecursionError):
+            found = _decoded(value)
+            bare = _bare(found)
+            return value if bare == found else to_json(bare).encode()
+    return value
+
+
+def _bare(value: object) -> object:
+    if isinstance(value, JsonObject):
+        return JsonObject((key, one) for key, one in value if key != WRITE_KEY)
+    return list(map(_bare, value)) if isinstance(value, list) else value
 
 
 def _stamp(fields: JsonFields, at: datetime) -> None:
@@ -248,7 +268,16 @@ def _read_elements(text: bytes) -> list[msgspec.Raw]:
         value = _decoded(text)
     if not isinstance(value, list) or isinstance(value, JsonObject):
         raise InvalidJson("Expected an array.")
-    return list(map(_raw, value))
+    return list(_cut(text.decode(errors="surrogateescape"), len(value)))
+
+
+def _cut(array: str, number: int) -> Iterator[msgspec.Raw]:
+    """Yields the elements of an array as they were sent, because a signature is over the bytes of the first."""
+    end = array.index("[") + 1
+    for _ in range(number):
+        start = _BETWEEN.match(array, end).end()  # type: ignore[union-attr] # it also matches nothing
+        _, end = DECODER.raw_decode(array, start)
+        yield msgspec.Raw(array[start:end].encode(errors="surrogateescape"))
 
 
 def _decoded(text: bytes) -> object:
