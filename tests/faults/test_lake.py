@@ -21,7 +21,7 @@ import autopilothq
 import forked
 import stock
 from autopilothq.extras import install
-from autopilothq.warehouses.dataset import open_dataset
+from autopilothq.warehouses.dataset import count_shared, open_dataset
 from autopilothq.warehouses.delta import KILL_POINT_ROWS_APPENDED, append_new, lake
 from calling import Call, errors
 from faults import killed
@@ -217,6 +217,14 @@ def test_columns_may_be_named_like_placeholders(tmp_path: Path) -> None:
     assert list(dataset.stream(f"SELECT {odd}, {half}, '%%' FROM", "odd", f"WHERE {odd} = %s", ["y"])) == [
         ("y", 2, "%")
     ]
+
+
+def test_rows_whose_id_another_table_has_are_counted(tmp_path: Path) -> None:
+    dataset = open_dataset(pipeline(tmp_path, lake((tmp_path / "bucket").as_uri())))
+    for name, ids, of in (("tracks", "abcd", "xxyz"), ("x", "ae", "xx"), ("50%", "d", "z")):
+        write_deltalake(tmp_path / "bucket" / "autopilothq" / name, pa.table({"id": list(ids), "event": list(of)}))
+    (tmp_path / "bucket" / "autopilothq" / "init").touch()
+    assert count_shared(dataset, "tracks", "event", ["x", "50%"]) == {"x": 1, "z": 1}
 
 
 END = "dlt.destinations.impl.filesystem.filesystem:FilesystemClient.complete_load"
