@@ -91,7 +91,7 @@ def write(path: str, *records: dict[str, Any], schema: Any = SCHEMA) -> Path:
 
 
 def test_avro_of_bigquery_becomes_the_rows_that_it_has(call: Call) -> None:
-    nothing = {"id": "a2", "received_at": at("2019-03-01"), "links": [], "mixed": "seven"}
+    nothing = {"id": "a2", "received_at": at("2019-03-01"), "links": [{"at": at("0001-01-01")}], "mixed": "seven"}
     write("unload/email_opened-000000000000.avro", FIRST, nothing)
     write("unload/email_opened-000000000001.avro")
     said = call("adopt", "unload")
@@ -102,7 +102,7 @@ def test_avro_of_bigquery_becomes_the_rows_that_it_has(call: Call) -> None:
             "id": "a2",
             "received_at": at("2019-03-01"),
             "event": "email_opened",
-            "links": "[]",
+            "links": '[{"url":null,"cost":null,"at":"0001-01-01T00:00:00.000000Z"}]',
             "mixed": "seven",
         },
     ]

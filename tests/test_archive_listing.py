@@ -416,13 +416,16 @@ def test_s3_is_asked_for_one_folder(folder: str, bucket: str, prefix: str) -> No
     assert pages.asked == [{"Bucket": bucket, "Prefix": prefix, "Delimiter": "/"}]
 
 
-def test_a_listing_that_never_ends_is_stopped() -> None:
-    page = {"IsTruncated": True, "NextContinuationToken": "2"}
-    pages: Any = Pages(page, page, page)
+@pytest.mark.parametrize("tokens", ["22", "232", "2342", "2343"])
+def test_a_listing_that_never_ends_is_stopped(tokens: str) -> None:
+    pages: Any = Pages(*({"IsTruncated": True, "NextContinuationToken": token} for token in tokens))
     with pytest.raises(ArchiveError) as error:
         listing.list_folder(pages, "b/a", 1)
-    assert str(error.value) == "Expected the next page of the listing of s3://b/a, but got the same one again."
-    assert len(pages.asked) == 2
+    assert str(error.value) == (
+        f"Expected the next page of the listing of s3://b/a, but its token '{tokens[-1]}' came before;"
+        " stopped, because the listing would never end"
+    )
+    assert len(pages.asked) == len(tokens)
 
 
 # ---- errors --------------------------------------------------------------------------------------------------------

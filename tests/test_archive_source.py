@@ -120,6 +120,24 @@ def test_a_text_that_is_no_day_is_told(text: str) -> None:
         assert str(raised.value) == f"Expected a day such as 2019-03-01 for {name}, but got {text!r}."
 
 
+def test_a_day_beyond_the_calendar_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = datetime(1, 1, 1, tzinfo=EAST)
+    with pytest.raises(NotSupported, match="Expected a day such as 2019-03-01 for until, but got '0001-01-01 00:00:00"):
+        source.days_to_read("2019-03-01", first)
+    for start, end in (
+        ("0001-01-01T00:00:00+02:00", "2019-03-01T00:00:00Z"),
+        ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),
+        ("2019-03-01T00:00:00Z", "9999-12-31T23:59:59-12:00"),
+    ):
+        monkeypatch.setenv("DLT_INTERVAL_START", start)
+        monkeypatch.setenv("DLT_INTERVAL_END", end)
+        with pytest.raises(NotSupported) as raised:
+            source.days_to_read(None, None)
+        assert str(raised.value) == (
+            "Expected an interval within the years 1 to 9999 (UTC) in DLT_INTERVAL_START and DLT_INTERVAL_END."
+        )
+
+
 @pytest.mark.parametrize(
     ("start", "end", "days"),
     [

@@ -101,6 +101,14 @@ def test_a_wrong_key_is_one_line(call: Call, server: FakeAutopilot, monkeypatch:
     [
         (("--since", "soon"), "Expected a time such as 2019-03-01 or 2019-03-01T12:00:00Z, but got 'soon'."),
         (
+            ("--since", "0001-01-01T00:00:00+02:00"),
+            "Expected a time such as 2019-03-01 or 2019-03-01T12:00:00Z, but got '0001-01-01T00:00:00+02:00'.",
+        ),
+        (
+            ("--until", "9999-12-31T23:59:59-12:00"),
+            "Expected a time such as 2019-03-01 or 2019-03-01T12:00:00Z, but got '9999-12-31T23:59:59-12:00'.",
+        ),
+        (
             ("--only", "contacts,people"),
             "Expected some of events, contacts, lists, smart_segments, custom_fields, triggers, but got 'people'.",
         ),

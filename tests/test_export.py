@@ -1,6 +1,7 @@
 """`export`: what comes out of a dataset makes the same tables again."""
 
 import gzip
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autopilothq import sample
-from autopilothq.export import ExportFolder, export_archive
+from autopilothq.export import ExportFolder, archive, export_archive
 from autopilothq.export.archive import LEFT_OUT_REASONS
-from autopilothq.warehouses.dataset import NativeType
+from autopilothq.inspect import reading
+from autopilothq.warehouses.dataset import NativeType, count_shared
 from contract import generated
 from contract.loading import Line, Row, Store, message, raw, to_line, write
 from servers import S3, ask
@@ -50,17 +52,19 @@ class StoredTables:
     def read(self, table: str, columns: Sequence[str], _: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
         return self.store._read(table, columns)
 
-    def rows(self, select: str, table: str, _: str = "") -> list[tuple[Any, ...]]:
-        rows = self.store.rows[table].values()
-        if select == "count(*)":
-            return [(len(rows),)]
-        events = [row["event"] for row in rows]
-        return [(event, events.count(event)) for event in set(events)]
+    def rows(self, select: str, table: str, group: str) -> list[tuple[Any, ...]]:
+        assert (select, group) == ("{event}, count(*)", "GROUP BY {event}")
+        return list(Counter(row["event"] for row in self.store.rows[table].values()).items())
+
+    def count_shared(self, table: str, by: str, others: Sequence[str]) -> dict[Any, int]:
+        ids = {row["id"] for other in others for row in self.store.rows[other].values()}
+        return Counter(row[by] for row in self.store.rows[table].values() if row["id"] in ids)
 
 
 def exported(store: Store, folder: Path) -> list[bytes]:
     """The lines that an export of a store writes."""
-    with ExportFolder(folder) as files:
+    with pytest.MonkeyPatch.context() as patch, ExportFolder(folder) as files:
+        patch.setattr(archive, "count_shared", lambda dataset, *asked: dataset.count_shared(*asked))
         export_archive(StoredTables(store), files)  # type: ignore[arg-type]
     return [
         line for file in sorted(folder.rglob("*.gz")) for line in gzip.decompress(file.read_bytes()).splitlines(True)
@@ -172,6 +176,11 @@ def test_a_dataset_that_was_exported_and_loaded_has_the_same_tables(
         sample.write("archive", events=SAMPLE)
         write("odd.jsonl", *ODD)  # type: ignore[arg-type]
         assert command("load", "archive", "archive", *target).status == 0
+
+        with reading(kind, url) as dataset:
+            of: dict[str, int] = dict(dataset.rows("{event}, count(*)", "tracks", "GROUP BY {event}"))
+            some = ["email_opened", "seats_changed"]
+            assert count_shared(dataset, "tracks", "event", some) == {event: of[event] for event in some}
 
         said = command("export", out, *target)
         assert (said.status, said.err) == (0, "")

@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from autopilothq.catalog import Type
-from autopilothq.export import ExportFolder, export_archive, export_parquet
+from autopilothq.export import ExportFolder, archive, export_archive, export_parquet
 from autopilothq.export.archive import ExportedArchive
 from autopilothq.export.parquet import ExportedTables
 from autopilothq.warehouses.dataset import NativeType
@@ -80,18 +82,20 @@ class Dataset:
         cells = [dict(zip(types, row, strict=True)) for row in rows]
         yield from pa.Table.from_pylist(cells, arrow_schema(types)).select(list(columns)).to_batches(3)
 
-    def rows(self, select: str, table: str, group: str = "") -> list[tuple[Any, ...]]:
-        rows = self.of[table][1]
-        if (select, group) == ("count(*)", ""):
-            return [(len(rows),)]
+    def rows(self, select: str, table: str, group: str) -> list[tuple[Any, ...]]:
         assert (select, group) == ("{event}, count(*)", "GROUP BY {event}")
-        events = [row[2] for row in rows]
-        return [(event, events.count(event)) for event in dict.fromkeys(events)]
+        return list(Counter(row[2] for row in self.of[table][1]).items())
+
+    def count_shared(self, table: str, by: str, others: Sequence[str]) -> dict[Any, int]:
+        assert by == "event"
+        ids = {row[0] for other in others for row in self.of[other][1]} - {None}
+        return Counter(row[2] for row in self.of[table][1] if row[0] in ids)
 
 
 def exported(dataset: Dataset, folder: Path) -> tuple[ExportedArchive, dict[str, list[str]]]:
     """What an export says, and the lines of each day."""
-    with ExportFolder(folder) as files:
+    with pytest.MonkeyPatch.context() as patch, ExportFolder(folder) as files:
+        patch.setattr(archive, "count_shared", lambda dataset, *asked: dataset.count_shared(*asked))
         said = export_archive(dataset, files)  # type: ignore[arg-type]
     lines = {
         file.parent.name: gzip.decompress(file.read_bytes()).decode().splitlines() for file in folder.rglob("*.gz")
@@ -119,40 +123,44 @@ def test_an_archive_has_each_message_once_and_says_what_is_left_out(tmp_path: Pa
 
 
 class LoadedMeanwhile(Dataset):
-    """These tables while a load adds a message: a question finds its event's row, and the next one that of `tracks`."""
+    """These tables while a load adds a message: a question finds its event's row, and a later one that of `tracks`."""
 
-    def __init__(self, before: int) -> None:
+    def __init__(self, before: int, between: int) -> None:
         super().__init__({name: (types, list(rows)) for name, (types, rows) in TABLES.items()})
         row = ("n1", AT, "partly", "Partly")
-        self.waiting = [("tracks", (*row, AT)), ("partly", row)]
-        self.before = before
+        self.waiting = {before: ("partly", row), before + between: ("tracks", (*row, AT))}
+        self.asked = 0
 
     def _ask(self) -> None:
-        if self.before <= 0 and self.waiting:
-            table, row = self.waiting.pop()
+        if waiting := self.waiting.get(self.asked):
+            table, row = waiting
             self.of[table][1].append(row)  # type: ignore[attr-defined]
-        self.before -= 1
+        self.asked += 1
 
     def read(self, table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         self._ask()
         yield from super().read(table, columns)
 
-    def rows(self, select: str, table: str, group: str = "") -> list[tuple[Any, ...]]:
+    def rows(self, select: str, table: str, group: str) -> list[tuple[Any, ...]]:
         self._ask()
         return super().rows(select, table, group)
+
+    def count_shared(self, table: str, by: str, others: Sequence[str]) -> dict[Any, int]:
+        self._ask()
+        return super().count_shared(table, by, others)
 
 
 def test_a_load_at_the_same_time_doubles_nothing_and_hides_nothing(tmp_path: Path) -> None:
     _, lines = exported(Dataset(TABLES), tmp_path / "out")
     before = sorted(itertools.chain.from_iterable(map(ids, lines.values())))
+    with_it = sorted([*before, "n1"])
     found = []
-    for number in range(20):
-        said, lines = exported(LoadedMeanwhile(number), tmp_path / f"{number}")
+    for number, between in [*((number, 1) for number in range(20)), *((number, 9) for number in range(4))]:
+        said, lines = exported(LoadedMeanwhile(number, between), tmp_path / f"{number}-{between}")
         assert said.messages["tracks"] == 5
         found.append(sorted(itertools.chain.from_iterable(map(ids, lines.values()))))
-    with_it = sorted([*before, "n1"])
-    assert [of in (before, with_it) for of in found] == [True] * 20
-    assert (found[0], found[-1]) == (with_it, before)
+    assert [of in (before, with_it) for of in found] == [True] * 24
+    assert (found[0], found[19]) == (with_it, before)
 
 
 def test_bigquery_stamps_rows_in_a_column_of_its_own(tmp_path: Path) -> None:

@@ -250,3 +250,11 @@ def test_a_time_without_a_unit(words: str, call: Call) -> None:
     said = call("load", "archive", "a.ndjson", "--wait", words)
     assert said.status == 2
     assert f"Expected a number with s, m, h or d, such as 2h, but got {words!r}." in said.err
+
+
+def test_a_time_longer_than_a_thread_can_wait(call: Call) -> None:
+    said = call("receive", "files", "--load-every", "36501d")
+    assert (said.status, errors(said)[-1]) == (
+        2,
+        "Error: Invalid value for '--load-every': Expected at most 36500d, but got '36501d'.",
+    )

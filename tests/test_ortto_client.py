@@ -356,6 +356,13 @@ def test_a_429_says_in_its_body_how_long_to_wait(server: FakeOrtto, ortto: Ortto
     assert 0.2 <= NAPS[0] < 0.46
 
 
+@pytest.mark.parametrize("status", [408, 500, 503])
+def test_another_failure_says_nothing_of_how_long_to_wait(server: FakeOrtto, ortto: Ortto, status: int) -> None:
+    server.order("POST", "/tags/get", status=status, content={"try-in-seconds": 301})
+    assert ortto.tags() == []
+    assert 0.5 <= NAPS[0] <= 1
+
+
 def test_a_429_that_stays_names_the_rate_of_its_kind(server: FakeOrtto) -> None:
     server.order("POST", "/person/get/activities", status=429, times=3, content={"code": "rate-limit"})
     with connected(server, activity_requests_per_second=50) as ortto, pytest.raises(Unavailable) as caught:

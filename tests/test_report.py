@@ -3,13 +3,13 @@
 import json
 import re
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from html.parser import HTMLParser
 
 import pytest
 
 from autopilothq.report import RateLimit, report_dict, report_page, theme, wording
-from autopilothq.report.assemble import day_of
+from autopilothq.report.assemble import OPENING_TIME, day_of, days_of, rated_until
 from autopilothq.report.charts import spread, ticks, verdict
 from autopilothq.report.elements import Markup, element
 from autopilothq.report.numbers import ArrivalDelays, Books, Day, Funnel, MailboxDomain, RecentRun
@@ -290,3 +290,12 @@ def test_one_day_and_one_event_make_a_page() -> None:
 )
 def test_a_time_at_the_end_of_the_calendar_has_a_day(seconds: float, day: date) -> None:
     assert day_of(seconds) == day
+
+
+def test_a_report_may_begin_and_end_at_the_ends_of_the_calendar() -> None:
+    first = datetime(1, 1, 1, tzinfo=UTC)
+    assert (rated_until(first), rated_until(first + OPENING_TIME * 2)) == (first, first + OPENING_TIME)
+    names = ("deliveries", "opens", "clicks", "replies", "bounces", "complaints", "unsubscribes")
+    day_2 = {"day": -719_161, **dict.fromkeys(names, 1)}
+    assert days_of([day_2], [], first) == days_of([day_2], [], first + timedelta(days=1)) == []
+    assert [found.day for found in days_of([day_2], [], first + timedelta(days=1, seconds=1))] == [date(1, 1, 2)]

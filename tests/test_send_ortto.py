@@ -450,6 +450,7 @@ def test_an_event_that_is_too_old_is_refused(server: FakeOrtto) -> None:
         (date(2026, 3, 1), "dtz", {"year": 2026, "month": 3, "day": 1, "timezone": "UTC"}),
         ("2026-03-01T01:00:00+02:00", "dtz", {"year": 2026, "month": 2, "day": 28, "timezone": "UTC"}),
         (1_772_600_767, "tme", "2026-03-04T05:06:07Z"),
+        ("0001-01-01", "tme", "0001-01-01T00:00:00Z"),
         ("0044 555 0100", "phn", {"phone": "445550100", "parse_with_country_code": True}),
         ("0555 0100", "phn", {"phone": "05550100", "parse_with_country_code": False}),
         ("Łódź", "geo", {"name": "Łódź"}),
@@ -472,6 +473,8 @@ def test_values_become_what_a_field_takes(value: Any, kind: str, cast: Any) -> N
         (2**63, "int", "expected an integer of 64 bits, got 9223372036854775808"),
         ("none", "phn", "expected a phone number, got 'none'"),
         ("soon", "dtz", "expected a date, got 'soon'"),
+        ("0001-01-01T00:00:00+02:00", "dtz", "expected a date, got '0001-01-01T00:00:00+02:00'"),
+        ("9999-12-31T23:59:59-12:00", "tme", "expected a date, got '9999-12-31T23:59:59-12:00'"),
         ("x", "obj", "this kind of field cannot be written"),
     ],
 )

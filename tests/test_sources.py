@@ -50,11 +50,12 @@ def test_a_time_of_the_settings_is_in_utc_unless_it_says_otherwise(given: Any, e
 
 
 @pytest.mark.parametrize("name", ["since", "until"])
-def test_a_time_of_the_settings_that_is_none_is_told(name: str) -> None:
+@pytest.mark.parametrize("text", ["yesterday", "0001-01-01T00:00:00+02:00", "9999-12-31T23:59:59-12:00"])
+def test_a_time_of_the_settings_that_is_none_is_told(name: str, text: str) -> None:
     with pytest.raises(InvalidSetting) as raised:
-        times.read_setting_time("yesterday", name)
+        times.read_setting_time(text, name)
     assert str(raised.value) == (
-        f"Expected a time such as 2019-03-01 or 2019-03-01T12:00:00Z for {name}, but got 'yesterday'."
+        f"Expected a time such as 2019-03-01 or 2019-03-01T12:00:00Z for {name}, but got '{text}'."
     )
 
 

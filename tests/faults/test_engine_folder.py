@@ -17,6 +17,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from fsspec.implementations.memory import MemoryFileSystem
 
 import autopilothq
+import forked
 from autopilothq.errors import EngineError
 from autopilothq.projection.partition import LoadFacts, RefusedIds
 from autopilothq.sources.engine.tasks import WorkerContext
@@ -194,18 +195,45 @@ def test_nothing_is_deleted_when_a_task_cannot_ask_whether_its_load_has_ended(
         assert (tmp_path / "taken").read_text() == "personal"
 
 
-def test_only_what_killed_tasks_of_this_machine_left_is_deleted(tmp_path: Path) -> None:
-    # The work folder may be shared: a process of another machine is not among those of this one.
+def test_only_what_killed_tasks_of_this_machine_left_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The work folder may be shared with other machines, and with containers that have the name of this one.
     with subprocess.Popen(["true"]) as ended:
         pass
     home, here = tmp_path / "scratch", f"autopilothq-worker-{socket.gethostname()}-"
-    kept = [f"autopilothq-worker-elsewhere-{ended.pid}-a", f"{here}{os.getpid()}-b", f"{here}1-c", f"{here}x-d", "rows"]
-    for name in [*kept, f"{here}{ended.pid}-e"]:
+    others = ["autopilothq-worker-elsewhere-a", "autopilothq-new-worker-b", "rows"]
+    for name in [*others, f"{here}c"]:
         (home / name).mkdir(parents=True)
+        (home / name / "held").touch()
+    (home / f"{here}d").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: ended.pid)
+        in_container = WorkFolder(str(tmp_path)).scratch()
+        kept = [*others, Path(in_container.__enter__()).name]
     with WorkFolder(str(tmp_path)).scratch() as own:
-        assert Path(own).name.startswith(f"{here}{os.getpid()}-")
+        assert Path(own).name.startswith(here)
         assert sorted(path.name for path in home.iterdir()) == sorted([*kept, Path(own).name])
     assert sorted(path.name for path in home.iterdir()) == sorted(kept)
+    in_container.__exit__(None, None, None)
+    assert sorted(path.name for path in home.iterdir()) == sorted(kept[:-1])
+
+
+KILLED = """
+from autopilothq.sources.engine.work_folder import WorkFolder, os
+task = WorkFolder(os.getcwd()).scratch()
+task.__enter__()
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_a_task_of_a_killed_process_left_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert forked.start("-c", KILLED).wait() == -9
+    [left] = (tmp_path / "scratch").iterdir()
+    assert [path.name for path in left.iterdir()] == ["held"]
+    with WorkFolder(str(tmp_path)).scratch():
+        assert not left.exists()
 
 
 def test_a_folder_that_a_worker_may_not_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

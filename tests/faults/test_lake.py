@@ -21,7 +21,7 @@ import autopilothq
 import forked
 import stock
 from autopilothq.extras import install
-from autopilothq.warehouses.dataset import open_dataset
+from autopilothq.warehouses.dataset import count_shared, open_dataset
 from autopilothq.warehouses.delta import KILL_POINT_ROWS_APPENDED, append_new, lake
 from calling import Call, errors
 from faults import killed
@@ -186,6 +186,30 @@ def test_a_note_of_a_load_that_a_kill_cut_off_stops_no_command(
     assert (found["last_load"]["lines"], found["last_load"]["stored"]) == (2, 2)
 
 
+def test_files_of_dlts_that_a_kill_cut_off_stop_no_load_of_a_new_machine(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__TABLE_FORMAT", "delta")
+    bucket, archive = tmp_path / "bucket", tmp_path / "archive"
+    into = ("--destination", "filesystem", "--credentials", bucket.as_uri())
+    file(archive, "1.gz", [track(1)])
+    assert call("load", "archive", str(archive), *into).status == 0
+    folder = bucket / "autopilothq"
+    [version], [state] = (folder / "_dlt_version").glob("*"), (folder / "_dlt_pipeline_state").glob("*")
+    version.write_bytes(version.read_bytes()[:20])
+    (folder / "init").write_bytes(b"\0" * 20)
+    file(archive, "2.gz", [track(2), track(3)])
+    for machine, cuts in ("second", [version, folder / "init"]), ("third", [state]):
+        monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / machine))
+        said = call("load", "archive", str(archive), *into)
+        warnings = [f"Warning: dlt's file {cut} is incomplete, and is left out" for cut in cuts]
+        assert (said.status, errors(said)) == (0, warnings)
+        state.write_bytes(b"")
+    assert json.loads((folder / "init").read_text()) == {"initial_version": 1, "current_version": 2}
+    tracks = lake_content(bucket.as_uri())["tracks"]
+    assert [row["id"] for row in tracks.dicts()] == ["m-1", "m-2", "m-3"]
+
+
 def test_columns_may_be_named_like_placeholders(tmp_path: Path) -> None:
     dataset = open_dataset(pipeline(tmp_path, lake((tmp_path / "bucket").as_uri())))
     write_deltalake(tmp_path / "bucket" / "autopilothq" / "odd", pa.table({"a%s": ["x", "y"], "50%": [1, 2]}))
@@ -193,6 +217,14 @@ def test_columns_may_be_named_like_placeholders(tmp_path: Path) -> None:
     assert list(dataset.stream(f"SELECT {odd}, {half}, '%%' FROM", "odd", f"WHERE {odd} = %s", ["y"])) == [
         ("y", 2, "%")
     ]
+
+
+def test_rows_whose_id_another_table_has_are_counted(tmp_path: Path) -> None:
+    dataset = open_dataset(pipeline(tmp_path, lake((tmp_path / "bucket").as_uri())))
+    for name, ids, of in (("tracks", "abcd", "xxyz"), ("x", "ae", "xx"), ("50%", "d", "z")):
+        write_deltalake(tmp_path / "bucket" / "autopilothq" / name, pa.table({"id": list(ids), "event": list(of)}))
+    (tmp_path / "bucket" / "autopilothq" / "init").touch()
+    assert count_shared(dataset, "tracks", "event", ["x", "50%"]) == {"x": 1, "z": 1}
 
 
 END = "dlt.destinations.impl.filesystem.filesystem:FilesystemClient.complete_load"

@@ -6,7 +6,7 @@ import random
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,12 +21,13 @@ from dlt.common.configuration.specs import AwsCredentials
 from dlt.common.runtime.run_context import active
 from dlt.pipeline.exceptions import PipelineStepFailed
 from fsspec import AbstractFileSystem
+from fsspec.asyn import sync
 
 import autopilothq
 from autopilothq import sample
 from autopilothq.errors import ArchiveError
 from autopilothq.segment.message import Batch
-from autopilothq.sources.archive import batches, blocks
+from autopilothq.sources.archive import batches, blocks, listing
 from autopilothq.sources.archive.discover import list_files
 from calling import Call, errors
 from faults.loads import assert_same, assert_sound, content, line, load, pipeline, track
@@ -292,16 +293,39 @@ def storage(credentials: dict[str, str]) -> dict[str, Any]:
 UNANSWERED = "no answer within 1 s (set by sources.autopilothq.read_timeout)"
 
 
-def test_a_request_that_never_ends_costs_its_file_alone(s3: S3, bucket: tuple[str, AbstractFileSystem]) -> None:
+def hold_to_timeout(patch: pytest.MonkeyPatch, faults: Mapping[str, str]) -> list[float]:
+    """Holds only requests with a fault to the timeout: on a busy machine, a sound one may take longer than that.
+
+    Returns the seconds that each of them takes.
+    """
+    seconds: list[float] = []
+
+    def ask(loop: Any, function: Any, *args: Any, timeout: float, **options: Any) -> Any:
+        asked = str(args).replace("list_objects_v2", "list-type")
+        if not any(part in asked for part in faults):
+            return sync(loop, function, *args, timeout=60, **options)
+        started = time.monotonic()
+        try:
+            return sync(loop, function, *args, timeout=timeout, **options)
+        finally:
+            seconds.append(time.monotonic() - started)
+
+    patch.setattr(listing, "sync", ask)
+    return seconds
+
+
+def test_a_request_that_never_ends_costs_its_file_alone(
+    s3: S3, bucket: tuple[str, AbstractFileSystem], monkeypatch: pytest.MonkeyPatch
+) -> None:
     url, hand = bucket
     faults = {f"{fault}.gz": fault for fault in ("reset body", "reset", "stall body", "stall")}
     for name in ("a.gz", *faults, "z.gz"):
         put(hand, f"{url}/{name}", track(1))
     with faulty(s3, faults) as credentials:
         files = list(list_files([url], storage_options=storage(credentials)))
-        started = time.monotonic()
+        seconds = hold_to_timeout(monkeypatch, faults)
         lines, rejects, ended = outcome(files, timeout=1)
-        assert time.monotonic() - started < 14
+        assert (len(seconds), sum(seconds) < 14) == (4, True)
     assert [(Path(files[line[0]].url).name, line[1]) for line in lines] == [("a.gz", 1), ("z.gz", 1)]
     whys = [f"Expected to read {url}/{fault} to its end, but at byte 0 came {UNANSWERED}." for fault in faults]
     assert ended == [(0, None), *enumerate(whys, 1), (5, None)]
@@ -328,8 +352,9 @@ def test_an_object_that_always_resets_is_told_and_read_again(
     url, hand = bucket
     for number in range(3):
         put(hand, f"{url}/{number}.gz", track(number))
-    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__READ_TIMEOUT", "3")  # a busy machine answers within one now and then
+    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__READ_TIMEOUT", "1")
     faults = {"1.gz": "reset"}
+    hold_to_timeout(monkeypatch, faults)
     with faulty(s3, faults) as credentials:
         for name, value in credentials.items():
             monkeypatch.setenv(f"SOURCES__AUTOPILOTHQ__CREDENTIALS__{name.upper()}", value)
@@ -337,7 +362,7 @@ def test_an_object_that_always_resets_is_told_and_read_again(
         assert (said.status, errors(said)) == (0, [])
         assert (
             f"  {url}/1.gz is read again next time: Expected to read {url}/1.gz to its end, but at byte 0 came"
-            f" {UNANSWERED.replace('1 s', '3 s')}."
+            f" {UNANSWERED}."
         ) in said.out.splitlines()
         assert {row["id"] for row in content(Path("autopilot.duckdb"))["tracks"].dicts()} == {"m-0", "m-2"}
         faults.clear()
@@ -348,7 +373,7 @@ def test_an_object_that_always_resets_is_told_and_read_again(
         assert (said.status, errors(said)) == (
             1,
             [
-                f"Error: Expected to list {url}, but got {UNANSWERED.replace('1 s', '3 s')}.",
+                f"Error: Expected to list {url}, but got {UNANSWERED}.",
                 "Check the endpoint and the network, or allow more time.",
             ],
         )

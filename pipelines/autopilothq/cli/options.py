@@ -17,6 +17,8 @@ from . import log
 
 MAX_CREDENTIALS = 65_536  # characters of a file; a service account's key has some 2,500
 
+_LONGEST = timedelta(days=36_500)  # Python cannot wait for 300 years
+
 _Command = Callable[..., Any]
 
 
@@ -34,7 +36,10 @@ class Duration(click.ParamType[timedelta]):
         match = re.fullmatch(r"(\d{1,8})([smhd])", str(value))
         if match is None:
             self.fail(f"Expected a number with s, m, h or d, such as 2h, but got {value!r}.", param, ctx)
-        return timedelta(**{self._UNITS[match[2]]: int(match[1])})
+        length = timedelta(**{self._UNITS[match[2]]: int(match[1])})
+        if length > _LONGEST:
+            self.fail(f"Expected at most {_LONGEST.days}d, but got {value!r}.", param, ctx)
+        return length
 
 
 class Time(click.ParamType[datetime]):
@@ -46,9 +51,11 @@ class Time(click.ParamType[datetime]):
         """Parses the time."""
         try:
             time = datetime.fromisoformat(value)
-        except ValueError:
+            time = time if time.tzinfo else time.replace(tzinfo=UTC)
+            time.astimezone(UTC)  # at the ends of the calendar some times have none in UTC
+        except (ValueError, OverflowError):
             self.fail(f"Expected a time such as 2019-03-01 or 2019-03-01T12:00:00Z, but got {value!r}.", param, ctx)
-        return time if time.tzinfo else time.replace(tzinfo=UTC)
+        return time
 
 
 def is_stream(paths: Sequence[str]) -> bool:

@@ -1,6 +1,7 @@
 """Reads a report and writes it, for the command `report`."""
 
 import os
+import secrets
 import webbrowser
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -40,7 +41,7 @@ def print_numbers(found: Report) -> None:
 def write_page(found: Report, output: str, show: bool, quiet: bool) -> None:
     """Writes the page, at once or not at all; opens it in the browser if that is asked for."""
     path, page = Path(output), report_page(found).encode()
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with private.opened(unfinished) as file:
             file.write(page)

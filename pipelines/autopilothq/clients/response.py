@@ -91,7 +91,8 @@ def read_answer(call: Call, response: httpx.Response, content: bytes) -> JsonVal
         text = f"{what.rstrip('.')}. The account holds as many contacts as its plan allows: archive some, or extend it"
         raise call.error(ContactLimit, text, status, message)
     if status in (408, 429) or status >= 500:
-        raise _transient(call, TransientFailure(what, status, message, retry_after(response) or _wait_of(content)))
+        wait = retry_after(response) or (_wait_of(content) if status == 429 else None)
+        raise _transient(call, TransientFailure(what, status, message, wait))
     raise call.error(NotFound if status == 404 else RequestRejected, what, status, message)
 
 

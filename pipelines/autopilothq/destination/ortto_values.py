@@ -65,7 +65,10 @@ def _integer(value: Any) -> int:
 def time_of(value: Any) -> datetime:
     """Returns the time of a value in the notations of a date, in UTC if it has no zone. Raises CastError."""
     at = datetime.fromisoformat(cast(value, "date"))
-    return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    try:
+        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    except OverflowError:
+        raise CastError(f"expected a date, got {shown(value)}") from None
 
 
 def _day(value: Any) -> dict[str, Any]:
@@ -74,7 +77,7 @@ def _day(value: Any) -> dict[str, Any]:
 
 
 def _time(value: Any) -> str:
-    return f"{time_of(value):%Y-%m-%dT%H:%M:%SZ}"
+    return f"{time_of(value).replace(tzinfo=None).isoformat(timespec='seconds')}Z"
 
 
 def _phone(value: Any) -> dict[str, Any]:

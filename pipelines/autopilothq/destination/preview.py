@@ -151,16 +151,17 @@ def shown_value(value: Any) -> str:
     at = _time(value)
     if at is None:
         return f"{value:g}" if isinstance(value, float) and abs(value) < 1e6 else str(value)
-    return f"{at:%Y-%m-%d}" if (at.hour, at.minute) == (0, 0) else f"{at:%Y-%m-%d %H:%M}"
+    return f"{at.date()}" if (at.hour, at.minute) == (0, 0) else f"{at.date()} {at:%H:%M}"
 
 
 def _time(value: Any) -> datetime | None:
     """Returns the time of a value, or of text in the notation of the API; None for anything else."""
     found = value if isinstance(value, datetime) else None
-    if isinstance(value, str) and value[4:5] == "-" == value[7:8]:
-        with suppress(ValueError):
+    with suppress(ValueError, OverflowError):  # the latter if it is beyond the calendar in UTC
+        if isinstance(value, str) and value[4:5] == "-" == value[7:8]:
             found = datetime.fromisoformat(value)
-    return None if found is None else found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+        return found and (found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC))
+    return None
 
 
 def _comparable(value: Any) -> Any:

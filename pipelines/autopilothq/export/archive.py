@@ -12,7 +12,7 @@ import pyarrow as pa
 from ..catalog import BOOKS, DISCARDS, KINDS, REJECTS, TRACKS, Type
 from ..display import plural
 from ..projection import engine
-from ..warehouses.dataset import Dataset
+from ..warehouses.dataset import Dataset, count_shared
 from .days import DAY_US, DayFiles
 from .messages import DiscardedValue, MessageRows
 from .target import ExportTarget
@@ -81,12 +81,13 @@ class _Export:
     def _without_row(self, events: Sequence[str]) -> str:
         """Returns the condition for rows of `tracks` that no event's table has, and reads the ids that it needs.
 
-        If a table had as many rows as `tracks` has of its event, it has all of them. The tables are counted before
-        `tracks`, and the ids of `tracks` are read before theirs, so that a load at the same time changes nothing.
+        If as many rows of `tracks` have an event's row as `tracks` has of that event, all of them have one. They are
+        counted before `tracks`, and the ids of `tracks` are read before the events', so that a load at the same time
+        changes nothing.
         """
-        rows = {name: self._dataset.rows("count(*)", name)[0][0] for name in events}
+        shared = count_shared(self._dataset, TRACKS.name, "event", events) if events else {}
         of: dict[str | None, int] = dict(self._dataset.rows("{event}, count(*)", TRACKS.name, "GROUP BY {event}"))
-        equal = [name for name in events if rows[name] == of.get(name)]
+        equal = [name for name in events if name in of and shared.get(name) == of[name]]
         self._con.execute("CREATE TABLE only_in_tracks (id VARCHAR)")
         if of.keys() - set(equal):
             others = f"NOT coalesce({engine.is_one_of('event', equal)}, false)"

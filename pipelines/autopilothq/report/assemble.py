@@ -1,7 +1,7 @@
 """Computes the numbers of the report's parts from the rows that its queries returned. Pure: rows in, numbers out."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, NamedTuple
 
 from .numbers import (
@@ -27,6 +27,8 @@ _FIRST_DAY = date(1970, 1, 1).toordinal()
 _MINUTE = 60  # seconds
 MONDAY = 3  # days from the Monday before 1970 to its first day, a Thursday
 WEEK = 7
+OPENING_TIME = timedelta(days=2)
+"""How long mail may take to be opened: younger mail is not rated."""
 MOST_COHORTS = 12
 UNITS = (("day", 1, 14), ("week", WEEK, 26 * WEEK), ("four weeks", 4 * WEEK, None))
 """The units of cohorts: the name, the days of one, and up to how many days of mail it is used for."""
@@ -161,8 +163,16 @@ def days_of(daily: Sequence[Cells], hours: Sequence[Cells], until: datetime | No
         day_of(whole(row["day"]) * DAY_SECONDS): dict(zip(titles, (whole(row[name]) for name in names), strict=True))
         for row in daily
     }
-    last = (until - timedelta(microseconds=1)).astimezone(UTC).date() if until else date.max
-    return [Day(day, **found[day], rated=rated.get(day, Funnel())) for day in sorted(found) if day <= last]
+    return [
+        Day(day, **found[day], rated=rated.get(day, Funnel()))
+        for day in sorted(found)
+        if until is None or datetime.combine(day, time.min, UTC) < until
+    ]
+
+
+def rated_until(last: datetime) -> datetime:
+    """Returns the time from which mail is too young to be rated, `last` being that of the last event."""
+    return max(last, datetime.min.replace(tzinfo=UTC) + OPENING_TIME) - OPENING_TIME
 
 
 def day_of(seconds: float) -> date:

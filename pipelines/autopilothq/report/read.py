@@ -1,7 +1,7 @@
 """Reads the numbers of a report from a dataset. A part that cannot be read is `Absent`; the others are still read."""
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -34,8 +34,6 @@ from .statements import MailScope, Names, statement
 from .wording import DAY_SECONDS, moment_of
 
 _Part = TypeVar("_Part")
-OPENING_TIME = timedelta(days=2)
-"""How long mail may take to be opened: younger mail is not rated."""
 _MOST = 12  # links and domains that are named
 OPENED, CLICKED, DELIVERED = "email_opened", "email_clicked", "email_delivered"
 MACHINE = "machine"
@@ -185,7 +183,7 @@ def _period(asking: _Asking) -> ReportPeriod:
     last = row["received"] or row["last"]
     if last is None:
         raise _Missing("The email events have no times.")
-    until = min(last - OPENING_TIME, scope.until or last)
+    until = min(assemble.rated_until(last), scope.until or last)
     return ReportPeriod(scope.since, scope.until, row["first"], row["last"], until, int(row["events"]))
 
 

@@ -16,18 +16,21 @@ _FAR_DIGITS = 15
 def read_setting_time(time: str | date | None, name: str = "since") -> datetime | None:
     """Returns the time that a setting or a caller gives: ISO 8601, UTC if it has no zone; a date means its midnight.
 
-    Raises InvalidSetting, which calls the setting `name`, for a text that is not a time.
+    Raises InvalidSetting, which calls the setting `name`, for a text that is not a time, or one that has none in UTC.
     """
-    if isinstance(time, str):
-        try:
-            time = datetime.fromisoformat(time)
-        except ValueError:
-            raise InvalidSetting(
-                f"Expected a time such as 2019-03-01 or 2019-03-01T12:00:00Z for {name}, but got {time!r}."
-            ) from None
+    if time is None:
+        return None
     if isinstance(time, date) and not isinstance(time, datetime):
         return datetime(time.year, time.month, time.day, tzinfo=UTC)
-    return time.replace(tzinfo=UTC) if time is not None and time.tzinfo is None else time
+    try:
+        found = datetime.fromisoformat(time) if isinstance(time, str) else time
+        found = found if found.tzinfo else found.replace(tzinfo=UTC)
+        found.astimezone(UTC)  # at the ends of the calendar some times have none in UTC
+    except (ValueError, OverflowError):
+        raise InvalidSetting(
+            f"Expected a time such as 2019-03-01 or 2019-03-01T12:00:00Z for {name}, but got {str(time)!r}."
+        ) from None
+    return found
 
 
 def read_time(value: Any) -> datetime | None:

@@ -1,12 +1,16 @@
 """dlt's filesystem destination, with new rows appended to Delta tables by their keys.
 
 dlt lets the Delta library merge, which reads whole rows of the table into memory: 1.3 GB for two million rows. An
-`insert-only` merge needs only the keys, and those are streamed here. Everything else is dlt's own.
+`insert-only` merge needs only the keys, and those are streamed here. On a disk dlt writes its own files in place, so a
+kill cuts them off; such a file counts as missing. Everything else is dlt's own.
 """
 
-from collections.abc import Sequence
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import duckdb
 import pyarrow as pa
@@ -14,6 +18,7 @@ from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.schema.typing import TTableSchema
 from dlt.destinations import filesystem
 
+from ..display import visible
 from ..projection import engine as values
 from .configured_once import ConfiguredOnce
 from .dlt_internals import (
@@ -21,8 +26,10 @@ from .dlt_internals import (
     DestinationUndefinedEntity,
     FilesystemClient,
     LoadJob,
+    StorageSchemaInfo,
     client_of,
     get_columns_names_with_prop,
+    hooked,
     table_of,
 )
 from .hints import REPLACED
@@ -34,6 +41,9 @@ _ALWAYS_REPLACED = frozenset(table.name for table in REPLACED)  # dlt merges the
 REPLACED_AT_ONCE = 50_000  # rows: 200 MB
 KILL_POINT_ROWS_REPLACED = f"{__name__}:replace_stored"  # for tests/faults
 KILL_POINT_ROWS_APPENDED = f"{__name__}:AppendNew.run"  # for tests/faults
+
+_log = logging.getLogger(__name__)
+_Found = TypeVar("_Found")
 
 
 class lake(ConfiguredOnce, filesystem):  # noqa: N801 - destinations are named like functions
@@ -50,8 +60,11 @@ class lake(ConfiguredOnce, filesystem):  # noqa: N801 - destinations are named l
         return LakeClient
 
 
+@hooked
 class LakeClient(FilesystemClient):
     """Loads Parquet files into `insert-only` Delta tables without the library's merge."""
+
+    _incomplete: frozenset[str] = frozenset()  # files of dlt's
 
     def create_dataset(self) -> None:
         """Creates the dataset's folder, which may exist already: the lock of the first load is in it."""
@@ -66,6 +79,58 @@ class LakeClient(FilesystemClient):
             return AppendNew
         is_mended = table.get(SEGMENT_TABLE_HINT) and table["name"] not in _ALWAYS_REPLACED
         return MendRows if is_mended else job
+
+    # ---- dlt's own files ---------------------------------------------------------------------------------------------
+
+    def get_storage_versions(self) -> tuple[int, int]:
+        """Returns the versions of the layout in the file `init`; dlt's first one, which it upgrades, if that is cut."""
+        if is_complete(self.fs_client.cat_file(self.init_file_path)):
+            versions: tuple[int, int] = super().get_storage_versions()
+            return versions
+        warn_incomplete(self.init_file_path)
+        return 1, 1
+
+    def get_stored_state(self, pipeline_name: str) -> Any:
+        """Returns the newest state of a pipeline, or None."""
+        state_table = self.schema.state_table_name
+        return self._of_complete(state_table, lambda: super(LakeClient, self).get_stored_state(pipeline_name))
+
+    def find_schema(self, usual: Callable[..., StorageSchemaInfo | None], *asked: Any, **more: Any) -> Any:
+        """Returns the stored schema of a hash, or the newest of a name, or None."""
+        return self._of_complete(self.schema.version_table_name, lambda: usual(*asked, **more))
+
+    def dlt_files(self, usual: Callable[..., Iterator[tuple[str, list[str]]]], *asked: Any) -> Any:
+        """Yields the path of each complete file of one of dlt's tables, and the parts of its name."""
+        return (found for found in usual(*asked) if found[0] not in self._incomplete)
+
+    def _of_complete(self, table: str, read: Callable[[], _Found]) -> _Found:
+        """Returns what dlt reads of its table's files, without those that turn out to be incomplete."""
+        try:
+            return read()
+        except ValueError:
+            files: dict[str, bytes] = self.fs_client.cat(self.list_table_files(table))
+            cut = frozenset(path for path, text in files.items() if not is_complete(text))
+            if cut <= self._incomplete:
+                raise
+            for path in cut - self._incomplete:
+                warn_incomplete(path)
+            self._incomplete |= cut
+            return read()
+
+
+def is_complete(text: bytes) -> bool:
+    """Returns whether the text of one of dlt's files is JSON, as none is that a kill cut off."""
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+@cache
+def warn_incomplete(path: str) -> None:
+    """Warns, once, that one of dlt's files is incomplete."""
+    _log.warning("dlt's file %s is incomplete, and is left out", visible(path))
 
 
 class AppendNew(DeltaLoadFilesystemJob):

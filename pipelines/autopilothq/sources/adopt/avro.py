@@ -132,7 +132,7 @@ def _tree(value: object) -> object:
     if isinstance(value, Decimal):
         return JsonNumber(f"{value:f}")
     if isinstance(value, datetime):
-        return _moment(value).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        return f"{_moment(value).astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
     if isinstance(value, bytes | date | time | UUID) or (isinstance(value, float) and not isfinite(value)):
         return _text(value)
     return value

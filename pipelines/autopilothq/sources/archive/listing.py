@@ -243,9 +243,9 @@ def _list_s3(fs: AbstractFileSystem, folder: str, timeout: float) -> Iterator[In
     """Lists with S3's own call, page by page: s3fs would hide keys with empty parts; the timeout is for each page."""
     bucket = fs.split_path(f"{folder}/x")[0]
     prefix = f"{folder[len(bucket) + 1 :]}/" if len(folder) > len(bucket) else ""
-    token: dict[str, str] = {}
+    options = {"Bucket": bucket, "Prefix": prefix, "Delimiter": "/"}
+    seen: set[str] = set()
     while True:
-        options = {"Bucket": bucket, "Prefix": prefix, "Delimiter": "/", **token}
         page = call_filesystem(fs, "call_s3", "list_objects_v2", **options, timeout=timeout)
         for below in page.get("CommonPrefixes", ()):
             yield {"name": f"{bucket}/{below['Prefix'][:-1]}", "type": "directory", "size": 0}
@@ -253,9 +253,10 @@ def _list_s3(fs: AbstractFileSystem, folder: str, timeout: float) -> Iterator[In
             yield {**key, "name": f"{bucket}/{key['Key']}", "type": "file", "size": key["Size"]}
         if not page.get("IsTruncated"):
             return
-        following = {"ContinuationToken": page["NextContinuationToken"]}
-        if following == token:
+        token = options["ContinuationToken"] = page["NextContinuationToken"]
+        if token in seen:
             raise ArchiveError(
-                f"Expected the next page of the listing of {file_url(fs, folder)}, but got the same one again."
+                f"Expected the next page of the listing of {file_url(fs, folder)}, but its token {token!r} came before;"
+                " stopped, because the listing would never end"
             )
-        token = following
+        seen.add(token)

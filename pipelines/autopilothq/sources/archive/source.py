@@ -202,24 +202,29 @@ def _some(names: Sequence[str]) -> str:
 def days_to_read(since: str | date | None, until: str | date | None) -> tuple[date | None, date | None]:
     """Returns the first and the last day; without both, those of a scheduler's interval (`DLT_INTERVAL_START`).
 
-    Raises NotSupported for a text that is not a day.
+    Raises NotSupported for a text that is not a day, and for an interval that is beyond the calendar in UTC.
     """
-    interval = dlt.current.interval() if since is None and until is None else None
-    if interval is None:
-        return _day(since, "since"), _day(until, "until")
-    # The interval does not include its end: a day's interval ends when the next day begins.
-    start, end = interval  # older releases of dlt give a tuple without names
-    first, last = (time.astimezone(UTC) for time in (start, end - timedelta(microseconds=1)))
+    try:
+        interval = dlt.current.interval() if since is None and until is None else None
+        if interval is None:
+            return _day(since, "since"), _day(until, "until")
+        # The interval does not include its end: a day's interval ends when the next day begins.
+        start, end = interval  # older releases of dlt give a tuple without names
+        first, last = (time.astimezone(UTC) for time in (start, end - timedelta(microseconds=1)))
+    except OverflowError:
+        raise NotSupported(
+            "Expected an interval within the years 1 to 9999 (UTC) in DLT_INTERVAL_START and DLT_INTERVAL_END."
+        ) from None
     return first.date(), max(first, last).date()
 
 
 def _day(day: str | date | None, name: str) -> date | None:
-    if isinstance(day, datetime):
-        return day.astimezone(UTC).date() if day.tzinfo else day.date()
     try:
+        if isinstance(day, datetime):
+            return day.astimezone(UTC).date() if day.tzinfo else day.date()
         return date.fromisoformat(day) if isinstance(day, str) else day
-    except ValueError:
-        raise NotSupported(f"Expected a day such as 2019-03-01 for {name}, but got {day!r}.") from None
+    except (ValueError, OverflowError):
+        raise NotSupported(f"Expected a day such as 2019-03-01 for {name}, but got {str(day)!r}.") from None
 
 
 def archive_files_at(

@@ -5,6 +5,7 @@ They hold personal data.
 """
 
 import errno
+import fcntl
 import os
 import secrets
 import shutil
@@ -21,7 +22,9 @@ from ... import private
 from ...errors import EngineError
 from ..file_systems import is_remote, open_bucket
 
-_SCRATCH = "autopilothq-worker-"  # the folder of a task; its machine's name and its process's id follow
+_SCRATCH = "autopilothq-worker-"  # the folder of a task; its machine's name follows
+_NEW_SCRATCH = "autopilothq-new-worker-"  # that folder before it is locked
+_HELD = "held"  # the file of such a folder that the task's process keeps locked
 _MARK = "under-way"  # the file that exists from the beginning of a load to its end
 _NAME_ONE = "Name a folder or a bucket as --work-url (work_url) that this machine and all workers may change."
 
@@ -95,7 +98,7 @@ class WorkFolder:
         try:
             os.replace(path, target)
         except OSError:  # another disk
-            temporary = f"{target}.{os.getpid()}"
+            temporary = f"{target}.{secrets.token_hex(8)}"  # in two containers processes may have one id
             shutil.copyfile(path, temporary)
             os.replace(temporary, target)
             os.unlink(path)
@@ -124,11 +127,15 @@ class WorkFolder:
         with _refusal_explained(self.url):
             home = None if self.is_remote else str(private.folder(Path(self._path("scratch"))))
         _drop_dead(Path(home or tempfile.gettempdir()))
-        folder = tempfile.mkdtemp(prefix=f"{_scratch_prefix()}{os.getpid()}-", dir=home)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        made = Path(tempfile.mkdtemp(prefix=_NEW_SCRATCH, dir=home))
+        with (made / _HELD).open("w") as held:
+            with suppress(OSError):  # where files cannot be locked, nobody takes it for dead
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            folder = made.rename(made.with_name(_scratch_prefix() + made.name.removeprefix(_NEW_SCRATCH)))
+            try:
+                yield str(folder)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _path(self, name: str) -> str:
         return f"{self.url.removeprefix('file://')}/{name}"
@@ -185,17 +192,23 @@ def _scratch_prefix() -> str:
 
 
 def _drop_dead(home: Path) -> None:
-    """Deletes the folders of tasks whose processes were killed on this machine; other machines may share `home`."""
-    for folder in home.glob(f"{_SCRATCH}*"):
-        process = folder.name.removeprefix(_scratch_prefix()).partition("-")[0]
+    """Deletes the folders of tasks whose processes were killed on this machine; other machines may share `home`.
+
+    Containers of one machine may share its name, and do not see each other's processes, but they do see locks.
+    """
+    for folder in home.glob(f"{_scratch_prefix()}*"):
         with suppress(OSError):
-            if process.isdigit() and folder.stat().st_uid == os.geteuid() and not _is_running(int(process)):
+            if folder.stat().st_uid == os.geteuid() and not _is_held(folder / _HELD):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _is_running(process: int) -> bool:
+def _is_held(path: Path) -> bool:
+    """Returns whether a process keeps a file locked. One that is missing is what a deletion began with."""
     try:
-        os.kill(process, 0)
-    except OSError as error:
-        return error.errno != errno.ESRCH  # another user's process may not be asked
-    return True
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False

@@ -7,7 +7,7 @@ import dlt
 from ...catalog import LOCKS, TABLES
 from ...errors import RunError
 from ..dlt_internals import DLT_NAME_PREFIX, FilesystemClient, JobClientBase, SqlJobClientBase
-from .asking import rows_of_statement, spelling_of, table_path
+from .asking import count_shared, rows_of_statement, spelling_of, table_path
 from .delta import DeltaDataset
 from .delta_versions import drop_old_versions, maintain
 from .interface import Columns, Dataset, NativeType, Row, in_utc, placeholders
@@ -37,6 +37,7 @@ __all__ = [
     "audit_sums",
     "client_to_ask",
     "connected",
+    "count_shared",
     "create_statement",
     "dataset_of",
     "deleted_persons",

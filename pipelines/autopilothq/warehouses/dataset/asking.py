@@ -1,6 +1,9 @@
 """Whole statements that read several tables at once, with the names that the destination has."""
 
-from .delta import DeltaDataset
+from collections.abc import Sequence
+from typing import Any
+
+from .delta import DeltaDataset, quoted
 from .interface import Dataset, Row
 from .sql import SqlDataset
 
@@ -22,3 +25,12 @@ def rows_of_statement(dataset: Dataset, statement: str) -> list[Row]:
             return [tuple(row) for rows in answers for row in rows]
     parts = statement.replace("%", "%%")
     return list(dataset.sql.stream(parts, ())) if isinstance(dataset, SqlDataset) else []
+
+
+def count_shared(dataset: Dataset, table: str, by: str, others: Sequence[str]) -> dict[Any, int]:
+    """Returns how many rows of a table have an id that one of the others has, by the values of the column `by`."""
+    named = dataset.sql.table if isinstance(dataset, SqlDataset) else quoted
+    column, id_ = dataset.quoted(table, by), dataset.quoted(table, "id")
+    ids = " UNION ALL ".join(f"SELECT {dataset.quoted(other, 'id')} FROM {named(other)}" for other in others)
+    statement = f"SELECT {column}, count(*) FROM {named(table)} WHERE {id_} IN ({ids}) GROUP BY {column}"
+    return dict(rows_of_statement(dataset, statement.replace("%%", "%")))

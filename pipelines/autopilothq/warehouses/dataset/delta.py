@@ -19,13 +19,12 @@ import duckdb
 import pyarrow as pa
 
 from ...catalog import Table, Type
-from ...display import visible
 from ...errors import CannotMerge
 from ...extras import install, is_own_fault
 from ...projection import ExistingTables
 from ...projection import engine as values
 from ...projection.types import ARROW
-from ..delta import ENGINE
+from ..delta import ENGINE, warn_incomplete
 from ..dlt_internals import (
     FILENAME_SEPARATOR,
     LOADS_TABLE_NAME,
@@ -245,7 +244,7 @@ def _dlt_row(path: str, text: bytes) -> dict[str, Any] | None:
         row: dict[str, Any] = json.loads(text)
         return row | {"inserted_at": datetime.fromisoformat(row["inserted_at"])}
     except (ValueError, TypeError, KeyError):
-        _log.warning("dlt's file %s is incomplete, and is left out", visible(path))
+        warn_incomplete(path)
         return None
 
 

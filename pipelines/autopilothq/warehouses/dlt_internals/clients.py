@@ -76,6 +76,8 @@ _HOOKS = {
     "type_of": "_from_db_type",
     "merge_jobs": "_create_merge_followup_jobs",
     "replace_jobs": "_create_replace_followup_jobs",
+    "dlt_files": "_list_dlt_table_files",
+    "find_schema": "_get_stored_schema_by_hash_or_newest",
 }
 
 CLUSTER_COLUMNS_HINT = "x-bigquery-cluster-columns"  # what `bigquery_adapter` sets, which needs the driver
