@@ -98,15 +98,10 @@ CASES: dict[str, Cases] = {
     },
     # Of what the engine may read otherwise than it is spelt.
     "any_number_unquoted([v], '')": {
-        **each(("1.10", "-1.10", "1e5", ".5", "0", "-0", "-Infinity", "Infinity", "NaN", "9.", f"{MOST}.5"), True),
-        **each(("5", "-5", "12e", "1.x", "+1.5", "a.b", "Inf", "e5", "O", ":", "-", "", "Nan", None), False),
+        **each(("1.10", "-1.10", "1e5", ".5", "0", "-0", "9.", f"{MOST}.5"), True),
+        **each(("5", "-5", "12e", "1.x", "+1.5", "a.b", "-Infinity", "e5", "O", ":", "-", "", "Nan", None), False),
     },
     "any_number_unquoted([v, 'a', v], '[\"1.10\",0,1e5]')": {"1.10": False, "0": True, "1e5": True, "a": False},
-    "any_json_in_doubt([v])": {
-        **each(("-Infinity", "Infinity", "NaN", "inf", "nan", "infinity", "-", ".5", "/", "Z", "+1"), True),
-        **each(('"NaN"', "5", "-5", "1.5", "true", "false", "null", "[1]", "[NaN]", "{}", "", None), False),
-    },
-    "any_json_in_doubt(['5', v])": {"NaN": True, "5": False},
     "any_json_may_change([v])": {
         **each(("0", "-0", "1.5", "-1.5", "1e5", "5.0"), True),
         **each(("5", "-5", "10", '"1.5"', "true", "[1.5]", "{}", "null", None), False),

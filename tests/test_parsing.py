@@ -22,11 +22,11 @@ from autopilothq.projection.unreadable import find_unreadable
 from autopilothq.segment.message import Discard, Message, Reject, digest, read_message
 from contract.loading import NOW, Line, batches, identify, message, raw
 
-# ---- brackets ------------------------------------------------------------------------------------------------------
+# ---- commas and brackets ---------------------------------------------------------------------------------------------
 
 
 def doubts(*texts: str) -> tuple[bool, bool]:
-    """Whether trailing commas, and whether too deep objects, are to be looked for in some lines."""
+    """Whether what is no JSON to others, and whether too deep objects, are to be looked for in some lines."""
     return doubts_of(pa.array(texts, pa.large_string()))
 
 
@@ -35,14 +35,15 @@ def doubts_of(lines: pa.LargeStringArray) -> tuple[bool, bool]:
     return loose != "false", deep != "false"
 
 
-LOOSE = [",}", ",]", " }", " ]", "\n}", "\t]"]
-TIGHT = ["", "}", "]", '"}', "a]", "!}", "-}", "+]", "{}", "[]", ", a}", ",|", ",=", ",\\", ",{", ",["]
+LOOSE = [",}", ",]", " }", " ]", "\n}", "\t]", " ,", "nan,", "INF}", "-Infinity]", "iTy,"]
+TIGHT = [
+    "", "}", "]", '"}', "a]", "!}", "-}", "+]", "{}", "[]", ", a}", ",|", ",=", ",\\", ",{", ",[", ",,", "{ ", "nan",
+    "en,", "If]", "aan{", "xf,", "my}", "y,", "1n]",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3, parse.PIECE])
-def test_a_comma_or_a_blank_before_a_closing_bracket_is_seen_wherever_it_stands(
-    piece: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_ends_as_no_value_is_seen_wherever_it_stands(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parse, "PIECE", piece)
     for text in ("a" * at + loose for at in range(4) for loose in LOOSE):
         assert (text, doubts(text)) == (text, (True, False))
@@ -68,7 +69,7 @@ def test_a_line_with_more_closing_brackets_than_may_nest_is_seen(piece: int, mon
 def test_lines_of_several_chunks_are_all_looked_at() -> None:
     chunks = [pa.array(texts, pa.large_string()) for texts in ([], ["a", ",}"], ["b"], ["c" + "]" * (MAX_DEPTH + 1)])]
     loose, deep = doubt_conditions(pa.chunked_array(chunks))
-    assert loose == r"regexp_matches(text, ',\s*[\]}]')"
+    assert loose == r"regexp_matches(text, ',\s*[\]}]|(?i)[:\[,]\s*-?(nan|inf|infinity)\s*[,\]}]')"
     assert deep == (
         "2 * strlen(text) - strlen(replace(text, '}', '')) - strlen(replace(text, ']', '')) > " + str(MAX_DEPTH)
     )
@@ -264,7 +265,7 @@ IN_DOUBT: dict[str, tuple[dict[str, Any], set[str]]] = {
     "message id": ({"messageId": "$v"}, NO_IDS | {'""', "null"}),
     "group id": ({"type": "group", "event": ..., "groupId": "$v"}, NO_IDS),
     "name": ({"type": "page", "event": ..., "name": "$v"}, NO_IDS),
-    "time": ({"sentAt": "$v"}, EVERYWHERE),
+    "time": ({"sentAt": "$v"}, NUMBERS | EVERYWHERE),
     "text": ({"properties": {"campaign_id": "$v"}}, {"0", "1.5", "-1.25", "{}"} | NUMBERS | BRACKETS | EVERYWHERE),
     "context": ({"context": {"ip": "$v"}}, {"0", "1.5", "-1.25", "{}"} | NUMBERS | BRACKETS | EVERYWHERE),
     "boolean": ({"properties": {"transactional": "$v"}}, {"{}"} | NUMBERS | EVERYWHERE),
@@ -289,11 +290,13 @@ def test_what_the_engine_reads_otherwise_than_it_is_spelt_is_read_alone(parsing:
         assert alone == {place: doubted for place, (_, doubted) in IN_DOUBT.items()}
 
 
-@pytest.mark.parametrize("bad", ["loose", "deep"])
+@pytest.mark.parametrize("bad", ["loose", "name", "deep"])
 def test_what_the_engine_takes_for_json_and_is_not_is_read_alone(bad: str, parsing: Parsing) -> None:
     nested = "[" * MAX_DEPTH + "]" * MAX_DEPTH
     deep = raw(message(messageId="deep", properties={"x": "$v"}), v=nested)
-    some = [track("a", x=[1]), {"loose": f"{track('loose', x=[1])[:-1]},}}", "deep": deep}[bad], "", track("b", x=[1])]
+    name = raw(message(messageId="$v", properties={"x": [1]}), v="nan")
+    odd = {"loose": f"{track('loose', x=[1])[:-1]},}}", "name": name, "deep": deep}[bad]
+    some = [track("a", x=[1]), odd, "", track("b", x=[1])]
     for _ in range(2):  # of unknown shapes, and of known ones
         cells = parsing.parse(*some)
         assert parsing.rows(cells) == [(1, "a"), (4, "b")]

@@ -122,18 +122,11 @@ CREATE MACRO type_bit(v) AS CASE
 CREATE MACRO type_bits(v) AS bit_or(type_bit(v)) FILTER (v IS NOT NULL);
 
 -- What the engine may read otherwise than it is spelt. Text that may come of a number whose digits it changes:
-CREATE MACRO text_may_be_number(v) AS CASE
-    WHEN v < ':' THEN CASE WHEN v >= '-' THEN CASE
-        WHEN contains(v, '.') OR contains(v, 'e') OR v IN ('0', '-0', '-Infinity')
-        THEN try_cast(v AS DOUBLE) IS NOT NULL END END
-    WHEN v < 'O' THEN v IN ('Infinity', 'NaN') END;
+CREATE MACRO text_may_be_number(v) AS CASE WHEN v >= '-' AND v < ':' THEN CASE
+    WHEN contains(v, '.') OR contains(v, 'e') OR v IN ('0', '-0') THEN try_cast(v AS DOUBLE) IS NOT NULL END END;
 CREATE MACRO any_number_unquoted(texts, line) AS len(list_filter(texts, lambda v:
     text_may_be_number(v) AND NOT contains(line, '"' || v || '"'))) > 0;
--- JSON values: names of no numbers, and numbers other than plain integers.
-CREATE MACRO any_json_in_doubt(jsons) AS len(list_filter(jsons, lambda v: CASE
-    WHEN v < '#' THEN false
-    WHEN v >= '-' AND v < ':' THEN NOT regexp_full_match(v, '-?[0-9].*')
-    ELSE v < '[' OR v IN ('inf', 'nan', 'infinity') END)) > 0;
+-- JSON values: numbers other than plain integers.
 CREATE MACRO any_json_may_change(jsons) AS len(list_filter(jsons, lambda v:
     v >= '-' AND v < ':' AND (v IN ('0', '-0') OR NOT regexp_full_match(v, '-?[0-9]+')))) > 0;
 CREATE MACRO any_between(texts, first, behind) AS len(list_filter(texts, lambda v: v >= first AND v < behind)) > 0;

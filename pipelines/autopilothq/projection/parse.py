@@ -15,6 +15,7 @@ from contextlib import nullcontext
 
 import duckdb
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -290,27 +291,34 @@ def number_lines(lines: pa.Table) -> pa.Table:
     return pa.table({"seq": seq, "text": lines["text"].cast(pa.large_string(), safe=False)})
 
 
-# What the engine's reader takes for JSON and is not.
-_TRAILING_COMMA = r"regexp_matches(text, ',\s*[\]}]')"
+# What the engine's reader takes for JSON and is not: trailing commas, and `nan` and `inf` in any case. (`NaN`, which is
+# JSON to Python, is no number to any column.)
+_LENIENT = r"regexp_matches(text, ',\s*[\]}]|(?i)[:\[,]\s*-?(nan|inf|infinity)\s*[,\]}]')"
 # Objects and arrays that may nest too deeply. In bytes: `translate` ends the engine where a text is not UTF-8.
 _MANY_BRACKETS = f"2 * strlen(text) - strlen(replace(text, '}}', '')) - strlen(replace(text, ']', '')) > {MAX_DEPTH}"
 
 
 def doubt_conditions(text: pa.ChunkedArray) -> tuple[str, str]:
-    """Returns SQL conditions for lines whose JSON the engine reads otherwise than it must: trailing commas, too deep.
+    """Returns SQL conditions for lines whose JSON the engine reads otherwise than it must: too lenient, too deep.
 
     Both are looked for in the bytes of all lines at once, because a pattern in the engine would take as long as reading
-    all the JSON: a comma may stand before a bracket only where a bracket comes after a comma or white space, which
-    machine-made JSON has not, and few lines have so many brackets.
+    all the JSON. What stands before a comma or a closing bracket says enough: in machine-made JSON neither a comma, nor
+    white space, nor the end of `nan` and the like, and few lines have so many brackets.
     """
-    looks = [_look_at_brackets(chunk) for chunk in text.chunks]
+    looks = [_look_at_ends(chunk) for chunk in text.chunks]
     lenient = any(loose for loose, _ in looks)
     deep = any(many for _, many in looks)
-    return _TRAILING_COMMA if lenient else "false", _MANY_BRACKETS if deep else "false"
+    return _LENIENT if lenient else "false", _MANY_BRACKETS if deep else "false"
 
 
-def _look_at_brackets(lines: pa.LargeStringArray) -> tuple[bool, bool]:
-    """Whether a closing bracket stands after a comma or a blank, and whether a line has more of them than may nest."""
+# What no value of machine-made JSON ends with before a comma or a bracket, but white space, a comma, `nan`, `inf` and
+# `infinity` do; the letters are looked at with the one before, whatever their case.
+_LOOSE_ENDS = np.isin(np.arange(256), [*range(33), *b",nfyNFY"])
+_NAMES_END = [first << 8 | last for first, last in (b"an", b"nf", b"ty")]
+
+
+def _look_at_ends(lines: pa.LargeStringArray) -> tuple[bool, bool]:
+    """Whether a value may end as none does in machine-made JSON, and whether a line has too many closing brackets."""
     if not len(lines):
         return False, False
     _, offsets, content = lines.buffers()
@@ -318,9 +326,18 @@ def _look_at_brackets(lines: pa.LargeStringArray) -> tuple[bool, bool]:
     bytes_ = np.frombuffer(content, dtype=np.uint8)[bounds[0] : bounds[-1]]
     loose, found = False, [bounds[:0]]
     for start in range(0, len(bytes_), PIECE):
-        piece = bytes_[start : start + PIECE + 1]
-        before, bracket = piece[:-1], (piece[1:] | 0x20) == ord("}")  # 0x20 is what `]` lacks to be `}`
-        loose = loose or bool((bracket & ((before == ord(",")) | (before <= ord(" ")))).any())
+        piece = bytes_[start : start + PIECE]
+        bracket = (piece | 0x20) == ord("}")  # 0x20 is what `]` lacks to be `}`
+        ends = np.flatnonzero(bracket | (piece == ord(","))) + start
+        loose_ends = ends[_LOOSE_ENDS.take(bytes_.take(ends - 1, mode="wrap"))]
+        loose = loose or (bool(len(loose_ends)) and _is_loose(bytes_, loose_ends))
         found.append(np.flatnonzero(bracket) + start)
     per_line = np.diff(np.searchsorted(np.concatenate(found), bounds - bounds[0]))
     return loose, bool((per_line > MAX_DEPTH).any())
+
+
+def _is_loose(bytes_: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]) -> bool:
+    """Whether a comma or a bracket at `ends` comes after a blank or a number's name, or a bracket after a comma."""
+    end, last, before = (bytes_.take(ends - back, mode="wrap") for back in range(3))
+    names = (before | 0x20).astype(np.uint16) << 8 | (last | 0x20)
+    return bool(((last <= ord(" ")) | np.isin(names, _NAMES_END) | ((last == ord(",")) & (end != ord(",")))).any())

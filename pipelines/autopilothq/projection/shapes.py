@@ -48,9 +48,7 @@ _KIND_NAMES = ("track", *(kind for kind, _, _ in KINDS))
 _TEXT_FIELDS = {"type": "type", "id": "messageId", "user_id": "userId", "anonymous_id": "anonymousId"}
 _TEXT_FIELDS |= {name: field for name, (field, _) in _OWN.items()}
 # A number whose digits the engine's reader would change: an exponent, a last zero, a very small or a long one, -0.
-_CHANGING_NUMBER = (
-    r"[:\[,]\s*-?([0-9]+\.?[0-9]*[eE]|[0-9]+\.[0-9]*0\s*[,}\]]|0\.0000|[0-9.]{17}|[iI][nN]|[nN][aA])|-0\s*[,}\]]"
-)
+_CHANGING_NUMBER = r"[:\[,]\s*-?([0-9]+\.?[0-9]*[eE]|[0-9]+\.[0-9]*0\s*[,}\]]|0\.0000|[0-9.]{17})|-0\s*[,}\]]"
 _SQL = engine.queries("shapes.sql")
 _CHANGING = f"regexp_matches(text, {engine.literal(_CHANGING_NUMBER)})"
 
@@ -297,8 +295,10 @@ def _doubts(types: Mapping[Path, str], declared: Sequence[str]) -> list[str]:
     every, listed = ", ".join((*texts, *jsons)), f"[{', '.join(texts)}]"
     numbers = " OR ".join(f"coalesce(text_may_be_number({value}), false)" for value in texts)
     values = " OR ".join(f"coalesce({value} >= '#' AND {value} NOT IN ('true', 'false'), false)" for value in jsons)
-    doubted, changing = (f"{macro}([{', '.join(jsons)}])" for macro in ("any_json_in_doubt", "any_json_may_change"))
+    changing = f"any_json_may_change([{', '.join(jsons)}])"
     brackets = f"any_between([{', '.join(fields)}], '[', '\\')"
+    times = ", ".join(f"{_at((field,))}::VARCHAR" for field in TIMESTAMP_FIELDS.values())
+    changing_times = f"CASE WHEN greatest({times}) >= '[' OR any_json_may_change([{times}]) THEN {_CHANGING} END"
     arrays = f"any_between([{every}], '[', '\\')"
     return [
         f"kind NOT IN ({', '.join(map(engine.literal, _KIND_NAMES))}) OR kind IS NULL",
@@ -306,8 +306,9 @@ def _doubts(types: Mapping[Path, str], declared: Sequence[str]) -> list[str]:
         f"kind IN ('page', 'screen') AND coalesce({', '.join(declared)}) IS NOT NULL",
         f"CASE WHEN greatest({every}) >= '{{' THEN any_between([{every}], '{{', '|') END",
         f"CASE WHEN contains(text, '[') THEN {brackets} OR CASE WHEN {arrays} THEN {_CHANGING} END END",
+        f"CASE WHEN unusual IS NOT NULL THEN {changing_times} END",
         f"CASE WHEN {numbers} THEN any_number_unquoted({listed}, text) OR {_CHANGING} END",
-        f"CASE WHEN {values} THEN {doubted} OR CASE WHEN {changing} THEN {_CHANGING} END END",
+        f"CASE WHEN {values} THEN CASE WHEN {changing} THEN {_CHANGING} END END",
     ]
 
 
