@@ -315,8 +315,30 @@ def test_a_track_writes_the_contact_then_enters_the_journey(server: FakeAutopilo
 def test_an_event_without_a_trigger_is_logged(server: FakeAutopilot) -> None:
     assert counted(send(server, [track(1, "Unheard Of")])) == {"messages": 1, "refused": 1}
     assert posts(server) == []
-    why = "No trigger for the event 'Unheard Of', in the settings or by a journey's title"
-    assert rows("message_id", "event", "endpoint", "status", "message") == [("t1", "Unheard Of", None, "refused", why)]
+    why = "No trigger for the event '{}', in the settings or by a journey's title"
+    row = ("t1", "Unheard Of", None, "refused", why.format("Unheard Of"))
+    assert rows("message_id", "event", "endpoint", "status", "message") == [row]
+
+
+def test_what_is_refused_for_the_same_reason_as_before_is_not_logged_again(server: FakeAutopilot) -> None:
+    """An archive that is sent every hour would add all its events without a trigger each time."""
+    lines: list[Any] = [
+        track(1, "Unheard Of \0"),
+        identify("u", userId="u2", traits={"email": None}),
+        b"oops",
+        identify(1),
+    ]
+    assert counted(send(server, lines)) == {"messages": 4, "delivered": 1, "refused": 3}
+    logged = rows("message_id", "status", "message", "run")
+    assert Counter(status for _, status, *_ in logged) == {"refused": 3, "delivered": 1}
+    again = send(server, lines)
+    assert counted(again) == {"messages": 4, "known": 1, "refused": 3}
+    assert set(again.reasons) == {("refused", message) for _, status, message, _ in logged if status == "refused"}
+    assert rows("message_id", "status", "message", "run") == logged
+    for _ in range(2):  # another reason, and the first one again
+        for event in ("Never Heard Of", "Unheard Of \0"):
+            assert counted(send(server, [track(1, event)])) == {"messages": 1, "refused": 1}
+    assert len(rows("message_id")) == len(logged) + 4
 
 
 def test_the_settings_choose_the_triggers_before_the_titles(server: FakeAutopilot) -> None:
