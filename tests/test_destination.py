@@ -28,6 +28,7 @@ from autopilothq.destination.plan import UNTAKEN
 from autopilothq.errors import InvalidSetting, NotAuthorized, RunError, Unavailable
 from fake_autopilot import FakeAutopilot
 from sending import IMPATIENT, answer, configure, identify, log_in, posts, rows, send, settings_for, track
+from servers import ask
 
 MISSING = "Missing unique identifier traits. Either **email** or **user_id** traits must be provided"
 UNSENT = ("messages", "delivered", "refused", "failed", "unknown", "known", "repeated")
@@ -710,6 +711,13 @@ def test_the_log_in_postgresql(server: FakeAutopilot, postgres: str) -> None:
             ("t1", "0007", "unknown"),
             ("u2", None, "delivered"),
         ]
+    # Each request's rows are found again: without an index a run takes as long as the log is large.
+    assert ask(postgres, "SELECT tablename, indexdef FROM pg_indexes WHERE schemaname = 'autopilothq'") == [
+        (
+            "_deliveries",
+            "CREATE INDEX _deliveries_message_id_idx ON autopilothq._deliveries USING hash (message_id)",
+        )
+    ]
     sql = "SELECT status, count(*) AS n FROM _deliveries GROUP BY status ORDER BY status -- all"
     assert answer(sql, warehouse) == (["status", "n"], [("delivered", 2), ("refused", 2), ("unknown", 1)])
 
@@ -723,7 +731,8 @@ def test_times_in_the_log_never_go_back(server: FakeAutopilot) -> None:
 
 
 def test_the_log_takes_any_text(postgres: str) -> None:
-    odd = "'; DROP TABLE x -- \\n \\ \n\t\r\x01 %s %(a)s {} é 株 \U0001f600 \"$$"
+    long = random.Random(1).randbytes(5000).hex()  # an index on it has room for less
+    odd = "'; DROP TABLE x -- \\n \\ \n\t\r\x01 %s %(a)s {} é 株 \U0001f600 \"$$" + long
     for place in (None, dlt.destinations.postgres(postgres)):
         with DeliveryLog(log_in(place)) as log:
             log.add([Delivery(odd, email="a\0b\ud800", message=odd, trigger_id=odd)])
