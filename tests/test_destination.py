@@ -28,6 +28,7 @@ from autopilothq.destination.plan import NOT_OF_TRACKS, UNTAKEN
 from autopilothq.errors import InvalidSetting, NotAuthorized, RunError, Unavailable
 from fake_autopilot import FakeAutopilot
 from sending import IMPATIENT, answer, configure, identify, log_in, posts, rows, send, settings_for, track
+from servers import ask
 
 MISSING = "Missing unique identifier traits. Either **email** or **user_id** traits must be provided"
 UNSENT = ("messages", "delivered", "refused", "failed", "unknown", "known", "repeated")
@@ -330,6 +331,27 @@ def test_an_event_without_a_trigger_is_logged(server: FakeAutopilot) -> None:
         ("t1", "None", None, "refused", why.format("None")),
         ("t2", "", None, "refused", why.format("")),
     ]
+
+
+def test_what_is_refused_for_the_same_reason_as_before_is_not_logged_again(server: FakeAutopilot) -> None:
+    """An archive that is sent every hour would add all its events without a trigger each time."""
+    lines: list[Any] = [
+        track(1, "Unheard Of \0"),
+        identify("u", userId="u2", traits={"email": None}),
+        b"oops",
+        identify(1),
+    ]
+    assert counted(send(server, lines)) == {"messages": 4, "delivered": 1, "refused": 3}
+    logged = rows("message_id", "status", "message", "run")
+    assert Counter(status for _, status, *_ in logged) == {"refused": 3, "delivered": 1}
+    again = send(server, lines)
+    assert counted(again) == {"messages": 4, "known": 1, "refused": 3}
+    assert set(again.reasons) == {("refused", message) for _, status, message, _ in logged if status == "refused"}
+    assert rows("message_id", "status", "message", "run") == logged
+    for _ in range(2):  # another reason, and the first one again
+        for event in ("Never Heard Of", "Unheard Of \0"):
+            assert counted(send(server, [track(1, event)])) == {"messages": 1, "refused": 1}
+    assert len(rows("message_id")) == len(logged) + 4
 
 
 def test_the_settings_choose_the_triggers_before_the_titles(server: FakeAutopilot) -> None:
@@ -701,6 +723,13 @@ def test_the_log_in_postgresql(server: FakeAutopilot, postgres: str) -> None:
             ("t1", "0007", "unknown"),
             ("u2", None, "delivered"),
         ]
+    # Each request's rows are found again: without an index a run takes as long as the log is large.
+    assert ask(postgres, "SELECT tablename, indexdef FROM pg_indexes WHERE schemaname = 'autopilothq'") == [
+        (
+            "_deliveries",
+            "CREATE INDEX _deliveries_message_id_idx ON autopilothq._deliveries USING hash (message_id)",
+        )
+    ]
     sql = "SELECT status, count(*) AS n FROM _deliveries GROUP BY status ORDER BY status -- all"
     assert answer(sql, warehouse) == (["status", "n"], [("delivered", 2), ("refused", 2), ("unknown", 1)])
 
@@ -714,7 +743,8 @@ def test_times_in_the_log_never_go_back(server: FakeAutopilot) -> None:
 
 
 def test_the_log_takes_any_text(postgres: str) -> None:
-    odd = "'; DROP TABLE x -- \\n \\ \n\t\r\x01 %s %(a)s {} é 株 \U0001f600 \"$$"
+    long = random.Random(1).randbytes(5000).hex()  # an index on it has room for less
+    odd = "'; DROP TABLE x -- \\n \\ \n\t\r\x01 %s %(a)s {} é 株 \U0001f600 \"$$" + long
     for place in (None, dlt.destinations.postgres(postgres)):
         with DeliveryLog(log_in(place)) as log:
             log.add([Delivery(odd, email="a\0b\ud800", message=odd, trigger_id=odd)])

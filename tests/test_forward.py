@@ -329,17 +329,23 @@ def test_what_was_delivered_to_a_target_is_not_sent_there_again(fake: FakeSegmen
 
 def test_a_refused_batch_is_halved_until_the_bad_message_is_found(fake: FakeSegment, forward: Any) -> None:
     fake.bad = {"m42", "m142"}
-    path = write([track(number) for number in range(200)])
+    path = write([*(track(number) for number in range(200)), "oops"])
+    oops = "  1 refused: not_json: not JSON"
     assert forward(path) == (
-        4, ["200 messages: 198 delivered, 2 refused, 0 failed, 0 unknown", "  2 refused: malformed batch"], []
+        4, ["201 messages: 198 delivered, 3 refused, 0 failed, 0 unknown", "  2 refused: malformed batch", oops], []
     )  # fmt: skip
     assert fake.ids() == [f"m{number}" for number in range(200) if number not in (42, 142)]
     assert len(fake.sizes) < 40
-    assert [row for row in log("message_id, status, http_status") if row[1] != "delivered"] == [
-        ("m42", "refused", 400), ("m142", "refused", 400),
+    refused = [row for row in log("kind, status, http_status, message") if row[1] != "delivered"]
+    assert sorted(refused, key=str) == [
+        ("", "refused", None, "not_json: not JSON"), *[("track", "refused", 400, "malformed batch")] * 2,
     ]  # fmt: skip
+    assert {row[0] for row in log("message_id, status") if row[1] == "refused"} > fake.bad
     fake.bad = set()
-    assert forward(path)[1] == ["200 messages: 2 delivered, 0 refused, 0 failed, 0 unknown, 198 delivered before"]
+    # What is never sent is counted each time, and logged once.
+    left = "201 messages: 2 delivered, 1 refused, 0 failed, 0 unknown, 198 delivered before"
+    assert forward(path) == (4, [left, oops], [])
+    assert len(log("message_id")) == 203
 
 
 def test_a_message_that_the_server_fails_at_costs_no_other(fake: FakeSegment, forward: Any) -> None:

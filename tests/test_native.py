@@ -13,6 +13,7 @@ COLUMNS: dict[str, Type] = {"id": "text", "received_at": "timestamp", "uuid_ts":
 NUMERIC = {"n": "numeric"}
 NAIVE = dict.fromkeys(("received_at", "uuid_ts"), "timestamp without time zone")
 COPY = {"loaded_at": "uuid_ts"}
+LOGS = ("_deliveries", "_deliveries_ortto", "_forwards")
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,8 @@ COPY = {"loaded_at": "uuid_ts"}
         ("autopilothq.warehouses.postgres.postgres", "accounts", TableShape(NUMERIC, ("id",), ("received_at",))),
         ("postgres", "lists_contacts", TableShape(NUMERIC, ("list_id", "contact_id"), ("received_at",))),
         ("postgres", "_suppressions", TableShape()),
+        *(("postgres", table, TableShape(indexes=("message_id",))) for table in LOGS),
+        *(("duckdb", table, TableShape()) for table in LOGS),
         ("dlt.destinations.redshift", "users", TableShape(NAIVE)),
         ("bigquery", "tracks", TableShape(copies=COPY, view="tracks_view")),
         ("bigquery", "any_event", TableShape(copies=COPY, view="any_event_view")),

@@ -760,7 +760,7 @@ STATUSES = {
 }
 DELIVERIES = Table(
     "_deliveries",
-    "What became of every message to Autopilot: a row for each run, and for each trigger of an event.",
+    "What became of every message to Autopilot: a row for each attempt, and for each trigger of an event.",
     (
         Column("message_id", "text", "The message's id; of a query's row a digest of the person and the traits."),
         Column("kind", "text", "identify or track; list, delete, eject or unsubscribe of a request about one contact."),

@@ -142,6 +142,7 @@ def run(into: dlt.Pipeline, source: DltSource | Iterable[DltSource], wait: timed
             repair_tables(into)
             _adopt_cursors(into)
             working_folder.drop_partial_files(into)
+            working_folder.drop_begun_packages(into)
             while into.has_pending_data:
                 try:
                     into.run()

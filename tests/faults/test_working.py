@@ -2,10 +2,11 @@
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from dlt.pipeline.exceptions import PipelineStepFailed
 from filelock import FileLock
 
 import autopilothq
@@ -145,14 +146,25 @@ def test_reads_again_what_a_cut_file_of_rows_had(killed: tuple[Path, Path], call
     assert_loaded_once()
 
 
-def test_a_file_that_a_killed_process_had_begun_to_write_stops_no_load(killed: tuple[Path, Path], call: Call) -> None:
+def test_what_a_killed_process_had_begun_to_write_stops_no_load_and_goes(killed: tuple[Path, Path], call: Call) -> None:
     archive, folder = killed
+
+    def cut_off() -> Iterator[dict[str, str]]:
+        yield {"id": "a row"}
+        raise ConnectionError
+
+    with pytest.raises(PipelineStepFailed):
+        runner.pipeline().extract(cut_off(), table_name="rows")
+    (folder / "load" / "new" / "1500000000.25" / "new_jobs").mkdir(parents=True)
+    begun = [*folder.glob("normalize/*/"), *folder.glob("load/new/*")]
+    assert len(begun) == 3
     for packages in ("load/normalized", "normalize/extracted"):
         for jobs in (folder / packages).glob("*/new_jobs"):
             for name in ("d028f6742c80a737aa173784163f0934", ".nfs00000001", "tracks.1.x.parquet"):
                 (jobs / name).write_bytes(b"INSERT INTO")
     said = call("load", "archive", str(archive))
     assert (said.status, errors(said)) == (0, [])
+    assert [path for path in begun if path.exists()] == [folder / "normalize" / "extracted"]
     assert_loaded_once()
 
 

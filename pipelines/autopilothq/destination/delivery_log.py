@@ -52,14 +52,15 @@ class Sent(NamedTuple):
 
 
 class DeliveryStatus(NamedTuple):
-    """The delivery status of a message and trigger: whether it was `ever` delivered, its last status and content, and
-    when it was `sent` last.
+    """The delivery status of a message and trigger: whether it was `ever` delivered, its last status and content, when
+    it was `sent` last, and the last `message` about it.
     """
 
     ever: bool
     status: str
     content: str | None
     sent: Sent | None
+    message: str | None = None
 
 
 class Member(NamedTuple):
@@ -83,12 +84,12 @@ class DeliveryLog(LogTable):
     def known(self, message_ids: Iterable[str]) -> dict[tuple[str, str | None], DeliveryStatus]:
         """Returns the delivery statuses of messages, by id and trigger."""
         statuses: dict[tuple[str, str | None], DeliveryStatus] = {}
-        columns = ("message_id", "trigger_id", "status", "content", "sent_at", "run")
-        for message_id, trigger, status, content, *sent in self._rows(columns, "message_id", message_ids):
+        columns = ("message_id", "trigger_id", "status", "content", "message", "sent_at", "run")
+        for message_id, trigger, status, content, message, *sent in self._rows(columns, "message_id", message_ids):
             before = statuses.get((message_id, trigger))
             ever = status == "delivered" or (before is not None and before.ever)
             last = Sent(*sent) if status in ("delivered", "unknown") else before.sent if before else None
-            statuses[message_id, trigger] = DeliveryStatus(ever, status, content, last)
+            statuses[message_id, trigger] = DeliveryStatus(ever, status, content, last, message)
         return statuses
 
     def emails(self, user_ids: Iterable[str]) -> dict[str, str]:

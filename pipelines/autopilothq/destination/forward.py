@@ -70,6 +70,8 @@ class Forwarder:
                 self._counts.add("forgotten")
             elif "delivered" in before:
                 self._counts.add("known")
+            elif one.refusal is not None and "refused" in before:
+                self._counts.add_message(["refused"], one.refusal)  # an archive may be given every hour
             elif one.refusal is not None:
                 refused.append(one)
             else:

@@ -9,11 +9,12 @@ from ..segment.identity import HashedIds, forms
 from .account import WritableAccount
 from .batch import ContactBatch
 from .counts import Counts
-from .delivery_log import Delivery, DeliveryLog
+from .delivery_log import Delivery, DeliveryLog, DeliveryStatus
 from .dispatch import AT_ONCE, Dispatcher
 from .emails import KnownEmails, email_of
 from .fields import Fields
 from .kind import AUTOPILOT, AccountKind
+from .log_table import storable
 from .messages import Ignored, Item, text
 from .plan import Planned, Planner, renamed
 from .put_off import PutOff
@@ -98,7 +99,7 @@ class Sender:
                 continue
             planned = self._planner.plan(item, statuses)
             if isinstance(planned, Delivery):
-                self._refuse(planned)
+                self._refuse(planned, statuses.get((planned.message_id, None)))
             elif planned is not None:
                 if self._put_off.precedes(planned):
                     self._release()
@@ -108,9 +109,15 @@ class Sender:
                     self._put(planned)
         self._progress(self._counts)
 
-    def _refuse(self, row: Delivery) -> None:
-        self._batch.decided.append(row)
+    def _refuse(self, row: Delivery, before: DeliveryStatus | None) -> None:
+        """Counts an item that is not sent, and adds its row unless the last one says the same.
+
+        An archive may be given every hour, and most of its events may have no trigger.
+        """
         self._counts.add_message([row.status], row.message)
+        if before is not None and (before.status, before.message) == (row.status, *storable([row.message])):
+            return
+        self._batch.decided.append(row)
         if len(self._batch.decided) >= CHUNK:
             self._flush()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import dlt
 
 from .. import runner
+from ..warehouses.working_folder import drop_begun_packages
 from . import rewrite
 
 
@@ -28,8 +29,7 @@ def drop_working_copies(into: dlt.Pipeline) -> None:
         into.abort_packages()
     for file in working.glob("load/loaded/*/*_jobs/*"):
         file.unlink()
-    # Packages that a killed process had begun, and dlt does not look for. Without our own folders, the next load looks
-    # for rows that a killed load stored twice.
-    for folder in (*working.glob("autopilothq*"), *working.glob("normalize/*/"), *working.glob("load/new/*")):
-        if folder != working / "normalize" / "extracted":
-            shutil.rmtree(folder, ignore_errors=True)
+    drop_begun_packages(into)
+    # Without our own folders, the next load looks for rows that a killed load stored twice.
+    for folder in working.glob("autopilothq*"):
+        shutil.rmtree(folder, ignore_errors=True)

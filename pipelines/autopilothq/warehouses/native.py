@@ -29,7 +29,10 @@ COPY_HINT = "x-copy-of"
 # The rows that a complete scan replaces, in SQL.
 ALL_ROWS = "1 = 1"
 # Created from the catalogue by this package, in dlt's types and without a key, in all destinations.
-_PLAIN = (SUPPRESSIONS.name, *(table.name for table in DELIVERY_LOGS), FORWARDS.name)
+_LOGS = (*(table.name for table in DELIVERY_LOGS), FORWARDS.name)
+_PLAIN = (SUPPRESSIONS.name, *_LOGS)
+# By which the rows of a request are found, again and again while something is sent.
+_LOG_INDEX = "message_id"
 _MADE_OF_MESSAGES = frozenset(table.name for table in (*MESSAGE_TABLES, *EVENT_TABLES))
 
 
@@ -61,9 +64,9 @@ def shape_of(table: str, columns: Mapping[str, Type], kind: str) -> TableShape:
 
     Example: `shape_of("tracks", {"id": "text", "n": "double"}, "postgres").types == {"n": "numeric"}`.
     """
-    if table in _PLAIN:
-        return TableShape()
     native = native_of(kind)
+    if table in _PLAIN:
+        return TableShape(indexes=(_LOG_INDEX,) if table in _LOGS and native.indexed else ())
     return TableShape(
         {name: native.types[of] for name, of in columns.items() if of in native.types},
         (TABLES.get(table) or event_table(table)).key if native.keyed else (),

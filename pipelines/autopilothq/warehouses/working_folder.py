@@ -77,6 +77,17 @@ def drop_partial_files(pipeline: dlt.Pipeline) -> None:
                 path.unlink()
 
 
+def drop_begun_packages(pipeline: dlt.Pipeline) -> None:
+    """Deletes the packages that a killed or failed process had begun, with their rows.
+
+    dlt gives each extraction a folder of its own, and never looks at that of another one.
+    """
+    working = Path(pipeline.working_dir)
+    for folder in (*working.glob("normalize/*/"), *working.glob("load/new/*/")):
+        if folder != working / PACKAGES[0]:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def drop_old_packages(pipeline: dlt.Pipeline) -> None:
     """Deletes finished load packages except the newest KEPT_PACKAGES: dlt itself keeps all of them.
 

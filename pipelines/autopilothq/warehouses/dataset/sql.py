@@ -24,6 +24,7 @@ from ..dlt_internals import (
     columns_of_table,
     get_columns_names_with_prop,
 )
+from ..native import shape_of
 from .interface import Columns, Dataset, Row, placeholders
 from .sql_arrow import contract_types, is_zoned, read_arrow
 from .sql_schema import comments, primary_keys, text_lengths, unreadable_tables, view_names
@@ -208,7 +209,13 @@ def _create(dataset: SqlDataset, table: Table) -> None:
         sql = client.sql_client
         if not sql.has_dataset():
             sql.create_dataset()
+        indexes = shape_of(table.name, {}, dataset.kind).indexes
+        new = indexes and dataset.sql.lacks(table.name)
         sql.execute_sql(create_statement(client, table, "CREATE TABLE IF NOT EXISTS"))
+        for column in indexes if new else ():
+            # A hash has room for whatever ids somebody sends; PostgreSQL's usual index takes 2,700 bytes of a value.
+            where = f"{sql.make_qualified_table_name(table.name)} USING hash ({sql.escape_column_name(column)})"
+            sql.execute_sql(f"CREATE INDEX ON {where}")
         for statement in catalogue_comments(sql, table) if dataset.kind in COMMENTED else ():
             sql.execute_sql(statement)
 
