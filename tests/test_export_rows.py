@@ -209,10 +209,12 @@ def test_days_have_files_of_a_size_and_wait_in_memory_no_longer_than_there_is_ro
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(days, "BUFFERED", 6)
-    monkeypatch.setattr(days, "MOST_FILE_BYTES", 45)
-    files = DayFiles(Folder(tmp_path))
+    first = sum(len(days._compressed(lines)) for lines in (b"a\nc\n", b"d\ne\nf\n"))
+    monkeypatch.setattr(days, "MOST_FILE_BYTES", first)
+    target = Folder(tmp_path)
+    files = DayFiles(target)
     written = []
-    for day, line in ((1, b"a\n"), (0, b"b\n"), (1, b"c\n"), (1, b"d\n"), (1, b"e\nf\n"), (1, b"g\n"), (-1, b"h\n")):
+    for day, line in ((1, b"a\n"), (0, b"bb\n"), (1, b"c\n"), (1, b"d\n"), (1, b"e\nf\n"), (1, b"g\n"), (-1, b"hh\n")):
         files.add(day, line)
         written.append(sum(1 for path in tmp_path.rglob("*.gz")))
     files.flush()
@@ -223,10 +225,13 @@ def test_days_have_files_of_a_size_and_wait_in_memory_no_longer_than_there_is_ro
     }
     assert written == [0, 0, 2, 2, 2, 2, 2]
     assert found == {
-        "0/export-0001.gz": b"b\n",
+        "0/export-0001.gz": b"bb\n",
         "86400000/export-0001.gz": b"a\nc\nd\ne\nf\n",
         "86400000/export-0002.gz": b"g\n",
-        "-86400000/export-0001.gz": b"h\n",
+        "-86400000/export-0001.gz": b"hh\n",
+    }
+    assert target._sizes == {
+        path.relative_to(tmp_path).as_posix(): path.stat().st_size for path in tmp_path.rglob("*.gz")
     }
 
 

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from autopilothq.catalog import Type
-from autopilothq.export import ExportFolder, archive, export_archive, export_parquet
+from autopilothq.export import ExportFolder, archive, export_archive, export_parquet, parquet
 from autopilothq.export.archive import ExportedArchive
 from autopilothq.export.parquet import ExportedTables
 from autopilothq.warehouses.dataset import NativeType
@@ -176,12 +177,17 @@ def test_each_table_may_be_alone_or_missing(tmp_path: Path) -> None:
     assert said == ExportedArchive({}, 0, 0, [])
 
 
-def test_each_table_is_a_file_of_parquet(tmp_path: Path) -> None:
+def test_each_table_is_a_file_of_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "ROWS_PER_GROUP", 6)
     with ExportFolder(tmp_path / "out") as files:
-        said = export_parquet(Dataset(TABLES), files)  # type: ignore[arg-type]
-    rows = {name: len(rows) for name, (_, rows) in TABLES.items() if name != "view"}
+        said = export_parquet(Dataset({**TABLES, "a/b": (EVENT, [])}), files)  # type: ignore[arg-type]
+    rows = {name: len(rows) for name, (_, rows) in TABLES.items() if name != "view"} | {"a/b": 0}
     assert said == ExportedTables(rows, ["users: shape", "shapes: shape", "whole: a, b"])
-    found = {file.stem: pq.read_table(file) for file in (tmp_path / "out").glob("*.parquet")}
+    found = {unquote(file.stem): pq.read_table(file) for file in (tmp_path / "out").glob("*.parquet")}
     assert {name: len(table) for name, table in found.items()} == rows
     assert found["never"].schema == arrow_schema(EVENT)
-    assert [tuple(row.values()) for row in found["partly"].to_pylist()] == TABLES["partly"][1]
+    for name in ("partly", "tracks"):
+        assert [tuple(row.values()) for row in found[name].to_pylist()] == TABLES[name][1]
+    written = pq.read_metadata(tmp_path / "out" / "tracks.parquet")
+    groups = [written.row_group(number) for number in range(written.num_row_groups)]
+    assert [(group.num_rows, group.column(0).compression) for group in groups] == [(6, "ZSTD"), (1, "ZSTD")]

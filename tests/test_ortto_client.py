@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from autopilothq.clients import ortto as client
 from autopilothq.clients import ortto_requests
 from autopilothq.clients.decode import plain
 from autopilothq.clients.ortto import Ortto, OrttoSettings, Written
@@ -186,7 +187,27 @@ def test_a_key_in_an_answer_of_another_shape_is_masked(server: FakeOrtto, ortto:
         assert str(caught.value) == f"POST /person/get: expected a list of contacts or null, got {text}"
 
 
-def test_people_are_found_by_their_ids(ortto: Ortto) -> None:
+def test_members_of_an_audience_match_a_filter_too(server: FakeOrtto, ortto: Ortto) -> None:
+    [page] = ortto.people(EMAIL * 150, OPENED_SINCE, audience="a1", limit=7, offset=2000)
+    assert page.contacts == []
+    assert [request.body for request in server.requests] == [
+        {"limit": 7, "offset": 2000, "fields": EMAIL * 150, "filter": OPENED_SINCE, "audience_id": "a1"}
+    ]
+
+
+def test_so_many_things_go_into_one_request(server: FakeOrtto, ortto: Ortto) -> None:
+    nobody = [{"fields": {"str::email": f"person+{number}@example.com"}} for number in range(100)]
+    for some in ([], [*nobody, *nobody[:1]]):
+        for what, write in {"people": ortto.merge_people, "activities": ortto.create_activities}.items():
+            with pytest.raises(ValueError, match=f"^1 to 100 {what} go into one request, got {len(some)}$"):
+                write(some)
+    with pytest.raises(ValueError, match=r"^At most 150 fields go into one request, got 151$"):
+        list(ortto.people(EMAIL * 151))
+    assert server.requests == []
+    assert [len(ortto.merge_people(some)) for some in (nobody, nobody[:1])] == [100, 1]
+
+
+def test_people_are_found_by_their_ids(server: FakeOrtto, ortto: Ortto) -> None:
     found = ortto.people_by_ids(["000000000000000000000300", "f" * 24], EMAIL)
     assert {id_: plain(one) for id_, one in found.items()} == {
         "000000000000000000000300": {
@@ -194,6 +215,17 @@ def test_people_are_found_by_their_ids(ortto: Ortto) -> None:
             "fields": {"str::email": "person+3@example.com"},
         }
     }
+    assert [request.body for request in server.requests] == [
+        {"contact_ids": ["000000000000000000000300", "f" * 24], "fields": EMAIL}
+    ]
+    for contacts, text in {"null": "", "5": "5", "[]": "an array of 0"}.items():
+        server.order("POST", "/person/get-by-ids", content=f'{{"contacts":{contacts}}}'.encode())
+        if not text:
+            assert ortto.people_by_ids(["f" * 24], EMAIL) == {}
+            continue
+        with pytest.raises(UnexpectedResponse) as caught:
+            ortto.people_by_ids(["f" * 24], EMAIL)
+        assert str(caught.value) == f"POST /person/get-by-ids: expected an object of contacts, got {text}"
 
 
 # ---- activities ----------------------------------------------------------------------------------------------------
@@ -250,6 +282,20 @@ def test_numbers_keep_their_digits(server: FakeOrtto, ortto: Ortto) -> None:
     assert page.activities[0].value("attr", "int::sr") == JsonNumber("1.10")
 
 
+def test_activities_of_some_days_go_on_from_a_page(server: FakeOrtto, ortto: Ortto) -> None:
+    [page] = ortto.activities("000000000000000000000100", [], "last-7-days", offset=500, limit=7)
+    assert (page.activities, page.next_offset) == ([], 500)
+    assert [request.body for request in server.requests] == [
+        {
+            "person_id": "000000000000000000000100",
+            "activities": [],
+            "limit": 7,
+            "offset": 500,
+            "timeframe": {"type": "last-7-days"},
+        }
+    ]
+
+
 def test_an_unknown_person_is_not_found(ortto: Ortto) -> None:
     with pytest.raises(NotFound):
         list(ortto.activities("f" * 24, []))
@@ -278,16 +324,43 @@ def test_what_an_account_has_is_read(server: FakeOrtto, ortto: Ortto) -> None:
     ]
     assert ortto.tags() == []
     assert [field.value("id") for field in ortto.custom_fields()] == list(server.account.custom_fields)
+    server.order(
+        "POST", "/person/custom-field/get", content={"fields": [{"field": {"id": "a"}}, {"id": "b"}, 5, {"field": 5}]}
+    )
+    assert [field.value("id") for field in ortto.custom_fields()] == ["a", "b"]
+    assert plain(ortto.instance_schema([""]))["namespaces"].keys() == {""}
     order = ortto.instance_schema().value("namespaces", "cm", "fields", "act:cm:order-completed")
     assert order.value("name") == "Order Completed"
     (person,) = ortto.subscriptions([{"email": "person+3@example.com"}])
+    assert server.requests[-1].body == {"people": [{"email": "person+3@example.com"}]}
     assert [one.value("audience_name") for one in person.value("subscriptions")] == ["Subscribers", "Customers"]
+
+
+def test_campaigns_come_page_by_page(server: FakeOrtto, ortto: Ortto, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "CAMPAIGNS_PER_PAGE", 5)
+    assert [len(page) for page in ortto.campaigns()] == [5, 2]
+    assert [request.body for request in server.requests] == [{"limit": 5, "offset": offset} for offset in (0, 5)]
+
+
+def test_audiences_come_until_a_page_has_none_that_is_new(
+    server: FakeOrtto, ortto: Ortto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "AUDIENCES_PER_PAGE", 3)
+    assert [len(page) for page in ortto.audiences()] == [3, 1]
+    a, b = {"id": "a"}, {"id": "b"}
+    for pages in ([[a, 5], [a, 5]], [[a], [b, 5], [a, 5]]):  # whichever are asked for
+        for page in pages:
+            server.order("POST", "/audiences/get", content=page)
+        assert [plain(page) for page in ortto.audiences()] == pages[:-1]
+    offsets = (0, 3, 4, 0, 2, 0, 1, 3)
+    assert [request.body for request in server.requests] == [{"limit": 3, "offset": offset} for offset in offsets]
 
 
 def test_a_report_counts_what_the_account_knows_of_a_campaign(server: FakeOrtto, ortto: Ortto) -> None:
     campaign = server.account.all_campaigns()[0]["id"]
     counted = server.account.counts(campaign)
-    report = ortto.campaign_report(campaign).value("reports", "performance")
+    report = ortto.campaign_report(campaign, timeframe="all").value("reports", "performance")
+    assert server.requests[-1].body == {"campaign_id": campaign, "timeframe": "all"}
     assert [int(report.value(name)) for name in ("delivered", "opened", "clicked", "bounced")] == [
         counted[kind] for kind in ("act::r", "act::o", "act::c", "act::b")
     ]
@@ -337,6 +410,11 @@ def test_activities_are_created_once_at_most(server: FakeOrtto, ortto: Ortto) ->
     with pytest.raises(OutcomeUnknown):
         ortto.create_activities([activity])
     assert (len(server.requests), len(server.account.created)) == (1, 1)
+    assert ortto.create_activities([activity, {}]) == [
+        Written("ingested", server.account.find("str::email", "a@example.com"), None),
+        Written("invalid", None, "activity None: Object not found"),
+    ]
+    assert server.requests[1].body == {"activities": [activity, {}], "async": False}
 
 
 # ---- limits --------------------------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ ALL = Guard((b"key",), (b"abc123",), (b"key:",), ((b"x-secret", b"s3cret"),))
         (KEYS, {b"authorization": ADA}, b"{}", b"", None, False),
         (KEYS, {b"x-write-key": b"key"}, b"{}", b"", None, True),
         (KEYS, {b"x-write-key": b"key:secret"}, b"{}", b"", None, True),
+        (KEYS, {b"x-write-key": b"key:sec:ret"}, b"{}", b"", None, True),
         (Guard(write_keys=(b"key:secret",)), {b"x-write-key": b"key:secret"}, b"{}", b"", None, True),
         (KEYS, {b"x-write-key": b"secret:key"}, b"{}", b"", None, False),
         (Guard(write_keys=(b"",)), {}, b"{}", b"", None, False),

@@ -148,7 +148,7 @@ def test_what_is_no_hook_is_kept_as_it_is_elsewhere() -> None:
 @pytest.mark.parametrize("half", [{"records": {}}, {"records": {"a": 1}}, {"records": [1]}, {"journey": {"id": 1}}])
 def test_half_a_journey_is_a_hook_or_kept(half: dict[str, Any]) -> None:
     others: dict[str, Any] = {"journey": {}} if isinstance(half.get("records"), dict) else {}
-    [hook] = lines({"event": "contact_added", "contact": {"contact_id": "person_2"}, **half, **others})
+    [hook] = lines({"event": "contact_added", "contact": {"contact_id": "person_2", "Email": " "}, **half, **others})
     assert (hook["event"], hook["anonymousId"]) == ("autopilot_contact_added", "person_2")
     assert hook["properties"] == {**half, **others}
     [kept] = lines({**half, **others, "messageId": "m1"})

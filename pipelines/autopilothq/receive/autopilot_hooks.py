@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from ..catalog import HOOK_CONTACT, HOOK_EVENTS, HOOK_JOURNEY, HOOK_LIBRARY, HOOK_PREFIX
 from ..segment.json_text import DECODER, JsonNumber, JsonObject, is_storable, to_json
-from .messages import NUL, WRITE_KEY, ArchiveLines, Arrival, Body, adapted_lines, kept_line, time_text
+from .messages import WRITE_KEY, ArchiveLines, Arrival, Body, adapted_lines, kept_line, time_text
 
 _SPELLINGS = {event.other: event.name for event in HOOK_EVENTS if event.other}
 _OF_HOOKS = frozenset({"event", "contact_id", "email", "contact", WRITE_KEY})
@@ -76,7 +76,7 @@ def _digest(text: str, contact: JsonObject, arrival: Arrival) -> str:
     """
     updated = contact.value("updated_at")
     when = f"{arrival.at:%Y-%m-%dT%H:%M}" if updated is None else to_json(updated)
-    data = NUL.join(part.encode(errors="surrogatepass") for part in (text, when))
+    data = f"{text}\0{when}".encode()
     return f"hook-{hashlib.sha256(data).hexdigest()}"
 
 
@@ -107,7 +107,7 @@ def _track(
     ]
     # As text, because its keys, one for each email that the contact got, would give every line a shape of its own.
     message += [(HOOK_CONTACT, to_json(contact))] if contact else []
-    return to_json(JsonObject(message)).encode(errors="surrogatepass")
+    return to_json(JsonObject(message)).encode()
 
 
 def _text(value: object) -> str | None:
