@@ -1,4 +1,4 @@
-"""Messages -> the tables of the warehouse, with rejects, discards and the books (docs/contract/warehouse.md)."""
+"""Turns messages into the warehouse's tables, with rejects, discards and the books (docs/contract/warehouse.md)."""
 
 from .cells import LINES_PER_FILE
 from .columns import unreserved

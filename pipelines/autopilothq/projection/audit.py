@@ -9,12 +9,12 @@ from ..catalog import DISCARDS, LIMIT_REASONS, REJECTS, Table
 from . import engine
 from .context import FileCount, ProjectionContext, TableRows, declared_types
 
-NAMED = 100  # events without a table
+NAMED = 100  # events without a table that are listed by name
 _SQL = engine.queries("audit.sql")
 
 
 def count_files(context: ProjectionContext) -> list[FileCount]:
-    """Returns what became of the lines of each file that has any."""
+    """Returns what became of the lines of each file that has at least one."""
     return [
         FileCount(*row[:5], *(time and time.replace(tzinfo=UTC) for time in row[5:7]), *row[7:])
         for row in context.con.execute(_SQL["file_counts"]).fetchall()
@@ -22,7 +22,7 @@ def count_files(context: ProjectionContext) -> list[FileCount]:
 
 
 def merge_counts(parts: Iterable[FileCount]) -> list[FileCount]:
-    """Returns the counts of files whose lines are in several partitions."""
+    """Returns the counts of each file, added up over the partitions that have its lines."""
     found: dict[int, FileCount] = {}
     for part in parts:
         before = found.get(part.number)
@@ -40,12 +40,12 @@ def _added(first: FileCount, second: FileCount) -> FileCount:
 
 
 def rejects_by_reason(context: ProjectionContext) -> dict[str, int]:
-    """Returns how many lines were rejected by the reason, the most frequent first."""
+    """Returns how many lines were rejected for each reason, the most frequent first."""
     return dict(context.con.execute(_SQL["rejects_by_reason"]).fetchall())
 
 
 def rejects(context: ProjectionContext, files: Sequence[str]) -> TableRows | None:
-    """Returns the rows of `_rejects`, None where there are none; `files` are the names of the load's files."""
+    """Returns the rows of `_rejects`, None if there are none; `files` are the names of the load's files."""
     names = pa.table({"number": range(len(files)), "file": files})
     with engine.registered(context.con, files=names):
         context.con.execute(_SQL["rejected"], {"loaded_at": context.loaded_at})
@@ -53,7 +53,7 @@ def rejects(context: ProjectionContext, files: Sequence[str]) -> TableRows | Non
 
 
 def discards(context: ProjectionContext) -> TableRows | None:
-    """Returns the rows of `_discards`, None where there are none; complete once the rows of all tables were made."""
+    """Returns the rows of `_discards`, None if there are none; complete once the rows of all tables are made."""
     names = context.tables.names
     table = pa.table({"table_number": range(len(names)), "name": names})
     with engine.registered(context.con, table_names=table):
@@ -64,7 +64,7 @@ def discards(context: ProjectionContext) -> TableRows | None:
 def beyond_limits(context: ProjectionContext, without_table: Mapping[str, int]) -> dict[str, dict[str, int]]:
     """Returns how many values no table had room for, by reason and table; complete once `discards` was called.
 
-    `without_table` are the messages of events that have no table (`too_many_tables`), by the event's slug.
+    `without_table` counts the messages of events that have no table (`too_many_tables`), by the event's slug.
     """
     return limits_exceeded(discarded_by_table(context), without_table)
 
@@ -77,7 +77,7 @@ def discarded_by_table(context: ProjectionContext) -> list[tuple[str, str, int]]
 def limits_exceeded(
     discarded: Iterable[tuple[str, str, int]], without_table: Mapping[str, int]
 ) -> dict[str, dict[str, int]]:
-    """Returns `beyond_limits` of the discarded values by reason and table, which may be of several partitions."""
+    """Returns the result of `beyond_limits` for values that were counted by reason and table, in any partitions."""
     found: dict[str, dict[str, int]] = {reason: {} for reason in LIMIT_REASONS}
     for reason, table, count in sorted(discarded):
         if reason in found:
@@ -87,7 +87,7 @@ def limits_exceeded(
 
 
 def _largest(numbers: Mapping[str, int]) -> dict[str, int]:
-    """Returns the largest numbers with their names, the others as one."""
+    """Returns the largest numbers by name, and the sum of all others as `others`."""
     names = sorted(numbers, key=lambda name: (-numbers[name], name))
     others = {"others": sum(numbers[name] for name in names[NAMED:])} if len(names) > NAMED else {}
     return {name: numbers[name] for name in names[:NAMED]} | others

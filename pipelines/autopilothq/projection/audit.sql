@@ -14,7 +14,7 @@ LEFT JOIN (SELECT file_of(seq) AS file, count(DISTINCT (seq, name)) AS mended FR
 SELECT reason, count(*) FROM rejects GROUP BY 1 ORDER BY 2 DESC, 1
 
 -- name: rejected
--- The rows of `_rejects`; `files` are the load's. Each line of each file has a row of its own.
+-- The rows of `_rejects`; `files` are the files of the load. Each line of each file has a row of its own.
 CREATE OR REPLACE TABLE rejected AS
 SELECT * EXCLUDE (seq) FROM (
     SELECT file, line, reason, message, raw, $loaded_at::TIMESTAMPTZ AS rejected_at, seq,
@@ -23,7 +23,7 @@ SELECT * EXCLUDE (seq) FROM (
 QUALIFY row_number() OVER (PARTITION BY id ORDER BY seq, reason) = 1
 
 -- name: discarded
--- The rows of `_discards`. What neither `tracks` nor the event's table takes is reported of the event's table.
+-- The rows of `_discards`. A value that neither `tracks` nor the event's table takes is reported for the event's table.
 CREATE OR REPLACE TABLE discarded AS
 SELECT sha256(concat_ws(chr(10), table_name, row_id, column_name, value)) AS id, *,
     $loaded_at::TIMESTAMPTZ AS discarded_at

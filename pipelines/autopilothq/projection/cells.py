@@ -1,9 +1,9 @@
-"""What parsing makes of lines: Parquet files of cells, and what is known of them without reading them again.
+"""The output of parsing: Parquet files of cells, and what is known of them without reading them again.
 
-A cell is the text of one value of a message. The values that the catalogue does not know are extras: those of regular
-lines are columns of the messages' files, named after their columns behind `x:`; those of irregular lines are rows
-(`seq`, `column`, `value`) of files of their own, so that a message with many keys, or messages with a new key each,
-cost what they hold and no more.
+A cell is the text of one value of a message. The values that the catalogue does not know are extras. Those of regular
+lines are columns of the messages' files, named `x:` and the name of the column; those of irregular lines are rows
+(`seq`, `column`, `value`) of files of their own. So a message with many keys, or many messages with a new key each,
+cost no more than what they hold.
 """
 
 import itertools
@@ -24,15 +24,15 @@ from ..segment.naming import table_name
 from . import engine
 
 LINES_PER_FILE = 1 << 40  # a line's number in the load is its file's number times this, plus its number in the file
-CELL_FILES = ("messages", "extras", "rejects", "discards")  # the fields of `ParsedCells` that are names of files
+CELL_FILES = ("messages", "extras", "rejects", "discards")  # the fields of `ParsedCells` that hold names of files
 
 
 @dataclass
 class ParsedCells:
-    """The cells of some lines, as data that a process can hand to another.
+    """The cells of some lines, as data that one process can hand to another.
 
-    `messages`, `extras`, `rejects` and `discards` are the names of files. `columns` are, by the type of message and the
-    event's name as JSON text, the extras that are columns of the messages' files.
+    `messages`, `extras`, `rejects` and `discards` are names of files. `columns` has the extras that are columns of the
+    messages' files, by the type of message and the event's name as JSON text.
     """
 
     messages: list[str] = field(default_factory=list)
@@ -54,7 +54,7 @@ class ParsedCells:
         self.events.update(more.events)
 
     def size(self) -> int:
-        """Returns how many bytes the files of messages have, with what waits as rows."""
+        """Returns the size in bytes of the files of messages and of extras that wait as rows."""
         return sum(Path(path).stat().st_size for path in (*self.messages, *self.extras))
 
     def delete(self) -> None:
@@ -63,13 +63,13 @@ class ParsedCells:
             Path(path).unlink(missing_ok=True)
 
     def event_tables(self, most: int) -> list[str]:
-        """Returns the names of at most so many events' tables before any is shortened, the most frequent first."""
+        """Returns the names, not shortened yet, of the tables of at most `most` events, the most frequent first."""
         names = (table_name(json.loads(event)) for event, _ in self.events.most_common(most))
         return list(dict.fromkeys(filter(None, names)))
 
 
 class WrittenMessages(NamedTuple):
-    """A file of messages: its name, its rows, and whether any of them is irregular."""
+    """A file of messages: its name, how many rows it has, and whether any of them is irregular."""
 
     path: str
     rows: int
@@ -93,7 +93,7 @@ class CellWriter:
     ) -> WrittenMessages:
         """Writes the messages that a query selects, and notes which of `extras` each event has.
 
-        `copy` writes what a query selects into a file in another way.
+        `copy(query, path)`, if given, writes the file in place of a plain COPY.
         """
         path = self._path("messages")
         cells.messages.append(path)
@@ -122,7 +122,7 @@ class CellWriter:
         return WrittenMessages(path, rows, doubted)
 
     def extras(self, messages: Mapping[int, Message], cells: ParsedCells) -> None:
-        """Writes what the catalogue does not know of messages as rows."""
+        """Writes the values of messages that the catalogue does not know, as rows."""
         rows = [
             (seq, name[len(EXTRA) :], cell)
             for seq, message in messages.items()
@@ -132,12 +132,12 @@ class CellWriter:
         self._write("extras", _table(rows, ("seq", "column", "value")), cells.extras)
 
     def discards(self, messages: Mapping[int, Message], cells: ParsedCells) -> None:
-        """Writes what has no cell of messages."""
+        """Writes the values of messages that were discarded and have no cell."""
         rows = [(seq, *discard) for seq, message in messages.items() for discard in message.discards]
         self._discards(_table(rows, ("seq", "column_name", "value", "reason")), cells)
 
     def rejects(self, rejects: Iterable[Reject], cells: ParsedCells) -> None:
-        """Writes lines that are no messages."""
+        """Writes lines that are not messages."""
         rows = [
             (seq_of(reject), digest(reject.raw), reject.reason, reject.message, engine.printable(reject.raw))
             for reject in rejects
@@ -170,8 +170,8 @@ def _table(rows: Sequence[tuple[object, ...]], names: Sequence[str]) -> pa.Table
 
 TEXTS = ("id", "anonymous_id", "user_id", "previous_id", "group_id", "name", "category")
 DECLARED = (*CONTEXT, *PROPERTIES, *LINK)
-# The columns of the files of messages: name, SQL type, and what it is made of. The parser has read `received_at` and
-# the other timestamps as `received_at_read` and so on; `irregular` marks lines that are to be read once more.
+# The columns of the files of messages: name, SQL type, and the SQL of its value. The parser has already read
+# `received_at` and the other timestamps, as `received_at_read` and so on; `irregular` marks lines to be read again.
 _COLUMNS: dict[str, tuple[str, str]] = {
     "seq": ("BIGINT", "seq"),
     "tie": ("UBIGINT", "tie"),
@@ -185,7 +185,7 @@ _COLUMNS: dict[str, tuple[str, str]] = {
     ),
     "sent_at": ("TIMESTAMP", "sent_at_read"),
     "original_timestamp": ("TIMESTAMP", "original_timestamp_read"),
-    # Where it is absent, the time is the sender's, moved by how far the sender's clock is off
+    # If it is absent, the sender's time is corrected by how far the sender's clock is off
     # (docs/contract/warehouse.md#timestamps).
     "timestamp": (
         "TIMESTAMP",
@@ -212,7 +212,7 @@ NO_MESSAGES_SQL = (
 
 
 def with_timestamps_read(messages: str) -> str:
-    """Returns the query of messages with the four timestamps read too: `received_at_read` and so on.
+    """Returns a query that adds the four timestamps, read, to a query of messages: `received_at_read` and so on.
 
     Few messages have one in an unusual notation, and only those pay for reading it.
     """
@@ -229,6 +229,6 @@ def with_timestamps_read(messages: str) -> str:
 
 
 def select_columns(extras: Iterable[str] = (), irregular: str = "false") -> str:
-    """Returns the select list that makes the columns of a file of messages, `extras` last, of a query's columns."""
+    """Returns the select list that turns a query's columns into those of a file of messages, `extras` last."""
     select = [f"({cell})::{of} AS {engine.name(name)}" for name, (of, cell) in _COLUMNS.items()]
     return ", ".join([*select, *map(engine.name, extras), f"{irregular} AS irregular"])

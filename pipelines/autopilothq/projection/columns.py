@@ -1,9 +1,9 @@
-"""The columns beyond the catalogue's: which a table gets, their types, and what it has no room for.
+"""The columns beyond the catalogue's: which ones a table gets, their types, and what it has no room for.
 
-(docs/contract/warehouse.md#limits) Their values wait in columns of the messages' files, or as rows where the line was
-irregular. Each step takes data and gives data: the values of a column are looked at (`column_values`, `row_values`)
-wherever its messages are, `types.merge_values` brings what was seen together, `plan_columns` decides, and the
-discards are made wherever the messages are.
+(docs/contract/warehouse.md#limits) Their values wait in columns of the messages' files, or as rows if the line was
+irregular. Each step takes data and returns data: `column_values` and `row_values` examine the values of a column
+wherever its messages are, `types.merge_values` combines the results, `plan_columns` decides, and the discards are made
+wherever the messages are.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ from .types import TYPES, ColumnValues, merge_values, type_case, type_of_bits
 COLUMNS_AT_ONCE = 100  # columns that one query looks at
 _SQL = engine.queries("columns.sql")
 
-# What a value takes of a row of the destination, where its type is in `type` and the value as text in `value`.
+# How many bytes of a destination's row a value takes: its type is in the column `type`, its text in `value`.
 VALUE_BYTES_SQL = (
     f"CASE type WHEN 'text' THEN least(strlen(value) + 1, {TYPES['text'].row_bytes})"
     f" WHEN 'double' THEN {TYPES['double'].row_bytes} ELSE {TYPES['bigint'].row_bytes} END"
@@ -28,12 +28,12 @@ VALUE_BYTES_SQL = (
 
 
 def row_bytes(declared: Collection[Type], columns: int) -> int:
-    """Returns the bytes of a row without what the catalogue does not know: a head, a bit a column, declared values."""
+    """Returns the bytes of a row without its extras: the header, one bit for each column, the declared values."""
     return 24 + (columns + COLUMN_RESERVE) // 8 + sum(TYPES[of].row_bytes for of in declared)
 
 
 def unreserved(column: str, limits: Limits) -> str:
-    """Returns a column's name, behind `_` where the destination has that name for itself.
+    """Returns a column's name, with `_` in front if the destination reserves that name.
 
     (docs/contract/warehouse.md#names) Example: `unreserved("xmin", LIMITS["postgres"]) == "_xmin"`.
     """
@@ -44,7 +44,7 @@ def unreserved(column: str, limits: Limits) -> str:
 class Extra(NamedTuple):
     """A column beyond the catalogue's that a table gets: its type, its name there, and where its values wait.
 
-    `is_known`: the destination's table has it already.
+    `is_known` says whether the destination's table has it already.
     """
 
     type: Type
@@ -55,10 +55,10 @@ class Extra(NamedTuple):
 
 
 class ColumnPlan(NamedTuple):
-    """The columns beyond the catalogue's that a table gets, and those that it does not get, by the reason.
+    """The columns beyond the catalogue's that a table gets, and by reason those that it does not get.
 
-    Columns are known by their names in the messages; `in_columns` and `in_rows` are where the values of those that it
-    does not get wait.
+    Columns go by their names in the messages. `in_columns` and `in_rows` name those whose values wait in columns and as
+    rows.
     """
 
     taken: Mapping[str, Extra]
@@ -74,17 +74,17 @@ def plan_columns(
     in_rows: Mapping[str, ColumnValues],
     room: int,
 ) -> ColumnPlan:
-    """Decides which columns a table gets, and of which types: those that it has, else by all the columns' values.
+    """Decides which columns a table gets, and their types: the type that a column has, else by all of its values.
 
-    `in_columns` and `in_rows` are what is known of all values that wait in columns, and as rows. Columns that the
-    destination's table has are taken, and `room` more, those with most values first. Asks no engine.
+    `in_columns` and `in_rows` are what is known of all values that wait in columns, and as rows. The table keeps the
+    columns that it has in the destination and gets up to `room` more, those with most values first. Runs no SQL.
     """
     known = context.known.get(table, {})
     values = merge_values(in_columns, in_rows)
     names: dict[str, str] = {}
     taken: set[str] = set()
     for column in sorted(values, key=lambda column: (-values[column].number, column)):
-        # The digest in a shortened name is so short that somebody can make another name with the same.
+        # The digest in a shortened name is so short that somebody can construct another name with the same one.
         if (name := context.shorten(unreserved(column, context.limits))) not in taken:
             names[column] = name
             taken.add(name)
@@ -109,13 +109,13 @@ def plan_columns(
 def plan_no_new_columns(
     context: ProjectionContext, table: str, in_columns: Iterable[str], in_rows: Iterable[str]
 ) -> ColumnPlan:
-    """Returns the plan of a table that takes the columns which it has, and no others, whatever their values are."""
+    """Returns the plan of a table that keeps the columns it has and gets no others, whatever the values are."""
     nothing = ColumnValues(0, 0)
     return plan_columns(context, table, dict.fromkeys(in_columns, nothing), dict.fromkeys(in_rows, nothing), room=0)
 
 
 def column_values(context: ProjectionContext, columns: Collection[str], source: str) -> dict[str, ColumnValues]:
-    """Returns the values of those of some columns of the messages' files that have any among the rows of `source`."""
+    """Returns what is known of the values in `source` of some columns of the messages' files, if they have any."""
     found: dict[str, ColumnValues] = {}
     for part in engine.batched(columns, COLUMNS_AT_ONCE):
         cells = [engine.name(EXTRA + column) for column in part]
@@ -129,7 +129,10 @@ def column_values(context: ProjectionContext, columns: Collection[str], source: 
 
 
 def row_values(context: ProjectionContext, messages: str) -> dict[int, dict[str, ColumnValues]]:
-    """Returns, by table, the values of columns that wait as rows of some messages; of `tracks` the context's."""
+    """Returns what is known of the values of some messages that wait as rows, by table number and column.
+
+    For `tracks` these are only the values of the context.
+    """
     found: dict[int, dict[str, ColumnValues]] = {}
     if context.cells.extras:
         context.con.execute(f"CREATE OR REPLACE TEMP TABLE numbered AS SELECT seq, table_number, kind FROM {messages}")
@@ -139,7 +142,7 @@ def row_values(context: ProjectionContext, messages: str) -> dict[int, dict[str,
 
 
 def discard_columns(context: ProjectionContext, number: int, where: str, plan: ColumnPlan) -> None:
-    """Discards, of the messages that `where` chooses, what a table has no column for and what does not fit."""
+    """Discards the values that a table has no column for and those that do not fit, of messages that match `where`."""
     table = context.tables.names[number]
     for reason, left_out in plan.left_out.items():
         _discard_columns(context, table, where, [column for column in left_out if column in plan.in_columns], reason)
@@ -165,7 +168,7 @@ def _discard_rows(context: ProjectionContext, table: str, where: str, columns: S
 
 
 def _discard_misfits(context: ProjectionContext, table: str, where: str, cells: Mapping[str, tuple[str, Type]]) -> None:
-    """Discards what cannot become its column's type; `cells` are SQL and type, by column."""
+    """Discards values that cannot become their column's type; `cells` are SQL and type, by column."""
     for part in engine.batched(cells.items(), COLUMNS_AT_ONCE):
         misfits = {column: f"{cell} IS NOT NULL AND as_{of}({cell}) IS NULL" for column, (cell, of) in part}
         counts = ", ".join(f"count(*) FILTER ({misfit})" for misfit in misfits.values())
@@ -191,7 +194,7 @@ def find_too_wide(
     declared: Mapping[str, Type],
     extras: Mapping[str, Extra],
 ) -> str | None:
-    """Discards what a row of the destination has no room for.
+    """Discards the values that a row of the destination has no room for.
 
     Returns the name of a table of these values (`seq`, `column`), None if there are none.
     """
@@ -215,7 +218,7 @@ def find_too_wide(
 
 
 def discard_bodies(context: ProjectionContext) -> None:
-    """Discards the values of the messages' own objects whose events have no table of their own."""
+    """Discards the properties of messages whose events have no table of their own."""
     if 0 not in context.tables.events.values():
         return
     where = context.tables.where(0)

@@ -1,9 +1,9 @@
--- What becomes of the values that the catalogue does not know. `discards` are `seq`, `table_name`, `column_name`,
--- `value`, `reason`.
+-- Values that the catalogue does not know. `discards` has the columns `seq`, `table_name`, `column_name`, `value` and
+-- `reason`.
 
 -- name: row_values
--- The type bits and the number of the values of each column that wait as rows, by table; of `tracks` the context's.
--- `numbered` are the messages that are asked for.
+-- The type bits and the number of the values of each column that wait as rows, by table; for `tracks` only those of the
+-- context. `numbered` are the messages in question.
 SELECT table_number, "column", type_bits(value), count(*) FROM extras JOIN numbered USING (seq)
 WHERE table_number > 0 GROUP BY ALL
 UNION ALL
@@ -11,12 +11,12 @@ SELECT 0, "column", type_bits(value), count(*) FROM extras JOIN numbered USING (
 WHERE kind = 'track' AND starts_with("column", 'context_') GROUP BY ALL
 
 -- name: discard_column
--- A column of the messages' files that its table does not get.
+-- The values of a column of the messages' files that its table does not get.
 INSERT INTO discards
 SELECT seq, $table_name, $column_name, {cell}, $reason FROM messages WHERE {where} AND {cell} IS NOT NULL
 
 -- name: discard_rows
--- Columns that wait as rows and that their table does not get: `left_out`.
+-- The values that wait as rows of columns that their table does not get (`left_out`).
 INSERT INTO discards
 SELECT seq, $table_name, x."column", value, $reason FROM extras x
 SEMI JOIN (SELECT seq FROM messages WHERE {where}) m USING (seq)
@@ -28,20 +28,20 @@ INSERT INTO discards
 SELECT seq, $table_name, $column_name, {cell}, 'does_not_fit' FROM messages WHERE {where} AND {misfit}
 
 -- name: discard_row_misfits
--- The same of values that wait as rows; `types` are their columns' types.
+-- The same for values that wait as rows; `types` are the types of their columns.
 INSERT INTO discards
 SELECT seq, $table_name, x."column", value, 'does_not_fit' FROM extras x JOIN types t ON t."column" = x."column"
 SEMI JOIN (SELECT seq FROM messages WHERE {where}) m USING (seq)
 WHERE {misfit}
 
 -- name: has_wide_row
--- Whether a message has so many values that a row of the destination may have no room for them.
+-- Finds out whether a message has so many values that a row of the destination may have no room for them.
 SELECT 1 FROM extras SEMI JOIN (SELECT seq FROM messages WHERE {where}) m USING (seq)
 GROUP BY seq HAVING count(*) > {values} LIMIT 1
 
 -- name: too_wide
--- The values of rows that a row of the destination has no room for: those of the columns that the table has come first,
--- the others by name.
+-- The values that a row of the destination has no room for. Columns that the table has already get room first, then the
+-- others by name.
 CREATE TABLE {name} AS SELECT seq, "column", value FROM (
     SELECT seq, x."column", value, sum({bytes}) OVER (PARTITION BY seq ORDER BY w.new, x."column") AS bytes
     FROM extras x JOIN widths w ON w."column" = x."column" SEMI JOIN (SELECT seq FROM messages WHERE {where}) m USING (seq))
@@ -51,7 +51,8 @@ WHERE bytes > {room}
 INSERT INTO discards SELECT seq, $table_name, "column", value, 'row_too_wide' FROM {name}
 
 -- name: discard_bodies
--- The values of the messages' own objects whose events have no table of their own: those in a column, and in rows.
+-- The properties of messages whose events have no table of their own: first those in a column, then those that wait as
+-- rows.
 INSERT INTO discards
 SELECT seq, 'tracks', $column_name, {cell}, CASE WHEN slug IS NULL THEN 'no_column' ELSE 'too_many_tables' END
 FROM messages WHERE {where} AND {cell} IS NOT NULL

@@ -1,4 +1,4 @@
-"""What the second half of a load works with: an engine, files of cells, and plain data about the destination."""
+"""The context of a load's second half: an engine, files of cells, and plain data about the destination."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,20 +19,20 @@ from .engine import ALONE_MEMORY, COLUMN_MEMORY, PARQUET, UNCOMPRESSED, is_one_o
 
 CELLS_AT_ONCE = 4_000_000  # cells of a wide table that are made in memory at a time
 GROUP_BYTES = 32 << 20  # of rows that each thread gathers before it writes them
-THREAD_COLUMN_MEMORY = 0.6  # MB of a column in each thread: two blocks of 256 KiB, with what belongs to them
-USUAL_COLUMNS = 60  # that the cells of any message have
-WIDE_ROWS = 400  # columns of a table that a destination needs more memory for where none has a dictionary
+THREAD_COLUMN_MEMORY = 0.6  # MB of a column in each thread: two blocks of 256 KiB, and their overhead
+USUAL_COLUMNS = 60  # columns that the cells of any message have
+WIDE_ROWS = 400  # columns; a destination needs more memory to load wider files that have no dictionaries
 NUMBER_OF_KIND = {"track": 0} | {kind: MESSAGE_TABLES.index(table) for kind, table, _ in KINDS}
-"""The number of the table of each type of message; `tracks` is 0."""
+"""The number of each type of message's table; `tracks` is 0."""
 
 ExistingTables = Mapping[str, Mapping[str, Type]]
-"""Tables that the destination has, with the types of their columns."""
+"""The destination's tables, with the types of their columns."""
 ReadTable = Callable[[str, Sequence[str]], Iterable[pa.RecordBatch]]
 """Reads columns of a table of the destination."""
 
 
 class TableRows(NamedTuple):
-    """Rows for one table: its columns in the order of a new table, their types, and a relation that has them."""
+    """Rows for one table: its columns in the order of a new table, with their types; a relation; how many rows."""
 
     table: str
     columns: Mapping[str, Type]
@@ -40,7 +40,7 @@ class TableRows(NamedTuple):
     number: int
 
     def write(self, path: str, compressed: bool = True) -> None:
-        """Writes them into a Parquet file. Large rows stand in small groups, which each thread holds in memory."""
+        """Writes the rows to a Parquet file, wide ones in small groups, because each thread holds one in memory."""
         group = max(2_048, min(122_880, CELLS_AT_ONCE // len(self.columns)))
         form = PARQUET if len(self.columns) < WIDE_ROWS else "FORMAT parquet"
         form += "" if compressed else f", {UNCOMPRESSED}"
@@ -57,7 +57,7 @@ class TableRows(NamedTuple):
 class FileCount(NamedTuple):
     """What became of a file's lines: `lines == stored + duplicates + rejected`. `number` is the file's in the load.
 
-    `mended` are the texts that were stored cut and are whole by the file's messages.
+    `mended` counts the texts that were stored cut and that the file's messages make whole.
     """
 
     number: int
@@ -71,7 +71,7 @@ class FileCount(NamedTuple):
 
 
 class EventName(NamedTuple):
-    """An event: its name as JSON text and as it can be stored, its table, and the texts that only repeat its name."""
+    """An event: its name as JSON text and as stored text, its table, and the texts that only repeat its name."""
 
     event: str
     text: str | None
@@ -83,8 +83,8 @@ class EventName(NamedTuple):
 class TableNumbers:
     """The tables of a load's messages.
 
-    A table's number is its position in `names`, which begins with the catalogue's tables of messages; `events` are the
-    numbers of events' tables, by the event's name as JSON text.
+    A table's number is its position in `names`, which begins with the catalogue's tables of messages; `events` has the
+    number of each event's table, by the event's name as JSON text.
     """
 
     names: Sequence[str]
@@ -92,19 +92,19 @@ class TableNumbers:
 
     @classmethod
     def of(cls, events: Iterable[EventName]) -> "TableNumbers":
-        """Numbers the tables of events. Those whose names have no slug are in `tracks` alone."""
+        """Numbers the tables of events. Events without a table are in `tracks` alone."""
         numbers = {table.name: number for number, table in enumerate(MESSAGE_TABLES)}
         found = {event.event: numbers.setdefault(event.table or TRACKS.name, len(numbers)) for event in events}
         return cls(list(numbers), found)
 
     def without(self, numbers: Iterable[int]) -> "TableNumbers":
-        """Returns the same where the events of these tables are in `tracks` alone."""
+        """Returns the same tables, but with the events of some in `tracks` alone."""
         left_out = frozenset(numbers)
         events = {event: 0 if number in left_out else number for event, number in self.events.items()}
         return TableNumbers(self.names, events)
 
     def where(self, number: int) -> str:
-        """Returns the SQL condition of a table's messages, such that the engine can skip all others."""
+        """Returns the SQL condition that selects a table's messages, written so that the engine can skip all others."""
         if number == 0:
             return "kind = 'track' AND table_number = 0"
         if number < len(MESSAGE_TABLES):
@@ -112,13 +112,13 @@ class TableNumbers:
         return is_one_of("event", self._events_of.get(number, ()))
 
     def where_any(self, numbers: Sequence[int]) -> str:
-        """Returns the same of the messages of several tables, without those of events that have no table."""
+        """Returns the same for several tables, of which none is number 0."""
         kinds = [self.where(number) for number in numbers if number < len(MESSAGE_TABLES)]
         events = [event for number in numbers for event in self._events_of.get(number, ())]
         return " OR ".join([*kinds, is_one_of("event", events)])
 
     def where_of_rows(self, number: int) -> str:
-        """Returns the SQL condition of the messages that a table has rows of: `tracks` has those of all events."""
+        """Returns the SQL condition of the messages with a row in a table; `tracks` has rows of all events."""
         return self.where(number) if number else "kind = 'track'"
 
     @cached_property
@@ -130,9 +130,9 @@ class TableNumbers:
 
 
 def name_events(events: Iterable[str], event_table: Callable[[str], str]) -> list[EventName]:
-    """Returns what is made of events' names (JSON text).
+    """Returns the events with these names (JSON text).
 
-    `event_table` names the table of an event in the destination, by its `event_key`; it is empty where there is none.
+    `event_table` returns the name of an event's table in the destination, by its `event_key`, or "" if it has none.
     """
     found = []
     for event in events:
@@ -146,11 +146,11 @@ def name_events(events: Iterable[str], event_table: Callable[[str], str]) -> lis
 
 @dataclass(frozen=True)
 class ProjectionContext:
-    """What all steps of the second half work with, in one process.
+    """What all steps of the second half share, in one process.
 
     `con` is an engine of its own, whose tables docs/projection.md draws; `scratch` is a folder. All else is plain data:
-    the files of `cells`, what the destination has (`known`, and `widths`, how many columns its tables have), its
-    `limits`, and the names that columns have there. `loaded_at` is a time in ISO 8601, `memory` is in MB.
+    the files of `cells`, the destination's tables (`known`), how many columns they have (`widths`), its `limits`, and
+    how it names columns and tables. `loaded_at` is a time in ISO 8601, `memory` is in MB.
     """
 
     con: duckdb.DuckDBPyConnection
@@ -173,7 +173,7 @@ class ProjectionContext:
 
     @cached_property
     def declared_fit(self) -> bool:
-        """Whether all values of the catalogue's columns have their types: nearly always, so no table has to ask."""
+        """Whether all values fit the catalogue's columns: nearly always, so that no table needs a check of its own."""
         misfit = " OR ".join(
             f"{name(column.name)} IS NOT NULL AND as_{column.type}({name(column.name)}) IS NULL"
             for column in DECLARED
@@ -182,15 +182,15 @@ class ProjectionContext:
         return not self.con.execute(f"SELECT 1 FROM messages WHERE {misfit} LIMIT 1").fetchone()
 
     def threads_of_memory(self, most: int) -> int:
-        """Returns how many threads the memory suffices for, at most so many: each reads and writes whole blocks."""
+        """Returns how many threads the memory suffices for, up to `most`: each reads and writes whole blocks."""
         widest = max(map(len, self.cells.columns.values()), default=0)
         return max(1, min(most, int(self.memory / (THREAD_COLUMN_MEMORY * (USUAL_COLUMNS + widest)))))
 
     def reserve(self, columns: int = 0) -> None:
-        """Gives the engine the threads and the memory that it may take for rows of so many columns, until asked again.
+        """Sets the threads and the memory of the engine for rows of so many columns, until the next call.
 
-        Each thread has buffers of its own for each column. Where all threads' would fill much of the memory, one thread
-        has to do, and gets more.
+        Each thread has buffers of its own for each column. If those of all threads would fill much of the memory, one
+        thread has to do, and gets more.
         """
         more = int(COLUMN_MEMORY * columns)
         is_wide = more * self.threads > self.memory / 4
@@ -198,7 +198,7 @@ class ProjectionContext:
         self.con.execute(f"SET memory_limit = '{self.memory + more * is_wide}MB'")
 
     def column_extras(self) -> dict[int, list[str]]:
-        """Returns the extras that are columns of the files, by the table's number; of `tracks` those of the context."""
+        """Returns the extras that are columns of the files, by table number; for `tracks` only those of the context."""
         found: dict[int, dict[str, None]] = {}
         for (kind, event), columns in self.cells.columns.items():
             number = self.tables.events[event] if event is not None else NUMBER_OF_KIND[kind]

@@ -1,8 +1,8 @@
-"""Which messages of a load are kept: one of each id, and none that is stored already.
+"""Decides which messages of a load are kept: one of each id, and none that is stored already.
 
 (docs/contract/warehouse.md#exactly-once) docs/projection.md draws the tables of the engine that these steps
-write and read. They look at the messages of `context.cells` alone, so that a worker that has all messages of some ids
-can run them; the ids that are stored come as Arrow batches.
+write and read. They need only the messages of `context.cells`, so a worker that has all messages of some ids can run
+them; the ids that are stored come as Arrow batches.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -36,7 +36,7 @@ Lines = Callable[[Collection[int]], Iterable[tuple[int, bytes]]]
 
 
 def open_messages(context: ProjectionContext, events: Sequence[EventName], only: str = "true") -> None:
-    """Makes the engine's tables and views of the load's messages; `only` chooses among the messages, in SQL."""
+    """Creates the engine's tables and views of the load's messages; `only` is an SQL condition for the messages."""
     con, cells = context.con, context.cells
     con.execute(engine.script("state.sql"))
     con.execute(f"INSERT INTO kinds VALUES {_KINDS}")
@@ -57,7 +57,7 @@ def open_messages(context: ProjectionContext, events: Sequence[EventName], only:
 
 
 def _without_repeats(context: ProjectionContext) -> str:
-    """Returns SQL that drops what only repeats another value of the message (docs/contract/warehouse.md#names)."""
+    """Returns SQL that drops values which only repeat another of the message (docs/contract/warehouse.md#names)."""
     there = set().union(*context.cells.columns.values())
     event, id_ = engine.name(_REPEATED_EVENT), engine.name(_REPEATED_ID)
     replaced = []
@@ -71,7 +71,7 @@ def _without_repeats(context: ProjectionContext) -> str:
 
 
 def reject_messages(context: ProjectionContext, *tables: str) -> None:
-    """Leaves the messages whose `seq` one of these tables has out of the view `messages`."""
+    """Leaves messages out of the view `messages` if one of these tables has their `seq`."""
     but = "".join(f" ANTI JOIN {table} USING (seq)" for table in tables)
     context.con.execute(_SQL["messages"].format(but=but))
 
@@ -79,10 +79,10 @@ def reject_messages(context: ProjectionContext, *tables: str) -> None:
 def reject_refused(
     context: ProjectionContext, messages: Mapping[str, str], rows: Mapping[str, Mapping[str, str]], lines: Lines
 ) -> None:
-    """Rejects what the destination refused: messages by their ids, with the errors given for them.
+    """Rejects what the destination refused: `messages` has an error for each refused message, by id.
 
-    `rows` are refused rows of `users` and `accounts` by table and id: the messages that they are made of are rejected.
-    A row that is not refused itself and loses a message is made again without it.
+    `rows` has an error for each refused row of `users` and `accounts`, by table and id; the messages that the row is
+    made of are rejected. A row that loses a message but was not refused itself is made again without the message.
     """
     table_name = " ".join(f"WHEN '{latest.kind}' THEN '{latest.table.name}'" for latest in LATEST)
     row_id = " ".join(f"WHEN '{latest.kind}' THEN {latest.key}" for latest in LATEST)
@@ -104,7 +104,7 @@ def reject_refused(
 
 
 def reject_suppressed(context: ProjectionContext, hashes: HashedIds) -> None:
-    """Rejects the messages of deleted persons, and takes the text from rejected lines that mention them."""
+    """Rejects the messages of deleted persons, and removes the text of rejected lines that mention them."""
     con, message = context.con, REJECT_REASONS["suppressed"]
     suppression.register_suppressed(con, hashes.pairs(), hashes.key)
     rows: list[int] = []
@@ -119,17 +119,17 @@ def reject_suppressed(context: ProjectionContext, hashes: HashedIds) -> None:
 
 
 def find_duplicates(context: ProjectionContext) -> None:
-    """Finds the messages that are copies of others of the load."""
+    """Finds the messages that are duplicates of others in the load."""
     context.con.execute(_SQL["duplicates_within"])
 
 
 def limit_tables(
     context: ProjectionContext, event_tables: Collection[str], most: int
 ) -> tuple[TableNumbers, dict[str, int]]:
-    """Leaves events beyond the dataset's number of tables in `tracks` alone; those with most messages come first.
+    """Keeps events beyond the dataset's `most` tables in `tracks` alone; those with most messages get a table first.
 
     `event_tables` are the tables of events that the destination has, in addition to those of the catalogue. Returns
-    the tables of the others, and how many messages the events without a table have, by the event's slug.
+    the numbers of the tables, and how many messages the events without a table have, by the event's slug.
     """
     new, room = new_tables(context.tables.names, context.known, event_tables, most)
     if len(new) <= room:
@@ -143,28 +143,28 @@ def limit_tables(
 def new_tables(
     names: Sequence[str], known: Collection[str], event_tables: Collection[str], most: int
 ) -> tuple[list[int], int]:
-    """Returns the numbers of the events' tables that do not exist yet, and how many the dataset has room for."""
+    """Returns the numbers of the events' tables that do not exist yet, and how many tables the dataset has room for."""
     has_table = {*event_tables, *known, *(table.name for table in EVENT_TABLES)}
     new = [number for number in range(len(MESSAGE_TABLES), len(names)) if names[number] not in has_table]
     return new, max(0, most - len(event_tables))
 
 
 def tables_beyond(names: Sequence[str], new: Iterable[int], room: int, counts: Mapping[int, int]) -> dict[int, int]:
-    """Returns the new tables without room, by their numbers, with their messages; those with most have room."""
+    """Returns how many messages each new table without room has, by number; those with most messages get the room."""
     beyond = sorted(new, key=lambda number: (-counts.get(number, 0), names[number]))[room:]
     return {number: counts.get(number, 0) for number in beyond}
 
 
 def match_stored(context: ProjectionContext, stored: ReadTable) -> None:
-    """Finds the messages that are stored.
+    """Finds the messages that are stored already.
 
-    A load that was killed between two tables is completed: a track counts as stored only when the table of its event
-    has it too.
+    A load that was killed between two tables is completed: a track counts as stored only if its event's table has it
+    too.
     """
     con, known = context.con, context.known
     for number, table in enumerate(MESSAGE_TABLES):
         if table.name in known:
-            # What another loader made may lack the event's name.
+            # A table that another loader created may lack the event's name.
             event = ["event"] if table is TRACKS and "event" in known[table.name] else []
             track = "s.event, m.id, m.table_number" if event else "NULL, NULL, NULL"
             sql = _SQL["match_stored"].format(table_number=number, track=track)
@@ -178,12 +178,12 @@ def match_stored(context: ProjectionContext, stored: ReadTable) -> None:
 
 
 def drop_stored(context: ProjectionContext) -> None:
-    """Drops the messages that are stored."""
+    """Drops the messages that are stored already."""
     context.con.execute(_SQL["duplicates_stored"])
 
 
 def discard_again(context: ProjectionContext, stored: ReadTable, complete: Collection[str]) -> None:
-    """Discards again what a killed load may have lost of the stored messages' discards.
+    """Writes again the discards of stored messages that a killed load may have lost.
 
     `complete` are the ids of the loads that were not killed.
     """
@@ -201,12 +201,12 @@ def discard_again(context: ProjectionContext, stored: ReadTable, complete: Colle
 
 
 def _discard_of_stored(context: ProjectionContext) -> None:
-    """Discards what the destination's tables did not take of messages that are stored."""
+    """Discards the values of stored messages that the destination's tables did not take."""
     columns, rows = context.column_extras(), row_values(context, "messages SEMI JOIN stored_in USING (seq)")
     for number, table in enumerate(context.tables.names):
         if table in context.known:
             where = f"{context.tables.where(number)} AND seq IN (SELECT seq FROM stored_in)"
             in_columns, in_rows = columns.get(number, ()), rows.get(number, {})
-            # A load whose rows are there has made the columns that it could make: it had no room for others.
+            # The load that stored these rows created all columns that it had room for.
             plan = plan_no_new_columns(context, table, in_columns, in_rows)
             discard_columns(context, number, where, plan)

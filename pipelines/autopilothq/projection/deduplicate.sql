@@ -1,7 +1,7 @@
--- Which messages are kept; docs/projection.md draws the tables.
+-- Decides which messages are kept; docs/projection.md draws the tables.
 
 -- name: parsed
--- All messages with the numbers of their tables. What only repeats another value of the message is replaced by null.
+-- All messages with the numbers of their tables. Values that only repeat another of the message are null.
 CREATE VIEW parsed AS
 SELECT m.*{replaced}, coalesce(e.table_number, k.table_number) AS table_number, e.slug, e.event_text
 FROM (SELECT * EXCLUDE (irregular) FROM {files} WHERE NOT irregular AND {only}) m
@@ -16,11 +16,11 @@ CREATE OR REPLACE VIEW messages AS FROM parsed{but}
 CREATE VIEW kept AS FROM messages ANTI JOIN duplicates USING (seq)
 
 -- name: candidates
--- Until then, the messages that may still be found in the destination.
+-- Until then: the messages that may still turn out to be stored.
 CREATE VIEW candidates AS SELECT seq, id, table_number FROM messages ANTI JOIN duplicates USING (seq)
 
 -- name: duplicates_within
--- Of the messages with one id the earliest is kept; `tie` makes the choice the same in any order of the lines.
+-- Keeps the earliest of the messages with one id; `tie` makes the choice independent of the order of the lines.
 INSERT INTO duplicates SELECT seq FROM (
     SELECT seq, row_number() OVER (PARTITION BY id ORDER BY received_at NULLS LAST, tie, seq) AS rank
     FROM messages m SEMI JOIN (SELECT hash(id) AS h FROM messages GROUP BY h HAVING count(*) > 1) again
@@ -32,17 +32,17 @@ WHERE rank > 1
 INSERT INTO stored_in SELECT m.seq, {table_number}, {track} FROM stored s JOIN candidates m ON m.id = s.id
 
 -- name: events_to_check
--- The events of which `tracks` has messages of this load: a killed load may not have come to their own tables.
+-- The events with messages of this load in `tracks`: a killed load may not have got to their own tables.
 SELECT DISTINCT m.slug FROM stored_in i JOIN messages m USING (seq)
 WHERE i.table_number = 0 AND m.table_number >= $first_event_table AND i.event = m.slug
 
 -- name: match_event_table
--- `stored` are the ids of that event's table.
+-- `stored` are the ids in the event's table.
 INSERT INTO in_event_table
 SELECT i.seq FROM stored s JOIN (FROM stored_in WHERE table_number = 0 AND event = $event) i ON i.id = s.id
 
 -- name: forget_half_stored
--- What the event's table has not is not stored.
+-- A track that is not in its event's table does not count as stored.
 DELETE FROM stored_in
 WHERE table_number = 0 AND event = $event AND event_table = $table_number AND seq NOT IN (FROM in_event_table)
 
@@ -59,7 +59,7 @@ FROM stored_in i JOIN messages m USING (seq) WHERE i.seq IN (SELECT seq FROM dis
 INSERT INTO complete_loads SELECT loaded_at FROM stored WHERE {is_complete}
 
 -- name: discarded_again
--- `stored` are rows of the table that has the messages.
+-- `stored` are rows of the table that holds the messages.
 INSERT INTO discarded_again SELECT d.seq FROM stored s JOIN stored_with_discards d
 ON d.id = s.id AND d.received_at IS NOT DISTINCT FROM s.received_at::TIMESTAMPTZ
 WHERE s.uuid_ts NOT IN (FROM complete_loads)
@@ -74,12 +74,12 @@ LEFT JOIN refused_rows r ON r.id = m.row_id AND r.table_name = m.table_name
 WHERE g.id IS NOT NULL OR r.id IS NOT NULL
 
 -- name: reject_refused
--- `raw_lines` are the lines as they were read.
+-- `raw_lines` are the original lines.
 INSERT INTO rejects SELECT seq, coalesce(l.id, sha256(r.id)), 'unreadable', error, coalesce(raw, '')
 FROM refused r LEFT JOIN raw_lines l USING (seq)
 
 -- name: reject_suppressed
--- There is a hash only, which is the same when the message comes again, from another scan too.
+-- Only a hash is kept; it is the same if the message comes again, also from another scan.
 INSERT INTO rejects SELECT seq, sha256(concat('suppressed', id)), 'suppressed', $message, '' FROM suppressed
 
 -- name: suppress_rejects

@@ -1,7 +1,7 @@
-"""The engine: DuckDB in this process, with the macros that type values, and what its SQL is put together from.
+"""The engine: DuckDB in this process with the macros that type values, and helpers that compose its SQL.
 
-SQL of more than a few lines is in the `.sql` files next to this module: `script` reads one that is run as a whole,
-`queries` one of named statements.
+SQL of more than a few lines is in the `.sql` files next to this module: `script` reads a file that is run as a whole,
+`queries` a file of named statements.
 """
 
 import itertools
@@ -26,39 +26,39 @@ def script(file: str) -> str:
 
 @cache
 def queries(file: str) -> Mapping[str, str]:
-    """Returns the statements of a `.sql` file of this package by their names, which stand above them: `-- name: x`.
+    """Returns the statements of a `.sql` file of this package, by the name in the line above each: `-- name: x`.
 
-    `{words}` in braces are for `str.format`: the names of columns and tables, for which SQL has no parameters.
+    `{words}` in braces are for `str.format`: names of columns and tables, for which SQL has no parameters.
     """
     return statements(script(file))
 
 
 def statements(text: str) -> Mapping[str, str]:
-    """Returns the named statements of a `.sql` file, whose text this is."""
+    """Returns the named statements in the text of a `.sql` file."""
     _, *parts = re.split(r"(?m)^-- name: (\w+)\n", text)
     return dict(zip(parts[::2], map(str.strip, parts[1::2]), strict=True))
 
 
-ALONE_MEMORY = 400  # MB for a thread that is alone: several blocks for each column of the widest statement
-COLUMN_MEMORY = 1.25  # MB that a column more may take: DuckDB counts blocks that hold little whole
-WIDE_TABLE = 150  # columns of a table whose rows may need more memory than a load usually has
+ALONE_MEMORY = 400  # MB for a single thread: several blocks for each column of the widest statement
+COLUMN_MEMORY = 1.25  # MB that another column can take: DuckDB counts a block as full, however little it holds
+WIDE_TABLE = 150  # columns; the rows of a wider table can need more memory than a load usually has
 BYTES = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB": 2**50}
 """How many bytes each unit of DuckDB's settings is."""
 MACROS = script("macros.sql")
-# Ids and emails are worth no dictionary: that would cost more than all else.
+# Ids and emails do not repay a dictionary, which would cost more than all other work.
 PARQUET = "FORMAT parquet, DICTIONARY_SIZE_LIMIT 1000"
-# To compress what is read again at once takes a tenth of a load's processor time.
+# Compressing files that are read again at once would take a tenth of a load's processor time.
 UNCOMPRESSED = "COMPRESSION uncompressed"
 
 
 def connect(scratch: str | None, memory: int, threads: int) -> duckdb.DuckDBPyConnection:
-    """Returns an engine with the macros; what exceeds `memory` (MB) goes into the folder `scratch`, if any."""
+    """Returns an engine with the macros; whatever exceeds `memory` (MB) spills into the folder `scratch`, if given."""
     con = duckdb.connect(":memory:")
     con.execute(f"SET memory_limit = '{memory}MB'")
     con.execute(f"SET threads = {threads}")
     con.execute("SET preserve_insertion_order = false")
-    con.execute("SET enable_progress_bar = false")  # which is the program's to show
-    con.execute("SET GLOBAL TimeZone = 'UTC'")  # of its cursors too, else times without a zone are the machine's
+    con.execute("SET enable_progress_bar = false")  # the program shows its own
+    con.execute("SET GLOBAL TimeZone = 'UTC'")  # for cursors too, else times without a zone are in the machine's
     if scratch:
         con.execute(f"SET temp_directory = {literal(scratch + '/spill')}")
     con.execute(MACROS)
@@ -67,13 +67,13 @@ def connect(scratch: str | None, memory: int, threads: int) -> duckdb.DuckDBPyCo
 
 @contextmanager
 def one_thread(execute: Callable[[str], Any], memory: int) -> Iterator[None]:
-    """Has an engine use one thread, and at least so much memory (MB), while the block runs.
+    """Limits an engine to one thread and gives it at least `memory` (MB) while the block runs.
 
-    `execute` runs SQL in it. Each thread has buffers of its own for each column that it reads or writes.
+    `execute` runs SQL in the engine. Each thread has buffers of its own for each column that it reads or writes.
     """
     limit, threads = execute("SELECT current_setting('memory_limit'), current_setting('threads')").fetchone()
     number, _, unit = str(limit).partition(" ")
-    before = int((float(number) + 0.05) * BYTES[unit])  # it is printed cut off after one digit
+    before = int((float(number) + 0.05) * BYTES[unit])  # DuckDB prints it truncated to one decimal
     needs_more = before < memory * 1_000_000
     try:
         execute("SET GLOBAL threads = 1")
@@ -83,7 +83,7 @@ def one_thread(execute: Callable[[str], Any], memory: int) -> Iterator[None]:
     finally:
         execute(f"SET GLOBAL threads = {threads}")
         if needs_more:
-            with suppress(duckdb.OutOfMemoryException):  # what is stored does not count as failed for that
+            with suppress(duckdb.OutOfMemoryException):  # the block has succeeded all the same
                 execute(f"SET GLOBAL memory_limit = '{before}B'")
 
 
@@ -99,7 +99,7 @@ def enough_for(con: duckdb.DuckDBPyConnection, columns: int) -> Iterator[None]:
 
 @contextmanager
 def registered(con: duckdb.DuckDBPyConnection, **tables: pa.Table) -> Iterator[None]:
-    """Lets SQL read these Arrow tables by their names, while the block runs."""
+    """Lets SQL read these Arrow tables by their names while the block runs."""
     for name, table in tables.items():
         con.register(name, table)
     try:
@@ -115,7 +115,7 @@ def read_stored(
     sql: str,
     parameters: Mapping[str, object] | None = None,
 ) -> None:
-    """Runs `sql` over `stored`, which streams the batches; runs nothing where there are none."""
+    """Runs `sql` over `stored`, which streams the batches; runs nothing if there are none."""
     with streamed(con, batches) as has_any:
         if has_any:
             con.execute(sql, parameters)
@@ -123,7 +123,7 @@ def read_stored(
 
 @contextmanager
 def streamed(con: duckdb.DuckDBPyConnection, batches: Iterable[pa.RecordBatch]) -> Iterator[bool]:
-    """Lets SQL read the batches as `stored`, once, while the block runs; yields whether there are any."""
+    """Lets SQL read the batches as `stored`, once, while the block runs; yields whether there are any batches."""
     stream = iter(batches)
     first = next(stream, None)
     if first is None:
@@ -140,7 +140,7 @@ def count(con: duckdb.DuckDBPyConnection, source: str) -> int:
 
 
 def parquet_files(paths: Iterable[str], **options: str) -> str:
-    """Returns the call of `read_parquet` that reads these files.
+    """Returns the SQL call of `read_parquet` that reads these files.
 
     Example: `parquet_files(["a.parquet"], union_by_name="true")`.
     """
@@ -149,7 +149,7 @@ def parquet_files(paths: Iterable[str], **options: str) -> str:
 
 
 def copy_statement(query: str, path: str) -> str:
-    """Returns the statement that writes what a query selects into a Parquet file, which is read again at once."""
+    """Returns the statement that writes a query's rows to a Parquet file, uncompressed because it is read at once."""
     return f"COPY ({query}) TO {literal(path)} ({PARQUET}, {UNCOMPRESSED})"
 
 
@@ -161,7 +161,7 @@ def batched(items: Iterable[Chunked], size: int) -> Iterator[tuple[Chunked, ...]
 
 
 def printable(line: bytes) -> str:
-    """Returns the bytes of a line as text that any warehouse stores: what is not UTF-8, and NUL, as escapes."""
+    """Returns a line as text that any warehouse can store: NUL and bytes that are not UTF-8 become escapes."""
     return line.rstrip(b"\r\n").decode(errors="backslashreplace").replace("\0", "\\x00")
 
 
@@ -172,7 +172,7 @@ def error_line(error: BaseException) -> str:
 
 
 def text_table(rows: Sequence[Mapping[str, object]], names: Iterable[str]) -> pa.Table:
-    """Returns rows as an Arrow table with these columns, all of them text but `seq`."""
+    """Returns rows as an Arrow table with these columns, all of them text except `seq`."""
     fields = [(name, pa.int64() if name == "seq" else pa.string()) for name in names]
     return pa.Table.from_pylist(rows, pa.schema(fields))
 
@@ -183,12 +183,12 @@ def name(identifier: str) -> str:
 
 
 def literal(text: str) -> str:
-    """Returns a quoted SQL text."""
+    """Returns a text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def literals(texts: Iterable[str]) -> str:
-    """Returns an SQL list of texts."""
+    """Returns texts as an SQL list literal."""
     return "[" + ", ".join(map(literal, texts)) + "]"
 
 
@@ -202,11 +202,11 @@ def is_one_of(column: str, texts: Iterable[str]) -> str:
 
 
 def glob_literal(path: str) -> str:
-    """Returns a quoted SQL text that names this one file where DuckDB takes a glob, as `read_parquet` does.
+    """Returns an SQL literal that names this one file where DuckDB expects a glob, as in `read_parquet`.
 
     Example: `glob_literal("a[1]/b.parquet") == "'a[[]1]/b.parquet'"`.
     """
     if any(sign in path for sign in "[*?"):
-        # In a glob a backslash separates folders; no other range of signs has it within.
+        # In a glob a backslash separates folders, so only a range of characters can match it: `[[-]]` is `[`, `\`, `]`.
         path = path.translate({ord("["): "[[]", ord("*"): "[*]", ord("?"): "[?]", ord("\\"): "[[-]]"})
     return literal(path)

@@ -1,4 +1,4 @@
-"""The slow path: lines that the engine may read wrongly are read one by one, in Python, into the same cells."""
+"""The slow path: reads lines that the engine may read wrongly one by one, in Python, into the same cells."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -13,8 +13,8 @@ from ..segment.message import BLANK, EXTRA, TIMESTAMP_FIELDS, Message, Reject, R
 from . import engine
 from .cells import DECLARED, LINES_PER_FILE, TEXTS, CellWriter, ParsedCells, select_columns, with_timestamps_read
 
-MOST_LINES = 5_000  # so many lines are held as Python objects at a time, or
-MOST_BYTES = 4 << 20  # so many bytes of them
+MOST_LINES = 5_000  # at most so many lines are held as Python objects at a time, and
+MOST_BYTES = 4 << 20  # at most so many bytes, except for a single line
 _CONTEXT_NAMES = frozenset(column.name for column in CONTEXT)
 _CELLS = ("kind", "event", *TEXTS, *TIMESTAMP_FIELDS, *(column.name for column in DECLARED))
 _SELECT_SQL = (
@@ -56,7 +56,7 @@ def _write_messages(
 
 
 def _pieces(lines: pa.Table) -> Iterator[pa.Table]:
-    """Yields lines in pieces that may be held as Python objects."""
+    """Yields lines in pieces that are small enough to be held as Python objects."""
     sizes = np.cumsum(pc.binary_length(lines["text"]).to_numpy())
     start = 0
     while start < lines.num_rows:
@@ -68,7 +68,7 @@ def _pieces(lines: pa.Table) -> Iterator[pa.Table]:
 
 
 def _read_each(lines: pa.Table) -> tuple[dict[int, Message], list[Reject]]:
-    """Returns the messages of lines by their numbers, and the lines that are none."""
+    """Returns the messages of lines by their numbers, and the lines that are not messages."""
     messages: dict[int, Message] = {}
     rejects: list[Reject] = []
     for seq, line in zip(lines["seq"].to_pylist(), lines["text"].cast(pa.large_binary()).to_pylist(), strict=True):

@@ -1,4 +1,4 @@
-"""One engine that reads one batch of lines after the other, and plans the statement that does it once."""
+"""Reads one batch of lines after the other in an engine, which plans the statement for that only once."""
 
 import itertools
 from pathlib import Path
@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from . import engine
 
-PLANS = 4  # queries whose plans are kept: lines of new shapes make a new query
+PLANS = 4  # plans of queries that are kept: lines of new shapes need a new query
 _NO_LINES = pa.table({"seq": pa.array([], pa.int64()), "text": pa.array([], pa.large_string())})
 _NO_SHAPES = pa.table({"shape": pa.array([], pa.string()), "has_nulls": pa.array([], pa.bool_())})
 
@@ -16,8 +16,8 @@ _NO_SHAPES = pa.table({"shape": pa.array([], pa.string()), "has_nulls": pa.array
 class LineReader:
     """Lets SQL in one engine read the lines of a batch as `lines` (`seq`, `text`), and shapes as `known_shapes`.
 
-    Planning takes an eighth of the time of a batch, so the plan of a query stays for the next one. One thread at a time
-    may use it. Whatever else the engine is asked meanwhile is of no concern to it: `con` is a connection of its own.
+    Planning takes an eighth of the time of a batch, so a query's plan is kept for the next batch. Only one thread at a
+    time may use it. It has a connection of its own, `con`, so other statements of the engine do not disturb it.
     Example:
 
         with engine.connect(None, memory=400, threads=1) as con, closing(LineReader(con)) as reader:
@@ -34,15 +34,15 @@ class LineReader:
         self._numbers = itertools.count()
 
     def close(self) -> None:
-        """Gives back the memory."""
+        """Frees the memory."""
         self.con.close()
 
     def read(self, lines: pa.Table, known_shapes: pa.Table = _NO_SHAPES) -> None:
-        """Takes these lines and shapes (`shape`, `has_nulls`) for those that SQL reads from now on."""
+        """Replaces the lines and the shapes (`shape`, `has_nulls`) that SQL reads."""
         self._lines.rows, self._shapes.rows = lines, known_shapes
 
     def copy(self, query: str, path: str) -> None:
-        """Writes what a query selects into a Parquet file."""
+        """Writes the rows of a query to a Parquet file."""
         name, file = self._plans.get(query) or self._plan(query, path)
         try:
             self.con.execute(f"EXECUTE {name}")
@@ -52,7 +52,7 @@ class LineReader:
         file.rename(path)
 
     def _plan(self, query: str, path: str) -> tuple[str, Path]:
-        """Plans a query; the file that it writes is in the folder of `path`."""
+        """Plans a query; returns the plan's name and the file that it writes, in the folder of `path`."""
         while len(self._plans) >= PLANS:
             name, _ = self._plans.pop(next(iter(self._plans)))
             self.con.execute(f"DEALLOCATE {name}")
@@ -63,7 +63,7 @@ class LineReader:
 
 
 class _Table:
-    """An Arrow table whose rows change between two statements that read it by one name."""
+    """An Arrow table whose rows can be replaced between two statements that read it under one name."""
 
     def __init__(self, rows: pa.Table) -> None:
         self.rows = rows

@@ -1,5 +1,5 @@
--- How JSON text becomes a typed value (docs/contract/warehouse.md#values). Every macro that takes `v` takes JSON text
--- (`"…"` for text) and gives null where the value cannot become the type without loss.
+-- Turns JSON text into typed values (docs/contract/warehouse.md#values). Every macro that takes `v` takes JSON text
+-- (`"…"` for text) and returns null if the value cannot become the type without loss.
 
 CREATE MACRO blank_as_null(t) AS CASE WHEN t >= '!' THEN t WHEN regexp_full_match(t, '\s*') THEN NULL ELSE t END;
 CREATE MACRO is_text(v) AS starts_with(v, '"');
@@ -10,7 +10,7 @@ CREATE MACRO as_text(v) AS CASE
 CREATE MACRO is_number(v) AS regexp_full_match(v, '-?[0-9].*');
 CREATE MACRO is_integer(t) AS regexp_full_match(t, '-?(0|[1-9][0-9]*)');
 
--- 3.0 and 1e3 are integers; beyond 64 bits there is none. A float holds 15 digits for sure.
+-- 3.0 and 1e3 are integers; a number beyond 64 bits is not. A float is exact to 15 digits at least.
 CREATE MACRO digits(v) AS length(trim(regexp_replace(regexp_extract(v, '^[^eE]*'), '[^0-9]', '', 'g'), '0'));
 CREATE MACRO number_as_bigint(v) AS CASE
     WHEN is_integer(v) THEN try_cast(v AS BIGINT)
@@ -21,7 +21,7 @@ CREATE MACRO as_bigint(v) AS CASE
     WHEN is_number(v) THEN number_as_bigint(v)
     WHEN is_text(v) AND is_integer(as_text(v)) THEN try_cast(as_text(v) AS BIGINT) END;
 
--- An integer that would lose digits is no float; a number that is not 0 does not become 0.
+-- An integer that would lose digits does not become a float; a number other than 0 does not become 0.
 CREATE MACRO number_as_double(v) AS CASE
     WHEN isinf(try_cast(v AS DOUBLE)) THEN NULL
     WHEN try_cast(v AS DOUBLE) = 0 AND digits(v) > 0 THEN NULL
@@ -42,7 +42,7 @@ CREATE MACRO within_years(t) AS CASE
     WHEN t BETWEEN TIMESTAMP '0001-01-01' AND TIMESTAMP '9999-12-31 23:59:59.999999' THEN t END;
 CREATE MACRO zoned(t) AS (try_cast(t AS TIMESTAMPTZ) AT TIME ZONE 'UTC');
 
--- A column that the catalogue does not know holds times only where every text is an RFC 3339 date-time with a zone.
+-- A column that the catalogue does not know holds times only if every text is an RFC 3339 date-time with a zone.
 CREATE MACRO rfc3339(t) AS CASE
     WHEN regexp_full_match(
         t, '\d{4}-\d\d-\d\d[Tt ]([01]\d|2[0-3]):\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)')
@@ -50,15 +50,15 @@ CREATE MACRO rfc3339(t) AS CASE
 CREATE MACRO as_timestamp(v) AS CASE WHEN is_text(v) THEN rfc3339(as_text(v))::TIMESTAMPTZ END;
 
 -- The four timestamps of a message are read in every notation that senders are known to use. This is the usual one,
--- which costs least. `strptime` takes numbers of fewer digits too, hence the lengths, at which all have all digits.
+-- which costs least. `strptime` also accepts numbers with fewer digits, hence the lengths, which rule them out.
 CREATE MACRO usual_clock(v) AS within_years(CASE strlen(v)
     WHEN 26 THEN try_strptime(v, '"%Y-%m-%dT%H:%M:%S.%gZ"')
     WHEN 22 THEN try_strptime(v, '"%Y-%m-%dT%H:%M:%SZ"')
     ELSE CASE WHEN ends_with(v, 'Z"') AND strlen(v) < 30
         THEN try_strptime(replace(v, 'Z"', repeat('0', 29 - strlen(v)) || 'Z"'), '"%Y-%m-%dT%H:%M:%S.%fZ"') END END);
 
--- All others. The engine evaluates and plans an argument as often as a macro names it, hence the chains and lambdas.
--- The named zones of RFC 822; longer names first, because one is replaced after the other.
+-- All other notations. The engine plans and evaluates an argument each time a macro names it, hence the chains and
+-- lambdas. The named zones of RFC 822; longer names come first, because they are replaced one after the other.
 CREATE MACRO numeric_zone(t) AS replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(
     replace(t, 'EST', '-0500'), 'EDT', '-0400'), 'CST', '-0600'), 'CDT', '-0500'), 'MST', '-0700'), 'MDT', '-0600'),
     'PST', '-0800'), 'PDT', '-0700'), 'UTC', '+0000'), 'GMT', '+0000'), 'UT', '+0000'), 'Z', '+0000');
@@ -69,9 +69,9 @@ CREATE MACRO numeric_month(t) AS replace(replace(replace(replace(replace(replace
 CREATE MACRO iso_8601(t) AS zoned(regexp_replace(
     regexp_replace(replace(upper(t), ',', '.'), ' ([Z+-])', '\1'), '^([^:]*:\d\d)($|[^:])', '\1:00\2'));
 
--- A number counts seconds where its integer part has up to 11 digits, milliseconds up to 14, microseconds up to 17,
--- nanoseconds beyond: the list says how many digits more, by that length, make tenths of microseconds of it. They are
--- rounded, because floats are a little off.
+-- A number counts seconds if its integer part has up to 11 digits, milliseconds up to 14, microseconds up to 17,
+-- nanoseconds beyond. The list has, by that length, how many more digits turn it into tenths of microseconds, which are
+-- rounded because floats are slightly off.
 CREATE MACRO plain_number(t) AS CASE
     WHEN regexp_matches(t, '[eE]') THEN try_cast(t AS DECIMAL(38, 16))::VARCHAR ELSE t END;
 CREATE MACRO microseconds(integer_part, fraction) AS try_cast(regexp_replace(left(
@@ -81,8 +81,8 @@ CREATE MACRO microseconds(integer_part, fraction) AS try_cast(regexp_replace(lef
 CREATE MACRO clock_number(t) AS make_timestamp(list_transform(
     [string_split(plain_number(t), '.')], lambda parts: microseconds(parts[1], coalesce(parts[2], '')))[1]);
 
--- Numbers, ISO 8601, Ruby's, Go's, RFC 1123 and RFC 822, JavaScript's. Days of the week are not checked: any word is
--- taken for one.
+-- Numbers, ISO 8601, and the notations of Ruby, Go, RFC 1123 and RFC 822, and JavaScript. Days of the week are not
+-- checked: any word passes for one.
 CREATE MACRO unusual_clock(v) AS CASE
     WHEN regexp_full_match(v, '-?\d.*|"[+-]?(0|[1-9]\d*)(\.\d+)?"') THEN clock_number(trim(v, '"'))
     WHEN regexp_full_match(
@@ -104,15 +104,15 @@ CREATE MACRO unusual_clock(v) AS CASE
         || 'GMT[+-]([01]\d|2[0-3])[0-5]\d( \([^\\]*\))?"')
     THEN iso_8601(numeric_month(regexp_replace(
         v, '^\S+ (\S+) (\S+) (\S+) (\S+) GMT(\S{5}).*$', '\3-\1-\2 \4\5'))) END;
--- To plan this for each of four columns takes ten times what it takes to plan it for one list of their values.
+-- Planning this for each of four columns takes ten times as long as planning it for one list of their values.
 CREATE MACRO unusual_clocks(vs) AS list_transform(
     list_transform(vs, lambda v: unusual_clock(v)), lambda t: CASE WHEN within_years(t) = t THEN t END);
 
--- A time that the origin has read already, in whichever notation it came.
+-- A time that the origin has already converted from whatever notation it came in.
 CREATE MACRO as_moment(v) AS usual_clock(v)::TIMESTAMPTZ;
 
--- What a value is, as one of the bits of `types.py`, and all values of a column. An integer beyond 64 bits keeps its
--- digits as text alone.
+-- The type of a value as one of the bits of `types.py`, and those of all values of a column. An integer beyond 64 bits
+-- is text, which alone keeps its digits.
 CREATE MACRO type_bit(v) AS CASE
     WHEN is_text(v) THEN CASE WHEN rfc3339(as_text(v)) IS NULL THEN 1 ELSE 2 END
     WHEN is_integer(v) THEN CASE WHEN try_cast(v AS BIGINT) IS NULL THEN 1 ELSE 4 END
@@ -121,7 +121,8 @@ CREATE MACRO type_bit(v) AS CASE
     ELSE 32 END;
 CREATE MACRO type_bits(v) AS bit_or(type_bit(v)) FILTER (v IS NOT NULL);
 
--- What the engine may read otherwise than it is spelt. Text that may come of a number whose digits it changes:
+-- Values that the engine may read differently from how they are written. Text that may have been a number whose digits
+-- it changed:
 CREATE MACRO text_may_be_number(v) AS CASE WHEN v >= '-' AND v < ':' THEN CASE
     WHEN contains(v, '.') OR contains(v, 'e') OR v IN ('0', '-0') THEN try_cast(v AS DOUBLE) IS NOT NULL END END;
 CREATE MACRO any_number_unquoted(texts, line) AS len(list_filter(texts, lambda v:

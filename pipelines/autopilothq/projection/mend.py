@@ -1,8 +1,7 @@
-"""Adopted rows whose texts Segment has cut are made whole by the messages that they are rows of.
+"""Mends adopted rows: texts that Segment has cut are made whole by the messages of these rows.
 
-(docs/contract/adopt.md#cut-text) A text of a message is compared with what is stored of the same id and column. All is
-asked of the destination by whole columns, which stream by: what is kept are the long texts of this load, and the rows
-that are mended.
+(docs/contract/adopt.md#cut-text) A message's text is compared with the one stored for the same id and column. The
+destination is read by whole columns, as a stream: only the long texts of this load and the mended rows are kept.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -18,18 +17,22 @@ from .columns import plan_no_new_columns, row_values
 from .context import ProjectionContext, TableRows, ordered_columns
 
 TEXTS_PER_QUERY = 100
-MOST_IDS = 20_000  # that are asked for, one by one
+MOST_IDS = 20_000  # if there are more, all rows are read instead
 _NEEDED = ("id", "received_at", "uuid_ts")
 _NEVER = frozenset({"id", "event"})
 _SQL = engine.queries("mend.sql")
 
 
 ReadRows = Callable[[str, Sequence[str], Sequence[str]], Iterable[pa.RecordBatch]]
-"""Reads columns of a table of the destination: all rows, or where some ids are given at least those."""
+"""Reads columns of a table of the destination: all rows, or at least those of the given ids, if there are any."""
 
 
 class TextColumns(NamedTuple):
-    """The columns of text that a table of the destination has: SQL of a message's cell, or where it waits as a row."""
+    """A destination table's text columns.
+
+    `cells` has the SQL of a message's cell, by the table's column. `in_rows` has the table's column, by its name in the
+    values that wait as rows.
+    """
 
     cells: Mapping[str, str]
     in_rows: Mapping[str, str]
@@ -38,10 +41,10 @@ class TextColumns(NamedTuple):
 def find_mends(
     context: ProjectionContext, stored: ReadRows, tables: Collection[str], loads: Iterable[datetime]
 ) -> None:
-    """Finds the stored texts that a message of this load makes whole, in some tables of the destination.
+    """Finds the stored texts that a message of this load makes whole, in some `tables` of the destination.
 
-    The context knows all of `tables`. `loads` are the times of the loads whose rows are made of messages: these have
-    whole texts.
+    The context knows all of these tables. `loads` are the times of the loads whose rows were made from messages: their
+    texts are whole.
     """
     numbers = [
         number for number, name in enumerate(context.tables.names) if set(_NEEDED) <= _known(context, name, tables)
@@ -60,7 +63,7 @@ def find_mends(
 
 
 def _ids(context: ProjectionContext, query: str) -> list[str]:
-    """Returns the ids of a query, none where there are so many that it is better to read all rows."""
+    """Returns the ids that a query selects, or none if there are so many that it is better to read all rows."""
     found = context.con.execute(f"{query} LIMIT {MOST_IDS + 1}").fetchall()
     return [id_ for (id_,) in found] if len(found) <= MOST_IDS else []
 
@@ -70,12 +73,12 @@ def _known(context: ProjectionContext, name: str, tables: Collection[str]) -> se
 
 
 def _milliseconds(time: datetime) -> int:
-    """Returns a time in milliseconds since 1970: some destinations keep no more digits."""
+    """Returns a time in milliseconds since 1970, because some destinations keep no finer units."""
     return int(time.timestamp() * 1_000_000) // 1_000
 
 
 def _find_whole_texts(context: ProjectionContext, numbers: Iterable[int]) -> None:
-    """Finds the texts of this load that are longer than what Segment keeps, by table and column."""
+    """Finds the texts of this load that are longer than Segment keeps, by table and column."""
     con = context.con
     con.execute(_SQL["first_messages"])
     columns, rows = context.column_extras(), row_values(context, "first_messages")
@@ -98,7 +101,7 @@ def _cell(column: str, sql: str) -> str:
 def _text_columns(
     context: ProjectionContext, number: int, in_columns: Iterable[str], in_rows: Iterable[str]
 ) -> TextColumns:
-    """Returns the columns of text of one table, declared ones and others, of which messages of this load have any."""
+    """Returns one table's text columns, declared and others, that messages of this load can have values of."""
     name = context.tables.names[number]
     known = context.known[name]
     is_event = number >= len(MESSAGE_TABLES)
@@ -122,7 +125,7 @@ def _columns(context: ProjectionContext, table: str, number: int) -> list[str]:
 
 
 def mended_columns(context: ProjectionContext, number: int) -> list[str]:
-    """Returns the columns of a table in which texts are mended."""
+    """Returns the columns of a table that have mended texts."""
     return _columns(context, "mends", number)
 
 
@@ -133,28 +136,28 @@ def mended_tables(context: ProjectionContext) -> dict[str, int]:
 
 
 def mended_lengths(context: ProjectionContext, table: str) -> dict[str, int]:
-    """Returns the columns of a table in which texts are mended, with the characters of the longest text."""
+    """Returns the columns of a table that have mended texts, with the length of the longest in characters."""
     number = context.tables.names.index(table)
     return dict(context.con.execute(_SQL["mended_lengths"], {"number": number}).fetchall())
 
 
 def leave_cut(context: ProjectionContext, table: str) -> None:
-    """Leaves the texts of a table's rows as they are stored."""
+    """Leaves the stored texts of a table as they are."""
     number = context.tables.names.index(table)
     context.con.execute("DELETE FROM mends WHERE table_number = $number", {"number": number})
 
 
 def put_whole(context: ProjectionContext, table: str, number: int, columns: Iterable[str]) -> None:
-    """Puts whole texts into stored rows of a table, which are in a table of the engine."""
+    """Puts whole texts into stored rows that were read into `table`, a table of the engine."""
     for column in columns:
         names = {"mended": table, "column": engine.name(column), "literal": engine.literal(column)}
         context.con.execute(_SQL["put_whole"].format(number=number, **names))
 
 
 def with_mended_rows(context: ProjectionContext, stored: ReadRows, made: Iterable[TableRows]) -> Iterator[TableRows]:
-    """Yields the rows of this load; those of tables with mends come with the mended ones, whole, and replace them.
+    """Yields the rows of this load. Tables with mends also get the mended rows, which replace the stored ones.
 
-    What is stored already of the others is left as it is. `TableRows.number` counts what the relation has.
+    Other stored rows stay as they are. `TableRows.number` counts all rows of the relation.
     """
     mended = {name: context.tables.names.index(name) for name in mended_tables(context)}
     for rows in made:

@@ -1,18 +1,18 @@
--- Cut texts of adopted rows that are made whole (docs/contract/adopt.md#cut-text).
+-- Makes cut texts of adopted rows whole (docs/contract/adopt.md#cut-text).
 
 -- name: first_messages
--- Of the messages with one id the one that stands for them, whether it is stored or not.
+-- One message for each id, whether it is stored or not.
 CREATE OR REPLACE VIEW first_messages AS
 FROM messages ANTI JOIN (FROM duplicates ANTI JOIN stored_in USING (seq)) USING (seq)
 
 -- name: whole_cells
--- Texts that are longer than a cut one, of some columns: `cells` are structs of a column's `name` and `text`.
+-- Texts of some columns that are longer than a cut one; `cells` are structs of a column's `name` and `text`.
 INSERT INTO whole_texts SELECT {number}, seq, id, cell.name, cell.text
 FROM (SELECT seq, id, unnest([{cells}]) AS cell FROM first_messages WHERE {where})
 WHERE length(cell.text) > {cut}
 
 -- name: whole_rows
--- The same of values that wait as rows; `text_columns` are their columns, and what these are called in the table.
+-- The same for values that wait as rows; `text_columns` are their columns, with the names of these in the table.
 INSERT INTO whole_texts SELECT {number}, seq, id, name, text
 FROM (SELECT m.seq, m.id, c.name, as_text(x.value) AS text
     FROM extras x JOIN text_columns c ON c."column" = x."column"
@@ -20,7 +20,7 @@ FROM (SELECT m.seq, m.id, c.name, as_text(x.value) AS text
 WHERE length(text) > {cut}
 
 -- name: cut_texts
--- `stored` are rows of a table that another load may not have stored, with the columns of `whole_texts`.
+-- `stored` are rows of a table with the columns of `whole_texts`; only those that no load of messages stored count.
 INSERT INTO mends SELECT w.*
 FROM (SELECT id, unnest([{cells}]) AS cell FROM stored
     WHERE ({any_cut}) AND epoch_ms(uuid_ts) NOT IN (SELECT ms FROM loads_of_messages)) s
@@ -34,7 +34,7 @@ SELECT table_number, count(DISTINCT id) FROM mends GROUP BY 1 ORDER BY 1
 SELECT name, max(length(text)) FROM mends WHERE table_number = $number GROUP BY 1
 
 -- name: touched_ids
--- The rows of a table that this load mends, and those that it makes: a killed load may have stored them.
+-- The ids of the rows that this load mends, and of those that it makes, because a killed load may have stored them.
 SELECT id FROM mends WHERE table_number = {number} UNION SELECT id FROM kept WHERE {where}
 
 -- name: touched

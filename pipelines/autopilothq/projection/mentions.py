@@ -1,4 +1,4 @@
-"""Texts as they are searched for ids: JSON's escapes written out, case folded, and where an email ends."""
+"""Prepares texts to be searched for ids: decodes JSON's escapes, folds case, and finds where an email ends."""
 
 import re
 import unicodedata
@@ -9,15 +9,16 @@ import pyarrow.compute as pc
 
 from ..segment.identity import fold
 
-_NOT_IN_EMAILS = '"<>()[]{},;:=\\|@'  # an email may begin right after any of these
+_NOT_IN_EMAILS = '"<>()[]{},;:=\\|@'  # an email can begin right after any of these
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 
 
 def escapes_written_out(keys: pa.Array, texts: pa.Array, without: Iterable[str] = ()) -> pa.Table:
-    """Returns keys and texts, with those of JSON's escapes written out that stand for letters.
+    """Returns keys and texts with JSON's escapes of letters (`\\u…`) decoded.
 
-    The characters `without` are removed. Texts may be any bytes.
+    Escapes of quotes, backslashes and control characters stay. The strings `without` are removed. Texts can be any
+    bytes.
     """
     try:
         texts = texts.cast(pa.large_string())
@@ -42,7 +43,7 @@ def _letters_written_out(text: str) -> str:
 
 
 def unescape(text: str) -> str:
-    r"""Returns text of JSON with its escapes written out; what is no escape stays.
+    r"""Returns a JSON text with its escapes decoded; everything else stays as it is.
 
     Example: `unescape(r"a\u0040b\n") == "a@b\n"`.
     """
@@ -54,24 +55,24 @@ def unescape(text: str) -> str:
 
 
 def _join_surrogates(text: str) -> str:
-    """Returns the text with pairs of surrogates joined into one letter."""
+    """Returns the text with each pair of surrogates joined into one character."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def searchable(text: str) -> str:
-    """Returns the text as it is searched for ids: unescaped, its case folded."""
+    """Returns the text in the form that is searched for ids: unescaped, with case folded."""
     return fold(unescape(text))
 
 
 def stands_alone(text: str, email: str) -> bool:
-    """Whether an email stands in a text other than as a part of a longer one.
+    """Whether an email occurs in a text, and not only as part of a longer one.
 
     Example: `stands_alone("to a@b.de.", "a@b.de") and not stands_alone("aa@b.de", "a@b.de")`.
     """
     at = text.find(email)
     while at >= 0:
         before, end = text[max(0, at - 1) : at], at + len(email)
-        after = text[end : end + 64].lstrip(".")[:1]  # an email ends a sentence too
+        after = text[end : end + 64].lstrip(".")[:1]  # an email can end a sentence
         if (not before or before.isspace() or before in _NOT_IN_EMAILS) and not _continues_domain(after):
             return True
         at = text.find(email, at + 1)
@@ -79,5 +80,5 @@ def stands_alone(text: str, email: str) -> bool:
 
 
 def _continues_domain(character: str) -> bool:
-    """Whether a domain goes on with this character; "" is the text's end."""
+    """Whether a domain continues with this character; "" is the end of the text."""
     return character != "" and (unicodedata.category(character)[0] in "LMN" or character in "-_@\u200c\u200d")

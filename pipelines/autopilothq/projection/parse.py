@@ -29,12 +29,12 @@ from .line_reader import LineReader
 from .shapes import RegularShape, Shapes
 
 FIRST_LINES = 1_000  # lines that are parsed before all others, to learn which objects their messages hold
-FREQUENT = 10  # irregular lines of a batch that hold an object before the engine is asked for its keys
-LARGE_LINE = 1 << 20  # bytes of a line that may be rejected for the memory that it takes
-ENOUGH = 4  # times that the memory has to suffice, twice as many after each time that it did not
-PIECE = 1 << 17  # bytes that are looked at while they are in the processor's cache
+FREQUENT = 10  # irregular lines of a batch that must hold an object before its keys become part of shapes
+LARGE_LINE = 1 << 20  # bytes of a single line that can be rejected because it needs too much memory
+ENOUGH = 4  # times that the memory has to suffice before more threads parse; doubled each time that it does not
+PIECE = 1 << 17  # bytes that are examined at a time, so that they fit into the processor's cache
 KILL_POINT_LINES_PARSED = f"{__name__}:parse_lines"  # for tests/faults
-# What goes wrong with the machine, not with a line.
+# Errors of the machine, not of a line.
 ENVIRONMENT_ERRORS = (OSError, MemoryError, duckdb.IOException, duckdb.InterruptException, duckdb.FatalException)
 _SQL = engine.queries("parse.sql")
 
@@ -42,8 +42,8 @@ _SQL = engine.queries("parse.sql")
 class Parser:
     """Parses batches of lines into files of cells in one folder. `threads` may share it, each with a reader of its own.
 
-    It remembers the shapes of lines from one batch to the next. Where the engine's memory does not suffice for so many
-    threads, fewer parse at a time. Example:
+    It remembers the shapes of lines from one batch to the next. If the engine's memory does not suffice for so many
+    threads, fewer of them parse at a time. Example:
 
         with engine.connect(None, memory=400, threads=1) as con:
             cells = Parser(folder).parse(LineReader(con), batch)
@@ -55,15 +55,15 @@ class Parser:
         self._first = True
         self._lock = threading.Lock()
         self._turns = LargestFirst(threads)
-        self._taken = 1  # turns that a thread takes; with twice as many, half as many threads parse at a time
-        self._parsed = 0  # times that the memory sufficed since that was changed
-        self._enough = ENOUGH  # so often it has to suffice until twice as many threads are tried again
+        self._taken = 1  # turns that a thread takes; if it takes twice as many, half as many threads parse at a time
+        self._parsed = 0  # how often the memory has sufficed since that changed
+        self._enough = ENOUGH  # how often it has to suffice until twice as many threads are tried again
 
     def parse(self, reader: LineReader, batch: Batch) -> ParsedCells:
         """Parses a batch.
 
-        Bad lines become rejects, whatever they hold: where anything unexpected is raised, the lines that cause it are
-        found and rejected, and all others stay. What is raised nevertheless is not about the lines.
+        Bad lines become rejects, whatever they hold: if anything unexpected is raised, the lines that cause it are
+        found and rejected, and all others are kept. Raises only errors that no line has caused.
         """
         cells = ParsedCells()
         self._files.rejects(batch.rejects, cells)
@@ -76,20 +76,20 @@ class Parser:
         return cells
 
     def no_messages(self, con: duckdb.DuckDBPyConnection) -> ParsedCells:
-        """Returns cells with a file of messages that has all columns and no rows."""
+        """Returns cells with a file of messages that has all columns but no rows."""
         cells = ParsedCells()
         self._files.messages(con, NO_MESSAGES_SQL, (), cells)
         return cells
 
     def harmless(self, reader: LineReader) -> ParsedCells:
-        """Returns the cells of a message that has nothing irregular."""
+        """Returns the cells of a plain message, which can be parsed whenever any can."""
         return self._parse_at_once(reader, _HARMLESS)
 
     def _parse_in_turn(self, reader: LineReader, lines: pa.Table, cells: ParsedCells) -> None:
-        """Parses lines beside other threads, as far as the memory suffices for them.
+        """Parses lines in parallel with other threads, with fewer of them if the memory does not suffice.
 
-        Where it does not, it may be the others that have it: only of a thread that is alone it says something about the
-        lines.
+        The other threads may be the ones that take the memory: an error of memory says something about the lines only
+        if no other thread was parsing.
         """
         while lines.num_rows:
             taken, made = self._taken, ParsedCells()
@@ -109,9 +109,9 @@ class Parser:
                 return
 
     def _note_memory(self, taken: int, suffices: bool) -> None:
-        """Has fewer threads parse at a time where the memory does not suffice; more where it long did.
+        """Makes fewer threads parse at a time if the memory did not suffice, and more once it has for long.
 
-        What is tried in vain is parsed again, so it is tried half as often after each time.
+        A failed attempt has to be parsed again, so each one doubles the wait until the next.
         """
         with self._lock:
             if not suffices:
@@ -123,7 +123,7 @@ class Parser:
                     self._taken, self._parsed = taken // 2, 0
 
     def _parse_lines(self, reader: LineReader, lines: pa.Table, cells: ParsedCells, alone: bool) -> None:
-        """Parses lines, all or none; where that raises, each half, down to the lines that cannot be read."""
+        """Parses all lines at once; if that raises, each half, and so on, down to the lines that cannot be read."""
         try:
             cells.extend(self._parse_at_once(reader, lines))
         except ENVIRONMENT_ERRORS:
@@ -143,7 +143,7 @@ class Parser:
     def _parses_harmless_line(self, reader: LineReader) -> bool:
         try:
             self.harmless(reader).delete()
-        except Exception:  # noqa: BLE001 - whatever it is, it is not about a line
+        except Exception:  # noqa: BLE001 - whatever it is, no line has caused it
             return False
         return True
 
@@ -162,7 +162,7 @@ class Parser:
 def parse_lines(
     reader: LineReader, lines: pa.Table, shapes: Shapes, files: CellWriter, cells: ParsedCells
 ) -> Collection[tuple[str, ...]]:
-    """Parses lines (`seq`, `text`) into `cells`; returns the objects that many irregular lines hold."""
+    """Parses lines (`seq`, `text`) into `cells`; returns the paths of objects that many irregular lines hold."""
     doubts = doubt_conditions(lines["text"])
     rest, seqs = _parse_known(reader, lines, doubts, shapes, files, cells)
     if rest.num_rows:
@@ -180,7 +180,7 @@ def parse_lines(
     return [path for path, number in objects.items() if number >= enough]
 
 
-# Lines that may be JSON objects which the engine reads as it must.
+# Lines that may be JSON objects which the engine reads correctly.
 _PLAIN = "starts_with(text, '{{') AND NOT contains(text, '\\u0000') AND NOT ({doubts})"
 
 
@@ -192,9 +192,9 @@ def _parse_known(
     files: CellWriter,
     cells: ParsedCells,
 ) -> tuple[pa.Table, list[pa.Array]]:
-    """Parses the lines of shapes that are known; returns the others, and the `seq` of those that are in doubt.
+    """Parses the lines of known shapes; returns the other lines, and the `seq` of those whose reading is in doubt.
 
-    Nearly all lines are JSON, so the engine is asked first whether they are once a line was none.
+    Nearly all lines are JSON, so the engine checks for it only after it has met a line that is not.
     """
     known = shapes.known()
     while known:
@@ -203,7 +203,7 @@ def _parse_known(
         made = ParsedCells()
         try:
             found = _parse_regular(reader, lines, plain, known, shapes, files, made)
-        except (duckdb.InvalidInputException, UnicodeDecodeError):  # the latter where its text quotes no UTF-8
+        except (duckdb.InvalidInputException, UnicodeDecodeError):  # the latter if its text quotes bytes not in UTF-8
             made.delete()
             if not shapes.all_json:
                 raise
@@ -240,9 +240,9 @@ def _parse_regular(
     files: CellWriter,
     cells: ParsedCells,
 ) -> tuple[pa.Table, list[pa.Array]]:
-    """Writes the cells of those of some lines that `plain` selects and that have known shapes, in one statement.
+    """Writes the cells of the lines that match `plain` and have known shapes, in one statement.
 
-    Returns the others, and the `seq` of those whose reading is in doubt.
+    Returns the other lines, and the `seq` of those whose reading is in doubt.
     """
     query = shapes.query(known.values())
     known_shapes = pa.table({"shape": list(known), "has_nulls": [bool(shape.nulls) for shape in known.values()]})
@@ -261,7 +261,7 @@ def _parse_regular(
     return lines.filter(pc.invert(pc.is_in(lines["seq"], read))), doubted
 
 
-# The line that shows whether anything can be read at all. No file has a negative number.
+# A line that shows whether anything can be read at all. No file has a negative number.
 HARMLESS_SEQ = -1
 _HARMLESS_LINE = (
     b'{"type":"track","event":"Email Opened","messageId":"m","userId":"u","receivedAt":"2019-03-04T05:06:07.412Z",'
@@ -273,7 +273,7 @@ _HARMLESS = pa.table(
 
 
 def _may_need_much(lines: pa.Table) -> bool:
-    """Whether these are several lines, or one that is so large that no memory may suffice for it."""
+    """Whether these are several lines, or one so large that the memory may not suffice for it."""
     return bool(lines.num_rows > 1 or lines.nbytes >= LARGE_LINE)
 
 
@@ -285,25 +285,27 @@ def _unreadable(lines: pa.Table, error: Exception) -> Reject:
 def number_lines(lines: pa.Table) -> pa.Table:
     """Returns lines with their numbers in the load, as `seq` and `text`.
 
-    The text may be any bytes: the engine's `json_valid` finds what is not UTF-8.
+    The text can be any bytes: the engine's `json_valid` finds what is not UTF-8.
     """
     seq = pc.add(pc.multiply(lines["file"].cast(pa.int64()), LINES_PER_FILE), lines["line"])
     return pa.table({"seq": seq, "text": lines["text"].cast(pa.large_string(), safe=False)})
 
 
-# What the engine's reader takes for JSON and is not: trailing commas, and `nan` and `inf` in any case. (`NaN`, which is
-# JSON to Python, is no number to any column.)
+# Text that is not JSON, but that the engine's reader accepts: trailing commas, and `nan` and `inf` in any case. (`NaN`,
+# which is JSON to Python, is a number to no column.)
 _LENIENT = r"regexp_matches(text, ',\s*[\]}]|(?i)[:\[,]\s*-?(nan|inf|infinity)\s*[,\]}]')"
-# Objects and arrays that may nest too deeply. In bytes: `translate` ends the engine where a text is not UTF-8.
+# Objects and arrays that may nest too deeply. Counted in bytes, because `translate` invalidates the engine if a text is
+# not UTF-8.
 _MANY_BRACKETS = f"2 * strlen(text) - strlen(replace(text, '}}', '')) - strlen(replace(text, ']', '')) > {MAX_DEPTH}"
 
 
 def doubt_conditions(text: pa.ChunkedArray) -> tuple[str, str]:
-    """Returns SQL conditions for lines whose JSON the engine reads otherwise than it must: too lenient, too deep.
+    """Returns SQL conditions for lines that the engine reads wrongly: too leniently, or nested too deeply.
 
-    Both are looked for in the bytes of all lines at once, because a pattern in the engine would take as long as reading
-    all the JSON. What stands before a comma or a closing bracket says enough: in machine-made JSON neither a comma, nor
-    white space, nor the end of `nan` and the like, and few lines have so many brackets.
+    A condition is `false` if no line can match. That is decided from the bytes of all lines at once, because a pattern
+    in the engine would take as long as reading all the JSON. The bytes before a comma or a closing bracket are enough:
+    machine-made JSON has neither a comma, nor white space, nor the end of `nan` and the like there, and few lines have
+    so many brackets.
     """
     looks = [_look_at_ends(chunk) for chunk in text.chunks]
     lenient = any(loose for loose, _ in looks)
@@ -311,8 +313,8 @@ def doubt_conditions(text: pa.ChunkedArray) -> tuple[str, str]:
     return _LENIENT if lenient else "false", _MANY_BRACKETS if deep else "false"
 
 
-# What no value of machine-made JSON ends with before a comma or a bracket, but white space, a comma, `nan`, `inf` and
-# `infinity` do; the letters are looked at with the one before, whatever their case.
+# Bytes that end no value of machine-made JSON before a comma or a bracket, as white space, a comma, `nan`, `inf` and
+# `infinity` do. The letters are compared together with the one before, in any case.
 _LOOSE_ENDS = np.isin(np.arange(256), [*range(33), *b",nfyNFY"])
 _NAMES_END = [first << 8 | last for first, last in (b"an", b"nf", b"ty")]
 

@@ -1,8 +1,8 @@
-"""A load in partitions: steps that workers run, each with all messages of some ids, or all about some persons.
+"""A load in partitions: steps for workers, each of which has all messages of some ids, or all about some persons.
 
-Cells are cut by a digest of the message's id, so that a partition decides alone which messages are kept. What needs the
-values of all partitions, the columns of each table, is decided in between: `TableValues` of each partition are merged,
-and `plan_table` makes plans of them. Everything that goes in and comes out is plain data, and the names of files.
+Cells are partitioned by a digest of the message's id, so a partition decides alone which of its messages are kept. Only
+the columns of each table need the values of all partitions. They are decided in between: the `TableValues` of the
+partitions are merged, and `plan_table` makes plans of them. All input and output is plain data and names of files.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ from .tables import TableBuilder, TablePlan, TableValues, count_messages, plan_t
 from .types import SQL_TYPES
 
 _SQL = engine.queries("partition.sql")
-# What is known of a partition's messages once they are deduplicated.
+# The tables that hold what is known of a partition's messages once they are deduplicated.
 _STATE = {
     "rejects": "seq BIGINT, id VARCHAR, reason VARCHAR, message VARCHAR, raw VARCHAR",
     "discards": "seq BIGINT, table_name VARCHAR, column_name VARCHAR, value VARCHAR, reason VARCHAR",
@@ -50,7 +50,7 @@ _STATE = {
 
 
 class RefusedIds(NamedTuple):
-    """What the destination refused, with the errors: messages by id, and rows made of messages by table and id."""
+    """The errors of what the destination refused: of messages by id, of rows made of messages by table and id."""
 
     messages: Mapping[str, str]
     rows: Mapping[str, Mapping[str, str]]
@@ -60,29 +60,32 @@ class RefusedIds(NamedTuple):
 
 
 class PartitionValues(NamedTuple):
-    """What is known of a partition's kept messages: the number and the values of each table's, by its number."""
+    """What is known of a partition's kept messages: how many each table has, and their values, by table number."""
 
     counts: Mapping[int, int]
     values: Mapping[int, TableValues]
 
 
 class StoredColumns(NamedTuple):
-    """Columns of a table of the destination that were cut as the messages are, and the files of one partition."""
+    """Columns of a destination's table, partitioned like the messages, and the files of one partition."""
 
     columns: Sequence[str]
     files: Sequence[str]
 
 
 class NotCut(Exception):
-    """A partition needs columns of the destination's tables that nobody has cut yet; `args` are the tables' columns."""
+    """A partition needs columns of the destination's tables that are not partitioned yet.
+
+    The only argument has the columns, by table.
+    """
 
 
 @dataclass(frozen=True)
 class LoadFacts:
-    """What all workers of a load know: plain data, which can be sent anywhere.
+    """What all workers of a load know, as plain data that can be sent anywhere.
 
-    `columns` and `counts` are those of all `ParsedCells`, `events` and `tables` what was made of them. The rest is as
-    in `ProjectionContext`.
+    `columns` are those of all `ParsedCells`, `events` and `tables` all their events and tables. The rest is as in
+    `ProjectionContext`.
     """
 
     loaded_at: str
@@ -109,7 +112,7 @@ class LoadFacts:
         return context
 
     def plan(self, values: Mapping[int, TableValues], numbers: Iterable[int]) -> dict[int, TablePlan]:
-        """Returns the plans of tables by the values of all partitions; asks no engine."""
+        """Returns the plans of tables by the values of all partitions; runs no SQL."""
         with duckdb.connect(":memory:") as con:
             context = self._context(con, "", ParsedCells())
             none = TableValues({}, {}, {})
@@ -140,7 +143,7 @@ class LoadFacts:
 def _no_messages(
     con: duckdb.DuckDBPyConnection, scratch: str, columns: Mapping[tuple[str, str | None], Collection[str]]
 ) -> str:
-    """Writes a file without rows that has the columns of all partitions; returns its name."""
+    """Writes a file that has the columns of all partitions but no rows; returns its name."""
     extras = dict.fromkeys(extra for of_event in columns.values() for extra in of_event)
     select = "".join(f", NULL::VARCHAR AS {engine.name(extra)}" for extra in extras)
     path = f"{scratch}/no-messages.parquet"
@@ -154,7 +157,7 @@ def _no_messages(
 def cut(
     con: duckdb.DuckDBPyConnection, query: str, key: str, partitions: int, folder: str, select: str = "*"
 ) -> dict[int, list[str]]:
-    """Writes the rows of a query into files of a new folder, by a digest of a column; returns them by partition."""
+    """Writes a query's rows to files in a new folder, by a digest of a column; returns the files by partition."""
     words = {"query": query, "key": engine.name(key), "partitions": partitions, "select": select}
     con.execute(_SQL["cut"].format(folder=engine.literal(folder), **words))
     found: dict[int, list[str]] = {}
@@ -166,7 +169,7 @@ def cut(
 def cut_cells(
     con: duckdb.DuckDBPyConnection, cells: ParsedCells, partitions: int, folder: str
 ) -> dict[int, ParsedCells]:
-    """Cuts the files of cells into partitions, in an empty folder; the columns of all are in `LoadFacts`."""
+    """Cuts the files of cells into partitions, in an empty folder. `LoadFacts` has the columns, not these cells."""
     found: dict[int, ParsedCells] = {}
     for what in CELL_FILES:
         if files := getattr(cells, what):
@@ -194,7 +197,7 @@ def _cut_files(
 def cut_lines(
     con: duckdb.DuckDBPyConnection, lines: pa.Table, messages: Sequence[str], refused: RefusedIds, path: str
 ) -> bool:
-    """Writes the lines (`seq`, `text`) whose messages may be refused ones, each with its `id`; whether there are any.
+    """Writes the lines (`seq`, `text`) whose messages may have been refused, with their `id`; returns if there are any.
 
     `messages` are the files of cells of these lines.
     """
@@ -209,9 +212,9 @@ def cut_lines(
 
 
 def read_cut(given: Mapping[str, StoredColumns], needed: Callable[[], Collection[str]] = tuple) -> ReadTable:
-    """Returns what reads the destination's tables from files of one partition.
+    """Returns a function that reads the destination's tables from files of one partition.
 
-    Raises NotCut where columns are asked for that were not cut; `needed` are the tables that will be asked for, too.
+    The function raises NotCut for columns that were not cut; `needed` returns the tables that will be read as well.
     """
 
     def read(table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -232,7 +235,7 @@ def read_cut(given: Mapping[str, StoredColumns], needed: Callable[[], Collection
 def count_candidates(
     context: ProjectionContext, hashes: HashedIds, refused: RefusedIds, lines: steps.Lines
 ) -> dict[int, int]:
-    """Returns how many different messages of an open partition each table would have."""
+    """Returns how many messages of an open partition each table would have, without duplicates of the load."""
     if refused:
         steps.reject_refused(context, refused.messages, refused.rows, lines)
     if hashes:
@@ -251,7 +254,7 @@ def deduplicate_partition(
 ) -> PartitionValues:
     """Decides which messages of an open partition are kept; returns what is known of their values.
 
-    `given` is what is stored, None where nothing is or counts. Raises NotCut where more of it is needed.
+    `given` is what is stored, None if nothing is, or if it does not count. Raises NotCut if more of it is needed.
     """
     if refused:
         steps.reject_refused(context, refused.messages, refused.rows, lines)
@@ -268,7 +271,7 @@ def deduplicate_partition(
 
 
 def save_state(context: ProjectionContext, folder: str) -> dict[str, str]:
-    """Writes what is known of a deduplicated partition into files of an empty folder; returns their names by table."""
+    """Writes what is known of a deduplicated partition to files in an empty folder; returns their names by table."""
     there = {name for (name,) in context.con.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
     saved: dict[str, str] = {}
     for table in _STATE:
@@ -303,9 +306,9 @@ class PartitionRows(Deduplicated):
         super().__init__(context, {}, plans)
 
     def cut_latest(self, latest: Latest, plan: TablePlan, number: int, folder: str, partitions: int) -> "LatestFiles":
-        """Cuts what the rows of `users` (`accounts`) are made of by the person: the ids, and the kept messages.
+        """Cuts the ids and the kept messages that the rows of `users` (`accounts`) are made of, by the person.
 
-        `plan` and `number` are of the table of these messages.
+        `plan` and `number` belong to the table of these messages.
         """
         Path(folder).mkdir()
         con = self._context.con
@@ -318,12 +321,12 @@ class PartitionRows(Deduplicated):
         return LatestFiles(ids, cut(con, query, latest.key, partitions, f"{folder}/messages"))
 
     def discarded(self) -> list[tuple[str, str, int]]:
-        """Returns how many values were discarded by reason and table; complete once `discards` was called."""
+        """Returns how many values were discarded, by reason and table; complete once `discards` was called."""
         return audit.discarded_by_table(self._context)
 
 
 class LatestFiles(NamedTuple):
-    """The files that rows of `users` (`accounts`) are made of, by the person's partition: ids, messages."""
+    """The files of ids and of messages that rows of `users` (`accounts`) are made of, by the person's partition."""
 
     ids: Mapping[int, Sequence[str]]
     messages: Mapping[int, Sequence[str]]
@@ -347,7 +350,7 @@ def latest_of_partition(
     return users.make_latest(context, latest, fresh, stored)
 
 
-# ---- what comes of all partitions ----------------------------------------------------------------------------------
+# ---- all partitions together ---------------------------------------------------------------------------------------
 
 
 def merge_partitions(parts: Iterable[PartitionValues]) -> PartitionValues:
@@ -363,7 +366,7 @@ def merge_partitions(parts: Iterable[PartitionValues]) -> PartitionValues:
 
 
 def kept_lines(files: Iterable[str]) -> steps.Lines:
-    """Returns what reads the lines with some numbers from files that `cut_lines` wrote."""
+    """Returns a function that reads the lines with given numbers from files that `cut_lines` wrote."""
 
     def read(numbers: Collection[int]) -> Iterator[tuple[int, bytes]]:
         requested = pa.array(numbers, pa.int64())

@@ -1,7 +1,7 @@
 -- A load in partitions.
 
 -- name: cut
--- The rows of a query, by a digest of a column, as a folder of files for each partition.
+-- Writes the rows of a query, by a digest of a column, to a folder of files for each partition.
 COPY (SELECT {select}, hash({key}) % {partitions} AS part FROM ({query})) TO {folder} (FORMAT parquet, PARTITION_BY (part))
 
 -- name: with_id
@@ -9,7 +9,7 @@ COPY (SELECT {select}, hash({key}) % {partitions} AS part FROM ({query})) TO {fo
 SELECT s.*, m.id FROM ({source}) s JOIN (SELECT seq, id FROM {messages} WHERE NOT irregular) m USING (seq)
 
 -- name: refused_lines
--- The lines whose messages the destination refused, or refused a row that is made of them.
+-- The lines of messages that the destination refused, or of which it refused a row.
 SELECT m.seq, m.id, l.text FROM lines l JOIN {messages} m USING (seq)
 WHERE NOT m.irregular AND (m.id IN (SELECT id FROM refused_ids) OR m.user_id IN (SELECT id FROM refused_persons)
     OR m.group_id IN (SELECT id FROM refused_persons))

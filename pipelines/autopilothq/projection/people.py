@@ -1,6 +1,6 @@
-"""The people to ask an API for: all of them in, those who are due out, those who were asked for as rows.
+"""The people to ask an API about: takes all of them, returns those who are due, and rows of those who were asked about.
 
-There may be millions: they wait in the engine, not in Python.
+There may be millions, so they are kept in the engine, not in Python.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -14,16 +14,16 @@ from ..segment.identity import HashedIds
 from . import engine, suppression
 from .context import TableRows, declared_types
 
-_AT_ONCE = 1_000  # people that are handed out together
+_AT_ONCE = 1_000  # people that are fetched together
 _SQL = engine.queries("people.sql")
 
 
 class DuePeople(NamedTuple):
-    """Who is due: nobody who was asked for since `begun`, because that is this run, or the one that it continues.
+    """Who is due: nobody who was asked about since `begun`, which is when this run began, or the one that it continues.
 
-    With `look_back` only those who were never answered for, or whose last activity is not longer than that before
-    their watermark; without it all. With `retry` also those for whom no answer could be read the last time, whether
-    they were added or not.
+    With `look_back`, only those who were never answered for, or whose last activity is no earlier than that long before
+    their watermark; without it, all. With `retry`, also those whose last answer could not be read, whether they were
+    added or not.
     """
 
     begun: datetime
@@ -32,10 +32,10 @@ class DuePeople(NamedTuple):
 
 
 class People:
-    """The people of a run: add all, choose, take, note who was asked for, take the rows.
+    """The people of a run: add all, choose, take, note who was asked about, take the rows.
 
-    `key` are the space and the scope that rows are about. `scratch` is an empty folder for what does not fit into
-    `memory` (MB); the caller deletes it.
+    `key` is the space and the scope of the rows. `scratch` is an empty folder for what does not fit into `memory` (MB);
+    the caller deletes it.
     """
 
     def __init__(self, key: tuple[str, str], scratch: str, memory: int = 100) -> None:
@@ -45,25 +45,25 @@ class People:
         self.due = 0
 
     def close(self) -> None:
-        """Gives back the memory."""
+        """Frees the memory."""
         self._con.close()
 
     def add(
         self, people: Sequence[tuple[str, datetime | None]] | Sequence[tuple[str, datetime | None, str | None]]
     ) -> None:
-        """Adds people with the time of their last activity, None where that is not known, and details for `take`.
+        """Adds people with the time of their last activity, None if it is not known, and details for `take`.
 
-        They may come again.
+        The same person can be added several times.
         """
         self._insert("people", ("person", "active_at", "details"), people)
 
     def leave_out(self, hashes: HashedIds) -> None:
-        """Leaves out who is on the suppression list."""
+        """Leaves out those who are on the suppression list."""
         suppression.register_suppressed(self._con, hashes.pairs(), hashes.key)
         self._con.execute(f"DELETE FROM people WHERE person IN (SELECT person FROM ({suppression.people('people')}))")
 
     def choose(self, stored: Iterable[pa.RecordBatch], complete: Collection[str], due: DuePeople) -> None:
-        """Finds those who are due; `stored` is what the destination's table has, `complete` the loads that count."""
+        """Finds those who are due; `stored` are rows of the destination's table, `complete` the loads that count."""
         with engine.registered(self._con, complete=pa.table({"load_id": list(complete)})):
             space, scope = self._key
             engine.read_stored(self._con, stored, _SQL["asked"], {"space": space, "scope": scope})
@@ -74,9 +74,9 @@ class People:
         self.due = engine.count(self._con, "due")
 
     def take(self, most: int | None = None) -> Iterator[tuple[str, datetime | None, str | None]]:
-        """Yields those who are due with their watermarks and their details, those first who were never asked for.
+        """Yields those who are due with their watermarks and details, first those who were never asked about.
 
-        They are shuffled: people whom the API always fails for would otherwise come together, and look like an outage.
+        They are shuffled: otherwise people for whom the API always fails could come together and look like an outage.
         """
         end = self.due if most is None else min(most, self.due)
         with self._con.cursor() as con:
@@ -89,11 +89,11 @@ class People:
                 yield from zip(*(taken[name].to_pylist() for name in taken.column_names), strict=True)
 
     def note(self, answered: Sequence[tuple[str, datetime | None, datetime]]) -> None:
-        """Notes people who were asked for: their new watermarks, and when it was."""
+        """Notes people who were asked about, with their new watermarks and the times of the requests."""
         self._insert("answered", ("person", "watermark", "asked_at"), answered)
 
     def rows(self, load_id: str) -> TableRows:
-        """Returns those who were asked for, as rows of `_profiles`."""
+        """Returns those who were asked about, as rows of `_profiles`."""
         types = declared_types(PROFILES)
         space, scope, load = map(engine.literal, (*self._key, load_id))
         cells = {"space": space, "scope": scope, "load_id": load}
@@ -102,7 +102,7 @@ class People:
         return TableRows(PROFILES.name, types, relation, engine.count(self._con, "answered"))
 
     def _insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Inserts rows that have these columns, or the first ones of them."""
+        """Inserts rows that have these columns, or only the first of them."""
         if rows:
             given = pa.table(dict(zip(columns, zip(*rows, strict=True), strict=False)))
             with engine.registered(self._con, given=given):

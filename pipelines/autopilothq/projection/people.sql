@@ -1,8 +1,8 @@
--- The people to ask an API for.
+-- The people to ask an API about.
 
 -- name: tables
 CREATE TABLE people (person VARCHAR, active_at TIMESTAMPTZ, details VARCHAR);
--- Those who were asked for in earlier runs, and in this one.
+-- Those who were asked about in earlier runs, and in this one.
 CREATE TABLE asked (person VARCHAR, watermark TIMESTAMPTZ, asked_at TIMESTAMPTZ);
 CREATE TABLE answered (person VARCHAR, watermark TIMESTAMPTZ, asked_at TIMESTAMPTZ)
 
@@ -12,12 +12,12 @@ INSERT INTO asked SELECT person, max(watermark), max(asked_at) FROM stored SEMI 
 WHERE space = $space AND scope = $scope GROUP BY person
 
 -- name: retry
--- Those for whom no answer could be read when they were asked for last.
+-- Those whose last answer could not be read.
 INSERT INTO people SELECT person, NULL, NULL FROM asked WHERE watermark IS DISTINCT FROM asked_at
 
 -- name: due
--- Those who are due, numbered: those first who were never asked for, all others in an order that says nothing. Without
--- a lookback all are due.
+-- Those who are due, numbered: first those who were never asked about, each group shuffled. Without a lookback all are
+-- due.
 CREATE TABLE due AS
 SELECT row_number() OVER (ORDER BY asked_at IS NOT NULL, md5(person)) AS number, person, watermark, details
 FROM (SELECT person, max(active_at) AS active_at, max(details) AS details FROM people GROUP BY person)

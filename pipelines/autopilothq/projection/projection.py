@@ -1,7 +1,7 @@
-"""Messages become the rows of tables: the steps of a load in one process, one after the other.
+"""Turns messages into the rows of tables: runs the steps of a load one after the other, in one process.
 
-Each step is a function of data that workers could run: `parse` (lines -> files of cells), the values of columns
-(`columns.column_values`, whose type bits are merged), `deduplicate`, and the rows of one table (`tables.table_rows`).
+Each step is a function of data that workers could run: `parse` (lines to files of cells), `deduplicate`, the values of
+columns (`columns.column_values`, whose type bits are merged), and the rows of one table (`tables.table_rows`).
 docs/projection.md draws them.
 """
 
@@ -33,8 +33,8 @@ from .parse import Parser
 from .tables import TableBuilder, TablePlan
 from .users import latest_rows
 
-# Messages of so many bytes, some thousands, are done before a second thread is at work: it takes a tenth more processor
-# time.
+# Fewer bytes of messages (some thousands of messages) are done before a second thread gets to work, which would cost a
+# tenth more processor time.
 SMALL = 128 << 10
 
 
@@ -42,9 +42,8 @@ class Projection:
     """One load: add all batches, deduplicate, take the rows of each table.
 
     `scratch` is an empty folder for cells and for what does not fit into `memory` (MB); the caller deletes it. A small
-    load takes one of the `threads`.
-    `shorten` gives a column the name that it has in the destination, `event_table` (else `shorten`) a table of an event
-    by its slug. Example:
+    load uses only one of the `threads`. `shorten` returns the name of a column in the destination, `event_table` (by
+    default `shorten`) that of an event's table, by the event's slug. Example:
 
         projection = Projection(loaded_at=datetime.now(UTC), scratch=folder)
         projection.add(batch)
@@ -78,7 +77,7 @@ class Projection:
         self._lock = threading.Lock()
 
     def close(self) -> None:
-        """Gives back the memory; the scratch folder is the caller's to delete."""
+        """Frees the memory; the caller deletes the scratch folder."""
         self._close_readers()
         self._context.con.close()
 
@@ -96,7 +95,7 @@ class Projection:
             self._readers.pop().close()
 
     def tables(self, most: int = 10_000) -> list[str]:
-        """Returns the tables that the lines so far may have rows for, of at most so many events, the most frequent."""
+        """Returns the tables that the lines so far may have rows for, with those of the `most` most frequent events."""
         events = self._context.cells.event_tables(most)
         return [*(table.name for table in MESSAGE_TABLES), *map(self._context.event_table, events)]
 
@@ -114,22 +113,22 @@ class Projection:
         refused_made: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
         lines: steps.Lines | None = None,
     ) -> "Deduplicated":
-        """After the last batch: decides which messages are kept, one of each id, and none that is stored already.
+        """After the last batch, decides which messages are kept: one of each id, and none that is stored already.
 
         Args:
-            known: The tables that the destination has, whose columns keep their types.
-            stored: `stored(table, columns)` gives their rows as Arrow batches; it is asked for keys only, and for no
-                more tables than must be read.
-            complete: The ids of the loads that were not killed: what was discarded in others is discarded again.
-            hashes: The ids of deleted persons: their messages are rejected.
-            limits: What a table of the destination can have.
+            known: The destination's tables, whose columns keep their types.
+            stored: `stored(table, columns)` returns their rows as Arrow batches; it is called for keys only, and for no
+                more tables than necessary.
+            complete: The ids of the loads that were not killed; the discards of others are written again.
+            hashes: The ids of deleted persons, whose messages are rejected.
+            limits: The destination's limits for a table.
             widths: How many columns the destination's tables have.
             event_tables: The destination's tables of events, in addition to those of the catalogue.
-            max_event_tables: How many there may be.
-            refused: By the ids of messages, why they cannot be stored: they are rejected.
-            refused_made: By table (`users`, `accounts`) and id, why rows cannot be stored that are made of messages:
+            max_event_tables: How many of these there may be.
+            refused: Why messages cannot be stored, by id; they are rejected.
+            refused_made: Why rows that are made of messages cannot be stored, by table (`users`, `accounts`) and id;
                 these messages are rejected.
-            lines: Reads whole lines by their numbers in the load, for what is rejected of them.
+            lines: Reads whole lines by their numbers in the load, for those that are rejected.
         """
         self._close_readers()
         threads = 1 if self._context.cells.size() < SMALL else self._context.threads_of_memory(self._threads)
@@ -141,7 +140,7 @@ class Projection:
         return deduplicate(context, stored, complete, hashes, event_tables, max_event_tables)
 
     def unreadable(self) -> dict[str, str]:
-        """After `deduplicate`, or taking its rows, raised: the ids of the messages that cause it, with the errors."""
+        """Returns the errors of the messages that made `deduplicate`, or taking its rows, raise, by their ids."""
         with closing(LineReader(self._context.con)) as reader:
             harmless = self._parser.harmless(reader)
         return unreadable.find_unreadable(self._context, harmless, make_all)
@@ -150,7 +149,7 @@ class Projection:
 def open_load(context: ProjectionContext, only: str = "true") -> ProjectionContext:
     """Opens the messages of parsed cells in the engine; returns the context with the numbers of their tables.
 
-    `only` chooses among the messages, in SQL.
+    `only` is an SQL condition for the messages.
     """
     events = name_events(context.cells.events, context.event_table)
     context = dataclasses.replace(context, tables=TableNumbers.of(events))
@@ -181,7 +180,7 @@ def deduplicate(
 
 
 def make_all(context: ProjectionContext, only: str, path: str) -> None:
-    """Makes the rows of some messages, as if nothing was stored, and writes each table to the same file."""
+    """Makes the rows of some messages as if nothing was stored, and writes each table to the same file."""
     made = deduplicate(open_load(context, only))
     for rows in (*made.tables(), *made.latest(), made.discards()):
         if rows is not None:
@@ -189,7 +188,7 @@ def make_all(context: ProjectionContext, only: str, path: str) -> None:
 
 
 class Deduplicated:
-    """A load whose messages are known to be kept or not: the rows of its tables, and its books."""
+    """A deduplicated load: the rows of its tables, and its books."""
 
     def __init__(
         self,
@@ -197,16 +196,16 @@ class Deduplicated:
         without_table: Mapping[str, int],
         plans: Mapping[int, TablePlan] = MappingProxyType({}),
     ) -> None:
-        """`without_table` are the messages of events that have no table of their own, by the event's slug.
+        """`without_table` counts the messages of events that have no table of their own, by the event's slug.
 
-        `plans` are the tables, by number, whose columns are decided already.
+        `plans` are those of tables whose columns are decided already, by table number.
         """
         self._context = context
         self._without_table = without_table
         self._builder = TableBuilder(context, row_values(context, "kept"), plans)
 
     def tables(self) -> Iterator[TableRows]:
-        """Yields the rows of each table of messages that has any: the events', the other messages', `tracks`."""
+        """Yields the rows of each table of messages that has any, the smallest first and `tracks` last."""
         return self._builder.tables()
 
     def find_mends(self, stored: mend.ReadRows, tables: Collection[str], loads: Iterable[datetime]) -> None:
@@ -214,15 +213,15 @@ class Deduplicated:
         mend.find_mends(self._context, stored, tables, loads)
 
     def leave_cut(self, table: str) -> None:
-        """Leaves the texts of a table's rows as they are stored."""
+        """Leaves the stored texts of a table as they are."""
         mend.leave_cut(self._context, table)
 
     def with_mended_rows(self, stored: mend.ReadRows) -> Iterator[TableRows]:
-        """Yields the rows of `tables`; where texts are mended they are to replace those that are stored."""
+        """Yields the rows of `tables`, with mended rows that shall replace the stored ones."""
         return mend.with_mended_rows(self._context, stored, self.tables())
 
     def mended_lengths(self, table: str) -> dict[str, int]:
-        """Returns the columns of a table in which texts are mended, with the characters of the longest text."""
+        """Returns the columns of a table that have mended texts, with the length of the longest in characters."""
         return mend.mended_lengths(self._context, table)
 
     def mended(self) -> dict[str, int]:
@@ -236,24 +235,24 @@ class Deduplicated:
                 yield rows
 
     def counts(self) -> list[FileCount]:
-        """Returns what became of the lines of each file that has any."""
+        """Returns what became of the lines of each file that has at least one."""
         return audit.count_files(self._context)
 
     def rejects_by_reason(self) -> dict[str, int]:
-        """Returns how many lines were rejected by the reason, the most frequent first."""
+        """Returns how many lines were rejected for each reason, the most frequent first."""
         return audit.rejects_by_reason(self._context)
 
     def rejects(self, files: Sequence[str]) -> TableRows | None:
-        """Returns the rows of `_rejects`, None where there are none; `files` are the names of the load's files."""
+        """Returns the rows of `_rejects`, None if there are none; `files` are the names of the load's files."""
         return audit.rejects(self._context, files)
 
     def discards(self) -> TableRows | None:
-        """Returns the rows of `_discards`, None where there are none; complete once all tables' rows were taken."""
+        """Returns the rows of `_discards`, None if there are none; complete once all tables' rows were taken."""
         return audit.discards(self._context)
 
     def beyond_limits(self) -> dict[str, dict[str, int]]:
         """Returns how many values no table had room for, by reason and table; complete once `discards` was called.
 
-        Of events without a table (`too_many_tables`) these are the events' names and their messages.
+        For events without a table (`too_many_tables`) it counts messages, by the event's name.
         """
         return audit.beyond_limits(self._context, self._without_table)

@@ -1,8 +1,8 @@
-"""Which lines the engine can read as columns, and the query that does so.
+"""Decides which lines the engine can read as columns, and makes the query that reads them.
 
-A line's shape is the keys of its objects, as the JSON text that the engine makes of them: nobody can make another line
-pass for one of a shape. Python looks at a shape once and says which columns its keys have; the engine then reads all
-lines of regular shapes at once. A shape is regular when each of its columns comes from one key.
+A line's shape is the keys of its objects, as the JSON text that the engine makes of them, so no line passes for one of
+another shape. Python examines each shape once and finds the columns of its keys; the engine then reads all lines of
+regular shapes at once. A shape is regular if each of its columns comes from one key.
 """
 
 import itertools
@@ -18,10 +18,10 @@ from . import engine
 
 Path = tuple[str, ...]
 
-MAX_OBJECTS = 200  # more kinds of nested objects, or
-MAX_LEAVES = 200  # more keys than these are read line by line, and
-MAX_SHAPES = 1_000  # no more shapes of one batch are looked at, the most frequent ones first
-MAX_KNOWN = 10_000  # shapes are remembered
+MAX_OBJECTS = 200  # nested objects and
+MAX_LEAVES = 200  # keys that the fast path reads; lines with others take the slow path
+MAX_SHAPES = 1_000  # shapes of one batch that are examined, the most frequent ones first
+MAX_KNOWN = 10_000  # shapes that are remembered
 
 _OBJECTS: tuple[Path, ...] = (
     (),
@@ -41,13 +41,13 @@ _OWN: dict[str, tuple[str, tuple[str, ...]]] = {
     for column in table.columns
     if column.name not in COMMON_NAMES
 }
-"""The columns of single types of messages: the field, and the types."""
+"""The columns that only some types of messages have: by name, the field and the types."""
 _OWN_OF_VIEWS = ("name", "category")
 _GROUP = "group_id"
 _KIND_NAMES = ("track", *(kind for kind, _, _ in KINDS))
 _TEXT_FIELDS = {"type": "type", "id": "messageId", "user_id": "userId", "anonymous_id": "anonymousId"}
 _TEXT_FIELDS |= {name: field for name, (field, _) in _OWN.items()}
-# A number whose digits the engine's reader would change: an exponent, a last zero, a very small or a long one, -0.
+# A number whose digits the engine's reader would change: with an exponent or a last zero, very small or long, or -0.
 _CHANGING_NUMBER = r"[:\[,]\s*-?([0-9]+\.?[0-9]*[eE]|[0-9]+\.[0-9]*0\s*[,}\]]|0\.0000|[0-9.]{17})|-0\s*[,}\]]"
 _SQL = engine.queries("shapes.sql")
 _CHANGING = f"regexp_matches(text, {engine.literal(_CHANGING_NUMBER)})"
@@ -56,8 +56,8 @@ _CHANGING = f"regexp_matches(text, {engine.literal(_CHANGING_NUMBER)})"
 class ProjectionQuery(NamedTuple):
     """A query that makes cells of lines; `extras` are the names of those that the catalogue does not know.
 
-    `pointers` are the objects whose keys make a shape. `objects` is a condition for lines whose shape does not say
-    whether there is null or no object where others have one.
+    `pointers` are the objects whose keys make a shape. `objects` is a condition for lines with anything but an object
+    or null where other lines have an object: their shape does not tell.
     """
 
     select: str
@@ -67,10 +67,10 @@ class ProjectionQuery(NamedTuple):
     extras: list[str]
 
     def sql(self, plain: str) -> str:
-        """Returns the query that makes a row of cells of each of `lines` that has one of the `known_shapes`.
+        """Returns the query that makes a row of cells for each of `lines` that has one of the `known_shapes`.
 
-        `plain` is a condition for lines that can be asked for their shape; a row is `irregular` where the line's
-        reading is in doubt.
+        `plain` is a condition for lines whose shape can be read; a row is `irregular` if the line's reading is in
+        doubt.
         """
         return _SQL["cells"].format(
             plain=plain,
@@ -82,7 +82,7 @@ class ProjectionQuery(NamedTuple):
 
 
 class RegularShape(NamedTuple):
-    """The leaves of lines of one shape, and where they have no keys where others have an object."""
+    """The leaves of lines of one shape, and the paths that have no keys but are objects in other lines."""
 
     leaves: list[Path]
     nulls: list[Path]
@@ -93,7 +93,7 @@ class Shapes:
 
     def __init__(self, objects: Collection[Path] = _OBJECTS) -> None:
         self.all_json = True
-        """Whether all lines so far that look like JSON were."""
+        """Whether all lines so far that look like JSON were JSON."""
         self._lock = threading.Lock()
         self._objects = tuple(objects)
         self._shapes: dict[str, RegularShape | None] = {}
@@ -111,10 +111,10 @@ class Shapes:
             return {text: shape for text, shape in self._shapes.items() if shape is not None}
 
     def regular(self, found: Mapping[str, int]) -> dict[str, "RegularShape"]:
-        """Returns those of some shapes that are regular.
+        """Returns the regular ones of some shapes.
 
-        `found` counts the lines of each shape. The most frequent are looked at first, so that a few lines of their own
-        shapes take no room from all others.
+        `found` counts the lines of each shape. The most frequent are examined first, so that a few lines with shapes of
+        their own take no room from all others.
         """
         ordered = sorted(found, key=lambda shape: (-found[shape], shape))[:MAX_SHAPES]
         with self._lock:
@@ -138,20 +138,23 @@ class Shapes:
         return RegularShape(list(leaves), nulls)
 
     def _spell(self, paths: Iterable[Path]) -> None:
-        """Notes how paths are spelt: of two that differ in case alone, the engine's structs can have the first only."""
+        """Notes how paths are spelt: the engine's structs can have only the first of paths that differ only in case."""
         for path in paths:
             for part in _parts(path):
                 self._spelt.setdefault(_lower(part), part)
 
     def with_objects(self, objects: Collection[Path]) -> "Shapes":
-        """Returns shapes that know these objects of irregular lines too; itself where none are new, or too many."""
+        """Returns shapes that know these objects of irregular lines too; itself if none are new, or too many."""
         new = sorted(path for path in objects if path not in self._objects and not _DECLARED.keys() & _parts(path))
         if not new or len(self._objects) + len(new) > MAX_OBJECTS:
             return self
         return Shapes((*self._objects, *new))
 
     def _regular_leaves(self, keys: dict[Path, Sequence[str] | None]) -> dict[Path, str] | None:
-        """Returns the columns of a shape's keys, None where they collide or say too little of the values."""
+        """Returns the columns of a shape's keys, None if the engine cannot read them as columns.
+
+        That is so if there are no keys, if columns have no name or the same one, or if keys differ only in case.
+        """
         if not keys[()]:
             return None
         leaves: dict[Path, str] = {}
@@ -194,7 +197,7 @@ class Shapes:
 
 
 def _is_unknown(keys: Mapping[Path, Sequence[str] | None], parent: Path, key: str) -> bool:
-    """Whether a key that has an object in other lines has null, `{}` or anything else without keys here."""
+    """Whether a key that has an object in other lines has null, `{}` or another value without keys here."""
     return (*parent, key) in keys and not keys[(*parent, key)]
 
 
@@ -203,7 +206,7 @@ def _pointer(path: Path) -> str:
 
 
 def _parts(path: Path) -> list[Path]:
-    """Returns a path and all that it goes through. Example: `_parts(("a", "b")) == [("a",), ("a", "b")]`."""
+    """Returns a path and all its parents. Example: `_parts(("a", "b")) == [("a",), ("a", "b")]`."""
     return [path[: at + 1] for at in range(len(path))]
 
 
@@ -225,7 +228,7 @@ def _query(
         own[name] = f"coalesce({own[name]}, {body.pop(name)})"
     extras = [cell for cell in (*context, *body) if cell.startswith(EXTRA)]
     email = _at(("context", "traits", "email"))
-    # Only the context's email is looked for; a line that has none there, or none that looks like one, is irregular.
+    # Only the context's email is tried; a line that has none there, or one that looks like none, is irregular.
     anonymous_id = (
         f"coalesce(known_anonymous_id, CASE WHEN user_id IS NULL"
         f" AND contains({email}, '@') AND NOT starts_with({email}, '[') THEN {email} END)"
@@ -256,7 +259,7 @@ def _query(
 
 
 def _bodies(properties: Mapping[str, Sequence[Path]], traits: Mapping[str, Sequence[Path]]) -> dict[str, str]:
-    """Returns the cells of properties and traits; which of them a message has says its type."""
+    """Returns the cells of properties and traits; the type of a message decides which of them it has."""
     found: dict[str, list[str]] = {}
 
     def add(cell: str, condition: str, value: str) -> None:
@@ -267,7 +270,7 @@ def _bodies(properties: Mapping[str, Sequence[Path]], traits: Mapping[str, Seque
         if name not in _OWN_OF_VIEWS:
             add(cell, "has_properties" if cell.startswith(EXTRA) else "kind = 'track'", value)
             continue
-        # A page's name may stand among its properties instead; there, it may also repeat the page's.
+        # A page's name can be among its properties instead, or repeat the page's own there.
         of_view = f"has_properties AND kind <> 'track' AND {_at((name,))}"
         add(cell, "kind = 'track'", value)
         add(name, f"{of_view} IS NULL", f"as_text({value})")
@@ -286,8 +289,8 @@ def _doubts(types: Mapping[Path, str], declared: Sequence[str]) -> list[str]:
     """Returns conditions under which the engine's reading is in doubt.
 
     `declared` is SQL of a track's properties whose columns are in the catalogue: a page has columns of other types.
-    They are looked at for every line, so each value has a cheap one; what takes longer stands once, in lists, behind a
-    CASE, whose branches the engine reads for those lines alone that come to them.
+    The conditions are evaluated for every line, so each value has a cheap one. Costlier ones come once, over lists of
+    values, inside a CASE, whose branches the engine evaluates only for the lines that reach them.
     """
     fields = [_at((field,)) for name, field in _TEXT_FIELDS.items() if name != "type"]
     texts = fields + [_at(path) for path, of in types.items() if of == "VARCHAR"]

@@ -1,10 +1,11 @@
--- How lines of regular shapes become cells.
+-- Turns lines of regular shapes into cells.
 
 -- name: cells
--- A row of each of `lines` that has one of the `known_shapes`. What is asked for several times has a name of its own, so
--- that the engine plans and evaluates it once: timestamps in unusual notations, which few lines have, all four in one list.
+-- A row for each of `lines` that has one of the `known_shapes`. Expressions that are used several times have names, so
+-- that the engine plans and evaluates each once; so do all four timestamps in unusual notations, which few lines have,
+-- in one list.
 WITH shaped AS (
-    -- A CASE, because the engine may look for shapes before it looks at a WHERE, and raises for what is no JSON.
+    -- A CASE, because the engine may compute shapes before it evaluates a WHERE, and raises an error for broken JSON.
     SELECT seq, text, CASE WHEN {plain} THEN to_json(json_keys(text, {pointers}))::VARCHAR END AS shape FROM lines
 ), parsed AS (
     SELECT seq, text, has_nulls, from_json(text, {structure}) AS m FROM shaped JOIN known_shapes USING (shape)

@@ -1,6 +1,6 @@
-"""What an account has now: cells of records in, rows of one table out, typed as those of messages are.
+"""Snapshots of an account: turns cells of records into rows of one table, typed like those of messages.
 
-(docs/contract/warehouse.md#values) Cells wait in Parquet files until all records were added, because only then the type
+(docs/contract/warehouse.md#values) Cells wait in Parquet files until all records are added, because only then the type
 of each column is known.
 """
 
@@ -21,7 +21,7 @@ from . import engine
 from .context import ReadTable, TableRows, declared_types, ordered_columns
 from .types import SQL_TYPES, type_of_bits
 
-SNAPSHOT_COLUMN_MEMORY = 3  # MB that a column more may take
+SNAPSHOT_COLUMN_MEMORY = 3  # MB that each column can take when the rows are written
 AGGREGATES_AT_ONCE = 50
 KILL_POINT_SNAPSHOT_ROWS = f"{__name__}:Snapshot.rows"  # for tests/faults
 _SQL = engine.queries("snapshot.sql")
@@ -29,7 +29,7 @@ _SQL = engine.queries("snapshot.sql")
 
 @dataclass(frozen=True)
 class SnapshotContext:
-    """What the steps of a snapshot work with. `received_at` and `loaded_at` are SQL literals."""
+    """What the steps of a snapshot share. `received_at` and `loaded_at` are SQL literals."""
 
     con: duckdb.DuckDBPyConnection
     table: Table
@@ -56,12 +56,12 @@ class SnapshotContext:
         return f"{self.scratch}/{what}-{next(self.parts)}.parquet"
 
     def paths(self, what: str) -> str:
-        """Returns the SQL of the glob of all these files."""
+        """Returns the SQL of a glob that matches all files of one sort, such as `records`."""
         return f"{engine.glob_literal(self.scratch)} || '/{what}-*.parquet'"
 
 
 class SnapshotColumns:
-    """The columns of a table as records come. It has the columns `there` already, and room for `room` more."""
+    """A table's columns, which grow with its records. It has the columns `there` already, and room for `room` more."""
 
     def __init__(self, table: Table, shorten: Callable[[str], str], there: Collection[str], room: int) -> None:
         self._catalogue = declared_types(table)
@@ -84,11 +84,11 @@ class SnapshotColumns:
 
 
 class Snapshot:
-    """One table's records: add them all, then take the rows and what was discarded. Of one key the last is kept.
+    """One table's records: add them all, then take the rows and the discards. The last record of each key is kept.
 
-    `received_at` is when the scan began, unless a record has a cell of that name. `scratch` is an empty folder, which
-    the caller deletes. `shorten` gives a column the name that it has in the destination. Records of `suppressed`
-    persons (deleted ones, on the suppression list) are left out, and counted in `left_out`. The destination's table has
+    `received_at` is when the scan began; a record's own cell of that name takes precedence. `scratch` is an empty
+    folder, which the caller deletes. `shorten` returns the name of a column in the destination. Records of `suppressed`
+    persons (deleted ones, on the suppression list) are left out and counted in `left_out`. The destination's table has
     the columns `there` already, and room for `room` more.
     """
 
@@ -115,11 +115,11 @@ class Snapshot:
         self._context = SnapshotContext(con, table, received, loaded, scratch, memory, shorten)
 
     def close(self) -> None:
-        """Gives back the memory."""
+        """Frees the memory."""
         self._context.con.close()
 
     def add(self, records: Sequence[Record]) -> None:
-        """Takes some records, and leaves out those of deleted persons."""
+        """Adds some records, except those of deleted persons."""
         kept = [record for record in records if not any(id_ in self._suppressed for id_ in _ids(self.table, record))]
         self.left_out += len(records) - len(kept)
         if kept:
@@ -131,9 +131,9 @@ class Snapshot:
     ) -> TableRows:
         """Returns the rows; columns that are `known` keep their types.
 
-        With `stored`, which reads the destination's table, the scan was complete: rows that are stored and were not
-        found again are of records that were deleted; they are returned with the time in `deleted_at`. With `newer`,
-        which reads it too, a record is left out where a later change of it is stored, which came while the scan ran.
+        `stored`, which reads the destination's table, is given if the scan was complete: stored rows that it did not
+        find belong to deleted records, and are returned with the time in `deleted_at`. `newer` reads the table too: a
+        record is left out if a later change of it was stored while the scan ran.
         """
         count = open_records(self._context, self._seen)
         if newer is not None and "updated_at" in known:
@@ -142,14 +142,14 @@ class Snapshot:
         deleted = find_deleted(self._context, known, stored) if stored is not None and known else 0
         columns = ordered_columns({**known, **types} if deleted else types, self.table.key)
         con = self._context.con
-        # Each column takes buffers of its own in the file that is written.
+        # Each column of the file that is written has buffers of its own.
         con.execute(f"SET memory_limit = '{self._context.memory + SNAPSHOT_COLUMN_MEMORY * len(columns)}MB'")
         select = ", ".join(map(engine.name, columns))
         relation = con.sql(f"SELECT {select} FROM (FROM current_rows UNION ALL BY NAME FROM deleted)")
         return TableRows(self.table.name, columns, relation, count + deleted)
 
     def discards(self) -> TableRows | None:
-        """Returns the rows of `_discards`, None where there are none; complete once the rows were taken."""
+        """Returns the rows of `_discards`, None if there are none; complete once the rows were taken."""
         context = self._context
         if not engine.count(context.con, "discards"):
             return None
@@ -164,7 +164,7 @@ class Snapshot:
 
 
 def _ids(table: Table, record: Record) -> Iterator[Id]:
-    """Yields the ids of persons in a record."""
+    """Yields the ids of persons in a record's key and cells."""
     keys = zip(table.key, map(json.dumps, record.key), strict=True)
     for name, cell in (*keys, *record.cells.items()):
         if (kinds := kinds_of(table.name, name)) and cell.startswith('"'):
@@ -172,7 +172,7 @@ def _ids(table: Table, record: Record) -> Iterator[Id]:
 
 
 def write_records(context: SnapshotContext, columns: SnapshotColumns, first: int, records: Sequence[Record]) -> None:
-    """Writes the cells of records, which are numbered from `first` on, and discards what no column takes."""
+    """Writes the cells of records, numbered from `first` on, and discards those that no column takes."""
     rows, discards = [], []
     for seq, record in enumerate(records, first):
         row = {f"k:{number}": part for number, part in enumerate(record.key)}
@@ -194,7 +194,7 @@ def write_records(context: SnapshotContext, columns: SnapshotColumns, first: int
 
 
 def open_records(context: SnapshotContext, seen: int) -> int:
-    """Makes the view `current` of the last record of each key, of `seen` records; returns how many there are."""
+    """Creates the view `current` of the last of `seen` records for each key; returns how many it has."""
     files = context.paths("records")
     empty = ", ".join(f"NULL::VARCHAR AS {key}" for key in context.keys)
     source = f"FROM read_parquet({files}, union_by_name = true)" if seen else f"SELECT {empty}, 0 AS seq LIMIT 0"
@@ -205,7 +205,7 @@ def open_records(context: SnapshotContext, seen: int) -> int:
 
 
 def leave_out_older(context: SnapshotContext, stored: ReadTable) -> int:
-    """Takes the records out of `current` whose stored rows were received later and changed later; returns how many."""
+    """Removes the records from `current` whose stored rows were received and changed later; returns how many."""
     con, key = context.con, context.table.key
     if "x:updated_at" not in con.table("records").columns:
         return 0
@@ -223,7 +223,7 @@ def leave_out_older(context: SnapshotContext, stored: ReadTable) -> int:
 def type_records(
     context: SnapshotContext, extras: Mapping[str, Collection[Type]], known: Mapping[str, Type]
 ) -> dict[str, Type]:
-    """Makes the view `current_rows` of typed values, and discards what does not fit its column.
+    """Creates the view `current_rows` of typed values, and discards values that do not fit their column.
 
     Returns the types of the columns, by their names in the destination.
     """
@@ -250,7 +250,7 @@ def type_records(
 def _extra_types(
     context: SnapshotContext, extras: Mapping[str, Collection[Type]], known: Mapping[str, Type]
 ) -> dict[str, Type]:
-    """Returns the type that a column has already, else the one that the origin declared, else by all its values."""
+    """Returns each extra's type: that of its column, else the one that the origin declared, else by all its values."""
     types: dict[str, Type] = {}
     for name, declared in extras.items():
         if (there := known.get(context.shorten(name))) is not None:
@@ -263,7 +263,7 @@ def _extra_types(
 
 
 def _discard_misfits(context: SnapshotContext, casts: Mapping[str, tuple[str, str]]) -> None:
-    """Discards what a cast makes null; `casts` are the casts and the reasons by column."""
+    """Discards values that a cast makes null; `casts` are the casts and the reasons, by column."""
     misfits = {name: f"{_cell(name)} IS NOT NULL AND {cast} IS NULL" for name, (cast, _) in casts.items()}
     counts = _aggregate(context, [f"count(*) FILTER ({misfit})" for misfit in misfits.values()])
     for (name, misfit), count in zip(misfits.items(), counts, strict=True):
@@ -273,7 +273,7 @@ def _discard_misfits(context: SnapshotContext, casts: Mapping[str, tuple[str, st
 
 
 def _aggregate(context: SnapshotContext, aggregates: Sequence[str]) -> list[int]:
-    """Returns aggregates over all records, asked for as many at a time as the memory has room for."""
+    """Returns aggregates over all records, computed only some at a time to save memory."""
     found: list[int] = []
     for part in engine.batched(aggregates, AGGREGATES_AT_ONCE):
         found += context.con.execute(f"SELECT {', '.join(part)} FROM current").fetchone() or ()
@@ -281,9 +281,9 @@ def _aggregate(context: SnapshotContext, aggregates: Sequence[str]) -> list[int]
 
 
 def find_deleted(context: SnapshotContext, known: Mapping[str, Type], stored: ReadTable) -> int:
-    """Makes the view `deleted` of the rows that earlier scans found and this one did not; returns how many there are.
+    """Creates the view `deleted` of the rows that an earlier scan found and this one did not; returns how many it has.
 
-    The rows are read batch by batch: the engine's join would hold all of them in memory.
+    The rows are read batch by batch, because the engine's join would hold all of them in memory.
     """
     con, key = context.con, context.table.key
     keys = ", ".join(map(engine.name, key))

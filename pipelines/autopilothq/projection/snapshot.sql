@@ -1,21 +1,21 @@
--- The current records of one table; `k:0`, `k:1`, … are the parts of a record's key, `x:` is before the name of a cell.
+-- The current records of one table; `k:0`, `k:1`, … are the parts of a record's key, `x:` precedes the name of a cell.
 
 -- name: tables
 CREATE TABLE discards (seq BIGINT, "column" VARCHAR, value VARCHAR, reason VARCHAR);
--- The rows of records that the destination has and the scan did not find.
+-- The rows of the destination whose records the scan did not find.
 CREATE VIEW deleted AS SELECT NULL::TIMESTAMPTZ AS uuid_ts LIMIT 0
 
 -- name: records
--- All records that were added, and which of those with one key is the last.
+-- All added records, and the last one of each key.
 CREATE VIEW records AS {source};
 CREATE TABLE last AS SELECT max(seq) AS seq FROM records GROUP BY {keys}
 
 -- name: current
--- Of each key the last record.
+-- The last record of each key.
 CREATE VIEW current AS FROM records{last}
 
 -- name: older
--- The records whose stored rows were received after the scan began, and tell of a later change.
+-- The records whose stored rows were received after the scan began and were changed later.
 INSERT INTO older SELECT c.seq FROM stored s JOIN current c ON {same}
 WHERE s.received_at > {received_at} AND s.updated_at > as_moment({updated_at})
 
@@ -26,7 +26,7 @@ CREATE OR REPLACE VIEW current AS FROM records SEMI JOIN last USING (seq) ANTI J
 INSERT INTO discards SELECT seq, $column_name, {cell}, $reason FROM current WHERE {misfit}
 
 -- name: missing
--- The keys that the destination (`stored`) has from an earlier scan, and this one did not find.
+-- The keys that the destination (`stored`) has from an earlier scan and this one did not find.
 INSERT INTO missing SELECT {keys} FROM stored s ANTI JOIN current c ON {same}
 WHERE s.deleted_at IS NULL AND s.received_at < {received_at}
 

@@ -1,7 +1,7 @@
-"""Which messages and which texts are of deleted persons, for whole batches in the engine.
+"""Finds the messages and texts of deleted persons, for whole batches in the engine.
 
 The suppression list has the ids of deleted persons as hashes: a table `suppressed_hashes` (`salt`, `hash`). Only
-different ids are hashed, because there are fewer of them than messages. Ids that are known by name as well are in
+distinct ids are hashed, because there are fewer of them than messages. Ids that are known in plain text as well are in
 `searched_ids` (`kind`, `value`), which is empty while a load runs.
 """
 
@@ -19,14 +19,14 @@ from .mentions import escapes_written_out, searchable, stands_alone, unescape
 
 TEXTS_AT_ONCE = 4096
 BLOCK = 64  # bytes that SHA-256 takes at a time
-NULS = ("\0", "\\x00")  # between the letters of UTF-16, and how `_rejects` has them
+NULS = ("\0", "\\x00")  # the NUL between the letters of UTF-16, and how `_rejects` spells it
 _SQL = engine.queries("suppression.sql")
 
-# A key and its value: in JSON, in what should be JSON, and in `key=value`.
+# A key and its value: in JSON, in broken JSON, and in `key=value`.
 _VALUE = r"""("(?:[^"\\]|\\(?s:.))*|'[^']*|[^\s"',\[\]{}&;]+)"""
 _PERSON_KEY = rf"""(?i)((?:{"|".join(PERSON_KEYS)})[_ -]?id)["']?\s*[:=]\s*{_VALUE}"""
 _ANY_KEY = rf"""(?i)"([^"]*id[^a-z0-9"]*)"\s*:\s*{_VALUE}"""
-# With the key's words in front: `context_traits_contact_id` holds a contact's id.
+# Only the end of a key counts: `context_traits_contact_id` holds a contact's id.
 _KINDS = ", ".join(f"('{word}', '{kind}')" for word, kinds in PERSON_KEYS.items() for kind in kinds)
 _ANY_KIND = "('', 'user_id'), ('', 'anonymous_id'), ('', 'contact_id')"
 _MENTIONS, _SUSPECTS = (
@@ -41,10 +41,10 @@ def register_suppressed(
     key: SuppressionKey | None = None,
     sought: Collection[Id] = (),
 ) -> None:
-    """Makes the tables that all else here reads.
+    """Creates the tables that all other functions here read.
 
-    `pairs` are the salts and hashes of the suppression list, `key` the one that some of them were made with, and
-    `sought` the ids that are known by name.
+    `pairs` are the salts and hashes of the suppression list, `key` is the one that some of them were made with, and
+    `sought` are the ids that are known in plain text.
     """
     _define_functions(con)
     listed = list(pairs)
@@ -58,7 +58,7 @@ def register_suppressed(
 
 
 def _key_blocks(key: SuppressionKey | None) -> dict[str, bytes | None]:
-    """Returns the two blocks that HMAC-SHA256 (RFC 2104) puts before what it hashes: the key with a constant's bits."""
+    """Returns the two blocks that HMAC-SHA256 (RFC 2104) hashes first: the key, XORed with a constant each."""
     if key is None:
         return {"inside": None, "outside": None}
     block = hashlib.sha256(key.secret).digest() if len(key.secret) > BLOCK else key.secret
@@ -67,9 +67,9 @@ def _key_blocks(key: SuppressionKey | None) -> dict[str, bytes | None]:
 
 
 def _define_functions(con: duckdb.DuckDBPyConnection) -> None:
-    """Gives the engine the functions of `segment.identity`, so that ids are compared by one rule everywhere."""
+    """Registers the functions of `segment.identity` in the engine, so that ids are compared by one rule everywhere."""
     try:
-        con.execute("SELECT py_fold_email('')")  # to look for its name takes ten times as long
+        con.execute("SELECT py_fold_email('')")  # looking its name up takes ten times as long
     except duckdb.CatalogException:
         pass
     else:
@@ -95,7 +95,7 @@ def _vectorised(function: Callable[[str], str]) -> Callable[[pa.ChunkedArray], p
 def suppress(con: duckdb.DuckDBPyConnection) -> int:
     """Fills the table `suppressed` with the `seq` of the `messages` of deleted persons; returns how many there are.
 
-    What the catalogue does not know stands in columns of `messages`, or as rows of `extras`.
+    Values that the catalogue does not know are in columns of `messages` or in rows of `extras`.
     """
     con.execute(_SQL["suppressed"])
     there = set(con.sql("FROM messages LIMIT 0").columns)
@@ -113,7 +113,7 @@ def suppress(con: duckdb.DuckDBPyConnection) -> int:
 
 
 def _find_ids(con: duckdb.DuckDBPyConnection, ids: str, kinds: Sequence[str]) -> int:
-    """Makes the table `suppressed_ids` of those ids of a query that are on the list; returns how many there are."""
+    """Creates the table `suppressed_ids` of a query's ids that are on the list; returns how many there are."""
     con.execute(f"CREATE OR REPLACE TEMP TABLE ids AS {ids}")
     found = known(ids_of("ids", kinds))
     con.execute(f"CREATE OR REPLACE TEMP TABLE suppressed_ids AS SELECT DISTINCT id FROM ({found})")
@@ -121,9 +121,9 @@ def _find_ids(con: duckdb.DuckDBPyConnection, ids: str, kinds: Sequence[str]) ->
 
 
 def people(ids: str) -> str:
-    """Returns a query of those in the column `person` of `ids` who are on the suppression list.
+    """Returns a query of the persons in the column `person` of `ids` who are on the suppression list.
 
-    A person is an id behind its kind: `email:…`.
+    A person is an id with its kind in front: `email:…`.
     """
     return known(ids_of(f"(SELECT person, person AS id FROM {ids})", ["tagged"]))
 
@@ -131,7 +131,7 @@ def people(ids: str) -> str:
 def ids_of(texts: str, kinds: Iterable[str]) -> str:
     """Returns a query of the ids in the column `id` of `texts`, which holds these kinds; see `identity.id_of`.
 
-    It has all columns of `texts`, and `raw` (the id as it stands there), `kind` and `value`.
+    It has all columns of `texts`, and `raw` (the id as it is written there), `kind` and `value`.
     """
     of = tuple(kinds)
     return " UNION ALL ".join(_ids_of_kind(texts, kind, "email" in of) for kind in of)
@@ -140,7 +140,7 @@ def ids_of(texts: str, kinds: Iterable[str]) -> str:
 def _ids_of_kind(texts: str, kind: str, has_emails: bool) -> str:
     if kind == "tagged":
         return _SQL["tagged_ids"].format(texts=texts)
-    # An id with an @ is an email in any column but one of contacts' ids alone.
+    # An id with an @ is an email in any column that can hold one; only a column of contact ids alone cannot.
     tests = {"email": "contains(id, '@')"} | ({} if has_emails else {"contact_id": "id <> ''"})
     test = tests.get(kind, "NOT contains(id, '@')")
     value = "fold_email(id)" if kind == "email" else "id"
@@ -148,9 +148,9 @@ def _ids_of_kind(texts: str, kind: str, has_emails: bool) -> str:
 
 
 def known(ids: str) -> str:
-    """Returns a query of those of some ids (`raw`, `kind`, `value` among their columns) that are on the list.
+    """Returns a query of the ids (with `raw`, `kind` and `value` among their columns) that are on the list.
 
-    Emails are looked up as earlier releases hashed them, too.
+    Emails are also looked up in the form in which earlier releases hashed them.
     """
     earlier = "REPLACE (py_lower_email(raw) AS value) FROM sent WHERE kind = 'email' AND NOT is_plain(raw)"
     found = _SQL["on_list"].format(ids=f"FROM sent UNION ALL SELECT * {earlier}")
@@ -160,7 +160,7 @@ def known(ids: str) -> str:
 def mentioning(con: duckdb.DuckDBPyConnection, keys: pa.Array, texts: pa.Array) -> list[int]:
     """Returns the keys of the texts that mention deleted persons: an email anywhere, other ids as the value of a key.
 
-    A key is one whose name ends with `userId`, `contact_id` and so on. Texts need be neither JSON nor UTF-8.
+    Such a key ends with `userId`, `contact_id` and so on. Texts need be neither JSON nor UTF-8.
     """
     table = escapes_written_out(keys, texts, NULS)
     found = _keys_on_list(con, table, _MENTIONS)
@@ -173,13 +173,13 @@ def mentioning(con: duckdb.DuckDBPyConnection, keys: pa.Array, texts: pa.Array) 
 
 
 def suspects(con: duckdb.DuckDBPyConnection, keys: pa.Array, texts: pa.Array, by_hash: bool) -> list[int]:
-    """Returns the keys of the lines that may be messages of deleted persons, to be read with care; none is missing.
+    """Returns the keys of all lines that may be messages of deleted persons; each is to be parsed to make sure.
 
-    A message has an id of the person in a text or a number of its own. Ids that are known by name are looked for
-    anywhere, and with `by_hash` those as well that are known by their hashes alone: whole texts with an @, emails
-    anywhere, and values of keys that end with `id`.
+    In such a message an id of the person is a text or a number of its own. Ids that are known in plain text are looked
+    for anywhere. With `by_hash`, ids that are known only by their hashes are looked for too, in whole texts with an @,
+    in emails anywhere, and in values of keys that end with `id`.
     """
-    # An array or an object is an id as its compact JSON, which need not be how the line spells it.
+    # The id of an array or an object is its compact JSON, which need not be how the line spells it.
     if con.execute("SELECT 1 FROM searched_ids WHERE value[1] IN ('[', '{')").fetchall():
         return list(keys.to_pylist())
     table = escapes_written_out(keys, texts)
@@ -197,11 +197,11 @@ def _keys_on_list(con: duckdb.DuckDBPyConnection, texts: pa.Table, mentions: str
 
 
 def _holding(con: duckdb.DuckDBPyConnection, texts: pa.Table, condition: str) -> list[tuple[int, str]]:
-    """Returns the keys of the texts that hold an id which is known by name, with the texts as they are searched."""
+    """Returns the keys of the texts that hold an id known in plain text, with the texts in the form searched."""
     with engine.registered(con, texts=_in_pieces(texts)):
         return con.execute(_SQL["holding"].format(condition=condition)).fetchall()
 
 
 def _in_pieces(table: pa.Table) -> pa.Table:
-    """Returns a table in pieces, which the engine's threads share."""
+    """Returns the table in pieces, which the engine's threads share."""
     return pa.Table.from_batches(table.to_batches(TEXTS_AT_ONCE), table.schema)

@@ -1,21 +1,21 @@
--- The ids of deleted persons, in rows and in any text.
+-- Finds the ids of deleted persons, in rows and in any text.
 
 -- name: suppressed_hashes
 -- The suppression list; `pairs` are pairs of salt and hash.
 CREATE OR REPLACE TEMP TABLE suppressed_hashes AS SELECT salt::VARCHAR AS salt, hash::VARCHAR AS hash FROM pairs
 
 -- name: salts
--- The salts of the list, and for those that a key is used with the two blocks of the key.
+-- The salts of the list, with the two blocks of the key for those that are used with one.
 CREATE OR REPLACE TEMP TABLE salts AS
 SELECT DISTINCT salt, CASE WHEN keyed THEN $inside::BLOB END AS inside, CASE WHEN keyed THEN $outside::BLOB END AS outside
 FROM (SELECT salt, starts_with(salt, $mark) AS keyed FROM suppressed_hashes)
 
 -- name: searched_ids
--- The ids that are known by name as well; `folded` is how they are searched for.
+-- The ids that are known in plain text as well; `folded` is the form in which they are searched for.
 CREATE OR REPLACE TEMP TABLE searched_ids (kind VARCHAR, value VARCHAR, folded VARCHAR)
 
 -- name: on_list
--- Those of some `ids` (`kind` and `value` among their columns) that are on the list.
+-- The rows of `ids` (with `kind` and `value` among their columns) that are on the list.
 SELECT * EXCLUDE (salt, hash) FROM (
     SELECT i.*, salt, hash_of_id(salt, kind, value, inside, outside) AS hash FROM ({ids}) i CROSS JOIN salts)
 SEMI JOIN suppressed_hashes USING (salt, hash)
@@ -27,7 +27,7 @@ CREATE OR REPLACE TABLE suppressed (seq BIGINT, id VARCHAR)
 INSERT INTO suppressed SELECT seq, id FROM messages WHERE {text} IN (FROM suppressed_ids)
 
 -- name: suppress_rows
--- The same of values that wait as rows: `{rows}` (`seq`, `id`).
+-- The same for values that wait as rows: `{rows}` (`seq`, `id`).
 INSERT INTO suppressed
 SELECT seq, id FROM messages WHERE seq IN (SELECT seq FROM {rows} WHERE id IN (FROM suppressed_ids))
 
@@ -35,15 +35,16 @@ SELECT seq, id FROM messages WHERE seq IN (SELECT seq FROM {rows} WHERE id IN (F
 CREATE OR REPLACE TABLE suppressed AS SELECT DISTINCT seq, id FROM suppressed
 
 -- name: tagged_ids
--- Ids behind their kinds (`email:…`). An id with an @ is an email in any column but a contact's id.
+-- Ids with their kinds in front (`email:…`). An id with an @ is an email in any column except a contact's id.
 SELECT * EXCLUDE (tag),
     CASE WHEN contains(raw, '@') AND tag <> 'contact_id' THEN 'email' ELSE tag END AS kind,
     CASE WHEN contains(raw, '@') AND tag <> 'contact_id' THEN fold_email(raw) ELSE raw END AS value
 FROM (SELECT *, split_part(id, ':', 1) AS tag, substr(id, strpos(id, ':') + 1) AS raw FROM {texts})
 
 -- name: emails
--- The emails anywhere in `texts` (`key`, `text`): between blanks and quotes, of that what words and punctuation leave,
--- an address of RFC 5322, and texts of JSON that have an @. Marks and joiners are parts of letters.
+-- The emails anywhere in `texts` (`key`, `text`): everything with an @ between blanks and quotes; within that, what is
+-- left between punctuation, and the addresses of RFC 5322; and all JSON texts with an @. Marks and joiners count as
+-- letters.
 SELECT key, 'email' AS kind, rtrim(raw, '.') AS raw
 FROM (SELECT key, unnest(regexp_extract_all(text, '[^\s\"]*@[^\s\"]*')) AS run FROM texts WHERE contains(text, '@')) runs
 JOIN (SELECT run, unnest(flatten([
@@ -59,8 +60,8 @@ SELECT key, 'email', unescaped(unnest(regexp_extract_all(text, '"((?:[^"\\@]|\\.
 FROM texts WHERE contains(text, '@')
 
 -- name: keyed
--- The values of the keys in `texts` that match `{pattern}` (key, value), as ids of the kinds of `{kinds}`: the ending
--- of a key before `id`, and the kind that it holds.
+-- The values of the keys in `texts` that match `{pattern}` (key, value), as ids of the kinds of `{kinds}`, which has
+-- what a key ends with before `id`, and the kind of id that such a key holds.
 SELECT key, CASE WHEN kind <> 'contact_id' AND contains(raw, '@') THEN 'email' ELSE kind END AS kind, raw
 FROM (
     SELECT key, regexp_replace(lower(regexp_extract(pair, {pattern}, 1)), '[_ -]?id$', '') AS word,
@@ -73,7 +74,7 @@ JOIN (VALUES {kinds}) words(ending, kind) ON ends_with(pairs.word, words.ending)
 SELECT DISTINCT key FROM mentions SEMI JOIN ({ids}) USING (kind, raw)
 
 -- name: holding
--- The texts that hold an id which is known by name, as they are searched.
+-- The texts that hold an id which is known in plain text, in the form that is searched.
 WITH folded AS MATERIALIZED (SELECT key, searchable(text) AS text FROM texts)
 SELECT key, text FROM folded
 WHERE EXISTS (SELECT 1 FROM searched_ids WHERE {condition} AND contains(folded.text, searched_ids.folded))

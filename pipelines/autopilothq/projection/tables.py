@@ -1,4 +1,4 @@
-"""The rows of each table, made of the cells of the messages that are kept."""
+"""Makes the rows of each table from the cells of the messages that are kept."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -14,17 +14,17 @@ from .columns import ColumnPlan, Extra, column_values, discard_columns, find_too
 from .context import CELLS_AT_ONCE, ProjectionContext, TableRows, declared_types, ordered_columns
 from .types import TYPES, ColumnValues, merge_values
 
-FEW = 50_000  # rows that may be gathered in memory
-PIVOTED = "t:"  # before the name of a column that was made of rows
+FEW = 50_000  # rows of small tables that are gathered in memory
+PIVOTED = "t:"  # prefix of the name of a column that was pivoted from rows
 _TIMESTAMPS = ("received_at", "sent_at", "original_timestamp", "timestamp")
 
 
 class TableMessages(NamedTuple):
-    """The messages of one table: SQL conditions and the names of columns, which any worker can be given.
+    """The messages of one table: SQL conditions and names of columns, which can be sent to any worker.
 
-    `where` chooses the table's messages among all, `source` is the table or view and the condition of the kept ones.
-    `columns` are the columns beyond the catalogue's whose values wait in columns, `rows` those whose values wait as
-    rows.
+    `where` is the condition of the table's messages, `source` the table or view of its kept messages with that
+    condition. `columns` are the columns beyond the catalogue's whose values wait in columns, `rows` those whose values
+    wait as rows.
     """
 
     number: int
@@ -37,7 +37,7 @@ class TableMessages(NamedTuple):
 class TableValues(NamedTuple):
     """What is known of the values of one table's messages.
 
-    `declared` are properties that the catalogue declares, the others are columns beyond it, by where their values wait.
+    `declared` are properties that the catalogue declares; the others are columns beyond it, by where their values wait.
     """
 
     declared: Mapping[str, ColumnValues]
@@ -45,7 +45,7 @@ class TableValues(NamedTuple):
     in_rows: Mapping[str, ColumnValues]
 
     def merge(self, other: "TableValues") -> "TableValues":
-        """Returns what is known of the values of both: of the messages that two workers have, say."""
+        """Returns what is known of the values of both, for example of the messages of two workers."""
         return TableValues(*(merge_values(mine, theirs) for mine, theirs in zip(self, other, strict=True)))
 
 
@@ -71,9 +71,9 @@ class TableBuilder:
         rows: Mapping[int, Mapping[str, ColumnValues]],
         plans: Mapping[int, TablePlan] = MappingProxyType({}),
     ) -> None:
-        """`rows` are the columns whose values wait as rows, by the table's number.
+        """`rows` are the columns whose values wait as rows, by table number.
 
-        `plans` are tables whose columns are decided already, by the values of other partitions as well.
+        `plans` are those of tables whose columns are decided already, from the values of all partitions.
         """
         self._context = context
         self._rows = rows
@@ -83,7 +83,7 @@ class TableBuilder:
         self._made: dict[int, TableRows] = {}
 
     def tables(self) -> Iterator[TableRows]:
-        """Yields the rows of each table of messages that has any: the events', the other messages', `tracks`."""
+        """Yields the rows of each table of messages that has any, the smallest first and `tracks` last."""
         for number, count in self.gather().items():
             yield self.rows(number, count)
 
@@ -100,7 +100,7 @@ class TableBuilder:
         return table_values(self._context, self.messages(number))
 
     def rows(self, number: int, count: int = 0) -> TableRows:
-        """Returns the rows of a table: of an event, of a type of message, or (0) the common columns of all events."""
+        """Returns the rows of a table: of an event, of a type of message, or (number 0) of `tracks`."""
         if number not in self._made:
             messages = self.messages(number)
             plan = self._plans.get(number) or plan_table(self._context, number, table_values(self._context, messages))
@@ -115,14 +115,14 @@ class TableBuilder:
 
 
 def count_messages(context: ProjectionContext) -> dict[int, int]:
-    """Returns how many messages are kept by the number of their table, the smallest number of messages first."""
+    """Returns how many messages are kept by table number, the smallest count first."""
     return dict(
         context.con.execute("SELECT table_number, count(*) FROM kept GROUP BY table_number ORDER BY 2").fetchall()
     )
 
 
 def gather_few(context: ProjectionContext, counts: Mapping[int, int]) -> frozenset[int]:
-    """Gathers the messages of small tables in one pass, so that not each table takes one; returns their numbers."""
+    """Gathers the messages of small tables in one pass instead of one for each; returns the tables' numbers."""
     few, total = set(), 0
     for number, count in counts.items():
         total += count
@@ -138,7 +138,7 @@ def gather_few(context: ProjectionContext, counts: Mapping[int, int]) -> frozens
 
 
 def table_values(context: ProjectionContext, messages: TableMessages) -> TableValues:
-    """Looks at the values of one table's kept messages."""
+    """Returns what is known of the values of one table's kept messages."""
     declared = [column.name for column in (*PROPERTIES, *LINK)] if messages.number >= len(MESSAGE_TABLES) else []
     counts = ", ".join(f"count({engine.name(column)})" for column in declared)
     found = context.con.execute(f"SELECT {counts} FROM {messages.source}").fetchone() if declared else ()
@@ -151,7 +151,7 @@ def table_values(context: ProjectionContext, messages: TableMessages) -> TableVa
 
 
 def plan_table(context: ProjectionContext, number: int, values: TableValues) -> TablePlan:
-    """Decides the columns of one table by all its values; asks no engine."""
+    """Decides the columns of one table by all its values; runs no SQL."""
     name = context.tables.names[number]
     known = context.known.get(name, {})
     if number < len(MESSAGE_TABLES):
@@ -166,7 +166,7 @@ def plan_table(context: ProjectionContext, number: int, values: TableValues) -> 
 
 
 def table_rows(context: ProjectionContext, messages: TableMessages, plan: TablePlan, count: int) -> TableRows:
-    """Makes the rows of one table, and discards what the table has no column for and what does not fit its column."""
+    """Makes the rows of one table; discards values that have no column or do not fit theirs."""
     discard_columns(context, messages.number, messages.where, plan.extras)
     extras, ordered = plan.extras.taken, plan.types
     cells = {extra.name: _extra_cell(column, extra) for column, extra in extras.items()}
@@ -188,26 +188,26 @@ def _declared_cell(column: str, of: Type, loaded_at: str) -> str:
     if column == "uuid_ts":
         return loaded_at
     if column in _TIMESTAMPS:
-        return f"make_timestamptz(epoch_us({name}))"  # the engine's own cast asks for the zone's rules
+        return f"make_timestamptz(epoch_us({name}))"  # the engine's cast would look up the time zone's rules
     if of != "text":
         return f"as_{of}({name})"
     return "slug" if column == "event" else name
 
 
 def _extra_cell(column: str, extra: Extra) -> str:
-    """Returns the SQL of a value that waits in a column, as a row, or for some messages so and for others so."""
+    """Returns the SQL of a value that waits in a column, as a row, or both, depending on the message."""
     cells = [f"as_{extra.type}({engine.name(EXTRA + column)})"] * extra.in_columns
     cells += [pivoted_cell(column, extra.type)] * extra.in_rows
     return cells[0] if len(cells) == 1 else f"coalesce({', '.join(cells)})"
 
 
 def pivoted_cell(column: str, of: Type) -> str:
-    """Returns the SQL of a value that was pivoted, from its text."""
+    """Returns the SQL that types a pivoted value, which is text."""
     return TYPES[of].from_text.format(engine.name(PIVOTED + column))
 
 
 def _pivoted_cells(context: ProjectionContext, number: int, types: Mapping[str, Type], without: str | None) -> str:
-    """Makes a view of the values that wait as rows (`seq`, `name`, `value`), each as the text of the typed value."""
+    """Creates a view of the values that wait as rows (`seq`, `name`, `value`), each as the text of its typed value."""
     table = pa.table({"column": list(types), "type": list(types.values())})
     with engine.registered(context.con, types=table):
         context.con.execute(f"CREATE TABLE types_{number} AS FROM types")
@@ -228,7 +228,7 @@ def _join_pivoted(
     pivoted: str,
     in_rows: Mapping[str, Type],
 ) -> str:
-    """Returns a query of a table's rows with the values that wait as rows; where these are many, rows are written."""
+    """Returns a query of a table's rows with the values that wait as rows; if there are many, it writes rows first."""
     rows = max(1, CELLS_AT_ONCE // columns)
     names = ", ".join(engine.literal(PIVOTED + column) for column in in_rows)
     queries = [
@@ -245,7 +245,7 @@ def _join_pivoted(
 
 
 def _parts(context: ProjectionContext, source: str, most: int) -> list[str]:
-    """Returns conditions that cut messages into parts of at most so many."""
+    """Returns conditions that cut messages into parts of at most `most`."""
     found = context.con.sql(f"SELECT seq FROM {source} ORDER BY seq").to_arrow_table()["seq"].to_numpy()
     return [
         f"seq BETWEEN {part[0]} AND {part[-1]}"

@@ -1,4 +1,4 @@
-"""The one table of types: what a type of the contract is in SQL and in Arrow, and which values make a column of it."""
+"""The single table of types: what each type is in SQL and in Arrow, and which values make a column of that type."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -11,10 +11,10 @@ from ..catalog import Type
 class TypeForms(NamedTuple):
     """The forms of one type.
 
-    `to_text` and `from_text` are SQL templates: values of rows that are pivoted into columns travel as text, and lose
-    nothing. `row_bytes` is the most that a value takes of a row of PostgreSQL: longer text is stored elsewhere behind
-    a pointer of 18 bytes, numeric has a head of 5 bytes and 2 for each 4 of up to 17 digits, all else has up to 8 bytes
-    behind up to 7 that align it.
+    `to_text` and `from_text` are SQL templates: values that are pivoted from rows into columns pass as text, without
+    loss. `row_bytes` is the most bytes that a value takes in a row of PostgreSQL: longer text is stored elsewhere, with
+    a pointer of 18 bytes; numeric has a header of 5 bytes and 2 for each 4 of up to 17 digits; all others have up to 8
+    bytes after up to 7 of alignment.
     """
 
     sql: str
@@ -36,19 +36,19 @@ TYPES: dict[Type, TypeForms] = {
 SQL_TYPES: dict[Type, str] = {name: forms.sql for name, forms in TYPES.items()}
 ARROW: dict[Type, pa.DataType] = {name: forms.arrow for name, forms in TYPES.items()}
 
-# What a JSON value is, as bits: the bits of a column are those of all its values. The macro `type_bit` gives them.
+# The type of a JSON value as a bit, from the macro `type_bit`; the bits of a column are those of all its values.
 TEXT, TIME_TEXT, INTEGER, FLOAT, BOOLEAN, ARRAY = 1, 2, 4, 8, 16, 32
 
 
 class ColumnValues(NamedTuple):
-    """What is known of a column's values: their type bits, and how many there are."""
+    """What is known of a column's values: their type bits, and how many values there are."""
 
     bits: int
     number: int
 
 
 def merge_values(*parts: Mapping[str, ColumnValues]) -> dict[str, ColumnValues]:
-    """Returns the values of each column in all parts of a load, whichever worker has looked at which.
+    """Returns what is known of each column's values in all parts of a load, whichever workers have examined them.
 
     Example: `merge_values({"a": ColumnValues(INTEGER, 2)}, {"a": ColumnValues(FLOAT, 1)})` gives
     `{"a": ColumnValues(INTEGER | FLOAT, 3)}`.
@@ -71,7 +71,7 @@ def type_of_bits(bits: int) -> Type:
 
 
 def type_case(template: str, types: Iterable[Type]) -> str:
-    """Returns SQL that chooses by the column `type`; `{}` in the template stands for the type's name.
+    """Returns an SQL CASE by the column `type`; `{}` in the template stands for the type's name.
 
     Example: `type_case("as_{}(value)", ["bool"]) == "CASE type WHEN 'bool' THEN as_bool(value) END"`.
     """

@@ -1,4 +1,4 @@
-"""Which messages cannot become rows, where making the rows raised."""
+"""Finds the messages that cannot become rows, after making the rows has raised."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -10,20 +10,20 @@ from .context import ProjectionContext
 from .parse import ENVIRONMENT_ERRORS
 
 MakeRows = Callable[[ProjectionContext, str, str], None]
-"""Makes all rows of the messages that an SQL condition chooses, and writes them to a path."""
+"""Makes all rows of the messages that match an SQL condition, and writes them to a path."""
 
 
 def find_unreadable(context: ProjectionContext, harmless: ParsedCells, make_rows: MakeRows) -> dict[str, str]:
     """Returns the ids of the messages whose rows cannot be made, with the errors.
 
-    Halves of the messages are tried, and halves of the halves that raise, down to single messages. None are found where
-    what was raised is not about messages: not even the `harmless` one's rows can be made then.
+    Tries all messages, then each half of what raises, down to single messages. Returns none if no message is at fault,
+    which shows because the rows of the `harmless` one cannot be made either.
     """
     files = engine.parquet_files(context.cells.messages)
     found = context.con.execute(f"SELECT seq, id FROM {files} WHERE NOT irregular ORDER BY seq").fetchall()
     if not found or _error(context, harmless, "true", make_rows) is not None:
         return {}
-    # What was rejected and discarded as lines were parsed is not in question.
+    # Lines and values that parsing rejected or discarded are not in question.
     cells = dataclasses.replace(context.cells, rejects=[], discards=[])
     return dict(_narrow(context, cells, found, make_rows))
 
@@ -43,7 +43,7 @@ def _narrow(
 
 
 def _error(context: ProjectionContext, cells: ParsedCells, only: str, make_rows: MakeRows) -> Exception | None:
-    """Returns what making the rows of some messages raises, in an engine of its own."""
+    """Returns the exception that making the rows of some messages raises, if any, in an engine of its own."""
     with (
         TemporaryDirectory(dir=context.scratch) as folder,
         engine.connect(folder, context.memory, 1) as con,
@@ -53,6 +53,6 @@ def _error(context: ProjectionContext, cells: ParsedCells, only: str, make_rows:
             make_rows(attempt, only, f"{folder}/rows")
         except ENVIRONMENT_ERRORS:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is what is looked for
+        except Exception as error:  # noqa: BLE001 - any exception is what this looks for
             return error
     return None

@@ -1,4 +1,4 @@
-"""`users` and `accounts`: a row for each person or group, with the last value of each trait.
+"""`users` and `accounts`: one row per person or group, with the last value of each trait.
 
 (docs/contract/warehouse.md#identity)
 """
@@ -13,7 +13,7 @@ from .mend import mended_columns, put_whole
 from .tables import PIVOTED, TableBuilder, pivoted_cell
 from .types import SQL_TYPES, TYPES
 
-MANY_TRAITS = 200  # more are gathered by way of a row each
+MANY_TRAITS = 200  # more than that are aggregated as rows, one for each value
 _LATER = "(coalesce(received_at, TIMESTAMPTZ '0001-01-01'), id)"
 _VALUES = "(id VARCHAR, received_at TIMESTAMPTZ, message VARCHAR, name VARCHAR, type VARCHAR, value VARCHAR)"
 _SQL = engine.queries("users.sql")
@@ -22,11 +22,11 @@ _SQL = engine.queries("users.sql")
 def latest_rows(
     context: ProjectionContext, latest: Latest, builder: TableBuilder, stored: ReadTable | None = None
 ) -> TableRows | None:
-    """Returns the rows of `users` (`accounts`) that messages of this load are about, None where there are none.
+    """Returns the rows of `users` (`accounts`) that messages of this load are about, None if there are none.
 
-    Each has the last value of each trait by `received_at`. They are made of all identifies (groups) about them, also
-    those that are stored already, so that the order in which messages are loaded does not matter, nor that a load was
-    killed. Where the table does not exist yet, all rows whose messages are stored come with them.
+    Each has the last value of each trait by `received_at`. They are made from all identifies (groups) about them, also
+    from those that are stored already, so neither the order in which messages are loaded nor a killed load matters. If
+    the table does not exist yet, the rows of all other stored messages come with them.
     """
     if not find_changed(context, latest):
         return None
@@ -35,7 +35,7 @@ def latest_rows(
 
 
 def find_changed(context: ProjectionContext, latest: Latest) -> int:
-    """Makes the table `latest_ids` of those that messages of this load are about; returns how many there are."""
+    """Creates the table `latest_ids` of those whom messages of this load are about; returns how many there are."""
     context.con.execute(_SQL["changed"].format(key=latest.key), {"kind": latest.kind, "table_name": latest.table.name})
     return engine.count(context.con, "latest_ids")
 
@@ -47,9 +47,9 @@ def make_latest(
     stored: ReadTable | None = None,
     mended: Collection[str] = (),
 ) -> TableRows:
-    """Returns the rows of those in `latest_ids`, of this load's messages (`fresh`) and of those that are stored.
+    """Returns the rows of those in `latest_ids`, from this load's messages (`fresh`) and those that are stored.
 
-    `mended` are columns of stored messages that have whole texts in this load.
+    `mended` are columns of stored messages that this load makes whole.
     """
     types = _gather_messages(context, latest, fresh, stored)
     put_whole(context, "latest_messages", MESSAGE_TABLES.index(latest.messages), mended)
@@ -64,7 +64,7 @@ def make_latest(
 
 
 def latest_columns(latest: Latest, types: Mapping[str, Type]) -> dict[str, Type]:
-    """Returns the columns of `users` (`accounts`), whose messages have columns of these types."""
+    """Returns the columns of `users` (`accounts`) if their messages have columns of these types."""
     return ordered_columns(declared_types(latest.table) | _traits(latest, types))
 
 
@@ -80,7 +80,7 @@ def _traits(latest: Latest, types: Mapping[str, Type]) -> dict[str, Type]:
 def _gather_messages(
     context: ProjectionContext, latest: Latest, fresh: TableRows, stored: ReadTable | None
 ) -> Mapping[str, Type]:
-    """Makes the table `latest_messages` of this load's messages and those that are stored; returns its columns."""
+    """Creates the table `latest_messages` of this load's messages and the stored ones; returns its columns."""
     context.con.execute(f"CREATE OR REPLACE TABLE latest_messages AS {fresh.relation.sql_query()}")
     known = context.known.get(latest.messages.name)
     if stored is None or not known:
@@ -88,7 +88,7 @@ def _gather_messages(
     types = {**fresh.columns, **known}
     for column in types.keys() - fresh.columns.keys():
         context.con.execute(f"ALTER TABLE latest_messages ADD COLUMN {engine.name(column)} {SQL_TYPES[types[column]]}")
-    # Those about this load's persons, or about all.
+    # Only messages about this load's persons, if the table exists.
     sql = "INSERT INTO latest_messages BY NAME FROM stored s"
     if exists := latest.table.name in context.known:
         sql += f" SEMI JOIN latest_ids i ON i.id = s.{latest.key}"
@@ -101,7 +101,7 @@ def _gather_messages(
 def _make_rows(
     context: ProjectionContext, latest: Latest, table: str, columns: Mapping[str, Type], traits: Mapping[str, Type]
 ) -> None:
-    """Makes a table of the rows, an aggregate for each column."""
+    """Creates a table of the rows, with one aggregate per column."""
     context.reserve()
     cells = {"id": latest.key, "received_at": "max(received_at)", "uuid_ts": context.loaded_at_sql}
     cells |= {column: f"arg_max({engine.name(column)}, {_LATER})" for column in traits}
@@ -112,7 +112,7 @@ def _make_rows(
 def _make_rows_of_values(
     context: ProjectionContext, latest: Latest, table: str, columns: Mapping[str, Type], traits: Mapping[str, Type]
 ) -> None:
-    """Makes a table of the rows by way of a row for each value: hundreds of columns at once take much memory."""
+    """Creates a table of the rows, first with a row for each value: hundreds of columns at once need much memory."""
     context.reserve(len(columns))
     context.con.execute(f"CREATE OR REPLACE TABLE latest_values {_VALUES}")
     for part in engine.batched(traits.items(), MANY_TRAITS):
@@ -134,7 +134,7 @@ def _make_rows_of_values(
 def _discard_too_wide(
     context: ProjectionContext, latest: Latest, columns: Mapping[str, Type], traits: Mapping[str, Type]
 ) -> None:
-    """Discards of the values what a row of the destination has no room for."""
+    """Discards the values that a row of the destination has no room for."""
     if context.limits.row_bytes is None:
         return
     declared = declared_types(latest.table)

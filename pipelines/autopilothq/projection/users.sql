@@ -1,19 +1,19 @@
--- `users` and `accounts`: rows that are made of all messages about a person or a group. `{key}` is the column of the
--- messages that holds its id.
+-- `users` and `accounts`: rows that are made from all messages about a person or a group. `{key}` is the column of the
+-- messages that holds their id.
 
 -- name: changed
--- The rows that are made: those that messages of this load are about, and those that lose a refused message.
+-- The ids of the rows to make: those that messages of this load are about, and those that lose a refused message.
 CREATE OR REPLACE TABLE latest_ids AS
 SELECT {key} AS id FROM messages WHERE kind = $kind AND blank_as_null({key}) IS NOT NULL
 UNION SELECT row_id FROM refused WHERE again AND table_name = $table_name
 
 -- name: all
--- All rows: those of this load, and of all messages that are stored.
+-- The ids of all rows: those of this load, and those of all stored messages.
 CREATE OR REPLACE TABLE latest_ids AS
 SELECT id FROM latest_ids UNION SELECT {key} FROM latest_messages WHERE blank_as_null({key}) IS NOT NULL
 
 -- name: values
--- The values of some traits of all messages as rows (`id`, `received_at`, `message`, `name`, `type`, `value`).
+-- The values of some traits of all messages, as rows (`id`, `received_at`, `message`, `name`, `type`, `value`).
 INSERT INTO latest_values
 FROM (SELECT {key}, received_at, id, unnest([{structs}], recursive := true)
     FROM latest_messages SEMI JOIN latest_ids i ON i.id = {key})
@@ -25,7 +25,8 @@ CREATE OR REPLACE TABLE latest_values AS FROM latest_values QUALIFY row_number()
     PARTITION BY id, name ORDER BY coalesce(received_at, TIMESTAMPTZ '0001-01-01') DESC, message DESC) = 1
 
 -- name: too_wide
--- The values that a row of the destination has no room for, the last columns first; `{known}` are columns of its table.
+-- The values that a row of the destination has no room for: columns of its table (`{known}`) get room first, then the
+-- others by name.
 CREATE OR REPLACE TABLE latest_too_wide AS FROM (
     SELECT *, sum({bytes}) OVER (PARTITION BY id ORDER BY name NOT IN ({known}), name) AS bytes
     FROM latest_values WHERE name NOT IN ({declared}))
