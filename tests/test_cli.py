@@ -19,6 +19,7 @@ from autopilothq import archive, runner, sample
 from autopilothq.cli import cli
 from autopilothq.sources.archive import batches
 from calling import Call, Said, errors
+from full_disk import files_up_to
 from prepared import as_prepared, preparing
 from shared_loads import command, isolation
 
@@ -333,6 +334,12 @@ def test_an_unfinished_load_elsewhere_is_not_mixed_up(call: Call) -> None:
     assert call("load", "archive", "archive.ndjson").status == 0
     with duckdb.connect("autopilot.duckdb") as con:
         assert con.execute("SELECT id FROM autopilothq.tracks ORDER BY id").fetchall() == [("m1",), ("m2",)]
+
+
+def test_a_sample_that_the_disk_has_no_room_for_is_told(call: Call) -> None:
+    with files_up_to(100):
+        said = call("sample", "one", "--events", "500")
+    assert (said.status, said.out, said.err) == (1, "", "Error: Cannot write to one: File too large.\n")
 
 
 def test_sample_is_the_same_for_a_seed(call: Call) -> None:

@@ -20,6 +20,7 @@ from autopilothq.inspect import reading
 from autopilothq.warehouses.dataset import NativeType, count_shared
 from contract import generated
 from contract.loading import Line, Row, Store, message, raw, to_line, write
+from full_disk import files_up_to
 from servers import S3, ask
 from shared_loads import command, isolation
 from test_forward import EVENTS, LINES
@@ -181,6 +182,11 @@ def test_a_dataset_that_was_exported_and_loaded_has_the_same_tables(
             of: dict[str, int] = dict(dataset.rows("{event}, count(*)", "tracks", "GROUP BY {event}"))
             some = ["email_opened", "seats_changed"]
             assert count_shared(dataset, "tracks", "event", some) == {event: of[event] for event in some}
+
+        for form in ("archive", "parquet"):
+            with files_up_to(2_000):
+                said = command("export", f"full-{form}", "--format", form, *target)
+            assert (said.status, said.err) == (1, f"Error: Cannot write to full-{form}: File too large.\n")
 
         said = command("export", out, *target)
         assert (said.status, said.err) == (0, "")

@@ -7,12 +7,13 @@ package leaves the process's umask alone, and makes its own files and folders wi
 import errno
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any
 
-from .errors import FolderNotOwned
+from .errors import FolderNotOwned, RunError
 
 UMASK = 0o077
 FILE_MODE = 0o600
@@ -35,6 +36,21 @@ def opened(path: Path | str, mode: str = "wb") -> IO[Any]:
     with suppress(FileNotFoundError):
         os.unlink(path)
     return open(path, mode, opener=lambda name, flags: os.open(name, flags | os.O_EXCL, FILE_MODE))
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Raises a RunError that names the folder in place of the disk's errors as files are written there.
+
+    Errors of writing and syncing name no file; those that name one elsewhere stay as they are.
+    """
+    try:
+        yield
+    except OSError as error:
+        named = error.filename and Path(os.fsdecode(error.filename))
+        if folder in (named, *named.parents) if named else error.errno in (*_NO_ROOM, errno.EIO):
+            raise RunError(f"Cannot write to {folder}: {error.strerror}.") from error
+        raise
 
 
 def narrow(path: Path) -> None:

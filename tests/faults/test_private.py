@@ -1,5 +1,6 @@
 """What the program leaves on the disk is its user's alone, also after a kill, whatever umask the shell has."""
 
+import errno
 import gzip
 import json
 import os
@@ -20,6 +21,7 @@ import autopilothq
 import forked
 from autopilothq import private
 from autopilothq.destination.delivery_log import KILL_POINT_DELIVERIES_ADDED
+from autopilothq.errors import RunError
 from autopilothq.projection.parse import KILL_POINT_LINES_PARSED
 from autopilothq.sources.spool import KILL_POINT_PAGE_STORED
 from autopilothq.warehouses.duckdb import direct
@@ -42,6 +44,27 @@ NAME_ANOTHER = "Name another folder for dlt's data: DLT_DATA_DIR=/path/to/folder
 READ = (KILL_POINT_LINES_PARSED, "after", 1)
 SPOOLED = (KILL_POINT_PAGE_STORED, "after", 2)
 LOAD = ["load", "archive", "archive.json.gz"]
+
+
+ELSEWHERE = OSError(errno.EACCES, "Permission denied", "/else/1.gz")
+UNNAMED = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "Cannot write to out: No space left on device."),
+        (OSError(errno.EIO, "Input/output error"), "Cannot write to out: Input/output error."),
+        (OSError(errno.EACCES, "Permission denied", "out/a/1.gz"), "Cannot write to out: Permission denied."),
+        (OSError(errno.ENOENT, "No such file or directory", b"out"), "Cannot write to out: No such file or directory."),
+        (ELSEWHERE, str(ELSEWHERE)),
+        (UNNAMED, str(UNNAMED)),
+    ],
+)
+def test_an_error_of_the_disk_names_the_folder_that_is_written_to(raised: OSError, told: str) -> None:
+    with pytest.raises((RunError, OSError)) as caught, private.writing(Path("out")):
+        raise raised
+    assert (str(caught.value), caught.type) == (told, RunError if "out" in told else type(raised))
 
 
 class Kill(NamedTuple):

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from pathlib import Path
 
-from .. import inspect, runner
+from .. import inspect, private, runner
 from ..display import json_text, plural, shortened
 from ..errors import RunError
 from ..export import ExportBucket, ExportFolder, ExportTarget, export_archive, export_parquet
@@ -21,7 +21,7 @@ def export_dataset(folder: str, form: str, as_json: bool, target: TargetOptions,
     with runner.explained(), inspect.reading(*target, wait=wait, warn=log.warn) as dataset:
         _check_rights(dataset)
         before = dataset.complete_loads()
-        with _target(folder) as files:
+        with _target(folder) as files, private.writing(files.stage.parent):
             _print(folder, _archive(dataset, files) if form == "archive" else _tables(dataset, files), as_json)
         if dataset.complete_loads() - before:
             log.warn("A load ended during this export. Export again: some of its rows may be missing.")

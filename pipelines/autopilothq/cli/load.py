@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -170,7 +171,8 @@ def _api(**settings: Any) -> "DltSource":
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same archive.")
 def write_sample(folder: str, events: int, seed: int) -> None:
     """Write a realistic archive to try things with."""
-    from .. import sample
+    from .. import private, sample
 
-    files = sample.write(folder, events, seed)
+    with private.writing(Path(folder)):
+        files = sample.write(folder, events, seed)
     out.print_line(f"{plural(events, 'message')} in {plural(len(files), 'file')} below {folder}")

@@ -34,7 +34,7 @@ from ..catalog import LOCK_TABLE, LOCKS
 from ..display import visible
 from ..errors import BusyError
 from .books import BooksSqlClient
-from .dataset import create_statement, in_utc
+from .dataset import Connections, create_statement, in_utc
 from .dlt_internals import (
     MTIME_DISPATCH,
     DatabaseException,
@@ -169,14 +169,14 @@ def here() -> str:
 _NOTHING = "SELECT owner FROM {table} WHERE 1 = 0"  # fails if the table is missing
 
 
-class TableLeases:
+class TableLeases(Connections):
     """Leases as rows of a table `_locks` in a warehouse, timed by the warehouse's clock."""
 
     def __init__(self, pipeline: dlt.Pipeline, table: str = LOCKS, at_home: bool = False) -> None:
+        super().__init__(pipeline.sql_client)
         self._pipeline = pipeline
         self._table = table
         self._at_home = at_home
-        self._client: Any = None
         if at_home:
             return
         try:
@@ -191,19 +191,6 @@ class TableLeases:
         client = cast(SqlJobClientBase, pipeline.destination_client()).sql_client
         if isinstance(client, BooksSqlClient) and client.has_books_apart:
             yield cls(pipeline, table, at_home=True)
-
-    @contextmanager
-    def connected(self) -> Iterator[None]:
-        """Runs all statements in the block on one connection: opening one takes many times as long as a query."""
-        if self._client is not None:
-            yield
-            return
-        with self._pipeline.sql_client() as client:
-            self._client = client
-            try:
-                yield
-            finally:
-                self._client = None
 
     def put(self, owner: str) -> None:
         """Writes or renews a lease."""
@@ -251,9 +238,9 @@ class TableLeases:
 
     def _run(self, statement: str, *values: str) -> list[Any]:
         rows: list[Any] = []
-        with self.connected(), self._found_by(self._client):
-            table = self._client.make_qualified_table_name(self._table)
-            rows += self._client.execute_sql(statement.format(table=table), *values) or ()
+        with self.open() as client, self._found_by(client):
+            table = client.make_qualified_table_name(self._table)
+            rows += client.execute_sql(statement.format(table=table), *values) or ()
         return rows
 
     @contextmanager

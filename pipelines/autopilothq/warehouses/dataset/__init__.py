@@ -23,10 +23,12 @@ from .loads import (
     newest,
 )
 from .sql import SqlDataset, connected, create_statement, stored_schema, writes_text
+from .sql_statements import Connections
 
 __all__ = [
     "MAX_SKEW",
     "Columns",
+    "Connections",
     "Dataset",
     "DeltaDataset",
     "Loaded",

@@ -22,20 +22,14 @@ _VALUE = re.compile(r"%[s%]")
 Opened = Callable[[], Any]
 
 
-class Statements:
-    """Builds and runs statements for a dataset, or for its staging dataset.
+class Connections:
+    """Where statements run: `open` opens a connection for each, except for those in a block of `connected`.
 
-    `opened` returns a client with an open connection for each statement; without it `client` is open already. With
-    `literals` values are written into statements: thousands of parameters take DuckDB thirty times as long.
+    Example of `opened`: `pipeline.sql_client`.
     """
 
-    def __init__(self, client: SqlJobClientBase, opened: Opened | None, is_staging: bool, literals: bool) -> None:
-        self.client = client
-        self.open = opened or (lambda: nullcontext(client))
-        self.is_staging = is_staging
-        self.literals = literals
-        self.spelt: dict[tuple[str, str], tuple[str, str]] = {}
-        """The names of tables and columns, in the case that other programs gave them."""
+    def __init__(self, opened: Opened) -> None:
+        self.open = opened
 
     @contextmanager
     def connected(self) -> Iterator[None]:
@@ -47,6 +41,22 @@ class Statements:
                 yield
             finally:
                 self.open = before
+
+
+class Statements(Connections):
+    """Builds and runs statements for a dataset, or for its staging dataset.
+
+    `opened` returns a client with an open connection for each statement; without it `client` is open already. With
+    `literals` values are written into statements: thousands of parameters take DuckDB thirty times as long.
+    """
+
+    def __init__(self, client: SqlJobClientBase, opened: Opened | None, is_staging: bool, literals: bool) -> None:
+        super().__init__(opened or (lambda: nullcontext(client)))
+        self.client = client
+        self.is_staging = is_staging
+        self.literals = literals
+        self.spelt: dict[tuple[str, str], tuple[str, str]] = {}
+        """The names of tables and columns, in the case that other programs gave them."""
 
     @contextmanager
     def opened(self) -> Iterator[Any]:
