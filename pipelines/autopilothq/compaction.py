@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from . import private, runner
 from .catalog import AUDIT
 from .display import visible
 from .errors import DatasetNotFound, RunError
+from .projection.engine import batched
 from .receive.files import DONE, OPEN, begun_at, rename, sync_folder
 from .receive.publishing import COMPACTING, alone, remove_unfinished
 from .sources.archive.source import archive_files_at
@@ -30,6 +31,7 @@ from .warehouses.dataset import Dataset, client_to_ask, dataset_of, last_load
 LARGEST = 100_000_000
 OLD = timedelta(hours=1)
 JOURNAL = ".compaction"
+FILES_PER_STATEMENT = 1000
 KINDS_WITH_BOOKS = ("duckdb", "postgres")  # whose transactions were tried
 COUNTS = ("lines", "stored", "duplicates", "rejected", "skipped", "mended")
 KILL_POINT_JOINED = f"{__name__}:_join"  # for tests/faults, in their order
@@ -90,7 +92,7 @@ def compact(
         stack.enter_context(lock.held(into, wait.total_seconds()))
         stack.enter_context(alone(Path(folder)))
         with into.destination_client() as client:
-            books = dataset_of(client)
+            books = dataset_of(client, literals=True)
             _check(books)
             _finish_begun(Path(folder), books)
             made = [_compact(group, books) for group in _groups(folder, books, now, most)]
@@ -216,8 +218,10 @@ def _move_counts(journal: _Journal, books: Dataset) -> None:
     """Gives the new file's row the counts of the old files' rows, and deletes these, in one transaction."""
     key = books.template(AUDIT.name, _KEY)
     columns = [*COUNTS, "first_received_at", "last_received_at"]
+    # A statement for each file would read all of `_audit` for each.
+    parts = list(batched(journal.files, FILES_PER_STATEMENT))
     with books.transaction():
-        found = [row for each in journal.files for row in _rows(books, columns, each)]
+        found = [row for keys in parts for row in _rows(books, columns, keys)]
         if found:
             sums = {name: sum(row[at] or 0 for row in found) for at, name in enumerate(COUNTS)}
             times = [[time for time in column if time] for column in list(zip(*found, strict=True))[len(COUNTS) :]]
@@ -226,12 +230,18 @@ def _move_counts(journal: _Journal, books: Dataset) -> None:
                 "last_received_at": max(times[1], default=None),
             }
             books.update(AUDIT.name, changes, key, [journal.file, journal.version])
-        for each in journal.files:
-            books.delete(AUDIT.name, key, each)
+        for keys in parts:
+            books.delete(AUDIT.name, books.template(AUDIT.name, _among(keys)), list(chain(*keys)))
 
 
-def _rows(books: Dataset, columns: Sequence[str], key: Sequence[str]) -> list[tuple[Any, ...]]:
-    return books.rows(", ".join(f"{{{name}}}" for name in columns), AUDIT.name, f"WHERE {_KEY}", *key)
+def _rows(books: Dataset, columns: Sequence[str], keys: Sequence[Sequence[str]]) -> list[tuple[Any, ...]]:
+    selected = ", ".join(f"{{{name}}}" for name in columns)
+    return books.rows(selected, AUDIT.name, f"WHERE {_among(keys)}", *chain(*keys))
+
+
+def _among(keys: Sequence[Sequence[str]]) -> str:
+    """Returns the condition that a row is one of these files' versions, with a placeholder for each value."""
+    return f"({{file}}, {{version}}) IN ({', '.join(['(%s, %s)'] * len(keys))})"
 
 
 # ---- after a kill ----------------------------------------------------------------------------------------------------

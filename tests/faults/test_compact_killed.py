@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ import forked
 from autopilothq import compaction
 from autopilothq.receive import files
 from autopilothq.receive.publishing import alone
+from autopilothq.warehouses.dataset import SqlDataset
 from calling import Call, errors
 from faults import killed_compaction
 from faults.test_killed import clean_environment
@@ -148,11 +150,27 @@ def compact(folder: Path, *words: str) -> tuple[int, str, list[str]]:
     return said.status, said.out, errors(said)
 
 
-def test_what_is_put_together(loaded: Path) -> None:
+def test_what_is_put_together(loaded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = copy(loaded, "put together") / "undisturbed"
+    [(joined,)] = rows(folder, "min(file)", "AND contains(file, '/segment-shop/')")
+    with duckdb.connect(credentials(folder)) as connection:
+        older = "SELECT * REPLACE ('older' AS version, 50 AS lines) FROM autopilothq._audit WHERE file = ?"
+        connection.execute(f"INSERT INTO autopilothq._audit {older}", [joined])
     before = messages(folder), sums(folder)
+    monkeypatch.setattr(compaction, "FILES_PER_STATEMENT", 3)
+    deletions: list[str] = []
+    delete = SqlDataset.delete
+
+    def noted(self: SqlDataset, table: str, where: str, values: Sequence[Any]) -> None:
+        deletions.append(table)
+        delete(self, table, where, values)
+
+    monkeypatch.setattr(SqlDataset, "delete", noted)
     status, out, problems = compact(folder)
     assert (status, problems) == (0, [])
+    # Two for the day of four files, and one for that of two: a statement for each file would read all rows for each.
+    assert deletions == ["_audit"] * 3
+    assert rows(folder, "file, version", "AND lines = 50") == [(joined, "older")]
     sizes = [path.stat().st_size for path in files.published_files(folder / "archive")]
     new = [row for row in rows(folder, "file, size, lines, duplicates", "ORDER BY lines") if row[2] in (7, 2)]
     assert [(lines, duplicates) for _, _, lines, duplicates in new][-1] == (7, 1)
