@@ -312,7 +312,8 @@ def test_writing_is_repeated_only_where_that_is_writing_once(
     server: FakeAutopilot, autopilot: Autopilot, contact: dict[str, Any], tries: int, many: bool
 ) -> None:
     server.order("POST", "/contact*", drop="after")
-    ask: Callable[[], Any] = lambda: autopilot.upsert_many([contact]) if many else autopilot.upsert(contact)  # noqa: E731
+    known = {"Email": server.account.contact(3)["Email"]}
+    ask: Callable[[], Any] = lambda: autopilot.upsert_many([known, contact]) if many else autopilot.upsert(contact)  # noqa: E731
     if tries == 1:
         with pytest.raises(OutcomeUnknown):
             ask()

@@ -11,6 +11,7 @@ from autopilothq.clients import ortto_requests
 from autopilothq.clients.decode import plain
 from autopilothq.clients.ortto import Ortto, OrttoSettings, Written
 from autopilothq.clients.ortto_answers import activity_page, people_page
+from autopilothq.clients.pace import Pace
 from autopilothq.errors import (
     ContactLimit,
     InvalidSetting,
@@ -197,8 +198,9 @@ def test_members_of_an_audience_match_a_filter_too(server: FakeOrtto, ortto: Ort
 
 def test_so_many_things_go_into_one_request(server: FakeOrtto, ortto: Ortto) -> None:
     nobody = [{"fields": {"str::email": f"person+{number}@example.com"}} for number in range(100)]
+    writes: dict[str, Callable[[Any], Any]] = {"people": ortto.merge_people, "activities": ortto.create_activities}
     for some in ([], [*nobody, *nobody[:1]]):
-        for what, write in {"people": ortto.merge_people, "activities": ortto.create_activities}.items():
+        for what, write in writes.items():
             with pytest.raises(ValueError, match=f"^1 to 100 {what} go into one request, got {len(some)}$"):
                 write(some)
     with pytest.raises(ValueError, match=r"^At most 150 fields go into one request, got 151$"):
@@ -364,6 +366,36 @@ def test_a_report_counts_what_the_account_knows_of_a_campaign(server: FakeOrtto,
     assert [int(report.value(name)) for name in ("delivered", "opened", "clicked", "bounced")] == [
         counted[kind] for kind in ("act::r", "act::o", "act::c", "act::b")
     ]
+
+
+def test_reports_have_a_pace_of_their_own(server: FakeOrtto, ortto: Ortto) -> None:
+    assert ortto.reports_limit[1:] == (60, 600, "")
+    naps: list[float] = []
+    ortto.reports_limit = ortto.reports_limit._replace(pace=Pace(lambda: sum(naps), naps.append), most=2, seconds=1)
+    for _ in range(3):
+        ortto.campaign_report(server.account.all_campaigns()[0]["id"])
+    assert 1 <= sum(naps) < 1.1
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "ask"),
+    [
+        ("person/custom-field/get", "fields", lambda ortto: ortto.custom_fields()),
+        ("campaign/get-all", "campaigns", lambda ortto: list(ortto.campaigns())),
+        ("audiences/get", "audiences", lambda ortto: list(ortto.audiences())),
+        ("tags/get", "tags", lambda ortto: ortto.tags()),
+        ("person/subscriptions", "people", lambda ortto: ortto.subscriptions([])),
+        ("person/merge", "people", lambda ortto: ortto.merge_people([{}])),
+        ("activities/create", "activities", lambda ortto: ortto.create_activities([{}])),
+    ],
+)
+def test_what_is_no_list_is_told(
+    server: FakeOrtto, ortto: Ortto, path: str, key: str, ask: Callable[[Ortto], Any]
+) -> None:
+    server.order("POST", f"/{path}", content={key: 5})
+    with pytest.raises(UnexpectedResponse) as caught:
+        ask(ortto)
+    assert str(caught.value) == f"POST /{path}: expected a list of {key} or null, got 5"
 
 
 # ---- writing -------------------------------------------------------------------------------------------------------
