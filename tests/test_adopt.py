@@ -286,12 +286,21 @@ CREATE TABLE autopilothq.plan_changed (id VARCHAR, received_at TIMESTAMPTZ, plan
 """
 
 
-def test_a_table_whose_name_has_a_slash_is_adopted(call: Call) -> None:
+def test_names_that_no_loader_gives_lose_nothing_in_silence(call: Call) -> None:
+    """Of two columns with one name here the one that is spelt like it stays; the values of the others are discarded."""
     with duckdb.connect("slash.duckdb") as con:
-        con.execute("""CREATE SCHEMA autopilothq; CREATE TABLE autopilothq."shop/order" (id VARCHAR);
-            INSERT INTO autopilothq."shop/order" VALUES ('a')""")
+        con.execute("""CREATE SCHEMA autopilothq;
+            CREATE TABLE autopilothq."shop/order" (id VARCHAR, "user id" VARCHAR, user_id VARCHAR, "日本" INTEGER[]);
+            INSERT INTO autopilothq."shop/order" VALUES ('a', 'loses', 'wins', [1]), ('b', NULL, NULL, NULL)""")
     assert call("adopt", "--from", "duckdb:///slash.duckdb").status == 0
-    assert rows(Path("autopilot.duckdb"), "shop_order") == [{"id": "a", "event": "shop_order"}]
+    file = Path("autopilot.duckdb")
+    assert rows(file, "shop_order") == [
+        {"id": "a", "event": "shop_order", "user_id": "wins"}, {"id": "b", "event": "shop_order"},
+    ]  # fmt: skip
+    names = ("table_name", "row_id", "column_name", "value", "reason")
+    assert sorted(tuple(row[name] for name in names) for row in rows(file, "_discards")) == [
+        ("shop_order", "a", "user_id", '"loses"', "same_column"), ("shop_order", "a", "日本", "[1]", "no_column"),
+    ]  # fmt: skip
 
 
 def test_odd_values_are_discarded_what_is_stored_stays_and_deleted_persons_stay_away(call: Call) -> None:

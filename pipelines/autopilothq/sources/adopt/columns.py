@@ -18,6 +18,7 @@ from ...projection.types import BOOLEAN, FLOAT, INTEGER, TIME_TEXT, ColumnValues
 Form = Type | Literal["json", "loose"]
 CELLS_PER_QUERY = 50
 WAITING_PREFIX = "c:"  # before the names of all columns of waiting rows except `seq`
+LOST_PREFIX = "l:"  # before those of columns that are none here
 _FORMS: dict[str, tuple[Form, str]] = {
     "VARCHAR": ("text", "{}"),
     "BOOLEAN": ("bool", "{}"),
@@ -85,10 +86,20 @@ def as_plain_text(form: Form, name: str) -> str:
     return name if form in ("text", "loose") else f"as_text({_JSON_SQL[form].format(name)})"
 
 
+class LostColumn(NamedTuple):
+    """A column, by its name there, that has no name here, or that of another one: its values are discarded."""
+
+    name: str
+    form: Form
+    column: str
+    reason: str
+
+
 class RowGroup(NamedTuple):
     """Files of a table that have the same columns in the same forms."""
 
     forms: Mapping[str, Form]
+    lost: Sequence[LostColumn]
     paths: Sequence[str]
 
     @property

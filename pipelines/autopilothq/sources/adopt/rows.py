@@ -8,7 +8,16 @@ from ...projection import TableRows, engine, ordered_columns
 from ...projection.columns import ColumnPlan, plan_columns
 from ...projection.context import declared_types
 from ...projection.types import ColumnValues, merge_values
-from .columns import CELLS_PER_QUERY, WAITING_PREFIX, WaitingTable, cell, json_value, misfits, values_of
+from .columns import (
+    CELLS_PER_QUERY,
+    LOST_PREFIX,
+    WAITING_PREFIX,
+    WaitingTable,
+    cell,
+    json_value,
+    misfits,
+    values_of,
+)
 from .kept import SQL, Adoption, keys
 
 _KEPT = "ANTI JOIN {duplicates} USING (seq) ANTI JOIN rejects USING (seq)"
@@ -131,9 +140,16 @@ def _discard_columns(adoption: Adoption, waiting: WaitingTable, table: str, plan
 def discard_misfits(
     adoption: Adoption, waiting: WaitingTable, table: str, types: Mapping[str, Type], duplicates: str
 ) -> None:
-    """Discards the values of a table's rows that cannot become their column's type."""
+    """Discards the values of a table's rows that cannot become their column's type, or whose column is none here."""
     con = adoption.context.con
     for group in waiting.groups:
+        for lost in group.lost:
+            name = engine.name(LOST_PREFIX + lost.name)
+            sql = (
+                f"SELECT seq, replace({json_value(lost.form, name)}, chr(0), '\\u0000') AS value,"
+                f" '{lost.reason}' AS reason FROM {group.source} WHERE {name} IS NOT NULL"
+            )
+            discard_values(adoption, waiting, table, lost.column, [sql], duplicates)
         doubtful = {
             column: cell(form, of, engine.name(WAITING_PREFIX + column))
             for column, form in group.forms.items()

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import duckdb
 import zstandard
@@ -16,7 +16,7 @@ from ...catalog import LATEST, LOADER_OWN_COLUMNS, RUDDERSTACK_COLUMNS, RUDDERST
 from ...errors import NotSupported
 from ...projection import LINES_PER_FILE, engine
 from .avro import AvroTable, opened_avro
-from .columns import WAITING_PREFIX, Form, RowGroup, WaitingTable, as_plain_text, form_of
+from .columns import LOST_PREFIX, WAITING_PREFIX, Form, LostColumn, RowGroup, WaitingTable, as_plain_text, form_of
 from .files import COMPRESSIONS, TableFile, folded_name, unreadable_file
 
 _LATEST_TABLES = frozenset(latest.table.name for latest in LATEST)
@@ -27,12 +27,16 @@ KILL_POINT_ROWS_WAIT = f"{__name__}:wait_for"  # for tests/faults
 
 
 class WaitingRows(NamedTuple):
-    """The rows of one file that wait: the file's number in the load, the path, and the forms of the columns."""
+    """The rows of one file that wait: the file's number in the load, the path, and the forms of the columns.
+
+    `lost` are columns whose values are discarded.
+    """
 
     number: int
     table: str
     path: str
     forms: Mapping[str, Form]
+    lost: tuple[LostColumn, ...] = ()
 
 
 class Source(NamedTuple):
@@ -69,13 +73,27 @@ def wait_for(con: duckdb.DuckDBPyConnection, source: Source, number: int, table:
         forms["id"] = "text"
     path = str(scratch / f"waiting-{number}.parquet")
     select = ", ".join(f"{cell} AS {engine.name(WAITING_PREFIX + name)}" for name, cell in cells.items())
+    lost = tuple(_lost_columns(source.columns, names))
+    for column in lost:
+        cell = source.columns[column.name][1].format(engine.name(column.name))
+        select += f", {cell} AS {engine.name(LOST_PREFIX + column.name)}"
     first = number * LINES_PER_FILE
     with engine.enough_for(con, len(cells)):
         con.execute(
             f"COPY (SELECT {first} + {source.row} AS seq, {select} FROM {source.sql})"
             f" TO {engine.literal(path)} ({engine.PARQUET})"
         )
-    return WaitingRows(number, table, path, forms)
+    return WaitingRows(number, table, path, forms, lost)
+
+
+def _lost_columns(columns: Mapping[str, tuple[Form, str]], names: Mapping[str, str]) -> Iterator[LostColumn]:
+    """Yields the columns that are none here; those that are left out on purpose are not lost."""
+    for name, (form, _) in columns.items():
+        column = folded_name(name)
+        if not column:
+            yield LostColumn(name, form, name, "no_column")
+        elif name not in names and column in names.values():
+            yield LostColumn(name, form, column, "same_column")
 
 
 def _id_cell(cells: Mapping[str, str], forms: Mapping[str, Form], table: str) -> str:
@@ -88,9 +106,11 @@ def _id_cell(cells: Mapping[str, str], forms: Mapping[str, Form], table: str) ->
 def column_names(columns: Mapping[str, object], table: str) -> dict[str, str]:
     """Returns Segment's names of a table's columns, without the columns that loaders add.
 
-    The first of two columns with the same name stays. RudderStack's columns get Segment's names.
+    Of two columns with the same name the one that is spelt like it stays, else the first. RudderStack's columns get
+    Segment's names.
     """
-    folded = {name: folded_name(name) for name in columns}
+    folded = {name: own for name in columns if (own := folded_name(name)) == name}
+    folded |= {name: folded_name(name) for name in columns}
     is_rudderstack = bool(RUDDERSTACK_MARKS & set(folded.values()))
     names: dict[str, str] = {}
     for name, own in folded.items():
@@ -108,11 +128,11 @@ def column_names(columns: Mapping[str, object], table: str) -> dict[str, str]:
 
 def waiting_tables(waiting: Sequence[WaitingRows]) -> dict[str, WaitingTable]:
     """Returns the tables whose rows wait, by name; files with the same columns in the same forms are read together."""
-    groups: dict[str, dict[tuple[tuple[str, Form], ...], list[str]]] = defaultdict(lambda: defaultdict(list))
+    groups: dict[str, dict[tuple[Any, ...], list[str]]] = defaultdict(lambda: defaultdict(list))
     for rows in waiting:
-        groups[rows.table][tuple(sorted(rows.forms.items()))].append(rows.path)
+        groups[rows.table][tuple(sorted(rows.forms.items())), tuple(sorted(rows.lost))].append(rows.path)
     return {
-        table: WaitingTable(table, [RowGroup(dict(forms), paths) for forms, paths in found.items()])
+        table: WaitingTable(table, [RowGroup(dict(forms), lost, paths) for (forms, lost), paths in found.items()])
         for table, found in groups.items()
     }
 
