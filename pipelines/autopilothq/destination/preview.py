@@ -157,10 +157,11 @@ def shown_value(value: Any) -> str:
 def _time(value: Any) -> datetime | None:
     """Returns the time of a value, or of text in the notation of the API; None for anything else."""
     found = value if isinstance(value, datetime) else None
-    if isinstance(value, str) and value[4:5] == "-" == value[7:8]:
-        with suppress(ValueError):
+    with suppress(ValueError, OverflowError):  # UTC may be in the year 0 or 10000
+        if isinstance(value, str) and value[4:5] == "-" == value[7:8]:
             found = datetime.fromisoformat(value)
-    return None if found is None else found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+        return None if found is None else found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    return None
 
 
 def _comparable(value: Any) -> Any:
@@ -171,6 +172,6 @@ def _comparable(value: Any) -> Any:
         return value
     if (at := _time(value)) is not None:
         return at
-    with suppress(ValueError, TypeError):
+    with suppress(ValueError, TypeError, OverflowError):
         return float(value)
     return str(value)
