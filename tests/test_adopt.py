@@ -301,9 +301,12 @@ def test_names_that_segment_does_not_make_stop_nothing(call: Call) -> None:
             CREATE TABLE autopilothq."shop/order" (id VARCHAR, "__id" INT, "plan_" INT, "1st" INT, "__" INT, "é" INT);
             INSERT INTO autopilothq."shop/order" VALUES ('a', 1, 2, 3, 4, 5);
             CREATE TABLE autopilothq."é" (id VARCHAR)""")
+        con.execute(f"CREATE TABLE autopilothq.{'n' * 200} AS SELECT 'b' AS id")
     assert report(call("adopt", "--from", "duckdb:///odd.duckdb", "--json"))["skipped"] == {"no_table": 1}
     [row] = rows(Path("autopilot.duckdb"), "shop_order")
     assert row == {"id": "a", "_id": 1, "plan": 2, "_1st": 3, "event": "shop_order"}
+    verified = call("adopt", "--from", "duckdb:///odd.duckdb", "--verify")
+    assert (verified.status, verified.out.splitlines()[-1]) == (0, "Every row is stored.")
 
 
 def test_odd_values_are_discarded_what_is_stored_stays_and_deleted_persons_stay_away(call: Call) -> None:
