@@ -1,6 +1,7 @@
 """Adopting tables that a loader left in a warehouse (docs/contract/adopt.md): whole rows, on real files."""
 
 import gzip
+import itertools
 import json
 import os
 import zlib
@@ -13,6 +14,7 @@ import duckdb
 import fsspec
 import pytest
 import zstandard
+from dlt.common.normalizers.naming.snake_case import NamingConvention
 
 from adopted import Row, exported, rows, tables
 from autopilothq.projection import context
@@ -257,9 +259,17 @@ def test_files_and_folders_are_named_like_tables(path: str, table: str) -> None:
 
 
 def test_names_are_folded() -> None:
-    assert [folded_name(name) for name in ("EMAIL_ID", "_Timestamp", "linkURL", "context_ip")] == [
-        "email_id", "_timestamp", "linkurl", "context_ip",
-    ]  # fmt: skip
+    names = {
+        "EMAIL_ID": "email_id", "_Timestamp": "_timestamp", "linkURL": "linkurl", "context_ip": "context_ip",
+        "1st": "_1st", "_1st": "_1st", "__id": "_id", "plan_": "plan", "a__b": "a__b", "a____b": "a__b",
+        "Plan (old)": "plan_old", "_": "", "___": "", "é": "", "": "",
+    }  # fmt: skip
+    assert {name: folded_name(name) for name in names} == names
+
+
+def test_dlts_naming_changes_no_folded_name() -> None:
+    folded = {folded_name("".join(signs)) for size in range(1, 7) for signs in itertools.product("a_1", repeat=size)}
+    assert [name for name in folded if name and NamingConvention().normalize_path(name) != name] == []
 
 
 def test_columns_of_rudderstack_get_segments_names_and_those_of_loaders_go() -> None:
@@ -301,6 +311,20 @@ def test_names_that_no_loader_gives_lose_nothing_in_silence(call: Call) -> None:
     assert sorted(tuple(row[name] for name in names) for row in rows(file, "_discards")) == [
         ("shop_order", "a", "user_id", '"loses"', "same_column"), ("shop_order", "a", "日本", "[1]", "no_column"),
     ]  # fmt: skip
+
+
+def test_names_that_segment_does_not_make_stop_nothing(call: Call) -> None:
+    with duckdb.connect("odd.duckdb") as con:
+        con.execute("""CREATE SCHEMA autopilothq;
+            CREATE TABLE autopilothq."shop/order" (id VARCHAR, "__id" INT, "plan_" INT, "1st" INT, "__" INT, "é" INT);
+            INSERT INTO autopilothq."shop/order" VALUES ('a', 1, 2, 3, 4, 5);
+            CREATE TABLE autopilothq."é" (id VARCHAR)""")
+        con.execute(f"CREATE TABLE autopilothq.{'n' * 200} AS SELECT 'b' AS id")
+    assert report(call("adopt", "--from", "duckdb:///odd.duckdb", "--json"))["skipped"] == {"no_table": 1}
+    [row] = rows(Path("autopilot.duckdb"), "shop_order")
+    assert row == {"id": "a", "_id": 1, "plan": 2, "_1st": 3, "event": "shop_order"}
+    verified = call("adopt", "--from", "duckdb:///odd.duckdb", "--verify")
+    assert (verified.status, verified.out.splitlines()[-1]) == (0, "Every row is stored.")
 
 
 def test_odd_values_are_discarded_what_is_stored_stays_and_deleted_persons_stay_away(call: Call) -> None:

@@ -189,6 +189,7 @@ def test_values_take_the_type_of_the_field(trait: str, value: Any, expected: Any
         ({"trial_ends": "2016-02-30"}, {"trial_ends": "left out: expected a date, got '2016-02-30'"}),
         ({"customer": 1.5}, {"customer": "left out: expected true or false, got 1.5"}),
         ({"review_rating": "5.5"}, {"review_rating": "left out: expected an integer, got '5.5'"}),
+        ({"smog_level": 10**400}, {"smog_level": f"left out: expected a number, got 1{'0' * 56}..."}),
         ({"smog_level": "1_0"}, {"smog_level": "left out: expected a number, got '1_0'"}),
         ({"notify": "perhaps"}, {"notify": "left out: expected true or false, got 'perhaps'"}),
         ({"_NewEmail": None}, {"_NewEmail": "left out: expected a value for _NewEmail, got None"}),

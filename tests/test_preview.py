@@ -10,7 +10,7 @@ import pytest
 from rich.cells import cell_len
 
 from autopilothq import destination
-from autopilothq.destination.preview import SHOWN_CONTACTS, Preview, column_of, field_label, shown_value
+from autopilothq.destination.preview import SHOWN_CONTACTS, FieldChange, Preview, column_of, field_label, shown_value
 from calling import Call
 from fake_autopilot import FakeAutopilot
 from sending import IMPATIENT, configure, identify, posts, track, write
@@ -163,3 +163,10 @@ def test_names_for_people_and_columns(key: str, label: str, column: str) -> None
 )
 def test_values_for_people(value: Any, shown: str) -> None:
     assert shown_value(value) == shown
+
+
+def test_values_beyond_all_calendars_and_floats_are_compared() -> None:
+    beyond = ("9999-12-31T23:59:59-01:00", "0001-01-01T00:00:00+01:00", 10**400)
+    assert [FieldChange("f", value, value).is_none for value in beyond] == [True] * 3
+    assert [FieldChange("f", value, "2019-03-01").is_none for value in beyond] == [False] * 3
+    assert [shown_value(value) for value in beyond[:2]] == list(beyond[:2])

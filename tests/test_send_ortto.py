@@ -470,11 +470,14 @@ def test_values_become_what_a_field_takes(value: Any, kind: str, cast: Any) -> N
         ("1.0005", "decimal", "expected a number with at most 3 digits after the point, got '1.0005'"),
         ("NaN", "decimal", "expected a number with at most 3 digits after the point, got 'NaN'"),
         (True, "decimal", "expected a number, got True"),
+        ("1e999999", "decimal", "expected a number, got '1e999999'"),
         (2**63, "int", "expected an integer of 64 bits, got 9223372036854775808"),
         ("none", "phn", "expected a phone number, got 'none'"),
         ("soon", "dtz", "expected a date, got 'soon'"),
-        ("0001-01-01T00:00:00+02:00", "dtz", "expected a date, got '0001-01-01T00:00:00+02:00'"),
-        ("9999-12-31T23:59:59-12:00", "tme", "expected a date, got '9999-12-31T23:59:59-12:00'"),
+        *(
+            (time, kind, f"expected a date of the years 1 to 9999 in UTC, got '{time}'")
+            for time, kind in [("0001-01-01T00:00:00+02:00", "dtz"), ("9999-12-31T23:59:59-12:00", "tme")]
+        ),
         ("x", "obj", "this kind of field cannot be written"),
     ],
 )

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 from ..catalog import ORTTO_DECIMAL_DIGITS
@@ -47,7 +47,7 @@ def _decimal(value: Any) -> int:
     text = str(value).strip() if isinstance(value, int | float | Decimal | str) and not isinstance(value, bool) else ""
     try:
         number = Decimal(text).scaleb(ORTTO_DECIMAL_DIGITS)
-    except InvalidOperation:
+    except ArithmeticError:  # no number, or one of a million digits
         raise CastError(f"expected a number, got {shown(value)}") from None
     if not number.is_finite() or number != number.to_integral_value() or abs(number) >= 2**63:
         digits = f"at most {ORTTO_DECIMAL_DIGITS} digits after the point"
@@ -68,7 +68,7 @@ def time_of(value: Any) -> datetime:
     try:
         return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
     except OverflowError:
-        raise CastError(f"expected a date, got {shown(value)}") from None
+        raise CastError(f"expected a date of the years 1 to 9999 in UTC, got {shown(value)}") from None
 
 
 def _day(value: Any) -> dict[str, Any]:

@@ -172,6 +172,6 @@ def _comparable(value: Any) -> Any:
         return value
     if (at := _time(value)) is not None:
         return at
-    with suppress(ValueError, TypeError):
+    with suppress(ValueError, TypeError, OverflowError):
         return float(value)
     return str(value)

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
@@ -82,17 +83,13 @@ def _integer(value: Any) -> int:
 
 
 def _float(value: Any) -> float | int:
-    number: float | int | None = None
-    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
-        number = value if isinstance(value, int) else float(value)
-    elif isinstance(value, str) and "_" not in value:  # Python reads 1_000 as a number
-        try:
+    number = math.nan
+    if isinstance(value, int | float | Decimal | str) and not isinstance(value, bool) and "_" not in str(value):
+        with suppress(ValueError, OverflowError):  # Python reads 1_000 as a number, and integers of 400 digits
             number = float(value)
-        except ValueError:
-            number = None
-    if number is None or not math.isfinite(number):
+    if not math.isfinite(number):
         raise CastError(f"expected a number, got {shown(value)}")
-    return number
+    return value if isinstance(value, int) else number
 
 
 def _boolean(value: Any) -> bool:

@@ -81,10 +81,16 @@ def unreadable_file(file: TableFile, error: BaseException) -> ArchiveError:
 def folded_name(name: str) -> str:
     """Returns the name of a table or column as Segment spells it, in lower case.
 
-    Example: `folded_name("EMAIL_OPENED") == "email_opened"`, and `folded_name("_Timestamp") == "_timestamp"`.
+    Underscores that Segment does not write stay as far as dlt's naming keeps them; a name of nothing else is empty.
+    Examples: `folded_name("EMAIL_OPENED") == "email_opened"`, `folded_name("__Id_") == "_id"`.
     """
     lower = name.lower()
-    return lower if re.fullmatch(r"[a-z0-9_]+", lower) else snake_case(name)
+    if not re.fullmatch(r"[a-z0-9_]+", lower):
+        lower = snake_case(name)
+    first, *others = re.split("__+", lower.strip("_"))
+    if first and (lower.startswith("_") or first[0].isdigit()):
+        first = f"_{first}"
+    return "__".join([first, *(f"_{part}" if part[0].isdigit() else part for part in others)])
 
 
 def table_files(

@@ -75,9 +75,9 @@ class AdoptedTables(Origin[AdoptedWork]):
 
 
 def is_adopted(table: str, there: set[str]) -> bool:
-    """Returns whether a table is adopted: it has messages, `users` or `accounts`, and is no view of another one."""
+    """Returns whether a table is adopted: it has messages, `users` or `accounts`, a name, and is no view of another."""
     if table in _OF_MESSAGES:
         return True
-    if table in TABLES or table.startswith(NOT_ADOPTED):
+    if not table or table in TABLES or table.startswith(NOT_ADOPTED):
         return False
     return table.removesuffix("_view") not in there - {table}

@@ -10,6 +10,7 @@ import duckdb
 from ...catalog import MESSAGE_TABLES, TRACKS
 from ...projection import engine
 from ...warehouses.dataset import Dataset
+from ...warehouses.dlt_internals import NamingConvention
 from .columns import ADOPT_MACROS
 from .databases import close_databases, wait_for_work
 from .kept import LATEST_NAMES, SQL
@@ -17,6 +18,7 @@ from .origin import AdoptedTables
 from .waiting import waiting_tables
 
 VERIFY_MEMORY = 400  # MB
+SHORTEST_LIMIT = 30  # bytes of a name; no destination takes fewer
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,17 @@ def compare_tables(origin: AdoptedTables, dataset: Dataset, memory: int = VERIFY
             if events:
                 own = [ids[TRACKS.name]] if TRACKS.name in ids else []
                 ids[TRACKS.name] = " UNION ALL ".join([*events, *own])
-            return [compare_table(con, name, sql, dataset) for name, sql in sorted(ids.items())]
+            return [compare_table(con, _name_there(name, dataset), sql, dataset) for name, sql in sorted(ids.items())]
     finally:
         close_databases(works)
+
+
+def _name_there(table: str, dataset: Dataset) -> str:
+    """Returns a table's name in the dataset, where one that is too long has a digest in place of its middle."""
+    shorter = (name for name in dataset.columns() if SHORTEST_LIMIT <= len(name) < len(table))
+    return next(
+        (name for name in shorter if NamingConvention.shorten_identifier(table, table, len(name)) == name), table
+    )
 
 
 def compare_table(con: duckdb.DuckDBPyConnection, table: str, rows: str, dataset: Dataset) -> TableComparison:
