@@ -1,17 +1,20 @@
 """dlt's extraction: the load package that is made, the call of `run` that makes it, and the hints of resources."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any, cast
 
 import dlt
 from dlt import Schema
+from dlt.common.configuration import known_sections, resolve_configuration
 from dlt.common.configuration.container import Container
 from dlt.common.pipeline import PipelineContext
 from dlt.common.storages.exceptions import CurrentLoadPackageStateNotAvailable
 from dlt.common.storages.load_package import LoadPackageStateInjectableContext, load_package_state
 from dlt.extract.extract import Extract
+from dlt.extract.hints import NATURAL_CALLABLES
+from dlt.normalize.configuration import ItemsNormalizerConfiguration
 from dlt.sources import DltResource
 
 
@@ -87,6 +90,14 @@ def sees_rows(resource: DltResource) -> bool:
     return len(resource._pipe.steps) > 1
 
 
+def adds_columns() -> bool:
+    """Returns whether dlt is configured to add columns of its own to Arrow tables."""
+    config = resolve_configuration(
+        ItemsNormalizerConfiguration(), sections=(known_sections.NORMALIZE, "parquet_normalizer")
+    )
+    return bool(config.add_dlt_load_id or config.add_dlt_id)
+
+
 def parents(resource: DltResource) -> Iterator[str]:
     """Yields the names of the resources that a transformer takes its rows from."""
     parent: Any = resource._pipe.parent
@@ -112,6 +123,12 @@ _OWNER = "autopilothq_owner"
 def hints(resource: DltResource) -> Any:
     """Returns the hints of a resource, for `take_back` later: dlt replaces them and never changes them in place."""
     return resource._hints
+
+
+def hint_functions(resource: DltResource) -> dict[str, Callable[..., Any]]:
+    """Returns the hints of a resource that are functions of rows, by name."""
+    given: dict[str, Any] = dict(resource._hints or {})
+    return {name: hint for name, hint in given.items() if callable(hint) and name not in NATURAL_CALLABLES}
 
 
 def take_back(resource: DltResource, before: Any, added: Mapping[str, Any]) -> None:
