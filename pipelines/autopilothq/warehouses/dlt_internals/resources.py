@@ -2,14 +2,17 @@
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import FrameType
 from typing import Any, cast
 
 import dlt
 from dlt import Schema
-from dlt.common.configuration import known_sections, resolve_configuration
+from dlt.common.configuration import configspec, known_sections, resolve_configuration
 from dlt.common.configuration.container import Container
+from dlt.common.configuration.specs import BaseConfiguration
 from dlt.common.pipeline import PipelineContext
+from dlt.common.storages import LoadStorage, PackageStorage
 from dlt.common.storages.exceptions import CurrentLoadPackageStateNotAvailable
 from dlt.common.storages.load_package import LoadPackageStateInjectableContext, load_package_state
 from dlt.extract.extract import Extract
@@ -88,6 +91,24 @@ def _frames() -> Iterator[FrameType]:
 def sees_rows(resource: DltResource) -> bool:
     """Returns whether a resource has steps that see its rows: maps, filters, limits, an incremental, a validator."""
     return len(resource._pipe.steps) > 1
+
+
+@configspec
+class _FailedJobs(BaseConfiguration):
+    """The setting of dlt's load step that says whether a failed job ends the load."""
+
+    raise_on_failed_jobs: bool = True
+
+
+def ends_with_failed_jobs() -> bool:
+    """Returns whether the load of the pipeline that is extracting will end as complete although jobs of it failed."""
+    return not resolve_configuration(_FailedJobs(), sections=(known_sections.LOAD,)).raise_on_failed_jobs
+
+
+def failed_loads(pipeline: dlt.Pipeline) -> set[str]:
+    """Returns the ids of the loads of this machine that ended as complete although jobs of them failed."""
+    finished = Path(pipeline.working_dir, "load", LoadStorage.LOADED_FOLDER)
+    return {job.parents[1].name for job in finished.glob(f"*/{PackageStorage.FAILED_JOBS_FOLDER}/*")}
 
 
 def adds_columns() -> bool:
