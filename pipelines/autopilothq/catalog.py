@@ -131,6 +131,7 @@ EVENT_TABLES = tuple(
     Table(event.table, f"{event.name}: {event.description}", COMMON + EVENT + PROPERTIES + event.columns)
     for event in EVENTS
 )
+EVENTS_RESOURCE = "other_events"  # the tables of events that the catalogue does not know
 EVENT_DESCRIPTION = "An event other than Autopilot's seven; its properties are columns."
 
 # The other types of messages: type, table, and the object whose fields become columns.

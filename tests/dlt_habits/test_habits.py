@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from dlt.extract import DltSource
+from dlt.extract.exceptions import ResourceExtractionError
 from dlt.pipeline.exceptions import PipelineStepFailed
 from dlt.pipeline.helpers import pipeline_drop
 from pydantic import BaseModel
@@ -210,6 +211,25 @@ def test_both_ways_give_the_same_tables(
 def test_incremental(stepped: Stepped, whole: Rows) -> None:
     assert stepped.tables[0] == whole
     assert len(stepped.tables[2]["tracks"]) == len(whole["tracks"])  # it is older than what is loaded
+
+
+def test_columns_that_dlt_adds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """dlt's setting holds for all rows, in every run; tables that have such columns need it from then on."""
+    place = Place()
+    for setting in ("ADD_DLT_LOAD_ID", "ADD_DLT_ID"):
+        monkeypatch.setenv(f"NORMALIZE__PARQUET_NORMALIZER__{setting}", "true")
+    for number in range(2):
+        source = archive(more(folder, track(f"s{number}", "Shoe Bought", 1)))
+        place.run(source.with_resources("tracks", "other_events", "_audit"))
+    rows = {name: place.rows(name) for name in ("tracks", "shoe_bought", "_audit")}
+    assert {name: len({row["_dlt_id"] for row in found}) for name, found in rows.items()} == dict.fromkeys(rows, 2)
+    loads = {row["load_id"] for row in rows["_audit"]}
+    assert {name: {row["_dlt_load_id"] for row in found} for name, found in rows.items()} == dict.fromkeys(rows, loads)
+    monkeypatch.setenv("NORMALIZE__PARQUET_NORMALIZER__ADD_DLT_LOAD_ID", "false")
+    monkeypatch.setenv("NORMALIZE__PARQUET_NORMALIZER__ADD_DLT_ID", "false")
+    with pytest.raises(PipelineStepFailed, match=r"made again without it: dlt pipeline NAME drop tracks$"):
+        place.run(archive(more(folder, track("m1", "Email Opened", 1))).with_resources("tracks"))
+    assert (place.count("tracks"), place.pipeline.has_pending_data) == (2, False)
 
 
 def test_map_filter_and_yield_map(source: Callable[..., DltSource], whole: Rows) -> None:
@@ -420,6 +440,28 @@ def test_some_events(source: Callable[..., DltSource], whole: Rows) -> None:
         source(events=["…"])
 
 
+def test_books_of_some_tables_and_some_events(folder: Path) -> None:
+    """What no selected table takes is no more stored than what was not requested, and nothing counts twice."""
+    opened, place = track("o1", "Email Opened", 1), Place()
+    url = more(folder, opened, opened, track("c1", "Email Clicked", 2), track("s1", "Shoe Bought", 3), {})
+    names = ("lines", "stored", "duplicates", "rejected", "skipped", "tables")
+
+    def books(**words: Any) -> tuple[Any, ...]:
+        place.run(archive(url, **words).with_resources(*tables))
+        [row] = place.rows("_audit")
+        return tuple(row.get(name) for name in names)
+
+    tables: tuple[str, ...] = ("email_opened", "_audit")
+    assert books() == (5, 1, 1, 1, 2, '{"email_opened": "all"}')
+    tables = ("email_opened", "tracks", "_audit")
+    assert books(events="Email Opened") == (
+        5, 1, 1, 1, 2, '{"email_opened": "all", "tracks": {"only": ["email_opened"]}}',
+    )  # fmt: skip
+    tables = tuple(archive(url).resources)
+    assert books() == (5, 3, 1, 1, 0, None)
+    assert [place.count(name) for name in ("tracks", "email_opened", "email_clicked", "shoe_bought")] == [3, 1, 1, 1]
+
+
 # Hints -------------------------------------------------------------------------------------------------------------
 
 
@@ -456,6 +498,20 @@ def test_a_hint_is_refused_before_a_write(source: Callable[..., DltSource], hint
         place.run(mine)
     assert said in str(raised.value)
     assert (place.names(), place.pipeline.has_pending_data) == ([], False)
+
+
+@pytest.mark.parametrize(
+    "hint",
+    ["table_name", "write_disposition", "primary_key", "merge_key", "columns", "table_format", "schema_contract"],
+)
+def test_a_function_as_a_hint_is_refused(source: Callable[..., DltSource], hint: str) -> None:
+    """`other_events` takes such hints, because its tables come with its rows: they would lead rows past the books."""
+    mine = source()
+    words: Any = {hint: lambda _: "replace"}
+    mine.other_events.apply_hints(**words)
+    with pytest.raises(ResourceExtractionError) as raised:
+        list(mine)
+    assert f"Expected the hint {hint} of other_events to be a value, but got a function of rows" in str(raised.value)
 
 
 def test_other_names_are_refused(source: Callable[..., DltSource]) -> None:

@@ -10,6 +10,7 @@ from autopilothq.warehouses.selection import (
     MessageSelection,
     covers,
     from_text,
+    is_whole,
     messages_of,
     select,
     to_text,
@@ -52,6 +53,15 @@ def test_books_of_a_file() -> None:
     ]  # fmt: skip
 
     assert to_text(loaded, ["tracks", "email_opened"]) is None
+    whole = ["tracks", "email_opened", "other_events"]
+    assert [is_whole(select(names, a)) for names in (whole, ["tracks"], ["email_opened"], whole[:2], whole[1:])] == [
+        True, False, True, False, False,
+    ]  # fmt: skip
+    opened = MessageSelection(frozenset({"email_opened"}), but=False)
+    assert [is_whole(select(names, opened)) for names in (whole, whole[:2], ["tracks"], ["email_opened"])] == [
+        True, True, False, False,
+    ]  # fmt: skip
+
     text = to_text(second, ["tracks", "email_opened"])
     assert text == '{"email_opened": "all", "tracks": {"all_but": ["a"]}}'
     assert from_text(text) == second

@@ -6,6 +6,8 @@ from typing import Any
 
 import dlt
 import pytest
+from dlt.destinations.exceptions import DatabaseTerminalException
+from dlt.destinations.impl.duckdb.duck import DuckDbCopyJob
 from dlt.extract import DltResource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
@@ -83,6 +85,33 @@ def test_resources_of_two_in_a_source_of_ones_own() -> None:
     place.run(mine())
     place.run(archive([first, second]))
     check_whole(place, 1, 0)  # the event and the second identify were stored by the first run, which kept no books
+
+
+def test_jobs_that_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A load that dlt completes without some rows is refused; what such a load left out is read again."""
+    run = DuckDbCopyJob.run
+
+    def fail(job: DuckDbCopyJob) -> None:
+        if job.load_table_name == "email_opened":
+            raise DatabaseTerminalException(ValueError("no"))
+        run(job)
+
+    place = Place()
+    source = archive(archive_of("a.ndjson", track("m1", "Email Opened", 1)))
+    source = source.with_resources("tracks", "email_opened", "_audit")
+    monkeypatch.setenv("LOAD__RAISE_ON_FAILED_JOBS", "false")
+    with pytest.raises(PipelineStepFailed, match=r"Expected load\.raise_on_failed_jobs to be true"):
+        place.run(source)
+    monkeypatch.delenv("LOAD__RAISE_ON_FAILED_JOBS")
+    place.pipeline.extract(source)
+    place.pipeline.normalize()
+    with monkeypatch.context() as broken:
+        broken.setattr(DuckDbCopyJob, "run", fail)
+        assert place.pipeline.load(raise_on_failed_jobs=False).has_failed_jobs
+    assert [place.count(table) for table in ("tracks", "email_opened", "_audit")] == [1, 0, 1]
+    place.run(source)
+    assert [place.count(table) for table in ("tracks", "email_opened", "_audit")] == [1, 1, 1]
+    assert place.balances()
 
 
 def test_two_selections_of_one_source_are_refused() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..projection import FileCount
-from ..warehouses.selection import messages_of, select, to_text, union
+from ..warehouses.selection import is_whole, messages_of, select, to_text, union
 from .origin import ContinuedWork
 from .plan import PlannedLoad
 from .report import COUNTED
@@ -51,10 +51,11 @@ def _audit_row(load: PlannedLoad, number: int, count: FileCount, lines: LinesRea
         "tables": to_text(loaded, load.recorded_resources) if load.origin.reads_again else None,
     }
     if before:
-        # What an earlier load stored of the file is no duplicate now.
+        # What an earlier load stored of the file is no duplicate now. What it stored in part counts in this load again.
         stored = before.stored
-        if messages != messages_of(before.selected):
-            stored = min(stored + count.stored, count.lines - count.rejected)
+        if before.selected is not None and messages != messages_of(before.selected):
+            both = stored + count.stored if is_whole(before.selected) else max(stored, count.stored)
+            stored = min(both, count.lines - count.rejected)
         row |= {"stored": stored, "duplicates": count.lines - count.rejected - stored}
         row |= {"mended": count.mended + before.mended}
     earlier = file.audited if isinstance(file, ContinuedWork) else None

@@ -7,14 +7,13 @@ import dlt
 from dlt import Schema
 from dlt.sources import DltResource
 
-from ..catalog import AUDIT, BOOKS, LATEST, TABLES
+from ..catalog import AUDIT, BOOKS, EVENTS_RESOURCE, LATEST, TABLES
 from ..errors import NotSupported
 from ..warehouses import dlt_internals
 from ..warehouses.dlt_internals import TTableSchemaColumns, is_complete_column
 from ..warehouses.native import TABLE_HINTS
 from . import user_hints
 
-EVENTS_RESOURCE = "other_events"  # the tables of events that the catalogue does not know
 _TABLES = "autopilothq_tables"  # in the state of dlt's load package: the resources that loads hand over
 _TAKEN = "taken"  # in dlt's state: the resources whose rows were all taken by some load
 

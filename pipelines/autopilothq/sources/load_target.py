@@ -97,6 +97,7 @@ def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool,
     pipeline = extraction.pipeline
     if pipeline is None:
         return target_without_pipeline(keeper)
+    _check_failed_jobs()
     dlt_internals.dataset_of_run(pipeline)
     table_format = dlt.current.resource().table_format
     strategies = merge_strategies(pipeline, table_format)
@@ -121,9 +122,24 @@ def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool,
             limits_of(pipeline),
             suppressed,
             RefusedMessages.begin(pipeline, dataset.complete_loads, extraction.load_id),
-            loaded_files(dataset) if reads_again else {},
+            _loaded_files(dataset, pipeline) if reads_again else {},
             _replacement(extraction, dataset, reads_again),
         )
+
+
+def _check_failed_jobs() -> None:
+    if dlt_internals.ends_with_failed_jobs():
+        raise NotSupported(
+            "Expected load.raise_on_failed_jobs to be true, which it is by default, but dlt's configuration has false:"
+            " rows whose job fails would be missing, and count as stored.\n"
+            "Remove it under [load] in .dlt/config.toml, or LOAD__RAISE_ON_FAILED_JOBS."
+        )
+
+
+def _loaded_files(dataset: Dataset, pipeline: dlt.Pipeline) -> dict[tuple[str, str], Loaded]:
+    """Returns what is loaded, except by loads whose jobs failed: `pipeline.load(raise_on_failed_jobs=False)`."""
+    failed = dlt_internals.failed_loads(pipeline)
+    return {file: loaded for file, loaded in loaded_files(dataset).items() if loaded.load_id not in failed}
 
 
 def _replacement(extraction: Extraction, dataset: Dataset, reads_again: bool) -> Replacement:

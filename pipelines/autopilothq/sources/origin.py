@@ -11,14 +11,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from ..catalog import COLUMN_RESERVE, EVENT_TABLES, KINDS, LATEST, TABLES, TRACKS, Limits, Type
+from ..catalog import COLUMN_RESERVE, EVENT_TABLES, EVENTS_RESOURCE, KINDS, LATEST, TABLES, TRACKS, Limits, Type
 from ..errors import NotSupported
 from ..projection import Snapshot, TableRows, unreserved
 from ..segment.identity import HashedIds
 from ..segment.message import Batch
 from ..warehouses.dataset import Dataset
 from ..warehouses.dlt_internals import logger
-from .extraction import EVENTS_RESOURCE
 from .report import LoadReport, ProgressCallback
 
 __all__ = ["MESSAGE_RESOURCES", "Batch", "LoadContext", "Origin", "PipelineContext", "TableRows", "Work"]

@@ -111,9 +111,9 @@ class PlannedLoad:
         return EventTables(schema.naming, self.target.native.view, frozenset(schema.tables), mapped)
 
     def messages_of(self, number: int) -> MessageSelection:
-        """Returns the requested messages of a file and those that are loaded already, so that all are counted."""
+        """Returns the messages of a file that are counted: those that selected tables take, or that are loaded."""
         before = self.target.loaded(self.work[number].url, self.work[number].version)
-        requested = self.settings.messages
+        requested = messages_of(self.selected)
         return requested | messages_of(before.selected) if before else requested
 
 

@@ -10,14 +10,14 @@ from typing import Any, cast
 import dlt
 from dlt.sources import DltResource
 
-from ..catalog import ALWAYS, AUDIT, BOOKS, EVENT_DESCRIPTION, TABLES, Table, Type
+from ..catalog import ALWAYS, AUDIT, BOOKS, EVENT_DESCRIPTION, EVENTS_RESOURCE, TABLES, Table, Type
 from ..errors import InvalidSetting, NotSupported
 from ..projection import ordered_columns
 from ..warehouses import dlt_internals
 from ..warehouses.dlt_internals import TTableSchemaColumns, TWriteDispositionDict
 from ..warehouses.hints import REPLACED, STRATEGIES, merge_disposition
 from ..warehouses.native import TABLE_HINTS
-from .extraction import EVENTS_RESOURCE
+from . import user_hints
 from .load import Load, run_load
 from .origin import Origin
 from .plan import LoadSettings
@@ -152,4 +152,5 @@ def _others(loads: SourceLoads) -> DltResource:
         file_format="parquet",
         table_name=event_table_of,
     )()
+    user_hints.mark_functions(made)
     return made.apply_hints(additional_table_hints={"description": EVENT_DESCRIPTION, **TABLE_HINTS})

@@ -6,6 +6,7 @@ or a schema contract, gets Arrow tables.
 
 import itertools
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ import dlt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..catalog import TABLES, Table, Type, event_table
+from ..catalog import EVENTS_RESOURCE, TABLES, Table, Type, event_table
 from ..errors import NotSupported
 from ..projection import SQL_TYPES, TableRows, engine, ordered_columns
 from ..warehouses import dlt_internals
@@ -21,7 +22,7 @@ from ..warehouses.dlt_internals import TTableSchemaColumns
 from ..warehouses.hints import arrow_schema
 from ..warehouses.resolve import makes_dlt_columns_nullable, reads_files_here
 from . import user_hints
-from .extraction import EVENTS_RESOURCE, Extraction
+from .extraction import Extraction
 from .load_folder import hand_over_file, ready_file
 from .table_hints import TableHints
 
@@ -88,7 +89,13 @@ class RowFiles:
         resource = self._extraction.resources[name]
         if self._extraction.pipeline is None or name in self._extraction.feeds or dlt_internals.sees_rows(resource):
             return True
+        if self._adds_columns:
+            return True
         return not dlt_internals.lets_all_pass(resource, self._extraction.schema, table)
+
+    @cached_property
+    def _adds_columns(self) -> bool:
+        return dlt_internals.adds_columns()  # to Arrow tables, but not to files in the first place
 
     def _arrow_tables(self, path: Path, rows: TableRows) -> Iterator[Any]:
         """Yields rows whose types are those of their values; a user's step may give them others."""

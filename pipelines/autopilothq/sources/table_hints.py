@@ -84,6 +84,7 @@ class TableHints:
             return made | {column: made.get(column, {}) | hints for column, hints in own.items()}
 
         resource.apply_hints(columns=joined)
+        user_hints.mark_functions(resource)
         self.joined.add(name)
 
     def layout(self, table: str) -> tuple[dict[str, Layout], dict[str, Any]]:

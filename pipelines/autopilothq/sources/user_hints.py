@@ -13,10 +13,19 @@ from ..warehouses import dlt_internals
 from ..warehouses.dlt_internals import TTableSchemaColumns
 from ..warehouses.hints import REPLACED, STRATEGIES
 
+_OF_SOURCE = "autopilothq_hint"  # on the functions that are hints of the source itself
+
+
+def mark_functions(resource: DltResource) -> None:
+    """Marks the functions among a resource's hints as those of the source: the ones of users are refused."""
+    for function in dlt_internals.hint_functions(resource).values():
+        setattr(function, _OF_SOURCE, True)
+
 
 def check_hints(resource: DltResource, table: Table | None) -> None:
     """Raises NotSupported for hints that cannot be followed; `table` is None for the resource of unknown events."""
     name = resource.name
+    _check_functions(resource)
     disposition = _disposition(resource)
     replaced = table in REPLACED
     if disposition and disposition["disposition"] not in ("merge", "replace"):
@@ -55,6 +64,16 @@ def check_hints(resource: DltResource, table: Table | None) -> None:
         )
 
 
+def _check_functions(resource: DltResource) -> None:
+    for hint, function in dlt_internals.hint_functions(resource).items():
+        if not hasattr(function, _OF_SOURCE):
+            raise NotSupported(
+                f"Expected the hint {hint} of {resource.name} to be a value, but got a function of rows: rows that it"
+                " sends elsewhere, or lets replace others, would count as stored.\n"
+                f"Leave {hint} out, or give it a value that holds for all rows."
+            )
+
+
 def check_columns(resource: DltResource, rows: TableRows) -> None:
     """Raises NotSupported if a user's hints give a column another type than its values have."""
     for name, column in own_columns(resource).items():
@@ -79,10 +98,15 @@ def check_nulls(resource: DltResource, rows: TableRows, there: TTableSchemaColum
         empty = rows.relation.filter(f"{engine.name(name)} IS NULL") if name in rows.columns else rows.relation
         [[number]] = empty.aggregate("count(*)").fetchall()
         if number:
+            what = "Leave nullable out, or fill the column in a step of your own: add_map(...)."
+            if is_dlts:
+                what = (
+                    "dlt added it to rows that a step made dicts of, or by [normalize.parquet_normalizer]: have it so"
+                    f" in every run, or the table made again without it: dlt pipeline NAME drop {resource.name}"
+                )
             raise NotSupported(
                 f"Expected a value in each row of {rows.table}.{name}, because its hints say nullable=False, but"
-                f" {number:,} of {plural(rows.number, 'row')} {'has' if number == 1 else 'have'} none.\n"
-                "Leave nullable out, or fill the column in a step of your own: add_map(...)."
+                f" {number:,} of {plural(rows.number, 'row')} {'has' if number == 1 else 'have'} none.\n{what}"
             )
 
 

@@ -10,7 +10,7 @@ from functools import reduce
 from operator import or_
 from typing import Any, NamedTuple
 
-from ..catalog import EVENT_TABLES
+from ..catalog import EVENT_TABLES, EVENTS_RESOURCE, TRACKS
 
 
 class MessageSelection(NamedTuple):
@@ -77,6 +77,15 @@ def messages_of(loaded: Selected | None) -> MessageSelection:
     return reduce(
         or_, (messages for name, messages in loaded.items() if name not in names), MessageSelection(names, but=False)
     )
+
+
+def is_whole(loaded: Selected) -> bool:
+    """Returns whether all rows of the loaded messages are: a track has one in `tracks` and one in its event's table."""
+    messages = messages_of(loaded)
+    takers = [TRACKS.name, *filter(messages.has, _EVENTS)]
+    if messages.but or messages.names - _EVENTS:
+        takers.append(EVENTS_RESOURCE)
+    return all(loaded.get(name, NONE).covers(messages) for name in takers)
 
 
 def to_text(loaded: Selected | None, resources: Collection[str]) -> str | None:

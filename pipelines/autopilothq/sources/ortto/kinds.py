@@ -2,10 +2,9 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from ...catalog import EVENTS, ORTTO_ACTIVITIES, TRACKS
+from ...catalog import EVENTS, EVENTS_RESOURCE, ORTTO_ACTIVITIES, TRACKS
 from ...errors import InvalidSetting
 from ...segment.naming import snake_case
-from ..extraction import EVENTS_RESOURCE
 
 CUSTOM, EVERY = "custom", "all"
 """What the setting can be instead of names: all custom activities, or all that the account has."""

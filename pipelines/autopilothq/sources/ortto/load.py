@@ -6,8 +6,7 @@ from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
-from ...catalog import EVENT_TABLES, TRACKS
-from ..extraction import EVENTS_RESOURCE
+from ...catalog import EVENT_TABLES, EVENTS_RESOURCE, TRACKS
 from ..scans import ScannedRecords, TimeBudget
 from ..settings import short_digest
 from .run import RUN_FOLDER, RunKey

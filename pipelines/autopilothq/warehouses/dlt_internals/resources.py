@@ -1,17 +1,23 @@
 """dlt's extraction: the load package that is made, the call of `run` that makes it, and the hints of resources."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import FrameType
 from typing import Any, cast
 
 import dlt
 from dlt import Schema
+from dlt.common.configuration import configspec, known_sections, resolve_configuration
 from dlt.common.configuration.container import Container
+from dlt.common.configuration.specs import BaseConfiguration
 from dlt.common.pipeline import PipelineContext
+from dlt.common.storages import LoadStorage, PackageStorage
 from dlt.common.storages.exceptions import CurrentLoadPackageStateNotAvailable
 from dlt.common.storages.load_package import LoadPackageStateInjectableContext, load_package_state
 from dlt.extract.extract import Extract
+from dlt.extract.hints import NATURAL_CALLABLES
+from dlt.normalize.configuration import ItemsNormalizerConfiguration
 from dlt.sources import DltResource
 
 
@@ -87,6 +93,32 @@ def sees_rows(resource: DltResource) -> bool:
     return len(resource._pipe.steps) > 1
 
 
+@configspec
+class _FailedJobs(BaseConfiguration):
+    """The setting of dlt's load step that says whether a failed job ends the load."""
+
+    raise_on_failed_jobs: bool = True
+
+
+def ends_with_failed_jobs() -> bool:
+    """Returns whether the load of the pipeline that is extracting will end as complete although jobs of it failed."""
+    return not resolve_configuration(_FailedJobs(), sections=(known_sections.LOAD,)).raise_on_failed_jobs
+
+
+def failed_loads(pipeline: dlt.Pipeline) -> set[str]:
+    """Returns the ids of the loads of this machine that ended as complete although jobs of them failed."""
+    finished = Path(pipeline.working_dir, "load", LoadStorage.LOADED_FOLDER)
+    return {job.parents[1].name for job in finished.glob(f"*/{PackageStorage.FAILED_JOBS_FOLDER}/*")}
+
+
+def adds_columns() -> bool:
+    """Returns whether dlt is configured to add columns of its own to Arrow tables."""
+    config = resolve_configuration(
+        ItemsNormalizerConfiguration(), sections=(known_sections.NORMALIZE, "parquet_normalizer")
+    )
+    return bool(config.add_dlt_load_id or config.add_dlt_id)
+
+
 def parents(resource: DltResource) -> Iterator[str]:
     """Yields the names of the resources that a transformer takes its rows from."""
     parent: Any = resource._pipe.parent
@@ -112,6 +144,12 @@ _OWNER = "autopilothq_owner"
 def hints(resource: DltResource) -> Any:
     """Returns the hints of a resource, for `take_back` later: dlt replaces them and never changes them in place."""
     return resource._hints
+
+
+def hint_functions(resource: DltResource) -> dict[str, Callable[..., Any]]:
+    """Returns the hints of a resource that are functions of rows, by name."""
+    given: dict[str, Any] = dict(resource._hints or {})
+    return {name: hint for name, hint in given.items() if callable(hint) and name not in NATURAL_CALLABLES}
 
 
 def take_back(resource: DltResource, before: Any, added: Mapping[str, Any]) -> None:
