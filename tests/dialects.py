@@ -1,4 +1,4 @@
-"""Prints what dlt would send to warehouses that cannot be run here: a program of the tests, because it takes stand-ins.
+"""Prints what dlt would send to warehouses that cannot be run here. A program of its own, because it replaces modules.
 
 Nothing is connected to. A small archive goes through the source and dlt's normalize step, with each destination's own
 capabilities; of the load step the statements are taken. The drivers are big and only speak to servers: where they are

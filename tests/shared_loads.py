@@ -1,4 +1,4 @@
-"""Loads that several tests look at: they are made once, in a folder and with settings of their own."""
+"""Loads whose results several tests check: each is made once, in a folder and with settings of its own."""
 
 import io
 import os

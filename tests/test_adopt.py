@@ -162,7 +162,7 @@ def test_the_run_says_what_will_differ_what_is_cut_and_what_is_left_out(adopted:
 
 
 def test_the_database_is_opened_twice(adopted: Adopted) -> None:
-    """By the run, until files are read, and from then on; a small load keeps nobody out for long."""
+    """Once until files are read, and once from then on; a small load keeps nobody out for long."""
     assert adopted.opened == 2
 
 

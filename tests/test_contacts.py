@@ -1,4 +1,4 @@
-"""`contacts delete`, `eject` and `unsubscribe`, as a person meets them, against an account over real HTTP."""
+"""`contacts delete`, `eject` and `unsubscribe` as a user sees them, against an account over real HTTP."""
 
 import io
 import json

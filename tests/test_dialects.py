@@ -1,4 +1,4 @@
-"""What dlt sends to warehouses that cannot be run here: its statements are taken and parsed in their dialects."""
+"""What dlt sends to warehouses that cannot be run here: its statements are captured and parsed in their dialects."""
 
 import json
 import re

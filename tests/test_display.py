@@ -1,4 +1,4 @@
-"""A stranger's text on the terminal, in logs and in generated formats: nothing in it acts, and formats read back."""
+"""Strangers' texts in terminals, logs and generated formats: nothing in them acts, and formats read back."""
 
 import ast
 import functools
@@ -101,7 +101,7 @@ PRINTING |= {"stdout", "stderr", "__stdout__", "__stderr__", "write"}
 
 
 def test_only_one_module_prints() -> None:
-    """What prints elsewhere would print a stranger's text as it came."""
+    """Any other module that prints would print a stranger's text unescaped."""
     root = Path(str(autopilothq.__file__)).parent
     found = set()
     for path in root.rglob("*.py"):

@@ -1,4 +1,4 @@
-"""The documents hold together: each page is reached, each link leads somewhere, and what they say is so."""
+"""The documents hold together: each page is reached, each link leads somewhere, and what they say is true."""
 
 import ast
 import json
@@ -321,7 +321,7 @@ def rows_of(table: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()[2:]]
 
 
-def test_the_tutorial_is_so(call: Call, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_tutorial_works_as_written(call: Call, capsys: pytest.CaptureFixture[str]) -> None:
     text = (DOCS / "tutorial.md").read_text().split("## Make an archive")[1]
     blocks = re.findall(r"(?ms)^```(\w+)\n(.*?)^```$(?:\n\n((?:^\|[^\n]*\n)+))?", text)
     assert {kind for kind, _, _ in blocks} == {"sh", "text", "python", "sql"}

@@ -1,4 +1,4 @@
-"""Loads on an engine: the tables of a load in one process, to the row, the column, the order and the type."""
+"""Loads on an engine make the tables of a load in one process: the same rows, columns, order and types."""
 
 import pickle
 from collections.abc import Callable, Iterator

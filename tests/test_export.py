@@ -1,4 +1,4 @@
-"""`export`: what comes out of a dataset makes the same tables again."""
+"""`export`: the exported files make the same tables again."""
 
 import gzip
 from collections.abc import Iterator, Sequence

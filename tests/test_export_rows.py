@@ -1,4 +1,4 @@
-"""The lines that an export makes of rows, and the files that they come into: exact texts, without a dataset."""
+"""The lines that an export makes from rows, and their files: exact texts, without a dataset."""
 
 import gzip
 from collections.abc import Mapping

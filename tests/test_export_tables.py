@@ -1,4 +1,4 @@
-"""Which rows of which tables an export takes, and what it says that it left out: tables made by hand."""
+"""Which rows of which tables an export takes, and what it reports as left out: with handmade tables."""
 
 import gzip
 import itertools

@@ -1,4 +1,4 @@
-"""Whoever extends the package touches one place: `catalog.py` for data, a folder and a line for an origin.
+"""An extension touches one place: `catalog.py` for data, a folder and a line for an origin.
 
 Each test edits a copy of the package and runs it in a process of its own.
 """

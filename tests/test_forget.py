@@ -1,4 +1,4 @@
-"""Forgetting a person: what goes, what stays, and what a later load leaves out."""
+"""`forget`: what it removes, what stays, and what a later load leaves out."""
 
 import gzip
 import json
@@ -302,7 +302,7 @@ def test_a_dry_run_changes_nothing(call: Call) -> None:
 
 
 @pytest.mark.usefixtures("loaded")
-def test_nobody_of_that_name(call: Call) -> None:
+def test_an_id_without_rows_is_only_suppressed(call: Call) -> None:
     before = here()
     found = forget(call, "--user-id", "nobody", "--archive", "a.ndjson")
     assert (found["rows"], found["lines"], found["suppressed"]) == ({}, {}, 1)
@@ -605,7 +605,7 @@ def test_a_contact_stays_away(call: Call, monkeypatch: pytest.MonkeyPatch) -> No
         (["--user-id", " "], "Invalid value for --user-id: Expected an id, but got ' '."),
     ],
 )
-def test_wrong_words(call: Call, words: list[str], complaint: str) -> None:
+def test_wrong_arguments(call: Call, words: list[str], complaint: str) -> None:
     said = call("forget", *words)
     assert (said.status, said.err.splitlines()[-1]) == (2, f"Error: {complaint}")
 

@@ -1,4 +1,4 @@
-"""What is left of a forgotten person, byte by byte, and the new file that a database is written into."""
+"""What is left of a forgotten person, byte by byte, and the new file into which a database is rewritten."""
 
 import gzip
 import json

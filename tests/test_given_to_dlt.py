@@ -1,4 +1,4 @@
-"""What dlt is given of the tables of a load: hints and rows, without a load."""
+"""What dlt gets for the tables of a load: hints and rows, without a load."""
 
 import itertools
 from collections.abc import Mapping

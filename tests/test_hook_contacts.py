@@ -1,4 +1,4 @@
-"""Contacts that hooks brought, in `contacts`: with the rows of a scan, and never worse than these."""
+"""Contacts that hooks brought, in `contacts`, together with the rows of a scan, and never worse than these."""
 
 import gzip
 import json

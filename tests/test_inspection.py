@@ -1,4 +1,4 @@
-"""Schemas as texts, their differences, and what a destination tells: pure functions by example, the rest for real."""
+"""Schemas as texts, their differences, and what a destination reports: pure functions by example, the rest for real."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -468,7 +468,7 @@ def test_what_a_destination_tells(told: Told) -> None:
     assert before < came[0] < between < came[1] < after
 
 
-def test_a_reader_reads_alone() -> None:
+def test_a_reader_cannot_write() -> None:
     make_tables(("duckdb", "events.duckdb"))
     with (
         inspect.reading("duckdb", "events.duckdb") as reader,

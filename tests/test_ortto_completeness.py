@@ -1,4 +1,4 @@
-"""What is stored of what Ortto counts: rows of `ortto_campaign_reports`, and what `status` shows of them."""
+"""Which share of Ortto's counts is stored: rows of `ortto_campaign_reports`, and how `status` shows them."""
 
 import json
 from collections.abc import Iterator

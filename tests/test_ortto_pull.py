@@ -1,4 +1,4 @@
-"""The steps of a pull from Ortto, each alone: pages and their cursors, ways, the order of activities, kept answers."""
+"""The steps of a pull from Ortto, one by one: pages and cursors, ways, the order of activities, kept answers."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""What Ortto's webhooks send, as Ortto sends it, until it is in the warehouse (docs/contract/ortto.md)."""
+"""Requests of Ortto's webhooks, as Ortto sends them, all the way into the warehouse (docs/contract/ortto.md)."""
 
 import base64
 import gzip

@@ -1,4 +1,4 @@
-"""What parses lines, function by function; `contract/` has whole loads."""
+"""The parser of lines, function by function; `contract/` has whole loads."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Whom a run asks an API for: all people and what the destination has of earlier runs in, those who are due out."""
+"""Which people a run asks an API about: all people and the destination's rows go in, those who are due come out."""
 
 import hashlib
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Where data goes: paths begin where the program is called, each place has a pipeline, dlt's own ways find it."""
+"""Where data goes: paths begin in the current folder, each target has a pipeline, and dlt's commands find it."""
 
 import json
 import os
@@ -176,7 +176,7 @@ def test_a_relative_lake_is_in_this_folder(
 
 
 def test_what_an_earlier_version_left_goes_on(folders: tuple[Path, Path], call: Call) -> None:
-    """State without a note beside it: a load was cut off, and its package waits."""
+    """State without the note of its target: a load was cut off, and its package waits."""
     a, b = folders
     into = dlt.pipeline(
         "autopilot_events", destination=dlt.destinations.duckdb(str(a / "autopilot.duckdb")), dataset_name="autopilothq"

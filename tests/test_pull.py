@@ -1,4 +1,4 @@
-"""What becomes of answers about people, and of those who get none: batches, watermarks, rejects, and when it stops."""
+"""What answers about people become, and people without an answer: batches, watermarks, rejects, and when it stops."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -92,7 +92,7 @@ def test_each_persons_events_are_lines_and_their_watermark_moves() -> None:
     assert space.asked == [(f"user_id:{name}", EVENT_NAMES, BEFORE - OVERLAP) for name in "abc"]
 
 
-def test_nobody_gives_an_empty_end() -> None:
+def test_without_people_there_is_only_an_empty_last_batch() -> None:
     pulled = Pulled(Space()).of()
     assert (pulled.lines, pulled.answered) == ([[]], [[]])
     assert pulled.batches[0].ended == [(3, None)]

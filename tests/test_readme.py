@@ -1,4 +1,4 @@
-"""What the pages say of commands, settings and queries is so; `test_docs.py` holds the pages together."""
+"""What the pages say about commands, settings and queries is true; `test_docs.py` checks the pages themselves."""
 
 import re
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""What the receiver makes of bodies: lines of the archive, with what Segment adds to messages."""
+"""How the receiver turns bodies into lines of the archive, with the fields that Segment adds to messages."""
 
 import json
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Rows on their way to dlt, and what the destination refuses of them: without a load."""
+"""Rows on their way to dlt, and those that the destination refuses: without a load."""
 
 import json
 import os

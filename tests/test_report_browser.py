@@ -1,4 +1,4 @@
-"""The report's page as a real browser shows it: sizes, colours, texts, and that it runs and asks for nothing."""
+"""The report's page in a real browser: sizes, colours, texts, and that it runs and requests nothing."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Where the scans of an account begin: anew, behind what complete loads have, or with the pages on the disk."""
+"""Where the scans of an account begin: from scratch, after what complete loads have, or with pages on the disk."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Scans of an account page by page: what they give, how they end, and what the next load continues with."""
+"""Scans of an account page by page: what they yield, how they end, and where the next load continues."""
 
 import time
 from collections.abc import Callable, Iterator

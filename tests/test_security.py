@@ -1,4 +1,4 @@
-"""What docs/how-to/security.md says of rights: each role of PostgreSQL has just its grants, and needs all of them."""
+"""The privileges in docs/how-to/security.md: each role of PostgreSQL has just its grants, and needs them all."""
 
 import json
 import re

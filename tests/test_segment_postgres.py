@@ -1,4 +1,4 @@
-"""PostgreSQL's tables are what Segment makes there, so that SQL that was written for Segment's runs (spec: Columns)."""
+"""PostgreSQL's tables have Segment's types and keys, so SQL for Segment's runs (docs/contract/warehouse.md#types)."""
 
 import json
 import time
@@ -118,7 +118,7 @@ def made(postgresql: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 def test_connections_that_copy_are_opened_and_closed_one_at_a_time(made: Made) -> None:
-    """The driver counts them without a lock: a close beside another fails."""
+    """The driver counts them without a lock, so closing two at the same time fails."""
     assert len(made.under_way) > 20
     assert set(made.under_way) == {1}
 

@@ -1,4 +1,4 @@
-"""SQL in the styles that people write for Segment's tables, on both databases; the answers are counted in plain Python.
+"""SQL in the styles that people write for Segment's tables, on both databases, checked against plain Python.
 
 One load of a shop's messages, as Segment's SDKs send them, and a second one later serve all of them.
 """
@@ -158,7 +158,7 @@ def test_sessions(places: list[str]) -> None:
 
 
 def test_first_touch(places: list[str]) -> None:
-    """What a visitor's first page came from has the revenue of all orders."""
+    """The source of a visitor's first page gets the revenue of all orders."""
     visitors = visitor_of()
     first: dict[str, str] = {}
     for page in sorted(of("page"), key=clock):

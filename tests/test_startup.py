@@ -1,4 +1,4 @@
-"""What the program imports: its help, a wrong option and `sample` wait for no library but click."""
+"""What the program imports: help, a wrong option and `sample` import no library except click."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`send messages -`: lines of a pipe are delivered as they come, each once, and the pipe waits for the account."""
+"""`send messages -`: lines of a pipe are delivered as they come, each once, while the pipe waits for the account."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The whole suite passes with the oldest release of dlt that the package allows; `make test` runs it with the newest.
+"""The whole suite passes with the oldest supported release of dlt; `make test` runs it with the newest.
 
 The environment is `build/dlt-VERSION`, made at the first call. The suite takes as long there as `make test` does.
 """

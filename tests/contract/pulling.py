@@ -1,4 +1,4 @@
-"""What the tests of Segment's Profile API share: loads of people's events, and what they leave."""
+"""What the tests of Segment's Profile API share: loads of people's events, and their results."""
 
 from contextlib import nullcontext
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""What a scan of an account leaves in the tables, and what the next one changes (spec: autopilot-api, warehouse)."""
+"""What a scan of an account stores, and what the next one changes (docs/contract/autopilot-api.md)."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -424,7 +424,7 @@ def test_only_what_is_selected_is_asked_for() -> None:
             assert set(only) <= set(tables())
 
 
-def test_who_loads_an_archive_too_is_warned(server: FakeAutopilot) -> None:
+def test_a_dataset_that_also_has_an_archive_causes_a_warning(server: FakeAutopilot) -> None:
     write("1.ndjson", message(timestamp="2019-03-01T12:00:00Z"), message(messageId="m2"))
     with held():
         pipeline().run(autopilothq.archive("archive"))
@@ -443,7 +443,7 @@ def test_a_user_id_field_that_the_account_does_not_have_is_told(scanned: list[Sc
     )
 
 
-def test_the_key_is_nowhere(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_key_is_in_no_table_file_or_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     with FakeAutopilot(contacts=120, key="5ec2e75ec2e75ec2e75ec2e75ec2e75e") as server:
         monkeypatch.setenv("SOURCES__AUTOPILOTHQ__API_KEY", server.key)
         monkeypatch.setenv("SOURCES__AUTOPILOTHQ__API__BASE_URL", server.base_url)

@@ -36,7 +36,7 @@ def pull(server: FakeOrtto, *tables: str, **words: Any) -> LoadReport:
 
 
 def filled(row: dict[str, Any]) -> dict[str, Any]:
-    """The cells of a row that are not null, but for when and by which load it came."""
+    """Returns the cells of a row that are not null, except when it came and by which load."""
     return {name: of for name, of in row.items() if of is not None and name not in ("uuid_ts", "received_at")}
 
 
@@ -92,7 +92,7 @@ def first_pull(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pulled]:
 
 @pytest.fixture
 def pulled(first_pull: Pulled) -> Iterator[Pulled]:
-    """Works where that was pulled; nobody changes the account."""
+    """Works in the folder of that pull; no test changes the account."""
     first_pull.server.requests.clear()
     with as_prepared(first_pull.home), held():
         yield first_pull
@@ -129,7 +129,7 @@ def test_an_activity_and_its_person_become_whole_rows(pulled: Pulled) -> None:
 
 
 def ways(server: FakeOrtto) -> list[tuple[Any, ...]]:
-    """The requests for people since the last ones: whether they have a filter, and times."""
+    """Returns the requests for people since the last call: whether they have a filter, and times."""
     return [
         (bool(of.body.get("filter")), any(field.startswith("tme::") for field in of.body["fields"]), of.body["limit"])
         for of in server.requests

@@ -1,4 +1,4 @@
-"""A load in partitions gives the tables of a load in one process, to the row, and asks no more of the destination."""
+"""A load in partitions makes the same rows as a load in one process, and reads no more of the destination."""
 
 import copy
 import dataclasses

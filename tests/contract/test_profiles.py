@@ -1,4 +1,4 @@
-"""What Segment's Profile API leaves in the tables, and what bad answers do (spec: profile-api, warehouse)."""
+"""What the Profile API's events become in the tables, and what bad answers do (docs/contract/profile-api.md)."""
 
 import json
 from collections.abc import Iterator

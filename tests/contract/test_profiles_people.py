@@ -1,4 +1,4 @@
-"""Whom of Segment's profiles a run asks for, and what of a run in parts the next one does (spec: profile-api)."""
+"""Which people a run asks the Profile API about, and how runs in parts continue (docs/contract/profile-api.md)."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Whatever raises at one line or value is narrowed down to it, and all other lines are stored (spec: Limits)."""
+"""If a line or value raises, only that line is rejected, all others are stored (docs/contract/warehouse.md#limits)."""
 
 import json
 import shutil
@@ -108,7 +108,7 @@ def test_a_line_that_the_engine_cannot_read_is_rejected(monkeypatch: pytest.Monk
 
 
 def test_what_is_not_about_a_line_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a line that has nothing irregular raises too, no line is rejected for it."""
+    """If even a harmless line raises, no line is rejected for it."""
 
     def probe(*_: Any) -> Any:
         raise ValueError("the engine is broken")

@@ -1,4 +1,4 @@
-"""What tests of this folder ask for by its name: one archive, and what one plain load of it leaves."""
+"""Fixtures that the tests of this folder share: one archive, and the result of one plain load of it."""
 
 from pathlib import Path
 

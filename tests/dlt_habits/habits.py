@@ -1,4 +1,4 @@
-"""What the tests of habits share: a small archive, a DuckDB in memory, whole rows to compare."""
+"""What the tests of dlt's features share: a small archive, a DuckDB in memory, whole rows to compare."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""After any habits and kills, in any order, a plain run leaves all rows once, and books that agree."""
+"""After any features and kills, in any order, a plain run stores all rows once, with books that agree."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress

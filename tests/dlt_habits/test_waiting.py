@@ -1,4 +1,4 @@
-"""Rows that wait to be loaded do not count as stored: another load is refused meanwhile."""
+"""Rows that wait to be loaded do not count as stored, so another load is refused meanwhile."""
 
 import json
 from pathlib import Path
@@ -71,7 +71,7 @@ def test_other_tables_of_one_run_are_no_hindrance() -> None:
 
 
 def test_resources_of_two_in_a_source_of_ones_own() -> None:
-    """dlt takes rows of both in turn."""
+    """dlt takes rows of both alternately."""
     first, second = two_archives()
 
     @dlt.source

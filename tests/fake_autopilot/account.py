@@ -1,4 +1,4 @@
-"""What a made-up account holds. Contact number i is computed, not kept: only what was changed takes memory."""
+"""The contents of a made-up account. Contact number i is computed, not stored: only changes take memory."""
 
 import re
 from bisect import bisect_right, insort

@@ -1,4 +1,4 @@
-"""What a made-up account holds: computed people, and what was changed of them."""
+"""The contents of a made-up account: computed people, and the changes to them."""
 
 import time
 from collections import Counter

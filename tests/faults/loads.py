@@ -1,4 +1,4 @@
-"""What the tests of this folder share: an archive with everything odd in it, a load, and whole tables to compare."""
+"""What the tests of this folder share: an archive with every oddity, a load, and whole tables to compare."""
 
 import gzip
 import json

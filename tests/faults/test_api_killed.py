@@ -1,4 +1,4 @@
-"""`kill -9` at every point of a scan and of its load: what follows is as if it had never happened."""
+"""`kill -9` at every point of a scan and of its load: the next run ends as if undisturbed."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Scans that end too early: what came is loaded and not fetched again, and what is there stays as it is."""
+"""Scans that end too early: their pages are loaded and not fetched again, and stored rows stay as they are."""
 
 import os
 import re

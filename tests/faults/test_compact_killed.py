@@ -1,4 +1,4 @@
-"""Small files of a receiver that are put together, and kills between all steps: nothing is stored or counted twice."""
+"""Small files of a receiver are joined, with kills between all steps: nothing is stored or counted twice."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""`kill -9` while contacts and lists are changed: the log never says less than what happened, and the rest is done."""
+"""`kill -9` while contacts and lists are changed: the log misses nothing that happened, and the rest gets done."""
 
 import signal
 from collections.abc import Iterator

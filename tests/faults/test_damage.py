@@ -1,4 +1,4 @@
-"""Damaged archives as whole runs: what is good is loaded, `_rejects` has the rest, `_audit` has every line."""
+"""Damaged archives as whole runs: good lines are loaded, `_rejects` has the others, `_audit` counts all."""
 
 import errno
 import gzip

@@ -1,4 +1,4 @@
-"""A destination that fails: the run fails, and after the next good one all is as if undisturbed."""
+"""A destination fails: the run fails, and after the next good one everything is as if undisturbed."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -123,7 +123,7 @@ def test_a_disk_that_is_full(room: int, tmp_path: Path, archive: Path, undisturb
 def test_rows_of_files_follow_those_that_a_step_made_dicts_of(
     database: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """dlt gives those columns of its own, also in tables that are there, and forbids that they are null."""
+    """dlt adds not-null columns of its own for those, also in existing tables."""
     place = str(tmp_path / "a.duckdb") if database == "duckdb" else request.getfixturevalue("postgres")
     destination = direct(place) if database == "duckdb" else postgres_destination(place)
 

@@ -1,4 +1,4 @@
-"""What goes wrong on an engine: dead workers, a dead coordinator, other versions; and what never reaches a worker."""
+"""Faults on an engine: dead workers, a dead coordinator, other versions; and what never reaches a worker."""
 
 import multiprocessing
 import os
@@ -215,7 +215,7 @@ def test_a_work_folder_that_cannot_be_changed(tmp_path: Path) -> None:
 
 
 def test_messages_that_cannot_become_rows_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whichever task raises: here the one that makes rows, where the engine cannot read one value."""
+    """Whichever task raises: here the one that makes rows, because the engine cannot read one value."""
     raising("as_bool", "boom", monkeypatch)
     messages = [track(n, properties={"transactional": "boom" if n == 7 else True}) for n in range(9)]
     assert "boom" in engine.MACROS

@@ -1,4 +1,4 @@
-"""The work folder of an engine as its workers see it: elsewhere, closed to them, or gone while they are still at it."""
+"""The work folder of an engine: workers do not see it, may not change it, or lose it while they are at work."""
 
 import os
 import re
@@ -165,7 +165,7 @@ def losing(request: pytest.FixtureRequest, tmp_path: Path) -> Losing:
 def test_a_load_under_way_keeps_its_folder_when_a_task_cannot_ask_for_it(
     losing: Losing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The task is tried again, and finds what all others have left there."""
+    """The task is tried again, and finds the files of all others."""
     archive = str(file(tmp_path / "archive", "1.gz", [track(1), track(2)]).parent)
     load(into(tmp_path, "one"), archive)
     losing.begin(monkeypatch)

@@ -1,4 +1,4 @@
-"""`kill -9` while a dataset is exported: no load takes what is there, and the next export has all of it."""
+"""`kill -9` during an export: no load takes the remains, and the next export is complete."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""`kill -9` at every point of forgetting: the same words again, and all is as if it had never happened."""
+"""`kill -9` at every point of `forget`: the same call again ends as if undisturbed."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Lines that a stranger may send do not stop the command: into DuckDB and PostgreSQL, run after run (spec: Limits)."""
+"""No line of a stranger stops loads into DuckDB and PostgreSQL, run after run (docs/contract/warehouse.md#limits)."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""`kill -9` at every point of a load: what follows is as if it had never happened (spec: Once, and only once)."""
+"""`kill -9` at every point of a load: the next run ends as if undisturbed (docs/contract/warehouse.md#exactly-once)."""
 
 import json
 import random

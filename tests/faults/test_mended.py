@@ -1,4 +1,4 @@
-"""Texts that Segment cut in adopted rows, and an archive that has them whole (docs/contract/adopt.md#cut-text)."""
+"""Adopted rows with texts that Segment cut, and an archive with the whole ones (docs/contract/adopt.md#cut-text)."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`kill -9` on the way through Ortto's people: at one request a second nobody is asked for twice, or left out."""
+"""`kill -9` during a pull from Ortto: at one request a second, nobody is asked about twice or left out."""
 
 import json
 import shutil

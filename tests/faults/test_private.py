@@ -1,4 +1,4 @@
-"""What the program leaves on the disk is its user's alone, also after a kill, whatever umask the shell has."""
+"""Files that the program leaves are readable only by its user, also after a kill, whatever the umask is."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""`kill -9` on the way through people: who was loaded is not asked for again, and nobody is left out."""
+"""`kill -9` during a pull of profiles: people who are loaded are not asked about again, and nobody is left out."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Senders that mean harm: the receiver stays up, its memory is bounded, and it writes nothing outside of its folder."""
+"""Hostile senders: the receiver stays up, its memory is limited, and it writes only into its folder."""
 
 import json
 import resource

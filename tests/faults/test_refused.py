@@ -1,4 +1,4 @@
-"""What a destination refuses is rejected alone, and no load fails for it twice (spec: warehouse, Limits)."""
+"""Only rows that a destination refuses are rejected, and fail no load twice (docs/contract/warehouse.md#limits)."""
 
 import json
 import random

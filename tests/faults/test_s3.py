@@ -1,4 +1,4 @@
-"""An archive in S3, over HTTP: where its credentials come from, what is read, and what a person sees when it fails."""
+"""An archive in S3, over HTTP: where its credentials come from, what is read, and what errors say."""
 
 import gzip
 import http.client
@@ -160,7 +160,7 @@ def test_says_what_is_wrong_with_an_address(tmp_path: Path, bucket: tuple[str, A
 
 @pytest.mark.parametrize("where", ["secrets.toml", "argument", "spec"])
 def test_takes_credentials_as_dlt_knows_them(where: str, s3: S3, bucket: tuple[str, AbstractFileSystem]) -> None:
-    """What the source hands over is asked for without a destination: that one has no part in it."""
+    """Checks what the source yields, without a destination, which has no part in it."""
     url, hand = bucket
     put(hand, f"{url}/segment-logs/AbC/{DAYS['2019-03-01']}/1.gz", track(1))
     options: dict[str, Any] = {}

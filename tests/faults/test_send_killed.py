@@ -1,4 +1,4 @@
-"""`kill -9` at every point of sending: no identify is lost, no track is sent twice, audiences come out right."""
+"""`kill -9` at every point of sending: no identify is lost, no track is sent twice, audiences end up right."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""What is known per file and version of it: what was loaded is not read again, what changed is."""
+"""Files are known by version: a loaded file is not read again, a changed one is."""
 
 import os
 import shutil
@@ -293,7 +293,7 @@ def four_days(tmp_path: Path) -> Path:
 def test_a_schedulers_interval_chooses_the_days(
     start: str, end: str, days: list[int], four_days: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the rows that the source hands over: what becomes of them is the same for all."""
+    """Checks only the rows that the source yields: what becomes of them is the same for all."""
     monkeypatch.setenv("DLT_INTERVAL_START", start)
     monkeypatch.setenv("DLT_INTERVAL_END", end)
     tracks = [row for rows in autopilothq.archive(str(four_days)).tracks for row in rows.to_pylist()]

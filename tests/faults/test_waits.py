@@ -1,4 +1,4 @@
-"""What a run into PostgreSQL waits for, and for how long; and a connection that breaks."""
+"""What a run into PostgreSQL waits for, and how long; and connections that break."""
 
 import threading
 from collections.abc import Iterator
