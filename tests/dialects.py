@@ -40,11 +40,11 @@ class Anything(type):
 
 
 def _take(self: Any, *words: Any, **more: Any) -> None:
-    """Whatever it is made of."""
+    """Ignores its arguments."""
 
 
 class Module(types.ModuleType):
-    """A driver that nobody speaks to."""
+    """A stand-in for a driver, which nobody uses."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)

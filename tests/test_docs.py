@@ -39,7 +39,7 @@ def text_of(page: Path) -> str:
 
 
 def code_of(page: Path) -> str:
-    """What stands as code in a page: its blocks, and what is between backticks in its lines."""
+    """Returns the code in a page: its blocks, and the text between backticks in its lines."""
     return "\n".join(re.findall(r"(?ms)^```.*?^```$|`[^`\n]+`", page.read_text()))
 
 
@@ -51,7 +51,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def links(page: Path) -> list[str]:
-    """Where a page leads within the repository."""
+    """Returns the links of a page within the repository."""
     return [link for link in re.findall(r"\]\(([^)\s]+)\)", text_of(page)) if "://" not in link]
 
 

@@ -106,7 +106,7 @@ def prepared(small: None, tmp_path_factory: pytest.TempPathFactory) -> Loaded:  
 
 @pytest.fixture
 def loaded(prepared: Loaded) -> Iterator[Loaded]:
-    """Where the small archive is loaded by both."""
+    """The folder in which both have loaded the small archive."""
     with as_prepared(prepared.folder):
         yield prepared
 

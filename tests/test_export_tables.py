@@ -90,7 +90,7 @@ class Dataset:
 
 
 def exported(dataset: Dataset, folder: Path) -> tuple[ExportedArchive, dict[str, list[str]]]:
-    """What an export says, and the lines of each day."""
+    """Returns the output of an export, and the lines of each day."""
     with ExportFolder(folder) as files:
         said = export_archive(dataset, files)  # type: ignore[arg-type]
     lines = {

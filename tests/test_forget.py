@@ -135,7 +135,7 @@ def rows(tables: dict[str, Table]) -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def without_ada(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """What a dataset holds that never saw Ada."""
+    """The content of a dataset that never had Ada."""
     with isolation(tmp_path_factory.mktemp("without")):
         write("without.ndjson", [one for one in BOTH if one not in ADAS])
         load(command, "without.ndjson")
@@ -154,7 +154,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def loaded(prepared: Path) -> Iterator[Path]:
-    """Works where Ada and Bob are loaded; gives the folder that has dlt's too."""
+    """Works where Ada and Bob are loaded; yields that folder, which also has dlt's."""
     with as_prepared(prepared):
         yield prepared
 
@@ -163,7 +163,7 @@ def loaded(prepared: Path) -> Iterator[Path]:
 
 
 class Gone(NamedTuple):
-    """What forgetting Ada reports, all rows after it, what the load of the same lines again reports, and rows then."""
+    """The report and all rows after forgetting Ada, and the report and all rows after loading the same lines again."""
 
     found: dict[str, Any]
     rows: dict[str, list[str]]

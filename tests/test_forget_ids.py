@@ -41,7 +41,7 @@ ODD = [*EMAILS, *USERS]
 
 
 def upper(text: str) -> str:
-    """Spelt otherwise, where that is the same email."""
+    """Returns another spelling of the same email."""
     return normalize("NFC", text).upper() if "@" in text and fold(text.upper()) == fold(text) else text
 
 

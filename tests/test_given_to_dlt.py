@@ -292,7 +292,7 @@ def test_without_a_pipeline_there_are_arrow_tables_alone(tmp_path: Path) -> None
 
 
 def tracks_hints(hints: TableHints) -> Any:
-    """What the resource of `tracks` knows of its columns."""
+    """Returns the hints for the columns of the resource `tracks`."""
     return hints.extraction.resources["tracks"].columns
 
 

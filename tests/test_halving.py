@@ -38,7 +38,7 @@ BAD = [(0,), (99,), (41,), (10, 90), (50, 51), (3, 30, 60, 97), (20, 21, 22, 23,
 
 
 class Halved(NamedTuple):
-    """What became of a hundred contacts for each of these, which the server fails for: counts, the log, the account."""
+    """The results for a hundred contacts, for each set of those at which the server fails: counts, log, account."""
 
     counts: Counts
     log: list[tuple[Any, ...]]

@@ -29,7 +29,7 @@ OTHERS = [
 
 
 def check_exceptions(table: str, found: Collection[str], explained: Collection[str]) -> None:
-    """Fails, with the lines to change, where a table does not explain exactly the exceptions that the code needs."""
+    """Fails, with the lines to change, if a table does not list exactly the exceptions that the code needs."""
     lines = [f"not explained: {name}" for name in sorted(set(found) - set(explained))]
     lines += [f"remove from {table}, as it is no longer needed: {name}" for name in sorted(set(explained) - set(found))]
     assert not lines, "\n" + "\n".join(lines)

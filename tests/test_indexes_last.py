@@ -39,7 +39,7 @@ OPENED = [
 
 
 class Made(NamedTuple):
-    """What a load made: all tables, and which indexes of the large ones were made in the transaction of their rows."""
+    """The result of a load: all tables, and which indexes of the large ones were created together with their rows."""
 
     tables: dict[str, list[tuple[Any, ...]]]
     with_the_rows: dict[str, bool]

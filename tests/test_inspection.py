@@ -398,7 +398,7 @@ def test_a_schema_does_not_differ_from_itself() -> None:
 
 
 class Told(NamedTuple):
-    """What two loads left in a destination, as it tells, with the times before, between and after them."""
+    """What a destination reports after two loads, with the times before, between and after them."""
 
     destination: str
     times: tuple[datetime, datetime, datetime]

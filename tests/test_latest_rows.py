@@ -52,7 +52,7 @@ def load() -> Iterator[ProjectionContext]:
 def context(
     load: ProjectionContext, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> ProjectionContext:
-    """The load, where the rows have many traits and where they have few."""
+    """The context of a load whose rows have many traits, or few."""
     monkeypatch.setattr(users, "MANY_TRAITS", request.param)
     return load
 

@@ -149,7 +149,7 @@ def test_without_a_pipeline_the_rows_are_arrow_tables() -> None:
 
 
 class Feed(NamedTuple):
-    """A feed that is read on from where the last load stopped."""
+    """A feed that is read from where the last load stopped."""
 
     url: str
     version: str

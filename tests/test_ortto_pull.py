@@ -234,7 +234,7 @@ def page(*hours_ago: float | None) -> list[Any]:
 
 
 def read(order: Order, start: float | None, *pages: list[Any]) -> int:
-    """How many of a person's pages are read; what is older than `start` hours is loaded."""
+    """Returns how many of a person's pages are read if activities older than `start` hours are loaded."""
     return len(list(order.end_of(iter(pages), None if start is None else NOW - timedelta(hours=start))))
 
 

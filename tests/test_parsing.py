@@ -26,7 +26,7 @@ from contract.loading import NOW, Line, batches, identify, message, raw
 
 
 def doubts(*texts: str) -> tuple[bool, bool]:
-    """Whether trailing commas, and whether too deep objects, are to be looked for in some lines."""
+    """Returns whether some lines have to be searched for trailing commas, and for too deep nesting."""
     return doubts_of(pa.array(texts, pa.large_string()))
 
 
@@ -435,7 +435,7 @@ def test_files_without_messages_have_all_columns(parsing: Parsing, tmp_path: Pat
 
 
 class Making:
-    """Makes no rows, but raises for some messages; notes which messages it was asked for."""
+    """Makes no rows, but raises for some messages; records the messages of each call."""
 
     def __init__(self, context: ProjectionContext, bad: set[str], error: type[Exception] = ValueError) -> None:
         self.context, self.bad, self.error = context, bad, error

@@ -45,7 +45,7 @@ def profiles(rows: Sequence[Stored], space: str = "space", scope: str = "scope",
 def choose(
     people: People, *stored: pa.RecordBatch, begun: int = 100, lag: int | None = None, retry: bool = False
 ) -> Due:
-    """Those who are due, by their ids; the loads 1 and 2 count."""
+    """Returns the ids of those who are due; the loads 1 and 2 count."""
     look_back = None if lag is None else lag * MINUTE
     people.choose(stored, ["1", "2"], DuePeople(START + begun * MINUTE, look_back, retry))
     found = list(people.take())

@@ -28,7 +28,7 @@ OTHER = r"autopilot_events_[0-9a-f]{8}"
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """Two folders to work in, and an archive beside them."""
+    """Two folders to work in, and an archive next to them."""
     (tmp_path / "archive.ndjson").write_text(MESSAGE)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -56,7 +56,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
 
 @pytest.fixture
 def loaded(prepared: Loaded) -> Iterator[tuple[Path, Path]]:
-    """Two folders to work in, an archive beside them, and what a load of it left in the first."""
+    """Two folders to work in, an archive next to them, and the result of loading it in the first."""
     with as_prepared(prepared.home) as home:
         os.chdir("a")
         yield home / "work/a", home / "work/b"

@@ -28,7 +28,7 @@ BEFORE = NOW - timedelta(days=2)
 
 
 class Space:
-    """Knows people by their pages of events; a page that is an error is raised. Keeps who was asked for what."""
+    """Has pages of events by person; a page that is an error is raised. Records all requests."""
 
     def __init__(self, **people: Sequence[Any]) -> None:
         self.people, self.asked = people, list[tuple[str, Sequence[str], datetime | None]]()
@@ -73,7 +73,7 @@ class Pulled:
 
     @property
     def ended(self) -> list[tuple[str, bool]]:
-        """Who has an answer, and whether their watermark moved."""
+        """Returns who has an answer, and whether their watermark moved."""
         return [(who.id.removeprefix("user_id:"), who.loaded_until != BEFORE) for part in self.answered for who in part]
 
 

@@ -23,7 +23,7 @@ DOCS = ROOT / "pipelines" / "docs"
 
 
 def documents() -> str:
-    """The README and the pages that it leads to, as far as they are written by hand."""
+    """Returns the README and all handwritten pages to which it leads."""
     pages = [page for page in sorted(DOCS.rglob("*.md")) if page not in GENERATED]
     return "\n".join(page.read_text() for page in (README, *pages))
 

@@ -46,7 +46,7 @@ def code(name: str) -> str:
 
 
 def crontab() -> list[tuple[str, str]]:
-    """When, and what."""
+    """Returns the times and the commands of the crontab's jobs."""
     jobs = re.findall(r"^((?:\S+ +){4}\S+) +(.+)$", code("crontab"), re.MULTILINE)
     return [(when, what) for when, what in jobs if "=" not in when]
 
@@ -102,7 +102,7 @@ def test_calls_are_found() -> None:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A user's home folder as the crontab wants it, but for the program."""
+    """A user's home folder as the crontab expects it, without the program."""
     home = tmp_path / "home"
     (home / "autopilothq").mkdir(parents=True)
     (home / "autopilothq" / "settings.env").write_text(
@@ -121,7 +121,7 @@ def install(home: Path, program: str) -> Path:
 
 
 def cron(home: Path, what: str) -> str:
-    """What cron would mail of a job: it knows little more of the user than the home folder."""
+    """Returns what cron would mail about a job, which knows little more of the user than the home folder."""
     known = {"HOME": str(home), "LOGNAME": "loader", "SHELL": "/bin/sh", "PATH": "/usr/bin:/bin"}
     ran = subprocess.run(
         ["/bin/sh", "-c", what], cwd=home, env=known, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

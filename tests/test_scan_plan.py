@@ -31,7 +31,7 @@ def plan(tmp_path: Path) -> ScanPlan:
 
 
 def cursor(started_at: str, **more: Any) -> dict[str, Any]:
-    """How far a complete load brought a scan: behind page 2."""
+    """The cursor of a scan after a complete load: after page 2."""
     known = {"page": 3, "bookmark": "b2", "contacts": 200, "tables": TABLES, "load_id": "load 1"}
     return {"account": "account", "started_at": started_at} | known | more
 

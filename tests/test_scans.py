@@ -56,7 +56,7 @@ class Account:
 
 
 class Over(Deadline):
-    """A budget that is spent once `is_over` was asked for `times` times."""
+    """A budget that is spent once `is_over` was called `times` times."""
 
     def __init__(self, times: int = 0) -> None:
         super().__init__(5.0)
@@ -68,7 +68,7 @@ class Over(Deadline):
 
 
 class Run:
-    """What one scan of contacts gave, until it ended or was interrupted."""
+    """The result of one scan of contacts, until it ended or was interrupted."""
 
     def __init__(
         self,

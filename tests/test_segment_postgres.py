@@ -204,7 +204,7 @@ def numeric(url: str, type_: str = "numeric") -> set[tuple[str, str]]:
 
 
 def opened() -> DltSource:
-    """The archive, of whose messages `email_opened` and `tracks` alone are loaded: each table more takes its time."""
+    """The archive, loaded only into `email_opened` and `tracks`, because each further table takes time."""
     return autopilothq.archive("archive").with_resources("email_opened", "tracks", "_audit", "_discards", "_rejects")
 
 
@@ -253,7 +253,7 @@ class Twice(NamedTuple):
 
 @pytest.fixture(scope="module")
 def twice(postgresql: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twice]:
-    """As where a load was killed after a file was copied and before that was noted."""
+    """Copies a file twice, as if a load was killed after the copy and before that was recorded."""
     run = postgres_copies.PostgresCopyJob.run
 
     def run_twice(self: postgres_copies.PostgresCopyJob) -> None:

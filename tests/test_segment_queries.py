@@ -34,7 +34,7 @@ def clock(message: Sent) -> datetime:
 
 
 def visits(rng: random.Random, visitor: int, ids: Iterator[int]) -> Iterator[Sent]:
-    """What one browser sends: two of them are one user's, some never say whose they are."""
+    """Returns the messages of one browser; two browsers belong to one user, some never say whose they are."""
     user = f"u{visitor // 2}" if visitor % 5 else None
     source = rng.choice(SOURCES)
     now = START + timedelta(minutes=rng.randrange(6_000))
@@ -119,7 +119,7 @@ STITCHED = """
 
 
 def visitor_of() -> dict[str, str]:
-    """By anonymous id, the user it belongs to, else itself."""
+    """Returns, by anonymous id, the user to whom it belongs, else the id itself."""
     found = {message["anonymousId"]: message["anonymousId"] for message in MESSAGES}
     return found | {message["anonymousId"]: message["userId"] for message in MESSAGES if message["userId"]}
 

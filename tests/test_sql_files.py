@@ -223,7 +223,7 @@ COMMENT ON COLUMN other.keyed.id IS 'another column'; COMMENT ON VIEW other.show
 
 @pytest.fixture(scope="module")
 def odd_duckdb() -> Iterator[duckdb.DuckDBPyConnection]:
-    """A database beside another one, which has almost all of it too."""
+    """A database next to another one that has almost the same content."""
     with duckdb.connect() as con:
         con.execute("ATTACH ':memory:' AS odd_file; ATTACH ':memory:' AS beside")
         beside = ODD_DUCKDB.replace("plain", "flat").replace("IS 'a", "IS 'its")

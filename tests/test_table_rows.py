@@ -165,7 +165,7 @@ def test_if_each_event_has_a_table_no_query_runs(context: ProjectionContext) -> 
 
 @pytest.fixture
 def reserved(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """For how many columns memory is asked for."""
+    """Returns for how many columns memory is reserved."""
     found: list[int] = []
     monkeypatch.setattr(ProjectionContext, "reserve", lambda _, columns=0: found.append(columns))
     return found

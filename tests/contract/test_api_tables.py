@@ -22,7 +22,7 @@ BOOKS = ["_rejects", "_discards", "_audit"]
 
 @pytest.fixture
 def server() -> Iterator[FakeAutopilot]:
-    """An account without made-up contacts, and the file that it is loaded into kept open."""
+    """An account without made-up contacts; the file into which it is loaded is kept open."""
     with FakeAutopilot(contacts=0) as running, held():
         yield running
 

@@ -21,7 +21,7 @@ from shared_loads import command
 
 @pytest.fixture
 def server() -> Iterator[FakeOrtto]:
-    """An account without made-up people, and the file that it is pulled into kept open."""
+    """An account without made-up people; the file into which it is pulled is kept open."""
     with FakeOrtto(people=0) as running, held():
         yield running
 

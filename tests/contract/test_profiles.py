@@ -23,7 +23,7 @@ from shared_loads import isolation
 
 @pytest.fixture
 def server() -> Iterator[FakeProfiles]:
-    """A space without people, and the file that they are loaded into kept open."""
+    """A space without people; the file into which they are loaded is kept open."""
     with FakeProfiles() as running, held():
         yield running
 
@@ -38,7 +38,7 @@ NO_EVENTS = [7, "x", None, {"event": "Email Opened"}, {"type": "track"}, {"type"
 
 
 class Pulled(NamedTuple):
-    """What there is after a load: its report, whom it asked for by which queries, and the tables and watermarks."""
+    """The result of a load: its report, about whom it asked by which queries, and the tables and watermarks."""
 
     report: LoadReport
     asked: dict[str, dict[str, str]]
@@ -52,7 +52,7 @@ class Pulled(NamedTuple):
 
 
 class Loads(NamedTuple):
-    """Two loads of people of whom each is one test's: their events by people, and what there was after each load."""
+    """Two loads of people, one for each test: the events by person, and the content after each load."""
 
     file: str
     """What `_audit` calls the space."""

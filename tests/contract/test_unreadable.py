@@ -141,7 +141,7 @@ MACROS = {"type_bit": "boom", "as_text": "bang"}
 
 
 class Narrowed(NamedTuple):
-    """The lines of the load, and the tables after it and after another load of the same archive."""
+    """The lines of a load, and the tables after it and after another load of the same archive."""
 
     lines: list[Line]
     tables: dict[str, list[dict[str, Any]]]

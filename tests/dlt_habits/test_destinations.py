@@ -49,7 +49,7 @@ def sizes(tables: Rows) -> dict[str, int]:
 
 @pytest.fixture
 def here(whole: Rows) -> dict[str, int]:
-    """How many rows a plain load leaves in DuckDB."""
+    """Returns how many rows a plain load stores in DuckDB."""
     return sizes(whole)
 
 

@@ -28,7 +28,7 @@ def two_archives() -> tuple[str, str]:
 
 
 def check_whole(place: Place, *stored: int) -> None:
-    """All of both archives is there once, and the books say what each file brought."""
+    """Checks that all of both archives is stored once, and that the books say what each file brought."""
     [user] = place.rows("users")
     assert (user["plan"], user["city"]) == ("pro", "Bern")
     assert [place.count(name) for name in ("identifies", "tracks", "email_opened")] == [2, 1, 1]

@@ -43,7 +43,7 @@ def server() -> Iterator[FakeAutopilot]:
 
 @pytest.fixture(scope="module")
 def house(server: FakeAutopilot, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for each point, in which a load was killed there."""
+    """A folder for each point, with a load that was killed at this point."""
     house = tmp_path_factory.mktemp("killed_api")
     for name in POINTS:
         (house / name).mkdir()
@@ -78,7 +78,7 @@ def test_after_a_kill_another_machine_goes_on(point: str, house: Path, server: F
 
 
 def assert_resumes(folder: Path, server: FakeAutopilot) -> None:
-    """One run more: the account is there as it is, and nothing twice."""
+    """Checks that after another run the account is stored as it is, and nothing twice."""
     server.requests.clear()
     with held(folder / "autopilot.duckdb"):
         into = pipeline(folder, direct(str(folder / "autopilot.duckdb")))

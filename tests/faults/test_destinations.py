@@ -26,7 +26,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def undisturbed(archive: Path) -> dict[str, Table]:
-    """The tables of a load that nothing disturbs; the first test that asks for them makes it for all."""
+    """The tables of an undisturbed load; the first test that needs them makes it for all."""
     folder = archive.with_name("undisturbed")
     if not folder.exists():
         load(pipeline(folder), archive)
@@ -41,7 +41,7 @@ def assert_complete(tables: dict[str, Table], undisturbed: dict[str, Table]) -> 
 
 @contextmanager
 def held(database: Path, *how: str) -> Iterator[None]:
-    """The DuckDB file is open in another process."""
+    """Keeps the DuckDB file open in another process."""
     with forked.start(holder.__file__, str(database), *how, stdin=forked.PIPE, stdout=forked.PIPE) as process:
         assert process.stdout
         assert process.stdout.readline() == b"open\n"

@@ -56,7 +56,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def loaded(prepared: Path) -> Iterator[Path]:
-    """Where `one.duckdb` has that archive from one process."""
+    """The folder in which `one.duckdb` has that archive, loaded by one process."""
     with as_prepared(prepared):
         yield prepared
 
@@ -259,7 +259,7 @@ def suppress(person: Id, key: SuppressionKey, *databases: Path) -> None:
 
 
 class Seeing(Inline):
-    """An executor that keeps what it sends to workers."""
+    """An executor that records what it sends to workers."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -77,7 +77,7 @@ def context_of(folder: WorkFolder) -> WorkerContext:
 
 @pytest.fixture(params=["folder", "bucket"])
 def home(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Where work folders are."""
+    """The place of work folders."""
     if request.param == "folder":
         yield str(tmp_path / "work")
         return
@@ -87,7 +87,7 @@ def home(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def open_to_all(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Puts the credentials of its buckets where workers find them."""
+    """Sets the credentials of its buckets where workers find them."""
     for name, value in s3.credentials.items():
         monkeypatch.setenv(f"SOURCES__AUTOPILOTHQ__CREDENTIALS__{name.upper()}", value)
 
@@ -156,7 +156,7 @@ class Losing:
 
 @pytest.fixture(params=["folder", "bucket"])
 def losing(request: pytest.FixtureRequest, tmp_path: Path) -> Losing:
-    """Where work folders are, with a connection that can be lost."""
+    """The place of work folders, with a connection that can be lost."""
     if request.param == "folder":
         return Losing(str(tmp_path / "work"), os, "stat")
     return Losing("memory://work", MemoryFileSystem, "info")

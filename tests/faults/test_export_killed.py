@@ -69,7 +69,7 @@ def test_no_load_takes_what_a_killed_export_left(
 
 
 def taken(place: str, s3: S3) -> dict[str, set[str]]:
-    """The ids in what loads take from a place: by table of Parquet, by file of an archive."""
+    """Returns the ids that loads read from a place: by table of Parquet, by file of an archive."""
     fs = fsspec.filesystem("s3", use_listings_cache=False, **s3.storage_options) if "://" in place else None
     found = {}
     for file in list_files([place], fs=fs):

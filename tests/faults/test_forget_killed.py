@@ -102,7 +102,7 @@ def forget(folder: Path, call: Call) -> None:
 
 
 def expected_files(house: Path, call: Call) -> dict[str, bytes]:
-    """What forgetting leaves when nothing disturbs it."""
+    """The files after an undisturbed `forget`."""
     if SUPPRESSIONS.name not in content(house / "undisturbed/autopilot.duckdb"):
         forget(house / "undisturbed", call)
     return files(house / "undisturbed")

@@ -19,13 +19,13 @@ MARK = b"\xef\xbb\xbf"
 
 
 def wide(number: int, load: int) -> str:
-    """A message of an event with so many properties that no load before had."""
+    """Returns a message of an event with so many properties that are new to every load."""
     properties = {f"property_{load}_{n}": n for n in range(number)}
     return json.dumps(message("Wide", messageId=f"wide{load}", properties=properties))
 
 
 def hostile() -> list[bytes]:
-    """What is sent to do harm, or by accident."""
+    """Messages that were sent to do harm, or by accident."""
     texts = {f"text_{n}": "x" * 30 for n in range(600)}
     deep = "[" * 400 + "1.10" + "]" * 400
     system = {name: name for name in ("xmin", "xmax", "cmin", "cmax", "ctid", "tableoid", "oid")}
@@ -56,7 +56,7 @@ STORED = {
 
 
 class Database:
-    """A hand to look into what the command loaded."""
+    """Reads what the command has loaded."""
 
     def __init__(self, call: Call, target: str | duckdb.DuckDBPyConnection) -> None:
         self.call, self.target = call, target

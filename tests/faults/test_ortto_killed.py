@@ -54,7 +54,7 @@ def house(server: FakeOrtto, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def asked(server: FakeOrtto) -> list[str]:
-    """Whose first page was asked for since this was asked last."""
+    """Returns whose first page was requested since the last call."""
     found = [of.body["person_id"] for of in server.requests if of.path == FEED and of.body["offset"] == 0]
     server.requests.clear()
     return found

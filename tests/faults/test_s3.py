@@ -137,7 +137,7 @@ def test_an_object_that_is_rewritten_while_it_is_read_is_read_again(
 
 
 def failure(tmp_path: Path, url: str, **options: Any) -> str:
-    """What a person sees of a load that fails: the message of the last cause that is ours."""
+    """Returns the error that a user sees of a load that fails: the message of the last cause of this project."""
     with pytest.raises(PipelineStepFailed) as failed:
         load(pipeline(tmp_path), url, **options)
     assert not (tmp_path / "autopilot.duckdb").exists() or not content(tmp_path / "autopilot.duckdb")
@@ -274,7 +274,7 @@ def faulty(s3: S3, faults: dict[str, str]) -> Iterator[dict[str, str]]:
         daemon_threads = True
 
         def handle_error(self, *_: Any) -> None:
-            """Clients that went away are what is tested."""
+            """Does nothing: clients that go away are what is tested."""
 
     with Server(("127.0.0.1", 0), Handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()

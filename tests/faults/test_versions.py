@@ -21,7 +21,7 @@ NEW_DAY = "1551484800000"
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The files whose content is read."""
+    """Returns the files whose content is read."""
     names: list[str] = []
     open_file = LocalFileSystem.open
 
@@ -68,7 +68,7 @@ def grow(archive: Path, lines: int) -> None:
 
 
 def changes(archive: Path) -> Iterator[None]:
-    """An archive, each of whose files has a story of its own: what happens to them between one load and the next."""
+    """An archive and what happens to each of its files between one load and the next."""
     file(archive, "old.gz", [track(1)])
     file(archive, "new.json", [track(2)], NEW_DAY)
     trusted = file(archive, "trusted.json", [track(11)])

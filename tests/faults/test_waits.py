@@ -24,7 +24,7 @@ def archive(*numbers: int) -> None:
 
 @contextmanager
 def other_connection(url: str) -> Iterator[Any]:
-    """A cursor of somebody who works in the same database."""
+    """A cursor of another user of the same database."""
     with closing(psycopg2.connect(url, application_name="psql")) as connection, connection.cursor() as cursor:
         yield cursor
 
@@ -104,7 +104,7 @@ def test_a_statement_that_takes_too_long(call: Call, postgres: str, monkeypatch:
 
 @pytest.fixture
 def cutting(postgres: str) -> Iterator[None]:
-    """Somebody who ends every connection that copies rows."""
+    """Ends every connection that copies rows."""
     done = threading.Event()
 
     def cut() -> None:
