@@ -200,7 +200,7 @@ def stored(pipeline: dlt.Pipeline, client: Any, table: Any) -> dict[str, str]:
     rows = []
     for column in table["columns"].values():
         word, _, inner = mapper.to_destination_type(column, table).partition("(")
-        # An information_schema tells precision and scale beside the type's name; ClickHouse has `Boolean` for `Bool`.
+        # An information_schema has precision and scale besides the type's name; ClickHouse has `Boolean` for `Bool`.
         numbers = map(int, inner.rstrip(")").split(",")) if word == "NUMBER" else (None, None)
         rows.append((name, fold(column["name"]), word.replace("Boolean", "Bool"), "YES", *numbers))
     client.sql_client.execute_sql = lambda *words: rows  # noqa: ARG005

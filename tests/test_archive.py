@@ -513,7 +513,7 @@ def test_zstd_cut_anywhere_gives_all_that_can_be_had(tmp_path: Path) -> None:
             reject = prefix_and_reject(found, LINES)
             assert reject.message == f"The file was cut off: it ends at byte {cut:,}, in the middle of its zstd data."
         else:
-            # Cut between two frames is a shorter file, and nothing tells.
+            # A file that is cut between two frames is a valid shorter file.
             whole += 1
             assert LINES.startswith(b"".join(line[2] for line in lines)[:-1])
     assert whole == -(-len(LINES) // 250) - 1

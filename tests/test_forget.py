@@ -59,7 +59,7 @@ BOBS: list[Any] = [
     b'{"count": "ada", broken',
 ]
 BOTH = [one for pair in zip(ADAS, [*BOBS, *(track(number, userId="bob") for number in range(31, 37))]) for one in pair]  # noqa: B905
-# An email leads to the contact; what else stands beside it may be somebody else's.
+# An email leads to the contact; other ids next to it may be somebody else's.
 WORDS = ("--email", "ADA@example.com", "--email", "ada@work.example", "--user-id", "ada", "--user-id", "old ada")
 FORGET_ADA = (*WORDS, "--confirm", "7")
 FORGOTTEN = [

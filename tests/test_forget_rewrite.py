@@ -71,7 +71,7 @@ def write_archive() -> None:
     Path("archive/c.zst").write_bytes(zstandard.compress(text))
 
 
-# Who was asked for at Segment's Profile API.
+# The people about whom Segment's Profile API was asked.
 PROFILES = f"CREATE TABLE autopilothq._profiles AS SELECT 'email:{ADA[0].replace(chr(39), chr(39) * 2)}' AS person"
 KILLED = """
 import os, sys

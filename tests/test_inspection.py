@@ -634,7 +634,7 @@ def test_a_clock_that_was_wrong_once_does_not_hide_that_nothing_comes(call: Call
         assert found.newest_load is not None
         assert found.now - found.last_load.loaded_at < timedelta(days=days, minutes=9)
         assert found.tables["tracks"].loaded_at == found.newest_load
-        # Another program's table, whose name has what stands for a value.
+        # Another program's table, whose name contains a placeholder.
         assert FIRST < (found.tables["100 %s %% off"].loaded_at or FIRST) < found.now
 
 

@@ -15,7 +15,7 @@ from autopilothq.segment.identity import KEYED, HashedIds, Id, SuppressionKey, h
 START = datetime(2024, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 Due = list[tuple[str, datetime | None, str | None]]
-# Of an earlier run: the person, the watermark, and when the person was asked for last, in minutes since START.
+# Of an earlier run: the person, the watermark, and when the person was last asked about, in minutes since START.
 Stored = tuple[str, int | None, int]
 
 

@@ -92,7 +92,7 @@ def test_each_folder_has_its_own_file_and_pipeline(
     assert last_line(call, "--credentials", "../a/autopilot.duckdb") == first
     assert last_line(call, "--credentials", "duckdb:///../a/autopilot.duckdb") == first
 
-    # Each is told apart by all that asks: what waits in one is nothing to the other.
+    # Everything tells them apart: what waits in one does not concern the other.
     runner.pipeline(credentials=str(a / "autopilot.duckdb")).extract(archive("../archive.ndjson"))
     assert "waiting" not in call("status").out
     waiting = call("status", "--credentials", "../a/autopilot.duckdb").out
@@ -102,7 +102,7 @@ def test_each_folder_has_its_own_file_and_pipeline(
     monkeypatch.chdir(a.parent)
     for name, folder in (("autopilot_events", a), (second[1], b)):
         assert_found(name)
-        # What `dlt pipeline NAME sync` does: the working folder goes, and is made anew from the destination.
+        # What `dlt pipeline NAME sync` does: it deletes the working folder, and recreates it from the destination.
         pipeline = dlt.attach(name).drop()
         pipeline.sync_destination()
         assert (pipeline.first_run, pipeline.schema_names) == (False, ["autopilothq"])

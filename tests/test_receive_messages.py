@@ -190,7 +190,7 @@ def test_an_array_of_messages() -> None:
 def test_what_is_json_is_kept_to_the_digit(text: bytes, kept: bytes) -> None:
     [line] = lines(text)
     assert line.startswith(kept)
-    assert line.endswith(b',"a":2}') == (b'"a":2' in text)  # a key that repeats is kept, behind the first
+    assert line.endswith(b',"a":2}') == (b'"a":2' in text)  # a repeated key is kept, after the first
     json.loads(line.decode(errors="replace"))
 
 

@@ -129,7 +129,7 @@ def test_the_printed_statements_are_those_that_make_the_tables(call: Call, made:
     printed = call("schema", "--format", "sql", "--destination", "postgres", "--dataset", "printed").out
     query(postgres, printed)
     tables, said = described(postgres), described(postgres, "printed")
-    # What an account has, and whom a profile was asked for, is not of an archive.
+    # Tables of an account, and those about requests for profiles, are not from an archive.
     account = {each.name for each in (*catalog.ACCOUNT, *catalog.ORTTO_ACCOUNT)}
     assert said.keys() - tables.keys() == {"_profiles", "_deliveries", "_deliveries_ortto", "_forwards", *account}
     assert {table: said[table] for table in tables} == tables

@@ -37,7 +37,7 @@ def test_each_file_is_one_statement_that_reads(name: str) -> None:
 
 # ---- PostgreSQL ------------------------------------------------------------------------------------------------------
 
-# Beside each table of `odd` stands what is almost the same: in another schema, not a column, not unique, not valid.
+# Next to each table of `odd` is something almost the same: in another schema, not a column, not unique, not valid.
 ODD = """
 CREATE SCHEMA odd; CREATE SCHEMA other; CREATE SCHEMA staging;
 CREATE TABLE odd.keyed (n bigint, id text COLLATE "C" NOT NULL, note varchar(5), gone int, PRIMARY KEY (id, n));

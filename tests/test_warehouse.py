@@ -161,7 +161,7 @@ def test_an_objects_keys_are_columns_too() -> None:
     known = Shapes().with_objects([("properties", "plan")])
     assert is_regular(known, ["plan"], plan=["name"])
     assert not is_regular(known, ["plan", "plan_name"], plan=["name"])
-    assert is_regular(known, ["plan"])  # null, perhaps: where it is text or an array instead, the value tells
+    assert is_regular(known, ["plan"])  # perhaps null; if it is text or an array instead, the value shows it
 
 
 def test_only_one_of_two_spellings_of_an_object_is_regular() -> None:

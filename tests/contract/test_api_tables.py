@@ -90,7 +90,7 @@ def test_a_contacts_emails_are_events_of_the_contract(server: FakeAutopilot) -> 
     assert datetime.fromisoformat(audit["version"]) == received_at == audit["first_received_at"]
 
 
-# Contacts of several tests, who are told apart by their ids: each answer is that of one of four scans.
+# Contacts of several tests, told apart by their ids; each answer belongs to one of four scans.
 BAD = contact(
     1,
     created_at="yesterday",
@@ -233,7 +233,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Row]]:
         server.order(
             "GET",
             "/contacts/custom_fields",
-            skip=1,  # first it is asked for the field of the user id
+            skip=1,  # the first request is about the field of the user id
             content=b'[{"name":"Plan","fieldType":"string","default":"a","max":[1.10]}]',
         )
         server.order("GET", "/lists", content=b'{"lists":[{"list_id":12345678901234567890,"title":1.10}]}')

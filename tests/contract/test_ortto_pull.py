@@ -251,7 +251,7 @@ def test_only_the_kinds_of_selected_tables_are_asked_for(server: FakeOrtto) -> N
         "Expected _profiles among the selected resources: without it nobody knows who was asked for, and the next load"
         " asks again.\nSelect it too."
     )
-    report = pull(server)  # what was not selected is asked for when it is
+    report = pull(server)  # what was not selected is requested once it is
     assert (report.stored, report.rows["email_opened"]) == (2, 1)
 
 

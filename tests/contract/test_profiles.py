@@ -210,7 +210,7 @@ def test_only_the_events_that_are_wanted(server: FakeProfiles) -> None:
     pull(server, "a@example.com", source_id="AbC123xYz9")
     assert sorted(row["event"] for row in rows_in("tracks")) == ["email_opened", "email_replied"]
     pull(server, "a@example.com", events=["Order Completed"], source_id="AbC123xYz9")
-    assert "start" not in query_of(server.requests[-1])  # nothing of it was asked for before
+    assert "start" not in query_of(server.requests[-1])  # nothing of it was requested before
     assert query_of(server.requests[-1])["include"] == "Order Completed"
     assert len(rows_in("order_completed")) == 1
 
@@ -310,6 +310,6 @@ def test_a_refused_token_stops_at_once(server: FakeProfiles, monkeypatch: pytest
     report = pull(server, *everyone)
     assert report.cut_off is not None
     assert "Check sources.autopilothq.profiles.token" in report.cut_off
-    # Answers that are under way in the other threads as the first refusal comes are asked for again next time.
+    # Answers that are under way in other threads when the first refusal comes are requested again next time.
     assert 10 - 3 <= report.stored == len(watermarks()) <= 10
     assert len(server.requests) <= 1 + 10 + 4

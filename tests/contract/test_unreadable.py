@@ -83,7 +83,7 @@ def test_lines_whose_slow_path_raises_are_rejected(monkeypatch: pytest.MonkeyPat
         for line, error, text in zip((24, 25, 36), errors, bad, strict=True)
     ]
     assert [count[1:5] for count in store.audit] == [(43, 40, 0, 3)]
-    # What the good lines of the same batch lose is reported as ever.
+    # What the good lines of the same batch lose is reported as usual.
     assert len(found["_discards"]) == 40
 
 

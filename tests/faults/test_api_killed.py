@@ -61,10 +61,10 @@ def test_after_a_kill_all_is_as_if_undisturbed(point: str, house: Path, server: 
     assert_resumes(house / point, server)
     if point in FETCHED:
         again = [request.path for request in server.requests if request.path.startswith("/contacts")]
-        # The page that was under way is asked for again, those that had come are not.
+        # The page that was under way is requested again, those that had come are not.
         assert len(again) == 1
     if point == "all was read":
-        # The pages are there: the answers of one request alone are asked for again.
+        # The pages are there: only the answers of single requests are requested again.
         assert {request.path for request in server.requests} == {"/triggers"}
 
 

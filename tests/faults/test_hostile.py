@@ -153,7 +153,7 @@ def test_no_line_stops_the_command(database: Database) -> None:
     ]
     assert database.query("SELECT campaign_id FROM autopilothq.email_opened WHERE id = 'digits'") == [("0.00001",)]
 
-    # Again, nothing is new, which a dry run tells too, and the state is told.
+    # A second load finds nothing new, as a dry run says too, and the status is shown.
     assert database.load(*(["--dry-run"] if database.url is None else []))["files"] == 0
     told = database.status()
     beyond = len(database.columns("tracks")) + 2 * width - most if database.url else 0

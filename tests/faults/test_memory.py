@@ -112,7 +112,7 @@ def test_more_threads_parse_again_when_the_memory_long_sufficed(
         for batch in range(120):
             needed = 4 if batch < 48 else 1
             parser._parse_in_turn(LineReader(con), lines, ParsedCells())
-    # One of four threads goes on; two are tried in vain, then only half as soon, and at last all go on again.
+    # One of four threads goes on; two are tried and fail, then again after twice as long, until all go on again.
     assert [now.turns for now in tried] == [1, 2, *[4] * 16, 2, *[4] * 32, *[2] * 32, *[1] * 40]
 
 

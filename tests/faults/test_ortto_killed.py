@@ -86,7 +86,7 @@ def test_the_next_run_asks_for_nobody_again(
         runner.run(into, [])  # what was ready is loaded first
         pull(into, server.base_url, server.key)
     after = asked(server)
-    # Only the person whose pages were not all there is asked for again.
+    # Only the person whose pages were incomplete is requested again.
     again = {"a page is kept": 1}.get(point, 0)
     assert len(after) == len(set(after)) == PEOPLE - len(before) + again
     assert_all_is_there()

@@ -79,7 +79,7 @@ def test_all_connections_have_the_limits(options: str, expected: tuple[str, str,
         cursor.execute(sql)
         rows.append(cursor.fetchall())
     assert [row for [row] in rows] == [expected, expected]
-    # What was waited for in vain is asked for once more each time that dlt tries again, not for ten minutes each.
+    # After a wait that timed out, each retry of dlt waits for only a second, not for ten minutes.
     config.waits.gave_up = True
     with into.sql_client() as client:
         [row] = client.execute_sql(sql) or []
