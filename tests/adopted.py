@@ -1,4 +1,4 @@
-"""Tables as exporters of warehouses write them, for the tests of `adopt`: their case, types, times and nulls."""
+"""Tables as warehouses export them, for the tests of `adopt`: their case, types, times and nulls."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Calls of the program, as a person makes them."""
+"""Calls of the program, as on a command line."""
 
 import os
 import re

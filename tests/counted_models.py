@@ -56,7 +56,7 @@ def iso(at: datetime) -> str:
 
 
 def archive(size: int = 400) -> list[Row]:
-    """The messages: the same at every call."""
+    """Returns the messages, the same at every call."""
     rng = random.Random(18)
     found = [_event(rng, number) for number in range(size)]
     found += [{**found[number], "receivedAt": iso(FIRST + timedelta(days=30))} for number in (1, 5, 8)]  # replayed
@@ -263,7 +263,7 @@ def measures(messages: list[Message]) -> Row:
 
 
 def names(messages: Iterable[Message], *columns: str) -> Row:
-    """What the last message says that has the first of the columns, and a journey if there is such a one."""
+    """Returns the columns of the last message that has the first of them, and preferably a journey."""
 
     def rank(one: Message) -> tuple[Any, ...]:
         has = one.properties

@@ -74,13 +74,13 @@ def write(folder: Path, files: dict[str, Sequence[Row]]) -> Path:
 
 
 def unload(folder: Path, tables: dict[str, list[Row]] = ADOPTED) -> Path:
-    """What Segment's loader left: all contexts are cut, too."""
+    """Returns the tables that Segment's loader left, with cut contexts too."""
     common = {"received_at": "2019-03-01 10:00:00+00", "user_id": "u1", "context_page_url": URL[:512]}
     return write(folder, {f"{name}.json": [common | row for row in found] for name, found in tables.items()})
 
 
 def archive(folder: Path) -> Path:
-    """The archive with all texts whole."""
+    """Returns the archive, with all texts whole."""
     return write(folder, {"1.json": FIRST_FILE, "2.json": SECOND_FILE})
 
 

@@ -1,4 +1,4 @@
-"""Prints what dlt would send to warehouses that cannot be run here: a program of the tests, because it takes stand-ins.
+"""Prints what dlt would send to warehouses that cannot be run here. A program of its own, because it replaces modules.
 
 Nothing is connected to. A small archive goes through the source and dlt's normalize step, with each destination's own
 capabilities; of the load step the statements are taken. The drivers are big and only speak to servers: where they are
@@ -40,11 +40,11 @@ class Anything(type):
 
 
 def _take(self: Any, *words: Any, **more: Any) -> None:
-    """Whatever it is made of."""
+    """Ignores its arguments."""
 
 
 class Module(types.ModuleType):
-    """A driver that nobody speaks to."""
+    """A stand-in for a driver, which nobody uses."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -200,7 +200,7 @@ def stored(pipeline: dlt.Pipeline, client: Any, table: Any) -> dict[str, str]:
     rows = []
     for column in table["columns"].values():
         word, _, inner = mapper.to_destination_type(column, table).partition("(")
-        # An information_schema tells precision and scale beside the type's name; ClickHouse has `Boolean` for `Bool`.
+        # An information_schema has precision and scale besides the type's name; ClickHouse has `Boolean` for `Bool`.
         numbers = map(int, inner.rstrip(")").split(",")) if word == "NUMBER" else (None, None)
         rows.append((name, fold(column["name"]), word.replace("Boolean", "Bool"), "YES", *numbers))
     client.sql_client.execute_sql = lambda *words: rows  # noqa: ARG005

@@ -1,4 +1,4 @@
-"""Environments for programs that cannot share that of the tests."""
+"""Virtual environments for programs that cannot share that of the tests."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Processes that are forked from one that has imported everything: an interpreter that imports it anew takes a second.
+"""Processes that are forked from one that has imported everything: importing it again takes a second.
 
 `start(path, *words)` and `start("-c", code, *words)` do what the interpreter does with these words, in a process that
 tests may kill. The first call starts the process that all others are forked from: it has no threads and no database.

@@ -1,4 +1,4 @@
-"""Writes the dbt package from the models: `make docs`. A test fails where a file of it differs.
+"""Writes the dbt package from the models: `make docs`. A test fails if one of its files differs.
 
 The SQL of a model is that of `autopilothq/models/`, in the dialects of dbt's adapters, with `ref` and `source` where it
 reads other relations. What a dataset lacks is null there, too: a macro looks when dbt runs.

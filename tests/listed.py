@@ -1,4 +1,4 @@
-"""A file system of this machine that remembers what it was asked for."""
+"""A local file system that records its calls."""
 
 import os
 from typing import Any

@@ -1,4 +1,4 @@
-"""For mutation runs: makes the mutants of the copy that it stands in, and tries each. `mutate.py` starts it.
+"""For mutation runs: makes the mutants of the copy in which it is, and tries each. `mutate.py` starts it.
 
 One process imports all tests. Each mutant is tried in a fork of it, by the tests that call the changed function, until
 one fails: those first that noticed another change of the function, then each file's, the quickest file first.

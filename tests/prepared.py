@@ -1,4 +1,4 @@
-"""Folders that are prepared once for several tests: to copy what a load left costs a hundredth of the load.
+"""Folders that are prepared once for several tests: copying the result of a load takes a hundredth of the load.
 
 Each test gets them at the path that they were prepared at, because notes, audits and lakes name absolute paths.
 """

@@ -1,4 +1,4 @@
-"""Caches what dlt asks of type hints, in tests alone: a quarter of the processor time of a small load.
+"""Caches dlt's lookups of type hints, only in tests: a quarter of the processor time of a small load.
 
 dlt looks at the hints of all fields of a configuration each time that it resolves one, some hundred times in a load.
 What it finds depends on the hint and on nothing else. What a run of this package spares dlt, loads that call dlt

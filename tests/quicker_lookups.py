@@ -1,4 +1,4 @@
-"""Spares the tests two lookups."""
+"""Saves the tests two lookups."""
 
 import functools
 

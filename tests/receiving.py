@@ -1,4 +1,4 @@
-"""A receiver in a process of its own, and what it leaves."""
+"""A receiver in a process of its own, and what it has written."""
 
 import gzip
 import json

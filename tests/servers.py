@@ -170,7 +170,7 @@ def _copy_programs(programs: Path, home: Path) -> Path:
     installed = programs.parent.name
     headers = shutil.ignore_patterns("include")  # more than half of the files
     shutil.copytree(programs.parent, home / package.name / installed, symlinks=True, ignore=headers)
-    libraries = package.with_name(f"{package.name}.libs")  # found by its place beside the package
+    libraries = package.with_name(f"{package.name}.libs")  # found by its place next to the package
     if libraries.exists():
         shutil.copytree(libraries, home / libraries.name, symlinks=True)
     return home / package.name / installed / programs.name
@@ -242,7 +242,7 @@ def s3_server() -> Iterator[S3]:
         server = subprocess.Popen(
             [sys.executable, "-c", _S3_PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
         )
-        # It waits for ever when its thread fails.
+        # It waits forever when its thread fails.
         patience = Timer(PATIENCE, server.kill)
         patience.start()
         try:

@@ -1,4 +1,4 @@
-"""Loads that several tests look at: they are made once, in a folder and with settings of their own."""
+"""Loads whose results several tests check: each is made once, in a folder and with settings of its own."""
 
 import io
 import os
@@ -63,7 +63,7 @@ def isolation(home: Path) -> Iterator[None]:
 def command(*words: str) -> Said:
     """Calls the program in this process, where no test runs that could lend its fixture `call`."""
     out, err, status = io.StringIO(), io.StringIO(), 0
-    umask = os.umask(0o022)  # the program sets its own for good
+    umask = os.umask(0o022)  # the program sets its own permanently
     with mock.patch("sys.argv", ["autopilothq", *words]), redirect_stdout(out), redirect_stderr(err):
         try:
             cli.main()

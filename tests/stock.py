@@ -1,4 +1,4 @@
-"""dlt's own destinations, whose configuration is resolved once: that takes half of a load that finds nothing new.
+"""dlt's own destinations with a configuration that is resolved once, which takes half of a load with nothing new.
 
 They are called as dlt's are, because what a destination is found out to be goes by the name of its class.
 """

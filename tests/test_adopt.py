@@ -165,7 +165,7 @@ def test_the_run_says_what_will_differ_what_is_cut_and_what_is_left_out(adopted:
 
 
 def test_the_database_is_opened_twice(adopted: Adopted) -> None:
-    """By the run, until files are read, and from then on; a small load keeps nobody out for long."""
+    """Once until files are read, and once from then on; a small load keeps nobody out for long."""
     assert adopted.opened == 2
 
 
@@ -457,7 +457,7 @@ def test_what_cannot_be_adopted_is_said(call: Call, words: list[str], message: s
     files |= {"empty/email_opened.parquet": "", "empty/email_clicked.csv": ""}
     packed = gzip.compress(b"id\n" + b"\n".join(b"%d" % (number * 7919) for number in range(1000)))
     broken = {"cut/email_opened.csv.gz": packed[:-500], "behind/email_opened.csv.gz": packed + b"rubbish"}
-    # Cut behind a whole line, where the engine would take the lines before for all of them.
+    # Cut after a whole line, where the engine would take the lines before for the whole file.
     packer, frame = zlib.compressobj(wbits=31), zstandard.ZstdCompressor().compressobj()
     broken["flushed/email_opened.json.gz"] = packer.compress(b'{"id":"a"}\n') + packer.flush(zlib.Z_SYNC_FLUSH)
     whole = zstandard.ZstdCompressor().compress(b"id,note\na,\\N\n")

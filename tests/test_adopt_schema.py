@@ -1,4 +1,4 @@
-"""What `adopt` says beforehand of the columns and types that queries will meet, in every form that it reads."""
+"""What `adopt` prints beforehand about columns and types that differ, in every format that it reads."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""What is made of a contact, and of pages on the disk (docs/contract/autopilot-api.md)."""
+"""What contacts, and pages on the disk, become (docs/contract/autopilot-api.md)."""
 
 import hashlib
 import json

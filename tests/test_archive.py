@@ -1,4 +1,4 @@
-"""The archive's files are found as they were asked for, and their bytes become lines or rejects: all of them."""
+"""The archive's files are found as requested, and all of their bytes become lines or rejects."""
 
 import functools
 import gzip
@@ -513,7 +513,7 @@ def test_zstd_cut_anywhere_gives_all_that_can_be_had(tmp_path: Path) -> None:
             reject = prefix_and_reject(found, LINES)
             assert reject.message == f"The file was cut off: it ends at byte {cut:,}, in the middle of its zstd data."
         else:
-            # Cut between two frames is a shorter file, and nothing tells.
+            # A file that is cut between two frames is a valid shorter file.
             whole += 1
             assert LINES.startswith(b"".join(line[2] for line in lines)[:-1])
     assert whole == -(-len(LINES) // 250) - 1
@@ -603,7 +603,7 @@ def test_a_cut_gzip_of_few_bytes_gives_all_of_its_many_lines(tmp_path: Path) -> 
         assert reject.raw == readable.rpartition(b"\n")[2]
 
 
-def test_a_file_that_cannot_be_opened_is_for_another_time(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_opened_is_read_again_later(tmp_path: Path) -> None:
     gone, there = stored(tmp_path, b"{}\n", b"{}\n", fs=Refusing("0.gz", FileNotFoundError("gone")))
     message = f"Expected to read {gone.url} to its end, but at byte 0 came FileNotFoundError: gone."
     reject = Reject(0, 1, "truncated", message, b"")
@@ -683,7 +683,7 @@ BLANK_BLOCKS = {"spaces": b" " * (1 << 20), "newlines": b"\n" * (1 << 20), "blan
 
 @pytest.mark.parametrize("pack", ["gzip", "zstd"])
 @pytest.mark.parametrize("blank", BLANK_BLOCKS)
-def test_a_bomb_of_blanks_passes(tmp_path: Path, blank: str, pack: str) -> None:
+def test_a_file_that_inflates_to_blanks_is_read_in_bounded_memory(tmp_path: Path, blank: str, pack: str) -> None:
     block, count = BLANK_BLOCKS[blank], 100  # three times what a batch may hold
     engine: Any = zlib.compressobj(1, wbits=31) if pack == "gzip" else zstandard.ZstdCompressor().compressobj()
     data = engine.compress(b"{}\n") + b"".join(engine.compress(block) for _ in range(count))

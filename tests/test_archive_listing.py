@@ -1,4 +1,4 @@
-"""What file systems say of an archive's files: one name for each, another version for other bytes, plain errors."""
+"""Listings of an archive's files: one name for each, another version for other bytes, plain errors."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Which files the source of the archive plans to read, and what it says of those that it leaves out: without a load."""
+"""Which files the archive's source plans to read, and what it reports about the others: without a load."""
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta, timezone

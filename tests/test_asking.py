@@ -1,4 +1,4 @@
-"""Queries of the user's own: what is no query is refused before it is sent, and what reads cannot write."""
+"""The user's own queries: anything but a query is refused before it is sent, and a query cannot write."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Rows of a query in, what is to be sent out; who came and who left."""
+"""Rows of a query become items to send: who has entered and who has left."""
 
 from typing import Any
 
@@ -73,7 +73,7 @@ def test_an_audience_keeps_its_key() -> None:
     )
 
 
-def test_names() -> None:
+def test_an_audience_is_named_by_its_slug() -> None:
     assert audiences.slug(NAME) == TRAIT
     with pytest.raises(RunError, match="with ASCII letters or digits, got '株'"):
         audiences.slug("株")

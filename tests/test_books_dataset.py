@@ -1,4 +1,4 @@
-"""`--books-dataset`: the events' dataset has tables of events alone, and everything goes on working."""
+"""`--books-dataset`: the events' dataset has only tables of events, and everything still works."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The commands, as a person meets them: words in, exact texts and exit status out."""
+"""The commands as a user sees them: arguments in, exact texts and exit status out."""
 
 import json
 import os
@@ -107,7 +107,7 @@ def selected(tmp_path_factory: pytest.TempPathFactory) -> Selected:
 
 
 def test_some_events(selected: Selected) -> None:
-    """What else the file holds is told as skipped, and loaded when it is asked for."""
+    """Other lines of the file are counted as skipped, and loaded when they are selected."""
     counts = ("lines", "stored", "rejected", "lines_skipped")
     dry = selected.dry.out.splitlines()
     assert "3 lines, 1 stored, 0 duplicates, 1 rejected, 1 skipped, 0 values discarded" in dry
@@ -236,7 +236,7 @@ def test_max_rejects(selected: Selected) -> None:
         (("a", "--max-rejects", "-1"), "Error: Invalid value for '--max-rejects': -1 is not in the range x>=0."),
     ],
 )
-def test_wrong_words(call: Call, words: tuple[str, ...], message: str) -> None:
+def test_wrong_arguments(call: Call, words: tuple[str, ...], message: str) -> None:
     said = call("load", "archive", *words)
     assert (said.status, errors(said)[-1]) == (2, message)
 

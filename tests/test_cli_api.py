@@ -1,4 +1,4 @@
-"""`autopilothq load api`, as a person meets it: words in, exact texts and exit status out."""
+"""`autopilothq load api` as a user sees it: arguments in, exact texts and exit status out."""
 
 import json
 import os
@@ -116,7 +116,7 @@ def test_a_wrong_key_is_one_line(call: Call, server: FakeAutopilot, monkeypatch:
         (("--max-seconds", "-1"), "-1.0 is not in the range x>=0."),
     ],
 )
-def test_wrong_words_are_told(call: Call, words: tuple[str, ...], error: str) -> None:
+def test_wrong_arguments_are_errors(call: Call, words: tuple[str, ...], error: str) -> None:
     said = call("load", "api", *words)
     assert said.status == 2
     assert error in errors(said)[-1]

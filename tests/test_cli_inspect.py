@@ -1,4 +1,4 @@
-"""`schema`, `schema diff` and `status`, as a person meets them: words in, exact texts and exit status out."""
+"""`schema`, `schema diff` and `status` as a user sees them: arguments in, exact texts and exit status out."""
 
 import json
 import re
@@ -164,7 +164,7 @@ def test_every_format_names_every_column(call: Call, form: str) -> None:
         ),
     ],
 )
-def test_wrong_words(call: Call, words: tuple[str, ...], message: str) -> None:
+def test_wrong_arguments(call: Call, words: tuple[str, ...], message: str) -> None:
     said = call(*words)
     assert said.status == 2
     assert said.err.splitlines()[-1].startswith(message)

@@ -1,4 +1,4 @@
-"""`autopilothq load ortto`, as a person meets it: words in, exact texts and exit status out."""
+"""`autopilothq load ortto` as a user sees it: arguments in, exact texts and exit status out."""
 
 import json
 import re
@@ -221,7 +221,7 @@ def test_what_is_missing_is_an_error(
     assert asked(server) == []
 
 
-def test_words_that_mean_nothing(call: Call) -> None:
+def test_wrong_arguments(call: Call) -> None:
     said = call("load", "ortto", "--only", "lists")
     assert said.status == 2
     names = "events, people, audiences, tags, campaigns, custom-fields, campaign-reports"

@@ -1,4 +1,4 @@
-"""`autopilothq load profiles`, as a person meets it: words in, exact texts and exit status out."""
+"""`autopilothq load profiles` as a user sees it: arguments in, exact texts and exit status out."""
 
 import json
 import re
@@ -137,7 +137,7 @@ def test_what_is_missing_is_said(
     assert server.requests == []
 
 
-def test_words_that_mean_nothing(call: Call) -> None:
+def test_wrong_arguments(call: Call) -> None:
     assert (
         "Error: Invalid value for '--region': 'mars' is not one of 'us', 'eu'."
         in call("load", "profiles", "--region", "mars").err

@@ -1,4 +1,4 @@
-"""The command `report`, as a person calls it."""
+"""The command `report` as a user calls it."""
 
 import json
 import stat

@@ -1,4 +1,4 @@
-"""`autopilothq send …` and `deliveries`, as a person meets them, against an account over real HTTP."""
+"""`autopilothq send …` and `deliveries` as a user sees them, against an account over real HTTP."""
 
 import gzip
 import re

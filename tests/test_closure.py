@@ -1,4 +1,4 @@
-"""Which ids are followed from a person's, and that nobody else's are, whatever a stranger sends."""
+"""Which ids `forget` follows from a person's, and that it never follows anybody else's, whatever a stranger sends."""
 
 from collections.abc import Sequence
 
@@ -162,7 +162,7 @@ SENT = st.lists(
 @given(SENT, st.sampled_from(["u:a", "e:a@x", "c:ca", "u:a e:a@x", "u:a a:aa"]), st.sets(st.integers(2, 3)))
 @settings(max_examples=40, deadline=None)
 def test_nobody_else_loses_a_row(sent: list[dict[str, str]], given_ids: str, more: set[int]) -> None:
-    """No id of others is taken, who have an email and a user id in a row, whatever anybody sends."""
+    """No id counts of others who have an email and a user id in one row, whatever anybody sends."""
     honest = [row(people[number]) for people in PEOPLE for number in (0, 1, *more)]
     taken = closure(
         graph(honest + [tuple(message.get(letter) for letter in "uecap") for message in sent]), ids(given_ids)

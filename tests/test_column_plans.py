@@ -1,4 +1,4 @@
-"""Which columns a table gets, of what is known of its values: without an engine (docs/contract/warehouse.md#limits)."""
+"""Which columns a table gets by what is known of its values: without an engine (docs/contract/warehouse.md#limits)."""
 
 import dataclasses
 from typing import cast
@@ -100,7 +100,7 @@ def planned(context: ProjectionContext, table: str) -> TablePlan:
 
 
 def test_a_table_has_room_for_what_is_beside_its_own_columns() -> None:
-    """Of the columns that are known, of all that the destination has, and of those that the catalogue adds."""
+    """Columns count that are known, that the destination has besides, and that the catalogue adds."""
     common: dict[str, Type] = declared_types(event_table("opened"))
     present: dict[str, Type] = {"email_id": "text", "link_id": "text"}
     all_new = len(common) + len(present)

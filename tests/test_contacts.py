@@ -1,4 +1,4 @@
-"""`contacts delete`, `eject` and `unsubscribe`, as a person meets them, against an account over real HTTP."""
+"""`contacts delete`, `eject` and `unsubscribe` as a user sees them, against an account over real HTTP."""
 
 import io
 import json
@@ -65,7 +65,7 @@ def test_contacts_are_deleted_by_a_file(call: Call, server: FakeAutopilot) -> No
         ("delete", "nobody@example.com", None, f"DELETE {paths[1]}", "delivered", 404, "no such contact", 1),
         ("delete", id_, None, f"DELETE {paths[2]}", "delivered", 200, None, 1),
     ]
-    # A job that came to its end begins anew: the contact may have been made again.
+    # A job that has ended begins again, because the contact may have been created again.
     server.account.upsert({"Email": "p0@example.com"})
     assert call("contacts", "delete", file).out.splitlines() == [
         "3 contacts of the account's 9 to be deleted",

@@ -1,4 +1,4 @@
-"""What a small load costs at most: how often it opens the database, and asks dlt the same question again."""
+"""Limits to the cost of a small load: how often it opens the database, and asks dlt the same question again."""
 
 import json
 import os

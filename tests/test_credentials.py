@@ -1,4 +1,4 @@
-"""`--credentials` from a variable and from a file: what is read, what is told, and what wins."""
+"""`--credentials` from a variable and from a file: what is read, what errors say, and what takes precedence."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The JSON of answers: what is read, how its numbers stay as they are spelt, and which texts are none."""
+"""The JSON of answers: what is read, how numbers keep their spelling, and which texts are not JSON."""
 
 import os
 import subprocess

@@ -86,7 +86,7 @@ def test_an_identify_is_one_whole_request_and_one_whole_row(server: FakeAutopilo
     assert run.startswith(f"{before:%Y%m%dT%H}")
 
 
-def test_nobody_without_an_identifier(server: FakeAutopilot) -> None:
+def test_a_message_without_an_identifier_is_refused(server: FakeAutopilot) -> None:
     messages = [
         {"type": "identify", "messageId": "a", "anonymousId": "x", "traits": {"title": "CEO"}},
         {"type": "track", "messageId": "b", "event": "Order Completed", "anonymousId": "x"},
@@ -495,13 +495,13 @@ def test_one_bad_contact_costs_no_good_one(server: FakeAutopilot) -> None:
 @pytest.mark.parametrize(
     "fault", [{"status": 429}, {"status": 408}, {"status": 500}, {"drop": "before"}, {"drop": "after"}]
 )
-def test_what_fails_in_passing_is_tried_again(server: FakeAutopilot, fault: dict[str, Any]) -> None:
+def test_a_passing_failure_is_tried_again(server: FakeAutopilot, fault: dict[str, Any]) -> None:
     server.order("POST", "/contacts", **fault)
     assert counted(send(server, [identify(1)])) == {"messages": 1, "delivered": 1}
     assert rows("status", "http_status", "attempts") == [("delivered", 200, 2)]
 
 
-def test_what_fails_for_good_is_said_and_comes_again(server: FakeAutopilot) -> None:
+def test_a_lasting_failure_is_logged_and_sent_again(server: FakeAutopilot) -> None:
     server.order("POST", "/contacts", status=503, message="Down.", times=2)
     assert counted(send(server, [identify(1)])) == {"messages": 1, "failed": 1}
     assert rows("status", "http_status", "message", "attempts") == [("failed", 503, "Down.", 2)]
@@ -599,7 +599,7 @@ def test_what_is_newer_is_sent_again_until_it_follows_what_came_late(
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_in_any_weather_all_comes_right(server: FakeAutopilot, seed: int) -> None:
+def test_whatever_faults_come_each_message_is_delivered_in_the_end(server: FakeAutopilot, seed: int) -> None:
     dice = random.Random(seed)
     faults: list[dict[str, Any]] = [
         {"status": 503},
@@ -655,7 +655,7 @@ def test_lines_that_are_no_message_are_refused(server: FakeAutopilot, line: byte
     assert ("refused", reason) in rows("status", "message")
 
 
-def test_what_no_text_is_stops_nobody(server: FakeAutopilot) -> None:
+def test_text_that_no_warehouse_can_store_stops_no_message(server: FakeAutopilot) -> None:
     lines = [
         b'{"type":"identify","messageId":"a\\ud800","traits":{"email":"b\\ud800@c.d"}}',
         b'{"type":"identify","messageId":"b\\ud800","userId":"u\\u0000","traits":{"email":"a@b.c","x\\ud800":1,"":2}}',
@@ -888,7 +888,7 @@ def test_wrong_settings(server: FakeAutopilot) -> None:
             send(server, [], **{name: 0})
 
 
-def test_settings_that_there_are_not() -> None:
+def test_unknown_settings_are_errors() -> None:
     more: dict[str, Any] = {"environment": "prod"}  # a setting of every destination
     assert autopilot(timeout=5, tries=2, **more).config_params["tries"] == 2
     for name, hint in {"timeuot": "did you mean timeout?", "unknown_trait": "did you mean unknown_traits?"}.items():
@@ -901,7 +901,7 @@ def test_settings_that_there_are_not() -> None:
 
 @pytest.mark.usefixtures("configured")
 @pytest.mark.parametrize("where", ["config.toml", "secrets.toml", "environment"])
-def test_settings_of_the_configuration_that_there_are_not(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_settings_of_the_configuration_are_errors(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if where == "environment":
         monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__TIMEUOT", "5")
     else:

@@ -1,4 +1,4 @@
-"""What dlt sends to warehouses that cannot be run here: its statements are taken and parsed in their dialects."""
+"""What dlt sends to warehouses that cannot be run here: its statements are captured and parsed in their dialects."""
 
 import json
 import re
@@ -15,7 +15,7 @@ Found = dict[str, Any]
 
 
 class Expected(NamedTuple):
-    """How a warehouse takes the tables: how messages are merged, in which files, its words for the five types."""
+    """What a warehouse gets: how messages are merged, the format of files, its names of the five types."""
 
     messages: str
     files: str
@@ -142,7 +142,7 @@ def test_messages_are_inserted_once_and_persons_are_replaced(kind: str, said: di
 
 
 def separated(merge: list[str]) -> list[str]:
-    """dlt writes a statement a line where there are several."""
+    """Splits statements: dlt writes several one per line."""
     return [part for text in merge for part in text.replace("\nINSERT INTO", ";INSERT INTO").split(";") if part.strip()]
 
 

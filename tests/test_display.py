@@ -1,4 +1,4 @@
-"""A stranger's text on the terminal, in logs and in generated formats: nothing in it acts, and formats read back."""
+"""Strangers' texts in terminals, logs and generated formats: nothing in them acts, and formats read back."""
 
 import ast
 import functools
@@ -39,12 +39,12 @@ TABLE = f"{EVIL.lower()} table"
 
 @functools.cache
 def hidden() -> set[str]:
-    """All signs that nobody sees. Not made until they are needed, because each worker imports all tests."""
+    """Returns all invisible characters, only when they are needed, because each worker imports all tests."""
     return {chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) in CATEGORIES and code not in SEEN}
 
 
 def assert_harmless(text: str) -> None:
-    """Nothing in it acts on a terminal, and no line of it is a stranger's."""
+    """Checks that nothing in the text acts on a terminal, and that no line of it is a stranger's."""
     assert not {sign for sign in text if sign in hidden() and sign != "\n"}
     assert not [line for line in text.split("\n") if line.lower().startswith("forged")]
 
@@ -101,7 +101,7 @@ PRINTING |= {"stdout", "stderr", "__stdout__", "__stderr__", "write"}
 
 
 def test_only_one_module_prints() -> None:
-    """What prints elsewhere would print a stranger's text as it came."""
+    """Any other module that prints would print a stranger's text unescaped."""
     root = Path(str(autopilothq.__file__)).parent
     found = set()
     for path in root.rglob("*.py"):
@@ -195,7 +195,7 @@ def make() -> None:
 
 
 def more() -> None:
-    """Tables of another program's beside those that were loaded, and deliveries of a stranger's events."""
+    """Adds tables of another program to those that were loaded, and deliveries of a stranger's events."""
     quoted, enum = EVIL.replace('"', '""'), EVIL.replace("'", "''")
     values = {column.name: "NULL" for column in DELIVERIES.columns}
     for name in ("event", "email", "message_id", "message", "kind", "trigger_id"):

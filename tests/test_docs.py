@@ -1,4 +1,4 @@
-"""The documents hold together: each page is reached, each link leads somewhere, and what they say is so."""
+"""The documents hold together: each page is reached, each link leads somewhere, and what they say is true."""
 
 import ast
 import json
@@ -39,7 +39,7 @@ def text_of(page: Path) -> str:
 
 
 def code_of(page: Path) -> str:
-    """What stands as code in a page: its blocks, and what is between backticks in its lines."""
+    """Returns the code in a page: its blocks, and the text between backticks in its lines."""
     return "\n".join(re.findall(r"(?ms)^```.*?^```$|`[^`\n]+`", page.read_text()))
 
 
@@ -51,7 +51,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def links(page: Path) -> list[str]:
-    """Where a page leads within the repository."""
+    """Returns the links of a page within the repository."""
     return [link for link in re.findall(r"\]\(([^)\s]+)\)", text_of(page)) if "://" not in link]
 
 
@@ -321,7 +321,7 @@ def rows_of(table: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()[2:]]
 
 
-def test_the_tutorial_is_so(call: Call, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_tutorial_works_as_written(call: Call, capsys: pytest.CaptureFixture[str]) -> None:
     text = (DOCS / "tutorial.md").read_text().split("## Make an archive")[1]
     blocks = re.findall(r"(?ms)^```(\w+)\n(.*?)^```$(?:\n\n((?:^\|[^\n]*\n)+))?", text)
     assert {kind for kind, _, _ in blocks} == {"sh", "text", "python", "sql"}

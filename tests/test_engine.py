@@ -1,4 +1,4 @@
-"""Loads on an engine: the tables of a load in one process, to the row, the column, the order and the type."""
+"""Loads on an engine make the tables of a load in one process: the same rows, columns, order and types."""
 
 import pickle
 from collections.abc import Callable, Iterator
@@ -106,7 +106,7 @@ def prepared(small: None, tmp_path_factory: pytest.TempPathFactory) -> Loaded:  
 
 @pytest.fixture
 def loaded(prepared: Loaded) -> Iterator[Loaded]:
-    """Where the small archive is loaded by both."""
+    """The folder in which both have loaded the small archive."""
     with as_prepared(prepared.folder):
         yield prepared
 

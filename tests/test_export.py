@@ -1,4 +1,4 @@
-"""`export`: what comes out of a dataset makes the same tables again."""
+"""`export`: the exported files make the same tables again."""
 
 import gzip
 from collections import Counter
@@ -207,7 +207,7 @@ def test_own_tables_are_exported_however_their_names_are_spelt(tmp_path: Path, p
         'CREATE TABLE autopilothq."MyShoes" ("ShoeSize" integer, name text)',
         "INSERT INTO autopilothq.\"MyShoes\" VALUES (43, 'brogue')",
     )
-    # PostgreSQL tells names apart that differ in capitals alone, and so does the export.
+    # PostgreSQL distinguishes names that differ only in case, and so does the export.
     twins = (
         'CREATE TABLE autopilothq.myshoes (name integer, "Name" text)',
         "INSERT INTO autopilothq.myshoes VALUES (7, 'x')",

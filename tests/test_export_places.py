@@ -1,4 +1,4 @@
-"""Where `export` writes to: a folder or a place in a bucket, which has whole files, or a mark that keeps loads away."""
+"""Where `export` writes: a folder or a place in a bucket has complete files, or a mark that keeps loads away."""
 
 import errno
 import gzip
@@ -328,7 +328,7 @@ def test_a_large_object_has_no_more_parts_than_a_store_takes() -> None:
     ("listed", "expected", "came"),
     [({"a.parquet": 2}, "3", "2"), ({"a.parquet": None}, "3", "none"), ({"XL.parquet": 5}, "no", "5")],
 )
-def test_what_a_bucket_lists_otherwise_than_it_was_uploaded_stays_marked(
+def test_an_upload_that_the_bucket_lists_differently_stays_marked(
     listed: dict[str, int | None], expected: str, came: str
 ) -> None:
     store = Objects(listed | {"mine.txt": 7})

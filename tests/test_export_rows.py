@@ -1,4 +1,4 @@
-"""The lines that an export makes of rows, and the files that they come into: exact texts, without a dataset."""
+"""The lines that an export makes from rows, and their files: exact texts, without a dataset."""
 
 import gzip
 from collections.abc import Mapping
@@ -97,7 +97,7 @@ NO_EVENT = {**ROW, "event": None}
 @pytest.mark.parametrize(
     ("row", "discards", "inside"),
     [
-        # A value that did not fit its column stands behind the one that did, by a key of the same column.
+        # A value that did not fit its column comes after the one that did, under a key of the same column.
         (ROW, [("n", '"many"', "not_a_number")], '"event":"x","context":{"ip":"i"},"properties":{"n":1,"n ":"many"}'),
         (
             ROW,
@@ -150,7 +150,7 @@ NO_EVENT = {**ROW, "event": None}
             ],
             '"event":"x","context":{"ip":"i"},"properties":{"n":1,"context":5,"properties":"x"}',
         ),
-        # What has no column stands where it stood, as far as that is sure.
+        # Values without a column return to their place, if that is certain.
         (
             ROW,
             [

@@ -1,4 +1,4 @@
-"""Which rows of which tables an export takes, and what it says that it left out: tables made by hand."""
+"""Which rows of which tables an export takes, and what it reports as left out: with handmade tables."""
 
 import gzip
 import itertools
@@ -94,7 +94,7 @@ class Dataset:
 
 
 def exported(dataset: Dataset, folder: Path) -> tuple[ExportedArchive, dict[str, list[str]]]:
-    """What an export says, and the lines of each day."""
+    """Returns the output of an export, and the lines of each day."""
     with pytest.MonkeyPatch.context() as patch, ExportFolder(folder) as files:
         patch.setattr(archive, "count_shared", lambda dataset, *asked: dataset.count_shared(*asked))
         said = export_archive(dataset, files)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Whoever extends the package touches one place: `catalog.py` for data, a folder and a line for an origin.
+"""An extension touches one place: `catalog.py` for data, a folder and a line for an origin.
 
 Each test edits a copy of the package and runs it in a process of its own.
 """
@@ -68,7 +68,7 @@ class Copy:
         path.write_text(text.replace(before, after))
 
     def run(self, code: str, *words: str) -> str:
-        """What a program that uses the copy prints."""
+        """Returns the output of a program that uses the copy."""
         done = forked.run("-c", OF_COPY + code, str(self.package.parent), *words)
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -1,4 +1,4 @@
-"""The fake, asked as a client would that knows nothing of this project."""
+"""The fake, used by a client that knows nothing of this project."""
 
 import os
 import signal

@@ -104,7 +104,7 @@ def test_fields_of_times_are_those_of_activities(fake: FakeOrtto) -> None:
     assert found["contacts"][person]["fields"] == {name: newest["created_at"]}
 
 
-def test_fifteen_bad_requests_shut_an_address_out(fake: FakeOrtto) -> None:
+def test_fifteen_bad_requests_block_an_address(fake: FakeOrtto) -> None:
     for number in range(15):
         status = (
             post(fake, "tags/get", {}, "wrong").status_code if number % 2 else post(fake, "tags/get", []).status_code

@@ -1,4 +1,4 @@
-"""Forgetting a person: what goes, what stays, and what a later load leaves out."""
+"""`forget`: what it removes, what stays, and what a later load leaves out."""
 
 import gzip
 import json
@@ -59,7 +59,7 @@ BOBS: list[Any] = [
     b'{"count": "ada", broken',
 ]
 BOTH = [one for pair in zip(ADAS, [*BOBS, *(track(number, userId="bob") for number in range(31, 37))]) for one in pair]  # noqa: B905
-# An email leads to the contact; what else stands beside it may be somebody else's.
+# An email leads to the contact; other ids next to it may be somebody else's.
 WORDS = ("--email", "ADA@example.com", "--email", "ada@work.example", "--user-id", "ada", "--user-id", "old ada")
 FORGET_ADA = (*WORDS, "--confirm", "7")
 FORGOTTEN = [
@@ -135,7 +135,7 @@ def rows(tables: dict[str, Table]) -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def without_ada(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """What a dataset holds that never saw Ada."""
+    """The content of a dataset that never had Ada."""
     with isolation(tmp_path_factory.mktemp("without")):
         write("without.ndjson", [one for one in BOTH if one not in ADAS])
         load(command, "without.ndjson")
@@ -154,7 +154,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def loaded(prepared: Path) -> Iterator[Path]:
-    """Works where Ada and Bob are loaded; gives the folder that has dlt's too."""
+    """Works where Ada and Bob are loaded; yields that folder, which also has dlt's."""
     with as_prepared(prepared):
         yield prepared
 
@@ -163,7 +163,7 @@ def loaded(prepared: Path) -> Iterator[Path]:
 
 
 class Gone(NamedTuple):
-    """What forgetting Ada reports, all rows after it, what the load of the same lines again reports, and rows then."""
+    """The report and all rows after forgetting Ada, and the report and all rows after loading the same lines again."""
 
     found: dict[str, Any]
     rows: dict[str, list[str]]
@@ -302,7 +302,7 @@ def test_a_dry_run_changes_nothing(call: Call) -> None:
 
 
 @pytest.mark.usefixtures("loaded")
-def test_nobody_of_that_name(call: Call) -> None:
+def test_an_id_without_rows_is_only_suppressed(call: Call) -> None:
     before = here()
     found = forget(call, "--user-id", "nobody", "--archive", "a.ndjson")
     assert (found["rows"], found["lines"], found["suppressed"]) == ({}, {}, 1)
@@ -605,7 +605,7 @@ def test_a_contact_stays_away(call: Call, monkeypatch: pytest.MonkeyPatch) -> No
         (["--user-id", " "], "Invalid value for --user-id: Expected an id, but got ' '."),
     ],
 )
-def test_wrong_words(call: Call, words: list[str], complaint: str) -> None:
+def test_wrong_arguments(call: Call, words: list[str], complaint: str) -> None:
     said = call("forget", *words)
     assert (said.status, said.err.splitlines()[-1]) == (2, f"Error: {complaint}")
 

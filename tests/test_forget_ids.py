@@ -41,7 +41,7 @@ ODD = [*EMAILS, *USERS]
 
 
 def upper(text: str) -> str:
-    """Spelt otherwise, where that is the same email."""
+    """Returns another spelling of the same email."""
     return normalize("NFC", text).upper() if "@" in text and fold(text.upper()) == fold(text) else text
 
 
@@ -91,7 +91,7 @@ PATHS = ("userId", "anonymousId", "context.traits.email", "context.traits.contac
 @given(st.lists(st.tuples(TEXTS.filter(str.strip), st.sampled_from(PATHS), st.booleans()), min_size=1, max_size=20))
 @settings(max_examples=40, deadline=None)
 def test_no_line_of_a_person_is_missed(sent: list[tuple[str, str, bool]]) -> None:
-    """Whatever an id is, its line is found by name and by hash alone."""
+    """Whatever an id is, its line is found, by the id itself and by its hash alone."""
     lines: list[bytes] = []
     found: set[Id] = set()
     for id_, path, is_ascii in sent:

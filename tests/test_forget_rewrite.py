@@ -1,4 +1,4 @@
-"""What is left of a forgotten person, byte by byte, and the new file that a database is written into."""
+"""What is left of a forgotten person, byte by byte, and the new file into which a database is rewritten."""
 
 import gzip
 import json
@@ -71,7 +71,7 @@ def write_archive() -> None:
     Path("archive/c.zst").write_bytes(zstandard.compress(text))
 
 
-# Who was asked for at Segment's Profile API.
+# The people about whom Segment's Profile API was asked.
 PROFILES = f"CREATE TABLE autopilothq._profiles AS SELECT 'email:{ADA[0].replace(chr(39), chr(39) * 2)}' AS person"
 KILLED = """
 import os, sys
@@ -290,7 +290,7 @@ CATALOGUES = {
 
 
 def inventory(file: str) -> dict[str, list[tuple[Any, ...]]]:
-    """All that is in a DuckDB file: what it says of itself, and the rows of all tables."""
+    """Returns the whole content of a DuckDB file: its catalogue, and the rows of all tables."""
     with duckdb.connect(file, read_only=True) as con:
         found = {
             catalogue: con.sql(
@@ -439,7 +439,7 @@ def test_after_a_kill_a_whole_file_is_there(point: str, house: Path, ended: dict
 
 
 def completes(folder: Path, call: Call) -> None:
-    """A whole file is there, and the same call again leaves no byte of Ada and nothing beside the file."""
+    """Checks that the file is complete, and that the same call again leaves no byte of Ada and no other file."""
     file = folder / "autopilot.duckdb"
     assert [row["id"] for row in content(file)["tracks"].dicts() if row["user_id"] == "bob"]
     left = folder / ".autopilot.duckdb.rewrite"
@@ -459,7 +459,7 @@ def completes(folder: Path, call: Call) -> None:
 
 
 def undisturbed(folder: Path, call: Call) -> dict[str, Table]:
-    """What is there when nothing disturbs it."""
+    """The result of an undisturbed call."""
     file = folder / "autopilot.duckdb"
     if SUPPRESSIONS.name not in content(file):
         assert call(*words(str(folder), rewrite=True)).status == 0

@@ -1,4 +1,4 @@
-"""What dlt is given of the tables of a load: hints and rows, without a load."""
+"""What dlt gets for the tables of a load: hints and rows, without a load."""
 
 import itertools
 from collections.abc import Mapping
@@ -300,7 +300,7 @@ def test_without_a_pipeline_there_are_arrow_tables_alone(tmp_path: Path) -> None
 
 
 def tracks_hints(hints: TableHints) -> Any:
-    """What the resource of `tracks` knows of its columns."""
+    """Returns the hints for the columns of the resource `tracks`."""
     return hints.extraction.resources["tracks"].columns
 
 

@@ -41,7 +41,7 @@ BAD = [(0,), (99,), (41,), (10, 90), (50, 51), (3, 30, 60, 97), (20, 21, 22, 23,
 
 
 class Halved(NamedTuple):
-    """What became of a hundred contacts for each of these, which the server fails for: counts, the log, the account."""
+    """The results for a hundred contacts, for each set of those at which the server fails: counts, log, account."""
 
     counts: Counts
     log: list[tuple[Any, ...]]
@@ -118,7 +118,7 @@ def test_what_follows_about_a_contact_that_failed_comes_behind_it(server: FakeAu
     ]
 
 
-def test_an_outage_among_contacts_that_failed_before_is_none_of_theirs(server: FakeAutopilot) -> None:
+def test_an_outage_while_earlier_failures_are_sent_again_is_still_an_outage(server: FakeAutopilot) -> None:
     server.poison = emails(*range(10))
     assert ended(send(server, map(identify, range(20)))) == (10, 0, 10, 0)
     server.order("POST", "/contacts", skip=1, status=503, times=10_000)

@@ -1,4 +1,4 @@
-"""What is told of a destination that cannot be used: two lines with its package, its extra and its settings."""
+"""The errors about destinations that cannot be used: two lines with the package, the extra and the settings."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Contacts that hooks brought, in `contacts`: with the rows of a scan, and never worse than these."""
+"""Contacts that hooks brought, in `contacts`, together with the rows of a scan, and never worse than these."""
 
 import gzip
 import json
@@ -190,7 +190,7 @@ def scanned(tmp_path_factory: pytest.TempPathFactory) -> Scanned:
             # Without times, the receipt decides.
             hook("contact_unsubscribed", later, contact_id="person_3"),
             hook("contact_unsubscribed", before, contact_id="person_4"),
-            # Hooks that come out of order: each value is from whoever knew it last.
+            # Hooks that come out of order: each value comes from the newest one that has it.
             hook("contact_updated", later, contact=contact(5, FirstName="E3", Title="T3", updated_at="2026-03-03")),
             hook("contact_updated", later, contact=contact(5, FirstName="E1", Fax="F1", updated_at="2026-03-01")),
             hook("contact_updated", later, contact=contact(5, Fax="F2", updated_at="2026-03-02")),

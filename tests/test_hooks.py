@@ -1,4 +1,4 @@
-"""`autopilothq hooks`, as a person meets it, against an account over real HTTP."""
+"""`autopilothq hooks` as a user sees it, against an account over real HTTP."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Holds the layout of the package: who may call whom, names, sizes, words, and what touches dlt's internals.
+"""Enforces the layout of the package: which room may call which, names, sizes, words, and uses of dlt's internals.
 
 Each rule has a table of exceptions with their reasons. The tables are exact: an exception that is no longer needed
 fails its test too. `python tests/test_house.py` prints the exceptions that the code needs at present.
@@ -29,7 +29,7 @@ OTHERS = [
 
 
 def check_exceptions(table: str, found: Collection[str], explained: Collection[str]) -> None:
-    """Fails, with the lines to change, where a table does not explain exactly the exceptions that the code needs."""
+    """Fails, with the lines to change, if a table does not list exactly the exceptions that the code needs."""
     lines = [f"not explained: {name}" for name in sorted(set(found) - set(explained))]
     lines += [f"remove from {table}, as it is no longer needed: {name}" for name in sorted(set(explained) - set(found))]
     assert not lines, "\n" + "\n".join(lines)
@@ -426,7 +426,7 @@ def banned_names() -> set[str]:
     return {f"{module.file}:{name}" for module in modules() for name in identifiers(module.tree) if banned_word(name)}
 
 
-def test_names_are_the_fields() -> None:
+def test_names_use_the_words_of_the_field() -> None:
     found = banned_names()
     instead = {name: BANNED_WORDS[banned_word(name.split(":")[1]) or ""] for name in found - ALLOWED_NAMES.keys()}
 

@@ -270,7 +270,7 @@ PASSING: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("fault", PASSING, ids=str)
-def test_what_fails_in_passing_is_tried_again(server: FakeAutopilot, time: Time, fault: dict[str, Any]) -> None:
+def test_a_passing_failure_is_tried_again(server: FakeAutopilot, time: Time, fault: dict[str, Any]) -> None:
     server.order("GET", "/account", times=2, **fault)
     with connected(server, time) as http:
         assert plain(http.request("GET", ["account"])) == ME
@@ -308,7 +308,7 @@ GAVE_UP: list[tuple[dict[str, Any], str, int | None]] = [
 
 
 @pytest.mark.parametrize(("fault", "text", "status"), GAVE_UP, ids=[text[:30] for _, text, _ in GAVE_UP])
-def test_then_one_error(
+def test_a_request_that_keeps_failing_ends_in_one_error(
     server: FakeAutopilot, time: Time, fault: dict[str, Any], text: str, status: int | None
 ) -> None:
     server.order("GET", "/account", times=99, **fault)
@@ -334,14 +334,14 @@ def test_a_slow_body_is_read_and_one_that_stops_is_not(server: FakeAutopilot, ti
     assert str(error) == "GET /account: the answer stopped for 0.15 s or took too long; gave up after 1 try"
 
 
-def test_a_body_may_not_drip_for_ever(server: FakeAutopilot, time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_that_never_ends_times_out(server: FakeAutopilot, time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(response, "_MAX_TIMEOUTS", 2)
     server.order("GET", "/account", drip=0.1)
     error = failed(server, time, timeout=0.2, tries=1)
     assert str(error) == "GET /account: the answer stopped for 0.2 s or took too long; gave up after 1 try"
 
 
-def test_nobody_listens(server: FakeAutopilot, time: Time) -> None:
+def test_a_refused_connection_is_an_error_that_names_the_host(server: FakeAutopilot, time: Time) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         error = failed(server, time, base_url=f"http://127.0.0.1:{free.getsockname()[1]}/v1", idempotent=False)
@@ -497,7 +497,7 @@ def test_the_status_is_enough_where_no_json_is_wanted(server: FakeAutopilot, tim
     ],
     ids=str,
 )  # fmt: skip
-def test_what_trying_again_cannot_mend_ends_at_once(
+def test_an_error_that_a_retry_cannot_fix_is_raised_at_once(
     server: FakeAutopilot, time: Time, fault: dict[str, Any], kind: type[ApiError], text: str
 ) -> None:
     server.order("GET", "/account", **fault)
@@ -562,7 +562,7 @@ ECHOES: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("fault", ECHOES, ids=range(len(ECHOES)))
 @pytest.mark.parametrize("scheme", ["header", "basic"])
-def test_the_secret_is_nowhere(
+def test_the_secret_is_in_no_error_log_or_repr(
     server: FakeAutopilot, time: Time, caplog: pytest.LogCaptureFixture, fault: dict[str, Any], scheme: str
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -667,7 +667,7 @@ def test_a_request_that_waits_for_its_connection_counts_from_when_it_went_out() 
     connecting.join()
 
 
-def test_what_an_answer_took_longer_may_have_been_the_way_there(time: Time) -> None:
+def test_a_slower_answer_may_mean_that_the_request_arrived_late(time: Time) -> None:
     pace = Pace(time.clock, time.sleep)
     gone = []
     for latency in (0.1, 0.13, 0.9, 0.1):

@@ -1,4 +1,4 @@
-"""The indexes of a new table in PostgreSQL are made after its rows, and are there whatever happens meanwhile."""
+"""The indexes of a new table in PostgreSQL are created after its rows, and exist whatever happens meanwhile."""
 
 import copy
 import logging
@@ -39,7 +39,7 @@ OPENED = [
 
 
 class Made(NamedTuple):
-    """What a load made: all tables, and which indexes of the large ones were made in the transaction of their rows."""
+    """The result of a load: all tables, and which indexes of the large ones were created together with their rows."""
 
     tables: dict[str, list[tuple[Any, ...]]]
     with_the_rows: dict[str, bool]
@@ -114,7 +114,7 @@ def test_rows_that_a_users_step_doubles_are_stored_once(postgres: str) -> None:
 
 @pytest.mark.usefixtures("every_file")
 def test_all_files_of_a_table_are_stored(postgres: str, caplog: pytest.LogCaptureFixture) -> None:
-    """They are copied side by side: those after the first wait until it has its indexes."""
+    """They are copied in parallel: all after the first wait until it has created the indexes."""
 
     def cut(rows: pa.Table) -> list[pa.Table]:
         return [rows.slice(first, 100) for first in range(0, NUMBER, 100)]
@@ -130,7 +130,7 @@ def test_all_files_of_a_table_are_stored(postgres: str, caplog: pytest.LogCaptur
 def test_an_index_that_cannot_be_made_last_is_there_all_the_same(
     postgres: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As where the server has no room to sort."""
+    """For example because the server has no room to sort."""
     found = postgres_copies._indexes_of
 
     def impossible(*asked: Any) -> list[tuple[str, str]]:

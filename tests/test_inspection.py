@@ -1,4 +1,4 @@
-"""Schemas as texts, their differences, and what a destination tells: pure functions by example, the rest for real."""
+"""Schemas as texts, their differences, and what a destination reports: pure functions by example, the rest for real."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -398,7 +398,7 @@ def test_a_schema_does_not_differ_from_itself() -> None:
 
 
 class Told(NamedTuple):
-    """What two loads left in a destination, as it tells, with the times before, between and after them."""
+    """What a destination reports after two loads, with the times before, between and after them."""
 
     destination: str
     times: tuple[datetime, datetime, datetime]
@@ -468,7 +468,7 @@ def test_what_a_destination_tells(told: Told) -> None:
     assert before < came[0] < between < came[1] < after
 
 
-def test_a_reader_reads_alone() -> None:
+def test_a_reader_cannot_write() -> None:
     make_tables(("duckdb", "events.duckdb"))
     with (
         inspect.reading("duckdb", "events.duckdb") as reader,
@@ -634,7 +634,7 @@ def test_a_clock_that_was_wrong_once_does_not_hide_that_nothing_comes(call: Call
         assert found.newest_load is not None
         assert found.now - found.last_load.loaded_at < timedelta(days=days, minutes=9)
         assert found.tables["tracks"].loaded_at == found.newest_load
-        # Another program's table, whose name has what stands for a value.
+        # Another program's table, whose name contains a placeholder.
         assert FIRST < (found.tables["100 %s %% off"].loaded_at or FIRST) < found.now
 
 

@@ -1,4 +1,4 @@
-"""Threads that wait for their turn: the largest task first, a wide one alone."""
+"""Threads that wait for their turn: the largest task goes first, a wide one alone."""
 
 import os
 import signal

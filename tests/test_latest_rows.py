@@ -1,4 +1,4 @@
-"""Rows of persons, of messages that are stored and of a load's, step by step (docs/contract/warehouse.md#identity)."""
+"""Rows of persons, from stored messages and those of a load, step by step (docs/contract/warehouse.md#identity)."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -52,7 +52,7 @@ def load() -> Iterator[ProjectionContext]:
 def context(
     load: ProjectionContext, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> ProjectionContext:
-    """The load, where the rows have many traits and where they have few."""
+    """The context of a load whose rows have many traits, or few."""
     monkeypatch.setattr(users, "MANY_TRAITS", request.param)
     return load
 
@@ -66,7 +66,7 @@ def persons(rows: TableRows) -> list[Row]:
 
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_row_is_made_of_what_is_stored_and_what_comes(context: ProjectionContext, exists: bool) -> None:
-    """Where there is no table of persons yet, all whose messages are stored come with those of the load."""
+    """If there is no table of persons yet, all persons with stored messages come with those of the load."""
     asked: list[tuple[str, list[str]]] = []
 
     def stored(table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:

@@ -1,4 +1,4 @@
-"""One engine reads batch after batch by statements that are planned once."""
+"""An engine reads batch after batch with statements that are planned once."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What is known of a load before a line is read: its workers, the tables of its events, what its origin is told."""
+"""What is known of a load before a line is read: its workers, the tables of its events, its origin's context."""
 
 import copy
 import dataclasses

@@ -132,7 +132,7 @@ def test_what_a_dead_machine_held_is_free_after_the_lease(
 
 
 def test_a_lease_lasts_as_long_as_the_run(tmp_path: Path, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Made older than any lease by hand, a claim is renewed, again and again, and keeps others away."""
+    """A claim that is made older than any lease by hand is renewed again and again, and keeps others away."""
     monkeypatch.setattr(lock, "LEASE", 8.0)
     one, two = (machine(tmp_path / name, dlt.destinations.postgres(postgres)) for name in ("one", "two"))
     with lock.held(one, 0), closing(psycopg2.connect(postgres)) as server, server.cursor() as cursor:
@@ -151,7 +151,7 @@ def test_a_lease_lasts_as_long_as_the_run(tmp_path: Path, postgres: str, monkeyp
 
 
 def test_never_two_at_once(tmp_path: Path, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Machines that claim an empty warehouse at one moment, with neither its dataset nor its table there."""
+    """Several machines claim an empty warehouse at the same moment, without its dataset and its table."""
     monkeypatch.setattr(lock, "POLL", 0.1)
     inside: list[str] = []
     most: list[int] = []

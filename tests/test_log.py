@@ -67,7 +67,7 @@ class Webhook:
         self.url = f"http://127.0.0.1:{self.server.server_port}{PATH}"
 
     def texts(self) -> list[str]:
-        """What was told; each in Slack's form."""
+        """Returns the texts of the notes, which all have Slack's form."""
         assert all((path, kind) == (PATH, "application/json") for path, kind, _ in self.notes)
         return [note["text"] for _, _, note in self.notes]
 
@@ -114,7 +114,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
 
 @pytest.fixture
 def loaded(prepared: Loaded) -> Iterator[Loaded]:
-    """Works where `a.ndjson` is loaded."""
+    """Works in the folder in which `a.ndjson` is loaded."""
     with as_prepared(prepared.home):
         yield prepared
 

@@ -56,12 +56,12 @@ URLS = (
 
 
 def left(secret: str) -> list[str]:
-    """What is left of a secret where a driver cuts it."""
+    """Returns the parts of a secret that a driver may print after cutting it."""
     return [word for word in re.split(r"[^XQZ0189]+", secret) if len(word) >= 4]
 
 
 def told(call: Call, capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """All that a call prints, the traceback too."""
+    """Returns everything that a call prints, including the traceback."""
     try:
         said = call(*words)
     except Exception:  # noqa: BLE001 - what --debug lets through is printed by Python

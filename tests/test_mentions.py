@@ -1,4 +1,4 @@
-"""How texts are searched for ids: escapes written out, where an email ends, and which lines may be a person's."""
+"""How texts are searched for ids: decoded escapes, where an email ends, and which lines may be a person's."""
 
 from collections.abc import Collection
 

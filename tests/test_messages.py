@@ -1,4 +1,4 @@
-"""One line read with care: its cells, what is discarded, and why it is rejected."""
+"""One line on the slow path: its cells, what is discarded, and why it is rejected."""
 
 import gzip
 import hashlib
@@ -437,7 +437,7 @@ def test_a_context_has_as_many_cells_as_any_message_needs() -> None:
     ]  # fmt: skip
 
 
-def test_room_is_for_so_many_leaves() -> None:
+def test_a_message_keeps_only_as_many_leaves_as_there_is_room() -> None:
     found: list[Discard] = []
     leaves = [(("properties", key), key, key) for key in "abcd"]
     assert one_cell_each(leaves, frozenset("d"), found, room=2) == {"x:a": '"a"', "x:b": '"b"', "d": "d"}

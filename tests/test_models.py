@@ -239,7 +239,7 @@ def event(name: str, who: str | None, day: int | None, **properties: str) -> Row
     "name", ["domain_health", "email_overview", "journey_overview", "link_overview", "person_email"]
 )
 def test_each_number_is_told_of_people_who_got_nothing(name: str) -> None:
-    """Each of them does one thing only, and none is in a rate: nobody's share is null."""
+    """Each person does only one thing and is in no rate: a share of nobody is null."""
     of = {"email_id": "e", "campaign_id": "j"}
     sent = [
         *(event("Email Replied", "replies@a.example", day, **of) for day in (1, 2)),
@@ -362,7 +362,7 @@ def test_columns_of_other_types_do_no_harm() -> None:
 
 
 def test_identities_are_joined_by_ids_of_one_kind_and_by_none_of_blanks_or_of_nobody() -> None:
-    """As tables of other loaders may have them."""
+    """Tables of other loaders may have such ids."""
     columns = ("id", "user_id", "anonymous_id", "context_traits_email", "context_traits_contact_id")
     with duckdb.connect() as con:
         con.execute(f"CREATE TABLE identifies ({', '.join(f'{name} TEXT' for name in columns)})")
@@ -393,7 +393,7 @@ def test_a_period_counts_what_occurred_in_it() -> None:
 
 
 def test_other_dialects_are_read_again() -> None:
-    """Those models are taken that read others, or have expressions of their own; tables that have all the columns."""
+    """With models that read others or have expressions of their own, and tables that have all the columns."""
     declared = models.declared_tables()
     tables = {name: declared[name] for name in ("email_opened", "email_clicked", "tracks", "identifies", "aliases")}
     tables |= {name: declared[name] for name in ("pages", "groups")}

@@ -149,7 +149,7 @@ def test_without_a_pipeline_the_rows_are_arrow_tables() -> None:
 
 
 class Feed(NamedTuple):
-    """A feed that is read on from where the last load stopped."""
+    """A feed that is read from where the last load stopped."""
 
     url: str
     version: str
@@ -284,7 +284,7 @@ def test_tables_must_be_in_the_catalogue() -> None:
 
 
 def test_public_signatures_have_types() -> None:
-    """`Any` stands in none of them, be it for a checker of types or for a reader."""
+    """None of them contains `Any`, neither for a type checker nor for a reader."""
     functions = [found.node for found in map(definition, ("source", "archive", "api", "profiles", "make_batch"))]
     classes = [definition(name).node for name in ("Origin", "LoadContext", "PipelineContext", "Work", "LoadReport")]
     texts = [ast.unparse(node.args) for node in functions if isinstance(node, ast.FunctionDef)]

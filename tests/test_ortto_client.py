@@ -500,7 +500,7 @@ def test_nothing_is_sent_after_the_first_401(server: FakeOrtto) -> None:
     assert (len(server.requests), server.bans) == (1, 0)
 
 
-def test_an_address_that_sends_many_malformed_requests_is_not_shut_out(
+def test_malformed_requests_stay_below_the_rate_that_blocks_an_address(
     server: FakeOrtto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ortto_requests, "MALFORMED", (6, 1.0))  # in place of 15 s

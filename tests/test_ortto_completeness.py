@@ -1,4 +1,4 @@
-"""What is stored of what Ortto counts: rows of `ortto_campaign_reports`, and what `status` shows of them."""
+"""Which share of Ortto's counts is stored: rows of `ortto_campaign_reports`, and how `status` shows them."""
 
 import json
 from collections.abc import Iterator
@@ -130,7 +130,7 @@ REPORTS = (
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Said]:
-    """What `status` says of a dataset before and after it has reports, and with Ortto being asked."""
+    """The output of `status` before and after a dataset has reports, and with `--ask-ortto`."""
     with isolation(tmp_path_factory.mktemp("status")), FakeOrtto(people=40) as server:
         Path("events.ndjson").write_text("".join(f"{json.dumps(message)}\n" for message in _messages()))
         assert command("load", "archive", "events.ndjson").status == 0

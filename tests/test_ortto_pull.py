@@ -1,4 +1,4 @@
-"""The steps of a pull from Ortto, each alone: pages and their cursors, ways, the order of activities, kept answers."""
+"""The steps of a pull from Ortto, one by one: pages and cursors, ways, the order of activities, kept answers."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -234,7 +234,7 @@ def page(*hours_ago: float | None) -> list[Any]:
 
 
 def read(order: Order, start: float | None, *pages: list[Any]) -> int:
-    """How many of a person's pages are read; what is older than `start` hours is loaded."""
+    """Returns how many of a person's pages are read if activities older than `start` hours are loaded."""
     return len(list(order.end_of(iter(pages), None if start is None else NOW - timedelta(hours=start))))
 
 

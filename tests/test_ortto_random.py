@@ -75,7 +75,7 @@ def text(one: Any, chance: random.Random) -> bytes:
 
 
 def lines_of_body(body: bytes) -> ArchiveLines:
-    """What the receiver makes of a body."""
+    """Returns the lines that the receiver makes from a body."""
     try:
         return ortto_lines(parse_body(body), Arrival(datetime.now(UTC), None, "random"))
     except InvalidJson:
@@ -104,7 +104,7 @@ def test_every_body_becomes_lines() -> None:
 
 
 def values_of(message: Message) -> list[str]:
-    """All values of the message's properties and of what it lost."""
+    """Returns all values of the message's properties and of its discards."""
     own = ("id", "event", "user_id", "kind", "anonymous_id")
     cells = [cell.strip('"') for name, cell in message.cells.items() if name not in own]
     return sorted([*cells, *(discard.value.strip('"') for discard in message.discards)])

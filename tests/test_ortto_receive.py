@@ -1,4 +1,4 @@
-"""What Ortto's webhooks send, as Ortto sends it, until it is in the warehouse (docs/contract/ortto.md)."""
+"""Requests of Ortto's webhooks, as Ortto sends them, all the way into the warehouse (docs/contract/ortto.md)."""
 
 import base64
 import gzip
@@ -104,7 +104,7 @@ BROKEN: list[bytes] = [
 
 
 class Received(NamedTuple):
-    """What a receiver answered and kept of all bodies, what the loads of it said, and the rows of all tables."""
+    """The answers and files of a receiver for all bodies, the output of the loads, and the rows of all tables."""
 
     answers: list[int]
     refused: list[int]

@@ -1,4 +1,4 @@
-"""The settings of Ortto's account in the environment, where all of them are texts."""
+"""The settings of Ortto's account from the environment, where all values are texts."""
 
 from pathlib import Path
 

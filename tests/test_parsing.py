@@ -1,4 +1,4 @@
-"""What parses lines, function by function; `contract/` has whole loads."""
+"""The parser of lines, function by function; `contract/` has whole loads."""
 
 import json
 from collections import Counter
@@ -26,7 +26,7 @@ from contract.loading import NOW, Line, batches, identify, message, raw
 
 
 def doubts(*texts: str) -> tuple[bool, bool]:
-    """Whether what is no JSON to others, and whether too deep objects, are to be looked for in some lines."""
+    """Returns whether some lines have to be searched for lenient JSON, and for too deep nesting."""
     return doubts_of(pa.array(texts, pa.large_string()))
 
 
@@ -438,7 +438,7 @@ def test_files_without_messages_have_all_columns(parsing: Parsing, tmp_path: Pat
 
 
 class Making:
-    """Makes no rows, but raises for some messages; notes which messages it was asked for."""
+    """Makes no rows, but raises for some messages; records the messages of each call."""
 
     def __init__(self, context: ProjectionContext, bad: set[str], error: type[Exception] = ValueError) -> None:
         self.context, self.bad, self.error = context, bad, error

@@ -1,4 +1,4 @@
-"""Whom a run asks an API for: all people and what the destination has of earlier runs in, those who are due out."""
+"""Which people a run asks an API about: all people and the destination's rows go in, those who are due come out."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from autopilothq.segment.identity import KEYED, HashedIds, Id, SuppressionKey, h
 START = datetime(2024, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 Due = list[tuple[str, datetime | None, str | None]]
-# Of an earlier run: the person, the watermark, and when the person was asked for last, in minutes since START.
+# Of an earlier run: the person, the watermark, and when the person was last asked about, in minutes since START.
 Stored = tuple[str, int | None, int]
 
 
@@ -45,7 +45,7 @@ def profiles(rows: Sequence[Stored], space: str = "space", scope: str = "scope",
 def choose(
     people: People, *stored: pa.RecordBatch, begun: int = 100, lag: int | None = None, retry: bool = False
 ) -> Due:
-    """Those who are due, by their ids; the loads 1 and 2 count."""
+    """Returns the ids of those who are due; the loads 1 and 2 count."""
     look_back = None if lag is None else lag * MINUTE
     people.choose(stored, ["1", "2"], DuePeople(START + begun * MINUTE, look_back, retry))
     found = list(people.take())

@@ -1,4 +1,4 @@
-"""Who a person is: ids as they are compared, where they stand, and their hashes."""
+"""Who a person is: how ids are compared, which columns hold them, and their hashes."""
 
 import hashlib
 import hmac

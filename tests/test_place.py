@@ -1,4 +1,4 @@
-"""Where data goes: paths begin where the program is called, each place has a pipeline, dlt's own ways find it."""
+"""Where data goes: paths begin in the current folder, each target has a pipeline, and dlt's commands find it."""
 
 import json
 import os
@@ -28,7 +28,7 @@ OTHER = r"autopilot_events_[0-9a-f]{8}"
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """Two folders to work in, and an archive beside them."""
+    """Two folders to work in, and an archive next to them."""
     (tmp_path / "archive.ndjson").write_text(MESSAGE)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -56,7 +56,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
 
 @pytest.fixture
 def loaded(prepared: Loaded) -> Iterator[tuple[Path, Path]]:
-    """Two folders to work in, an archive beside them, and what a load of it left in the first."""
+    """Two folders to work in, an archive next to them, and the result of loading it in the first."""
     with as_prepared(prepared.home) as home:
         os.chdir("a")
         yield home / "work/a", home / "work/b"
@@ -92,7 +92,7 @@ def test_each_folder_has_its_own_file_and_pipeline(
     assert last_line(call, "--credentials", "../a/autopilot.duckdb") == first
     assert last_line(call, "--credentials", "duckdb:///../a/autopilot.duckdb") == first
 
-    # Each is told apart by all that asks: what waits in one is nothing to the other.
+    # Everything tells them apart: what waits in one does not concern the other.
     runner.pipeline(credentials=str(a / "autopilot.duckdb")).extract(archive("../archive.ndjson"))
     assert "waiting" not in call("status").out
     waiting = call("status", "--credentials", "../a/autopilot.duckdb").out
@@ -102,7 +102,7 @@ def test_each_folder_has_its_own_file_and_pipeline(
     monkeypatch.chdir(a.parent)
     for name, folder in (("autopilot_events", a), (second[1], b)):
         assert_found(name)
-        # What `dlt pipeline NAME sync` does: the working folder goes, and is made anew from the destination.
+        # What `dlt pipeline NAME sync` does: it deletes the working folder, and recreates it from the destination.
         pipeline = dlt.attach(name).drop()
         pipeline.sync_destination()
         assert (pipeline.first_run, pipeline.schema_names) == (False, ["autopilothq"])
@@ -176,7 +176,7 @@ def test_a_relative_lake_is_in_this_folder(
 
 
 def test_what_an_earlier_version_left_goes_on(folders: tuple[Path, Path], call: Call) -> None:
-    """State without a note beside it: a load was cut off, and its package waits."""
+    """State without the note of its target: a load was cut off, and its package waits."""
     a, b = folders
     into = dlt.pipeline(
         "autopilot_events", destination=dlt.destinations.duckdb(str(a / "autopilot.duckdb")), dataset_name="autopilothq"

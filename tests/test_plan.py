@@ -1,4 +1,4 @@
-"""What earlier runs did with an item, and when a run of requests that fail is stopped: both without an account."""
+"""What earlier runs did with an item, and when failing requests stop a run: both without an account."""
 
 import dataclasses
 from collections import Counter

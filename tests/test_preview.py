@@ -1,4 +1,4 @@
-"""What a dry run shows: now and then of the first contacts, counts of all (docs/how-to/send.md)."""
+"""What a dry run shows: present and new values of the first contacts, and counts of all (docs/how-to/send.md)."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -38,7 +38,7 @@ def preview(call: Call, messages: list[Any], *words: str) -> list[str]:
     return lines
 
 
-def test_now_and_then(server: FakeAutopilot, call: Call) -> None:
+def test_present_and_new_values_are_shown(server: FakeAutopilot, call: Call) -> None:
     with duckdb.connect("autopilot.duckdb") as con:
         con.execute(CONTACTS)
     before = Path("autopilot.duckdb").read_bytes()

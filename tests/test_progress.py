@@ -1,4 +1,4 @@
-"""What a person sees while a load runs, and of the options that there are."""
+"""What a user sees while a load runs, and the options that help shows."""
 
 import io
 import logging

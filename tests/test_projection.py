@@ -1,4 +1,4 @@
-"""A projection hands to each step what the step needs, and gives back what it took."""
+"""A projection gives each step what it needs, and returns its results."""
 
 from collections.abc import Iterator
 from pathlib import Path

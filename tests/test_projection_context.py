@@ -1,4 +1,4 @@
-"""What the steps of a projection share: the engine, the names of its SQL, and which messages are of which table."""
+"""What the steps of a projection share: the engine, the names in its SQL, and which table a message belongs to."""
 
 import dataclasses
 from contextlib import suppress

@@ -23,7 +23,7 @@ SCRIPTS = sorted(path.name for path in Path(str(PACKAGE)).glob("*.sql"))
 MODULES = {path.name: path.read_text() for path in Path(str(PACKAGE)).glob("*.py")}
 NAMED = [(file, name) for file in SCRIPTS for name in engine.queries(file)]
 
-# What stands for the words in braces, and for parameters.
+# Substitutes for the words in braces, and for parameters.
 WORDS = {
     "any_cut": "true", "cells": "{'name': 'a', 'text': 'b'}", "column": "note", "cut": "512", "literal": "'note'",
     "mended": "mended_rows", "number": "1", "touched": "SELECT 'a' AS id",

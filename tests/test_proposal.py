@@ -1,4 +1,4 @@
-"""What the command `mapping` shows of an archive, and what it proposes."""
+"""What the command `mapping` shows about an archive, and what it proposes."""
 
 import json
 import tomllib

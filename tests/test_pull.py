@@ -1,4 +1,4 @@
-"""What becomes of answers about people, and of those who get none: batches, watermarks, rejects, and when it stops."""
+"""What answers about people become, and people without an answer: batches, watermarks, rejects, and when it stops."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -28,7 +28,7 @@ BEFORE = NOW - timedelta(days=2)
 
 
 class Space:
-    """Knows people by their pages of events; a page that is an error is raised. Keeps who was asked for what."""
+    """Has pages of events by person; a page that is an error is raised. Records all requests."""
 
     def __init__(self, **people: Sequence[Any]) -> None:
         self.people, self.asked = people, list[tuple[str, Sequence[str], datetime | None]]()
@@ -73,7 +73,7 @@ class Pulled:
 
     @property
     def ended(self) -> list[tuple[str, bool]]:
-        """Who has an answer, and whether their watermark moved."""
+        """Returns who has an answer, and whether their watermark moved."""
         return [(who.id.removeprefix("user_id:"), who.loaded_until != BEFORE) for part in self.answered for who in part]
 
 
@@ -92,7 +92,7 @@ def test_each_persons_events_are_lines_and_their_watermark_moves() -> None:
     assert space.asked == [(f"user_id:{name}", EVENT_NAMES, BEFORE - OVERLAP) for name in "abc"]
 
 
-def test_nobody_gives_an_empty_end() -> None:
+def test_without_people_there_is_only_an_empty_last_batch() -> None:
     pulled = Pulled(Space()).of()
     assert (pulled.lines, pulled.answered) == ([[]], [[]])
     assert pulled.batches[0].ended == [(3, None)]

@@ -1,4 +1,4 @@
-"""What the pages say of commands, settings and queries is so; `test_docs.py` holds the pages together."""
+"""What the pages say about commands, settings and queries is true; `test_docs.py` checks the pages themselves."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ DOCS = ROOT / "pipelines" / "docs"
 
 
 def documents() -> str:
-    """The README and the pages that it leads to, as far as they are written by hand."""
+    """Returns the README and all handwritten pages to which it leads."""
     pages = [page for page in sorted(DOCS.rglob("*.md")) if page not in GENERATED]
     return "\n".join(page.read_text() for page in (README, *pages))
 

@@ -1,4 +1,4 @@
-"""Forgetting a person whose messages a receiver has, hidden files included."""
+"""Forgetting a person whose messages are in a receiver's files, including hidden ones."""
 
 import fcntl
 import gzip

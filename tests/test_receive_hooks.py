@@ -1,4 +1,4 @@
-"""Autopilot's REST hooks and journeys' webhooks at the receiver, as an account posts them, and as they are loaded."""
+"""Autopilot's REST hooks and journeys' webhooks at the receiver, as an account posts them, and their rows."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What the receiver makes of bodies: lines of the archive, with what Segment adds to messages."""
+"""How the receiver turns bodies into lines of the archive, with the fields that Segment adds to messages."""
 
 import json
 from datetime import UTC, datetime
@@ -226,7 +226,7 @@ def test_the_first_element_of_an_array_is_what_was_signed(first: bytes, after: b
 def test_what_is_json_is_kept_to_the_digit(text: bytes, kept: bytes) -> None:
     [line] = lines(text)
     assert line.startswith(kept)
-    assert line.endswith(b',"a":2}') == (b'"a":2' in text)  # a key that repeats is kept, behind the first
+    assert line.endswith(b',"a":2}') == (b'"a":2' in text)  # a repeated key is kept, after the first
     json.loads(line.decode(errors="replace"))
 
 

@@ -1,4 +1,4 @@
-"""The recipes of schedulers, as far as they can be tried without their engines; `make check` runs the engines."""
+"""The recipes of schedulers, tested as far as possible without their engines; `make check` runs the engines."""
 
 import configparser
 import hashlib
@@ -46,7 +46,7 @@ def code(name: str) -> str:
 
 
 def crontab() -> list[tuple[str, str]]:
-    """When, and what."""
+    """Returns the times and the commands of the crontab's jobs."""
     jobs = re.findall(r"^((?:\S+ +){4}\S+) +(.+)$", code("crontab"), re.MULTILINE)
     return [(when, what) for when, what in jobs if "=" not in when]
 
@@ -102,7 +102,7 @@ def test_calls_are_found() -> None:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A user's home folder as the crontab wants it, but for the program."""
+    """A user's home folder as the crontab expects it, without the program."""
     home = tmp_path / "home"
     (home / "autopilothq").mkdir(parents=True)
     (home / "autopilothq" / "settings.env").write_text(
@@ -121,7 +121,7 @@ def install(home: Path, program: str) -> Path:
 
 
 def cron(home: Path, what: str) -> str:
-    """What cron would mail of a job: it knows little more of the user than the home folder."""
+    """Returns what cron would mail about a job, which knows little more of the user than the home folder."""
     known = {"HOME": str(home), "LOGNAME": "loader", "SHELL": "/bin/sh", "PATH": "/usr/bin:/bin"}
     ran = subprocess.run(
         ["/bin/sh", "-c", what], cwd=home, env=known, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -152,7 +152,7 @@ def test_cron_loads_and_says_nothing(home: Path) -> None:
 
 
 def test_every_recipe_sets_the_umask() -> None:
-    """What the shell writes is the user's alone, too: logs may name people."""
+    """Files that the shell writes are private too, because logs may name people."""
     umask = {
         "crontab": r"^(?:\S+ +){5}umask 077 && ",
         "autopilothq.service": r"^UMask=0077$",
@@ -303,7 +303,7 @@ def test_every_recipe_is_in_its_page() -> None:
 
 
 def test_dlt_knows_that_the_archives_credentials_are_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else it keeps them in its trace, from where `dlt deploy` writes them into a workflow for all to read."""
+    """Otherwise dlt keeps them in its trace, and `dlt deploy` writes them into a workflow that anyone can read."""
     monkeypatch.setenv("SOURCES__AUTOPILOTHQ__CREDENTIALS", '{"aws_secret_access_key": "hidden"}')
     sample.write("archive", events=10)
     pipeline = dlt.pipeline("trace", destination=dlt.destinations.duckdb("trace.duckdb"), dataset_name="autopilothq")

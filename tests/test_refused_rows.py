@@ -1,4 +1,4 @@
-"""Rows on their way to dlt, and what the destination refuses of them: without a load."""
+"""Rows on their way to dlt, and those that the destination refuses: without a load."""
 
 import json
 import os
@@ -63,7 +63,7 @@ def test_a_column_that_no_row_has_is_not_the_rows_fault(tmp_path: Path, message:
 
 
 class StepFailed(Exception):
-    """What dlt raises, with what it was raised for."""
+    """An error like dlt's, with its cause."""
 
 
 def chained(*errors: BaseException) -> BaseException:

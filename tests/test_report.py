@@ -1,4 +1,4 @@
-"""The report's page as text: what it says, what it never lets through, and its colours."""
+"""The report's page as text: what it says, what it escapes, and its colours."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The report's page as a real browser shows it: sizes, colours, texts, and that it runs and asks for nothing."""
+"""The report's page in a real browser: sizes, colours, texts, and that it runs and requests nothing."""
 
 import os
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ THEMES = ("light", "dark")
 # The elements that have text of their own and are shown.
 SHOWN = """[...document.querySelectorAll("body *")].filter(one => one.checkVisibility() &&
     [...one.childNodes].some(node => node.nodeType === 3 && node.textContent.trim()))"""
-# Text whose contrast to what is behind it is below 4.5.
+# Text whose contrast to its background is below 4.5.
 FAINT = f"""(() => {{
     const luminance = rgb => rgb.map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
         .reduce((sum, v, n) => sum + v * [0.2126, 0.7152, 0.0722][n], 0);

@@ -1,4 +1,4 @@
-"""What is installed is known by its hash: the locks, what they are made from, and what installs by them."""
+"""Everything that is installed is known by its hash: the lock files, their sources, and what installs from them."""
 
 import os
 import re

@@ -46,7 +46,7 @@ def test_a_difference_is_where_the_results_are_not_the_same() -> None:
 
 
 def test_every_difference_is_in_the_documents_with_its_reason() -> None:
-    table = PAGE.read_text().split("## Sending, beside RudderStack")[1].split("\n## ")[0]
+    table = PAGE.read_text().split("## How sending differs from RudderStack's")[1].split("\n## ")[0]
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("|")
     ]

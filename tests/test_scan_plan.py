@@ -1,4 +1,4 @@
-"""Where the scans of an account begin: anew, behind what complete loads have, or with the pages on the disk."""
+"""Where the scans of an account begin: from scratch, after what complete loads have, or with pages on the disk."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +31,7 @@ def plan(tmp_path: Path) -> ScanPlan:
 
 
 def cursor(started_at: str, **more: Any) -> dict[str, Any]:
-    """How far a complete load brought a scan: behind page 2."""
+    """The cursor of a scan after a complete load: after page 2."""
     known = {"page": 3, "bookmark": "b2", "contacts": 200, "tables": TABLES, "load_id": "load 1"}
     return {"account": "account", "started_at": started_at} | known | more
 

@@ -1,4 +1,4 @@
-"""Scans of an account page by page: what they give, how they end, and what the next load continues with."""
+"""Scans of an account page by page: what they yield, how they end, and where the next load continues."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -56,7 +56,7 @@ class Account:
 
 
 class Over(Deadline):
-    """A budget that is spent once `is_over` was asked for `times` times."""
+    """A budget that is spent once `is_over` was called `times` times."""
 
     def __init__(self, times: int = 0) -> None:
         super().__init__(5.0)
@@ -68,7 +68,7 @@ class Over(Deadline):
 
 
 class Run:
-    """What one scan of contacts gave, until it ended or was interrupted."""
+    """The result of one scan of contacts, until it ended or was interrupted."""
 
     def __init__(
         self,
@@ -180,7 +180,7 @@ def test_a_scan_whose_time_is_up_ends_behind_a_page(tmp_path: Path) -> None:
     # The budget is spent already; a page comes nevertheless, or the scan would never end.
     run = Run(spool, account, Over())
     assert (run.names, run.why, run.scan.complete, account.asked) == (["a"], SPENT, False, [None])
-    # With a page on the disk no other is asked for.
+    # With a page on the disk no other is requested.
     account = Account(*pages[1:])
     run = Run(spool, account, Over())
     assert (run.names, run.why, run.scan.complete, account.asked) == (["a"], SPENT, False, [])
@@ -311,7 +311,7 @@ def test_lists_have_members_by_their_ids_alone(tmp_path: Path) -> None:
         True, sorted([("", None), ("l1", None), ("l2", None), ("l3", None)], key=str),
     )  # fmt: skip
     assert Spool(tmp_path / "0", START).read(1)[0] == [JsonObject([("contact_id", name)]) for name in "ab"]
-    # What is on the disk is not asked for again.
+    # What is on the disk is not requested again.
     again = Lists(other=[])
     assert again.scan(tmp_path)[1] == parts
     assert again.asked == []
@@ -354,7 +354,7 @@ def test_lists_whose_time_is_up_go_on_in_the_next_load(tmp_path: Path) -> None:
         [("l1", "1")], [{"lists_contacts": [member("l1", "a")]}, {"lists_contacts": [member("l1", "b")]}],
     )  # fmt: skip
     with pytest.raises(ScanInterrupted):
-        Lists(l1=pages).scan(tmp_path / "later", Over(1))  # no member was asked for
+        Lists(l1=pages).scan(tmp_path / "later", Over(1))  # no member was requested
     assert Spool.open(tmp_path / "later" / "0").last == 0  # type: ignore[union-attr]
 
 

@@ -1,4 +1,4 @@
-"""What docs/how-to/security.md says of rights: each role of PostgreSQL has just its grants, and needs all of them."""
+"""The privileges in docs/how-to/security.md: each role of PostgreSQL has just its grants, and needs them all."""
 
 import json
 import re
@@ -36,7 +36,7 @@ def password(role: str) -> str:
 
 @pytest.fixture
 def warehouse(postgresql: Postgres) -> Iterator[str]:
-    """A database with another tenant, made ready by the page's statements alone."""
+    """A database with another tenant, prepared only with the page's statements."""
     with postgresql.database() as url:
         ask(url, "CREATE SCHEMA crm; CREATE TABLE crm.customers AS SELECT 'ada@example.com' AS email, 'pro' AS title")
         ask(url, sql("PostgreSQL"))

@@ -1,4 +1,4 @@
-"""Segment's Profile API over real HTTP: one person, and many side by side (docs/contract/profile-api.md)."""
+"""Segment's Profile API over real HTTP: one person, and many in parallel (docs/contract/profile-api.md)."""
 
 import json
 import threading

@@ -1,4 +1,4 @@
-"""PostgreSQL's tables are what Segment makes there, so that SQL that was written for Segment's runs (spec: Columns)."""
+"""PostgreSQL's tables have Segment's types and keys, so SQL for Segment's runs (docs/contract/warehouse.md#types)."""
 
 import json
 import time
@@ -118,7 +118,7 @@ def made(postgresql: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 def test_connections_that_copy_are_opened_and_closed_one_at_a_time(made: Made) -> None:
-    """The driver counts them without a lock: a close beside another fails."""
+    """The driver counts them without a lock, so closing two at the same time fails."""
     assert len(made.under_way) > 20
     assert set(made.under_way) == {1}
 
@@ -129,7 +129,7 @@ def test_the_printed_statements_are_those_that_make_the_tables(call: Call, made:
     printed = call("schema", "--format", "sql", "--destination", "postgres", "--dataset", "printed").out
     query(postgres, printed)
     tables, said = described(postgres), described(postgres, "printed")
-    # What an account has, and whom a profile was asked for, is not of an archive.
+    # Tables of an account, and those about requests for profiles, are not from an archive.
     account = {each.name for each in (*catalog.ACCOUNT, *catalog.ORTTO_ACCOUNT)}
     assert said.keys() - tables.keys() == {"_profiles", "_deliveries", "_deliveries_ortto", "_forwards", *account}
     assert {table: said[table] for table in tables} == tables
@@ -204,7 +204,7 @@ def numeric(url: str, type_: str = "numeric") -> set[tuple[str, str]]:
 
 
 def opened() -> DltSource:
-    """The archive, of whose messages `email_opened` and `tracks` alone are loaded: each table more takes its time."""
+    """The archive, loaded only into `email_opened` and `tracks`, because each further table takes time."""
     return autopilothq.archive("archive").with_resources("email_opened", "tracks", "_audit", "_discards", "_rejects")
 
 
@@ -253,7 +253,7 @@ class Twice(NamedTuple):
 
 @pytest.fixture(scope="module")
 def twice(postgresql: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twice]:
-    """As where a load was killed after a file was copied and before that was noted."""
+    """Copies a file twice, as if a load was killed after the copy and before that was recorded."""
     run = postgres_copies.PostgresCopyJob.run
 
     def run_twice(self: postgres_copies.PostgresCopyJob) -> None:

@@ -1,4 +1,4 @@
-"""SQL in the styles that people write for Segment's tables, on both databases; the answers are counted in plain Python.
+"""SQL in the styles that people write for Segment's tables, on both databases, checked against plain Python.
 
 One load of a shop's messages, as Segment's SDKs send them, and a second one later serve all of them.
 """
@@ -34,7 +34,7 @@ def clock(message: Sent) -> datetime:
 
 
 def visits(rng: random.Random, visitor: int, ids: Iterator[int]) -> Iterator[Sent]:
-    """What one browser sends: two of them are one user's, some never say whose they are."""
+    """Returns the messages of one browser; two browsers belong to one user, some never say whose they are."""
     user = f"u{visitor // 2}" if visitor % 5 else None
     source = rng.choice(SOURCES)
     now = START + timedelta(minutes=rng.randrange(6_000))
@@ -119,7 +119,7 @@ STITCHED = """
 
 
 def visitor_of() -> dict[str, str]:
-    """By anonymous id, the user it belongs to, else itself."""
+    """Returns, by anonymous id, the user to whom it belongs, else the id itself."""
     found = {message["anonymousId"]: message["anonymousId"] for message in MESSAGES}
     return found | {message["anonymousId"]: message["userId"] for message in MESSAGES if message["userId"]}
 
@@ -158,7 +158,7 @@ def test_sessions(places: list[str]) -> None:
 
 
 def test_first_touch(places: list[str]) -> None:
-    """What a visitor's first page came from has the revenue of all orders."""
+    """The source of a visitor's first page gets the revenue of all orders."""
     visitors = visitor_of()
     first: dict[str, str] = {}
     for page in sorted(of("page"), key=clock):

@@ -1,4 +1,4 @@
-"""Sending to Ortto, an account over real HTTP: whole requests, rows of the log, and what may never come twice."""
+"""Sending to Ortto over real HTTP: whole requests, rows of the log, and what must never be sent twice."""
 
 import json
 from collections.abc import Iterator, Sequence

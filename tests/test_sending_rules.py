@@ -1,4 +1,4 @@
-"""Who a message is about, whom it is meant for, and what a track changes, over real HTTP."""
+"""Which person a message is about, whether it is meant for Autopilot, and what a track changes, over real HTTP."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a scan of an account makes of one table: records and what is stored in, rows and discards out."""
+"""How a scan of an account becomes one table: records and stored rows go in, rows and discards come out."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Misspelt settings of the origins, in a file and in the environment; what others have in their sections is theirs."""
+"""Misspelt settings of the origins, in a file and in the environment; settings of others there are left alone."""
 
 from collections.abc import Callable
 from pathlib import Path

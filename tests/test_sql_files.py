@@ -1,4 +1,4 @@
-"""The SQL files of the destinations: each is read by some module, and gives whole rows of a schema with oddities."""
+"""The SQL files of the destinations: a module reads each, and each returns whole rows of a schema with oddities."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ def test_each_file_is_read_by_a_module(name: str) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_each_file_is_one_statement_that_reads(name: str) -> None:
-    """Parameters and names that are put in later stand for a column here."""
+    """A column stands in for parameters and for names that are filled in later."""
     dialect = name.removesuffix(".sql").rpartition("_")[2] if "_" in name else None
     text = sql_file(name).replace("%(pid)s", "x").replace("%%", "%").replace("%s", "x").replace("$1", "x")
     text = re.sub(r"\{(\w+)\}", r"\1", text)
@@ -37,7 +37,7 @@ def test_each_file_is_one_statement_that_reads(name: str) -> None:
 
 # ---- PostgreSQL ------------------------------------------------------------------------------------------------------
 
-# Beside each table of `odd` stands what is almost the same: in another schema, not a column, not unique, not valid.
+# Next to each table of `odd` is something almost the same: in another schema, not a column, not unique, not valid.
 ODD = """
 CREATE SCHEMA odd; CREATE SCHEMA other; CREATE SCHEMA staging;
 CREATE TABLE odd.keyed (n bigint, id text COLLATE "C" NOT NULL, note varchar(5), gone int, PRIMARY KEY (id, n));
@@ -223,7 +223,7 @@ COMMENT ON COLUMN other.keyed.id IS 'another column'; COMMENT ON VIEW other.show
 
 @pytest.fixture(scope="module")
 def odd_duckdb() -> Iterator[duckdb.DuckDBPyConnection]:
-    """A database beside another one, which has almost all of it too."""
+    """A database next to another one that has almost the same content."""
     with duckdb.connect() as con:
         con.execute("ATTACH ':memory:' AS odd_file; ATTACH ':memory:' AS beside")
         beside = ODD_DUCKDB.replace("plain", "flat").replace("IS 'a", "IS 'its")

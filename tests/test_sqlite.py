@@ -1,4 +1,4 @@
-"""SQLAlchemy's destination, on SQLite: several loads, times without a zone, and what cannot be asked of it."""
+"""SQLAlchemy's destination, on SQLite: several loads, times without a zone, and what it does not support."""
 
 import sqlite3
 from collections.abc import Sequence

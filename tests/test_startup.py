@@ -1,4 +1,4 @@
-"""What the program imports: its help, a wrong option and `sample` wait for no library but click."""
+"""What the program imports: help, a wrong option and `sample` import no library except click."""
 
 import json
 import os
@@ -47,7 +47,7 @@ for calls in json.loads(sys.argv[1]):
 
 
 def python(program: str, *words: str) -> str:
-    """What a new interpreter prints: those that the other tests are forked from have imported everything."""
+    """Returns the output of a new interpreter, because those of other tests are forked after all imports."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "SLOW": json.dumps(sorted(SLOW))}
     done = subprocess.run(
         [sys.executable, "-c", program, *words], env=environment, check=True, capture_output=True, text=True

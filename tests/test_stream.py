@@ -1,4 +1,4 @@
-"""`send messages -`: lines of a pipe are delivered as they come, each once, and the pipe waits for the account."""
+"""`send messages -`: lines of a pipe are delivered as they come, each once, while the pipe waits for the account."""
 
 import json
 import os
@@ -88,7 +88,7 @@ def test_a_chunk_waits_for_others_no_longer_than_told_and_is_left_unread_while_a
     start = time.monotonic()
     assert next(found) == [b"one"]
     assert 0.15 < time.monotonic() - start < 5
-    room = _fill(writing)  # nobody reads, so the pipe is full at some time
+    room = _fill(writing)  # nobody reads, so the pipe fills up at some time
     assert len(next(found)) <= room // 1024
     os.write(writing, b"half")
     stop.set()

@@ -1,4 +1,4 @@
-"""The list of forgotten persons with a key: what it says, who reads it, and what happens without the key."""
+"""The suppression list with a key: what it holds, who reads it, and what happens without the key."""
 
 import hashlib
 import hmac

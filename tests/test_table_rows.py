@@ -1,4 +1,4 @@
-"""What a table's messages make: its rows and its discards, step by step (docs/contract/warehouse.md#limits)."""
+"""How a table's messages become rows and discards, step by step (docs/contract/warehouse.md#limits)."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -87,7 +87,7 @@ def discards(context: ProjectionContext) -> list[tuple[str, ...]]:
 
 
 def test_a_table_discards_what_has_no_column_and_what_does_not_fit(context: ProjectionContext) -> None:
-    """Values of this table alone, wherever they wait; what is text always fits."""
+    """Only values of this table are discarded, wherever they wait; text always fits."""
     taken: dict[str, Extra] = {
         "n": Extra("bigint", "n", True, True, False),
         "s": Extra("bool", "s", True, False, True),
@@ -142,7 +142,7 @@ def test_other_destinations_have_room_in_a_row(context: ProjectionContext) -> No
 
 
 def test_events_without_a_table_lose_their_properties(context: ProjectionContext) -> None:
-    """Those whose name has no slug, and those beyond the number of tables; `tracks` has the context."""
+    """Events whose name has no slug, and those beyond the number of tables; `tracks` keeps the context."""
     numbers, without_table = limit_tables(context, [], 1)
     assert without_table == {"Other": 2, "Wide": 1}
     discard_bodies(dataclasses.replace(context, tables=numbers))
@@ -158,14 +158,14 @@ def test_events_without_a_table_lose_their_properties(context: ProjectionContext
     ]
 
 
-def test_where_each_event_has_a_table_nothing_is_looked_for(context: ProjectionContext) -> None:
+def test_if_each_event_has_a_table_no_query_runs(context: ProjectionContext) -> None:
     events = {event: number for event, number in context.tables.events.items() if number}
     discard_bodies(dataclasses.replace(context, con=None, tables=TableNumbers(NAMES, events)))  # type: ignore[arg-type]
 
 
 @pytest.fixture
 def reserved(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """For how many columns memory is asked for."""
+    """Returns for how many columns memory is reserved."""
     found: list[int] = []
     monkeypatch.setattr(ProjectionContext, "reserve", lambda _, columns=0: found.append(columns))
     return found
@@ -185,7 +185,7 @@ def stored(rows: TableRows) -> list[Row]:
 
 
 def test_small_tables_are_gathered_first(context: ProjectionContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many of the smallest as may be held; `tracks` has the messages of all events."""
+    """As many of the smallest as fit into memory; `tracks` has the messages of all events."""
     monkeypatch.setattr(tables, "FEW", 2)
     builder = TableBuilder(context, {})
     found = builder.gather()
@@ -243,7 +243,7 @@ def test_rows_have_what_waits_in_columns_and_as_rows(
     files: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Where these are many, a few are made at a time."""
+    """If there are many, a few are made at a time."""
     known: dict[str, Type] = {"n": "bigint", "s": "text", "b": "bigint", "r": "timestamp"}
     context = dataclasses.replace(context, known={"Opened": known}, limits=Limits(OPENED_COLUMNS + COLUMN_RESERVE))
     monkeypatch.setattr(tables, "CELLS_AT_ONCE", at_once * OPENED_COLUMNS)
@@ -294,7 +294,7 @@ def test_tracks_have_the_context_of_all_events(context: ProjectionContext, reser
 
 
 def test_rows_are_made_by_the_plans_that_there_are(context: ProjectionContext) -> None:
-    """Those that all partitions have made together."""
+    """The plans that come from all partitions together."""
     plan = plan_table(context, IDENTIFIES, TableValues({}, {"b": ColumnValues(TEXT, 9)}, {}))
     made = TableBuilder(context, {}, {IDENTIFIES: plan})
     assert [(rows.table, rows.number, rows.columns.get("b")) for rows in made.tables()][:1] == [

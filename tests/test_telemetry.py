@@ -1,4 +1,4 @@
-"""dlt's telemetry: nothing is reported by who imports this package, unless that was asked for."""
+"""dlt's telemetry: a program that imports this package reports nothing, unless that is turned on."""
 
 import json
 import os

@@ -151,7 +151,7 @@ def test_an_old_dataset_is_judged_upgraded_and_loaded_into(call: Call, old: str)
     assert ask(old, 'SELECT sum(revenue) FROM autopilothq."order"') == [(Decimal("5359.2900001"),)]
 
 
-def test_copies_and_missing_ids_are_left_to_a_person(call: Call, postgres: str) -> None:
+def test_duplicate_and_missing_ids_are_only_reported(call: Call, postgres: str) -> None:
     there = ("--destination", "postgres", "--credentials", postgres)
     assert call("load", "archive", write("a.ndjson", LINES), *there).status == 0
     for table in ("tracks", "pages"):

@@ -1,4 +1,4 @@
-"""The parts of the projection: shapes, types of values, and a load from several threads and workers."""
+"""Parts of the projection: shapes, types of values, and a load by several threads and workers."""
 
 import json
 import pickle
@@ -139,7 +139,7 @@ def is_regular(known: Shapes, properties: Sequence[str] | None, **objects: Seque
         (None, True),
     ],
 )
-def test_a_shape_regular_where_each_column_has_one_key(keys: Sequence[str] | None, regular: bool) -> None:
+def test_a_shape_is_regular_if_each_column_has_one_key(keys: Sequence[str] | None, regular: bool) -> None:
     assert is_regular(Shapes(), keys) is regular
 
 
@@ -161,10 +161,10 @@ def test_an_objects_keys_are_columns_too() -> None:
     known = Shapes().with_objects([("properties", "plan")])
     assert is_regular(known, ["plan"], plan=["name"])
     assert not is_regular(known, ["plan", "plan_name"], plan=["name"])
-    assert is_regular(known, ["plan"])  # null, perhaps: where it is text or an array instead, the value tells
+    assert is_regular(known, ["plan"])  # perhaps null; if it is text or an array instead, the value shows it
 
 
-def test_of_two_spellings_of_an_object_one_regular() -> None:
+def test_only_one_of_two_spellings_of_an_object_is_regular() -> None:
     known = Shapes().with_objects([("properties", "plan"), ("properties", "Plan")])
     assert [is_regular(known, [key], **{key: ["name"]}) for key in ("plan", "Plan")].count(True) == 1
 

@@ -9,7 +9,7 @@ Taken = ParamSpec("Taken")
 
 
 def wait_for(holds: Callable[[], object], seconds: float = 30) -> None:
-    """Returns as soon as something holds; fails where it does not in time."""
+    """Returns as soon as a condition holds; fails if it does not in time."""
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end
@@ -17,7 +17,7 @@ def wait_for(holds: Callable[[], object], seconds: float = 30) -> None:
 
 
 def timed(test: Callable[Taken, None]) -> Callable[Taken, None]:
-    """Runs a test of how long something takes up to three times: a machine that was busy elsewhere is no fault."""
+    """Runs a test of how long something takes up to three times, because the machine may be busy otherwise."""
 
     @functools.wraps(test)
     def again(*args: Taken.args, **kwargs: Taken.kwargs) -> None:

@@ -1,4 +1,4 @@
-"""Loads on a real Dask cluster of processes and on Ray give the tables of one process, whatever happens to the workers.
+"""Loads on a real Dask cluster and on Ray make the tables of one process, whatever happens to the workers.
 
 The environment is `build/engines`, made at the first call.
 """

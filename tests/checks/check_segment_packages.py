@@ -63,7 +63,7 @@ FIRST = [message for message in ALL if message["receivedAt"] < SECOND_LOAD]
 SECOND = ALL[len(FIRST) :]
 CUTOFF = 30 * 60  # seconds without a page view that end a session
 TRAILING = 3 * 3_600_000  # ms before the newest session that an incremental run looks back
-# What an earlier version did otherwise, beside the types and keys that dlt's own destination has.
+# What an earlier version did differently, in addition to the types and keys of dlt's own destination.
 EARLIER = """
     ALTER TABLE autopilothq.pages ADD COLUMN _name text;
     UPDATE autopilothq.pages SET _name = name, name = NULL;

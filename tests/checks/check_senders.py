@@ -26,7 +26,7 @@ NODE = {
 }
 EVENTS = 250
 
-# The libraries are alike but for their module, and the attribute that names the server.
+# The libraries differ only in their module, and in the attribute that names the server.
 PYTHON = """
 import sys
 import MODULE.analytics as analytics

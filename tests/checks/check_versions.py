@@ -1,4 +1,4 @@
-"""The whole suite passes with the oldest release of dlt that the package allows; `make test` runs it with the newest.
+"""The whole suite passes with the oldest supported release of dlt; `make test` runs it with the newest.
 
 The environment is `build/dlt-VERSION`, made at the first call. The suite takes as long there as `make test` does.
 """
@@ -27,7 +27,7 @@ def test_the_suite_passes_with_the_oldest_dlt(tmp_path: Path) -> None:
     python = home / "bin" / "python"
     if not (home / "done").exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
-        # All as it was tested together, but for dlt.
+        # All packages as they were tested together, except dlt.
         others = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("dlt==")]
         constraints = tmp_path / "constraints.txt"
         constraints.write_text("\n".join([*others, f"dlt=={oldest()}.*"]))

@@ -1,4 +1,4 @@
-"""Tasks that do a worker harm, for a coordinator to send in the place of its own."""
+"""Tasks that harm their worker, which the coordinator sends instead of its own."""
 
 import os
 import resource

@@ -1,4 +1,4 @@
-"""The places that whole loads are held against the contract in: DuckDB, PostgreSQL, and a lake on disk."""
+"""The destinations in which whole loads are checked against the contract: DuckDB, PostgreSQL, and a lake on disk."""
 
 import json
 from abc import ABC, abstractmethod
@@ -36,7 +36,7 @@ class Found(NamedTuple):
 
 
 class Place(ABC):
-    """A destination, and a hand to look into it that is not the loader's."""
+    """A destination, and a way to look into it that does not use the loader."""
 
     longest = 80
     """The longest name that the tests try there."""
@@ -67,7 +67,7 @@ class Place(ABC):
         return self._found[table].columns
 
     def held(self) -> AbstractContextManager[object]:
-        """Keeps open, during a load, what takes long to open."""
+        """Keeps the destination open during a load if opening it takes long."""
         return nullcontext()
 
     @abstractmethod

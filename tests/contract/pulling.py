@@ -1,4 +1,4 @@
-"""What the tests of Segment's Profile API share: loads of people's events, and what they leave."""
+"""What the tests of Segment's Profile API share: loads of people's events, and their results."""
 
 from contextlib import nullcontext
 from datetime import datetime
@@ -29,7 +29,7 @@ def pull(server: FakeProfiles, *people: str, **words: Any) -> LoadReport:
         "tries": 1,
         "progress": reports.append,
     }
-    # A query is answered by a connection that only reads, which DuckDB refuses beside another.
+    # A query runs on a read-only connection, which DuckDB refuses while another one is open.
     with nullcontext() if " " in str(words.get("people")) else held():
         runner.run(pipeline(), autopilothq.profiles(**settings | words))
     return reports[-1]

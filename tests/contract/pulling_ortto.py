@@ -1,4 +1,4 @@
-"""What the tests of pulls from Ortto share: loads of a made-up account, and what they leave."""
+"""What the tests of pulls from Ortto share: loads of a made-up account, and their results."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def pull(server: FakeOrtto, *tables: str, **words: Any) -> LoadReport:
 
 
 def asked(server: FakeOrtto) -> list[tuple[str, int]]:
-    """Whose activities were asked for since this was asked last, in order, with the offset of the page."""
+    """Returns whose activities were requested since the last call, in order, with the offset of the page."""
     found = [(of.body["person_id"], of.body.get("offset", 0)) for of in server.requests if of.path == FEED]
     server.requests.clear()
     return found

@@ -1,4 +1,4 @@
-"""What a scan of an account leaves in the tables, and what the next one changes (spec: autopilot-api, warehouse)."""
+"""What a scan of an account stores, and what the next one changes (docs/contract/autopilot-api.md)."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ BOOKS = ["_rejects", "_discards", "_audit"]
 
 @pytest.fixture
 def server() -> Iterator[FakeAutopilot]:
-    """An account without made-up contacts, and the file that it is loaded into kept open."""
+    """An account without made-up contacts; the file into which it is loaded is kept open."""
     with FakeAutopilot(contacts=0) as running, held():
         yield running
 
@@ -90,7 +90,7 @@ def test_a_contacts_emails_are_events_of_the_contract(server: FakeAutopilot) -> 
     assert datetime.fromisoformat(audit["version"]) == received_at == audit["first_received_at"]
 
 
-# Contacts of several tests, who are told apart by their ids: each answer is that of one of four scans.
+# Contacts of several tests, told apart by their ids; each answer belongs to one of four scans.
 BAD = contact(
     1,
     created_at="yesterday",
@@ -233,7 +233,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Row]]:
         server.order(
             "GET",
             "/contacts/custom_fields",
-            skip=1,  # first it is asked for the field of the user id
+            skip=1,  # the first request is about the field of the user id
             content=b'[{"name":"Plan","fieldType":"string","default":"a","max":[1.10]}]',
         )
         server.order("GET", "/lists", content=b'{"lists":[{"list_id":12345678901234567890,"title":1.10}]}')
@@ -424,7 +424,7 @@ def test_only_what_is_selected_is_asked_for() -> None:
             assert set(only) <= set(tables())
 
 
-def test_who_loads_an_archive_too_is_warned(server: FakeAutopilot) -> None:
+def test_a_dataset_that_also_has_an_archive_causes_a_warning(server: FakeAutopilot) -> None:
     write("1.ndjson", message(timestamp="2019-03-01T12:00:00Z"), message(messageId="m2"))
     with held():
         pipeline().run(autopilothq.archive("archive"))
@@ -443,7 +443,7 @@ def test_a_user_id_field_that_the_account_does_not_have_is_told(scanned: list[Sc
     )
 
 
-def test_the_key_is_nowhere(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_key_is_in_no_table_file_or_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     with FakeAutopilot(contacts=120, key="5ec2e75ec2e75ec2e75ec2e75ec2e75e") as server:
         monkeypatch.setenv("SOURCES__AUTOPILOTHQ__API_KEY", server.key)
         monkeypatch.setenv("SOURCES__AUTOPILOTHQ__API__BASE_URL", server.base_url)

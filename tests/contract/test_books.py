@@ -1,4 +1,4 @@
-"""Every line is accounted for (spec: Once, and only once; `_rejects`, `_discards`, `_audit`)."""
+"""Every line is accounted for (docs/contract/warehouse.md#rejects-and-discards)."""
 
 import hashlib
 from datetime import UTC, datetime
@@ -140,7 +140,7 @@ def test_a_discard_is_a_whole_row() -> None:
 
 
 def test_a_value_that_is_lost_twice_is_one_discard() -> None:
-    """Of two reasons it has the same in any order of the keys."""
+    """If two reasons apply, the same one is chosen in any order of the keys."""
     store = Store()
     store.run([message(messageId="first", properties={"a": 1, "b": 1})])
     found = store.run([message(messageId="m1", properties={"a": "x", "A": "x", "B": "y", "b": "y"})])
@@ -155,7 +155,7 @@ def test_each_value_that_loses_its_column_is_a_discard() -> None:
 
 
 def test_what_neither_table_of_a_track_takes_is_a_discard_of_the_events() -> None:
-    """Whichever of their names comes first."""
+    """Whichever of the tables' names comes first."""
     store = Store()
     events = ("Alpha", "Zulu")
     store.run([message(event, messageId=event, context={"zoo": 1}) for event in events])

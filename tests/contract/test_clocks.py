@@ -1,4 +1,4 @@
-"""Times are read in every notation that senders use, and corrected as Segment does (spec: Clocks)."""
+"""Times are read in every notation that senders use, and corrected (docs/contract/warehouse.md#timestamps)."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Of what would have one column, one value has it and the others are kept beside it (spec: Names that collide)."""
+"""If values share a column, one of them gets it, the others are kept (docs/contract/warehouse.md#collisions)."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Whole loads through dlt: the tables, their columns, and what dlt knows of them (spec: Columns)."""
+"""Whole loads through dlt: tables, columns, and what dlt knows about them (docs/contract/warehouse.md#columns)."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -41,7 +41,7 @@ BOOKS = {
 
 
 class After(NamedTuple):
-    """What there was after a load, by a hand that is not the loader's."""
+    """The content after a load, read without the loader."""
 
     rows: dict[str, list[Row]]
     columns: dict[str, list[tuple[str, str]]]

@@ -1,4 +1,4 @@
-"""However the lines are cut into files, batches and runs, and in whichever order, the tables are the same."""
+"""The tables are the same, however the lines are split into files, batches and runs, and in any order."""
 
 from collections.abc import Callable
 from copy import deepcopy

@@ -1,4 +1,4 @@
-"""The engine's reading of lines against the careful one, `messages.read`: over anything that a line can hold."""
+"""The fast path reads lines like the slow one, `segment.message.read_message`, whatever a line holds."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Whose message it is, and what is known of each user (spec: Identity)."""
+"""Which person a message is about, and what is known of each user (docs/contract/warehouse.md#identity)."""
 
 import random
 from functools import cache

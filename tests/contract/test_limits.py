@@ -1,4 +1,4 @@
-"""Whatever a line holds, the others are stored, and what it loses is told (spec: Limits)."""
+"""Whatever a line holds, other lines are stored, and what it loses is reported (docs/contract/warehouse.md#limits)."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""Stored texts that Segment cut are made whole by the messages of a load (docs/contract/adopt.md#cut-text)."""
+"""Messages of a load make stored texts whole that Segment has cut (docs/contract/adopt.md#cut-text)."""
 
 from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Cut texts of adopted rows that the messages of a load make whole, without a destination (docs/contract/adopt.md)."""
+"""Messages make cut texts of adopted rows whole: without a destination (docs/contract/adopt.md#cut-text)."""
 
 import shutil
 import tempfile

@@ -1,4 +1,4 @@
-"""Tables and columns have the names that the contract gives them (spec: Names)."""
+"""Tables and columns have the names that the contract gives them (docs/contract/warehouse.md#names)."""
 
 import csv
 from functools import cache

@@ -1,4 +1,4 @@
-"""A message is stored once, for ever, and what comes again changes nothing (spec: Once, and only once)."""
+"""A message is stored once, and what comes again changes nothing (docs/contract/warehouse.md#exactly-once)."""
 
 import copy
 from collections.abc import Iterator, Sequence

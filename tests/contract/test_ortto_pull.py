@@ -21,7 +21,7 @@ from shared_loads import command
 
 @pytest.fixture
 def server() -> Iterator[FakeOrtto]:
-    """An account without made-up people, and the file that it is pulled into kept open."""
+    """An account without made-up people; the file into which it is pulled is kept open."""
     with FakeOrtto(people=0) as running, held():
         yield running
 
@@ -36,7 +36,7 @@ def pull(server: FakeOrtto, *tables: str, **words: Any) -> LoadReport:
 
 
 def filled(row: dict[str, Any]) -> dict[str, Any]:
-    """The cells of a row that are not null, but for when and by which load it came."""
+    """Returns the cells of a row that are not null, except when it came and by which load."""
     return {name: of for name, of in row.items() if of is not None and name not in ("uuid_ts", "received_at")}
 
 
@@ -92,7 +92,7 @@ def first_pull(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pulled]:
 
 @pytest.fixture
 def pulled(first_pull: Pulled) -> Iterator[Pulled]:
-    """Works where that was pulled; nobody changes the account."""
+    """Works in the folder of that pull; no test changes the account."""
     first_pull.server.requests.clear()
     with as_prepared(first_pull.home), held():
         yield first_pull
@@ -129,7 +129,7 @@ def test_an_activity_and_its_person_become_whole_rows(pulled: Pulled) -> None:
 
 
 def ways(server: FakeOrtto) -> list[tuple[Any, ...]]:
-    """The requests for people since the last ones: whether they have a filter, and times."""
+    """Returns the requests for people since the last call: whether they have a filter, and times."""
     return [
         (bool(of.body.get("filter")), any(field.startswith("tme::") for field in of.body["fields"]), of.body["limit"])
         for of in server.requests
@@ -251,7 +251,7 @@ def test_only_the_kinds_of_selected_tables_are_asked_for(server: FakeOrtto) -> N
         "Expected _profiles among the selected resources: without it nobody knows who was asked for, and the next load"
         " asks again.\nSelect it too."
     )
-    report = pull(server)  # what was not selected is asked for when it is
+    report = pull(server)  # what was not selected is requested once it is
     assert (report.stored, report.rows["email_opened"]) == (2, 1)
 
 

@@ -1,4 +1,4 @@
-"""A load in partitions gives the tables of a load in one process, to the row, and asks no more of the destination."""
+"""A load in partitions makes the same rows as a load in one process, and reads no more of the destination."""
 
 import copy
 import dataclasses
@@ -259,7 +259,7 @@ def test_a_partition_is_opened_with_what_is_known_of_all(tmp_path: Path) -> None
         hashes = HashedIds([("salt", hash_of("salt", Id("user_id", "gone")))])
         counts = count_candidates(context, hashes, RefusedIds({"m2": "no"}, {}), lambda _: [])
         assert {context.tables.names[number]: count for number, count in counts.items()} == {"email_opened": 1}
-        # Where nothing stored counts, it is not asked for, though there are tables.
+        # If nothing stored counts, it is not read, although there are tables.
         values = deduplicate_partition(context, None, (), NOBODY, RefusedIds({}, {}), lambda _: [])
         assert {context.tables.names[number]: count for number, count in values.counts.items()} == {
             "tracks": 1, "email_opened": 1,

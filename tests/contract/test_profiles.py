@@ -1,4 +1,4 @@
-"""What Segment's Profile API leaves in the tables, and what bad answers do (spec: profile-api, warehouse)."""
+"""What the Profile API's events become in the tables, and what bad answers do (docs/contract/profile-api.md)."""
 
 import json
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from shared_loads import isolation
 
 @pytest.fixture
 def server() -> Iterator[FakeProfiles]:
-    """A space without people, and the file that they are loaded into kept open."""
+    """A space without people; the file into which they are loaded is kept open."""
     with FakeProfiles() as running, held():
         yield running
 
@@ -38,7 +38,7 @@ NO_EVENTS = [7, "x", None, {"event": "Email Opened"}, {"type": "track"}, {"type"
 
 
 class Pulled(NamedTuple):
-    """What there is after a load: its report, whom it asked for by which queries, and the tables and watermarks."""
+    """The result of a load: its report, about whom it asked by which queries, and the tables and watermarks."""
 
     report: LoadReport
     asked: dict[str, dict[str, str]]
@@ -52,7 +52,7 @@ class Pulled(NamedTuple):
 
 
 class Loads(NamedTuple):
-    """Two loads of people of whom each is one test's: their events by people, and what there was after each load."""
+    """Two loads of people, one for each test: the events by person, and the content after each load."""
 
     file: str
     """What `_audit` calls the space."""
@@ -210,7 +210,7 @@ def test_only_the_events_that_are_wanted(server: FakeProfiles) -> None:
     pull(server, "a@example.com", source_id="AbC123xYz9")
     assert sorted(row["event"] for row in rows_in("tracks")) == ["email_opened", "email_replied"]
     pull(server, "a@example.com", events=["Order Completed"], source_id="AbC123xYz9")
-    assert "start" not in query_of(server.requests[-1])  # nothing of it was asked for before
+    assert "start" not in query_of(server.requests[-1])  # nothing of it was requested before
     assert query_of(server.requests[-1])["include"] == "Order Completed"
     assert len(rows_in("order_completed")) == 1
 
@@ -310,6 +310,6 @@ def test_a_refused_token_stops_at_once(server: FakeProfiles, monkeypatch: pytest
     report = pull(server, *everyone)
     assert report.cut_off is not None
     assert "Check sources.autopilothq.profiles.token" in report.cut_off
-    # Answers that are under way in the other threads as the first refusal comes are asked for again next time.
+    # Answers that are under way in other threads when the first refusal comes are requested again next time.
     assert 10 - 3 <= report.stored == len(watermarks()) <= 10
     assert len(server.requests) <= 1 + 10 + 4

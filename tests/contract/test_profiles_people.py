@@ -1,4 +1,4 @@
-"""Whom of Segment's profiles a run asks for, and what of a run in parts the next one does (spec: profile-api)."""
+"""Which people a run asks the Profile API about, and how runs in parts continue (docs/contract/profile-api.md)."""
 
 import os
 from collections.abc import Iterator
@@ -86,7 +86,7 @@ def test_a_scan_of_contacts_that_broke_off_goes_on(server: FakeProfiles) -> None
 
 
 def asked_of(server: FakeProfiles, sql: str) -> list[str]:
-    """Whom a load would ask for: nothing is loaded."""
+    """Returns about whom a load would ask; nothing is loaded."""
     settings: dict[str, Any] = {"token": server.token, "space": server.space, "base_url": server.base_url}
     source = autopilothq.profiles(**settings, people=sql)
     runner.dry_run("duckdb", "autopilot.duckdb", "autopilothq", NULL_COLLECTOR, source)
@@ -152,7 +152,7 @@ def test_a_gap_is_told_with_its_dates(later: Later) -> None:
 
 
 def mark(since: datetime) -> None:
-    """Makes the last run one of long ago."""
+    """Makes the last run look long ago."""
     into = pipeline()
     with into.managed_state() as state:
         for found in state["sources"]["autopilothq"]["pulls"].values():

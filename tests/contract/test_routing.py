@@ -1,4 +1,4 @@
-"""Each message has its rows in the tables where the contract wants them (spec: Which message goes where)."""
+"""Each type of message has rows in the right tables (docs/contract/warehouse.md#routing)."""
 
 from functools import cache
 from typing import Any

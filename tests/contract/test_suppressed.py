@@ -1,4 +1,4 @@
-"""Messages of deleted persons are rejected, and nothing of them is kept (spec: `_rejects`, `_suppressions`)."""
+"""Messages of deleted persons are rejected, and nothing of them is kept (docs/contract/warehouse.md)."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Whatever raises at one line or value is narrowed down to it, and all other lines are stored (spec: Limits)."""
+"""If a line or value raises, only that line is rejected, all others are stored (docs/contract/warehouse.md#limits)."""
 
 import json
 import shutil
@@ -83,7 +83,7 @@ def test_lines_whose_slow_path_raises_are_rejected(monkeypatch: pytest.MonkeyPat
         for line, error, text in zip((24, 25, 36), errors, bad, strict=True)
     ]
     assert [count[1:5] for count in store.audit] == [(43, 40, 0, 3)]
-    # What the good lines of the same batch lose is reported as ever.
+    # What the good lines of the same batch lose is reported as usual.
     assert len(found["_discards"]) == 40
 
 
@@ -108,7 +108,7 @@ def test_a_line_that_the_engine_cannot_read_is_rejected(monkeypatch: pytest.Monk
 
 
 def test_what_is_not_about_a_line_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a line that has nothing irregular raises too, no line is rejected for it."""
+    """If even a harmless line raises, no line is rejected for it."""
 
     def probe(*_: Any) -> Any:
         raise ValueError("the engine is broken")
@@ -141,7 +141,7 @@ MACROS = {"type_bit": "boom", "as_text": "bang"}
 
 
 class Narrowed(NamedTuple):
-    """The lines of the load, and the tables after it and after another load of the same archive."""
+    """The lines of a load, and the tables after it and after another load of the same archive."""
 
     lines: list[Line]
     tables: dict[str, list[dict[str, Any]]]

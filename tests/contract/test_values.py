@@ -1,4 +1,4 @@
-"""Values become typed cells, and what does not fit is kept beside them (spec: Values)."""
+"""Values become typed cells; those that do not fit are kept in `_discards` (docs/contract/warehouse.md#values)."""
 
 import json
 from datetime import UTC, datetime
@@ -247,7 +247,7 @@ def later(first: str) -> list[tuple[str, Any]]:
 
 @pytest.mark.parametrize("number", range(len(FIRSTS)), ids=FIRSTS)
 def test_a_later_value_is_cast_where_nothing_is_lost_and_discarded_else(number: int) -> None:
-    """A value of a later load; in the first load it would have had a say in the type."""
+    """The value comes in a later load; in the first load it would have influenced the type."""
     types, store = cast()
     table, found, values = f"case_{number}", store.tables(), later(FIRSTS[number])
     assert store.types[table]["x"] == types[number]

@@ -1,4 +1,4 @@
-"""What tests of this folder ask for by its name: one archive, and what one plain load of it leaves."""
+"""Fixtures that the tests of this folder share: one archive, and the result of one plain load of it."""
 
 from pathlib import Path
 
@@ -18,13 +18,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def there(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the place that has the whole archive is kept."""
+    """The folder that keeps the place with the whole archive."""
     return tmp_path_factory.mktemp("whole")
 
 
 @pytest.fixture
 def whole(there: Path, folder: Path) -> Rows:
-    """What one plain load of the whole archive leaves; the first test that asks makes it."""
+    """The result of one plain load of the whole archive; the first test that needs it makes it."""
     if there not in _WHOLE:
         place = Place()
         place.run(archive(str(folder)))

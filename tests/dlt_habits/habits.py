@@ -1,4 +1,4 @@
-"""What the tests of habits share: a small archive, a DuckDB in memory, whole rows to compare."""
+"""What the tests of dlt's features share: a small archive, a DuckDB in memory, whole rows to compare."""
 
 import json
 import shutil
@@ -52,7 +52,7 @@ class Place:
         self.pipeline = dlt.pipeline(name, destination=stock.duckdb(self.con), dataset_name=dataset, **options)
 
     def keep(self, folder: Path) -> None:
-        """Keeps all that is there, to go on with in places of its own: `kept(folder)`."""
+        """Keeps everything of this place, to continue with in copies of it: `kept(folder)`."""
         self.con.execute(f"ATTACH '{folder}/kept.duckdb' AS kept; COPY FROM DATABASE memory TO kept; DETACH kept")
         shutil.copytree(self.pipeline.working_dir, folder / "kept", dirs_exist_ok=True)
 
@@ -99,7 +99,7 @@ class Place:
 
 
 def kept(folder: Path) -> Place:
-    """A place as the one that was kept there. It takes over the pipeline: a place made before it can load no more."""
+    """Returns a copy of the place that was kept there. It takes over the pipeline: earlier places can load no more."""
     working = Path(dlt.pipeline("habits", destination="duckdb").working_dir)
     shutil.rmtree(working, ignore_errors=True)
     shutil.copytree(folder / "kept", working)

@@ -1,4 +1,4 @@
-"""The habits that a destination has a part in, on PostgreSQL and in a lake of Delta tables."""
+"""Those of dlt's features in which the destination has a part, on PostgreSQL and in a lake of Delta tables."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -49,7 +49,7 @@ def sizes(tables: Rows) -> dict[str, int]:
 
 @pytest.fixture
 def here(whole: Rows) -> dict[str, int]:
-    """How many rows a plain load leaves in DuckDB."""
+    """Returns how many rows a plain load stores in DuckDB."""
     return sizes(whole)
 
 
@@ -60,7 +60,7 @@ def postgres_place(postgres: str) -> Iterator[PostgresPlace]:
 
 
 def test_postgresql(postgres_place: PostgresPlace, folder: Path, here: dict[str, int]) -> None:
-    """Seen by steps, cut off, selected, replaced, dropped, in another dataset."""
+    """With steps, a limit, a selection, replaced, dropped, and in another dataset."""
     url = str(folder)
     place, mine = postgres_place, archive(url)
     for resource in mine.resources.values():

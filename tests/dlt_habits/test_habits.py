@@ -1,4 +1,4 @@
-"""What users of dlt do with a source: each habit works as dlt's documentation says, or is refused before a write."""
+"""Each feature of dlt's sources works as dlt's documentation says, or is refused before anything is written."""
 
 import json
 import pickle
@@ -106,7 +106,7 @@ def again(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Again:
 
 
 def test_a_source_runs_again(again: Again, whole: Rows) -> None:
-    """In a retry beside a source that failed, in another pipeline, for another dataset: it reads afresh."""
+    """In a retry next to a source that failed, in another pipeline, for another dataset: it reads again each time."""
     after, before = again.after_failure, again.before
     assert len(after["other"]) == 1
     assert all(row in after[name] for name, rows in before.items() for row in rows)
@@ -117,7 +117,7 @@ def test_a_source_runs_again(again: Again, whole: Rows) -> None:
 
 
 def test_hints_of_a_run_do_not_stay(again: Again) -> None:
-    """What came with one dataset's rows is no hint of the next one's; what the user says of a resource does stay."""
+    """Hints from the rows of one dataset do not apply to the next one; the user's own hints do."""
     assert again.only_here
     assert again.column == {
         "name": "user_id", "data_type": "text", "nullable": True, "description": "Ours.", "x-mark": 1,
@@ -157,7 +157,7 @@ def test_in_parallel(by_steps: Steps, whole: Rows) -> None:
 
 
 def test_hints_that_are_obeyed(by_steps: Steps, whole: Rows) -> None:
-    """A strategy that keeps ids unique, further columns, marks, nesting, a root key."""
+    """A strategy that keeps ids unique, further columns, `x-` hints, nesting, a root key."""
     assert by_steps.rows == whole
     assert (by_steps.table["x-merge-strategy"], by_steps.table["x-ours"]) == ("delete-insert", "yes")
     assert "note" in by_steps.table["columns"]
@@ -262,7 +262,7 @@ def test_a_limit_is_not_the_whole(source: Callable[..., DltSource], whole: Rows)
 
 
 def test_contracts(folder: Path, tmp_path: Path) -> None:
-    """Columns that are discarded, rows that have them, tables; frozen columns stop a run before it writes."""
+    """Contracts discard columns, rows with new columns, or tables; frozen columns stop a run before it writes."""
     first, second = track("m1", "Email Opened", 1), track("m2", "Email Opened", 2, shoe=1)
     third = track("m3", "Shoe Bought", 3)
     begun = Place()
@@ -378,7 +378,7 @@ def test_tables_that_were_dropped(source: Callable[..., DltSource], loaded: Plac
 
 
 def test_tables_that_a_user_dropped(source: Callable[..., DltSource], loaded: Place, whole: Rows) -> None:
-    """By SQL: dlt looks at what it once made no more, and would fail at each load from then on."""
+    """By SQL: dlt does not check again whether its tables exist, so each later load would fail."""
     for lost in (
         "DROP TABLE data.tracks; ALTER TABLE data.email_opened DROP COLUMN campaign_id; DELETE FROM data.email_opened",
         "DROP TABLE data.shoe_bought; DROP TABLE data._dlt_loads",
@@ -536,7 +536,7 @@ def test_users_need_identifies(source: Callable[..., DltSource]) -> None:
 
 
 def test_an_import_schema(folder: Path) -> None:
-    """What people write into it goes before the catalogue; a type that cannot be is refused."""
+    """What people write into it takes precedence over the catalogue; an impossible type is refused."""
     place = Place(import_schema_path="mine", export_schema_path="theirs")
     place.run(archive(more(folder, track("m1", "Email Opened", 1))))
     text = Path("theirs/autopilothq.schema.yaml").read_text()
@@ -557,6 +557,6 @@ def test_an_import_schema(folder: Path) -> None:
 
 
 def test_a_source_is_not_pickled(source: Callable[..., DltSource]) -> None:
-    """Python refuses, as with every dlt source that has functions: it is made where it runs."""
+    """Python refuses that, as with every dlt source that has functions: it has to be created where it runs."""
     with pytest.raises(AttributeError, match="Can't pickle local object"):
         pickle.dumps(source())

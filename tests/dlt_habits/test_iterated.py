@@ -1,4 +1,4 @@
-"""A resource or a transformer of one's own iterates a source while a pipeline extracts it: it gets all rows."""
+"""A user's own resource or transformer that iterates a source while a pipeline extracts it gets all rows."""
 
 import json
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def ids(place: Place, table: str) -> list[str]:
 
 
 def test_in_a_resource(url: str) -> None:
-    """As if into an empty dataset each time, and beside the source itself."""
+    """As if into an empty dataset each time, and alongside the source itself."""
 
     @dlt.resource(name="mine")
     def mine() -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""Hints for the columns of `other_events`, whose tables and columns come with their rows."""
+"""Hints for the columns of `other_events`, whose tables and columns are known only with their rows."""
 
 import json
 from pathlib import Path

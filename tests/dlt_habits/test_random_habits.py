@@ -1,4 +1,4 @@
-"""After any habits and kills, in any order, a plain run leaves all rows once, and books that agree."""
+"""After any features and kills, in any order, a plain run stores all rows once, with books that agree."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +18,7 @@ from dlt_habits.habits import Place, Rows
 
 @contextmanager
 def killed(place: Place) -> Iterator[None]:
-    """The load, where there is anything to load, ends in the middle, and is given up."""
+    """If there is anything to load, the load ends in the middle and is dropped."""
     with suppress(PipelineStepFailed):
         yield
     if place.pipeline.has_pending_data:

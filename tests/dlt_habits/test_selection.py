@@ -1,4 +1,4 @@
-"""Sets of messages, and the books of what was loaded of a file."""
+"""Sets of selected messages, and what the books say was loaded of a file."""
 
 from itertools import product
 

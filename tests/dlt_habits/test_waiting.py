@@ -1,4 +1,4 @@
-"""Rows that wait to be loaded do not count as stored: another load is refused meanwhile."""
+"""Rows that wait to be loaded do not count as stored, so another load is refused meanwhile."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ def two_archives() -> tuple[str, str]:
 
 
 def check_whole(place: Place, *stored: int) -> None:
-    """All of both archives is there once, and the books say what each file brought."""
+    """Checks that all of both archives is stored once, and that the books say what each file brought."""
     [user] = place.rows("users")
     assert (user["plan"], user["city"]) == ("pro", "Bern")
     assert [place.count(name) for name in ("identifies", "tracks", "email_opened")] == [2, 1, 1]
@@ -73,7 +73,7 @@ def test_other_tables_of_one_run_are_no_hindrance() -> None:
 
 
 def test_resources_of_two_in_a_source_of_ones_own() -> None:
-    """dlt takes rows of both in turn."""
+    """dlt takes rows of both alternately."""
     first, second = two_archives()
 
     @dlt.source

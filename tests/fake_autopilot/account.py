@@ -1,4 +1,4 @@
-"""What a made-up account holds. Contact number i is computed, not kept: only what was changed takes memory."""
+"""The contents of a made-up account. Contact number i is computed, not stored: only changes take memory."""
 
 import re
 from bisect import bisect_right, insort
@@ -101,7 +101,7 @@ class Account:
         return f"person_{number * self._step:08X}-{text[:4]}-4{text[4:7]}-A{text[7:10]}-{text[10:22]}"
 
     def page(self, after: str | None, member_of: str | None = None, overlap: int = 0) -> Record:
-        """100 contacts behind the id `after` in id order, of one list or segment or of all."""
+        """Returns 100 contacts after the id `after` in id order, of one list or segment or of all."""
         with self.lock:
             if after is not None and overlap:
                 number = self._number(after) - overlap
@@ -143,7 +143,7 @@ class Account:
             return str(contact["contact_id"])
 
     def change(self, who: str, **fields: Any) -> None:
-        """Sets fields of a contact as they are read; None removes one."""
+        """Sets fields of a contact in the form in which they are read; None removes one."""
         with self.lock:
             contact = self._existing(who) | fields
             self._keep({key: value for key, value in contact.items() if value is not None})
@@ -252,7 +252,7 @@ class Account:
         contact["custom_fields"] = others + shown
 
     def _contact(self, number: int) -> Record:
-        """Contact `number` as it was made up: always the same, drawn from the bytes of a digest."""
+        """Returns contact `number` as it was made up: always the same, computed from the bytes of a digest."""
         dice = _digest(self.seed, number)
         first, last = FIRST_NAMES[dice[0] % len(FIRST_NAMES)], LAST_NAMES[dice[1] % len(LAST_NAMES)]
         created = FIRST_DAY - (dice[2] + 1) * DAY + dice[3] * 1000
@@ -302,12 +302,12 @@ class Account:
 
 
 def _every(member_of: str | None) -> int:
-    """Every how manieth made-up contact is in that list or segment; 0: none is."""
+    """Returns n if every n-th made-up contact is in that list or segment, 0 if none is."""
     return 1 if member_of is None else (LISTS | SEGMENTS).get(member_of, ("", 0))[1]
 
 
 def _in(contact: Record, member_of: str | None) -> bool:
-    """Whether a changed contact is there. A segment is its made-up members: it does not look at what changed."""
+    """Whether a changed contact is in it. A segment has only made-up members: changes do not matter to it."""
     return member_of is None or member_of in contact.get("lists", [])
 
 

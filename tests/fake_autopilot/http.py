@@ -78,7 +78,7 @@ class Answer(NamedTuple):
 
 
 class Recent:
-    """Counts what came in the last so many seconds."""
+    """Counts what came in the last `seconds`."""
 
     def __init__(self, seconds: float = 1) -> None:
         self.seconds = seconds
@@ -86,7 +86,7 @@ class Recent:
         self._lock = Lock()
 
     def takes(self, at: float, most: int | None) -> bool:
-        """Whether fewer than `most` came, so that another one may; it is counted then."""
+        """Whether fewer than `most` came; if so, another one is counted."""
         with self._lock:
             while self._times and self._times[0] <= at - self.seconds:
                 self._times.popleft()
@@ -153,7 +153,7 @@ class Fake(ABC):
         return fault
 
     def seen(self, method: str = "*", path: str = "*") -> list[Request]:
-        """The requests so far, chosen as by `order`."""
+        """Returns the requests so far, selected as by `order`."""
         return [r for r in self.requests if method in ("*", r.method) and fnmatchcase(r.path, path)]
 
     # ---- for the handler -----------------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ class _Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def hang_up(self) -> None:
-        """Ends kept connections, whose threads would wait for another request."""
+        """Closes kept-alive connections, whose threads would wait for another request."""
         for connection in list(self._open):
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
@@ -270,7 +270,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(head + body)
 
     def _reset(self) -> None:
-        """Ends the connection by a reset, as a server does that crashed."""
+        """Resets the connection, like a server that crashed."""
         self.close_connection = True
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.close()

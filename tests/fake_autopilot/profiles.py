@@ -59,7 +59,7 @@ class FakeProfiles(Fake):
         return made
 
     def asked(self) -> list[str]:
-        """Whom it was asked for since this was asked last, sorted, one for each first page."""
+        """Returns about whom it was asked since the last call, sorted, one for each first page."""
         firsts = [person_of(request) for request in self.requests if "next" not in query_of(request)]
         self.requests.clear()
         return sorted(firsts)
@@ -118,12 +118,12 @@ def ago(days: float) -> str:
 
 
 def person_of(request: Request) -> str:
-    """Whom a request asks for."""
+    """Returns the person that a request asks about."""
     return unquote(request.path.partition("?")[0].split("/")[-2])
 
 
 def query_of(request: Request) -> dict[str, str]:
-    """What stands behind the `?`."""
+    """Returns the part after the `?`."""
     return {name: values[0] for name, values in parse_qs(request.path.partition("?")[2]).items()}
 
 

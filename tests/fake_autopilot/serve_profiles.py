@@ -14,7 +14,7 @@ from .profiles import FakeProfiles, ago
 @click.option("--rate", type=int, help="Answer 429 beyond so many requests in any second.")
 @click.option("--latency", default=0.0, show_default=True, help="Seconds that every answer takes.")
 def main(host: str, port: int, rate: int | None, latency: float) -> None:
-    """Segment's Profile API on this machine: everyone who is asked for opened an email an hour ago."""
+    """Runs Segment's Profile API on this machine: everyone asked about opened an email an hour ago."""
     with FakeProfiles(host=host, port=port, rate=rate, latency=latency) as server:
         server.everyone = lambda person: [_opened(person)]
         for name, value in (("BASE_URL", server.base_url), ("TOKEN", server.token), ("SPACE", server.space)):

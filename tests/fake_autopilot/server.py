@@ -1,4 +1,4 @@
-"""What the fake answers: Autopilot's REST API."""
+"""The fake's answers: Autopilot's REST API."""
 
 import re
 from collections.abc import Callable

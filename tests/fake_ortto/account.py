@@ -1,4 +1,4 @@
-"""What a made-up account holds: computed people, and what was changed of them."""
+"""The contents of a made-up account: computed people, and the changes to them."""
 
 import time
 from collections import Counter
@@ -96,7 +96,7 @@ class Account:
             return {name: value for name, value in own.items() if value is not None} | ends
 
     def activities(self, id_: str) -> list[Record]:
-        """A person's activities that are kept still, the newest first."""
+        """Returns a person's activities that are still kept, the newest first."""
         number = number_of(id_)
         made = [] if number is None or number >= self.made else made_activities(self.seed, number, self.begun)
         found = [*self._happened.get(id_, []), *made]
@@ -122,7 +122,7 @@ class Account:
             return person_id(number) if str(fields(self.seed, number).get(field, "")).lower() == key else None
 
     def members(self, audience: str) -> int:
-        """Every how manieth made-up person is in the audience of that id; 0: none."""
+        """Returns n if every n-th made-up person is in the audience of that id, 0 if none is."""
         return next((every for name, every in AUDIENCES.items() if self.audience_id(name) == audience), 0)
 
     def audience_id(self, name: str) -> str:

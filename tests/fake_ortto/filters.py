@@ -7,7 +7,7 @@ from .made_up import Record
 
 
 class Refused(Exception):
-    """A filter that the account does not take; its text is the error's."""
+    """The account refuses a filter; its text is the error's."""
 
 
 Test = Callable[[str, Record], bool]

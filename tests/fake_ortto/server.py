@@ -1,4 +1,4 @@
-"""What the fake answers: Ortto's REST API."""
+"""The fake's answers: Ortto's REST API."""
 
 import json
 import uuid

@@ -19,7 +19,7 @@ MOST_BYTES_EACH = 16_000
 
 
 class Invalid(Exception):
-    """A person or an activity that is not taken; its text is the error's."""
+    """A person or an activity is refused; its text is the error's."""
 
     status = "invalid"
 
@@ -29,7 +29,7 @@ class Suppressed(Invalid):
 
 
 class Full(Exception):
-    """The plan allows no further contact."""
+    """The plan allows no more contacts."""
 
 
 def error(status: int, text: str, **more: Any) -> Answer:

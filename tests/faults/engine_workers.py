@@ -1,4 +1,4 @@
-"""What workers of an engine import: a process that the tests' workers are forked from imports it once."""
+"""The imports of engine workers: a process imports them once, and the tests' workers are forked from it."""
 
 import duckdb
 import pyarrow.parquet

@@ -52,7 +52,7 @@ def die() -> None:
 
 
 def kill_at(place: str, when: str, call: int) -> None:
-    """Puts the kill around a method: before or after its n-th call, in whichever thread that is."""
+    """Makes a method kill the process before or after its n-th call, in any thread."""
     module, _, path = place.partition(":")
     *owners, name = path.split(".")
     owner: Any = import_module(module)
@@ -77,7 +77,7 @@ def kill_at(place: str, when: str, call: int) -> None:
 
 
 def load(plan: Plan) -> None:
-    """As a user's script would, or the command."""
+    """Loads as a user's script or the command would."""
     if plan.begun:
         shutil.copytree(plan.begun, plan.folder, dirs_exist_ok=True)
         # Where the destination has no state yet, dlt would drop what waits, and extract it again.

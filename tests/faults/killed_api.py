@@ -23,7 +23,7 @@ TABLES = (
 
 
 def load(url: str, key: str, folder: str, point: tuple[str, str, int]) -> None:
-    """As a user's script would, by a pipeline in that folder."""
+    """Loads as a user's script would, with a pipeline in that folder."""
     kill_at(*point)
     source = autopilothq.api(key, base_url=url, requests_per_second=10_000)
     pipeline(Path(folder)).run(source.with_resources(*TABLES))

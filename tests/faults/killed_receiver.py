@@ -77,7 +77,7 @@ def lost(folder: Path, acknowledged: list[str]) -> set[str]:
 
 
 def main() -> int:
-    """Returns 1 where anything is lost."""
+    """Returns 1 if anything is lost."""
     number = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     seed = random.randrange(1 << 32)
     with tempfile.TemporaryDirectory() as folder:

@@ -48,7 +48,7 @@ def call(plan: Plan) -> None:
 
 
 def pipeline(rows: list[dict[str, Any]]) -> None:
-    """As a user's script would."""
+    """Runs a pipeline as a user's script would."""
     to_autopilot = dlt.pipeline("to_autopilot", destination=autopilot(), pipelines_dir="pipelines")
     while to_autopilot.has_pending_data:
         to_autopilot.run()

@@ -1,4 +1,4 @@
-"""What the tests of this folder share: an archive with everything odd in it, a load, and whole tables to compare."""
+"""What the tests of this folder share: an archive with every oddity, a load, and whole tables to compare."""
 
 import gzip
 import json
@@ -63,7 +63,7 @@ class Table(NamedTuple):
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
     def by_name(self) -> list[list[tuple[str, Any]]]:
-        """The rows whatever the order of the columns: those that come in a later load are appended."""
+        """Returns the rows regardless of the order of columns, because those of a later load are appended."""
         return sorted((sorted(row.items()) for row in self.dicts()), key=repr)
 
     def total(self, column: str) -> int:
@@ -82,7 +82,7 @@ def line(message: Any) -> bytes:
 
 
 def file(folder: Path, name: str, messages: Sequence[Any], day: str = OLD_DAY) -> Path:
-    """A file of an archive under a day of its own."""
+    """Returns a file of an archive, in a day folder of its own."""
     path = folder / "segment-logs" / "AbC123xYz9" / day / name
     path.parent.mkdir(parents=True, exist_ok=True)
     content = b"".join(map(line, messages))
@@ -161,7 +161,7 @@ def pipeline(folder: Path, destination: Any = None) -> dlt.Pipeline:
 
 
 def load(into: dlt.Pipeline, url: Path | str, **options: Any) -> autopilothq.LoadReport:
-    """One good load, after whatever an earlier one left behind; its report."""
+    """Makes one good load, whatever an earlier one has left behind; returns its report."""
     reports: list[autopilothq.LoadReport] = []
     with kept_open(into):
         drop_partial_files(into)  # as the command does
@@ -245,7 +245,7 @@ def messages(tables: dict[str, Table]) -> int:
 
 
 def assert_sound(tables: dict[str, Table]) -> None:
-    """What holds after any load: keys are unique, tracks have their events' rows, every line is accounted for."""
+    """Checks what holds after any load: unique keys, an event row for each track, and an account of every line."""
     for name, table in tables.items():
         keys = [(row["file"], row["version"]) if name == "_audit" else row["id"] for row in table.dicts()]
         assert len(set(keys)) == len(keys), f"{name} has a key twice"
@@ -258,7 +258,7 @@ def assert_sound(tables: dict[str, Table]) -> None:
 
 
 def assert_same(found: dict[str, Table], expected: dict[str, Table], but: Sequence[str] = ()) -> None:
-    """Whole tables, one after the other, so that what differs is shown alone."""
+    """Compares whole tables one by one, so that only the difference is shown."""
     assert found.keys() == expected.keys()
     for name in expected.keys() - set(but):
         assert (name, found[name].columns) == (name, expected[name].columns)

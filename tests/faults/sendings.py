@@ -11,7 +11,7 @@ from shared_loads import bare_environment
 
 
 def run_sendings(plans: Sequence[Plan], folder: Path) -> None:
-    """Runs plans, one after the other; `status` in the folder of each says then how it ended."""
+    """Runs plans one after the other; afterwards `status` in each one's folder says how it ended."""
     listed = folder / "plans.json"
     listed.write_text(json.dumps(plans))
     done = forked.run(killed_sending.__file__, str(listed), env=bare_environment())

@@ -1,4 +1,4 @@
-"""Loads an archive where no file may grow beyond so many bytes, as on a full disk: a program of the tests."""
+"""Loads an archive while no file may grow beyond a size, as on a full disk. A program that tests start."""
 
 import resource
 import signal

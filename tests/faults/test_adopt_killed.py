@@ -1,4 +1,4 @@
-"""`kill -9` while tables are adopted, and two adoptions at once: what follows is as if nothing had happened."""
+"""`kill -9` while tables are adopted, and two adoptions at once: the next run ends as if undisturbed."""
 
 import signal
 from collections.abc import Iterator

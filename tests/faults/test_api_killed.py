@@ -1,4 +1,4 @@
-"""`kill -9` at every point of a scan and of its load: what follows is as if it had never happened."""
+"""`kill -9` at every point of a scan and of its load: the next run ends as if undisturbed."""
 
 import json
 import shutil
@@ -43,7 +43,7 @@ def server() -> Iterator[FakeAutopilot]:
 
 @pytest.fixture(scope="module")
 def house(server: FakeAutopilot, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for each point, in which a load was killed there."""
+    """A folder for each point, with a load that was killed at this point."""
     house = tmp_path_factory.mktemp("killed_api")
     for name in POINTS:
         (house / name).mkdir()
@@ -61,10 +61,10 @@ def test_after_a_kill_all_is_as_if_undisturbed(point: str, house: Path, server: 
     assert_resumes(house / point, server)
     if point in FETCHED:
         again = [request.path for request in server.requests if request.path.startswith("/contacts")]
-        # The page that was under way is asked for again, those that had come are not.
+        # The page that was under way is requested again, those that had come are not.
         assert len(again) == 1
     if point == "all was read":
-        # The pages are there: the answers of one request alone are asked for again.
+        # The pages are there: only the answers of single requests are requested again.
         assert {request.path for request in server.requests} == {"/triggers"}
 
 
@@ -78,7 +78,7 @@ def test_after_a_kill_another_machine_goes_on(point: str, house: Path, server: F
 
 
 def assert_resumes(folder: Path, server: FakeAutopilot) -> None:
-    """One run more: the account is there as it is, and nothing twice."""
+    """Checks that after another run the account is stored as it is, and nothing twice."""
     server.requests.clear()
     with held(folder / "autopilot.duckdb"):
         into = pipeline(folder, direct(str(folder / "autopilot.duckdb")))

@@ -1,4 +1,4 @@
-"""An account in a real PostgreSQL: the same rows as in DuckDB, also when there is less than before."""
+"""An account in a real PostgreSQL: the same rows as in DuckDB, also when the account has shrunk."""
 
 from pathlib import Path
 from typing import Any

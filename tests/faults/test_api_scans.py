@@ -1,4 +1,4 @@
-"""Scans that end too early: what came is loaded and not fetched again, and what is there stays as it is."""
+"""Scans that end too early: their pages are loaded and not fetched again, and stored rows stay as they are."""
 
 import os
 import re
@@ -54,7 +54,7 @@ def page(server: FakeAutopilot, number: int) -> str:
 
 
 def whole(server: FakeAutopilot) -> None:
-    """All contacts are there, and all their events where those were loaded too, once."""
+    """Checks that all contacts are stored once, and also all their events if these were loaded."""
     made = [server.account.contact(number) for number in range(server.account.made)]
     found = tables()
     assert [row["contact_id"] for row in found["contacts"]] == [contact["contact_id"] for contact in made]
@@ -114,7 +114,7 @@ def test_a_budget_of_time_ends_a_scan_that_the_next_ones_finish_on_other_machine
 
 
 def failure(report: LoadReport, part: str = "contacts") -> str:
-    """Why the only part that failed did so."""
+    """Returns why the only part failed that did."""
     assert (list(report.failed), report.cut_off) == ([part], None)
     return report.failed[part]
 

@@ -1,4 +1,4 @@
-"""Small files of a receiver that are put together, and kills between all steps: nothing is stored or counted twice."""
+"""Small files of a receiver are joined, with kills between all steps: nothing is stored or counted twice."""
 
 import json
 import shutil
@@ -64,7 +64,7 @@ def receive(folder: Path, endpoint: str, day: int, *numbers: int, more: bytes = 
 
 
 def receive_first(folder: Path) -> None:
-    """Files that can be put together (3 of v1 and 2 of shop), and files that cannot."""
+    """Publishes files that can be joined (3 of v1 and 2 of shop), and files that cannot."""
     for number in range(3):
         receive(folder, "v1", 3, number, 10 + number)
     for number in (3, 4):
@@ -111,14 +111,14 @@ def load(*folders: Path) -> None:
 
 
 def rows(folder: Path, columns: str, order: str = "") -> list[tuple[Any, ...]]:
-    """Of the rows of `_audit` of the folder's files."""
+    """Returns columns of the rows of `_audit` for the folder's files."""
     sql = f"SELECT {columns} FROM autopilothq._audit WHERE starts_with(file, ?) {order}"
     with duckdb.connect(credentials(folder)) as connection:
         return connection.execute(sql, [f"{folder}/archive/"]).fetchall()
 
 
 def stored(folder: Path) -> int:
-    """How many of the folder's messages are in the dataset."""
+    """Returns how many of the folder's messages are stored."""
     with duckdb.connect(credentials(folder)) as connection:
         sql = "SELECT count(*) FROM autopilothq.email_opened WHERE starts_with(id, ?)"
         return int(connection.execute(sql, [f"{folder.name} m"]).fetchall()[0][0])

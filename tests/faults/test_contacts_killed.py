@@ -1,4 +1,4 @@
-"""`kill -9` while contacts and lists are changed: the log never says less than what happened, and the rest is done."""
+"""`kill -9` while contacts and lists are changed: the log misses nothing that happened, and the rest gets done."""
 
 import signal
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from faults.killed_sending import Plan
 from faults.sendings import run_sendings
 from sending import IMPATIENT, environment, log_in, rows, settings_for
 
-PEOPLE = [f"p{number}@example.com" for number in range(130)]  # more than are asked for together
+PEOPLE = [f"p{number}@example.com" for number in range(130)]  # more than are requested together
 LIST = lists.AccountList("contactlist_nobody", "Nobody")
 DELETED: dict[str, tuple[tuple[str, str, int], int, int]] = {
     # Where it is killed, and how many the log says are done then, at least and at most

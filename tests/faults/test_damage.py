@@ -1,4 +1,4 @@
-"""Damaged archives as whole runs: what is good is loaded, `_rejects` has the rest, `_audit` has every line."""
+"""Damaged archives as whole runs: good lines are loaded, `_rejects` has the others, `_audit` counts all."""
 
 import errno
 import gzip
@@ -147,7 +147,7 @@ def test_an_archive_of_nothing_but_damage_makes_all_tables(tmp_path: Path) -> No
 
 
 class Failing:
-    """A file whose bytes cannot be had from a place on."""
+    """A file whose bytes cannot be read from some position on."""
 
     def __init__(self, handle: Any, good: int) -> None:
         self._handle, self._good = handle, good

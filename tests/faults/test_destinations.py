@@ -1,4 +1,4 @@
-"""A destination that fails: the run fails, and after the next good one all is as if undisturbed."""
+"""A destination fails: the run fails, and after the next good one everything is as if undisturbed."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -26,7 +26,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def undisturbed(archive: Path) -> dict[str, Table]:
-    """The tables of a load that nothing disturbs; the first test that asks for them makes it for all."""
+    """The tables of an undisturbed load; the first test that needs them makes it for all."""
     folder = archive.with_name("undisturbed")
     if not folder.exists():
         load(pipeline(folder), archive)
@@ -41,7 +41,7 @@ def assert_complete(tables: dict[str, Table], undisturbed: dict[str, Table]) -> 
 
 @contextmanager
 def held(database: Path, *how: str) -> Iterator[None]:
-    """The DuckDB file is open in another process."""
+    """Keeps the DuckDB file open in another process."""
     with forked.start(holder.__file__, str(database), *how, stdin=forked.PIPE, stdout=forked.PIPE) as process:
         assert process.stdout
         assert process.stdout.readline() == b"open\n"
@@ -123,7 +123,7 @@ def test_a_disk_that_is_full(room: int, tmp_path: Path, archive: Path, undisturb
 def test_rows_of_files_follow_those_that_a_step_made_dicts_of(
     database: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """dlt gives those columns of its own, also in tables that are there, and forbids that they are null."""
+    """dlt adds not-null columns of its own for those, also in existing tables."""
     place = str(tmp_path / "a.duckdb") if database == "duckdb" else request.getfixturevalue("postgres")
     destination = direct(place) if database == "duckdb" else postgres_destination(place)
 

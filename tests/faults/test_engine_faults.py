@@ -1,4 +1,4 @@
-"""What goes wrong on an engine: dead workers, a dead coordinator, other versions; and what never reaches a worker."""
+"""Faults on an engine: dead workers, a dead coordinator, other versions; and what never reaches a worker."""
 
 import multiprocessing
 import os
@@ -56,7 +56,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def loaded(prepared: Path) -> Iterator[Path]:
-    """Where `one.duckdb` has that archive from one process."""
+    """The folder in which `one.duckdb` has that archive, loaded by one process."""
     with as_prepared(prepared):
         yield prepared
 
@@ -215,7 +215,7 @@ def test_a_work_folder_that_cannot_be_changed(tmp_path: Path) -> None:
 
 
 def test_messages_that_cannot_become_rows_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whichever task raises: here the one that makes rows, where the engine cannot read one value."""
+    """Whichever task raises: here the one that makes rows, because the engine cannot read one value."""
     raising("as_bool", "boom", monkeypatch)
     messages = [track(n, properties={"transactional": "boom" if n == 7 else True}) for n in range(9)]
     assert "boom" in engine.MACROS
@@ -259,7 +259,7 @@ def suppress(person: Id, key: SuppressionKey, *databases: Path) -> None:
 
 
 class Seeing(Inline):
-    """An executor that keeps what it sends to workers."""
+    """An executor that records what it sends to workers."""
 
     def __init__(self) -> None:
         super().__init__()

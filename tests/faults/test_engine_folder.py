@@ -1,4 +1,4 @@
-"""The work folder of an engine as its workers see it: elsewhere, closed to them, or gone while they are still at it."""
+"""The work folder of an engine: workers do not see it, may not change it, or lose it while they are at work."""
 
 import os
 import re
@@ -78,7 +78,7 @@ def context_of(folder: WorkFolder) -> WorkerContext:
 
 @pytest.fixture(params=["folder", "bucket"])
 def home(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Where work folders are."""
+    """The place of work folders."""
     if request.param == "folder":
         yield str(tmp_path / "work")
         return
@@ -88,7 +88,7 @@ def home(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def open_to_all(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Puts the credentials of its buckets where workers find them."""
+    """Sets the credentials of its buckets where workers find them."""
     for name, value in s3.credentials.items():
         monkeypatch.setenv(f"SOURCES__AUTOPILOTHQ__CREDENTIALS__{name.upper()}", value)
 
@@ -157,7 +157,7 @@ class Losing:
 
 @pytest.fixture(params=["folder", "bucket"])
 def losing(request: pytest.FixtureRequest, tmp_path: Path) -> Losing:
-    """Where work folders are, with a connection that can be lost."""
+    """The place of work folders, with a connection that can be lost."""
     if request.param == "folder":
         return Losing(str(tmp_path / "work"), os, "stat")
     return Losing("memory://work", MemoryFileSystem, "info")
@@ -166,7 +166,7 @@ def losing(request: pytest.FixtureRequest, tmp_path: Path) -> Losing:
 def test_a_load_under_way_keeps_its_folder_when_a_task_cannot_ask_for_it(
     losing: Losing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The task is tried again, and finds what all others have left there."""
+    """The task is tried again, and finds the files of all others."""
     archive = str(file(tmp_path / "archive", "1.gz", [track(1), track(2)]).parent)
     load(into(tmp_path, "one"), archive)
     losing.begin(monkeypatch)

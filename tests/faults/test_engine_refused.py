@@ -1,4 +1,4 @@
-"""Rows that a destination refuses are rejected alone in loads on an engine, too (spec: warehouse, Limits)."""
+"""Loads on an engine reject only the rows that a destination refuses (docs/contract/warehouse.md#limits)."""
 
 from contextlib import closing
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What workers of clusters answer with: errors in the clusters' own words, or that they lack this package."""
+"""Answers of clusters' workers: errors in the clusters' own words, or that this package is missing there."""
 
 import os
 import sys
@@ -52,7 +52,7 @@ class Lacking(Inline):
             return super().submit(fn, *args, **kwargs)
 
 
-def test_an_error_is_said_in_the_words_of_the_task() -> None:
+def test_an_error_is_reported_in_the_words_of_the_task() -> None:
     versions = mock.patch.object(executors, "versions", side_effect=[("0.0.9", "1.0.0"), ("0.1.0", "1.0.0")])
     with versions, Workers(Wrapping()) as workers, pytest.raises(EngineError) as raised:
         workers.run([Nothing()], lambda _: None)

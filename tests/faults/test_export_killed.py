@@ -1,4 +1,4 @@
-"""`kill -9` while a dataset is exported: no load takes what is there, and the next export has all of it."""
+"""`kill -9` during an export: no load takes the remains, and the next export is complete."""
 
 import gzip
 import json
@@ -69,7 +69,7 @@ def test_no_load_takes_what_a_killed_export_left(
 
 
 def taken(place: str, s3: S3) -> dict[str, set[str]]:
-    """The ids in what loads take from a place: by table of Parquet, by file of an archive."""
+    """Returns the ids that loads read from a place: by table of Parquet, by file of an archive."""
     fs = fsspec.filesystem("s3", use_listings_cache=False, **s3.storage_options) if "://" in place else None
     found = {}
     for file in list_files([place], fs=fs):

@@ -1,4 +1,4 @@
-"""`kill -9` at every point of forgetting: the same words again, and all is as if it had never happened."""
+"""`kill -9` at every point of `forget`: the same call again ends as if undisturbed."""
 
 import gzip
 import json
@@ -102,7 +102,7 @@ def forget(folder: Path, call: Call) -> None:
 
 
 def expected_files(house: Path, call: Call) -> dict[str, bytes]:
-    """What forgetting leaves when nothing disturbs it."""
+    """The files after an undisturbed `forget`."""
     if SUPPRESSIONS.name not in content(house / "undisturbed/autopilot.duckdb"):
         forget(house / "undisturbed", call)
     return files(house / "undisturbed")

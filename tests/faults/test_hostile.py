@@ -1,4 +1,4 @@
-"""Lines that a stranger may send do not stop the command: into DuckDB and PostgreSQL, run after run (spec: Limits)."""
+"""No line of a stranger stops loads into DuckDB and PostgreSQL, run after run (docs/contract/warehouse.md#limits)."""
 
 import gzip
 import json
@@ -19,13 +19,13 @@ MARK = b"\xef\xbb\xbf"
 
 
 def wide(number: int, load: int) -> str:
-    """A message of an event with so many properties that no load before had."""
+    """Returns a message of an event with so many properties that are new to every load."""
     properties = {f"property_{load}_{n}": n for n in range(number)}
     return json.dumps(message("Wide", messageId=f"wide{load}", properties=properties))
 
 
 def hostile() -> list[bytes]:
-    """What is sent to do harm, or by accident."""
+    """Messages that were sent to do harm, or by accident."""
     texts = {f"text_{n}": "x" * 30 for n in range(600)}
     deep = "[" * 400 + "1.10" + "]" * 400
     system = {name: name for name in ("xmin", "xmax", "cmin", "cmax", "ctid", "tableoid", "oid")}
@@ -56,7 +56,7 @@ STORED = {
 
 
 class Database:
-    """A hand to look into what the command loaded."""
+    """Reads what the command has loaded."""
 
     def __init__(self, call: Call, target: str | duckdb.DuckDBPyConnection) -> None:
         self.call, self.target = call, target
@@ -153,7 +153,7 @@ def test_no_line_stops_the_command(database: Database) -> None:
     ]
     assert database.query("SELECT campaign_id FROM autopilothq.email_opened WHERE id = 'digits'") == [("0.00001",)]
 
-    # Again, nothing is new, which a dry run tells too, and the state is told.
+    # A second load finds nothing new, as a dry run says too, and the status is shown.
     assert database.load(*(["--dry-run"] if database.url is None else []))["files"] == 0
     told = database.status()
     beyond = len(database.columns("tracks")) + 2 * width - most if database.url else 0

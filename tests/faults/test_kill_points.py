@@ -1,4 +1,4 @@
-"""The points where the tests of this folder kill a process: named beside the code, there, and each of use."""
+"""The points where the tests of this folder kill a process: each is named next to its code, exists, and is used."""
 
 import re
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""`kill -9` at every point of a load: what follows is as if it had never happened (spec: Once, and only once)."""
+"""`kill -9` at every point of a load: the next run ends as if undisturbed (docs/contract/warehouse.md#exactly-once)."""
 
 import json
 import random
@@ -88,14 +88,14 @@ NEVER = 3600.0
 
 
 class Outcome(NamedTuple):
-    """What a load left: all tables, and how many files count as loaded."""
+    """The result of a load: all tables, and how many files count as loaded."""
 
     tables: dict[str, Table]
     files: int
 
 
 class Killer:
-    """Runs plans one after the other, beside the tests, and tells how each ended."""
+    """Runs plans one after the other, in parallel with the tests, and says how each ended."""
 
     def __init__(self, folder: Path, plans: Sequence[Plan]) -> None:
         listed = folder / "plans.json"
@@ -121,7 +121,7 @@ class Killer:
         return [self._ended[number] for number in numbers]
 
     def close(self) -> str:
-        """Ends the program; what it had to complain of."""
+        """Ends the program; returns its complaints."""
         assert self._process.stdout
         self._process.kill()
         self._process.wait()
@@ -130,7 +130,7 @@ class Killer:
 
 
 def clean_environment() -> dict[str, str]:
-    """Nothing of the shell's that dlt would read, and the project's own settings for unattended runs."""
+    """Returns an environment without variables that dlt would read, with the project's settings for unattended runs."""
     return bare_environment() | SETTINGS
 
 
@@ -191,7 +191,7 @@ def undisturbed(house: Path, killer: Killer) -> dict[str, Table]:
 
 @pytest.fixture(scope="module")
 def elsewhere() -> dict[str, Outcome]:
-    """What a new machine made of each state of the destination that was met."""
+    """The result of a new machine for each state of the destination that was met."""
     return {}
 
 
@@ -247,7 +247,7 @@ def assert_resumes(
     elsewhere: dict[str, Outcome],
     staged: bool = False,
 ) -> None:
-    """With the working folder, and on a new machine that has the destination only."""
+    """Checks the next run, with the working folder and on a new machine that has only the destination."""
     new_machine = folder / "new machine"
     new_machine.mkdir()
     for database in folder.glob("autopilot.duckdb*"):

@@ -110,7 +110,7 @@ def test_many_small_files_are_compacted_and_deleted_as_late_as_the_table_says(
     words = ("load", "archive", str(archive), "--destination", "filesystem", "--credentials", bucket.as_uri())
 
     def loaded(n: int) -> tuple[list[str], dict[str, tuple[int, int]]]:
-        """The warnings of a load of one more file, and the files of each table: of its newest version, and all."""
+        """The warnings of a load of one more file; each table's files, those of its newest version and all."""
         person = track(n, type="identify", messageId=f"i-{n}", userId=f"u-{n}", traits={"plan": "pro"})
         file(archive, f"{n}.gz", [track(n), person])
         said = call(*words)

@@ -57,7 +57,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def loaded(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Works where that lake and that DuckDB file are, as they were loaded."""
+    """Works in the folder of that lake and that DuckDB file, as they were loaded."""
     with as_prepared(prepared):
         monkeypatch.setenv("SOURCES__AUTOPILOTHQ__TABLE_FORMAT", "delta")
         yield
@@ -141,7 +141,7 @@ def contact(number: int, **fields: Any) -> dict[str, Any]:
 
 
 def scanned(tables: dict[str, Table]) -> dict[str, list[Any]]:
-    """Whole rows of all tables; what no two scans have in common is left out."""
+    """Returns whole rows of all tables, without what differs between any two scans."""
     other = {"received_at", "deleted_at", "first_received_at", "last_received_at", *OLD}
     return {
         name: sorted(([(k, v) for k, v in sorted(row.items()) if k not in other] for row in table.dicts()), key=repr)
@@ -363,6 +363,6 @@ def test_a_forgetting_that_was_killed_is_completed_by_the_next(
 
 
 def age_locks() -> None:
-    """The killed process's leases are void after a minute."""
+    """Makes the killed process's leases expire, as after a minute."""
     for lease in Path("bucket/autopilothq").glob("_locks*/*"):
         os.utime(lease, (0, 0))

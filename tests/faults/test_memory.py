@@ -1,4 +1,4 @@
-"""Where threads side by side need more memory than there is, fewer go on, and nothing is lost or rejected for it."""
+"""If threads together need more memory than there is, fewer run at a time, and nothing is lost or rejected."""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -112,7 +112,7 @@ def test_more_threads_parse_again_when_the_memory_long_sufficed(
         for batch in range(120):
             needed = 4 if batch < 48 else 1
             parser._parse_in_turn(LineReader(con), lines, ParsedCells())
-    # One of four threads goes on; two are tried in vain, then only half as soon, and at last all go on again.
+    # One of four threads goes on; two are tried and fail, then again after twice as long, until all go on again.
     assert [now.turns for now in tried] == [1, 2, *[4] * 16, 2, *[4] * 32, *[2] * 32, *[1] * 40]
 
 
@@ -120,7 +120,7 @@ def test_more_threads_parse_again_when_the_memory_long_sufficed(
 def test_a_thread_that_is_alone_rejects_the_large_line_that_needs_still_more_memory(
     bad: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A small line needs no more than all others: what lacks then is the machine's."""
+    """A small line needs no more memory than others, so an error at one is the machine's."""
     parser, cells, text = Parser(str(tmp_path)), ParsedCells(), "x" * 100
     lines = number_lines(next(batches([["{", text, "}"]])).lines)
     monkeypatch.setattr(parse, "LARGE_LINE", lines.slice(1, 1).nbytes if bad == "large line" else lines.nbytes + 1)
@@ -254,7 +254,7 @@ def test_rows_that_were_inserted_before_the_memory_was_missed_are_stored_once(
 
 @pytest.mark.parametrize("limit", ["500MB", "1GB", "1.8GiB", "123456789B", "-1"])
 def test_settings_are_as_before(limit: str) -> None:
-    """Also after many times, although DuckDB prints a limit cut off after one digit, and after an error."""
+    """Also after many times, although DuckDB prints a limit truncated to one decimal, and after an error."""
     with duckdb.connect() as con:
 
         def settings() -> object:

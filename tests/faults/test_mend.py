@@ -1,4 +1,4 @@
-"""What somebody dropped in the dataset: it is made again and told, or it is said what to do."""
+"""Tables and columns that somebody dropped: they are created again with a warning, or an error says what to do."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -53,7 +53,7 @@ def gone(tables: Sequence[str], todo: str) -> list[str]:
     return [f'Warning: The table "autopilothq"."{table}" {what}; {todo}' for table in tables]
 
 
-def test_what_is_gone_is_made_again_and_filled_from_the_archive(place: Place, call: Call) -> None:
+def test_dropped_tables_and_columns_are_created_again_and_filled_from_the_archive(place: Place, call: Call) -> None:
     assert call("load", "archive", "a.ndjson", *place.words).status == 0
     before = place.content()
     tables = ["_rejects", "email_opened", "order", "users"]
@@ -81,7 +81,7 @@ def test_what_is_gone_is_made_again_and_filled_from_the_archive(place: Place, ca
 
 
 @pytest.mark.parametrize("place", ["duckdb"], indirect=True)
-def test_a_key_that_is_gone_is_for_a_person(place: Place, call: Call) -> None:
+def test_a_missing_key_column_is_an_error_that_says_what_to_do(place: Place, call: Call) -> None:
     assert call("load", "archive", "a.ndjson", *place.words).status == 0
     place.execute("ALTER TABLE autopilothq._audit DROP COLUMN version CASCADE")
     said = call("load", "archive", "a.ndjson", *place.words)

@@ -1,4 +1,4 @@
-"""Texts that Segment cut in adopted rows, and an archive that has them whole (docs/contract/adopt.md#cut-text)."""
+"""Adopted rows with texts that Segment cut, and an archive with the whole ones (docs/contract/adopt.md#cut-text)."""
 
 import json
 import os
@@ -42,7 +42,7 @@ Tables = dict[str, list[Row]]
 
 
 def check(before: Tables, after: Tables) -> None:
-    """What was cut is whole, all other cells are as they were, and what is new has come."""
+    """Checks that cut texts are whole, all other cells are unchanged, and new rows are there."""
     for table, whole in WHOLE.items():
         old, found = ({row["id"]: row for row in of[table]} for of in (before, after))
         assert {id_: found[id_] for id_ in old} == {id_: old[id_] | whole[id_] for id_ in old}, table
@@ -89,7 +89,7 @@ def test_what_is_whole_or_was_no_adopted_row_stays(mended: Mended) -> None:
 
 
 def load_with_a_kill(point: tuple[str, str, int], *words: str) -> None:
-    """Kills a load, and loads once more on a machine that knows nothing but the destination."""
+    """Kills a load, and loads once more on a machine that knows only the destination."""
     code = f"from faults.killed import kill_at; kill_at(*{point!r}); {MAIN}"
     assert forked.start("-c", code, *words).wait(60) == -signal.SIGKILL
     shutil.rmtree(os.environ["DLT_DATA_DIR"])

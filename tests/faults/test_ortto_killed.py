@@ -1,4 +1,4 @@
-"""`kill -9` on the way through Ortto's people: at one request a second nobody is asked for twice, or left out."""
+"""`kill -9` during a pull from Ortto: at one request a second, nobody is asked about twice or left out."""
 
 import json
 import shutil
@@ -54,7 +54,7 @@ def house(server: FakeOrtto, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def asked(server: FakeOrtto) -> list[str]:
-    """Whose first page was asked for since this was asked last."""
+    """Returns whose first page was requested since the last call."""
     found = [of.body["person_id"] for of in server.requests if of.path == FEED and of.body["offset"] == 0]
     server.requests.clear()
     return found
@@ -86,7 +86,7 @@ def test_the_next_run_asks_for_nobody_again(
         runner.run(into, [])  # what was ready is loaded first
         pull(into, server.base_url, server.key)
     after = asked(server)
-    # Only the person whose pages were not all there is asked for again.
+    # Only the person whose pages were incomplete is requested again.
     again = {"a page is kept": 1}.get(point, 0)
     assert len(after) == len(set(after)) == PEOPLE - len(before) + again
     assert_all_is_there()

@@ -58,7 +58,7 @@ def test_has_the_same_tables_as_duckdb_and_stores_nothing_twice(tmp_path: Path, 
 
 
 def test_goes_on_with_the_tables_that_another_loader_made(tmp_path: Path, postgres: str) -> None:
-    """Segment's own loader left the schema: its rows stay, and what it has already is not loaded again."""
+    """Segment's own loader created the schema: its rows stay, and are not loaded again."""
     archive = tmp_path / "archive"
     file(archive, "a.gz", [track(1), track(2)])
     with closing(psycopg2.connect(postgres)) as server, server, server.cursor() as cursor:

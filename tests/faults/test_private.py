@@ -1,4 +1,4 @@
-"""What the program leaves on the disk is its user's alone, also after a kill, whatever umask the shell has."""
+"""Files that the program leaves are readable only by its user, also after a kill, whatever the umask is."""
 
 import errno
 import gzip
@@ -103,7 +103,7 @@ def modes(folder: Path) -> dict[str, str]:
 
 
 def open_to_others(folder: Path) -> dict[str, str]:
-    """What others than the user could read, given that they may enter the folder."""
+    """Returns what others could read if they may enter the folder."""
     found = modes(folder).items()
     return {path: mode for path, mode in found if mode not in ("drwx------", "-rw-------") and path not in GIVEN}
 
@@ -173,7 +173,7 @@ def usual_umask() -> Iterator[None]:
 
 
 def load(messages: list[dict[str, object]], place: str = "autopilot.duckdb") -> dlt.Pipeline:
-    """As a script would."""
+    """Loads as a script would."""
     Path("archive").mkdir(exist_ok=True)
     Path(f"archive/{messages[0]['messageId']}.json").write_bytes(b"".join(map(line, messages)))
     pipeline = dlt.pipeline("mine", destination=direct(place), dataset_name="autopilothq")

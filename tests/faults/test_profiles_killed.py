@@ -1,4 +1,4 @@
-"""`kill -9` on the way through people: who was loaded is not asked for again, and nobody is left out."""
+"""`kill -9` during a pull of profiles: people who are loaded are not asked about again, and nobody is left out."""
 
 import json
 import shutil
@@ -79,7 +79,7 @@ def test_the_next_run_goes_on(
 
 
 def assert_goes_on(server: FakeProfiles, loaded: int) -> None:
-    """One run more asks for those alone whose load was lost."""
+    """Checks that another run asks only about those whose load was lost."""
     into = pipeline(Path.cwd())
     with held():
         runner.run(into, [])  # what was ready is loaded first

@@ -1,4 +1,4 @@
-"""Senders that mean harm: the receiver stays up, its memory is bounded, and it writes nothing outside of its folder."""
+"""Hostile senders: the receiver stays up, its memory is limited, and it writes only into its folder."""
 
 import json
 import resource
@@ -26,7 +26,7 @@ TRACK = {"type": "track", "event": "Email Opened", "userId": "1"}
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
-    """A receiver that waits a second for heads and bodies."""
+    """A receiver that waits one second for headers and bodies."""
     with isolation(tmp_path_factory.mktemp("hostile")), receiver(before=QUICK, anew=True) as one:
         yield one
 
@@ -51,7 +51,7 @@ def answers(running: Receiver, sent: bytes) -> bytes:
 
 
 def still_works(running: Receiver) -> None:
-    """It takes messages, and has not grown."""
+    """Checks that it takes messages, and has not grown."""
     assert running.post("/v1/track", TRACK).status_code == 200
     status = Path(f"/proc/{running.process.pid}/status").read_text()
     assert int(status.partition("VmRSS:")[2].split()[0]) < 300_000  # KB

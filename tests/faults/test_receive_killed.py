@@ -1,4 +1,4 @@
-"""What the receiver acknowledged is in the archive, whatever ends it and whatever the disk does."""
+"""Everything that the receiver acknowledged is in the archive, whatever ends it and whatever the disk does."""
 
 import fcntl
 import os

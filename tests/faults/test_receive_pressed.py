@@ -1,4 +1,4 @@
-"""A receiver under pressure: too many names, connections, bodies and requests, and parts of it that are killed."""
+"""A receiver under load: too many names, connections, bodies and requests, and processes of it that are killed."""
 
 import itertools
 import os
@@ -233,7 +233,7 @@ def test_names_that_nobody_set() -> None:
 
 
 def test_large_bodies_that_come_slowly() -> None:
-    """What is in memory is bounded; who sends small ones need not wait."""
+    """Memory is limited; senders of small bodies need not wait."""
     piece = b" " * 1_000_000
     with receiver(env={"RECEIVE__MAX_BODY_MB": "64"}, anew=True) as running:
         before = memory(running)

@@ -1,4 +1,4 @@
-"""Buckets that refuse, hang, or have half of a file: what was received stays until the bucket has it whole."""
+"""Buckets that refuse, hang, or have half of a file: files stay until the bucket has them completely."""
 
 import gzip
 import socket
@@ -46,7 +46,7 @@ def test_half_of_a_file_in_the_bucket(s3: S3) -> None:
 
 
 def test_a_bucket_that_refuses(s3: S3) -> None:
-    """All stays, and is sent once the bucket is there; processes do not send the same file at once."""
+    """All files stay, and are sent once the bucket is there; no two processes send the same file at once."""
     paths = [left(b'{"a":%d}\n' % number, f"segment-logs/v1/1772582400000/{number}-0f.gz") for number in range(6)]
     words = ("--upload", "s3://later-there", "--rotate", "1s", "--workers", "2")
     with receiver("archive", *words, env=environment(s3), before=QUICK) as running:

@@ -1,4 +1,4 @@
-"""What a destination refuses is rejected alone, and no load fails for it twice (spec: warehouse, Limits)."""
+"""Only rows that a destination refuses are rejected, and fail no load twice (docs/contract/warehouse.md#limits)."""
 
 import json
 import random
@@ -186,7 +186,7 @@ def group(number: int, id_: str, **traits: Any) -> dict[str, Any]:
 
 
 def load(call: Call, archive: Path, *destination: str) -> dict[str, Any]:
-    """A load that ends well; what it says of itself."""
+    """Makes a load that succeeds; returns its report."""
     said = call("load", "archive", str(archive), "--json", *destination)
     assert said.status == 0, said.err
     found: dict[str, Any] = json.loads(said.out)
@@ -285,7 +285,7 @@ def test_a_warehouse_refuses_rows_of_all_tables(
 
 
 def constrain(database: Path, table: str, condition: str) -> None:
-    """Gives a table of a DuckDB file, which has no other way to get one later, a constraint."""
+    """Gives a table of a DuckDB file a constraint, by the only way to add one later."""
     with duckdb.connect(str(database)) as con:
         con.execute("USE autopilothq")
         tables = f"duckdb_tables() WHERE schema_name = 'autopilothq' AND table_name = '{table}'"

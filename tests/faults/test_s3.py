@@ -1,4 +1,4 @@
-"""An archive in S3, over HTTP: where its credentials come from, what is read, and what a person sees when it fails."""
+"""An archive in S3, over HTTP: where its credentials come from, what is read, and what errors say."""
 
 import gzip
 import http.client
@@ -138,7 +138,7 @@ def test_an_object_that_is_rewritten_while_it_is_read_is_read_again(
 
 
 def failure(tmp_path: Path, url: str, **options: Any) -> str:
-    """What a person sees of a load that fails: the message of the last cause that is ours."""
+    """Returns the error that a user sees of a load that fails: the message of the last cause of this project."""
     with pytest.raises(PipelineStepFailed) as failed:
         load(pipeline(tmp_path), url, **options)
     assert not (tmp_path / "autopilot.duckdb").exists() or not content(tmp_path / "autopilot.duckdb")
@@ -161,7 +161,7 @@ def test_says_what_is_wrong_with_an_address(tmp_path: Path, bucket: tuple[str, A
 
 @pytest.mark.parametrize("where", ["secrets.toml", "argument", "spec"])
 def test_takes_credentials_as_dlt_knows_them(where: str, s3: S3, bucket: tuple[str, AbstractFileSystem]) -> None:
-    """What the source hands over is asked for without a destination: that one has no part in it."""
+    """Checks what the source yields, without a destination, which has no part in it."""
     url, hand = bucket
     put(hand, f"{url}/segment-logs/AbC/{DAYS['2019-03-01']}/1.gz", track(1))
     options: dict[str, Any] = {}
@@ -275,7 +275,7 @@ def faulty(s3: S3, faults: dict[str, str]) -> Iterator[dict[str, str]]:
         daemon_threads = True
 
         def handle_error(self, *_: Any) -> None:
-            """Clients that went away are what is tested."""
+            """Does nothing: clients that go away are what is tested."""
 
     with Server(("127.0.0.1", 0), Handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()

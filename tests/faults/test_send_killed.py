@@ -1,4 +1,4 @@
-"""`kill -9` at every point of sending: no identify is lost, no track is sent twice, audiences come out right."""
+"""`kill -9` at every point of sending: no identify is lost, no track is sent twice, audiences end up right."""
 
 import json
 import random
@@ -121,7 +121,7 @@ def test_after_a_kill_nothing_is_lost_and_no_track_is_sent_twice(
 
 
 def assert_all_is_right(server: FakeAutopilot) -> int:
-    """Gives the number of tracks whose fate is unknown."""
+    """Returns the number of tracks whose outcome is unknown."""
     titles = [(server.account.find(f"p{number}@example.com") or {}).get("Title") for number in range(IDENTIFIES)]
     assert titles == [f"T{number}" for number in range(IDENTIFIES)]
     entered = Counter((server.account.find(who) or {})["Email"] for _, who in server.account.triggered)

@@ -1,4 +1,4 @@
-"""`kill -9` between an activity's row and its request, and behind it: none is created twice, no person is lost."""
+"""`kill -9` between an activity's row and its request, and after it: none is created twice, no person is lost."""
 
 import signal
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What is known per file and version of it: what was loaded is not read again, what changed is."""
+"""Files are known by version: a loaded file is not read again, a changed one is."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ NEW_DAY = "1551484800000"
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The files whose content is read."""
+    """Returns the files whose content is read."""
     names: list[str] = []
     open_file = LocalFileSystem.open
 
@@ -68,7 +68,7 @@ def grow(archive: Path, lines: int) -> None:
 
 
 def changes(archive: Path) -> Iterator[None]:
-    """An archive, each of whose files has a story of its own: what happens to them between one load and the next."""
+    """An archive and what happens to each of its files between one load and the next."""
     file(archive, "old.gz", [track(1)])
     file(archive, "new.json", [track(2)], NEW_DAY)
     trusted = file(archive, "trusted.json", [track(11)])
@@ -293,7 +293,7 @@ def four_days(tmp_path: Path) -> Path:
 def test_a_schedulers_interval_chooses_the_days(
     start: str, end: str, days: list[int], four_days: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the rows that the source hands over: what becomes of them is the same for all."""
+    """Checks only the rows that the source yields: what becomes of them is the same for all."""
     monkeypatch.setenv("DLT_INTERVAL_START", start)
     monkeypatch.setenv("DLT_INTERVAL_END", end)
     tracks = [row for rows in autopilothq.archive(str(four_days)).tracks for row in rows.to_pylist()]

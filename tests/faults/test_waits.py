@@ -1,4 +1,4 @@
-"""What a run into PostgreSQL waits for, and for how long; and a connection that breaks."""
+"""What a run into PostgreSQL waits for, and how long; and connections that break."""
 
 import threading
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def archive(*numbers: int) -> None:
 
 @contextmanager
 def other_connection(url: str) -> Iterator[Any]:
-    """A cursor of somebody who works in the same database."""
+    """A cursor of another user of the same database."""
     with closing(psycopg2.connect(url, application_name="psql")) as connection, connection.cursor() as cursor:
         yield cursor
 
@@ -79,7 +79,7 @@ def test_all_connections_have_the_limits(options: str, expected: tuple[str, str,
         cursor.execute(sql)
         rows.append(cursor.fetchall())
     assert [row for [row] in rows] == [expected, expected]
-    # What was waited for in vain is asked for once more each time that dlt tries again, not for ten minutes each.
+    # After a wait that timed out, each retry of dlt waits for only a second, not for ten minutes.
     config.waits.gave_up = True
     with into.sql_client() as client:
         [row] = client.execute_sql(sql) or []
@@ -104,7 +104,7 @@ def test_a_statement_that_takes_too_long(call: Call, postgres: str, monkeypatch:
 
 @pytest.fixture
 def cutting(postgres: str) -> Iterator[None]:
-    """Somebody who ends every connection that copies rows."""
+    """Ends every connection that copies rows."""
     done = threading.Event()
 
     def cut() -> None:

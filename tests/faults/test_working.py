@@ -1,4 +1,4 @@
-"""dlt's working folder: one that cannot be read is set aside, nothing is lost or stored twice, and it does not grow."""
+"""dlt's working folder: an unreadable one is set aside, nothing is lost or stored twice, and it does not grow."""
 
 import re
 import shutil
