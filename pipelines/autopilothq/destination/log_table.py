@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from secrets import token_hex
 from types import TracebackType
@@ -39,12 +40,14 @@ class LogTable:
         self.run = f"{self._last:%Y%m%dT%H%M%SZ}-{token_hex(4)}"
 
     def __enter__(self) -> Self:
-        self._client.__enter__()
-        try:
+        with ExitStack() as opened:
+            opened.enter_context(self._client)  # type: ignore[arg-type]
             if isinstance(self._client, SqlJobClientBase):
                 check_books(self._client.sql_client)
             self.dataset: Dataset = dataset_of(self._client, literals=True)
             if not self._reads:
+                if not opened.enter_context(self.dataset.locked(self.table.name)):
+                    raise BusyError("Another run is sending, with the same log.\nRun it again when that one has ended.")
                 self._create()
             self._exists = not self._reads or not self.dataset.lacks(self.table.name)
             if self._exists and not self._opened:
@@ -52,20 +55,15 @@ class LogTable:
                 [(latest,)] = self._select("SELECT max({sent_at}) FROM")
                 self._last = max(self._last, in_utc(latest)) if latest else self._last
             self._opened = True
-        except BaseException:
-            self._client.__exit__(None, None, None)  # type: ignore[arg-type]
-            raise
+            self._held = opened.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._client.__exit__(kind, error, traceback)  # type: ignore[arg-type]
+        self._held.__exit__(kind, error, traceback)
 
     def _create(self) -> None:
-        """Creates the table. It first takes PostgreSQL's lock on it, because two runs must not send at once."""
-        if not self.dataset.try_lock(self.table.name):
-            raise BusyError("Another run is sending, with the same log.\nRun it again when that one has ended.")
         if self._opened:
             return
         self.dataset.create(self.table)

@@ -173,12 +173,12 @@ class Dataset(ABC):
         """
         return nullcontext()
 
-    def try_lock(self, table: str) -> bool:  # noqa: ARG002
-        """Takes a lock on a table until the connection is closed, if the destination has such locks.
+    def locked(self, table: str) -> AbstractContextManager[bool]:  # noqa: ARG002
+        """Holds a lock on a table during the block, if the destination has such locks.
 
-        Returns False if another connection has the lock.
+        Yields False if another connection has the lock.
         """
-        return True
+        return nullcontext(True)
 
     def compact(self, table: str) -> None:  # noqa: B027
         """Merges a table's many files into few, if each write adds a file."""

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
 import pyarrow as pa
@@ -173,13 +173,9 @@ class SqlDataset(Dataset):
         none = self.client.capabilities.supports_transactions is False
         return nullcontext() if none else self.client.sql_client.begin_transaction()
 
-    def try_lock(self, table: str) -> bool:
-        """Takes PostgreSQL's advisory lock for a table. Returns False if another connection has it."""
-        if self.dialect != "postgres":
-            return True
-        number = int.from_bytes(hashlib.sha256(self.sql.table(table).encode()).digest()[:8], signed=True)
-        [[taken]] = self.client.sql_client.execute_sql(f"SELECT pg_try_advisory_lock({number})") or [[True]]
-        return bool(taken)
+    def locked(self, table: str) -> AbstractContextManager[bool]:
+        """Holds PostgreSQL's advisory lock for a table during the block. Yields False if another connection has it."""
+        return _locked(self, table) if self.dialect == "postgres" else nullcontext(True)
 
     def drop_copies(self) -> None:
         """Keeps one copy of each row that a killed load stored twice."""
@@ -218,6 +214,16 @@ def _create(dataset: SqlDataset, table: Table) -> None:
             sql.execute_sql(f"CREATE INDEX ON {where}")
         for statement in catalogue_comments(sql, table) if dataset.kind in COMMENTED else ():
             sql.execute_sql(statement)
+
+
+@contextmanager
+def _locked(dataset: SqlDataset, table: str) -> Iterator[bool]:
+    client: Any = dataset.client
+    number = int.from_bytes(hashlib.sha256(dataset.sql.table(table).encode()).digest()[:8], signed=True)
+    # A connection of its own: dlt resets one whose statement failed, and a reset releases the lock.
+    with type(client)(client.schema, client.config, client.capabilities) as holder:
+        [[taken]] = holder.sql_client.execute_sql(f"SELECT pg_try_advisory_lock({number})")
+        yield taken
 
 
 def _drop_copies(dataset: SqlDataset) -> None:
