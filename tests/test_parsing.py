@@ -35,10 +35,12 @@ def doubts_of(lines: pa.LargeStringArray) -> tuple[bool, bool]:
     return loose != "false", deep != "false"
 
 
-LOOSE = [",}", ",]", " }", " ]", "\n}", "\t]", " ,", "nan,", "INF}", "-Infinity]", "iTy,"]
+LOOSE = [
+    ",}", ",]", ", }", ",\n]", "  }", "\n\t]", "  ,", ":nan,", ":INF}", "[-Infinity]", ", inf ]", "\n-nAn\t,",
+]  # fmt: skip
 TIGHT = [
-    "", "}", "]", '"}', "a]", "!}", "-}", "+]", "{}", "[]", ", a}", ",|", ",=", ",\\", ",{", ",[", ",,", "{ ", "nan",
-    "en,", "If]", "aan{", "xf,", "my}", "y,", "1n]",
+    "", "}", "]", '"}', "a]", "!}", "-}", "+]", "{}", "[]", ", a}", ",|", ",=", ",\\", ",{", ",[", ",,", "{ ", ":nan",
+    " }", "\t]", " ,", "en,", "If]", "aan{", "city,", "my}", "y,", "1n]", "a fan, in our city , to_infinity, n , 1nan]",
 ]  # fmt: skip
 
 
@@ -50,7 +52,7 @@ def test_what_ends_as_no_value_is_seen_wherever_it_stands(piece: int, monkeypatc
     assert {text: doubts("a", text) for text in TIGHT} == dict.fromkeys(TIGHT, (False, False))
     assert doubts(*TIGHT, ",}", *TIGHT) == doubts(",}", "a") == doubts("a", ",}") == (True, False)
     assert doubts() == doubts("") == (False, False)
-    some = pa.array(["a,}", "b", "c", "d ]"], pa.large_string())
+    some = pa.array(["a,}", "b", "c", "d  ]"], pa.large_string())
     assert [doubts_of(some.slice(at, 2)) for at in range(3)] == [(True, False), (False, False), (True, False)]
 
 
@@ -63,7 +65,7 @@ def test_a_line_with_more_closing_brackets_than_may_nest_is_seen(piece: int, mon
     some = pa.array([more, half, half, more], pa.large_string())
     assert [doubts_of(some.slice(at, 2)) for at in range(3)] == [(False, True), (False, False), (False, True)]
     assert doubts(" " + more) == (False, True)
-    assert doubts(" }" + more) == (True, True)
+    assert doubts("  }" + more) == (True, True)
 
 
 def test_lines_of_several_chunks_are_all_looked_at() -> None:

@@ -173,6 +173,7 @@ def test_an_envelope_without_messages_is_kept(path: str) -> None:
             b'[{"n":1.10},[{}]]',
         ),
         ("/v1/track", '{"batch":[{"writeKey":"secret","n":1.10}],"writeKey":"secret"}', b'{"batch":[{"n":1.10}],'),
+        ("/v1/batch", '{"batch":{"writeKey":"secret","n":1.10}}', b'{"batch":{"n":1.10},'),
         ("/v1/track", '{"batch":[{"n": 1.10}]}', b'{"batch":[{"n": 1.10}],'),
         ("/v1/track", f'{{"batch":{"[" * 900}{"]" * 900}}}', b'{"batch":[[['),
     ],

@@ -326,6 +326,15 @@ def test_what_cannot_be_stored_is_discarded_and_the_row_stays(name: str) -> None
     assert [case.discards for case in found] == [[(name, value, reason)] for value, reason in UNSTORABLE]
 
 
+def test_an_integer_beyond_64_bits_is_discarded_where_the_column_is_one_of_integers() -> None:
+    store = Store()
+    store.run([message(properties={"x": 1, "y": 1.5})])
+    found = store.run([message(messageId="m2", properties=dict.fromkeys("xyz", 2**63))])
+    cells = [tuple(row[name] for name in "xyz") for row in found["email_opened"]]
+    assert cells == [(1, 1.5, None), (None, 2.0**63, str(2**63))]
+    assert discards(found) == [("email_opened", "m2", "x", str(2**63), "does_not_fit")]
+
+
 def test_floats_beyond_all_bounds_are_discarded() -> None:
     found = rows_of(raw(message(properties={"x": "$x"}), x="1e400"))
     assert discards(found) == [("email_opened", "m1", "x", "1e400", "does_not_fit")]

@@ -202,7 +202,7 @@ def test_only_what_killed_tasks_of_this_machine_left_is_deleted(
     with subprocess.Popen(["true"]) as ended:
         pass
     home, here = tmp_path / "scratch", f"autopilothq-worker-{socket.gethostname()}-"
-    others = ["autopilothq-worker-elsewhere-a", "autopilothq-new-worker-b", "rows"]
+    others = ["autopilothq-worker-elsewhere-a", f"{here}2-a", "autopilothq-new-worker-b", "rows"]
     for name in [*others, f"{here}c"]:
         (home / name).mkdir(parents=True)
         (home / name / "held").touch()

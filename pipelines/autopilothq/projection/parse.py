@@ -304,8 +304,8 @@ def doubt_conditions(text: pa.ChunkedArray) -> tuple[str, str]:
 
     A condition is `false` if no line can match. That is decided from the bytes of all lines at once, because a pattern
     in the engine would take as long as reading all the JSON. The bytes before a comma or a closing bracket are enough:
-    machine-made JSON has neither a comma, nor white space, nor the end of `nan` and the like there, and few lines have
-    so many brackets.
+    machine-made JSON has neither a comma, nor several blanks, nor `nan` and the like there, and few lines have so many
+    brackets.
     """
     looks = [_look_at_ends(chunk) for chunk in text.chunks]
     lenient = any(loose for loose, _ in looks)
@@ -313,10 +313,10 @@ def doubt_conditions(text: pa.ChunkedArray) -> tuple[str, str]:
     return _LENIENT if lenient else "false", _MANY_BRACKETS if deep else "false"
 
 
-# Bytes that end no value of machine-made JSON before a comma or a bracket, as white space, a comma, `nan`, `inf` and
-# `infinity` do. The letters are compared together with the one before, in any case.
+# Bytes that end no value of machine-made JSON before a comma or a bracket, as white space, a comma and these names do.
+_NAMES = (b"nan", b"inf", b"infinity")
 _LOOSE_ENDS = np.isin(np.arange(256), [*range(33), *b",nfyNFY"])
-_NAMES_END = [first << 8 | last for first, last in (b"an", b"nf", b"ty")]
+_BEFORE_VALUES = np.isin(np.arange(256), [*range(33), *b":[,-"])
 
 
 def _look_at_ends(lines: pa.LargeStringArray) -> tuple[bool, bool]:
@@ -339,7 +339,21 @@ def _look_at_ends(lines: pa.LargeStringArray) -> tuple[bool, bool]:
 
 
 def _is_loose(bytes_: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]) -> bool:
-    """Whether a comma or a bracket at `ends` comes after a blank or a number's name, or a bracket after a comma."""
-    end, last, before = (bytes_.take(ends - back, mode="wrap") for back in range(3))
-    names = (before | 0x20).astype(np.uint16) << 8 | (last | 0x20)
-    return bool(((last <= ord(" ")) | np.isin(names, _NAMES_END) | ((last == ord(",")) & (end != ord(",")))).any())
+    """Whether a bracket at `ends` may come after a comma, or a comma or a bracket after a name; a blank may be between.
+
+    Texts have many a comma after a blank or such letters ("Our city, your way"), and are no reason to look closer.
+    """
+    blank = bytes_.take(ends - 1, mode="wrap") <= ord(" ")
+    last = bytes_.take(ends - blank - 1, mode="wrap")
+    if ((last <= ord(" ")) | ((last == ord(",")) & (bytes_.take(ends) != ord(",")))).any():
+        return True
+    return any(_is_name(bytes_, ends - blank, name) for name in _NAMES)
+
+
+def _is_name(bytes_: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64], name: bytes) -> bool:
+    """Whether one of the values that may end before `ends` is a name, in any case."""
+    starts = ends - len(name)
+    starts = starts[_BEFORE_VALUES.take(bytes_.take(starts - 1, mode="wrap"))]
+    for at, letter in enumerate(name):
+        starts = starts[(bytes_.take(starts + at, mode="wrap") | 0x20) == letter]
+    return bool(len(starts))

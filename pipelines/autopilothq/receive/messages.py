@@ -154,8 +154,8 @@ def _line(element: bytes, envelope: JsonFields, arrival: Arrival) -> tuple[bytes
 
 
 def _without_keys(value: bytes) -> bytes:
-    """Returns a value that may be an array of messages without their write keys, which are never stored."""
-    if value.startswith(b"["):
+    """Returns an object or an array without the write keys in it, which are never stored; any other value as it is."""
+    if value.startswith((b"[", b"{")):
         with suppress(InvalidJson, RecursionError):
             found = _decoded(value)
             bare = _bare(found)

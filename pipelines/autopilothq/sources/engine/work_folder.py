@@ -197,6 +197,8 @@ def _drop_dead(home: Path) -> None:
     Containers of one machine may share its name, and do not see each other's processes, but they do see locks.
     """
     for folder in home.glob(f"{_scratch_prefix()}*"):
+        if "-" in folder.name.removeprefix(_scratch_prefix()):
+            continue  # of a machine whose name goes on after a hyphen
         with suppress(OSError):
             if folder.stat().st_uid == os.geteuid() and not _is_held(folder / _HELD):
                 shutil.rmtree(folder, ignore_errors=True)
