@@ -1,7 +1,7 @@
 """The spool: pages of a scan on the disk, so that an interrupted scan continues from its last page.
 
 Each page is a file, written under another name and then renamed, so that no file is incomplete. `scan.json` in the
-folder says where the scan began. Pages hold personal data: the folder is deleted once they are loaded.
+folder says where the scan began. Pages hold personal data: the next load deletes those that are loaded.
 """
 
 import gzip
