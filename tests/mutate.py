@@ -126,6 +126,11 @@ ROOMS = {
         [f"tests/test_receive{name}.py" for name in ("_auth", "_messages", "_hooks")],
         ["who_may_send", "no_body_is_refused", "is_published"],
     ),
+    "clients": Room(
+        ["clients/autopilot.py", "clients/ortto.py"],
+        ["tests/test_client.py", "tests/test_ortto_client.py"],
+        ["activities_have_a_pace", "malformed"],
+    ),
     "mended": Room(["sources/mending.py"], ["tests/test_mending.py"]),
     "plan": Room(["destination/plan.py"], ["tests/test_plan.py"]),
     "export": Room(

@@ -225,7 +225,7 @@ def track(id_: str, **properties: object) -> str:
 
 
 def test_lines_of_shapes_that_are_known_are_read_at_once(parsing: Parsing) -> None:
-    cells = parsing.parse(track("a", x=1), "", "  ", track("b", x=2))
+    cells = parsing.parse(track("a", x=1), "", "  ", track("b", **{" x": 2}))
     assert parsing.rows(cells, "x:x") == [(1, "a", "1"), (4, "b", "2")]
     assert (parsing.slow, cells.rejects) == ([], [])
     # All known, one of them in doubt.
