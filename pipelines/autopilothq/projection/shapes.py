@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ..catalog import COMMON_NAMES, CONTEXT, DECLARED_TYPES, KINDS, LINK, PROPERTIES, Column
 from ..segment.message import EXTRA, TIMESTAMP_FIELDS, prefixed_if_taken
-from ..segment.naming import column_name
+from ..segment.naming import LONGEST_COLUMN, column_name
 from . import engine
 
 Path = tuple[str, ...]
@@ -21,7 +21,8 @@ Path = tuple[str, ...]
 MAX_OBJECTS = 200  # more kinds of nested objects, or
 MAX_LEAVES = 200  # more keys than these are read line by line, and
 MAX_SHAPES = 1_000  # no more shapes of one batch are looked at, the most frequent ones first
-MAX_KNOWN = 10_000  # shapes are remembered
+MAX_KNOWN = 10_000  # shapes are remembered, none of more than
+MAX_SHAPE = 1 << 14  # characters
 
 _OBJECTS: tuple[Path, ...] = (
     (),
@@ -116,7 +117,8 @@ class Shapes:
         `found` counts the lines of each shape. The most frequent are looked at first, so that a few lines of their own
         shapes take no room from all others.
         """
-        ordered = sorted(found, key=lambda shape: (-found[shape], shape))[:MAX_SHAPES]
+        short = (shape for shape in found if len(shape) <= MAX_SHAPE)
+        ordered = sorted(short, key=lambda shape: (-found[shape], shape))[:MAX_SHAPES]
         with self._lock:
             if len(self._shapes) > MAX_KNOWN:
                 self._shapes.clear()
@@ -145,7 +147,8 @@ class Shapes:
 
     def with_objects(self, objects: Collection[Path]) -> "Shapes":
         """Returns shapes that know these objects of irregular lines too; itself where none are new, or too many."""
-        new = sorted(path for path in objects if path not in self._objects and not _DECLARED.keys() & _parts(path))
+        short = (path for path in objects if sum(map(len, path)) <= LONGEST_COLUMN)
+        new = sorted(path for path in short if path not in self._objects and not _DECLARED.keys() & _parts(path))
         if not new or len(self._objects) + len(new) > MAX_OBJECTS:
             return self
         return Shapes((*self._objects, *new))
@@ -158,6 +161,8 @@ class Shapes:
         for parent, names in keys.items():
             if len({key.lower() for key in names or ()}) != len(names or ()):
                 return None  # the engine's structs don't tell upper case from lower
+            if max(map(len, names or ()), default=0) > LONGEST_COLUMN:
+                return None
             for key in names or ():
                 path = (*parent, key)
                 if parent and path not in keys:
