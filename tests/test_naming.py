@@ -1,6 +1,7 @@
 """Names are Segment's, byte by byte on ASCII."""
 
 import csv
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,16 @@ def test_every_other_byte_separates_words(name: str, slug: str) -> None:
 )
 def test_a_column_is_named_after_its_path(path: tuple[str, ...], column: str) -> None:
     assert column_name(path) == column
+
+
+def test_a_name_that_sql_could_not_repeat_is_cut_and_stays_another() -> None:
+    assert column_name(("a" * 900, "b" * 99)) == "a" * 900 + "_" + "b" * 99
+    found = [column_name((*more, "n" * 100_000)) for more in ((), ("b",), ("b", "c"))]
+    assert found == [
+        f"{whole[:967]}_{hashlib.sha256(whole.encode()).hexdigest()[:32]}"
+        for whole in (start + "n" * 100_000 for start in ("", "b_", "b_c_"))
+    ]
+    assert [len(name) for name in found] == [1_000] * 3
 
 
 @pytest.mark.parametrize("table", sorted(RESERVED_TABLES))

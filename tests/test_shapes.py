@@ -125,6 +125,17 @@ def test_so_many_leaves_are_read_at_once_at_most(monkeypatch: pytest.MonkeyPatch
     assert learnt(known, _=["a"], properties=["c"]) is None
 
 
+def test_long_keys_are_read_line_by_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Shapes()
+    assert known.with_objects([("properties", "a" * 991)]) is known
+    assert known.with_objects([("properties", "a" * 990)]) is not known
+    assert learnt(known, _=["a"], properties=["a" * 1_001]) is None
+    assert learnt(known, _=["a"], properties=["a" * 1_000]) == RegularShape([("properties", "a" * 1_000)], [])
+    text = shape(_=["b"])
+    monkeypatch.setattr(shapes, "MAX_SHAPE", len(text))
+    assert list(known.regular({text: 1, shape(_=["bc"]): 2})) == [text]
+
+
 def test_the_most_frequent_shapes_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shapes, "MAX_SHAPES", 2)
     monkeypatch.setattr(shapes, "MAX_KNOWN", 4)

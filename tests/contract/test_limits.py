@@ -397,3 +397,12 @@ def test_contacts_have_no_more_columns_than_their_table_takes(tmp_path: Path) ->
     found = [tuple(row[name] for name in names) for row in lost.relation.to_arrow_table().to_pylist()]
     assert found == [("contacts", "c1", "custom_c", "1", "too_many_columns")]
     things.close()
+
+
+def test_names_of_100_000_bytes_take_what_others_take() -> None:
+    lines = [message(messageId=f"{n:02}", properties={"n" * 100_000 + f"{n}": n}) for n in range(40)]
+    store = Store()
+    found = store.run(lines)["email_opened"]
+    names = sorted((name for name in store.types["email_opened"] if name.startswith("nnn")), key=len)
+    assert (len(names), {len(name) for name in names}) == (40, {1_000})
+    assert sorted(row[name] for row in found for name in names if row[name] is not None) == list(range(40))

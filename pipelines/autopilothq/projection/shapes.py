@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ..catalog import COMMON_NAMES, CONTEXT, DECLARED_TYPES, KINDS, LINK, PROPERTIES, Column
 from ..segment.message import EXTRA, TIMESTAMP_FIELDS, prefixed_if_taken
-from ..segment.naming import column_name
+from ..segment.naming import LONGEST_COLUMN, column_name
 from . import engine
 
 Path = tuple[str, ...]
@@ -22,6 +22,7 @@ MAX_OBJECTS = 200  # nested objects and
 MAX_LEAVES = 200  # keys that the fast path reads; lines with others take the slow path
 MAX_SHAPES = 1_000  # shapes of one batch that are examined, the most frequent ones first
 MAX_KNOWN = 10_000  # shapes that are remembered
+MAX_SHAPE = 1 << 14  # characters of a shape that is examined or remembered
 
 _OBJECTS: tuple[Path, ...] = (
     (),
@@ -116,7 +117,8 @@ class Shapes:
         `found` counts the lines of each shape. The most frequent are examined first, so that a few lines with shapes of
         their own take no room from all others.
         """
-        ordered = sorted(found, key=lambda shape: (-found[shape], shape))[:MAX_SHAPES]
+        short = (shape for shape in found if len(shape) <= MAX_SHAPE)
+        ordered = sorted(short, key=lambda shape: (-found[shape], shape))[:MAX_SHAPES]
         with self._lock:
             if len(self._shapes) > MAX_KNOWN:
                 self._shapes.clear()
@@ -145,7 +147,8 @@ class Shapes:
 
     def with_objects(self, objects: Collection[Path]) -> "Shapes":
         """Returns shapes that know these objects of irregular lines too; itself if none are new, or too many."""
-        new = sorted(path for path in objects if path not in self._objects and not _DECLARED.keys() & _parts(path))
+        short = (path for path in objects if sum(map(len, path)) <= LONGEST_COLUMN)
+        new = sorted(path for path in short if path not in self._objects and not _DECLARED.keys() & _parts(path))
         if not new or len(self._objects) + len(new) > MAX_OBJECTS:
             return self
         return Shapes((*self._objects, *new))
@@ -161,6 +164,8 @@ class Shapes:
         for parent, names in keys.items():
             if len({key.lower() for key in names or ()}) != len(names or ()):
                 return None  # the engine's structs don't tell upper case from lower
+            if max(map(len, names or ()), default=0) > LONGEST_COLUMN:
+                return None
             for key in names or ():
                 path = (*parent, key)
                 if parent and path not in keys:

@@ -1,17 +1,36 @@
 """Names as Segment's warehouses spell them: text in, text out (docs/contract/warehouse.md#names)."""
 
 import re
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from hashlib import sha256
+from typing import TypeVar
 
 from ..catalog import ACCOUNT, ACCOUNTS, MESSAGE_TABLES, ORTTO_ACCOUNT, USERS
 
 # Tables that are not an event's: the table of an event with such a name is prefixed with `_`.
 RESERVED_TABLES = frozenset(table.name for table in (*MESSAGE_TABLES, USERS, ACCOUNTS, *ACCOUNT, *ORTTO_ACCOUNT))
 
+LONGEST_COLUMN = 1_000
+"""Characters of a column's name before a destination shortens it. SQL repeats each name many times, so that a few
+hundred names of 100,000 characters would take gigabytes."""
+
+Name = TypeVar("Name", str, tuple[str, ...])
 _WORD = re.compile(r"[A-Z0-9]+[a-z0-9]*|[a-z0-9]+")
 
 
-@lru_cache(maxsize=100_000)
+def _cached(function: Callable[[Name], str]) -> Callable[[Name], str]:
+    """Remembers results, except those of names so long that many would take too much memory."""
+    remembered = lru_cache(maxsize=100_000)(function)
+
+    @wraps(function)
+    def called(name: Name) -> str:
+        return function(name) if len("".join(name)) > LONGEST_COLUMN else remembered(name)
+
+    return called
+
+
+@_cached
 def snake_case(name: str) -> str:
     """Returns Segment's snake_case: runs of ASCII letters and digits, lower-cased, joined by `_`.
 
@@ -20,17 +39,21 @@ def snake_case(name: str) -> str:
     return "_".join(_WORD.findall(name)).lower()
 
 
-@lru_cache(maxsize=100_000)
+@_cached
 def column_name(path: tuple[str, ...]) -> str:
     """Returns the column of a value at `path`: the slugs of its parts joined by `_`; `""` if a part has no slug.
 
+    A longer name than `LONGEST_COLUMN` is cut, with a digest of the whole at its end.
     Example: `column_name(("product_id", "sku")) == "product_id_sku"`.
     """
     parts = [snake_case(part) for part in path]
-    return _prefixed("_".join(parts)) if all(parts) else ""
+    name = _prefixed("_".join(parts)) if all(parts) else ""
+    if len(name) <= LONGEST_COLUMN:
+        return name
+    return f"{name[: LONGEST_COLUMN - 33]}_{sha256(name.encode()).hexdigest()[:32]}"
 
 
-@lru_cache(maxsize=100_000)
+@_cached
 def table_name(event: str) -> str:
     """Returns the table of an event, `""` for a name without a slug.
 
