@@ -1,10 +1,12 @@
 """`export`: the exported files make the same tables again."""
 
+import errno
 import gzip
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import duckdb
 import pyarrow as pa
@@ -187,6 +189,11 @@ def test_a_dataset_that_was_exported_and_loaded_has_the_same_tables(
             with files_up_to(2_000):
                 said = command("export", f"full-{form}", "--format", form, *target)
             assert (said.status, said.err) == (1, f"Error: Cannot write to full-{form}: File too large.\n")
+        no_room = OSError(errno.ENOSPC, "No space left on device")  # where stdout goes, not the export
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("autopilothq.cli.out.print_line", Mock(side_effect=no_room))
+            told = f"Error: {no_room}\nMake room on that disk, then run it again.\n"
+            assert command("export", "untold", *target).err == told
 
         said = command("export", out, *target)
         assert (said.status, said.err) == (0, "")

@@ -22,7 +22,8 @@ def export_dataset(folder: str, form: str, as_json: bool, target: TargetOptions,
         _check_rights(dataset)
         before = dataset.complete_loads()
         with _target(folder) as files, private.writing(files.stage.parent):
-            _print(folder, _archive(dataset, files) if form == "archive" else _tables(dataset, files), as_json)
+            found = _archive(dataset, files) if form == "archive" else _tables(dataset, files)
+        _print(folder, found, as_json)
         if dataset.complete_loads() - before:
             log.warn("A load ended during this export. Export again: some of its rows may be missing.")
 
