@@ -82,7 +82,13 @@ def shown(store: Store) -> dict[str, list[str]]:
         for row in store.tables().get("_rejects", [])
         if row["reason"] not in LEFT_OUT_REASONS
     )
-    types = [f"{name}.{column} {of}" for name, types in store.types.items() for column, of in types.items()]
+    # The columns of tables without rows, such as `users` if all identifies are duplicates, are in no message.
+    types = [
+        f"{name}.{column} {of}"
+        for name, types in store.types.items()
+        if found.get(name)
+        for column, of in types.items()
+    ]
     return {name: rows for name, rows in found.items() if rows} | {"types": sorted(types)}
 
 

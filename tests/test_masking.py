@@ -12,7 +12,7 @@ from urllib.parse import quote, quote_plus
 import dlt
 import psycopg2
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from autopilothq import masking
@@ -44,10 +44,11 @@ def test_a_secret_is_found_in_every_spelling(secret: str) -> None:
         assert masked(f"before<{spelt}>behind") == "before<***>behind"
 
 
+HOSTLESS = "postgresql://loader:{}"
 URLS = (
     "postgresql://loader:{}@127.0.0.1:9/db",
     "postgresql://loader:{}@127.0.0.1:port9/db",
-    "postgresql://loader:{}",
+    HOSTLESS,
     "postgres//loader:{}@127.0.0.1:9/db",
     "postgresql:/loader:{}@127.0.0.1/db",
     "loader:{}@127.0.0.1/db",
@@ -75,6 +76,7 @@ def told(call: Call, capsys: pytest.CaptureFixture[str], *words: str) -> str:
 def test_no_error_of_a_command_has_a_part_of_the_password(
     secret: str, url: str, encoded: bool, debug: bool, call: Call, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assume(encoded or url != HOSTLESS or not secret.startswith("@"))  # or else it is an empty password and a host
     for of in (masking._remembered, masking._strings):
         of.clear()
     url = url.format(quote(secret, safe="") if encoded else secret)
@@ -101,6 +103,8 @@ STRINGS = [
     ("postgresql://me:first:5second@host:x/db", "first:5second@host:x", "***@host:x"),
     ("postgresql://me:s%40cre+t%2f@host/db", "s@cre+t/ s@cre t/ s%40cre%2Bt%2F", "*** *** ***"),
     ("postgresql://me:hushhush", "no number: hushhush", "no number: ***"),
+    ("postgresql://me:@hush:5678x", "no number: 5678x, no host hush", "no number: ***, no host ***"),
+    ("postgresql://me:@host:5432/data", "no host: host:5432/data", "no host: host:5432/data"),
     ("postgresql://me@host:5432/data", "me@host:5432/data", "me@host:5432/data"),
     ("postgresql://host/db?user=me&password=hushhush&x=data", "hushhush data", "*** data"),
     ("host=h user=me password='hush hush' port=1", "hush hush on h", "*** on h"),

@@ -192,7 +192,8 @@ def _spans(string: str) -> Iterator[tuple[int, int]]:
     if string.lstrip().startswith("{"):  # JSON
         pass
     elif 0 <= colon < at:
-        yield colon + 1, at
+        # If nothing precedes the `@`, it may be a password's first character; then no port follows it.
+        yield colon + 1, at if at > colon + 1 or not _NO_PORT.match(string, at + 1) else len(string)
     elif at < 0 <= scheme and (found := _NO_PORT.match(string, begin)):
         yield found.end(), len(string)
     for pair in _PAIR.finditer(string):

@@ -94,6 +94,8 @@ class MessageRows:
         if column in self._top:
             if column == "received_at" and top.get("receivedAt") == _received_otherwise(top):
                 top["receivedAt"] = value
+            elif column == "anonymous_id" and top.get("anonymousId") in _emails(context, body):
+                top["anonymousId"] = value
             else:  # the other key of the two is lost: a message has each of its own keys once
                 top.setdefault(_TOP.get(column, column), value)
             return
@@ -130,6 +132,12 @@ def _unescaped(part: str) -> str:
 def _received_otherwise(top: Mapping[str, str]) -> str | None:
     """Returns what a load uses as the time of receipt if that cannot be read."""
     return next((top[key] for key in ("sentAt", "timestamp", "originalTimestamp") if key in top), None)
+
+
+def _emails(context: Mapping[str, Any], body: Mapping[str, Any]) -> list[Any]:
+    """Returns the contact's emails, one of which a load uses as the anonymous id if there is no id."""
+    traits = context.get("traits")
+    return [body.get("email"), *([traits.get("email")] if isinstance(traits, dict) else [])]
 
 
 def _context_path(column: str, cells: Mapping[str, Any]) -> tuple[str, ...]:
