@@ -64,6 +64,7 @@ def wait(
 def make(adoption: kept.Adoption, refused: Mapping[str, str], suppressed: HashedIds, files: int) -> Iterator[TableRows]:
     """Makes the rows of all tables as a load does."""
     kept.reject_refused_rows(adoption, refused)
+    kept.reject_nameless(adoption)
     kept.reject_people(adoption, suppressed)
     kept.find_kept(adoption)
     fresh = {}
@@ -122,6 +123,31 @@ def test_of_rows_with_one_id_the_earliest_is_kept_and_none_that_is_stored() -> N
         FileCount(3, 2, 2, 0, 0, EARLY, LATE),
         FileCount(4, 1, 1, 0, 0, None, None),
     ]
+
+
+def test_rows_without_an_id_that_can_be_stored_are_not_taken_for_one() -> None:
+    """Those of messages get a digest each, and what their id was is kept; those of users are rejected."""
+    store = Adopting()
+    no_ids = ["n\0", "m\0", None, "", " \t"]
+    files = [(name, [opened(id_, note=f"{n}") for n, id_ in enumerate(no_ids)]) for name in ("pages", "email_opened")]
+    users = [opened("u", plan="pro"), opened("x\0", plan="a"), opened(None, plan="b")]
+    found = store.adopt(*files, ("users", users))
+    for name in ("pages", "email_opened"):
+        assert sorted(row["note"] for row in found[name] if len(row["id"]) == 64) == ["0", "1", "2", "3", "4"]
+        lost = [row for row in found["_discards"] if row["table_name"] == name]
+        cells = sorted((row["column_name"], row["value"], row["reason"]) for row in lost)
+        assert cells == [("id", '"m\\u0000"', "not_text"), ("id", '"n\\u0000"', "not_text")]
+        stored = {row["id"]: row["note"] for row in found[name]}
+        assert sorted(stored[row["row_id"]] for row in lost) == ["0", "1"]
+    assert {row["id"] for row in found["tracks"]} == {row["id"] for row in found["email_opened"]}
+    assert [row["id"] for row in found["users"]] == ["u"]
+    assert sorted((row["line"], row["reason"], row["message"]) for row in found["_rejects"]) == [
+        (2, "no_id", REJECT_REASONS["no_id"]), (3, "no_id", REJECT_REASONS["no_id"]),
+    ]  # fmt: skip
+    assert store.audit == [
+        FileCount(0, 5, 5, 0, 0, DAY, DAY), FileCount(1, 5, 5, 0, 0, DAY, DAY), FileCount(2, 3, 1, 0, 2, DAY, DAY),
+    ]  # fmt: skip
+    assert store.adopt(*files, ("users", users))["pages"] == found["pages"]
 
 
 def test_rows_of_tracks_are_left_to_the_tables_of_their_events() -> None:
@@ -242,6 +268,10 @@ def test_both_sides_are_compared_by_day_and_by_the_digests_of_their_ids() -> Non
     )  # fmt: skip
     assert compared(store, "email_clicked", [opened("a")]) == verify.TableComparison(
         "email_clicked", 1, 0, 1, digest("a"), "0", {"2019-03-01": (1, 0)}
+    )
+    # Rows of users without an id are not stored, and each of them counts.
+    assert compared(store, "email_opened", [opened(None), opened("a", EARLY), opened(None)]) == verify.TableComparison(
+        "email_opened", 3, 1, 2, digest("a", "", ""), digest("a"), {"2019-02-28": (1, 1), "2019-03-01": (2, 0)}
     )
     assert compared(store, "email_opened", []) == verify.TableComparison("email_opened", 0, 0, 0, "0", "0", {})
 

@@ -30,6 +30,11 @@ INSERT INTO rejects
 SELECT seq, sha256(raw), 'unreadable', error, raw
 FROM (SELECT seq, error FROM {keys} JOIN refused_rows USING (id)) JOIN ({raw}) USING (seq)
 
+-- name: nameless
+-- Rows of `users` and `accounts` about nobody: what has no id cannot be merged.
+INSERT INTO rejects
+SELECT seq, sha256(raw), 'no_id', $message, raw FROM ({raw}) SEMI JOIN (SELECT seq FROM ({rows}) WHERE id IS NULL) USING (seq)
+
 -- name: suppressed
 INSERT INTO rejects SELECT seq, sha256(concat('suppressed', id)), 'suppressed', $message, '' FROM suppressed
 
@@ -76,8 +81,11 @@ FROM first WHERE id IN (SELECT id FROM layers WHERE layer = 0)
     OR id IN (SELECT id FROM (SELECT {compared} FROM first EXCEPT SELECT {compared} FROM layers WHERE layer = -1))
 
 -- name: adopted_ids
--- For a comparison: the ids of a table, each once, with the first time at which it was received.
-CREATE OR REPLACE TABLE adopted_ids AS SELECT id, min(received_at) AS received_at FROM ({rows}) GROUP BY id
+-- For a comparison: the ids of a table, each once, with the first time at which it was received; and each row without
+-- an id.
+CREATE OR REPLACE TABLE adopted_ids AS
+SELECT id, min(received_at) AS received_at FROM ({rows}) WHERE id IS NOT NULL GROUP BY id
+UNION ALL SELECT id, received_at FROM ({rows}) WHERE id IS NULL
 
 -- name: stored_ids
 CREATE OR REPLACE TABLE stored_ids (id VARCHAR, received_at TIMESTAMPTZ)
@@ -96,5 +104,5 @@ ORDER BY day <> 'no time', day
 -- name: sums
 -- The numbers of rows on both sides, and the sums of 48 bits of their ids' digests.
 SELECT (SELECT count(*) FROM adopted_ids), (SELECT count(*) FROM stored_ids),
-    (SELECT coalesce(sum((md5_number(id) >> 80)::HUGEINT), 0) FROM adopted_ids),
+    (SELECT coalesce(sum((md5_number(coalesce(id, '')) >> 80)::HUGEINT), 0) FROM adopted_ids),
     (SELECT coalesce(sum((md5_number(id) >> 80)::HUGEINT), 0) FROM stored_ids)

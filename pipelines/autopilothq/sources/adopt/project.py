@@ -23,7 +23,16 @@ from ..row_files import RowFiles
 from ..table_hints import TableHints
 from .columns import ADOPT_MACROS, WaitingTable, cut_texts
 from .databases import close_databases, wait_for_work
-from .kept import SQL, Adoption, count_table, file_counts, find_kept, reject_people, reject_refused_rows
+from .kept import (
+    SQL,
+    Adoption,
+    count_table,
+    file_counts,
+    find_kept,
+    reject_nameless,
+    reject_people,
+    reject_refused_rows,
+)
 from .latest import latest_rows_of
 from .origin import AdoptedTables
 from .rows import discarded_rows, message_rows, tracks_rows
@@ -113,6 +122,7 @@ def _rows(load: PlannedLoad, adoption: Adoption, scratch: Path, numbers: "iterto
     hints = TableHints(load.extraction, load.target, adoption.context.known)
     files = RowFiles(load.extraction, hints, load.target.folder, numbers)
     reject_refused_rows(adoption, load.target.refused.messages)
+    reject_nameless(adoption)
     reject_people(adoption, load.target.suppressed)
     find_kept(adoption)
     fresh: dict[str, TableRows] = {}

@@ -68,14 +68,18 @@ def wait_for(con: duckdb.DuckDBPyConnection, source: Source, number: int, table:
     for name, folded in names.items():
         forms[folded], template = source.columns[name]
         cells[folded] = template.format(engine.name(name))
+    lost = tuple(_lost_columns(source.columns, names))
+    lost_cells = [source.columns[column.name][1].format(engine.name(column.name)) for column in lost]
     if table not in _LATEST_TABLES:
-        cells["id"] = _id_cell(cells, forms, table)
+        own = as_plain_text(forms["id"], f"({cells['id']})")
+        name = next(name for name, folded in names.items() if folded == "id")
+        lost += (LostColumn(name, forms["id"], "id", "not_text"),)
+        lost_cells.append(f"CASE WHEN storable({own}) IS NULL THEN {cells['id']} END")
+        cells["id"] = _id_cell(own, cells, table)
         forms["id"] = "text"
     path = str(scratch / f"waiting-{number}.parquet")
     select = ", ".join(f"{cell} AS {engine.name(WAITING_PREFIX + name)}" for name, cell in cells.items())
-    lost = tuple(_lost_columns(source.columns, names))
-    for column in lost:
-        cell = source.columns[column.name][1].format(engine.name(column.name))
+    for column, cell in zip(lost, lost_cells, strict=True):
         select += f", {cell} AS {engine.name(LOST_PREFIX + column.name)}"
     first = number * LINES_PER_FILE
     with engine.enough_for(con, len(cells)):
@@ -96,11 +100,10 @@ def _lost_columns(columns: Mapping[str, tuple[Form, str]], names: Mapping[str, s
             yield LostColumn(name, form, column, "same_column")
 
 
-def _id_cell(cells: Mapping[str, str], forms: Mapping[str, Form], table: str) -> str:
-    """Returns SQL of a row's id; if it has none, a digest of the row, so that it is stored once."""
-    own = as_plain_text(forms["id"], f"({cells['id']})")
+def _id_cell(own: str, cells: Mapping[str, str], table: str) -> str:
+    """Returns SQL of a row's id; if it has none that can be stored, a digest of the row, so that it is stored once."""
     row = ", ".join(f"({cell})::VARCHAR" for cell in cells.values())
-    return f"coalesce(nullif({own}, ''), sha256(to_json([{engine.literal(table)}, {row}])::VARCHAR))"
+    return f"coalesce(blank_as_null(storable({own})), sha256(to_json([{engine.literal(table)}, {row}])::VARCHAR))"
 
 
 def column_names(columns: Mapping[str, object], table: str) -> dict[str, str]:
