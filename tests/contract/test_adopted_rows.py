@@ -11,7 +11,7 @@ from unittest import mock
 import duckdb
 import pyarrow as pa
 
-from autopilothq.catalog import REJECT_REASONS
+from autopilothq.catalog import LIMITS, REJECT_REASONS
 from autopilothq.projection import FileCount, TableRows, engine
 from autopilothq.projection.audit import rejects
 from autopilothq.projection.cells import ParsedCells
@@ -21,6 +21,7 @@ from autopilothq.sources.adopt import columns, kept, latest, rows, verify, waiti
 from contract.loading import NOW, Row, Store, filled
 
 DAY = datetime(2019, 3, 1, tzinfo=UTC)
+DISCARDED = ("table_name", "row_id", "column_name", "value", "reason", "received_at")
 EARLY, LATE = DAY - timedelta(days=1), DAY + timedelta(days=1)
 
 
@@ -41,7 +42,7 @@ class Adopting(Store):
             con.execute(kept.SQL["books"])
             tables = waiting.waiting_tables([wait(con, scratch, number, *file) for number, file in enumerate(files)])
             at = (NOW + timedelta(days=self.loads)).isoformat()
-            context = ProjectionContext(con, scratch, 200, ParsedCells(), at, str, str, dict(self.types))
+            context = ProjectionContext(con, scratch, 200, ParsedCells(), at, str, str, dict(self.types), self.limits)
             adoption = kept.Adoption(context, tables, self._read, {}, {*tables, *found})
             for made in make(adoption, refused or {}, suppressed, len(files)):
                 self._merge(made)
@@ -217,6 +218,33 @@ def test_a_value_of_a_row_that_is_kept_is_discarded_once() -> None:
             "discarded_at": NOW + timedelta(days=2),
         }
     ]
+
+
+def test_a_row_has_no_more_values_than_fit_a_page_and_is_kept() -> None:
+    """Columns that the table has get room first, then the others by name, as in a load of messages."""
+    store = Adopting(LIMITS["postgres"]._replace(row_bytes=1_400))
+    store.adopt(("email_opened", [opened("first", zz="stays")]))
+    texts = {f"t{n:02}": f"{n}".ljust(30, "x") for n in reversed(range(60))}
+    numbers = {"context_n": 5, "position": True, "ratio": 0.5}
+    wide = opened("wide", EARLY, **texts, **numbers, zz="there", campaign_id="c" * 100)
+    found = store.adopt(("email_opened", [wide, opened("narrow", t59="fits"), opened("wide", LATE, t00="again")]))
+    [row] = [filled(row) for row in found["email_opened"] if row["id"] == "wide"]
+    kept = sorted(name for name in texts if name in row)
+    assert {name: row[name] for name in (*numbers, "zz", "campaign_id")} == {
+        **numbers, "zz": "there", "campaign_id": "c" * 100,
+    }  # fmt: skip
+    assert kept == sorted(texts)[: len(kept)]
+    assert 20 <= len(kept) <= 40
+    assert sorted(tuple(row[name] for name in DISCARDED) for row in found["_discards"]) == [
+        ("email_opened", "wide", name, f'"{texts[name]}"', "row_too_wide", EARLY) for name in sorted(texts)[len(kept) :]
+    ]
+    assert [filled(row).get("t59") for row in found["email_opened"] if row["id"] == "narrow"] == ["fits"]
+    assert {row["id"]: row["context_n"] for row in found["tracks"]} == {"first": None, "narrow": None, "wide": 5}
+    assert store.audit == [FileCount(0, 3, 2, 1, 0, EARLY, LATE)]
+    # Other destinations have room.
+    roomy = Adopting().adopt(("email_opened", [wide]))
+    assert "_discards" not in roomy
+    assert {name: roomy["email_opened"][0][name] for name in texts} == texts
 
 
 def test_rows_of_users_are_older_than_what_messages_and_stored_rows_say() -> None:

@@ -58,6 +58,22 @@ INSERT INTO adopted_discards
 SELECT $table_name, k.id, $column_name, v.value, v.reason, k.received_at
 FROM ({misfits}) v JOIN {keys} k USING (seq) ANTI JOIN {duplicates} d USING (seq)
 
+-- name: too_wide
+-- For rows that the destination has no room for: the position of the first value that does not fit, in a column whose
+-- name no column of the rows can have.
+CREATE OR REPLACE TABLE {name} AS
+SELECT seq, min(position) AS "first:" FROM (
+    SELECT seq, position, sum(bytes) OVER (PARTITION BY seq ORDER BY position) AS bytes FROM (
+        SELECT seq, unnest(sizes) AS bytes, generate_subscripts(sizes, 1) AS position
+        FROM (SELECT seq, [{sizes}] AS sizes FROM ({rows})) WHERE list_sum(sizes) > {room}))
+WHERE bytes > {room} GROUP BY seq
+
+-- name: discard_too_wide
+INSERT INTO adopted_discards
+SELECT $table_name, id, v."column", v.value, 'row_too_wide', received_at
+FROM (SELECT id, received_at, "first:", unnest([{values}]) AS v FROM ({rows}) JOIN {name} USING (seq))
+WHERE v.value IS NOT NULL AND v.position >= "first:"
+
 -- name: discarded
 SELECT sha256(concat_ws(chr(10), table_name, row_id, column_name, value)) AS id, *, {loaded_at} AS discarded_at
 FROM (FROM adopted_discards UNION ALL FROM discards_of_latest)

@@ -11,7 +11,7 @@ from ...catalog import ACCOUNTS, EVENT_TABLES, USERS
 from ...display import plural
 from ...errors import NotSupported
 from ...projection import TableRows, engine
-from ...projection.audit import rejects, rejects_by_reason
+from ...projection.audit import beyond_limits, rejects, rejects_by_reason
 from ...projection.cells import ParsedCells
 from ...projection.context import ProjectionContext
 from ..audit import LinesRead, audit_rows
@@ -113,7 +113,8 @@ def _check_room(load: PlannedLoad, adoption: Adoption) -> None:
     if new - there and len(new | there) > load.settings.max_event_tables:
         raise NotSupported(
             f"Expected at most {load.settings.max_event_tables:,} tables of other events in the dataset, but with these"
-            f" it has {len(new | there):,}.\nRaise max_event_tables, or leave some out: name the others with --table."
+            f" it has {len(new | there):,}.\nRaise sources.autopilothq.max_event_tables in .dlt/config.toml, or leave"
+            " some out: name the others with --table, which takes exported files."
         )
 
 
@@ -142,7 +143,7 @@ def _rows(load: PlannedLoad, adoption: Adoption, scratch: Path, numbers: "iterto
     lines = LinesRead()
     load.report.lines = sum(count.lines for count in counts)
     audit = audit_rows(load, counts, lines)
-    fill_report(load, counts, lines, rejects_by_reason(adoption.context), {})
+    fill_report(load, counts, lines, rejects_by_reason(adoption.context), beyond_limits(adoption.context, {}))
     return ProjectedLoad(files, hints, audit)
 
 

@@ -63,10 +63,10 @@ def read_adopted_schema(origin: AdoptedTables) -> AdoptedSchema:
                 else:
                     columns = _columns_of_table(work)
                     dialect = "postgres" if isinstance(work.database, PostgresSource) else dialect
-                gone = lost_columns(columns, column_names(columns, table))
-                for name, (_, reason) in gone.items():
+                discarded = lost_columns(columns, column_names(columns, table))
+                for name, (_, reason) in discarded.items():
                     lost.setdefault(reason, {}).setdefault(table, []).append(name)
-                tables[table] = {folded_name(name): column for name, column in columns.items() if name not in gone}
+                tables[table] = {folded_name(name): column for name, column in columns.items() if name not in discarded}
     finally:
         close_databases(works)
     return AdoptedSchema(tables, dialect, lost)
