@@ -250,6 +250,11 @@ def test_a_row_has_no_more_values_than_fit_a_page_and_is_kept() -> None:
 def test_rows_of_users_are_older_than_what_messages_and_stored_rows_say() -> None:
     store = Adopting()
     both = opened("both", EARLY, plan="old", city="Rome", size="small")
+    # Names that the columns of queries have are those of values, too.
+    named = {"seq": 70, "layer": 71, "raw": 72, "row": 73}
+    found = store.adopt(("pages", [opened("p", **named)]), ("users", [opened("named", **named)]))
+    assert [{name: row[name] for name in named} for row in (*found["pages"], *found["users"])] == [named, named]
+    store = Adopting()
     store.adopt(("users", [opened("stored", plan="old", city="Rome"), opened("whole", EARLY, plan="old"), both]))
     found = store.adopt(
         (

@@ -87,14 +87,14 @@ FROM counts c FULL JOIN (SELECT file_of(seq) AS file, count(*) AS rejected FROM 
 -- name: stored_layer
 -- The stored rows of `users` or `accounts` for the ids of `layers`, below what this load makes of messages.
 INSERT INTO layers BY NAME
-SELECT *, CASE WHEN id IN (SELECT id FROM layers WHERE layer = 0) THEN 2 ELSE -1 END AS layer
-FROM stored SEMI JOIN (SELECT id FROM layers WHERE layer = 1) l USING (id)
+SELECT *, CASE WHEN id IN (SELECT id FROM layers WHERE "layer:" = 0) THEN 2 ELSE -1 END AS "layer:"
+FROM stored SEMI JOIN (SELECT id FROM layers WHERE "layer:" = 1) l USING (id)
 
 -- name: first_of_layers
 CREATE OR REPLACE TABLE {table} AS
 WITH first AS (SELECT {select} FROM layers GROUP BY id)
-FROM first WHERE id IN (SELECT id FROM layers WHERE layer = 0)
-    OR id IN (SELECT id FROM (SELECT {compared} FROM first EXCEPT SELECT {compared} FROM layers WHERE layer = -1))
+FROM first WHERE id IN (SELECT id FROM layers WHERE "layer:" = 0)
+    OR id IN (SELECT id FROM (SELECT {compared} FROM first EXCEPT SELECT {compared} FROM layers WHERE "layer:" = -1))
 
 -- name: adopted_ids
 -- For a comparison: the ids of a table, each once, with the first time at which it was received; and each row without

@@ -12,7 +12,7 @@ from ...projection import engine, ordered_columns
 from ...projection.columns import row_bytes
 from ...projection.context import ProjectionContext
 from ...projection.types import TYPES
-from .columns import CELLS_PER_QUERY, json_value
+from .columns import CELLS_PER_QUERY, aliased, json_value
 from .kept import SQL
 
 
@@ -39,7 +39,7 @@ def without_too_wide(context: ProjectionContext, table: str, columns: AdoptedCol
     known = context.known.get(table, {})
     extras = sorted(columns.names, key=lambda column: (columns.names[column] not in known, column))
     name = engine.name(f"too wide of {table}")
-    sizes = ", ".join(_size(columns.types[column], engine.name(columns.names[column])) for column in extras)
+    sizes = ", ".join(_size(columns.types[column], aliased(columns.names[column])) for column in extras)
     context.con.execute(SQL["too_wide"].format(name=name, sizes=sizes, rows=rows, room=room))
     if not engine.count(context.con, name):
         return rows
@@ -47,7 +47,7 @@ def without_too_wide(context: ProjectionContext, table: str, columns: AdoptedCol
     for part in engine.batched(positions.items(), CELLS_PER_QUERY):
         values = ", ".join(
             f"{{'column': {engine.literal(column)}, 'position': {position},"
-            f" 'value': {json_value(columns.types[column], engine.name(columns.names[column]))}}}"
+            f" 'value': {json_value(columns.types[column], aliased(columns.names[column]))}}}"
             for column, position in part
         )
         sql = SQL["discard_too_wide"].format(name=name, values=values, rows=rows)
@@ -55,7 +55,7 @@ def without_too_wide(context: ProjectionContext, table: str, columns: AdoptedCol
     cells = [
         f'CASE WHEN "first:" IS NULL OR "first:" > {position} THEN {cell} END AS {cell}'
         for column, position in positions.items()
-        for cell in [engine.name(columns.names[column])]
+        for cell in [aliased(columns.names[column])]
     ]
     return f"SELECT * REPLACE ({', '.join(cells)}) FROM ({rows}) LEFT JOIN {name} USING (seq)"
 

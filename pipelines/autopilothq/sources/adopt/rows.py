@@ -12,6 +12,7 @@ from .columns import (
     LOST_PREFIX,
     WAITING_PREFIX,
     WaitingTable,
+    aliased,
     cell,
     json_value,
     misfits,
@@ -60,7 +61,7 @@ def tracks_rows(adoption: Adoption) -> Iterator[TableRows]:
 def _select(table: WaitingTable, columns: AdoptedColumns, more: Mapping[str, str]) -> str:
     """Returns a query of a table's cells in the columns' order, with `seq`."""
     types = {column: of for column, of in columns.types.items() if column not in more}
-    cells = ", ".join(map(engine.name, columns.ordered))
+    cells = ", ".join(map(aliased, columns.ordered))
     return f"SELECT seq, {cells} FROM ({table.select(types, columns.names, more)})"
 
 
@@ -68,7 +69,7 @@ def _kept_rows(
     adoption: Adoption, table: str, columns: AdoptedColumns, selects: Iterable[str], duplicates: str, rows: str
 ) -> TableRows:
     con, ordered = adoption.context.con, columns.ordered
-    cells = ", ".join(map(engine.name, ordered))
+    cells = ", ".join(f"{aliased(column)} AS {engine.name(column)}" for column in ordered)
     every = " UNION ALL ".join(f"({select})" for select in selects)
     kept = without_too_wide(adoption.context, table, columns, f"FROM ({every}) {_KEPT.format(duplicates=duplicates)}")
     number = engine.count(con, f"(FROM {rows} ANTI JOIN {duplicates} USING (seq))")
