@@ -251,7 +251,7 @@ def test_rows_of_users_are_older_than_what_messages_and_stored_rows_say() -> Non
     store = Adopting()
     both = opened("both", EARLY, plan="old", city="Rome", size="small")
     # Names that the columns of queries have are those of values, too.
-    named = {"seq": 70, "layer": 71, "raw": 72, "row": 73}
+    named: Row = {"seq": 70, "layer": 71, "raw": 72, "row": 73}
     found = store.adopt(("pages", [opened("p", **named)]), ("users", [opened("named", **named)]))
     assert [{name: row[name] for name in named} for row in (*found["pages"], *found["users"])] == [named, named]
     store = Adopting()
