@@ -17,9 +17,11 @@ import zstandard
 from dlt.common.normalizers.naming.snake_case import NamingConvention
 
 from adopted import Row, exported, rows, tables
+from autopilothq.catalog import OTHER_LIMITS
 from autopilothq.projection import context
 from autopilothq.sources.adopt.files import folded_name, table_files
 from autopilothq.sources.adopt.waiting import column_names
+from autopilothq.warehouses import hints
 from calling import Call, Said
 from servers import S3
 from shared_loads import command, isolation
@@ -296,20 +298,35 @@ CREATE TABLE autopilothq.plan_changed (id VARCHAR, received_at TIMESTAMPTZ, plan
 """
 
 
-def test_names_that_no_loader_gives_lose_nothing_in_silence(call: Call) -> None:
-    """Of two columns with one name here the one that is spelt like it stays; the values of the others are discarded."""
+def test_names_that_no_loader_gives_lose_nothing_in_silence(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two columns with one name here the one that is spelt like it stays; the values of the others are discarded.
+
+    So are values that a row of the destination has no room for, which the report counts.
+    """
+    monkeypatch.setattr(hints, "OTHER_LIMITS", OTHER_LIMITS._replace(row_bytes=1))
     with duckdb.connect("slash.duckdb") as con:
         con.execute("""CREATE SCHEMA autopilothq;
-            CREATE TABLE autopilothq."shop/order" (id VARCHAR, "user id" VARCHAR, user_id VARCHAR, "日本" INTEGER[]);
-            INSERT INTO autopilothq."shop/order" VALUES ('a', 'loses', 'wins', [1]), ('b', NULL, NULL, NULL)""")
-    assert call("adopt", "--from", "duckdb:///slash.duckdb").status == 0
+            CREATE TABLE autopilothq."shop/order" (id TEXT, "user id" TEXT, user_id TEXT, "日本" INT[], n INT);
+            INSERT INTO autopilothq."shop/order" BY NAME SELECT 'b' AS id;
+            INSERT INTO autopilothq."shop/order" VALUES ('a', 'loses', 'wins', [1], 7)""")
+    said = call("adopt", "--from", "duckdb:///slash.duckdb", "--json")
+    assert (said.status, report(said)["beyond_limits"]) == (0, {"row_too_wide": {"shop_order": 1}})
+    assert said.err.splitlines()[:6] == [
+        "Queries of these tables meet no difference.",
+        "",
+        "goes to _discards: no_column, the name has no Latin letter or digit",
+        "    shop_order: 日本",
+        "goes to _discards: same_column, another column of the table gets the same name",
+        "    shop_order: user id",
+    ]
     file = Path("autopilot.duckdb")
     assert rows(file, "shop_order") == [
         {"id": "a", "event": "shop_order", "user_id": "wins"}, {"id": "b", "event": "shop_order"},
     ]  # fmt: skip
     names = ("table_name", "row_id", "column_name", "value", "reason")
     assert sorted(tuple(row[name] for name in names) for row in rows(file, "_discards")) == [
-        ("shop_order", "a", "user_id", '"loses"', "same_column"), ("shop_order", "a", "日本", "[1]", "no_column"),
+        ("shop_order", "a", "n", "7", "row_too_wide"), ("shop_order", "a", "user_id", '"loses"', "same_column"),
+        ("shop_order", "a", "日本", "[1]", "no_column"),
     ]  # fmt: skip
 
 
@@ -445,6 +462,7 @@ def test_what_a_command_lacks_is_said_with_what_came(call: Call, words: list[str
         (["behind"], "behind/email_opened.csv.gz, but it cannot be read: BadGzipFile: Not a gzipped file (b'ru')"),
         (["flushed"], "flushed/email_opened.json.gz, but it cannot be read: EOFError: Compressed file ended before"),
         (["frames"], "email_opened.csv.zst, but it cannot be read: EOFError: it ends in the middle of its zstd data"),
+        (["many"], "Expected at most 1 tables of other events in the dataset, but with these it has 2.\nRaise"),
         (["no_id"], "Expected a column id in email_opened, because rows are known by it, but there are name."),
         (["avro"], "email_opened.avro, but it cannot be read: ValueError: cannot read header - is it"),
         (["--from", "mysql://there"], "Expected postgresql://... or duckdb:///file to adopt from, but got mysql."),
@@ -452,8 +470,12 @@ def test_what_a_command_lacks_is_said_with_what_came(call: Call, words: list[str
         (["--from", "postgresql://u:not-told@127.0.0.1:1/x"], "Expected a database at postgresql://127.0.0.1:1/x, but"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_adopted_is_said(call: Call, words: list[str], message: str) -> None:
+def test_what_cannot_be_adopted_is_said(
+    call: Call, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
+) -> None:
+    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__MAX_EVENT_TABLES", "1")
     files = {"bad/email_opened.parquet": "no", "no_id/email_opened.csv": "name\nx\n", "avro/email_opened.avro": "Obj"}
+    files |= {f"many/{name}.csv": "id\na\n" for name in ("email_opened", "plan_changed", "app_opened")}
     files |= {"empty/email_opened.parquet": "", "empty/email_clicked.csv": ""}
     packed = gzip.compress(b"id\n" + b"\n".join(b"%d" % (number * 7919) for number in range(1000)))
     broken = {"cut/email_opened.csv.gz": packed[:-500], "behind/email_opened.csv.gz": packed + b"rubbish"}

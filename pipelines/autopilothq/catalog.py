@@ -561,7 +561,7 @@ REJECT_REASONS = {
     "traits_not_object": "`traits` is not an object",
     "context_not_object": "`context` is not an object",
     "bad_answer": "an API's answer about a person that cannot be read; that person is asked for again next time",
-    "no_id": "an API's object without the id that its row is known by",
+    "no_id": "an API's object, or an adopted row of a user or an account, without the id that it is known by",
     "no_event_row": "a row of an adopted `tracks` that the table of its event, which was adopted too, does not have",
     "suppressed": "of a person who was forgotten",
     "unreadable": "it cannot be read or stored",

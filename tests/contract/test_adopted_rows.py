@@ -11,7 +11,7 @@ from unittest import mock
 import duckdb
 import pyarrow as pa
 
-from autopilothq.catalog import REJECT_REASONS
+from autopilothq.catalog import LIMITS, REJECT_REASONS
 from autopilothq.projection import FileCount, TableRows, engine
 from autopilothq.projection.audit import rejects
 from autopilothq.projection.cells import ParsedCells
@@ -21,6 +21,7 @@ from autopilothq.sources.adopt import columns, kept, latest, rows, verify, waiti
 from contract.loading import NOW, Row, Store, filled
 
 DAY = datetime(2019, 3, 1, tzinfo=UTC)
+DISCARDED = ("table_name", "row_id", "column_name", "value", "reason", "received_at")
 EARLY, LATE = DAY - timedelta(days=1), DAY + timedelta(days=1)
 
 
@@ -41,7 +42,7 @@ class Adopting(Store):
             con.execute(kept.SQL["books"])
             tables = waiting.waiting_tables([wait(con, scratch, number, *file) for number, file in enumerate(files)])
             at = (NOW + timedelta(days=self.loads)).isoformat()
-            context = ProjectionContext(con, scratch, 200, ParsedCells(), at, str, str, dict(self.types))
+            context = ProjectionContext(con, scratch, 200, ParsedCells(), at, str, str, dict(self.types), self.limits)
             adoption = kept.Adoption(context, tables, self._read, {}, {*tables, *found})
             for made in make(adoption, refused or {}, suppressed, len(files)):
                 self._merge(made)
@@ -64,6 +65,7 @@ def wait(
 def make(adoption: kept.Adoption, refused: Mapping[str, str], suppressed: HashedIds, files: int) -> Iterator[TableRows]:
     """Makes the rows of all tables as a load does."""
     kept.reject_refused_rows(adoption, refused)
+    kept.reject_nameless(adoption)
     kept.reject_people(adoption, suppressed)
     kept.find_kept(adoption)
     fresh = {}
@@ -122,6 +124,31 @@ def test_of_rows_with_one_id_the_earliest_is_kept_and_none_that_is_stored() -> N
         FileCount(3, 2, 2, 0, 0, EARLY, LATE),
         FileCount(4, 1, 1, 0, 0, None, None),
     ]
+
+
+def test_rows_without_an_id_that_can_be_stored_are_not_taken_for_one() -> None:
+    """Those of messages get a digest each, and what their id was is kept; those of users are rejected."""
+    store = Adopting()
+    no_ids = ["n\0", "m\0", None, "", " \t"]
+    files = [(name, [opened(id_, note=f"{n}") for n, id_ in enumerate(no_ids)]) for name in ("pages", "email_opened")]
+    users = [opened("u", plan="pro"), opened("x\0", plan="a"), opened(None, plan="b")]
+    found = store.adopt(*files, ("users", users))
+    for name in ("pages", "email_opened"):
+        assert sorted(row["note"] for row in found[name] if len(row["id"]) == 64) == ["0", "1", "2", "3", "4"]
+        lost = [row for row in found["_discards"] if row["table_name"] == name]
+        cells = sorted((row["column_name"], row["value"], row["reason"]) for row in lost)
+        assert cells == [("id", '"m\\u0000"', "not_text"), ("id", '"n\\u0000"', "not_text")]
+        stored = {row["id"]: row["note"] for row in found[name]}
+        assert sorted(stored[row["row_id"]] for row in lost) == ["0", "1"]
+    assert {row["id"] for row in found["tracks"]} == {row["id"] for row in found["email_opened"]}
+    assert [row["id"] for row in found["users"]] == ["u"]
+    assert sorted((row["line"], row["reason"], row["message"]) for row in found["_rejects"]) == [
+        (2, "no_id", REJECT_REASONS["no_id"]), (3, "no_id", REJECT_REASONS["no_id"]),
+    ]  # fmt: skip
+    assert store.audit == [
+        FileCount(0, 5, 5, 0, 0, DAY, DAY), FileCount(1, 5, 5, 0, 0, DAY, DAY), FileCount(2, 3, 1, 0, 2, DAY, DAY),
+    ]  # fmt: skip
+    assert store.adopt(*files, ("users", users))["pages"] == found["pages"]
 
 
 def test_rows_of_tracks_are_left_to_the_tables_of_their_events() -> None:
@@ -193,9 +220,41 @@ def test_a_value_of_a_row_that_is_kept_is_discarded_once() -> None:
     ]
 
 
+def test_a_row_has_no_more_values_than_fit_a_page_and_is_kept() -> None:
+    """Columns that the table has get room first, then the others by name, as in a load of messages."""
+    store = Adopting(LIMITS["postgres"]._replace(row_bytes=1_400))
+    store.adopt(("email_opened", [opened("first", zz="stays")]))
+    texts = {f"t{n:02}": f"{n}".ljust(30, "x") for n in reversed(range(60))}
+    numbers = {"context_n": 5, "position": True, "ratio": 0.5}
+    wide = opened("wide", EARLY, **texts, **numbers, zz="there", campaign_id="c" * 100)
+    found = store.adopt(("email_opened", [wide, opened("narrow", t59="fits"), opened("wide", LATE, t00="again")]))
+    [row] = [filled(row) for row in found["email_opened"] if row["id"] == "wide"]
+    kept = sorted(name for name in texts if name in row)
+    assert {name: row[name] for name in (*numbers, "zz", "campaign_id")} == {
+        **numbers, "zz": "there", "campaign_id": "c" * 100,
+    }  # fmt: skip
+    assert kept == sorted(texts)[: len(kept)]
+    assert 20 <= len(kept) <= 40
+    assert sorted(tuple(row[name] for name in DISCARDED) for row in found["_discards"]) == [
+        ("email_opened", "wide", name, f'"{texts[name]}"', "row_too_wide", EARLY) for name in sorted(texts)[len(kept) :]
+    ]
+    assert [filled(row).get("t59") for row in found["email_opened"] if row["id"] == "narrow"] == ["fits"]
+    assert {row["id"]: row["context_n"] for row in found["tracks"]} == {"first": None, "narrow": None, "wide": 5}
+    assert store.audit == [FileCount(0, 3, 2, 1, 0, EARLY, LATE)]
+    # Other destinations have room.
+    roomy = Adopting().adopt(("email_opened", [wide]))
+    assert "_discards" not in roomy
+    assert {name: roomy["email_opened"][0][name] for name in texts} == texts
+
+
 def test_rows_of_users_are_older_than_what_messages_and_stored_rows_say() -> None:
     store = Adopting()
     both = opened("both", EARLY, plan="old", city="Rome", size="small")
+    # Names that the columns of queries have are those of values, too.
+    named: Row = {"seq": 70, "layer": 71, "raw": 72, "row": 73}
+    found = store.adopt(("pages", [opened("p", **named)]), ("users", [opened("named", **named)]))
+    assert [{name: row[name] for name in named} for row in (*found["pages"], *found["users"])] == [named, named]
+    store = Adopting()
     store.adopt(("users", [opened("stored", plan="old", city="Rome"), opened("whole", EARLY, plan="old"), both]))
     found = store.adopt(
         (
@@ -242,6 +301,10 @@ def test_both_sides_are_compared_by_day_and_by_the_digests_of_their_ids() -> Non
     )  # fmt: skip
     assert compared(store, "email_clicked", [opened("a")]) == verify.TableComparison(
         "email_clicked", 1, 0, 1, digest("a"), "0", {"2019-03-01": (1, 0)}
+    )
+    # Rows of users without an id are not stored, and each of them counts.
+    assert compared(store, "email_opened", [opened(None), opened("a", EARLY), opened(None)]) == verify.TableComparison(
+        "email_opened", 3, 1, 2, digest("a", "", ""), digest("a"), {"2019-02-28": (1, 1), "2019-03-01": (2, 0)}
     )
     assert compared(store, "email_opened", []) == verify.TableComparison("email_opened", 0, 0, 0, "0", "0", {})
 

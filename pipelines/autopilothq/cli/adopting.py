@@ -33,6 +33,10 @@ _FAMILIES: dict[Family, tuple[Family, ...]] = {
     "boolean": ("boolean", "text"),
 }
 """The families of columns that can hold all values that look like those of a family."""
+_WHY_LOST = {
+    "no_column": "the name has no Latin letter or digit",
+    "same_column": "another column of the table gets the same name",
+}
 
 
 class AdoptionSettings(NamedTuple):
@@ -98,7 +102,7 @@ def print_coming_differences(adopted: AdoptedSchema, target: TargetOptions, wait
         )
     found = [each for each in differences(queried, actual, inspect.SWITCH, (), dialect) if each.change != "extra"]
     if queried:
-        out.print_lines(_coming(found), err=True)
+        out.print_lines([*_coming(found), *_lost(adopted)], err=True)
 
 
 def _queried(column: AdoptedColumn, stored: ColumnType | None, made: ColumnType | None, dialect: str) -> ColumnType:
@@ -114,6 +118,15 @@ def _coming(found: Sequence[Difference]) -> list[str]:
     if not found:
         return ["Queries of these tables meet no difference.", ""]
     return [*difference_groups(found), f"For queries of these tables: {breaking_counts(found, 'some')}", ""]
+
+
+def _lost(adopted: AdoptedSchema) -> list[str]:
+    """Returns lines about the columns whose values are discarded, with a line for each table."""
+    lines = []
+    for reason, tables in sorted(adopted.lost.items()):
+        lines.append(f"goes to _discards: {reason}, {_WHY_LOST[reason]}")
+        lines += [f"    {shortened(table)}: {', '.join(map(shortened, names))}" for table, names in tables.items()]
+    return [*lines, ""] if lines else []
 
 
 def print_verification(adoption: AdoptionSettings, options: LoadOptions) -> None:

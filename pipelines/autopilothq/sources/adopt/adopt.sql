@@ -30,6 +30,11 @@ INSERT INTO rejects
 SELECT seq, sha256(raw), 'unreadable', error, raw
 FROM (SELECT seq, error FROM {keys} JOIN refused_rows USING (id)) JOIN ({raw}) USING (seq)
 
+-- name: nameless
+-- Rows of `users` and `accounts` about nobody: what has no id cannot be merged.
+INSERT INTO rejects
+SELECT seq, sha256(raw), 'no_id', $message, raw FROM ({raw}) SEMI JOIN (SELECT seq FROM ({rows}) WHERE id IS NULL) USING (seq)
+
 -- name: suppressed
 INSERT INTO rejects SELECT seq, sha256(concat('suppressed', id)), 'suppressed', $message, '' FROM suppressed
 
@@ -53,6 +58,22 @@ INSERT INTO adopted_discards
 SELECT $table_name, k.id, $column_name, v.value, v.reason, k.received_at
 FROM ({misfits}) v JOIN {keys} k USING (seq) ANTI JOIN {duplicates} d USING (seq)
 
+-- name: too_wide
+-- For rows that the destination has no room for: the position of the first value that does not fit, in a column whose
+-- name no column of the rows can have.
+CREATE OR REPLACE TABLE {name} AS
+SELECT seq, min(position) AS "first:" FROM (
+    SELECT seq, position, sum(bytes) OVER (PARTITION BY seq ORDER BY position) AS bytes FROM (
+        SELECT seq, unnest(sizes) AS bytes, generate_subscripts(sizes, 1) AS position
+        FROM (SELECT seq, [{sizes}] AS sizes FROM ({rows})) WHERE list_sum(sizes) > {room}))
+WHERE bytes > {room} GROUP BY seq
+
+-- name: discard_too_wide
+INSERT INTO adopted_discards
+SELECT $table_name, id, v."column", v.value, 'row_too_wide', received_at
+FROM (SELECT id, received_at, "first:", unnest([{values}]) AS v FROM ({rows}) JOIN {name} USING (seq))
+WHERE v.value IS NOT NULL AND v.position >= "first:"
+
 -- name: discarded
 SELECT sha256(concat_ws(chr(10), table_name, row_id, column_name, value)) AS id, *, {loaded_at} AS discarded_at
 FROM (FROM adopted_discards UNION ALL FROM discards_of_latest)
@@ -66,18 +87,21 @@ FROM counts c FULL JOIN (SELECT file_of(seq) AS file, count(*) AS rejected FROM 
 -- name: stored_layer
 -- The stored rows of `users` or `accounts` for the ids of `layers`, below what this load makes of messages.
 INSERT INTO layers BY NAME
-SELECT *, CASE WHEN id IN (SELECT id FROM layers WHERE layer = 0) THEN 2 ELSE -1 END AS layer
-FROM stored SEMI JOIN (SELECT id FROM layers WHERE layer = 1) l USING (id)
+SELECT *, CASE WHEN id IN (SELECT id FROM layers WHERE "layer:" = 0) THEN 2 ELSE -1 END AS "layer:"
+FROM stored SEMI JOIN (SELECT id FROM layers WHERE "layer:" = 1) l USING (id)
 
 -- name: first_of_layers
 CREATE OR REPLACE TABLE {table} AS
 WITH first AS (SELECT {select} FROM layers GROUP BY id)
-FROM first WHERE id IN (SELECT id FROM layers WHERE layer = 0)
-    OR id IN (SELECT id FROM (SELECT {compared} FROM first EXCEPT SELECT {compared} FROM layers WHERE layer = -1))
+FROM first WHERE id IN (SELECT id FROM layers WHERE "layer:" = 0)
+    OR id IN (SELECT id FROM (SELECT {compared} FROM first EXCEPT SELECT {compared} FROM layers WHERE "layer:" = -1))
 
 -- name: adopted_ids
--- For a comparison: the ids of a table, each once, with the first time at which it was received.
-CREATE OR REPLACE TABLE adopted_ids AS SELECT id, min(received_at) AS received_at FROM ({rows}) GROUP BY id
+-- For a comparison: the ids of a table, each once, with the first time at which it was received; and each row without
+-- an id.
+CREATE OR REPLACE TABLE adopted_ids AS
+SELECT id, min(received_at) AS received_at FROM ({rows}) WHERE id IS NOT NULL GROUP BY id
+UNION ALL SELECT id, received_at FROM ({rows}) WHERE id IS NULL
 
 -- name: stored_ids
 CREATE OR REPLACE TABLE stored_ids (id VARCHAR, received_at TIMESTAMPTZ)
@@ -96,5 +120,5 @@ ORDER BY day <> 'no time', day
 -- name: sums
 -- The numbers of rows on both sides, and the sums of 48 bits of their ids' digests.
 SELECT (SELECT count(*) FROM adopted_ids), (SELECT count(*) FROM stored_ids),
-    (SELECT coalesce(sum((md5_number(id) >> 80)::HUGEINT), 0) FROM adopted_ids),
+    (SELECT coalesce(sum((md5_number(coalesce(id, '')) >> 80)::HUGEINT), 0) FROM adopted_ids),
     (SELECT coalesce(sum((md5_number(id) >> 80)::HUGEINT), 0) FROM stored_ids)

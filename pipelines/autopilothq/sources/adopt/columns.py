@@ -86,6 +86,11 @@ def as_plain_text(form: Form, name: str) -> str:
     return name if form in ("text", "loose") else f"as_text({_JSON_SQL[form].format(name)})"
 
 
+def aliased(column: str) -> str:
+    """Returns SQL of a column's name in queries of rows that have `seq`, their number, too."""
+    return engine.name("seq:" if column == "seq" else column)
+
+
 class LostColumn(NamedTuple):
     """A column, by its name there, that has no name here, or that of another one: its values are discarded."""
 
@@ -127,8 +132,7 @@ class WaitingTable(NamedTuple):
         parts = []
         for group in self.groups:
             cells = [
-                f"{_cell_of(group, column, of)} AS {engine.name(names.get(column, column))}"
-                for column, of in types.items()
+                f"{_cell_of(group, column, of)} AS {aliased(names.get(column, column))}" for column, of in types.items()
             ]
             cells += [f"{sql} AS {engine.name(name)}" for name, sql in more.items()]
             parts.append(f"SELECT {', '.join(['seq', *cells])} FROM {group.source}")

@@ -62,6 +62,14 @@ def reject_refused_rows(adoption: Adoption, messages: Mapping[str, str]) -> None
                 con.execute(SQL["refused"].format(keys=f"({table.select(_KEYS, {}, {})})", raw=_raw(table)))
 
 
+def reject_nameless(adoption: Adoption) -> None:
+    """Rejects the rows of `users` and `accounts` that have no id that can be stored."""
+    for name in LATEST_NAMES & adoption.waiting.keys():
+        table = adoption.waiting[name]
+        sql = SQL["nameless"].format(raw=_raw(table), rows=table.select({"id": "text"}, {}, {}))
+        adoption.context.con.execute(sql, {"message": REJECT_REASONS["no_id"]})
+
+
 def reject_people(adoption: Adoption, hashes: HashedIds) -> None:
     """Rejects the rows of persons who were deleted."""
     if not hashes:

@@ -7,6 +7,7 @@ from ...projection import TableRows, engine, ordered_columns
 from ...projection.context import declared_types
 from ...projection.types import SQL_TYPES
 from ...projection.users import make_latest
+from .columns import aliased
 from .kept import SQL, Adoption, keys
 from .rows import discard_misfits, table_columns
 
@@ -52,13 +53,15 @@ def _with_own(adoption: Adoption, latest: Latest, made: TableRows | None) -> Tab
     discard_misfits(adoption, waiting, name, columns.types, "duplicates")
     every: dict[str, Type] = {**columns.ordered, **(made.columns if made else {}), **context.known.get(name, {})}
     cells = ", ".join(f"{engine.name(column)} {SQL_TYPES[of]}" for column, of in every.items())
-    con.execute(f"CREATE OR REPLACE TABLE layers (layer INTEGER, {cells})")
+    con.execute(f'CREATE OR REPLACE TABLE layers ("layer:" INTEGER, {cells})')
+    named = [columns.names.get(column, column) for column in types]
+    own = ", ".join(f"{aliased(column)} AS {engine.name(column)}" for column in named)
     con.execute(
-        f"INSERT INTO layers BY NAME SELECT * EXCLUDE (seq), 1 AS layer FROM"
+        f'INSERT INTO layers BY NAME SELECT {own}, 1 AS "layer:" FROM'
         f" ({waiting.select(types, columns.names, {})}) ANTI JOIN duplicates USING (seq) ANTI JOIN rejects USING (seq)"
     )
     if made is not None:
-        con.execute(f"INSERT INTO layers BY NAME SELECT *, 0 AS layer FROM ({made.relation.sql_query()})")
+        con.execute(f'INSERT INTO layers BY NAME SELECT *, 0 AS "layer:" FROM ({made.relation.sql_query()})')
     if adoption.stored is not None and name in context.known:
         stored = adoption.stored(name, list(context.known[name]))
         engine.read_stored(con, stored, SQL["stored_layer"])
@@ -70,7 +73,7 @@ def _first_of_layers(adoption: Adoption, name: str, columns: Mapping[str, Type])
     context, table = adoption.context, f"{name}_with_own"
     cells = {"id": "id", "uuid_ts": context.loaded_at_sql}
     values = [column for column in columns if column not in cells]
-    cells |= {column: f"arg_min({engine.name(column)}, layer)" for column in values}
+    cells |= {column: f'arg_min({engine.name(column)}, "layer:")' for column in values}
     select = ", ".join(f"({cells[column]})::{SQL_TYPES[of]} AS {engine.name(column)}" for column, of in columns.items())
     compared = ", ".join(map(engine.name, ("id", *values)))
     context.con.execute(SQL["first_of_layers"].format(table=table, select=select, compared=compared))

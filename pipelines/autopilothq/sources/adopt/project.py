@@ -11,7 +11,7 @@ from ...catalog import ACCOUNTS, EVENT_TABLES, USERS
 from ...display import plural
 from ...errors import NotSupported
 from ...projection import TableRows, engine
-from ...projection.audit import rejects, rejects_by_reason
+from ...projection.audit import beyond_limits, rejects, rejects_by_reason
 from ...projection.cells import ParsedCells
 from ...projection.context import ProjectionContext
 from ..audit import LinesRead, audit_rows
@@ -23,7 +23,16 @@ from ..row_files import RowFiles
 from ..table_hints import TableHints
 from .columns import ADOPT_MACROS, WaitingTable, cut_texts
 from .databases import close_databases, wait_for_work
-from .kept import SQL, Adoption, count_table, file_counts, find_kept, reject_people, reject_refused_rows
+from .kept import (
+    SQL,
+    Adoption,
+    count_table,
+    file_counts,
+    find_kept,
+    reject_nameless,
+    reject_people,
+    reject_refused_rows,
+)
 from .latest import latest_rows_of
 from .origin import AdoptedTables
 from .rows import discarded_rows, message_rows, tracks_rows
@@ -104,7 +113,8 @@ def _check_room(load: PlannedLoad, adoption: Adoption) -> None:
     if new - there and len(new | there) > load.settings.max_event_tables:
         raise NotSupported(
             f"Expected at most {load.settings.max_event_tables:,} tables of other events in the dataset, but with these"
-            f" it has {len(new | there):,}.\nRaise max_event_tables, or leave some out: name the others with --table."
+            f" it has {len(new | there):,}.\nRaise sources.autopilothq.max_event_tables in .dlt/config.toml, or leave"
+            " some out: name the others with --table, which takes exported files."
         )
 
 
@@ -113,6 +123,7 @@ def _rows(load: PlannedLoad, adoption: Adoption, scratch: Path, numbers: "iterto
     hints = TableHints(load.extraction, load.target, adoption.context.known)
     files = RowFiles(load.extraction, hints, load.target.folder, numbers)
     reject_refused_rows(adoption, load.target.refused.messages)
+    reject_nameless(adoption)
     reject_people(adoption, load.target.suppressed)
     find_kept(adoption)
     fresh: dict[str, TableRows] = {}
@@ -132,7 +143,7 @@ def _rows(load: PlannedLoad, adoption: Adoption, scratch: Path, numbers: "iterto
     lines = LinesRead()
     load.report.lines = sum(count.lines for count in counts)
     audit = audit_rows(load, counts, lines)
-    fill_report(load, counts, lines, rejects_by_reason(adoption.context), {})
+    fill_report(load, counts, lines, rejects_by_reason(adoption.context), beyond_limits(adoption.context, {}))
     return ProjectedLoad(files, hints, audit)
 
 

@@ -1,10 +1,9 @@
 """The rows of the tables of messages, made of adopted rows."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
 
 from ...catalog import COLUMN_RESERVE, DISCARDS, LINK, PROPERTIES, TABLES, TRACKS, Type, event_table
-from ...projection import TableRows, engine, ordered_columns
+from ...projection import TableRows, engine
 from ...projection.columns import ColumnPlan, plan_columns
 from ...projection.context import declared_types
 from ...projection.types import ColumnValues, merge_values
@@ -13,26 +12,16 @@ from .columns import (
     LOST_PREFIX,
     WAITING_PREFIX,
     WaitingTable,
+    aliased,
     cell,
     json_value,
     misfits,
     values_of,
 )
 from .kept import SQL, Adoption, keys
+from .row_width import AdoptedColumns, without_too_wide
 
 _KEPT = "ANTI JOIN {duplicates} USING (seq) ANTI JOIN rejects USING (seq)"
-
-
-class AdoptedColumns(NamedTuple):
-    """The columns of one table: types by their names in the files, and their names in the destination."""
-
-    types: Mapping[str, Type]
-    names: Mapping[str, str]
-
-    @property
-    def ordered(self) -> dict[str, Type]:
-        """The types of the columns by their names in the destination, in the order of a new table."""
-        return ordered_columns({self.names.get(column, column): of for column, of in self.types.items()})
 
 
 def message_rows(adoption: Adoption) -> Iterator[TableRows]:
@@ -72,19 +61,19 @@ def tracks_rows(adoption: Adoption) -> Iterator[TableRows]:
 def _select(table: WaitingTable, columns: AdoptedColumns, more: Mapping[str, str]) -> str:
     """Returns a query of a table's cells in the columns' order, with `seq`."""
     types = {column: of for column, of in columns.types.items() if column not in more}
-    cells = ", ".join(map(engine.name, columns.ordered))
+    cells = ", ".join(map(aliased, columns.ordered))
     return f"SELECT seq, {cells} FROM ({table.select(types, columns.names, more)})"
 
 
 def _kept_rows(
     adoption: Adoption, table: str, columns: AdoptedColumns, selects: Iterable[str], duplicates: str, rows: str
 ) -> TableRows:
-    con = adoption.context.con
-    cells = ", ".join(map(engine.name, columns.ordered))
+    con, ordered = adoption.context.con, columns.ordered
+    cells = ", ".join(f"{aliased(column)} AS {engine.name(column)}" for column in ordered)
     every = " UNION ALL ".join(f"({select})" for select in selects)
-    kept = _KEPT.format(duplicates=duplicates)
+    kept = without_too_wide(adoption.context, table, columns, f"FROM ({every}) {_KEPT.format(duplicates=duplicates)}")
     number = engine.count(con, f"(FROM {rows} ANTI JOIN {duplicates} USING (seq))")
-    return TableRows(table, columns.ordered, con.sql(f"SELECT {cells} FROM ({every}) {kept}"), number)
+    return TableRows(table, ordered, con.sql(f"SELECT {cells} FROM ({kept})"), number)
 
 
 def _declared(adoption: Adoption, name: str, called: str) -> dict[str, Type]:

@@ -1,6 +1,6 @@
 """The columns of tables to adopt, and what they will become, before the rows are read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from .databases import DatabaseTable, PostgresSource, close_databases
 from .files import TableFile, folded_name
 from .first_rows import wait_for_first_rows
 from .origin import AdoptedTables, AdoptedWork
-from .waiting import WaitingRows, column_names, waiting_tables
+from .waiting import WaitingRows, column_names, lost_columns, waiting_tables
 
 SCHEMA_MEMORY = 400  # MB
 _NUMBERS = ("decimal", "numeric", "hugeint", "uhugeint", "ubigint")  # types whose values come as JSON
@@ -35,10 +35,14 @@ class AdoptedColumn(NamedTuple):
 
 
 class AdoptedSchema(NamedTuple):
-    """The columns of each table by their folded names, and the dialect of SQL that their types are spelled in."""
+    """The columns of each table by their folded names, and the dialect of SQL that their types are spelled in.
+
+    `lost` are the names of the columns whose values are discarded, by reason and table.
+    """
 
     tables: Mapping[str, Mapping[str, AdoptedColumn]]
     dialect: str
+    lost: Mapping[str, Mapping[str, Sequence[str]]]
 
 
 def read_adopted_schema(origin: AdoptedTables) -> AdoptedSchema:
@@ -49,24 +53,30 @@ def read_adopted_schema(origin: AdoptedTables) -> AdoptedSchema:
         first.setdefault(work.table, work)
     dialect = "duckdb"
     tables: dict[str, Mapping[str, AdoptedColumn]] = {}
+    lost: dict[str, dict[str, list[str]]] = {}
     try:
         with TemporaryDirectory() as scratch, engine.connect(scratch, SCHEMA_MEMORY, 1) as con:
             con.execute(ADOPT_MACROS)
             for number, (table, work) in enumerate(first.items()):
                 if isinstance(work, TableFile):
-                    tables[table] = _columns_of_file(con, work, number, Path(scratch))
+                    columns = _columns_of_file(con, work, number, Path(scratch))
                 else:
-                    tables[table] = _columns_of_table(work)
+                    columns = _columns_of_table(work)
                     dialect = "postgres" if isinstance(work.database, PostgresSource) else dialect
+                discarded = lost_columns(columns, column_names(columns, table))
+                for name, (_, reason) in discarded.items():
+                    lost.setdefault(reason, {}).setdefault(table, []).append(name)
+                tables[table] = {folded_name(name): column for name, column in columns.items() if name not in discarded}
     finally:
         close_databases(works)
-    return AdoptedSchema(tables, dialect)
+    return AdoptedSchema(tables, dialect, lost)
 
 
 def _columns_of_table(table: DatabaseTable) -> dict[str, AdoptedColumn]:
+    """Returns the columns by their names there."""
     names = column_names(table.columns, table.table)
     return {
-        folded_name(name): AdoptedColumn(of, False, names.get(name), _type_of_form(table.database.form(of), of))
+        name: AdoptedColumn(of, False, names.get(name), _type_of_form(table.database.form(of), of))
         for name, of in table.columns.items()
     }
 
@@ -95,7 +105,7 @@ def _columns_of_file(
             of = found.json
         elif found.text == SQL_TYPES["timestamp"]:  # Snowflake writes times as text
             of, guessed = found.text, True
-        columns[folded_name(name)] = AdoptedColumn(of, guessed, called, found.becomes)
+        columns[name] = AdoptedColumn(of, guessed, called, found.becomes)
     return columns
 
 

@@ -4,7 +4,7 @@ import gzip
 import re
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -68,14 +68,21 @@ def wait_for(con: duckdb.DuckDBPyConnection, source: Source, number: int, table:
     for name, folded in names.items():
         forms[folded], template = source.columns[name]
         cells[folded] = template.format(engine.name(name))
+    lost = tuple(
+        LostColumn(name, source.columns[name][0], column, reason)
+        for name, (column, reason) in lost_columns(source.columns, names).items()
+    )
+    lost_cells = [source.columns[column.name][1].format(engine.name(column.name)) for column in lost]
     if table not in _LATEST_TABLES:
-        cells["id"] = _id_cell(cells, forms, table)
+        own = as_plain_text(forms["id"], f"({cells['id']})")
+        name = next(name for name, folded in names.items() if folded == "id")
+        lost += (LostColumn(name, forms["id"], "id", "not_text"),)
+        lost_cells.append(f"CASE WHEN storable({own}) IS NULL THEN {cells['id']} END")
+        cells["id"] = _id_cell(own, cells, table)
         forms["id"] = "text"
     path = str(scratch / f"waiting-{number}.parquet")
     select = ", ".join(f"{cell} AS {engine.name(WAITING_PREFIX + name)}" for name, cell in cells.items())
-    lost = tuple(_lost_columns(source.columns, names))
-    for column in lost:
-        cell = source.columns[column.name][1].format(engine.name(column.name))
+    for column, cell in zip(lost, lost_cells, strict=True):
         select += f", {cell} AS {engine.name(LOST_PREFIX + column.name)}"
     first = number * LINES_PER_FILE
     with engine.enough_for(con, len(cells)):
@@ -86,21 +93,25 @@ def wait_for(con: duckdb.DuckDBPyConnection, source: Source, number: int, table:
     return WaitingRows(number, table, path, forms, lost)
 
 
-def _lost_columns(columns: Mapping[str, tuple[Form, str]], names: Mapping[str, str]) -> Iterator[LostColumn]:
-    """Yields the columns that are none here; those that are left out on purpose are not lost."""
-    for name, (form, _) in columns.items():
+def lost_columns(columns: Iterable[str], names: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Returns the columns that are none here, each with its name in `_discards` and the reason.
+
+    Columns that are left out on purpose are not lost. `names` are those that `column_names` returns.
+    """
+    taken, lost = set(names.values()), {}
+    for name in columns:
         column = folded_name(name)
         if not column:
-            yield LostColumn(name, form, name, "no_column")
-        elif name not in names and column in names.values():
-            yield LostColumn(name, form, column, "same_column")
+            lost[name] = name, "no_column"
+        elif name not in names and column in taken:
+            lost[name] = column, "same_column"
+    return lost
 
 
-def _id_cell(cells: Mapping[str, str], forms: Mapping[str, Form], table: str) -> str:
-    """Returns SQL of a row's id; if it has none, a digest of the row, so that it is stored once."""
-    own = as_plain_text(forms["id"], f"({cells['id']})")
+def _id_cell(own: str, cells: Mapping[str, str], table: str) -> str:
+    """Returns SQL of a row's id; if it has none that can be stored, a digest of the row, so that it is stored once."""
     row = ", ".join(f"({cell})::VARCHAR" for cell in cells.values())
-    return f"coalesce(nullif({own}, ''), sha256(to_json([{engine.literal(table)}, {row}])::VARCHAR))"
+    return f"coalesce(blank_as_null(storable({own})), sha256(to_json([{engine.literal(table)}, {row}])::VARCHAR))"
 
 
 def column_names(columns: Mapping[str, object], table: str) -> dict[str, str]:
