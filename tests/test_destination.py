@@ -850,9 +850,15 @@ def test_rows_that_failed_stay_pending_and_come_before_new_ones(configured: Fake
     assert [body["contacts"][0]["Title"] for _, body in posts(configured)] == ["old", "new"]
 
 
-@pytest.mark.parametrize("drops", ["false", "true"])
-def test_a_wrong_key_keeps_the_rows(configured: FakeAutopilot, monkeypatch: pytest.MonkeyPatch, drops: str) -> None:
+@pytest.mark.parametrize(
+    ("drops", "raises"), [("false", "true"), ("true", "true"), ("false", "false")], ids=["keeps", "drops", "completes"]
+)
+def test_a_wrong_key_keeps_the_rows(
+    configured: FakeAutopilot, monkeypatch: pytest.MonkeyPatch, drops: str, raises: str
+) -> None:
+    """Also where dlt is set to drop a package whose job failed, or to complete its load without the job's rows."""
     monkeypatch.setenv("LOAD__AUTO_ABORT_ON_TERMINAL_ERROR", drops)
+    monkeypatch.setenv("LOAD__RAISE_ON_FAILED_JOBS", raises)
     monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__API_KEY", "f" * 32)
     with pytest.raises(PipelineStepFailed, match="Provided autopilotapikey not valid") as raised:
         run([{"email": "a@example.com", "title": "CEO"}])

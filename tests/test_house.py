@@ -155,6 +155,7 @@ MAY_CALL = {
     "views": COMMANDS | {"inspect"},
     # A dataset as files: the other way of a load, so it knows the rules of messages and what is stored, but no source.
     "export": WAREHOUSES | {"warehouses"},
+    "__main__": {"cli"},
     "cli": COMMANDS | {"compaction", "export", "inspect", "privacy", "receive", "report", "upgrade", "sample", "views"},
     "": COMMANDS | {"on_import", "telemetry"},
 }

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import sqlglot
 import counted_models as counted
 import generate_dbt
 import generate_docs
-from autopilothq import models
+from autopilothq import InvalidSetting, models
 from calling import Call
 from contract.duck import held
 from contract.loading import write
@@ -24,6 +24,7 @@ from shared_loads import command, isolation
 
 Row = dict[str, Any]
 WHERE = ("duckdb", "postgres")
+HOUR = timedelta(hours=1)
 DIALECTS = ("redshift", "bigquery", "snowflake", "databricks", "clickhouse", "tsql", "mysql", "athena", "trino")
 
 
@@ -390,6 +391,17 @@ def test_a_period_counts_what_occurred_in_it() -> None:
             (date(2024, 3, 2), 1),
             (date(2024, 3, 3), 1),
         ]
+
+
+@pytest.mark.parametrize(
+    "at", [datetime.max.replace(tzinfo=timezone(-HOUR)), datetime.min.replace(tzinfo=timezone(HOUR))]
+)
+def test_a_period_whose_ends_are_no_times_in_utc_is_refused(at: datetime) -> None:
+    message = re.escape(f"Expected a time between the years 1 and 9999 in UTC, but got '{at}'.")
+    with pytest.raises(InvalidSetting, match=message):
+        models.sql("daily", since=at)
+    with pytest.raises(InvalidSetting, match=message):
+        models.query("daily", models.declared_tables(), models.Period(until=at))
 
 
 def test_other_dialects_are_read_again() -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -119,6 +120,21 @@ def test_settings_that_cannot_be_read_are_an_error_of_two_lines(name: str, text:
     file.unlink()  # this process reads it, too, when the test has ended
     assert (ended.returncode, ended.stdout) == (1, "")
     assert re.sub(r"\d\d:\d\d:\d\d reading\n", "", ended.stderr) == message
+
+
+def test_the_program_is_the_module_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Under its own name, by which its usage calls it."""
+    monkeypatch.setattr(sys, "argv", ["-m", "--help"])
+    monkeypatch.setattr("gc.set_threshold", lambda *_: None)
+    before = os.umask(0o77)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_module("autopilothq", run_name="__main__", alter_sys=True)
+    finally:
+        os.umask(before)
+    assert (ended.value.code, capsys.readouterr().out.splitlines()[0]) == (
+        0, "Usage: autopilothq [OPTIONS] COMMAND [ARGS]...",
+    )  # fmt: skip
 
 
 def test_a_wrong_option_of_a_command_whose_end_is_noted_imports_what_knows_the_webhook() -> None:

@@ -249,6 +249,27 @@ def test_map_filter_and_yield_map(source: Callable[..., DltSource], whole: Rows)
     assert place.tables()["_audit"] == whole["_audit"]
 
 
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda rows: rows.drop_columns(["id"]),
+        lambda rows: pa.table({**dict(zip(rows.column_names, rows.columns, strict=True)), "id": pa.nulls(len(rows))}),
+        lambda rows: [{"event": row["event"], "size": 1} for row in rows.to_pylist()],
+        lambda rows: [*rows.to_batches(), rows.drop_columns(["id"]).to_batches()[0]],
+    ],
+    ids=["no column", "null", "dicts", "the last of some batches"],
+)
+@pytest.mark.parametrize("name", ["tracks", "other_events"])
+def test_steps_that_drop_the_key(folder: Path, name: str, step: Callable[[Any], Any]) -> None:
+    """Refused before anything is written: rows would be stored again in each run."""
+    place = Place()
+    source = archive(more(folder, track("s1", "Shoe Bought", 1, size=1))).with_resources("tracks", "other_events")
+    source.resources[name].add_map(step)
+    with pytest.raises(PipelineStepFailed, match=f"Expected the column id with .* that the steps of {name} return"):
+        place.run(source)
+    assert (place.names(), place.pipeline.has_pending_data) == ([], False)
+
+
 def test_a_limit_is_not_the_whole(source: Callable[..., DltSource], whole: Rows) -> None:
     place, mine = Place(), source()
     mine.tracks.add_limit(1)

@@ -1,6 +1,7 @@
 """Rows that wait to be loaded do not count as stored, so another load is refused meanwhile."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,11 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from autopilothq import archive
 from dlt_habits.habits import Place, identify, track
+
+IN_ANOTHER_THREAD = (
+    "Expected a source in one run at a time, but another thread runs it too: both would read and count for each other"
+    r"\.\nMake a source for each run: archive\(\.\.\.\) in each thread\."
+)
 
 
 def archive_of(name: str, *messages: dict[str, Any]) -> str:
@@ -111,6 +117,22 @@ def test_jobs_that_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [place.count(table) for table in ("tracks", "email_opened", "_audit")] == [1, 0, 1]
     place.run(source)
     assert [place.count(table) for table in ("tracks", "email_opened", "_audit")] == [1, 1, 1]
+    assert place.balances()
+
+
+def test_one_source_in_two_threads() -> None:
+    """The thread that comes second is refused, the first one's run is whole."""
+    source, place, other = archive(two_archives()[0]), Place(), Place("other")
+
+    def run_it_too(rows: Any) -> Any:
+        with ThreadPoolExecutor(1) as pool, pytest.raises(PipelineStepFailed, match=IN_ANOTHER_THREAD):
+            pool.submit(other.run, source).result()
+        return rows
+
+    source.tracks.add_map(run_it_too)
+    place.run(source)
+    assert (other.names(), other.pipeline.has_pending_data) == ([], False)
+    assert [place.count(name) for name in ("identifies", "tracks", "email_opened", "users", "_audit")] == [1] * 5
     assert place.balances()
 
 

@@ -124,4 +124,4 @@ def main() -> None:
     os.umask(os.umask(private.UMASK) | private.UMASK)
     # By Python's own thresholds (700 new objects) the collector takes a tenth of a small load's time and finds little.
     gc.set_threshold(*COLLECTED)
-    cli()
+    cli(prog_name="autopilothq")  # also where it is called by `python -m autopilothq`

@@ -3,7 +3,11 @@
 import dlt
 
 from ..errors import ApiError, AutopilothqError
-from ..warehouses.dlt_internals import DestinationTerminalException, DestinationTransientException
+from ..warehouses.dlt_internals import (
+    DestinationTerminalException,
+    DestinationTransientException,
+    ends_with_failed_jobs,
+)
 
 
 class DeliveryFailed(AutopilothqError, DestinationTransientException):
@@ -17,7 +21,8 @@ class DeliveryImpossible(AutopilothqError, DestinationTerminalException):
 def terminal_error(error: ApiError) -> DeliveryFailed | DeliveryImpossible:
     """Returns the error that ends the run at once.
 
-    If dlt is set to drop packages that fail permanently, it is the transient one, so that no row is lost.
+    If dlt is set to drop packages that fail permanently, or to end loads as complete without their failed jobs, it is
+    the transient one, so that no row is lost.
     """
-    drops = dlt.config.get("load.auto_abort_on_terminal_error", bool)
+    drops = dlt.config.get("load.auto_abort_on_terminal_error", bool) or ends_with_failed_jobs()
     return DeliveryFailed(str(error)) if drops else DeliveryImpossible(str(error))

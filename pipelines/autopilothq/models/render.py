@@ -13,6 +13,7 @@ from sqlglot.optimizer.normalize_identifiers import normalize_identifiers
 
 from .. import catalog
 from ..catalog import Type
+from ..errors import InvalidSetting
 from .described import BY_NAME
 
 _BASE = "duckdb"  # the dialect of the SQL files
@@ -199,8 +200,11 @@ def union_of(tables: Sequence[str], existing: Existing, period: Period = ALL_TIM
 
 
 def time_literal(at: datetime) -> str:
-    """Returns a time as the base dialect writes it."""
-    return f"CAST('{at.astimezone(UTC).isoformat(sep=' ')}' AS TIMESTAMPTZ)"
+    """Returns a time as the base dialect writes it. Raises InvalidSetting for one that has none in UTC."""
+    try:
+        return f"CAST('{at.astimezone(UTC).isoformat(sep=' ')}' AS TIMESTAMPTZ)"
+    except OverflowError:  # at the ends of the calendar some times have none in UTC
+        raise InvalidSetting(f"Expected a time between the years 1 and 9999 in UTC, but got {str(at)!r}.") from None
 
 
 def about(table: str, rows: str, period: Period = ALL_TIME) -> str:

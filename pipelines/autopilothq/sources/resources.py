@@ -4,6 +4,7 @@ They share a `SourceLoads`: the first resource that dlt asks for rows makes the 
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from threading import RLock
 from typing import Any, cast
 
@@ -64,6 +65,11 @@ class SourceLoads:
                     ' for both at once.\nSelect all resources together: with_resources("tracks", "email_opened")'
                 )
             if self._load is None or extraction != self._extraction or name in self._begun:
+                if load_id and dlt_internals.extractions_of(self) > 1:
+                    raise NotSupported(
+                        "Expected a source in one run at a time, but another thread runs it too: both would read and"
+                        " count for each other.\nMake a source for each run: archive(...) in each thread."
+                    )
                 if self._load is not None:
                     self._load.hints.take_back()
                 self._load = None
@@ -71,6 +77,8 @@ class SourceLoads:
                 self._load = run_load(self._origin, self.settings, self)
                 self._extraction, self._source = extraction, source
             self._begun.add(name)
+            if load_id and name in source.selected_resources:
+                dlt_internals.check_steps(partial(user_hints.check_key, name))
             return self._load
 
 

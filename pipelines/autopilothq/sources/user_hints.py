@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pyarrow as pa
 from dlt import Schema
 from dlt.sources import DltResource
 
@@ -108,6 +109,24 @@ def check_nulls(resource: DltResource, rows: TableRows, there: TTableSchemaColum
                 f"Expected a value in each row of {rows.table}.{name}, because its hints say nullable=False, but"
                 f" {number:,} of {plural(rows.number, 'row')} {'has' if number == 1 else 'have'} none.\n{what}"
             )
+
+
+def check_key(name: str, item: Any) -> Any:
+    """Returns what a user's steps made of rows of a resource. Raises NotSupported if rows have no key any more."""
+    for column in TABLES[name].key if name in TABLES else ("id",):
+        if _lacks(item, column):
+            raise NotSupported(
+                f"Expected the column {column} with a value in each row that the steps of {name} return, but it is"
+                " missing: rows are told apart by it, and would be stored again in each run.\n"
+                f"Return {column} too, as it came, from what you gave add_map(...) or add_yield_map(...)."
+            )
+    return item
+
+
+def _lacks(rows: Any, column: str) -> bool:
+    if isinstance(rows, (pa.Table, pa.RecordBatch)):
+        return bool(rows.num_rows) and (column not in rows.schema.names or rows.column(column).null_count > 0)
+    return isinstance(rows, dict) and rows.get(column) is None
 
 
 def check_schema(schema: Schema, table: Table) -> None:

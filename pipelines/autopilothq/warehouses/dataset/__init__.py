@@ -83,7 +83,10 @@ def dataset_of(client: JobClientBase, literals: bool = False) -> Dataset:
     if isinstance(client, FilesystemClient):
         return DeltaDataset(client)
     kind = client.config.destination_type.rpartition(".")[2]
-    raise RunError(f"Expected a destination that answers SQL, but {kind} does not.")
+    raise RunError(
+        f"Expected a destination that answers SQL, but {kind} does not: nobody could tell what is stored there.\n"
+        'Name another one, such as destination="duckdb" or --destination duckdb.'
+    )
 
 
 def client_to_ask(pipeline: dlt.Pipeline) -> JobClientBase:

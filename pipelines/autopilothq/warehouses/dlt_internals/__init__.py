@@ -109,10 +109,12 @@ from .clients import (
 )
 from .resources import (
     adds_columns,
+    check_steps,
     dataset_of_run,
     dropped_tables,
     ends_with_failed_jobs,
     extraction,
+    extractions_of,
     failed_loads,
     file_format,
     has_import_schema,
@@ -208,6 +210,7 @@ __all__ = [
     "active",
     "adds_columns",
     "asking_pipeline",
+    "check_steps",
     "client_of",
     "columns_of_table",
     "create_statements",
@@ -217,6 +220,7 @@ __all__ = [
     "dropped_tables",
     "ends_with_failed_jobs",
     "extraction",
+    "extractions_of",
     "failed_loads",
     "file_format",
     "file_of",

@@ -17,8 +17,10 @@ from dlt.common.storages.exceptions import CurrentLoadPackageStateNotAvailable
 from dlt.common.storages.load_package import LoadPackageStateInjectableContext, load_package_state
 from dlt.extract.extract import Extract
 from dlt.extract.hints import NATURAL_CALLABLES
+from dlt.extract.items_transform import MapItem
+from dlt.extract.pipe import ForkPipe
 from dlt.normalize.configuration import ItemsNormalizerConfiguration
-from dlt.sources import DltResource
+from dlt.sources import DltResource, DltSource
 
 
 def running_pipeline() -> dlt.Pipeline:
@@ -38,9 +40,20 @@ def extraction() -> str | None:
         load_id = str(load_package_state()["load_id"])
     except CurrentLoadPackageStateNotAvailable:
         return None
-    source, extract = dlt.current.source(), Extract.extract.__code__
-    extracted = any(frame.f_code is extract and frame.f_locals.get("source") is source for frame in _frames())
-    return load_id if extracted else None
+    source = dlt.current.source()
+    return load_id if any(each is source for each in _extracted()) else None
+
+
+def extractions_of(owner: object) -> int:
+    """Returns how many extractions are under way, in all threads, of resources that belong to an object."""
+    return sum(any(name_of_owned(each, owner) for each in source.resources.values()) for source in _extracted())
+
+
+def _extracted() -> Iterator[DltSource]:
+    """Yields the sources that are being extracted."""
+    for frame in _frames():
+        if frame.f_code is Extract.extract.__code__ and isinstance(source := frame.f_locals.get("source"), DltSource):
+            yield source
 
 
 def dropped_tables() -> tuple[set[str], set[str]]:
@@ -93,6 +106,17 @@ def sees_rows(resource: DltResource) -> bool:
     return len(resource._pipe.steps) > 1
 
 
+def check_steps(check: Callable[[Any], Any]) -> None:
+    """Lets `check` see each item of the resource under way behind its steps, if it has any; it returns the item.
+
+    Only in this extraction: dlt extracts a copy of a resource's steps.
+    """
+    pipe: Any = dlt.current.pipe()
+    end = len(pipe.steps) - isinstance(pipe.steps[-1], ForkPipe)  # which hands the items on to transformers
+    if end > 1:
+        pipe.insert_step(MapItem(check), end)
+
+
 @configspec
 class _FailedJobs(BaseConfiguration):
     """The setting of dlt's load step that says whether a failed job ends the load."""
@@ -101,7 +125,7 @@ class _FailedJobs(BaseConfiguration):
 
 
 def ends_with_failed_jobs() -> bool:
-    """Returns whether the load of the pipeline that is extracting will end as complete although jobs of it failed."""
+    """Returns whether dlt is configured to end loads as complete although jobs of them failed."""
     return not resolve_configuration(_FailedJobs(), sections=(known_sections.LOAD,)).raise_on_failed_jobs
 
 
