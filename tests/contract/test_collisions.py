@@ -120,12 +120,17 @@ def test_what_repeats_a_pages_name_is_dropped_and_what_does_not_is_kept(kind: st
         message(messageId="3", **{"type": kind, key: "", "properties": {key: "Home"}}),
         message(messageId="4", type=kind, properties={key: ["Home"]}),
         message(messageId="5", type=kind, properties={key.title(): "first", key: "spelt", f"{key} ": "last"}),
+        message(messageId="6", **{"type": kind, key: ["Home", 5], "properties": {key: ["Home", 5]}}),
+        message(messageId="7", **{"type": kind, key: [], "properties": {key: "Home"}}),
+        message(messageId="8", **{"type": kind, key: {"a": 1}}),
     )
     assert [(row[key], row[f"_{key}"]) for row in found[f"{kind}s"]] == [
         ("Home", None), ("Home", "home"), ("", "Home"), ('["Home"]', None), ("spelt", None),
+        ('["Home",5]', None), ("[]", "Home"), (None, None),
     ]  # fmt: skip
     assert [entry[1:] for entry in discards(found)] == [
         ("5", key, '"first"', "same_column"), ("5", key, '"last"', "same_column"),
+        ("8", key, '{"a":1}', "does_not_fit"),
     ]  # fmt: skip
 
 

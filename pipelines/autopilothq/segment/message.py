@@ -100,6 +100,7 @@ class Rejected(Exception):
 
 
 _TEXTS = (("id", "messageId"), ("user_id", "userId"), ("anonymous_id", "anonymousId"))
+_IDS = ("id", "user_id", "anonymous_id", "previous_id", "group_id")
 _BODY = {"track": "properties"} | {kind: body for kind, _, body in KINDS}
 _TEXT_FIELDS: dict[str, tuple[Column, ...]] = {
     kind: tuple(column for column in table.columns if column.name in ("previous_id", "name", "category", "group_id"))
@@ -248,10 +249,13 @@ def _texts(message: JsonObject, kind: str, discards: list[Discard]) -> dict[str,
 
 
 def _text(value: Any, column: str, discards: list[Discard]) -> str | None:
-    """Returns a scalar as text; anything else, and text that no warehouse can store, is discarded."""
+    """Returns a scalar as text, and the array of a name as JSON.
+
+    Anything else, and text that no warehouse can store, is discarded.
+    """
     if value is None:
         return None
-    if isinstance(value, list):
+    if isinstance(value, JsonObject) or (isinstance(value, list) and column in _IDS):
         discards.append(Discard(column, to_json(value), "does_not_fit"))
         return None
     if not is_storable(value):

@@ -46,7 +46,8 @@ def not_json(line: bytes, error: json.JSONDecodeError) -> str:
         cause = JSON_ARRAY
     elif text.strip() in _BRACKETS or (before.endswith('"') and after.startswith(":")):
         cause = SPREAD
-    return _message(f"{REJECT_REASONS['not_json']}: {error.msg} at character {error.pos}", words, cause)
+    what = error.msg.removesuffix(" at")  # as in "Unterminated string starting at"
+    return _message(f"{REJECT_REASONS['not_json']}: {what} at character {error.pos}", words, cause)
 
 
 def too_long(start: bytes | bytearray) -> str | None:
