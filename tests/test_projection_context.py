@@ -2,6 +2,7 @@
 
 import dataclasses
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 
 import duckdb
@@ -11,7 +12,7 @@ import pytest
 
 from autopilothq.catalog import MESSAGE_TABLES, Type
 from autopilothq.projection import TableRows, engine
-from autopilothq.projection.cells import ParsedCells
+from autopilothq.projection.cells import LONGEST_EVENT, ParsedCells
 from autopilothq.projection.context import (
     EventName,
     ProjectionContext,
@@ -121,6 +122,18 @@ def test_which_messages_are_of_a_table() -> None:
     ]  # fmt: skip
     assert tables.where_any([1, 6, 7]) == """kind = 'identify' OR event IN ('"A"', '"a"', '"B''"')"""
     assert tables.where_any([5, 1]) == "kind = 'group' OR kind = 'identify' OR false"
+
+
+def test_sql_has_a_digest_of_an_events_long_name() -> None:
+    longest, longer = (f'"{"n" * (number - 2)}"' for number in (LONGEST_EVENT, LONGEST_EVENT + 1))
+    digest = sha256(longer.encode()).hexdigest()
+    tables = TableNumbers([*OWN, "a", "b"], {'"a"': 6, longer: 6, longest: 7})
+    assert [tables.where(number) for number in (6, 7)] == [
+        f"""event IN ('"a"', '{digest}')""", f"event IN ('{longest}')",
+    ]  # fmt: skip
+    assert tables.where_any([6, 7]) == f"""event IN ('"a"', '{digest}', '{longest}')"""
+    [named] = name_events([longer], str)
+    assert named.repeats == (digest, digest, sha256(f'"_{longer[1:]}'.encode()).hexdigest())
 
 
 @pytest.fixture(scope="module")

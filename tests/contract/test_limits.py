@@ -406,3 +406,23 @@ def test_names_of_100_000_bytes_take_what_others_take() -> None:
     names = sorted((name for name in store.types["email_opened"] if name.startswith("nnn")), key=len)
     assert (len(names), {len(name) for name in names}) == (40, {1_000})
     assert sorted(row[name] for row in found for name in names if row[name] is not None) == list(range(40))
+
+
+def test_events_with_long_names_have_tables_of_their_own() -> None:
+    texts = ["n" * 100_000 + f" {number}" for number in range(6)]
+    lines = [
+        message(text, messageId=f"{n:02}", properties={"event": (text, text.replace(" ", "_"), f"{text}!")[n % 3]})
+        for n, text in enumerate(texts)
+    ]
+    store = Store()
+    store.shorten = lambda name: name[-6:]
+    found = store.run(lines)
+    own = [found[store.shorten(text.replace(" ", "_"))] for text in texts]
+    assert [[(row["id"], row["event_text"]) for row in rows] for rows in own] == [
+        [(f"{n:02}", text)] for n, text in enumerate(texts)
+    ]
+    assert [row["event_text"] for row in found["tracks"]] == texts
+    # What only repeats the name is dropped, however long it is.
+    assert [rows[0].get("_event") for rows in own] == [
+        f"{text}!" if n % 3 == 2 else None for n, text in enumerate(texts)
+    ]

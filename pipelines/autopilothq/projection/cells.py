@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from ..segment.naming import table_name
 from . import engine
 
 LINES_PER_FILE = 1 << 40  # a line's number in the load is its file's number times this, plus its number in the file
+LONGEST_EVENT = 1_000  # bytes of an event's name as JSON; SQL, which repeats it, has the digest of a longer one
 CELL_FILES = ("messages", "extras", "rejects", "discards")  # the fields of `ParsedCells` that hold names of files
 
 
@@ -106,7 +108,8 @@ class CellWriter:
         rows = discards = 0
         doubted = False
         for kind, event, irregular, messages, unread, *numbers in con.execute(
-            f"SELECT kind, event, irregular, count(*), {_UNREAD_COUNT_SQL}{counts} FROM {file} GROUP BY ALL"
+            f"SELECT kind, coalesce(long_event, event), irregular, count(*), {_UNREAD_COUNT_SQL}{counts}"
+            f" FROM {file} GROUP BY ALL"
         ).fetchall():
             rows += messages
             if irregular:
@@ -156,6 +159,17 @@ class CellWriter:
         return f"{self._folder}/{next(self._numbers)}-{what}.parquet"
 
 
+def short_event(event: str) -> str:
+    """Returns what SQL and the files of messages have for an event's name (JSON text): its digest if it is long."""
+    encoded = event.encode()
+    return sha256(encoded).hexdigest() if len(encoded) > LONGEST_EVENT else event
+
+
+def short_event_sql(cell: str) -> str:
+    """Returns the SQL of `short_event`."""
+    return f"CASE WHEN strlen({cell}) > {LONGEST_EVENT} THEN sha256({cell}) ELSE {cell} END"
+
+
 def seq_of(reject: Reject) -> int:
     """Returns the number of a rejected line in the load."""
     return reject.file * LINES_PER_FILE + reject.line
@@ -176,7 +190,8 @@ _COLUMNS: dict[str, tuple[str, str]] = {
     "seq": ("BIGINT", "seq"),
     "tie": ("UBIGINT", "tie"),
     "kind": ("VARCHAR", "kind"),
-    "event": ("VARCHAR", "event"),
+    "event": ("VARCHAR", short_event_sql("event")),
+    "long_event": ("VARCHAR", f"CASE WHEN strlen(event) > {LONGEST_EVENT} THEN event END"),
     **{name: ("VARCHAR", engine.name(name)) for name in TEXTS},
     **{column.name: ("VARCHAR", engine.name(column.name)) for column in DECLARED},
     "received_at": (

@@ -14,7 +14,7 @@ from ..catalog import KINDS, MESSAGE_TABLES, OTHER_LIMITS, TRACKS, Limits, Table
 from ..segment.json_text import is_storable, to_json
 from ..segment.message import EXTRA
 from ..segment.naming import event_key, snake_case
-from .cells import DECLARED, ParsedCells
+from .cells import DECLARED, ParsedCells, short_event
 from .engine import ALONE_MEMORY, COLUMN_MEMORY, PARQUET, UNCOMPRESSED, is_one_of, literal, name, one_thread
 
 CELLS_AT_ONCE = 4_000_000  # cells of a wide table that are made in memory at a time
@@ -71,7 +71,10 @@ class FileCount(NamedTuple):
 
 
 class EventName(NamedTuple):
-    """An event: its name as JSON text and as stored text, its table, and the texts that only repeat its name."""
+    """An event: its name as JSON text and as stored text, its table, and the texts that only repeat its name.
+
+    `repeats` has them as `short_event` returns them.
+    """
 
     event: str
     text: str | None
@@ -109,12 +112,12 @@ class TableNumbers:
             return "kind = 'track' AND table_number = 0"
         if number < len(MESSAGE_TABLES):
             return f"kind = {literal(next(kind for kind, of in NUMBER_OF_KIND.items() if of == number))}"
-        return is_one_of("event", self._events_of.get(number, ()))
+        return is_one_of("event", map(short_event, self._events_of.get(number, ())))
 
     def where_any(self, numbers: Sequence[int]) -> str:
         """Returns the same for several tables, of which none is number 0."""
         kinds = [self.where(number) for number in numbers if number < len(MESSAGE_TABLES)]
-        events = [event for number in numbers for event in self._events_of.get(number, ())]
+        events = [short_event(event) for number in numbers for event in self._events_of.get(number, ())]
         return " OR ".join([*kinds, is_one_of("event", events)])
 
     def where_of_rows(self, number: int) -> str:
@@ -137,7 +140,7 @@ def name_events(events: Iterable[str], event_table: Callable[[str], str]) -> lis
     found = []
     for event in events:
         text: str = json.loads(event)
-        repeats = tuple(to_json(spelt) for spelt in (text, snake_case(text), f"_{snake_case(text)}"))
+        repeats = tuple(map(short_event, map(to_json, (text, snake_case(text), f"_{snake_case(text)}"))))
         found.append(
             EventName(event, text if is_storable(text) else None, event_table(event_key(text)) or None, repeats)
         )

@@ -13,6 +13,7 @@ from ..catalog import AUDIT, EVENT_TABLES, LATEST, MESSAGE_TABLES, REJECT_REASON
 from ..segment.identity import HashedIds
 from ..segment.message import EXTRA, digest
 from . import engine, suppression
+from .cells import short_event, short_event_sql
 from .columns import discard_columns, plan_no_new_columns, row_values
 from .context import NUMBER_OF_KIND, EventName, ProjectionContext, ReadTable, TableNumbers
 from .tables import count_messages
@@ -44,7 +45,9 @@ def open_messages(context: ProjectionContext, events: Sequence[EventName], only:
         if files:
             con.execute(f"INSERT INTO {table} BY NAME FROM {engine.parquet_files(files)}")
     if events:
-        rows = [(e.event, context.tables.events[e.event], e.table, e.text, list(e.repeats)) for e in events]
+        rows = [
+            (short_event(e.event), context.tables.events[e.event], e.table, e.text, list(e.repeats)) for e in events
+        ]
         with engine.registered(con, event_rows=pa.table([*zip(*rows, strict=True)], schema=_EVENTS)):
             con.execute("INSERT INTO events FROM event_rows")
     messages = engine.parquet_files(cells.messages, union_by_name="true")
@@ -62,7 +65,8 @@ def _without_repeats(context: ProjectionContext) -> str:
     event, id_ = engine.name(_REPEATED_EVENT), engine.name(_REPEATED_ID)
     replaced = []
     if _REPEATED_EVENT in there:
-        replaced.append(f"CASE WHEN NOT coalesce(list_contains(e.repeats, {event}), false) THEN {event} END AS {event}")
+        repeats = f"coalesce(list_contains(e.repeats, {short_event_sql(event)}), false)"
+        replaced.append(f"CASE WHEN NOT {repeats} THEN {event} END AS {event}")
     if _REPEATED_ID in there:
         about = " ".join(f"WHEN '{latest.kind}' THEN m.{latest.key}" for latest in LATEST)
         repeats = f"coalesce(as_text(m.{id_}) = CASE m.kind {about} END, false)"

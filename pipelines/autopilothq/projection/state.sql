@@ -8,7 +8,8 @@ CREATE TABLE discards (seq BIGINT, table_name VARCHAR, column_name VARCHAR, valu
 CREATE TABLE discards_of_latest (
     table_name VARCHAR, row_id VARCHAR, column_name VARCHAR, value VARCHAR, reason VARCHAR, received_at TIMESTAMPTZ);
 
--- The tables of types of messages, and of events by JSON text; `repeats` are texts that only repeat an event's name.
+-- The tables of types of messages, and of events by JSON text, or its digest if it is long; `repeats` are
+-- texts that only repeat an event's name.
 CREATE TABLE kinds (kind VARCHAR, table_number INTEGER);
 CREATE TABLE events (event VARCHAR, table_number INTEGER, slug VARCHAR, event_text VARCHAR, repeats VARCHAR[]);
 CREATE TABLE no_extras (seq BIGINT, "column" VARCHAR, value VARCHAR);
