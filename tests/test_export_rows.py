@@ -141,6 +141,17 @@ NO_EVENT = {**ROW, "event": None}
             [("received_at", '"tomorrow"', "same_column"), ("id", '"m9"', "same_column"), ("user_id", "7", "not_text")],
             f'{RECEIVED},"userId":7,"event":"x","context":{{"ip":"i"}},"properties":{{"n":1}}',
         ),
+        # The email stands for an anonymous id that could not be stored, and does so again.
+        (
+            {**ROW, "anonymous_id": "a@b.c", "context_traits_email": "a@b.c"},
+            [("anonymous_id", "[1]", "not_text")],
+            '"anonymousId":[1],"event":"x","context":{"ip":"i","traits":{"email":"a@b.c"}},"properties":{"n":1}',
+        ),
+        (
+            {**ROW, "anonymous_id": "a1", "context_traits_email": "a@b.c"},
+            [("anonymous_id", '"a2"', "same_column")],
+            '"anonymousId":"a1","event":"x","context":{"ip":"i","traits":{"email":"a@b.c"}},"properties":{"n":1}',
+        ),
         # Properties with the names of objects; a second such object does not come back.
         (
             ROW,
