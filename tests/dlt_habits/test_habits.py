@@ -270,6 +270,28 @@ def test_steps_that_drop_the_key(folder: Path, name: str, step: Callable[[Any], 
     assert (place.names(), place.pipeline.has_pending_data) == ([], False)
 
 
+def test_a_step_of_a_resource_that_a_transformer_of_the_source_reads(folder: Path) -> None:
+    """The rows go on to the transformer and into the table, once each."""
+    place, seen = Place(), [0]
+    source = archive(more(folder, track("s1", "Shoe Bought", 1, size=1))).with_resources("tracks")
+
+    def counted(rows: pa.Table) -> pa.Table:
+        seen[0] += 1
+        assert seen[0] < 100, "the same rows again and again"
+        return rows
+
+    source.tracks.add_map(counted)
+
+    @dlt.transformer(data_from=source.tracks)
+    def ids(rows: pa.Table) -> Any:
+        counted(rows)
+        yield rows.select(["id"])
+
+    source.resources.add(ids)
+    place.run(source)
+    assert (place.count("tracks"), place.count("ids")) == (1, 1)
+
+
 def test_a_limit_is_not_the_whole(source: Callable[..., DltSource], whole: Rows) -> None:
     place, mine = Place(), source()
     mine.tracks.add_limit(1)

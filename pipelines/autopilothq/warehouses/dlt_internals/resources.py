@@ -112,9 +112,12 @@ def check_steps(check: Callable[[Any], Any]) -> None:
     Only in this extraction: dlt extracts a copy of a resource's steps.
     """
     pipe: Any = dlt.current.pipe()
-    end = len(pipe.steps) - isinstance(pipe.steps[-1], ForkPipe)  # which hands the items on to transformers
+    last = pipe.steps[-1]
+    end = len(pipe.steps) - isinstance(last, ForkPipe)  # which hands the items on to transformers
     if end > 1:
         pipe.insert_step(MapItem(check), end)
+        if isinstance(last, ForkPipe):  # it also returns them, at its own place, which is one step later now
+            last._pipes = [(to, step + 1 if to is pipe else step) for to, step in last._pipes]
 
 
 @configspec
