@@ -4,6 +4,7 @@ import json
 import logging
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
@@ -395,8 +396,8 @@ def test_a_trigger_of_unknown_fate_is_not_repeated(server: FakeAutopilot, drop: 
 
 
 def test_a_trigger_that_times_out_or_fails_is_unknown_one_that_must_wait_is_repeated(server: FakeAutopilot) -> None:
-    server.order("POST", "/trigger/*", status=503)
-    server.order("POST", "/trigger/*", status=429)
+    server.order("POST", "/trigger/*p1*", status=503)
+    server.order("POST", "/trigger/*p2*", status=429)
     assert counted(send(server, [track(1), track(2)])) == {"messages": 2, "delivered": 1, "unknown": 1}
     assert rows("message_id", "status", "http_status", "attempts") == [
         ("t1", "unknown", 503, 1),
@@ -689,8 +690,10 @@ def test_the_log_may_be_in_a_lake(server: FakeAutopilot) -> None:
 
 def test_one_run_at_a_time(server: FakeAutopilot, postgres: str) -> None:
     place = dlt.destinations.postgres(postgres)
-    with DeliveryLog(log_in(place)) as log:
+    patient = dlt.destinations.postgres(f"{postgres}?options=-cidle_session_timeout%3D300ms")
+    with DeliveryLog(log_in(patient)) as log:
         log.suppressed_ids()  # dlt resets a connection after a statement that fails, such as one about a missing table
+        time.sleep(0.6)
         with pytest.raises(RunError, match="Another run is sending, with the same log"):
             send(server, [], place)
     assert send(server, [], place).all_delivered

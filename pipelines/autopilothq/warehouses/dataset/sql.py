@@ -220,8 +220,11 @@ def _create(dataset: SqlDataset, table: Table) -> None:
 def _locked(dataset: SqlDataset, table: str) -> Iterator[bool]:
     client: Any = dataset.client
     number = int.from_bytes(hashlib.sha256(dataset.sql.table(table).encode()).digest()[:8], signed=True)
-    # A connection of its own: dlt resets one whose statement failed, and a reset releases the lock.
+    # A connection of its own: dlt resets one whose statement failed, and a reset releases the lock. It may be idle for
+    # as long as the run takes; versions before 14 have no such timeout.
+    lasting = "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'"
     with type(client)(client.schema, client.config, client.capabilities) as holder:
+        holder.sql_client.execute_sql(lasting)
         [[taken]] = holder.sql_client.execute_sql(f"SELECT pg_try_advisory_lock({number})")
         yield taken
 
