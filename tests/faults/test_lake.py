@@ -168,14 +168,20 @@ def test_what_another_writer_brings_meanwhile_is_not_stored_twice(tmp_path: Path
     assert sorted(pa.table(DeltaTable(tmp_path / "table").scan())["id"].to_pylist()) == ["a", "b"]
 
 
-def test_a_note_of_a_load_that_a_kill_cut_off_stops_no_command(
-    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def loaded_lake(bucket: Path, archive: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """Makes an archive of one message, loads it into a lake on the disk, and returns the options that name the lake."""
     monkeypatch.setenv("SOURCES__AUTOPILOTHQ__TABLE_FORMAT", "delta")
-    bucket, archive = tmp_path / "bucket", tmp_path / "archive"
     into = ("--destination", "filesystem", "--credentials", bucket.as_uri())
     file(archive, "1.gz", [track(1)])
     assert call("load", "archive", str(archive), *into).status == 0
+    return into
+
+
+def test_a_note_of_a_load_that_a_kill_cut_off_stops_no_command(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket, archive = tmp_path / "bucket", tmp_path / "archive"
+    into = loaded_lake(bucket, archive, call, monkeypatch)
     [cut] = (bucket / "autopilothq" / "_dlt_loads").glob("*.jsonl")
     cut.write_bytes(cut.read_bytes()[:20])
     file(archive, "2.gz", [track(2), track(3)])
@@ -189,11 +195,8 @@ def test_a_note_of_a_load_that_a_kill_cut_off_stops_no_command(
 def test_files_of_dlts_that_a_kill_cut_off_stop_no_load_of_a_new_machine(
     tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__TABLE_FORMAT", "delta")
     bucket, archive = tmp_path / "bucket", tmp_path / "archive"
-    into = ("--destination", "filesystem", "--credentials", bucket.as_uri())
-    file(archive, "1.gz", [track(1)])
-    assert call("load", "archive", str(archive), *into).status == 0
+    into = loaded_lake(bucket, archive, call, monkeypatch)
     folder = bucket / "autopilothq"
     [version], [state] = (folder / "_dlt_version").glob("*"), (folder / "_dlt_pipeline_state").glob("*")
     version.write_bytes(version.read_bytes()[:20])
