@@ -691,6 +691,14 @@ def event_table(name: str) -> Table:
     return known if known in EVENT_TABLES else Table(name, EVENT_DESCRIPTION, COMMON + EVENT)
 
 
+def key_of(table: str) -> tuple[str, ...]:
+    """Returns the key columns of a table, or of an event's table if the catalogue does not have it.
+
+    Example: `key_of("_audit") == ("file", "version")`.
+    """
+    return (TABLES.get(table) or event_table(table)).key
+
+
 COMMON_NAMES = frozenset(column.name for column in COMMON + EVENT)
 PROPERTY_TYPES: dict[str, Type] = {column.name: column.type for column in PROPERTIES + LINK}
 DECLARED_TYPES: dict[str, Type] = {column.name: column.type for column in CONTEXT + PROPERTIES + LINK}

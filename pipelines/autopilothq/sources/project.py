@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..catalog import ACCOUNTS, AUDIT, TABLES, USERS
+from ..catalog import ACCOUNTS, AUDIT, TABLES, USERS, key_of
 from ..projection import (
     ENVIRONMENT_ERRORS,
     FIRST_LINES,
@@ -238,7 +238,7 @@ def write_rows(load: PlannedLoad, files: RowFiles, rows: TableRows) -> None:
     """Writes the rows of a table if it is selected; others are loaded once they are selected."""
     if resource_of(rows.table) not in load.extraction.resources:
         return
-    rows = load.target.refused.without(rows, TABLES[rows.table].key if rows.table in TABLES else ("id",))
+    rows = load.target.refused.without(rows, key_of(rows.table))
     files.write(rows)
     load.report.rows[rows.table] = load.report.rows.get(rows.table, 0) + rows.number
 

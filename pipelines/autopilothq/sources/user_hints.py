@@ -6,7 +6,7 @@ import pyarrow as pa
 from dlt import Schema
 from dlt.sources import DltResource
 
-from ..catalog import TABLES, Table
+from ..catalog import Table, key_of
 from ..display import plural
 from ..errors import NotSupported
 from ..projection import TableRows, engine
@@ -91,7 +91,7 @@ def check_nulls(resource: DltResource, rows: TableRows, there: TTableSchemaColum
 
     dlt would take the rows, then refuse them, and do so in every run. dlt's own columns count if `with_dlts`.
     """
-    key = TABLES[rows.table].key if rows.table in TABLES else ("id",)
+    key = key_of(rows.table)
     for name, column in {**there, **own_columns(resource)}.items():
         is_dlts = name.startswith(dlt_internals.DLT_NAME_PREFIX)
         if column.get("nullable", True) or name in key or not rows.number or (is_dlts and not with_dlts):
@@ -113,7 +113,7 @@ def check_nulls(resource: DltResource, rows: TableRows, there: TTableSchemaColum
 
 def check_key(name: str, item: Any) -> Any:
     """Returns what a user's steps made of rows of a resource. Raises NotSupported if rows have no key any more."""
-    for column in TABLES[name].key if name in TABLES else ("id",):
+    for column in key_of(name):
         if _lacks(item, column):
             raise NotSupported(
                 f"Expected the column {column} with a value in each row that the steps of {name} return, but it is"

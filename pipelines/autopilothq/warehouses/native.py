@@ -15,7 +15,7 @@ from ..catalog import (
     TABLES,
     Native,
     Type,
-    event_table,
+    key_of,
 )
 
 # A hint for dlt's tables that have the shape of `shape_of`. dlt creates other tables in the same destination as usual.
@@ -69,7 +69,7 @@ def shape_of(table: str, columns: Mapping[str, Type], kind: str) -> TableShape:
         return TableShape(indexes=(_LOG_INDEX,) if table in _LOGS and native.indexed else ())
     return TableShape(
         {name: native.types[of] for name, of in columns.items() if of in native.types},
-        (TABLES.get(table) or event_table(table)).key if native.keyed else (),
+        key_of(table) if native.keyed else (),
         tuple(name for name in native.indexed if name in columns),
         copies_of(table, columns, native),
         native.view.format(table) if native.view and holds_messages(table) else None,

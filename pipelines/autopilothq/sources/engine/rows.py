@@ -8,7 +8,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...catalog import BOOKS, LATEST, MESSAGE_TABLES, TABLES, Latest, Type
+from ...catalog import BOOKS, LATEST, MESSAGE_TABLES, Latest, Type, key_of
 from ...projection import SQL_TYPES, TableRows, engine
 from ...projection.context import declared_types
 from ...projection.partition import PartitionValues, StoredColumns
@@ -69,7 +69,7 @@ class RowMaker:
         columns = ", ".join(f"{engine.name(name)} {SQL_TYPES[of]}" for name, of in types.items())
         self._con.execute(f"CREATE OR REPLACE TABLE {UNSHAPED} ({columns})")
         rows = TableRows(table, types, self._con.table(UNSHAPED), 0)
-        rows = self._load.target.refused.without(rows, TABLES[table].key if table in TABLES else ("id",))
+        rows = self._load.target.refused.without(rows, key_of(table))
         shaped = files.shaped(rows)
         return RowShape(dict(shaped.columns), shaped.relation.sql_query())
 
