@@ -194,10 +194,8 @@ class Planner:
     def _contact(self, item: Item, row: Delivery, before: DeliveryStatus | None) -> tuple[Delivery, ContactFields]:
         """Returns an item's row, with the remarks, and its contact."""
         of_track = item.kind == "track"
-        traits = {} if of_track else item.traits
-        found = contact_fields(
-            *(self._fields, row.email or "", traits, item.user_id, item.properties, item.context_traits)
-        )
+        email, traits = row.email or "", {} if of_track else item.traits
+        found = contact_fields(self._fields, email, traits, item.user_id, item.properties, item.context_traits)
         if of_track:
             others = [path for path, _ in trait_leaves(item.traits) if self._fields.known(path) != "Email"]
             found.remarks.update(dict.fromkeys(map(".".join, others), NOT_OF_TRACKS))

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import duckdb
 import zstandard
@@ -19,6 +19,7 @@ from .avro import AvroTable, opened_avro
 from .columns import LOST_PREFIX, WAITING_PREFIX, Form, LostColumn, RowGroup, WaitingTable, as_plain_text, form_of
 from .files import COMPRESSIONS, TableFile, folded_name, unreadable_file
 
+_Columns = tuple[tuple[tuple[str, Form], ...], tuple[LostColumn, ...]]  # of a file's rows, and how they wait
 _LATEST_TABLES = frozenset(latest.table.name for latest in LATEST)
 _NULL = re.compile(rb"(?:^|[,|;\t])\\N(?:[,|;\t\r]|$)", re.MULTILINE)
 _CHUNK = 8 << 20
@@ -120,8 +121,8 @@ def column_names(columns: Mapping[str, object], table: str) -> dict[str, str]:
     Of two columns with the same name the one that is spelt like it stays, else the first. RudderStack's columns get
     Segment's names.
     """
-    folded = {name: own for name in columns if (own := folded_name(name)) == name}
-    folded |= {name: folded_name(name) for name in columns}
+    every = {name: folded_name(name) for name in columns}
+    folded = dict(sorted(every.items(), key=lambda item: item[0] != item[1]))
     is_rudderstack = bool(RUDDERSTACK_MARKS & set(folded.values()))
     names: dict[str, str] = {}
     for name, own in folded.items():
@@ -139,7 +140,7 @@ def column_names(columns: Mapping[str, object], table: str) -> dict[str, str]:
 
 def waiting_tables(waiting: Sequence[WaitingRows]) -> dict[str, WaitingTable]:
     """Returns the tables whose rows wait, by name; files with the same columns in the same forms are read together."""
-    groups: dict[str, dict[tuple[Any, ...], list[str]]] = defaultdict(lambda: defaultdict(list))
+    groups: dict[str, dict[_Columns, list[str]]] = defaultdict(lambda: defaultdict(list))
     for rows in waiting:
         groups[rows.table][tuple(sorted(rows.forms.items())), tuple(sorted(rows.lost))].append(rows.path)
     return {
