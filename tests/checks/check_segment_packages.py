@@ -124,7 +124,9 @@ def place(request: pytest.FixtureRequest, call: Call) -> Place:
 
     if request.param == "duckdb":
         there = ("--destination", "duckdb", "--credentials", "autopilot.duckdb")
-        return Place("duckdb", {"type": "duckdb", "path": "autopilot.duckdb"}, ask_duckdb, load, sources)
+        # The packages count minutes on the session's clock, which may change in the middle of a visit.
+        profile = {"type": "duckdb", "path": "autopilot.duckdb", "settings": {"TimeZone": "UTC"}}
+        return Place("duckdb", profile, ask_duckdb, load, sources)
     url = request.getfixturevalue("postgres")
     there = ("--destination", "postgres", "--credentials", url)
     ask = asking_postgres(url)
