@@ -193,7 +193,8 @@ def _names_of_contact(graph: Graph, contacts: Collection[Id], is_another: IsAnot
     is_one = len({id_.kind for id_ in ids}) == len(ids) and all(others <= ids for others in in_rows.values())
     if not is_one or any(map(is_another, ids)):
         return {}
-    return {id_: first.get(id_) or next(iter(in_rows[id_] & first.keys())) for id_ in sorted(ids)}
+    # Of the two, a further one shares a row with the first.
+    return {id_: first.get(id_) or next(iter(first)) for id_ in sorted(ids)}
 
 
 def _not_followed(
