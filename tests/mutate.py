@@ -133,6 +133,7 @@ ROOMS = {
     ),
     "mended": Room(["sources/mending.py"], ["tests/test_mending.py"]),
     "plan": Room(["destination/plan.py"], ["tests/test_plan.py"]),
+    "privacy": Room(["privacy/identity_graph.py"], ["tests/test_closure.py"]),
     "export": Room(
         ["export/*.py"],
         [f"tests/test_export{name}.py" for name in ("", "_places", "_rows", "_tables")],

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autopilothq.catalog import PERSON_COLUMNS
-from autopilothq.privacy.identity_graph import CROWD, Graph, closure
+from autopilothq.privacy import identity_graph
+from autopilothq.privacy.identity_graph import CROWD, Graph, IsAnother, closure
 from autopilothq.projection import suppression
-from autopilothq.segment.identity import Id, id_of
+from autopilothq.segment.identity import Id, hash_of, id_of
 
 COLUMNS = ("user_id", "context_traits_email", "context_traits_contact_id", "anonymous_id", "previous_id")
 ENGINE = duckdb.connect(config={"threads": 1})  # for so few rows, to share the work is most of the work
@@ -23,10 +24,11 @@ def row(text: str) -> Row:
     return tuple(cells.get(letter) for letter in "uecap")
 
 
-def graph(rows: Sequence[Row]) -> Graph:
-    suppression.register_suppressed(ENGINE, [])
+def graph(*reads: Sequence[Row], listed: Sequence[Id] = ()) -> Graph:
+    """The ids of rows that are added in several reads; those `listed` are on the suppression list."""
+    suppression.register_suppressed(ENGINE, [("salt", hash_of("salt", id_)) for id_ in listed])
     made = Graph(ENGINE)
-    if rows:
+    for rows in filter(None, reads):
         made.add({place: PERSON_COLUMNS[column] for place, column in enumerate(COLUMNS)}, rows)
     made.resolve_ambiguous()
     return made
@@ -37,14 +39,26 @@ def ids(text: str) -> list[Id]:
     return [id_of(kinds[word[0]], word[2:]) for word in text.split()]
 
 
-def found(given: str, *rows: str) -> set[str]:
-    made = closure(graph([row(text) for text in rows]), ids(given))
-    return {f"{id_.kind[0]}:{id_.value}" for id_ in made.found}
+def short(id_: Id | None) -> str:
+    return f"{id_.kind[0]}:{id_.value}" if id_ else ""
 
 
-def shared(given: str, *rows: str) -> dict[str, str]:
+def found(given: str, *rows: str) -> dict[str, str]:
+    """The ids that count as the person's, each with the one that it was found with."""
     made = closure(graph([row(text) for text in rows]), ids(given))
-    return {str(one.id or f"{one.number} {one.kind}s"): one.why for one in made.shared}
+    return {short(id_): short(by) for id_, by in made.found.items()}
+
+
+def nobody(_: Id) -> bool:
+    return False
+
+
+def shared(given: str, *rows: str, is_another: IsAnother = nobody) -> dict[str, str]:
+    """What is not followed, with the id that it was found with, and why."""
+    made = closure(graph([row(text) for text in rows]), ids(given), is_another=is_another)
+    return {
+        f"{short(one.id) or f'{one.number} {one.kind}s'} beside {short(one.found_with)}": one.why for one in made.shared
+    }
 
 
 CERTAIN = [
@@ -61,12 +75,15 @@ CERTAIN = [
     ("u:nobody", ["u:ada e:ada@x"], "u:nobody"),
     ("a:phone", ["u:ada a:phone"], "a:phone"),
     ("e:ada@x", [], "e:ada@x"),
+    ("u:ada a:phone", ["u:ada a:phone", "u:ada a:tablet"], "u:ada a:phone a:tablet"),
+    ("c:A", ["c:A e:ada@x u:ada"], "c:A e:ada@x u:ada"),
+    ("c:A", ["c:A u:ada", "u:ada e:ada@x"], "c:A u:ada e:ada@x"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("given", "rows", "expected"), CERTAIN)
 def test_what_is_certain_is_followed(given: str, rows: list[str], expected: str) -> None:
-    assert found(given, *rows) == set(expected.split())
+    assert found(given, *rows).keys() == set(expected.split())
 
 
 BOB = ["u:bob e:bob@x c:B", "u:bob a:bobs"]
@@ -90,40 +107,91 @@ ATTACKS = [
     ("u:ada", ["u:ada e:news@x"], "u:ada a:adas"),
     ("e:ada@x", ["u:1 e:ada@x", "u:1"], "e:ada@x"),
     ("u:ada e:ada@x", ["u:ada e:news@x", "u:1 e:ada@x", "u:1"], "u:ada e:ada@x c:A a:adas"),
+    ("e:eve@x c:E", ["c:E u:eve"], "e:eve@x c:E"),
+    ("c:E", ["c:E u:1", "c:E u:2"], "c:E"),
+    ("c:E", ["c:E e:eve@x", "e:eve@x u:eve", "u:eve e:news@x"], "c:E"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("given", "sent", "expected"), ATTACKS)
 def test_a_stranger_who_pairs_ids(given: str, sent: list[str], expected: str) -> None:
-    assert found(given, *ADA, *BOB, *sent) == set(expected.split())
+    assert found(given, *ADA, *BOB, *sent).keys() == set(expected.split())
+
+
+def test_each_id_has_the_one_that_it_was_found_with() -> None:
+    assert found("e:ada@x", *ADA) == {"e:ada@x": "", "u:ada": "e:ada@x", "c:A": "u:ada", "a:adas": "u:ada"}
+    assert found("c:E", "c:E a:eve@x", "e:eve@x u:eve") == {"c:E": "", "e:eve@x": "c:E", "u:eve": "e:eve@x"}
+    # Those that are given are found with none, and do not count among the ten anonymous ids that are followed at most.
+    devices = [f"a:{number}" for number in range(CROWD)]
+    assert found("u:ada a:adas", *ADA, *(f"u:ada {device}" for device in devices)) == {
+        "u:ada": "", "a:adas": "", "e:ada@x": "u:ada", "c:A": "e:ada@x", **dict.fromkeys(devices, "u:ada"),
+    }  # fmt: skip
 
 
 def test_what_is_not_followed_is_told() -> None:
     assert shared("e:ada@x", *ADA, *BOB, "u:ada e:bob@x", "a:adas u:bob") == {
-        "contact_id A": "user_id ada shares a row with it too",
-        "user_id ada": "email b...@x shares a row with it too",
+        "c:A beside e:ada@x": "user_id ada shares a row with it too",
+        "u:ada beside e:ada@x": "email b...@x shares a row with it too",
     }
     assert shared("e:ada@x", *ADA, *BOB, "a:adas u:bob") == {
-        "anonymous_id adas": "user_id bob shares a row with it too",
+        "a:adas beside u:ada": "user_id bob shares a row with it too",
     }
     assert shared("e:ada@x u:ada", *ADA, "u:ada e:news@x", "c:A2 u:ada") == {
-        "email news@x": "the person has another email",
-        "contact_id A": "it is one of several that could be the person's",
-        "contact_id A2": "it is one of several that could be the person's",
+        "e:news@x beside u:ada": "the person has another email",
+        "c:A beside u:ada": "it is one of several that could be the person's",
+        "c:A2 beside u:ada": "it is one of several that could be the person's",
     }
-    crowd = [f"e:ada@x u:{number} c:{number}" for number in range(CROWD + 1)]
-    assert shared("e:ada@x", *crowd) == {
-        "11 contact_ids": "there are too many to be one person's",
-        "11 user_ids": "there are too many to be one person's",
+    assert shared("u:ada", *ADA, "u:ada p:old", "u:old", "a:old") == {
+        "a:old beside u:ada": "user_id old shares a row with it too",
+        "u:old beside u:ada": "the person has another user id",
     }
+    assert shared("e:ada@x c:A", "c:A u:ada") == {
+        "u:ada beside c:A": "no email or user id of the person shares a row with it",
+    }
+    assert shared("c:A", "c:A u:1", "c:A u:2") == {
+        f"u:{number} beside c:A": "it is one of several that could be the person's" for number in (1, 2)
+    }
+    assert shared("e:ada@x", *ADA, is_another=ids("u:ada").__contains__) == {
+        "u:ada beside e:ada@x": "it is on the list as another person's",
+        "c:A beside e:ada@x": "user_id ada shares a row with it too",
+    }
+
+
+def test_some_are_told_one_by_one_and_a_crowd_is_not() -> None:
+    rows = [f"e:ada@x u:{number} c:{number}" for number in range(CROWD + 1)]
+    assert shared("e:ada@x", *rows[1:]) == {
+        **{f"u:{number} beside e:ada@x": "it is one of several that could be the person's" for number in range(1, 11)},
+        **{f"c:{number} beside e:ada@x": f"user_id {number} shares a row with it too" for number in range(1, 11)},
+    }
+    assert shared("e:ada@x", *rows) == {
+        "11 contact_ids beside e:ada@x": "there are too many to be one person's",
+        "11 user_ids beside e:ada@x": "there are too many to be one person's",
+    }
+    others = [f"u:{number} c:A" for number in range(1, 6)]
+    assert shared("e:ada@x", "e:ada@x c:A", *others[:3]) == {
+        "c:A beside e:ada@x": "user_id 1, user_id 2, user_id 3 share a row with it too",
+    }
+    assert shared("e:ada@x", "e:ada@x c:A", *others) == {
+        "c:A beside e:ada@x": "user_id 1, user_id 2, user_id 3 and 2 more share a row with it too",
+    }
+
+
+def test_so_many_ids_are_examined_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity_graph, "CROWD", 1)
+    monkeypatch.setattr(identity_graph, "MOST", 2)
+    rows = ["u:ada e:ada@x", "u:1 e:ada@x", "u:1 e:1@x", "u:2 e:ada@x", "u:2 e:2@x"]
+    assert found("e:ada@x", *rows[:3]) == {"e:ada@x": "", "u:ada": "e:ada@x"}
+    assert shared("e:ada@x", *rows[:3]) == {"u:1 beside e:ada@x": "email 1...@x shares a row with it too"}
+    assert found("e:ada@x", *rows) == {"e:ada@x": ""}
+    assert shared("e:ada@x", *rows) == {"3 user_ids beside e:ada@x": "there are too many to be one person's"}
 
 
 def test_a_hundred_people_and_a_hundred_devices() -> None:
     people = [f"u:{number} e:{number}@x" for number in range(100)]
     sent = [f"u:{number} e:ada@x" for number in range(100)] + [f"u:{number} a:adas" for number in range(100)]
-    assert found("e:ada@x", *ADA, *people, *sent) == {"e:ada@x", "u:ada", "c:A"}
+    assert found("e:ada@x", *ADA, *people, *sent).keys() == {"e:ada@x", "u:ada", "c:A"}
     devices = [f"a:{number}" for number in range(100)]
-    assert found("u:ada", *devices, *(f"u:ada a:{number}" for number in range(100))) == {"u:ada"}
+    assert found("u:ada", *devices, *(f"u:ada a:{number}" for number in range(100))) == {"u:ada": ""}
 
 
 def test_people_who_were_forgotten_before_stay_apart() -> None:
@@ -132,6 +200,22 @@ def test_people_who_were_forgotten_before_stay_apart() -> None:
         ids("e:ada@x u:ada a:phone")
     )
     assert set(closure(made, ids("e:ada@x"), kinds=["user_id"]).found) == set(ids("e:ada@x"))
+
+
+def test_rows_are_told_apart_however_they_were_read() -> None:
+    made = graph([row("u:1 a:1")], [row("u:2 a:2"), row("u:3 a:3")], [row("u:4 a:4")])
+    assert made.sharing_a_row(ids("u:1 u:2 u:3 u:4")) == {
+        id_: set(ids(f"a:{id_.value}")) for id_ in ids("u:1 u:2 u:3 u:4")
+    }
+
+
+def test_ids_on_the_list_are_given_in_all_forms() -> None:
+    """An earlier release folded ß otherwise."""
+    [now, earlier, bob] = [Id("email", "strasse@x"), Id("email", "straße@x"), Id("user_id", "bob")]
+    rows = [row("u:bob e:Straße@X"), row("u:Bob e:STRASSE@x"), row("e:eve@x a:bob")]
+    assert list(graph(rows, listed=[bob, earlier]).suppressed().items()) == [(now, {now, earlier}), (bob, {bob})]
+    assert graph(rows[1:], listed=[bob, earlier]).suppressed() == {}
+    assert graph(rows[1:], listed=[now]).suppressed() == {now: {now}}
 
 
 def test_cells_are_given_as_they_are_spelt() -> None:

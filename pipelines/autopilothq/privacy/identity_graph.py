@@ -18,6 +18,7 @@ PERSONAL_KINDS = ("email", "user_id")  # what tells people apart
 LEADING = (*PERSONAL_KINDS, "contact_id")  # an anonymous id leads nowhere, because a device may have several users
 IsAnother = Callable[[Id], bool]
 LISTED = "it is on the list as another person's"
+UNNAMED = "no email or user id of the person shares a row with it"
 SEVERAL = "it is one of several that could be the person's"
 MANY = "there are too many to be one person's"
 SHOWN = 3  # ids in one sentence
@@ -148,10 +149,10 @@ def closure(
     """Returns the ids that are followed from those given.
 
     A person is assumed to have one email, one user id and one contact id. So an id of a kind that is not known yet is
-    followed if it shares a row with the person's ids, and no row with an email or a user id of anybody else; if there
-    are several such ids, none is. Anonymous ids are followed by the same rule, if there are at most CROWD. `kinds` are
-    the kinds of the person's ids that are known by their hashes alone. `is_another` returns whether an id is known to
-    be another person's.
+    followed if it shares a row with the person's email or user id, and no row with an email or a user id of anybody
+    else; if there are several such ids, none is. Anonymous ids are followed by the same rule, also from a contact id,
+    if there are at most CROWD beside those given. `kinds` are the kinds of the person's ids that are known by their
+    hashes alone. `is_another` returns whether an id is known to be another person's.
     """
     found: dict[Id, Id | None] = dict.fromkeys(given)
     if not {*kinds, *(id_.kind for id_ in found)}.intersection(PERSONAL_KINDS):
@@ -166,10 +167,10 @@ def closure(
     return Closure(found, _grouped(list(_not_followed(graph, found, kinds, is_another))))
 
 
-def _near(graph: Graph, found: Iterable[Id], kind: str, leading: Collection[str]) -> dict[Id, Id]:
-    """Returns the ids of a kind that share a row with found ids, each with one of these; none if there are too many."""
+def _near(graph: Graph, found: Collection[Id], kind: str, leading: Collection[str]) -> dict[Id, Id]:
+    """Returns the other ids of a kind that share a row with found ids, each with one of these; none if too many do."""
     near = graph.sharing_a_row(id_ for id_ in found if id_.kind in leading)
-    first = {other: id_ for id_ in near for other in near[id_] if other.kind == kind and other not in near}
+    first = {other: id_ for id_ in near for other in near[id_] if other.kind == kind and other not in found}
     return {id_: first[id_] for id_ in sorted(first)} if len(first) <= MOST else {}
 
 
@@ -180,7 +181,7 @@ def _names_in_rows_of(graph: Graph, ids: Iterable[Id]) -> dict[Id, set[Id]]:
     }
 
 
-def _names_of_contact(graph: Graph, contacts: Iterable[Id], is_another: IsAnother) -> dict[Id, Id | None]:
+def _names_of_contact(graph: Graph, contacts: Collection[Id], is_another: IsAnother) -> dict[Id, Id | None]:
     """Returns the email and the user id of a person known by a contact id alone, if they share a row with no others."""
     first = _near(graph, contacts, "email", LEADING) | _near(graph, contacts, "user_id", LEADING)
     ids, names = set(first), _names_in_rows_of(graph, first)
@@ -192,7 +193,8 @@ def _names_of_contact(graph: Graph, contacts: Iterable[Id], is_another: IsAnothe
     is_one = len({id_.kind for id_ in ids}) == len(ids) and all(others <= ids for others in in_rows.values())
     if not is_one or any(map(is_another, ids)):
         return {}
-    return {id_: first.get(id_) or next(iter(in_rows[id_] & first.keys())) for id_ in sorted(ids)}
+    # Of the two, a further one shares a row with the first.
+    return {id_: first.get(id_) or next(iter(first)) for id_ in sorted(ids)}
 
 
 def _not_followed(
@@ -209,10 +211,10 @@ def _not_followed(
             why = _shared_with(others)
         elif is_another(id_):
             why = LISTED
-        elif id_.kind in has and id_.kind != "anonymous_id":
+        elif id_.kind in has:
             why = f"the person has another {id_.kind.replace('_', ' ')}"
         else:
-            why = SEVERAL if count[id_.kind] <= CROWD else MANY
+            why = SEVERAL if names.get(id_) or has.isdisjoint(PERSONAL_KINDS) else UNNAMED
         yield Shared(id_.kind, id_, first[id_], why)
 
 
