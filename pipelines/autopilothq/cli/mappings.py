@@ -58,11 +58,11 @@ def _unknown(survey: EventSurvey) -> int:
 def _event(event: SeenEvent, proposal: Proposal) -> Iterator[str]:
     name = shortened(json_text(event.name), 50)
     if proposal.event is None or not is_mappable(event.name):
-        yield f"# {name}: {_messages(event)}. Nothing is like it; it keeps its table."
+        yield f"# {name}: {plural(event.number, 'message')}. Nothing is like it; it keeps its table."
         yield from (_property(path, seen, None, 0) for path, seen in event.properties.items())
         return
     section = f"{MAPPING_SETTING}.{json_text(event.name)}"
-    yield f"# {name}: {_messages(event)}. By {visible(proposal.why)}: {proposal.event}."
+    yield f"# {name}: {plural(event.number, 'message')}. By {visible(proposal.why)}: {proposal.event}."
     yield f"[{section}]"
     yield f"event = {json_text(proposal.event)}"
     if not event.properties:
@@ -73,10 +73,6 @@ def _event(event: SeenEvent, proposal: Proposal) -> Iterator[str]:
     width = max((len(_setting(path, target)) for path, target in targets.items()), default=0)
     for path, seen in event.properties.items():
         yield _property(path, seen, targets.get(path), width)
-
-
-def _messages(event: SeenEvent) -> str:
-    return f"{event.number:,} message{'s' * (event.number != 1)}"
 
 
 def _setting(path: KeyPath, target: str) -> str:
