@@ -74,7 +74,7 @@ def assert_what_changes_is_seen(load: Call, server: FakeOrtto) -> None:
     server.account.tags = {}
     server.order("POST", "/campaign/get-all", status=400)
     server.order("POST", "/audiences/get", content=b"null", status=200)
-    said = load("--only", "people,audiences,tags,campaigns,campaign-reports")
+    said = load("--only", "people,audiences,tags,campaigns,campaign_reports")
     why = "POST /campaign/get-all: 400 Bad Request: Ordered 400."
     assert (said.status, errors(said)) == (
         0,
@@ -109,7 +109,7 @@ def test_a_dry_run_leaves_nothing(call: Call, server: FakeOrtto) -> None:
 
 @pytest.mark.parametrize(
     ("only", "read"),
-    [("people", "12 of 12 people"), ("tags,campaigns", "8 rows"), ("custom-fields,people", "12 of 12 people")],
+    [("people", "12 of 12 people"), ("tags,campaigns", "8 rows"), ("custom_fields,people", "12 of 12 people")],
 )
 def test_what_was_read_is_told_in_words_of_ortto(load: Call, server: FakeOrtto, only: str, read: str) -> None:
     server.account.tags = {"vip": {"1"}}
@@ -224,5 +224,5 @@ def test_what_is_missing_is_an_error(
 def test_wrong_arguments(call: Call) -> None:
     said = call("load", "ortto", "--only", "lists")
     assert said.status == 2
-    names = "events, people, audiences, tags, campaigns, custom-fields, campaign-reports"
+    names = "events, people, audiences, tags, campaigns, custom_fields, campaign_reports"
     assert f"Error: Invalid value for '--only': Expected some of {names}, but got 'lists'." in said.err

@@ -142,9 +142,8 @@ def test_wrong_arguments(call: Call) -> None:
         "Error: Invalid value for '--region': 'mars' is not one of 'us', 'eu'."
         in call("load", "profiles", "--region", "mars").err
     )
-    assert (
-        "Error: Invalid value for '--events': expected names of events" in call("load", "profiles", "--events", ",").err
-    )
+    said = call("load", "profiles", "--events", ",").err
+    assert "Error: Invalid value for '--events': Expected names, separated by commas, but got ','." in said
     assert call("load", "profiles", "--since", "soon").status == 2
 
 

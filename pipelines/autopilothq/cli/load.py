@@ -11,7 +11,7 @@ from ..catalog import ACCOUNT, BOOKS, EVENT_TABLES, TRACKS
 from ..display import plural
 from ..errors import RunError
 from . import log, out
-from .options import LoadOptions, Time, load_options
+from .options import LoadOptions, NameList, Time, load_options, max_seconds_option
 
 if TYPE_CHECKING:
     from dlt.sources import DltSource
@@ -101,32 +101,14 @@ def _engine(name: str, work_url: str | None) -> "EngineFactory":
     return engine_of(name)
 
 
-class _TableNames(click.ParamType[list[str]]):
-    """Names of API_TABLES, separated by commas."""
-
-    name = "names"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
-        """Returns the tables that the names stand for."""
-        names = [name.strip() for name in value.split(",")]
-        for name in names:
-            if name not in API_TABLES:
-                self.fail(f"Expected some of {', '.join(API_TABLES)}, but got {name!r}.", param, ctx)
-        return [table for name in names for table in API_TABLES[name]]
-
-
 @load.command("api", short_help="Load events, contacts, lists and segments from Autopilot.")
 @click.option("--since", type=Time(), metavar="TIME", help="The time of the first event to load.")
 @click.option(
     "--until", type=Time(), metavar="TIME", help="Load events before this time, such as the first of an archive."
 )
-@click.option("--only", type=_TableNames(), metavar="NAME,...", help=f"Some of {', '.join(API_TABLES)}.")
+@click.option("--only", type=NameList(API_TABLES), metavar="NAME,...", help=f"Some of {', '.join(API_TABLES)}.")
 @click.option("--user-id-field", metavar="NAME", help="The custom field that holds your own id of a contact.")
-@click.option(
-    "--max-seconds",
-    type=click.FloatRange(min=0),
-    help="Stop fetching after this time; the next run goes on from there.",
-)
+@max_seconds_option
 @load_options
 def load_api(
     since: datetime | None, until: datetime | None, only: list[str] | None, options: LoadOptions, **settings: Any
@@ -142,10 +124,11 @@ def load_api(
 
     def sources(display: "ProgressDisplay") -> "Iterator[DltSource]":
         source = _api(since=since, until=until, progress=display.report, **settings)
-        yield source.with_resources(*only, *(table.name for table in BOOKS)) if only else source
+        tables = [table for name in only or () for table in API_TABLES[name]]
+        yield source.with_resources(*tables, *(table.name for table in BOOKS)) if tables else source
 
     # Events come out of contacts; no other table does.
-    reads_contacts = only is None or bool(set(only) & {*API_TABLES["events"], *API_TABLES["contacts"]})
+    reads_contacts = only is None or not {"events", "contacts"}.isdisjoint(only)
     run_load_command(sources, options, "contacts" if reads_contacts else "rows")
 
 

@@ -5,7 +5,7 @@ import gc
 import os
 import re
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, NamedTuple
 
@@ -56,6 +56,24 @@ class Time(click.ParamType[datetime]):
         except (ValueError, OverflowError):
             self.fail(f"Expected a time such as 2019-03-01 or 2019-03-01T12:00:00Z, but got {value!r}.", param, ctx)
         return time
+
+
+class NameList(click.ParamType[list[str]]):
+    """Names, separated by commas: any, or only those of `known`. Example: `NameList(["events", "people"])`."""
+
+    name = "names"
+
+    def __init__(self, known: Collection[str] = ()) -> None:
+        self._known = known
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        """Returns the names without the blanks around them, at least one."""
+        names = [name.strip() for name in value.split(",") if name.strip()]
+        for name in names or [value]:
+            if not names or (self._known and name not in self._known):
+                expected = f"some of {', '.join(self._known)}" if self._known else "names, separated by commas"
+                self.fail(f"Expected {expected}, but got {name!r}.", param, ctx)
+        return names
 
 
 def is_stream(paths: Sequence[str]) -> bool:
@@ -172,6 +190,11 @@ allow_http_option = click.option(
     expose_value=False,
     callback=_set_allow_http,
     help="Allow http:// to other machines, although anyone on the way can read the keys and the webhook's URL.",
+)
+max_seconds_option = click.option(
+    "--max-seconds",
+    type=click.FloatRange(min=0),
+    help="Stop fetching after this time; the next run goes on from there.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 

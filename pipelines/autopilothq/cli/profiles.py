@@ -7,7 +7,7 @@ import click
 
 from ..errors import RunError
 from . import log
-from .options import LoadOptions, Time, load_options
+from .options import LoadOptions, NameList, Time, load_options
 
 if TYPE_CHECKING:
     from dlt.sources import DltSource
@@ -23,19 +23,6 @@ _MISSING_SETTINGS = {
 }
 
 
-class _EventNames(click.ParamType[list[str]]):
-    """Names of events, separated by commas."""
-
-    name = "names"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
-        """Returns the names."""
-        names = [name.strip() for name in value.split(",") if name.strip()]
-        if not names:
-            self.fail('expected names of events, like "Email Opened,Email Clicked".', param, ctx)
-        return names
-
-
 @click.command("profiles", short_help="Load 14 days of whole events from Segment's Profile API.")
 @click.option(
     "--people",
@@ -45,9 +32,7 @@ class _EventNames(click.ParamType[list[str]]):
 @click.option("--space", metavar="ID", help="The space of Segment Unify.")
 @click.option("--region", type=click.Choice(REGIONS), help="Where the space is.  [default: us]")
 @click.option("--source-id", metavar="ID", help="Load only events of this Segment source.")
-@click.option(
-    "--events", type=_EventNames(), metavar="NAME,...", help="Which events.  [default: the seven of Autopilot]"
-)
+@click.option("--events", type=NameList(), metavar="NAME,...", help="Which events.  [default: the seven of Autopilot]")
 @click.option("--since", type=Time(), metavar="TIME", help="The time of the first event to load.")
 @load_options
 def load_profiles(options: LoadOptions, **settings: Any) -> None:
