@@ -18,7 +18,7 @@ from fake_autopilot.http import Request
 from fake_ortto import FakeOrtto
 
 NO_KEY = (
-    "Expected the custom API key of an account of Ortto, but there is none: set sources.autopilothq.ortto.api_key in"
+    "Expected the custom API key of an account of Ortto, but there is none.\nSet sources.autopilothq.ortto.api_key in"
     " .dlt/secrets.toml, or SOURCES__AUTOPILOTHQ__ORTTO__API_KEY in the environment."
 )
 RESUMES = "What came by then is loaded; the next run goes on from there."
@@ -217,7 +217,7 @@ def test_what_is_missing_is_an_error(
         monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name)
     said = call("load", "ortto", "--only", "events", *words)
     assert (said.status, said.out) == (1, "")
-    assert errors(said)[0].startswith(f"Error: {text or ''}")
+    assert "\n".join(errors(said)).startswith(f"Error: {text or ''}")
     assert asked(server) == []
 
 

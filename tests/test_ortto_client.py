@@ -488,7 +488,7 @@ def test_nothing_is_sent_after_the_first_401(server: FakeOrtto) -> None:
             said.append(str(caught.value))
     text = (
         "POST /tags/get: 401 Unauthorized: Invalid API key (request 00000000-0000-0000-0000-000000000191)."
-        " Check sources.autopilothq.ortto.api_key (in secrets.toml, or SOURCES__AUTOPILOTHQ__ORTTO__API_KEY in the"
+        " Check sources.autopilothq.ortto.api_key (in .dlt/secrets.toml, or SOURCES__AUTOPILOTHQ__ORTTO__API_KEY in the"
         " environment)"
     )
     assert said == [text] * 3

@@ -224,12 +224,12 @@ def test_ortto_is_asked_where_that_is_wanted(told: dict[str, Said]) -> None:
 
 
 def test_ortto_cannot_be_asked(told: dict[str, Said]) -> None:
-    name = "sources.autopilothq.ortto.api_key (in secrets.toml, or SOURCES__AUTOPILOTHQ__ORTTO__API_KEY"
+    name = "sources.autopilothq.ortto.api_key (in .dlt/secrets.toml, or SOURCES__AUTOPILOTHQ__ORTTO__API_KEY"
     assert (told["no key"].status, errors(told["no key"])) == (
         1,
         [
-            "Error: Expected the key of the Ortto account, but there is none.",
-            "Set " + name + " in the environment).",
+            "Error: Expected the custom API key of an account of Ortto, but there is none.",
+            f"Set {name.replace('(', '')} in the environment.",
         ],
     )
     (line,) = errors(told["denied"])

@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 API_TABLES = {"events": [TRACKS.name, *(table.name for table in EVENT_TABLES)]}
 for _table in ACCOUNT:
     API_TABLES.setdefault(_table.name.removesuffix("_contacts"), []).append(_table.name)
-_NO_KEY = (
-    "Expected the key of Autopilot's API, but there is none: set api_key under [sources.autopilothq] in"
-    " .dlt/secrets.toml, or SOURCES__AUTOPILOTHQ__API_KEY in the environment."
-)
 _DAY = click.DateTime(formats=["%Y-%m-%d"])
 
 
@@ -136,6 +132,7 @@ def _api(**settings: Any) -> "DltSource":
     """Returns the source; settings that are None come from dlt's configuration."""
     from dlt.common.configuration.exceptions import ConfigFieldMissingException
 
+    from ..clients.auth import missing_key
     from ..explain import explained
     from ..sources.api.source import api
 
@@ -144,7 +141,7 @@ def _api(**settings: Any) -> "DltSource":
         try:
             source: DltSource = api(**{name: value for name, value in settings.items() if value is not None})
         except ConfigFieldMissingException as error:
-            raise RunError(_NO_KEY) from error
+            raise RunError(missing_key("the key of Autopilot's API", "sources.autopilothq.api_key")) from error
         return source
 
 

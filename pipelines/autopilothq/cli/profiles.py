@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 
 REGIONS = ("us", "eu")
 PEOPLE_PER_LOAD = 20_000  # some minutes of work, which is the most that a killed run loses
-_MISSING_SETTINGS = {
-    "token": "Expected an access token of Segment's Profile API, but there is none: set token",
-    "space": "Which space? Name it (--space), or set space",
-}
+_NO_SPACE = "Which space? Name it (--space), or set sources.autopilothq.profiles.space in dlt's configuration."
 
 
 @click.command("profiles", short_help="Load 14 days of whole events from Segment's Profile API.")
@@ -76,6 +73,7 @@ def _source(**settings: Any) -> "DltSource":
     """Returns the source; settings that are not given come from dlt's configuration."""
     from dlt.common.configuration.exceptions import ConfigFieldMissingException
 
+    from ..clients.auth import missing_key
     from ..explain import explained
     from ..sources.profiles.source import profiles
 
@@ -83,6 +81,8 @@ def _source(**settings: Any) -> "DltSource":
         try:
             source: DltSource = profiles(**settings)
         except ConfigFieldMissingException as error:
-            missing = _MISSING_SETTINGS.get(error.fields[0], f"Set {error.fields[0]}")
-            raise RunError(f"{missing} under [sources.autopilothq.profiles] of dlt's configuration.") from error
+            if error.fields[0] == "space":
+                raise RunError(_NO_SPACE) from error
+            what = "an access token of Segment's Profile API"
+            raise RunError(missing_key(what, "sources.autopilothq.profiles.token")) from error
         return source

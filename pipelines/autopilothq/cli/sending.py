@@ -13,6 +13,7 @@ from dlt.common.configuration.exceptions import ConfigFieldMissingException
 
 from .. import runner
 from ..catalog import STATUSES
+from ..clients.auth import missing_key
 from ..destination import (
     Counts,
     DeliveryLog,
@@ -47,10 +48,6 @@ from .options import freeze_modules
 from .progress import LOG_SECONDS
 
 NOT_ALL = 4
-_NO_KEY = (
-    "Expected the key of the {title} account that receives, but there is none.\nSet api_key under"
-    " [{section}] in .dlt/secrets.toml, or {variable} in the environment."
-)
 
 
 def send_files(paths: Sequence[str], triggers: dict[str, list[str]], options: dict[str, Any]) -> None:
@@ -135,8 +132,7 @@ def autopilot_settings(unknown_traits: str | None = None) -> DestinationSettings
 
 
 def _no_key(section: str, kind: AccountKind) -> str:
-    variable = f"{section}.api_key".replace(".", "__").upper()
-    return _NO_KEY.format(title=kind.title, section=section, variable=variable)
+    return missing_key(f"the key of the {kind.title} account that receives", f"{section}.api_key")
 
 
 def account_title(options: dict[str, Any]) -> str:
