@@ -427,7 +427,7 @@ def test_messages_of_forgotten_persons_stay(fake: FakeSegment, forward: Any, cal
     assert call("forget", "--user-id", "u2", "--email", "eve@example.com").status == 0
     assert log("message_id") == []
     fake.messages.clear()
-    assert forward(path)[1] == ["3 messages: 1 delivered, 0 refused, 0 failed, 0 unknown, 2 of forgotten persons"]
+    assert forward(path)[1] == ["3 messages: 1 delivered, 0 refused, 0 failed, 0 unknown, 2 of deleted persons"]
     assert fake.ids() == ["m1"]
 
 

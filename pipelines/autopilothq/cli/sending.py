@@ -280,7 +280,7 @@ def _line(counts: Counts, title: str) -> str:
         f" {counts.failed:,} failed, {counts.unknown:,} unknown"
     )
     others = [(counts.known, "delivered before"), (counts.repeated, "twice in the input")]
-    others.append((counts.forgotten, "of forgotten persons"))
+    others.append((counts.suppressed, "of deleted persons"))
     others.append((counts.not_meant, f"not meant for {title}"))
     others += [(number, f"of type {type_}, which {title} does not take") for type_, number in counts.ignored.items()]
     return text + "".join(f", {number:,} {what}" for number, what in others if number)

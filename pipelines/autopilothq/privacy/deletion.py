@@ -177,7 +177,7 @@ def _check(into: dlt.Pipeline, credentials: str | None) -> None:
             if unquote(location).endswith(":external:"):
                 location = str(credentials or runner.DUCKDB_FILE)
             raise DatasetNotFound(
-                f"There is no dataset {into.dataset_name} in {location}, so nobody can be forgotten there.\n"
+                f"There is no dataset {into.dataset_name} in {location}, so nobody can be deleted from it.\n"
                 "Name the one that loads go to: --destination, --credentials, --dataset."
             )
         if isinstance(client, SqlJobClientBase):
