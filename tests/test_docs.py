@@ -171,6 +171,8 @@ def test_the_usage_and_every_option_of_every_command_are_on_the_page_of_commands
             assert f"`{' '.join(word for word in usage if word != '[OPTIONS]')}`" in section
             options = [name for option in command.params for name in option.opts if name.startswith("--")]
             assert [name for name in options if f"`{name}" not in section] == [], path
+            several = [option for option in command.params if isinstance(option, click.Option) and option.multiple]
+            assert [one.name for one in several if "repeatable" not in f"{one.help} {command.help}"] == [], path
 
     check(cli.cli, "")
 

@@ -33,9 +33,9 @@ def load() -> None:
 
 @load.command("archive", short_help="Load Segment's raw archive: files, folders, buckets.")
 @click.argument("urls", metavar="[URL]...", nargs=-1)
-@click.option("--since", type=_DAY, help="The first day to read (UTC).")
-@click.option("--until", type=_DAY, help="The last day to read (UTC).")
-@click.option("--source-id", help="Read only files of this Segment source.")
+@click.option("--since", type=_DAY, metavar="YYYY-MM-DD", help="The first day to read (UTC).")
+@click.option("--until", type=_DAY, metavar="YYYY-MM-DD", help="The last day to read (UTC).")
+@click.option("--source-id", metavar="ID", help="Read only files of this Segment source.")
 @click.option("--events", metavar="NAME,...", help="Only these events, as sent or by table; later runs add others.")
 @click.option(
     "--engine",
@@ -146,7 +146,7 @@ def _api(**settings: Any) -> "DltSource":
 
 
 @click.command("sample")
-@click.argument("folder", metavar="DIR", type=click.Path(file_okay=False))
+@click.argument("folder", metavar="FOLDER", type=click.Path(file_okay=False))
 @click.option("--events", type=click.IntRange(min=1), default=10_000, show_default=True, help="How many messages.")
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same archive.")
 def write_sample(folder: str, events: int, seed: int) -> None:

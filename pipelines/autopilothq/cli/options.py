@@ -161,7 +161,7 @@ def add_options(*options: Callable[[_Command], _Command]) -> Callable[[_Command]
 
 
 _destination_options = add_options(
-    click.option("--destination", help="dlt's name for the destination.  [default: duckdb]"),
+    click.option("--destination", metavar="NAME", help="dlt's name for the destination.  [default: duckdb]"),
     click.option(
         "--credentials",
         metavar="URL|PATH|env:NAME|@FILE",
@@ -170,9 +170,10 @@ _destination_options = add_options(
         " a variable (env:NAME) or a file (@FILE) that holds it, or set it in dlt's configuration.  [default:"
         f" {DUCKDB_FILE}]",
     ),
-    click.option("--dataset", help=f"The schema that has the tables.  [default: {DATASET}]"),
+    click.option("--dataset", metavar="NAME", help=f"The schema that has the tables.  [default: {DATASET}]"),
     click.option(
         "--books-dataset",
+        metavar="NAME",
         help="Another schema for the bookkeeping tables, such as _audit.  [default: the same]",
     ),
 )
