@@ -11,7 +11,7 @@ from ..catalog import ACCOUNT, BOOKS, EVENT_TABLES, TRACKS
 from ..display import plural
 from ..errors import RunError
 from . import log, out
-from .options import LoadOptions, NameList, Time, load_options, max_seconds_option
+from .options import LoadOptions, NameList, Time, archive_urls, load_options, max_seconds_option
 
 if TYPE_CHECKING:
     from dlt.sources import DltSource
@@ -58,8 +58,6 @@ def load_archive(
     **settings: Any,
 ) -> None:
     """Load Segment's raw archive: files, folders, globs, s3://, gs://, az://."""
-    import dlt
-
     from ..explain import explained
     from ..sources.archive.source import archive
     from .loading import run_load_command
@@ -67,10 +65,7 @@ def load_archive(
 
     if since and until and since > until:
         raise click.BadParameter(f"{since:%Y-%m-%d} is after --until {until:%Y-%m-%d}.", param_hint="--since")
-    if not urls and not dlt.config.get("sources.autopilothq.archive_url"):
-        raise click.UsageError(
-            "Which archive? Name a URL, or set sources.autopilothq.archive_url in dlt's configuration."
-        )
+    archive_urls(urls)
     settings |= {"since": since and since.date(), "until": until and until.date(), "hook_contacts": True}
     if urls:
         settings["archive_url"] = list(urls)

@@ -76,6 +76,22 @@ class NameList(click.ParamType[list[str]]):
         return names
 
 
+def archive_urls(urls: Sequence[str]) -> list[str]:
+    """Returns the archives that were named, else those of dlt's configuration. Raises UsageError if there are none."""
+    import dlt
+
+    from ..sources.settings import split_names
+
+    if urls:
+        return list(urls)
+    found: Any = dlt.config.get("sources.autopilothq.archive_url")
+    if not found:
+        raise click.UsageError(
+            "Which archive? Name a URL, or set sources.autopilothq.archive_url in dlt's configuration."
+        )
+    return split_names(found)
+
+
 def is_stream(paths: Sequence[str]) -> bool:
     """Returns whether the path is -, the lines of stdin as they come. Raises UsageError if there are others, too."""
     if "-" in paths and len(paths) > 1:
