@@ -62,7 +62,7 @@ class _Rotation(click.ParamType[timedelta | int]):
 @click.option(
     "--load-every", type=Duration(), metavar="TIME", help="Also load published files into the warehouse, this often."
 )
-@click.option("--compact", is_flag=True, help="Receive nothing: merge small files that are loaded already, and exit.")
+@click.option("--compact", is_flag=True, help="Receive nothing: join small files that are loaded already, and exit.")
 @wait_option
 @target_options
 def receive(
