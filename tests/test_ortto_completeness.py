@@ -169,6 +169,8 @@ def _messages() -> Iterator[dict[str, Any]]:
 
 
 def test_the_status_shows_what_is_stored_of_what_ortto_counts(told: dict[str, Said]) -> None:
+    page = (Path(__file__).parent.parent / "pipelines" / "docs" / "how-to" / "inspect.md").read_text()
+    assert told["text"].out.split("\n\n")[-1] in page
     assert told["text"].out.split("\n\n")[-1].splitlines() == [
         "stored of what Ortto counted 2026-11-26 12:00:00",
         "campaign     delivered  opened  clicked  bounced  unsubscribed  events",
