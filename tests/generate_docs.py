@@ -123,10 +123,9 @@ def _option(option: click.Option) -> str:
     return f"| {_cell(names)} | {_cell(f'{option.help}{more}')} |"
 
 
-def _argument(argument: click.Argument) -> str:
-    """Returns an argument as a call shows it: `[URL]...`."""
-    name = argument.metavar or str(argument.name).upper()
-    return f"{name if argument.required else f'[{name}]'}{'...' if argument.nargs == -1 else ''}"
+def _arguments(command: click.Command) -> list[str]:
+    """Returns a command's arguments as its usage shows them, such as `[URL]...`."""
+    return [word for word in command.collect_usage_pieces(click.Context(command)) if word != "[OPTIONS]"]
 
 
 def _own(command: click.Command) -> list[click.Option]:
@@ -142,8 +141,7 @@ def commands() -> str:
     lines = ["## Options of the program", "", "They stand before the command.", *head, *map(_option, _own(cli.cli))]
     lines += ["", "## Options of several commands", "", "A command's section names those that it has.", *head, *shared]
     for path, command in found:
-        words = [_argument(argument) for argument in command.params if isinstance(argument, click.Argument)]
-        lines += ["", f"## {' '.join(path)}", "", f"`autopilothq {' '.join([*path, *words])}`", ""]
+        lines += ["", f"## {' '.join(path)}", "", f"`autopilothq {' '.join([*path, *_arguments(command)])}`", ""]
         lines += inspect.cleandoc(command.help or "").splitlines()
         own = [row for option in _own(command) if (row := _option(option)) not in shared]
         lines += [*head, *own] if own else []

@@ -219,7 +219,7 @@ ERRORS: list[tuple[str, str]] = [
     ("{root}/missing.gz", "Expected a file or a folder at {root}/missing.gz, but nothing is there.\nCheck how"),
     ("{root}/*.nothing", "Expected files that match {root}/*.nothing, but none does.\nCheck the pattern"),
     ("{root}/missing/*.gz", "Expected a file or a folder at {root}/missing, but nothing is there"),
-    ("ftpx://a/b", "Expected a path, or a url that begins with s3://, gs://, az:// or file://, but got ftpx://a/b"),
+    ("ftpx://a/b", "Expected a path, or a URL that begins with s3://, gs://, az:// or file://, but got ftpx://a/b"),
     ("/dev/null", "Expected a file or a folder at /dev/null, but it is neither"),
 ]
 

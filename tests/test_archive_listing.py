@@ -134,7 +134,7 @@ def test_a_value_that_a_store_does_not_take_is_its_own_error(monkeypatch: pytest
     with pytest.raises(ArchiveError) as error:
         listing.open_filesystem("ftpx://a/b", {})
     assert str(error.value) == (
-        "Expected a path, or a url that begins with s3://, gs://, az:// or file://, but got ftpx://a/b."
+        "Expected a path, or a URL that begins with s3://, gs://, az:// or file://, but got ftpx://a/b."
     )
 
     monkeypatch.setattr(fsspec, "filesystem", raising(ValueError("no such option")))

@@ -432,7 +432,10 @@ def test_a_file_that_is_being_written(call: Call) -> None:
     assert said == (
         75,
         "",
-        f"Error: {Path.cwd()}/autopilot.duckdb is being written by process {process}. Ask again when that is done.\n",
+        (
+            f"Error: {Path.cwd()}/autopilot.duckdb is being written by process {process}."
+            " Try again when it is done, or wait for it: --wait 10m\n"
+        ),
     )
 
 

@@ -18,7 +18,7 @@ from fake_autopilot.http import Request
 from fake_ortto import FakeOrtto
 
 NO_KEY = (
-    "Expected the custom API key of an account of Ortto, but there is none: set sources.autopilothq.ortto.api_key in"
+    "Expected the custom API key of an account of Ortto, but there is none.\nSet sources.autopilothq.ortto.api_key in"
     " .dlt/secrets.toml, or SOURCES__AUTOPILOTHQ__ORTTO__API_KEY in the environment."
 )
 RESUMES = "What came by then is loaded; the next run goes on from there."
@@ -74,7 +74,7 @@ def assert_what_changes_is_seen(load: Call, server: FakeOrtto) -> None:
     server.account.tags = {}
     server.order("POST", "/campaign/get-all", status=400)
     server.order("POST", "/audiences/get", content=b"null", status=200)
-    said = load("--only", "people,audiences,tags,campaigns,campaign-reports")
+    said = load("--only", "people,audiences,tags,campaigns,campaign_reports")
     why = "POST /campaign/get-all: 400 Bad Request: Ordered 400."
     assert (said.status, errors(said)) == (
         0,
@@ -109,7 +109,7 @@ def test_a_dry_run_leaves_nothing(call: Call, server: FakeOrtto) -> None:
 
 @pytest.mark.parametrize(
     ("only", "read"),
-    [("people", "12 of 12 people"), ("tags,campaigns", "8 rows"), ("custom-fields,people", "12 of 12 people")],
+    [("people", "12 of 12 people"), ("tags,campaigns", "8 rows"), ("custom_fields,people", "12 of 12 people")],
 )
 def test_what_was_read_is_told_in_words_of_ortto(load: Call, server: FakeOrtto, only: str, read: str) -> None:
     server.account.tags = {"vip": {"1"}}
@@ -217,12 +217,12 @@ def test_what_is_missing_is_an_error(
         monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name)
     said = call("load", "ortto", "--only", "events", *words)
     assert (said.status, said.out) == (1, "")
-    assert errors(said)[0].startswith(f"Error: {text or ''}")
+    assert "\n".join(errors(said)).startswith(f"Error: {text or ''}")
     assert asked(server) == []
 
 
 def test_wrong_arguments(call: Call) -> None:
     said = call("load", "ortto", "--only", "lists")
     assert said.status == 2
-    names = "events, people, audiences, tags, campaigns, custom-fields, campaign-reports"
+    names = "events, people, audiences, tags, campaigns, custom_fields, campaign_reports"
     assert f"Error: Invalid value for '--only': Expected some of {names}, but got 'lists'." in said.err

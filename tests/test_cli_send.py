@@ -219,7 +219,7 @@ def test_everything_out_of_order(server: FakeAutopilot, call: Call) -> None:
         [
             (
                 "Error: POST /contacts: 401 Unauthorized: Gone. Check destination.autopilothq.api_key"
-                " (in secrets.toml, or DESTINATION__AUTOPILOTHQ__API_KEY in the environment)"
+                " (in .dlt/secrets.toml, or DESTINATION__AUTOPILOTHQ__API_KEY in the environment)"
             )
         ],
     )
@@ -234,7 +234,7 @@ def test_everything_out_of_order(server: FakeAutopilot, call: Call) -> None:
             [
                 "Error: Expected the key of the Autopilot account that receives, but there is none.",
                 (
-                    "Set api_key under [destination.autopilothq] in .dlt/secrets.toml,"
+                    "Set destination.autopilothq.api_key in .dlt/secrets.toml,"
                     " or DESTINATION__AUTOPILOTHQ__API_KEY in the environment."
                 ),
             ],
@@ -246,7 +246,7 @@ def test_everything_out_of_order(server: FakeAutopilot, call: Call) -> None:
                 (
                     "Error: GET /contacts/custom_fields: 401 Unauthorized: Provided autopilotapikey not valid."
                     " Check destination.autopilothq.api_key"
-                    " (in secrets.toml, or DESTINATION__AUTOPILOTHQ__API_KEY in the environment)"
+                    " (in .dlt/secrets.toml, or DESTINATION__AUTOPILOTHQ__API_KEY in the environment)"
                 )
             ],
         ),

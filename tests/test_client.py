@@ -242,7 +242,7 @@ def test_a_wrong_key_names_its_setting(server: FakeAutopilot) -> None:
             list(autopilot.contacts())
     assert str(caught.value) == (
         "GET /contacts: 401 Unauthorized: Provided autopilotapikey not valid. Check destination.autopilothq.api_key"
-        " (in secrets.toml, or DESTINATION__AUTOPILOTHQ__API_KEY in the environment)"
+        " (in .dlt/secrets.toml, or DESTINATION__AUTOPILOTHQ__API_KEY in the environment)"
     )
     assert len(server.requests) == 1
 

@@ -307,7 +307,7 @@ def test_arguments(call: Call, server: FakeAutopilot) -> None:
         said = call("contacts", "delete", *words)
         assert (said.status, said.err.splitlines()[-1]) == (
             2,
-            "Error: Which contacts? Name a FILE (- is standard input), or a --query.",
+            "Error: Which contacts? Name a FILE (- is stdin), or a --query.",
         )
     assert call("contacts", "eject", "people.txt").err.splitlines()[-1] == "Error: Missing option '--journey'."
     said = call("contacts", "delete", "nowhere.txt")

@@ -524,7 +524,8 @@ def test_a_wrong_key_stops_the_run_at_once(server: FakeAutopilot) -> None:
         send(server, [identify(1)], api_key="f" * 32)
     assert str(raised.value) == (
         "GET /contacts/custom_fields: 401 Unauthorized: Provided autopilotapikey not valid. Check"
-        " destination.autopilothq.api_key (in secrets.toml, or DESTINATION__AUTOPILOTHQ__API_KEY in the environment)"
+        " destination.autopilothq.api_key (in .dlt/secrets.toml, or DESTINATION__AUTOPILOTHQ__API_KEY in the"
+        " environment)"
     )
     assert len(server.requests) == 1
 

@@ -159,7 +159,7 @@ def written() -> str:
     return "\n".join(page.read_text() for page in WRITTEN)
 
 
-def test_every_option_of_every_command_is_on_the_page_of_commands() -> None:
+def test_the_usage_and_every_option_of_every_command_are_on_the_page_of_commands() -> None:
     text = (DOCS / "reference" / "commands.md").read_text()
 
     def check(command: click.Command, path: str) -> None:
@@ -167,8 +167,12 @@ def test_every_option_of_every_command_is_on_the_page_of_commands() -> None:
             check(found, f"{path} {below}".strip())
         if not isinstance(command, click.Group):
             section = text.split(f"\n## {path}\n")[1].split("\n## ")[0]
+            _, *usage = command.get_usage(click.Context(command, info_name=f"autopilothq {path}")).split()
+            assert f"`{' '.join(word for word in usage if word != '[OPTIONS]')}`" in section
             options = [name for option in command.params for name in option.opts if name.startswith("--")]
             assert [name for name in options if f"`{name}" not in section] == [], path
+            several = [option for option in command.params if isinstance(option, click.Option) and option.multiple]
+            assert [one.name for one in several if "repeatable" not in f"{one.help} {command.help}"] == [], path
 
     check(cli.cli, "")
 

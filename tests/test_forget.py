@@ -204,7 +204,7 @@ def test_a_person_is_gone_and_stays_away(call: Call, gone_here: Gone, without_ad
     assert_sound(tables)
     suppressed = [row for row in rejects_of(tables, "again.ndjson") if row["reason"] == "suppressed"]
     assert sorted(row["line"] for row in suppressed) == list(range(1, 25, 2))
-    assert {(row["message"], row["raw"]) for row in suppressed} == {("of a person who was forgotten", "")}
+    assert {(row["message"], row["raw"]) for row in suppressed} == {("of a deleted person", "")}
     assert {name: these for name, these in rows(tables).items() if name != "_rejects"} == {
         name: these for name, these in without_ada.items() if name != "_rejects"
     }
@@ -245,7 +245,7 @@ def test_a_forgotten_person_is_not_sent_again(call: Call, monkeypatch: pytest.Mo
         monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__BASE_URL", account.base_url)
         said = call("send", "messages", "b.ndjson")
         sent = [request.body for request in account.requests if request.method == "POST"]
-    sums = "2 messages: 1 delivered, 0 refused, 0 failed, 0 unknown, 1 of forgotten persons\n"
+    sums = "2 messages: 1 delivered, 0 refused, 0 failed, 0 unknown, 1 of deleted persons\n"
     assert (said.status, said.out) == (0, sums)
     assert len(sent) == 1
     assert "ada" not in str(sent).lower()
@@ -587,7 +587,7 @@ def test_a_contact_stays_away(call: Call, monkeypatch: pytest.MonkeyPatch) -> No
         after = here()
         said = call("load", "api")
         assert said.status == 0
-        assert "1 contact was left out: forgotten here, and still in Autopilot." in said.out + said.err
+        assert "1 contact was left out: deleted here, and still in Autopilot." in said.out + said.err
         again = here()
     for table in ("contacts", "lists_contacts", "smart_segments_contacts", "tracks"):
         assert len(again[table].rows) == len(after[table].rows) == len(before[table].rows) - found["rows"].get(table, 0)
@@ -615,7 +615,7 @@ def test_a_dataset_that_is_not_there(call: Call) -> None:
     assert (said.status, errors(said)) == (
         1,
         [
-            "Error: There is no dataset autopilothq in other.duckdb, so nobody can be forgotten there.",
+            "Error: There is no dataset autopilothq in other.duckdb, so nobody can be deleted from it.",
             "Name the one that loads go to: --destination, --credentials, --dataset.",
         ],
     )

@@ -392,7 +392,7 @@ def test_the_server_may_ask_to_wait(fake: FakeSegment, forward: Any) -> None:
     ("status", "said"),
     [
         (401, ("POST /v1/batch: 401 Unauthorized: malformed batch. Check destination.segment.write_key (in"
-         " secrets.toml, or DESTINATION__SEGMENT__WRITE_KEY in the environment)")),
+         " .dlt/secrets.toml, or DESTINATION__SEGMENT__WRITE_KEY in the environment)")),
         (404, "POST /v1/batch: 404 Not Found: malformed batch"),
     ],
 )  # fmt: skip
@@ -427,7 +427,7 @@ def test_messages_of_forgotten_persons_stay(fake: FakeSegment, forward: Any, cal
     assert call("forget", "--user-id", "u2", "--email", "eve@example.com").status == 0
     assert log("message_id") == []
     fake.messages.clear()
-    assert forward(path)[1] == ["3 messages: 1 delivered, 0 refused, 0 failed, 0 unknown, 2 of forgotten persons"]
+    assert forward(path)[1] == ["3 messages: 1 delivered, 0 refused, 0 failed, 0 unknown, 2 of deleted persons"]
     assert fake.ids() == ["m1"]
 
 
@@ -456,9 +456,16 @@ def test_wrong_arguments(call: Call) -> None:
         answer = call("forward", *words)
         assert (answer.status, answer.err.splitlines()[-1]) == (2, said)
     answer = call("forward", "a")
-    assert (answer.status, answer.err.splitlines()[0]) == (
-        1, "Error: Expected the write key of the source that takes the messages, but there is none.",
-    )  # fmt: skip
+    assert (answer.status, answer.err.splitlines()) == (
+        1,
+        [
+            "Error: Expected the write key of the source that takes the messages, but there is none.",
+            (
+                "Set destination.segment.write_key in .dlt/secrets.toml, or DESTINATION__SEGMENT__WRITE_KEY in the"
+                " environment, or name it by --write-key env:NAME."
+            ),
+        ],
+    )
 
 
 def test_a_pipe(fake: FakeSegment) -> None:

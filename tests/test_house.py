@@ -381,8 +381,6 @@ BANNED_WORDS = {
 """Words that names must not hold, also in their forms (`settled`, `odds`), with the field's words for them."""
 
 ALLOWED_NAMES = {
-    "cli/sending.py:forgotten": "a name in the JSON lines that the command logs",
-    "destination/counts.py:forgotten": "a name in the JSON lines that the command logs",
     "inspect/status.py:place": "a key of `status --json`",
     "sources/archive/decompress.py:_zstd_frames": "zstd's frames",
     "sources/archive/decompress.py:frame": "a zstd frame",

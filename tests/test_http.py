@@ -35,7 +35,7 @@ from waiting import timed
 SETTING = "sources.autopilothq.api_key"
 HTML = b"<!doctype html><title>Log in</title>"
 LIKE = "https://host/path, without user, password, query or fragment"
-PLACES = "in secrets.toml, or SOURCES__AUTOPILOTHQ__API_KEY in the environment"
+PLACES = "in .dlt/secrets.toml, or SOURCES__AUTOPILOTHQ__API_KEY in the environment"
 ME = {"instanceId": "fake-1", "fullName": "Made Up", "email": "made.up@example.com"}
 
 

@@ -330,12 +330,8 @@ def test_what_an_account_has_is_read(server: FakeOrtto, ortto: Ortto) -> None:
         "POST", "/person/custom-field/get", content={"fields": [{"field": {"id": "a"}}, {"id": "b"}, 5, {"field": 5}]}
     )
     assert [field.value("id") for field in ortto.custom_fields()] == ["a", "b"]
-    assert plain(ortto.instance_schema([""]))["namespaces"].keys() == {""}
     order = ortto.instance_schema().value("namespaces", "cm", "fields", "act:cm:order-completed")
     assert order.value("name") == "Order Completed"
-    (person,) = ortto.subscriptions([{"email": "person+3@example.com"}])
-    assert server.requests[-1].body == {"people": [{"email": "person+3@example.com"}]}
-    assert [one.value("audience_name") for one in person.value("subscriptions")] == ["Subscribers", "Customers"]
 
 
 def test_campaigns_come_page_by_page(server: FakeOrtto, ortto: Ortto, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -384,7 +380,6 @@ def test_reports_have_a_pace_of_their_own(server: FakeOrtto, ortto: Ortto) -> No
         ("campaign/get-all", "campaigns", lambda ortto: list(ortto.campaigns())),
         ("audiences/get", "audiences", lambda ortto: list(ortto.audiences())),
         ("tags/get", "tags", lambda ortto: ortto.tags()),
-        ("person/subscriptions", "people", lambda ortto: ortto.subscriptions([])),
         ("person/merge", "people", lambda ortto: ortto.merge_people([{}])),
         ("activities/create", "activities", lambda ortto: ortto.create_activities([{}])),
     ],
@@ -493,7 +488,7 @@ def test_nothing_is_sent_after_the_first_401(server: FakeOrtto) -> None:
             said.append(str(caught.value))
     text = (
         "POST /tags/get: 401 Unauthorized: Invalid API key (request 00000000-0000-0000-0000-000000000191)."
-        " Check sources.autopilothq.ortto.api_key (in secrets.toml, or SOURCES__AUTOPILOTHQ__ORTTO__API_KEY in the"
+        " Check sources.autopilothq.ortto.api_key (in .dlt/secrets.toml, or SOURCES__AUTOPILOTHQ__ORTTO__API_KEY in the"
         " environment)"
     )
     assert said == [text] * 3

@@ -169,6 +169,8 @@ def _messages() -> Iterator[dict[str, Any]]:
 
 
 def test_the_status_shows_what_is_stored_of_what_ortto_counts(told: dict[str, Said]) -> None:
+    page = (Path(__file__).parent.parent / "pipelines" / "docs" / "how-to" / "inspect.md").read_text()
+    assert told["text"].out.split("\n\n")[-1] in page
     assert told["text"].out.split("\n\n")[-1].splitlines() == [
         "stored of what Ortto counted 2026-11-26 12:00:00",
         "campaign     delivered  opened  clicked  bounced  unsubscribed  events",
@@ -224,12 +226,12 @@ def test_ortto_is_asked_where_that_is_wanted(told: dict[str, Said]) -> None:
 
 
 def test_ortto_cannot_be_asked(told: dict[str, Said]) -> None:
-    name = "sources.autopilothq.ortto.api_key (in secrets.toml, or SOURCES__AUTOPILOTHQ__ORTTO__API_KEY"
+    name = "sources.autopilothq.ortto.api_key (in .dlt/secrets.toml, or SOURCES__AUTOPILOTHQ__ORTTO__API_KEY"
     assert (told["no key"].status, errors(told["no key"])) == (
         1,
         [
-            "Error: Expected the key of the Ortto account, but there is none.",
-            "Set " + name + " in the environment).",
+            "Error: Expected the custom API key of an account of Ortto, but there is none.",
+            f"Set {name.replace('(', '')} in the environment.",
         ],
     )
     (line,) = errors(told["denied"])

@@ -15,6 +15,7 @@ from calling import Call
 from fake_autopilot import FakeAutopilot
 from sending import IMPATIENT, configure, identify, posts, track, write
 
+PAGE = (Path(__file__).parent.parent / "pipelines" / "docs" / "how-to" / "send.md").read_text()
 CONTACTS = (
     "CREATE SCHEMA autopilothq; CREATE TABLE autopilothq.contacts AS SELECT * FROM (VALUES"
     " ('person_1', 'P1@example.com', 'Ann', 'CEO', 4, TIMESTAMPTZ '2019-03-01 00:00:00Z', NULL),"
@@ -88,6 +89,14 @@ def test_present_and_new_values_are_shown(server: FakeAutopilot, call: Call) -> 
     ]
     assert posts(server) == []
     assert Path("autopilot.duckdb").read_bytes() == before
+
+
+@pytest.mark.usefixtures("server")
+def test_the_page_shows_what_the_program_prints(call: Call) -> None:
+    with duckdb.connect("autopilot.duckdb") as con:
+        con.execute(CONTACTS)
+    traits = {"firstName": "Anne", "title": "CEO", "reviewRating": "5", "trialEnds": "2019-04-01"}
+    assert "\n".join(preview(call, [identify(1, traits=traits), track(1)])) in PAGE
 
 
 @pytest.mark.usefixtures("server")

@@ -180,7 +180,7 @@ def test_401_and_403_name_the_setting(server: FakeProfiles) -> None:
         texts.append(str(error.value))
     check = (
         "Check sources.autopilothq.profiles.token"
-        " (in secrets.toml, or SOURCES__AUTOPILOTHQ__PROFILES__TOKEN in the environment)"
+        " (in .dlt/secrets.toml, or SOURCES__AUTOPILOTHQ__PROFILES__TOKEN in the environment)"
     )
     other = PATH.replace("spa_7Qx", "other")
     assert texts == [

@@ -498,7 +498,7 @@ def test_the_command(server: FakeOrtto, call: Call, monkeypatch: pytest.MonkeyPa
         1,
         [
             "Error: Expected the key of the Ortto account that receives, but there is none.",
-            f"Set api_key under [{section}] in .dlt/secrets.toml, or {variable} in the environment.",
+            f"Set {section}.api_key in .dlt/secrets.toml, or {variable} in the environment.",
         ],
     )
     for name, value in (("API_KEY", server.key), ("BASE_URL", server.base_url), ("REQUESTS_PER_SECOND", "1000")):

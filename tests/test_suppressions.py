@@ -27,12 +27,12 @@ from shared_loads import command
 SECRET = "0123456789012345678901234567890123456789"  # no number, though it looks like one
 NAME = "SOURCES__AUTOPILOTHQ__SUPPRESSION_KEY"
 NO_KEY = f"""\
-Error: The list of forgotten persons was made with a key, but there is none in the setting {suppression_key.SETTING}: \
-without it their messages would come back.
-Set it in .dlt/secrets.toml, or by {NAME} in the environment."""
+Error: The suppression list was made with a key, but there is none in the setting {suppression_key.SETTING}: \
+without it the messages of deleted persons would come back.
+Set it in .dlt/secrets.toml, or {NAME} in the environment."""
 OTHER_KEY = f"""\
-Error: The list of forgotten persons was made with another key than the one in the setting {suppression_key.SETTING}: \
-with it their messages would come back.
+Error: The suppression list was made with another key than the one in the setting {suppression_key.SETTING}: \
+with this one the messages of deleted persons would come back.
 Set the key that the list was made with."""
 SHORT = """\
 Error: Expected a key of at least 16 characters, but the setting sources.autopilothq.suppression_key has 5.
@@ -125,7 +125,7 @@ def test_a_list_gets_its_key_later(loaded: Path, call: Call, monkeypatch: pytest
             )
         )
         said = call("send", "messages", "send.ndjson")
-    assert said.out == "2 messages: 1 delivered, 0 refused, 0 failed, 0 unknown, 1 of forgotten persons\n"
+    assert said.out == "2 messages: 1 delivered, 0 refused, 0 failed, 0 unknown, 1 of deleted persons\n"
     assert found_in(loaded, [SECRET]) == set()
     nothing_without_the_key(call, monkeypatch)
 

@@ -563,7 +563,7 @@ REJECT_REASONS = {
     "bad_answer": "an API's answer about a person that cannot be read; that person is asked for again next time",
     "no_id": "an API's object, or an adopted row of a user or an account, without the id that it is known by",
     "no_event_row": "a row of an adopted `tracks` that the table of its event, which was adopted too, does not have",
-    "suppressed": "of a person who was forgotten",
+    "suppressed": "of a deleted person",
     "unreadable": "it cannot be read or stored",
 }
 # Why a value is discarded.
@@ -875,7 +875,7 @@ PERSON_KEYS: dict[str, tuple[str, ...]] = {
 }
 SUPPRESSIONS = Table(
     "_suppressions",
-    "The ids of forgotten persons, as hashes: a load leaves out every message that has one of them.",
+    "The ids of deleted persons, as hashes: a load leaves out every message that has one of them.",
     (
         Column(
             "id", "text", "SHA-256 of salt, kind and id, a line each, an email's case folded; HMAC if a key is set."
@@ -883,7 +883,7 @@ SUPPRESSIONS = Table(
         Column("salt", "text", "Random; `hmac-sha256:...` if a key is set, with a check value of the key."),
         Column("kind", "text", "email, user_id, anonymous_id or contact_id."),
         Column("person", "text", "The same for all ids of one person: one of their hashes."),
-        Column("suppressed_at", "timestamp", "When the person was forgotten."),
+        Column("suppressed_at", "timestamp", "When the person was deleted."),
     ),
 )
 

@@ -41,8 +41,8 @@ _ADVICE = [
     (
         re.compile("Out of Memory Error"),
         (
-            "Allow more than 400: memory (MB) under [sources.autopilothq], or for the load step memory_limit under"
-            " [destination.duckdb.credentials.global_config]."
+            "Allow more: memory (MB, 400 unless set) under [sources.autopilothq], or for the load step memory_limit"
+            " under [destination.duckdb.credentials.global_config]."
         ),
     ),
     (re.compile("No space left|File too large|Disk quota|out of disk"), "Make room on that disk, then run it again."),

@@ -391,5 +391,5 @@ def test_forgotten_people_are_not_asked_for(pulled: Pulled) -> None:
     report = pull(server, *SOME, "ortto_people", people="all")
     assert sorted(asked(server)) == sorted((id_, 0) for id_ in pulled.others)
     assert {row["contact_id"] for row in rows_in("ortto_people")} == pulled.others
-    assert report.warnings == ["1 person was left out: forgotten here, and still in Ortto."]
+    assert report.warnings == ["1 person was left out: deleted here, and still in Ortto."]
     assert not [row for row in rows_in("_profiles") if ada in row["person"]]

@@ -216,26 +216,6 @@ def _activities(server: FakeOrtto, body: Record) -> Answer:
     return Answer(200, answer)
 
 
-def _subscriptions(server: FakeOrtto, body: Record) -> Answer:
-    names = {"person_id": "str::person_id", "email": "str::email", "external_id": "str::ei"}
-    people: list[Record] = []
-    for one in body.get("people") or []:
-        name = next((name for name in names if one.get(name)), None)
-        id_ = server.account.find(names[name], one[name]) if name else None
-        if id_ is None:
-            people.append({"person_status": "not-found"})
-            continue
-        subscribed = [
-            {"audience_id": server.account.audience_id(audience), "audience_name": audience, "subscribed": True}
-            for audience, every in AUDIENCES.items()
-            if every and (number_of(id_) or 0) % every == 0
-        ]
-        permission = (server.account.fields(id_) or {}).get("bol::p", True)
-        found: Record = {"person_id": id_, "email_permissions": permission}
-        people.append(found | {"subscriptions": subscribed or None})
-    return Answer(200, {"people": people})
-
-
 # ---- the account ---------------------------------------------------------------------------------------------------
 
 
@@ -336,7 +316,6 @@ ROUTES: dict[str, Callable[[FakeOrtto, Record], Answer]] = {
     "/person/get": _people,
     "/person/get-by-ids": _by_ids,
     "/person/get/activities": _activities,
-    "/person/subscriptions": _subscriptions,
     "/person/custom-field/get": _custom_fields,
     "/person/merge": lambda server, body: writing.merge(server.account, body),
     "/activities/create": lambda server, body: writing.create(server.account, body),

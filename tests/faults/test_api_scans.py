@@ -158,7 +158,7 @@ def test_a_wrong_key_stops_at_once_and_another_account_begins_anew(server: FakeA
         scan(server, api_key="wrong")
     assert str(error.value) == (
         "GET /contacts: 401 Unauthorized: Provided autopilotapikey not valid. Check sources.autopilothq.api_key"
-        " (in secrets.toml, or SOURCES__AUTOPILOTHQ__API_KEY in the environment)"
+        " (in .dlt/secrets.toml, or SOURCES__AUTOPILOTHQ__API_KEY in the environment)"
     )
     assert paths(server) == ["/contacts"]
     server.order("GET", page(server, 3), status=401)

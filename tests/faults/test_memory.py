@@ -204,7 +204,7 @@ def test_the_setting_is_named_where_no_way_suffices(call: Call, monkeypatch: pyt
     first, second = errors(said)
     assert first.startswith("Error: The extract step failed: Out of Memory Error: ")
     assert second == (
-        "Allow more than 400: memory (MB) under [sources.autopilothq], or for the load step memory_limit under"
+        "Allow more: memory (MB, 400 unless set) under [sources.autopilothq], or for the load step memory_limit under"
         " [destination.duckdb.credentials.global_config]. Nothing of it counts as loaded."
     )
     monkeypatch.undo()

@@ -88,7 +88,7 @@ def test_a_missing_key_column_is_an_error_that_says_what_to_do(place: Place, cal
     assert said.status == 1
     todo = 'Drop the whole table; the next run creates it again: DROP TABLE "autopilothq"."_audit"; '
     assert errors(said) == [
-        'Error: The column version of "autopilothq"."_audit" is gone, and rows cannot be told apart without it.',
+        'Error: The column version of "autopilothq"."_audit" is missing, and rows cannot be told apart without it.',
         f"{todo}all files are read again, and nothing is stored twice",
     ]
 

@@ -30,10 +30,12 @@ class _TablePatterns(click.ParamType[tuple[str, str]]):
     type=_TablePatterns(),
     multiple=True,
     metavar="NAME=PATTERN",
-    help="The files of a table, below the folder.  [default: files and folders named like tables]",
+    help="The files of a table, below the folder; repeatable.  [default: files and folders named like tables]",
 )
 @click.option("--from", "database", metavar="URL", help="Read a database instead: postgresql://... or duckdb:///FILE.")
-@click.option("--schema", default="autopilothq", show_default=True, help="The schema of the tables there.")
+@click.option(
+    "--schema", metavar="NAME", default="autopilothq", show_default=True, help="The schema of the tables there."
+)
 @click.option(
     "--verify", is_flag=True, help="Load nothing, compare with what is stored; exit with 1 if rows are missing."
 )

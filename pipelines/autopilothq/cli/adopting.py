@@ -15,7 +15,6 @@ from ..errors import DatasetNotFound
 from ..explain import explained
 from ..inspect import Difference
 from ..inspect.diff import ColumnType, Family, SchemaTable, differences, table_as_made, type_of
-from ..masking import remember_credentials
 from ..sources.adopt.schema import AdoptedColumn, AdoptedSchema, read_adopted_schema
 from ..sources.adopt.source import adopt, adopted_tables
 from ..sources.adopt.verify import TableComparison, compare_tables
@@ -50,9 +49,7 @@ class AdoptionSettings(NamedTuple):
 
 def run_adoption(adoption: AdoptionSettings, options: LoadOptions, report_cut: bool) -> None:
     """Prints what will differ for queries, then adopts the tables."""
-    if adoption.database:
-        remember_credentials(adoption.database)
-    origin = adopted_tables(adoption.urls, adoption.named, adoption.database, adoption.schema)
+    origin = adopted_tables(*adoption)
     with explained():
         print_coming_differences(read_adopted_schema(origin), options.target, options.wait)
     cut: dict[str, dict[str, int]] = {}
@@ -131,9 +128,7 @@ def _lost(adopted: AdoptedSchema) -> list[str]:
 
 def print_verification(adoption: AdoptionSettings, options: LoadOptions) -> None:
     """Prints the counts of both sides by table; ends with 1 if a row of the adopted tables is not stored."""
-    if adoption.database:
-        remember_credentials(adoption.database)
-    origin = adopted_tables(adoption.urls, adoption.named, adoption.database, adoption.schema)
+    origin = adopted_tables(*adoption)
     with inspect.reading(*options.target, wait=options.wait) as reader:
         found = compare_tables(origin, reader)
     if options.as_json:

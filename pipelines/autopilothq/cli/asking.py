@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from ..clients.auth import where_to_set
+from ..clients.auth import missing_key
 from ..clients.ortto import Ortto, OrttoSettings
 from ..clients.settings import API_TYPES
 from ..errors import RunError
@@ -28,6 +28,5 @@ def _ortto_settings() -> OrttoSettings:
     section = "sources.autopilothq.ortto"
     found = typed_settings("sources.autopilothq", {"allow_http": bool}) | typed_settings(section, _TYPES)
     if not found.get("api_key"):
-        name = f"{section}.api_key"
-        raise RunError(f"Expected the key of the Ortto account, but there is none.\nSet {name} ({where_to_set(name)}).")
+        raise RunError(missing_key("the custom API key of an account of Ortto", f"{section}.api_key"))
     return OrttoSettings(**found)

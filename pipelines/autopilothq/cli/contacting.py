@@ -51,7 +51,7 @@ def _people(file: str | None, query: str | None, options: dict[str, Any]) -> tup
     """Returns the contacts, and how many rows of the query name none."""
     if query is not None:
         return contacts.contacts_of_rows(*query_rows(options, query))
-    name = "standard input" if file == "-" else str(file)
+    name = "stdin" if file == "-" else str(file)
     try:
         with _opened(str(file)) as lines:
             return contacts.contacts_of_lines(lines, name), 0

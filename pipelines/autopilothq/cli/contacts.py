@@ -9,7 +9,7 @@ from .options import add_options, allow_http_option, destination_options, wait_o
 
 @click.group("contacts", short_help="Delete, eject or unsubscribe contacts in Autopilot.")
 def contact_commands() -> None:
-    """Delete, eject or unsubscribe contacts of the Autopilot account, not of the warehouse: that is forget."""
+    """Delete, eject or unsubscribe contacts of the Autopilot account, not of the warehouse: that is `forget`."""
 
 
 _common = add_options(
@@ -40,7 +40,7 @@ _common = add_options(
 def delete_contacts(file: str | None, query: str | None, **options: Any) -> None:
     """Permanently delete contacts from the account.
 
-    FILE has an email or a contact's id on each line; - is standard input. What is in the warehouse stays: see forget.
+    FILE has an email or a contact's id on each line; - is stdin. What is in the warehouse stays: see `forget`.
     """
     _run("delete", file, query, (), options)
 
@@ -51,7 +51,7 @@ def delete_contacts(file: str | None, query: str | None, **options: Any) -> None
 def eject_contacts(file: str | None, query: str | None, journeys: tuple[str, ...], **options: Any) -> None:
     """Take contacts out of journeys.
 
-    FILE has an email or a contact's id on each line; - is standard input. The id of a journey is the campaign_id of its
+    FILE has an email or a contact's id on each line; - is stdin. The id of a journey is the campaign_id of its
     events.
     """
     _run("eject", file, query, journeys, options)
@@ -62,14 +62,14 @@ def eject_contacts(file: str | None, query: str | None, journeys: tuple[str, ...
 def unsubscribe_contacts(file: str | None, query: str | None, **options: Any) -> None:
     """Unsubscribe contacts from all email.
 
-    FILE has an email or a contact's id on each line; - is standard input.
+    FILE has an email or a contact's id on each line; - is stdin.
     """
     _run("unsubscribe", file, query, (), options)
 
 
 def _run(action: str, file: str | None, query: str | None, journeys: tuple[str, ...], options: dict[str, Any]) -> None:
     if (file is None) == (query is None):
-        raise click.UsageError("Which contacts? Name a FILE (- is standard input), or a --query.")
+        raise click.UsageError("Which contacts? Name a FILE (- is stdin), or a --query.")
     from . import contacting
 
     contacting.change_contacts(action, file, query, journeys, options)

@@ -54,8 +54,8 @@ def forget(
 ) -> None:
     """Remove a person, and keep them out of later loads.
 
-    All given ids belong to one person. An id in the same row as one of them is the person's too, unless it also appears
-    with ids of others: look at --dry-run first.
+    All given ids belong to one person; their options are repeatable, and so is --archive. An id in the same row as one
+    of them is the person's too, unless it also appears with ids of others: look at --dry-run first.
     """
     from . import deleting
 

@@ -10,6 +10,7 @@ from typing import IO, Any
 from dlt.common.configuration.exceptions import ConfigFieldMissingException
 
 from .. import runner
+from ..clients.auth import missing_key
 from ..clients.segment_api import SegmentApi, SegmentApiSettings
 from ..destination import Counts, log_dataset
 from ..destination.forward import Forwarder
@@ -25,11 +26,6 @@ from . import out
 from .options import freeze_modules
 from .sending import answer, archive_lines, dataset_options, end_run, print_counts, reporter, sending_lock
 from .streaming import Complaints, stopped_by_signals, turns
-
-_NO_KEY = (
-    "Expected the write key of the source that takes the messages, but there is none.\nSay --write-key env:NAME, or set"
-    " write_key under [destination.segment] in .dlt/secrets.toml."
-)
 
 
 def forward_files(paths: Sequence[str], options: dict[str, Any]) -> None:
@@ -94,7 +90,9 @@ def _settings(options: dict[str, Any]) -> SegmentApiSettings:
         )
     except ConfigFieldMissingException as error:
         if "write_key" in error.fields:
-            raise RunError(_NO_KEY) from error
+            what = "the write key of the source that takes the messages"
+            more = ", or name it by --write-key env:NAME"
+            raise RunError(missing_key(what, "destination.segment.write_key", more)) from error
         raise
 
 

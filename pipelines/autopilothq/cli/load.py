@@ -11,7 +11,7 @@ from ..catalog import ACCOUNT, BOOKS, EVENT_TABLES, TRACKS
 from ..display import plural
 from ..errors import RunError
 from . import log, out
-from .options import LoadOptions, Time, load_options
+from .options import LoadOptions, NameList, Time, archive_urls, load_options, max_seconds_option
 
 if TYPE_CHECKING:
     from dlt.sources import DltSource
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 API_TABLES = {"events": [TRACKS.name, *(table.name for table in EVENT_TABLES)]}
 for _table in ACCOUNT:
     API_TABLES.setdefault(_table.name.removesuffix("_contacts"), []).append(_table.name)
-_NO_KEY = (
-    "Expected the key of Autopilot's API, but there is none: set api_key under [sources.autopilothq] in"
-    " .dlt/secrets.toml, or SOURCES__AUTOPILOTHQ__API_KEY in the environment."
-)
 _DAY = click.DateTime(formats=["%Y-%m-%d"])
 
 
@@ -37,9 +33,9 @@ def load() -> None:
 
 @load.command("archive", short_help="Load Segment's raw archive: files, folders, buckets.")
 @click.argument("urls", metavar="[URL]...", nargs=-1)
-@click.option("--since", type=_DAY, help="The first day to read (UTC).")
-@click.option("--until", type=_DAY, help="The last day to read (UTC).")
-@click.option("--source-id", help="Read only files of this Segment source.")
+@click.option("--since", type=_DAY, metavar="YYYY-MM-DD", help="The first day to read (UTC).")
+@click.option("--until", type=_DAY, metavar="YYYY-MM-DD", help="The last day to read (UTC).")
+@click.option("--source-id", metavar="ID", help="Read only files of this Segment source.")
 @click.option("--events", metavar="NAME,...", help="Only these events, as sent or by table; later runs add others.")
 @click.option(
     "--engine",
@@ -62,8 +58,6 @@ def load_archive(
     **settings: Any,
 ) -> None:
     """Load Segment's raw archive: files, folders, globs, s3://, gs://, az://."""
-    import dlt
-
     from ..explain import explained
     from ..sources.archive.source import archive
     from .loading import run_load_command
@@ -71,10 +65,7 @@ def load_archive(
 
     if since and until and since > until:
         raise click.BadParameter(f"{since:%Y-%m-%d} is after --until {until:%Y-%m-%d}.", param_hint="--since")
-    if not urls and not dlt.config.get("sources.autopilothq.archive_url"):
-        raise click.UsageError(
-            "Which archive? Name a URL, or set sources.autopilothq.archive_url in dlt's configuration."
-        )
+    archive_urls(urls)
     settings |= {"since": since and since.date(), "until": until and until.date(), "hook_contacts": True}
     if urls:
         settings["archive_url"] = list(urls)
@@ -101,32 +92,14 @@ def _engine(name: str, work_url: str | None) -> "EngineFactory":
     return engine_of(name)
 
 
-class _TableNames(click.ParamType[list[str]]):
-    """Names of API_TABLES, separated by commas."""
-
-    name = "names"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
-        """Returns the tables that the names stand for."""
-        names = [name.strip() for name in value.split(",")]
-        for name in names:
-            if name not in API_TABLES:
-                self.fail(f"Expected some of {', '.join(API_TABLES)}, but got {name!r}.", param, ctx)
-        return [table for name in names for table in API_TABLES[name]]
-
-
 @load.command("api", short_help="Load events, contacts, lists and segments from Autopilot.")
 @click.option("--since", type=Time(), metavar="TIME", help="The time of the first event to load.")
 @click.option(
     "--until", type=Time(), metavar="TIME", help="Load events before this time, such as the first of an archive."
 )
-@click.option("--only", type=_TableNames(), metavar="NAME,...", help=f"Some of {', '.join(API_TABLES)}.")
+@click.option("--only", type=NameList(API_TABLES), metavar="NAME,...", help=f"Some of {', '.join(API_TABLES)}.")
 @click.option("--user-id-field", metavar="NAME", help="The custom field that holds your own id of a contact.")
-@click.option(
-    "--max-seconds",
-    type=click.FloatRange(min=0),
-    help="Stop fetching after this time; the next run goes on from there.",
-)
+@max_seconds_option
 @load_options
 def load_api(
     since: datetime | None, until: datetime | None, only: list[str] | None, options: LoadOptions, **settings: Any
@@ -142,10 +115,11 @@ def load_api(
 
     def sources(display: "ProgressDisplay") -> "Iterator[DltSource]":
         source = _api(since=since, until=until, progress=display.report, **settings)
-        yield source.with_resources(*only, *(table.name for table in BOOKS)) if only else source
+        tables = [table for name in only or () for table in API_TABLES[name]]
+        yield source.with_resources(*tables, *(table.name for table in BOOKS)) if tables else source
 
     # Events come out of contacts; no other table does.
-    reads_contacts = only is None or bool(set(only) & {*API_TABLES["events"], *API_TABLES["contacts"]})
+    reads_contacts = only is None or not {"events", "contacts"}.isdisjoint(only)
     run_load_command(sources, options, "contacts" if reads_contacts else "rows")
 
 
@@ -153,6 +127,7 @@ def _api(**settings: Any) -> "DltSource":
     """Returns the source; settings that are None come from dlt's configuration."""
     from dlt.common.configuration.exceptions import ConfigFieldMissingException
 
+    from ..clients.auth import missing_key
     from ..explain import explained
     from ..sources.api.source import api
 
@@ -161,12 +136,12 @@ def _api(**settings: Any) -> "DltSource":
         try:
             source: DltSource = api(**{name: value for name, value in settings.items() if value is not None})
         except ConfigFieldMissingException as error:
-            raise RunError(_NO_KEY) from error
+            raise RunError(missing_key("the key of Autopilot's API", "sources.autopilothq.api_key")) from error
         return source
 
 
 @click.command("sample")
-@click.argument("folder", metavar="DIR", type=click.Path(file_okay=False))
+@click.argument("folder", metavar="FOLDER", type=click.Path(file_okay=False))
 @click.option("--events", type=click.IntRange(min=1), default=10_000, show_default=True, help="How many messages.")
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same archive.")
 def write_sample(folder: str, events: int, seed: int) -> None:

@@ -3,9 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import click
-import dlt
-
 from .. import runner
 from ..display import json_text, plural, shortened, visible
 from ..segment.mapping import MAPPING_SETTING, KeyPath, read_mappings
@@ -13,32 +10,23 @@ from ..segment.naming import column_name
 from ..segment.proposal import KNOWN_COLUMNS, Proposal, SeenEvent, SeenProperty, is_mappable, masked_sample, propose
 from ..sources.archive.source import archive_files_at
 from ..sources.archive.unknown import EventSurvey, survey_events
-from ..sources.settings import split_names
 from ..warehouses.settings import setting
 from . import out
+from .options import archive_urls
 
 _WIDTH = 80
 
 
 def print_mapping(urls: Sequence[str], lines: int, as_json: bool) -> None:
     """Prints the proposal for some archives, by default for the configured one."""
-    urls = urls or _configured()
+    found = archive_urls(urls)
     with runner.explained():
-        files = archive_files_at(urls, None, None, None, setting("sources.autopilothq.credentials"))
+        files = archive_files_at(found, None, None, None, setting("sources.autopilothq.credentials"))
         survey = survey_events(files, read_mappings(setting(MAPPING_SETTING)), lines)
     if as_json:
         out.document(json_text(_as_json(survey), indent=2))
     else:
         out.print_lines(_toml(survey))
-
-
-def _configured() -> list[str]:
-    found: Any = dlt.config.get("sources.autopilothq.archive_url")
-    if not found:
-        raise click.UsageError(
-            "Which archive? Name a URL, or set sources.autopilothq.archive_url in dlt's configuration."
-        )
-    return split_names(found)
 
 
 def _toml(survey: EventSurvey) -> Iterator[str]:
@@ -58,11 +46,11 @@ def _unknown(survey: EventSurvey) -> int:
 def _event(event: SeenEvent, proposal: Proposal) -> Iterator[str]:
     name = shortened(json_text(event.name), 50)
     if proposal.event is None or not is_mappable(event.name):
-        yield f"# {name}: {_messages(event)}. Nothing is like it; it keeps its table."
+        yield f"# {name}: {plural(event.number, 'message')}. Nothing is like it; it keeps its table."
         yield from (_property(path, seen, None, 0) for path, seen in event.properties.items())
         return
     section = f"{MAPPING_SETTING}.{json_text(event.name)}"
-    yield f"# {name}: {_messages(event)}. By {visible(proposal.why)}: {proposal.event}."
+    yield f"# {name}: {plural(event.number, 'message')}. By {visible(proposal.why)}: {proposal.event}."
     yield f"[{section}]"
     yield f"event = {json_text(proposal.event)}"
     if not event.properties:
@@ -73,10 +61,6 @@ def _event(event: SeenEvent, proposal: Proposal) -> Iterator[str]:
     width = max((len(_setting(path, target)) for path, target in targets.items()), default=0)
     for path, seen in event.properties.items():
         yield _property(path, seen, targets.get(path), width)
-
-
-def _messages(event: SeenEvent) -> str:
-    return f"{event.number:,} message{'s' * (event.number != 1)}"
 
 
 def _setting(path: KeyPath, target: str) -> str:

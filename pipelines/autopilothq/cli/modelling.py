@@ -8,6 +8,7 @@ from datetime import timedelta
 import click
 
 from .. import inspect, models, views
+from ..display import plural
 from ..errors import RunError
 from ..views import ModelsTarget
 from ..warehouses.dataset import SqlDataset
@@ -29,8 +30,8 @@ def apply_models(dry_run: bool, models_dataset: str | None, target: TargetOption
 def drop_models(models_dataset: str | None, target: TargetOptions, wait: timedelta) -> None:
     """Drops the views, and prints how many."""
     before = views.remove(ModelsTarget(*target, models_dataset), wait)
-    count = len(before.ours)
-    out.print_line(f"{count or 'No'} view{'s' * (count != 1)} dropped in {before.dataset}.")
+    count = plural(len(before.ours), "view") if before.ours else "No views"
+    out.print_line(f"{count} dropped in {before.dataset}.")
 
 
 def print_models(names: Sequence[str], live: bool, target: TargetOptions, wait: timedelta) -> None:

@@ -5,7 +5,7 @@ import gc
 import os
 import re
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, NamedTuple
 
@@ -56,6 +56,40 @@ class Time(click.ParamType[datetime]):
         except (ValueError, OverflowError):
             self.fail(f"Expected a time such as 2019-03-01 or 2019-03-01T12:00:00Z, but got {value!r}.", param, ctx)
         return time
+
+
+class NameList(click.ParamType[list[str]]):
+    """Names, separated by commas: any, or only those of `known`. Example: `NameList(["events", "people"])`."""
+
+    name = "names"
+
+    def __init__(self, known: Collection[str] = ()) -> None:
+        self._known = known
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        """Returns the names without the blanks around them, at least one."""
+        names = [name.strip() for name in value.split(",") if name.strip()]
+        for name in names or [value]:
+            if not names or (self._known and name not in self._known):
+                expected = f"some of {', '.join(self._known)}" if self._known else "names, separated by commas"
+                self.fail(f"Expected {expected}, but got {name!r}.", param, ctx)
+        return names
+
+
+def archive_urls(urls: Sequence[str]) -> list[str]:
+    """Returns the archives that were named, else those of dlt's configuration. Raises UsageError if there are none."""
+    import dlt
+
+    from ..sources.settings import split_names
+
+    if urls:
+        return list(urls)
+    found: Any = dlt.config.get("sources.autopilothq.archive_url")
+    if not found:
+        raise click.UsageError(
+            "Which archive? Name a URL, or set sources.autopilothq.archive_url in dlt's configuration."
+        )
+    return split_names(found)
 
 
 def is_stream(paths: Sequence[str]) -> bool:
@@ -143,7 +177,7 @@ def add_options(*options: Callable[[_Command], _Command]) -> Callable[[_Command]
 
 
 _destination_options = add_options(
-    click.option("--destination", help="dlt's name for the destination.  [default: duckdb]"),
+    click.option("--destination", metavar="NAME", help="dlt's name for the destination.  [default: duckdb]"),
     click.option(
         "--credentials",
         metavar="URL|PATH|env:NAME|@FILE",
@@ -152,9 +186,10 @@ _destination_options = add_options(
         " a variable (env:NAME) or a file (@FILE) that holds it, or set it in dlt's configuration.  [default:"
         f" {DUCKDB_FILE}]",
     ),
-    click.option("--dataset", help=f"The schema that has the tables.  [default: {DATASET}]"),
+    click.option("--dataset", metavar="NAME", help=f"The schema that has the tables.  [default: {DATASET}]"),
     click.option(
         "--books-dataset",
+        metavar="NAME",
         help="Another schema for the bookkeeping tables, such as _audit.  [default: the same]",
     ),
 )
@@ -172,6 +207,11 @@ allow_http_option = click.option(
     expose_value=False,
     callback=_set_allow_http,
     help="Allow http:// to other machines, although anyone on the way can read the keys and the webhook's URL.",
+)
+max_seconds_option = click.option(
+    "--max-seconds",
+    type=click.FloatRange(min=0),
+    help="Stop fetching after this time; the next run goes on from there.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 

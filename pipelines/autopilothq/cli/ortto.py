@@ -10,7 +10,7 @@ import click
 from ..catalog import BOOKS, EVENT_TABLES, ORTTO_ACCOUNT, PROFILES, TRACKS
 from ..warehouses.settings import typed_settings
 from . import log
-from .options import LoadOptions, Time, load_options
+from .options import LoadOptions, NameList, Time, load_options, max_seconds_option
 
 if TYPE_CHECKING:
     from dlt.sources import DltSource
@@ -27,23 +27,9 @@ _EVENT_RESOURCES = (PROFILES.name, TRACKS.name, *(table.name for table in EVENT_
 # What the command can load, by its name for `--only`.
 ORTTO_TABLES: dict[str, list[str]] = {_EVENTS: list(_EVENT_RESOURCES)}
 for _table in ORTTO_ACCOUNT:
-    _name = _table.name.removeprefix("ortto_").replace("_", "-")
-    ORTTO_TABLES.setdefault("audiences" if _name == "audience-members" else _name, []).append(_table.name)
-_ALL = [name for name in ORTTO_TABLES if name != "campaign-reports"]  # Ortto gives 60 of these in ten minutes
-
-
-class _TableNames(click.ParamType[list[str]]):
-    """Names of ORTTO_TABLES, separated by commas."""
-
-    name = "names"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
-        """Returns the names."""
-        names = [name.strip() for name in value.split(",")]
-        for name in names:
-            if name not in ORTTO_TABLES:
-                self.fail(f"Expected some of {', '.join(ORTTO_TABLES)}, but got {name!r}.", param, ctx)
-        return names
+    _name = _table.name.removeprefix("ortto_")
+    ORTTO_TABLES.setdefault("audiences" if _name == "audience_members" else _name, []).append(_table.name)
+_ALL = [name for name in ORTTO_TABLES if name != "campaign_reports"]  # Ortto gives 60 of these in ten minutes
 
 
 @click.command("ortto", short_help="Load activities, people, audiences and tags from Ortto.")
@@ -55,7 +41,7 @@ class _TableNames(click.ParamType[list[str]]):
 @click.option("--since", type=Time(), metavar="TIME", help="The time of the first activity to load.")
 @click.option(
     "--only",
-    type=_TableNames(),
+    type=NameList(ORTTO_TABLES),
     metavar="NAME,...",
     help=f"Some of {', '.join(ORTTO_TABLES)}.  [default: all but the last]",
 )
@@ -63,11 +49,7 @@ class _TableNames(click.ParamType[list[str]]):
     "--activities", metavar="NAME,...", help="More kinds of activities: ids, names, custom or all.  [default: email]"
 )
 @click.option("--region", type=click.Choice(("au", "eu")), help="Where the account is, if in Australia or Europe.")
-@click.option(
-    "--max-seconds",
-    type=click.FloatRange(min=0),
-    help="Stop fetching after this time; the next run goes on from there.",
-)
+@max_seconds_option
 @load_options
 def load_ortto(options: LoadOptions, only: list[str] | None, since: datetime | None, **settings: Any) -> None:
     """Load email activities of the last 90 days, people, audiences, tags and campaigns from Ortto's API.

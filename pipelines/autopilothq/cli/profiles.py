@@ -7,7 +7,7 @@ import click
 
 from ..errors import RunError
 from . import log
-from .options import LoadOptions, Time, load_options
+from .options import LoadOptions, NameList, Time, load_options
 
 if TYPE_CHECKING:
     from dlt.sources import DltSource
@@ -17,23 +17,7 @@ if TYPE_CHECKING:
 
 REGIONS = ("us", "eu")
 PEOPLE_PER_LOAD = 20_000  # some minutes of work, which is the most that a killed run loses
-_MISSING_SETTINGS = {
-    "token": "Expected an access token of Segment's Profile API, but there is none: set token",
-    "space": "Which space? Name it (--space), or set space",
-}
-
-
-class _EventNames(click.ParamType[list[str]]):
-    """Names of events, separated by commas."""
-
-    name = "names"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
-        """Returns the names."""
-        names = [name.strip() for name in value.split(",") if name.strip()]
-        if not names:
-            self.fail('expected names of events, like "Email Opened,Email Clicked".', param, ctx)
-        return names
+_NO_SPACE = "Which space? Name it (--space), or set sources.autopilothq.profiles.space in dlt's configuration."
 
 
 @click.command("profiles", short_help="Load 14 days of whole events from Segment's Profile API.")
@@ -45,9 +29,7 @@ class _EventNames(click.ParamType[list[str]]):
 @click.option("--space", metavar="ID", help="The space of Segment Unify.")
 @click.option("--region", type=click.Choice(REGIONS), help="Where the space is.  [default: us]")
 @click.option("--source-id", metavar="ID", help="Load only events of this Segment source.")
-@click.option(
-    "--events", type=_EventNames(), metavar="NAME,...", help="Which events.  [default: the seven of Autopilot]"
-)
+@click.option("--events", type=NameList(), metavar="NAME,...", help="Which events.  [default: the seven of Autopilot]")
 @click.option("--since", type=Time(), metavar="TIME", help="The time of the first event to load.")
 @load_options
 def load_profiles(options: LoadOptions, **settings: Any) -> None:
@@ -91,6 +73,7 @@ def _source(**settings: Any) -> "DltSource":
     """Returns the source; settings that are not given come from dlt's configuration."""
     from dlt.common.configuration.exceptions import ConfigFieldMissingException
 
+    from ..clients.auth import missing_key
     from ..explain import explained
     from ..sources.profiles.source import profiles
 
@@ -98,6 +81,8 @@ def _source(**settings: Any) -> "DltSource":
         try:
             source: DltSource = profiles(**settings)
         except ConfigFieldMissingException as error:
-            missing = _MISSING_SETTINGS.get(error.fields[0], f"Set {error.fields[0]}")
-            raise RunError(f"{missing} under [sources.autopilothq.profiles] of dlt's configuration.") from error
+            if error.fields[0] == "space":
+                raise RunError(_NO_SPACE) from error
+            what = "an access token of Segment's Profile API"
+            raise RunError(missing_key(what, "sources.autopilothq.profiles.token")) from error
         return source

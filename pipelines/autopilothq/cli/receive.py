@@ -43,7 +43,7 @@ class _Rotation(click.ParamType[timedelta | int]):
         return Duration().convert(value, param, ctx)
 
 
-@click.command("receive", short_help="Receive events by HTTP into an archive.")
+@click.command("receive", short_help="Receive events over HTTP into an archive.")
 @click.argument("folder", type=click.Path(file_okay=False))
 @click.option(
     "--listen", type=_Address(), metavar=_ADDRESS, default="127.0.0.1:8080", show_default=True,
@@ -57,12 +57,12 @@ class _Rotation(click.ParamType[timedelta | int]):
     type=_Rotation(),
     multiple=True,
     metavar="60s|16MB",
-    help="Publish a file after this time, or at this size before it is compressed.  [default: 60s, 16MB]",
+    help="Publish a file after this time, or at this size before compression; repeatable.  [default: 60s, 16MB]",
 )
 @click.option(
     "--load-every", type=Duration(), metavar="TIME", help="Also load published files into the warehouse, this often."
 )
-@click.option("--compact", is_flag=True, help="Receive nothing: merge small files that are loaded already, and exit.")
+@click.option("--compact", is_flag=True, help="Receive nothing: join small files that are loaded already, and exit.")
 @wait_option
 @target_options
 def receive(

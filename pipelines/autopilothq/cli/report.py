@@ -41,14 +41,17 @@ class PercentLimit(click.ParamType[tuple[str, tuple[float, float]]]):
 @click.option("--output", metavar="FILE", help=f"Where the page is written.  [default: {OUTPUT}]")
 @click.option("--since", type=Time(), metavar="TIME", help="Only mail that was sent from then on.")
 @click.option("--until", type=Time(), metavar="TIME", help="Only mail that was sent before that.")
-@click.option("--journey", "journeys", metavar="NAME", multiple=True, help="Only this journey, by its name or id.")
+@click.option(
+    "--journey", "journeys", metavar="NAME", multiple=True, help="Only this journey, by its name or id; repeatable."
+)
 @click.option(
     "--limit",
     "limits",
     type=PercentLimit(),
     metavar="NAME=PERCENT",
     multiple=True,
-    help="Change a limit; they are bounces=2, complaints=0.1:0.3 and unsubscribes=0.5.",
+    help="A rate's limit, or its goal and limit; repeatable.  [default: bounces=2, complaints=0.1:0.3,"
+    " unsubscribes=0.5]",
 )
 @click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
 @json_option

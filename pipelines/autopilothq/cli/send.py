@@ -79,7 +79,7 @@ _key = click.option(
     "triggers",
     multiple=True,
     metavar="EVENT=ID",
-    help="The trigger of an event's journey; with --to ortto its custom activity.",
+    help="The trigger of an event's journey; with --to ortto its custom activity; repeatable.",
 )
 @_sending
 def send_messages(paths: tuple[str, ...], triggers: tuple[str, ...], **options: Any) -> None:

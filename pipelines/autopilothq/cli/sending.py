@@ -13,6 +13,7 @@ from dlt.common.configuration.exceptions import ConfigFieldMissingException
 
 from .. import runner
 from ..catalog import STATUSES
+from ..clients.auth import missing_key
 from ..destination import (
     Counts,
     DeliveryLog,
@@ -47,10 +48,6 @@ from .options import freeze_modules
 from .progress import LOG_SECONDS
 
 NOT_ALL = 4
-_NO_KEY = (
-    "Expected the key of the {title} account that receives, but there is none.\nSet api_key under"
-    " [{section}] in .dlt/secrets.toml, or {variable} in the environment."
-)
 
 
 def send_files(paths: Sequence[str], triggers: dict[str, list[str]], options: dict[str, Any]) -> None:
@@ -135,8 +132,7 @@ def autopilot_settings(unknown_traits: str | None = None) -> DestinationSettings
 
 
 def _no_key(section: str, kind: AccountKind) -> str:
-    variable = f"{section}.api_key".replace(".", "__").upper()
-    return _NO_KEY.format(title=kind.title, section=section, variable=variable)
+    return missing_key(f"the key of the {kind.title} account that receives", f"{section}.api_key")
 
 
 def account_title(options: dict[str, Any]) -> str:
@@ -284,7 +280,7 @@ def _line(counts: Counts, title: str) -> str:
         f" {counts.failed:,} failed, {counts.unknown:,} unknown"
     )
     others = [(counts.known, "delivered before"), (counts.repeated, "twice in the input")]
-    others.append((counts.forgotten, "of forgotten persons"))
+    others.append((counts.suppressed, "of deleted persons"))
     others.append((counts.not_meant, f"not meant for {title}"))
     others += [(number, f"of type {type_}, which {title} does not take") for type_, number in counts.ignored.items()]
     return text + "".join(f", {number:,} {what}" for number, what in others if number)

@@ -43,7 +43,12 @@ def _checked_key(settings: ApiSettings) -> str:
 
 def where_to_set(setting: str) -> str:
     """Returns where a user sets a secret, for errors."""
-    return f"in secrets.toml, or {setting.replace('.', '__').upper()} in the environment"
+    return f"in .dlt/secrets.toml, or {setting.replace('.', '__').upper()} in the environment"
+
+
+def missing_key(what: str, setting: str, more: str = "") -> str:
+    """Returns the error about a key that is not set; `more` is another way to set it."""
+    return f"Expected {what}, but there is none.\nSet {setting} {where_to_set(setting)}{more}."
 
 
 def checked_url(settings: ApiSettings) -> httpx.URL:

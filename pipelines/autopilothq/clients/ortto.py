@@ -101,9 +101,9 @@ class Ortto(OrttoRequests):
             offset, has_more = page.next_offset, page.has_more
             yield page
 
-    def instance_schema(self, namespaces: Sequence[str] = ()) -> JsonObject:
+    def instance_schema(self) -> JsonObject:
         """Returns `{"namespaces":{NAME:{"fields":{ID:{"name","attributes",…}}}}}`: the names of all ids."""
-        return self.object("instance-schema/get", {"namespaces": list(namespaces)})
+        return self.object("instance-schema/get", {"namespaces": []})
 
     def custom_fields(self) -> list[JsonObject]:
         """Returns `{"id","name","display_type",…}` of each custom field of people. The cheapest way to check a key."""
@@ -145,11 +145,6 @@ class Ortto(OrttoRequests):
     def tags(self) -> list[Any]:
         """Returns `{"id","name","count",…}` of each tag."""
         return array("tags/get", self.request("tags/get", {}), "tags")
-
-    def subscriptions(self, people: Sequence[Mapping[str, str]]) -> list[Any]:
-        """Returns the audiences and permissions of people, given by `person_id`, `email` or `external_id` each."""
-        path = "person/subscriptions"
-        return array(path, self.object(path, {"people": list(people)}), "people")
 
     # ---- writing -------------------------------------------------------------------------------------------------
 

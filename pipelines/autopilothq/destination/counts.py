@@ -21,7 +21,7 @@ class Counts:
     bad: int = 0  # of the failed ones, those that failed while others succeeded: to try again later does not help
     known: int = 0  # delivered by an earlier run
     repeated: int = 0  # the same message again
-    forgotten: int = 0  # of persons on the suppression list: they leave no trace in the log
+    suppressed: int = 0  # of persons on the suppression list: they leave no trace in the log
     not_meant: int = 0  # only for other destinations, by their `integrations`: they leave no trace in the log
     ignored: Counter[str] = field(default_factory=Counter)
     remarks: Counter[str] = field(default_factory=Counter)

@@ -67,7 +67,7 @@ class Forwarder:
             if one.message_id in left or one.message_id in self._put_off:
                 self._counts.add("repeated")
             elif any(id_ in self._suppressed for id_ in one.persons):
-                self._counts.add("forgotten")
+                self._counts.add("suppressed")
             elif "delivered" in before:
                 self._counts.add("known")
             elif one.refusal is not None and "refused" in before:

@@ -185,7 +185,7 @@ def _requests(rows: Sequence[Delivery], list_id: str, log: DeliveryLog, counts: 
     for row in rows:
         if is_suppressed(Item(row.message_id, row.kind, row.user_id), row.email, suppressed):
             counts.add("messages")
-            counts.add("forgotten")
+            counts.add("suppressed")
         elif row.email is None:
             why = f"No contact is known by the user id {row.user_id!r}"
             refused.append(row._replace(status="refused", message=why))

@@ -95,7 +95,7 @@ class Sender:
                 continue
             self._seen.add(item.message_id)
             if is_suppressed(item, email_of(self._fields, item), self._suppressed):
-                self._counts.add("forgotten")
+                self._counts.add("suppressed")
                 continue
             planned = self._planner.plan(item, statuses)
             if isinstance(planned, Delivery):

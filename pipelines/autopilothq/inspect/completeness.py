@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from ..catalog import ORTTO_CAMPAIGN_REPORTS, ORTTO_COUNTED
+from ..display import plural
 from ..warehouses.dataset import Dataset
 from .formats import grid, moment, percent
 
@@ -115,8 +116,8 @@ def campaign_lines(campaigns: Sequence[CampaignCounts]) -> list[str]:
     rows.append(_cells(f"all {len(counted):,}", sums))
     lines = [f"stored of what Ortto counted {moment(asked)}", *grid([head, *rows])]
     if len(counted) < len(campaigns):
-        number = len(campaigns) - len(counted)
-        lines.append(f"{number:,} campaign{'s' * (number != 1)} without a span of time that Ortto names")
+        others = plural(len(campaigns) - len(counted), "campaign")
+        lines.append(f"{others} without a span of time that Ortto names")
     return lines
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from dlt import Schema
 
 from .. import catalog
-from ..display import MAX_CELL, json_text, shortened, visible, yaml_text
+from ..display import MAX_CELL, json_text, plural, shortened, visible, yaml_text
 from ..errors import RunError
 from ..projection import ordered_columns
 from ..warehouses.comments import COMMENTED
@@ -275,7 +275,7 @@ def _headline(table: TableInfo) -> str:
 def _counted(statistics: Statistics | None) -> str:
     if statistics is None:
         return ""
-    rows = f"{statistics.rows:,} row{'' if statistics.rows == 1 else 's'}"
+    rows = plural(statistics.rows, "row")
     first, last = statistics.first_received_at, statistics.last_received_at
     return f"{rows}, received {moment(first)} to {moment(last)}." if first and last else f"{rows}."
 

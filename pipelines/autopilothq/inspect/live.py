@@ -118,7 +118,9 @@ def _opened(client: JobClientBase) -> Iterator[None]:
         if held is None:
             raise
         by = f"process {held[2]}" if held[2] else "another process"
-        raise runner.BusyError(f"{held[1]} is being written by {by}. Ask again when that is done.") from error
+        raise runner.BusyError(
+            f"{held[1]} is being written by {by}. Try again when it is done, or wait for it: --wait 10m"
+        ) from error
     try:
         yield
     finally:

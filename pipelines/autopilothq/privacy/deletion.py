@@ -15,6 +15,7 @@ import dlt
 import duckdb
 
 from .. import runner
+from ..display import plural
 from ..errors import DatasetNotFound, RunError
 from ..projection import engine as values
 from ..projection import suppression
@@ -42,10 +43,9 @@ class Unconfirmed(runner.RunError):
 
     def __init__(self, made: "PersonDeletion", max_ids: int, confirm: int | None) -> None:
         self.made = made
-        count = f"{made.suppressed:,} {'id' if made.suppressed == 1 else 'ids'}"
         super().__init__(
-            f"Expected --confirm {made.suppressed}, because {count} would be deleted as this person's"
-            f"{'' if made.suppressed <= max_ids else f' and --max-ids is {max_ids}'},"
+            f"Expected --confirm {made.suppressed}, because {plural(made.suppressed, 'id')} would be deleted as this"
+            f" person's{'' if made.suppressed <= max_ids else f' and --max-ids is {max_ids}'},"
             f" but got {'none' if confirm is None else f'--confirm {confirm}'}. Nothing was changed.\n"
             f"Check the ids, and how each was found. If all are one person's, add --confirm {made.suppressed}."
         )
@@ -177,7 +177,7 @@ def _check(into: dlt.Pipeline, credentials: str | None) -> None:
             if unquote(location).endswith(":external:"):
                 location = str(credentials or runner.DUCKDB_FILE)
             raise DatasetNotFound(
-                f"There is no dataset {into.dataset_name} in {location}, so nobody can be forgotten there.\n"
+                f"There is no dataset {into.dataset_name} in {location}, so nobody can be deleted from it.\n"
                 "Name the one that loads go to: --destination, --credentials, --dataset."
             )
         if isinstance(client, SqlJobClientBase):

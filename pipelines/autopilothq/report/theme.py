@@ -45,8 +45,6 @@ DARK: Colors = {
     "good": "#66c792",
     "link": "#7fb0ff",
 }
-PAGE_TEXTS = ("text", "muted", "delivered-text", "opened-text", "clicked-text", "over", "near", "good", "link")
-SHAPES = ("delivered", "opened", "clicked", "over", "near")
 
 # From little to much. Much stands out: dark on white, bright on black.
 LIGHT_RAMP = ("#eef4fd", "#d6e5fa", "#b8d1f6", "#97bbf1", "#74a3e9", "#4f88dd", "#316dcb", "#2258b0", "#174690")

@@ -53,6 +53,8 @@ class Batch(NamedTuple):
     `lines` has the columns `file` (int32, the file's index in the load), `line` (int64, from 1) and `text`
     (large_binary, one line each). `ended` are the files that end in this batch, each with None, or the reason why it
     must be read again another time. `bytes` is the number of bytes read for it, for the progress.
+
+    Example: `make_batch(0, [(1, b'{"type":"track",...}')], ended=True)` makes one.
     """
 
     lines: pa.Table

@@ -33,7 +33,10 @@ MESSAGE_RESOURCES = (
 
 
 class Work(Protocol):
-    """What is read completely or else read again: a file, or a scan of an API. A NamedTuple or a dataclass will do."""
+    """What is read completely or else read again: a file, or a scan of an API. A NamedTuple or a dataclass will do.
+
+    Example: `class Dump(NamedTuple): url: str; version: str; size: int`.
+    """
 
     @property
     def url(self) -> str:
@@ -92,6 +95,8 @@ class LoadContext:
         limits: The limits of the destination's tables.
         shorten: Shortens a name to what the destination accepts.
         dropped: The tables that dlt drops before it loads the rows.
+
+    Example, of an origin of files: `def plan(self, context): return context.new(self.all_files())`.
     """
 
     loaded_at: datetime
@@ -191,6 +196,8 @@ class Origin(Protocol[W]):
     One load calls `plan`, then `read` with what `plan` returned, then `finish`. The next load begins with `plan` again,
     on the same object or a new one, so what an origin must know of earlier loads belongs in the destination or in dlt's
     state of the source.
+
+    Example: `WebhookDump` in docs/origin.md, which `autopilothq.source(WebhookDump(Path("dump")))` loads.
     """
 
     @property

@@ -39,7 +39,7 @@ def source(
         table_format: dlt's table format in a lake, `delta`. None leaves it to the destination.
         progress: Called with the `LoadReport` after each step.
 
-    Example: `dlt.pipeline("events", destination="duckdb").run(autopilothq.source(WebhookDump("dump")))`.
+    Example: `dlt.pipeline("events", destination="duckdb").run(autopilothq.source(WebhookDump(Path("dump"))))`.
     """
     settings = LoadSettings(
         memory // 2, memory // 2, progress, table_format, max_event_tables, requested_messages(events, exclude)

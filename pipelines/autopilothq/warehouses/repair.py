@@ -123,7 +123,7 @@ def _refuse_keys(client: SqlJobClientBase, schema: Schema, table: str, columns: 
     if needed and columns is not all_columns:
         name = _name(client, table)
         raise RunError(
-            f"The column {needed[0]} of {name} is gone, and rows cannot be told apart without it.\n"
+            f"The column {needed[0]} of {name} is missing, and rows cannot be told apart without it.\n"
             f"Drop the whole table; the next run creates it again: DROP TABLE {name}; {_read_again(client, table)}"
         )
 

@@ -44,13 +44,13 @@ def hashes(pairs: Iterable[tuple[str, str]]) -> HashedIds:
     keyed = {salt for salt, _ in known.pairs() if salt.startswith(KEYED)}
     if keyed and key is None:
         raise SuppressionKeyError(
-            f"The list of forgotten persons was made with a key, but there is none in the setting {SETTING}: without it"
-            f" their messages would come back.\nSet it in .dlt/secrets.toml, or by {_ENV} in the environment."
+            f"The suppression list was made with a key, but there is none in the setting {SETTING}: without it the"
+            f" messages of deleted persons would come back.\nSet it in .dlt/secrets.toml, or {_ENV} in the environment."
         )
     if key is not None and not all(_is_of(salt, key) for salt in keyed):
         raise SuppressionKeyError(
-            f"The list of forgotten persons was made with another key than the one in the setting {SETTING}: with it"
-            " their messages would come back.\nSet the key that the list was made with."
+            f"The suppression list was made with another key than the one in the setting {SETTING}: with this one the"
+            " messages of deleted persons would come back.\nSet the key that the list was made with."
         )
     return known
 

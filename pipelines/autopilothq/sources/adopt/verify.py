@@ -43,11 +43,11 @@ class TableComparison:
         return [(day, numbers) for day, numbers in self.days.items() if numbers[0] != numbers[1]]
 
 
-def compare_tables(origin: AdoptedTables, dataset: Dataset, memory: int = VERIFY_MEMORY) -> list[TableComparison]:
+def compare_tables(origin: AdoptedTables, dataset: Dataset) -> list[TableComparison]:
     """Returns how each table compares; all rows of the tables are read."""
     works, _ = origin.works()
     try:
-        with TemporaryDirectory() as scratch, engine.connect(scratch, memory, 2) as con:
+        with TemporaryDirectory() as scratch, engine.connect(scratch, VERIFY_MEMORY, 2) as con:
             con.execute(ADOPT_MACROS)
             waiting = []
             for number, work in enumerate(works):

@@ -226,7 +226,7 @@ def _rows(run: _Run, scan: Scan, table: Table) -> Iterator[TableRows]:
     if table is CONTACTS and snapshot.left_out:
         run.warn(
             plural(snapshot.left_out, "contact was", "contacts were")
-            + " left out: forgotten here, and still in Autopilot."
+            + " left out: deleted here, and still in Autopilot."
         )
 
 

@@ -72,7 +72,7 @@ def open_filesystem(url: str, storage_options: Mapping[str, Any]) -> AbstractFil
         if scheme in fsspec.available_protocols():
             raise
         raise ArchiveError(
-            f"Expected a path, or a url that begins with s3://, gs://, az:// or file://, but got {url}."
+            f"Expected a path, or a URL that begins with s3://, gs://, az:// or file://, but got {url}."
         ) from error
 
 

@@ -154,5 +154,5 @@ def _rows(load: AccountLoad, scan: Scan, table: str) -> Iterator[TableRows]:
         yield discards
     if table == ORTTO_PEOPLE.name and snapshot.left_out:
         load.warn(
-            plural(snapshot.left_out, "person was", "people were") + " left out: forgotten here, and still in Ortto."
+            plural(snapshot.left_out, "person was", "people were") + " left out: deleted here, and still in Ortto."
         )

@@ -9,6 +9,7 @@ from dlt import Schema
 from dlt.sources import DltResource
 
 from ...catalog import MAX_EVENT_TABLES
+from ...clients.auth import missing_key
 from ...clients.ortto import Ortto, OrttoSettings
 from ...clients.ortto_requests import ACTIVITY_REQUESTS_PER_SECOND, ORTTO_REQUESTS_PER_SECOND
 from ...clients.settings import MAX_ATTEMPTS, TIMEOUT
@@ -116,7 +117,4 @@ def _number(given: float, name: str, default: float) -> float:
 
 
 def _no_key() -> str:
-    raise InvalidSetting(
-        f"Expected the custom API key of an account of Ortto, but there is none: set {ORTTO_SETTINGS}.api_key in"
-        f" .dlt/secrets.toml, or {ORTTO_SETTINGS.replace('.', '__').upper()}__API_KEY in the environment."
-    )
+    raise InvalidSetting(missing_key("the custom API key of an account of Ortto", f"{ORTTO_SETTINGS}.api_key"))

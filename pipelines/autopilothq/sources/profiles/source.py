@@ -8,6 +8,7 @@ from dlt import Schema
 from dlt.sources import DltResource
 
 from ...catalog import MAX_EVENT_TABLES
+from ...clients.auth import missing_key
 from ...clients.autopilot import BASE_URL
 from ...clients.autopilot import REQUESTS_PER_SECOND as AUTOPILOT_PER_SECOND
 from ...clients.profile_api import BASE_URLS, PROFILE_REQUESTS_PER_SECOND
@@ -122,7 +123,7 @@ def _contacts(requests: RequestSettings) -> Contacts:
     """
     key = _of_autopilot("api_key")
     if not key:
-        raise InvalidSetting(f"Expected the key of Autopilot's API, but there is none: set sources.{SOURCE}.api_key.")
+        raise InvalidSetting(missing_key("the key of Autopilot's API", f"sources.{SOURCE}.api_key"))
     url = str(_of_autopilot("base_url") or BASE_URL)
     per_second = float(_of_autopilot("requests_per_second") or AUTOPILOT_PER_SECOND)
     asking = requests._replace(base_url=url, requests_per_second=per_second)
