@@ -16,10 +16,10 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from dlt.pipeline.helpers import pipeline_drop
 from pydantic import BaseModel
 
-from autopilothq import archive
+from autopilothq import adopt, archive
 from autopilothq.catalog import TABLES
 from autopilothq.sources.api.source import api
-from dlt_habits.habits import Place, Rows, kept, track
+from dlt_habits.habits import Place, Rows, identify, kept, track
 from shared_loads import isolation
 
 
@@ -486,7 +486,8 @@ def test_some_events(source: Callable[..., DltSource], whole: Rows) -> None:
 def test_books_of_some_tables_and_some_events(folder: Path) -> None:
     """What no selected table takes is no more stored than what was not requested, and nothing counts twice."""
     opened, place = track("o1", "Email Opened", 1), Place()
-    url = more(folder, opened, opened, track("c1", "Email Clicked", 2), track("s1", "Shoe Bought", 3), {})
+    others = identify("i1", "u1", 4), {"type": "page", "messageId": "p1", "userId": "u1"}
+    url = more(folder, opened, opened, track("c1", "Email Clicked", 2), track("s1", "Shoe Bought", 3), *others, {})
     names = ("lines", "stored", "duplicates", "rejected", "skipped", "tables")
 
     def books(**words: Any) -> tuple[Any, ...]:
@@ -495,14 +496,35 @@ def test_books_of_some_tables_and_some_events(folder: Path) -> None:
         return tuple(row.get(name) for name in names)
 
     tables: tuple[str, ...] = ("email_opened", "_audit")
-    assert books() == (5, 1, 1, 1, 2, '{"email_opened": "all"}')
+    assert books() == (7, 1, 1, 1, 4, '{"email_opened": "all"}')
+    tables = ("identifies", "_discards", "_audit")
+    two = '{"_discards": {"only": ["email_opened", "identifies"]}, "email_opened": "all", "identifies": "all"'
+    assert books(exclude="Email Clicked") == (7, 2, 1, 1, 3, f"{two}}}")
+    # The stored row of email_opened lacks the one in tracks, so it is made again, but counts no second time.
     tables = ("email_opened", "tracks", "_audit")
-    assert books(events="Email Opened") == (
-        5, 1, 1, 1, 2, '{"email_opened": "all", "tracks": {"only": ["email_opened"]}}',
-    )  # fmt: skip
+    three = f'{two}, "tracks": {{"only": ["email_clicked", "email_opened"]}}}}'
+    assert books(events="Email Clicked") == (7, 3, 1, 1, 2, three)
     tables = tuple(archive(url).resources)
-    assert books() == (5, 3, 1, 1, 0, None)
-    assert [place.count(name) for name in ("tracks", "email_opened", "email_clicked", "shoe_bought")] == [3, 1, 1, 1]
+    assert books() == (7, 5, 1, 1, 0, None)
+    stored = ("tracks", "email_opened", "email_clicked", "shoe_bought", "identifies", "pages")
+    assert [place.count(name) for name in stored] == [3, 1, 1, 1, 1, 1]
+
+
+def test_books_of_some_adopted_tables(tmp_path: Path) -> None:
+    place, folder = Place(), tmp_path / "tables"
+    folder.mkdir()
+    for table, ids in {"email_opened": "ab", "identifies": "c"}.items():
+        (folder / f"{table}.csv").write_text("\n".join(["id,user_id", *(f"{id_},u1" for id_ in ids)]))
+
+    def books(*tables: str) -> list[tuple[Any, ...]]:
+        place.run(adopt(str(folder)).with_resources(*tables, "_audit"))
+        return [
+            tuple(row[name] for name in ("lines", "stored", "duplicates", "skipped")) for row in place.rows("_audit")
+        ]
+
+    assert books("identifies", "users") == [(2, 0, 0, 2), (1, 1, 0, 0)]
+    assert books("tracks", "email_opened") == [(2, 2, 0, 0), (1, 1, 0, 0)]
+    assert [place.count(name) for name in ("tracks", "email_opened", "identifies")] == [2, 2, 1]
 
 
 # Hints -------------------------------------------------------------------------------------------------------------

@@ -181,7 +181,7 @@ def _rows(
     for made in (*latest, deduplicated.rejects(names), deduplicated.discards()):
         if made is not None:
             write_rows(load, files, made)
-    counts = deduplicated.counts()
+    counts = deduplicated.counts(load.counted_before())
     audit = audit_rows(load, counts, lines)
     fill_report(load, counts, lines, deduplicated.rejects_by_reason(), deduplicated.beyond_limits())
     return ProjectedLoad(files, hints, audit)
