@@ -527,6 +527,20 @@ def test_books_of_some_adopted_tables(tmp_path: Path) -> None:
     assert [place.count(name) for name in ("tracks", "email_opened", "identifies")] == [2, 2, 1]
 
 
+@pytest.mark.parametrize(("name", "columns"), [("tracks", "1 AS n"), ("shoe_bought", "'s1' AS id")])
+def test_a_view_in_place_of_a_table_is_refused(folder: Path, name: str, columns: str) -> None:
+    source, place = archive(more(folder, track("s1", "Shoe Bought", 1), identify("i1", "u1", 2))), Place()
+    place.con.execute(f"CREATE SCHEMA data; CREATE VIEW data.{name} AS SELECT {columns}")
+    with pytest.raises(PipelineStepFailed) as raised:
+        place.run(source)
+    assert str(raised.value).endswith(
+        f"Expected {name} in the dataset data to be a table, because rows are loaded into it, but it is a view.\n"
+        "Rename it (ALTER VIEW ... RENAME TO ...) or drop it: the load makes the table. Or load into another dataset"
+        " (--dataset, dataset_name)."
+    )
+    assert (place.names(), place.pipeline.has_pending_data) == ([name], False)
+
+
 # Hints -------------------------------------------------------------------------------------------------------------
 
 
