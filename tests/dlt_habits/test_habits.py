@@ -2,8 +2,10 @@
 
 import json
 import pickle
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import dlt
@@ -266,6 +268,27 @@ def test_steps_that_drop_the_key(folder: Path, name: str, step: Callable[[Any], 
     source = archive(more(folder, track("s1", "Shoe Bought", 1, size=1))).with_resources("tracks", "other_events")
     source.resources[name].add_map(step)
     with pytest.raises(PipelineStepFailed, match=f"Expected the column id with .* that the steps of {name} return"):
+        place.run(source)
+    assert (place.names(), place.pipeline.has_pending_data) == ([], False)
+
+
+def test_a_step_that_returns_a_frame_without_the_key(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame of pandas is treated as the Arrow table that dlt makes of it."""
+
+    class DataFrame(NamedTuple):
+        """Stands in for that of pandas, which is not installed."""
+
+        rows: pa.Table
+
+    def framed(rows: pa.Table) -> DataFrame:
+        monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=DataFrame))
+        library = SimpleNamespace(pandas_to_arrow=lambda frame: frame.rows)
+        monkeypatch.setitem(sys.modules, "dlt.common.libs.pandas", library)
+        return DataFrame(rows.drop_columns(["id"]))
+
+    place, source = Place(), archive(more(folder, track("s1", "Shoe Bought", 1))).with_resources("tracks")
+    source.tracks.add_map(framed)
+    with pytest.raises(PipelineStepFailed, match="Expected the column id with a value in each row that the steps of"):
         place.run(source)
     assert (place.names(), place.pipeline.has_pending_data) == ([], False)
 
