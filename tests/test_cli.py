@@ -167,6 +167,30 @@ def test_a_dry_run_loads_nothing(selected: Selected) -> None:
     assert selected.files == ["archive.ndjson"]
 
 
+@pytest.mark.parametrize("command", [("load", "archive", "archive.ndjson"), ("status",)])
+@pytest.mark.parametrize("content", [b"", b"SQLite format 3\0" + bytes(5_000), None])
+def test_a_file_that_is_no_duckdb_database(call: Call, command: tuple[str, ...], content: bytes | None) -> None:
+    Path("archive.ndjson").write_text(GOOD)
+    duckdb.connect("odd.duckdb").close()
+    file = Path("odd.duckdb").absolute()
+    if content is None:
+        file.unlink()
+        file.mkdir()
+    else:
+        file.write_bytes(content or file.read_bytes()[:5_000])
+    said = call(*command, "--credentials", "odd.duckdb")
+    first, advice = said.err.strip().splitlines()[-2:]
+    assert said.status == 1
+    assert first.startswith(
+        f"Error: Expected a DuckDB file at {file}, but DuckDB cannot read what is there: IO Error: "
+    )
+    assert "credentials" not in first
+    assert advice == (
+        "Name another by --credentials, or put the file back from a backup. Without a backup, move it away: the next"
+        " load makes a new one from all files, but who was deleted is not known there."
+    )
+
+
 @pytest.mark.usefixtures("loaded")
 def test_a_second_run_finds_nothing_new(call: Call) -> None:
     assert call("load", "archive", "archive.ndjson").out.startswith(

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pytest
 from dlt.common.destination.exceptions import DestinationTerminalException, DestinationTransientException
 from dlt.common.runtime.run_context import active
+from dlt.destinations.impl.postgres.sql_client import Psycopg2SqlClient
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from autopilothq import AutopilothqError, DeliveryFailed, DeliveryImpossible, autopilot, destination
@@ -735,6 +736,31 @@ def test_the_log_in_postgresql(server: FakeAutopilot, postgres: str) -> None:
     ]
     sql = "SELECT status, count(*) AS n FROM _deliveries GROUP BY status ORDER BY status -- all"
     assert answer(sql, warehouse) == (["status", "n"], [("delivered", 2), ("refused", 2), ("unknown", 1)])
+
+
+def test_a_log_in_postgresql_is_made_with_its_index_or_not_at_all(
+    postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is killed in between leaves nothing behind, so that the next one makes both."""
+    execute = Psycopg2SqlClient.execute_sql
+
+    def killed(client: Psycopg2SqlClient, sql: Any, *values: Any, **named: Any) -> Any:
+        if "CREATE INDEX" in str(sql):
+            raise KeyboardInterrupt
+        return execute(client, sql, *values, **named)
+
+    def made() -> list[Any]:
+        catalogues = ("pg_tables", "pg_indexes")
+        return [ask(postgres, f"SELECT tablename FROM {of} WHERE schemaname = 'autopilothq'") for of in catalogues]
+
+    log = DeliveryLog(log_in(dlt.destinations.postgres(postgres)))
+    with monkeypatch.context() as patched:
+        patched.setattr(Psycopg2SqlClient, "execute_sql", killed)
+        with pytest.raises(KeyboardInterrupt):
+            log.__enter__()
+    assert made() == [[], []]
+    with log:
+        assert made() == [[("_deliveries",)], [("_deliveries",)]]
 
 
 def test_times_in_the_log_never_go_back(server: FakeAutopilot) -> None:

@@ -116,7 +116,7 @@ def _imports(module: Module) -> Iterator[tuple[bool, str]]:
 
 # ---- who may call whom ---------------------------------------------------------------------------------------------
 
-FOUNDATIONS = {"catalog", "display", "errors", "extras", "machine", "masking", "private"}
+FOUNDATIONS = {"catalog", "display", "errors", "extras", "machine", "masking", "private", "utc"}
 CLIENTS = FOUNDATIONS | {"segment"}
 WAREHOUSES = CLIENTS | {"clients", "projection"}
 SOURCES = WAREHOUSES | {"warehouses"}
@@ -131,10 +131,11 @@ MAY_CALL = {
     "machine": set[str](),
     "masking": {"errors"},
     "private": {"errors"},
+    "utc": set[str](),
     "on_import": set[str](),
     "sample": {"catalog", "errors", "private"},
     "segment": {"catalog", "errors"},
-    "models": {"catalog", "errors"},  # SQL as text: whoever runs it, reads tables' names and columns first
+    "models": {"catalog", "errors", "utc"},  # SQL as text: whoever runs it, reads tables' names and columns first
     "projection": {"catalog", "errors", "machine", "segment"},
     "clients": CLIENTS,
     "warehouses": WAREHOUSES,

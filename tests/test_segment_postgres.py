@@ -236,6 +236,20 @@ def test_tables_that_an_earlier_version_made_stay_as_they_are(call: Call, postgr
     assert numeric(postgres, "double precision") == {("order_completed", "revenue")}
 
 
+def test_a_view_in_place_of_a_table_is_refused(postgres: str) -> None:
+    write("1.ndjson", message("Email Opened", messageId="m"))
+    query(postgres, "CREATE SCHEMA autopilothq")
+    query(postgres, "CREATE VIEW autopilothq.tracks AS SELECT 'm'::text AS id")
+    expected = (
+        "Expected tracks in the dataset autopilothq to be a table, because rows are loaded into it, but it is a view"
+    )
+    with pytest.raises(PipelineStepFailed, match=expected):
+        pipeline(dlt_postgres(postgres)).run(opened())
+    assert query(postgres, "SELECT table_name FROM information_schema.tables WHERE table_schema = 'autopilothq'") == [
+        ("tracks",)
+    ]
+
+
 def counted(url: str, tables: list[str]) -> dict[str, int]:
     """The number of rows of each table."""
     counts = (f"SELECT '{table}', count(*) FROM autopilothq.{table}" for table in tables)

@@ -247,6 +247,25 @@ def test_a_row_has_no_more_values_than_fit_a_page_and_is_kept() -> None:
     assert {name: roomy["email_opened"][0][name] for name in texts} == texts
 
 
+def test_a_row_of_users_has_no_more_values_than_fit_a_page_and_is_kept() -> None:
+    """What fits is the same as in a table of messages, whether a value is the row's own or of a message."""
+    store = Adopting(LIMITS["postgres"]._replace(row_bytes=1_400))
+    store.adopt(("users", [opened("first", zz="stays")]))
+    texts = {f"t{n:02}": f"{n}".ljust(30, "x") for n in reversed(range(60))}
+    told = opened("i", EARLY, user_id="wide", zz="told", seq="9")
+    found = store.adopt(("users", [{**opened("wide"), **texts}, opened("narrow", t59="fits")]), ("identifies", [told]))
+    rows = {row["id"]: filled(row) for row in found["users"]}
+    kept = sorted(rows["wide"].keys() & texts.keys())
+    assert 20 <= len(kept) <= 45
+    assert kept == sorted(texts)[: len(kept)]
+    own = {"id": "wide", "received_at": EARLY, "zz": "told", "seq": "9"}
+    assert rows["wide"] == own | {name: texts[name] for name in kept}
+    assert (rows["narrow"]["t59"], rows["first"]["zz"], len(rows)) == ("fits", "stays", 3)
+    assert sorted(tuple(row[name] for name in DISCARDED) for row in found["_discards"]) == [
+        ("users", "wide", name, f'"{texts[name]}"', "row_too_wide", EARLY) for name in sorted(texts)[len(kept) :]
+    ]
+
+
 def test_rows_of_users_are_older_than_what_messages_and_stored_rows_say() -> None:
     store = Adopting()
     both = opened("both", EARLY, plan="old", city="Rome", size="small")

@@ -2,8 +2,10 @@
 
 import json
 import pickle
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import dlt
@@ -16,10 +18,10 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from dlt.pipeline.helpers import pipeline_drop
 from pydantic import BaseModel
 
-from autopilothq import archive
+from autopilothq import adopt, archive
 from autopilothq.catalog import TABLES
 from autopilothq.sources.api.source import api
-from dlt_habits.habits import Place, Rows, kept, track
+from dlt_habits.habits import Place, Rows, identify, kept, track
 from shared_loads import isolation
 
 
@@ -270,6 +272,27 @@ def test_steps_that_drop_the_key(folder: Path, name: str, step: Callable[[Any], 
     assert (place.names(), place.pipeline.has_pending_data) == ([], False)
 
 
+def test_a_step_that_returns_a_frame_without_the_key(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame of pandas is treated as the Arrow table that dlt makes of it."""
+
+    class DataFrame(NamedTuple):
+        """Stands in for that of pandas, which is not installed."""
+
+        rows: pa.Table
+
+    def framed(rows: pa.Table) -> DataFrame:
+        monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=DataFrame))
+        library = SimpleNamespace(pandas_to_arrow=lambda frame: frame.rows)
+        monkeypatch.setitem(sys.modules, "dlt.common.libs.pandas", library)
+        return DataFrame(rows.drop_columns(["id"]))
+
+    place, source = Place(), archive(more(folder, track("s1", "Shoe Bought", 1))).with_resources("tracks")
+    source.tracks.add_map(framed)
+    with pytest.raises(PipelineStepFailed, match="Expected the column id with a value in each row that the steps of"):
+        place.run(source)
+    assert (place.names(), place.pipeline.has_pending_data) == ([], False)
+
+
 def test_a_step_of_a_resource_that_a_transformer_of_the_source_reads(folder: Path) -> None:
     """The rows go on to the transformer and into the table, once each."""
     place, seen = Place(), [0]
@@ -486,7 +509,8 @@ def test_some_events(source: Callable[..., DltSource], whole: Rows) -> None:
 def test_books_of_some_tables_and_some_events(folder: Path) -> None:
     """What no selected table takes is no more stored than what was not requested, and nothing counts twice."""
     opened, place = track("o1", "Email Opened", 1), Place()
-    url = more(folder, opened, opened, track("c1", "Email Clicked", 2), track("s1", "Shoe Bought", 3), {})
+    others = identify("i1", "u1", 4), {"type": "page", "messageId": "p1", "userId": "u1"}
+    url = more(folder, opened, opened, track("c1", "Email Clicked", 2), track("s1", "Shoe Bought", 3), *others, {})
     names = ("lines", "stored", "duplicates", "rejected", "skipped", "tables")
 
     def books(**words: Any) -> tuple[Any, ...]:
@@ -495,14 +519,49 @@ def test_books_of_some_tables_and_some_events(folder: Path) -> None:
         return tuple(row.get(name) for name in names)
 
     tables: tuple[str, ...] = ("email_opened", "_audit")
-    assert books() == (5, 1, 1, 1, 2, '{"email_opened": "all"}')
+    assert books() == (7, 1, 1, 1, 4, '{"email_opened": "all"}')
+    tables = ("identifies", "_discards", "_audit")
+    two = '{"_discards": {"only": ["email_opened", "identifies"]}, "email_opened": "all", "identifies": "all"'
+    assert books(exclude="Email Clicked") == (7, 2, 1, 1, 3, f"{two}}}")
+    # The stored row of email_opened lacks the one in tracks, so it is made again, but counts no second time.
     tables = ("email_opened", "tracks", "_audit")
-    assert books(events="Email Opened") == (
-        5, 1, 1, 1, 2, '{"email_opened": "all", "tracks": {"only": ["email_opened"]}}',
-    )  # fmt: skip
+    three = f'{two}, "tracks": {{"only": ["email_clicked", "email_opened"]}}}}'
+    assert books(events="Email Clicked") == (7, 3, 1, 1, 2, three)
     tables = tuple(archive(url).resources)
-    assert books() == (5, 3, 1, 1, 0, None)
-    assert [place.count(name) for name in ("tracks", "email_opened", "email_clicked", "shoe_bought")] == [3, 1, 1, 1]
+    assert books() == (7, 5, 1, 1, 0, None)
+    stored = ("tracks", "email_opened", "email_clicked", "shoe_bought", "identifies", "pages")
+    assert [place.count(name) for name in stored] == [3, 1, 1, 1, 1, 1]
+
+
+def test_books_of_some_adopted_tables(tmp_path: Path) -> None:
+    place, folder = Place(), tmp_path / "tables"
+    folder.mkdir()
+    for table, ids in {"email_opened": "ab", "identifies": "c"}.items():
+        (folder / f"{table}.csv").write_text("\n".join(["id,user_id", *(f"{id_},u1" for id_ in ids)]))
+
+    def books(*tables: str) -> list[tuple[Any, ...]]:
+        place.run(adopt(str(folder)).with_resources(*tables, "_audit"))
+        return [
+            tuple(row[name] for name in ("lines", "stored", "duplicates", "skipped")) for row in place.rows("_audit")
+        ]
+
+    assert books("identifies", "users") == [(2, 0, 0, 2), (1, 1, 0, 0)]
+    assert books("tracks", "email_opened") == [(2, 2, 0, 0), (1, 1, 0, 0)]
+    assert [place.count(name) for name in ("tracks", "email_opened", "identifies")] == [2, 2, 1]
+
+
+@pytest.mark.parametrize(("name", "columns"), [("tracks", "1 AS n"), ("shoe_bought", "'s1' AS id")])
+def test_a_view_in_place_of_a_table_is_refused(folder: Path, name: str, columns: str) -> None:
+    source, place = archive(more(folder, track("s1", "Shoe Bought", 1), identify("i1", "u1", 2))), Place()
+    place.con.execute(f"CREATE SCHEMA data; CREATE VIEW data.{name} AS SELECT {columns}")
+    with pytest.raises(PipelineStepFailed) as raised:
+        place.run(source)
+    assert str(raised.value).endswith(
+        f"Expected {name} in the dataset data to be a table, because rows are loaded into it, but it is a view.\n"
+        "Rename it (ALTER VIEW ... RENAME TO ...) or drop it: the load makes the table. Or load into another dataset"
+        " (--dataset, dataset_name)."
+    )
+    assert (place.names(), place.pipeline.has_pending_data) == ([name], False)
 
 
 # Hints -------------------------------------------------------------------------------------------------------------

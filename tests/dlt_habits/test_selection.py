@@ -4,13 +4,13 @@ from itertools import product
 
 import pytest
 
+from autopilothq.sources.origin import MESSAGE_RESOURCES
 from autopilothq.warehouses.selection import (
     ALL_MESSAGES,
     NONE,
     MessageSelection,
     covers,
     from_text,
-    is_whole,
     messages_of,
     select,
     to_text,
@@ -32,38 +32,70 @@ def of(messages: MessageSelection) -> set[str | None]:
 def test_sets_of_messages(one: MessageSelection) -> None:
     for other in SETS:
         assert of(one | other) == of(one) | of(other)
+        assert of(one & other) == of(one) & of(other)
         assert one.covers(other) == (of(one) >= of(other))
     assert (ALL_MESSAGES.covers(one), one.covers(NONE)) == (True, True)
 
 
 def test_books_of_a_file() -> None:
     a, not_a = MessageSelection(frozenset("a"), but=False), MessageSelection(frozenset("a"))
+    opened = MessageSelection(frozenset({"email_opened"}), but=False)
+    every = select(["tracks", "email_opened"], ALL_MESSAGES)
     first = select(["tracks", "email_opened"], a)
     assert first == {"tracks": a}  # the table of another event has no rows
     second = select(["tracks", "email_opened"], not_a)
-    assert second == {"tracks": not_a, "email_opened": ALL_MESSAGES}
+    assert second == {"tracks": every["tracks"] & not_a, "email_opened": opened}
     loaded = union(first, second)
-    assert loaded == {"tracks": ALL_MESSAGES, "email_opened": ALL_MESSAGES}
+    assert loaded == every
     assert covers(loaded, first)
     assert covers(None, second)
     assert union(None, first) is None
     assert not covers(first, second)
-    assert [messages_of(each) for each in (first, second, loaded, None, {"email_opened": ALL_MESSAGES})] == [
-        a, not_a, ALL_MESSAGES, ALL_MESSAGES, MessageSelection(frozenset({"email_opened"}), but=False),
+    tracks = MessageSelection(frozenset({"identifies", "aliases", "pages", "screens", "groups"}))
+    assert [messages_of(each) for each in (first, second, loaded, None, {"email_opened": opened})] == [
+        a, tracks & not_a, tracks, ALL_MESSAGES, opened,
     ]  # fmt: skip
 
     assert to_text(loaded, ["tracks", "email_opened"]) is None
-    whole = ["tracks", "email_opened", "other_events"]
-    assert [is_whole(select(names, a)) for names in (whole, ["tracks"], ["email_opened"], whole[:2], whole[1:])] == [
-        True, False, True, False, False,
-    ]  # fmt: skip
-    opened = MessageSelection(frozenset({"email_opened"}), but=False)
-    assert [is_whole(select(names, opened)) for names in (whole, whole[:2], ["tracks"], ["email_opened"])] == [
-        True, True, False, False,
-    ]  # fmt: skip
-
     text = to_text(second, ["tracks", "email_opened"])
     assert text == '{"email_opened": "all", "tracks": {"all_but": ["a"]}}'
     assert from_text(text) == second
     assert from_text(to_text(first, ["tracks"])) == first
     assert [from_text(text) for text in (None, "?", "[]", '{"a": 1}', '{"a": {}}')] == [None, {}, {}, {}, {}]
+
+
+@pytest.mark.parametrize(
+    ("resources", "tables"),
+    [
+        (["identifies"], {"identifies"}),
+        (["groups", "accounts"], {"groups"}),
+        (["tracks", "_audit"], {"email_opened", "a", None}),
+        (["other_events"], {"a", None}),
+        (["pages", "email_opened", "contacts"], {"pages", "email_opened"}),
+        (["_rejects", "_discards", "contacts"], set()),
+        (MESSAGE_RESOURCES, {"email_opened", "a", None, "identifies", "groups", "pages"}),
+    ],
+)
+def test_a_message_is_requested_if_a_selected_table_takes_it(resources: list[str], tables: set[str | None]) -> None:
+    kinds = ("email_opened", "a", None, "identifies", "groups", "pages")
+    for messages in (ALL_MESSAGES, MessageSelection(frozenset({"a", "pages"}))):
+        taken = messages_of(select(resources, messages))
+        assert {table for table in kinds if taken.has(table)} == {table for table in tables if messages.has(table)}
+
+
+def test_a_load_of_all_tables_need_not_look_at_lines() -> None:
+    assert messages_of(select(MESSAGE_RESOURCES, ALL_MESSAGES)) == ALL_MESSAGES
+
+
+def test_the_books_of_all_messages_that_are_loaded_or_requested_are_loaded() -> None:
+    """What was rejected or discarded of some messages says nothing about others."""
+    discards, tracks = select(["_discards"], ALL_MESSAGES), select(["tracks", "_discards"], ALL_MESSAGES)
+    with_books = {**tracks, "_discards": messages_of(tracks)}
+    more = {**with_books, **select(["pages"], ALL_MESSAGES)}
+    assert [covers(loaded, discards) for loaded in ({}, with_books, more)] == [True, True, False]
+    assert [covers(with_books, select([*names, "_discards"], ALL_MESSAGES)) for names in (["tracks"], ["pages"])] == [
+        True, False,
+    ]  # fmt: skip
+    assert from_text('{"_discards": "all", "identifies": {"all_but": ["a"]}, "users": {"only": ["a"]}}') == {
+        "_discards": ALL_MESSAGES, "identifies": MessageSelection(frozenset({"identifies"}), but=False), "users": NONE,
+    }  # fmt: skip

@@ -6,12 +6,13 @@ import os
 import re
 import stat
 from collections.abc import Callable, Collection, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, ClassVar, NamedTuple
 
 import click
 
 from ..masking import remember_credentials
+from ..utc import parse_time
 from ..warehouses.settings import DATASET, DUCKDB_FILE
 from . import log
 
@@ -50,12 +51,9 @@ class Time(click.ParamType[datetime]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         """Parses the time."""
         try:
-            time = datetime.fromisoformat(value)
-            time = time if time.tzinfo else time.replace(tzinfo=UTC)
-            time.astimezone(UTC)  # at the ends of the calendar some times have none in UTC
-        except (ValueError, OverflowError):
+            return parse_time(value)
+        except ValueError:
             self.fail(f"Expected a time such as 2019-03-01 or 2019-03-01T12:00:00Z, but got {value!r}.", param, ctx)
-        return time
 
 
 class NameList(click.ParamType[list[str]]):

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache, lru_cache
 from importlib import resources
 from typing import NamedTuple, cast
@@ -14,6 +14,7 @@ from sqlglot.optimizer.normalize_identifiers import normalize_identifiers
 from .. import catalog
 from ..catalog import Type
 from ..errors import InvalidSetting
+from ..utc import to_utc
 from .described import BY_NAME
 
 _BASE = "duckdb"  # the dialect of the SQL files
@@ -202,8 +203,8 @@ def union_of(tables: Sequence[str], existing: Existing, period: Period = ALL_TIM
 def time_literal(at: datetime) -> str:
     """Returns a time as the base dialect writes it. Raises InvalidSetting for one that has none in UTC."""
     try:
-        return f"CAST('{at.astimezone(UTC).isoformat(sep=' ')}' AS TIMESTAMPTZ)"
-    except OverflowError:  # at the ends of the calendar some times have none in UTC
+        return f"CAST('{to_utc(at).isoformat(sep=' ')}' AS TIMESTAMPTZ)"
+    except ValueError:
         raise InvalidSetting(f"Expected a time between the years 1 and 9999 in UTC, but got {str(at)!r}.") from None
 
 

@@ -5,20 +5,30 @@ from datetime import UTC
 
 import pyarrow as pa
 
-from ..catalog import DISCARDS, LIMIT_REASONS, REJECTS, Table
+from ..catalog import DISCARDS, KINDS, LIMIT_REASONS, REJECTS, Table
 from . import engine
-from .context import FileCount, ProjectionContext, TableRows, declared_types
+from .context import CountedMessages, FileCount, ProjectionContext, TableRows, declared_types
 
 NAMED = 100  # events without a table that are listed by name
+_COUNTED = pa.schema([("number", pa.int64()), ("names", pa.list_(pa.string())), ("but", pa.bool_())])
+_TABLES = " ".join(f"WHEN '{kind}' THEN '{table.name}'" for kind, table, _ in KINDS)
 _SQL = engine.queries("audit.sql")
 
 
-def count_files(context: ProjectionContext) -> list[FileCount]:
+def count_files(context: ProjectionContext, counted: CountedMessages) -> list[FileCount]:
     """Returns what became of the lines of each file that has at least one."""
-    return [
+    again = _counted_again(context, counted) if counted else {}
+    found = [
         FileCount(*row[:5], *(time and time.replace(tzinfo=UTC) for time in row[5:7]), *row[7:])
         for row in context.con.execute(_SQL["file_counts"]).fetchall()
     ]
+    return [count._replace(again=again.get(count.number, 0)) for count in found]
+
+
+def _counted_again(context: ProjectionContext, counted: CountedMessages) -> dict[int, int]:
+    rows = [{"number": number, "names": list(names), "but": but} for number, (names, but) in counted.items()]
+    with engine.registered(context.con, counted=pa.Table.from_pylist(rows, _COUNTED)):
+        return dict(context.con.execute(_SQL["counted_again"].format(tables=_TABLES)).fetchall())
 
 
 def merge_counts(parts: Iterable[FileCount]) -> list[FileCount]:
@@ -36,7 +46,8 @@ def _added(first: FileCount, second: FileCount) -> FileCount:
     earliest = [time for time in (first.first_received_at, second.first_received_at) if time]
     latest = [time for time in (first.last_received_at, second.last_received_at) if time]
     received = min(earliest, default=None), max(latest, default=None)
-    return FileCount(first.number, lines, stored, duplicates, rejected, *received, first.mended + second.mended)
+    mended, again = first.mended + second.mended, first.again + second.again
+    return FileCount(first.number, lines, stored, duplicates, rejected, *received, mended, again)
 
 
 def rejects_by_reason(context: ProjectionContext) -> dict[str, int]:

@@ -27,6 +27,8 @@ NUMBER_OF_KIND = {"track": 0} | {kind: MESSAGE_TABLES.index(table) for kind, tab
 
 ExistingTables = Mapping[str, Mapping[str, Type]]
 """The destination's tables, with the types of their columns."""
+CountedMessages = Mapping[int, tuple[frozenset[str], bool]]
+"""The messages of a file that earlier loads counted, by its number: of the tables named, or if true of all others."""
 ReadTable = Callable[[str, Sequence[str]], Iterable[pa.RecordBatch]]
 """Reads columns of a table of the destination."""
 
@@ -57,7 +59,8 @@ class TableRows(NamedTuple):
 class FileCount(NamedTuple):
     """What became of a file's lines: `lines == stored + duplicates + rejected`. `number` is the file's in the load.
 
-    `mended` counts the texts that were stored cut and that the file's messages make whole.
+    `mended` counts the texts that were stored cut and that the file's messages make whole; `again` those of `stored`
+    that an earlier load of the file counted, because it stored them in part.
     """
 
     number: int
@@ -68,6 +71,7 @@ class FileCount(NamedTuple):
     first_received_at: datetime | None
     last_received_at: datetime | None
     mended: int = 0
+    again: int = 0
 
 
 class EventName(NamedTuple):

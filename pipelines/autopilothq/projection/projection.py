@@ -20,6 +20,7 @@ from . import audit, engine, mend, unreadable
 from . import deduplicate as steps
 from .columns import discard_bodies, row_values
 from .context import (
+    CountedMessages,
     ExistingTables,
     FileCount,
     ProjectionContext,
@@ -234,9 +235,9 @@ class Deduplicated:
             if (rows := latest_rows(self._context, latest, self._builder, stored)) is not None:
                 yield rows
 
-    def counts(self) -> list[FileCount]:
+    def counts(self, counted: CountedMessages = MappingProxyType({})) -> list[FileCount]:
         """Returns what became of the lines of each file that has at least one."""
-        return audit.count_files(self._context)
+        return audit.count_files(self._context, counted)
 
     def rejects_by_reason(self) -> dict[str, int]:
         """Returns how many lines were rejected for each reason, the most frequent first."""

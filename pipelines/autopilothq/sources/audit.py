@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..projection import FileCount
-from ..warehouses.selection import is_whole, messages_of, select, to_text, union
+from ..warehouses.selection import select, to_text, union
 from .origin import ContinuedWork
 from .plan import PlannedLoad
 from .report import COUNTED
@@ -38,13 +38,13 @@ def _audit_row(load: PlannedLoad, number: int, count: FileCount, lines: LinesRea
     file, loaded_at = load.work[number], load.context.loaded_at
     # A file that was not read to its end does not get the version that was listed, so that it is read again next time.
     unfinished = f" unfinished {loaded_at.isoformat()}" if number in lines.unfinished else ""
-    before, messages = load.target.loaded(file.url, file.version), load.messages_of(number)
-    loaded = union(before.selected, select(load.selected, messages)) if before else load.selected
+    before, taken = load.target.loaded(file.url, file.version), select(load.selected, load.messages_of(number))
+    loaded = union(before.selected, taken) if before else taken
     row = {
         "file": file.url,
         "version": file.version + unfinished,
         "size": file.size,
-        **{key: value for key, value in count._asdict().items() if key != "number"},
+        **{key: value for key, value in count._asdict().items() if key not in ("number", "again")},
         "lines": count.lines + lines.skipped[number],
         "loaded_at": loaded_at,
         "skipped": lines.skipped[number],
@@ -52,11 +52,9 @@ def _audit_row(load: PlannedLoad, number: int, count: FileCount, lines: LinesRea
     }
     if before:
         # What an earlier load stored of the file is no duplicate now. What it stored in part counts in this load again.
-        stored = before.stored
-        if before.selected is not None and messages != messages_of(before.selected):
-            both = stored + count.stored if is_whole(before.selected) else max(stored, count.stored)
-            stored = min(both, count.lines - count.rejected)
-        row |= {"stored": stored, "duplicates": count.lines - count.rejected - stored}
+        messages = count.lines - count.rejected
+        stored = min(before.stored + count.stored - count.again, messages)
+        row |= {"stored": stored, "duplicates": messages - stored}
         row |= {"mended": count.mended + before.mended}
     earlier = file.audited if isinstance(file, ContinuedWork) else None
     return row if earlier is None else row | _sums(row, earlier)

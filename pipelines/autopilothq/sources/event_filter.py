@@ -17,7 +17,7 @@ from ..segment.naming import event_key, table_name
 from ..warehouses.selection import ALL_MESSAGES, MessageSelection
 from .settings import Names, split_names
 
-_KINDS = frozenset({"track", *(kind for kind, _, _ in KINDS)})
+_TABLES = {kind: table.name for kind, table, _ in KINDS}
 # The first of repeated keys counts, as everywhere; lines that the engine cannot read are read one by one.
 _READ_SQL = """
     SELECT readable, CASE WHEN readable THEN text->>'type' END AS kind,
@@ -63,9 +63,7 @@ def only(
     requested = {file: messages(file) for file in pc.unique(batch.lines["file"]).to_pylist()}
     if all(of == ALL_MESSAGES for of in requested.values()):
         return batch, Counter()
-    requested = {
-        file: MessageSelection(frozenset(map(shorten, names)), but) for file, (names, but) in requested.items()
-    }
+    requested = {file: of.renamed(shorten) for file, of in requested.items()}
     files = batch.lines["file"].to_pylist()
     verdicts: dict[Any, bool] = {}
     keep = []
@@ -97,7 +95,6 @@ def _read_slowly(line: bytes) -> tuple[str | None, str | None]:
 
 
 def _stays(kind: str | None, event: str | None, requested: MessageSelection, shorten: Callable[[str], str]) -> bool:
-    if kind not in _KINDS or (kind == "track" and event is None):
-        return True  # no message
-    table = shorten(event_key(event)) if kind == "track" and event is not None else ""
-    return requested.has(table or None)
+    if kind == "track" and event is not None:
+        return requested.has(shorten(event_key(event)) or None)
+    return kind not in _TABLES or requested.has(_TABLES[kind])  # what is no message stays

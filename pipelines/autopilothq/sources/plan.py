@@ -116,6 +116,15 @@ class PlannedLoad:
         requested = messages_of(self.selected)
         return requested | messages_of(before.selected) if before else requested
 
+    def counted_before(self) -> dict[int, MessageSelection]:
+        """Returns the messages that earlier loads have counted, by the number of the file."""
+        before = {number: self.target.loaded(work.url, work.version) for number, work in enumerate(self.work)}
+        return {
+            number: messages_of(loaded.selected).renamed(self.event_table)
+            for number, loaded in before.items()
+            if loaded is not None
+        }
+
 
 def plan_load(origin: Origin[Any], settings: LoadSettings, keeper: object) -> PlannedLoad:
     """Begins a load for the extraction under way, and lets its origin plan it.

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..catalog import ACCOUNTS, AUDIT, TABLES, USERS, key_of
+from ..errors import NotSupported
 from ..projection import (
     ENVIRONMENT_ERRORS,
     FIRST_LINES,
@@ -25,6 +26,7 @@ from ..projection import (
     TableRows,
 )
 from ..segment.message import Batch
+from ..warehouses.dataset import Dataset
 from ..warehouses.duckdb import kept_open, open_again
 from ..warehouses.repair import has_lost, repair_tables
 from .audit import AuditRow, LinesRead, audit_rows
@@ -181,7 +183,7 @@ def _rows(
     for made in (*latest, deduplicated.rejects(names), deduplicated.discards()):
         if made is not None:
             write_rows(load, files, made)
-    counts = deduplicated.counts()
+    counts = deduplicated.counts(load.counted_before())
     audit = audit_rows(load, counts, lines)
     fill_report(load, counts, lines, deduplicated.rejects_by_reason(), deduplicated.beyond_limits())
     return ProjectedLoad(files, hints, audit)
@@ -210,7 +212,19 @@ def existing_tables(load: PlannedLoad, tables: Callable[[int], list[str]]) -> Ex
     if has_lost(dataset, made):  # the commands have checked this already, a user's own pipeline has not
         repair_tables(pipeline, load.extraction.schema.name)
         known = dataset.tables(names)
+    _check_no_views(load, dataset, known.keys() - made.keys())
     return {name: known[name] for name in names if name in known and name not in load.target.replacement.dropped}
+
+
+def _check_no_views(load: PlannedLoad, dataset: Dataset, names: Collection[str]) -> None:
+    """Raises NotSupported if a selected table, of these that dlt has not made, is a view: rows cannot go there."""
+    names = {name for name in names if resource_of(name) in load.extraction.resources}
+    if names and (views := sorted(names & dataset.views())):
+        raise NotSupported(
+            f"Expected {', '.join(views)} in the dataset {dataset.name} to be a table, because rows are loaded into it,"
+            " but it is a view.\nRename it (ALTER VIEW ... RENAME TO ...) or drop it: the load makes the table. Or load"
+            " into another dataset (--dataset, dataset_name)."
+        )
 
 
 def _deduplicated(

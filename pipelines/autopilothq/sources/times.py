@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import InvalidSetting
 from ..segment.json_text import JsonNumber
+from ..utc import parse_time
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FAR = 10**15  # milliseconds; no calendar goes that far
@@ -23,14 +24,11 @@ def read_setting_time(time: str | date | None, name: str = "since") -> datetime 
     if isinstance(time, date) and not isinstance(time, datetime):
         return datetime(time.year, time.month, time.day, tzinfo=UTC)
     try:
-        found = datetime.fromisoformat(time) if isinstance(time, str) else time
-        found = found if found.tzinfo else found.replace(tzinfo=UTC)
-        found.astimezone(UTC)  # at the ends of the calendar some times have none in UTC
-    except (ValueError, OverflowError):
+        return parse_time(time)
+    except ValueError:
         raise InvalidSetting(
             f"Expected a time such as 2019-03-01 or 2019-03-01T12:00:00Z for {name}, but got {str(time)!r}."
         ) from None
-    return found
 
 
 def read_time(value: Any) -> datetime | None:

@@ -113,8 +113,9 @@ def check_nulls(resource: DltResource, rows: TableRows, there: TTableSchemaColum
 
 def check_key(name: str, item: Any) -> Any:
     """Returns what a user's steps made of rows of a resource. Raises NotSupported if rows have no key any more."""
+    rows = dlt_internals.as_arrow(item)
     for column in key_of(name):
-        if _lacks(item, column):
+        if _lacks(rows, column):
             raise NotSupported(
                 f"Expected the column {column} with a value in each row that the steps of {name} return, but it is"
                 " missing: rows are told apart by it, and would be stored again in each run.\n"

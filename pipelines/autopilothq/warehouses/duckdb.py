@@ -7,6 +7,7 @@ else is dlt's own.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -19,10 +20,19 @@ from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.schema.typing import TColumnSchema, TTableSchema
 from dlt.destinations import duckdb
 from dlt.destinations.impl.duckdb.configuration import DuckDbBaseCredentials
-from duckdb import DuckDBPyConnection, OutOfMemoryException, TransactionException
+from duckdb import (
+    DuckDBPyConnection,
+    InternalException,
+    IOException,
+    OutOfMemoryException,
+    SerializationException,
+    TransactionException,
+)
 from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_fixed
 
 from .. import private
+from ..display import gist
+from ..errors import RunError
 from ..machine import LargestFirst, cores
 from ..projection import engine
 from .books import BooksClient, BooksSqlClient, stage_books_together
@@ -170,12 +180,17 @@ class DirectClient(BooksClient, DuckDbClient):
         return [] if _is_direct(table_chain[0]) else usual(table_chain)
 
 
+# Why a file cannot be opened that is not damaged.
+_OTHER_CAUSE = re.compile("Could not set lock|Cannot open file|Too many open files|No space left")
+
+
 class WaitingPool(DuckDbConnectionPool):
     """Connections to a database that other programs may have open for a while."""
 
     def __init__(self, credentials: DuckDbBaseCredentials, wait: float) -> None:
         super().__init__(credentials)
         self._file = _file(credentials)
+        self._path = str(getattr(credentials, "database", None) or ":")
         self._patient = Retrying(
             stop=stop_after_delay(wait),
             wait=wait_fixed(0.5),
@@ -189,10 +204,19 @@ class WaitingPool(DuckDbConnectionPool):
         local_config: dict[str, Any] | None = None,
         pragmas: list[str] | None = None,
     ) -> DuckDBPyConnection:
-        """Returns a connection as soon as the database is free."""
+        """Returns a connection as soon as the database is free. Raises RunError if the file is no database."""
         if self._file:
             private.database(self._file)
-        return self._patient(super().borrow_conn, global_config, local_config, pragmas)
+        try:
+            return self._patient(super().borrow_conn, global_config, local_config, pragmas)
+        except (IOException, SerializationException, InternalException) as error:
+            if not Path(self._path).exists() or _OTHER_CAUSE.search(str(error)):
+                raise
+            raise RunError(
+                f"Expected a DuckDB file at {self._path}, but DuckDB cannot read what is there: {gist(str(error))}\n"
+                "Name another by --credentials, or put the file back from a backup. Without a backup, move it away: the"
+                " next load makes a new one from all files, but who was deleted is not known there."
+            ) from error
 
 
 def _file(credentials: DuckDbBaseCredentials) -> Path | None:

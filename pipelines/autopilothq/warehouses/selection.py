@@ -5,17 +5,18 @@ selected later, so `_audit` has what of a file was loaded.
 """
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import reduce
 from operator import or_
 from typing import Any, NamedTuple
 
-from ..catalog import EVENT_TABLES, EVENTS_RESOURCE, TRACKS
+from ..catalog import DISCARDS, EVENT_TABLES, EVENTS_RESOURCE, KINDS, LATEST, REJECTS, TRACKS
 
 
 class MessageSelection(NamedTuple):
-    """A set of messages, by the tables of their events: those named, or with `but` all others, of any kind.
+    """A set of messages, by their tables: those named, or with `but` all others.
 
+    A track counts by its event's table, any other message by the table of its type, such as `identifies`.
     Example: `MessageSelection(frozenset({"email_opened"}), but=False).has("email_opened")`.
     """
 
@@ -23,8 +24,12 @@ class MessageSelection(NamedTuple):
     but: bool = True
 
     def has(self, table: str | None) -> bool:
-        """Returns whether a message of this table is selected; None: the message is no event, or has no table."""
+        """Returns whether a message of this table is selected; None: the message is an event without a table."""
         return (table in self.names) != self.but
+
+    def renamed(self, shorten: Callable[[str], str]) -> "MessageSelection":
+        """Returns the same messages by the names that `shorten` returns for their tables."""
+        return MessageSelection(frozenset(map(shorten, self.names)), self.but)
 
     def covers(self, other: "MessageSelection") -> bool:
         """Returns whether the other selection is a subset of this one."""
@@ -40,26 +45,55 @@ class MessageSelection(NamedTuple):
             return MessageSelection(most.names - few.names)
         return MessageSelection(self.names | other.names, but=False)
 
+    def __and__(self, other: "MessageSelection") -> "MessageSelection":
+        return ~(~self | ~other)
+
+    def __invert__(self) -> "MessageSelection":
+        return MessageSelection(self.names, not self.but)
+
 
 ALL_MESSAGES = MessageSelection()
-NONE = MessageSelection(but=False)
+NONE = ~ALL_MESSAGES
 Selected = Mapping[str, MessageSelection]
 """The messages whose rows were loaded, by resource; none for a resource that is missing."""
 _EVENTS = frozenset(table.name for table in EVENT_TABLES)
+_TYPES = frozenset(table.name for _, table, _ in KINDS)
+# The messages that have a row in the table; all other resources have rows beside those of messages.
+_TAKES = {
+    TRACKS.name: MessageSelection(_TYPES),
+    EVENTS_RESOURCE: MessageSelection(_TYPES | _EVENTS),
+    **{name: MessageSelection(frozenset({name}), but=False) for name in _EVENTS | _TYPES},
+    **{made.table.name: MessageSelection(frozenset({made.messages.name}), but=False) for made in LATEST},
+}
+_BOOKS = (REJECTS.name, DISCARDS.name)  # of the messages that the tables take
 
 
 def select(resources: Iterable[str], messages: MessageSelection) -> Selected:
-    """Returns what a load of these resources takes; the table of an event is taken whole if the event is selected."""
-    return {
-        name: ALL_MESSAGES if name in _EVENTS else messages
-        for name in resources
-        if name not in _EVENTS or messages.has(name)
-    }
+    """Returns which of these messages a load of these resources takes, leaving out resources that take none."""
+    found = {name: messages & _takes(name) for name in resources}
+    return {name: taken for name, taken in found.items() if taken != NONE or name in _BOOKS}
+
+
+def _takes(name: str) -> MessageSelection:
+    return _TAKES.get(name, ALL_MESSAGES)
+
+
+def messages_with_row(table: str) -> MessageSelection:
+    """Returns the messages that have a row in a table. Example: `messages_with_row("users").has("identifies")`."""
+    return _TAKES.get(table, MessageSelection(frozenset({table}), but=False))
 
 
 def covers(loaded: Selected | None, requested: Selected) -> bool:
-    """Returns whether everything requested of a file is loaded; None is a file that is loaded whole."""
-    return loaded is None or all(loaded.get(name, NONE).covers(messages) for name, messages in requested.items())
+    """Returns whether everything requested of a file is loaded; None is a file that is loaded whole.
+
+    The books are, if they have what was rejected and discarded of all messages that are loaded or requested.
+    """
+    if loaded is None:
+        return True
+    every = messages_of(loaded) | messages_of(requested)
+    return all(
+        loaded.get(name, NONE).covers(every if name in _BOOKS else messages) for name, messages in requested.items()
+    )
 
 
 def union(loaded: Selected | None, more: Selected) -> Selected | None:
@@ -73,19 +107,7 @@ def messages_of(loaded: Selected | None) -> MessageSelection:
     """Returns all messages of which some rows are loaded."""
     if loaded is None:
         return ALL_MESSAGES
-    names = _EVENTS & loaded.keys()
-    return reduce(
-        or_, (messages for name, messages in loaded.items() if name not in names), MessageSelection(names, but=False)
-    )
-
-
-def is_whole(loaded: Selected) -> bool:
-    """Returns whether all rows of the loaded messages are: a track has one in `tracks` and one in its event's table."""
-    messages = messages_of(loaded)
-    takers = [TRACKS.name, *filter(messages.has, _EVENTS)]
-    if messages.but or messages.names - _EVENTS:
-        takers.append(EVENTS_RESOURCE)
-    return all(loaded.get(name, NONE).covers(messages) for name in takers)
+    return reduce(or_, (messages for name, messages in loaded.items() if name in _TAKES), NONE)
 
 
 def to_text(loaded: Selected | None, resources: Collection[str]) -> str | None:
@@ -93,15 +115,15 @@ def to_text(loaded: Selected | None, resources: Collection[str]) -> str | None:
 
     Example: `{"email_opened": "all", "tracks": {"only": ["email_opened"]}}`.
     """
-    if loaded is None or covers(loaded, dict.fromkeys(resources, ALL_MESSAGES)):
+    if loaded is None or covers(loaded, select(resources, ALL_MESSAGES)):
         return None
-    return json.dumps({name: _json_of(messages) for name, messages in sorted(loaded.items())})
+    return json.dumps({name: _json_of(messages, _takes(name)) for name, messages in sorted(loaded.items())})
 
 
-def _json_of(messages: MessageSelection) -> Any:
-    if messages == ALL_MESSAGES:
+def _json_of(messages: MessageSelection, most: MessageSelection) -> Any:
+    if messages == most:
         return "all"
-    return {"all_but" if messages.but else "only": sorted(messages.names)}
+    return {"all_but": sorted(messages.names - most.names)} if messages.but else {"only": sorted(messages.names)}
 
 
 def from_text(text: str | None) -> Selected | None:
@@ -109,7 +131,7 @@ def from_text(text: str | None) -> Selected | None:
     if text is None:
         return None
     try:
-        return {name: _messages(words) for name, words in json.loads(text).items()}
+        return {name: _messages(words) & _takes(name) for name, words in json.loads(text).items()}
     except (ValueError, TypeError, AttributeError):
         return {}
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 
-from ...catalog import LATEST, Latest, Type
+from ...catalog import LATEST, TABLES, Latest, Type
 from ...projection import TableRows, engine, ordered_columns
 from ...projection.context import declared_types
 from ...projection.types import SQL_TYPES
 from ...projection.users import make_latest
 from .columns import aliased
 from .kept import SQL, Adoption, keys
+from .row_width import AdoptedColumns, without_too_wide
 from .rows import discard_misfits, table_columns
 
 KILL_POINT_OWN_ROWS_MADE = f"{__name__}:_with_own"  # for tests/faults
@@ -77,7 +78,18 @@ def _first_of_layers(adoption: Adoption, name: str, columns: Mapping[str, Type])
     select = ", ".join(f"({cells[column]})::{SQL_TYPES[of]} AS {engine.name(column)}" for column, of in columns.items())
     compared = ", ".join(map(engine.name, ("id", *values)))
     context.con.execute(SQL["first_of_layers"].format(table=table, select=select, compared=compared))
-    return TableRows(name, columns, context.con.sql(f"FROM {table}"), engine.count(context.con, table))
+    kept = context.con.sql(_fitting(adoption, name, columns, table))
+    return TableRows(name, columns, kept, engine.count(context.con, table))
+
+
+def _fitting(adoption: Adoption, name: str, columns: Mapping[str, Type], table: str) -> str:
+    """Returns a query of rows without the values that the destination has no room for, which are discarded."""
+    declared = {column.name for column in TABLES[name].columns}
+    undeclared = {column: column for column in columns if column not in declared}
+    cells = {column: f"{engine.name(column)} AS {aliased(column)}" for column in columns}
+    rows = f"SELECT rowid AS seq, {', '.join(cells.values())} FROM {table}"
+    fitting = without_too_wide(adoption.context, name, AdoptedColumns(columns, undeclared), rows)
+    return f"SELECT {', '.join(f'{aliased(column)} AS {engine.name(column)}' for column in columns)} FROM ({fitting})"
 
 
 def _not_refused(adoption: Adoption, rows: TableRows) -> TableRows:

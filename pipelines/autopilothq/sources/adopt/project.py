@@ -1,8 +1,9 @@
 """From adopted tables to the rows of a load, without a projection, because they are rows already."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import duckdb
 import pyarrow.parquet as pq
@@ -10,10 +11,11 @@ import pyarrow.parquet as pq
 from ...catalog import ACCOUNTS, EVENT_TABLES, USERS
 from ...display import plural
 from ...errors import NotSupported
-from ...projection import TableRows, engine
+from ...projection import FileCount, TableRows, engine
 from ...projection.audit import beyond_limits, rejects, rejects_by_reason
 from ...projection.cells import ParsedCells
 from ...projection.context import ProjectionContext
+from ...warehouses.selection import NONE, messages_with_row
 from ..audit import LinesRead, audit_rows
 from ..load_folder import scratch_of_projection
 from ..older_rows import with_older_rows
@@ -34,7 +36,7 @@ from .kept import (
     reject_refused_rows,
 )
 from .latest import latest_rows_of
-from .origin import AdoptedTables
+from .origin import AdoptedTables, AdoptedWork
 from .rows import discarded_rows, message_rows, tracks_rows
 from .waiting import WaitingRows, waiting_tables
 
@@ -139,12 +141,28 @@ def _rows(load: PlannedLoad, adoption: Adoption, scratch: Path, numbers: "iterto
     for made in (rejects(adoption.context, names), discarded_rows(adoption)):
         if made is not None:
             write_rows(load, files, made)
-    counts = file_counts(adoption)
     lines = LinesRead()
+    tables = [cast(AdoptedWork, work).table for work in load.work]
+    counts = list(_counts(load, tables, file_counts(adoption), lines))
     load.report.lines = sum(count.lines for count in counts)
     audit = audit_rows(load, counts, lines)
     fill_report(load, counts, lines, rejects_by_reason(adoption.context), beyond_limits(adoption.context, {}))
     return ProjectedLoad(files, hints, audit)
+
+
+def _counts(
+    load: PlannedLoad, tables: Sequence[str], counts: Iterable[FileCount], lines: LinesRead
+) -> Iterator[FileCount]:
+    """Yields what became of the rows of each table; those that no selected table takes are skipped."""
+    before = load.counted_before()
+    for count in counts:
+        messages = messages_with_row(tables[count.number])
+        if not load.messages_of(count.number).covers(messages):
+            lines.skipped[count.number] = count.lines - count.rejected
+            yield FileCount(count.number, count.rejected, 0, 0, count.rejected, None, None)
+        else:
+            counted = before.get(count.number, NONE).covers(messages)
+            yield count._replace(again=count.stored if counted else 0)
 
 
 def _warn_of_cut(load: PlannedLoad, cut: "dict[str, dict[str, int]]") -> None:

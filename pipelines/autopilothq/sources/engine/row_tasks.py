@@ -12,6 +12,7 @@ from ...projection import ENVIRONMENT_ERRORS, FileCount, TableRows
 from ...projection.cells import ParsedCells
 from ...projection.partition import LatestFiles, PartitionRows, StoredColumns, latest_of_partition, open_deduplicated
 from ...projection.tables import TablePlan
+from ...warehouses.selection import MessageSelection
 from .partition_tasks import PartitionInput
 from .tasks import CannotBecomeRows, WorkerContext, refused_messages
 from .work_folder import WorkFolder
@@ -63,13 +64,17 @@ class RowPlans:
 
 @dataclass(frozen=True)
 class RowsTask:
-    """A deduplicated partition -> the rows of its tables. `files` names the file that lists the load's files."""
+    """A deduplicated partition -> the rows of its tables. `files` names the file that lists the load's files.
+
+    `counted` are the messages that earlier loads have counted, by file.
+    """
 
     context: WorkerContext
     partition: PartitionInput
     state: Mapping[str, str]
     plans: RowPlans
     files: str
+    counted: Mapping[int, MessageSelection]
 
     @property
     def name(self) -> str:
@@ -111,7 +116,7 @@ class RowsTask:
             if book is not None:
                 writer.write(con, book)
         done.rows = writer.written
-        done.counts = rows.counts()
+        done.counts = rows.counts(self.counted)
         done.rejects = rows.rejects_by_reason()
         done.limits = rows.discarded()
         return done

@@ -81,8 +81,9 @@ class RowMaker:
         path = str(self._scratch / "files.parquet")
         pq.write_table(urls, path)
         names = self._folder.put(path, "files.parquet")
+        counted = self._load.counted_before()
         return self._run([
-            RowsTask(tables.context, partition, found.state, plans, names)
+            RowsTask(tables.context, partition, found.state, plans, names, counted)
             for partition, found in zip(tables.partitions, deduplicated, strict=True)
         ])  # fmt: skip
 

@@ -207,11 +207,13 @@ def _create(dataset: SqlDataset, table: Table) -> None:
             sql.create_dataset()
         indexes = shape_of(table.name, {}, dataset.kind).indexes
         new = indexes and dataset.sql.lacks(table.name)
-        sql.execute_sql(create_statement(client, table, "CREATE TABLE IF NOT EXISTS"))
-        for column in indexes if new else ():
-            # A hash has room for whatever ids somebody sends; PostgreSQL's usual index takes 2,700 bytes of a value.
-            where = f"{sql.make_qualified_table_name(table.name)} USING hash ({sql.escape_column_name(column)})"
-            sql.execute_sql(f"CREATE INDEX ON {where}")
+        # Together: a process that is killed leaves no table without its index, which later runs would not make.
+        with dataset.transaction() if new else nullcontext():
+            sql.execute_sql(create_statement(client, table, "CREATE TABLE IF NOT EXISTS"))
+            for column in indexes if new else ():
+                # A hash has room for whatever ids somebody sends; PostgreSQL's usual index takes 2,700 bytes of one.
+                where = f"{sql.make_qualified_table_name(table.name)} USING hash ({sql.escape_column_name(column)})"
+                sql.execute_sql(f"CREATE INDEX ON {where}")
         for statement in catalogue_comments(sql, table) if dataset.kind in COMMENTED else ():
             sql.execute_sql(statement)
 

@@ -109,6 +109,7 @@ from .clients import (
 )
 from .resources import (
     adds_columns,
+    as_arrow,
     check_steps,
     dataset_of_run,
     dropped_tables,
@@ -209,6 +210,7 @@ __all__ = [
     "WithStateSync",
     "active",
     "adds_columns",
+    "as_arrow",
     "asking_pipeline",
     "check_steps",
     "client_of",

@@ -16,6 +16,7 @@ from dlt.common.storages import LoadStorage, PackageStorage
 from dlt.common.storages.exceptions import CurrentLoadPackageStateNotAvailable
 from dlt.common.storages.load_package import LoadPackageStateInjectableContext, load_package_state
 from dlt.extract.extract import Extract
+from dlt.extract.extractors import _to_arrow_table
 from dlt.extract.hints import NATURAL_CALLABLES
 from dlt.extract.items_transform import MapItem
 from dlt.extract.pipe import ForkPipe
@@ -118,6 +119,11 @@ def check_steps(check: Callable[[Any], Any]) -> None:
         pipe.insert_step(MapItem(check), end)
         if isinstance(last, ForkPipe):  # it also returns them, at its own place, which is one step later now
             last._pipes = [(to, step + 1 if to is pipe else step) for to, step in last._pipes]
+
+
+def as_arrow(item: Any) -> Any:
+    """Returns a frame of pandas or polars as the Arrow table that dlt makes of it; any other item as it is."""
+    return _to_arrow_table(item)
 
 
 @configspec

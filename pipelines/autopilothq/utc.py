@@ -1,0 +1,19 @@
+"""Times in UTC, in which some at the ends of the calendar do not exist."""
+
+from datetime import UTC, datetime
+
+
+def to_utc(time: datetime) -> datetime:
+    """Returns the time in UTC. Raises ValueError if it has none there: `0001-01-01T00:00:00+02:00`."""
+    try:
+        return time.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(str(error)) from error
+
+
+def parse_time(time: str | datetime) -> datetime:
+    """Returns a time in ISO 8601, UTC if it names no zone. Raises ValueError if it is no time, or has none in UTC."""
+    found = datetime.fromisoformat(time) if isinstance(time, str) else time
+    found = found if found.tzinfo else found.replace(tzinfo=UTC)
+    to_utc(found)
+    return found
