@@ -1,5 +1,6 @@
 """The slow path: reads lines that the engine may read wrongly one by one, in Python, into the same cells."""
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
@@ -14,7 +15,7 @@ from . import engine
 from .cells import DECLARED, LINES_PER_FILE, TEXTS, CellWriter, ParsedCells, select_columns, with_timestamps_read
 
 MOST_LINES = 5_000  # at most so many lines are held as Python objects at a time, and
-MOST_BYTES = 4 << 20  # at most so many bytes, except for a single line
+MOST_IRREGULAR = 4 << 20  # at most so many bytes, except for a single line
 _CONTEXT_NAMES = frozenset(column.name for column in CONTEXT)
 _CELLS = ("kind", "event", *TEXTS, *TIMESTAMP_FIELDS, *(column.name for column in DECLARED))
 _SELECT_SQL = (
@@ -28,7 +29,7 @@ def parse_irregular(
 ) -> Counter[tuple[str, ...]]:
     """Parses lines (`seq`, `text`) into `cells`; returns how many messages hold each object, by its path."""
     objects: Counter[tuple[str, ...]] = Counter()
-    for piece in _pieces(lines):
+    for piece in pieces(lines, MOST_IRREGULAR, MOST_LINES):
         messages, rejects = _read_each(piece)
         files.rejects(rejects, cells)
         files.discards(messages, cells)
@@ -55,14 +56,14 @@ def _write_messages(
         files.messages(con, _SELECT_SQL, (), cells)
 
 
-def _pieces(lines: pa.Table) -> Iterator[pa.Table]:
-    """Yields lines in pieces that are small enough to be held as Python objects."""
+def pieces(lines: pa.Table, most_bytes: int, most_lines: int = sys.maxsize) -> Iterator[pa.Table]:
+    """Yields lines in pieces of at most so many bytes, except for a single line, and so many lines."""
     sizes = np.cumsum(pc.binary_length(lines["text"]).to_numpy())
     start = 0
     while start < lines.num_rows:
         before = sizes[start - 1] if start else 0
-        end = int(np.searchsorted(sizes, before + MOST_BYTES, side="right"))
-        end = max(start + 1, min(end, start + MOST_LINES))
+        end = int(np.searchsorted(sizes, before + most_bytes, side="right"))
+        end = max(start + 1, min(end, start + most_lines))
         yield lines.slice(start, end - start)
         start = end
 
