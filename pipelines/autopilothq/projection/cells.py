@@ -8,14 +8,17 @@ cost no more than what they hold.
 
 import itertools
 import json
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -172,6 +175,22 @@ class CellWriter:
 
     def _path(self, what: str) -> str:
         return f"{self._folder}/{next(self._numbers)}-{what}.parquet"
+
+
+def cut_by_size(sizes: npt.NDArray[np.int64], most_bytes: int, most: int = sys.maxsize) -> Iterator[tuple[int, int]]:
+    """Yields starts and ends of pieces of at most so many bytes, except for a single item, and of at most `most` items.
+
+    `sizes` are those of the items in bytes. Example: `list(cut_by_size(np.array([3, 2, 9, 1]), 5))` gives
+    `[(0, 2), (2, 3), (3, 4)]`.
+    """
+    ends = np.cumsum(sizes, dtype=np.int64)
+    start = 0
+    while start < len(ends):
+        before = ends[start - 1] if start else 0
+        end = int(np.searchsorted(ends, before + most_bytes, side="right"))
+        end = max(start + 1, min(end, start + most))
+        yield start, end
+        start = end
 
 
 def short_event(event: str) -> str:

@@ -5,14 +5,22 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..catalog import CONTEXT
 from ..segment.message import BLANK, EXTRA, TIMESTAMP_FIELDS, Message, Reject, Rejected, read_message, without_bom
 from . import engine
-from .cells import DECLARED, LINES_PER_FILE, TEXTS, CellWriter, ParsedCells, select_columns, with_timestamps_read
+from .cells import (
+    DECLARED,
+    LINES_PER_FILE,
+    TEXTS,
+    CellWriter,
+    ParsedCells,
+    cut_by_size,
+    select_columns,
+    with_timestamps_read,
+)
 
 MOST_LINES = 5_000  # at most so many lines are held as Python objects at a time, and
 MOST_IRREGULAR = 4 << 20  # at most so many bytes, except for a single line
@@ -58,14 +66,8 @@ def _write_messages(
 
 def pieces(lines: pa.Table, most_bytes: int, most_lines: int = sys.maxsize) -> Iterator[pa.Table]:
     """Yields lines in pieces of at most so many bytes, except for a single line, and so many lines."""
-    sizes = np.cumsum(pc.binary_length(lines["text"]).to_numpy())
-    start = 0
-    while start < lines.num_rows:
-        before = sizes[start - 1] if start else 0
-        end = int(np.searchsorted(sizes, before + most_bytes, side="right"))
-        end = max(start + 1, min(end, start + most_lines))
+    for start, end in cut_by_size(pc.binary_length(lines["text"]).to_numpy(), most_bytes, most_lines):
         yield lines.slice(start, end - start)
-        start = end
 
 
 def _read_each(lines: pa.Table) -> tuple[dict[int, Message], list[Reject]]:

@@ -10,6 +10,7 @@ import pyarrow as pa
 from ..catalog import COLUMN_RESERVE, LINK, MESSAGE_TABLES, PROPERTIES, Type, event_table
 from ..segment.message import EXTRA
 from . import engine, texts
+from .cells import MOST_BYTES, cut_by_size
 from .columns import ColumnPlan, Extra, column_values, discard_columns, find_too_wide, plan_columns
 from .context import CELLS_AT_ONCE, ProjectionContext, TableRows, declared_types, ordered_columns
 from .types import TYPES, ColumnValues, merge_values
@@ -262,9 +263,14 @@ def _join_pivoted(
 
 
 def _parts(context: ProjectionContext, source: str, most: int) -> list[str]:
-    """Returns conditions that cut messages into parts of at most `most`."""
-    found = context.con.sql(f"SELECT seq FROM {source} ORDER BY seq").to_arrow_table()["seq"].to_numpy()
-    return [
-        f"seq BETWEEN {part[0]} AND {part[-1]}"
-        for part in (found[start : start + most] for start in range(0, len(found), most))
-    ] or ["true"]
+    """Returns conditions that cut messages into parts of at most `most`, and of so many bytes that wait as rows."""
+    sizes = "SELECT seq, 0 AS size"
+    if context.cells.are_long:
+        sizes = "SELECT seq, coalesce(size, 0) AS size"
+        source = (
+            f"(FROM {source}) LEFT JOIN (SELECT seq, sum(strlen(value)) AS size FROM extras GROUP BY seq) USING (seq)"
+        )
+    found = context.con.sql(f"{sizes} FROM {source} ORDER BY seq").to_arrow_table()
+    seqs = found["seq"].to_numpy()
+    parts = cut_by_size(found["size"].to_numpy(), MOST_BYTES, most)
+    return [f"seq BETWEEN {seqs[start]} AND {seqs[end - 1]}" for start, end in parts] or ["true"]
