@@ -57,8 +57,6 @@ def connect(scratch: str | None, memory: int, threads: int) -> duckdb.DuckDBPyCo
     con.execute(f"SET memory_limit = '{memory}MB'")
     con.execute(f"SET threads = {threads}")
     con.execute("SET preserve_insertion_order = false")
-    # Otherwise DuckDB gathers up to 2,048 rows again from parts that were made small because their texts are long.
-    con.execute("SET enable_caching_operators = false")
     con.execute("SET enable_progress_bar = false")  # the program shows its own
     con.execute("SET GLOBAL TimeZone = 'UTC'")  # for cursors too, else times without a zone are in the machine's
     if scratch:

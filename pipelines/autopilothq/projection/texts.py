@@ -21,6 +21,8 @@ def open_tables(context: ProjectionContext) -> None:
     """Prepares the engine of a load with many long lines."""
     if not context.cells.are_long:
         return
+    # Otherwise the engine gathers up to 2,048 rows again from parts that were made small because their texts are long.
+    context.con.execute("SET enable_caching_operators = false")
     # The side of a join that the engine holds in memory is the right one, as it is written, which has no long texts.
     context.con.execute("SET disabled_optimizers = 'join_order,build_side_probe_side'")
     for table in _FROM_THE_START:
