@@ -104,17 +104,13 @@ def test_a_line_is_known_by_its_file_and_its_number_there() -> None:
         (1, 10, [1] * 8),
     ],
 )
-def test_few_lines_are_held_at_a_time(
-    most_lines: int, most_bytes: int, pieces: Sequence[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(irregular, "MOST_LINES", most_lines)
-    monkeypatch.setattr(irregular, "MOST_BYTES", most_bytes)
+def test_few_lines_are_held_at_a_time(most_lines: int, most_bytes: int, pieces: Sequence[int]) -> None:
     texts = ["a" * size for size in (4, 6, 1, 20, 2, 2, 2, 2)]
     lines = pa.table({"seq": range(len(texts)), "text": pa.array(texts, pa.large_string())})
-    found = list(irregular._pieces(lines))
+    found = list(irregular.pieces(lines, most_bytes, most_lines))
     assert [piece.num_rows for piece in found] == pieces
     assert pa.concat_tables(found).equals(lines)
-    assert list(irregular._pieces(lines.slice(0, 0))) == []
+    assert list(irregular.pieces(lines.slice(0, 0), most_bytes, most_lines)) == []
 
 
 # ---- files of cells ------------------------------------------------------------------------------------------------

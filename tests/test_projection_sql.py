@@ -26,6 +26,7 @@ NAMED = [(file, name) for file in SCRIPTS for name in engine.queries(file)]
 # Substitutes for the words in braces, and for parameters.
 WORDS = {
     "any_cut": "true", "cells": "{'name': 'a', 'text': 'b'}", "column": "note", "cut": "512", "literal": "'note'",
+    "gathered": "latest_messages", "last_ids": "'a'", "part": "0",
     "mended": "mended_rows", "number": "1", "touched": "SELECT 'a' AS id",
     "bytes": "0", "but": "", "cell": '"category"', "condition": "true", "declared": "''", "deep": "false",
     "files": "(SELECT * EXCLUDE (table_number, slug, event_text), false AS irregular FROM parsed)",
@@ -44,7 +45,7 @@ WORDS = {
 }  # fmt: skip
 PARAMETERS = {
     "begun": NOW, "retry": False,
-    "inside": None, "loaded_at": NOW.isoformat(), "lookback": 1, "first_event_table": 6, "rows": [1],
+    "inside": None, "loaded_at": NOW.isoformat(), "lookback": 1, "first_event_table": 6, "seqs": [1],
     "start": 1, "table_number": 1, "table_numbers": [1],
 }  # fmt: skip
 STORED = (
@@ -79,8 +80,18 @@ RELATIONS = {
     "suppressed_ids": "SELECT 'a' AS id",
     "files": "SELECT 0::BIGINT AS number, 'a' AS file",
     "table_names": "SELECT 0::BIGINT AS table_number, 'tracks' AS name",
+    "all_rejected": "SELECT 1::BIGINT AS number, 'a' AS id, 1::BIGINT AS seq, 'b' AS reason",
+    "rejected_once": "SELECT 1::BIGINT AS number",
+    "all_discarded": (
+        "SELECT 1::BIGINT AS number, 'a' AS id, 'b' AS reason, 1::BIGINT AS seq, 'c' AS column_name, 'd' AS digest,"
+        " 'users' AS table_name, 'users' AS of_table"
+    ),
+    "discarded_once": "SELECT 1::BIGINT AS number",
     "discarded": "SELECT 'a' AS reason, 'b' AS table_name",
     "latest_ids": "SELECT 'a' AS id",
+    "latest_gathered": "SELECT 'a' AS id, 'a' AS user_id, now() AS received_at",
+    "last_messages": "SELECT 'a' AS id",
+    "latest_parts": "SELECT 'a' AS id, 0 AS part",
     "latest_messages": "SELECT 'a' AS id, 'a' AS user_id, now() AS received_at",
     "latest_values": (
         "SELECT 'a' AS id, now() AS received_at, 'm' AS message, 't:a' AS name, 'text' AS type, 'v' AS value"

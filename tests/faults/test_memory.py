@@ -1,8 +1,10 @@
 """If threads together need more memory than there is, fewer run at a time, and nothing is lost or rejected."""
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +16,9 @@ from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
 import autopilothq
 from autopilothq.machine import LargestFirst
-from autopilothq.projection import Projection, engine, parse
+from autopilothq.projection import Projection, TableRows, cells, engine, parse, tables, users
 from autopilothq.projection import projection as projection_module
+from autopilothq.projection import texts as texts_module
 from autopilothq.projection.cells import ParsedCells
 from autopilothq.projection.line_reader import LineReader
 from autopilothq.projection.parse import Parser, number_lines
@@ -231,6 +234,123 @@ def test_long_texts_need_no_memory_for_all_of_them(
     assert {table: file.metadata.num_rows for table, file in written.items()} == {"email_opened": 3000, "tracks": 3000}
     html = written["email_opened"].read(["id", "html"]).to_pylist()
     assert {row["id"]: row["html"] for row in html} == {line["messageId"]: line["properties"]["html"] for line in lines}
+
+
+LONG = 20_000  # characters
+
+
+def long(of: object, characters: int = LONG) -> str:
+    return f"{of} ".ljust(characters, "e")
+
+
+def long_lines(number: int) -> Iterator[dict[str, Any]]:
+    """A line of each kind that has long texts, and a short one."""
+    yield message(messageId=f"property {number}", properties={"html": long(number)})
+    yield message("Email Clicked", messageId=f"link {number}", properties={"link_url": long(number)})
+    yield message(f"Event {number % 2}", messageId=f"event {number}", properties={"deep": {"a": {"b": long(number)}}})
+    yield message(long("Name"), messageId=f"name {number}", properties={"n": number})
+    yield message(messageId=long(f"id {number}"), userId=long(number))
+    yield message(messageId=f"irregular {number}", properties={"html": long(number), "Html": 1})
+    yield message(messageId=f"misfit {number}", properties={"transactional": long(number)})
+    yield message(messageId=f"reject {number}", event=None, properties={"html": long(number)})
+    yield message(messageId=f"short {number}", properties={"html": str(number)})
+    traits = {"deep": {"a": {"b": long(number)}}, "name": long(f"name {number}")}
+    yield identify(messageId=f"identify {number}", userId=f"u{number % 20}", receivedAt=later(number), traits=traits)
+    yield identify(messageId=f"group {number}", type="group", groupId=f"g{number}", traits={"plan": long(number)})
+
+
+def later(seconds: int) -> str:
+    return (NOW + timedelta(seconds=seconds)).isoformat()
+
+
+def written(made: Iterable[TableRows | None], folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Writes tables as a load does, and reads them."""
+    found = {}
+    for rows in made:
+        if rows is not None:
+            rows.write(str(folder / rows.table))
+            found[rows.table] = pq.read_table(folder / rows.table).to_pylist()
+            assert rows.number == len(found[rows.table])
+    return found
+
+
+def take_few_bytes_at_once(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    for module in (cells, parse, tables, texts_module, users):
+        monkeypatch.setattr(module, "MOST_BYTES", number)
+
+
+def test_long_texts_of_any_kind_are_stored_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are read, gathered and written in pieces, but for values that no column takes, and lines that none can."""
+    take_few_bytes_at_once(monkeypatch, 3 * LONG)
+    monkeypatch.setattr(tables, "GATHERED", 10 * LONG)
+    numbers = range(3)
+    projection = Projection(NOW, str(tmp_path), shorten=lambda name: name[:40])
+    for batch in batches([[line for number in numbers for line in long_lines(number)]], lambda _: 30):
+        projection.add(batch)
+    made = projection.deduplicate()
+    rows = written((*made.tables(), *made.latest(), made.rejects(["1.gz"]), made.discards()), tmp_path)
+    assert made.rejects_by_reason() == {"event_not_defined": len(numbers)}
+    projection.close()
+
+    def texts_of(table: str, column: str, key: str = "id") -> dict[str, str]:
+        return {row[key]: row[column] for row in rows[table] if row[column] is not None and not row[column].isdigit()}
+
+    kinds = ("property", "link", "event", "name", "irregular", "misfit", "short", "id")
+    ids = {kind: [long(f"id {n}") if kind == "id" else f"{kind} {n}" for n in numbers] for kind in kinds}
+    assert {row["id"] for row in rows["tracks"]} == {id_ for of_kind in ids.values() for id_ in of_kind}
+    htmls = {id_: long(n) for kind in ("property", "irregular") for n, id_ in enumerate(ids[kind])}
+    assert texts_of("email_opened", "html") == htmls
+    assert texts_of("email_clicked", "link_url") == {id_: long(n) for n, id_ in enumerate(ids["link"])}
+    assert {n: texts_of(f"event_{n}", "deep_a_b") for n in (0, 1)} == {
+        n: {f"event {of}": long(of) for of in numbers if of % 2 == n} for n in (0, 1)
+    }
+    assert texts_of("tracks", "event_text") | dict.fromkeys(ids["name"], long("Name")) == texts_of(
+        "tracks", "event_text"
+    )
+    assert {row["id"]: row["user_id"] for row in rows["tracks"] if row["id"] in ids["id"]} == {
+        id_: long(n) for n, id_ in enumerate(ids["id"])
+    }
+    identified = {f"identify {n}": long(n) for n in numbers}
+    assert texts_of("identifies", "deep_a_b") == identified
+    assert texts_of("users", "name") == {f"u{n % 20}": long(f"name {n}") for n in numbers}
+    assert texts_of("accounts", "plan") == {f"g{n}": long(n) for n in numbers}
+    discards = {(row["row_id"], row["column_name"]): row["value"] for row in rows["_discards"]}
+    assert discards == {(f"misfit {n}", "transactional"): f'"{long(n)}"' for n in numbers} | {
+        (f"irregular {n}", "html"): "1" for n in numbers
+    }
+    assert {json.loads(row["raw"])["properties"]["html"] for row in rows["_rejects"]} == {long(n) for n in numbers}
+
+
+def test_twelve_hundred_large_texts_are_loaded_with_the_memory_that_is_usual(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine takes 2,048 rows at a time, however large they are."""
+    monkeypatch.setattr(projection_module, "SMALL", 0)
+    lines = [message(messageId=f"m{n}", properties={"html": long(n, 100_000)}) for n in range(1_200)]
+    projection = Projection(NOW, str(tmp_path))
+    for batch in batches([lines], lambda _: 320):  # what a batch of an archive has
+        projection.add(batch)
+    rows = written(projection.deduplicate().tables(), tmp_path)
+    projection.close()
+    assert {row["id"]: row["html"] for row in rows["email_opened"]} == {
+        line["messageId"]: line["properties"]["html"] for line in lines
+    }
+    assert len(rows["tracks"]) == len(lines)
+
+
+def test_large_traits_need_no_memory_for_those_of_all_persons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "ALONE_MEMORY", 0)
+    take_few_bytes_at_once(monkeypatch, 1 << 20)
+    plans = {f"u{n}": long(n, 300_000) for n in range(120)}
+    lines = [identify(messageId=user, userId=user, traits={"plan": plan}) for user, plan in plans.items()]
+    projection = Projection(NOW, str(tmp_path), memory=60, threads=1)
+    for batch in batches([lines], lambda _: 20):
+        projection.add(batch)
+    made = projection.deduplicate()
+    rows = written((*made.tables(), *made.latest()), tmp_path)
+    projection.close()
+    assert {row["id"]: row["plan"] for row in rows["users"]} == plans
+    assert {row["id"]: row["plan"] for row in rows["identifies"]} == plans
 
 
 def test_rows_that_were_inserted_before_the_memory_was_missed_are_stored_once(

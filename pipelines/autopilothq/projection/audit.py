@@ -6,7 +6,7 @@ from datetime import UTC
 import pyarrow as pa
 
 from ..catalog import DISCARDS, KINDS, LIMIT_REASONS, REJECTS, Table
-from . import engine
+from . import engine, texts
 from .context import CountedMessages, FileCount, ProjectionContext, TableRows, declared_types
 
 NAMED = 100  # events without a table that are listed by name
@@ -59,7 +59,8 @@ def rejects(context: ProjectionContext, files: Sequence[str]) -> TableRows | Non
     """Returns the rows of `_rejects`, None if there are none; `files` are the names of the load's files."""
     names = pa.table({"number": range(len(files)), "file": files})
     with engine.registered(context.con, files=names):
-        context.con.execute(_SQL["rejected"], {"loaded_at": context.loaded_at})
+        texts.create_table(context, "all_rejected", _SQL["all_rejected"], {"loaded_at": context.loaded_at})
+    context.con.execute(_SQL["rejected"])
     return _rows(context, "rejected", REJECTS)
 
 
@@ -68,7 +69,8 @@ def discards(context: ProjectionContext) -> TableRows | None:
     names = context.tables.names
     table = pa.table({"table_number": range(len(names)), "name": names})
     with engine.registered(context.con, table_names=table):
-        context.con.execute(_SQL["discarded"], {"loaded_at": context.loaded_at})
+        texts.create_table(context, "all_discarded", _SQL["all_discarded"], {"loaded_at": context.loaded_at})
+    context.con.execute(_SQL["discarded"])
     return _rows(context, "discarded", DISCARDS)
 
 

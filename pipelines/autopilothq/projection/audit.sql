@@ -18,30 +18,39 @@ WHERE coalesce(list_contains(names, CASE kind {tables} ELSE slug END), false) <>
 -- name: rejects_by_reason
 SELECT reason, count(*) FROM rejects GROUP BY 1 ORDER BY 2 DESC, 1
 
--- name: rejected
+-- name: all_rejected
 -- The rows of `_rejects`; `files` are the files of the load. Each line of each file has a row of its own.
-CREATE OR REPLACE TABLE rejected AS
-SELECT * EXCLUDE (seq) FROM (
-    SELECT file, line, reason, message, raw, $loaded_at::TIMESTAMPTZ AS rejected_at, seq,
-        CASE WHEN reason = 'suppressed' THEN id ELSE sha256(concat_ws(chr(10), file, line, id)) END AS id
-    FROM (SELECT *, line_of(seq) AS line FROM rejects) r JOIN files ON files.number = file_of(r.seq))
-QUALIFY row_number() OVER (PARTITION BY id ORDER BY seq, reason) = 1
+SELECT nextval('row_numbers') AS number, file, line, reason, message, raw, $loaded_at::TIMESTAMPTZ AS rejected_at, seq,
+    CASE WHEN reason = 'suppressed' THEN id ELSE sha256(concat_ws(chr(10), file, line, id)) END AS id
+FROM (SELECT *, line_of(seq) AS line FROM rejects) r JOIN files ON files.number = file_of(r.seq)
 
--- name: discarded
--- The rows of `_discards`. A value that neither `tracks` nor the event's table takes is reported for the event's table.
-CREATE OR REPLACE TABLE discarded AS
-SELECT sha256(concat_ws(chr(10), table_name, row_id, column_name, value)) AS id, *,
-    $loaded_at::TIMESTAMPTZ AS discarded_at
+-- name: rejected
+-- One of the rows with the same id. Long texts are no part of what is sorted.
+CREATE OR REPLACE TABLE rejected_once AS
+SELECT number FROM all_rejected QUALIFY row_number() OVER (PARTITION BY id ORDER BY seq, reason) = 1;
+CREATE OR REPLACE VIEW rejected AS FROM all_rejected SEMI JOIN rejected_once USING (number)
+
+-- name: all_discarded
+-- The rows of `_discards`.
+SELECT nextval('row_numbers') AS number, sha256(concat_ws(chr(10), table_name, row_id, column_name, value)) AS id, *,
+    sha256(value) AS digest, $loaded_at::TIMESTAMPTZ AS discarded_at
 FROM (
-    SELECT coalesce(d.table_name, n.name) AS table_name, m.id AS row_id, column_name, value,
-        reason, m.received_at::TIMESTAMPTZ AS received_at
+    SELECT seq, d.table_name AS of_table, coalesce(d.table_name, n.name) AS table_name, m.id AS row_id, column_name,
+        value, reason, m.received_at::TIMESTAMPTZ AS received_at
     FROM discards d JOIN messages m USING (seq) JOIN table_names n USING (table_number)
     WHERE seq NOT IN (FROM duplicates) OR seq IN (FROM discarded_again)
-    QUALIFY row_number() OVER (
-        PARTITION BY seq, column_name, value, reason
-        ORDER BY coalesce(d.table_name, n.name) = 'tracks', d.table_name) = 1
-    UNION ALL FROM discards_of_latest)
-QUALIFY row_number() OVER (PARTITION BY id ORDER BY reason) = 1
+    UNION ALL BY NAME FROM discards_of_latest)
+
+-- name: discarded
+-- A value that neither `tracks` nor the event's table takes is reported for the event's table. Long texts are no part of
+-- what is sorted.
+CREATE OR REPLACE TABLE discarded_once AS
+SELECT number FROM (
+    SELECT number, id, reason FROM all_discarded
+    QUALIFY seq IS NULL OR row_number() OVER (
+        PARTITION BY seq, column_name, digest, reason ORDER BY table_name = 'tracks', of_table) = 1)
+QUALIFY row_number() OVER (PARTITION BY id ORDER BY reason) = 1;
+CREATE OR REPLACE VIEW discarded AS FROM all_discarded SEMI JOIN discarded_once USING (number)
 
 -- name: discarded_by_table
 SELECT reason, table_name, count(*) FROM discarded GROUP BY ALL ORDER BY ALL

@@ -8,14 +8,17 @@ cost no more than what they hold.
 
 import itertools
 import json
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -26,6 +29,8 @@ from . import engine
 
 LINES_PER_FILE = 1 << 40  # a line's number in the load is its file's number times this, plus its number in the file
 LONGEST_EVENT = 1_000  # bytes of an event's name as JSON; SQL, which repeats it, has the digest of a longer one
+LONG_LINE = 16 << 10  # bytes; the engine takes 2,048 lines at a time, however long they are, and
+MOST_BYTES = 8 << 20  # it gets at most so many bytes of lines at a time where there are so many bytes of long ones
 CELL_FILES = ("messages", "extras", "rejects", "discards")  # the fields of `ParsedCells` that hold names of files
 
 
@@ -44,6 +49,13 @@ class ParsedCells:
     columns: dict[tuple[str, str | None], dict[str, None]] = field(default_factory=dict)
     events: Counter[str] = field(default_factory=Counter)
     """How many messages each event has, by its name as JSON text."""
+    long_bytes: int = 0
+    """The bytes of lines longer than `LONG_LINE`."""
+
+    @property
+    def are_long(self) -> bool:
+        """Whether so many lines are long that the engine must not take them by number, as it does."""
+        return self.long_bytes > MOST_BYTES
 
     def extend(self, more: "ParsedCells") -> None:
         """Adds the cells of other lines."""
@@ -54,10 +66,15 @@ class ParsedCells:
         for key, columns in more.columns.items():
             self.columns.setdefault(key, {}).update(columns)
         self.events.update(more.events)
+        self.long_bytes += more.long_bytes
 
     def size(self) -> int:
         """Returns the size in bytes of the files of messages and of extras that wait as rows."""
         return sum(Path(path).stat().st_size for path in (*self.messages, *self.extras))
+
+    def rows_of(self, size: int, rows: int) -> int:
+        """Returns how many of so many rows have about that size in bytes together."""
+        return rows * size // max(1, self.size())
 
     def delete(self) -> None:
         """Deletes the files."""
@@ -153,10 +170,27 @@ class CellWriter:
     def _write(self, what: str, table: pa.Table, paths: list[str]) -> None:
         if table.num_rows:
             paths.append(self._path(what))
-            pq.write_table(table, paths[-1], compression="zstd")
+            rows = max(1, table.num_rows * MOST_BYTES // max(1, table.nbytes))
+            pq.write_table(table, paths[-1], rows, compression="zstd")
 
     def _path(self, what: str) -> str:
         return f"{self._folder}/{next(self._numbers)}-{what}.parquet"
+
+
+def cut_by_size(sizes: npt.NDArray[np.int64], most_bytes: int, most: int = sys.maxsize) -> Iterator[tuple[int, int]]:
+    """Yields starts and ends of pieces of at most so many bytes, except for a single item, and of at most `most` items.
+
+    `sizes` are those of the items in bytes. Example: `list(cut_by_size(np.array([3, 2, 9, 1]), 5))` gives
+    `[(0, 2), (2, 3), (3, 4)]`.
+    """
+    ends = np.cumsum(sizes, dtype=np.int64)
+    start = 0
+    while start < len(ends):
+        before = ends[start - 1] if start else 0
+        end = int(np.searchsorted(ends, before + most_bytes, side="right"))
+        end = max(start + 1, min(end, start + most))
+        yield start, end
+        start = end
 
 
 def short_event(event: str) -> str:

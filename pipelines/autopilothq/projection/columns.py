@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from ..catalog import COLUMN_RESERVE, CONTEXT, LINK, PROPERTIES, Limits, Type
 from ..segment.message import EXTRA
-from . import engine
+from . import engine, texts
 from .context import ProjectionContext
 from .types import TYPES, ColumnValues, merge_values, type_case, type_of_bits
 
@@ -158,13 +158,14 @@ def discard_columns(context: ProjectionContext, number: int, where: str, plan: C
 def _discard_columns(context: ProjectionContext, table: str, where: str, columns: Collection[str], reason: str) -> None:
     for column in columns:
         sql = _SQL["discard_column"].format(cell=engine.name(EXTRA + column), where=where)
-        context.con.execute(sql, {"table_name": table, "column_name": column, "reason": reason})
+        texts.insert(context, "discards", sql, {"table_name": table, "column_name": column, "reason": reason})
 
 
 def _discard_rows(context: ProjectionContext, table: str, where: str, columns: Sequence[str], reason: str) -> None:
     if columns:
         with engine.registered(context.con, left_out=pa.table({"column": columns})):
-            context.con.execute(_SQL["discard_rows"].format(where=where), {"table_name": table, "reason": reason})
+            sql = _SQL["discard_rows"].format(where=where)
+            texts.insert(context, "discards", sql, {"table_name": table, "reason": reason})
 
 
 def _discard_misfits(context: ProjectionContext, table: str, where: str, cells: Mapping[str, tuple[str, Type]]) -> None:
@@ -176,7 +177,7 @@ def _discard_misfits(context: ProjectionContext, table: str, where: str, cells: 
         for (column, misfit), number in zip(misfits.items(), numbers, strict=True):
             if number:
                 sql = _SQL["discard_misfits"].format(cell=cells[column][0], where=where, misfit=misfit)
-                context.con.execute(sql, {"table_name": table, "column_name": column})
+                texts.insert(context, "discards", sql, {"table_name": table, "column_name": column})
 
 
 def _discard_row_misfits(context: ProjectionContext, table: str, where: str, extras: Mapping[str, Extra]) -> None:
@@ -184,7 +185,7 @@ def _discard_row_misfits(context: ProjectionContext, table: str, where: str, ext
     if types:
         sql = _SQL["discard_row_misfits"].format(where=where, misfit=type_case("as_{}(value) IS NULL", types.values()))
         with engine.registered(context.con, types=pa.table({"column": list(types), "type": list(types.values())})):
-            context.con.execute(sql, {"table_name": table})
+            texts.insert(context, "discards", sql, {"table_name": table})
 
 
 def find_too_wide(
@@ -213,7 +214,8 @@ def find_too_wide(
     with engine.registered(context.con, widths=pa.table(widths)):
         sql = _SQL["too_wide"].format(name=name, bytes=VALUE_BYTES_SQL, where=where, room=room)
         context.con.execute(sql)
-    context.con.execute(_SQL["discard_too_wide"].format(name=name), {"table_name": context.tables.names[number]})
+    sql = _SQL["discard_too_wide"].format(name=name)
+    texts.insert(context, "discards", sql, {"table_name": context.tables.names[number]})
     return name
 
 
@@ -233,5 +235,6 @@ def discard_bodies(context: ProjectionContext) -> None:
         cell = engine.name(declared.name)
         cells[declared.name] = f"to_json({cell})::VARCHAR" if declared.type == "text" else cell
     for column, cell in cells.items():
-        context.con.execute(_SQL["discard_bodies"].format(cell=cell, where=where), {"column_name": column})
-    context.con.execute(_SQL["discard_row_bodies"].format(where=where))
+        sql = _SQL["discard_bodies"].format(cell=cell, where=where)
+        texts.insert(context, "discards", sql, {"column_name": column})
+    texts.insert(context, "discards", _SQL["discard_row_bodies"].format(where=where))

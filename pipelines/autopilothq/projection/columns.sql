@@ -12,25 +12,23 @@ WHERE kind = 'track' AND starts_with("column", 'context_') GROUP BY ALL
 
 -- name: discard_column
 -- The values of a column of the messages' files that its table does not get.
-INSERT INTO discards
-SELECT seq, $table_name, $column_name, {cell}, $reason FROM messages WHERE {where} AND {cell} IS NOT NULL
+SELECT seq, $table_name AS table_name, $column_name AS column_name, {cell} AS value, $reason AS reason FROM messages WHERE {where} AND {cell} IS NOT NULL
 
 -- name: discard_rows
 -- The values that wait as rows of columns that their table does not get (`left_out`).
-INSERT INTO discards
-SELECT seq, $table_name, x."column", value, $reason FROM extras x
+SELECT seq, $table_name AS table_name, x."column" AS column_name, value, $reason AS reason FROM extras x
 SEMI JOIN (SELECT seq FROM messages WHERE {where}) m USING (seq)
 SEMI JOIN left_out o ON o."column" = x."column"
 
 -- name: discard_misfits
 -- Values that cannot become their column's type.
-INSERT INTO discards
-SELECT seq, $table_name, $column_name, {cell}, 'does_not_fit' FROM messages WHERE {where} AND {misfit}
+SELECT seq, $table_name AS table_name, $column_name AS column_name, {cell} AS value, 'does_not_fit' AS reason
+FROM messages WHERE {where} AND {misfit}
 
 -- name: discard_row_misfits
 -- The same for values that wait as rows; `types` are the types of their columns.
-INSERT INTO discards
-SELECT seq, $table_name, x."column", value, 'does_not_fit' FROM extras x JOIN types t ON t."column" = x."column"
+SELECT seq, $table_name AS table_name, x."column" AS column_name, value, 'does_not_fit' AS reason
+FROM extras x JOIN types t ON t."column" = x."column"
 SEMI JOIN (SELECT seq FROM messages WHERE {where}) m USING (seq)
 WHERE {misfit}
 
@@ -42,23 +40,25 @@ GROUP BY seq HAVING count(*) > {values} LIMIT 1
 -- name: too_wide
 -- The values that a row of the destination has no room for. Columns that the table has already get room first, then the
 -- others by name.
-CREATE TABLE {name} AS SELECT seq, "column", value FROM (
-    SELECT seq, x."column", value, sum({bytes}) OVER (PARTITION BY seq ORDER BY w.new, x."column") AS bytes
-    FROM extras x JOIN widths w ON w."column" = x."column" SEMI JOIN (SELECT seq FROM messages WHERE {where}) m USING (seq))
+CREATE TABLE {name} AS SELECT seq, "column" FROM (
+    SELECT seq, "column", sum(bytes) OVER (PARTITION BY seq ORDER BY new, "column") AS bytes
+    FROM (SELECT seq, x."column", w.new, {bytes} AS bytes FROM extras x JOIN widths w ON w."column" = x."column"
+        SEMI JOIN (SELECT seq FROM messages WHERE {where}) m USING (seq)))
 WHERE bytes > {room}
 
 -- name: discard_too_wide
-INSERT INTO discards SELECT seq, $table_name, "column", value, 'row_too_wide' FROM {name}
+SELECT seq, $table_name AS table_name, "column" AS column_name, value, 'row_too_wide' AS reason
+FROM extras SEMI JOIN {name} USING (seq, "column")
 
 -- name: discard_bodies
 -- The properties of messages whose events have no table of their own: first those in a column, then those that wait as
 -- rows.
-INSERT INTO discards
-SELECT seq, 'tracks', $column_name, {cell}, CASE WHEN slug IS NULL THEN 'no_column' ELSE 'too_many_tables' END
+SELECT seq, 'tracks' AS table_name, $column_name AS column_name, {cell} AS value,
+    CASE WHEN slug IS NULL THEN 'no_column' ELSE 'too_many_tables' END AS reason
 FROM messages WHERE {where} AND {cell} IS NOT NULL
 
 -- name: discard_row_bodies
-INSERT INTO discards
-SELECT seq, 'tracks', "column", value, CASE WHEN slug IS NULL THEN 'no_column' ELSE 'too_many_tables' END
+SELECT seq, 'tracks' AS table_name, "column" AS column_name, value,
+    CASE WHEN slug IS NULL THEN 'no_column' ELSE 'too_many_tables' END AS reason
 FROM extras JOIN (SELECT seq, slug FROM messages WHERE {where}) m USING (seq)
 WHERE NOT starts_with("column", 'context_')

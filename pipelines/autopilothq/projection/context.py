@@ -77,7 +77,7 @@ class FileCount(NamedTuple):
 class EventName(NamedTuple):
     """An event: its name as JSON text and as stored text, its table, and the texts that only repeat its name.
 
-    `repeats` has them as `short_event` returns them.
+    `text`, which is None if no warehouse can store it, and `repeats` are as `short_event` returns them.
     """
 
     event: str
@@ -146,7 +146,12 @@ def name_events(events: Iterable[str], event_table: Callable[[str], str]) -> lis
         text: str = json.loads(event)
         repeats = tuple(map(short_event, map(to_json, (text, snake_case(text), f"_{snake_case(text)}"))))
         found.append(
-            EventName(event, text if is_storable(text) else None, event_table(event_key(text)) or None, repeats)
+            EventName(
+                event,
+                short_event(text) if is_storable(text) else None,
+                event_table(event_key(text)) or None,
+                repeats,
+            )
         )
     return found
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from ..catalog import AUDIT, EVENT_TABLES, LATEST, MESSAGE_TABLES, REJECT_REASONS, TRACKS
 from ..segment.identity import HashedIds
 from ..segment.message import EXTRA, digest
-from . import engine, suppression
+from . import engine, suppression, texts
 from .cells import short_event, short_event_sql
 from .columns import discard_columns, plan_no_new_columns, row_values
 from .context import NUMBER_OF_KIND, EventName, ProjectionContext, ReadTable, TableNumbers
@@ -40,10 +40,11 @@ def open_messages(context: ProjectionContext, events: Sequence[EventName], only:
     """Creates the engine's tables and views of the load's messages; `only` is an SQL condition for the messages."""
     con, cells = context.con, context.cells
     con.execute(engine.script("state.sql"))
+    texts.open_tables(context)
     con.execute(f"INSERT INTO kinds VALUES {_KINDS}")
     for table, files in (("rejects", cells.rejects), ("discards", cells.discards)):
         if files:
-            con.execute(f"INSERT INTO {table} BY NAME FROM {engine.parquet_files(files)}")
+            texts.insert(context, table, f"FROM {engine.parquet_files(files)}")
     if events:
         rows = [
             (short_event(e.event), context.tables.events[e.event], e.table, e.text, list(e.repeats)) for e in events
@@ -103,7 +104,7 @@ def reject_refused(
     seqs = [seq for (seq,) in context.con.execute("SELECT seq FROM refused").fetchall()]
     found = [{"seq": seq, "id": digest(line), "raw": engine.printable(line)} for seq, line in lines(seqs)]
     with engine.registered(context.con, raw_lines=engine.text_table(found, ("seq", "id", "raw"))):
-        context.con.execute(_SQL["reject_refused"])
+        texts.insert(context, "rejects", _SQL["reject_refused"])
     reject_messages(context, "refused")
 
 
@@ -111,14 +112,15 @@ def reject_suppressed(context: ProjectionContext, hashes: HashedIds) -> None:
     """Rejects the messages of deleted persons, and removes the text of rejected lines that mention them."""
     con, message = context.con, REJECT_REASONS["suppressed"]
     suppression.register_suppressed(con, hashes.pairs(), hashes.key)
-    rows: list[int] = []
+    seqs: list[int] = []
     with con.cursor() as reader:
-        texts = reader.sql("SELECT rowid AS key, raw || chr(10) || message AS text FROM rejects")
-        for batch in texts.to_arrow_reader(REJECTS_PER_READ):
-            rows += suppression.mentioning(con, batch["key"], batch["text"])
-    con.execute(_SQL["suppress_rejects"], {"message": message, "rows": rows})
+        lines = reader.sql("SELECT seq AS key, raw || chr(10) || message AS text FROM rejects")
+        for batch in lines.to_arrow_reader(REJECTS_PER_READ):
+            seqs += suppression.mentioning(con, batch["key"], batch["text"])
+    if seqs:
+        texts.create_table(context, "rejects", _SQL["suppress_rejects"], {"message": message, "seqs": seqs})
     if suppression.suppress(con):
-        con.execute(_SQL["reject_suppressed"], {"message": message})
+        texts.insert(context, "rejects", _SQL["reject_suppressed"], {"message": message})
         reject_messages(context, "refused", "suppressed")
 
 

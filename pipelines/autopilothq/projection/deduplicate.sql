@@ -3,7 +3,8 @@
 -- name: parsed
 -- All messages with the numbers of their tables. Values that only repeat another of the message are null.
 CREATE VIEW parsed AS
-SELECT m.*{replaced}, coalesce(e.table_number, k.table_number) AS table_number, e.slug, e.event_text
+SELECT m.*{replaced}, coalesce(e.table_number, k.table_number) AS table_number, e.slug,
+    CASE WHEN m.long_event IS NULL OR e.event_text IS NULL THEN e.event_text ELSE as_text(m.long_event) END AS event_text
 FROM (SELECT * EXCLUDE (irregular) FROM {files} WHERE NOT irregular AND {only}) m
 LEFT JOIN events e ON e.event = m.event LEFT JOIN kinds k ON k.kind = m.kind
 
@@ -75,15 +76,18 @@ WHERE g.id IS NOT NULL OR r.id IS NOT NULL
 
 -- name: reject_refused
 -- `raw_lines` are the original lines.
-INSERT INTO rejects SELECT seq, coalesce(l.id, sha256(r.id)), 'unreadable', error, coalesce(raw, '')
+SELECT seq, coalesce(l.id, sha256(r.id)) AS id, 'unreadable' AS reason, error AS message, coalesce(raw, '') AS raw
 FROM refused r LEFT JOIN raw_lines l USING (seq)
 
 -- name: reject_suppressed
 -- Only a hash is kept; it is the same if the message comes again, also from another scan.
-INSERT INTO rejects SELECT seq, sha256(concat('suppressed', id)), 'suppressed', $message, '' FROM suppressed
+SELECT seq, sha256(concat('suppressed', id)) AS id, 'suppressed' AS reason, $message AS message, '' AS raw
+FROM suppressed
 
 -- name: suppress_rejects
-UPDATE rejects SET reason = 'suppressed', message = $message, raw = '' WHERE rowid IN (SELECT unnest($rows))
+SELECT seq, id, CASE WHEN mentions THEN 'suppressed' ELSE reason END AS reason,
+    CASE WHEN mentions THEN $message ELSE message END AS message, CASE WHEN mentions THEN '' ELSE raw END AS raw
+FROM (SELECT *, seq IN (SELECT unnest($seqs)) AS mentions FROM rejects)
 
 -- name: drop_event_tables
 UPDATE events SET table_number = 0 WHERE table_number IN (SELECT unnest($table_numbers))

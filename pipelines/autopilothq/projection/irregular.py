@@ -1,20 +1,29 @@
 """The slow path: reads lines that the engine may read wrongly one by one, in Python, into the same cells."""
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..catalog import CONTEXT
 from ..segment.message import BLANK, EXTRA, TIMESTAMP_FIELDS, Message, Reject, Rejected, read_message, without_bom
 from . import engine
-from .cells import DECLARED, LINES_PER_FILE, TEXTS, CellWriter, ParsedCells, select_columns, with_timestamps_read
+from .cells import (
+    DECLARED,
+    LINES_PER_FILE,
+    TEXTS,
+    CellWriter,
+    ParsedCells,
+    cut_by_size,
+    select_columns,
+    with_timestamps_read,
+)
 
 MOST_LINES = 5_000  # at most so many lines are held as Python objects at a time, and
-MOST_BYTES = 4 << 20  # at most so many bytes, except for a single line
+MOST_IRREGULAR = 4 << 20  # at most so many bytes, except for a single line
 _CONTEXT_NAMES = frozenset(column.name for column in CONTEXT)
 _CELLS = ("kind", "event", *TEXTS, *TIMESTAMP_FIELDS, *(column.name for column in DECLARED))
 _SELECT_SQL = (
@@ -28,7 +37,7 @@ def parse_irregular(
 ) -> Counter[tuple[str, ...]]:
     """Parses lines (`seq`, `text`) into `cells`; returns how many messages hold each object, by its path."""
     objects: Counter[tuple[str, ...]] = Counter()
-    for piece in _pieces(lines):
+    for piece in pieces(lines, MOST_IRREGULAR, MOST_LINES):
         messages, rejects = _read_each(piece)
         files.rejects(rejects, cells)
         files.discards(messages, cells)
@@ -55,16 +64,10 @@ def _write_messages(
         files.messages(con, _SELECT_SQL, (), cells)
 
 
-def _pieces(lines: pa.Table) -> Iterator[pa.Table]:
-    """Yields lines in pieces that are small enough to be held as Python objects."""
-    sizes = np.cumsum(pc.binary_length(lines["text"]).to_numpy())
-    start = 0
-    while start < lines.num_rows:
-        before = sizes[start - 1] if start else 0
-        end = int(np.searchsorted(sizes, before + MOST_BYTES, side="right"))
-        end = max(start + 1, min(end, start + MOST_LINES))
+def pieces(lines: pa.Table, most_bytes: int, most_lines: int = sys.maxsize) -> Iterator[pa.Table]:
+    """Yields lines in pieces of at most so many bytes, except for a single line, and so many lines."""
+    for start, end in cut_by_size(pc.binary_length(lines["text"]).to_numpy(), most_bytes, most_lines):
         yield lines.slice(start, end - start)
-        start = end
 
 
 def _read_each(lines: pa.Table) -> tuple[dict[int, Message], list[Reject]]:

@@ -23,8 +23,8 @@ from ..catalog import MAX_DEPTH
 from ..machine import LargestFirst
 from ..segment.message import Batch, Reject
 from . import engine
-from .cells import LINES_PER_FILE, NO_MESSAGES_SQL, CellWriter, ParsedCells, select_columns
-from .irregular import parse_irregular
+from .cells import LINES_PER_FILE, LONG_LINE, MOST_BYTES, NO_MESSAGES_SQL, CellWriter, ParsedCells, select_columns
+from .irregular import parse_irregular, pieces
 from .line_reader import LineReader
 from .shapes import RegularShape, Shapes
 
@@ -69,10 +69,10 @@ class Parser:
         self._files.rejects(batch.rejects, cells)
         lines = number_lines(batch.lines)
         if self._first:
-            self._parse_in_turn(reader, lines.slice(0, FIRST_LINES), cells)
+            self._parse_pieces(reader, lines.slice(0, FIRST_LINES), cells)
             lines = lines.slice(FIRST_LINES)
             self._first = not cells.columns
-        self._parse_in_turn(reader, lines, cells)
+        self._parse_pieces(reader, lines, cells)
         return cells
 
     def no_messages(self, con: duckdb.DuckDBPyConnection) -> ParsedCells:
@@ -84,6 +84,14 @@ class Parser:
     def harmless(self, reader: LineReader) -> ParsedCells:
         """Returns the cells of a plain message, which can be parsed whenever any can."""
         return self._parse_at_once(reader, _HARMLESS)
+
+    def _parse_pieces(self, reader: LineReader, lines: pa.Table, cells: ParsedCells) -> None:
+        """Parses lines, in pieces of so many bytes if many are long, so that the engine can read the files so, too."""
+        sizes = pc.binary_length(lines["text"]).to_numpy()
+        long_bytes = int(sizes[sizes > LONG_LINE].sum())
+        cells.long_bytes += long_bytes
+        for piece in pieces(lines, MOST_BYTES) if long_bytes > MOST_BYTES else (lines,):
+            self._parse_in_turn(reader, piece, cells)
 
     def _parse_in_turn(self, reader: LineReader, lines: pa.Table, cells: ParsedCells) -> None:
         """Parses lines in parallel with other threads, with fewer of them if the memory does not suffice.

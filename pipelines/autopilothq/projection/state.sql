@@ -31,3 +31,5 @@ CREATE TABLE mends (table_number INTEGER, seq BIGINT, id VARCHAR, name VARCHAR, 
 -- When complete loads ran, and the stored messages of other loads, which may have lost their discards.
 CREATE TABLE complete_loads (loaded_at TIMESTAMPTZ);
 CREATE TABLE discarded_again (seq BIGINT);
+-- Numbers for the rows of the books.
+CREATE SEQUENCE row_numbers;

@@ -1,6 +1,6 @@
 """Makes the rows of each table from the cells of the messages that are kept."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -9,12 +9,14 @@ import pyarrow as pa
 
 from ..catalog import COLUMN_RESERVE, LINK, MESSAGE_TABLES, PROPERTIES, Type, event_table
 from ..segment.message import EXTRA
-from . import engine
+from . import engine, texts
+from .cells import MOST_BYTES, cut_by_size
 from .columns import ColumnPlan, Extra, column_values, discard_columns, find_too_wide, plan_columns
 from .context import CELLS_AT_ONCE, ProjectionContext, TableRows, declared_types, ordered_columns
 from .types import TYPES, ColumnValues, merge_values
 
 FEW = 50_000  # rows of small tables that are gathered in memory
+GATHERED = 16 << 20  # bytes of small tables that are gathered together if many lines are long
 PIVOTED = "t:"  # prefix of the name of a column that was pivoted from rows
 _TIMESTAMPS = ("received_at", "sent_at", "original_timestamp", "timestamp")
 
@@ -79,7 +81,7 @@ class TableBuilder:
         self._rows = rows
         self._plans = plans
         self._columns = context.column_extras()
-        self._few: frozenset[int] = frozenset()
+        self._few: Mapping[int, str] = MappingProxyType({})
         self._made: dict[int, TableRows] = {}
 
     def tables(self) -> Iterator[TableRows]:
@@ -110,7 +112,7 @@ class TableBuilder:
     def messages(self, number: int) -> TableMessages:
         """Returns the messages of a table."""
         where = self._context.tables.where_of_rows(number)
-        source = f"{'few' if number in self._few else 'kept'} WHERE {where}"
+        source = f"{self._few.get(number, 'kept')} WHERE {where}"
         return TableMessages(number, where, source, self._columns.get(number, ()), self._rows.get(number, {}))
 
 
@@ -121,20 +123,36 @@ def count_messages(context: ProjectionContext) -> dict[int, int]:
     )
 
 
-def gather_few(context: ProjectionContext, counts: Mapping[int, int]) -> frozenset[int]:
-    """Gathers the messages of small tables in one pass instead of one for each; returns the tables' numbers."""
-    few, total = set(), 0
+def gather_few(context: ProjectionContext, counts: Mapping[int, int]) -> dict[int, str]:
+    """Gathers the messages of small tables in one pass instead of one for each.
+
+    Returns where they are, by the table's number: in one table of the engine, or in several if many lines are long.
+    """
+    few, total = set[int](), 0
+    most = FEW if not context.cells.are_long else context.cells.rows_of(GATHERED, sum(counts.values()))
+    gathered = dict[int, str]()
     for number, count in counts.items():
+        if total + count > most:
+            if not context.cells.are_long or count > most:
+                break
+            _gather(context, few, gathered)
+            few, total = set[int](), 0
         total += count
-        if number and total <= FEW:
+        if number:
             few.add(number)
+    _gather(context, few, gathered)
+    return gathered
+
+
+def _gather(context: ProjectionContext, few: Collection[int], gathered: dict[int, str]) -> None:
     if few:
-        where = context.tables.where_any(sorted(few))
+        table = f"few{len(set(gathered.values())) or ''}"
         try:
-            context.con.execute(f"CREATE OR REPLACE TABLE few AS SELECT * FROM kept WHERE {where}")
+            where = context.tables.where_any(sorted(few))
+            texts.create_table(context, table, f"SELECT * FROM kept WHERE {where}")
         except duckdb.OutOfMemoryException:  # many columns, each of which takes a block
-            return frozenset()
-    return frozenset(few)
+            return
+        gathered |= dict.fromkeys(few, table)
 
 
 def table_values(context: ProjectionContext, messages: TableMessages) -> TableValues:
@@ -245,9 +263,14 @@ def _join_pivoted(
 
 
 def _parts(context: ProjectionContext, source: str, most: int) -> list[str]:
-    """Returns conditions that cut messages into parts of at most `most`."""
-    found = context.con.sql(f"SELECT seq FROM {source} ORDER BY seq").to_arrow_table()["seq"].to_numpy()
-    return [
-        f"seq BETWEEN {part[0]} AND {part[-1]}"
-        for part in (found[start : start + most] for start in range(0, len(found), most))
-    ] or ["true"]
+    """Returns conditions that cut messages into parts of at most `most`, and of so many bytes that wait as rows."""
+    sizes = "SELECT seq, 0 AS size"
+    if context.cells.are_long:
+        sizes = "SELECT seq, coalesce(size, 0) AS size"
+        source = (
+            f"(FROM {source}) LEFT JOIN (SELECT seq, sum(strlen(value)) AS size FROM extras GROUP BY seq) USING (seq)"
+        )
+    found = context.con.sql(f"{sizes} FROM {source} ORDER BY seq").to_arrow_table()
+    seqs = found["seq"].to_numpy()
+    parts = cut_by_size(found["size"].to_numpy(), MOST_BYTES, most)
+    return [f"seq BETWEEN {seqs[start]} AND {seqs[end - 1]}" for start, end in parts] or ["true"]

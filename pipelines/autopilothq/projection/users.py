@@ -6,7 +6,8 @@
 from collections.abc import Collection, Mapping
 
 from ..catalog import MESSAGE_TABLES, Latest, Type
-from . import engine
+from . import engine, texts
+from .cells import MOST_BYTES
 from .columns import VALUE_BYTES_SQL, row_bytes
 from .context import ProjectionContext, ReadTable, TableRows, declared_types, ordered_columns
 from .mend import mended_columns, put_whole
@@ -52,15 +53,32 @@ def make_latest(
     `mended` are columns of stored messages that this load makes whole.
     """
     types = _gather_messages(context, latest, fresh, stored)
-    put_whole(context, "latest_messages", MESSAGE_TABLES.index(latest.messages), mended)
     traits = _traits(latest, types)
     columns = latest_columns(latest, types)
-    table = f"{latest.table.name}_rows"  # one each, because they are written later
-    if len(traits) > MANY_TRAITS:
-        _make_rows_of_values(context, latest, table, columns, traits)
-    else:
+    number, table = MESSAGE_TABLES.index(latest.messages), f"{latest.table.name}_rows"  # written later
+    if not context.cells.are_long:
+        put_whole(context, "latest_messages", number, mended)
         _make_rows(context, latest, table, columns, traits)
+    else:
+        for part in _parts(context, latest, types, traits):
+            context.con.execute(_SQL["part"].format(key=latest.key, part=part))
+            put_whole(context, "latest_messages", number, mended)
+            _make_rows(context, latest, "latest_rows", columns, traits)
+            (texts.insert if part else texts.create_table)(context, table, "FROM latest_rows")
     return TableRows(latest.table.name, columns, context.con.sql(f"FROM {table}"), engine.count(context.con, table))
+
+
+def _parts(context: ProjectionContext, latest: Latest, types: Mapping[str, Type], traits: Mapping[str, Type]) -> range:
+    """Numbers parts of the persons whose rows are made, if many messages are long; there is at least one."""
+    context.con.execute("CREATE OR REPLACE TABLE last_messages (id VARCHAR)")
+    for part in engine.batched(traits, MANY_TRAITS):
+        each = [f"arg_max(id, {_LATER}) FILTER ({engine.name(column)} IS NOT NULL)" for column in part]
+        last = ", ".join([f"arg_max(id, {_LATER})", *each])
+        context.con.execute(_SQL["last_messages"].format(key=latest.key, last_ids=last))
+    size = " + ".join(f"coalesce(strlen({engine.name(column)}), 0)" for column in types if types[column] == "text")
+    context.con.execute(_SQL["parts"].format(key=latest.key, bytes=size, room=MOST_BYTES))
+    [(last_part,)] = context.con.execute("SELECT coalesce(max(part), 0)::BIGINT FROM latest_parts").fetchall()
+    return range(last_part + 1)
 
 
 def latest_columns(latest: Latest, types: Mapping[str, Type]) -> dict[str, Type]:
@@ -80,25 +98,40 @@ def _traits(latest: Latest, types: Mapping[str, Type]) -> dict[str, Type]:
 def _gather_messages(
     context: ProjectionContext, latest: Latest, fresh: TableRows, stored: ReadTable | None
 ) -> Mapping[str, Type]:
-    """Creates the table `latest_messages` of this load's messages and the stored ones; returns its columns."""
-    context.con.execute(f"CREATE OR REPLACE TABLE latest_messages AS {fresh.relation.sql_query()}")
-    known = context.known.get(latest.messages.name)
+    """Creates a table of this load's messages and the stored ones; returns its columns.
+
+    It is `latest_messages`, or `latest_gathered` if many messages are long.
+    """
+    table = "latest_gathered" if context.cells.are_long else "latest_messages"
+    known = context.known.get(latest.messages.name) if stored is not None else None
+    types = {**fresh.columns, **(known or {})}
+    more = "".join(
+        f", NULL::{SQL_TYPES[types[column]]} AS {engine.name(column)}" for column in types.keys() - fresh.columns.keys()
+    )
+    texts.create_table(context, table, f"SELECT *{more} FROM ({fresh.relation.sql_query()})")
     if stored is None or not known:
-        return fresh.columns
-    types = {**fresh.columns, **known}
-    for column in types.keys() - fresh.columns.keys():
-        context.con.execute(f"ALTER TABLE latest_messages ADD COLUMN {engine.name(column)} {SQL_TYPES[types[column]]}")
+        return types
     # Only messages about this load's persons, if the table exists.
-    sql = "INSERT INTO latest_messages BY NAME FROM stored s"
+    query = "FROM stored s"
     if exists := latest.table.name in context.known:
-        sql += f" SEMI JOIN latest_ids i ON i.id = s.{latest.key}"
-    engine.read_stored(context.con, stored(latest.messages.name, list(known)), sql)
+        query += f" SEMI JOIN latest_ids i ON i.id = s.{latest.key}"
+    with engine.streamed(context.con, stored(latest.messages.name, list(known))) as has_any:
+        if has_any:
+            texts.insert(context, table, query)
     if not exists:
-        context.con.execute(_SQL["all"].format(key=latest.key))
+        context.con.execute(_SQL["all"].format(key=latest.key, gathered=table))
     return types
 
 
 def _make_rows(
+    context: ProjectionContext, latest: Latest, table: str, columns: Mapping[str, Type], traits: Mapping[str, Type]
+) -> None:
+    """Creates a table of the rows."""
+    make = _make_rows_of_values if len(traits) > MANY_TRAITS else _make_rows_of_messages
+    make(context, latest, table, columns, traits)
+
+
+def _make_rows_of_messages(
     context: ProjectionContext, latest: Latest, table: str, columns: Mapping[str, Type], traits: Mapping[str, Type]
 ) -> None:
     """Creates a table of the rows, with one aggregate per column."""
@@ -146,5 +179,6 @@ def _discard_too_wide(
         room=context.limits.row_bytes - row_bytes(declared.values(), len(columns)),
     )
     context.con.execute(sql)
-    context.con.execute(_SQL["discard_too_wide"], {"table_name": latest.table.name, "start": len(PIVOTED) + 1})
+    names = {"table_name": latest.table.name, "start": len(PIVOTED) + 1}
+    texts.insert(context, "discards_of_latest", _SQL["discard_too_wide"], names)
     context.con.execute(_SQL["delete_too_wide"])

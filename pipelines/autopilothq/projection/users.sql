@@ -10,7 +10,24 @@ UNION SELECT row_id FROM refused WHERE again AND table_name = $table_name
 -- name: all
 -- The ids of all rows: those of this load, and those of all stored messages.
 CREATE OR REPLACE TABLE latest_ids AS
-SELECT id FROM latest_ids UNION SELECT {key} FROM latest_messages WHERE blank_as_null({key}) IS NOT NULL
+SELECT id FROM latest_ids UNION SELECT {key} FROM {gathered} WHERE blank_as_null({key}) IS NOT NULL
+
+-- name: last_messages
+-- The messages of `latest_gathered` that have the last value of a trait, or are the last ones.
+INSERT INTO last_messages SELECT unnest([{last_ids}])
+FROM latest_gathered SEMI JOIN latest_ids i ON i.id = {key} GROUP BY {key}
+
+-- name: parts
+-- The persons in parts that have so few bytes that the engine can make their rows at once.
+CREATE OR REPLACE TABLE latest_parts AS
+SELECT id, (sum(size) OVER (ORDER BY id) - size) // {room} AS part FROM (
+    SELECT {key} AS id, sum({bytes}) AS size
+    FROM latest_gathered SEMI JOIN last_messages USING (id) SEMI JOIN latest_ids i ON i.id = {key} GROUP BY {key})
+
+-- name: part
+CREATE OR REPLACE TABLE latest_ids AS SELECT id FROM latest_parts WHERE part = {part};
+CREATE OR REPLACE TABLE latest_messages AS
+FROM latest_gathered SEMI JOIN last_messages USING (id) SEMI JOIN latest_ids i ON i.id = {key}
 
 -- name: values
 -- The values of some traits of all messages, as rows (`id`, `received_at`, `message`, `name`, `type`, `value`).
@@ -33,9 +50,8 @@ CREATE OR REPLACE TABLE latest_too_wide AS FROM (
 WHERE bytes > {room}
 
 -- name: discard_too_wide
-INSERT INTO discards_of_latest
-SELECT $table_name, id, substr(name, $start),
-    CASE type WHEN 'text' THEN to_json(value)::VARCHAR ELSE value END, 'row_too_wide', received_at
+SELECT $table_name AS table_name, id AS row_id, substr(name, $start) AS column_name,
+    CASE type WHEN 'text' THEN to_json(value)::VARCHAR ELSE value END AS value, 'row_too_wide' AS reason, received_at
 FROM latest_too_wide
 
 -- name: delete_too_wide
