@@ -599,6 +599,28 @@ def test_what_is_newer_is_sent_again_until_it_follows_what_came_late(
     assert again == [kept, ("new", "delivered", 200, SENT_AGAIN, 1)]
 
 
+@pytest.mark.parametrize("fault", [{}, {"status": 429, "times": 2}])
+def test_a_track_of_unknown_fate_keeps_its_values_behind_what_came_late(
+    server: FakeAutopilot, fault: dict[str, Any]
+) -> None:
+    old, new = identify(1, traits={"email": "p1@example.com", "title": "old"}), track(1)
+    new["context"]["traits"]["title"] = "new"
+    server.order("POST", "/trigger/*", drop="after")
+    assert send(server, [new]).unknown == 1
+    others = map(identify, range(2, 102))  # so that the older one is in another request
+    if fault:
+        server.order("POST", "/contacts", skip=1, **fault)
+    counts = send(server, [old, *others, new])
+    why = "Ordered 429." if fault else "an earlier run could not tell whether it was carried out"
+    status = "failed" if fault else "unknown"
+    lost = 2 if fault else 1  # with the last of the others
+    assert counts.reasons == {(status, why): lost}
+    assert (counts.messages, counts.delivered, getattr(counts, status)) == (102, 102 - lost, lost)
+    server.faults.clear()
+    assert send(server, [old, new]).unknown == 1
+    assert [(server.account.find("p1@example.com") or {})["Title"], len(server.account.triggered)] == ["new", 1]
+
+
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_whatever_faults_come_each_message_is_delivered_in_the_end(server: FakeAutopilot, seed: int) -> None:
     dice = random.Random(seed)

@@ -125,17 +125,13 @@ class Planner:
         if item.kind == "track" and not triggers:
             return _refused(row, self._kind.no_event.format(item.event))
         history = history_of(item, triggers, statuses)
-        if history.delivered and "unknown" in history.earlier:
-            self._counts.add_message(history.earlier, "an earlier run could not tell whether it was carried out")
-            return None
         email = row.email or self._emails.get(item.user_id)
         key = self._key(email, item.user_id)
         resend = key is not None and self._must_resend(key, history)
-        if history.delivered:
-            self._counts.add("known")
-            if not resend:
-                return None
-        elif row.email and item.user_id:
+        if history.delivered and not resend:
+            self._counts.add_earlier(history.earlier)
+            return None
+        if not history.delivered and row.email and item.user_id:
             self._emails.put(item.user_id, row.email)
         if key is None:
             return self._without_email(row)
@@ -178,6 +174,7 @@ class Planner:
                 self._counts.add("known")
                 return None
         if history.delivered and "_NewEmail" in contact.values:
+            self._counts.add_earlier(history.earlier)
             return None
         if contact.unknown and self._unknown == "refuse":
             traits = ", ".join(map(repr, contact.unknown))
