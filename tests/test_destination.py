@@ -276,6 +276,23 @@ def test_an_address_is_changed_alone_and_not_repeated(server: FakeAutopilot) -> 
     assert [row[1] for row in rows("message_id", "status") if row[0] == "i2"] == ["unknown", "delivered"]
 
 
+@pytest.mark.parametrize("kind", ["identify", "track"])
+def test_a_user_id_follows_an_address_that_is_found_changed(server: FakeAutopilot, kind: str) -> None:
+    traits = {"email": "p1@example.com", "title": "T", "_NewEmail": "n@example.com"}
+    renaming = identify(2, userId="u1", traits=traits)
+    if kind == "track":
+        renaming = track(2, email="p1@example.com", properties={"_NewEmail": "n@example.com"}, userId="u1")
+    server.order("POST", "/contact", drop="after")
+    assert send(server, [identify(1, userId="u1"), renaming]).unknown == 1
+    posts(server)
+    assert send(server, [renaming, by_user_id(1, "u1", fax="1")]).delivered == 2
+    assert send(server, [by_user_id(2, "u1", fax="2")]).delivered == 1
+    written = [body["contacts"] for path, body in posts(server) if path == "/contacts"]
+    assert written == [[{"Email": "n@example.com", "Fax": fax}] for fax in "12"]
+    found = ("i2" if kind == "identify" else "t2", "n@example.com", "delivered", "found to be carried out")
+    assert found in rows("message_id", "email", "status", "message")
+
+
 def test_an_address_that_was_not_changed_is_changed_by_the_next_run(server: FakeAutopilot) -> None:
     renaming = identify(2, traits={"_NewEmail": "new@example.com"})
     server.order("POST", "/contact", drop="before")

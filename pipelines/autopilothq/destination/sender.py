@@ -133,15 +133,17 @@ class Sender:
         full = item.key not in self._batch.contacts and len(self._batch.contacts) == MOST_CONTACTS
         if renames or full or self._batch.clashes(item.key, values):
             self._flush()
+        if renames:  # a later look-up of the user id must find the new address
+            item = item._replace(row=item.row._replace(email=values["_NewEmail"]))
+            if item.row.user_id:
+                self._emails.put(item.row.user_id, values["_NewEmail"])
         if renames and before is not None and before.status == "unknown" and self._was_renamed(values):
             self._batch.decided.append(item.row._replace(status="delivered", message="found to be carried out"))
             if item.row.kind != "track":
                 self._counts.add_message(["delivered"])
                 return
             renames, values = False, renamed(values)  # only its journeys are left
-            item = item._replace(key=values["Email"].lower(), row=item.row._replace(email=values["Email"]))
-        if renames:  # a later look-up of the user id must find the new address
-            item = item._replace(row=item.row._replace(email=values["_NewEmail"]))
+            item = item._replace(key=values["Email"].lower())
         self._batch.merge(item.key, values)
         # A row that may have been sent is sent again, even if the program ends in between and its values change back.
         again = before is not None and before.status == "failed"
@@ -151,8 +153,6 @@ class Sender:
         self._planner.touch(item.key)
         if renames:
             self._batch.renames = True
-            if item.row.user_id:
-                self._emails.put(item.row.user_id, values["_NewEmail"])
             self._flush()
 
     def _was_renamed(self, values: Mapping[str, Any]) -> bool:
