@@ -153,6 +153,13 @@ def test_an_older_message_of_a_person_does_not_win_in_a_later_chunk(server: Fake
     assert titles == ["New", "Old", "New"]
 
 
+def test_a_line_that_comes_again_is_not_sent_again_behind_a_newer_one(server: FakeAutopilot, deliver: Deliver) -> None:
+    older, newer, newest = (identify(title, traits={"email": "p1@example.com", "title": title}) for title in "abc")
+    counts = deliver([older], [newer, older], [older, newest, newer])
+    assert (counts.messages, counts.delivered, counts.known) == (6, 3, 3)
+    assert [contact["Title"] for _, body in posts(server) for contact in body["contacts"]] == ["a", "b", "c"]
+
+
 def test_a_user_id_is_known_from_an_earlier_chunk(
     server: FakeAutopilot, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
 ) -> None:

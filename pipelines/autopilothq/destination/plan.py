@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
 
 from .batch import BatchItem, Key, user_key
@@ -89,12 +90,15 @@ class Planner:
         self._untaken: set[str] = set()  # properties that a row of this run says were not taken
         self._touched: set[Key] = set()
         self._touched_before: dict[Key, None] = {}  # by this run, before these items
-        self._run = ""
+        self._before: Sent | None = None  # the last row of this run before these items
         self._sent: dict[Key, Sent] = {}  # the latest of a person's items so far that earlier runs sent
 
-    def follow(self, before: "Planner", run: str) -> None:
-        """Continues where the planner of the items before these ended. Only the last 50,000 persons are remembered."""
-        self._run = run
+    def follow(self, before: "Planner", run: str, until: datetime) -> None:
+        """Continues where the planner of the items before these ended, whose last row has the time `until`.
+
+        Only the last 50,000 persons are remembered.
+        """
+        self._before = Sent(until, run)
         self._untaken = before._untaken
         self._sent = before._sent
         self._touched_before = before._touched_before
@@ -153,9 +157,11 @@ class Planner:
             last = self._sent.get(key, history.sent)
             self._sent[key] = max(last, history.sent)
             behind = history.sent < last and history.sent.run != last.run
+        sent, before = history.sent, self._before
+        if before is None or sent is None or sent.run != before.run:
+            return behind or key in self._touched or (sent is not None and key in self._touched_before)
         # What this run has delivered before these items is what a stream repeats.
-        other_run = history.sent is not None and history.sent.run != self._run
-        return behind or key in self._touched or (other_run and key in self._touched_before)
+        return behind or (key in self._touched and sent.at > before.at)
 
     def _without_email(self, row: Delivery) -> Delivery:
         if not row.user_id:

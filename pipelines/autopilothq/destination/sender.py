@@ -55,13 +55,14 @@ class Sender:
         self._planner = Planner(fields, triggers, self._emails, self._counts, unknown, kind)
         if after:
             self._emails.forget_oldest()
-            self._planner.follow(after._planner, log.run)
+            self._planner.follow(after._planner, log.run, after._ended)
         self._dispatcher = Dispatcher(account, log, self._counts, progress, at_once, kind, triggers)
         if after:
             self._dispatcher.follow(after._dispatcher)
         self._batch = ContactBatch()
         self._seen: set[str] = set()
         self._put_off = PutOff()
+        self._ended = log.last
 
     def send(self, items: Iterable[Item | Ignored]) -> Counts:
         """Sends all items and returns how they ended.
@@ -77,6 +78,7 @@ class Sender:
             self._release()
             self._flush()
             self._dispatcher.drain()
+        self._ended = self._log.last
         self._progress(self._counts)
         return self._counts
 
