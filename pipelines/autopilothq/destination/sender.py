@@ -1,6 +1,7 @@
 """Sends items to an account: in their order for each person, in batches, never twice."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from itertools import islice
 from typing import Any
 
@@ -62,7 +63,7 @@ class Sender:
         self._batch = ContactBatch()
         self._seen: set[str] = set()
         self._put_off = PutOff()
-        self._ended = log.last
+        self._ended: datetime = log.last
 
     def send(self, items: Iterable[Item | Ignored]) -> Counts:
         """Sends all items and returns how they ended.
