@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -156,10 +156,11 @@ def serve(
     private.folder(Path(settings.folder))
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(CONNECTIONS, hard), hard))
-    with tempfile.TemporaryDirectory() as shared, _listening(settings) as listener:
+    with ExitStack() as stack:
+        listener = stack.enter_context(_listening(settings))
         if settings.metrics:
-            # Set before the metrics are made: the processes add up theirs in this folder.
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
+            # Set before the metrics are made: the processes add up theirs in this folder, which a kill leaves behind.
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(tempfile.TemporaryDirectory())
             _serve_metrics(*settings.metrics)
         config = uvicorn.Config(
             functools.partial(make_app, settings, prepare), factory=True, http=Protocol, ws="none", lifespan="on",
