@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -291,6 +291,25 @@ def test_a_user_id_follows_an_address_that_is_found_changed(server: FakeAutopilo
     assert written == [[{"Email": "n@example.com", "Fax": fax}] for fax in "12"]
     found = ("i2" if kind == "identify" else "t2", "n@example.com", "delivered", "found to be carried out")
     assert found in rows("message_id", "email", "status", "message")
+
+
+def test_a_change_of_address_that_is_found_is_noted_before_anything_is_sent(
+    server: FakeAutopilot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renaming = identify(2, traits={"_NewEmail": "new@example.com"})
+    server.order("POST", "/contact", drop="after")
+    assert send(server, [renaming]).unknown == 1
+    posts(server)
+    noted: list[tuple[str, int]] = []
+    add = DeliveryLog.add
+
+    def note(log: DeliveryLog, deliveries: Sequence[Delivery]) -> None:
+        noted.extend((row.message_id, len(server.seen("POST"))) for row in deliveries)
+        add(log, deliveries)
+
+    monkeypatch.setattr(DeliveryLog, "add", note)
+    assert send(server, [renaming, identify(3)]).delivered == 2
+    assert noted == [("i2", 0), ("i3", 1)]
 
 
 def test_an_address_that_was_not_changed_is_changed_by_the_next_run(server: FakeAutopilot) -> None:

@@ -141,7 +141,8 @@ class Sender:
             if item.row.user_id:
                 self._emails.put(item.row.user_id, values["_NewEmail"])
         if renames and before is not None and before.status == "unknown" and self._was_renamed(values):
-            self._batch.decided.append(item.row._replace(status="delivered", message="found to be carried out"))
+            # At once: after the person's next change of address nobody could find it any more.
+            self._log.add([item.row._replace(status="delivered", message="found to be carried out")])
             if item.row.kind != "track":
                 self._counts.add_message(["delivered"])
                 return
