@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -275,6 +275,42 @@ def test_an_address_is_changed_alone_and_not_repeated(server: FakeAutopilot) -> 
     assert counted(send(server, [identify(1), renaming, identify(3)])) == {"messages": 3, "delivered": 1, "known": 2}
     assert posts(server) == []
     assert [row[1] for row in rows("message_id", "status") if row[0] == "i2"] == ["unknown", "delivered"]
+
+
+@pytest.mark.parametrize("kind", ["identify", "track"])
+def test_a_user_id_follows_an_address_that_is_found_changed(server: FakeAutopilot, kind: str) -> None:
+    traits = {"email": "p1@example.com", "title": "T", "_NewEmail": "n@example.com"}
+    renaming = identify(2, userId="u1", traits=traits)
+    if kind == "track":
+        renaming = track(2, email="p1@example.com", properties={"_NewEmail": "n@example.com"}, userId="u1")
+    server.order("POST", "/contact", drop="after")
+    assert send(server, [identify(1, userId="u1"), renaming]).unknown == 1
+    posts(server)
+    assert send(server, [renaming, by_user_id(1, "u1", fax="1")]).delivered == 2
+    assert send(server, [by_user_id(2, "u1", fax="2")]).delivered == 1
+    written = [body["contacts"] for path, body in posts(server) if path == "/contacts"]
+    assert written == [[{"Email": "n@example.com", "Fax": fax}] for fax in "12"]
+    found = ("i2" if kind == "identify" else "t2", "n@example.com", "delivered", "found to be carried out")
+    assert found in rows("message_id", "email", "status", "message")
+
+
+def test_a_change_of_address_that_is_found_is_noted_before_anything_is_sent(
+    server: FakeAutopilot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renaming = identify(2, traits={"_NewEmail": "new@example.com"})
+    server.order("POST", "/contact", drop="after")
+    assert send(server, [renaming]).unknown == 1
+    posts(server)
+    noted: list[tuple[str, int]] = []
+    add = DeliveryLog.add
+
+    def note(log: DeliveryLog, deliveries: Sequence[Delivery]) -> None:
+        noted.extend((row.message_id, len(server.seen("POST"))) for row in deliveries)
+        add(log, deliveries)
+
+    monkeypatch.setattr(DeliveryLog, "add", note)
+    assert send(server, [renaming, identify(3)]).delivered == 2
+    assert noted == [("i2", 0), ("i3", 1)]
 
 
 def test_an_address_that_was_not_changed_is_changed_by_the_next_run(server: FakeAutopilot) -> None:
@@ -599,6 +635,28 @@ def test_what_is_newer_is_sent_again_until_it_follows_what_came_late(
     first, *again = [row for row in rows(*columns) if row[0] == "new"]
     assert first == ("new", "delivered", 200, None, 1)
     assert again == [kept, ("new", "delivered", 200, SENT_AGAIN, 1)]
+
+
+@pytest.mark.parametrize("fault", [{}, {"status": 429, "times": 2}])
+def test_a_track_of_unknown_fate_keeps_its_values_behind_what_came_late(
+    server: FakeAutopilot, fault: dict[str, Any]
+) -> None:
+    old, new = identify(1, traits={"email": "p1@example.com", "title": "old"}), track(1)
+    new["context"]["traits"]["title"] = "new"
+    server.order("POST", "/trigger/*", drop="after")
+    assert send(server, [new]).unknown == 1
+    others = map(identify, range(2, 102))  # so that the older one is in another request
+    if fault:
+        server.order("POST", "/contacts", skip=1, **fault)
+    counts = send(server, [old, *others, new])
+    why = "Ordered 429." if fault else "an earlier run could not tell whether it was carried out"
+    status = "failed" if fault else "unknown"
+    lost = 2 if fault else 1  # with the last of the others
+    assert counts.reasons == {(status, why): lost}
+    assert (counts.messages, counts.delivered, getattr(counts, status)) == (102, 102 - lost, lost)
+    server.faults.clear()
+    assert send(server, [old, new]).unknown == 1
+    assert [(server.account.find("p1@example.com") or {})["Title"], len(server.account.triggered)] == ["new", 1]
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

@@ -329,11 +329,17 @@ def test_what_was_delivered_to_a_target_is_not_sent_there_again(fake: FakeSegmen
 
 def test_a_refused_batch_is_halved_until_the_bad_message_is_found(fake: FakeSegment, forward: Any) -> None:
     fake.bad = {"m42", "m142"}
-    path = write([*(track(number) for number in range(200)), "oops"])
+    path = write([*(track(number) for number in range(200)), "oops", "oops"])
     oops = "  1 refused: not_json: not JSON"
     assert forward(path) == (
-        4, ["201 messages: 198 delivered, 3 refused, 0 failed, 0 unknown", "  2 refused: malformed batch", oops], []
-    )  # fmt: skip
+        4,
+        [
+            "202 messages: 198 delivered, 3 refused, 0 failed, 0 unknown, 1 twice in the input",
+            "  2 refused: malformed batch",
+            oops,
+        ],
+        [],
+    )
     assert fake.ids() == [f"m{number}" for number in range(200) if number not in (42, 142)]
     assert len(fake.sizes) < 40
     refused = [row for row in log("kind, status, http_status, message") if row[1] != "delivered"]
@@ -343,7 +349,7 @@ def test_a_refused_batch_is_halved_until_the_bad_message_is_found(fake: FakeSegm
     assert {row[0] for row in log("message_id, status") if row[1] == "refused"} > fake.bad
     fake.bad = set()
     # What is never sent is counted each time, and logged once.
-    left = "201 messages: 2 delivered, 1 refused, 0 failed, 0 unknown, 198 delivered before"
+    left = "202 messages: 2 delivered, 1 refused, 0 failed, 0 unknown, 198 delivered before, 1 twice in the input"
     assert forward(path) == (4, [left, oops], [])
     assert len(log("message_id")) == 203
 

@@ -185,10 +185,19 @@ def test_what_is_delivered_is_known_and_sent_again_only_behind_an_older_item() -
         BatchItem("a@b.c", ROW, [], [], resent=True), {"Email": "A@b.c"}, DELIVERED
     )
     assert run.plan(who(_NewEmail="new@b.c"), (None, DELIVERED)) is None  # it has another address since
-    assert run.counts == Counts(known=3)
-    assert run.plan(order(), ("1", DELIVERED), ("2", UNKNOWN)) is None
+    assert run.counts == Counts(known=2)  # what is sent again is counted by its outcome
+
+
+def test_a_track_of_unknown_fate_is_counted_and_its_contact_sent_again_behind_an_older_item() -> None:
+    run = Run()
+    statuses = (("1", DELIVERED), ("2", UNKNOWN))
+    assert run.plan(order(), *statuses) is None
+    run.planner.touch("a@b.c")
+    again = BatchItem("a@b.c", ORDER, [], ["delivered", "unknown"], resent=True, timestamp="now")
+    assert run.plan(order(), *statuses) == Planned(again, {"Email": "a@b.c"}, None)
+    assert run.plan(order(_NewEmail="new@b.c"), *statuses) is None
     why = "an earlier run could not tell whether it was carried out"
-    assert run.counts == Counts(known=3, unknown=1, reasons=Counter({("unknown", why): 1}))
+    assert run.counts == Counts(unknown=2, reasons=Counter({("unknown", why): 2}))
 
 
 def test_what_an_earlier_run_sent_after_what_it_left_is_sent_again() -> None:
@@ -208,13 +217,17 @@ def test_a_stream_goes_on_with_what_it_has_sent() -> None:
     first, second, third = Run(), Run(), Run()
     first.planner.touch("a@b.c")
     first.plan(who("b@b.c"), (None, DeliveryStatus(True, "delivered", None, LATE)))
-    second.planner.follow(first.planner, LATE.run)
+    second.planner.follow(first.planner, LATE.run, LATE.at)
     late, early = (DeliveryStatus(True, "delivered", None, sent) for sent in (LATE, EARLY))
     assert second.plan(who(), (None, late)) is None  # which this run has sent
     assert second.plan(who(), (None, early)) is not None
     assert second.plan(who("b@b.c"), (None, early)) is not None
     assert second.plan(who("c@b.c"), (None, early)) is None
-    third.planner.follow(second.planner, "another")
+    second.planner.touch("a@b.c")  # by these items
+    assert second.plan(who(), (None, late)) is None
+    in_vain = DeliveryStatus(True, "delivered", None, LATE._replace(at=LATE.at + timedelta(seconds=1)))
+    assert second.plan(who(), (None, in_vain)) is not None  # delivered as these items were tried before
+    third.planner.follow(second.planner, "another", LATE.at)
     assert third.plan(who(), (None, late)) is not None
 
 
@@ -223,7 +236,7 @@ def test_of_a_stream_those_are_known_whom_it_sent_to_last(monkeypatch: pytest.Mo
     runs = [Run() for _ in range(5)]
     for before, run, key in zip(runs, runs[1:], ("a@b.c", "b@b.c", "a@b.c", "c@b.c"), strict=False):
         before.planner.touch(key)
-        run.planner.follow(before.planner, "run 9")
+        run.planner.follow(before.planner, "run 9", LATE.at)
     status = DeliveryStatus(True, "delivered", None, EARLY)
     assert runs[-1].plan(who("b@b.c"), (None, status)) is None
     assert runs[-1].plan(who(), (None, status)) is not None

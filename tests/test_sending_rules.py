@@ -173,6 +173,19 @@ def test_a_track_changes_an_address_then_enters_the_journey(server: FakeAutopilo
     assert server.account.total() == 6
 
 
+def test_the_next_change_of_an_address_waits_for_the_journeys(server: FakeAutopilot) -> None:
+    change = track(1, properties={"_NewEmail": "new@example.com"})
+    next_change = identify(2, traits={"email": "New@example.com", "_NewEmail": "newer@example.com"})
+    server.order("POST", "/trigger/*", late=0.1)
+    assert send(server, [identify(1), change, next_change]).delivered == 3
+    assert [request.path for request in server.seen("POST")] == [
+        *("/contacts", "/contact", "/trigger/0007/contact/new%40example.com", "/contact")
+    ]
+    *_, trigger, last = server.seen("POST")
+    assert last.at - trigger.at >= 0.1
+    assert (server.account.find("newer@example.com") or {})["contact_id"] == server.account.triggered[0][1]
+
+
 @pytest.mark.parametrize("drop", ["before", "after"])
 def test_a_track_whose_change_of_address_had_no_answer(server: FakeAutopilot, drop: str) -> None:
     send(server, [identify(1)])

@@ -24,6 +24,7 @@ from autopilothq.destination.plan import UNTAKEN
 from autopilothq.errors import RunError, Unavailable
 from autopilothq.segment.message import MAX_LINE
 from autopilothq.warehouses.delta import lake
+from calling import Call
 from fake_autopilot import FakeAutopilot
 from sending import IMPATIENT, configure, identify, log_in, posts, rows, settings_for, track
 from waiting import wait_for
@@ -151,6 +152,13 @@ def test_an_older_message_of_a_person_does_not_win_in_a_later_chunk(server: Fake
     assert (counts.delivered, counts.known) == (1, 3)
     titles = [contact["Title"] for _, body in posts(server) for contact in body["contacts"]]
     assert titles == ["New", "Old", "New"]
+
+
+def test_a_line_that_comes_again_is_not_sent_again_behind_a_newer_one(server: FakeAutopilot, deliver: Deliver) -> None:
+    older, newer, newest = (identify(title, traits={"email": "p1@example.com", "title": title}) for title in "abc")
+    counts = deliver([older], [newer, older], [older, newest, newer])
+    assert (counts.messages, counts.delivered, counts.known) == (6, 3, 3)
+    assert [contact["Title"] for _, body in posts(server) for contact in body["contacts"]] == ["a", "b", "c"]
 
 
 def test_a_user_id_is_known_from_an_earlier_chunk(
@@ -309,6 +317,18 @@ def test_stdin_that_ends(server: FakeAutopilot, monkeypatch: pytest.MonkeyPatch,
     status, out, _ = call_with(json.dumps(identify(3)) + "\n", "send", "messages", "-", "--dry-run")
     assert (status, out.splitlines()[-1]) == (0, "would send 1 message: 1 delivered, 0 refused, 0 failed, 0 unknown")
     assert call_with("", "send", "messages", "-", "other.json")[0] == 2
+
+
+@pytest.mark.parametrize("words", ["send messages -", "forward -", "contacts delete -"])
+def test_stdin_that_is_closed(words: str, server: FakeAutopilot, monkeypatch: pytest.MonkeyPatch, call: Call) -> None:
+    configure(monkeypatch, server)
+    monkeypatch.setattr("sys.stdin", None)  # as Python has it after `<&-`
+    assert call(*words.split()) == (
+        1,
+        "",
+        "Error: Expected lines on stdin, but it is closed.\nGive them by a pipe (… | autopilothq …) or a file.\n",
+    )
+    assert server.requests == []
 
 
 @pytest.fixture

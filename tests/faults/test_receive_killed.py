@@ -42,10 +42,13 @@ def send(running: Receiver, number: int, **more: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_nothing_acknowledged_is_lost_by_kills(call: Call, workers: int) -> None:
+def test_nothing_acknowledged_is_lost_by_kills(call: Call, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", os.path.abspath("temporary"))
     acknowledged, _ = rounds(Path("archive"), 5, random.Random(workers), workers, least=101)
     assert len(acknowledged) > 100
     assert lost(Path("archive"), acknowledged) == set()
+    assert os.listdir("temporary") == []
     assert call("load", "archive", "archive").status == 0
     stored = {one for (one,) in query("SELECT id FROM autopilothq.email_opened")}
     assert set(acknowledged) <= stored == {one["messageId"] for one in published(Path("archive"))}

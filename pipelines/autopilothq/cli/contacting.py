@@ -17,7 +17,7 @@ from ..errors import RunError
 from ..warehouses.dataset import dataset_of
 from . import log as logs
 from . import out
-from .options import freeze_modules
+from .options import freeze_modules, standard_input
 from .sending import NOT_ALL, autopilot_settings, dataset_options, delivery_log, query_rows, reporter, sending_lock
 
 SHOWN_PEOPLE = 20  # of a dry run
@@ -65,7 +65,7 @@ def _people(file: str | None, query: str | None, options: dict[str, Any]) -> tup
 @contextmanager
 def _opened(file: str) -> Iterator[TextIO]:
     if file == "-":
-        yield sys.stdin
+        yield standard_input()
         return
     with open(file, encoding="utf-8") as opened:
         yield opened

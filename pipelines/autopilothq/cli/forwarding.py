@@ -1,6 +1,5 @@
 """Runs `forward`: messages of files, of a stream or of a query."""
 
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -23,7 +22,7 @@ from ..errors import RunError
 from ..segment.rebuild import line_of
 from . import log as logs
 from . import out
-from .options import freeze_modules
+from .options import freeze_modules, standard_input
 from .sending import answer, archive_lines, dataset_options, end_run, print_counts, reporter, sending_lock
 from .streaming import Complaints, stopped_by_signals, turns
 
@@ -52,7 +51,7 @@ def forward_rows(query: str, options: dict[str, Any]) -> None:
 
 def forward_stream(options: dict[str, Any]) -> None:
     """Forwards the messages of stdin as they come, until it ends or a signal comes."""
-    total = Counts()
+    total, file = Counts(), standard_input().fileno()
     with runner.explained(), stopped_by_signals() as stop, SegmentApi(_settings(options)) as api:
         log = turns(_log(options), stop, options)
         show = out.document if options["dry_run"] else None
@@ -64,7 +63,7 @@ def forward_stream(options: dict[str, Any]) -> None:
                 return Forwarder(api, opened, show=show).send(messages)
 
         try:
-            for lines in read_chunks(sys.stdin.fileno(), stop):
+            for lines in read_chunks(file, stop):
                 messages = [outgoing(line) for line in lines]
                 for line, one in zip(lines, messages, strict=True):
                     if one.refusal is not None:

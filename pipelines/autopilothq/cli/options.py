@@ -5,12 +5,14 @@ import gc
 import os
 import re
 import stat
+import sys
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TextIO
 
 import click
 
+from ..errors import RunError
 from ..masking import remember_credentials
 from ..utc import parse_time
 from ..warehouses.settings import DATASET, DUCKDB_FILE
@@ -97,6 +99,13 @@ def is_stream(paths: Sequence[str]) -> bool:
             "- cannot be combined with other paths: it is a stream, and files are read to their end."
         )
     return "-" in paths
+
+
+def standard_input() -> TextIO:
+    """Returns stdin. Raises RunError if it was closed: another file may have its number by now."""
+    if sys.stdin is None:
+        raise RunError("Expected lines on stdin, but it is closed.\nGive them by a pipe (… | autopilothq …) or a file.")
+    return sys.stdin
 
 
 def credentials_of(value: str, param: click.Parameter | None = None) -> str:

@@ -1,7 +1,6 @@
 """Runs the commands on a stream: lines come on stdin, signals end it, and the log is open only while it is used."""
 
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
@@ -19,7 +18,7 @@ from ..masking import masked
 from ..warehouses import lock
 from . import log as logs
 from . import out
-from .options import freeze_modules
+from .options import freeze_modules, standard_input
 from .sending import (
     account_settings,
     account_title,
@@ -41,7 +40,7 @@ L = TypeVar("L", bound=AbstractContextManager[Any])
 
 def send_stream(triggers: dict[str, list[str]], options: dict[str, Any]) -> None:
     """Sends the messages of stdin as they come, until it ends or a signal comes."""
-    total, title = Counts(), account_title(options)
+    total, title, file = Counts(), account_title(options), standard_input().fileno()
     with runner.explained(), stopped_by_signals() as stop:
         given = with_triggers(account_settings(options), triggers)
         log = turns(delivery_log(options), stop, options)
@@ -49,7 +48,7 @@ def send_stream(triggers: dict[str, list[str]], options: dict[str, Any]) -> None
         show = out.document if options["dry_run"] else None
         ends = StreamEnds(log.take, stop, reporter(title), logs.warn, Complaints().add, show)
         try:
-            deliver_stream(read_chunks(sys.stdin.fileno(), stop), given, ends, total)
+            deliver_stream(read_chunks(file, stop), given, ends, total)
         except BaseException:
             print_counts(total, title=title)
             raise

@@ -93,6 +93,11 @@ def contact_keys(values: Mapping[str, Any]) -> list[Key]:
     return [*emails, *([user_key(str(user_id))] if user_id else [])]
 
 
+def item_keys(item: BatchItem) -> set[Key]:
+    """Returns the keys of an item's contact: its own, and the address that the item has changed it to."""
+    return {item.key, *([item.row.email.lower()] if item.row.email else [])}
+
+
 def user_key(user_id: str) -> Key:
     """Returns the key of a person without an email: in lower case, like emails' keys, and different by user id."""
     return f"user_id:{hashlib.sha256(user_id.encode('utf-8', 'replace')).hexdigest()}"

@@ -47,6 +47,13 @@ class Counts:
             with self._lock:
                 self.reasons[worst, reason or ""] += 1
 
+    def add_earlier(self, statuses: Sequence[str]) -> None:
+        """Counts a message that is not delivered anew, by the delivery statuses that earlier runs logged."""
+        if "unknown" in statuses:
+            self.add_message(statuses, "an earlier run could not tell whether it was carried out")
+        else:
+            self.add("known")
+
     def add_untaken(self, properties: Iterable[str]) -> None:
         """Counts properties of an event that are spelt like a contact's fields."""
         with self._lock:

@@ -9,7 +9,7 @@ from typing import Self
 from ..clients.urls import path_of
 from ..errors import ApiError
 from .account import WritableAccount
-from .batch import BatchItem, ContactBatch, Key
+from .batch import BatchItem, ContactBatch, Key, item_keys
 from .counts import Counts
 from .delivery_log import SENT_AGAIN, DeliveryLog
 from .halving import ContactWriter
@@ -83,7 +83,7 @@ class Dispatcher:
         except RunStopped as stopped:
             raise self._breaker.cause or stopped from None
         for items in events:
-            people = {item.key for item in items}
+            people = {key for item in items for key in item_keys(item)}
             self._running[self._pool.submit(self._sending.send_events, items)] = people
         self._progress(self._counts)
 
@@ -152,9 +152,10 @@ class BatchSending:
             self._counts.add("bad", not item.resent and self.writer.is_bad(item.key, outcomes, item.failed_before))
             if item.resent:
                 rows.append(row._replace(message=row.message or SENT_AGAIN))
-                if row.status != "delivered":
-                    self._counts.add_message([row.status], row.message)
-                    self._counts.add("known", -1)
+                if row.status == "delivered":
+                    self._counts.add_earlier(item.earlier)
+                else:
+                    self._counts.add_message([*item.earlier, row.status], row.message)
             elif row.kind == "identify":
                 rows += [] if item.write_ahead else [row]
                 self._counts.add_message([row.status], row.message)

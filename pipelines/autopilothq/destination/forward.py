@@ -61,23 +61,24 @@ class Forwarder:
         """Returns the messages of a chunk that are to be sent; those that cannot be sent are written to the log."""
         statuses = self._log.statuses(self._api.target, (one.message_id for one in chunk))
         left: dict[str, Outgoing] = {}
-        refused: list[Outgoing] = []
+        refused: dict[str, Outgoing] = {}
         for one in chunk:
             before = statuses.get(one.message_id, ())
-            if one.message_id in left or one.message_id in self._put_off:
+            if any(one.message_id in some for some in (left, refused, self._put_off)):
                 self._counts.add("repeated")
             elif any(id_ in self._suppressed for id_ in one.persons):
                 self._counts.add("suppressed")
             elif "delivered" in before:
                 self._counts.add("known")
-            elif one.refusal is not None and "refused" in before:
-                self._counts.add_message(["refused"], one.refusal)  # an archive may be given every hour
             elif one.refusal is not None:
-                refused.append(one)
+                refused[one.message_id] = one
             else:
                 (self._put_off if "failed" in before else left)[one.message_id] = one
-        for one in refused:
-            self._note([one], Outcome("refused", self._api.target, None, one.refusal))
+        for one in refused.values():
+            if "refused" in statuses.get(one.message_id, ()):  # an archive may be given every hour
+                self._counts.add_message(["refused"], one.refusal)
+            else:
+                self._note([one], Outcome("refused", self._api.target, None, one.refusal))
         return list(left.values())
 
     def _send(self, batch: Sequence[Outgoing]) -> None:

@@ -96,6 +96,11 @@ class LogTable:
             rows = [tuple(storable((*delivery, self._now(), self.run))) for delivery in deliveries]
             self.dataset.insert(self.table, rows)
 
+    @property
+    def last(self) -> datetime:
+        """The time of the last row, or when the log was made."""
+        return self._last
+
     def _now(self) -> datetime:
         self._last = max(datetime.now(UTC), self._last + timedelta(microseconds=1))
         return self._last

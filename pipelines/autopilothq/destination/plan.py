@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
 
 from .batch import BatchItem, Key, user_key
@@ -89,12 +90,15 @@ class Planner:
         self._untaken: set[str] = set()  # properties that a row of this run says were not taken
         self._touched: set[Key] = set()
         self._touched_before: dict[Key, None] = {}  # by this run, before these items
-        self._run = ""
+        self._before: Sent | None = None  # the last row of this run before these items
         self._sent: dict[Key, Sent] = {}  # the latest of a person's items so far that earlier runs sent
 
-    def follow(self, before: "Planner", run: str) -> None:
-        """Continues where the planner of the items before these ended. Only the last 50,000 persons are remembered."""
-        self._run = run
+    def follow(self, before: "Planner", run: str, until: datetime) -> None:
+        """Continues where the planner of the items before these ended, whose last row has the time `until`.
+
+        Only the last 50,000 persons are remembered.
+        """
+        self._before = Sent(until, run)
         self._untaken = before._untaken
         self._sent = before._sent
         self._touched_before = before._touched_before
@@ -125,17 +129,13 @@ class Planner:
         if item.kind == "track" and not triggers:
             return _refused(row, self._kind.no_event.format(item.event))
         history = history_of(item, triggers, statuses)
-        if history.delivered and "unknown" in history.earlier:
-            self._counts.add_message(history.earlier, "an earlier run could not tell whether it was carried out")
-            return None
         email = row.email or self._emails.get(item.user_id)
         key = self._key(email, item.user_id)
         resend = key is not None and self._must_resend(key, history)
-        if history.delivered:
-            self._counts.add("known")
-            if not resend:
-                return None
-        elif row.email and item.user_id:
+        if history.delivered and not resend:
+            self._counts.add_earlier(history.earlier)
+            return None
+        if not history.delivered and row.email and item.user_id:
             self._emails.put(item.user_id, row.email)
         if key is None:
             return self._without_email(row)
@@ -157,9 +157,11 @@ class Planner:
             last = self._sent.get(key, history.sent)
             self._sent[key] = max(last, history.sent)
             behind = history.sent < last and history.sent.run != last.run
+        sent, before = history.sent, self._before
+        if before is None or sent is None or sent.run != before.run:
+            return behind or key in self._touched or (sent is not None and key in self._touched_before)
         # What this run has delivered before these items is what a stream repeats.
-        other_run = history.sent is not None and history.sent.run != self._run
-        return behind or key in self._touched or (other_run and key in self._touched_before)
+        return behind or (key in self._touched and sent.at > before.at)
 
     def _without_email(self, row: Delivery) -> Delivery:
         if not row.user_id:
@@ -178,6 +180,7 @@ class Planner:
                 self._counts.add("known")
                 return None
         if history.delivered and "_NewEmail" in contact.values:
+            self._counts.add_earlier(history.earlier)
             return None
         if contact.unknown and self._unknown == "refuse":
             traits = ", ".join(map(repr, contact.unknown))

@@ -1,6 +1,7 @@
 """Sends items to an account: in their order for each person, in batches, never twice."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from itertools import islice
 from typing import Any
 
@@ -55,13 +56,14 @@ class Sender:
         self._planner = Planner(fields, triggers, self._emails, self._counts, unknown, kind)
         if after:
             self._emails.forget_oldest()
-            self._planner.follow(after._planner, log.run)
+            self._planner.follow(after._planner, log.run, after._ended)
         self._dispatcher = Dispatcher(account, log, self._counts, progress, at_once, kind, triggers)
         if after:
             self._dispatcher.follow(after._dispatcher)
         self._batch = ContactBatch()
         self._seen: set[str] = set()
         self._put_off = PutOff()
+        self._ended: datetime = log.last
 
     def send(self, items: Iterable[Item | Ignored]) -> Counts:
         """Sends all items and returns how they ended.
@@ -77,6 +79,7 @@ class Sender:
             self._release()
             self._flush()
             self._dispatcher.drain()
+        self._ended = self._log.last
         self._progress(self._counts)
         return self._counts
 
@@ -133,15 +136,18 @@ class Sender:
         full = item.key not in self._batch.contacts and len(self._batch.contacts) == MOST_CONTACTS
         if renames or full or self._batch.clashes(item.key, values):
             self._flush()
+        if renames:  # a later look-up of the user id must find the new address
+            item = item._replace(row=item.row._replace(email=values["_NewEmail"]))
+            if item.row.user_id:
+                self._emails.put(item.row.user_id, values["_NewEmail"])
         if renames and before is not None and before.status == "unknown" and self._was_renamed(values):
-            self._batch.decided.append(item.row._replace(status="delivered", message="found to be carried out"))
+            # At once: after the person's next change of address nobody could find it any more.
+            self._log.add([item.row._replace(status="delivered", message="found to be carried out")])
             if item.row.kind != "track":
                 self._counts.add_message(["delivered"])
                 return
             renames, values = False, renamed(values)  # only its journeys are left
-            item = item._replace(key=values["Email"].lower(), row=item.row._replace(email=values["Email"]))
-        if renames:  # a later look-up of the user id must find the new address
-            item = item._replace(row=item.row._replace(email=values["_NewEmail"]))
+            item = item._replace(key=values["Email"].lower())
         self._batch.merge(item.key, values)
         # A row that may have been sent is sent again, even if the program ends in between and its values change back.
         again = before is not None and before.status == "failed"
@@ -151,8 +157,6 @@ class Sender:
         self._planner.touch(item.key)
         if renames:
             self._batch.renames = True
-            if item.row.user_id:
-                self._emails.put(item.row.user_id, values["_NewEmail"])
             self._flush()
 
     def _was_renamed(self, values: Mapping[str, Any]) -> bool:

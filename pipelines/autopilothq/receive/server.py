@@ -156,11 +156,7 @@ def serve(
     private.folder(Path(settings.folder))
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(CONNECTIONS, hard), hard))
-    with tempfile.TemporaryDirectory() as shared, _listening(settings) as listener:
-        if settings.metrics:
-            # Set before the metrics are made: the processes add up theirs in this folder.
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
-            _serve_metrics(*settings.metrics)
+    with _listening(settings) as listener, _metrics(settings):
         config = uvicorn.Config(
             functools.partial(make_app, settings, prepare), factory=True, http=Protocol, ws="none", lifespan="on",
             access_log=False, log_config=None, server_header=False, backlog=BACKLOG, workers=settings.workers,
@@ -240,6 +236,19 @@ def _explained(option: str, host: str, port: int) -> Iterator[None]:
             f"Expected to listen on {host}:{port}, but: {why or error}.\nStop the program that does, or choose another"
             f" address with {option}."
         ) from error
+
+
+@contextmanager
+def _metrics(settings: ReceiveSettings) -> Iterator[None]:
+    """Serves metrics, if an address for them is set."""
+    if not settings.metrics:
+        yield
+        return
+    with tempfile.TemporaryDirectory() as shared:  # which a kill leaves behind
+        # Set before the metrics are made: the processes add up theirs in this folder.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
+        _serve_metrics(*settings.metrics)
+        yield
 
 
 def _serve_metrics(host: str, port: int) -> None:
