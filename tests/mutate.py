@@ -123,7 +123,7 @@ ROOMS = {
     ),
     "ortto": Room(
         [f"sources/ortto/{name}.py" for name in ("activities", "records", "who")],
-        ["tests/test_ortto_pull.py", *contract("ortto_pull")],
+        ["tests/test_ortto_pull.py", "tests/test_ortto_records.py", *contract("ortto_pull")],
     ),
     "receive": Room(
         [f"receive/{name}.py" for name in ("auth", "autopilot_hooks", "endpoints", "messages")],
