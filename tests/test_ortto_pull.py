@@ -12,6 +12,7 @@ from autopilothq.clients.autopilot import Page
 from autopilothq.clients.ortto import Ortto, OrttoSettings
 from autopilothq.errors import InvalidSetting, RequestRejected
 from autopilothq.segment.json_text import DECODER, JsonObject, to_json
+from autopilothq.segment.message import Discard
 from autopilothq.segment.ortto import OrttoField, OrttoNames
 from autopilothq.sources.ortto.answers import Answers, Ended
 from autopilothq.sources.ortto.feed import DuePerson, FeedScope, Order
@@ -164,19 +165,24 @@ def test_fields_become_columns_by_their_names_and_ids() -> None:
         "int:cm:price-2": OrttoField("price eur", "decimal"),
         "str:cm:日本": OrttoField("日本", "text"),
     }
-    names = OrttoNames(attributes={("", "str::email"): OrttoField("Email"), ("", "tme::o!l"): OrttoField("Last")})
+    schema = {"str::email": ("Email",), "tme::o!l": ("Last",), "int:cm:cost": ("Cost", "decimal")}
+    names = OrttoNames(attributes={("", id_): OrttoField(*of) for id_, of in schema.items()})
     columns = PersonColumns(custom, names)
     assert columns.ids == ["str::email", "tags", "u4s::t", "tme::o!l", *custom]
     record = person_record(
         person(
-            '{"id":7,"fields":{"int:cm:price":-1500,"int:cm:price-2":12345678901234567890123,"str:cm:日本":"x",'
-            '"tme::o!l":1795694400,"tags":["a","b"],"dtz:cm:odd":{"year":"soon"},"geo::city":{"name":"Bonn"}},"kind":1}'
+            '{"id":7,"fields":{"str::email":"a@b.c","tme::c!l":"2026-11-26T12:00:00.000001Z","int:cm:cost":2500,'
+            '"int:cm:price":-1500,"int:cm:price-2":12345678901234567890123,"str:cm:日本":"x",'
+            '"tme::o!l":1795694400,"tags":["a","b"],"dtz:cm:odd":{"year":"soon"},"geo::city":{"name":"Bonn"}},"kind":1,"email":"b@b.c"}'
         ),
         columns,
     )
     assert record.key == ("7",)
     assert record.cells == {
         "contact_id": "7",
+        "email": '"b@b.c"',
+        "last_clicked_email_at": '"2026-11-26T12:00:00.000001Z"',
+        "custom_cost": "2.5",
         "custom_price_eur": "-1.5",
         "custom_int_cm_price_2": "12345678901234567890.123",
         "custom_str_cm": '"x"',
@@ -187,8 +193,12 @@ def test_fields_become_columns_by_their_names_and_ids() -> None:
         "kind": "1",
     }
     assert record.declared == {
-        "custom_price_eur": "double", "custom_int_cm_price_2": "double", "custom_str_cm": "text",
-    }  # fmt: skip
+        "custom_cost": "double",
+        "custom_price_eur": "double",
+        "custom_int_cm_price_2": "double",
+        "custom_str_cm": "text",
+    }
+    assert record.discards == [Discard("email", '"a@b.c"', "same_column")]
 
 
 # ---- whom to ask for -------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from autopilothq.catalog import ORTTO_PERSON_FIELDS, ORTTO_TIMES
+from autopilothq.catalog import ORTTO_PERSON_FIELDS, ORTTO_TIMES, REJECT_REASONS
 from autopilothq.clients.ortto import Ortto, OrttoSettings
 from autopilothq.errors import RequestRejected
 from autopilothq.segment.ortto import OrttoField, OrttoNames
@@ -49,7 +49,9 @@ def read(
     with Ortto(settings) as account:
         scanner = Scanner(account, TimeBudget(budget), print, lambda *_: None)
         reader = RecordScans(scanner, Path("scans"), **({"names": OrttoNames()} | more))
-        return scan, reader, list(reader.read(scan, members))
+        batches = list(reader.read(scan, members))
+    assert all(batch.scan is scan for batch in batches)
+    return scan, reader, batches
 
 
 def cells(batches: list[ScanBatch], table: str) -> list[dict[str, str]]:
@@ -128,9 +130,10 @@ def test_people_come_with_all_fields_and_what_is_no_person_is_rejected(server: F
             "kind": "1",
         }
     ]
-    assert [(each.line, each.reason, each.raw) for each in batch.rejects] == [
-        (1, "not_an_object", b"7"),
-        (2, "no_id", b'{"id":null}'),
+    no_id = f"{REJECT_REASONS['no_id']}: expected `contact_id` in an object with id"
+    assert [each[1:] for each in batch.rejects] == [
+        (1, "not_an_object", REJECT_REASONS["not_an_object"], b"7"),
+        (2, "no_id", no_id, b'{"id":null}'),
     ]
     assert (scan.contacts, scan.size, batch.size, scan.complete) == (3, batch.size, scan.size, True)
     assert (batch.size > 0, reader.has_times) == (True, True)
@@ -246,6 +249,16 @@ def test_nothing_is_asked_for_when_time_is_up(server: FakeOrtto) -> None:
     with pytest.raises(OutOfTime):
         read(server, "tags", budget=0)
     assert bodies(server, "/tags/get") == []
+
+
+def test_lists_may_be_empty_and_only_audiences_have_members(server: FakeOrtto) -> None:
+    server.account.tags = {"vip": {"1"}}
+    assert cells(read(server, "tags")[2], "tags") == [{"tag_id": "1", "name": '"vip"', "count": "1"}]
+    server.order("POST", "/audiences/get", content=[])
+    _, reader, batches = read(server, "audiences")
+    assert (cells(batches, "audiences"), bodies(server, "/person/get")) == ([], [])
+    with pytest.raises(RuntimeError, match=r"^Expected a scan with a spool\.$"):
+        list(reader.read(Scan("tags", "", NOW), True))
 
 
 def test_reports_come_ten_at_a_time_and_go_on_where_time_was_up(server: FakeOrtto) -> None:
