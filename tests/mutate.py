@@ -121,15 +121,19 @@ ROOMS = {
         ["tests/test_api.py", "tests/test_scans.py", "tests/test_scan_plan.py"],
         ["batch_has_fifty", "rate_allows"],
     ),
+    "ortto": Room(
+        [f"sources/ortto/{name}.py" for name in ("activities", "records", "who")],
+        ["tests/test_ortto_pull.py", "tests/test_ortto_records.py", *contract("ortto_pull")],
+    ),
     "receive": Room(
         [f"receive/{name}.py" for name in ("auth", "autopilot_hooks", "endpoints", "messages")],
         [f"tests/test_receive{name}.py" for name in ("_auth", "_messages", "_hooks")],
         ["who_may_send", "no_body_is_refused", "is_published"],
     ),
     "clients": Room(
-        ["clients/autopilot.py", "clients/ortto.py"],
+        ["clients/autopilot.py", "clients/ortto*.py"],
         ["tests/test_client.py", "tests/test_ortto_client.py"],
-        ["activities_have_a_pace", "malformed"],
+        ["activities_have_a_pace"],
     ),
     "mended": Room(["sources/mending.py"], ["tests/test_mending.py"]),
     "plan": Room(["destination/plan.py"], ["tests/test_plan.py"]),

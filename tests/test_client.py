@@ -112,6 +112,7 @@ def test_a_bookmark_that_comes_twice_is_an_error(server: FakeAutopilot, autopilo
         next(pages)
     path = server.requests[-1].path
     assert path.endswith("/person_1")
+    assert (caught.value.method, caught.value.path, caught.value.status) == ("GET", path, 200)
     assert str(caught.value) == (
         f"GET {path} (page 2 of this scan): bookmark 'person_1' came before; stopped, because the scan would never end"
     )
@@ -138,6 +139,8 @@ def test_a_resumed_scan_knows_the_bookmark_that_it_started_from(server: FakeAuto
         ),
         ({"contacts": [], "bookmark": 7}, "expected a bookmark that is text or null, got 7"),
         ({"contacts": [], "bookmark": ""}, 'expected a bookmark that is text or null, got ""'),
+        ({"contacts": [], "bookmark": "."}, 'expected a bookmark that is text or null, got "."'),
+        ({"contacts": [], "bookmark": ".."}, 'expected a bookmark that is text or null, got ".."'),
     ],
 )
 def test_a_page_that_is_none_is_an_error(server: FakeAutopilot, autopilot: Autopilot, page: Any, text: str) -> None:
@@ -224,6 +227,8 @@ def test_lists_and_segments_are_read_side_by_side(server: FakeAutopilot, autopil
         by_list, by_segment = pool.map(ids, scans)
     assert by_list == [[server.account.contact_id(number) for number in range(0, 250, 10)]]
     assert [len(page) for page in by_segment] == [100, 25]
+    assert ids(autopilot.list_contacts(OLD_LIST, by_list[0][19])) == [by_list[0][20:]]
+    assert ids(autopilot.segment_contacts("contactlist_sseg1456891025207", by_segment[0][-1])) == by_segment[1:]
     assert server.seen("GET", "/list/*")[0].path == "/list/contactlist_old%20list%207/contacts"
 
 
@@ -323,22 +328,34 @@ def test_writing_is_repeated_only_where_that_is_writing_once(
     assert server.account.total() == 251
 
 
-def test_answers_to_writing_that_are_none(server: FakeAutopilot, autopilot: Autopilot) -> None:
-    server.order("POST", "*", times=3, content={})
-    texts = []
-    for ask in (
-        lambda: autopilot.upsert({"Email": "a@example.com"}),
-        lambda: autopilot.upsert_many([{"Email": "a@example.com"}]),
-        lambda: autopilot.create_list("x"),
+@pytest.mark.parametrize(
+    ("path", "write", "expected"),
+    [
+        ("/contact", lambda autopilot: autopilot.upsert({"Email": "a@example.com"}), "a contact_id"),
+        (
+            "/contacts",
+            lambda autopilot: autopilot.upsert_many([{"Email": "a@example.com"}]),
+            "contact_ids and email_contact_map",
+        ),
+        ("/list", lambda autopilot: autopilot.create_list("x"), "a list_id"),
+    ],
+)
+def test_answers_to_writing_that_are_none(
+    server: FakeAutopilot, autopilot: Autopilot, path: str, write: Callable[[Autopilot], Any], expected: str
+) -> None:
+    of_many = "an object with contact_ids, email_contact_map"
+    for answer, got in (
+        ({}, "an empty object"),
+        ([1], "an array of 1"),
+        ({"contact_ids": {}, "email_contact_map": {}}, of_many),
+        ({"contact_ids": ["person_1"], "email_contact_map": []}, of_many),
+        ({"contact_ids": "person_1", "email_contact_map": {}}, of_many),
     ):
+        server.order("POST", path, content=answer)
         with pytest.raises(UnexpectedResponse) as caught:
-            ask()
-        texts.append(str(caught.value))
-    assert texts == [
-        "POST /contact: expected an object with a contact_id, got an empty object",
-        "POST /contacts: expected an object with contact_ids and email_contact_map, got an empty object",
-        "POST /list: expected an object with a list_id, got an empty object",
-    ]
+            write(autopilot)
+        assert str(caught.value) == f"POST {path}: expected an object with {expected}, got {got}"
+        assert (caught.value.method, caught.value.path, caught.value.status) == ("POST", path, 200)
 
 
 def test_trigger(server: FakeAutopilot, autopilot: Autopilot) -> None:
@@ -353,19 +370,50 @@ def test_trigger(server: FakeAutopilot, autopilot: Autopilot) -> None:
         autopilot.trigger("0003", "nobody@example.com")
 
 
-def test_a_trigger_is_not_repeated(server: FakeAutopilot, autopilot: Autopilot) -> None:
-    server.order("POST", "/trigger/*", drop="after")
+@pytest.mark.parametrize(
+    ("path", "ask"),
+    [
+        ("/trigger/*", lambda autopilot, who: autopilot.trigger("0003", who)),
+        ("/list", lambda autopilot, _: autopilot.create_list("New")),
+    ],
+)
+def test_what_would_be_done_again_is_not_repeated(
+    server: FakeAutopilot, autopilot: Autopilot, path: str, ask: Callable[[Autopilot, str], Any]
+) -> None:
+    server.order("POST", path, drop="after")
     with pytest.raises(OutcomeUnknown):
-        autopilot.trigger("0003", server.account.contact_id(3))
-    assert len(server.account.triggered) == 1
+        ask(autopilot, server.account.contact_id(3))
+    assert len(server.requests) == 1
+    assert len(server.account.triggered) + len(server.account.lists) == 4 + 1
 
 
-def test_unsubscribe(server: FakeAutopilot, autopilot: Autopilot) -> None:
-    who = server.account.contact_id(3)
-    server.order("POST", "*", drop="after")
-    autopilot.unsubscribe(who)
-    assert server.account.contact(3)["unsubscribed"] is True
-    assert [request.path for request in server.requests] == [f"/contact/{who}/unsubscribe"] * 2
+def test_an_answer_may_be_empty_where_only_its_status_matters(server: FakeAutopilot, autopilot: Autopilot) -> None:
+    who, member = server.account.contact_id(3), server.account.contact_id(10)
+    before = server.account.contact(3)["lists"]
+    writes: tuple[tuple[Callable[[], None], int], ...] = (
+        (lambda: autopilot.put_on_list(OLD_LIST, who), 2),
+        (lambda: autopilot.take_off_list(OLD_LIST, member), 2),
+        (lambda: autopilot.eject("0009", who), 2),
+        (lambda: autopilot.unsubscribe(who), 2),
+        (lambda: autopilot.trigger("0003", who), 1),
+        (lambda: autopilot.delete_contact(member), 1),
+    )
+    for ask, tries in writes:
+        server.order("*", "*", times=tries - 1, drop="after")
+        server.order("*", "*", edit=lambda _: b"")
+        ask()
+    assert [(request.method, request.path, request.body) for request in server.requests] == [
+        *[("POST", f"/list/contactlist_old%20list%207/contact/{who}", None)] * 2,
+        *[("DELETE", f"/list/contactlist_old%20list%207/contact/{member}", None)] * 2,
+        *[("DELETE", f"/journey/0009/contact/{who}", None)] * 2,
+        *[("POST", f"/contact/{who}/unsubscribe", None)] * 2,
+        ("POST", f"/trigger/0003/contact/{who}", None),
+        ("DELETE", f"/contact/{member}", None),
+    ]
+    assert (server.account.ejected, server.account.triggered) == ([("0009", who)] * 2, [("0003", who)])
+    contact = server.account.contact(3)
+    assert (contact["lists"], contact["unsubscribed"]) == ([*before, OLD_LIST], True)
+    assert server.account.find(member) is None
 
 
 def test_create_list(server: FakeAutopilot, autopilot: Autopilot) -> None:

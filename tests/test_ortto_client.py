@@ -4,6 +4,7 @@ from itertools import islice
 from threading import Thread
 from typing import Any
 
+import httpx
 import pytest
 
 from autopilothq.clients import ortto as client
@@ -67,6 +68,18 @@ def test_a_region_has_its_own_address(region: str, url: str) -> None:
 
 def test_an_address_that_is_given_is_taken_for_any_region() -> None:
     assert OrttoSettings(api_key="k", region="eu", base_url="https://x.example/v1").base_url == "https://x.example/v1"
+
+
+def test_a_slash_at_the_end_of_an_address_is_no_part_of_it() -> None:
+    seen: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(str(request.url))
+        return httpx.Response(200, stream=httpx.ByteStream(b"[]"))
+
+    settings = OrttoSettings(api_key="k", base_url="https://x.example/X/")
+    with Ortto(settings, transport=httpx.MockTransport(answer)) as ortto:
+        assert (ortto.tags(), ortto.base_url, seen) == ([], "https://x.example/X", ["https://x.example/X/tags/get"])
 
 
 def test_an_unknown_region_is_refused() -> None:
@@ -142,23 +155,30 @@ def test_fields_that_the_account_does_not_give_are_a_rejected_request(server: Fa
         list(ortto.people(["tme::o!l"]))
 
 
-def test_pages_that_would_never_end_are_an_error(server: FakeOrtto, ortto: Ortto) -> None:
-    server.order("POST", "/person/get", skip=1, edit=lambda page: page | {"next_offset": 500})
+OF_PAGES: list[tuple[str, Callable[[Ortto], Iterator[Any]]]] = [
+    ("/person/get", lambda ortto: ortto.people(EMAIL)),
+    ("/person/get/activities", lambda ortto: ortto.activities("000000000000000000000100", [])),
+    ("/campaign/get-all", lambda ortto: ortto.campaigns()),
+]
+
+
+@pytest.mark.parametrize(("path", "ask"), OF_PAGES)
+def test_pages_that_would_never_end_are_an_error(
+    server: FakeOrtto, ortto: Ortto, path: str, ask: Callable[[Ortto], Iterator[Any]]
+) -> None:
+    for following in (500, 500):
+        server.order("POST", path, content={"has_more": True, "next_offset": following})
+    pages = ask(ortto)
+    next(pages)
     with pytest.raises(UnexpectedResponse) as caught:
-        list(ortto.people(EMAIL))
+        next(pages)
     assert str(caught.value) == (
-        "POST /person/get: expected a next_offset above 500, or the pages would never end, got 500"
+        f"POST {path}: expected a next_offset above 500, or the pages would never end, got 500"
     )
+    assert (caught.value.method, caught.value.path, caught.value.status) == ("POST", path, 200)
 
 
-@pytest.mark.parametrize(
-    ("path", "ask"),
-    [
-        ("/person/get", lambda ortto: ortto.people(EMAIL)),
-        ("/person/get/activities", lambda ortto: ortto.activities("000000000000000000000100", [])),
-        ("/campaign/get-all", lambda ortto: ortto.campaigns()),
-    ],
-)
+@pytest.mark.parametrize(("path", "ask"), OF_PAGES)
 def test_empty_pages_without_an_end_are_an_error(
     server: FakeOrtto, ortto: Ortto, path: str, ask: Callable[[Ortto], Iterator[Any]]
 ) -> None:
@@ -186,6 +206,7 @@ def test_a_key_in_an_answer_of_another_shape_is_masked(server: FakeOrtto, ortto:
         with pytest.raises(UnexpectedResponse) as caught:
             list(ortto.people(EMAIL))
         assert str(caught.value) == f"POST /person/get: expected a list of contacts or null, got {text}"
+        assert caught.value.content == (text if isinstance(answer, str) else '{"***":1}')
 
 
 def test_members_of_an_audience_match_a_filter_too(server: FakeOrtto, ortto: Ortto) -> None:
@@ -228,6 +249,10 @@ def test_people_are_found_by_their_ids(server: FakeOrtto, ortto: Ortto) -> None:
         with pytest.raises(UnexpectedResponse) as caught:
             ortto.people_by_ids(["f" * 24], EMAIL)
         assert str(caught.value) == f"POST /person/get-by-ids: expected an object of contacts, got {text}"
+    server.order("POST", "/person/get-by-ids", content=[5])
+    with pytest.raises(UnexpectedResponse) as caught:
+        ortto.people_by_ids(["f" * 24], EMAIL)
+    assert str(caught.value) == "POST /person/get-by-ids: expected an object, got an array of 1"
 
 
 # ---- activities ----------------------------------------------------------------------------------------------------
@@ -256,6 +281,18 @@ def test_activities_come_page_by_page(server: FakeOrtto, ortto: Ortto) -> None:
 def test_activities_are_kept_no_longer_than_a_calendar_goes_back(value: int, days: int | None) -> None:
     meta = f'{{"meta":{{"retention":{{"type":"time","max_value":{value}}}}}}}'
     assert activity_page("person/get/activities", DECODER.decode(meta), 0).retention_days == days
+
+
+@pytest.mark.parametrize(
+    ("answer", "page"),
+    [
+        ('{"has_more":true,"next_offset":40}', ([], 40, True, None)),
+        ('{"has_more":true,"next_offset":40,"meta":{"has_more":false}}', ([], 40, False, None)),
+        ('{"meta":{"retention":{"type":"count","max_value":90}}}', ([], 7, False, None)),
+    ],
+)
+def test_a_page_of_activities_may_leave_out_most_of_what_is_about_it(answer: str, page: tuple[Any, ...]) -> None:
+    assert activity_page("person/get/activities", DECODER.decode(answer), 7) == page
 
 
 @pytest.mark.parametrize("where", ["has_more", "meta"])
@@ -364,6 +401,16 @@ def test_a_report_counts_what_the_account_knows_of_a_campaign(server: FakeOrtto,
     ]
 
 
+def test_each_limit_is_shared_by_all_clients_of_an_account() -> None:
+    def paces(api_key: str = "k", region: str = "eu", base_url: str = "") -> set[Pace]:
+        ortto = Ortto(OrttoSettings(api_key=api_key, region=region, base_url=base_url))
+        return {ortto.activities_limit.pace, ortto.reports_limit.pace}
+
+    assert len(paces()) == 2
+    assert paces() == paces(api_key=" k ", base_url="https://api.eu.ap3api.com/v1")
+    assert not paces() & (paces(api_key="another") | paces(region="au"))
+
+
 def test_reports_have_a_pace_of_their_own(server: FakeOrtto, ortto: Ortto) -> None:
     assert ortto.reports_limit[1:] == (60, 600, "")
     naps: list[float] = []
@@ -376,6 +423,7 @@ def test_reports_have_a_pace_of_their_own(server: FakeOrtto, ortto: Ortto) -> No
 @pytest.mark.parametrize(
     ("path", "key", "ask"),
     [
+        ("person/get/activities", "activities", lambda ortto: list(ortto.activities("0" * 24, []))),
         ("person/custom-field/get", "fields", lambda ortto: ortto.custom_fields()),
         ("campaign/get-all", "campaigns", lambda ortto: list(ortto.campaigns())),
         ("audiences/get", "audiences", lambda ortto: list(ortto.audiences())),
@@ -416,7 +464,17 @@ def test_people_are_written_and_found_by_email_or_external_id(server: FakeOrtto,
         "async": False,
     }
     assert server.account.tags == {"Big spenders": {"000000000000000000000100"}}
+    server.order("POST", "/person/merge", drop="after")
     assert ortto.merge_people([{"fields": {"str::ei": "new-1", "str::first": "Ada"}}])[0].status == "merged"
+    assert len(server.requests) == 3  # merging twice is merging once
+
+
+def test_of_each_one_that_is_written_there_must_be_a_word(server: FakeOrtto, ortto: Ortto) -> None:
+    server.order("POST", "/person/merge", content={"people": [5, {"status": "merged", "person_id": 7}]}, times=2)
+    assert ortto.merge_people([{}, {}]) == [Written(None, None, None), Written("merged", None, None)]
+    with pytest.raises(UnexpectedResponse) as caught:
+        ortto.merge_people([{}])
+    assert str(caught.value) == "POST /person/merge: expected 1 people, got an array of 2"
 
 
 def test_an_account_that_is_full_says_so_at_once(server: FakeOrtto, ortto: Ortto) -> None:

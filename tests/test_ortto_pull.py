@@ -4,21 +4,23 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
+from autopilothq.clients.autopilot import Page
 from autopilothq.clients.ortto import Ortto, OrttoSettings
 from autopilothq.errors import InvalidSetting, RequestRejected
 from autopilothq.segment.json_text import DECODER, JsonObject, to_json
+from autopilothq.segment.message import Discard
 from autopilothq.segment.ortto import OrttoField, OrttoNames
 from autopilothq.sources.ortto.answers import Answers, Ended
 from autopilothq.sources.ortto.feed import DuePerson, FeedScope, Order
 from autopilothq.sources.ortto.kinds import requested_kinds, selected_kinds
 from autopilothq.sources.ortto.pages import OutOfTime, Query, Scanner
 from autopilothq.sources.ortto.records import PersonColumns, person_record
-from autopilothq.sources.ortto.run import RunKey, begin_run
-from autopilothq.sources.ortto.who import Contact, activity_time, contact_of, found_of, reduced
+from autopilothq.sources.ortto.run import Run, RunKey, RunStart, begin_run
+from autopilothq.sources.ortto.who import Contact, Found, Search, activity_time, contact_of, found_of, reduced
 from autopilothq.sources.scans import TimeBudget
 from autopilothq.sources.spool import ScanStart, Spool
 from fake_ortto import FakeOrtto
@@ -135,6 +137,7 @@ def test_a_person_is_kept_in_short() -> None:
     assert (found.person, found.active_at) == ("contact_id:a1", NOW)
     assert contact_of(found.person, found.details) == Contact("a1", "a@b.c", "12345678901234567890")
     assert contact_of("contact_id:a1", None) == Contact("a1")
+    assert contact_of("contact_id:a:1", None) == Contact("a:1")
     assert reduced(person('{"fields":{}}')) is None
 
 
@@ -145,6 +148,8 @@ def test_a_person_is_kept_in_short() -> None:
         ('"2026-11-26T23:00:00+11:00"', NOW),
         ("1795694400", NOW),
         ("1795694400000", NOW),
+        ("10000000000", datetime(2286, 11, 20, 17, 46, 40, tzinfo=UTC)),
+        ("100000000000", datetime(1973, 3, 3, 9, 46, 40, tzinfo=UTC)),
         ('"yesterday"', None),
         ('{"year":2026}', None),
         ("9" * 5000, None),
@@ -160,19 +165,24 @@ def test_fields_become_columns_by_their_names_and_ids() -> None:
         "int:cm:price-2": OrttoField("price eur", "decimal"),
         "str:cm:日本": OrttoField("日本", "text"),
     }
-    names = OrttoNames(attributes={("", "str::email"): OrttoField("Email"), ("", "tme::o!l"): OrttoField("Last")})
+    schema = {"str::email": ("Email",), "tme::o!l": ("Last",), "int:cm:cost": ("Cost", "decimal")}
+    names = OrttoNames(attributes={("", id_): OrttoField(*of) for id_, of in schema.items()})
     columns = PersonColumns(custom, names)
     assert columns.ids == ["str::email", "tags", "u4s::t", "tme::o!l", *custom]
     record = person_record(
         person(
-            '{"id":7,"fields":{"int:cm:price":-1500,"int:cm:price-2":12345678901234567890123,"str:cm:日本":"x",'
-            '"tme::o!l":1795694400,"tags":["a","b"],"dtz:cm:odd":{"year":"soon"},"geo::city":{"name":"Bonn"}},"kind":1}'
+            '{"id":7,"fields":{"str::email":"a@b.c","tme::c!l":"2026-11-26T12:00:00.000001Z","int:cm:cost":2500,'
+            '"int:cm:price":-1500,"int:cm:price-2":12345678901234567890123,"str:cm:日本":"x",'
+            '"tme::o!l":1795694400,"tags":["a","b"],"dtz:cm:odd":{"year":"soon"},"geo::city":{"name":"Bonn"}},"kind":1,"email":"b@b.c"}'
         ),
         columns,
     )
     assert record.key == ("7",)
     assert record.cells == {
         "contact_id": "7",
+        "email": '"b@b.c"',
+        "last_clicked_email_at": '"2026-11-26T12:00:00.000001Z"',
+        "custom_cost": "2.5",
         "custom_price_eur": "-1.5",
         "custom_int_cm_price_2": "12345678901234567890.123",
         "custom_str_cm": '"x"',
@@ -183,8 +193,175 @@ def test_fields_become_columns_by_their_names_and_ids() -> None:
         "kind": "1",
     }
     assert record.declared == {
-        "custom_price_eur": "double", "custom_int_cm_price_2": "double", "custom_str_cm": "text",
-    }  # fmt: skip
+        "custom_cost": "double",
+        "custom_price_eur": "double",
+        "custom_int_cm_price_2": "double",
+        "custom_str_cm": "text",
+    }
+    assert record.discards == [Discard("email", '"a@b.c"', "same_column")]
+
+
+# ---- whom to ask for -------------------------------------------------------------------------------------------------
+
+IDS = ["str::email", "str::ei"]
+OPENED, CLICKED = TIMES = ["tme::o!l", "tme::c!l"]
+BEGUN = "2026-11-26T12:00:00.000Z"
+NO_FILTER = (
+    "The account does not take a filter of activities, so everyone's times are read. POST /person/get: 400 Bad Request:"
+    " Ordered 400."
+)
+NO_TIMES = (
+    "The account does not say when people were active, so everyone is asked for. POST /person/get: 400 Bad Request:"
+    " Ordered 400."
+)
+
+
+class Sought(NamedTuple):
+    """What a search found, and the run, the warnings and the bodies of the requests after it."""
+
+    people: list[Found]
+    run: Run
+    warnings: list[str]
+    bodies: list[Any]
+
+
+def sought(
+    server: FakeOrtto, find: Callable[[Search], Iterator[list[Found]]], *, times: list[str] = TIMES, **start: Any
+) -> Sought:
+    """Searches an account, by the times of two kinds of activities; `start` is the rest of how the run began."""
+    run = Run(RunKey("account", "active"), Path("home"), RunStart("account", BEGUN, **start), {})
+    warnings: list[str] = []
+    with account(server) as client:
+        search = Search(run, Scanner(client, TimeBudget(inf), print, lambda *_: None), times, warnings.append)
+        people = [one for page in find(search) for one in page]
+    return Sought(people, run, warnings, [of.body for of in server.requests])
+
+
+def active(search: Search) -> Iterator[list[Found]]:
+    return search.active(None)
+
+
+def body(limit: int, *times: str, after: str | None = None) -> dict[str, Any]:
+    """The body of a request for people."""
+    narrowed = [{"$tme::absolute_after": {"field_id": time, "value": after}} for time in TIMES]
+    asked = {"limit": limit, "offset": 0, "fields": [*IDS, *times]}
+    return asked | {"filter": {"$or": narrowed}} if after else asked
+
+
+def answer(*people: dict[str, Any]) -> dict[str, Any]:
+    """The content of a page of people, by their fields; their ids are numbers."""
+    return {"contacts": [{"id": str(number), "fields": of} for number, of in enumerate(people)], "has_more": False}
+
+
+@pytest.mark.parametrize(
+    ("last_run", "since", "start"),
+    [
+        (None, None, "2026-08-28T12:00:00Z"),
+        ("2026-11-20T12:00:00.000Z", None, "2026-11-20T11:00:00Z"),
+        ("2026-11-20T12:00:00.000Z", "2026-11-22T01:00:00+01:00", "2026-11-22T00:00:00Z"),
+        ("2026-11-20T12:00:00.000Z", "2026-10-01T00:00:00+00:00", "2026-11-20T11:00:00Z"),
+    ],
+)
+def test_the_active_are_found_by_a_filter_or_by_their_times(
+    server: FakeOrtto, last_run: str | None, since: str | None, start: str
+) -> None:
+    server.account.made = 0
+    at = datetime.fromisoformat(since) if since else None
+    found = sought(server, lambda search: search.active(at), since=last_run)
+    # Nobody is found, which is not trusted.
+    assert found.bodies == [body(1, after=start), body(500, after=start), body(1, *TIMES), body(500, *TIMES)]
+    assert (found.people, found.run.start.way, found.warnings) == ([], "fields", [])
+
+
+def test_the_times_of_everyone_tell_who_was_active(server: FakeOrtto) -> None:
+    server.order("POST", "/person/get", status=400)
+    server.order("POST", "/person/get", content=answer())
+    start = "2026-11-20T11:00:00Z"
+    people: list[dict[str, Any]] = [
+        {},
+        {OPENED: "2026-11-20T10:59:59Z"},
+        {OPENED: start, "str::email": "a@b.c", "str::ei": 7},
+        {OPENED: "2026-11-21T00:00:00.123456Z", CLICKED: "2026-11-01T00:00:00Z"},
+        {OPENED: "2026-11-01T00:00:00Z", CLICKED: "soon"},
+        {"tme::b!l": "2026-11-25T00:00:00Z"},
+    ]
+    server.order("POST", "/person/get", content=answer(*people))
+    found = sought(server, active, since="2026-11-20T12:00:00.000Z")
+    assert found.people == [
+        Found("contact_id:2", datetime(2026, 11, 20, 11, tzinfo=UTC), '["a@b.c", "7"]'),
+        Found("contact_id:3", datetime(2026, 11, 21, 0, 0, 0, 123456, tzinfo=UTC), "[null, null]"),
+        Found("contact_id:4", NOW, "[null, null]"),
+    ]
+    assert found.bodies == [body(1, after=start), body(1, *TIMES), body(500, *TIMES)]
+    assert (found.run.start.way, found.warnings) == ("fields", [NO_FILTER])
+
+
+def test_everyone_is_asked_for_where_the_account_gives_no_times(server: FakeOrtto) -> None:
+    server.account.made = 2
+    server.order("POST", "/person/get", status=400, times=2)
+    found = sought(server, active)
+    assert [of.person for of in found.people] == [f"contact_id:{id_}" for _, id_ in server.account.ids()]
+    assert {of.active_at for of in found.people} == {NOW}
+    assert found.bodies[1:] == [body(1, *TIMES), body(500)]
+    assert (found.run.start.way, found.warnings) == ("everyone", [NO_FILTER, NO_TIMES])
+
+
+def test_times_that_the_account_is_known_not_to_give_are_not_tried(server: FakeOrtto) -> None:
+    server.order("POST", "/person/get", status=400)
+    server.account.made = 1
+
+    def without_times(search: Search) -> Iterator[list[Found]]:
+        search.has_times = False
+        return search.active(None)
+
+    found = sought(server, without_times)
+    assert (found.bodies[1:], found.warnings) == ([body(500)], [NO_FILTER, NO_TIMES])
+
+
+def test_a_filter_that_finds_nobody_and_no_times_have_everyone_asked_for(server: FakeOrtto) -> None:
+    server.order("POST", "/person/get", content=answer(), times=2)
+    server.order("POST", "/person/get", status=400)
+    server.order("POST", "/person/get", content=answer({}))
+    found = sought(server, active)
+    assert [len(of["fields"]) for of in found.bodies] == [2, 2, 4, 2]
+    assert (found.people, found.run.start.way) == ([Found("contact_id:0", NOW, "[null, null]")], "everyone")
+
+
+@pytest.mark.parametrize("time", [None, "2020-01-01T00:00:00Z"])
+def test_everyone_is_asked_for_where_nobody_has_a_time(server: FakeOrtto, time: str | None) -> None:
+    people = answer({OPENED: time} if time else {}, {})
+    server.order("POST", "/person/get", content=people, times=2)
+    found = sought(server, active, way="fields")
+    warning = (
+        "None of 2 people has a time of an activity, so everyone is asked for. If nobody was ever sent an email, that"
+        " finds nothing: name people by --people."
+    )
+    assert (found.run.start.way, len(found.people), found.warnings) == (
+        ("fields", 0, []) if time else ("everyone", 2, [warning])
+    )
+
+
+def test_a_search_that_goes_on_does_not_judge_by_the_pages_that_are_left(server: FakeOrtto) -> None:
+    spool = Spool.begin(Path("home/filter"), ScanStart("account", BEGUN))
+    spool.put(Page([["a1", None, None, None]], None, "1 "))
+    server.order("POST", "/person/get", content=answer())
+    found = sought(server, active, way="filter")
+    assert found.people == [Found("contact_id:a1", NOW, "[null, null]")]
+    assert ([of["offset"] for of in found.bodies], found.run.start.way) == ([1], "filter")
+
+
+def test_so_many_times_as_fit_are_asked_for(server: FakeOrtto) -> None:
+    server.account.made = 1
+    times = [f"tme::{number}!l" for number in range(160)]
+    found = sought(server, active, times=times, way="fields")
+    assert found.bodies == [body(500, *times[:148]), body(500)]
+
+
+def test_all_people_are_found_without_a_question(server: FakeOrtto) -> None:
+    server.account.made = 2
+    found = sought(server, Search.everyone)
+    assert [of.person for of in found.people] == [f"contact_id:{id_}" for _, id_ in server.account.ids()]
+    assert (found.bodies, found.run.start.way, found.warnings) == ([body(500)], "all", [])
 
 
 # ---- kinds -----------------------------------------------------------------------------------------------------------

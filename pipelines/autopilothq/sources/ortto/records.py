@@ -184,10 +184,13 @@ class RecordScans:
         fields = [id_ for id_ in ids if self.has_times is not False or not _is_time(id_)]
         is_new = spool.last == 0
         for _ in range(_MAX_REFUSED):
+            is_taken = False
             try:
-                yield from self.scanner.scan(spool, Query(fields))
+                for page in self.scanner.scan(spool, Query(fields)):
+                    is_taken = True
+                    yield page
             except RequestRejected as error:
-                if spool.last:
+                if is_taken:  # it is the cursor that the account refuses, even from the first page on
                     raise
                 refused = next((id_ for id_ in fields if id_ in error.server_message.split()), None)
                 if refused is None or _is_time(refused):

@@ -95,9 +95,9 @@ class Search:
         while way is not None:
             self._run.go(way)
             query, tally = self._query(way, start)
-            tally.whole = self._run.spool(way).last == 0
+            is_whole = self._run.spool(way).last == 0  # the tally does not count pages that an earlier load fetched
             yield from self._pages(way, query)
-            way = self._better(way, tally) if tally.whole else None
+            way = self._better(way, tally) if is_whole else None
 
     def _probe(self, start: datetime) -> str:
         """Returns the best way that the account supports, with at most two requests, both of which it may refuse."""
@@ -106,7 +106,7 @@ class Search:
             return FILTER
         self._warn(f"The account does not take a filter of activities, so everyone's times are read. {refused}")
         if self.has_times is None:
-            refused = self._refused(self._query(FIELDS, start)[0])
+            refused = self._refused(self._query_of_times())
             self.has_times = refused is None
         if self.has_times:
             return FIELDS
@@ -115,7 +115,7 @@ class Search:
 
     def _refused(self, query: Query) -> RequestRejected | None:
         try:
-            next(self._scanner.account.people(query.fields, query.narrowed, limit=1), None)
+            next(self._scanner.account.people(query.fields, query.narrowed, limit=1))
         except RequestRejected as error:
             return error
         return None
@@ -127,16 +127,19 @@ class Search:
             parts = [{"$tme::absolute_after": {"field_id": field, "value": value}} for field in self._times]
             return Query([EMAIL_FIELD, EXTERNAL_ID_FIELD], {"$or": parts}, reduced=tally.every), tally
         if way == FIELDS:
-            return Query([EMAIL_FIELD, EXTERNAL_ID_FIELD, *self._times], reduced=tally.active), tally
+            return self._query_of_times(tally.active), tally
         return Query([EMAIL_FIELD, EXTERNAL_ID_FIELD], reduced=tally.every), tally
+
+    def _query_of_times(self, reduced: Callable[[JsonObject], Any] | None = None) -> Query:
+        return Query([EMAIL_FIELD, EXTERNAL_ID_FIELD, *self._times], reduced=reduced)
 
     def _better(self, way: str, tally: "_Tally") -> str | None:
         """Returns the way to try next if this one found so little that it may not work, else None."""
         if way == FILTER and not tally.people:
             if self.has_times is None:
-                self.has_times = self._refused(self._query(FIELDS, tally.start)[0]) is None
+                self.has_times = self._refused(self._query_of_times()) is None
             return FIELDS if self.has_times else EVERYONE
-        if way == FIELDS and tally.people and not tally.with_times:
+        if way == FIELDS and tally.people and not tally.has_times:
             self._warn(
                 f"None of {tally.people:,} people has a time of an activity, so everyone is asked for. If nobody was"
                 " ever sent an email, that finds nothing: name people by --people."
@@ -150,15 +153,12 @@ class Search:
 
 
 class _Tally:
-    """Reduces people to what is needed of them, and counts them.
-
-    `whole` is whether it sees all pages: it does not see those that an earlier load fetched.
-    """
+    """Reduces people to what is needed of them, and counts them."""
 
     def __init__(self, times: Sequence[str], start: datetime) -> None:
-        self._times, self.start = times, start
-        self.people = self.with_times = 0
-        self.whole = False
+        self._times, self._start = times, start
+        self.people = 0
+        self.has_times = False
 
     def every(self, contact: JsonObject) -> Any:
         """Returns a person, no matter when they were active."""
@@ -170,12 +170,12 @@ class _Tally:
         self.people += 1
         fields = person_fields(contact)
         values = [value for field in self._times if (value := fields.value(field)) is not None]
-        self.with_times += bool(values)
+        self.has_times |= bool(values)
         times = [activity_time(value) for value in values]
         if None in times:
             return reduced(contact)  # it is unknown when
         last = max((time for time in times if time), default=None)
-        return reduced(contact, last) if last and last >= self.start else None
+        return reduced(contact, last) if last and last >= self._start else None
 
 
 def reduced(contact: JsonObject, active_at: datetime | None = None) -> list[Any] | None:
