@@ -255,7 +255,7 @@ def test_max_rejects(selected: Selected) -> None:
         (("a", "--since", "May"), "Error: Invalid value for '--since': 'May' does not match the format '%Y-%m-%d'."),
         (
             ("a", "--since", "2019-03-02", "--until", "2019-03-01"),
-            "Error: Invalid value for --since: 2019-03-02 is after --until 2019-03-01.",
+            "Error: Invalid value for --until: Expected a later time than --since 2019-03-02, but got 2019-03-01.",
         ),
         (("a", "--max-rejects", "-1"), "Error: Invalid value for '--max-rejects': -1 is not in the range x>=0."),
     ],
