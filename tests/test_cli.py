@@ -4,7 +4,10 @@ import json
 import os
 import pty
 import re
+import struct
 from collections.abc import Iterator
+from functools import reduce
+from operator import xor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -191,6 +194,25 @@ def test_a_file_that_is_no_duckdb_database(call: Call, command: tuple[str, ...],
     )
 
 
+def test_a_file_of_another_version_of_duckdb(call: Call) -> None:
+    """It is neither damaged nor to be moved away."""
+    duckdb.connect("new.duckdb").close()
+    file = Path("new.duckdb").absolute()
+    content = bytearray(file.read_bytes())
+    content[12] = 200  # the version
+    words = struct.unpack("<511Q", content[8:4096])
+    content[:8] = struct.pack("<Q", reduce(xor, (word * 0xBF58476D1CE4E5B9 % 2**64 for word in words), 5381))
+    file.write_bytes(content)
+    said = call("status", "--credentials", "new.duckdb")
+    first, advice = said.err.strip().splitlines()[-2:]
+    assert said.status == 1
+    assert first.startswith(
+        f"Error: Expected a DuckDB file at {file}, but DuckDB cannot read what is there: IO Error: Trying to read a"
+        " database file with version number 200, but we can only read versions between "
+    )
+    assert advice == "Name another by --credentials, or install the DuckDB that wrote it: pip install -U duckdb"
+
+
 @pytest.mark.usefixtures("loaded")
 def test_a_second_run_finds_nothing_new(call: Call) -> None:
     assert call("load", "archive", "archive.ndjson").out.startswith(
@@ -255,7 +277,7 @@ def test_max_rejects(selected: Selected) -> None:
         (("a", "--since", "May"), "Error: Invalid value for '--since': 'May' does not match the format '%Y-%m-%d'."),
         (
             ("a", "--since", "2019-03-02", "--until", "2019-03-01"),
-            "Error: Invalid value for --since: 2019-03-02 is after --until 2019-03-01.",
+            "Error: Invalid value for --until: Expected a later time than --since 2019-03-02, but got 2019-03-01.",
         ),
         (("a", "--max-rejects", "-1"), "Error: Invalid value for '--max-rejects': -1 is not in the range x>=0."),
     ],

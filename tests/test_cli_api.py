@@ -113,7 +113,13 @@ def test_a_wrong_key_is_one_line(call: Call, server: FakeAutopilot, monkeypatch:
             "Expected some of events, contacts, lists, smart_segments, custom_fields, triggers, but got 'people'.",
         ),
         (("--only", ","), "Expected some of events, contacts, lists, smart_segments, custom_fields, triggers, but got"),
-        (("--since", "2019-03-02", "--until", "2019-03-01"), "2019-03-02 00:00:00+00:00 is not before --until"),
+        (
+            ("--since", "2019-03-02", "--until", "2019-03-01"),
+            (
+                "Invalid value for --until: Expected a later time than --since 2019-03-02T00:00:00+00:00, but got"
+                " 2019-03-01T00:00:00+00:00."
+            ),
+        ),
         (("--max-seconds", "-1"), "-1.0 is not in the range x>=0."),
     ],
 )

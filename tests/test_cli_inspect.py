@@ -146,9 +146,12 @@ def test_every_format_names_every_column(call: Call, form: str) -> None:
     [
         (
             ("schema", "trakcs"),
-            "Error: Invalid value for TABLE: The catalogue has no table trakcs. Did you mean tracks?",
+            "Error: Invalid value for TABLE: The catalogue has no table trakcs: did you mean tracks?",
         ),
-        (("schema", "xyz", "--format", "dbt"), "Error: Invalid value for TABLE: The catalogue has no table xyz."),
+        (
+            ("schema", "xyz", "--format", "dbt"),
+            "Error: Invalid value for TABLE: The catalogue has no table xyz: there are tracks, identifies, aliases,",
+        ),
         (
             ("schema", "--format", "pdf"),
             "Error: Invalid value for '--format': 'pdf' is not one of 'table', 'markdown',",
@@ -191,9 +194,10 @@ def test_schema_live(call: Call) -> None:
         *(name for name, table in catalog.TABLES.items() if table in catalog.ALWAYS), "demo",
     ]  # fmt: skip
     said = call("schema", "pages", "--live")
+    names = ", ".join(table["name"] for table in source["tables"])
     assert (said.status, said.err.splitlines()[-1]) == (
         2,
-        "Error: Invalid value for TABLE: The dataset autopilothq has no table pages.",
+        f"Error: Invalid value for TABLE: The dataset autopilothq has no table pages: there are {names}",
     )
 
 

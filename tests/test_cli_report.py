@@ -156,11 +156,17 @@ def test_a_journey_that_is_not_there(call: Call) -> None:
         ),
         (
             ("--since", "2019-03-02", "--until", "2019-03-02"),
-            "Invalid value for --until: Expected a time after 2019-03-02T00:00:00.000Z.",
+            (
+                "Invalid value for --until: Expected a later time than --since 2019-03-02T00:00:00+00:00, but got"
+                " 2019-03-02T00:00:00+00:00."
+            ),
         ),
         (
             ("--since", "2019-03-02T00:00:00+02:00", "--until", "2019-03-01"),
-            "Invalid value for --until: Expected a time after 2019-03-01T22:00:00.000Z.",
+            (
+                "Invalid value for --until: Expected a later time than --since 2019-03-02T00:00:00+02:00, but got"
+                " 2019-03-01T00:00:00+00:00."
+            ),
         ),
         (
             ("--output", "none/report.html"),

@@ -443,7 +443,7 @@ def test_models_are_listed_and_shown_without_a_destination(call: Call) -> None:
     said = call("models", "show", "daily", "--destination", "postgres", "--dataset", "mail")
     assert 'FROM "mail"."email_opened"' in said.out
     said = call("models", "show", "dialy")
-    assert (said.status, "There is no model dialy. Did you mean daily?" in said.err) == (2, True)
+    assert (said.status, "There is no model dialy: did you mean daily?" in said.err) == (2, True)
 
 
 def test_models_need_a_dataset(call: Call) -> None:

@@ -40,6 +40,7 @@ WORDS = {
     "rows": "(SELECT seq, value AS id FROM extras)", "same": "true", "select": "1 AS a",
     "source": "SELECT 'a' AS \"k:0\", 1::BIGINT AS seq", "structs": "{'name': 'a', 'type': 'text', 'value': 'b'}",
     "table": "a_table", "table_name": "WHEN 'identify' THEN 'users'", "table_number": "1", "text": "id",
+    "tables": "WHEN 'identify' THEN 'identifies'",
     "track": "NULL, NULL, NULL",
     "texts": "(SELECT 'email:a' AS id)", "updated_at": "''", "values": "1", "where": "true",
 }  # fmt: skip
@@ -80,6 +81,7 @@ RELATIONS = {
     "suppressed_ids": "SELECT 'a' AS id",
     "files": "SELECT 0::BIGINT AS number, 'a' AS file",
     "table_names": "SELECT 0::BIGINT AS table_number, 'tracks' AS name",
+    "counted": "SELECT 1::BIGINT AS number, ['tracks'] AS names, false AS but",
     "all_rejected": "SELECT 1::BIGINT AS number, 'a' AS id, 1::BIGINT AS seq, 'b' AS reason",
     "rejected_once": "SELECT 1::BIGINT AS number",
     "all_discarded": (

@@ -280,21 +280,29 @@ def test_what_failed_loads_stored_counts_as_new() -> None:
 # ---- rows on their way to dlt --------------------------------------------------------------------------------------
 
 
+class Filtered(dict[int, str]):
+    """Stands in for a column of a pandas frame without its first rows: iterated as values, indexed by their numbers."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.values())
+
+
 def test_the_table_of_an_item_is_where_it_says_so() -> None:
     rows = TableRows("order_done", {}, relation_of("SELECT 1"), 1)
     table = pa.table({"event": ["order_paid"]})
     marked = table.replace_schema_metadata({b"autopilothq_table": b"order_done"})
     for item, name in [
         (rows, "order_done"), (marked, "order_done"), ({"event": "order_paid"}, "order_paid"),
-        ({"event": ["order_paid", "x"]}, "order_paid"),
+        ({"event": ["order_paid", "x"]}, "order_paid"), (table, "order_paid"),
+        ({"event": Filtered({3: "order_paid", 5: "x"})}, "order_paid"),
     ]:  # fmt: skip
         assert row_files.event_table_of(item) == name
-    for item in ({"id": 1}, {"event": []}, 7):
+    for item in ({"id": 1}, {"event": []}, {"event": Filtered()}, table.schema.empty_table(), 7):
         with pytest.raises(NotSupported) as error:
             row_files.event_table_of(item)
         assert str(error.value) == (
-            "Expected the column event in what a step makes of other_events, but it is missing: it says which"
-            " table the rows are for."
+            "Expected a row with the column event in what a step makes of other_events, but there is none: it says"
+            " which table the rows are for.\nReturn that column too, and None if no row is left."
         )
     assert [row_files.resource_of(name) for name in ("tracks", "order_done")] == ["tracks", "other_events"]
 

@@ -31,7 +31,7 @@ def nearest(name: str, known: Sequence[str]) -> str:
     import difflib  # every command would import it
 
     near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(known) or 'none'}"
 
 
 def visible(text: str) -> str:

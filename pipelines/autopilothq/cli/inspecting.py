@@ -1,6 +1,5 @@
 """Prints what the commands `schema` and `status` read of the catalogue and of a destination."""
 
-import difflib
 import itertools
 import sys
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from typing import NamedTuple
 import click
 
 from .. import inspect, upgrade
-from ..display import json_text, plural, shortened
+from ..display import json_text, nearest, plural, shortened
 from ..errors import DatasetNotFound
 from ..explain import explained
 from ..inspect import Difference, Status
@@ -40,9 +39,7 @@ def print_tables(tables: tuple[str, ...], form: str, live: bool, target: TargetO
 def _check_names(names: Sequence[str], existing: Sequence[str], where: str) -> None:
     for name in names:
         if name not in existing:
-            near = difflib.get_close_matches(name, existing, n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise click.BadParameter(f"{where} has no table {name}.{hint}", param_hint="TABLE")
+            raise click.BadParameter(f"{where} has no table {name}: {nearest(name, existing)}", param_hint="TABLE")
 
 
 def print_differences(against: str | None, target: TargetOptions, wait: timedelta) -> None:

@@ -11,7 +11,7 @@ from ..catalog import ACCOUNT, BOOKS, EVENT_TABLES, TRACKS
 from ..display import plural
 from ..errors import RunError
 from . import log, out
-from .options import LoadOptions, NameList, Time, archive_urls, load_options, max_seconds_option
+from .options import LoadOptions, NameList, Time, archive_urls, check_period, load_options, max_seconds_option
 
 if TYPE_CHECKING:
     from dlt.sources import DltSource
@@ -63,10 +63,9 @@ def load_archive(
     from .loading import run_load_command
     from .progress import check_found
 
-    if since and until and since > until:
-        raise click.BadParameter(f"{since:%Y-%m-%d} is after --until {until:%Y-%m-%d}.", param_hint="--since")
-    archive_urls(urls)
     settings |= {"since": since and since.date(), "until": until and until.date(), "hook_contacts": True}
+    check_period(settings["since"], settings["until"])
+    archive_urls(urls)
     if urls:
         settings["archive_url"] = list(urls)
     if engine:
@@ -110,8 +109,7 @@ def load_api(
     """
     from .loading import run_load_command
 
-    if since and until and since >= until:
-        raise click.BadParameter(f"{since} is not before --until {until}.", param_hint="--since")
+    check_period(since, until)
 
     def sources(display: "ProgressDisplay") -> "Iterator[DltSource]":
         source = _api(since=since, until=until, progress=display.report, **settings)

@@ -1,6 +1,7 @@
 """Runs the commands that load: progress, the load itself, its result, its exit status."""
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator
 
@@ -56,3 +57,25 @@ def run_load_command(
         raise RunError(f"{report.cut_off}{resumes}")
     check_rejects(report, options.max_rejects)
     return report
+
+
+def parts(
+    display: ProgressDisplay, source: Callable[[Callable[[LoadReport], None]], DltSource], end: float = math.inf
+) -> Iterator[DltSource]:
+    """Yields a source for each part of the people, until nobody is left to request or `end`, a monotonic time, is over.
+
+    `source` gets the function that its source reports to. The display shows the sums.
+    """
+    part = whole = LoadReport()
+
+    def report_sum(report: LoadReport) -> None:
+        nonlocal part
+        part = report
+        display.report(whole.then(report))
+
+    while True:
+        yield source(report_sum)
+        whole = whole.then(part)
+        is_over = time.monotonic() >= end
+        if is_over or part.cut_off or not part.people or part.people >= (part.people_total or 0):
+            return

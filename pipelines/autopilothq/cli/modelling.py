@@ -1,6 +1,5 @@
 """Applies, drops and prints models for the commands `models`."""
 
-import difflib
 import re
 from collections.abc import Sequence
 from datetime import timedelta
@@ -8,7 +7,7 @@ from datetime import timedelta
 import click
 
 from .. import inspect, models, views
-from ..display import plural
+from ..display import nearest, plural
 from ..errors import RunError
 from ..views import ModelsTarget
 from ..warehouses.dataset import SqlDataset
@@ -38,9 +37,8 @@ def print_models(names: Sequence[str], live: bool, target: TargetOptions, wait: 
     """Prints the models, or the SQL of those that are named."""
     for name in names:
         if name not in models.BY_NAME:
-            near = difflib.get_close_matches(name, models.BY_NAME, n=1)
-            hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(models.BY_NAME)}."
-            raise click.BadParameter(f"There is no model {name}. {hint}", param_hint="MODEL")
+            hint = nearest(name, list(models.BY_NAME))
+            raise click.BadParameter(f"There is no model {name}: {hint}", param_hint="MODEL")
     if not names:
         rows = [[name, re.split("[.:]", model.description)[0]] for name, model in models.BY_NAME.items()]
         out.document("\n".join(inspect.grid(rows)))

@@ -7,7 +7,7 @@ import re
 import stat
 import sys
 from collections.abc import Callable, Collection, Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, ClassVar, NamedTuple, TextIO
 
 import click
@@ -56,6 +56,15 @@ class Time(click.ParamType[datetime]):
             return parse_time(value)
         except ValueError:
             self.fail(f"Expected a time such as 2019-03-01 or 2019-03-01T12:00:00Z, but got {value!r}.", param, ctx)
+
+
+def check_period(since: date | None, until: date | None) -> None:
+    """Raises BadParameter if the options --since and --until leave nothing. A day to end with is part of the period."""
+    if since and until and (since > until or (since == until and isinstance(until, datetime))):
+        raise click.BadParameter(
+            f"Expected a later time than --since {since.isoformat()}, but got {until.isoformat()}.",
+            param_hint="--until",
+        )
 
 
 class NameList(click.ParamType[list[str]]):

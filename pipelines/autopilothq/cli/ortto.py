@@ -1,7 +1,9 @@
 """The command that loads from Ortto's API."""
 
+import itertools
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -75,33 +77,18 @@ def load_ortto(options: LoadOptions, only: list[str] | None, since: datetime | N
 
 
 def _parts(display: "ProgressDisplay", names: list[str], settings: dict[str, Any]) -> "Iterator[DltSource]":
-    """Yields a source for each part of the people, until nobody is left to request; reports their sums.
+    """Returns the sources of all parts; what the account has besides activities comes only with the first one."""
+    from .loading import parts
 
-    What the account has besides activities comes only with the first part.
-    """
-    from ..sources.report import LoadReport
+    end = time.monotonic() + settings.get("max_seconds", math.inf)
+    limits = {"people_per_load": ORTTO_PEOPLE_PER_LOAD, "seconds_per_load": SECONDS_PER_LOAD}
+    left = itertools.chain([names], itertools.repeat([_EVENTS]))
 
-    part = whole = LoadReport()
-    end = time.monotonic() + settings["max_seconds"] if "max_seconds" in settings else None
+    def source(report: "Callable[[LoadReport], None]") -> "DltSource":
+        seconds = {} if end == math.inf else {"max_seconds": max(0.0, end - time.monotonic())}
+        return _source(next(left), settings | limits | seconds | {"progress": report})
 
-    def report_sum(report: "LoadReport") -> None:
-        nonlocal part
-        part = report
-        display.report(whole.then(report))
-
-    while True:
-        limits = {
-            "people_per_load": ORTTO_PEOPLE_PER_LOAD,
-            "seconds_per_load": SECONDS_PER_LOAD,
-            "progress": report_sum,
-        }
-        left = {} if end is None else {"max_seconds": max(0.0, end - time.monotonic())}
-        yield _source(names, settings | limits | left)
-        whole = whole.then(part)
-        is_over = end is not None and time.monotonic() >= end
-        if is_over or part.cut_off or not part.people or part.people >= (part.people_total or 0):
-            return
-        names = [_EVENTS]
+    return parts(display, source, end)
 
 
 def _source(names: list[str], settings: dict[str, Any]) -> "DltSource":

@@ -12,7 +12,6 @@ from .options import LoadOptions, NameList, Time, load_options
 if TYPE_CHECKING:
     from dlt.sources import DltSource
 
-    from ..sources.report import LoadReport
     from .progress import ProgressDisplay
 
 REGIONS = ("us", "eu")
@@ -37,7 +36,7 @@ def load_profiles(options: LoadOptions, **settings: Any) -> None:
 
     The access token is the setting sources.autopilothq.profiles.token of dlt's configuration.
     """
-    from .loading import run_load_command
+    from .loading import parts, run_load_command
 
     settings["allow_http"] = log.allowed_http()
     given = {name: value for name, value in settings.items() if value is not None}
@@ -46,27 +45,10 @@ def load_profiles(options: LoadOptions, **settings: Any) -> None:
         if options.dry_run:
             yield _source(**given, progress=display.report)
         else:
-            yield from _parts(display, given)
+            limited = given | {"people_per_load": PEOPLE_PER_LOAD}
+            yield from parts(display, lambda report: _source(**limited, progress=report))
 
     run_load_command(sources, options, "people")
-
-
-def _parts(display: "ProgressDisplay", settings: dict[str, Any]) -> "Iterator[DltSource]":
-    """Yields a source for each PEOPLE_PER_LOAD people, until nobody is left to request; reports their sums."""
-    from ..sources.report import LoadReport
-
-    part = whole = LoadReport()
-
-    def report_sum(report: "LoadReport") -> None:
-        nonlocal part
-        part = report
-        display.report(whole.then(report))
-
-    while True:
-        yield _source(**settings, people_per_load=PEOPLE_PER_LOAD, progress=report_sum)
-        whole = whole.then(part)
-        if part.cut_off or part.people >= (part.people_total or 0):
-            return
 
 
 def _source(**settings: Any) -> "DltSource":

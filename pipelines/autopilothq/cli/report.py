@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from .options import TargetOptions, Time, json_option, target_options, wait_option
+from .options import TargetOptions, Time, check_period, json_option, target_options, wait_option
 
 OUTPUT = "report.html"
 
@@ -75,10 +75,7 @@ def report(
     """
     from . import reporting
 
-    if since and until and since >= until:
-        from ..sources.times import format_time
-
-        raise click.BadParameter(f"Expected a time after {format_time(since, exact=True)}.", param_hint="--until")
+    check_period(since, until)
     found = reporting.read(since, until, journeys, dict(limits), target, wait)
     if as_json:
         reporting.print_numbers(found)

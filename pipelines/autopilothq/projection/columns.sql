@@ -12,7 +12,8 @@ WHERE kind = 'track' AND starts_with("column", 'context_') GROUP BY ALL
 
 -- name: discard_column
 -- The values of a column of the messages' files that its table does not get.
-SELECT seq, $table_name AS table_name, $column_name AS column_name, {cell} AS value, $reason AS reason FROM messages WHERE {where} AND {cell} IS NOT NULL
+SELECT seq, $table_name AS table_name, $column_name AS column_name, {cell} AS value, $reason AS reason
+FROM messages WHERE {where} AND {cell} IS NOT NULL
 
 -- name: discard_rows
 -- The values that wait as rows of columns that their table does not get (`left_out`).

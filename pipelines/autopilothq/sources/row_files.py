@@ -159,11 +159,11 @@ def event_table_of(item: Any) -> str:
         return str(metadata[_TABLE].decode())
     try:
         event = item["event"]
-        return str(event if isinstance(event, str) else event[0])
-    except (KeyError, IndexError, TypeError) as error:
+        return str(event if isinstance(event, str) else next(iter(event)))  # by [0] pandas means the row named 0
+    except (KeyError, StopIteration, TypeError) as error:
         raise NotSupported(
-            f"Expected the column event in what a step makes of {EVENTS_RESOURCE}, but it is missing: it says which"
-            " table the rows are for."
+            f"Expected a row with the column event in what a step makes of {EVENTS_RESOURCE}, but there is none: it"
+            " says which table the rows are for.\nReturn that column too, and None if no row is left."
         ) from error
 
 

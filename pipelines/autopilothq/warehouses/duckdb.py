@@ -182,6 +182,7 @@ class DirectClient(BooksClient, DuckDbClient):
 
 # Why a file cannot be opened that is not damaged.
 _OTHER_CAUSE = re.compile("Could not set lock|Cannot open file|Too many open files|No space left")
+_OTHER_VERSION = re.compile("version number|storage version")  # of DuckDB, which has written the file
 
 
 class WaitingPool(DuckDbConnectionPool):
@@ -212,11 +213,20 @@ class WaitingPool(DuckDbConnectionPool):
         except (IOException, SerializationException, InternalException) as error:
             if not Path(self._path).exists() or _OTHER_CAUSE.search(str(error)):
                 raise
-            raise RunError(
-                f"Expected a DuckDB file at {self._path}, but DuckDB cannot read what is there: {gist(str(error))}\n"
-                "Name another by --credentials, or put the file back from a backup. Without a backup, move it away: the"
-                " next load makes a new one from all files, but who was deleted is not known there."
-            ) from error
+            raise _unreadable(self._path, str(error)) from error
+
+
+def _unreadable(path: str, why: str) -> RunError:
+    advice = (
+        "put the file back from a backup. Without a backup, move it away: the next load makes a new one from all files,"
+        " but who was deleted is not known there."
+    )
+    if _OTHER_VERSION.search(why):
+        advice = "install the DuckDB that wrote it: pip install -U duckdb"
+    return RunError(
+        f"Expected a DuckDB file at {path}, but DuckDB cannot read what is there: {gist(why)}\n"
+        f"Name another by --credentials, or {advice}"
+    )
 
 
 def _file(credentials: DuckDbBaseCredentials) -> Path | None:
