@@ -69,9 +69,16 @@ _BOOKS = (REJECTS.name, DISCARDS.name)  # of the messages that the tables take
 
 
 def select(resources: Iterable[str], messages: MessageSelection) -> Selected:
-    """Returns which of these messages a load of these resources takes, leaving out resources that take none."""
-    found = {name: messages & _takes(name) for name in resources}
+    """Returns which of these messages a load of these resources takes, leaving out resources that take none.
+
+    An origin's own table, such as `contacts`, is taken whole: its rows are none of messages.
+    """
+    found = {name: _taken(name, messages) for name in resources}
     return {name: taken for name, taken in found.items() if taken != NONE or name in _BOOKS}
+
+
+def _taken(name: str, messages: MessageSelection) -> MessageSelection:
+    return messages & _takes(name) if name in _TAKES or name in _BOOKS else ALL_MESSAGES
 
 
 def _takes(name: str) -> MessageSelection:
@@ -131,7 +138,7 @@ def from_text(text: str | None) -> Selected | None:
     if text is None:
         return None
     try:
-        return {name: _messages(words) & _takes(name) for name, words in json.loads(text).items()}
+        return {name: _taken(name, _messages(words)) for name, words in json.loads(text).items()}
     except (ValueError, TypeError, AttributeError):
         return {}
 
