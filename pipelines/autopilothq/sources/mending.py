@@ -15,7 +15,7 @@ from ..warehouses.dataset import Dataset
 from ..warehouses.dlt_internals import declare_transactions
 from .older_rows import ADOPTED
 from .plan import PlannedLoad
-from .row_files import RowFiles
+from .row_files import RowFiles, resource_of
 from .table_hints import TableHints
 
 # Destinations that dlt must know to have transactions. SQLite has them too, and a lake's table changes at once.
@@ -53,7 +53,7 @@ def rows_of_messages(
     if dataset is None or not load.report.lines or not has_adopted_rows(load):
         yield from deduplicated.tables()
         return
-    tables = list(filter(load.fills, hints.existing))
+    tables = [name for name in hints.existing if resource_of(name) in load.extraction.resources]
     deduplicated.find_mends(dataset.read, tables, _loads_of_messages(dataset))
     for table, rows in deduplicated.mended().items():
         lengths = deduplicated.mended_lengths(table)
