@@ -16,15 +16,16 @@ from ..catalog import DISCARDS, EVENT_TABLES, EVENTS_RESOURCE, KINDS, LATEST, RE
 class MessageSelection(NamedTuple):
     """A set of messages, by their tables: those named, or with `but` all others.
 
-    A track counts by its event's table, any other message by the table of its type, such as `identifies`.
+    A track counts by its event's table, `""` if its name gives none, any other message by the table of its type, such
+    as `identifies`.
     Example: `MessageSelection(frozenset({"email_opened"}), but=False).has("email_opened")`.
     """
 
     names: frozenset[str] = frozenset()
     but: bool = True
 
-    def has(self, table: str | None) -> bool:
-        """Returns whether a message of this table is selected; None: the message is an event without a table."""
+    def has(self, table: str) -> bool:
+        """Returns whether a message of this table is selected; "": the message is an event without a table."""
         return (table in self.names) != self.but
 
     def renamed(self, shorten: Callable[[str], str]) -> "MessageSelection":
@@ -61,7 +62,7 @@ _TYPES = frozenset(table.name for _, table, _ in KINDS)
 # The messages that have a row in the table; all other resources have rows beside those of messages.
 _TAKES = {
     TRACKS.name: MessageSelection(_TYPES),
-    EVENTS_RESOURCE: MessageSelection(_TYPES | _EVENTS),
+    EVENTS_RESOURCE: MessageSelection(_TYPES | _EVENTS | {""}),
     **{name: MessageSelection(frozenset({name}), but=False) for name in _EVENTS | _TYPES},
     **{made.table.name: MessageSelection(frozenset({made.messages.name}), but=False) for made in LATEST},
 }
