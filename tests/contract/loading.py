@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from autopilothq.catalog import MAX_EVENT_TABLES, OTHER_LIMITS, TABLES, Limits, Type
 from autopilothq.projection import FileCount, Projection, TableRows
+from autopilothq.projection.context import every_table
 from autopilothq.projection.types import ARROW
 from autopilothq.segment.identity import NOBODY
 from autopilothq.segment.message import Batch, Reject
@@ -91,6 +92,7 @@ class Store:
         self.loads = 0
         self.complete: set[str] = set()
         self.suppressed = NOBODY
+        self.fills: Callable[[str], bool] = every_table
 
     def run(
         self, *files: Sequence[Line], chunks: Callable[[int], int] | None = None, rejects: Sequence[Reject] = ()
@@ -101,7 +103,7 @@ class Store:
         """
         scratch = tempfile.mkdtemp()
         self.loads += 1
-        projection = Projection(NOW + timedelta(days=self.loads), scratch, shorten=self.shorten)
+        projection = Projection(NOW + timedelta(days=self.loads), scratch, shorten=self.shorten, fills=self.fills)
         try:
             for batch in batches(files, chunks):
                 projection.add(batch)
@@ -117,7 +119,8 @@ class Store:
                 max_event_tables=self.max_event_tables,
             )
             for rows in made.tables():
-                self._merge(rows)
+                if self.fills(rows.table):
+                    self._merge(rows)
             names = [f"file {number}" for number in range(len(files))]
             for book in (*made.latest(self._read), made.rejects(names), made.discards()):
                 if book is not None:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from autopilothq.projection import FileCount
+from autopilothq.projection.context import every_table
 from contract.loading import Row, Store, discards, identify, message, rows_of
 
 EARLY, LATE = "2019-03-01T00:00:00.000Z", "2019-03-02T00:00:00.000Z"
@@ -236,6 +237,21 @@ def test_only_the_tracks_that_their_events_table_lacks_are_half_stored() -> None
     del store.rows["email_opened"]["m2"]
     assert [[row["id"] for row in rows] for rows in store.run(lines).values()] == [["m1", "m2"]] * len(whole)
     assert [count[1:5] for count in store.audit] == [(2, 1, 1, 0)]
+
+
+@pytest.mark.parametrize("filled", [{"tracks"}, {"email_opened", "trial_extended"}])
+def test_a_track_is_stored_if_the_tables_that_loads_fill_have_it(filled: set[str]) -> None:
+    store, lines = Store(), [message(), message("Trial Extended", messageId="m2")]
+    for store.fills in (filled.__contains__, every_table):
+        first = copy.deepcopy(store.run(lines))
+        assert [count[1:5] for count in store.audit] == [(2, 2, 0, 0)]
+        assert store.run(lines) == first
+        assert [count[1:5] for count in store.audit] == [(2, 0, 2, 0)]
+    assert {name: len(rows) for name, rows in store.tables().items()} == {
+        "tracks": 2,
+        "email_opened": 1,
+        "trial_extended": 1,
+    }
 
 
 def test_a_message_that_two_tables_have_is_one_duplicate() -> None:

@@ -1,6 +1,6 @@
 """Sets of selected messages, and what the books say was loaded of a file."""
 
-from itertools import product
+from itertools import combinations, product
 
 import pytest
 
@@ -9,6 +9,7 @@ from autopilothq.warehouses.selection import (
     ALL_MESSAGES,
     NONE,
     MessageSelection,
+    Selected,
     covers,
     from_text,
     messages_of,
@@ -17,14 +18,14 @@ from autopilothq.warehouses.selection import (
     union,
 )
 
-TABLES = ("email_opened", "a", "b", None)  # None: a message that is no event
+TABLES = ("email_opened", "a", "b", "")  # "": an event without a table
 SETS = [
     MessageSelection(frozenset(names), but)
     for names, but in product([(), ("a",), ("b",), ("a", "b"), ("email_opened",)], (True, False))
 ]
 
 
-def of(messages: MessageSelection) -> set[str | None]:
+def of(messages: MessageSelection) -> set[str]:
     return {table for table in TABLES if messages.has(table)}
 
 
@@ -69,15 +70,15 @@ def test_books_of_a_file() -> None:
     [
         (["identifies"], {"identifies"}),
         (["groups", "accounts"], {"groups"}),
-        (["tracks", "_audit"], {"email_opened", "a", None}),
-        (["other_events"], {"a", None}),
+        (["tracks", "_audit"], {"email_opened", "a", ""}),
+        (["other_events"], {"a"}),
         (["pages", "email_opened", "contacts"], {"pages", "email_opened"}),
         (["_rejects", "_discards", "contacts"], set()),
-        (MESSAGE_RESOURCES, {"email_opened", "a", None, "identifies", "groups", "pages"}),
+        (MESSAGE_RESOURCES, {"email_opened", "a", "", "identifies", "groups", "pages"}),
     ],
 )
-def test_a_message_is_requested_if_a_selected_table_takes_it(resources: list[str], tables: set[str | None]) -> None:
-    kinds = ("email_opened", "a", None, "identifies", "groups", "pages")
+def test_a_message_is_requested_if_a_selected_table_takes_it(resources: list[str], tables: set[str]) -> None:
+    kinds = ("email_opened", "a", "", "identifies", "groups", "pages")
     for messages in (ALL_MESSAGES, MessageSelection(frozenset({"a", "pages"}))):
         taken = messages_of(select(resources, messages))
         assert {table for table in kinds if taken.has(table)} == {table for table in tables if messages.has(table)}
@@ -99,3 +100,18 @@ def test_the_books_of_all_messages_that_are_loaded_or_requested_are_loaded() -> 
     assert from_text('{"_discards": "all", "identifies": {"all_but": ["a"]}, "users": {"only": ["a"]}}') == {
         "_discards": ALL_MESSAGES, "identifies": MessageSelection(frozenset({"identifies"}), but=False), "users": NONE,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("messages", SETS)
+def test_what_was_requested_of_a_file_is_loaded_after_one_load(messages: MessageSelection) -> None:
+    """Else the file would be read again in each load; an origin's own tables, such as `contacts`, are loaded, too."""
+    names = ("email_opened", "tracks", "other_events", "identifies", "users", "_rejects", "_discards", "contacts")
+    before: Selected = {}
+    for resources in [*combinations(names, 1), *combinations(names, 2)]:
+        requested = select(resources, messages)
+        for earlier in ({}, before):
+            loaded = union(earlier, select(requested, messages_of(requested) | messages_of(earlier)))
+            assert covers(from_text(to_text(loaded, [*names, "pages"])), requested), resources
+        before = requested
+    assert select(["contacts"], messages) == {"contacts": ALL_MESSAGES}
+    assert from_text('{"contacts": {"only": ["a"]}}') == {"contacts": ALL_MESSAGES}  # of an earlier version

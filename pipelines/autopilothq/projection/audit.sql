@@ -13,7 +13,7 @@ LEFT JOIN (SELECT file_of(seq) AS file, count(DISTINCT (seq, name)) AS mended FR
 -- name: counted_again
 -- The kept messages of each file that earlier loads have counted: `counted` has their tables.
 SELECT number, count(*) FROM kept JOIN counted ON number = file_of(seq)
-WHERE coalesce(list_contains(names, CASE kind {tables} ELSE slug END), false) <> but GROUP BY 1
+WHERE list_contains(names, CASE kind {tables} ELSE coalesce(slug, '') END) <> but GROUP BY 1
 
 -- name: rejects_by_reason
 SELECT reason, count(*) FROM rejects GROUP BY 1 ORDER BY 2 DESC, 1

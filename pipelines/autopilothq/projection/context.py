@@ -156,13 +156,19 @@ def name_events(events: Iterable[str], event_table: Callable[[str], str]) -> lis
     return found
 
 
+def every_table(_: str) -> bool:
+    """Returns that a load fills a table: it fills all."""
+    return True
+
+
 @dataclass(frozen=True)
 class ProjectionContext:
     """What all steps of the second half share, in one process.
 
     `con` is an engine of its own, whose tables docs/projection.md draws; `scratch` is a folder. All else is plain data:
     the files of `cells`, the destination's tables (`known`), how many columns they have (`widths`), its `limits`, and
-    how it names columns and tables. `loaded_at` is a time in ISO 8601, `memory` is in MB.
+    how it names columns and tables. `loaded_at` is a time in ISO 8601, `memory` is in MB. `fills` returns whether the
+    load fills a table; of others no rows are missing.
     """
 
     con: duckdb.DuckDBPyConnection
@@ -177,6 +183,7 @@ class ProjectionContext:
     widths: Mapping[str, int] = field(default_factory=dict)
     tables: TableNumbers = field(default_factory=lambda: TableNumbers.of(()))
     threads: int = 1
+    fills: Callable[[str], bool] = every_table
 
     @property
     def loaded_at_sql(self) -> str:

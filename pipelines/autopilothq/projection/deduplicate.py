@@ -15,7 +15,7 @@ from ..segment.message import EXTRA, digest
 from . import engine, suppression, texts
 from .cells import short_event, short_event_sql
 from .columns import discard_columns, plan_no_new_columns, row_values
-from .context import NUMBER_OF_KIND, EventName, ProjectionContext, ReadTable, TableNumbers
+from .context import NUMBER_OF_KIND, EventName, ExistingTables, ProjectionContext, ReadTable, TableNumbers
 from .tables import count_messages
 
 REJECTS_PER_READ = 500  # each of up to 1 MiB
@@ -161,21 +161,33 @@ def tables_beyond(names: Sequence[str], new: Iterable[int], room: int, counts: M
     return {number: counts.get(number, 0) for number in beyond}
 
 
+def ids_to_match(known: ExistingTables, names: Sequence[str], fills: Callable[[str], bool]) -> dict[str, list[str]]:
+    """Returns the columns by which messages are found to be stored: the ids of all tables of messages.
+
+    `tracks` has the events beside. If the load does not fill it, the tables of events that it fills say what is stored.
+    """
+    events = [] if fills(TRACKS.name) else [name for name in names[len(MESSAGE_TABLES) :] if fills(name)]
+    found = {name: ["id"] for name in (*(table.name for table in MESSAGE_TABLES), *events) if name in known}
+    # A table that another loader created may lack the event's name.
+    if "event" in known.get(TRACKS.name, ()):
+        found[TRACKS.name].append("event")
+    return found
+
+
 def match_stored(context: ProjectionContext, stored: ReadTable) -> None:
     """Finds the messages that are stored already.
 
     A load that was killed between two tables is completed: a track counts as stored only if its event's table has it
-    too.
+    too, if the load fills that one.
     """
-    con, known = context.con, context.known
-    for number, table in enumerate(MESSAGE_TABLES):
-        if table.name in known:
-            # A table that another loader created may lack the event's name.
-            event = ["event"] if table is TRACKS and "event" in known[table.name] else []
-            track = "s.event, m.id, m.table_number" if event else "NULL, NULL, NULL"
-            sql = _SQL["match_stored"].format(table_number=number, track=track)
-            engine.read_stored(con, stored(table.name, ["id", *event]), sql)
+    con, known, names = context.con, context.known, context.tables.names
+    for table_name, columns in ids_to_match(known, names, context.fills).items():
+        track = "s.event, m.id, m.table_number" if "event" in columns else "NULL, NULL, NULL"
+        sql = _SQL["match_stored"].format(table_number=names.index(table_name), track=track)
+        engine.read_stored(con, stored(table_name, columns), sql)
     for (table_name,) in con.execute(_SQL["events_to_check"], {"first_event_table": len(MESSAGE_TABLES)}).fetchall():
+        if not context.fills(table_name):
+            continue
         con.execute("DELETE FROM in_event_table")
         if table_name in known:
             engine.read_stored(con, stored(table_name, ["id"]), _SQL["match_event_table"], {"event": table_name})

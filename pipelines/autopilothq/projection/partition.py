@@ -31,6 +31,7 @@ from .context import (
     ReadTable,
     TableNumbers,
     TableRows,
+    every_table,
     name_events,
 )
 from .projection import Deduplicated, deduplicate
@@ -99,6 +100,7 @@ class LoadFacts:
     known: ExistingTables = field(default_factory=dict)
     limits: Limits = OTHER_LIMITS
     widths: Mapping[str, int] = field(default_factory=dict)
+    fills: Callable[[str], bool] = every_table
 
     def with_cells(self, cells: ParsedCells) -> "LoadFacts":
         """Returns the facts with the events and the columns of all cells."""
@@ -137,6 +139,7 @@ class LoadFacts:
             self.limits,
             self.widths,
             self.tables,
+            fills=self.fills,
         )
 
 

@@ -27,6 +27,7 @@ from .context import (
     ReadTable,
     TableNumbers,
     TableRows,
+    every_table,
     name_events,
 )
 from .line_reader import LineReader
@@ -60,6 +61,7 @@ class Projection:
         threads: int = 2,
         shorten: Callable[[str], str] = str,
         event_table: Callable[[str], str] | None = None,
+        fills: Callable[[str], bool] = every_table,
     ) -> None:
         self._threads = threads
         self._parser = Parser(scratch, threads)
@@ -73,6 +75,7 @@ class Projection:
             loaded_at.isoformat(),
             shorten,
             event_table or (lambda key: shorten(key) if snake_case(key) else ""),
+            fills=fills,
         )
         self._readers: list[LineReader] = []  # that no thread is using
         self._lock = threading.Lock()

@@ -96,5 +96,5 @@ def _read_slowly(line: bytes) -> tuple[str | None, str | None]:
 
 def _stays(kind: str | None, event: str | None, requested: MessageSelection, shorten: Callable[[str], str]) -> bool:
     if kind == "track" and event is not None:
-        return requested.has(shorten(event_key(event)) or None)
+        return requested.has(shorten(event_key(event)))
     return kind not in _TABLES or requested.has(_TABLES[kind])  # what is no message stays

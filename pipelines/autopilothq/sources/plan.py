@@ -21,6 +21,7 @@ from .load_folder import scratch_of_origin
 from .load_target import LoadTarget, begin_target
 from .origin import LoadContext, Origin, PipelineContext, Work
 from .report import LoadReport, ProgressCallback, no_progress
+from .row_files import resource_of
 
 if TYPE_CHECKING:
     from .project import ProjectedLoad
@@ -76,6 +77,17 @@ class EventTables:
         return avoid_view_name(shorten_identifier(slug, self.naming), Native(view=self.view), self.there)
 
 
+@dataclass(frozen=True)
+class FilledTables:
+    """A function that returns whether a load of some resources fills a table, which can be pickled."""
+
+    resources: frozenset[str]
+
+    def __call__(self, table: str) -> bool:
+        """Returns whether it does. Example: `FilledTables(frozenset({"other_events"}))("shoe_bought")`."""
+        return resource_of(table) in self.resources
+
+
 def workers(memory: int) -> int:
     """Returns how many workers an engine with that much memory, in MB, has. Example: `workers(100) == 1`."""
     return max(1, min(cores(), memory // WORKER_MEMORY))
@@ -109,6 +121,11 @@ class PlannedLoad:
         schema = self.extraction.schema
         mapped = {source: mapping.table for source, mapping in self.settings.mappings.items()}
         return EventTables(schema.naming, self.target.native.view, frozenset(schema.tables), mapped)
+
+    @cached_property
+    def fills(self) -> FilledTables:
+        """Returns whether the load fills a table when it is called with the table's name."""
+        return FilledTables(frozenset(self.extraction.resources))
 
     def messages_of(self, number: int) -> MessageSelection:
         """Returns the messages of a file that are counted: those that selected tables take, or that are loaded."""

@@ -36,7 +36,7 @@ from .mending import rows_of_messages
 from .older_rows import with_older_rows
 from .plan import PlannedLoad
 from .report import COUNTED, MAX_NAMED
-from .row_files import RowFiles, resource_of
+from .row_files import RowFiles
 from .table_hints import TableHints
 
 FEW_LINES = 10_000
@@ -79,8 +79,9 @@ def _attempt(load: PlannedLoad, numbers: "itertools.count[int]") -> ProjectedLoa
     """Makes the rows in this process; returns None if it found messages that cannot become rows."""
     scratch = scratch_of_projection(load.target.folder)
     context = load.context
+    settings, tables = load.settings, (load.event_table, load.fills)
     projection = Projection(
-        context.loaded_at, str(scratch), load.settings.memory, load.settings.workers, context.shorten, load.event_table
+        context.loaded_at, str(scratch), settings.memory, settings.workers, context.shorten, *tables
     )
     try:
         lines = _read(load, projection, scratch)
@@ -218,7 +219,7 @@ def existing_tables(load: PlannedLoad, tables: Callable[[int], list[str]]) -> Ex
 
 def _check_no_views(load: PlannedLoad, dataset: Dataset, names: Collection[str]) -> None:
     """Raises NotSupported if a selected table, of these that dlt has not made, is a view: rows cannot go there."""
-    names = {name for name in names if resource_of(name) in load.extraction.resources}
+    names = set(filter(load.fills, names))
     if names and (views := sorted(names & dataset.views())):
         raise NotSupported(
             f"Expected {', '.join(views)} in the dataset {dataset.name} to be a table, because rows are loaded into it,"
@@ -250,7 +251,7 @@ def _deduplicated(
 
 def write_rows(load: PlannedLoad, files: RowFiles, rows: TableRows) -> None:
     """Writes the rows of a table if it is selected; others are loaded once they are selected."""
-    if resource_of(rows.table) not in load.extraction.resources:
+    if not load.fills(rows.table):
         return
     rows = load.target.refused.without(rows, key_of(rows.table))
     files.write(rows)

@@ -16,15 +16,16 @@ from ..catalog import DISCARDS, EVENT_TABLES, EVENTS_RESOURCE, KINDS, LATEST, RE
 class MessageSelection(NamedTuple):
     """A set of messages, by their tables: those named, or with `but` all others.
 
-    A track counts by its event's table, any other message by the table of its type, such as `identifies`.
+    A track counts by its event's table, `""` if its name gives none, any other message by the table of its type, such
+    as `identifies`.
     Example: `MessageSelection(frozenset({"email_opened"}), but=False).has("email_opened")`.
     """
 
     names: frozenset[str] = frozenset()
     but: bool = True
 
-    def has(self, table: str | None) -> bool:
-        """Returns whether a message of this table is selected; None: the message is an event without a table."""
+    def has(self, table: str) -> bool:
+        """Returns whether a message of this table is selected; "": the message is an event without a table."""
         return (table in self.names) != self.but
 
     def renamed(self, shorten: Callable[[str], str]) -> "MessageSelection":
@@ -61,7 +62,7 @@ _TYPES = frozenset(table.name for _, table, _ in KINDS)
 # The messages that have a row in the table; all other resources have rows beside those of messages.
 _TAKES = {
     TRACKS.name: MessageSelection(_TYPES),
-    EVENTS_RESOURCE: MessageSelection(_TYPES | _EVENTS),
+    EVENTS_RESOURCE: MessageSelection(_TYPES | _EVENTS | {""}),
     **{name: MessageSelection(frozenset({name}), but=False) for name in _EVENTS | _TYPES},
     **{made.table.name: MessageSelection(frozenset({made.messages.name}), but=False) for made in LATEST},
 }
@@ -69,9 +70,16 @@ _BOOKS = (REJECTS.name, DISCARDS.name)  # of the messages that the tables take
 
 
 def select(resources: Iterable[str], messages: MessageSelection) -> Selected:
-    """Returns which of these messages a load of these resources takes, leaving out resources that take none."""
-    found = {name: messages & _takes(name) for name in resources}
+    """Returns which of these messages a load of these resources takes, leaving out resources that take none.
+
+    An origin's own table, such as `contacts`, is taken whole: its rows are none of messages.
+    """
+    found = {name: _taken(name, messages) for name in resources}
     return {name: taken for name, taken in found.items() if taken != NONE or name in _BOOKS}
+
+
+def _taken(name: str, messages: MessageSelection) -> MessageSelection:
+    return messages & _takes(name) if name in _TAKES or name in _BOOKS else ALL_MESSAGES
 
 
 def _takes(name: str) -> MessageSelection:
@@ -131,7 +139,7 @@ def from_text(text: str | None) -> Selected | None:
     if text is None:
         return None
     try:
-        return {name: _messages(words) & _takes(name) for name, words in json.loads(text).items()}
+        return {name: _taken(name, _messages(words)) for name, words in json.loads(text).items()}
     except (ValueError, TypeError, AttributeError):
         return {}
 

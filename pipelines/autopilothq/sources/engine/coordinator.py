@@ -20,7 +20,7 @@ from ...catalog import ACCOUNTS, MESSAGE_TABLES, USERS
 from ...errors import EngineError, NotSupported
 from ...projection import ExistingTables
 from ...projection.audit import limits_exceeded, merge_counts
-from ...projection.deduplicate import new_tables, tables_beyond
+from ...projection.deduplicate import ids_to_match, new_tables, tables_beyond
 from ...projection.partition import (
     LoadFacts,
     RefusedIds,
@@ -139,6 +139,7 @@ class Coordinator:
             load.context.shorten,
             load.event_table,
             limits=target.limits,
+            fills=load.fills,
         )
         rows = {USERS.name: refused.users, ACCOUNTS.name: refused.accounts} if target.dataset is not None else {}
         return WorkerContext(self._folder, facts, RefusedIds(refused.messages, rows), suppressed)
@@ -162,7 +163,7 @@ class Coordinator:
         stored = None
         if read is not None:
             stored = StoredCuts(self._con, self._folder, self._scratch, read, facts.partitions)
-            stored.cut_ids(existing)
+            stored.cut(ids_to_match(existing, tables.names, facts.fills))
         return TablesOfLoad(context, partitions, without_table, stored)
 
     def _limit_tables(self, context: WorkerContext, partitions: Sequence[PartitionInput]) -> tuple[Any, dict[str, int]]:

@@ -8,8 +8,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...catalog import AUDIT, MESSAGE_TABLES, TRACKS, Latest
-from ...projection import ExistingTables, ReadTable, engine
+from ...catalog import AUDIT, Latest
+from ...projection import ReadTable, engine
 from ...projection.partition import LatestFiles, StoredColumns, cut
 from .work_folder import WorkFolder
 
@@ -28,13 +28,6 @@ class StoredCuts:
         self._columns: dict[str, Sequence[str]] = {}
         self._files: dict[str, dict[int, list[str]]] = {}
         self._numbers = itertools.count()
-
-    def cut_ids(self, existing: ExistingTables) -> None:
-        """Splits the ids that every load looks for: those of all tables of messages; of tracks with their events."""
-        for table in MESSAGE_TABLES:
-            if (columns := existing.get(table.name)) is not None:
-                # A table of another loader may lack the event's name.
-                self.cut({table.name: ["id", *(["event"] if table is TRACKS and "event" in columns else [])]})
 
     def cut(self, needed: Mapping[str, Sequence[str]]) -> None:
         """Splits columns of some tables, and again those that were split before; all partitions get all of `_audit`."""
