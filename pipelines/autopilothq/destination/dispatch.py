@@ -9,7 +9,7 @@ from typing import Self
 from ..clients.urls import path_of
 from ..errors import ApiError
 from .account import WritableAccount
-from .batch import BatchItem, ContactBatch, Key, item_keys
+from .batch import BatchItem, ContactBatch, Key, contact_keys, item_keys
 from .counts import Counts
 from .delivery_log import SENT_AGAIN, DeliveryLog
 from .halving import ContactWriter
@@ -17,6 +17,7 @@ from .kind import AUTOPILOT, AccountKind, EventSending
 from .requests import CircuitBreaker, Outcome, RunStopped, outcome_of, send_request
 from .triggers import EventTriggers
 
+PUT_OFF = "put off: it is not settled whether the address was changed before it"
 AT_ONCE = 8  # requests under way; the pace is the client's
 
 
@@ -106,6 +107,7 @@ class BatchSending:
         self._counts = counts
         self._breaker = breaker
         self.writer = ContactWriter(account, breaker, kind)
+        self._unsettled: set[Key] = set()  # of changes of an address that may be repeated by the next run
 
     def send_batch(self, batch: ContactBatch) -> list[list[BatchItem]]:
         """Writes a batch's contacts; returns the events of each person that are to be sent now."""
@@ -113,6 +115,7 @@ class BatchSending:
         ahead = [item for item in batch.items if item.write_ahead]
         self._log.add([item.row for item in ahead])
         try:
+            self._put_off(batch, outcomes)
             self._write(batch, outcomes)
         except ApiError as error:
             failed = outcome_of("failed", self._kind.contacts, error)
@@ -130,8 +133,22 @@ class BatchSending:
                 events.setdefault(item.key if self.together is None else "", []).append(item)
         return list(events.values())
 
+    def _put_off(self, batch: ContactBatch, outcomes: dict[Key, Outcome]) -> None:
+        """Takes the contacts out of a batch whose address may or may not have been changed before.
+
+        Under either address they could be a new contact, and after another change nobody could find the first.
+        """
+        people = {key: contact_keys(values) for key, values in batch.contacts.items()} if self._unsettled else {}
+        for key, keys in people.items():
+            if not self._unsettled.isdisjoint(keys):
+                self._unsettled.update(keys)
+                del batch.contacts[key]
+                outcomes[key] = Outcome("failed", None, None, PUT_OFF)
+
     def _write(self, batch: ContactBatch, outcomes: dict[Key, Outcome]) -> None:
         """Writes a batch's contacts; `outcomes` receives the outcome of each, even if this raises."""
+        if not batch.contacts:
+            return
         if not batch.renames:
             failed_before = {item.key for item in batch.items if item.failed_before}
             self.writer.write(batch.contacts, outcomes, failed_before)
@@ -140,6 +157,8 @@ class BatchSending:
             self.writer.forget(values["Email"])
             request = partial(self._account.upsert, values)
             outcomes[key] = send_request(self._account, self._breaker, "POST /contact", request, key)
+            if outcomes[key].status in ("unknown", "failed"):
+                self._unsettled.update(contact_keys(values))
 
     def _log_outcomes(self, batch: ContactBatch, outcomes: Mapping[Key, Outcome]) -> None:
         """Counts the items whose outcome is known now, and writes the rows that are not in the log yet."""
