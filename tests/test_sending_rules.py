@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from autopilothq import destination
+from autopilothq.destination.dispatch import PUT_OFF
 from autopilothq.destination.emails import is_address
 from autopilothq.destination.messages import Ignored, Item, from_row, is_meant
 from autopilothq.destination.plan import UNTAKEN
@@ -184,6 +185,29 @@ def test_the_next_change_of_an_address_waits_for_the_journeys(server: FakeAutopi
     *_, trigger, last = server.seen("POST")
     assert last.at - trigger.at >= 0.1
     assert (server.account.find("newer@example.com") or {})["contact_id"] == server.account.triggered[0][1]
+
+
+@pytest.mark.parametrize(("fault", "ends"), [({"drop": "after"}, "unknown"), ({"status": 429, "times": 2}, "failed")])
+def test_what_follows_a_change_of_address_waits_until_it_is_settled(
+    server: FakeAutopilot, fault: dict[str, Any], ends: str
+) -> None:
+    def change(number: int, before: str, after: str) -> dict[str, Any]:
+        return identify(number, traits={"email": f"{before}@example.com", "_NewEmail": f"{after}@example.com"})
+
+    messages = [
+        *(identify(1, userId="u1"), change(2, "p1", "b"), track(3, email="b@example.com"), change(4, "b", "c")),
+        *(identify(5, traits={"email": "C@example.com", "fax": "5"}), identify(6)),
+    ]
+    server.order("POST", "/contact", **fault)
+    people = server.account.total()
+    counts = send(server, messages)
+    assert (counts.delivered, counts.bad, counts.reasons["failed", PUT_OFF]) == (2, 0, 3)
+    assert (counts.messages, counts.failed, counts.unknown) == (6, *((3, 1) if ends == "unknown" else (4, 0)))
+    assert server.account.triggered == []
+    assert send(server, messages).delivered == 4
+    assert (server.account.find("c@example.com") or {})["Fax"] == "5"
+    assert (server.account.total(), len(server.account.triggered)) == (people + 2, 1)
+    assert send(server, messages).known == 6
 
 
 @pytest.mark.parametrize("drop", ["before", "after"])

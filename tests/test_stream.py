@@ -204,6 +204,29 @@ def test_what_fails_alone_is_tried_again_and_does_not_hold_the_stream_up(
     assert rows("message_id", "status")[-3:] == [("i2", "failed")] * 3
 
 
+@pytest.mark.parametrize(
+    ("path", "times", "ends", "stopped"),
+    [("/contacts", 2, 3, False), ("/trigger/*", 2, 3, False), ("/contacts", 6, 2, False), ("/contacts", 4, 2, True)],
+)
+def test_the_newest_values_stay_where_an_older_message_fails(
+    server: FakeAutopilot,
+    deliver: Deliver,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    times: int,
+    ends: int,
+    stopped: bool,
+) -> None:
+    monkeypatch.setattr(Stop, "wait", lambda *_: stopped)
+    older, newer = track(1), track(2, email="P1@example.com")  # each with a batch of its own
+    for number, one in enumerate((older, newer)):
+        one["context"]["traits"]["title"] = f"T{number}"
+    server.order("POST", path, status=429, times=times)
+    counts = deliver([older, newer], [identify(3)])
+    assert (counts.messages, counts.delivered, counts.failed) == (3, ends, 3 - ends)
+    assert (server.account.find("p1@example.com") or {})["Title"] == "T1"
+
+
 def test_bad_contacts_of_one_chunk_are_no_outage_where_others_were_written(
     server: FakeAutopilot, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Self
 from ..clients.urls import path_of
 from ..errors import ApiError
 from .account import WritableAccount
-from .batch import BatchItem, ContactBatch, Key, item_keys
+from .batch import BatchItem, ContactBatch, Key, contact_keys, item_keys
 from .counts import Counts
 from .delivery_log import SENT_AGAIN, DeliveryLog
 from .halving import ContactWriter
@@ -17,13 +17,15 @@ from .kind import AUTOPILOT, AccountKind, EventSending
 from .requests import CircuitBreaker, Outcome, RunStopped, outcome_of, send_request
 from .triggers import EventTriggers
 
+PUT_OFF = "put off: an earlier message of the person is not settled"
 AT_ONCE = 8  # requests under way; the pace is the client's
 
 
 class Dispatcher:
     """Sends batches side by side, and those that share a person one after the other.
 
-    `progress` is called with the counts after each batch. Nothing more is sent after its context ends.
+    `progress` is called with the counts after each batch. With `in_order` what follows a failure of its person is put
+    off. Nothing more is sent after its context ends.
 
     Example: `with Dispatcher(account, log, counts, print) as dispatcher: dispatcher.submit(batch); dispatcher.drain()`.
     """
@@ -37,9 +39,10 @@ class Dispatcher:
         at_once: int = AT_ONCE,
         kind: AccountKind = AUTOPILOT,
         triggers: EventTriggers | None = None,
+        in_order: bool = False,
     ) -> None:
         self._breaker = CircuitBreaker()
-        self._sending = BatchSending(account, log, counts, self._breaker, kind)
+        self._sending = BatchSending(account, log, counts, self._breaker, kind, in_order)
         if kind.together is not None:
             self._sending.together = kind.together(account, triggers, log, counts, self._breaker)
         self._counts = counts
@@ -98,6 +101,7 @@ class BatchSending:
         counts: Counts,
         breaker: CircuitBreaker,
         kind: AccountKind = AUTOPILOT,
+        in_order: bool = False,
     ) -> None:
         self.together: EventSending | None = None
         self._kind = kind
@@ -106,6 +110,8 @@ class BatchSending:
         self._counts = counts
         self._breaker = breaker
         self.writer = ContactWriter(account, breaker, kind)
+        self._in_order = in_order
+        self._unsettled: set[Key] = set()  # people whose later messages are put off
 
     def send_batch(self, batch: ContactBatch) -> list[list[BatchItem]]:
         """Writes a batch's contacts; returns the events of each person that are to be sent now."""
@@ -113,6 +119,7 @@ class BatchSending:
         ahead = [item for item in batch.items if item.write_ahead]
         self._log.add([item.row for item in ahead])
         try:
+            self._put_off(batch, outcomes)
             self._write(batch, outcomes)
         except ApiError as error:
             failed = outcome_of("failed", self._kind.contacts, error)
@@ -130,16 +137,36 @@ class BatchSending:
                 events.setdefault(item.key if self.together is None else "", []).append(item)
         return list(events.values())
 
+    def _put_off(self, batch: ContactBatch, outcomes: dict[Key, Outcome]) -> None:
+        """Takes the contacts out of a batch whose earlier messages are not settled.
+
+        While an address may or may not have been changed, they could be a new contact under either; and after another
+        change nobody could find the first. In a stream what failed comes again, and must not come behind what is newer.
+        """
+        people = {key: contact_keys(values) for key, values in batch.contacts.items()} if self._unsettled else {}
+        for key, keys in people.items():
+            if not self._unsettled.isdisjoint(keys):
+                self._unsettled.update(keys)
+                del batch.contacts[key]
+                outcomes[key] = Outcome("failed", None, None, PUT_OFF)
+
     def _write(self, batch: ContactBatch, outcomes: dict[Key, Outcome]) -> None:
         """Writes a batch's contacts; `outcomes` receives the outcome of each, even if this raises."""
+        if not batch.contacts:
+            return
         if not batch.renames:
             failed_before = {item.key for item in batch.items if item.failed_before}
             self.writer.write(batch.contacts, outcomes, failed_before)
+            if self._in_order:
+                failed = (values for key, values in batch.contacts.items() if outcomes[key].status == "failed")
+                self._unsettled.update(key for values in failed for key in contact_keys(values))
             return
         for key, values in batch.contacts.items():
             self.writer.forget(values["Email"])
             request = partial(self._account.upsert, values)
             outcomes[key] = send_request(self._account, self._breaker, "POST /contact", request, key)
+            if outcomes[key].status in ("unknown", "failed"):
+                self._unsettled.update(contact_keys(values))
 
     def _log_outcomes(self, batch: ContactBatch, outcomes: Mapping[Key, Outcome]) -> None:
         """Counts the items whose outcome is known now, and writes the rows that are not in the log yet."""
@@ -196,6 +223,8 @@ class BatchSending:
                 self._log.write_outcomes([outcome_of("failed", endpoint, error).of(row)])
                 raise
             self._log.write_outcomes([outcome.of(row)])
+            if self._in_order and outcome.status == "failed":
+                self._unsettled.update(item_keys(item))
             statuses.append(outcome.status)
             message = outcome.message or message
         self._counts.add_message(statuses, message)

@@ -121,10 +121,10 @@ class Forwarder:
             self._show(f"POST {visible(self._api.url)}\n{visible(batch_body(texts).decode())}")
 
     def _note(self, messages: Sequence[Outgoing], outcome: Outcome) -> None:
-        """Writes the outcome that messages share; its endpoint is the target."""
+        """Writes the outcome that messages share."""
         rows = [
             Forwarded(
-                *(one.message_id, one.kind, one.event, one.user_id, one.anonymous_id, one.email, outcome.endpoint),
+                *(one.message_id, one.kind, one.event, one.user_id, one.anonymous_id, one.email, self._api.target),
                 *(outcome.status, outcome.http_status, outcome.message, outcome.attempts),
             )
             for one in messages

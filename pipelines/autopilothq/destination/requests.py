@@ -15,7 +15,7 @@ class Outcome(NamedTuple):
     """What became of a request, as the delivery log writes it."""
 
     status: str
-    endpoint: str
+    endpoint: str | None
     http_status: int | None = None
     message: str | None = None
     attempts: int = 0

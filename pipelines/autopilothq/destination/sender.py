@@ -29,7 +29,7 @@ class Sender:
 
     `unknown` says what to do with an item that has traits without a field in the account: `send` it, or `refuse` it.
     `progress` is called with the counts. At most `at_once` requests are under way. `after` is the sender of the items
-    before these in the same run, which must be done.
+    before these in the same run, which must be done. With `in_order` what follows a failure of its person fails, too.
 
     Example: `counts = Sender(account, Fields(custom_fields), Triggers(account), log).send(items)`.
     """
@@ -45,6 +45,7 @@ class Sender:
         at_once: int = AT_ONCE,
         kind: AccountKind = AUTOPILOT,
         after: "Sender | None" = None,
+        in_order: bool = False,
     ) -> None:
         self._account = account
         self._fields = fields
@@ -57,7 +58,7 @@ class Sender:
         if after:
             self._emails.forget_oldest()
             self._planner.follow(after._planner, log.run, after._ended)
-        self._dispatcher = Dispatcher(account, log, self._counts, progress, at_once, kind, triggers)
+        self._dispatcher = Dispatcher(account, log, self._counts, progress, at_once, kind, triggers, in_order)
         if after:
             self._dispatcher.follow(after._dispatcher)
         self._batch = ContactBatch()

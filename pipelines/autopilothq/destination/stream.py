@@ -12,7 +12,7 @@ from . import open_account
 from .accounts import AnySettings, OpenAccount
 from .counts import Counts
 from .delivery_log import DeliveryLog
-from .dispatch import AT_ONCE
+from .dispatch import AT_ONCE, PUT_OFF
 from .lines import Stop
 from .messages import Ignored, Item, from_line, refuse_item
 from .preview import Preview
@@ -75,24 +75,36 @@ class _Stream:
         self._last: Sender | None = None
 
     def send(self, items: Sequence[Item | Ignored]) -> Counts:
-        """Sends a chunk. Messages that fail while the account answers are tried twice more."""
-        counts = self._until_reached(partial(self._send, items))
+        """Sends a chunk. Messages that fail while the account answers are tried twice more.
+
+        What follows a failure of its person is tried with it, so that the newest values stay; at the last time alone.
+        """
+        counts = self._until_reached(partial(self._send, items, in_order=True))
         for wait in RETRY_WAITS:
-            if not counts.failed or self._ends.stop.wait(wait):
+            if not counts.failed:
                 break
+            stopped = self._ends.stop.wait(wait)
+            if stopped and not counts.reasons["failed", PUT_OFF]:
+                break
+            last = stopped or wait == RETRY_WAITS[-1]
             self._until_reached(self._to.account.triggers)
             failed = self._until_reached(partial(self._failed, items))
             counts.drop_failed()
-            again = self._until_reached(partial(self._send, failed))
+            again = self._until_reached(partial(self._send, failed, in_order=not last))
             again.messages = 0
             counts.merge(again)
+            if last:
+                break
         return counts
 
-    def _send(self, items: Sequence[Item | Ignored]) -> Counts:
+    def _send(self, items: Sequence[Item | Ignored], in_order: bool) -> Counts:
         kind, account, fields, triggers = self._to
         at_once = AT_ONCE if self._ends.show is None else 1
         with self._ends.opened() as log:
-            sender = Sender(account, fields, triggers, log, self._unknown, at_once=at_once, kind=kind, after=self._last)
+            sender = Sender(
+                *(account, fields, triggers, log, self._unknown),
+                at_once=at_once, kind=kind, after=self._last, in_order=in_order,
+            )  # fmt: skip
             counts = sender.send(items)
         self._last = sender
         return counts
