@@ -204,6 +204,15 @@ def test_what_fails_alone_is_tried_again_and_does_not_hold_the_stream_up(
     assert rows("message_id", "status")[-3:] == [("i2", "failed")] * 3
 
 
+def test_each_attempt_of_an_event_has_its_outcome(
+    server: FakeAutopilot, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Stop, "wait", lambda *_: False)
+    server.order("POST", "/trigger/*", status=429, times=3)
+    assert deliver([track(1)]) == Counts(1, delivered=1)
+    assert rows("message_id", "trigger_id", "status") == [("t1", "0007", "failed"), ("t1", "0007", "delivered")]
+
+
 @pytest.mark.parametrize(
     ("path", "times", "ends", "stopped"),
     [("/contacts", 2, 3, False), ("/trigger/*", 2, 3, False), ("/contacts", 6, 2, False), ("/contacts", 4, 2, True)],
