@@ -98,7 +98,7 @@ class ContactRequests:
         self._counts.messages += len(requests)
         before = [Outcome("unknown", each.endpoint).of(each.row) for each in requests if each.logged]
         if self._planned:
-            self._log.write_outcomes(before, _DIFFERS)
+            self._log.write_outcomes(before, _DIFFERS, over="failed")
         else:
             self._log.add(before)
         outcomes: list[Outcome] = []

@@ -136,10 +136,12 @@ class DeliveryLog(LogTable):
         rows = self._select(before, f"{after} ORDER BY {{sent_at}}, {{message_id}}", list(given.values()))
         return [dict(zip(COLUMNS, row, strict=True)) for row in rows]
 
-    def write_outcomes(self, deliveries: Iterable[Delivery], columns: Sequence[str] = OUTCOME) -> None:
+    def write_outcomes(
+        self, deliveries: Iterable[Delivery], columns: Sequence[str] = OUTCOME, over: str = "unknown"
+    ) -> None:
         """Writes outcomes, or `columns` of them, over rows that this run wrote before its requests, and stores them.
 
-        Rows that have an outcome stay: in a stream a message that failed is sent again by the same run.
+        Rows of another status than `over` stay: in a stream a message that failed is sent again by the same run.
         """
         groups: dict[tuple[Any, ...], list[str]] = {}
         for delivery in deliveries:
@@ -150,7 +152,7 @@ class DeliveryLog(LogTable):
         with self._lock, self.dataset.transaction():
             for (trigger, *outcome), ids in groups.items():
                 changes = dict(zip(columns, storable(outcome), strict=True))
-                where = f"{{run}} = %s AND {{status}} = 'unknown' AND {{message_id}} IN ({placeholders(ids)})"
+                where = f"{{run}} = %s AND {{status}} = %s AND {{message_id}} IN ({placeholders(ids)})"
                 where += "" if trigger is None else " AND {trigger_id} = %s"
-                values = storable([self.run, *ids, *([] if trigger is None else [trigger])])
+                values = storable([self.run, over, *ids, *([] if trigger is None else [trigger])])
                 self.dataset.update(self.table.name, changes, self.dataset.template(self.table.name, where), values)
