@@ -191,7 +191,7 @@ class WaitingPool(DuckDbConnectionPool):
     def __init__(self, credentials: DuckDbBaseCredentials, wait: float) -> None:
         super().__init__(credentials)
         self._file = _file(credentials)
-        self._path = str(getattr(credentials, "database", None) or ":")
+        self._path = _path(credentials)
         self._patient = Retrying(
             stop=stop_after_delay(wait),
             wait=wait_fixed(0.5),
@@ -231,8 +231,12 @@ def _unreadable(path: str, why: str) -> RunError:
 
 def _file(credentials: DuckDbBaseCredentials) -> Path | None:
     """Returns the database's path, None if it is no local file."""
-    path = str(getattr(credentials, "database", None) or ":")
+    path = _path(credentials)
     return None if path.startswith(":") or credentials.read_only else Path(path)
+
+
+def _path(credentials: DuckDbBaseCredentials) -> str:
+    return str(getattr(credentials, "database", None) or ":")
 
 
 def parquet(path: str) -> str:
