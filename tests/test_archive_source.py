@@ -120,6 +120,15 @@ def test_a_text_that_is_no_day_is_told(text: str) -> None:
         assert str(raised.value) == f"Expected a day such as 2019-03-01 for {name}, but got {text!r}."
 
 
+def test_days_in_the_wrong_order_are_told() -> None:
+    with pytest.raises(NotSupported) as raised:
+        source.days_to_read("2019-03-02", date(2019, 3, 1))
+    assert str(raised.value) == (
+        "Expected a day for until that is no earlier than since, 2019-03-02, but got 2019-03-01."
+    )
+    assert source.days_to_read("2019-03-02", "2019-03-02") == (date(2019, 3, 2), date(2019, 3, 2))
+
+
 def test_a_day_beyond_the_calendar_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     first = datetime(1, 1, 1, tzinfo=EAST)
     with pytest.raises(NotSupported, match="Expected a day such as 2019-03-01 for until, but got '0001-01-01 00:00:00"):

@@ -59,6 +59,14 @@ def test_a_time_of_the_settings_that_is_none_is_told(name: str, text: str) -> No
     )
 
 
+@pytest.mark.parametrize("until", ["2019-03-02T00:00:00Z", date(2019, 3, 1)])
+def test_times_that_leave_nothing_between_them_are_told(until: Any) -> None:
+    with pytest.raises(InvalidSetting) as raised:
+        autopilothq.api("key", since="2019-03-02", until=until)
+    assert str(raised.value) == f"Expected a later time for until than since, 2019-03-02, but got {until}."
+    assert times.read_period("2019-03-02", None) == (datetime(2019, 3, 2, tzinfo=UTC), None)
+
+
 @pytest.mark.parametrize("number", ["0", "7", "1482221100000", "99999999999999", "253402300799999"])
 def test_milliseconds_are_read_exactly(number: str) -> None:
     assert times.read_time(JsonNumber(number)) == datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=int(number))

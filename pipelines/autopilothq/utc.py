@@ -1,6 +1,6 @@
 """Times in UTC, in which some at the ends of the calendar do not exist."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 
 def to_utc(time: datetime) -> datetime:
@@ -17,3 +17,10 @@ def parse_time(time: str | datetime) -> datetime:
     found = found if found.tzinfo else found.replace(tzinfo=UTC)
     to_utc(found)
     return found
+
+
+def is_empty(since: date | None, until: date | None) -> bool:
+    """Returns whether a period has nothing in it. A day to end with is part of it, a time is not; None is no limit."""
+    if since is None or until is None:
+        return False
+    return until < since or (until == since and isinstance(until, datetime))

@@ -14,7 +14,7 @@ import click
 
 from ..errors import RunError
 from ..masking import remember_credentials
-from ..utc import parse_time
+from ..utc import is_empty, parse_time
 from ..warehouses.settings import DATASET, DUCKDB_FILE
 from . import log
 
@@ -59,8 +59,8 @@ class Time(click.ParamType[datetime]):
 
 
 def check_period(since: date | None, until: date | None) -> None:
-    """Raises BadParameter if the options --since and --until leave nothing. A day to end with is part of the period."""
-    if since and until and (since > until or (since == until and isinstance(until, datetime))):
+    """Raises BadParameter if the options --since and --until leave nothing."""
+    if since and until and is_empty(since, until):
         raise click.BadParameter(
             f"Expected a later time than --since {since.isoformat()}, but got {until.isoformat()}.",
             param_hint="--until",

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import InvalidSetting
 from ..segment.json_text import JsonNumber
-from ..utc import parse_time
+from ..utc import is_empty, parse_time
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FAR = 10**15  # milliseconds; no calendar goes that far
@@ -29,6 +29,14 @@ def read_setting_time(time: str | date | None, name: str = "since") -> datetime 
         raise InvalidSetting(
             f"Expected a time such as 2019-03-01 or 2019-03-01T12:00:00Z for {name}, but got {str(time)!r}."
         ) from None
+
+
+def read_period(since: str | date | None, until: str | date | None) -> tuple[datetime | None, datetime | None]:
+    """Returns the times between which a caller wants events. Raises InvalidSetting also if nothing is between them."""
+    first, end = read_setting_time(since), read_setting_time(until, "until")
+    if is_empty(first, end):
+        raise InvalidSetting(f"Expected a later time for until than since, {since}, but got {until}.")
+    return first, end
 
 
 def read_time(value: Any) -> datetime | None:

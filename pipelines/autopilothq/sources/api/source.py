@@ -27,7 +27,7 @@ from ..report import ProgressCallback, no_progress
 from ..resources import resources
 from ..scans import Scan, ScanBatch, ScannedRecords
 from ..settings import RequestSettings, Time, check_origin_settings
-from ..times import format_time, read_setting_time
+from ..times import format_time, read_period
 from . import scan as scans
 from .contacts import LIBRARY, Window
 from .scan import CONTACT_GROUPS, Deadline, ScanInterrupted, ScanScope, concerns_one_scan
@@ -73,7 +73,7 @@ def api(
     """
     check_origin_settings("api")
     client = RequestSettings(base_url, requests_per_second, timeout, tries, allow_http).autopilot(api_key)
-    window = Window(read_setting_time(since), read_setting_time(until, "until"))
+    window = Window(*read_period(since, until))
     account = hashlib.sha256(f"{base_url}\n{api_key}".encode()).hexdigest()[:12]  # it does not reveal the key
     origin = AutopilotApi(client, base_url.rstrip("/"), account, user_id_field, window, max_seconds)
     return resources(origin, LoadSettings(memory // 2, memory // 2, progress, table_format))

@@ -16,6 +16,7 @@ from ...errors import NotSupported
 from ...projection import TableRows
 from ...segment.mapping import Mappings, read_mappings
 from ...segment.message import Batch
+from ...utc import is_empty
 from ...warehouses.hints import SOURCE
 from ..engine.project import EngineProjector
 from ..event_filter import requested_messages
@@ -202,12 +203,13 @@ def _some(names: Sequence[str]) -> str:
 def days_to_read(since: str | date | None, until: str | date | None) -> tuple[date | None, date | None]:
     """Returns the first and the last day; without both, those of a scheduler's interval (`DLT_INTERVAL_START`).
 
-    Raises NotSupported for a text that is not a day, and for an interval that is beyond the calendar in UTC.
+    Raises NotSupported for a text that is not a day, for a last day before the first one, and for an interval that is
+    beyond the calendar in UTC.
     """
     try:
         interval = dlt.current.interval() if since is None and until is None else None
         if interval is None:
-            return _day(since, "since"), _day(until, "until")
+            return _checked(_day(since, "since"), _day(until, "until"))
         # The interval does not include its end: a day's interval ends when the next day begins.
         start, end = interval  # older releases of dlt give a tuple without names
         first, last = (time.astimezone(UTC) for time in (start, end - timedelta(microseconds=1)))
@@ -216,6 +218,12 @@ def days_to_read(since: str | date | None, until: str | date | None) -> tuple[da
             "Expected an interval within the years 1 to 9999 (UTC) in DLT_INTERVAL_START and DLT_INTERVAL_END."
         ) from None
     return first.date(), max(first, last).date()
+
+
+def _checked(since: date | None, until: date | None) -> tuple[date | None, date | None]:
+    if is_empty(since, until):
+        raise NotSupported(f"Expected a day for until that is no earlier than since, {since}, but got {until}.")
+    return since, until
 
 
 def _day(day: str | date | None, name: str) -> date | None:
