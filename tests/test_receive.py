@@ -375,7 +375,8 @@ def test_metrics() -> None:
         port = free.getsockname()[1]
     with receiver("archive", "--metrics", f"127.0.0.1:{port}", "--workers", "2", anew=True) as running:
         for _ in range(20):
-            assert httpx.post(running.url + "/v1/batch", json={"batch": [TRACK, TRACK]}).status_code == 200
+            sent = httpx.post(running.url + "/v1/batch", json={"batch": [TRACK, TRACK]}, timeout=60)
+            assert sent.status_code == 200
             assert (
                 httpx.post(running.url + "/hook/rudder/made-up", json={}, headers={"Via": "1.1 x"}).status_code == 404
             )
@@ -515,6 +516,15 @@ def test_an_address_that_another_program_has(call: Call, monkeypatch: pytest.Mon
         f"Error: Expected to listen on {address}, but: Address already in use.\n"
         f"Stop the program that does, or choose another address with {option}.\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("folder", "why"), [("file/archive", "Not a directory"), ("/proc/self/task", "No such file or directory")]
+)
+def test_a_folder_that_nothing_can_be_written_to(call: Call, folder: str, why: str) -> None:
+    Path("file").touch()
+    said = call("receive", folder, "--listen", "127.0.0.1:0")
+    assert (said.status, said.out, said.err) == (1, "", f"Error: Cannot write to {folder}: {why}.\n")
 
 
 @pytest.mark.parametrize("value", ["-1", "0", "65", "much"])

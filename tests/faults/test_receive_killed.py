@@ -158,30 +158,36 @@ def test_a_disk_that_fills() -> None:
 
 
 FAILING = """
-import os, errno
-sync, calls = os.fdatasync, []
+import os, errno, pathlib
+sync = os.fdatasync
 def fdatasync(descriptor):
-    calls.append(descriptor)
-    if len(calls) % 3 == 0:
+    if pathlib.Path("sick").exists():
         raise OSError(errno.EIO, os.strerror(errno.EIO))
     sync(descriptor)
 os.fdatasync = fdatasync
+from autopilothq.receive import writer
+writer.TRY_SECONDS = 0.1
 """
 
 
 def test_a_sync_that_fails() -> None:
     with receiver(before=FAILING) as running:
-        assert send(running, 3) == ["m0", "m1"]
+        assert send(running, 2) == ["m0", "m1"]
+        Path("sick").touch()
+        assert running.post("/v1/track", track(2)).status_code == 503
+        time.sleep(0.5)  # in which the disk is tried
         asked = httpx.get(f"{running.url}/readyz")
         assert (asked.status_code, asked.json()) == (
             503, {"code": "not_ready", "message": "The last sync failed: Input/output error."},
         )  # fmt: skip
-        assert running.post("/v1/track", track(3)).status_code == 200
-        assert httpx.get(f"{running.url}/readyz").status_code == 200
         assert httpx.get(f"{running.url}/healthz").status_code == 200
+        Path("sick").unlink()
+        wait_for(lambda: httpx.get(f"{running.url}/readyz").status_code == 200, 10)  # though nobody sends anything
+        assert running.post("/v1/track", track(3)).status_code == 200
         said = running.stop()
     assert said == "Warning: Messages of v1 cannot be kept: Input/output error\n"
     assert [one["messageId"] for one in published(running.folder)] == ["m0", "m1", "m3"]
+    assert hidden(running.folder) == []
 
 
 READ_ONLY = """

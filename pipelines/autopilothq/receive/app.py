@@ -188,12 +188,12 @@ class App:
         raise Refused(404, "not_found", "There is no such path.")
 
     def _problems(self) -> list[str]:
-        oldest = self._writer.oldest()
+        oldest, failure = self._writer.oldest(), self._writer.failure()
         return [
             problem
             for problem, holds in (
                 ("The receiver is stopping.", self._stopping),
-                (f"The last sync failed: {self._writer.failure}.", self._writer.failure is not None),
+                (f"The last sync failed: {failure}.", failure is not None),
                 ("The disk is nearly full.", not self._writer.has_space()),
                 (
                     f"A file has not been published for {oldest:.0f} seconds.",

@@ -26,6 +26,7 @@ ORDER = "publish"
 DAY_MS = 86_400_000
 MOST_VECTORS = 1000  # of one writev; Linux takes 1,024
 PIECE_SIZE = 1 << 20
+TRY_SIZE = 64 << 10  # more than most requests
 
 
 @dataclass
@@ -90,6 +91,17 @@ def open_file(folder: Path, endpoint: str, now: float) -> OpenFile:
             os.close(descriptor)
             raise
         os.close(descriptor)
+
+
+def try_disk(folder: Path, endpoint: str, now: float) -> None:
+    """Raises OSError if an endpoint's messages cannot be written; leaves no file, even if it is killed."""
+    file = open_file(folder, endpoint, now)
+    try:
+        file.append([b" " * TRY_SIZE])  # without a line break: what a killed process left of it is cut off
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            file.path.unlink()
+        file.close()
 
 
 def _is_ours(descriptor: int) -> bool:

@@ -1,6 +1,7 @@
 """Runs the receiver: its processes, its connections and its metrics."""
 
 import asyncio
+import errno
 import functools
 import multiprocessing
 import os
@@ -10,15 +11,17 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
 from .. import private
 from ..errors import InvalidSetting, RunError
@@ -30,6 +33,7 @@ IDLE_TIME = 75  # seconds between requests; proxies keep their connections for 6
 MOST_HEAD = 64 << 10  # bytes of a head
 MOST_PIPELINED = 100  # requests of a connection that wait for those before
 RESERVED_DESCRIPTORS = 400  # for files, and for what the program has open
+SILENT_TIME = 60.0  # seconds without an answer to the watching process: on a busy machine one imports for half a minute
 STOP_TIME = 6  # seconds for requests to finish; the writer needs the rest of ten
 BACKLOG = 4096
 CONNECTIONS = 65_536
@@ -130,15 +134,66 @@ class _Server(uvicorn.Server):
         super().handle_exit(*given, **named)
 
 
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Lets no process that is started meanwhile hear of Ctrl-C, which a terminal sends to all: this one stops them."""
+    resource_tracker.ensure_running()  # which would let them hear it if it were started with the first of them
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class _Processes(Multiprocess):
-    """Tells at once that it was asked to stop."""
+    """Tells at once that it was asked to stop. After Ctrl-C it raises KeyboardInterrupt, as the server of one does."""
 
     stopping: Callable[[], object]
+    interrupted = False
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._answered: dict[int | None, float] = {}
+
+    def init_processes(self) -> None:
+        """Starts the processes."""
+        with _uninterrupted():
+            super().init_processes()
+
+    def keep_subprocess_alive(self) -> None:
+        """Starts others in place of those that ended or hang. A signal need not wait for any to answer."""
+        for number, one in enumerate(self.processes):
+            now = time.monotonic()
+            if one.ping(0):
+                self._answered[one.pid] = now
+            elif not one.process.is_alive() or now - self._answered.setdefault(one.pid, now) > SILENT_TIME:
+                one.kill()
+                one.join()
+                self.processes[number] = Process(self.config, self.sockets)
+                with _uninterrupted():
+                    self.processes[number].start()
+
+    def handle_int(self) -> None:
+        """Stops."""
+        self.interrupted = True
+        super().handle_int()
 
     def terminate_all(self) -> None:
         """Begins to stop."""
         self.stopping()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         super().terminate_all()
+
+    def join_all(self) -> None:
+        """Waits for the processes, which a second Ctrl-C kills."""
+        try:
+            super().join_all()
+        except KeyboardInterrupt:
+            for one in self.processes:
+                one.process.kill()
+            raise
+        if self.interrupted:
+            raise KeyboardInterrupt
 
 
 def serve(
@@ -147,13 +202,15 @@ def serve(
     listening: Callable[[str], object],
     stopping: Callable[[], object] = lambda: None,
 ) -> None:
-    """Receives until SIGTERM or SIGINT. Raises InvalidSetting as `check` does, RunError if it cannot listen.
+    """Receives until SIGTERM, or SIGINT, after which it raises KeyboardInterrupt.
+
+    Raises InvalidSetting as `check` does, RunError if it can neither listen nor write into the folder.
 
     `prepare` is called in each process before it begins, and must be a function that can be pickled. `listening` gets
     the URL as soon as senders can connect; `stopping` is called as soon as the receiver is asked to stop.
     """
     check(settings)
-    private.folder(Path(settings.folder))
+    _check_folder(Path(settings.folder))
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(CONNECTIONS, hard), hard))
     with _listening(settings) as listener, _metrics(settings):
@@ -199,6 +256,17 @@ def check(settings: ReceiveSettings) -> None:
             f"Expected settings of who may send, because other machines reach {settings.host}, but there are none.\n"
             'Set for instance receive.v1.write_keys, or [receive.segment.NAME] signature = "…".'
         )
+
+
+def _check_folder(folder: Path) -> None:
+    """Makes the folder if it is missing. Raises RunError if nothing can be written there; a full disk may get room."""
+    try:
+        private.folder(folder)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise RunError(f"Cannot write to {folder}: {error.strerror}.") from error
 
 
 def make_app(settings: ReceiveSettings, prepare: Callable[[], object]) -> Any:

@@ -21,6 +21,7 @@ from .room import NoRoom, Room
 from .settings import ReceiveSettings
 
 TICK = 0.25  # seconds between looks at the clock
+TRY_SECONDS = 1.0  # until a disk that failed is tried
 LAST_TIME = 1.2  # seconds that the last write may take, and as many that the last files may take
 
 _log = logging.getLogger(__name__)
@@ -33,14 +34,47 @@ class _Waiting(NamedTuple):
     done: asyncio.Future[None]
 
 
+class _Failures:
+    """Why the last syncs of endpoints failed. Who asks for that may send nothing until the disk has been tried."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._found: dict[str, str] = {}
+        self._tried = 0.0
+
+    def add(self, endpoint: str, error: Exception) -> str:
+        """Keeps why an endpoint's sync failed, and returns it."""
+        self._tried = time.monotonic()
+        self._found[endpoint] = getattr(error, "strerror", None) or str(error)
+        return self._found[endpoint]
+
+    def remove(self, endpoint: str) -> None:
+        """Notes that an endpoint's sync worked."""
+        self._found.pop(endpoint, None)
+
+    def first(self) -> str | None:
+        """Returns why a sync failed; None if the last one of each endpoint worked."""
+        return next(iter([*self._found.values()]), None)
+
+    def try_again(self) -> None:
+        """Tries the disk where it failed, unless that was a moment ago."""
+        if not self._found or time.monotonic() - self._tried < TRY_SECONDS:
+            return
+        for endpoint in [*self._found]:
+            try:
+                files.try_disk(self._folder, endpoint, time.time())
+                self.remove(endpoint)
+            except OSError as error:
+                self.add(endpoint, error)
+
+
 class Writer:
     """Writes the messages of one process into files, and publishes these. Call `start` first and `stop` last."""
 
     def __init__(self, settings: ReceiveSettings, published: Callable[[Path], None] | None = None) -> None:
         self.folder = Path(settings.folder)
         self.settings = settings
-        self.failure: str | None = None
-        """Why the last sync failed, None if it worked."""
+        self._failures = _Failures(self.folder)
         self._waiting: deque[_Waiting] = deque()
         self._room = Room(settings.max_pending)
         self._wake = threading.Event()
@@ -80,6 +114,10 @@ class Writer:
                 self._free = found.f_bavail * found.f_frsize >= self.settings.min_free
         return self._free
 
+    def failure(self) -> str | None:
+        """Returns why the last sync failed; None if it worked, or the disk has worked since."""
+        return self._failures.first()
+
     def oldest(self) -> float:
         """Returns the age in seconds of the oldest file of this process that is not published."""
         opened = [*(file.opened for file in [*self._files.values()]), *self._publisher.opened()]
@@ -101,6 +139,7 @@ class Writer:
             self._wake.clear()
             stopping = self._stopping
             self._write(self._drain())
+            self._failures.try_again()
             now, before = time.time(), ordered
             ordered = self._ordered()
             for endpoint, file in list(self._files.items()):
@@ -126,12 +165,12 @@ class Writer:
             try:
                 with metrics.SYNC.time():
                     self._append(endpoint, some)
+                self._failures.remove(endpoint)
             except Exception as error:  # noqa: BLE001 - after any error the requests are refused, and the writer goes on
-                failures[endpoint] = getattr(error, "strerror", None) or str(error)
+                failures[endpoint] = self._failures.add(endpoint, error)
                 _log.error("Messages of %s cannot be kept: %s", endpoint, failures[endpoint])
                 self._close(endpoint)
         if waiting:
-            self.failure = next(iter(failures.values()), None)
             self._loop.call_soon_threadsafe(self._acknowledge, waiting, failures)
 
     def _append(self, endpoint: str, some: list[_Waiting]) -> None:
