@@ -4,6 +4,7 @@ import json
 import os
 import re
 import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -126,12 +127,13 @@ def test_the_program_is_the_module_too(monkeypatch: pytest.MonkeyPatch, capsys: 
     """Under its own name, by which its usage calls it."""
     monkeypatch.setattr(sys, "argv", ["-m", "--help"])
     monkeypatch.setattr("gc.set_threshold", lambda *_: None)
-    before = os.umask(0o77)
+    before, interrupt = os.umask(0o77), signal.getsignal(signal.SIGINT)
     try:
         with pytest.raises(SystemExit) as ended:
             runpy.run_module("autopilothq", run_name="__main__", alter_sys=True)
     finally:
         os.umask(before)
+        signal.signal(signal.SIGINT, interrupt)
     assert (ended.value.code, capsys.readouterr().out.splitlines()[0]) == (
         0, "Usage: autopilothq [OPTIONS] COMMAND [ARGS]...",
     )  # fmt: skip

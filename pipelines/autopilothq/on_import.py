@@ -6,10 +6,15 @@ imports the library, and in whatever order: DuckDB comes before pyarrow, and dlt
 
 import sys
 from collections.abc import Callable, Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader
+else:
+    Loader = object  # importing it takes longer than the rest of this package's first import
 
 
 def before_import(library: str, action: Callable[[], object]) -> None:
@@ -30,7 +35,7 @@ def _nothing() -> None:
     """Does nothing."""
 
 
-class _Finder(MetaPathFinder):
+class _Finder:
     """Finds one library as Python itself does, and thereby removes itself from the path of finders."""
 
     def __init__(

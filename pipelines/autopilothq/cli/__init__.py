@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -38,6 +39,15 @@ class _Program(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         """Runs the command."""
+        try:
+            return self._invoke(context)
+        except (Exception, KeyboardInterrupt) as error:
+            if not _was_interrupted(error):
+                raise
+            out.document("\nAborted!", err=True)  # below the ^C of the terminal
+            context.exit(out.INTERRUPTED)
+
+    def _invoke(self, context: click.Context) -> Any:
         log.hide_credentials(sys.argv[1:])
         try:
             result = super().invoke(context)
@@ -50,7 +60,7 @@ class _Program(click.Group):
         except (click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:  # errors of the program itself and of libraries are explained as well
-            if log.log_settings().debug:
+            if log.log_settings().debug or _was_interrupted(error):
                 raise
             from ..explain import explain
 
@@ -68,6 +78,18 @@ class _Program(click.Group):
             raise
         log.notify(_commands(self, sys.argv[1:]), None)
         return result
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Returns whether an error is Ctrl-C, or came of it: dlt and prompts make other errors of it.
+
+    dlt's own error stands for SIGTERM too, and says which signal came.
+    """
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt) and getattr(error, "signal_code", signal.SIGINT) == signal.SIGINT:
+            return True
+        error = error.__context__
+    return False
 
 
 def _visible(error: click.ClickException) -> click.ClickException:
@@ -118,7 +140,7 @@ def main() -> None:
     """Runs the program `autopilothq`.
 
     Exit status: 0 done; 1 failed, or a command found something to look at; 2 wrong arguments; 3 more rejects than
-    allowed, or no file; 4 not everything was delivered; 75 busy.
+    allowed, or no file; 4 not everything was delivered; 75 busy; 130 ended by Ctrl-C.
     """
     # Files of libraries are private too, and what a killed run leaves. A shell that redirects output has its own umask.
     os.umask(os.umask(private.UMASK) | private.UMASK)

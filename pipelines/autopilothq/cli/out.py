@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 NEEDS_ATTENTION = 1
 """The exit status of a command that did its work, and found something that a person must look at."""
+INTERRUPTED = 130
+"""The exit status after Ctrl-C, as shells report it."""
 
 
 def print_line(text: str = "", err: bool = False) -> None:

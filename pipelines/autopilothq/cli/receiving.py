@@ -29,7 +29,7 @@ def run_receiver(
 ) -> None:
     """Receives until the process is asked to stop; loads alongside it wait for other runs up to `wait`.
 
-    Raises RunError if the extra is not installed.
+    Ctrl-C stops it as SIGTERM does, with another exit status. Raises RunError if the extra is not installed.
     """
     try:
         from ..receive import receive_settings
@@ -42,13 +42,16 @@ def run_receiver(
         ) from error
     settings = receive_settings(folder, **options)
     check(settings)
-    with _loading(settings.upload or folder, load_every, target, wait) as end_loads:
-        serve(
-            settings,
-            partial(configure_logging, *log_settings()),
-            partial(_report, folder),
-            end_loads,
-        )
+    try:
+        with _loading(settings.upload or folder, load_every, target, wait) as end_loads:
+            serve(
+                settings,
+                partial(configure_logging, *log_settings()),
+                partial(_report, folder),
+                end_loads,
+            )
+    except KeyboardInterrupt:
+        raise SystemExit(out.INTERRUPTED) from None
 
 
 def _report(folder: str, url: str) -> None:
@@ -109,4 +112,4 @@ def _call(archive: str, target: TargetOptions, wait: timedelta) -> tuple[list[st
         ("books-dataset", dlt.config.get("books_dataset")),
     )
     words += [word for name, value in more if value is not None for word in (f"--{name}", value)]
-    return [sys.executable, "-c", "from autopilothq.cli import main; main()", *words], env
+    return [sys.executable, "-c", "from autopilothq.__main__ import run_process; run_process()", *words], env
