@@ -118,7 +118,7 @@ def _check(books: Dataset) -> None:
 
 def _groups(folder: str, books: Dataset, now: float, most: int) -> Iterator[list[dict[str, Any]]]:
     """Yields the rows of `_audit` for files that become one: of one folder, in the order in which they were begun."""
-    listed = {(file.url, file.version) for file in archive_files_at([folder], None, None, None, None)}
+    listed = {(file.url, file.version) for file in archive_files_at([folder])}
     rows = [row for row in _loaded_rows(books, listed) if _is_small(row, now, most)]
     rows.sort(key=lambda row: (os.path.dirname(row["file"]), begun_at(Path(row["file"])), row["file"]))
     for _, of_day in groupby(rows, key=lambda row: os.path.dirname(row["file"])):
@@ -168,7 +168,7 @@ def _compact(group: Sequence[Mapping[str, Any]], books: Dataset) -> Compacted:
     new = first.with_name(f"{int(begun_at(first) * 1000)}-{uuid.uuid4().hex}{DONE}")
     part = new.with_name(f".{new.name}{COMPACTING}")
     _join([Path(row["file"]) for row in group], part)
-    [found] = archive_files_at([str(part)], None, None, None, None)
+    [found] = archive_files_at([str(part)])
     journal = _Journal(books.target, str(new), found.version, [[row["file"], row["version"]] for row in group])
     _write_journal(journal)
     latest = max(group, key=lambda row: row["loaded_at"])
