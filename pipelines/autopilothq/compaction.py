@@ -32,7 +32,7 @@ LARGEST = 100_000_000
 OLD = timedelta(hours=1)
 JOURNAL = ".compaction"
 FILES_PER_STATEMENT = 1000
-KINDS_WITH_BOOKS = ("duckdb", "postgres")  # whose transactions were tried
+COMPACTABLE_KINDS = ("duckdb", "postgres")  # whose transactions were tried
 COUNTS = ("lines", "stored", "duplicates", "rejected", "skipped", "mended")
 KILL_POINT_JOINED = f"{__name__}:_join"  # for tests/faults, in their order
 KILL_POINT_JOURNAL_WRITTEN = f"{__name__}:_write_journal"
@@ -100,9 +100,9 @@ def compact(
 
 
 def _check(books: Dataset) -> None:
-    if books.kind not in KINDS_WITH_BOOKS:
+    if books.kind not in COMPACTABLE_KINDS:
         raise RunError(
-            f"Expected a destination of {' or '.join(KINDS_WITH_BOOKS)}, because the books must change in one"
+            f"Expected a destination of {' or '.join(COMPACTABLE_KINDS)}, because the books must change in one"
             f" transaction, but got {books.kind}. Nothing was changed."
         )
     missing = {column.name for column in AUDIT.columns} - books.tables([AUDIT.name]).get(AUDIT.name, {}).keys()
