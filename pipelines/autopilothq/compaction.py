@@ -26,14 +26,13 @@ from .receive.files import DONE, OPEN, begun_at, rename, sync_folder
 from .receive.publishing import COMPACTING, alone, remove_unfinished
 from .sources.archive.source import archive_files_at
 from .warehouses import lock
-from .warehouses.dataset import Dataset, client_to_ask, dataset_of, last_load
+from .warehouses.dataset import AUDIT_COUNTS, Dataset, client_to_ask, dataset_of, last_load
 
 LARGEST = 100_000_000
 OLD = timedelta(hours=1)
 JOURNAL = ".compaction"
 FILES_PER_STATEMENT = 1000
 COMPACTABLE_KINDS = ("duckdb", "postgres")  # whose transactions were tried
-COUNTS = ("lines", "stored", "duplicates", "rejected", "skipped", "mended")
 KILL_POINT_JOINED = f"{__name__}:_join"  # for tests/faults, in their order
 KILL_POINT_JOURNAL_WRITTEN = f"{__name__}:_write_journal"
 KILL_POINT_ROW_INSERTED = f"{__name__}:_insert"
@@ -172,7 +171,7 @@ def _compact(group: Sequence[Mapping[str, Any]], books: Dataset) -> Compacted:
     journal = _Journal(books.target, str(new), found.version, [[row["file"], row["version"]] for row in group])
     _write_journal(journal)
     latest = max(group, key=lambda row: row["loaded_at"])
-    row = {**dict.fromkeys(COUNTS, 0), "file": str(new), "version": found.version, "size": found.size}
+    row = {**dict.fromkeys(AUDIT_COUNTS, 0), "file": str(new), "version": found.version, "size": found.size}
     row |= {"load_id": latest["load_id"], "loaded_at": latest["loaded_at"]}
     _insert(books, row)
     rename(part, new)
@@ -217,18 +216,18 @@ def _delete_file(path: Path) -> None:
 def _move_counts(journal: _Journal, books: Dataset) -> None:
     """Gives the new file's row the counts of the old files' rows, and deletes these, in one transaction."""
     key = books.template(AUDIT.name, _KEY)
-    columns = [*COUNTS, "first_received_at", "last_received_at"]
+    columns = [*AUDIT_COUNTS, "first_received_at", "last_received_at"]
     # A statement for each file would read all of `_audit` for each.
     parts = list(batched(journal.files, FILES_PER_STATEMENT))
     with books.transaction():
         found = [row for keys in parts for row in _rows(books, columns, keys)]
         if found:
-            sums = {name: sum(row[at] or 0 for row in found) for at, name in enumerate(COUNTS)}
-            times = [[time for time in column if time] for column in list(zip(*found, strict=True))[len(COUNTS) :]]
-            changes = sums | {
-                "first_received_at": min(times[0], default=None),
-                "last_received_at": max(times[1], default=None),
+            *counts, first, last = zip(*found, strict=True)
+            changes: dict[str, Any] = {
+                name: sum(filter(None, column)) for name, column in zip(AUDIT_COUNTS, counts, strict=True)
             }
+            changes["first_received_at"] = min(filter(None, first), default=None)
+            changes["last_received_at"] = max(filter(None, last), default=None)
             books.update(AUDIT.name, changes, key, [journal.file, journal.version])
         for keys in parts:
             books.delete(AUDIT.name, books.template(AUDIT.name, _among(keys)), list(chain(*keys)))
