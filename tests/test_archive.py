@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import fsspec
 import pyarrow as pa
 import pytest
 import zstandard
+from dlt.common.exceptions import MissingDependencyException
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
@@ -25,9 +27,11 @@ from hypothesis import strategies as st
 from autopilothq.errors import ArchiveError
 from autopilothq.extras import install
 from autopilothq.segment.message import MAX_LINE, Reject
+from autopilothq.sources import file_systems
 from autopilothq.sources.archive.batches import CHUNK_ROWS, read_batches
 from autopilothq.sources.archive.discover import list_files
 from autopilothq.sources.archive.listing import File, is_unchanged
+from autopilothq.sources.archive.source import archive_files_at
 from listed import Counting
 from servers import S3
 
@@ -227,20 +231,21 @@ ERRORS: list[tuple[str, str]] = [
 @pytest.mark.parametrize(("url", "message"), ERRORS)
 def test_a_url_that_names_nothing_says_so(tmp_path: Path, url: str, message: str) -> None:
     with pytest.raises(ArchiveError) as error:
-        list_files([url.format(root=tmp_path)])
+        archive_files_at([url.format(root=tmp_path)])
     assert str(error.value).startswith(message.format(root=tmp_path))
 
 
 @pytest.mark.parametrize(("scheme", "extra"), [("s3", "s3"), ("gs", "gcs"), ("az", "az")])
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, scheme: str, extra: str) -> None:
-    def missing(protocol: str) -> None:
-        raise ImportError(f"Install {protocol}")
+    def missing(_: Any) -> None:
+        raise MissingDependencyException("filesystem", [f"dlt[{scheme}]"])
 
-    monkeypatch.setattr("fsspec.filesystem", missing)
+    monkeypatch.setattr(file_systems, "resolve_configuration", lambda config, **_: config)
+    monkeypatch.setattr(file_systems, "fsspec_from_config", missing)
     with pytest.raises(ArchiveError) as error:
-        list_files([f"{scheme}://bucket"])
+        archive_files_at([f"{scheme}://bucket"])
     assert str(error.value) == (
-        f"{scheme}://bucket needs a package that is missing: Install {scheme}\nInstall it: {install(extra)}"
+        f"Reading {scheme}://bucket needs a package that is not installed.\nInstall it: {install(extra)}"
     )
 
 
@@ -800,14 +805,14 @@ def test_reads_a_bucket_over_http(s3: S3) -> None:
                 ContentEncoding="gzip",
             )
     client.put_object(Bucket=bucket, Key=f"p/segment-logs/{A}/dummy-object.txt", Body=b"x")
-    options = s3.storage_options
-    files = list(list_files([url], since=date(2019, 3, 2), until=date(2019, 3, 2), storage_options=options))
+    fs = fsspec.filesystem("s3", **s3.storage_options)
+    files = list(list_files([url], since=date(2019, 3, 2), until=date(2019, 3, 2), fs=fs))
     assert [file.url for file in files] == [f"{url}/p/segment-logs/{A}/{SECOND}/{at}.gz" for at in range(3)]
     assert (
         list(
             list_files(
                 [f"s3a://{bucket}/p/segment-logs/{A}/{SECOND}/", f"{url}/p/*/*/1551484800000/*.gz"],
-                storage_options=options,
+                fs=fs,
             )
         )
         == files
@@ -819,11 +824,11 @@ def test_reads_a_bucket_over_http(s3: S3) -> None:
     assert lines == [(0, 1, b"{}\n"), *as_lines(big, 1), (2, 1, b"{}\n")]
     assert (rejects, ended) == ([], [(0, None), (1, None), (2, None)])
     client.delete_object(Bucket=bucket, Key=files[0].path.removeprefix(f"{bucket}/"))
-    again = list(list_files([f"{url}/p"], since=date(2019, 3, 2), until=date(2019, 3, 2), storage_options=options))
+    again = list(list_files([f"{url}/p"], since=date(2019, 3, 2), until=date(2019, 3, 2), fs=fs))
     assert again == files[1:]
     [_, [gone], [(_, why), *_]] = outcome(files[:1])
     assert why is not None
     assert gone.message == why
     for nothing, message in [("s3://nobody", "nothing is there"), (f"{url}/missing/x.gz", "nothing is there")]:
         with pytest.raises(ArchiveError, match=message):
-            list_files([nothing], storage_options=options)
+            list_files([nothing], fs=fs)

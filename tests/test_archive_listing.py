@@ -9,7 +9,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, cast
 
-import fsspec
 import pytest
 from fsspec.asyn import sync
 from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
@@ -103,43 +102,6 @@ def test_a_path_in_a_bucket_keeps_the_slashes_that_are_names(url: str, path: str
 def test_a_store_has_one_scheme_whatever_its_package_calls_it(protocol: Any, path: str, url: str) -> None:
     store: Any = SimpleNamespace(protocol=protocol)
     assert listing.file_url(store, path) == url
-
-
-@pytest.mark.parametrize(
-    ("url", "scheme"),
-    [("s3://b", "s3"), ("s3a://b", "s3"), ("gcs://b", "gs"), ("abfss://b", "az"), ("webdav://b://c", "webdav")],
-)
-def test_a_url_opens_the_file_system_of_its_scheme(monkeypatch: pytest.MonkeyPatch, url: str, scheme: str) -> None:
-    opened: list[Any] = []
-    monkeypatch.setattr(fsspec, "filesystem", answering("store", opened))
-    assert listing.open_filesystem(url, {"anon": True}) == "store"
-    assert opened == [((scheme,), {"anon": True})]
-
-
-@pytest.mark.parametrize("url", ["/a/b", "a", "file:///a", "local:///a", "file://a"])
-def test_what_is_no_url_is_on_the_disk(url: str) -> None:
-    assert type(listing.open_filesystem(url, {"anon": True})) is LocalFileSystem
-
-
-def test_a_package_that_no_extra_has_is_named_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fsspec, "filesystem", raising(ImportError("Install paramiko")))
-    with pytest.raises(ArchiveError) as error:
-        listing.open_filesystem("sftp://host/a", {})
-    assert str(error.value) == (
-        "sftp://host/a needs a package that is missing: Install paramiko\nInstall the package named above."
-    )
-
-
-def test_a_value_that_a_store_does_not_take_is_its_own_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ArchiveError) as error:
-        listing.open_filesystem("ftpx://a/b", {})
-    assert str(error.value) == (
-        "Expected a path, or a URL that begins with s3://, gs://, az:// or file://, but got ftpx://a/b."
-    )
-
-    monkeypatch.setattr(fsspec, "filesystem", raising(ValueError("no such option")))
-    with pytest.raises(ValueError, match="no such option"):
-        listing.open_filesystem("s3://b", {"odd": 1})
 
 
 @pytest.mark.parametrize(
@@ -465,7 +427,7 @@ def test_a_store_that_does_not_answer_has_only_its_time(memory: MemoryFileSystem
             ArchiveError,
             (
                 "Expected to list s3://b, but got RuntimeError: odd\n"
-                "Check the credentials (storage_options, or the environment), the endpoint and the network."
+                "Check the credentials (sources.autopilothq.credentials), the endpoint and the network."
             ),
         ),
     ],

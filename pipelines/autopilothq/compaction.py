@@ -26,14 +26,13 @@ from .receive.files import DONE, OPEN, begun_at, rename, sync_folder
 from .receive.publishing import COMPACTING, alone, remove_unfinished
 from .sources.archive.source import archive_files_at
 from .warehouses import lock
-from .warehouses.dataset import Dataset, client_to_ask, dataset_of, last_load
+from .warehouses.dataset import AUDIT_COUNTS, Dataset, client_to_ask, dataset_of, last_load
 
 LARGEST = 100_000_000
 OLD = timedelta(hours=1)
 JOURNAL = ".compaction"
 FILES_PER_STATEMENT = 1000
-KINDS_WITH_BOOKS = ("duckdb", "postgres")  # whose transactions were tried
-COUNTS = ("lines", "stored", "duplicates", "rejected", "skipped", "mended")
+COMPACTABLE_KINDS = ("duckdb", "postgres")  # whose transactions were tried
 KILL_POINT_JOINED = f"{__name__}:_join"  # for tests/faults, in their order
 KILL_POINT_JOURNAL_WRITTEN = f"{__name__}:_write_journal"
 KILL_POINT_ROW_INSERTED = f"{__name__}:_insert"
@@ -100,9 +99,9 @@ def compact(
 
 
 def _check(books: Dataset) -> None:
-    if books.kind not in KINDS_WITH_BOOKS:
+    if books.kind not in COMPACTABLE_KINDS:
         raise RunError(
-            f"Expected a destination of {' or '.join(KINDS_WITH_BOOKS)}, because the books must change in one"
+            f"Expected a destination of {' or '.join(COMPACTABLE_KINDS)}, because the books must change in one"
             f" transaction, but got {books.kind}. Nothing was changed."
         )
     missing = {column.name for column in AUDIT.columns} - books.tables([AUDIT.name]).get(AUDIT.name, {}).keys()
@@ -118,7 +117,7 @@ def _check(books: Dataset) -> None:
 
 def _groups(folder: str, books: Dataset, now: float, most: int) -> Iterator[list[dict[str, Any]]]:
     """Yields the rows of `_audit` for files that become one: of one folder, in the order in which they were begun."""
-    listed = {(file.url, file.version) for file in archive_files_at([folder], None, None, None, None)}
+    listed = {(file.url, file.version) for file in archive_files_at([folder])}
     rows = [row for row in _loaded_rows(books, listed) if _is_small(row, now, most)]
     rows.sort(key=lambda row: (os.path.dirname(row["file"]), begun_at(Path(row["file"])), row["file"]))
     for _, of_day in groupby(rows, key=lambda row: os.path.dirname(row["file"])):
@@ -168,11 +167,11 @@ def _compact(group: Sequence[Mapping[str, Any]], books: Dataset) -> Compacted:
     new = first.with_name(f"{int(begun_at(first) * 1000)}-{uuid.uuid4().hex}{DONE}")
     part = new.with_name(f".{new.name}{COMPACTING}")
     _join([Path(row["file"]) for row in group], part)
-    [found] = archive_files_at([str(part)], None, None, None, None)
+    [found] = archive_files_at([str(part)])
     journal = _Journal(books.target, str(new), found.version, [[row["file"], row["version"]] for row in group])
     _write_journal(journal)
     latest = max(group, key=lambda row: row["loaded_at"])
-    row = {**dict.fromkeys(COUNTS, 0), "file": str(new), "version": found.version, "size": found.size}
+    row = {**dict.fromkeys(AUDIT_COUNTS, 0), "file": str(new), "version": found.version, "size": found.size}
     row |= {"load_id": latest["load_id"], "loaded_at": latest["loaded_at"]}
     _insert(books, row)
     rename(part, new)
@@ -217,18 +216,18 @@ def _delete_file(path: Path) -> None:
 def _move_counts(journal: _Journal, books: Dataset) -> None:
     """Gives the new file's row the counts of the old files' rows, and deletes these, in one transaction."""
     key = books.template(AUDIT.name, _KEY)
-    columns = [*COUNTS, "first_received_at", "last_received_at"]
+    columns = [*AUDIT_COUNTS, "first_received_at", "last_received_at"]
     # A statement for each file would read all of `_audit` for each.
     parts = list(batched(journal.files, FILES_PER_STATEMENT))
     with books.transaction():
         found = [row for keys in parts for row in _rows(books, columns, keys)]
         if found:
-            sums = {name: sum(row[at] or 0 for row in found) for at, name in enumerate(COUNTS)}
-            times = [[time for time in column if time] for column in list(zip(*found, strict=True))[len(COUNTS) :]]
-            changes = sums | {
-                "first_received_at": min(times[0], default=None),
-                "last_received_at": max(times[1], default=None),
+            *counts, first, last = zip(*found, strict=True)
+            changes: dict[str, Any] = {
+                name: sum(filter(None, column)) for name, column in zip(AUDIT_COUNTS, counts, strict=True)
             }
+            changes["first_received_at"] = min(filter(None, first), default=None)
+            changes["last_received_at"] = max(filter(None, last), default=None)
             books.update(AUDIT.name, changes, key, [journal.file, journal.version])
         for keys in parts:
             books.delete(AUDIT.name, books.template(AUDIT.name, _among(keys)), list(chain(*keys)))

@@ -72,7 +72,7 @@ class Email(NamedTuple):
 
 
 class SampleContact(NamedTuple):
-    """A contact: the JSON of its ids and of its `context`."""
+    """A contact: the JSON of its ids, of its `context`, and of its traits."""
 
     anonymous_id: str
     user_id: str

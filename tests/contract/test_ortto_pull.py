@@ -360,16 +360,27 @@ def test_people_without_an_answer_are_rejected_and_asked_for_again(server: FakeO
 
 
 def test_a_service_that_fails_ends_the_load_and_the_next_one_goes_on(server: FakeOrtto) -> None:
-    people = {new_person(server, f"{number}@example.com", "act::o") for number in range(9)}
+    people = {new_person(server, f"{number}@example.com", "act::o") for number in range(12)}
     outage = server.order("POST", FEED, status=503, skip=2, times=99)
     report = pull(server)
     assert report.cut_off == "POST /person/get/activities: 503 Service Unavailable: Ordered 503; gave up after 1 try"
     assert (report.stored, len(asked(server))) == (2, 2 + 5)  # five in a row are enough
     server.faults.remove(outage)
     report = pull(server)
-    assert (report.people, len(asked(server)), report.cut_off) == (7, 7, None)
-    assert query("SELECT lines, stored FROM autopilothq._audit") == [(9, 9)]
+    assert (report.people, len(asked(server)), report.cut_off, report.warnings) == (10, 10, None, [])
+    assert query("SELECT lines, stored FROM autopilothq._audit") == [(12, 12)]
     assert {row["person"] for row in rows_in("_profiles")} == {f"contact_id:{id_}" for id_ in people}
+
+
+def test_an_account_that_knows_none_of_its_people_is_told(server: FakeOrtto) -> None:
+    for number in range(10):
+        new_person(server, f"{number}@example.com", "act::o")
+    server.order("POST", FEED, status=404, times=10)
+    report = pull(server, "_profiles", "tracks")
+    assert (report.people, report.stored, report.rejects, report.cut_off) == (10, 0, {}, None)
+    assert report.warnings == [
+        "The account knows none of 10 people. Is sources.autopilothq.ortto.api_key the right one?"
+    ]
 
 
 def test_time_that_is_up_leaves_the_rest_to_the_next_load(server: FakeOrtto) -> None:

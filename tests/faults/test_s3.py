@@ -204,11 +204,11 @@ def test_keys_with_empty_parts_are_found_and_read(
         hand.call_s3("put_object", Bucket=url[5:], Key=marker, Body=b"")
     hand.call_s3("put_object", Bucket=url[5:], Key=f"{folder}/", Body=b"{}")
     for path, options, keys in NAMED:
-        files = list(list_files([url + path], storage_options=s3.storage_options, **options))
+        files = list(list_files([url + path], fs=fsspec.filesystem("s3", **s3.storage_options), **options))
         assert (path, [file.url for file in files]) == (path, nameless(keys, url))
     seen: dict[str, str] = {}
     small_pages = s3.storage_options | {"s3_additional_kwargs": {"MaxKeys": 1}}
-    files = list(list_files([url], storage_options=small_pages, left_out=seen))
+    files = list(list_files([url], fs=fsspec.filesystem("s3", **small_pages), left_out=seen))
     assert sorted(line[2] for line in all_lines(files)) == sorted(NAMELESS.values())
     assert seen == {
         f"{url}//": "folder_marker",
@@ -322,7 +322,7 @@ def test_a_request_that_never_ends_costs_its_file_alone(
     for name in ("a.gz", *faults, "z.gz"):
         put(hand, f"{url}/{name}", track(1))
     with faulty(s3, faults) as credentials:
-        files = list(list_files([url], storage_options=storage(credentials)))
+        files = list(list_files([url], fs=fsspec.filesystem("s3", **storage(credentials))))
         seconds = hold_to_timeout(monkeypatch, faults)
         lines, rejects, ended = outcome(files, timeout=1)
         assert (len(seconds), sum(seconds) < 14) == (4, True)
@@ -337,7 +337,7 @@ def test_a_store_that_is_gone_ends_the_reading(s3: S3, bucket: tuple[str, Abstra
     for number in range(10):
         put(hand, f"{url}/{number}.gz", track(number))
     with faulty(s3, {".gz": "stall"}) as credentials:
-        files = list(list_files([url], storage_options=storage(credentials)))
+        files = list(list_files([url], fs=fsspec.filesystem("s3", **storage(credentials))))
         with pytest.raises(ArchiveError) as error:
             outcome(files, timeout=0.4)
     assert str(error.value) == (
@@ -395,7 +395,7 @@ def test_two_versions_of_an_object_are_never_mixed(
     monkeypatch.setattr(blocks, "REMOTE_BLOCK", block)
     url, hand = bucket
     hand.pipe_file(f"{url}/1.json", b"{}\n" * 100)
-    files = list(list_files([url], storage_options=s3.storage_options))
+    files = list(list_files([url], fs=fsspec.filesystem("s3", **s3.storage_options)))
     assert [line[2] for line in all_lines(files)] == [b"{}\n"] * 100
     hand.pipe_file(f"{url}/1.json", after)
     lines, _, [(_, why)] = outcome(files)

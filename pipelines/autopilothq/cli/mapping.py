@@ -2,13 +2,15 @@
 
 import click
 
+from .options import json_option
+
 
 @click.command("mapping", short_help="Propose a mapping for an archive's unknown events.")
 @click.argument("urls", metavar="[URL]...", nargs=-1)
 @click.option(
     "--lines", type=click.IntRange(min=1), default=100_000, show_default=True, help="How many lines to look at."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option
 def show_mapping(urls: tuple[str, ...], lines: int, as_json: bool) -> None:
     """Show an archive's unknown events, and propose a mapping as TOML.
 

@@ -21,7 +21,7 @@ def print_mapping(urls: Sequence[str], lines: int, as_json: bool) -> None:
     """Prints the proposal for some archives, by default for the configured one."""
     found = archive_urls(urls)
     with runner.explained():
-        files = archive_files_at(found, None, None, None, setting("sources.autopilothq.credentials"))
+        files = archive_files_at(found, credentials=setting("sources.autopilothq.credentials"))
         survey = survey_events(files, read_mappings(setting(MAPPING_SETTING)), lines)
     if as_json:
         out.document(json_text(_as_json(survey), indent=2))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..catalog import BOOKS, EVENT_TABLES, ORTTO_ACCOUNT, PROFILES, TRACKS
+from ..catalog import BOOKS, EVENT_TABLES, EVENTS_RESOURCE, ORTTO_ACCOUNT, PROFILES, TRACKS
 from ..warehouses.settings import typed_settings
 from . import log
 from .options import LoadOptions, NameList, Time, load_options, max_seconds_option
@@ -25,7 +25,7 @@ ORTTO_PEOPLE_PER_LOAD = 20_000
 SECONDS_PER_LOAD = 900.0
 DRY_SECONDS = 60.0  # that a dry run requests people for
 _EVENTS = "events"
-_EVENT_RESOURCES = (PROFILES.name, TRACKS.name, *(table.name for table in EVENT_TABLES), "other_events")
+_EVENT_RESOURCES = (PROFILES.name, TRACKS.name, *(table.name for table in EVENT_TABLES), EVENTS_RESOURCE)
 # What the command can load, by its name for `--only`.
 ORTTO_TABLES: dict[str, list[str]] = {_EVENTS: list(_EVENT_RESOURCES)}
 for _table in ORTTO_ACCOUNT:
@@ -61,7 +61,7 @@ def load_ortto(options: LoadOptions, only: list[str] | None, since: datetime | N
     """
     from .loading import run_load_command
 
-    settings |= {"since": since, "allow_http": log.allowed_http() or None}
+    settings |= {"since": since, "allow_http": log.allowed_http()}
     given = typed_settings("sources.autopilothq.ortto", {"max_seconds": float})  # of all parts together
     given |= {name: value for name, value in settings.items() if value is not None}
     names = only or _ALL

@@ -204,7 +204,7 @@ def archive_lines(paths: Sequence[str], broken: list[str]) -> Iterator[bytes | R
 
     `broken` gets why a file was not read to its end. Raises ArchiveError if there is no file.
     """
-    files = archive_files_at(paths, None, None, None, setting("sources.autopilothq.credentials"))
+    files = archive_files_at(paths, credentials=setting("sources.autopilothq.credentials"))
     return _lines(files, broken)
 
 

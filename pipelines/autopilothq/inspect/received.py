@@ -31,7 +31,7 @@ class Received:
 def read_received(dataset: Dataset, folder: str) -> Received:
     """Returns what waits in a folder for its load into a dataset. Raises ArchiveError if there is no such folder."""
     unpublished = _waiting(open_files(Path(folder)))
-    listed = archive_files_at([folder], None, None, None, None)
+    listed = archive_files_at([folder])
     known = loaded_files(dataset)
     not_loaded = _waiting(Path(file.path) for file in listed if (file.url, file.version) not in known)
     return Received(folder, unpublished, not_loaded)

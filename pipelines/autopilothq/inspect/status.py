@@ -11,7 +11,7 @@ from dlt.pipeline.trace import PipelineTrace
 
 from .. import catalog
 from ..display import plural, shortened
-from ..warehouses.dataset import MAX_SKEW, Columns, Dataset, audit_sums, last_load, newest, tables_of
+from ..warehouses.dataset import AUDIT_COUNTS, MAX_SKEW, Columns, Dataset, audit_sums, last_load, newest, tables_of
 from ..warehouses.dlt_internals import PipelineStepTrace, load_trace
 from ..warehouses.pipeline_names import UNFINISHED_TARGET, pipeline_name, pipelines_dir
 from .completeness import CampaignCounts, campaign_lines, read_campaigns
@@ -23,8 +23,6 @@ DAYS = 14
 BAR = 30
 _RAISED = re.compile(r"^[\w.]+: (.+)$", re.MULTILINE)
 
-
-LOAD_COUNTS = ("lines", "stored", "duplicates", "rejected", "skipped", "mended")
 _SELDOM = ("skipped", "mended")  # are named only where there are any
 
 
@@ -153,7 +151,7 @@ def _last_load(dataset: Dataset, now: datetime) -> LoadSummary | None:
     found = last_load(dataset, now)
     if found is None:
         return None
-    sums = audit_sums(dataset, LOAD_COUNTS)
+    sums = audit_sums(dataset, AUDIT_COUNTS)
     rows = dataset.rows(f"count(*), {sums}", catalog.AUDIT.name, "WHERE {load_id} = %s", found[0])
     return LoadSummary(*found, *(int(number or 0) for row in rows for number in row))
 
@@ -282,7 +280,7 @@ def _heading(status: Status) -> list[list[str]]:
     if status.last_load:
         load = status.last_load
         counts = [plural(load.files, "file")]
-        numbers = {count: getattr(load, count) for count in LOAD_COUNTS}
+        numbers = {count: getattr(load, count) for count in AUDIT_COUNTS}
         counts += [
             plural(number, count[:-1]) if count in ("lines", "duplicates") else f"{number:,} {count}"
             for count, number in numbers.items()

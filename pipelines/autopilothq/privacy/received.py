@@ -39,7 +39,7 @@ def all_files_at(urls: Sequence[str], dry_run: bool, stack: ExitStack) -> list[F
 
 
 def _files_at(urls: Sequence[str]) -> list[File]:
-    return archive_files_at(urls, None, None, None, None)
+    return archive_files_at(urls)
 
 
 def _publish(folder: Path, stack: ExitStack) -> None:

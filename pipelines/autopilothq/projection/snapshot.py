@@ -148,6 +148,14 @@ class Snapshot:
         relation = con.sql(f"SELECT {select} FROM (FROM current_rows UNION ALL BY NAME FROM deleted)")
         return TableRows(self.table.name, columns, relation, count + deleted)
 
+    def rows_with_discards(
+        self, known: Mapping[str, Type], stored: ReadTable | None = None, newer: ReadTable | None = None
+    ) -> Iterator[TableRows]:
+        """Yields the rows as `rows` returns them, then those of `_discards`, if there are any."""
+        yield self.rows(known, stored, newer)
+        if (discards := self.discards()) is not None:
+            yield discards
+
     def discards(self) -> TableRows | None:
         """Returns the rows of `_discards`, None if there are none; complete once the rows were taken."""
         context = self._context

@@ -173,22 +173,8 @@ def _paths(settings: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, 
 
 def guarded_endpoints() -> list[str]:
     """Returns the sections of dlt's configuration, below `receive`, that say who may send: `v1`, `segment.shop`."""
-    configured: list[Any] = [dlt.config.get(RECEIVE_SECTION), dlt.secrets.get(RECEIVE_SECTION)]
-    found = dict.fromkeys(section for settings in configured for section in _sections(settings))
-    for variable in os.environ:
-        head, *parts = variable.lower().split("__")
-        if head == RECEIVE_SECTION and len(parts) > 1 and parts[0] in ENDPOINT_KINDS and parts[-1] in SECRETS:
-            found[".".join(parts[:-1])] = None
-    return list(found)
-
-
-def _sections(settings: object) -> Iterable[str]:
-    for kind, of_kind in settings.items() if isinstance(settings, Mapping) else ():
-        if kind == "v1" and isinstance(of_kind, Mapping) and of_kind.keys() & set(SECRETS):
-            yield str(kind)
-        elif kind in ENDPOINT_KINDS and isinstance(of_kind, Mapping):
-            named = ((name, one) for name, one in of_kind.items() if isinstance(one, Mapping))
-            yield from (f"{kind}.{name}" for name, one in named if one.keys() & set(SECRETS))
+    secrets = (path for path in _configured() if path[0] in ENDPOINT_KINDS and path[-1] in SECRETS)
+    return list(dict.fromkeys(".".join(section) for *section, _ in secrets if section))
 
 
 def _texts(name: str) -> list[str]:

@@ -78,10 +78,15 @@ def _nothing(load: PlannedLoad) -> ProjectedLoad:
 def _attempt(load: PlannedLoad, numbers: "itertools.count[int]") -> ProjectedLoad | None:
     """Makes the rows in this process; returns None if it found messages that cannot become rows."""
     scratch = scratch_of_projection(load.target.folder)
-    context = load.context
-    settings, tables = load.settings, (load.event_table, load.fills)
+    context, settings = load.context, load.settings
     projection = Projection(
-        context.loaded_at, str(scratch), settings.memory, settings.workers, context.shorten, *tables
+        context.loaded_at,
+        str(scratch),
+        settings.memory,
+        settings.workers,
+        context.shorten,
+        load.event_table,
+        load.fills,
     )
     try:
         lines = _read(load, projection, scratch)

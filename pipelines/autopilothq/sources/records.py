@@ -22,7 +22,7 @@ from ..segment.message import (
     prefixed_if_taken,
 )
 
-_LINES = pa.schema([("file", pa.int32()), ("line", pa.int64()), ("text", pa.large_binary())])
+LINES_SCHEMA = pa.schema([("file", pa.int32()), ("line", pa.int64()), ("text", pa.large_binary())])
 """The columns of `Batch.lines`."""
 # Columns that every such table has of its own: a field of the same name gets a prefix.
 _OWN = frozenset({"received_at", "uuid_ts", "deleted_at"})
@@ -50,7 +50,7 @@ def make_batch(
     Example: `make_batch(0, [(1, b'{"type":"track",...}')], ended=True)`.
     """
     numbers, texts = [number for number, _ in lines], [text for _, text in lines]
-    table = pa.table({"file": [file] * len(lines), "line": numbers, "text": texts}, schema=_LINES)
+    table = pa.table({"file": [file] * len(lines), "line": numbers, "text": texts}, schema=LINES_SCHEMA)
     return Batch(table, list(rejects), [(file, unfinished)] if ended else [], size)
 
 

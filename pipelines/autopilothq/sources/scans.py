@@ -1,7 +1,7 @@
 """Scans of an API, and what their pages give; shared by the origins whose work is not files."""
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from time import monotonic
@@ -90,13 +90,17 @@ class ScanBatch:
     def add_records(self, table: Table, values: Iterable[Any], more: Mapping[str, str] | None = None) -> None:
         """Adds objects as records of a table; `more` are cells that the objects themselves do not have."""
         for value in values:
-            if not isinstance(value, JsonObject):
-                self.reject(value, "not_an_object", REJECT_REASONS["not_an_object"])
-                continue
-            try:
-                self.records.setdefault(table.name, []).append(record_of(table, value, more))
-            except Rejected as error:
-                self.reject(value, *error.args)
+            self.add_record(table, value, lambda found: record_of(table, found, more))
+
+    def add_record(self, table: Table, value: Any, make: Callable[[JsonObject], Record]) -> None:
+        """Adds the record of a table that `make` makes of an object; rejects what is no object or makes no record."""
+        if not isinstance(value, JsonObject):
+            self.reject(value, "not_an_object", REJECT_REASONS["not_an_object"])
+            return
+        try:
+            self.records.setdefault(table.name, []).append(make(value))
+        except Rejected as error:
+            self.reject(value, *error.args)
 
     def batch(self, ended: bool = False, unfinished: str | None = None) -> Batch:
         """Returns the messages and the rejects; `ended` and `unfinished` are as in `make_batch`."""
@@ -121,6 +125,12 @@ class ScannedRecords:
         self.snapshots.clear()
         for scan in self.scans:
             scan.begin_reading()
+
+    def warn(self, text: str) -> None:
+        """Warns, once even if the load reads twice, and shows the warning at once."""
+        if text not in self.context.report.warnings:
+            self.context.warn(text)
+            self.context.report_progress()
 
     def keep_records(self, found: ScanBatch) -> None:
         """Adds the records of selected tables to their snapshots."""

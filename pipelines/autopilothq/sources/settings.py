@@ -15,8 +15,6 @@ from datetime import date
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import dlt
-
 from ..clients.settings import MAX_ATTEMPTS, TIMEOUT
 from ..warehouses.hints import SOURCE
 from ..warehouses.settings import configured_names, unknown_setting
@@ -112,17 +110,3 @@ def split_names(names: str | Sequence[str]) -> list[str]:
 def short_digest(*parts: Any) -> str:
     """Returns a short hash of values, which does not reveal them."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
-
-
-def read_cursor(group: str, name: str, complete_loads: set[str]) -> dict[str, Any]:
-    """Returns the cursor that a complete load left; empty if the destination does not know that load.
-
-    Cursors are kept in dlt's state of the source, below `group`.
-    """
-    cursor: dict[str, Any] = dlt.current.source_state().get(group, {}).get(name, {})
-    return cursor if cursor and cursor["load_id"] in complete_loads else {}
-
-
-def write_cursor(group: str, name: str, cursor: dict[str, Any]) -> None:
-    """Keeps a cursor, which holds the load's `load_id`; it counts once that load is complete."""
-    dlt.current.source_state().setdefault(group, {})[name] = cursor

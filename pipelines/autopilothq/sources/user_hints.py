@@ -133,14 +133,16 @@ def _lacks(rows: Any, column: str) -> bool:
 def check_schema(schema: Schema, table: Table) -> None:
     """Raises NotSupported if an import schema has a type or a write disposition that a table cannot have."""
     there = schema.tables.get(table.name)
-    for column in table.columns if there else ():
-        of = there["columns"].get(column.name, {}).get("data_type", column.type) if there else column.type
+    if there is None:
+        return
+    for column in table.columns:
+        of = there["columns"].get(column.name, {}).get("data_type", column.type)
         if of != column.type:
             raise NotSupported(
                 f"Expected the data type {column.type} for {table.name}.{column.name} in the import schema, but got"
                 f" {of}.\nChange it back there."
             )
-    if there and there.get("write_disposition") not in (None, "merge", "replace"):
+    if there.get("write_disposition") not in (None, "merge", "replace"):
         raise NotSupported(
             f"Expected the write disposition merge for {table.name} in the import schema, but got"
             f" {there['write_disposition']}.\nChange it back there."

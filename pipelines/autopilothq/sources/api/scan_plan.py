@@ -8,8 +8,8 @@ from typing import Any
 
 from ...catalog import CONTACTS, CUSTOM_FIELDS, EVENT_TABLES, TABLES, TRACKS, TRIGGERS, Table
 from ...clients.autopilot import Autopilot
+from ..cursors import read_cursor, write_cursor
 from ..scans import Scan
-from ..settings import read_cursor, write_cursor
 from ..spool import ScanStart, Spool
 from .scan import CONTACT_GROUPS
 

@@ -97,11 +97,6 @@ class _Run(ScannedRecords):
         self.context.report.failed[scan.name] = why
         self.warn(f"{scan.name} could not be loaded: {why}")
 
-    def warn(self, text: str) -> None:
-        """Warns, and shows the warning at once."""
-        self.context.warn(text)
-        self.context.report_progress()
-
 
 @dataclass
 class AutopilotApi(Origin[Scan]):
@@ -220,9 +215,7 @@ def _rows(run: _Run, scan: Scan, table: Table) -> Iterator[TableRows]:
     dataset = run.context.required_pipeline().dataset
     read = dataset.read if scan.complete and table is CONTACTS else None
     newer = dataset.read if table is CONTACTS else None  # hooks bring contacts while a scan runs
-    yield snapshot.rows(run.context.existing_columns(table.name), read, newer)
-    if (discards := snapshot.discards()) is not None:
-        yield discards
+    yield from snapshot.rows_with_discards(run.context.existing_columns(table.name), read, newer)
     if table is CONTACTS and snapshot.left_out:
         run.warn(
             plural(snapshot.left_out, "contact was", "contacts were")

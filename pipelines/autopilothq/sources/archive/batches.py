@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from ...segment.message import MAX_LINE, Batch, Reject
 from ...segment.not_json import too_long
+from ..records import LINES_SCHEMA
 from .blocks import BLOCK_BYTES, BlockReader, DamagedFile, UnreadableFile, open_readers
 from .decompress import decompressed
 from .listing import READ_TIMEOUT, File
@@ -29,7 +30,6 @@ ROW_BYTES = 24
 NEWLINE = 10
 BLANKS = b" \t\r\n"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-LINES_SCHEMA = pa.schema([("file", pa.int32()), ("line", pa.int64()), ("text", pa.large_binary())])
 
 
 def read_batches(

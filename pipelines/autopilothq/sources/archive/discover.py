@@ -2,14 +2,14 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import date, timedelta
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
@@ -27,7 +27,6 @@ from .listing import (
     list_folder,
     make_file,
     normalized_path,
-    open_filesystem,
     path_info,
 )
 
@@ -59,29 +58,28 @@ def list_files(
     since: date | None = None,
     until: date | None = None,
     source_id: str | None = None,
-    storage_options: Mapping[str, Any] | None = None,
     fs: AbstractFileSystem | None = None,
     timeout: float = READ_TIMEOUT,
     left_out: dict[str, str] | None = None,
 ) -> Iterator[File]:
-    """Returns the archive's files at `urls` (files, folders, globs; local or in a bucket), each once, sorted by URL.
+    """Returns the archive's files at `urls` (files, folders, globs), each once, sorted by URL.
 
     `since` and `until` are UTC days, both included. They choose among day folders, and other day folders are never
     listed; files outside day folders are read regardless of the days. `source_id` chooses one source's folder.
-    `storage_options` are passed to fsspec for remote URLs; `fs` replaces the file system that a URL's scheme names.
-    `timeout` is in seconds, for each request to an object store. `left_out` receives what was seen and not returned:
-    its URL (a folder's ends with a slash) and a key of LEFT_OUT.
+    `fs` is the file system that all of them are on, by default this machine's. `timeout` is in seconds, for each
+    request to an object store. `left_out` receives what was seen and not returned: its URL (a folder's ends with a
+    slash) and a key of LEFT_OUT.
 
     Raises ArchiveError, before the first file is returned, if nothing exists at a URL or a folder cannot be listed.
 
-    Example: `list_files(["s3://bucket/logs"], since=date(2019, 3, 1))` yields `File("s3://bucket/logs/…")`, ….
+    Example: `list_files(["exports"], since=date(2019, 3, 1))` yields `File("/data/exports/segment-logs/…")`, ….
     """
     seen: dict[str, str] = {}
     selection = _Selection(since, until, source_id, timeout, seen)
     found: dict[str, File] = {}
     for url in urls:
         with filesystem_errors(url):
-            system = fs or open_filesystem(url, storage_options or {})
+            system = fs or LocalFileSystem()
             system.invalidate_cache()
             for info in _search(system, normalized_path(system, url), url, selection):
                 file = make_file(system, info)

@@ -76,9 +76,7 @@ def contact_rows(files: Sequence[File], context: LoadContext, timeout: float) ->
         merged = _merged(hook_contacts(texts), context, known)
         for changed in batched((contact for contact in merged if contact.last is not None), _LOOKED_UP):
             snapshot.add([contact.record() for contact in changed])
-    yield snapshot.rows(known)
-    if (discards := snapshot.discards()) is not None:
-        yield discards
+    yield from snapshot.rows_with_discards(known)
     snapshot.close()
 
 

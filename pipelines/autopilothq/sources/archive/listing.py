@@ -1,4 +1,4 @@
-"""File systems of archives: opens them, lists folders, and describes files.
+"""File systems of archives: lists folders, and describes files.
 
 A folder's path has no slash at its end. A path that does end with a slash is a folder whose name is empty: a bucket
 with the key `foo//x.gz` has the folder `foo/`, which holds `x.gz`.
@@ -6,19 +6,17 @@ with the key `foo//x.gz` has the folder `foo/`, which holds `x.gz`.
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-import fsspec
 from fsspec.asyn import sync
 from fsspec.exceptions import FSTimeoutError
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from ...errors import ArchiveError
-from ...extras import EXTRAS, install
 
 Info = dict[str, Any]
 """What a file system says about a file or folder: `name` (its path), `type`, `size`, and more of its own."""
@@ -52,28 +50,6 @@ class StoreTimeout(TimeoutError):
 
 
 # ---- file systems --------------------------------------------------------------------------------------------------
-
-
-def open_filesystem(url: str, storage_options: Mapping[str, Any]) -> AbstractFileSystem:
-    """Returns the file system that a URL's scheme names; `storage_options` go to fsspec for remote ones.
-
-    Raises ArchiveError if the scheme is unknown or its package is not installed.
-    """
-    scheme = url.partition("://")[0] if "://" in url else "file"
-    scheme = SCHEMES.get(scheme, scheme)
-    if scheme in ("file", "local"):
-        return LocalFileSystem()
-    try:
-        return fsspec.filesystem(scheme, **storage_options)
-    except ImportError as error:
-        todo = f"Install it: {install(EXTRAS[scheme])}" if scheme in EXTRAS else "Install the package named above."
-        raise ArchiveError(f"{url} needs a package that is missing: {error}\n{todo}") from error
-    except ValueError as error:
-        if scheme in fsspec.available_protocols():
-            raise
-        raise ArchiveError(
-            f"Expected a path, or a URL that begins with s3://, gs://, az:// or file://, but got {url}."
-        ) from error
 
 
 def normalized_path(fs: AbstractFileSystem, url: str) -> str:
@@ -130,7 +106,7 @@ def filesystem_errors(url: str) -> Iterator[None]:
     except Exception as error:
         raise ArchiveError(
             f"Expected to list {url}, but got {type(error).__name__}: {error}\n"
-            "Check the credentials (storage_options, or the environment), the endpoint and the network."
+            "Check the credentials (sources.autopilothq.credentials), the endpoint and the network."
         ) from error
 
 

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from fsspec.implementations.local import LocalFileSystem
 
 from ...segment.mapping import Mappings
 from ...segment.message import Batch
 from ..file_systems import is_remote, open_bucket
 from . import batches
-from .listing import File, open_filesystem
+from .listing import File
 from .mapped import map_batches
 
 
@@ -29,7 +30,7 @@ class ArchiveShare:
     def read(self) -> Iterator[Batch]:
         """Yields the lines, with the files' numbers in the load. Opens their file systems itself."""
         opened = {
-            root: open_bucket(root) if is_remote(root) else open_filesystem(root, {})
+            root: open_bucket(root) if is_remote(root) else LocalFileSystem()
             for root in {_root(url) for url, *_ in self.files}
         }
         files = [File(url, version, size, opened[_root(url)], path) for url, version, size, path in self.files]

@@ -237,10 +237,10 @@ def _day(day: str | date | None, name: str) -> date | None:
 
 def archive_files_at(
     urls: Sequence[str],
-    since: date | None,
-    until: date | None,
-    source_id: str | None,
-    credentials: Any,
+    since: date | None = None,
+    until: date | None = None,
+    source_id: str | None = None,
+    credentials: Any = None,
     timeout: float = READ_TIMEOUT,
     left_out: dict[str, str] | None = None,
 ) -> list[File]:

@@ -16,7 +16,7 @@ from ...segment.message import Batch
 from ...warehouses.selection import MessageSelection
 from ..event_filter import only
 from ..origin import WorkShare
-from .tasks import WorkerContext, made
+from .tasks import WorkerContext, new_folder
 
 
 @dataclass
@@ -51,10 +51,10 @@ class ParseTask:
         done = ParsedShare()
         with self.context.engine() as (con, scratch):
             with closing(LineReader(con)) as reader:
-                parse = partial(Parser(str(made(scratch, "parsed"))).parse, reader)
+                parse = partial(Parser(str(new_folder(scratch, "parsed"))).parse, reader)
                 for number, whole in enumerate(self.share.read()):
                     self._add(con, parse, whole, f"{scratch}/lines-{number}.parquet", done)
-            cut = cut_cells(con, done.all_cells, self.context.facts.partitions, str(made(scratch, "cut")))
+            cut = cut_cells(con, done.all_cells, self.context.facts.partitions, str(new_folder(scratch, "cut")))
             for part, cells in cut.items():
                 done.cells[part] = self._kept(cells, part)
         done.all_cells = ParsedCells(columns=done.all_cells.columns, events=done.all_cells.events)

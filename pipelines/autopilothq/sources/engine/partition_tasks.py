@@ -15,7 +15,7 @@ from ...projection.partition import (
     kept_lines,
     save_state,
 )
-from .tasks import CannotBecomeRows, WorkerContext, made, refused_messages
+from .tasks import CannotBecomeRows, WorkerContext, new_folder, refused_messages
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class DeduplicateTask:
                 raise
             except Exception:  # noqa: BLE001 - raised again unless messages cause it
                 return refused_messages(opened, con, scratch)
-            saved = save_state(opened, str(made(scratch, "state")))
+            saved = save_state(opened, str(new_folder(scratch, "state")))
             prefix = f"state/{self.partition.number}"
             state = {table: folder.put(path, f"{prefix}-{table}.parquet") for table, path in saved.items()}
             return DeduplicatedPartition(values, state)

@@ -83,15 +83,15 @@ class WorkerContext:
 def refused_messages(opened: ProjectionContext, con: duckdb.DuckDBPyConnection, scratch: str) -> CannotBecomeRows:
     """Returns the messages that caused the current exception; raises it again if none did."""
     with closing(LineReader(con)) as reader:
-        harmless = Parser(str(made(scratch, "harmless"))).harmless(reader)
+        harmless = Parser(str(new_folder(scratch, "harmless"))).harmless(reader)
     found = unreadable.find_unreadable(opened, harmless, make_all)
     if not found:
         raise  # noqa: PLE0704 - it is called while an exception is handled
     return CannotBecomeRows(found)
 
 
-def made(scratch: str, name: str) -> Path:
-    """Makes and returns a folder."""
+def new_folder(scratch: str, name: str) -> Path:
+    """Makes a folder, and returns its path."""
     path = Path(scratch, name)
     path.mkdir()
     return path

@@ -82,12 +82,6 @@ class AccountLoad(ScannedRecords):
         super().begin_reading()
         self.context.report.contacts = 0
 
-    def warn(self, text: str) -> None:
-        """Warns, and shows the warning at once."""
-        if text not in self.context.report.warnings:  # a load may read twice
-            self.context.warn(text)
-            self.context.report_progress()
-
     def report_contacts(self, count: int, total: int | None) -> None:
         """Reports how many people a scan has read, and how many there are."""
         self.context.report.contacts = count

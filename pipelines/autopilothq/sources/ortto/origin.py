@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import dlt
 
-from ...catalog import ORTTO_ACCOUNT, ORTTO_PEOPLE, PROFILES, TABLES, TRACKS
+from ...catalog import ORTTO_ACCOUNT, ORTTO_AUDIENCE_MEMBERS, ORTTO_PEOPLE, PROFILES, TRACKS
 from ...clients.ortto import Ortto
 from ...display import plural
 from ...errors import NotSupported, RequestRejected, Unavailable, UnexpectedResponse
@@ -127,7 +127,7 @@ def _records(load: AccountLoad, scan: Scan, records: RecordScans) -> Iterator[Ba
     report = load.context.report
     why = report.cut_off
     if why is None:
-        members = TABLES["ortto_audience_members"].name in load.context.selected
+        members = ORTTO_AUDIENCE_MEMBERS.name in load.context.selected
         try:
             for part in records.read(scan, members):
                 load.keep_records(part)
@@ -149,9 +149,7 @@ def _rows(load: AccountLoad, scan: Scan, table: str) -> Iterator[TableRows]:
     """Yields the rows of a table, and their discards. A scan of people also finds those who were deleted."""
     snapshot, context = load.snapshot_of(table, scan), load.context
     read = context.required_pipeline().dataset.read if table == ORTTO_PEOPLE.name else None
-    yield snapshot.rows(context.existing_columns(table), read)
-    if (discards := snapshot.discards()) is not None:
-        yield discards
+    yield from snapshot.rows_with_discards(context.existing_columns(table), read)
     if table == ORTTO_PEOPLE.name and snapshot.left_out:
         load.warn(
             plural(snapshot.left_out, "person was", "people were") + " left out: deleted here, and still in Ortto."

@@ -17,7 +17,6 @@ from ...catalog import (
     ORTTO_PERSON_FIELDS,
     ORTTO_TAGS,
     ORTTO_TIMES,
-    REJECT_REASONS,
     Table,
     Type,
 )
@@ -25,11 +24,11 @@ from ...clients.autopilot import Page
 from ...clients.ortto import Ortto
 from ...errors import NotFound, RequestRejected
 from ...segment.json_text import JsonObject
-from ...segment.message import Discard, Leaf, Record, Rejected, flatten
+from ...segment.message import Discard, Leaf, Record, flatten
 from ...segment.ortto import OrttoField, OrttoNames, name_of, typed_values
+from ..cursors import read_cursor, write_cursor
 from ..records import make_record
 from ..scans import Scan, ScanBatch
-from ..settings import read_cursor, write_cursor
 from ..spool import ScanStart, Spool, fetch
 from ..times import format_time
 from .pages import OutOfTime, Query, Scanner, person_fields
@@ -173,7 +172,7 @@ class RecordScans:
             scan.size += size
             scan.contacts += len(contacts)
             for contact in contacts:
-                _add_person(batch, contact, columns)
+                batch.add_record(ORTTO_PEOPLE, contact, lambda found: person_record(found, columns))
             if number % _PAGES_PER_BATCH == 0:
                 yield batch
                 batch = ScanBatch(scan)
@@ -279,19 +278,11 @@ def _leaves(contact: JsonObject, columns: PersonColumns, declared: dict[str, Typ
     yield from flatten(JsonObject(pair for pair in contact if pair[0] not in ("id", "fields")), ("person",), [])
 
 
-def _add_person(found: ScanBatch, contact: Any, columns: PersonColumns) -> None:
-    if not isinstance(contact, JsonObject):
-        found.reject(contact, "not_an_object", REJECT_REASONS["not_an_object"])
-        return
-    try:
-        found.records.setdefault(ORTTO_PEOPLE.name, []).append(person_record(contact, columns))
-    except Rejected as error:
-        found.reject(contact, *error.args)
-
-
 def _renamed(entry: Any, key: str) -> Any:
     """Returns an object with its `id` renamed to the table's key."""
-    return JsonObject((key if name == "id" else name, value) for name, value in entry) if _is_object(entry) else entry
+    if not isinstance(entry, JsonObject):
+        return entry
+    return JsonObject((key if name == "id" else name, value) for name, value in entry)
 
 
 def _reference(contact: JsonObject) -> JsonObject:
@@ -300,10 +291,6 @@ def _reference(contact: JsonObject) -> JsonObject:
 
 def _is_time(field_id: str) -> bool:
     return field_id.startswith("tme::")
-
-
-def _is_object(value: Any) -> bool:
-    return isinstance(value, JsonObject)
 
 
 def _spool(scan: Scan) -> Spool:

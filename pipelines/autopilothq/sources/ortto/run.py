@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ... import private
-from ..settings import read_cursor, write_cursor
+from ..cursors import read_cursor, write_cursor
 from ..spool import ScanStart, Spool
 from ..times import format_time
 

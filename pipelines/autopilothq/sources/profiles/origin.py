@@ -20,10 +20,11 @@ from ...segment.message import Batch
 from ...warehouses.dataset import audit_row, connected
 from ...warehouses.hints import SOURCE
 from ...warehouses.query import answers
+from ..cursors import read_cursor, write_cursor
 from ..due_people import due_people, is_query
 from ..origin import MESSAGE_RESOURCES, LoadContext, Origin
 from ..scans import Scan
-from ..settings import RequestSettings, read_cursor, short_digest, write_cursor
+from ..settings import RequestSettings, short_digest
 from ..spool import ScanStart, Spool
 from ..times import format_time
 from .pull import LOOKBACK, RETENTION, Asked, EventScope, Person, Pull, people_of_contacts, people_of_file, person

@@ -16,6 +16,7 @@ from ...clients.settings import MAX_ATTEMPTS, TIMEOUT
 from ...errors import InvalidSetting
 from ...warehouses.dlt_internals import NotResolved
 from ...warehouses.hints import SOURCE
+from ...warehouses.settings import setting
 from ..plan import LoadSettings
 from ..report import ProgressCallback, no_progress
 from ..resources import resources
@@ -132,7 +133,5 @@ def _contacts(requests: RequestSettings) -> Contacts:
 
 def _of_autopilot(name: str) -> Any:
     """Returns a setting of Autopilot's API, or None if neither dlt's secrets nor its configuration has it."""
-    keys = (f"sources.{SOURCE}.api.{name}", f"sources.{SOURCE}.{name}")
-    providers: tuple[Any, ...] = (dlt.secrets, dlt.config)
-    found = (of.get(key) for key in keys for of in providers)
-    return next((value for value in found if value is not None), None)
+    own = setting(f"sources.{SOURCE}.api.{name}")
+    return setting(f"sources.{SOURCE}.{name}") if own is None else own

@@ -12,6 +12,7 @@ from .delta import DeltaDataset
 from .delta_versions import drop_old_versions, maintain
 from .interface import Columns, Dataset, NativeType, Row, in_utc, placeholders
 from .loads import (
+    AUDIT_COUNTS,
     MAX_SKEW,
     Loaded,
     audit_row,
@@ -26,6 +27,7 @@ from .sql import SqlDataset, connected, create_statement, stored_schema, writes_
 from .sql_statements import Connections
 
 __all__ = [
+    "AUDIT_COUNTS",
     "MAX_SKEW",
     "Columns",
     "Connections",

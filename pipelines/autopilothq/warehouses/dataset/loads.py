@@ -14,6 +14,8 @@ from .interface import Dataset, in_utc
 MAX_SKEW = timedelta(days=1)
 """A load whose time is further ahead than this got it from a wrong clock."""
 
+AUDIT_COUNTS = ("lines", "stored", "duplicates", "rejected", "skipped", "mended")
+"""The columns of `_audit` that add up: what became of the lines of a file."""
 _LATER_COUNTS = ("skipped", "mended")
 
 

@@ -74,7 +74,7 @@ class Statements(Connections):
 
     def table(self, name: str) -> str:
         """Returns a table's qualified name, with each `%` doubled."""
-        spelt = next((table for (known, _), (table, _) in self.spelt.items() if known == name), None)
+        spelt = self._spelt_table(name)
         with self._at(self.client):
             named = self.client.sql_client.make_qualified_table_name
             return (named(spelt, casefold=False) if spelt else named(name)).replace("%", "%%")
@@ -86,9 +86,13 @@ class Statements(Connections):
         name = sql.escape_column_name(spelt[1], casefold=False) if spelt else sql.escape_column_name(column)
         return name.replace("%", "%%")
 
+    def _spelt_table(self, name: str) -> str | None:
+        """Returns a table's name in the case that another program gave it, None for other and unknown tables."""
+        return next((table for (known, _), (table, _) in self.spelt.items() if known == name), None)
+
     def path(self, name: str) -> list[str]:
         """Returns the parts of a table's name as the destination has it, unquoted."""
-        spelt = next((table for (known, _), (table, _) in self.spelt.items() if known == name), None)
+        spelt = self._spelt_table(name)
         with self._at(self.client):
             named = self.client.sql_client.make_qualified_table_name_path
             return list(named(spelt, quote=False, casefold=False) if spelt else named(name, quote=False))
@@ -160,7 +164,7 @@ class Statements(Connections):
 
     def own_spelling(self, name: str) -> str | None:
         """Returns the spelling of a table that dlt would not find by its name; None for other and unknown tables."""
-        spelt = next((table for (known, _), (table, _) in self.spelt.items() if known == name), None)
+        spelt = self._spelt_table(name)
         return None if spelt == self.client.capabilities.casefold_identifier(name) else spelt
 
     def by_schema(self, query: str) -> Sequence[Row]:

@@ -1,0 +1,16 @@
+"""The cursors of origins that read no files: how far complete loads came, in dlt's state of the source."""
+
+from typing import Any
+
+import dlt
+
+
+def read_cursor(group: str, name: str, complete_loads: set[str]) -> dict[str, Any]:
+    """Returns the cursor that a complete load left below `group`; empty if the destination does not know that load."""
+    cursor: dict[str, Any] = dlt.current.source_state().get(group, {}).get(name, {})
+    return cursor if cursor and cursor["load_id"] in complete_loads else {}
+
+
+def write_cursor(group: str, name: str, cursor: dict[str, Any]) -> None:
+    """Keeps a cursor, which holds the load's `load_id`; it counts once that load is complete."""
+    dlt.current.source_state().setdefault(group, {})[name] = cursor
