@@ -1,6 +1,6 @@
 """Sends batches in threads, so that slow answers do not slow the pace, and writes their outcomes to the log."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
 from types import TracebackType
@@ -18,6 +18,7 @@ from .requests import CircuitBreaker, Outcome, RunStopped, outcome_of, send_requ
 from .triggers import EventTriggers
 
 PUT_OFF = "put off: an earlier message of the person is not settled"
+_PUT_OFF = Outcome("failed", None, None, PUT_OFF)
 AT_ONCE = 8  # requests under way; the pace is the client's
 
 
@@ -112,6 +113,7 @@ class BatchSending:
         self.writer = ContactWriter(account, breaker, kind)
         self._in_order = in_order
         self._unsettled: set[Key] = set()  # people whose later messages are put off
+        self._failed: set[Key] = set()  # people whose changes of an address are put off
 
     def send_batch(self, batch: ContactBatch) -> list[list[BatchItem]]:
         """Writes a batch's contacts; returns the events of each person that are to be sent now."""
@@ -142,13 +144,15 @@ class BatchSending:
 
         While an address may or may not have been changed, they could be a new contact under either; and after another
         change nobody could find the first. In a stream what failed comes again, and must not come behind what is newer.
+        What failed before a change of its address would be a new contact under the old one when it comes again.
         """
-        people = {key: contact_keys(values) for key, values in batch.contacts.items()} if self._unsettled else {}
+        waits = self._unsettled or self._failed
+        people = {key: contact_keys(values) for key, values in batch.contacts.items()} if waits else {}
         for key, keys in people.items():
-            if not self._unsettled.isdisjoint(keys):
+            if not self._unsettled.isdisjoint(keys) or (batch.renames and not self._failed.isdisjoint(keys)):
                 self._unsettled.update(keys)
                 del batch.contacts[key]
-                outcomes[key] = Outcome("failed", None, None, PUT_OFF)
+                outcomes[key] = _PUT_OFF
 
     def _write(self, batch: ContactBatch, outcomes: dict[Key, Outcome]) -> None:
         """Writes a batch's contacts; `outcomes` receives the outcome of each, even if this raises."""
@@ -157,9 +161,11 @@ class BatchSending:
         if not batch.renames:
             failed_before = {item.key for item in batch.items if item.failed_before}
             self.writer.write(batch.contacts, outcomes, failed_before)
-            if self._in_order:
-                failed = (values for key, values in batch.contacts.items() if outcomes[key].status == "failed")
-                self._unsettled.update(key for values in failed for key in contact_keys(values))
+            for key, values in batch.contacts.items():
+                # What always fails does not hold its person up: it follows a change of the address (`PutOff.move`).
+                always = key in failed_before and self.writer.is_bad(key, outcomes, failed_before=True)
+                if outcomes[key].status == "failed" and (self._in_order or not always):
+                    self._note_failed(contact_keys(values))
             return
         for key, values in batch.contacts.items():
             self.writer.forget(values["Email"])
@@ -167,6 +173,9 @@ class BatchSending:
             outcomes[key] = send_request(self._account, self._breaker, "POST /contact", request, key)
             if outcomes[key].status in ("unknown", "failed"):
                 self._unsettled.update(contact_keys(values))
+
+    def _note_failed(self, people: Iterable[Key]) -> None:
+        (self._unsettled if self._in_order else self._failed).update(people)
 
     def _log_outcomes(self, batch: ContactBatch, outcomes: Mapping[Key, Outcome]) -> None:
         """Counts the items whose outcome is known now, and writes the rows that are not in the log yet."""
@@ -195,10 +204,14 @@ class BatchSending:
     def send_events(self, items: Sequence[BatchItem]) -> list[list[BatchItem]]:
         """Sends events, a person's one after the other, or all together. Returns no events: nothing is left to send."""
         if self.together is not None:
-            self.together.send(items)
+            self._note_failed(key for item in self.together.send(items) for key in item_keys(item))
             return []
         for item in items:
-            self._send_event(item)
+            if self._unsettled.isdisjoint(item_keys(item)):
+                self._send_event(item)
+            else:
+                self._log.add([_PUT_OFF.of(item.row)._replace(trigger_id=trigger) for trigger in item.triggers])
+                self._counts.add_message([*item.earlier, "failed"], PUT_OFF)
         return []
 
     def _send_event(self, item: BatchItem) -> None:
@@ -223,8 +236,8 @@ class BatchSending:
                 self._log.write_outcomes([outcome_of("failed", endpoint, error).of(row)])
                 raise
             self._log.write_outcomes([outcome.of(row)])
-            if self._in_order and outcome.status == "failed":
-                self._unsettled.update(item_keys(item))
+            if outcome.status == "failed":
+                self._note_failed(item_keys(item))
             statuses.append(outcome.status)
             message = outcome.message or message
         self._counts.add_message(statuses, message)

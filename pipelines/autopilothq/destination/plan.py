@@ -2,17 +2,18 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
 
 from .batch import BatchItem, Key, user_key
 from .counts import Counts
 from .delivery_log import Delivery, DeliveryStatus, Sent
-from .emails import KnownEmails, email_of, keep_newest
+from .emails import KnownEmails, email_of
 from .fields import ContactFields, Fields, contact_fields, trait_leaves
 from .kind import AUTOPILOT, AccountKind
 from .messages import NO_IDENTIFIER, Item
+from .order import PersonOrder
 from .settings import SECTION
 from .triggers import EventTriggers
 
@@ -70,6 +71,8 @@ class Planner:
     """Plans one item after the other, in their order.
 
     `unknown` says what to do with an item that has traits without a field in the account: `send` it, or `refuse` it.
+    `moved` is called with an address and the one that an earlier run has changed it to, and returns whether something
+    is sent to the new one instead.
     """
 
     def __init__(
@@ -80,37 +83,22 @@ class Planner:
         counts: Counts,
         unknown: str,
         kind: AccountKind = AUTOPILOT,
+        moved: Callable[[Key, str], bool] = lambda *_: False,
     ) -> None:
         self._kind = kind
+        self._moved = moved
         self._fields = fields
         self._triggers = triggers
         self._emails = emails
         self._counts = counts
         self._unknown = unknown
         self._untaken: set[str] = set()  # properties that a row of this run says were not taken
-        self._touched: set[Key] = set()
-        self._touched_before: dict[Key, None] = {}  # by this run, before these items
-        self._before: Sent | None = None  # the last row of this run before these items
-        self._sent: dict[Key, Sent] = {}  # the latest of a person's items so far that earlier runs sent
+        self.order = PersonOrder()
 
     def follow(self, before: "Planner", run: str, until: datetime) -> None:
-        """Continues where the planner of the items before these ended, whose last row has the time `until`.
-
-        Only the last 50,000 persons are remembered.
-        """
-        self._before = Sent(until, run)
+        """Continues where the planner of the items before these ended, whose last row has the time `until`."""
         self._untaken = before._untaken
-        self._sent = before._sent
-        self._touched_before = before._touched_before
-        for key in before._touched:
-            self._touched_before.pop(key, None)
-            self._touched_before[key] = None
-        keep_newest(self._sent)
-        keep_newest(self._touched_before)
-
-    def touch(self, key: Key) -> None:
-        """Notes that this run sends something to a person, whose later items must then be sent again."""
-        self._touched.add(key)
+        self.order.follow(before.order, Sent(until, run))
 
     def plan(self, item: Item, statuses: Statuses) -> Planned | Delivery | None:
         """Returns what to send, the row of an item that is refused, or None if there is nothing to do."""
@@ -131,7 +119,7 @@ class Planner:
         history = history_of(item, triggers, statuses)
         email = row.email or self._emails.get(item.user_id)
         key = self._key(email, item.user_id)
-        resend = key is not None and self._must_resend(key, history)
+        resend = key is not None and self.order.must_resend(key, history.delivered, history.sent)
         if history.delivered and not resend:
             self._counts.add_earlier(history.earlier)
             return None
@@ -146,22 +134,6 @@ class Planner:
         if email is not None:
             return email.lower()
         return user_key(user_id) if user_id and not self._kind.needs_email else None
-
-    def _must_resend(self, key: Key, history: History) -> bool:
-        """Returns whether this run sends an older item of the person, or an earlier run sent one after this item.
-
-        An item that is delivered already must then be sent again, or the older one's values would stay.
-        """
-        behind = False
-        if history.delivered and history.sent:
-            last = self._sent.get(key, history.sent)
-            self._sent[key] = max(last, history.sent)
-            behind = history.sent < last and history.sent.run != last.run
-        sent, before = history.sent, self._before
-        if before is None or sent is None or sent.run != before.run:
-            return behind or key in self._touched or (sent is not None and key in self._touched_before)
-        # What this run has delivered before these items is what a stream repeats.
-        return behind or (key in self._touched and sent.at > before.at)
 
     def _without_email(self, row: Delivery) -> Delivery:
         if not row.user_id:
@@ -203,10 +175,12 @@ class Planner:
             others = [path for path, _ in trait_leaves(item.traits) if self._fields.known(path) != "Email"]
             found.remarks.update(dict.fromkeys(map(".".join, others), NOT_OF_TRACKS))
         found = with_tag(found, item) if self._kind.tags else found
-        if of_track and before is not None and before.ever and "_NewEmail" in found.values:
-            # An earlier run has changed the address; only the journeys are left.
-            row = row._replace(email=found.values["_NewEmail"])
-            found = found._replace(values=renamed(found.values))
+        if before is not None and before.ever and "_NewEmail" in found.values:
+            if self._moved(email.lower(), found.values["_NewEmail"]):
+                self.order.touch(found.values["_NewEmail"].lower())
+            if of_track:  # only the journeys are left
+                row = row._replace(email=found.values["_NewEmail"])
+                found = found._replace(values=renamed(found.values))
         new = [name for name in found.untaken if name not in self._untaken]
         self._untaken.update(new)
         self._counts.add_untaken(found.untaken)
