@@ -35,7 +35,7 @@ def test_an_identify_is_delivered_once_and_a_row_whenever_it_differs(
 ) -> None:
     statuses: dict[tuple[str, str | None], DeliveryStatus] = {} if status is None else {("m1", None): status}
     history = history_of(Item("m1", "identify", once=once), [], statuses)
-    assert history == History(delivered, [], [], status, status.sent if status else None)
+    assert history == History(delivered, [], [], status, status.sent if status else None, [])
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_trigger_that_may_have_been_carried_out_is_not_sent_again(
         ("m1", trigger): status for trigger, status in zip("12", statuses, strict=True) if status is not None
     }
     history = history_of(Item("m1", "track", event="Order Completed"), ["1", "2"], known)
-    assert history == History(delivered, triggers, earlier, None, sent)
+    assert history == History(delivered, triggers, earlier, None, sent, [])
 
 
 def test_failures_in_a_row_stop_a_run_and_a_success_between_them_does_not() -> None:

@@ -1,5 +1,6 @@
 """Sends batches in threads, so that slow answers do not slow the pace, and writes their outcomes to the log."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
@@ -9,9 +10,9 @@ from typing import Self
 from ..clients.urls import path_of
 from ..errors import ApiError
 from .account import WritableAccount
-from .batch import BatchItem, ContactBatch, Key, contact_keys, item_keys
+from .batch import BatchItem, ContactBatch, Key, contact_keys, content_of, item_keys
 from .counts import Counts
-from .delivery_log import SENT_AGAIN, DeliveryLog
+from .delivery_log import OUTCOME, SENT_AGAIN, Delivery, DeliveryLog, is_rejected
 from .halving import ContactWriter
 from .kind import AUTOPILOT, AccountKind, EventSending
 from .requests import CircuitBreaker, Outcome, RunStopped, outcome_of, send_request
@@ -131,8 +132,11 @@ class BatchSending:
                 outcomes |= {item.key: failed for item in batch.items if item.key not in outcomes}
             raise
         finally:
-            self._log.write_outcomes(outcomes[item.key].of(item.row) for item in ahead if item.key in outcomes)
-            self._log_outcomes(batch, outcomes)
+            done = rows_with_outcomes(batch.items, outcomes)
+            ahead_done = [row for item, row in done if item.write_ahead]
+            self._log.write_outcomes(row for row in ahead_done if not is_rejected(row))
+            self._log.write_outcomes(filter(is_rejected, ahead_done), (*OUTCOME, "content"))
+            self._log_outcomes(batch.decided, done, outcomes)
         events: dict[Key, list[BatchItem]] = {}
         for item in batch.items:
             if item.triggers and outcomes[item.key].status == "delivered":
@@ -177,14 +181,12 @@ class BatchSending:
     def _note_failed(self, people: Iterable[Key]) -> None:
         (self._unsettled if self._in_order else self._failed).update(people)
 
-    def _log_outcomes(self, batch: ContactBatch, outcomes: Mapping[Key, Outcome]) -> None:
+    def _log_outcomes(
+        self, decided: list[Delivery], done: Iterable[tuple[BatchItem, Delivery]], outcomes: Mapping[Key, Outcome]
+    ) -> None:
         """Counts the items whose outcome is known now, and writes the rows that are not in the log yet."""
-        rows = batch.decided
-        for item in batch.items:
-            outcome = outcomes.get(item.key)
-            if outcome is None:
-                continue
-            row = outcome.of(item.row)
+        rows = decided
+        for item, row in done:
             self._counts.add("bad", not item.resent and self.writer.is_bad(item.key, outcomes, item.failed_before))
             if item.resent:
                 rows.append(row._replace(message=row.message or SENT_AGAIN))
@@ -241,3 +243,21 @@ class BatchSending:
             statuses.append(outcome.status)
             message = outcome.message or message
         self._counts.add_message(statuses, message)
+
+
+def rows_with_outcomes(items: Sequence[BatchItem], outcomes: Mapping[Key, Outcome]) -> list[tuple[BatchItem, Delivery]]:
+    """Returns the items whose outcome is known, with their rows.
+
+    The row of one that was refused for its own values has them as its content, so that it is not sent again until they
+    change. If others of the person went along, nobody knows whose values they were.
+    """
+    done = [(item, outcomes[item.key].of(item.row)) for item in items if item.key in outcomes]
+    if not any(is_rejected(row) for _, row in done):
+        return done
+    number = Counter(item.key for item in items)
+    return [
+        (item, row._replace(content=content_of(row, item.values) if number[item.key] == 1 else None))
+        if is_rejected(row)
+        else (item, row)
+        for item, row in done
+    ]

@@ -1,14 +1,13 @@
 """Decides what to send of an item, by what earlier runs did with it and by what this run has sent so far."""
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
 
-from .batch import BatchItem, Key, user_key
+from .batch import BatchItem, Key, content_of, user_key
 from .counts import Counts
-from .delivery_log import Delivery, DeliveryStatus, Sent
+from .delivery_log import Delivery, DeliveryStatus, Sent, is_rejected
 from .emails import KnownEmails, email_of
 from .fields import ContactFields, Fields, contact_fields, trait_leaves
 from .kind import AUTOPILOT, AccountKind
@@ -30,7 +29,7 @@ class History(NamedTuple):
 
     `delivered`: nothing of it is left to send. `triggers`: those that its contact must still be sent to. `earlier`: the
     delivery statuses of its other triggers. `contact`: the status of the item without a trigger. `sent`: when it was
-    last sent.
+    last sent. `rejections`: the statuses of all that is left, if its contact was refused for its values.
     """
 
     delivered: bool
@@ -38,6 +37,7 @@ class History(NamedTuple):
     earlier: list[str]
     contact: DeliveryStatus | None
     sent: Sent | None
+    rejections: Sequence[DeliveryStatus]
 
 
 def history_of(item: Item, triggers: Sequence[str], statuses: Statuses) -> History:
@@ -56,7 +56,10 @@ def history_of(item: Item, triggers: Sequence[str], statuses: Statuses) -> Histo
             left.append(trigger)
     delivered = not left if item.kind == "track" else item.once and contact is not None and contact.ever
     sent = [status.sent for status in (contact, *(one for _, one in found)) if status is not None and status.sent]
-    return History(delivered, left, earlier, contact, max(sent, default=None))
+    last = [contact] if item.kind != "track" else [status for trigger, status in found if trigger in left]
+    rejections = [status for status in last if status is not None and is_rejected(status)]
+    is_all = len(rejections) == len(last)
+    return History(delivered, left, earlier, contact, max(sent, default=None), rejections if is_all else [])
 
 
 class Planned(NamedTuple):
@@ -146,13 +149,15 @@ class Planner:
         before = history.contact
         row, contact = self._contact(item, row, before)
         if not item.once:
-            if item.content is None:
-                row = row._replace(content=_digest(contact.values))
+            row = row._replace(content=content_of(row, contact.values))
             if not resend and before and (before.status, before.content) == ("delivered", row.content):
                 self._counts.add("known")
                 return None
         if history.delivered and "_NewEmail" in contact.values:
             self._counts.add_earlier(history.earlier)
+            return None
+        if history.rejections and {one.content for one in history.rejections} == {content_of(row, contact.values)}:
+            self._counts.add_message([*history.earlier, "refused"], history.rejections[-1].message)
             return None
         if contact.unknown and self._unknown == "refuse":
             traits = ", ".join(map(repr, contact.unknown))
@@ -164,6 +169,8 @@ class Planner:
         key = self._key(row.email, row.user_id) or ""
         planned = BatchItem(key, row, history.triggers, history.earlier, history.delivered)
         planned = planned._replace(properties=item.properties, timestamp=item.timestamp)
+        if history.rejections:
+            planned = planned._replace(alone=True)
         return Planned(planned, contact.values, before)
 
     def _contact(self, item: Item, row: Delivery, before: DeliveryStatus | None) -> tuple[Delivery, ContactFields]:
@@ -208,7 +215,3 @@ def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _refused(row: Delivery, why: str, http_status: int | None = None) -> Delivery:
     return row._replace(status="refused", http_status=http_status, message=why)
-
-
-def _digest(values: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

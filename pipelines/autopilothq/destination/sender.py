@@ -135,7 +135,7 @@ class Sender:
         item, values, before = planned
         renames = bool(values.get("_NewEmail"))
         full = item.key not in self._batch.contacts and len(self._batch.contacts) == MOST_CONTACTS
-        if renames or full or self._batch.clashes(item.key, values):
+        if renames or full or self._batch.clashes(item.key, values, item.alone):
             self._flush()
         if renames:  # a later look-up of the user id must find the new address
             item = item._replace(row=item.row._replace(email=values["_NewEmail"]))
@@ -153,7 +153,7 @@ class Sender:
         # A row that may have been sent is sent again, even if the program ends in between and its values change back.
         again = before is not None and before.status == "failed"
         self._batch.items.append(
-            item._replace(write_ahead=renames or item.row.content is not None, failed_before=again)
+            item._replace(write_ahead=renames or item.row.content is not None, failed_before=again, values=values)
         )
         self._planner.order.touch(item.key)
         if renames:
