@@ -136,7 +136,7 @@ ROOMS = {
         ["activities_have_a_pace"],
     ),
     "mended": Room(["sources/mending.py"], ["tests/test_mending.py"]),
-    "plan": Room(["destination/plan.py"], ["tests/test_plan.py"]),
+    "plan": Room(["destination/plan.py", "destination/order.py"], ["tests/test_plan.py"]),
     "privacy": Room(["privacy/identity_graph.py"], ["tests/test_closure.py"]),
     "export": Room(
         ["export/*.py"],

@@ -19,6 +19,8 @@ from autopilothq.destination.messages import from_line
 from autopilothq.warehouses.query import run_query
 from fake_autopilot import FakeAutopilot, Request
 
+COUNTED = ("messages", "delivered", "refused", "failed", "unknown", "known", "repeated")
+
 
 def IMPATIENT(settings: ApiSettings) -> Autopilot:  # noqa: N802 - stands in for the class
     """A client that does not wait for a server to get well, nor tries often unless it is told to."""
@@ -79,6 +81,11 @@ def send(server: FakeAutopilot, messages: Iterable[Any], place: Any = None, **se
     lines = [json.dumps(message).encode() if not isinstance(message, bytes) else message for message in messages]
     with DeliveryLog(log_in(place)) as log:
         return deliver(map(from_line, lines), log, settings_for(server, **settings))
+
+
+def counted(counts: Counts) -> dict[str, int]:
+    """The numbers that are not 0."""
+    return {name: number for name in COUNTED if (number := getattr(counts, name))}
 
 
 def log_in(place: Any = None) -> dlt.Dataset:

@@ -29,11 +29,10 @@ from autopilothq.destination.messages import from_row
 from autopilothq.destination.plan import NOT_OF_TRACKS, UNTAKEN
 from autopilothq.errors import InvalidSetting, NotAuthorized, RunError, Unavailable
 from fake_autopilot import FakeAutopilot
-from sending import IMPATIENT, answer, configure, identify, log_in, posts, rows, send, settings_for, track
+from sending import IMPATIENT, answer, configure, counted, identify, log_in, posts, rows, send, settings_for, track
 from servers import ask
 
 MISSING = "Missing unique identifier traits. Either **email** or **user_id** traits must be provided"
-UNSENT = ("messages", "delivered", "refused", "failed", "unknown", "known", "repeated")
 
 
 @pytest.fixture
@@ -45,10 +44,6 @@ def server() -> Iterator[FakeAutopilot]:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(destination, "Autopilot", IMPATIENT)
-
-
-def counted(counts: destination.Counts) -> dict[str, int]:
-    return {name: number for name in UNSENT if (number := getattr(counts, name))}
 
 
 # ---- identify ------------------------------------------------------------------------------------------------------
@@ -512,6 +507,8 @@ def test_repeating_a_run_sends_nothing(server: FakeAutopilot) -> None:
     posts(server)
     assert counted(send(server, messages)) == {"messages": 153, "known": 153}
     assert posts(server) == []
+    server.key = "fedcba9876543210fedcba9876543210"  # a log is about one account, whatever its key
+    assert counted(send(server, messages)) == {"messages": 153, "known": 153}
 
 
 def test_a_message_that_comes_twice_is_sent_once(server: FakeAutopilot) -> None:
@@ -745,7 +742,7 @@ def test_the_log_may_be_in_a_lake(server: FakeAutopilot) -> None:
         with DeliveryLog(log_in(place), reads=True) as log:
             found.append([{**row, "sent_at": 0, "run": 0} for row in log.latest()])
     assert found[0] == found[1]
-    assert [row["status"] for row in found[0]] == ["delivered", "delivered", "refused"]
+    assert [row["status"] for row in found[0]] == ["delivered", "refused", "delivered"]
 
 
 def test_one_run_at_a_time(server: FakeAutopilot, postgres: str) -> None:
@@ -776,6 +773,7 @@ def test_the_log_in_postgresql(server: FakeAutopilot, postgres: str) -> None:
     ]
     server.order("POST", "/trigger/*", drop="after")
     assert counted(send(server, messages, warehouse)) == {"messages": 4, "delivered": 2, "refused": 1, "unknown": 1}
+    ask(postgres, "DROP INDEX autopilothq._deliveries_message_id_idx")  # as older versions made the table
     assert counted(send(server, messages, warehouse)) == {"messages": 4, "refused": 1, "unknown": 1, "known": 2}
     with DeliveryLog(log_in(warehouse), reads=True) as log:
         latest = [(row["message_id"], row["trigger_id"], row["status"]) for row in log.latest()]
@@ -793,7 +791,7 @@ def test_the_log_in_postgresql(server: FakeAutopilot, postgres: str) -> None:
         )
     ]
     sql = "SELECT status, count(*) AS n FROM _deliveries GROUP BY status ORDER BY status -- all"
-    assert answer(sql, warehouse) == (["status", "n"], [("delivered", 2), ("refused", 2), ("unknown", 1)])
+    assert answer(sql, warehouse) == (["status", "n"], [("delivered", 2), ("refused", 1), ("unknown", 1)])
 
 
 def test_a_log_in_postgresql_is_made_with_its_index_or_not_at_all(

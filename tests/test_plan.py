@@ -35,7 +35,7 @@ def test_an_identify_is_delivered_once_and_a_row_whenever_it_differs(
 ) -> None:
     statuses: dict[tuple[str, str | None], DeliveryStatus] = {} if status is None else {("m1", None): status}
     history = history_of(Item("m1", "identify", once=once), [], statuses)
-    assert history == History(delivered, [], [], status, status.sent if status else None)
+    assert history == History(delivered, [], [], status, status.sent if status else None, [])
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_trigger_that_may_have_been_carried_out_is_not_sent_again(
         ("m1", trigger): status for trigger, status in zip("12", statuses, strict=True) if status is not None
     }
     history = history_of(Item("m1", "track", event="Order Completed"), ["1", "2"], known)
-    assert history == History(delivered, triggers, earlier, None, sent)
+    assert history == History(delivered, triggers, earlier, None, sent, [])
 
 
 def test_failures_in_a_row_stop_a_run_and_a_success_between_them_does_not() -> None:
@@ -180,7 +180,7 @@ def test_what_is_delivered_is_known_and_sent_again_only_behind_an_older_item() -
     assert run.plan(who(), (None, DELIVERED)) is None
     assert run.counts == Counts(known=1)
     assert run.emails.get("u1") is None  # which the log knows
-    run.planner.touch("a@b.c")
+    run.planner.order.touch("a@b.c")
     assert run.plan(who(), (None, DELIVERED)) == Planned(
         BatchItem("a@b.c", ROW, [], [], resent=True), {"Email": "A@b.c"}, DELIVERED
     )
@@ -192,7 +192,7 @@ def test_a_track_of_unknown_fate_is_counted_and_its_contact_sent_again_behind_an
     run = Run()
     statuses = (("1", DELIVERED), ("2", UNKNOWN))
     assert run.plan(order(), *statuses) is None
-    run.planner.touch("a@b.c")
+    run.planner.order.touch("a@b.c")
     again = BatchItem("a@b.c", ORDER, [], ["delivered", "unknown"], resent=True, timestamp="now")
     assert run.plan(order(), *statuses) == Planned(again, {"Email": "a@b.c"}, None)
     assert run.plan(order(_NewEmail="new@b.c"), *statuses) is None
@@ -215,7 +215,7 @@ def test_what_an_earlier_run_sent_after_what_it_left_is_sent_again() -> None:
 
 def test_a_stream_goes_on_with_what_it_has_sent() -> None:
     first, second, third = Run(), Run(), Run()
-    first.planner.touch("a@b.c")
+    first.planner.order.touch("a@b.c")
     first.plan(who("b@b.c"), (None, DeliveryStatus(True, "delivered", None, LATE)))
     second.planner.follow(first.planner, LATE.run, LATE.at)
     late, early = (DeliveryStatus(True, "delivered", None, sent) for sent in (LATE, EARLY))
@@ -223,7 +223,7 @@ def test_a_stream_goes_on_with_what_it_has_sent() -> None:
     assert second.plan(who(), (None, early)) is not None
     assert second.plan(who("b@b.c"), (None, early)) is not None
     assert second.plan(who("c@b.c"), (None, early)) is None
-    second.planner.touch("a@b.c")  # by these items
+    second.planner.order.touch("a@b.c")  # by these items
     assert second.plan(who(), (None, late)) is None
     in_vain = DeliveryStatus(True, "delivered", None, LATE._replace(at=LATE.at + timedelta(seconds=1)))
     assert second.plan(who(), (None, in_vain)) is not None  # delivered as these items were tried before
@@ -235,7 +235,7 @@ def test_of_a_stream_those_are_known_whom_it_sent_to_last(monkeypatch: pytest.Mo
     monkeypatch.setattr(emails, "PERSONS_KEPT", 2)
     runs = [Run() for _ in range(5)]
     for before, run, key in zip(runs, runs[1:], ("a@b.c", "b@b.c", "a@b.c", "c@b.c"), strict=False):
-        before.planner.touch(key)
+        before.planner.order.touch(key)
         run.planner.follow(before.planner, "run 9", LATE.at)
     status = DeliveryStatus(True, "delivered", None, EARLY)
     assert runs[-1].plan(who("b@b.c"), (None, status)) is None
@@ -254,7 +254,7 @@ def test_a_row_is_sent_when_it_differs() -> None:
     assert run.counts == Counts(known=1)
     assert run.plan(item, (None, other)) == found._replace(before=other)
     assert run.plan(item, (None, same._replace(status="failed"))) is not None
-    run.planner.touch("a@b.c")
+    run.planner.order.touch("a@b.c")
     assert run.plan(item, (None, same)) == found._replace(before=same)
     given = Run().plan(item._replace(content="true"))
     assert isinstance(given, Planned)

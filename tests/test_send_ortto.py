@@ -584,3 +584,25 @@ def test_a_stream_is_sent_chunk_by_chunk(server: FakeOrtto) -> None:
     stop.close()
     assert (counted(counts), told) == ({"messages": 6, "delivered": 2, "known": 2}, [])
     assert [one["fields"] for one in server.account.created] == [{"str::email": "p1@example.com"}]
+
+
+@pytest.mark.parametrize(("times", "ends"), [(2, 3), (6, 2)])
+def test_a_newer_message_of_a_stream_waits_for_an_activity_that_failed(
+    server: FakeOrtto, monkeypatch: pytest.MonkeyPatch, times: int, ends: int
+) -> None:
+    monkeypatch.setattr(Stop, "wait", lambda *_: False)
+    log, counts, stop = DeliveryLog(log_in(), table=ORTTO.log), Counts(), Stop()
+    older, newer = (order(number, context={"traits": {"email": "p1@b.c", "plan": f"T{number}"}}) for number in (1, 2))
+    chunk = [json.dumps(one).encode() for one in (older, newer, identify(3))]
+    server.order("POST", "/activities/create", status=429, times=times)
+    stream_ends = StreamEnds(lambda: log, stop, lambda _: None, lambda _: None, lambda *_: None)
+    deliver_stream([chunk], settings_for(server), stream_ends, counts)
+    stop.close()
+    assert (counts.messages, counts.delivered, counts.failed) == (3, ends, 3 - ends)
+    plans = [
+        one["fields"]["str:cm:plan"]
+        for path, body in written(server) if path == "/person/merge"
+        for one in body["people"] if one["fields"]["str::email"] == "p1@b.c"
+    ]  # fmt: skip
+    assert plans[-1] == "T2"
+    assert plans.index("T2") == plans.count("T1")

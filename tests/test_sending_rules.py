@@ -1,6 +1,6 @@
 """Which person a message is about, whether it is meant for Autopilot, and what a track changes, over real HTTP."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -208,6 +208,41 @@ def test_what_follows_a_change_of_address_waits_until_it_is_settled(
     assert (server.account.find("c@example.com") or {})["Fax"] == "5"
     assert (server.account.total(), len(server.account.triggered)) == (people + 2, 1)
     assert send(server, messages).known == 6
+
+
+@pytest.mark.parametrize(("path", "made"), [("/contacts", identify), ("/trigger/*", track)])
+def test_a_change_of_address_waits_for_an_older_message_that_failed(
+    server: FakeAutopilot, path: str, made: Callable[..., dict[str, Any]]
+) -> None:
+    change = identify("new", traits={"email": "P1@example.com", "_NewEmail": "b@example.com"})
+    messages = [made(1), change, identify(2, traits={"email": "b@example.com", "fax": "2"}), identify(3)]
+    server.order("POST", path, status=429, times=2)
+    people = server.account.total()
+    counts = send(server, messages)
+    assert (counts.delivered, counts.failed, counts.reasons["failed", PUT_OFF]) == (1, 3, 2)
+    assert send(server, messages).delivered == 3
+    assert (server.account.find("b@example.com") or {})["Fax"] == "2"
+    assert (server.account.find("p1@example.com"), server.account.total()) == (None, people + 2)
+    assert send(server, messages).known == 4
+
+
+@pytest.mark.parametrize("kind", ["identify", "track"])
+def test_a_message_that_always_fails_holds_no_change_of_address_up_and_follows_it(
+    server: FakeAutopilot, kind: str
+) -> None:
+    change = identify("new", traits={"email": "p1@example.com", "_NewEmail": "b@example.com"})
+    if kind == "track":
+        change = track("new", email="p1@example.com", properties={"_NewEmail": "b@example.com"})
+    bad = identify(1, traits={"email": "p1@example.com", "title": "T1", "fax": "1"})
+    messages = [bad, change, identify(2, traits={"email": "b@example.com", "title": "T2"})]
+    server.poison = {"p1@example.com"}
+    people = server.account.total()
+    assert [send(server, [identify(number), *messages]).delivered for number in (3, 4)] == [1, 3]
+    posts(server)
+    assert send(server, messages).all_delivered
+    assert contacts(server) == [{"Email": "b@example.com", "Title": "T2", "Fax": "1"}]
+    assert (server.account.find("p1@example.com"), server.account.total()) == (None, people + 3)
+    assert send(server, messages).known == 3
 
 
 @pytest.mark.parametrize("drop", ["before", "after"])

@@ -19,6 +19,7 @@ import forked
 from autopilothq import destination
 from autopilothq.cli import streaming
 from autopilothq.destination import Counts, DeliveryLog, emails, lines, stream
+from autopilothq.destination.dispatch import PUT_OFF
 from autopilothq.destination.lines import Stop, read_chunks
 from autopilothq.destination.plan import UNTAKEN
 from autopilothq.errors import RunError, Unavailable
@@ -234,6 +235,36 @@ def test_the_newest_values_stay_where_an_older_message_fails(
     counts = deliver([older, newer], [identify(3)])
     assert (counts.messages, counts.delivered, counts.failed) == (3, ends, 3 - ends)
     assert (server.account.find("p1@example.com") or {})["Title"] == "T1"
+
+
+@pytest.mark.parametrize(("drop", "times"), [("before", 1), ("after", 1), ("before", 9)])
+def test_a_change_of_address_without_an_answer_is_settled_before_what_follows_it(
+    server: FakeAutopilot, deliver: Deliver, monkeypatch: pytest.MonkeyPatch, drop: str, times: int
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(Stop, "wait", lambda _, seconds: waits.append(seconds))
+    change = identify("new", traits={"email": "p1@example.com", "_NewEmail": "b@example.com"})
+    server.order("POST", "/contact", drop=drop, times=times)
+    ends = deliver([identify(1), change, identify(2, traits={"email": "b@example.com", "fax": "2"})])
+    if times == 1:
+        assert ends == Counts(3, delivered=3)
+        assert (server.account.find("b@example.com") or {})["Fax"] == "2"
+        assert deliver([identify(1), change]).known == 2
+    else:  # nobody can tell: what follows it is left to the next run, with it
+        assert (ends.messages, ends.delivered, ends.unknown, ends.failed, waits) == (3, 1, 1, 1, [2.0, 5.0])
+    assert server.account.total() == 1
+
+
+def test_the_next_event_of_a_person_waits_for_one_that_failed(
+    server: FakeAutopilot, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Stop, "wait", lambda *_: False)
+    server.order("POST", "/trigger/*", status=429, times=2)
+    assert deliver([track(1), track(2, "Trial Extended", "p1@example.com")]) == Counts(2, delivered=2)
+    assert [trigger for trigger, _ in server.account.triggered] == ["0007", "0011"]
+    assert rows("message_id", "trigger_id", "status", "message")[1:] == [
+        ("t2", "0011", "failed", PUT_OFF), ("t1", "0007", "delivered", None), ("t2", "0011", "delivered", None),
+    ]  # fmt: skip
 
 
 def test_bad_contacts_of_one_chunk_are_no_outage_where_others_were_written(

@@ -763,7 +763,8 @@ EPOCHS = (Epoch(10**8, 10**10, 1), Epoch(10**11, 10**13, 1000))
 # The delivery status of a message.
 STATUSES = {
     "delivered": "Autopilot took it.",
-    "refused": "Autopilot, or a rule before it, said no; it is tried again when it is sent again.",
+    "refused": "Autopilot, or a rule before it, said no; it is tried again when it is sent again, unless Autopilot"
+    " refused the contact for its values (400), and they are the same.",
     "failed": "Autopilot could not be reached or was out of order; it is tried again when it is sent again.",
     "unknown": "It was sent, and whether it was carried out is not known; it is not sent again.",
 }
@@ -782,7 +783,8 @@ DELIVERIES = Table(
         Column(
             "content",
             "text",
-            "A digest of what was sent of a query's row; true or false of an audience; the run that began a job.",
+            "A digest of what was sent of a query's row, or of what was refused; true or false of an audience; the run"
+            " that began a job.",
         ),
         Column("status", "text", f"{', '.join(STATUSES)}."),
         Column("http_status", "bigint", "The status of the last answer."),

@@ -36,6 +36,7 @@ class FakeAutopilot(Fake):
         self.hook_events: tuple[str, ...] = HOOKS
         self.overlap = 0  # contacts of the page before that a page repeats
         self.poison: set[str] = set()  # emails that make an error of the server wherever they come
+        self.refused_faxes: set[str] = set()  # as if they were no numbers
 
     def answer(self, request: Request) -> Answer:
         """What the API says."""
@@ -90,6 +91,8 @@ def _upsert_many(server: FakeAutopilot, body: Any) -> Answer:
     if len(contacts) > MOST_CONTACTS:
         return _error(400, f"A maximum of {MOST_CONTACTS} contacts can be provided.")
     if not all(isinstance(contact, dict) and _writable(contact) for contact in contacts):
+        return _error(400, "Invalid contact provided.")
+    if server.refused_faxes & {contact.get("Fax") for contact in contacts}:
         return _error(400, "Invalid contact provided.")
     if server.poison & {contact.get("Email") for contact in contacts}:
         return _error(500, "Something went wrong.")

@@ -1,6 +1,7 @@
 """Contacts that are written with one request, and the items that they come from."""
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
@@ -18,8 +19,9 @@ class BatchItem(NamedTuple):
 
     `earlier` are the delivery statuses of the triggers that earlier runs sent. `resent`: it was delivered before, and
     is sent again because an older message of its person comes only now. `write_ahead`: its row is written before the
-    request, as `unknown`, because the program may end in between. `failed_before`: it failed in the last run.
-    `properties` and `timestamp` are an event's.
+    request, as `unknown`, because the program may end in between. `failed_before`: it failed in the last run. `alone`:
+    its contact was refused, and is not merged with others of the person. `values` are its contact's, `properties` and
+    `timestamp` an event's.
     """
 
     key: Key
@@ -29,6 +31,8 @@ class BatchItem(NamedTuple):
     resent: bool = False
     write_ahead: bool = False
     failed_before: bool = False
+    alone: bool = False
+    values: Mapping[str, Any] = {}
     properties: Mapping[str, Any] = {}
     timestamp: str | None = None
 
@@ -46,12 +50,14 @@ class ContactBatch:
         """Returns the keys of all contacts; a contact with a new address or an external id has several."""
         return {key for values in self.contacts.values() for key in contact_keys(values)}
 
-    def clashes(self, key: Key, values: Mapping[str, Any]) -> bool:
+    def clashes(self, key: Key, values: Mapping[str, Any], alone: bool = False) -> bool:
         """Returns whether a contact cannot be merged with these values of the same person.
 
         An event that is not sent yet would see values other than its own, or one of Autopilot's own keys would apply to
-        both, or get lost.
+        both, or get lost. Nor can one that is to be `alone`.
         """
+        if key in self.contacts and (alone or any(item.alone for item in self.items if item.key == key)):
+            return True
         if any(other != key and other in self.contacts for other in contact_keys(values)):
             return True  # the same person, by email and by external id
         if key in self.contacts and self._own_keys_clash(self.contacts[key], values):
@@ -91,6 +97,11 @@ def contact_keys(values: Mapping[str, Any]) -> list[Key]:
     emails = [str(email).lower() for email in (values.get("Email"), values.get("_NewEmail")) if email]
     user_id = values.get("custom", {}).get(EXTERNAL_ID)
     return [*emails, *([user_key(str(user_id))] if user_id else [])]
+
+
+def content_of(row: Delivery, values: Mapping[str, Any]) -> str:
+    """Returns what the log has as the content of an item with these values, if it has any."""
+    return row.content or hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def item_keys(item: BatchItem) -> set[Key]:

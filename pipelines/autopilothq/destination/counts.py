@@ -69,6 +69,12 @@ class Counts:
         self.failed = 0
         self.reasons = Counter({key: number for key, number in self.reasons.items() if key[0] != "failed"})
 
+    def drop_unknown(self, reasons: Iterable[str | None]) -> None:
+        """Forgets messages with an unknown outcome, each by its reason, because they are sent again."""
+        for reason in reasons:
+            self.add("unknown", -1)
+            self.reasons -= Counter({("unknown", reason or ""): 1})
+
     def merge(self, other: "Counts") -> None:
         """Adds the numbers of another part of the run. Only the first thousand reasons and remarks are told apart."""
         for name, value in vars(other).items():

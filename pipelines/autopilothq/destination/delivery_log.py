@@ -15,6 +15,7 @@ from ..catalog import DELIVERIES, Table
 from ..warehouses.dataset import placeholders
 from .log_table import LogTable, storable
 
+REJECTED = 400  # the HTTP status of a request that is refused for its values, and will be refused again
 OUTCOME = ("endpoint", "status", "http_status", "message", "attempts")
 COLUMNS = tuple(column.name for column in DELIVERIES.columns)
 SENT_AGAIN = "sent again, behind an older message that came late"
@@ -53,7 +54,7 @@ class Sent(NamedTuple):
 
 class DeliveryStatus(NamedTuple):
     """The delivery status of a message and trigger: whether it was `ever` delivered, its last status and content, when
-    it was `sent` last, and the last `message` about it.
+    it was `sent` last, and the last `message` and HTTP status of it.
     """
 
     ever: bool
@@ -61,6 +62,12 @@ class DeliveryStatus(NamedTuple):
     content: str | None
     sent: Sent | None
     message: str | None = None
+    http_status: int | None = None
+
+
+def is_rejected(row: Delivery | DeliveryStatus) -> bool:
+    """Returns whether a contact was refused for its values."""
+    return (row.status, row.http_status) == ("refused", REJECTED)
 
 
 class Member(NamedTuple):
@@ -84,12 +91,12 @@ class DeliveryLog(LogTable):
     def known(self, message_ids: Iterable[str]) -> dict[tuple[str, str | None], DeliveryStatus]:
         """Returns the delivery statuses of messages, by id and trigger."""
         statuses: dict[tuple[str, str | None], DeliveryStatus] = {}
-        columns = ("message_id", "trigger_id", "status", "content", "message", "sent_at", "run")
-        for message_id, trigger, status, content, message, *sent in self._rows(columns, "message_id", message_ids):
+        columns = ("message_id", "trigger_id", "status", "content", "message", "http_status", "sent_at", "run")
+        for message_id, trigger, status, content, *answer, at, run in self._rows(columns, "message_id", message_ids):
             before = statuses.get((message_id, trigger))
             ever = status == "delivered" or (before is not None and before.ever)
-            last = Sent(*sent) if status in ("delivered", "unknown") else before.sent if before else None
-            statuses[message_id, trigger] = DeliveryStatus(ever, status, content, last, message)
+            last = Sent(at, run) if status in ("delivered", "unknown") else before.sent if before else None
+            statuses[message_id, trigger] = DeliveryStatus(ever, status, content, last, *answer)
         return statuses
 
     def emails(self, user_ids: Iterable[str]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Sends batches in threads, so that slow answers do not slow the pace, and writes their outcomes to the log."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
 from types import TracebackType
@@ -9,15 +10,16 @@ from typing import Self
 from ..clients.urls import path_of
 from ..errors import ApiError
 from .account import WritableAccount
-from .batch import BatchItem, ContactBatch, Key, contact_keys, item_keys
+from .batch import BatchItem, ContactBatch, Key, contact_keys, content_of, item_keys
 from .counts import Counts
-from .delivery_log import SENT_AGAIN, DeliveryLog
+from .delivery_log import OUTCOME, SENT_AGAIN, Delivery, DeliveryLog, is_rejected
 from .halving import ContactWriter
 from .kind import AUTOPILOT, AccountKind, EventSending
 from .requests import CircuitBreaker, Outcome, RunStopped, outcome_of, send_request
 from .triggers import EventTriggers
 
 PUT_OFF = "put off: an earlier message of the person is not settled"
+_PUT_OFF = Outcome("failed", None, None, PUT_OFF)
 AT_ONCE = 8  # requests under way; the pace is the client's
 
 
@@ -112,6 +114,7 @@ class BatchSending:
         self.writer = ContactWriter(account, breaker, kind)
         self._in_order = in_order
         self._unsettled: set[Key] = set()  # people whose later messages are put off
+        self._failed: set[Key] = set()  # people whose changes of an address are put off
 
     def send_batch(self, batch: ContactBatch) -> list[list[BatchItem]]:
         """Writes a batch's contacts; returns the events of each person that are to be sent now."""
@@ -129,8 +132,11 @@ class BatchSending:
                 outcomes |= {item.key: failed for item in batch.items if item.key not in outcomes}
             raise
         finally:
-            self._log.write_outcomes(outcomes[item.key].of(item.row) for item in ahead if item.key in outcomes)
-            self._log_outcomes(batch, outcomes)
+            done = rows_with_outcomes(batch.items, outcomes)
+            ahead_done = [row for item, row in done if item.write_ahead]
+            self._log.write_outcomes(row for row in ahead_done if not is_rejected(row))
+            self._log.write_outcomes(filter(is_rejected, ahead_done), (*OUTCOME, "content"))
+            self._log_outcomes(batch.decided, done, outcomes)
         events: dict[Key, list[BatchItem]] = {}
         for item in batch.items:
             if item.triggers and outcomes[item.key].status == "delivered":
@@ -142,13 +148,15 @@ class BatchSending:
 
         While an address may or may not have been changed, they could be a new contact under either; and after another
         change nobody could find the first. In a stream what failed comes again, and must not come behind what is newer.
+        What failed before a change of its address would be a new contact under the old one when it comes again.
         """
-        people = {key: contact_keys(values) for key, values in batch.contacts.items()} if self._unsettled else {}
+        waits = self._unsettled or self._failed
+        people = {key: contact_keys(values) for key, values in batch.contacts.items()} if waits else {}
         for key, keys in people.items():
-            if not self._unsettled.isdisjoint(keys):
+            if not self._unsettled.isdisjoint(keys) or (batch.renames and not self._failed.isdisjoint(keys)):
                 self._unsettled.update(keys)
                 del batch.contacts[key]
-                outcomes[key] = Outcome("failed", None, None, PUT_OFF)
+                outcomes[key] = _PUT_OFF
 
     def _write(self, batch: ContactBatch, outcomes: dict[Key, Outcome]) -> None:
         """Writes a batch's contacts; `outcomes` receives the outcome of each, even if this raises."""
@@ -157,9 +165,11 @@ class BatchSending:
         if not batch.renames:
             failed_before = {item.key for item in batch.items if item.failed_before}
             self.writer.write(batch.contacts, outcomes, failed_before)
-            if self._in_order:
-                failed = (values for key, values in batch.contacts.items() if outcomes[key].status == "failed")
-                self._unsettled.update(key for values in failed for key in contact_keys(values))
+            for key, values in batch.contacts.items():
+                # What always fails does not hold its person up: it follows a change of the address (`PutOff.move`).
+                always = key in failed_before and self.writer.is_bad(key, outcomes, failed_before=True)
+                if outcomes[key].status == "failed" and (self._in_order or not always):
+                    self._note_failed(contact_keys(values))
             return
         for key, values in batch.contacts.items():
             self.writer.forget(values["Email"])
@@ -168,14 +178,15 @@ class BatchSending:
             if outcomes[key].status in ("unknown", "failed"):
                 self._unsettled.update(contact_keys(values))
 
-    def _log_outcomes(self, batch: ContactBatch, outcomes: Mapping[Key, Outcome]) -> None:
+    def _note_failed(self, people: Iterable[Key]) -> None:
+        (self._unsettled if self._in_order else self._failed).update(people)
+
+    def _log_outcomes(
+        self, decided: list[Delivery], done: Iterable[tuple[BatchItem, Delivery]], outcomes: Mapping[Key, Outcome]
+    ) -> None:
         """Counts the items whose outcome is known now, and writes the rows that are not in the log yet."""
-        rows = batch.decided
-        for item in batch.items:
-            outcome = outcomes.get(item.key)
-            if outcome is None:
-                continue
-            row = outcome.of(item.row)
+        rows = decided
+        for item, row in done:
             self._counts.add("bad", not item.resent and self.writer.is_bad(item.key, outcomes, item.failed_before))
             if item.resent:
                 rows.append(row._replace(message=row.message or SENT_AGAIN))
@@ -195,10 +206,14 @@ class BatchSending:
     def send_events(self, items: Sequence[BatchItem]) -> list[list[BatchItem]]:
         """Sends events, a person's one after the other, or all together. Returns no events: nothing is left to send."""
         if self.together is not None:
-            self.together.send(items)
+            self._note_failed(key for item in self.together.send(items) for key in item_keys(item))
             return []
         for item in items:
-            self._send_event(item)
+            if self._unsettled.isdisjoint(item_keys(item)):
+                self._send_event(item)
+            else:
+                self._log.add([_PUT_OFF.of(item.row)._replace(trigger_id=trigger) for trigger in item.triggers])
+                self._counts.add_message([*item.earlier, "failed"], PUT_OFF)
         return []
 
     def _send_event(self, item: BatchItem) -> None:
@@ -223,8 +238,26 @@ class BatchSending:
                 self._log.write_outcomes([outcome_of("failed", endpoint, error).of(row)])
                 raise
             self._log.write_outcomes([outcome.of(row)])
-            if self._in_order and outcome.status == "failed":
-                self._unsettled.update(item_keys(item))
+            if outcome.status == "failed":
+                self._note_failed(item_keys(item))
             statuses.append(outcome.status)
             message = outcome.message or message
         self._counts.add_message(statuses, message)
+
+
+def rows_with_outcomes(items: Sequence[BatchItem], outcomes: Mapping[Key, Outcome]) -> list[tuple[BatchItem, Delivery]]:
+    """Returns the items whose outcome is known, with their rows.
+
+    The row of one that was refused for its own values has them as its content, so that it is not sent again until they
+    change. If others of the person went along, nobody knows whose values they were.
+    """
+    done = [(item, outcomes[item.key].of(item.row)) for item in items if item.key in outcomes]
+    if not any(is_rejected(row) for _, row in done):
+        return done
+    number = Counter(item.key for item in items)
+    return [
+        (item, row._replace(content=content_of(row, item.values) if number[item.key] == 1 else None))
+        if is_rejected(row)
+        else (item, row)
+        for item, row in done
+    ]

@@ -63,20 +63,24 @@ class EventBatches:
         self._counts = counts
         self._breaker = breaker
 
-    def send(self, items: Sequence[BatchItem]) -> None:
-        """Sends the events of items, in their order. Raises ApiError if every other request would end the same way."""
+    def send(self, items: Sequence[BatchItem]) -> list[BatchItem]:
+        """Sends the events of items, in their order, and returns the items with an event that failed.
+
+        Raises ApiError if every other request would end the same way.
+        """
         statuses: _Statuses = {}
         try:
             events = [event for number, item in enumerate(items) for event in self._events(number, item, statuses)]
             for start in range(0, len(events), MOST_WRITTEN):
                 if self._breaker.is_open:
-                    return
+                    break
                 self._send_some(events[start : start + MOST_WRITTEN], statuses)
         finally:
             for number, item in enumerate(items):
                 if found := statuses.get(number):
                     message = next((text for _, text in found if text), None)
                     self._counts.add_message([*item.earlier, *(status for status, _ in found)], message)
+        return [items[number] for number, found in statuses.items() if any(status == "failed" for status, _ in found)]
 
     def _events(self, number: int, item: BatchItem, statuses: _Statuses) -> Iterator[_Event]:
         """Yields the activities of an item; those that Ortto would not accept are refused here."""

@@ -144,6 +144,8 @@ class ContactWriter:
         outcome, error = attempt_request(
             self._account, self._breaker, self._kind.contacts, lambda: answers.append(self._account.upsert_many(bodies))
         )
+        if isinstance(error, RequestRejected) and len(contacts) > 1:
+            outcome = outcome._replace(status="failed")  # of most of them, until each was tried
         named = {email.strip().lower() for answer in answers for email, id_ in answer.email_contact_map.items() if id_}
         refused = {key: why for answer in answers for key, why in answer.refused.items()}
         unnamed = outcome._replace(status="failed", message=NOT_NAMED.format(self._kind.title))

@@ -14,8 +14,11 @@ from .requests import CircuitBreaker
 class EventSending(Protocol):
     """Sends the events of a batch together."""
 
-    def send(self, items: Sequence[BatchItem]) -> None:
-        """Sends the events of items, in their order. Raises ApiError if every other request would end the same way."""
+    def send(self, items: Sequence[BatchItem]) -> list[BatchItem]:
+        """Sends the events of items, in their order, and returns the items with an event that failed.
+
+        Raises ApiError if every other request would end the same way.
+        """
 
 
 SendsTogether: TypeAlias = Callable[[Any, Any, DeliveryLog, Counts, CircuitBreaker], EventSending]

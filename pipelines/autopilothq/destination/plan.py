@@ -1,18 +1,18 @@
 """Decides what to send of an item, by what earlier runs did with it and by what this run has sent so far."""
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
 
-from .batch import BatchItem, Key, user_key
+from .batch import BatchItem, Key, content_of, user_key
 from .counts import Counts
-from .delivery_log import Delivery, DeliveryStatus, Sent
-from .emails import KnownEmails, email_of, keep_newest
+from .delivery_log import Delivery, DeliveryStatus, Sent, is_rejected
+from .emails import KnownEmails, email_of
 from .fields import ContactFields, Fields, contact_fields, trait_leaves
 from .kind import AUTOPILOT, AccountKind
 from .messages import NO_IDENTIFIER, Item
+from .order import PersonOrder
 from .settings import SECTION
 from .triggers import EventTriggers
 
@@ -29,7 +29,7 @@ class History(NamedTuple):
 
     `delivered`: nothing of it is left to send. `triggers`: those that its contact must still be sent to. `earlier`: the
     delivery statuses of its other triggers. `contact`: the status of the item without a trigger. `sent`: when it was
-    last sent.
+    last sent. `rejections`: the statuses of all that is left, if its contact was refused for its values.
     """
 
     delivered: bool
@@ -37,6 +37,7 @@ class History(NamedTuple):
     earlier: list[str]
     contact: DeliveryStatus | None
     sent: Sent | None
+    rejections: Sequence[DeliveryStatus]
 
 
 def history_of(item: Item, triggers: Sequence[str], statuses: Statuses) -> History:
@@ -55,7 +56,10 @@ def history_of(item: Item, triggers: Sequence[str], statuses: Statuses) -> Histo
             left.append(trigger)
     delivered = not left if item.kind == "track" else item.once and contact is not None and contact.ever
     sent = [status.sent for status in (contact, *(one for _, one in found)) if status is not None and status.sent]
-    return History(delivered, left, earlier, contact, max(sent, default=None))
+    last = [contact] if item.kind != "track" else [status for trigger, status in found if trigger in left]
+    rejections = [status for status in last if status is not None and is_rejected(status)]
+    is_all = len(rejections) == len(last)
+    return History(delivered, left, earlier, contact, max(sent, default=None), rejections if is_all else [])
 
 
 class Planned(NamedTuple):
@@ -70,6 +74,8 @@ class Planner:
     """Plans one item after the other, in their order.
 
     `unknown` says what to do with an item that has traits without a field in the account: `send` it, or `refuse` it.
+    `moved` is called with an address and the one that an earlier run has changed it to, and returns whether something
+    is sent to the new one instead.
     """
 
     def __init__(
@@ -80,37 +86,22 @@ class Planner:
         counts: Counts,
         unknown: str,
         kind: AccountKind = AUTOPILOT,
+        moved: Callable[[Key, str], bool] = lambda *_: False,
     ) -> None:
         self._kind = kind
+        self._moved = moved
         self._fields = fields
         self._triggers = triggers
         self._emails = emails
         self._counts = counts
         self._unknown = unknown
         self._untaken: set[str] = set()  # properties that a row of this run says were not taken
-        self._touched: set[Key] = set()
-        self._touched_before: dict[Key, None] = {}  # by this run, before these items
-        self._before: Sent | None = None  # the last row of this run before these items
-        self._sent: dict[Key, Sent] = {}  # the latest of a person's items so far that earlier runs sent
+        self.order = PersonOrder()
 
     def follow(self, before: "Planner", run: str, until: datetime) -> None:
-        """Continues where the planner of the items before these ended, whose last row has the time `until`.
-
-        Only the last 50,000 persons are remembered.
-        """
-        self._before = Sent(until, run)
+        """Continues where the planner of the items before these ended, whose last row has the time `until`."""
         self._untaken = before._untaken
-        self._sent = before._sent
-        self._touched_before = before._touched_before
-        for key in before._touched:
-            self._touched_before.pop(key, None)
-            self._touched_before[key] = None
-        keep_newest(self._sent)
-        keep_newest(self._touched_before)
-
-    def touch(self, key: Key) -> None:
-        """Notes that this run sends something to a person, whose later items must then be sent again."""
-        self._touched.add(key)
+        self.order.follow(before.order, Sent(until, run))
 
     def plan(self, item: Item, statuses: Statuses) -> Planned | Delivery | None:
         """Returns what to send, the row of an item that is refused, or None if there is nothing to do."""
@@ -131,7 +122,7 @@ class Planner:
         history = history_of(item, triggers, statuses)
         email = row.email or self._emails.get(item.user_id)
         key = self._key(email, item.user_id)
-        resend = key is not None and self._must_resend(key, history)
+        resend = key is not None and self.order.must_resend(key, history.delivered, history.sent)
         if history.delivered and not resend:
             self._counts.add_earlier(history.earlier)
             return None
@@ -147,22 +138,6 @@ class Planner:
             return email.lower()
         return user_key(user_id) if user_id and not self._kind.needs_email else None
 
-    def _must_resend(self, key: Key, history: History) -> bool:
-        """Returns whether this run sends an older item of the person, or an earlier run sent one after this item.
-
-        An item that is delivered already must then be sent again, or the older one's values would stay.
-        """
-        behind = False
-        if history.delivered and history.sent:
-            last = self._sent.get(key, history.sent)
-            self._sent[key] = max(last, history.sent)
-            behind = history.sent < last and history.sent.run != last.run
-        sent, before = history.sent, self._before
-        if before is None or sent is None or sent.run != before.run:
-            return behind or key in self._touched or (sent is not None and key in self._touched_before)
-        # What this run has delivered before these items is what a stream repeats.
-        return behind or (key in self._touched and sent.at > before.at)
-
     def _without_email(self, row: Delivery) -> Delivery:
         if not row.user_id:
             return _refused(row, NO_IDENTIFIER, 400)
@@ -174,13 +149,15 @@ class Planner:
         before = history.contact
         row, contact = self._contact(item, row, before)
         if not item.once:
-            if item.content is None:
-                row = row._replace(content=_digest(contact.values))
+            row = row._replace(content=content_of(row, contact.values))
             if not resend and before and (before.status, before.content) == ("delivered", row.content):
                 self._counts.add("known")
                 return None
         if history.delivered and "_NewEmail" in contact.values:
             self._counts.add_earlier(history.earlier)
+            return None
+        if history.rejections and {one.content for one in history.rejections} == {content_of(row, contact.values)}:
+            self._counts.add_message([*history.earlier, "refused"], history.rejections[-1].message)
             return None
         if contact.unknown and self._unknown == "refuse":
             traits = ", ".join(map(repr, contact.unknown))
@@ -192,6 +169,8 @@ class Planner:
         key = self._key(row.email, row.user_id) or ""
         planned = BatchItem(key, row, history.triggers, history.earlier, history.delivered)
         planned = planned._replace(properties=item.properties, timestamp=item.timestamp)
+        if history.rejections:
+            planned = planned._replace(alone=True)
         return Planned(planned, contact.values, before)
 
     def _contact(self, item: Item, row: Delivery, before: DeliveryStatus | None) -> tuple[Delivery, ContactFields]:
@@ -203,10 +182,12 @@ class Planner:
             others = [path for path, _ in trait_leaves(item.traits) if self._fields.known(path) != "Email"]
             found.remarks.update(dict.fromkeys(map(".".join, others), NOT_OF_TRACKS))
         found = with_tag(found, item) if self._kind.tags else found
-        if of_track and before is not None and before.ever and "_NewEmail" in found.values:
-            # An earlier run has changed the address; only the journeys are left.
-            row = row._replace(email=found.values["_NewEmail"])
-            found = found._replace(values=renamed(found.values))
+        if before is not None and before.ever and "_NewEmail" in found.values:
+            if self._moved(email.lower(), found.values["_NewEmail"]):
+                self.order.touch(found.values["_NewEmail"].lower())
+            if of_track:  # only the journeys are left
+                row = row._replace(email=found.values["_NewEmail"])
+                found = found._replace(values=renamed(found.values))
         new = [name for name in found.untaken if name not in self._untaken]
         self._untaken.update(new)
         self._counts.add_untaken(found.untaken)
@@ -234,7 +215,3 @@ def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _refused(row: Delivery, why: str, http_status: int | None = None) -> Delivery:
     return row._replace(status="refused", http_status=http_status, message=why)
-
-
-def _digest(values: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -26,6 +26,16 @@ class PutOff:
         self._people |= _people(planned)
         return True
 
+    def move(self, before: Key, email: str) -> bool:
+        """Gives the waiting contacts of an address the one that it was changed to. Returns whether there are any."""
+        moved = [number for number, planned in enumerate(self._planned) if planned.item.key == before]
+        for number in moved:
+            item, values, status = self._planned[number]
+            there = item._replace(key=email.lower(), row=item.row._replace(email=email))
+            self._planned[number] = Planned(there, {**values, "Email": email}, status)
+            self._people.add(there.key)
+        return bool(moved)
+
     def release(self) -> list[Planned]:
         """Returns the waiting contacts, and forgets them."""
         planned, self._planned, self._people = self._planned, [], set()

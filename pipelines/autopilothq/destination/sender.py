@@ -54,7 +54,8 @@ class Sender:
         self._counts = Counts()
         self._suppressed = log.suppressed_ids()
         self._emails: KnownEmails = after._emails if after else KnownEmails(account, log, fields)
-        self._planner = Planner(fields, triggers, self._emails, self._counts, unknown, kind)
+        self._put_off = PutOff()
+        self._planner = Planner(fields, triggers, self._emails, self._counts, unknown, kind, self._put_off.move)
         if after:
             self._emails.forget_oldest()
             self._planner.follow(after._planner, log.run, after._ended)
@@ -63,7 +64,6 @@ class Sender:
             self._dispatcher.follow(after._dispatcher)
         self._batch = ContactBatch()
         self._seen: set[str] = set()
-        self._put_off = PutOff()
         self._ended: datetime = log.last
 
     def send(self, items: Iterable[Item | Ignored]) -> Counts:
@@ -108,7 +108,7 @@ class Sender:
                 if self._put_off.precedes(planned):
                     self._release()
                 if self._put_off.takes(planned):
-                    self._planner.touch(planned.item.key)
+                    self._planner.order.touch(planned.item.key)
                 else:
                     self._put(planned)
         self._progress(self._counts)
@@ -135,7 +135,7 @@ class Sender:
         item, values, before = planned
         renames = bool(values.get("_NewEmail"))
         full = item.key not in self._batch.contacts and len(self._batch.contacts) == MOST_CONTACTS
-        if renames or full or self._batch.clashes(item.key, values):
+        if renames or full or self._batch.clashes(item.key, values, item.alone):
             self._flush()
         if renames:  # a later look-up of the user id must find the new address
             item = item._replace(row=item.row._replace(email=values["_NewEmail"]))
@@ -153,9 +153,9 @@ class Sender:
         # A row that may have been sent is sent again, even if the program ends in between and its values change back.
         again = before is not None and before.status == "failed"
         self._batch.items.append(
-            item._replace(write_ahead=renames or item.row.content is not None, failed_before=again)
+            item._replace(write_ahead=renames or item.row.content is not None, failed_before=again, values=values)
         )
-        self._planner.touch(item.key)
+        self._planner.order.touch(item.key)
         if renames:
             self._batch.renames = True
             self._flush()

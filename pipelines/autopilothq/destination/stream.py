@@ -11,7 +11,7 @@ from ..segment.message import MAX_LINE, digest, without_bom
 from . import open_account
 from .accounts import AnySettings, OpenAccount
 from .counts import Counts
-from .delivery_log import DeliveryLog
+from .delivery_log import DeliveryLog, DeliveryStatus
 from .dispatch import AT_ONCE, PUT_OFF
 from .lines import Stop
 from .messages import Ignored, Item, from_line, refuse_item
@@ -78,19 +78,23 @@ class _Stream:
         """Sends a chunk. Messages that fail while the account answers are tried twice more.
 
         What follows a failure of its person is tried with it, so that the newest values stay; at the last time alone.
+        So is a change of an address without an answer: what follows it waits until it is settled.
         """
         counts = self._until_reached(partial(self._send, items, in_order=True))
         for wait in RETRY_WAITS:
-            if not counts.failed:
+            if not counts.failed and not counts.unknown:
+                break
+            left, changes = self._until_reached(partial(self._left, items))
+            if not left:
                 break
             stopped = self._ends.stop.wait(wait)
             if stopped and not counts.reasons["failed", PUT_OFF]:
                 break
             last = stopped or wait == RETRY_WAITS[-1]
             self._until_reached(self._to.account.triggers)
-            failed = self._until_reached(partial(self._failed, items))
             counts.drop_failed()
-            again = self._until_reached(partial(self._send, failed, in_order=not last))
+            counts.drop_unknown(changes)
+            again = self._until_reached(partial(self._send, left, in_order=not last))
             again.messages = 0
             counts.merge(again)
             if last:
@@ -109,16 +113,22 @@ class _Stream:
         self._last = sender
         return counts
 
-    def _failed(self, items: Sequence[Item | Ignored]) -> list[Item]:
-        """Returns the items with a failed delivery, according to the log."""
+    def _left(self, items: Sequence[Item | Ignored]) -> tuple[list[Item], list[str | None]]:
+        """Returns the items to send again by the log, and what it says of changes of an address without an answer."""
         found = [item for item in items if isinstance(item, Item)]
         with self._ends.opened() as log:
             statuses = log.known(item.message_id for item in found)
+        changes = {id_: status.message for (id_, trigger), status in statuses.items() if _is_change(trigger, status)}
         failed = {id_ for (id_, _), status in statuses.items() if status.status == "failed"}
-        return [item for item in found if item.message_id in failed]
+        return [item for item in found if item.message_id in failed | changes.keys()], list(changes.values())
 
     def _until_reached(self, call: Callable[[], T]) -> T:
         return until_reached(call, self._ends.stop, self._ends.warn)
+
+
+def _is_change(trigger: str | None, status: DeliveryStatus) -> bool:
+    """Returns whether a row is about a change of an address that nobody knows the outcome of."""
+    return trigger is None and status.status == "unknown"
 
 
 def until_reached(send: Callable[[], T], stop: Stop, warn: Callable[[str], None]) -> T:

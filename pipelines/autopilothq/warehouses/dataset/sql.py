@@ -27,7 +27,7 @@ from ..dlt_internals import (
 from ..native import shape_of
 from .interface import Columns, Dataset, Row, placeholders
 from .sql_arrow import contract_types, is_zoned, read_arrow
-from .sql_schema import comments, primary_keys, text_lengths, unreadable_tables, view_names
+from .sql_schema import comments, indexed_columns, primary_keys, text_lengths, unreadable_tables, view_names
 from .sql_statements import Opened, Statements
 
 ROWS_PER_INSERT = 100
@@ -206,11 +206,10 @@ def _create(dataset: SqlDataset, table: Table) -> None:
         if not sql.has_dataset():
             sql.create_dataset()
         indexes = shape_of(table.name, {}, dataset.kind).indexes
-        new = indexes and dataset.sql.lacks(table.name)
-        # Together: a process that is killed leaves no table without its index, which later runs would not make.
-        with dataset.transaction() if new else nullcontext():
+        with dataset.transaction() if indexes else nullcontext():
             sql.execute_sql(create_statement(client, table, "CREATE TABLE IF NOT EXISTS"))
-            for column in indexes if new else ():
+            # An older version made the table without.
+            for column in set(indexes) - indexed_columns(dataset.sql, table.name) if indexes else ():
                 # A hash has room for whatever ids somebody sends; PostgreSQL's usual index takes 2,700 bytes of one.
                 where = f"{sql.make_qualified_table_name(table.name)} USING hash ({sql.escape_column_name(column)})"
                 sql.execute_sql(f"CREATE INDEX ON {where}")

@@ -33,6 +33,12 @@ def comments(sql: Statements, kind: str) -> dict[tuple[str, str | None], str]:
     return {(table.lower(), column and column.lower()): text for table, column, text in rows}
 
 
+def indexed_columns(sql: Statements, table: str) -> set[str]:
+    """Returns the first column of each index of a table in PostgreSQL."""
+    found = sql.by_schema(sql_file("indexed_columns_postgres.sql"))
+    return {str(column) for name, column in found if name == table}
+
+
 def view_names(sql: Statements) -> set[str]:
     """Returns the names of the views."""
     return {name.lower() for (name,) in sql.by_schema(_VIEWS)}
