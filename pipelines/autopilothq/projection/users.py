@@ -71,7 +71,7 @@ def make_latest(
 def _parts(context: ProjectionContext, latest: Latest, types: Mapping[str, Type], traits: Mapping[str, Type]) -> range:
     """Numbers parts of the persons whose rows are made, if many messages are long; there is at least one."""
     context.con.execute("CREATE OR REPLACE TABLE last_messages (id VARCHAR)")
-    for part in engine.batched(traits, MANY_TRAITS):
+    for part in engine.batched(traits, MANY_TRAITS) if traits else [()]:
         each = [f"arg_max(id, {_LATER}) FILTER ({engine.name(column)} IS NOT NULL)" for column in part]
         last = ", ".join([f"arg_max(id, {_LATER})", *each])
         context.con.execute(_SQL["last_messages"].format(key=latest.key, last_ids=last))
