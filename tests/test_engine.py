@@ -12,7 +12,7 @@ import duckdb
 import pytest
 
 import autopilothq
-from autopilothq.projection import cells, deduplicate, parse
+from autopilothq.projection import cells, parse, texts
 from autopilothq.sources.engine import coordinator, shares
 from autopilothq.warehouses.duckdb import direct
 from faults.loads import DATASET, ODDITIES, assert_same, assert_sound, content, file, load, track
@@ -126,8 +126,8 @@ def test_later_loads_find_what_is_stored(loaded: Loaded, monkeypatch: pytest.Mon
     for module in (cells, parse):
         monkeypatch.setattr(module, "LONG_LINE", 0)
     monkeypatch.setattr(cells, "MOST_BYTES", 0)
-    opened = mock.Mock(wraps=deduplicate.texts.open_tables)
-    monkeypatch.setattr(deduplicate.texts, "open_tables", opened)
+    opened = mock.Mock(wraps=texts.open_tables)
+    monkeypatch.setattr(texts, "open_tables", opened)
     folder, archive = loaded.folder, loaded.folder / "archive"
     # The same lines under another name, and new ones, with a column that the tables lack and one whose type stays.
     again = [*ODDITIES, *MORE, track(1_000, properties={"fresh": 1, "mixed": 1, "price": "dear"})]

@@ -14,8 +14,8 @@ from .cells import MOST_BYTES
 from .context import ProjectionContext
 
 SMALL_GROUPS = f"FORMAT parquet, ROW_GROUP_SIZE_BYTES {MOST_BYTES}"
-_FORM = f"{engine.PARQUET}, {engine.UNCOMPRESSED}, ROW_GROUP_SIZE_BYTES {MOST_BYTES}"
-OF_LINES = ("rejects", "discards", "discards_of_latest")  # tables of state.sql that hold texts of lines
+# Tables of state.sql that hold texts of lines.
+OF_LINES = ("rejects", "discards", "discards_of_latest", "whole_texts", "mends")
 
 
 def open_tables(context: ProjectionContext) -> None:
@@ -56,7 +56,8 @@ def insert(context: ProjectionContext, table: str, query: str, parameters: Mappi
 
 def _write(context: ProjectionContext, table: str, query: str, parameters: Mapping[str, object] | None = None) -> None:
     path = engine.literal(f"{context.scratch}/{table}-{uuid4().hex}.parquet")
-    context.con.execute(f"COPY ({query}) TO {path} ({_FORM})", parameters)
+    form = f"{engine.PARQUET}, {engine.UNCOMPRESSED}, ROW_GROUP_SIZE_BYTES {MOST_BYTES}"
+    context.con.execute(f"COPY ({query}) TO {path} ({form})", parameters)
 
 
 def _create_view(context: ProjectionContext, table: str) -> None:

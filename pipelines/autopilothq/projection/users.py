@@ -52,17 +52,17 @@ def make_latest(
 
     `mended` are columns of stored messages that this load makes whole.
     """
-    types = _gather_messages(context, latest, fresh, stored)
+    gathered = "latest_gathered" if context.cells.are_long else "latest_messages"
+    types = _gather_messages(context, latest, fresh, stored, gathered)
+    put_whole(context, gathered, MESSAGE_TABLES.index(latest.messages), mended)
     traits = _traits(latest, types)
     columns = latest_columns(latest, types)
-    number, table = MESSAGE_TABLES.index(latest.messages), f"{latest.table.name}_rows"  # written later
+    table = f"{latest.table.name}_rows"  # written later
     if not context.cells.are_long:
-        put_whole(context, "latest_messages", number, mended)
         _make_rows(context, latest, table, columns, traits)
     else:
         for part in _parts(context, latest, types, traits):
             context.con.execute(_SQL["part"].format(key=latest.key, part=part))
-            put_whole(context, "latest_messages", number, mended)
             _make_rows(context, latest, "latest_rows", columns, traits)
             (texts.insert if part else texts.create_table)(context, table, "FROM latest_rows")
     return TableRows(latest.table.name, columns, context.con.sql(f"FROM {table}"), engine.count(context.con, table))
@@ -96,13 +96,9 @@ def _traits(latest: Latest, types: Mapping[str, Type]) -> dict[str, Type]:
 
 
 def _gather_messages(
-    context: ProjectionContext, latest: Latest, fresh: TableRows, stored: ReadTable | None
+    context: ProjectionContext, latest: Latest, fresh: TableRows, stored: ReadTable | None, table: str
 ) -> Mapping[str, Type]:
-    """Creates a table of this load's messages and the stored ones; returns its columns.
-
-    It is `latest_messages`, or `latest_gathered` if many messages are long.
-    """
-    table = "latest_gathered" if context.cells.are_long else "latest_messages"
+    """Creates a table of this load's messages and the stored ones; returns its columns."""
     known = context.known.get(latest.messages.name) if stored is not None else None
     types = {**fresh.columns, **(known or {})}
     more = "".join(

@@ -58,7 +58,7 @@ class ParseTask:
             cut = cut_cells(con, done.all_cells, self.context.facts.partitions, str(made(scratch, "cut")))
             for part, cells in cut.items():
                 done.cells[part] = self._kept(cells, part)
-        done.all_cells = dataclasses.replace(done.all_cells, **{what: [] for what in CELL_FILES})
+        done.all_cells = dataclasses.replace(done.all_cells, messages=[], extras=[], rejects=[], discards=[])
         return done
 
     def _add(
