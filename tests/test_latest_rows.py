@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -102,6 +103,13 @@ def test_rows_of_persons_and_of_groups_are_made_before_any_is_written(context: P
     of_groups = users.make_latest(context, ACCOUNTS, relation(context, [group], types))
     assert persons(made) == [{"id": "u1", "received_at": NEW, "plan": "pro", "at": NEW}]
     assert persons(of_groups) == [{"id": "g1", "received_at": NEW, "plan": "team", "at": NEW}]
+
+
+def test_a_group_without_traits_has_a_row_among_long_lines_too(load: ProjectionContext, tmp_path: Path) -> None:
+    long = dataclasses.replace(load, scratch=str(tmp_path), cells=ParsedCells(long_bytes=1 << 30))
+    types = declared_types(ACCOUNTS.messages)
+    rows = users.make_latest(long, ACCOUNTS, relation(long, [{**LOADED, "group_id": "u1"}], types))
+    assert persons(rows) == [{"id": "u1", "received_at": NEW}]
 
 
 def test_whole_texts_take_the_place_of_those_that_were_cut(context: ProjectionContext) -> None:

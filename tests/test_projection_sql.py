@@ -70,6 +70,8 @@ RELATIONS = {
     "first_messages": "SELECT 1::BIGINT AS seq, 'a' AS id",
     "loads_of_messages": "SELECT 1::BIGINT AS ms",
     "mended_rows": "SELECT 'a' AS id, 'b' AS note",
+    "mended_part": "SELECT 'a' AS id, 'b' AS note",
+    "mends_of_part": "SELECT 'a' AS id, 'note' AS name, 'b' AS text",
     "text_columns": "SELECT 'a' AS \"column\", 'b' AS name",
     "stored_with_discards": "SELECT 1::BIGINT AS seq, 'a' AS id, now() AS received_at, 1 AS table_number",
     "refused_messages": "SELECT 'a' AS id, 'b' AS error",

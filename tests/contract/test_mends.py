@@ -9,7 +9,7 @@ from functools import cache
 import pyarrow as pa
 import pytest
 
-from autopilothq.projection import Projection, TableRows, mend
+from autopilothq.projection import Projection, TableRows, cells, mend, parse
 from contract.loading import NOW, Line, Row, Store, batches, filled, identify, message
 
 LONG = "https://example.com/" + "a" * 600
@@ -93,11 +93,23 @@ def _rows(rows: TableRows) -> list[Row]:
     return sorted(({"uuid_ts": row["uuid_ts"], **filled(row)} for row in found), key=lambda row: str(row["id"]))
 
 
+CALL = ["email_opened", "identifies", "pages", "tracks"], [LOADED.replace(microsecond=123999)]
+
+
 @cache
 def mended() -> Adopted:
     store = Adopted()
-    store.mend(LINES, ["email_opened", "identifies", "pages", "tracks"], [LOADED.replace(microsecond=123999)])
+    store.mend(LINES, *CALL)
     return store
+
+
+def test_texts_of_long_lines_become_whole_as_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cells, "MOST_BYTES", 0)
+    monkeypatch.setattr(parse, "LONG_LINE", 0)
+    monkeypatch.setattr(mend, "MOST_BYTES", 1)  # one row at a time
+    store = Adopted()
+    store.mend(LINES, *CALL)
+    assert (store.made, store.lengths, store.audit) == (mended().made, mended().lengths, mended().audit)
 
 
 def stored(table: str, id_: str, **whole: str) -> Row:

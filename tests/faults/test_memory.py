@@ -1,9 +1,9 @@
 """If threads together need more memory than there is, fewer run at a time, and nothing is lost or rejected."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,13 +15,15 @@ import pytest
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
 import autopilothq
+from autopilothq.catalog import Type
 from autopilothq.machine import LargestFirst
-from autopilothq.projection import Projection, TableRows, cells, engine, parse, tables, users
+from autopilothq.projection import Projection, TableRows, cells, engine, mend, parse, tables, users
 from autopilothq.projection import projection as projection_module
 from autopilothq.projection import texts as texts_module
 from autopilothq.projection.cells import ParsedCells
 from autopilothq.projection.line_reader import LineReader
 from autopilothq.projection.parse import Parser, number_lines
+from autopilothq.projection.types import ARROW
 from autopilothq.warehouses import duckdb as warehouse
 from autopilothq.warehouses.dlt_internals import DatabaseTransientException
 from autopilothq.warehouses.duckdb import direct
@@ -275,7 +277,7 @@ def written(made: Iterable[TableRows | None], folder: Path) -> dict[str, list[di
 
 
 def take_few_bytes_at_once(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    for module in (cells, parse, tables, texts_module, users):
+    for module in (cells, mend, parse, tables, texts_module, users):
         monkeypatch.setattr(module, "MOST_BYTES", number)
 
 
@@ -338,19 +340,48 @@ def test_twelve_hundred_large_texts_are_loaded_with_the_memory_that_is_usual(
     assert len(rows["tracks"]) == len(lines)
 
 
+PLANS = {f"u{n}": long(n, 300_000) for n in range(120)}
+
+
 def test_large_traits_need_no_memory_for_those_of_all_persons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "ALONE_MEMORY", 0)
     take_few_bytes_at_once(monkeypatch, 1 << 20)
-    plans = {f"u{n}": long(n, 300_000) for n in range(120)}
-    lines = [identify(messageId=user, userId=user, traits={"plan": plan}) for user, plan in plans.items()]
-    projection = Projection(NOW, str(tmp_path), memory=60, threads=1)
-    for batch in batches([lines], lambda _: 20):
-        projection.add(batch)
-    made = projection.deduplicate()
-    rows = written((*made.tables(), *made.latest()), tmp_path)
-    projection.close()
-    assert {row["id"]: row["plan"] for row in rows["users"]} == plans
-    assert {row["id"]: row["plan"] for row in rows["identifies"]} == plans
+    with with_large_traits(tmp_path) as projection:
+        made = projection.deduplicate()
+        rows = written((*made.tables(), *made.latest()), tmp_path)
+    assert {row["id"]: row["plan"] for row in rows["users"]} == PLANS
+    assert {row["id"]: row["plan"] for row in rows["identifies"]} == PLANS
+
+
+@contextmanager
+def with_large_traits(folder: Path) -> Iterator[Projection]:
+    """A load of PLANS with little memory."""
+    lines = [identify(messageId=user, userId=user, traits={"plan": plan}) for user, plan in PLANS.items()]
+    with closing(Projection(NOW, str(folder), memory=60, threads=1)) as projection:
+        for batch in batches([lines], lambda _: 20):
+            projection.add(batch)
+        yield projection
+
+
+def test_large_texts_of_adopted_rows_are_made_whole_some_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "ALONE_MEMORY", 0)
+    take_few_bytes_at_once(monkeypatch, 1 << 20)
+    types: dict[str, Type] = {"id": "text", "received_at": "timestamp", "uuid_ts": "timestamp", "plan": "text"}
+    known = {"identifies": types}
+    adopted = {"received_at": NOW, "uuid_ts": NOW.replace(year=2020)}
+
+    def stored(_: str, columns: Sequence[str], _ids: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
+        rows = [{"id": user, "plan": plan[:512], **adopted} for user, plan in PLANS.items()]
+        fields = [(name, ARROW[types[name]]) for name in columns]
+        yield from pa.Table.from_pylist(rows, pa.schema(fields)).to_batches()
+
+    with with_large_traits(tmp_path) as projection:
+        made = projection.deduplicate(known, stored)
+        made.find_mends(stored, known, [])
+        rows = written(made.with_mended_rows(stored), tmp_path)
+    assert {row["id"]: row["plan"] for row in rows["identifies"]} == PLANS
 
 
 def test_rows_that_were_inserted_before_the_memory_was_missed_are_stored_once(

@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from ..catalog import CUT, LINK, MESSAGE_TABLES, PROPERTIES, event_table
 from ..segment.message import EXTRA
-from . import engine
+from . import engine, texts
+from .cells import MOST_BYTES, cut_by_size
 from .columns import plan_no_new_columns, row_values
 from .context import ProjectionContext, TableRows, ordered_columns
 
@@ -59,7 +60,9 @@ def find_mends(
                 any_cut = " OR ".join(f"length({engine.name(column)}) = {CUT}" for column in columns)
                 sql = _SQL["cut_texts"].format(number=number, cells=cells, any_cut=any_cut, cut=CUT)
                 batches = stored(context.tables.names[number], [*_NEEDED, *columns], ids)
-                engine.read_stored(context.con, batches, sql)
+                with engine.streamed(context.con, batches) as has_any:
+                    if has_any:
+                        texts.insert(context, "mends", sql)
 
 
 def _ids(context: ProjectionContext, query: str) -> list[str]:
@@ -84,14 +87,16 @@ def _find_whole_texts(context: ProjectionContext, numbers: Iterable[int]) -> Non
     columns, rows = context.column_extras(), row_values(context, "first_messages")
     for number in numbers:
         where = context.tables.where_of_rows(number)
-        texts = _text_columns(context, number, columns.get(number, ()), rows.get(number, ()))
-        for part in engine.batched(texts.cells.items(), TEXTS_PER_QUERY):
+        found = _text_columns(context, number, columns.get(number, ()), rows.get(number, ()))
+        for part in engine.batched(found.cells.items(), TEXTS_PER_QUERY):
             cells = ", ".join(_cell(column, sql) for column, sql in part)
-            con.execute(_SQL["whole_cells"].format(number=number, cells=cells, where=where, cut=CUT))
-        if texts.in_rows:
-            named = pa.table({"column": list(texts.in_rows), "name": list(texts.in_rows.values())})
+            sql = _SQL["whole_cells"].format(number=number, cells=cells, where=where, cut=CUT)
+            texts.insert(context, "whole_texts", sql)
+        if found.in_rows:
+            named = pa.table({"column": list(found.in_rows), "name": list(found.in_rows.values())})
             with engine.registered(con, text_columns=named):
-                con.execute(_SQL["whole_rows"].format(number=number, where=where, cut=CUT))
+                sql = _SQL["whole_rows"].format(number=number, where=where, cut=CUT)
+                texts.insert(context, "whole_texts", sql)
 
 
 def _cell(column: str, sql: str) -> str:
@@ -144,14 +149,23 @@ def mended_lengths(context: ProjectionContext, table: str) -> dict[str, int]:
 def leave_cut(context: ProjectionContext, table: str) -> None:
     """Leaves the stored texts of a table as they are."""
     number = context.tables.names.index(table)
-    context.con.execute("DELETE FROM mends WHERE table_number = $number", {"number": number})
+    texts.create_table(context, "mends", "FROM mends WHERE table_number <> $number", {"number": number})
 
 
-def put_whole(context: ProjectionContext, table: str, number: int, columns: Iterable[str]) -> None:
-    """Puts whole texts into stored rows that were read into `table`, a table of the engine."""
-    for column in columns:
-        names = {"mended": table, "column": engine.name(column), "literal": engine.literal(column)}
-        context.con.execute(_SQL["put_whole"].format(number=number, **names))
+def put_whole(context: ProjectionContext, table: str, number: int, columns: Collection[str]) -> None:
+    """Puts whole texts into stored rows that were read into `table`, a table of the engine, some rows at a time."""
+    if not columns:
+        return
+    con, names = context.con, {"mended": table, "number": number}
+    sizes = con.sql(_SQL["sizes"].format(**names)).to_arrow_table()
+    texts.create_table(context, "with_whole_texts", _SQL["unmended"].format(**names))
+    seqs = sizes["seq"].to_numpy()
+    for start, end in cut_by_size(sizes["size"].to_numpy(), MOST_BYTES):
+        con.execute(_SQL["part"].format(part=f"seq BETWEEN {seqs[start]} AND {seqs[end - 1]}", **names))
+        for column in columns:
+            con.execute(_SQL["put_whole"].format(column=engine.name(column), literal=engine.literal(column)))
+        texts.insert(context, "with_whole_texts", "FROM mended_part")
+    texts.create_table(context, table, "FROM with_whole_texts")
 
 
 def with_mended_rows(context: ProjectionContext, stored: ReadRows, made: Iterable[TableRows]) -> Iterator[TableRows]:
@@ -172,7 +186,9 @@ def _mended_rows(context: ProjectionContext, stored: ReadRows, number: int, made
     known = context.known[name]
     touched = _SQL["touched_ids"].format(number=number, where=context.tables.where_of_rows(number))
     batches = stored(name, list(known), _ids(context, f"FROM ({touched})"))
-    engine.read_stored(context.con, batches, _SQL["touched"].format(mended=table, touched=touched))
+    with engine.streamed(context.con, batches) as has_any:
+        if has_any:
+            texts.create_table(context, table, _SQL["touched"].format(touched=touched))
     put_whole(context, table, number, mended_columns(context, number))
     columns = ordered_columns({**known, **(made.columns if made else {})})
     query = f"FROM {table}"

@@ -7,13 +7,13 @@ FROM messages ANTI JOIN (FROM duplicates ANTI JOIN stored_in USING (seq)) USING 
 
 -- name: whole_cells
 -- Texts of some columns that are longer than a cut one; `cells` are structs of a column's `name` and `text`.
-INSERT INTO whole_texts SELECT {number}, seq, id, cell.name, cell.text
+SELECT {number} AS table_number, seq, id, cell.name AS name, cell.text AS text
 FROM (SELECT seq, id, unnest([{cells}]) AS cell FROM first_messages WHERE {where})
 WHERE length(cell.text) > {cut}
 
 -- name: whole_rows
 -- The same for values that wait as rows; `text_columns` are their columns, with the names of these in the table.
-INSERT INTO whole_texts SELECT {number}, seq, id, name, text
+SELECT {number} AS table_number, seq, id, name, text
 FROM (SELECT m.seq, m.id, c.name, as_text(x.value) AS text
     FROM extras x JOIN text_columns c ON c."column" = x."column"
     JOIN (SELECT seq, id FROM first_messages WHERE {where}) m ON m.seq = x.seq)
@@ -21,10 +21,10 @@ WHERE length(text) > {cut}
 
 -- name: cut_texts
 -- `stored` are rows of a table with the columns of `whole_texts`; only those that no load of messages stored count.
-INSERT INTO mends SELECT w.*
-FROM (SELECT id, unnest([{cells}]) AS cell FROM stored
+SELECT w.* FROM whole_texts w
+JOIN (SELECT id, unnest([{cells}]) AS cell FROM stored
     WHERE ({any_cut}) AND epoch_ms(uuid_ts) NOT IN (SELECT ms FROM loads_of_messages)) s
-JOIN whole_texts w ON w.table_number = {number} AND w.id = s.id AND w.name = s.cell.name
+ON w.table_number = {number} AND w.id = s.id AND w.name = s.cell.name
 WHERE length(s.cell.text) = {cut} AND starts_with(w.text, s.cell.text)
 
 -- name: mended_tables
@@ -38,8 +38,20 @@ SELECT name, max(length(text)) FROM mends WHERE table_number = $number GROUP BY 
 SELECT id FROM mends WHERE table_number = {number} UNION SELECT id FROM kept WHERE {where}
 
 -- name: touched
-CREATE OR REPLACE TABLE {mended} AS FROM stored SEMI JOIN ({touched}) t USING (id)
+FROM stored SEMI JOIN ({touched}) t USING (id)
+
+-- name: sizes
+-- How long the texts of each row are that is mended.
+SELECT seq, sum(strlen(text))::BIGINT AS size FROM mends WHERE table_number = {number} GROUP BY seq ORDER BY seq
+
+-- name: unmended
+FROM {mended} ANTI JOIN (SELECT id FROM mends WHERE table_number = {number}) m USING (id)
+
+-- name: part
+-- Some of the rows that are mended, and their texts.
+CREATE OR REPLACE TABLE mended_part AS
+FROM {mended} SEMI JOIN (SELECT id FROM mends WHERE table_number = {number} AND {part}) m USING (id);
+CREATE OR REPLACE TABLE mends_of_part AS FROM mends WHERE table_number = {number} AND {part}
 
 -- name: put_whole
-UPDATE {mended} SET {column} = m.text FROM mends m
-WHERE m.table_number = {number} AND m.name = {literal} AND m.id = {mended}.id
+UPDATE mended_part SET {column} = m.text FROM mends_of_part m WHERE m.name = {literal} AND m.id = mended_part.id

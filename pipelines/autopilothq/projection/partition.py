@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from ..catalog import AUDIT, OTHER_LIMITS, Latest, Limits, Type
 from ..segment.identity import HashedIds
-from . import audit, engine, users
+from . import audit, engine, texts, users
 from . import deduplicate as steps
 from .cells import CELL_FILES, NO_MESSAGES_SQL, ParsedCells
 from .columns import row_values
@@ -40,14 +40,7 @@ from .types import SQL_TYPES
 
 _SQL = engine.queries("partition.sql")
 # The tables that hold what is known of a partition's messages once they are deduplicated.
-_STATE = {
-    "rejects": "seq BIGINT, id VARCHAR, reason VARCHAR, message VARCHAR, raw VARCHAR",
-    "discards": "seq BIGINT, table_name VARCHAR, column_name VARCHAR, value VARCHAR, reason VARCHAR",
-    "refused": "seq BIGINT, id VARCHAR, error VARCHAR, table_name VARCHAR, row_id VARCHAR, again BOOLEAN",
-    "suppressed": "seq BIGINT, id VARCHAR",
-    "duplicates": "seq BIGINT",
-    "discarded_again": "seq BIGINT",
-}
+_STATE = ("rejects", "discards", "refused", "suppressed", "duplicates", "discarded_again")
 
 
 class RefusedIds(NamedTuple):
@@ -85,8 +78,8 @@ class NotCut(Exception):
 class LoadFacts:
     """What all workers of a load know, as plain data that can be sent anywhere.
 
-    `columns` are those of all `ParsedCells`, `events` and `tables` all their events and tables. The rest is as in
-    `ProjectionContext`.
+    `columns` and `long_bytes` are those of all `ParsedCells`, `events` and `tables` all their events and tables. The
+    rest is as in `ProjectionContext`.
     """
 
     loaded_at: str
@@ -101,11 +94,14 @@ class LoadFacts:
     limits: Limits = OTHER_LIMITS
     widths: Mapping[str, int] = field(default_factory=dict)
     fills: Callable[[str], bool] = every_table
+    long_bytes: int = 0
 
     def with_cells(self, cells: ParsedCells) -> "LoadFacts":
         """Returns the facts with the events and the columns of all cells."""
         events = name_events(cells.events, self.event_table)
-        return dataclasses.replace(self, columns=cells.columns, events=events, tables=TableNumbers.of(events))
+        return dataclasses.replace(
+            self, columns=cells.columns, events=events, tables=TableNumbers.of(events), long_bytes=cells.long_bytes
+        )
 
     def open(self, con: duckdb.DuckDBPyConnection, scratch: str, cells: ParsedCells) -> ProjectionContext:
         """Opens the cells of one partition in an engine."""
@@ -131,6 +127,7 @@ class LoadFacts:
                 messages=[*files, *cells.messages],
                 columns=dict(self.columns),
                 events=Counter(event.event for event in self.events),
+                long_bytes=self.long_bytes,
             ),
             self.loaded_at,
             self.shorten,
@@ -275,12 +272,12 @@ def deduplicate_partition(
 
 def save_state(context: ProjectionContext, folder: str) -> dict[str, str]:
     """Writes what is known of a deduplicated partition to files in an empty folder; returns their names by table."""
-    there = {name for (name,) in context.con.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+    there = {name for (name,) in context.con.execute(_SQL["tables_there"]).fetchall()}
     saved: dict[str, str] = {}
     for table in _STATE:
         if table in there and engine.count(context.con, table):
             saved[table] = f"{folder}/{table}.parquet"
-            context.con.execute(f"COPY {table} TO {engine.literal(saved[table])} (FORMAT parquet)")
+            context.con.execute(f"COPY {table} TO {engine.literal(saved[table])} ({texts.SMALL_GROUPS})")
     return saved
 
 
@@ -294,10 +291,14 @@ def open_deduplicated(
 ) -> "PartitionRows":
     """Opens a partition that another worker has deduplicated."""
     context = facts.open(con, scratch, dataclasses.replace(cells, rejects=[], discards=[]))
-    for table, columns in _STATE.items():
-        con.execute(f"CREATE TABLE IF NOT EXISTS {table} ({columns})")
-        if table in saved:
-            con.execute(f"INSERT INTO {table} BY NAME FROM {engine.parquet_files([saved[table]])}")
+    if "suppressed" in saved:
+        con.execute("CREATE TABLE suppressed (seq BIGINT, id VARCHAR)")
+    for table, path in saved.items():
+        query = f"FROM {engine.parquet_files([path])}"
+        if table in texts.OF_LINES:
+            texts.insert(context, table, query)
+        else:
+            con.execute(f"INSERT INTO {table} BY NAME {query}")
     steps.reject_messages(context, *(table for table in ("refused", "suppressed") if table in saved))
     return PartitionRows(context, plans)
 

@@ -13,8 +13,9 @@ from . import engine
 from .cells import MOST_BYTES
 from .context import ProjectionContext
 
-_FORM = f"{engine.PARQUET}, {engine.UNCOMPRESSED}, ROW_GROUP_SIZE_BYTES {MOST_BYTES}"
-_FROM_THE_START = ("rejects", "discards", "discards_of_latest")  # tables of state.sql
+SMALL_GROUPS = f"FORMAT parquet, ROW_GROUP_SIZE_BYTES {MOST_BYTES}"
+# Tables of state.sql that hold texts of lines.
+OF_LINES = ("rejects", "discards", "discards_of_latest", "whole_texts", "mends")
 
 
 def open_tables(context: ProjectionContext) -> None:
@@ -25,7 +26,7 @@ def open_tables(context: ProjectionContext) -> None:
     context.con.execute("SET enable_caching_operators = false")
     # The side of a join that the engine holds in memory is the right one, as it is written, which has no long texts.
     context.con.execute("SET disabled_optimizers = 'join_order,build_side_probe_side'")
-    for table in _FROM_THE_START:
+    for table in OF_LINES:
         _write(context, table, f"FROM {table}")
         context.con.execute(f"DROP TABLE {table}")
         _create_view(context, table)
@@ -55,7 +56,8 @@ def insert(context: ProjectionContext, table: str, query: str, parameters: Mappi
 
 def _write(context: ProjectionContext, table: str, query: str, parameters: Mapping[str, object] | None = None) -> None:
     path = engine.literal(f"{context.scratch}/{table}-{uuid4().hex}.parquet")
-    context.con.execute(f"COPY ({query}) TO {path} ({_FORM})", parameters)
+    form = f"{engine.PARQUET}, {engine.UNCOMPRESSED}, ROW_GROUP_SIZE_BYTES {MOST_BYTES}"
+    context.con.execute(f"COPY ({query}) TO {path} ({form})", parameters)
 
 
 def _create_view(context: ProjectionContext, table: str) -> None:

@@ -52,17 +52,17 @@ def make_latest(
 
     `mended` are columns of stored messages that this load makes whole.
     """
-    types = _gather_messages(context, latest, fresh, stored)
+    gathered = "latest_gathered" if context.cells.are_long else "latest_messages"
+    types = _gather_messages(context, latest, fresh, stored, gathered)
+    put_whole(context, gathered, MESSAGE_TABLES.index(latest.messages), mended)
     traits = _traits(latest, types)
     columns = latest_columns(latest, types)
-    number, table = MESSAGE_TABLES.index(latest.messages), f"{latest.table.name}_rows"  # written later
+    table = f"{latest.table.name}_rows"  # written later
     if not context.cells.are_long:
-        put_whole(context, "latest_messages", number, mended)
         _make_rows(context, latest, table, columns, traits)
     else:
         for part in _parts(context, latest, types, traits):
             context.con.execute(_SQL["part"].format(key=latest.key, part=part))
-            put_whole(context, "latest_messages", number, mended)
             _make_rows(context, latest, "latest_rows", columns, traits)
             (texts.insert if part else texts.create_table)(context, table, "FROM latest_rows")
     return TableRows(latest.table.name, columns, context.con.sql(f"FROM {table}"), engine.count(context.con, table))
@@ -71,7 +71,7 @@ def make_latest(
 def _parts(context: ProjectionContext, latest: Latest, types: Mapping[str, Type], traits: Mapping[str, Type]) -> range:
     """Numbers parts of the persons whose rows are made, if many messages are long; there is at least one."""
     context.con.execute("CREATE OR REPLACE TABLE last_messages (id VARCHAR)")
-    for part in engine.batched(traits, MANY_TRAITS):
+    for part in engine.batched(traits, MANY_TRAITS) if traits else [()]:
         each = [f"arg_max(id, {_LATER}) FILTER ({engine.name(column)} IS NOT NULL)" for column in part]
         last = ", ".join([f"arg_max(id, {_LATER})", *each])
         context.con.execute(_SQL["last_messages"].format(key=latest.key, last_ids=last))
@@ -96,13 +96,9 @@ def _traits(latest: Latest, types: Mapping[str, Type]) -> dict[str, Type]:
 
 
 def _gather_messages(
-    context: ProjectionContext, latest: Latest, fresh: TableRows, stored: ReadTable | None
+    context: ProjectionContext, latest: Latest, fresh: TableRows, stored: ReadTable | None, table: str
 ) -> Mapping[str, Type]:
-    """Creates a table of this load's messages and the stored ones; returns its columns.
-
-    It is `latest_messages`, or `latest_gathered` if many messages are long.
-    """
-    table = "latest_gathered" if context.cells.are_long else "latest_messages"
+    """Creates a table of this load's messages and the stored ones; returns its columns."""
     known = context.known.get(latest.messages.name) if stored is not None else None
     types = {**fresh.columns, **(known or {})}
     more = "".join(

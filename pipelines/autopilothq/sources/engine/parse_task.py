@@ -1,5 +1,6 @@
 """The task of the first half of a load: whole files become cells, split into partitions."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -57,7 +58,7 @@ class ParseTask:
             cut = cut_cells(con, done.all_cells, self.context.facts.partitions, str(new_folder(scratch, "cut")))
             for part, cells in cut.items():
                 done.cells[part] = self._kept(cells, part)
-        done.all_cells = ParsedCells(columns=done.all_cells.columns, events=done.all_cells.events)
+        done.all_cells = dataclasses.replace(done.all_cells, messages=[], extras=[], rejects=[], discards=[])
         return done
 
     def _add(
