@@ -25,7 +25,8 @@ from autopilothq.projection.line_reader import LineReader
 from autopilothq.projection.parse import Parser, number_lines
 from autopilothq.projection.types import ARROW
 from autopilothq.warehouses import duckdb as warehouse
-from autopilothq.warehouses.dlt_internals import DatabaseTransientException
+from autopilothq.warehouses import duckdb_parts as parts
+from autopilothq.warehouses.dlt_internals import DatabaseTransientException, SqlLoadJob, file_of
 from autopilothq.warehouses.duckdb import direct
 from calling import Call, errors
 from contract.loading import NOW, batches, identify, message, write
@@ -382,6 +383,90 @@ def test_large_texts_of_adopted_rows_are_made_whole_some_at_a_time(
         made.find_mends(stored, known, [])
         rows = written(made.with_mended_rows(stored), tmp_path)
     assert {row["id"]: row["plan"] for row in rows["identifies"]} == PLANS
+
+
+def people(load: int, persons: range, characters: int) -> Iterator[dict[str, Any]]:
+    """Each with a trait as long; the later load's are newer."""
+    for n in persons:
+        plan = {"plan": long(f"{load} {n}", characters), "n": n}
+        yield identify(messageId=f"m{load} {n}", userId=f"u{n}", receivedAt=later(load), traits=plan)
+
+
+def stored_plans(database: Path) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Returns the rows of `users` and of `identifies`, with the first word of a text that is whole."""
+    whole = "CASE WHEN rtrim(plan, 'e') = split_part(plan, ' ', 1) || ' ' || n || ' ' THEN strlen(plan) END"
+    with duckdb.connect(str(database), read_only=True) as con:
+        users, messages = (
+            con.execute(f"SELECT id, split_part(plan, ' ', 1) || '-' || {whole} FROM autopilothq.{table}").fetchall()
+            for table in ("users", "identifies")
+        )
+    return sorted(users), sorted(messages)
+
+
+def plans(loads: Mapping[int, range], characters: int) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Returns what `stored_plans` is to find after loads of `people`."""
+    users = {f"u{n}": f"{load}-{characters}" for load, persons in loads.items() for n in persons}
+    messages = [(f"m{load} {n}", f"{load}-{characters}") for load, persons in loads.items() for n in persons]
+    return sorted(users.items()), sorted(messages)
+
+
+def test_large_traits_are_stored_replaced_and_read_again_with_less_memory_than_they_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DuckDB takes 2,048 rows at a time, however large they are: they come and go in parts."""
+    monkeypatch.setattr(engine, "one_thread", lambda *_: nullcontext())
+    monkeypatch.setattr(parts, "BYTES_AT_ONCE", 2 << 20)
+    credentials = DuckDbCredentials(str(tmp_path / "autopilot.duckdb"))
+    credentials.global_config = {"threads": 1, "memory_limit": "30MB", "preserve_insertion_order": False}
+    loads = {1: range(150), 2: range(0, 150, 10)}
+    for load, persons in loads.items():
+        write(f"{load}.ndjson", *people(load, persons, 60_000))
+        pipeline(tmp_path, direct(credentials)).run(autopilothq.archive("archive"))
+    assert stored_plans(tmp_path / "autopilot.duckdb") == plans(loads, 60_000)
+
+
+@pytest.mark.parametrize("part", [2, 5])  # of identifies, and of users
+def test_parts_that_are_there_are_stored_once_when_their_file_comes_again(
+    part: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "BYTES_AT_ONCE", 100_000)
+    monkeypatch.setattr(parts, "LONG", 0)
+    monkeypatch.setattr(parts, "ROWS_AT_ONCE", 4)
+    tried, of = list[int](), parts.memory_of
+
+    def missing(rows: pa.Table) -> int:
+        tried.append(rows.num_rows)
+        if len(tried) == part:
+            raise OSError("the disk was away")
+        return of(rows)
+
+    monkeypatch.setattr(parts, "memory_of", missing)
+    persons = range(10)
+    write("1.ndjson", *people(1, persons, 40_000))
+    pipeline(tmp_path, direct(str(tmp_path / "autopilot.duckdb"))).run(autopilothq.archive("archive"))
+    assert tried == {2: [4, 4, 4, 4, 2, 4, 4, 2], 5: [4, 4, 2, 4, 4, 4, 4, 2]}[part]
+    assert stored_plans(tmp_path / "autopilot.duckdb") == plans({1: persons}, 40_000)
+
+
+def test_rows_that_wait_in_staging_replace_others_in_parts_if_memory_runs_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those that an earlier version copied there, and had no memory to merge."""
+    loads, missed = {1: range(10), 2: range(5, 15)}, list[Path]()
+    monkeypatch.setattr(parts, "STAGED_ROWS", 3)
+
+    def missing(job: SqlLoadJob) -> None:
+        missed.append(Path(file_of(job)))
+        raise duckdb.OutOfMemoryException("rows are long")
+
+    for load, persons in loads.items():
+        write(f"{load}.ndjson", *people(load, persons, 100))
+        with monkeypatch.context() as patch:
+            if load == 2:
+                patch.setattr(SqlLoadJob, "run", missing)
+            pipeline(tmp_path, direct(str(tmp_path / "autopilot.duckdb"))).run(autopilothq.archive("archive"))
+    assert sorted(file.name.split(".")[0] for file in missed) == ["_audit", "_audit", "users", "users"]
+    assert stored_plans(tmp_path / "autopilot.duckdb") == plans(loads, 100)
 
 
 def test_rows_that_were_inserted_before_the_memory_was_missed_are_stored_once(

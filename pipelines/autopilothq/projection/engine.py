@@ -44,6 +44,7 @@ COLUMN_MEMORY = 1.25  # MB that another column can take: DuckDB counts a block a
 WIDE_TABLE = 150  # columns; the rows of a wider table can need more memory than a load usually has
 BYTES = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB": 2**50}
 """How many bytes each unit of DuckDB's settings is."""
+STREAMED = 8 << 20  # bytes
 MACROS = script("macros.sql")
 # Ids and emails do not repay a dictionary, which would cost more than all other work.
 PARQUET = "FORMAT parquet, DICTIONARY_SIZE_LIMIT 1000"
@@ -124,13 +125,31 @@ def read_stored(
 @contextmanager
 def streamed(con: duckdb.DuckDBPyConnection, batches: Iterable[pa.RecordBatch]) -> Iterator[bool]:
     """Lets SQL read the batches as `stored`, once, while the block runs; yields whether there are any batches."""
-    stream = iter(batches)
+    stream = itertools.chain.from_iterable(map(cut_batch, batches))
     first = next(stream, None)
     if first is None:
         yield False
         return
     with registered(con, stored=pa.RecordBatchReader.from_batches(first.schema, itertools.chain([first], stream))):
         yield True
+
+
+def cut_batch(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Yields a batch in parts of at most STREAMED bytes, or of one row: the engine takes up to 2,048 rows of a part."""
+    if batch.nbytes <= STREAMED or batch.num_rows < 2:
+        yield batch
+        return
+    half = batch.num_rows // 2
+    yield from cut_batch(batch.slice(0, half))
+    yield from cut_batch(batch.slice(half))
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Returns whether DuckDB, or dlt because of DuckDB, raised an error because memory ran out."""
+    cause = getattr(error, "dbapi_exception", error)
+    if isinstance(cause, duckdb.TransactionException):  # all that DuckDB reports if memory runs out during a commit
+        return bool(re.search("Failed to commit: .*(allocate|pin) ", str(cause)))
+    return isinstance(cause, duckdb.OutOfMemoryException)
 
 
 def count(con: duckdb.DuckDBPyConnection, source: str) -> int:

@@ -17,14 +17,13 @@ import dlt
 from dlt import Schema
 from dlt.common.configuration import configspec
 from dlt.common.destination.typing import PreparedTableSchema
-from dlt.common.schema.typing import TColumnSchema, TTableSchema
+from dlt.common.schema.typing import TColumnSchema
 from dlt.destinations import duckdb
 from dlt.destinations.impl.duckdb.configuration import DuckDbBaseCredentials
 from duckdb import (
     DuckDBPyConnection,
     InternalException,
     IOException,
-    OutOfMemoryException,
     SerializationException,
     TransactionException,
 )
@@ -35,6 +34,7 @@ from ..display import gist
 from ..errors import RunError
 from ..machine import LargestFirst, cores
 from ..projection import engine
+from . import duckdb_parts as parts
 from .books import BooksClient, BooksSqlClient, stage_books_together
 from .comments import comment_statements
 from .configured_once import ConfiguredOnce
@@ -51,11 +51,11 @@ from .dlt_internals import (
     TPartialTableSchema,
     client_of,
     file_of,
-    get_columns_names_with_prop,
     hooked,
     table_of,
 )
 from .hints import without_requirement
+from .merging import keys_of, replaces_by_key
 from .pipeline_names import database_of
 
 
@@ -130,6 +130,11 @@ def _connection(pipeline: dlt.Pipeline) -> AbstractContextManager[object]:
 class DirectSqlClient(BooksSqlClient, DuckDbSqlClient):
     """dlt's SQL client, which also finds the books in a dataset of their own."""
 
+    def table_and_staged(self, table: str) -> tuple[str, str]:
+        """Returns the qualified names of a table and of its table in staging, whichever dataset is the current one."""
+        with self.with_alternative_dataset_name(self.home):
+            return self.get_qualified_table_names(table)
+
 
 @hooked
 class DirectClient(BooksClient, DuckDbClient):
@@ -159,11 +164,13 @@ class DirectClient(BooksClient, DuckDbClient):
     ) -> LoadJob:
         """Returns the job that loads a file."""
         if _is_direct(table) and file_path.endswith(".parquet"):
-            return InsertNew(file_path, get_columns_names_with_prop(cast(TTableSchema, table), "primary_key"))
+            return InsertNew(file_path, keys_of(table))
         job = super().create_load_job(table, file_path, load_id, restore)
+        keys = keys_of(table) if replaces_by_key(table, self.schema) else []
         if isinstance(job, SqlLoadJob):
-            return MergeJob(file_path)
-        return DirectCopyJob(file_path) if isinstance(job, DuckDbCopyJob) and file_path.endswith(".parquet") else job
+            return MergeJob(file_path, keys)
+        is_parquet = isinstance(job, DuckDbCopyJob) and file_path.endswith(".parquet")
+        return DirectCopyJob(file_path, keys) if is_parquet else job
 
     def column_sql(self, usual: Callable[..., str], column: TColumnSchema, table: Any = None) -> str:
         """Returns the definition of a column."""
@@ -259,21 +266,27 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_queue.begin)
 
 
-def load_in_turn(job: LoadJob, load: Callable[[], None]) -> None:
+def load_in_turn(job: LoadJob, load: Callable[[], None], in_parts: Callable[[], None] | None = None) -> None:
     """Runs a job's work, all of it or nothing, when its turn comes; runs it again, alone, if memory runs out.
 
     Enough tables are loaded side by side to keep all cores busy. A wide one is loaded alone, because DuckDB needs
-    blocks for each column, in every thread.
+    blocks for each column, in every thread. `in_parts` does the work in parts: the last way, and the only one for a
+    file with long rows.
     """
-    alone = len(table_of(job)["columns"]) >= WIDE
-    try:
-        with _turn(job, alone):
-            load()
-    except Exception as error:
-        if not _lacks_memory(error):
-            raise
-        with _turn(job, alone=True, again=True):  # other tables may have used the memory
-            load()
+    file = file_of(job)
+    if in_parts and file.endswith(".parquet") and parts.are_long(file):
+        ways = [in_parts]
+    else:
+        ways = [load, load, *([in_parts] if in_parts else [])]
+    for number, way in enumerate(ways, 1):
+        alone = number > 1 or way is in_parts or len(table_of(job)["columns"]) >= WIDE
+        try:
+            with _turn(job, alone, again=number > 1):  # other tables may have used the memory before
+                way()
+            return
+        except Exception as error:
+            if number == len(ways) or not engine.lacks_memory(error):
+                raise
 
 
 @contextmanager
@@ -289,25 +302,39 @@ def _turn(job: LoadJob, alone: bool, again: bool = False) -> Iterator[None]:
             yield
 
 
-def _lacks_memory(error: Exception) -> bool:
-    cause = getattr(error, "dbapi_exception", error)
-    # The latter is all that DuckDB reports if memory runs out during a commit.
-    return isinstance(cause, OutOfMemoryException) or (
-        isinstance(cause, TransactionException) and "Failed to commit" in str(cause) and " allocate " in str(cause)
-    )
+def _parts_of(job: LoadJob) -> Iterator[str]:
+    """Yields SQL for the rows of a job's file in parts; a part is there, and the memory for it, until the next one."""
+    con = client_of(job).sql_client.native_connection
+    with parts.written_soon(con.execute):
+        for part in parts.cut_file(file_of(job)):
+            with engine.one_thread(con.execute, parts.memory_of(part)), engine.registered(con, part_of_file=part):
+                yield "part_of_file"
 
 
 class DirectCopyJob(DuckDbCopyJob):
-    """dlt's copy job, run in its turn; the file's folders may have any name."""
+    """dlt's copy job, run in its turn; the file's folders may have any name.
+
+    Rows that only replace those with the same `keys` leave staging out if they come in parts.
+    """
+
+    def __init__(self, file_path: str, keys: Sequence[str]) -> None:
+        super().__init__(file_path)
+        self._keys = keys
 
     def run(self) -> None:
         """Loads the file."""
-        load_in_turn(self, self._copy)
+        load_in_turn(self, self._copy, self._replace_in_parts if self._keys else None)
 
     def _copy(self) -> None:
         client = client_of(self).sql_client
         table = client.make_qualified_table_name(self.load_table_name)
         client.execute_sql(f"INSERT INTO {table} BY NAME SELECT * FROM {parquet(file_of(self))}")
+
+    def _replace_in_parts(self) -> None:
+        client = client_of(self).sql_client
+        table, _ = client.table_and_staged(self.load_table_name)
+        for part in _parts_of(self):
+            parts.replace_rows(client, table, part, self._keys)
 
 
 class InsertNew(DuckDbCopyJob):
@@ -319,12 +346,18 @@ class InsertNew(DuckDbCopyJob):
 
     def run(self) -> None:
         """Loads the file, whole or not at all."""
-        load_in_turn(self, self._insert)
+        load_in_turn(self, self._insert, self._insert_in_parts)
 
     def _insert(self) -> None:
+        self._insert_rows(parquet(file_of(self)))
+
+    def _insert_in_parts(self) -> None:
+        for part in _parts_of(self):
+            self._insert_rows(part)
+
+    def _insert_rows(self, rows: str) -> None:
         client = client_of(self).sql_client
         table = client.make_qualified_table_name(self.load_table_name)
-        rows = parquet(file_of(self))
         keys = ", ".join(map(client.escape_column_name, self._keys))
         new = ""
         if client.execute_sql(f"SELECT 1 FROM {table} LIMIT 1"):
@@ -335,11 +368,24 @@ class InsertNew(DuckDbCopyJob):
 
 
 class MergeJob(SqlLoadJob):
-    """dlt's job that brings rows from staging into their table in a transaction, run in its turn."""
+    """dlt's job that brings rows from staging into their table in a transaction, run in its turn.
+
+    Rows that only replace those with the same `keys` come in parts if memory runs out.
+    """
+
+    def __init__(self, file_path: str, keys: Sequence[str]) -> None:
+        super().__init__(file_path)
+        self._keys = keys
 
     def run(self) -> None:
         """Runs the statements."""
-        load_in_turn(self, super().run)
+        load_in_turn(self, super().run, self._replace_in_parts if self._keys else None)
+
+    def _replace_in_parts(self) -> None:
+        client = client_of(self).sql_client
+        names: tuple[str, str] = client.table_and_staged(self.load_table_name)
+        with parts.written_soon(client.native_connection.execute):
+            parts.replace_from_staging(client, *names, self._keys)
 
 
 KILL_POINT_ROWS_COPIED = f"{__name__}:DirectCopyJob.run"  # for tests/faults

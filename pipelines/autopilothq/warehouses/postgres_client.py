@@ -26,10 +26,11 @@ from .dlt_internals import (
     hooked,
 )
 from .hints import without_requirement
+from .merging import is_plain, keys_of
 from .native import DIRECT_HINT, SEGMENT_TABLE_HINT, TableShape, shape_of
 from .postgres import PostgresConfiguration
 from .postgres_copies import CopyNew, PostgresCopyJob
-from .postgres_merge import Merge, MergeNew, MergeReplacing, Replace, is_plain, keys_of
+from .postgres_merge import Merge, MergeNew, MergeReplacing, Replace
 from .postgres_waits import giving_up, look_at, patient
 from .sql_files import sql_file
 

@@ -20,8 +20,8 @@ from .dlt_internals import (
     set_file,
     table_of,
 )
+from .merging import keys_of
 from .postgres import PostgresConfiguration
-from .postgres_merge import keys_of
 from .postgres_waits import giving_up, look_at, patient, url_of
 from .sql_files import sql_file
 

@@ -15,30 +15,8 @@ from .dlt_internals import (
     SqlMergeFollowupJob,
     SqlStagingReplaceFollowupJob,
     get_columns_names_with_prop,
-    get_dedup_sort_tuple,
 )
-from .native import ALL_ROWS, SEGMENT_TABLE_HINT
-
-# dlt's hints for which rows are merged, and which are deleted first.
-_FILTER, _SCOPE = "x-merge-source-filter", "x-merge-destination-scope"
-
-
-def is_plain(table_chain: Sequence[PreparedTableSchema]) -> bool:
-    """Returns whether rows of one of the contract's tables are merged only by its key, without more hints of a user."""
-    table: Any = table_chain[0]
-    return (
-        len(table_chain) == 1
-        and bool(table.get(SEGMENT_TABLE_HINT))
-        and not table.get(_FILTER)
-        and table.get(_SCOPE) in (None, ALL_ROWS)
-        and not get_columns_names_with_prop(table, "hard_delete")
-        and get_dedup_sort_tuple(table) is None
-    )
-
-
-def keys_of(table: Any) -> list[str]:
-    """Returns the columns of a table's key."""
-    return get_columns_names_with_prop(table, "primary_key")
+from .merging import SCOPE, keys_of
 
 
 class Parts:
@@ -94,7 +72,7 @@ class MergeReplacing(SqlMergeFollowupJob):
         """Returns the statements."""
         parts = Parts(table_chain[0], sql_client)
         table: Any = table_chain[0]
-        old = table.get(_SCOPE) or f"EXISTS (SELECT 1 FROM {parts.staged} s WHERE {parts.same()})"
+        old = table.get(SCOPE) or f"EXISTS (SELECT 1 FROM {parts.staged} s WHERE {parts.same()})"
         return [f"DELETE FROM {parts.table} AS d WHERE {old};", _insert_once(parts)]
 
 

@@ -26,7 +26,7 @@ from ..dlt_internals import (
 )
 from ..native import shape_of
 from .interface import Columns, Dataset, Row, placeholders
-from .sql_arrow import contract_types, is_zoned, read_arrow
+from .sql_arrow import contract_types, is_zoned, read_table
 from .sql_schema import comments, indexed_columns, primary_keys, text_lengths, unreadable_tables, view_names
 from .sql_statements import Opened, Statements
 
@@ -128,8 +128,9 @@ class SqlDataset(Dataset):
         with self.sql.opened() as client:
             select = ", ".join(self.quoted(table, column) for column in columns)
             text = f"SELECT {select} FROM {self.sql.table(table)}"
+            of = self.sql.written(self.sql.table(table), ())
             for where, some in _parts(self, table, ids):
-                yield from read_arrow(client.sql_client, self.sql.written(text + where, some), schema, self.kind)
+                yield from read_table(client.sql_client, of, self.sql.written(text + where, some), schema, self.kind)
 
     def stream(self, before: str, table: str, after: str = "", values: Sequence[Any] = ()) -> Iterator[Row]:
         """Yields the rows of the statement `{before} {table} {after}`, whose `%s` are the values."""

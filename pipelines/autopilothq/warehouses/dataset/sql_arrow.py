@@ -1,5 +1,6 @@
 """The results of queries to SQL destinations as Arrow, in the contract's types."""
 
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -8,10 +9,14 @@ import pyarrow as pa
 from dlt.common.schema import TColumnSchema
 
 from ...catalog import Type
+from ...projection.engine import lacks_memory
 from ...projection.types import ARROW
-from ..dlt_internals import SqlClientBase, TTableSchemaColumns
+from ..dlt_internals import DatabaseException, SqlClientBase, TTableSchemaColumns
+from ..duckdb_parts import LONG, VECTOR
 
 CELLS_PER_READ = 200_000
+BYTES_PER_READ = 16 << 20  # of a table with long texts
+MOST_ROWS = 8192  # of such a table that are read at a time, if their texts are short
 
 
 def read_arrow(client: SqlClientBase[Any], sql: str, schema: pa.Schema, kind: str) -> Iterator[pa.RecordBatch]:
@@ -24,6 +29,60 @@ def read_arrow(client: SqlClientBase[Any], sql: str, schema: pa.Schema, kind: st
         for chunk in cursor.iter_arrow(chunk_size=rows):
             cells = [typed(column, field.type) for column, field in zip(chunk.columns, schema, strict=True)]
             yield from pa.table(cells, schema=schema).to_batches()
+
+
+def read_table(
+    client: SqlClientBase[Any], table: str, sql: str, schema: pa.Schema, kind: str
+) -> Iterator[pa.RecordBatch]:
+    """Yields columns of a table, which a query selects, in the types of a schema, in batches.
+
+    DuckDB takes 2,048 rows at a time, however large they are: of a table with long texts fewer are asked for.
+    """
+    longest = _longest_row(client, table, schema) if kind == "duckdb" else 0
+    if longest * VECTOR > LONG:
+        yield from _read_few(client, table, sql, schema, max(1, BYTES_PER_READ // longest))
+    else:
+        yield from read_arrow(client, sql, schema, kind)
+
+
+def _longest_row(client: SqlClientBase[Any], table: str, schema: pa.Schema) -> int:
+    """Returns how many bytes texts of a row of DuckDB have at most, as the table's statistics tell.
+
+    It is 0 where rows have no numbers: in a view, or if a column has their name.
+    """
+    texts = [client.escape_column_name(field.name) for field in schema if pa.types.is_string(field.type)]
+    if not texts or any(name.lower() == "rowid" for name, *_ in client.execute_sql(f"DESCRIBE {table}") or ()):
+        return 0
+    lengths = list[int]()
+    with suppress(DatabaseException):  # raised for a view
+        [[last]] = client.execute_sql(f"SELECT coalesce(max(rowid), -1) FROM {table}") or ()
+        statistics = ", ".join(f"stats({column})" for column in texts)
+        for row in client.execute_sql(f"SELECT {statistics} FROM {table} WHERE rowid = {last}") or ():
+            lengths += map(int, re.findall(r"Max String Length: (\d+)", str(row)))
+    return sum(lengths)
+
+
+def _read_few(
+    client: SqlClientBase[Any], table: str, sql: str, schema: pa.Schema, rows: int
+) -> Iterator[pa.RecordBatch]:
+    """Yields the rows of a table of DuckDB, so many at a time as have some BYTES_PER_READ; `rows` at first."""
+    [[start, last]] = client.execute_sql(f"SELECT coalesce(min(rowid), 0), coalesce(max(rowid), -1) FROM {table}") or ()
+    while start <= last:
+        part = f"{sql} WHERE rowid BETWEEN {start} AND {start + rows - 1}"
+        try:
+            batches = list(read_arrow(client, part, schema, "duckdb"))
+        except Exception as error:
+            if rows == 1 or not lacks_memory(error):
+                raise
+            rows //= 2
+            continue
+        yield from batches
+        start += rows
+        size = sum(batch.nbytes for batch in batches)
+        if size > BYTES_PER_READ:
+            rows = max(1, rows // 2)
+        elif size < BYTES_PER_READ // 2:
+            rows = min(rows * 2, MOST_ROWS)
 
 
 def _read_postgres(
