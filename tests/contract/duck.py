@@ -30,9 +30,13 @@ def load(*lines: Line, file: str = "1.ndjson") -> dict[str, list[Row]]:
 
 @contextmanager
 def held(database: Path | str = "autopilot.duckdb") -> Iterator[duckdb.DuckDBPyConnection]:
-    """Keeps the database open meanwhile: a load connects twenty times, and opening the file is a third of its time."""
+    """Keeps the database open meanwhile: a load connects twenty times, and opening the file is a third of its time.
+
+    A second thread would have nothing to do but to wait, which takes a twentieth of a small load.
+    """
     with duckdb.connect(str(database)) as con:
         con.execute("SET TimeZone = 'UTC'")
+        con.execute("SET threads = 1")
         yield con
 
 

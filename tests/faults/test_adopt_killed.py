@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import forked
-from adopted import exported, rows
+from adopted import exported, tables
 from autopilothq.sources.adopt.latest import KILL_POINT_OWN_ROWS_MADE
 from autopilothq.sources.adopt.waiting import KILL_POINT_ROWS_WAIT
 from autopilothq.warehouses.duckdb import KILL_POINT_ROWS_INSERTED
@@ -27,7 +27,7 @@ Content = dict[str, list[dict[str, object]]]
 
 def content(file: Path) -> Content:
     """The tables, without what tells one load from another."""
-    return {name: rows(file, name, without=("rejected_at",)) for name in TABLES}
+    return tables(file, TABLES, without=("rejected_at",))
 
 
 @pytest.fixture(scope="module")

@@ -80,13 +80,13 @@ def test_after_a_kill_another_machine_goes_on(point: str, house: Path, server: F
 def assert_resumes(folder: Path, server: FakeAutopilot) -> None:
     """Checks that after another run the account is stored as it is, and nothing twice."""
     server.requests.clear()
-    with held(folder / "autopilot.duckdb"):
+    with held(folder / "autopilot.duckdb") as database:
         into = pipeline(folder, direct(str(folder / "autopilot.duckdb")))
         while into.has_pending_data:
             into.run()
         source = autopilothq.api(server.key, base_url=server.base_url, requests_per_second=10_000)
         into.run(source.with_resources(*killed_api.TABLES))
-    found = content(folder / "autopilot.duckdb")
+        found = content(database)
     made = [server.account.contact(number) for number in range(server.account.made)]
     assert [row["contact_id"] for row in found["contacts"].dicts()] == [contact["contact_id"] for contact in made]
     assert not any(row["deleted_at"] for row in found["contacts"].dicts())

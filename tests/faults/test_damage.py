@@ -10,7 +10,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 import autopilothq
 from autopilothq.segment.message import MAX_LINE
-from faults.loads import Table, assert_same, assert_sound, content, file, line, load, pipeline, track
+from faults.loads import Table, assert_same, assert_sound, content, file, in_memory, line, load, pipeline, track
 
 
 def rejects(tables: dict[str, Table]) -> list[tuple[str, int, str]]:
@@ -26,10 +26,11 @@ def books(tables: dict[str, Table]) -> dict[str, tuple[int, int, int, int]]:
 
 
 def loaded(tmp_path: Path) -> dict[str, Table]:
-    load(pipeline(tmp_path), tmp_path / "archive")
-    tables = content(tmp_path / "autopilot.duckdb")
+    database = in_memory()
+    load(pipeline(tmp_path, database), tmp_path / "archive")
+    tables = content(database)
     assert_sound(tables)
-    assert load(pipeline(tmp_path), tmp_path / "archive").files == 0
+    assert load(pipeline(tmp_path, database), tmp_path / "archive").files == 0
     return tables
 
 
@@ -172,7 +173,8 @@ def test_files_that_could_not_be_read_are_read_another_time(tmp_path: Path, monk
     for number, name in enumerate(FAILING):
         file(archive, name, [track(n) for n in range(100 * number, 100 * number + 100)])
     file(archive, "4.json", [track(n) for n in range(300, 310)])
-    load(pipeline(tmp_path / "undisturbed"), archive)
+    database, other = in_memory(), in_memory()
+    load(pipeline(tmp_path / "undisturbed", other), archive)
     open_file = LocalFileSystem.open
 
     def failing(self: LocalFileSystem, path: str, *args: Any, **kwargs: Any) -> Any:
@@ -185,7 +187,7 @@ def test_files_that_could_not_be_read_are_read_another_time(tmp_path: Path, monk
 
     with monkeypatch.context() as patch:
         patch.setattr(LocalFileSystem, "open", failing)
-        reports = [load(pipeline(tmp_path), archive) for _ in range(2)]
+        reports = [load(pipeline(tmp_path, database), archive) for _ in range(2)]
     for report in reports:
         whys = {Path(url).name: why for url, why in report.unfinished.items()}
         assert whys.keys() == FAILING.keys()
@@ -196,24 +198,25 @@ def test_files_that_could_not_be_read_are_read_another_time(tmp_path: Path, monk
     first, second = reports
     assert 10 < first.stored < 110
     assert second.stored == 0
-    assert_sound(content(tmp_path / "autopilot.duckdb"))
+    assert_sound(content(database))
 
-    report = load(pipeline(tmp_path), archive)
+    report = load(pipeline(tmp_path, database), archive)
     assert (report.files, report.lines, report.rejected, report.unfinished) == (3, 300, 0, {})
     assert report.stored == 310 - first.stored
-    tables, undisturbed = content(tmp_path / "autopilot.duckdb"), content(tmp_path / "undisturbed/autopilot.duckdb")
+    tables, undisturbed = content(database), content(other)
     assert_sound(tables)
     assert_same(tables, undisturbed, but=["_audit", "_rejects"])
     assert tables["_audit"].total("stored") == 310
-    assert load(pipeline(tmp_path), archive).files == 0
+    assert load(pipeline(tmp_path, database), archive).files == 0
 
 
 def test_a_file_that_goes_before_it_is_read_does_not_end_the_run(tmp_path: Path) -> None:
     path = file(tmp_path / "archive", "1.json", [track(1)])
     file(tmp_path / "archive", "2.json", [track(2)])
-    pipeline(tmp_path).run(
+    database = in_memory()
+    pipeline(tmp_path, database).run(
         autopilothq.archive(str(tmp_path / "archive"), progress=lambda _: path.unlink(missing_ok=True))
     )
-    tables = content(tmp_path / "autopilot.duckdb")
+    tables = content(database)
     assert [row["id"] for row in tables["tracks"].dicts()] == ["m-2"]
     assert rejects(tables) == [("1.json", 1, "truncated")]

@@ -5,7 +5,7 @@ import json
 import shutil
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import zstandard
@@ -20,11 +20,12 @@ from autopilothq.sources.archive.remove_lines import (
     KILL_POINT_FILE_REPLACED,
     KILL_POINT_FILE_REWRITTEN,
 )
-from calling import Call
+from contract.duck import held
 from faults import forgetting
 from faults.forgetting import Plan, words
 from faults.loads import Table, assert_same, content, line, load, pipeline, track
 from faults.test_killed import clean_environment
+from shared_loads import command, isolation
 
 # Nothing but the identify leads from the email to the tracks.
 MESSAGES: list[Any] = [
@@ -81,31 +82,42 @@ def ended(house: Path) -> dict[str, int]:
     return dict(zip(points, statuses, strict=True))
 
 
+class Forgotten(NamedTuple):
+    """What a `forget` leaves: the archive's files, all tables, and the list of who is suppressed."""
+
+    files: dict[str, bytes]
+    tables: dict[str, Table]
+    suppressed: Table
+
+
+@pytest.fixture(scope="module")
+def undisturbed(house: Path, tmp_path_factory: pytest.TempPathFactory) -> Forgotten:
+    with isolation(tmp_path_factory.mktemp("undisturbed")):
+        return forget(house / "undisturbed")
+
+
 @pytest.mark.parametrize("point", [*POINTS, *PIECEMEAL])
-def test_after_a_kill_all_is_as_if_undisturbed(point: str, house: Path, ended: dict[str, int], call: Call) -> None:
+def test_after_a_kill_all_is_as_if_undisturbed(
+    point: str, house: Path, ended: dict[str, int], undisturbed: Forgotten
+) -> None:
     assert ended[point] == -signal.SIGKILL
     before = files(house / point)
     # Whenever it was, each file is the old one or the new one, and what is written aside is not loaded.
     for name, found in files(house / "loaded").items():
-        assert before[name] in (found, expected_files(house, call)[name])
-    forget(house / point, call)
-    assert files(house / point) == expected_files(house, call)
-    tables, undisturbed = content(house / point / "autopilot.duckdb"), content(house / "undisturbed/autopilot.duckdb")
-    suppressed = tables.pop(SUPPRESSIONS.name), undisturbed.pop(SUPPRESSIONS.name)
-    assert_same(tables, undisturbed)
-    assert [persons(table) for table in suppressed] == [1, 1]
+        assert before[name] in (found, undisturbed.files[name])
+    made = forget(house / point)
+    assert made.files == undisturbed.files
+    assert_same(made.tables, undisturbed.tables)
+    assert [persons(of.suppressed) for of in (made, undisturbed)] == [1, 1]
 
 
-def forget(folder: Path, call: Call) -> None:
-    said = call(*words(str(folder)))
-    assert said.status == 0, said.err
-
-
-def expected_files(house: Path, call: Call) -> dict[str, bytes]:
-    """The files after an undisturbed `forget`."""
-    if SUPPRESSIONS.name not in content(house / "undisturbed/autopilot.duckdb"):
-        forget(house / "undisturbed", call)
-    return files(house / "undisturbed")
+def forget(folder: Path) -> Forgotten:
+    with held(folder / "autopilot.duckdb") as database:
+        said = command(*words(str(folder)))
+        assert said.status == 0, said.err
+        tables = content(database)
+    suppressed = tables.pop(SUPPRESSIONS.name)
+    return Forgotten(files(folder), tables, suppressed)
 
 
 def persons(table: Table) -> int:

@@ -263,6 +263,7 @@ def assert_resumes(
 def resumed(place: Path, archive: Path, staged: bool) -> Outcome:
     database = str(place / "autopilot.duckdb")
     with duckdb.connect(database) as file:  # opened once
+        file.execute("SET threads = 1")  # a second has nothing to do but to wait
         load(pipeline(place, stock.duckdb(database) if staged else None), archive)
         return Outcome(content(file), loaded_files(file))
 

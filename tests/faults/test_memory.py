@@ -30,7 +30,7 @@ from autopilothq.warehouses.dlt_internals import DatabaseTransientException, Sql
 from autopilothq.warehouses.duckdb import direct
 from calling import Call, errors
 from contract.loading import NOW, batches, identify, message, write
-from faults.loads import content, pipeline
+from faults.loads import content, in_memory, pipeline
 
 
 def wide(event: str, number: int, keys: int) -> dict[str, Any]:
@@ -149,19 +149,19 @@ def test_tables_that_have_no_memory_beside_others_are_inserted_alone(
     megabytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(warehouse, "_queue", LargestFirst(4))
-    people = (identify(messageId=f"i{number}", userId=f"u{number}", traits=texts(number, 120)) for number in range(100))
-    write("1.ndjson", *(wide(f"Wide {number % 4}", number, 250) for number in range(400)), *people)
+    people = (identify(messageId=f"i{number}", userId=f"u{number}", traits=texts(number, 120)) for number in range(10))
+    write("1.ndjson", *(wide(f"Wide {number % 4}", number, 250) for number in range(40)), *people)
     credentials = DuckDbCredentials(str(tmp_path / "autopilot.duckdb"))
     credentials.global_config = {"memory_limit": f"{megabytes}MB", "threads": 2}
     pipeline(tmp_path, direct(credentials)).run(autopilothq.archive("archive"))
     tables = content(tmp_path / "autopilot.duckdb")
     assert {table: len(found.rows) for table, found in tables.items() if found.rows} == {
-        "_audit": 1, "identifies": 100, "tracks": 400, "users": 100, **{f"wide_{number}": 100 for number in range(4)},
+        "_audit": 1, "identifies": 10, "tracks": 40, "users": 10, **{f"wide_{number}": 10 for number in range(4)},
     }  # fmt: skip
     with duckdb.connect(str(tmp_path / "autopilot.duckdb")) as database:
         for table, column in (("wide_3", "p249"), ("users", "p119")):
             counts = f"SELECT count(*), count(DISTINCT {column}) FROM autopilothq.{table}"
-            assert database.sql(counts).fetchall() == [(100, 100)]
+            assert database.sql(counts).fetchall() == [(10, 10)]
 
 
 @pytest.mark.parametrize(
@@ -189,10 +189,9 @@ def test_copies_and_merges_are_tried_again_alone(
     # Nor is there memory to end the transaction.
     monkeypatch.setattr(warehouse.DirectSqlClient, "rollback_transaction", lambda _: None)
     write("1.ndjson", message(messageId="m1"), identify(messageId="m2"))
-    credentials = DuckDbCredentials(str(tmp_path / "autopilot.duckdb"))
-    credentials.global_config = {"threads": 2}
-    pipeline(tmp_path, direct(credentials)).run(autopilothq.archive("archive"))
-    stored = {table: len(found.rows) for table, found in content(tmp_path / "autopilot.duckdb").items() if found.rows}
+    database = duckdb.connect(":memory:", config={"threads": 2})
+    pipeline(tmp_path, database).run(autopilothq.archive("archive"))
+    stored = {table: len(found.rows) for table, found in content(database).items() if found.rows}
     assert stored == dict.fromkeys(("_audit", "email_opened", "identifies", "tracks", "users"), 1)
     merges = sorted(sql.partition(" as d ")[0] for sql in tried if sql.startswith("DELETE"))
     assert merges == ['DELETE FROM "autopilothq"."_audit"', 'DELETE FROM "autopilothq"."users"']
@@ -482,8 +481,9 @@ def test_rows_that_were_inserted_before_the_memory_was_missed_are_stored_once(
 
     monkeypatch.setattr(warehouse.InsertNew, "_insert", then_missing)
     write("1.ndjson", *(message(messageId=f"m{number}") for number in range(20)))
-    pipeline(tmp_path, direct(str(tmp_path / "autopilot.duckdb"))).run(autopilothq.archive("archive"))
-    tables = content(tmp_path / "autopilot.duckdb")
+    database = in_memory()
+    pipeline(tmp_path, database).run(autopilothq.archive("archive"))
+    tables = content(database)
     assert (len(tables["tracks"].rows), len(tables["email_opened"].rows)) == (20, 20)
     assert len(tried) > 2
 

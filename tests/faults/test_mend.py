@@ -1,6 +1,6 @@
 """Tables and columns that somebody dropped: they are created again with a warning, or an error says what to do."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import psycopg2
 import pytest
 
 from calling import Call, errors
+from contract.duck import held
 from faults.loads import Table, assert_same, assert_sound, content, line, track
 
 EVENTS = [track(1), track(2, properties={"price": 3}), track(3, event="Order", properties={"price": 5}), b"no JSON"]
@@ -18,28 +19,31 @@ PERSON = {"type": "identify", "userId": "u", "messageId": "i-1", "receivedAt": "
 class Place:
     """A destination: the words that load into it, its content, and its own SQL."""
 
-    def __init__(self, url: str | None) -> None:
-        self.words = ["--destination", "postgres", "--credentials", url] if url else []
-        self._url = url
+    def __init__(self, target: str | duckdb.DuckDBPyConnection) -> None:
+        self.words = ["--destination", "postgres", "--credentials", target] if isinstance(target, str) else []
+        self._target = target
 
     def content(self) -> dict[str, Table]:
-        return content(self._url or Path("autopilot.duckdb"))
+        return content(self._target)
 
     def execute(self, *statements: str) -> None:
-        if self._url:
-            with closing(psycopg2.connect(self._url)) as server, server, server.cursor() as cursor:
+        if isinstance(self._target, str):
+            with closing(psycopg2.connect(self._target)) as server, server, server.cursor() as cursor:
                 for statement in statements:
                     cursor.execute(statement)
         else:
-            with duckdb.connect("autopilot.duckdb") as file:
-                for statement in statements:
-                    file.execute(statement)
+            for statement in statements:
+                self._target.execute(statement)
 
 
 @pytest.fixture(params=["duckdb", "postgres"])
-def place(request: pytest.FixtureRequest) -> Place:
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     Path("a.ndjson").write_bytes(b"".join(map(line, [*EVENTS, PERSON | {"traits": {"plan": "pro"}}])))
-    return Place(request.getfixturevalue("postgres") if request.param == "postgres" else None)
+    if request.param == "postgres":
+        yield Place(request.getfixturevalue("postgres"))
+    else:
+        with held() as file:
+            yield Place(file)
 
 
 READ_AGAIN = (

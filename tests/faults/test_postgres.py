@@ -21,6 +21,7 @@ from faults.loads import (
     assert_sound,
     content,
     file,
+    in_memory,
     load,
     messages,
     odd_archive,
@@ -38,10 +39,11 @@ def test_has_the_same_tables_as_duckdb_and_stores_nothing_twice(tmp_path: Path, 
     archive = odd_archive(tmp_path / "archive", 300)
     into = pipeline(tmp_path / "postgres", postgres_destination(postgres))
     assert load(into, archive).files_known == 0
-    load(pipeline(tmp_path), archive)
+    database = in_memory()
+    load(pipeline(tmp_path, database), archive)
     tables = content(postgres)
     assert_sound(tables)
-    assert_same(tables, content(tmp_path / "autopilot.duckdb"))
+    assert_same(tables, content(database))
     assert tables["_audit"].total("stored") == messages(tables) > 300
 
     replay = tmp_path / "replay"
@@ -99,8 +101,9 @@ def test_completes_loads_that_were_killed(tmp_path: Path, postgresql: Postgres) 
         file(archive, "2.gz", [track(2, type="identify", userId=f"{n}", messageId=f"j-{n}") for n in range(5)])
         kill(tmp_path, archive, databases)
 
-        load(pipeline(tmp_path), archive)
-        undisturbed = content(tmp_path / "autopilot.duckdb")
+        database = in_memory()
+        load(pipeline(tmp_path, database), archive)
+        undisturbed = content(database)
         for name, url in databases.items():
             machine, _ = KILLS[name]
             load(pipeline(tmp_path / name / machine, postgres_destination(url)), archive)

@@ -19,12 +19,12 @@ import forked
 from autopilothq import runner
 from autopilothq.sources import isolate, refused
 from autopilothq.sources.isolate import Cause
-from autopilothq.warehouses.duckdb import InsertNew, kept_open
+from autopilothq.warehouses.duckdb import InsertNew
 from calling import Call
 from fake_autopilot import FakeAutopilot, FakeProfiles
 from faults import killed
 from faults.killed import Plan
-from faults.loads import Table, assert_same, assert_sound, content, file, pipeline, track
+from faults.loads import Table, assert_same, assert_sound, content, file, in_memory, pipeline, track
 
 # Each part of a load -------------------------------------------------------------------------------------------------
 
@@ -134,20 +134,20 @@ def test_a_source_hands_over_all_again_after_a_failure_and_to_another_pipeline(t
     file(tmp_path / "archive", "1.gz", lines)
     reports: list[autopilothq.LoadReport] = []
     source = autopilothq.archive(str(tmp_path / "archive"), progress=reports.append)
-    first, second = pipeline(tmp_path / "first"), pipeline(tmp_path / "second")
+    databases = in_memory(), in_memory()
+    first, second = (pipeline(tmp_path / name, of) for name, of in zip(("first", "second"), databases, strict=True))
     with pytest.raises(PipelineStepFailed, match="another source fails"):
         first.run([source, failing()])
     for into in (first, second):
         while into.has_pending_data:
             into.abort_packages()
-        with kept_open(into):
-            into.run(source)
+        into.run(source)
         assert (reports[-1].lines, reports[-1].stored, reports[-1].rejected) == (3, 2, 1)
     first.run(source)
     assert (reports[-1].lines, reports[-1].files, reports[-1].files_known) == (0, 0, 1)
-    tables = content(tmp_path / "first" / "autopilot.duckdb")
+    tables = content(databases[0])
     assert (len(tables["tracks"].rows), len(tables["users"].rows), len(tables["_audit"].rows)) == (1, 1, 1)
-    assert_same(content(tmp_path / "second" / "autopilot.duckdb"), tables)
+    assert_same(content(databases[1]), tables)
 
 
 def test_an_account_and_a_space_are_read_again_too(tmp_path: Path) -> None:
@@ -161,15 +161,15 @@ def test_an_account_and_a_space_are_read_again_too(tmp_path: Path) -> None:
                 space.token, space.space, base_url=space.base_url, people=str(tmp_path / "people"), **common
             ),
         ]
+        databases = [in_memory() for _ in sources]
         for number, source in enumerate(sources):
-            into = pipeline(tmp_path / f"{number}")
-            with kept_open(into):
-                with pytest.raises(PipelineStepFailed, match="another source fails"):
-                    into.run([source, failing()])
-                while into.has_pending_data:
-                    into.abort_packages()
-                into.run(source)
-    assert len(content(tmp_path / "0" / "autopilot.duckdb")["contacts"].rows) == 3
+            into = pipeline(tmp_path / f"{number}", databases[number])
+            with pytest.raises(PipelineStepFailed, match="another source fails"):
+                into.run([source, failing()])
+            while into.has_pending_data:
+                into.abort_packages()
+            into.run(source)
+    assert len(content(databases[0])["contacts"].rows) == 3
     assert reports[-1].people == 1
 
 
@@ -267,8 +267,9 @@ def test_a_warehouse_refuses_rows_of_all_tables(
     # All else is as if the bad lines had never been there.
     file(good, "1.gz", first)
     file(good, "2.gz", [line for line in lines if isinstance(line, bytes) or line["messageId"] not in REFUSED])
-    runner.run(pipeline(tmp_path), autopilothq.archive(str(good)))
-    expected = content(tmp_path / "autopilot.duckdb")
+    database = in_memory()
+    runner.run(pipeline(tmp_path, database), autopilothq.archive(str(good)))
+    expected = content(database)
     assert_same(tables, expected, but=["_audit", "_rejects", "_discards"])
     # The books lose the text alone that is refused.
     [poisoned] = [row for row in tables["_rejects"].dicts() if row["reason"] == "not_json"]
@@ -319,8 +320,9 @@ def test_what_is_found_lasts_through_a_kill(tmp_path: Path) -> None:
     assert_sound(tables)
     file(good, "1.gz", [track(0), identify(1, "a")])
     file(good, "2.gz", [line for line in lines if line["messageId"] not in bad])
-    runner.run(pipeline(tmp_path), autopilothq.archive(str(good)))
-    assert_same(tables, content(tmp_path / "autopilot.duckdb"), but=["_audit", "_rejects"])
+    undisturbed = in_memory()
+    runner.run(pipeline(tmp_path, undisturbed), autopilothq.archive(str(good)))
+    assert_same(tables, content(undisturbed), but=["_audit", "_rejects"])
     assert not Path(into.working_dir, refused.FILE).exists()
     # Another run adds nothing, and a damaged file of what was refused is no harm.
     Path(into.working_dir, refused.FILE).parent.mkdir()
@@ -361,7 +363,8 @@ def killed_at(folder: Path, plan: Plan) -> None:
 
 def test_an_error_that_is_not_about_rows_rejects_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file(tmp_path / "archive", "1.gz", [track(number) for number in range(10)])
-    into = pipeline(tmp_path)
+    database = in_memory()
+    into = pipeline(tmp_path, database)
     merge = InsertNew.run
 
     def fail(job: InsertNew) -> None:
@@ -376,6 +379,6 @@ def test_an_error_that_is_not_about_rows_rejects_none(tmp_path: Path, monkeypatc
             runner.run(into, autopilothq.archive(str(tmp_path / "archive")))
     assert not Path(into.working_dir, refused.FILE).exists()
     runner.run(into, autopilothq.archive(str(tmp_path / "archive")))
-    tables = content(tmp_path / "autopilot.duckdb")
+    tables = content(database)
     assert_sound(tables)
     assert (len(tables["tracks"].rows), len(tables["_rejects"].rows)) == (10, 0)

@@ -30,7 +30,7 @@ from autopilothq.segment.message import Batch
 from autopilothq.sources.archive import batches, blocks, listing
 from autopilothq.sources.archive.discover import list_files
 from calling import Call, errors
-from faults.loads import assert_same, assert_sound, content, line, load, pipeline, track
+from faults.loads import assert_same, assert_sound, content, in_memory, line, load, pipeline, track
 from servers import S3
 from test_archive import NAMED, NAMELESS, all_lines, nameless, outcome
 
@@ -76,10 +76,11 @@ def test_has_the_same_tables_as_the_archive_on_disk(tmp_path: Path, bucket: tupl
     url, hand = bucket
     sample.write(str(tmp_path / "archive"), 300, 5)
     hand.put(str(tmp_path / "archive") + "/", f"{url}/pre/fix/", recursive=True)
-    report = load(pipeline(tmp_path / "s3"), f"{url}/pre/fix")
+    remote, local = in_memory(), in_memory()
+    report = load(pipeline(tmp_path / "s3", remote), f"{url}/pre/fix")
     assert (report.lines, report.unfinished) == (300, {})
-    load(pipeline(tmp_path / "disk"), tmp_path / "archive")
-    tables, disk = content(tmp_path / "s3/autopilot.duckdb"), content(tmp_path / "disk/autopilot.duckdb")
+    load(pipeline(tmp_path / "disk", local), tmp_path / "archive")
+    tables, disk = content(remote), content(local)
     assert_sound(tables)
     assert_same(tables, disk, but=["_audit"])
     counts = [
@@ -88,26 +89,26 @@ def test_has_the_same_tables_as_the_archive_on_disk(tmp_path: Path, bucket: tupl
     ]
     assert counts[0] == counts[1]
     assert all(row["file"].startswith(f"{url}/pre/fix/segment-logs/") for row in tables["_audit"].dicts())
-    assert load(pipeline(tmp_path / "s3"), f"{url}/pre/fix").files == 0
+    assert load(pipeline(tmp_path / "s3", remote), f"{url}/pre/fix").files == 0
 
 
 @pytest.mark.usefixtures("configured")
 def test_reads_what_is_new_alone(tmp_path: Path, bucket: tuple[str, AbstractFileSystem], read: list[str]) -> None:
-    url, hand = bucket
+    (url, hand), into = bucket, pipeline(tmp_path, in_memory())
     for number, day in enumerate(DAYS.values(), 1):
         put(hand, f"{url}/segment-logs/AbC/{day}/{number}.gz", track(number), ContentEncoding="gzip")
     hand.pipe_file(f"{url}/segment-logs/AbC/dummy-object.txt", b"test")
     hand.pipe_file(f"{url}/segment-logs/AbC/{DAYS['2019-03-01']}/", b"")  # a folder's marker
-    assert load(pipeline(tmp_path), url, since="2019-03-02", until="2019-03-02").stored == 1
+    assert load(into, url, since="2019-03-02", until="2019-03-02").stored == 1
     assert read == ["2.gz"]
     # Other bytes have another etag.
     put(hand, f"{url}/segment-logs/AbC/{DAYS['2019-03-02']}/2.gz", track(2), track(4))
-    report = load(pipeline(tmp_path), url, since="2019-03-02")
+    report = load(into, url, since="2019-03-02")
     assert (report.files, report.stored, report.duplicates) == (2, 2, 1)
     assert sorted(read[1:]) == ["2.gz", "3.gz"]
     # Written again, the same bytes have the same one.
     put(hand, f"{url}/segment-logs/AbC/{DAYS['2019-03-03']}/3.gz", track(3))
-    report = load(pipeline(tmp_path), url)
+    report = load(into, url)
     assert (report.files, report.files_known, report.stored) == (1, 2, 1)
     assert read[3:] == ["1.gz"]
 
@@ -116,7 +117,8 @@ def test_reads_what_is_new_alone(tmp_path: Path, bucket: tuple[str, AbstractFile
 def test_an_object_that_is_rewritten_while_it_is_read_is_read_again(
     tmp_path: Path, bucket: tuple[str, AbstractFileSystem], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url, hand = bucket
+    (url, hand), database = bucket, in_memory()
+    into = pipeline(tmp_path, database)
     name = f"{url}/segment-logs/AbC/{DAYS['2019-03-01']}/1.gz"
     lines = [track(n, properties={"note": f"{random.Random(n).random()}"}) for n in range(500)]
     put(hand, name, *lines)
@@ -129,12 +131,12 @@ def test_an_object_that_is_rewritten_while_it_is_read_is_read_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(batches, "read_batches", rewritten)
-        load(pipeline(tmp_path), url)
-    load(pipeline(tmp_path), url)
-    tables = content(tmp_path / "autopilot.duckdb")
+        load(into, url)
+    load(into, url)
+    tables = content(database)
     assert_sound(tables)
     assert {row["id"] for row in tables["tracks"].dicts()} >= {f"m-{n}" for n in range(250)}
-    assert load(pipeline(tmp_path), url).files == 0
+    assert load(into, url).files == 0
 
 
 def failure(tmp_path: Path, url: str, **options: Any) -> str:
@@ -217,9 +219,10 @@ def test_keys_with_empty_parts_are_found_and_read(
         f"{url}/{folder}/": "trailing_slash",
         f"{url}/{folder}//": "folder_marker",
     }
-    report = load(pipeline(tmp_path), url, credentials=s3.credentials)
+    into = pipeline(tmp_path, in_memory())
+    report = load(into, url, credentials=s3.credentials)
     assert (report.files, report.lines) == (6, 6)
-    again = load(pipeline(tmp_path), f"{url}/foo//", credentials=s3.credentials)
+    again = load(into, f"{url}/foo//", credentials=s3.credentials)
     assert (again.files, again.files_known) == (0, 1)
 
 

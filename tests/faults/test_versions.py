@@ -9,12 +9,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import duckdb
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 import autopilothq
-from faults.loads import DATASET, OLD_DAY, Table, assert_same, assert_sound, content, file, load, pipeline, touch, track
+from faults.loads import (
+    DATASET,
+    OLD_DAY,
+    Table,
+    assert_same,
+    assert_sound,
+    content,
+    file,
+    in_memory,
+    load,
+    pipeline,
+    touch,
+    track,
+)
 
 NEW_DAY = "1551484800000"
 
@@ -124,12 +136,13 @@ def history(made: list[Step], opened: list[str], tmp_path: Path) -> list[Step]:
     """The loads, one after each change; the first test that asks for them makes them for all."""
     if not made:
         steps: list[Step] = []
+        database = in_memory()
         before: Counter[tuple[Any, ...]] = Counter()
         for _ in changes(tmp_path / "archive"):
             opened.clear()
-            report = load(pipeline(tmp_path), tmp_path / "archive")
+            report = load(pipeline(tmp_path, database), tmp_path / "archive")
             read = sorted(set(opened))
-            tables = content(tmp_path / "autopilot.duckdb")
+            tables = content(database)
             counts = ("lines", "stored", "duplicates", "rejected")
             books = Counter(
                 (os.path.basename(row["file"]), row["version"], *(row[count] for count in counts))
@@ -258,16 +271,16 @@ def test_keeps_what_came_from_a_file_that_is_gone(history: list[Step]) -> None:
 
 def test_is_quick_with_many_known_files(tmp_path: Path) -> None:
     first = file(tmp_path / "archive", "1.json", [track(1)])
-    load(pipeline(tmp_path), tmp_path / "archive")
-    with duckdb.connect(str(tmp_path / "autopilot.duckdb")) as books:
-        books.execute(f"""
-            INSERT INTO {DATASET}._audit BY NAME
-            SELECT a.* REPLACE ('{first.parent}/' || n || '.gz' AS file, '12-' || n AS version)
-            FROM {DATASET}._audit a, range(20_000) t(n)""")
+    database = in_memory()
+    load(pipeline(tmp_path, database), tmp_path / "archive")
+    database.execute(f"""
+        INSERT INTO {DATASET}._audit BY NAME
+        SELECT a.* REPLACE ('{first.parent}/' || n || '.gz' AS file, '12-' || n AS version)
+        FROM {DATASET}._audit a, range(20_000) t(n)""")
     # Not one of those is this file, though the names are.
     file(tmp_path / "archive", "7.gz", [track(2)])
     started = time.process_time()
-    report = load(pipeline(tmp_path), tmp_path / "archive")
+    report = load(pipeline(tmp_path, database), tmp_path / "archive")
     assert time.process_time() - started < 3
     assert (report.files_known, report.stored) == (1, 1)
 
@@ -304,6 +317,7 @@ def test_a_load_within_a_schedulers_interval(tmp_path: Path, four_days: Path, mo
     start, end, days = INTERVALS[1]
     monkeypatch.setenv("DLT_INTERVAL_START", start)
     monkeypatch.setenv("DLT_INTERVAL_END", end)
-    load(pipeline(tmp_path), four_days)
-    tracks = content(tmp_path / "autopilot.duckdb")["tracks"].dicts()
+    database = in_memory()
+    load(pipeline(tmp_path, database), four_days)
+    tracks = content(database)["tracks"].dicts()
     assert [row["id"] for row in tracks] == [f"m-{day}" for day in days]

@@ -13,7 +13,7 @@ import autopilothq
 from autopilothq import runner
 from autopilothq.warehouses import working_folder
 from calling import Call, errors
-from faults.loads import assert_sound, content, file, load, pipeline, track
+from faults.loads import assert_sound, content, file, in_memory, load, pipeline, track
 
 
 def replace_by_folder(path: Path) -> None:
@@ -35,7 +35,7 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The working folder of a run that loaded one file and was cut off twice: normalized, and extracted."""
     folder = tmp_path_factory.mktemp("left")
     archive = file(folder / "archive", "1.gz", [track(1)]).parent
-    into = pipeline(folder)
+    into = pipeline(folder, in_memory())
     load(into, archive)
     file(folder / "archive", "2.gz", [track(2), track(2, event="New 2")])
     into.extract(autopilothq.archive(str(archive)))
