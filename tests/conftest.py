@@ -15,7 +15,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from autopilothq.cli import COLLECTED
 from calling import Call, caller
 from quicker_dlt import cache_hints, import_commands
-from quicker_lookups import spare_lookups
+from quicker_lookups import spare_lookups, write_views_once
 from servers import S3, Postgres, postgres_server, s3_server
 from shared_loads import isolation
 
@@ -25,6 +25,7 @@ def pytest_collection_finish() -> None:
     import_commands()
     cache_hints()
     spare_lookups()
+    write_views_once()
     gc.collect()
     gc.freeze()
     gc.set_threshold(*COLLECTED)

@@ -1,10 +1,15 @@
-"""Saves the tests two lookups."""
+"""Saves the tests two lookups, and the same SQL written again."""
 
 import functools
 
 import httpx
 import httpx._transports.default as httpx_transports
 from dlt.common.configuration.specs.base_configuration import BaseConfiguration, is_valid_configspec_field
+
+from autopilothq import inspect, views
+from autopilothq.inspect import ModelView
+from autopilothq.inspect import views as inspected
+from autopilothq.warehouses.dataset import SqlDataset
 
 _FIELDS: dict[type, int] = {}
 
@@ -23,3 +28,21 @@ def _fields(of: type[BaseConfiguration]) -> int:
     if of not in _FIELDS:
         _FIELDS[of] = sum(map(is_valid_configspec_field, of.__dataclass_fields__.values()))
     return _FIELDS[of]
+
+
+def write_views_once() -> None:
+    """Has the models of alike tables be written as views once: that takes as long as a small load."""
+    write, written = inspected.views_of, dict[object, list[ModelView]]()
+
+    def views_of(dataset: SqlDataset, names: tuple[str, ...] = ()) -> list[ModelView]:
+        spelt = [
+            (table, *dataset.sql.path(table), *((column, dataset.sql.spelling(table, column)) for column in columns))
+            for table, columns in dataset.columns().items()
+        ]
+        key = (names, dataset.kind, dataset.dialect, *spelt)
+        if key not in written:
+            written[key] = write(dataset, names)
+        return list(written[key])
+
+    for module in (inspect, inspected, views):
+        vars(module)["views_of"] = views_of

@@ -15,7 +15,7 @@ import autopilothq
 from autopilothq.projection import cells, parse, texts
 from autopilothq.sources.engine import coordinator, shares
 from autopilothq.warehouses.duckdb import direct
-from faults.loads import DATASET, ODDITIES, assert_same, assert_sound, content, file, load, track
+from faults.loads import DATASET, FEW_TABLES, ODDITIES, assert_same, assert_sound, content, file, load, track
 from prepared import as_prepared, preparing
 from shared_loads import isolation
 
@@ -129,8 +129,9 @@ def test_later_loads_find_what_is_stored(loaded: Loaded, monkeypatch: pytest.Mon
     opened = mock.Mock(wraps=texts.open_tables)
     monkeypatch.setattr(texts, "open_tables", opened)
     folder, archive = loaded.folder, loaded.folder / "archive"
-    # The same lines under another name, and new ones, with a column that the tables lack and one whose type stays.
-    again = [*ODDITIES, *MORE, track(1_000, properties={"fresh": 1, "mixed": 1, "price": "dear"})]
+    # The same lines under another name, those of few tables, and new ones, with a column that the tables lack and one
+    # whose type stays.
+    again = [*FEW_TABLES, *MORE, track(1_000, properties={"fresh": 1, "mixed": 1, "price": "dear"})]
     file(archive, "again.gz", [*again, {**MORE[-1], "messageId": "later", "traits": {"t9": 1}}])
 
     one, two = both(folder, archive)

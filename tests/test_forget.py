@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,8 +92,13 @@ def write(path: str, lines: Sequence[Any]) -> None:
     Path(path).write_bytes(b"".join(map(line, lines)))
 
 
+def opened() -> AbstractContextManager[object]:
+    """Keeps the database open meanwhile, if it is a DuckDB file."""
+    return nullcontext() if os.environ.get("DESTINATION_TYPE") else held()
+
+
 def load(call: Call, *words: str) -> dict[str, Any]:
-    with nullcontext() if os.environ.get("DESTINATION_TYPE") else held():
+    with opened():
         said = call("load", "archive", *words, "--json")
     assert said.status == 0, said.err
     found: dict[str, Any] = json.loads(said.out)
@@ -101,14 +106,16 @@ def load(call: Call, *words: str) -> dict[str, Any]:
 
 
 def forget(call: Call, *words: str) -> dict[str, Any]:
-    said = call("forget", *words, "--json")
+    with opened():
+        said = call("forget", *words, "--json")
     assert (said.status, said.err) == (0, "")
     found: dict[str, Any] = json.loads(said.out)
     return found
 
 
 def here() -> dict[str, Table]:
-    return content(Path("autopilot.duckdb"))
+    with held() as con:
+        return content(con)
 
 
 def rows(tables: dict[str, Table]) -> dict[str, list[str]]:
@@ -574,7 +581,7 @@ def test_nothing_is_left_beside_the_dataset(call: Call, loaded: Path, monkeypatc
 
 
 def test_a_contact_stays_away(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    with FakeAutopilot(contacts=30) as server:
+    with FakeAutopilot(contacts=30) as server, held():
         monkeypatch.setenv("SOURCES__AUTOPILOTHQ__BASE_URL", server.base_url)
         monkeypatch.setenv("SOURCES__AUTOPILOTHQ__API_KEY", server.key)
         monkeypatch.setenv("SOURCES__AUTOPILOTHQ__REQUESTS_PER_SECOND", "10000")

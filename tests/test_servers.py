@@ -77,9 +77,9 @@ def test_dlt_loads_into_s3(s3: S3) -> None:
 
 
 def test_dlt_sees_only_the_test(tmp_path: Path) -> None:
+    context = active()
     Path(".dlt").mkdir()
     Path(".dlt/config.toml").write_text('[sources.one]\nname = "here"\n')
-    context = active()
     assert context.runtime_config.dlthub_telemetry is False
     assert Path(context.data_dir).is_relative_to(tmp_path)
     assert Path(context.global_dir).is_relative_to(tmp_path)

@@ -17,9 +17,9 @@ from autopilothq.projection import suppression
 from autopilothq.segment.identity import KEYED, HashedIds, Id, SuppressionKey, hash_of
 from autopilothq.warehouses import suppression_key
 from calling import Call, errors
-from contract.duck import held
+from contract.duck import held, rows_in
 from fake_autopilot import FakeAutopilot, FakeProfiles
-from faults.loads import content, line, track
+from faults.loads import Table, content, line, track
 from prepared import as_prepared, preparing
 from searching import found_in
 from shared_loads import command
@@ -95,23 +95,23 @@ def test_hashes_with_a_key(secret: str) -> None:
 
 
 def test_a_list_gets_its_key_later(loaded: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert call("forget", "--email", "ada@example.com").status == 0
+    forget(call, "--email", "ada@example.com")
     assert salts() == {"ada@example.com": "plain", "ada": "plain"}
 
     monkeypatch.setenv(NAME, SECRET)
-    assert call("forget", "--user-id", "bob").status == 0
+    forget(call, "--user-id", "bob")
     assert salts() == {"ada@example.com": "plain", "ada": "plain", "bob@example.com": "keyed", "bob": "keyed"}
     again = load(call, "mixed.ndjson")
     assert (again["stored"], again["rejects"]) == (0, {"suppressed": 2})
 
     # An id that is known in the clear gets a hash with the key; what the person is called by has one at once.
-    made = json.loads(call("forget", "--email", "ada@example.com", "--json").out)
+    made = forget(call, "--email", "ada@example.com")
     assert (made["suppressed"], [each["id"] for each in made["ids"]]) == (2, ["ada@example.com"])
     assert salts()["ada@example.com"] == "keyed"
-    listed = content(Path("autopilot.duckdb"))[SUPPRESSIONS.name].dicts()
+    listed = rows_in(SUPPRESSIONS.name)
     keyed = {row["id"] for row in listed if row["salt"].startswith(KEYED)}
     assert {row["person"] for row in listed} <= keyed
-    made = json.loads(call("forget", "--user-id", "ada", "--json").out)
+    made = forget(call, "--user-id", "ada")
     assert made["suppressed"] == 2
     assert salts() == dict.fromkeys(["ada@example.com", "ada", "bob@example.com", "bob"], "keyed")
     assert len(persons()) == 2
@@ -133,7 +133,7 @@ def test_a_list_gets_its_key_later(loaded: Path, call: Call, monkeypatch: pytest
 @pytest.mark.usefixtures("loaded")
 def test_a_hash_of_an_earlier_release_is_no_second_id(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lists have emails in Python's lower case; the number to confirm counts ids, whatever hashes there are of them."""
-    assert call("forget", "--email", "nobody@example.com").status == 0
+    forget(call, "--email", "nobody@example.com")
     early = [hash_of("plain", Id("email", "σίσυφος@example.com")), hash_of("plain", Id("contact_id", "gone"))]
     with duckdb.connect("autopilot.duckdb") as con:
         con.execute(
@@ -145,9 +145,9 @@ def test_a_hash_of_an_earlier_release_is_no_second_id(call: Call, monkeypatch: p
     for words, most in ((["--email", "Σίσυφος@example.com"], "2"), (["--contact-id", "gone"], "2")):
         said = call("forget", *words, "--max-ids", most)
         assert (said.status, errors(said)[0].partition(", ")[0]) == (1, "Error: Expected --confirm 3")
-    made = json.loads(call("forget", "--contact-id", "gone", "--confirm", "3", "--json").out)
+    made = forget(call, "--contact-id", "gone", "--confirm", "3")
     assert (made["suppressed"], [each["id"] for each in made["ids"]]) == (3, ["gone", "\u03c3...@example.com", "x"])
-    listed = content(Path("autopilot.duckdb"))[SUPPRESSIONS.name].dicts()
+    listed = rows_in(SUPPRESSIONS.name)
     assert [row["id"] for row in listed if row["salt"] == "plain"] == []
     assert len([row for row in listed if row["salt"].startswith(KEYED)]) == 3
     assert load(call, "again.ndjson", "sigma.ndjson")["rejects"] == {"suppressed": 1}
@@ -170,7 +170,7 @@ def nothing_without_the_key(call: Call, monkeypatch: pytest.MonkeyPatch) -> None
             ["send", "messages", "send.ndjson"],
             ["forget", "--user-id", "eve", "--archive", "new.ndjson"],
         ]
-        before = content(Path("autopilot.duckdb"))
+        before = stored()
         for number, words in enumerate(commands):
             secret, texts = ("another secret of 30 characters", OTHER_KEY) if number % 2 else (None, NO_KEY)
             assert refusal(call, monkeypatch, secret, words) == (1, texts), words
@@ -178,7 +178,7 @@ def nothing_without_the_key(call: Call, monkeypatch: pytest.MonkeyPatch) -> None
         said = call(*commands[-1])
         assert (said.status, "\n".join(errors(said))) == (1, SHORT)
         assert [request for request in (*account.requests, *profiles.requests) if request.method == "POST"] == []
-    assert content(Path("autopilot.duckdb")) == before
+    assert stored() == before
     assert Path("new.ndjson").read_bytes() == Path("a.ndjson").read_bytes()
 
 
@@ -197,6 +197,14 @@ def configure(monkeypatch: pytest.MonkeyPatch, part: str, account: FakeAutopilot
         monkeypatch.setenv(f"{part}__AUTOPILOTHQ__{name}", value)
 
 
+def forget(call: Call, *words: str) -> dict[str, Any]:
+    with held():
+        said = call("forget", *words, "--json")
+    assert said.status == 0, said.err
+    found: dict[str, Any] = json.loads(said.out)
+    return found
+
+
 def load(call: Call, name: str, of: str = "a.ndjson") -> dict[str, Any]:
     """Loads a copy of a file."""
     shutil.copy(of, name)
@@ -207,15 +215,20 @@ def load(call: Call, name: str, of: str = "a.ndjson") -> dict[str, Any]:
     return found
 
 
+def stored() -> dict[str, Table]:
+    with held() as con:
+        return content(con)
+
+
 def persons() -> set[str]:
-    return {row["person"] for row in content(Path("autopilot.duckdb"))[SUPPRESSIONS.name].dicts()}
+    return {row["person"] for row in rows_in(SUPPRESSIONS.name)}
 
 
 def salts() -> dict[str, str]:
     """The ids in the list, each with how it is hashed; one that is there twice fails."""
     found: dict[str, str] = {}
     key = SuppressionKey(SECRET.encode())
-    for row in content(Path("autopilot.duckdb"))[SUPPRESSIONS.name].dicts():
+    for row in rows_in(SUPPRESSIONS.name):
         ids = [Id("email", f"{name}@example.com") for name in ("ada", "bob")]
         ids += [Id("user_id", name) for name in ("ada", "bob")]
         [id_] = [id_ for id_ in ids if hash_of(row["salt"], id_, key) == row["id"]]
