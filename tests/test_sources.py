@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+import autopilothq
 from autopilothq.catalog import LISTS, LISTS_CONTACTS, REJECT_REASONS
 from autopilothq.clients.autopilot import Page
 from autopilothq.errors import InvalidSetting, NotSupported, UnexpectedResponse
