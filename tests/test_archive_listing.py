@@ -11,12 +11,15 @@ from typing import Any, ClassVar, cast
 
 import fsspec
 import pytest
+from dlt.common.exceptions import MissingDependencyException
 from fsspec.asyn import sync
 from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from autopilothq.errors import ArchiveError
+from autopilothq.extras import install
+from autopilothq.sources import file_systems
 from autopilothq.sources.archive import listing
 from autopilothq.sources.archive.blocks import BlockReader
 from autopilothq.sources.archive.discover import day_and_source, list_files
@@ -128,6 +131,19 @@ def test_a_package_that_no_extra_has_is_named_by_itself(monkeypatch: pytest.Monk
     assert str(error.value) == (
         "sftp://host/a needs a package that is missing: Install paramiko\nInstall the package named above."
     )
+
+
+def test_dlt_lacks_the_same_package_and_knows_no_more_schemes(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ArchiveError) as error:
+        file_systems.open_bucket("ftpx://a/b")
+    assert str(error.value) == (
+        "Expected a path, or a URL that begins with s3://, gs://, az:// or file://, but got ftpx://a/b."
+    )
+    lacking = raising(MissingDependencyException("gcsfs", ["dlt[gs]"]))
+    monkeypatch.setattr(file_systems, "resolve_configuration", lacking)
+    with pytest.raises(ArchiveError) as error:
+        file_systems.open_bucket("gcs://a/b")
+    assert str(error.value) == f"gcs://a/b needs a package that is missing: dlt[gs]\nInstall it: {install('gcs')}"
 
 
 def test_a_value_that_a_store_does_not_take_is_its_own_error(monkeypatch: pytest.MonkeyPatch) -> None:

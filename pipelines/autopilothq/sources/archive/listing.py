@@ -18,12 +18,11 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from ...errors import ArchiveError
-from ...extras import EXTRAS, install
+from ..file_systems import SCHEMES, bucket_errors, scheme_of
 
 Info = dict[str, Any]
 """What a file system says about a file or folder: `name` (its path), `type`, `size`, and more of its own."""
 
-SCHEMES = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
 READ_TIMEOUT = 120.0  # seconds for one request to an object store, its retries included
 READ_TIMEOUT_SETTING = "sources.autopilothq.read_timeout"
 GLOB_CHARACTERS = re.compile(r"[*?\[]")
@@ -59,21 +58,10 @@ def open_filesystem(url: str, storage_options: Mapping[str, Any]) -> AbstractFil
 
     Raises ArchiveError if the scheme is unknown or its package is not installed.
     """
-    scheme = url.partition("://")[0] if "://" in url else "file"
-    scheme = SCHEMES.get(scheme, scheme)
-    if scheme in ("file", "local"):
+    if (scheme := scheme_of(url)) in ("file", "local"):
         return LocalFileSystem()
-    try:
+    with bucket_errors(url):
         return fsspec.filesystem(scheme, **storage_options)
-    except ImportError as error:
-        todo = f"Install it: {install(EXTRAS[scheme])}" if scheme in EXTRAS else "Install the package named above."
-        raise ArchiveError(f"{url} needs a package that is missing: {error}\n{todo}") from error
-    except ValueError as error:
-        if scheme in fsspec.available_protocols():
-            raise
-        raise ArchiveError(
-            f"Expected a path, or a URL that begins with s3://, gs://, az:// or file://, but got {url}."
-        ) from error
 
 
 def normalized_path(fs: AbstractFileSystem, url: str) -> str:
