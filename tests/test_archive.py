@@ -235,7 +235,9 @@ def test_a_url_that_names_nothing_says_so(tmp_path: Path, url: str, message: str
     assert str(error.value).startswith(message.format(root=tmp_path))
 
 
-@pytest.mark.parametrize(("scheme", "extra"), [("s3", "s3"), ("gs", "gcs"), ("az", "az")])
+@pytest.mark.parametrize(
+    ("scheme", "extra"), [("s3", "s3"), ("s3a", "s3"), ("gs", "gcs"), ("gcs", "gcs"), ("abfss", "az")]
+)
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, scheme: str, extra: str) -> None:
     def missing(_: Any) -> None:
         raise MissingDependencyException("filesystem", [f"dlt[{scheme}]"])
@@ -245,7 +247,19 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, sche
     with pytest.raises(ArchiveError) as error:
         archive_files_at([f"{scheme}://bucket"])
     assert str(error.value) == (
-        f"Reading {scheme}://bucket needs a package that is not installed.\nInstall it: {install(extra)}"
+        f"{scheme}://bucket needs a package that is missing: dlt[{scheme}]\nInstall it: {install(extra)}"
+    )
+
+
+def test_a_missing_package_that_no_extra_has_is_named_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_: Any, **__: Any) -> None:
+        raise ImportError("Install paramiko")
+
+    monkeypatch.setattr(file_systems, "resolve_configuration", missing)
+    with pytest.raises(ArchiveError) as error:
+        archive_files_at(["sftp://bucket"])
+    assert str(error.value) == (
+        "sftp://bucket needs a package that is missing: Install paramiko\nInstall the package named above."
     )
 
 

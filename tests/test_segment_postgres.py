@@ -237,6 +237,9 @@ def test_tables_that_an_earlier_version_made_stay_as_they_are(call: Call, postgr
 
 
 def test_a_view_in_place_of_a_table_is_refused(postgres: str) -> None:
+    def tables() -> list[Any]:
+        return query(postgres, "SELECT table_name FROM information_schema.tables WHERE table_schema = 'autopilothq'")
+
     write("1.ndjson", message("Email Opened", messageId="m"))
     query(postgres, "CREATE SCHEMA autopilothq")
     query(postgres, "CREATE VIEW autopilothq.tracks AS SELECT 'm'::text AS id")
@@ -245,9 +248,18 @@ def test_a_view_in_place_of_a_table_is_refused(postgres: str) -> None:
     )
     with pytest.raises(PipelineStepFailed, match=expected):
         pipeline(dlt_postgres(postgres)).run(opened())
-    assert query(postgres, "SELECT table_name FROM information_schema.tables WHERE table_schema = 'autopilothq'") == [
-        ("tracks",)
-    ]
+    assert tables() == [("tracks",)]
+
+    # Nor is one that is in place of a table that a load has made.
+    query(postgres, "DROP VIEW autopilothq.tracks")
+    pipeline(dlt_postgres(postgres)).run(opened())
+    query(postgres, "ALTER TABLE autopilothq.tracks RENAME TO mine")
+    query(postgres, "CREATE VIEW autopilothq.tracks AS SELECT id FROM autopilothq.mine")
+    write("2.ndjson", message("Email Opened", messageId="n"))
+    before = tables()
+    with pytest.raises(PipelineStepFailed, match=expected):
+        pipeline(dlt_postgres(postgres)).run(opened())
+    assert (tables(), query(postgres, "SELECT id FROM autopilothq.mine")) == (before, [("m",)])
 
 
 def counted(url: str, tables: list[str]) -> dict[str, int]:

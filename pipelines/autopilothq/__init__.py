@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from .destination import DeliveryFailed, DeliveryImpossible, autopilot
     from .destination.segment import segment_destination
     from .projection.context import TableRows
-    from .segment.message import Batch
+    from .projection.snapshot import Snapshot
+    from .segment.message import Batch, Reject
     from .sources.adopt.source import adopt
     from .sources.api.source import api
     from .sources.archive.source import archive
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from .sources.records import make_batch, read_record
     from .sources.report import LoadReport
     from .sources.source import source
+    from .warehouses.dataset.interface import Dataset
 
 __all__ = [
     "MESSAGE_RESOURCES",
@@ -56,6 +58,7 @@ __all__ = [
     "BusyError",
     "CannotMerge",
     "ContactLimit",
+    "Dataset",
     "DatasetNotFound",
     "DeliveryFailed",
     "DeliveryImpossible",
@@ -72,8 +75,10 @@ __all__ = [
     "Origin",
     "OutcomeUnknown",
     "PipelineContext",
+    "Reject",
     "RequestRejected",
     "RunError",
+    "Snapshot",
     "SuppressionKeyError",
     "TableRows",
     "TooManyRejects",
@@ -97,7 +102,8 @@ _MODULES = {
     ".destination": ("DeliveryFailed", "DeliveryImpossible", "autopilot"),
     ".destination.segment": ("segment_destination",),
     ".projection.context": ("TableRows",),
-    ".segment.message": ("Batch",),
+    ".projection.snapshot": ("Snapshot",),
+    ".segment.message": ("Batch", "Reject"),
     ".sources.adopt.source": ("adopt",),
     ".sources.api.source": ("api",),
     ".sources.archive.source": ("archive",),
@@ -107,6 +113,7 @@ _MODULES = {
     ".sources.records": ("make_batch", "read_record"),
     ".sources.report": ("LoadReport",),
     ".sources.source": ("source",),
+    ".warehouses.dataset.interface": ("Dataset",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

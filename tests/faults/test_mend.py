@@ -83,6 +83,16 @@ def test_dropped_tables_and_columns_are_created_again_and_filled_from_the_archiv
     assert_same(after, before, but=["_audit"])
     assert errors(call("load", "archive", "a.ndjson", *place.words)) == []
 
+    # A view in place of a table lacks columns, too, but none can be created there.
+    place.execute(
+        "ALTER TABLE autopilothq.tracks RENAME TO mine",
+        "CREATE VIEW autopilothq.tracks AS SELECT user_id FROM autopilothq.mine",
+    )
+    Path("b.ndjson").write_bytes(line(track(4)))
+    said = call("load", "archive", "b.ndjson", *place.words)
+    refused = "Error: Expected tracks in the dataset autopilothq to be a table, because rows are loaded into it, but it"
+    assert (said.status, errors(said)[0]) == (1, f"{refused} is a view.")
+
 
 @pytest.mark.parametrize("place", ["duckdb"], indirect=True)
 def test_a_missing_key_column_is_an_error_that_says_what_to_do(place: Place, call: Call) -> None:

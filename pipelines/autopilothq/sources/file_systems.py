@@ -3,12 +3,14 @@
 from typing import Any
 
 from dlt.common.configuration.exceptions import ConfigFieldMissingException
-from dlt.common.exceptions import MissingDependencyException
 
 from ..errors import ArchiveError
 from ..extras import EXTRAS, install
 from ..warehouses.dlt_internals import FilesystemConfiguration, fsspec_from_config, resolve_configuration
 from ..warehouses.hints import SOURCE
+
+# What fsspec calls a store whose URLs have several schemes.
+SCHEMES = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
 
 
 def is_remote(url: str) -> bool:
@@ -27,14 +29,15 @@ def open_bucket(url: str, credentials: Any = None) -> Any:
             f"Expected credentials for {url}, but there are none.\n"
             f"Put [sources.{SOURCE}.credentials] into .dlt/secrets.toml, or sign in to the cloud in its own way."
         ) from error
+    except ImportError as error:
+        scheme = url.partition("://")[0]
+        extra = EXTRAS.get(SCHEMES.get(scheme, scheme))
+        todo = f"Install it: {install(extra)}" if extra else "Install the package named above."
+        missing = ", ".join(getattr(error, "dependencies", ())) or error  # dlt's own text has several lines
+        raise ArchiveError(f"{url} needs a package that is missing: {missing}\n{todo}") from error
     except ValueError as error:
         if not str(error).startswith("Protocol not known"):
             raise
         raise ArchiveError(
             f"Expected a path, or a URL that begins with s3://, gs://, az:// or file://, but got {url}."
-        ) from error
-    except MissingDependencyException as error:
-        extra = EXTRAS.get(url.split("://", maxsplit=1)[0], "filesystem")
-        raise ArchiveError(
-            f"Reading {url} needs a package that is not installed.\nInstall it: {install(extra)}"
         ) from error

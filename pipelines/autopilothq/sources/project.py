@@ -215,15 +215,15 @@ def existing_tables(load: PlannedLoad, tables: Callable[[int], list[str]]) -> Ex
     requested = tables(len(there) + load.settings.max_event_tables + MAX_NAMED)
     names, made = [*requested, *there, *TABLES], load.extraction.made_tables()
     known = dataset.tables([*names, *made])
+    _check_no_views(load, dataset, known)
     if has_lost(dataset, made):  # the commands have checked this already, a user's own pipeline has not
         repair_tables(pipeline, load.extraction.schema.name)
         known = dataset.tables(names)
-    _check_no_views(load, dataset, known.keys() - made.keys())
     return {name: known[name] for name in names if name in known and name not in load.target.replacement.dropped}
 
 
 def _check_no_views(load: PlannedLoad, dataset: Dataset, names: Collection[str]) -> None:
-    """Raises NotSupported if a selected table, of these that dlt has not made, is a view: rows cannot go there."""
+    """Raises NotSupported if a selected table is a view, also in place of one that dlt made: rows cannot go there."""
     names = set(filter(load.fills, names))
     if names and (views := sorted(names & dataset.views())):
         raise NotSupported(

@@ -16,7 +16,7 @@ from ..catalog import AUDIT
 from ..errors import RunError
 from ..projection.types import ARROW
 from .books import check_books
-from .dataset import Dataset, stored_schema
+from .dataset import Dataset, dataset_of, stored_schema
 from .dlt_internals import (
     LOADS_TABLE_NAME,
     SqlJobClientBase,
@@ -43,7 +43,7 @@ def repair_tables(into: dlt.Pipeline, schema_name: str = SOURCE) -> None:
         if schema is None:
             return
         there = _there(client, schema)
-        missing = _missing(client, schema, there)
+        missing = _without_views(client, _missing(client, schema, there))
         for table, columns in missing.items():
             _refuse_keys(client, schema, table, columns)
         _make(client, schema, missing)
@@ -114,6 +114,12 @@ def _missing(
         elif new := schema.get_new_table_columns(name, columns, case_sensitive=with_case):
             found[name] = {str(column["name"]): column for column in new if is_complete_column(column)}
     return {name: columns for name, columns in found.items() if columns}
+
+
+def _without_views(client: Any, missing: dict[str, TTableSchemaColumns]) -> dict[str, TTableSchemaColumns]:
+    """Returns the tables that are none: a load refuses a view that somebody put in place of one, if it fills it."""
+    views = dataset_of(client).views() if missing else set()
+    return {name: columns for name, columns in missing.items() if name.lower() not in views}
 
 
 def _refuse_keys(client: SqlJobClientBase, schema: Schema, table: str, columns: TTableSchemaColumns) -> None:

@@ -17,11 +17,11 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from ...errors import ArchiveError
+from ..file_systems import SCHEMES
 
 Info = dict[str, Any]
 """What a file system says about a file or folder: `name` (its path), `type`, `size`, and more of its own."""
 
-SCHEMES = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
 READ_TIMEOUT = 120.0  # seconds for one request to an object store, its retries included
 READ_TIMEOUT_SETTING = "sources.autopilothq.read_timeout"
 GLOB_CHARACTERS = re.compile(r"[*?\[]")
