@@ -193,6 +193,39 @@ def test_what_an_account_takes_is_not_trusted_where_it_finds_nobody(server: Fake
     )
 
 
+def test_only_times_that_the_account_has_are_asked_for_unless_it_does_not_tell(server: FakeOrtto) -> None:
+    def times() -> set[str]:
+        [whole] = [of.body for of in server.requests if of.path == "/person/get" and of.body["limit"] == 500]
+        server.requests.clear()
+        return {of["$tme::absolute_after"]["field_id"] for of in whole["filter"]["$or"]}
+
+    new_person(server, "ada@example.com", "act::o", "act:cm:order-completed")
+    pull(server, "_profiles", "tracks", activities="act:cm:order-completed")
+    known = times()
+    assert ("tme::o!l" in known, "tme:cm:order-completed!l" in known) == (True, False)
+    server.order("POST", "/instance-schema/get", status=400)
+    pull(server, "_profiles", "tracks", activities="act::v")
+    assert times() == known | {"tme::v!l"}
+
+
+def test_an_account_that_was_seen_to_give_no_times_is_not_asked_for_them_again(server: FakeOrtto) -> None:
+    server.takes_filters = server.takes_times = False
+    ada = new_person(server, "ada@example.com", "act::o")
+    report = pull(server, "ortto_people", "_profiles", "tracks")
+    assert ways(server)[-2:] == [(*FILTERED, 1), (*PLAIN, 500)]  # the first ones are those for `ortto_people`
+    assert asked(server) == [(ada, 0)]
+    assert report.people_found_by == "everyone, because the account does not say who was active"
+
+
+def test_each_account_has_its_own_people(server: FakeOrtto) -> None:
+    with FakeOrtto(people=0) as other:
+        for each in (server, other):
+            ada = new_person(each, "ada@example.com", "act::o")
+            pull(each, "_profiles", "tracks")
+            assert asked(each) == [(ada, 0)]
+    assert len(rows_in("_profiles")) == 2
+
+
 def without_times(answer: Any) -> Any:
     for contact in answer["contacts"] or ():
         contact["fields"] = {name: of for name, of in contact["fields"].items() if not name.startswith("tme::")}
@@ -353,6 +386,7 @@ def test_people_without_an_answer_are_rejected_and_asked_for_again(server: FakeO
         "No answer could be read for 1 of 2 people: they are asked for again next time. POST /per"
     )
     [row] = rows_in("_rejects")
+    assert row["line"] == 2  # after that of the other person
     first, _ = (id_ for id_, _ in asked(server))
     assert json.loads(row["raw"]) == {"person": f"contact_id:{first}", "answer": "{}"}
     server.account.now = lambda: int(time.time()) + 7200  # nobody was active for two hours
