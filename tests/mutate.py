@@ -123,7 +123,7 @@ ROOMS = {
     ),
     "ortto": Room(
         [f"sources/ortto/{name}.py" for name in ("activities", "records", "who")],
-        ["tests/test_ortto_pull.py", "tests/test_ortto_records.py", *contract("ortto_pull")],
+        [*(f"tests/test_{name}.py" for name in ("ortto_pull", "ortto_records", "cli_ortto")), *contract("ortto_pull")],
     ),
     "receive": Room(
         [f"receive/{name}.py" for name in ("auth", "autopilot_hooks", "endpoints", "messages")],

@@ -11,6 +11,7 @@ import pytest
 
 import autopilothq
 from autopilothq import LoadReport, runner
+from autopilothq.sources import scans
 from contract import pulling_ortto
 from contract.duck import held, pipeline, query, rows_in
 from contract.pulling_ortto import BOOKS, EVENTS, FEED, asked, new_person, settings, tracks
@@ -192,6 +193,39 @@ def test_what_an_account_takes_is_not_trusted_where_it_finds_nobody(server: Fake
     )
 
 
+def test_only_times_that_the_account_has_are_asked_for_unless_it_does_not_tell(server: FakeOrtto) -> None:
+    def times() -> set[str]:
+        [whole] = [of.body for of in server.requests if of.path == "/person/get" and of.body["limit"] == 500]
+        server.requests.clear()
+        return {of["$tme::absolute_after"]["field_id"] for of in whole["filter"]["$or"]}
+
+    new_person(server, "ada@example.com", "act::o", "act:cm:order-completed")
+    pull(server, "_profiles", "tracks", activities="act:cm:order-completed")
+    known = times()
+    assert ("tme::o!l" in known, "tme:cm:order-completed!l" in known) == (True, False)
+    server.order("POST", "/instance-schema/get", status=400)
+    pull(server, "_profiles", "tracks", activities="act::v")
+    assert times() == known | {"tme::v!l"}
+
+
+def test_an_account_that_was_seen_to_give_no_times_is_not_asked_for_them_again(server: FakeOrtto) -> None:
+    server.takes_filters = server.takes_times = False
+    ada = new_person(server, "ada@example.com", "act::o")
+    report = pull(server, "ortto_people", "_profiles", "tracks")
+    assert ways(server)[-2:] == [(*FILTERED, 1), (*PLAIN, 500)]  # the first ones are those for `ortto_people`
+    assert asked(server) == [(ada, 0)]
+    assert report.people_found_by == "everyone, because the account does not say who was active"
+
+
+def test_each_account_has_its_own_people(server: FakeOrtto) -> None:
+    with FakeOrtto(people=0) as other:
+        for each in (server, other):
+            ada = new_person(each, "ada@example.com", "act::o")
+            pull(each, "_profiles", "tracks")
+            assert asked(each) == [(ada, 0)]
+    assert len(rows_in("_profiles")) == 2
+
+
 def without_times(answer: Any) -> Any:
     for contact in answer["contacts"] or ():
         contact["fields"] = {name: of for name, of in contact["fields"].items() if not name.startswith("tme::")}
@@ -205,7 +239,8 @@ def test_lists_have_ids_emails_and_external_ids(server: FakeOrtto) -> None:
     server.account.happen(cat, "act::o")
     new_person(server, "other@example.com", "act::o")
     Path("people.txt").write_text(f"Ada@example.com\n\n{bob}\nC-3\nnobody@example.com\nAda@example.com\n")
-    report = pull(server, people="people.txt")
+    # Who names people is not told that Ortto keeps activities for 90 days.
+    report = pull(server, people="people.txt", since=datetime.now(UTC) - timedelta(days=100))
     assert {id_ for id_, _ in asked(server)} == {ada, bob, cat}
     assert report.warnings == ["1 of 4 people of the list are not in the account."]
     assert query("SELECT context_traits_email, user_id FROM autopilothq.tracks ORDER BY ALL") == [
@@ -351,6 +386,7 @@ def test_people_without_an_answer_are_rejected_and_asked_for_again(server: FakeO
         "No answer could be read for 1 of 2 people: they are asked for again next time. POST /per"
     )
     [row] = rows_in("_rejects")
+    assert row["line"] == 2  # after that of the other person
     first, _ = (id_ for id_, _ in asked(server))
     assert json.loads(row["raw"]) == {"person": f"contact_id:{first}", "answer": "{}"}
     server.account.now = lambda: int(time.time()) + 7200  # nobody was active for two hours
@@ -362,14 +398,44 @@ def test_people_without_an_answer_are_rejected_and_asked_for_again(server: FakeO
 def test_a_service_that_fails_ends_the_load_and_the_next_one_goes_on(server: FakeOrtto) -> None:
     people = {new_person(server, f"{number}@example.com", "act::o") for number in range(12)}
     outage = server.order("POST", FEED, status=503, skip=2, times=99)
-    report = pull(server)
+    since = datetime.now(UTC) - timedelta(days=100)
+    report = pull(server, since=since)
     assert report.cut_off == "POST /person/get/activities: 503 Service Unavailable: Ordered 503; gave up after 1 try"
     assert (report.stored, len(asked(server))) == (2, 2 + 5)  # five in a row are enough
+    assert [text.partition("T")[0] for text in report.warnings] == [f"Activities were asked for since {since:%Y-%m-%d}"]
     server.faults.remove(outage)
-    report = pull(server)
+    report = pull(server, since=since)  # of the same run, which has warned
     assert (report.people, len(asked(server)), report.cut_off, report.warnings) == (10, 10, None, [])
     assert query("SELECT lines, stored FROM autopilothq._audit") == [(12, 12)]
     assert {row["person"] for row in rows_in("_profiles")} == {f"contact_id:{id_}" for id_ in people}
+
+
+def test_a_service_that_fails_before_has_nobody_asked_for(server: FakeOrtto) -> None:
+    new_person(server, "ada@example.com", "act::o")
+    server.order("POST", "/tags/get", status=503, times=9)
+    report = pull(server, "ortto_tags", "ortto_people", "_profiles", "tracks")
+    why = "POST /tags/get: 503 Service Unavailable: Ordered 503; gave up after 1 try"
+    unfinished = {f"{server.base_url}/{path}": why for path in ("tags/get", "person/get/activities")}
+    assert (asked(server), report.unfinished, report.cut_off) == ([], unfinished, why)
+
+
+@pytest.mark.parametrize(("path", "status", "requests"), [("/person/get", 503, 0), (FEED, 503, 5), (FEED, 401, 1)])
+def test_a_service_that_answers_nothing_is_an_error(server: FakeOrtto, path: str, status: int, requests: int) -> None:
+    for number in range(6):
+        new_person(server, f"{number}@example.com", "act::o")
+    server.order("POST", path, status=status, times=9)
+    with pytest.raises(autopilothq.RunError, match=f"POST {path}: {status} "):
+        pull(server, "_profiles", "tracks")
+    assert len(asked(server)) == requests
+
+
+def test_what_came_of_somebody_before_the_service_failed_is_loaded(server: FakeOrtto) -> None:
+    for number in range(5):
+        new_person(server, f"{number}@example.com", *["act::o"] * 41)  # two pages
+    server.order("POST", FEED, status=503, skip=1, times=9)
+    report = pull(server, "_profiles", "tracks")
+    assert report.cut_off == "POST /person/get/activities: 503 Service Unavailable: Ordered 503; gave up after 1 try"
+    assert (report.stored, report.people, len(asked(server)), rows_in("_profiles")) == (40, 0, 6, [])
 
 
 def test_an_account_that_knows_none_of_its_people_is_told(server: FakeOrtto) -> None:
@@ -383,16 +449,21 @@ def test_an_account_that_knows_none_of_its_people_is_told(server: FakeOrtto) -> 
     ]
 
 
-def test_time_that_is_up_leaves_the_rest_to_the_next_load(server: FakeOrtto) -> None:
-    for number in range(3):
+def test_time_that_is_up_leaves_the_rest_to_the_next_load(server: FakeOrtto, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(4):
         new_person(server, f"{number}@example.com", "act::o")
     report = pull(server, max_seconds=0)
     assert (report.stored, report.people, asked(server)) == (0, 0, [])
     assert list(report.unfinished.values()) == ["the time of max_seconds was up"]
     report = pull(server, people_per_load=2)
-    assert (report.stored, report.people, report.people_total) == (2, 2, 3)
-    report = pull(server)
-    assert (report.stored, report.people, report.people_total) == (1, 1, 1)
+    assert (report.stored, report.people, report.people_total, report.unfinished) == (2, 2, 4, {})
+    # Each person takes a second.
+    monkeypatch.setattr(scans, "monotonic", lambda: sum(request.path == FEED for request in server.requests))
+    for left in (2, 1):
+        server.requests.clear()
+        report = pull(server, max_seconds=1)
+        assert (report.stored, report.people, report.people_total) == (1, 1, left)
+        assert list(report.unfinished.values()) == ["the time of max_seconds was up"] * (left - 1)
 
 
 def test_forgotten_people_are_not_asked_for(pulled: Pulled) -> None:

@@ -65,14 +65,8 @@ def pairs_of(rows: Sequence[Cells]) -> Pairs | None:
 def funnel(rows: Iterable[Cells]) -> Funnel:
     """Returns the funnel of rows with the models' measures, some `rated` and others not."""
     listed = list(rows)
-    old = [row for row in listed if row["rated"]]
-    return Funnel(
-        sum(whole(row["people"]) for row in listed),
-        *(
-            sum(whole(row[name]) for row in old)
-            for name in ("people", "opened", "clicked", "replied", "complained", "unsubscribed")
-        ),
-    )
+    names = ("people", "opened", "clicked", "replied", "complained", "unsubscribed")
+    return Funnel(*sums_of(listed, ("people",)), *sums_of(listed, names, rated=True))
 
 
 def sums_of(rows: Sequence[Cells], names: Sequence[str], rated: bool = False) -> tuple[int, ...]:
