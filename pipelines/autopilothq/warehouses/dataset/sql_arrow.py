@@ -11,7 +11,7 @@ from ...catalog import Type
 from ...projection.types import ARROW
 from ..dlt_internals import SqlClientBase, TTableSchemaColumns
 
-CELLS_PER_READ = 200_000
+CELLS_PER_READ = 40_000
 
 
 def read_arrow(client: SqlClientBase[Any], sql: str, schema: pa.Schema, kind: str) -> Iterator[pa.RecordBatch]:
