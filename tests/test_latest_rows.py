@@ -87,6 +87,23 @@ def test_a_row_is_made_of_what_is_stored_and_what_comes(context: ProjectionConte
     assert rows.columns == declared_types(USERS.table) | traits
 
 
+def test_stored_messages_about_others_take_no_memory(load: ProjectionContext) -> None:
+    load.con.execute("SET memory_limit = '30MB'")
+    load.con.execute("INSERT INTO latest_ids SELECT 'w' || i FROM range(100) r(i)")
+
+    def stored(_: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        for number in range(40):
+            rows = [{"id": f"{number} {n}", "user_id": f"v{number}", "plan": "a" * 100_000} for n in range(20)]
+            schema = pa.schema([(name, ARROW[STORED[name]]) for name in columns])
+            yield from pa.Table.from_pylist(rows, schema).to_batches()
+
+    known = {"identifies": STORED, "users": declared_types(USERS.table)}
+    rows = users.make_latest(
+        dataclasses.replace(load, memory=30, known=known), USERS, relation(load, [LOADED], FRESH), stored
+    )
+    assert persons(rows) == [{name: value for name, value in U1.items() if name != "seats"}]
+
+
 def test_where_nothing_is_stored_it_is_made_of_what_comes(context: ProjectionContext) -> None:
     fresh = [LOADED, {**LOADED, "id": "m0", "received_at": None, "seats": 1, "plan": "free"}]
     for stored, known in ((None, {"identifies": STORED}), (lambda *_: 1 / 0, {"users": {"id": "text"}})):

@@ -124,14 +124,29 @@ def read_stored(
 
 @contextmanager
 def streamed(con: duckdb.DuckDBPyConnection, batches: Iterable[pa.RecordBatch]) -> Iterator[bool]:
-    """Lets SQL read the batches as `stored`, once, while the block runs; yields whether there are any batches."""
+    """Lets SQL read the batches as `stored`, once, while the block runs; yields whether there are any batches.
+
+    A join holds its right side in memory, as it is written: DuckDB takes a stream for a single row, and would hold it.
+    """
     stream = itertools.chain.from_iterable(map(cut_batch, batches))
     first = next(stream, None)
     if first is None:
         yield False
         return
-    with registered(con, stored=pa.RecordBatchReader.from_batches(first.schema, itertools.chain([first], stream))):
+    reader = pa.RecordBatchReader.from_batches(first.schema, itertools.chain([first], stream))
+    with registered(con, stored=reader), joined_as_written(con):
         yield True
+
+
+@contextmanager
+def joined_as_written(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Has joins hold their right sides in memory, as they are written, while the block runs."""
+    [(before,)] = con.execute("SELECT current_setting('disabled_optimizers')").fetchall()
+    con.execute("SET disabled_optimizers = 'join_order,build_side_probe_side'")
+    try:
+        yield
+    finally:
+        con.execute(f"SET disabled_optimizers = {literal(before)}")
 
 
 def cut_batch(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

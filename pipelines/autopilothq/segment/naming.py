@@ -25,7 +25,9 @@ def _cached(function: Callable[[Name], str]) -> Callable[[Name], str]:
 
     @wraps(function)
     def called(name: Name) -> str:
-        return function(name) if len("".join(name)) > LONGEST_COLUMN else remembered(name)
+        parts: str | tuple[str, ...] = name
+        whole = parts if isinstance(parts, str) else "".join(parts)  # which would copy a text letter by letter
+        return function(name) if len(whole) > LONGEST_COLUMN else remembered(name)
 
     return called
 

@@ -14,7 +14,7 @@ from ...projection.types import ARROW
 from ..dlt_internals import DatabaseException, SqlClientBase, TTableSchemaColumns
 from ..duckdb_parts import LONG, VECTOR
 
-CELLS_PER_READ = 200_000
+CELLS_PER_READ = 40_000
 BYTES_PER_READ = 16 << 20  # of a table with long texts
 MOST_ROWS = 8192  # of such a table that are read at a time, if their texts are short
 
