@@ -201,6 +201,38 @@ def test_copies_and_merges_are_tried_again_alone(
     assert [record.message for record in caplog.records if "Transient" in record.message] == []
 
 
+COMMIT = "TransactionContext Error: Failed to commit: "
+
+
+@pytest.mark.parametrize(
+    ("error", "lacks"),
+    [
+        (duckdb.OutOfMemoryException("Out of Memory Error: failed to pin block of size 256.0 KiB"), True),
+        (duckdb.TransactionException(f"{COMMIT}could not allocate block of size 256.0 KiB"), True),
+        (
+            duckdb.TransactionException(f"{COMMIT}failed to pin block of size 256.0 KiB (476.6 MiB/476.8 MiB used)"),
+            True,
+        ),
+        (duckdb.TransactionException(f"{COMMIT}write-write conflict on key"), False),
+        (duckdb.TransactionException("cannot rollback - no transaction is active"), False),
+        (duckdb.IOException("No space left on device"), False),
+    ],
+)
+def test_errors_that_more_memory_would_spare_are_told_from_others(error: duckdb.Error, lacks: bool) -> None:
+    assert engine.lacks_memory(error) == engine.lacks_memory(DatabaseTransientException(error)) == lacks
+
+
+def test_batches_with_long_texts_are_cut_for_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "STREAMED", 5 * LONG)
+    rows = [{"id": n, "text": long(n) * (n % 7)} for n in range(30)]
+    cut = list(engine.cut_batch(pa.RecordBatch.from_pylist(rows)))
+    assert [row for batch in cut for row in batch.to_pylist()] == rows
+    assert {batch.num_rows == 1 or batch.nbytes <= engine.STREAMED for batch in cut} == {True}
+    assert len(cut) < len(rows)
+    small = pa.RecordBatch.from_pylist(rows[:2])
+    assert list(engine.cut_batch(small)) == [small]
+
+
 def test_the_setting_is_named_where_no_way_suffices(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCES__AUTOPILOTHQ__MEMORY", "20")
     monkeypatch.setattr(engine, "ALONE_MEMORY", 20)
