@@ -1,6 +1,7 @@
 """If threads together need more memory than there is, fewer run at a time, and nothing is lost or rejected."""
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
@@ -26,6 +27,7 @@ from autopilothq.projection.parse import Parser, number_lines
 from autopilothq.projection.types import ARROW
 from autopilothq.warehouses import duckdb as warehouse
 from autopilothq.warehouses import duckdb_parts as parts
+from autopilothq.warehouses.dataset import sql_arrow
 from autopilothq.warehouses.dlt_internals import DatabaseTransientException, SqlLoadJob, file_of
 from autopilothq.warehouses.duckdb import direct
 from calling import Call, errors
@@ -198,6 +200,38 @@ def test_copies_and_merges_are_tried_again_alone(
     assert len(tried) == 11 + 2 * 2  # tables whose rows are inserted at once, and those of which they come from staging
     assert set(map(tuple, tried.values())) == {((2,), (1,))}
     assert [record.message for record in caplog.records if "Transient" in record.message] == []
+
+
+COMMIT = "TransactionContext Error: Failed to commit: "
+
+
+@pytest.mark.parametrize(
+    ("error", "lacks"),
+    [
+        (duckdb.OutOfMemoryException("Out of Memory Error: failed to pin block of size 256.0 KiB"), True),
+        (duckdb.TransactionException(f"{COMMIT}could not allocate block of size 256.0 KiB"), True),
+        (
+            duckdb.TransactionException(f"{COMMIT}failed to pin block of size 256.0 KiB (476.6 MiB/476.8 MiB used)"),
+            True,
+        ),
+        (duckdb.TransactionException(f"{COMMIT}write-write conflict on key"), False),
+        (duckdb.TransactionException("cannot rollback - no transaction is active"), False),
+        (duckdb.IOException("No space left on device"), False),
+    ],
+)
+def test_errors_that_more_memory_would_spare_are_told_from_others(error: duckdb.Error, lacks: bool) -> None:
+    assert engine.lacks_memory(error) == engine.lacks_memory(DatabaseTransientException(error)) == lacks
+
+
+def test_batches_with_long_texts_are_cut_for_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "STREAMED", 5 * LONG)
+    rows = [{"id": n, "text": long(n) * (n % 7)} for n in range(30)]
+    cut = list(engine.cut_batch(pa.RecordBatch.from_pylist(rows)))
+    assert [row for batch in cut for row in batch.to_pylist()] == rows
+    assert {batch.num_rows == 1 or batch.nbytes <= engine.STREAMED for batch in cut} == {True}
+    assert len(cut) < len(rows)
+    small = pa.RecordBatch.from_pylist(rows[:2])
+    assert list(engine.cut_batch(small)) == [small]
 
 
 def test_the_setting_is_named_where_no_way_suffices(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -422,6 +456,41 @@ def test_large_traits_are_stored_replaced_and_read_again_with_less_memory_than_t
         write(f"{load}.ndjson", *people(load, persons, 60_000))
         pipeline(tmp_path, direct(credentials)).run(autopilothq.archive("archive"))
     assert stored_plans(tmp_path / "autopilot.duckdb") == plans(loads, 60_000)
+
+
+def test_what_was_read_of_a_file_in_parts_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "BYTES_AT_ONCE", 1 << 20)
+    path, texts_of = (
+        str(tmp_path / "rows.parquet"),
+        [[long(n, 100_000) for n in range(m, m + 10)] for m in range(0, 300, 10)],
+    )
+    form: dict[str, Any] = {"use_dictionary": False, "compression": "none"}
+    with pq.ParquetWriter(path, pa.schema([("text", pa.string())]), **form) as file:
+        for some in texts_of:
+            file.write_table(pa.table([some], ["text"]))
+    assert parts.are_long(path)
+    before, taken, found = pa.total_allocated_bytes(), list[int](), list[str]()
+    for part in parts.cut_file(path):
+        found += part["text"].to_pylist()
+        taken.append(pa.total_allocated_bytes() - before)
+    assert found == [text for some in texts_of for text in some]
+    assert max(taken) < os.path.getsize(path) / 4
+
+
+@pytest.mark.parametrize("source", ["a table", "a view", "a table whose column is rowid", "an empty table"])
+def test_all_rows_with_long_texts_are_read_once(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sql_arrow, "BYTES_PER_READ", 200_000)
+    rows = "SELECT range AS {}, range || repeat('x', 20000 * (range // 20)) AS a FROM range({})"
+    with pipeline(tmp_path, direct(str(tmp_path / "autopilot.duckdb"))).sql_client() as client:
+        name, number = "rowid" if "rowid" in source else "n", 0 if "empty" in source else 60
+        client.execute_sql(f"CREATE TABLE main.stored AS {rows.format(name, number)}")
+        client.execute_sql("DELETE FROM main.stored WHERE a LIKE '7%'")
+        client.execute_sql("CREATE VIEW main.seen AS FROM main.stored")
+        of, schema = "main.seen" if "view" in source else "main.stored", pa.schema([("a", pa.string())])
+        batches = list(sql_arrow.read_table(client, of, f"SELECT a FROM {of}", schema, "duckdb"))
+    found = sorted(text for batch in batches for text in batch["a"].to_pylist())
+    assert found == sorted(f"{n}{'x' * (20000 * (n // 20))}" for n in range(number) if n != 7)
+    assert len(batches) == {"a table": 7, "an empty table": 0}.get(source, 1)
 
 
 @pytest.mark.parametrize("part", [2, 5])  # of identifies, and of users

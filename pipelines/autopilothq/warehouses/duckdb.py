@@ -345,7 +345,7 @@ class InsertNew(DuckDbCopyJob):
         self._keys = keys
 
     def run(self) -> None:
-        """Loads the file, whole or not at all."""
+        """Loads the file."""
         load_in_turn(self, self._insert, self._insert_in_parts)
 
     def _insert(self) -> None:

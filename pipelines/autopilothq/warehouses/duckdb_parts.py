@@ -30,7 +30,7 @@ def are_long(file: str) -> bool:
 def cut_file(file: str) -> Iterator[pa.Table]:
     """Yields the rows of a Parquet file."""
     part, size = list[pa.RecordBatch](), 0
-    with pq.ParquetFile(file) as rows:
+    with pq.ParquetFile(file, pre_buffer=False) as rows:  # else all that was read is kept
         for batch in rows.iter_batches(ROWS_AT_ONCE):
             part.append(batch)
             size += batch.nbytes
