@@ -25,9 +25,12 @@ PAGE = 20
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
-    """An account of three pages of contacts. Autopilot's have 100 of them, which take their time."""
+    """An account of three pages of contacts. Autopilot's have 100 of them, which take their time.
+
+    The database is held open, which is opened anew for each scan and each look otherwise.
+    """
     monkeypatch.setattr(account, "PAGE", PAGE)
-    with FakeAutopilot(contacts=50) as running:
+    with FakeAutopilot(contacts=50) as running, held():
         yield running
 
 
@@ -36,8 +39,7 @@ def scan(server: FakeAutopilot, *only: str, **words: Any) -> LoadReport:
     reports: list[LoadReport] = []
     settings: dict[str, Any] = {"api_key": server.key, "base_url": server.base_url, "requests_per_second": 10_000}
     source = autopilothq.api(**settings | {"tries": 1, "progress": reports.append} | words)
-    with held():
-        runner.run(pipeline(), source.with_resources(*only, *BOOKS) if only else source)
+    runner.run(pipeline(), source.with_resources(*only, *BOOKS) if only else source)
     return reports[-1]
 
 

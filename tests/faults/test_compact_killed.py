@@ -5,7 +5,7 @@ import shutil
 import signal
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from autopilothq.receive import files
 from autopilothq.receive.publishing import alone
 from autopilothq.warehouses.dataset import SqlDataset
 from calling import Call, errors
+from contract.duck import held
 from faults import killed_compaction
 from faults.test_killed import clean_environment
 from receiving import hidden, published
@@ -82,10 +83,11 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with isolation(home.parent):
         for folder in folders:
             receive_first(folder)
-        load(*folders)
-        for folder in folders:
-            receive(folder, "v1", 3, 7)  # of the newest load
-        load(*folders)
+        with held(credentials(folders[0])):
+            load(*folders)
+            for folder in folders:
+                receive(folder, "v1", 3, 7)  # of the newest load
+            load(*folders)
         for folder in folders:
             receive(folder, "v1", 3, 8)  # not loaded
     return home
@@ -218,8 +220,9 @@ def found(loaded: Path) -> dict[str, Found]:
     """What is found in each folder, "undisturbed" by a kill in the last one. The loads are of all folders together."""
     home = copy(loaded, "killed")
     folders = [home / name for name in FOLDERS]
-    with isolation(home):
+    with isolation(home), ExitStack() as ended:
         statuses = kill(home, *POINTS)
+        ended.enter_context(held(credentials(folders[0])))
         killed = {folder: sums(folder) for folder in folders}
         assert compact(home / "undisturbed")[0] == 0
         load(*folders)

@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from autopilothq.privacy.suppression_list import KILL_POINT_SUPPRESSED
 from autopilothq.warehouses.dataset.delta_versions import KILL_POINT_LOG_DROPPED
 from autopilothq.warehouses.delta import lake
 from calling import Call, errors
-from contract.duck import held
 from fake_autopilot import FakeAutopilot, FakeProfiles
 from faults.loads import WHEN, Table, assert_same, content, file, in_memory, lake_content, load, pipeline, track
 from prepared import as_prepared, preparing
@@ -91,9 +89,8 @@ def both(call: Call, *words: str) -> list[Any]:
     """What a command prints as JSON, for the lake and for DuckDB."""
     found = []
     for place in (into_lake(), ("--credentials", "autopilot.duckdb")):
-        is_lake = place[0] == "--destination"
-        with pytest.MonkeyPatch.context() as patch, nullcontext() if is_lake else held():
-            if is_lake:
+        with pytest.MonkeyPatch.context() as patch:
+            if place[0] == "--destination":
                 patch.setenv("SOURCES__AUTOPILOTHQ__TABLE_FORMAT", "delta")
             else:
                 patch.delenv("SOURCES__AUTOPILOTHQ__TABLE_FORMAT", raising=False)

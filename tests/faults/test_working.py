@@ -13,6 +13,7 @@ import autopilothq
 from autopilothq import runner
 from autopilothq.warehouses import working_folder
 from calling import Call, errors
+from contract.duck import held
 from faults.loads import assert_sound, content, file, in_memory, load, pipeline, track
 
 
@@ -74,10 +75,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def killed(site: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+def killed(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, Path]]:
     """An archive of which one file is loaded and another on its way, and the working folder of that.
 
     The first test that asks makes them; the others find them as they were, at the same place, which the folder names.
+    The database is held open.
     """
     here, kept = site / "here", site / "kept"
     shutil.rmtree(here, ignore_errors=True)
@@ -97,11 +99,13 @@ def killed(site: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
         into.extract(autopilothq.archive(str(archive)))
         into.normalize()
         shutil.copytree(here, kept)
-    return archive, here / "dlt" / "pipelines" / "autopilot_events"
+    with held():
+        yield archive, here / "dlt" / "pipelines" / "autopilot_events"
 
 
 def assert_loaded_once() -> None:
-    tables = content(Path("autopilot.duckdb"))
+    with held() as database:
+        tables = content(database)
     assert_sound(tables)
     assert [row["id"] for row in tables["email_opened"].dicts()] == ["m-1", "m-2", "m-3"]
     assert (tables["_audit"].total("lines"), tables["_audit"].total("stored"), len(tables["_rejects"].rows)) == (
