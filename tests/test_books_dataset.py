@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from autopilothq.warehouses.settings import DUCKDB_FILE
 from calling import Call
+from contract.duck import held
 from contract.loading import identify, message
 from prepared import as_prepared, preparing
 from servers import Postgres
@@ -64,7 +66,8 @@ FIRST = (message(messageId="m1"), identify(messageId="i1", traits={"plan": "a"})
 
 
 def loaded(call: Call, file: str, *words: str) -> tuple[int, ...]:
-    said = call("load", "archive", file, *words, "--json")
+    with nullcontext() if "postgres" in words else held():
+        said = call("load", "archive", file, *words, "--json")
     assert said.status == 0, said.err
     told = json.loads(said.out)
     return told["files"], told["stored"], told["duplicates"], told["rejected"]

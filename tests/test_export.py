@@ -4,6 +4,7 @@ import errno
 import gzip
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -21,6 +22,7 @@ from autopilothq.export.archive import LEFT_OUT_REASONS
 from autopilothq.inspect import reading
 from autopilothq.warehouses.dataset import NativeType, count_shared
 from contract import generated
+from contract.duck import held
 from contract.loading import Line, Row, Store, message, raw, to_line, write
 from full_disk import files_up_to
 from servers import S3, ask
@@ -184,7 +186,8 @@ def test_a_dataset_that_was_exported_and_loaded_has_the_same_tables(
         target = ["--destination", kind, "--credentials", url]
         sample.write("archive", events=SAMPLE)
         write("odd.jsonl", *ODD)  # type: ignore[arg-type]
-        assert command("load", "archive", "archive", *target).status == 0
+        with nullcontext() if kind == "postgres" else held(url):
+            assert command("load", "archive", "archive", *target).status == 0
 
         with reading(kind, url) as dataset:
             of: dict[str, int] = dict(dataset.rows("{event}, count(*)", "tracks", "GROUP BY {event}"))
@@ -204,7 +207,8 @@ def test_a_dataset_that_was_exported_and_loaded_has_the_same_tables(
         said = command("export", out, *target)
         assert (said.status, said.err) == (0, "")
         assert said.out == f"{out}: {MESSAGES} messages, {REJECTED} rejected lines, 9 files\n"
-        assert command("load", "archive", out, *target, "--dataset", "again").status == 0
+        with nullcontext() if kind == "postgres" else held(url):
+            assert command("load", "archive", out, *target, "--dataset", "again").status == 0
 
         for name in ("autopilothq", "again"):
             assert command("export", name, "--format", "parquet", *target, "--dataset", name).status == 0

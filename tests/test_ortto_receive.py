@@ -14,7 +14,7 @@ import pytest
 from autopilothq.receive.messages import Arrival, parse_body
 from autopilothq.receive.ortto import ortto_lines
 from calling import Call, Said
-from contract.duck import tables
+from contract.duck import held, tables
 from receiving import Receiver, published, receiver
 from shared_loads import command, isolation
 
@@ -153,8 +153,9 @@ def received(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Received]:
             refused = _refused(running)
             said = running.stop()
         lines = published(running.folder)
-        loaded = command("load", "archive", "archive", "--json")
-        again = command("load", "archive", "archive", "--json")
+        with held():
+            loaded = command("load", "archive", "archive", "--json")
+            again = command("load", "archive", "archive", "--json")
         yield Received(answers, refused, said, lines, loaded, again, tables())
 
 
