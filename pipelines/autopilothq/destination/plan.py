@@ -170,7 +170,7 @@ class Planner:
         planned = BatchItem(key, row, history.triggers, history.earlier, history.delivered)
         planned = planned._replace(properties=item.properties, timestamp=item.timestamp)
         if history.rejections:
-            planned = planned._replace(alone=True)
+            planned = planned._replace(alone=True, values=contact.values)  # as they are before a change of address
         return Planned(planned, contact.values, before)
 
     def _contact(self, item: Item, row: Delivery, before: DeliveryStatus | None) -> tuple[Delivery, ContactFields]:

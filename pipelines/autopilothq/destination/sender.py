@@ -106,12 +106,12 @@ class Sender:
             if isinstance(planned, Delivery):
                 self._refuse(planned, statuses.get((planned.message_id, None)))
             elif planned is not None:
-                if self._put_off.precedes(planned):
-                    self._release()
                 if self._put_off.takes(planned):
                     self._planner.order.touch(planned.item.key)
-                else:
-                    self._put(planned)
+                    continue
+                if self._put_off.precedes(planned):
+                    self._release()
+                self._put(planned)
         self._progress(self._counts)
 
     def _refuse(self, row: Delivery, before: DeliveryStatus | None) -> None:
@@ -153,9 +153,8 @@ class Sender:
         self._batch.merge(item.key, values)
         # A row that may have been sent is sent again, even if the program ends in between and its values change back.
         again = before is not None and before.status == "failed"
-        self._batch.items.append(
-            item._replace(write_ahead=renames or item.row.content is not None, failed_before=again, values=values)
-        )
+        item = item._replace(write_ahead=renames or item.row.content is not None, failed_before=again)
+        self._batch.items.append(item._replace(values=item.values or values))
         self._planner.order.touch(item.key)
         if renames:
             self._batch.renames = True
