@@ -270,6 +270,20 @@ def test_what_is_sent_again_follows_all_changes_of_its_address(server: FakeAutop
     assert posts(server) == []
 
 
+def test_an_event_that_failed_after_its_contact_was_refused_follows_a_change_of_its_address(
+    server: FakeAutopilot,
+) -> None:
+    change = identify("new", traits={"email": "p1@example.com", "_NewEmail": "b@example.com"})
+    messages = [identify(1, traits={"email": "p1@example.com", "fax": "bad"}), track(1), change]
+    server.refused_faxes = {"bad"}
+    people = server.account.total()
+    assert send(server, messages).refused == 2
+    server.order("POST", "/trigger/*", status=429, times=2)
+    assert send(server, messages).failed == 1
+    assert send(server, messages).delivered == 1
+    assert (len(server.account.triggered), server.account.total()) == (1, people + 1)
+
+
 @pytest.mark.parametrize("drop", ["before", "after"])
 def test_a_track_whose_change_of_address_had_no_answer(server: FakeAutopilot, drop: str) -> None:
     send(server, [identify(1)])

@@ -130,7 +130,11 @@ class Planner:
             self._emails.put(item.user_id, row.email)
         if key is None:
             return self._without_email(row)
-        return self._with_contact(item, row._replace(email=email), history, resend)
+        planned = self._with_contact(item, row._replace(email=email), history, resend)
+        left = [statuses.get((item.message_id, trigger)) for trigger in history.triggers]
+        if isinstance(planned, Planned) and any(status is not None and status.status == "failed" for status in left):
+            return planned._replace(item=planned.item._replace(failed_before=True))
+        return planned
 
     def _key(self, email: str | None, user_id: str | None) -> Key | None:
         """Returns what a person is known by, or None if the account cannot know them."""

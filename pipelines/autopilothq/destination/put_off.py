@@ -19,7 +19,7 @@ class PutOff:
     def takes(self, planned: Planned) -> bool:
         """Takes a contact that failed or was refused, or is sent again behind one. Returns whether it did."""
         item, _, before = planned
-        failed = before is not None and before.status == "failed"
+        failed = item.failed_before or (before is not None and before.status == "failed")
         behind = item.resent and not self._people.isdisjoint(_people(planned))
         if _renames(planned) or not (failed or item.alone or behind):
             return False
