@@ -245,6 +245,45 @@ def test_a_message_that_always_fails_holds_no_change_of_address_up_and_follows_i
     assert send(server, messages).known == 3
 
 
+@pytest.mark.parametrize("kind", ["identify", "track"])
+def test_what_is_sent_again_follows_all_changes_of_its_address(server: FakeAutopilot, kind: str) -> None:
+    changes = [
+        identify("c1", traits={"email": "p1@example.com", "_NewEmail": "b@example.com"}),
+        identify("c2", traits={"email": "b@example.com", "_NewEmail": "c@example.com", "fax": "2"}),
+    ]
+    if kind == "track":
+        changes[0] = track("c1", email="p1@example.com", properties={"_NewEmail": "b@example.com"})
+    between = identify("b", traits={"email": "b@example.com", "title": "T2"})
+    messages = [identify(1), identify("bad", traits={"email": "p1@example.com", "fax": "bad"})]
+    messages += [changes[0], between, changes[1], identify(3)]
+    server.refused_faxes = {"bad"}
+    people = server.account.total()
+    counts = send(server, messages)
+    assert (counts.delivered, counts.refused) == (4, 2)
+    posts(server)
+    counts = send(server, messages)
+    assert (counts.delivered, counts.refused) == (1, 1)
+    found = server.account.find("c@example.com") or {}
+    assert (found["Title"], server.account.total()) == ("T2", people + 2)
+    posts(server)
+    assert send(server, messages).known == 5
+    assert posts(server) == []
+
+
+def test_an_event_that_failed_after_its_contact_was_refused_follows_a_change_of_its_address(
+    server: FakeAutopilot,
+) -> None:
+    change = identify("new", traits={"email": "p1@example.com", "_NewEmail": "b@example.com"})
+    messages = [identify(1, traits={"email": "p1@example.com", "fax": "bad"}), track(1), change]
+    server.refused_faxes = {"bad"}
+    people = server.account.total()
+    assert send(server, messages).refused == 2
+    server.order("POST", "/trigger/*", status=429, times=2)
+    assert send(server, messages).failed == 1
+    assert send(server, messages).delivered == 1
+    assert (len(server.account.triggered), server.account.total()) == (1, people + 1)
+
+
 @pytest.mark.parametrize("drop", ["before", "after"])
 def test_a_track_whose_change_of_address_had_no_answer(server: FakeAutopilot, drop: str) -> None:
     send(server, [identify(1)])

@@ -267,6 +267,22 @@ def test_the_next_event_of_a_person_waits_for_one_that_failed(
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("fault", [{"status": 429, "times": 6}, {"drop": "before", "times": 3}])
+def test_what_follows_a_change_of_address_in_a_later_chunk_waits_for_the_next_run(
+    server: FakeAutopilot, deliver: Deliver, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any]
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(Stop, "wait", lambda _, seconds: waits.append(seconds))
+    change = identify("new", traits={"email": "p1@example.com", "_NewEmail": "b@example.com"})
+    chunks = [[identify(1), change], [identify(2, traits={"email": "b@example.com", "fax": "2"}), identify(3)]]
+    server.order("POST", "/contact", **fault)
+    counts = deliver(*chunks, [track(4, email="B@example.com")])
+    assert (counts.delivered, counts.failed + counts.unknown, counts.reasons["failed", PUT_OFF]) == (2, 3, 2)
+    assert (server.account.total(), server.account.triggered, waits) == (2, [], [2.0, 5.0])
+    assert deliver(*chunks, [track(4, email="B@example.com")]).delivered == 3
+    assert (server.account.total(), (server.account.find("b@example.com") or {})["Fax"]) == (2, "2")
+
+
 def test_bad_contacts_of_one_chunk_are_no_outage_where_others_were_written(
     server: FakeAutopilot, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from .batch import BatchItem, ContactBatch, Key, contact_keys, content_of, item_
 from .counts import Counts
 from .delivery_log import OUTCOME, SENT_AGAIN, Delivery, DeliveryLog, is_rejected
 from .halving import ContactWriter
+from .held import HeldPeople
 from .kind import AUTOPILOT, AccountKind, EventSending
 from .requests import CircuitBreaker, Outcome, RunStopped, outcome_of, send_request
 from .triggers import EventTriggers
@@ -26,7 +27,7 @@ AT_ONCE = 8  # requests under way; the pace is the client's
 class Dispatcher:
     """Sends batches side by side, and those that share a person one after the other.
 
-    `progress` is called with the counts after each batch. With `in_order` what follows a failure of its person is put
+    `progress` is called with the counts after each batch. `held` are the people whose messages are put
     off. Nothing more is sent after its context ends.
 
     Example: `with Dispatcher(account, log, counts, print) as dispatcher: dispatcher.submit(batch); dispatcher.drain()`.
@@ -41,10 +42,10 @@ class Dispatcher:
         at_once: int = AT_ONCE,
         kind: AccountKind = AUTOPILOT,
         triggers: EventTriggers | None = None,
-        in_order: bool = False,
+        held: HeldPeople | None = None,
     ) -> None:
         self._breaker = CircuitBreaker()
-        self._sending = BatchSending(account, log, counts, self._breaker, kind, in_order)
+        self._sending = BatchSending(account, log, counts, self._breaker, kind, held)
         if kind.together is not None:
             self._sending.together = kind.together(account, triggers, log, counts, self._breaker)
         self._counts = counts
@@ -103,7 +104,7 @@ class BatchSending:
         counts: Counts,
         breaker: CircuitBreaker,
         kind: AccountKind = AUTOPILOT,
-        in_order: bool = False,
+        held: HeldPeople | None = None,
     ) -> None:
         self.together: EventSending | None = None
         self._kind = kind
@@ -112,9 +113,7 @@ class BatchSending:
         self._counts = counts
         self._breaker = breaker
         self.writer = ContactWriter(account, breaker, kind)
-        self._in_order = in_order
-        self._unsettled: set[Key] = set()  # people whose later messages are put off
-        self._failed: set[Key] = set()  # people whose changes of an address are put off
+        self._held = HeldPeople() if held is None else held
 
     def send_batch(self, batch: ContactBatch) -> list[list[BatchItem]]:
         """Writes a batch's contacts; returns the events of each person that are to be sent now."""
@@ -144,17 +143,11 @@ class BatchSending:
         return list(events.values())
 
     def _put_off(self, batch: ContactBatch, outcomes: dict[Key, Outcome]) -> None:
-        """Takes the contacts out of a batch whose earlier messages are not settled.
-
-        While an address may or may not have been changed, they could be a new contact under either; and after another
-        change nobody could find the first. In a stream what failed comes again, and must not come behind what is newer.
-        What failed before a change of its address would be a new contact under the old one when it comes again.
-        """
-        waits = self._unsettled or self._failed
-        people = {key: contact_keys(values) for key, values in batch.contacts.items()} if waits else {}
+        """Takes the contacts out of a batch whose earlier messages must come before."""
+        people = {} if self._held.is_empty else {key: contact_keys(values) for key, values in batch.contacts.items()}
         for key, keys in people.items():
-            if not self._unsettled.isdisjoint(keys) or (batch.renames and not self._failed.isdisjoint(keys)):
-                self._unsettled.update(keys)
+            if self._held.holds(keys, batch.renames):
+                self._held.note_unsettled(keys)
                 del batch.contacts[key]
                 outcomes[key] = _PUT_OFF
 
@@ -168,18 +161,15 @@ class BatchSending:
             for key, values in batch.contacts.items():
                 # What always fails does not hold its person up: it follows a change of the address (`PutOff.move`).
                 always = key in failed_before and self.writer.is_bad(key, outcomes, failed_before=True)
-                if outcomes[key].status == "failed" and (self._in_order or not always):
-                    self._note_failed(contact_keys(values))
+                if outcomes[key].status == "failed":
+                    self._held.note_failed(contact_keys(values), always)
             return
         for key, values in batch.contacts.items():
             self.writer.forget(values["Email"])
             request = partial(self._account.upsert, values)
             outcomes[key] = send_request(self._account, self._breaker, "POST /contact", request, key)
             if outcomes[key].status in ("unknown", "failed"):
-                self._unsettled.update(contact_keys(values))
-
-    def _note_failed(self, people: Iterable[Key]) -> None:
-        (self._unsettled if self._in_order else self._failed).update(people)
+                self._held.note_unsettled(contact_keys(values))
 
     def _log_outcomes(
         self, decided: list[Delivery], done: Iterable[tuple[BatchItem, Delivery]], outcomes: Mapping[Key, Outcome]
@@ -206,10 +196,10 @@ class BatchSending:
     def send_events(self, items: Sequence[BatchItem]) -> list[list[BatchItem]]:
         """Sends events, a person's one after the other, or all together. Returns no events: nothing is left to send."""
         if self.together is not None:
-            self._note_failed(key for item in self.together.send(items) for key in item_keys(item))
+            self._held.note_failed(key for item in self.together.send(items) for key in item_keys(item))
             return []
         for item in items:
-            if self._unsettled.isdisjoint(item_keys(item)):
+            if not self._held.holds(item_keys(item)):
                 self._send_event(item)
             else:
                 self._log.add([_PUT_OFF.of(item.row)._replace(trigger_id=trigger) for trigger in item.triggers])
@@ -239,7 +229,7 @@ class BatchSending:
                 raise
             self._log.write_outcomes([outcome.of(row)])
             if outcome.status == "failed":
-                self._note_failed(item_keys(item))
+                self._held.note_failed(item_keys(item))
             statuses.append(outcome.status)
             message = outcome.message or message
         self._counts.add_message(statuses, message)

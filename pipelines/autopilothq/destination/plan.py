@@ -130,7 +130,11 @@ class Planner:
             self._emails.put(item.user_id, row.email)
         if key is None:
             return self._without_email(row)
-        return self._with_contact(item, row._replace(email=email), history, resend)
+        planned = self._with_contact(item, row._replace(email=email), history, resend)
+        left = [statuses.get((item.message_id, trigger)) for trigger in history.triggers]
+        if isinstance(planned, Planned) and any(status is not None and status.status == "failed" for status in left):
+            return planned._replace(item=planned.item._replace(failed_before=True))
+        return planned
 
     def _key(self, email: str | None, user_id: str | None) -> Key | None:
         """Returns what a person is known by, or None if the account cannot know them."""
@@ -170,7 +174,7 @@ class Planner:
         planned = BatchItem(key, row, history.triggers, history.earlier, history.delivered)
         planned = planned._replace(properties=item.properties, timestamp=item.timestamp)
         if history.rejections:
-            planned = planned._replace(alone=True)
+            planned = planned._replace(alone=True, values=contact.values)  # as they are before a change of address
         return Planned(planned, contact.values, before)
 
     def _contact(self, item: Item, row: Delivery, before: DeliveryStatus | None) -> tuple[Delivery, ContactFields]:

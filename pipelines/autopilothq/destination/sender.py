@@ -14,6 +14,7 @@ from .delivery_log import Delivery, DeliveryLog, DeliveryStatus
 from .dispatch import AT_ONCE, Dispatcher
 from .emails import KnownEmails, email_of
 from .fields import Fields
+from .held import HeldPeople
 from .kind import AUTOPILOT, AccountKind
 from .log_table import storable
 from .messages import Ignored, Item, text
@@ -29,7 +30,7 @@ class Sender:
 
     `unknown` says what to do with an item that has traits without a field in the account: `send` it, or `refuse` it.
     `progress` is called with the counts. At most `at_once` requests are under way. `after` is the sender of the items
-    before these in the same run, which must be done. With `in_order` what follows a failure of its person fails, too.
+    before these in the same run, which must be done. `held` are the people whose messages wait.
 
     Example: `counts = Sender(account, Fields(custom_fields), Triggers(account), log).send(items)`.
     """
@@ -45,7 +46,7 @@ class Sender:
         at_once: int = AT_ONCE,
         kind: AccountKind = AUTOPILOT,
         after: "Sender | None" = None,
-        in_order: bool = False,
+        held: HeldPeople | None = None,
     ) -> None:
         self._account = account
         self._fields = fields
@@ -59,7 +60,7 @@ class Sender:
         if after:
             self._emails.forget_oldest()
             self._planner.follow(after._planner, log.run, after._ended)
-        self._dispatcher = Dispatcher(account, log, self._counts, progress, at_once, kind, triggers, in_order)
+        self._dispatcher = Dispatcher(account, log, self._counts, progress, at_once, kind, triggers, held)
         if after:
             self._dispatcher.follow(after._dispatcher)
         self._batch = ContactBatch()
@@ -105,12 +106,12 @@ class Sender:
             if isinstance(planned, Delivery):
                 self._refuse(planned, statuses.get((planned.message_id, None)))
             elif planned is not None:
-                if self._put_off.precedes(planned):
-                    self._release()
                 if self._put_off.takes(planned):
                     self._planner.order.touch(planned.item.key)
-                else:
-                    self._put(planned)
+                    continue
+                if self._put_off.precedes(planned):
+                    self._release()
+                self._put(planned)
         self._progress(self._counts)
 
     def _refuse(self, row: Delivery, before: DeliveryStatus | None) -> None:
@@ -152,9 +153,8 @@ class Sender:
         self._batch.merge(item.key, values)
         # A row that may have been sent is sent again, even if the program ends in between and its values change back.
         again = before is not None and before.status == "failed"
-        self._batch.items.append(
-            item._replace(write_ahead=renames or item.row.content is not None, failed_before=again, values=values)
-        )
+        item = item._replace(write_ahead=renames or item.row.content is not None, failed_before=again)
+        self._batch.items.append(item._replace(values=item.values or values))
         self._planner.order.touch(item.key)
         if renames:
             self._batch.renames = True

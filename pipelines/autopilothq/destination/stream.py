@@ -10,9 +10,11 @@ from ..errors import Unavailable
 from ..segment.message import MAX_LINE, digest, without_bom
 from . import open_account
 from .accounts import AnySettings, OpenAccount
+from .batch import Key
 from .counts import Counts
 from .delivery_log import DeliveryLog, DeliveryStatus
 from .dispatch import AT_ONCE, PUT_OFF
+from .held import HeldPeople
 from .lines import Stop
 from .messages import Ignored, Item, from_line, refuse_item
 from .preview import Preview
@@ -73,6 +75,7 @@ class _Stream:
         self._unknown = unknown
         self._ends = ends
         self._last: Sender | None = None
+        self._unsettled: set[Key] = set()  # people with a change of their address that is left to the next run
 
     def send(self, items: Sequence[Item | Ignored]) -> Counts:
         """Sends a chunk. Messages that fail while the account answers are tried twice more.
@@ -80,9 +83,9 @@ class _Stream:
         What follows a failure of its person is tried with it, so that the newest values stay; at the last time alone.
         So is a change of an address without an answer: what follows it waits until it is settled.
         """
-        counts = self._until_reached(partial(self._send, items, in_order=True))
+        counts, unsettled = self._until_reached(partial(self._send, items, in_order=True))
         for wait in RETRY_WAITS:
-            if not counts.failed and not counts.unknown:
+            if counts.failed == counts.reasons["failed", PUT_OFF] and not counts.unknown:
                 break
             left, changes = self._until_reached(partial(self._left, items))
             if not left:
@@ -94,24 +97,27 @@ class _Stream:
             self._until_reached(self._to.account.triggers)
             counts.drop_failed()
             counts.drop_unknown(changes)
-            again = self._until_reached(partial(self._send, left, in_order=not last))
+            again, unsettled = self._until_reached(partial(self._send, left, in_order=not last))
             again.messages = 0
             counts.merge(again)
             if last:
                 break
+        self._unsettled = unsettled
         return counts
 
-    def _send(self, items: Sequence[Item | Ignored], in_order: bool) -> Counts:
+    def _send(self, items: Sequence[Item | Ignored], in_order: bool) -> tuple[Counts, set[Key]]:
+        """Sends items. Returns the counts, and the people with something that is not settled."""
+        held = HeldPeople(in_order, self._unsettled)
         kind, account, fields, triggers = self._to
         at_once = AT_ONCE if self._ends.show is None else 1
         with self._ends.opened() as log:
             sender = Sender(
                 *(account, fields, triggers, log, self._unknown),
-                at_once=at_once, kind=kind, after=self._last, in_order=in_order,
+                at_once=at_once, kind=kind, after=self._last, held=held,
             )  # fmt: skip
             counts = sender.send(items)
         self._last = sender
-        return counts
+        return counts, held.unsettled
 
     def _left(self, items: Sequence[Item | Ignored]) -> tuple[list[Item], list[str | None]]:
         """Returns the items to send again by the log, and what it says of changes of an address without an answer."""

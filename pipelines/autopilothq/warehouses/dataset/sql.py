@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, cast
 
 import pyarrow as pa
@@ -17,6 +17,7 @@ from ..comments import COMMENTED, catalogue_comments
 from ..dlt_internals import (
     LOADS_TABLE_NAME,
     VERSION_TABLE_NAME,
+    DatabaseException,
     DestinationUndefinedEntity,
     SqlClientBase,
     SqlJobClientBase,
@@ -228,7 +229,13 @@ def _locked(dataset: SqlDataset, table: str) -> Iterator[bool]:
     with type(client)(client.schema, client.config, client.capabilities) as holder:
         holder.sql_client.execute_sql(lasting)
         [[taken]] = holder.sql_client.execute_sql(f"SELECT pg_try_advisory_lock({number})")
-        yield taken
+        try:
+            yield taken
+        finally:
+            # The server notices later that a connection was closed, and the next chunk of a stream wants the lock now.
+            if taken:
+                with suppress(DatabaseException):
+                    holder.sql_client.execute_sql(f"SELECT pg_advisory_unlock({number})")
 
 
 def _drop_copies(dataset: SqlDataset) -> None:
