@@ -104,6 +104,27 @@ def test_stored_messages_about_others_take_no_memory(load: ProjectionContext) ->
     assert persons(rows) == [{name: value for name, value in U1.items() if name != "seats"}]
 
 
+def test_stored_messages_about_these_persons_may_be_long(load: ProjectionContext, tmp_path: Path) -> None:
+    load.con.execute("SET memory_limit = '50MB'")
+    load.con.execute("INSERT INTO latest_ids SELECT 'v' || i FROM range(300) r(i)")
+
+    def stored(_: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        schema = pa.schema([(name, ARROW[STORED[name]]) for name in columns])
+        for n in range(300):
+            row = {"id": f"s{n}", "received_at": OLD, "user_id": f"v{n}", "plan": str(n % 10) * 200_000}
+            yield from pa.Table.from_pylist([row], schema).to_batches()
+
+    known = {"identifies": STORED, "users": declared_types(USERS.table)}
+    context = dataclasses.replace(load, scratch=str(tmp_path), memory=50, known=known)
+    fresh = [LOADED, *({**LOADED, "id": f"f{n}", "user_id": f"v{n}", "plan": None, "seats": n} for n in range(300))]
+    rows = users.make_latest(context, USERS, relation(load, fresh, FRESH), stored)
+    columns = 'id, received_at, substr(plan, 1, 3), length(plan), seats, "at"'
+    found = rows.relation.query("rows", f"SELECT {columns} FROM rows").fetchall()
+    others = [(f"v{n}", NEW, str(n % 10) * 3, 200_000, n, NEW) for n in range(300)]
+    assert sorted(found) == [("u1", NEW, "pro", 3, None, NEW), *sorted(others)]
+    assert rows.number == 301
+
+
 def test_where_nothing_is_stored_it_is_made_of_what_comes(context: ProjectionContext) -> None:
     fresh = [LOADED, {**LOADED, "id": "m0", "received_at": None, "seats": 1, "plan": "free"}]
     for stored, known in ((None, {"identifies": STORED}), (lambda *_: 1 / 0, {"users": {"id": "text"}})):

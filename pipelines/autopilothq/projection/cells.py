@@ -51,11 +51,13 @@ class ParsedCells:
     """How many messages each event has, by its name as JSON text."""
     long_bytes: int = 0
     """The bytes of lines longer than `LONG_LINE`."""
+    stored_are_long: bool = False
+    """Whether rows that are stored already turned out to be long."""
 
     @property
     def are_long(self) -> bool:
-        """Whether so many lines are long that the engine must not take them by number, as it does."""
-        return self.long_bytes > MOST_BYTES
+        """Whether so many lines or rows are long that the engine must not take them by number, as it does."""
+        return self.stored_are_long or self.long_bytes > MOST_BYTES
 
     def extend(self, more: "ParsedCells") -> None:
         """Adds the cells of other lines."""

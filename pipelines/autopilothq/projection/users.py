@@ -5,6 +5,8 @@
 
 from collections.abc import Collection, Mapping
 
+import duckdb
+
 from ..catalog import MESSAGE_TABLES, Latest, Type
 from . import engine, texts
 from .cells import MOST_BYTES
@@ -52,6 +54,19 @@ def make_latest(
 
     `mended` are columns of stored messages that this load makes whole.
     """
+    try:
+        return _make_latest(context, latest, fresh, stored, mended)
+    except duckdb.Error as error:
+        if context.cells.are_long or not engine.lacks_memory(error):
+            raise
+    context.cells.stored_are_long = True
+    texts.open_tables(context)
+    return _make_latest(context, latest, fresh, stored, mended)
+
+
+def _make_latest(
+    context: ProjectionContext, latest: Latest, fresh: TableRows, stored: ReadTable | None, mended: Collection[str]
+) -> TableRows:
     gathered = "latest_gathered" if context.cells.are_long else "latest_messages"
     types = _gather_messages(context, latest, fresh, stored, gathered)
     put_whole(context, gathered, MESSAGE_TABLES.index(latest.messages), mended)

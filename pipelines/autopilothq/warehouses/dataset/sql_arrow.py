@@ -39,19 +39,16 @@ def read_table(
     DuckDB takes 2,048 rows at a time, however large they are: of a table with long texts fewer are asked for.
     """
     longest = _longest_row(client, table, schema) if kind == "duckdb" else 0
-    if longest * VECTOR > LONG:
+    if longest * VECTOR > LONG and _has_row_numbers(client, table):
         yield from _read_few(client, table, sql, schema, max(1, BYTES_PER_READ // longest))
     else:
         yield from read_arrow(client, sql, schema, kind)
 
 
 def _longest_row(client: SqlClientBase[Any], table: str, schema: pa.Schema) -> int:
-    """Returns how many bytes texts of a row of DuckDB have at most, as the table's statistics tell.
-
-    It is 0 where rows have no numbers: in a view, or if a column has their name.
-    """
+    """Returns how many bytes texts of a row of DuckDB have at most, as the table's statistics tell; 0 for a view."""
     texts = [client.escape_column_name(field.name) for field in schema if pa.types.is_string(field.type)]
-    if not texts or any(name.lower() == "rowid" for name, *_ in client.execute_sql(f"DESCRIBE {table}") or ()):
+    if not texts:
         return 0
     lengths = list[int]()
     with suppress(DatabaseException):  # raised for a view
@@ -60,6 +57,11 @@ def _longest_row(client: SqlClientBase[Any], table: str, schema: pa.Schema) -> i
         for row in client.execute_sql(f"SELECT {statistics} FROM {table} WHERE rowid = {last}") or ():
             lengths += map(int, re.findall(r"Max String Length: (\d+)", str(row)))
     return sum(lengths)
+
+
+def _has_row_numbers(client: SqlClientBase[Any], table: str) -> bool:
+    """Returns whether `rowid` is DuckDB's own number of a row: no column of the table has that name."""
+    return all(name.lower() != "rowid" for name, *_ in client.execute_sql(f"DESCRIBE {table}") or ())
 
 
 def _read_few(
