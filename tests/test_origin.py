@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from autopilothq import Batch, LoadContext, LoadReport, Origin, make_batch, sour
 from autopilothq.errors import InvalidSetting, NotSupported
 from autopilothq.projection import Projection
 from autopilothq.sources import project
+from autopilothq.sources.resources import SourceLoads
 from autopilothq.warehouses.dataset import audit_row
 from contract.duck import held
 from contract.pulling import books, pull, watermarks
@@ -109,6 +111,38 @@ def test_new_messages_are_stored_and_bad_lines_rejected(loaded: LoadReport) -> N
     assert rows("SELECT list_id, title FROM lists ORDER BY list_id") == [("l1", "News"), ("l2", None)]
     assert rows(AUDIT) == [("dump/1.ndjson", 4, 2, 0, 2)]
     assert (report.files, report.files_known, report.lines, report.stored, report.rejected) == (1, 0, 4, 2, 2)
+
+
+class Failing(WebhookDump):
+    """A dump that cannot be read after a while."""
+
+    def read(self, _: Sequence[Any]) -> Iterator[Batch]:
+        time.sleep(0.2)  # meanwhile other resources ask
+        raise OSError("disk error")
+
+
+@pytest.mark.usefixtures("loaded")
+def test_resources_that_ask_side_by_side_get_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    raised: list[str] = []
+    begin = SourceLoads.begin
+
+    def noting(loads: SourceLoads, name: str) -> Any:
+        try:
+            return begin(loads, name)
+        except Exception as error:
+            raised.append(str(error))
+            raise
+
+    monkeypatch.setattr(SourceLoads, "begin", noting)
+    write("2.ndjson", request(4))
+    failing = source(Failing(Path("dump"))).parallelize()
+    for _ in range(2):
+        with pytest.raises(PipelineStepFailed, match="disk error"):
+            run(failing)
+    assert len(raised) > 2
+    assert set(raised) == {"disk error"}
+    run(source(WebhookDump(Path("dump"))))
+    assert rows("SELECT count(*) FROM email_opened") == [(3,)]
 
 
 @pytest.mark.usefixtures("loaded")

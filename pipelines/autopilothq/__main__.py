@@ -5,8 +5,6 @@ nobody anything; once a command has ended in an orderly way; and while Python en
 """
 
 import signal
-import sys
-from contextlib import suppress
 
 
 def run_process() -> None:
@@ -25,6 +23,7 @@ def run_process() -> None:
         if is_ours:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             if isinstance(end, KeyboardInterrupt) or end.code == cli.out.INTERRUPTED:
+                cli.out.flush()
                 _leave()
         raise
 
@@ -35,8 +34,6 @@ def _leave() -> None:
 
     for child in multiprocessing.active_children():
         child.terminate()
-    with suppress(OSError):
-        sys.stdout.flush()
     signal.raise_signal(signal.SIGINT)
 
 

@@ -51,6 +51,12 @@ def _echo(text: str, err: bool) -> None:
         click.echo(text, err=err)
 
 
+def flush() -> None:
+    """Writes what was printed, where it goes, before the process ends by a signal."""
+    with suppress(OSError):
+        sys.stdout.flush()
+
+
 def counts(title: str | None, names: tuple[str, str], rows: Iterable[tuple[str, int]]) -> None:
     """Prints counts as a table with a title and the names of its two columns."""
     from rich.console import Console

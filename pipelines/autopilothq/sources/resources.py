@@ -41,6 +41,7 @@ class SourceLoads:
         self._extraction: tuple[Any, ...] = ()
         self._source: object = None
         self._begun: set[str] = set()
+        self._failure: tuple[tuple[Any, ...], Exception] | None = None
 
     @property
     def load(self) -> Load:
@@ -52,7 +53,8 @@ class SourceLoads:
     def begin(self, name: str) -> Load:
         """Returns the load of the extraction under way for the resource `name`, which asks for its rows.
 
-        The first resource that asks makes the origin read; one that asks a second time begins a new load.
+        The first resource that asks makes the origin read; one that asks a second time begins a new load. If that
+        fails, others of the extraction that ask at the same time get the same error.
         """
         with self._lock:
             load_id = dlt_internals.extraction()
@@ -65,21 +67,32 @@ class SourceLoads:
                     ' for both at once.\nSelect all resources together: with_resources("tracks", "email_opened")'
                 )
             if self._load is None or extraction != self._extraction or name in self._begun:
-                if load_id and dlt_internals.extractions_of(self) > 1:
-                    raise NotSupported(
-                        "Expected a source in one run at a time, but another thread runs it too: both would read and"
-                        " count for each other.\nMake a source for each run: archive(...) in each thread."
-                    )
-                if self._load is not None:
-                    self._load.hints.take_back()
-                self._load = None
-                self._begun = set()
-                self._load = run_load(self._origin, self.settings, self)
-                self._extraction, self._source = extraction, source
+                self._read(extraction, bool(load_id))
+                self._source = source
             self._begun.add(name)
             if load_id and name in source.selected_resources:
                 dlt_internals.check_steps(partial(user_hints.check_key, name))
-            return self._load
+            return self.load
+
+    def _read(self, extraction: tuple[Any, ...], in_run: bool) -> None:
+        """Makes the origin read for an extraction; raises again what that raised for another resource in a run."""
+        if in_run and self._failure and self._failure[0] == extraction:
+            raise self._failure[1]
+        if in_run and dlt_internals.extractions_of(self) > 1:
+            raise NotSupported(
+                "Expected a source in one run at a time, but another thread runs it too: both would read and"
+                " count for each other.\nMake a source for each run: archive(...) in each thread."
+            )
+        if self._load is not None:
+            self._load.hints.take_back()
+        self._load = self._failure = None
+        self._begun = set()
+        try:
+            self._load = run_load(self._origin, self.settings, self)
+        except Exception as error:
+            self._failure = extraction, error
+            raise
+        self._extraction = extraction
 
 
 def resources(origin: Origin[Any], settings: LoadSettings) -> list[DltResource]:
