@@ -37,4 +37,4 @@ class HeldPeople:
 
     def holds(self, people: Collection[Key], renames: bool = False) -> bool:
         """Returns whether a message of somebody must wait; `renames` is whether it changes their address."""
-        return not (self.unsettled.isdisjoint(people) and (not renames or self._failed.isdisjoint(people)))
+        return not self.unsettled.isdisjoint(people) or (renames and not self._failed.isdisjoint(people))
