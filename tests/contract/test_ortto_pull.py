@@ -1,6 +1,7 @@
 """Pulls from a made-up account of Ortto into DuckDB (docs/contract/ortto-pull.md)."""
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -358,8 +359,11 @@ class Later:
 
 def test_what_is_dropped_is_asked_for_again_and_nothing_is_replaced(pulled: Pulled) -> None:
     server = pulled.server
-    pipeline().run(autopilothq.ortto(**settings(server)).with_resources(*EVENTS, *BOOKS), refresh="drop_data")
-    assert sorted(asked(server)) == sorted((id_, 0) for id_ in (pulled.ada, *pulled.others))
+    for on_another_machine in (False, True):
+        if on_another_machine:
+            shutil.rmtree(Path(pipeline().working_dir, "autopilothq-ortto"))
+        pipeline().run(autopilothq.ortto(**settings(server)).with_resources(*EVENTS, *BOOKS), refresh="drop_data")
+        assert sorted(asked(server)) == sorted((id_, 0) for id_ in (pulled.ada, *pulled.others))
     everything = [
         ("email_clicked", "ada@example.com"), ("email_delivered", "cat@example.com"),
         ("email_opened", "bob@example.com"), ("email_opened", "cat@example.com"),
