@@ -423,6 +423,25 @@ def test_a_service_that_fails_before_has_nobody_asked_for(server: FakeOrtto) -> 
     assert (asked(server), report.unfinished, report.cut_off) == ([], unfinished, why)
 
 
+def test_a_service_that_fails_after_other_tables_ends_the_load_with_these(server: FakeOrtto) -> None:
+    new_person(server, "ada@example.com", "act::o")
+    server.order("POST", "/person/get", status=503, times=9)
+    report = pull(server, "ortto_tags", "_profiles", "tracks")
+    why = "POST /person/get: 503 Service Unavailable: Ordered 503; gave up after 1 try"
+    unfinished = {f"{server.base_url}/person/get/activities": why}
+    assert (asked(server), report.unfinished, report.cut_off) == ([], unfinished, why)
+    assert (report.files, report.files_done) == (2, 2)
+
+
+def test_a_reject_has_its_number_in_the_whole_run(server: FakeOrtto) -> None:
+    for name in ("ada", "bob"):
+        new_person(server, f"{name}@example.com", "act::o")
+    pull(server, "_profiles", "tracks", people_per_load=1)
+    server.order("POST", FEED, content={"activities": {}}, status=200)
+    pull(server, "_profiles", "tracks", "_rejects", people_per_load=1)
+    assert [row["line"] for row in rows_in("_rejects")] == [2]
+
+
 @pytest.mark.parametrize(("path", "status", "requests"), [("/person/get", 503, 0), (FEED, 503, 5), (FEED, 401, 1)])
 def test_a_service_that_answers_nothing_is_an_error(server: FakeOrtto, path: str, status: int, requests: int) -> None:
     for number in range(6):
@@ -458,6 +477,7 @@ def test_time_that_is_up_leaves_the_rest_to_the_next_load(server: FakeOrtto, mon
         new_person(server, f"{number}@example.com", "act::o")
     report = pull(server, max_seconds=0)
     assert (report.stored, report.people, asked(server)) == (0, 0, [])
+    assert (report.files, report.files_done) == (1, 1)
     assert list(report.unfinished.values()) == ["the time of max_seconds was up"]
     report = pull(server, people_per_load=2)
     assert (report.stored, report.people, report.people_total, report.unfinished) == (2, 2, 4, {})
