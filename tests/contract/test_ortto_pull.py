@@ -421,6 +421,7 @@ def test_a_service_that_fails_before_has_nobody_asked_for(server: FakeOrtto) -> 
     why = "POST /tags/get: 503 Service Unavailable: Ordered 503; gave up after 1 try"
     unfinished = {f"{server.base_url}/{path}": why for path in ("tags/get", "person/get/activities")}
     assert (asked(server), report.unfinished, report.cut_off) == ([], unfinished, why)
+    assert report.files == report.files_done == 3  # people, too
 
 
 def test_a_service_that_fails_after_other_tables_ends_the_load_with_these(server: FakeOrtto) -> None:
