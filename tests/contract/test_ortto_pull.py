@@ -113,7 +113,7 @@ def test_an_activity_and_its_person_become_whole_rows(pulled: Pulled) -> None:
         "email_name": "First email", "email_subject": "Welcome", "transactional": False, "machine": True,
         "link_id": "2", "link_url": "https://example.com/a",
     }  # fmt: skip
-    assert row["received_at"] <= begun
+    assert at < row["received_at"] <= begun
     [person] = [row for row in rows_in("ortto_people") if row["contact_id"] == ada]
     assert filled(person) == {
         "contact_id": ada, "email": "ada@example.com", "external_id": "12345", "first_name": "Ada",
@@ -489,6 +489,13 @@ def test_time_that_is_up_leaves_the_rest_to_the_next_load(server: FakeOrtto, mon
         report = pull(server, max_seconds=1)
         assert (report.stored, report.people, report.people_total) == (1, 1, left)
         assert list(report.unfinished.values()) == ["the time of max_seconds was up"] * (left - 1)
+
+
+def test_replies_have_their_texts_on_request(server: FakeOrtto) -> None:
+    ada = new_person(server, "ada@example.com")
+    server.account.happen(ada, "act::re", ago=60, txt_er="Yes!", str_erf="ada@example.com")
+    pull(server, "_profiles", "email_replied", personal=True)
+    assert query("SELECT reply_text, replied_from FROM autopilothq.email_replied") == [("Yes!", "ada@example.com")]
 
 
 def test_forgotten_people_are_not_asked_for(pulled: Pulled) -> None:
