@@ -138,11 +138,16 @@ def streamed(con: duckdb.DuckDBPyConnection, batches: Iterable[pa.RecordBatch]) 
         yield True
 
 
+def join_as_written(con: duckdb.DuckDBPyConnection) -> None:
+    """Has joins hold their right sides in memory, as they are written."""
+    con.execute("SET disabled_optimizers = 'join_order,build_side_probe_side'")
+
+
 @contextmanager
 def joined_as_written(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Has joins hold their right sides in memory, as they are written, while the block runs."""
     [(before,)] = con.execute("SELECT current_setting('disabled_optimizers')").fetchall()
-    con.execute("SET disabled_optimizers = 'join_order,build_side_probe_side'")
+    join_as_written(con)
     try:
         yield
     finally:

@@ -25,7 +25,7 @@ def open_tables(context: ProjectionContext) -> None:
     # Otherwise the engine gathers up to 2,048 rows again from parts that were made small because their texts are long.
     context.con.execute("SET enable_caching_operators = false")
     # The side of a join that the engine holds in memory is the right one, as it is written, which has no long texts.
-    context.con.execute("SET disabled_optimizers = 'join_order,build_side_probe_side'")
+    engine.join_as_written(context.con)
     for table in OF_LINES:
         _write(context, table, f"FROM {table}")
         context.con.execute(f"DROP TABLE {table}")
