@@ -17,7 +17,7 @@ from dlt.common.destination.exceptions import DestinationTransientException
 from dlt.load.exceptions import LoadClientJobFailed
 
 from autopilothq.catalog import LATEST
-from autopilothq.errors import NotSupported
+from autopilothq.errors import NotSupported, causes
 from autopilothq.projection import TableRows, engine
 from autopilothq.sources import isolate, refused, row_files
 from autopilothq.sources.refused import RefusedMessages
@@ -89,11 +89,11 @@ def test_why_a_load_failed_is_what_the_driver_says() -> None:
 def test_causes_are_followed_once() -> None:
     inner, outer = ValueError("inner"), RuntimeError("outer")
     chained(outer, inner, outer)
-    assert list(isolate._causes(outer)) == [outer, inner]
-    assert list(isolate._causes(None)) == []
+    assert list(causes(outer, *isolate._LINKS)) == [outer, inner]
+    assert list(causes(None, *isolate._LINKS)) == []
     error: Any = RuntimeError()
     error.exception, error.dbapi_exception = "no error", inner
-    assert list(isolate._causes(error)) == [error, inner, outer]
+    assert list(causes(error, *isolate._LINKS)) == [error, inner, outer]
 
 
 class Driver(Exception):

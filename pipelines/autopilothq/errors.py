@@ -31,6 +31,8 @@ The last two are in `destination.errors`, because they derive from dlt's errors 
 Each message says what was expected, where, what came, and what to do. No message holds a secret.
 """
 
+from collections.abc import Iterator
+
 
 class AutopilothqError(Exception):
     """The root of all errors that this package raises on purpose."""
@@ -154,3 +156,18 @@ class UnexpectedResponse(ApiError):
     """The server answered 2xx or 3xx with a body that this API does not document; `content` is that body."""
 
     content: str = ""
+
+
+def causes(error: BaseException | None, *links: str) -> Iterator[BaseException]:
+    """Yields an error and those that it came of, each once.
+
+    `links` are the attributes that may hold the next one, the first of which counts.
+
+    Example: `causes(error, "__cause__", "__context__")`.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        inner = (getattr(error, link, None) for link in links)
+        error = next((found for found in inner if isinstance(found, BaseException)), None)

@@ -9,7 +9,7 @@ from dlt.common.exceptions import MissingDependencyException
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from .display import gist
-from .errors import AutopilothqError, BusyError, RunError
+from .errors import AutopilothqError, BusyError, RunError, causes
 from .extras import is_own_fault
 from .masking import masked
 from .warehouses import requirements
@@ -17,6 +17,7 @@ from .warehouses.dlt_internals import ConfigValueCannotBeCoercedException, Datab
 
 # What Python raises if the program itself is wrong; libraries derive their own errors from some.
 _PROGRAM_ERRORS = (AssertionError, AttributeError, IndexError, KeyError, NameError, RecursionError, TypeError)
+_WRAPPED = ("exception", "__cause__")  # where dlt and Python keep the error that another one wraps
 _REPORT = "This is a fault of autopilothq: please report what `autopilothq --debug` shows of it."
 _RETYPED = (
     "Somebody changed a column's type: change it back (ALTER TABLE ... ALTER COLUMN ... TYPE), or drop the column:"
@@ -77,7 +78,7 @@ def explain(error: Exception) -> RunError:
 
 def busy_message(error: BaseException) -> str | None:
     """Returns who holds what this run needs; None if the error has another cause."""
-    return next(filter(None, map(_holder, _causes(error))), None)
+    return next(filter(None, map(_holder, causes(error, *_WRAPPED, "__context__"))), None)
 
 
 def _holder(error: BaseException) -> str | None:
@@ -92,7 +93,7 @@ def _holder(error: BaseException) -> str | None:
 
 def error_message(error: BaseException) -> str:
     """Returns the root cause of an error and what to do, in one or two lines, with secrets masked."""
-    chain = list(_causes(error))
+    chain = list(causes(error, *_WRAPPED, "__context__"))
     return masked(_own_message(chain) or _foreign_message(error, chain))
 
 
@@ -116,7 +117,9 @@ def _own_message(chain: list[BaseException]) -> str | None:
 
 def _foreign_message(error: BaseException, chain: list[BaseException]) -> str:
     """Returns what a database, the system or a library reports, and what to do about it."""
-    root = next((cause for cause in chain if isinstance(cause, DatabaseException | OSError)), _root(error))
+    root = next(
+        (cause for cause in chain if isinstance(cause, DatabaseException | OSError)), [*causes(error, *_WRAPPED)][-1]
+    )
     text = gist(str(root))
     is_fault = type(root) in _PROGRAM_ERRORS or is_own_fault(root)
     if is_fault or not text:
@@ -128,31 +131,3 @@ def _foreign_message(error: BaseException, chain: list[BaseException]) -> str:
         return f"{text}\n{advice}".rstrip()
     nothing = "Nothing of it counts as loaded; run it again once that is fixed."
     return f"The {error.step} step failed: {text}\n{f'{advice} Nothing of it counts as loaded.' if advice else nothing}"
-
-
-# ---- chains of errors ----------------------------------------------------------------------------------------------
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yields the error, its causes, and the errors that were being handled when they were raised."""
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        yield current
-        current = _cause(current) or current.__context__
-
-
-def _root(error: BaseException) -> BaseException:
-    """Returns the last cause of an error."""
-    seen: set[int] = set()
-    while (cause := _cause(error)) and id(cause) not in seen:
-        seen.add(id(cause))
-        error = cause
-    return error
-
-
-def _cause(error: BaseException) -> BaseException | None:
-    """Returns the error that another one wraps, in dlt's way or Python's."""
-    inner = getattr(error, "exception", None)
-    return inner if isinstance(inner, BaseException) else error.__cause__

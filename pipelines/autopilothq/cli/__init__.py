@@ -11,7 +11,7 @@ import click
 
 from .. import private
 from ..display import visible
-from ..errors import BusyError
+from ..errors import BusyError, causes
 from . import log, out
 from .adopt import adopt_tables
 from .contacts import contact_commands
@@ -80,16 +80,15 @@ class _Program(click.Group):
         return result
 
 
-def _was_interrupted(error: BaseException | None) -> bool:
+def _was_interrupted(error: BaseException) -> bool:
     """Returns whether an error is Ctrl-C, or came of it: dlt and prompts make other errors of it.
 
     dlt's own error stands for SIGTERM too, and says which signal came.
     """
-    while error is not None:
-        if isinstance(error, KeyboardInterrupt) and getattr(error, "signal_code", signal.SIGINT) == signal.SIGINT:
-            return True
-        error = error.__context__
-    return False
+    return any(
+        isinstance(cause, KeyboardInterrupt) and getattr(cause, "signal_code", signal.SIGINT) == signal.SIGINT
+        for cause in causes(error, "__context__")
+    )
 
 
 def _visible(error: click.ClickException) -> click.ClickException:

@@ -26,6 +26,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from dlt.sources import DltResource, DltSource
 
 from ..catalog import ACCOUNTS, CURRENT, EVENT_TABLES, LATEST, MESSAGE_TABLES, TABLES, USERS, Latest, Type, event_table
+from ..errors import causes
 from ..projection.types import ARROW
 from ..warehouses.dataset import Dataset, open_dataset, placeholders
 from ..warehouses.dlt_internals import (
@@ -70,6 +71,7 @@ _DUCKDB: dict[type[Exception], bool] = {
 }
 # The errors of DuckDB and PostgreSQL for a column that must not be null.
 _NOT_NULL = re.compile(r'(?:NOT NULL constraint failed: (?:[^.]*\.)*|null value in column ")(\w+)')
+_LINKS = ("exception", "dbapi_exception", "__cause__", "__context__")  # from dlt's errors to the driver's
 # What PostgreSQL's driver for Arrow puts before the server's message.
 _DRIVER = re.compile(r"^[A-Z_ ]+: \[libpq\] .*? ERROR:\s+")
 _TYPES: dict[pa.DataType, Type] = {of: name for name, of in ARROW.items()} | {pa.timestamp("us"): "timestamp"}
@@ -275,10 +277,10 @@ def _quietly(into: dlt.Pipeline) -> Iterator[None]:
 
 def _cause(error: PipelineStepFailed) -> Cause | None:
     """Returns why a load failed, or None if none of its jobs did."""
-    job = next((found for found in _causes(error) if isinstance(found, LoadClientJobException)), None)
+    job = next((found for found in causes(error, *_LINKS) if isinstance(found, LoadClientJobException)), None)
     if job is None:
         return None
-    chain = list(_causes(job.client_exception))
+    chain = list(causes(job.client_exception, *_LINKS))
     text = next(iter(str(chain[0]).strip().splitlines()), type(chain[0]).__name__) if chain else job.failed_message
     message = _DRIVER.sub("", text)[:MAX_MESSAGE]
     return Cause(job.load_id, job.job_id.partition(".")[0], message, is_data(chain))
@@ -295,15 +297,6 @@ def is_data(chain: Collection[BaseException]) -> bool | None:
             return None if about and "NOT NULL" in str(error) else about
     never = (OSError, MemoryError, DestinationUndefinedEntity, DestinationTransientException)
     return False if any(isinstance(error, never) for error in chain) else None
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        inner = (getattr(error, name, None) for name in ("exception", "dbapi_exception", "__cause__", "__context__"))
-        error = next((found for found in inner if isinstance(found, BaseException)), None)
 
 
 def _failed_tables(into: dlt.Pipeline, cause: Cause) -> list[str]:
