@@ -296,7 +296,7 @@ def test_a_folder_that_is_no_spool_is_none(tmp_path: Path, content: str | None) 
 def test_a_page_that_was_not_written_whole_is_not_there(tmp_path: Path) -> None:
     spool = Spool.begin(tmp_path / "spool", ScanStart("account", SCAN))
     spool.put(next(pages("b1")))
-    (tmp_path / "spool" / "00000002.new").write_bytes(b"half")
+    (tmp_path / "spool" / ".00000002.gz.0a1b").write_bytes(b"half")
     found = Spool.open(tmp_path / "spool")
     assert found is not None
     assert (found.last, found.bookmark) == (1, "b1")

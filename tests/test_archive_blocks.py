@@ -521,7 +521,7 @@ def test_a_file_that_another_program_deleted_meanwhile_leaves_nothing(
     assert os.listdir(path.parent) == []
 
 
-@pytest.mark.parametrize("step", ["_without", "_replace"])
+@pytest.mark.parametrize("step", ["_without", "replace"])
 def test_nothing_is_left_where_a_file_cannot_be_written_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

@@ -116,7 +116,7 @@ def _imports(module: Module) -> Iterator[tuple[bool, str]]:
 
 # ---- who may call whom ---------------------------------------------------------------------------------------------
 
-FOUNDATIONS = {"catalog", "display", "errors", "extras", "machine", "masking", "private", "utc"}
+FOUNDATIONS = {"catalog", "disk", "display", "errors", "extras", "machine", "masking", "private", "utc"}
 CLIENTS = FOUNDATIONS | {"segment"}
 WAREHOUSES = CLIENTS | {"clients", "projection"}
 SOURCES = WAREHOUSES | {"warehouses"}
@@ -126,6 +126,7 @@ COMMANDS = RUNNER | {"runner"}
 MAY_CALL = {
     "catalog": set[str](),
     "errors": set[str](),
+    "disk": {"private"},
     "display": {"errors"},
     "extras": {"errors"},
     "machine": set[str](),

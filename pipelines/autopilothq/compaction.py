@@ -17,12 +17,12 @@ from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import private, runner
+from . import disk, private, runner
 from .catalog import AUDIT
 from .display import visible
 from .errors import DatasetNotFound, RunError
 from .projection.engine import batched
-from .receive.files import DONE, OPEN, begun_at, rename, sync_folder
+from .receive.files import DONE, OPEN, begun_at, rename
 from .receive.publishing import COMPACTING, alone, remove_unfinished
 from .sources.archive.source import archive_files_at
 from .warehouses import lock
@@ -184,16 +184,14 @@ def _join(files: Iterable[Path], part: Path) -> None:
     with private.opened(str(part)) as joined:
         for file in files:
             joined.write(file.read_bytes())
-        joined.flush()
-        os.fsync(joined.fileno())
+        disk.sync_open(joined)
 
 
 def _write_journal(journal: _Journal) -> None:
     with private.opened(str(journal.path)) as file:
         file.write(json.dumps(journal._asdict()).encode())
-        file.flush()
-        os.fsync(file.fileno())
-    sync_folder(journal.path.parent)
+        disk.sync_open(file)
+    disk.sync(journal.path.parent)
 
 
 def _insert(books: Dataset, row: Mapping[str, Any]) -> None:
@@ -204,7 +202,7 @@ def _finish(journal: _Journal, books: Dataset) -> None:
     """Finishes a compaction whose new file has its name. It can be called again after a kill at any moment."""
     for file, _ in journal.files:
         _delete_file(Path(file))
-    sync_folder(journal.path.parent)
+    disk.sync(journal.path.parent)
     _move_counts(journal, books)
     journal.path.unlink()
 

@@ -1,16 +1,13 @@
 """Reads a report and writes it, for the command `report`."""
 
-import os
-import secrets
 import webbrowser
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
 
-from .. import inspect, private
+from .. import disk, inspect
 from ..display import json_text, plural, shortened
 from ..report import RATE_LIMITS, Absent, RateLimit, Report, read_report, report_dict, report_page
 from . import log, out
@@ -41,16 +38,11 @@ def print_numbers(found: Report) -> None:
 def write_page(found: Report, output: str, show: bool, quiet: bool) -> None:
     """Writes the page, at once or not at all; opens it in the browser if that is asked for."""
     path, page = Path(output), report_page(found).encode()
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with private.opened(unfinished) as file:
+        with disk.rewriting(path) as file:
             file.write(page)
-        os.replace(unfinished, path)
     except OSError as error:
         raise click.BadParameter(f"{output} cannot be written: {error.strerror}.", param_hint="--output") from None
-    finally:
-        with suppress(OSError):  # it has its name, or could not be made
-            unfinished.unlink()
     if not quiet:
         out.print_lines(_summary(found, path))
     if show and not webbrowser.open(path.absolute().as_uri()):

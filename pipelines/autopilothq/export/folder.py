@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from .. import private
+from .. import disk, private
 from ..catalog import EXPORT_MARK
 from ..errors import BusyError, RunError
 from .target import ARCHIVE_FOLDER, MARK_TEXT, ExportTarget, is_own_file, not_empty
@@ -126,14 +126,11 @@ def _sync_all(folder: Path) -> None:
 def _sync(*paths: Path) -> None:
     """Syncs files, or the names in folders, to the disk."""
     for path in paths:
-        descriptor = os.open(path, os.O_RDONLY)
         try:
-            os.fsync(descriptor)
+            disk.sync(path)
         except OSError as error:
             if error.errno != errno.EINVAL:  # raised by file systems that cannot sync a folder
                 raise
-        finally:
-            os.close(descriptor)
 
 
 def _give_name(waiting: Path, named: Path) -> None:

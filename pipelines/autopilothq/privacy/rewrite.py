@@ -8,7 +8,6 @@ for Delta tables, old versions are removed.
 
 import os
 import shutil
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from tempfile import TemporaryDirectory
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple, cast
 import dlt
 import duckdb
 
+from .. import disk
 from ..catalog import LOCKS
 from ..display import plural
 from ..errors import RunError
@@ -246,25 +246,11 @@ def _rows(engine: duckdb.DuckDBPyConnection, table: str) -> tuple[int, int]:
 
 
 def _swap(new: str, path: str) -> None:
-    """Replaces the old file with the new one, which gets its owner and mode."""
-    old = os.stat(path)
+    """Replaces the old file with the new one."""
     if os.path.exists(f"{new}.wal"):
         raise RunError(f"{path} was not rewritten: DuckDB did not finish the new file.")
-    with open(new, "rb+") as file:
-        os.fsync(file.fileno())
-    if os.geteuid() == 0:
-        os.chown(new, old.st_uid, old.st_gid)
-    os.chmod(new, stat.S_IMODE(old.st_mode))
-    os.replace(new, path)
-    _sync(os.path.dirname(path))
-
-
-def _sync(folder: str) -> None:
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
+    disk.sync(new)
+    disk.replace(new, path)
 
 
 # ---- a lake ----------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from isal import igzip
 
-from .. import private
+from .. import disk, private
 
 LOGS = "segment-logs"
 OPEN, PART, DONE = ".open", ".part", ".gz"
@@ -85,7 +85,7 @@ def open_file(folder: Path, endpoint: str, now: float) -> OpenFile:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             if _is_ours(descriptor):
-                sync_folder(folder_of_day)
+                disk.sync(folder_of_day)
                 return OpenFile(path, descriptor, time.monotonic(), day=day)
         except OSError:
             os.close(descriptor)
@@ -121,7 +121,7 @@ def _make_folder(folder: Path, inner: Path) -> None:
         inner = inner.parent
     for one in reversed(missing):
         private.folder(one)
-        sync_folder(one.parent)
+        disk.sync(one.parent)
 
 
 def publish(path: Path) -> Path | None:
@@ -138,7 +138,7 @@ def publish(path: Path) -> Path | None:
         compress(path, part)
         rename(part, done)
     path.unlink()
-    sync_folder(path.parent)
+    disk.sync(path.parent)
     return done
 
 
@@ -153,14 +153,13 @@ def compress(path: Path, part: Path) -> None:
         with igzip.open(raw, "wb", compresslevel=2) as packed:  # type: ignore[no-untyped-call]
             while piece := lines.read(PIECE_SIZE):
                 packed.write(piece)
-        raw.flush()
-        os.fsync(raw.fileno())
+        disk.sync_open(raw)
 
 
 def rename(part: Path, done: Path) -> None:
     """Gives a file its name, and syncs that to the disk."""
     part.rename(done)
-    sync_folder(done.parent)
+    disk.sync(done.parent)
 
 
 def open_files(folder: Path) -> Iterator[Path]:
@@ -242,13 +241,4 @@ def cut_torn_line(path: Path) -> None:
             end = start
         if end < size:
             file.truncate(end)
-            os.fsync(file.fileno())
-
-
-def sync_folder(path: Path) -> None:
-    """Syncs the names in a folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            disk.sync_open(file)

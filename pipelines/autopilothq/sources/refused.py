@@ -5,7 +5,6 @@ destination: another one may accept what this one refuses.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,7 +16,7 @@ import dlt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .. import private
+from .. import disk, private
 from ..catalog import BOOKS
 from ..projection import ExistingTables, ReadTable, TableRows, engine
 from ..warehouses.dlt_internals import logger
@@ -85,12 +84,8 @@ class RefusedMessages:
         """Writes the file atomically: a kill leaves either the old one or the new one."""
         path = Path(pipeline.working_dir, FILE)
         private.folder(path.parent)
-        temporary = path.with_suffix(".new")
-        with private.opened(temporary, "w") as file:
+        with disk.rewriting(path, "w") as file:
             json.dump({_TARGET if name == "target" else name: value for name, value in asdict(self).items()}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
 
     def __len__(self) -> int:
         books = (*self.emptied.values(), *self.left_out.values())

@@ -1,12 +1,11 @@
 """The spool: pages of a scan on the disk, so that an interrupted scan continues from its last page.
 
-Each page is a file, written under another name and then renamed, so that no file is incomplete. `scan.json` in the
+Each page is a file, written under another name and then renamed, so that no page is incomplete. `scan.json` in the
 folder says where the scan began. Pages hold personal data: the next load deletes those that are loaded.
 """
 
 import gzip
 import json
-import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from queue import SimpleQueue
 from threading import Event, Thread
 from typing import NamedTuple, Self, cast
 
-from .. import private
+from .. import disk, private
 from ..clients.autopilot import Page
 from ..errors import UnexpectedResponse
 from ..segment.json_text import DECODER, to_json
@@ -124,12 +123,8 @@ class Spool:
 
 
 def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_suffix(".new")
-    with private.opened(temporary) as file:
+    with disk.rewriting(path) as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 class Fetched(NamedTuple):

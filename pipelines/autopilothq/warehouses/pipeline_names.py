@@ -14,7 +14,7 @@ from typing import Any
 from dlt.common.pipeline import get_dlt_pipelines_dir
 from filelock import FileLock
 
-from .. import private
+from .. import disk, private
 
 PIPELINE = "autopilot_events"
 UNFINISHED_TARGET = "autopilothq_unfinished_at"
@@ -58,10 +58,8 @@ def assign_pipeline_name(target: str, database: str | None) -> str:
         name = pipeline_name(target)
         note = {"place": target, "database": database}
         if _read(_note(folder / name)) != note:
-            new = folder / f".{name}.new"
-            with private.opened(new, "w") as file:
+            with disk.rewriting(_note(folder / name), "w") as file:
                 json.dump(note, file)
-            os.replace(new, _note(folder / name))
         return name
 
 

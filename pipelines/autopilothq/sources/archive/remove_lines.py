@@ -3,7 +3,7 @@
 import os
 import zlib
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
@@ -12,6 +12,7 @@ import zstandard
 from fsspec.implementations.local import LocalFileSystem
 
 from ... import private
+from ...disk import replace, sync_open
 from ...display import visible
 from ...errors import ArchiveError
 from .batches import PIECE_BYTES, line_ends
@@ -22,7 +23,7 @@ from .listing import File, filesystem_errors, is_unchanged
 TEMPORARY_SUFFIX = ".forgetting"  # of a file that is being written; its name begins with a dot, so no load reads it
 KILL_POINT_FILE_REWRITTEN = f"{__name__}:_rewritten"  # for tests/faults
 KILL_POINT_FILE_COMPARED = f"{__name__}:is_unchanged"  # for tests/faults
-KILL_POINT_FILE_REPLACED = f"{__name__}:_replace"  # for tests/faults
+KILL_POINT_FILE_REPLACED = f"{__name__}:replace"  # for tests/faults
 
 
 class _Compressor(Protocol):
@@ -56,7 +57,7 @@ def remove_lines(file: File, lines: Collection[int]) -> None:
             if not is_unchanged(file):
                 raise ArchiveError(f"{visible(file.url)} was changed by another program. Run this again.")
             if local:
-                _replace(temporary, path)
+                replace(temporary, path)
             else:
                 file.fs.put_file(temporary, path)
 
@@ -67,21 +68,7 @@ def _write(file: File, lines: frozenset[int], temporary: str) -> None:
             out.writelines(_rewritten(file, lines))
         except (DamagedFile, UnreadableFile) as error:
             raise ArchiveError(f"{visible(file.url)} was left as it is. {error}") from error
-        out.flush()
-        os.fsync(out.fileno())
-
-
-def _replace(temporary: str, path: str) -> None:
-    old = os.stat(path)
-    with suppress(PermissionError):
-        os.chown(temporary, old.st_uid, old.st_gid)
-    os.chmod(temporary, old.st_mode)  # last: else another group could read it for a moment
-    os.replace(temporary, path)
-    folder = os.open(os.path.dirname(path), os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        sync_open(out)
 
 
 def _rewritten(file: File, lines: frozenset[int]) -> Iterator[bytes]:

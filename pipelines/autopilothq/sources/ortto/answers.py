@@ -5,13 +5,12 @@ not count. A person without an end is asked for again; messages that come twice 
 """
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from ... import private
+from ... import disk, private
 
 KILL_POINT_PAGE_KEPT = f"{__name__}:Answers.add"  # for tests/faults
 KILL_POINT_PERSON_KEPT = f"{__name__}:Answers.end"  # for tests/faults
@@ -66,8 +65,7 @@ class Answers:
         fields: list[Any] = [of.isoformat() if isinstance(of, datetime) else of for of in ended]
         file = self._segment()
         file.write(_END + json.dumps(fields).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+        disk.sync_open(file)
 
     def close(self) -> None:
         """Ends the segment; the next write begins a new one."""

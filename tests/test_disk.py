@@ -1,0 +1,63 @@
+"""Files that are on the disk as a whole or not at all: `autopilothq.disk`."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from autopilothq import disk
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A file with old content, alone in its folder."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "x").write_text("old")
+    return folder / "x"
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_a_file_has_its_old_content_until_the_disk_has_the_new_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def synced(descriptor: int) -> None:
+        [unfinished] = set(path.parent.iterdir()) - {path}
+        is_new = os.path.samestat(os.fstat(descriptor), unfinished.stat())
+        seen.append((is_new, unfinished.name.startswith(".x."), unfinished.read_text(), path.read_text()))
+
+    monkeypatch.setattr(os, "fsync", synced)
+    with disk.rewriting(path, "w") as file:
+        file.write("new")
+    assert seen == [(True, True, "new", "old")]
+    assert contents(path.parent) == {"x": "new"}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_file_stays_if_it_cannot_be_rewritten(path: Path) -> None:
+    def fail() -> None:
+        with disk.rewriting(path) as file:
+            file.write(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert contents(path.parent) == {"x": "old"}
+
+
+def test_a_new_file_has_the_old_ones_owner_and_mode_before_its_name(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new, steps = path.with_name("new"), list[tuple[object, ...]]()
+    new.write_text("new")
+    path.chmod(0o640)
+    monkeypatch.setattr(os, "chown", lambda name, *owner: steps.append((name, owner, path.read_text())))
+    monkeypatch.setattr(disk, "sync", lambda folder: steps.append((folder, path.read_text())))
+    disk.replace(str(new), str(path))
+    owner = (path.stat().st_uid, path.stat().st_gid)
+    assert steps == [(str(new), owner, "old"), (str(path.parent), "new")]
+    assert (stat.S_IMODE(path.stat().st_mode), contents(path.parent)) == (0o640, {"x": "new"})
