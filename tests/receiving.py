@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import httpx
 
 import forked
+from autopilothq.catalog import ARCHIVE_FOLDER
 from autopilothq.receive import files
 
 # Tests that a shell started in the background ignore Ctrl-C, and what they start would inherit it.
@@ -116,4 +117,4 @@ def _read(line: bytes) -> Any:
 
 def hidden(folder: Path) -> list[str]:
     """The names of the files that are not published."""
-    return sorted(path.name for path in (folder / files.LOGS).glob("*/*/.*"))
+    return sorted(path.name for path in (folder / ARCHIVE_FOLDER).glob("*/*/.*"))

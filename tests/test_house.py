@@ -134,7 +134,7 @@ MAY_CALL = {
     "private": {"errors"},
     "utc": set[str](),
     "on_import": set[str](),
-    "sample": {"catalog", "errors", "private"},
+    "sample": {"catalog", "errors", "private", "utc"},
     "segment": {"catalog", "errors"},
     "models": {"catalog", "errors", "utc"},  # SQL as text: whoever runs it, reads tables' names and columns first
     "projection": {"catalog", "errors", "machine", "segment"},

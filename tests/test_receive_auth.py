@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from autopilothq.catalog import ARCHIVE_FOLDER
 from autopilothq.errors import InvalidSetting
 from autopilothq.receive import endpoints, settings
 from autopilothq.receive.auth import basic, is_allowed, is_direct, signature, with_query_key
 from autopilothq.receive.endpoints import Endpoints
-from autopilothq.receive.files import LOGS
 from autopilothq.receive.room import NoRoom
 from autopilothq.receive.routes import Endpoint
 from autopilothq.receive.settings import Guard, ReceiveSettings, guard
@@ -156,7 +156,7 @@ def test_endpoints_without_settings_are_no_more_than_there_is_room_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(endpoints, "MOST_OPEN", 2)
-    (tmp_path / LOGS / "segment-shop").mkdir(parents=True)  # which an earlier run has opened
+    (tmp_path / ARCHIVE_FOLDER / "segment-shop").mkdir(parents=True)  # which an earlier run has opened
     known = Endpoints(ReceiveSettings(str(tmp_path)))
     assert [known.guard(one, True) for one in (GUARDED, APP)] == [KEYS, Guard()]
     with pytest.raises(NoRoom) as error, caplog.at_level(logging.ERROR):

@@ -681,6 +681,8 @@ CUT = 512  # characters that Segment keeps of a text in PostgreSQL and Redshift
 # Tables next to those of messages in a schema that are not adopted, by how they begin.
 NOT_ADOPTED = ("_dlt_", "_locks", "rudder_")
 
+# The folder of an archive. It has a folder for each source, and that one for each day, named after the day's first ms.
+ARCHIVE_FOLDER = "segment-logs"
 # A file in the folders of an unfinished export: no load reads anything next to it or below it.
 EXPORT_MARK = ".autopilothq-export"
 

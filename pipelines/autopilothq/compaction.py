@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import disk, private, runner
-from .catalog import AUDIT
+from .catalog import ARCHIVE_FOLDER, AUDIT
 from .display import visible
 from .errors import DatasetNotFound, RunError
 from .projection.engine import batched
@@ -246,7 +246,7 @@ def _among(keys: Sequence[Sequence[str]]) -> str:
 
 def _finish_begun(folder: Path, books: Dataset) -> None:
     """Finishes compactions whose new file has its name, and undoes others. Raises RunError for another target's."""
-    for path in sorted(folder.glob(f"segment-logs/*/*/.*{JOURNAL}")):
+    for path in sorted(folder.glob(f"{ARCHIVE_FOLDER}/*/*/.*{JOURNAL}")):
         try:
             journal = _Journal(**json.loads(path.read_bytes()))
         except ValueError:  # killed while it was written, before anything else

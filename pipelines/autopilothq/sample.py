@@ -16,11 +16,13 @@ from functools import lru_cache
 from itertools import groupby
 from typing import Any, NamedTuple
 
+from .catalog import ARCHIVE_FOLDER
+from .utc import DAY_MS
+
 EVENTS_PER_DAY = 100_000  # at most: a larger archive has more days, which keeps the heap small
 MIN_DAYS = 7
 FILES_PER_DAY = 2
 FIRST_DAY = int(datetime(2019, 3, 1, tzinfo=UTC).timestamp() * 1000)
-DAY = 86_400_000
 HOUR = 3_600_000
 MINUTE = 60_000
 
@@ -101,15 +103,15 @@ def write(folder: str, events: int = 10_000, seed: int = 1) -> list[str]:
     """
     rng = random.Random(seed)
     source_id = "".join(rng.choices("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", k=10))
-    root = os.path.join(folder, "segment-logs", source_id)
+    root = os.path.join(folder, ARCHIVE_FOLDER, source_id)
     os.makedirs(root, exist_ok=True)
     open(os.path.join(root, "dummy-object.txt"), "w").close()
     days = max(MIN_DAYS, -(-events // EVENTS_PER_DAY))
     files: list[str] = []
     lines = _lines(rng, events, days, source_id)
-    for part, of_part in groupby(lines, lambda line: (line[0] - FIRST_DAY) * FILES_PER_DAY // DAY):
-        start = FIRST_DAY + part * DAY // FILES_PER_DAY
-        day = os.path.join(root, str(start // DAY * DAY))
+    for part, of_part in groupby(lines, lambda line: (line[0] - FIRST_DAY) * FILES_PER_DAY // DAY_MS):
+        start = FIRST_DAY + part * DAY_MS // FILES_PER_DAY
+        day = os.path.join(root, str(start // DAY_MS * DAY_MS))
         os.makedirs(day, exist_ok=True)
         files.append(os.path.join(day, f"{start}.{rng.randrange(16**12):012x}.1.gz"))
         with gzip.GzipFile(files[-1], "wb", compresslevel=3, mtime=0) as out:
@@ -128,7 +130,7 @@ def _lines(rng: random.Random, events: int, days: int, source_id: str) -> Iterat
     received = FIRST_DAY
     last = b""
     total_sends = max(1, int(events / EVENTS_PER_SEND))
-    send_gap = days * DAY / total_sends
+    send_gap = days * DAY_MS / total_sends
     sends = 0
     contacts = max(20, events // 12)
     while written < events:

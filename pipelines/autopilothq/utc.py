@@ -2,6 +2,9 @@
 
 from datetime import UTC, date, datetime
 
+DAY_SECONDS = 86_400
+DAY_MS = 1000 * DAY_SECONDS
+
 
 def to_utc(time: datetime) -> datetime:
     """Returns the time in UTC. Raises ValueError if it has none there: `0001-01-01T00:00:00+02:00`."""

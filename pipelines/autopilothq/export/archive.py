@@ -13,7 +13,7 @@ from ..catalog import BOOKS, DISCARDS, KINDS, REJECTS, TRACKS, Type
 from ..display import plural
 from ..projection import engine
 from ..warehouses.dataset import Dataset, count_shared
-from .days import DAY_US, DayFiles
+from .days import DayFiles
 from .messages import DiscardedValue, MessageRows
 from .target import ExportTarget
 
@@ -174,5 +174,5 @@ class _Export:
 
 def _days_of(times: pa.Array) -> list[int]:
     """Returns times as days since 1970; 0 for null."""
-    micros = times.cast(pa.timestamp("us")).cast(pa.int64())
-    return [0 if value is None else value // DAY_US for value in micros.to_pylist()]
+    days: list[int] = times.cast(pa.timestamp("us")).cast(pa.date32()).cast(pa.int32()).fill_null(0).to_pylist()
+    return days

@@ -10,10 +10,10 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Protocol
 
-from ..catalog import EXPORT_MARK
+from ..catalog import ARCHIVE_FOLDER, EXPORT_MARK
 from ..errors import AutopilothqError, BusyError, RunError
 from ..projection import engine
-from .target import ARCHIVE_FOLDER, MARK_TEXT, SOURCE_FOLDER, ExportTarget, is_own_file, not_empty
+from .target import MARK_TEXT, SOURCE_FOLDER, ExportTarget, is_own_file, not_empty
 
 UPLOADS = 8  # objects at a time
 _MB = 1 << 20

@@ -2,9 +2,10 @@
 
 import zlib
 
-from .target import ARCHIVE_FOLDER, SOURCE_FOLDER, ExportTarget
+from ..catalog import ARCHIVE_FOLDER
+from ..utc import DAY_MS
+from .target import SOURCE_FOLDER, ExportTarget
 
-DAY_US = 86_400_000_000
 BUFFERED = 48_000_000  # bytes of lines, of all days
 MOST_FILE_BYTES = 100_000_000  # of a file, compressed, as Segment's are
 LEVEL = 4
@@ -33,7 +34,7 @@ class DayFiles:
         """Writes what is buffered."""
         for day, lines in self._buffers.items():
             number = self._numbers.get(day, 1)
-            name = f"{ARCHIVE_FOLDER}/{SOURCE_FOLDER}/{day * DAY_US // 1000}/export-{number:04}.gz"
+            name = f"{ARCHIVE_FOLDER}/{SOURCE_FOLDER}/{day * DAY_MS}/export-{number:04}.gz"
             if self._target.append(name, _compressed(b"".join(lines))) >= MOST_FILE_BYTES:
                 self._numbers[day] = number + 1
         self._buffers.clear()

@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import IO, Any
 
 from .. import disk, private
-from ..catalog import EXPORT_MARK
+from ..catalog import ARCHIVE_FOLDER, EXPORT_MARK
 from ..errors import BusyError, RunError
-from .target import ARCHIVE_FOLDER, MARK_TEXT, ExportTarget, is_own_file, not_empty
+from .target import MARK_TEXT, ExportTarget, is_own_file, not_empty
 
 STAGE = f"{EXPORT_MARK}.files"
 KILL_POINT_EXPORT_SYNCED = f"{__name__}:_sync_all"  # for tests/faults, in their order

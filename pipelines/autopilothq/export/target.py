@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from .. import private
+from ..catalog import ARCHIVE_FOLDER
 from ..errors import RunError
 
-ARCHIVE_FOLDER = "segment-logs"
 SOURCE_FOLDER = "autopilothq"
 """Stands in for the id of Segment's source, because rows do not say which source they came from."""
 MARK_TEXT = b"This export has not ended, or was cut off. An export to this place starts from scratch.\n"

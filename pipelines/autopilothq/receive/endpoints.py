@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from ..catalog import ARCHIVE_FOLDER
 from . import settings
-from .files import LOGS
 from .room import NoRoom
 from .routes import Endpoint
 from .settings import Guard, ReceiveSettings
@@ -55,4 +55,4 @@ class Endpoints:
     def _open(self) -> Iterator[str]:
         yield from (endpoint.folder for endpoint, guard in self._guards.items() if not guard)
         with suppress(OSError):
-            yield from os.listdir(Path(self._config.folder, LOGS))
+            yield from os.listdir(Path(self._config.folder, ARCHIVE_FOLDER))

@@ -18,12 +18,12 @@ from pathlib import Path
 from isal import igzip
 
 from .. import disk, private
+from ..catalog import ARCHIVE_FOLDER
+from ..utc import DAY_MS
 
-LOGS = "segment-logs"
 OPEN, PART, DONE = ".open", ".part", ".gz"
 ORDER = "publish"
 """The hidden file in the folder that has all processes publish their open files when it changes."""
-DAY_MS = 86_400_000
 MOST_VECTORS = 1000  # of one writev; Linux takes 1,024
 PIECE_SIZE = 1 << 20
 TRY_SIZE = 64 << 10  # more than most requests
@@ -78,7 +78,7 @@ def today(now: float) -> int:
 def open_file(folder: Path, endpoint: str, now: float) -> OpenFile:
     """Opens a new file for an endpoint's messages of today; its name is on the disk when this returns."""
     day = today(now)
-    folder_of_day = folder / LOGS / endpoint / str(day)
+    folder_of_day = folder / ARCHIVE_FOLDER / endpoint / str(day)
     while True:
         _make_folder(folder, folder_of_day)
         path = folder_of_day / f".{int(now * 1000)}-{uuid.uuid4().hex}{OPEN}"
@@ -164,12 +164,12 @@ def rename(part: Path, done: Path) -> None:
 
 def open_files(folder: Path) -> Iterator[Path]:
     """Yields the hidden files with messages, including those of running processes."""
-    yield from sorted((folder / LOGS).glob(f"*/*/.*{OPEN}"))
+    yield from sorted((folder / ARCHIVE_FOLDER).glob(f"*/*/.*{OPEN}"))
 
 
 def published_files(folder: Path) -> Iterator[Path]:
     """Yields the files of the archive."""
-    yield from sorted((folder / LOGS).glob(f"*/*/[!.]*{DONE}"))
+    yield from sorted((folder / ARCHIVE_FOLDER).glob(f"*/*/[!.]*{DONE}"))
 
 
 def begun_at(path: Path) -> float:
@@ -192,7 +192,7 @@ def recover(folder: Path) -> list[Path]:
             found += _publish_left(path)
         except OSError as error:
             failed = error
-    for part in (folder / LOGS).glob(f"*/*/.*{PART}"):
+    for part in (folder / ARCHIVE_FOLDER).glob(f"*/*/.*{PART}"):
         if not part.with_name(part.name.removesuffix(PART) + OPEN).exists():
             part.unlink(missing_ok=True)
     if failed:

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..catalog import ARCHIVE_FOLDER
 from ..display import visible
 from ..errors import BusyError
-from .files import LOGS, ORDER, open_files, recover
+from .files import ORDER, open_files, recover
 
 COMPACTING = ".compacting"
 """The suffix of the hidden file that several files are being joined in."""
@@ -27,9 +28,9 @@ def receiver_folders(path: Path) -> list[Path]:
     Example: `receiver_folders(Path("/data/segment-logs/v1")) == [Path("/data")]`.
     """
     for above in (path, *path.parents):
-        if above.name == LOGS:
+        if above.name == ARCHIVE_FOLDER:
             return [above.parent]
-    return sorted(logs.parent for logs in path.rglob(LOGS) if logs.is_dir())
+    return sorted(logs.parent for logs in path.rglob(ARCHIVE_FOLDER) if logs.is_dir())
 
 
 def publish_open(folder: Path, wait: float = WAIT) -> list[Path]:
@@ -80,5 +81,5 @@ def alone(folder: Path) -> Iterator[None]:
 
 def remove_unfinished(folder: Path) -> None:
     """Deletes what killed compactions left; call it within `alone`."""
-    for path in (folder / LOGS).glob(f"*/*/.*{COMPACTING}"):
+    for path in (folder / ARCHIVE_FOLDER).glob(f"*/*/.*{COMPACTING}"):
         path.unlink()

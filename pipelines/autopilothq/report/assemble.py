@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, NamedTuple
 
+from ..utc import DAY_SECONDS
 from .numbers import (
     ARRIVED_WITHIN,
     OPENED_WITHIN,
@@ -19,7 +20,6 @@ from .numbers import (
     Opening,
     SendingHour,
 )
-from .wording import DAY_SECONDS
 
 Cells = Mapping[str, Any]
 """A row, by the names of its columns."""

@@ -11,6 +11,7 @@ from ..display import gist, shortened
 from ..errors import RunError
 from ..inspect import Freshness, LastRun, read_freshness, read_last_run
 from ..models.render import time_literal
+from ..utc import DAY_SECONDS
 from ..warehouses.dataset import Dataset, in_utc, rows_of_statement, spelling_of, table_path, tables_of
 from ..warehouses.dlt_internals import DatabaseException
 from . import assemble
@@ -31,7 +32,7 @@ from .numbers import (
     Totals,
 )
 from .statements import MailScope, Names, statement
-from .wording import DAY_SECONDS, moment_of
+from .wording import moment_of
 
 _Part = TypeVar("_Part")
 _MOST = 12  # links and domains that are named

@@ -16,7 +16,7 @@ from sqlglot import exp
 
 from ..models import Existing, in_dialect, point
 from ..models.render import expanded, relations, time_literal, with_relations
-from .wording import DAY_SECONDS
+from ..utc import DAY_SECONDS
 
 _BASE = "duckdb"  # the models' dialect
 _EVENTS = "email_events"

@@ -2,10 +2,11 @@
 
 from datetime import UTC, date, datetime
 
+from ..utc import DAY_SECONDS
+
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 PAIRS = "people\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}emails"
-DAY_SECONDS = 86_400
 NO_SHARE = "–"
 
 

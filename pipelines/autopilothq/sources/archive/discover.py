@@ -14,8 +14,9 @@ from typing import NamedTuple
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
-from ...catalog import EXPORT_MARK
+from ...catalog import ARCHIVE_FOLDER, EXPORT_MARK
 from ...errors import ArchiveError
+from ...utc import DAY_MS
 from .listing import (
     GLOB_CHARACTERS,
     READ_TIMEOUT,
@@ -49,7 +50,6 @@ LEFT_OUT = {
 """Why something that a listing shows is not read."""
 
 _DAY = re.compile(r"[0-9]{12,14}")  # the day's first millisecond
-_DAY_MS = 86_400_000
 
 
 def list_files(
@@ -103,9 +103,9 @@ def _folder_day_and_source(folder: str) -> tuple[date | None, str | None]:
     day = source = None
     for above, name in pairwise(["", *filter(None, folder.split("/"))]):
         if _DAY.fullmatch(name):
-            day = date(1970, 1, 1) + timedelta(days=int(name) // _DAY_MS)
+            day = date(1970, 1, 1) + timedelta(days=int(name) // DAY_MS)
             source = source or above or None
-        elif above == "segment-logs":
+        elif above == ARCHIVE_FOLDER:
             source = name
     return day, source
 
