@@ -48,6 +48,7 @@ _JSON_SQL: dict[Form, str] = {
     "bool": "{}::VARCHAR",
     "timestamp": "moment_json({})",
 }
+_MISFIT_REASONS: dict[Type, str] = {"text": "not_text", "timestamp": "not_a_time"}
 ADOPT_MACROS = files(__package__).joinpath("adopt_macros.sql").read_text(encoding="utf-8")
 
 
@@ -111,6 +112,20 @@ class RowGroup(NamedTuple):
     def source(self) -> str:
         """What SQL reads the rows from."""
         return engine.parquet_files(self.paths)
+
+    def discards(self, name: str, form: Form, reason: str, condition: str = "true") -> str:
+        """Returns a query (`seq`, `value` as JSON text, `reason`) for the values of a column that meet a condition."""
+        value = f"replace({json_value(form, name)}, chr(0), '\\u0000')"
+        return (
+            f"SELECT seq, {value} AS value, {engine.literal(reason)} AS reason"
+            f" FROM {self.source} WHERE {name} IS NOT NULL AND {condition}"
+        )
+
+    def misfits(self, column: str, of: Type) -> str:
+        """Returns a query, as `discards` does, for the values of a column that cannot become a type."""
+        form, name = self.forms[column], engine.name(WAITING_PREFIX + column)
+        reason = "not_a_number" if of == form == "double" else _MISFIT_REASONS.get(of, "does_not_fit")
+        return self.discards(name, form, reason, f"{cell(form, of, name)} IS NULL")
 
 
 class WaitingTable(NamedTuple):
@@ -177,20 +192,3 @@ def cut_texts(con: duckdb.DuckDBPyConnection, table: WaitingTable) -> dict[str, 
             for column, number in zip(part, row, strict=True):
                 found[column] = found.get(column, 0) + number
     return {column: number for column, number in found.items() if number}
-
-
-def misfits(table: WaitingTable, column: str, of: Type) -> list[str]:
-    """Returns queries (`seq`, `value`, `reason`) for the values of a column that cannot become its type."""
-    found = []
-    for group in table.groups:
-        form = group.forms.get(column)
-        name = engine.name(WAITING_PREFIX + column)
-        if form is None or (form == of and of in ("bigint", "bool")):
-            continue
-        reasons = {"text": "not_text", "timestamp": "not_a_time", "double": "not_a_number"}
-        reason = "does_not_fit" if of == "double" != form else reasons.get(of, "does_not_fit")
-        found.append(
-            f"SELECT seq, replace({json_value(form, name)}, chr(0), '\\u0000') AS value, '{reason}' AS reason"
-            f" FROM {group.source} WHERE {name} IS NOT NULL AND {cell(form, of, name)} IS NULL"
-        )
-    return found

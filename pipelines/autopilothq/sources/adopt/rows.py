@@ -14,8 +14,6 @@ from .columns import (
     WaitingTable,
     aliased,
     cell,
-    json_value,
-    misfits,
     values_of,
 )
 from .kept import SQL, Adoption, keys
@@ -117,9 +115,7 @@ def _discard_columns(adoption: Adoption, waiting: WaitingTable, table: str, plan
     for reason, columns in plan.left_out.items():
         for column in columns:
             queries = [
-                f"SELECT seq, {json_value(group.forms[column], engine.name(WAITING_PREFIX + column))} AS value,"
-                f" {engine.literal(reason)} AS reason FROM {group.source}"
-                f" WHERE {engine.name(WAITING_PREFIX + column)} IS NOT NULL"
+                group.discards(engine.name(WAITING_PREFIX + column), group.forms[column], reason)
                 for group in waiting.groups
                 if column in group.forms
             ]
@@ -133,11 +129,7 @@ def discard_misfits(
     con = adoption.context.con
     for group in waiting.groups:
         for lost in group.lost:
-            name = engine.name(LOST_PREFIX + lost.name)
-            sql = (
-                f"SELECT seq, replace({json_value(lost.form, name)}, chr(0), '\\u0000') AS value,"
-                f" '{lost.reason}' AS reason FROM {group.source} WHERE {name} IS NOT NULL"
-            )
+            sql = group.discards(engine.name(LOST_PREFIX + lost.name), lost.form, lost.reason)
             discard_values(adoption, waiting, table, lost.column, [sql], duplicates)
         doubtful = {
             column: cell(form, of, engine.name(WAITING_PREFIX + column))
@@ -152,8 +144,7 @@ def discard_misfits(
             numbers = con.execute(f"SELECT {counts} FROM {group.source}").fetchone() or ()
             for (column, _), number in zip(part, numbers, strict=True):
                 if number:
-                    one = WaitingTable(waiting.name, [group])
-                    discard_values(adoption, waiting, table, column, misfits(one, column, types[column]), duplicates)
+                    discard_values(adoption, waiting, table, column, [group.misfits(column, types[column])], duplicates)
 
 
 def discard_values(
