@@ -137,7 +137,7 @@ MAY_CALL = {
     "sample": {"catalog", "errors", "private", "utc"},
     "segment": {"catalog", "errors"},
     "models": {"catalog", "errors", "utc"},  # SQL as text: whoever runs it, reads tables' names and columns first
-    "projection": {"catalog", "errors", "machine", "segment"},
+    "projection": {"catalog", "errors", "machine", "segment", "utc"},
     "clients": CLIENTS,
     "warehouses": WAREHOUSES,
     "sources": SOURCES,

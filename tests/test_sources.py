@@ -24,6 +24,7 @@ from autopilothq.sources.event_filter import requested_messages
 from autopilothq.sources.report import LoadReport, limit_warning
 from autopilothq.sources.scans import Scan, ScanBatch
 from autopilothq.sources.spool import Fetched, ScanStart, Spool, fetch, fetch_ahead
+from autopilothq.utc import epoch_ms
 from autopilothq.warehouses.selection import ALL_MESSAGES, MessageSelection
 
 SCAN = "2019-05-01T00:00:00.000Z"
@@ -68,9 +69,11 @@ def test_times_that_leave_nothing_between_them_are_told(until: Any) -> None:
     assert times.read_period("2019-03-02", None) == (datetime(2019, 3, 2, tzinfo=UTC), None)
 
 
-@pytest.mark.parametrize("number", ["0", "7", "1482221100000", "99999999999999", "253402300799999"])
+@pytest.mark.parametrize("number", ["0", "7", "270877436812", "1482221100000", "99999999999999", "253402300799999"])
 def test_milliseconds_are_read_exactly(number: str) -> None:
-    assert times.read_time(JsonNumber(number)) == datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=int(number))
+    time = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=int(number))
+    assert times.read_time(JsonNumber(number)) == time
+    assert [epoch_ms(time + timedelta(microseconds=more)) for more in (0, 1, 999)] == [int(number)] * 3
 
 
 @pytest.mark.parametrize(

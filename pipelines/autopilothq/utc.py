@@ -1,9 +1,10 @@
 """Times in UTC, in which some at the ends of the calendar do not exist."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 DAY_SECONDS = 86_400
 DAY_MS = 1000 * DAY_SECONDS
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def to_utc(time: datetime) -> datetime:
@@ -20,6 +21,11 @@ def parse_time(time: str | datetime) -> datetime:
     found = found if found.tzinfo else found.replace(tzinfo=UTC)
     to_utc(found)
     return found
+
+
+def epoch_ms(time: datetime) -> int:
+    """Returns a time in whole milliseconds since 1970, the finest unit that all destinations keep."""
+    return (time.astimezone(UTC) - EPOCH) // timedelta(milliseconds=1)
 
 
 def is_empty(since: date | None, until: date | None) -> bool:

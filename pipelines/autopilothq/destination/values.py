@@ -11,12 +11,12 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from ..catalog import EPOCHS
+from ..utc import EPOCH
 
 _INTEGER = re.compile(r"[+-]?[0-9]+(\.0*)?")
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
 _DAY = re.compile(r"[0-9]{8}")
 _ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LONGEST = 40  # characters of a number
 
 
@@ -144,7 +144,7 @@ def _epoch_time(value: float | Decimal) -> datetime:
     number = Decimal(value)
     for epoch in EPOCHS:
         if epoch.least <= abs(number) < epoch.below:
-            return _EPOCH + timedelta(microseconds=int(number * (1_000_000 // epoch.per_second)))
+            return EPOCH + timedelta(microseconds=int(number * (1_000_000 // epoch.per_second)))
     raise ValueError
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from ..catalog import CUT, LINK, MESSAGE_TABLES, PROPERTIES, event_table
 from ..segment.message import EXTRA
+from ..utc import epoch_ms
 from . import engine, texts
 from .cells import MOST_BYTES, cut_by_size
 from .columns import plan_no_new_columns, row_values
@@ -51,7 +52,7 @@ def find_mends(
         number for number, name in enumerate(context.tables.names) if set(_NEEDED) <= _known(context, name, tables)
     ]
     _find_whole_texts(context, numbers)
-    milliseconds = pa.table({"ms": pa.array([_milliseconds(time) for time in loads], pa.int64())})
+    milliseconds = pa.table({"ms": pa.array(map(epoch_ms, loads), pa.int64())})
     with engine.registered(context.con, loads_of_messages=milliseconds):
         for number in numbers:
             ids = _ids(context, f"SELECT DISTINCT id FROM whole_texts WHERE table_number = {number}")
@@ -73,11 +74,6 @@ def _ids(context: ProjectionContext, query: str) -> list[str]:
 
 def _known(context: ProjectionContext, name: str, tables: Collection[str]) -> set[str]:
     return set(context.known[name]) if name in tables else set()
-
-
-def _milliseconds(time: datetime) -> int:
-    """Returns a time in milliseconds since 1970, because some destinations keep no finer units."""
-    return int(time.timestamp() * 1_000_000) // 1_000
 
 
 def _find_whole_texts(context: ProjectionContext, numbers: Iterable[int]) -> None:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from .. import disk, private
 from ..catalog import BOOKS
 from ..projection import ExistingTables, ReadTable, TableRows, engine
+from ..utc import epoch_ms
 from ..warehouses.dlt_internals import logger
 
 # Below the pipeline's working folder. The deletion of a person removes the folders of this name.
@@ -110,7 +111,7 @@ class RefusedMessages:
 
     def unseen(self, read: ReadTable, known: ExistingTables) -> ReadTable:
         """Returns `read` without the rows that the failed loads stored: they count as new, and are merged again."""
-        attempts = pa.array([_milliseconds(datetime.fromisoformat(time)) for time in self.attempts], pa.int64())
+        attempts = pa.array([epoch_ms(datetime.fromisoformat(time)) for time in self.attempts], pa.int64())
 
         def rows(table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
             if UUID_TS not in known.get(table, {}):
@@ -158,8 +159,3 @@ def _emptied(rows: TableRows, errors: Errors) -> TableRows:
         cases = " ".join(f"WHEN {engine.literal(id_)} THEN {engine.literal(why)}" for id_, why in errors.items())
         cells[_ERROR] = f"CASE id {cases} ELSE {_ERROR} END AS {_ERROR}"
     return rows._replace(relation=rows.relation.project(", ".join(cells.values())))
-
-
-def _milliseconds(time: datetime) -> int:
-    """Returns a time in milliseconds since 1970: some destinations keep no more digits."""
-    return int(time.timestamp() * 1_000_000) // 1_000

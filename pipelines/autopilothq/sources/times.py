@@ -7,9 +7,8 @@ from typing import Any
 
 from ..errors import InvalidSetting
 from ..segment.json_text import JsonNumber
-from ..utc import is_empty, parse_time
+from ..utc import EPOCH, is_empty, parse_time
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FAR = 10**15  # milliseconds; no calendar goes that far
 _FAR_DIGITS = 15
 
@@ -47,9 +46,9 @@ def read_time(value: Any) -> datetime | None:
     try:
         if isinstance(value, JsonNumber):
             if value.isdigit() and len(value) < _FAR_DIGITS:
-                return _EPOCH + timedelta(milliseconds=int(value))
+                return EPOCH + timedelta(milliseconds=int(value))
             milliseconds = Decimal(value)
-            return _EPOCH + timedelta(microseconds=round(milliseconds * 1000)) if abs(milliseconds) < _FAR else None
+            return EPOCH + timedelta(microseconds=round(milliseconds * 1000)) if abs(milliseconds) < _FAR else None
         if not isinstance(value, str):
             return None
         time = datetime.fromisoformat(value) if value[:1].isdigit() else parsedate_to_datetime(value)
