@@ -26,7 +26,7 @@ from .receive.files import DONE, OPEN, begun_at, rename
 from .receive.publishing import COMPACTING, alone, remove_unfinished
 from .sources.archive.source import archive_files_at
 from .warehouses import lock
-from .warehouses.dataset import AUDIT_COUNTS, Dataset, client_to_ask, dataset_of, last_load
+from .warehouses.dataset import AUDIT_COUNTS, Dataset, dataset_of, last_load, queryable_client
 
 LARGEST = 100_000_000
 OLD = timedelta(hours=1)
@@ -85,7 +85,7 @@ def compact(
         raise RunError(f"Expected a receiver's folder at {visible(folder)}, but nothing is there.")
     with runner.explained(), ExitStack() as stack:
         into = runner.pipeline(destination, credentials, dataset, create=False, wait=wait)
-        with client_to_ask(into) as client:
+        with queryable_client(into) as client:
             if not dataset_of(client).exists():
                 raise DatasetNotFound(f"There is no dataset {into.dataset_name}, so no file is loaded there yet.")
         stack.enter_context(lock.held(into, wait.total_seconds()))

@@ -18,7 +18,7 @@ from .errors import DatasetNotFound
 from .inspect import reading
 from .warehouses import lock
 from .warehouses.books import BooksSqlClient, is_book, is_lock
-from .warehouses.dataset import Dataset, SqlDataset, client_to_ask, dataset_of, stored_schema, tables_of
+from .warehouses.dataset import Dataset, SqlDataset, dataset_of, queryable_client, stored_schema, tables_of
 from .warehouses.hints import SOURCE
 from .warehouses.native import TableShape, shape_of
 from .warehouses.sql_files import sql_file
@@ -59,7 +59,7 @@ def upgrade(
             with reading(destination, credentials, dataset, wait=wait) as reader:
                 return _run(_whole(_changeable(reader)), report)
         into = runner.pipeline(destination, credentials, dataset, create=False, wait=wait)
-        with _alone(into, wait.total_seconds()), client_to_ask(into) as client:
+        with _alone(into, wait.total_seconds()), queryable_client(into) as client:
             if not client.is_storage_initialized():
                 raise DatasetNotFound(f"There is no dataset {into.dataset_name}, so there is nothing to upgrade.")
             found = _changeable(dataset_of(client))

@@ -15,7 +15,7 @@ from .inspect import AppliedModels, ModelView, applied, at_models, view_comments
 from .models import MODELS
 from .warehouses import lock
 from .warehouses.comments import comments_on
-from .warehouses.dataset import SqlDataset, client_to_ask, dataset_of
+from .warehouses.dataset import SqlDataset, dataset_of, queryable_client
 from .warehouses.dlt_internals import DatabaseException
 
 _COMMENTED = ("duckdb", "postgres", "redshift", "snowflake")  # dialects with COMMENT ON
@@ -78,7 +78,7 @@ def remove(target: ModelsTarget, wait: timedelta = timedelta()) -> AppliedModels
 def _opened(target: ModelsTarget, wait: timedelta) -> Iterator[SqlDataset]:
     with runner.explained():
         into = runner.pipeline(*target[:3], create=False, wait=wait)
-        with lock.held(into, wait.total_seconds()), client_to_ask(into) as client:
+        with lock.held(into, wait.total_seconds()), queryable_client(into) as client:
             dataset = dataset_of(client)
             if not isinstance(dataset, SqlDataset):
                 raise RunError(

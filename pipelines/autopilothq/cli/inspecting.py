@@ -161,9 +161,9 @@ def print_status(
         found = inspect.read_status(reader, datetime.now(UTC))
         found.received = inspect.read_received(reader, received) if received is not None else None
         if ask_ortto:
-            from .asking import ask_ortto_campaigns
+            from .ortto_status import fetch_ortto_campaigns
 
-            found.campaigns = ask_ortto_campaigns(reader, found.now)
+            found.campaigns = fetch_ortto_campaigns(reader, found.now)
     out.document(json_text(inspect.status_dict(found, max_age)) if as_json else inspect.status_text(found))
     if max_age is not None and found.is_older(max_age):
         if not as_json:

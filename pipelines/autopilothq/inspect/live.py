@@ -16,7 +16,7 @@ from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 from .. import runner
 from ..errors import BooksMisplaced, DatasetNotFound
 from ..warehouses.books import check_books
-from ..warehouses.dataset import Columns, Dataset, client_to_ask, dataset_of, in_utc, tables_of
+from ..warehouses.dataset import Columns, Dataset, dataset_of, in_utc, queryable_client, tables_of
 from ..warehouses.dlt_internals import (
     VERSION_TABLE_NAME,
     Destination,
@@ -83,7 +83,7 @@ def reading(
         file = pipeline.destination.config_params.get("credentials")
         if isinstance(file, DuckDbCredentials):
             file.read_only = True
-        client = client_to_ask(pipeline)
+        client = queryable_client(pipeline)
         with _opened(client), _named(client, str(pipeline.dataset_name) if exactly else None):
             found = dataset_of(client)
             if not found.exists():

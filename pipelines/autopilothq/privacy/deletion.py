@@ -23,7 +23,7 @@ from ..segment.identity import HashedIds, Id
 from ..sources.archive.listing import File
 from ..warehouses import lock
 from ..warehouses.books import check_books
-from ..warehouses.dataset import Dataset, client_to_ask, dataset_of
+from ..warehouses.dataset import Dataset, dataset_of, queryable_client
 from ..warehouses.dlt_internals import SqlJobClientBase
 from . import MAX_IDS, archive_lines
 from . import rewrite as rewriting
@@ -171,7 +171,7 @@ def _leave_no_bytes(into: dlt.Pipeline, made: PersonDeletion, rewrite: bool) -> 
 
 
 def _check(into: dlt.Pipeline, credentials: str | None) -> None:
-    with client_to_ask(into) as client:
+    with queryable_client(into) as client:
         if not dataset_of(client).exists():
             location = str(client.config)
             if unquote(location).endswith(":external:"):

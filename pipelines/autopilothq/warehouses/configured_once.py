@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from .dlt_internals import Destination, asking_pipeline
+from .dlt_internals import Destination, pipeline_of_config
 
 if TYPE_CHECKING:
     _Base = Destination[Any, Any]
@@ -25,13 +25,13 @@ class ConfiguredOnce(_Base):
             return super().configuration(initial_config, accept_partial)
         # A copy, because dlt writes what it finds into the initial configuration.
         given = _plain(initial_config), _plain(self.config_params)
-        question = (type(initial_config), *given, accept_partial, asking_pipeline())
+        key = (type(initial_config), *given, accept_partial, pipeline_of_config())
         known: list[tuple[Any, Any]] = self.__dict__.setdefault("_resolved", [])
-        for asked, found in known:
-            if asked == question:
+        for known_key, found in known:
+            if known_key == key:
                 return copy.copy(found)
         found = super().configuration(initial_config, accept_partial)
-        known.append((question, copy.copy(found)))
+        known.append((key, copy.copy(found)))
         return found
 
 

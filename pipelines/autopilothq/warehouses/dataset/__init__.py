@@ -7,7 +7,6 @@ import dlt
 from ...catalog import LOCKS, TABLES
 from ...errors import RunError
 from ..dlt_internals import DLT_NAME_PREFIX, FilesystemClient, JobClientBase, SqlJobClientBase
-from .asking import count_shared, rows_of_statement, spelling_of, table_path
 from .delta import DeltaDataset
 from .delta_versions import drop_old_versions, maintain
 from .interface import Columns, Dataset, NativeType, Row, in_utc, placeholders
@@ -23,6 +22,7 @@ from .loads import (
     loaded_files,
     newest,
 )
+from .queries import count_shared, rows_of_statement, spelling_of, table_path
 from .sql import SqlDataset, connected, create_statement, stored_schema, writes_text
 from .sql_statements import Connections
 
@@ -39,7 +39,6 @@ __all__ = [
     "SqlDataset",
     "audit_row",
     "audit_sums",
-    "client_to_ask",
     "connected",
     "count_shared",
     "create_statement",
@@ -54,6 +53,7 @@ __all__ = [
     "newest",
     "open_dataset",
     "placeholders",
+    "queryable_client",
     "rows_of_statement",
     "spelling_of",
     "stored_schema",
@@ -91,7 +91,7 @@ def dataset_of(client: JobClientBase, literals: bool = False) -> Dataset:
     )
 
 
-def client_to_ask(pipeline: dlt.Pipeline) -> JobClientBase:
+def queryable_client(pipeline: dlt.Pipeline) -> JobClientBase:
     """Returns the client of a pipeline's destination. Raises RunError if it cannot list the tables that exist."""
     client = pipeline.destination_client()
     dataset_of(client)

@@ -38,7 +38,7 @@ def take_folders_literally() -> None:
         setattr(storage, "_get_data_item_path_template", escaped(storage._get_data_item_path_template))  # noqa: B010
 
 
-def asking_pipeline() -> str | None:
+def pipeline_of_config() -> str | None:
     """Returns the name of the pipeline whose section of dlt's configuration is searched first, or None."""
     return Container()[ConfigSectionContext].pipeline_name
 

@@ -1,4 +1,4 @@
-"""Asks Ortto for its counts, for the status; on its own, because the status itself needs no API client."""
+"""Ortto's own counts of campaigns; a module of its own, because the rest of the status needs no API client."""
 
 from datetime import datetime
 from typing import Any
@@ -13,8 +13,8 @@ from ..warehouses.dataset import Dataset
 from .completeness import CampaignCounts, compare
 
 
-def ask_campaigns(dataset: Dataset, account: Ortto, now: datetime) -> list[CampaignCounts]:
-    """Returns the campaigns as Ortto counts them now. Raises ApiErrors."""
+def fetch_campaigns(dataset: Dataset, account: Ortto, now: datetime) -> list[CampaignCounts]:
+    """Returns the campaigns as Ortto counts them now, next to what is stored of them. Raises ApiErrors."""
     campaigns = [one for page in account.campaigns() for one in page if isinstance(one, JsonObject)]
     return compare(dataset, [_row(report, now) for report in reports(account, campaigns)])
 

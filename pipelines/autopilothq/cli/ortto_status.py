@@ -1,4 +1,4 @@
-"""Asks an account of Ortto for `status`; on its own, because the status itself needs no API client."""
+"""Ortto's part of `status`; a module of its own, because the rest of the status needs no API client."""
 
 from datetime import datetime
 
@@ -8,7 +8,7 @@ from ..clients.settings import API_TYPES
 from ..errors import RunError
 from ..explain import explained
 from ..inspect import CampaignCounts
-from ..inspect.asking import ask_campaigns
+from ..inspect.ortto_counts import fetch_campaigns
 from ..sources.settings import check_origin_settings
 from ..warehouses.dataset import Dataset
 from ..warehouses.settings import typed_settings
@@ -16,10 +16,10 @@ from ..warehouses.settings import typed_settings
 _TYPES = {**API_TYPES, "region": str}
 
 
-def ask_ortto_campaigns(reader: Dataset, now: datetime) -> list[CampaignCounts]:
-    """Returns the campaigns as the account of the settings counts them now. Raises RunError if there is no key."""
+def fetch_ortto_campaigns(reader: Dataset, now: datetime) -> list[CampaignCounts]:
+    """Returns the campaigns as the account in the settings counts them now. Raises RunError if there is no key."""
     with explained(), Ortto(_ortto_settings()) as account:
-        return ask_campaigns(reader, account, now)
+        return fetch_campaigns(reader, account, now)
 
 
 def _ortto_settings() -> OrttoSettings:

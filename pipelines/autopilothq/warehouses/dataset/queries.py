@@ -1,4 +1,4 @@
-"""Whole statements that read several tables at once, with the names that the destination has."""
+"""Queries of several tables at once, with the names that the destination has."""
 
 from collections.abc import Sequence
 from typing import Any
