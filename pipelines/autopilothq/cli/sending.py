@@ -112,6 +112,7 @@ def _kind(options: dict[str, Any]) -> AccountKind:
 
 
 def account_settings(options: dict[str, Any]) -> AnySettings:
+    """Returns the settings of the account that `--to` names, with the command's own. Raises RunError without a key."""
     if _kind(options) is AUTOPILOT:
         return autopilot_settings(options["unknown_traits"])
     given = {"unknown_traits": options["unknown_traits"], "allow_http": logs.allowed_http()}
@@ -136,6 +137,7 @@ def _no_key(section: str, kind: AccountKind) -> str:
 
 
 def account_title(options: dict[str, Any]) -> str:
+    """Returns the name, for texts, of the product whose account `--to` names."""
     return _kind(options).title
 
 
@@ -161,12 +163,14 @@ def sending_lock(options: dict[str, Any]) -> Iterator[None]:
 
 
 def delivery_log(options: dict[str, Any]) -> DeliveryLog:
+    """Returns the account's delivery log in the target's dataset; in a dry run one that is only read."""
     dry = options["dry_run"]
     where = log_dataset(*dataset_options(options), reads=dry, wait=options["wait"])
     return DeliveryLog(where, reads=dry, table=_kind(options).log)
 
 
 def dataset_options(options: dict[str, Any]) -> tuple[str | None, str | None, str | None]:
+    """Returns the destination, credentials and dataset of a command's options; None: as dlt's configuration has it."""
     return options["destination"], options["credentials"], options["dataset"]
 
 
@@ -287,6 +291,7 @@ def _line(counts: Counts, title: str) -> str:
 
 
 def skipped_line(number: int, key: str) -> list[str]:
+    """Returns a line about the rows of a query that have no `key`, an empty list if all have one."""
     return [f"{plural(number, 'row')} without {key} skipped"] if number else []
 
 
