@@ -135,7 +135,7 @@ MAY_CALL = {
     "utc": set[str](),
     "on_import": set[str](),
     "sample": {"catalog", "errors", "private", "utc"},
-    "segment": {"catalog", "errors"},
+    "segment": {"catalog", "errors", "utc"},
     "models": {"catalog", "errors", "utc"},  # SQL as text: whoever runs it, reads tables' names and columns first
     "projection": {"catalog", "errors", "machine", "segment", "utc"},
     "clients": CLIENTS,

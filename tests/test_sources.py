@@ -24,7 +24,7 @@ from autopilothq.sources.event_filter import requested_messages
 from autopilothq.sources.report import LoadReport, limit_warning
 from autopilothq.sources.scans import Scan, ScanBatch
 from autopilothq.sources.spool import Fetched, ScanStart, Spool, fetch, fetch_ahead
-from autopilothq.utc import epoch_ms
+from autopilothq.utc import epoch_ms, format_time
 from autopilothq.warehouses.selection import ALL_MESSAGES, MessageSelection
 
 SCAN = "2019-05-01T00:00:00.000Z"
@@ -116,8 +116,8 @@ def test_a_time_that_no_calendar_has_is_none(value: Any, expected: datetime | No
 )
 def test_a_time_is_written_in_utc(microsecond: int, exact: bool, text: str) -> None:
     noon = NOON.replace(microsecond=microsecond)
-    assert times.format_time(noon, exact) == times.format_time(noon.astimezone(EAST), exact) == text
-    assert times.format_time(NOON.replace(microsecond=5001)) == "2019-03-01T12:00:00.005Z"
+    assert format_time(noon, exact) == format_time(noon.astimezone(EAST), exact) == text
+    assert format_time(NOON.replace(microsecond=5001)) == "2019-03-01T12:00:00.005Z"
 
 
 def test_times_do_not_depend_on_where_the_machine_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +126,7 @@ def test_times_do_not_depend_on_where_the_machine_is(monkeypatch: pytest.MonkeyP
     try:
         assert times.read_time("2019-03-01T12:00:00") == times.read_setting_time("2019-03-01T12:00:00") == NOON
         assert times.read_setting_time(date(2019, 3, 1)) == NOON - timedelta(hours=12)
-        assert times.format_time(NOON) == "2019-03-01T12:00:00.000Z"
+        assert format_time(NOON) == "2019-03-01T12:00:00.000Z"
     finally:
         monkeypatch.undo()
         time.tzset()

@@ -8,9 +8,12 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def to_utc(time: datetime) -> datetime:
-    """Returns the time in UTC. Raises ValueError if it has none there: `0001-01-01T00:00:00+02:00`."""
+    """Returns a time in UTC, the zone of a time that names none.
+
+    Raises ValueError if the calendar has no such time in UTC: `0001-01-01T00:00:00+02:00`.
+    """
     try:
-        return time.astimezone(UTC)
+        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
     except OverflowError as error:
         raise ValueError(str(error)) from error
 
@@ -23,9 +26,18 @@ def parse_time(time: str | datetime) -> datetime:
     return found
 
 
+def format_time(time: datetime, exact: bool = False) -> str:
+    """Returns a time as Segment writes it, in UTC with milliseconds; if `exact`, with microseconds if it has any.
+
+    Raises ValueError as `to_utc` does. Example: `2019-03-01T00:00:00.000Z`.
+    """
+    digits = "microseconds" if exact and time.microsecond % 1000 else "milliseconds"
+    return f"{to_utc(time).replace(tzinfo=None).isoformat(timespec=digits)}Z"
+
+
 def epoch_ms(time: datetime) -> int:
     """Returns a time in whole milliseconds since 1970, the finest unit that all destinations keep."""
-    return (time.astimezone(UTC) - EPOCH) // timedelta(milliseconds=1)
+    return (to_utc(time) - EPOCH) // timedelta(milliseconds=1)
 
 
 def is_empty(since: date | None, until: date | None) -> bool:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -11,6 +11,7 @@ import httpx
 from .. import masking
 from ..errors import InvalidSetting, NotFound, UnexpectedResponse
 from ..segment.json_text import JsonObject, to_json
+from ..utc import format_time
 from .decode import JsonValue, TooDeep, as_text, describe
 from .http import ApiClient
 from .settings import ApiSettings
@@ -68,7 +69,7 @@ class ProfileApi(ApiClient):
         path = ["spaces", self._space, "collections", "users", "profiles", escape(person), "events"]
         params = {"include": ",".join(names), "sort": "asc", "limit": str(EVENTS_PER_PAGE)}
         if start is not None:
-            params["start"] = start.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            params["start"] = format_time(start)
         seen: set[str] = set()
         while True:
             try:

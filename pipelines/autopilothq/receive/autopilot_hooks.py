@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 from ..catalog import HOOK_CONTACT, HOOK_EVENTS, HOOK_JOURNEY, HOOK_LIBRARY, HOOK_PREFIX
 from ..segment.json_text import DECODER, JsonNumber, JsonObject, is_storable, to_json
-from .messages import WRITE_KEY, ArchiveLines, Arrival, Body, adapted_lines, kept_line, time_text
+from ..utc import format_time
+from .messages import WRITE_KEY, ArchiveLines, Arrival, Body, adapted_lines, kept_line
 
 _SPELLINGS = {event.other: event.name for event in HOOK_EVENTS if event.other}
 _OF_HOOKS = frozenset({"event", "contact_id", "email", "contact", WRITE_KEY})
@@ -89,7 +90,7 @@ def _track(
     arrival: Arrival,
 ) -> bytes:
     email, contact_id = who
-    at = time_text(arrival.at)
+    at = format_time(arrival.at, exact=True)
     known = {"email": email, "contact_id": contact_id}
     traits = JsonObject([(key, value) for key, value in known.items() if value])
     updated = contact.value("updated_at")

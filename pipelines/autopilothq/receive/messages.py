@@ -11,12 +11,13 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import NamedTuple
 
 import msgspec
 
 from ..segment.json_text import DECODER, JsonObject, to_json
+from ..utc import format_time, to_utc
 
 JsonFields = dict[str, msgspec.Raw]
 """The keys of a JSON object, with their values as JSON text."""
@@ -172,7 +173,7 @@ def _bare(value: object) -> object:
 def _stamp(fields: JsonFields, at: datetime) -> None:
     """Adds the times that Segment adds: of receipt, as sent, and corrected for the sender's clock."""
     if _is_missing(fields, "receivedAt"):
-        fields["receivedAt"] = _json(time_text(at))
+        fields["receivedAt"] = _json_time(at)
     as_sent, corrected = _is_missing(fields, "originalTimestamp"), not _is_missing(fields, "timestamp")
     if not as_sent and corrected:
         return
@@ -184,7 +185,7 @@ def _stamp(fields: JsonFields, at: datetime) -> None:
     fields["timestamp"] = original
     if received and sent and happened:
         with suppress(OverflowError):  # a clock that is thousands of years wrong says nothing
-            fields["timestamp"] = _json(time_text(received - (sent - happened)))
+            fields["timestamp"] = _json_time(received - (sent - happened))
 
 
 def _digest(fields: JsonFields) -> str:
@@ -212,20 +213,14 @@ def _time(text: str | None) -> datetime | None:
     if text is None:
         return None
     try:
-        time = datetime.fromisoformat(text.strip())
+        return to_utc(datetime.fromisoformat(text.strip()))
     except ValueError:
-        return None
-    try:
-        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-    except OverflowError:
         return None
 
 
 @functools.lru_cache(maxsize=64)  # all messages of a request come at the same time
-def time_text(time: datetime) -> str:
-    """Returns a time as Segment writes it: UTC, milliseconds, or microseconds if it has any."""
-    precision = "microseconds" if time.microsecond % 1000 else "milliseconds"
-    return time.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
+def _json_time(time: datetime) -> msgspec.Raw:
+    return _json(format_time(time, exact=True))
 
 
 def _json(text: str) -> msgspec.Raw:

@@ -10,7 +10,8 @@ from typing import Any
 from ..catalog import KINDS, ORTTO_TEST
 from ..segment.json_text import DECODER, JsonObject
 from ..segment.ortto import OrttoPerson, OrttoReceipt, ortto_journey_message, ortto_message
-from .messages import ArchiveLines, Arrival, Body, adapted_lines, kept_line, time_text
+from ..utc import format_time
+from .messages import ArchiveLines, Arrival, Body, adapted_lines, kept_line
 from .settings import ortto_settings
 
 _log = logging.getLogger(__name__)
@@ -24,7 +25,9 @@ _TYPES = frozenset({"track", *(kind for kind, _, _ in KINDS)})
 def ortto_lines(body: Body, arrival: Arrival) -> ArchiveLines:
     """Returns the lines of an activity, of a journey's step, or of an array of these; the Test button's has none."""
     settings = ortto_settings(arrival.name)
-    receipt = OrttoReceipt(_LIBRARY, time_text(arrival.at), names=settings.names, personal=settings.personal)
+    receipt = OrttoReceipt(
+        _LIBRARY, format_time(arrival.at, exact=True), names=settings.names, personal=settings.personal
+    )
     return adapted_lines(body, arrival, lambda element: _understood(element, receipt))
 
 

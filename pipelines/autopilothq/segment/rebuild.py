@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from decimal import Decimal
 from math import isfinite
 from typing import Any
 
 from ..catalog import COMMON_NAMES, CONTEXT, KINDS
+from ..utc import format_time
 from .json_text import DECODER, JsonNumber, JsonObject, to_json
 from .message import digest, prefixed_if_taken
 
@@ -120,7 +121,7 @@ def _json(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{to_json(str(key))}:{_json(one)}" for key, one in value.items()) + "}"
     if isinstance(value, datetime):
-        return to_json(_time(value))
+        return to_json(format_time(value, exact=True))
     if isinstance(value, date):
         return to_json(value.isoformat())
     if isinstance(value, Decimal):
@@ -144,8 +145,3 @@ def array_text(text: str) -> str | None:
         return None
     plain = isinstance(value, list) and not isinstance(value, JsonObject | JsonNumber)
     return text if plain and to_json(value) == text else None
-
-
-def _time(time: datetime) -> str:
-    utc = (time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)).replace(tzinfo=None)
-    return utc.isoformat(timespec="microseconds" if utc.microsecond % 1000 else "milliseconds") + "Z"

@@ -10,8 +10,9 @@ from ..catalog import CONTACTS, FIELD_TYPES, MAILS, Type
 from ..segment.json_text import JsonObject, to_json
 from ..segment.message import Discard, Leaf, Record, flatten
 from ..segment.naming import column_name, snake_case
+from ..utc import format_time
 from .records import make_record
-from .times import format_time, read_time
+from .times import read_time
 
 _INTERNAL = frozenset({"_id", "_rev"})
 _MAPS = frozenset(name for name, _, _ in MAILS)

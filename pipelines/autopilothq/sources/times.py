@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import InvalidSetting
 from ..segment.json_text import JsonNumber
-from ..utc import EPOCH, is_empty, parse_time
+from ..utc import EPOCH, is_empty, parse_time, to_utc
 
 _FAR = 10**15  # milliseconds; no calendar goes that far
 _FAR_DIGITS = 15
@@ -52,15 +52,6 @@ def read_time(value: Any) -> datetime | None:
         if not isinstance(value, str):
             return None
         time = datetime.fromisoformat(value) if value[:1].isdigit() else parsedate_to_datetime(value)
-        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+        return to_utc(time)
     except (ValueError, ArithmeticError):  # the latter if it is beyond the calendar, perhaps only in UTC
         return None
-
-
-def format_time(time: datetime, exact: bool = False) -> str:
-    """Returns a time in UTC with milliseconds, or with microseconds if `exact` and needed.
-
-    Example: `2019-03-01T00:00:00.000Z`.
-    """
-    digits = "microseconds" if exact and time.microsecond % 1000 else "milliseconds"
-    return f"{time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec=digits)}Z"

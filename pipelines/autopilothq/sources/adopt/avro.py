@@ -6,7 +6,7 @@ with `sqlType`, or as logical types if the export asks for them.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, date, datetime, time
+from datetime import date, datetime, time
 from decimal import Decimal
 from importlib.util import find_spec
 from math import isfinite
@@ -19,6 +19,7 @@ from ...errors import NotSupported
 from ...extras import install
 from ...projection import engine
 from ...segment.json_text import JsonNumber, JsonObject, to_json
+from ...utc import to_utc
 from .columns import Form
 from .files import TableFile, unreadable_file
 
@@ -115,10 +116,6 @@ def _text(value: object) -> str:
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
-def _moment(value: datetime) -> datetime:
-    return value if value.tzinfo else value.replace(tzinfo=UTC)
-
-
 def _json(value: object) -> str:
     return to_json(_tree(value))
 
@@ -132,7 +129,7 @@ def _tree(value: object) -> object:
     if isinstance(value, Decimal):
         return JsonNumber(f"{value:f}")
     if isinstance(value, datetime):
-        return f"{_moment(value).astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+        return f"{to_utc(value).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
     if isinstance(value, bytes | date | time | UUID) or (isinstance(value, float) and not isfinite(value)):
         return _text(value)
     return value
@@ -141,7 +138,7 @@ def _tree(value: object) -> object:
 _JSON = AvroColumn("json", "JSON", pa.string(), _json)
 _TEXT = AvroColumn("text", "VARCHAR", pa.string())
 _MADE_TEXT = AvroColumn("text", "VARCHAR", pa.string(), _text)
-_TIME = AvroColumn("timestamp", "TIMESTAMP WITH TIME ZONE", pa.timestamp("us", "UTC"), _moment)
+_TIME = AvroColumn("timestamp", "TIMESTAMP WITH TIME ZONE", pa.timestamp("us", "UTC"), to_utc)
 _PLAIN = {
     "string": _TEXT,
     "enum": _TEXT,

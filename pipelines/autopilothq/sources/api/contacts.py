@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 from ...catalog import MAILS, REJECT_REASONS
 from ...segment.json_text import JsonNumber, JsonObject, to_json
 from ...segment.message import Rejected
+from ...utc import format_time
 from ..records import id_text
-from ..times import format_time, read_time
+from ..times import read_time
 
 LIBRARY = "autopilot-api"
 

@@ -19,6 +19,7 @@ from ...errors import ApiError, Unavailable
 from ...projection.context import TableRows
 from ...segment.json_text import JsonObject
 from ...segment.message import Batch
+from ...utc import format_time
 from ...warehouses.dataset import connected, first_event_of_others
 from ...warehouses.hints import SOURCE
 from ..origin import LoadContext, Origin
@@ -27,7 +28,7 @@ from ..report import ProgressCallback, no_progress
 from ..resources import resources
 from ..scans import Scan, ScanBatch, ScannedRecords
 from ..settings import RequestSettings, Time, check_origin_settings
-from ..times import format_time, read_period
+from ..times import read_period
 from . import scan as scans
 from .contacts import LIBRARY, Window
 from .scan import CONTACT_GROUPS, Deadline, ScanInterrupted, ScanScope, concerns_one_scan

@@ -22,10 +22,11 @@ from ...projection import TableRows, unreserved
 from ...projection.engine import batched
 from ...segment.json_text import JsonObject, to_json
 from ...segment.message import Discard, Record, Rejected, parse_json
+from ...utc import format_time
 from ...warehouses.dataset import Dataset, in_utc, placeholders
 from ..contact_records import contact_record
 from ..origin import LoadContext
-from ..times import format_time, read_time
+from ..times import read_time
 from . import batches
 from .discover import day_and_source
 from .listing import File

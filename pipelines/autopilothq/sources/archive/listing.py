@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from fsspec.asyn import sync
@@ -17,6 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from ...errors import ArchiveError
+from ...utc import to_utc
 from ..file_systems import SCHEMES
 
 Info = dict[str, Any]
@@ -150,7 +151,7 @@ def _version(info: Info) -> str:
             return str(info[key]).strip('"')
     changed = next((info[key] for key in ("mtime", "LastModified", "last_modified", "updated") if info.get(key)), "")
     if isinstance(changed, datetime):
-        changed = (changed if changed.tzinfo else changed.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+        changed = to_utc(changed).isoformat()
     elif isinstance(changed, float):
         changed = int(changed * 1_000_000_000)
     return f"{info['size']}-{changed}"

@@ -16,7 +16,7 @@ from ...errors import NotSupported
 from ...projection import TableRows
 from ...segment.mapping import Mappings, read_mappings
 from ...segment.message import Batch
-from ...utc import is_empty
+from ...utc import is_empty, to_utc
 from ...warehouses.hints import SOURCE
 from ..engine.project import EngineProjector
 from ..event_filter import requested_messages
@@ -229,9 +229,9 @@ def _checked(since: date | None, until: date | None) -> tuple[date | None, date 
 def _day(day: str | date | None, name: str) -> date | None:
     try:
         if isinstance(day, datetime):
-            return day.astimezone(UTC).date() if day.tzinfo else day.date()
+            return to_utc(day).date()
         return date.fromisoformat(day) if isinstance(day, str) else day
-    except (ValueError, OverflowError):
+    except ValueError:
         raise NotSupported(f"Expected a day such as 2019-03-01 for {name}, but got {str(day)!r}.") from None
 
 

@@ -16,12 +16,12 @@ from ...projection import DuePeople, People
 from ...projection.context import TableRows
 from ...segment.message import Batch
 from ...segment.ortto import OrttoNames, OrttoReceipt
+from ...utc import format_time
 from ...warehouses.dataset import audit_row
 from ...warehouses.hints import SOURCE
 from ...warehouses.query import answers as answers_of_query
 from ..due_people import due_people, is_query, lines_of_file
 from ..scans import Scan, ScanBatch, TimeBudget
-from ..times import format_time
 from .answers import Answers
 from .feed import DuePerson, Feed, FeedScope
 from .kinds import requested_kinds, selected_kinds

@@ -12,12 +12,12 @@ from ...errors import NotSupported, RequestRejected, Unavailable, UnexpectedResp
 from ...projection.context import TableRows
 from ...segment.message import Batch
 from ...segment.ortto import OrttoNames, names_of_schema
+from ...utc import format_time
 from ...warehouses import dlt_internals
 from ...warehouses.dataset import connected
 from .. import user_hints
 from ..origin import LoadContext, Origin
 from ..scans import Scan, ScanBatch, TimeBudget
-from ..times import format_time
 from .activities import Account, ActivityScan
 from .load import ORTTO_EVENT_RESOURCES, OUT_OF_TIME, AccountLoad, PullSettings
 from .pages import OutOfTime, Scanner

@@ -26,11 +26,11 @@ from ...errors import NotFound, RequestRejected
 from ...segment.json_text import JsonObject
 from ...segment.message import Discard, Leaf, Record, flatten
 from ...segment.ortto import OrttoField, OrttoNames, name_of, typed_values
+from ...utc import format_time
 from ..cursors import read_cursor, write_cursor
 from ..records import make_record
 from ..scans import Scan, ScanBatch
 from ..spool import ScanStart, Spool, fetch
-from ..times import format_time
 from .pages import OutOfTime, Query, Scanner, person_fields
 from .reports import report_pages
 from .who import EMAIL_FIELD, activity_time

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ... import private
+from ...utc import format_time
 from ..cursors import read_cursor, write_cursor
 from ..spool import ScanStart, Spool
-from ..times import format_time
 
 RUN_FOLDER = "autopilothq-ortto"  # the folder of runs, below the pipeline's own
 RETENTION_DAYS = 90  # how long an account keeps activities, unless it says otherwise

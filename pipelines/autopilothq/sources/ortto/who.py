@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 from ...clients.ortto import MOST_FIELDS
 from ...errors import RequestRejected
 from ...segment.json_text import JsonNumber, JsonObject
+from ...utc import format_time
 from ..records import id_text
-from ..times import format_time, read_time
+from ..times import read_time
 from .pages import Query, Scanner, person_fields
 from .run import TIMES_LAG, Run
 

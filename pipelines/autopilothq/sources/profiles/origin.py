@@ -17,6 +17,7 @@ from ...errors import InvalidSetting, Unavailable
 from ...projection import DuePeople, People
 from ...projection.context import TableRows
 from ...segment.message import Batch
+from ...utc import format_time
 from ...warehouses.dataset import audit_row, connected
 from ...warehouses.hints import SOURCE
 from ...warehouses.query import answers
@@ -26,7 +27,6 @@ from ..origin import MESSAGE_RESOURCES, LoadContext, Origin
 from ..scans import Scan
 from ..settings import RequestSettings, short_digest
 from ..spool import ScanStart, Spool
-from ..times import format_time
 from .pull import LOOKBACK, RETENTION, Asked, EventScope, Person, Pull, people_of_contacts, people_of_file, person
 
 SETTINGS = f"sources.{SOURCE}.profiles"

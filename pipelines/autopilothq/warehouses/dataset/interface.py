@@ -13,13 +13,14 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from ...catalog import Table
 from ...projection import ExistingTables
+from ...utc import to_utc
 from ..dlt_internals import TDataType
 from ..hints import SOURCE
 
@@ -195,6 +196,4 @@ def placeholders(values: Collection[Any]) -> str:
 
 def in_utc(value: Any) -> Any:
     """Returns a time in UTC, the zone of times that have none; returns any other value unchanged."""
-    if not isinstance(value, datetime):
-        return value
-    return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+    return to_utc(value) if isinstance(value, datetime) else value
