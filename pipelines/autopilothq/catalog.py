@@ -217,8 +217,8 @@ class Latest(NamedTuple):
     left_out_prefix: str | None = None
 
 
-_CONTEXT_NAMES = frozenset(column.name for column in CONTEXT)
-_OWN_NAMES = frozenset(column.name for column in COMMON) - _CONTEXT_NAMES
+CONTEXT_NAMES = frozenset(column.name for column in CONTEXT)
+_OWN_NAMES = frozenset(column.name for column in COMMON) - CONTEXT_NAMES
 LATEST = (
     Latest(USERS, "identify", IDENTIFIES, "user_id", _OWN_NAMES),
     Latest(ACCOUNTS, "group", GROUPS, "group_id", _OWN_NAMES | {"group_id"}, "context_"),

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import duckdb
 import pyarrow as pa
 
-from ..catalog import CONTEXT
+from ..catalog import CONTEXT_NAMES
 from ..errors import ArchiveError
 from ..projection import suppression
 from ..segment.identity import HashedIds, ids_of_cells
@@ -15,8 +15,6 @@ from ..segment.message import read_message as read_line
 from ..sources.archive.batches import read_batches
 from ..sources.archive.listing import File
 from ..sources.archive.remove_lines import remove_lines
-
-_CONTEXT_NAMES = frozenset(column.name for column in CONTEXT)
 
 
 def rewrite_files(
@@ -62,7 +60,7 @@ def _lines(
     rejected: list[int] = []
     for key, row in zip(suspects.to_pylist(), lines.take(suspects).to_pylist(), strict=True):
         try:
-            cells = read_line(row["text"], _CONTEXT_NAMES).cells
+            cells = read_line(row["text"], CONTEXT_NAMES).cells
         except Rejected:
             rejected.append(key)
         else:

@@ -8,7 +8,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..catalog import CONTEXT
+from ..catalog import CONTEXT_NAMES
 from ..segment.message import BLANK, EXTRA, TIMESTAMP_FIELDS, Message, Reject, Rejected, read_message, without_bom
 from . import engine
 from .cells import (
@@ -24,7 +24,6 @@ from .cells import (
 
 MOST_LINES = 5_000  # at most so many lines are held as Python objects at a time, and
 MOST_IRREGULAR = 4 << 20  # at most so many bytes, except for a single line
-_CONTEXT_NAMES = frozenset(column.name for column in CONTEXT)
 _CELLS = ("kind", "event", *TEXTS, *TIMESTAMP_FIELDS, *(column.name for column in DECLARED))
 _SELECT_SQL = (
     f"SELECT {select_columns()}"
@@ -78,7 +77,7 @@ def _read_each(lines: pa.Table) -> tuple[dict[int, Message], list[Reject]]:
         if not without_bom(line).strip(BLANK.encode()):
             continue
         try:
-            messages[seq] = read_message(line, _CONTEXT_NAMES)
+            messages[seq] = read_message(line, CONTEXT_NAMES)
         except Rejected as error:
             reason, text = error.args
             rejects.append(Reject(seq // LINES_PER_FILE, seq % LINES_PER_FILE, reason, text, line))

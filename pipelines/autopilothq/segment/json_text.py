@@ -70,6 +70,11 @@ def is_storable(value: Any) -> bool:
     return not isinstance(value, str) or is_encodable(value)
 
 
+def storable_text(value: Any) -> str | None:
+    """Returns a text or a number as text; None for a blank, for text that cannot be stored, or for anything else."""
+    return str(value) if isinstance(value, str) and value.strip() and is_storable(value) else None
+
+
 def is_encodable(text: str) -> bool:
     """Returns whether UTF-8 and every warehouse can hold a text: it has neither lone surrogates nor NUL."""
     try:

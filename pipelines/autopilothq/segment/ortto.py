@@ -21,7 +21,7 @@ from ..catalog import (
     OrttoAttribute,
     Type,
 )
-from .json_text import JsonNumber, JsonObject, is_storable, to_json
+from .json_text import JsonNumber, JsonObject, storable_text, to_json
 from .naming import snake_case, table_name
 
 _INTEGER = re.compile(r"-?[0-9]+")
@@ -95,14 +95,14 @@ def ortto_message(activity: JsonObject, person: OrttoPerson, receipt: OrttoRecei
     Example: the activity `{"id":"c1","field_id":"act::o","created":"2026-11-01T05:06:07Z","attr":{"idt::c":"d1"}}`
     gives a message with `"messageId":"ortto-c1"`, `"event":"Email Opened"` and `"properties":{"campaign_id":"d1"}`.
     """
-    field_id = _text(activity.value("field_id")) or ""
+    field_id = storable_text(activity.value("field_id")) or ""
     attributes = activity.value("attr")
     found = attributes if isinstance(attributes, JsonObject) else JsonObject()
     properties = _properties(field_id, found, receipt)
     if attributes is not None and not isinstance(attributes, JsonObject):
         properties.append(("attr", attributes))
     created = next((time for key in ("created", "created_at") if (time := activity.value(key)) not in (None, "")), None)
-    message_id = _text(activity.value("id")) or _digest(activity, person.contact_id)
+    message_id = storable_text(activity.value("id")) or _digest(activity, person.contact_id)
     return _line(_event(field_id, found, receipt.names), f"ortto-{message_id}", created, properties, person, receipt)
 
 
@@ -131,16 +131,20 @@ def names_of_schema(schema: JsonObject) -> OrttoNames:
     attributes: dict[tuple[str, str], OrttoField] = {}
     for _, namespace in _pairs(schema.value("namespaces")):
         for field_id, field in _pairs(namespace.value("fields") if isinstance(namespace, JsonObject) else None):
-            if not isinstance(field, JsonObject) or not (name := _text(field.value("name"))):
+            if not isinstance(field, JsonObject) or not (name := storable_text(field.value("name"))):
                 continue
             if not field_id.startswith("act:"):
-                attributes["", field_id] = OrttoField(name, _text(field.value("display_type")))
+                attributes["", field_id] = OrttoField(name, storable_text(field.value("display_type")))
                 continue
             activities[field_id] = name
             listed = field.value("attributes")
             for one in listed if isinstance(listed, list) and not isinstance(listed, JsonObject) else ():
-                if isinstance(one, JsonObject) and (id_ := _text(one.value("id"))) and (of := _text(one.value("name"))):
-                    attributes[field_id, id_] = OrttoField(of, _text(one.value("display_type")))
+                if (
+                    isinstance(one, JsonObject)
+                    and (id_ := storable_text(one.value("id")))
+                    and (of := storable_text(one.value("name")))
+                ):
+                    attributes[field_id, id_] = OrttoField(of, storable_text(one.value("display_type")))
     return OrttoNames(activities, attributes)
 
 
@@ -187,7 +191,7 @@ def _event(field_id: str, attributes: JsonObject, names: OrttoNames) -> str:
     if known is None:
         name = names.activities.get(field_id, "")
         return name if snake_case(name) and table_name(name) not in _TAKEN_TABLES else field_id
-    if known.event and (known.needs is None or _text(attributes.value(known.needs))):
+    if known.event and (known.needs is None or storable_text(attributes.value(known.needs))):
         return known.event
     return known.name
 
@@ -230,7 +234,7 @@ def _journey_properties(content: JsonObject, receipt: OrttoReceipt) -> Iterator[
 def _activity_properties(activity: JsonObject, receipt: OrttoReceipt) -> Iterator[tuple[str, Any]]:
     for key, value in _present(activity):
         if key == "attr" and isinstance(value, JsonObject):
-            yield from _properties(_text(activity.value("field_id")) or "", value, receipt)
+            yield from _properties(storable_text(activity.value("field_id")) or "", value, receipt)
         elif key != "render_cmds":
             yield key, value
 
@@ -251,7 +255,7 @@ def _line(
     person: OrttoPerson,
     receipt: OrttoReceipt,
 ) -> bytes:
-    contact_id, email, external_id = (_text(part) for part in person[:3])
+    contact_id, email, external_id = (storable_text(part) for part in person[:3])
     time = created if created is not None else receipt.sent_at if receipt.sent_at is not None else receipt.received_at
     traits = [("email", email), ("contact_id", contact_id), *_fields(person.fields, receipt.names)]
     context = JsonObject([
@@ -286,11 +290,6 @@ def _pairs(value: Any) -> Iterable[tuple[str, Any]]:
     return value if isinstance(value, JsonObject) else ()
 
 
-def _text(value: Any) -> str | None:
-    """Returns a text or a number as text; None for anything else, for blanks, and for what no warehouse can store."""
-    return str(value) if isinstance(value, str) and value.strip() and is_storable(value) else None
-
-
 def _digest(*parts: Any) -> str:
     return f"sha256-{hashlib.sha256(to_json(list(parts)).encode()).hexdigest()}"
 
@@ -317,7 +316,7 @@ def _position(name: str, value: JsonObject) -> Iterator[TypedValue]:
 
 
 def _phone(value: JsonObject) -> str | None:
-    code, number = _text(value.value("c")), _text(value.value("n"))
+    code, number = storable_text(value.value("c")), storable_text(value.value("n"))
     if number is None or code is None or number.startswith("+"):
         return number
     return f"+{code.removeprefix('+')}{number}"

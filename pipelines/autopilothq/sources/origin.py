@@ -52,6 +52,14 @@ class Work(Protocol):
 
 
 W = TypeVar("W", bound=Work)
+_Load = TypeVar("_Load")
+
+
+def planned(load: _Load | None) -> _Load:
+    """Returns what an origin's `plan` has prepared. Raises RuntimeError if it was not called before."""
+    if load is None:
+        raise RuntimeError("Expected `plan` to be called before.")
+    return load
 
 
 @runtime_checkable

@@ -2,12 +2,11 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import pyarrow as pa
 
 from ..catalog import REJECT_REASONS, TABLES, Table, Type
-from ..segment.json_text import JsonNumber, JsonObject, is_storable
+from ..segment.json_text import JsonNumber, JsonObject, storable_text
 from ..segment.message import (
     EXTRA,
     Batch,
@@ -90,12 +89,7 @@ def _key(cell: str | None) -> str | None:
     """Returns a key's cell as text; None if it is blank, or neither a text nor a number."""
     if cell is None:
         return None
-    return id_text(json.loads(cell) if cell.startswith('"') else JsonNumber(cell))
-
-
-def id_text(value: Any) -> str | None:
-    """Returns a text or a number as text; None for a blank, a text that no warehouse can store, or anything else."""
-    return str(value) if isinstance(value, str) and value.strip() and is_storable(value) else None
+    return storable_text(json.loads(cell) if cell.startswith('"') else JsonNumber(cell))
 
 
 def _keys(value: JsonObject) -> str:

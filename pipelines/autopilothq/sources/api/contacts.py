@@ -11,10 +11,9 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ...catalog import MAILS, REJECT_REASONS
-from ...segment.json_text import JsonNumber, JsonObject, to_json
+from ...segment.json_text import JsonNumber, JsonObject, storable_text, to_json
 from ...segment.message import Rejected
 from ...utc import format_time
-from ..records import id_text
 from ..times import read_time
 
 LIBRARY = "autopilot-api"
@@ -48,12 +47,12 @@ def messages(contact: JsonObject, received_at: str, user_id_field: str | None, w
     with `"event":"Email Opened"` and `"timestamp":"2016-12-20T08:05:00.000Z"`.
     """
     fields = _fields(contact)
-    contact_id = id_text(fields.get("contact_id"))
+    contact_id = storable_text(fields.get("contact_id"))
     if contact_id is None:
         raise Rejected("no_id", f"{REJECT_REASONS['no_id']}: a contact without `contact_id`")
     contact_json = to_json(contact_id)
     user_id = _custom_value(fields.get("custom_fields"), user_id_field) if user_id_field else None
-    rest = _common(contact_json, id_text(fields.get("Email")), user_id, received_at)
+    rest = _common(contact_json, storable_text(fields.get("Email")), user_id, received_at)
     for name, event, bounce_type in MAILS:
         emails = fields.get(name)
         bounce = f',"bounce_type":"{bounce_type}"' if bounce_type else ""
@@ -100,7 +99,7 @@ def _custom_value(fields: Any, kind: str) -> str | None:
     entries = fields if isinstance(fields, list) else []
     found = [field for field in entries if isinstance(field, JsonObject) and field.value("kind") == kind]
     found.sort(key=lambda field: field.value("deleted") is True)
-    return id_text(found[0].value("value")) if found else None
+    return storable_text(found[0].value("value")) if found else None
 
 
 def email_id(key: str) -> str:

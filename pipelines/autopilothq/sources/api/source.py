@@ -22,7 +22,7 @@ from ...segment.message import Batch
 from ...utc import format_time
 from ...warehouses.dataset import connected, first_event_of_others
 from ...warehouses.hints import SOURCE
-from ..origin import LoadContext, Origin
+from ..origin import LoadContext, Origin, planned
 from ..plan import LoadSettings
 from ..report import ProgressCallback, no_progress
 from ..resources import resources
@@ -146,7 +146,7 @@ class AutopilotApi(Origin[Scan]):
         An error that concerns one scan fails only that scan. Raises ApiError if the key is wrong, the first scan gets
         no answer, or every scan fails.
         """
-        run = self._planned()
+        run = planned(self._run)
         report = run.context.report
         run.begin_reading()
         with self.client:
@@ -183,11 +183,6 @@ class AutopilotApi(Origin[Scan]):
                 raise
         yield ScanBatch(scan).batch(ended=True, unfinished=why)
 
-    def _planned(self) -> _Run:
-        if self._run is None:
-            raise RuntimeError("Expected `plan` to be called before.")
-        return self._run
-
     def _scan(self, run: _Run, scan: Scan) -> Iterator[ScanBatch]:
         if scan.spool is None:
             return iter([scans.single_answer(scan, TABLES[scan.name], SIMPLE[scan.name](self.client))])
@@ -199,7 +194,7 @@ class AutopilotApi(Origin[Scan]):
 
     def finish(self, context: LoadContext) -> Iterator[TableRows]:
         """Yields the rows of contacts and of the tables whose scan is complete; keeps the cursors."""
-        run = self._planned()
+        run = planned(self._run)
         load_id = context.required_pipeline().load_id
         for scan in run.scans:
             for table in tables_of_scan(scan):

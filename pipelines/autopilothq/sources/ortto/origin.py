@@ -16,7 +16,7 @@ from ...utc import format_time
 from ...warehouses import dlt_internals
 from ...warehouses.dataset import connected
 from .. import user_hints
-from ..origin import LoadContext, Origin
+from ..origin import LoadContext, Origin, planned
 from ..scans import Scan, ScanBatch, TimeBudget
 from .activities import Account, ActivityScan
 from .load import ORTTO_EVENT_RESOURCES, OUT_OF_TIME, AccountLoad, PullSettings
@@ -68,7 +68,7 @@ class OrttoPull(Origin[Scan]):
 
         Raises Unavailable if the first scan gets no answer, and NotAuthorized if the key is refused.
         """
-        load = self._planned()
+        load = planned(self._load)
         load.begin_reading()
         with self.client:
             names = self._names(load)
@@ -82,11 +82,6 @@ class OrttoPull(Origin[Scan]):
                 else:
                     yield from self._activities.read(Account(self.client, names, scanner, records.has_times))
 
-    def _planned(self) -> AccountLoad:
-        if self._load is None:
-            raise RuntimeError("Expected `plan` to be called before.")
-        return self._load
-
     def _names(self, load: AccountLoad) -> OrttoNames:
         """Returns the account's names of activities and fields; none if it does not give them."""
         try:
@@ -97,7 +92,7 @@ class OrttoPull(Origin[Scan]):
 
     def finish(self, context: LoadContext) -> Iterator[TableRows]:
         """Yields the rows of the scans that are complete, and of who was asked for; keeps the cursors."""
-        load, load_id = self._planned(), context.required_pipeline().load_id
+        load, load_id = planned(self._load), context.required_pipeline().load_id
         for scan in load.scans:
             if scan.complete and scan.name in PARTS:
                 for table in PARTS[scan.name].tables:

@@ -6,8 +6,7 @@ from typing import Any
 from ...clients.autopilot import Page
 from ...clients.ortto import MOST_FIELDS, Ortto
 from ...errors import RequestRejected, UnexpectedResponse
-from ...segment.json_text import JsonObject
-from ..records import id_text
+from ...segment.json_text import JsonObject, storable_text
 from ..scans import TimeBudget
 from ..spool import Spool, fetch_ahead
 
@@ -56,7 +55,7 @@ class Query:
 def _with_fields(account: Ortto, contacts: list[Any], fields: Sequence[str]) -> list[Any]:
     """Returns people with more fields, which are looked up by the people's ids."""
     objects = [contact for contact in contacts if isinstance(contact, JsonObject)]
-    ids = [id_ for contact in objects if (id_ := id_text(contact.value("id")))]
+    ids = [id_ for contact in objects if (id_ := storable_text(contact.value("id")))]
     found: dict[str, list[tuple[str, Any]]] = {}
     for start in range(0, len(fields), MOST_FIELDS):
         for at in range(0, len(ids), IDS_AT_ONCE):
@@ -67,7 +66,7 @@ def _with_fields(account: Ortto, contacts: list[Any], fields: Sequence[str]) -> 
 
 
 def _with(contact: JsonObject, more: Mapping[str, Sequence[tuple[str, Any]]]) -> JsonObject:
-    fields = JsonObject([*person_fields(contact), *more.get(id_text(contact.value("id")) or "", ())])
+    fields = JsonObject([*person_fields(contact), *more.get(storable_text(contact.value("id")) or "", ())])
     return JsonObject([*(pair for pair in contact if pair[0] != "fields"), ("fields", fields)])
 
 

@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 
 from ...clients.ortto import MOST_FIELDS
 from ...errors import RequestRejected
-from ...segment.json_text import JsonNumber, JsonObject
+from ...segment.json_text import JsonNumber, JsonObject, storable_text
 from ...utc import format_time
-from ..records import id_text
 from ..times import read_time
 from .pages import Query, Scanner, person_fields
 from .run import TIMES_LAG, Run
@@ -62,7 +61,7 @@ def contact_of(person: str, details: str | None) -> Contact:
 
 def contact_of_fields(id_: str, fields: JsonObject) -> Contact:
     """Returns a person by the fields of an answer."""
-    return Contact(id_, id_text(fields.value(EMAIL_FIELD)), id_text(fields.value(EXTERNAL_ID_FIELD)))
+    return Contact(id_, storable_text(fields.value(EMAIL_FIELD)), storable_text(fields.value(EXTERNAL_ID_FIELD)))
 
 
 def time_field(kind: str) -> str:
@@ -181,7 +180,7 @@ class _Tally:
 
 def reduced(contact: JsonObject, active_at: datetime | None = None) -> list[Any] | None:
     """Returns what is kept of a person: id, email, external id, and when they were active; None without an id."""
-    id_ = id_text(contact.value("id"))
+    id_ = storable_text(contact.value("id"))
     if id_ is None:
         return None
     found = contact_of_fields(id_, person_fields(contact))

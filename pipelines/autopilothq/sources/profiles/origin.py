@@ -23,7 +23,7 @@ from ...warehouses.hints import SOURCE
 from ...warehouses.query import answers
 from ..cursors import read_cursor, write_cursor
 from ..due_people import due_people, is_query
-from ..origin import MESSAGE_RESOURCES, LoadContext, Origin
+from ..origin import MESSAGE_RESOURCES, LoadContext, Origin, planned
 from ..scans import Scan
 from ..settings import RequestSettings, short_digest
 from ..spool import ScanStart, Spool
@@ -135,7 +135,7 @@ class Space(Origin[Scan]):
 
     def read(self, work: Sequence[Scan]) -> Iterator[Batch]:
         """Yields the messages of the people who are due, as many as one load takes."""
-        run = self._planned()
+        run = planned(self._run)
         if run.pull is not None:
             run.people.close()
             run.people = self._due_people(run.context, run.begun)
@@ -151,11 +151,6 @@ class Space(Origin[Scan]):
         with self.client:
             yield from pull.batches(due)
         self._report(run.context, pull)
-
-    def _planned(self) -> _Run:
-        if self._run is None:
-            raise RuntimeError("Expected `plan` to be called before.")
-        return self._run
 
     def _report(self, context: LoadContext, pull: Pull) -> None:
         """Reports why the run ended, and for how many people no answer could be read."""
@@ -173,7 +168,7 @@ class Space(Origin[Scan]):
 
     def finish(self, context: LoadContext) -> Iterator[TableRows]:
         """Yields the rows of who was asked for, and keeps how far the run is once this load is complete."""
-        run, pipeline, report = self._planned(), context.required_pipeline(), context.report
+        run, pipeline, report = planned(self._run), context.required_pipeline(), context.report
         stopped = run.pull is None or run.pull.stopped is not None
         complete = not stopped and report.people >= (report.people_total or 0)
         if complete:
