@@ -1,6 +1,7 @@
 """Calls of the program, as on a command line."""
 
 import os
+import pty
 import re
 import sys
 from collections.abc import Callable
@@ -8,7 +9,11 @@ from typing import NamedTuple
 
 import pytest
 
+import forked
 from autopilothq import cli
+
+MAIN = "from autopilothq.cli import main; main()"
+"""The program as Python's `-c` takes it, for processes of its own."""
 
 
 class Said(NamedTuple):
@@ -43,3 +48,23 @@ def caller(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
         return Said(status, *capsys.readouterr())
 
     return called
+
+
+def on_terminal(*words: str) -> Said:
+    """Calls the program in a process of its own, whose stderr is a terminal of 160 columns."""
+    leader, follower = pty.openpty()
+    terminal = {"TERM": "xterm-256color", "COLUMNS": "160"}
+    child = forked.start("-c", MAIN, *words, stdout=forked.PIPE, stderr=follower, env=os.environ | terminal)
+    os.close(follower)
+    seen = b""
+    while True:
+        try:
+            piece = os.read(leader, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not piece:
+            break
+        seen += piece
+    os.close(leader)
+    out, _ = child.communicate()
+    return Said(child.wait(), out.decode(), seen.decode())

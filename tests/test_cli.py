@@ -1,8 +1,6 @@
 """The commands as a user sees them: arguments in, exact texts and exit status out."""
 
 import json
-import os
-import pty
 import re
 import struct
 from collections.abc import Iterator
@@ -17,11 +15,10 @@ import duckdb
 import pytest
 from dlt.common.runtime.run_context import active
 
-import forked
 from autopilothq import archive, runner, sample
 from autopilothq.cli import cli
 from autopilothq.sources.archive import batches
-from calling import Call, Said, errors
+from calling import Call, Said, errors, on_terminal
 from full_disk import files_up_to
 from prepared import as_prepared, preparing
 from shared_loads import command, isolation
@@ -400,25 +397,11 @@ def test_sample_is_the_same_for_a_seed(call: Call) -> None:
 
 def test_a_terminal_sees_a_bar() -> None:
     sample.write("archive", events=500)
-    leader, follower = pty.openpty()
-    program = ["-c", "from autopilothq.cli import main; main()", "load", "archive", "archive"]
-    terminal = {"TERM": "xterm-256color", "COLUMNS": "160"}
-    child = forked.start(*program, stdout=forked.PIPE, stderr=follower, env=os.environ | terminal)
-    os.close(follower)
-    seen = b""
-    while True:
-        try:
-            piece = os.read(leader, 65536)
-        except OSError:  # the other end is closed
-            break
-        if not piece:
-            break
-        seen += piece
-    out, _ = child.communicate()
-    assert child.returncode == 0, seen.decode()
-    assert b"reading" in seen
-    assert b"14/14 files" in seen
-    assert b"500 lines" in out
+    said = on_terminal("load", "archive", "archive")
+    assert said.status == 0, said.err
+    assert "reading" in said.err
+    assert "14/14 files" in said.err
+    assert "500 lines" in said.out
 
 
 def test_what_is_left_out_and_nothing_found_is_told(call: Call) -> None:

@@ -1,8 +1,6 @@
 """`autopilothq load api` as a user sees it: arguments in, exact texts and exit status out."""
 
 import json
-import os
-import pty
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +9,7 @@ from typing import Any
 import duckdb
 import pytest
 
-import forked
-from calling import Call, errors
+from calling import Call, errors, on_terminal
 from contract.duck import holding
 from fake_autopilot import FakeAutopilot
 
@@ -198,22 +195,7 @@ def test_time_that_is_spent_is_no_failure(load: Call, server: FakeAutopilot) -> 
 
 
 def test_a_terminal_sees_a_bar_of_contacts(server: FakeAutopilot) -> None:  # noqa: ARG001
-    leader, follower = pty.openpty()
-    program = ["-c", "from autopilothq.cli import main; main()", "load", "api", "--only", "contacts"]
-    terminal = {"TERM": "xterm-256color", "COLUMNS": "160"}
-    child = forked.start(*program, stdout=forked.PIPE, stderr=follower, env=os.environ | terminal)
-    os.close(follower)
-    seen = b""
-    while True:
-        try:
-            piece = os.read(leader, 65536)
-        except OSError:  # the other end is closed
-            break
-        if not piece:
-            break
-        seen += piece
-    os.close(leader)
-    out, _ = child.communicate()
-    assert child.returncode == 0, seen.decode()
-    assert b"150 of 150 contacts" in seen
-    assert b"150 of 150 contacts" in out
+    said = on_terminal("load", "api", "--only", "contacts")
+    assert said.status == 0, said.err
+    assert "150 of 150 contacts" in said.err
+    assert "150 of 150 contacts" in said.out

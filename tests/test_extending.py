@@ -13,6 +13,7 @@ import pytest
 
 import autopilothq
 import forked
+from calling import MAIN
 from contract.loading import message, write
 
 PACKAGE = Path(autopilothq.__file__).parent
@@ -40,7 +41,6 @@ with duckdb.connect("copy.duckdb") as connection:
     }
 print(json.dumps(tables, default=str))
 """
-MAIN = "from autopilothq.cli import main; main()"
 # The process that others are forked from has imported the package itself.
 OF_COPY = """
 import sys

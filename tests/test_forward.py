@@ -25,7 +25,7 @@ from autopilothq.destination.segment import forward_messages, resolve_segment_se
 from autopilothq.errors import InvalidSetting
 from autopilothq.receive.files import published_files
 from autopilothq.segment.rebuild import line_of
-from calling import Call, errors
+from calling import MAIN, Call, errors
 from contract.duck import held
 from contract.loading import Line, Store
 from fake_segment import KEY, FakeSegment
@@ -480,7 +480,7 @@ def test_a_pipe(fake: FakeSegment) -> None:
 
     words = ["forward", "-", "--to", fake.url, "--write-key", "env:WRITE_KEY"]
     with forked.start(
-        "-c", "from autopilothq.cli import main; main()", *words,
+        "-c", MAIN, *words,
         stdin=forked.PIPE, stdout=forked.PIPE, stderr=forked.PIPE, text=True,
     ) as process:  # fmt: skip
         assert process.stdin

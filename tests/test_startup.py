@@ -21,6 +21,7 @@ from autopilothq.cli.send import KEY_COLUMNS
 from autopilothq.clients.profile_api import BASE_URLS
 from autopilothq.destination.messages import ID_COLUMNS
 from autopilothq.inspect import FORMATS
+from calling import MAIN
 
 SLOW = {"dlt", "duckdb", "httpx", "numpy", "pyarrow", "rich", "sqlglot", "yaml"}
 PROGRAM = """
@@ -116,7 +117,7 @@ def test_settings_that_cannot_be_read_are_an_error_of_two_lines(name: str, text:
     file = Path(".dlt", name)
     file.parent.mkdir(exist_ok=True)
     file.write_bytes(text)
-    program = [sys.executable, "-c", "from autopilothq.cli import main; main()"]
+    program = [sys.executable, "-c", MAIN]
     ended = subprocess.run([*program, "load", "archive", "."], capture_output=True, text=True, check=False)
     file.unlink()  # this process reads it, too, when the test has ended
     assert (ended.returncode, ended.stdout) == (1, "")

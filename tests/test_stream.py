@@ -25,13 +25,10 @@ from autopilothq.destination.plan import UNTAKEN
 from autopilothq.errors import RunError, Unavailable
 from autopilothq.segment.message import MAX_LINE
 from autopilothq.warehouses.delta import lake
-from calling import Call
+from calling import MAIN, Call
 from fake_autopilot import FakeAutopilot
 from sending import IMPATIENT, configure, identify, log_in, posts, rows, settings_for, track
 from waiting import wait_for
-
-PROGRAM = "from autopilothq.cli import main; main()"
-
 
 # ---- lines -----------------------------------------------------------------------------------------------------------
 
@@ -346,7 +343,7 @@ def test_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     with FakeAutopilot(contacts=0) as server:
         configure(monkeypatch, server)
         with forked.start(
-            "-c", PROGRAM, "send", "messages", "-",
+            "-c", MAIN, "send", "messages", "-",
             stdin=forked.PIPE, stdout=forked.PIPE, stderr=forked.PIPE, text=True,
         ) as process:  # fmt: skip
             pipe = process.stdin

@@ -19,11 +19,15 @@ from typing import Any, NamedTuple
 import dlt
 
 import autopilothq
+import calling
 import stock
 from autopilothq import runner as run
 from autopilothq.warehouses.delta import lake
 from autopilothq.warehouses.duckdb import direct
 from autopilothq.warehouses.postgres import postgres
+
+MAIN = f"import sys; sys.argv[0] = 'autopilothq'; {calling.MAIN}"
+"""The program under its name, as Python's `-c` takes it."""
 
 
 class Plan(NamedTuple):
@@ -97,18 +101,23 @@ def load(plan: Plan) -> None:
         destination=destination,
         dataset_name="autopilothq",
     )
-    if isinstance(plan.point, float):
-        timer = threading.Timer(plan.point, die)
-        timer.daemon = True
-        timer.start()
-    else:
-        kill_at(*plan.point)
+    kill_when(plan.point)
     if plan.run:
         run.run(pipeline, autopilothq.archive(plan.archive))
         return
     while pipeline.has_pending_data:
         pipeline.run()
     pipeline.run(autopilothq.archive(plan.archive, table_format="delta" if plan.lake else None))
+
+
+def kill_when(point: "tuple[str, str, int] | float") -> None:
+    """Makes a method kill the process, as `kill_at` does, or kills it after so many seconds."""
+    if isinstance(point, float):
+        timer = threading.Timer(point, die)
+        timer.daemon = True
+        timer.start()
+    else:
+        kill_at(*point)
 
 
 def run_plans(run: Callable[..., object]) -> None:

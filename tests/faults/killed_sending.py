@@ -6,7 +6,6 @@ Its argument is a file with a list of plans. Each runs in a process of its own, 
 import json
 import os
 import sys
-import threading
 import traceback
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 import dlt
 
 from autopilothq import autopilot, cli
-from faults.killed import die, kill_at
+from faults.killed import kill_when
 
 
 class Plan(NamedTuple):
@@ -34,12 +33,7 @@ def call(plan: Plan) -> None:
     os.environ.update(plan.environment)
     if "-" in plan.words:
         os.dup2(os.open("messages.ndjson", os.O_RDONLY), 0)
-    if isinstance(plan.point, float):
-        timer = threading.Timer(plan.point, die)
-        timer.daemon = True
-        timer.start()
-    else:
-        kill_at(*plan.point)
+    kill_when(plan.point)
     if plan.words[0] == "pipeline":
         pipeline(json.loads(Path(plan.words[1]).read_text()))
     else:

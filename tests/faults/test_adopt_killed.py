@@ -11,6 +11,7 @@ from adopted import exported, tables
 from autopilothq.sources.adopt.latest import KILL_POINT_OWN_ROWS_MADE
 from autopilothq.sources.adopt.waiting import KILL_POINT_ROWS_WAIT
 from autopilothq.warehouses.duckdb import KILL_POINT_ROWS_INSERTED
+from faults.killed import MAIN
 from shared_loads import command, isolation
 
 TABLES = ("email_opened", "email_clicked", "email_bounced", "identifies", "users", "tracks", "_rejects")
@@ -21,7 +22,6 @@ POINTS = {
     "the rows of most tables are stored": (KILL_POINT_ROWS_INSERTED, "after", 5),
     "the load is to be noted": ("dlt.destinations.job_client_impl:SqlJobClientBase.complete_load", "before", 1),
 }
-MAIN = "import sys; sys.argv[0] = 'autopilothq'; from autopilothq.cli import main; main()"
 Content = dict[str, list[dict[str, object]]]
 
 

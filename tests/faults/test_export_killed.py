@@ -15,7 +15,7 @@ from autopilothq.export import bucket, folder
 from autopilothq.sources.adopt.files import table_files
 from autopilothq.sources.archive.discover import list_files
 from contract.loading import message, write
-from faults.test_adopt_killed import MAIN
+from faults.killed import MAIN
 from servers import S3
 from shared_loads import command, isolation
 

@@ -18,6 +18,7 @@ import forked
 from adopted import Row
 from autopilothq.warehouses.delta import KILL_POINT_ROWS_REPLACED
 from cut import CHANGED, DUCKS, URL, archive, of_duckdb, of_lake, of_postgres, opened, tables, unload, write
+from faults.killed import MAIN
 from servers import ask
 from shared_loads import command, isolation
 
@@ -37,7 +38,6 @@ WHOLE = {
 }
 NEW = {"email_opened": {"new", "early"}, "tracks": {"new", "early"}, "identifies": set()}
 MERGE = "dlt.destinations.job_client_impl:SqlLoadJob.run"
-MAIN = "import sys; sys.argv[0] = 'autopilothq'; from autopilothq.cli import main; main()"
 Tables = dict[str, list[Row]]
 
 
