@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,11 @@ OPENED = [
     ("o2", "2019-03-01 23:59:59", "u2", "bob@example.com", "Welcome", None, 12.25, False, "x" * 512),
     ("o3", "2019-03-02 00:00:00", None, "cyd@example.com", "", -1, None, None, 'a "quoted", text'),
 ]
+
+
+def at(text: str) -> datetime:
+    """A time in UTC, the zone of exported times."""
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
 def redshift_parquet(folder: Path) -> None:

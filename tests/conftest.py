@@ -8,6 +8,7 @@ gc.disable()  # until all is imported, which stays: to look at it again and agai
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
@@ -47,6 +48,13 @@ def isolated(tmp_path: Path) -> Iterator[None]:
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """Calls the program in this process: `call("load", "archive", "file.gz").status`."""
     return caller(monkeypatch, capsys)
+
+
+@pytest.fixture
+def source_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty state of the source, as dlt keeps it."""
+    found: dict[str, Any] = {}
+    monkeypatch.setattr("dlt.current.source_state", lambda: found)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from unittest import mock
 
@@ -16,7 +15,7 @@ import pytest
 import zstandard
 from dlt.common.normalizers.naming.snake_case import NamingConvention
 
-from adopted import Row, exported, rows, tables
+from adopted import Row, at, exported, rows, tables
 from autopilothq.catalog import OTHER_LIMITS
 from autopilothq.projection import context
 from autopilothq.sources.adopt.files import folded_name, table_files
@@ -25,10 +24,6 @@ from autopilothq.warehouses import hints
 from calling import Call, Said
 from servers import S3
 from shared_loads import command, isolation
-
-
-def at(text: str) -> datetime:
-    return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
 class Adopted:

@@ -1,6 +1,6 @@
 """Adopting files of Avro, made by fastavro as BigQuery's EXPORT DATA writes them (docs/contract/adopt.md)."""
 
-from datetime import UTC, date, datetime, time
+from datetime import date, time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from uuid import UUID
 import fastavro
 import pytest
 
-from adopted import Row, rows
+from adopted import Row, at, rows
 from autopilothq.sources.adopt import avro
 from autopilothq.sources.adopt.files import TableFile
 from calling import Call
@@ -52,10 +52,6 @@ SCHEMA = {
     "name": "Root",
     "fields": [*({"name": name, "type": ["null", of]} for name, of in FIELDS.items()), *NESTED],
 }
-
-
-def at(text: str) -> datetime:
-    return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
 FIRST = {

@@ -16,6 +16,7 @@ from calling import Call
 from contract.duck import held
 from contract.loading import identify, message
 from prepared import as_prepared, preparing
+from sending import write
 from servers import Postgres
 from shared_loads import command
 
@@ -57,11 +58,6 @@ def tables(place: tuple[str, ...]) -> dict[str, set[str]]:
     return found
 
 
-def write(name: str, *lines: Any) -> str:
-    Path(name).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    return name
-
-
 FIRST = (message(messageId="m1"), identify(messageId="i1", traits={"plan": "a"}), "no json at all")
 
 
@@ -75,7 +71,7 @@ def loaded(call: Call, file: str, *words: str) -> tuple[int, ...]:
 
 def test_books_stand_apart_and_all_goes_on(call: Call, place: tuple[str, ...]) -> None:
     dlt.config["books_dataset"] = "keeping"  # as a dlt user does
-    assert loaded(call, write("one.ndjson", *FIRST), *place) == (1, 2, 0, 1)
+    assert loaded(call, write(FIRST, "one.ndjson"), *place) == (1, 2, 0, 1)
     there = tables(place)
     assert there["autopilothq"] == EVENTS
     assert there["keeping"] >= BOOKS
@@ -84,7 +80,7 @@ def test_books_stand_apart_and_all_goes_on(call: Call, place: tuple[str, ...]) -
 
     dlt.config["books_dataset"] = None  # calls say it from here on
     apart = (*place, "--books-dataset", "keeping")
-    write("two.ndjson", message(messageId="m1"), message(messageId="m2"))
+    write([message(messageId="m1"), message(messageId="m2")], "two.ndjson")
     assert loaded(call, "*.ndjson", *apart) == (1, 1, 1, 0)  # nothing of the first, which is known
     assert ask(place, "SELECT file, stored FROM keeping._audit ORDER BY file") == [
         (f"{Path.cwd()}/one.ndjson", 2),
@@ -100,7 +96,7 @@ def test_books_stand_apart_and_all_goes_on(call: Call, place: tuple[str, ...]) -
     assert said.status == 0, said.err
     assert tables(place)["keeping"] >= BOOKS | {"_suppressions"}
     assert ask(place, "SELECT count(*) FROM autopilothq.tracks") == [(0,)]
-    write("three.ndjson", message(messageId="m3"), message(messageId="m4", userId="other"))
+    write([message(messageId="m3"), message(messageId="m4", userId="other")], "three.ndjson")
     assert loaded(call, "*.ndjson", *apart) == (1, 1, 0, 1)
     assert tables(place)["autopilothq"] == EVENTS
 
@@ -109,7 +105,7 @@ def test_books_stand_apart_and_all_goes_on(call: Call, place: tuple[str, ...]) -
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A load into DuckDB whose books are among the events."""
     with preparing(tmp_path_factory.mktemp("older")) as home:
-        assert loaded(command, write("one.ndjson", *FIRST)) == (1, 2, 0, 1)
+        assert loaded(command, write(FIRST, "one.ndjson")) == (1, 2, 0, 1)
     return home
 
 
@@ -120,7 +116,7 @@ def older(call: Call, place: tuple[str, ...], request: pytest.FixtureRequest) ->
         with as_prepared(request.getfixturevalue("prepared")):
             yield place
         return
-    assert loaded(call, write("one.ndjson", *FIRST), *place) == (1, 2, 0, 1)
+    assert loaded(call, write(FIRST, "one.ndjson"), *place) == (1, 2, 0, 1)
     yield place
 
 
@@ -153,13 +149,13 @@ def test_an_older_dataset_moves_its_books(call: Call, older: tuple[str, ...]) ->
     assert said.out.splitlines()[:-1][0] == planned.out.splitlines()[0] != ""
     assert tables(place)["autopilothq"] == EVENTS
     assert ask(place, "SELECT * FROM keeping._audit") == before
-    write("two.ndjson", message(messageId="m2"), FIRST[0])
+    write([message(messageId="m2"), FIRST[0]], "two.ndjson")
     assert loaded(call, "*.ndjson", *apart) == (1, 1, 1, 0)  # nothing of the first, which is known
     assert tables(place)["autopilothq"] == EVENTS
 
 
 def test_other_destinations_and_the_same_name_are_refused(call: Call) -> None:
-    file = write("one.ndjson", *FIRST)
+    file = write(FIRST, "one.ndjson")
     said = call("load", "archive", file, "--books-dataset", "AutopilotHQ")
     assert (said.status, said.err) == (
         1,
@@ -239,7 +235,8 @@ def test_nothing_is_done_beside_books_that_are_elsewhere(
     assert call("schema", "upgrade", *apart).out.startswith(f"{last};\n\n1 statement run in ")
 
     # The list of forgotten persons moved with the rest.
-    assert loaded(call, write("two.ndjson", FIRST[0], message(messageId="o1", userId="other")), *apart) == (1, 1, 0, 1)
+    both = write([FIRST[0], message(messageId="o1", userId="other")], "two.ndjson")
+    assert loaded(call, both, *apart) == (1, 1, 0, 1)
     assert ask(place, "SELECT id FROM autopilothq.tracks") == [("o1",)]
     there = tables(place)
     assert {name for name in there if not name.startswith("keep_ing_s")} == {"autopilothq"}
@@ -262,7 +259,7 @@ def test_who_may_not_make_schemas_loads_into_those_that_are_there(call: Call, po
         schemas = "".join(f"CREATE SCHEMA {name} AUTHORIZATION {role};" for name in ("autopilothq", "b", "b_staging"))
         run(admin, [f"CREATE ROLE {role} LOGIN PASSWORD 'x'"])
         place = (*admin[:3], url.replace(url.partition("://")[2].partition("@")[0], f"{role}:x"))
-        said = call("load", "archive", write("one.ndjson", *FIRST), *place)
+        said = call("load", "archive", write(FIRST, "one.ndjson"), *place)
         assert (said.status, said.err) == (1, f"Error: permission denied for database {url.rpartition('/')[2]}\n")
         run(admin, [schemas])
         assert loaded(call, "one.ndjson", *place, "--books-dataset", "b") == (1, 2, 0, 1)

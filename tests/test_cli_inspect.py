@@ -21,14 +21,10 @@ from autopilothq import catalog, sample
 from autopilothq.cli import inspect as cli_inspect
 from calling import Call
 from contract.loading import identify, message
+from sending import write
 from shared_loads import command, isolation
 
 PAGE = Path(__file__).parent.parent / "pipelines" / "docs" / "how-to" / "inspect.md"
-
-
-def write(name: str, *messages: Any) -> str:
-    Path(name).write_text("".join(f"{one if isinstance(one, str) else json.dumps(one)}\n" for one in messages))
-    return name
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +35,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         now = message(receivedAt=datetime.now(UTC).isoformat())
         odd = message(messageId="m2", properties={"transactional": "perhaps"})
         demo = message("Demo", messageId="m3", properties={"plan": "a"})
-        said = command("load", "archive", write("a.ndjson", "nonsense", now, odd, demo))
+        said = command("load", "archive", write(["nonsense", now, odd, demo], "a.ndjson"))
         assert said.status == 0, said.err
     return folder
 
@@ -109,7 +105,7 @@ CREATE TABLE "mail"."_rejects" (
 
 def test_the_printed_statements_are_those_that_make_the_tables_of_duckdb(call: Call) -> None:
     kinds = [message(None, type=kind, messageId=kind, event=..., groupId="g") for kind, *_ in catalog.KINDS]
-    assert call("load", "archive", write("1.ndjson", message(), *kinds, "no JSON")).status == 0
+    assert call("load", "archive", write([message(), *kinds, "no JSON"], "1.ndjson")).status == 0
     made = columns_and_constraints("autopilot.duckdb")
     with duckdb.connect("printed.duckdb") as con:
         con.execute(call("schema", "--format", "sql").out)
@@ -245,7 +241,7 @@ def test_diff_with_segments_schema_in_the_same_place(call: Call, segment: str) -
         identify(messageId="m2", userId="u", traits={"seats": 3}),
     )
     there = ("--destination", "postgres", "--credentials", segment)
-    assert call("load", "archive", write("a.ndjson", *lines), *there).status == 0
+    assert call("load", "archive", write(lines, "a.ndjson"), *there).status == 0
     said = call("schema", "diff", "--against", "segment", *there)
     assert said.status == 1
     head, breaks, harmless, sums = said.out.split("\n\n")

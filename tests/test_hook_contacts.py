@@ -20,16 +20,12 @@ from autopilothq.sources.archive import hook_contacts
 from autopilothq.sources.archive.hook_contacts import hook_contact
 from calling import Call
 from contract.duck import held, pipeline, query, tables
-from fake_autopilot import FakeAutopilot
+from fake_autopilot import FakeAutopilot, contact
 from prepared import as_prepared, preparing
 from shared_loads import command
 
 DAY = 1_793_491_200_000  # 2026-11-01
 AT = datetime(2026, 11, 1, 5, 6, 7, tzinfo=UTC)
-
-
-def contact(number: int, **fields: Any) -> dict[str, Any]:
-    return {"contact_id": f"person_{number}", "Email": f"{number}@example.com", **fields}
 
 
 def hook(event: str, at: datetime = AT, **more: Any) -> bytes:

@@ -27,6 +27,7 @@ from calling import Call
 from contract.duck import held
 from contract.loading import message
 from prepared import as_prepared, preparing
+from sending import write
 from shared_loads import isolation
 
 FIRST, LAST = datetime(2019, 3, 1, tzinfo=UTC), datetime(2019, 3, 7, 18, 58, 42, 33000, tzinfo=UTC)
@@ -44,11 +45,6 @@ LIVE = TABLE._replace(
     ),
     statistics=Statistics(1234, FIRST, LAST),
 )
-
-
-def write(name: str, *messages: Any) -> str:
-    Path(name).write_text("".join(f"{one if isinstance(one, str) else json.dumps(one)}\n" for one in messages))
-    return name
 
 
 def load(credentials: str, file: str, destination: str = "duckdb") -> None:
@@ -436,12 +432,12 @@ def two_loads(place: tuple[str, str]) -> Told:
     before = datetime.now(UTC)
     first = message(messageId="d1", event="Demo", properties={"plan": "a"}, receivedAt="2019-03-01T00:00:00Z")
     second = message(messageId="d2", event="Demo", properties={"seats": 3}, receivedAt="2019-03-02T00:00:00.5Z")
-    load(credentials, write("old.ndjson", "nonsense", message(messageId="m0"), first), destination)
+    load(credentials, write(["nonsense", message(messageId="m0"), first], "old.ndjson"), destination)
     between = datetime.now(UTC)
     lines = [message(messageId=f"m{n}", receivedAt=day.isoformat()) for n, day in enumerate(days(between), 1)]
     many = {f"k{n}": 1 for n in range(302)}
     odd = message(messageId="m9", receivedAt="2019-01-01T00:00:00Z", properties={"transactional": "perhaps"} | many)
-    new = write("new.ndjson", *lines, lines[0], odd, second, "[]", '{"type": "delete"}', "[1]")
+    new = write([*lines, lines[0], odd, second, "[]", '{"type": "delete"}', "[1]"], "new.ndjson")
     load(credentials, new, destination)
     with inspect.reading(*place) as reader:
         tables = {table.name: table for table in inspect.described(reader, ["demo", "email_bounced", "_rejects"])}
@@ -602,7 +598,7 @@ def test_the_status_without_a_row() -> None:
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A load of a message."""
     with preparing(tmp_path_factory.mktemp("loaded")) as home:
-        load("autopilot.duckdb", write("a.ndjson", message()))
+        load("autopilot.duckdb", write([message()], "a.ndjson"))
     return home
 
 
@@ -623,7 +619,7 @@ def test_a_clock_that_was_wrong_once_does_not_hide_that_nothing_comes(call: Call
     assert (told.status, told.out.splitlines()[-1]) == (
         1, "Too old: the time of the newest load is in the future, because a clock was wrong.",
     )  # fmt: skip
-    load("autopilot.duckdb", write("b.ndjson", message(messageId="m2")))
+    load("autopilot.duckdb", write([message(messageId="m2")], "b.ndjson"))
     with duckdb.connect("autopilot.duckdb") as con:
         ahead = "SELECT now() - INTERVAL 1 HOUR + INTERVAL (9 * n) YEAR AS uuid_ts FROM range(2) t(n)"
         con.execute(f'CREATE TABLE autopilothq."100 %s %% off" AS {ahead}')
@@ -664,7 +660,7 @@ def test_the_last_run_here(loaded: Path) -> None:
     assert (last.result, summary.stored, waiting) == ("nothing new", 1, 0)
     assert last.at > summary.loaded_at
 
-    runner.pipeline("duckdb", "autopilot.duckdb").extract(archive(write("b.ndjson", message(messageId="m2"))))
+    runner.pipeline("duckdb", "autopilot.duckdb").extract(archive(write([message(messageId="m2")], "b.ndjson")))
     assert told()[2] == 1
 
     with duckdb.connect("autopilot.duckdb") as con:

@@ -473,13 +473,6 @@ def test_answers_are_kept_until_they_are_loaded() -> None:
     assert list(folder.iterdir()) == []
 
 
-@pytest.fixture
-def _state(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty state of the source, as dlt keeps it."""
-    found: dict[str, Any] = {}
-    monkeypatch.setattr("dlt.current.source_state", lambda: found)
-
-
 KEY = RunKey("account", "active", ("all",))
 Begin = Callable[..., Any]
 
@@ -488,7 +481,7 @@ def begin(at: datetime = NOW, *loads: str, key: RunKey = KEY, home: str = "home"
     return begin_run(Path(home), key, at, set(loads))
 
 
-@pytest.mark.usefixtures("_state")
+@pytest.mark.usefixtures("source_state")
 def test_a_run_goes_on_until_it_is_complete() -> None:
     hour = timedelta(hours=1)
     run = begin()
@@ -509,7 +502,7 @@ def test_a_run_goes_on_until_it_is_complete() -> None:
     assert following.retention_days == 30
 
 
-@pytest.mark.usefixtures("_state")
+@pytest.mark.usefixtures("source_state")
 def test_what_everyone_was_asked_for_is_loaded_for_the_active_too() -> None:
     everyone = begin(key=RunKey("account", "all"))
     everyone.write_cursor("load 1", 1, complete=True, retention=None)
@@ -517,7 +510,7 @@ def test_what_everyone_was_asked_for_is_loaded_for_the_active_too() -> None:
     assert begin(NOW, "load 1", key=RunKey("account", "list")).since is None
 
 
-@pytest.mark.usefixtures("_state")
+@pytest.mark.usefixtures("source_state")
 def test_an_old_run_is_not_continued() -> None:
     run = begin()
     run.write_cursor("load 1", 1, complete=False, retention=None)

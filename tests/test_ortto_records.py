@@ -21,19 +21,13 @@ KNOWN = [field.id for field in ORTTO_PERSON_FIELDS]
 TIMES = [field.id for field in ORTTO_TIMES]
 TAGS = ["tags", "u4s::t"]
 PRICE = "int:cm:price"
+pytestmark = pytest.mark.usefixtures("source_state")
 
 
 @pytest.fixture
 def server() -> Iterator[FakeOrtto]:
     with FakeOrtto(people=0) as running:
         yield running
-
-
-@pytest.fixture(autouse=True)
-def _state(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty state of the source, as dlt keeps it."""
-    found: dict[str, Any] = {}
-    monkeypatch.setattr("dlt.current.source_state", lambda: found)
 
 
 def plan(*tables: str, now: str = NOW, loads: tuple[str, ...] = ()) -> list[Scan]:

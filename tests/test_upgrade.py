@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from autopilothq import archive, inspect
 from autopilothq.inspect.diff import SchemaTable, type_of
 from calling import Call
 from contract.loading import identify, message
+from sending import write
 from servers import Postgres
 
 JANUARY, FEBRUARY = "2024-01-01T00:00:00Z", "2024-02-01T00:00:00Z"
@@ -47,11 +47,6 @@ OWN = '''
     CREATE SCHEMA marts; CREATE MATERIALIZED VIEW marts.ages AS SELECT id, age FROM autopilothq.users'''
 
 
-def write(name: str, lines: Sequence[Any]) -> str:
-    Path(name).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    return name
-
-
 def ask(url: str, query: str) -> list[tuple[Any, ...]]:
     with psycopg2.connect(url) as connection, connection.cursor() as cursor:
         cursor.execute(query)
@@ -66,7 +61,7 @@ def old(postgresql: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Any:
     with postgresql.database() as url, pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("old"))
         pages: list[TColumnSchema] = [{"name": name, "data_type": "text"} for name in ("_name", "_category")]
-        source = archive(write("old.ndjson", LINES))
+        source = archive(write(LINES, "old.ndjson"))
         source.pages.apply_hints(columns=pages)
         pipeline = dlt.pipeline(
             "old", destination=dlt.destinations.postgres(url), dataset_name="autopilothq", pipelines_dir="."
@@ -144,7 +139,7 @@ def test_an_old_dataset_is_judged_upgraded_and_loaded_into(call: Call, old: str)
         message("Order", messageId="t2", properties={"revenue": 1}),
         message("Order", messageId="t3", properties={"revenue": 0.3}),
     ]
-    loaded = call("load", "archive", write("more.ndjson", more), *there, "--json")
+    loaded = call("load", "archive", write(more, "more.ndjson"), *there, "--json")
     assert (json.loads(loaded.out)["stored"], json.loads(loaded.out)["duplicates"]) == (2, 1)
     assert ask(old, accounts) == [("a", "y", "old", Decimal("2.5")), ("b", "later id", None, None)]
     assert ask(old, "SELECT new FROM autopilothq.accounts WHERE id = 'a'") == [("n",)]
@@ -153,7 +148,7 @@ def test_an_old_dataset_is_judged_upgraded_and_loaded_into(call: Call, old: str)
 
 def test_duplicate_and_missing_ids_are_only_reported(call: Call, postgres: str) -> None:
     there = ("--destination", "postgres", "--credentials", postgres)
-    assert call("load", "archive", write("a.ndjson", LINES), *there).status == 0
+    assert call("load", "archive", write(LINES, "a.ndjson"), *there).status == 0
     for table in ("tracks", "pages"):
         ask(postgres, f"ALTER TABLE autopilothq.{table} DROP CONSTRAINT {table}_pkey, ALTER id DROP NOT NULL")
     ask(postgres, "INSERT INTO autopilothq.tracks SELECT * FROM autopilothq.tracks WHERE id = 't1'")
@@ -185,7 +180,7 @@ def test_duplicate_and_missing_ids_are_only_reported(call: Call, postgres: str) 
 
 
 def test_duckdb_gets_accounts_and_names(call: Call) -> None:
-    assert call("load", "archive", write("a.ndjson", LINES)).status == 0
+    assert call("load", "archive", write(LINES, "a.ndjson")).status == 0
     with duckdb.connect("autopilot.duckdb") as con:
         con.execute(NAMES.format(text="varchar"))
         con.execute("CREATE VIEW autopilothq.tracks_view AS FROM autopilothq.tracks")

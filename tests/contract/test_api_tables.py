@@ -12,7 +12,7 @@ import autopilothq
 from autopilothq import LoadReport, catalog
 from contract.duck import held, pipeline, query, rows_in, tables
 from contract.loading import Row, filled, message, write
-from fake_autopilot import FakeAutopilot
+from fake_autopilot import FakeAutopilot, contact
 from shared_loads import isolation
 
 EVENTS = ["tracks", *(table.name for table in catalog.EVENT_TABLES)]
@@ -49,10 +49,6 @@ def answer(server: FakeAutopilot, *pages: Sequence[Any], path: str = "/contacts"
         bookmark = f"b{number}" if number < len(pages) else None
         content = {"contacts": contacts, "total_contacts": sum(map(len, pages)), "bookmark": bookmark}
         server.order("GET", path if number == 1 else f"{path}/b{number - 1}", content=content)
-
-
-def contact(number: int, **fields: Any) -> dict[str, Any]:
-    return {"contact_id": f"person_{number}", "Email": f"{number}@example.com", **fields}
 
 
 def rows(name: str) -> list[Row]:

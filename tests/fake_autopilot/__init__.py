@@ -7,9 +7,9 @@
 `python -m tests.fake_autopilot --contacts 1000` starts it for people. FakeProfiles beside it is Segment's Profile API.
 """
 
-from .account import Account
+from .account import Account, contact
 from .http import Fault, Request
 from .profiles import FakeProfiles
 from .server import FakeAutopilot
 
-__all__ = ["Account", "FakeAutopilot", "FakeProfiles", "Fault", "Request"]
+__all__ = ["Account", "FakeAutopilot", "FakeProfiles", "Fault", "Request", "contact"]

@@ -97,7 +97,7 @@ class Account:
         return contact
 
     def contact_id(self, number: int) -> str:
-        text = _digest(self.seed, number).hex().upper()
+        text = digest(self.seed, number).hex().upper()
         return f"person_{number * self._step:08X}-{text[:4]}-4{text[4:7]}-A{text[7:10]}-{text[10:22]}"
 
     def page(self, after: str | None, member_of: str | None = None, overlap: int = 0) -> Record:
@@ -167,7 +167,7 @@ class Account:
             self.change(who, lists=[*lists, list_id] if on else lists or None)
 
     def create_list(self, name: str) -> str:
-        list_id = "contactlist_" + _uuid(_digest(self.seed, f"list/{name}")).upper()
+        list_id = "contactlist_" + _uuid(digest(self.seed, f"list/{name}")).upper()
         self.lists[list_id] = name
         return list_id
 
@@ -210,7 +210,7 @@ class Account:
 
     def _drawn_contact(self) -> Record:
         self._drawn += 1
-        contact_id = "person_" + _uuid(_digest(self.seed, f"new/{self._drawn}")).upper()
+        contact_id = "person_" + _uuid(digest(self.seed, f"new/{self._drawn}")).upper()
         insort(self._new, contact_id)
         made = FIRST_DAY + 400 * DAY
         return {"type": "Contact", "contact_id": contact_id, "api_originated": True, "created_at": _iso(made)}
@@ -253,7 +253,7 @@ class Account:
 
     def _contact(self, number: int) -> Record:
         """Returns contact `number` as it was made up: always the same, computed from the bytes of a digest."""
-        dice = _digest(self.seed, number)
+        dice = digest(self.seed, number)
         first, last = FIRST_NAMES[dice[0] % len(FIRST_NAMES)], LAST_NAMES[dice[1] % len(LAST_NAMES)]
         created = FIRST_DAY - (dice[2] + 1) * DAY + dice[3] * 1000
         updated = created + dice[4] * DAY + dice[5]
@@ -337,7 +337,7 @@ def _email(seed: int, number: int) -> tuple[str, int]:
     sent = FIRST_DAY + number * 11 * DAY
     if number == EMAILS - 1:
         return f"transactional_{number}", sent  # other forms exist
-    dice = _digest(seed, f"email/{number}")
+    dice = digest(seed, f"email/{number}")
     return f"batchdelivery_{_uuid(dice[:16]).upper()}_{sent}-{_uuid(dice[16:])}", sent
 
 
@@ -346,7 +346,12 @@ def _address(first: str, last: str, number: int) -> str:
     return f"{re.sub(r'[^a-z.]', '', letters)}+{number}@example.com"
 
 
-def _digest(seed: int, name: object) -> bytes:
+def contact(number: int, **fields: Any) -> dict[str, Any]:
+    """A contact as the API gives it, with more fields."""
+    return {"contact_id": f"person_{number}", "Email": f"{number}@example.com", **fields}
+
+
+def digest(seed: int, name: object) -> bytes:
     return blake2b(f"{seed}/{name}".encode(), digest_size=32).digest()
 
 

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from threading import RLock
 from typing import Any
 
-from .made_up import AUDIENCES, CAMPAIGNS, DAY, Record, campaign_id, digest, fields, iso, number_of, person_id
+from fake_autopilot.account import digest
+
+from .made_up import AUDIENCES, CAMPAIGNS, DAY, Record, campaign_id, fields, iso, number_of, person_id
 from .made_up import activities as made_activities
 
 __all__ = ["Account", "Record"]

@@ -2,8 +2,9 @@
 
 from datetime import UTC, datetime
 from functools import lru_cache
-from hashlib import blake2b
 from typing import Any
+
+from fake_autopilot.account import digest
 
 Record = dict[str, Any]
 
@@ -128,10 +129,6 @@ def _email(seed: int, number: int) -> Record:
         "str::asn": f"{CAMPAIGNS[number]}, first email",
         "str::s": f"About {CAMPAIGNS[number]}",
     }
-
-
-def digest(seed: int, name: object) -> bytes:
-    return blake2b(f"{seed}/{name}".encode(), digest_size=32).digest()
 
 
 def iso(at: int) -> str:

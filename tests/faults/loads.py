@@ -178,6 +178,11 @@ def load(into: dlt.Pipeline, url: Path | str, **options: Any) -> autopilothq.Loa
     return reports[-1]
 
 
+def files_in(folder: Path) -> list[Path]:
+    """All files below a folder."""
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
 def content(database: Path | str | duckdb.DuckDBPyConnection) -> dict[str, Table]:
     """All tables of the dataset of a DuckDB file or, by its URL, of a PostgreSQL database; dlt's own left out."""
     if isinstance(database, duckdb.DuckDBPyConnection):

@@ -25,7 +25,7 @@ from autopilothq.sources.engine import coordinator, executors, shares, work_fold
 from autopilothq.sources.engine.executors import Workers, engine_of, run_task
 from autopilothq.warehouses import suppression_key
 from contract.test_unreadable import raising
-from faults.loads import content, file, load, track
+from faults.loads import content, file, files_in, load, track
 from prepared import as_prepared, preparing
 from servers import S3
 from test_engine import Inline, both, into, same
@@ -194,10 +194,6 @@ def test_the_coordinator_is_killed_and_the_next_load_starts_afresh(loaded: Path)
     on_engine(loaded, Inline())
     same(loaded)
     assert not files_in(loaded / "work")
-
-
-def files_in(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 def test_a_work_folder_that_cannot_be_changed(tmp_path: Path) -> None:

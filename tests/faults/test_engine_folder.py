@@ -23,7 +23,7 @@ from autopilothq.projection.partition import LoadFacts, RefusedIds
 from autopilothq.sources.engine.tasks import WorkerContext
 from autopilothq.sources.engine.work_folder import WorkFolder, work_folder
 from autopilothq.sources.file_systems import open_bucket
-from faults.loads import content, file, load, track
+from faults.loads import content, file, files_in, load, track
 from servers import S3
 from test_engine import Inline, into, same
 
@@ -41,10 +41,6 @@ class Elsewhere(Inline):
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
         with chdir(self.folder):
             return super().submit(fn, *args, **kwargs)
-
-
-def files_in(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 def test_workers_have_the_work_folder_of_the_coordinator_or_say_that_they_do_not(tmp_path: Path) -> None:

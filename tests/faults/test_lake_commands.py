@@ -20,7 +20,7 @@ from autopilothq.privacy.suppression_list import KILL_POINT_SUPPRESSED
 from autopilothq.warehouses.dataset.delta_versions import KILL_POINT_LOG_DROPPED
 from autopilothq.warehouses.delta import lake
 from calling import Call, errors
-from fake_autopilot import FakeAutopilot, FakeProfiles
+from fake_autopilot import FakeAutopilot, FakeProfiles, contact
 from faults.loads import WHEN, Table, assert_same, content, file, in_memory, lake_content, load, pipeline, track
 from prepared import as_prepared, preparing
 from sending import answer, configure, log_in, send
@@ -134,10 +134,6 @@ def test_a_lake_that_is_not_there(call: Call) -> None:
 
 
 # ---- loading ---------------------------------------------------------------------------------------------------------
-
-
-def contact(number: int, **fields: Any) -> dict[str, Any]:
-    return {"contact_id": f"person_{number}", "Email": f"{number}@example.com", **fields}
 
 
 def scanned(tables: dict[str, Table]) -> dict[str, list[Any]]:
