@@ -18,7 +18,16 @@ from ..warehouses.dataset import dataset_of
 from . import log as logs
 from . import out
 from .options import freeze_modules, standard_input
-from .sending import NOT_ALL, autopilot_settings, dataset_options, delivery_log, query_rows, reporter, sending_lock
+from .sending import (
+    NOT_ALL,
+    autopilot_settings,
+    dataset_options,
+    delivery_log,
+    query_rows,
+    reporter,
+    sending_lock,
+    skipped_line,
+)
 
 SHOWN_PEOPLE = 20  # of a dry run
 _ACTIONS = {action.name: action for action in (contacts.DELETE, contacts.EJECT, contacts.UNSUBSCRIBE)}
@@ -39,12 +48,12 @@ def change_contacts(
             total = _loaded_total(options) if total is None else total
             with delivery_log(options) as log:
                 job = contacts.plan_contacts(action, people, journeys, log)
-                asked = _Asked(action, people, total, skipped, job)
+                planned = _Planned(action, people, total, skipped, job)
                 if options["dry_run"]:
-                    _show(asked, most, confirm)
+                    _show(planned, most, confirm)
                     return
-                asked.check(most, confirm)
-                _send(asked, given, log)
+                planned.check(most, confirm)
+                _send(planned, given, log)
 
 
 def _people(file: str | None, query: str | None, options: dict[str, Any]) -> tuple[list[str], int]:
@@ -78,7 +87,7 @@ def _loaded_total(options: dict[str, Any]) -> int | None:
     return int(found[0][0]) if found and found[0][0] else None
 
 
-class _Asked(NamedTuple):
+class _Planned(NamedTuple):
     """What a command shall do: the contacts, how many the account has, how many rows name none, and what is left."""
 
     action: ContactAction
@@ -98,27 +107,25 @@ class _Asked(NamedTuple):
         of = "" if self.total is None else f" of the account's {self.total:,}"
         before = f", {self.job.done_before:,} done by a run that broke off" if self.job.done_before else ""
         lines = [f"{plural(len(self.people), 'contact')}{of} {would}{self.action.done}{before}"]
-        return lines + (
-            [f"  {plural(self.skipped, 'row')} without contact_id and email skipped"] if self.skipped else []
-        )
+        return lines + [f"  {line}" for line in skipped_line(self.skipped, "contact_id and email")]
 
 
-def _show(asked: _Asked, most: int | None, confirm: int | None) -> None:
+def _show(planned: _Planned, most: int | None, confirm: int | None) -> None:
     """Prints what a job would do, without whole emails."""
-    out.print_lines(asked.summary("would be "))
-    people = asked.people
+    out.print_lines(planned.summary("would be "))
+    people = planned.people
     out.print_lines(f"  {contacts.id_of_contact(who).masked()}" for who in islice(people, SHOWN_PEOPLE))
     if len(people) > SHOWN_PEOPLE:
         out.print_line(f"  and {len(people) - SHOWN_PEOPLE:,} more")
     try:
-        asked.check(most, confirm)
+        planned.check(most, confirm)
     except contacts.TooManyContacts:
         out.print_line(f"It would be refused without --confirm {len(people)}.")
 
 
-def _send(asked: _Asked, given: DestinationSettings, log: DeliveryLog) -> None:
-    action, job = asked.action, asked.job
-    out.print_lines(asked.summary("to be "))
+def _send(planned: _Planned, given: DestinationSettings, log: DeliveryLog) -> None:
+    action, job = planned.action, planned.job
+    out.print_lines(planned.summary("to be "))
     counts = Counts()
     freeze_modules()
     plan_requests(job.requests, log)

@@ -13,7 +13,7 @@ from .. import catalog
 from ..display import plural, shortened
 from ..warehouses.dataset import AUDIT_COUNTS, MAX_SKEW, Columns, Dataset, audit_sums, last_load, newest, tables_of
 from ..warehouses.dlt_internals import PipelineStepTrace, load_trace
-from ..warehouses.pipeline_names import UNFINISHED_TARGET, pipeline_name, pipelines_dir
+from ..warehouses.pipeline_names import UNFINISHED_TARGET, package_folders, pipeline_name, pipelines_dir
 from .completeness import CampaignCounts, campaign_lines, read_campaigns
 from .formats import grid, moment
 from .received import Received, Waiting
@@ -208,8 +208,7 @@ def _local_state(target: str) -> tuple[PipelineTrace | None, int]:
         return None, 0
     if state.get("_local", {}).get(UNFINISHED_TARGET) != target:
         return None, 0
-    waiting = {entry.name for part in ("normalize/extracted", "load/normalized") for entry in folder.glob(f"{part}/*")}
-    return load_trace(str(folder)), len(waiting)
+    return load_trace(str(folder)), len({package.name for package in package_folders(folder)})
 
 
 def _last_run(loaded_at: datetime | None, trace: PipelineTrace | None) -> LastRun | None:

@@ -19,7 +19,8 @@ from .. import disk, private
 PIPELINE = "autopilot_events"
 UNFINISHED_TARGET = "autopilothq_unfinished_at"
 """The key of the target in dlt's local state."""
-_PENDING = ("normalize/extracted/*", "load/normalized/*")
+PACKAGES = ("normalize/extracted", "load/normalized")
+"""Where load packages wait, below a pipeline's working folder."""
 
 
 def pipelines_dir() -> Path:
@@ -75,11 +76,16 @@ def database_of(working_dir: str) -> str | None:
     return _read(_note(Path(working_dir))).get("database")
 
 
+def package_folders(folder: Path) -> list[Path]:
+    """Returns the load packages that wait in a pipeline's working folder: a folder each."""
+    return [package for packages in PACKAGES for package in sorted((folder / packages).glob("*/"))]
+
+
 def _may_take(target: str) -> bool:
     """Returns whether `autopilot_events` is free, or was made in Python, in this folder, for such a target."""
     folder = pipelines_dir() / PIPELINE
     state = _read(folder / "state.json")
-    if not state.get("schema_names") and not any(any(folder.glob(pending)) for pending in _PENDING):
+    if not state.get("schema_names") and not package_folders(folder):
         return True
     here = state.get("_local", {}).get("initial_cwd")
     kind = str(state.get("destination_type")).rpartition(".")[2].replace("direct", "duckdb")

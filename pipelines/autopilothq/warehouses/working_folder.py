@@ -9,7 +9,6 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +30,8 @@ from .dlt_internals import (
     migrate_pipeline_state,
     take_folders_literally,
 )
+from .pipeline_names import PACKAGES, package_folders
 
-PACKAGES = ("normalize/extracted", "load/normalized")
 VERSIONED = ("normalize/.version", "load/.version")
 KEPT_PACKAGES = 100  # finished load packages of a pipeline: each takes 110 kB, 1 GB in a year of hourly loads
 
@@ -69,8 +68,8 @@ def drop_partial_files(pipeline: dlt.Pipeline) -> None:
 
     dlt gives a file its name once it is complete. It cannot parse other names, and every later load would fail.
     """
-    for packages in PACKAGES:
-        for path in Path(pipeline.working_dir, packages).glob("*/*_jobs/*"):
+    for package in package_folders(Path(pipeline.working_dir)):
+        for path in package.glob("*_jobs/*"):
             try:
                 ParsedLoadJobFileName.parse(path.name)
             except ValueError:
@@ -127,7 +126,7 @@ def _files(folder: Path) -> Iterator[tuple[Path, Callable[[str], Any]]]:
     for version in VERSIONED:
         if (folder / version).exists():
             yield folder / version, semver.Version.parse
-    for package in chain(*(sorted((folder / packages).glob("*/")) for packages in PACKAGES)):
+    for package in package_folders(folder):
         yield package / PackageStorage.SCHEMA_FILE_NAME, _schema
         for path in sorted(package.glob("*.json")):
             yield path, _PACKAGE.get(path.name, json.loads)
