@@ -14,8 +14,8 @@ MOST_EMPTY_PAGES = 100  # in a row, although each says that there are more
 _MOST_DAYS = 36_500  # of retention; dates much further back would overflow
 
 _Page = TypeVar("_Page")
-_Asked = ParamSpec("_Asked")
-_Pages = Callable[_Asked, Iterator[_Page]]
+_Arguments = ParamSpec("_Arguments")
+_Pages = Callable[_Arguments, Iterator[_Page]]
 
 
 class PeoplePage(NamedTuple):
@@ -86,12 +86,12 @@ def campaign_page(path: str, answer: JsonObject, offset: int) -> tuple[list[Any]
 
 def never_endless(
     path: str, entries: Callable[[Any], Sized]
-) -> Callable[[_Pages[_Asked, _Page]], _Pages[_Asked, _Page]]:
+) -> Callable[[_Pages[_Arguments, _Page]], _Pages[_Arguments, _Page]]:
     """Decorates a method that yields pages: too many empty ones in a row are an error, because they would never end."""
 
-    def wrap(pages: _Pages[_Asked, _Page]) -> _Pages[_Asked, _Page]:
+    def wrap(pages: _Pages[_Arguments, _Page]) -> _Pages[_Arguments, _Page]:
         @wraps(pages)
-        def bounded(*args: _Asked.args, **kwargs: _Asked.kwargs) -> Iterator[_Page]:
+        def bounded(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Iterator[_Page]:
             empty = 0
             for page in pages(*args, **kwargs):
                 empty = 0 if len(entries(page)) else empty + 1

@@ -44,8 +44,8 @@ class _Missing(Exception):
     """A part has no numbers, for the reason that is its message."""
 
 
-class _Asking(NamedTuple):
-    """What all queries of a report share."""
+class _Queries(NamedTuple):
+    """The queries of a report, and what all of them share."""
 
     dataset: Dataset
     existing: Mapping[str, Sequence[str]]
@@ -67,7 +67,7 @@ class _Asking(NamedTuple):
             if column not in self.existing[table]:
                 raise _Missing(f"The table {table} has no column {column}.")
 
-    def only(self, **changes: Any) -> "_Asking":
+    def only(self, **changes: Any) -> "_Queries":
         """Returns the same for other events."""
         return self._replace(scope=self.scope._replace(**changes))
 
@@ -85,19 +85,19 @@ def read_report(
     `journeys` are names or ids. Raises RunError if the dataset has no such journey.
     """
     existing = {name: list(columns) for name, columns in tables_of(dataset).items()}
-    asking = _Asking(dataset, existing, MailScope(since, until), {"most": str(_MOST)})
+    queries = _Queries(dataset, existing, MailScope(since, until), {"most": str(_MOST)})
     if journeys:
-        asking = asking.only(journeys=_journey_ids(asking, journeys))
-    period = _part(lambda: _period(asking))
+        queries = queries.only(journeys=_journey_ids(queries, journeys))
+    period = _part(lambda: _period(queries))
     if isinstance(period, Absent):
-        return _report(asking, now, ReportPeriod(since, until), journeys, limits or RATE_LIMITS, period)
+        return _report(queries, now, ReportPeriod(since, until), journeys, limits or RATE_LIMITS, period)
     rated = f"CASE WHEN first_delivered_at < {time_literal(period.rated_until or now)} THEN 1 ELSE 0 END"
-    asking = asking._replace(values={**asking.values, "rated": rated})
-    return _report(asking, now, period, journeys, limits or RATE_LIMITS, None)
+    queries = queries._replace(values={**queries.values, "rated": rated})
+    return _report(queries, now, period, journeys, limits or RATE_LIMITS, None)
 
 
 def _report(
-    asking: _Asking,
+    queries: _Queries,
     now: datetime,
     period: ReportPeriod,
     chosen: Sequence[str],
@@ -107,10 +107,10 @@ def _report(
     def part(read: Callable[[], _Part | None], empty: str = "") -> _Part | Absent:
         return _part(read, empty) if nothing is None else nothing
 
-    dataset = asking.dataset
-    pairs = part(lambda: assemble.pairs_of(asking.rows("pairs")), "No mail was sent in this period.")
-    names = part(lambda: {row["email_id"]: row for row in asking.rows("names")})
-    days = part(lambda: _days(asking, pairs, period), "Nothing happened.")
+    dataset = queries.dataset
+    pairs = part(lambda: assemble.pairs_of(queries.rows("pairs")), "No mail was sent in this period.")
+    names = part(lambda: {row["email_id"]: row for row in queries.rows("names")})
+    days = part(lambda: _days(queries, pairs, period), "Nothing happened.")
     last_run = _part(lambda: _last_run(read_last_run(dataset, now)))
     return Report(
         target=dataset.target,
@@ -121,16 +121,18 @@ def _report(
         totals=part(lambda: _totals(_known(pairs))),
         days=days,
         journeys=part(lambda: assemble.journeys_of(_known(pairs).of["email"], _known(names)), "No mail was delivered."),
-        links=part(lambda: _links(asking, _known(pairs), _known(names)), "No link of mail of this period was clicked."),
+        links=part(
+            lambda: _links(queries, _known(pairs), _known(names)), "No link of mail of this period was clicked."
+        ),
         domains=part(lambda: assemble.domains_of(_known(pairs)), "No person is known by an email."),
-        opening=part(lambda: _opening(asking, _known(pairs)), "No mail of this period was opened."),
+        opening=part(lambda: _opening(queries, _known(pairs)), "No mail of this period was opened."),
         sending=part(
             lambda: assemble.sending_of(_known(pairs).of["hour"]), "No mail is old enough to have been opened."
         ),
-        cohorts=part(lambda: _cohorts(asking, period, _known(days)), "No mail was delivered."),
-        machines=part(lambda: _machines(asking, _known(pairs))),
+        cohorts=part(lambda: _cohorts(queries, period, _known(days)), "No mail was delivered."),
+        machines=part(lambda: _machines(queries, _known(pairs))),
         books=_part(lambda: read_books(dataset)),
-        arrival=part(lambda: assemble.arrival_of(asking.only(ahead=True).rows("arrival")), "There are no events."),
+        arrival=part(lambda: assemble.arrival_of(queries.only(ahead=True).rows("arrival")), "There are no events."),
         ages=_part(lambda: _ages(read_freshness(dataset, now))),
         last_run="" if isinstance(last_run, Absent) else last_run,
     )
@@ -157,9 +159,9 @@ def _known(part: _Part | Absent) -> _Part:
 # ---- parts ---------------------------------------------------------------------------------------------------------
 
 
-def _journey_ids(asking: _Asking, chosen: Sequence[str]) -> list[str]:
+def _journey_ids(queries: _Queries, chosen: Sequence[str]) -> list[str]:
     """Returns the ids of journeys that are named by their id or by a name that they had."""
-    rows = asking.only(since=None, until=None, ahead=True).rows("chosen")
+    rows = queries.only(since=None, until=None, ahead=True).rows("chosen")
     found = [
         [row["campaign_id"] for row in rows if one in (row["campaign_id"], row["campaign_name"])] for one in chosen
     ]
@@ -168,17 +170,17 @@ def _journey_ids(asking: _Asking, chosen: Sequence[str]) -> list[str]:
             names = sorted({shortened(row["campaign_name"] or row["campaign_id"]) for row in rows})
             listed = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
             raise RunError(
-                f"Expected a journey's name or id, but {asking.dataset.name} has no journey {shortened(one)}.\n"
+                f"Expected a journey's name or id, but {queries.dataset.name} has no journey {shortened(one)}.\n"
                 f"It has {listed or 'none'}."
             )
     return sorted({one for ids in found for one in ids})
 
 
-def _period(asking: _Asking) -> ReportPeriod:
-    if not any(table in asking.existing for table in (DELIVERED, OPENED, CLICKED)):
+def _period(queries: _Queries) -> ReportPeriod:
+    if not any(table in queries.existing for table in (DELIVERED, OPENED, CLICKED)):
         raise _Missing("There are no tables of email events in this dataset.")
-    (row,) = asking.rows("bounds")
-    scope = asking.scope
+    (row,) = queries.rows("bounds")
+    scope = queries.scope
     if not row["events"]:
         raise _Missing(f"There are no email events{' of this period and these journeys' * (scope != MailScope())}.")
     last = row["received"] or row["last"]
@@ -188,9 +190,9 @@ def _period(asking: _Asking) -> ReportPeriod:
     return ReportPeriod(scope.since, scope.until, row["first"], row["last"], until, int(row["events"]))
 
 
-def _days(asking: _Asking, pairs: Pairs | Absent, period: ReportPeriod) -> list[Day]:
+def _days(queries: _Queries, pairs: Pairs | Absent, period: ReportPeriod) -> list[Day]:
     hours = () if isinstance(pairs, Absent) else pairs.of["hour"]
-    return assemble.days_of(asking.rows("daily"), hours, period.until)
+    return assemble.days_of(queries.rows("daily"), hours, period.until)
 
 
 def _totals(pairs: Pairs) -> Totals:
@@ -203,26 +205,26 @@ def _totals(pairs: Pairs) -> Totals:
     )  # fmt: skip
 
 
-def _links(asking: _Asking, pairs: Pairs, names: Mapping[str, Cells]) -> list[ClickedLink]:
-    asking.need(CLICKED, "link_url")
+def _links(queries: _Queries, pairs: Pairs, names: Mapping[str, Cells]) -> list[ClickedLink]:
+    queries.need(CLICKED, "link_url")
     return assemble.links_of(pairs, names)
 
 
-def _opening(asking: _Asking, pairs: Pairs) -> Opening | None:
-    asking.need(OPENED)
+def _opening(queries: _Queries, pairs: Pairs) -> Opening | None:
+    queries.need(OPENED)
     return assemble.opening_of(pairs.of["delay"])
 
 
-def _cohorts(asking: _Asking, period: ReportPeriod, days: Sequence[Day]) -> Cohorts | None:
+def _cohorts(queries: _Queries, period: ReportPeriod, days: Sequence[Day]) -> Cohorts | None:
     length = (days[-1].day - days[0].day).days + 1
     unit, size = assemble.unit_for(length)
-    rows = asking.rows("cohorts", shift=str(assemble.shift_of(size)), length=str(size * DAY_SECONDS))
+    rows = queries.rows("cohorts", shift=str(assemble.shift_of(size)), length=str(size * DAY_SECONDS))
     return assemble.cohorts_of(rows, unit, size, period.last or datetime.now(UTC))
 
 
-def _machines(asking: _Asking, pairs: Pairs) -> Machines:
-    asking.need(OPENED)
-    if MACHINE not in asking.existing[OPENED]:
+def _machines(queries: _Queries, pairs: Pairs) -> Machines:
+    queries.need(OPENED)
+    if MACHINE not in queries.existing[OPENED]:
         raise _Missing(
             f"They are unknown: {OPENED} has no column {MACHINE}. Messages of Ortto have one, those of Autopilot do "
             "not. Mailbox providers that fetch pictures before anybody reads count as people here."

@@ -312,14 +312,14 @@ def ask(
     if first is None:
         return
     yield from _events(space, first, scope)
-    asking = _Asking(space, people, scope, threads)
+    requests = _Requests(space, people, scope, threads)
     try:
-        yield from asking.answers()
+        yield from requests.answers()
     finally:
-        asking.stop()
+        requests.stop()
 
 
-class _Asking:
+class _Requests:
     """Threads that ask for one person after another, and the queue of their answers; each thread ends with a None."""
 
     def __init__(self, space: ProfileApi, people: Iterator[Asked], scope: EventScope, threads: int) -> None:
