@@ -594,22 +594,24 @@ COLUMN_RESERVE = 100  # columns that a table keeps free for the catalogue, for p
 
 
 class Limits(NamedTuple):
-    """The limits of a table in a destination: columns, bytes of a row, and names that no column can have.
+    """The limits of a table in a destination: columns, bytes of a row and of a key, and names that no column can have.
 
-    `row_bytes` is None if a row has no such limit. A column whose name is in `reserved` or begins with one of
-    `reserved_prefixes` gets a `_` in front.
+    `row_bytes` and `key_bytes` are None if a row or a key has no such limit. A column whose name is in `reserved` or
+    begins with one of `reserved_prefixes` gets a `_` in front.
     """
 
     columns: int
     row_bytes: int | None = None
     reserved: frozenset[str] = frozenset()
     reserved_prefixes: tuple[str, ...] = ()
+    key_bytes: int | None = None
 
 
 _POSTGRES_SYSTEM = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
 # By dlt's name of the destination, from its documentation.
 LIMITS: dict[str, Limits] = {
-    "postgres": Limits(1_600, 8_160, _POSTGRES_SYSTEM),
+    # An entry of an index has up to 2,704 bytes: 8 of its header, 4 of the text's length, the text.
+    "postgres": Limits(1_600, 8_160, _POSTGRES_SYSTEM, key_bytes=2_692),
     "redshift": Limits(1_600, None, _POSTGRES_SYSTEM | {"oid", "deletexid", "insertxid"}),
     "bigquery": Limits(
         10_000,
