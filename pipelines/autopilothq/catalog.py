@@ -631,6 +631,11 @@ OTHER_LIMITS = Limits(2_000 + COLUMN_RESERVE)
 Layout = Literal["partition", "cluster", "sort"]
 
 
+# Names that no event's table can have: dlt names files after tables, and refuses those that are devices on some system;
+# in a lake each table is a folder next to a file `init`.
+FILE_NAMES = frozenset({"init", "aux", "con", "nul", "prn", *(f"{of}{n}" for of in ("com", "lpt") for n in range(10))})
+
+
 class Native(NamedTuple):
     """How Segment's loader makes tables in a destination, where dlt would differ (docs/contract/warehouse.md#types).
 
@@ -638,7 +643,7 @@ class Native(NamedTuple):
     `indexed` has an index. `zoned` is whether times have a time zone. `copies` maps extra columns, of tables of
     messages and of those derived from them, to the columns that they repeat. `view` is the name of a view over each
     table of messages, with `{}` for the table's name. `layout` are the columns by which `tracks`, the largest table, is
-    stored, with dlt's hint for each.
+    stored, with dlt's hint for each. The names that the destination gives to indexes end with one of `index_endings`.
     """
 
     types: Mapping[Type, str] = MappingProxyType({})
@@ -648,12 +653,13 @@ class Native(NamedTuple):
     copies: Mapping[str, str] = MappingProxyType({})
     view: str | None = None
     layout: Mapping[str, Layout] = MappingProxyType({})
+    index_endings: tuple[str, ...] = ()
 
 
 # By dlt's name of the destination. SQL that was written for Segment's tables runs on these: PostgreSQL's round() takes
 # no double precision, Redshift's DATEDIFF no zones, and Segment's page on BigQuery tells people to query the views.
 NATIVE: dict[str, Native] = {
-    "postgres": Native({"double": "numeric"}, keyed=True, indexed=("received_at",)),
+    "postgres": Native({"double": "numeric"}, keyed=True, indexed=("received_at",), index_endings=("_pkey", "_idx")),
     "redshift": Native(
         {"timestamp": "timestamp without time zone"}, zoned=False, layout=MappingProxyType({"received_at": "sort"})
     ),
