@@ -643,7 +643,8 @@ class Native(NamedTuple):
     `indexed` has an index. `zoned` is whether times have a time zone. `copies` maps extra columns, of tables of
     messages and of those derived from them, to the columns that they repeat. `view` is the name of a view over each
     table of messages, with `{}` for the table's name. `layout` are the columns by which `tracks`, the largest table, is
-    stored, with dlt's hint for each. The names that the destination gives to indexes end with one of `index_endings`.
+    stored, with dlt's hint for each. The names that the destination gives to indexes end with one of `index_endings`;
+    those that begin with one of `own_beginnings` are for its own tables.
     """
 
     types: Mapping[Type, str] = MappingProxyType({})
@@ -654,6 +655,7 @@ class Native(NamedTuple):
     view: str | None = None
     layout: Mapping[str, Layout] = MappingProxyType({})
     index_endings: tuple[str, ...] = ()
+    own_beginnings: tuple[str, ...] = ()
 
 
 # By dlt's name of the destination. SQL that was written for Segment's tables runs on these: PostgreSQL's round() takes
@@ -668,6 +670,7 @@ NATIVE: dict[str, Native] = {
         view="{}_view",
         layout=MappingProxyType({"received_at": "partition", "event": "cluster"}),
     ),
+    "sqlalchemy": Native(own_beginnings=("sqlite_",)),
     "snowflake": Native(layout=MappingProxyType({"received_at": "cluster", "event": "cluster"})),
     "databricks": Native(layout=MappingProxyType({"received_at": "cluster", "event": "cluster"})),
 }

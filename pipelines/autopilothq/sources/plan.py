@@ -61,8 +61,8 @@ class EventTables:
     """A function from an event's `event_key` to the name of its table in the destination, which can be pickled.
 
     `view` is the destination's, as in `Native`; `there` are the tables that loads have made; `mapped` are the tables of
-    mapped events. Anybody can send an event with a name that no table can have: one of `taken`, or one that ends with
-    one of `endings`, as names of indexes do.
+    mapped events. Anybody can send an event with a name that no table can have: one of `taken`, one that ends with one
+    of `endings`, as names of indexes do, or one that begins with one of `beginnings`.
     """
 
     naming: NamingConvention
@@ -71,6 +71,7 @@ class EventTables:
     mapped: Mapping[str, str] = field(default_factory=dict)
     taken: frozenset[str] = frozenset()
     endings: tuple[str, ...] = ()
+    beginnings: tuple[str, ...] = ()
 
     def __call__(self, key: str) -> str:
         """Returns the table's name; empty if nothing of the event's name can be in one."""
@@ -80,7 +81,7 @@ class EventTables:
         name = avoid_view_name(shorten_identifier(slug, self.naming), Native(view=self.view), self.there)
         while name not in self.there and (name in self.taken or name.endswith(self.endings)):
             name = shorten_identifier(f"{name}_table", self.naming)
-        return name
+        return shorten_identifier(f"_{name}", self.naming) if name.startswith(self.beginnings) else name
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,8 @@ class PlannedLoad:
         schema = self.extraction.schema
         mapped = {source: mapping.table for source, mapping in self.settings.mappings.items()}
         taken, native = (FILE_NAMES | self.target.taken_names) - TABLES.keys(), self.target.native
-        return EventTables(schema.naming, native.view, frozenset(schema.tables), mapped, taken, native.index_endings)
+        there, patterns = frozenset(schema.tables), (native.index_endings, native.own_beginnings)
+        return EventTables(schema.naming, native.view, there, mapped, taken, *patterns)
 
     @cached_property
     def fills(self) -> FilledTables:
