@@ -104,6 +104,20 @@ def test_a_store_has_one_scheme_whatever_its_package_calls_it(protocol: Any, pat
     assert listing.file_url(store, path) == url
 
 
+def test_a_url_that_is_too_long_for_a_key_is_cut_in_its_middle() -> None:
+    """Each place has one of its own, as long as it may be or shorter."""
+    disk, store = LocalFileSystem(), MemoryFileSystem()
+    longest = "/" + "a" * (listing.MAX_URL - 1)
+    assert listing.file_url(disk, longest) == longest
+    paths = [f"/{'a' * 3_000}/{number}/{'é' * 600}/1.gz" for number in range(2)]
+    paths += ["/" + b"\xff".decode(errors="surrogateescape") * 501]
+    urls = [listing.file_url(fs, path) for fs in (disk, store) for path in paths[: 3 if fs is disk else 2]]
+    assert len(set(urls)) == 5
+    assert max(len(url.encode()) for url in urls) <= listing.MAX_URL
+    assert all(url.endswith("é/1.gz") for url in urls if "é" in url)
+    assert (urls[0][:3], urls[2][:5], urls[3][:10]) == ("/aa", "/\\xff", "memory://a")
+
+
 @pytest.mark.parametrize(
     ("url", "day", "source"),
     [

@@ -141,6 +141,12 @@ NO_EVENT = {**ROW, "event": None}
             [("received_at", '"tomorrow"', "same_column"), ("id", '"m9"', "same_column"), ("user_id", "7", "not_text")],
             f'{RECEIVED},"userId":7,"event":"x","context":{{"ip":"i"}},"properties":{{"n":1}}',
         ),
+        (  # Also where the one that stays is what a load would take in its place.
+            {**ROW, "received_at": AT, "timestamp": AT, "anonymous_id": "a@b.c", "context_traits_email": "a@b.c"},
+            [("received_at", '"tomorrow"', "same_column"), ("anonymous_id", '"a2"', "same_column")],
+            (f'{RECEIVED},"timestamp":"2019-03-04T05:06:07.412Z","anonymousId":"a@b.c","event":"x",'
+            '"context":{"ip":"i","traits":{"email":"a@b.c"}},"properties":{"n":1}'),
+        ),
         # The email stands for an anonymous id that could not be stored, and does so again.
         (
             {**ROW, "anonymous_id": "a@b.c", "context_traits_email": "a@b.c"},

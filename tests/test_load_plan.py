@@ -12,11 +12,13 @@ from typing import Any, NamedTuple, cast
 import pytest
 from dlt import Schema
 from dlt.common.normalizers.naming.snake_case import NamingConvention
+from pathvalidate import FileNameValidator
 
 from autopilothq import Batch, LoadContext, LoadReport, Origin
-from autopilothq.catalog import COLUMN_RESERVE, LIMITS, TABLES, Native
+from autopilothq.catalog import COLUMN_RESERVE, FILE_NAMES, LIMITS, TABLES, Native
 from autopilothq.segment.identity import HashedIds
 from autopilothq.segment.mapping import EventMapping
+from autopilothq.segment.naming import snake_case
 from autopilothq.sources import origin, plan
 from autopilothq.sources.extraction import Extraction
 from autopilothq.sources.load_target import LoadTarget, Replacement
@@ -203,6 +205,31 @@ def test_the_table_of_an_event() -> None:
     naming = NamingConvention(max_length=20)
     long = EventTables(naming, None, frozenset(), {"a": "b" * 21})
     assert (long("a"), long("b" * 20)) == (naming.shorten_identifier("b" * 21, "b" * 21, 20), "b" * 20)
+
+
+def test_no_events_table_has_a_name_that_is_taken() -> None:
+    """Except those that a load has made already."""
+    taken = frozenset({"seen", "seen_table", "made", "email_opened", "b" * 20})
+    native = Native(index_endings=("_pkey", "_idx"), own_beginnings=("own_",))
+    load = begin(taken_names=taken, native=native).load
+    for name in ("made", "made_pkey"):
+        load.extraction.schema.update_table({"name": name, "columns": {}})
+    tables = {
+        "seen": "seen_table_table", "made": "made", "made_pkey": "made_pkey", "sent_pkey": "sent_pkey_table",
+        "sent_idx": "sent_idx_table", "idx": "idx", "email_opened": "email_opened", "con": "con_table",
+        "lpt9": "lpt9_table", "com10": "com10", "init": "init_table",
+        "own_idx": "_own_idx_table", "own": "own",
+    }  # fmt: skip
+    assert {key: load.event_table(key) for key in tables} == tables
+    naming = NamingConvention(max_length=20)
+    name = EventTables(naming, None, frozenset(), taken=taken)("b" * 20)
+    assert name == naming.shorten_identifier(f"{'b' * 20}_table", f"{'b' * 20}_table", 20)
+
+
+def test_what_dlt_takes_for_no_file_is_no_table() -> None:
+    """dlt asks this package, as for the strictest of all systems."""
+    refused = {name.lower() for name in FileNameValidator(platform="universal").reserved_keywords}
+    assert {name for name in refused if name == snake_case(name)} == FILE_NAMES - {"init"}
 
 
 def test_a_worker_needs_its_share_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:

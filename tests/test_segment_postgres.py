@@ -154,6 +154,11 @@ NUMBERS = [
 ]
 
 
+TAKEN = """CREATE SEQUENCE autopilothq.ticket; CREATE TYPE autopilothq.mood AS ENUM ('good');
+    CREATE MATERIALIZED VIEW autopilothq.seen AS SELECT 1 AS n; CREATE INDEX shoe ON autopilothq.tracks (event)"""
+NAMES_TAKEN = ["Ticket", "Mood", "Seen", "Shoe", "Late Pkey", "Tracks Received At Idx"]
+
+
 def test_numbers_are_exact_and_segments_sql_runs(call: Call, postgres: str) -> None:
     lines = [order(f"m{n}", revenue=number, total="7.5") for n, number in enumerate(NUMBERS)]
     person = identify(messageId="i1", traits={"ltv": 5358.99, "name": "Ada", "age": 40})
@@ -161,14 +166,20 @@ def test_numbers_are_exact_and_segments_sql_runs(call: Call, postgres: str) -> N
     load(call, postgres)
     # A second load: duplicates, new rows, a new column, a new value of a person's. Staging is made again, because
     # somebody changed a column's type.
-    query(postgres, "ALTER TABLE autopilothq.order_changed ALTER COLUMN n TYPE varchar")
+    query(postgres, f"ALTER TABLE autopilothq.order_changed ALTER COLUMN n TYPE varchar; {TAKEN}")
     write(
         "2.ndjson", *lines[:2], order("n1", revenue="2", tax="0.07"),
         message("Late", messageId="l", properties={"f": 0.3}),
         identify(messageId="i2", receivedAt="2020-01-01T00:00:00Z", traits={"plan": "pro"}),
         event("Order Changed", "c2", revenue="0.2", n="2"),
+        *(message(name, messageId=name) for name in NAMES_TAKEN),
     )  # fmt: skip
     load(call, postgres)
+    # Whatever has the name of an event already, in this schema or as an index of a table that comes with this load.
+    tables = [f"{name.replace(' ', '_').lower()}_table" for name in NAMES_TAKEN]
+    assert query(postgres, " UNION ALL ".join(f"SELECT id FROM autopilothq.{table}" for table in tables)) == [
+        (name,) for name in NAMES_TAKEN
+    ]
     assert query(postgres, "SELECT id, revenue, n FROM autopilothq.order_changed ORDER BY id") == [
         ("c1", Decimal("0.1"), "1"), ("c2", Decimal("0.2"), "2"),
     ]  # fmt: skip

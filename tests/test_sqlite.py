@@ -73,6 +73,11 @@ def test_several_loads_give_what_they_give_in_duckdb(
     got, wanted = rows("tracks", ["id"])
     assert got == wanted
 
+    # Names that are SQLite's own.
+    Path("named.ndjson").write_text('{"type":"track","event":"Sqlite Opened","messageId":"s","userId":"u"}')
+    assert call("load", "archive", "named.ndjson", *SQLITE).status == 0
+    assert sqlite3.connect(FILE).execute("SELECT id, event FROM _sqlite_opened").fetchall() == [("s", "_sqlite_opened")]
+
     said = call("status", *SQLITE)
     assert (said.status, errors(said)) == (
         1,

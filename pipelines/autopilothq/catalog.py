@@ -594,22 +594,24 @@ COLUMN_RESERVE = 100  # columns that a table keeps free for the catalogue, for p
 
 
 class Limits(NamedTuple):
-    """The limits of a table in a destination: columns, bytes of a row, and names that no column can have.
+    """The limits of a table in a destination: columns, bytes of a row and of a key, and names that no column can have.
 
-    `row_bytes` is None if a row has no such limit. A column whose name is in `reserved` or begins with one of
-    `reserved_prefixes` gets a `_` in front.
+    `row_bytes` and `key_bytes` are None if a row or a key has no such limit. A column whose name is in `reserved` or
+    begins with one of `reserved_prefixes` gets a `_` in front.
     """
 
     columns: int
     row_bytes: int | None = None
     reserved: frozenset[str] = frozenset()
     reserved_prefixes: tuple[str, ...] = ()
+    key_bytes: int | None = None
 
 
 _POSTGRES_SYSTEM = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
 # By dlt's name of the destination, from its documentation.
 LIMITS: dict[str, Limits] = {
-    "postgres": Limits(1_600, 8_160, _POSTGRES_SYSTEM),
+    # An entry of an index has up to 2,704 bytes: 8 of its header, 4 of the text's length, the text.
+    "postgres": Limits(1_600, 8_160, _POSTGRES_SYSTEM, key_bytes=2_692),
     "redshift": Limits(1_600, None, _POSTGRES_SYSTEM | {"oid", "deletexid", "insertxid"}),
     "bigquery": Limits(
         10_000,
@@ -629,6 +631,11 @@ OTHER_LIMITS = Limits(2_000 + COLUMN_RESERVE)
 Layout = Literal["partition", "cluster", "sort"]
 
 
+# Names that no event's table can have: dlt names files after tables, and refuses those that are devices on some system;
+# in a lake each table is a folder next to a file `init`.
+FILE_NAMES = frozenset({"init", "aux", "con", "nul", "prn", *(f"{of}{n}" for of in ("com", "lpt") for n in range(10))})
+
+
 class Native(NamedTuple):
     """How Segment's loader makes tables in a destination, where dlt would differ (docs/contract/warehouse.md#types).
 
@@ -636,7 +643,8 @@ class Native(NamedTuple):
     `indexed` has an index. `zoned` is whether times have a time zone. `copies` maps extra columns, of tables of
     messages and of those derived from them, to the columns that they repeat. `view` is the name of a view over each
     table of messages, with `{}` for the table's name. `layout` are the columns by which `tracks`, the largest table, is
-    stored, with dlt's hint for each.
+    stored, with dlt's hint for each. The names that the destination gives to indexes end with one of `index_endings`;
+    those that begin with one of `own_beginnings` are for its own tables.
     """
 
     types: Mapping[Type, str] = MappingProxyType({})
@@ -646,12 +654,14 @@ class Native(NamedTuple):
     copies: Mapping[str, str] = MappingProxyType({})
     view: str | None = None
     layout: Mapping[str, Layout] = MappingProxyType({})
+    index_endings: tuple[str, ...] = ()
+    own_beginnings: tuple[str, ...] = ()
 
 
 # By dlt's name of the destination. SQL that was written for Segment's tables runs on these: PostgreSQL's round() takes
 # no double precision, Redshift's DATEDIFF no zones, and Segment's page on BigQuery tells people to query the views.
 NATIVE: dict[str, Native] = {
-    "postgres": Native({"double": "numeric"}, keyed=True, indexed=("received_at",)),
+    "postgres": Native({"double": "numeric"}, keyed=True, indexed=("received_at",), index_endings=("_pkey", "_idx")),
     "redshift": Native(
         {"timestamp": "timestamp without time zone"}, zoned=False, layout=MappingProxyType({"received_at": "sort"})
     ),
@@ -660,6 +670,7 @@ NATIVE: dict[str, Native] = {
         view="{}_view",
         layout=MappingProxyType({"received_at": "partition", "event": "cluster"}),
     ),
+    "sqlalchemy": Native(own_beginnings=("sqlite_",)),
     "snowflake": Native(layout=MappingProxyType({"received_at": "cluster", "event": "cluster"})),
     "databricks": Native(layout=MappingProxyType({"received_at": "cluster", "event": "cluster"})),
 }

@@ -103,7 +103,8 @@ class Store:
         """
         scratch = tempfile.mkdtemp()
         self.loads += 1
-        projection = Projection(NOW + timedelta(days=self.loads), scratch, shorten=self.shorten, fills=self.fills)
+        options: dict[str, Any] = {"shorten": self.shorten, "fills": self.fills, "key_bytes": self.limits.key_bytes}
+        projection = Projection(NOW + timedelta(days=self.loads), scratch, **options)
         try:
             for batch in batches(files, chunks):
                 projection.add(batch)

@@ -76,7 +76,7 @@ class Partitioned(Store):
     ) -> tuple[ParsedCells, list[str], dict[int, ParsedCells]]:
         found, lines = ParsedCells(), []
         with work.engine() as (con, scratch):
-            parser, reader = Parser(scratch), LineReader(con)
+            parser, reader = Parser(scratch, key_bytes=self.limits.key_bytes), LineReader(con)
             for batch in batches(files, lambda count: count // 2 + 1):
                 cells = parser.parse(reader, batch)
                 path = work.new("lines")

@@ -300,6 +300,7 @@ def test_the_same_lines_and_the_same_files_again_change_nothing(usual: Loads) ->
 SLUGS = {
     "HTTPRequest": "httprequest", "2FA Enabled": "_2fa_enabled", "lk0B@bFmjrLQ_Z6YL": "lk0_b_b_fmjr_lq_z6yl",
     "Tracks": "_tracks", "dlt loads": "dlt_loads", "other_events": "other_events", "Select": "select",
+    "Con": "con_table", "Init": "init_table",
 }  # fmt: skip
 NAMES = {
     "IPAddress": 1, "linkURL": 2, "_id": 3, "3d": 4, "lk0B@bFmjrLQ_Z6YL": 5, "from": 6, "Ünï": 8,

@@ -26,7 +26,8 @@ from autopilothq.projection import projection as projection_module
 from autopilothq.projection.deduplicate import new_tables, tables_beyond
 from autopilothq.segment.json_text import depth
 from autopilothq.segment.message import Record
-from contract.loading import NOW, Store, batches, discards, filled, identify, message, raw, rows_of
+from contract.loading import NOW, Store, batches, discards, filled, identify, message, raw, rows_of, to_line
+from contract.partitioned import Partitioned
 
 pytestmark = pytest.mark.usefixtures("several_threads")
 
@@ -406,6 +407,37 @@ def test_names_of_100_000_bytes_take_what_others_take() -> None:
     names = sorted((name for name in store.types["email_opened"] if name.startswith("nnn")), key=len)
     assert (len(names), {len(name) for name in names}) == (40, {1_000})
     assert sorted(row[name] for row in found for name in names if row[name] is not None) == list(range(40))
+
+
+@pytest.mark.parametrize("leaves", [0, 200], ids=["line by line", "by the engine"])
+def test_a_key_that_the_destination_has_no_room_for_is_rejected(leaves: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is as long as may be, then a byte longer; a user id is a key only of those who have a row of their own."""
+    monkeypatch.setattr(shapes, "MAX_LEAVES", leaves)
+    most, more = "é" * 4, "é" * 4 + "x"
+    lines = [
+        message(messageId=most),
+        message(messageId=more),
+        message(messageId="track", userId=more),
+        *(identify(messageId=f"i{n}", userId=key, traits={"a": n}) for n, key in enumerate((most, more))),
+        *(message(type="group", messageId=f"g{n}", groupId=key, userId=more) for n, key in enumerate((most, more))),
+    ]
+    for store in (Store(), Store(Limits(500)), Store(Limits(500, key_bytes=8)), Partitioned()):
+        limited = isinstance(store, Partitioned) or store.limits.key_bytes is not None
+        if isinstance(store, Partitioned):
+            store.limits = Limits(500, key_bytes=8)
+        found = store.run(lines)
+        assert [
+            (row["line"], row["reason"], row["message"].rpartition("but ")[2], row["raw"])
+            for row in sorted(found.get("_rejects", []), key=lambda row: row["line"])
+        ] == [
+            (line, "unreadable", f"its {key} has 9.", to_line(lines[line - 1]).decode())
+            for line, key in ((2, "id"), (5, "user_id"), (7, "group_id"))
+            if limited
+        ]
+        keys = {most} if limited else {most, more}
+        assert [{row["id"] for row in found[table]} for table in ("email_opened", "users", "accounts")] == [
+            keys | {"track"}, keys, keys,
+        ]  # fmt: skip
 
 
 def test_events_with_long_names_have_tables_of_their_own() -> None:

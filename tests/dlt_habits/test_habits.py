@@ -552,7 +552,7 @@ def test_books_of_some_adopted_tables(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "columns", "loaded"),
-    [("tracks", "1 AS n", False), ("shoe_bought", "'s1' AS id", False), ("tracks", "* FROM data.mine", True)],
+    [("tracks", "1 AS n", False), ("shoe_bought", "* FROM data.mine", True), ("tracks", "* FROM data.mine", True)],
 )
 def test_a_view_in_place_of_a_table_is_refused(folder: Path, name: str, columns: str, loaded: bool) -> None:
     """Also where a load has made the table, and somebody put a view in its place."""
@@ -572,6 +572,20 @@ def test_a_view_in_place_of_a_table_is_refused(folder: Path, name: str, columns:
     )
     assert (place.names(), place.pipeline.has_pending_data) == (before, False)
     assert before == [name] or (loaded and place.count("mine") == 1)
+
+
+def test_an_event_with_the_name_of_a_view_has_another_table(folder: Path) -> None:
+    """Anybody can send one, and it stops no load. The view stays, also when the event comes again."""
+    place = Place()
+    place.con.execute("CREATE SCHEMA data; CREATE VIEW data.shoe_bought AS SELECT 1 AS n")
+    place.con.execute("CREATE VIEW data.Shoe_Bought_Table AS SELECT 2 AS n")
+    for number in (1, 2):
+        place.run(archive(more(folder, track(f"s{number}", "Shoe Bought", number))))
+    assert [row["id"] for row in place.rows("shoe_bought_table_table")] == ["s1", "s2"]
+    assert [(row["event"], row["event_text"]) for row in place.rows("tracks") if row["id"][0] == "s"] == [
+        ("shoe_bought_table_table", "Shoe Bought")
+    ] * 2
+    assert place.rows("shoe_bought") + place.rows("shoe_bought_table") == [{"n": 1}, {"n": 2}]
 
 
 # Hints -------------------------------------------------------------------------------------------------------------

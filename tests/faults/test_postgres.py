@@ -5,12 +5,15 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import NamedTuple
+from random import Random
+from string import ascii_letters
+from typing import Any, NamedTuple
 
 import psycopg2
 import pytest
 
 import forked
+from autopilothq.catalog import LIMITS
 from autopilothq.warehouses.dataset import open_dataset, sql_arrow
 from autopilothq.warehouses.postgres import postgres as postgres_destination
 from faults import killed
@@ -127,9 +130,18 @@ TEXT = "🎉 \\N \\\\ \t\r\n 'quoted' \"double\" ,; NULL"
 WORDS = {word: f"{word}!" for word in ("order", "user", "select", "table", "primary", "when")}
 
 
+KEYS = ["".join(Random(1).choices(ascii_letters, k=LIMITS["postgres"].key_bytes or 0)) + more for more in ("", "x")]
+# A file with a name that is too long for a key, too: each folder's part of it is as long as a disk has room for.
+KEYS_FILE = "/".join([*(KEYS[0][at : at + 240] for at in range(0, 2_640, 240)), "keys.gz"])
+
+
 def write_loads(archive: Path) -> Iterator[None]:
     """The files of three loads, which each of the tests below has some of."""
     file(archive, "parts.gz", [track(n, event="Parts") for n in range(200, 205)])
+    keys: list[Any] = [track(501, messageId=key, event="Keys") for key in KEYS]
+    keys += [track(0, type="group", messageId=f"k-{number}", groupId=key) for number, key in enumerate(KEYS)]
+    keys += [track(0, type="identify", messageId="l", userId=KEYS[1])]
+    file(archive, KEYS_FILE, keys)
     file(archive, "text.gz", [track(301, event="Text", properties={"note": TEXT, "nul": "a\0b", "empty": ""})])
     file(archive, "words 1.gz", [track(401, event="Order", properties=WORDS), track(402, event="Select")])
     for number in (1, 2, 3):
@@ -188,6 +200,13 @@ def test_keeps_text_that_is_hard_to_keep(loaded: Loaded) -> None:
     [row] = loaded.tables["text"].dicts()
     assert (row["note"], row["empty"], "nul" in row) == (TEXT, "", False)
     assert loaded.discard("m-301") == ("text", "nul", '"a\\u0000b"', "not_text")
+
+
+def test_has_rows_of_the_longest_keys_and_rejects_longer_ones(loaded: Loaded) -> None:
+    """None of them makes a load fail: each that did would be looked for in loads of its own."""
+    assert loaded.counts("keys.gz") == (2, 0)
+    assert [row["id"] for name in ("keys", "accounts") for row in loaded.tables[name].dicts()] == [KEYS[0]] * 2
+    assert sorted(row["line"] for row in loaded.tables["_rejects"].dicts()) == [2, 4, 5]
 
 
 def test_quotes_reserved_words(loaded: Loaded) -> None:

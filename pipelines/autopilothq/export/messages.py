@@ -90,13 +90,15 @@ class MessageRows:
         context: dict[str, Any],
         body: dict[str, Any],
     ) -> None:
-        column, value, _ = discard
+        column, value, reason = discard
         if column in self._top:
+            if reason == "same_column":
+                return  # the other key of the two is lost: a message has each of its own keys once
             if column == "received_at" and top.get("receivedAt") == _received_otherwise(top):
                 top["receivedAt"] = value
             elif column == "anonymous_id" and top.get("anonymousId") in _emails(context, body):
                 top["anonymousId"] = value
-            else:  # the other key of the two is lost: a message has each of its own keys once
+            else:
                 top.setdefault(_TOP.get(column, column), value)
             return
         if column in ("context", self.body) and value.startswith("{"):

@@ -98,10 +98,14 @@ class WrittenMessages(NamedTuple):
 
 
 class CellWriter:
-    """Writes cells into Parquet files of one folder. Threads may share it; each process has a folder of its own."""
+    """Writes cells into Parquet files of one folder. Threads may share it; each process has a folder of its own.
 
-    def __init__(self, folder: str) -> None:
+    No key among the cells may have more than `key_bytes`, if given.
+    """
+
+    def __init__(self, folder: str, key_bytes: int | None = None) -> None:
         self._folder = folder
+        self.key_bytes = key_bytes
         self._numbers = itertools.count()
 
     def messages(

@@ -21,6 +21,7 @@ from .cells import (
     select_columns,
     with_timestamps_read,
 )
+from .keys import check_keys
 
 MOST_LINES = 5_000  # at most so many lines are held as Python objects at a time, and
 MOST_IRREGULAR = 4 << 20  # at most so many bytes, except for a single line
@@ -37,7 +38,7 @@ def parse_irregular(
     """Parses lines (`seq`, `text`) into `cells`; returns how many messages hold each object, by its path."""
     objects: Counter[tuple[str, ...]] = Counter()
     for piece in pieces(lines, MOST_IRREGULAR, MOST_LINES):
-        messages, rejects = _read_each(piece)
+        messages, rejects = _read_each(piece, files.key_bytes)
         files.rejects(rejects, cells)
         files.discards(messages, cells)
         if messages:
@@ -69,7 +70,7 @@ def pieces(lines: pa.Table, most_bytes: int, most_lines: int = sys.maxsize) -> I
         yield lines.slice(start, end - start)
 
 
-def _read_each(lines: pa.Table) -> tuple[dict[int, Message], list[Reject]]:
+def _read_each(lines: pa.Table, key_bytes: int | None) -> tuple[dict[int, Message], list[Reject]]:
     """Returns the messages of lines by their numbers, and the lines that are not messages."""
     messages: dict[int, Message] = {}
     rejects: list[Reject] = []
@@ -77,8 +78,11 @@ def _read_each(lines: pa.Table) -> tuple[dict[int, Message], list[Reject]]:
         if not without_bom(line).strip(BLANK.encode()):
             continue
         try:
-            messages[seq] = read_message(line, CONTEXT_NAMES)
+            message = read_message(line, CONTEXT_NAMES)
+            check_keys(message.cells, key_bytes)
         except Rejected as error:
             reason, text = error.args
             rejects.append(Reject(seq // LINES_PER_FILE, seq % LINES_PER_FILE, reason, text, line))
+        else:
+            messages[seq] = message
     return messages, rejects

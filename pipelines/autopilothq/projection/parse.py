@@ -25,6 +25,7 @@ from ..segment.message import Batch, Reject
 from . import engine
 from .cells import LINES_PER_FILE, LONG_LINE, MOST_BYTES, NO_MESSAGES_SQL, CellWriter, ParsedCells, select_columns
 from .irregular import parse_irregular, pieces
+from .keys import has_long_key
 from .line_reader import LineReader
 from .shapes import RegularShape, Shapes
 
@@ -42,6 +43,7 @@ _SQL = engine.queries("parse.sql")
 class Parser:
     """Parses batches of lines into files of cells in one folder. `threads` may share it, each with a reader of its own.
 
+    Lines whose keys have more than `key_bytes` are rejected: a destination may have no room for such a key.
     It remembers the shapes of lines from one batch to the next. If the engine's memory does not suffice for so many
     threads, fewer of them parse at a time. Example:
 
@@ -49,8 +51,8 @@ class Parser:
             cells = Parser(folder).parse(LineReader(con), batch)
     """
 
-    def __init__(self, folder: str, threads: int = 1) -> None:
-        self._files = CellWriter(folder)
+    def __init__(self, folder: str, threads: int = 1, key_bytes: int | None = None) -> None:
+        self._files = CellWriter(folder, key_bytes)
         self._shapes = Shapes()
         self._first = True
         self._lock = threading.Lock()
@@ -254,7 +256,8 @@ def _parse_regular(
     """
     query = shapes.query(known.values())
     known_shapes = pa.table({"shape": list(known), "has_nulls": [bool(shape.nulls) for shape in known.values()]})
-    select = f"SELECT {select_columns(query.extras, 'irregular')} FROM ({query.sql(plain)})"
+    irregular = f"(irregular OR {has_long_key(files.key_bytes)})"
+    select = f"SELECT {select_columns(query.extras, irregular)} FROM ({query.sql(plain)})"
     reader.read(lines, known_shapes)
     written = files.messages(reader.con, select, query.extras, cells, reader.copy)
     file = engine.parquet_files([written.path])

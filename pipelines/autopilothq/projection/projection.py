@@ -45,7 +45,8 @@ class Projection:
 
     `scratch` is an empty folder for cells and for what does not fit into `memory` (MB); the caller deletes it. A small
     load uses only one of the `threads`. `shorten` returns the name of a column in the destination, `event_table` (by
-    default `shorten`) that of an event's table, by the event's slug. Example:
+    default `shorten`) that of an event's table, by the event's slug. Messages whose keys have more than `key_bytes` are
+    rejected. Example:
 
         projection = Projection(loaded_at=datetime.now(UTC), scratch=folder)
         projection.add(batch)
@@ -62,9 +63,10 @@ class Projection:
         shorten: Callable[[str], str] = str,
         event_table: Callable[[str], str] | None = None,
         fills: Callable[[str], bool] = every_table,
+        key_bytes: int | None = None,
     ) -> None:
         self._threads = threads
-        self._parser = Parser(scratch, threads)
+        self._parser = Parser(scratch, threads, key_bytes)
         # While lines are added, each thread that adds brings its own core.
         con = engine.connect(scratch, memory, threads=1)
         self._context = ProjectionContext(

@@ -13,7 +13,7 @@ from ..catalog import AUDIT, DISCARDS, OTHER_LIMITS, OTHER_NATIVE, TABLES, TRACK
 from ..errors import CannotMerge, NotSupported
 from ..segment.identity import HashedIds
 from ..warehouses import dlt_internals
-from ..warehouses.dataset import Dataset, Loaded, connected, deleted_persons, loaded_files, open_dataset
+from ..warehouses.dataset import Dataset, Loaded, connected, deleted_persons, loaded_files, open_dataset, taken_names
 from ..warehouses.dlt_internals import TWriteDispositionDict
 from ..warehouses.hints import (
     REPLACED,
@@ -48,7 +48,8 @@ class LoadTarget:
     """Where one load goes, and what is there. Without a pipeline nothing is there, and nothing is written.
 
     `strategies` are the merge strategies of the destination. `declares_keys` is whether it must be told that keys are
-    never null. `loads` are the files that are loaded, completely or in part, if they can be read again.
+    never null. `loads` are the files that are loaded, completely or in part, if they can be read again. `taken_names`
+    are those that no new table can have.
     """
 
     folder: Path
@@ -62,6 +63,7 @@ class LoadTarget:
     refused: RefusedMessages = field(default_factory=lambda: RefusedMessages(""))
     loads: Mapping[tuple[str, str], Loaded] = field(default_factory=dict)
     replacement: Replacement = Replacement(anew=True)
+    taken_names: frozenset[str] = frozenset()
 
     def loaded(self, url: str, version: str) -> Loaded | None:
         """Returns what counts as loaded of a file, or None if nothing does."""
@@ -124,6 +126,7 @@ def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool,
             RefusedMessages.begin(pipeline, dataset.complete_loads, extraction.load_id),
             _loaded_files(dataset, pipeline) if reads_again else {},
             _replacement(extraction, dataset, reads_again),
+            frozenset(taken_names(dataset)),
         )
 
 

@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..catalog import DISCARDS, MAX_EVENT_TABLES, REJECTS, Native
+from ..catalog import DISCARDS, FILE_NAMES, MAX_EVENT_TABLES, REJECTS, TABLES, Native
 from ..machine import cores
 from ..segment.mapping import Mappings
 from ..segment.naming import snake_case
@@ -60,21 +60,28 @@ class LoadSettings:
 class EventTables:
     """A function from an event's `event_key` to the name of its table in the destination, which can be pickled.
 
-    `view` is the destination's, as in `Native`; `there` are the dataset's tables; `mapped` are the tables of mapped
-    events.
+    `view` is the destination's, as in `Native`; `there` are the tables that loads have made; `mapped` are the tables of
+    mapped events. Anybody can send an event with a name that no table can have: one of `taken`, one that ends with one
+    of `endings`, as names of indexes do, or one that begins with one of `beginnings`.
     """
 
     naming: NamingConvention
     view: str | None
     there: frozenset[str]
     mapped: Mapping[str, str] = field(default_factory=dict)
+    taken: frozenset[str] = frozenset()
+    endings: tuple[str, ...] = ()
+    beginnings: tuple[str, ...] = ()
 
     def __call__(self, key: str) -> str:
         """Returns the table's name; empty if nothing of the event's name can be in one."""
         slug = self.mapped.get(key, key)
         if not snake_case(slug):
             return ""
-        return avoid_view_name(shorten_identifier(slug, self.naming), Native(view=self.view), self.there)
+        name = avoid_view_name(shorten_identifier(slug, self.naming), Native(view=self.view), self.there)
+        while name not in self.there and (name in self.taken or name.endswith(self.endings)):
+            name = shorten_identifier(f"{name}_table", self.naming)
+        return shorten_identifier(f"_{name}", self.naming) if name.startswith(self.beginnings) else name
 
 
 @dataclass(frozen=True)
@@ -120,7 +127,9 @@ class PlannedLoad:
         """Returns an event table's name in the destination when it is called with an `event_key`."""
         schema = self.extraction.schema
         mapped = {source: mapping.table for source, mapping in self.settings.mappings.items()}
-        return EventTables(schema.naming, self.target.native.view, frozenset(schema.tables), mapped)
+        taken, native = (FILE_NAMES | self.target.taken_names) - TABLES.keys(), self.target.native
+        there, patterns = frozenset(schema.tables), (native.index_endings, native.own_beginnings)
+        return EventTables(schema.naming, native.view, there, mapped, taken, *patterns)
 
     @cached_property
     def fills(self) -> FilledTables:

@@ -87,6 +87,7 @@ def _attempt(load: PlannedLoad, numbers: "itertools.count[int]") -> ProjectedLoa
         context.shorten,
         load.event_table,
         load.fills,
+        load.target.limits.key_bytes,
     )
     try:
         lines = _read(load, projection, scratch)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 from fsspec.asyn import sync
@@ -23,6 +24,7 @@ from ..file_systems import SCHEMES
 Info = dict[str, Any]
 """What a file system says about a file or folder: `name` (its path), `type`, `size`, and more of its own."""
 
+MAX_URL = 2_000  # bytes; PostgreSQL has no room for a key of 2,700
 READ_TIMEOUT = 120.0  # seconds for one request to an object store, its retries included
 READ_TIMEOUT_SETTING = "sources.autopilothq.read_timeout"
 GLOB_CHARACTERS = re.compile(r"[*?\[]")
@@ -65,11 +67,20 @@ def normalized_path(fs: AbstractFileSystem, url: str) -> str:
 
 
 def file_url(fs: AbstractFileSystem, path: str) -> str:
-    """Returns the URL of a path on a file system; a local file's is its path, as text that every warehouse stores."""
+    """Returns the URL of a path on a file system; a local file's is its path, as text that every warehouse stores.
+
+    One of more than MAX_URL bytes is cut in its middle, with a digest there: it is a key of `_audit`.
+    """
     if isinstance(fs, LocalFileSystem):
-        return os.fsencode(path).decode(errors="backslashreplace")
-    scheme = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
-    return f"{SCHEMES.get(scheme, scheme)}://{path.lstrip('/')}"
+        url = os.fsencode(path).decode(errors="backslashreplace")
+    else:
+        scheme = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
+        url = f"{SCHEMES.get(scheme, scheme)}://{path.lstrip('/')}"
+    whole = url.encode()
+    if len(whole) <= MAX_URL:
+        return url
+    begin, end = (part.decode(errors="ignore") for part in (whole[: MAX_URL // 4], whole[-MAX_URL // 2 :]))
+    return f"{begin}…{sha256(whole).hexdigest()}…{end}"
 
 
 def call_filesystem(fs: AbstractFileSystem, method: str, *args: Any, timeout: float, **options: Any) -> Any:

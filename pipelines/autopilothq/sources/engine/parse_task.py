@@ -52,7 +52,8 @@ class ParseTask:
         done = ParsedShare()
         with self.context.engine() as (con, scratch):
             with closing(LineReader(con)) as reader:
-                parse = partial(Parser(str(new_folder(scratch, "parsed"))).parse, reader)
+                parser = Parser(str(new_folder(scratch, "parsed")), key_bytes=self.context.facts.limits.key_bytes)
+                parse = partial(parser.parse, reader)
                 for number, whole in enumerate(self.share.read()):
                     self._add(con, parse, whole, f"{scratch}/lines-{number}.parquet", done)
             cut = cut_cells(con, done.all_cells, self.context.facts.partitions, str(new_folder(scratch, "cut")))

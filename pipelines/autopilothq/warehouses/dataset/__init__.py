@@ -25,6 +25,7 @@ from .loads import (
 from .queries import count_shared, rows_of_statement, spelling_of, table_path
 from .sql import SqlDataset, connected, create_statement, stored_schema, writes_text
 from .sql_statements import Connections
+from .taken_names import taken_names
 
 __all__ = [
     "AUDIT_COUNTS",
@@ -59,6 +60,7 @@ __all__ = [
     "stored_schema",
     "table_path",
     "tables_of",
+    "taken_names",
     "writes_text",
 ]
 
