@@ -194,6 +194,7 @@ def test_another_run_is_refused(load: Call, server: FakeOrtto) -> None:
     [
         ([], {"API_KEY": None}, NO_KEY),
         (["--people", "missing.txt"], {}, "missing.txt: No such file or directory"),
+        (["--people", "latin.txt"], {}, "latin.txt: expected ids or emails in UTF-8: 'utf-8' codec can't decode"),
         (["--people", "select 1; drop table x"], {}, None),
         ([], {"REGION": "mars"}, "sources.autopilothq.ortto.region must be au, eu or empty, got 'mars'"),
         (
@@ -211,6 +212,7 @@ def test_what_is_missing_is_an_error(
     settings: dict[str, str | None],
     text: str | None,
 ) -> None:
+    Path("latin.txt").write_bytes(b"ada@example.com\n\xfcnal@example.com\n")
     # The key of Autopilot's API is never sent to Ortto.
     monkeypatch.setenv("SOURCES__AUTOPILOTHQ__API_KEY", "of-autopilot")
     for name, value in settings.items():
