@@ -167,8 +167,9 @@ class ActivityScan:
 
 def _due_people(load: AccountLoad, run: Run, account: Account, kinds: tuple[str, ...]) -> People:
     """Finds and returns the people to ask for. Raises OutOfTime and ApiErrors."""
-    context, is_active = load.context, load.settings.people == ACTIVE
-    due = DuePeople(run.begun, TIMES_LAG if is_active else None, retry=is_active)
+    context = load.context
+    # Who is found without a time of an activity counts as active when the run began, and so is due.
+    due = DuePeople(run.begun, TIMES_LAG, retry=load.settings.people == ACTIVE)
     key = f"ortto-{load.account}", load.scope_id
     people = due_people(context, key, _found_people(load, run, account, kinds), due, load.is_anew)
     context.report.people_total = people.due
