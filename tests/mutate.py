@@ -135,6 +135,7 @@ ROOMS = {
         ["tests/test_client.py", "tests/test_ortto_client.py"],
         ["activities_have_a_pace"],
     ),
+    "merging": Room(["warehouses/merging.py"], ["tests/test_native.py"]),
     "mended": Room(["sources/mending.py"], ["tests/test_mending.py"]),
     "plan": Room(["destination/plan.py", "destination/order.py"], ["tests/test_plan.py"]),
     "privacy": Room(["privacy/identity_graph.py"], ["tests/test_closure.py"]),

@@ -129,8 +129,8 @@ def test_people_of_a_run_that_broke_off_are_told_with_the_rest_and_found_by_a_qu
     assert (said.status, errors(said)) == (0, [])
     assert re.fullmatch(r"701 of 701 people, 0\.\d MB, \d+\.\d s", said.out.splitlines()[-2])
     assert asked(server) == []
-    sql = "select contact_id, email from autopilothq.ortto_people where email = 'ada@example.com'"
-    sql += " union all select null, 'nobody' union all select ' ', 'blank'"
+    sql = "select contact_id, 'person+2@example.com' from autopilothq.ortto_people where email = 'ada@example.com'"
+    sql += " union all select null, 'nobody' union all select ' ', 'blank'"  # another column does not matter
     said = call("load", "ortto", "--only", "events", "--people", sql)  # whose query has the database to itself
     assert (said.status, errors(said), asked(server)) == (0, [], [(ada, 0)])
     assert query("SELECT context_traits_email FROM autopilothq.tracks") == [("ada@example.com",)]
@@ -194,6 +194,7 @@ def test_another_run_is_refused(load: Call, server: FakeOrtto) -> None:
     [
         ([], {"API_KEY": None}, NO_KEY),
         (["--people", "missing.txt"], {}, "missing.txt: No such file or directory"),
+        (["--people", "latin.txt"], {}, "latin.txt: expected ids or emails in UTF-8: 'utf-8' codec can't decode"),
         (["--people", "select 1; drop table x"], {}, None),
         ([], {"REGION": "mars"}, "sources.autopilothq.ortto.region must be au, eu or empty, got 'mars'"),
         (
@@ -211,6 +212,7 @@ def test_what_is_missing_is_an_error(
     settings: dict[str, str | None],
     text: str | None,
 ) -> None:
+    Path("latin.txt").write_bytes(b"ada@example.com\n\xfcnal@example.com\n")
     # The key of Autopilot's API is never sent to Ortto.
     monkeypatch.setenv("SOURCES__AUTOPILOTHQ__API_KEY", "of-autopilot")
     for name, value in settings.items():

@@ -4,9 +4,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from dlt import Schema
 
 from autopilothq.catalog import LIMITS, TABLES, Type
 from autopilothq.sources.table_hints import TableHints
+from autopilothq.warehouses.merging import is_plain, replaces_by_key
 from autopilothq.warehouses.native import TableShape, avoid_view_name, native_of, shape_of
 
 COLUMNS: dict[str, Type] = {"id": "text", "received_at": "timestamp", "uuid_ts": "timestamp", "n": "double"}
@@ -86,3 +88,44 @@ def test_a_users_hints_for_how_tracks_is_stored_take_the_place_of_the_catalogues
     assert layout("snowflake", columns={"event": {"name": "event", "cluster": False}}) == ({}, {})
     for hint in ("x-bigquery-partition", "x-databricks-cluster"):
         assert layout("bigquery", **{hint: {"timestamp": "day"}}) == ({}, {})
+
+
+# ---- how rows are merged ---------------------------------------------------------------------------------------------
+
+MERGED = {"write_disposition": "merge", "x-segment-table": True}
+KEY = {"primary_key": True}
+
+
+@pytest.mark.parametrize(
+    ("hints", "column", "merged"),
+    [
+        ({}, {}, (True, True)),
+        ({"x-merge-strategy": "delete-insert"}, {}, (True, True)),
+        ({"x-merge-strategy": "insert-only"}, {}, (True, False)),
+        ({"write_disposition": "append"}, {}, (True, False)),
+        ({"x-merge-destination-scope": "1 = 1"}, {}, (True, False)),
+        ({"x-merge-destination-scope": "n > 1"}, {}, (False, False)),
+        ({"x-merge-source-filter": "n > 1"}, {}, (False, False)),
+        ({"x-segment-table": False}, {}, (False, False)),
+        ({}, {"merge_key": True}, (True, False)),
+        ({}, {"hard_delete": True}, (False, False)),
+        ({}, {"dedup_sort": "desc"}, (False, False)),
+        ({"name": "without_key"}, {}, (True, False)),
+        ({"name": "with_children"}, {}, (True, False)),
+    ],
+)
+def test_what_hints_leave_of_a_merge_by_the_key_alone(
+    hints: dict[str, Any], column: dict[str, Any], merged: tuple[bool, bool]
+) -> None:
+    schema = Schema("s")
+    schema.tables["a_list"] = {"name": "a_list", "parent": "with_children", "columns": {}}
+    key = {} if hints.get("name") == "without_key" else KEY
+    columns = {"id": {"data_type": "text", **key}, "n": {"data_type": "bigint", **column}}
+    named = {name: {"name": name, **of} for name, of in columns.items()}
+    table: Any = {"name": "users", "columns": named, **MERGED, **hints}
+    assert (is_plain([table]), replaces_by_key(table, schema)) == merged
+
+
+def test_a_table_with_others_below_it_is_merged_as_dlt_does() -> None:
+    table: Any = {"name": "users", "columns": {}, **MERGED}
+    assert (is_plain([table]), is_plain([table, table])) == (True, False)

@@ -147,6 +147,13 @@ REFUSALS = [
 FILTERED, TIMED, PLAIN = (True, False), (False, True), (False, False)
 
 
+def schema_without_times(answer: Any) -> Any:
+    """The times of activities are not in it; a field of the account's own still is: `tme:cm:last-order`."""
+    fields = answer["namespaces"][""]["fields"]
+    answer["namespaces"][""]["fields"] = {name: of for name, of in fields.items() if not name.startswith("tme:")}
+    return answer
+
+
 @pytest.mark.parametrize(
     ("way", "requests", "people", "words"),
     [
@@ -164,6 +171,8 @@ def test_the_way_that_the_account_takes(
     server: FakeOrtto, way: str, requests: list[tuple[Any, ...]], people: int, words: str
 ) -> None:
     server.takes_filters, server.takes_times = REFUSES[way]
+    if not server.takes_times:
+        server.order("POST", "/instance-schema/get", edit=schema_without_times)
     active = {new_person(server, f"{name}@example.com", "act::o") for name in ("ada", "bob")}
     silent = new_person(server, "silent@example.com")
     report = pull(server)
@@ -205,8 +214,14 @@ def test_only_times_that_the_account_has_are_asked_for_unless_it_does_not_tell(s
     known = times()
     assert ("tme::o!l" in known, "tme:cm:order-completed!l" in known) == (True, False)
     server.order("POST", "/instance-schema/get", status=400)
-    pull(server, "_profiles", "tracks", activities="act::v")
+    report = pull(server, "_profiles", "tracks", activities="act::v")
     assert times() == known | {"tme::v!l"}
+    assert report.warnings == [
+        (
+            "The account does not tell what its fields are called, so ids stand for them. POST /instance-schema/get:"
+            " 400 Bad Request: Ordered 400."
+        )
+    ]
 
 
 def test_an_account_that_was_seen_to_give_no_times_is_not_asked_for_them_again(server: FakeOrtto) -> None:
@@ -234,14 +249,16 @@ def without_times(answer: Any) -> Any:
 
 
 def test_lists_have_ids_emails_and_external_ids(server: FakeOrtto) -> None:
-    ada = new_person(server, "ada@example.com", "act::o")
-    bob = new_person(server, "bob@example.com", "act::o")
+    ada = new_person(server, "ada@example.com", "act::o", ago=7200)
+    bob = new_person(server, "bob@example.com", "act::o", ago=7200)
     cat = server.account.write(None, {"str::ei": "C-3"})
-    server.account.happen(cat, "act::o")
-    new_person(server, "other@example.com", "act::o")
+    server.account.happen(cat, "act::o", ago=7200)
+    other = new_person(server, "other@example.com", "act::o", ago=7200)
     Path("people.txt").write_text(f"Ada@example.com\n\n{bob}\nC-3\nnobody@example.com\nAda@example.com\n")
     # Who names people is not told that Ortto keeps activities for 90 days.
     report = pull(server, people="people.txt", since=datetime.now(UTC) - timedelta(days=100))
+    # Who was found by an email or an id of one's own came with both.
+    assert [of.body["contact_ids"] for of in server.requests if of.path == "/person/get-by-ids"] == [[bob]]
     assert {id_ for id_, _ in asked(server)} == {ada, bob, cat}
     assert report.warnings == ["1 of 4 people of the list are not in the account."]
     assert query("SELECT context_traits_email, user_id FROM autopilothq.tracks ORDER BY ALL") == [
@@ -256,6 +273,10 @@ def test_lists_have_ids_emails_and_external_ids(server: FakeOrtto) -> None:
         "The account does not take a filter by email, so everyone is read. POST /person/get",
         "1 of 4 people of the list are not in the account.",
     ]
+    # Of the active, those count who were active since they were asked for.
+    server.takes_filters = False
+    pull(server)
+    assert asked(server) == [(other, 0)]
 
 
 # ---- activities ------------------------------------------------------------------------------------------------------
@@ -314,37 +335,39 @@ def test_custom_activities_have_tables_of_their_own_where_a_setting_names_them(s
     assert "sources.autopilothq.ortto.activities: the account has no activity 'act:cm:nothing'." in str(failed.value)
 
 
-def test_since_and_a_gap_are_in_the_warnings(server: FakeOrtto) -> None:
-    day, now = 86_400, datetime.now(UTC)
-    ada = new_person(server, "ada@example.com", "act::o", ago=10 * day)
-    server.account.happen(ada, "act::o", ago=day)
-    report = pull(server, since=now - timedelta(days=5))
-    assert (report.stored, report.warnings) == (1, [])
-    report = pull(server, since=now - timedelta(days=100))
-    [warning] = report.warnings
-    assert warning.startswith(f"Activities were asked for since {now - timedelta(days=100):%Y-%m-%dT%H:%M}")
-    assert ", and Ortto keeps activities for 90 days: those between " in warning
-    assert report.stored == 1
-    pull(server)
-    assert_a_gap_is_reported(server)
+def test_since_and_a_gap_are_in_the_warnings(server: FakeOrtto, monkeypatch: pytest.MonkeyPatch) -> None:
+    day, now = timedelta(days=1), datetime.now(UTC).replace(microsecond=0)
+    ada = new_person(server, "ada@example.com", "act::o", ago=10 * 86_400)
+    bob = new_person(server, "bob@example.com", "act::o", ago=10 * 86_400)
+    server.account.happen(ada, "act::o", ago=86_400)
+    server.order("POST", FEED, edit=keeps_a_week, times=5)
+
+    def pulled_at(at: datetime, since: datetime | str = "") -> LoadReport:
+        monkeypatch.setattr("autopilothq.sources.plan.datetime", Later(at))
+        return pull(server, "_profiles", "tracks", since=since)
+
+    report = pulled_at(now, since=now - 7 * day)
+    assert (report.stored, report.warnings, asked(server)) == (1, [], [(ada, 0)])
+    report = pulled_at(now, since=now - 100 * day)
+    assert (report.stored, {id_ for id_, _ in asked(server)}) == (2, {ada, bob})
+    assert report.warnings == [gap("Activities were asked for since", now - 100 * day, now - 7 * day)]
+    assert pulled_at(now).warnings == []
+    report = pulled_at(now + 20 * day)  # there is nobody to ask, so how long they are kept is known from before
+    assert (report.people, report.warnings) == (0, [gap("No run was complete since", now, now + 13 * day)])
 
 
-def assert_a_gap_is_reported(server: FakeOrtto) -> None:
-    """A run that is complete, and one that begins 20 days later where activities are kept for 7."""
-    new_person(server, "bob@example.com", "act::o", ago=60)
-    later = datetime.now(UTC) + timedelta(days=20)
+def keeps_a_week(answer: Any) -> Any:
+    answer["meta"]["retention"]["max_value"] = 7
+    return answer
 
-    def week(answer: Any) -> Any:
-        answer["meta"]["retention"]["max_value"] = 7
-        return answer
 
-    server.order("POST", FEED, edit=week, times=9)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("autopilothq.sources.plan.datetime", Later(later))
-        report = pull(server)
-    [warning] = report.warnings
-    assert warning.startswith(f"No run was complete since {datetime.now(UTC):%Y-%m-%dT%H}")
-    assert f" and {later - timedelta(days=7):%Y-%m-%dT%H}" in warning
+def gap(what: str, since: datetime, kept: datetime) -> str:
+    """The warning of activities between two times, of an account that keeps them for a week."""
+    begin, end = (f"{at:%Y-%m-%dT%H:%M:%S}.000Z" for at in (since, kept))
+    return (
+        f"{what} {begin}, and Ortto keeps activities for 7 days: those between {begin} and {end} are missing, except"
+        " those that came in another way."
+    )
 
 
 class Later:
@@ -357,8 +380,11 @@ class Later:
         return self._at
 
 
-def test_what_is_dropped_is_asked_for_again_and_nothing_is_replaced(pulled: Pulled) -> None:
+def test_what_is_dropped_is_asked_for_again_and_nothing_is_replaced(
+    pulled: Pulled, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server = pulled.server
+    monkeypatch.setattr(server, "takes_filters", False)  # so that it is known that nobody was active since
     for on_another_machine in (False, True):
         if on_another_machine:
             shutil.rmtree(Path(pipeline().working_dir, "autopilothq-ortto"))
@@ -406,7 +432,9 @@ def test_a_service_that_fails_ends_the_load_and_the_next_one_goes_on(server: Fak
     report = pull(server, since=since)
     assert report.cut_off == "POST /person/get/activities: 503 Service Unavailable: Ordered 503; gave up after 1 try"
     assert (report.stored, len(asked(server))) == (2, 2 + 5)  # five in a row are enough
-    assert [text.partition("T")[0] for text in report.warnings] == [f"Activities were asked for since {since:%Y-%m-%d}"]
+    [warning] = report.warnings
+    assert warning.startswith(f"Activities were asked for since {since:%Y-%m-%dT%H:%M}")
+    assert ", and Ortto keeps activities for 90 days: those between " in warning
     server.faults.remove(outage)
     report = pull(server, since=since)  # of the same run, which has warned
     assert (report.people, len(asked(server)), report.cut_off, report.warnings) == (10, 10, None, [])
@@ -500,10 +528,18 @@ def test_replies_have_their_texts_on_request(server: FakeOrtto) -> None:
 
 def test_forgotten_people_are_not_asked_for(pulled: Pulled) -> None:
     server, ada = pulled.server, pulled.ada
-    assert command("forget", "--email", "ada@example.com").status == 0
+    one, other = pulled.others
+
+    def with_address_of_ada(answer: Any) -> Any:
+        """Ada's other address is that of one whose id in Ortto is not known to be hers."""
+        next(of for of in answer["contacts"] if of["id"] == one)["fields"]["str::email"] = "Ada@home.example"
+        return answer
+
+    assert command("forget", "--email", "ada@example.com", "--email", "ada@home.example").status == 0
     asked(server)
+    server.order("POST", "/person/get", edit=with_address_of_ada, skip=2)  # what is for `ortto_people` comes before
     report = pull(server, *SOME, "ortto_people", people="all")
-    assert sorted(asked(server)) == sorted((id_, 0) for id_ in pulled.others)
+    assert asked(server) == [(other, 0)]
     assert {row["contact_id"] for row in rows_in("ortto_people")} == pulled.others
     assert report.warnings == ["1 person was left out: deleted here, and still in Ortto."]
     assert not [row for row in rows_in("_profiles") if ada in row["person"]]

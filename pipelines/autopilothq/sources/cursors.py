@@ -7,7 +7,7 @@ import dlt
 
 def read_cursor(group: str, name: str, complete_loads: set[str]) -> dict[str, Any]:
     """Returns the cursor that a complete load left below `group`; empty if the destination does not know that load."""
-    cursor: dict[str, Any] = dlt.current.source_state().get(group, {}).get(name, {})
+    cursor: dict[str, Any] | None = dlt.current.source_state().get(group, {}).get(name)
     return cursor if cursor and cursor["load_id"] in complete_loads else {}
 
 

@@ -92,7 +92,7 @@ class ActivityScan:
             selected = selected_kinds(kinds, self.load.context.selected)
             self.people = _due_people(self.load, self.run, account, selected)
             self.scan.url = _address(self.url, self.run)
-            yield from self._ask(account, selected)
+            yield from self._ask(account, self.people, selected)
         except OutOfTime:
             self.stopped = OUT_OF_TIME
             yield ScanBatch(self.scan).batch(ended=True)
@@ -116,10 +116,8 @@ class ActivityScan:
             self.people.close()
             self.people = None
 
-    def _ask(self, account: Account, kinds: tuple[str, ...]) -> Iterator[Batch]:
-        people, load, settings = self.people, self.load, self.load.settings
-        if people is None:
-            raise RuntimeError("Expected people to ask for.")
+    def _ask(self, account: Account, people: People, kinds: tuple[str, ...]) -> Iterator[Batch]:
+        load, settings = self.load, self.load.settings
         scope = FeedScope(kinds, settings.since)
         receipt = OrttoReceipt(_LIBRARY, self.run.start.begun, names=account.names, personal=settings.personal)
         feed = self.feed = Feed(self.scan, account.client, scope, receipt, self.answers, load.context.suppressed)
@@ -127,7 +125,7 @@ class ActivityScan:
         due = (DuePerson(contact_of(id_, about), until) for id_, until, about in people.take(settings.people_per_load))
         part = TimeBudget(settings.seconds_per_load)
         yield from feed.batches(due, lambda: part.is_over() or load.deadline.is_over())
-        self._report(feed)
+        self._report(feed, people.due)
 
     def _report_people(self) -> None:
         report, feed = self.load.context.report, self.feed
@@ -135,7 +133,7 @@ class ActivityScan:
             report.people = feed.asked
         self.load.context.report_progress()
 
-    def _report(self, feed: Feed) -> None:
+    def _report(self, feed: Feed, due: int) -> None:
         """Reports why the scan ended, and failed answers. If nothing came at all, raises the error that stopped it."""
         report = self.load.context.report
         if feed.stopped is not None:
@@ -149,7 +147,7 @@ class ActivityScan:
             self.load.warn(
                 f"The account knows none of {feed.asked:,} people. Is {ORTTO_SETTINGS}.api_key the right one?"
             )
-        if self.stopped is None and self.load.deadline.is_over() and feed.asked < (report.people_total or 0):
+        if self.stopped is None and self.load.deadline.is_over() and feed.asked < due:
             self.stopped = OUT_OF_TIME
 
     def finish(self) -> Iterator[TableRows]:
@@ -169,12 +167,13 @@ class ActivityScan:
 
 def _due_people(load: AccountLoad, run: Run, account: Account, kinds: tuple[str, ...]) -> People:
     """Finds and returns the people to ask for. Raises OutOfTime and ApiErrors."""
-    context, is_active = load.context, load.settings.people == ACTIVE
-    due = DuePeople(run.begun, TIMES_LAG if is_active else None, retry=is_active)
+    context = load.context
+    # Who is found without a time of an activity counts as active when the run began, and so is due.
+    due = DuePeople(run.begun, TIMES_LAG, retry=load.settings.people == ACTIVE)
     key = f"ortto-{load.account}", load.scope_id
     people = due_people(context, key, _found_people(load, run, account, kinds), due, load.is_anew)
     context.report.people_total = people.due
-    context.report.people_found_by = WAYS.get(run.start.way or "")
+    context.report.people_found_by = WAYS.get(run.start.way)
     context.report_progress()
     return people
 
@@ -182,9 +181,9 @@ def _due_people(load: AccountLoad, run: Run, account: Account, kinds: tuple[str,
 def _found_people(load: AccountLoad, run: Run, account: Account, kinds: tuple[str, ...]) -> Iterator[list[Found]]:
     people = load.settings.people
     if people in (ACTIVE, EVERYBODY):
-        known = {id_ for activity, id_ in account.names.attributes if not activity and id_.startswith("tme:")}
-        times = [of for kind in kinds if (of := time_field(kind)) in known or not known]
-        search = Search(run, account.scanner, times, load.warn)
+        times = [time_field(kind) for kind in kinds]
+        known = [field_id for field_id in times if ("", field_id) in account.names.attributes]
+        search = Search(run, account.scanner, known or times, load.warn)
         search.has_times = account.has_times
         yield from search.everyone() if people == EVERYBODY else search.active(load.settings.since)
     else:

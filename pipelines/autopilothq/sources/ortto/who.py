@@ -7,7 +7,7 @@ here; everyone.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from .run import TIMES_LAG, Run
 
 EMAIL_FIELD, EXTERNAL_ID_FIELD = "str::email", "str::ei"
 FILTER, FIELDS, EVERYONE, ALL, LIST, MATCHED = "filter", "fields", "everyone", "all", "list", "matched"
-WAYS = {
+WAYS: Mapping[str | None, str] = {
     FILTER: "a filter of the account",
     FIELDS: "the times of everyone's last activities",
     EVERYONE: "everyone, because the account does not say who was active",
