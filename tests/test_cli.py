@@ -29,6 +29,9 @@ from shared_loads import command, isolation
 GOOD = '{"type":"track","event":"Email Opened","messageId":"m1","userId":"1","receivedAt":"2019-03-04T05:06:07.412Z"}\n'
 
 
+EMPTY = "Expected a value, but got an empty text. For the default leave the option out."
+ENGINES = "processes:8, dask:tcp://scheduler:8786 or ray:auto"
+POSTGRES_URL = "postgresql://user@host:port/database"
 AMBIGUOUS = (
     "Error: The DuckDB file autopilothq.duckdb is named like the dataset autopilothq,"
     " and DuckDB cannot tell them apart."
@@ -251,8 +254,13 @@ def test_a_package_that_can_never_load_is_set_aside(call: Call) -> None:
 def test_a_folder_that_is_not_there_is_not_made(call: Call) -> None:
     Path("archive.ndjson").write_text(GOOD)
     said = call("load", "archive", "archive.ndjson", "--credentials", "no/such/autopilot.duckdb")
-    assert said.status == 1
-    assert "No such file or directory" in errors(said)[0]
+    assert (said.status, errors(said)) == (
+        1,
+        [
+            f"Error: Expected a folder {Path.cwd()}/no/such for the DuckDB file, but there is none.",
+            "Make it (mkdir -p), or name a file elsewhere: --credentials /data/other.duckdb",
+        ],
+    )
     assert not Path("no").exists()
 
 
@@ -274,12 +282,27 @@ def test_max_rejects(selected: Selected) -> None:
     ("words", "message"),
     [
         ((), "Error: Which archive? Name a URL, or set sources.autopilothq.archive_url in dlt's configuration."),
-        (("a", "--since", "May"), "Error: Invalid value for '--since': 'May' does not match the format '%Y-%m-%d'."),
+        (
+            ("a", "--since", "2019-02-30"),
+            "Error: Invalid value for '--since': Expected a day such as 2019-03-01, but got '2019-02-30'.",
+        ),
         (
             ("a", "--since", "2019-03-02", "--until", "2019-03-01"),
             "Error: Invalid value for --until: Expected a later time than --since 2019-03-02, but got 2019-03-01.",
         ),
         (("a", "--max-rejects", "-1"), "Error: Invalid value for '--max-rejects': -1 is not in the range x>=0."),
+        (("a", "--max-rejects", "x"), "Error: Invalid value for '--max-rejects': 'x' is not a valid whole number."),
+        *(
+            (
+                ("a", option, ""),
+                f"Error: Invalid value for '{option}': {EMPTY}",
+            )
+            for option in ("--credentials", "--dataset", "--destination", "--books-dataset", "--source-id")
+        ),
+        (
+            ("a", "--engine", "proceses:8"),
+            f"Error: Invalid value for --engine: Expected an engine like {ENGINES}, but got 'proceses:8'.",
+        ),
     ],
 )
 def test_wrong_arguments(call: Call, words: tuple[str, ...], message: str) -> None:
@@ -293,6 +316,14 @@ def test_wrong_arguments(call: Call, words: tuple[str, ...], message: str) -> No
         (
             ("nowhere",),
             ["Error: Expected a file or a folder at nowhere, but nothing is there.", "Check how the path is spelt."],
+        ),
+        (("",), ["Error: Expected a path or a URL, but got an empty text.", "The current folder is a dot: ."]),
+        (
+            ("a.ndjson", "--destination", "postgres", "--credentials", "warehouse"),
+            [
+                f"Error: Expected a URL like {POSTGRES_URL} as credentials, but got something else.",
+                "Correct --credentials, or the setting in .dlt/secrets.toml or the environment.",
+            ],
         ),
         (
             ("a.ndjson", "--credentials", "autopilothq.duckdb"),
@@ -519,6 +550,11 @@ def test_a_file_that_vanishes_before_it_is_read_is_told(call: Call, monkeypatch:
     ) in said.out.splitlines()
     with duckdb.connect("autopilot.duckdb") as con:
         assert con.execute("SELECT id FROM autopilothq.tracks").fetchall() == [("m1",)]
+
+
+def test_a_group_without_a_command_shows_its_help(call: Call) -> None:
+    for words in ((), ("load",), ("models",), ("contacts",)):
+        assert call(*words) == (2, "", call(*words, "--help").out)
 
 
 def test_lists_of_commands_are_whole_on_a_terminal_of_80_columns(call: Call) -> None:

@@ -485,7 +485,8 @@ def test_nothing_there_makes_no_file() -> None:
     with pytest.raises(DatasetNotFound) as error, inspect.reading("duckdb", "other.duckdb"):
         pass
     assert str(error.value) == (
-        "There is no dataset autopilothq in other.duckdb. Load something first: autopilothq load archive URL"
+        f"There is no dataset autopilothq in {Path.cwd()}/other.duckdb. Load something first:"
+        " autopilothq load archive URL"
     )
     assert list(Path().iterdir()) == []
 

@@ -17,7 +17,7 @@ import pytest
 import forked
 from autopilothq import sample
 from autopilothq.clients.webhook import post_note
-from autopilothq.errors import InvalidSetting, RequestRejected, Unavailable
+from autopilothq.errors import InvalidSetting, RequestRejected, RunError, Unavailable
 from calling import Call, Said
 from fake_autopilot import FakeAutopilot
 from prepared import as_prepared, preparing
@@ -135,6 +135,20 @@ def test_an_error_is_a_json_line(call: Call) -> None:
     assert said.status == 1
     assert (error["level"], error["status"]) == ("error", 1)
     assert "nowhere" in error["message"]
+
+
+def test_so_are_a_wrong_call_and_its_end_by_ctrl_c(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("autopilothq.cli.inspecting.print_tables", interrupt)
+    for words, status, message in (
+        (["load", "arch"], 2, "No such command 'arch'. Did you mean 'archive'?"),
+        (["schema"], 130, "Aborted!"),
+    ):
+        said = call("--log-format", "json", *words)
+        assert (said.status, said.out) == (status, "")
+        assert json.loads(said.err) | {"at": 0} == {"at": 0, "level": "error", "message": message, "status": status}
 
 
 def test_a_failure_is_told(call: Call, webhook: Webhook) -> None:
@@ -364,6 +378,20 @@ def test_a_reader_that_has_read_enough_is_no_error() -> None:
         with open(writing, "wb") as out, forked.start("-c", program, *words, stdout=out, stderr=forked.PIPE) as it:
             _, told = it.communicate()
         assert (words, it.returncode, told) == (words, 1, b"")
+
+
+def test_so_it_is_for_a_command_that_explains_its_errors(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RunError("[Errno 32] Broken pipe") from BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("autopilothq.cli.inspecting.print_tables", fail)
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as output:
+        monkeypatch.setattr("sys.stdout", output)
+        said = call("schema", "show")
+        monkeypatch.undo()
+    assert (said.status, said.err) == (1, "")
 
 
 def test_another_broken_pipe_than_the_output_is_an_error(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

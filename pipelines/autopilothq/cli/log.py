@@ -69,6 +69,14 @@ def fail(message: str, status: int) -> None:
         out.document(f"Error: {masked(message)}", err=True)
 
 
+def abort(status: int) -> None:
+    """Reports that Ctrl-C ended the run."""
+    if log_settings().json:
+        line("error", "Aborted!", status=status)
+    else:
+        out.document("\nAborted!", err=True)  # below the ^C of the terminal
+
+
 def warn(message: str) -> None:
     """Reports a warning."""
     if log_settings().json:

@@ -58,6 +58,31 @@ class Time(click.ParamType[datetime]):
             self.fail(f"Expected a time such as 2019-03-01 or 2019-03-01T12:00:00Z, but got {value!r}.", param, ctx)
 
 
+class CalendarDay(click.ParamType[date]):
+    """A day like `2019-03-01`."""
+
+    name = "day"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
+        """Parses the day."""
+        try:
+            return datetime.strptime(value, "%Y-%m-%d").date()  # noqa: DTZ007 - a day has no zone
+        except ValueError:
+            self.fail(f"Expected a day such as 2019-03-01, but got {value!r}.", param, ctx)
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds within limits."""
+
+    name = "number"
+
+
+class WholeNumber(click.IntRange):
+    """A whole number within limits."""
+
+    name = "whole number"
+
+
 def check_period(since: date | None, until: date | None) -> None:
     """Raises BadParameter if the options --since and --until leave nothing."""
     if since and until and is_empty(since, until):
@@ -83,6 +108,15 @@ class NameList(click.ParamType[list[str]]):
                 expected = f"some of {', '.join(self._known)}" if self._known else "names, separated by commas"
                 self.fail(f"Expected {expected}, but got {name!r}.", param, ctx)
         return names
+
+
+def require_value(_: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Returns the value of an option. Raises BadParameter if it is empty, as a shell's variable is that nobody set."""
+    if value is not None and not value.strip():
+        raise click.BadParameter(
+            "Expected a value, but got an empty text. For the default leave the option out.", param=param
+        )
+    return value
 
 
 def archive_urls(urls: Sequence[str]) -> list[str]:
@@ -133,6 +167,11 @@ def credentials_of(value: str, param: click.Parameter | None = None) -> str:
         raise click.BadParameter(f"Expected credentials in {value}, but {what}.", param=param)
     remember_credentials(found)
     return found
+
+
+def _credentials(context: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    given = require_value(context, param, value)
+    return given and credentials_of(given, param)
 
 
 def _content(path: str, param: click.Parameter | None) -> str:
@@ -193,19 +232,30 @@ def add_options(*options: Callable[[_Command], _Command]) -> Callable[[_Command]
 
 
 _destination_options = add_options(
-    click.option("--destination", metavar="NAME", help="dlt's name for the destination.  [default: duckdb]"),
+    click.option(
+        "--destination",
+        metavar="NAME",
+        callback=require_value,
+        help="dlt's name for the destination.  [default: duckdb]",
+    ),
     click.option(
         "--credentials",
         metavar="URL|PATH|env:NAME|@FILE",
-        callback=lambda _, param, value: value if value is None else credentials_of(value, param),
+        callback=_credentials,
         help="Its credentials, as dlt takes them. Every user of this machine can see a password on a command line: name"
         " a variable (env:NAME) or a file (@FILE) that holds it, or set it in dlt's configuration.  [default:"
         f" {DUCKDB_FILE}]",
     ),
-    click.option("--dataset", metavar="NAME", help=f"The schema that has the tables.  [default: {DATASET}]"),
+    click.option(
+        "--dataset",
+        metavar="NAME",
+        callback=require_value,
+        help=f"The schema that has the tables.  [default: {DATASET}]",
+    ),
     click.option(
         "--books-dataset",
         metavar="NAME",
+        callback=require_value,
         help="Another schema for the bookkeeping tables, such as _audit.  [default: the same]",
     ),
 )
@@ -226,7 +276,8 @@ allow_http_option = click.option(
 )
 max_seconds_option = click.option(
     "--max-seconds",
-    type=click.FloatRange(min=0),
+    type=Seconds(min=0),
+    metavar="SECONDS",
     help="Stop fetching after this time; the next run goes on from there.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -321,7 +372,10 @@ def load_options(command: _Command) -> _Command:
         allow_http_option,
         click.option("--dry-run", is_flag=True, help="Read and count, load nothing."),
         click.option(
-            "--max-rejects", type=click.IntRange(min=0), help="Exit with 3 if more lines than this were rejected."
+            "--max-rejects",
+            type=WholeNumber(min=0),
+            metavar="N",
+            help="Exit with 3 if more lines than this were rejected.",
         ),
         json_option,
     )
@@ -338,7 +392,7 @@ def describe_target(options: TargetOptions) -> dict[str, str]:
         target = resolve_target(*options)
         return {
             "destination": target.kind,
-            "location": target.database or target.location,
+            "location": target.path_or_url,
             "dataset": target.dataset,
             "pipeline": pipeline_name(str(target)),
         }

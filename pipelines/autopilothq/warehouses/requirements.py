@@ -12,6 +12,7 @@ from ..extras import PACKAGE, install, is_own_fault
 from .dlt_internals import (
     ConfigValueCannotBeCoercedException,
     Destination,
+    InvalidNativeValue,
     LookupTraces,
     UnknownDestinationModule,
 )
@@ -78,6 +79,16 @@ def wrong_setting(error: ConfigValueCannotBeCoercedException) -> str:
         f"Expected {expected} as the setting {error.field_name}, but {came}.\n"
         "Correct it in .dlt/config.toml, in .dlt/secrets.toml or in the environment, in the variable whose name ends in"
         f" {error.field_name.upper()}."
+    )
+
+
+def wrong_credentials(error: InvalidNativeValue) -> str:
+    """Returns the message about credentials that are no URL of their destination, or the like; they may be secret."""
+    driver = getattr(error.spec, "drivername", None)
+    form = f"a URL like {driver}://user@host:port/database" if driver else f"what dlt's {error.spec.__name__} takes"
+    return (
+        f"Expected {form} as credentials, but got something else.\n"
+        "Correct --credentials, or the setting in .dlt/secrets.toml or the environment."
     )
 
 

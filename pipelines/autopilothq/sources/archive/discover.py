@@ -16,6 +16,7 @@ from fsspec.spec import AbstractFileSystem
 
 from ...catalog import EXPORT_MARK
 from ...errors import ArchiveError
+from ..file_systems import check_not_empty
 from .listing import (
     GLOB_CHARACTERS,
     READ_TIMEOUT,
@@ -78,6 +79,7 @@ def list_files(
     selection = _Selection(since, until, source_id, timeout, seen)
     found: dict[str, File] = {}
     for url in urls:
+        check_not_empty(url)
         with filesystem_errors(url):
             system = fs or LocalFileSystem()
             system.invalidate_cache()
