@@ -375,6 +375,29 @@ def test_all_of_it_from_the_configuration(call: Call) -> None:
         assert con.execute("SELECT id FROM mail.email_opened").fetchall() == [("m1",)]
 
 
+@pytest.mark.parametrize(
+    ("settings", "words", "counts"),
+    [
+        ('since = "2019-03-05"', [], "1 line, 1 stored, 0 duplicates, 0 rejected"),
+        ('since = "2019-03-05"', ["--since", "2019-03-04"], "2 lines, 2 stored, 0 duplicates, 0 rejected"),
+        ('until = "2019-03-04"', [], "1 line, 1 stored, 0 duplicates, 0 rejected"),
+        ('source_id = "other"', [], "0 lines, 0 stored, 0 duplicates, 0 rejected"),
+        ('events = "Email Clicked"', [], "2 lines, 0 stored, 0 duplicates, 0 rejected, 2 skipped"),
+    ],
+)
+def test_what_to_read_from_the_configuration(call: Call, settings: str, words: list[str], counts: str) -> None:
+    for day in ("1551657600000", "1551744000000"):
+        folder = Path("logs/segment-logs/shop") / day
+        folder.mkdir(parents=True)
+        (folder / "1.ndjson").write_text(GOOD.replace("m1", day))
+    Path(".dlt").mkdir()
+    Path(".dlt/config.toml").write_text(f'[sources.autopilothq]\narchive_url = "logs"\n{settings}\n')
+    active().reload()
+    said = call("load", "archive", "--dry-run", *words)
+    assert said.status == 0
+    assert f"{counts}, 0 values discarded" in said.out.splitlines()
+
+
 def test_motherduck_is_no_duckdb_file(call: Call) -> None:
     for command_line in (("load", "archive", "a.ndjson"), ("status",)):
         said = call(*command_line, "--credentials", "md:shop?motherduck_token=a.secret.token")

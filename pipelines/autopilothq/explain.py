@@ -20,6 +20,7 @@ from .warehouses.dlt_internals import (
     UnknownDestinationModule,
     ValueNotSecretException,
 )
+from .warehouses.settings import misplaced_secret, wrong_setting
 
 # What Python raises if the program itself is wrong; libraries derive their own errors from some.
 _PROGRAM_ERRORS = (AssertionError, AttributeError, IndexError, KeyError, NameError, RecursionError, TypeError)
@@ -131,11 +132,11 @@ def _own_message(chain: list[BaseException]) -> str | None:
         if isinstance(cause, ConfigFieldMissingException):
             return requirements.missing_settings(cause)
         if isinstance(cause, ConfigValueCannotBeCoercedException):  # whose value may be secret
-            return requirements.wrong_setting(cause)
+            return wrong_setting(cause)
         if isinstance(cause, InvalidNativeValue):
             return requirements.wrong_credentials(cause)
         if isinstance(cause, ValueNotSecretException):
-            return f"{cause.key} is secret, but it is in .dlt/{cause.provider_name}.\nMove it to .dlt/secrets.toml."
+            return misplaced_secret(cause)
     return None
 
 

@@ -83,9 +83,11 @@ def load_archive(
     elif work_url:
         raise click.UsageError("--work-url is for the workers of an engine: name it with --engine.")
 
+    given = {name: value for name, value in settings.items() if value is not None}  # dlt would take None for the value
+
     def sources(display: "ProgressDisplay") -> "Iterator[DltSource]":
         with explained():
-            source: DltSource = archive(**settings, progress=display.report)
+            source: DltSource = archive(**given, progress=display.report)
         yield source
 
     check_found(run_load_command(sources, options), fail_if_empty)

@@ -17,6 +17,7 @@ from ..masking import remember_credentials
 from ..utc import is_empty, parse_time
 from ..warehouses.settings import DATASET, DUCKDB_FILE
 from . import log
+from .configuring import configure_dlt
 
 MAX_CREDENTIALS = 65_536  # characters of a file; a service account's key has some 2,500
 
@@ -123,12 +124,13 @@ def archive_urls(urls: Sequence[str]) -> list[str]:
     """Returns the archives that were named, else those of dlt's configuration. Raises UsageError if there are none."""
     import dlt
 
-    from ..sources.settings import split_names
+    from ..sources.settings import check_origin_settings, split_names
 
     if urls:
         return list(urls)
     found: Any = dlt.config.get("sources.autopilothq.archive_url")
     if not found:
+        check_origin_settings("archive")  # it may be misspelt
         raise click.UsageError(
             "Which archive? Name a URL, or set sources.autopilothq.archive_url in dlt's configuration."
         )
@@ -291,7 +293,7 @@ def destination_options(command: _Command) -> _Command:
 
     @functools.wraps(command)
     def call(*, books_dataset: str | None, **more: Any) -> Any:
-        _configure_dlt(books_dataset)
+        configure_dlt(books_dataset)
         return command(**more)
 
     return _destination_options(call)
@@ -302,37 +304,10 @@ def with_dlt(command: _Command) -> _Command:
 
     @functools.wraps(command)
     def call(**more: Any) -> Any:
-        _configure_dlt(None)
+        configure_dlt(None)
         return command(**more)
 
     return call
-
-
-def _configure_dlt(books_dataset: str | None) -> None:
-    try:
-        import dlt
-    except Exception as error:
-        raise _unread_settings(error) from error
-
-    from ..warehouses.settings import configure  # the runner would import all that loads
-
-    settings = log.log_settings()
-    log.configure_logging(*settings)  # again, because dlt has a handler of its own now
-    more = {"runtime__log_format": "JSON"} if settings.debug and settings.json else {}
-    # dlt also logs errors after which it tries again, and those that end the run with a message of this program.
-    configure(**more, **({} if settings.debug else {"runtime__log_level": "CRITICAL"}))
-    if books_dataset:
-        dlt.config["books_dataset"] = books_dataset
-
-
-def _unread_settings(error: Exception) -> Exception:
-    """Returns what is wrong with a file of settings, which dlt reads when it is imported; else the error itself."""
-    paths = getattr(error, "full_paths", None)  # dlt's class cannot be imported where dlt cannot
-    if paths is None:
-        return error
-    why = str(error).splitlines()[-1].rstrip(".")
-    found = " or ".join(path for path in paths if os.path.exists(path))
-    return click.ClickException(f"Expected TOML in {found}, but it cannot be read: {why}.")
 
 
 @functools.cache

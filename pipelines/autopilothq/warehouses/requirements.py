@@ -1,4 +1,4 @@
-"""Messages about what cannot be used: unknown destinations, missing packages, missing and wrong settings."""
+"""Messages about what cannot be used: unknown destinations, missing packages and settings, wrong credentials."""
 
 import difflib
 from collections.abc import Iterator
@@ -10,13 +10,11 @@ from dlt.common.exceptions import MissingDependencyException
 
 from ..extras import PACKAGE, install, is_own_fault
 from .dlt_internals import (
-    ConfigValueCannotBeCoercedException,
     Destination,
     InvalidNativeValue,
     LookupTraces,
     UnknownDestinationModule,
 )
-from .settings import TYPE_NAMES
 
 # Extras of this package that dlt has under another name.
 _EXTRAS = {"gs": "gcs", "pyiceberg": "iceberg"}
@@ -65,20 +63,6 @@ def missing_settings(error: ConfigFieldMissingException) -> str:
         f"Expected the setting{'s' * several} {', '.join(names)}, but there {'are' if several else 'is'} none.\n"
         f"Set {'them' if several else 'it'} in .dlt/secrets.toml, by {env} in the environment{option}."
         f"{_package_of(names[0])}"
-    )
-
-
-def wrong_setting(error: ConfigValueCannotBeCoercedException) -> str:
-    """Returns the message about a setting of the wrong type, with its value only if that cannot be a secret."""
-    if error.hint in (int, float, bool):
-        expected, came = TYPE_NAMES[error.hint], f"got {error.field_value!r}"
-    else:
-        expected = f"a value of the type {getattr(error.hint, '__name__', error.hint)}"
-        came = "it cannot be read as one"
-    return (
-        f"Expected {expected} as the setting {error.field_name}, but {came}.\n"
-        "Correct it in .dlt/config.toml, in .dlt/secrets.toml or in the environment, in the variable whose name ends in"
-        f" {error.field_name.upper()}."
     )
 
 
