@@ -172,6 +172,16 @@ def test_a_good_run_is_told_when_all_are(
     )
 
 
+def test_another_word_for_which_runs_are_told_is_a_warning(
+    call: Call, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__NOTIFY", "allways")
+    said = call("load", "archive", "nowhere")
+    expected = "Expected failure or always as sources.autopilothq.notify, but got 'allways'"
+    assert said.err.splitlines()[-1] == f"Warning: {expected}: only failures are notified."
+    assert (said.status, len(webhook.texts())) == (1, 1)
+
+
 def test_too_many_rejects_are_told(call: Call, webhook: Webhook) -> None:
     Path("a.ndjson").write_text("oops\n" + GOOD)
     assert call("load", "archive", "a.ndjson", "--max-rejects", "0").status == 3

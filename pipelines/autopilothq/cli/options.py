@@ -166,7 +166,7 @@ def credentials_of(value: str, param: click.Parameter | None = None) -> str:
         found = _content(value[1:], param).rstrip("\r\n")
     if value and not found.strip():
         what = "that file is empty" if value.startswith("@") else "that variable is not set, or empty"
-        raise click.BadParameter(f"Expected credentials in {value}, but {what}.", param=param)
+        raise click.BadParameter(f"Expected a value in {value}, but {what}.", param=param)
     remember_credentials(found)
     return found
 
@@ -184,12 +184,10 @@ def _content(path: str, param: click.Parameter | None) -> str:
             content = file.read(MAX_CREDENTIALS + 1)
     except (OSError, ValueError) as error:  # a path with NUL, and bytes that are no text, are ValueErrors
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise click.BadParameter(
-            f"Expected credentials in @{path}, but it cannot be read: {why}.", param=param
-        ) from None
+        raise click.BadParameter(f"Expected a value in @{path}, but it cannot be read: {why}.", param=param) from None
     if len(content) > MAX_CREDENTIALS:
         raise click.BadParameter(
-            f"Expected credentials in @{path}, but it has more than {MAX_CREDENTIALS:,} characters.",
+            f"Expected a value in @{path}, but it has more than {MAX_CREDENTIALS:,} characters.",
             param=param,
         )
     if stat.S_ISREG(mode) and mode & stat.S_IROTH:
