@@ -355,11 +355,11 @@ def test_status_of_a_sample(call: Call) -> None:
     assert lines[0] == f"place      duckdb {Path.cwd()}/autopilot.duckdb, dataset autopilothq"
     assert re.fullmatch(r"last run   20\S+ \S+, \d+ s ago: loaded", lines[1])
     assert re.fullmatch(rf"last load  20\S+ \S+, \d+ s ago: {counts}", lines[2])
-    assert lines[4] == "table                 newest received      newest load"
+    assert lines[4] == "table                 newest received (UTC)  newest load (UTC)"
     with duckdb.connect("autopilot.duckdb") as con:
         con.execute("SET TimeZone = 'UTC'")
         found = con.execute("SELECT max(received_at), max(uuid_ts) FROM autopilothq.tracks").fetchall()
-    assert lines[5] == f"tracks                {found[0][0]:%Y-%m-%d %H:%M:%S}  {found[0][1]:%Y-%m-%d %H:%M:%S}"
+    assert lines[5] == f"tracks                {found[0][0]:%Y-%m-%d %H:%M:%S}    {found[0][1]:%Y-%m-%d %H:%M:%S}"
     assert lines[-2:] == ["rejects of the last load  none", "discards                  none"]
 
 

@@ -506,7 +506,10 @@ def test_deliveries(call: Call) -> None:
         "",
         "d, 0 failed, 0 unknown",
     ]
-    assert (said.out[0][:21], said.out[-1]) == ("sent at".ljust(21), "3 delivered, 1 refused, 0 failed, 0 unknown")
+    assert (said.out[0][:21], said.out[-1]) == (
+        "sent at (UTC)".ljust(21),
+        "3 delivered, 1 refused, 0 failed, 0 unknown",
+    )
     assert call("deliveries", "--status", "refused").out[-1] == "0 delivered, 1 refused, 0 failed, 0 unknown"
     assert call("deliveries", "--since", "2100-01-01").out == ["0 delivered, 0 refused, 0 failed, 0 unknown"]
     said = call("deliveries", "--status", "lost")

@@ -101,7 +101,7 @@ def print_deliveries(
     out.print_line(", ".join(f"{number:,} {name}" for name, number in counts.items()))
 
 
-_HEAD = ("sent at", "status", "type", "person", "message", "event or audience", "trigger", "http", "answer")
+_HEAD = ("sent at (UTC)", "status", "type", "person", "message", "event or audience", "trigger", "http", "answer")
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:

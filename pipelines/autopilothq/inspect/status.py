@@ -256,7 +256,7 @@ def status_text(status: Status, width: int | None = None) -> str:
     tables = [[name, moment(fresh.received_at), moment(fresh.loaded_at)] for name, fresh in status.tables.items()]
     parts = [
         grid(_heading(status), width=width),
-        grid([["table", "newest received", "newest load"], *tables]),
+        grid([["table", "newest received (UTC)", "newest load (UTC)"], *tables]),
         _chart(status.events_per_day),
         grid(
             [
