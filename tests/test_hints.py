@@ -161,8 +161,8 @@ def test_what_does_not_exist_has_its_own_advice(postgres: str, statement: str, a
 
 
 ROOM = (
-    "Make room on the disk of dlt's folder (DLT_DATA_DIR, else ~/.dlt), or of temporary files (TMPDIR), then run it"
-    " again."
+    "Make room on the disk of the output, of dlt's folder (DLT_DATA_DIR, else ~/.dlt), or of temporary files (TMPDIR),"
+    " then run it again."
 )
 RIGHT = "Give this user the right to it (chmod, chown), or name another place."
 

@@ -57,8 +57,8 @@ _ADVICE = [
     (
         re.compile("^[^/]*No space left on device$"),
         (
-            "Make room on the disk of dlt's folder (DLT_DATA_DIR, else ~/.dlt), or of temporary files (TMPDIR), then"
-            " run it again."
+            "Make room on the disk of the output, of dlt's folder (DLT_DATA_DIR, else ~/.dlt), or of temporary files"
+            " (TMPDIR), then run it again."
         ),
     ),
     (re.compile("No space left|File too large|Disk quota|out of disk"), "Make room on that disk, then run it again."),
