@@ -29,20 +29,20 @@ export PYTHONDONTWRITEBYTECODE =
 .PHONY: help setup lock demo test test-fast test-portable test-pythons lint format docs bench check mutate clean
 
 help:
-	@echo 'make demo     load a made-up archive into a local DuckDB file and query it'
-	@echo 'make test     lint, types and tests'
-	@echo 'make test-fast     the tests that need no server and kill no process, in a minute'
+	@echo 'make demo          load a made-up archive into a local DuckDB file and query it'
+	@echo 'make test          lint, formats, types and all tests'
+	@echo 'make test-fast     tests without servers and killed processes, in a minute'
 	@echo 'make test-portable the tests of what another Python can do differently'
-	@echo 'make test-pythons  these tests on each other Python of $(PYTHONS) on this machine'
-	@echo 'make lint     ruff and mypy only'
-	@echo 'make format   rewrite the code in its own style'
-	@echo 'make docs     write the generated parts of the documents'
-	@echo 'make bench    measure'
-	@echo 'make check    test what needs an environment of its own: dbt, public packages for Segment, Airflow, Dagster, dlt deploy, Dask, Ray, the oldest dlt'
-	@echo 'make mutate   change the code of a room in small ways, and show what no test notices: ROOM=segment'
-	@echo 'make setup    create only the environment, in $(VENV)'
-	@echo 'make lock     rewrite the lock files: the versions of constraints.txt, with hashes'
-	@echo 'make clean    remove what these created'
+	@echo 'make test-pythons  these on each other Python of $(PYTHONS) on this machine'
+	@echo 'make lint          ruff and mypy only'
+	@echo 'make format        rewrite the code in its own style'
+	@echo 'make docs          write the generated parts of the documents'
+	@echo 'make bench         measure'
+	@echo 'make check         test what needs an environment of its own: dbt, Airflow, ...'
+	@echo 'make mutate        what no test notices of small changes in a room: ROOM=segment'
+	@echo 'make setup         create only the environment, in $(VENV)'
+	@echo 'make lock          rewrite the lock files of constraints.txt, with hashes'
+	@echo 'make clean         remove what these created'
 
 setup: $(VENV)/.dev
 

@@ -26,6 +26,9 @@ from shared_loads import command, isolation
 GOOD = '{"type":"track","event":"Email Opened","messageId":"m1","userId":"1","receivedAt":"2019-03-04T05:06:07.412Z"}\n'
 
 
+EMPTY = "Expected a value, but got an empty text. For the default leave the option out."
+ENGINES = "processes:8, dask:tcp://scheduler:8786 or ray:auto"
+POSTGRES_URL = "postgresql://user@host:port/database"
 AMBIGUOUS = (
     "Error: The DuckDB file autopilothq.duckdb is named like the dataset autopilothq,"
     " and DuckDB cannot tell them apart."
@@ -248,8 +251,13 @@ def test_a_package_that_can_never_load_is_set_aside(call: Call) -> None:
 def test_a_folder_that_is_not_there_is_not_made(call: Call) -> None:
     Path("archive.ndjson").write_text(GOOD)
     said = call("load", "archive", "archive.ndjson", "--credentials", "no/such/autopilot.duckdb")
-    assert said.status == 1
-    assert "No such file or directory" in errors(said)[0]
+    assert (said.status, errors(said)) == (
+        1,
+        [
+            f"Error: Expected a folder {Path.cwd()}/no/such for the DuckDB file, but there is none.",
+            "Make it (mkdir -p), or name a file elsewhere: --credentials /data/other.duckdb",
+        ],
+    )
     assert not Path("no").exists()
 
 
@@ -271,12 +279,27 @@ def test_max_rejects(selected: Selected) -> None:
     ("words", "message"),
     [
         ((), "Error: Which archive? Name a URL, or set sources.autopilothq.archive_url in dlt's configuration."),
-        (("a", "--since", "May"), "Error: Invalid value for '--since': 'May' does not match the format '%Y-%m-%d'."),
+        (
+            ("a", "--since", "2019-02-30"),
+            "Error: Invalid value for '--since': Expected a day such as 2019-03-01, but got '2019-02-30'.",
+        ),
         (
             ("a", "--since", "2019-03-02", "--until", "2019-03-01"),
             "Error: Invalid value for --until: Expected a later time than --since 2019-03-02, but got 2019-03-01.",
         ),
         (("a", "--max-rejects", "-1"), "Error: Invalid value for '--max-rejects': -1 is not in the range x>=0."),
+        (("a", "--max-rejects", "x"), "Error: Invalid value for '--max-rejects': 'x' is not a valid whole number."),
+        *(
+            (
+                ("a", option, ""),
+                f"Error: Invalid value for '{option}': {EMPTY}",
+            )
+            for option in ("--credentials", "--dataset", "--destination", "--books-dataset", "--source-id")
+        ),
+        (
+            ("a", "--engine", "proceses:8"),
+            f"Error: Invalid value for --engine: Expected an engine like {ENGINES}, but got 'proceses:8'.",
+        ),
     ],
 )
 def test_wrong_arguments(call: Call, words: tuple[str, ...], message: str) -> None:
@@ -290,6 +313,14 @@ def test_wrong_arguments(call: Call, words: tuple[str, ...], message: str) -> No
         (
             ("nowhere",),
             ["Error: Expected a file or a folder at nowhere, but nothing is there.", "Check how the path is spelt."],
+        ),
+        (("",), ["Error: Expected a path or a URL, but got an empty text.", "The current folder is a dot: ."]),
+        (
+            ("a.ndjson", "--destination", "postgres", "--credentials", "warehouse"),
+            [
+                f"Error: Expected a URL like {POSTGRES_URL} as credentials, but got something else.",
+                "Correct --credentials, or the setting in .dlt/secrets.toml or the environment.",
+            ],
         ),
         (
             ("a.ndjson", "--credentials", "autopilothq.duckdb"),
@@ -339,6 +370,29 @@ def test_all_of_it_from_the_configuration(call: Call) -> None:
     assert call("load", "archive").status == 0
     with duckdb.connect("elsewhere.duckdb") as con:
         assert con.execute("SELECT id FROM mail.email_opened").fetchall() == [("m1",)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words", "counts"),
+    [
+        ('since = "2019-03-05"', [], "1 line, 1 stored, 0 duplicates, 0 rejected"),
+        ('since = "2019-03-05"', ["--since", "2019-03-04"], "2 lines, 2 stored, 0 duplicates, 0 rejected"),
+        ('until = "2019-03-04"', [], "1 line, 1 stored, 0 duplicates, 0 rejected"),
+        ('source_id = "other"', [], "0 lines, 0 stored, 0 duplicates, 0 rejected"),
+        ('events = "Email Clicked"', [], "2 lines, 0 stored, 0 duplicates, 0 rejected, 2 skipped"),
+    ],
+)
+def test_what_to_read_from_the_configuration(call: Call, settings: str, words: list[str], counts: str) -> None:
+    for day in ("1551657600000", "1551744000000"):
+        folder = Path("logs/segment-logs/shop") / day
+        folder.mkdir(parents=True)
+        (folder / "1.ndjson").write_text(GOOD.replace("m1", day))
+    Path(".dlt").mkdir()
+    Path(".dlt/config.toml").write_text(f'[sources.autopilothq]\narchive_url = "logs"\n{settings}\n')
+    active().reload()
+    said = call("load", "archive", "--dry-run", *words)
+    assert said.status == 0
+    assert f"{counts}, 0 values discarded" in said.out.splitlines()
 
 
 def test_motherduck_is_no_duckdb_file(call: Call) -> None:
@@ -502,6 +556,11 @@ def test_a_file_that_vanishes_before_it_is_read_is_told(call: Call, monkeypatch:
     ) in said.out.splitlines()
     with duckdb.connect("autopilot.duckdb") as con:
         assert con.execute("SELECT id FROM autopilothq.tracks").fetchall() == [("m1",)]
+
+
+def test_a_group_without_a_command_shows_its_help(call: Call) -> None:
+    for words in ((), ("load",), ("models",), ("contacts",)):
+        assert call(*words) == (2, "", call(*words, "--help").out)
 
 
 def test_lists_of_commands_are_whole_on_a_terminal_of_80_columns(call: Call) -> None:

@@ -292,7 +292,7 @@ def test_diff_with_the_catalogue(call: Call) -> None:
     assert said.status == 0
     later = ", ".join(name for name, table in catalog.TABLES.items() if table not in catalog.ALWAYS)
     assert said.out.splitlines()[1:] == [
-        f"run on       duckdb duckdb:///{Path.cwd()}/autopilot.duckdb, dataset autopilothq",
+        f"run on       duckdb {Path.cwd()}/autopilot.duckdb, dataset autopilothq",
         "",
         "breaks nothing:",
         "  missing table, comes with its first row",
@@ -329,12 +329,12 @@ def test_the_first_slash_divides_dataset_and_credentials(call: Call) -> None:
     said = call("schema", "diff", "--against", f"Seg Ment/{folder}/old.duckdb")
     assert (said.status, said.out.splitlines()[0]) == (
         0,
-        f"queries for  duckdb duckdb:///{Path.cwd()}/one/two/old.duckdb, dataset Seg Ment",
+        f"queries for  duckdb {Path.cwd()}/one/two/old.duckdb, dataset Seg Ment",
     )
     said = call("schema", "diff", "--against", "other/one/two/old.duckdb")
     assert (said.status, said.err) == (
         1,
-        f"Error: There is no dataset other in duckdb:///{Path.cwd()}/one/two/old.duckdb. Check how it is spelt.\n",
+        f"Error: There is no dataset other in {Path.cwd()}/one/two/old.duckdb. Check how it is spelt.\n",
     )
 
 
@@ -348,14 +348,14 @@ def test_status_of_a_sample(call: Call) -> None:
     assert said.status == 0
     counts = r"14 files, 2,000 lines, 1,\d{3} stored, \d duplicates, 0 rejected"
     lines = said.out.splitlines()
-    assert lines[0] == f"place      duckdb duckdb:///{Path.cwd()}/autopilot.duckdb, dataset autopilothq"
+    assert lines[0] == f"place      duckdb {Path.cwd()}/autopilot.duckdb, dataset autopilothq"
     assert re.fullmatch(r"last run   20\S+ \S+, \d+ s ago: loaded", lines[1])
     assert re.fullmatch(rf"last load  20\S+ \S+, \d+ s ago: {counts}", lines[2])
-    assert lines[4] == "table                 newest received      newest load"
+    assert lines[4] == "table                 newest received (UTC)  newest load (UTC)"
     with duckdb.connect("autopilot.duckdb") as con:
         con.execute("SET TimeZone = 'UTC'")
         found = con.execute("SELECT max(received_at), max(uuid_ts) FROM autopilothq.tracks").fetchall()
-    assert lines[5] == f"tracks                {found[0][0]:%Y-%m-%d %H:%M:%S}  {found[0][1]:%Y-%m-%d %H:%M:%S}"
+    assert lines[5] == f"tracks                {found[0][0]:%Y-%m-%d %H:%M:%S}    {found[0][1]:%Y-%m-%d %H:%M:%S}"
     assert lines[-2:] == ["rejects of the last load  none", "discards                  none"]
 
 
@@ -386,7 +386,7 @@ def test_status_for_a_monitor(call: Call) -> None:
 def test_nothing_there_is_one_line(call: Call, words: tuple[str, ...]) -> None:
     said = call(*words)
     hint = "Load something first: autopilothq load archive URL"
-    assert said == (1, "", f"Error: There is no dataset autopilothq in autopilot.duckdb. {hint}\n")
+    assert said == (1, "", f"Error: There is no dataset autopilothq in {Path.cwd()}/autopilot.duckdb. {hint}\n")
     assert list(Path().iterdir()) == []
 
 
@@ -394,7 +394,7 @@ def test_nothing_in_the_file_of_the_configuration(call: Call) -> None:
     Path(".dlt").mkdir()
     Path(".dlt/config.toml").write_text('[destination.duckdb]\ncredentials = "elsewhere.duckdb"\n')
     active().reload()
-    assert call("status").err.startswith("Error: There is no dataset autopilothq in elsewhere.duckdb. ")
+    assert call("status").err.startswith(f"Error: There is no dataset autopilothq in {Path.cwd()}/elsewhere.duckdb. ")
 
 
 def test_no_dataset_in_postgresql(call: Call, postgres: str) -> None:

@@ -497,13 +497,19 @@ def test_deliveries(call: Call) -> None:
     call("send", "messages", path, "--trigger", "Later=0003")
     said = call("deliveries")
     assert said.status == 0
-    assert [re.sub(r"^\S+ \S+  ", "", line) for line in said.out] == [
-        f"refused    identify  -  m3  -  -  400  {MISSING}",
-        "delivered  identify  p1@example.com  i1  -  -  200",
-        "delivered  track  p1@example.com  t1  Order Completed  0007  200",
-        "delivered  track  p2@example.com  t2  Later  0003  200",
-        "3 delivered, 1 refused, 0 failed, 0 unknown",
+    assert [line[21:] for line in said.out] == [
+        "status     type      person          message  event or audience  trigger  http  answer",
+        f"refused    identify  -               m3       -                  -        400   {MISSING}",
+        "delivered  identify  p1@example.com  i1       -                  -        200",
+        "delivered  track     p1@example.com  t1       Order Completed    0007     200",
+        "delivered  track     p2@example.com  t2       Later              0003     200",
+        "",
+        "d, 0 failed, 0 unknown",
     ]
+    assert (said.out[0][:21], said.out[-1]) == (
+        "sent at (UTC)".ljust(21),
+        "3 delivered, 1 refused, 0 failed, 0 unknown",
+    )
     assert call("deliveries", "--status", "refused").out[-1] == "0 delivered, 1 refused, 0 failed, 0 unknown"
     assert call("deliveries", "--since", "2100-01-01").out == ["0 delivered, 0 refused, 0 failed, 0 unknown"]
     said = call("deliveries", "--status", "lost")

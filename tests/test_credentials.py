@@ -52,7 +52,7 @@ def test_credentials_that_are_not_there(
         Path(name).write_bytes(content)
         Path(name).chmod(0o600)
     said = call("status", "--credentials", credentials)
-    error = f"Error: Invalid value for '--credentials': Expected credentials in {credentials}, {told}"
+    error = f"Error: Invalid value for '--credentials': Expected a value in {credentials}, {told}"
     assert (said.status, said.err.splitlines()[-1]) == (2, error)
 
 

@@ -96,6 +96,17 @@ def test_a_grid_has_a_line_for_each_row() -> None:
     assert lines[0].index("n", 4) == lines[1].index("1", 80) == lines[2].index("2") == 82
 
 
+def test_the_last_column_of_a_grid_keeps_to_the_terminal() -> None:
+    rows = [["name", "text"], ["a", "one two three four five six"], ["b", "/a/long/path/that/stays/whole"]]
+    assert grid(rows, width=30) == [
+        "name  text",
+        "a     one two three four five",
+        "      six",
+        "b     /a/long/path/that/stays/whole",
+    ]
+    assert grid(rows, width=29) == grid(rows)  # too little room for texts
+
+
 # The last parts of the names below.
 PRINTING = {"print", "print_exc", "print_exception", "print_stack", "echo", "secho", "echo_via_pager", "pprint"}
 PRINTING |= {"stdout", "stderr", "__stdout__", "__stderr__", "write"}

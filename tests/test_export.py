@@ -201,8 +201,13 @@ def test_a_dataset_that_was_exported_and_loaded_has_the_same_tables(
         no_room = OSError(errno.ENOSPC, "No space left on device")  # where stdout goes, not the export
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("autopilothq.cli.out.print_line", Mock(side_effect=no_room))
-            told = f"Error: {no_room}\nMake room on that disk, then run it again.\n"
-            assert command("export", "untold", *target).err == told
+            told = (
+                f"Error: {no_room}\nMake room on the disk of the output, of dlt's folder (DLT_DATA_DIR, else ~/.dlt), "
+            )
+            assert (
+                command("export", "untold", *target).err
+                == f"{told}or of temporary files (TMPDIR), then run it again.\n"
+            )
 
         said = command("export", out, *target)
         assert (said.status, said.err) == (0, "")

@@ -622,7 +622,7 @@ def test_a_dataset_that_is_not_there(call: Call) -> None:
     assert (said.status, errors(said)) == (
         1,
         [
-            "Error: There is no dataset autopilothq in other.duckdb, so nobody can be deleted from it.",
+            f"Error: There is no dataset autopilothq in {Path.cwd()}/other.duckdb, so nobody can be deleted from it.",
             "Name the one that loads go to: --destination, --credentials, --dataset.",
         ],
     )

@@ -13,6 +13,7 @@ import psycopg2
 import pytest
 
 from autopilothq import explain, extras
+from autopilothq.warehouses.dlt_internals import DestinationConnectionError, ValueNotSecretException
 from calling import Call, errors
 
 KNOWN = (
@@ -157,6 +158,39 @@ def test_what_does_not_exist_has_its_own_advice(postgres: str, statement: str, a
     said, _, told = explain.error_message(raised.value).partition("\n")
     assert "does not exist" in said
     assert told == advice
+
+
+ROOM = (
+    "Make room on the disk of the output, of dlt's folder (DLT_DATA_DIR, else ~/.dlt), or of temporary files (TMPDIR),"
+    " then run it again."
+)
+RIGHT = "Give this user the right to it (chmod, chown), or name another place."
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            OSError(28, "No space left on device"),
+            f"[Errno 28] No space left on device\n{ROOM}",
+        ),
+        (
+            OSError(28, "No space left on device", "/data/a"),
+            "[Errno 28] No space left on device: '/data/a'\nMake room on that disk, then run it again.",
+        ),
+        (OSError(13, "Permission denied", "/data/a"), f"[Errno 13] Permission denied: '/data/a'\n{RIGHT}"),
+        (
+            DestinationConnectionError("Client", "mail", 'Cannot open file "/a": Permission denied', OSError()),
+            f'Cannot open file "/a": Permission denied\n{RIGHT}',
+        ),
+        (
+            ValueNotSecretException("config.toml", "destination.postgres.credentials"),
+            "destination.postgres.credentials is secret, but it is in .dlt/config.toml.\nMove it to .dlt/secrets.toml.",
+        ),
+    ],
+)
+def test_what_systems_and_dlt_report_is_short_and_has_advice(error: Exception, message: str) -> None:
+    assert explain.error_message(error) == message
 
 
 @pytest.mark.parametrize(

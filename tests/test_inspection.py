@@ -481,7 +481,8 @@ def test_nothing_there_makes_no_file() -> None:
     with pytest.raises(DatasetNotFound) as error, inspect.reading("duckdb", "other.duckdb"):
         pass
     assert str(error.value) == (
-        "There is no dataset autopilothq in other.duckdb. Load something first: autopilothq load archive URL"
+        f"There is no dataset autopilothq in {Path.cwd()}/other.duckdb. Load something first:"
+        " autopilothq load archive URL"
     )
     assert list(Path().iterdir()) == []
 
@@ -511,9 +512,9 @@ last run   2026-05-04 10:00:00, 2 h ago: failed: the load step: disk full
 last load  2026-05-03 09:00:00, 1 d 3 h ago: 2 files, 1,100 lines, 1,090 stored, 6 duplicates, 4 rejected
 waiting    1, under way or cut off; the next run finishes what was cut off
 
-table          newest received      newest load
-tracks         2019-03-01 00:00:00  2026-05-03 09:00:00
-email_replied  -                    -
+table          newest received (UTC)  newest load (UTC)
+tracks         2019-03-01 00:00:00    2026-05-03 09:00:00
+email_replied  -                      -
 
 events by day received (UTC)
 2026-05-02      0

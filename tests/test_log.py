@@ -17,7 +17,7 @@ import pytest
 import forked
 from autopilothq import sample
 from autopilothq.clients.webhook import post_note
-from autopilothq.errors import InvalidSetting, RequestRejected, Unavailable
+from autopilothq.errors import InvalidSetting, RequestRejected, RunError, Unavailable
 from calling import Call, Said
 from fake_autopilot import FakeAutopilot
 from prepared import as_prepared, preparing
@@ -137,6 +137,20 @@ def test_an_error_is_a_json_line(call: Call) -> None:
     assert "nowhere" in error["message"]
 
 
+def test_so_are_a_wrong_call_and_its_end_by_ctrl_c(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("autopilothq.cli.inspecting.print_tables", interrupt)
+    for words, status, message in (
+        (["load", "arch"], 2, "No such command 'arch'. Did you mean 'archive'?"),
+        (["schema"], 130, "Aborted!"),
+    ):
+        said = call("--log-format", "json", *words)
+        assert (said.status, said.out) == (status, "")
+        assert json.loads(said.err) | {"at": 0} == {"at": 0, "level": "error", "message": message, "status": status}
+
+
 def test_a_failure_is_told(call: Call, webhook: Webhook) -> None:
     said = call("load", "archive", "nowhere", "--credentials", "a-secret.duckdb")
     assert said.status == 1
@@ -156,6 +170,16 @@ def test_a_good_run_is_told_when_all_are(
         f"autopilothq load archive on {gethostname()} done:"
         " 0 lines, 0 stored, 0 duplicates, 0 rejected, 0 values discarded, "
     )
+
+
+def test_another_word_for_which_runs_are_told_is_a_warning(
+    call: Call, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__NOTIFY", "allways")
+    said = call("load", "archive", "nowhere")
+    expected = "Expected failure or always as sources.autopilothq.notify, but got 'allways'"
+    assert said.err.splitlines()[-1] == f"Warning: {expected}: only failures are notified."
+    assert (said.status, len(webhook.texts())) == (1, 1)
 
 
 def test_too_many_rejects_are_told(call: Call, webhook: Webhook) -> None:
@@ -364,6 +388,20 @@ def test_a_reader_that_has_read_enough_is_no_error() -> None:
         with open(writing, "wb") as out, forked.start("-c", program, *words, stdout=out, stderr=forked.PIPE) as it:
             _, told = it.communicate()
         assert (words, it.returncode, told) == (words, 1, b"")
+
+
+def test_so_it_is_for_a_command_that_explains_its_errors(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RunError("[Errno 32] Broken pipe") from BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("autopilothq.cli.inspecting.print_tables", fail)
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as output:
+        monkeypatch.setattr("sys.stdout", output)
+        said = call("schema", "show")
+        monkeypatch.undo()
+    assert (said.status, said.err) == (1, "")
 
 
 def test_another_broken_pipe_than_the_output_is_an_error(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

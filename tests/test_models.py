@@ -155,6 +155,13 @@ def test_the_queries_of_the_pages_run(loaded: Loaded) -> None:
     assert all(isinstance(loaded.rows(query), list) for query in queries)
 
 
+def test_a_dry_run_prints_statements_that_run(loaded: Loaded) -> None:
+    said = command("models", "apply", "--dry-run", "--models-dataset", "printed", *loaded.target)
+    loaded.rows(f"CREATE SCHEMA IF NOT EXISTS printed; {said.out}")
+    said = command("models", "drop", "--models-dataset", "printed", *loaded.target)
+    assert (said.status, said.out) == (0, "8 views dropped in printed.\n"), said.err
+
+
 def test_a_schema_that_cannot_be_dropped_stays(loaded: Loaded) -> None:
     assert command("models", "apply", "--models-dataset", "shared", *loaded.target).status == 0
     loaded.rows("CREATE SEQUENCE shared.theirs")

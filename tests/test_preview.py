@@ -159,6 +159,8 @@ def test_names_for_people_and_columns(key: str, label: str, column: str) -> None
     [
         (None, "(empty)"),
         ("", "(empty)"),
+        ([], "(empty)"),
+        (["big_spenders", "2019-03-01T00:00:00.000Z"], "big_spenders, 2019-03-01"),
         (False, "false"),
         (5.0, "5"),
         (datetime(2019, 3, 1, 5, 6, tzinfo=UTC), "2019-03-01 05:06"),

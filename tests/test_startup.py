@@ -94,6 +94,8 @@ def test_a_current_folder_that_was_removed_is_an_error_of_one_line() -> None:
 
 
 NO_TOML = "Error: Expected TOML in ./.dlt/{}, but it cannot be read: {}.\n"
+MISPLACED = "runtime.slack_incoming_hook is secret, but it is in .dlt/config.toml. Move it to .dlt/secrets.toml."
+RUNTIME = "the settings in [runtime] of .dlt/config.toml, .dlt/secrets.toml or the environment"
 NO_FLOAT = """Error: Expected a number as the setting read_timeout, but got 'soon'.
 Correct it in .dlt/config.toml, in .dlt/secrets.toml or in the environment, in the variable whose name ends in \
 READ_TIMEOUT.
@@ -110,6 +112,12 @@ READ_TIMEOUT.
             NO_TOML.format("config.toml", "'utf-8' codec can't decode byte 0xff in position 5: invalid start byte"),
         ),
         ("config.toml", b'[sources.autopilothq]\nread_timeout = "soon"\n', NO_FLOAT),
+        (
+            "config.toml",
+            b'[runtime]\nslack_incoming_hook = "https://hooks.example.com/a"\n',
+            f"Error: {MISPLACED}\n",
+        ),
+        ("config.toml", b"[runtime]\nlog_level = 5\n", f"Error: dlt cannot begin with {RUNTIME}: Unknown level: '5'\n"),
     ],
 )
 def test_settings_that_cannot_be_read_are_an_error_of_two_lines(name: str, text: bytes, message: str) -> None:

@@ -13,7 +13,14 @@ from .errors import AutopilothqError, BusyError, RunError, causes
 from .extras import is_own_fault
 from .masking import masked
 from .warehouses import requirements
-from .warehouses.dlt_internals import ConfigValueCannotBeCoercedException, DatabaseException, UnknownDestinationModule
+from .warehouses.dlt_internals import (
+    ConfigValueCannotBeCoercedException,
+    DatabaseException,
+    InvalidNativeValue,
+    UnknownDestinationModule,
+    ValueNotSecretException,
+)
+from .warehouses.settings import misplaced_secret, wrong_setting
 
 # What Python raises if the program itself is wrong; libraries derive their own errors from some.
 _PROGRAM_ERRORS = (AssertionError, AttributeError, IndexError, KeyError, NameError, RecursionError, TypeError)
@@ -46,9 +53,23 @@ _ADVICE = [
             " under [destination.duckdb.credentials.global_config]."
         ),
     ),
+    # Python does not always say which file it was.
+    (
+        re.compile("^[^/]*No space left on device$"),
+        (
+            "Make room on the disk of the output, of dlt's folder (DLT_DATA_DIR, else ~/.dlt), or of temporary files"
+            " (TMPDIR), then run it again."
+        ),
+    ),
     (re.compile("No space left|File too large|Disk quota|out of disk"), "Make room on that disk, then run it again."),
+    (
+        re.compile(r"Permission denied.*/|/.*Permission denied"),
+        "Give this user the right to it (chmod, chown), or name another place.",
+    ),
 ]
 """What to do about messages of databases and systems."""
+_PREAMBLE = re.compile(r"^Connection with `.+? The actual reason given is: ", re.DOTALL)
+"""What dlt says about every connection that fails."""
 _HELD_FILE = re.compile(r'Could not set lock on file "(.+?)": Conflicting lock is held in (.+?\)|[^.]+)')
 
 
@@ -111,7 +132,11 @@ def _own_message(chain: list[BaseException]) -> str | None:
         if isinstance(cause, ConfigFieldMissingException):
             return requirements.missing_settings(cause)
         if isinstance(cause, ConfigValueCannotBeCoercedException):  # whose value may be secret
-            return requirements.wrong_setting(cause)
+            return wrong_setting(cause)
+        if isinstance(cause, InvalidNativeValue):
+            return requirements.wrong_credentials(cause)
+        if isinstance(cause, ValueNotSecretException):
+            return misplaced_secret(cause)
     return None
 
 
@@ -120,7 +145,7 @@ def _foreign_message(error: BaseException, chain: list[BaseException]) -> str:
     root = next(
         (cause for cause in chain if isinstance(cause, DatabaseException | OSError)), [*causes(error, *_WRAPPED)][-1]
     )
-    text = gist(str(root))
+    text = gist(_PREAMBLE.sub("", str(root)))
     is_fault = type(root) in _PROGRAM_ERRORS or is_own_fault(root)
     if is_fault or not text:
         text = f"{type(root).__name__}: {text}".rstrip(": ")

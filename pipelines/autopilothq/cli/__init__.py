@@ -44,18 +44,22 @@ class _Program(click.Group):
         except (Exception, KeyboardInterrupt) as error:
             if not _was_interrupted(error):
                 raise
-            out.document("\nAborted!", err=True)  # below the ^C of the terminal
+            log.abort(out.INTERRUPTED)
             context.exit(out.INTERRUPTED)
 
     def _invoke(self, context: click.Context) -> Any:
         log.hide_credentials(sys.argv[1:])
         try:
             result = super().invoke(context)
-        except click.UsageError as error:
-            log.mask(error)
-            log.notify(_commands(self, sys.argv[1:]), error.format_message())
-            raise _visible(error) from None
+        except click.exceptions.NoArgsIsHelpError:
+            raise  # a group without a command: click shows its help
         except click.ClickException as error:
+            if isinstance(error, click.UsageError):
+                log.mask(error)
+                log.notify(_commands(self, sys.argv[1:]), error.format_message())
+            if log.log_settings().json:
+                log.fail(error.format_message(), error.exit_code)
+                context.exit(error.exit_code)
             raise _visible(error) from None
         except (click.exceptions.Exit, click.Abort):
             raise
@@ -65,19 +69,26 @@ class _Program(click.Group):
             from ..explain import explain
 
             explanation = explain(error)
-            unread = isinstance(error, BrokenPipeError) and out.is_unread()
+            unread = _unread(error)
             if not unread:
                 log.fail(str(explanation), explanation.status)
             if not isinstance(explanation, BusyError):
                 log.notify(_commands(self, sys.argv[1:]), str(explanation))
             if unread:
-                raise  # click ends the program silently, as other programs end when `head` has read enough
+                raise unread from None  # click ends the program silently, as others end when `head` has read enough
             context.exit(explanation.status)
         except SystemExit as end:
             log.notify(_commands(self, sys.argv[1:]), log.summary() if end.code else None)
             raise
         log.notify(_commands(self, sys.argv[1:]), None)
         return result
+
+
+def _unread(error: BaseException) -> BrokenPipeError | None:
+    """Returns the error that came of a reader of the output that has gone; None if another one ended the run."""
+    chain = causes(error, "__cause__", "__context__")
+    broken = next((cause for cause in chain if isinstance(cause, BrokenPipeError)), None)
+    return broken if broken and out.is_unread() else None
 
 
 def _was_interrupted(error: BaseException) -> bool:

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from .options import add_options, allow_http_option, destination_options, wait_option
+from .options import WholeNumber, add_options, allow_http_option, destination_options, wait_option
 
 
 @click.group("contacts", short_help="Delete, eject or unsubscribe contacts in Autopilot.")
@@ -18,13 +18,13 @@ _common = add_options(
     click.option(
         "--max",
         "most",
-        type=click.IntRange(min=0),
+        type=WholeNumber(min=0),
         metavar="N",
         help="Refuse if there are more contacts than this.  [default: half of the account's]",
     ),
     click.option(
         "--confirm",
-        type=click.IntRange(min=0),
+        type=WholeNumber(min=0),
         metavar="N",
         help="Proceed despite --max, if there are exactly this many.",
     ),

@@ -7,7 +7,7 @@ from .. import inspect, private, runner
 from ..display import json_text, plural, shortened
 from ..errors import RunError
 from ..export import ExportBucket, ExportFolder, ExportTarget, export_archive, export_parquet
-from ..sources.file_systems import is_remote, open_bucket
+from ..sources.file_systems import check_not_empty, is_remote, open_bucket
 from ..warehouses.books import is_lock
 from ..warehouses.dataset import Dataset
 from . import log, out
@@ -38,6 +38,7 @@ def _check_rights(dataset: Dataset) -> None:
 
 
 def _target(folder: str) -> ExportBucket | ExportFolder:
+    check_not_empty(folder)
     if is_remote(folder):
         return ExportBucket(folder, open_bucket(folder))
     return ExportFolder(Path(folder.removeprefix("file://")))

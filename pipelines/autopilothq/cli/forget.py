@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from ..privacy import MAX_IDS
-from .options import TargetOptions, allow_http_option, json_option, target_options, wait_option
+from .options import TargetOptions, WholeNumber, allow_http_option, json_option, target_options, wait_option
 
 
 @click.command()
@@ -25,7 +25,7 @@ from .options import TargetOptions, allow_http_option, json_option, target_optio
 @click.option("--dry-run", is_flag=True, help="Report what would be removed, and change nothing.")
 @click.option(
     "--max-ids",
-    type=click.IntRange(min=0),
+    type=WholeNumber(min=0),
     default=MAX_IDS,
     show_default=True,
     metavar="N",
@@ -33,7 +33,7 @@ from .options import TargetOptions, allow_http_option, json_option, target_optio
 )
 @click.option(
     "--confirm",
-    type=click.IntRange(min=0),
+    type=WholeNumber(min=0),
     metavar="N",
     help="Proceed despite --max-ids, if there are exactly this many.",
 )

@@ -32,6 +32,8 @@ def print_tables(tables: tuple[str, ...], form: str, live: bool, target: TargetO
     if form == "sql":
         with explained():
             out.document(inspect.ddl(found, *inspect.target(*target)))
+    elif form == "table":
+        out.document(inspect.as_table(found, name, out.width()))
     else:
         out.document(inspect.FORMATS[form](found, name))
 
@@ -70,7 +72,7 @@ def _with_catalogue(target: TargetOptions, wait: timedelta) -> _Comparison:
         schema = inspect.schema_of(reader)
     catalogue = inspect.schema_of_catalogue(reader.kind, reader.dialect)
     return _Comparison(
-        "the catalogue", catalogue, reader.target, schema, reader.dialect, inspect.CATALOGUE, inspect.LATER
+        "the catalogue", catalogue, reader.title, schema, reader.dialect, inspect.CATALOGUE, inspect.LATER
     )
 
 
@@ -78,7 +80,7 @@ def _with_dataset(against: str, target: TargetOptions, wait: timedelta) -> _Comp
     dataset, slash, credentials = against.partition("/")
     against = f"{dataset}/{credentials_of(credentials)}" if slash else against
     with inspect.elsewhere(against, target.destination, target.credentials, wait) as reader:
-        queried_name, queried = reader.target, inspect.schema_of(reader)
+        queried_name, queried = reader.title, inspect.schema_of(reader)
     try:
         with inspect.reading(*target, wait=wait) as reader:
             schema = inspect.schema_of(reader)
@@ -86,7 +88,7 @@ def _with_dataset(against: str, target: TargetOptions, wait: timedelta) -> _Comp
         kind, dialect = inspect.kind_of(*target)
         schema, name = inspect.schema_of_catalogue(kind, dialect), "the catalogue, because nothing was loaded yet"
         return _Comparison(queried_name, queried, name, schema, dialect, inspect.SWITCH_UNLOADED)
-    return _Comparison(queried_name, queried, reader.target, schema, reader.dialect, inspect.SWITCH)
+    return _Comparison(queried_name, queried, reader.title, schema, reader.dialect, inspect.SWITCH)
 
 
 def upgrade_tables(dry_run: bool, target: TargetOptions, wait: timedelta) -> None:
@@ -164,7 +166,7 @@ def print_status(
             from .ortto_status import fetch_ortto_campaigns
 
             found.campaigns = fetch_ortto_campaigns(reader, found.now)
-    out.document(json_text(inspect.status_dict(found, max_age)) if as_json else inspect.status_text(found))
+    out.document(json_text(inspect.status_dict(found, max_age)) if as_json else inspect.status_text(found, out.width()))
     if max_age is not None and found.is_older(max_age):
         if not as_json:
             out.print_lines(["", _stale(found, max_age)])

@@ -1,7 +1,7 @@
 """The commands that load from the archive and from Autopilot's API, and `sample`."""
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +9,20 @@ import click
 
 from ..catalog import ACCOUNT, BOOKS, EVENT_TABLES, TRACKS
 from ..display import plural
-from ..errors import RunError
+from ..errors import EngineError, RunError
 from . import log, out
-from .options import LoadOptions, NameList, Time, archive_urls, check_period, load_options, max_seconds_option
+from .options import (
+    CalendarDay,
+    LoadOptions,
+    NameList,
+    Time,
+    WholeNumber,
+    archive_urls,
+    check_period,
+    load_options,
+    max_seconds_option,
+    require_value,
+)
 
 if TYPE_CHECKING:
     from dlt.sources import DltSource
@@ -23,7 +34,6 @@ if TYPE_CHECKING:
 API_TABLES = {"events": [TRACKS.name, *(table.name for table in EVENT_TABLES)]}
 for _table in ACCOUNT:
     API_TABLES.setdefault(_table.name.removesuffix("_contacts"), []).append(_table.name)
-_DAY = click.DateTime(formats=["%Y-%m-%d"])
 
 
 @click.group()
@@ -33,9 +43,9 @@ def load() -> None:
 
 @load.command("archive", short_help="Load Segment's raw archive: files, folders, buckets.")
 @click.argument("urls", metavar="[URL]...", nargs=-1)
-@click.option("--since", type=_DAY, metavar="YYYY-MM-DD", help="The first day to read (UTC).")
-@click.option("--until", type=_DAY, metavar="YYYY-MM-DD", help="The last day to read (UTC).")
-@click.option("--source-id", metavar="ID", help="Read only files of this Segment source.")
+@click.option("--since", type=CalendarDay(), metavar="YYYY-MM-DD", help="The first day to read (UTC).")
+@click.option("--until", type=CalendarDay(), metavar="YYYY-MM-DD", help="The last day to read (UTC).")
+@click.option("--source-id", metavar="ID", callback=require_value, help="Read only files of this Segment source.")
 @click.option("--events", metavar="NAME,...", help="Only these events, as sent or by table; later runs add others.")
 @click.option(
     "--engine",
@@ -49,8 +59,8 @@ def load() -> None:
 @load_options
 def load_archive(
     urls: tuple[str, ...],
-    since: datetime | None,
-    until: datetime | None,
+    since: date | None,
+    until: date | None,
     engine: str | None,
     work_url: str | None,
     fail_if_empty: bool,
@@ -63,8 +73,8 @@ def load_archive(
     from .loading import run_load_command
     from .progress import check_found
 
-    settings |= {"since": since and since.date(), "until": until and until.date(), "hook_contacts": True}
-    check_period(settings["since"], settings["until"])
+    settings |= {"since": since, "until": until, "hook_contacts": True}
+    check_period(since, until)
     archive_urls(urls)
     if urls:
         settings["archive_url"] = list(urls)
@@ -73,9 +83,11 @@ def load_archive(
     elif work_url:
         raise click.UsageError("--work-url is for the workers of an engine: name it with --engine.")
 
+    given = {name: value for name, value in settings.items() if value is not None}  # dlt would take None for the value
+
     def sources(display: "ProgressDisplay") -> "Iterator[DltSource]":
         with explained():
-            source: DltSource = archive(**settings, progress=display.report)
+            source: DltSource = archive(**given, progress=display.report)
         yield source
 
     check_found(run_load_command(sources, options), fail_if_empty)
@@ -84,11 +96,15 @@ def load_archive(
 def _engine(name: str, work_url: str | None) -> "EngineFactory":
     from ..sources.engine.executors import engine_of
 
+    try:
+        engine = engine_of(name)
+    except EngineError as error:
+        raise click.BadParameter(str(error), param_hint="--engine") from None
     if work_url is None and not name.startswith("processes:"):
         raise click.UsageError(
             f"--engine {name} needs --work-url: a folder or a bucket that all its workers can write to."
         )
-    return engine_of(name)
+    return engine
 
 
 @load.command("api", short_help="Load events, contacts, lists and segments from Autopilot.")
@@ -140,8 +156,12 @@ def _api(**settings: Any) -> "DltSource":
 
 @click.command("sample")
 @click.argument("folder", metavar="FOLDER", type=click.Path(file_okay=False))
-@click.option("--events", type=click.IntRange(min=1), default=10_000, show_default=True, help="How many messages.")
-@click.option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same archive.")
+@click.option(
+    "--events", type=WholeNumber(min=1), metavar="N", default=10_000, show_default=True, help="How many messages."
+)
+@click.option(
+    "--seed", type=int, metavar="N", default=1, show_default=True, help="The same seed gives the same archive."
+)
 def write_sample(folder: str, events: int, seed: int) -> None:
     """Write a realistic archive to try things with."""
     from .. import private, sample

@@ -69,6 +69,14 @@ def fail(message: str, status: int) -> None:
         out.document(f"Error: {masked(message)}", err=True)
 
 
+def abort(status: int) -> None:
+    """Reports that Ctrl-C ended the run."""
+    if log_settings().json:
+        line("error", "Aborted!", status=status)
+    else:
+        out.document("\nAborted!", err=True)  # below the ^C of the terminal
+
+
 def warn(message: str) -> None:
     """Reports a warning."""
     if log_settings().json:
@@ -194,6 +202,8 @@ def notify(commands: Sequence[str], failure: str | None) -> None:
         allows = bool(allowed_http() or dlt.config.get(ALLOW_HTTP, bool))
     except Exception:  # noqa: BLE001 - settings that cannot be read are why the run failed
         return
+    if hook and when not in (NOTIFY_DEFAULT, NOTIFY_ALWAYS):
+        warn(f"Expected {NOTIFY_DEFAULT} or {NOTIFY_ALWAYS} as {NOTIFY}, but got {when!r}: only failures are notified.")
     if not hook or (failure is None and when != NOTIFY_ALWAYS):
         return
     from ..clients import webhook

@@ -2,13 +2,18 @@
 
 import click
 
-from .options import json_option
+from .options import WholeNumber, json_option
 
 
 @click.command("mapping", short_help="Propose a mapping for an archive's unknown events.")
 @click.argument("urls", metavar="[URL]...", nargs=-1)
 @click.option(
-    "--lines", type=click.IntRange(min=1), default=100_000, show_default=True, help="How many lines to look at."
+    "--lines",
+    type=WholeNumber(min=1),
+    metavar="N",
+    default=100_000,
+    show_default=True,
+    help="How many lines to look at.",
 )
 @json_option
 def show_mapping(urls: tuple[str, ...], lines: int, as_json: bool) -> None:

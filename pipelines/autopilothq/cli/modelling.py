@@ -19,7 +19,7 @@ def apply_models(dry_run: bool, models_dataset: str | None, target: TargetOption
     """Creates or replaces the views, or prints the statements, and prints what changed."""
     before, statements = views.apply(ModelsTarget(*target, models_dataset), wait, dry_run)
     if dry_run:
-        out.print_lines([f"{statement};" for statement in statements])
+        out.document("\n".join(f"{statement};" for statement in statements))
         return
     counts = {"created": before.missing, "replaced": before.stale, "unchanged": before.current}
     found = ", ".join(f"{len(names)} {what}" for what, names in counts.items() if names)

@@ -17,6 +17,7 @@ from ..masking import remember_credentials
 from ..utc import is_empty, parse_time
 from ..warehouses.settings import DATASET, DUCKDB_FILE
 from . import log
+from .configuring import configure_dlt
 
 MAX_CREDENTIALS = 65_536  # characters of a file; a service account's key has some 2,500
 
@@ -58,6 +59,31 @@ class Time(click.ParamType[datetime]):
             self.fail(f"Expected a time such as 2019-03-01 or 2019-03-01T12:00:00Z, but got {value!r}.", param, ctx)
 
 
+class CalendarDay(click.ParamType[date]):
+    """A day like `2019-03-01`."""
+
+    name = "day"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
+        """Parses the day."""
+        try:
+            return datetime.strptime(value, "%Y-%m-%d").date()  # noqa: DTZ007 - a day has no zone
+        except ValueError:
+            self.fail(f"Expected a day such as 2019-03-01, but got {value!r}.", param, ctx)
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds within limits."""
+
+    name = "number"
+
+
+class WholeNumber(click.IntRange):
+    """A whole number within limits."""
+
+    name = "whole number"
+
+
 def check_period(since: date | None, until: date | None) -> None:
     """Raises BadParameter if the options --since and --until leave nothing."""
     if since and until and is_empty(since, until):
@@ -85,16 +111,26 @@ class NameList(click.ParamType[list[str]]):
         return names
 
 
+def require_value(_: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Returns the value of an option. Raises BadParameter if it is empty, as a shell's variable is that nobody set."""
+    if value is not None and not value.strip():
+        raise click.BadParameter(
+            "Expected a value, but got an empty text. For the default leave the option out.", param=param
+        )
+    return value
+
+
 def archive_urls(urls: Sequence[str]) -> list[str]:
     """Returns the archives that were named, else those of dlt's configuration. Raises UsageError if there are none."""
     import dlt
 
-    from ..sources.settings import split_names
+    from ..sources.settings import check_origin_settings, split_names
 
     if urls:
         return list(urls)
     found: Any = dlt.config.get("sources.autopilothq.archive_url")
     if not found:
+        check_origin_settings("archive")  # it may be misspelt
         raise click.UsageError(
             "Which archive? Name a URL, or set sources.autopilothq.archive_url in dlt's configuration."
         )
@@ -130,9 +166,14 @@ def credentials_of(value: str, param: click.Parameter | None = None) -> str:
         found = _content(value[1:], param).rstrip("\r\n")
     if value and not found.strip():
         what = "that file is empty" if value.startswith("@") else "that variable is not set, or empty"
-        raise click.BadParameter(f"Expected credentials in {value}, but {what}.", param=param)
+        raise click.BadParameter(f"Expected a value in {value}, but {what}.", param=param)
     remember_credentials(found)
     return found
+
+
+def _credentials(context: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    given = require_value(context, param, value)
+    return given and credentials_of(given, param)
 
 
 def _content(path: str, param: click.Parameter | None) -> str:
@@ -143,12 +184,10 @@ def _content(path: str, param: click.Parameter | None) -> str:
             content = file.read(MAX_CREDENTIALS + 1)
     except (OSError, ValueError) as error:  # a path with NUL, and bytes that are no text, are ValueErrors
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise click.BadParameter(
-            f"Expected credentials in @{path}, but it cannot be read: {why}.", param=param
-        ) from None
+        raise click.BadParameter(f"Expected a value in @{path}, but it cannot be read: {why}.", param=param) from None
     if len(content) > MAX_CREDENTIALS:
         raise click.BadParameter(
-            f"Expected credentials in @{path}, but it has more than {MAX_CREDENTIALS:,} characters.",
+            f"Expected a value in @{path}, but it has more than {MAX_CREDENTIALS:,} characters.",
             param=param,
         )
     if stat.S_ISREG(mode) and mode & stat.S_IROTH:
@@ -193,19 +232,30 @@ def add_options(*options: Callable[[_Command], _Command]) -> Callable[[_Command]
 
 
 _destination_options = add_options(
-    click.option("--destination", metavar="NAME", help="dlt's name for the destination.  [default: duckdb]"),
+    click.option(
+        "--destination",
+        metavar="NAME",
+        callback=require_value,
+        help="dlt's name for the destination.  [default: duckdb]",
+    ),
     click.option(
         "--credentials",
         metavar="URL|PATH|env:NAME|@FILE",
-        callback=lambda _, param, value: value if value is None else credentials_of(value, param),
+        callback=_credentials,
         help="Its credentials, as dlt takes them. Every user of this machine can see a password on a command line: name"
         " a variable (env:NAME) or a file (@FILE) that holds it, or set it in dlt's configuration.  [default:"
         f" {DUCKDB_FILE}]",
     ),
-    click.option("--dataset", metavar="NAME", help=f"The schema that has the tables.  [default: {DATASET}]"),
+    click.option(
+        "--dataset",
+        metavar="NAME",
+        callback=require_value,
+        help=f"The schema that has the tables.  [default: {DATASET}]",
+    ),
     click.option(
         "--books-dataset",
         metavar="NAME",
+        callback=require_value,
         help="Another schema for the bookkeeping tables, such as _audit.  [default: the same]",
     ),
 )
@@ -226,7 +276,8 @@ allow_http_option = click.option(
 )
 max_seconds_option = click.option(
     "--max-seconds",
-    type=click.FloatRange(min=0),
+    type=Seconds(min=0),
+    metavar="SECONDS",
     help="Stop fetching after this time; the next run goes on from there.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -240,7 +291,7 @@ def destination_options(command: _Command) -> _Command:
 
     @functools.wraps(command)
     def call(*, books_dataset: str | None, **more: Any) -> Any:
-        _configure_dlt(books_dataset)
+        configure_dlt(books_dataset)
         return command(**more)
 
     return _destination_options(call)
@@ -251,37 +302,10 @@ def with_dlt(command: _Command) -> _Command:
 
     @functools.wraps(command)
     def call(**more: Any) -> Any:
-        _configure_dlt(None)
+        configure_dlt(None)
         return command(**more)
 
     return call
-
-
-def _configure_dlt(books_dataset: str | None) -> None:
-    try:
-        import dlt
-    except Exception as error:
-        raise _unread_settings(error) from error
-
-    from ..warehouses.settings import configure  # the runner would import all that loads
-
-    settings = log.log_settings()
-    log.configure_logging(*settings)  # again, because dlt has a handler of its own now
-    more = {"runtime__log_format": "JSON"} if settings.debug and settings.json else {}
-    # dlt also logs errors after which it tries again, and those that end the run with a message of this program.
-    configure(**more, **({} if settings.debug else {"runtime__log_level": "CRITICAL"}))
-    if books_dataset:
-        dlt.config["books_dataset"] = books_dataset
-
-
-def _unread_settings(error: Exception) -> Exception:
-    """Returns what is wrong with a file of settings, which dlt reads when it is imported; else the error itself."""
-    paths = getattr(error, "full_paths", None)  # dlt's class cannot be imported where dlt cannot
-    if paths is None:
-        return error
-    why = str(error).splitlines()[-1].rstrip(".")
-    found = " or ".join(path for path in paths if os.path.exists(path))
-    return click.ClickException(f"Expected TOML in {found}, but it cannot be read: {why}.")
 
 
 @functools.cache
@@ -321,7 +345,10 @@ def load_options(command: _Command) -> _Command:
         allow_http_option,
         click.option("--dry-run", is_flag=True, help="Read and count, load nothing."),
         click.option(
-            "--max-rejects", type=click.IntRange(min=0), help="Exit with 3 if more lines than this were rejected."
+            "--max-rejects",
+            type=WholeNumber(min=0),
+            metavar="N",
+            help="Exit with 3 if more lines than this were rejected.",
         ),
         json_option,
     )
@@ -338,7 +365,7 @@ def describe_target(options: TargetOptions) -> dict[str, str]:
         target = resolve_target(*options)
         return {
             "destination": target.kind,
-            "location": target.database or target.location,
+            "location": target.path_or_url,
             "dataset": target.dataset,
             "pipeline": pipeline_name(str(target)),
         }

@@ -1,6 +1,7 @@
 """Prints to the terminal. The program prints only through here, so that no text that it quotes acts there."""
 
 import select
+import shutil
 import sys
 import traceback
 from collections.abc import Iterable
@@ -49,6 +50,11 @@ def _echo(text: str, err: bool) -> None:
     """Prints a text. If stderr fails, on a full disk or because its reader has gone, the work goes on."""
     with suppress(OSError) if err else nullcontext():
         click.echo(text, err=err)
+
+
+def width() -> int | None:
+    """Returns how many columns the terminal has that the output goes to; None if it goes elsewhere."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def flush() -> None:

@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from .. import runner
+from .. import inspect, runner
 from ..clients.autopilot_hooks import AutopilotHooks
 from ..clients.urls import path_of
 from ..destination import hooks
 from ..destination.hooks import Hook
-from ..display import json_text, plural, shortened
+from ..display import json_text, plural
 from ..masking import masked_url
 from . import out
 from .sending import autopilot_settings
@@ -50,9 +50,9 @@ def print_hooks(as_json: bool) -> None:
         listed = [hook._asdict() | {"url": masked_url(hook.url), "created_at": _time(hook)} for hook in found]
         out.print_line(json_text({"hooks": listed}))
         return
-    for hook in found:
-        text = (hook.hook_id, hook.event, _time(hook) or "-", masked_url(hook.url))
-        out.print_line("  ".join(shortened(part, 200) for part in text))
+    if found:
+        rows = [(hook.hook_id, hook.event, _time(hook) or "-", masked_url(hook.url)) for hook in found]
+        out.document("\n".join([*inspect.grid([("id", "event", "created at", "URL"), *rows], cut=False), ""]))
     out.print_line(plural(len(found), "hook"))
 
 

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,7 +11,7 @@ from typing import Any
 
 from dlt.common.configuration.exceptions import ConfigFieldMissingException
 
-from .. import runner
+from .. import inspect, runner
 from ..catalog import STATUSES
 from ..clients.auth import missing_key
 from ..destination import (
@@ -30,7 +30,7 @@ from ..destination.kind import AUTOPILOT, AccountKind
 from ..destination.messages import Ignored, Item, from_line, refuse_item
 from ..destination.ortto_fields import ORTTO_SECTION
 from ..destination.settings import SECTION
-from ..display import plural, shortened
+from ..display import plural
 from ..errors import BusyError, InvalidQuery, RunError
 from ..explain import explain
 from ..masking import masked
@@ -95,13 +95,20 @@ def print_deliveries(
         where = log_dataset(*target, reads=True, wait=wait)
         with DeliveryLog(where, reads=True, table=ACCOUNT_KINDS[to].log) as log:
             rows = log.latest(status, since)
-    for row in rows:
-        what = [f"{row['sent_at'].astimezone(UTC):%Y-%m-%d %H:%M:%S}", f"{row['status']:<9}", row["kind"] or "-"]
-        what += [shortened(value or "-") for value in (row["email"] or row["user_id"], row["message_id"])]
-        what += [shortened(row["audience"] or row["event"] or "-"), row["trigger_id"] or "-"]
-        out.print_line("  ".join([*what, str(row["http_status"] or "-"), row["message"] or ""]).rstrip())
+    if rows:
+        out.document("\n".join([*inspect.grid([_HEAD, *map(_cells, rows)]), ""]))
     counts = {name: sum(row["status"] == name for row in rows) for name in STATUSES}
     out.print_line(", ".join(f"{number:,} {name}" for name, number in counts.items()))
+
+
+_HEAD = ("sent at (UTC)", "status", "type", "person", "message", "event or audience", "trigger", "http", "answer")
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    sent_at = f"{row['sent_at'].astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+    what = (row["kind"], row["email"] or row["user_id"], row["message_id"], row["audience"] or row["event"])
+    answer = (row["trigger_id"], str(row["http_status"] or "-"))
+    return [sent_at, row["status"], *(text or "-" for text in (*what, *answer)), row["message"] or ""]
 
 
 # ---- inside --------------------------------------------------------------------------------------------------------

@@ -144,8 +144,10 @@ def column_of(key: str) -> str:
 
 def shown_value(value: Any) -> str:
     """Returns a value as a preview shows it: times to the minute, in UTC."""
-    if value is None or value == "":
+    if value is None or value in ("", []):
         return "(empty)"
+    if isinstance(value, list):
+        return ", ".join(map(shown_value, value))
     if isinstance(value, bool):
         return "true" if value else "false"
     at = _time(value)

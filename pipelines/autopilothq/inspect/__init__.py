@@ -13,7 +13,7 @@ from .diff import (
     differences,
     schema_of_catalogue,
 )
-from .formats import FORMATS, ddl, grid
+from .formats import FORMATS, as_table, ddl, grid
 from .live import (
     dataset_name,
     described,
@@ -62,6 +62,7 @@ __all__ = [
     "Waiting",
     "age",
     "applied",
+    "as_table",
     "at_models",
     "catalogue",
     "dataset_name",

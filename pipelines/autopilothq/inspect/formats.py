@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from datetime import datetime
@@ -21,6 +22,8 @@ from ..warehouses.requirements import missing_package
 from .schema import ColumnInfo, Statistics, TableInfo, dlt_schema
 
 Format = Callable[[Sequence[TableInfo], str], str]
+_INDENT = "  "
+_LEAST_ROOM = 24  # characters beside the other columns, for texts of several lines
 # The columns that say when a load processed a row; the first one that a table has counts.
 LOADED_AT_FIELDS = ("uuid_ts", "loaded_at", "asked_at", "rejected_at", "discarded_at", "suppressed_at", "sent_at")
 # Tables that every load of events fills; others may get no rows for good reasons.
@@ -28,9 +31,10 @@ ALWAYS_FRESH = (catalog.TRACKS.name, catalog.AUDIT.name)
 FRESHNESS = {"warn_after": {"count": 1, "period": "day"}, "error_after": {"count": 2, "period": "day"}}
 
 
-def as_table(tables: Sequence[TableInfo], dataset: str) -> str:  # noqa: ARG001
-    """Returns text for a terminal."""
-    return "\n\n".join("\n".join([_headline(table), *_indented(grid(_cells(table)))]) for table in tables)
+def as_table(tables: Sequence[TableInfo], dataset: str, width: int | None = None) -> str:  # noqa: ARG001
+    """Returns text for a terminal with as many columns as `width`; None is no terminal."""
+    width = width and width - len(_INDENT)
+    return "\n\n".join("\n".join([_headline(table), *_indented(grid(_cells(table), width=width))]) for table in tables)
 
 
 def as_markdown(tables: Sequence[TableInfo], dataset: str) -> str:
@@ -233,14 +237,24 @@ def _visible_names(table: TableInfo) -> TableInfo:
     return table._replace(name=visible(table.name), columns=columns, key=tuple(map(visible, table.key)))
 
 
-def grid(rows: Sequence[Sequence[str]], cut: bool = True) -> list[str]:
+def grid(rows: Sequence[Sequence[str]], cut: bool = True, width: int | None = None) -> list[str]:
     """Returns the rows as lines with aligned columns. Untrusted text is escaped.
 
-    Long cells are cut, except the last of a row; with `cut` False none is, for paths and the like.
+    Long cells are cut, except the last of a row; with `cut` False none is, for paths and the like. On a terminal with
+    `width` columns the last cell has several lines if it must, unless there is hardly any room beside the others.
     """
     rows = [[*map(shortened if cut else visible, row[:-1]), *map(visible, row[-1:])] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    room = (width or 0) - sum(widths[:-1]) - 2 * len(widths[:-1])
+    if room >= _LEAST_ROOM:
+        rows = [line for row in rows for line in _wrapped(row, room)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _wrapped(row: Sequence[str], room: int) -> list[list[str]]:
+    """Returns a row as rows whose last cells fit; a word that does not fit, such as a path, stays whole."""
+    first, *others = textwrap.wrap(row[-1], room, break_long_words=False, break_on_hyphens=False) or [""]
+    return [[*row[:-1], first], *([""] * len(row[:-1]) + [more] for more in others)]
 
 
 def moment(time: datetime | None) -> str:
@@ -263,7 +277,7 @@ def percent(share: float | None) -> str:
 
 
 def _indented(lines: Sequence[str]) -> list[str]:
-    return [f"  {line}" for line in lines]
+    return [f"{_INDENT}{line}" for line in lines]
 
 
 def _headline(table: TableInfo) -> str:

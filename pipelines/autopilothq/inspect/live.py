@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime, timedelta
 from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.parse import unquote
 
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
@@ -24,6 +23,7 @@ from ..warehouses.dlt_internals import (
     JobClientBase,
     SqlJobClientBase,
 )
+from ..warehouses.resolve import resolve_target
 from .diff import Schema, SchemaTable, type_of
 from .schema import ColumnInfo, Statistics, TableInfo, table_info
 
@@ -88,7 +88,8 @@ def reading(
             found = dataset_of(client)
             if not found.exists():
                 hint = "Check how it is spelt." if exactly else "Load something first: autopilothq load archive URL"
-                raise DatasetNotFound(f"There is no dataset {found.name} in {_where(client, credentials)}. {hint}")
+                where = resolve_target(destination, credentials, dataset).path_or_url
+                raise DatasetNotFound(f"There is no dataset {found.name} in {where}. {hint}")
             if warn:
                 _check_books(client, warn)
             yield found
@@ -125,16 +126,6 @@ def _opened(client: JobClientBase) -> Iterator[None]:
         yield
     finally:
         client.__exit__(None, None, None)  # type: ignore[arg-type]
-
-
-def _where(client: JobClientBase, credentials: str | None) -> str:
-    location = str(client.config)
-    if not unquote(location).endswith(":external:"):
-        return location
-    # `:external:` stands in for a file that does not exist.
-    configured = runner.setting("destination.duckdb.credentials")
-    file = configured.get("database") if isinstance(configured, dict) else configured
-    return str(credentials or file or runner.DUCKDB_FILE)
 
 
 def described(dataset: Dataset, names: Sequence[str] = ()) -> list[TableInfo]:

@@ -102,7 +102,7 @@ def read_status(dataset: Dataset, now: datetime) -> Status:
     loads = [fresh.loaded_at for fresh in tables.values() if fresh.loaded_at]
     trace, waiting = _local_state(dataset.target)
     return Status(
-        dataset.target,
+        dataset.title,
         now,
         _last_run(load.loaded_at if load else None, trace),
         load,
@@ -250,19 +250,20 @@ def status_dict(status: Status, max_age: timedelta | None) -> dict[str, Any]:
     return text
 
 
-def status_text(status: Status) -> str:
-    """Returns the status as text, with untrusted text escaped."""
+def status_text(status: Status, width: int | None = None) -> str:
+    """Returns the status as text, with untrusted text escaped; `width` is that of a terminal, in columns."""
     tables = [[name, moment(fresh.received_at), moment(fresh.loaded_at)] for name, fresh in status.tables.items()]
     parts = [
-        grid(_heading(status)),
-        grid([["table", "newest received", "newest load"], *tables]),
+        grid(_heading(status), width=width),
+        grid([["table", "newest received (UTC)", "newest load (UTC)"], *tables]),
         _chart(status.events_per_day),
         grid(
             [
                 ["rejects of the last load", _listed(status.rejects)],
                 ["discards", _listed(status.discards)],
                 *([f"  {reason}", _listed(tables)] for reason, tables in status.beyond_limits.items()),
-            ]
+            ],
+            width=width,
         ),
         *([campaign_lines(status.campaigns)] if status.campaigns else []),
     ]

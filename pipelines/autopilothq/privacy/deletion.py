@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
 from tempfile import TemporaryDirectory
-from urllib.parse import unquote
 
 import dlt
 import duckdb
@@ -25,6 +24,7 @@ from ..warehouses import lock
 from ..warehouses.books import check_books
 from ..warehouses.dataset import Dataset, dataset_of, queryable_client
 from ..warehouses.dlt_internals import SqlJobClientBase
+from ..warehouses.resolve import Target, resolve_target
 from . import MAX_IDS, archive_lines
 from . import rewrite as rewriting
 from .person import NotFollowed, PersonIds, Suppressed, person_tables
@@ -94,7 +94,7 @@ def delete_person(
         folder = stack.enter_context(TemporaryDirectory()) if dry_run else None
         into = runner.pipeline(destination, credentials, dataset, pipelines_dir=folder, create=False, wait=wait)
         files = all_files_at(archive, dry_run, stack)
-        _check(into, credentials)
+        _check(into, resolve_target(destination, credentials, dataset))
         for work in () if dry_run else ("", "send"):  # a run that sends would write the person into its log again
             stack.enter_context(lock.held(into, wait.total_seconds(), work))
         if rewrite:
@@ -170,14 +170,11 @@ def _leave_no_bytes(into: dlt.Pipeline, made: PersonDeletion, rewrite: bool) -> 
         made.remains = rewriting.remains(into)
 
 
-def _check(into: dlt.Pipeline, credentials: str | None) -> None:
+def _check(into: dlt.Pipeline, target: Target) -> None:
     with queryable_client(into) as client:
         if not dataset_of(client).exists():
-            location = str(client.config)
-            if unquote(location).endswith(":external:"):
-                location = str(credentials or runner.DUCKDB_FILE)
             raise DatasetNotFound(
-                f"There is no dataset {into.dataset_name} in {location}, so nobody can be deleted from it.\n"
+                f"There is no dataset {into.dataset_name} in {target.path_or_url}, so nobody can be deleted from it.\n"
                 "Name the one that loads go to: --destination, --credentials, --dataset."
             )
         if isinstance(client, SqlJobClientBase):

@@ -113,7 +113,7 @@ def _report(
     days = part(lambda: _days(queries, pairs, period), "Nothing happened.")
     last_run = _part(lambda: _last_run(read_last_run(dataset, now)))
     return Report(
-        target=dataset.target,
+        target=dataset.title,
         made_at=now,
         period=period,
         chosen=list(chosen),

@@ -70,5 +70,5 @@ def length(seconds: float) -> str:
     for size, unit, units in ((DAY_SECONDS, "day", "days"), (3_600, "h", "h"), (60, "min", "min")):
         if seconds >= size * 0.995:
             rounded = round(seconds / size)
-            return f"{rounded} {unit if rounded == 1 else units}"
+            return f"{rounded:,} {unit if rounded == 1 else units}"
     return f"{max(0, round(seconds))} s"

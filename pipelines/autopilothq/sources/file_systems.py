@@ -18,6 +18,12 @@ def is_remote(url: str) -> bool:
     return "://" in url and not url.startswith("file:")
 
 
+def check_not_empty(url: str) -> None:
+    """Raises ArchiveError for an empty URL, which would be the current folder: it is a variable that nobody set."""
+    if not url.strip():
+        raise ArchiveError("Expected a path or a URL, but got an empty text.\nThe current folder is a dot: .")
+
+
 def open_bucket(url: str, credentials: Any = None) -> Any:
     """Returns the fsspec file system of a bucket, with dlt's credentials or the cloud's own. Raises ArchiveError."""
     given = {"bucket_url": url} | ({} if credentials is None else {"credentials": credentials})

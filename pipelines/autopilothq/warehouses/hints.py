@@ -88,7 +88,7 @@ def merge_strategies(pipeline: dlt.Pipeline, table_format: Any) -> Sequence[str]
         )
     if table_format is not None and table_format not in formats:
         raise CannotMerge(
-            f"Expected a table_format that is loaded into {pipeline.destination.destination_name}"
+            f"Expected a table_format that is loaded into {pipeline.destination.spec.destination_type}"
             f" ({' or '.join(formats) or 'none at all'}), but got {table_format!r}.\n"
             + (_CHOOSE if lake else "Leave table_format out of [sources.autopilothq].")
         )

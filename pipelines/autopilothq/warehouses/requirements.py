@@ -1,4 +1,4 @@
-"""Messages about what cannot be used: unknown destinations, missing packages, missing and wrong settings."""
+"""Messages about what cannot be used: unknown destinations, missing packages and settings, wrong credentials."""
 
 import difflib
 from collections.abc import Iterator
@@ -10,12 +10,11 @@ from dlt.common.exceptions import MissingDependencyException
 
 from ..extras import PACKAGE, install, is_own_fault
 from .dlt_internals import (
-    ConfigValueCannotBeCoercedException,
     Destination,
+    InvalidNativeValue,
     LookupTraces,
     UnknownDestinationModule,
 )
-from .settings import TYPE_NAMES
 
 # Extras of this package that dlt has under another name.
 _EXTRAS = {"gs": "gcs", "pyiceberg": "iceberg"}
@@ -67,17 +66,13 @@ def missing_settings(error: ConfigFieldMissingException) -> str:
     )
 
 
-def wrong_setting(error: ConfigValueCannotBeCoercedException) -> str:
-    """Returns the message about a setting of the wrong type, with its value only if that cannot be a secret."""
-    if error.hint in (int, float, bool):
-        expected, came = TYPE_NAMES[error.hint], f"got {error.field_value!r}"
-    else:
-        expected = f"a value of the type {getattr(error.hint, '__name__', error.hint)}"
-        came = "it cannot be read as one"
+def wrong_credentials(error: InvalidNativeValue) -> str:
+    """Returns the message about credentials that are no URL of their destination, or the like; they may be secret."""
+    driver = getattr(error.spec, "drivername", None)
+    form = f"a URL like {driver}://user@host:port/database" if driver else f"what dlt's {error.spec.__name__} takes"
     return (
-        f"Expected {expected} as the setting {error.field_name}, but {came}.\n"
-        "Correct it in .dlt/config.toml, in .dlt/secrets.toml or in the environment, in the variable whose name ends in"
-        f" {error.field_name.upper()}."
+        f"Expected {form} as credentials, but got something else.\n"
+        "Correct --credentials, or the setting in .dlt/secrets.toml or the environment."
     )
 
 

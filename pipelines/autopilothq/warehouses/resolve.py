@@ -53,6 +53,11 @@ class Target(NamedTuple):
     def __str__(self) -> str:
         return f"{self.kind} {self.location}, dataset {self.dataset}"
 
+    @property
+    def path_or_url(self) -> str:
+        """Where it is, for people: the path of a DuckDB file, else the URL."""
+        return self.database or self.location
+
 
 def resolve_target(
     destination: str | None = None, credentials: str | None = None, dataset: str | None = None
@@ -147,6 +152,15 @@ def _check_file(database: str, dataset: str, option: str) -> None:
         )
 
 
+def _check_folder(database: str) -> None:
+    folder = os.path.dirname(database)
+    if not os.path.isdir(folder):
+        raise RunError(
+            f"Expected a folder {folder} for the DuckDB file, but there is none.\n"
+            "Make it (mkdir -p), or name a file elsewhere: --credentials /data/other.duckdb"
+        )
+
+
 def _duckdb(credentials: str | None, dataset: str, create: bool, wait: timedelta, reads: bool) -> Any:
     configured = setting("destination.duckdb.credentials")
     settings = configured if isinstance(configured, dict) else {"database": configured}
@@ -168,6 +182,8 @@ def _duckdb(credentials: str | None, dataset: str, create: bool, wait: timedelta
     elsewhere = reads and database.startswith(":")  # only dlt can look there
     if not create and not elsewhere and not Path(database).exists():
         return direct(credentials=duckdb.connect(config={"enable_external_access": False}))
+    if create and not database.startswith(":"):
+        _check_folder(database)
     spec = DuckDbCredentials(database, read_only=reads)
     spec.global_config = DUCKDB_CONFIG | settings.get("global_config", {})
     return direct(credentials=spec, wait=wait.total_seconds())

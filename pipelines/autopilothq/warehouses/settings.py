@@ -2,10 +2,13 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..display import nearest
 from ..errors import InvalidSetting
+
+if TYPE_CHECKING:
+    from .dlt_internals import ConfigValueCannotBeCoercedException, ValueNotSecretException
 
 DATASET = "autopilothq"
 DUCKDB_FILE = "autopilot.duckdb"  # in the current folder
@@ -88,3 +91,25 @@ def _typed(name: str, of: type) -> Any:
         return next((value for value in values if value is not None), None)
     except ValueError as error:
         raise InvalidSetting(f"{name} must be {TYPE_NAMES[of]}, got {setting(name)!r}") from error
+
+
+# ---- errors of dlt, where dlt itself may not be imported ------------------------------------------------------------
+
+
+def wrong_setting(error: "ConfigValueCannotBeCoercedException") -> str:
+    """Returns the message about a setting of the wrong type, with its value only if that cannot be a secret."""
+    if error.hint in (int, float, bool):
+        expected, came = TYPE_NAMES[error.hint], f"got {error.field_value!r}"
+    else:
+        expected = f"a value of the type {getattr(error.hint, '__name__', error.hint)}"
+        came = "it cannot be read as one"
+    return (
+        f"Expected {expected} as the setting {error.field_name}, but {came}.\n"
+        "Correct it in .dlt/config.toml, in .dlt/secrets.toml or in the environment, in the variable whose name ends in"
+        f" {error.field_name.upper()}."
+    )
+
+
+def misplaced_secret(error: "ValueNotSecretException") -> str:
+    """Returns the message about a secret in a file that is not for secrets."""
+    return f"{error.key} is secret, but it is in .dlt/{error.provider_name}.\nMove it to .dlt/secrets.toml."

@@ -16,7 +16,7 @@ from ...catalog import EXPORT_MARK, TABLES
 from ...errors import ArchiveError
 from ...projection import engine
 from ...segment.naming import snake_case
-from ..file_systems import is_remote, open_bucket
+from ..file_systems import check_not_empty, is_remote, open_bucket
 
 FileFormat = Literal["parquet", "csv", "json", "avro"]
 SUFFIXES: dict[str, FileFormat] = {
@@ -131,6 +131,7 @@ def _check_patterns(urls: Sequence[str], named: Mapping[str, Sequence[str]], fou
 
 
 def _files_at(url: str, credentials: Any) -> list[FoundFile]:
+    check_not_empty(url)
     found = _bucket_files(url, credentials) if is_remote(url) else _local_files(url.removeprefix("file://"))
     return list(found)
 

@@ -17,6 +17,7 @@ from fsspec.spec import AbstractFileSystem
 from ...catalog import ARCHIVE_FOLDER, EXPORT_MARK
 from ...errors import ArchiveError
 from ...utc import DAY_MS
+from ..file_systems import check_not_empty
 from .listing import (
     GLOB_CHARACTERS,
     READ_TIMEOUT,
@@ -78,6 +79,7 @@ def list_files(
     selection = _Selection(since, until, source_id, timeout, seen)
     found: dict[str, File] = {}
     for url in urls:
+        check_not_empty(url)
         with filesystem_errors(url):
             system = fs or LocalFileSystem()
             system.invalidate_cache()

@@ -35,10 +35,7 @@ def engine_of(name: str) -> EngineFactory:
         return lambda: _dask(where)
     if kind == "ray" and where:
         return lambda: RayExecutor(where)
-    raise EngineError(
-        f"Expected an engine like processes:8, dask:tcp://scheduler:8786 or ray:auto, but got {name!r}.\n"
-        "Name one of these with its number of processes or its address."
-    )
+    raise EngineError(f"Expected an engine like processes:8, dask:tcp://scheduler:8786 or ray:auto, but got {name!r}.")
 
 
 def processes(workers: int) -> Executor:

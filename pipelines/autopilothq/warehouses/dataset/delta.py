@@ -70,7 +70,7 @@ class DeltaDataset(Dataset):
         super().__init__()
         self._client = client
         self.name = client.dataset_name
-        self.location = str(client.config)
+        self.target = self.title = f"{self.kind} {client.config}, dataset {self.name}"
         self._table = cache(lambda name: open_table(client, name))
         self._columns: dict[str, Columns] | None = None
 

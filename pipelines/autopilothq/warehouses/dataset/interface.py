@@ -50,8 +50,10 @@ class Dataset(ABC):
     """SQLGlot's name of the dialect that `stream` takes."""
     name: str
     """The dataset's name, as the destination has it."""
-    location: str
-    """Where the destination is, without secrets."""
+    target: str
+    """The destination and the dataset in it, without secrets, as dlt's state records it."""
+    title: str
+    """The destination and the dataset in it, for people."""
     schema_name = SOURCE
     """The name of the dlt schema that has the tables: for a resource run without its source, the pipeline's schema."""
 
@@ -62,11 +64,6 @@ class Dataset(ABC):
         """The tables among these whose times have a time zone."""
         self.there: dict[str, set[str]] = {}
         """The columns that these tables have, in destinations where dlt does not check that they still exist."""
-
-    @property
-    def target(self) -> str:
-        """The destination and the dataset in it, for people."""
-        return f"{self.kind} {self.location}, dataset {self.name}"
 
     # ---- what is there -----------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pyarrow as pa
 from dlt import Schema
 from dlt.common.destination.typing import PreparedTableSchema
+from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
 from ...catalog import Table, Type
 from ...projection import ExistingTables
@@ -50,9 +51,10 @@ class SqlDataset(Dataset):
         self._columns: dict[str, Columns] | None = None
         self._known: dict[str, dict[str, Type]] = {}
         self.kind = client.config.destination_type.rpartition(".")[2]
-        self.location = str(client.config)
         self.dialect = client.capabilities.sqlglot_dialect
         self.name = self.sql.dataset_name()
+        self.target = f"{self.kind} {client.config}, dataset {self.name}"
+        self.title = f"{self.kind} {_path_or_url(client)}, dataset {self.name}"
 
     # ---- what is there -----------------------------------------------------------------------------------------------
 
@@ -299,6 +301,11 @@ def drop_copies(client: SqlClientBase[Any], name: str, keys: Sequence[str]) -> N
         client.execute_sql(f"DELETE FROM {table} AS t WHERE EXISTS (SELECT 1 FROM {copies} c WHERE {same})")
         client.execute_sql(f"INSERT INTO {table} SELECT * FROM {copies}")
     client.execute_sql(f"DROP TABLE {copies}")
+
+
+def _path_or_url(client: SqlJobClientBase) -> str:
+    credentials = client.config.credentials
+    return credentials.database if isinstance(credentials, DuckDbCredentials) else str(client.config)
 
 
 def stored_schema(client: SqlJobClientBase, name: str, known: Schema | None = None) -> Schema | None:

@@ -11,7 +11,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from dlt.common import logger
-from dlt.common.configuration.exceptions import ConfigValueCannotBeCoercedException, LookupTraces
+from dlt.common.configuration.exceptions import (
+    ConfigValueCannotBeCoercedException,
+    InvalidNativeValue,
+    LookupTraces,
+    ValueNotSecretException,
+)
 from dlt.common.configuration.resolve import resolve_configuration
 from dlt.common.configuration.specs.base_configuration import NotResolved
 from dlt.common.data_types import TDataType
@@ -174,6 +179,7 @@ __all__ = [
     "FilesystemClient",
     "FilesystemConfiguration",
     "FollowupJobRequest",
+    "InvalidNativeValue",
     "JobClientBase",
     "JsonlFileBatchIterator",
     "LoadClientJobException",
@@ -205,6 +211,7 @@ __all__ = [
     "TTableSchemaColumns",
     "TWriteDispositionDict",
     "UnknownDestinationModule",
+    "ValueNotSecretException",
     "WithLocalFiles",
     "WithStagingDataset",
     "WithStateSync",

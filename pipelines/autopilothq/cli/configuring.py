@@ -1,0 +1,50 @@
+"""Configures dlt before a command runs, and says what is wrong with the settings that dlt itself reads."""
+
+import os
+from typing import Any
+
+import click
+
+from ..display import gist
+from ..warehouses.settings import misplaced_secret, wrong_setting
+from . import log
+
+
+def configure_dlt(books_dataset: str | None) -> None:
+    """Imports dlt, and sets what the program needs of it. Raises ClickException if its settings cannot be read."""
+    try:
+        import dlt
+    except Exception as error:
+        raise _unread_settings(error) from error
+
+    from ..warehouses.settings import configure  # the runner would import all that loads
+
+    settings = log.log_settings()
+    log.configure_logging(*settings)  # again, because dlt has a handler of its own now
+    more = {"runtime__log_format": "JSON"} if settings.debug and settings.json else {}
+    # dlt also logs errors after which it tries again, and those that end the run with a message of this program.
+    configure(**more, **({} if settings.debug else {"runtime__log_level": "CRITICAL"}))
+    if books_dataset:
+        dlt.config["books_dataset"] = books_dataset
+
+
+def _unread_settings(error: Exception) -> Exception:
+    """Returns what is wrong with the settings that dlt reads when it is imported; else the error itself.
+
+    dlt's own classes, and what explains other errors, cannot be imported where dlt cannot: attributes tell which it is.
+    """
+    found: Any = error
+    if hasattr(error, "full_paths"):
+        paths = " or ".join(path for path in found.full_paths if os.path.exists(path))
+        why = str(error).splitlines()[-1].rstrip(".")
+        return click.ClickException(f"Expected TOML in {paths}, but it cannot be read: {why}.")
+    if hasattr(error, "provider_name"):
+        return click.ClickException(misplaced_secret(found).replace("\n", " "))
+    if hasattr(error, "hint"):
+        return click.ClickException(wrong_setting(found).replace("\n", " "))
+    if isinstance(error, ImportError) or log.log_settings().debug:
+        return error
+    return click.ClickException(
+        f"dlt cannot begin with the settings in [runtime] of .dlt/config.toml, .dlt/secrets.toml or the environment:"
+        f" {gist(str(error))}"
+    )
