@@ -17,6 +17,7 @@ from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
 import autopilothq
 from autopilothq.catalog import Type
+from autopilothq.explain import explain
 from autopilothq.machine import LargestFirst
 from autopilothq.projection import Projection, TableRows, cells, engine, mend, parse, tables, users
 from autopilothq.projection import projection as projection_module
@@ -222,6 +223,19 @@ COMMIT = "TransactionContext Error: Failed to commit: "
 )
 def test_errors_that_more_memory_would_spare_are_told_from_others(error: duckdb.Error, lacks: bool) -> None:
     assert engine.lacks_memory(error) == engine.lacks_memory(DatabaseTransientException(error)) == lacks
+
+
+AS_IT_WRITES = "FATAL Error: Transaction COMMIT succeeded and is durable, but the autocheckpoint failed: "
+
+
+@pytest.mark.parametrize("where", ["Out of Memory Error: ", COMMIT, AS_IT_WRITES])
+def test_who_lacks_memory_learns_how_to_allow_more(where: str) -> None:
+    text = f"{where}failed to pin block of size 256.0 KiB (476.5 MiB/476.8 MiB used)"
+    assert str(explain(duckdb.Error(text))) == (
+        f"{text}\n"
+        "Allow more: memory (MB, 400 unless set) under [sources.autopilothq], or for the load step memory_limit under"
+        " [destination.duckdb.credentials.global_config]."
+    )
 
 
 def test_batches_with_long_texts_are_cut_for_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
