@@ -25,6 +25,7 @@ from autopilothq import runner
 from autopilothq.catalog import SUPPRESSIONS
 from autopilothq.privacy import rewrite
 from autopilothq.segment.identity import Id, hash_of
+from autopilothq.warehouses.resolve import DUCKDB_CONFIG
 from calling import Call, errors
 from fake_autopilot import FakeAutopilot
 from faults import forgetting
@@ -305,7 +306,8 @@ def inventory(file: str) -> dict[str, list[tuple[Any, ...]]]:
         return found
 
 
-def test_the_new_file_has_all_that_the_old_one_had(call: Call, house: Path) -> None:
+def test_the_new_file_has_all_that_the_old_one_had(call: Call, house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rewrite, "DUCKDB_CONFIG", DUCKDB_CONFIG | {"memory_limit": "1KB"})  # the destination's
     shutil.copy(house / OTHER / "autopilot.duckdb", "autopilot.duckdb")
     assert call("forget", "--user-id", "nobody").status == 0
     with duckdb.connect("autopilot.duckdb") as con:

@@ -47,7 +47,7 @@ _ADVICE = [
     ),
     (re.compile("Too many open files"), "Let it open more (ulimit -n 1024), then run it again."),
     (
-        re.compile("Out of Memory Error"),
+        re.compile("Out of Memory Error|(allocate|pin) block of size"),
         (
             "Allow more: memory (MB, 400 unless set) under [sources.autopilothq], or for the load step memory_limit"
             " under [destination.duckdb.credentials.global_config]."

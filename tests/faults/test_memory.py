@@ -17,6 +17,7 @@ from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
 import autopilothq
 from autopilothq.catalog import Type
+from autopilothq.explain import explain
 from autopilothq.machine import LargestFirst
 from autopilothq.projection import Projection, TableRows, cells, engine, mend, parse, tables, users
 from autopilothq.projection import projection as projection_module
@@ -27,6 +28,7 @@ from autopilothq.projection.parse import Parser, number_lines
 from autopilothq.projection.types import ARROW
 from autopilothq.warehouses import duckdb as warehouse
 from autopilothq.warehouses import duckdb_parts as parts
+from autopilothq.warehouses import duckdb_pool
 from autopilothq.warehouses.dataset import sql_arrow
 from autopilothq.warehouses.dlt_internals import DatabaseTransientException, SqlLoadJob, file_of
 from autopilothq.warehouses.duckdb import direct
@@ -221,6 +223,19 @@ COMMIT = "TransactionContext Error: Failed to commit: "
 )
 def test_errors_that_more_memory_would_spare_are_told_from_others(error: duckdb.Error, lacks: bool) -> None:
     assert engine.lacks_memory(error) == engine.lacks_memory(DatabaseTransientException(error)) == lacks
+
+
+AS_IT_WRITES = "FATAL Error: Transaction COMMIT succeeded and is durable, but the autocheckpoint failed: "
+
+
+@pytest.mark.parametrize("where", ["Out of Memory Error: ", COMMIT, AS_IT_WRITES])
+def test_who_lacks_memory_learns_how_to_allow_more(where: str) -> None:
+    text = f"{where}failed to pin block of size 256.0 KiB (476.5 MiB/476.8 MiB used)"
+    assert str(explain(duckdb.Error(text))) == (
+        f"{text}\n"
+        "Allow more: memory (MB, 400 unless set) under [sources.autopilothq], or for the load step memory_limit under"
+        " [destination.duckdb.credentials.global_config]."
+    )
 
 
 def test_batches_with_long_texts_are_cut_for_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -458,6 +473,44 @@ def test_large_traits_are_stored_replaced_and_read_again_with_less_memory_than_t
     assert stored_plans(tmp_path / "autopilot.duckdb") == plans(loads, 60_000)
 
 
+@pytest.mark.parametrize("asked", [True, False])  # whether the texts are found before DuckDB merges their rows
+def test_what_a_file_s_log_has_is_written_without_memory_for_long_texts_that_are_stored(
+    asked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DuckDB merges groups of rows as it closes a file; if it has no memory for 2,048 of them it writes nothing."""
+    left_out = "_write_rest" if asked else "_has_long_rows"
+    monkeypatch.setattr(duckdb_pool, left_out, lambda *_: False)
+    file = tmp_path / "autopilot.duckdb"
+    credentials = DuckDbCredentials(str(file))
+    credentials.global_config = {"threads": 1, "memory_limit": "20MB"}
+    target = pipeline(tmp_path, direct(credentials))
+    for number in range(4):
+        with target.sql_client() as client:
+            client.execute_sql("SET GLOBAL checkpoint_threshold = '2MB'")
+            client.execute_sql('CREATE TABLE IF NOT EXISTS main."a.b" (n BIGINT, t VARCHAR)')
+            rows = f"SELECT range, range || repeat('x', 100000) FROM range({70 * number}, {70 * number + 70})"
+            client.execute_sql(f'INSERT INTO main."a.b" {rows}')
+            client.execute_sql("CREATE TABLE main.short AS FROM range(3)" if number == 3 else "SELECT 1")
+        assert not Path(f"{file}.wal").exists()
+    with duckdb.connect(str(file), read_only=True) as con:
+        found = con.execute("""SELECT count(*), count(DISTINCT n), min(strlen(t)) FROM main."a.b" """).fetchall()
+    assert found == [(280, 280, 100_001)]
+
+
+def test_small_groups_of_rows_are_merged_as_a_file_is_closed(tmp_path: Path) -> None:
+    target = pipeline(tmp_path, direct(str(tmp_path / "autopilot.duckdb")))
+    for _ in range(3):
+        with target.sql_client() as client:
+            client.execute_sql("CREATE TABLE IF NOT EXISTS main.a (n BIGINT)")
+            for _ in range(2):
+                client.execute_sql("INSERT INTO main.a FROM range(5)")
+                client.execute_sql("CHECKPOINT")
+            client.execute_sql("INSERT INTO main.a FROM range(5)")
+    with duckdb.connect(str(tmp_path / "autopilot.duckdb"), read_only=True) as con:
+        groups = "SELECT count(DISTINCT row_group_id) FROM pragma_storage_info('main.a')"
+        assert con.execute(groups).fetchall() == [(1,)]
+
+
 def test_what_was_read_of_a_file_in_parts_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "BYTES_AT_ONCE", 1 << 20)
     path, texts_of = (
@@ -500,15 +553,16 @@ def test_parts_that_are_there_are_stored_once_when_their_file_comes_again(
     monkeypatch.setattr(parts, "BYTES_AT_ONCE", 100_000)
     monkeypatch.setattr(parts, "LONG", 0)
     monkeypatch.setattr(parts, "ROWS_AT_ONCE", 4)
-    tried, of = list[int](), parts.memory_of
+    tried, cut = list[int](), parts.cut_file
 
-    def missing(rows: pa.Table) -> int:
-        tried.append(rows.num_rows)
-        if len(tried) == part:
-            raise OSError("the disk was away")
-        return of(rows)
+    def missing(file: str) -> Iterator[pa.Table]:
+        for rows in cut(file):
+            tried.append(rows.num_rows)
+            if len(tried) == part:
+                raise OSError("the disk was away")
+            yield rows
 
-    monkeypatch.setattr(parts, "memory_of", missing)
+    monkeypatch.setattr(parts, "cut_file", missing)
     persons = range(10)
     write("1.ndjson", *people(1, persons, 40_000))
     pipeline(tmp_path, direct(str(tmp_path / "autopilot.duckdb"))).run(autopilothq.archive("archive"))

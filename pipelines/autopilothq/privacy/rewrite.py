@@ -84,7 +84,7 @@ def check_rewritable(into: dlt.Pipeline) -> None:
             "Remove that name, then run this again."
         )
     _check_room(path)
-    with TemporaryDirectory() as folder, _opened(file, folder) as (engine, old, new):
+    with TemporaryDirectory() as folder, _opened(into, file, folder) as (engine, old, new):
         _check_copy(engine, old, new, file)
 
 
@@ -102,7 +102,7 @@ def rewrite(into: dlt.Pipeline) -> Rewritten:
     if os.path.exists(f"{file}.wal"):
         with duckdb.connect(file) as writer:
             writer.execute("FORCE CHECKPOINT")
-    with _folder(path) as folder, _opened(file, folder) as (engine, old, new):
+    with _folder(path) as folder, _opened(into, file, folder) as (engine, old, new):
         if log := next(filter(os.path.exists, {f"{file}.wal", f"{path}.wal"}), None):
             raise RunError(f"{log} is still there, so {file} was not rewritten: another program has it open.")
         engine.execute(f"COPY FROM DATABASE {values.name(old)} TO {values.name(new)}")
@@ -154,13 +154,17 @@ def _folder(path: str) -> Iterator[str]:
 
 
 @contextmanager
-def _opened(file: str, folder: str) -> Iterator[tuple[duckdb.DuckDBPyConnection, str, str]]:
+def _opened(into: dlt.Pipeline, file: str, folder: str) -> Iterator[tuple[duckdb.DuckDBPyConnection, str, str]]:
     """Yields a DuckDB connection with the file, which nobody can write to meanwhile, and an empty file of its format.
 
-    Also yields the names of both databases. The old one keeps its usual name, because views may refer to it.
+    It has the destination's memory. Also yields the names of both databases. The old one keeps its usual name, because
+    views may refer to it.
     """
+    credentials: Any = into.destination_client().config.credentials
+    memory = "memory_limit"
     config: dict[str, Any] = {
         **DUCKDB_CONFIG,
+        memory: (credentials.global_config or {}).get(memory, DUCKDB_CONFIG[memory]),
         "preserve_insertion_order": True,
         "temp_directory": os.path.join(folder, "spilled"),
     }

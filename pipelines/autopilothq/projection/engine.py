@@ -72,9 +72,8 @@ def one_thread(execute: Callable[[str], Any], memory: int) -> Iterator[None]:
 
     `execute` runs SQL in the engine. Each thread has buffers of its own for each column that it reads or writes.
     """
-    limit, threads = execute("SELECT current_setting('memory_limit'), current_setting('threads')").fetchone()
-    number, _, unit = str(limit).partition(" ")
-    before = int((float(number) + 0.05) * BYTES[unit])  # DuckDB prints it truncated to one decimal
+    before = memory_limit(execute)
+    [threads] = execute("SELECT current_setting('threads')").fetchone()
     needs_more = before < memory * 1_000_000
     try:
         execute("SET GLOBAL threads = 1")
@@ -86,6 +85,13 @@ def one_thread(execute: Callable[[str], Any], memory: int) -> Iterator[None]:
         if needs_more:
             with suppress(duckdb.OutOfMemoryException):  # the block has succeeded all the same
                 execute(f"SET GLOBAL memory_limit = '{before}B'")
+
+
+def memory_limit(execute: Callable[[str], Any]) -> int:
+    """Returns the memory (bytes) that an engine may use; `execute` runs SQL in it."""
+    [limit] = execute("SELECT current_setting('memory_limit')").fetchone()
+    number, _, unit = str(limit).partition(" ")
+    return int((float(number) + 0.05) * BYTES[unit])  # DuckDB prints it truncated to one decimal
 
 
 @contextmanager

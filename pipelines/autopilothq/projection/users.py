@@ -16,6 +16,7 @@ from .mend import mended_columns, put_whole
 from .tables import PIVOTED, TableBuilder, pivoted_cell
 from .types import SQL_TYPES, TYPES
 
+PARTS_GATHERED = 16  # of persons whose messages are gathered once more, so that each part need not look at all messages
 MANY_TRAITS = 200  # more than that are aggregated as rows, one for each value
 _LATER = "(coalesce(received_at, TIMESTAMPTZ '0001-01-01'), id)"
 _VALUES = "(id VARCHAR, received_at TIMESTAMPTZ, message VARCHAR, name VARCHAR, type VARCHAR, value VARCHAR)"
@@ -77,6 +78,9 @@ def _make_latest(
         _make_rows(context, latest, table, columns, traits)
     else:
         for part in _parts(context, latest, types, traits):
+            if part % PARTS_GATHERED == 0:
+                some = _SQL["some"].format(key=latest.key, first=part, last=part + PARTS_GATHERED - 1)
+                texts.create_table(context, "latest_some", some)
             context.con.execute(_SQL["part"].format(key=latest.key, part=part))
             _make_rows(context, latest, "latest_rows", columns, traits)
             (texts.insert if part else texts.create_table)(context, table, "FROM latest_rows")

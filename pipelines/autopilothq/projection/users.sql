@@ -24,10 +24,14 @@ SELECT id, (sum(size) OVER (ORDER BY id) - size) // {room} AS part FROM (
     SELECT {key} AS id, sum({bytes}) AS size
     FROM latest_gathered SEMI JOIN last_messages USING (id) SEMI JOIN latest_ids i ON i.id = {key} GROUP BY {key})
 
+-- name: some
+-- The messages of some of these parts.
+FROM latest_gathered SEMI JOIN last_messages USING (id)
+SEMI JOIN (FROM latest_parts WHERE part BETWEEN {first} AND {last}) i ON i.id = {key}
+
 -- name: part
 CREATE OR REPLACE TABLE latest_ids AS SELECT id FROM latest_parts WHERE part = {part};
-CREATE OR REPLACE TABLE latest_messages AS
-FROM latest_gathered SEMI JOIN last_messages USING (id) SEMI JOIN latest_ids i ON i.id = {key}
+CREATE OR REPLACE TABLE latest_messages AS FROM latest_some SEMI JOIN latest_ids i ON i.id = {key}
 
 -- name: values
 -- The values of some traits of all messages, as rows (`id`, `received_at`, `message`, `name`, `type`, `value`).

@@ -7,7 +7,6 @@ else is dlt's own.
 """
 
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -19,19 +18,8 @@ from dlt.common.configuration import configspec
 from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.schema.typing import TColumnSchema
 from dlt.destinations import duckdb
-from dlt.destinations.impl.duckdb.configuration import DuckDbBaseCredentials
-from duckdb import (
-    DuckDBPyConnection,
-    InternalException,
-    IOException,
-    SerializationException,
-    TransactionException,
-)
-from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_fixed
+from duckdb import TransactionException
 
-from .. import private
-from ..display import gist
-from ..errors import RunError
 from ..machine import LargestFirst, cores
 from ..projection import engine
 from . import duckdb_parts as parts
@@ -42,7 +30,6 @@ from .dlt_internals import (
     DestinationCapabilitiesContext,
     DuckDbClient,
     DuckDbClientConfiguration,
-    DuckDbConnectionPool,
     DuckDbCopyJob,
     DuckDbSqlClient,
     FollowupJobRequest,
@@ -54,6 +41,7 @@ from .dlt_internals import (
     hooked,
     table_of,
 )
+from .duckdb_pool import WaitingPool
 from .hints import without_requirement
 from .merging import keys_of, replaces_by_key
 from .pipeline_names import database_of
@@ -187,65 +175,6 @@ class DirectClient(BooksClient, DuckDbClient):
         return [] if _is_direct(table_chain[0]) else usual(table_chain)
 
 
-# Why a file cannot be opened that is not damaged.
-_OTHER_CAUSE = re.compile("Could not set lock|Cannot open file|Too many open files|No space left")
-_OTHER_VERSION = re.compile("version number|storage version")  # of DuckDB, which has written the file
-
-
-class WaitingPool(DuckDbConnectionPool):
-    """Connections to a database that other programs may have open for a while."""
-
-    def __init__(self, credentials: DuckDbBaseCredentials, wait: float) -> None:
-        super().__init__(credentials)
-        self._file = _file(credentials)
-        self._path = _path(credentials)
-        self._patient = Retrying(
-            stop=stop_after_delay(wait),
-            wait=wait_fixed(0.5),
-            retry=retry_if_exception_message(match="IO Error: Could not set lock"),
-            reraise=True,
-        )
-
-    def borrow_conn(
-        self,
-        global_config: dict[str, Any] | None = None,
-        local_config: dict[str, Any] | None = None,
-        pragmas: list[str] | None = None,
-    ) -> DuckDBPyConnection:
-        """Returns a connection as soon as the database is free. Raises RunError if the file is no database."""
-        if self._file:
-            private.database(self._file)
-        try:
-            return self._patient(super().borrow_conn, global_config, local_config, pragmas)
-        except (IOException, SerializationException, InternalException) as error:
-            if not Path(self._path).exists() or _OTHER_CAUSE.search(str(error)):
-                raise
-            raise _unreadable(self._path, str(error)) from error
-
-
-def _unreadable(path: str, why: str) -> RunError:
-    advice = (
-        "put the file back from a backup. Without a backup, move it away: the next load makes a new one from all files,"
-        " but who was deleted is not known there."
-    )
-    if _OTHER_VERSION.search(why):
-        advice = "install the DuckDB that wrote it: pip install -U duckdb"
-    return RunError(
-        f"Expected a DuckDB file at {path}, but DuckDB cannot read what is there: {gist(why)}\n"
-        f"Name another by --credentials, or {advice}"
-    )
-
-
-def _file(credentials: DuckDbBaseCredentials) -> Path | None:
-    """Returns the database's path, None if it is no local file."""
-    path = _path(credentials)
-    return None if path.startswith(":") or credentials.read_only else Path(path)
-
-
-def _path(credentials: DuckDbBaseCredentials) -> str:
-    return str(getattr(credentials, "database", None) or ":")
-
-
 def parquet(path: str) -> str:
     """Returns SQL for the rows of a file; a folder named `a=b` adds no column."""
     return f"read_parquet({engine.glob_literal(path)}, hive_partitioning = false)"
@@ -307,7 +236,7 @@ def _parts_of(job: LoadJob) -> Iterator[str]:
     con = client_of(job).sql_client.native_connection
     with parts.written_soon(con.execute):
         for part in parts.cut_file(file_of(job)):
-            with engine.one_thread(con.execute, parts.memory_of(part)), engine.registered(con, part_of_file=part):
+            with engine.one_thread(con.execute, parts.PART_MEMORY), engine.registered(con, part_of_file=part):
                 yield "part_of_file"
 
 

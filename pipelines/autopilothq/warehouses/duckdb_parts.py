@@ -12,12 +12,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .duckdb_pool import MERGED_GROUPS
+
 VECTOR = 2048  # rows
 LONG = 64 << 20  # bytes of so many rows, for which any limit that DuckDB works with has room
 BYTES_AT_ONCE = 16 << 20  # bytes
 ROWS_AT_ONCE = 16  # with a MiB each, as much as a line can have, they make a part
 STAGED_ROWS = 128
-USUAL_MEMORY = 300  # MB, for all but the texts of a column
+PART_MEMORY = 450  # MB, for a part and for rows that are written to the file
 
 
 def are_long(file: str) -> bool:
@@ -41,24 +43,21 @@ def cut_file(file: str) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(part)
 
 
-def memory_of(part: pa.Table) -> int:
-    """Returns the memory (MB) that DuckDB needs to write a table of such rows to its file."""
-    longest: int = max(column.nbytes for column in part.columns)
-    return int(USUAL_MEMORY + longest * VECTOR / part.num_rows / 1_000_000)
-
-
 @contextmanager
 def written_soon(execute: Callable[[str], Any]) -> Iterator[None]:
     """Has DuckDB write rows to the database's file as they are committed, while the block runs.
 
     Until then they are in memory. dlt lets a gigabyte of them wait, more than DuckDB usually may use.
     """
-    [before] = execute("SELECT current_setting('checkpoint_threshold')").fetchone()
-    execute("SET GLOBAL checkpoint_threshold = '128MB'")
+    settings = {"checkpoint_threshold": "128MB", MERGED_GROUPS: 0}
+    before = [execute(f"SELECT current_setting('{name}')").fetchone()[0] for name in settings]
     try:
+        for name, value in settings.items():
+            execute(f"SET GLOBAL {name} = '{value}'")
         yield
     finally:
-        execute(f"SET GLOBAL checkpoint_threshold = '{before}'")
+        for name, value in zip(settings, before, strict=True):
+            execute(f"SET GLOBAL {name} = '{value}'")
 
 
 def replace_rows(client: Any, table: str, rows: str, keys: Sequence[str]) -> None:
