@@ -262,6 +262,19 @@ def test_a_new_address_is_written_to_the_person_who_has_the_old_one(server: Fake
     assert (server.account.fields(P1) or {})["str::email"] == "new@example.com"
 
 
+def test_a_change_of_address_whose_answer_is_lost_is_found_out_about_before_older_messages(server: FakeOrtto) -> None:
+    renames = identify(1, traits={"email": "person+1@example.com", "_NewEmail": "new@example.com", "plan": "team"})
+    old = identify(2, traits={"email": "person+1@example.com", "plan": "free", "notes": "N"})
+    server.order("POST", "/person/merge", drop="before", times=2)
+    assert send(server, [old]).failed == 1
+    server.order("POST", "/person/merge", drop="after")
+    assert counted(send(server, [renames])) == {"messages": 1, "unknown": 1}
+    assert counted(send(server, [old, renames])) == {"messages": 2, "delivered": 1, "known": 1}
+    person = server.account.fields(P1) or {}
+    found = [person[name] for name in ("str::email", "str:cm:plan", "str:cm:notes")]
+    assert (found, server.account.total()) == (["new@example.com", "team", "N"], 20)
+
+
 def test_consent_is_asked_of_ortto_by_its_own_name(server: FakeOrtto) -> None:
     messages = [
         identify(1, integrations={"All": False}),
