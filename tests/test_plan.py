@@ -9,6 +9,7 @@ import pytest
 
 from autopilothq.destination import emails
 from autopilothq.destination.batch import BatchItem, user_key
+from autopilothq.destination.changes import AddressChanges
 from autopilothq.destination.counts import Counts
 from autopilothq.destination.delivery_log import Delivery, DeliveryStatus, Sent
 from autopilothq.destination.emails import KnownEmails
@@ -94,8 +95,9 @@ class Run:
 
     def __init__(self, unknown: str = "send", user_id_field: str | None = None, kind: AccountKind = AUTOPILOT) -> None:
         self.fields = Fields([{"name": "User Id", "fieldType": "string"}], None, user_id_field)
-        self.emails, self.counts = KnownEmails(Any, Any, self.fields), Counts()  # type: ignore[arg-type]
-        self.planner = Planner(self.fields, Leads(), self.emails, self.counts, unknown, kind)
+        changes, self.counts = AddressChanges(Any), Counts()  # type: ignore[arg-type]
+        self.emails = KnownEmails(Any, Any, self.fields, changes)  # type: ignore[arg-type]
+        self.planner = Planner(self.fields, Leads(), self.emails, changes, self.counts, unknown, kind)
 
     def plan(self, item: Item, *statuses: tuple[str | None, DeliveryStatus]) -> Planned | Delivery | None:
         return self.planner.plan(item, {(item.message_id, trigger): status for trigger, status in statuses})
@@ -184,7 +186,7 @@ def test_what_is_delivered_is_known_and_sent_again_only_behind_an_older_item() -
     assert run.plan(who(), (None, DELIVERED)) == Planned(
         BatchItem("a@b.c", ROW, [], [], resent=True), {"Email": "A@b.c"}, DELIVERED
     )
-    assert run.plan(who(_NewEmail="new@b.c"), (None, DELIVERED)) is None  # it has another address since
+    assert run.plan(who(_NewEmail="new@b.c"), (None, DELIVERED)) is None  # which the log has not as a change
     assert run.counts == Counts(known=2)  # what is sent again is counted by its outcome
 
 

@@ -170,7 +170,24 @@ def test_a_person_whom_ortto_does_not_take_costs_no_other(server: FakeOrtto) -> 
     ]
     written(server)
     assert counted(send(server, messages)) == {"messages": 3, "refused": 1, "known": 2}
-    assert people(server) == [{"fields": {"str::email": "nonsense"}}]
+    assert written(server) == []
+    messages = [identify(2, traits={"email": "nonsense", "plan": "pro"}), *messages]  # other values are sent
+    assert counted(send(server, messages[:2])) == {"messages": 2, "refused": 1, "known": 1}
+    assert people(server) == [{"fields": {"str::email": "nonsense", "str:cm:plan": "pro"}}]
+
+
+def test_messages_of_a_person_that_are_refused_together_are_sent_alone_by_the_next_run(server: FakeOrtto) -> None:
+    invalid = {"status": "invalid", "error": "str:cm:plan: Invalid value"}
+    server.order("POST", "/person/merge", edit=lambda answer: {"people": [invalid, *answer["people"][1:]]})
+    mine = {"email": "p1@example.com"}
+    messages = [identify(3, traits=mine | {"plan": "1"}), identify(4, traits=mine | {"notes": "1"})]
+    messages.append(identify(2, traits={}))
+    assert counted(send(server, messages)) == {"messages": 3, "delivered": 1, "refused": 2}
+    written(server)
+    assert counted(send(server, messages)) == {"messages": 3, "delivered": 2, "known": 1}
+    assert [body["people"] for _, body in written(server)] == [
+        [{"fields": {"str::email": "p1@example.com", f"str:cm:{name}": "1"}}] for name in ("plan", "notes")
+    ]
 
 
 def test_a_trait_without_a_field_is_left_out_and_said(server: FakeOrtto) -> None:
@@ -243,6 +260,19 @@ def test_a_new_address_is_written_to_the_person_who_has_the_old_one(server: Fake
         [{"fields": {"str::email": "new@example.com", "str:cm:plan": "team", "str::person_id": P1}}],
     )
     assert (server.account.fields(P1) or {})["str::email"] == "new@example.com"
+
+
+def test_a_change_of_address_whose_answer_is_lost_is_found_out_about_before_older_messages(server: FakeOrtto) -> None:
+    renames = identify(1, traits={"email": "person+1@example.com", "_NewEmail": "new@example.com", "plan": "team"})
+    old = identify(2, traits={"email": "person+1@example.com", "plan": "free", "notes": "N"})
+    server.order("POST", "/person/merge", drop="before", times=2)
+    assert send(server, [old]).failed == 1
+    server.order("POST", "/person/merge", drop="after")
+    assert counted(send(server, [renames])) == {"messages": 1, "unknown": 1}
+    assert counted(send(server, [old, renames])) == {"messages": 2, "delivered": 1, "known": 1}
+    person = server.account.fields(P1) or {}
+    found = [person[name] for name in ("str::email", "str:cm:plan", "str:cm:notes")]
+    assert (found, server.account.total()) == (["new@example.com", "team", "N"], 20)
 
 
 def test_consent_is_asked_of_ortto_by_its_own_name(server: FakeOrtto) -> None:
@@ -387,8 +417,9 @@ def test_events_are_mapped_to_activities(server: FakeOrtto) -> None:
     )
 
 
-def test_an_activity_whose_answer_is_lost_is_never_sent_again(server: FakeOrtto) -> None:
-    server.order("POST", "/activities/create", drop="after")
+@pytest.mark.parametrize("fault", [{"drop": "after"}, {"edit": lambda _: b"<html>"}, {"edit": lambda _: {}}])
+def test_an_activity_whose_answer_is_lost_is_never_sent_again(server: FakeOrtto, fault: dict[str, Any]) -> None:
+    server.order("POST", "/activities/create", **fault)
     assert counted(send(server, [order(1), order(2)])) == {"messages": 2, "unknown": 2}
     assert [status for (status,) in rows("status")] == ["unknown", "unknown"]
     assert len(server.account.created) == 2

@@ -3,9 +3,11 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import duckdb
 import pytest
 
 from autopilothq import destination
+from autopilothq.destination.delivery_log import SENT_AGAIN
 from autopilothq.destination.dispatch import PUT_OFF
 from autopilothq.destination.emails import is_address
 from autopilothq.destination.messages import Ignored, Item, from_row, is_meant
@@ -282,6 +284,103 @@ def test_an_event_that_failed_after_its_contact_was_refused_follows_a_change_of_
     assert send(server, messages).failed == 1
     assert send(server, messages).delivered == 1
     assert (len(server.account.triggered), server.account.total()) == (1, people + 1)
+
+
+def change(number: int | str, before: str, after: str, **traits: Any) -> dict[str, Any]:
+    addresses = {"email": f"{before}@example.com", "_NewEmail": f"{after}@example.com"}
+    return identify(number, traits=addresses | traits)
+
+
+def shown(server: FakeAutopilot, *who: str) -> dict[str, tuple[str | None, str | None]]:
+    """Title and fax of contacts, by the names in their addresses; all of those that were written must be named."""
+    found = {name: server.account.find(f"{name}@example.com") for name in who}
+    assert server.account.total() == 5 + len(who)
+    return {name: ((one or {}).get("Title"), (one or {}).get("Fax")) for name, one in found.items()}
+
+
+def test_the_values_of_a_change_of_address_win_over_an_older_message_that_comes_after_it(server: FakeAutopilot) -> None:
+    old = identify(1, traits={"email": "p1@example.com", "title": "T1", "fax": "F1"})
+    messages = [old, change(2, "p1", "b", title="T2"), change(3, "b", "c", fax="F3"), identify(4)]
+    server.poison = {"p1@example.com"}
+    assert [send(server, [identify(number), *messages]).failed for number in (5, 6)] == [3, 1]
+    server.poison.clear()
+    assert send(server, messages).all_delivered
+    assert shown(server, "c", "p4", "p5", "p6")["c"] == ("T2", "F3")
+    # What is left of that when the program ends in between, the next run does.
+    with duckdb.connect("autopilot.duckdb") as con:
+        con.execute("DELETE FROM autopilothq._deliveries WHERE message = ?", [SENT_AGAIN])
+    server.account.upsert({"Email": "c@example.com", "Title": "T1", "Fax": "F1"})
+    assert send(server, messages).known == 4
+    assert shown(server, "c", "p4", "p5", "p6")["c"] == ("T2", "F3")
+
+
+@pytest.mark.parametrize("made", [identify, track])
+def test_what_comes_late_follows_a_change_of_its_address_and_what_comes_behind_it_does_not(
+    server: FakeAutopilot, made: Callable[..., dict[str, Any]]
+) -> None:
+    renames = [change("a", "P1", "b", title="TA"), change("b", "b", "c")]
+    assert send(server, [identify(1, userId="u1"), *renames]).delivered == 3
+    late = {"messageId": "late", "userId": "u1"} | made("late", traits={"email": "p1@example.com", "fax": "F"})
+    late |= {"context": {"traits": {"email": "p1@example.com", "fax": "F"}}} if made is track else {}
+    by_id = {"type": "identify", "messageId": "id", "userId": "u1", "traits": {"title": "T"}}
+    # Somebody else's change does not make it go before its own.
+    messages = [identify(1, userId="u1"), late, change("o", "o1", "o2"), *renames, by_id]
+    assert send(server, messages).all_delivered
+    assert shown(server, "c", "o2") == {"c": ("T", "F"), "o2": (None, None)}
+    assert len(server.account.triggered) == (made is track)
+    assert send(server, [*messages, identify(1, messageId="behind")]).delivered == 1
+    assert shown(server, "c", "o2", "p1") == {"c": ("T", "F"), "o2": (None, None), "p1": ("T1", None)}
+    # What was tried before the change needs not meet it again.
+    failed = identify("z", messageId="id", traits={"email": "p1@example.com", "fax": "Z"})
+    with duckdb.connect("autopilot.duckdb") as con:
+        con.execute("UPDATE autopilothq._deliveries SET status = 'failed' WHERE message_id = 'id'")
+    assert send(server, [failed]).delivered == 1
+    assert shown(server, "c", "o2", "p1")["c"] == ("T", "Z")
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_an_older_message_waits_until_a_change_without_an_answer_is_found_out_about(
+    server: FakeAutopilot, made: bool
+) -> None:
+    bad = identify(1, traits={"email": "p1@example.com", "title": "T1", "fax": "bad"})
+    good = identify(2, traits={"email": "p1@example.com", "title": "T2", "phone": "2"})
+    messages = [identify(0, traits={"email": "p1@example.com"}), bad, good, change(3, "p1", "b", title="T3")]
+    send(server, messages[:1])
+    server.refused_faxes = {"bad"}
+    server.order("POST", "/contact", drop="after" if made else "before")
+    counts = send(server, messages)
+    assert (counts.known, counts.refused, counts.unknown) == (1, 2, 1)
+    counts = send(server, messages)
+    assert (counts.known + counts.delivered, counts.refused) == (3, 1)
+    assert shown(server, "b") == {"b": ("T3", None)}
+    assert (server.account.find("b@example.com") or {})["Phone"] == "2"
+    posts(server)
+    counts = send(server, messages)
+    assert (counts.known, counts.refused, posts(server)) == (3, 1, [])
+
+
+def test_a_user_id_follows_a_change_that_is_made_and_none_that_is_refused(server: FakeAutopilot) -> None:
+    def by_id(number: int) -> dict[str, Any]:
+        return {"type": "identify", "messageId": f"u{number}", "userId": "u1", "traits": {"fax": str(number)}}
+
+    first = identify(1, userId="u1")
+    assert send(server, [first, change(2, "p1", "b"), by_id(1)]).all_delivered
+    assert shown(server, "b") == {"b": ("T1", "1")}
+    server.order("POST", "/contact", status=400)
+    refused = change(3, "b", "c") | {"userId": "u1"}
+    counts = send(server, [first, refused, by_id(2), change(4, "b", "d"), by_id(3)])
+    assert (counts.known, counts.refused, counts.delivered) == (1, 1, 3)
+    assert shown(server, "d") == {"d": ("T1", "3")}
+    assert send(server, [by_id(4)]).delivered == 1
+    assert shown(server, "d") == {"d": ("T1", "4")}
+
+
+def test_a_change_of_address_whose_answer_cannot_be_read_may_have_been_made(server: FakeAutopilot) -> None:
+    messages = [identify(1), change(2, "p1", "b", title="T2")]
+    server.order("POST", "/contact", edit=lambda _: b"<html>")
+    assert send(server, messages).unknown == 1
+    assert send(server, messages).delivered == 1
+    assert shown(server, "b") == {"b": ("T2", None)}
 
 
 @pytest.mark.parametrize("drop", ["before", "after"])

@@ -301,6 +301,12 @@ def test_a_contact_whose_address_was_changed_is_not_asked_for(
     assert (counts.delivered, counts.failed, server.account.total()) == (2, 1, 1)
 
 
+def test_a_stream_asks_for_the_triggers_until_they_are_there(server: FakeAutopilot, deliver: Deliver) -> None:
+    server.order("GET", "/triggers", status=503, times=2)
+    assert deliver([track(1)]).delivered == 1
+    assert len(server.account.triggered) == 1
+
+
 def test_a_stream_that_is_to_end_does_not_wait_for_the_account(
     server: FakeAutopilot, deliver: Deliver, stop: Stop
 ) -> None:

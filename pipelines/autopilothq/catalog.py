@@ -797,7 +797,7 @@ DELIVERIES = Table(
             "content",
             "text",
             "A digest of what was sent of a query's row, or of what was refused; true or false of an audience; the run"
-            " that began a job.",
+            " that began a job; `from` and a digest of the old address, if it was changed.",
         ),
         Column("status", "text", f"{', '.join(STATUSES)}."),
         Column("http_status", "bigint", "The status of the last answer."),

@@ -149,7 +149,11 @@ class Ortto(OrttoRequests):
     # ---- writing -------------------------------------------------------------------------------------------------
 
     def merge_people(
-        self, people: Sequence[Mapping[str, Any]], merge_by: Sequence[str] = ("str::email", "str::ei")
+        self,
+        people: Sequence[Mapping[str, Any]],
+        merge_by: Sequence[str] = ("str::email", "str::ei"),
+        *,
+        idempotent: bool = True,
     ) -> list[Written]:
         """Writes 1 to 100 people, `{"fields","tags","unset_tags"}` each, over what the account has of them.
 
@@ -158,7 +162,7 @@ class Ortto(OrttoRequests):
         """
         _check_number(people, "people")
         body = {"people": list(people), "merge_by": list(merge_by), "merge_strategy": 2, "find_strategy": 0}
-        answer = self.object("person/merge", body | {"async": False})
+        answer = self.object("person/merge", body | {"async": False}, idempotent=idempotent)
         return read_written("person/merge", answer, "people", len(people))
 
     def create_activities(self, activities: Sequence[Mapping[str, Any]]) -> list[Written]:

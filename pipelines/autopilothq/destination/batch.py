@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 from ..catalog import OWN_KEYS
-from .delivery_log import Delivery
+from .delivery_log import CHANGED, Delivery, address_digest
 
 EXTERNAL_ID = "str::ei"  # Ortto's field that holds the user id
 Key: TypeAlias = str
@@ -35,6 +35,16 @@ class BatchItem(NamedTuple):
     values: Mapping[str, Any] = {}
     properties: Mapping[str, Any] = {}
     timestamp: str | None = None
+
+    @property
+    def ahead(self) -> Delivery:
+        """Returns the row to write before the request. If the message changes an address, it has the old one's digest.
+
+        A row of a query has a content of its own.
+        """
+        if self.row.content is not None or not self.values.get("_NewEmail"):
+            return self.row
+        return self.row._replace(content=f"{CHANGED}{address_digest(self.values['Email'])}")
 
 
 @dataclass

@@ -5,6 +5,7 @@ address), its row is written before it, as `unknown`: whenever the program ends,
 happened.
 """
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -16,9 +17,12 @@ from ..warehouses.dataset import placeholders
 from .log_table import LogTable, storable
 
 REJECTED = 400  # the HTTP status of a request that is refused for its values, and will be refused again
+REJECTED_IN_ANSWER = 200  # of a request whose answer refuses one of several contacts
 OUTCOME = ("endpoint", "status", "http_status", "message", "attempts")
 COLUMNS = tuple(column.name for column in DELIVERIES.columns)
 SENT_AGAIN = "sent again, behind an older message that came late"
+FOUND = "found to be carried out"  # by asking the account about a change of an address
+CHANGED = "from "  # begins the content of a row that changed an address, before the digest of the old one
 KILL_POINT_LOG_CREATED = f"{__name__}:DeliveryLog._create"  # for tests/faults
 KILL_POINT_DELIVERIES_ADDED = f"{__name__}:DeliveryLog.add"  # for tests/faults
 KILL_POINT_OUTCOMES_WRITTEN = f"{__name__}:DeliveryLog.write_outcomes"  # for tests/faults
@@ -67,7 +71,7 @@ class DeliveryStatus(NamedTuple):
 
 def is_rejected(row: Delivery | DeliveryStatus) -> bool:
     """Returns whether a contact was refused for its values."""
-    return (row.status, row.http_status) == ("refused", REJECTED)
+    return row.status == "refused" and row.http_status in (REJECTED, REJECTED_IN_ANSWER)
 
 
 class Member(NamedTuple):
@@ -76,6 +80,23 @@ class Member(NamedTuple):
     email: str | None
     user_id: str | None
     known: str | None
+
+
+class AddressChange(NamedTuple):
+    """A change of an address that was made, or, if it is not `is_known`, may have been: the digest of the address
+    `before` and the new `email`.
+    """
+
+    message_id: str
+    before: str
+    email: str
+    is_known: bool
+    sent_at: datetime
+
+
+def address_digest(email: str) -> str:
+    """Returns what the log has of an address that was changed."""
+    return hashlib.sha256(email.lower().encode("utf-8", "replace")).hexdigest()
 
 
 class DeliveryLog(LogTable):
@@ -95,22 +116,37 @@ class DeliveryLog(LogTable):
         for message_id, trigger, status, content, *answer, at, run in self._rows(columns, "message_id", message_ids):
             before = statuses.get((message_id, trigger))
             ever = status == "delivered" or (before is not None and before.ever)
-            last = Sent(at, run) if status in ("delivered", "unknown") else before.sent if before else None
+            was_sent = status == "unknown" or (status == "delivered" and answer[0] != FOUND)
+            last = Sent(at, run) if was_sent else before.sent if before else None
             statuses[message_id, trigger] = DeliveryStatus(ever, status, content, last, *answer)
         return statuses
 
-    def emails(self, user_ids: Iterable[str]) -> dict[str, str]:
-        """Returns the emails of user ids, from the last contact written for each; contacts sent again do not count.
+    def emails(self, user_ids: Iterable[str]) -> dict[str, tuple[str, datetime]]:
+        """Returns the emails of user ids, and when they had them, from the last contact written for each.
 
-        A track has a row for its contact only if it changed the address.
+        Contacts sent again do not count. A track has a row for its contact only if it changed the address.
         """
-        columns = ("user_id", "email", "status", "kind", "trigger_id", "message")
+        columns = ("user_id", "email", "status", "kind", "trigger_id", "message", "sent_at")
         rows = self._rows(columns, "user_id", user_ids)
         return {
-            user_id: email
-            for user_id, email, status, kind, trigger, message in rows
+            user_id: (email, at)
+            for user_id, email, status, kind, trigger, message, at in rows
             if status == "delivered" and email and message != SENT_AGAIN and (kind, trigger) in _OF_CONTACTS
         }
+
+    def changes(self) -> list[AddressChange]:
+        """Returns the changes of addresses that were made or may have been, in their order."""
+        if not self._exists:
+            return []
+        columns = "{message_id}, {content}, {email}, {status}, {sent_at}"
+        rows = self._select(f"SELECT {columns} FROM", "WHERE {content} LIKE %s ORDER BY {sent_at}", [f"{CHANGED}%"])
+        changes: dict[str, AddressChange] = {}
+        for message_id, content, email, status, at in rows:
+            changes.pop(message_id, None)
+            if status in ("delivered", "unknown"):
+                before = content.removeprefix(CHANGED)
+                changes[message_id] = AddressChange(message_id, before, email, status == "delivered", at)
+        return list(changes.values())
 
     def members(self, audience: str) -> dict[str, Member]:
         """Returns everybody who was ever sent as a member of an audience, by the message's id."""

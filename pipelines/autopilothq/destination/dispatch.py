@@ -119,7 +119,7 @@ class BatchSending:
         """Writes a batch's contacts; returns the events of each person that are to be sent now."""
         outcomes: dict[Key, Outcome] = {}
         ahead = [item for item in batch.items if item.write_ahead]
-        self._log.add([item.row for item in ahead])
+        self._log.add([item.ahead for item in ahead])
         try:
             self._put_off(batch, outcomes)
             self._write(batch, outcomes)
@@ -167,7 +167,7 @@ class BatchSending:
         for key, values in batch.contacts.items():
             self.writer.forget(values["Email"])
             request = partial(self._account.upsert, values)
-            outcomes[key] = send_request(self._account, self._breaker, "POST /contact", request, key)
+            outcomes[key] = send_request(self._account, self._breaker, "POST /contact", request, key, once=True)
             if outcomes[key].status in ("unknown", "failed"):
                 self._held.note_unsettled(contact_keys(values))
 

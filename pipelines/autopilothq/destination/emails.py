@@ -8,6 +8,7 @@ from typing import Any
 from ..clients.decode import as_text
 from ..segment.json_text import JsonObject
 from .account import WritableAccount
+from .changes import AddressChanges
 from .delivery_log import DeliveryLog
 from .fields import Fields
 from .messages import Item
@@ -41,11 +42,15 @@ def keep_newest(known: dict[Any, Any]) -> None:
 class KnownEmails:
     """Emails by user id: from this run's own items, the delivery log, or the custom field that holds user ids."""
 
-    def __init__(self, account: WritableAccount, log: DeliveryLog, fields: Fields) -> None:
+    def __init__(self, account: WritableAccount, log: DeliveryLog, fields: Fields, changes: AddressChanges) -> None:
         self._account = account
         self._log = log
+        self._changes = changes
         self._fields = fields
         self._emails: dict[str, str] = {}
+        self._changing: dict[str, list[tuple[str | None, str | None]]] = {}
+        """The emails of user ids before changes that may still be refused, and these: messages and emails."""
+        self._users: dict[str, set[str]] | None = None  # user ids by address, for changes
         self._scanned = False
 
     def get(self, user_id: str | None) -> str | None:
@@ -54,7 +59,44 @@ class KnownEmails:
 
     def put(self, user_id: str, email: str) -> None:
         """Stores the email of a user id, which replaces an earlier one."""
-        self._emails[user_id] = email
+        self._put(user_id, email)
+        self._changing.pop(user_id, None)
+
+    def note_change(self, message_id: str | None, email: str, new: str, user_id: str | None) -> None:
+        """Gives `user_id`, and those who have an address, the new one, which a message may still be refused for."""
+        if self._users is None:
+            self._users = {}
+            for one, known in self._emails.items():
+                self._users.setdefault(known.lower(), set()).add(one)
+        for one in {*self._users.get(email.lower(), ()), *([user_id] if user_id else [])}:
+            if message_id is not None:
+                self._changing.setdefault(one, [(None, self._emails.get(one))]).append((message_id, new))
+            self._put(one, new)
+
+    def is_changing(self, user_id: str | None) -> bool:
+        """Returns whether the email of a user id depends on a change without an outcome yet."""
+        return user_id in self._changing
+
+    def apply_changes(self) -> None:
+        """Takes back the changes that were refused. All must have their outcome."""
+        messages = {message_id for changes in self._changing.values() for message_id, _ in changes if message_id}
+        statuses = self._log.known(messages) if messages else {}
+        refused = {message_id for (message_id, _), status in statuses.items() if status.status == "refused"}
+        for user_id, changes in self._changing.items():
+            *_, email = (email for message_id, email in changes if message_id not in refused)
+            self._put(user_id, email)
+        self._changing.clear()
+
+    def _put(self, user_id: str, email: str | None) -> None:
+        before = self._emails.pop(user_id, None) if email is None else self._emails.get(user_id)
+        if email is not None:
+            self._emails[user_id] = email
+        if self._users is None or before == email:
+            return
+        if before is not None:
+            self._users[before.lower()].discard(user_id)
+        if email is not None:
+            self._users.setdefault(email.lower(), set()).add(user_id)
 
     def forget_oldest(self) -> None:
         """Keeps only the last 50,000, because a stream has no end: the delivery log has the others.
@@ -63,6 +105,7 @@ class KnownEmails:
         """
         if not self._scanned:
             keep_newest(self._emails)
+            self._users = None
 
     def look_up(self, items: Sequence[Item]) -> None:
         """Looks up the user ids that come without an email.
@@ -73,8 +116,9 @@ class KnownEmails:
         missing = {user_id for user_id, email in emails if not email} - set(self._emails)
         if not missing:
             return
-        found = self._log.emails(missing)
+        found = {user_id: self._changes.since(*known) for user_id, known in self._log.emails(missing).items()}
         self._emails = found | self._emails
+        self._users = None
         first = dict(reversed(emails))
         unnamed = {user_id for user_id in missing - set(found) if not first[user_id]}
         if self._fields.user_id is not None and not self._scanned and unnamed:

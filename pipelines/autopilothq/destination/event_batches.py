@@ -123,6 +123,7 @@ class EventBatches:
             self._breaker,
             _ENDPOINT,
             lambda: answers.extend(self._account.create_activities(bodies)),
+            once=True,
         )
         if isinstance(error, RequestRejected) and len(events) > 1:
             middle = len(events) // 2

@@ -14,6 +14,7 @@ from ..clients.decode import plain
 from ..display import shortened
 from ..errors import OutcomeUnknown, RequestRejected, RunError
 from .audiences import PersonRow, compare_members, slug
+from .changes import AddressChanges
 from .contact_requests import ContactRequest, ContactRequests
 from .counts import Counts
 from .delivery_log import Delivery, DeliveryLog, Member
@@ -172,7 +173,7 @@ def _with_emails(
     if not missing:
         return list(rows)
     fields = Fields(plain(account.custom_fields()), settings.fields, settings.user_id_field)
-    emails = KnownEmails(account, log, fields)
+    emails = KnownEmails(account, log, fields, AddressChanges(account, log.changes()))
     emails.look_up([Item(row.message_id, row.kind, row.user_id) for row in missing])
     return [row._replace(email=row.email or emails.get(row.user_id)) for row in rows]
 

@@ -32,6 +32,10 @@ class PersonOrder:
         """Notes that this run sends something to a person, whose later items must then be sent again."""
         self._touched.add(key)
 
+    def is_touched(self, key: Key) -> bool:
+        """Returns whether this run sends an older item of the person."""
+        return key in self._touched
+
     def must_resend(self, key: Key, is_delivered: bool, sent: Sent | None) -> bool:
         """Returns whether this run sends an older item of the person, or an earlier run sent one after this item.
 

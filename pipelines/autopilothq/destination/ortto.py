@@ -48,7 +48,8 @@ class OrttoAccount:
     def upsert(self, contact: Mapping[str, Any]) -> str:
         """Changes the address of a person and writes the other values; creates the person if there is none.
 
-        Raises RequestRejected if the person is refused.
+        Raises RequestRejected if the person is refused, and OutcomeUnknown if the answer is lost: a message that is
+        sent before it is known whether the address was changed would make a second person.
         """
         found = self.contact(contact["Email"]) or self.contact(contact["_NewEmail"])
         person = person_of({**contact, "Email": contact["_NewEmail"]})
@@ -56,7 +57,7 @@ class OrttoAccount:
         if found is not None:
             person["fields"][_ID] = str(found.value("id"))
             merge_by = [_ID]
-        (written,) = self._client.merge_people([person], merge_by)
+        (written,) = self._client.merge_people([person], merge_by, idempotent=False)
         if not is_taken(written):
             text = f"POST /person/merge: {refusal(written)}"
             raise RequestRejected(

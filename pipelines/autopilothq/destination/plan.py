@@ -6,8 +6,9 @@ from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
 
 from .batch import BatchItem, Key, content_of, user_key
+from .changes import AddressChanges
 from .counts import Counts
-from .delivery_log import Delivery, DeliveryStatus, Sent, is_rejected
+from .delivery_log import REJECTED, Delivery, DeliveryStatus, Sent, is_rejected
 from .emails import KnownEmails, email_of
 from .fields import ContactFields, Fields, contact_fields, trait_leaves
 from .kind import AUTOPILOT, AccountKind
@@ -58,6 +59,8 @@ def history_of(item: Item, triggers: Sequence[str], statuses: Statuses) -> Histo
     sent = [status.sent for status in (contact, *(one for _, one in found)) if status is not None and status.sent]
     last = [contact] if item.kind != "track" else [status for trigger, status in found if trigger in left]
     rejections = [status for status in last if status is not None and is_rejected(status)]
+    if item.kind == "track":  # in an answer it is the event that may have been refused
+        rejections = [status for status in rejections if status.http_status == REJECTED]
     is_all = len(rejections) == len(last)
     return History(delivered, left, earlier, contact, max(sent, default=None), rejections if is_all else [])
 
@@ -74,8 +77,8 @@ class Planner:
     """Plans one item after the other, in their order.
 
     `unknown` says what to do with an item that has traits without a field in the account: `send` it, or `refuse` it.
-    `moved` is called with an address and the one that an earlier run has changed it to, and returns whether something
-    is sent to the new one instead.
+    `changes` are those of addresses by earlier runs. `moved` is called with an address and the one that the contact has
+    by now, when the items reach the first of them.
     """
 
     def __init__(
@@ -83,12 +86,14 @@ class Planner:
         fields: Fields,
         triggers: EventTriggers,
         emails: KnownEmails,
+        changes: AddressChanges,
         counts: Counts,
         unknown: str,
         kind: AccountKind = AUTOPILOT,
-        moved: Callable[[Key, str], bool] = lambda *_: False,
+        moved: Callable[[Key, str], None] = lambda *_: None,
     ) -> None:
         self._kind = kind
+        self._changes = changes
         self._moved = moved
         self._fields = fields
         self._triggers = triggers
@@ -121,20 +126,31 @@ class Planner:
             return _refused(row, self._kind.no_event.format(item.event))
         history = history_of(item, triggers, statuses)
         email = row.email or self._emails.get(item.user_id)
-        key = self._key(email, item.user_id)
+        now = email and self._changes.follow(email)
+        key = self._key(now, item.user_id)
         resend = key is not None and self.order.must_resend(key, history.delivered, history.sent)
+        new = self._changes.reach(item.message_id) if email else None
+        if email and new:
+            self._moved(email.lower(), new)
         if history.delivered and not resend:
             self._counts.add_earlier(history.earlier)
             return None
-        if not history.delivered and row.email and item.user_id:
-            self._emails.put(item.user_id, row.email)
+        if not history.delivered and row.email and now and item.user_id:
+            self._emails.put(item.user_id, now)
         if key is None:
             return self._without_email(row)
-        planned = self._with_contact(item, row._replace(email=email), history, resend)
+        planned = self._with_contact(item, row._replace(email=email), history, resend, new)
+        tried = item.once and any((item.message_id, trigger) in statuses for trigger in (None, *triggers))
+        if isinstance(planned, Planned) and tried and now and now != email and not new:
+            planned = moved_to(planned, now)  # it was known before its address was changed
         left = [statuses.get((item.message_id, trigger)) for trigger in history.triggers]
         if isinstance(planned, Planned) and any(status is not None and status.status == "failed" for status in left):
             return planned._replace(item=planned.item._replace(failed_before=True))
         return planned
+
+    def touch(self, email: str) -> None:
+        """Notes that this run sends something to a contact, by the key or the email that it is sent with."""
+        self.order.touch(self._changes.follow(email).lower())
 
     def _key(self, email: str | None, user_id: str | None) -> Key | None:
         """Returns what a person is known by, or None if the account cannot know them."""
@@ -149,17 +165,23 @@ class Planner:
         text = f"No contact is known by the user id {row.user_id!r}: no identify with its email was delivered{hint}"
         return _refused(row, text)
 
-    def _with_contact(self, item: Item, row: Delivery, history: History, resend: bool) -> Planned | Delivery | None:
+    def _with_contact(
+        self, item: Item, row: Delivery, history: History, resend: bool, new: str | None
+    ) -> Planned | Delivery | None:
         before = history.contact
-        row, contact = self._contact(item, row, before)
+        row, contact = self._contact(item, row)
+        if history.delivered and "_NewEmail" in contact.values and new is None:
+            self._counts.add_earlier(history.earlier)
+            return None
+        if "_NewEmail" in contact.values and before is not None and before.ever:
+            # Only the other values are sent again, or the journeys are left.
+            row = row._replace(email=new or contact.values["_NewEmail"])
+            contact = contact._replace(values=renamed(contact.values, row.email))
         if not item.once:
             row = row._replace(content=content_of(row, contact.values))
             if not resend and before and (before.status, before.content) == ("delivered", row.content):
                 self._counts.add("known")
                 return None
-        if history.delivered and "_NewEmail" in contact.values:
-            self._counts.add_earlier(history.earlier)
-            return None
         if history.rejections and {one.content for one in history.rejections} == {content_of(row, contact.values)}:
             self._counts.add_message([*history.earlier, "refused"], history.rejections[-1].message)
             return None
@@ -177,7 +199,7 @@ class Planner:
             planned = planned._replace(alone=True, values=contact.values)  # as they are before a change of address
         return Planned(planned, contact.values, before)
 
-    def _contact(self, item: Item, row: Delivery, before: DeliveryStatus | None) -> tuple[Delivery, ContactFields]:
+    def _contact(self, item: Item, row: Delivery) -> tuple[Delivery, ContactFields]:
         """Returns an item's row, with the remarks, and its contact."""
         of_track = item.kind == "track"
         email, traits = row.email or "", {} if of_track else item.traits
@@ -186,12 +208,6 @@ class Planner:
             others = [path for path, _ in trait_leaves(item.traits) if self._fields.known(path) != "Email"]
             found.remarks.update(dict.fromkeys(map(".".join, others), NOT_OF_TRACKS))
         found = with_tag(found, item) if self._kind.tags else found
-        if before is not None and before.ever and "_NewEmail" in found.values:
-            if self._moved(email.lower(), found.values["_NewEmail"]):
-                self.order.touch(found.values["_NewEmail"].lower())
-            if of_track:  # only the journeys are left
-                row = row._replace(email=found.values["_NewEmail"])
-                found = found._replace(values=renamed(found.values))
         new = [name for name in found.untaken if name not in self._untaken]
         self._untaken.update(new)
         self._counts.add_untaken(found.untaken)
@@ -212,9 +228,16 @@ def with_tag(contact: ContactFields, item: Item) -> ContactFields:
     return contact._replace(values=contact.values | {name: [item.audience]}, unknown=unknown, remarks=remarks)
 
 
-def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a contact under its new address."""
-    return {name: value for name, value in values.items() if name != "_NewEmail"} | {"Email": values["_NewEmail"]}
+def renamed(values: Mapping[str, Any], email: str | None = None) -> dict[str, Any]:
+    """Returns a contact under its new address, or another `email` that it has since."""
+    new = email or values["_NewEmail"]
+    return {name: value for name, value in values.items() if name != "_NewEmail"} | {"Email": new}
+
+
+def moved_to(planned: Planned, email: str) -> Planned:
+    """Returns what is planned for the same contact under another address."""
+    item = planned.item._replace(key=email.lower(), row=planned.item.row._replace(email=email))
+    return planned._replace(item=item, values={**planned.values, "Email": email})
 
 
 def _refused(row: Delivery, why: str, http_status: int | None = None) -> Delivery:

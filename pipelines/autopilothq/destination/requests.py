@@ -4,7 +4,15 @@ import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ..errors import ApiError, ContactLimit, NotAuthorized, OutcomeUnknown, RequestRejected, Unavailable
+from ..errors import (
+    ApiError,
+    ContactLimit,
+    NotAuthorized,
+    OutcomeUnknown,
+    RequestRejected,
+    Unavailable,
+    UnexpectedResponse,
+)
 from .account import SentTo, WritableAccount
 from .delivery_log import Delivery
 
@@ -74,24 +82,30 @@ class CircuitBreaker:
 
 
 def send_request(
-    account: WritableAccount, breaker: CircuitBreaker, endpoint: str, request: Callable[[], Any], who: str
+    account: WritableAccount,
+    breaker: CircuitBreaker,
+    endpoint: str,
+    request: Callable[[], Any],
+    who: str,
+    once: bool = False,
 ) -> Outcome:
-    """Sends a request about a person and returns its outcome.
+    """Sends a request about a person and returns its outcome; one that must be carried out only `once` if need be.
 
     Raises ApiError if every other request would end the same way.
     """
-    outcome, error = attempt_request(account, breaker, endpoint, request)
+    outcome, error = attempt_request(account, breaker, endpoint, request, once)
     if isinstance(error, Unavailable):
         breaker.failed(error, who)
     return outcome
 
 
 def attempt_request(
-    account: SentTo, breaker: CircuitBreaker, endpoint: str, request: Callable[[], Any]
+    account: SentTo, breaker: CircuitBreaker, endpoint: str, request: Callable[[], Any], once: bool = False
 ) -> tuple[Outcome, ApiError | None]:
     """Sends a request and returns its outcome and its error.
 
-    Raises NotAuthorized and ContactLimit, which end the run, and RunStopped after the run's end.
+    If it must be carried out only `once`, an answer that cannot be read leaves its outcome unknown. Raises
+    NotAuthorized and ContactLimit, which end the run, and RunStopped after the run's end.
 
     The breaker is told only of answers: the caller decides what a failure means.
     """
@@ -106,7 +120,9 @@ def attempt_request(
         breaker.answered()
         return outcome_of("refused", endpoint, error), error
     except ApiError as error:
-        outcome = outcome_of("unknown" if isinstance(error, OutcomeUnknown) else "failed", endpoint, error)
+        is_success = isinstance(error, UnexpectedResponse) and 200 <= (error.status or 0) < 300
+        is_unknown = isinstance(error, OutcomeUnknown) or (once and is_success)
+        outcome = outcome_of("unknown" if is_unknown else "failed", endpoint, error)
         # An answer that came and has not what is documented: only the account counts how often was asked.
         return outcome._replace(attempts=error.attempts or account.attempts), error
     breaker.answered()

@@ -1,16 +1,16 @@
 """Sends items to an account: in their order for each person, in batches, never twice."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from itertools import islice
-from typing import Any
 
 from ..clients.autopilot import MOST_CONTACTS
 from ..segment.identity import HashedIds, forms
 from .account import WritableAccount
 from .batch import ContactBatch
+from .changes import AddressChanges
 from .counts import Counts
-from .delivery_log import Delivery, DeliveryLog, DeliveryStatus
+from .delivery_log import FOUND, Delivery, DeliveryLog, DeliveryStatus
 from .dispatch import AT_ONCE, Dispatcher
 from .emails import KnownEmails, email_of
 from .fields import Fields
@@ -54,14 +54,16 @@ class Sender:
         self._progress = progress
         self._counts = Counts()
         self._suppressed = log.suppressed_ids()
-        self._emails: KnownEmails = after._emails if after else KnownEmails(account, log, fields)
-        self._put_off = PutOff()
-        self._planner = Planner(fields, triggers, self._emails, self._counts, unknown, kind, self._put_off.move)
+        self._changes: AddressChanges = after._changes if after else AddressChanges(account, log.changes())
+        self._emails: KnownEmails = after._emails if after else KnownEmails(account, log, fields, self._changes)
+        self._put_off = PutOff(self._changes)
+        self._planner = Planner(
+            fields, triggers, self._emails, self._changes, self._counts, unknown, kind, self._put_off.move
+        )
+        self._dispatcher = Dispatcher(account, log, self._counts, progress, at_once, kind, triggers, held)
         if after:
             self._emails.forget_oldest()
             self._planner.follow(after._planner, log.run, after._ended)
-        self._dispatcher = Dispatcher(account, log, self._counts, progress, at_once, kind, triggers, held)
-        if after:
             self._dispatcher.follow(after._dispatcher)
         self._batch = ContactBatch()
         self._seen: set[str] = set()
@@ -76,11 +78,9 @@ class Sender:
         with self._dispatcher:
             while chunk := list(islice(stream, CHUNK)):
                 self._take(chunk)
-            self._flush()
-            self._dispatcher.drain()
-            self._release()
-            self._flush()
-            self._dispatcher.drain()
+            self._drain()
+            self._put_all(self._put_off.release_all())
+            self._drain()
         self._ended = self._log.last
         self._progress(self._counts)
         return self._counts
@@ -99,19 +99,19 @@ class Sender:
                 self._counts.add("repeated")
                 continue
             self._seen.add(item.message_id)
-            if is_suppressed(item, email_of(self._fields, item), self._suppressed):
+            email = email_of(self._fields, item)
+            if is_suppressed(item, email, self._suppressed):
                 self._counts.add("suppressed")
                 continue
+            if email is None and self._emails.is_changing(item.user_id):
+                self._drain()
             planned = self._planner.plan(item, statuses)
             if isinstance(planned, Delivery):
                 self._refuse(planned, statuses.get((planned.message_id, None)))
             elif planned is not None:
-                if self._put_off.takes(planned):
-                    self._planner.order.touch(planned.item.key)
-                    continue
-                if self._put_off.precedes(planned):
-                    self._release()
-                self._put(planned)
+                if not self._put_off.takes(planned):
+                    self._put_all([*self._put_off.release(planned), planned])
+                self._planner.touch(planned.item.key)
         self._progress(self._counts)
 
     def _refuse(self, row: Delivery, before: DeliveryStatus | None) -> None:
@@ -126,9 +126,14 @@ class Sender:
         if len(self._batch.decided) >= CHUNK:
             self._flush()
 
-    def _release(self) -> None:
-        """Adds the contacts that were put off to the batch."""
-        for planned in self._put_off.release():
+    def _drain(self) -> None:
+        """Waits until everything is sent; then user ids follow the changes of their addresses."""
+        self._flush()
+        self._dispatcher.drain()
+        self._emails.apply_changes()
+
+    def _put_all(self, every: Iterable[Planned]) -> None:
+        for planned in every:
             self._put(planned)
 
     def _put(self, planned: Planned) -> None:
@@ -138,31 +143,29 @@ class Sender:
         full = item.key not in self._batch.contacts and len(self._batch.contacts) == MOST_CONTACTS
         if renames or full or self._batch.clashes(item.key, values, item.alone):
             self._flush()
-        if renames:  # a later look-up of the user id must find the new address
-            item = item._replace(row=item.row._replace(email=values["_NewEmail"]))
-            if item.row.user_id:
-                self._emails.put(item.row.user_id, values["_NewEmail"])
-        if renames and before is not None and before.status == "unknown" and self._was_renamed(values):
+        is_found = False
+        if renames:  # a later look-up of its user ids must find the new address
+            email, new, id_ = values["Email"], values["_NewEmail"], item.row.message_id
+            item = item._replace(row=item.row._replace(email=new))
+            is_found = before is not None and before.status == "unknown" and self._changes.was_made(id_, email, new)
+            self._emails.note_change(None if is_found else id_, email, new, item.row.user_id)
+        if is_found:
             # At once: after the person's next change of address nobody could find it any more.
-            self._log.add([item.row._replace(status="delivered", message="found to be carried out")])
-            if item.row.kind != "track":
+            self._log.add([item._replace(values=values).ahead._replace(status="delivered", message=FOUND)])
+            renames, values = False, renamed(values)  # only its journeys are left, or values behind an older message
+            item = item._replace(key=values["Email"].lower(), resent=item.row.kind != "track")
+            if item.resent and not self._planner.order.is_touched(item.key):
                 self._counts.add_message(["delivered"])
                 return
-            renames, values = False, renamed(values)  # only its journeys are left
-            item = item._replace(key=values["Email"].lower())
         self._batch.merge(item.key, values)
         # A row that may have been sent is sent again, even if the program ends in between and its values change back.
         again = before is not None and before.status == "failed"
         item = item._replace(write_ahead=renames or item.row.content is not None, failed_before=again)
         self._batch.items.append(item._replace(values=item.values or values))
-        self._planner.order.touch(item.key)
         if renames:
+            self._planner.touch(values["_NewEmail"])
             self._batch.renames = True
             self._flush()
-
-    def _was_renamed(self, values: Mapping[str, Any]) -> bool:
-        """Returns whether a change of address with an unknown outcome was carried out."""
-        return self._account.contact(values["Email"]) is None and self._account.contact(values["_NewEmail"]) is not None
 
     def _flush(self) -> None:
         """Sends the batch; one without contacts has only rows for the log."""

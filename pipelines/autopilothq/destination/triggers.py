@@ -63,10 +63,11 @@ class Triggers:
     def _titles(self) -> dict[str | None, list[str]]:
         """Returns the ids of triggers by the title of their journey, None without one; the account is asked once."""
         if self._by_title is None:
-            self._by_title = {}
+            found: dict[str | None, list[str]] = {}
             for trigger in plain(self._account.triggers()):
                 if isinstance(trigger, dict) and trigger.get("trigger_id"):
                     title = trigger.get("journey")
                     name = None if title is None else str(title)
-                    self._by_title.setdefault(name, []).append(str(trigger["trigger_id"]))
+                    found.setdefault(name, []).append(str(trigger["trigger_id"]))
+            self._by_title = found  # not before the answer is there: a stream asks again
         return self._by_title
