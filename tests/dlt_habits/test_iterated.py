@@ -1,8 +1,10 @@
 """A user's own resource or transformer that iterates a source while a pipeline extracts it gets all rows."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import dlt
@@ -10,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from autopilothq import archive
+from autopilothq.warehouses import dlt_internals
 from dlt_habits.habits import Place, identify, track
 
 
@@ -70,3 +73,32 @@ def test_into_a_destination_that_only_appends(url: str) -> None:
 
     dlt.pipeline("sink", destination=sink).run(mine)
     assert taken == [("mine", [{"id": "m1"}])]
+
+
+def test_what_is_extracted_is_known_in_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while the thread of the run goes on: a resource that took itself for one without a pipeline read again."""
+    found, asked, place = set[tuple[bool, str]](), Event(), Place()
+
+    @dlt.resource(name="asking", parallelized=True)
+    def asking() -> Iterator[Any]:
+        for _ in range(5_000):
+            dlt_internals.dataset_of_run(place.pipeline)
+            found.add((dlt_internals.extraction() is None, place.pipeline.dataset_name))
+            place.pipeline.dataset_name = "data"
+        asked.set()
+        yield {"a": 1}
+
+    @dlt.resource(name="going_on")
+    def going_on() -> Iterator[Any]:
+        while not asked.is_set():
+            yield None
+
+    monkeypatch.setenv("EXTRACT__FUTURES_POLL_INTERVAL", "0.00001")  # so that it calls and returns all the time
+    monkeypatch.setattr(place.pipeline, "normalize", lambda **_: None)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        place.pipeline.run([asking(), going_on()], dataset_name="third")
+    finally:
+        sys.setswitchinterval(interval)
+    assert found == {(False, "third")}
