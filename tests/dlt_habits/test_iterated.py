@@ -10,6 +10,7 @@ from typing import Any
 import dlt
 import pyarrow as pa
 import pytest
+from dlt import destinations
 
 from autopilothq import archive
 from autopilothq.warehouses import dlt_internals
@@ -73,6 +74,15 @@ def test_into_a_destination_that_only_appends(url: str) -> None:
 
     dlt.pipeline("sink", destination=sink).run(mine)
     assert taken == [("mine", [{"id": "m1"}])]
+
+
+def test_while_a_pipeline_is_active_whose_destination_merges_otherwise(url: str) -> None:
+    """SQLite has no `insert-only`: dlt compares what a resource says with the destination of the active pipeline."""
+    dlt.pipeline("active", destination=destinations.sqlalchemy("sqlite:///never.db"), dataset_name="data")
+    source = archive(url)
+    assert {name: sum(len(rows) for rows in source.resources[name]) for name in ("tracks", "users", "_audit")} == {
+        "tracks": 2, "users": 1, "_audit": 1,
+    }  # fmt: skip
 
 
 def test_what_is_extracted_is_known_in_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
