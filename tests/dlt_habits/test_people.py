@@ -1,0 +1,42 @@
+"""Origins that keep a cursor for each person: no event is passed over, whatever is selected, dropped or replaced."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from dlt.extract import DltSource
+from dlt.pipeline.exceptions import PipelineStepFailed
+
+from autopilothq import profiles
+from dlt_habits.habits import Place
+from fake_autopilot.profiles import FakeProfiles
+
+DAY = 86_400
+
+
+@pytest.fixture
+def server() -> Iterator[FakeProfiles]:
+    with FakeProfiles() as running:
+        for days in (1, 5, 9):
+            running.happen("email:a@b.c", "Email Opened", ago=days * DAY)
+            running.happen("email:a@b.c", "Email Clicked", ago=days * DAY + 60)
+        Path("people.txt").write_text("a@b.c")
+        yield running
+
+
+def test_profiles_are_asked_again_for_what_they_were_not_asked_or_what_is_dropped(server: FakeProfiles) -> None:
+    def source() -> DltSource:
+        return profiles(server.token, server.space, people="people.txt", base_url=server.base_url)
+
+    def counts() -> list[int]:
+        return [place.count(name) for name in ("tracks", "email_opened", "email_clicked")]
+
+    place = Place()
+    place.run(source().with_resources("email_opened", "_profiles", "_audit"))
+    assert counts() == [0, 3, 0]
+    place.run(source())
+    assert counts() == [6, 3, 3]
+    with pytest.raises(PipelineStepFailed, match="not to be replaced, because the Profile API only has the events of"):
+        place.run(source(), write_disposition="replace")
+    place.run(source(), refresh="drop_sources")
+    assert counts() == [6, 3, 3]
