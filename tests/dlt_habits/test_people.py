@@ -7,9 +7,10 @@ import pytest
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from autopilothq import profiles
+from autopilothq import ortto, profiles
 from dlt_habits.habits import Place
 from fake_autopilot.profiles import FakeProfiles
+from fake_ortto import FakeOrtto
 
 DAY = 86_400
 
@@ -40,3 +41,17 @@ def test_profiles_are_asked_again_for_what_they_were_not_asked_or_what_is_droppe
         place.run(source(), write_disposition="replace")
     place.run(source(), refresh="drop_sources")
     assert counts() == [6, 3, 3]
+
+
+def test_people_of_ortto_are_asked_again_for_tables_that_were_not_selected() -> None:
+    """Also if `tracks`, for which everything is asked, was."""
+    with FakeOrtto(people=6) as server:
+        place, pace = Place(), 1000
+        source = ortto(
+            server.key, base_url=server.base_url, requests_per_second=pace, activity_requests_per_second=pace
+        )
+        place.run(source.with_resources("tracks", "_profiles", "_audit"))
+        before = [row["id"] for row in place.rows("tracks") if row["event"] == "email_opened"]
+        assert before
+        place.run(source.with_resources("tracks", "email_opened", "_profiles", "_audit"))
+        assert sorted(row["id"] for row in place.rows("email_opened")) == sorted(before)
