@@ -133,7 +133,7 @@ class Nothing(SqlDataset):
 
     before = False
 
-    def __init__(self, _: dlt.Pipeline) -> None:
+    def __init__(self, *_: Any) -> None:
         Dataset.__init__(self)
         self.sql = Statements(cast(Any, None), nullcontext, is_staging=False, literals=False)
 

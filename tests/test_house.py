@@ -387,8 +387,6 @@ ALLOWED_NAMES = {
     "sources/archive/decompress.py:_zstd_frames": "zstd's frames",
     "sources/archive/decompress.py:frame": "a zstd frame",
     "warehouses/dlt_internals/resources.py:FrameType": "a frame of Python's stack",
-    "warehouses/dlt_internals/resources.py:_current_frames": "frames of Python's stack",
-    "warehouses/dlt_internals/resources.py:_frames": "frames of Python's stack",
     "warehouses/dlt_internals/resources.py:frame": "a frame of Python's stack",
 }
 

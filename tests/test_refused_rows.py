@@ -173,7 +173,10 @@ def test_a_message_is_refused_with_the_user_that_is_made_of_it(tmp_path: Path) -
 def pipeline_at(folder: Path, name: str = "d") -> Any:
     config = type("Config", (), {"destination_type": "dlt.destinations.duckdb", "__str__": lambda _: name})()
     client = SimpleNamespace(config=config)
-    return SimpleNamespace(working_dir=str(folder), dataset_name="set", destination_client=lambda: client)
+    clients = client, None  # of the destination and of staging
+    return SimpleNamespace(
+        working_dir=str(folder), dataset_name="set", pipeline_name="p", _get_destination_clients=lambda _: clients
+    )
 
 
 def test_what_is_refused_is_kept_for_its_destination(tmp_path: Path) -> None:

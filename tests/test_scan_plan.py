@@ -62,6 +62,12 @@ WHOLE = ScanStart("account", LATE)
         (WHOLE, "1", {}, WHOLE, "1", (1, 0)),
         (WHOLE, "12", cursor(EARLY), WHOLE, "12", (1, 0)),
         (WHOLE, "12", cursor(EARLY, bookmark=None), WHOLE, "12", (1, 0)),
+        # Some were dropped because a load had them, which nobody knows any more: dlt's state or the dataset is new.
+        (WHOLE, "34", {}, ANEW, "", (1, 0)),
+        (WHOLE, "13", {}, ANEW, "", (1, 0)),
+        (WHOLE, "34", cursor(EARLY), ScanStart("account", EARLY, 3, "b2", 200), "", (3, 200)),
+        (WHOLE, "4", cursor(LATE), BEHIND, "", (3, 200)),
+        (WHOLE, "134", cursor(LATE), WHOLE, "34", (3, 200)),
         (WHOLE, "", {}, ANEW, "", (1, 0)),
         (WHOLE, "", cursor(EARLY), ScanStart("account", EARLY, 3, "b2", 200), "", (3, 200)),
         (BEHIND, "4", {}, ANEW, "", (1, 0)),
@@ -93,7 +99,10 @@ def test_a_scan_of_contacts_begins_behind_what_is_loaded(
     first: tuple[int, int],
 ) -> None:
     if start:
-        spooled(plan.folder / "contacts", start, *(f"b{page}" for page in bookmarks))
+        numbers = range(start.page, int(bookmarks[-1:] or 0) + 1)
+        spooled(plan.folder / "contacts", start, *(f"b{page}" for page in numbers))
+        for page in {*map(str, numbers)} - {*bookmarks}:
+            (plan.folder / "contacts" / f"0000000{page}.gz").unlink()
     state["scans"] = {"contacts": known}
     [scan] = plan.scans()
     assert scan.spool is not None

@@ -443,7 +443,9 @@ def test_tables_that_were_dropped(source: Callable[..., DltSource], loaded: Plac
     assert place.tables() == whole
 
 
-def test_tables_that_a_user_dropped(source: Callable[..., DltSource], loaded: Place, whole: Rows) -> None:
+def test_tables_that_a_user_dropped(
+    source: Callable[..., DltSource], loaded: Place, whole: Rows, caplog: pytest.LogCaptureFixture
+) -> None:
     """By SQL: dlt does not check again whether its tables exist, so each later load would fail."""
     for lost in (
         "DROP TABLE data.tracks; ALTER TABLE data.email_opened DROP COLUMN campaign_id; DELETE FROM data.email_opened",
@@ -453,6 +455,14 @@ def test_tables_that_a_user_dropped(source: Callable[..., DltSource], loaded: Pl
         loaded.run(source())
         assert loaded.tables() == whole
         assert loaded.balances()
+
+    # Another pipeline has made none of these tables; what the books say of them is not true any more.
+    loaded.con.execute("DROP TABLE data.tracks")
+    loaded.pipeline = dlt.pipeline("other", destination=loaded.pipeline.destination, dataset_name="data")
+    caplog.clear()
+    loaded.run(source())
+    [said] = [record.getMessage() for record in caplog.records if "tracks" in record.getMessage()]
+    assert said.startswith('The table "data"."tracks" was missing and was created again, empty; DELETE FROM "data"."_a')
 
 
 # A part ------------------------------------------------------------------------------------------------------------
@@ -601,6 +611,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "scd2": ({"write_disposition": {"disposition": "merge", "strategy": "scd2"}}, "Leave the strategy out"),
     "table": ({"table_name": "mine"}, "Expected the table name tracks for the resource tracks, but got 'mine'"),
     "key": ({"primary_key": "user_id"}, "Expected the primary key id for tracks, but got 'user_id'"),
+    "merge key of a column": (
+        {"columns": {"user_id": {"merge_key": True}}},
+        "Expected the primary key id for tracks, but got merge_key for its column user_id: messages are unique by it",
+    ),
+    "key of a column": (
+        {"columns": {"id": {"primary_key": True}, "user_id": {"primary_key": True}}},
+        "Expected the primary key id for tracks, but got primary_key for its column user_id: messages are unique by it",
+    ),
     "type": ({"columns": {"user_id": {"data_type": "bigint"}}}, "Expected the data type text for the column tracks.us"),
     "null": (
         {"columns": {"anonymous_id": {"nullable": False}}},
@@ -674,12 +692,17 @@ def test_an_import_schema(folder: Path) -> None:
     assert table["columns"]["context_traits_email"]["description"] == "Mail."
     assert place.count("tracks") == 2
 
-    schema = place.pipeline.default_schema.to_dict()
-    schema["tables"]["tracks"]["columns"]["user_id"]["data_type"] = "bigint"
-    mine.write_text(json.dumps(schema))  # JSON is YAML
-    with pytest.raises(PipelineStepFailed, match=r"Expected the data type text for tracks\.user_id in the import"):
-        place.run(archive(more(folder, track("m3", "Email Opened", 3))))
-    assert place.count("tracks") == 2
+    known = json.dumps(place.pipeline.default_schema.to_dict())
+    for hint, value, said in (
+        ("data_type", "bigint", r"Expected the data type text for tracks\.user_id in the import schema, but got big"),
+        ("merge_key", True, "Expected the primary key id for tracks in the import schema, but got merge_key for its c"),
+    ):
+        schema = json.loads(known)
+        schema["tables"]["tracks"]["columns"]["user_id"][hint] = value
+        mine.write_text(json.dumps(schema))  # JSON is YAML
+        with pytest.raises(PipelineStepFailed, match=said):
+            place.run(archive(more(folder, track("m3", "Email Opened", 3))))
+        assert place.count("tracks") == 2
 
 
 def test_a_source_is_not_pickled(source: Callable[..., DltSource]) -> None:

@@ -1,15 +1,19 @@
 """A user's own resource or transformer that iterates a source while a pipeline extracts it gets all rows."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import dlt
 import pyarrow as pa
 import pytest
+from dlt import destinations
 
 from autopilothq import archive
+from autopilothq.warehouses import dlt_internals
 from dlt_habits.habits import Place, identify, track
 
 
@@ -70,3 +74,41 @@ def test_into_a_destination_that_only_appends(url: str) -> None:
 
     dlt.pipeline("sink", destination=sink).run(mine)
     assert taken == [("mine", [{"id": "m1"}])]
+
+
+def test_while_a_pipeline_is_active_whose_destination_merges_otherwise(url: str) -> None:
+    """SQLite has no `insert-only`: dlt compares what a resource says with the destination of the active pipeline."""
+    dlt.pipeline("active", destination=destinations.sqlalchemy("sqlite:///never.db"), dataset_name="data")
+    source = archive(url)
+    assert {name: sum(len(rows) for rows in source.resources[name]) for name in ("tracks", "users", "_audit")} == {
+        "tracks": 2, "users": 1, "_audit": 1,
+    }  # fmt: skip
+
+
+def test_what_is_extracted_is_known_in_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while the thread of the run goes on: a resource that took itself for one without a pipeline read again."""
+    found, asked, place = set[tuple[bool, str]](), Event(), Place()
+
+    @dlt.resource(name="asking", parallelized=True)
+    def asking() -> Iterator[Any]:
+        for _ in range(5_000):
+            dlt_internals.dataset_of_run(place.pipeline)
+            found.add((dlt_internals.extraction() is None, place.pipeline.dataset_name))
+            place.pipeline.dataset_name = "data"
+        asked.set()
+        yield {"a": 1}
+
+    @dlt.resource(name="going_on")
+    def going_on() -> Iterator[Any]:
+        while not asked.is_set():
+            yield None
+
+    monkeypatch.setenv("EXTRACT__FUTURES_POLL_INTERVAL", "0.00001")  # so that it calls and returns all the time
+    monkeypatch.setattr(place.pipeline, "normalize", lambda **_: None)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        place.pipeline.run([asking(), going_on()], dataset_name="third")
+    finally:
+        sys.setswitchinterval(interval)
+    assert found == {(False, "third")}

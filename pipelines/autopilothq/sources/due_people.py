@@ -2,14 +2,18 @@
 
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
+import dlt
+
 from ..catalog import PROFILES
-from ..errors import InvalidSetting
+from ..errors import InvalidSetting, NotSupported
 from ..projection import DuePeople, People
+from ..warehouses import dlt_internals
 from ..warehouses.dataset import connected
+from . import user_hints
 from .origin import LoadContext
 
 _QUERY = re.compile(r"\s*(select|with|from)\s", re.IGNORECASE)
@@ -40,6 +44,21 @@ def due_people(
         stored = dataset.read(PROFILES.name, columns) if there and not is_anew else ()
         people.choose(stored, dataset.complete_loads(), due)
     return people
+
+
+def begins_anew(tables: Collection[str], why: str) -> bool:
+    """Returns whether dlt drops or empties tables of events: then nobody counts as already asked for.
+
+    Raises NotSupported, with the reason `why`, if it is to replace them.
+    """
+    for resource in dlt.current.source().resources.extracted:
+        if resource.name in tables and user_hints.is_replaced(resource):
+            raise NotSupported(
+                f"Expected {resource.name} not to be replaced, because {why}.\n"
+                'Leave write_disposition out, or read all that it has again: refresh="drop_sources".'
+            )
+    dropped, emptied = dlt_internals.dropped_tables()
+    return bool((dropped | emptied) & {PROFILES.name, *tables})
 
 
 def is_query(people: str) -> bool:

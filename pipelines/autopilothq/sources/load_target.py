@@ -108,8 +108,7 @@ def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool,
     for name in (TRACKS.name, USERS.name, *extraction.resources.keys() & TABLES.keys()):
         write_disposition(name, extraction.resources.get(name), strategies)
     folder = begin_folder(pipeline, extraction.load_id, loaded_at, keeper)
-    dataset = open_dataset(pipeline)
-    dataset.schema_name = extraction.schema.name
+    dataset = open_dataset(pipeline, extraction.schema)
     with connected(dataset):
         suppressed = deleted_persons(dataset)  # before anything else, because it may refuse the load
         if folder.may_have_copies:

@@ -217,7 +217,8 @@ def existing_tables(load: PlannedLoad, tables: Callable[[int], list[str]]) -> Ex
     names, made = [*requested, *there, *TABLES], load.extraction.made_tables()
     known = dataset.tables([*names, *made])
     _check_no_views(load, dataset, known)
-    if has_lost(dataset, made):  # the commands have checked this already, a user's own pipeline has not
+    # The commands have checked this already, a user's own pipeline has not; a new one does not know what there was.
+    if has_lost(dataset, made) or (not made and AUDIT.name in known):
         repair_tables(pipeline, load.extraction.schema.name)
         known = dataset.tables(names)
     return {name: known[name] for name in names if name in known and name not in load.target.replacement.dropped}

@@ -15,12 +15,14 @@ from typing import Self
 import dlt
 import pyarrow as pa
 import pyarrow.compute as pc
+from dlt import Schema
 
 from .. import disk, private
 from ..catalog import BOOKS
 from ..projection import ExistingTables, ReadTable, TableRows, engine
 from ..utc import epoch_ms
-from ..warehouses.dlt_internals import logger
+from ..warehouses.dlt_internals import client_for, logger
+from ..warehouses.hints import SOURCE
 
 # Below the pipeline's working folder. The deletion of a person removes the folders of this name.
 FILE = "autopilothq-refused/refused.json"
@@ -131,7 +133,7 @@ def drop(pipeline: dlt.Pipeline) -> None:
 
 def target_of(pipeline: dlt.Pipeline) -> str:
     """Returns a description of a pipeline's destination, without its secrets."""
-    config = pipeline.destination_client().config
+    config = client_for(pipeline, Schema(SOURCE)).config
     return f"{config.destination_type.rpartition('.')[2]} {config}, dataset {pipeline.dataset_name}"
 
 

@@ -16,7 +16,6 @@ from ..errors import InvalidSetting, NotSupported
 from ..projection import ordered_columns
 from ..warehouses import dlt_internals
 from ..warehouses.dlt_internals import TTableSchemaColumns, TWriteDispositionDict
-from ..warehouses.hints import REPLACED, STRATEGIES, merge_disposition
 from ..warehouses.native import TABLE_HINTS
 from . import user_hints
 from .load import Load, run_load
@@ -138,7 +137,7 @@ def _resource(loads: SourceLoads, table: Table) -> DltResource:
         rows,
         name=table.name,
         primary_key=table.key,
-        write_disposition=merge_disposition(table.name, STRATEGIES[table in REPLACED][:1]),
+        write_disposition="merge",  # how comes with the rows: dlt checks it against any destination that is active
         table_format=cast(Any, loads.settings.table_format),
         file_format="parquet",
         table_name=table.name,

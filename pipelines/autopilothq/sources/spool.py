@@ -38,7 +38,10 @@ class ScanStart(NamedTuple):
 
 
 class Spool:
-    """The pages of one scan, numbered from its first. `last` is the last page, `bookmark` leads to the next one."""
+    """The pages of one scan, numbered from its first. `last` is the last page, `bookmark` leads to the next one.
+
+    `first` is the first page from which on none is missing: earlier ones are dropped once they are loaded.
+    """
 
     def __init__(self, folder: Path, start: ScanStart) -> None:
         self.start = start
@@ -47,7 +50,10 @@ class Spool:
         self.last = start.page - 1
         self.bookmark = start.bookmark
         self._bookmarks = {start.bookmark}
+        self.first = start.page
         for number in numbers:
+            if number > self.last + 1:
+                self.first = number
             self.last, self.bookmark = number, self._bookmark(number)
             self._bookmarks.add(self.bookmark)
 

@@ -1,5 +1,6 @@
 """The hints that users give dlt for a resource: they are followed, or refused before anything is written."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -46,13 +47,7 @@ def check_hints(resource: DltResource, table: Table | None) -> None:
             f"Expected the table name {table.name} for the resource {name}, but got {resource.table_name!r}: what is"
             " stored is looked for there.\nLeave table_name out, and rename in a view or with dataset_name."
         )
-    key = dlt_internals.primary_key(resource)
-    if _names(key) != _names(table.key if table else "id") or dlt_internals.merge_key(resource):
-        raise NotSupported(
-            f"Expected the primary key {', '.join(table.key) if table else 'id'} for {name}, but got {key!r}"
-            f" (merge key: {dlt_internals.merge_key(resource)!r}): messages are unique by it.\n"
-            "Leave primary_key and merge_key out."
-        )
+    _check_keys(resource, table.key if table else ("id",))
     if dlt_internals.file_format(resource) not in (None, "parquet"):
         raise NotSupported(
             f"Expected the file format parquet for {name}, but got {dlt_internals.file_format(resource)}.\n"
@@ -63,6 +58,35 @@ def check_hints(resource: DltResource, table: Table | None) -> None:
             f"Expected columns of {name} as a dict of hints, but got a model that checks rows: rows come as Arrow"
             " tables.\nCheck them in a step of your own: source.resources[...].add_map(...)."
         )
+
+
+def _check_keys(resource: DltResource, key: Sequence[str]) -> None:
+    """Raises NotSupported for keys other than a table's own, whether given for the resource or for a column."""
+    name = resource.name
+    given, merge_key = dlt_internals.primary_key(resource), dlt_internals.merge_key(resource)
+    got = None
+    if _names(given) != tuple(key) or merge_key:
+        got = f"{given!r} (merge key: {merge_key!r})"
+    elif other := _other_key(own_columns(resource), key):
+        got = f"{other[1]} for its column {other[0]}"
+    if got:
+        raise NotSupported(
+            f"Expected the primary key {', '.join(key)} for {name}, but got {got}: messages are unique by it.\n"
+            "Leave primary_key and merge_key out."
+        )
+
+
+def _other_key(columns: TTableSchemaColumns, key: Sequence[str]) -> tuple[str, str] | None:
+    """Returns a column that hints make part of another key than a table's own, and that hint; None if there is none.
+
+    dlt would look for stored rows by it too, and delete or keep the wrong ones.
+    """
+    for name, column in columns.items():
+        if column.get("merge_key"):
+            return name, "merge_key"
+        if column.get("primary_key") and name not in key:
+            return name, "primary_key"
+    return None
 
 
 def _check_functions(resource: DltResource) -> None:
@@ -131,7 +155,7 @@ def _lacks(rows: Any, column: str) -> bool:
 
 
 def check_schema(schema: Schema, table: Table) -> None:
-    """Raises NotSupported if an import schema has a type or a write disposition that a table cannot have."""
+    """Raises NotSupported if an import schema has a type, a key or a write disposition that a table cannot have."""
     there = schema.tables.get(table.name)
     if there is None:
         return
@@ -142,6 +166,11 @@ def check_schema(schema: Schema, table: Table) -> None:
                 f"Expected the data type {column.type} for {table.name}.{column.name} in the import schema, but got"
                 f" {of}.\nChange it back there."
             )
+    if other := _other_key(there["columns"], table.key):
+        raise NotSupported(
+            f"Expected the primary key {', '.join(table.key)} for {table.name} in the import schema, but got {other[1]}"
+            f" for its column {other[0]}.\nChange it back there."
+        )
     if there.get("write_disposition") not in (None, "merge", "replace"):
         raise NotSupported(
             f"Expected the write disposition merge for {table.name} in the import schema, but got"

@@ -36,13 +36,14 @@ from .dlt_internals import (
     LoadJob,
     SqlLoadJob,
     TPartialTableSchema,
+    client_for,
     client_of,
     file_of,
     hooked,
     table_of,
 )
 from .duckdb_pool import WaitingPool
-from .hints import without_requirement
+from .hints import SOURCE, without_requirement
 from .merging import keys_of, replaces_by_key
 from .pipeline_names import database_of
 
@@ -112,7 +113,7 @@ def open_again(pipeline: dlt.Pipeline | None) -> None:
 
 
 def _connection(pipeline: dlt.Pipeline) -> AbstractContextManager[object]:
-    return cast(AbstractContextManager[object], pipeline.sql_client())
+    return cast(AbstractContextManager[object], cast(Any, client_for(pipeline, Schema(SOURCE))).sql_client)
 
 
 class DirectSqlClient(BooksSqlClient, DuckDbSqlClient):

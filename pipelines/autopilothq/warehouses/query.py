@@ -20,7 +20,8 @@ import dlt
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
 from .dataset.delta import DeltaDataset, QueryRows
-from .dlt_internals import DBApiCursor, FilesystemClient, SqlClientBase
+from .dlt_internals import DBApiCursor, FilesystemClient, SqlClientBase, client_for
+from .hints import SOURCE
 from .query_check import check_query
 
 ROWS_PER_ANSWER = 10_000  # fetched at a time
@@ -82,15 +83,15 @@ def for_reading(pipeline: dlt.Pipeline) -> dlt.Dataset:
     """Returns the dataset of a pipeline, on a connection of its own; a DuckDB file is opened read-only."""
     from .duckdb import direct
 
-    config = pipeline.destination_client().config
+    # The schema says which files in a bucket are tables.
+    schema = pipeline.default_schema if pipeline.schema_names else dlt.Schema(SOURCE)
+    config = client_for(pipeline, schema).config
     credentials = getattr(config, "credentials", None)
     destination: Any = pipeline.destination
     if isinstance(credentials, DuckDbCredentials) and credentials.external_conn() is None:
         same = DuckDbCredentials(credentials.database, read_only=True, extensions=credentials.extensions)
         same.global_config = credentials.global_config
         destination = direct(credentials=same, wait=getattr(config, "wait", 0))
-    # The schema says which files in a bucket are tables.
-    schema = pipeline.default_schema if pipeline.schema_names else dlt.Schema("autopilothq")
     return dlt.dataset(destination, pipeline.dataset_name, schema=schema)
 
 

@@ -22,6 +22,7 @@ from .dlt_internals import (
     SqlJobClientBase,
     TTableSchemaColumns,
     WithStagingDataset,
+    client_for,
     get_columns_names_with_prop,
     is_complete_column,
 )
@@ -32,13 +33,13 @@ _log = logging.getLogger(__name__)
 
 def repair_tables(into: dlt.Pipeline, schema_name: str = SOURCE) -> None:
     """Recreates what is missing of the tables that dlt created. Raises RunError if a key's column is missing."""
-    with into.destination_client() as client:
+    known = into.schemas[schema_name] if schema_name in into.schema_names else None
+    with client_for(into, known or Schema(schema_name)) as client:
         if not isinstance(client, SqlJobClientBase):
             return
         check_books(client.sql_client)
         if not client.is_storage_initialized():
             return
-        known = into.schemas[schema_name] if schema_name in into.schema_names else None
         schema = stored_schema(client, schema_name, known)
         if schema is None:
             return

@@ -92,8 +92,8 @@ class ScanPlan:
         if start.account != self.account:
             return True
         if not cursor or cursor["started_at"] < start.started_at:
-            return start.page > 1  # the pages before it are no longer known
-        if cursor["started_at"] > start.started_at or cursor["bookmark"] is None:
+            return spool.first > 1  # the pages before it are no longer known
+        if cursor["started_at"] > start.started_at or cursor["bookmark"] is None or cursor["page"] < spool.first:
             return True
         other_tables = cursor["page"] > start.page and not self.tables_of_contacts() <= set(cursor["tables"])
         return spool.last + 1 < cursor["page"] or other_tables

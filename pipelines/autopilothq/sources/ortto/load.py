@@ -64,11 +64,14 @@ class AccountLoad(ScannedRecords):
 
     @property
     def scope_id(self) -> str:
-        """A digest of what is asked for, with `since`: what that left out is loaded up to no watermark."""
-        selected = self.context.selected & set(ORTTO_EVENT_RESOURCES)
-        tables = [TRACKS.name] if TRACKS.name in selected else sorted(selected)
+        """A digest of what is asked for, with `since` and tables: what they leave out is loaded up to no watermark.
+
+        With `tracks` everything is asked for, but tables that are not selected get no rows.
+        """
+        tables, selected = set(ORTTO_EVENT_RESOURCES), self.context.selected
+        tables = {TRACKS.name} | (tables - selected) if TRACKS.name in selected else tables & selected
         since = self.settings.since.isoformat() if self.settings.since else None
-        return short_digest(tables, sorted(self.settings.activities), since)
+        return short_digest(sorted(tables), sorted(self.settings.activities), since)
 
     @property
     def run_key(self) -> RunKey:

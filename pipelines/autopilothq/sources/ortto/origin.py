@@ -3,19 +3,16 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-import dlt
-
 from ...catalog import ORTTO_ACCOUNT, ORTTO_AUDIENCE_MEMBERS, ORTTO_PEOPLE, PROFILES, TRACKS
 from ...clients.ortto import Ortto
 from ...display import plural
-from ...errors import NotSupported, RequestRejected, Unavailable, UnexpectedResponse
+from ...errors import RequestRejected, Unavailable, UnexpectedResponse
 from ...projection.context import TableRows
 from ...segment.message import Batch
 from ...segment.ortto import OrttoNames, names_of_schema
 from ...utc import format_time
-from ...warehouses import dlt_internals
 from ...warehouses.dataset import connected
-from .. import user_hints
+from ..due_people import begins_anew
 from ..origin import LoadContext, Origin, planned
 from ..scans import Scan, ScanBatch, TimeBudget
 from .activities import Account, ActivityScan
@@ -49,8 +46,9 @@ class OrttoPull(Origin[Scan]):
     def _plan(self, context: LoadContext) -> Sequence[Scan]:
         dataset = context.required_pipeline().dataset
         dataset.tables([table.name for table in (TRACKS, *ORTTO_ACCOUNT)])
+        is_anew = begins_anew(ORTTO_EVENT_RESOURCES, "Ortto only has the activities of the last months")
         load = self._load = AccountLoad(
-            context, self.account, self.settings, TimeBudget(self.settings.max_seconds), _is_anew()
+            context, self.account, self.settings, TimeBudget(self.settings.max_seconds), is_anew
         )
         now, complete = format_time(context.loaded_at), dataset.complete_loads()
         scans = plan_scans(self.account, self.base_url, load.scans_folder, context.selected, now, complete)
@@ -102,19 +100,6 @@ class OrttoPull(Origin[Scan]):
         if self._activities is not None:
             yield from self._activities.finish()
         load.close()
-
-
-def _is_anew() -> bool:
-    """Returns whether dlt drops or empties tables of events. Raises NotSupported if it is to replace them."""
-    resources = dlt.current.source().resources.extracted
-    for resource in resources:
-        if resource.name in ORTTO_EVENT_RESOURCES and user_hints.is_replaced(resource):
-            raise NotSupported(
-                f"Expected {resource.name} not to be replaced, because Ortto only has the activities of the last"
-                ' months.\nLeave write_disposition out, or read all that it has again: refresh="drop_sources".'
-            )
-    dropped, emptied = dlt_internals.dropped_tables()
-    return bool((dropped | emptied) & {PROFILES.name, *ORTTO_EVENT_RESOURCES})
 
 
 def _records(load: AccountLoad, scan: Scan, records: RecordScans) -> Iterator[Batch]:

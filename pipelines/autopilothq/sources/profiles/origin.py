@@ -22,7 +22,7 @@ from ...warehouses.dataset import audit_row, connected
 from ...warehouses.hints import SOURCE
 from ...warehouses.query import answers
 from ..cursors import read_cursor, write_cursor
-from ..due_people import due_people, is_query
+from ..due_people import begins_anew, due_people, is_query
 from ..origin import MESSAGE_RESOURCES, LoadContext, Origin, planned
 from ..scans import Scan
 from ..settings import RequestSettings, short_digest
@@ -46,11 +46,15 @@ class Contacts(NamedTuple):
 
 @dataclass
 class _Run:
-    """One load of a run that began at `begun`; `cursor` is how far complete loads brought the last run."""
+    """One load of a run that began at `begun`; `cursor` is how far complete loads brought the last run.
+
+    `is_anew` says that nobody counts as already asked for, because dlt drops or empties tables of events first.
+    """
 
     context: LoadContext
     begun: datetime
     cursor: dict[str, Any]
+    is_anew: bool
     people: People
     pull: Pull | None = None
 
@@ -73,6 +77,7 @@ class Space(Origin[Scan]):
     contacts: Contacts | None = None
     people_per_load: int | None = None
     _run: _Run | None = field(init=False, default=None)
+    _left_out: frozenset[str] = field(init=False, default=frozenset())
 
     tables = (PROFILES.name, *MESSAGE_RESOURCES)
 
@@ -83,9 +88,13 @@ class Space(Origin[Scan]):
 
     @property
     def scope_id(self) -> str:
-        """A digest of which events are asked for, with `since`: what that left out is loaded up to no watermark."""
+        """A digest of which events are asked for, with `since` and the tables that are not selected.
+
+        What these leave out is loaded up to no watermark.
+        """
         since = [self.scope.since.isoformat()] if self.scope.since else []
-        return short_digest(sorted(self.scope.names), self.scope.source_id, *since)
+        left_out = [sorted(self._left_out)] if self._left_out else []
+        return short_digest(sorted(self.scope.names), self.scope.source_id, *since, *left_out)
 
     @property
     def run_id(self) -> str:
@@ -97,23 +106,25 @@ class Space(Origin[Scan]):
         dataset = context.required_pipeline().dataset
         with connected(dataset):
             complete = dataset.complete_loads()
-        cursor = read_cursor(_CURSORS, self.run_id, complete)
+        is_anew = begins_anew(MESSAGE_RESOURCES, "the Profile API only has the events of the last 14 days")
+        self._left_out = frozenset(MESSAGE_RESOURCES) - context.selected
+        cursor = {} if is_anew else read_cursor(_CURSORS, self.run_id, complete)
         now = context.loaded_at
         last_begun = datetime.fromisoformat(cursor["begun"]) if cursor else now
         is_continued = bool(cursor) and not cursor["complete"] and now - last_begun < MAX_RUN_AGE
         begun = last_begun if is_continued else now
         if cursor and not is_continued:
             _warn_of_gap(context, cursor)
-        self._run = _Run(context, begun, cursor, self._due_people(context, begun))
+        self._run = _Run(context, begun, cursor, is_anew, self._due_people(context, begun, is_anew))
         context.report.people_total = self._run.people.due
         with connected(dataset):
             audited = audit_row(dataset, self.url, format_time(begun))
         lines = audited["lines"] if audited else 0
         return [Scan("profiles", self.url, format_time(begun), lines_before=lines, audited=audited)]
 
-    def _due_people(self, context: LoadContext, begun: datetime) -> People:
+    def _due_people(self, context: LoadContext, begun: datetime, is_anew: bool) -> People:
         due = DuePeople(begun, LOOKBACK if self.people == "api" else None)
-        return due_people(context, (self.name, self.scope_id), self._found_people(context), due)
+        return due_people(context, (self.name, self.scope_id), self._found_people(context), due, is_anew)
 
     def _found_people(self, context: LoadContext) -> Iterator[Sequence[Person]]:
         """Yields all people, some at a time. Raises InvalidSetting for a query of several columns."""
@@ -138,7 +149,7 @@ class Space(Origin[Scan]):
         run = planned(self._run)
         if run.pull is not None:
             run.people.close()
-            run.people = self._due_people(run.context, run.begun)
+            run.people = self._due_people(run.context, run.begun, run.is_anew)
             work[0].begin_reading()
 
         def report_people() -> None:

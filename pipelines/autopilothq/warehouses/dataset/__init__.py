@@ -3,10 +3,11 @@
 from functools import partial
 
 import dlt
+from dlt import Schema
 
 from ...catalog import LOCKS, TABLES
 from ...errors import RunError
-from ..dlt_internals import DLT_NAME_PREFIX, FilesystemClient, JobClientBase, SqlJobClientBase
+from ..dlt_internals import DLT_NAME_PREFIX, FilesystemClient, JobClientBase, SqlJobClientBase, client_for
 from .delta import DeltaDataset
 from .delta_versions import drop_old_versions, maintain
 from .interface import Columns, Dataset, NativeType, Row, in_utc, placeholders
@@ -65,15 +66,18 @@ __all__ = [
 ]
 
 
-def open_dataset(pipeline: dlt.Pipeline) -> Dataset:
-    """Returns a pipeline's dataset, which opens a connection for each statement and closes it again.
+def open_dataset(pipeline: dlt.Pipeline, schema: Schema | None = None) -> Dataset:
+    """Returns the dataset of a pipeline's schema, which opens a connection for each statement and closes it again.
 
-    Raises RunError if the destination's tables cannot be queried.
+    Without a schema it is that of the pipeline's first one. Raises RunError if the destination's tables cannot be
+    queried.
     """
-    client = pipeline.destination_client()
-    if isinstance(client, SqlJobClientBase):
-        return SqlDataset(client, partial(pipeline.destination_client))
-    return dataset_of(client)
+    make = partial(client_for, pipeline, schema) if schema is not None else pipeline.destination_client
+    client = make()
+    dataset = SqlDataset(client, make) if isinstance(client, SqlJobClientBase) else dataset_of(client)
+    if schema is not None:
+        dataset.schema_name = schema.name
+    return dataset
 
 
 def dataset_of(client: JobClientBase, literals: bool = False) -> Dataset:

@@ -97,6 +97,7 @@ from .caching import spare_repeated_work
 from .clients import (
     CLUSTER_COLUMNS_HINT,
     StepCollector,
+    client_for,
     client_of,
     columns_of_table,
     create_statements,
@@ -219,6 +220,7 @@ __all__ = [
     "adds_columns",
     "as_arrow",
     "check_steps",
+    "client_for",
     "client_of",
     "columns_of_table",
     "create_statements",

@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from typing import Any, TypeVar, cast
 
+import dlt
 from dlt import Schema
+from dlt.common.configuration import inject_section
 from dlt.common.configuration.container import Container
 from dlt.common.configuration.specs.config_section_context import ConfigSectionContext
 from dlt.common.data_types import TDataType
 from dlt.common.destination import Destination
-from dlt.common.destination.client import LoadJob
+from dlt.common.destination.client import JobClientBase, LoadJob
 from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.runtime.collector_base import Collector
 from dlt.common.schema.typing import TColumnSchema, TColumnType, TTableSchemaColumns
@@ -41,6 +43,20 @@ def take_folders_literally() -> None:
 def pipeline_of_config() -> str | None:
     """Returns the name of the pipeline whose section of dlt's configuration is searched first, or None."""
     return Container()[ConfigSectionContext].pipeline_name
+
+
+def client_for(pipeline: dlt.Pipeline, schema: Schema) -> JobClientBase:
+    """Returns the client for the dataset into which a pipeline loads the tables of a schema.
+
+    Schemas may have a dataset each (`use_single_dataset`), and names of their own kind. `Pipeline.destination_client`
+    returns the one for the pipeline's first schema; if there is none yet, for one that is called like the pipeline,
+    which is no valid name if it has a hyphen.
+    """
+    of = ConfigSectionContext(
+        pipeline_name=pipeline.pipeline_name, sections=(), merge_style=ConfigSectionContext.prefer_existing
+    )
+    with inject_section(of):
+        return pipeline._get_destination_clients(schema)[0]
 
 
 class StepCollector(Collector):

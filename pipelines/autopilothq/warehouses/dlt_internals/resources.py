@@ -2,9 +2,10 @@
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import wraps
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import dlt
 from dlt import Schema
@@ -32,6 +33,52 @@ def running_pipeline() -> dlt.Pipeline:
     return cast(dlt.Pipeline, Container()[PipelineContext].pipeline())
 
 
+class _Extracted(NamedTuple):
+    """A source that is being extracted, and the dataset that the `run` of the pipeline was called with, if any."""
+
+    source: DltSource
+    dataset_name: str | None
+
+
+_EXTRACTED: dict[object, _Extracted] = {}  # of all threads
+
+
+def _note_extractions() -> None:
+    """Makes dlt note which sources it is extracting.
+
+    Its resources may run in threads of their own (`parallelize`). The calls of another thread cannot be looked up
+    there: while they are, that thread goes on, and they are torn apart.
+    """
+    extract = Extract.extract
+
+    @wraps(extract)
+    def noted(step: Extract, source: DltSource, *args: Any, **more: Any) -> str:
+        call = object()
+        _EXTRACTED[call] = _Extracted(source, _dataset_of_run())
+        try:
+            return extract(step, source, *args, **more)
+        finally:
+            del _EXTRACTED[call]
+
+    setattr(Extract, "extract", noted)  # noqa: B010
+
+
+_note_extractions()
+
+
+def _dataset_of_run() -> str | None:
+    """Returns the dataset that the call of `run` in this thread names for the pipeline that is running."""
+    context = Container()[PipelineContext]
+    pipeline = context.pipeline() if context.is_active() else None
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        call = frame.f_locals if frame.f_code.co_name == "run" else {}
+        if pipeline is not None and call.get("self") is pipeline and call.get("dataset_name"):
+            return str(call["dataset_name"])
+        frame = frame.f_back
+    return None
+
+
 def extraction() -> str | None:
     """Returns the id of the load package being extracted, or None if a source is iterated without a pipeline.
 
@@ -42,19 +89,16 @@ def extraction() -> str | None:
     except CurrentLoadPackageStateNotAvailable:
         return None
     source = dlt.current.source()
-    return load_id if any(each is source for each in _extracted()) else None
+    return load_id if any(each.source is source for each in _extracted()) else None
 
 
 def extractions_of(owner: object) -> int:
     """Returns how many extractions are under way, in all threads, of resources that belong to an object."""
-    return sum(any(name_of_owned(each, owner) for each in source.resources.values()) for source in _extracted())
+    return sum(any(name_of_owned(each, owner) for each in of.source.resources.values()) for of in _extracted())
 
 
-def _extracted() -> Iterator[DltSource]:
-    """Yields the sources that are being extracted."""
-    for frame in _frames():
-        if frame.f_code is Extract.extract.__code__ and isinstance(source := frame.f_locals.get("source"), DltSource):
-            yield source
+def _extracted() -> list[_Extracted]:
+    return list(_EXTRACTED.values())
 
 
 def dropped_tables() -> tuple[set[str], set[str]]:
@@ -86,20 +130,10 @@ def dataset_of_run(pipeline: dlt.Pipeline) -> None:
 
     While `run` extracts, the pipeline still has the dataset of the previous run: only the call has the new one.
     """
-    for frame in _frames():
-        call = frame.f_locals
-        if frame.f_code.co_name == "run" and call.get("self") is pipeline and call.get("dataset_name"):
-            pipeline._set_dataset_name(call["dataset_name"])
-            return
-
-
-def _frames() -> Iterator[FrameType]:
-    """Yields the frames of all threads: resources may be extracted in threads of their own (`parallelize`)."""
-    for frame in list(sys._current_frames().values()):
-        current: FrameType | None = frame
-        while current is not None:
-            yield current
-            current = current.f_back
+    source = dlt.current.source()
+    for each in _extracted():
+        if each.source is source and each.dataset_name:
+            pipeline._set_dataset_name(each.dataset_name)
 
 
 def sees_rows(resource: DltResource) -> bool:
