@@ -132,6 +132,7 @@ class Nothing(SqlDataset):
     """A destination that was never loaded into, or whose tables were made by an earlier version."""
 
     before = False
+    kind = ""
 
     def __init__(self, *_: Any) -> None:
         Dataset.__init__(self)
@@ -143,6 +144,9 @@ class Nothing(SqlDataset):
 
     def lacks(self, table: str) -> bool:  # noqa: ARG002
         return True
+
+    def views(self) -> set[str]:
+        return set()
 
     def drop_copies(self) -> None:
         """None."""

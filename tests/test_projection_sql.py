@@ -26,7 +26,7 @@ NAMED = [(file, name) for file in SCRIPTS for name in engine.queries(file)]
 # Substitutes for the words in braces, and for parameters.
 WORDS = {
     "any_cut": "true", "cells": "{'name': 'a', 'text': 'b'}", "column": "note", "cut": "512", "literal": "'note'",
-    "gathered": "latest_messages", "last_ids": "'a'", "part": "0",
+    "gathered": "latest_messages", "last_ids": "'a'", "part": "0", "lowest": "0", "highest": "1",
     "mended": "mended_rows", "number": "1", "touched": "SELECT 'a' AS id",
     "bytes": "0", "but": "", "cell": '"category"', "condition": "true", "declared": "''", "deep": "false",
     "files": "(SELECT * EXCLUDE (table_number, slug, event_text), false AS irregular FROM parsed)",
@@ -96,6 +96,7 @@ RELATIONS = {
     "latest_gathered": "SELECT 'a' AS id, 'a' AS user_id, now() AS received_at",
     "last_messages": "SELECT 'a' AS id",
     "latest_parts": "SELECT 'a' AS id, 0 AS part",
+    "latest_some": "SELECT 'a' AS id, 'a' AS user_id, now() AS received_at",
     "latest_messages": "SELECT 'a' AS id, 'a' AS user_id, now() AS received_at",
     "latest_values": (
         "SELECT 'a' AS id, now() AS received_at, 'm' AS message, 't:a' AS name, 'text' AS type, 'v' AS value"

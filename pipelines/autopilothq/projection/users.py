@@ -79,7 +79,7 @@ def _make_latest(
     else:
         for part in _parts(context, latest, types, traits):
             if part % PARTS_GATHERED == 0:
-                some = _SQL["some"].format(key=latest.key, first=part, last=part + PARTS_GATHERED - 1)
+                some = _SQL["some"].format(key=latest.key, lowest=part, highest=part + PARTS_GATHERED - 1)
                 texts.create_table(context, "latest_some", some)
             context.con.execute(_SQL["part"].format(key=latest.key, part=part))
             _make_rows(context, latest, "latest_rows", columns, traits)

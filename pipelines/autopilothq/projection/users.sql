@@ -27,7 +27,7 @@ SELECT id, (sum(size) OVER (ORDER BY id) - size) // {room} AS part FROM (
 -- name: some
 -- The messages of some of these parts.
 FROM latest_gathered SEMI JOIN last_messages USING (id)
-SEMI JOIN (FROM latest_parts WHERE part BETWEEN {first} AND {last}) i ON i.id = {key}
+SEMI JOIN (FROM latest_parts WHERE part BETWEEN {lowest} AND {highest}) i ON i.id = {key}
 
 -- name: part
 CREATE OR REPLACE TABLE latest_ids AS SELECT id FROM latest_parts WHERE part = {part};
