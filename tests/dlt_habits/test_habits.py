@@ -584,18 +584,18 @@ def test_a_view_in_place_of_a_table_is_refused(folder: Path, name: str, columns:
     assert before == [name] or (loaded and place.count("mine") == 1)
 
 
-def test_an_event_with_the_name_of_a_view_has_another_table(folder: Path) -> None:
-    """Anybody can send one, and it stops no load. The view stays, also when the event comes again."""
+def test_an_event_with_the_name_of_a_view_or_of_anothers_table_has_another_table(folder: Path) -> None:
+    """Anybody can send one, and it stops no load. View and table stay, also when the event comes again."""
     place = Place()
     place.con.execute("CREATE SCHEMA data; CREATE VIEW data.shoe_bought AS SELECT 1 AS n")
-    place.con.execute("CREATE VIEW data.Shoe_Bought_Table AS SELECT 2 AS n")
+    place.con.execute("CREATE TABLE data.Shoe_Bought_Table AS SELECT 2 AS n, 'a' AS id")
     for number in (1, 2):
         place.run(archive(more(folder, track(f"s{number}", "Shoe Bought", number))))
     assert [row["id"] for row in place.rows("shoe_bought_table_table")] == ["s1", "s2"]
     assert [(row["event"], row["event_text"]) for row in place.rows("tracks") if row["id"][0] == "s"] == [
         ("shoe_bought_table_table", "Shoe Bought")
     ] * 2
-    assert place.rows("shoe_bought") + place.rows("shoe_bought_table") == [{"n": 1}, {"n": 2}]
+    assert place.rows("shoe_bought") + place.rows("shoe_bought_table") == [{"n": 1}, {"n": 2, "id": "a"}]
 
 
 # Hints -------------------------------------------------------------------------------------------------------------
