@@ -210,7 +210,7 @@ def test_the_table_of_an_event() -> None:
 def test_no_events_table_has_a_name_that_is_taken() -> None:
     """Except those that a load has made already."""
     taken = frozenset({"seen", "seen_table", "made", "email_opened", "b" * 20})
-    native = Native(index_endings=("_pkey", "_idx"), own_beginnings=("own_",))
+    native = Native(index_suffixes=("_pkey", "_idx"), own_prefixes=("own_",))
     load = begin(taken_names=taken, native=native).load
     for name in ("made", "made_pkey"):
         load.extraction.schema.update_table({"name": name, "columns": {}})
