@@ -144,10 +144,9 @@ def _unreadable(path: str, why: str) -> RunError:
 
 
 def _file(credentials: DuckDbBaseCredentials) -> Path | None:
-    """Returns the path of a database that is written to; None if it is no local file, or a caller's connection."""
+    """Returns the path of a database that is written to; None if it is no local file."""
     path = _path(credentials)
-    is_own = not (path.startswith(":") or credentials.read_only or credentials.external_conn())
-    return Path(path) if is_own else None
+    return None if path.startswith(":") or credentials.read_only else Path(path)
 
 
 def _path(credentials: DuckDbBaseCredentials) -> str:
