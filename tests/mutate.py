@@ -137,7 +137,10 @@ ROOMS = {
     ),
     "merging": Room(["warehouses/merging.py"], ["tests/test_native.py"]),
     "mended": Room(["sources/mending.py"], ["tests/test_mending.py"]),
-    "plan": Room(["destination/plan.py", "destination/order.py"], ["tests/test_plan.py"]),
+    "plan": Room(
+        [f"destination/{name}.py" for name in ("changes", "order", "plan", "put_off")],
+        ["tests/test_plan.py", "tests/test_sending_rules.py"],
+    ),
     "privacy": Room(["privacy/identity_graph.py"], ["tests/test_closure.py"]),
     "export": Room(
         ["export/*.py"],

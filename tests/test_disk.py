@@ -3,6 +3,7 @@
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,3 +62,30 @@ def test_a_new_file_has_the_old_ones_owner_and_mode_before_its_name(
     owner = (path.stat().st_uid, path.stat().st_gid)
     assert steps == [(str(new), owner, "old"), (str(path.parent), "new")]
     assert (stat.S_IMODE(path.stat().st_mode), contents(path.parent)) == (0o640, {"x": "new"})
+
+
+@pytest.mark.parametrize(
+    ("mode", "group", "without"),
+    [(0o640, 0o640, 0o600), (0o644, 0o644, 0o644), (0o604, 0o604, 0o600), (0o664, 0o664, 0o644), (0o700, 0o700, 0o700)],
+)
+def test_a_new_file_without_the_old_ones_group_lets_nobody_else_in(
+    path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, group: int, without: int
+) -> None:
+    """Who may not give the owner may still give the group."""
+    path.chmod(mode)
+    for gives_group, expected in ((True, group), (False, without)):
+        tried = list[tuple[int, int]]()
+
+        def chown(_: str, owner: int, group: int, gives: bool = gives_group, tried: Any = tried) -> None:
+            tried.append((owner, group))
+            if owner != -1 or not gives:
+                raise PermissionError
+
+        new = path.with_name("new")
+        new.write_text("new")
+        monkeypatch.setattr(os, "chown", chown)
+        old = path.stat()
+        disk.replace(str(new), str(path))
+        assert tried == [(old.st_uid, old.st_gid), (-1, old.st_gid)]
+        assert stat.S_IMODE(path.stat().st_mode) == expected
+        path.chmod(mode)

@@ -24,6 +24,7 @@ from autopilothq.sources.extraction import Extraction
 from autopilothq.sources.load_target import LoadTarget, Replacement
 from autopilothq.sources.origin import PipelineContext
 from autopilothq.sources.plan import EventTables, LoadSettings, PlannedLoad, plan_load
+from autopilothq.warehouses.dataset import TakenNames
 from autopilothq.warehouses.dataset.loads import Loaded
 from autopilothq.warehouses.selection import ALL_MESSAGES, MessageSelection
 
@@ -209,9 +210,9 @@ def test_the_table_of_an_event() -> None:
 
 def test_no_events_table_has_a_name_that_is_taken() -> None:
     """Except those that a load has made already."""
-    taken = frozenset({"seen", "seen_table", "made", "email_opened", "b" * 20})
-    native = Native(index_endings=("_pkey", "_idx"), own_beginnings=("own_",))
-    load = begin(taken_names=taken, native=native).load
+    taken = frozenset({"seen", "made", "email_opened", "b" * 20})
+    native = Native(index_suffixes=("_pkey", "_idx"), own_prefixes=("own_",))
+    load = begin(taken_names=TakenNames(frozenset({"seen_table"}), taken), native=native).load
     for name in ("made", "made_pkey"):
         load.extraction.schema.update_table({"name": name, "columns": {}})
     tables = {

@@ -373,6 +373,12 @@ def test_a_user_id_follows_a_change_that_is_made_and_none_that_is_refused(server
     assert shown(server, "d") == {"d": ("T1", "3")}
     assert send(server, [by_id(4)]).delivered == 1
     assert shown(server, "d") == {"d": ("T1", "4")}
+    # The journey that a track leads to may refuse the contact, whose address was changed before.
+    server.order("POST", "/trigger/*", status=404)
+    made = track(5, email="d@example.com", properties={"_NewEmail": "e@example.com"})
+    counts = send(server, [by_id(4), made, by_id(5)])
+    assert (counts.known, counts.refused, counts.delivered) == (1, 1, 1)
+    assert shown(server, "e") == {"e": ("T1", "5")}
 
 
 def test_a_change_of_address_whose_answer_cannot_be_read_may_have_been_made(server: FakeAutopilot) -> None:

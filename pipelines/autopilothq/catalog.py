@@ -643,8 +643,8 @@ class Native(NamedTuple):
     `indexed` has an index. `zoned` is whether times have a time zone. `copies` maps extra columns, of tables of
     messages and of those derived from them, to the columns that they repeat. `view` is the name of a view over each
     table of messages, with `{}` for the table's name. `layout` are the columns by which `tracks`, the largest table, is
-    stored, with dlt's hint for each. The names that the destination gives to indexes end with one of `index_endings`;
-    those that begin with one of `own_beginnings` are for its own tables.
+    stored, with dlt's hint for each. The names that the destination gives to indexes end with one of `index_suffixes`;
+    those that begin with one of `own_prefixes` are for its own tables.
     """
 
     types: Mapping[Type, str] = MappingProxyType({})
@@ -654,14 +654,14 @@ class Native(NamedTuple):
     copies: Mapping[str, str] = MappingProxyType({})
     view: str | None = None
     layout: Mapping[str, Layout] = MappingProxyType({})
-    index_endings: tuple[str, ...] = ()
-    own_beginnings: tuple[str, ...] = ()
+    index_suffixes: tuple[str, ...] = ()
+    own_prefixes: tuple[str, ...] = ()
 
 
 # By dlt's name of the destination. SQL that was written for Segment's tables runs on these: PostgreSQL's round() takes
 # no double precision, Redshift's DATEDIFF no zones, and Segment's page on BigQuery tells people to query the views.
 NATIVE: dict[str, Native] = {
-    "postgres": Native({"double": "numeric"}, keyed=True, indexed=("received_at",), index_endings=("_pkey", "_idx")),
+    "postgres": Native({"double": "numeric"}, keyed=True, indexed=("received_at",), index_suffixes=("_pkey", "_idx")),
     "redshift": Native(
         {"timestamp": "timestamp without time zone"}, zoned=False, layout=MappingProxyType({"received_at": "sort"})
     ),
@@ -670,7 +670,7 @@ NATIVE: dict[str, Native] = {
         view="{}_view",
         layout=MappingProxyType({"received_at": "partition", "event": "cluster"}),
     ),
-    "sqlalchemy": Native(own_beginnings=("sqlite_",)),
+    "sqlalchemy": Native(own_prefixes=("sqlite_",)),
     "snowflake": Native(layout=MappingProxyType({"received_at": "cluster", "event": "cluster"})),
     "databricks": Native(layout=MappingProxyType({"received_at": "cluster", "event": "cluster"})),
 }

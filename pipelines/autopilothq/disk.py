@@ -46,11 +46,23 @@ def rewriting(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
 def replace(new: str, path: str) -> None:
     """Renames a file to `path`, with the owner, as far as permitted, and mode of the file there; syncs the name.
 
-    The new file is in the same folder, or on the same disk, and synced.
+    Without its group nobody else gets a right that the group or all others did not have. The new file is in the same
+    folder, or on the same disk, and synced.
     """
     old = os.stat(path)
-    with suppress(PermissionError):
-        os.chown(new, old.st_uid, old.st_gid)
-    os.chmod(new, stat.S_IMODE(old.st_mode))  # last: else another group could read it for a moment
+    mode = stat.S_IMODE(old.st_mode)
+    if not (_give(new, old.st_uid, old.st_gid) or _give(new, -1, old.st_gid)):
+        both = mode >> 3 & mode & stat.S_IRWXO
+        mode = mode & stat.S_IRWXU | both << 3 | both
+    os.chmod(new, mode)  # last: else another group could read it for a moment
     os.replace(new, path)
     sync(os.path.dirname(path))
+
+
+def _give(path: str, owner: int, group: int) -> bool:
+    """Gives a file to an owner, or with -1 only to a group. Returns whether that is permitted."""
+    try:
+        os.chown(path, owner, group)
+    except OSError:
+        return False
+    return True

@@ -88,6 +88,7 @@ def test_while_a_pipeline_is_active_whose_destination_merges_otherwise(url: str)
 def test_what_is_extracted_is_known_in_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also while the thread of the run goes on: a resource that took itself for one without a pipeline read again."""
     found, asked, place = set[tuple[bool, str]](), Event(), Place()
+    dlt_internals.note_extractions()
 
     @dlt.resource(name="asking", parallelized=True)
     def asking() -> Iterator[Any]:

@@ -49,7 +49,8 @@ class KnownEmails:
         self._fields = fields
         self._emails: dict[str, str] = {}
         self._changing: dict[str, list[tuple[str | None, str | None]]] = {}
-        """The emails of user ids before changes that may still be refused, and these: messages and emails."""
+        """By user id, changes that may still be refused: the message of each and the new email. The email before them
+        comes first, without a message."""
         self._users: dict[str, set[str]] | None = None  # user ids by address, for changes
         self._scanned = False
 
@@ -81,7 +82,8 @@ class KnownEmails:
         """Takes back the changes that were refused. All must have their outcome."""
         messages = {message_id for changes in self._changing.values() for message_id, _ in changes if message_id}
         statuses = self._log.known(messages) if messages else {}
-        refused = {message_id for (message_id, _), status in statuses.items() if status.status == "refused"}
+        # Of a track, a journey may have refused the contact: what became of the change has no trigger.
+        refused = {id_ for (id_, trigger), of in statuses.items() if trigger is None and of.status == "refused"}
         for user_id, changes in self._changing.items():
             *_, email = (email for message_id, email in changes if message_id not in refused)
             self._put(user_id, email)

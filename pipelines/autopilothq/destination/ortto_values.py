@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from ..catalog import ORTTO_DECIMAL_DIGITS
+from ..utc import to_utc
 from .values import CastError, cast, shown
 
 _NOT_DIGITS = re.compile(r"[^0-9]")
@@ -66,8 +67,8 @@ def time_of(value: Any) -> datetime:
     """Returns the time of a value in the notations of a date, in UTC if it has no zone. Raises CastError."""
     at = datetime.fromisoformat(cast(value, "date"))
     try:
-        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
-    except OverflowError:
+        return to_utc(at)
+    except ValueError:
         raise CastError(f"expected a date of the years 1 to 9999 in UTC, got {shown(value)}") from None
 
 

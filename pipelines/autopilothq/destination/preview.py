@@ -5,11 +5,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from ..catalog import CONTACTS
 from ..segment.naming import snake_case
+from ..utc import to_utc
 from ..warehouses.dataset import Dataset, placeholders
 from .batch import EXTERNAL_ID, Key, contact_key, merged
 
@@ -159,10 +160,10 @@ def shown_value(value: Any) -> str:
 def _time(value: Any) -> datetime | None:
     """Returns the time of a value, or of text in the notation of the API; None for anything else."""
     found = value if isinstance(value, datetime) else None
-    with suppress(ValueError, OverflowError):  # the latter if it is beyond the calendar in UTC
+    with suppress(ValueError):  # also if it is beyond the calendar in UTC
         if isinstance(value, str) and value[4:5] == "-" == value[7:8]:
             found = datetime.fromisoformat(value)
-        return found and (found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC))
+        return found and to_utc(found)
     return None
 
 

@@ -65,9 +65,10 @@ class PutOff:
         found: set[int] = set()
         left = list(self._people(planned)) if self._planned else []
         while left:
-            for number in self._numbers.get(left.pop(), set()) & self._planned.keys() - found:
-                found.add(number)
-                left += self._people(self._planned[number])
+            for number in self._numbers.get(left.pop(), ()):
+                if number in self._planned and number not in found:
+                    found.add(number)
+                    left += self._people(self._planned[number])
         return found
 
     def _people(self, planned: Planned) -> set[Key]:

@@ -5,13 +5,13 @@ import math
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from ..catalog import EPOCHS
-from ..utc import EPOCH
+from ..utc import EPOCH, format_time
 
 _INTEGER = re.compile(r"[+-]?[0-9]+(\.0*)?")
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
@@ -113,8 +113,7 @@ def _date(value: Any) -> str:
     """
     try:
         if isinstance(value, datetime):
-            at = value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
-            return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            return format_time(value)
         if isinstance(value, date):
             return value.isoformat()
         if isinstance(value, str):

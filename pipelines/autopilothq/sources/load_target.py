@@ -13,7 +13,16 @@ from ..catalog import AUDIT, DISCARDS, OTHER_LIMITS, OTHER_NATIVE, TABLES, TRACK
 from ..errors import CannotMerge, NotSupported
 from ..segment.identity import HashedIds
 from ..warehouses import dlt_internals
-from ..warehouses.dataset import Dataset, Loaded, connected, deleted_persons, loaded_files, open_dataset, taken_names
+from ..warehouses.dataset import (
+    Dataset,
+    Loaded,
+    TakenNames,
+    connected,
+    deleted_persons,
+    loaded_files,
+    open_dataset,
+    taken_names,
+)
 from ..warehouses.dlt_internals import TWriteDispositionDict
 from ..warehouses.hints import (
     REPLACED,
@@ -63,7 +72,7 @@ class LoadTarget:
     refused: RefusedMessages = field(default_factory=lambda: RefusedMessages(""))
     loads: Mapping[tuple[str, str], Loaded] = field(default_factory=dict)
     replacement: Replacement = Replacement(anew=True)
-    taken_names: frozenset[str] = frozenset()
+    taken_names: TakenNames = TakenNames()
 
     def loaded(self, url: str, version: str) -> Loaded | None:
         """Returns what counts as loaded of a file, or None if nothing does."""
@@ -125,7 +134,7 @@ def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool,
             RefusedMessages.begin(pipeline, dataset.complete_loads, extraction.load_id),
             _loaded_files(dataset, pipeline) if reads_again else {},
             _replacement(extraction, dataset, reads_again),
-            frozenset(taken_names(dataset)),
+            taken_names(dataset),
         )
 
 

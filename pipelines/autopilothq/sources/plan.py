@@ -62,7 +62,7 @@ class EventTables:
 
     `view` is the destination's, as in `Native`; `there` are the tables that loads have made; `mapped` are the tables of
     mapped events. Anybody can send an event with a name that no table can have: one of `taken`, one that ends with one
-    of `endings`, as names of indexes do, or one that begins with one of `beginnings`.
+    of `suffixes`, as names of indexes do, or one that begins with one of `prefixes`.
     """
 
     naming: NamingConvention
@@ -70,8 +70,8 @@ class EventTables:
     there: frozenset[str]
     mapped: Mapping[str, str] = field(default_factory=dict)
     taken: frozenset[str] = frozenset()
-    endings: tuple[str, ...] = ()
-    beginnings: tuple[str, ...] = ()
+    suffixes: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
 
     def __call__(self, key: str) -> str:
         """Returns the table's name; empty if nothing of the event's name can be in one."""
@@ -79,9 +79,9 @@ class EventTables:
         if not snake_case(slug):
             return ""
         name = avoid_view_name(shorten_identifier(slug, self.naming), Native(view=self.view), self.there)
-        while name not in self.there and (name in self.taken or name.endswith(self.endings)):
+        while name not in self.there and (name in self.taken or name.endswith(self.suffixes)):
             name = shorten_identifier(f"{name}_table", self.naming)
-        return shorten_identifier(f"_{name}", self.naming) if name.startswith(self.beginnings) else name
+        return shorten_identifier(f"_{name}", self.naming) if name.startswith(self.prefixes) else name
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,8 @@ class PlannedLoad:
         """Returns an event table's name in the destination when it is called with an `event_key`."""
         schema = self.extraction.schema
         mapped = {source: mapping.table for source, mapping in self.settings.mappings.items()}
-        taken, native = (FILE_NAMES | self.target.taken_names) - TABLES.keys(), self.target.native
-        there, patterns = frozenset(schema.tables), (native.index_endings, native.own_beginnings)
+        taken, native = FILE_NAMES.union(*self.target.taken_names) - TABLES.keys(), self.target.native
+        there, patterns = frozenset(schema.tables), (native.index_suffixes, native.own_prefixes)
         return EventTables(schema.naming, native.view, there, mapped, taken, *patterns)
 
     @cached_property

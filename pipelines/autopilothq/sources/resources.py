@@ -99,6 +99,7 @@ def resources(origin: Origin[Any], settings: LoadSettings) -> list[DltResource]:
 
     Raises InvalidSetting for a table that the catalogue does not have.
     """
+    dlt_internals.note_extractions()
     loads = SourceLoads(origin, settings)
     return [_others(loads) if name == EVENTS_RESOURCE else _resource(loads, _table(name)) for name in _names(origin)]
 

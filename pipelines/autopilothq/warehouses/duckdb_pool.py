@@ -64,7 +64,7 @@ class WaitingPool(DuckDbConnectionPool):
         """Returns a connection as soon as the database is free. Raises RunError if the file is no database."""
         if self._file:
             private.database(self._file)
-        settings = {**(global_config or {}), MERGED_GROUPS: 0}
+        settings = {**(global_config or {}), **({MERGED_GROUPS: 0} if self._file else {})}
         try:
             with self._turn:
                 if self._file and not self._borrowed:
@@ -80,15 +80,14 @@ class WaitingPool(DuckDbConnectionPool):
     def return_conn(self, borrowed_conn: DuckDBPyConnection) -> int:
         """Closes a connection, and with the last one the file; returns how many are left."""
         with self._turn:
-            self._borrowed -= 1
-            closed = self._file if not self._borrowed else None
+            closed = self._file if self._borrowed == 1 else None
             if closed:
                 with suppress(duckdb.Error):  # raised if the database is lost to the program
                     self._let_merge(borrowed_conn, closed)
-            left = super().return_conn(borrowed_conn)
+            self._borrowed = super().return_conn(borrowed_conn)
             if closed:
                 _write_rest(closed)
-            return left
+            return self._borrowed
 
     def _let_merge(self, con: DuckDBPyConnection, file: Path) -> None:
         if not _has_long_rows(con, file):
@@ -98,8 +97,8 @@ class WaitingPool(DuckDbConnectionPool):
 
 def _has_long_rows(con: DuckDBPyConnection, file: Path) -> bool:
     """Returns whether there are so many long texts in a file that there may be no memory to merge their rows."""
-    most, waiting = engine.memory_limit(con.execute) // 2, _waiting(file)
-    if not waiting or file.stat().st_size + waiting < most:
+    waiting = _waiting(file)
+    if not waiting or file.stat().st_size + waiting < (most := engine.memory_limit(con.execute) // 2):
         return False
     found = con.execute(_TABLES, [most // _LONGEST]).fetchall()
     for name in found:
@@ -145,7 +144,7 @@ def _unreadable(path: str, why: str) -> RunError:
 
 
 def _file(credentials: DuckDbBaseCredentials) -> Path | None:
-    """Returns the database's path, None if it is no local file."""
+    """Returns the path of a database that is written to; None if it is no local file."""
     path = _path(credentials)
     return None if path.startswith(":") or credentials.read_only else Path(path)
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ... import private
+from ... import disk, private
 from ...utc import format_time
 from ..cursors import read_cursor, write_cursor
 from ..spool import ScanStart, Spool
@@ -162,7 +162,5 @@ def _read_start(folder: Path) -> RunStart | None:
 
 def _write_start(folder: Path, start: RunStart) -> None:
     private.folder(folder)
-    temporary = folder / f"{_START}.new"
-    with private.opened(temporary) as file:
-        file.write(json.dumps(start._asdict()).encode())
-    temporary.replace(folder / _START)
+    with disk.rewriting(folder / _START, "w") as file:
+        json.dump(start._asdict(), file)

@@ -1,5 +1,7 @@
 """The names in a dataset that no new table can have, because something else has them."""
 
+from typing import NamedTuple
+
 from ..sql_files import sql_file
 from .interface import Dataset
 from .sql import SqlDataset
@@ -7,11 +9,21 @@ from .sql import SqlDataset
 _QUERIES = {"duckdb": "taken_names_duckdb.sql", "postgres": "taken_names_postgres.sql"}
 
 
-def taken_names(dataset: Dataset) -> set[str]:
-    """Returns the names of views; in DuckDB and PostgreSQL also of tables that are none of messages.
+class TakenNames(NamedTuple):
+    """Names in a dataset that no new table can have.
 
-    In PostgreSQL those of indexes, sequences and types, too.
+    Those of `views`, and `others`: in DuckDB and PostgreSQL of tables that are none of messages, and in PostgreSQL of
+    indexes, sequences and types.
     """
-    if isinstance(dataset, SqlDataset) and dataset.kind in _QUERIES:
-        return {name for (name,) in dataset.sql.by_schema(sql_file(_QUERIES[dataset.kind]))}
-    return dataset.views()
+
+    views: frozenset[str] = frozenset()
+    others: frozenset[str] = frozenset()
+
+
+def taken_names(dataset: Dataset) -> TakenNames:
+    """Returns the names in a dataset that no new table can have."""
+    if not isinstance(dataset, SqlDataset) or dataset.kind not in _QUERIES:
+        return TakenNames(frozenset(dataset.views()))
+    found = dataset.sql.by_schema(sql_file(_QUERIES[dataset.kind]))
+    views = frozenset(name.lower() for name, is_view in found if is_view)
+    return TakenNames(views, frozenset(name for name, is_view in found if not is_view) - views)

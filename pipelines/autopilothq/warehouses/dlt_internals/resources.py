@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple, cast
@@ -43,8 +43,9 @@ class _Extracted(NamedTuple):
 _EXTRACTED: dict[object, _Extracted] = {}  # of all threads
 
 
-def _note_extractions() -> None:
-    """Makes dlt note which sources it is extracting.
+@cache
+def note_extractions() -> None:
+    """Makes dlt note which sources it is extracting, once per process.
 
     Its resources may run in threads of their own (`parallelize`). The calls of another thread cannot be looked up
     there: while they are, that thread goes on, and they are torn apart.
@@ -61,9 +62,6 @@ def _note_extractions() -> None:
             del _EXTRACTED[call]
 
     setattr(Extract, "extract", noted)  # noqa: B010
-
-
-_note_extractions()
 
 
 def _dataset_of_run() -> str | None:
