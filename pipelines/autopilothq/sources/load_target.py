@@ -72,7 +72,7 @@ class LoadTarget:
     refused: RefusedMessages = field(default_factory=lambda: RefusedMessages(""))
     loads: Mapping[tuple[str, str], Loaded] = field(default_factory=dict)
     replacement: Replacement = Replacement(anew=True)
-    taken_names: TakenNames = TakenNames()
+    taken_names: TakenNames = field(default_factory=TakenNames)
 
     def loaded(self, url: str, version: str) -> Loaded | None:
         """Returns what counts as loaded of a file, or None if nothing does."""
