@@ -71,7 +71,10 @@ ROOMS = {
         ],
     ),
     "parse": Room(
-        [f"projection/{name}.py" for name in ("cells", "irregular", "line_reader", "parse", "shapes", "unreadable")],
+        [
+            f"projection/{name}.py"
+            for name in ("cells", "irregular", "keys", "line_reader", "parse", "shapes", "unreadable")
+        ],
         [
             *(f"tests/test_{name}.py" for name in ("line_reader", "parsing", "shapes")),
             *contract("values", "unreadable", "collisions", "limits", "fast_path"),
