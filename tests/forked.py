@@ -178,8 +178,10 @@ def _number(link: socket.socket) -> int:
 @functools.cache
 def _parent() -> socket.socket:
     """The way to the process that the others are forked from; it ends when this one does."""
+    import autopilothq  # in a mutation run it is not where it usually is
+
     ours, theirs = socket.socketpair()
-    paths = os.pathsep.join((str(TESTS), str(TESTS.with_name("pipelines"))))
+    paths = os.pathsep.join((str(TESTS), str(Path(autopilothq.__file__).parents[1])))
     process = subprocess.Popen(
         [sys.executable, __file__, str(theirs.fileno())],
         pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": paths},

@@ -126,6 +126,8 @@ def ordered(items: Sequence[pytest.Item], runs: Sequence[Run], function: str, no
 def watch(items: Sequence[pytest.Item]) -> list[Run]:
     """Runs all tests without a change."""
     activate("stats")
+    # Nobody hears of the calls of processes that tests start, and mutmut's settings are not where these are.
+    del os.environ["MUTANT_UNDER_TEST"]
     called = import_module("mutmut.state").state()._stats
     runs = []
     for run in run_all(items):

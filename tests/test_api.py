@@ -293,6 +293,18 @@ def test_a_folder_that_is_no_spool_is_none(tmp_path: Path, content: str | None) 
     assert Spool.open(tmp_path) is None
 
 
+def test_a_scan_that_begins_again_has_none_of_the_pages_that_are_left(tmp_path: Path) -> None:
+    spool = Spool.begin(tmp_path / "spool", ScanStart("account", SCAN))
+    for page in pages("b1", "b2", "b3"):
+        spool.put(page)
+    spool.drop(3)
+    found = Spool.open(tmp_path / "spool")
+    assert found is not None
+    assert (found.first, found.last, found.bookmark) == (3, 3, "b3")
+    found.restart()
+    assert (found.first, found.last, found.bookmark) == (1, 0, None)
+
+
 def test_a_page_that_was_not_written_whole_is_not_there(tmp_path: Path) -> None:
     spool = Spool.begin(tmp_path / "spool", ScanStart("account", SCAN))
     spool.put(next(pages("b1")))

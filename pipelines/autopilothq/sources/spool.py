@@ -120,7 +120,7 @@ class Spool:
         """Deletes all pages, the last one first: the scan begins again."""
         for path in sorted(self._folder.glob("*.gz"), reverse=True):
             path.unlink()
-        self.last, self.bookmark = self.start.page - 1, self.start.bookmark
+        self.first, self.last, self.bookmark = self.start.page, self.start.page - 1, self.start.bookmark
         self._bookmarks = {self.bookmark}
 
     def delete(self) -> None:
