@@ -211,11 +211,12 @@ def test_no_events_table_has_a_name_that_is_taken() -> None:
     """Except those that a load has made already."""
     taken = frozenset({"seen", "seen_table", "made", "email_opened", "b" * 20})
     native = Native(index_endings=("_pkey", "_idx"), own_beginnings=("own_",))
-    load = begin(taken_names=taken, native=native).load
+    load = begin(taken_names=taken, native=native, tables=frozenset({"elsewhere_idx"})).load
     for name in ("made", "made_pkey"):
         load.extraction.schema.update_table({"name": name, "columns": {}})
     tables = {
         "seen": "seen_table_table", "made": "made", "made_pkey": "made_pkey", "sent_pkey": "sent_pkey_table",
+        "elsewhere_idx": "elsewhere_idx",
         "sent_idx": "sent_idx_table", "idx": "idx", "email_opened": "email_opened", "con": "con_table",
         "lpt9": "lpt9_table", "com10": "com10", "init": "init_table",
         "own_idx": "_own_idx_table", "own": "own",

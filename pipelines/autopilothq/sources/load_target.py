@@ -13,7 +13,16 @@ from ..catalog import AUDIT, DISCARDS, OTHER_LIMITS, OTHER_NATIVE, TABLES, TRACK
 from ..errors import CannotMerge, NotSupported
 from ..segment.identity import HashedIds
 from ..warehouses import dlt_internals
-from ..warehouses.dataset import Dataset, Loaded, connected, deleted_persons, loaded_files, open_dataset, taken_names
+from ..warehouses.dataset import (
+    Dataset,
+    Loaded,
+    connected,
+    deleted_persons,
+    loaded_files,
+    open_dataset,
+    tables_there,
+    taken_names,
+)
 from ..warehouses.dlt_internals import TWriteDispositionDict
 from ..warehouses.hints import (
     REPLACED,
@@ -49,7 +58,7 @@ class LoadTarget:
 
     `strategies` are the merge strategies of the destination. `declares_keys` is whether it must be told that keys are
     never null. `loads` are the files that are loaded, completely or in part, if they can be read again. `taken_names`
-    are those that no new table can have.
+    are those that no new table can have; `tables` are there, whichever pipeline has made them.
     """
 
     folder: Path
@@ -64,6 +73,7 @@ class LoadTarget:
     loads: Mapping[tuple[str, str], Loaded] = field(default_factory=dict)
     replacement: Replacement = Replacement(anew=True)
     taken_names: frozenset[str] = frozenset()
+    tables: frozenset[str] = frozenset()
 
     def loaded(self, url: str, version: str) -> Loaded | None:
         """Returns what counts as loaded of a file, or None if nothing does."""
@@ -126,6 +136,7 @@ def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool,
             _loaded_files(dataset, pipeline) if reads_again else {},
             _replacement(extraction, dataset, reads_again),
             frozenset(taken_names(dataset)),
+            frozenset(tables_there(dataset)),
         )
 
 

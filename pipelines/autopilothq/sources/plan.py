@@ -60,7 +60,7 @@ class LoadSettings:
 class EventTables:
     """A function from an event's `event_key` to the name of its table in the destination, which can be pickled.
 
-    `view` is the destination's, as in `Native`; `there` are the tables that loads have made; `mapped` are the tables of
+    `view` is the destination's, as in `Native`; `there` are the tables that have been made; `mapped` are the tables of
     mapped events. Anybody can send an event with a name that no table can have: one of `taken`, one that ends with one
     of `endings`, as names of indexes do, or one that begins with one of `beginnings`.
     """
@@ -128,7 +128,7 @@ class PlannedLoad:
         schema = self.extraction.schema
         mapped = {source: mapping.table for source, mapping in self.settings.mappings.items()}
         taken, native = (FILE_NAMES | self.target.taken_names) - TABLES.keys(), self.target.native
-        there, patterns = frozenset(schema.tables), (native.index_endings, native.own_beginnings)
+        there, patterns = self.target.tables | schema.tables.keys(), (native.index_endings, native.own_beginnings)
         return EventTables(schema.naming, native.view, there, mapped, taken, *patterns)
 
     @cached_property

@@ -26,7 +26,7 @@ from .loads import (
 from .queries import count_shared, rows_of_statement, spelling_of, table_path
 from .sql import SqlDataset, connected, create_statement, stored_schema, writes_text
 from .sql_statements import Connections
-from .taken_names import taken_names
+from .taken_names import tables_there, taken_names
 
 __all__ = [
     "AUDIT_COUNTS",
@@ -61,6 +61,7 @@ __all__ = [
     "stored_schema",
     "table_path",
     "tables_of",
+    "tables_there",
     "taken_names",
     "writes_text",
 ]
