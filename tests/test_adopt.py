@@ -332,7 +332,14 @@ def test_names_that_segment_does_not_make_stop_nothing(call: Call) -> None:
             INSERT INTO autopilothq."shop/order" VALUES ('a', 1, 2, 3, 4, 5);
             CREATE TABLE autopilothq."é" (id VARCHAR)""")
         con.execute(f"CREATE TABLE autopilothq.{'n' * 200} AS SELECT 'b' AS id")
-    assert report(call("adopt", "--from", "duckdb:///odd.duckdb", "--json"))["skipped"] == {"no_table": 1}
+        con.execute("""CREATE TABLE autopilothq.con AS FROM (VALUES ('c', 1), ('d', 2)) t(id, n);
+            CREATE TABLE autopilothq.con_table AS FROM (VALUES ('c', 'also'), ('e', 'only')) t(id, n)""")
+    said = report(call("adopt", "--from", "duckdb:///odd.duckdb", "--json"))
+    assert (said["skipped"], said["stored"], said["duplicates"]) == ({"no_table": 1}, 5, 1)
+    # No table can be called con: its rows are in the table of another event, each id once.
+    assert rows(Path("autopilot.duckdb"), "con_table") == [
+        {"id": id_, "n": n, "event": "con_table"} for id_, n in (("c", "1"), ("d", "2"), ("e", "only"))
+    ]
     [row] = rows(Path("autopilot.duckdb"), "shop_order")
     assert row == {"id": "a", "_id": 1, "plan": 2, "_1st": 3, "event": "shop_order"}
     verified = call("adopt", "--from", "duckdb:///odd.duckdb", "--verify")
@@ -375,20 +382,32 @@ def test_odd_values_are_discarded_what_is_stored_stays_and_deleted_persons_stay_
     assert rows(file, "plan_changed") == []
 
 
-def test_rows_that_the_destination_refuses_are_rejected_whole(call: Call) -> None:
-    """Those of users too, which are made of no message."""
+def test_rows_that_the_destination_refuses_are_rejected_whole(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of users too, which are made of no message. Those that it has no room for are not tried."""
+    monkeypatch.setattr(hints, "OTHER_LIMITS", OTHER_LIMITS._replace(key_bytes=4))
     with duckdb.connect("bad.duckdb") as con:
         con.execute("""CREATE SCHEMA autopilothq;
-            CREATE TABLE autopilothq.pages AS FROM (VALUES ('good', 1), ('bad', 2)) t(id, n);
-            CREATE TABLE autopilothq.users AS FROM (VALUES ('good', 'pro'), ('bad', 'f"ree')) t(id, plan)""")
+            CREATE TABLE autopilothq.pages AS FROM (VALUES ('good', 1), ('bad', 2), ('gööd', 3)) t(id, n);
+            CREATE TABLE autopilothq.users AS FROM (VALUES ('good', 'pro'), ('bad', 'f"ree'), ('gööd', '')) t(id, plan);
+            CREATE TABLE autopilothq.identifies AS FROM (VALUES ('i', 'gööd'), ('long1', 'long2')) t(id, user_id)""")
     with duckdb.connect("autopilot.duckdb") as con:
         con.execute("""CREATE SCHEMA autopilothq; CREATE TABLE autopilothq.pages (id VARCHAR CHECK (id <> 'bad'));
             CREATE TABLE autopilothq.users (id VARCHAR CHECK (id <> 'bad'))""")
-    said = report(call("adopt", "--from", "duckdb:///bad.duckdb", "--json"))
-    assert (said["lines"], said["stored"], said["rejects"]) == (4, 2, {"unreadable": 2})
+    said = call("adopt", "--from", "duckdb:///bad.duckdb", "--json")
+    assert "among 2" in said.err
+    told = report(said)
+    assert (told["lines"], told["stored"], told["rejects"]) == (8, 2, {"unreadable": 6})
     found = tables(Path("autopilot.duckdb"), ("pages", "users", "_rejects"))
-    rejected = [(row["file"].rpartition("/")[2], row["line"], row["raw"]) for row in found.pop("_rejects")]
-    assert sorted(rejected) == [("pages", 2, '{"id":"bad","n":2}'), ("users", 2, '{"id":"bad","plan":"f\\"ree"}')]
+    rejected = found.pop("_rejects")
+    assert sorted((row["file"].rpartition("/")[2], row["line"], row["raw"]) for row in rejected) == [
+        ("identifies", 1, '{"id":"i","user_id":"gööd"}'), ("identifies", 2, '{"id":"long1","user_id":"long2"}'),
+        ("pages", 2, '{"id":"bad","n":2}'), ("pages", 3, '{"id":"gööd","n":3}'),
+        ("users", 2, '{"id":"bad","plan":"f\\"ree"}'), ("users", 3, '{"id":"gööd","plan":""}'),
+    ]  # fmt: skip
+    too_long = "Expected a key for which the destination has room, of at most 4 bytes, but its {} has {}."
+    assert sorted(row["message"] for row in rejected if "room" in row["message"]) == [
+        *(too_long.format("id", size) for size in (5, 6, 6)), too_long.format("user_id", 6),
+    ]  # fmt: skip
     assert found == {"pages": [{"id": "good", "n": 1}], "users": [{"id": "good", "plan": "pro"}]}
 
 

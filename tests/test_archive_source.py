@@ -120,6 +120,14 @@ def test_a_text_that_is_no_day_is_told(text: str) -> None:
         assert str(raised.value) == f"Expected a day such as 2019-03-01 for {name}, but got {text!r}."
 
 
+def test_a_source_whose_variable_nobody_set_is_told() -> None:
+    for text in ("", " "):
+        with pytest.raises(
+            NotSupported, match="Expected the id of a Segment source for source_id, but got an empty text"
+        ):
+            source.archive("archive", source_id=text)
+
+
 def test_days_in_the_wrong_order_are_told() -> None:
     with pytest.raises(NotSupported) as raised:
         source.days_to_read("2019-03-02", date(2019, 3, 1))

@@ -24,7 +24,7 @@ from autopilothq.sources.extraction import Extraction
 from autopilothq.sources.load_target import LoadTarget, Replacement
 from autopilothq.sources.origin import PipelineContext
 from autopilothq.sources.plan import EventTables, LoadSettings, PlannedLoad, plan_load
-from autopilothq.warehouses.dataset import TakenNames
+from autopilothq.warehouses.dataset import TableNames
 from autopilothq.warehouses.dataset.loads import Loaded
 from autopilothq.warehouses.selection import ALL_MESSAGES, MessageSelection
 
@@ -212,11 +212,12 @@ def test_no_events_table_has_a_name_that_is_taken() -> None:
     """Except those that a load has made already."""
     taken = frozenset({"seen", "made", "email_opened", "b" * 20})
     native = Native(index_suffixes=("_pkey", "_idx"), own_prefixes=("own_",))
-    load = begin(taken_names=TakenNames(frozenset({"seen_table"}), taken), native=native).load
+    load = begin(names=TableNames(frozenset({"elsewhere_idx"}), frozenset({"seen_table"}), taken), native=native).load
     for name in ("made", "made_pkey"):
         load.extraction.schema.update_table({"name": name, "columns": {}})
     tables = {
         "seen": "seen_table_table", "made": "made", "made_pkey": "made_pkey", "sent_pkey": "sent_pkey_table",
+        "elsewhere_idx": "elsewhere_idx",
         "sent_idx": "sent_idx_table", "idx": "idx", "email_opened": "email_opened", "con": "con_table",
         "lpt9": "lpt9_table", "com10": "com10", "init": "init_table",
         "own_idx": "_own_idx_table", "own": "own",

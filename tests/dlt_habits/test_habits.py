@@ -589,9 +589,11 @@ def test_an_event_with_the_name_of_a_view_or_of_anothers_table_has_another_table
     place = Place()
     place.con.execute("CREATE SCHEMA data; CREATE VIEW data.shoe_bought AS SELECT 1 AS n")
     place.con.execute("CREATE TABLE data.Shoe_Bought_Table AS SELECT 2 AS n, 'a' AS id")
+    place.con.execute("CREATE TABLE data.init AS SELECT 's0' AS id, now() AS received_at")  # of another pipeline
     for number in (1, 2):
-        place.run(archive(more(folder, track(f"s{number}", "Shoe Bought", number))))
+        place.run(archive(more(folder, track(f"s{number}", "Shoe Bought", number), track("i", "Init", 1))))
     assert [row["id"] for row in place.rows("shoe_bought_table_table")] == ["s1", "s2"]
+    assert [row["id"] for row in place.rows("init")] == ["s0", "i"]
     assert [(row["event"], row["event_text"]) for row in place.rows("tracks") if row["id"][0] == "s"] == [
         ("shoe_bought_table_table", "Shoe Bought")
     ] * 2

@@ -502,6 +502,8 @@ def test_small_groups_of_rows_are_merged_as_a_file_is_closed(tmp_path: Path) -> 
     for _ in range(3):
         with target.sql_client() as client:
             client.execute_sql("CREATE TABLE IF NOT EXISTS main.a (n BIGINT)")
+            with pytest.raises(duckdb.CatalogException):  # a connection that cannot be had does not count
+                client.credentials.conn_pool.borrow_conn(pragmas=["of_no_duckdb"])
             for _ in range(2):
                 client.execute_sql("INSERT INTO main.a FROM range(5)")
                 client.execute_sql("CHECKPOINT")
@@ -509,6 +511,16 @@ def test_small_groups_of_rows_are_merged_as_a_file_is_closed(tmp_path: Path) -> 
     with duckdb.connect(str(tmp_path / "autopilot.duckdb"), read_only=True) as con:
         groups = "SELECT count(DISTINCT row_group_id) FROM pragma_storage_info('main.a')"
         assert con.execute(groups).fetchall() == [(1,)]
+
+
+def test_a_file_that_is_deleted_while_it_is_open_is_made_anew(tmp_path: Path) -> None:
+    file = tmp_path / "autopilot.duckdb"
+    target = pipeline(tmp_path, direct(str(file)))
+    for _ in range(2):
+        with target.sql_client() as client:
+            client.execute_sql("CREATE TABLE main.a AS FROM range(5)")
+            file.unlink()
+    assert list(tmp_path.glob("autopilot.duckdb*")) == []
 
 
 def test_what_was_read_of_a_file_in_parts_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,8 +25,9 @@ def check_keys(cells: Mapping[str, str], most: int | None) -> None:
         return
     for key in ("id", *(of.key for of in LATEST if of.kind == cells["kind"])):
         if (size := len(cells.get(key, "").encode())) > most:
-            raise Rejected(
-                "unreadable",
-                f"Expected a key for which the destination has room, of at most {most:,} bytes, but its {key} has"
-                f" {size:,}.",
-            )
+            raise Rejected("unreadable", long_key(key, most, f"{size:,}"))
+
+
+def long_key(key: str, most: int, size: str) -> str:
+    """Returns the message about a key that has more than `most` bytes."""
+    return f"Expected a key for which the destination has room, of at most {most:,} bytes, but its {key} has {size}."

@@ -16,12 +16,12 @@ from ..warehouses import dlt_internals
 from ..warehouses.dataset import (
     Dataset,
     Loaded,
-    TakenNames,
+    TableNames,
     connected,
     deleted_persons,
     loaded_files,
     open_dataset,
-    taken_names,
+    table_names,
 )
 from ..warehouses.dlt_internals import TWriteDispositionDict
 from ..warehouses.hints import (
@@ -57,8 +57,8 @@ class LoadTarget:
     """Where one load goes, and what is there. Without a pipeline nothing is there, and nothing is written.
 
     `strategies` are the merge strategies of the destination. `declares_keys` is whether it must be told that keys are
-    never null. `loads` are the files that are loaded, completely or in part, if they can be read again. `taken_names`
-    are those that no new table can have.
+    never null. `loads` are the files that are loaded, completely or in part, if they can be read again. `names` are
+    those that the dataset has.
     """
 
     folder: Path
@@ -72,7 +72,7 @@ class LoadTarget:
     refused: RefusedMessages = field(default_factory=lambda: RefusedMessages(""))
     loads: Mapping[tuple[str, str], Loaded] = field(default_factory=dict)
     replacement: Replacement = Replacement(anew=True)
-    taken_names: TakenNames = field(default_factory=TakenNames)
+    names: TableNames = field(default_factory=TableNames)
 
     def loaded(self, url: str, version: str) -> Loaded | None:
         """Returns what counts as loaded of a file, or None if nothing does."""
@@ -134,7 +134,7 @@ def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool,
             RefusedMessages.begin(pipeline, dataset.complete_loads, extraction.load_id),
             _loaded_files(dataset, pipeline) if reads_again else {},
             _replacement(extraction, dataset, reads_again),
-            taken_names(dataset),
+            table_names(dataset),
         )
 
 

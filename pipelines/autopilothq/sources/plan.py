@@ -60,7 +60,7 @@ class LoadSettings:
 class EventTables:
     """A function from an event's `event_key` to the name of its table in the destination, which can be pickled.
 
-    `view` is the destination's, as in `Native`; `there` are the tables that loads have made; `mapped` are the tables of
+    `view` is the destination's, as in `Native`; `there` are the tables that have been made; `mapped` are the tables of
     mapped events. Anybody can send an event with a name that no table can have: one of `taken`, one that ends with one
     of `suffixes`, as names of indexes do, or one that begins with one of `prefixes`.
     """
@@ -127,8 +127,9 @@ class PlannedLoad:
         """Returns an event table's name in the destination when it is called with an `event_key`."""
         schema = self.extraction.schema
         mapped = {source: mapping.table for source, mapping in self.settings.mappings.items()}
-        taken, native = FILE_NAMES.union(*self.target.taken_names) - TABLES.keys(), self.target.native
-        there, patterns = frozenset(schema.tables), (native.index_suffixes, native.own_prefixes)
+        names, native = self.target.names, self.target.native
+        there, taken = names.messages | schema.tables.keys(), (FILE_NAMES | names.views | names.others) - TABLES.keys()
+        patterns = (native.index_suffixes, native.own_prefixes)
         return EventTables(schema.naming, native.view, there, mapped, taken, *patterns)
 
     @cached_property

@@ -227,7 +227,7 @@ def existing_tables(load: PlannedLoad, tables: Callable[[int], list[str]]) -> Ex
 def _check_no_views(load: PlannedLoad, dataset: Dataset, names: Collection[str]) -> None:
     """Raises NotSupported if a selected table is a view, also in place of one that dlt made: rows cannot go there."""
     names = set(filter(load.fills, names))
-    if views := sorted(names & load.target.taken_names.views):
+    if views := sorted(names & load.target.names.views):
         raise NotSupported(
             f"Expected {', '.join(views)} in the dataset {dataset.name} to be a table, because rows are loaded into it,"
             " but it is a view.\nRename it (ALTER VIEW ... RENAME TO ...) or drop it: the load makes the table. Or load"

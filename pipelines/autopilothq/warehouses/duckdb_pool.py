@@ -69,9 +69,13 @@ class WaitingPool(DuckDbConnectionPool):
             with self._turn:
                 if self._file and not self._borrowed:
                     _write_rest(self._file, _MUCH)
-                found = self._patient(super().borrow_conn, settings, local_config, pragmas)
-                self._borrowed += 1
-                return found
+                before = self._borrowed
+                self._borrowed += 1  # dlt may return the connection again at once
+                try:
+                    return self._patient(super().borrow_conn, settings, local_config, pragmas)
+                except BaseException:
+                    self._borrowed = before
+                    raise
         except (IOException, SerializationException, InternalException) as error:
             if not Path(self._path).exists() or _OTHER_CAUSE.search(str(error)):
                 raise
@@ -82,7 +86,7 @@ class WaitingPool(DuckDbConnectionPool):
         with self._turn:
             closed = self._file if self._borrowed == 1 else None
             if closed:
-                with suppress(duckdb.Error):  # raised if the database is lost to the program
+                with suppress(duckdb.Error, OSError):  # the database is lost to the program, or its file was deleted
                     self._let_merge(borrowed_conn, closed)
             self._borrowed = super().return_conn(borrowed_conn)
             if closed:
@@ -111,8 +115,10 @@ def _has_long_rows(con: DuckDBPyConnection, file: Path) -> bool:
 
 def _waiting(file: Path) -> int:
     """Returns the size of a database's log, which has what was committed and is not in its file yet."""
-    log = Path(f"{file}.wal")
-    return log.stat().st_size if log.exists() else 0
+    try:
+        return Path(f"{file}.wal").stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _write_rest(file: Path, more_than: int = 0) -> None:

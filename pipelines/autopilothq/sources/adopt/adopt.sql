@@ -30,6 +30,11 @@ INSERT INTO rejects
 SELECT seq, sha256(raw), 'unreadable', error, raw
 FROM (SELECT seq, error FROM {keys} JOIN refused_rows USING (id)) JOIN ({raw}) USING (seq)
 
+-- name: long_keys
+INSERT INTO rejects
+SELECT seq, sha256(raw), 'unreadable', format($message, strlen({key})), raw
+FROM {rows} JOIN ({raw}) USING (seq) ANTI JOIN rejects USING (seq)
+
 -- name: nameless
 -- Rows of `users` and `accounts` about nobody: what has no id cannot be merged.
 INSERT INTO rejects

@@ -5,25 +5,26 @@ from dataclasses import dataclass
 from datetime import UTC
 from importlib.resources import files
 
-from ...catalog import LATEST, MESSAGE_TABLES, PERSON_COLUMNS, REJECT_REASONS, TRACKS, Type
+from ...catalog import LATEST, PERSON_COLUMNS, REJECT_REASONS, TRACKS, Type
 from ...projection import FileCount, ReadTable, engine
 from ...projection.context import ProjectionContext
+from ...projection.keys import long_key
 from ...projection.suppression import register_suppressed, suppress
 from ...segment.identity import HashedIds
 from .columns import WAITING_PREFIX, WaitingTable, as_plain_text, json_value
+from .waiting import OTHER_TABLES
 
 SQL = engine.statements(files(__package__).joinpath("adopt.sql").read_text(encoding="utf-8"))
 LATEST_NAMES = frozenset(latest.table.name for latest in LATEST)
-_KIND_NAMES = frozenset(table.name for table in MESSAGE_TABLES)
 _KEYS: dict[str, Type] = {"id": "text", "received_at": "timestamp"}
 
 
 @dataclass(frozen=True)
 class Adoption:
-    """Tables whose rows wait, and what is known of the destination; `stored` reads what is stored there.
+    """Tables whose rows wait, by their names in the destination, and what is known of it; `stored` reads what is there.
 
     `refused` are rows of `users` and `accounts` that the destination refuses, by table and id. `found` are all tables
-    that exist to adopt, including those whose rows are adopted already.
+    that exist to adopt, by their own names, including those whose rows are adopted already.
     """
 
     context: ProjectionContext
@@ -35,16 +36,12 @@ class Adoption:
     @property
     def events(self) -> list[str]:
         """The tables of events."""
-        return [name for name in self.waiting if name not in _KIND_NAMES | LATEST_NAMES]
+        return [name for name in self.waiting if name not in OTHER_TABLES]
 
     @property
     def messages(self) -> list[str]:
         """The tables of messages except `tracks`."""
         return [name for name in self.waiting if name not in LATEST_NAMES | {TRACKS.name}]
-
-    def table_name(self, name: str) -> str:
-        """Returns a table's name in the destination."""
-        return self.context.event_table(name) if name in self.events else name
 
 
 def keys(name: str) -> str:
@@ -60,6 +57,22 @@ def reject_refused_rows(adoption: Adoption, messages: Mapping[str, str]) -> None
             rows = [{"id": id_, "error": error} for id_, error in refused.items()]
             with engine.registered(con, refused_rows=engine.text_table(rows, ("id", "error"))):
                 con.execute(SQL["refused"].format(keys=f"({table.select(_KEYS, {}, {})})", raw=_raw(table)))
+
+
+def reject_long_keys(adoption: Adoption) -> None:
+    """Rejects the rows with a key for which the destination has no room."""
+    con, most = adoption.context.con, adoption.context.limits.key_bytes
+    if most is None:
+        return
+    of_persons = {of.messages.name: of.key for of in LATEST}
+    for name, table in adoption.waiting.items():
+        for key in ("id", *([of_persons[name]] if name in of_persons else [])):
+            rows = f"(FROM ({table.select({key: 'text'}, {}, {})}) WHERE strlen({key}) > {most})"
+            if engine.count(con, rows):  # to make JSON of all rows takes long
+                con.execute(
+                    SQL["long_keys"].format(raw=_raw(table), rows=rows, key=key),
+                    {"message": long_key(key, most, "{:,}")},
+                )
 
 
 def reject_nameless(adoption: Adoption) -> None:
@@ -99,10 +112,9 @@ def find_kept(adoption: Adoption) -> None:
         con.execute(SQL["keys"].format(name=keys(name), rows=table.select(_KEYS, {}, {})))
     for name in adoption.messages:
         con.execute(SQL["within"].format(keys=keys(name), duplicates="duplicates"))
-        there = adoption.table_name(name)
-        if stored is not None and there in known:
+        if stored is not None and name in known:
             engine.read_stored(
-                con, stored(there, ["id"]), SQL["stored"].format(keys=keys(name), duplicates="duplicates")
+                con, stored(name, ["id"]), SQL["stored"].format(keys=keys(name), duplicates="duplicates")
             )
     _find_kept_tracks(adoption)
 
@@ -128,7 +140,7 @@ def _leave_to_events(adoption: Adoption) -> None:
     """Leaves rows of `tracks` to their event's table if that is adopted, and rejects those that it does not have."""
     con, tracks = adoption.context.con, adoption.waiting[TRACKS.name]
     rows = tracks.select({"id": "text", "event": "text"}, {}, {})
-    events = [name for name in adoption.found if name not in _KIND_NAMES | LATEST_NAMES]
+    events = [name for name in adoption.found if name not in OTHER_TABLES]
     con.execute(SQL["orphans"].format(rows=rows, of_events=engine.is_one_of("lower(event)", events)))
     if not events:
         return

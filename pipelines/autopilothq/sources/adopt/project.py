@@ -31,6 +31,7 @@ from .kept import (
     count_table,
     file_counts,
     find_kept,
+    reject_long_keys,
     reject_nameless,
     reject_people,
     reject_refused_rows,
@@ -61,7 +62,7 @@ class AdoptProjector:
             con.execute(engine.script("state.sql"))
             con.execute(SQL["books"])
             found = list(_wait(con, load, scratch))
-            waiting = waiting_tables(found)
+            waiting = waiting_tables(found, load.event_table)
             self.cut.update((name, cut) for name, table in waiting.items() if (cut := cut_texts(con, table)))
             _warn_of_cut(load, self.cut)
             widest = max((len(table.columns) for table in waiting.values()), default=0)
@@ -76,7 +77,7 @@ def _adoption(
     con: duckdb.DuckDBPyConnection, load: PlannedLoad, waiting: dict[str, WaitingTable], scratch: Path
 ) -> Adoption:
     """Returns what the rows of a load are made of."""
-    existing = existing_tables(load, lambda _: [load.event_table(name) for name in waiting])
+    existing = existing_tables(load, lambda _: list(waiting))
     context = ProjectionContext(
         con,
         str(scratch),
@@ -111,7 +112,7 @@ def _wait(con: duckdb.DuckDBPyConnection, load: PlannedLoad, scratch: Path) -> I
 def _check_room(load: PlannedLoad, adoption: Adoption) -> None:
     """Raises NotSupported if there are more tables of other events than the dataset may have."""
     there = load.extraction.event_tables()
-    new = {load.event_table(name) for name in adoption.events} - {table.name for table in EVENT_TABLES}
+    new = {*adoption.events} - {table.name for table in EVENT_TABLES}
     if new - there and len(new | there) > load.settings.max_event_tables:
         raise NotSupported(
             f"Expected at most {load.settings.max_event_tables:,} tables of other events in the dataset, but with these"
@@ -125,6 +126,7 @@ def _rows(load: PlannedLoad, adoption: Adoption, scratch: Path, numbers: "iterto
     hints = TableHints(load.extraction, load.target, adoption.context.known)
     files = RowFiles(load.extraction, hints, load.target.folder, numbers)
     reject_refused_rows(adoption, load.target.refused.messages)
+    reject_long_keys(adoption)
     reject_nameless(adoption)
     reject_people(adoption, load.target.suppressed)
     find_kept(adoption)

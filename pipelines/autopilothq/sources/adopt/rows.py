@@ -25,13 +25,13 @@ _KEPT = "ANTI JOIN {duplicates} USING (seq) ANTI JOIN rejects USING (seq)"
 def message_rows(adoption: Adoption) -> Iterator[TableRows]:
     """Yields the rows of each table of messages except `tracks`."""
     for name in adoption.messages:
-        table, called = adoption.waiting[name], adoption.table_name(name)
-        columns = table_columns(adoption, called, _declared(adoption, name, called), [table])
+        table = adoption.waiting[name]
+        columns = table_columns(adoption, name, _declared(adoption, name), [table])
         more = {"uuid_ts": adoption.context.loaded_at_sql}
         if name in adoption.events:
-            more["event"] = engine.literal(called)
-        discard_misfits(adoption, table, called, columns.types, "duplicates")
-        yield _kept_rows(adoption, called, columns, [_select(table, columns, more)], "duplicates", keys(name))
+            more["event"] = engine.literal(name)
+        discard_misfits(adoption, table, name, columns.types, "duplicates")
+        yield _kept_rows(adoption, name, columns, [_select(table, columns, more)], "duplicates", keys(name))
 
 
 def tracks_rows(adoption: Adoption) -> Iterator[TableRows]:
@@ -43,10 +43,7 @@ def tracks_rows(adoption: Adoption) -> Iterator[TableRows]:
         return
     columns = table_columns(adoption, TRACKS.name, declared_types(TRACKS), every, "context_")
     loaded_at = adoption.context.loaded_at_sql
-    selects = []
-    for table in tables:
-        event = engine.literal(adoption.table_name(table.name))
-        selects.append(_select(table, columns, {"uuid_ts": loaded_at, "event": event}))
+    selects = [_select(table, columns, {"uuid_ts": loaded_at, "event": engine.literal(table.name)}) for table in tables]
     if own is not None:
         select = _select(own, columns, {"uuid_ts": loaded_at})
         selects.append(f"FROM ({select}) ANTI JOIN orphans USING (seq)")
@@ -74,12 +71,12 @@ def _kept_rows(
     return TableRows(table, ordered, con.sql(f"SELECT {cells} FROM ({kept})"), number)
 
 
-def _declared(adoption: Adoption, name: str, called: str) -> dict[str, Type]:
+def _declared(adoption: Adoption, name: str) -> dict[str, Type]:
     """Returns the columns of a table that the catalogue declares, and their types."""
     if name not in adoption.events:
         return declared_types(TABLES[name])
-    there = {*adoption.waiting[name].columns, *adoption.context.known.get(called, {})}
-    declared = declared_types(event_table(called))
+    there = {*adoption.waiting[name].columns, *adoption.context.known.get(name, {})}
+    declared = declared_types(event_table(name))
     return declared | {column.name: column.type for column in (*PROPERTIES, *LINK) if column.name in there}
 
 

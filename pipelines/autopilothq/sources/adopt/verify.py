@@ -1,5 +1,6 @@
 """Compares adopted tables with what is stored: rows by table and day, and sums of the digests of their ids."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import duckdb
 
-from ...catalog import MESSAGE_TABLES, TRACKS
+from ...catalog import TRACKS
 from ...projection import engine
 from ...warehouses.dataset import Dataset
 from ...warehouses.dlt_internals import NamingConvention
@@ -15,7 +16,7 @@ from .columns import ADOPT_MACROS
 from .databases import close_databases, wait_for_work
 from .kept import LATEST_NAMES, SQL
 from .origin import AdoptedTables
-from .waiting import waiting_tables
+from .waiting import OTHER_TABLES, waiting_tables
 
 VERIFY_MEMORY = 400  # MB
 SHORTEST_LIMIT = 30  # bytes of a name; no destination takes fewer
@@ -52,26 +53,32 @@ def compare_tables(origin: AdoptedTables, dataset: Dataset) -> list[TableCompari
             waiting = []
             for number, work in enumerate(works):
                 waiting.append(wait_for_work(con, work, number, Path(scratch)))
-            tables = waiting_tables(waiting)
+            tables = waiting_tables(waiting, lambda event: _name_there(event, dataset))
             ids = {
                 name: table.select({"id": "text", "received_at": "timestamp"}, {}, {}) for name, table in tables.items()
             }
-            apart = LATEST_NAMES | {table.name for table in MESSAGE_TABLES}
-            events = [sql for name, sql in ids.items() if name not in apart]
+            events = [sql for name, sql in ids.items() if name not in OTHER_TABLES]
             if events:
                 own = [ids[TRACKS.name]] if TRACKS.name in ids else []
                 ids[TRACKS.name] = " UNION ALL ".join([*events, *own])
-            return [compare_table(con, _name_there(name, dataset), sql, dataset) for name, sql in sorted(ids.items())]
+            return [compare_table(con, name, sql, dataset) for name, sql in sorted(ids.items())]
     finally:
         close_databases(works)
 
 
 def _name_there(table: str, dataset: Dataset) -> str:
-    """Returns a table's name in the dataset, where one that is too long has a digest in place of its middle."""
-    shorter = (name for name in dataset.columns() if SHORTEST_LIMIT <= len(name) < len(table))
-    return next(
-        (name for name in shorter if NamingConvention.shorten_identifier(table, table, len(name)) == name), table
-    )
+    """Returns the name that an event's table has in the dataset, its own if there is none.
+
+    One that is too long has a digest in place of its middle, one that no table can have has more in front or behind.
+    """
+    there = dataset.columns().keys() - dataset.views()
+    limits = [sys.maxsize, *(len(name) for name in there if len(name) >= SHORTEST_LIMIT)]
+    for more in ("{}", "{}_table", "_{}"):
+        for most in limits:
+            name = more.format(NamingConvention.shorten_identifier(table, table, most))
+            if (found := NamingConvention.shorten_identifier(name, name, most)) in there:
+                return found
+    return table
 
 
 def compare_table(con: duckdb.DuckDBPyConnection, table: str, rows: str, dataset: Dataset) -> TableComparison:

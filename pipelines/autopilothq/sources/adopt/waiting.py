@@ -4,7 +4,7 @@ import gzip
 import re
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -12,7 +12,7 @@ from typing import IO, NamedTuple
 import duckdb
 import zstandard
 
-from ...catalog import LATEST, LOADER_OWN_COLUMNS, RUDDERSTACK_COLUMNS, RUDDERSTACK_MARKS
+from ...catalog import LATEST, LOADER_OWN_COLUMNS, MESSAGE_TABLES, RUDDERSTACK_COLUMNS, RUDDERSTACK_MARKS
 from ...errors import NotSupported
 from ...projection import LINES_PER_FILE, engine
 from .avro import AvroTable, opened_avro
@@ -21,6 +21,7 @@ from .files import COMPRESSIONS, TableFile, folded_name, unreadable_file
 
 _Columns = tuple[tuple[tuple[str, Form], ...], tuple[LostColumn, ...]]  # of a file's rows, and how they wait
 _LATEST_TABLES = frozenset(latest.table.name for latest in LATEST)
+OTHER_TABLES = _LATEST_TABLES | {table.name for table in MESSAGE_TABLES}  # than those of events
 _NULL = re.compile(rb"(?:^|[,|;\t])\\N(?:[,|;\t\r]|$)", re.MULTILINE)
 _CHUNK = 8 << 20
 _ZSTD_CHUNK = 1 << 10  # four bytes can hold 128 KiB, all of which zstd returns at once
@@ -138,11 +139,15 @@ def column_names(columns: Mapping[str, object], table: str) -> dict[str, str]:
     return names
 
 
-def waiting_tables(waiting: Sequence[WaitingRows]) -> dict[str, WaitingTable]:
-    """Returns the tables whose rows wait, by name; files with the same columns in the same forms are read together."""
+def waiting_tables(waiting: Sequence[WaitingRows], event_table: Callable[[str], str] = str) -> dict[str, WaitingTable]:
+    """Returns the tables whose rows wait, by name; files with the same columns in the same forms are read together.
+
+    `event_table` returns the destination's name for the table of an event, which two of them may have.
+    """
     groups: dict[str, dict[_Columns, list[str]]] = defaultdict(lambda: defaultdict(list))
     for rows in waiting:
-        groups[rows.table][tuple(sorted(rows.forms.items())), tuple(sorted(rows.lost))].append(rows.path)
+        table = rows.table if rows.table in OTHER_TABLES else event_table(rows.table)
+        groups[table][tuple(sorted(rows.forms.items())), tuple(sorted(rows.lost))].append(rows.path)
     return {
         table: WaitingTable(table, [RowGroup(dict(forms), lost, paths) for (forms, lost), paths in found.items()])
         for table, found in groups.items()

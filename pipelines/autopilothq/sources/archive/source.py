@@ -84,12 +84,21 @@ def archive(
     urls = (archive_url,) if isinstance(archive_url, str) else tuple(archive_url)
     mappings = read_mappings(mapping)
     batch_bytes = LINES_AT_ONCE // workers(memory)
-    common = since, until, source_id, credentials, read_timeout, batch_bytes
+    common = since, until, _checked_source(source_id), credentials, read_timeout, batch_bytes
     origin = Archive(urls, *common, mappings, hook_contacts)
     messages = requested_messages(events, exclude, mappings)
     projector = None if executor is None else projector_of(executor, work_url, credentials)
     settings = LoadSettings(memory, 0, progress, table_format, max_event_tables, messages, projector, mappings)
     return resources(origin, settings)
+
+
+def _checked_source(source_id: str | None) -> str | None:
+    """Returns the id of a source. Raises NotSupported if it is empty, as a variable is that nobody set."""
+    if source_id is not None and not source_id.strip():
+        raise NotSupported(
+            "Expected the id of a Segment source for source_id, but got an empty text.\nFor all sources leave it out."
+        )
+    return source_id
 
 
 def projector_of(

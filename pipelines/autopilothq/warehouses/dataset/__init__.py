@@ -26,7 +26,7 @@ from .loads import (
 from .queries import count_shared, rows_of_statement, spelling_of, table_path
 from .sql import SqlDataset, connected, create_statement, stored_schema, writes_text
 from .sql_statements import Connections
-from .taken_names import TakenNames, taken_names
+from .table_names import TableNames, table_names
 
 __all__ = [
     "AUDIT_COUNTS",
@@ -39,7 +39,7 @@ __all__ = [
     "NativeType",
     "Row",
     "SqlDataset",
-    "TakenNames",
+    "TableNames",
     "audit_row",
     "audit_sums",
     "connected",
@@ -60,9 +60,9 @@ __all__ = [
     "rows_of_statement",
     "spelling_of",
     "stored_schema",
+    "table_names",
     "table_path",
     "tables_of",
-    "taken_names",
     "writes_text",
 ]
 
