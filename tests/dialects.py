@@ -128,6 +128,13 @@ def google() -> Any:
     return {"project_id": "project", "private_key": "k", "client_email": "e@example.com"}
 
 
+class NoStatements(Statements):
+    """Of a destination that has nothing."""
+
+    def by_schema(self, query: str) -> Sequence[Any]:  # noqa: ARG002
+        return ()
+
+
 class Nothing(SqlDataset):
     """A destination that was never loaded into, or whose tables were made by an earlier version."""
 
@@ -136,7 +143,7 @@ class Nothing(SqlDataset):
 
     def __init__(self, *_: Any) -> None:
         Dataset.__init__(self)
-        self.sql = Statements(cast(Any, None), nullcontext, is_staging=False, literals=False)
+        self.sql = NoStatements(cast(Any, None), nullcontext, is_staging=False, literals=False)
 
     def tables(self, names: Sequence[str]) -> dict[str, Any]:
         self.zoned |= set(names) if self.before else set()
@@ -144,9 +151,6 @@ class Nothing(SqlDataset):
 
     def lacks(self, table: str) -> bool:  # noqa: ARG002
         return True
-
-    def views(self) -> set[str]:
-        return set()
 
     def drop_copies(self) -> None:
         """None."""

@@ -8,7 +8,6 @@ _LENGTHS = """
     SELECT table_name, column_name, character_maximum_length FROM {columns}
     WHERE table_schema = %s AND character_maximum_length IS NOT NULL"""
 _VIEWS = "SELECT table_name FROM {tables} WHERE table_schema = %s AND table_type LIKE '%%VIEW'"
-_TABLES = "SELECT table_name FROM {tables} WHERE table_schema = %s AND table_type = 'BASE TABLE'"
 
 _COMMENTS = {"duckdb": "comments_duckdb.sql", "postgres": "comments_postgres.sql"}
 
@@ -43,11 +42,6 @@ def indexed_columns(sql: Statements, table: str) -> set[str]:
 def view_names(sql: Statements) -> set[str]:
     """Returns the names of the views."""
     return {name.lower() for (name,) in sql.by_schema(_VIEWS)}
-
-
-def table_names(sql: Statements) -> set[str]:
-    """Returns the names of the tables, without views."""
-    return {name.lower() for (name,) in sql.by_schema(_TABLES)}
 
 
 def unreadable_tables(sql: Statements) -> list[str]:
