@@ -251,7 +251,7 @@ def test_batches_with_long_texts_are_cut_for_the_engine(monkeypatch: pytest.Monk
 
 
 def test_the_setting_is_named_where_no_way_suffices(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__MEMORY", "20")
+    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__MEMORY", "40")
     monkeypatch.setattr(engine, "ALONE_MEMORY", 20)
     write("1.ndjson", *(wide("Wide", number, 190) for number in range(50)))
     said = call("load", "archive", "archive")
@@ -432,6 +432,23 @@ def test_large_texts_of_adopted_rows_are_made_whole_some_at_a_time(
         made.find_mends(stored, known, [])
         rows = written(made.with_mended_rows(stored), tmp_path)
     assert {row["id"]: row["plan"] for row in rows["identifies"]} == PLANS
+
+
+def test_large_texts_are_adopted_with_less_memory_than_they_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__MEMORY", "40")
+    monkeypatch.setattr(engine, "ALONE_MEMORY", 0)
+    monkeypatch.setattr(engine, "STREAMED", 1 << 20)
+    take_few_bytes_at_once(monkeypatch, 1 << 20)
+    rows = [{"id": user, "user_id": user, "received_at": NOW, "plan": plan} for user, plan in PLANS.items()]
+    Path("exported").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), "exported/identifies.parquet", row_group_size=4)
+    database = in_memory()
+    pipeline(tmp_path, database).run(autopilothq.adopt("exported"))
+    tables = content(database)
+    for table in ("identifies", "users"):
+        assert {row["id"]: row["plan"] for row in tables[table].dicts()} == PLANS
 
 
 def people(load: int, persons: range, characters: int) -> Iterator[dict[str, Any]]:
