@@ -109,7 +109,7 @@ KEY = {"primary_key": True}
         ({"x-segment-table": False}, {}, (False, False)),
         ({}, {"merge_key": True}, (True, False)),
         ({}, {"hard_delete": True}, (False, False)),
-        ({}, {"dedup_sort": "desc"}, (False, False)),
+        ({}, {"dedup_sort": "desc"}, (False, True)),
         ({"name": "without_key"}, {}, (True, False)),
         ({"name": "with_children"}, {}, (True, False)),
     ],

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from autopilothq.catalog import CONTACTS, LISTS_CONTACTS, ORTTO_PEOPLE, Type
-from autopilothq.projection import ReadTable, Snapshot, TableRows, engine
+from autopilothq.projection import ReadTable, Snapshot, TableRows, context, engine, snapshot
 from autopilothq.projection.context import declared_types
 from autopilothq.projection.types import ARROW
 from autopilothq.segment.identity import HashedIds, Id, hash_of
@@ -67,6 +68,21 @@ def discards_of(snapshot: Snapshot) -> list[tuple[str, str, str, str, str]]:
     assert made.table == "_discards"
     names = ("table_name", "row_id", "column_name", "value", "reason")
     return sorted(tuple(row[name] for name in names) for row in rows_of(made))
+
+
+def test_large_cells_need_no_memory_for_those_of_all_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "SNAPSHOT_COLUMN_MEMORY", 0)
+    monkeypatch.setattr(snapshot, "MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(context, "ALONE_MEMORY", 0)
+    monkeypatch.setattr(context, "GROUP_BYTES", 1 << 20)
+    phones = {f"c{n}": f"{n} ".ljust(300_000, "e") for n in range(120)}
+    contacts = Snapshot(CONTACTS, SCAN, LOADED, str(tmp_path), memory=30)
+    for ids in engine.batched(phones, 60):
+        contacts.add([record(id_, phone=json.dumps(phones[id_])) for id_ in ids])
+    contacts.rows({}).write(str(tmp_path / "rows"))
+    contacts.close()
+    found = pq.read_table(tmp_path / "rows", columns=["contact_id", "phone"]).to_pylist()
+    assert {row["contact_id"]: row["phone"] for row in found} == phones
 
 
 def test_of_a_key_the_last_record_stays_with_what_it_lost(contacts: Snapshot) -> None:

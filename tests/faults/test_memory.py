@@ -19,6 +19,7 @@ import autopilothq
 from autopilothq.catalog import Type
 from autopilothq.explain import explain
 from autopilothq.machine import LargestFirst
+from autopilothq.privacy.rewrite import rewrite
 from autopilothq.projection import Projection, TableRows, cells, engine, mend, parse, tables, users
 from autopilothq.projection import projection as projection_module
 from autopilothq.projection import texts as texts_module
@@ -250,7 +251,7 @@ def test_batches_with_long_texts_are_cut_for_the_engine(monkeypatch: pytest.Monk
 
 
 def test_the_setting_is_named_where_no_way_suffices(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__MEMORY", "20")
+    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__MEMORY", "40")
     monkeypatch.setattr(engine, "ALONE_MEMORY", 20)
     write("1.ndjson", *(wide("Wide", number, 190) for number in range(50)))
     said = call("load", "archive", "archive")
@@ -433,6 +434,23 @@ def test_large_texts_of_adopted_rows_are_made_whole_some_at_a_time(
     assert {row["id"]: row["plan"] for row in rows["identifies"]} == PLANS
 
 
+def test_large_texts_are_adopted_with_less_memory_than_they_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__MEMORY", "40")
+    monkeypatch.setattr(engine, "ALONE_MEMORY", 0)
+    monkeypatch.setattr(engine, "STREAMED", 1 << 20)
+    take_few_bytes_at_once(monkeypatch, 1 << 20)
+    rows = [{"id": user, "user_id": user, "received_at": NOW, "plan": plan} for user, plan in PLANS.items()]
+    Path("exported").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), "exported/identifies.parquet", row_group_size=4)
+    database = in_memory()
+    pipeline(tmp_path, database).run(autopilothq.adopt("exported"))
+    tables = content(database)
+    for table in ("identifies", "users"):
+        assert {row["id"]: row["plan"] for row in tables[table].dicts()} == PLANS
+
+
 def people(load: int, persons: range, characters: int) -> Iterator[dict[str, Any]]:
     """Each with a trait as long; the later load's are newer."""
     for n in persons:
@@ -477,7 +495,10 @@ def test_large_traits_are_stored_replaced_and_read_again_with_less_memory_than_t
 def test_what_a_file_s_log_has_is_written_without_memory_for_long_texts_that_are_stored(
     asked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DuckDB merges groups of rows as it closes a file; if it has no memory for 2,048 of them it writes nothing."""
+    """DuckDB merges groups of rows as it closes a file; if it has no memory for 2,048 of them it writes nothing.
+
+    The file is rewritten with the same memory.
+    """
     left_out = "_write_rest" if asked else "_has_long_rows"
     monkeypatch.setattr(duckdb_pool, left_out, lambda *_: False)
     file = tmp_path / "autopilot.duckdb"
@@ -492,6 +513,10 @@ def test_what_a_file_s_log_has_is_written_without_memory_for_long_texts_that_are
             client.execute_sql(f'INSERT INTO main."a.b" {rows}')
             client.execute_sql("CREATE TABLE main.short AS FROM range(3)" if number == 3 else "SELECT 1")
         assert not Path(f"{file}.wal").exists()
+    if asked:
+        monkeypatch.setattr(parts, "BYTES_AT_ONCE", 1 << 20)
+        monkeypatch.setitem(parts.WRITTEN_SOON, "checkpoint_threshold", "2MB")
+        assert rewrite(target).done == [str(file)]
     with duckdb.connect(str(file), read_only=True) as con:
         found = con.execute("""SELECT count(*), count(DISTINCT n), min(strlen(t)) FROM main."a.b" """).fetchall()
     assert found == [(280, 280, 100_001)]
@@ -542,9 +567,24 @@ def test_what_was_read_of_a_file_in_parts_is_not_kept(tmp_path: Path, monkeypatc
     assert max(taken) < os.path.getsize(path) / 4
 
 
+def missing_once(ask: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Lets memory run out as the second part of a table's rows is looked at."""
+    looked = list[str]()
+
+    def asked(sql: str) -> Any:
+        if "strlen" in sql:
+            looked.append(sql)
+            if len(looked) == 2:
+                raise duckdb.OutOfMemoryException("rows are long")
+        return ask(sql)
+
+    return asked
+
+
 @pytest.mark.parametrize("source", ["a table", "a view", "a table whose column is rowid", "an empty table"])
 def test_all_rows_with_long_texts_are_read_once(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sql_arrow, "BYTES_PER_READ", 200_000)
+    monkeypatch.setattr(parts, "BYTES_AT_ONCE", 200_000)
     rows = "SELECT range AS {}, range || repeat('x', 20000 * (range // 20)) AS a FROM range({})"
     with pipeline(tmp_path, direct(str(tmp_path / "autopilot.duckdb"))).sql_client() as client:
         name, number = "rowid" if "rowid" in source else "n", 0 if "empty" in source else 60
@@ -553,14 +593,21 @@ def test_all_rows_with_long_texts_are_read_once(source: str, tmp_path: Path, mon
         client.execute_sql("CREATE VIEW main.seen AS FROM main.stored")
         of, schema = "main.seen" if "view" in source else "main.stored", pa.schema([("a", pa.string())])
         batches = list(sql_arrow.read_table(client, of, f"SELECT a FROM {of}", schema, "duckdb"))
+        cut = list(parts.cut_table(missing_once(client.execute_sql), "main.stored"))
+        ids = [client.execute_sql(f"SELECT {name} FROM main.stored WHERE {part}") or () for part in cut]
     found = sorted(text for batch in batches for text in batch["a"].to_pylist())
     assert found == sorted(f"{n}{'x' * (20000 * (n // 20))}" for n in range(number) if n != 7)
     assert len(batches) == {"a table": 7, "an empty table": 0}.get(source, 1)
+    assert [n for some in ids for (n,) in some] == [n for n in range(number) if n != 7]
+    assert len(cut) == {"a table whose column is rowid": 1, "an empty table": 1}.get(source, 11)
 
 
-@pytest.mark.parametrize("part", [2, 5])  # of identifies, and of users
+NEWEST = {"received_at": {"dedup_sort": "desc"}}  # of a person's rows this one is merged: they come to staging first
+
+
+@pytest.mark.parametrize(("part", "hints"), [(2, {}), (5, {}), (5, NEWEST)])  # of identifies, and of users
 def test_parts_that_are_there_are_stored_once_when_their_file_comes_again(
-    part: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    part: int, hints: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parts, "BYTES_AT_ONCE", 100_000)
     monkeypatch.setattr(parts, "LONG", 0)
@@ -577,7 +624,9 @@ def test_parts_that_are_there_are_stored_once_when_their_file_comes_again(
     monkeypatch.setattr(parts, "cut_file", missing)
     persons = range(10)
     write("1.ndjson", *people(1, persons, 40_000))
-    pipeline(tmp_path, direct(str(tmp_path / "autopilot.duckdb"))).run(autopilothq.archive("archive"))
+    source = autopilothq.archive("archive")
+    source.resources["users"].apply_hints(columns=hints)
+    pipeline(tmp_path, direct(str(tmp_path / "autopilot.duckdb"))).run(source)
     assert tried == {2: [4, 4, 4, 4, 2, 4, 4, 2], 5: [4, 4, 2, 4, 4, 4, 4, 2]}[part]
     assert stored_plans(tmp_path / "autopilot.duckdb") == plans({1: persons}, 40_000)
 
@@ -601,6 +650,20 @@ def test_rows_that_wait_in_staging_replace_others_in_parts_if_memory_runs_out(
             pipeline(tmp_path, direct(str(tmp_path / "autopilot.duckdb"))).run(autopilothq.archive("archive"))
     assert sorted(file.name.split(".")[0] for file in missed) == ["_audit", "_audit", "users", "users"]
     assert stored_plans(tmp_path / "autopilot.duckdb") == plans(loads, 100)
+
+
+@pytest.mark.parametrize(("direction", "first"), [("desc", 3), ("asc", 1)])
+def test_of_staged_rows_with_the_same_key_the_first_replaces_others(
+    direction: str, first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "STAGED_ROWS", 2)
+    with pipeline(tmp_path, in_memory()).sql_client() as client:
+        client.execute_sql("CREATE TABLE main.a AS SELECT unnest(['x', 'y', 'z']) AS id, 0 AS n")
+        rows = "('x', 2), ('y', 5), ('x', 3), ('w', 4), ('x', 1), ('x', NULL), ('v', NULL)"
+        client.execute_sql(f"CREATE TABLE main.b AS FROM (VALUES {rows}) rows(id, n)")
+        parts.replace_from_staging(client, "main.a", "main.b", ["id"], ("n", direction))
+        found = client.execute_sql("SELECT id, n FROM main.a ORDER BY id")
+    assert found == [("v", None), ("w", 4), ("x", first), ("y", 5), ("z", 0)]
 
 
 def test_rows_that_were_inserted_before_the_memory_was_missed_are_stored_once(

@@ -8,7 +8,7 @@ for Delta tables, old versions are removed.
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, cast
@@ -21,6 +21,7 @@ from ..catalog import LOCKS
 from ..display import plural
 from ..errors import RunError
 from ..projection import engine as values
+from ..warehouses import duckdb_parts as parts
 from ..warehouses.books import BooksSqlClient
 from ..warehouses.dataset import DeltaDataset, drop_old_versions, tables_of
 from ..warehouses.dlt_internals import FilesystemClient
@@ -105,7 +106,9 @@ def rewrite(into: dlt.Pipeline) -> Rewritten:
     with _folder(path) as folder, _opened(into, file, folder) as (engine, old, new):
         if log := next(filter(os.path.exists, {f"{file}.wal", f"{path}.wal"}), None):
             raise RunError(f"{log} is still there, so {file} was not rewritten: another program has it open.")
-        engine.execute(f"COPY FROM DATABASE {values.name(old)} TO {values.name(new)}")
+        engine.execute(_copy_schema(old, new))
+        for table in _tables_in(engine, old):
+            _copy_rows(engine, _qualified(old, *table), _qualified(new, *table))
         _check_same(engine, old, new, file)
         engine.execute(f"CHECKPOINT {values.name(new)}")
         engine.execute(f"DETACH {values.name(new)}")
@@ -167,6 +170,7 @@ def _opened(into: dlt.Pipeline, file: str, folder: str) -> Iterator[tuple[duckdb
         memory: (credentials.global_config or {}).get(memory, DUCKDB_CONFIG[memory]),
         "preserve_insertion_order": True,
         "temp_directory": os.path.join(folder, "spilled"),
+        **parts.WRITTEN_SOON,
     }
     with duckdb.connect(config=config) as engine:
         before = _databases(engine)
@@ -204,7 +208,7 @@ def _check_copy(engine: duckdb.DuckDBPyConnection, old: str, new: str, file: str
     """Raises RunError if DuckDB cannot copy everything in the file."""
     lost = engine.execute(_FOREIGN_KEYS_SQL, [old]).fetchall()
     if not lost:
-        engine.execute(f"COPY FROM DATABASE {values.name(old)} TO {values.name(new)} (SCHEMA)")
+        engine.execute(_copy_schema(old, new))
         lost = _differences(engine, old, new)
     if lost:
         what = ", ".join(f"{kind} {name}" for kind, name in lost[:5])
@@ -227,13 +231,10 @@ def _differences(engine: duckdb.DuckDBPyConnection, old: str, new: str) -> list[
 def _check_same(engine: duckdb.DuckDBPyConnection, old: str, new: str, file: str) -> None:
     """Raises RunError unless the copy has the same tables, each with as many rows and the same hashes of rows."""
     wrong = _differences(engine, old, new)
-    tables = engine.execute(
-        "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = ?", [old]
-    ).fetchall()
-    for schema, table in tables:
-        rows, copied = (_rows(engine, ".".join(map(values.name, (of, schema, table)))) for of in (old, new))
+    for table in _tables_in(engine, old):
+        rows, copied = (_rows(engine, _qualified(of, *table)) for of in (old, new))
         if rows != copied:
-            wrong.append(("table", f"{schema}.{table} ({plural(rows[0], 'row')}, but {copied[0]:,} in the copy)"))
+            wrong.append(("table", f"{'.'.join(table)} ({plural(rows[0], 'row')}, but {copied[0]:,} in the copy)"))
     if wrong:
         what = ", ".join(f"{kind} {name}" for kind, name in wrong[:5])
         raise RunError(
@@ -242,11 +243,51 @@ def _check_same(engine: duckdb.DuckDBPyConnection, old: str, new: str, file: str
         )
 
 
+def _copy_schema(old: str, new: str) -> str:
+    return f"COPY FROM DATABASE {values.name(old)} TO {values.name(new)} (SCHEMA)"
+
+
+def _tables_in(engine: duckdb.DuckDBPyConnection, database: str) -> list[tuple[str, str]]:
+    sql = "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = ?"
+    return engine.execute(sql, [database]).fetchall()
+
+
+def _qualified(*names: str) -> str:
+    return ".".join(map(values.name, names))
+
+
+def _copy_rows(engine: duckdb.DuckDBPyConnection, old: str, new: str) -> None:
+    """Copies the rows of a table into another that has none."""
+    columns = list(map(values.name, parts.columns_of(_asked(engine), new)))
+    if not _takes(engine, new, columns):  # what is computed from others
+        columns = [column for column in columns if _takes(engine, new, [column])]
+    stored = ", ".join(columns)
+    for part in parts.cut_table(_asked(engine), old):
+        engine.execute(f"INSERT INTO {new} ({stored}) SELECT {stored} FROM {old} WHERE {part}")
+
+
+def _takes(engine: duckdb.DuckDBPyConnection, table: str, columns: Sequence[str]) -> bool:
+    """Returns whether values can be inserted into all of these columns, which DuckDB does not tell otherwise."""
+    listed = ", ".join(columns)
+    try:
+        engine.execute(f"EXPLAIN INSERT INTO {table} ({listed}) SELECT {listed} FROM {table}")
+    except duckdb.BinderException:
+        return False
+    return True
+
+
 def _rows(engine: duckdb.DuckDBPyConnection, table: str) -> tuple[int, int]:
     """Returns the number of rows, and the sum of their hashes."""
-    sql = f'SELECT count(*), coalesce(sum(hash("a row")::HUGEINT), 0) FROM {table} AS "a row"'
-    [(number, hashes)] = engine.execute(sql).fetchall()
+    number = hashes = 0
+    for part in parts.cut_table(_asked(engine), table):
+        sql = f'SELECT count(*), coalesce(sum(hash("a row")::HUGEINT), 0) FROM {table} AS "a row" WHERE {part}'
+        [(some, of_some)] = engine.execute(sql).fetchall()
+        number, hashes = number + some, hashes + of_some
     return number, hashes
+
+
+def _asked(engine: duckdb.DuckDBPyConnection) -> Callable[[str], Any]:
+    return lambda sql: engine.execute(sql).fetchall()
 
 
 def _swap(new: str, path: str) -> None:

@@ -18,6 +18,7 @@ from ..catalog import DISCARDS, OTHER_LIMITS, Table, Type
 from ..segment.identity import NOBODY, HashedIds, Id, ids_in, kinds_of
 from ..segment.message import Record
 from . import engine
+from .cells import MOST_BYTES
 from .context import ReadTable, TableRows, declared_types, ordered_columns
 from .types import SQL_TYPES, type_of_bits
 
@@ -195,7 +196,9 @@ def write_records(context: SnapshotContext, columns: SnapshotColumns, first: int
                 columns.extras[name].add(declared)
         rows.append({"seq": seq, **row})
     names = dict.fromkeys(name for row in rows for name in row)
-    pq.write_table(engine.text_table(rows, names), context.path("records"), compression="zstd")
+    table = engine.text_table(rows, names)
+    most = max(1, table.num_rows * MOST_BYTES // max(1, table.nbytes))
+    pq.write_table(table, context.path("records"), row_group_size=most, compression="zstd")
     if discards:
         with engine.registered(context.con, found=engine.text_table(discards, discards[0])):
             context.con.execute("INSERT INTO discards BY NAME FROM found")

@@ -44,7 +44,7 @@ from .dlt_internals import (
 )
 from .duckdb_pool import WaitingPool
 from .hints import SOURCE, without_requirement
-from .merging import keys_of, replaces_by_key
+from .merging import keeps_one_of_each, keys_of, order_of, replaces_by_key
 from .pipeline_names import database_of
 
 
@@ -157,9 +157,12 @@ class DirectClient(BooksClient, DuckDbClient):
         job = super().create_load_job(table, file_path, load_id, restore)
         keys = keys_of(table) if replaces_by_key(table, self.schema) else []
         if isinstance(job, SqlLoadJob):
-            return MergeJob(file_path, keys)
+            return MergeJob(file_path, keys, order_of(table))
         is_parquet = isinstance(job, DuckDbCopyJob) and file_path.endswith(".parquet")
-        return DirectCopyJob(file_path, keys) if is_parquet else job
+        if not is_parquet:
+            return job
+        replaced_by = [] if order_of(table) else keys
+        return DirectCopyJob(file_path, replaced_by, may_repeat=keeps_one_of_each(table, self.schema))
 
     def column_sql(self, usual: Callable[..., str], column: TColumnSchema, table: Any = None) -> str:
         """Returns the definition of a column."""
@@ -244,21 +247,30 @@ def _parts_of(job: LoadJob) -> Iterator[str]:
 class DirectCopyJob(DuckDbCopyJob):
     """dlt's copy job, run in its turn; the file's folders may have any name.
 
-    Rows that only replace those with the same `keys` leave staging out if they come in parts.
+    Rows that only replace those with the same `keys` leave staging out if they come in parts. Others come to staging in
+    parts if they may be there repeatedly, as after a kill.
     """
 
-    def __init__(self, file_path: str, keys: Sequence[str]) -> None:
+    def __init__(self, file_path: str, keys: Sequence[str], may_repeat: bool) -> None:
         super().__init__(file_path)
-        self._keys = keys
+        self._keys, self._may_repeat = keys, may_repeat
 
     def run(self) -> None:
         """Loads the file."""
-        load_in_turn(self, self._copy, self._replace_in_parts if self._keys else None)
+        in_parts = self._copy_in_parts if self._may_repeat else None
+        load_in_turn(self, self._copy, self._replace_in_parts if self._keys else in_parts)
 
     def _copy(self) -> None:
+        self._copy_rows(parquet(file_of(self)))
+
+    def _copy_in_parts(self) -> None:
+        for part in _parts_of(self):
+            self._copy_rows(part)
+
+    def _copy_rows(self, rows: str) -> None:
         client = client_of(self).sql_client
         table = client.make_qualified_table_name(self.load_table_name)
-        client.execute_sql(f"INSERT INTO {table} BY NAME SELECT * FROM {parquet(file_of(self))}")
+        client.execute_sql(f"INSERT INTO {table} BY NAME SELECT * FROM {rows}")
 
     def _replace_in_parts(self) -> None:
         client = client_of(self).sql_client
@@ -303,9 +315,9 @@ class MergeJob(SqlLoadJob):
     Rows that only replace those with the same `keys` come in parts if memory runs out.
     """
 
-    def __init__(self, file_path: str, keys: Sequence[str]) -> None:
+    def __init__(self, file_path: str, keys: Sequence[str], order: tuple[str, str] | None) -> None:
         super().__init__(file_path)
-        self._keys = keys
+        self._keys, self._order = keys, order
 
     def run(self) -> None:
         """Runs the statements."""
@@ -315,7 +327,7 @@ class MergeJob(SqlLoadJob):
         client = client_of(self).sql_client
         names: tuple[str, str] = client.table_and_staged(self.load_table_name)
         with parts.written_soon(client.native_connection.execute):
-            parts.replace_from_staging(client, *names, self._keys)
+            parts.replace_from_staging(client, *names, self._keys, self._order)
 
 
 KILL_POINT_ROWS_COPIED = f"{__name__}:DirectCopyJob.run"  # for tests/faults

@@ -5,6 +5,7 @@ were inserted; those of one column if it writes them to the file. A part that is
 after a kill, changes nothing.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..projection import engine
 from .duckdb_pool import MERGED_GROUPS
 
 VECTOR = 2048  # rows
@@ -19,6 +21,8 @@ LONG = 64 << 20  # bytes of so many rows, for which any limit that DuckDB works 
 BYTES_AT_ONCE = 16 << 20  # bytes
 ROWS_AT_ONCE = 16  # with a MiB each, as much as a line can have, they make a part
 STAGED_ROWS = 128
+MOST_ROWS = 8192  # of a table with long texts that are taken at a time, if they have short ones
+WRITTEN_SOON = {"checkpoint_threshold": "128MB", MERGED_GROUPS: 0}  # DuckDB's settings
 PART_MEMORY = 450  # MB, for a part and for rows that are written to the file
 
 
@@ -49,14 +53,13 @@ def written_soon(execute: Callable[[str], Any]) -> Iterator[None]:
 
     Until then they are in memory. dlt lets a gigabyte of them wait, more than DuckDB usually may use.
     """
-    settings = {"checkpoint_threshold": "128MB", MERGED_GROUPS: 0}
-    before = [execute(f"SELECT current_setting('{name}')").fetchone()[0] for name in settings]
+    before = [execute(f"SELECT current_setting('{name}')").fetchone()[0] for name in WRITTEN_SOON]
     try:
-        for name, value in settings.items():
+        for name, value in WRITTEN_SOON.items():
             execute(f"SET GLOBAL {name} = '{value}'")
         yield
     finally:
-        for name, value in zip(settings, before, strict=True):
+        for name, value in zip(WRITTEN_SOON, before, strict=True):
             execute(f"SET GLOBAL {name} = '{value}'")
 
 
@@ -68,10 +71,75 @@ def replace_rows(client: Any, table: str, rows: str, keys: Sequence[str]) -> Non
         client.execute_sql(f"INSERT INTO {table} BY NAME SELECT DISTINCT ON ({key}) * FROM {rows}")
 
 
-def replace_from_staging(client: Any, table: str, staged: str, keys: Sequence[str]) -> None:
-    """Does what dlt's merge does with the staged rows of a table that has no hints for merging beyond its key."""
+def replace_from_staging(
+    client: Any, table: str, staged: str, keys: Sequence[str], order: tuple[str, str] | None
+) -> None:
+    """Does what dlt's merge does with the staged rows of a table that has no hints for merging beyond key and order."""
+    if order:
+        key, (column, direction) = ", ".join(map(client.escape_column_name, keys)), order
+        position = f"row_number() OVER (PARTITION BY {key} ORDER BY {client.escape_column_name(column)} {direction})"
+        others = f"SELECT number FROM (SELECT rowid AS number, {position} AS position FROM {staged}) WHERE position > 1"
+        client.execute_sql(f"DELETE FROM {staged} WHERE rowid IN ({others})")
     [[start, last]] = client.execute_sql(f"SELECT coalesce(min(rowid), 0), coalesce(max(rowid), -1) FROM {staged}")
     while start <= last:
         part = f"(SELECT * FROM {staged} WHERE rowid BETWEEN {start} AND {start + STAGED_ROWS - 1})"
         replace_rows(client, table, part, keys)
         start += STAGED_ROWS
+
+
+def longest_texts(ask: Callable[[str], Any], table: str, columns: Sequence[str]) -> dict[str, int]:
+    """Returns how many bytes a text has at most, by column, as the statistics of a table tell; empty for no rows.
+
+    `ask` returns the rows of a query. The names are quoted.
+    """
+    [[last]] = ask(f"SELECT coalesce(max(rowid), -1) FROM {table}")
+    statistics = ", ".join(f"stats({column})" for column in columns)
+    lengths = dict[str, int]()
+    for row in ask(f"SELECT {statistics} FROM {table} WHERE rowid = {last}"):
+        for column, found in zip(columns, row, strict=True):
+            lengths[column] = sum(map(int, re.findall(r"Max String Length: (\d+)", str(found))))
+    return lengths
+
+
+def has_row_numbers(columns: Sequence[str]) -> bool:
+    """Returns whether `rowid` is DuckDB's own number of a row: no column of the table has that name."""
+    return all(column.lower() != "rowid" for column in columns)
+
+
+def columns_of(ask: Callable[[str], Any], table: str) -> list[str]:
+    """Returns the names of a table's columns."""
+    return [name for name, *_ in ask(f"DESCRIBE {table}")]
+
+
+def cut_table(ask: Callable[[str], Any], table: str) -> Iterator[str]:
+    """Yields conditions in SQL that take all rows of a table, in their order: few at a time if they have long texts."""
+    columns = columns_of(ask, table)
+    lengths = longest_texts(ask, table, list(map(engine.name, columns))) if has_row_numbers(columns) else {}
+    longest = sum(lengths.values())
+    if longest * VECTOR <= LONG:
+        yield "true"
+        return
+    size = " + ".join(f"coalesce(strlen({column}::VARCHAR), 0)" for column, most in lengths.items() if most)
+    [[start, last]] = ask(f"SELECT min(rowid), max(rowid) FROM {table}")
+    rows = max(1, BYTES_AT_ONCE // longest)
+    while start <= last:
+        part = f"rowid BETWEEN {start} AND {start + rows - 1}"
+        found = _bytes_of(ask, f"SELECT coalesce(sum({size}), 0) FROM {table} WHERE {part}")
+        if rows > 1 and (found is None or found > BYTES_AT_ONCE):
+            rows //= 2
+            continue
+        yield part
+        start += rows
+        if found is not None and found < BYTES_AT_ONCE // 2:
+            rows = min(rows * 2, MOST_ROWS)
+
+
+def _bytes_of(ask: Callable[[str], Any], query: str) -> int | None:
+    """Returns the number that a query finds; None if there is no memory for its rows."""
+    try:
+        [[found]] = ask(query)
+    except Exception as error:
+        if not engine.lacks_memory(error):
+            raise
+        return None
+    return int(found)

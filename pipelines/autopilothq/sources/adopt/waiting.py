@@ -90,7 +90,7 @@ def wait_for(con: duckdb.DuckDBPyConnection, source: Source, number: int, table:
     with engine.enough_for(con, len(cells)):
         con.execute(
             f"COPY (SELECT {first} + {source.row} AS seq, {select} FROM {source.sql})"
-            f" TO {engine.literal(path)} ({engine.PARQUET})"
+            f" TO {engine.literal(path)} ({engine.PARQUET}, ROW_GROUP_SIZE_BYTES {engine.STREAMED})"
         )
     return WaitingRows(number, table, path, forms, lost)
 

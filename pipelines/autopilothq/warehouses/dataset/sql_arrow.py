@@ -1,6 +1,5 @@
 """The results of queries to SQL destinations as Arrow, in the contract's types."""
 
-import re
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -12,11 +11,10 @@ from ...catalog import Type
 from ...projection.engine import lacks_memory
 from ...projection.types import ARROW
 from ..dlt_internals import DatabaseException, SqlClientBase, TTableSchemaColumns
-from ..duckdb_parts import LONG, VECTOR
+from ..duckdb_parts import LONG, MOST_ROWS, VECTOR, columns_of, has_row_numbers, longest_texts
 
 CELLS_PER_READ = 40_000
 BYTES_PER_READ = 16 << 20  # of a table with long texts
-MOST_ROWS = 8192  # of such a table that are read at a time, if their texts are short
 
 
 def read_arrow(client: SqlClientBase[Any], sql: str, schema: pa.Schema, kind: str) -> Iterator[pa.RecordBatch]:
@@ -39,7 +37,7 @@ def read_table(
     DuckDB takes 2,048 rows at a time, however large they are: of a table with long texts fewer are asked for.
     """
     longest = _longest_row(client, table, schema) if kind == "duckdb" else 0
-    if longest * VECTOR > LONG and _has_row_numbers(client, table):
+    if longest * VECTOR > LONG and has_row_numbers(columns_of(client.execute_sql, table)):
         yield from _read_few(client, table, sql, schema, max(1, BYTES_PER_READ // longest))
     else:
         yield from read_arrow(client, sql, schema, kind)
@@ -48,20 +46,9 @@ def read_table(
 def _longest_row(client: SqlClientBase[Any], table: str, schema: pa.Schema) -> int:
     """Returns how many bytes texts of a row of DuckDB have at most, as the table's statistics tell; 0 for a view."""
     texts = [client.escape_column_name(field.name) for field in schema if pa.types.is_string(field.type)]
-    if not texts:
-        return 0
-    lengths = list[int]()
     with suppress(DatabaseException):  # raised for a view
-        [[last]] = client.execute_sql(f"SELECT coalesce(max(rowid), -1) FROM {table}") or ()
-        statistics = ", ".join(f"stats({column})" for column in texts)
-        for row in client.execute_sql(f"SELECT {statistics} FROM {table} WHERE rowid = {last}") or ():
-            lengths += map(int, re.findall(r"Max String Length: (\d+)", str(row)))
-    return sum(lengths)
-
-
-def _has_row_numbers(client: SqlClientBase[Any], table: str) -> bool:
-    """Returns whether `rowid` is DuckDB's own number of a row: no column of the table has that name."""
-    return all(name.lower() != "rowid" for name, *_ in client.execute_sql(f"DESCRIBE {table}") or ())
+        return sum(longest_texts(client.execute_sql, table, texts).values()) if texts else 0
+    return 0
 
 
 def _read_few(
