@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, wraps
 from pathlib import Path
+from threading import get_ident
 from types import FrameType
 from typing import Any, NamedTuple, cast
 
@@ -40,7 +41,7 @@ class _Extracted(NamedTuple):
     dataset_name: str | None
 
 
-_EXTRACTED: dict[object, _Extracted] = {}  # of all threads
+_EXTRACTED: dict[tuple[int, int], _Extracted] = {}  # of all threads, by thread and source
 
 
 @cache
@@ -54,12 +55,12 @@ def note_extractions() -> None:
 
     @wraps(extract)
     def noted(step: Extract, source: DltSource, *args: Any, **more: Any) -> str:
-        call = object()
+        call = (get_ident(), id(source))  # one also if two threads have made dlt note it at the same time
         _EXTRACTED[call] = _Extracted(source, _dataset_of_run())
         try:
             return extract(step, source, *args, **more)
         finally:
-            del _EXTRACTED[call]
+            _EXTRACTED.pop(call, None)
 
     setattr(Extract, "extract", noted)  # noqa: B010
 
