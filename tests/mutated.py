@@ -235,7 +235,8 @@ def main() -> int:
     )  # of processes that tests start
     activate("stats")
     status = pytest.main(["-q", "--rootdir=.", *tests], plugins=[trials])
-    say(f"\n{len(trials.survivors)} of {len(changes)} survived\n")
+    if status == pytest.ExitCode.OK:  # else nothing was tried
+        say(f"\n{len(trials.survivors)} of {len(changes)} survived\n")
     return int(status) or int(bool(trials.survivors))
 
 
