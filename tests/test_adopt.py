@@ -333,13 +333,17 @@ def test_names_that_segment_does_not_make_stop_nothing(call: Call) -> None:
             CREATE TABLE autopilothq."é" (id VARCHAR)""")
         con.execute(f"CREATE TABLE autopilothq.{'n' * 200} AS SELECT 'b' AS id")
         con.execute("""CREATE TABLE autopilothq.con AS FROM (VALUES ('c', 1), ('d', 2)) t(id, n);
-            CREATE TABLE autopilothq.con_table AS FROM (VALUES ('c', 'also'), ('e', 'only')) t(id, n)""")
+            CREATE TABLE autopilothq.con_table AS FROM (VALUES ('c', 'also'), ('e', 'only')) t(id, n);
+            CREATE TABLE autopilothq.bill AS SELECT 'f' AS id""")
+    with duckdb.connect("autopilot.duckdb") as con:
+        con.execute("CREATE SCHEMA autopilothq; CREATE TABLE autopilothq.bill (n INT)")  # somebody else's
     said = report(call("adopt", "--from", "duckdb:///odd.duckdb", "--json"))
-    assert (said["skipped"], said["stored"], said["duplicates"]) == ({"no_table": 1}, 5, 1)
+    assert (said["skipped"], said["stored"], said["duplicates"]) == ({"no_table": 1}, 6, 1)
     # No table can be called con: its rows are in the table of another event, each id once.
     assert rows(Path("autopilot.duckdb"), "con_table") == [
         {"id": id_, "n": n, "event": "con_table"} for id_, n in (("c", "1"), ("d", "2"), ("e", "only"))
     ]
+    assert rows(Path("autopilot.duckdb"), "bill_table") == [{"id": "f", "event": "bill_table"}]
     [row] = rows(Path("autopilot.duckdb"), "shop_order")
     assert row == {"id": "a", "_id": 1, "plan": 2, "_1st": 3, "event": "shop_order"}
     verified = call("adopt", "--from", "duckdb:///odd.duckdb", "--verify")

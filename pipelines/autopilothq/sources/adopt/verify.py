@@ -1,7 +1,7 @@
 """Compares adopted tables with what is stored: rows by table and day, and sums of the digests of their ids."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,7 +10,7 @@ import duckdb
 
 from ...catalog import TRACKS
 from ...projection import engine
-from ...warehouses.dataset import Dataset
+from ...warehouses.dataset import Dataset, table_names
 from ...warehouses.dlt_internals import NamingConvention
 from .columns import ADOPT_MACROS
 from .databases import close_databases, wait_for_work
@@ -53,7 +53,9 @@ def compare_tables(origin: AdoptedTables, dataset: Dataset) -> list[TableCompari
             waiting = []
             for number, work in enumerate(works):
                 waiting.append(wait_for_work(con, work, number, Path(scratch)))
-            tables = waiting_tables(waiting, lambda event: _name_there(event, dataset))
+            names = table_names(dataset)
+            there = dataset.columns().keys() - names.views - names.others
+            tables = waiting_tables(waiting, lambda event: _name_there(event, there))
             ids = {
                 name: table.select({"id": "text", "received_at": "timestamp"}, {}, {}) for name, table in tables.items()
             }
@@ -66,12 +68,11 @@ def compare_tables(origin: AdoptedTables, dataset: Dataset) -> list[TableCompari
         close_databases(works)
 
 
-def _name_there(table: str, dataset: Dataset) -> str:
-    """Returns the name that an event's table has in the dataset, its own if there is none.
+def _name_there(table: str, there: Set[str]) -> str:
+    """Returns the name that an event's table has among those of a dataset, its own if there is none.
 
     One that is too long has a digest in place of its middle, one that no table can have has more in front or behind.
     """
-    there = dataset.columns().keys() - dataset.views()
     limits = [sys.maxsize, *(len(name) for name in there if len(name) >= SHORTEST_LIMIT)]
     for more in ("{}", "{}_table", "_{}"):
         for most in limits:
