@@ -12,7 +12,7 @@ import psycopg2
 import pytest
 
 from autopilothq.warehouses.settings import DUCKDB_FILE
-from calling import Call
+from calling import Call, errors
 from contract.duck import held
 from contract.loading import identify, message
 from prepared import as_prepared, preparing
@@ -260,7 +260,11 @@ def test_who_may_not_make_schemas_loads_into_those_that_are_there(call: Call, po
         run(admin, [f"CREATE ROLE {role} LOGIN PASSWORD 'x'"])
         place = (*admin[:3], url.replace(url.partition("://")[2].partition("@")[0], f"{role}:x"))
         said = call("load", "archive", write(FIRST, "one.ndjson"), *place)
-        assert (said.status, said.err) == (1, f"Error: permission denied for database {url.rpartition('/')[2]}\n")
+        right = "Give the user of the credentials that right (GRANT, ALTER ... OWNER TO)."
+        assert (said.status, errors(said)) == (
+            1,
+            [f"Error: permission denied for database {url.rpartition('/')[2]}", right],
+        )
         run(admin, [schemas])
         assert loaded(call, "one.ndjson", *place, "--books-dataset", "b") == (1, 2, 0, 1)
         assert loaded(call, "one.ndjson", *place, "--books-dataset", "b") == (0, 0, 0, 0)

@@ -164,6 +164,28 @@ ROOM = (
     "Make room on the disk of the output, of dlt's folder (DLT_DATA_DIR, else ~/.dlt), or of temporary files (TMPDIR),"
     " then run it again."
 )
+OF_POSTGRES = {
+    "must be owner of table users": "Give the user of the credentials that right (GRANT, ALTER ... OWNER TO).",
+    'new row violates row-level security policy for table "tracks"': (
+        "Let the user of the credentials see and write all rows (ALTER ROLE ... BYPASSRLS)."
+    ),
+    'FATAL:  too many connections for role "loader"': (
+        "Allow more connections, or let a load take fewer: workers = 1 under [load] of dlt's configuration."
+    ),
+    'no partition of relation "tracks" found for row': (
+        "Create the partition, or one for all other rows (PARTITION OF ... DEFAULT)."
+    ),
+    'null value in column "mine" of relation "order" violates not-null constraint': (
+        "Somebody made that column required: allow nulls (ALTER TABLE ... ALTER COLUMN ... DROP NOT NULL)."
+    ),
+    'cannot insert a non-DEFAULT value into column "new"': (
+        "Somebody made that column one that PostgreSQL fills: drop it, the next run creates it again, empty."
+    ),
+    'invalid byte sequence for encoding "UTF8": 0x00': (
+        "Somebody changed a column's type: change it back (ALTER TABLE ... ALTER COLUMN ... TYPE), or drop the column:"
+        " the next run creates it again, empty."
+    ),
+}
 RIGHT = "Give this user the right to it (chmod, chown), or name another place."
 
 
@@ -183,6 +205,7 @@ RIGHT = "Give this user the right to it (chmod, chown), or name another place."
             DestinationConnectionError("Client", "mail", 'Cannot open file "/a": Permission denied', OSError()),
             f'Cannot open file "/a": Permission denied\n{RIGHT}',
         ),
+        *((OSError(what), f"{what}\n{advice}") for what, advice in OF_POSTGRES.items()),
         (
             ValueNotSecretException("config.toml", "destination.postgres.credentials"),
             "destination.postgres.credentials is secret, but it is in .dlt/config.toml.\nMove it to .dlt/secrets.toml.",

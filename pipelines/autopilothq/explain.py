@@ -32,7 +32,34 @@ _RETYPED = (
 )
 _ADVICE = [
     (re.compile("due to statement timeout"), "Allow more: statement_timeout (seconds) under [destination.postgres]."),
-    (re.compile("is of type .+ but expression is of type|insufficient data left|incorrect binary data"), _RETYPED),
+    (
+        re.compile("is of type .+ but expression is of type|insufficient data left|incorrect binary data|: 0x00$"),
+        _RETYPED,
+    ),
+    (
+        re.compile("cannot insert a non-DEFAULT value into column"),
+        "Somebody made that column one that PostgreSQL fills: drop it, the next run creates it again, empty.",
+    ),
+    (
+        re.compile("null value in column .+ violates not-null"),
+        "Somebody made that column required: allow nulls (ALTER TABLE ... ALTER COLUMN ... DROP NOT NULL).",
+    ),
+    (
+        re.compile("no partition of relation"),
+        "Create the partition, or one for all other rows (PARTITION OF ... DEFAULT).",
+    ),
+    (
+        re.compile("row-level security"),
+        "Let the user of the credentials see and write all rows (ALTER ROLE ... BYPASSRLS).",
+    ),
+    (
+        re.compile("^(permission denied for|must be owner of) "),
+        "Give the user of the credentials that right (GRANT, ALTER ... OWNER TO).",
+    ),
+    (
+        re.compile("too many connections|too many clients|connection slots"),
+        "Allow more connections, or let a load take fewer: workers = 1 under [load] of dlt's configuration.",
+    ),
     (
         re.compile('database ".*" does not exist'),
         "Correct the database in the credentials, or create it (CREATE DATABASE); no load does that.",

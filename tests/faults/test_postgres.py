@@ -19,6 +19,7 @@ from autopilothq.warehouses.postgres import postgres as postgres_destination
 from faults import killed
 from faults.killed import Plan
 from faults.loads import (
+    ODDITIES,
     Table,
     assert_same,
     assert_sound,
@@ -31,20 +32,33 @@ from faults.loads import (
     pipeline,
     track,
 )
-from servers import Postgres
+from servers import Postgres, ask
 from shared_loads import isolation
 
 LONG_EVENT = "An event whose name is longer than the sixty three bytes that PostgreSQL has for it"
 LONG = "a_property_whose_name_is_longer_than_the_sixty_three_bytes_that_postgresql_has_for_it"
 
+# What a database or a role may have set for its sessions, which changes how values are read or written.
+SETTINGS = (
+    "client_encoding = 'LATIN1'",
+    "extra_float_digits = -15",
+    "datestyle = 'SQL, DMY'",
+    "timezone = 'Asia/Kathmandu'",
+    "standard_conforming_strings = off",
+    "transform_null_equals = on",
+    "search_path = ''",
+    "quote_all_identifiers = on",
+)
+
 
 def test_has_the_same_tables_as_duckdb_and_stores_nothing_twice(tmp_path: Path, postgres: str) -> None:
-    archive = odd_archive(tmp_path / "archive", 300)
-    into = pipeline(tmp_path / "postgres", postgres_destination(postgres))
+    archive = odd_archive(tmp_path / "archive", 300, [*ODDITIES, track(14, properties={"price": 0.1 + 0.2})])
+    ask(postgres, "".join(f"ALTER DATABASE {postgres.rpartition('/')[2]} SET {setting};" for setting in SETTINGS))
+    into = pipeline(tmp_path / "postgres", postgres_destination(f"{postgres}?client_encoding=latin1"))
     assert load(into, archive).files_known == 0
     database = in_memory()
     load(pipeline(tmp_path, database), archive)
-    tables = content(postgres)
+    tables = content(f"{postgres}?client_encoding=utf8")
     assert_sound(tables)
     assert_same(tables, content(database))
     assert tables["_audit"].total("stored") == messages(tables) > 300
@@ -53,7 +67,7 @@ def test_has_the_same_tables_as_duckdb_and_stores_nothing_twice(tmp_path: Path, 
     shutil.copytree(archive, replay)
     report = load(into, replay)
     assert (report.stored, report.duplicates + report.rejected) == (0, report.lines)
-    again = content(postgres)
+    again = content(f"{postgres}?client_encoding=utf8")
     assert len(again["_audit"].rows) == 2 * len(tables["_audit"].rows)
     # A rejected line has a row for each place that it lies at.
     assert len(again["_rejects"].rows) == 2 * len(tables["_rejects"].rows)

@@ -85,6 +85,7 @@ class DriverError(Exception):
     [
         (DriverError(pgcode="22P02"), True),
         (DriverError(pgcode="23514"), True),
+        (DriverError('no partition of relation "tracks" found for row', pgcode="23514"), None),
         (DriverError(sqlstate="54000"), True),
         (DriverError(pgcode="23502"), None),
         (DriverError(pgcode="P0001"), None),
@@ -102,6 +103,8 @@ class DriverError(Exception):
         (duckdb.IOException("x"), False),
         (duckdb.InvalidInputException("x"), None),
         (OSError(28, "No space left on device"), False),
+        (DriverError(pgcode="0A000"), False),
+        (psycopg2.OperationalError("too many connections"), False),
         (DriverError(), None),
     ],
     ids=lambda value: f"{type(value).__name__} {getattr(value, '__dict__', None) or value}",

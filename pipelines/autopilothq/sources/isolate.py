@@ -50,11 +50,12 @@ DEFAULT_RETRIES = 5
 
 # Whether a row causes an error, by the prefix of its SQLSTATE; the longest prefix counts. True: data exceptions, broken
 # constraints, limits of a row. False: connections, rights, missing tables and columns, disk space, locks. None may be
-# either: a column that must not be null or refers to another table, an error that a trigger raises.
+# either: a column that must not be null or refers to another table, an error that a trigger raises, a missing partition
+# (which has the state of a broken constraint).
 _STATES: dict[str, bool | None] = {
-    "22": True, "23": True, "23502": None, "23503": None, "44": True, "54": True, "54001": None, "54011": False,
-    "54023": False, "08": False, "25": False, "28": False, "3D": False, "3F": False, "40": False, "42": False,
-    "53": False, "55": False, "57": False, "58": False, "F0": False,
+    "0A": False, "22": True, "23": True, "23502": None, "23503": None, "44": True, "54": True, "54001": None,
+    "54011": False, "54023": False, "08": False, "25": False, "28": False, "3D": False, "3F": False, "40": False,
+    "42": False, "53": False, "55": False, "57": False, "58": False, "F0": False,
 }  # fmt: skip
 _DUCKDB: dict[type[Exception], bool] = {
     duckdb.ConversionException: True,
@@ -69,6 +70,7 @@ _DUCKDB: dict[type[Exception], bool] = {
     duckdb.InterruptException: False,
     duckdb.TransactionException: False,
 }
+_NO_PARTITION = "no partition of relation"
 # The errors of DuckDB and PostgreSQL for a column that must not be null.
 _NOT_NULL = re.compile(r'(?:NOT NULL constraint failed: (?:[^.]*\.)*|null value in column ")(\w+)')
 _LINKS = ("exception", "dbapi_exception", "__cause__", "__context__")  # from dlt's errors to the driver's
@@ -289,9 +291,12 @@ def _cause(error: PipelineStepFailed) -> Cause | None:
 def is_data(chain: Collection[BaseException]) -> bool | None:
     """Returns whether values of rows cause errors; what the driver says takes precedence over dlt's classification."""
     for error in chain:
+        if getattr(error, "pgcode", "") is None:
+            return False  # not the server's answer to a statement: there was no connection, or it broke
         if state := str(getattr(error, "pgcode", None) or getattr(error, "sqlstate", None) or ""):
             begins = [state[:length] for length in range(len(state), 1, -1)]
-            return next((_STATES[begin] for begin in begins if begin in _STATES), None)
+            about = next((_STATES[begin] for begin in begins if begin in _STATES), None)
+            return None if _NO_PARTITION in str(error) else about
         if isinstance(error, duckdb.Error):
             about = next((about for of, about in _DUCKDB.items() if isinstance(error, of)), None)
             return None if about and "NOT NULL" in str(error) else about

@@ -17,12 +17,16 @@ AGAIN = 1.0  # seconds to wait for a lock after one wait has timed out
 # A server that disappears silently is noticed after two minutes, not after the system's two hours.
 KEEPALIVES = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 6}
 LOCK_NOT_AVAILABLE = "55P03"
+# What a database or a role may have set for its sessions would change values: files are copied in UTF-8, floats become
+# `numeric` by way of their text, and the driver for Arrow knows types by names without quotes.
+ENCODING = "UTF8"
+SESSION = "-c extra_float_digits=3 -c quote_all_identifiers=off"
 
 _log = logging.getLogger(__name__)
 
 
 def patient(config: PostgresConfiguration) -> PostgresCredentials:
-    """Returns the credentials with the time-outs that their own options do not set."""
+    """Returns the credentials with the time-outs that their own options do not set, and so that no value changes."""
     credentials: PostgresCredentials = config.credentials.copy()
     query = KEEPALIVES | (credentials.query or {})
     options = [str(query.pop("options", ""))]
@@ -30,7 +34,8 @@ def patient(config: PostgresConfiguration) -> PostgresCredentials:
     for name, seconds in (("lock_timeout", lock_timeout), ("statement_timeout", config.statement_timeout)):
         if seconds and name not in options[0]:
             options.append(f"-c {name}={max(round(seconds * 1000), 1)}")
-    credentials.query = query | {"options": " ".join(filter(None, options))}
+    credentials.query = query | {"options": " ".join(filter(None, [*options, SESSION]))}
+    credentials.client_encoding = ENCODING
     return credentials
 
 
