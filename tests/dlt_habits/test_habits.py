@@ -584,20 +584,54 @@ def test_a_view_in_place_of_a_table_is_refused(folder: Path, name: str, columns:
     assert before == [name] or (loaded and place.count("mine") == 1)
 
 
+def test_a_table_of_somebody_else_in_place_of_one_of_these_is_refused(folder: Path) -> None:
+    """Unlike an event's, these have no other name. Rows go into one only if they can be told apart there."""
+    place, source = Place(), archive(more(folder, identify("i1", "u1", 1)))
+    place.con.execute("CREATE SCHEMA data")
+    for name, columns, missing in (
+        ("tracks", "1 AS n", "id"),
+        ("users", "1 AS id", "id"),
+        ("_audit", "'f' AS file, 1 AS version", "version"),
+        ("_suppressions", "'s' AS salt", "id"),
+    ):
+        place.con.execute(f"CREATE TABLE data.{name} AS SELECT {columns}")
+        with pytest.raises(PipelineStepFailed) as raised:
+            place.run(source)
+        assert str(raised.value).endswith(
+            f"Expected {name} in the dataset data to have text in its column {missing}, because its rows are known by"
+            " that, but there is no such column.\nIf it is somebody else's table, rename it (ALTER TABLE ... RENAME TO"
+            " ...), or load into another dataset (--dataset, dataset_name). If the column was changed, change it back,"
+            " or drop the table: the load makes it."
+        )
+        assert (place.names(), place.pipeline.has_pending_data) == ([name], False)
+        place.con.execute(f"DROP TABLE data.{name}")
+    place.run(source)
+    assert (place.count("users"), place.count("_audit")) == (1, 1)
+
+
 def test_an_event_with_the_name_of_a_view_or_of_anothers_table_has_another_table(folder: Path) -> None:
-    """Anybody can send one, and it stops no load. View and table stay, also when the event comes again."""
+    """Anybody can send one, and it stops no load. View and table stay, also when the event comes again.
+
+    The event keeps the other table when they are gone.
+    """
     place = Place()
     place.con.execute("CREATE SCHEMA data; CREATE VIEW data.shoe_bought AS SELECT 1 AS n")
     place.con.execute("CREATE TABLE data.Shoe_Bought_Table AS SELECT 2 AS n, 'a' AS id")
     place.con.execute("CREATE TABLE data.init AS SELECT 's0' AS id, now() AS received_at")  # of another pipeline
-    for number in (1, 2):
-        place.run(archive(more(folder, track(f"s{number}", "Shoe Bought", number), track("i", "Init", 1))))
-    assert [row["id"] for row in place.rows("shoe_bought_table_table")] == ["s1", "s2"]
+    place.con.execute("CREATE TABLE data.bill (id text, received_at timestamp, total int NOT NULL)")
+    for number in (1, 2, 3):
+        lines = [track(f"{event[0]}{number}", event, number) for event in ("Shoe Bought", "Bill")]
+        place.run(archive(more(folder, *lines, track("i", "Init", 1))))
+        if number == 2:
+            assert place.rows("shoe_bought") + place.rows("shoe_bought_table") == [{"n": 1}, {"n": 2, "id": "a"}]
+            place.con.execute("DROP VIEW data.shoe_bought; DROP TABLE data.shoe_bought_table; DROP TABLE data.bill")
+    assert [row["id"] for row in place.rows("shoe_bought_table_table")] == ["S1", "S2", "S3"]
+    assert [row["id"] for row in place.rows("bill_table")] == ["B1", "B2", "B3"]
     assert [row["id"] for row in place.rows("init")] == ["s0", "i"]
-    assert [(row["event"], row["event_text"]) for row in place.rows("tracks") if row["id"][0] == "s"] == [
+    assert [(row["event"], row["event_text"]) for row in place.rows("tracks") if row["id"][0] == "S"] == [
         ("shoe_bought_table_table", "Shoe Bought")
-    ] * 2
-    assert place.rows("shoe_bought") + place.rows("shoe_bought_table") == [{"n": 1}, {"n": 2, "id": "a"}]
+    ] * 3
+    assert {"shoe_bought", "bill"}.isdisjoint(place.names())
 
 
 # Hints -------------------------------------------------------------------------------------------------------------

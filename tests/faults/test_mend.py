@@ -111,8 +111,16 @@ def test_a_missing_key_column_is_an_error_that_says_what_to_do(place: Place, cal
 @pytest.mark.parametrize("place", ["postgres"], indirect=True)
 def test_a_type_that_somebody_changed(place: Place, call: Call) -> None:
     assert call("load", "archive", "a.ndjson", *place.words).status == 0
-    place.execute('ALTER TABLE autopilothq."order" ALTER COLUMN price TYPE VARCHAR')
+    place.execute(
+        'ALTER TABLE autopilothq."order" ALTER COLUMN price TYPE VARCHAR',
+        "ALTER TABLE autopilothq.users ALTER COLUMN plan TYPE BIGINT USING NULL",
+    )
     Path("b.ndjson").write_bytes(line(track(4, event="Order", properties={"price": 6.5})))
     assert call("load", "archive", "b.ndjson", *place.words).status == 0
     rows = place.content()["order"].dicts()
     assert [row["price"] for row in rows] == ["5", "6.5"]
+    # Nor is it left behind where the table is created again, as it was before.
+    place.execute("DROP TABLE autopilothq.users")
+    Path("c.ndjson").write_bytes(line(PERSON | {"userId": "v", "messageId": "i-2", "traits": {"plan": "free"}}))
+    assert call("load", "archive", "c.ndjson", *place.words).status == 0
+    assert [(row["id"], row["plan"]) for row in place.content()["users"].dicts()] == [("v", "free")]

@@ -1,6 +1,7 @@
 """What dlt extracts of a source: which resources, for which pipeline, with which hints of users."""
 
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import dlt
@@ -16,6 +17,7 @@ from . import user_hints
 
 _TABLES = "autopilothq_tables"  # in the state of dlt's load package: the resources that loads hand over
 _TAKEN = "taken"  # in dlt's state: the resources whose rows were all taken by some load
+_MOVED = "moved"  # in dlt's state: the tables of events whose names something else had, by the name
 
 
 class Extraction(NamedTuple):
@@ -23,7 +25,7 @@ class Extraction(NamedTuple):
 
     `resources` are those of the source that are extracted, by name, and `hints` what dlt knew of them before. `feeds`
     are the resources that transformers take rows from. `pipeline` and `load_id` are None if the source is iterated
-    without a pipeline.
+    without a pipeline. `moved` are the tables that events have because something else had their name.
     """
 
     resources: Mapping[str, DltResource]
@@ -32,6 +34,7 @@ class Extraction(NamedTuple):
     schema: Schema
     pipeline: dlt.Pipeline | None
     load_id: str | None
+    moved: Mapping[str, str] = MappingProxyType({})
 
     @property
     def data_resources(self) -> set[str]:
@@ -81,6 +84,7 @@ def current_extraction(owner: object, reads_again: bool) -> Extraction:
         dlt.current.source_schema(),
         dlt_internals.running_pipeline() if load_id else None,
         load_id,
+        dlt.current.source_state().get(_MOVED, {}) if load_id else {},
     )
 
 
@@ -153,3 +157,10 @@ def note_taken(resources: Collection[str]) -> None:
     state[_TAKEN] = sorted({*state.get(_TAKEN, ()), *resources})
     for name in resources:
         dlt.current.resource_state(name)[_TAKEN] = True
+
+
+def note_moved(moved: Mapping[str, str]) -> None:
+    """Notes in dlt's state which tables events have because something else has their name: they keep them."""
+    if moved:
+        state = dlt.current.source_state()
+        state[_MOVED] = {**state.get(_MOVED, {}), **moved}

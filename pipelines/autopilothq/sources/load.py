@@ -10,7 +10,7 @@ import pyarrow as pa
 from ..catalog import AUDIT, DISCARDS
 from ..warehouses.dlt_internals import logger
 from ..warehouses.hints import arrow_schema
-from .extraction import note_taken
+from .extraction import note_moved, note_taken
 from .origin import Origin
 from .plan import LoadSettings, PlannedLoad, plan_load
 from .project import ProjectedLoad, project, write_rows
@@ -80,6 +80,8 @@ def run_load(origin: Origin[Any], settings: LoadSettings, keeper: object) -> Loa
     if planned.context.pipeline is not None:
         for rows in origin.finish(planned.context):
             write_rows(planned, projected.files, rows)
+    if planned.extraction.pipeline is not None:
+        note_moved(planned.moved_tables(projected.files.other_tables()))
     report.discards = report.rows.get(DISCARDS.name, 0)
     for name, errors in planned.target.refused.left_out.items():
         why = next(iter(errors.values()))

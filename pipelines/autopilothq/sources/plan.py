@@ -1,6 +1,6 @@
 """One load from its beginning to the plan of its origin: everything that is known before a line is read."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -62,7 +62,8 @@ class EventTables:
 
     `view` is the destination's, as in `Native`; `there` are the tables that have been made; `mapped` are the tables of
     mapped events. Anybody can send an event with a name that no table can have: one of `taken`, one that ends with one
-    of `suffixes`, as names of indexes do, or one that begins with one of `prefixes`.
+    of `suffixes`, as names of indexes do, or one that begins with one of `prefixes`. `moved` are the tables that events
+    have got for that reason before: they stay there, even if the name is free by now.
     """
 
     naming: NamingConvention
@@ -72,6 +73,7 @@ class EventTables:
     taken: frozenset[str] = frozenset()
     suffixes: tuple[str, ...] = ()
     prefixes: tuple[str, ...] = ()
+    moved: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, key: str) -> str:
         """Returns the table's name; empty if nothing of the event's name can be in one."""
@@ -79,6 +81,7 @@ class EventTables:
         if not snake_case(slug):
             return ""
         name = avoid_view_name(shorten_identifier(slug, self.naming), Native(view=self.view), self.there)
+        name = name if name in self.there else self.moved.get(name, name)
         while name not in self.there and (name in self.taken or name.endswith(self.suffixes)):
             name = shorten_identifier(f"{name}_table", self.naming)
         return shorten_identifier(f"_{name}", self.naming) if name.startswith(self.prefixes) else name
@@ -130,7 +133,12 @@ class PlannedLoad:
         names, native = self.target.names, self.target.native
         there, taken = names.messages | schema.tables.keys(), (FILE_NAMES | names.views | names.others) - TABLES.keys()
         patterns = (native.index_suffixes, native.own_prefixes)
-        return EventTables(schema.naming, native.view, there, mapped, taken, *patterns)
+        return EventTables(schema.naming, native.view, there, mapped, taken, *patterns, self.extraction.moved)
+
+    def moved_tables(self, tables: Collection[str]) -> dict[str, str]:
+        """Returns those among these tables that an event has because something else has its name, by that name."""
+        moved = {name: self.event_table(name) for name in (self.event_table.taken if tables else ())}
+        return {name: table for name, table in moved.items() if table in tables and table != name}
 
     @cached_property
     def fills(self) -> FilledTables:

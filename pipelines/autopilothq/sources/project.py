@@ -26,7 +26,7 @@ from ..projection import (
     TableRows,
 )
 from ..segment.message import Batch
-from ..warehouses.dataset import Dataset
+from ..warehouses.dataset import Dataset, check_texts
 from ..warehouses.duckdb import kept_open, open_again
 from ..warehouses.repair import has_lost, repair_tables
 from .audit import AuditRow, LinesRead, audit_rows
@@ -221,7 +221,10 @@ def existing_tables(load: PlannedLoad, tables: Callable[[int], list[str]]) -> Ex
     if has_lost(dataset, made) or (not made and AUDIT.name in known):
         repair_tables(pipeline, load.extraction.schema.name)
         known = dataset.tables(names)
-    return {name: known[name] for name in names if name in known and name not in load.target.replacement.dropped}
+    existing = {name: known[name] for name in names if name in known and name not in load.target.replacement.dropped}
+    for name in filter(load.fills, existing):
+        check_texts(dataset, name, existing[name], key_of(name))
+    return existing
 
 
 def _check_no_views(load: PlannedLoad, dataset: Dataset, names: Collection[str]) -> None:

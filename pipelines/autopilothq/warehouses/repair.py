@@ -51,7 +51,7 @@ def repair_tables(into: dlt.Pipeline, schema_name: str = SOURCE) -> None:
         for table, columns in missing.items():
             _log.warning(_warning(client, table, [] if columns is schema.tables[table]["columns"] else list(columns)))
         if isinstance(client, WithStagingDataset):
-            _repair_staging(client, there, schema)
+            _repair_staging(client, _there(client, schema) if missing else there, schema)
 
 
 def has_lost(dataset: Dataset, made: Mapping[str, Collection[str]]) -> bool:

@@ -1,10 +1,15 @@
 -- The names of a schema that a new table cannot have, and what has each: views, tables of messages, and others. These are
--- tables that lack a text `id` or a time `received_at`, indexes, sequences and types. A type of arrays gives its name up.
+-- tables that lack a text `id` or a time `received_at`, or that require more than all messages have, indexes, sequences
+-- and types. A type of arrays gives its name up.
 WITH namespace AS (SELECT oid FROM pg_namespace WHERE nspname = %s)
 SELECT relname, CASE WHEN relkind IN ('v', 'm') THEN 'view' WHEN relkind IN ('r', 'p', 'f') AND (
     SELECT count(*) FROM pg_attribute WHERE attrelid = c.oid AND (
         attname = 'id' AND atttypid IN ('text'::regtype, 'varchar'::regtype)
         OR attname = 'received_at' AND atttypid IN ('timestamptz'::regtype, 'timestamp'::regtype))) = 2
+    AND NOT EXISTS (
+        SELECT FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped
+        AND attnotnull AND NOT atthasdef AND attidentity = ''
+        AND attname NOT IN ('id', 'received_at', 'uuid_ts', 'event', 'event_text'))
     THEN 'messages' ELSE 'other' END
 FROM pg_class c WHERE relnamespace IN (SELECT oid FROM namespace)
 UNION ALL

@@ -1,10 +1,11 @@
 """What a load asks a dataset: its files and loads, whom to leave out, and when the events of other libraries begin."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from ...catalog import AUDIT, SUPPRESSIONS, TRACKS
+from ...catalog import AUDIT, SUPPRESSIONS, TRACKS, Type
+from ...errors import NotSupported
 from ...segment.identity import NOBODY, HashedIds
 from .. import suppression_key
 from ..dlt_internals import LOADS_TABLE_NAME
@@ -31,17 +32,33 @@ class Loaded(NamedTuple):
     mended: int = 0
 
 
+def check_texts(dataset: Dataset, table: str, there: Mapping[str, Type], columns: Sequence[str]) -> None:
+    """Raises NotSupported if a table that exists lacks columns of text without which nobody knows what its rows are.
+
+    It may be somebody else's, who has chosen the same name.
+    """
+    missing = next((column for column in columns if there.get(column) != "text"), None)
+    if missing is not None:
+        raise NotSupported(
+            f"Expected {table} in the dataset {dataset.name} to have text in its column {missing}, because its rows are"
+            " known by that, but there is no such column.\nIf it is somebody else's table, rename it (ALTER TABLE ..."
+            " RENAME TO ...), or load into another dataset (--dataset, dataset_name). If the column was changed, change"
+            " it back, or drop the table: the load makes it."
+        )
+
+
 def loaded_files(dataset: Dataset) -> dict[tuple[str, str], Loaded]:
     """Returns what completed loads have loaded, by file and version."""
     existing = dataset.tables([AUDIT.name]).get(AUDIT.name)
     if existing is None:
         return {}
+    check_texts(dataset, AUDIT.name, existing, (*AUDIT.key, "load_id"))
     complete = dataset.complete_loads()
     names = ("file", "version", "load_id", "stored", "tables", "mended")
     columns = [name for name in names if name in existing]
     return {
         (row["file"], row["version"]): Loaded(
-            row["load_id"], row["stored"], from_text(row.get("tables")), row.get("mended") or 0
+            row["load_id"], row.get("stored") or 0, from_text(row.get("tables")), row.get("mended") or 0
         )
         for batch in dataset.read(AUDIT.name, columns)
         for row in batch.to_pylist()
@@ -77,7 +94,9 @@ def deleted_persons(dataset: Dataset) -> HashedIds:
     """
     if dataset.lacks(SUPPRESSIONS.name):
         return NOBODY
-    batches = dataset.read(SUPPRESSIONS.name, ["salt", "id"])
+    columns = ["salt", "id"]
+    check_texts(dataset, SUPPRESSIONS.name, dataset.tables([SUPPRESSIONS.name]).get(SUPPRESSIONS.name, {}), columns)
+    batches = dataset.read(SUPPRESSIONS.name, columns)
     return suppression_key.hashes((row["salt"], row["id"]) for batch in batches for row in batch.to_pylist())
 
 

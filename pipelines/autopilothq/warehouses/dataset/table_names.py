@@ -16,7 +16,8 @@ class TableNames(NamedTuple):
     """The names in a dataset that a new table cannot have.
 
     Those of tables of `messages`, whichever pipeline has made them, of `views`, and, in DuckDB and PostgreSQL, of
-    `others`: tables of somebody else, and in PostgreSQL indexes, sequences and types.
+    `others`: tables of somebody else, and in PostgreSQL indexes, sequences and types. A table of messages has a text
+    `id` and a time `received_at`, and requires no column that messages may lack.
     """
 
     messages: frozenset[str] = frozenset()
