@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 from contextlib import nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +223,37 @@ def test_columns_may_be_named_like_placeholders(tmp_path: Path) -> None:
     assert list(dataset.stream(f"SELECT {odd}, {half}, '%%' FROM", "odd", f"WHERE {odd} = %s", ["y"])) == [
         ("y", 2, "%")
     ]
+
+
+def test_rows_are_deleted_by_their_time(tmp_path: Path) -> None:
+    """As those are that a load brings which has others refused."""
+    dataset = open_dataset(pipeline(tmp_path, lake((tmp_path / "bucket").as_uri())))
+    times = [datetime(2019, 3, 1, hour, tzinfo=UTC) for hour in range(3)]
+    for number, time in enumerate(times):
+        rows = pa.table({"id": [number], "uuid_ts": pa.array([time], pa.timestamp("us", "UTC"))})
+        write_deltalake(tmp_path / "bucket" / "autopilothq" / "timed", rows, mode="append")
+    dataset.delete("timed", f"{dataset.quoted('timed', 'uuid_ts')} >= %s", [times[1]])
+    assert list(dataset.stream("SELECT id FROM", "timed")) == [(0,)]
+
+
+def test_an_event_with_the_name_of_anothers_table_has_another_table(tmp_path: Path) -> None:
+    file(tmp_path / "archive", "1.gz", [track(n, event=event) for n, event in enumerate(("Bill", "Receipt", "Order"))])
+    bucket = tmp_path / "bucket"
+    when = pa.array([datetime(2019, 3, 1, tzinfo=UTC)], pa.timestamp("us", "UTC"))
+    total = pa.field("total", pa.int64(), nullable=False)
+    for name, rows in {
+        "bill": pa.table({"n": [1]}),
+        "receipt": pa.table([["a"], when, [1]], pa.schema([("id", pa.string()), ("received_at", when.type), total])),
+        "order": pa.table({"id": ["of another pipeline"], "received_at": when}),
+    }.items():
+        write_deltalake(bucket / "autopilothq" / name, rows)
+    (bucket / "autopilothq" / "init").write_text('{"initial_version": 1, "current_version": 2}')
+    load(pipeline(tmp_path, lake(bucket.as_uri())), tmp_path / "archive", **DELTA)
+    ids = {
+        name: sorted(DeltaTable(bucket / "autopilothq" / name).to_pyarrow_table()["id"].to_pylist())
+        for name in ("bill_table", "receipt_table", "order")
+    }
+    assert ids == {"bill_table": ["m-0"], "receipt_table": ["m-1"], "order": ["m-2", "of another pipeline"]}
 
 
 def test_rows_whose_id_another_table_has_are_counted(tmp_path: Path) -> None:

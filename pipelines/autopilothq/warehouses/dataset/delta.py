@@ -68,7 +68,7 @@ class DeltaDataset(Dataset):
 
     def __init__(self, client: FilesystemClient) -> None:
         super().__init__()
-        self._client = client
+        self.client = client
         self.name = client.dataset_name
         self.target = self.title = f"{self.kind} {client.config}, dataset {self.name}"
         self._table = cache(lambda name: open_table(client, name))
@@ -78,7 +78,7 @@ class DeltaDataset(Dataset):
 
     def exists(self) -> bool:
         """Returns whether the dataset was ever loaded into."""
-        return bool(self._client.is_storage_initialized())
+        return bool(self.client.is_storage_initialized())
 
     def columns(self) -> dict[str, Columns]:
         """Returns the columns of all Delta tables, and those of dlt's tables that are read here."""
@@ -87,7 +87,7 @@ class DeltaDataset(Dataset):
                 name: {column: NativeType(DELTA_TYPES[of], of) for column, of in types.items()}
                 for name, types in _DLT_TABLES.items()
             }
-            for name in table_folders(self._client):
+            for name in table_folders(self.client):
                 if name not in self._columns and (table := self._table(name)) is not None:
                     fields = pa.schema(table.schema().to_arrow())
                     self._columns[name] = {field.name: _native(field.type) for field in fields}
@@ -105,7 +105,7 @@ class DeltaDataset(Dataset):
 
     def complete_loads(self) -> set[str]:
         """Returns the ids of dlt's completed loads: each leaves a file that is named after it."""
-        names = (posixpath.splitext(posixpath.basename(file))[0] for file in dlt_files(self._client, LOADS_TABLE_NAME))
+        names = (posixpath.splitext(posixpath.basename(file))[0] for file in dlt_files(self.client, LOADS_TABLE_NAME))
         return {name.rpartition(FILENAME_SEPARATOR)[2] for name in names}
 
     # ---- reading -----------------------------------------------------------------------------------------------------
@@ -157,8 +157,8 @@ class DeltaDataset(Dataset):
 
         if self._table(table.name) is None:
             schema = arrow_schema({column.name: column.type for column in table.columns})
-            location, options = location_of(self._client, table.name)
-            self._client.initialize_storage()
+            location, options = location_of(self.client, table.name)
+            self.client.initialize_storage()
             DeltaTable.create(location, schema, mode="ignore", storage_options=options)
             self._table.cache_clear()
             self._columns = None
@@ -203,9 +203,7 @@ class DeltaDataset(Dataset):
             engine.execute("SET TimeZone = 'UTC'")
             engine.execute(f"SET disabled_optimizers = {values.literal(PUSHDOWN)}")
             for name in names:
-                rows = (
-                    dlt_table(self._client, name) if name in _DLT_TABLES else self._current(name).to_pyarrow_dataset()
-                )
+                rows = dlt_table(self.client, name) if name in _DLT_TABLES else self._current(name).to_pyarrow_dataset()
                 engine.register(name, rows)
             yield engine
 
@@ -328,8 +326,8 @@ def delta_literal(value: Any) -> str:
     """Returns a value as a literal in the Delta library's SQL."""
     if value is None:
         return "NULL"
-    if isinstance(value, datetime):
-        return f"TIMESTAMP '{value.isoformat()}'"
+    if isinstance(value, datetime):  # the library compares no times of different types
+        return f"arrow_cast('{value.isoformat()}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value) if isinstance(value, int | float) else values.literal(str(value))

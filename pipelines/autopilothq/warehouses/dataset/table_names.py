@@ -1,8 +1,13 @@
 """The names in a dataset that a new table cannot have."""
 
+from collections.abc import Collection
 from typing import NamedTuple
 
+import pyarrow as pa
+
+from ..dlt_internals import DLT_NAME_PREFIX, FilesystemClient
 from ..sql_files import sql_file
+from .delta import DeltaDataset, open_table, table_folders
 from .interface import Dataset
 from .sql import SqlDataset
 
@@ -10,13 +15,14 @@ _QUERIES = {"duckdb": "table_names_duckdb.sql", "postgres": "table_names_postgre
 _OTHER_QUERY = """
     SELECT lower(table_name), CASE WHEN table_type LIKE '%%VIEW' THEN 'view' ELSE 'messages' END
     FROM {tables} WHERE table_schema = %s"""
+_IN_ALL_MESSAGES = ("id", "received_at", "uuid_ts", "event", "event_text")
 
 
 class TableNames(NamedTuple):
     """The names in a dataset that a new table cannot have.
 
-    Those of tables of `messages`, whichever pipeline has made them, of `views`, and, in DuckDB and PostgreSQL, of
-    `others`: tables of somebody else, and in PostgreSQL indexes, sequences and types. A table of messages has a text
+    Those of tables of `messages`, whichever pipeline has made them, of `views`, and, in DuckDB, PostgreSQL and lakes,
+    of `others`: tables of somebody else, and in PostgreSQL indexes, sequences and types. A table of messages has a text
     `id` and a time `received_at`, and requires no column that messages may lack.
     """
 
@@ -25,8 +31,13 @@ class TableNames(NamedTuple):
     others: frozenset[str] = frozenset()
 
 
-def table_names(dataset: Dataset) -> TableNames:
-    """Returns the names in a dataset that a new table cannot have; none in a lake, where tables are folders."""
+def table_names(dataset: Dataset, made: Collection[str] = ()) -> TableNames:
+    """Returns the names in a dataset that a new table cannot have.
+
+    `made` are tables that loads have made: in a lake, where it takes requests, they are not looked at.
+    """
+    if isinstance(dataset, DeltaDataset):
+        return _names_in_lake(dataset.client, made)
     if not isinstance(dataset, SqlDataset):
         return TableNames()
     query = sql_file(_QUERIES[dataset.kind]) if dataset.kind in _QUERIES else _OTHER_QUERY
@@ -35,3 +46,23 @@ def table_names(dataset: Dataset) -> TableNames:
         found[what].add(name)
     messages, views, others = map(frozenset, found.values())
     return TableNames(messages, views, others - messages - views)
+
+
+def _names_in_lake(client: FilesystemClient, made: Collection[str]) -> TableNames:
+    others = [name for name in table_folders(client) if name not in made and not name.startswith(DLT_NAME_PREFIX)]
+    tables = {name: table for name in others if (table := open_table(client, name)) is not None}
+    messages = frozenset(
+        name for name, table in tables.items() if _holds_messages(pa.schema(table.schema().to_arrow()))
+    )
+    return TableNames(messages, others=frozenset(tables) - messages)
+
+
+def _holds_messages(schema: pa.Schema) -> bool:
+    """Returns whether a table can have rows of messages."""
+    types = {field.name: field.type for field in schema}
+    required = {field.name for field in schema if not field.nullable}
+    return (
+        types.get("id") == pa.string()
+        and pa.types.is_timestamp(types.get("received_at", pa.null()))
+        and required <= set(_IN_ALL_MESSAGES)
+    )
