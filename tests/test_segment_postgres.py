@@ -263,8 +263,12 @@ def test_a_view_in_place_of_a_table_is_refused(postgres: str) -> None:
         pipeline(dlt_postgres(postgres)).run(opened())
     assert tables() == [("tracks",)]
 
-    # Nor is one that is in place of a table that a load has made.
+    # Nor is a materialized one, or one that is in place of a table that a load has made.
     query(postgres, "DROP VIEW autopilothq.tracks")
+    query(postgres, "CREATE MATERIALIZED VIEW autopilothq.tracks AS SELECT 'm'::text AS id")
+    with pytest.raises(PipelineStepFailed, match=expected):
+        pipeline(dlt_postgres(postgres)).run(opened())
+    query(postgres, "DROP MATERIALIZED VIEW autopilothq.tracks")
     pipeline(dlt_postgres(postgres)).run(opened())
     query(postgres, "ALTER TABLE autopilothq.tracks RENAME TO mine")
     query(postgres, "CREATE VIEW autopilothq.tracks AS SELECT id FROM autopilothq.mine")

@@ -29,7 +29,7 @@ from ..dlt_internals import (
 from ..native import shape_of
 from .interface import Columns, Dataset, Row, placeholders
 from .sql_arrow import contract_types, is_zoned, read_table
-from .sql_schema import comments, indexed_columns, primary_keys, text_lengths, unreadable_tables, view_names
+from .sql_schema import comments, indexed_columns, primary_keys, taken_names, text_lengths, unreadable_tables
 from .sql_statements import Opened, Statements
 
 ROWS_PER_INSERT = 100
@@ -108,7 +108,7 @@ class SqlDataset(Dataset):
 
     def views(self) -> set[str]:
         """Returns the names of the views."""
-        return view_names(self.sql)
+        return set(map(str.lower, taken_names(self.sql, self.kind)["view"]))
 
     def parts(self) -> Sequence[Dataset]:
         """Returns this dataset, and the staging dataset if there is one."""

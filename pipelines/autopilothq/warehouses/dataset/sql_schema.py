@@ -7,7 +7,10 @@ LONGEST = 65_535  # characters of text; a destination's largest text type counts
 _LENGTHS = """
     SELECT table_name, column_name, character_maximum_length FROM {columns}
     WHERE table_schema = %s AND character_maximum_length IS NOT NULL"""
-_VIEWS = "SELECT table_name FROM {tables} WHERE table_schema = %s AND table_type LIKE '%%VIEW'"
+_NAMES = {"duckdb": "table_names_duckdb.sql", "postgres": "table_names_postgres.sql"}
+_OTHER_NAMES = """
+    SELECT lower(table_name), CASE WHEN table_type LIKE '%%VIEW' THEN 'view' ELSE 'messages' END
+    FROM {tables} WHERE table_schema = %s"""
 
 _COMMENTS = {"duckdb": "comments_duckdb.sql", "postgres": "comments_postgres.sql"}
 
@@ -39,9 +42,12 @@ def indexed_columns(sql: Statements, table: str) -> set[str]:
     return {str(column) for name, column in found if name == table}
 
 
-def view_names(sql: Statements) -> set[str]:
-    """Returns the names of the views."""
-    return {name.lower() for (name,) in sql.by_schema(_VIEWS)}
+def taken_names(sql: Statements, kind: str) -> dict[str, set[str]]:
+    """Returns the names that no new table can have: of tables of `messages`, views (`view`), and all else (`other`)."""
+    found: dict[str, set[str]] = {"messages": set(), "view": set(), "other": set()}
+    for name, what in sql.by_schema(sql_file(_NAMES[kind]) if kind in _NAMES else _OTHER_NAMES):
+        found[what].add(name)
+    return found
 
 
 def unreadable_tables(sql: Statements) -> list[str]:

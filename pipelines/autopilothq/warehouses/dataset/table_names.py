@@ -6,15 +6,11 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from ..dlt_internals import DLT_NAME_PREFIX, FilesystemClient
-from ..sql_files import sql_file
 from .delta import DeltaDataset, open_table, table_folders
 from .interface import Dataset
 from .sql import SqlDataset
+from .sql_schema import taken_names
 
-_QUERIES = {"duckdb": "table_names_duckdb.sql", "postgres": "table_names_postgres.sql"}
-_OTHER_QUERY = """
-    SELECT lower(table_name), CASE WHEN table_type LIKE '%%VIEW' THEN 'view' ELSE 'messages' END
-    FROM {tables} WHERE table_schema = %s"""
 _IN_ALL_MESSAGES = ("id", "received_at", "uuid_ts", "event", "event_text")
 
 
@@ -40,11 +36,7 @@ def table_names(dataset: Dataset, made: Collection[str] = ()) -> TableNames:
         return _names_in_lake(dataset.client, made)
     if not isinstance(dataset, SqlDataset):
         return TableNames()
-    query = sql_file(_QUERIES[dataset.kind]) if dataset.kind in _QUERIES else _OTHER_QUERY
-    found: dict[str, set[str]] = {"messages": set(), "view": set(), "other": set()}
-    for name, what in dataset.sql.by_schema(query):
-        found[what].add(name)
-    messages, views, others = map(frozenset, found.values())
+    messages, views, others = map(frozenset, taken_names(dataset.sql, dataset.kind).values())
     return TableNames(messages, views, others - messages - views)
 
 
