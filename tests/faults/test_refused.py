@@ -11,6 +11,7 @@ import dlt
 import duckdb
 import psycopg2
 import pytest
+from deltalake.exceptions import CommitFailedError, DeltaError
 from dlt.destinations.exceptions import DatabaseTransientException
 from dlt.pipeline.exceptions import PipelineStepFailed
 
@@ -105,6 +106,8 @@ class DriverError(Exception):
         (OSError(28, "No space left on device"), False),
         (DriverError(pgcode="0A000"), False),
         (psycopg2.OperationalError("too many connections"), False),
+        (CommitFailedError("The transaction includes Remove action"), False),
+        (DeltaError("1 rows failed validation check"), None),
         (DriverError(), None),
     ],
     ids=lambda value: f"{type(value).__name__} {getattr(value, '__dict__', None) or value}",

@@ -70,6 +70,8 @@ _DUCKDB: dict[type[Exception], bool] = {
     duckdb.InterruptException: False,
     duckdb.TransactionException: False,
 }
+# The Delta library's errors about a table: another writer's commit, one that is append-only or not there, its columns.
+_OF_DELTA_TABLES = {"CommitFailedError", "DeltaProtocolError", "SchemaMismatchError", "TableNotFoundError"}
 _NO_PARTITION = "no partition of relation"
 # The errors of DuckDB and PostgreSQL for a column that must not be null.
 _NOT_NULL = re.compile(r'(?:NOT NULL constraint failed: (?:[^.]*\.)*|null value in column ")(\w+)')
@@ -293,6 +295,8 @@ def is_data(chain: Collection[BaseException]) -> bool | None:
     for error in chain:
         if getattr(error, "pgcode", "") is None:
             return False  # not the server's answer to a statement: there was no connection, or it broke
+        if type(error).__name__ in _OF_DELTA_TABLES:
+            return False
         if state := str(getattr(error, "pgcode", None) or getattr(error, "sqlstate", None) or ""):
             begins = [state[:length] for length in range(len(state), 1, -1)]
             about = next((_STATES[begin] for begin in begins if begin in _STATES), None)
