@@ -133,7 +133,8 @@ class PlannedLoad:
         names, native = self.target.names, self.target.native
         there, taken = names.messages | schema.tables.keys(), (FILE_NAMES | names.views | names.others) - TABLES.keys()
         patterns = (native.index_suffixes, native.own_prefixes)
-        return EventTables(schema.naming, native.view, there, mapped, taken, *patterns, self.extraction.moved)
+        moved = dict(self.extraction.moved)
+        return EventTables(schema.naming, native.view, there, mapped, taken, *patterns, moved)
 
     def moved_tables(self, tables: Collection[str]) -> dict[str, str]:
         """Returns those among these tables that an event has because something else has its name, by that name."""
