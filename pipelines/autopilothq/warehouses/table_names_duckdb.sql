@@ -1,5 +1,5 @@
 -- The names of a schema that a new table cannot have, and what has each: views, tables of messages, and other tables,
--- which lack a text `id` or a time `received_at`.
+-- which lack a text `id` or a time `received_at`. A view may have columns of messages, or those of a table that is gone.
 SELECT lower(name), what FROM (
     SELECT view_name AS name, 'view' AS what, schema_name FROM duckdb_views()
     WHERE database_name = current_database()
@@ -8,5 +8,6 @@ SELECT lower(name), what FROM (
         lower(column_name) = 'id' AND data_type = 'VARCHAR'
         OR lower(column_name) = 'received_at' AND starts_with(data_type, 'TIMESTAMP')) = 2, 'messages', 'other'),
         schema_name
-    FROM duckdb_columns() WHERE database_name = current_database() GROUP BY table_name, schema_name)
+    FROM duckdb_columns() SEMI JOIN duckdb_tables() USING (database_name, schema_name, table_name)
+    WHERE database_name = current_database() GROUP BY table_name, schema_name)
 WHERE schema_name = %s

@@ -32,5 +32,4 @@ def table_names(dataset: Dataset) -> TableNames:
     found: dict[str, set[str]] = {"messages": set(), "view": set(), "other": set()}
     for name, what in dataset.sql.by_schema(query):
         found[what].add(name)
-    messages, views, others = map(frozenset, found.values())
-    return TableNames(messages, views, others - messages - views)
+    return TableNames(*map(frozenset, found.values()))
