@@ -175,7 +175,9 @@ ROOMS = {
             "tests/faults/test_destinations.py::test_a_duckdb_file_that_another_process_holds",
         ],
     ),
-    "halving": Room(["destination/halving.py", "destination/requests.py"], ["tests/test_halving.py"]),
+    "halving": Room(
+        ["destination/halving.py", "destination/requests.py"], ["tests/test_contact_writer.py", "tests/test_halving.py"]
+    ),
     "mended": Room(["sources/mending.py"], ["tests/test_mending.py"]),
     "plan": Room(
         [f"destination/{name}.py" for name in ("changes", "order", "plan", "put_off")],
