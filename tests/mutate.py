@@ -107,7 +107,21 @@ ROOMS = {
     ),
     "sources": Room(
         [f"sources/{name}.py" for name in SHARED],
-        ["tests/test_sources.py", "tests/test_refused_rows.py", "tests/test_api.py"],
+        [
+            "tests/test_sources.py",
+            "tests/test_refused_rows.py",
+            "tests/test_api.py",
+            *(
+                f"tests/faults/test_refused.py::test_{name}"
+                for name in (
+                    "finds_the_bad_rows_and_stores_all_others",
+                    "rows_that_load_tell_what_an_error_does_not",
+                    "a_bad_row_among_many_costs_few_loads",
+                    "tells_whether_an_error_is_about_the_rows",
+                    "what_the_driver_says_counts_more_than_how_dlt_classes_it",
+                )
+            ),
+        ],
         ["batch_has_fifty", "rate_allows"],
     ),
     "rows": Room(
@@ -139,6 +153,31 @@ ROOMS = {
         ["activities_have_a_pace"],
     ),
     "merging": Room(["warehouses/merging.py"], ["tests/test_native.py"]),
+    "disk": Room(["disk.py"], ["tests/test_disk.py"]),
+    "duckdb": Room(
+        ["warehouses/duckdb_parts.py", "warehouses/duckdb_pool.py"],
+        [
+            "tests/test_duckdb_pool.py",
+            f"{MEMORY}::test_large_traits_are_stored_replaced_and_read_again_with_less_memory_than_they_have",
+            f"{MEMORY}::test_what_a_file_s_log_has_is_written_without_memory_for_long_texts_that_are_stored",
+            f"{MEMORY}::test_small_groups_of_rows_are_merged_as_a_file_is_closed",
+            f"{MEMORY}::test_a_file_that_is_deleted_while_it_is_open_is_made_anew",
+            f"{MEMORY}::test_what_was_read_of_a_file_in_parts_is_not_kept",
+            f"{MEMORY}::test_all_rows_with_long_texts_are_read_once",
+            f"{MEMORY}::test_parts_that_are_there_are_stored_once_when_their_file_comes_again",
+            f"{MEMORY}::test_rows_that_wait_in_staging_replace_others_in_parts_if_memory_runs_out",
+            f"{MEMORY}::test_of_staged_rows_with_the_same_key_the_first_replaces_others",
+            f"{MEMORY}::test_rows_of_a_file_are_long_if_there_are_many_bytes_of_them_and_of_each",
+            f"{MEMORY}::test_a_part_of_a_table_has_as_many_rows_as_it_has_room_for",
+            f"{MEMORY}::test_rows_come_one_by_one_if_there_is_no_memory_to_look_at_them",
+            "tests/test_cli.py::test_a_file_that_is_no_duckdb_database",
+            "tests/test_cli.py::test_a_file_of_another_version_of_duckdb",
+            "tests/faults/test_destinations.py::test_a_duckdb_file_that_another_process_holds",
+        ],
+    ),
+    "halving": Room(
+        ["destination/halving.py", "destination/requests.py"], ["tests/test_contact_writer.py", "tests/test_halving.py"]
+    ),
     "mended": Room(["sources/mending.py"], ["tests/test_mending.py"]),
     "plan": Room(
         [f"destination/{name}.py" for name in ("changes", "order", "plan", "put_off")],

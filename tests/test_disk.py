@@ -74,10 +74,10 @@ def test_a_new_file_without_the_old_ones_group_lets_nobody_else_in(
     """Who may not give the owner may still give the group."""
     path.chmod(mode)
     for gives_group, expected in ((True, group), (False, without)):
-        tried = list[tuple[int, int]]()
+        tried = list[tuple[str, int, int]]()
 
-        def chown(_: str, owner: int, group: int, gives: bool = gives_group, tried: Any = tried) -> None:
-            tried.append((owner, group))
+        def chown(name: str, owner: int, group: int, gives: bool = gives_group, tried: Any = tried) -> None:
+            tried.append((name, owner, group))
             if owner != -1 or not gives:
                 raise PermissionError
 
@@ -86,6 +86,6 @@ def test_a_new_file_without_the_old_ones_group_lets_nobody_else_in(
         monkeypatch.setattr(os, "chown", chown)
         old = path.stat()
         disk.replace(str(new), str(path))
-        assert tried == [(old.st_uid, old.st_gid), (-1, old.st_gid)]
+        assert tried == [(str(new), old.st_uid, old.st_gid), (str(new), -1, old.st_gid)]
         assert stat.S_IMODE(path.stat().st_mode) == expected
         path.chmod(mode)

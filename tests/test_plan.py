@@ -220,6 +220,7 @@ def test_a_stream_goes_on_with_what_it_has_sent() -> None:
     first.planner.order.touch("a@b.c")
     first.plan(who("b@b.c"), (None, DeliveryStatus(True, "delivered", None, LATE)))
     second.planner.follow(first.planner, LATE.run, LATE.at)
+    assert [run.planner.order.is_touched("a@b.c") for run in (first, second)] == [True, False]
     late, early = (DeliveryStatus(True, "delivered", None, sent) for sent in (LATE, EARLY))
     assert second.plan(who(), (None, late)) is None  # which this run has sent
     assert second.plan(who(), (None, early)) is not None

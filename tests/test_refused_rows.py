@@ -36,13 +36,13 @@ def files_of(folder: Path, *columns: dict[str, list[Any]], group: int = 2) -> is
 
 
 def test_rows_of_several_files_are_numbered_together(tmp_path: Path) -> None:
-    rows = files_of(tmp_path, {"n": [0, 1, 2, 3, 4]}, {"n": [5]}, {"n": [6, 7, 8]})
+    rows = files_of(tmp_path, {"n": [0, 1, 2, 3, 4]}, {"n": [5]}, {"n": [6, 7, 8]}, group=3)
     assert rows.number == 9
     for start in range(10):
         for stop in range(start, 11):
             parts = [part["n"].to_pylist() for part in rows.between(start, stop)]
             assert [n for part in parts for n in part] == list(range(start, min(stop, 9)))
-            assert all(0 < len(part) <= 2 for part in parts)
+            assert all(0 < len(part) <= 3 for part in parts)
     assert [rows.at(number) for number in (0, 4, 8)] == [{"n": 0}, {"n": 4}, {"n": 8}]
 
 
@@ -84,6 +84,14 @@ def test_why_a_load_failed_is_what_the_driver_says() -> None:
     long = LoadClientJobFailed("load 1", "users.x", "failed", RuntimeError("\n " + "y" * 600))
     found = isolate._cause(long)  # type: ignore[arg-type]
     assert found == isolate.Cause("load 1", "users", "y" * 500, None)
+    wrapped: Any = chained(RuntimeError("of dlt's"), driver)
+    found = isolate._cause(LoadClientJobFailed("load 1", "users.x", "failed", wrapped))  # type: ignore[arg-type]
+    assert found == isolate.Cause("load 1", "users", "of dlt's", True)
+    arrow = RuntimeError("INVALID_STATE: [libpq] Failed to end COPY: ERROR:  no evil users\nCONTEXT: …")
+    found = isolate._cause(LoadClientJobFailed("load 1", "users.x", "failed", arrow))  # type: ignore[arg-type]
+    assert found == isolate.Cause("load 1", "users", "no evil users", None)
+    nameless: Any = LoadClientJobFailed("load 1", "users.x", "why", None)  # type: ignore[arg-type]
+    assert isolate._cause(nameless) == isolate.Cause("load 1", "users", "why", None)
 
 
 def test_causes_are_followed_once() -> None:

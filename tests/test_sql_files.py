@@ -72,6 +72,22 @@ COMMENT ON TABLE odd.keyed IS 'a table'; COMMENT ON COLUMN odd.keyed.note IS 'a 
 COMMENT ON VIEW odd.seen IS 'a view'; COMMENT ON INDEX odd.keyed_pkey IS 'an index';
 COMMENT ON TABLE other.keyed IS 'another table'; COMMENT ON SEQUENCE odd.numbers IS 'a sequence';
 COMMENT ON CONSTRAINT keyed_pkey ON odd.keyed IS 'a constraint'; COMMENT ON SCHEMA odd IS 'a schema';
+CREATE SCHEMA named;
+CREATE TABLE named.opened (id text, received_at timestamptz);
+CREATE TABLE named.opened_earlier (received_at timestamp, id varchar(9)) PARTITION BY LIST (id);
+CREATE FOREIGN DATA WRAPPER none; CREATE SERVER far FOREIGN DATA WRAPPER none;
+CREATE FOREIGN TABLE named.opened_there (id text, received_at timestamptz) SERVER far;
+CREATE TABLE named."Half" (id text);
+CREATE TABLE named.numbered (id bigint, received_at timestamptz);
+CREATE TABLE named.dated (id text, received_at date);
+CREATE TABLE named.renamed (name text, at timestamptz);
+CREATE INDEX by_both ON named.opened (id, received_at);
+CREATE SEQUENCE named.numbers;
+CREATE VIEW named.seen AS SELECT * FROM named.opened;
+CREATE MATERIALIZED VIEW named.kept AS SELECT * FROM named.opened;
+CREATE TYPE named.mood AS ENUM ('sad'); CREATE TYPE named.both AS (id text, received_at timestamptz);
+CREATE DOMAIN named.words AS text[];
+CREATE TABLE other.opened (id text, received_at timestamptz);
 CREATE ROLE sql_reader LOGIN PASSWORD 'secret';
 GRANT USAGE ON SCHEMA odd TO sql_reader; GRANT SELECT ON odd.keyed, odd.seen TO sql_reader;
 """
@@ -110,6 +126,15 @@ FOUND: dict[str, tuple[Sequence[str], list[tuple[Any, ...]]]] = {
             ("waits", ["id"], False),
         ],
     ),
+    "table_names_postgres.sql": (
+        ["named"],
+        [
+            ("Half", "other"), ("both", "other"), ("by_both", "other"), ("dated", "other"), ("kept", "view"),
+            ("mood", "other"), ("numbered", "other"), ("numbers", "other"), ("opened", "messages"),
+            ("opened_earlier", "messages"), ("opened_there", "messages"), ("renamed", "other"), ("seen", "view"),
+            ("words", "other"),
+        ],
+    ),
     "view_comments_postgres.sql": (
         ["odd"],
         [
@@ -145,6 +170,20 @@ def test_postgresql_gives_whole_rows(odd: str, name: str) -> None:
     assert sorted(found, key=str) == sorted(expected, key=str)
     if "ORDER BY" in sql_file(name):
         assert found == expected
+
+
+def test_postgresql_refuses_a_table_with_a_name_that_is_told(odd: str) -> None:
+    """All but those of the types of arrays, which it gives other names then."""
+    told = [name for name, _ in FOUND["table_names_postgres.sql"][1]]
+    refused = []
+    with closing(psycopg2.connect(odd)) as server, server.cursor() as cursor:
+        for name in (*told, "_opened", "_mood"):
+            try:
+                cursor.execute(f'CREATE TABLE named."{name}" (n int)')
+            except (psycopg2.errors.DuplicateTable, psycopg2.errors.DuplicateObject):
+                refused.append(name)
+            server.rollback()
+    assert refused == told
 
 
 def test_a_role_is_told_the_tables_that_it_may_not_read(odd: str) -> None:
@@ -246,6 +285,31 @@ def test_duckdb_gives_the_comments_of_its_own_schema(odd_duckdb: duckdb.DuckDBPy
     assert sorted(of_duckdb(odd_duckdb, "view_comments_duckdb.sql")) == [
         ("bare", ""), ("keyed", None), ("plain", None), ("seen", "a view"),
     ]  # fmt: skip
+
+
+def test_duckdb_gives_the_names_of_tables_of_messages_of_views_and_of_other_tables() -> None:
+    with duckdb.connect() as con:
+        con.execute("ATTACH ':memory:' AS beside; CREATE SCHEMA beside.odd; CREATE SCHEMA odd; CREATE SCHEMA other")
+        for schema in ("beside.odd", "other"):
+            con.execute(f"CREATE TABLE {schema}.bounced (id VARCHAR, received_at TIMESTAMP)")
+            con.execute(f"CREATE VIEW {schema}.seen_there AS FROM {schema}.bounced")
+        con.execute("""
+            CREATE TABLE odd.opened (id VARCHAR, received_at TIMESTAMP WITH TIME ZONE);
+            CREATE TABLE odd.Clicked ("Received_At" TIMESTAMP, n BIGINT, "ID" VARCHAR);
+            CREATE TABLE odd.half (id VARCHAR);
+            CREATE TABLE odd.numbered (id BIGINT, received_at TIMESTAMP);
+            CREATE TABLE odd.dated (id VARCHAR, received_at DATE);
+            CREATE TABLE odd.renamed (name VARCHAR, time TIMESTAMP);
+            CREATE TABLE odd.bounced (n BIGINT);
+            CREATE VIEW odd.Seen AS FROM odd.opened;
+            CREATE TABLE odd.gone (id VARCHAR); CREATE VIEW odd.stale AS FROM odd.gone; DROP TABLE odd.gone;
+            CREATE SEQUENCE odd.numbers; CREATE TYPE odd.mood AS ENUM ('sad'); CREATE INDEX by_id ON odd.opened (id)
+        """)
+        assert sorted(of_duckdb(con, "table_names_duckdb.sql")) == [
+            ("bounced", "other"), ("clicked", "messages"), ("dated", "other"), ("half", "other"),
+            ("numbered", "other"), ("opened", "messages"), ("renamed", "other"), ("seen", "view"),
+            ("stale", "view"),
+        ]  # fmt: skip
 
 
 def test_information_schema_gives_primary_keys_in_their_order(odd_duckdb: duckdb.DuckDBPyConnection) -> None:

@@ -615,7 +615,7 @@ def test_an_event_with_the_name_of_a_view_or_of_anothers_table_has_another_table
     The event keeps the other table when they are gone.
     """
     place = Place()
-    place.con.execute("CREATE SCHEMA data; CREATE VIEW data.shoe_bought AS SELECT 1 AS n")
+    place.con.execute("CREATE SCHEMA data; CREATE VIEW data.shoe_bought AS SELECT 'v' AS id, now() AS received_at")
     place.con.execute("CREATE TABLE data.Shoe_Bought_Table AS SELECT 2 AS n, 'a' AS id")
     place.con.execute("CREATE TABLE data.init AS SELECT 's0' AS id, now() AS received_at")  # of another pipeline
     place.con.execute("CREATE TABLE data.bill (id text, received_at timestamp, total int NOT NULL)")
@@ -623,7 +623,8 @@ def test_an_event_with_the_name_of_a_view_or_of_anothers_table_has_another_table
         lines = [track(f"{event[0]}{number}", event, number) for event in ("Shoe Bought", "Bill")]
         place.run(archive(more(folder, *lines, track("i", "Init", 1))))
         if number == 2:
-            assert place.rows("shoe_bought") + place.rows("shoe_bought_table") == [{"n": 1}, {"n": 2, "id": "a"}]
+            assert [row["id"] for row in place.rows("shoe_bought")] == ["v"]
+            assert place.rows("shoe_bought_table") == [{"n": 2, "id": "a"}]
             place.con.execute("DROP VIEW data.shoe_bought; DROP TABLE data.shoe_bought_table; DROP TABLE data.bill")
     assert [row["id"] for row in place.rows("shoe_bought_table_table")] == ["S1", "S2", "S3"]
     assert [row["id"] for row in place.rows("bill_table")] == ["B1", "B2", "B3"]

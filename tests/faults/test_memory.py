@@ -550,21 +550,38 @@ def test_a_file_that_is_deleted_while_it_is_open_is_made_anew(tmp_path: Path) ->
 
 def test_what_was_read_of_a_file_in_parts_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "BYTES_AT_ONCE", 1 << 20)
+    monkeypatch.setattr(parts, "ROWS_AT_ONCE", 4)
     path, texts_of = (
         str(tmp_path / "rows.parquet"),
-        [[long(n, 100_000) for n in range(m, m + 10)] for m in range(0, 300, 10)],
+        [[long(n, 100_000) for n in range(m, m + 10)] for m in range(0, 310, 10)],
     )
     form: dict[str, Any] = {"use_dictionary": False, "compression": "none"}
     with pq.ParquetWriter(path, pa.schema([("text", pa.string())]), **form) as file:
         for some in texts_of:
             file.write_table(pa.table([some], ["text"]))
-    assert parts.are_long(path)
-    before, taken, found = pa.total_allocated_bytes(), list[int](), list[str]()
+    before, taken, found, rows = pa.total_allocated_bytes(), list[int](), list[str](), list[int]()
     for part in parts.cut_file(path):
         found += part["text"].to_pylist()
+        rows.append(part.num_rows)
         taken.append(pa.total_allocated_bytes() - before)
     assert found == [text for some in texts_of for text in some]
     assert max(taken) < os.path.getsize(path) / 4
+    assert rows == [*[12] * 25, 10]
+
+
+def test_rows_of_a_file_are_long_if_there_are_many_bytes_of_them_and_of_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "rows.parquet")
+    pq.write_table(pa.table([[long(n, 1000) for n in range(30)]], ["text"]), path, row_group_size=10)
+    size = sum(pq.read_metadata(path).row_group(n).total_byte_size for n in range(3))
+    of_each = size * parts.VECTOR // 30
+    for all_bytes, bytes_of_each, expected in (
+        (size - 1, of_each - 1, True), (size, of_each - 1, False), (size - 1, of_each + 1, False),
+    ):  # fmt: skip
+        monkeypatch.setattr(parts, "BYTES_AT_ONCE", all_bytes)
+        monkeypatch.setattr(parts, "LONG", bytes_of_each)
+        assert parts.are_long(path) == expected
 
 
 def missing_once(ask: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -600,6 +617,59 @@ def test_all_rows_with_long_texts_are_read_once(source: str, tmp_path: Path, mon
     assert len(batches) == {"a table": 7, "an empty table": 0}.get(source, 1)
     assert [n for some in ids for (n,) in some] == [n for n in range(number) if n != 7]
     assert len(cut) == {"a table whose column is rowid": 1, "an empty table": 1}.get(source, 11)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([0] * 5, [5]),
+        ([50], [1]),  # a row that is longer than a part is to be
+        ([20] * 3, [1, 1, 1]),
+        ([10] * 5, [2, 2, 1]),
+        (
+            [2] * 4 + [20] * 4,
+            [1, 2, 1, 1, 1, 1, 1],
+        ),  # twice as many after few bytes, half as many if needed
+        ([2] * 40 + [20], [1, 2, 4, 5, 5, 5, 5, 5, 5, 2, 1, 1]),  # never more than so many
+        ([10] * 3 + [20], [1, 1, 1, 1]),
+        ([8] * 3 + [20], [1, 2, 1]),
+    ],
+)
+def test_a_part_of_a_table_has_as_many_rows_as_it_has_room_for(
+    sizes: list[int], expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "BYTES_AT_ONCE", 20)
+    monkeypatch.setattr(parts, "LONG", 0)
+    monkeypatch.setattr(parts, "MOST_ROWS", 5)
+    with duckdb.connect() as con:
+        con.execute('CREATE TABLE t (n BIGINT, "a b" VARCHAR, c VARCHAR)')
+        con.executemany(
+            "INSERT INTO t VALUES (?, ?, ?)",
+            [(n, "x" * (size // 2), "x" * (size // 2)) for n, size in enumerate(sizes)],
+        )
+        cut = list(parts.cut_table(lambda sql: con.execute(sql).fetchall(), "t"))
+        ids = [[n for (n,) in con.execute(f"SELECT n FROM t WHERE {part}").fetchall()] for part in cut]
+    assert [n for some in ids for n in some] == list(range(len(sizes)))
+    assert [len(some) for some in ids] == expected
+    starts = [sum(expected[:number]) for number in range(len(expected))]
+    if any(sizes):
+        assert [part.split(" AND ")[0] for part in cut] == [f"rowid BETWEEN {start}" for start in starts]
+    else:
+        assert cut == ["true"]
+
+
+def test_rows_come_one_by_one_if_there_is_no_memory_to_look_at_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "BYTES_AT_ONCE", 20)
+    monkeypatch.setattr(parts, "LONG", 0)
+    with duckdb.connect() as con:
+        con.execute("CREATE TABLE t AS SELECT 'text' AS a FROM range(3)")
+
+        def ask(sql: str) -> Any:
+            if "strlen" in sql:
+                raise duckdb.OutOfMemoryException("rows are long")
+            return con.execute(sql).fetchall()
+
+        assert list(parts.cut_table(ask, "t")) == [f"rowid BETWEEN {row} AND {row}" for row in range(3)]
 
 
 NEWEST = {"received_at": {"dedup_sort": "desc"}}  # of a person's rows this one is merged: they come to staging first
@@ -658,12 +728,13 @@ def test_of_staged_rows_with_the_same_key_the_first_replaces_others(
 ) -> None:
     monkeypatch.setattr(parts, "STAGED_ROWS", 2)
     with pipeline(tmp_path, in_memory()).sql_client() as client:
-        client.execute_sql("CREATE TABLE main.a AS SELECT unnest(['x', 'y', 'z']) AS id, 0 AS n")
+        client.execute_sql("CREATE TABLE main.a AS SELECT unnest(['x', 'y', 'z']) AS id, 1 AS part, 0 AS n")
         rows = "('x', 2), ('y', 5), ('x', 3), ('w', 4), ('x', 1), ('x', NULL), ('v', NULL)"
-        client.execute_sql(f"CREATE TABLE main.b AS FROM (VALUES {rows}) rows(id, n)")
-        parts.replace_from_staging(client, "main.a", "main.b", ["id"], ("n", direction))
-        found = client.execute_sql("SELECT id, n FROM main.a ORDER BY id")
-    assert found == [("v", None), ("w", 4), ("x", first), ("y", 5), ("z", 0)]
+        client.execute_sql(f"CREATE TABLE main.b AS SELECT id, 1 AS part, n FROM (VALUES {rows}) rows(id, n)")
+        client.execute_sql("INSERT INTO main.b VALUES ('x', 2, 9)")
+        parts.replace_from_staging(client, "main.a", "main.b", ["id", "part"], ("n", direction))
+        found = client.execute_sql("SELECT * FROM main.a ORDER BY id, part")
+    assert found == [("v", 1, None), ("w", 1, 4), ("x", 1, first), ("x", 2, 9), ("y", 1, 5), ("z", 1, 0)]
 
 
 def test_rows_that_were_inserted_before_the_memory_was_missed_are_stored_once(

@@ -35,19 +35,27 @@ UNSURE = Cause("1", "t", "unsure", is_data=None)
 
 
 class Destination:
-    """Takes rows in parts, and refuses each part with one of the bad rows."""
+    """Takes rows in parts, and refuses each part with one of the bad rows, with an error that names the part."""
 
     def __init__(self, bad: Collection[int], cause: Cause = BAD_DATA) -> None:
-        self.bad, self.cause, self.asked = set(bad), cause, 0
+        self.bad, self.cause = set(bad), cause
+        self.asked: list[tuple[int, int]] = []
         self.stored: set[int] = set()
 
     def load(self, start: int, stop: int) -> Cause | None:
-        self.asked += 1
+        self.asked.append((start, stop))
         rows = set(range(start, stop))
         if rows & self.bad:
-            return self.cause
+            return self.error(start, stop)
         self.stored |= rows
         return None
+
+    def error(self, start: int, stop: int) -> Cause:
+        return self.cause._replace(message=f"{start}:{stop}")
+
+    def found(self) -> dict[int, Cause]:
+        """The bad rows, each with its own error."""
+        return {row: self.error(row, row + 1) for row in self.bad}
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 7, 300])
@@ -55,22 +63,24 @@ class Destination:
 def test_finds_the_bad_rows_and_stores_all_others(number: int, some: int) -> None:
     bad = random.Random(number * some).sample(range(number), min(some, number))
     destination = Destination(bad)
-    assert isolate.find_refused(number, destination.load) == dict.fromkeys(bad, BAD_DATA)
+    assert isolate.find_refused(number, destination.load) == destination.found()
     assert destination.stored == set(range(number)) - set(bad)
 
 
 def test_rows_that_load_tell_what_an_error_does_not() -> None:
     for number, bad in ((1, [0]), (3, [0, 1, 2]), (300, [7, 8])):
         # Of those that are tried alone, one is good: there are more of them than bad ones.
-        assert isolate.find_refused(number, Destination(bad, UNSURE).load) == dict.fromkeys(bad, UNSURE)
+        destination = Destination(bad, UNSURE)
+        assert isolate.find_refused(number, destination.load) == destination.found()
     unsure = Destination(range(100), UNSURE)
-    assert (isolate.find_refused(100, unsure.load), unsure.asked) == (None, 1 + isolate.SAMPLE)
+    assert isolate.find_refused(100, unsure.load) is None
+    assert [stop - start for start, stop in unsure.asked] == [100, *[1] * isolate.SAMPLE]
 
 
 def test_a_bad_row_among_many_costs_few_loads() -> None:
     destination = Destination([123_456])
     isolate.find_refused(1_000_000, destination.load)
-    assert destination.asked <= 1 + 2 * 20
+    assert len(destination.asked) == 29  # the second half only if the first one is bad, or it is a row
 
 
 class DriverError(Exception):

@@ -1,5 +1,6 @@
 -- The names of a schema that a new table cannot have, and what has each: views, tables of messages, and other tables,
--- which lack a text `id` or a time `received_at`, or require more than all messages have.
+-- which lack a text `id` or a time `received_at`, or require more than all messages have. A view may have columns of
+-- messages, or those of a table that is gone.
 SELECT lower(name), what FROM (
     SELECT view_name AS name, 'view' AS what, schema_name FROM duckdb_views()
     WHERE database_name = current_database()
@@ -10,5 +11,6 @@ SELECT lower(name), what FROM (
         AND NOT bool_or(NOT is_nullable AND column_default IS NULL
             AND lower(column_name) NOT IN ('id', 'received_at', 'uuid_ts', 'event', 'event_text')), 'messages', 'other'),
         schema_name
-    FROM duckdb_columns() WHERE database_name = current_database() GROUP BY table_name, schema_name)
+    FROM duckdb_columns() SEMI JOIN duckdb_tables() USING (database_name, schema_name, table_name)
+    WHERE database_name = current_database() GROUP BY table_name, schema_name)
 WHERE schema_name = %s

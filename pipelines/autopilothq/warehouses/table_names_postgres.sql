@@ -1,6 +1,6 @@
 -- The names of a schema that a new table cannot have, and what has each: views, tables of messages, and others. These are
 -- tables that lack a text `id` or a time `received_at`, or that require more than all messages have, indexes, sequences
--- and types. A type of arrays gives its name up.
+-- and types. A type of arrays gives its name up, but not a domain of them.
 WITH namespace AS (SELECT oid FROM pg_namespace WHERE nspname = %s)
 SELECT relname, CASE WHEN relkind IN ('v', 'm') THEN 'view' WHEN relkind IN ('r', 'p', 'f') AND (
     SELECT count(*) FROM pg_attribute WHERE attrelid = c.oid AND (
@@ -14,4 +14,4 @@ SELECT relname, CASE WHEN relkind IN ('v', 'm') THEN 'view' WHEN relkind IN ('r'
 FROM pg_class c WHERE relnamespace IN (SELECT oid FROM namespace)
 UNION ALL
 SELECT typname, 'other' FROM pg_type
-WHERE typnamespace IN (SELECT oid FROM namespace) AND typrelid = 0 AND typcategory <> 'A'
+WHERE typnamespace IN (SELECT oid FROM namespace) AND typrelid = 0 AND (typcategory <> 'A' OR typtype = 'd')

@@ -1,0 +1,184 @@
+"""Connections to DuckDB files, and what of a file is written when: `autopilothq.warehouses.duckdb_pool`."""
+
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
+from duckdb import DuckDBPyConnection
+
+from autopilothq.projection import engine
+from autopilothq.warehouses import duckdb_pool
+from autopilothq.warehouses.dlt_internals import DuckDbConnectionPool
+from autopilothq.warehouses.duckdb_pool import WaitingPool
+
+
+def pool_of(database: object, **settings: Any) -> WaitingPool:
+    credentials = DuckDbCredentials(str(database))
+    credentials.global_config = settings
+    return WaitingPool(credentials, 0)
+
+
+def setting(con: DuckDBPyConnection, name: str) -> object:
+    [(value,)] = con.execute(f"SELECT current_setting('{name}')").fetchall()
+    return value
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "autopilot.duckdb"
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What is written of a file, and how many groups DuckDB may merge as a connection is closed."""
+    write, close, steps = duckdb_pool._write_rest, DuckDbConnectionPool.return_conn, list[object]()
+
+    def written(*what: Any) -> None:
+        steps.append(what)
+        write(*what)
+
+    def closed(self: DuckDbConnectionPool, con: DuckDBPyConnection) -> int:
+        steps.append(setting(con, "max_vacuum_tasks"))
+        return close(self, con)
+
+    monkeypatch.setattr(duckdb_pool, "_write_rest", written)
+    monkeypatch.setattr(DuckDbConnectionPool, "return_conn", closed)
+    return steps
+
+
+@pytest.mark.parametrize(("settings", "usual"), [({}, 100), ({"max_vacuum_tasks": 7}, 7)])
+def test_groups_are_merged_as_the_last_connection_is_closed(
+    settings: dict[str, Any], usual: int, file: Path, steps: list[object]
+) -> None:
+    pool = pool_of(file, **settings)
+    first = pool.borrow_conn({"threads": 3}, {"TimeZone": "Asia/Tokyo"}, ["default_order='desc'"])
+    assert [setting(first, name) for name in ("threads", "TimeZone", "default_order", "max_vacuum_tasks")] == [
+        3, "Asia/Tokyo", "DESC", 0,
+    ]  # fmt: skip
+    second = pool.borrow_conn()
+    assert steps == [(file, 128 << 20)]
+    with pytest.raises(duckdb.CatalogException):  # which does not count
+        pool.borrow_conn(pragmas=["of_no_duckdb"])
+    steps.clear()
+    assert [pool.return_conn(second), pool.return_conn(first)] == [1, 0]
+    assert steps == [0, usual, (file,)]
+    assert pool.return_conn(pool.borrow_conn()) == 0
+    assert steps[3:] == [(file, 128 << 20), usual, (file,)]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_no_groups_are_merged_if_their_rows_are_long_or_nobody_can_tell(
+    lost: bool, file: Path, steps: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def are_long(_: DuckDBPyConnection, of: Path) -> bool:
+        if lost:
+            raise duckdb.FatalException("the database is lost")
+        return of == file
+
+    monkeypatch.setattr(duckdb_pool, "_has_long_rows", are_long)
+    pool = pool_of(file)
+    assert pool.return_conn(pool.borrow_conn()) == 0
+    assert steps[1:] == [0, (file,)]
+
+
+def test_nothing_is_written_of_what_is_no_file_or_only_read(file: Path, steps: list[object]) -> None:
+    read = pool_of(file)
+    duckdb.connect(file).close()
+    read.credentials.read_only = True
+    for pool in (pool_of(":memory:"), WaitingPool(read.credentials, 0)):
+        assert pool.return_conn(pool.borrow_conn()) == 0
+    assert steps == [100, 100]
+
+
+@pytest.mark.parametrize(
+    ("wait", "errors", "slept"),
+    [
+        (60, ["IO Error: Could not set lock on file"] * 2, [0.5, 0.5]),
+        (0, ["IO Error: Could not set lock on file"], []),
+        (60, ["IO Error: Cannot open file"], []),
+    ],
+)
+def test_who_may_wait_asks_again_for_a_file_in_use(
+    wait: float, errors: list[str], slept: list[float], file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    borrow, left, times = DuckDbConnectionPool.borrow_conn, list(errors), list[float]()
+
+    def borrowed(*given: Any) -> DuckDBPyConnection:
+        if left:
+            raise duckdb.IOException(left.pop())
+        return borrow(*given)
+
+    monkeypatch.setattr(DuckDbConnectionPool, "borrow_conn", borrowed)
+    monkeypatch.setattr(time, "sleep", times.append)
+    pool = WaitingPool(pool_of(file).credentials, wait)
+    with nullcontext() if slept else pytest.raises(duckdb.IOException, match=errors[0]):
+        assert pool.return_conn(pool.borrow_conn()) == 0
+    assert (times, left) == (slept, [])
+
+
+def leave_log(file: Path) -> int:
+    """Leaves a row in a file's log, as a program that is killed does; returns its size."""
+    with duckdb.connect(file) as con:
+        con.execute("PRAGMA disable_checkpoint_on_shutdown; CREATE TABLE a AS SELECT 1 AS n")
+    return Path(f"{file}.wal").stat().st_size
+
+
+@pytest.mark.parametrize(("more", "left"), [(1, False), (0, True)])
+def test_a_log_with_much_is_written_before_the_file_is_opened(
+    more: int, left: bool, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duckdb_pool, "_MUCH", leave_log(file) - more)
+    pool = pool_of(file)
+    con = pool.borrow_conn()
+    assert Path(f"{file}.wal").exists() is left
+    assert con.execute("FROM a").fetchall() == [(1,)]
+    pool.return_conn(con)
+    assert not Path(f"{file}.wal").exists()
+
+
+def test_a_log_that_another_connection_writes_is_left_to_it(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_log(file)
+    connect, settings = duckdb.connect, list[object]()
+
+    def connected(path: Path, config: dict[str, Any]) -> DuckDBPyConnection:
+        settings.append(config)
+        return connect(path, config=config)
+
+    monkeypatch.setattr(duckdb, "connect", connected)
+    with duckdb.connect(file, config={"threads": 3}) as con:  # with other settings
+        duckdb_pool._write_rest(file)
+        assert con.execute("FROM a").fetchall() == [(1,)]
+    assert not Path(f"{file}.wal").exists()
+    assert settings == [{"threads": 3}, {"max_vacuum_tasks": 0, "threads": 1}]
+
+
+@pytest.mark.parametrize(
+    ("made", "memory", "expected"),
+    [
+        ("CREATE TABLE a AS {long}", 1_200_000, True),
+        ("CREATE TABLE b AS {short}; CREATE TABLE a AS {long}", 1_200_000, True),
+        ("CREATE SCHEMA s; CREATE TABLE s.a AS {long}", 1_200_000, True),
+        ("CREATE TABLE a AS {long}", 100_000_000, False),
+        ("CREATE TABLE a AS {short}", 1_200_000, False),
+        ('CREATE TABLE "a""" AS {long}', 1_200_000, False),  # DuckDB cannot be asked
+        ("CREATE TABLE b AS {short}; CREATE TABLE a AS {long} LIMIT 1", 1_200_000, False),  # few bytes are long
+    ],
+)
+def test_whether_rows_are_so_long_that_there_may_be_no_memory_to_merge_them(
+    made: str, memory: int, expected: bool, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "memory_limit", lambda _: memory)
+    text = "(SELECT string_agg(md5(n || '-' || range), '') FROM range({}) of_one(n))"
+    long, short = (f"SELECT {text.format(parts)} AS t FROM range({rows})" for parts, rows in ((500, 100), (1, 50_000)))
+    with duckdb.connect(file) as con:
+        con.execute(f"{made.format(long=long, short=short)}; CHECKPOINT")
+        assert not duckdb_pool._has_long_rows(con, file)  # nothing waits
+        con.execute("CREATE TABLE last AS SELECT 1 AS n")
+        assert duckdb_pool._has_long_rows(con, file) is expected
+        if "LIMIT" in made:  # what waits may be long, too
+            con.execute(f"CREATE TABLE more AS {short}")
+            assert duckdb_pool._has_long_rows(con, file)
