@@ -78,6 +78,7 @@ def postgres_csv(folder: Path) -> None:
     (folder / "users.csv").write_text(
         "id,received_at,plan,company\nu1,2018-01-01 00:00:00+00,trial,Acme\nu9,2018-01-01 00:00:00+00,trial,\\N\n"
     )
+    (folder / "accounts.csv").write_text("id,received_at,plan,town\na1,2018-01-01 00:00:00+00,trial,Rome\n")
     (folder / "tracks.csv").write_text(
         "id,received_at,user_id,event,event_text\n"
         "o1,2019-03-01 10:00:00.123+00,u1,email_opened,Email Opened\n"

@@ -41,16 +41,20 @@ class Adopted:
         os.utime(self.folder / "identifies.csv", (1, 1))
         self.third = command("adopt", str(self.folder), "--json")
         self.after = tables(self.file, TABLES)
-        Path("new.json").write_text(json.dumps(LATER) + "\n")
+        Path("new.json").write_text("".join(json.dumps(message) + "\n" for message in LATER))
         assert command("load", "archive", "new.json", "--credentials", str(self.file)).status == 0
         self.in_the_end = tables(self.file, TABLES)
 
 
-TABLES = ("email_opened", "email_clicked", "email_bounced", "identifies", "users", "tracks", "_rejects", "_discards")
-LATER = {
-    "type": "identify", "messageId": "i4", "userId": "u1", "receivedAt": "2020-01-01T00:00:00Z",
-    "traits": {"plan": "gone"},
-}  # fmt: skip
+TABLES = (
+    "email_opened", "email_clicked", "email_bounced", "identifies", "users", "accounts", "tracks", "_rejects",
+    "_discards",
+)  # fmt: skip
+_LATER = {"receivedAt": "2020-01-01T00:00:00Z", "userId": "u1", "traits": {"plan": "gone"}}
+LATER = [
+    {"type": "identify", "messageId": "i4", **_LATER},
+    {"type": "group", "messageId": "a2", "groupId": "a1", **_LATER},
+]
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +154,8 @@ def test_the_audit_has_a_row_for_each_file(adopted: Adopted) -> None:
     assert counted == {
         "0000_part_00.parquet": (1, 1, 0, 0), "0002_part_00.parquet": (2, 2, 0, 0),
         "data_0_0_0.snappy.parquet": (1, 1, 0, 0), "email_bounced-000000000000.json": (2, 2, 0, 0),
-        "identifies.csv": (3, 3, 0, 0), "tracks.csv": (4, 1, 2, 1), "users.csv": (2, 2, 0, 0),
+        "accounts.csv": (1, 1, 0, 0), "identifies.csv": (3, 3, 0, 0), "tracks.csv": (4, 1, 2, 1),
+        "users.csv": (2, 2, 0, 0),
     }  # fmt: skip
 
 
@@ -168,7 +173,7 @@ def test_the_database_is_opened_twice(adopted: Adopted) -> None:
 
 def test_a_second_run_reads_nothing_and_a_changed_file_changes_nothing(adopted: Adopted) -> None:
     second, third = report(adopted.second), report(adopted.third)
-    assert (second["files"], second["files_known"], second["rows"]) == (0, 7, {})
+    assert (second["files"], second["files_known"], second["rows"]) == (0, 8, {})
     assert (third["files"], third["lines"], third["stored"], third["duplicates"]) == (1, 3, 0, 3)
     assert adopted.after == adopted.tables
 
@@ -177,6 +182,7 @@ def test_both_sides_are_compared_by_table_and_day(adopted: Adopted) -> None:
     assert adopted.verified.status == 1
     assert adopted.verified.out.splitlines() == [
         "table               adopted        stored    missing    days  digests",
+        "accounts                  1             1          0       0  equal",
         "email_bounced             2             2          0       1  equal",
         "email_clicked             1             1          0       1  equal",
         "email_opened              3             3          0       2  equal",
@@ -189,10 +195,17 @@ def test_both_sides_are_compared_by_table_and_day(adopted: Adopted) -> None:
     ]
 
 
-def test_a_later_load_of_messages_leaves_what_only_an_adopted_user_has(adopted: Adopted) -> None:
+def test_a_later_load_of_messages_leaves_what_only_adopted_users_and_accounts_have(adopted: Adopted) -> None:
+    """Of both in one load, whose columns differ."""
     expected = [dict(row) for row in adopted.tables["users"]]
     expected[0] |= {"plan": "gone", "received_at": at("2020-01-01")}
     assert adopted.in_the_end["users"] == expected
+    assert adopted.tables["accounts"] == [
+        {"id": "a1", "received_at": at("2018-01-01"), "plan": "trial", "town": "Rome"}
+    ]  # fmt: skip
+    assert adopted.in_the_end["accounts"] == [
+        {"id": "a1", "received_at": at("2020-01-01"), "plan": "gone", "town": "Rome"}
+    ]  # fmt: skip
 
 
 # ---- databases -------------------------------------------------------------------------------------------------------
@@ -203,7 +216,8 @@ def test_postgresql_becomes_duckdb_and_duckdb_becomes_postgresql(adopted: Adopte
     there = call("adopt", "--from", source, "--destination", "postgres", "--credentials", postgres)
     assert there.status == 0, there.err
     back = call("adopt", "--from", postgres, "--credentials", "back.duckdb", "--json")
-    assert report(back)["stored"] == report(adopted.first)["stored"] + 2  # i4, and u2, who has a row of their own now
+    # The two of the load, and u2, who has a row of their own now.
+    assert report(back)["stored"] == report(adopted.first)["stored"] + 3
     found = tables(Path("back.duckdb"), TABLES[:-2])
     for table in found:
         assert found[table] == adopted.in_the_end[table], table

@@ -14,7 +14,7 @@ from autopilothq.warehouses.duckdb import KILL_POINT_ROWS_INSERTED
 from faults.killed import MAIN
 from shared_loads import command, isolation
 
-TABLES = ("email_opened", "email_clicked", "email_bounced", "identifies", "users", "tracks", "_rejects")
+TABLES = ("email_opened", "email_clicked", "email_bounced", "identifies", "users", "accounts", "tracks", "_rejects")
 POINTS = {
     "some files wait": (KILL_POINT_ROWS_WAIT, "after", 3),
     "the rows of users are made": (KILL_POINT_OWN_ROWS_MADE, "after", 1),

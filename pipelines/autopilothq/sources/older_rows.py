@@ -45,9 +45,10 @@ def with_older_rows(
         for name in rows.columns.keys() & types.keys() - _OWN
     }
     select = ", ".join(f"{cell} AS {engine.name(name)}" for name, cell in cells.items())
-    relation = rows.relation.query(
-        "made", f"SELECT {select} FROM made LEFT JOIN {engine.parquet_files([path])} older ON older.id = made.id"
-    )
+    # `query` makes a view of that name, which is looked up when the rows are written: each table needs its own.
+    view = f"made_{rows.table}"
+    join = f"{view} made LEFT JOIN {engine.parquet_files([path])} older ON older.id = made.id"
+    relation = rows.relation.query(view, f"SELECT {select} FROM {join}")
     return rows._replace(columns=columns, relation=relation)
 
 
