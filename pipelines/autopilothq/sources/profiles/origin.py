@@ -12,6 +12,7 @@ import dlt
 from ...catalog import PROFILES
 from ...clients.autopilot import Autopilot
 from ...clients.profile_api import ProfileApi
+from ...disk import local_path
 from ...display import plural
 from ...errors import InvalidSetting, Unavailable
 from ...projection import DuePeople, People
@@ -142,7 +143,7 @@ class Space(Origin[Scan]):
                 ids = (person(str(row[0])) for row in rows if row[0] is not None)
                 yield [Person(known) for known in ids if known]
         else:
-            yield from people_of_file(Path(self.people))
+            yield from people_of_file(Path(local_path(self.people)))
 
     def read(self, work: Sequence[Scan]) -> Iterator[Batch]:
         """Yields the messages of the people who are due, as many as one load takes."""
