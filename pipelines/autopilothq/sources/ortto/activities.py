@@ -7,8 +7,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-import dlt
-
 from ...catalog import PROFILES
 from ...clients.ortto import Ortto
 from ...disk import local_path
@@ -214,5 +212,5 @@ def _values(people: str) -> Iterator[str]:
     if not is_query(people):
         yield from lines_of_file(Path(local_path(people)), "ids or emails")
         return
-    for rows in answers_of_query(dlt.current.pipeline(), people):
+    for rows in answers_of_query(people):
         yield from (str(row[0]).strip() for row in rows if row[0] is not None and str(row[0]).strip())

@@ -7,8 +7,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import dlt
-
 from ...catalog import PROFILES
 from ...clients.autopilot import Autopilot
 from ...clients.profile_api import ProfileApi
@@ -137,7 +135,7 @@ class Space(Origin[Scan]):
             with self.contacts.client as client:
                 yield from people_of_contacts(spool, client, context.report_progress)
         elif is_query(self.people):
-            for rows in answers(dlt.current.pipeline(), self.people):
+            for rows in answers(self.people):
                 if len(rows[0]) != 1:
                     raise InvalidSetting(f"{SETTINGS}.people: expected a query with one column, got {len(rows[0])}")
                 ids = (person(str(row[0])) for row in rows if row[0] is not None)
