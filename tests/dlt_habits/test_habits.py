@@ -272,6 +272,26 @@ def test_steps_that_drop_the_key(folder: Path, name: str, step: Callable[[Any], 
     assert (place.names(), place.pipeline.has_pending_data) == ([], False)
 
 
+@pytest.mark.parametrize(
+    ("name", "step", "came"),
+    [
+        ("tracks", lambda rows: dlt.mark.with_hints(rows, dlt.mark.make_hints(primary_key="user_id")), "hints"),
+        ("tracks", lambda rows: dlt.mark.with_hints(rows, dlt.mark.make_hints(table_name="mine")), "the table mine"),
+        ("tracks", lambda rows: dlt.mark.with_table_name(rows, "mine"), "the table mine"),
+        ("tracks", lambda rows: dlt.mark.with_file_import("a.parquet", "parquet", 2, rows), "hints"),
+        ("other_events", lambda rows: dlt.mark.with_hints(rows, dlt.mark.make_hints(merge_key="event")), "hints"),
+    ],
+)
+def test_steps_that_return_hints_with_rows(folder: Path, name: str, step: Callable[[Any], Any], came: str) -> None:
+    """By the first one all rows of a user but one were lost, and counted as stored."""
+    place = Place()
+    source = archive(more(folder, track("s1", "Shoe Bought", 1), track("s2", "Shoe Bought", 2)))
+    source.resources[name].add_map(step)
+    with pytest.raises(PipelineStepFailed, match=f"Expected rows alone from the steps of {name}, but got {came} with"):
+        place.run(source.with_resources("tracks", "other_events"))
+    assert (place.names(), place.pipeline.has_pending_data) == ([], False)
+
+
 def test_a_step_that_returns_a_frame_without_the_key(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A frame of pandas is treated as the Arrow table that dlt makes of it."""
 

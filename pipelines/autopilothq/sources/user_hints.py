@@ -7,7 +7,7 @@ import pyarrow as pa
 from dlt import Schema
 from dlt.sources import DltResource
 
-from ..catalog import Table, key_of
+from ..catalog import TABLES, Table, key_of
 from ..display import plural
 from ..errors import NotSupported
 from ..projection import TableRows, engine
@@ -135,8 +135,18 @@ def check_nulls(resource: DltResource, rows: TableRows, there: TTableSchemaColum
             )
 
 
-def check_key(name: str, item: Any) -> Any:
-    """Returns what a user's steps made of rows of a resource. Raises NotSupported if rows have no key any more."""
+def check_step(name: str, item: Any, meta: Any) -> Any:
+    """Returns what a user's steps made of rows of a resource, with what marks them.
+
+    Raises NotSupported if rows have no key any more, or come with hints or for a table of the user's own.
+    """
+    table, has_hints = dlt_internals.marks_of_step(meta)
+    if has_hints or (name in TABLES and table not in (None, name)):
+        raise NotSupported(
+            f"Expected rows alone from the steps of {name}, but got {f'the table {table}' if table else 'hints'} with"
+            " them: rows that it sends elsewhere, or lets replace others, would count as stored.\n"
+            "Return rows without dlt.mark, and give hints to the resource: source.resources[...].apply_hints(...)."
+        )
     rows = dlt_internals.as_arrow(item)
     for column in key_of(name):
         if _lacks(rows, column):
