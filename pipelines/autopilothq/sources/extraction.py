@@ -22,8 +22,8 @@ class Extraction(NamedTuple):
     """One extraction of a source by dlt.
 
     `resources` are those of the source that are extracted, by name, and `hints` what dlt knew of them before. `feeds`
-    are the resources that transformers take rows from. `pipeline` and `load_id` are None if the source is iterated
-    without a pipeline.
+    are the resources that transformers take rows from, `only_fed` those of them that are not selected themselves.
+    `pipeline` and `load_id` are None if the source is iterated without a pipeline.
     """
 
     resources: Mapping[str, DltResource]
@@ -32,6 +32,7 @@ class Extraction(NamedTuple):
     schema: Schema
     pipeline: dlt.Pipeline | None
     load_id: str | None
+    only_fed: frozenset[str] = frozenset()
 
     @property
     def data_resources(self) -> set[str]:
@@ -81,6 +82,7 @@ def current_extraction(owner: object, reads_again: bool) -> Extraction:
         dlt.current.source_schema(),
         dlt_internals.running_pipeline() if load_id else None,
         load_id,
+        frozenset(ours.keys() - source.selected_resources.keys()),
     )
 
 
