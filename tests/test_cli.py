@@ -307,6 +307,33 @@ def test_wrong_arguments(call: Call, words: tuple[str, ...], message: str) -> No
     assert (said.status, errors(said)[-1]) == (2, message)
 
 
+EMPTY_PATH = "Expected a path, but got an empty text. The current folder is a dot: ."
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "expected"),
+    [
+        (("sample", ""), "FOLDER", EMPTY_PATH),
+        (("receive", " "), "FOLDER", EMPTY_PATH),
+        (("receive", "", "--compact"), "FOLDER", EMPTY_PATH),
+        (("status", "--received", ""), "--received", EMPTY_PATH),
+        (("report", "--output", ""), "--output", EMPTY_PATH),
+        (("receive", "a", "--upload", ""), "--upload", EMPTY),
+        (("load", "archive", "a", "--engine", "processes:1", "--work-url", ""), "--work-url", EMPTY),
+        (("load", "profiles", "--people", ""), "--people", EMPTY),
+        (("load", "profiles", "--space", ""), "--space", EMPTY),
+        (("load", "profiles", "--source-id", ""), "--source-id", EMPTY),
+        (("load", "ortto", "--people", ""), "--people", EMPTY),
+        (("adopt", "--from", ""), "--from", EMPTY),
+    ],
+)
+def test_an_empty_path_is_no_folder(call: Call, words: tuple[str, ...], name: str, expected: str) -> None:
+    """It is a shell's variable that nobody set, and was once taken for the current folder."""
+    said = call(*words)
+    assert (said.status, errors(said)[-1]) == (2, f"Error: Invalid value for '{name}': {expected}")
+    assert list(Path().iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -194,6 +194,7 @@ def test_another_run_is_refused(load: Call, server: FakeOrtto) -> None:
     [
         ([], {"API_KEY": None}, NO_KEY),
         (["--people", "missing.txt"], {}, "missing.txt: No such file or directory"),
+        (["--people", "~/missing.txt"], {}, f"{Path.home()}/missing.txt: No such file or directory"),
         (["--people", "latin.txt"], {}, "latin.txt: expected ids or emails in UTF-8: 'utf-8' codec can't decode"),
         (["--people", "select 1; drop table x"], {}, None),
         ([], {"REGION": "mars"}, "sources.autopilothq.ortto.region must be au, eu or empty, got 'mars'"),

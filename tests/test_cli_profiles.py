@@ -117,6 +117,7 @@ def test_a_run_that_is_cut_off_is_an_error(call: Call, server: FakeProfiles, mon
             ),
         ),
         (["--space", "s", "--people", "gone.txt"], {}, "gone.txt: No such file or directory"),
+        (["--space", "s", "--people", "~/gone.txt"], {}, f"{Path.home()}/gone.txt: No such file or directory"),
         (
             ["--space", "s", "--people", "people.txt"],
             {"REGION": "mars"},

@@ -9,7 +9,10 @@ from dlt.common.configuration.container import Container
 from dlt.common.configuration.specs import PluggableRunContext
 
 from autopilothq.projection import engine
+from autopilothq.sources.adopt.databases import DuckdbSource
+from autopilothq.sources.engine.work_folder import work_folder
 from autopilothq.warehouses import duckdb as direct
+from autopilothq.warehouses.resolve import resolve_target
 from calling import Call, errors
 from faults.loads import content, line, track
 
@@ -66,3 +69,38 @@ def test_where_duckdb_cannot_keep_a_file(call: Call) -> None:
         f"Error: DuckDB cannot keep a database at {place}: it takes what follows a ? for options.",
         "Rename that folder, or name a file elsewhere (--credentials /data/other.duckdb).",
     ]
+
+
+def test_a_path_that_begins_with_a_tilde_is_in_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    """In quotes and in settings, where no shell sees it: arguments, options, and what Python is given."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    place = ("--credentials", "@~/place")
+    (home / "place").write_text("~/events.duckdb")
+    (home / "place").chmod(0o600)
+    for words in (
+        ("sample", "~/archive", "--events", "5"),
+        ("load", "archive", "~/archive", *place),
+        ("status", "--received", "file://~/archive", *place),
+        ("export", "~/exported", "--format", "parquet", *place),
+        ("export", "file://~/written", *place),
+        ("report", "--output", "~/report.html", *place),
+        ("adopt", "file://~/exported", "--dry-run"),
+    ):
+        assert (words, call(*words).status) == (words, 0)
+    assert {path.name for path in home.iterdir()} == {
+        "archive", "place", "events.duckdb", "events.duckdb.lock", "exported", "written", "report.html",
+    }  # fmt: skip
+    assert list(Path().iterdir()) == []
+    assert DuckdbSource("duckdb:///~/events.duckdb").url == f"duckdb:///{home}/events.duckdb"
+    with work_folder("file://~/work", "owner") as folder:
+        assert folder.url.startswith(f"{home}/work/")
+    monkeypatch.setenv("DESTINATION__DUCKDB__CREDENTIALS", "duckdb:///~/other.duckdb")
+    assert resolve_target().database == f"{home}/other.duckdb"
+    for url in ("~/lake", "file://~/lake"):
+        monkeypatch.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", url)
+        for given in (None, url):
+            assert resolve_target("filesystem", given).location == f"file://{home}/lake"

@@ -37,7 +37,7 @@ from shared_loads import command, isolation
 NOW = datetime(2024, 3, 20, tzinfo=UTC)
 DIALECTS = ("redshift", "bigquery", "snowflake", "databricks", "clickhouse", "tsql", "mysql", "athena", "trino")
 QUERIES = sorted(path.stem for path in Path(statements.__file__).parent.glob("queries/*.sql"))
-VALUES = {"most": "12", "rated": "1", "shift": "0", "length": "86400"}
+VALUES = {"most": "12", "rated": "1", "shift": "0", "length": "86400", "until": "TIMESTAMP '2019-03-20'"}
 Row = dict[str, Any]
 
 
@@ -318,6 +318,18 @@ def test_only_mail_of_a_period_counts_but_all_that_people_did_with_it(target: tu
     rows = [row | {"rated": row["deliveries"] > 0} for row in counted.person_email(kept)]
     assert found.period.rated_until == until
     assert {name: getattr(known(found.totals), name) for name in vars(Funnel())} == vars(funnel(rows))
+    mailed = {
+        (row["person"], row["email_id"]) for row in counted.person_email(kept) if row["deliveries"] + row["bounces"]
+    }
+    times = [
+        one.at
+        for one in counted.seven(kept)
+        if one.at and (one.at < until or (one.person, one.properties.get("email_id")) in mailed)
+    ]
+    assert (found.period.events, found.period.first, found.period.last) == (len(times), min(times), max(times))
+    nothing = read(target, since=counted.FIRST - timedelta(days=9), until=counted.FIRST - timedelta(days=8))
+    assert nothing.totals == Absent("There are no email events of this period and these journeys.")
+    assert nothing.period.events == 0
 
 
 def test_journeys_are_named_by_a_name_that_they_had_or_by_their_id(target: tuple[str, str]) -> None:

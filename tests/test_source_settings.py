@@ -10,6 +10,8 @@ from dlt.sources import DltSource
 
 from autopilothq import adopt, api, archive, ortto, profiles
 from autopilothq.errors import InvalidSetting
+from autopilothq.receive.settings import ENDPOINT_KINDS
+from autopilothq.warehouses.settings import check_top_level
 from calling import Call, errors
 
 SECTION = "SOURCES__AUTOPILOTHQ__"
@@ -89,3 +91,32 @@ def test_the_command_names_a_misspelt_setting_of_a_file(call: Call) -> None:
     said = call("load", "ortto")
     error = "dlt's configuration has no setting sources.autopilothq.ortto.regoin: did you mean region?"
     assert (said.status, errors(said)) == (1, [f"Error: {error}"])
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ('datasetname = "mail"', "setting datasetname: did you mean dataset_name?"),
+        ('DATASET_NAME = "mail"', "setting DATASET_NAME: did you mean dataset_name?"),
+        ('destination_tpye = "postgres"', "setting destination_tpye: did you mean destination_type?"),
+        ('book_dataset = "books"', "setting book_dataset: did you mean books_dataset?"),
+        ('source.autopilothq.archive_url = "a"', "section source: did you mean sources?"),
+        ('[destinations.segment]\nwrite_key = "1"', "section destinations: did you mean destination?"),
+        *((f'[recieve.{kind}]\nbasic = "a:b"', "section recieve: did you mean receive?") for kind in ENDPOINT_KINDS),
+    ],
+)
+def test_the_commands_name_what_is_misspelt_outside_of_sections(call: Call, text: str, error: str) -> None:
+    Path(".dlt").mkdir()
+    Path(".dlt/secrets.toml").write_text(text)
+    active().reload()
+    said = call("status")
+    assert (said.status, errors(said)) == (1, [f"Error: dlt's configuration has no {error}"])
+
+
+def test_what_others_have_outside_of_sections_is_left_alone() -> None:
+    dlts = 'destination_name = "warehouse"\ndataset_name_layout = "x_%s"\ndataset_name = "mail"\n'
+    others = 'database_name = "shop"\ndatasets = "a"\n[destinations.shop]\na = 1\n[receiver.sources.shop]\nb = 2\n'
+    Path(".dlt").mkdir()
+    Path(".dlt/config.toml").write_text(f"{dlts}{others}[source]\nautopilot = 3\n")
+    active().reload()
+    check_top_level()

@@ -132,6 +132,16 @@ def test_settings_that_cannot_be_read_are_an_error_of_two_lines(name: str, text:
     assert re.sub(r"\d\d:\d\d:\d\d reading\n", "", ended.stderr) == message
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("import nope", "ModuleNotFoundError: No module named 'nope'"), ("raise OSError(5)", "OSError: 5")],
+)
+def test_a_dlt_that_is_broken_is_an_error_of_one_line_which_blames_no_setting(text: str, why: str) -> None:
+    Path("dlt.py").write_text(text)
+    ended = subprocess.run([sys.executable, "-c", MAIN, "status"], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", f"Error: dlt cannot be imported: {why}\n")
+
+
 def test_the_program_is_the_module_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Under its own name, by which its usage calls it."""
     monkeypatch.setattr(sys, "argv", ["-m", "--help"])

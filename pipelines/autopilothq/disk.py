@@ -11,6 +11,14 @@ from typing import IO, Any
 from . import private
 
 
+def local_path(url: str) -> str:
+    """Returns the local path that a path or a URL `file://…` names; a `~` at its beginning is the home folder.
+
+    A shell does not see paths in quotes and in settings. fsspec and DuckDB read them so, too.
+    """
+    return os.path.expanduser(url.removeprefix("file://"))
+
+
 def sync_open(file: IO[Any]) -> None:
     """Syncs what was written to an open file to the disk."""
     file.flush()

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from autopilothq import archive
+from autopilothq import archive, profiles
 from dlt_habits.habits import Place, identify, track
+from fake_autopilot.profiles import FakeProfiles
 
 
 def file_of(name: str, *messages: dict[str, Any]) -> str:
@@ -31,3 +32,7 @@ def test_each_schema_has_a_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (user["plan"], user["city"]) == ("pro", "Bern")
     assert [place.count(name, own) for name in ("identifies", "tracks", "email_opened", "_audit")] == [2, 1, 1, 2]
     assert [place.count(name) for name in ("identifies", "tracks", "email_opened", "_audit")] == [1, 1, 1, 1]
+    place.con.execute(f"UPDATE {own}.users SET id = 'u2'")
+    with FakeProfiles() as server:
+        place.run(profiles(server.token, server.space, people="select id from users", base_url=server.base_url))
+        assert server.asked() == ["user_id:u2"]

@@ -272,6 +272,35 @@ def test_steps_that_drop_the_key(folder: Path, name: str, step: Callable[[Any], 
     assert (place.names(), place.pipeline.has_pending_data) == ([], False)
 
 
+@pytest.mark.parametrize(
+    ("name", "step", "came"),
+    [
+        ("tracks", lambda rows: dlt.mark.with_hints(rows, dlt.mark.make_hints(primary_key="user_id")), "hints"),
+        ("tracks", lambda rows: dlt.mark.with_hints(rows, dlt.mark.make_hints(table_name="mine")), "the table mine"),
+        ("tracks", lambda rows: dlt.mark.with_table_name(rows, "mine"), "the table mine"),
+        ("tracks", lambda rows: dlt.mark.with_file_import("a.parquet", "parquet", 2, rows), "hints"),
+        ("other_events", lambda rows: dlt.mark.with_hints(rows, dlt.mark.make_hints(merge_key="event")), "hints"),
+    ],
+)
+def test_steps_that_return_hints_with_rows(folder: Path, name: str, step: Callable[[Any], Any], came: str) -> None:
+    """By the first one all rows of a user but one were lost, and counted as stored."""
+    place = Place()
+    source = archive(more(folder, track("s1", "Shoe Bought", 1), track("s2", "Shoe Bought", 2)))
+    source.resources[name].add_map(step)
+    with pytest.raises(PipelineStepFailed, match=f"Expected rows alone from the steps of {name}, but got {came} with"):
+        place.run(source.with_resources("tracks", "other_events"))
+    assert (place.names(), place.pipeline.has_pending_data) == ([], False)
+
+
+def test_a_step_that_returns_a_row_twice(folder: Path) -> None:
+    place = Place()
+    source = archive(more(folder, track("s1", "Shoe Bought", 1), track("s2", "Shoe Bought", 2)))
+    source.tracks.add_map(lambda rows: pa.concat_tables([rows, rows.slice(1)]))
+    with pytest.raises(PipelineStepFailed, match="Expected each id once in rows that the steps of tracks return, but"):
+        place.run(source.with_resources("tracks"))
+    assert (place.names(), place.pipeline.has_pending_data) == ([], False)
+
+
 def test_a_step_that_returns_a_frame_without_the_key(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A frame of pandas is treated as the Arrow table that dlt makes of it."""
 
@@ -349,7 +378,7 @@ def test_contracts(folder: Path, tmp_path: Path) -> None:
     assert (frozen.count("tracks"), frozen.count("_audit"), frozen.pipeline.has_pending_data) == (1, 1, False)
 
 
-def test_transformers(source: Callable[..., DltSource], whole: Rows) -> None:
+def test_transformers(source: Callable[..., DltSource], whole: Rows, caplog: pytest.LogCaptureFixture) -> None:
     """A transformer gets Arrow tables; its resource is loaded too where it is selected."""
     mine = source()
 
@@ -380,6 +409,11 @@ def test_transformers(source: Callable[..., DltSource], whole: Rows) -> None:
     mine.other_events.selected = False
     place = Place("others")
     place.run(mine)
+    [said] = [record.getMessage() for record in caplog.records if "transformer" in record.getMessage()]
+    assert said == (
+        "other_events is not selected, but a transformer took its rows: they count as loaded, and no later load brings"
+        ' them into tables of their own, except with write_disposition="replace".'
+    )
     assert place.count("others") == sum(len(rows) for name, rows in whole.items() if name not in TABLES)
 
 

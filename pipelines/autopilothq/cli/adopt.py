@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from .options import LoadOptions, credentials_of, load_options
+from .options import LoadOptions, credentials_of, load_options, require_value
 
 
 class _TablePatterns(click.ParamType[tuple[str, str]]):
@@ -32,7 +32,13 @@ class _TablePatterns(click.ParamType[tuple[str, str]]):
     metavar="NAME=PATTERN",
     help="The files of a table, below the folder; repeatable.  [default: files and folders named like tables]",
 )
-@click.option("--from", "database", metavar="URL", help="Read a database instead: postgresql://... or duckdb:///FILE.")
+@click.option(
+    "--from",
+    "database",
+    metavar="URL",
+    callback=require_value,
+    help="Read a database instead: postgresql://... or duckdb:///FILE.",
+)
 @click.option(
     "--schema", metavar="NAME", default="autopilothq", show_default=True, help="The schema of the tables there."
 )

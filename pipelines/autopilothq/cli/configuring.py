@@ -1,6 +1,7 @@
 """Configures dlt before a command runs, and says what is wrong with the settings that dlt itself reads."""
 
 import os
+import traceback
 from typing import Any
 
 import click
@@ -8,6 +9,8 @@ import click
 from ..display import gist
 from ..warehouses.settings import misplaced_secret, wrong_setting
 from . import log
+
+_APPLIES_RUNTIME = "initialize_runtime"  # dlt's function that applies the settings in [runtime] as dlt is imported
 
 
 def configure_dlt(books_dataset: str | None) -> None:
@@ -17,8 +20,9 @@ def configure_dlt(books_dataset: str | None) -> None:
     except Exception as error:
         raise _unread_settings(error) from error
 
-    from ..warehouses.settings import configure  # the runner would import all that loads
+    from ..warehouses.settings import check_top_level, configure  # the runner would import all that loads
 
+    check_top_level()
     settings = log.log_settings()
     log.configure_logging(*settings)  # again, because dlt has a handler of its own now
     more = {"runtime__log_format": "JSON"} if settings.debug and settings.json else {}
@@ -42,9 +46,9 @@ def _unread_settings(error: Exception) -> Exception:
         return click.ClickException(misplaced_secret(found).replace("\n", " "))
     if hasattr(error, "hint"):
         return click.ClickException(wrong_setting(found).replace("\n", " "))
-    if isinstance(error, ImportError) or log.log_settings().debug:
+    if log.log_settings().debug:
         return error
-    return click.ClickException(
-        f"dlt cannot begin with the settings in [runtime] of .dlt/config.toml, .dlt/secrets.toml or the environment:"
-        f" {gist(str(error))}"
-    )
+    if any(call.name == _APPLIES_RUNTIME for call in traceback.extract_tb(error.__traceback__)):
+        settings = "[runtime] of .dlt/config.toml, .dlt/secrets.toml or the environment"
+        return click.ClickException(f"dlt cannot begin with the settings in {settings}: {gist(str(error))}")
+    return click.ClickException(f"dlt cannot be imported: {type(error).__name__}: {gist(str(error))}")

@@ -12,6 +12,7 @@ from ..clients.autopilot import Autopilot
 from ..destination import Counts, DeliveryLog, DestinationSettings, contacts, log_dataset
 from ..destination.contact_requests import ContactRequests, plan_requests
 from ..destination.contacts import ContactAction, ContactJob
+from ..disk import local_path
 from ..display import plural
 from ..errors import RunError
 from ..warehouses.dataset import dataset_of
@@ -76,7 +77,7 @@ def _opened(file: str) -> Iterator[TextIO]:
     if file == "-":
         yield standard_input()
         return
-    with open(file, encoding="utf-8") as opened:
+    with open(local_path(file), encoding="utf-8") as opened:
         yield opened
 
 

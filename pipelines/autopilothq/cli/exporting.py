@@ -4,6 +4,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from .. import inspect, private, runner
+from ..disk import local_path
 from ..display import json_text, plural, shortened
 from ..errors import RunError
 from ..export import ExportBucket, ExportFolder, ExportTarget, export_archive, export_parquet
@@ -41,7 +42,7 @@ def _target(folder: str) -> ExportBucket | ExportFolder:
     check_not_empty(folder)
     if is_remote(folder):
         return ExportBucket(folder, open_bucket(folder))
-    return ExportFolder(Path(folder.removeprefix("file://")))
+    return ExportFolder(Path(local_path(folder)))
 
 
 def _archive(dataset: Dataset, files: ExportTarget) -> dict[str, object]:

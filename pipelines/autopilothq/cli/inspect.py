@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import click
 
-from .options import Duration, TargetOptions, target_options, wait_option
+from .options import Duration, LocalPath, TargetOptions, target_options, wait_option
 
 SCHEMA_FORMATS = ("table", "markdown", "json", "yaml", "dbt", "mermaid", "sql")
 
@@ -101,6 +101,7 @@ def upgrade_schema(dry_run: bool, target: TargetOptions, wait: timedelta) -> Non
 @click.option("--max-age", type=Duration(), metavar="AGE", help="Exit with 1 if the newest load is older: 30m, 2h, 1d.")
 @click.option(
     "--received",
+    type=LocalPath(),
     metavar="FOLDER",
     help="Also show what waits in the folder of `receive`: files that are not published, or not loaded.",
 )

@@ -14,6 +14,7 @@ from . import log, out
 from .options import (
     CalendarDay,
     LoadOptions,
+    LocalPath,
     NameList,
     Time,
     WholeNumber,
@@ -52,7 +53,12 @@ def load() -> None:
     metavar="NAME:WHERE",
     help="Share the load among workers: processes:8, dask:tcp://scheduler:8786 or ray:auto.",
 )
-@click.option("--work-url", metavar="URL", help="A folder or bucket that all workers of the engine can write to.")
+@click.option(
+    "--work-url",
+    metavar="URL",
+    callback=require_value,
+    help="A folder or bucket that all workers of the engine can write to.",
+)
 @click.option(
     "--fail-if-empty", is_flag=True, help="Exit with 3 if no file is found, not even one that is loaded already."
 )
@@ -155,7 +161,7 @@ def _api(**settings: Any) -> "DltSource":
 
 
 @click.command("sample")
-@click.argument("folder", metavar="FOLDER", type=click.Path(file_okay=False))
+@click.argument("folder", metavar="FOLDER", type=LocalPath(file_okay=False))
 @click.option(
     "--events", type=WholeNumber(min=1), metavar="N", default=10_000, show_default=True, help="How many messages."
 )

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple, TextIO
 
 import click
 
+from ..disk import local_path
 from ..errors import RunError
 from ..masking import remember_credentials
 from ..utc import is_empty, parse_time
@@ -93,6 +94,16 @@ def check_period(since: date | None, until: date | None) -> None:
         )
 
 
+class LocalPath(click.Path):
+    """A path, or a folder that an option names; a `~` at its beginning is the home folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Returns the path; an empty one is a shell's variable that nobody set."""
+        if not str(value).strip():
+            self.fail("Expected a path, but got an empty text. The current folder is a dot: .", param, ctx)
+        return super().convert(local_path(str(value)), param, ctx)
+
+
 class NameList(click.ParamType[list[str]]):
     """Names, separated by commas: any, or only those of `known`. Example: `NameList(["events", "people"])`."""
 
@@ -163,7 +174,7 @@ def credentials_of(value: str, param: click.Parameter | None = None) -> str:
     if value.startswith("env:"):
         found = os.environ.get(value[4:], "").rstrip("\r\n")
     elif value.startswith("@"):
-        found = _content(value[1:], param).rstrip("\r\n")
+        found = _content(local_path(value[1:]), param).rstrip("\r\n")
     if value and not found.strip():
         what = "that file is empty" if value.startswith("@") else "that variable is not set, or empty"
         raise click.BadParameter(f"Expected a value in {value}, but {what}.", param=param)

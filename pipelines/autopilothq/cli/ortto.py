@@ -12,7 +12,7 @@ import click
 from ..catalog import BOOKS, EVENT_TABLES, EVENTS_RESOURCE, ORTTO_ACCOUNT, PROFILES, TRACKS
 from ..warehouses.settings import typed_settings
 from . import log
-from .options import LoadOptions, NameList, Time, load_options, max_seconds_option
+from .options import LoadOptions, NameList, Time, load_options, max_seconds_option, require_value
 
 if TYPE_CHECKING:
     from dlt.sources import DltSource
@@ -38,6 +38,7 @@ _ALL = [name for name in ORTTO_TABLES if name != "campaign_reports"]  # Ortto gi
 @click.option(
     "--people",
     metavar="active|all|FILE|SQL",
+    callback=require_value,
     help="Whose activities: those who were active since the last run, everyone, or a list.  [default: active]",
 )
 @click.option("--since", type=Time(), metavar="TIME", help="The time of the first activity to load.")

@@ -7,7 +7,7 @@ import click
 
 from ..errors import RunError
 from . import log
-from .options import LoadOptions, NameList, Time, load_options
+from .options import LoadOptions, NameList, Time, load_options, require_value
 
 if TYPE_CHECKING:
     from dlt.sources import DltSource
@@ -23,11 +23,12 @@ _NO_SPACE = "Which space? Name it (--space), or set sources.autopilothq.profiles
 @click.option(
     "--people",
     metavar="api|FILE|SQL",
+    callback=require_value,
     help="Whose events: of contacts with new activity (api), of the ids in a file, or of a query.",
 )
-@click.option("--space", metavar="ID", help="The space of Segment Unify.")
+@click.option("--space", metavar="ID", callback=require_value, help="The space of Segment Unify.")
 @click.option("--region", type=click.Choice(REGIONS), help="Where the space is.  [default: us]")
-@click.option("--source-id", metavar="ID", help="Load only events of this Segment source.")
+@click.option("--source-id", metavar="ID", callback=require_value, help="Load only events of this Segment source.")
 @click.option("--events", type=NameList(), metavar="NAME,...", help="Which events.  [default: the seven of Autopilot]")
 @click.option("--since", type=Time(), metavar="TIME", help="The time of the first event to load.")
 @load_options

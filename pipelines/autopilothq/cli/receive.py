@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import Duration, TargetOptions, WholeNumber, target_options, wait_option
+from .options import Duration, LocalPath, TargetOptions, WholeNumber, require_value, target_options, wait_option
 
 _MB = 1 << 20
 _SIZES = {"KB": 1 << 10, "MB": _MB, "GB": 1 << 30}
@@ -44,7 +44,7 @@ class _Rotation(click.ParamType[timedelta | int]):
 
 
 @click.command("receive", short_help="Receive events over HTTP into an archive.")
-@click.argument("folder", type=click.Path(file_okay=False))
+@click.argument("folder", type=LocalPath(file_okay=False))
 @click.option(
     "--listen", type=_Address(), metavar=_ADDRESS, default="127.0.0.1:8080", show_default=True,
     help="Where senders connect.",
@@ -53,7 +53,12 @@ class _Rotation(click.ParamType[timedelta | int]):
     "--workers", type=WholeNumber(1, 64), metavar="N", default=1, show_default=True, help="How many processes receive."
 )
 @click.option("--metrics", type=_Address(), metavar=_ADDRESS, help="Serve metrics for Prometheus there.")
-@click.option("--upload", metavar="URL", help="Send files to a bucket, and delete each here once it is there.")
+@click.option(
+    "--upload",
+    metavar="URL",
+    callback=require_value,
+    help="Send files to a bucket, and delete each here once it is there.",
+)
 @click.option(
     "--rotate",
     type=_Rotation(),

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from .options import TargetOptions, Time, check_period, json_option, target_options, wait_option
+from .options import LocalPath, TargetOptions, Time, check_period, json_option, target_options, wait_option
 
 OUTPUT = "report.html"
 
@@ -38,7 +38,7 @@ class PercentLimit(click.ParamType[tuple[str, tuple[float, float]]]):
 
 
 @click.command(short_help="Write a page that shows what became of emails.")
-@click.option("--output", metavar="FILE", help=f"Where the page is written.  [default: {OUTPUT}]")
+@click.option("--output", type=LocalPath(), metavar="FILE", help=f"Where the page is written.  [default: {OUTPUT}]")
 @click.option("--since", type=Time(), metavar="TIME", help="Only mail that was sent from then on.")
 @click.option("--until", type=Time(), metavar="TIME", help="Only mail that was sent before that.")
 @click.option(

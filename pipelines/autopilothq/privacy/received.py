@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from ..disk import local_path
 from ..display import visible
 from ..errors import ArchiveError, RunError
 from ..receive.files import open_files, published_name
@@ -70,7 +71,7 @@ def _local_path(url: str) -> Path | None:
     bare = _LOCAL.sub("", url, count=1) if _LOCAL.match(url) else url
     if "://" in bare:
         return None
-    path = Path(os.path.abspath(os.path.expanduser(bare)))
+    path = Path(os.path.abspath(local_path(bare)))
     if path.exists():
         return path
     while GLOB_CHARACTERS.search(str(path)):

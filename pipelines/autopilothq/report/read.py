@@ -179,8 +179,8 @@ def _journey_ids(queries: _Queries, chosen: Sequence[str]) -> list[str]:
 def _period(queries: _Queries) -> ReportPeriod:
     if not any(table in queries.existing for table in (DELIVERED, OPENED, CLICKED)):
         raise _Missing("There are no tables of email events in this dataset.")
-    (row,) = queries.rows("bounds")
     scope = queries.scope
+    (row,) = queries.rows("bounds_until", until=time_literal(scope.until)) if scope.until else queries.rows("bounds")
     if not row["events"]:
         raise _Missing(f"There are no email events{' of this period and these journeys' * (scope != MailScope())}.")
     last = row["received"] or row["last"]

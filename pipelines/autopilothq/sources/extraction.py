@@ -24,8 +24,9 @@ class Extraction(NamedTuple):
     """One extraction of a source by dlt.
 
     `resources` are those of the source that are extracted, by name, and `hints` what dlt knew of them before. `feeds`
-    are the resources that transformers take rows from. `pipeline` and `load_id` are None if the source is iterated
-    without a pipeline. `moved` are the tables that events have because something else had their name.
+    are the resources that transformers take rows from, `only_fed` those of them that are not selected themselves.
+    `pipeline` and `load_id` are None if the source is iterated without a pipeline. `moved` are the tables that events
+    have because something else had their name.
     """
 
     resources: Mapping[str, DltResource]
@@ -35,6 +36,7 @@ class Extraction(NamedTuple):
     pipeline: dlt.Pipeline | None
     load_id: str | None
     moved: Mapping[str, str] = MappingProxyType({})
+    only_fed: frozenset[str] = frozenset()
 
     @property
     def data_resources(self) -> set[str]:
@@ -85,6 +87,7 @@ def current_extraction(owner: object, reads_again: bool) -> Extraction:
         dlt_internals.running_pipeline() if load_id else None,
         load_id,
         dlt.current.source_state().get(_MOVED, {}) if load_id else {},
+        frozenset(ours.keys() - source.selected_resources.keys()),
     )
 
 

@@ -54,21 +54,29 @@ class Load:
 
         If not all rows were taken, no file counts as loaded: all are read again.
         """
-        cut = sorted(self._resources - self._whole)
+        extraction = self._planned.extraction
+        cut, fed = sorted(self._resources - self._whole), ", ".join(sorted(extraction.only_fed))
         if cut and self._audit:
-            self.report.warnings.append(
+            self._warn(
                 f"No file counts as loaded, because not all rows of {', '.join(cut)} were taken: the next load reads"
                 " all files again."
             )
-            logger.warning(self.report.warnings[-1])
-            self._planned.context.report_progress()
-        extraction = self._planned.extraction
+        elif fed and self._audit:
+            self._warn(
+                f"{fed} is not selected, but a transformer took its rows: they count as loaded, and no later load"
+                ' brings them into tables of their own, except with write_disposition="replace".'
+            )
         if not cut and self._planned.origin.reads_again and extraction.pipeline is not None:
             note_taken(extraction.resources.keys())
         rows = [] if cut else [{**row, "load_id": extraction.load_id} for row in self._audit]
         if not rows and not self._planned.target.replacement.anew:
             return None
         return pa.Table.from_pylist(rows, arrow_schema({column.name: column.type for column in AUDIT.columns}))
+
+    def _warn(self, message: str) -> None:
+        self.report.warnings.append(message)
+        logger.warning(message)
+        self._planned.context.report_progress()
 
 
 def run_load(origin: Origin[Any], settings: LoadSettings, keeper: object) -> Load:

@@ -70,7 +70,7 @@ class SourceLoads:
                 self._source = source
             self._begun.add(name)
             if load_id and name in source.selected_resources:
-                dlt_internals.check_steps(partial(user_hints.check_key, name))
+                dlt_internals.check_steps(partial(user_hints.check_step, name))
             return self.load
 
     def _read(self, extraction: tuple[Any, ...], in_run: bool) -> None:

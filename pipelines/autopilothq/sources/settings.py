@@ -5,7 +5,6 @@ cannot come from the configuration, or takes it for its first type, so that a li
 Therefore such settings are `Any` to dlt, and have their types only for type checkers.
 """
 
-import difflib
 import hashlib
 import inspect
 import json
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..clients.settings import MAX_ATTEMPTS, TIMEOUT
 from ..warehouses.hints import SOURCE
-from ..warehouses.settings import configured_names, unknown_setting
+from ..warehouses.settings import configured_names, is_misspelt, unknown_setting
 
 if TYPE_CHECKING:
     from ..clients.autopilot import Autopilot
@@ -39,7 +38,6 @@ ORIGINS = ("archive", "adopt", "api", "profiles", "ortto")
 _OF_ALL = ("allow_http", "api_key", "notify", "suppression_key")  # in the shared section, and of no single origin
 _IN_PYTHON_ONLY = ("cut_texts", "executor", "progress")
 _TABLES = ("credentials", "mapping", "tables")  # settings that are tables themselves
-_TYPING_ERROR = 0.8  # how similar a name must be to that of a setting to count as its misspelling
 
 
 def check_origin_settings(origin: str) -> None:
@@ -63,13 +61,9 @@ def check_origin_settings(origin: str) -> None:
 def _check_section(section: str, known: Sequence[str], lets_others: bool = False) -> None:
     tables = [name for name in _TABLES if name in known]
     for name, is_table in configured_names(section).items():
-        is_other = (is_table and not _is_like(name, tables)) or (lets_others and not _is_like(name, known))
+        is_other = (is_table and not is_misspelt(name, tables)) or (lets_others and not is_misspelt(name, known))
         if name not in known and not is_other:
             raise unknown_setting(f"dlt's configuration has no setting {section}.{name}", name, known)
-
-
-def _is_like(name: str, known: Sequence[str]) -> bool:
-    return bool(difflib.get_close_matches(name, known, n=1, cutoff=_TYPING_ERROR))
 
 
 def _settings_of(origin: str) -> list[str]:

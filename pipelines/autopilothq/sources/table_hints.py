@@ -38,11 +38,13 @@ class TableHints:
     def make(self, table: Table, types: Mapping[str, Type], typed: bool = True, **more: Any) -> Any:
         """Returns dlt's hints for rows of a table: its columns, and how they are merged."""
         _, stored = self.layout(table.name)
-        made = dlt.mark.make_hints(
-            columns=self.columns(table, types, typed),
-            write_disposition=self.disposition(table.name),
-            additional_table_hints=stored or None,
-            **more,
+        made = dlt_internals.OwnHints(
+            dlt.mark.make_hints(
+                columns=self.columns(table, types, typed),
+                write_disposition=self.disposition(table.name),
+                additional_table_hints=stored or None,
+                **more,
+            )
         )
         self.added[table.name] = made
         return made

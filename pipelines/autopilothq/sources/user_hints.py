@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from dlt import Schema
 from dlt.sources import DltResource
 
-from ..catalog import Table, key_of
+from ..catalog import TABLES, Table, key_of
 from ..display import plural
 from ..errors import NotSupported
 from ..projection import TableRows, engine
@@ -135,8 +136,18 @@ def check_nulls(resource: DltResource, rows: TableRows, there: TTableSchemaColum
             )
 
 
-def check_key(name: str, item: Any) -> Any:
-    """Returns what a user's steps made of rows of a resource. Raises NotSupported if rows have no key any more."""
+def check_step(name: str, item: Any, meta: Any) -> Any:
+    """Returns what a user's steps made of rows of a resource, with what marks them.
+
+    Raises NotSupported if rows have no key any more, or the same, or come with hints or for another table.
+    """
+    table, has_hints = dlt_internals.marks_of_step(meta)
+    if has_hints or (name in TABLES and table not in (None, name)):
+        raise NotSupported(
+            f"Expected rows alone from the steps of {name}, but got {f'the table {table}' if table else 'hints'} with"
+            " them: rows that it sends elsewhere, or lets replace others, would count as stored.\n"
+            "Return rows without dlt.mark, and give hints to the resource: source.resources[...].apply_hints(...)."
+        )
     rows = dlt_internals.as_arrow(item)
     for column in key_of(name):
         if _lacks(rows, column):
@@ -145,7 +156,19 @@ def check_key(name: str, item: Any) -> Any:
                 " missing: rows are told apart by it, and would be stored again in each run.\n"
                 f"Return {column} too, as it came, from what you gave add_map(...) or add_yield_map(...)."
             )
+    if key_of(name) == ("id",) and _repeats(rows, "id"):
+        raise NotSupported(
+            f"Expected each id once in rows that the steps of {name} return, but one is there twice: the same message"
+            " would be stored twice.\nReturn at most one row for each that you get, and make several of it in a"
+            " transformer, for a table of your own."
+        )
     return item
+
+
+def _repeats(rows: Any, column: str) -> bool:
+    if not isinstance(rows, (pa.Table, pa.RecordBatch)):
+        return False
+    return bool(pc.count_distinct(rows.column(column), mode="all").as_py() < rows.num_rows)
 
 
 def _lacks(rows: Any, column: str) -> bool:

@@ -21,7 +21,6 @@ from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
 from .dataset.delta import DeltaDataset, QueryRows
 from .dlt_internals import DBApiCursor, FilesystemClient, SqlClientBase, client_for
-from .hints import SOURCE
 from .query_check import check_query
 
 ROWS_PER_ANSWER = 10_000  # fetched at a time
@@ -79,23 +78,22 @@ def _reading(client: SqlClientBase[Any], dialect: str | None, sql: str) -> Itera
             client.execute_sql(off)
 
 
-def for_reading(pipeline: dlt.Pipeline) -> dlt.Dataset:
-    """Returns the dataset of a pipeline, on a connection of its own; a DuckDB file is opened read-only."""
+def _for_reading(pipeline: dlt.Pipeline, schema: dlt.Schema) -> dlt.Dataset:
+    """Returns the dataset of a pipeline's schema, on a connection of its own; a DuckDB file is opened read-only."""
     from .duckdb import direct
 
-    # The schema says which files in a bucket are tables.
-    schema = pipeline.default_schema if pipeline.schema_names else dlt.Schema(SOURCE)
-    config = client_for(pipeline, schema).config
-    credentials = getattr(config, "credentials", None)
+    client: Any = client_for(pipeline, schema)
+    credentials = getattr(client.config, "credentials", None)
     destination: Any = pipeline.destination
     if isinstance(credentials, DuckDbCredentials) and credentials.external_conn() is None:
         same = DuckDbCredentials(credentials.database, read_only=True, extensions=credentials.extensions)
         same.global_config = credentials.global_config
-        destination = direct(credentials=same, wait=getattr(config, "wait", 0))
-    return dlt.dataset(destination, pipeline.dataset_name, schema=schema)
+        destination = direct(credentials=same, wait=getattr(client.config, "wait", 0))
+    name = client.dataset_name if isinstance(client, FilesystemClient) else client.sql_client.dataset_name
+    return dlt.dataset(destination, name, schema=schema)
 
 
-def answers(pipeline: dlt.Pipeline, sql: str) -> Iterator[QueryRows]:
-    """Yields the rows of a user's query on a pipeline's dataset, in batches. Raises InvalidQuery."""
-    with run_query(for_reading(pipeline), sql) as (_, rows):
+def answers(sql: str) -> Iterator[QueryRows]:
+    """Yields the rows of a user's query on the dataset of the source under way, in batches. Raises InvalidQuery."""
+    with run_query(_for_reading(dlt.current.pipeline(), dlt.current.source().schema), sql) as (_, rows):
         yield from rows

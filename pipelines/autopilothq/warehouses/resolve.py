@@ -12,6 +12,7 @@ from dlt.common.pipeline import get_dlt_pipelines_dir
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 from dlt.sources import credentials as specs
 
+from ..disk import local_path
 from ..errors import RunError
 from ..machine import cores
 from . import requirements
@@ -124,7 +125,9 @@ def _here() -> str:
 
 def _other(kind: str, credentials: str | None) -> Any:
     if kind == "filesystem":
-        return lake(credentials) if credentials else lake()
+        url = str(credentials or setting("destination.filesystem.bucket_url") or "")
+        at_home = (path := local_path(url)) != url.removeprefix("file://")  # dlt would make a folder named ~
+        return lake(path if at_home else url) if credentials or at_home else lake()
     _check_url(kind, credentials or setting(f"destination.{kind}.credentials"))
     given = {"credentials": credentials} if credentials else {}
     own: dict[str, Any] = {"postgres": postgres, "bigquery": bigquery}
@@ -164,7 +167,7 @@ def _check_folder(database: str) -> None:
 def _duckdb(credentials: str | None, dataset: str, create: bool, wait: timedelta, reads: bool) -> Any:
     configured = setting("destination.duckdb.credentials")
     settings = configured if isinstance(configured, dict) else {"database": configured}
-    database = str(credentials or settings.get("database") or DUCKDB_FILE).removeprefix("duckdb:///")
+    database = local_path(str(credentials or settings.get("database") or DUCKDB_FILE).removeprefix("duckdb:///"))
     _check_file(database, dataset, "--dataset")
     _check_file(database, str(setting("books_dataset") or ""), "--books-dataset")
     if database.startswith("md:"):

@@ -19,6 +19,16 @@ DEFAULTS: dict[str, Any] = {
     "load.auto_abort_on_terminal_error": True,
     "load.delete_completed_jobs": True,
 }
+# What a file of dlt's configuration has outside of sections, and sections of this project in those of all.
+_TOP_LEVEL = ("destination_type", "dataset_name", "books_dataset")
+_SECTIONS = {
+    "sources": {"autopilothq"},
+    "destination": {"autopilothq", "segment"},
+    "receive": {"v1", "segment", "rudder", "autopilot", "ortto"},
+}
+# How similar a name must be to that of a setting to count as its misspelling. Where all programs have theirs it must be
+# more: a `database_name` is nobody's misspelt `dataset_name`.
+_TYPING_ERROR, _TYPING_ERROR_AMONG_ALL = 0.8, 0.9
 TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", dict: "a table", str: "a text"}
 
 
@@ -64,6 +74,32 @@ def configured_names(section: str) -> dict[str, bool]:
         for name, value in found.items() if isinstance(found, Mapping) else ():
             names[name] = names.get(name, True) and isinstance(value, Mapping)
     return names
+
+
+def check_top_level() -> None:
+    """Raises InvalidSetting if a file of dlt's configuration misspells a setting or a section outside of sections.
+
+    Names that resemble none of this project's are for others, and so are sections without one of this project's.
+    """
+    from .dlt_internals.runtime import configuration_files, is_pipeline_setting
+
+    for name, value in (item for file in configuration_files() for item in file.items()):
+        if isinstance(value, Mapping):
+            known, what = [section for section, own in _SECTIONS.items() if own & set(value)], "section"
+            is_wrong = name not in _SECTIONS and is_misspelt(name, known)
+        else:
+            known, what = list(_TOP_LEVEL), "setting"
+            is_wrong = name not in _TOP_LEVEL and not is_pipeline_setting(name)
+            is_wrong = is_wrong and is_misspelt(name.lower(), known, _TYPING_ERROR_AMONG_ALL)
+        if is_wrong:
+            raise unknown_setting(f"dlt's configuration has no {what} {name}", name.lower(), known)
+
+
+def is_misspelt(name: str, known: Sequence[str], cutoff: float = _TYPING_ERROR) -> bool:
+    """Returns whether a name is one of the known ones, or resembles one so much that it may stand for it."""
+    import difflib  # every command would import it
+
+    return bool(difflib.get_close_matches(name, known, n=1, cutoff=cutoff))
 
 
 def unknown_setting(text: str, name: str, known: Sequence[str]) -> InvalidSetting:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import duckdb
 
+from ...disk import local_path
 from ...errors import NotSupported, RunError
 from ...extras import install
 from ...projection import engine
@@ -158,7 +159,7 @@ class DuckdbSource(Database):
 
     def __init__(self, url: str) -> None:
         """Opens the file. Raises RunError if it does not exist or is not a DuckDB file."""
-        self._path = os.path.abspath(url.removeprefix("duckdb:///").removeprefix("duckdb:"))
+        self._path = os.path.abspath(local_path(url.removeprefix("duckdb:///").removeprefix("duckdb:")))
         self.url = f"duckdb:///{self._path}"
         if not Path(self._path).is_file():
             raise RunError(f"Expected a DuckDB file at {self._path}, but there is none.\nCheck how it is spelt.")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ...catalog import EXPORT_MARK, TABLES
+from ...disk import local_path
 from ...errors import ArchiveError
 from ...projection import engine
 from ...segment.naming import snake_case
@@ -132,7 +133,7 @@ def _check_patterns(urls: Sequence[str], named: Mapping[str, Sequence[str]], fou
 
 def _files_at(url: str, credentials: Any) -> list[FoundFile]:
     check_not_empty(url)
-    found = _bucket_files(url, credentials) if is_remote(url) else _local_files(url.removeprefix("file://"))
+    found = _bucket_files(url, credentials) if is_remote(url) else _local_files(local_path(url))
     return list(found)
 
 

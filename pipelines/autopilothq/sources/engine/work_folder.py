@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import private
+from ...disk import local_path
 from ...errors import EngineError
 from ..file_systems import is_remote, open_bucket
 
@@ -165,7 +166,7 @@ def work_folder(work_url: str, owner: str) -> Iterator[WorkFolder]:
 
 def _absolute(url: str) -> str:
     """Returns the URL without slashes at its end; for a local folder, the absolute path."""
-    return url.rstrip("/") if is_remote(url) else os.path.abspath(url.removeprefix("file://"))
+    return url.rstrip("/") if is_remote(url) else os.path.abspath(local_path(url))
 
 
 @contextmanager

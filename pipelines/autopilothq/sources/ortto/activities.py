@@ -7,10 +7,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-import dlt
-
 from ...catalog import PROFILES
 from ...clients.ortto import Ortto
+from ...disk import local_path
 from ...errors import ApiError, InvalidSetting
 from ...projection import DuePeople, People
 from ...projection.context import TableRows
@@ -211,7 +210,7 @@ def _address(url: str, run: Run) -> str:
 def _values(people: str) -> Iterator[str]:
     """Yields the values of a list: the first column of a query's rows, or the lines of a file."""
     if not is_query(people):
-        yield from lines_of_file(Path(people), "ids or emails")
+        yield from lines_of_file(Path(local_path(people)), "ids or emails")
         return
-    for rows in answers_of_query(dlt.current.pipeline(), people):
+    for rows in answers_of_query(people):
         yield from (str(row[0]).strip() for row in rows if row[0] is not None and str(row[0]).strip())

@@ -7,11 +7,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import dlt
-
 from ...catalog import PROFILES
 from ...clients.autopilot import Autopilot
 from ...clients.profile_api import ProfileApi
+from ...disk import local_path
 from ...display import plural
 from ...errors import InvalidSetting, Unavailable
 from ...projection import DuePeople, People
@@ -136,13 +135,13 @@ class Space(Origin[Scan]):
             with self.contacts.client as client:
                 yield from people_of_contacts(spool, client, context.report_progress)
         elif is_query(self.people):
-            for rows in answers(dlt.current.pipeline(), self.people):
+            for rows in answers(self.people):
                 if len(rows[0]) != 1:
                     raise InvalidSetting(f"{SETTINGS}.people: expected a query with one column, got {len(rows[0])}")
                 ids = (person(str(row[0])) for row in rows if row[0] is not None)
                 yield [Person(known) for known in ids if known]
         else:
-            yield from people_of_file(Path(self.people))
+            yield from people_of_file(Path(local_path(self.people)))
 
     def read(self, work: Sequence[Scan]) -> Iterator[Batch]:
         """Yields the messages of the people who are due, as many as one load takes."""

@@ -114,6 +114,7 @@ from .clients import (
     take_folders_literally,
 )
 from .resources import (
+    OwnHints,
     adds_columns,
     as_arrow,
     check_steps,
@@ -128,6 +129,7 @@ from .resources import (
     hint_functions,
     hints,
     lets_all_pass,
+    marks_of_step,
     merge_key,
     name_of_owned,
     note_extractions,
@@ -190,6 +192,7 @@ __all__ = [
     "LookupTraces",
     "NamingConvention",
     "NotResolved",
+    "OwnHints",
     "PackageStorage",
     "ParquetFileBatchIterator",
     "ParsedLoadJobFileName",
@@ -253,6 +256,7 @@ __all__ = [
     "load_pipeline_state_from_destination",
     "load_trace",
     "logger",
+    "marks_of_step",
     "merge_key",
     "migrate_load_package_state",
     "migrate_pipeline_state",

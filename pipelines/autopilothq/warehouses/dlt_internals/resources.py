@@ -19,7 +19,8 @@ from dlt.common.storages.exceptions import CurrentLoadPackageStateNotAvailable
 from dlt.common.storages.load_package import LoadPackageStateInjectableContext, load_package_state
 from dlt.extract.extract import Extract
 from dlt.extract.extractors import _to_arrow_table
-from dlt.extract.hints import NATURAL_CALLABLES
+from dlt.extract.hints import NATURAL_CALLABLES, HintsMeta
+from dlt.extract.items import TableNameMeta
 from dlt.extract.items_transform import MapItem
 from dlt.extract.pipe import ForkPipe
 from dlt.normalize.configuration import ItemsNormalizerConfiguration
@@ -140,8 +141,21 @@ def sees_rows(resource: DltResource) -> bool:
     return len(resource._pipe.steps) > 1
 
 
-def check_steps(check: Callable[[Any], Any]) -> None:
-    """Lets `check` see each item of the resource under way behind its steps, if it has any; it returns the item.
+class OwnHints(dict[str, Any]):
+    """Hints that the source itself gives with its rows. Those of a user's step are a plain dict."""
+
+
+def marks_of_step(meta: Any) -> tuple[str | None, bool]:
+    """Returns the table that an item names, and whether a user's step gave it hints of its own."""
+    if isinstance(meta, HintsMeta):
+        return cast(str | None, (meta.hints or {}).get("table_name")), not isinstance(meta.hints, OwnHints)
+    return (meta.table_name if isinstance(meta, TableNameMeta) else None), False
+
+
+def check_steps(check: Callable[[Any, Any], Any]) -> None:
+    """Lets `check` see each item of the resource under way behind its steps, if it has any, with what marks it.
+
+    `check` returns the item.
 
     Only in this extraction: dlt extracts a copy of a resource's steps.
     """

@@ -1,10 +1,27 @@
-"""dlt's runtime: what it starts as it is imported."""
+"""dlt's runtime: what it starts as it is imported, and the files of its configuration."""
 
+from collections.abc import Iterator
+from typing import Any
+
+import dlt
 from dlt.common.runtime.run_context import active
 from dlt.common.runtime.telemetry import stop_telemetry
+from dlt.pipeline.configuration import PipelineConfiguration
 
 
 def restart_without_telemetry() -> None:
     """Stops the telemetry that the import of dlt started, and applies the settings as they are now."""
     stop_telemetry()
     active().initialize_runtime()
+
+
+def configuration_files() -> Iterator[dict[str, Any]]:
+    """Yields the content of each file of dlt's configuration."""
+    for provider in dlt.config.config_providers:
+        if provider.name.endswith(".toml"):
+            yield provider._config_doc  # type: ignore[attr-defined]
+
+
+def is_pipeline_setting(name: str) -> bool:
+    """Returns whether dlt itself has a setting of that name for pipelines."""
+    return name in PipelineConfiguration.get_resolvable_fields()
