@@ -1,14 +1,15 @@
 """How the receiver turns bodies into lines of the archive, with the fields that Segment adds to messages."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from msgspec import Raw
 
-from autopilothq.receive.messages import ArchiveLines, Arrival, Body, InvalidJson, kept_line, parse_body
+from autopilothq.receive.messages import ArchiveLines, Arrival, Body, InvalidJson, kept_line, lines_of, parse_body
 from autopilothq.receive.routes import Endpoint, find_route
+from autopilothq.segment.message import Discard, read_message
 
 AT = datetime(2026, 11, 1, 5, 6, 8, 412000, tzinfo=UTC)
 RECEIVED = "2026-11-01T05:06:08.412Z"
@@ -106,6 +107,26 @@ def test_a_retry_is_the_same_message() -> None:
     assert id_of() == id_of(sentAt="2026-11-01T05:06:09Z") == id_of(writeKey="k")
     assert len({id_of(), id_of(userId="2"), id_of(event="EE"), id_of(timestamp="2026-11-01T05:06:09Z")}) == 4
     assert id_of(messageId="") == id_of(messageId=None)
+
+
+@pytest.mark.parametrize(
+    ("sent", "discarded"),
+    [
+        ('" \\t"', '" \\t"'), ('"\\u0000"', '"\\u0000"'), ('"\\uD800"', '"\\uD800"'), ("{}", "{}"),
+        ('{"a":1}', '{"a":1}'), ("[]", "[]"), ('["m"]', '["m"]'), ("NaN", "NaN"), ("-Infinity", "-Infinity"),
+        ("null", None), ('""', None),
+        ("true", None), ("5", None), ("1.10", None), ("1E5", None), ('"m"', None), ('"\u00a0"', None),
+    ],
+)  # fmt: skip
+def test_a_retry_is_the_same_message_whatever_stands_for_its_id(sent: str, discarded: str | None) -> None:
+    body = parse_body(f'{{"userId":"1","event":"E","messageId":{sent}}}'.encode())
+    read = [
+        read_message(lines_of(body, Arrival(AT + timedelta(seconds=late), "track")).data, frozenset())
+        for late in (0, 9)
+    ]
+    assert read[0].cells["received_at"] != read[1].cells["received_at"]
+    assert read[0].cells["id"] == read[1].cells["id"]
+    assert read[0].discards == ([Discard("id", discarded, "same_column")] if discarded else [])
 
 
 def test_messages_with_different_keys_are_different_ones_even_if_no_text_can_have_the_keys() -> None:

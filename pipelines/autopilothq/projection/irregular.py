@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..catalog import CONTEXT_NAMES
-from ..segment.message import BLANK, EXTRA, TIMESTAMP_FIELDS, Message, Reject, Rejected, read_message, without_bom
+from ..segment.json_text import BLANK
+from ..segment.message import EXTRA, TIMESTAMP_FIELDS, Message, Reject, Rejected, read_message, without_bom
 from . import engine
 from .cells import (
     DECLARED,

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ..segment.json_text import DECODER, JsonObject, to_json
+from ..segment.json_text import BLANK, DECODER, JsonObject, is_encodable, to_json
 from ..utc import format_time, to_utc
 
 JsonFields = dict[str, msgspec.Raw]
@@ -24,6 +24,7 @@ JsonFields = dict[str, msgspec.Raw]
 
 WRITE_KEY = "writeKey"
 NULL = msgspec.Raw(b"null")
+ABSENT = (b"null", b'""')
 NUL = b"\0"
 _BETWEEN = re.compile(r"[ \t\n\r,]*")  # the elements of an array
 _EACH_TIME = ("messageId", "sentAt")  # what can differ when a message is sent again
@@ -143,8 +144,10 @@ def _line(element: bytes, envelope: JsonFields, arrival: Arrival) -> tuple[bytes
         repeated = b""  # one of them may be another write key
     if arrival.kind is not None:
         fields["type"] = _json(arrival.kind)
-    if _is_missing(fields, "messageId"):
+    if not _is_id(sent := fields.get("messageId", NULL)):
         fields["messageId"] = _json(_digest(fields))
+        if bytes(sent) not in ABSENT:  # the load takes the first, and reports the other
+            repeated = b',"messageId":' + bytes(sent) + repeated
     for key in ("context", "integrations"):
         if key in envelope:
             fields[key] = _merged(envelope[key], fields.get(key))
@@ -205,8 +208,15 @@ def _merged(under: msgspec.Raw, own: msgspec.Raw | None) -> msgspec.Raw:
 
 
 def _is_missing(fields: Mapping[str, msgspec.Raw], key: str) -> bool:
-    value = bytes(fields.get(key, NULL))
-    return value in (b"null", b'""')
+    return bytes(fields.get(key, NULL)) in ABSENT
+
+
+def _is_id(value: msgspec.Raw) -> bool:
+    """Returns whether the load takes a value for a message's id: else a message that is sent again would be another."""
+    if bytes(value).startswith(b'"'):
+        text = text_of(value)
+        return text is not None and is_encodable(text) and bool(text.strip(BLANK))
+    return bytes(value) in (b"true", b"false") or bytes(value)[-1:].isdigit()
 
 
 def _time(text: str | None) -> datetime | None:

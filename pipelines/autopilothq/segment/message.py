@@ -23,13 +23,12 @@ from ..catalog import (
     Column,
     Type,
 )
-from .json_text import DECODER, JsonNumber, JsonObject, is_deeper, is_encodable, is_storable, to_json
+from .json_text import BLANK, DECODER, JsonNumber, JsonObject, is_deeper, is_encodable, is_storable, to_json
 from .naming import column_name, snake_case
 from .not_json import JSON_ARRAY, not_json, not_utf8
 
 MAX_LINE = 1 << 20  # bytes; Segment accepts messages of up to 32 KB, so a longer line is none
 
-BLANK = " \t\n\r\f"
 MARK = b"\xef\xbb\xbf"  # a byte-order mark
 EXTRA = "x:"  # before the name of a cell whose column is not in the catalogue
 
