@@ -7,7 +7,17 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from autopilothq.receive.messages import ArchiveLines, Arrival, Body, InvalidJson, kept_line, lines_of, parse_body
+from autopilothq.receive import messages
+from autopilothq.receive.messages import (
+    ArchiveLines,
+    Arrival,
+    Body,
+    InvalidJson,
+    TooLarge,
+    kept_line,
+    lines_of,
+    parse_body,
+)
 from autopilothq.receive.routes import Endpoint, find_route
 from autopilothq.segment.message import Discard, read_message
 
@@ -203,6 +213,34 @@ def test_no_write_key_is_kept_of_messages_that_are_not_where_they_belong(path: s
     [line] = lines(body, path)
     assert line.startswith(kept)
     assert b"secret" not in line
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "added"),
+    [
+        ("/v1/batch", '{"context":{"a":"' + "x" * 100 + '"},"batch":[{},5]}', 2 * (300 + 108 + 4 + 4)),
+        ("/v1/batch", '{"integrations":"' + "x" * 100 + '","sentAt":7,"batch":[{},{}]}', 2 * (300 + 102 + 1 + 4)),
+        ("/v1/track", "[{},{},5]", 3 * (300 + 12)),
+    ],
+)
+def test_lines_are_no_larger_than_their_body_by_more_than_may_be_added(
+    path: str, body: str, added: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(messages, "MOST_ADDED", added)
+    assert len(lines(body, path)) == body.count("{}") + body.count("5")
+    monkeypatch.setattr(messages, "MOST_ADDED", added - 1)
+    with pytest.raises(TooLarge, match=f"lines with at most {added - 1:,} bytes more than the body"):
+        lines(body, path)
+
+
+def test_the_lines_of_several_hooks_are_counted_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    hook = '{"event":"contact_added","contact_id":"a"}'
+    added = 2 * (len(lines(hook, "/hook/autopilot/x")[0]) + 1 - len(hook))
+    monkeypatch.setattr(messages, "MOST_ADDED", added)
+    assert len(lines(f"[{hook},{hook}]", "/hook/autopilot/x")) == 2
+    monkeypatch.setattr(messages, "MOST_ADDED", added - 1)
+    with pytest.raises(TooLarge):
+        lines(f"[{hook},{hook}]", "/hook/autopilot/x")
 
 
 def test_an_array_of_messages() -> None:

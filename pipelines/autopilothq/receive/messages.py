@@ -26,7 +26,11 @@ WRITE_KEY = "writeKey"
 NULL = msgspec.Raw(b"null")
 ABSENT = (b"null", b'""')
 NUL = b"\0"
+STAMPS = 300  # bytes that are added to a message that has neither times nor an id
+MOST_ADDED = 64 << 20  # bytes that the lines of a body may have more than it, as each repeats parts of its envelope
 _BETWEEN = re.compile(r"[ \t\n\r,]*")  # the elements of an array
+_MERGED = ("context", "integrations")
+_OF_ENVELOPE = (*_MERGED, "sentAt")
 _EACH_TIME = ("messageId", "sentAt")  # what can differ when a message is sent again
 _fields = msgspec.json.Decoder(JsonFields).decode
 _elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -35,6 +39,10 @@ _text = msgspec.json.Decoder(str).decode
 
 class InvalidJson(Exception):
     """A body that is not JSON; the argument says where."""
+
+
+class TooLarge(Exception):
+    """A body of which too many bytes would have to be written; the argument says how many may be."""
 
 
 class Body(NamedTuple):
@@ -85,12 +93,13 @@ def parse_body(body: bytes) -> Body:
 def lines_of(body: Body, arrival: Arrival, batch: bool = False) -> ArchiveLines:
     """Returns the lines of a body's messages. With `batch`, an object is the envelope of those in its key `batch`.
 
-    What is not a message becomes a line as well, and the load reports what is wrong with it.
+    What is not a message becomes a line as well, and the load reports what is wrong with it. Raises TooLarge.
     """
     elements, envelope = body.elements, JsonFields()
     if batch and "batch" in body.envelope:
         with suppress(InvalidJson):  # if it is no array, the envelope itself is kept
             elements, envelope = _read_elements(bytes(body.envelope["batch"])), body.envelope
+    check_added(len(elements) * (STAMPS + sum(len(bytes(envelope.get(key, NULL))) for key in _OF_ENVELOPE)))
     lines, deletions = [], 0
     for element in elements:
         line, deletes = _line(bytes(element), envelope, arrival)
@@ -101,16 +110,29 @@ def lines_of(body: Body, arrival: Arrival, batch: bool = False) -> ArchiveLines:
 
 
 def adapted_lines(body: Body, arrival: Arrival, adapt: Callable[[bytes], Sequence[bytes] | None]) -> ArchiveLines:
-    """Returns the lines that `adapt` makes of a body's elements; those that it returns None for count as messages."""
-    made = []
+    """Returns the lines that `adapt` makes of a body's elements; those that it returns None for count as messages.
+
+    Raises TooLarge.
+    """
+    made, added = [], 0
     for element in body.elements:
         found = adapt(bytes(element))
         if found is None:
             made.append(lines_of(body._replace(elements=[element]), arrival))
         else:
             made.append(ArchiveLines(b"".join(line + b"\n" for line in found), len(found), 0))
+        added += len(made[-1].data) - len(bytes(element))
+        check_added(added)
     data = b"".join(one.data for one in made)
     return ArchiveLines(data, sum(one.number for one in made), sum(one.deletions for one in made))
+
+
+def check_added(added: int) -> None:
+    """Raises TooLarge if lines would have too many bytes more than their body."""
+    if added > MOST_ADDED:
+        raise TooLarge(
+            f"Expected messages and an envelope that make lines with at most {MOST_ADDED:,} bytes more than the body."
+        )
 
 
 def kept_line(body: bytes) -> ArchiveLines:
@@ -148,7 +170,7 @@ def _line(element: bytes, envelope: JsonFields, arrival: Arrival) -> tuple[bytes
         fields["messageId"] = _json(_digest(fields))
         if bytes(sent) not in ABSENT:  # the load takes the first, and reports the other
             repeated = b',"messageId":' + bytes(sent) + repeated
-    for key in ("context", "integrations"):
+    for key in _MERGED:
         if key in envelope:
             fields[key] = _merged(envelope[key], fields.get(key))
     if _is_missing(fields, "sentAt") and "sentAt" in envelope:
