@@ -169,6 +169,13 @@ def test_a_batch() -> None:
     assert b"secret" not in b"".join(lines(body, "/v1/batch"))
 
 
+def test_an_envelope_may_have_several_batches() -> None:
+    body = '{"batch":[{"messageId":"1"}],"sentAt":"2026-11-01T05:06:08.412Z","batch":[],"batch":[{"messageId":"2"},7]}'
+    first, second, third = map(json.loads, lines(body, "/v1/batch"))
+    assert (first["messageId"], second["messageId"], third) == ("1", "2", 7)
+    assert first["sentAt"] == second["sentAt"] == "2026-11-01T05:06:08.412Z"
+
+
 def test_a_key_batch_is_an_envelopes_where_batches_are_sent_alone() -> None:
     message_ = {"type": "track", "messageId": "m", **TIMES, "batch": [{"messageId": "1"}]}
     assert lines(json.dumps(message_)) == lines(json.dumps([message_]), "/v1/batch") != lines(message_, "/v1/batch")

@@ -52,6 +52,8 @@ class Body(NamedTuple):
     envelope: JsonFields
     first: bytes
     """The first element of an array, as it was sent."""
+    repeated: bytes = b""
+    """The repeated keys of an object, as JSON text."""
 
     @property
     def write_key(self) -> str | None:
@@ -85,7 +87,8 @@ def parse_body(body: bytes) -> Body:
         elements = _read_elements(body)
         return Body(elements, {}, bytes(elements[0]) if elements else b"")
     if body.startswith(b"{"):
-        return Body([msgspec.Raw(body)], _read_message(body)[0], b"")
+        fields, repeated = _read_message(body)
+        return Body([msgspec.Raw(body)], fields, b"", repeated)
     _decoded(body)
     return Body([msgspec.Raw(body)], {}, b"")
 
@@ -98,7 +101,7 @@ def lines_of(body: Body, arrival: Arrival, batch: bool = False) -> ArchiveLines:
     elements, envelope = body.elements, JsonFields()
     if batch and "batch" in body.envelope:
         with suppress(InvalidJson):  # if it is no array, the envelope itself is kept
-            elements, envelope = _read_elements(bytes(body.envelope["batch"])), body.envelope
+            elements, envelope = _read_batches(body), body.envelope
     check_added(len(elements) * (STAMPS + sum(len(bytes(envelope.get(key, NULL))) for key in _OF_ENVELOPE)))
     lines, deletions = [], 0
     for element in elements:
@@ -296,6 +299,15 @@ def _read_elements(text: bytes) -> list[msgspec.Raw]:
     if not isinstance(value, list) or isinstance(value, JsonObject):
         raise InvalidJson("Expected an array.")
     return list(_cut(text.decode(errors="surrogateescape"), len(value)))
+
+
+def _read_batches(body: Body) -> list[msgspec.Raw]:
+    """Returns the messages of an envelope: a sender that is told that they are kept does not send them again."""
+    found = _read_elements(bytes(body.envelope["batch"]))
+    repeated = _decoded(b"{%b}" % body.repeated[1:])
+    for key, value in repeated if isinstance(repeated, JsonObject) else ():
+        found += _read_elements(to_json(value).encode()) if key == "batch" else []
+    return found
 
 
 def _cut(array: str, number: int) -> Iterator[msgspec.Raw]:
