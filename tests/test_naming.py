@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autopilothq.segment.naming import RESERVED_TABLES, column_name, snake_case, table_name
+from autopilothq.segment.naming import RESERVED_TABLES, column_name, long_path, snake_case, table_name
 
 with Path(__file__).with_name("contract").joinpath("snakecase.csv").open(encoding="utf-8", newline="") as file:
     VECTORS = [(row["input"], row["expected"]) for row in csv.DictReader(file)]
@@ -68,6 +68,18 @@ def test_a_name_that_sql_could_not_repeat_is_cut_and_stays_another() -> None:
         for whole in (start + "n" * 100_000 for start in ("", "b_", "b_c_"))
     ]
     assert [len(name) for name in found] == [1_000] * 3
+
+
+PARTS = st.sampled_from(["a", "Ab9", "9z", "a.b", "é", "", "\ud800k", "x" * 400, "y" * 999, "z" * 1_000, "n" * 5_000])
+
+
+@given(st.lists(PARTS, min_size=1, max_size=5).map(tuple))
+def test_a_long_path_has_the_same_column_as_a_path(path: tuple[str, ...]) -> None:
+    found = long_path(path)
+    assert found.column() == column_name(path)
+    whole = ".".join(path).replace("\ud800", "\\uD800")
+    assert len(found.key) <= 1_000
+    assert found.key == whole or len(whole) > 1_000
 
 
 @pytest.mark.parametrize("table", sorted(RESERVED_TABLES))

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import process_time
 from typing import Any, TypeVar
 
 import pytest
@@ -15,7 +16,8 @@ from autopilothq.destination.messages import Item, from_line
 from autopilothq.errors import UnexpectedResponse
 from autopilothq.projection import parse
 from autopilothq.segment.json_text import to_json
-from autopilothq.segment.message import Discard, Rejected, parse_json, read_message
+from autopilothq.segment.message import EXTRA, MAX_OBJECTS, Discard, Rejected, parse_json, read_message
+from autopilothq.segment.naming import LONGEST_COLUMN
 from autopilothq.sources.contact_records import contact_record
 from autopilothq.sources.profiles.pull import message as profile_message
 from autopilothq.sources.records import read_record
@@ -161,6 +163,44 @@ def test_a_line_is_read_down_to_its_limit(kind: str) -> None:
             assert called_deep(lambda read=read, levels=levels: read(line_of(levels, kind)))  # type: ignore[misc]
         for levels in (MAX_DEPTH + 1, MAX_ANSWER_DEPTH, 50_000):
             assert rejected(read, line_of(levels, kind)) == ("not_json", UNREAD.format(MAX_DEPTH))
+
+
+LONG = "".join(f'{{"{level:0>2000}":' for level in range(200))  # 400 KB, which are before each of the keys
+
+
+def with_long_path(values: str) -> bytes:
+    body = LONG + "{" + values + "}" + "}" * 200
+    return f'{{"type":"track","event":"e","userId":"u","properties":{body}}}'.encode()
+
+
+@pytest.mark.parametrize(
+    ("value", "cells", "discarded"),
+    [
+        ('"{key}":{n}', 5_000, None), ('"{key}":{{"a":{n}}}', 5_000, None), ('"{key}":{{}}', 0, None),
+        ('"":{n}', 0, "no_column"), ('"k":{n}', 1, "same_column"), ('"{key}":NaN', 0, "not_a_number"),
+    ],
+)  # fmt: skip
+def test_a_long_path_is_not_read_for_each_of_its_values(value: str, cells: int, discarded: str | None) -> None:
+    values = (value.format(key=f"k{n}", n=n) for n in range(5_000))
+    line = with_long_path(",".join(values))
+    began = process_time()
+    read = read_message(line, frozenset())
+    assert process_time() - began < 2
+    assert sum(name.startswith(EXTRA) for name in read.cells) == cells
+    assert [(len(discard.column), discard.reason) for discard in read.discards] == (
+        [(discard_length(discarded), discarded)] * (5_000 - cells) if discarded else []
+    )
+    assert read.objects == [("properties",)]
+
+
+def discard_length(reason: str) -> int:
+    return len("properties.") + LONGEST_COLUMN if reason == "no_column" else LONGEST_COLUMN
+
+
+def test_a_message_of_very_many_objects_names_a_few() -> None:
+    body = ",".join(f'"k{n}":{{}}' for n in range(50_000))
+    read = read_message(f'{{"type":"track","event":"e","userId":"u","properties":{{{body}}}}}'.encode(), frozenset())
+    assert read.objects == [("properties",), *(("properties", f"k{n}") for n in range(MAX_OBJECTS - 1))]
 
 
 @pytest.mark.parametrize("kind", KINDS)

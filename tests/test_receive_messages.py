@@ -1,14 +1,25 @@
 """How the receiver turns bodies into lines of the archive, with the fields that Segment adds to messages."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from msgspec import Raw
 
-from autopilothq.receive.messages import ArchiveLines, Arrival, Body, InvalidJson, kept_line, parse_body
+from autopilothq.receive import messages
+from autopilothq.receive.messages import (
+    ArchiveLines,
+    Arrival,
+    Body,
+    InvalidJson,
+    TooLarge,
+    kept_line,
+    lines_of,
+    parse_body,
+)
 from autopilothq.receive.routes import Endpoint, find_route
+from autopilothq.segment.message import Discard, read_message
 
 AT = datetime(2026, 11, 1, 5, 6, 8, 412000, tzinfo=UTC)
 RECEIVED = "2026-11-01T05:06:08.412Z"
@@ -108,6 +119,26 @@ def test_a_retry_is_the_same_message() -> None:
     assert id_of(messageId="") == id_of(messageId=None)
 
 
+@pytest.mark.parametrize(
+    ("sent", "discarded"),
+    [
+        ('" \\t"', '" \\t"'), ('"\\u0000"', '"\\u0000"'), ('"\\uD800"', '"\\uD800"'), ("{}", "{}"),
+        ('{"a":1}', '{"a":1}'), ("[]", "[]"), ('["m"]', '["m"]'), ("NaN", "NaN"), ("-Infinity", "-Infinity"),
+        ("null", None), ('""', None),
+        ("true", None), ("5", None), ("1.10", None), ("1E5", None), ('"m"', None), ('"\u00a0"', None),
+    ],
+)  # fmt: skip
+def test_a_retry_is_the_same_message_whatever_stands_for_its_id(sent: str, discarded: str | None) -> None:
+    body = parse_body(f'{{"userId":"1","event":"E","messageId":{sent}}}'.encode())
+    read = [
+        read_message(lines_of(body, Arrival(AT + timedelta(seconds=late), "track")).data, frozenset())
+        for late in (0, 9)
+    ]
+    assert read[0].cells["received_at"] != read[1].cells["received_at"]
+    assert read[0].cells["id"] == read[1].cells["id"]
+    assert read[0].discards == ([Discard("id", discarded, "same_column")] if discarded else [])
+
+
 def test_messages_with_different_keys_are_different_ones_even_if_no_text_can_have_the_keys() -> None:
     texts = [b'{"%b":1}' % key for key in (b"\\ud800", b"\\ud801", b"\xff", b"\xfe", b"?")]
     assert len({line[line.index(b'"messageId"') :] for text in texts for line in lines(text)}) == 5
@@ -136,6 +167,13 @@ def test_a_batch() -> None:
     }  # fmt: skip
     assert third == 7
     assert b"secret" not in b"".join(lines(body, "/v1/batch"))
+
+
+def test_an_envelope_may_have_several_batches() -> None:
+    body = '{"batch":[{"messageId":"1"}],"sentAt":"2026-11-01T05:06:08.412Z","batch":[],"batch":[{"messageId":"2"},7]}'
+    first, second, third = map(json.loads, lines(body, "/v1/batch"))
+    assert (first["messageId"], second["messageId"], third) == ("1", "2", 7)
+    assert first["sentAt"] == second["sentAt"] == "2026-11-01T05:06:08.412Z"
 
 
 def test_a_key_batch_is_an_envelopes_where_batches_are_sent_alone() -> None:
@@ -182,6 +220,34 @@ def test_no_write_key_is_kept_of_messages_that_are_not_where_they_belong(path: s
     [line] = lines(body, path)
     assert line.startswith(kept)
     assert b"secret" not in line
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "added"),
+    [
+        ("/v1/batch", '{"context":{"a":"' + "x" * 100 + '"},"batch":[{},5]}', 2 * (300 + 108 + 4 + 4)),
+        ("/v1/batch", '{"integrations":"' + "x" * 100 + '","sentAt":7,"batch":[{},{}]}', 2 * (300 + 102 + 1 + 4)),
+        ("/v1/track", "[{},{},5]", 3 * (300 + 12)),
+    ],
+)
+def test_lines_are_no_larger_than_their_body_by_more_than_may_be_added(
+    path: str, body: str, added: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(messages, "MOST_ADDED", added)
+    assert len(lines(body, path)) == body.count("{}") + body.count("5")
+    monkeypatch.setattr(messages, "MOST_ADDED", added - 1)
+    with pytest.raises(TooLarge, match=f"lines with at most {added - 1:,} bytes more than the body"):
+        lines(body, path)
+
+
+def test_the_lines_of_several_hooks_are_counted_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    hook = '{"event":"contact_added","contact_id":"a"}'
+    added = 2 * (len(lines(hook, "/hook/autopilot/x")[0]) + 1 - len(hook))
+    monkeypatch.setattr(messages, "MOST_ADDED", added)
+    assert len(lines(f"[{hook},{hook}]", "/hook/autopilot/x")) == 2
+    monkeypatch.setattr(messages, "MOST_ADDED", added - 1)
+    with pytest.raises(TooLarge):
+        lines(f"[{hook},{hook}]", "/hook/autopilot/x")
 
 
 def test_an_array_of_messages() -> None:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import pytest
 
-from autopilothq.projection import Projection, engine, ordered_columns, shapes, types
+from autopilothq.projection import Projection, engine, ordered_columns, types
 from autopilothq.projection.cells import ParsedCells
 from autopilothq.projection.columns import row_values
 from autopilothq.projection.context import ProjectionContext
@@ -19,6 +19,7 @@ from autopilothq.projection.parse import Parser
 from autopilothq.projection.projection import open_load
 from autopilothq.projection.shapes import Shapes
 from autopilothq.projection.tables import TableBuilder, count_messages, plan_table, table_rows, table_values
+from autopilothq.segment.message import MAX_OBJECTS
 from contract.loading import NOW, Row, batches, identify, message
 
 LINES = [
@@ -148,7 +149,7 @@ def test_objects_are_learnt_once_and_not_without_bounds() -> None:
     assert known.with_objects([("properties",)]) is known
     more = known.with_objects([("properties", "a/b~c")])
     assert more.pointers() == [*known.pointers(), "/properties/a~1b~0c"]
-    many = [("properties", f"o{n}") for n in range(shapes.MAX_OBJECTS)]
+    many = [("properties", f"o{n}") for n in range(MAX_OBJECTS)]
     assert more.with_objects(many) is more
 
 

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from time import process_time
 from urllib.parse import urlsplit
 
 import pytest
 from isal import igzip
 
+from autopilothq.receive.app import inflate_body
 from receiving import Receiver, published, receiver
 from shared_loads import isolation
 
@@ -114,6 +116,29 @@ def test_bombs_of_gzip(running: Receiver) -> None:
         answer = running.post("/v1/batch", bomb, headers={"Content-Encoding": "gzip"})
         assert answer.status_code == 413
     still_works(running)
+
+
+def test_envelopes_that_each_of_many_messages_would_repeat(running: Receiver) -> None:
+    batch = {"context": {"a": "x" * 400_000}, "batch": [{}] * 2000}  # 800 MB of lines
+    steps = {"journey": {"name": "x" * 400_000}, "records": [{}] * 2000}
+    for path, body in (("/v1/batch", batch), ("/hook/autopilot/cut", steps)):
+        answer = running.post(path, body)
+        assert (answer.status_code, answer.json()) == (
+            413,
+            {
+                "code": "too_large",
+                "message": "Expected messages and an envelope that make lines with at most 67,108,864 bytes more than"
+                " the body.",
+            },
+        )
+    still_works(running)
+
+
+def test_a_body_of_a_hundred_thousand_gzip_members_takes_no_second() -> None:
+    began = process_time()
+    body = igzip.compress(b"[") + igzip.compress(b"") * 100_000 + b"\0" * 9 + igzip.compress(b"]")
+    assert inflate_body(body, {}, 2) == b"[]"
+    assert process_time() - began < 1
 
 
 @pytest.mark.parametrize("depth", [1_000, 100_000, 1_000_000])

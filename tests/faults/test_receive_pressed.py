@@ -1,6 +1,7 @@
 """A receiver under load: too many names, connections, bodies and requests, and processes of it that are killed."""
 
 import itertools
+import json
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ import httpx
 import pytest
 
 from autopilothq.receive import files
+from autopilothq.receive.publishing import publish_open
 from faults.killed_receiver import lost
 from faults.test_receive_hostile import answers, connect
 from faults.test_receive_killed import send, track
@@ -354,3 +356,44 @@ def test_odd_requests(odd: Receiver, sent: bytes, status: bytes) -> None:
     found = answers(odd, sent)
     assert found.startswith(b"HTTP/1.1 " + status), found
     assert odd.post("/v1/track", track(1)).status_code == 200
+
+
+OFFER = b"upgrade: h2c\r\nconnection: upgrade, http2-settings\r\nhttp2-settings: AAMAAABk\r\n"
+OFFERS = [
+    b"POST /v1/track" + HEAD + OFFER + b"content-length: %d\r\n\r\n%b",
+    b"POST /v1/track" + HEAD + OFFER + b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("pieces", [1, 7, 400], ids="in {} pieces".format)
+def test_an_offer_of_another_protocol_is_not_taken(odd: Receiver, pieces: int) -> None:
+    """Java's HTTP client makes it with each request; what follows is HTTP/1.1 all the same."""
+    bodies = [json.dumps(track(number)).encode() for number in range(4)]
+    sent = b"".join(offer % (len(body), body) for offer, body in zip(OFFERS * 2, bodies, strict=True))
+    sent += b"POST /v1/track" + HEAD + OFFER + REST  # and `close`
+    size = len(sent) // pieces + 1
+    with connect(odd) as connection:
+        for start in range(0, len(sent), size):
+            connection.sendall(sent[start : start + size])
+            time.sleep(0.0005)
+        found = connection.makefile("rb").read()
+    assert found.count(b"HTTP/1.1 200 OK") == found.count(b"HTTP/1.1") == 5
+    publish_open(odd.folder)
+    assert {f"m{number}" for number in range(4)} <= {one.get("messageId") for one in published(odd.folder)}
+
+
+QUICK_IDLE = "from autopilothq.receive import server\nserver.IDLE_TIME = 1"
+
+
+def test_empty_lines_do_not_keep_a_connection() -> None:
+    request = b"POST /v1/track" + HEAD + b"content-length: 2\r\n\r\n{}"
+    with receiver(before=QUICK_IDLE) as running, connect(running) as connection:
+        for _ in range(2):  # an old client may send an empty line after a body
+            connection.sendall(request)
+            found = b""
+            while not found.endswith(b"}"):
+                found += connection.recv(1000)
+            assert found.startswith(b"HTTP/1.1 200 OK")
+            connection.sendall(b"\r\n")
+        assert connection.recv(1000) == b""
+        running.stop()

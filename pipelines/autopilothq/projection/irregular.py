@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..catalog import CONTEXT_NAMES
-from ..segment.message import BLANK, EXTRA, TIMESTAMP_FIELDS, Message, Reject, Rejected, read_message, without_bom
+from ..segment.json_text import BLANK
+from ..segment.message import EXTRA, TIMESTAMP_FIELDS, Message, Reject, Rejected, read_message, without_bom
 from . import engine
 from .cells import (
     DECLARED,
@@ -25,6 +26,7 @@ from .keys import check_keys
 
 MOST_LINES = 5_000  # at most so many lines are held as Python objects at a time, and
 MOST_IRREGULAR = 4 << 20  # at most so many bytes, except for a single line
+MOST_COUNTED = 20_000  # objects, of which a few hundred can be read as columns
 _CELLS = ("kind", "event", *TEXTS, *TIMESTAMP_FIELDS, *(column.name for column in DECLARED))
 _SELECT_SQL = (
     f"SELECT {select_columns()}"
@@ -46,6 +48,8 @@ def parse_irregular(
             files.extras(messages, cells)
         for message in messages.values():
             objects.update(set(message.objects))
+        if len(objects) > MOST_COUNTED:
+            objects = Counter(dict(objects.most_common(MOST_COUNTED)))
     return objects
 
 

@@ -12,13 +12,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..catalog import COMMON_NAMES, CONTEXT, DECLARED_TYPES, KINDS, LINK, PROPERTIES, Column
-from ..segment.message import EXTRA, TIMESTAMP_FIELDS, prefixed_if_taken
+from ..segment.message import EXTRA, MAX_OBJECTS, TIMESTAMP_FIELDS, prefixed_if_taken
 from ..segment.naming import LONGEST_COLUMN, column_name
 from . import engine
 
 Path = tuple[str, ...]
 
-MAX_OBJECTS = 200  # nested objects and
 MAX_LEAVES = 200  # keys that the fast path reads; lines with others take the slow path
 MAX_SHAPES = 1_000  # shapes of one batch that are examined, the most frequent ones first
 MAX_KNOWN = 10_000  # shapes that are remembered

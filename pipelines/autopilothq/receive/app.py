@@ -8,6 +8,7 @@ import asyncio
 import functools
 import json
 import logging
+import re
 import time
 import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -17,9 +18,9 @@ from typing import Any, NamedTuple
 
 from . import auth, metrics, settings
 from .endpoints import MOST_ENDPOINTS, Endpoints
-from .messages import ArchiveLines, Arrival, Body, InvalidJson, kept_line, parse_body
+from .messages import ArchiveLines, Arrival, Body, InvalidJson, TooLarge, kept_line, parse_body
 from .room import NoRoom, Room
-from .routes import Endpoint, Route, find_route
+from .routes import Adapter, Endpoint, Route, find_route
 from .settings import Guard, ReceiveSettings
 from .writer import Writer
 
@@ -27,6 +28,8 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+_ZEROS = re.compile(rb"\0*")
+GZIP_PIECE = 1 << 12  # bytes; behind each of many tiny members, the rest of a piece is copied
 LARGE = 1 << 18  # bytes; a larger body is parsed in a thread, so that others need not wait
 OLDEST_EXTRA = 60.0  # seconds beyond the time that files stay open, until the receiver is not ready
 SUCCESS = b'{"success": true}'
@@ -168,7 +171,7 @@ class App:
         self._check(endpoint, guard, headers, body, read)
         if route.adapter is None:
             return ArchiveLines(b"", 0, 0)
-        return route.adapter(read, Arrival(_now(), route.type_of, endpoint.name))
+        return _adapted(route.adapter, read, Arrival(_now(), route.type_of, endpoint.name))
 
     def _check(self, endpoint: Endpoint, guard: Guard, headers: auth.Headers, body: bytes, read: Body) -> None:
         if not guard or auth.is_allowed(guard, headers, body, read.first, read.write_key):
@@ -202,6 +205,13 @@ class App:
             )
             if holds
         ]
+
+
+def _adapted(adapter: Adapter, body: Body, arrival: Arrival) -> ArchiveLines:
+    try:
+        return adapter(body, arrival)
+    except TooLarge as error:
+        raise Refused(413, "too_large", str(error)) from None
 
 
 def _now() -> datetime:
@@ -288,18 +298,21 @@ def inflate_body(body: bytes, headers: auth.Headers, most: int) -> bytes:
         if encoding in (b"identity", b"gzip", b"x-gzip", b""):
             return body
         raise Refused(415, "unsupported_encoding", "Expected gzip, or no Content-Encoding.")
-    found = bytearray()
-    while body:
+    found, at = bytearray(), 0
+    while at < len(body):
         member = zlib.decompressobj(16 + zlib.MAX_WBITS)
-        try:
-            found += member.decompress(body, most + 1 - len(found))
-        except zlib.error as error:
-            raise Refused(400, "invalid_gzip", f"Expected gzip. {error}") from None
-        if len(found) > most:
-            raise _too_large(most)
-        if not member.eof:
-            raise Refused(400, "invalid_gzip", "The gzip ends early.")
-        body = member.unused_data.lstrip(b"\0")
+        while not member.eof:
+            if at == len(body):
+                raise Refused(400, "invalid_gzip", "The gzip ends early.")
+            piece = body[at : at + GZIP_PIECE]
+            try:
+                found += member.decompress(piece, most + 1 - len(found))
+            except zlib.error as error:
+                raise Refused(400, "invalid_gzip", f"Expected gzip. {error}") from None
+            if len(found) > most:
+                raise _too_large(most)
+            at += len(piece) - len(member.unused_data)
+        at = _ZEROS.match(body, at).end()  # type: ignore[union-attr] # it also matches nothing
     return bytes(found)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from ..catalog import HOOK_CONTACT, HOOK_EVENTS, HOOK_JOURNEY, HOOK_LIBRARY, HOOK_PREFIX
 from ..segment.json_text import DECODER, JsonNumber, JsonObject, is_storable, to_json
 from ..utc import format_time
-from .messages import WRITE_KEY, ArchiveLines, Arrival, Body, adapted_lines, kept_line
+from .messages import STAMPS, WRITE_KEY, ArchiveLines, Arrival, Body, adapted_lines, check_added, kept_line
 
 _SPELLINGS = {event.other: event.name for event in HOOK_EVENTS if event.other}
 _OF_HOOKS = frozenset({"event", "contact_id", "email", "contact", WRITE_KEY})
@@ -57,6 +57,7 @@ def _journey_lines(body: JsonObject, arrival: Arrival) -> Iterator[bytes]:
     journey, others = body.value("journey"), _others(body, _OF_JOURNEYS)
     about = [("campaign_id", journey.value("id")), ("campaign_name", journey.value("name"))]
     properties = JsonObject([(key, value) for key, value in about if value is not None] + others)
+    check_added(len(body.value("records")) * (STAMPS + len(to_json([journey, others]))))
     for contact in body.value("records"):
         if not isinstance(contact, JsonObject):
             yield to_json(contact).encode()

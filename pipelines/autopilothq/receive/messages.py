@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ..segment.json_text import DECODER, JsonObject, to_json
+from ..segment.json_text import BLANK, DECODER, JsonObject, is_encodable, to_json
 from ..utc import format_time, to_utc
 
 JsonFields = dict[str, msgspec.Raw]
@@ -24,8 +24,13 @@ JsonFields = dict[str, msgspec.Raw]
 
 WRITE_KEY = "writeKey"
 NULL = msgspec.Raw(b"null")
+ABSENT = (b"null", b'""')
 NUL = b"\0"
+STAMPS = 300  # bytes that are added to a message that has neither times nor an id
+MOST_ADDED = 64 << 20  # bytes that the lines of a body may have more than it, as each repeats parts of its envelope
 _BETWEEN = re.compile(r"[ \t\n\r,]*")  # the elements of an array
+_MERGED = ("context", "integrations")
+_OF_ENVELOPE = (*_MERGED, "sentAt")
 _EACH_TIME = ("messageId", "sentAt")  # what can differ when a message is sent again
 _fields = msgspec.json.Decoder(JsonFields).decode
 _elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -36,6 +41,10 @@ class InvalidJson(Exception):
     """A body that is not JSON; the argument says where."""
 
 
+class TooLarge(Exception):
+    """A body of which too many bytes would have to be written; the argument says how many may be."""
+
+
 class Body(NamedTuple):
     """A body that was read: the elements of an array, or the keys of an object, or any other value."""
 
@@ -43,6 +52,8 @@ class Body(NamedTuple):
     envelope: JsonFields
     first: bytes
     """The first element of an array, as it was sent."""
+    repeated: bytes = b""
+    """The repeated keys of an object, as JSON text."""
 
     @property
     def write_key(self) -> str | None:
@@ -76,7 +87,8 @@ def parse_body(body: bytes) -> Body:
         elements = _read_elements(body)
         return Body(elements, {}, bytes(elements[0]) if elements else b"")
     if body.startswith(b"{"):
-        return Body([msgspec.Raw(body)], _read_message(body)[0], b"")
+        fields, repeated = _read_message(body)
+        return Body([msgspec.Raw(body)], fields, b"", repeated)
     _decoded(body)
     return Body([msgspec.Raw(body)], {}, b"")
 
@@ -84,12 +96,13 @@ def parse_body(body: bytes) -> Body:
 def lines_of(body: Body, arrival: Arrival, batch: bool = False) -> ArchiveLines:
     """Returns the lines of a body's messages. With `batch`, an object is the envelope of those in its key `batch`.
 
-    What is not a message becomes a line as well, and the load reports what is wrong with it.
+    What is not a message becomes a line as well, and the load reports what is wrong with it. Raises TooLarge.
     """
     elements, envelope = body.elements, JsonFields()
     if batch and "batch" in body.envelope:
         with suppress(InvalidJson):  # if it is no array, the envelope itself is kept
-            elements, envelope = _read_elements(bytes(body.envelope["batch"])), body.envelope
+            elements, envelope = _read_batches(body), body.envelope
+    check_added(len(elements) * (STAMPS + sum(len(bytes(envelope.get(key, NULL))) for key in _OF_ENVELOPE)))
     lines, deletions = [], 0
     for element in elements:
         line, deletes = _line(bytes(element), envelope, arrival)
@@ -100,16 +113,29 @@ def lines_of(body: Body, arrival: Arrival, batch: bool = False) -> ArchiveLines:
 
 
 def adapted_lines(body: Body, arrival: Arrival, adapt: Callable[[bytes], Sequence[bytes] | None]) -> ArchiveLines:
-    """Returns the lines that `adapt` makes of a body's elements; those that it returns None for count as messages."""
-    made = []
+    """Returns the lines that `adapt` makes of a body's elements; those that it returns None for count as messages.
+
+    Raises TooLarge.
+    """
+    made, added = [], 0
     for element in body.elements:
         found = adapt(bytes(element))
         if found is None:
             made.append(lines_of(body._replace(elements=[element]), arrival))
         else:
             made.append(ArchiveLines(b"".join(line + b"\n" for line in found), len(found), 0))
+        added += len(made[-1].data) - len(bytes(element))
+        check_added(added)
     data = b"".join(one.data for one in made)
     return ArchiveLines(data, sum(one.number for one in made), sum(one.deletions for one in made))
+
+
+def check_added(added: int) -> None:
+    """Raises TooLarge if lines would have too many bytes more than their body."""
+    if added > MOST_ADDED:
+        raise TooLarge(
+            f"Expected messages and an envelope that make lines with at most {MOST_ADDED:,} bytes more than the body."
+        )
 
 
 def kept_line(body: bytes) -> ArchiveLines:
@@ -143,9 +169,11 @@ def _line(element: bytes, envelope: JsonFields, arrival: Arrival) -> tuple[bytes
         repeated = b""  # one of them may be another write key
     if arrival.kind is not None:
         fields["type"] = _json(arrival.kind)
-    if _is_missing(fields, "messageId"):
+    if not _is_id(sent := fields.get("messageId", NULL)):
         fields["messageId"] = _json(_digest(fields))
-    for key in ("context", "integrations"):
+        if bytes(sent) not in ABSENT:  # the load takes the first, and reports the other
+            repeated = b',"messageId":' + bytes(sent) + repeated
+    for key in _MERGED:
         if key in envelope:
             fields[key] = _merged(envelope[key], fields.get(key))
     if _is_missing(fields, "sentAt") and "sentAt" in envelope:
@@ -205,8 +233,15 @@ def _merged(under: msgspec.Raw, own: msgspec.Raw | None) -> msgspec.Raw:
 
 
 def _is_missing(fields: Mapping[str, msgspec.Raw], key: str) -> bool:
-    value = bytes(fields.get(key, NULL))
-    return value in (b"null", b'""')
+    return bytes(fields.get(key, NULL)) in ABSENT
+
+
+def _is_id(value: msgspec.Raw) -> bool:
+    """Returns whether the load takes a value for a message's id: else a message that is sent again would be another."""
+    if bytes(value).startswith(b'"'):
+        text = text_of(value)
+        return text is not None and is_encodable(text) and bool(text.strip(BLANK))
+    return bytes(value) in (b"true", b"false") or bytes(value)[-1:].isdigit()
 
 
 def _time(text: str | None) -> datetime | None:
@@ -264,6 +299,15 @@ def _read_elements(text: bytes) -> list[msgspec.Raw]:
     if not isinstance(value, list) or isinstance(value, JsonObject):
         raise InvalidJson("Expected an array.")
     return list(_cut(text.decode(errors="surrogateescape"), len(value)))
+
+
+def _read_batches(body: Body) -> list[msgspec.Raw]:
+    """Returns the messages of an envelope: a sender that is told that they are kept does not send them again."""
+    found = _read_elements(bytes(body.envelope["batch"]))
+    repeated = _decoded(b"{%b}" % body.repeated[1:])
+    for key, value in repeated if isinstance(repeated, JsonObject) else ():
+        found += _read_elements(to_json(value).encode()) if key == "batch" else []
+    return found
 
 
 def _cut(array: str, number: int) -> Iterator[msgspec.Raw]:

@@ -25,6 +25,7 @@ from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
 from .. import private
 from ..errors import InvalidSetting, RunError
+from .request_parser import RequestParser, is_offer
 from .settings import ReceiveSettings, check_setting_names, guard, guarded_endpoints, ortto_settings
 
 HEADER_TIME = 10.0  # seconds for the head of a request to come
@@ -48,6 +49,7 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """Begins to wait for a request's head."""
         super().connection_made(transport)
+        self.parser = RequestParser(self)
         self._head = 0
         self._in_head, self._in_body = True, False
         self._timer: asyncio.TimerHandle | None = None
@@ -59,11 +61,14 @@ class Protocol(HttpToolsProtocol):
         """Handles the data, and closes the connection if a head is too large."""
         if self._in_head:
             self._head += len(data)
+        idle = self.timeout_keep_alive_task
         super().data_received(data)
         if self._in_head and self._head > MOST_HEAD:
             self._close(b"431 Request Header Fields Too Large")
         elif self._in_head or self._in_body:
             self._begin_timer()
+        elif idle and self.cycle.response_complete:  # an empty line, which is no request
+            self.timeout_keep_alive_task = self.loop.call_at(idle.when(), self.timeout_keep_alive_handler)
 
     def on_message_begin(self) -> None:
         """Begins a request."""
@@ -76,6 +81,8 @@ class Protocol(HttpToolsProtocol):
 
         Raises ValueError, which ends the connection, if too many of its requests wait for their turn.
         """
+        if is_offer(self.parser):
+            return
         self._in_head, self._in_body = False, True
         self._end_timer()
         super().on_headers_complete()
@@ -84,6 +91,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Ends the wait for the body."""
+        if is_offer(self.parser):
+            return
         self._in_body = False
         self._end_timer()
         super().on_message_complete()

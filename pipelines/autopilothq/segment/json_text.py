@@ -15,6 +15,9 @@ import re
 from json.encoder import encode_basestring, encode_basestring_ascii
 from typing import Any
 
+BLANK = " \t\n\r\f"
+"""What a blank text consists of."""
+
 _ESCAPE = re.compile(r"\\u.{4}|\\.")
 # A JSON string, closed or not: brackets in it do not nest.
 _QUOTED = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)

@@ -23,14 +23,14 @@ from ..catalog import (
     Column,
     Type,
 )
-from .json_text import DECODER, JsonNumber, JsonObject, is_deeper, is_encodable, is_storable, to_json
-from .naming import column_name, snake_case
+from .json_text import BLANK, DECODER, JsonNumber, JsonObject, is_deeper, is_encodable, is_storable, to_json
+from .naming import LONGEST_COLUMN, LongPath, column_name, long_path, snake_case
 from .not_json import JSON_ARRAY, not_json, not_utf8
 
 MAX_LINE = 1 << 20  # bytes; Segment accepts messages of up to 32 KB, so a longer line is none
 
-BLANK = " \t\n\r\f"
 MARK = b"\xef\xbb\xbf"  # a byte-order mark
+MAX_OBJECTS = 200  # nested objects that the fast path reads
 EXTRA = "x:"  # before the name of a cell whose column is not in the catalogue
 
 Leaf = tuple[tuple[str, ...], str, Any]
@@ -89,7 +89,7 @@ class Message(NamedTuple):
 
     `cells` holds text by column. Cells of `event`, of declared columns that are not text and of columns that are not in
     the catalogue (their names prefixed with `x:`) hold JSON text, all others the text itself. `objects` are the paths
-    of the objects that the message holds.
+    of objects that the message holds.
     """
 
     cells: dict[str, str]
@@ -278,21 +278,28 @@ def _identify(message: JsonObject, cells: dict[str, str]) -> None:
     raise Rejected("no_user_anon_id", REJECT_REASONS["no_user_anon_id"])
 
 
-def flatten(value: JsonObject, path: tuple[str, ...], objects: list[tuple[str, ...]]) -> Iterator[Leaf]:
+def flatten(
+    value: JsonObject, path: tuple[str, ...], objects: list[tuple[str, ...]], long: LongPath | None = None
+) -> Iterator[Leaf]:
     """Yields the leaves of an object in their order, each with its path; null and `{}` give none.
 
-    `objects` gets every object's path, except those with keys that the engine cannot look up. Example: the leaf of
+    `objects` gets the objects' paths, except those with keys that the engine cannot look up, and those beyond
+    MAX_OBJECTS. `long` is a path of more than LONGEST_COLUMN characters; neither `objects` nor the leaves get such a
+    path whole, because thousands of values may have it. Example: the leaf of
     `flatten(JsonObject([("a", JsonObject([("b", 1)]))]), ("properties",), [])` is
     `(("properties", "a", "b"), "a_b", 1)`.
     """
-    if all(map(is_encodable, path)):
+    if long is None and sum(map(len, path)) > LONGEST_COLUMN:
+        long, path = long_path(path if path[0] == "context" else path[1:]), path[:1]
+    if long is None and len(objects) < MAX_OBJECTS and all(map(is_encodable, path)):
         objects.append(path)
     for key, inner in value:
-        at = (*path, key)
+        below = long.below(key) if long else None
+        at = (path[0], below.key) if below else (*path, key)
         if isinstance(inner, JsonObject):
-            yield from flatten(inner, at, objects)
+            yield from flatten(inner, path if below else at, objects, below)
         elif inner is not None:
-            yield at, column_name(at if path[0] == "context" else at[1:]), inner
+            yield at, below.column() if below else column_name(at if path[0] == "context" else at[1:]), inner
 
 
 def _with_prefixes(

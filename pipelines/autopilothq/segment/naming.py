@@ -1,12 +1,13 @@
 """Names as Segment's warehouses spell them: text in, text out (docs/contract/warehouse.md#names)."""
 
+import hashlib
 import re
 from collections.abc import Callable
 from functools import lru_cache, wraps
-from hashlib import sha256
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from ..catalog import ACCOUNT, ACCOUNTS, MESSAGE_TABLES, ORTTO_ACCOUNT, USERS
+from .json_text import is_encodable, to_json
 
 # Tables that are not an event's: the table of an event with such a name is prefixed with `_`.
 RESERVED_TABLES = frozenset(table.name for table in (*MESSAGE_TABLES, USERS, ACCOUNTS, *ACCOUNT, *ORTTO_ACCOUNT))
@@ -49,10 +50,55 @@ def column_name(path: tuple[str, ...]) -> str:
     Example: `column_name(("product_id", "sku")) == "product_id_sku"`.
     """
     parts = [snake_case(part) for part in path]
-    name = _prefixed("_".join(parts)) if all(parts) else ""
-    if len(name) <= LONGEST_COLUMN:
-        return name
-    return f"{name[: LONGEST_COLUMN - 33]}_{sha256(name.encode()).hexdigest()[:32]}"
+    return _shortened(_prefixed("_".join(parts)) if all(parts) else "")
+
+
+class LongPath(NamedTuple):
+    """A path that is too long to be read for each of the values below it.
+
+    `key` is the path in short. `begin` is the beginning of its column, None if a part has no slug; `hashed` is all of
+    that column.
+    """
+
+    key: str
+    begin: str | None
+    hashed: "hashlib._Hash"
+
+    def below(self, part: str) -> "LongPath":
+        """Returns the path of a key of its object."""
+        key = _shortened(f"{self.key}.{_encodable(part)}")
+        slug = snake_case(part)
+        if self.begin is None or not slug:
+            return LongPath(key, None, self.hashed)
+        added, hashed = f"_{slug}" if self.begin else _prefixed(slug), self.hashed.copy()
+        hashed.update(added.encode())
+        return LongPath(key, (self.begin + added)[: LONGEST_COLUMN + 1], hashed)
+
+    def column(self) -> str:
+        """Returns its column, which is the same as `column_name`'s."""
+        begin = self.begin or ""
+        return begin if len(begin) <= LONGEST_COLUMN else _cut(begin, self.hashed)
+
+
+def long_path(path: tuple[str, ...]) -> LongPath:
+    """Returns a path as a LongPath. Example: `long_path(("product_id",)).below("sku").column() == "product_id_sku"`."""
+    first, *others = path
+    found = LongPath("", "", hashlib.sha256()).below(first)._replace(key=_shortened(_encodable(first)))
+    for part in others:
+        found = found.below(part)
+    return found
+
+
+def _encodable(key: str) -> str:
+    return key if is_encodable(key) else to_json(key)[1:-1]
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= LONGEST_COLUMN else _cut(name, hashlib.sha256(name.encode()))
+
+
+def _cut(name: str, hashed: "hashlib._Hash") -> str:
+    return f"{name[: LONGEST_COLUMN - 33]}_{hashed.hexdigest()[:32]}"
 
 
 @_cached
