@@ -2,11 +2,13 @@
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
+from threading import Event
 from typing import Any, NamedTuple
 
 import duckdb
@@ -32,7 +34,12 @@ from autopilothq.warehouses import duckdb as warehouse
 from autopilothq.warehouses import duckdb_parts as parts
 from autopilothq.warehouses import duckdb_pool
 from autopilothq.warehouses.dataset import sql_arrow
-from autopilothq.warehouses.dlt_internals import DatabaseTransientException, SqlLoadJob, file_of
+from autopilothq.warehouses.dlt_internals import (
+    DatabaseTransientException,
+    DuckDbConnectionPool,
+    SqlLoadJob,
+    file_of,
+)
 from autopilothq.warehouses.duckdb import direct
 from calling import Call, errors
 from contract.loading import NOW, batches, identify, message, write
@@ -581,6 +588,49 @@ def test_small_groups_of_rows_are_merged_as_a_file_is_closed(tmp_path: Path) -> 
     with duckdb.connect(str(tmp_path / "autopilot.duckdb"), read_only=True) as con:
         groups = "SELECT count(DISTINCT row_group_id) FROM pragma_storage_info('main.a')"
         assert con.execute(groups).fetchall() == [(1,)]
+
+
+def test_a_file_whose_rest_is_written_is_opened_for_others_after_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DuckDB opens a file once in a process, for all who have the same settings."""
+    writing, file = Event(), tmp_path / "autopilot.duckdb"
+    one, other = (duckdb_pool.WaitingPool(DuckDbCredentials(str(file)), 0) for _ in range(2))
+
+    def slowly(path: Path, more_than: int = 0) -> None:
+        if not more_than:  # as the file is closed
+            with duckdb.connect(path, config={"threads": 1}):
+                writing.set()
+                time.sleep(0.2)
+
+    con = one.borrow_conn()
+    monkeypatch.setattr(duckdb_pool, "_write_rest", slowly)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(one.return_conn, con)
+        assert writing.wait(10)
+        assert other.borrow_conn().execute("SELECT 42").fetchone() == (42,)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("global_config", {"max_vacuum_tasks": 7}), ("statements", ["SET GLOBAL max_vacuum_tasks = 7"]), (None, None)],
+)
+def test_how_many_groups_of_rows_are_merged_is_the_user_s_choice(
+    setting: str | None, value: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close, found = DuckDbConnectionPool.return_conn, list[Any]()
+
+    def seen(pool: duckdb_pool.WaitingPool, con: duckdb.DuckDBPyConnection) -> int:
+        found.extend(con.execute("SELECT current_setting('max_vacuum_tasks')").fetchall())
+        return close(pool, con)
+
+    monkeypatch.setattr(DuckDbConnectionPool, "return_conn", seen)
+    credentials = DuckDbCredentials(str(tmp_path / "autopilot.duckdb"))
+    if setting:
+        setattr(credentials, setting, value)
+    pool = duckdb_pool.WaitingPool(credentials, 0)
+    pool.return_conn(pool.borrow_conn(credentials.global_config))
+    assert found == [(7 if setting else 100,)]
 
 
 def test_a_file_that_is_deleted_while_it_is_open_is_made_anew(tmp_path: Path) -> None:
