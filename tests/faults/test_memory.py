@@ -2,11 +2,13 @@
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
+from threading import Event
 from typing import Any, NamedTuple
 
 import duckdb
@@ -27,11 +29,17 @@ from autopilothq.projection.cells import ParsedCells
 from autopilothq.projection.line_reader import LineReader
 from autopilothq.projection.parse import Parser, number_lines
 from autopilothq.projection.types import ARROW
+from autopilothq.sources.adopt import few_rows, latest, waiting
 from autopilothq.warehouses import duckdb as warehouse
 from autopilothq.warehouses import duckdb_parts as parts
 from autopilothq.warehouses import duckdb_pool
 from autopilothq.warehouses.dataset import sql_arrow
-from autopilothq.warehouses.dlt_internals import DatabaseTransientException, SqlLoadJob, file_of
+from autopilothq.warehouses.dlt_internals import (
+    DatabaseTransientException,
+    DuckDbConnectionPool,
+    SqlLoadJob,
+    file_of,
+)
 from autopilothq.warehouses.duckdb import direct
 from calling import Call, errors
 from contract.loading import NOW, batches, identify, message, write
@@ -327,7 +335,7 @@ def written(made: Iterable[TableRows | None], folder: Path) -> dict[str, list[di
 
 
 def take_few_bytes_at_once(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    for module in (cells, mend, parse, tables, texts_module, users):
+    for module in (cells, latest, mend, parse, tables, texts_module, users):
         monkeypatch.setattr(module, "MOST_BYTES", number)
 
 
@@ -451,6 +459,50 @@ def test_large_texts_are_adopted_with_less_memory_than_they_have(
         assert {row["id"]: row["plan"] for row in tables[table].dicts()} == PLANS
 
 
+@pytest.mark.parametrize("form", ["parquet", "csv", "json", "duckdb"])
+def test_long_rows_of_any_export_are_adopted_few_at_a_time(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where there is no memory for 2,048 of them; twice: rows that are stored already stay, but for null cells."""
+    read_in_parts(monkeypatch)
+    database, texts = in_memory(), {f"u{n}": long(f'{n},\n"x"', 3_000) for n in range(40)}
+    for plans in (texts | {"u2": None}, texts | {"u1": "later", "new": None}):
+        rows = [
+            {"id": user, "received_at": NOW, "plan": plan, "file_row_number": f"r{user}"}
+            for user, plan in plans.items()
+        ]
+        source = autopilothq.adopt(**exported_users(pa.Table.from_pylist(rows), form))
+        pipeline(tmp_path, database).run(source)
+    tables = content(database)
+    found = {row["id"]: (row["plan"], row["file_row_number"]) for row in tables["users"].dicts()}
+    assert found == {user: (plan, f"r{user}") for user, plan in {**texts, "new": None}.items()}
+    assert sorted(row["stored"] for row in tables["_audit"].dicts()) == [40, 41]
+
+
+def read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has rows adopted as if they were long, and memory missed whenever the engine takes as many as it likes."""
+    write = waiting._write
+    monkeypatch.setattr(waiting, "_write", lambda con, source, *more: write(con, source._replace(sql=""), *more))
+    monkeypatch.setattr(parts, "LONG", 0)
+    for module in (parts, few_rows):
+        monkeypatch.setattr(module, "BYTES_AT_ONCE", 20_000)
+    monkeypatch.setattr(waiting, "_CHUNK", 7_000)
+    take_few_bytes_at_once(monkeypatch, 20_000)
+
+
+def exported_users(rows: pa.Table, form: str) -> dict[str, Any]:
+    """Writes a table of users; returns the arguments that adopt it."""
+    Path("exported").mkdir(exist_ok=True)
+    if form == "parquet":
+        pq.write_table(rows, "exported/users.parquet", use_dictionary=False)
+        return {"tables_url": "exported"}
+    with duckdb.connect("users.duckdb") as con:
+        con.execute("CREATE SCHEMA IF NOT EXISTS autopilothq; CREATE OR REPLACE TABLE autopilothq.users AS FROM rows")
+        if form != "duckdb":
+            con.execute(f"COPY autopilothq.users TO 'exported/users.{form}'")
+    return {"database": f"duckdb:///{Path.cwd()}/users.duckdb"} if form == "duckdb" else {"tables_url": "exported"}
+
+
 def people(load: int, persons: range, characters: int) -> Iterator[dict[str, Any]]:
     """Each with a trait as long; the later load's are newer."""
     for n in persons:
@@ -536,6 +588,49 @@ def test_small_groups_of_rows_are_merged_as_a_file_is_closed(tmp_path: Path) -> 
     with duckdb.connect(str(tmp_path / "autopilot.duckdb"), read_only=True) as con:
         groups = "SELECT count(DISTINCT row_group_id) FROM pragma_storage_info('main.a')"
         assert con.execute(groups).fetchall() == [(1,)]
+
+
+def test_a_file_whose_rest_is_written_is_opened_for_others_after_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DuckDB opens a file once in a process, for all who have the same settings."""
+    writing, file = Event(), tmp_path / "autopilot.duckdb"
+    one, other = (duckdb_pool.WaitingPool(DuckDbCredentials(str(file)), 0) for _ in range(2))
+
+    def slowly(path: Path, more_than: int = 0) -> None:
+        if not more_than:  # as the file is closed
+            with duckdb.connect(path, config={"threads": 1}):
+                writing.set()
+                time.sleep(0.2)
+
+    con = one.borrow_conn()
+    monkeypatch.setattr(duckdb_pool, "_write_rest", slowly)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(one.return_conn, con)
+        assert writing.wait(10)
+        assert other.borrow_conn().execute("SELECT 42").fetchone() == (42,)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("global_config", {"max_vacuum_tasks": 7}), ("statements", ["SET GLOBAL max_vacuum_tasks = 7"]), (None, None)],
+)
+def test_how_many_groups_of_rows_are_merged_is_the_user_s_choice(
+    setting: str | None, value: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close, found = DuckDbConnectionPool.return_conn, list[Any]()
+
+    def seen(pool: duckdb_pool.WaitingPool, con: duckdb.DuckDBPyConnection) -> int:
+        found.extend(con.execute("SELECT current_setting('max_vacuum_tasks')").fetchall())
+        return close(pool, con)
+
+    monkeypatch.setattr(DuckDbConnectionPool, "return_conn", seen)
+    credentials = DuckDbCredentials(str(tmp_path / "autopilot.duckdb"))
+    if setting:
+        setattr(credentials, setting, value)
+    pool = duckdb_pool.WaitingPool(credentials, 0)
+    pool.return_conn(pool.borrow_conn(credentials.global_config))
+    assert found == [(7 if setting else 100,)]
 
 
 def test_a_file_that_is_deleted_while_it_is_open_is_made_anew(tmp_path: Path) -> None:
@@ -722,19 +817,23 @@ def test_rows_that_wait_in_staging_replace_others_in_parts_if_memory_runs_out(
     assert stored_plans(tmp_path / "autopilot.duckdb") == plans(loads, 100)
 
 
-@pytest.mark.parametrize(("direction", "first"), [("desc", 3), ("asc", 1)])
+@pytest.mark.parametrize("column", ["n", "rowid"])  # a trait's, too, although DuckDB numbers rows by that name
+@pytest.mark.parametrize(("direction", "first"), [("desc", 3), ("asc", 1), (None, None)])
 def test_of_staged_rows_with_the_same_key_the_first_replaces_others(
-    direction: str, first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    direction: str | None, first: int | None, column: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parts, "STAGED_ROWS", 2)
     with pipeline(tmp_path, in_memory()).sql_client() as client:
-        client.execute_sql("CREATE TABLE main.a AS SELECT unnest(['x', 'y', 'z']) AS id, 1 AS part, 0 AS n")
+        client.execute_sql(f"CREATE TABLE main.a AS SELECT unnest(['x', 'y', 'z']) AS id, 1 AS part, 0 AS {column}")
         rows = "('x', 2), ('y', 5), ('x', 3), ('w', 4), ('x', 1), ('x', NULL), ('v', NULL)"
-        client.execute_sql(f"CREATE TABLE main.b AS SELECT id, 1 AS part, n FROM (VALUES {rows}) rows(id, n)")
+        if direction is None:
+            rows = "('y', 5), ('w', 4), ('v', NULL)"
+        client.execute_sql(f"CREATE TABLE main.b AS SELECT id, 1 AS part, n AS {column} FROM (VALUES {rows}) rows(id, n)")
         client.execute_sql("INSERT INTO main.b VALUES ('x', 2, 9)")
-        parts.replace_from_staging(client, "main.a", "main.b", ["id", "part"], ("n", direction))
-        found = client.execute_sql("SELECT * FROM main.a ORDER BY id, part")
-    assert found == [("v", 1, None), ("w", 1, 4), ("x", 1, first), ("x", 2, 9), ("y", 1, 5), ("z", 1, 0)]
+        order = (column, direction) if direction else None
+        parts.replace_from_staging(client, "main.a", "main.b", ["id", "part"], order)
+        found = client.execute_sql(f"SELECT id, part, {column} FROM main.a ORDER BY id, part")
+    assert found == [("v", 1, None), ("w", 1, 4), ("x", 1, first or 0), ("x", 2, 9), ("y", 1, 5), ("z", 1, 0)]
 
 
 def test_rows_that_were_inserted_before_the_memory_was_missed_are_stored_once(

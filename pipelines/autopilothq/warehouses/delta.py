@@ -173,11 +173,10 @@ def replace_stored(engine: duckdb.DuckDBPyConnection, table: Any, files: Sequenc
     there = {name for name, *_ in engine.execute(f"DESCRIBE FROM {rows}").fetchall()}
     columns = [field for field in types if field.name in there]
     select = ", ".join(values.name(field.name) for field in columns)
-    engine.execute(f"CREATE TABLE again AS SELECT {select} FROM {rows} SEMI JOIN there USING ({by})")
+    again = engine.execute(f"SELECT {select} FROM {rows} SEMI JOIN there USING ({by})")
     same = " AND ".join(f"target.{values.name(key)} = source.{values.name(key)}" for key in keys)
-    for start in range(0, values.count(engine, "again"), REPLACED_AT_ONCE):
-        part = f"SELECT {select} FROM again WHERE rowid BETWEEN {start} AND {start + REPLACED_AT_ONCE - 1}"
-        source = engine.sql(part).to_arrow_table().cast(pa.schema(columns))
+    for part in again.to_arrow_reader(REPLACED_AT_ONCE):
+        source = pa.Table.from_batches([part]).cast(pa.schema(columns))
         merge = table.merge(source, same, source_alias="source", target_alias="target")
         merge.when_matched_update_all().execute()
 

@@ -6,7 +6,7 @@ after a kill, changes nothing.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ from .duckdb_pool import MERGED_GROUPS
 VECTOR = 2048  # rows
 LONG = 64 << 20  # bytes of so many rows, for which any limit that DuckDB works with has room
 BYTES_AT_ONCE = 16 << 20  # bytes
+PAGE_BYTES = 1 << 16  # read at a time from a column of Parquet; else a group of rows is read at once
 ROWS_AT_ONCE = 16  # with a MiB each, as much as a line can have, they make a part
 STAGED_ROWS = 128
 MOST_ROWS = 8192  # of a table with long texts that are taken at a time, if they have short ones
@@ -35,14 +36,19 @@ def are_long(file: str) -> bool:
 
 def cut_file(file: str) -> Iterator[pa.Table]:
     """Yields the rows of a Parquet file."""
+    with pq.ParquetFile(file, pre_buffer=False, buffer_size=PAGE_BYTES) as rows:  # else all that was read is kept
+        yield from cut_batches(rows.iter_batches(ROWS_AT_ONCE))
+
+
+def cut_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Yields the rows of small batches."""
     part, size = list[pa.RecordBatch](), 0
-    with pq.ParquetFile(file, pre_buffer=False) as rows:  # else all that was read is kept
-        for batch in rows.iter_batches(ROWS_AT_ONCE):
-            part.append(batch)
-            size += batch.nbytes
-            if size >= BYTES_AT_ONCE:
-                yield pa.Table.from_batches(part)
-                part, size = [], 0
+    for batch in batches:
+        part.append(batch)
+        size += batch.nbytes
+        if size >= BYTES_AT_ONCE:
+            yield pa.Table.from_batches(part)
+            part, size = [], 0
     if part:
         yield pa.Table.from_batches(part)
 
@@ -75,9 +81,14 @@ def replace_from_staging(
     client: Any, table: str, staged: str, keys: Sequence[str], order: tuple[str, str] | None
 ) -> None:
     """Does what dlt's merge does with the staged rows of a table that has no hints for merging beyond key and order."""
+    position = ""
     if order:
         key, (column, direction) = ", ".join(map(client.escape_column_name, keys)), order
         position = f"row_number() OVER (PARTITION BY {key} ORDER BY {client.escape_column_name(column)} {direction})"
+    if not has_row_numbers(columns_of(client.execute_sql, staged)):
+        replace_rows(client, table, f"(FROM {staged} QUALIFY {position} = 1)" if position else staged, keys)
+        return
+    if position:
         others = f"SELECT number FROM (SELECT rowid AS number, {position} AS position FROM {staged}) WHERE position > 1"
         client.execute_sql(f"DELETE FROM {staged} WHERE rowid IN ({others})")
     [[start, last]] = client.execute_sql(f"SELECT coalesce(min(rowid), 0), coalesce(max(rowid), -1) FROM {staged}")

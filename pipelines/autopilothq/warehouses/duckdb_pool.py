@@ -1,6 +1,7 @@
 """Connections to DuckDB files, which other programs may have open, and which are written completely as they close."""
 
 import re
+from collections import defaultdict
 from contextlib import suppress
 from pathlib import Path
 from threading import RLock
@@ -26,6 +27,8 @@ _OTHER_VERSION = re.compile("version number|storage version")  # of DuckDB, whic
 MERGED_GROUPS = "max_vacuum_tasks"
 _USUAL = 100
 _MUCH = 128 << 20  # bytes
+# By file: while one pool writes the rest, with settings of its own, DuckDB opens the file for no other in this process.
+_turns = defaultdict[str, RLock](RLock)
 _LONGEST = 1 << 20  # bytes of a row, as much as a line can have
 # DuckDB cannot be asked about a table with a quotation mark in its name.
 _TABLES = """
@@ -46,7 +49,7 @@ class WaitingPool(DuckDbConnectionPool):
         super().__init__(credentials)
         self._file = _file(credentials)
         self._path = _path(credentials)
-        self._turn = RLock()
+        self._turn = _turns[self._path] if self._file else RLock()
         self._borrowed = 0
         self._patient = Retrying(
             stop=stop_after_delay(wait),
@@ -94,7 +97,9 @@ class WaitingPool(DuckDbConnectionPool):
             return self._borrowed
 
     def _let_merge(self, con: DuckDBPyConnection, file: Path) -> None:
-        if not _has_long_rows(con, file):
+        [(now,)] = con.execute(f"SELECT current_setting('{MERGED_GROUPS}')").fetchall()
+        # Another number is the user's, by dlt's `statements` or `pragmas`.
+        if now == 0 and not _has_long_rows(con, file):
             usual = (self.credentials.global_config or {}).get(MERGED_GROUPS, _USUAL)
             con.execute(f"SET GLOBAL {MERGED_GROUPS} = {usual}")
 

@@ -28,17 +28,17 @@ FROM {keys} LEFT JOIN (SELECT DISTINCT seq FROM {duplicates}) d USING (seq) GROU
 -- name: refused
 INSERT INTO rejects
 SELECT seq, sha256(raw), 'unreadable', error, raw
-FROM (SELECT seq, error FROM {keys} JOIN refused_rows USING (id)) JOIN ({raw}) USING (seq)
+FROM ({raw}) JOIN (SELECT seq, error FROM {keys} JOIN refused_rows USING (id)) USING (seq)
 
 -- name: long_keys
 INSERT INTO rejects
 SELECT seq, sha256(raw), 'unreadable', format($message, strlen({key})), raw
-FROM {rows} JOIN ({raw}) USING (seq) ANTI JOIN rejects USING (seq)
+FROM ({raw}) JOIN {rows} USING (seq) ANTI JOIN rejects USING (seq)
 
 -- name: nameless
 -- Rows of `users` and `accounts` about nobody: what has no id cannot be merged.
 INSERT INTO rejects
-SELECT seq, sha256(raw), 'no_id', $message, raw FROM ({raw}) SEMI JOIN (SELECT seq FROM ({rows}) WHERE id IS NULL) USING (seq)
+SELECT seq, sha256(raw), 'no_id', $message, raw FROM ({raw})
 
 -- name: suppressed
 INSERT INTO rejects SELECT seq, sha256(concat('suppressed', id)), 'suppressed', $message, '' FROM suppressed
@@ -89,17 +89,31 @@ SELECT file, coalesce(c.rows, 0) + coalesce(r.rejected, 0), coalesce(c.rows - c.
     coalesce(c.duplicates, 0), coalesce(r.rejected, 0), first, last
 FROM counts c FULL JOIN (SELECT file_of(seq) AS file, count(*) AS rejected FROM rejects GROUP BY 1) r USING (file)
 
+-- name: layer_ids
+CREATE OR REPLACE TABLE layer_ids AS SELECT id, "layer:" FROM layers
+
 -- name: stored_layer
 -- The stored rows of `users` or `accounts` for the ids of `layers`, below what this load makes of messages.
-INSERT INTO layers BY NAME
-SELECT *, CASE WHEN id IN (SELECT id FROM layers WHERE "layer:" = 0) THEN 2 ELSE -1 END AS "layer:"
-FROM stored SEMI JOIN (SELECT id FROM layers WHERE "layer:" = 1) l USING (id)
+SELECT *, CASE WHEN id IN (SELECT id FROM layer_ids WHERE "layer:" = 0) THEN 2 ELSE -1 END AS "layer:"
+FROM stored SEMI JOIN (SELECT id FROM layer_ids WHERE "layer:" = 1) l USING (id)
+
+-- name: layer_parts
+-- The ids of `layers` in parts that have so few bytes that the engine can make their rows at once.
+CREATE OR REPLACE TABLE layer_parts AS
+SELECT id, (sum(size) OVER (ORDER BY id) - size) // {room} AS part
+FROM (SELECT id, sum({bytes}) AS size FROM layers GROUP BY id)
+
+-- name: some_layers
+FROM layers SEMI JOIN (FROM layer_parts WHERE part BETWEEN {lowest} AND {highest}) p USING (id)
+
+-- name: layers_of_part
+CREATE OR REPLACE TABLE layers_of_part AS
+FROM some_layers SEMI JOIN (FROM layer_parts WHERE part = {part}) p USING (id)
 
 -- name: first_of_layers
-CREATE OR REPLACE TABLE {table} AS
-WITH first AS (SELECT {select} FROM layers GROUP BY id)
-FROM first WHERE id IN (SELECT id FROM layers WHERE "layer:" = 0)
-    OR id IN (SELECT id FROM (SELECT {compared} FROM first EXCEPT SELECT {compared} FROM layers WHERE "layer:" = -1))
+WITH first AS (SELECT {select} FROM {layers} GROUP BY id)
+FROM first WHERE id IN (SELECT id FROM {layers} WHERE "layer:" = 0)
+    OR id IN (SELECT id FROM (SELECT {compared} FROM first EXCEPT SELECT {compared} FROM {layers} WHERE "layer:" = -1))
 
 -- name: adopted_ids
 -- For a comparison: the ids of a table, each once, with the first time at which it was received; and each row without

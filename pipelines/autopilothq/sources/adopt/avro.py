@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import date, datetime, time
 from decimal import Decimal
 from importlib.util import find_spec
+from itertools import islice
 from math import isfinite
 from typing import IO, Any, NamedTuple
 from uuid import UUID
@@ -24,6 +25,7 @@ from .columns import Form
 from .files import TableFile, unreadable_file
 
 RECORDS_AT_ONCE = 5_000
+RECORDS_AT_FIRST = 50
 
 
 class AvroColumn(NamedTuple):
@@ -83,10 +85,14 @@ def _no_library(file: TableFile, packed: str, library: str) -> NotSupported:
 def _batches(
     records: Iterable[Mapping[str, Any]], columns: Mapping[str, AvroColumn], schema: pa.Schema, failed: list[Exception]
 ) -> Iterator[pa.RecordBatch]:
+    left, number = iter(records), min(RECORDS_AT_FIRST, RECORDS_AT_ONCE)
     try:
-        for part in engine.batched(records, RECORDS_AT_ONCE):
+        while part := list(islice(left, number)):
             arrays = [pa.array(_values(part, name, column), column.arrow) for name, column in columns.items()]
-            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+            batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
+            yield from engine.cut_batch(batch)
+            usual = engine.STREAMED * len(part) // max(1, batch.nbytes)  # records may be long
+            number = max(1, min(RECORDS_AT_ONCE, 10 * number, usual))
     except Exception as error:
         failed.append(error)
         raise

@@ -3,10 +3,12 @@
 PostgreSQL is read through ADBC, which streams a table as Arrow with PostgreSQL's own COPY. A DuckDB file is attached.
 """
 
+import itertools
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -17,10 +19,11 @@ from ...disk import local_path
 from ...errors import NotSupported, RunError
 from ...extras import install
 from ...projection import engine
+from ...warehouses.duckdb_parts import cut_table
 from ...warehouses.sql_files import sql_file
 from .columns import Form, form_of
 from .files import TableFile, folded_name
-from .waiting import Source, WaitingRows, wait_for, wait_for_file
+from .waiting import ANY_ORDER, Source, WaitingRows, wait_for, wait_for_file
 
 # How PostgreSQL's types come: the form, and the SQL that selects a column.
 _POSTGRES_FORMS: dict[str, tuple[Form, str]] = {
@@ -138,7 +141,7 @@ class PostgresSource(Database):
             with engine.registered(con, database_rows=cursor.fetch_record_batch()):
                 yield Source(
                     "database_rows",
-                    "row_number() OVER ()",
+                    ANY_ORDER,
                     {column: (form, "{}") for column, (form, _) in forms.items()},
                     columns,
                 )
@@ -197,12 +200,9 @@ class DuckdbSource(Database):
         """Lets an engine read the rows of a table of the attached file."""
         self._attach(con)
         try:
-            yield Source(
-                f"adopted.{engine.name(schema)}.{engine.name(name)}",
-                "row_number() OVER ()",
-                {column: form_of(of) for column, of in columns.items()},
-                columns,
-            )
+            table = f"adopted.{engine.name(schema)}.{engine.name(name)}"
+            forms = {column: form_of(of) for column, of in columns.items()}
+            yield Source(table, ANY_ORDER, forms, columns, partial(_few_of_table, con, table))
         finally:
             con.execute("DETACH adopted")
 
@@ -214,6 +214,17 @@ class DuckdbSource(Database):
     def close(self) -> None:
         """Closes the file."""
         self._connection.close()
+
+
+def _few_of_table(con: duckdb.DuckDBPyConnection, table: str) -> Generator[str]:
+    """Yields SQL of the rows of a table in parts, but of a view all together."""
+    parts = cut_table(lambda sql: con.execute(sql).fetchall(), table)
+    try:
+        first = next(parts)
+    except duckdb.BinderException:  # the rows of a view have no numbers
+        first = "true"
+    for part in itertools.chain([first], parts):
+        yield f"{table} WHERE {part}"
 
 
 def open_database(url: str) -> Database:

@@ -1,8 +1,8 @@
 """Reads the first rows of a file, which show how its columns come before any file is read completely."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...projection import engine
+from ...warehouses.duckdb_parts import BYTES_AT_ONCE, PAGE_BYTES, ROWS_AT_ONCE
 from .avro import opened_avro
 from .files import TableFile, unreadable_file
 from .waiting import Source, WaitingRows, avro_source, decompressed_text, file_source, unreadable_as, wait_for
 
 FIRST_ROWS = 2_000
 FIRST_BYTES = 1 << 20
-PAGE_BYTES = 1 << 16  # read at a time from a column of Parquet
 
 
 def wait_for_first_rows(
@@ -35,8 +35,10 @@ def wait_for_first_rows(
         part = scratch / f"first-{number}.parquet"
         _copy_rows(file, part)
     with unreadable_as(file):
-        source = file_source(con, part, file)
-        source = source._replace(sql=f"(FROM {source.sql} LIMIT {FIRST_ROWS})")
+        source = file_source(con, part, file, scratch)
+        if file.format == "parquet":
+            few = partial(_few_rows, con, file, scratch / f"few-{number}.parquet", scratch)
+            source = source._replace(sql=f"(FROM {source.sql} LIMIT {FIRST_ROWS})", few=few)
         return wait_for(con, source, number, file.table, scratch), source
 
 
@@ -44,8 +46,8 @@ def _first_records(
     con: duckdb.DuckDBPyConnection, file: TableFile, number: int, scratch: Path
 ) -> tuple[WaitingRows, Source]:
     with _opened(file) as opened, opened_avro(opened, file) as table:
-        first = [batch[:FIRST_ROWS] for batch in islice(table.rows, 1)]
-        with engine.registered(con, avro_rows=pa.Table.from_batches(first, table.rows.schema)):
+        first = pa.Table.from_batches(_first_batches(table.rows), table.rows.schema)
+        with engine.registered(con, avro_rows=first):
             source = avro_source(table)
             return wait_for(con, source, number, file.table, scratch), source
 
@@ -56,14 +58,32 @@ def _opened(file: TableFile) -> Iterator[IO[bytes]]:
         yield opened
 
 
+def _few_rows(con: duckdb.DuckDBPyConnection, file: TableFile, part: Path, scratch: Path) -> Generator[str]:
+    """Yields SQL of first rows of a Parquet file, where the engine has no memory for all of them."""
+    _copy_rows(file, part)
+    yield file_source(con, part, file, scratch).sql
+
+
 def _copy_rows(file: TableFile, part: Path) -> None:
     """Copies the first rows of a Parquet file to a file on this machine."""
     try:
         with _opened(file) as opened:
-            rows = pq.ParquetFile(opened, buffer_size=PAGE_BYTES)
-            pq.write_table(pa.Table.from_batches(islice(rows.iter_batches(FIRST_ROWS), 1), rows.schema_arrow), part)
+            rows = pq.ParquetFile(opened, buffer_size=PAGE_BYTES, pre_buffer=False)
+            with pq.ParquetWriter(part, rows.schema_arrow) as first:
+                for batch in _first_batches(rows.iter_batches(ROWS_AT_ONCE)):
+                    first.write_table(pa.Table.from_batches([batch]))  # a batch alone would not end its group
     except pa.ArrowException as error:
         raise unreadable_file(file, error) from error
+
+
+def _first_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yields batches of the first rows, of fewer if they are long."""
+    rows = size = 0
+    for batch in batches:
+        yield batch[: FIRST_ROWS - rows]
+        rows, size = rows + batch.num_rows, size + batch.nbytes
+        if rows >= FIRST_ROWS or size >= BYTES_AT_ONCE:
+            return
 
 
 def _first_lines(text: Iterator[bytes], quoted: bool) -> bytes:

@@ -78,9 +78,10 @@ def reject_long_keys(adoption: Adoption) -> None:
 def reject_nameless(adoption: Adoption) -> None:
     """Rejects the rows of `users` and `accounts` that have no id that can be stored."""
     for name in LATEST_NAMES & adoption.waiting.keys():
-        table = adoption.waiting[name]
-        sql = SQL["nameless"].format(raw=_raw(table), rows=table.select({"id": "text"}, {}, {}))
-        adoption.context.con.execute(sql, {"message": REJECT_REASONS["no_id"]})
+        con, table = adoption.context.con, adoption.waiting[name]
+        nameless = f"(SELECT seq FROM ({table.select({'id': 'text'}, {}, {})}) WHERE id IS NULL)"
+        if engine.count(con, nameless):  # to make JSON of all rows takes long, and memory
+            con.execute(SQL["nameless"].format(raw=_raw(table, nameless)), {"message": REJECT_REASONS["no_id"]})
 
 
 def reject_people(adoption: Adoption, hashes: HashedIds) -> None:
@@ -154,10 +155,11 @@ def _leave_to_events(adoption: Adoption) -> None:
     con.execute(SQL["no_event_row"].format(raw=_raw(tracks)), {"message": REJECT_REASONS["no_event_row"]})
 
 
-def _raw(table: WaitingTable) -> str:
-    """Returns a query of a table's rows (`seq`) as JSON text (`raw`)."""
+def _raw(table: WaitingTable, of: str = "") -> str:
+    """Returns a query of a table's rows (`seq`) as JSON text (`raw`), of all or of those that a query selects."""
+    few = f" SEMI JOIN {of} USING (seq)" if of else ""
     return " UNION ALL ".join(
-        f"SELECT seq, json_object({cells})::VARCHAR AS raw FROM {group.source}"
+        f"SELECT seq, json_object({cells})::VARCHAR AS raw FROM {group.source}{few}"
         for group in table.groups
         for cells in [
             ", ".join(

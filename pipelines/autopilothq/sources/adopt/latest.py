@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Mapping
 
 from ...catalog import LATEST, TABLES, Latest, Type
-from ...projection import TableRows, engine, ordered_columns
-from ...projection.context import declared_types
+from ...projection import TableRows, engine, ordered_columns, texts
+from ...projection.cells import MOST_BYTES
+from ...projection.context import ProjectionContext, declared_types
 from ...projection.types import SQL_TYPES
-from ...projection.users import make_latest
+from ...projection.users import PARTS_GATHERED, make_latest
 from .columns import aliased
 from .kept import SQL, Adoption, keys
 from .row_width import AdoptedColumns, without_too_wide
@@ -23,6 +24,11 @@ def latest_rows_of(adoption: Adoption, fresh: Mapping[str, TableRows]) -> Iterat
             made = _with_own(adoption, latest, made)
         if made is not None:
             yield _not_refused(adoption, made)
+
+
+def is_of_messages(adoption: Adoption, name: str) -> bool:
+    """Returns whether adopted messages may have made rows of `users` or `accounts`."""
+    return any(latest.table.name == name and latest.messages.name in adoption.waiting for latest in LATEST)
 
 
 def _of_messages(adoption: Adoption, latest: Latest, fresh: TableRows | None) -> TableRows | None:
@@ -53,19 +59,20 @@ def _with_own(adoption: Adoption, latest: Latest, made: TableRows | None) -> Tab
     con.execute(SQL["within"].format(keys=keys(name), duplicates="duplicates"))
     discard_misfits(adoption, waiting, name, columns.types, "duplicates")
     every: dict[str, Type] = {**columns.ordered, **(made.columns if made else {}), **context.known.get(name, {})}
-    cells = ", ".join(f"{engine.name(column)} {SQL_TYPES[of]}" for column, of in every.items())
-    con.execute(f'CREATE OR REPLACE TABLE layers ("layer:" INTEGER, {cells})')
+    cells = ", ".join(f"NULL::{SQL_TYPES[of]} AS {engine.name(column)}" for column, of in every.items())
+    texts.create_table(context, "layers", f'SELECT NULL::INTEGER AS "layer:", {cells} WHERE false')
     named = [columns.names.get(column, column) for column in types]
     own = ", ".join(f"{aliased(column)} AS {engine.name(column)}" for column in named)
-    con.execute(
-        f'INSERT INTO layers BY NAME SELECT {own}, 1 AS "layer:" FROM'
-        f" ({waiting.select(types, columns.names, {})}) ANTI JOIN duplicates USING (seq) ANTI JOIN rejects USING (seq)"
-    )
+    rows = waiting.select(types, columns.names, {})
+    kept = f'SELECT {own}, 1 AS "layer:" FROM ({rows}) ANTI JOIN duplicates USING (seq) ANTI JOIN rejects USING (seq)'
+    texts.insert(context, "layers", kept)
     if made is not None:
-        con.execute(f'INSERT INTO layers BY NAME SELECT *, 0 AS "layer:" FROM ({made.relation.sql_query()})')
+        texts.insert(context, "layers", f'SELECT *, 0 AS "layer:" FROM ({made.relation.sql_query()})')
     if adoption.stored is not None and name in context.known:
-        stored = adoption.stored(name, list(context.known[name]))
-        engine.read_stored(con, stored, SQL["stored_layer"])
+        con.execute(SQL["layer_ids"])
+        with engine.streamed(con, adoption.stored(name, list(context.known[name]))) as has_any:
+            if has_any:
+                texts.insert(context, "layers", SQL["stored_layer"])
     return _first_of_layers(adoption, name, ordered_columns(every))
 
 
@@ -77,9 +84,29 @@ def _first_of_layers(adoption: Adoption, name: str, columns: Mapping[str, Type])
     cells |= {column: f'arg_min({engine.name(column)}, "layer:")' for column in values}
     select = ", ".join(f"({cells[column]})::{SQL_TYPES[of]} AS {engine.name(column)}" for column, of in columns.items())
     compared = ", ".join(map(engine.name, ("id", *values)))
-    context.con.execute(SQL["first_of_layers"].format(table=table, select=select, compared=compared))
+    for part, layers in enumerate(_parts_of_layers(context, columns)):
+        sql = SQL["first_of_layers"].format(layers=layers, select=select, compared=compared)
+        context.con.execute(f"CREATE OR REPLACE TABLE first_of_layers AS {sql}")
+        rows = f'SELECT *, ({part}::BIGINT << 32) + row_number() OVER () AS "row:" FROM first_of_layers'
+        (texts.insert if part else texts.create_table)(context, table, rows)
     kept = context.con.sql(_fitting(adoption, name, columns, table))
     return TableRows(name, columns, kept, engine.count(context.con, table))
+
+
+def _parts_of_layers(context: ProjectionContext, columns: Mapping[str, Type]) -> Iterator[str]:
+    """Yields the names of tables of all layers of some ids: of all ids, or of few if there are long texts."""
+    if not context.cells.are_long:
+        yield "layers"
+        return
+    con, size = context.con, " + ".join(f"coalesce(strlen({engine.name(c)}::VARCHAR), 0)" for c in columns)
+    con.execute(SQL["layer_parts"].format(bytes=size, room=MOST_BYTES))
+    [(last,)] = con.execute("SELECT coalesce(max(part), 0)::BIGINT FROM layer_parts").fetchall()
+    for part in range(last + 1):
+        if part % PARTS_GATHERED == 0:
+            some = SQL["some_layers"].format(lowest=part, highest=part + PARTS_GATHERED - 1)
+            texts.create_table(context, "some_layers", some)
+        con.execute(SQL["layers_of_part"].format(part=part))
+        yield "layers_of_part"
 
 
 def _fitting(adoption: Adoption, name: str, columns: Mapping[str, Type], table: str) -> str:
@@ -87,7 +114,7 @@ def _fitting(adoption: Adoption, name: str, columns: Mapping[str, Type], table: 
     declared = {column.name for column in TABLES[name].columns}
     undeclared = {column: column for column in columns if column not in declared}
     cells = {column: f"{engine.name(column)} AS {aliased(column)}" for column in columns}
-    rows = f"SELECT rowid AS seq, {', '.join(cells.values())} FROM {table}"
+    rows = f'SELECT "row:" AS seq, {", ".join(cells.values())} FROM {table}'
     fitting = without_too_wide(adoption.context, name, AdoptedColumns(columns, undeclared), rows)
     return f"SELECT {', '.join(f'{aliased(column)} AS {engine.name(column)}' for column in columns)} FROM ({fitting})"
 

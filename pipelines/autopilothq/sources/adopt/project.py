@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 from ...catalog import ACCOUNTS, EVENT_TABLES, USERS
 from ...display import plural
 from ...errors import NotSupported
-from ...projection import FileCount, TableRows, engine
+from ...projection import FileCount, TableRows, engine, texts
 from ...projection.audit import beyond_limits, rejects, rejects_by_reason
 from ...projection.cells import ParsedCells
 from ...projection.context import ProjectionContext
+from ...warehouses.duckdb_parts import are_long
 from ...warehouses.selection import NONE, messages_with_row
 from ..audit import LinesRead, audit_rows
 from ..load_folder import scratch_of_projection
@@ -36,7 +37,7 @@ from .kept import (
     reject_people,
     reject_refused_rows,
 )
-from .latest import latest_rows_of
+from .latest import is_of_messages, latest_rows_of
 from .origin import AdoptedTables, AdoptedWork
 from .rows import discarded_rows, message_rows, tracks_rows
 from .waiting import WaitingRows, waiting_tables
@@ -68,13 +69,17 @@ class AdoptProjector:
             widest = max((len(table.columns) for table in waiting.values()), default=0)
             few = open_for_few(load, sum(pq.read_metadata(rows.path).num_rows for rows in found))
             with few, engine.enough_for(con, widest):
-                adoption = _adoption(con, load, waiting, scratch)
+                long = any(are_long(rows.path) for rows in found)
+                con.execute(f"SET enable_caching_operators = {not long}")  # they gather small groups of rows
+                if long:
+                    engine.join_as_written(con)
+                adoption = _adoption(con, load, waiting, scratch, long)
                 _check_room(load, adoption)
                 return _rows(load, adoption, scratch, numbers)
 
 
 def _adoption(
-    con: duckdb.DuckDBPyConnection, load: PlannedLoad, waiting: dict[str, WaitingTable], scratch: Path
+    con: duckdb.DuckDBPyConnection, load: PlannedLoad, waiting: dict[str, WaitingTable], scratch: Path, long: bool
 ) -> Adoption:
     """Returns what the rows of a load are made of."""
     existing = existing_tables(load, lambda _: list(waiting))
@@ -82,7 +87,7 @@ def _adoption(
         con,
         str(scratch),
         load.settings.memory,
-        ParsedCells(),
+        ParsedCells(stored_are_long=long),
         load.context.loaded_at.isoformat(),
         load.context.shorten,
         load.event_table,
@@ -134,15 +139,17 @@ def _rows(load: PlannedLoad, adoption: Adoption, scratch: Path, numbers: "iterto
     for rows in (*message_rows(adoption), *tracks_rows(adoption)):
         fresh[rows.table] = rows
         write_rows(load, files, rows)
-    for rows in latest_rows_of(adoption, fresh):
-        combined = with_older_rows(load, rows, adoption.context.known, adoption.stored, scratch)
-        write_rows(load, files, combined)
+    texts.open_tables(adoption.context)
+    for made in latest_rows_of(adoption, fresh):
+        # Rows that are not made of messages have the stored values already.
+        stored = adoption.stored if is_of_messages(adoption, made.table) else None
+        write_rows(load, files, with_older_rows(load, made, adoption.context.known, stored, scratch))
     for name in adoption.waiting:
         count_table(adoption, name)
     names = [work.url for work in load.work]
-    for made in (rejects(adoption.context, names), discarded_rows(adoption)):
-        if made is not None:
-            write_rows(load, files, made)
+    for book in (rejects(adoption.context, names), discarded_rows(adoption)):
+        if book is not None:
+            write_rows(load, files, book)
     lines = LinesRead()
     tables = [cast(AdoptedWork, work).table for work in load.work]
     counts = list(_counts(load, tables, file_counts(adoption), lines))

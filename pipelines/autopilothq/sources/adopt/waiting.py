@@ -4,8 +4,9 @@ import gzip
 import re
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -17,6 +18,7 @@ from ...errors import NotSupported
 from ...projection import LINES_PER_FILE, engine
 from .avro import AvroTable, opened_avro
 from .columns import LOST_PREFIX, WAITING_PREFIX, Form, LostColumn, RowGroup, WaitingTable, as_plain_text, form_of
+from .few_rows import few_of_csv, few_of_json, few_of_parquet, has_long_rows, write_in_parts
 from .files import COMPRESSIONS, TableFile, folded_name, unreadable_file
 
 _Columns = tuple[tuple[tuple[str, Form], ...], tuple[LostColumn, ...]]  # of a file's rows, and how they wait
@@ -24,6 +26,7 @@ _LATEST_TABLES = frozenset(latest.table.name for latest in LATEST)
 OTHER_TABLES = _LATEST_TABLES | {table.name for table in MESSAGE_TABLES}  # than those of events
 _NULL = re.compile(rb"(?:^|[,|;\t])\\N(?:[,|;\t\r]|$)", re.MULTILINE)
 _CHUNK = 8 << 20
+ANY_ORDER = "row_number() OVER ()"  # SQL of a row's number, where rows come without one
 _ZSTD_CHUNK = 1 << 10  # four bytes can hold 128 KiB, all of which zstd returns at once
 KILL_POINT_ROWS_WAIT = f"{__name__}:wait_for"  # for tests/faults
 
@@ -42,16 +45,18 @@ class WaitingRows(NamedTuple):
 
 
 class Source(NamedTuple):
-    """What rows are read from: SQL of the rows, SQL of a row's number, and the columns.
+    """What rows are read from: SQL of the rows (empty if only `few` can read them), SQL of a row's number, the columns.
 
     `columns` are the forms, by the columns' names there, with a template of SQL that converts a value. `types` are the
-    types of the columns that have one, as they are spelt there.
+    types of the columns that have one, as they are spelt there. `few` gives SQL of the same rows in parts, of which
+    each takes little memory; None: there is no such way.
     """
 
     sql: str
     row: str
     columns: Mapping[str, tuple[Form, str]]
     types: Mapping[str, str]
+    few: Callable[[], Generator[str]] | None = None
 
 
 def wait_for(con: duckdb.DuckDBPyConnection, source: Source, number: int, table: str, scratch: Path) -> WaitingRows:
@@ -86,13 +91,28 @@ def wait_for(con: duckdb.DuckDBPyConnection, source: Source, number: int, table:
     select = ", ".join(f"{cell} AS {engine.name(WAITING_PREFIX + name)}" for name, cell in cells.items())
     for column, cell in zip(lost, lost_cells, strict=True):
         select += f", {cell} AS {engine.name(LOST_PREFIX + column.name)}"
-    first = number * LINES_PER_FILE
     with engine.enough_for(con, len(cells)):
-        con.execute(
-            f"COPY (SELECT {first} + {source.row} AS seq, {select} FROM {source.sql})"
-            f" TO {engine.literal(path)} ({engine.PARQUET}, ROW_GROUP_SIZE_BYTES {engine.STREAMED})"
-        )
+        _write(con, source, select, number * LINES_PER_FILE, path)
     return WaitingRows(number, table, path, forms, lost)
+
+
+def _write(con: duckdb.DuckDBPyConnection, source: Source, select: str, first: int, path: str) -> None:
+    """Writes cells of a source's rows into a file; in parts if there is no memory for 2,048 rows at a time."""
+    # What streams comes in small parts, of which the engine must not gather 2,048 rows again.
+    con.execute(f"SET enable_caching_operators = {source.few is not None}")
+    try:
+        if source.sql:
+            con.execute(
+                f"COPY (SELECT {first} + {source.row} AS seq, {select} FROM {source.sql})"
+                f" TO {engine.literal(path)} ({engine.PARQUET}, ROW_GROUP_SIZE_BYTES {engine.STREAMED})"
+            )
+            return
+    except duckdb.OutOfMemoryException:
+        if source.few is None:
+            raise
+    if source.few is not None:
+        with closing(source.few()) as parts:
+            write_in_parts(con, parts, f"{ANY_ORDER} AS seq, {select}", first, path)
 
 
 def lost_columns(columns: Iterable[str], names: Mapping[str, str]) -> dict[str, tuple[str, str]]:
@@ -167,7 +187,7 @@ def wait_for_file(con: duckdb.DuckDBPyConnection, file: TableFile, number: int, 
         with unreadable_as(file):
             if file.format == "avro":
                 return _wait_for_avro(con, local, file, number, scratch)
-            return wait_for(con, file_source(con, local, file), number, file.table, scratch)
+            return wait_for(con, file_source(con, local, file, scratch), number, file.table, scratch)
     finally:
         if file.fs is not None:
             local.unlink(missing_ok=True)
@@ -184,30 +204,55 @@ def unreadable_as(file: TableFile) -> Iterator[None]:
         raise unreadable_file(file, error) from error
 
 
-def file_source(con: duckdb.DuckDBPyConnection, local: Path, file: TableFile) -> Source:
+def file_source(con: duckdb.DuckDBPyConnection, local: Path, file: TableFile, scratch: Path) -> Source:
     """Returns what the rows of a file on this machine are read from."""
-    path = engine.glob_literal(str(local))
-    row = "row_number() OVER ()"
     if file.format == "parquet":
-        sql = f"read_parquet({path}, binary_as_string = true, file_row_number = true, hive_partitioning = false)"
-        row = "file_row_number + 1"
-    elif file.format == "csv":
-        null = "\\N" if _has_null_marks(local) else ""
-        sql = (
-            f"read_csv({path}, all_varchar = true, header = true, nullstr = {engine.literal(null)},"
-            f" allow_quoted_nulls = false, hive_partitioning = false)"
-        )
-    else:
-        _check_whole(local)
-        sql = (
-            f"read_json({path}, format = 'newline_delimited', maximum_depth = 1, sample_size = -1,"
-            " maximum_object_size = 67108864, hive_partitioning = false)"
-        )
-    described = con.execute(f"DESCRIBE FROM {sql}").fetchall()
-    types = {name: str(of) for name, of, *_ in described if (file.format, name) != ("parquet", "file_row_number")}
+        return _parquet_source(con, local, scratch)
     if file.format == "csv":
-        return Source(sql, row, dict.fromkeys(types, ("loose", "{}")), {})
-    return Source(sql, row, {name: form_of(of) for name, of in types.items()}, types)
+        return _csv_source(con, local, scratch)
+    _check_whole(local)
+    read = (
+        f"read_json({engine.glob_literal(str(local))}, format = 'newline_delimited', maximum_depth = 1,"
+        " sample_size = -1, maximum_object_size = {}, hive_partitioning = false)"
+    )
+    sql = read.format(67108864)
+    types = _types(con, sql)
+    columns = {name: form_of(of) for name, of in types.items()}
+    return Source(sql, ANY_ORDER, columns, types, partial(few_of_json, partial(_contents, local), read))
+
+
+def _types(con: duckdb.DuckDBPyConnection, sql: str) -> dict[str, str]:
+    return {name: str(of) for name, of, *_ in con.execute(f"DESCRIBE FROM {sql}").fetchall()}
+
+
+def _parquet_source(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path) -> Source:
+    read = "read_parquet({}, binary_as_string = true, hive_partitioning = false)"
+    path = engine.glob_literal(str(local))
+    types = _types(con, read.format(path))
+    columns = {name: form_of(of) for name, of in types.items()}
+    few = partial(few_of_parquet, con, local, scratch, read)
+    if "file_row_number" in map(str.lower, columns):
+        return Source(read.format(path), ANY_ORDER, columns, types, few)
+    numbered = read.replace("{}", "{}, file_row_number = true").format(path)
+    return Source(numbered, "file_row_number + 1", columns, types, few)
+
+
+def _csv_source(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path) -> Source:
+    null = "\\N" if _has_null_marks(local) else ""
+    read = (
+        f"read_csv({{}}, all_varchar = true, header = true, nullstr = {engine.literal(null)},"
+        " allow_quoted_nulls = false, hive_partitioning = false)"
+    )
+    contents = partial(_contents, local)
+    few = partial(few_of_csv, con, contents, scratch / "few.csv", read)
+    sql, types = read.format(engine.glob_literal(str(local))), None
+    with suppress(duckdb.OutOfMemoryException):
+        types = None if has_long_rows(contents) else _types(con, sql)
+    if types is None:
+        sql = ""
+        with closing(few()) as parts:
+            types = _types(con, next(parts))
+    return Source(sql, ANY_ORDER, dict.fromkeys(types, ("loose", "{}")), {}, few)
 
 
 def _has_null_marks(path: Path) -> bool:
@@ -263,7 +308,7 @@ def _unzstd(compressed: IO[bytes]) -> Iterator[bytes]:
 def avro_source(table: AvroTable) -> Source:
     """Returns what the rows of a table that is registered as `avro_rows` are read from."""
     columns = {name: (column.form, column.template) for name, column in table.columns.items()}
-    return Source("avro_rows", "row_number() OVER ()", columns, {name: c.sql for name, c in table.columns.items()})
+    return Source("avro_rows", ANY_ORDER, columns, {name: c.sql for name, c in table.columns.items()})
 
 
 def _wait_for_avro(
