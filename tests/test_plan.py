@@ -276,6 +276,17 @@ def test_a_row_is_sent_when_it_differs() -> None:
     assert given.item.row.content == "true"
 
 
+def test_a_row_that_changed_an_address_is_sent_again_when_it_differs() -> None:
+    item = Item("m1", "identify", "u1", {"email": "A@b.c", "_NewEmail": "new@b.c", "title": "T"}, once=False)
+    found = Run().plan(item)
+    assert isinstance(found, Planned)
+    done = DeliveryStatus(True, "delivered", found.item.row.content, EARLY)
+    assert Run().plan(item, (None, done)) is None
+    later = Run().plan(item._replace(traits={**item.traits, "title": "U"}), (None, done))
+    assert isinstance(later, Planned)
+    assert later.values == {"Email": "new@b.c", "Title": "U"}
+
+
 def test_an_address_that_an_earlier_run_changed_is_the_contacts_for_the_journeys_that_are_left() -> None:
     item = order(_NewEmail="new@b.c")
     changed = Run().plan(item, (None, DELIVERED), ("1", DELIVERED))

@@ -194,15 +194,16 @@ class Planner:
         if history.delivered and "_NewEmail" in contact.values and new is None:
             self._counts.add_earlier(history.earlier)
             return None
+        if not item.once:
+            row = row._replace(content=content_of(row, contact.values))
         if "_NewEmail" in contact.values and before is not None and before.ever:
             # Only the other values are sent again, or the journeys are left.
             row = row._replace(email=new or contact.values["_NewEmail"])
             contact = contact._replace(values=renamed(contact.values, row.email))
-        if not item.once:
-            row = row._replace(content=content_of(row, contact.values))
-            if not resend and before and (before.status, before.content) == ("delivered", row.content):
-                self._counts.add("known")
-                return None
+        is_known = before is not None and (before.status, before.content) == ("delivered", row.content)
+        if not item.once and not resend and is_known:
+            self._counts.add("known")
+            return None
         if history.rejections and {one.content for one in history.rejections} == {content_of(row, contact.values)}:
             self._counts.add_message([*history.earlier, "refused"], history.rejections[-1].message)
             return None
