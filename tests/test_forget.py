@@ -21,6 +21,7 @@ import zstandard
 import autopilothq
 from autopilothq import runner
 from autopilothq.catalog import SUPPRESSIONS, TABLES
+from autopilothq.destination.delivery_log import CHANGED, address_digest
 from autopilothq.projection import suppression
 from autopilothq.segment.identity import HashedIds, Id, hash_of, id_of, ids_in, kinds_of
 from autopilothq.warehouses import lock
@@ -246,7 +247,8 @@ def test_a_later_load_of_lines_that_are_too_long(gone: Gone) -> None:
 @pytest.mark.usefixtures("gone_here")
 def test_a_forgotten_person_is_not_sent_again(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     who = {"type": "identify", "messageId": "back", "traits": {"email": "Ada@Example.com"}}
-    write("b.ndjson", [who, {**who, "messageId": "other", "traits": {"email": "eve@example.com"}}])
+    change = {"email": "Eve@example.com", "_NewEmail": "new@example.com"}
+    write("b.ndjson", [who, {**who, "messageId": "other", "traits": change}])
     with FakeAutopilot(0) as account:
         monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__API_KEY", account.key)
         monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__BASE_URL", account.base_url)
@@ -256,7 +258,11 @@ def test_a_forgotten_person_is_not_sent_again(call: Call, monkeypatch: pytest.Mo
     assert (said.status, said.out) == (0, sums)
     assert len(sent) == 1
     assert "ada" not in str(sent).lower()
-    assert [row["email"] for row in here()["_deliveries"].dicts()] == ["eve@example.com"]
+    [row] = here()["_deliveries"].dicts()
+    assert (row["email"], row["content"]) == ("new@example.com", f"{CHANGED}{address_digest('eve@example.com')}")
+    # By its digest anybody could find out that the old address was somebody's here, and whose it is now.
+    assert forget(call, "--email", "eve@example.com")["rows"] == {"_deliveries": 1}
+    assert here()["_deliveries"].dicts() == []
 
 
 NOT_FOLLOWED = (

@@ -11,7 +11,7 @@ from autopilothq.destination import emails
 from autopilothq.destination.batch import BatchItem, user_key
 from autopilothq.destination.changes import AddressChanges
 from autopilothq.destination.counts import Counts
-from autopilothq.destination.delivery_log import Delivery, DeliveryStatus, Sent
+from autopilothq.destination.delivery_log import CHANGED, Delivery, DeliveryStatus, Sent
 from autopilothq.destination.emails import KnownEmails
 from autopilothq.destination.fields import Fields
 from autopilothq.destination.kind import AUTOPILOT, AccountKind
@@ -36,7 +36,8 @@ def test_an_identify_is_delivered_once_and_a_row_whenever_it_differs(
 ) -> None:
     statuses: dict[tuple[str, str | None], DeliveryStatus] = {} if status is None else {("m1", None): status}
     history = history_of(Item("m1", "identify", once=once), [], statuses)
-    assert history == History(delivered, [], [], status, status.sent if status else None, [])
+    tried = status if once else None
+    assert history == History(delivered, [], [], status, status.sent if status else None, [], tried, False)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,19 @@ def test_a_trigger_that_may_have_been_carried_out_is_not_sent_again(
         ("m1", trigger): status for trigger, status in zip("12", statuses, strict=True) if status is not None
     }
     history = history_of(Item("m1", "track", event="Order Completed"), ["1", "2"], known)
-    assert history == History(delivered, triggers, earlier, None, sent, [])
+    assert history == History(delivered, triggers, earlier, None, sent, [], history.tried, FAILED in statuses)
+    assert history.tried in (statuses if any(statuses) else [None])
+
+
+def test_an_item_was_tried_last_as_its_change_of_an_address_if_it_made_one() -> None:
+    first, last = (FAILED._replace(email=email, tried_at=at) for email, at in (("a", EARLY.at), ("b", LATE.at)))
+    change = first._replace(content=f"{CHANGED}…")
+    item = Item("m1", "track", event="Order Completed")
+    found = [
+        history_of(item, ["1", "2"], {("m1", trigger): status for trigger, status in statuses}).tried
+        for statuses in ([("1", first), ("2", last)], [("1", last), ("2", first)], [(None, change), ("1", last)])
+    ]
+    assert found == [last, last, change]
 
 
 def test_failures_in_a_row_stop_a_run_and_a_success_between_them_does_not() -> None:
@@ -262,6 +275,17 @@ def test_a_row_is_sent_when_it_differs() -> None:
     given = Run().plan(item._replace(content="true"))
     assert isinstance(given, Planned)
     assert given.item.row.content == "true"
+
+
+def test_a_row_that_changed_an_address_is_sent_again_when_it_differs() -> None:
+    item = Item("m1", "identify", "u1", {"email": "A@b.c", "_NewEmail": "new@b.c", "title": "T"}, once=False)
+    found = Run().plan(item)
+    assert isinstance(found, Planned)
+    done = DeliveryStatus(True, "delivered", found.item.row.content, EARLY)
+    assert Run().plan(item, (None, done)) is None
+    later = Run().plan(item._replace(traits={**item.traits, "title": "U"}), (None, done))
+    assert isinstance(later, Planned)
+    assert later.values == {"Email": "new@b.c", "Title": "U"}
 
 
 def test_an_address_that_an_earlier_run_changed_is_the_contacts_for_the_journeys_that_are_left() -> None:

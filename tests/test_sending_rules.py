@@ -338,6 +338,36 @@ def test_what_comes_late_follows_a_change_of_its_address_and_what_comes_behind_i
     assert shown(server, "c", "o2", "p1")["c"] == ("T", "Z")
 
 
+def test_a_user_id_that_comes_with_an_address_which_somebody_else_had_is_about_its_new_owner(
+    server: FakeAutopilot,
+) -> None:
+    first = [identify(1, userId="u1"), change("a", "p1", "b")]
+    new = identify("n", traits={"email": "p1@example.com", "title": "new"}, userId="u2")
+    by_id = {"type": "identify", "messageId": "id", "userId": "u2", "traits": {"fax": "F"}}
+    assert send(server, first).delivered == 2
+    # The log has that this one was tried, when nobody was known by the user id.
+    assert send(server, [by_id]).refused == 1
+    later = by_id | {"messageId": "later", "traits": {"phone": "P"}}
+    assert send(server, [new, by_id, later]).delivered == 3
+    assert shown(server, "b", "p1") == {"b": ("T1", None), "p1": ("new", "F")}
+    assert (server.account.find("p1@example.com") or {})["Phone"] == "P"
+    # It is the other way round if that comes before the change, which nobody knew until then.
+    older = identify("o", traits={"email": "p1@example.com", "title": "old"}, userId="u3")
+    by_id = {"type": "identify", "messageId": "id3", "userId": "u3", "traits": {"fax": "O"}}
+    assert send(server, [first[0], older, by_id, first[1], new]).delivered == 2
+    assert shown(server, "b", "p1") == {"b": ("old", "O"), "p1": ("new", "F")}
+
+
+def test_what_failed_after_somebody_elses_change_of_its_address_does_not_follow_that(server: FakeAutopilot) -> None:
+    """The address was one person's, then another's."""
+    assert send(server, [identify(1), change("a", "p1", "x"), change("b", "p2", "p1", title="T2")]).delivered == 3
+    later = identify("l", traits={"email": "p1@example.com", "fax": "F"})
+    server.order("POST", "/contacts", status=429, times=2)
+    assert send(server, [later]).failed == 1
+    assert send(server, [later]).delivered == 1
+    assert shown(server, "x", "p1") == {"x": ("T1", None), "p1": ("T2", "F")}
+
+
 @pytest.mark.parametrize("made", [True, False])
 def test_an_older_message_waits_until_a_change_without_an_answer_is_found_out_about(
     server: FakeAutopilot, made: bool

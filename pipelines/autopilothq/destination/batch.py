@@ -21,7 +21,7 @@ class BatchItem(NamedTuple):
     is sent again because an older message of its person comes only now. `write_ahead`: its row is written before the
     request, as `unknown`, because the program may end in between. `failed_before`: it failed in the last run. `alone`:
     its contact was refused, and is not merged with others of the person. `values` are its contact's, `properties` and
-    `timestamp` an event's.
+    `timestamp` an event's. `person` is the key that the contact has by now, if that is another one.
     """
 
     key: Key
@@ -35,6 +35,7 @@ class BatchItem(NamedTuple):
     values: Mapping[str, Any] = {}
     properties: Mapping[str, Any] = {}
     timestamp: str | None = None
+    person: Key | None = None
 
     @property
     def ahead(self) -> Delivery:

@@ -24,9 +24,12 @@ class AddressChanges:
             if change.is_known:
                 self._made[change.message_id] = change
 
-    def follow(self, email: str) -> str:
-        """Returns the address that a contact has by now, which had `email` before the changes that are to come."""
-        return self._follow(email, None, self._reached)
+    def follow(self, email: str, at: datetime | None = None) -> str:
+        """Returns the address that a contact has by now, which had `email` before the changes that are to come.
+
+        If it had `email` at a time, earlier changes are somebody else's.
+        """
+        return self._follow(email, at, self._reached)
 
     def since(self, email: str, at: datetime) -> str:
         """Returns the address that a contact has by now, which had `email` at a time."""

@@ -58,7 +58,7 @@ class Sent(NamedTuple):
 
 class DeliveryStatus(NamedTuple):
     """The delivery status of a message and trigger: whether it was `ever` delivered, its last status and content, when
-    it was `sent` last, and the last `message` and HTTP status of it.
+    it was `sent` last, the last `message` and HTTP status of it, and to which email it was tried last, and when.
     """
 
     ever: bool
@@ -67,6 +67,13 @@ class DeliveryStatus(NamedTuple):
     sent: Sent | None
     message: str | None = None
     http_status: int | None = None
+    email: str | None = None
+    tried_at: datetime | None = None
+
+    @property
+    def changes_address(self) -> bool:
+        """Whether the message changes an address, whose new one `email` is."""
+        return bool(self.content and self.content.startswith(CHANGED))
 
 
 def is_rejected(row: Delivery | DeliveryStatus) -> bool:
@@ -112,13 +119,15 @@ class DeliveryLog(LogTable):
     def known(self, message_ids: Iterable[str]) -> dict[tuple[str, str | None], DeliveryStatus]:
         """Returns the delivery statuses of messages, by id and trigger."""
         statuses: dict[tuple[str, str | None], DeliveryStatus] = {}
-        columns = ("message_id", "trigger_id", "status", "content", "message", "http_status", "sent_at", "run")
-        for message_id, trigger, status, content, *answer, at, run in self._rows(columns, "message_id", message_ids):
+        columns = ("message_id", "trigger_id", "status", "content", "message", "http_status", "email", "sent_at", "run")
+        for row in self._rows(columns, "message_id", message_ids):
+            message_id, trigger, status, content, message, http_status, email, at, run = row
             before = statuses.get((message_id, trigger))
             ever = status == "delivered" or (before is not None and before.ever)
-            was_sent = status == "unknown" or (status == "delivered" and answer[0] != FOUND)
+            was_sent = status == "unknown" or (status == "delivered" and message != FOUND)
             last = Sent(at, run) if was_sent else before.sent if before else None
-            statuses[message_id, trigger] = DeliveryStatus(ever, status, content, last, *answer)
+            found = DeliveryStatus(ever, status, content, last, message, http_status, email, at)
+            statuses[message_id, trigger] = found
         return statuses
 
     def emails(self, user_ids: Iterable[str]) -> dict[str, tuple[str, datetime]]:

@@ -52,6 +52,7 @@ class KnownEmails:
         """By user id, changes that may still be refused: the message of each and the new email. The email before them
         comes first, without a message."""
         self._users: dict[str, set[str]] | None = None  # user ids by address, for changes
+        self._came_with: dict[str, set[str]] = {}  # user ids by the address that an item of this run had for them
         self._scanned = False
 
     def get(self, user_id: str | None) -> str | None:
@@ -62,6 +63,13 @@ class KnownEmails:
         """Stores the email of a user id, which replaces an earlier one."""
         self._put(user_id, email)
         self._changing.pop(user_id, None)
+        self._came_with.setdefault(email.lower(), set()).add(user_id)
+
+    def move(self, email: str, new: str) -> None:
+        """Gives the user ids that came with an address in this run the one that an earlier run has changed it to."""
+        for user_id in self._came_with.pop(email.lower(), ()):
+            if self._emails.get(user_id, "").lower() == email.lower():
+                self._put(user_id, new)
 
     def note_change(self, message_id: str | None, email: str, new: str, user_id: str | None) -> None:
         """Gives `user_id`, and those who have an address, the new one, which a message may still be refused for."""

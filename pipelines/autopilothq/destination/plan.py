@@ -1,7 +1,7 @@
 """Decides what to send of an item, by what earlier runs did with it and by what this run has sent so far."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
 
@@ -30,7 +30,9 @@ class History(NamedTuple):
 
     `delivered`: nothing of it is left to send. `triggers`: those that its contact must still be sent to. `earlier`: the
     delivery statuses of its other triggers. `contact`: the status of the item without a trigger. `sent`: when it was
-    last sent. `rejections`: the statuses of all that is left, if its contact was refused for its values.
+    last sent. `rejections`: the statuses of all that is left, if its contact was refused for its values. `tried`: the
+    last status, or that of its change of an address if it made one; none of a row, which may come any time. `failed`:
+    an event of it failed last.
     """
 
     delivered: bool
@@ -39,6 +41,8 @@ class History(NamedTuple):
     contact: DeliveryStatus | None
     sent: Sent | None
     rejections: Sequence[DeliveryStatus]
+    tried: DeliveryStatus | None
+    failed: bool
 
 
 def history_of(item: Item, triggers: Sequence[str], statuses: Statuses) -> History:
@@ -62,7 +66,16 @@ def history_of(item: Item, triggers: Sequence[str], statuses: Statuses) -> Histo
     if item.kind == "track":  # in an answer it is the event that may have been refused
         rejections = [status for status in rejections if status.http_status == REJECTED]
     is_all = len(rejections) == len(last)
-    return History(delivered, left, earlier, contact, max(sent, default=None), rejections if is_all else [])
+    failed = any(status is not None and status.status == "failed" for trigger, status in found if trigger in left)
+    tried = _last_tried([contact, *(status for _, status in found)]) if item.once else None
+    return History(
+        delivered, left, earlier, contact, max(sent, default=None), rejections if is_all else [], tried, failed
+    )
+
+
+def _last_tried(statuses: Iterable[DeliveryStatus | None]) -> DeliveryStatus | None:
+    tried = sorted(filter(None, statuses), key=lambda status: (status.tried_at is not None, status.tried_at))
+    return next((status for status in tried if status.changes_address), tried[-1] if tried else None)
 
 
 class Planned(NamedTuple):
@@ -71,6 +84,10 @@ class Planned(NamedTuple):
     item: BatchItem
     values: dict[str, Any]
     before: DeliveryStatus | None
+
+    def of(self, **more: Any) -> "Planned":
+        """Returns the same with more of the item."""
+        return self._replace(item=self.item._replace(**more))
 
 
 class Planner:
@@ -126,30 +143,34 @@ class Planner:
             return _refused(row, self._kind.no_event.format(item.event))
         history = history_of(item, triggers, statuses)
         email = row.email or self._emails.get(item.user_id)
-        now = email and self._changes.follow(email)
+        now = email and address_now(self._changes, row.email, email, history.tried)
         key = self._key(now, item.user_id)
         resend = key is not None and self.order.must_resend(key, history.delivered, history.sent)
         new = self._changes.reach(item.message_id) if email else None
         if email and new:
             self._moved(email.lower(), new)
+            self._emails.move(email, new)
         if history.delivered and not resend:
             self._counts.add_earlier(history.earlier)
             return None
         if not history.delivered and row.email and now and item.user_id:
-            self._emails.put(item.user_id, now)
+            self._emails.put(item.user_id, now if history.tried else row.email)
         if key is None:
             return self._without_email(row)
         planned = self._with_contact(item, row._replace(email=email), history, resend, new)
-        tried = item.once and any((item.message_id, trigger) in statuses for trigger in (None, *triggers))
-        if isinstance(planned, Planned) and tried and now and now != email and not new:
-            planned = moved_to(planned, now)  # it was known before its address was changed
-        left = [statuses.get((item.message_id, trigger)) for trigger in history.triggers]
-        if isinstance(planned, Planned) and any(status is not None and status.status == "failed" for status in left):
-            return planned._replace(item=planned.item._replace(failed_before=True))
-        return planned
+        if not isinstance(planned, Planned):
+            return planned
+        if now and now != email and not new:
+            # What was tried was known before its address was changed; of anything else the order of the items tells.
+            planned = moved_to(planned, now) if history.tried else planned.of(person=key)
+        return planned.of(failed_before=True) if history.failed else planned
 
-    def touch(self, email: str) -> None:
-        """Notes that this run sends something to a contact, by the key or the email that it is sent with."""
+    def touch(self, item: BatchItem) -> None:
+        """Notes that this run sends something to a person."""
+        self.order.touch(item.person or item.key)
+
+    def touch_address(self, email: str) -> None:
+        """Notes that this run sends something to the person who has an address before the changes that are to come."""
         self.order.touch(self._changes.follow(email).lower())
 
     def _key(self, email: str | None, user_id: str | None) -> Key | None:
@@ -173,15 +194,16 @@ class Planner:
         if history.delivered and "_NewEmail" in contact.values and new is None:
             self._counts.add_earlier(history.earlier)
             return None
+        if not item.once:
+            row = row._replace(content=content_of(row, contact.values))
         if "_NewEmail" in contact.values and before is not None and before.ever:
             # Only the other values are sent again, or the journeys are left.
             row = row._replace(email=new or contact.values["_NewEmail"])
             contact = contact._replace(values=renamed(contact.values, row.email))
-        if not item.once:
-            row = row._replace(content=content_of(row, contact.values))
-            if not resend and before and (before.status, before.content) == ("delivered", row.content):
-                self._counts.add("known")
-                return None
+        is_known = before is not None and (before.status, before.content) == ("delivered", row.content)
+        if not item.once and not resend and is_known:
+            self._counts.add("known")
+            return None
         if history.rejections and {one.content for one in history.rejections} == {content_of(row, contact.values)}:
             self._counts.add_message([*history.earlier, "refused"], history.rejections[-1].message)
             return None
@@ -213,6 +235,18 @@ class Planner:
         self._counts.add_untaken(found.untaken)
         remarks = found.remarks | dict.fromkeys(new, UNTAKEN)
         return row._replace(remarks=json.dumps(remarks, ensure_ascii=False) if remarks else None), found
+
+
+def address_now(changes: AddressChanges, own: str | None, email: str, tried: DeliveryStatus | None) -> str:
+    """Returns the address that the contact of an item has by now; `own` is the item's own email, if it has one.
+
+    What was tried before follows the changes since then: an earlier one may be that of somebody else, whose address it
+    was. It was tried with the address that its contact had then.
+    """
+    if tried is None or tried.changes_address:
+        return changes.follow(email)
+    known = tried.email if own and tried.status != "refused" else None
+    return changes.follow(known or email, tried.tried_at)
 
 
 def with_tag(contact: ContactFields, item: Item) -> ContactFields:

@@ -111,7 +111,7 @@ class Sender:
             elif planned is not None:
                 if not self._put_off.takes(planned):
                     self._put_all([*self._put_off.release(planned), planned])
-                self._planner.touch(planned.item.key)
+                self._planner.touch(planned.item)
         self._progress(self._counts)
 
     def _refuse(self, row: Delivery, before: DeliveryStatus | None) -> None:
@@ -163,7 +163,7 @@ class Sender:
         item = item._replace(write_ahead=renames or item.row.content is not None, failed_before=again)
         self._batch.items.append(item._replace(values=item.values or values))
         if renames:
-            self._planner.touch(values["_NewEmail"])
+            self._planner.touch_address(values["_NewEmail"])
             self._batch.renames = True
             self._flush()
 

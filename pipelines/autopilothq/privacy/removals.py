@@ -7,13 +7,16 @@ from typing import Any, NamedTuple
 import duckdb
 import pyarrow as pa
 
-from ..catalog import DISCARDS, REJECTS, TABLES, TRACKS, USERS
+from ..catalog import DELIVERY_LOGS, DISCARDS, REJECTS, TABLES, TRACKS, USERS
+from ..destination.delivery_log import CHANGED, address_digest
 from ..projection import suppression
+from ..segment.identity import forms
 from ..warehouses.dataset import placeholders
 from .identity_graph import IDS_PER_READ
 from .person import PersonIds, PersonTables
 
 PARAMETERS = 500  # of one statement, at most
+_LOGS = frozenset(log.name for log in DELIVERY_LOGS)
 
 
 class Removal(NamedTuple):
@@ -40,7 +43,7 @@ def removals(tables: PersonTables, person: PersonIds, engine: duckdb.DuckDBPyCon
     ids: dict[str, set[str]] = {}
     dataset = tables.dataset
     for table in tables.kinds:
-        where, texts = tables.where(table, person.cells)
+        where, texts = _where(tables, table, person)
         if texts:
             key = dataset.quoted(table, "id") if "id" in tables.columns[table] else "1"
             found = [row[0] for row in dataset.stream(f"SELECT {key} FROM", table, f"WHERE {where}", texts)]
@@ -57,7 +60,24 @@ def removals(tables: PersonTables, person: PersonIds, engine: duckdb.DuckDBPyCon
         yield from _by_id(tables, table, unpaired - (tracks if table == TRACKS.name else events[table]))
     yield from _by_id(tables, DISCARDS.name, _discards(tables, person, messages, engine))
     yield from _by_id(tables, REJECTS.name, _mentioning(tables, REJECTS.name, ("raw", "message"), engine))
-    yield from direct
+    # Its digests of addresses can be found only as long as another row has the address itself.
+    yield from sorted(direct, key=lambda removal: removal.name not in _LOGS)
+
+
+def _where(tables: PersonTables, table: str, person: PersonIds) -> tuple[str, list[str]]:
+    """Returns the condition of the person's rows, and its values.
+
+    In a delivery log it includes those that changed an address of the person: they have its digest, and the new one.
+    """
+    where, texts = tables.where(table, person.cells)
+    if table not in _LOGS:
+        return where, texts
+    emails = {form.value for id_ in person.ids if id_.kind == "email" for form in forms(*id_)}
+    digests = [f"{CHANGED}{address_digest(email)}" for email in sorted(emails)]
+    if not digests:
+        return where, texts
+    content = tables.dataset.quoted(table, "content")
+    return f"{where} OR {content} IN ({placeholders(digests)})", [*texts, *digests]
 
 
 def rows_by_table(plan: Iterable[Removal]) -> dict[str, int]:
