@@ -568,7 +568,7 @@ def test_nothing_is_left_beside_the_dataset(call: Call, loaded: Path, monkeypatc
     # A load that was cut off before it reached the dataset.
     write("later.ndjson", [track(8, userId="ada"), track(9, userId="bob")])
     into = runner.pipeline()
-    into.set_local_state_val(runner.UNFINISHED_AT, runner.target_of(into))
+    into.set_local_state_val(runner.UNFINISHED_TARGET, runner.target_of(into))
     into.extract(autopilothq.archive("later.ndjson"))
     into.normalize()
     found = forget(call, *WORDS, "--contact-id", "person_A", "--contact-id", "5", "--confirm", "8")

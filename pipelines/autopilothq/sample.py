@@ -1,7 +1,7 @@
 """Writes a realistic archive of any size, for `autopilothq sample`.
 
-The same seed gives the same messages. Events are drawn in the order of their time and written at once. Future events,
-such as an open some hours after its delivery, wait in a heap whose size depends on the events of a day, not on all.
+The same seed gives the same messages. Events are drawn in the order of their times and written immediately. Future
+events, such as an open some hours after its delivery, wait in a heap that grows with the events of a day, not with all.
 """
 
 import gzip
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from .catalog import ARCHIVE_FOLDER
 from .utc import DAY_MS
 
-EVENTS_PER_DAY = 100_000  # at most: a larger archive has more days, which keeps the heap small
+EVENTS_PER_DAY = 100_000  # at most: a larger archive has more days, to keep the heap small
 MIN_DAYS = 7
 FILES_PER_DAY = 2
 FIRST_DAY = int(datetime(2019, 3, 1, tzinfo=UTC).timestamp() * 1000)
@@ -95,9 +95,9 @@ class Event(NamedTuple):
 def write(folder: str, events: int = 10_000, seed: int = 1) -> list[str]:
     """Writes an archive of `events` messages under `folder` and returns its files, in order.
 
-    The layout is Segment's: `segment-logs/{source-id}/{day in epoch ms}/{name}.gz`. As in real archives, a few lines
-    are irregular, and no row may be lost to them: replayed messages, blank lines, a byte-order mark, `\\r\\n`, missing
-    and null ids and timestamps.
+    The layout is Segment's: `segment-logs/{source-id}/{day in epoch ms}/{name}.gz`. As in real archives, there are a
+    few irregularities, which must not cost a row: replayed messages, blank lines, a byte-order mark, `\\r\\n`, and
+    missing or null ids and timestamps.
 
     Example: `write("demo", events=1000, seed=7)`.
     """

@@ -39,7 +39,7 @@ def begin_folder(pipeline: dlt.Pipeline, load_id: str | None, loaded_at: datetim
     home = Path(pipeline.working_dir, LOADS_FOLDER)
     new_machine = not home.exists()
     if new_machine:  # dlt makes the pipeline's folder with the umask's permissions, and puts rows there
-        private.narrow(Path(pipeline.working_dir))
+        private.restrict(Path(pipeline.working_dir))
     private.folder(home)
     ours = f"{load_id}-"
     left = [old for old in home.iterdir() if not old.name.startswith(ours)]
