@@ -1,4 +1,4 @@
-"""Proposes which of Autopilot's events and columns unknown events may be; a person corrects the proposal."""
+"""Proposes a mapping of unknown events to Autopilot's events and columns, for a person to correct."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,18 +19,18 @@ from .mapping import TARGETS, KeyPath
 from .message import flatten
 from .naming import column_name, snake_case
 
-MAX_EVENTS = 100  # that are described
-MAX_PROPERTIES = 500  # of each event that are described
+MAX_EVENTS = 100  # events that are described
+MAX_PROPERTIES = 500  # properties of an event that are described
 SAMPLES = 3
 SAMPLE_LENGTH = 24
 ALIKE = 0.86  # the least similarity, of at most 1, of two names that count as the same
 KNOWN_COLUMNS = frozenset(attribute.column for attribute in ORTTO_ATTRIBUTES.values())
-"""The columns that properties may be."""
+"""The columns that a proposal can give to properties."""
 
 
 @dataclass
 class SeenProperty:
-    """A property of an event: how often it occurred, the kinds of its values, and the first values."""
+    """A property of an event: how often it occurred, how often with which kind of value, and the first values."""
 
     number: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
@@ -62,7 +62,7 @@ class SeenEvent:
 
 
 class Proposal(NamedTuple):
-    """What an event may be: an event, None if none is alike, the reason, and new names of properties by path."""
+    """The proposed event (None if none is similar), the reason, and the proposed columns of properties by path."""
 
     event: str | None
     why: str
@@ -70,9 +70,9 @@ class Proposal(NamedTuple):
 
 
 def propose(event: SeenEvent) -> Proposal:
-    """Returns what an event may be, by the ids and names of Ortto's activities and attributes.
+    """Proposes an event and columns by the ids and names of Ortto's activities and attributes.
 
-    Example: for an event `Email opens` with a property `idt::c`, `Email Opened` and `campaign_id`.
+    Example: for an event `Email opens` with a property `idt::c`, it proposes `Email Opened` and `campaign_id`.
     """
     activity, why = _activity(event)
     target = _event_of(activity) if activity else None
@@ -91,7 +91,7 @@ def propose(event: SeenEvent) -> Proposal:
 
 
 def masked_sample(text: str) -> str:
-    """Returns the form of a value without its content: `aaaaa@aaaaaaa.aaa`, `9999-99-99`."""
+    """Returns a value with its letters and digits masked: `aaaaa@aaaaaaa.aaa`, `9999-99-99`."""
     if text in ORTTO_ACTIVITIES or text in ("true", "false"):
         return text
     shown = text[:SAMPLE_LENGTH]
@@ -113,7 +113,7 @@ def _kind(value: Any) -> str:
 
 
 def _activity(event: SeenEvent) -> tuple[str | None, str]:
-    """Returns the activity that a property names in all messages, and that property."""
+    """Returns the activity whose id a property has in all messages, and that property; (None, "") if there is none."""
     for path, seen in event.properties.items():
         if len(seen.values) == 1 and seen.values[0] in ORTTO_ACTIVITIES and seen.number == event.number:
             return seen.values[0], ".".join(path)
@@ -151,7 +151,7 @@ def _fits(column: str, target: str | None) -> bool:
 
 
 def _columns(event: SeenEvent, attributes: list[OrttoAttribute]) -> dict[KeyPath, str]:
-    """Returns columns for properties, none twice: matched by id before by name, frequent properties before others."""
+    """Returns the columns of properties, each once. Ids match before names, and frequent properties before others."""
     taken = set(map(column_name, event.properties))
     found: dict[KeyPath, str] = {}
     ordered = sorted(event.properties.items(), key=lambda item: -item[1].number)

@@ -15,8 +15,8 @@ from ..segment.message import (
     Record,
     Reject,
     Rejected,
+    cells_of_leaves,
     flatten,
-    one_cell_each,
     parse_json,
     prefixed_if_taken,
 )
@@ -76,7 +76,7 @@ def make_record(
     `discards` are those of the object so far; `declared` are types that the origin declares for some columns.
     """
     named = [(path, prefixed_if_taken(column, _OWN), leaf) for path, column, leaf in leaves]
-    cells = one_cell_each(named, frozenset(), discards)
+    cells = cells_of_leaves(named, frozenset(), discards)
     found = {name.removeprefix(EXTRA): cell for name, cell in cells.items()}
     key = tuple(_key(found.get(column)) for column in table.key)
     if None in key:
