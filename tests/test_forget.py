@@ -431,7 +431,7 @@ def knowing() -> Iterator[duckdb.DuckDBPyConnection]:
 @pytest.mark.parametrize("text", MENTIONS)
 def test_what_mentions_a_person(knowing: duckdb.DuckDBPyConnection, text: bytes) -> None:
     texts = pa.array([text, b"other"], pa.large_binary())
-    assert suppression.mentioning(knowing, pa.array([7, 8]), texts) == ([7] if MENTIONS[text] else [])
+    assert suppression.find_mentions(knowing, pa.array([7, 8]), texts) == ([7] if MENTIONS[text] else [])
 
 
 def test_hashes_are_salted() -> None:

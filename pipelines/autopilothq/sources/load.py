@@ -1,4 +1,4 @@
-"""One load of an origin: plan, project, hand over."""
+"""One load of an origin: plan the work, project its messages, hand the rows over to dlt."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +34,7 @@ class Load:
 
     @contextmanager
     def handing_over(self, name: str) -> Iterator[None]:
-        """Notes when dlt is done with a resource's rows, and whether it took all of them."""
+        """Notes, when the block ends, that dlt is done with a resource's rows, and whether it took all of them."""
         try:
             yield
             self._whole.add(name)
@@ -42,7 +42,7 @@ class Load:
             self._ended.add(name)
 
     def is_waiting(self) -> bool:
-        """Returns whether rows of other resources than `_audit` are still being taken."""
+        """Returns whether dlt has not yet finished taking the rows of all resources but `_audit`."""
         return bool(self._resources - self._ended)
 
     def has(self, table: str) -> bool:
@@ -54,25 +54,28 @@ class Load:
 
         If not all rows were taken, no file counts as loaded: all are read again.
         """
-        cut = sorted(self._resources - self._whole)
-        if cut and self._audit:
+        incomplete = sorted(self._resources - self._whole)
+        if incomplete and self._audit:
             self.report.warnings.append(
-                f"No file counts as loaded, because not all rows of {', '.join(cut)} were taken: the next load reads"
-                " all files again."
+                f"No file counts as loaded, because not all rows of {', '.join(incomplete)} were taken: the next load"
+                " reads all files again."
             )
             logger.warning(self.report.warnings[-1])
             self._planned.context.report_progress()
         extraction = self._planned.extraction
-        if not cut and self._planned.origin.reads_again and extraction.pipeline is not None:
+        if not incomplete and self._planned.origin.reads_again and extraction.pipeline is not None:
             note_taken(extraction.resources.keys())
-        rows = [] if cut else [{**row, "load_id": extraction.load_id} for row in self._audit]
+        rows = [] if incomplete else [{**row, "load_id": extraction.load_id} for row in self._audit]
         if not rows and not self._planned.target.replacement.anew:
             return None
         return pa.Table.from_pylist(rows, arrow_schema({column.name: column.type for column in AUDIT.columns}))
 
 
 def run_load(origin: Origin[Any], settings: LoadSettings, keeper: object) -> Load:
-    """Reads what is new in an origin for the extraction under way, and returns the load, ready to be handed over."""
+    """Reads what is new in an origin for the extraction under way; returns the load, ready to be handed over.
+
+    `keeper` is the object with which the load's files are deleted.
+    """
     started = monotonic()
     planned = plan_load(origin, settings, keeper)
     projected = (settings.projector or project)(planned)

@@ -67,7 +67,7 @@ class AdoptProjector:
             _warn_of_cut(load, self.cut)
             widest = max((len(table.columns) for table in waiting.values()), default=0)
             few = open_for_few(load, sum(pq.read_metadata(rows.path).num_rows for rows in found))
-            with few, engine.enough_for(con, widest):
+            with few, engine.memory_for_columns(con, widest):
                 adoption = _adoption(con, load, waiting, scratch)
                 _check_room(load, adoption)
                 return _rows(load, adoption, scratch, numbers)

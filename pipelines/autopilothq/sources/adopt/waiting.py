@@ -87,7 +87,7 @@ def wait_for(con: duckdb.DuckDBPyConnection, source: Source, number: int, table:
     for column, cell in zip(lost, lost_cells, strict=True):
         select += f", {cell} AS {engine.name(LOST_PREFIX + column.name)}"
     first = number * LINES_PER_FILE
-    with engine.enough_for(con, len(cells)):
+    with engine.memory_for_columns(con, len(cells)):
         con.execute(
             f"COPY (SELECT {first} + {source.row} AS seq, {select} FROM {source.sql})"
             f" TO {engine.literal(path)} ({engine.PARQUET}, ROW_GROUP_SIZE_BYTES {engine.STREAMED})"
