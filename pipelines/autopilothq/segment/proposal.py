@@ -32,13 +32,13 @@ KNOWN_COLUMNS = frozenset(attribute.column for attribute in ORTTO_ATTRIBUTES.val
 class SeenProperty:
     """A property of an event: how often it occurred, how often with which kind of value, and the first values."""
 
-    number: int = 0
+    count: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
     values: list[str] = field(default_factory=list)
 
     def add(self, value: Any) -> None:
         """Counts a value."""
-        self.number += 1
+        self.count += 1
         self.kinds[_kind(value)] += 1
         text = str(value) if isinstance(value, str) else to_json(value)
         if len(self.values) < SAMPLES and text not in self.values:
@@ -50,12 +50,12 @@ class SeenEvent:
     """An event that is not one of Autopilot's, as seen in some messages."""
 
     name: str
-    number: int = 0
+    count: int = 0
     properties: dict[KeyPath, SeenProperty] = field(default_factory=dict)
 
     def add(self, properties: Any) -> None:
         """Counts a message with these properties."""
-        self.number += 1
+        self.count += 1
         for path, _, value in flatten(properties, ("properties",), []) if isinstance(properties, JsonObject) else ():
             if path[1:] in self.properties or len(self.properties) < MAX_PROPERTIES:
                 self.properties.setdefault(path[1:], SeenProperty()).add(value)
@@ -115,7 +115,7 @@ def _kind(value: Any) -> str:
 def _activity(event: SeenEvent) -> tuple[str | None, str]:
     """Returns the activity whose id a property has in all messages, and that property; (None, "") if there is none."""
     for path, seen in event.properties.items():
-        if len(seen.values) == 1 and seen.values[0] in ORTTO_ACTIVITIES and seen.number == event.number:
+        if len(seen.values) == 1 and seen.values[0] in ORTTO_ACTIVITIES and seen.count == event.count:
             return seen.values[0], ".".join(path)
     return None, ""
 
@@ -154,7 +154,7 @@ def _columns(event: SeenEvent, attributes: list[OrttoAttribute]) -> dict[KeyPath
     """Returns the columns of properties, each once. Ids match before names, and frequent properties before others."""
     taken = set(map(column_name, event.properties))
     found: dict[KeyPath, str] = {}
-    ordered = sorted(event.properties.items(), key=lambda item: -item[1].number)
+    ordered = sorted(event.properties.items(), key=lambda item: -item[1].count)
     for match in (_has_id, _has_name, _is_alike):
         for path, _ in ordered:
             if path in found or any(one.column == column_name(path) for one in attributes):
