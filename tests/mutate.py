@@ -139,7 +139,7 @@ ROOMS = {
         ["batch_has_fifty", "rate_allows"],
     ),
     "ortto": Room(
-        [f"sources/ortto/{name}.py" for name in ("activities", "records", "who")],
+        [f"sources/ortto/{name}.py" for name in ("activities", "records", "search")],
         [*(f"tests/test_{name}.py" for name in ("ortto_pull", "ortto_records", "cli_ortto")), *contract("ortto_pull")],
     ),
     "receive": Room(

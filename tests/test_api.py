@@ -375,7 +375,7 @@ def scan(server: FakeAutopilot, folder: Path, seconds: float | None = None, **se
     api_settings: dict[str, Any] = {"requests_per_second": 10_000, "tries": 1} | settings
     with Autopilot(AutopilotSettings(api_key=server.key, base_url=server.base_url, **api_settings)) as account:
         one = Scan("contacts", "url", SCAN, spool=spool)
-        return list(scans.contacts(one, spool, account, Deadline(seconds), wanted, lambda: None))
+        return list(scans.scan_contacts(one, spool, account, Deadline(seconds), wanted, lambda: None))
 
 
 def ids(found: list[ScanBatch]) -> list[str]:

@@ -74,8 +74,8 @@ def test_where_nothing_is_found_what_is_there_is_told(tmp_path: Path, archive: P
     _, report = planned(tmp_path, archive, since="2020-01-01", until="2020-02-01", source_id="XyZ")
     assert report.warnings[-1] == (
         f"Nothing to load was found at {archive} (source XyZ, from 2020-01-01, to 2020-02-01)."
-        " What is there: 1 day from 2019-03-01 to 2019-03-01; sources AbC, XyZ; 1 outside of the days asked for;"
-        " 6 not of the source asked for."
+        " What is there: 1 day from 2019-03-01 to 2019-03-01; sources AbC, XyZ; 1 outside of the requested days;"
+        " 6 not of the requested source."
     )
     many = [tmp_path / name for name in "abcdef"]
     for folder in many:

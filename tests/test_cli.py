@@ -339,7 +339,7 @@ def test_an_empty_path_is_no_folder(call: Call, words: tuple[str, ...], name: st
     [
         (
             ("nowhere",),
-            ["Error: Expected a file or a folder at nowhere, but nothing is there.", "Check how the path is spelt."],
+            ["Error: Expected a file or a folder at nowhere, but nothing is there.", "Check the path's spelling."],
         ),
         (("",), ["Error: Expected a path or a URL, but got an empty text.", "The current folder is a dot: ."]),
         (
@@ -501,7 +501,7 @@ def test_what_is_left_out_and_nothing_found_is_told(call: Call) -> None:
     said = call("load", "archive", "logs", "--until", "2019-03-02")
     assert (said.status, errors(said)) == (0, [unread])
     assert said.out.splitlines()[-5:-2] == [
-        f"  1 left out (outside of the days asked for): {here}/{logs}/XyZ/1551571200000/",
+        f"  1 left out (outside of the requested days): {here}/{logs}/XyZ/1551571200000/",
         f"  1 left out (write tests and job markers): {here}/{logs}/XyZ/dummy-object.txt",
         f"  4 left out ({suffixes}): {', '.join(texts)}, …",
     ]
@@ -517,11 +517,11 @@ def test_what_is_left_out_and_nothing_found_is_told(call: Call) -> None:
         ("empty",): "at empty. What is there: no file at all.",
         ("logs/segment-logs", "--source-id", "nobody", "--since", "2019-03-01"): (
             "at logs/segment-logs (source nobody, from 2019-03-01)."
-            " What is there: sources AbC, XyZ; 2 not of the source asked for."
+            " What is there: sources AbC, XyZ; 2 not of the requested source."
         ),
         ("logs/segment-logs", "empty", "--since", "2030-01-01", "--until", "2030-01-31"): (
             "at logs/segment-logs, empty (from 2030-01-01, to 2030-01-31). What is there: 3 days from 2019-03-01 to"
-            " 2019-03-03; sources AbC, XyZ; 3 outside of the days asked for; 1 write tests and job markers."
+            " 2019-03-03; sources AbC, XyZ; 3 outside of the requested days; 1 write tests and job markers."
         ),
     }
     for words, text in found_in_vain.items():
@@ -553,7 +553,7 @@ def test_what_is_left_out_and_nothing_found_is_told(call: Call) -> None:
         ),
         (
             "none//logs",
-            ["Error: Expected a file or a folder at none//logs, but nothing is there.", "Check how the path is spelt."],
+            ["Error: Expected a file or a folder at none//logs, but nothing is there.", "Check the path's spelling."],
         ),
     ],
 )

@@ -46,7 +46,7 @@ def test_a_run_in_parts_is_told_as_one(call: Call, server: FakeProfiles, monkeyp
     assert (said.status, errors(said)) == (
         3,
         [
-            f"Warning: No answer could be read for 1 of 4 people: they are asked for again next time. {why}",
+            f"Warning: No answer could be read for 1 of 4 people: they are due again next time. {why}",
             "Error: 1 rejected, more than --max-rejects 0; the rest is loaded.",
         ],
     )

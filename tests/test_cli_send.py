@@ -275,7 +275,7 @@ def test_everything_out_of_order(server: FakeAutopilot, call: Call) -> None:
             ("nowhere.ndjson",),
             [
                 "Error: Expected a file or a folder at nowhere.ndjson, but nothing is there.",
-                "Check how the path is spelt.",
+                "Check the path's spelling.",
             ],
         ),
     ],

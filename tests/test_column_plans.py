@@ -11,10 +11,10 @@ from autopilothq.projection.cells import ParsedCells
 from autopilothq.projection.columns import (
     ColumnPlan,
     Extra,
+    escape_reserved,
     plan_columns,
-    plan_no_new_columns,
+    plan_existing_columns,
     row_bytes,
-    unreserved,
 )
 from autopilothq.projection.context import ProjectionContext, TableNumbers, declared_types, name_events
 from autopilothq.projection.tables import TablePlan, TableValues, plan_table
@@ -79,7 +79,7 @@ def test_a_table_gets_the_columns_with_most_values_beside_those_that_it_has(room
 
 
 def test_a_table_gets_no_new_columns_for_rows_that_are_there() -> None:
-    assert plan_no_new_columns(CONTEXT, "opened", ["have", "often"], ["often", "xmin"]) == ColumnPlan(
+    assert plan_existing_columns(CONTEXT, "opened", ["have", "often"], ["often", "xmin"]) == ColumnPlan(
         {
             "have": Extra("bigint", "have", True, False, True),
             "xmin": Extra("text", "_xmin", False, True, True),
@@ -142,7 +142,7 @@ def test_values_of_two_workers_are_one() -> None:
 
 def test_a_name_that_the_destination_has_for_itself_gets_an_underscore() -> None:
     names = ["xmin", "oid", "_table_x", "_partitiontime", "loaded_at", "plan"]
-    found = {place: [unreserved(name, LIMITS[place]) for name in names] for place in ("postgres", "bigquery")}
+    found = {place: [escape_reserved(name, LIMITS[place]) for name in names] for place in ("postgres", "bigquery")}
     assert found == {
         "postgres": ["_xmin", *names[1:]],
         "bigquery": ["xmin", "oid", "__table_x", "__partitiontime", "_loaded_at", "plan"],

@@ -219,9 +219,9 @@ def test_a_description_of_a_table_is_copied_whole() -> None:
     assert table["columns"] == {"id": {"nullable": False, "x-of": [1, {"a": None}], "x-set": {"b"}}}
 
 
-@pytest.mark.parametrize(("small", "threads"), [(projection.SMALL, 1), (0, 2)])
+@pytest.mark.parametrize(("small", "threads"), [(projection.SMALL_LOAD, 1), (0, 2)])
 def test_a_small_load_takes_one_thread(monkeypatch: pytest.MonkeyPatch, small: int, threads: int) -> None:
-    monkeypatch.setattr(projection, "SMALL", small)
+    monkeypatch.setattr(projection, "SMALL_LOAD", small)
     taken: list[int] = []
 
     def closing(of: projection.Projection) -> None:

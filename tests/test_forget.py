@@ -437,7 +437,7 @@ def knowing() -> Iterator[duckdb.DuckDBPyConnection]:
 @pytest.mark.parametrize("text", MENTIONS)
 def test_what_mentions_a_person(knowing: duckdb.DuckDBPyConnection, text: bytes) -> None:
     texts = pa.array([text, b"other"], pa.large_binary())
-    assert suppression.mentioning(knowing, pa.array([7, 8]), texts) == ([7] if MENTIONS[text] else [])
+    assert suppression.find_mentions(knowing, pa.array([7, 8]), texts) == ([7] if MENTIONS[text] else [])
 
 
 def test_hashes_are_salted() -> None:
@@ -574,7 +574,7 @@ def test_nothing_is_left_beside_the_dataset(call: Call, loaded: Path, monkeypatc
     # A load that was cut off before it reached the dataset.
     write("later.ndjson", [track(8, userId="ada"), track(9, userId="bob")])
     into = runner.pipeline()
-    into.set_local_state_val(runner.UNFINISHED_AT, runner.target_of(into))
+    into.set_local_state_val(runner.UNFINISHED_TARGET, runner.target_of(into))
     into.extract(autopilothq.archive("later.ndjson"))
     into.normalize()
     found = forget(call, *WORDS, "--contact-id", "person_A", "--contact-id", "5", "--confirm", "8")

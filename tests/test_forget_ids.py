@@ -108,9 +108,9 @@ def test_no_line_of_a_person_is_missed(sent: list[tuple[str, str, bool]]) -> Non
     pairs = [("salt", hash_of("salt", id_)) for id_ in found]
     keys, texts = pa.array(range(len(lines)), pa.int64()), pa.array(lines, pa.large_binary())
     suppression.register_suppressed(ENGINE, pairs)
-    assert set(mine) <= set(suppression.suspects(ENGINE, keys, texts, by_hash=True))
+    assert set(mine) <= set(suppression.find_suspects(ENGINE, keys, texts, by_hash=True))
     suppression.register_suppressed(ENGINE, pairs, sought=found)
-    assert set(mine) <= set(suppression.suspects(ENGINE, keys, texts, by_hash=False))
+    assert set(mine) <= set(suppression.find_suspects(ENGINE, keys, texts, by_hash=False))
 
 
 # ---- one folding of case --------------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def test_hashes_of_earlier_releases_still_match(email: str) -> None:
     with forgotten_engine(pairs) as engine:
         engine.execute("CREATE TABLE people (person VARCHAR)")
         engine.execute("INSERT INTO people VALUES (?), ('email:other@example.com')", [f"email:{email}"])
-        assert engine.execute(f"SELECT person FROM ({suppression.people('people')})").fetchall() == [
+        assert engine.execute(f"SELECT person FROM ({suppression.people_on_list('people')})").fetchall() == [
             (f"email:{email}",)
         ]
 

@@ -82,7 +82,7 @@ def test_properties_get_their_new_names(event: str, properties: str, found: str)
 def test_keys_are_renamed_in_the_text_as_in_what_was_read(monkeypatch: pytest.MonkeyPatch, rest: str) -> None:
     line = f'{{"type":"track","event":"Email sent","messageId":"m","userId":"1",{rest}}}\n'.encode()
     quick = read_message(mapped_line(line, MAPPINGS), frozenset())
-    monkeypatch.setattr("autopilothq.segment.mapping._in_text", lambda *_: None)
+    monkeypatch.setattr("autopilothq.segment.mapping._rename_in_text", lambda *_: None)
     assert quick.cells == read_message(mapped_line(line, MAPPINGS), frozenset()).cells
     assert sorted(quick.discards) == sorted(read_message(mapped_line(line, MAPPINGS), frozenset()).discards)
 

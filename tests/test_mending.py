@@ -58,7 +58,7 @@ class Rows:
     def mended_lengths(self, table: str) -> dict[str, int]:
         return {"other": 514, "note": 513} if table == "email_opened" else {}
 
-    def leave_cut(self, table: str) -> None:
+    def drop_mends(self, table: str) -> None:
         self.left.append(table)
 
     def with_mended_rows(self, read: Any) -> list[Any]:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from autopilothq.projection import suppression
-from autopilothq.projection.mentions import escapes_written_out, searchable, stands_alone, unescape
+from autopilothq.projection.mentions import contains_email, decode_letter_escapes, searchable, unescape
 from autopilothq.segment.identity import Id, fold, hash_of
 
 EMAIL = "a@b.de"
@@ -23,7 +23,7 @@ PARTS = [
 
 @pytest.mark.parametrize(("text", "alone"), [*((text, True) for text in ALONE), *((text, False) for text in PARTS)])
 def test_an_email_stands_alone(text: str, alone: bool) -> None:
-    assert stands_alone(text, EMAIL) is alone
+    assert contains_email(text, EMAIL) is alone
 
 
 def test_escapes_of_json_are_written_out() -> None:
@@ -43,7 +43,7 @@ def test_letters_alone_are_written_out_of_lines() -> None:
 
     def written(texts: list[bytes], without: Collection[str] = ()) -> list[tuple[int, str]]:
         keys = range(1, len(texts) + 1)
-        found = escapes_written_out(pa.array(keys), pa.array(texts, pa.large_binary()), without)
+        found = decode_letter_escapes(pa.array(keys), pa.array(texts, pa.large_binary()), without)
         assert {field.name: field.type for field in found.schema} == types
         return list(zip(found["key"].to_pylist(), found["text"].to_pylist(), strict=True))
 
@@ -75,11 +75,11 @@ def test_lines_that_may_be_of_a_person(
     pairs = [("salt", hash_of("salt", id_)) for id_ in (*IDS, Id("user_id", "gone"))]
     with duckdb.connect(config={"threads": 1}) as engine:
         suppression.register_suppressed(engine, pairs, sought=by_name)
-        assert suppression.mentioning(engine, keys, texts) == mentioned
-        assert suppression.suspects(engine, keys, texts, by_hash=False) == suspected
-        assert suppression.suspects(engine, keys, texts, by_hash=True) == by_hash
+        assert suppression.find_mentions(engine, keys, texts) == mentioned
+        assert suppression.find_suspects(engine, keys, texts, by_hash=False) == suspected
+        assert suppression.find_suspects(engine, keys, texts, by_hash=True) == by_hash
         texts = pa.array([f"mail from ada@example.com to {n}" for n in range(3)], pa.large_string())
-        assert suppression.mentioning(engine, keys[:3], texts) == [0, 1, 2]
+        assert suppression.find_mentions(engine, keys[:3], texts) == [0, 1, 2]
 
 
 @pytest.mark.parametrize(("by_name", "mentioned"), [([], []), ([Id("email", "a,b@x!y")], [0, 2, 4])])
@@ -90,8 +90,8 @@ def test_an_email_of_odd_signs_is_found_among_words_where_its_name_is_known(
     keys, texts = pa.array(range(5)), pa.array(lines, pa.large_string())
     with duckdb.connect(config={"threads": 1}) as engine:
         suppression.register_suppressed(engine, [("salt", hash_of("salt", Id("email", "a,b@x!y")))], sought=by_name)
-        assert suppression.mentioning(engine, keys, texts) == mentioned
-        assert suppression.mentioning(engine, keys[:0], texts[:0]) == []
+        assert suppression.find_mentions(engine, keys, texts) == mentioned
+        assert suppression.find_mentions(engine, keys[:0], texts[:0]) == []
 
 
 def test_ids_of_a_column() -> None:

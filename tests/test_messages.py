@@ -12,13 +12,13 @@ from autopilothq.segment.json_text import DECODER, JsonNumber, JsonObject, depth
 from autopilothq.segment.message import (
     Discard,
     Rejected,
+    cells_of_leaves,
     digest,
     flatten,
-    one_cell_each,
     parse_json,
     prefixed_if_taken,
     read_message,
-    spelling,
+    spelling_rank,
     without_bom,
 )
 
@@ -311,11 +311,11 @@ def test_objects_that_the_message_does_not_need_may_be_anything() -> None:
 def test_the_key_that_is_spelt_like_the_column_is_the_better_one(
     path: tuple[str, ...], column: str, better: tuple[str, ...]
 ) -> None:
-    assert spelling(path, column) < spelling(better, column)
+    assert spelling_rank(path, column) < spelling_rank(better, column)
 
 
 def test_other_keys_are_equally_good() -> None:
-    assert spelling(("properties", "aB"), "a_b") == spelling(("properties", "A", "b"), "a_b")
+    assert spelling_rank(("properties", "aB"), "a_b") == spelling_rank(("properties", "A", "b"), "a_b")
 
 
 @pytest.mark.parametrize(
@@ -441,7 +441,7 @@ def test_a_context_has_as_many_cells_as_any_message_needs() -> None:
 def test_a_message_keeps_only_as_many_leaves_as_there_is_room() -> None:
     found: list[Discard] = []
     leaves = [(("properties", key), key, key) for key in "abcd"]
-    assert one_cell_each(leaves, frozenset("d"), found, room=2) == {"x:a": '"a"', "x:b": '"b"', "d": "d"}
+    assert cells_of_leaves(leaves, frozenset("d"), found, room=2) == {"x:a": '"a"', "x:b": '"b"', "d": "d"}
     assert found == [Discard("c", '"c"', "too_many_keys")]
 
 

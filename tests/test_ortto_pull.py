@@ -14,13 +14,21 @@ from autopilothq.errors import InvalidSetting, RequestRejected
 from autopilothq.segment.json_text import DECODER, JsonObject, to_json
 from autopilothq.segment.message import Discard
 from autopilothq.segment.ortto import OrttoField, OrttoNames
-from autopilothq.sources.ortto.answers import Answers, Ended
-from autopilothq.sources.ortto.feed import DuePerson, FeedScope, Order
+from autopilothq.sources.ortto.answers import Answers, PersonEnd
+from autopilothq.sources.ortto.feed import ActivityOrder, DuePerson, FeedScope
 from autopilothq.sources.ortto.kinds import requested_kinds, selected_kinds
 from autopilothq.sources.ortto.pages import OutOfTime, Query, Scanner
 from autopilothq.sources.ortto.records import PersonColumns, person_record
 from autopilothq.sources.ortto.run import Run, RunKey, RunStart, begin_run
-from autopilothq.sources.ortto.who import Contact, Found, Search, activity_time, contact_of, found_of, reduced
+from autopilothq.sources.ortto.search import (
+    Contact,
+    Found,
+    Search,
+    activity_time,
+    contact_of,
+    found_person,
+    reduce_person,
+)
 from autopilothq.sources.scans import TimeBudget
 from autopilothq.sources.spool import ScanStart, Spool
 from fake_ortto import FakeOrtto
@@ -46,7 +54,7 @@ def scanned(server: FakeOrtto, spool: Spool, budget: float = inf) -> tuple[list[
     warnings: list[str] = []
     with account(server) as client:
         scanner = Scanner(client, TimeBudget(budget), warnings.append, lambda *_: None)
-        pages = scanner.scan(spool, Query(["str::email"], reduced=reduced))
+        pages = scanner.scan(spool, Query(["str::email"], reduce=reduce_person))
         return [contact[0] for contacts, _ in pages for contact in contacts], warnings  # type: ignore[index]
 
 
@@ -131,14 +139,14 @@ def person(text: str) -> JsonObject:
 
 
 def test_a_person_is_kept_in_short() -> None:
-    kept = reduced(person('{"id":"a1","fields":{"str::email":"a@b.c","str::ei":12345678901234567890}}'), NOW)
+    kept = reduce_person(person('{"id":"a1","fields":{"str::email":"a@b.c","str::ei":12345678901234567890}}'), NOW)
     assert kept == ["a1", "a@b.c", "12345678901234567890", "2026-11-26T12:00:00.000Z"]
-    found = found_of(kept, NOW + timedelta(1))
+    found = found_person(kept, NOW + timedelta(1))
     assert (found.person, found.active_at) == ("contact_id:a1", NOW)
     assert contact_of(found.person, found.details) == Contact("a1", "a@b.c", "12345678901234567890")
     assert contact_of("contact_id:a1", None) == Contact("a1")
     assert contact_of("contact_id:a:1", None) == Contact("a:1")
-    assert reduced(person('{"fields":{}}')) is None
+    assert reduce_person(person('{"fields":{}}')) is None
 
 
 @pytest.mark.parametrize(
@@ -211,7 +219,7 @@ NO_FILTER = (
     " Ordered 400."
 )
 NO_TIMES = (
-    "The account does not say when people were active, so everyone is asked for. POST /person/get: 400 Bad Request:"
+    "The account does not say when people were active, so everyone is due. POST /person/get: 400 Bad Request:"
     " Ordered 400."
 )
 
@@ -333,7 +341,7 @@ def test_everyone_is_asked_for_where_nobody_has_a_time(server: FakeOrtto, time: 
     server.order("POST", "/person/get", content=people, times=2)
     found = sought(server, active, way="fields")
     warning = (
-        "None of 2 people has a time of an activity, so everyone is asked for. If nobody was ever sent an email, that"
+        "None of 2 people has a time of an activity, so everyone is due. If nobody was ever sent an email, that"
         " finds nothing: name people by --people."
     )
     assert (found.run.start.way, len(found.people), found.warnings) == (
@@ -410,16 +418,16 @@ def page(*hours_ago: float | None) -> list[Any]:
     return [JsonObject([("created_at", time)]) for time in times]
 
 
-def read(order: Order, start: float | None, *pages: list[Any]) -> int:
+def read(order: ActivityOrder, start: float | None, *pages: list[Any]) -> int:
     """Returns how many of a person's pages are read if activities older than `start` hours are loaded."""
-    return len(list(order.end_of(iter(pages), None if start is None else NOW - timedelta(hours=start))))
+    return len(list(order.pages_until(iter(pages), None if start is None else NOW - timedelta(hours=start))))
 
 
 def test_pages_end_where_old_activities_begin() -> None:
     falling = page(1, 2), page(3, 4), page(5, 6)
-    assert read(Order(), 3.5, *falling) == 2
-    assert read(Order(), None, *falling) == 3
-    assert read(Order(), 9, *falling) == 3
+    assert read(ActivityOrder(), 3.5, *falling) == 2
+    assert read(ActivityOrder(), None, *falling) == 3
+    assert read(ActivityOrder(), 9, *falling) == 3
 
 
 @pytest.mark.parametrize(
@@ -432,11 +440,11 @@ def test_pages_end_where_old_activities_begin() -> None:
     ],
 )
 def test_pages_in_another_order_are_all_read(pages: tuple[list[Any], ...]) -> None:
-    assert read(Order(), 3.5, *pages) == 3
+    assert read(ActivityOrder(), 3.5, *pages) == 3
 
 
 def test_one_person_in_another_order_has_all_pages_of_others_read() -> None:
-    order = Order()
+    order = ActivityOrder()
     read(order, 3.5, page(2, 1))
     assert read(order, 3.5, page(1, 5), page(6, 7)) == 2
 
@@ -455,8 +463,8 @@ def test_the_start_is_a_day_before_the_watermark_or_the_requested_time() -> None
 
 def test_answers_are_kept_until_they_are_loaded() -> None:
     folder = Path("answers")
-    ended = Ended("contact_id:a", NOW, NOW)
-    failed = Ended("contact_id:b", None, NOW, False, "why", "{}")
+    ended = PersonEnd("contact_id:a", NOW, NOW)
+    failed = PersonEnd("contact_id:b", None, NOW, False, "why", "{}")
     answers = Answers(folder, 0)
     answers.add([b'{"a":1}\n', b"[7]\n"])
     answers.end(ended)
@@ -486,7 +494,7 @@ def test_a_run_goes_on_until_it_is_complete() -> None:
     hour = timedelta(hours=1)
     run = begin()
     assert (run.start.begun, run.since, run.loaded_segment) == ("2026-11-26T12:00:00.000Z", None, 0)
-    run.go("filter")
+    run.set_way("filter")
     # Nothing was loaded, but the folder is here; on another machine it is a new run.
     assert begin(NOW + hour).start == run.start
     assert begin(NOW + hour, home="elsewhere").start.begun == "2026-11-26T13:00:00.000Z"

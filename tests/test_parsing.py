@@ -17,7 +17,7 @@ from autopilothq.projection import engine, irregular, parse
 from autopilothq.projection.cells import LINES_PER_FILE, CellWriter, ParsedCells, seq_of
 from autopilothq.projection.context import ProjectionContext
 from autopilothq.projection.line_reader import LineReader
-from autopilothq.projection.parse import FREQUENT, Parser, doubt_conditions, number_lines
+from autopilothq.projection.parse import FREQUENT, Parser, misread_conditions, number_lines
 from autopilothq.projection.unreadable import find_unreadable
 from autopilothq.segment.message import Discard, Message, Reject, digest, read_message
 from contract.loading import NOW, Line, batches, identify, message, raw
@@ -31,7 +31,7 @@ def doubts(*texts: str) -> tuple[bool, bool]:
 
 
 def doubts_of(lines: pa.LargeStringArray) -> tuple[bool, bool]:
-    loose, deep = doubt_conditions(pa.chunked_array([lines]))
+    loose, deep = misread_conditions(pa.chunked_array([lines]))
     return loose != "false", deep != "false"
 
 
@@ -70,13 +70,13 @@ def test_a_line_with_more_closing_brackets_than_may_nest_is_seen(piece: int, mon
 
 def test_lines_of_several_chunks_are_all_looked_at() -> None:
     chunks = [pa.array(texts, pa.large_string()) for texts in ([], ["a", ",}"], ["b"], ["c" + "]" * (MAX_DEPTH + 1)])]
-    loose, deep = doubt_conditions(pa.chunked_array(chunks))
+    loose, deep = misread_conditions(pa.chunked_array(chunks))
     assert loose == r"regexp_matches(text, ',\s*[\]}]|(?i)[:\[,]\s*-?(nan|inf|infinity)\s*[,\]}]')"
     assert deep == (
         "2 * strlen(text) - strlen(replace(text, '}', '')) - strlen(replace(text, ']', '')) > " + str(MAX_DEPTH)
     )
-    assert doubt_conditions(pa.chunked_array(chunks[2:])) == ("false", deep)
-    assert doubt_conditions(pa.chunked_array(chunks[:3])) == (loose, "false")
+    assert misread_conditions(pa.chunked_array(chunks[2:])) == ("false", deep)
+    assert misread_conditions(pa.chunked_array(chunks[:3])) == (loose, "false")
 
 
 # ---- lines and their numbers ---------------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ class Parsing:
         return self.parser.parse(self.reader, batch._replace(rejects=list(rejects)))
 
     def rows(self, cells: ParsedCells, *columns: str) -> list[tuple[object, ...]]:
-        """The messages by their lines, without those that are in doubt."""
+        """The messages by their lines, without irregular ones."""
         files = engine.parquet_files(cells.messages, union_by_name="true")
         listed = "".join(f", {engine.name(column)}" for column in columns)
         return self.reader.con.execute(
@@ -224,12 +224,12 @@ def test_lines_of_shapes_that_are_known_are_read_at_once(parsing: Parsing) -> No
     cells = parsing.parse(track("a", x=1), "", "  ", track("b", **{" x": 2}))
     assert parsing.rows(cells, "x:x") == [(1, "a", "1"), (4, "b", "2")]
     assert (parsing.slow, cells.rejects) == ([], [])
-    # All known, one of them in doubt.
+    # All known, one of them irregular.
     some = [track("a", x=1), track("b", x=1.5e-7), track("c", x=3)]
     cells = parsing.parse(*some)
     assert parsing.rows(cells) == [(1, "a"), (2, "b"), (3, "c")]
     assert parsing.slow == [some[1].encode()]
-    # A line that is no JSON, among some that are known, in doubt and unknown; then once more.
+    # A line that is no JSON, among some that are known, irregular and unknown; then once more.
     some = [track("a", x=1), "{", track("b", x=1.5e-7), track("c", y=2), track("d", y=1.5e-7), "", "x", track("e", x=3)]
     for _ in range(2):
         cells = parsing.parse(*some)
@@ -242,8 +242,8 @@ def test_lines_of_shapes_that_are_known_are_read_at_once(parsing: Parsing) -> No
     assert parsing.rows(parsing.parse("", "x")) == []
 
 
-# What may stand anywhere, and where it is in doubt: for an id, JSON text that could be taken for a text that looks like
-# it, and what is no text; elsewhere, numbers whose digits would change, NaN, and `{}`.
+# Values for any field, and where they are irregular: for an id, JSON text that looks like a text, and what is no text;
+# elsewhere, numbers whose digits would change, NaN, and `{}`.
 VALUES = (
     '"{x"', '"{"', '"|"', '"[x"', '"[1]"', '"a"', '"5"', '"1.5"', '"1.50"', '"1e5"', '"-0"', '"true"', '"NaN"', '"#"',
     '"!"', r'"\""', r'"\\"', r'"\u00e9"', '"é"', '"2019-03-04T05:06:07Z"', r'"\u0000"', r'"\ud800"', '""', "5", "-12",
@@ -370,7 +370,7 @@ def test_times_are_read_and_what_is_none_is_discarded(parsing: Parsing) -> None:
         (2, "sent_at", '"today"'), (3, "received_at", '"today"'),
         (4, "original_timestamp", '"now"'), (4, "timestamp", '"then"'),
     ]  # fmt: skip
-    # Lines that are read at once, those of them that are in doubt, and those of a shape that never is.
+    # Lines that are read at once, those of them that are irregular, and those of a shape that never is.
     others: list[dict[str, Any]] = [{}, {"properties": {"x": 1.5e-7}}, {"Type": 1}]
     for number, more in enumerate(others):
         cells = parsing.parse(*(json.dumps(message(**dict(zip(keys, clock, strict=True)), **more)) for clock in clocks))
@@ -428,8 +428,8 @@ def test_files_without_messages_have_all_columns(parsing: Parsing, tmp_path: Pat
     some = parsing.parse(track("a"))
     [empty], [full] = none.messages, some.messages
     assert pq.read_schema(empty).equals(pq.read_schema(full))
-    harmless = parsing.parser.harmless(parsing.reader)
-    assert parsing.rows(harmless, "user_id", "x:a") == [(parse.HARMLESS_SEQ, "m", "u", "1")]
+    canary = parsing.parser.parse_canary(parsing.reader)
+    assert parsing.rows(canary, "user_id", "x:a") == [(parse.CANARY_SEQ, "m", "u", "1")]
 
 
 # ---- messages whose rows cannot be made ----------------------------------------------------------------------------
@@ -461,20 +461,20 @@ class Making:
 
 def test_the_messages_whose_rows_cannot_be_made_are_found_by_halves(parsing: Parsing, tmp_path: Path) -> None:
     cells = parsing.parse(*(track(id_, x=1.5e-7 if id_ == "d" else 1) for id_ in "abcdefg"), "{", track("h", x="\0"))
-    harmless = parsing.parser.harmless(parsing.reader)
+    canary = parsing.parser.parse_canary(parsing.reader)
     context = ProjectionContext(parsing.reader.con, str(tmp_path), 200, cells, NOW.isoformat(), str, str, threads=2)
     making = Making(context, {"b", "e", "h"})
-    found = find_unreadable(context, harmless, making)
+    found = find_unreadable(context, canary, making)
     assert list(found.items()) == [("b", "ValueError: b"), ("e", "ValueError: e"), ("h", "ValueError: h")]
     assert making.asked == [
         "m", "a b c d e f g h", "a b c d", "a b", "a", "b", "c d", "e f g h", "e f", "e", "f", "g h", "g", "h",
     ]  # fmt: skip
-    assert find_unreadable(context, harmless, Making(context, set())) == {}
+    assert find_unreadable(context, canary, Making(context, set())) == {}
     with pytest.raises(MemoryError, match=r"^c$"):
-        find_unreadable(context, harmless, Making(context, {"c"}, MemoryError))
+        find_unreadable(context, canary, Making(context, {"c"}, MemoryError))
     # Where not even that one's can be made, and where there are none.
     making = Making(context, {"a", "m"})
-    assert (find_unreadable(context, harmless, making), making.asked) == ({}, ["m"])
+    assert (find_unreadable(context, canary, making), making.asked) == ({}, ["m"])
     context = replace(context, cells=parsing.parser.no_messages(parsing.reader.con))
     making = Making(context, {"m"})
-    assert (find_unreadable(context, harmless, making), making.asked) == ({}, [])
+    assert (find_unreadable(context, canary, making), making.asked) == ({}, [])

@@ -182,7 +182,7 @@ def test_what_an_earlier_version_left_goes_on(folders: tuple[Path, Path], call: 
         "autopilot_events", destination=dlt.destinations.duckdb(str(a / "autopilot.duckdb")), dataset_name="autopilothq"
     )
     into.extract(archive("../archive.ndjson"))
-    into.set_local_state_val(runner.UNFINISHED_AT, runner.target_of(into))
+    into.set_local_state_val(runner.UNFINISHED_TARGET, runner.target_of(into))
     into.normalize()
     assert pipeline_name(str(runner.resolve_target(credentials=str(b / "autopilot.duckdb")))) != "autopilot_events"
     assert last_line(call).endswith("pipeline autopilot_events")

@@ -10,7 +10,7 @@ from autopilothq.catalog import LIMITS, MAX_EVENT_TABLES, MESSAGE_TABLES, OTHER_
 from autopilothq.projection import Projection, TableRows, deduplicate, projection, unreadable
 from autopilothq.projection.context import ProjectionContext
 from autopilothq.projection.line_reader import LineReader
-from autopilothq.projection.projection import make_all, open_load
+from autopilothq.projection.projection import open_load, write_all_rows
 from autopilothq.segment.identity import NOBODY, HashedIds, Id, hash_of
 from contract.loading import NOW, batches, identify, message
 
@@ -114,8 +114,8 @@ def test_a_small_load_takes_one_thread_and_asks_nothing_that_is_not_given(
 ) -> None:
     steps.note(projection, "deduplicate")
     steps.note(deduplicate, "reject_refused")
-    steps.patch.setattr(projection, "SMALL", steps.made._context.cells.size() + small)
-    steps.made.deduplicate(refused_made={"users": {}})
+    steps.patch.setattr(projection, "SMALL_LOAD", steps.made._context.cells.size() + small)
+    steps.made.deduplicate(refused_rows={"users": {}})
     [context, *rest] = steps.called.pop("deduplicate")
     assert rest == [None, (), NOBODY, (), MAX_EVENT_TABLES]
     assert (context.known, context.limits, context.widths) == ({}, OTHER_LIMITS, {})
@@ -126,7 +126,7 @@ def test_a_small_load_takes_one_thread_and_asks_nothing_that_is_not_given(
 def test_refused_rows_alone_are_rejected_too(steps: Steps) -> None:
     steps.note(projection, "deduplicate")
     steps.note(deduplicate, "reject_refused")
-    steps.made.deduplicate(refused_made={"users": {}, "accounts": {"a": "no"}})
+    steps.made.deduplicate(refused_rows={"users": {}, "accounts": {"a": "no"}})
     _, *refused, lines = steps.called["reject_refused"]
     assert (refused, list(lines([1]))) == ([{}, {"users": {}, "accounts": {"a": "no"}}], [])
 
@@ -134,9 +134,9 @@ def test_refused_rows_alone_are_rejected_too(steps: Steps) -> None:
 def test_unreadable_messages_are_looked_for_among_all(steps: Steps) -> None:
     steps.note(unreadable, "find_unreadable", {"a": "no"})
     assert steps.made.unreadable() == {"a": "no"}
-    context, harmless, make = steps.called["find_unreadable"]
-    assert (context, make) == (steps.made._context, make_all)
-    assert harmless.events == {'"Email Opened"': 1}
+    context, canary, make = steps.called["find_unreadable"]
+    assert (context, make) == (steps.made._context, write_all_rows)
+    assert canary.events == {'"Email Opened"': 1}
     assert len(steps.opened) == 2
     assert steps.closed == steps.opened[1:]
 
@@ -148,7 +148,7 @@ def test_all_rows_of_some_messages_are_made(steps: Steps) -> None:
         written.append((rows.table, rows.number, path))
 
     steps.patch.setattr(TableRows, "write", write)
-    make_all(steps.made._context, "id IN ('a', 'g')", "a path")
+    write_all_rows(steps.made._context, "id IN ('a', 'g')", "a path")
     expected = [("identifies", 1), ("opened_", 1), ("tracks", 1), ("users", 1), ("_discards", 1)]
     assert sorted(written) == sorted((*each, "a path") for each in expected)
 

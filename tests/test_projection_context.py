@@ -149,7 +149,7 @@ def context() -> ProjectionContext:
 
 
 def test_extras_that_are_columns_by_table(context: ProjectionContext) -> None:
-    assert context.column_extras() == {
+    assert context.extras_in_columns() == {
         6: ["context_a", "b", "c"], 0: ["context_a", "context_e"], OWN.index("pages"): ["f", "context_g"],
     }  # fmt: skip
     assert context.loaded_at_sql == "TIMESTAMPTZ '2024-01-02T03:04:05+00:00'"

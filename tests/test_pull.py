@@ -18,7 +18,7 @@ from autopilothq.errors import (
 )
 from autopilothq.segment.json_text import JsonObject
 from autopilothq.sources.profiles import pull as profiles
-from autopilothq.sources.profiles.pull import EVENT_NAMES, OVERLAP, Answered, Asked, EventScope, Pull
+from autopilothq.sources.profiles.pull import EVENT_NAMES, OVERLAP, AnsweredProfile, DueProfile, EventScope, Pull
 from autopilothq.sources.scans import Scan
 from autopilothq.sources.spool import ScanStart, Spool
 
@@ -54,7 +54,7 @@ class Pulled:
 
     def __init__(self, space: Space, scope: EventScope | None = None) -> None:
         self.scan = Scan("profiles", "url", SCAN, number=3, lines_before=5)
-        self.answered: list[list[Answered]] = []
+        self.answered: list[list[AnsweredProfile]] = []
         self.progress: list[tuple[int, int, int]] = []
         self.pull: Pull = Pull(self.scan, space, scope or EventScope(), 0.5, self.answered.append, self.note)  # type: ignore[arg-type]
         self.batches: list[Any] = []
@@ -63,7 +63,7 @@ class Pulled:
         self.progress.append((self.pull.asked, self.pull.known, self.pull.failed))
 
     def of(self, *people: str, until: datetime | None = BEFORE) -> "Pulled":
-        for batch in self.pull.batches(Asked(f"user_id:{person}", until) for person in people):
+        for batch in self.pull.batches(DueProfile(f"user_id:{person}", until) for person in people):
             self.batches.append(batch)
         return self
 

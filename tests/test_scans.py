@@ -82,7 +82,7 @@ class Run:
         self.found: list[ScanBatch] = []
         self.seen: list[tuple[int, int | None]] = []
         self.error: ScanInterrupted | None = None
-        parts = scans.contacts(self.scan, spool, account, deadline or Deadline(None), scope, self.note)  # type: ignore[arg-type]
+        parts = scans.scan_contacts(self.scan, spool, account, deadline or Deadline(None), scope, self.note)  # type: ignore[arg-type]
         try:
             for part in parts:
                 self.found.append(part)
@@ -281,7 +281,7 @@ class Lists:
         spool = Spool.open(folder / "index") or Spool.begin(folder / "index", START)
         scan = Scan("lists", "url", SCAN, number=1, spool=spool)
         none: Any = None
-        parts = list(scans.group(scan, spool, none, deadline or Deadline(None), self.group(), members, folder))
+        parts = list(scans.scan_group(scan, spool, none, deadline or Deadline(None), self.group(), members, folder))
         assert scan.size == sum(part.size for part in parts)
         return scan, [
             {table: [(record.key, record.cells) for record in rows] for table, rows in part.records.items()}
@@ -334,7 +334,7 @@ def test_a_member_that_is_none_is_rejected(tmp_path: Path) -> None:
     spool = Spool.begin(tmp_path / "index", START)
     scan = Scan("lists", "url", SCAN, number=1, spool=spool)
     none: Any = None
-    _, part = scans.group(scan, spool, none, Deadline(None), account.group(), True, tmp_path)
+    _, part = scans.scan_group(scan, spool, none, Deadline(None), account.group(), True, tmp_path)
     assert part.rejects == [Reject(1, 1, "not_an_object", REJECT_REASONS["not_an_object"], b'"x"')]
 
 
@@ -382,7 +382,7 @@ def test_lists_of_which_one_fails_are_not_loaded(tmp_path: Path, errors: list[Ex
 def test_an_answer_of_one_page_is_its_table() -> None:
     scan = Scan("triggers", "url", SCAN, number=3)
     values = [JsonObject([("trigger_id", "t"), ("journey", "J")]), "x"]
-    found = scans.single_answer(scan, TRIGGERS, values)
+    found = scans.single_response(scan, TRIGGERS, values)
     assert [(record.key, record.cells) for record in found.records["triggers"]] == [
         (("t",), {"trigger_id": '"t"', "journey": '"J"'})
     ]

@@ -17,7 +17,7 @@ from autopilothq.errors import InvalidSetting, NotAuthorized, RequestRejected, U
 from autopilothq.segment.json_text import JsonNumber, JsonObject
 from autopilothq.segment.message import parse_json
 from autopilothq.sources.profiles import pull as profiles
-from autopilothq.sources.profiles.pull import EVENT_NAMES, OVERLAP, Asked, EventScope, Person, person
+from autopilothq.sources.profiles.pull import EVENT_NAMES, OVERLAP, DueProfile, EventScope, Person, profile_id
 from autopilothq.sources.spool import ScanStart, Spool
 from fake_autopilot import FakeProfiles
 from fake_autopilot.profiles import query_of
@@ -83,7 +83,7 @@ def test_a_request_says_who_is_asked_for_what(server: FakeProfiles, space: Profi
     ],
 )
 def test_ids_reach_the_server_as_it_wants_them(server: FakeProfiles, space: ProfileApi, given: str, path: str) -> None:
-    known = person(given)
+    known = profile_id(given)
     assert known is not None
     made = server.happen(known)
     assert ids(space.events(known, EVENT_NAMES)) == [[made["message_id"]]]
@@ -92,7 +92,7 @@ def test_ids_reach_the_server_as_it_wants_them(server: FakeProfiles, space: Prof
 
 @pytest.mark.parametrize("value", ["", " \n", "email:", "user_id: ", "a\0b@c.d", "a\ud800@b.c"])
 def test_what_is_nobody_is_not_asked_for(value: str) -> None:
-    assert person(value) is None
+    assert profile_id(value) is None
 
 
 @pytest.mark.parametrize("number", [0, 1, 2, 3, 4, 7])
@@ -309,7 +309,7 @@ def test_events_of_other_types_names_and_sources_are_not_wanted(fields: dict[str
 def test_each_is_asked_from_a_day_before_the_watermark_on(
     watermark: datetime | None, since: datetime | None, start: datetime | None
 ) -> None:
-    assert profiles.start_of(Asked(WHO, watermark), EventScope(since=since), NOW) == start
+    assert profiles.start_of(DueProfile(WHO, watermark), EventScope(since=since), NOW) == start
 
 
 # ---- people --------------------------------------------------------------------------------------------------------
@@ -378,18 +378,20 @@ def test_people_are_asked_for_side_by_side(server: FakeProfiles, space: ProfileA
         return []
 
     server.everyone = everyone
-    people = (Asked(f"user_id:{number}") for number in range(1 + 3 * 8))
-    answers = list(profiles.ask(space, people, EventScope(), 8))
-    assert sorted(answer.asked.id for answer in answers if isinstance(answer, profiles._Ended)) == sorted(
+    people = (DueProfile(f"user_id:{number}") for number in range(1 + 3 * 8))
+    answers = list(profiles.fetch_events(space, people, EventScope(), 8))
+    assert sorted(answer.person.id for answer in answers if isinstance(answer, profiles._PersonEnd)) == sorted(
         f"user_id:{number}" for number in range(25)
     )
-    assert not any(isinstance(answer, profiles._Ended) and answer.error for answer in answers)
+    assert not any(isinstance(answer, profiles._PersonEnd) and answer.error for answer in answers)
 
 
 def test_nobody_is_asked_for_before_the_answers_are_taken(server: FakeProfiles, space: ProfileApi) -> None:
     server.everyone = lambda _: []
     taken = count()
-    answers = profiles.ask(space, (Asked(f"user_id:{next(taken)}") for _ in range(10**6)), EventScope(), 4)
+    answers = profiles.fetch_events(
+        space, (DueProfile(f"user_id:{next(taken)}") for _ in range(10**6)), EventScope(), 4
+    )
     for _ in range(5):
         next(answers)
     deadline = threading.Event()
@@ -404,14 +406,14 @@ def test_what_is_nested_too_deeply_costs_that_person(server: FakeProfiles, space
     for _ in range(700):
         deep = [deep]
     server.happen(WHO, properties={"deep": deep})
-    [*_, ended] = profiles.ask(space, iter([Asked(WHO)]), EventScope(), 1)
-    assert isinstance(ended, profiles._Ended)
+    [*_, ended] = profiles.fetch_events(space, iter([DueProfile(WHO)]), EventScope(), 1)
+    assert isinstance(ended, profiles._PersonEnd)
     assert str(ended.error) == f"{WHO}: an answer nested too deeply to be read"
 
 
 def test_settings_that_are_refused_cost_one_request(server: FakeProfiles) -> None:
     with client(server, token="wrong") as space, pytest.raises(NotAuthorized):
-        list(profiles.ask(space, (Asked(f"user_id:{number}") for number in range(100)), EventScope(), 50))
+        list(profiles.fetch_events(space, (DueProfile(f"user_id:{number}") for number in range(100)), EventScope(), 50))
     assert len(server.requests) == 1
 
 
@@ -422,7 +424,7 @@ def test_the_pace_is_reached_while_answers_take_their_time() -> None:
         client(server, requests_per_second=50) as space,
     ):
         started = datetime.now(UTC)
-        list(profiles.ask(space, (Asked(f"user_id:{number}") for number in range(101)), EventScope(), 50))
+        list(profiles.fetch_events(space, (DueProfile(f"user_id:{number}") for number in range(101)), EventScope(), 50))
         seconds = (datetime.now(UTC) - started).total_seconds()
     assert len(server.requests) == 101
     assert seconds < 4  # one after the other it takes more than ten

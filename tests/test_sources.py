@@ -23,7 +23,7 @@ from autopilothq.sources import event_filter, records, times
 from autopilothq.sources.event_filter import requested_messages
 from autopilothq.sources.report import LoadReport, limit_warning
 from autopilothq.sources.scans import Scan, ScanBatch
-from autopilothq.sources.spool import Fetched, ScanStart, Spool, fetch, fetch_ahead
+from autopilothq.sources.spool import FetchedPage, ScanStart, Spool, fetch, fetch_ahead
 from autopilothq.utc import epoch_ms, format_time
 from autopilothq.warehouses.selection import ALL_MESSAGES, MessageSelection
 
@@ -282,8 +282,8 @@ def test_a_page_is_its_bookmark_and_its_contacts(tmp_path: Path) -> None:
     assert (size, gzip.decompress((tmp_path / "00000001.gz").read_bytes())) == (len(content), content)
     contacts = [JsonObject([("n", JsonNumber("1.10"))])]
     assert spool.read(1) == (contacts, size)
-    assert spool.contacts_of(Fetched(1, 3, None, None)) == (contacts, size)
-    assert spool.contacts_of(Fetched(1, 3, None, [])) == ([], 3)
+    assert spool.contacts_of(FetchedPage(1, 3, None, None)) == (contacts, size)
+    assert spool.contacts_of(FetchedPage(1, 3, None, [])) == ([], 3)
 
 
 @pytest.mark.parametrize(("bookmarks", "again"), [(("b1", "b2"), "b1"), (("b1",), "b1"), ((), "b0")])
@@ -317,11 +317,11 @@ def test_a_spool_with_a_damaged_page_is_none(tmp_path: Path, damage: bytes) -> N
 
 
 @pytest.mark.parametrize("how", [fetch, fetch_ahead])
-def test_pages_are_fetched_until_the_time_is_up(tmp_path: Path, how: Callable[..., Iterator[Fetched]]) -> None:
+def test_pages_are_fetched_until_the_time_is_up(tmp_path: Path, how: Callable[..., Iterator[FetchedPage]]) -> None:
     given = [Page(["a"], 7, "b1"), Page([], None, "b2"), Page([], None, None)]
     spool = spooled(tmp_path)
     assert list(how(spool, iter(given), lambda: spool.last == 2)) == [
-        Fetched(1, 23, 7, ["a"]), Fetched(2, 20, None, []),
+        FetchedPage(1, 23, 7, ["a"]), FetchedPage(2, 20, None, []),
     ]  # fmt: skip
     assert [page.number for page in how(spool, iter(given[2:]), lambda: False)] == [3]
     assert spool.complete
@@ -373,12 +373,12 @@ def test_only_lines_whose_messages_are_requested_are_left(but: bool) -> None:
     lines = [(number, text) for number, text in enumerate(LINES, 1)]
     batch = records.make_batch(3, lines, ended=True, size=5)
     requested = MessageSelection(frozenset({"email_opened"}), but)
-    found, skipped = event_filter.only(batch, {3: requested}.__getitem__, lambda name: name)
+    found, skipped = event_filter.filter_batch(batch, {3: requested}.__getitem__, lambda name: name)
     stays = [text for text, table in LINES.items() if table == "" or (table == "email_opened") != but]
     assert found.lines["text"].to_pylist() == stays
     assert skipped == Counter({3: len(LINES) - len(stays)})
     assert (found.rejects, found.ended, found.bytes) == ([], [(3, None)], 5)
-    assert event_filter.only(batch, lambda _: ALL_MESSAGES, str.upper) == (batch, Counter())
+    assert event_filter.filter_batch(batch, lambda _: ALL_MESSAGES, str.upper) == (batch, Counter())
 
 
 def test_each_file_has_its_own_requested_messages_by_the_name_in_the_destination() -> None:
@@ -386,7 +386,7 @@ def test_each_file_has_its_own_requested_messages_by_the_name_in_the_destination
     parts = [records.make_batch(file, [(1, text)]).lines for file in (0, 1, 2)]
     named = [MessageSelection(frozenset({name}), but=False) for name in ("email_opened_long", "x")]
     requested = [ALL_MESSAGES, *named]
-    found, skipped = event_filter.only(
+    found, skipped = event_filter.filter_batch(
         Batch(pa.concat_tables(parts), [], [], 0), requested.__getitem__, lambda name: name[:12]
     )
     assert (found.lines["file"].to_pylist(), skipped) == ([0, 1], Counter({2: 1}))

@@ -85,10 +85,10 @@ def test_hashes_with_a_key(secret: str) -> None:
     with duckdb.connect() as engine:
         suppression.register_suppressed(engine, known.pairs(), key)
         texts = ["to ADA.é@example.com.", '{"userId":"bob"}', '{"userId":"ada"}', "eve@example.com"]
-        assert suppression.mentioning(engine, pa.array(range(4)), pa.array(texts, pa.large_string())) == [0, 1]
+        assert suppression.find_mentions(engine, pa.array(range(4)), pa.array(texts, pa.large_string())) == [0, 1]
         engine.execute("CREATE TABLE ids AS SELECT unnest(?) AS person", [["email:Ada.é@example.com", "user_id:bob"]])
         engine.execute("UPDATE ids SET person = lower(person)")
-        matched = f"SELECT DISTINCT person, kind, value FROM ({suppression.people('ids')}) ORDER BY ALL"
+        matched = f"SELECT DISTINCT person, kind, value FROM ({suppression.people_on_list('ids')}) ORDER BY ALL"
         assert engine.sql(matched).fetchall() == [
             ("email:ada.é@example.com", "email", "ada.é@example.com"), ("user_id:bob", "user_id", "bob"),
         ]  # fmt: skip

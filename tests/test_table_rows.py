@@ -24,8 +24,8 @@ from autopilothq.projection import engine, tables
 from autopilothq.projection.columns import (
     ColumnPlan,
     Extra,
-    discard_bodies,
     discard_columns,
+    discard_without_table,
     find_too_wide,
     row_bytes,
     row_values,
@@ -40,7 +40,7 @@ from autopilothq.projection.types import ARRAY, INTEGER, TEXT, TIME_TEXT, Column
 from contract.loading import NOW, RECEIVED, Row, batches, filled, identify, message
 
 OWN = [table.name for table in MESSAGE_TABLES]
-ALONE = {"x": None, "X": None}  # a line with two keys for one column is read by itself: its values wait as rows
+ALONE = {"x": None, "X": None}  # a line with two keys for one column is read by itself: its values are buffered as rows
 WIDE = {f"w{at}": "x" * 30 for at in range(6)}
 LINES = [
     message(
@@ -145,7 +145,7 @@ def test_events_without_a_table_lose_their_properties(context: ProjectionContext
     """Events whose name has no slug, and those beyond the number of tables; `tracks` keeps the context."""
     numbers, without_table = limit_tables(context, [], 1)
     assert without_table == {"Other": 2, "Wide": 1}
-    discard_bodies(dataclasses.replace(context, tables=numbers))
+    discard_without_table(dataclasses.replace(context, tables=numbers))
     many = {
         "e": {"b": "1", "link_id": '"l"', "n": '"no"', "o": "2", "transactional": '"maybe"'},
         "f": {"b": "1", "n": '"no"', "q": "1", "r": '"soon"'},
@@ -160,7 +160,7 @@ def test_events_without_a_table_lose_their_properties(context: ProjectionContext
 
 def test_if_each_event_has_a_table_no_query_runs(context: ProjectionContext) -> None:
     events = {event: number for event, number in context.tables.events.items() if number}
-    discard_bodies(dataclasses.replace(context, con=None, tables=TableNumbers(NAMES, events)))  # type: ignore[arg-type]
+    discard_without_table(dataclasses.replace(context, con=None, tables=TableNumbers(NAMES, events)))  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -186,15 +186,15 @@ def stored(rows: TableRows) -> list[Row]:
 
 def test_small_tables_are_gathered_first(context: ProjectionContext, monkeypatch: pytest.MonkeyPatch) -> None:
     """As many of the smallest as fit into memory; `tracks` has the messages of all events."""
-    monkeypatch.setattr(tables, "FEW", 2)
+    monkeypatch.setattr(tables, "GATHERED_ROWS", 2)
     builder = TableBuilder(context, {})
     found = builder.gather()
     assert found == {IDENTIFIES: 1, WIDE_TABLE: 1, OTHER: 2, OPENED: 4, 0: 9}
     assert list(found.values()) == [1, 1, 2, 4, 9]
-    assert context.con.execute("SELECT id FROM few ORDER BY id").fetchall() == [("g",), ("j",)]
+    assert context.con.execute("SELECT id FROM gathered ORDER BY id").fetchall() == [("g",), ("j",)]
     assert [builder.messages(number).source for number in (IDENTIFIES, WIDE_TABLE, OTHER, 0)] == [
-        "few WHERE kind = 'identify'",
-        "few WHERE event IN ('\"Wide\"')",
+        "gathered WHERE kind = 'identify'",
+        "gathered WHERE event IN ('\"Wide\"')",
         "kept WHERE event IN ('\"Other\"')",
         "kept WHERE kind = 'track'",
     ]
@@ -210,9 +210,9 @@ def test_where_nothing_can_be_gathered_all_is_read(context: ProjectionContext) -
             raise duckdb.OutOfMemoryException
 
     full = cast("duckdb.DuckDBPyConnection", Full())
-    assert tables.gather_few(dataclasses.replace(context, con=full), {IDENTIFIES: 1}) == {}
-    too_many = {0: 1, OPENED: tables.FEW}
-    assert tables.gather_few(dataclasses.replace(context, con=full), too_many) == {}
+    assert tables.gather_small_tables(dataclasses.replace(context, con=full), {IDENTIFIES: 1}) == {}
+    too_many = {0: 1, OPENED: tables.GATHERED_ROWS}
+    assert tables.gather_small_tables(dataclasses.replace(context, con=full), too_many) == {}
 
 
 def test_what_is_known_of_a_tables_values(context: ProjectionContext) -> None:

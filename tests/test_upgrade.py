@@ -92,7 +92,7 @@ def test_an_old_dataset_is_judged_upgraded_and_loaded_into(call: Call, old: str)
     said = call("schema", "upgrade", "--dry-run", *there)
     assert said.status == 1
     assert (
-        "\n\nusers.age stays as it is: marts.ages shows it: drop that view, call this again, make the view again.\n\n"
+        "\n\nusers.age stays as it is: marts.ages uses it: drop that view, run this again, recreate the view.\n\n"
     ) in said.out
     ask(old, "DROP MATERIALIZED VIEW marts.ages")
 
@@ -162,9 +162,9 @@ def test_duplicate_and_missing_ids_are_only_reported(call: Call, postgres: str) 
     # A view's column stays, and all else is done.
     assert said.out.split("\n\n")[:-1] == [
         'ALTER TABLE "autopilothq"."order" ALTER COLUMN "share" TYPE numeric USING "share"::text::numeric;',
-        "tracks stays as it is: rows have the same id: delete the copies, then call this again.",
-        "pages stays as it is: rows have no id: give them one or delete them, then call this again.",
-        "order.revenue stays as it is: models.money shows it: drop that view, call this again, make the view again.",
+        "tracks stays as it is: rows have the same id: delete the copies, then run this again.",
+        "pages stays as it is: rows have no id: give them one or delete them, then run this again.",
+        "order.revenue stays as it is: models.money uses it: drop that view, run this again, recreate the view.",
     ]
     ask(postgres, "DELETE FROM autopilothq.tracks a USING autopilothq.tracks b WHERE a.id = b.id AND a.ctid < b.ctid")
     ask(postgres, "DELETE FROM autopilothq.pages WHERE id IS NULL; DROP VIEW models.money")

@@ -1,7 +1,7 @@
-"""The program `autopilothq` in a process of its own; also `python -m autopilothq`, where its script is not in the PATH.
+"""Runs the program `autopilothq` in a process of its own, also as `python -m autopilothq` if it is not on the PATH.
 
-Ctrl-C ends the process by its signal, which shells report as 130: while Python imports, when a traceback would tell
-nobody anything; once a command has ended in an orderly way; and while Python ends.
+Ctrl-C ends the process by the signal itself, which shells report as status 130: while Python imports modules, where a
+traceback would not help anybody; after a command has ended in an orderly way; and while Python shuts down.
 """
 
 import signal
@@ -9,15 +9,15 @@ import signal
 
 def run_process() -> None:
     """Runs the program."""
-    meant = signal.getsignal(signal.SIGINT)
-    is_ours = meant is signal.default_int_handler  # it may be ignored, as in the background of a script
+    handler = signal.getsignal(signal.SIGINT)
+    is_ours = handler is signal.default_int_handler  # the signal may be ignored, as in the background of a script
     if is_ours:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from . import cli
 
     try:
         if is_ours:
-            signal.signal(signal.SIGINT, meant)
+            signal.signal(signal.SIGINT, handler)
         cli.main()
     except (KeyboardInterrupt, SystemExit) as end:
         if is_ours:
@@ -29,7 +29,7 @@ def run_process() -> None:
 
 
 def _leave() -> None:
-    """Ends the process without Python's own end: threads at work would delay it, and half imported libraries crash."""
+    """Ends the process without Python's shutdown, which busy threads delay and half-imported libraries can crash."""
     import multiprocessing
 
     for child in multiprocessing.active_children():

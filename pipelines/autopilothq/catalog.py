@@ -102,7 +102,7 @@ EVENTS = (
     EmailEvent("Email Replied", "The recipient replied to the email."),
 )
 
-# If a word in an event's name begins with one of these, it is this event, whoever named it.
+# Stems of words by which the name of an unknown event suggests one of these, for the proposal of a mapping.
 EVENT_WORDS: dict[str, tuple[str, ...]] = {
     "Email Bounced": ("bounc",),
     "Email Delivered": ("deliver", "receiv"),
@@ -113,7 +113,7 @@ EVENT_WORDS: dict[str, tuple[str, ...]] = {
     "Email Replied": ("repl",),
     "Sent email": ("sent", "send"),
 }
-# Columns that only one event has, by how they begin.
+# Prefixes of columns that only one event has.
 EVENTS_OF_COLUMNS = {
     "bounce": "Email Bounced",
     "link_": "Email Clicked",
@@ -544,7 +544,7 @@ FIELD_TYPES: dict[str, Type] = {
 }
 
 MESSAGE_TABLES = (TRACKS, *(table for _, table, _ in KINDS))
-# Tables that exist after any load, even without rows; the others come with their first row.
+# Tables that exist after any load, even without rows; all others are created with their first row.
 ALWAYS = (TRACKS, *EVENT_TABLES, *BOOKS)
 
 # Why a line is rejected: the error code of Segment's API if it has one, and an explanation.
@@ -585,8 +585,8 @@ LIMIT_REASONS = ("too_many_columns", "too_many_keys", "too_many_tables", "row_to
 # Limits that no sender can exceed (docs/contract/warehouse.md#limits).
 MAX_NAME = 127  # bytes of a table's or a column's name: file names contain it, and have at most 255
 MAX_KEYS = 10_000  # of one message
-# Nested objects and arrays, of a line and of an API's answer. Python's own limit depends on its version: it is at least
-# 1,000, minus the calls around the reader.
+# Levels of nested objects and arrays, in a line and in a response of an API. Python's own limit depends on its version:
+# it is at least 1,000, minus the calls around the reader.
 MAX_DEPTH = 250
 MAX_ANSWER_DEPTH = 500
 MAX_EVENT_TABLES = 500  # of a dataset, in addition to Autopilot's seven; a setting
@@ -678,18 +678,18 @@ OTHER_NATIVE = Native()
 
 # Tables that Segment's or RudderStack's loader left in a warehouse (docs/contract/adopt.md).
 
-# Columns that loaders and dlt have for themselves: this load has its own, or nobody needs them.
+# Columns that loaders and dlt add for their own use: this load adds its own, or does without.
 LOADER_OWN_COLUMNS = frozenset({"uuid_ts", "loaded_at", "uuid", "_dlt_load_id", "_dlt_id"})
-# Columns that RudderStack's loader makes and Segment's does not, by which its tables are known.
+# Columns by which RudderStack's tables are recognised: its loader makes them, and Segment's does not.
 RUDDERSTACK_MARKS = frozenset({"context_request_ip", "context_passed_ip", "context_destination_id"})
-# What RudderStack's columns are called here, if a table has no column of that name; None: they are left out.
+# The names of RudderStack's columns here, unless a table has a column of that name; None: they are left out.
 RUDDERSTACK_COLUMNS: dict[str, str | None] = {
     "channel": None,
     "record_id": None,
     "context_request_ip": "context_ip",
 }
 CUT = 512  # characters that Segment keeps of a text in PostgreSQL and Redshift
-# Tables next to those of messages in a schema that are not adopted, by how they begin.
+# Prefixes of the tables in a loader's schema that are not adopted, because they hold no messages.
 NOT_ADOPTED = ("_dlt_", "_locks", "rudder_")
 
 # The folder of an archive. It has a folder for each source, and that one for each day, named after the day's first ms.
@@ -858,10 +858,10 @@ HOOK_EVENTS = (
     HookEvent("contact_left_segment", "A contact left a smart segment."),
 )
 HOOK_PREFIX = "autopilot_"
-"""What the names of events from hooks begin with, so that no other event has their tables."""
-HOOK_JOURNEY = "journey_webhook"  # an event of its own: a contact came to a journey's action Webhook
-HOOK_LIBRARY = "autopilot-hook"  # `context.library.name` of what hooks bring
-HOOK_CONTACT = "contact"  # the key of a message that has the whole contact, as JSON text
+"""The prefix of the names of events from hooks, so that no other event has their tables."""
+HOOK_JOURNEY = "journey_webhook"  # the event of a contact that reached a journey's action Webhook
+HOOK_LIBRARY = "autopilot-hook"  # `context.library.name` of messages from hooks
+HOOK_CONTACT = "contact"  # the key in such a message that has the whole contact, as JSON text
 
 # Deleting a person.
 
@@ -906,10 +906,10 @@ SUPPRESSIONS = Table(
 
 
 class OrttoActivity(NamedTuple):
-    """An activity of Ortto: its id and its name there, and which event it is here; None is one of its own name.
+    """An activity of Ortto: its id and name there, and the event that it becomes here (None: an event of its own name).
 
-    It is that event only if it has the attribute `needs`. `properties` are properties that all of its events have.
-    `pulled` is whether it is requested without being named.
+    It becomes that event only if it has the attribute `needs`. `properties` are properties that all of its events get.
+    `pulled` tells whether it is requested by default.
     """
 
     id: str
@@ -949,16 +949,16 @@ ORTTO_ACTIVITIES = {
     )
 }  # fmt: skip
 ORTTO_TEST = "act::test_webhook"
-"""The activity that the Test button of a webhook sends."""
+"""The activity that a webhook's Test button sends."""
 ORTTO_JOURNEY_EVENT = "ortto_journey_action"
-"""The event that a webhook sends which is a step of a journey."""
+"""The event of a webhook that is a step of a journey."""
 
 
 class OrttoAttribute(NamedTuple):
-    """An attribute of Ortto's activities: its id, the column that it is here, its name there, and the column's type.
+    """An attribute of Ortto's activities: its id, its column here, its name there, and the column's type.
 
-    `personal` ones are stored only if a setting asks for them. A `decimal` comes as an integer, times 1,000. A place
-    (`geo`) is the column of its name, and `..._id`, `..._lat`, `..._lng`; an object is a column for each of its keys.
+    `personal` ones are stored only if a setting requests it. A `decimal` comes as an integer, times 1,000. A place
+    (`geo`) has columns for its name, `..._id`, `..._lat` and `..._lng`; an object has a column for each of its keys.
     """
 
     id: str
@@ -1037,7 +1037,7 @@ ORTTO_ATTRIBUTES = {
         OrttoAttribute("str::t", "timezone", "Timezone"),
     )
 }
-# Attributes that are something else in one activity than in the others.
+# Attributes that have another meaning in one activity than in all others.
 ORTTO_ATTRIBUTES_OF: dict[str, dict[str, OrttoAttribute]] = {
     "act::s-ab": {
         "str::rn": OrttoAttribute("str::rn", "spam_reason", "Reason"),
@@ -1086,7 +1086,7 @@ ORTTO_STANDARD_NAMES = {
     "MailingCountry": "Country",
     "unsubscribed": "Email permission",
 }
-# Fields of people that every account of Ortto has besides, and that may be written, with their names.
+# Other fields of people that every account of Ortto has and that may be written, with their names.
 ORTTO_SYSTEM_FIELDS = {
     "dtz::b": "Birthday",
     "str::language": "Language",

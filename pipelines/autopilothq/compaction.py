@@ -32,7 +32,7 @@ LARGEST = 100_000_000
 OLD = timedelta(hours=1)
 JOURNAL = ".compaction"
 FILES_PER_STATEMENT = 1000
-COMPACTABLE_KINDS = ("duckdb", "postgres")  # whose transactions were tried
+COMPACTABLE_KINDS = ("duckdb", "postgres")  # destinations whose transactions are tested
 KILL_POINT_JOINED = f"{__name__}:_join"  # for tests/faults, in their order
 KILL_POINT_JOURNAL_WRITTEN = f"{__name__}:_write_journal"
 KILL_POINT_ROW_INSERTED = f"{__name__}:_insert"
@@ -45,7 +45,7 @@ _KEY = "{file} = %s AND {version} = %s"
 
 
 class Compacted(NamedTuple):
-    """How many files became how many, and the bytes of the new ones."""
+    """The number of files before and after, and the size of the new ones in bytes."""
 
     before: int
     after: int
@@ -53,7 +53,7 @@ class Compacted(NamedTuple):
 
 
 class _Journal(NamedTuple):
-    """A compaction that has begun: the target, the new file with its version, and the old ones with theirs."""
+    """A compaction that has begun: the target, the new file and its version, and the old files with theirs."""
 
     target: str
     file: str
@@ -76,10 +76,10 @@ def compact(
     most: int = LARGEST,
     wait: timedelta = timedelta(),
 ) -> Compacted:
-    """Joins files of one endpoint and day that are loaded into a target, up to `most` bytes compressed.
+    """Joins the files of each endpoint and day that a target has loaded, into files of up to `most` compressed bytes.
 
-    `now` is in seconds since 1970. Files that were begun in the hour before, and those of the newest load, stay. Raises
-    RunError, BusyError while a load or a deletion is at work after `wait`, DatasetNotFound.
+    `now` is in seconds since 1970. Files that were begun within the last hour, and those of the newest load, stay as
+    they are. Raises BusyError if a load or a deletion is still at work after `wait`, DatasetNotFound, and RunError.
     """
     if not Path(folder).is_dir():
         raise RunError(f"Expected a receiver's folder at {visible(folder)}, but nothing is there.")
@@ -116,7 +116,10 @@ def _check(books: Dataset) -> None:
 
 
 def _groups(folder: str, books: Dataset, now: float, most: int) -> Iterator[list[dict[str, Any]]]:
-    """Yields the rows of `_audit` for files that become one: of one folder, in the order in which they were begun."""
+    """Yields groups of rows of `_audit` whose files become one: of one folder, in the order in which they were begun.
+
+    Each group has at least two files, and up to `most` bytes.
+    """
     listed = {(file.url, file.version) for file in archive_files_at([folder])}
     rows = [row for row in _loaded_rows(books, listed) if _is_small(row, now, most)]
     rows.sort(key=lambda row: (os.path.dirname(row["file"]), begun_at(Path(row["file"])), row["file"]))
@@ -135,8 +138,8 @@ def _groups(folder: str, books: Dataset, now: float, most: int) -> Iterator[list
 def _loaded_rows(books: Dataset, listed: set[tuple[str, str]]) -> Iterator[dict[str, Any]]:
     """Yields the rows of files that are loaded completely, without a reject, and not by the newest load.
 
-    `_rejects` names files and lines, `status` counts the newest load, and a file that is only loaded in part may be in
-    a load that waits.
+    The others stay, because `_rejects` refers to files and lines, `status` counts the newest load, and an unfinished
+    load may need a file that is loaded only in part.
     """
     complete, newest = books.complete_loads(), last_load(books, datetime.now(UTC))
     if newest:
@@ -237,7 +240,7 @@ def _rows(books: Dataset, columns: Sequence[str], keys: Sequence[Sequence[str]])
 
 
 def _among(keys: Sequence[Sequence[str]]) -> str:
-    """Returns the condition that a row is one of these files' versions, with a placeholder for each value."""
+    """Returns the SQL condition that selects the rows of these files and versions, with a placeholder for each."""
     return f"({{file}}, {{version}}) IN ({', '.join(['(%s, %s)'] * len(keys))})"
 
 
@@ -245,7 +248,10 @@ def _among(keys: Sequence[Sequence[str]]) -> str:
 
 
 def _finish_begun(folder: Path, books: Dataset) -> None:
-    """Finishes compactions whose new file has its name, and undoes others. Raises RunError for another target's."""
+    """Finishes interrupted compactions whose new file has its final name, and undoes all others.
+
+    Raises RunError if one of them belongs to another target.
+    """
     for path in sorted(folder.glob(f"{ARCHIVE_FOLDER}/*/*/.*{JOURNAL}")):
         try:
             journal = _Journal(**json.loads(path.read_bytes()))

@@ -1,4 +1,4 @@
-"""Files that are on the disk as a whole or not at all, whenever the process is killed or the machine stops."""
+"""Writes files atomically: each is on the disk completely or not at all, even if the process or the machine stops."""
 
 import os
 import secrets
@@ -20,7 +20,7 @@ def local_path(url: str) -> str:
 
 
 def sync_open(file: IO[Any]) -> None:
-    """Syncs what was written to an open file to the disk."""
+    """Syncs an open file to the disk."""
     file.flush()
     os.fsync(file.fileno())
 
@@ -38,7 +38,7 @@ def sync(path: Path | str) -> None:
 def rewriting(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Opens a new file of mode 600, which is renamed to `path` when the block ends and the disk has its content.
 
-    Until then a file of that name stays as it was, and if the block raises an error, too.
+    Until then, and if the block raises an error, an existing file of that name stays as it was.
     """
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
@@ -47,19 +47,19 @@ def rewriting(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
             sync_open(file)
         os.replace(unfinished, path)
     finally:
-        with suppress(OSError):  # it has its name, or could not be made
+        with suppress(OSError):  # it was renamed, or could not be made
             unfinished.unlink()
 
 
 def replace(new: str, path: str) -> None:
-    """Renames a file to `path`, with the owner, as far as permitted, and mode of the file there; syncs the name.
+    """Replaces the file at `path` with `new`, keeping its mode and, as far as permitted, its owner and group.
 
-    Without its group nobody else gets a right that the group or all others did not have. The new file is in the same
-    folder, or on the same disk, and synced.
+    If the group cannot be kept, the new group and all others get only the rights that both had before. `new` is a
+    synced file on the same disk; the new name is synced, too.
     """
     old = os.stat(path)
     mode = stat.S_IMODE(old.st_mode)
-    if not (_give(new, old.st_uid, old.st_gid) or _give(new, -1, old.st_gid)):
+    if not (_chown(new, old.st_uid, old.st_gid) or _chown(new, -1, old.st_gid)):
         both = mode >> 3 & mode & stat.S_IRWXO
         mode = mode & stat.S_IRWXU | both << 3 | both
     os.chmod(new, mode)  # last: else another group could read it for a moment
@@ -67,8 +67,8 @@ def replace(new: str, path: str) -> None:
     sync(os.path.dirname(path))
 
 
-def _give(path: str, owner: int, group: int) -> bool:
-    """Gives a file to an owner, or with -1 only to a group. Returns whether that is permitted."""
+def _chown(path: str, owner: int, group: int) -> bool:
+    """Changes a file's owner (-1: keeps it) and group. Returns whether that is permitted."""
     try:
         os.chown(path, owner, group)
     except OSError:

@@ -24,7 +24,7 @@ _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """Returns what an unknown name may mean, as the end of an error message.
+    """Returns the known name that an unknown one most likely stands for, as the end of an error message.
 
     Examples: `nearest("regoin", ["region"]) == "did you mean region?"`, `nearest("x", ["a", "b"]) == "there are a, b"`.
     """
@@ -35,7 +35,7 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
 
 def visible(text: str) -> str:
-    """Returns the text on one line, with every character escaped that has no shape of its own.
+    """Returns the text on one line, with every control, invisible or direction character escaped.
 
     Example: `visible("a\\x1b[31m\\nb") == r"a\\x1b[31m\\nb"`.
     """
@@ -49,7 +49,7 @@ def visible_lines(text: str) -> str:
 
 def shortened(text: str, most: int = MAX_CELL) -> str:
     """Returns the text as `visible` does, cut to `most` characters."""
-    # Escapes only make a text longer, so that the rest need not be escaped.
+    # Escaping only makes a text longer, so the rest need not be escaped.
     shown = visible(text[: most + 1])
     return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 

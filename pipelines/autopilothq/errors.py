@@ -5,17 +5,17 @@
     │   ├── BusyError             another run, or another program, is at work in the same place
     │   ├── DatasetNotFound       the destination has no such dataset yet
     │   ├── EngineError           the workers of an engine cannot carry out a load
-    │   ├── InvalidQuery          a query that is not one statement that reads
-    │   ├── SuppressionKeyError   the key of the suppression list is missing, or another one
+    │   ├── InvalidQuery          a query is not one statement that only reads
+    │   ├── SuppressionKeyError   the key of the suppression list is missing or wrong
     │   ├── TooManyRejects        everything that could be loaded was, but more was rejected than allowed
     │   └── NothingFound          there was nothing to load
-    ├── NotSupported              a source cannot do what a user asked of it
+    ├── NotSupported              a source does not support what was requested
     │   └── CannotMerge           the destination cannot keep rows unique
     ├── ArchiveError              the archive cannot be found, listed or read
     ├── BooksMisplaced            the books of earlier loads are in another dataset
     ├── FolderNotOwned            another user prepared a folder that this one would trust
     ├── ApiError                  an API did not do what was asked
-    │   ├── InvalidSetting        a setting that no request can be made with; nothing was sent
+    │   ├── InvalidSetting        no request can be made with a setting; nothing was sent
     │   ├── NotAuthorized         401 or 403
     │   ├── RequestRejected       any other 4xx
     │   │   └── NotFound          404
@@ -23,12 +23,12 @@
     │   ├── Unavailable           every attempt failed: 408, 429, 5xx, or the network
     │   ├── OutcomeUnknown        a request that must not be repeated was sent, and got no answer
     │   └── UnexpectedResponse    a success whose body is not what the API documents
-    ├── DeliveryFailed            rows could not be delivered now; dlt's DestinationTransientException too
-    └── DeliveryImpossible        a wrong key or setting: no row could be; dlt's DestinationTerminalException too
+    ├── DeliveryFailed            rows cannot be delivered now; dlt's DestinationTransientException too
+    └── DeliveryImpossible        a wrong key or setting: none can be; dlt's DestinationTerminalException too
 
 The last two are in `destination.errors`, because they derive from dlt's errors as well.
 
-Each message says what was expected, where, what came, and what to do. No message holds a secret.
+Each message says what was expected, where, what was found, and what to do. No message holds a secret.
 """
 
 from collections.abc import Iterator
@@ -80,7 +80,7 @@ class NothingFound(RunError):
 
 
 class NotSupported(AutopilothqError):
-    """A source cannot do what a user asked of it by dlt's hints or by its settings; nothing was written."""
+    """A source does not support what dlt's hints or its settings request; nothing was written."""
 
 
 class CannotMerge(NotSupported):
@@ -159,9 +159,9 @@ class UnexpectedResponse(ApiError):
 
 
 def causes(error: BaseException | None, *links: str) -> Iterator[BaseException]:
-    """Yields an error and those that it came of, each once.
+    """Yields an error and its causes, each once.
 
-    `links` are the attributes that may hold the next one, the first of which counts.
+    `links` are the attributes that may hold the next cause; the first one that holds an exception counts.
 
     Example: `causes(error, "__cause__", "__context__")`.
     """

@@ -10,7 +10,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from .display import gist
 from .errors import AutopilothqError, BusyError, RunError, causes
-from .extras import is_own_fault
+from .extras import is_own_import_error
 from .masking import masked
 from .warehouses import requirements
 from .warehouses.dlt_internals import (
@@ -22,7 +22,7 @@ from .warehouses.dlt_internals import (
 )
 from .warehouses.settings import misplaced_secret, wrong_setting
 
-# What Python raises if the program itself is wrong; libraries derive their own errors from some.
+# What Python raises if the program itself is wrong. Compared by exact type: libraries derive their errors from some.
 _PROGRAM_ERRORS = (AssertionError, AttributeError, IndexError, KeyError, NameError, RecursionError, TypeError)
 _WRAPPED = ("exception", "__cause__")  # where dlt and Python keep the error that another one wraps
 _REPORT = "This is a fault of autopilothq: please report what `autopilothq --debug` shows of it."
@@ -94,9 +94,9 @@ _ADVICE = [
         "Give this user the right to it (chmod, chown), or name another place.",
     ),
 ]
-"""What to do about messages of databases and systems."""
+"""Patterns of messages of databases and operating systems, and what to do about each."""
 _PREAMBLE = re.compile(r"^Connection with `.+? The actual reason given is: ", re.DOTALL)
-"""What dlt says about every connection that fails."""
+"""How dlt begins its message about every connection that fails."""
 _HELD_FILE = re.compile(r'Could not set lock on file "(.+?)": Conflicting lock is held in (.+?\)|[^.]+)')
 
 
@@ -125,11 +125,11 @@ def explain(error: Exception) -> RunError:
 
 
 def busy_message(error: BaseException) -> str | None:
-    """Returns who holds what this run needs; None if the error has another cause."""
-    return next(filter(None, map(_holder, causes(error, *_WRAPPED, "__context__"))), None)
+    """Returns a message that names who holds a resource which this run needs; None if the error has another cause."""
+    return next(filter(None, map(_holder_message, causes(error, *_WRAPPED, "__context__"))), None)
 
 
-def _holder(error: BaseException) -> str | None:
+def _holder_message(error: BaseException) -> str | None:
     if isinstance(error, BusyError):
         return str(error)
     held = _HELD_FILE.search(str(error))
@@ -146,14 +146,14 @@ def error_message(error: BaseException) -> str:
 
 
 def _own_message(chain: list[BaseException]) -> str | None:
-    """Returns the message of this package's own error, or what to install or set; None if something else went wrong."""
+    """Returns the message of this package's own error, or what to install or configure; None for any other error."""
     for cause in chain:
         if isinstance(cause, AutopilothqError):
             return str(cause)
     for cause in chain:
         if isinstance(cause, UnknownDestinationModule):
             return requirements.unknown_destination(cause)
-        if isinstance(cause, MissingDependencyException | ModuleNotFoundError) and not is_own_fault(cause):
+        if isinstance(cause, MissingDependencyException | ModuleNotFoundError) and not is_own_import_error(cause):
             return requirements.missing_package(cause)
     for cause in chain:
         if isinstance(cause, ConfigFieldMissingException):
@@ -173,7 +173,7 @@ def _foreign_message(error: BaseException, chain: list[BaseException]) -> str:
         (cause for cause in chain if isinstance(cause, DatabaseException | OSError)), [*causes(error, *_WRAPPED)][-1]
     )
     text = gist(_PREAMBLE.sub("", str(root)))
-    is_fault = type(root) in _PROGRAM_ERRORS or is_own_fault(root)
+    is_fault = type(root) in _PROGRAM_ERRORS or is_own_import_error(root)
     if is_fault or not text:
         text = f"{type(root).__name__}: {text}".rstrip(": ")
     advice = next((advice for pattern, advice in _ADVICE if pattern.search(text)), "")

@@ -1,4 +1,4 @@
-"""Tells how to install an extra of this package, wherever the package came from."""
+"""Composes the command that installs an extra of this package, whether from the registry or from a checkout."""
 
 import json
 import os
@@ -11,8 +11,8 @@ EXTRAS = {"s3": "s3", "gs": "gcs", "az": "az"}
 _OWN = __name__.partition(".")[0]
 
 
-def is_own_fault(error: BaseException) -> bool:
-    """Returns whether a module of this package could not be imported, so that no package is missing."""
+def is_own_import_error(error: BaseException) -> bool:
+    """Returns whether the module that could not be imported is one of this package, so that no extra is missing."""
     return isinstance(error, ImportError) and str(error.name).partition(".")[0] == _OWN
 
 

@@ -1,4 +1,4 @@
-"""What the machine lets this process use, and the threads that share it."""
+"""The processor cores that this process may use, and turns for the threads that share them."""
 
 import itertools
 import os
@@ -13,14 +13,14 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def cores(cgroups: Path = _CGROUPS) -> int:
-    """Returns how many processor cores this process may use, at least 1: its affinity, and a container's limit."""
+    """Returns how many processor cores this process may use, at least 1, by its affinity and a container's limit."""
     affinity = getattr(os, "sched_getaffinity", None)
     available = len(affinity(0)) if affinity else os.cpu_count() or 1
     return max(1, min(available, _container_limit(cgroups) or available))
 
 
 def _container_limit(cgroups: Path) -> int | None:
-    """Returns the cores that a container may keep busy, as either version of cgroups has it; None: no limit."""
+    """Returns how many cores a container may keep busy, from cgroups of version 2 or 1; None if there is no limit."""
     with suppress(OSError, ValueError):
         quota, period = (cgroups / "cpu.max").read_text(encoding="ascii").split()
         return None if quota == "max" else ceil(int(quota) / int(period))
@@ -35,7 +35,7 @@ def _container_limit(cgroups: Path) -> int | None:
 class LargestFirst:
     """Gives turns to threads, `most` at a time. Of those that wait, the one with the largest task is next.
 
-    So no core is idle at the end while another one still works on the largest task of all. Example:
+    Otherwise the largest task could come last, with all other cores idle. Example:
 
         queue = LargestFirst(cores())
         with queue.turn(size):
@@ -57,7 +57,7 @@ class LargestFirst:
     def turn(self, size: float, taken: int = 1) -> Iterator[None]:
         """Waits for this thread's turn, which lasts while the block runs.
 
-        `taken` is how many turns it takes at once; if it takes all, no other thread has one meanwhile.
+        It takes `taken` turns at once; if these are all, no other thread works meanwhile.
         """
         waiting = (-size, next(self._numbers))
         with self._changed:
@@ -65,7 +65,7 @@ class LargestFirst:
             try:
                 self._changed.wait_for(lambda: self._waiting[0] == waiting and self._free >= taken)
                 self._free -= taken
-            finally:  # whatever ends the wait, nobody waits behind it
+            finally:  # also if the wait was interrupted: else all others would wait behind it for ever
                 self._waiting.remove(waiting)
                 heapify(self._waiting)
                 self._changed.notify_all()

@@ -1,9 +1,9 @@
 """Masks secrets in all text that leaves the program: errors, log lines, tracebacks, notes to a webhook.
 
-It masks the values that were configured: those that `remember_secret` and its like were given, those that dlt's
-providers of secrets hold, and those of the environment under names of secrets. Each is found as it is spelt and in
-every encoding that a URL, JSON or Python's `repr` gives it, and so are the pieces of a connection string that could not
-be parsed. A pattern for passwords in URLs comes last, for those that nobody configured.
+It masks configured values: those passed to `remember_secret`, `remember_credentials` and `remember_hook`, those in
+dlt's secrets providers, and environment variables whose names suggest a secret. Each is found as it is written and in
+every encoding of URLs, JSON and Python's `repr`; so are the pieces of a connection string that cannot be parsed. A
+pattern for passwords in URLs comes last, for those that are not configured.
 """
 
 import json
@@ -20,13 +20,13 @@ MIN_LENGTH = 4  # characters; a shorter secret is masked only together with its 
 
 # Names of settings and environment variables whose values are secret.
 _SECRET = re.compile(r"(?i)pass(word|wd|phrase)|secret|token$|(^|_)(key|pat)$|api_?key")
-_NAMES = re.compile(r"(?i)(^|_)(credentials|url|dsn|connection_string)$")  # connection strings, which hold secrets
+_CONNECTION = re.compile(r"(?i)(^|_)(credentials|url|dsn|connection_string)$")  # connection strings, which hold secrets
 _HOOK = re.compile(r"(?i)hook(_url)?$")
 _NO_SECRET = re.compile(r"(?i)(public_key|primary_key|merge_key|sort_key|_(id|file|path|dir|name|uri|arn))$")
 _NO_VALUES = ("true", "false", "none", "null")
 
 # Bounded: else an untrusted text with many beginnings and no end would be searched to its end from each of them.
-_IN_TEXT = re.compile(r"(?<=from string ').{,2000}(?=')|(?<=://)[^/\s@]{,250}:\S{1,1000}(?=@)")
+_PASSWORD_IN_TEXT = re.compile(r"(?<=from string ').{,2000}(?=')|(?<=://)[^/\s@]{,250}:\S{1,1000}(?=@)")
 _NO_PORT = re.compile(r"[^:/?#\[]*:(?!\d+(?:[/?#]|$))")  # what follows the host and is not a port
 _PAIR = re.compile(r"""(?ix)(?:pass(?:word|wd|phrase)?|pwd|secret|token|[a-z_]*key|sig(?:nature)?)["']?\s*[=:]\s*
     (?:'([^']*)'?|"([^"]*)"?|([^&;\s"']+))""")
@@ -50,7 +50,7 @@ def remember_credentials(text: str) -> None:
 
 
 def remember_hook(url: str) -> None:
-    """Masks the path and the query of a webhook's URL from now on: whoever has them may post."""
+    """Masks the path and the query of a webhook's URL from now on: anybody who knows them can post to it."""
     _hooks[url] = None
 
 
@@ -59,16 +59,16 @@ def masked(text: str) -> str:
 
     Example: after `remember_secret("tr/ick")` the text `"no tr%2Fick here"` is `"no *** here"`.
     """
-    for piece in _in_order(_pieces()):
+    for piece in _distinct(_pieces()):
         if _core(piece.text) in text:  # a quick test, as most texts have no secrets
             text = _pattern(piece.text).sub(piece.instead.replace("\\", r"\\"), text)
-    return _IN_TEXT.sub(MASK, text)
+    return _PASSWORD_IN_TEXT.sub(MASK, text)
 
 
 def masked_url(url: str) -> str:
     """Returns a URL without its user, its password, its fragment and the values of its query, which may be secret.
 
-    It may be any text that was given as a URL: one without a scheme and a dot may be a secret as a whole.
+    `url` may be any text that was given as a URL; if it has neither a scheme nor a dot, all of it may be a secret.
     Example: `masked_url("https://example.com/hook?key=s3cret") == "https://example.com/hook?key=***"`.
     """
     scheme, rest = (url[: url.index("://") + 3], url[url.index("://") + 3 :]) if "://" in url else ("", url)
@@ -107,14 +107,14 @@ class Masked:
 
 
 class _Piece(NamedTuple):
-    """A text to mask, a whole secret or a part of one with its neighbours, and what replaces it."""
+    """A text to mask and its replacement: a `whole` secret, or a secret with the text around it."""
 
     text: str
     instead: str = MASK
     whole: bool = True
 
 
-def _in_order(pieces: Iterable[_Piece]) -> list[_Piece]:
+def _distinct(pieces: Iterable[_Piece]) -> list[_Piece]:
     """Returns each piece once: whole secrets first, then their parts, longer ones before shorter ones."""
     known: dict[str, _Piece] = {}
     for piece in pieces:
@@ -124,19 +124,19 @@ def _in_order(pieces: Iterable[_Piece]) -> list[_Piece]:
 
 
 def _pieces() -> Iterator[_Piece]:
-    """Yields all secrets and what replaces them."""
+    """Yields all secrets with their replacements."""
     secrets, strings, hooks = dict(_remembered), dict(_strings), dict(_hooks)
     for name, value in _configured():
         if _HOOK.search(name):
             hooks[value] = None
-        elif _NAMES.search(name):
+        elif _CONNECTION.search(name):
             strings[value] = None
         elif _SECRET.search(name) and not _NO_SECRET.search(name) and value.lower() not in _NO_VALUES:
             secrets[value] = None
     for string in strings:
-        yield from _of_string(string)
+        yield from _pieces_of_connection(string)
     for url in hooks:
-        yield from _of_hook(url)
+        yield from _pieces_of_hook(url)
     for secret in secrets:
         yield from map(_Piece, _spellings(secret))
 
@@ -170,8 +170,11 @@ def _spellings(secret: str) -> Iterator[str]:
         yield from (line.strip() for line in secret.splitlines())
 
 
-def _of_string(string: str) -> Iterator[_Piece]:
-    """Yields the secrets of a connection string, and each part with one between two delimiters: drivers quote parts."""
+def _pieces_of_connection(string: str) -> Iterator[_Piece]:
+    """Yields the secrets of a connection string, and the parts around them between any two delimiters.
+
+    Drivers quote such parts in their messages.
+    """
     for start, end in _spans(string):
         yield from map(_Piece, _spellings(string[start:end]))
         bounds = [(match.end(), match.start()) for match in _DELIMITER.finditer(string)]
@@ -185,7 +188,7 @@ def _of_string(string: str) -> Iterator[_Piece]:
 
 
 def _spans(string: str) -> Iterator[tuple[int, int]]:
-    """Yields the spans of a connection string's secrets; rather too much if it can be parsed in two ways."""
+    """Yields the spans of a connection string's secrets; the longer ones if it can be parsed in two ways."""
     scheme = string.find("://")
     begin = scheme + 3 if scheme >= 0 else 0
     colon, at = string.find(":", begin), string.rfind("@")
@@ -201,13 +204,13 @@ def _spans(string: str) -> Iterator[tuple[int, int]]:
             yield pair.span(pair.lastindex)
 
 
-def _of_hook(url: str) -> Iterator[_Piece]:
-    """Yields all of a webhook's URL after its host, and each of its parts that reaches to the end."""
+def _pieces_of_hook(url: str) -> Iterator[_Piece]:
+    """Yields all of a webhook's URL after its host, and each part of it from a delimiter to the end."""
     host = re.match(r"[\w+.-]*:?//[^/?#]*", url)
     rest = url[host.end() :] if host else url
     starts = [0, *(match.end() for match in _DELIMITER.finditer(rest))]
     yield from (_Piece(spelt) for start in starts for spelt in _spellings(rest[start:]))
-    yield from _of_string(url)
+    yield from _pieces_of_connection(url)
 
 
 # ---- encodings of a secret -----------------------------------------------------------------------------------------
@@ -215,17 +218,17 @@ def _of_hook(url: str) -> Iterator[_Piece]:
 
 @lru_cache(4096)
 def _core(secret: str) -> str:
-    """Returns the longest part of a secret that every encoding spells alike."""
+    """Returns the longest part of a secret that is the same in every encoding."""
     return max(re.split("[^0-9A-Za-z]+", secret), key=len)
 
 
 @lru_cache(4096)
 def _pattern(secret: str) -> re.Pattern[str]:
     """Returns a pattern for a secret with each character as it is, percent-encoded, or escaped as JSON or `repr` do."""
-    return re.compile("".join(map(_spelt, secret)))
+    return re.compile("".join(map(_char_pattern, secret)))
 
 
-def _spelt(char: str) -> str:
+def _char_pattern(char: str) -> str:
     if char.isascii() and char.isalnum():
         return char
     data = char.encode("utf-8", "surrogatepass")

@@ -1,7 +1,7 @@
-"""Acts when a library is imported, so that this package need not import it at once.
+"""Calls actions when a library is imported, so that this package need not import it itself.
 
-Importing dlt takes 0.4 seconds and DuckDB 0.1, which `autopilothq --help` should not wait for. Two rules hold whoever
-imports the library, and in whatever order: DuckDB comes before pyarrow, and dlt sends no telemetry.
+Importing dlt takes 0.4 seconds and DuckDB 0.1, and `autopilothq --help` should not wait for either. Two rules hold
+whatever imports them, in whatever order: DuckDB is imported before pyarrow, and dlt sends no telemetry.
 """
 
 import sys
@@ -36,7 +36,7 @@ def _nothing() -> None:
 
 
 class _Finder:
-    """Finds one library as Python itself does, and thereby removes itself from the path of finders."""
+    """A finder on `sys.meta_path` that finds one library as Python itself does, and then removes itself."""
 
     def __init__(
         self, library: str, *, before: Callable[[], object] = _nothing, after: Callable[[], object] = _nothing

@@ -1,7 +1,7 @@
-"""Files and folders that only their owner can read, whatever umask the process has.
+"""Makes files and folders that only their owner can read, whatever the process's umask is.
 
-The program sets its umask (`cli.main`), which covers all files that it and its libraries make. As a library this
-package leaves the process's umask alone, and makes its own files and folders with these functions.
+The program sets its umask (`cli.main`), which covers all files that it and its libraries make. As a library, this
+package leaves the umask alone, and makes its own files and folders with these functions.
 """
 
 import errno
@@ -40,9 +40,9 @@ def opened(path: Path | str, mode: str = "wb") -> IO[Any]:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Raises a RunError that names the folder in place of the disk's errors as files are written there.
+    """Turns errors of the disk into a RunError that names the folder, while the block writes files there.
 
-    Errors of writing and syncing name no file; those that name one elsewhere stay as they are.
+    Errors of writing and syncing name no file. Errors that name a file elsewhere stay as they are.
     """
     try:
         yield
@@ -53,16 +53,16 @@ def writing(folder: Path) -> Iterator[None]:
         raise
 
 
-def narrow(path: Path) -> None:
-    """Sets a folder's mode to 700, if this process may do so."""
+def restrict(path: Path) -> None:
+    """Sets a folder's mode to 700 if this process may do so."""
     with suppress(OSError):
         path.chmod(FOLDER_MODE)
 
 
 def check_own(path: Path) -> None:
-    """Raises FolderNotOwned if a part of a path is another user's, and is in a folder that everybody may write to.
+    """Raises FolderNotOwned if a part of a path belongs to another user and is in a folder that everybody may write to.
 
-    In such a folder (`/tmp`) anybody can make a folder or a link in advance by a known name. Root is trusted.
+    In such a folder (`/tmp`), anybody can prepare a folder or a link under a known name. Root is trusted.
     """
     path = path.absolute()
     for above, part in zip(path.parents, (path, *path.parents), strict=False):
@@ -78,17 +78,17 @@ def check_own(path: Path) -> None:
 
 
 def database(path: Path) -> None:
-    """Makes an empty DuckDB file of mode 600 if none exists. If it cannot, DuckDB reports why when it opens the file.
+    """Makes an empty DuckDB file of mode 600 if none exists. If that fails, DuckDB reports why when it opens the file.
 
-    Raises OSError, or DuckDB's error, if there is no room for it: DuckDB itself would leave a part of a file there,
-    which it refuses from then on.
+    Raises OSError, or DuckDB's error, if the disk is full: DuckDB itself would leave part of a file behind, which it
+    could never open again.
     """
     if path.exists():
         return
     import duckdb
 
     try:
-        # Made in a temporary folder and linked: DuckDB's own file could be opened by others until its mode is changed.
+        # Made in a temporary folder and linked: others could open DuckDB's own file until its mode is changed.
         with TemporaryDirectory(prefix=".", dir=path.parent) as temporary:
             new = Path(temporary, "new")
             duckdb.connect(str(new)).close()
@@ -100,9 +100,9 @@ def database(path: Path) -> None:
 
 
 def share_lock(lock: Path, guarded: Path) -> None:
-    """Lets everybody who may write a file, such as a database shared with a group, take the lock that guards it.
+    """Lets everybody who may write to a file, such as a database that a group shares, take the lock that guards it.
 
-    The lock stays as it is if that file does not exist yet, or the lock is another user's.
+    The lock's rights stay as they are if that file does not exist yet, or the lock belongs to another user.
     """
     with suppress(OSError):
         found = guarded.stat()

@@ -34,8 +34,13 @@ from .warehouses.dlt_internals import (
     spare_repeated_work,
 )
 from .warehouses.duckdb import kept_open
-from .warehouses.pipeline_names import PIPELINE, assign_pipeline_name, other_name, pipeline_name
-from .warehouses.pipeline_names import UNFINISHED_TARGET as UNFINISHED_AT
+from .warehouses.pipeline_names import (
+    PIPELINE,
+    UNFINISHED_TARGET,
+    assign_pipeline_name,
+    other_name,
+    pipeline_name,
+)
 from .warehouses.repair import repair_tables
 from .warehouses.resolve import make_destination, resolve_target
 from .warehouses.settings import DATASET, DUCKDB_FILE, configure, setting
@@ -44,7 +49,7 @@ __all__ = [
     "DATASET",
     "DUCKDB_FILE",
     "PIPELINE",
-    "UNFINISHED_AT",
+    "UNFINISHED_TARGET",
     "BusyError",
     "RunError",
     "configure",
@@ -56,13 +61,13 @@ __all__ = [
 
 
 class Progress(Protocol):
-    """Receives what a run reports while it goes on."""
+    """Receives what a run reports while it works."""
 
     def report(self, report: LoadReport) -> None:
         """Receives the counts so far."""
 
     def step(self, name: str) -> None:
-        """Called as dlt begins a step: extract, normalize or load."""
+        """Receives the name of the step that dlt begins: extract, normalize or load."""
 
     def warn(self, text: str) -> None:
         """Receives a warning."""
@@ -94,11 +99,11 @@ def pipeline(
 ) -> dlt.Pipeline:
     """Returns the pipeline that loads into a target: dlt's `destination` and `credentials`, and a dataset.
 
-    What is None comes from dlt's configuration (`destination_type`, `dataset_name`), or is a DuckDB file in the current
-    folder. That file is created only with `create`, and waited for, up to `wait`, if another program has it open. The
-    pipeline of the first target is `autopilot_events`, those of others have names of their own; in a `pipelines_dir`
-    that is given the name is always `autopilot_events`. Raises RunError if DuckDB could not tell the file from the
-    dataset.
+    Arguments that are None come from dlt's configuration (`destination_type`, `dataset_name`); the last resort is a
+    DuckDB file in the current folder. A DuckDB file is created only with `create`. If another program has it open, this
+    waits for up to `wait`. The pipeline of the first target is named `autopilot_events`, those of other targets have
+    names of their own; in a given `pipelines_dir` the name is always `autopilot_events`. Raises RunError if DuckDB
+    could not distinguish the file from the dataset, because both have the same name.
     """
     spare_repeated_work()
     with explained():
@@ -116,31 +121,31 @@ def pipeline(
             **{option: value for option, value in options.items() if value is not None},
         )
         if opened.first_run:
-            private.narrow(Path(opened.working_dir))
+            private.restrict(Path(opened.working_dir))
         return opened
 
 
 def run(into: dlt.Pipeline, source: DltSource | Iterable[DltSource], wait: timedelta = timedelta()) -> LoadInfo | None:
-    """Finishes what an earlier run left, then loads one source or several, and returns dlt's report of the last load.
+    """Finishes what an earlier run left, then loads one source or several; returns dlt's report of the last load.
 
-    Each of several sources is made after the one before it is loaded. Another run into the same target is waited for,
-    up to `wait`. Messages whose rows the destination refuses are rejected, and all others are loaded. Raises RunError;
-    nothing of a failed load counts as loaded.
+    An iterable of sources is advanced only after the source before is loaded. If another run into the same target is
+    at work, this waits for up to `wait`. Messages whose rows the destination refuses are rejected, and all others are
+    loaded. Raises RunError; nothing of a failed load counts as loaded.
     """
     with explained(), lock.held(into, wait.total_seconds()):
         target = target_of(into)
         if into.has_pending_data:
-            left_at = into.get_local_state_val(UNFINISHED_AT) if _has_target(into) else target
+            left_at = into.get_local_state_val(UNFINISHED_TARGET) if _has_target(into) else target
             if left_at != target:
                 raise RunError(
                     f"An unfinished load into {left_at} waits, but this run goes to {target}.\n"
                     f"Run into {left_at} first, or give it up: dlt pipeline {into.pipeline_name} abort-packages"
                 )
-        into.set_local_state_val(UNFINISHED_AT, target)
+        into.set_local_state_val(UNFINISHED_TARGET, target)
         info: LoadInfo | None = None
         with kept_open(into):
             repair_tables(into)
-            _adopt_cursors(into)
+            _copy_cursors(into)
             working_folder.drop_partial_files(into)
             working_folder.drop_begun_packages(into)
             while into.has_pending_data:
@@ -163,7 +168,7 @@ def dry_run(
 ) -> None:
     """Reads the source as a run would, and loads nothing; the pipeline lives in a temporary folder.
 
-    A DuckDB file that another program has open is waited for, up to `wait`.
+    If another program has the DuckDB file open, this waits for up to `wait`.
     """
     with explained(), tempfile.TemporaryDirectory() as folder:
         into = pipeline(destination, credentials, dataset, progress, folder, create=False, wait=wait)
@@ -174,19 +179,22 @@ def dry_run(
 
 def is_unfinished_here(into: dlt.Pipeline) -> bool:
     """Returns whether the load that an earlier run left unfinished goes to this pipeline's target."""
-    return not _has_target(into) or into.get_local_state_val(UNFINISHED_AT) == target_of(into)
+    return not _has_target(into) or into.get_local_state_val(UNFINISHED_TARGET) == target_of(into)
 
 
 def _has_target(into: dlt.Pipeline) -> bool:
     """Returns whether the pipeline's local state names the target of its last run."""
     try:
-        return bool(into.get_local_state_val(UNFINISHED_AT))
+        return bool(into.get_local_state_val(UNFINISHED_TARGET))
     except KeyError:
         return False
 
 
-def _adopt_cursors(into: dlt.Pipeline) -> None:
-    """Copies the cursors of scans from the target's other pipeline name: another machine's, or the one before it."""
+def _copy_cursors(into: dlt.Pipeline) -> None:
+    """Copies the cursors of scans from the state of the target's pipeline under its other name.
+
+    That is the name which another machine uses, or which this one used before.
+    """
     other = other_name(into.pipeline_name, target_of(into))
     if other is None or not into.first_run or into.has_pending_data:
         return
@@ -219,7 +227,7 @@ def _load(into: dlt.Pipeline, source: DltSource) -> LoadInfo:
 
 
 def _abort(into: dlt.Pipeline, error: PipelineStepFailed) -> None:
-    """Aborts an earlier run's packages that cannot be loaded; nothing of them counts as loaded, so it is read again."""
+    """Aborts packages of an earlier run that cannot be loaded. They do not count as loaded, so they are read again."""
     if busy_message(error):
         raise error
     into.abort_packages()

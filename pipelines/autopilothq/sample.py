@@ -1,7 +1,7 @@
 """Writes a realistic archive of any size, for `autopilothq sample`.
 
-The same seed gives the same messages. Events are drawn in the order of their time and written at once. Future events,
-such as an open some hours after its delivery, wait in a heap whose size depends on the events of a day, not on all.
+The same seed gives the same messages. Events are drawn in the order of their times and written immediately. Future
+events, such as an open some hours after its delivery, wait in a heap that grows with the events of a day, not with all.
 """
 
 import gzip
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from .catalog import ARCHIVE_FOLDER
 from .utc import DAY_MS
 
-EVENTS_PER_DAY = 100_000  # at most: a larger archive has more days, which keeps the heap small
+EVENTS_PER_DAY = 100_000  # at most: a larger archive has more days, to keep the heap small
 MIN_DAYS = 7
 FILES_PER_DAY = 2
 FIRST_DAY = int(datetime(2019, 3, 1, tzinfo=UTC).timestamp() * 1000)
@@ -66,14 +66,14 @@ LINKS = (
 SENT_EVENTS = (("Trial Extended", "days"), ("Demo Requested", "seats"), ("NPS Answered", "score"))
 
 
-class Email(NamedTuple):
+class _Email(NamedTuple):
     """An email of a journey: the JSON of the properties in all of its events, without the braces."""
 
     properties: str
     links: tuple[str, ...]
 
 
-class SampleContact(NamedTuple):
+class _Contact(NamedTuple):
     """A contact: the JSON of its ids, of its `context`, and of its traits."""
 
     anonymous_id: str
@@ -82,7 +82,7 @@ class SampleContact(NamedTuple):
     traits: str
 
 
-class Event(NamedTuple):
+class _Event(NamedTuple):
     """A future event; `tie` keeps events of the same time in the order in which they were drawn."""
 
     time: int
@@ -95,9 +95,9 @@ class Event(NamedTuple):
 def write(folder: str, events: int = 10_000, seed: int = 1) -> list[str]:
     """Writes an archive of `events` messages under `folder` and returns its files, in order.
 
-    The layout is Segment's: `segment-logs/{source-id}/{day in epoch ms}/{name}.gz`. As in real archives, a few lines
-    are irregular, and no row may be lost to them: replayed messages, blank lines, a byte-order mark, `\\r\\n`, missing
-    and null ids and timestamps.
+    The layout is Segment's: `segment-logs/{source-id}/{day in epoch ms}/{name}.gz`. As in real archives, there are a
+    few irregularities, which must not cost a row: replayed messages, blank lines, a byte-order mark, `\\r\\n`, and
+    missing or null ids and timestamps.
 
     Example: `write("demo", events=1000, seed=7)`.
     """
@@ -124,7 +124,7 @@ def write(folder: str, events: int = 10_000, seed: int = 1) -> list[str]:
 def _lines(rng: random.Random, events: int, days: int, source_id: str) -> Iterator[tuple[int, bytes]]:
     """Yields the archive's lines with the time at which Segment received each (ms), in the order of that time."""
     emails = _emails(rng)
-    waiting: list[Event] = []
+    waiting: list[_Event] = []
     ties = 0
     written = 0
     received = FIRST_DAY
@@ -139,7 +139,7 @@ def _lines(rng: random.Random, events: int, days: int, source_id: str) -> Iterat
             ties += 1
             email = min(int(rng.expovariate(0.25)), len(emails) - 1)
             name = "Email Bounced" if rng.random() < BOUNCE_CHANCE else "Email Delivered"
-            heapq.heappush(waiting, Event(next_send, ties, name, email, int(contacts * rng.random() ** 1.5)))
+            heapq.heappush(waiting, _Event(next_send, ties, name, email, int(contacts * rng.random() ** 1.5)))
             sends += 1
             continue
         event = heapq.heappop(waiting)
@@ -147,7 +147,7 @@ def _lines(rng: random.Random, events: int, days: int, source_id: str) -> Iterat
             if rng.random() < chance:
                 ties += 1
                 time = event.time + least + int(rng.expovariate(1 / mean))
-                heapq.heappush(waiting, Event(time, ties, name, event.email, event.contact))
+                heapq.heappush(waiting, _Event(time, ties, name, event.email, event.contact))
         received = max(received + 1, event.time + 200 + int(rng.expovariate(1 / 400)))
         contact = _contact(event.contact, source_id)
         if rng.random() < SEND_EVENT_SHARE:
@@ -167,7 +167,7 @@ def _steps(name: str) -> tuple[tuple[str, float, int, float], ...]:
     return {"Email Delivered": AFTER_DELIVERY, "Email Opened": AFTER_OPEN, "Email Clicked": AFTER_CLICK}.get(name, ())
 
 
-def _emails(rng: random.Random) -> list[Email]:
+def _emails(rng: random.Random) -> list[_Email]:
     emails = []
     for number, (journey, subjects, transactional) in enumerate(JOURNEYS):
         campaign_id = "campaign_" + _uuid(rng).upper()
@@ -183,12 +183,12 @@ def _emails(rng: random.Random) -> list[Email]:
             # Half of the emails come with their text escaped, as some of Segment's libraries write it.
             text = _json(properties, ascii_only=position % 2 == 1)
             links = tuple(f',"link_id":"{_uuid(rng)[:8]}","link_url":{json.dumps(url)}' for url in LINKS)
-            emails.append(Email(f'{text[1:-1]},"transactional":{"true" if transactional else "false"}', links))
+            emails.append(_Email(f'{text[1:-1]},"transactional":{"true" if transactional else "false"}', links))
     return emails
 
 
 @lru_cache(maxsize=50_000)
-def _contact(number: int, source_id: str) -> SampleContact:
+def _contact(number: int, source_id: str) -> _Contact:
     """Returns the contact of that number, always the same one, so that contacts need not be kept in memory."""
     rng = random.Random(f"{source_id}/{number}")
     first, last = rng.choice(FIRST_NAMES), rng.choice(LAST_NAMES)
@@ -203,11 +203,11 @@ def _contact(number: int, source_id: str) -> SampleContact:
         '"context":{"integration":{"name":"autopilothq","version":"1.0.0"},'
         f'"library":{{"name":"unknown","version":"unknown"}},"traits":{_json(traits)}}}'
     )
-    return SampleContact(anonymous_id, user_id, context, _json(traits | {"firstName": first, "lastName": last}))
+    return _Contact(anonymous_id, user_id, context, _json(traits | {"firstName": first, "lastName": last}))
 
 
 def _email_event(
-    rng: random.Random, event: Event, email: Email, contact: SampleContact, received: int, source_id: str
+    rng: random.Random, event: _Event, email: _Email, contact: _Contact, received: int, source_id: str
 ) -> bytes:
     link = rng.choice(email.links) if event.name == "Email Clicked" else ""
     properties = f'"properties":{{{_event_property(event.name)},{email.properties}{link}}}'
@@ -218,7 +218,7 @@ def _email_event(
     return line[:-1] + b"\r\n" if irregular < 0.001 else line
 
 
-def _send_event(rng: random.Random, contact: SampleContact, received: int, source_id: str) -> tuple[bytes, bytes]:
+def _send_event(rng: random.Random, contact: _Contact, received: int, source_id: str) -> tuple[bytes, bytes]:
     """Returns the messages of the journey action "Send Event": an identify, and a track of any name."""
     name, key = rng.choice(SENT_EVENTS)
     traits = f'"traits":{contact.traits[:-1]},"score":{rng.randrange(100)}}}'
@@ -237,7 +237,7 @@ def _message(
     kind: str,
     event: str,
     body: str,
-    contact: SampleContact,
+    contact: _Contact,
     time: int,
     received: int,
     source_id: str,

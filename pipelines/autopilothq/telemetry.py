@@ -1,10 +1,10 @@
-"""Turns off dlt's usage reports to its makers, unless they were turned on."""
+"""Turns off dlt's telemetry, the usage reports to its makers, unless it is configured."""
 
 TELEMETRY_SETTING = "runtime.dlthub_telemetry"
 
 
 def off_by_default() -> None:
-    """Turns dlt's telemetry off for this process, unless its settings or the environment decide about it."""
+    """Turns dlt's telemetry off for this process, unless dlt's configuration or the environment sets it."""
     import dlt
 
     from .warehouses.dlt_internals.runtime import restart_without_telemetry

@@ -36,7 +36,7 @@ _BLANKS = "' ' || chr(9) || chr(10) || chr(12) || chr(13)"
 
 
 class Upgrade(NamedTuple):
-    """The statements of an upgrade, and why tables stay as they are."""
+    """The statements of an upgrade, and the tables and columns that stay as they are, with the reasons."""
 
     statements: list[str]
     left: dict[str, str]
@@ -50,37 +50,38 @@ def upgrade(
     wait: timedelta = timedelta(),
     report: Callable[[str], None] | None = None,
 ) -> Upgrade:
-    """Changes the tables of a dataset in place; with `dry_run` changes nothing. `report` gets each statement first.
+    """Changes the tables of a dataset in place; with `dry_run` changes nothing.
 
-    Raises RunError if this kind of destination cannot be changed so, DatasetNotFound if there is no such dataset.
+    `report` is called with each statement before it runs. Raises RunError if the tables of this kind of destination
+    cannot be changed in place, DatasetNotFound if there is no such dataset.
     """
     with runner.explained():
         if dry_run:
             with reading(destination, credentials, dataset, wait=wait) as reader:
-                return _run(_whole(_changeable(reader)), report)
+                return _run(_complete_upgrade(_upgradable(reader)), report)
         into = runner.pipeline(destination, credentials, dataset, create=False, wait=wait)
-        with _alone(into, wait.total_seconds()), queryable_client(into) as client:
+        with _locked(into, wait.total_seconds()), queryable_client(into) as client:
             if not client.is_storage_initialized():
                 raise DatasetNotFound(f"There is no dataset {into.dataset_name}, so there is nothing to upgrade.")
-            found = _changeable(dataset_of(client))
-            if into.has_pending_data and _moves(found).statements:
+            found = _upgradable(dataset_of(client))
+            if into.has_pending_data and _moves_of_books(found).statements:
                 raise runner.RunError(
                     "A load was cut off, and some of its rows wait in the staging dataset, which does not move.\n"
                     "Load once more without --books-dataset, or give that load up:"
                     f" dlt pipeline {into.pipeline_name} abort-packages"
                 )
-            return _run(_whole(found), report, found.client.sql_client.execute_sql)
+            return _run(_complete_upgrade(found), report, found.client.sql_client.execute_sql)
 
 
 @contextmanager
-def _alone(into: dlt.Pipeline, wait: float) -> Iterator[None]:
+def _locked(into: dlt.Pipeline, wait: float) -> Iterator[None]:
     """Holds the locks of loads and of sends."""
     with lock.held(into, wait), lock.held(into, wait, "send"):
         yield
 
 
-def _changeable(dataset: Dataset) -> SqlDataset:
-    """Returns a dataset whose tables can be changed in place. Raises RunError if they cannot."""
+def _upgradable(dataset: Dataset) -> SqlDataset:
+    """Returns the dataset if its tables can be changed in place; raises RunError if not."""
     if not isinstance(dataset, SqlDataset) or dataset.kind not in UPGRADABLE_KINDS:
         raise runner.RunError(
             f"Expected PostgreSQL or DuckDB, but got {dataset.kind}, whose tables cannot be changed in place.\n"
@@ -89,32 +90,33 @@ def _changeable(dataset: Dataset) -> SqlDataset:
     return dataset
 
 
-def _whole(reader: SqlDataset) -> Upgrade:
+def _complete_upgrade(reader: SqlDataset) -> Upgrade:
     """Returns the complete upgrade. The books move last: until then dlt's tables are read from their old place."""
-    moves, sql = _moves(reader), reader.client.sql_client
+    moves, sql = _moves_of_books(reader), reader.client.sql_client
     if not (isinstance(sql, BooksSqlClient) and (moves.statements or moves.left)):
-        return _planned(reader)
+        return _upgrade_of_tables(reader)
     with sql.with_books_at_home():
-        planned = _planned(SqlDataset(reader.client))
-    return Upgrade([*planned.statements, *moves.statements], planned.left | moves.left)
+        of_tables = _upgrade_of_tables(SqlDataset(reader.client))
+    return Upgrade([*of_tables.statements, *moves.statements], of_tables.left | moves.left)
 
 
-def _run(plan: Upgrade, *does: Callable[[str], Any] | None) -> Upgrade:
+def _run(plan: Upgrade, *actions: Callable[[str], Any] | None) -> Upgrade:
+    """Calls the actions with each statement, one statement after the other; returns the upgrade."""
     for statement in plan.statements:
-        for do in filter(None, does):
-            do(statement)
+        for act in filter(None, actions):
+            act(statement)
     return plan
 
 
-def _planned(reader: SqlDataset) -> Upgrade:
+def _upgrade_of_tables(reader: SqlDataset) -> Upgrade:
     plan = _Plan(reader)
     return Upgrade(list(plan.statements()), plan.left)
 
 
-def _moves(reader: SqlDataset) -> Upgrade:
-    """Returns the statements that move the books out of the events' dataset into their own; `_audit` moves last.
+def _moves_of_books(reader: SqlDataset) -> Upgrade:
+    """Returns the statements that move the books out of the events' dataset into their own.
 
-    Until it is there, no load begins.
+    `_audit` moves last, because no load begins until it is in its new place.
     """
     sql = reader.client.sql_client
     plan = Upgrade([], {})
@@ -149,7 +151,10 @@ def _move(sql: BooksSqlClient, table: str, books: str, kind: str) -> str:
 
 
 def _drop_staging(sql: BooksSqlClient, tables: Mapping[str, set[str]], left: dict[str, str]) -> Iterator[str]:
-    """Yields the statement that drops the staging dataset in use until now, unless it has tables of others."""
+    """Yields the statement that drops the staging dataset used until now, unless it has tables that loads did not make.
+
+    `left` gets the reason if it stays.
+    """
     staging = f"{sql.home}_staging"
     staged = {table for table in tables.get(staging, set()) if not is_book(table)}
     if strange := staged - tables.get(sql.dataset_known_as(), set()):
@@ -170,11 +175,11 @@ class _Plan:
         self._ours = ours
         self._tables = {name: of for name, of in tables_of(reader).items() if name in ours and name not in views}
         self._keys = reader.keys()
-        indexed, shown = (
+        indexed, in_views = (
             reader.sql.by_schema(sql_file(name)) if reader.kind == "postgres" else () for name in _POSTGRES
         )
         self._indexed = {(str(table), str(column)) for table, column in indexed}
-        self._shown = {(str(table), str(column)): str(view) for table, column, view in shown}
+        self._views = {(str(table), str(column)): str(view) for table, column, view in in_views}
         self._indexes = getattr(reader.client.config, "index_received_at", False)
         self.left: dict[str, str] = {}
 
@@ -182,24 +187,26 @@ class _Plan:
         """Yields all statements, in the order in which they run."""
         for table, columns in self._tables.items():
             shape = self._shape(table, {name: of.type for name, of in columns.items()})
-            yield from self._types(table, shape)
-            yield from self._names(table)
-            yield from self._guards(table, shape)
+            yield from self._change_types(table, shape)
+            yield from self._fill_renamed(table)
+            yield from self._add_key_and_indexes(table, shape)
         if GROUPS.name in self._tables and ACCOUNTS.name not in tables_of(self._reader):
-            yield self._accounts()
-            yield from self._guards(ACCOUNTS.name, self._shape(ACCOUNTS.name, {"received_at": "timestamp"}))
+            yield self._create_accounts()
+            shape = self._shape(ACCOUNTS.name, {"received_at": "timestamp"})
+            yield from self._add_key_and_indexes(ACCOUNTS.name, shape)
 
     def _shape(self, table: str, types: Mapping[str, Any]) -> TableShape:
         return shape_of(table, types, self._reader.kind)
 
-    def _types(self, table: str, shape: TableShape) -> Iterator[str]:
+    def _change_types(self, table: str, shape: TableShape) -> Iterator[str]:
+        """Yields the statement that gives columns their native types, unless a view uses them."""
         columns = self._tables[table]
         ours = self._ours[table]
         wrong = [name for name, native in shape.types.items() if name in ours and columns[name].name != native]
-        for name in [name for name in wrong if (table, name) in self._shown]:
+        for name in [name for name in wrong if (table, name) in self._views]:
             wrong.remove(name)
             self.left[f"{table}.{name}"] = (
-                f"{self._shown[table, name]} shows it: drop that view, call this again, make the view again"
+                f"{self._views[table, name]} uses it: drop that view, run this again, recreate the view"
             )
         # Via text, because a cast alone would round to 15 digits.
         changes = [
@@ -210,7 +217,8 @@ class _Plan:
         if changes:
             yield f"ALTER TABLE {self._table(table)} {', '.join(changes)}"
 
-    def _names(self, table: str) -> Iterator[str]:
+    def _fill_renamed(self, table: str) -> Iterator[str]:
+        """Yields the statements that copy values from the columns where earlier versions kept them."""
         columns = self._tables[table]
         for column in RENAMED_COLUMNS.get(table, ()):
             kept = f"_{column}"
@@ -219,28 +227,29 @@ class _Plan:
                 if self._any(f"SELECT 1 FROM {self._table(table)} WHERE {missing}"):
                     yield f"UPDATE {self._table(table)} SET {self._name(column)} = {self._name(kept)} WHERE {missing}"
 
-    def _guards(self, table: str, shape: TableShape) -> Iterator[str]:
+    def _add_key_and_indexes(self, table: str, shape: TableShape) -> Iterator[str]:
         """Yields the statements for the primary key and the indexes."""
-        if shape.key and table not in self._keys and self._may_be_keyed(table, shape.key):
+        if shape.key and table not in self._keys and self._can_have_key(table, shape.key):
             yield f"ALTER TABLE {self._table(table)} ADD PRIMARY KEY ({', '.join(map(self._name, shape.key))})"
         for column in shape.indexes if self._indexes else ():
             if (table, column) not in self._indexed:
                 yield f"CREATE INDEX ON {self._table(table)} ({self._name(column)})"
 
-    def _may_be_keyed(self, table: str, key: Collection[str]) -> bool:
+    def _can_have_key(self, table: str, key: Collection[str]) -> bool:
+        """Returns whether the rows of a table allow this primary key; notes in `left` why not."""
         if table not in self._tables:
             return True
         columns, named = ", ".join(map(self._name, key)), ", ".join(key)
         empty = " OR ".join(f"{self._name(column)} IS NULL" for column in key)
         if self._any(f"SELECT 1 FROM {self._table(table)} WHERE {empty}"):
-            self.left[table] = f"rows have no {named}: give them one or delete them, then call this again"
+            self.left[table] = f"rows have no {named}: give them one or delete them, then run this again"
             return False
         if self._any(f"SELECT 1 FROM {self._table(table)} GROUP BY {columns} HAVING count(*) > 1"):
-            self.left[table] = f"rows have the same {named}: delete the copies, then call this again"
+            self.left[table] = f"rows have the same {named}: delete the copies, then run this again"
             return False
         return True
 
-    def _accounts(self) -> str:
+    def _create_accounts(self) -> str:
         """Returns the statement that creates `accounts` from `groups`: the last value received of each trait."""
         [made] = [made for made in LATEST if made.table is ACCOUNTS]
         prefix = made.left_out_prefix or "\0"

@@ -1,4 +1,4 @@
-"""Times in UTC, in which some at the ends of the calendar do not exist."""
+"""Converts times to and from UTC, where some times at the ends of the calendar do not exist."""
 
 from datetime import UTC, date, datetime, timedelta
 
@@ -8,7 +8,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def to_utc(time: datetime) -> datetime:
-    """Returns a time in UTC, the zone of a time that names none.
+    """Returns a time in UTC; a time without a zone is one in UTC.
 
     Raises ValueError if the calendar has no such time in UTC: `0001-01-01T00:00:00+02:00`.
     """
@@ -19,7 +19,10 @@ def to_utc(time: datetime) -> datetime:
 
 
 def parse_time(time: str | datetime) -> datetime:
-    """Returns a time in ISO 8601, UTC if it names no zone. Raises ValueError if it is no time, or has none in UTC."""
+    """Returns the time that a text in ISO 8601 stands for, in UTC if it names no zone.
+
+    Raises ValueError if it is not a time, or does not exist in UTC.
+    """
     found = datetime.fromisoformat(time) if isinstance(time, str) else time
     found = found if found.tzinfo else found.replace(tzinfo=UTC)
     to_utc(found)
@@ -41,7 +44,7 @@ def epoch_ms(time: datetime) -> int:
 
 
 def is_empty(since: date | None, until: date | None) -> bool:
-    """Returns whether a period has nothing in it. A day to end with is part of it, a time is not; None is no limit."""
+    """Returns whether a period is empty. `until` is included if it is a day, excluded if a time; None is no limit."""
     if since is None or until is None:
         return False
     return until < since or (until == since and isinstance(until, datetime))

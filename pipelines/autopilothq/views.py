@@ -1,7 +1,7 @@
 """Keeps the models as views of a destination, in a dataset of their own next to that of the events.
 
-Their names cannot clash with an event's there, and loads create, change and drop only what is in other datasets. If the
-destination has transactions, either all views are replaced or none is.
+There, their names cannot clash with the table of an event, and no load touches them. If the destination has
+transactions, either all views are replaced or none is.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ _REPLACE = {"tsql": "CREATE OR ALTER VIEW"}
 
 
 class ModelsTarget(NamedTuple):
-    """Where models are: the target of a load, and the name of the models' dataset if that is not the usual one."""
+    """Where the models' views are: the target of a load, and the name of their dataset if it is not the default."""
 
     destination: str | None = None
     credentials: str | None = None
@@ -36,7 +36,8 @@ def apply(
 ) -> tuple[AppliedModels, list[str]]:
     """Creates or replaces the views. Returns what was there before, and the statements.
 
-    Raises RunError if the destination has no views, or something else has the name of one; DatasetNotFound.
+    Raises RunError if the destination has no views, or something else has a view's name; DatasetNotFound if nothing was
+    loaded yet.
     """
     with _opened(target, wait) as dataset:
         views = views_of(dataset)

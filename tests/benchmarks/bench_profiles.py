@@ -15,7 +15,7 @@ import pytest
 
 from autopilothq.clients.profile_api import ProfileApi, ProfileApiSettings
 from autopilothq.projection import DuePeople, People
-from autopilothq.sources.profiles.pull import Asked, EventScope, ask
+from autopilothq.sources.profiles.pull import DueProfile, EventScope, fetch_events
 
 ROOT = Path(__file__).parent.parent.parent
 SECONDS = 6
@@ -50,7 +50,9 @@ def test_people_per_second(latency: float) -> None:
         ) as space,
     ):
         started = time.monotonic()
-        answers = list(ask(space, (Asked(f"email:{number}@e.com") for number in range(people)), EventScope(), rate))
+        answers = list(
+            fetch_events(space, (DueProfile(f"email:{number}@e.com") for number in range(people)), EventScope(), rate)
+        )
         seconds = time.monotonic() - started
     assert not any(getattr(answer, "error", None) for answer in answers)
     reached = (people - 1) / (seconds - latency)  # behind the first, which is asked for alone

@@ -71,7 +71,7 @@ def differences(lines: Sequence[Line], before: Sequence[Line] = ()) -> list[str]
 
     Also what raises, even where that is caught and the line rejected as unreadable: it was not foreseen.
     """
-    with mock.patch.object(projection, "SMALL", 0):  # with all threads, small as it is; the other has one
+    with mock.patch.object(projection, "SMALL_LOAD", 0):  # with all threads, small as it is; the other has one
         at_once = loaded(lines, before)
     with one_by_one() as read:
         each = loaded(lines, before)

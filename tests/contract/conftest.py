@@ -11,5 +11,5 @@ from autopilothq.projection import projection
 def several_threads() -> Iterator[None]:
     """These loads take all threads, small as they are: the tables are the same, whichever thread does what."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(projection, "SMALL", 0)
+        patch.setattr(projection, "SMALL_LOAD", 0)
         yield

@@ -18,20 +18,20 @@ from autopilothq.projection.parse import Parser, number_lines
 from autopilothq.projection.partition import (
     LatestFiles,
     LoadFacts,
-    NotCut,
+    NotPartitioned,
     PartitionRows,
     PartitionValues,
     RefusedIds,
     StoredColumns,
-    cut,
-    cut_cells,
-    cut_lines,
     deduplicate_partition,
-    kept_lines,
     latest_of_partition,
     merge_partitions,
     open_deduplicated,
+    partition_cells,
+    partition_rows,
+    refused_lines_reader,
     save_state,
+    write_refused_lines,
 )
 from autopilothq.projection.tables import TablePlan
 from autopilothq.segment.identity import NOBODY
@@ -80,10 +80,12 @@ class Partitioned(Store):
             for batch in batches(files, lambda count: count // 2 + 1):
                 cells = parser.parse(reader, batch)
                 path = work.new("lines")
-                if self.refused and cut_lines(con, number_lines(batch.lines), cells.messages, self.refused, path):
+                if self.refused and write_refused_lines(
+                    con, number_lines(batch.lines), cells.messages, self.refused, path
+                ):
                     lines.append(path)
                 found.extend(cells)
-            parts = cut_cells(con, found, facts.partitions, work.folder_of("cut"))
+            parts = partition_cells(con, found, facts.partitions, work.folder_of("cut"))
         return found, lines, {number: work.kept_cells(of_part) for number, of_part in parts.items()}
 
     def _make(self, work: "Work", facts: LoadFacts, parts: Sequence[Deduplicated], names: Sequence[str]) -> None:
@@ -98,7 +100,7 @@ class Partitioned(Store):
                     self._merge(made)
                 for latest, number in NUMBERS.items():
                     folder = work.new(latest.table.name)
-                    made_of = rows.cut_latest(latest, plans[number], number, folder, facts.partitions)
+                    made_of = rows.partition_latest(latest, plans[number], number, folder, facts.partitions)
                     persons[latest].append(LatestFiles(*map(work.kept, made_of)))
                 self._keep(rows, names)
                 discarded += rows.discarded()
@@ -144,7 +146,7 @@ class Deduplicator:
         self._store = store
         self._work = work
         self._facts = facts
-        self._lines = kept_lines(lines)
+        self._lines = refused_lines_reader(lines)
         self._cut: dict[str, list[StoredColumns]] = {}
 
     def run(self, parts: Mapping[int, ParsedCells]) -> list[Deduplicated]:
@@ -160,7 +162,7 @@ class Deduplicator:
             context = self._facts.open(con, scratch, cells)
             try:
                 values = deduplicate_partition(context, given, store.complete, store.hashes, store.refused, self._lines)
-            except NotCut as error:
+            except NotPartitioned as error:
                 [needed] = error.args
             else:
                 return values, save_state(context, self._work.folder_of("state"))
@@ -219,5 +221,7 @@ class Work:
                 path = self.new("audit")
                 con.execute(f"COPY (FROM stored) TO '{path}' (FORMAT parquet)")
                 return [StoredColumns(columns, [path])] * PARTITIONS
-            found = self.kept(cut(con, f"FROM stored WHERE {key} IS NOT NULL", key, PARTITIONS, self.new("stored")))
+            found = self.kept(
+                partition_rows(con, f"FROM stored WHERE {key} IS NOT NULL", key, PARTITIONS, self.new("stored"))
+            )
             return [StoredColumns(columns, found.get(part, [])) for part in range(PARTITIONS)]

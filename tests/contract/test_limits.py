@@ -360,8 +360,8 @@ def test_a_table_of_many_sparse_columns_takes_no_more_memory_than_there_is(tmp_p
 
 
 def test_no_table_takes_threads_or_memory_from_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One thread is left to tables of many columns whose values wait as rows, which need much memory in each."""
-    monkeypatch.setattr(projection_module, "SMALL", 0)  # as in a load that takes all threads
+    """A table of many columns whose values are buffered as rows gets one thread: each thread needs much memory."""
+    monkeypatch.setattr(projection_module, "SMALL_LOAD", 0)  # as in a load that takes all threads
     wide = [
         message("Wide", messageId=f"w{number}", properties={f"k{number}_{key}": 1 for key in range(25)})
         for number in range(20)

@@ -74,7 +74,7 @@ class Adopted(Store):
             self.mended = found.mended()
             self.lengths = {table: found.mended_lengths(table) for table in self.mended}
             if leave:
-                found.leave_cut(leave)
+                found.drop_mends(leave)
             for rows in (*found.with_mended_rows(self._read_rows), *found.latest(self._read)):
                 self.made[rows.table] = _rows(rows)
             self.audit = sorted(found.counts())

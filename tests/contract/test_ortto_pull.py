@@ -142,7 +142,7 @@ def ways(server: FakeOrtto) -> list[tuple[Any, ...]]:
 REFUSES = {"filter": (True, True), "fields": (False, True), "everyone": (False, False)}
 REFUSALS = [
     "The account does not take a filter of activities, so everyone's times are read",
-    "The account does not say when people were active, so everyone is asked for",
+    "The account does not say when people were active, so everyone is due",
 ]
 FILTERED, TIMED, PLAIN = (True, False), (False, True), (False, False)
 
@@ -198,7 +198,7 @@ def test_what_an_account_takes_is_not_trusted_where_it_finds_nobody(server: Fake
     report = pull(server)
     assert report.people_found_by == "everyone, because the account does not say who was active"
     assert report.warnings[-1] == (
-        "None of 1 people has a time of an activity, so everyone is asked for. If nobody was ever sent an email, that"
+        "None of 1 people has a time of an activity, so everyone is due. If nobody was ever sent an email, that"
         " finds nothing: name people by --people."
     )
 
@@ -218,7 +218,7 @@ def test_only_times_that_the_account_has_are_asked_for_unless_it_does_not_tell(s
     assert times() == known | {"tme::v!l"}
     assert report.warnings == [
         (
-            "The account does not tell what its fields are called, so ids stand for them. POST /instance-schema/get:"
+            "The account does not return the names of its fields, so ids are used instead. POST /instance-schema/get:"
             " 400 Bad Request: Ordered 400."
         )
     ]
@@ -305,8 +305,8 @@ def test_only_the_kinds_of_selected_tables_are_asked_for(server: FakeOrtto) -> N
     assert (request["person_id"], request["activities"], request["timeframe"]) == (ada, ["act::c"], {"type": "all"})
     [warning] = report.warnings
     assert warning == (
-        "Expected _profiles among the selected resources: without it nobody knows who was asked for, and the next load"
-        " asks again.\nSelect it too."
+        "Expected _profiles among the selected resources: it records whose activities were requested, and without it"
+        " the next load requests them again.\nSelect it too."
     )
     report = pull(server)  # what was not selected is requested once it is
     assert (report.stored, report.rows["email_opened"]) == (2, 1)
@@ -350,7 +350,7 @@ def test_since_and_a_gap_are_in_the_warnings(server: FakeOrtto, monkeypatch: pyt
     assert (report.stored, report.warnings, asked(server)) == (1, [], [(ada, 0)])
     report = pulled_at(now, since=now - 100 * day)
     assert (report.stored, {id_ for id_, _ in asked(server)}) == (2, {ada, bob})
-    assert report.warnings == [gap("Activities were asked for since", now - 100 * day, now - 7 * day)]
+    assert report.warnings == [gap("Activities were requested since", now - 100 * day, now - 7 * day)]
     assert pulled_at(now).warnings == []
     report = pulled_at(now + 20 * day)  # there is nobody to ask, so how long they are kept is known from before
     assert (report.people, report.warnings) == (0, [gap("No run was complete since", now, now + 13 * day)])
@@ -412,9 +412,7 @@ def test_people_without_an_answer_are_rejected_and_asked_for_again(server: FakeO
     report = pull(server)
     assert (report.stored, report.rejects, report.people) == (1, {"bad_answer": 1}, 2)
     [warning] = report.warnings
-    assert warning.startswith(
-        "No answer could be read for 1 of 2 people: they are asked for again next time. POST /per"
-    )
+    assert warning.startswith("No answer could be read for 1 of 2 people: they are due again next time. POST /per")
     [row] = rows_in("_rejects")
     assert row["line"] == 2  # after that of the other person
     first, _ = (id_ for id_, _ in asked(server))
@@ -433,7 +431,7 @@ def test_a_service_that_fails_ends_the_load_and_the_next_one_goes_on(server: Fak
     assert report.cut_off == "POST /person/get/activities: 503 Service Unavailable: Ordered 503; gave up after 1 try"
     assert (report.stored, len(asked(server))) == (2, 2 + 5)  # five in a row are enough
     [warning] = report.warnings
-    assert warning.startswith(f"Activities were asked for since {since:%Y-%m-%dT%H:%M}")
+    assert warning.startswith(f"Activities were requested since {since:%Y-%m-%dT%H:%M}")
     assert ", and Ortto keeps activities for 90 days: those between " in warning
     server.faults.remove(outage)
     report = pull(server, since=since)  # of the same run, which has warned

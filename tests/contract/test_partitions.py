@@ -21,20 +21,20 @@ from autopilothq.projection.parse import Parser, number_lines
 from autopilothq.projection.partition import (
     LatestFiles,
     LoadFacts,
-    NotCut,
+    NotPartitioned,
     PartitionValues,
     RefusedIds,
     StoredColumns,
     count_candidates,
-    cut_cells,
-    cut_lines,
     deduplicate_partition,
-    kept_lines,
     latest_of_partition,
     merge_partitions,
     open_deduplicated,
-    read_cut,
+    partition_cells,
+    partition_reader,
+    refused_lines_reader,
     save_state,
+    write_refused_lines,
 )
 from autopilothq.projection.tables import TableValues
 from autopilothq.projection.types import ColumnValues
@@ -173,8 +173,8 @@ def test_only_lines_that_may_be_refused_are_kept(tmp_path: Path) -> None:
         [batch] = batches([lines])
         files = Parser(str(tmp_path)).parse(LineReader(con), batch).messages
         numbered = number_lines(batch.lines)
-        assert cut_lines(con, numbered, files, refused, str(path))
-        assert not cut_lines(con, numbered, files, RefusedIds({"m3": "no"}, {}), str(none))
+        assert write_refused_lines(con, numbered, files, refused, str(path))
+        assert not write_refused_lines(con, numbered, files, RefusedIds({"m3": "no"}, {}), str(none))
     assert sorted(pq.read_table(path)["id"].to_pylist()) == ["g1", "i1", "m1"]
     assert not none.exists()
 
@@ -182,7 +182,7 @@ def test_only_lines_that_may_be_refused_are_kept(tmp_path: Path) -> None:
 def test_columns_that_nobody_cut_are_named(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": ["a"], "event": ["b"]}), tmp_path / "cut")
     given = {"tracks": StoredColumns(["id", "event"], [f"{tmp_path}/cut"]), "users": StoredColumns(["id"], [])}
-    read = read_cut(given, lambda: ["tracks", "pages"])
+    read = partition_reader(given, lambda: ["tracks", "pages"])
     assert list(read("users", ["id"])) == []
     assert [batch.to_pylist() for batch in read("tracks", ["event"])] == [[{"event": "b"}]]
     ids = ("id", "received_at", "uuid_ts")
@@ -194,7 +194,7 @@ def test_columns_that_nobody_cut_are_named(tmp_path: Path) -> None:
             {"tracks": ids, "pages": ids, "_audit": ["load_id"]},
         ),
     ):
-        with pytest.raises(NotCut) as raised:
+        with pytest.raises(NotPartitioned) as raised:
             list(read(table, columns))
         assert raised.value.args == (needed,)
 
@@ -226,12 +226,12 @@ def test_lines_that_may_be_refused_are_kept(tmp_path: Path) -> None:
         ):
             [batch] = batches([part])
             cells = parser.parse(LineReader(con), batch)
-            found.append(cut_lines(con, number_lines(batch.lines), cells.messages, refused, path))
+            found.append(write_refused_lines(con, number_lines(batch.lines), cells.messages, refused, path))
     assert (found, Path(files[2]).exists()) == ([True, True, False], False)
     kept = {row["id"]: row for path in files[:2] for row in pq.read_table(path).to_pylist()}
     texts = {lines[at]["messageId"]: to_line(lines[at]).decode() + "\n" for at in (0, 1, 2, 4)}
     assert {id_: row["text"] for id_, row in kept.items()} == texts
-    read, some = kept_lines(files[:2]), ("i1", "fine", "m1")
+    read, some = refused_lines_reader(files[:2]), ("i1", "fine", "m1")
     assert sorted(read([kept[id_]["seq"] for id_ in some])) == sorted(
         (kept[id_]["seq"], texts[id_].encode()) for id_ in some
     )
@@ -246,7 +246,7 @@ def test_a_partition_is_opened_with_what_is_known_of_all(tmp_path: Path) -> None
         [batch] = batches([lines])
         cells = Parser(str(tmp_path)).parse(LineReader(con), batch)
         of_part = dataclasses.replace(cells, columns={}, events=Counter())
-        assert cut_cells(con, cells, 1, "no folder") == {0: of_part}  # so it is the only partition
+        assert partition_cells(con, cells, 1, "no folder") == {0: of_part}  # so it is the only partition
         context = facts.with_cells(cells).open(con, str(tmp_path), of_part)
         together = dataclasses.replace(
             cells, messages=[f"{tmp_path}/no-messages.parquet", *cells.messages], events=Counter(cells.events.keys())
@@ -327,8 +327,10 @@ def test_what_one_worker_knows_of_a_partition_another_goes_on_with(tmp_path: Pat
         assert rows.rejects_by_reason() == {"not_json": 1, "unreadable": 1, "suppressed": 1}
         assert rows.discards() is not None
         assert rows.discarded() == [("not_text", "email_opened", 1)]
-        made_of = rows.cut_latest(users, plans[identifies], identifies, latest, 1)
-        assert rows.cut_latest(LATEST[1], plans[identifies], identifies, f"{latest}/none", 1) == LatestFiles({}, {})
+        made_of = rows.partition_latest(users, plans[identifies], identifies, latest, 1)
+        assert rows.partition_latest(LATEST[1], plans[identifies], identifies, f"{latest}/none", 1) == LatestFiles(
+            {}, {}
+        )
     with engine.connect(first, 200, 1) as con:
         types = plans[identifies].types
         context = dataclasses.replace(facts, known={"identifies": types}).open(con, first, ParsedCells())

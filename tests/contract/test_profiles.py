@@ -169,7 +169,7 @@ def test_a_malformed_answer_costs_that_persons_page(loads: Loads) -> None:
         f"GET {path}: expected JSON, got no content type that begins '<html>Bad\\x00' (Request-Id r-1)"
     )
     assert json.loads(reject["raw"]) == {"person": BROKEN, "answer": "<html>Bad\0"}
-    text = f"No answer could be read for 3 of 8 people: they are asked for again next time. {reject['message']}"
+    text = f"No answer could be read for 3 of 8 people: they are due again next time. {reject['message']}"
     assert report.warnings == [text]
     # From the beginning.
     assert loads.first.watermarks[BROKEN]["watermark"] is None

@@ -108,12 +108,12 @@ def test_a_line_that_the_engine_cannot_read_is_rejected(monkeypatch: pytest.Monk
 
 
 def test_what_is_not_about_a_line_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If even a harmless line raises, no line is rejected for it."""
+    """If even the canary raises, no line is rejected for it."""
 
     def probe(*_: Any) -> Any:
         raise ValueError("the engine is broken")
 
-    monkeypatch.setattr(parse, "doubt_conditions", probe)
+    monkeypatch.setattr(parse, "misread_conditions", probe)
     with pytest.raises(ValueError, match="the engine is broken"):
         Store().run(lines(message(messageId="bad")))
 
@@ -126,7 +126,7 @@ def test_what_the_machine_lacks_is_raised_at_once(error: Exception, monkeypatch:
         calls.append(1)
         raise error
 
-    monkeypatch.setattr(parse, "doubt_conditions", probe)
+    monkeypatch.setattr(parse, "misread_conditions", probe)
     with pytest.raises(type(error)):
         Store().run(lines(message(messageId="bad")))
     assert len(calls) == 1

@@ -64,7 +64,7 @@ PRESSED = [(8, 400), (4, 200), (2, 200), (1, 150)]
 def test_no_message_is_rejected_because_many_threads_read(
     threads: int, memory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projection_module, "SMALL", 0)  # as in a load that takes all threads
+    monkeypatch.setattr(projection_module, "SMALL_LOAD", 0)  # as in a load that takes all threads
     lines = [wide("Wide", number, 190) for number in range(50 * max(threads, 2))]
     first, *others = batches([lines], lambda _: 50)
     projection = Projection(NOW, str(tmp_path), memory=memory, threads=threads)
@@ -72,7 +72,7 @@ def test_no_message_is_rejected_because_many_threads_read(
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(projection.add, others))
     if memory < 400:
-        assert projection._parser._taken > threads  # one was left alone
+        assert projection._parser._turns_taken > threads  # one was left alone
     deduplicated = projection.deduplicate()
     written: dict[str, list[Mapping[str, Any]]] = {}
     for rows in deduplicated.tables():
@@ -148,7 +148,7 @@ def test_a_thread_that_is_alone_rejects_the_large_line_that_needs_still_more_mem
     error = pytest.raises(duckdb.OutOfMemoryException, match=r"^others have it$")
     with engine.connect(None, memory=200, threads=2) as con, error if bad == "small line" else nullcontext():
         parser._parse_in_turn(LineReader(con), lines, cells)
-    last = {"large line": [[parse.HARMLESS_SEQ], [3]], "small line": [], "lines together": [[3]]}
+    last = {"large line": [[parse.CANARY_SEQ], [3]], "small line": [], "lines together": [[3]]}
     alone = [[1, 2, 3], [1], [2, 3], [2], *last[bad]]
     assert tried == [(1, "190.7 MiB", 2, [1, 2, 3]), *((1, "381.4 MiB", 1, seqs) for seqs in alone)]
     names = ["seq", "message", "raw"]
@@ -250,12 +250,12 @@ def test_who_lacks_memory_learns_how_to_allow_more(where: str) -> None:
 def test_batches_with_long_texts_are_cut_for_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "STREAMED", 5 * LONG)
     rows = [{"id": n, "text": long(n) * (n % 7)} for n in range(30)]
-    cut = list(engine.cut_batch(pa.RecordBatch.from_pylist(rows)))
+    cut = list(engine.split_batch(pa.RecordBatch.from_pylist(rows)))
     assert [row for batch in cut for row in batch.to_pylist()] == rows
     assert {batch.num_rows == 1 or batch.nbytes <= engine.STREAMED for batch in cut} == {True}
     assert len(cut) < len(rows)
     small = pa.RecordBatch.from_pylist(rows[:2])
-    assert list(engine.cut_batch(small)) == [small]
+    assert list(engine.split_batch(small)) == [small]
 
 
 def test_the_setting_is_named_where_no_way_suffices(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,7 +280,7 @@ def test_long_texts_need_no_memory_for_all_of_them(
     threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fifty megabytes of them: rows are written in groups of so many bytes, not of so many rows."""
-    monkeypatch.setattr(projection_module, "SMALL", 0)
+    monkeypatch.setattr(projection_module, "SMALL_LOAD", 0)
     monkeypatch.setattr(engine, "ALONE_MEMORY", 0)  # nor is there more for a thread that is alone
     lines = [message(messageId=f"m{number}", properties={"html": f"{number} <p>" * 2000}) for number in range(3000)]
     projection = Projection(NOW, str(tmp_path), memory=80, threads=threads)
@@ -342,7 +342,7 @@ def take_few_bytes_at_once(monkeypatch: pytest.MonkeyPatch, number: int) -> None
 def test_long_texts_of_any_kind_are_stored_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are read, gathered and written in pieces, but for values that no column takes, and lines that none can."""
     take_few_bytes_at_once(monkeypatch, 3 * LONG)
-    monkeypatch.setattr(tables, "GATHERED", 10 * LONG)
+    monkeypatch.setattr(tables, "GATHERED_BYTES", 10 * LONG)
     numbers = range(3)
     projection = Projection(NOW, str(tmp_path), shorten=lambda name: name[:40])
     for batch in batches([[line for number in numbers for line in long_lines(number)]], lambda _: 30):
@@ -385,7 +385,7 @@ def test_twelve_hundred_large_texts_are_loaded_with_the_memory_that_is_usual(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The engine takes 2,048 rows at a time, however large they are."""
-    monkeypatch.setattr(projection_module, "SMALL", 0)
+    monkeypatch.setattr(projection_module, "SMALL_LOAD", 0)
     lines = [message(messageId=f"m{n}", properties={"html": long(n, 100_000)}) for n in range(1_200)]
     projection = Projection(NOW, str(tmp_path))
     for batch in batches([lines], lambda _: 320):  # what a batch of an archive has
@@ -828,7 +828,9 @@ def test_of_staged_rows_with_the_same_key_the_first_replaces_others(
         rows = "('x', 2), ('y', 5), ('x', 3), ('w', 4), ('x', 1), ('x', NULL), ('v', NULL)"
         if direction is None:
             rows = "('y', 5), ('w', 4), ('v', NULL)"
-        client.execute_sql(f"CREATE TABLE main.b AS SELECT id, 1 AS part, n AS {column} FROM (VALUES {rows}) rows(id, n)")
+        client.execute_sql(
+            f"CREATE TABLE main.b AS SELECT id, 1 AS part, n AS {column} FROM (VALUES {rows}) rows(id, n)"
+        )
         client.execute_sql("INSERT INTO main.b VALUES ('x', 2, 9)")
         order = (column, direction) if direction else None
         parts.replace_from_staging(client, "main.a", "main.b", ["id", "part"], order)

@@ -34,23 +34,23 @@ def _toml(survey: EventSurvey) -> Iterator[str]:
     yield f"# {_unknown(survey):,} of others."
     if survey.others:
         yield f"# {survey.others:,} of them are of events that are not shown, because there are too many."
-    for event in sorted(survey.events.values(), key=lambda event: -event.number):
+    for event in sorted(survey.events.values(), key=lambda event: -event.count):
         yield ""
         yield from _event(event, propose(event))
 
 
 def _unknown(survey: EventSurvey) -> int:
-    return survey.others + sum(event.number for event in survey.events.values())
+    return survey.others + sum(event.count for event in survey.events.values())
 
 
 def _event(event: SeenEvent, proposal: Proposal) -> Iterator[str]:
     name = shortened(json_text(event.name), 50)
     if proposal.event is None or not is_mappable(event.name):
-        yield f"# {name}: {plural(event.number, 'message')}. Nothing is like it; it keeps its table."
+        yield f"# {name}: {plural(event.count, 'message')}. Nothing is like it; it keeps its table."
         yield from (_property(path, seen, None, 0) for path, seen in event.properties.items())
         return
     section = f"{MAPPING_SETTING}.{json_text(event.name)}"
-    yield f"# {name}: {plural(event.number, 'message')}. By {visible(proposal.why)}: {proposal.event}."
+    yield f"# {name}: {plural(event.count, 'message')}. By {visible(proposal.why)}: {proposal.event}."
     yield f"[{section}]"
     yield f"event = {json_text(proposal.event)}"
     if not event.properties:
@@ -69,7 +69,7 @@ def _setting(path: KeyPath, target: str) -> str:
 
 def _property(path: KeyPath, seen: SeenProperty, target: str | None, width: int) -> str:
     kinds = " or ".join(kind for kind, _ in seen.kinds.most_common())
-    text = f"{kinds}, {seen.number:,}"
+    text = f"{kinds}, {seen.count:,}"
     if target:
         head = f"{_setting(path, target):<{width}}  # {text}: "
     else:
@@ -93,7 +93,7 @@ def _as_json(survey: EventSurvey) -> dict[str, Any]:
 def _event_as_json(event: SeenEvent, proposal: Proposal) -> dict[str, Any]:
     properties = {
         ".".join(path): {
-            "number": seen.number,
+            "number": seen.count,
             "kinds": list(seen.kinds),
             "samples": [masked_sample(value) for value in seen.values],
             "column": proposal.properties.get(path),
@@ -102,7 +102,7 @@ def _event_as_json(event: SeenEvent, proposal: Proposal) -> dict[str, Any]:
     }
     return {
         "name": event.name,
-        "number": event.number,
+        "number": event.count,
         "event": proposal.event,
         "by": proposal.why,
         "properties": properties,

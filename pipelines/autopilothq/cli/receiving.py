@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from ..errors import RunError
-from ..extras import install, is_own_fault
+from ..extras import install, is_own_import_error
 from . import out
 from .log import configure_logging, line, log_settings
 from .options import TargetOptions
@@ -35,7 +35,7 @@ def run_receiver(
         from ..receive import receive_settings
         from ..receive.server import check, serve
     except ModuleNotFoundError as error:
-        if is_own_fault(error):
+        if is_own_import_error(error):
             raise
         raise RunError(
             f"Expected the packages that receive events, but {error.name} is not installed.\n{install(_EXTRA)}"

@@ -33,7 +33,7 @@ def rewrite_files(
         for number, line in _lines(batch.lines, hashes, by_hash, engine):
             found[number].add(line)
         raw = pa.array([reject.raw for reject in rejects], pa.large_binary())
-        for key in suppression.mentioning(engine, pa.array(range(len(rejects)), pa.int64()), raw):
+        for key in suppression.find_mentions(engine, pa.array(range(len(rejects)), pa.int64()), raw):
             found[rejects[key].file].add(rejects[key].line)
         for reject in batch.rejects:
             if reject.reason == "truncated":
@@ -56,7 +56,7 @@ def _lines(
     """Yields file and number of each line that is the person's: their messages, and rejects that mention them."""
     keys = pa.array(range(lines.num_rows), pa.int64())
     texts = lines["text"].combine_chunks()
-    suspects = pa.array(suppression.suspects(engine, keys, texts, by_hash), pa.int64())
+    suspects = pa.array(suppression.find_suspects(engine, keys, texts, by_hash), pa.int64())
     rejected: list[int] = []
     for key, row in zip(suspects.to_pylist(), lines.take(suspects).to_pylist(), strict=True):
         try:
@@ -67,5 +67,5 @@ def _lines(
             if any(id_ in hashes for id_ in ids_of_cells(cells)):
                 yield row["file"], row["line"]
     mentions = pa.array(rejected, pa.int64())
-    for key in suppression.mentioning(engine, mentions, texts.take(mentions)):
+    for key in suppression.find_mentions(engine, mentions, texts.take(mentions)):
         yield lines["file"][key].as_py(), lines["line"][key].as_py()

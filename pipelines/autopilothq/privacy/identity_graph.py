@@ -90,7 +90,7 @@ class Graph:
 
     def suppressed(self) -> dict[Id, set[Id]]:
         """Returns the ids on the suppression list, in order, each with all the `forms` of its spellings."""
-        known = suppression.known("SELECT DISTINCT raw, kind, value FROM cells")
+        known = suppression.ids_on_list("SELECT DISTINCT raw, kind, value FROM cells")
         found = self._con.execute(
             f"SELECT DISTINCT c.kind, c.value, c.raw FROM cells c SEMI JOIN ({known}) k USING (kind, raw)"
         )

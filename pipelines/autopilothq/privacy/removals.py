@@ -138,7 +138,7 @@ def _mentioning(
 def _among(batch: Sequence[tuple[Any, ...]], key: str | None, engine: duckdb.DuckDBPyConnection) -> set[str]:
     texts = [f'"{row[2]}": {row[1]}' if key else "\n".join(filter(None, row[1:])) for row in batch]
     keys = pa.array(range(len(batch)), pa.int64())
-    return {batch[number][0] for number in suppression.mentioning(engine, keys, pa.array(texts, pa.large_string()))}
+    return {batch[number][0] for number in suppression.find_mentions(engine, keys, pa.array(texts, pa.large_string()))}
 
 
 def delete_rows(removal: Removal) -> None:

@@ -1,7 +1,7 @@
 """Turns messages into the warehouse's tables, with rejects, discards and the books (docs/contract/warehouse.md)."""
 
 from .cells import LINES_PER_FILE
-from .columns import unreserved
+from .columns import escape_reserved
 from .context import ExistingTables, FileCount, ReadTable, TableRows, ordered_columns
 from .parse import ENVIRONMENT_ERRORS, FIRST_LINES
 from .people import DuePeople, People
@@ -23,6 +23,6 @@ __all__ = [
     "ReadTable",
     "Snapshot",
     "TableRows",
+    "escape_reserved",
     "ordered_columns",
-    "unreserved",
 ]  # fmt: skip

@@ -9,9 +9,10 @@ from ..catalog import DISCARDS, KINDS, LIMIT_REASONS, REJECTS, Table
 from . import engine, texts
 from .context import CountedMessages, FileCount, ProjectionContext, TableRows, declared_types
 
-NAMED = 100  # events without a table that are listed by name
+MOST_LISTED = 100  # events without a table that are listed by name
 _COUNTED = pa.schema([("number", pa.int64()), ("names", pa.list_(pa.string())), ("but", pa.bool_())])
 _TABLES = " ".join(f"WHEN '{kind}' THEN '{table.name}'" for kind, table, _ in KINDS)
+_COUNTS = ("lines", "stored", "duplicates", "rejected", "mended", "again")
 _SQL = engine.queries("audit.sql")
 
 
@@ -41,13 +42,10 @@ def merge_counts(parts: Iterable[FileCount]) -> list[FileCount]:
 
 
 def _added(first: FileCount, second: FileCount) -> FileCount:
-    lines, stored = first.lines + second.lines, first.stored + second.stored
-    duplicates, rejected = first.duplicates + second.duplicates, first.rejected + second.rejected
-    earliest = [time for time in (first.first_received_at, second.first_received_at) if time]
-    latest = [time for time in (first.last_received_at, second.last_received_at) if time]
-    received = min(earliest, default=None), max(latest, default=None)
-    mended, again = first.mended + second.mended, first.again + second.again
-    return FileCount(first.number, lines, stored, duplicates, rejected, *received, mended, again)
+    counts = {name: getattr(first, name) + getattr(second, name) for name in _COUNTS}
+    earliest = min(filter(None, (first.first_received_at, second.first_received_at)), default=None)
+    latest = max(filter(None, (first.last_received_at, second.last_received_at)), default=None)
+    return first._replace(first_received_at=earliest, last_received_at=latest, **counts)
 
 
 def rejects_by_reason(context: ProjectionContext) -> dict[str, int]:
@@ -65,7 +63,7 @@ def rejects(context: ProjectionContext, files: Sequence[str]) -> TableRows | Non
 
 
 def discards(context: ProjectionContext) -> TableRows | None:
-    """Returns the rows of `_discards`, None if there are none; complete once the rows of all tables are made."""
+    """Returns the rows of `_discards`, None if there are none. Call it after making the rows of all tables."""
     names = context.tables.names
     table = pa.table({"table_number": range(len(names)), "name": names})
     with engine.registered(context.con, table_names=table):
@@ -75,7 +73,7 @@ def discards(context: ProjectionContext) -> TableRows | None:
 
 
 def beyond_limits(context: ProjectionContext, without_table: Mapping[str, int]) -> dict[str, dict[str, int]]:
-    """Returns how many values no table had room for, by reason and table; complete once `discards` was called.
+    """Returns how many values no table had room for, by reason and table. Call it after `discards`.
 
     `without_table` counts the messages of events that have no table (`too_many_tables`), by the event's slug.
     """
@@ -83,14 +81,14 @@ def beyond_limits(context: ProjectionContext, without_table: Mapping[str, int]) 
 
 
 def discarded_by_table(context: ProjectionContext) -> list[tuple[str, str, int]]:
-    """Returns how many values were discarded by reason and table; complete once `discards` was called."""
+    """Returns how many values were discarded, by reason and table. Call it after `discards`."""
     return context.con.execute(_SQL["discarded_by_table"]).fetchall()
 
 
 def limits_exceeded(
     discarded: Iterable[tuple[str, str, int]], without_table: Mapping[str, int]
 ) -> dict[str, dict[str, int]]:
-    """Returns the result of `beyond_limits` for values that were counted by reason and table, in any partitions."""
+    """Returns the result of `beyond_limits` from counts by reason and table, which may be of several partitions."""
     found: dict[str, dict[str, int]] = {reason: {} for reason in LIMIT_REASONS}
     for reason, table, count in sorted(discarded):
         if reason in found:
@@ -102,8 +100,8 @@ def limits_exceeded(
 def _largest(numbers: Mapping[str, int]) -> dict[str, int]:
     """Returns the largest numbers by name, and the sum of all others as `others`."""
     names = sorted(numbers, key=lambda name: (-numbers[name], name))
-    others = {"others": sum(numbers[name] for name in names[NAMED:])} if len(names) > NAMED else {}
-    return {name: numbers[name] for name in names[:NAMED]} | others
+    others = {"others": sum(numbers[name] for name in names[MOST_LISTED:])} if len(names) > MOST_LISTED else {}
+    return {name: numbers[name] for name in names[:MOST_LISTED]} | others
 
 
 def _rows(context: ProjectionContext, source: str, table: Table) -> TableRows | None:

@@ -11,7 +11,7 @@ FULL JOIN (SELECT file_of(seq) AS file, count(*) AS rejected FROM rejects GROUP 
 LEFT JOIN (SELECT file_of(seq) AS file, count(DISTINCT (seq, name)) AS mended FROM mends GROUP BY 1) w USING (file)
 
 -- name: counted_again
--- The kept messages of each file that earlier loads have counted: `counted` has their tables.
+-- The number of kept messages of each file that earlier loads have counted already; `counted` has their tables.
 SELECT number, count(*) FROM kept JOIN counted ON number = file_of(seq)
 WHERE list_contains(names, CASE kind {tables} ELSE coalesce(slug, '') END) <> but GROUP BY 1
 
@@ -25,7 +25,7 @@ SELECT nextval('row_numbers') AS number, file, line, reason, message, raw, $load
 FROM (SELECT *, line_of(seq) AS line FROM rejects) r JOIN files ON files.number = file_of(r.seq)
 
 -- name: rejected
--- One of the rows with the same id. Long texts are no part of what is sorted.
+-- One row of each id. The sort leaves long texts out.
 CREATE OR REPLACE TABLE rejected_once AS
 SELECT number FROM all_rejected QUALIFY row_number() OVER (PARTITION BY id ORDER BY seq, reason) = 1;
 CREATE OR REPLACE VIEW rejected AS FROM all_rejected SEMI JOIN rejected_once USING (number)
@@ -42,8 +42,8 @@ FROM (
     UNION ALL BY NAME FROM discards_of_latest)
 
 -- name: discarded
--- A value that neither `tracks` nor the event's table takes is reported for the event's table. Long texts are no part of
--- what is sorted.
+-- A value that neither `tracks` nor the event's table takes is reported for the event's table. The sort leaves long
+-- texts out.
 CREATE OR REPLACE TABLE discarded_once AS
 SELECT number FROM (
     SELECT number, id, reason FROM all_discarded

@@ -1,9 +1,9 @@
-"""The output of parsing: Parquet files of cells, and what is known of them without reading them again.
+"""The output of parsing: Parquet files of cells, and facts about them that later steps need without reading them.
 
-A cell is the text of one value of a message. The values that the catalogue does not know are extras. Those of regular
-lines are columns of the messages' files, named `x:` and the name of the column; those of irregular lines are rows
-(`seq`, `column`, `value`) of files of their own. So a message with many keys, or many messages with a new key each,
-cost no more than what they hold.
+A cell is the text of one value of a message. Extras are the cells whose columns the catalogue does not know. Those of
+regular lines are columns of the messages' files, named `x:` and the column's name; those of irregular lines are rows
+(`seq`, `column`, `value`) of separate files. So a message with many keys, or many messages with a new key each, take no
+more room than their values.
 """
 
 import itertools
@@ -29,14 +29,16 @@ from . import engine
 
 LINES_PER_FILE = 1 << 40  # a line's number in the load is its file's number times this, plus its number in the file
 LONGEST_EVENT = 1_000  # bytes of an event's name as JSON; SQL, which repeats it, has the digest of a longer one
-LONG_LINE = 16 << 10  # bytes; the engine takes 2,048 lines at a time, however long they are, and
-MOST_BYTES = 8 << 20  # it gets at most so many bytes of lines at a time where there are so many bytes of long ones
+# The engine takes 2,048 rows at a time, however long they are. If lines of more than LONG_LINE bytes have more than
+# MOST_BYTES in all, it gets pieces of at most MOST_BYTES.
+LONG_LINE = 16 << 10
+MOST_BYTES = 8 << 20
 CELL_FILES = ("messages", "extras", "rejects", "discards")  # the fields of `ParsedCells` that hold names of files
 
 
 @dataclass
 class ParsedCells:
-    """The cells of some lines, as data that one process can hand to another.
+    """The cells of some lines, as plain data that one process can send to another.
 
     `messages`, `extras`, `rejects` and `discards` are names of files. `columns` has the extras that are columns of the
     messages' files, by the type of message and the event's name as JSON text.
@@ -50,14 +52,14 @@ class ParsedCells:
     events: Counter[str] = field(default_factory=Counter)
     """How many messages each event has, by its name as JSON text."""
     long_bytes: int = 0
-    """The bytes of lines longer than `LONG_LINE`."""
-    stored_are_long: bool = False
-    """Whether rows that are stored already turned out to be long."""
+    """The bytes of all lines that are longer than `LONG_LINE`."""
+    has_long_stored_rows: bool = False
+    """Whether rows in the destination turned out to be long."""
 
     @property
-    def are_long(self) -> bool:
-        """Whether so many lines or rows are long that the engine must not take them by number, as it does."""
-        return self.stored_are_long or self.long_bytes > MOST_BYTES
+    def has_long_lines(self) -> bool:
+        """Whether so many lines or stored rows are long that the engine must get them in pieces of few bytes."""
+        return self.has_long_stored_rows or self.long_bytes > MOST_BYTES
 
     def extend(self, more: "ParsedCells") -> None:
         """Adds the cells of other lines."""
@@ -71,11 +73,11 @@ class ParsedCells:
         self.long_bytes += more.long_bytes
 
     def size(self) -> int:
-        """Returns the size in bytes of the files of messages and of extras that wait as rows."""
+        """Returns the size in bytes of the files of messages and of extras."""
         return sum(Path(path).stat().st_size for path in (*self.messages, *self.extras))
 
-    def rows_of(self, size: int, rows: int) -> int:
-        """Returns how many of so many rows have about that size in bytes together."""
+    def rows_of_size(self, size: int, rows: int) -> int:
+        """Returns about how many of these cells' `rows` have `size` bytes in all."""
         return rows * size // max(1, self.size())
 
     def delete(self) -> None:
@@ -116,9 +118,9 @@ class CellWriter:
         cells: ParsedCells,
         copy: Callable[[str, str], None] | None = None,
     ) -> WrittenMessages:
-        """Writes the messages that a query selects, and notes which of `extras` each event has.
+        """Writes the messages that a query selects to a file, and notes in `cells` which of `extras` each event has.
 
-        `copy(query, path)`, if given, writes the file in place of a plain COPY.
+        `copy(query, path)`, if given, writes the file instead of a plain COPY.
         """
         path = self._path("messages")
         cells.messages.append(path)
@@ -129,14 +131,14 @@ class CellWriter:
         file = engine.parquet_files([path])
         counts = "".join(f", count({engine.name(extra)})" for extra in extras)
         rows = discards = 0
-        doubted = False
+        has_irregular = False
         for kind, event, irregular, messages, unread, *numbers in con.execute(
             f"SELECT kind, coalesce(long_event, event), irregular, count(*), {_UNREAD_COUNT_SQL}{counts}"
             f" FROM {file} GROUP BY ALL"
         ).fetchall():
             rows += messages
             if irregular:
-                doubted = True
+                has_irregular = True
                 continue
             discards += unread
             columns = cells.columns.setdefault((kind, event), {})
@@ -144,11 +146,11 @@ class CellWriter:
                 cells.events[event] += messages
             columns |= dict.fromkeys(extra for extra, number in zip(extras, numbers, strict=True) if number)
         if discards:
-            self._discards(con.execute(_UNREAD_SQL.format(messages=file)).to_arrow_table(), cells)
-        return WrittenMessages(path, rows, doubted)
+            self._write("discards", con.execute(_UNREAD_SQL.format(messages=file)).to_arrow_table(), cells.discards)
+        return WrittenMessages(path, rows, has_irregular)
 
     def extras(self, messages: Mapping[int, Message], cells: ParsedCells) -> None:
-        """Writes the values of messages that the catalogue does not know, as rows."""
+        """Writes the extras of messages by their numbers, as rows."""
         rows = [
             (seq, name[len(EXTRA) :], cell)
             for seq, message in messages.items()
@@ -158,9 +160,9 @@ class CellWriter:
         self._write("extras", _table(rows, ("seq", "column", "value")), cells.extras)
 
     def discards(self, messages: Mapping[int, Message], cells: ParsedCells) -> None:
-        """Writes the values of messages that were discarded and have no cell."""
+        """Writes the discarded values of messages by their numbers."""
         rows = [(seq, *discard) for seq, message in messages.items() for discard in message.discards]
-        self._discards(_table(rows, ("seq", "column_name", "value", "reason")), cells)
+        self._write("discards", _table(rows, ("seq", "column_name", "value", "reason")), cells.discards)
 
     def rejects(self, rejects: Iterable[Reject], cells: ParsedCells) -> None:
         """Writes lines that are not messages."""
@@ -169,9 +171,6 @@ class CellWriter:
             for reject in rejects
         ]
         self._write("rejects", _table(rows, ("seq", "id", "reason", "message", "raw")), cells.rejects)
-
-    def _discards(self, table: pa.Table, cells: ParsedCells) -> None:
-        self._write("discards", table, cells.discards)
 
     def _write(self, what: str, table: pa.Table, paths: list[str]) -> None:
         if table.num_rows:
@@ -183,11 +182,11 @@ class CellWriter:
         return f"{self._folder}/{next(self._numbers)}-{what}.parquet"
 
 
-def cut_by_size(sizes: npt.NDArray[np.int64], most_bytes: int, most: int = sys.maxsize) -> Iterator[tuple[int, int]]:
-    """Yields starts and ends of pieces of at most so many bytes, except for a single item, and of at most `most` items.
+def split_by_size(sizes: npt.NDArray[np.int64], most_bytes: int, most: int = sys.maxsize) -> Iterator[tuple[int, int]]:
+    """Yields the start and the end of each piece of at most `most_bytes` and `most` items.
 
-    `sizes` are those of the items in bytes. Example: `list(cut_by_size(np.array([3, 2, 9, 1]), 5))` gives
-    `[(0, 2), (2, 3), (3, 4)]`.
+    `sizes` are the items' bytes. An item that is larger than a piece is a piece of its own.
+    Example: `list(split_by_size(np.array([3, 2, 9, 1]), 5))` gives `[(0, 2), (2, 3), (3, 4)]`.
     """
     ends = np.cumsum(sizes, dtype=np.int64)
     start = 0
@@ -200,13 +199,13 @@ def cut_by_size(sizes: npt.NDArray[np.int64], most_bytes: int, most: int = sys.m
 
 
 def short_event(event: str) -> str:
-    """Returns what SQL and the files of messages have for an event's name (JSON text): its digest if it is long."""
+    """Returns the form of an event's name (JSON text) in SQL and in the files of messages: its digest if it is long."""
     encoded = event.encode()
     return sha256(encoded).hexdigest() if len(encoded) > LONGEST_EVENT else event
 
 
 def short_event_sql(cell: str) -> str:
-    """Returns the SQL of `short_event`."""
+    """Returns `short_event` as an SQL expression."""
     return f"CASE WHEN strlen({cell}) > {LONGEST_EVENT} THEN sha256({cell}) ELSE {cell} END"
 
 
@@ -224,8 +223,8 @@ def _table(rows: Sequence[tuple[object, ...]], names: Sequence[str]) -> pa.Table
 
 TEXTS = ("id", "anonymous_id", "user_id", "previous_id", "group_id", "name", "category")
 DECLARED = (*CONTEXT, *PROPERTIES, *LINK)
-# The columns of the files of messages: name, SQL type, and the SQL of its value. The parser has already read
-# `received_at` and the other timestamps, as `received_at_read` and so on; `irregular` marks lines to be read again.
+# The columns of the files of messages: name, SQL type, and the SQL of its value. The query of messages has the parsed
+# timestamps as `received_at_read` and so on. Another column, `irregular`, marks lines for the slow path.
 _COLUMNS: dict[str, tuple[str, str]] = {
     "seq": ("BIGINT", "seq"),
     "tie": ("UBIGINT", "tie"),
@@ -267,9 +266,9 @@ NO_MESSAGES_SQL = (
 
 
 def with_timestamps_read(messages: str) -> str:
-    """Returns a query that adds the four timestamps, read, to a query of messages: `received_at_read` and so on.
+    """Returns a query that adds the four parsed timestamps to a query of messages: `received_at_read` and so on.
 
-    Few messages have one in an unusual notation, and only those pay for reading it.
+    Only the few timestamps in an unusual notation cost the time to parse it.
     """
     usual = ", ".join(f"usual_clock({engine.name(name)}) AS {name}_usual" for name in TIMESTAMP_FIELDS)
     unread = " OR ".join(f"({engine.name(name)} IS NOT NULL AND {name}_usual IS NULL)" for name in TIMESTAMP_FIELDS)
@@ -284,6 +283,6 @@ def with_timestamps_read(messages: str) -> str:
 
 
 def select_columns(extras: Iterable[str] = (), irregular: str = "false") -> str:
-    """Returns the select list that turns a query's columns into those of a file of messages, `extras` last."""
+    """Returns the select list that makes the columns of a file of messages, with `extras` after the others."""
     select = [f"({cell})::{of} AS {engine.name(name)}" for name, (of, cell) in _COLUMNS.items()]
     return ", ".join([*select, *map(engine.name, extras), f"{irregular} AS irregular"])

@@ -1,9 +1,9 @@
-"""The columns beyond the catalogue's: which ones a table gets, their types, and what it has no room for.
+"""Extras, the columns beyond the catalogue's: which ones a table gets, their types, and what it has no room for.
 
-(docs/contract/warehouse.md#limits) Their values wait in columns of the messages' files, or as rows if the line was
-irregular. Each step takes data and returns data: `column_values` and `row_values` examine the values of a column
-wherever its messages are, `types.merge_values` combines the results, `plan_columns` decides, and the discards are made
-wherever the messages are.
+(docs/contract/warehouse.md#limits) Their values are buffered as columns of the messages' files, or as rows if the line
+was irregular. Each step takes data and returns data: each worker examines the values of its messages (`column_values`,
+`row_values`), `types.merge_values` combines the results, `plan_columns` decides, and each worker makes the discards of
+its messages.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -17,10 +17,11 @@ from . import engine, texts
 from .context import ProjectionContext
 from .types import TYPES, ColumnValues, merge_values, type_case, type_of_bits
 
-COLUMNS_AT_ONCE = 100  # columns that one query looks at
+COLUMNS_AT_ONCE = 100  # columns that one query examines
 _SQL = engine.queries("columns.sql")
 
-# How many bytes of a destination's row a value takes: its type is in the column `type`, its text in `value`.
+# The SQL of the bytes that a value takes in a row of the destination. Its type is in the column `type`, its text in
+# `value`.
 VALUE_BYTES_SQL = (
     f"CASE type WHEN 'text' THEN least(strlen(value) + 1, {TYPES['text'].row_bytes})"
     f" WHEN 'double' THEN {TYPES['double'].row_bytes} ELSE {TYPES['bigint'].row_bytes} END"
@@ -28,23 +29,23 @@ VALUE_BYTES_SQL = (
 
 
 def row_bytes(declared: Collection[Type], columns: int) -> int:
-    """Returns the bytes of a row without its extras: the header, one bit for each column, the declared values."""
+    """Returns the bytes of a row without its extras: the header, a bit for each of `columns`, the declared values."""
     return 24 + (columns + COLUMN_RESERVE) // 8 + sum(TYPES[of].row_bytes for of in declared)
 
 
-def unreserved(column: str, limits: Limits) -> str:
+def escape_reserved(column: str, limits: Limits) -> str:
     """Returns a column's name, with `_` in front if the destination reserves that name.
 
-    (docs/contract/warehouse.md#names) Example: `unreserved("xmin", LIMITS["postgres"]) == "_xmin"`.
+    (docs/contract/warehouse.md#names) Example: `escape_reserved("xmin", LIMITS["postgres"]) == "_xmin"`.
     """
     taken = column in limits.reserved or column.startswith(limits.reserved_prefixes)
     return f"_{column}" if taken else column
 
 
 class Extra(NamedTuple):
-    """A column beyond the catalogue's that a table gets: its type, its name there, and where its values wait.
+    """A column beyond the catalogue's that a table gets: its type, its name there, and how its values are buffered.
 
-    `is_known` says whether the destination's table has it already.
+    `is_known` tells whether the destination's table has it already.
     """
 
     type: Type
@@ -55,9 +56,9 @@ class Extra(NamedTuple):
 
 
 class ColumnPlan(NamedTuple):
-    """The columns beyond the catalogue's that a table gets, and by reason those that it does not get.
+    """The extras that a table gets, and those that it does not get, by reason.
 
-    Columns go by their names in the messages. `in_columns` and `in_rows` name those whose values wait in columns and as
+    All are named as in the messages. `in_columns` and `in_rows` are those whose values are buffered as columns, and as
     rows.
     """
 
@@ -74,18 +75,19 @@ def plan_columns(
     in_rows: Mapping[str, ColumnValues],
     room: int,
 ) -> ColumnPlan:
-    """Decides which columns a table gets, and their types: the type that a column has, else by all of its values.
+    """Decides which extras a table gets, and their types: an existing column's type, else one by all its values.
 
-    `in_columns` and `in_rows` are what is known of all values that wait in columns, and as rows. The table keeps the
-    columns that it has in the destination and gets up to `room` more, those with most values first. Runs no SQL.
+    `in_columns` and `in_rows` are what is known of all values that are buffered as columns, and as rows. The table
+    keeps the columns that it has in the destination and gets up to `room` more, those with the most values first. Runs
+    no SQL.
     """
     known = context.known.get(table, {})
     values = merge_values(in_columns, in_rows)
     names: dict[str, str] = {}
     taken: set[str] = set()
     for column in sorted(values, key=lambda column: (-values[column].number, column)):
-        # The digest in a shortened name is so short that somebody can construct another name with the same one.
-        if (name := context.shorten(unreserved(column, context.limits))) not in taken:
+        # The digest in a shortened name is so short that two names with the same one can be constructed.
+        if (name := context.shorten(escape_reserved(column, context.limits))) not in taken:
             names[column] = name
             taken.add(name)
     new = [column for column, name in names.items() if name not in known]
@@ -106,16 +108,16 @@ def plan_columns(
     return ColumnPlan(extras, left_out, frozenset(in_columns), frozenset(in_rows))
 
 
-def plan_no_new_columns(
+def plan_existing_columns(
     context: ProjectionContext, table: str, in_columns: Iterable[str], in_rows: Iterable[str]
 ) -> ColumnPlan:
-    """Returns the plan of a table that keeps the columns it has and gets no others, whatever the values are."""
+    """Returns the plan of a table that keeps the columns which it has in the destination, and gets no others."""
     nothing = ColumnValues(0, 0)
     return plan_columns(context, table, dict.fromkeys(in_columns, nothing), dict.fromkeys(in_rows, nothing), room=0)
 
 
 def column_values(context: ProjectionContext, columns: Collection[str], source: str) -> dict[str, ColumnValues]:
-    """Returns what is known of the values in `source` of some columns of the messages' files, if they have any."""
+    """Returns what is known of the values of extras in columns of `source`; extras without values are left out."""
     found: dict[str, ColumnValues] = {}
     for part in engine.batched(columns, COLUMNS_AT_ONCE):
         cells = [engine.name(EXTRA + column) for column in part]
@@ -129,9 +131,9 @@ def column_values(context: ProjectionContext, columns: Collection[str], source: 
 
 
 def row_values(context: ProjectionContext, messages: str) -> dict[int, dict[str, ColumnValues]]:
-    """Returns what is known of the values of some messages that wait as rows, by table number and column.
+    """Returns what is known of the values that some messages have buffered as rows, by table number and column.
 
-    For `tracks` these are only the values of the context.
+    Of `tracks`, these are only the values of the context. `messages` is a table or a view.
     """
     found: dict[int, dict[str, ColumnValues]] = {}
     if context.cells.extras:
@@ -142,7 +144,7 @@ def row_values(context: ProjectionContext, messages: str) -> dict[int, dict[str,
 
 
 def discard_columns(context: ProjectionContext, number: int, where: str, plan: ColumnPlan) -> None:
-    """Discards the values that a table has no column for and those that do not fit, of messages that match `where`."""
+    """Discards values of the messages that match `where`: those without a column, and those that do not fit theirs."""
     table = context.tables.names[number]
     for reason, left_out in plan.left_out.items():
         _discard_columns(context, table, where, [column for column in left_out if column in plan.in_columns], reason)
@@ -169,7 +171,7 @@ def _discard_rows(context: ProjectionContext, table: str, where: str, columns: S
 
 
 def _discard_misfits(context: ProjectionContext, table: str, where: str, cells: Mapping[str, tuple[str, Type]]) -> None:
-    """Discards values that cannot become their column's type; `cells` are SQL and type, by column."""
+    """Discards values that cannot become their column's type; `cells` has their SQL and the type, by column."""
     for part in engine.batched(cells.items(), COLUMNS_AT_ONCE):
         misfits = {column: f"{cell} IS NOT NULL AND as_{of}({cell}) IS NULL" for column, (cell, of) in part}
         counts = ", ".join(f"count(*) FILTER ({misfit})" for misfit in misfits.values())
@@ -195,9 +197,9 @@ def find_too_wide(
     declared: Mapping[str, Type],
     extras: Mapping[str, Extra],
 ) -> str | None:
-    """Discards the values that a row of the destination has no room for.
+    """Discards the values, among those buffered as rows, that a row of the destination has no room for.
 
-    Returns the name of a table of these values (`seq`, `column`), None if there are none.
+    Returns the name of an engine's table that lists them (`seq`, `column`), None if there are none.
     """
     if context.limits.row_bytes is None:
         return None
@@ -219,7 +221,7 @@ def find_too_wide(
     return name
 
 
-def discard_bodies(context: ProjectionContext) -> None:
+def discard_without_table(context: ProjectionContext) -> None:
     """Discards the properties of messages whose events have no table of their own."""
     if 0 not in context.tables.events.values():
         return
@@ -235,6 +237,6 @@ def discard_bodies(context: ProjectionContext) -> None:
         cell = engine.name(declared.name)
         cells[declared.name] = f"to_json({cell})::VARCHAR" if declared.type == "text" else cell
     for column, cell in cells.items():
-        sql = _SQL["discard_bodies"].format(cell=cell, where=where)
+        sql = _SQL["discard_without_table"].format(cell=cell, where=where)
         texts.insert(context, "discards", sql, {"column_name": column})
-    texts.insert(context, "discards", _SQL["discard_row_bodies"].format(where=where))
+    texts.insert(context, "discards", _SQL["discard_rows_without_table"].format(where=where))

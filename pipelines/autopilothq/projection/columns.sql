@@ -1,9 +1,8 @@
--- Values that the catalogue does not know. `discards` has the columns `seq`, `table_name`, `column_name`, `value` and
--- `reason`.
+-- The values of extras. Their discards have the columns `seq`, `table_name`, `column_name`, `value` and `reason`.
 
 -- name: row_values
--- The type bits and the number of the values of each column that wait as rows, by table; for `tracks` only those of the
--- context. `numbered` are the messages in question.
+-- The type bits and the number of each column's values that are buffered as rows, by table; of `tracks` only those of
+-- the context. `numbered` are the messages in question.
 SELECT table_number, "column", type_bits(value), count(*) FROM extras JOIN numbered USING (seq)
 WHERE table_number > 0 GROUP BY ALL
 UNION ALL
@@ -16,7 +15,7 @@ SELECT seq, $table_name AS table_name, $column_name AS column_name, {cell} AS va
 FROM messages WHERE {where} AND {cell} IS NOT NULL
 
 -- name: discard_rows
--- The values that wait as rows of columns that their table does not get (`left_out`).
+-- The values, buffered as rows, of columns that their table does not get (`left_out`).
 SELECT seq, $table_name AS table_name, x."column" AS column_name, value, $reason AS reason FROM extras x
 SEMI JOIN (SELECT seq FROM messages WHERE {where}) m USING (seq)
 SEMI JOIN left_out o ON o."column" = x."column"
@@ -27,14 +26,14 @@ SELECT seq, $table_name AS table_name, $column_name AS column_name, {cell} AS va
 FROM messages WHERE {where} AND {misfit}
 
 -- name: discard_row_misfits
--- The same for values that wait as rows; `types` are the types of their columns.
+-- The same for values that are buffered as rows; `types` are the types of their columns.
 SELECT seq, $table_name AS table_name, x."column" AS column_name, value, 'does_not_fit' AS reason
 FROM extras x JOIN types t ON t."column" = x."column"
 SEMI JOIN (SELECT seq FROM messages WHERE {where}) m USING (seq)
 WHERE {misfit}
 
 -- name: has_wide_row
--- Finds out whether a message has so many values that a row of the destination may have no room for them.
+-- Returns a row if a message has so many values that a row of the destination may have no room for them.
 SELECT 1 FROM extras SEMI JOIN (SELECT seq FROM messages WHERE {where}) m USING (seq)
 GROUP BY seq HAVING count(*) > {values} LIMIT 1
 
@@ -51,14 +50,14 @@ WHERE bytes > {room}
 SELECT seq, $table_name AS table_name, "column" AS column_name, value, 'row_too_wide' AS reason
 FROM extras SEMI JOIN {name} USING (seq, "column")
 
--- name: discard_bodies
--- The properties of messages whose events have no table of their own: first those in a column, then those that wait as
--- rows.
+-- name: discard_without_table
+-- The properties of messages whose events have no table of their own: first those that are buffered as columns, then
+-- those that are buffered as rows.
 SELECT seq, 'tracks' AS table_name, $column_name AS column_name, {cell} AS value,
     CASE WHEN slug IS NULL THEN 'no_column' ELSE 'too_many_tables' END AS reason
 FROM messages WHERE {where} AND {cell} IS NOT NULL
 
--- name: discard_row_bodies
+-- name: discard_rows_without_table
 SELECT seq, 'tracks' AS table_name, "column" AS column_name, value,
     CASE WHEN slug IS NULL THEN 'no_column' ELSE 'too_many_tables' END AS reason
 FROM extras JOIN (SELECT seq, slug FROM messages WHERE {where}) m USING (seq)

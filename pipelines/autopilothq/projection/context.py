@@ -17,24 +17,25 @@ from ..segment.naming import event_key, snake_case
 from .cells import DECLARED, ParsedCells, short_event
 from .engine import ALONE_MEMORY, COLUMN_MEMORY, PARQUET, UNCOMPRESSED, is_one_of, literal, name, one_thread
 
-CELLS_AT_ONCE = 4_000_000  # cells of a wide table that are made in memory at a time
-GROUP_BYTES = 32 << 20  # of rows that each thread gathers before it writes them
-THREAD_COLUMN_MEMORY = 0.6  # MB of a column in each thread: two blocks of 256 KiB, and their overhead
+CELLS_AT_ONCE = 4_000_000  # cells (rows times columns) of a wide table that are made in memory at a time
+GROUP_BYTES = 32 << 20  # bytes of rows that each thread buffers before it writes them
+THREAD_COLUMN_MEMORY = 0.6  # MB for a column in each thread: two blocks of 256 KiB, and their overhead
 USUAL_COLUMNS = 60  # columns that the cells of any message have
-WIDE_ROWS = 400  # columns; a destination needs more memory to load wider files that have no dictionaries
+WIDE_ROWS = 400  # columns; files of wider rows have dictionaries, without which destinations need more memory
 NUMBER_OF_KIND = {"track": 0} | {kind: MESSAGE_TABLES.index(table) for kind, table, _ in KINDS}
 """The number of each type of message's table; `tracks` is 0."""
 
 ExistingTables = Mapping[str, Mapping[str, Type]]
 """The destination's tables, with the types of their columns."""
 CountedMessages = Mapping[int, tuple[frozenset[str], bool]]
-"""The messages of a file that earlier loads counted, by its number: of the tables named, or if true of all others."""
+"""Which messages of a file earlier loads have counted, by the file's number: those of the named tables, or, if the flag
+is true, those of all other tables."""
 ReadTable = Callable[[str, Sequence[str]], Iterable[pa.RecordBatch]]
-"""Reads columns of a table of the destination."""
+"""Reads columns of one of the destination's tables, as Arrow batches."""
 
 
 class TableRows(NamedTuple):
-    """Rows for one table: its columns in the order of a new table, with their types; a relation; how many rows."""
+    """The rows of one table: its columns with their types, in the order of a new table; a relation; how many rows."""
 
     table: str
     columns: Mapping[str, Type]
@@ -42,7 +43,7 @@ class TableRows(NamedTuple):
     number: int
 
     def write(self, path: str, compressed: bool = True) -> None:
-        """Writes the rows to a Parquet file, wide ones in small groups, because each thread holds one in memory."""
+        """Writes the rows to a Parquet file; wide rows in small groups, because each thread holds a group in memory."""
         group = max(2_048, min(122_880, CELLS_AT_ONCE // len(self.columns)))
         form = PARQUET if len(self.columns) < WIDE_ROWS else "FORMAT parquet"
         form += "" if compressed else f", {UNCOMPRESSED}"
@@ -57,10 +58,10 @@ class TableRows(NamedTuple):
 
 
 class FileCount(NamedTuple):
-    """What became of a file's lines: `lines == stored + duplicates + rejected`. `number` is the file's in the load.
+    """What became of a file's lines: `lines == stored + duplicates + rejected`. `number` is its number in the load.
 
-    `mended` counts the texts that were stored cut and that the file's messages make whole; `again` those of `stored`
-    that an earlier load of the file counted, because it stored them in part.
+    `mended` counts the cut texts in the destination that the file's messages make whole; `again` counts the lines among
+    `stored` that an earlier load of the file has counted already, because it stored part of their rows.
     """
 
     number: int
@@ -75,9 +76,10 @@ class FileCount(NamedTuple):
 
 
 class EventName(NamedTuple):
-    """An event: its name as JSON text and as stored text, its table, and the texts that only repeat its name.
+    """An event: its name as JSON text (`event`) and as plain text, its table, and the texts that only repeat its name.
 
-    `text`, which is None if no warehouse can store it, and `repeats` are as `short_event` returns them.
+    `text` is None if no warehouse can store it, `table` is None if the event has none. `text` and `repeats` are as
+    `short_event` returns them.
     """
 
     event: str
@@ -105,13 +107,13 @@ class TableNumbers:
         return cls(list(numbers), found)
 
     def without(self, numbers: Iterable[int]) -> "TableNumbers":
-        """Returns the same tables, but with the events of some in `tracks` alone."""
+        """Returns the same tables, but the events of the tables with these numbers are in `tracks` alone."""
         left_out = frozenset(numbers)
         events = {event: 0 if number in left_out else number for event, number in self.events.items()}
         return TableNumbers(self.names, events)
 
     def where(self, number: int) -> str:
-        """Returns the SQL condition that selects a table's messages, written so that the engine can skip all others."""
+        """Returns the SQL condition that selects a table's messages, in a form that lets the engine skip the others."""
         if number == 0:
             return "kind = 'track' AND table_number = 0"
         if number < len(MESSAGE_TABLES):
@@ -119,13 +121,13 @@ class TableNumbers:
         return is_one_of("event", map(short_event, self._events_of.get(number, ())))
 
     def where_any(self, numbers: Sequence[int]) -> str:
-        """Returns the same for several tables, of which none is number 0."""
+        """Returns the SQL condition that selects the messages of several tables, none of which is number 0."""
         kinds = [self.where(number) for number in numbers if number < len(MESSAGE_TABLES)]
         events = [short_event(event) for number in numbers for event in self._events_of.get(number, ())]
         return " OR ".join([*kinds, is_one_of("event", events)])
 
     def where_of_rows(self, number: int) -> str:
-        """Returns the SQL condition of the messages with a row in a table; `tracks` has rows of all events."""
+        """Returns the SQL condition that selects messages with a row in a table; in `tracks`, all tracks have one."""
         return self.where(number) if number else "kind = 'track'"
 
     @cached_property
@@ -157,7 +159,7 @@ def name_events(events: Iterable[str], event_table: Callable[[str], str]) -> lis
 
 
 def every_table(_: str) -> bool:
-    """Returns that a load fills a table: it fills all."""
+    """Returns True: the load fills every table."""
     return True
 
 
@@ -165,10 +167,10 @@ def every_table(_: str) -> bool:
 class ProjectionContext:
     """What all steps of the second half share, in one process.
 
-    `con` is an engine of its own, whose tables docs/projection.md draws; `scratch` is a folder. All else is plain data:
-    the files of `cells`, the destination's tables (`known`), how many columns they have (`widths`), its `limits`, and
-    how it names columns and tables. `loaded_at` is a time in ISO 8601, `memory` is in MB. `fills` returns whether the
-    load fills a table; of others no rows are missing.
+    `con` is a connection to the load's own engine, whose tables docs/projection.md draws; `scratch` is a folder. All
+    else is plain data: the files of `cells`, the destination's tables (`known`), how many columns they have (`widths`),
+    its `limits`, and how it names columns (`shorten`) and events' tables (`event_table`). `loaded_at` is a time in ISO
+    8601, `memory` is in MB. `fills` returns whether the load fills a table; a message may lack rows only in those.
     """
 
     con: duckdb.DuckDBPyConnection
@@ -192,7 +194,7 @@ class ProjectionContext:
 
     @cached_property
     def declared_fit(self) -> bool:
-        """Whether all values fit the catalogue's columns: nearly always, so that no table needs a check of its own."""
+        """Whether all values fit the catalogue's columns. They nearly always do, which saves a check for each table."""
         misfit = " OR ".join(
             f"{name(column.name)} IS NOT NULL AND as_{column.type}({name(column.name)}) IS NULL"
             for column in DECLARED
@@ -200,24 +202,24 @@ class ProjectionContext:
         )
         return not self.con.execute(f"SELECT 1 FROM messages WHERE {misfit} LIMIT 1").fetchone()
 
-    def threads_of_memory(self, most: int) -> int:
-        """Returns how many threads the memory suffices for, up to `most`: each reads and writes whole blocks."""
+    def affordable_threads(self, most: int) -> int:
+        """Returns how many threads, up to `most`, the memory suffices for: each reads and writes whole blocks."""
         widest = max(map(len, self.cells.columns.values()), default=0)
         return max(1, min(most, int(self.memory / (THREAD_COLUMN_MEMORY * (USUAL_COLUMNS + widest)))))
 
     def reserve(self, columns: int = 0) -> None:
-        """Sets the threads and the memory of the engine for rows of so many columns, until the next call.
+        """Sets the engine's threads and memory for rows of so many columns, until the next call.
 
-        Each thread has buffers of its own for each column. If those of all threads would fill much of the memory, one
-        thread has to do, and gets more.
+        Each thread has its own buffers for each column. If those of all threads would fill a quarter of the memory, the
+        engine gets a single thread, and more memory.
         """
         more = int(COLUMN_MEMORY * columns)
         is_wide = more * self.threads > self.memory / 4
         self.con.execute(f"SET threads = {1 if is_wide else self.threads}")
         self.con.execute(f"SET memory_limit = '{self.memory + more * is_wide}MB'")
 
-    def column_extras(self) -> dict[int, list[str]]:
-        """Returns the extras that are columns of the files, by table number; for `tracks` only those of the context."""
+    def extras_in_columns(self) -> dict[int, list[str]]:
+        """Returns the extras that are columns of the messages' files, by table; of `tracks` only the context's."""
         found: dict[int, dict[str, None]] = {}
         for (kind, event), columns in self.cells.columns.items():
             number = self.tables.events[event] if event is not None else NUMBER_OF_KIND[kind]

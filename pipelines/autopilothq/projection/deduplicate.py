@@ -1,8 +1,8 @@
 """Decides which messages of a load are kept: one of each id, and none that is stored already.
 
-(docs/contract/warehouse.md#exactly-once) docs/projection.md draws the tables of the engine that these steps
-write and read. They need only the messages of `context.cells`, so a worker that has all messages of some ids can run
-them; the ids that are stored come as Arrow batches.
+(docs/contract/warehouse.md#exactly-once) docs/projection.md draws the tables of the engine that these steps write and
+read. They need only the messages of `context.cells`, and stored ids as Arrow batches; so a worker that has all messages
+of some ids can run them.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ from ..segment.identity import HashedIds
 from ..segment.message import EXTRA, digest
 from . import engine, suppression, texts
 from .cells import short_event, short_event_sql
-from .columns import discard_columns, plan_no_new_columns, row_values
+from .columns import discard_columns, plan_existing_columns, row_values
 from .context import NUMBER_OF_KIND, EventName, ExistingTables, ProjectionContext, ReadTable, TableNumbers
 from .tables import count_messages
 
@@ -32,15 +32,15 @@ _EVENTS = pa.schema(
         ("repeats", pa.list_(pa.string())),
     ]
 )
-Lines = Callable[[Collection[int]], Iterable[tuple[int, bytes]]]
-"""Reads lines by their numbers in the load."""
+ReadLines = Callable[[Collection[int]], Iterable[tuple[int, bytes]]]
+"""Returns lines with their numbers in the load, for some of these numbers."""
 
 
 def open_messages(context: ProjectionContext, events: Sequence[EventName], only: str = "true") -> None:
-    """Creates the engine's tables and views of the load's messages; `only` is an SQL condition for the messages."""
+    """Creates the engine's tables, and its views of the load's messages that match the SQL condition `only`."""
     con, cells = context.con, context.cells
     con.execute(engine.script("state.sql"))
-    texts.open_tables(context)
+    texts.prepare_for_long_lines(context)
     con.execute(f"INSERT INTO kinds VALUES {_KINDS}")
     for table, files in (("rejects", cells.rejects), ("discards", cells.discards)):
         if files:
@@ -61,7 +61,7 @@ def open_messages(context: ProjectionContext, events: Sequence[EventName], only:
 
 
 def _without_repeats(context: ProjectionContext) -> str:
-    """Returns SQL that drops values which only repeat another of the message (docs/contract/warehouse.md#names)."""
+    """Returns the SQL that makes values null which only repeat another field (docs/contract/warehouse.md#names)."""
     there = set().union(*context.cells.columns.values())
     event, id_ = engine.name(_REPEATED_EVENT), engine.name(_REPEATED_ID)
     replaced = []
@@ -76,18 +76,21 @@ def _without_repeats(context: ProjectionContext) -> str:
 
 
 def reject_messages(context: ProjectionContext, *tables: str) -> None:
-    """Leaves messages out of the view `messages` if one of these tables has their `seq`."""
+    """Recreates the view `messages` without the messages whose `seq` is in one of these tables."""
     but = "".join(f" ANTI JOIN {table} USING (seq)" for table in tables)
     context.con.execute(_SQL["messages"].format(but=but))
 
 
 def reject_refused(
-    context: ProjectionContext, messages: Mapping[str, str], rows: Mapping[str, Mapping[str, str]], lines: Lines
+    context: ProjectionContext,
+    messages: Mapping[str, str],
+    rows: Mapping[str, Mapping[str, str]],
+    read_lines: ReadLines,
 ) -> None:
     """Rejects what the destination refused: `messages` has an error for each refused message, by id.
 
     `rows` has an error for each refused row of `users` and `accounts`, by table and id; the messages that the row is
-    made of are rejected. A row that loses a message but was not refused itself is made again without the message.
+    made of are rejected. A row that was not refused itself but is made of a refused message is made again without it.
     """
     table_name = " ".join(f"WHEN '{latest.kind}' THEN '{latest.table.name}'" for latest in LATEST)
     row_id = " ".join(f"WHEN '{latest.kind}' THEN {latest.key}" for latest in LATEST)
@@ -102,7 +105,7 @@ def reject_refused(
     ):
         context.con.execute(_SQL["refuse"].format(table_name=table_name, row_id=row_id))
     seqs = [seq for (seq,) in context.con.execute("SELECT seq FROM refused").fetchall()]
-    found = [{"seq": seq, "id": digest(line), "raw": engine.printable(line)} for seq, line in lines(seqs)]
+    found = [{"seq": seq, "id": digest(line), "raw": engine.printable(line)} for seq, line in read_lines(seqs)]
     with engine.registered(context.con, raw_lines=engine.text_table(found, ("seq", "id", "raw"))):
         texts.insert(context, "rejects", _SQL["reject_refused"])
     reject_messages(context, "refused")
@@ -116,7 +119,7 @@ def reject_suppressed(context: ProjectionContext, hashes: HashedIds) -> None:
     with con.cursor() as reader:
         lines = reader.sql("SELECT seq AS key, raw || chr(10) || message AS text FROM rejects")
         for batch in lines.to_arrow_reader(REJECTS_PER_READ):
-            seqs += suppression.mentioning(con, batch["key"], batch["text"])
+            seqs += suppression.find_mentions(con, batch["key"], batch["text"])
     if seqs:
         texts.create_table(context, "rejects", _SQL["suppress_rejects"], {"message": message, "seqs": seqs})
     if suppression.suppress(con):
@@ -132,10 +135,11 @@ def find_duplicates(context: ProjectionContext) -> None:
 def limit_tables(
     context: ProjectionContext, event_tables: Collection[str], most: int
 ) -> tuple[TableNumbers, dict[str, int]]:
-    """Keeps events beyond the dataset's `most` tables in `tracks` alone; those with most messages get a table first.
+    """Keeps events in `tracks` alone if the dataset would have more than `most` tables of events.
 
-    `event_tables` are the tables of events that the destination has, in addition to those of the catalogue. Returns
-    the numbers of the tables, and how many messages the events without a table have, by the event's slug.
+    Events with the most messages get a table first. `event_tables` are the tables of events that the destination has,
+    in addition to those of the catalogue. Returns the numbers of the tables, and how many messages the events without a
+    table have, by the event's slug.
     """
     new, room = new_tables(context.tables.names, context.known, event_tables, most)
     if len(new) <= room:
@@ -149,22 +153,23 @@ def limit_tables(
 def new_tables(
     names: Sequence[str], known: Collection[str], event_tables: Collection[str], most: int
 ) -> tuple[list[int], int]:
-    """Returns the numbers of the events' tables that do not exist yet, and how many tables the dataset has room for."""
+    """Returns the numbers of the events' tables that do not exist yet, and how many more the dataset may have."""
     has_table = {*event_tables, *known, *(table.name for table in EVENT_TABLES)}
     new = [number for number in range(len(MESSAGE_TABLES), len(names)) if names[number] not in has_table]
     return new, max(0, most - len(event_tables))
 
 
 def tables_beyond(names: Sequence[str], new: Iterable[int], room: int, counts: Mapping[int, int]) -> dict[int, int]:
-    """Returns how many messages each new table without room has, by number; those with most messages get the room."""
+    """Returns how many messages each new table beyond `room` has, by number; those with the most messages get room."""
     beyond = sorted(new, key=lambda number: (-counts.get(number, 0), names[number]))[room:]
     return {number: counts.get(number, 0) for number in beyond}
 
 
 def ids_to_match(known: ExistingTables, names: Sequence[str], fills: Callable[[str], bool]) -> dict[str, list[str]]:
-    """Returns the columns by which messages are found to be stored: the ids of all tables of messages.
+    """Returns the columns, by table, that show which messages are stored: the ids in all tables of messages.
 
-    `tracks` has the events beside. If the load does not fill it, the tables of events that it fills say what is stored.
+    Of `tracks` they include the events. If the load does not fill `tracks`, the tables of events that it fills show
+    which tracks are stored.
     """
     events = [] if fills(TRACKS.name) else [name for name in names[len(MESSAGE_TABLES) :] if fills(name)]
     found = {name: ["id"] for name in (*(table.name for table in MESSAGE_TABLES), *events) if name in known}
@@ -177,8 +182,8 @@ def ids_to_match(known: ExistingTables, names: Sequence[str], fills: Callable[[s
 def match_stored(context: ProjectionContext, stored: ReadTable) -> None:
     """Finds the messages that are stored already.
 
-    A load that was killed between two tables is completed: a track counts as stored only if its event's table has it
-    too, if the load fills that one.
+    A track counts as stored only if its event's table has it too, provided that the load fills that table. So a load
+    that was killed between two tables is completed.
     """
     con, known, names = context.con, context.known, context.tables.names
     for table_name, columns in ids_to_match(known, names, context.fills).items():
@@ -201,7 +206,7 @@ def drop_stored(context: ProjectionContext) -> None:
 
 
 def discard_again(context: ProjectionContext, stored: ReadTable, complete: Collection[str]) -> None:
-    """Writes again the discards of stored messages that a killed load may have lost.
+    """Writes the discards of stored messages again if a killed load stored them, because it may have lost the discards.
 
     `complete` are the ids of the loads that were not killed.
     """
@@ -220,11 +225,11 @@ def discard_again(context: ProjectionContext, stored: ReadTable, complete: Colle
 
 def _discard_of_stored(context: ProjectionContext) -> None:
     """Discards the values of stored messages that the destination's tables did not take."""
-    columns, rows = context.column_extras(), row_values(context, "messages SEMI JOIN stored_in USING (seq)")
+    columns, rows = context.extras_in_columns(), row_values(context, "messages SEMI JOIN stored_in USING (seq)")
     for number, table in enumerate(context.tables.names):
         if table in context.known:
             where = f"{context.tables.where(number)} AND seq IN (SELECT seq FROM stored_in)"
             in_columns, in_rows = columns.get(number, ()), rows.get(number, {})
             # The load that stored these rows created all columns that it had room for.
-            plan = plan_no_new_columns(context, table, in_columns, in_rows)
+            plan = plan_existing_columns(context, table, in_columns, in_rows)
             discard_columns(context, number, where, plan)

@@ -17,7 +17,7 @@ CREATE OR REPLACE VIEW messages AS FROM parsed{but}
 CREATE VIEW kept AS FROM messages ANTI JOIN duplicates USING (seq)
 
 -- name: candidates
--- Until then: the messages that may still turn out to be stored.
+-- Until then: the messages that may turn out to be stored.
 CREATE VIEW candidates AS SELECT seq, id, table_number FROM messages ANTI JOIN duplicates USING (seq)
 
 -- name: duplicates_within
@@ -33,7 +33,7 @@ WHERE rank > 1
 INSERT INTO stored_in SELECT m.seq, {table_number}, {track} FROM stored s JOIN candidates m ON m.id = s.id
 
 -- name: events_to_check
--- The events with messages of this load in `tracks`: a killed load may not have got to their own tables.
+-- The events whose messages of this load are in `tracks`: a killed load may not have reached the events' own tables.
 SELECT DISTINCT m.slug FROM stored_in i JOIN messages m USING (seq)
 WHERE i.table_number = 0 AND m.table_number >= $first_event_table AND i.event = m.slug
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import duckdb
 import pyarrow as pa
 
-Chunked = TypeVar("Chunked")
+Batched = TypeVar("Batched")
 
 
 @cache
@@ -26,9 +26,9 @@ def script(file: str) -> str:
 
 @cache
 def queries(file: str) -> Mapping[str, str]:
-    """Returns the statements of a `.sql` file of this package, by the name in the line above each: `-- name: x`.
+    """Returns the statements of a `.sql` file of this package by name. The line above each is `-- name: x`.
 
-    `{words}` in braces are for `str.format`: names of columns and tables, for which SQL has no parameters.
+    Words in braces are for `str.format`: names of columns and tables, for which SQL has no parameters.
     """
     return statements(script(file))
 
@@ -39,14 +39,14 @@ def statements(text: str) -> Mapping[str, str]:
     return dict(zip(parts[::2], map(str.strip, parts[1::2]), strict=True))
 
 
-ALONE_MEMORY = 400  # MB for a single thread: several blocks for each column of the widest statement
-COLUMN_MEMORY = 1.25  # MB that another column can take: DuckDB counts a block as full, however little it holds
+ALONE_MEMORY = 400  # MB for a thread that works alone: several blocks for each column of the widest statement
+COLUMN_MEMORY = 1.25  # MB that one more column can take: DuckDB counts a block as full, however little it holds
 WIDE_TABLE = 150  # columns; the rows of a wider table can need more memory than a load usually has
 BYTES = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB": 2**50}
 """How many bytes each unit of DuckDB's settings is."""
-STREAMED = 8 << 20  # bytes
+STREAMED = 8 << 20  # bytes of a part of a batch that is streamed into the engine
 MACROS = script("macros.sql")
-# Ids and emails do not repay a dictionary, which would cost more than all other work.
+# Ids and emails are hardly ever repeated: a dictionary of them would cost more than all other work.
 PARQUET = "FORMAT parquet, DICTIONARY_SIZE_LIMIT 1000"
 # Compressing files that are read again at once would take a tenth of a load's processor time.
 UNCOMPRESSED = "COMPRESSION uncompressed"
@@ -59,7 +59,7 @@ def connect(scratch: str | None, memory: int, threads: int) -> duckdb.DuckDBPyCo
     con.execute(f"SET threads = {threads}")
     con.execute("SET preserve_insertion_order = false")
     con.execute("SET enable_progress_bar = false")  # the program shows its own
-    con.execute("SET GLOBAL TimeZone = 'UTC'")  # for cursors too, else times without a zone are in the machine's
+    con.execute("SET GLOBAL TimeZone = 'UTC'")  # also for cursors; else times without a zone are in the machine's zone
     if scratch:
         con.execute(f"SET temp_directory = {literal(scratch + '/spill')}")
     con.execute(MACROS)
@@ -70,7 +70,7 @@ def connect(scratch: str | None, memory: int, threads: int) -> duckdb.DuckDBPyCo
 def one_thread(execute: Callable[[str], Any], memory: int) -> Iterator[None]:
     """Limits an engine to one thread and gives it at least `memory` (MB) while the block runs.
 
-    `execute` runs SQL in the engine. Each thread has buffers of its own for each column that it reads or writes.
+    `execute` runs SQL in the engine. One thread needs less: each has its own buffers for each column that it handles.
     """
     before = memory_limit(execute)
     [threads] = execute("SELECT current_setting('threads')").fetchone()
@@ -83,7 +83,7 @@ def one_thread(execute: Callable[[str], Any], memory: int) -> Iterator[None]:
     finally:
         execute(f"SET GLOBAL threads = {threads}")
         if needs_more:
-            with suppress(duckdb.OutOfMemoryException):  # the block has succeeded all the same
+            with suppress(duckdb.OutOfMemoryException):  # more is in use; the block has succeeded all the same
                 execute(f"SET GLOBAL memory_limit = '{before}B'")
 
 
@@ -95,8 +95,11 @@ def memory_limit(execute: Callable[[str], Any]) -> int:
 
 
 @contextmanager
-def enough_for(con: duckdb.DuckDBPyConnection, columns: int) -> Iterator[None]:
-    """Has an engine use one thread, and memory for rows of so many columns, while the block runs, if they are many."""
+def memory_for_columns(con: duckdb.DuckDBPyConnection, columns: int) -> Iterator[None]:
+    """Gives an engine one thread, and memory for rows of so many columns, while the block runs.
+
+    Rows of fewer than WIDE_TABLE columns need neither.
+    """
     if columns < WIDE_TABLE:
         yield
         return
@@ -132,26 +135,27 @@ def read_stored(
 def streamed(con: duckdb.DuckDBPyConnection, batches: Iterable[pa.RecordBatch]) -> Iterator[bool]:
     """Lets SQL read the batches as `stored`, once, while the block runs; yields whether there are any batches.
 
-    A join holds its right side in memory, as it is written: DuckDB takes a stream for a single row, and would hold it.
+    Meanwhile joins hold their right sides in memory, as written: DuckDB takes a stream for a single row, and would hold
+    the stream instead.
     """
-    stream = itertools.chain.from_iterable(map(cut_batch, batches))
+    stream = itertools.chain.from_iterable(map(split_batch, batches))
     first = next(stream, None)
     if first is None:
         yield False
         return
     reader = pa.RecordBatchReader.from_batches(first.schema, itertools.chain([first], stream))
-    with registered(con, stored=reader), joined_as_written(con):
+    with registered(con, stored=reader), _joined_as_written(con):
         yield True
 
 
 def join_as_written(con: duckdb.DuckDBPyConnection) -> None:
-    """Has joins hold their right sides in memory, as they are written."""
+    """Makes joins hold their right sides in memory, in the order in which they are written."""
     con.execute("SET disabled_optimizers = 'join_order,build_side_probe_side'")
 
 
 @contextmanager
-def joined_as_written(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Has joins hold their right sides in memory, as they are written, while the block runs."""
+def _joined_as_written(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Does the same as `join_as_written`, but only while the block runs."""
     [(before,)] = con.execute("SELECT current_setting('disabled_optimizers')").fetchall()
     join_as_written(con)
     try:
@@ -160,14 +164,14 @@ def joined_as_written(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
         con.execute(f"SET disabled_optimizers = {literal(before)}")
 
 
-def cut_batch(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+def split_batch(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """Yields a batch in parts of at most STREAMED bytes, or of one row: the engine takes up to 2,048 rows of a part."""
     if batch.nbytes <= STREAMED or batch.num_rows < 2:
         yield batch
         return
     half = batch.num_rows // 2
-    yield from cut_batch(batch.slice(0, half))
-    yield from cut_batch(batch.slice(half))
+    yield from split_batch(batch.slice(0, half))
+    yield from split_batch(batch.slice(half))
 
 
 def lacks_memory(error: Exception) -> bool:
@@ -179,13 +183,13 @@ def lacks_memory(error: Exception) -> bool:
 
 
 def count(con: duckdb.DuckDBPyConnection, source: str) -> int:
-    """Returns how many rows a table or a query in brackets has."""
+    """Returns how many rows a table has, or a query in parentheses."""
     [(found,)] = con.execute(f"SELECT count(*) FROM {source}").fetchall()
     return int(found)
 
 
 def parquet_files(paths: Iterable[str], **options: str) -> str:
-    """Returns the SQL call of `read_parquet` that reads these files.
+    """Returns the SQL call of `read_parquet` for these files; `options` are its named parameters.
 
     Example: `parquet_files(["a.parquet"], union_by_name="true")`.
     """
@@ -198,7 +202,7 @@ def copy_statement(query: str, path: str) -> str:
     return f"COPY ({query}) TO {literal(path)} ({PARQUET}, {UNCOMPRESSED})"
 
 
-def batched(items: Iterable[Chunked], size: int) -> Iterator[tuple[Chunked, ...]]:
+def batched(items: Iterable[Batched], size: int) -> Iterator[tuple[Batched, ...]]:
     """Yields the items in groups of at most `size`."""
     remaining = iter(items)
     while group := tuple(itertools.islice(remaining, size)):

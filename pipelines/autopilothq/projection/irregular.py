@@ -1,4 +1,4 @@
-"""The slow path: reads lines that the engine may read wrongly one by one, in Python, into the same cells."""
+"""The slow path: reads irregular lines one by one, in Python, into the same cells as the fast path."""
 
 import sys
 from collections import Counter
@@ -18,15 +18,15 @@ from .cells import (
     TEXTS,
     CellWriter,
     ParsedCells,
-    cut_by_size,
     select_columns,
+    split_by_size,
     with_timestamps_read,
 )
 from .keys import check_keys
 
-MOST_LINES = 5_000  # at most so many lines are held as Python objects at a time, and
-MOST_IRREGULAR = 4 << 20  # at most so many bytes, except for a single line
-MOST_COUNTED = 20_000  # objects, of which a few hundred can be read as columns
+MOST_LINES = 5_000  # lines that are Python objects at a time
+MOST_IRREGULAR = 4 << 20  # bytes of these lines, unless a single line has more
+MOST_COUNTED = 20_000  # objects in these lines, of which a few hundred can be read as columns
 _CELLS = ("kind", "event", *TEXTS, *TIMESTAMP_FIELDS, *(column.name for column in DECLARED))
 _SELECT_SQL = (
     f"SELECT {select_columns()}"
@@ -69,8 +69,8 @@ def _write_messages(
 
 
 def pieces(lines: pa.Table, most_bytes: int, most_lines: int = sys.maxsize) -> Iterator[pa.Table]:
-    """Yields lines in pieces of at most so many bytes, except for a single line, and so many lines."""
-    for start, end in cut_by_size(pc.binary_length(lines["text"]).to_numpy(), most_bytes, most_lines):
+    """Yields lines in pieces of at most `most_bytes` (unless a single line has more) and `most_lines`."""
+    for start, end in split_by_size(pc.binary_length(lines["text"]).to_numpy(), most_bytes, most_lines):
         yield lines.slice(start, end - start)
 
 

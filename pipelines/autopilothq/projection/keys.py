@@ -1,7 +1,7 @@
-"""Keys that a destination has no room for: ids of messages, and of the persons and groups that have rows of their own.
+"""Rejects keys that are too long for the destination: ids of messages, and of users and groups with rows of their own.
 
-(docs/contract/warehouse.md#limits) Senders choose them. A destination that refuses such rows would be asked again and
-again until each one is found, so the lines are rejected as they are parsed.
+(docs/contract/warehouse.md#limits) Senders choose these ids. If such rows reached the destination, it would refuse the
+load, and finding each of them would take many attempts. So their lines are rejected as they are parsed.
 """
 
 from collections.abc import Mapping
@@ -11,8 +11,8 @@ from ..segment.message import Rejected
 from . import engine
 
 
-def has_long_key(most: int | None) -> str:
-    """Returns an SQL condition for cells of which a key has more than `most` bytes; None stands for no limit."""
+def long_key_condition(most: int | None) -> str:
+    """Returns the SQL condition for messages with a key of more than `most` bytes; None stands for no limit."""
     if most is None:
         return "false"
     persons = (f"kind = {engine.literal(of.kind)} AND strlen({of.key}) > {most}" for of in LATEST)
@@ -20,14 +20,14 @@ def has_long_key(most: int | None) -> str:
 
 
 def check_keys(cells: Mapping[str, str], most: int | None) -> None:
-    """Raises Rejected if a key among a message's cells has more than `most` bytes; None stands for no limit."""
+    """Raises Rejected if one of a message's keys has more than `most` bytes; None stands for no limit."""
     if most is None:
         return
     for key in ("id", *(of.key for of in LATEST if of.kind == cells["kind"])):
         if (size := len(cells.get(key, "").encode())) > most:
-            raise Rejected("unreadable", long_key(key, most, f"{size:,}"))
+            raise Rejected("unreadable", long_key_message(key, most, f"{size:,}"))
 
 
-def long_key(key: str, most: int, size: str) -> str:
-    """Returns the message about a key that has more than `most` bytes."""
+def long_key_message(key: str, most: int, size: str) -> str:
+    """Returns the error message for a key that has more than `most` bytes."""
     return f"Expected a key for which the destination has room, of at most {most:,} bytes, but its {key} has {size}."

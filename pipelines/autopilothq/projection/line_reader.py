@@ -1,4 +1,4 @@
-"""Reads one batch of lines after the other in an engine, which plans the statement for that only once."""
+"""Reads batches of lines one after the other in an engine, with a statement that is planned only once."""
 
 import itertools
 from pathlib import Path
@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from . import engine
 
-PLANS = 4  # plans of queries that are kept: lines of new shapes need a new query
+PLANS = 4  # prepared statements that are kept: lines of new shapes need a new query
 _NO_LINES = pa.table({"seq": pa.array([], pa.int64()), "text": pa.array([], pa.large_string())})
 _NO_SHAPES = pa.table({"shape": pa.array([], pa.string()), "has_nulls": pa.array([], pa.bool_())})
 
@@ -16,9 +16,8 @@ _NO_SHAPES = pa.table({"shape": pa.array([], pa.string()), "has_nulls": pa.array
 class LineReader:
     """Lets SQL in one engine read the lines of a batch as `lines` (`seq`, `text`), and shapes as `known_shapes`.
 
-    Planning takes an eighth of the time of a batch, so a query's plan is kept for the next batch. Only one thread at a
-    time may use it. It has a connection of its own, `con`, so other statements of the engine do not disturb it.
-    Example:
+    Planning takes an eighth of the time of a batch, so each query is prepared once and kept. Only one thread at a time
+    may use a reader. It has its own connection, `con`, so other statements in the engine do not interfere. Example:
 
         with engine.connect(None, memory=400, threads=1) as con, closing(LineReader(con)) as reader:
             reader.read(lines)
@@ -52,7 +51,7 @@ class LineReader:
         file.rename(path)
 
     def _plan(self, query: str, path: str) -> tuple[str, Path]:
-        """Plans a query; returns the plan's name and the file that it writes, in the folder of `path`."""
+        """Prepares the COPY of a query; returns its name and the file that it always writes, next to `path`."""
         while len(self._plans) >= PLANS:
             name, _ = self._plans.pop(next(iter(self._plans)))
             self.con.execute(f"DEALLOCATE {name}")
@@ -63,7 +62,7 @@ class LineReader:
 
 
 class _Table:
-    """An Arrow table whose rows can be replaced between two statements that read it under one name."""
+    """An Arrow table that SQL reads under one name, and whose rows can be replaced between two statements."""
 
     def __init__(self, rows: pa.Table) -> None:
         self.rows = rows

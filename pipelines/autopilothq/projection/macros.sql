@@ -42,7 +42,7 @@ CREATE MACRO within_years(t) AS CASE
     WHEN t BETWEEN TIMESTAMP '0001-01-01' AND TIMESTAMP '9999-12-31 23:59:59.999999' THEN t END;
 CREATE MACRO zoned(t) AS (try_cast(t AS TIMESTAMPTZ) AT TIME ZONE 'UTC');
 
--- A column that the catalogue does not know holds times only if every text is an RFC 3339 date-time with a zone.
+-- A column that the catalogue does not know is of type timestamp only if every text is an RFC 3339 date-time with a zone.
 CREATE MACRO rfc3339(t) AS CASE
     WHEN regexp_full_match(
         t, '\d{4}-\d\d-\d\d[Tt ]([01]\d|2[0-3]):\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)')
@@ -121,13 +121,13 @@ CREATE MACRO type_bit(v) AS CASE
     ELSE 32 END;
 CREATE MACRO type_bits(v) AS bit_or(type_bit(v)) FILTER (v IS NOT NULL);
 
--- Values that the engine may read differently from how they are written. Text that may have been a number whose digits
--- it changed:
+-- Values that the engine may read differently from how they are written. First, text that may have been a number whose
+-- digits the engine changed:
 CREATE MACRO text_may_be_number(v) AS CASE WHEN v >= '-' AND v < ':' THEN CASE
     WHEN contains(v, '.') OR contains(v, 'e') OR v IN ('0', '-0') THEN try_cast(v AS DOUBLE) IS NOT NULL END END;
 CREATE MACRO any_number_unquoted(texts, line) AS len(list_filter(texts, lambda v:
     text_may_be_number(v) AND NOT contains(line, '"' || v || '"'))) > 0;
--- JSON values: numbers other than plain integers.
+-- Second, JSON values: numbers other than plain integers.
 CREATE MACRO any_json_may_change(jsons) AS len(list_filter(jsons, lambda v:
     v >= '-' AND v < ':' AND (v IN ('0', '-0') OR NOT regexp_full_match(v, '-?[0-9]+')))) > 0;
 CREATE MACRO any_between(texts, first, behind) AS len(list_filter(texts, lambda v: v >= first AND v < behind)) > 0;

@@ -1,7 +1,7 @@
-"""Mends adopted rows: texts that Segment has cut are made whole by the messages of these rows.
+"""Mends adopted rows: replaces texts that Segment has cut with the whole ones in the messages of these rows.
 
 (docs/contract/adopt.md#cut-text) A message's text is compared with the one stored for the same id and column. The
-destination is read by whole columns, as a stream: only the long texts of this load and the mended rows are kept.
+destination's columns are streamed: only the long texts of this load and the mended rows are buffered.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -14,26 +14,26 @@ from ..catalog import CUT, LINK, MESSAGE_TABLES, PROPERTIES, event_table
 from ..segment.message import EXTRA
 from ..utc import epoch_ms
 from . import engine, texts
-from .cells import MOST_BYTES, cut_by_size
-from .columns import plan_no_new_columns, row_values
+from .cells import MOST_BYTES, split_by_size
+from .columns import plan_existing_columns, row_values
 from .context import ProjectionContext, TableRows, ordered_columns
 
 TEXTS_PER_QUERY = 100
-MOST_IDS = 20_000  # if there are more, all rows are read instead
+MOST_IDS = 20_000  # ids that the destination is asked for; if there are more, all its rows are read instead
 _NEEDED = ("id", "received_at", "uuid_ts")
 _NEVER = frozenset({"id", "event"})
 _SQL = engine.queries("mend.sql")
 
 
 ReadRows = Callable[[str, Sequence[str], Sequence[str]], Iterable[pa.RecordBatch]]
-"""Reads columns of a table of the destination: all rows, or at least those of the given ids, if there are any."""
+"""Reads columns of a destination's table: at least the rows with the given ids, or all rows if no id is given."""
 
 
-class TextColumns(NamedTuple):
+class _TextColumns(NamedTuple):
     """A destination table's text columns.
 
-    `cells` has the SQL of a message's cell, by the table's column. `in_rows` has the table's column, by its name in the
-    values that wait as rows.
+    `cells` has the SQL of a message's value, by the table's column. `in_rows` has the table's column, by its name among
+    the values that are buffered as rows.
     """
 
     cells: Mapping[str, str]
@@ -43,10 +43,10 @@ class TextColumns(NamedTuple):
 def find_mends(
     context: ProjectionContext, stored: ReadRows, tables: Collection[str], loads: Iterable[datetime]
 ) -> None:
-    """Finds the stored texts that a message of this load makes whole, in some `tables` of the destination.
+    """Finds the cut texts in some `tables` of the destination that a message of this load makes whole.
 
-    The context knows all of these tables. `loads` are the times of the loads whose rows were made from messages: their
-    texts are whole.
+    All of these tables are in `context.known`. `loads` are the times of the loads whose rows were made from messages:
+    their texts are whole already.
     """
     numbers = [
         number for number, name in enumerate(context.tables.names) if set(_NEEDED) <= _known(context, name, tables)
@@ -67,7 +67,7 @@ def find_mends(
 
 
 def _ids(context: ProjectionContext, query: str) -> list[str]:
-    """Returns the ids that a query selects, or none if there are so many that it is better to read all rows."""
+    """Returns the ids that a query selects, or none if there are so many that reading all rows is better."""
     found = context.con.execute(f"{query} LIMIT {MOST_IDS + 1}").fetchall()
     return [id_ for (id_,) in found] if len(found) <= MOST_IDS else []
 
@@ -77,10 +77,10 @@ def _known(context: ProjectionContext, name: str, tables: Collection[str]) -> se
 
 
 def _find_whole_texts(context: ProjectionContext, numbers: Iterable[int]) -> None:
-    """Finds the texts of this load that are longer than Segment keeps, by table and column."""
+    """Finds the texts of this load that are longer than what Segment keeps, by table and column."""
     con = context.con
     con.execute(_SQL["first_messages"])
-    columns, rows = context.column_extras(), row_values(context, "first_messages")
+    columns, rows = context.extras_in_columns(), row_values(context, "first_messages")
     for number in numbers:
         where = context.tables.where_of_rows(number)
         found = _text_columns(context, number, columns.get(number, ()), rows.get(number, ()))
@@ -101,7 +101,7 @@ def _cell(column: str, sql: str) -> str:
 
 def _text_columns(
     context: ProjectionContext, number: int, in_columns: Iterable[str], in_rows: Iterable[str]
-) -> TextColumns:
+) -> _TextColumns:
     """Returns one table's text columns, declared and others, that messages of this load can have values of."""
     name = context.tables.names[number]
     known = context.known[name]
@@ -111,13 +111,13 @@ def _text_columns(
     cells = {column: engine.name(column) for column in declared if known.get(column) == "text" and column not in _NEVER}
     extras = {
         column: extra
-        for column, extra in plan_no_new_columns(context, name, in_columns, in_rows).taken.items()
+        for column, extra in plan_existing_columns(context, name, in_columns, in_rows).taken.items()
         if extra.is_known and extra.type == "text"
     }
     cells |= {
         extra.name: f"as_text({engine.name(EXTRA + column)})" for column, extra in extras.items() if extra.in_columns
     }
-    return TextColumns(cells, {column: extra.name for column, extra in extras.items() if extra.in_rows})
+    return _TextColumns(cells, {column: extra.name for column, extra in extras.items() if extra.in_rows})
 
 
 def _columns(context: ProjectionContext, table: str, number: int) -> list[str]:
@@ -142,32 +142,32 @@ def mended_lengths(context: ProjectionContext, table: str) -> dict[str, int]:
     return dict(context.con.execute(_SQL["mended_lengths"], {"number": number}).fetchall())
 
 
-def leave_cut(context: ProjectionContext, table: str) -> None:
-    """Leaves the stored texts of a table as they are."""
+def drop_mends(context: ProjectionContext, table: str) -> None:
+    """Drops the mends of a table, so that its stored texts stay cut."""
     number = context.tables.names.index(table)
     texts.create_table(context, "mends", "FROM mends WHERE table_number <> $number", {"number": number})
 
 
-def put_whole(context: ProjectionContext, table: str, number: int, columns: Collection[str]) -> None:
-    """Puts whole texts into stored rows that were read into `table`, a table of the engine, some rows at a time."""
+def mend_texts(context: ProjectionContext, table: str, number: int, columns: Collection[str]) -> None:
+    """Mends the stored rows that were read into `table`, a table of the engine: some rows at a time, of few bytes."""
     if not columns:
         return
     con, names = context.con, {"mended": table, "number": number}
     sizes = con.sql(_SQL["sizes"].format(**names)).to_arrow_table()
     texts.create_table(context, "with_whole_texts", _SQL["unmended"].format(**names))
     seqs = sizes["seq"].to_numpy()
-    for start, end in cut_by_size(sizes["size"].to_numpy(), MOST_BYTES):
+    for start, end in split_by_size(sizes["size"].to_numpy(), MOST_BYTES):
         con.execute(_SQL["part"].format(part=f"seq BETWEEN {seqs[start]} AND {seqs[end - 1]}", **names))
         for column in columns:
-            con.execute(_SQL["put_whole"].format(column=engine.name(column), literal=engine.literal(column)))
+            con.execute(_SQL["mend_texts"].format(column=engine.name(column), literal=engine.literal(column)))
         texts.insert(context, "with_whole_texts", "FROM mended_part")
     texts.create_table(context, table, "FROM with_whole_texts")
 
 
 def with_mended_rows(context: ProjectionContext, stored: ReadRows, made: Iterable[TableRows]) -> Iterator[TableRows]:
-    """Yields the rows of this load. Tables with mends also get the mended rows, which replace the stored ones.
+    """Yields the rows of this load; for tables with mends, together with mended rows, which replace the stored ones.
 
-    Other stored rows stay as they are. `TableRows.number` counts all rows of the relation.
+    Other stored rows stay as they are. `TableRows.number` counts both.
     """
     mended = {name: context.tables.names.index(name) for name in mended_tables(context)}
     for rows in made:
@@ -185,7 +185,7 @@ def _mended_rows(context: ProjectionContext, stored: ReadRows, number: int, made
     with engine.streamed(context.con, batches) as has_any:
         if has_any:
             texts.create_table(context, table, _SQL["touched"].format(touched=touched))
-    put_whole(context, table, number, mended_columns(context, number))
+    mend_texts(context, table, number, mended_columns(context, number))
     columns = ordered_columns({**known, **(made.columns if made else {})})
     query = f"FROM {table}"
     if made is not None:

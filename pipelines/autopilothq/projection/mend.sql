@@ -12,7 +12,7 @@ FROM (SELECT seq, id, unnest([{cells}]) AS cell FROM first_messages WHERE {where
 WHERE length(cell.text) > {cut}
 
 -- name: whole_rows
--- The same for values that wait as rows; `text_columns` are their columns, with the names of these in the table.
+-- The same for values that are buffered as rows; `text_columns` are their columns, with the names of these in the table.
 SELECT {number} AS table_number, seq, id, name, text
 FROM (SELECT m.seq, m.id, c.name, as_text(x.value) AS text
     FROM extras x JOIN text_columns c ON c."column" = x."column"
@@ -34,14 +34,14 @@ SELECT table_number, count(DISTINCT id) FROM mends GROUP BY 1 ORDER BY 1
 SELECT name, max(length(text)) FROM mends WHERE table_number = $number GROUP BY 1
 
 -- name: touched_ids
--- The ids of the rows that this load mends, and of those that it makes, because a killed load may have stored them.
+-- The ids of the rows that this load mends, and of those that it makes: a killed load may have stored the latter.
 SELECT id FROM mends WHERE table_number = {number} UNION SELECT id FROM kept WHERE {where}
 
 -- name: touched
 FROM stored SEMI JOIN ({touched}) t USING (id)
 
 -- name: sizes
--- How long the texts of each row are that is mended.
+-- The bytes of the whole texts of each row that is mended.
 SELECT seq, sum(strlen(text))::BIGINT AS size FROM mends WHERE table_number = {number} GROUP BY seq ORDER BY seq
 
 -- name: unmended
@@ -53,5 +53,5 @@ CREATE OR REPLACE TABLE mended_part AS
 FROM {mended} SEMI JOIN (SELECT id FROM mends WHERE table_number = {number} AND {part}) m USING (id);
 CREATE OR REPLACE TABLE mends_of_part AS FROM mends WHERE table_number = {number} AND {part}
 
--- name: put_whole
+-- name: mend_texts
 UPDATE mended_part SET {column} = m.text FROM mends_of_part m WHERE m.name = {literal} AND m.id = mended_part.id

@@ -1,4 +1,4 @@
-"""Prepares texts to be searched for ids: decodes JSON's escapes, folds case, and finds where an email ends."""
+"""Prepares texts for the search for ids: decodes JSON's escapes, folds case, and finds where an email ends."""
 
 import re
 import unicodedata
@@ -14,10 +14,10 @@ _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 
 
-def escapes_written_out(keys: pa.Array, texts: pa.Array, without: Iterable[str] = ()) -> pa.Table:
-    """Returns keys and texts with JSON's escapes of letters (`\\u…`) decoded.
+def decode_letter_escapes(keys: pa.Array, texts: pa.Array, without: Iterable[str] = ()) -> pa.Table:
+    """Returns a table (`key`, `text`) of texts in which JSON's escapes of letters (`\\u…`) are decoded.
 
-    Escapes of quotes, backslashes and control characters stay. The strings `without` are removed. Texts can be any
+    Escapes of quotes, backslashes and control characters stay. The strings in `without` are removed. Texts can be any
     bytes.
     """
     try:
@@ -30,11 +30,11 @@ def escapes_written_out(keys: pa.Array, texts: pa.Array, without: Iterable[str] 
     table = pa.table({"key": keys, "text": texts})
     escaped = pc.match_substring(texts, "\\u")
     written = table.filter(escaped)
-    texts = pa.array(map(_letters_written_out, written["text"].to_pylist()), pa.large_string())
+    texts = pa.array(map(_decode_letters, written["text"].to_pylist()), pa.large_string())
     return pa.concat_tables([table.filter(pc.invert(escaped)), written.set_column(1, "text", texts)])
 
 
-def _letters_written_out(text: str) -> str:
+def _decode_letters(text: str) -> str:
     def letter(escape: re.Match[str]) -> str:
         code = int(escape[1] or "0", 16)
         return escape[0] if code < 0x20 or code in (0x22, 0x5C) else chr(code)
@@ -60,14 +60,14 @@ def _join_surrogates(text: str) -> str:
 
 
 def searchable(text: str) -> str:
-    """Returns the text in the form that is searched for ids: unescaped, with case folded."""
+    """Returns the text in the form that the search for ids uses: unescaped, with case folded."""
     return fold(unescape(text))
 
 
-def stands_alone(text: str, email: str) -> bool:
-    """Whether an email occurs in a text, and not only as part of a longer one.
+def contains_email(text: str, email: str) -> bool:
+    """Returns whether a text contains an email, and not only as part of a longer one.
 
-    Example: `stands_alone("to a@b.de.", "a@b.de") and not stands_alone("aa@b.de", "a@b.de")`.
+    Example: `contains_email("to a@b.de.", "a@b.de") and not contains_email("aa@b.de", "a@b.de")`.
     """
     at = text.find(email)
     while at >= 0:
@@ -80,5 +80,5 @@ def stands_alone(text: str, email: str) -> bool:
 
 
 def _continues_domain(character: str) -> bool:
-    """Whether a domain continues with this character; "" is the end of the text."""
+    """Returns whether a character continues a domain; "" is the end of the text."""
     return character != "" and (unicodedata.category(character)[0] in "LMN" or character in "-_@\u200c\u200d")

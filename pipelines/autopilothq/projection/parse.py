@@ -1,11 +1,11 @@
-"""The first half of a load: lines become cells, which wait in Parquet files.
+"""The first half of a load: lines become cells, which are buffered in Parquet files.
 
 The engine reads a batch of lines as columns, in a few statements: the fast path. Lines that it may read wrongly (broken
 ones, keys that collide, numbers whose digits would change) are irregular; `irregular.py` reads them one by one into the
-same cells: the slow path. Cells wait until all lines are parsed, because only then it is known which of two messages
-with one id stays, and which type a column takes from all its values.
+same cells: the slow path. Cells are buffered until all lines are parsed, because only then is it known which of two
+messages with the same id is kept, and which type a column takes from all its values.
 
-A worker of any kind can parse: lines and the folder for the files go in, `ParsedCells` come out.
+Any worker can parse: lines and a folder for the files go in, `ParsedCells` come out.
 """
 
 import threading
@@ -25,14 +25,14 @@ from ..segment.message import Batch, Reject
 from . import engine
 from .cells import LINES_PER_FILE, LONG_LINE, MOST_BYTES, NO_MESSAGES_SQL, CellWriter, ParsedCells, select_columns
 from .irregular import parse_irregular, pieces
-from .keys import has_long_key
+from .keys import long_key_condition
 from .line_reader import LineReader
 from .shapes import RegularShape, Shapes
 
 FIRST_LINES = 1_000  # lines that are parsed before all others, to learn which objects their messages hold
-FREQUENT = 10  # irregular lines of a batch that must hold an object before its keys become part of shapes
-LARGE_LINE = 1 << 20  # bytes of a single line that can be rejected because it needs too much memory
-ENOUGH = 4  # times that the memory has to suffice before more threads parse; doubled each time that it does not
+FREQUENT = 10  # irregular lines of a batch that must hold an object, at least, before its keys become part of shapes
+LARGE_LINE = 1 << 20  # bytes; only a line of at least so many is rejected because it needs too much memory
+FIRST_SUCCESSES = 4  # successes in a row before more threads parse again; doubled whenever the memory does not suffice
 PIECE = 1 << 17  # bytes that are examined at a time, so that they fit into the processor's cache
 KILL_POINT_LINES_PARSED = f"{__name__}:parse_lines"  # for tests/faults
 # Errors of the machine, not of a line.
@@ -43,9 +43,9 @@ _SQL = engine.queries("parse.sql")
 class Parser:
     """Parses batches of lines into files of cells in one folder. `threads` may share it, each with a reader of its own.
 
-    Lines whose keys have more than `key_bytes` are rejected: a destination may have no room for such a key.
-    It remembers the shapes of lines from one batch to the next. If the engine's memory does not suffice for so many
-    threads, fewer of them parse at a time. Example:
+    It remembers the shapes of lines from one batch to the next. Lines whose keys have more than `key_bytes` are
+    rejected, because the destination has no room for them. If the engine's memory does not suffice for all threads,
+    fewer of them parse at a time. Example:
 
         with engine.connect(None, memory=400, threads=1) as con:
             cells = Parser(folder).parse(LineReader(con), batch)
@@ -57,14 +57,16 @@ class Parser:
         self._first = True
         self._lock = threading.Lock()
         self._turns = LargestFirst(threads)
-        self._taken = 1  # turns that a thread takes; if it takes twice as many, half as many threads parse at a time
-        self._parsed = 0  # how often the memory has sufficed since that changed
-        self._enough = ENOUGH  # how often it has to suffice until twice as many threads are tried again
+        self._turns_taken = (
+            1  # turns that a thread takes; if it takes twice as many, half as many threads parse at a time
+        )
+        self._successes = 0  # pieces that were parsed since that number changed
+        self._required_successes = FIRST_SUCCESSES  # pieces to parse before twice as many threads are tried again
 
     def parse(self, reader: LineReader, batch: Batch) -> ParsedCells:
         """Parses a batch.
 
-        Bad lines become rejects, whatever they hold: if anything unexpected is raised, the lines that cause it are
+        Bad lines become rejects, whatever they hold: if parsing raises anything unexpected, the lines that cause it are
         found and rejected, and all others are kept. Raises only errors that no line has caused.
         """
         cells = ParsedCells()
@@ -83,12 +85,12 @@ class Parser:
         self._files.messages(con, NO_MESSAGES_SQL, (), cells)
         return cells
 
-    def harmless(self, reader: LineReader) -> ParsedCells:
-        """Returns the cells of a plain message, which can be parsed whenever any can."""
-        return self._parse_at_once(reader, _HARMLESS)
+    def parse_canary(self, reader: LineReader) -> ParsedCells:
+        """Returns the cells of the canary: a plain message, which fails to parse only if all messages do."""
+        return self._parse_at_once(reader, _CANARY)
 
     def _parse_pieces(self, reader: LineReader, lines: pa.Table, cells: ParsedCells) -> None:
-        """Parses lines, in pieces of so many bytes if many are long, so that the engine can read the files so, too."""
+        """Parses lines; if many are long, in pieces of MOST_BYTES, which also bounds the size of the files."""
         sizes = pc.binary_length(lines["text"]).to_numpy()
         long_bytes = int(sizes[sizes > LONG_LINE].sum())
         cells.long_bytes += long_bytes
@@ -96,13 +98,13 @@ class Parser:
             self._parse_in_turn(reader, piece, cells)
 
     def _parse_in_turn(self, reader: LineReader, lines: pa.Table, cells: ParsedCells) -> None:
-        """Parses lines in parallel with other threads, with fewer of them if the memory does not suffice.
+        """Parses lines in parallel with other threads; if the memory does not suffice, with fewer threads.
 
-        The other threads may be the ones that take the memory: an error of memory says something about the lines only
-        if no other thread was parsing.
+        The memory may be taken by other threads. So an out-of-memory error is the fault of these lines only if no other
+        thread was parsing.
         """
         while lines.num_rows:
-            taken, made = self._taken, ParsedCells()
+            taken, made = self._turns_taken, ParsedCells()
             alone = taken > self._turns.most
             memory = engine.one_thread(reader.con.execute, engine.ALONE_MEMORY) if alone else nullcontext()
             try:
@@ -119,21 +121,23 @@ class Parser:
                 return
 
     def _note_memory(self, taken: int, suffices: bool) -> None:
-        """Makes fewer threads parse at a time if the memory did not suffice, and more once it has for long.
+        """Halves the threads that parse at a time if the memory did not suffice; doubles them after many successes.
 
-        A failed attempt has to be parsed again, so each one doubles the wait until the next.
+        A failed attempt costs time, because its lines are parsed again. So each one doubles the number of successes
+        that are required.
         """
         with self._lock:
             if not suffices:
-                if self._taken < 2 * taken:
-                    self._taken, self._parsed, self._enough = 2 * taken, 0, 2 * self._enough
-            elif taken == self._taken > 1:
-                self._parsed += 1
-                if self._parsed == self._enough:
-                    self._taken, self._parsed = taken // 2, 0
+                if self._turns_taken < 2 * taken:
+                    self._turns_taken, self._successes = 2 * taken, 0
+                    self._required_successes *= 2
+            elif taken == self._turns_taken > 1:
+                self._successes += 1
+                if self._successes == self._required_successes:
+                    self._turns_taken, self._successes = taken // 2, 0
 
     def _parse_lines(self, reader: LineReader, lines: pa.Table, cells: ParsedCells, alone: bool) -> None:
-        """Parses all lines at once; if that raises, each half, and so on, down to the lines that cannot be read."""
+        """Parses all lines at once; if that raises, parses each half, and so on, down to the lines that raise."""
         try:
             cells.extend(self._parse_at_once(reader, lines))
         except ENVIRONMENT_ERRORS:
@@ -145,15 +149,15 @@ class Parser:
                 half = lines.num_rows // 2
                 self._parse_lines(reader, lines.slice(0, half), cells, alone)
                 self._parse_lines(reader, lines.slice(half), cells, alone)
-            elif not self._parses_harmless_line(reader):
+            elif not self._parses_canary(reader):
                 raise
             else:
                 self._files.rejects([_unreadable(lines, error)], cells)
 
-    def _parses_harmless_line(self, reader: LineReader) -> bool:
+    def _parses_canary(self, reader: LineReader) -> bool:
         try:
-            self.harmless(reader).delete()
-        except Exception:  # noqa: BLE001 - whatever it is, no line has caused it
+            self.parse_canary(reader).delete()
+        except Exception:  # noqa: BLE001 - no line has caused it, whatever it is
             return False
         return True
 
@@ -172,16 +176,20 @@ class Parser:
 def parse_lines(
     reader: LineReader, lines: pa.Table, shapes: Shapes, files: CellWriter, cells: ParsedCells
 ) -> Collection[tuple[str, ...]]:
-    """Parses lines (`seq`, `text`) into `cells`; returns the paths of objects that many irregular lines hold."""
-    doubts = doubt_conditions(lines["text"])
-    rest, seqs = _parse_known(reader, lines, doubts, shapes, files, cells)
+    """Parses lines (`seq`, `text`) into `cells`; returns the paths of objects that many irregular lines hold.
+
+    First come the lines of known shapes, then those of regular shapes that were new, then the irregular lines.
+    """
+    misread = misread_conditions(lines["text"])
+    rest, seqs = _parse_known(reader, lines, misread, shapes, files, cells)
     if rest.num_rows:
-        regular, irregular = _probe(reader, rest, doubts, shapes)
+        regular, irregular = _probe(reader, rest, misread, shapes)
         seqs += irregular.filter(pc.is_valid(irregular["shape"]))["seq"].chunks  # blank lines have no shape
         if regular:
             rest = rest.filter(pc.invert(pc.is_in(rest["seq"], irregular["seq"])))
-            others, doubted = _parse_regular(reader, rest, _PLAIN.format(doubts="false"), regular, shapes, files, cells)
-            seqs += [*others["seq"].chunks, *doubted]
+            readable = _READABLE.format(misread="false")
+            others, irregulars = _parse_regular(reader, rest, readable, regular, shapes, files, cells)
+            seqs += [*others["seq"].chunks, *irregulars]
     if not seqs:
         return ()
     lines = lines.filter(pc.is_in(lines["seq"], pa.chunked_array(seqs)))
@@ -190,30 +198,30 @@ def parse_lines(
     return [path for path, number in objects.items() if number >= enough]
 
 
-# Lines that may be JSON objects which the engine reads correctly.
-_PLAIN = "starts_with(text, '{{') AND NOT contains(text, '\\u0000') AND NOT ({doubts})"
+# The SQL condition for lines that look like JSON objects and that the engine reads correctly.
+_READABLE = "starts_with(text, '{{') AND NOT contains(text, '\\u0000') AND NOT ({misread})"
 
 
 def _parse_known(
     reader: LineReader,
     lines: pa.Table,
-    doubts: tuple[str, str],
+    misread: tuple[str, str],
     shapes: Shapes,
     files: CellWriter,
     cells: ParsedCells,
 ) -> tuple[pa.Table, list[pa.Array]]:
-    """Parses the lines of known shapes; returns the other lines, and the `seq` of those whose reading is in doubt.
+    """Parses the lines of known shapes; returns the lines of other shapes, and the `seq` of irregular lines.
 
     Nearly all lines are JSON, so the engine checks for it only after it has met a line that is not.
     """
     known = shapes.known()
     while known:
         valid = () if shapes.all_json else ("NOT json_valid(text)",)
-        plain = _PLAIN.format(doubts=" OR ".join((*valid, *doubts)))
+        readable = _READABLE.format(misread=" OR ".join((*valid, *misread)))
         made = ParsedCells()
         try:
-            found = _parse_regular(reader, lines, plain, known, shapes, files, made)
-        except (duckdb.InvalidInputException, UnicodeDecodeError):  # the latter if its text quotes bytes not in UTF-8
+            found = _parse_regular(reader, lines, readable, known, shapes, files, made)
+        except (duckdb.InvalidInputException, UnicodeDecodeError):  # the latter if the message quotes invalid UTF-8
             made.delete()
             if not shapes.all_json:
                 raise
@@ -225,10 +233,10 @@ def _parse_known(
 
 
 def _probe(
-    reader: LineReader, lines: pa.Table, doubts: tuple[str, str], shapes: Shapes
+    reader: LineReader, lines: pa.Table, misread: tuple[str, str], shapes: Shapes
 ) -> tuple[dict[str, RegularShape], pa.Table]:
-    """Returns the regular shapes among some lines, and the other lines (`seq`, `shape`)."""
-    lenient, deep = doubts
+    """Finds the shapes of lines; returns the regular ones, and the lines (`seq`, `shape`) of all others."""
+    lenient, deep = misread
     pointers = engine.literals(shapes.pointers())
     con = reader.con
     reader.read(lines)
@@ -244,47 +252,47 @@ def _probe(
 def _parse_regular(
     reader: LineReader,
     lines: pa.Table,
-    plain: str,
+    readable: str,
     known: Mapping[str, RegularShape],
     shapes: Shapes,
     files: CellWriter,
     cells: ParsedCells,
 ) -> tuple[pa.Table, list[pa.Array]]:
-    """Writes the cells of the lines that match `plain` and have known shapes, in one statement.
+    """Writes the cells of the lines that match `readable` and have known shapes, in one statement.
 
-    Returns the other lines, and the `seq` of those whose reading is in doubt.
+    Returns the other lines, and the `seq` of the lines that turned out to be irregular.
     """
     query = shapes.query(known.values())
     known_shapes = pa.table({"shape": list(known), "has_nulls": [bool(shape.nulls) for shape in known.values()]})
-    irregular = f"(irregular OR {has_long_key(files.key_bytes)})"
-    select = f"SELECT {select_columns(query.extras, irregular)} FROM ({query.sql(plain)})"
+    irregular = f"(irregular OR {long_key_condition(files.key_bytes)})"
+    select = f"SELECT {select_columns(query.extras, irregular)} FROM ({query.sql(readable)})"
     reader.read(lines, known_shapes)
     written = files.messages(reader.con, select, query.extras, cells, reader.copy)
     file = engine.parquet_files([written.path])
-    doubted = (
+    irregulars = (
         reader.con.execute(f"SELECT seq FROM {file} WHERE irregular").to_arrow_table()["seq"].chunks
         if written.irregular
         else []
     )
     if written.rows == lines.num_rows:
-        return lines.slice(0, 0), doubted
+        return lines.slice(0, 0), irregulars
     read = reader.con.execute(f"SELECT seq FROM {file}").to_arrow_table()["seq"]
-    return lines.filter(pc.invert(pc.is_in(lines["seq"], read))), doubted
+    return lines.filter(pc.invert(pc.is_in(lines["seq"], read))), irregulars
 
 
-# A line that shows whether anything can be read at all. No file has a negative number.
-HARMLESS_SEQ = -1
-_HARMLESS_LINE = (
+# The canary: a line that fails to parse only if no line can be parsed. No file has a negative number.
+CANARY_SEQ = -1
+_CANARY_LINE = (
     b'{"type":"track","event":"Email Opened","messageId":"m","userId":"u","receivedAt":"2019-03-04T05:06:07.412Z",'
     b'"properties":{"a":1}}\n'
 )
-_HARMLESS = pa.table(
-    {"seq": pa.array([HARMLESS_SEQ]), "text": pa.array([_HARMLESS_LINE], pa.large_binary()).cast(pa.large_string())}
+_CANARY = pa.table(
+    {"seq": pa.array([CANARY_SEQ]), "text": pa.array([_CANARY_LINE], pa.large_binary()).cast(pa.large_string())}
 )
 
 
 def _may_need_much(lines: pa.Table) -> bool:
-    """Whether these are several lines, or one so large that the memory may not suffice for it."""
+    """Returns whether these are several lines, or one so large that the memory may not suffice for it."""
     return bool(lines.num_rows > 1 or lines.nbytes >= LARGE_LINE)
 
 
@@ -296,63 +304,65 @@ def _unreadable(lines: pa.Table, error: Exception) -> Reject:
 def number_lines(lines: pa.Table) -> pa.Table:
     """Returns lines with their numbers in the load, as `seq` and `text`.
 
-    The text can be any bytes: the engine's `json_valid` finds what is not UTF-8.
+    The text can be any bytes: the engine's `json_valid` refuses invalid UTF-8.
     """
     seq = pc.add(pc.multiply(lines["file"].cast(pa.int64()), LINES_PER_FILE), lines["line"])
     return pa.table({"seq": seq, "text": lines["text"].cast(pa.large_string(), safe=False)})
 
 
-# Text that is not JSON, but that the engine's reader accepts: trailing commas, and `nan` and `inf` in any case. (`NaN`,
-# which is JSON to Python, is a number to no column.)
+# Text that is not JSON although the engine reads it: trailing commas, and `nan` and `inf` in any case. (Python's JSON
+# reader takes `NaN` for a number; no column does.)
 _LENIENT = r"regexp_matches(text, ',\s*[\]}]|(?i)[:\[,]\s*-?(nan|inf|infinity)\s*[,\]}]')"
-# Objects and arrays that may nest too deeply. Counted in bytes, because `translate` invalidates the engine if a text is
-# not UTF-8.
+# Lines whose objects and arrays may be nested too deeply. The brackets are counted by lengths, because DuckDB's
+# `translate` makes the engine unusable if a text is not UTF-8.
 _MANY_BRACKETS = f"2 * strlen(text) - strlen(replace(text, '}}', '')) - strlen(replace(text, ']', '')) > {MAX_DEPTH}"
 
 
-def doubt_conditions(text: pa.ChunkedArray) -> tuple[str, str]:
-    """Returns SQL conditions for lines that the engine reads wrongly: too leniently, or nested too deeply.
+def misread_conditions(text: pa.ChunkedArray) -> tuple[str, str]:
+    """Returns two SQL conditions for lines that the engine misreads: too leniently, or because they nest too deeply.
 
     A condition is `false` if no line can match. That is decided from the bytes of all lines at once, because a pattern
     in the engine would take as long as reading all the JSON. The bytes before a comma or a closing bracket are enough:
     machine-made JSON has neither a comma, nor several blanks, nor `nan` and the like there, and few lines have so many
     brackets.
     """
-    looks = [_look_at_ends(chunk) for chunk in text.chunks]
-    lenient = any(loose for loose, _ in looks)
-    deep = any(many for _, many in looks)
+    scans = [_scan_ends(chunk) for chunk in text.chunks]
+    lenient = any(may_be_lenient for may_be_lenient, _ in scans)
+    deep = any(has_many_brackets for _, has_many_brackets in scans)
     return _LENIENT if lenient else "false", _MANY_BRACKETS if deep else "false"
 
 
-# Bytes that end no value of machine-made JSON before a comma or a bracket, as white space, a comma and these names do.
+# Before a comma or a closing bracket, machine-made JSON has none of these bytes: white space, a comma, the last letters
+# of these names.
 _NAMES = (b"nan", b"inf", b"infinity")
-_LOOSE_ENDS = np.isin(np.arange(256), [*range(33), *b",nfyNFY"])
+_LENIENT_ENDS = np.isin(np.arange(256), [*range(33), *b",nfyNFY"])
 _BEFORE_VALUES = np.isin(np.arange(256), [*range(33), *b":[,-"])
 
 
-def _look_at_ends(lines: pa.LargeStringArray) -> tuple[bool, bool]:
-    """Whether a value may end as none does in machine-made JSON, and whether a line has too many closing brackets."""
+def _scan_ends(lines: pa.LargeStringArray) -> tuple[bool, bool]:
+    """Returns whether a value may end as none does in machine-made JSON, and whether a line has too many brackets."""
     if not len(lines):
         return False, False
     _, offsets, content = lines.buffers()
     bounds = np.frombuffer(offsets, dtype=np.int64)[lines.offset : lines.offset + len(lines) + 1]
     bytes_ = np.frombuffer(content, dtype=np.uint8)[bounds[0] : bounds[-1]]
-    loose, found = False, [bounds[:0]]
+    lenient, found = False, [bounds[:0]]
     for start in range(0, len(bytes_), PIECE):
         piece = bytes_[start : start + PIECE]
         bracket = (piece | 0x20) == ord("}")  # 0x20 is what `]` lacks to be `}`
         ends = np.flatnonzero(bracket | (piece == ord(","))) + start
-        loose_ends = ends[_LOOSE_ENDS.take(bytes_.take(ends - 1, mode="wrap"))]
-        loose = loose or (bool(len(loose_ends)) and _is_loose(bytes_, loose_ends))
+        suspect_ends = ends[_LENIENT_ENDS.take(bytes_.take(ends - 1, mode="wrap"))]
+        lenient = lenient or (bool(len(suspect_ends)) and _may_be_lenient(bytes_, suspect_ends))
         found.append(np.flatnonzero(bracket) + start)
     per_line = np.diff(np.searchsorted(np.concatenate(found), bounds - bounds[0]))
-    return loose, bool((per_line > MAX_DEPTH).any())
+    return lenient, bool((per_line > MAX_DEPTH).any())
 
 
-def _is_loose(bytes_: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]) -> bool:
-    """Whether a bracket at `ends` may come after a comma, or a comma or a bracket after a name; a blank may be between.
+def _may_be_lenient(bytes_: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]) -> bool:
+    """Returns whether one of the commas and brackets at `ends` may follow a trailing comma or one of `_NAMES`.
 
-    Texts have many a comma after a blank or such letters ("Our city, your way"), and are no reason to look closer.
+    One blank may be between. Prose has many commas after such letters ("Our city, your way"), so they alone are no
+    reason to search the lines with a pattern.
     """
     blank = bytes_.take(ends - 1, mode="wrap") <= ord(" ")
     last = bytes_.take(ends - blank - 1, mode="wrap")
@@ -362,7 +372,7 @@ def _is_loose(bytes_: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]) -> boo
 
 
 def _is_name(bytes_: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64], name: bytes) -> bool:
-    """Whether one of the values that may end before `ends` is a name, in any case."""
+    """Returns whether one of the values that may end before `ends` is this name, in any case."""
     starts = ends - len(name)
     starts = starts[_BEFORE_VALUES.take(bytes_.take(starts - 1, mode="wrap"))]
     for at, letter in enumerate(name):

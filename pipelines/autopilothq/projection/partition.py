@@ -1,8 +1,8 @@
-"""A load in partitions: steps for workers, each of which has all messages of some ids, or all about some persons.
+"""A load in partitions: steps for workers, each of which has all messages with some ids, or all about some persons.
 
-Cells are partitioned by a digest of the message's id, so a partition decides alone which of its messages are kept. Only
-the columns of each table need the values of all partitions. They are decided in between: the `TableValues` of the
-partitions are merged, and `plan_table` makes plans of them. All input and output is plain data and names of files.
+Cells are partitioned by a digest of the message's id, so each partition decides alone which of its messages are kept.
+Only the columns of the tables depend on all partitions. They are decided in between: the `TableValues` of the
+partitions are merged, and `plan_table` turns them into plans. All input and output is plain data and names of files.
 """
 
 import dataclasses
@@ -39,12 +39,12 @@ from .tables import TableBuilder, TablePlan, TableValues, count_messages, plan_t
 from .types import SQL_TYPES
 
 _SQL = engine.queries("partition.sql")
-# The tables that hold what is known of a partition's messages once they are deduplicated.
+# The tables that hold the result of deduplicating a partition.
 _STATE = ("rejects", "discards", "refused", "suppressed", "duplicates", "discarded_again")
 
 
 class RefusedIds(NamedTuple):
-    """The errors of what the destination refused: of messages by id, of rows made of messages by table and id."""
+    """What the destination refused, with the errors: messages by id, rows of `users` and `accounts` by table and id."""
 
     messages: Mapping[str, str]
     rows: Mapping[str, Mapping[str, str]]
@@ -61,13 +61,13 @@ class PartitionValues(NamedTuple):
 
 
 class StoredColumns(NamedTuple):
-    """Columns of a destination's table, partitioned like the messages, and the files of one partition."""
+    """Columns of a destination's table that are partitioned like the messages, and the files of one partition."""
 
     columns: Sequence[str]
     files: Sequence[str]
 
 
-class NotCut(Exception):
+class NotPartitioned(Exception):
     """A partition needs columns of the destination's tables that are not partitioned yet.
 
     The only argument has the columns, by table.
@@ -76,10 +76,10 @@ class NotCut(Exception):
 
 @dataclass(frozen=True)
 class LoadFacts:
-    """What all workers of a load know, as plain data that can be sent anywhere.
+    """What all workers of a load must know, as plain data that can be sent anywhere.
 
-    `columns` and `long_bytes` are those of all `ParsedCells`, `events` and `tables` all their events and tables. The
-    rest is as in `ProjectionContext`.
+    `columns`, `long_bytes`, `events` and `tables` are those of all `ParsedCells` of the load. All else is as in
+    `ProjectionContext`.
     """
 
     loaded_at: str
@@ -110,7 +110,7 @@ class LoadFacts:
         return context
 
     def plan(self, values: Mapping[int, TableValues], numbers: Iterable[int]) -> dict[int, TablePlan]:
-        """Returns the plans of tables by the values of all partitions; runs no SQL."""
+        """Returns the plans of tables by number, from the values of all partitions; runs no SQL."""
         with duckdb.connect(":memory:") as con:
             context = self._context(con, "", ParsedCells())
             none = TableValues({}, {}, {})
@@ -143,7 +143,7 @@ class LoadFacts:
 def _no_messages(
     con: duckdb.DuckDBPyConnection, scratch: str, columns: Mapping[tuple[str, str | None], Collection[str]]
 ) -> str:
-    """Writes a file that has the columns of all partitions but no rows; returns its name."""
+    """Writes a file of messages that has the columns of all partitions but no rows; returns its name."""
     extras = dict.fromkeys(extra for of_event in columns.values() for extra in of_event)
     select = "".join(f", NULL::VARCHAR AS {engine.name(extra)}" for extra in extras)
     path = f"{scratch}/no-messages.parquet"
@@ -151,55 +151,55 @@ def _no_messages(
     return path
 
 
-# ---- cutting -------------------------------------------------------------------------------------------------------
+# ---- partitioning --------------------------------------------------------------------------------------------------
 
 
-def cut(
+def partition_rows(
     con: duckdb.DuckDBPyConnection, query: str, key: str, partitions: int, folder: str, select: str = "*"
 ) -> dict[int, list[str]]:
     """Writes a query's rows to files in a new folder, by a digest of a column; returns the files by partition."""
     words = {"query": query, "key": engine.name(key), "partitions": partitions, "select": select}
-    con.execute(_SQL["cut"].format(folder=engine.literal(folder), **words))
+    con.execute(_SQL["partition_rows"].format(folder=engine.literal(folder), **words))
     found: dict[int, list[str]] = {}
     for path in sorted(Path(folder).glob("part=*/*.parquet")):
         found.setdefault(int(path.parent.name.removeprefix("part=")), []).append(str(path))
     return found
 
 
-def cut_cells(
+def partition_cells(
     con: duckdb.DuckDBPyConnection, cells: ParsedCells, partitions: int, folder: str
 ) -> dict[int, ParsedCells]:
-    """Cuts the files of cells into partitions, in an empty folder. `LoadFacts` has the columns, not these cells."""
+    """Partitions files of cells, into an empty folder. The columns are in `LoadFacts`, not in the cells it returns."""
     found: dict[int, ParsedCells] = {}
     for what in CELL_FILES:
         if files := getattr(cells, what):
-            for part, paths in _cut_files(con, cells, what, files, partitions, f"{folder}/{what}").items():
+            for part, paths in _partition_files(con, cells, what, files, partitions, f"{folder}/{what}").items():
                 of_part = found.setdefault(part, ParsedCells())
                 getattr(of_part, what).extend(paths)
     return found
 
 
-def _cut_files(
+def _partition_files(
     con: duckdb.DuckDBPyConnection, cells: ParsedCells, what: str, files: Sequence[str], partitions: int, folder: str
 ) -> dict[int, list[str]]:
     if partitions == 1:
         return {0: list(files)}
     source = engine.parquet_files(files, union_by_name="true")
     if what == "messages":
-        return cut(con, f"FROM {source} WHERE NOT irregular", "id", partitions, folder)
+        return partition_rows(con, f"FROM {source} WHERE NOT irregular", "id", partitions, folder)
     if what == "rejects":
-        return cut(con, f"FROM {source}", "id", partitions, folder)
+        return partition_rows(con, f"FROM {source}", "id", partitions, folder)
     messages = engine.parquet_files(cells.messages)
     query = _SQL["with_id"].format(source=f"FROM {source}", messages=messages)
-    return cut(con, query, "id", partitions, folder, "* EXCLUDE (id)")
+    return partition_rows(con, query, "id", partitions, folder, "* EXCLUDE (id)")
 
 
-def cut_lines(
+def write_refused_lines(
     con: duckdb.DuckDBPyConnection, lines: pa.Table, messages: Sequence[str], refused: RefusedIds, path: str
 ) -> bool:
-    """Writes the lines (`seq`, `text`) whose messages may have been refused, with their `id`; returns if there are any.
+    """Writes those of the lines (`seq`, `text`) that the destination may have refused, with their `id`.
 
-    `messages` are the files of cells of these lines.
+    `messages` are the files of cells of these lines. Returns whether there are any.
     """
     ids = pa.table({"id": pa.array(refused.messages, pa.string())})
     persons = pa.table({"id": pa.array({id_ for rows in refused.rows.values() for id_ in rows}, pa.string())})
@@ -211,17 +211,17 @@ def cut_lines(
     return bool(found.num_rows)
 
 
-def read_cut(given: Mapping[str, StoredColumns], needed: Callable[[], Collection[str]] = tuple) -> ReadTable:
-    """Returns a function that reads the destination's tables from files of one partition.
+def partition_reader(given: Mapping[str, StoredColumns], needed: Callable[[], Collection[str]] = tuple) -> ReadTable:
+    """Returns a function that reads the destination's tables from the files of one partition.
 
-    The function raises NotCut for columns that were not cut; `needed` returns the tables that will be read as well.
+    That raises NotPartitioned for columns that are not there; `needed` returns the tables that will be read afterwards.
     """
 
     def read(table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         there = given.get(table)
         if there is None or not set(columns) <= set(there.columns):
             of_messages = columns if table != AUDIT.name else ("id", "received_at", "uuid_ts")
-            raise NotCut(dict.fromkeys(needed(), of_messages) | {table: columns})
+            raise NotPartitioned(dict.fromkeys(needed(), of_messages) | {table: columns})
         for path in there.files:
             with pq.ParquetFile(path) as file:
                 yield from file.iter_batches(columns=list(columns))
@@ -233,11 +233,11 @@ def read_cut(given: Mapping[str, StoredColumns], needed: Callable[[], Collection
 
 
 def count_candidates(
-    context: ProjectionContext, hashes: HashedIds, refused: RefusedIds, lines: steps.Lines
+    context: ProjectionContext, hashes: HashedIds, refused: RefusedIds, read_lines: steps.ReadLines
 ) -> dict[int, int]:
-    """Returns how many messages of an open partition each table would have, without duplicates of the load."""
+    """Returns how many messages of an open partition each table would get, without duplicates within the load."""
     if refused:
-        steps.reject_refused(context, refused.messages, refused.rows, lines)
+        steps.reject_refused(context, refused.messages, refused.rows, read_lines)
     if hashes:
         steps.reject_suppressed(context, hashes)
     steps.find_duplicates(context)
@@ -250,20 +250,21 @@ def deduplicate_partition(
     complete: Collection[str],
     hashes: HashedIds,
     refused: RefusedIds,
-    lines: steps.Lines,
+    read_lines: steps.ReadLines,
 ) -> PartitionValues:
     """Decides which messages of an open partition are kept; returns what is known of their values.
 
-    `given` is what is stored, None if nothing is, or if it does not count. Raises NotCut if more of it is needed.
+    `given` has the stored ids and so on, None if nothing is stored, or it does not count. Raises NotPartitioned if more
+    columns are needed.
     """
     if refused:
-        steps.reject_refused(context, refused.messages, refused.rows, lines)
+        steps.reject_refused(context, refused.messages, refused.rows, read_lines)
 
     def needed() -> set[str]:
         found = context.con.execute(_SQL["tables_of_stored"]).fetchall()
         return {context.tables.names[number] for (number,) in found} & context.known.keys()
 
-    stored = None if given is None else read_cut(given, needed)
+    stored = None if given is None else partition_reader(given, needed)
     deduplicate(context, stored, complete, hashes, (), sys.maxsize)
     builder = TableBuilder(context, row_values(context, "kept"))
     counts = builder.gather()
@@ -271,7 +272,7 @@ def deduplicate_partition(
 
 
 def save_state(context: ProjectionContext, folder: str) -> dict[str, str]:
-    """Writes what is known of a deduplicated partition to files in an empty folder; returns their names by table."""
+    """Writes the tables of a deduplicated partition (`_STATE`) to files in an empty folder; returns them by table."""
     there = {name for (name,) in context.con.execute(_SQL["tables_there"]).fetchall()}
     saved: dict[str, str] = {}
     for table in _STATE:
@@ -295,7 +296,7 @@ def open_deduplicated(
         con.execute("CREATE TABLE suppressed (seq BIGINT, id VARCHAR)")
     for table, path in saved.items():
         query = f"FROM {engine.parquet_files([path])}"
-        if table in texts.OF_LINES:
+        if table in texts.TEXT_TABLES:
             texts.insert(context, table, query)
         else:
             con.execute(f"INSERT INTO {table} BY NAME {query}")
@@ -309,23 +310,25 @@ class PartitionRows(Deduplicated):
     def __init__(self, context: ProjectionContext, plans: Mapping[int, TablePlan]) -> None:
         super().__init__(context, {}, plans)
 
-    def cut_latest(self, latest: Latest, plan: TablePlan, number: int, folder: str, partitions: int) -> "LatestFiles":
-        """Cuts the ids and the kept messages that the rows of `users` (`accounts`) are made of, by the person.
+    def partition_latest(
+        self, latest: Latest, plan: TablePlan, number: int, folder: str, partitions: int
+    ) -> "LatestFiles":
+        """Partitions the ids and the kept messages that rows of `users` (`accounts`) are made of, by the person.
 
-        `plan` and `number` belong to the table of these messages.
+        `plan` and `number` are those of the table of these messages.
         """
         Path(folder).mkdir()
         con = self._context.con
         if not users.find_changed(self._context, latest):
             return LatestFiles({}, {})
-        ids = cut(con, "FROM latest_ids", "id", partitions, f"{folder}/ids")
+        ids = partition_rows(con, "FROM latest_ids", "id", partitions, f"{folder}/ids")
         rows = self._builder.rows(number).relation.sql_query()
         select = ", ".join(map(engine.name, plan.types))
         query = f"SELECT {select} FROM ({rows}) WHERE {engine.name(latest.key)} IS NOT NULL"
-        return LatestFiles(ids, cut(con, query, latest.key, partitions, f"{folder}/messages"))
+        return LatestFiles(ids, partition_rows(con, query, latest.key, partitions, f"{folder}/messages"))
 
     def discarded(self) -> list[tuple[str, str, int]]:
-        """Returns how many values were discarded, by reason and table; complete once `discards` was called."""
+        """Returns how many values were discarded, by reason and table. Call it after `discards`."""
         return audit.discarded_by_table(self._context)
 
 
@@ -350,7 +353,7 @@ def latest_of_partition(
     empty = ", ".join(f"NULL::{SQL_TYPES[of]} AS {engine.name(column)}" for column, of in types.items())
     query = f"FROM {engine.parquet_files(messages)}" if messages else f"SELECT {empty} LIMIT 0"
     fresh = TableRows(latest.messages.name, types, context.con.sql(query), 0)
-    stored = None if given is None else read_cut({latest.messages.name: given})
+    stored = None if given is None else partition_reader({latest.messages.name: given})
     return users.make_latest(context, latest, fresh, stored)
 
 
@@ -358,7 +361,7 @@ def latest_of_partition(
 
 
 def merge_partitions(parts: Iterable[PartitionValues]) -> PartitionValues:
-    """Returns what is known of the kept messages of all partitions."""
+    """Adds up what is known of the kept messages of several partitions."""
     counts: dict[int, int] = {}
     values: dict[int, TableValues] = {}
     for part in parts:
@@ -369,8 +372,8 @@ def merge_partitions(parts: Iterable[PartitionValues]) -> PartitionValues:
     return PartitionValues(counts, values)
 
 
-def kept_lines(files: Iterable[str]) -> steps.Lines:
-    """Returns a function that reads the lines with given numbers from files that `cut_lines` wrote."""
+def refused_lines_reader(files: Iterable[str]) -> steps.ReadLines:
+    """Returns a function that reads the lines with given numbers from files that `write_refused_lines` wrote."""
 
     def read(numbers: Collection[int]) -> Iterator[tuple[int, bytes]]:
         requested = pa.array(numbers, pa.int64())

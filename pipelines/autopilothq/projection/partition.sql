@@ -1,7 +1,7 @@
 -- A load in partitions.
 
--- name: cut
--- Writes the rows of a query, by a digest of a column, to a folder of files for each partition.
+-- name: partition_rows
+-- Writes the rows of a query to a folder of files for each partition, which a digest of a column decides.
 COPY (SELECT {select}, hash({key}) % {partitions} AS part FROM ({query})) TO {folder} (FORMAT parquet, PARTITION_BY (part))
 
 -- name: with_id

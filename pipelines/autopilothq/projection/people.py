@@ -1,6 +1,6 @@
-"""The people to ask an API about: takes all of them, returns those who are due, and rows of those who were asked about.
+"""The people whose events an API is asked for: takes all of them, returns those who are due, and their rows afterwards.
 
-There may be millions, so they are kept in the engine, not in Python.
+There may be millions, so they are in the engine, not in Python.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -14,16 +14,16 @@ from ..segment.identity import HashedIds
 from . import engine, suppression
 from .context import TableRows, declared_types
 
-_AT_ONCE = 1_000  # people that are fetched together
+_PER_FETCH = 1_000  # people that are fetched from the engine at a time
 _SQL = engine.queries("people.sql")
 
 
 class DuePeople(NamedTuple):
-    """Who is due: nobody who was asked about since `begun`, which is when this run began, or the one that it continues.
+    """The rule that decides who is due. `begun` is when this run began, or the one that it continues.
 
-    With `look_back`, only those who were never answered for, or whose last activity is no earlier than that long before
-    their watermark; without it, all. With `retry`, also those whose last answer could not be read, whether they were
-    added or not.
+    Nobody is due for whom the API was asked since then. With `look_back`, those are due for whom the API never answered
+    or whose last activity is later than their watermark minus that span; without it, everybody. With `retry`, those are
+    due, too, whose last answer could not be read, whether they were added or not.
     """
 
     begun: datetime
@@ -32,10 +32,10 @@ class DuePeople(NamedTuple):
 
 
 class People:
-    """The people of a run: add all, choose, take, note who was asked about, take the rows.
+    """The people of a run. Add all, choose, take those who are due, note the answers, take the rows.
 
-    `key` is the space and the scope of the rows. `scratch` is an empty folder for what does not fit into `memory` (MB);
-    the caller deletes it.
+    `key` is the space and the scope of the rows. `scratch` is an empty folder for whatever exceeds `memory` (MB); the
+    caller deletes it. `due` is the number of people who are due.
     """
 
     def __init__(self, key: tuple[str, str], scratch: str, memory: int = 100) -> None:
@@ -60,10 +60,12 @@ class People:
     def leave_out(self, hashes: HashedIds) -> None:
         """Leaves out those who are on the suppression list."""
         suppression.register_suppressed(self._con, hashes.pairs(), hashes.key)
-        self._con.execute(f"DELETE FROM people WHERE person IN (SELECT person FROM ({suppression.people('people')}))")
+        self._con.execute(
+            f"DELETE FROM people WHERE person IN (SELECT person FROM ({suppression.people_on_list('people')}))"
+        )
 
     def choose(self, stored: Iterable[pa.RecordBatch], complete: Collection[str], due: DuePeople) -> None:
-        """Finds those who are due; `stored` are rows of the destination's table, `complete` the loads that count."""
+        """Finds those who are due; `stored` are rows of `_profiles`, `complete` the ids of the loads that count."""
         with engine.registered(self._con, complete=pa.table({"load_id": list(complete)})):
             space, scope = self._key
             engine.read_stored(self._con, stored, _SQL["asked"], {"space": space, "scope": scope})
@@ -74,14 +76,14 @@ class People:
         self.due = engine.count(self._con, "due")
 
     def take(self, most: int | None = None) -> Iterator[tuple[str, datetime | None, str | None]]:
-        """Yields those who are due with their watermarks and details, first those who were never asked about.
+        """Yields up to `most` of those who are due, with their watermarks and details; new people come first.
 
-        They are shuffled: otherwise people for whom the API always fails could come together and look like an outage.
+        They are shuffled: otherwise people for whom the API always fails could come in a row and look like an outage.
         """
         end = self.due if most is None else min(most, self.due)
         with self._con.cursor() as con:
-            for start in range(0, end, _AT_ONCE):
-                bounds = [start, min(start + _AT_ONCE, end)]
+            for start in range(0, end, _PER_FETCH):
+                bounds = [start, min(start + _PER_FETCH, end)]
                 taken = con.execute(
                     "SELECT person, watermark, details FROM due WHERE number > ? AND number <= ? ORDER BY number",
                     bounds,
@@ -89,11 +91,11 @@ class People:
                 yield from zip(*(taken[name].to_pylist() for name in taken.column_names), strict=True)
 
     def note(self, answered: Sequence[tuple[str, datetime | None, datetime]]) -> None:
-        """Notes people who were asked about, with their new watermarks and the times of the requests."""
+        """Notes the people for whom the API was asked, with their new watermarks and the times of the requests."""
         self._insert("answered", ("person", "watermark", "asked_at"), answered)
 
     def rows(self, load_id: str) -> TableRows:
-        """Returns those who were asked about, as rows of `_profiles`."""
+        """Returns rows of `_profiles` for the people who were noted."""
         types = declared_types(PROFILES)
         space, scope, load = map(engine.literal, (*self._key, load_id))
         cells = {"space": space, "scope": scope, "load_id": load}

@@ -1,8 +1,8 @@
--- The people to ask an API about.
+-- The people whose events an API is asked for.
 
 -- name: tables
 CREATE TABLE people (person VARCHAR, active_at TIMESTAMPTZ, details VARCHAR);
--- Those who were asked about in earlier runs, and in this one.
+-- Those for whom the API was asked in earlier runs, and in this one.
 CREATE TABLE asked (person VARCHAR, watermark TIMESTAMPTZ, asked_at TIMESTAMPTZ);
 CREATE TABLE answered (person VARCHAR, watermark TIMESTAMPTZ, asked_at TIMESTAMPTZ)
 
@@ -16,8 +16,8 @@ WHERE space = $space AND scope = $scope GROUP BY person
 INSERT INTO people SELECT person, NULL, NULL FROM asked WHERE watermark IS DISTINCT FROM asked_at
 
 -- name: due
--- Those who are due, numbered: first those who were never asked about, each group shuffled. Without a lookback all are
--- due.
+-- Those who are due, numbered: first those for whom the API was never asked, each group shuffled. Without a lookback
+-- everybody is due.
 CREATE TABLE due AS
 SELECT row_number() OVER (ORDER BY asked_at IS NOT NULL, md5(person)) AS number, person, watermark, details
 FROM (SELECT person, max(active_at) AS active_at, max(details) AS details FROM people GROUP BY person)

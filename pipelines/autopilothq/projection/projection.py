@@ -1,8 +1,8 @@
 """Turns messages into the rows of tables: runs the steps of a load one after the other, in one process.
 
-Each step is a function of data that workers could run: `parse` (lines to files of cells), `deduplicate`, the values of
-columns (`columns.column_values`, whose type bits are merged), and the rows of one table (`tables.table_rows`).
-docs/projection.md draws them.
+Each step is a function of plain data, which a worker could run too: `parse` (lines to files of cells), `deduplicate`,
+the values of columns (`columns.column_values`, whose type bits are merged), and the rows of one table
+(`tables.table_rows`). docs/projection.md draws them.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from ..segment.message import Batch
 from ..segment.naming import snake_case
 from . import audit, engine, mend, unreadable
 from . import deduplicate as steps
-from .columns import discard_bodies, row_values
+from .columns import discard_without_table, row_values
 from .context import (
     CountedMessages,
     ExistingTables,
@@ -35,18 +35,18 @@ from .parse import Parser
 from .tables import TableBuilder, TablePlan
 from .users import latest_rows
 
-# Fewer bytes of messages (some thousands of messages) are done before a second thread gets to work, which would cost a
-# tenth more processor time.
-SMALL = 128 << 10
+# Bytes of messages. A load of less (a few thousand messages) is done before a second thread would have begun to work,
+# and that thread would cost a tenth more processor time.
+SMALL_LOAD = 128 << 10
 
 
 class Projection:
     """One load: add all batches, deduplicate, take the rows of each table.
 
-    `scratch` is an empty folder for cells and for what does not fit into `memory` (MB); the caller deletes it. A small
-    load uses only one of the `threads`. `shorten` returns the name of a column in the destination, `event_table` (by
-    default `shorten`) that of an event's table, by the event's slug. Messages whose keys have more than `key_bytes` are
-    rejected. Example:
+    `scratch` is an empty folder for cells and for whatever exceeds `memory` (MB); the caller deletes it. A small load
+    uses only one of the `threads`. `shorten` returns the name of a column in the destination, `event_table` (by
+    default `shorten`) that of an event's table, by the event's slug. `fills` returns whether the load fills a table.
+    Messages whose keys have more than `key_bytes` are rejected. Example:
 
         projection = Projection(loaded_at=datetime.now(UTC), scratch=folder)
         projection.add(batch)
@@ -67,7 +67,7 @@ class Projection:
     ) -> None:
         self._threads = threads
         self._parser = Parser(scratch, threads, key_bytes)
-        # While lines are added, each thread that adds brings its own core.
+        # While batches are added, the parallelism is that of the threads which add them.
         con = engine.connect(scratch, memory, threads=1)
         self._context = ProjectionContext(
             con,
@@ -79,7 +79,7 @@ class Projection:
             event_table or (lambda key: shorten(key) if snake_case(key) else ""),
             fills=fills,
         )
-        self._readers: list[LineReader] = []  # that no thread is using
+        self._readers: list[LineReader] = []  # those that no thread is using
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -101,7 +101,7 @@ class Projection:
             self._readers.pop().close()
 
     def tables(self, most: int = 10_000) -> list[str]:
-        """Returns the tables that the lines so far may have rows for, with those of the `most` most frequent events."""
+        """Returns the tables that lines added so far may fill: of messages, and of the `most` most frequent events."""
         events = self._context.cells.event_tables(most)
         return [*(table.name for table in MESSAGE_TABLES), *map(self._context.event_table, events)]
 
@@ -116,40 +116,41 @@ class Projection:
         event_tables: Collection[str] = (),
         max_event_tables: int = MAX_EVENT_TABLES,
         refused: Mapping[str, str] = MappingProxyType({}),
-        refused_made: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
-        lines: steps.Lines | None = None,
+        refused_rows: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+        read_lines: steps.ReadLines | None = None,
     ) -> "Deduplicated":
-        """After the last batch, decides which messages are kept: one of each id, and none that is stored already.
+        """Decides, after the last batch, which messages are kept: one of each id, and none that is stored already.
 
         Args:
             known: The destination's tables, whose columns keep their types.
-            stored: `stored(table, columns)` returns their rows as Arrow batches; it is called for keys only, and for no
-                more tables than necessary.
-            complete: The ids of the loads that were not killed; the discards of others are written again.
-            hashes: The ids of deleted persons, whose messages are rejected.
+            stored: `stored(table, columns)` returns rows of these tables as Arrow batches; it is called for ids only,
+                and for no more tables than necessary.
+            complete: The ids of the loads that were not killed; discards that other loads may have lost are written
+                again.
+            hashes: The hashed ids of deleted persons, whose messages are rejected.
             limits: The destination's limits for a table.
-            widths: How many columns the destination's tables have.
+            widths: How many columns each of the destination's tables has.
             event_tables: The destination's tables of events, in addition to those of the catalogue.
             max_event_tables: How many of these there may be.
-            refused: Why messages cannot be stored, by id; they are rejected.
-            refused_made: Why rows that are made of messages cannot be stored, by table (`users`, `accounts`) and id;
-                these messages are rejected.
-            lines: Reads whole lines by their numbers in the load, for those that are rejected.
+            refused: The errors of messages that the destination refused, by id; they are rejected.
+            refused_rows: The errors of rows of `users` and `accounts` that it refused, by table and id; the messages
+                that they are made of are rejected.
+            read_lines: Returns the whole lines with given numbers in the load, for `_rejects`.
         """
         self._close_readers()
-        threads = 1 if self._context.cells.size() < SMALL else self._context.threads_of_memory(self._threads)
+        threads = 1 if self._context.cells.size() < SMALL_LOAD else self._context.affordable_threads(self._threads)
         self._context = dataclasses.replace(self._context, known=known or {}, threads=threads)
         self._context.reserve()
         context = open_load(dataclasses.replace(self._context, limits=limits, widths=widths or {}))
-        if refused or any(refused_made.values()):
-            steps.reject_refused(context, refused, refused_made, lines or (lambda _: ()))
+        if refused or any(refused_rows.values()):
+            steps.reject_refused(context, refused, refused_rows, read_lines or (lambda _: ()))
         return deduplicate(context, stored, complete, hashes, event_tables, max_event_tables)
 
     def unreadable(self) -> dict[str, str]:
-        """Returns the errors of the messages that made `deduplicate`, or taking its rows, raise, by their ids."""
+        """Returns the errors, by message id, of the messages that make `deduplicate` or the making of rows raise."""
         with closing(LineReader(self._context.con)) as reader:
-            harmless = self._parser.harmless(reader)
-        return unreadable.find_unreadable(self._context, harmless, make_all)
+            canary = self._parser.parse_canary(reader)
+        return unreadable.find_unreadable(self._context, canary, write_all_rows)
 
 
 def open_load(context: ProjectionContext, only: str = "true") -> ProjectionContext:
@@ -177,7 +178,7 @@ def deduplicate(
     steps.find_duplicates(context)
     tables, without_table = steps.limit_tables(context, event_tables, max_event_tables)
     context = dataclasses.replace(context, tables=tables)
-    discard_bodies(context)
+    discard_without_table(context)
     if stored is not None:
         steps.match_stored(context, stored)
         steps.discard_again(context, stored, complete)
@@ -185,8 +186,11 @@ def deduplicate(
     return Deduplicated(context, without_table)
 
 
-def make_all(context: ProjectionContext, only: str, path: str) -> None:
-    """Makes the rows of some messages as if nothing was stored, and writes each table to the same file."""
+def write_all_rows(context: ProjectionContext, only: str, path: str) -> None:
+    """Makes all rows of some messages as if nothing was stored, and writes them to a file, one table over the other.
+
+    It is called to see whether that raises; `only` is an SQL condition for the messages.
+    """
     made = deduplicate(open_load(context, only))
     for rows in (*made.tables(), *made.latest(), made.discards()):
         if rows is not None:
@@ -204,7 +208,7 @@ class Deduplicated:
     ) -> None:
         """`without_table` counts the messages of events that have no table of their own, by the event's slug.
 
-        `plans` are those of tables whose columns are decided already, by table number.
+        `plans` has tables whose columns are decided already, by table number.
         """
         self._context = context
         self._without_table = without_table
@@ -215,15 +219,15 @@ class Deduplicated:
         return self._builder.tables()
 
     def find_mends(self, stored: mend.ReadRows, tables: Collection[str], loads: Iterable[datetime]) -> None:
-        """Finds the stored texts that messages of this load make whole; see `mend.find_mends`."""
+        """Finds the cut texts in the destination that messages of this load make whole; see `mend.find_mends`."""
         mend.find_mends(self._context, stored, tables, loads)
 
-    def leave_cut(self, table: str) -> None:
-        """Leaves the stored texts of a table as they are."""
-        mend.leave_cut(self._context, table)
+    def drop_mends(self, table: str) -> None:
+        """Forgets the mends of a table, so that its stored texts stay cut."""
+        mend.drop_mends(self._context, table)
 
     def with_mended_rows(self, stored: mend.ReadRows) -> Iterator[TableRows]:
-        """Yields the rows of `tables`, with mended rows that shall replace the stored ones."""
+        """Yields the rows of `tables`, together with mended rows, which replace the stored ones."""
         return mend.with_mended_rows(self._context, stored, self.tables())
 
     def mended_lengths(self, table: str) -> dict[str, int]:
@@ -253,12 +257,12 @@ class Deduplicated:
         return audit.rejects(self._context, files)
 
     def discards(self) -> TableRows | None:
-        """Returns the rows of `_discards`, None if there are none; complete once all tables' rows were taken."""
+        """Returns the rows of `_discards`, None if there are none. Call it after taking the rows of all tables."""
         return audit.discards(self._context)
 
     def beyond_limits(self) -> dict[str, dict[str, int]]:
-        """Returns how many values no table had room for, by reason and table; complete once `discards` was called.
+        """Returns how many values no table had room for, by reason and table. Call it after `discards`.
 
-        For events without a table (`too_many_tables`) it counts messages, by the event's name.
+        For events without a table (`too_many_tables`) it counts messages, by the event's slug.
         """
         return audit.beyond_limits(self._context, self._without_table)

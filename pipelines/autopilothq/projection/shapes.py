@@ -1,8 +1,8 @@
-"""Decides which lines the engine can read as columns, and makes the query that reads them.
+"""Decides which lines the engine can read as columns, and composes the query that reads them.
 
-A line's shape is the keys of its objects, as the JSON text that the engine makes of them, so no line passes for one of
-another shape. Python examines each shape once and finds the columns of its keys; the engine then reads all lines of
-regular shapes at once. A shape is regular if each of its columns comes from one key.
+A line's shape is the JSON text that the engine makes of the keys of its objects, so lines with different keys never
+have the same shape. Python examines each shape once and finds the columns of its keys; the engine then reads all lines
+of regular shapes at once. A shape is regular if each of its columns comes from one key.
 """
 
 import itertools
@@ -35,29 +35,30 @@ _OBJECTS: tuple[Path, ...] = (
 _DECLARED: dict[Path, Column] = {("context", *column.path): column for column in CONTEXT} | {
     ("properties", *column.path): column for column in PROPERTIES + LINK
 }
-_OWN: dict[str, tuple[str, tuple[str, ...]]] = {
+_KIND_COLUMNS: dict[str, tuple[str, tuple[str, ...]]] = {
     column.name: (column.path[0], tuple(kind for kind, of, _ in KINDS if column.name in {c.name for c in of.columns}))
     for _, table, _ in KINDS
     for column in table.columns
     if column.name not in COMMON_NAMES
 }
-"""The columns that only some types of messages have: by name, the field and the types."""
-_OWN_OF_VIEWS = ("name", "category")
+"""The columns that only some types of messages have: the field and these types, by column."""
+_VIEW_COLUMNS = ("name", "category")  # of pages and screens
 _GROUP = "group_id"
 _KIND_NAMES = ("track", *(kind for kind, _, _ in KINDS))
 _TEXT_FIELDS = {"type": "type", "id": "messageId", "user_id": "userId", "anonymous_id": "anonymousId"}
-_TEXT_FIELDS |= {name: field for name, (field, _) in _OWN.items()}
-# A number whose digits the engine's reader would change: with an exponent or a last zero, very small or long, or -0.
+_TEXT_FIELDS |= {name: field for name, (field, _) in _KIND_COLUMNS.items()}
+# Matches numbers whose digits the engine would change: with an exponent or a trailing zero, very small or long, or -0.
 _CHANGING_NUMBER = r"[:\[,]\s*-?([0-9]+\.?[0-9]*[eE]|[0-9]+\.[0-9]*0\s*[,}\]]|0\.0000|[0-9.]{17})|-0\s*[,}\]]"
 _SQL = engine.queries("shapes.sql")
 _CHANGING = f"regexp_matches(text, {engine.literal(_CHANGING_NUMBER)})"
 
 
 class ProjectionQuery(NamedTuple):
-    """A query that makes cells of lines; `extras` are the names of those that the catalogue does not know.
+    """The parts of the query that makes cells of lines (shapes.sql, `cells`).
 
-    `pointers` are the objects whose keys make a shape. `objects` is a condition for lines with anything but an object
-    or null where other lines have an object: their shape does not tell.
+    `structure` describes the struct that a line is read into. `pointers` are the objects whose keys make a shape.
+    `objects` is a condition for lines with anything but an object or null where other lines have an object, which their
+    shape does not show. `extras` are the names of the cells that the catalogue does not know.
     """
 
     select: str
@@ -66,14 +67,14 @@ class ProjectionQuery(NamedTuple):
     objects: str
     extras: list[str]
 
-    def sql(self, plain: str) -> str:
+    def sql(self, readable: str) -> str:
         """Returns the query that makes a row of cells for each of `lines` that has one of the `known_shapes`.
 
-        `plain` is a condition for lines whose shape can be read; a row is `irregular` if the line's reading is in
-        doubt.
+        `readable` is a condition for lines whose shape the engine can read. A row is `irregular` if the engine may have
+        misread the line.
         """
         return _SQL["cells"].format(
-            plain=plain,
+            readable=readable,
             pointers=self.pointers,
             structure=engine.literal(self.structure),
             select=self.select,
@@ -82,14 +83,14 @@ class ProjectionQuery(NamedTuple):
 
 
 class RegularShape(NamedTuple):
-    """The leaves of lines of one shape, and the paths that have no keys but are objects in other lines."""
+    """The leaves of the lines of one shape, and the paths without keys that are objects in other lines."""
 
     leaves: list[Path]
     nulls: list[Path]
 
 
 class Shapes:
-    """The shapes seen so far, and the objects whose keys make a shape. Threads may share it."""
+    """The shapes of the lines so far, and the objects whose keys make a shape. Threads may share it."""
 
     def __init__(self, objects: Collection[Path] = _OBJECTS) -> None:
         self.all_json = True
@@ -98,8 +99,8 @@ class Shapes:
         self._objects = tuple(objects)
         self._shapes: dict[str, RegularShape | None] = {}
         self._leaves: dict[Path, str] = {}
-        self._spelt: dict[Path, Path] = {}
-        self._spell((*_DECLARED, *self._objects))
+        self._spellings: dict[Path, Path] = {}
+        self._note_spellings((*_DECLARED, *self._objects))
 
     def pointers(self) -> list[str]:
         """Returns JSON pointers to the objects whose keys make a shape."""
@@ -111,10 +112,10 @@ class Shapes:
             return {text: shape for text, shape in self._shapes.items() if shape is not None}
 
     def regular(self, found: Mapping[str, int]) -> dict[str, "RegularShape"]:
-        """Returns the regular ones of some shapes.
+        """Returns those of some shapes that are regular.
 
-        `found` counts the lines of each shape. The most frequent are examined first, so that a few lines with shapes of
-        their own take no room from all others.
+        `found` has the number of lines of each shape. Only the most frequent shapes are examined, so lines with a shape
+        each do not displace those of all others.
         """
         short = (shape for shape in found if len(shape) <= MAX_SHAPE)
         ordered = sorted(short, key=lambda shape: (-found[shape], shape))[:MAX_SHAPES]
@@ -132,20 +133,20 @@ class Shapes:
         if leaves is None or len(self._leaves.keys() | leaves.keys()) > MAX_LEAVES:
             return None
         self._leaves |= leaves
-        self._spell(leaves)
+        self._note_spellings(leaves)
         nulls = [
-            (*parent, key) for parent, names in keys.items() for key in names or () if _is_unknown(keys, parent, key)
+            (*parent, key) for parent, names in keys.items() for key in names or () if _lacks_keys(keys, parent, key)
         ]
         return RegularShape(list(leaves), nulls)
 
-    def _spell(self, paths: Iterable[Path]) -> None:
-        """Notes how paths are spelt: the engine's structs can have only the first of paths that differ only in case."""
+    def _note_spellings(self, paths: Iterable[Path]) -> None:
+        """Notes the case of paths: of those that differ only in case, the engine's structs can have only the first."""
         for path in paths:
             for part in _parts(path):
-                self._spelt.setdefault(_lower(part), part)
+                self._spellings.setdefault(_lower(part), part)
 
     def with_objects(self, objects: Collection[Path]) -> "Shapes":
-        """Returns shapes that know these objects of irregular lines too; itself if none are new, or too many."""
+        """Returns new `Shapes` with these objects of irregular lines added; itself if none is new, or too many are."""
         short = (path for path in objects if sum(map(len, path)) <= LONGEST_COLUMN)
         new = sorted(path for path in short if path not in self._objects and not _DECLARED.keys() & _parts(path))
         if not new or len(self._objects) + len(new) > MAX_OBJECTS:
@@ -153,16 +154,17 @@ class Shapes:
         return Shapes((*self._objects, *new))
 
     def _regular_leaves(self, keys: dict[Path, Sequence[str] | None]) -> dict[Path, str] | None:
-        """Returns the columns of a shape's keys, None if the engine cannot read them as columns.
+        """Returns the columns of a shape's keys by path, None if the engine cannot read them as columns.
 
-        That is so if there are no keys, if columns have no name or the same one, or if keys differ only in case.
+        It cannot if there are no keys, if a key is too long, if columns have no name or the same name, or if keys
+        differ only in case.
         """
         if not keys[()]:
             return None
         leaves: dict[Path, str] = {}
         for parent, names in keys.items():
             if len({key.lower() for key in names or ()}) != len(names or ()):
-                return None  # the engine's structs don't tell upper case from lower
+                return None  # the engine's structs ignore case
             if max(map(len, names or ()), default=0) > LONGEST_COLUMN:
                 return None
             for key in names or ():
@@ -173,7 +175,7 @@ class Shapes:
             columns = [column for path, column in leaves.items() if path[0] == scope]
             if "" in columns or len(set(columns)) != len(columns):
                 return None
-        if any(self._spelt.get(_lower(part), part) != part for path in leaves for part in _parts(path)):
+        if any(self._spellings.get(_lower(part), part) != part for path in leaves for part in _parts(path)):
             return None
         return leaves
 
@@ -200,8 +202,8 @@ class Shapes:
         return "JSON" if cell.startswith(EXTRA) or DECLARED_TYPES[cell] != "text" else "VARCHAR"
 
 
-def _is_unknown(keys: Mapping[Path, Sequence[str] | None], parent: Path, key: str) -> bool:
-    """Whether a key that has an object in other lines has null, `{}` or another value without keys here."""
+def _lacks_keys(keys: Mapping[Path, Sequence[str] | None], parent: Path, key: str) -> bool:
+    """Returns whether a key that is an object in other lines has no keys here: it is null, `{}` or no object."""
     return (*parent, key) in keys and not keys[(*parent, key)]
 
 
@@ -227,12 +229,12 @@ def _query(
 ) -> ProjectionQuery:
     context = {cell: f"{_first(paths)}::VARCHAR" for cell, paths in by_scope["context"].items()}
     body = _bodies(by_scope["properties"], by_scope["traits"])
-    own = {name: f"CASE WHEN {_is(kinds)} THEN {_at((key,))} END" for name, (key, kinds) in _OWN.items()}
+    own = {name: f"CASE WHEN {_is(kinds)} THEN {_at((key,))} END" for name, (key, kinds) in _KIND_COLUMNS.items()}
     for name in own.keys() & body.keys():
         own[name] = f"coalesce({own[name]}, {body.pop(name)})"
     extras = [cell for cell in (*context, *body) if cell.startswith(EXTRA)]
     email = _at(("context", "traits", "email"))
-    # Only the context's email is tried; a line that has none there, or one that looks like none, is irregular.
+    # Only the context's email is used; a line without it, or with one that does not look like an email, is irregular.
     anonymous_id = (
         f"coalesce(known_anonymous_id, CASE WHEN user_id IS NULL"
         f" AND contains({email}, '@') AND NOT starts_with({email}, '[') THEN {email} END)"
@@ -244,16 +246,16 @@ def _query(
     cells |= context | body
     select = [f"{expression} AS {engine.name(cell)}" for cell, expression in cells.items()]
     missing = f"id IS NULL OR (user_id IS NULL AND {anonymous_id} IS NULL)"
-    # However they are spelt, and whichever objects they stand in.
+    # The properties with columns of the catalogue, whatever their keys and whichever objects they are in.
     declared = [
         f"{_at(path)}::VARCHAR"
         for cell, paths in by_scope["properties"].items()
         for path in paths
         if not cell.startswith(EXTRA)
     ]
-    doubts = " OR ".join(f"coalesce({test}, false)" for test in _doubts(types, declared))
+    misread = " OR ".join(f"coalesce({test}, false)" for test in _irregular_tests(types, declared))
     return ProjectionQuery(
-        f"seq, hash(text) AS tie, {', '.join(select)}, has_other OR {missing} OR {doubts} AS irregular",
+        f"seq, hash(text) AS tie, {', '.join(select)}, has_other OR {missing} OR {misread} AS irregular",
         _structure(types),
         engine.literals(pointers),
         " OR ".join(f"json_type(text, {engine.literal(pointer)}) NOT IN ('NULL', 'OBJECT')" for pointer in nulls)
@@ -271,10 +273,10 @@ def _bodies(properties: Mapping[str, Sequence[Path]], traits: Mapping[str, Seque
 
     for cell, paths in properties.items():
         name, value = cell.removeprefix(EXTRA), f"{_first(paths)}::VARCHAR"
-        if name not in _OWN_OF_VIEWS:
+        if name not in _VIEW_COLUMNS:
             add(cell, "has_properties" if cell.startswith(EXTRA) else "kind = 'track'", value)
             continue
-        # A page's name can be among its properties instead, or repeat the page's own there.
+        # A page's name can be among its properties instead, or be repeated there.
         of_view = f"has_properties AND kind <> 'track' AND {_at((name,))}"
         add(cell, "kind = 'track'", value)
         add(name, f"{of_view} IS NULL", f"as_text({value})")
@@ -289,12 +291,12 @@ def _bodies(properties: Mapping[str, Sequence[Path]], traits: Mapping[str, Seque
     return {cell: cases[0] if len(cases) == 1 else f"coalesce({', '.join(cases)})" for cell, cases in found.items()}
 
 
-def _doubts(types: Mapping[Path, str], declared: Sequence[str]) -> list[str]:
-    """Returns conditions under which the engine's reading is in doubt.
+def _irregular_tests(types: Mapping[Path, str], declared: Sequence[str]) -> list[str]:
+    """Returns the SQL conditions for lines that the engine may have misread.
 
-    `declared` is SQL of a track's properties whose columns are in the catalogue: a page has columns of other types.
-    The conditions are evaluated for every line, so each value has a cheap one. Costlier ones come once, over lists of
-    values, inside a CASE, whose branches the engine evaluates only for the lines that reach them.
+    `declared` is the SQL of a track's properties whose columns are in the catalogue: on a page, their columns may have
+    other types. The conditions are evaluated for every line, so there is a cheap one for each value. Costlier ones look
+    at lists of values inside a CASE, whose branches the engine evaluates only for the lines that reach them.
     """
     fields = [_at((field,)) for name, field in _TEXT_FIELDS.items() if name != "type"]
     texts = fields + [_at(path) for path, of in types.items() if of == "VARCHAR"]

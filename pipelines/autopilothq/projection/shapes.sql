@@ -2,11 +2,11 @@
 
 -- name: cells
 -- A row for each of `lines` that has one of the `known_shapes`. Expressions that are used several times have names, so
--- that the engine plans and evaluates each once; so do all four timestamps in unusual notations, which few lines have,
--- in one list.
+-- that the engine plans and evaluates each once. Timestamps in unusual notations, which few lines have, are parsed in
+-- one list for the same reason.
 WITH shaped AS (
     -- A CASE, because the engine may compute shapes before it evaluates a WHERE, and raises an error for broken JSON.
-    SELECT seq, text, CASE WHEN {plain} THEN to_json(json_keys(text, {pointers}))::VARCHAR END AS shape FROM lines
+    SELECT seq, text, CASE WHEN {readable} THEN to_json(json_keys(text, {pointers}))::VARCHAR END AS shape FROM lines
 ), parsed AS (
     SELECT seq, text, has_nulls, from_json(text, {structure}) AS m FROM shaped JOIN known_shapes USING (shape)
 ), named AS (

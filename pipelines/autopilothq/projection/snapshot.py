@@ -1,7 +1,7 @@
-"""Snapshots of an account: turns cells of records into rows of one table, typed like those of messages.
+"""Snapshots of an account: turns the cells of records into rows of one table, typed like those of messages.
 
-(docs/contract/warehouse.md#values) Cells wait in Parquet files until all records are added, because only then the type
-of each column is known.
+(docs/contract/warehouse.md#values) Cells are buffered in Parquet files until all records are added, because only then
+is the type of each column known.
 """
 
 import itertools
@@ -23,13 +23,13 @@ from .context import ReadTable, TableRows, declared_types, ordered_columns
 from .types import SQL_TYPES, type_of_bits
 
 SNAPSHOT_COLUMN_MEMORY = 3  # MB that each column can take when the rows are written
-AGGREGATES_AT_ONCE = 50
+AGGREGATES_AT_ONCE = 50  # aggregates that one query computes
 KILL_POINT_SNAPSHOT_ROWS = f"{__name__}:Snapshot.rows"  # for tests/faults
 _SQL = engine.queries("snapshot.sql")
 
 
 @dataclass(frozen=True)
-class SnapshotContext:
+class _SnapshotContext:
     """What the steps of a snapshot share. `received_at` and `loaded_at` are SQL literals."""
 
     con: duckdb.DuckDBPyConnection
@@ -43,7 +43,7 @@ class SnapshotContext:
 
     @property
     def keys(self) -> list[str]:
-        """The columns of the parts of a record's key."""
+        """The quoted names of the columns that hold the parts of a record's key."""
         return [engine.name(f"k:{number}") for number in range(len(self.table.key))]
 
     @property
@@ -57,12 +57,15 @@ class SnapshotContext:
         return f"{self.scratch}/{what}-{next(self.parts)}.parquet"
 
     def paths(self, what: str) -> str:
-        """Returns the SQL of a glob that matches all files of one sort, such as `records`."""
+        """Returns the SQL of a glob that matches all files of one kind, such as `records`."""
         return f"{engine.glob_literal(self.scratch)} || '/{what}-*.parquet'"
 
 
-class SnapshotColumns:
-    """A table's columns, which grow with its records. It has the columns `there` already, and room for `room` more."""
+class _SnapshotColumns:
+    """A table's columns, which grow with its records.
+
+    The destination's table has the columns `there` already, and room for `room` more.
+    """
 
     def __init__(self, table: Table, shorten: Callable[[str], str], there: Collection[str], room: int) -> None:
         self._catalogue = declared_types(table)
@@ -73,7 +76,7 @@ class SnapshotColumns:
         """The columns beyond the catalogue's, with the types that the origin declared for them."""
 
     def take(self, name: str) -> bool:
-        """Takes a column, if there is room for it."""
+        """Adds a column unless it is there already. Returns whether there is room for it."""
         if name in self._catalogue or name in self.extras:
             return True
         if self._shorten(name) not in self._there:
@@ -88,9 +91,9 @@ class Snapshot:
     """One table's records: add them all, then take the rows and the discards. The last record of each key is kept.
 
     `received_at` is when the scan began; a record's own cell of that name takes precedence. `scratch` is an empty
-    folder, which the caller deletes. `shorten` returns the name of a column in the destination. Records of `suppressed`
-    persons (deleted ones, on the suppression list) are left out and counted in `left_out`. The destination's table has
-    the columns `there` already, and room for `room` more.
+    folder, which the caller deletes; `memory` is in MB. `shorten` returns the name of a column in the destination.
+    Records of `suppressed` (deleted) persons are left out and counted in `left_out`. The destination's table has the
+    columns `there` already, and room for `room` more.
     """
 
     def __init__(
@@ -108,12 +111,12 @@ class Snapshot:
         self.table = table
         self.left_out = 0
         self._suppressed = suppressed
-        self._columns = SnapshotColumns(table, shorten, there, room)
+        self._columns = _SnapshotColumns(table, shorten, there, room)
         self._seen = 0
         con = engine.connect(scratch, memory, threads=1)
         con.execute(_SQL["tables"])
         received, loaded = (f"TIMESTAMPTZ '{time.isoformat()}'" for time in (received_at, loaded_at))
-        self._context = SnapshotContext(con, table, received, loaded, scratch, memory, shorten)
+        self._context = _SnapshotContext(con, table, received, loaded, scratch, memory, shorten)
 
     def close(self) -> None:
         """Frees the memory."""
@@ -124,26 +127,26 @@ class Snapshot:
         kept = [record for record in records if not any(id_ in self._suppressed for id_ in _ids(self.table, record))]
         self.left_out += len(records) - len(kept)
         if kept:
-            write_records(self._context, self._columns, self._seen, kept)
+            _write_records(self._context, self._columns, self._seen, kept)
             self._seen += len(kept)
 
     def rows(
         self, known: Mapping[str, Type], stored: ReadTable | None = None, newer: ReadTable | None = None
     ) -> TableRows:
-        """Returns the rows; columns that are `known` keep their types.
+        """Returns the rows; `known` columns of the destination's table keep their types.
 
-        `stored`, which reads the destination's table, is given if the scan was complete: stored rows that it did not
-        find belong to deleted records, and are returned with the time in `deleted_at`. `newer` reads the table too: a
-        record is left out if a later change of it was stored while the scan ran.
+        Pass `stored`, which reads that table, if the scan was complete: rows of records that it did not find are
+        returned, too, with the time of the scan in `deleted_at`. Pass `newer`, which reads the table as well, to leave
+        out records of which a later change was stored while the scan ran.
         """
-        count = open_records(self._context, self._seen)
+        count = _open_records(self._context, self._seen)
         if newer is not None and "updated_at" in known:
-            count -= leave_out_older(self._context, newer)
-        types = type_records(self._context, self._columns.extras, known)
-        deleted = find_deleted(self._context, known, stored) if stored is not None and known else 0
+            count -= _drop_outdated(self._context, newer)
+        types = _type_records(self._context, self._columns.extras, known)
+        deleted = _find_deleted(self._context, known, stored) if stored is not None and known else 0
         columns = ordered_columns({**known, **types} if deleted else types, self.table.key)
         con = self._context.con
-        # Each column of the file that is written has buffers of its own.
+        # Each column of the file that is written has its own buffers.
         con.execute(f"SET memory_limit = '{self._context.memory + SNAPSHOT_COLUMN_MEMORY * len(columns)}MB'")
         select = ", ".join(map(engine.name, columns))
         relation = con.sql(f"SELECT {select} FROM (FROM current_rows UNION ALL BY NAME FROM deleted)")
@@ -158,7 +161,7 @@ class Snapshot:
             yield discards
 
     def discards(self) -> TableRows | None:
-        """Returns the rows of `_discards`, None if there are none; complete once the rows were taken."""
+        """Returns the rows of `_discards`, None if there are none. Call it after `rows`."""
         context = self._context
         if not engine.count(context.con, "discards"):
             return None
@@ -180,8 +183,8 @@ def _ids(table: Table, record: Record) -> Iterator[Id]:
             yield from ids_in(kinds, json.loads(cell))
 
 
-def write_records(context: SnapshotContext, columns: SnapshotColumns, first: int, records: Sequence[Record]) -> None:
-    """Writes the cells of records, numbered from `first` on, and discards those that no column takes."""
+def _write_records(context: _SnapshotContext, columns: _SnapshotColumns, first: int, records: Sequence[Record]) -> None:
+    """Writes the cells of records, numbered from `first` on, and discards those that no column has room for."""
     rows, discards = [], []
     for seq, record in enumerate(records, first):
         row = {f"k:{number}": part for number, part in enumerate(record.key)}
@@ -204,8 +207,8 @@ def write_records(context: SnapshotContext, columns: SnapshotColumns, first: int
             context.con.execute("INSERT INTO discards BY NAME FROM found")
 
 
-def open_records(context: SnapshotContext, seen: int) -> int:
-    """Creates the view `current` of the last of `seen` records for each key; returns how many it has."""
+def _open_records(context: _SnapshotContext, seen: int) -> int:
+    """Creates the view `current` of the last record of each key, of `seen` in all; returns how many it has."""
     files = context.paths("records")
     empty = ", ".join(f"NULL::VARCHAR AS {key}" for key in context.keys)
     source = f"FROM read_parquet({files}, union_by_name = true)" if seen else f"SELECT {empty}, 0 AS seq LIMIT 0"
@@ -215,8 +218,11 @@ def open_records(context: SnapshotContext, seen: int) -> int:
     return count
 
 
-def leave_out_older(context: SnapshotContext, stored: ReadTable) -> int:
-    """Removes the records from `current` whose stored rows were received and changed later; returns how many."""
+def _drop_outdated(context: _SnapshotContext, stored: ReadTable) -> int:
+    """Removes records from `current` whose stored rows were received after the scan began and changed later.
+
+    Returns how many it removes.
+    """
     con, key = context.con, context.table.key
     if "x:updated_at" not in con.table("records").columns:
         return 0
@@ -231,8 +237,8 @@ def leave_out_older(context: SnapshotContext, stored: ReadTable) -> int:
     return count
 
 
-def type_records(
-    context: SnapshotContext, extras: Mapping[str, Collection[Type]], known: Mapping[str, Type]
+def _type_records(
+    context: _SnapshotContext, extras: Mapping[str, Collection[Type]], known: Mapping[str, Type]
 ) -> dict[str, Type]:
     """Creates the view `current_rows` of typed values, and discards values that do not fit their column.
 
@@ -259,9 +265,9 @@ def type_records(
 
 
 def _extra_types(
-    context: SnapshotContext, extras: Mapping[str, Collection[Type]], known: Mapping[str, Type]
+    context: _SnapshotContext, extras: Mapping[str, Collection[Type]], known: Mapping[str, Type]
 ) -> dict[str, Type]:
-    """Returns each extra's type: that of its column, else the one that the origin declared, else by all its values."""
+    """Returns each extra's type: the existing column's, else the one that the origin declared, else by all values."""
     types: dict[str, Type] = {}
     for name, declared in extras.items():
         if (there := known.get(context.shorten(name))) is not None:
@@ -273,8 +279,8 @@ def _extra_types(
     return types | {name: type_of_bits(found or 0) for name, found in zip(others, bits, strict=True)}
 
 
-def _discard_misfits(context: SnapshotContext, casts: Mapping[str, tuple[str, str]]) -> None:
-    """Discards values that a cast makes null; `casts` are the casts and the reasons, by column."""
+def _discard_misfits(context: _SnapshotContext, casts: Mapping[str, tuple[str, str]]) -> None:
+    """Discards values that a cast turns into null; `casts` has the casts and the reasons, by column."""
     misfits = {name: f"{_cell(name)} IS NOT NULL AND {cast} IS NULL" for name, (cast, _) in casts.items()}
     counts = _aggregate(context, [f"count(*) FILTER ({misfit})" for misfit in misfits.values()])
     for (name, misfit), count in zip(misfits.items(), counts, strict=True):
@@ -283,16 +289,16 @@ def _discard_misfits(context: SnapshotContext, casts: Mapping[str, tuple[str, st
             context.con.execute(sql, {"column_name": name, "reason": casts[name][1]})
 
 
-def _aggregate(context: SnapshotContext, aggregates: Sequence[str]) -> list[int]:
-    """Returns aggregates over all records, computed only some at a time to save memory."""
+def _aggregate(context: _SnapshotContext, aggregates: Sequence[str]) -> list[int]:
+    """Returns aggregates over all current records, of which only some are computed at a time to save memory."""
     found: list[int] = []
     for part in engine.batched(aggregates, AGGREGATES_AT_ONCE):
         found += context.con.execute(f"SELECT {', '.join(part)} FROM current").fetchone() or ()
     return found
 
 
-def find_deleted(context: SnapshotContext, known: Mapping[str, Type], stored: ReadTable) -> int:
-    """Creates the view `deleted` of the rows that an earlier scan found and this one did not; returns how many it has.
+def _find_deleted(context: _SnapshotContext, known: Mapping[str, Type], stored: ReadTable) -> int:
+    """Creates the view `deleted` of stored rows of records that this scan did not find; returns how many it has.
 
     The rows are read batch by batch, because the engine's join would hold all of them in memory.
     """

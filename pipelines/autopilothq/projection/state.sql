@@ -8,19 +8,19 @@ CREATE TABLE discards (seq BIGINT, table_name VARCHAR, column_name VARCHAR, valu
 CREATE TABLE discards_of_latest (
     table_name VARCHAR, row_id VARCHAR, column_name VARCHAR, value VARCHAR, reason VARCHAR, received_at TIMESTAMPTZ);
 
--- The tables of types of messages, and of events by JSON text, or its digest if it is long; `repeats` are
--- texts that only repeat an event's name.
+-- The numbers of the tables of types of messages, and of events. `event` is JSON text, or its digest if it is long;
+-- `repeats` are the texts that only repeat the event's name.
 CREATE TABLE kinds (kind VARCHAR, table_number INTEGER);
 CREATE TABLE events (event VARCHAR, table_number INTEGER, slug VARCHAR, event_text VARCHAR, repeats VARCHAR[]);
 CREATE TABLE no_extras (seq BIGINT, "column" VARCHAR, value VARCHAR);
 
--- Messages that the destination refused, or whose row of `table_name` it refused. If `again`, the row `row_id` is made
--- again without them.
+-- Messages that the destination refused, or whose row of `table_name` it refused. If `again`, the row `row_id` must be
+-- made again without the message.
 CREATE TABLE refused (seq BIGINT, id VARCHAR, error VARCHAR, table_name VARCHAR, row_id VARCHAR, again BOOLEAN);
 
 -- Messages that are not kept: duplicates within the load, and those that are stored already.
 CREATE TABLE duplicates (seq BIGINT);
--- The tables that have a message already; for tracks also the event that `tracks` has for it, its id, and the number of
+-- The tables that have a message already; of a track also the event that `tracks` has for it, its id, and the number of
 -- its event's table.
 CREATE TABLE stored_in (seq BIGINT, table_number INTEGER, event VARCHAR, id VARCHAR, event_table INTEGER);
 -- The tracks that their event's own table has too, one event at a time.
@@ -28,7 +28,7 @@ CREATE TABLE in_event_table (seq BIGINT);
 -- Texts that adopted rows may have cut, and those that replace a cut one, by table number and column.
 CREATE TABLE whole_texts (table_number INTEGER, seq BIGINT, id VARCHAR, name VARCHAR, text VARCHAR);
 CREATE TABLE mends (table_number INTEGER, seq BIGINT, id VARCHAR, name VARCHAR, text VARCHAR);
--- When complete loads ran, and the stored messages of other loads, which may have lost their discards.
+-- The times of complete loads, and the stored messages of other loads, whose discards may be lost.
 CREATE TABLE complete_loads (loaded_at TIMESTAMPTZ);
 CREATE TABLE discarded_again (seq BIGINT);
 -- Numbers for the rows of the books.

@@ -1,7 +1,7 @@
-"""Finds the messages and texts of deleted persons, for whole batches in the engine.
+"""Finds the messages and texts of deleted persons, in whole batches, with the engine.
 
-The suppression list has the ids of deleted persons as hashes: a table `suppressed_hashes` (`salt`, `hash`). Only
-distinct ids are hashed, because there are fewer of them than messages. Ids that are known in plain text as well are in
+The suppression list has the hashes of deleted persons' ids: a table `suppressed_hashes` (`salt`, `hash`). Only distinct
+ids are hashed, because there are fewer of them than messages. Ids that are also known in plain text are in
 `searched_ids` (`kind`, `value`), which is empty while a load runs.
 """
 
@@ -15,11 +15,11 @@ from ..catalog import PERSON_COLUMNS, PERSON_KEYS
 from ..segment.identity import KEYED, Id, SuppressionKey, fold, fold_email, lower_email
 from ..segment.message import EXTRA
 from . import engine
-from .mentions import escapes_written_out, searchable, stands_alone, unescape
+from .mentions import contains_email, decode_letter_escapes, searchable, unescape
 
 TEXTS_AT_ONCE = 4096
 BLOCK = 64  # bytes that SHA-256 takes at a time
-NULS = ("\0", "\\x00")  # the NUL between the letters of UTF-16, and how `_rejects` spells it
+NULS = ("\0", "\\x00")  # the NUL between the letters of UTF-16, as it is and as `_rejects` has it
 _SQL = engine.queries("suppression.sql")
 
 # A key and its value: in JSON, in broken JSON, and in `key=value`.
@@ -41,9 +41,9 @@ def register_suppressed(
     key: SuppressionKey | None = None,
     sought: Collection[Id] = (),
 ) -> None:
-    """Creates the tables that all other functions here read.
+    """Creates the tables that all other functions of this module read.
 
-    `pairs` are the salts and hashes of the suppression list, `key` is the one that some of them were made with, and
+    `pairs` are the salts and hashes of the suppression list, `key` is the key for those that were made with one, and
     `sought` are the ids that are known in plain text.
     """
     _define_functions(con)
@@ -69,7 +69,7 @@ def _key_blocks(key: SuppressionKey | None) -> dict[str, bytes | None]:
 def _define_functions(con: duckdb.DuckDBPyConnection) -> None:
     """Registers the functions of `segment.identity` in the engine, so that ids are compared by one rule everywhere."""
     try:
-        con.execute("SELECT py_fold_email('')")  # looking its name up takes ten times as long
+        con.execute("SELECT py_fold_email('')")  # ten times as fast as looking the function up in the catalogue
     except duckdb.CatalogException:
         pass
     else:
@@ -115,23 +115,24 @@ def suppress(con: duckdb.DuckDBPyConnection) -> int:
 def _find_ids(con: duckdb.DuckDBPyConnection, ids: str, kinds: Sequence[str]) -> int:
     """Creates the table `suppressed_ids` of a query's ids that are on the list; returns how many there are."""
     con.execute(f"CREATE OR REPLACE TEMP TABLE ids AS {ids}")
-    found = known(ids_of("ids", kinds))
+    found = ids_on_list(ids_of("ids", kinds))
     con.execute(f"CREATE OR REPLACE TEMP TABLE suppressed_ids AS SELECT DISTINCT id FROM ({found})")
     return engine.count(con, "suppressed_ids")
 
 
-def people(ids: str) -> str:
-    """Returns a query of the persons in the column `person` of `ids` who are on the suppression list.
+def people_on_list(ids: str) -> str:
+    """Returns a query of the rows of `ids` whose `person` is on the suppression list.
 
     A person is an id with its kind in front: `email:…`.
     """
-    return known(ids_of(f"(SELECT person, person AS id FROM {ids})", ["tagged"]))
+    return ids_on_list(ids_of(f"(SELECT person, person AS id FROM {ids})", ["tagged"]))
 
 
 def ids_of(texts: str, kinds: Iterable[str]) -> str:
-    """Returns a query of the ids in the column `id` of `texts`, which holds these kinds; see `identity.id_of`.
+    """Returns a query of the ids, in comparable form, in the column `id` of `texts`, which holds these kinds.
 
-    It has all columns of `texts`, and `raw` (the id as it is written there), `kind` and `value`.
+    It has all columns of `texts`, and `raw` (the id as it is written), `kind` and `value`, as `identity.id_of` makes
+    them.
     """
     of = tuple(kinds)
     return " UNION ALL ".join(_ids_of_kind(texts, kind, "email" in of) for kind in of)
@@ -147,42 +148,42 @@ def _ids_of_kind(texts: str, kind: str, has_emails: bool) -> str:
     return f"SELECT *, id AS raw, '{kind}' AS kind, {value} AS value FROM {texts} WHERE {test}"
 
 
-def known(ids: str) -> str:
-    """Returns a query of the ids (with `raw`, `kind` and `value` among their columns) that are on the list.
+def ids_on_list(ids: str) -> str:
+    """Returns a query of those `ids` (a query with the columns `raw`, `kind` and `value`) that are on the list.
 
-    Emails are also looked up in the form in which earlier releases hashed them.
+    Emails are looked up in the form that earlier releases hashed, too.
     """
     earlier = "REPLACE (py_lower_email(raw) AS value) FROM sent WHERE kind = 'email' AND NOT is_plain(raw)"
     found = _SQL["on_list"].format(ids=f"FROM sent UNION ALL SELECT * {earlier}")
     return f"WITH sent AS MATERIALIZED ({ids}) {found}"
 
 
-def mentioning(con: duckdb.DuckDBPyConnection, keys: pa.Array, texts: pa.Array) -> list[int]:
-    """Returns the keys of the texts that mention deleted persons: an email anywhere, other ids as the value of a key.
+def find_mentions(con: duckdb.DuckDBPyConnection, keys: pa.Array, texts: pa.Array) -> list[int]:
+    """Returns the `keys` of the texts that mention deleted persons: by an email anywhere, or by another id as a value.
 
-    Such a key ends with `userId`, `contact_id` and so on. Texts need be neither JSON nor UTF-8.
+    The value's key in the text ends with `userId`, `contact_id` and so on. Texts need be neither JSON nor UTF-8.
     """
-    table = escapes_written_out(keys, texts, NULS)
+    table = decode_letter_escapes(keys, texts, NULS)
     found = _keys_on_list(con, table, _MENTIONS)
     emails = [value for (value,) in con.execute("SELECT value FROM searched_ids WHERE kind = 'email'").fetchall()]
     if emails:
         for key, text in _holding(con, table, "kind = 'email'"):
-            if any(stands_alone(text, email) for email in emails):
+            if any(contains_email(text, email) for email in emails):
                 found.add(key)
     return sorted(found)
 
 
-def suspects(con: duckdb.DuckDBPyConnection, keys: pa.Array, texts: pa.Array, by_hash: bool) -> list[int]:
-    """Returns the keys of all lines that may be messages of deleted persons; each is to be parsed to make sure.
+def find_suspects(con: duckdb.DuckDBPyConnection, keys: pa.Array, texts: pa.Array, by_hash: bool) -> list[int]:
+    """Returns the `keys` of all lines that may be messages of deleted persons; the caller must parse them to make sure.
 
-    In such a message an id of the person is a text or a number of its own. Ids that are known in plain text are looked
-    for anywhere. With `by_hash`, ids that are known only by their hashes are looked for too, in whole texts with an @,
+    In such a message, one value is an id of the person. Ids that are known in plain text are searched for anywhere in
+    the line. With `by_hash`, ids that are known only by their hashes are searched for, too: in whole texts with an @,
     in emails anywhere, and in values of keys that end with `id`.
     """
-    # The id of an array or an object is its compact JSON, which need not be how the line spells it.
+    # The id of an array or an object is its compact JSON, which the line may write differently.
     if con.execute("SELECT 1 FROM searched_ids WHERE value[1] IN ('[', '{')").fetchall():
         return list(keys.to_pylist())
-    table = escapes_written_out(keys, texts)
+    table = decode_letter_escapes(keys, texts)
     found = _keys_on_list(con, table, _SUSPECTS) if by_hash else set()
     return sorted(found | {key for key, _ in _holding(con, table, "true")})
 
@@ -192,12 +193,12 @@ def _keys_on_list(con: duckdb.DuckDBPyConnection, texts: pa.Table, mentions: str
     with engine.registered(con, texts=_in_pieces(texts)):
         con.execute(f"CREATE OR REPLACE TEMP TABLE mentions AS {mentions}")
     value = "CASE WHEN kind = 'email' THEN fold_email(raw) ELSE raw END"
-    ids = known(f"SELECT kind, raw, {value} AS value FROM (SELECT DISTINCT kind, raw FROM mentions)")
+    ids = ids_on_list(f"SELECT kind, raw, {value} AS value FROM (SELECT DISTINCT kind, raw FROM mentions)")
     return {key for (key,) in con.execute(_SQL["keys_on_list"].format(ids=ids)).fetchall()}
 
 
 def _holding(con: duckdb.DuckDBPyConnection, texts: pa.Table, condition: str) -> list[tuple[int, str]]:
-    """Returns the keys of the texts that hold an id known in plain text, with the texts in the form searched."""
+    """Returns the keys of the texts that hold an id which is known in plain text, with the texts in searchable form."""
     with engine.registered(con, texts=_in_pieces(texts)):
         return con.execute(_SQL["holding"].format(condition=condition)).fetchall()
 

@@ -27,7 +27,7 @@ CREATE OR REPLACE TABLE suppressed (seq BIGINT, id VARCHAR)
 INSERT INTO suppressed SELECT seq, id FROM messages WHERE {text} IN (FROM suppressed_ids)
 
 -- name: suppress_rows
--- The same for values that wait as rows: `{rows}` (`seq`, `id`).
+-- The same for values that are buffered as rows: `{rows}` (`seq`, `id`).
 INSERT INTO suppressed
 SELECT seq, id FROM messages WHERE seq IN (SELECT seq FROM {rows} WHERE id IN (FROM suppressed_ids))
 
@@ -74,7 +74,7 @@ JOIN (VALUES {kinds}) words(ending, kind) ON ends_with(pairs.word, words.ending)
 SELECT DISTINCT key FROM mentions SEMI JOIN ({ids}) USING (kind, raw)
 
 -- name: holding
--- The texts that hold an id which is known in plain text, in the form that is searched.
+-- The texts, in searchable form, that hold an id which is known in plain text.
 WITH folded AS MATERIALIZED (SELECT key, searchable(text) AS text FROM texts)
 SELECT key, text FROM folded
 WHERE EXISTS (SELECT 1 FROM searched_ids WHERE {condition} AND contains(folded.text, searched_ids.folded))

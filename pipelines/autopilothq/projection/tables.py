@@ -10,14 +10,14 @@ import pyarrow as pa
 from ..catalog import COLUMN_RESERVE, LINK, MESSAGE_TABLES, PROPERTIES, Type, event_table
 from ..segment.message import EXTRA
 from . import engine, texts
-from .cells import MOST_BYTES, cut_by_size
+from .cells import MOST_BYTES, split_by_size
 from .columns import ColumnPlan, Extra, column_values, discard_columns, find_too_wide, plan_columns
 from .context import CELLS_AT_ONCE, ProjectionContext, TableRows, declared_types, ordered_columns
 from .types import TYPES, ColumnValues, merge_values
 
-FEW = 50_000  # rows of small tables that are gathered in memory
-GATHERED = 16 << 20  # bytes of small tables that are gathered together if many lines are long
-PIVOTED = "t:"  # prefix of the name of a column that was pivoted from rows
+GATHERED_ROWS = 50_000  # rows of small tables that are gathered in one table
+GATHERED_BYTES = 16 << 20  # the same in bytes, if many lines are long
+PIVOTED = "t:"  # prefix of the names of columns that are pivoted from rows
 _TIMESTAMPS = ("received_at", "sent_at", "original_timestamp", "timestamp")
 
 
@@ -25,8 +25,8 @@ class TableMessages(NamedTuple):
     """The messages of one table: SQL conditions and names of columns, which can be sent to any worker.
 
     `where` is the condition of the table's messages, `source` the table or view of its kept messages with that
-    condition. `columns` are the columns beyond the catalogue's whose values wait in columns, `rows` those whose values
-    wait as rows.
+    condition. `columns` and `rows` are the extras (columns beyond the catalogue's) whose values are buffered as
+    columns, and as rows; those in rows with what is known of their values.
     """
 
     number: int
@@ -39,7 +39,8 @@ class TableMessages(NamedTuple):
 class TableValues(NamedTuple):
     """What is known of the values of one table's messages.
 
-    `declared` are properties that the catalogue declares; the others are columns beyond it, by where their values wait.
+    `declared` has the properties that the catalogue declares, `in_columns` and `in_rows` have the extras, by how their
+    values are buffered.
     """
 
     declared: Mapping[str, ColumnValues]
@@ -52,7 +53,7 @@ class TableValues(NamedTuple):
 
 
 class TablePlan(NamedTuple):
-    """The columns of one table: the catalogue's with their types, and the others."""
+    """The columns of one table: the catalogue's with their types (`declared`), and the extras."""
 
     name: str
     declared: Mapping[str, Type]
@@ -73,15 +74,15 @@ class TableBuilder:
         rows: Mapping[int, Mapping[str, ColumnValues]],
         plans: Mapping[int, TablePlan] = MappingProxyType({}),
     ) -> None:
-        """`rows` are the columns whose values wait as rows, by table number.
+        """`rows` has the extras whose values are buffered as rows, by table number.
 
-        `plans` are those of tables whose columns are decided already, from the values of all partitions.
+        `plans` has tables whose columns are decided already, from the values of all partitions.
         """
         self._context = context
         self._rows = rows
         self._plans = plans
-        self._columns = context.column_extras()
-        self._few: Mapping[int, str] = MappingProxyType({})
+        self._columns = context.extras_in_columns()
+        self._gathered: Mapping[int, str] = MappingProxyType({})
         self._made: dict[int, TableRows] = {}
 
     def tables(self) -> Iterator[TableRows]:
@@ -90,10 +91,10 @@ class TableBuilder:
             yield self.rows(number, count)
 
     def gather(self) -> dict[int, int]:
-        """Gathers the messages of small tables; returns how many each table has, `tracks` with those of all events."""
+        """Gathers the messages of small tables; returns how many rows each table has, `tracks` those of all events."""
         counts = count_messages(self._context)
         tracks = sum(count for number, count in counts.items() if number == 0 or number >= len(MESSAGE_TABLES))
-        self._few = gather_few(self._context, counts)
+        self._gathered = gather_small_tables(self._context, counts)
         counts.pop(0, None)
         return counts | ({0: tracks} if tracks else {})
 
@@ -112,47 +113,50 @@ class TableBuilder:
     def messages(self, number: int) -> TableMessages:
         """Returns the messages of a table."""
         where = self._context.tables.where_of_rows(number)
-        source = f"{self._few.get(number, 'kept')} WHERE {where}"
+        source = f"{self._gathered.get(number, 'kept')} WHERE {where}"
         return TableMessages(number, where, source, self._columns.get(number, ()), self._rows.get(number, {}))
 
 
 def count_messages(context: ProjectionContext) -> dict[int, int]:
-    """Returns how many messages are kept by table number, the smallest count first."""
+    """Returns how many messages are kept, by table number, the smallest count first."""
     return dict(
         context.con.execute("SELECT table_number, count(*) FROM kept GROUP BY table_number ORDER BY 2").fetchall()
     )
 
 
-def gather_few(context: ProjectionContext, counts: Mapping[int, int]) -> dict[int, str]:
-    """Gathers the messages of small tables in one pass instead of one for each.
+def gather_small_tables(context: ProjectionContext, counts: Mapping[int, int]) -> dict[int, str]:
+    """Copies the kept messages of small tables in one pass, so that not each table needs a pass over all messages.
 
-    Returns where they are, by the table's number: in one table of the engine, or in several if many lines are long.
+    Returns the names of the copies by table number: one table of the engine, or several if many lines are long.
     """
-    few, total = set[int](), 0
-    most = FEW if not context.cells.are_long else context.cells.rows_of(GATHERED, sum(counts.values()))
+    numbers, total = set[int](), 0
+    most = GATHERED_ROWS
+    if context.cells.has_long_lines:
+        most = context.cells.rows_of_size(GATHERED_BYTES, sum(counts.values()))
     gathered = dict[int, str]()
     for number, count in counts.items():
         if total + count > most:
-            if not context.cells.are_long or count > most:
+            if not context.cells.has_long_lines or count > most:
                 break
-            _gather(context, few, gathered)
-            few, total = set[int](), 0
+            _gather(context, numbers, gathered)
+            numbers, total = set[int](), 0
         total += count
         if number:
-            few.add(number)
-    _gather(context, few, gathered)
+            numbers.add(number)
+    _gather(context, numbers, gathered)
     return gathered
 
 
-def _gather(context: ProjectionContext, few: Collection[int], gathered: dict[int, str]) -> None:
-    if few:
-        table = f"few{len(set(gathered.values())) or ''}"
+def _gather(context: ProjectionContext, numbers: Collection[int], gathered: dict[int, str]) -> None:
+    """Copies the kept messages of the tables with these numbers, and notes in `gathered` where they are."""
+    if numbers:
+        table = f"gathered{len(set(gathered.values())) or ''}"
         try:
-            where = context.tables.where_any(sorted(few))
+            where = context.tables.where_any(sorted(numbers))
             texts.create_table(context, table, f"SELECT * FROM kept WHERE {where}")
         except duckdb.OutOfMemoryException:  # many columns, each of which takes a block
             return
-        gathered |= dict.fromkeys(few, table)
+        gathered |= dict.fromkeys(numbers, table)
 
 
 def table_values(context: ProjectionContext, messages: TableMessages) -> TableValues:
@@ -213,7 +217,7 @@ def _declared_cell(column: str, of: Type, loaded_at: str) -> str:
 
 
 def _extra_cell(column: str, extra: Extra) -> str:
-    """Returns the SQL of a value that waits in a column, as a row, or both, depending on the message."""
+    """Returns the SQL of an extra's value, which is buffered in a column or as a row, depending on the message."""
     cells = [f"as_{extra.type}({engine.name(EXTRA + column)})"] * extra.in_columns
     cells += [pivoted_cell(column, extra.type)] * extra.in_rows
     return cells[0] if len(cells) == 1 else f"coalesce({', '.join(cells)})"
@@ -225,7 +229,7 @@ def pivoted_cell(column: str, of: Type) -> str:
 
 
 def _pivoted_cells(context: ProjectionContext, number: int, types: Mapping[str, Type], without: str | None) -> str:
-    """Creates a view of the values that wait as rows (`seq`, `name`, `value`), each as the text of its typed value."""
+    """Creates a view (`seq`, `name`, `value`) of the values buffered as rows, each as the text of its typed value."""
     table = pa.table({"column": list(types), "type": list(types.values())})
     with engine.registered(context.con, types=table):
         context.con.execute(f"CREATE TABLE types_{number} AS FROM types")
@@ -246,7 +250,10 @@ def _join_pivoted(
     pivoted: str,
     in_rows: Mapping[str, Type],
 ) -> str:
-    """Returns a query of a table's rows with the values that wait as rows; if there are many, it writes rows first."""
+    """Returns a query of a table's rows with the values that are buffered as rows.
+
+    If there are many rows, it makes them in parts, which are written to files.
+    """
     rows = max(1, CELLS_AT_ONCE // columns)
     names = ", ".join(engine.literal(PIVOTED + column) for column in in_rows)
     queries = [
@@ -263,14 +270,17 @@ def _join_pivoted(
 
 
 def _parts(context: ProjectionContext, source: str, most: int) -> list[str]:
-    """Returns conditions that cut messages into parts of at most `most`, and of so many bytes that wait as rows."""
+    """Returns SQL conditions that split messages into parts of at most `most` messages.
+
+    If many lines are long, a part has at most MOST_BYTES of values that are buffered as rows, too.
+    """
     sizes = "SELECT seq, 0 AS size"
-    if context.cells.are_long:
+    if context.cells.has_long_lines:
         sizes = "SELECT seq, coalesce(size, 0) AS size"
         source = (
             f"(FROM {source}) LEFT JOIN (SELECT seq, sum(strlen(value)) AS size FROM extras GROUP BY seq) USING (seq)"
         )
     found = context.con.sql(f"{sizes} FROM {source} ORDER BY seq").to_arrow_table()
     seqs = found["seq"].to_numpy()
-    parts = cut_by_size(found["size"].to_numpy(), MOST_BYTES, most)
+    parts = split_by_size(found["size"].to_numpy(), MOST_BYTES, most)
     return [f"seq BETWEEN {seqs[start]} AND {seqs[end - 1]}" for start, end in parts] or ["true"]

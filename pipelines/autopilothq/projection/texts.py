@@ -1,8 +1,7 @@
-"""Tables of the engine that hold texts of messages, however long these are.
+"""Writes tables of the engine that hold texts of messages, however long these texts are.
 
-The engine takes 2,048 rows at a time, and of a table in memory it needs all their texts at once. If many lines are long
-(`ParsedCells.are_long`), such a table is a view of Parquet files, which are read in groups of rows that are small
-enough.
+The engine takes 2,048 rows at a time, and of a table in memory all their texts at once. If many lines are long
+(`ParsedCells.has_long_lines`), such a table is a view of Parquet files, which the engine reads in small groups of rows.
 """
 
 from collections.abc import Mapping
@@ -15,18 +14,21 @@ from .context import ProjectionContext
 
 SMALL_GROUPS = f"FORMAT parquet, ROW_GROUP_SIZE_BYTES {MOST_BYTES}"
 # Tables of state.sql that hold texts of lines.
-OF_LINES = ("rejects", "discards", "discards_of_latest", "whole_texts", "mends")
+TEXT_TABLES = ("rejects", "discards", "discards_of_latest", "whole_texts", "mends")
 
 
-def open_tables(context: ProjectionContext) -> None:
-    """Prepares the engine of a load with many long lines."""
-    if not context.cells.are_long:
+def prepare_for_long_lines(context: ProjectionContext) -> None:
+    """Prepares the engine for long texts: turns the tables of texts into views of files, which the caller may fill.
+
+    It does nothing unless many lines are long.
+    """
+    if not context.cells.has_long_lines:
         return
-    # Otherwise the engine gathers up to 2,048 rows again from parts that were made small because their texts are long.
+    # Otherwise the engine would join groups that are small because of their long texts into chunks of 2,048 rows again.
     context.con.execute("SET enable_caching_operators = false")
-    # The side of a join that the engine holds in memory is the right one, as it is written, which has no long texts.
+    # The right side of a join, which the engine then holds in memory, never has long texts.
     engine.join_as_written(context.con)
-    for table in OF_LINES:
+    for table in TEXT_TABLES:
         _write(context, table, f"FROM {table}")
         context.con.execute(f"DROP TABLE {table}")
         _create_view(context, table)
@@ -36,7 +38,7 @@ def create_table(
     context: ProjectionContext, table: str, query: str, parameters: Mapping[str, object] | None = None
 ) -> None:
     """Creates or replaces a table with the rows of a query."""
-    if not context.cells.are_long:
+    if not context.cells.has_long_lines:
         context.con.execute(f"CREATE OR REPLACE TABLE {table} AS {query}", parameters)
         return
     before = list(Path(context.scratch).glob(f"{table}-*.parquet"))
@@ -48,7 +50,7 @@ def create_table(
 
 def insert(context: ProjectionContext, table: str, query: str, parameters: Mapping[str, object] | None = None) -> None:
     """Inserts the rows of a query, whose columns are some of the table's, into a table."""
-    if context.cells.are_long:
+    if context.cells.has_long_lines:
         _write(context, table, query, parameters)
     else:
         context.con.execute(f"INSERT INTO {table} BY NAME {query}", parameters)

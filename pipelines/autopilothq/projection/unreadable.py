@@ -1,4 +1,4 @@
-"""Finds the messages that cannot become rows, after making the rows has raised."""
+"""Finds the messages that cannot become rows, after the making of rows has raised an error."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -13,15 +13,15 @@ MakeRows = Callable[[ProjectionContext, str, str], None]
 """Makes all rows of the messages that match an SQL condition, and writes them to a path."""
 
 
-def find_unreadable(context: ProjectionContext, harmless: ParsedCells, make_rows: MakeRows) -> dict[str, str]:
-    """Returns the ids of the messages whose rows cannot be made, with the errors.
+def find_unreadable(context: ProjectionContext, canary: ParsedCells, make_rows: MakeRows) -> dict[str, str]:
+    """Returns the errors of the messages whose rows cannot be made, by message id.
 
-    Tries all messages, then each half of what raises, down to single messages. Returns none if no message is at fault,
-    which shows because the rows of the `harmless` one cannot be made either.
+    It tries all messages, then each half of those that raise, down to single messages. If even the rows of the `canary`
+    cannot be made, no message is at fault, and it returns nothing.
     """
     files = engine.parquet_files(context.cells.messages)
     found = context.con.execute(f"SELECT seq, id FROM {files} WHERE NOT irregular ORDER BY seq").fetchall()
-    if not found or _error(context, harmless, "true", make_rows) is not None:
+    if not found or _error(context, canary, "true", make_rows) is not None:
         return {}
     # Lines and values that parsing rejected or discarded are not in question.
     cells = dataclasses.replace(context.cells, rejects=[], discards=[])

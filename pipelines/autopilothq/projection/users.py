@@ -12,13 +12,13 @@ from . import engine, texts
 from .cells import MOST_BYTES
 from .columns import VALUE_BYTES_SQL, row_bytes
 from .context import ProjectionContext, ReadTable, TableRows, declared_types, ordered_columns
-from .mend import mended_columns, put_whole
+from .mend import mend_texts, mended_columns
 from .tables import PIVOTED, TableBuilder, pivoted_cell
 from .types import SQL_TYPES, TYPES
 
-PARTS_GATHERED = 16  # of persons whose messages are gathered once more, so that each part need not look at all messages
-MANY_TRAITS = 200  # more than that are aggregated as rows, one for each value
-_LATER = "(coalesce(received_at, TIMESTAMPTZ '0001-01-01'), id)"
+PARTS_GATHERED = 16  # parts whose messages are copied together, so that not each part needs a pass over all messages
+MANY_TRAITS = 200  # more traits are aggregated as rows, with a row for each value
+_RECENCY = "(coalesce(received_at, TIMESTAMPTZ '0001-01-01'), id)"
 _VALUES = "(id VARCHAR, received_at TIMESTAMPTZ, message VARCHAR, name VARCHAR, type VARCHAR, value VARCHAR)"
 _SQL = engine.queries("users.sql")
 
@@ -28,9 +28,9 @@ def latest_rows(
 ) -> TableRows | None:
     """Returns the rows of `users` (`accounts`) that messages of this load are about, None if there are none.
 
-    Each has the last value of each trait by `received_at`. They are made from all identifies (groups) about them, also
-    from those that are stored already, so neither the order in which messages are loaded nor a killed load matters. If
-    the table does not exist yet, the rows of all other stored messages come with them.
+    Each has the last value of each trait by `received_at`. They are made from all identifies (groups) about the person
+    (the group), including stored ones, so neither the order in which messages are loaded nor a killed load matters. If
+    the table does not exist yet, rows are made from all stored messages.
     """
     if not find_changed(context, latest):
         return None
@@ -39,7 +39,7 @@ def latest_rows(
 
 
 def find_changed(context: ProjectionContext, latest: Latest) -> int:
-    """Creates the table `latest_ids` of those whom messages of this load are about; returns how many there are."""
+    """Creates the table `latest_ids` of the users (groups) that this load has messages about; returns their number."""
     context.con.execute(_SQL["changed"].format(key=latest.key), {"kind": latest.kind, "table_name": latest.table.name})
     return engine.count(context.con, "latest_ids")
 
@@ -51,30 +51,31 @@ def make_latest(
     stored: ReadTable | None = None,
     mended: Collection[str] = (),
 ) -> TableRows:
-    """Returns the rows of those in `latest_ids`, from this load's messages (`fresh`) and those that are stored.
+    """Returns the rows of those in `latest_ids`, made from this load's messages (`fresh`) and the stored ones.
 
-    `mended` are columns of stored messages that this load makes whole.
+    `mended` are the columns of stored messages in which this load makes texts whole. If memory runs out, the rows are
+    made once more, in parts of few bytes.
     """
     try:
         return _make_latest(context, latest, fresh, stored, mended)
     except duckdb.Error as error:
-        if context.cells.are_long or not engine.lacks_memory(error):
+        if context.cells.has_long_lines or not engine.lacks_memory(error):
             raise
-    context.cells.stored_are_long = True
-    texts.open_tables(context)
+    context.cells.has_long_stored_rows = True
+    texts.prepare_for_long_lines(context)
     return _make_latest(context, latest, fresh, stored, mended)
 
 
 def _make_latest(
     context: ProjectionContext, latest: Latest, fresh: TableRows, stored: ReadTable | None, mended: Collection[str]
 ) -> TableRows:
-    gathered = "latest_gathered" if context.cells.are_long else "latest_messages"
+    gathered = "latest_gathered" if context.cells.has_long_lines else "latest_messages"
     types = _gather_messages(context, latest, fresh, stored, gathered)
-    put_whole(context, gathered, MESSAGE_TABLES.index(latest.messages), mended)
+    mend_texts(context, gathered, MESSAGE_TABLES.index(latest.messages), mended)
     traits = _traits(latest, types)
     columns = latest_columns(latest, types)
-    table = f"{latest.table.name}_rows"  # written later
-    if not context.cells.are_long:
+    table = f"{latest.table.name}_rows"  # stays in the engine: the rows are written later
+    if not context.cells.has_long_lines:
         _make_rows(context, latest, table, columns, traits)
     else:
         for part in _parts(context, latest, types, traits):
@@ -88,11 +89,11 @@ def _make_latest(
 
 
 def _parts(context: ProjectionContext, latest: Latest, types: Mapping[str, Type], traits: Mapping[str, Type]) -> range:
-    """Numbers parts of the persons whose rows are made, if many messages are long; there is at least one."""
+    """Splits the persons whose rows are made into parts of few bytes; returns the parts' numbers, at least one."""
     context.con.execute("CREATE OR REPLACE TABLE last_messages (id VARCHAR)")
     for part in engine.batched(traits, MANY_TRAITS) if traits else [()]:
-        each = [f"arg_max(id, {_LATER}) FILTER ({engine.name(column)} IS NOT NULL)" for column in part]
-        last = ", ".join([f"arg_max(id, {_LATER})", *each])
+        each = [f"arg_max(id, {_RECENCY}) FILTER ({engine.name(column)} IS NOT NULL)" for column in part]
+        last = ", ".join([f"arg_max(id, {_RECENCY})", *each])
         context.con.execute(_SQL["last_messages"].format(key=latest.key, last_ids=last))
     size = " + ".join(f"coalesce(strlen({engine.name(column)}), 0)" for column in types if types[column] == "text")
     context.con.execute(_SQL["parts"].format(key=latest.key, bytes=size, room=MOST_BYTES))
@@ -101,7 +102,7 @@ def _parts(context: ProjectionContext, latest: Latest, types: Mapping[str, Type]
 
 
 def latest_columns(latest: Latest, types: Mapping[str, Type]) -> dict[str, Type]:
-    """Returns the columns of `users` (`accounts`) if their messages have columns of these types."""
+    """Returns the columns of `users` (`accounts`), given the columns of the messages that they are made of."""
     return ordered_columns(declared_types(latest.table) | _traits(latest, types))
 
 
@@ -117,7 +118,7 @@ def _traits(latest: Latest, types: Mapping[str, Type]) -> dict[str, Type]:
 def _gather_messages(
     context: ProjectionContext, latest: Latest, fresh: TableRows, stored: ReadTable | None, table: str
 ) -> Mapping[str, Type]:
-    """Creates a table of this load's messages and the stored ones; returns its columns."""
+    """Creates a table of this load's messages and the stored ones about the same persons; returns its columns."""
     known = context.known.get(latest.messages.name) if stored is not None else None
     types = {**fresh.columns, **(known or {})}
     more = "".join(
@@ -126,7 +127,7 @@ def _gather_messages(
     texts.create_table(context, table, f"SELECT *{more} FROM ({fresh.relation.sql_query()})")
     if stored is None or not known:
         return types
-    # Only messages about this load's persons, if the table exists.
+    # If `users` (`accounts`) exists, only stored messages about this load's persons matter.
     query = "FROM stored s"
     if exists := latest.table.name in context.known:
         query += f" SEMI JOIN latest_ids i ON i.id = s.{latest.key}"
@@ -152,7 +153,7 @@ def _make_rows_of_messages(
     """Creates a table of the rows, with one aggregate per column."""
     context.reserve()
     cells = {"id": latest.key, "received_at": "max(received_at)", "uuid_ts": context.loaded_at_sql}
-    cells |= {column: f"arg_max({engine.name(column)}, {_LATER})" for column in traits}
+    cells |= {column: f"arg_max({engine.name(column)}, {_RECENCY})" for column in traits}
     select = ", ".join(f"({cells[column]})::{SQL_TYPES[of]} AS {engine.name(column)}" for column, of in columns.items())
     context.con.execute(_SQL["rows"].format(table=table, select=select, key=latest.key))
 
@@ -160,7 +161,7 @@ def _make_rows_of_messages(
 def _make_rows_of_values(
     context: ProjectionContext, latest: Latest, table: str, columns: Mapping[str, Type], traits: Mapping[str, Type]
 ) -> None:
-    """Creates a table of the rows, first with a row for each value: hundreds of columns at once need much memory."""
+    """Creates a table of the rows, first with a row for each value: hundreds of aggregates at once need much memory."""
     context.reserve(len(columns))
     context.con.execute(f"CREATE OR REPLACE TABLE latest_values {_VALUES}")
     for part in engine.batched(traits.items(), MANY_TRAITS):

@@ -13,12 +13,12 @@ CREATE OR REPLACE TABLE latest_ids AS
 SELECT id FROM latest_ids UNION SELECT {key} FROM {gathered} WHERE blank_as_null({key}) IS NOT NULL
 
 -- name: last_messages
--- The messages of `latest_gathered` that have the last value of a trait, or are the last ones.
+-- The messages of `latest_gathered` that have the last value of a trait, or are a person's last.
 INSERT INTO last_messages SELECT unnest([{last_ids}])
 FROM latest_gathered SEMI JOIN latest_ids i ON i.id = {key} GROUP BY {key}
 
 -- name: parts
--- The persons in parts that have so few bytes that the engine can make their rows at once.
+-- The persons with the numbers of their parts, each of which has few enough bytes for the engine's memory.
 CREATE OR REPLACE TABLE latest_parts AS
 SELECT id, (sum(size) OVER (ORDER BY id) - size) // {room} AS part FROM (
     SELECT {key} AS id, sum({bytes}) AS size

@@ -1,1 +1,1 @@
-"""What Segment means: a message, its names, and who a person is. Data in, data out."""
+"""Defines what Segment's messages mean: their fields, their names, and who a person is. Data in, data out."""

@@ -33,28 +33,28 @@ class Id(NamedTuple):
 
 
 def fold(text: str) -> str:
-    """Returns the text as it is compared if case does not matter: Unicode's canonical caseless matching (D145).
+    """Returns the text in the form that caseless comparisons use: Unicode's canonical caseless matching (D145).
 
-    It is the same for all spellings that differ in case, or in how letters and their marks are encoded.
+    Texts that differ only in case, or in how letters and their marks are encoded, have the same form.
     Example: `fold("ΣΊΣΥΦΟΣ") == fold("σίσυφος")`.
     """
     return text.lower() if text.isascii() else normalize("NFC", normalize("NFD", text).casefold())
 
 
 def fold_email(email: str) -> str:
-    """Returns an email as it is compared: without surrounding blanks, its case folded."""
+    """Returns an email in the form that comparisons use: without surrounding blanks, its case folded."""
     return fold(email.strip())
 
 
 def lower_email(email: str) -> str:
-    """Returns an email as earlier releases compared it: suppression lists have hashes of such emails."""
+    """Returns an email in the form that earlier releases compared: suppression lists have hashes of such emails."""
     return email.strip(" ").lower()
 
 
 def id_of(kind: str, value: str) -> Id:
-    """Returns an id as it is compared.
+    """Returns an id in comparable form. An id with an @ is an email, unless it is a contact id.
 
-    Example: `id_of("user_id", " Ada@Example.com") == Id("email", "ada@example.com")`: a user id that is an email.
+    Example: `id_of("user_id", " Ada@Example.com") == Id("email", "ada@example.com")`.
     """
     if kind != "contact_id" and "@" in value:
         return Id("email", fold_email(value))
@@ -62,19 +62,22 @@ def id_of(kind: str, value: str) -> Id:
 
 
 def forms(kind: str, value: str) -> tuple[Id, ...]:
-    """Returns an id as it is compared, and as earlier releases compared it if that differs."""
+    """Returns an id in comparable form, and in that of earlier releases if it differs."""
     id_ = id_of(kind, value)
     earlier = Id("email", lower_email(value)) if id_.kind == "email" else id_
     return (id_,) if earlier == id_ else (id_, earlier)
 
 
 def kinds_of(table: str, column: str) -> tuple[str, ...]:
-    """Returns the kinds of ids in a column (`tagged` is a kind, too); none if it holds no ids of persons."""
+    """Returns the kinds of ids that a column can hold, or none if it holds no ids of persons.
+
+    The kind `tagged` stands for ids with their kind in front: `email:ada@example.com`.
+    """
     return PERSON_COLUMNS.get(f"{table}.{column}", PERSON_COLUMNS.get(column, ()))
 
 
 def ids_in(kinds: Collection[str], value: str) -> Iterator[Id]:
-    """Yields the ids in a value of a column of these kinds, each in all its `forms`."""
+    """Yields the ids that a value stands for in a column of these kinds, each in all its `forms`."""
     contacts_alone = "email" not in kinds
     for kind in kinds:
         if kind == "tagged":
@@ -93,7 +96,7 @@ def ids_of_cells(cells: Mapping[str, str]) -> Iterator[Id]:
 
 
 KEYED = "hmac-sha256:"
-"""The prefix of the salts of hashes that were made with a key."""
+"""The prefix of a salt whose hashes are made with a key."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ class SuppressionKey:
 
 
 class HashedIds:
-    """Ids of persons, known only by their salted hashes, and the key that some of the hashes were made with.
+    """A set of persons' ids that are known only by their salted hashes. `key` is needed for hashes made with one.
 
     Example: `id_of("email", "ada@example.com") in HashedIds([(salt, hash)])`.
     """

@@ -1,8 +1,7 @@
-r"""JSON as it is spelt: numbers keep their digits, objects the order of their keys and keys that come twice.
+r"""Reads and writes JSON without loss: numbers keep their digits, objects the order of their keys and repeated keys.
 
-All JSON that ends up in the warehouse is read with this decoder, not with `json.loads`, which turns `1.10` into `1.1`
-and `12345678901234.123456` into `12345678901234.123`. `DECODER` is a `json.JSONDecoder`, so it fits wherever one is
-expected. Example:
+All JSON that ends up in the warehouse is read with `DECODER`, a `json.JSONDecoder`, and not with `json.loads`, which
+turns `1.10` into `1.1` and `12345678901234.123456` into `12345678901234.123`. Example:
 
     value = DECODER.decode('{"a": 1.10, "b": {"c": "x"}}')
     assert isinstance(value, JsonObject)
@@ -19,7 +18,7 @@ BLANK = " \t\n\r\f"
 """What a blank text consists of."""
 
 _ESCAPE = re.compile(r"\\u.{4}|\\.")
-# A JSON string, closed or not: brackets in it do not nest.
+# A JSON string, closed or not. Brackets inside it do not nest.
 _QUOTED = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 
 
@@ -46,7 +45,7 @@ DECODER = json.JSONDecoder(
     parse_int=JsonNumber,
     parse_constant=JsonNumber,
 )
-"""Reads JSON as it is spelt: objects are `JsonObject`, numbers are `JsonNumber`."""
+"""Reads JSON without loss: objects are `JsonObject`, numbers are `JsonNumber`."""
 
 
 def depth(line: bytes) -> int:
@@ -54,7 +53,7 @@ def depth(line: bytes) -> int:
 
     Example: `depth(b'{"a":[1,"[["]}') == 2`.
     """
-    import numpy as np  # the receiver needs it only here, and few texts have so many brackets
+    import numpy as np  # imported late: the receiver needs it only here, for the few texts with many brackets
 
     brackets = np.frombuffer(_QUOTED.sub(b"", line), np.uint8) | 0x20  # `[` and `{` differ only in 0x20
     steps = (brackets == ord("{")).astype(np.int32) - (brackets == ord("}"))
@@ -74,7 +73,7 @@ def is_storable(value: Any) -> bool:
 
 
 def storable_text(value: Any) -> str | None:
-    """Returns a text or a number as text; None for a blank, for text that cannot be stored, or for anything else."""
+    """Returns a text or a number as text; None for blank text, text that cannot be stored, and any other value."""
     return str(value) if isinstance(value, str) and value.strip() and is_storable(value) else None
 
 
@@ -95,7 +94,7 @@ def to_json(value: Any) -> str:
     if isinstance(value, JsonNumber):
         return str(value)
     if isinstance(value, list):
-        parts = []  # filled by loops: a comprehension or `map` takes two or three of Python's frames per level
+        parts = []  # filled by loops: a comprehension or `map` takes two or three stack frames per level
         if isinstance(value, JsonObject):
             for key, inner in value:
                 parts.append(f"{to_json(key)}:{to_json(inner)}")

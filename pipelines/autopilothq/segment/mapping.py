@@ -1,6 +1,6 @@
-"""Maps events under names that somebody typed to events of the catalogue.
+"""Maps events whose names somebody made up to events of the catalogue.
 
-A mapping gives an event another table, and its properties other columns. The event keeps the name that was sent
+A mapping gives an event another table, and its properties other columns. `event_text` keeps the name that was sent
 (docs/contract/ortto.md#through-segment).
 """
 
@@ -20,15 +20,15 @@ TARGETS = {
     table_name(name): name
     for name in (*(event.name for event in EVENTS), *(one.event or one.name for one in ORTTO_ACTIVITIES.values()))
 }
-"""The events that others can be mapped to: names by table."""
+"""The names of the events that others can be mapped to, by table."""
 
 KeyPath = tuple[str, ...]
 
 
 class EventMapping(NamedTuple):
-    """What an event is mapped to: the table of one of the catalogue's, and new names for its properties.
+    """What an event is mapped to: the table of an event of the catalogue, and new names for its properties.
 
-    Properties are known by the keys that were sent, joined by dots within objects, or by their columns.
+    Properties are named by their keys as sent, with a dot before each nested key, or by their columns.
     """
 
     table: str
@@ -40,13 +40,13 @@ class EventMapping(NamedTuple):
 
 
 Mappings = Mapping[str, EventMapping]
-"""Mappings by the `event_key` that their events have without them."""
+"""Mappings by the `event_key` of the name that was sent."""
 
 
 def read_mappings(settings: Any) -> dict[str, EventMapping]:
-    """Returns the mappings of the setting `mapping`, a table with an `event` and `properties` for each event's name.
+    """Returns the mappings of the setting `mapping`: a table, which has `event` and `properties` for each event's name.
 
-    The setting may be JSON text. Raises InvalidSetting.
+    The setting may also be JSON text. Raises InvalidSetting.
     Example: `{"Email sent": {"event": "Email Delivered", "properties": {"idt::c": "campaign_id"}}}`.
     """
     if isinstance(settings, str):  # from the environment
@@ -90,10 +90,10 @@ def _table(settings: Any, where: str) -> Mapping[str, Any]:
 
 
 def mapped_line(line: bytes, mappings: Mappings) -> bytes:
-    """Returns a line with the properties of its event under their new names, or the line as it is without a mapping.
+    """Returns a line with the properties of its event renamed; without a mapping for the event, the line as it is.
 
-    A property whose new name is taken by another keeps its own. Example: with `idt::c` as `campaign_id`, the line
-    `{"type":"track","event":"Email sent","properties":{"idt::c":"d1"},…}` has `"properties":{"campaign_id":"d1"}`.
+    A property keeps its name if another one has the new name. Example: with `idt::c` mapped to `campaign_id`, the line
+    `{"type":"track","event":"Email sent","properties":{"idt::c":"d1"},…}` gets `"properties":{"campaign_id":"d1"}`.
     """
     try:
         message = parse_json(without_bom(line))
@@ -105,28 +105,28 @@ def mapped_line(line: bytes, mappings: Mappings) -> bytes:
     mapping = mappings.get(event_key(event))
     if mapping is None or message.value("type") != "track":
         return line
-    moved = _moved(properties, mapping)
-    if not moved.names:
+    renamed = _rename(properties, mapping)
+    if not renamed.names:
         return line
-    if _has_id(message) and (found := _in_text(line, moved.names)):
+    if _has_id(message) and (found := _rename_in_text(line, renamed.names)):
         return found
     at = next(number for number, (key, _) in enumerate(message) if key == "properties")
-    message[at] = ("properties", moved.properties)
-    return to_json(_identified(message, line)).encode() + b"\n"
+    message[at] = ("properties", renamed.properties)
+    return to_json(_with_id(message, line)).encode() + b"\n"
 
 
-class _Moved(NamedTuple):
-    """Properties under their new names, and these names with the paths that they had."""
+class _Renamed(NamedTuple):
+    """Properties after renaming, and the new names with the paths that they replace."""
 
     properties: JsonObject
     names: list[tuple[KeyPath, str]]
 
 
-def _in_text(line: bytes, names: Sequence[tuple[KeyPath, str]]) -> bytes | None:
-    """Returns the line with keys renamed in its text, or None if it is not certain which keys these are.
+def _rename_in_text(line: bytes, names: Sequence[tuple[KeyPath, str]]) -> bytes | None:
+    """Returns the line with keys replaced in its text, or None if the text does not tell for certain which keys to.
 
-    That takes half as long as writing the message again. A quote without a backslash before it begins or ends a text,
-    and one with a colon after it ends a key. That is the right key if it occurs once and the line has no `\\u` escapes.
+    That takes half as long as writing the message again. A quote without a backslash in front begins or ends a string,
+    and one with a colon behind it ends a key. It is the right key if it occurs once and the line has no `\\u` escapes.
     """
     if b"\\u" in line:
         return None
@@ -139,10 +139,10 @@ def _in_text(line: bytes, names: Sequence[tuple[KeyPath, str]]) -> bytes | None:
     return line
 
 
-def _identified(message: JsonObject, line: bytes) -> JsonObject:
-    """Returns the message, with an id from its line if it has none of its own.
+def _with_id(message: JsonObject, line: bytes) -> JsonObject:
+    """Returns the message, with the digest of its line as the id if it has none: the new line has another digest.
 
-    A value that cannot be an id is put after it, so that the load discards that value.
+    A value that cannot be an id follows as a second `messageId`, so that the load discards it.
     """
     if _has_id(message):
         return message
@@ -159,10 +159,10 @@ def _is_blank(value: Any) -> bool:
     return value is None or (isinstance(value, str) and not value.strip(BLANK))
 
 
-def _moved(properties: JsonObject, mapping: EventMapping) -> _Moved:
+def _rename(properties: JsonObject, mapping: EventMapping) -> _Renamed:
     found = list(_candidates(properties, (), mapping))
     if not found:
-        return _Moved(properties, [])
+        return _Renamed(properties, [])
     rest = _without(properties, (), mapping, iter([True] * len(found)))
     taken = {column for _, column, _ in flatten(rest, ("properties",), [])}
     stays = []
@@ -174,11 +174,11 @@ def _moved(properties: JsonObject, mapping: EventMapping) -> _Moved:
         rest = _without(properties, (), mapping, (not one for one in stays))
     moved = [one for one, stay in zip(found, stays, strict=True) if not stay]
     names = [(path, target) for path, target, _ in moved]
-    return _Moved(JsonObject([*rest, *((target, value) for _, target, value in moved)]), names)
+    return _Renamed(JsonObject([*rest, *((target, value) for _, target, value in moved)]), names)
 
 
 def _candidates(value: JsonObject, path: KeyPath, mapping: EventMapping) -> Iterator[tuple[KeyPath, str, Any]]:
-    """Yields the path, the new name and the value of each property that gets a new name."""
+    """Yields the path, the new name and the value of each property for which the mapping has a new name."""
     for key, inner in value:
         at = (*path, key)
         if inner is not None and (target := mapping.target(at)):
@@ -188,7 +188,7 @@ def _candidates(value: JsonObject, path: KeyPath, mapping: EventMapping) -> Iter
 
 
 def _without(value: JsonObject, path: KeyPath, mapping: EventMapping, moves: Iterator[bool]) -> JsonObject:
-    """Returns the properties without those that move; `moves` says for each candidate in turn whether it does."""
+    """Returns the properties without the candidates that are renamed; `moves` has a flag for each of them, in order."""
     rest = JsonObject()
     for key, inner in value:
         at = (*path, key)

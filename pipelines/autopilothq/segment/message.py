@@ -1,7 +1,7 @@
-"""What a Segment message is: its fields, its flattening into columns, its identity, and the reasons to reject a line.
+"""Reads a Segment message: its fields, its flattening into columns, its identity, and the reasons to reject a line.
 
-This is the slow path, which reads one line in Python. The projection reads nearly all lines in its engine and hands
-over only irregular ones. Both give the same cells, which tests compare (docs/contract/warehouse.md#values).
+This is the slow path, which reads one line in Python. The projection reads nearly all lines with its engine, and only
+irregular ones with this module. Both give the same cells; tests compare them (docs/contract/warehouse.md#values).
 """
 
 import hashlib
@@ -27,14 +27,14 @@ from .json_text import BLANK, DECODER, JsonNumber, JsonObject, is_deeper, is_enc
 from .naming import LONGEST_COLUMN, LongPath, column_name, long_path, snake_case
 from .not_json import JSON_ARRAY, not_json, not_utf8
 
-MAX_LINE = 1 << 20  # bytes; Segment accepts messages of up to 32 KB, so a longer line is none
+MAX_LINE = 1 << 20  # bytes; a longer line is no message, because Segment accepts up to 32 KB
 
-MARK = b"\xef\xbb\xbf"  # a byte-order mark
-MAX_OBJECTS = 200  # nested objects that the fast path reads
-EXTRA = "x:"  # before the name of a cell whose column is not in the catalogue
+BOM = b"\xef\xbb\xbf"  # UTF-8's byte-order mark
+MAX_OBJECTS = 200  # nested objects that the fast path reads; lines with others take the slow path
+EXTRA = "x:"  # prefix of the name of a cell whose column is not in the catalogue
 
 Leaf = tuple[tuple[str, ...], str, Any]
-"""A value within an object that is not an object itself: its path, its column, the value."""
+"""A value in an object that is not itself an object: its path, its column, the value."""
 
 
 class Reject(NamedTuple):
@@ -51,8 +51,9 @@ class Batch(NamedTuple):
     """What an origin delivers: lines of any number of files, in any order.
 
     `lines` has the columns `file` (int32, the file's index in the load), `line` (int64, from 1) and `text`
-    (large_binary, one line each). `ended` are the files that end in this batch, each with None, or the reason why it
-    must be read again another time. `bytes` is the number of bytes read for it, for the progress.
+    (large_binary, one line each). `ended` has the files that end in this batch, each with None, or with the reason why
+    the next load must read it again. `bytes` is the number of bytes that were read for the batch; the progress adds
+    them up.
 
     Example: `make_batch(0, [(1, b'{"type":"track",...}')], ended=True)` makes one.
     """
@@ -72,7 +73,7 @@ class Discard(NamedTuple):
 
 
 class Record(NamedTuple):
-    """Something that an account has, as cells of its table.
+    """An object of an account, such as a contact or a list, as cells of its table.
 
     `key` identifies its row. `cells` holds JSON text by column, `declared` the types that the origin declares for some
     of the columns.
@@ -87,9 +88,9 @@ class Record(NamedTuple):
 class Message(NamedTuple):
     """A message as cells.
 
-    `cells` holds text by column. Cells of `event`, of declared columns that are not text and of columns that are not in
-    the catalogue (their names prefixed with `x:`) hold JSON text, all others the text itself. `objects` are the paths
-    of objects that the message holds.
+    `cells` has a text for each column: JSON text for `event`, for declared columns that are not of type text, and for
+    columns beyond the catalogue (whose names are prefixed with `x:`), else the text itself. `objects` are the paths of
+    objects in the message.
     """
 
     cells: dict[str, str]
@@ -98,11 +99,11 @@ class Message(NamedTuple):
 
 
 class Rejected(Exception):
-    """The line is not a message of the contract; `args` are the reason and what is wrong."""
+    """The line is not a message of the contract; `args` are the reason (`REJECT_REASONS`) and what is wrong."""
 
 
-_TEXTS = (("id", "messageId"), ("user_id", "userId"), ("anonymous_id", "anonymousId"))
-_IDS = ("id", "user_id", "anonymous_id", "previous_id", "group_id")
+_ID_FIELDS = (("id", "messageId"), ("user_id", "userId"), ("anonymous_id", "anonymousId"))
+_ID_COLUMNS = ("id", "user_id", "anonymous_id", "previous_id", "group_id")
 _BODY = {"track": "properties"} | {kind: body for kind, _, body in KINDS}
 _TEXT_FIELDS: dict[str, tuple[Column, ...]] = {
     kind: tuple(column for column in table.columns if column.name in ("previous_id", "name", "category", "group_id"))
@@ -119,19 +120,19 @@ TIMESTAMP_FIELDS = {
 
 
 def digest(line: bytes) -> str:
-    """Returns the id for a line that has none of its own: the same line has the same id, whatever its line ending."""
+    """Returns the id of a message that has none: a digest of its line, without the line ending."""
     return hashlib.sha256(line.rstrip(b"\r\n")).hexdigest()
 
 
 def without_bom(line: bytes) -> bytes:
-    """Returns a line without the byte-order marks at its start, which are not part of it."""
-    while line.startswith(MARK):
-        line = line[len(MARK) :]
+    """Returns a line without the byte-order marks at its start."""
+    while line.startswith(BOM):
+        line = line[len(BOM) :]
     return line
 
 
 def read_message(line: bytes, declared: frozenset[str]) -> Message:
-    """Reads one line; raises `Rejected` if the contract has no row for it.
+    """Returns the message of a line as cells; raises `Rejected` if the contract has no row for it.
 
     `declared` are the columns of `context` that are in the catalogue. Example:
     `read_message(b'{"type":"track","event":"Email Opened","userId":"1"}', frozenset()).cells["user_id"] == "1"`.
@@ -152,10 +153,10 @@ def read_message(line: bytes, declared: frozenset[str]) -> Message:
     objects: list[tuple[str, ...]] = []
     if isinstance(context := message.value("context"), JsonObject):
         leaves = flatten(context, ("context",), objects)
-        cells |= one_cell_each(leaves, declared, discards)
+        cells |= cells_of_leaves(leaves, declared, discards)
     if body_key and isinstance(body := message.value(body_key), JsonObject):
         cells |= _body_cells(message, kind, flatten(body, (body_key,), objects), cells, discards)
-    _identify(message, cells)
+    _set_identity(message, cells)
     return Message(cells, discards, objects)
 
 
@@ -164,23 +165,23 @@ def _body_cells(
 ) -> dict[str, str]:
     """Returns the cells of a message's properties or traits."""
     own = frozenset(column.name for column in _TEXT_FIELDS.get(kind, ()))
-    # A page's name and category may stand among its properties instead.
-    below = own - cells.keys() if _BODY[kind] == "properties" else frozenset[str]()
+    # The name and the category of a page or screen may be among its properties instead.
+    in_body = own - cells.keys() if _BODY[kind] == "properties" else frozenset[str]()
     columns = {name: name for name in own} | _REPEATED.get(kind, {})
     repeated = {name: frozenset({cells[column]}) for name, column in columns.items() if column in cells}
     if kind == "track":
         name = _event(message)
         repeated["event"] = frozenset({name, snake_case(name), f"_{snake_case(name)}"})
     room = max(0, MAX_KEYS - len(cells) - len(discards))
-    declared = frozenset(PROPERTY_TYPES) if kind == "track" else below
-    renamed = _with_prefixes(leaves, (COMMON_NAMES | own) - below, repeated)
-    return one_cell_each(renamed, declared, discards, room)
+    declared = frozenset(PROPERTY_TYPES) if kind == "track" else in_body
+    renamed = _with_prefixes(leaves, (COMMON_NAMES | own) - in_body, repeated)
+    return cells_of_leaves(renamed, declared, discards, room)
 
 
 def parse_json(line: bytes) -> JsonObject:
-    """Returns the JSON object of a line as it is spelt; raises `Rejected` if the line is not one.
+    """Returns the JSON object of a line, read without loss as in `json_text`; raises `Rejected` if it is not one.
 
-    See `json_text` for what it keeps. Example: `to_json(parse_json(b'{"a": 1.10}')) == '{"a":1.10}'`.
+    Example: `to_json(parse_json(b'{"a": 1.10}')) == '{"a":1.10}'`.
     """
     if is_deeper(line, MAX_DEPTH):
         raise Rejected("not_json", f"nested too deeply to be read: more than {MAX_DEPTH} objects or arrays in another")
@@ -204,8 +205,8 @@ def _kind(message: JsonObject) -> str:
 
 
 def _repeated_keys(message: JsonObject, kind: str, body_key: str | None) -> Iterator[Discard]:
-    """Yields the values of repeated keys of the message itself: only the first value is kept."""
-    columns = {key: column for column, key in (*_TEXTS, *TIMESTAMP_FIELDS.items())}
+    """Yields the values that repeated top-level keys lose: only the first value of a key is kept."""
+    columns = {key: column for column, key in (*_ID_FIELDS, *TIMESTAMP_FIELDS.items())}
     columns |= {column.path[0]: column.name for column in _TEXT_FIELDS.get(kind, ())} | {"context": "context"}
     columns |= {body_key: body_key} if body_key else {}
     columns |= {"event": "event_text"} if kind == "track" else {}
@@ -241,7 +242,7 @@ def _timestamps(message: JsonObject) -> dict[str, str]:
 
 
 def _texts(message: JsonObject, kind: str, discards: list[Discard]) -> dict[str, str]:
-    fields = [*_TEXTS, *((column.name, column.path[0]) for column in _TEXT_FIELDS.get(kind, ()))]
+    fields = [*_ID_FIELDS, *((column.name, column.path[0]) for column in _TEXT_FIELDS.get(kind, ()))]
     texts = {}
     for column, key in fields:
         text = _text(message.value(key), column, discards)
@@ -251,13 +252,13 @@ def _texts(message: JsonObject, kind: str, discards: list[Discard]) -> dict[str,
 
 
 def _text(value: Any, column: str, discards: list[Discard]) -> str | None:
-    """Returns a scalar as text, and the array of a name as JSON.
+    """Returns the text of a field: a scalar as text, an array as JSON unless the field is an id.
 
-    Anything else, and text that no warehouse can store, is discarded.
+    Any other value, and text that no warehouse can store, is discarded.
     """
     if value is None:
         return None
-    if isinstance(value, JsonObject) or (isinstance(value, list) and column in _IDS):
+    if isinstance(value, JsonObject) or (isinstance(value, list) and column in _ID_COLUMNS):
         discards.append(Discard(column, to_json(value), "does_not_fit"))
         return None
     if not is_storable(value):
@@ -266,8 +267,11 @@ def _text(value: Any, column: str, discards: list[Discard]) -> str | None:
     return str(value) if isinstance(value, str) else to_json(value)
 
 
-def _identify(message: JsonObject, cells: dict[str, str]) -> None:
-    """Uses the contact's email as the anonymous id if there is no id (docs/contract/warehouse.md#identity)."""
+def _set_identity(message: JsonObject, cells: dict[str, str]) -> None:
+    """Makes the contact's email the anonymous id if there is no id; raises `Rejected` if there is no email either.
+
+    (docs/contract/warehouse.md#identity)
+    """
     if "user_id" in cells or "anonymous_id" in cells:
         return
     for path in (("context", "traits", "email"), ("properties", "email"), ("traits", "email")):
@@ -281,11 +285,11 @@ def _identify(message: JsonObject, cells: dict[str, str]) -> None:
 def flatten(
     value: JsonObject, path: tuple[str, ...], objects: list[tuple[str, ...]], long: LongPath | None = None
 ) -> Iterator[Leaf]:
-    """Yields the leaves of an object in their order, each with its path; null and `{}` give none.
+    """Yields the leaves of an object in their order, each with its path; null and `{}` have none.
 
-    `objects` gets the objects' paths, except those with keys that the engine cannot look up, and those beyond
-    MAX_OBJECTS. `long` is a path of more than LONGEST_COLUMN characters; neither `objects` nor the leaves get such a
-    path whole, because thousands of values may have it. Example: the leaf of
+    The path of each object is appended to `objects`, unless it has a key that the engine cannot look up, or there are
+    MAX_OBJECTS already. `long` is a path of more than LONGEST_COLUMN characters; neither `objects` nor the leaves get
+    such a path whole, because thousands of values may have it. Example: the leaf of
     `flatten(JsonObject([("a", JsonObject([("b", 1)]))]), ("properties",), [])` is
     `(("properties", "a", "b"), "a_b", 1)`.
     """
@@ -305,10 +309,10 @@ def flatten(
 def _with_prefixes(
     leaves: Iterator[Leaf], taken: frozenset[str], repeated: Mapping[str, frozenset[str]]
 ) -> Iterator[Leaf]:
-    """Yields properties and traits, with `_` before the names of common columns.
+    """Yields properties or traits, prefixed with `_` if they have the name of a common column (`taken`).
 
-    (docs/contract/warehouse.md#collisions) `repeated` has, by column, the texts that only repeat a common column: they
-    are left out.
+    `repeated` has, by column, the texts that only repeat another field of the message: they are left out.
+    (docs/contract/warehouse.md#collisions)
     """
     for path, column, value in leaves:
         # An event's name is text; an id may be a number, which is text in its column.
@@ -326,19 +330,22 @@ def prefixed_if_taken(column: str, taken: frozenset[str] | set[str]) -> str:
     return f"_{column}" if column in taken or column.startswith("context_") else column
 
 
-def spelling(path: tuple[str, ...], column: str) -> tuple[bool, int]:
-    """Returns a sort key for how well a path spells its column: the column itself first, a plain key before a path."""
+def spelling_rank(path: tuple[str, ...], column: str) -> tuple[bool, int]:
+    """Returns the sort key that decides which of several paths gets their common column: the lowest one.
+
+    Paths that spell the column exactly come first, of these those with the fewest keys; all others are equal.
+    """
     own = "_".join(path if path[0] == "context" else path[1:])
     return (False, len(path)) if own == column else (True, 0)
 
 
-def one_cell_each(
+def cells_of_leaves(
     leaves: Iterable[Leaf], declared: frozenset[str], discards: list[Discard], room: int = MAX_KEYS
 ) -> dict[str, str]:
-    """Returns one cell per column, as JSON text under a name with `x:` if the column is not declared.
+    """Returns one cell per column: JSON text under the name with `x:` in front if the column is not `declared`.
 
-    A value that loses its column to another key, or has none, is discarded. So is one that is not declared and comes
-    after the first `room` leaves.
+    Values are added to `discards` if another leaf gets their column, if they have no column or cannot be stored, or if
+    they are not declared and come after the first `room` leaves.
     """
     best: dict[str, tuple[tuple[str, ...], Any]] = {}
     for number, (path, column, value) in enumerate(leaves):
@@ -353,7 +360,7 @@ def one_cell_each(
             best[column] = path, value
         else:
             loser = value
-            if spelling(path, column) < spelling(best[column][0], column):
+            if spelling_rank(path, column) < spelling_rank(best[column][0], column):
                 loser = best[column][1]
                 best[column] = path, value
             discards.append(Discard(column, to_json(loser), "same_column"))

@@ -1,4 +1,4 @@
-"""Names as Segment's warehouses spell them: text in, text out (docs/contract/warehouse.md#names)."""
+"""Names tables and columns as Segment's warehouses do: text in, text out (docs/contract/warehouse.md#names)."""
 
 import hashlib
 import re
@@ -13,21 +13,21 @@ from .json_text import is_encodable, to_json
 RESERVED_TABLES = frozenset(table.name for table in (*MESSAGE_TABLES, USERS, ACCOUNTS, *ACCOUNT, *ORTTO_ACCOUNT))
 
 LONGEST_COLUMN = 1_000
-"""Characters of a column's name before a destination shortens it. SQL repeats each name many times, so that a few
-hundred names of 100,000 characters would take gigabytes."""
+"""The most characters of a column's name, before a destination shortens it further. SQL repeats each name many times,
+so a few hundred names of 100,000 characters would take gigabytes."""
 
 Name = TypeVar("Name", str, tuple[str, ...])
 _WORD = re.compile(r"[A-Z0-9]+[a-z0-9]*|[a-z0-9]+")
 
 
 def _cached(function: Callable[[Name], str]) -> Callable[[Name], str]:
-    """Remembers results, except those of names so long that many would take too much memory."""
+    """Caches the results of a function, except for long names, of which many would take too much memory."""
     remembered = lru_cache(maxsize=100_000)(function)
 
     @wraps(function)
     def called(name: Name) -> str:
         parts: str | tuple[str, ...] = name
-        whole = parts if isinstance(parts, str) else "".join(parts)  # which would copy a text letter by letter
+        whole = parts if isinstance(parts, str) else "".join(parts)  # joining a text would copy it letter by letter
         return function(name) if len(whole) > LONGEST_COLUMN else remembered(name)
 
     return called
@@ -46,7 +46,7 @@ def snake_case(name: str) -> str:
 def column_name(path: tuple[str, ...]) -> str:
     """Returns the column of a value at `path`: the slugs of its parts joined by `_`; `""` if a part has no slug.
 
-    A longer name than `LONGEST_COLUMN` is cut, with a digest of the whole at its end.
+    A name of more than `LONGEST_COLUMN` characters is cut, and ends with a digest of the whole.
     Example: `column_name(("product_id", "sku")) == "product_id_sku"`.
     """
     parts = [snake_case(part) for part in path]
@@ -112,7 +112,7 @@ def table_name(event: str) -> str:
 
 
 def event_key(event: str) -> str:
-    """Returns the key of an event whose name may have no slug: its table, else the name itself.
+    """Returns the key that identifies an event: its table, or the name itself if it has no slug.
 
     Example: `event_key("Email Opened") == "email_opened"`, `event_key("購入") == "購入"`.
     """

@@ -7,7 +7,7 @@ import json
 
 from ..catalog import REJECT_REASONS
 
-MAX_WORDS = 40  # characters that are quoted
+MAX_QUOTED = 40  # characters of a line that are quoted
 ON_ONE_LINE = "several objects on one line: each needs a line of its own"
 NO_LINE_ENDS = "a file without line ends: each object needs a line of its own"
 JSON_ARRAY = "a JSON array: each object needs a line of its own, without brackets and commas"
@@ -25,9 +25,9 @@ def not_utf8(line: bytes, error: UnicodeDecodeError) -> str:
 
     Example: `not UTF-8 at byte 0: invalid start byte: \\xff\\xfe{ (UTF-16: convert the file to UTF-8)`.
     """
-    words = line[error.start : error.start + MAX_WORDS].decode(errors="backslashreplace")
+    quoted = line[error.start : error.start + MAX_QUOTED].decode(errors="backslashreplace")
     cause = TWICE if line.startswith(_GZIP) else UTF_16 if _is_utf16(line) else None
-    return _message(f"not UTF-8 at byte {error.start}: {error.reason}", words, cause)
+    return _message(f"not UTF-8 at byte {error.start}: {error.reason}", quoted, cause)
 
 
 def not_json(line: bytes, error: json.JSONDecodeError) -> str:
@@ -35,7 +35,7 @@ def not_json(line: bytes, error: json.JSONDecodeError) -> str:
 
     Example: `not JSON: Extra data at character 7: {"a":2} (several objects on one line: each needs …)`.
     """
-    text, words = error.doc, error.doc[error.pos : error.pos + MAX_WORDS]
+    text, quoted = error.doc, error.doc[error.pos : error.pos + MAX_QUOTED]
     before, after = text[: error.pos].rstrip(" \t"), text[error.pos :].strip()
     cause = None
     if _is_utf16(line):
@@ -47,11 +47,11 @@ def not_json(line: bytes, error: json.JSONDecodeError) -> str:
     elif text.strip() in _BRACKETS or (before.endswith('"') and after.startswith(":")):
         cause = SPREAD
     what = error.msg.removesuffix(" at")  # as in "Unterminated string starting at"
-    return _message(f"{REJECT_REASONS['not_json']}: {what} at character {error.pos}", words, cause)
+    return _message(f"{REJECT_REASONS['not_json']}: {what} at character {error.pos}", quoted, cause)
 
 
 def too_long(start: bytes | bytearray) -> str | None:
-    """Returns the likely cause of a line that is too long, by its beginning.
+    """Returns the likely reason why a line is too long, judged by its beginning; None if there is none.
 
     Example: `too_long(b'{"a":1}{"a":2}…')` begins with "a file without line ends".
     """
@@ -60,11 +60,14 @@ def too_long(start: bytes | bytearray) -> str | None:
     return JSON_ARRAY if start.startswith(b"[") else NO_LINE_ENDS if several and start.startswith(b"{") else None
 
 
-def _message(what: str, words: str, cause: str | None) -> str:
-    shown = words.replace("\0", "\\x00").rstrip() or "the line ends there"
+def _message(what: str, quoted: str, cause: str | None) -> str:
+    shown = quoted.replace("\0", "\\x00").rstrip() or "the line ends there"
     return f"{what}: {shown}" + (f" ({cause})" if cause else "")
 
 
 def _is_utf16(line: bytes) -> bool:
-    """Returns whether about every second byte is NUL, as in UTF-16's Latin letters, or its byte-order mark is first."""
+    """Returns whether a line begins with UTF-16's byte-order mark, or about every second byte is NUL.
+
+    Latin letters in UTF-16 have such bytes.
+    """
     return line.startswith(_BYTE_ORDER_MARKS) or len(line) < 3 * line.count(0) <= 2 * len(line)

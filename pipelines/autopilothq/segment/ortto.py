@@ -1,7 +1,7 @@
 """Turns Ortto's activities and fields into Segment messages and typed values, whether they are pushed or pulled.
 
-Everything comes parsed with its numbers as they are spelt (`json_text.DECODER`), so no digit changes; only integers
-that stand for decimals get a point (docs/contract/ortto.md).
+All input was read without loss (`json_text.DECODER`), so no digit changes; integers that stand for decimals get a
+decimal point (docs/contract/ortto.md).
 """
 
 import hashlib
@@ -37,10 +37,10 @@ _TAKEN_TABLES = frozenset({
 })  # fmt: skip
 _PERSON = ("contact_id", "email", "external_id")
 _STEP = ("action_id", "shape_id")  # the step of a journey: as documented, and as it comes
-_EACH_DELIVERY = ("time", "webhook_id")  # differ in each delivery, and do not describe the step
+_OF_DELIVERY = ("time", "webhook_id")  # differ from delivery to delivery, and do not describe the step
 
 TypedValue = tuple[str, Any, Type | None]
-"""The name of a column, its value, and its type; None means that of the value."""
+"""The name of a column, its value, and its type; None means the type of the value."""
 
 
 class OrttoField(NamedTuple):
@@ -53,20 +53,20 @@ class OrttoField(NamedTuple):
 class OrttoNames(NamedTuple):
     """An account's names for what the catalogue does not know.
 
-    `activities` are names by id, `attributes` by the ids of activity and attribute; those of the activity `""` are
-    person fields, and attributes of any activity.
+    `activities` has names by id. `attributes` has fields by the ids of activity and attribute; those under the activity
+    `""` are person fields, and attributes of any activity.
     """
 
     activities: Mapping[str, str] = {}
     attributes: Mapping[tuple[str, str], OrttoField] = {}
 
     def attribute(self, activity: str, attribute: str) -> OrttoField | None:
-        """Returns what is known of an attribute, or None if nothing is."""
+        """Returns the account's name for an attribute of an activity, or None if it has none."""
         return self.attributes.get((activity, attribute)) or self.attributes.get(("", attribute))
 
 
 class OrttoPerson(NamedTuple):
-    """The person of an activity: Ortto's id, the email, the external id, and other fields by name or id, as JSON."""
+    """The person of an activity: Ortto's contact id, the email, the external id, and other fields by name or id."""
 
     contact_id: Any = None
     email: Any = None
@@ -75,10 +75,10 @@ class OrttoPerson(NamedTuple):
 
 
 class OrttoReceipt(NamedTuple):
-    """How an activity came: by which library (`ortto-webhook`, `ortto-api`), when, and how to read it.
+    """How and when an activity was received, and how to read it.
 
-    `received_at` is RFC 3339. `sent_at` is when it was sent, as JSON. `names` are the account's, `personal` is whether
-    reply texts and addresses are kept.
+    `library` is `ortto-webhook` or `ortto-api`. `received_at` is a time in RFC 3339, `sent_at` the sender's time as
+    JSON. `names` are those of the account. `personal` tells whether to keep reply texts and addresses.
     """
 
     library: str
@@ -89,9 +89,9 @@ class OrttoReceipt(NamedTuple):
 
 
 def ortto_message(activity: JsonObject, person: OrttoPerson, receipt: OrttoReceipt) -> bytes:
-    """Returns an activity as a message, one line without a line ending. The same activity always has the same id.
+    """Returns the message of an activity: a line without its line ending. The same activity always has the same id.
 
-    `activity` comes from a webhook (`created`) or from the feed (`created_at`).
+    `activity` is from a webhook (its time is `created`) or from the feed (`created_at`).
     Example: the activity `{"id":"c1","field_id":"act::o","created":"2026-11-01T05:06:07Z","attr":{"idt::c":"d1"}}`
     gives a message with `"messageId":"ortto-c1"`, `"event":"Email Opened"` and `"properties":{"campaign_id":"d1"}`.
     """
@@ -107,13 +107,12 @@ def ortto_message(activity: JsonObject, person: OrttoPerson, receipt: OrttoRecei
 
 
 def ortto_journey_message(body: JsonObject, receipt: OrttoReceipt) -> bytes:
-    """Returns what a step of a journey sent as a message of the event `ortto_journey_action`, without a line ending.
+    """Returns the message, of event `ortto_journey_action`, of a body that a journey's step posted: a line as above.
 
-    Everything in the body is a property of it; the activity that started the journey is `activity_...`. The id is the
-    same whenever the same contact reaches the same step of the same run; without a run or a contact's id it depends on
-    the content.
+    All fields of the body are properties; those of the activity that started the journey begin with `activity_`. The id
+    depends on the contact, the run and the step, and on the content if the run or the contact's id is missing.
     """
-    content = JsonObject((key, value) for key, value in body if key not in _EACH_DELIVERY)
+    content = JsonObject((key, value) for key, value in body if key not in _OF_DELIVERY)
     person = OrttoPerson(*(body.value(part) or body.value("contact", part) for part in _PERSON))
     key = [person.contact_id, *(body.value(part) for part in ("campaign_id", "run_id", *_STEP))]
     properties = list(_journey_properties(content, receipt))
@@ -123,7 +122,7 @@ def ortto_journey_message(body: JsonObject, receipt: OrttoReceipt) -> bytes:
 
 
 def names_of_schema(schema: JsonObject) -> OrttoNames:
-    """Returns the names in an answer of `instance-schema/get`; anything else in it is left out.
+    """Returns the names of activities, attributes and fields in a response of `instance-schema/get`.
 
     Example: `{"namespaces":{"cm":{"fields":{"act:cm:x":{"name":"Bought","attributes":[…]}}}}}`.
     """
@@ -149,9 +148,9 @@ def names_of_schema(schema: JsonObject) -> OrttoNames:
 
 
 def typed_values(name: str, field_id: str, value: Any, display_type: str | None = None) -> Iterator[TypedValue]:
-    """Yields the columns of a value: decimals and coordinates with their point, phones and dates as text.
+    """Yields the columns of a value: decimals and coordinates with a decimal point, phones and dates as text.
 
-    `field_id` contains the type; if it is a name without a type, the value's keys decide. Null has no column.
+    `field_id` begins with the type; if it is a name without a type, the value's keys decide. Null has no column.
     Example: `typed_values("city", "geo::city", …)` yields `city`, `city_id`, `city_lat`, `city_lng` for a place, and
     `typed_values("birthday", "dtz::b", …)` yields `birthday` `1990-05-01` and `birthday_timezone`.
     """
@@ -186,7 +185,7 @@ def name_of(field_id: str, known: OrttoField | None = None) -> str:
 
 
 def _event(field_id: str, attributes: JsonObject, names: OrttoNames) -> str:
-    """Returns the event of an activity; one that the account defines has a table of its own, whatever its name."""
+    """Returns the event of an activity. Activities that the account defines never share a table of the catalogue's."""
     known = ORTTO_ACTIVITIES.get(field_id)
     if known is None:
         name = names.activities.get(field_id, "")
@@ -197,7 +196,7 @@ def _event(field_id: str, attributes: JsonObject, names: OrttoNames) -> str:
 
 
 def _properties(field_id: str, attributes: JsonObject, receipt: OrttoReceipt) -> list[tuple[str, Any]]:
-    """Returns the properties of an activity; those that the catalogue knows get their columns first."""
+    """Returns the properties of an activity. Those of the catalogue take precedence over others of that name."""
     special = ORTTO_ATTRIBUTES_OF.get(field_id, {})
     known, others = dict[str, Any](), list[tuple[str, Any]]()
     for attribute_id, value in attributes:
@@ -240,7 +239,7 @@ def _activity_properties(activity: JsonObject, receipt: OrttoReceipt) -> Iterato
 
 
 def _fields(fields: Iterable[tuple[str, Any]], names: OrttoNames) -> Iterator[tuple[str, Any]]:
-    """Yields person fields, given by name, as webhooks send them, or by id."""
+    """Yields the columns and values of person fields, which webhooks send by name, and the API by id."""
     for key, value in fields:
         known = names.attribute("", key)
         name = name_of(key, known) if known or ":" in key else key
@@ -295,7 +294,7 @@ def _digest(*parts: Any) -> str:
 
 
 def _with_point(number: JsonNumber, digits: int) -> JsonNumber:
-    """Returns an integer with a point before its last `digits` digits. Example: `-1500` and 3 give `-1.5`."""
+    """Returns an integer with a decimal point before its last `digits` digits. Example: `-1500` and 3 give `-1.5`."""
     if not _INTEGER.fullmatch(number):
         return number
     sign, whole = ("-", number[1:]) if number.startswith("-") else ("", str(number))
@@ -331,7 +330,9 @@ def _date(value: JsonObject) -> str | None:
 
 
 def names_of_ids(names: Mapping[str, str], decimals: Collection[str] = ()) -> OrttoNames:
-    """Returns the names for ids of activities (`act:…`), attributes and fields; `decimals` are the ids of decimals.
+    """Returns names from a mapping of ids, of activities (`act:…`), attributes and fields.
+
+    `decimals` are the ids whose integers stand for decimals.
 
     Example: `names_of_ids({"act:cm:bought": "Bought", "int:cm:price": "Price"}, ["int:cm:price"])`.
     """

@@ -1,4 +1,4 @@
-"""Proposes which of Autopilot's events and columns unknown events may be; a person corrects the proposal."""
+"""Proposes a mapping of unknown events to Autopilot's events and columns, for a person to correct."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,26 +19,26 @@ from .mapping import TARGETS, KeyPath
 from .message import flatten
 from .naming import column_name, snake_case
 
-MAX_EVENTS = 100  # that are described
-MAX_PROPERTIES = 500  # of each event that are described
+MAX_EVENTS = 100  # events that are described
+MAX_PROPERTIES = 500  # properties of an event that are described
 SAMPLES = 3
 SAMPLE_LENGTH = 24
 ALIKE = 0.86  # the least similarity, of at most 1, of two names that count as the same
 KNOWN_COLUMNS = frozenset(attribute.column for attribute in ORTTO_ATTRIBUTES.values())
-"""The columns that properties may be."""
+"""The columns that a proposal can give to properties."""
 
 
 @dataclass
 class SeenProperty:
-    """A property of an event: how often it occurred, the kinds of its values, and the first values."""
+    """A property of an event: how often it occurred, how often with which kind of value, and the first values."""
 
-    number: int = 0
+    count: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
     values: list[str] = field(default_factory=list)
 
     def add(self, value: Any) -> None:
         """Counts a value."""
-        self.number += 1
+        self.count += 1
         self.kinds[_kind(value)] += 1
         text = str(value) if isinstance(value, str) else to_json(value)
         if len(self.values) < SAMPLES and text not in self.values:
@@ -50,19 +50,19 @@ class SeenEvent:
     """An event that is not one of Autopilot's, as seen in some messages."""
 
     name: str
-    number: int = 0
+    count: int = 0
     properties: dict[KeyPath, SeenProperty] = field(default_factory=dict)
 
     def add(self, properties: Any) -> None:
         """Counts a message with these properties."""
-        self.number += 1
+        self.count += 1
         for path, _, value in flatten(properties, ("properties",), []) if isinstance(properties, JsonObject) else ():
             if path[1:] in self.properties or len(self.properties) < MAX_PROPERTIES:
                 self.properties.setdefault(path[1:], SeenProperty()).add(value)
 
 
 class Proposal(NamedTuple):
-    """What an event may be: an event, None if none is alike, the reason, and new names of properties by path."""
+    """The proposed event (None if none is similar), the reason, and the proposed columns of properties by path."""
 
     event: str | None
     why: str
@@ -70,9 +70,9 @@ class Proposal(NamedTuple):
 
 
 def propose(event: SeenEvent) -> Proposal:
-    """Returns what an event may be, by the ids and names of Ortto's activities and attributes.
+    """Proposes an event and columns by the ids and names of Ortto's activities and attributes.
 
-    Example: for an event `Email opens` with a property `idt::c`, `Email Opened` and `campaign_id`.
+    Example: for an event `Email opens` with a property `idt::c`, it proposes `Email Opened` and `campaign_id`.
     """
     activity, why = _activity(event)
     target = _event_of(activity) if activity else None
@@ -91,7 +91,7 @@ def propose(event: SeenEvent) -> Proposal:
 
 
 def masked_sample(text: str) -> str:
-    """Returns the form of a value without its content: `aaaaa@aaaaaaa.aaa`, `9999-99-99`."""
+    """Returns a value with its letters and digits masked: `aaaaa@aaaaaaa.aaa`, `9999-99-99`."""
     if text in ORTTO_ACTIVITIES or text in ("true", "false"):
         return text
     shown = text[:SAMPLE_LENGTH]
@@ -113,9 +113,9 @@ def _kind(value: Any) -> str:
 
 
 def _activity(event: SeenEvent) -> tuple[str | None, str]:
-    """Returns the activity that a property names in all messages, and that property."""
+    """Returns the activity whose id a property has in all messages, and that property; (None, "") if there is none."""
     for path, seen in event.properties.items():
-        if len(seen.values) == 1 and seen.values[0] in ORTTO_ACTIVITIES and seen.number == event.number:
+        if len(seen.values) == 1 and seen.values[0] in ORTTO_ACTIVITIES and seen.count == event.count:
             return seen.values[0], ".".join(path)
     return None, ""
 
@@ -151,10 +151,10 @@ def _fits(column: str, target: str | None) -> bool:
 
 
 def _columns(event: SeenEvent, attributes: list[OrttoAttribute]) -> dict[KeyPath, str]:
-    """Returns columns for properties, none twice: matched by id before by name, frequent properties before others."""
+    """Returns the columns of properties, each once. Ids match before names, and frequent properties before others."""
     taken = set(map(column_name, event.properties))
     found: dict[KeyPath, str] = {}
-    ordered = sorted(event.properties.items(), key=lambda item: -item[1].number)
+    ordered = sorted(event.properties.items(), key=lambda item: -item[1].count)
     for match in (_has_id, _has_name, _is_alike):
         for path, _ in ordered:
             if path in found or any(one.column == column_name(path) for one in attributes):

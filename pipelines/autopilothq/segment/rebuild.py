@@ -1,4 +1,4 @@
-"""Makes messages from rows: the reverse of the projection (docs/contract/forward.md#rows)."""
+"""Rebuilds messages from rows: the reverse of the projection (docs/contract/forward.md#rows)."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from ..utc import format_time
 from .json_text import DECODER, JsonNumber, JsonObject, to_json
 from .message import digest, prefixed_if_taken
 
-# The columns of a row that come from the message itself, and their keys in it.
+# The columns of a message's own fields, with their keys.
 MESSAGE_KEYS = {
     "id": "messageId",
     "user_id": "userId",
@@ -25,15 +25,15 @@ MESSAGE_KEYS = {
 CONTEXT_PATHS = {column.name: column.path for column in CONTEXT}
 BODIES: dict[str, str | None] = {"track": "properties", **{kind: body for kind, _, body in KINDS}}
 OWN_COLUMNS = {kind: frozenset(column.name for column in table.columns) - COMMON_NAMES for kind, table, _ in KINDS}
-_STORED = ("timestamp", "received_at", "original_timestamp")
+_TIMES = ("timestamp", "received_at", "original_timestamp")
 
 
 def line_of(row: Mapping[str, Any]) -> bytes:
     """Returns the message of a row as a line of JSON.
 
-    A row of a table of messages has `id` and a time. Its type is the column `type`, else track with an `event`, alias
-    with `previous_id`, group with `group_id`, and identify otherwise. Any other row is an identify whose traits are the
-    columns; its id is a digest of its values.
+    A row with an `id` and a time is one of a table of messages. Its type is in the column `type`; without it, a row
+    with `event` is a track, one with `previous_id` an alias, one with `group_id` a group, and any other an identify.
+    A row without `id` or a time is an identify whose traits are the columns, and whose id is a digest of its values.
 
     Example: `line_of({"user_id": "7", "plan": "pro"})`.
     """
@@ -41,9 +41,8 @@ def line_of(row: Mapping[str, Any]) -> bytes:
     cells = {name: value for name, value in given if not name.startswith("_dlt_")}
     kind = _kind(cells)
     message: dict[str, Any] = {"type": kind}
-    stored = "id" in cells and any(name in cells for name in _STORED)
-    if not stored:
-        return _traits(cells)
+    if not ("id" in cells and any(name in cells for name in _TIMES)):
+        return _identify_line(cells)
     for column, key in MESSAGE_KEYS.items():
         if column in cells and (column in COMMON_NAMES or column in OWN_COLUMNS.get(kind, ())):
             message[key] = cells[column]
@@ -79,7 +78,8 @@ def _kind(cells: dict[str, Any]) -> str:
     return next((kind for column, kind in found if column in cells), "identify")
 
 
-def _traits(cells: Mapping[str, Any]) -> bytes:
+def _identify_line(cells: Mapping[str, Any]) -> bytes:
+    """Returns the identify of a row that is not one of a table of messages."""
     traits = {name: value for name, value in cells.items() if name not in ("user_id", "anonymous_id")}
     message = {"type": "identify", "messageId": f"row-{digest(_json(cells).encode())}", "traits": traits}
     for column in ("user_id", "anonymous_id"):
@@ -89,14 +89,20 @@ def _traits(cells: Mapping[str, Any]) -> bytes:
 
 
 def property_key(column: str, kind: str) -> str:
-    """Returns the key of a property or trait: the projection puts `_` before the name of a common column."""
+    """Returns the key of a property or trait, without the `_` that the projection puts before a common column's name.
+
+    Example: `property_key("_timestamp", "track") == "timestamp"`.
+    """
     bare = column.removeprefix("_")
     taken = COMMON_NAMES | OWN_COLUMNS.get(kind, frozenset())
     return bare if bare != column and prefixed_if_taken(bare, taken) == column else column
 
 
 def _put(into: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
-    """Puts a value at a path, or under a plain key with the same column if a value is in the place of its object."""
+    """Sets a value at a path. If a value is where the path has an object, one of them gets a joined key.
+
+    That key, such as `library_name`, has the same column.
+    """
     inner = into
     for part in path[:-1]:
         inner = inner.setdefault(part, {})
@@ -109,7 +115,7 @@ def _put(into: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
 
 
 def _message_json(message: Mapping[str, Any]) -> str:
-    """Returns a message as JSON; its own texts stay texts, even if they look like arrays."""
+    """Returns a message as JSON; texts of its own fields stay texts, even if they look like arrays."""
     parts = (
         f"{to_json(key)}:{to_json(value) if isinstance(value, str) else _json(value)}" for key, value in message.items()
     )
@@ -117,7 +123,7 @@ def _message_json(message: Mapping[str, Any]) -> str:
 
 
 def _json(value: Any) -> str:
-    """Returns the JSON text of a cell, or of an object of cells; what JSON cannot hold, such as NaN, is null."""
+    """Returns the JSON text of a cell, or of an object of cells. NaN and infinities are null, stored arrays arrays."""
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{to_json(str(key))}:{_json(one)}" for key, one in value.items()) + "}"
     if isinstance(value, datetime):

@@ -16,9 +16,9 @@ AuditRow = dict[str, Any]
 
 @dataclass
 class LinesRead:
-    """What reading found apart from lines, by the number of the file.
+    """What reading found besides lines, by the number of the file.
 
-    `unfinished` says why a file must be read again; `skipped` counts the lines whose messages were not requested.
+    `unfinished` has the reasons why files must be read again; `skipped` counts lines whose messages were not requested.
     """
 
     unfinished: dict[int, str] = field(default_factory=dict)
@@ -36,7 +36,7 @@ def audit_rows(load: PlannedLoad, counts: Iterable[FileCount], lines: LinesRead)
 
 def _audit_row(load: PlannedLoad, number: int, count: FileCount, lines: LinesRead) -> AuditRow:
     file, loaded_at = load.work[number], load.context.loaded_at
-    # A file that was not read to its end does not get the version that was listed, so that it is read again next time.
+    # A file that was not read to its end does not get its version, so the next load reads it again.
     unfinished = f" unfinished {loaded_at.isoformat()}" if number in lines.unfinished else ""
     before, taken = load.target.loaded(file.url, file.version), select(load.selected, load.messages_of(number))
     loaded = union(before.selected, taken) if before else taken
@@ -51,7 +51,7 @@ def _audit_row(load: PlannedLoad, number: int, count: FileCount, lines: LinesRea
         "tables": to_text(loaded, load.recorded_resources) if load.origin.reads_again else None,
     }
     if before:
-        # What an earlier load stored of the file is no duplicate now. What it stored in part counts in this load again.
+        # Lines that an earlier load stored are no duplicates. Those that it stored in part are among this load's, too.
         messages = count.lines - count.rejected
         stored = min(before.stored + count.stored - count.again, messages)
         row |= {"stored": stored, "duplicates": messages - stored}
@@ -61,7 +61,7 @@ def _audit_row(load: PlannedLoad, number: int, count: FileCount, lines: LinesRea
 
 
 def _sums(row: AuditRow, earlier: Mapping[str, Any]) -> AuditRow:
-    """Returns the counts of a row together with those of an earlier load of the same work."""
+    """Returns the counts of a row, with those of an earlier load of the same work added."""
     counts = {name: row[name] + (earlier[name] or 0) for name in ("size", *COUNTED, "skipped", "mended")}
     timestamps = {"first_received_at": min, "last_received_at": max}
     found = {name: [time for time in (row[name], earlier[name]) if time] for name in timestamps}

@@ -1,6 +1,6 @@
-"""Autopilot's contacts as records of `contacts` (docs/contract/autopilot-api.md#a-contact).
+"""Turns Autopilot's contacts into records of `contacts` (docs/contract/autopilot-api.md#a-contact).
 
-Contacts come parsed with their numbers as they are spelt (`segment.message.parse_json`).
+Contacts were read without loss (`segment.message.parse_json`).
 """
 
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def _contact_leaves(value: JsonObject, discards: list[Discard], declared: dict[s
             if not isinstance(field, JsonObject):
                 discards.append(Discard(name, to_json(field), "does_not_fit"))
         elif isinstance(field, JsonObject) and name.startswith(("anywhere_", "mail_")):
-            # The keys are pages, forms or emails: there is no limit to how many columns they would make.
+            # The keys are pages, forms or emails: as columns, they would be without limit.
             yield ("contact", name), column, field
         elif isinstance(field, JsonObject):
             yield from flatten(JsonObject([(name, field)]), ("contact",), [])
@@ -49,13 +49,13 @@ def _contact_leaves(value: JsonObject, discards: list[Discard], declared: dict[s
 
 
 def _time_cell(value: Any) -> Any:
-    """Returns a time in the notation that the projection reads; a value that cannot be read as a time is unchanged."""
+    """Returns a time in Segment's notation, which the projection reads; any other value is returned unchanged."""
     time = read_time(value)
     return format_time(time, exact=True) if time else value
 
 
 def _custom_leaves(fields: Any, discards: list[Discard], declared: dict[str, Type]) -> Iterator[Leaf]:
-    """Yields the custom fields; those that the account has deleted come last."""
+    """Yields the custom fields; those that the account has deleted come last, so others get the columns."""
     entries = [fields] if isinstance(fields, JsonObject) or not isinstance(fields, list) else fields
     found = []
     for entry in entries:

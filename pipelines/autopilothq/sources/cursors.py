@@ -1,4 +1,4 @@
-"""The cursors of origins that read no files: how far complete loads came, in dlt's state of the source."""
+"""The cursors of origins that read APIs: how far complete loads got, in dlt's state of the source."""
 
 from typing import Any
 
@@ -12,5 +12,5 @@ def read_cursor(group: str, name: str, complete_loads: set[str]) -> dict[str, An
 
 
 def write_cursor(group: str, name: str, cursor: dict[str, Any]) -> None:
-    """Keeps a cursor, which holds the load's `load_id`; it counts once that load is complete."""
+    """Stores a cursor, which has the load's id as `load_id`; it counts once that load is complete."""
     dlt.current.source_state().setdefault(group, {})[name] = cursor

@@ -1,4 +1,4 @@
-"""The people whom an origin asks an API for, one by one: of all who were found, those who are due."""
+"""Finds the people whose events an origin must request from an API: of all who were found, those who are due."""
 
 import re
 import shutil
@@ -20,7 +20,7 @@ _QUERY = re.compile(r"\s*(select|with|from)\s", re.IGNORECASE)
 FoundPeople = (
     Iterable[Sequence[tuple[str, datetime | None]]] | Iterable[Sequence[tuple[str, datetime | None, str | None]]]
 )
-"""People as `People.add` takes them, some at a time."""
+"""Chunks of people, as `People.add` takes them."""
 
 
 def due_people(
@@ -28,7 +28,7 @@ def due_people(
 ) -> People:
     """Returns those of the `found` people who are due and not deleted; `key` is as in `People`.
 
-    With `is_anew`, nobody counts as already asked for.
+    With `is_anew`, earlier requests do not count.
     """
     dataset = context.required_pipeline().dataset
     scratch = context.scratch / "people"
@@ -47,9 +47,9 @@ def due_people(
 
 
 def begins_anew(tables: Collection[str], why: str) -> bool:
-    """Returns whether dlt drops or empties tables of events: then nobody counts as already asked for.
+    """Returns whether dlt drops or empties tables of events, so that earlier requests do not count.
 
-    Raises NotSupported, with the reason `why`, if it is to replace them.
+    Raises NotSupported, with the reason `why`, if dlt is to replace them.
     """
     for resource in dlt.current.source().resources.extracted:
         if resource.name in tables and user_hints.is_replaced(resource):
@@ -67,7 +67,10 @@ def is_query(people: str) -> bool:
 
 
 def lines_of_file(path: Path, what: str) -> Iterator[str]:
-    """Yields the lines of a file, without blank ones. Raises InvalidSetting, which names `what`, if it is not text."""
+    """Yields the lines of a file, without blank ones.
+
+    Raises InvalidSetting, with `what` the file should have, if it cannot be read as UTF-8.
+    """
     try:
         with path.open(encoding="utf-8-sig") as lines:
             yield from filter(None, map(str.strip, lines))

@@ -1,4 +1,4 @@
-"""Chooses the lines whose messages are requested: `archive(events=[...])`, `archive(exclude=[...])`."""
+"""Selects the lines whose messages are requested: `archive(events=[...])`, `archive(exclude=[...])`."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +18,7 @@ from ..warehouses.selection import ALL_MESSAGES, MessageSelection
 from .settings import Names, split_names
 
 _TABLES = {kind: table.name for kind, table, _ in KINDS}
-# The first of repeated keys counts, as everywhere; lines that the engine cannot read are read one by one.
+# Of repeated keys the first one counts, as everywhere. Lines that the engine cannot read are read one by one.
 _READ_SQL = """
     SELECT readable, CASE WHEN readable THEN text->>'type' END AS kind,
         CASE WHEN readable AND json_type(text, '$.event') = 'VARCHAR' THEN text->>'event' END AS event
@@ -28,7 +28,7 @@ _READ_SQL = """
 def requested_messages(
     events: Names | None, exclude: Names | None, mappings: Mappings | None = None
 ) -> MessageSelection:
-    """Selects the messages of some events, or of all events except some; a name is as sent, or that of a table.
+    """Selects the messages of some events, or of all but some events, each by its name as sent or by its table's.
 
     A mapped event has the table of the event that it is mapped to. Raises NotSupported if both are given, or if a name
     has no table.
@@ -52,10 +52,10 @@ def _tables(names: str | Sequence[str]) -> Iterable[str]:
         yield table
 
 
-def only(
+def filter_batch(
     batch: Batch, messages: Callable[[int], MessageSelection], shorten: Callable[[str], str]
 ) -> tuple[Batch, Counter[int]]:
-    """Returns the batch without the lines whose messages are not requested, and their number by file.
+    """Returns the batch without the lines whose messages are not requested, and how many these were by file.
 
     Lines that are no messages stay: the load rejects them. `messages` returns the requested messages of a file,
     `shorten` the destination's name for the table of an `event_key`, empty if there is none.
@@ -65,13 +65,13 @@ def only(
         return batch, Counter()
     requested = {file: of.renamed(shorten) for file, of in requested.items()}
     files = batch.lines["file"].to_pylist()
-    verdicts: dict[Any, bool] = {}
+    decided: dict[Any, bool] = {}
     keep = []
     for file, text, (readable, kind, event) in zip(files, batch.lines["text"], read_events(batch.lines), strict=True):
         of = (file, kind, event) if readable else (file, *_read_slowly(text.as_py()))
-        if of not in verdicts:
-            verdicts[of] = _stays(*of[1:], requested[file], shorten)
-        keep.append(verdicts[of])
+        if of not in decided:
+            decided[of] = _is_requested(*of[1:], requested[file], shorten)
+        keep.append(decided[of])
     skipped = Counter(file for file, stays in zip(files, keep, strict=True) if not stays)
     return batch._replace(lines=batch.lines.filter(pa.array(keep))), skipped
 
@@ -94,7 +94,9 @@ def _read_slowly(line: bytes) -> tuple[str | None, str | None]:
     return next(texts), next(texts)
 
 
-def _stays(kind: str | None, event: str | None, requested: MessageSelection, shorten: Callable[[str], str]) -> bool:
+def _is_requested(
+    kind: str | None, event: str | None, requested: MessageSelection, shorten: Callable[[str], str]
+) -> bool:
     if kind == "track" and event is not None:
         return requested.has(shorten(event_key(event)))
     return kind not in _TABLES or requested.has(_TABLES[kind])  # what is no message stays

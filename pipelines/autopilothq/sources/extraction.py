@@ -1,4 +1,4 @@
-"""What dlt extracts of a source: which resources, for which pipeline, with which hints of users."""
+"""Finds out what dlt extracts of a source: which resources, for which pipeline, with which hints of users."""
 
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
@@ -15,18 +15,18 @@ from ..warehouses.dlt_internals import TTableSchemaColumns, is_complete_column
 from ..warehouses.native import TABLE_HINTS
 from . import user_hints
 
-_TABLES = "autopilothq_tables"  # in the state of dlt's load package: the resources that loads hand over
-_TAKEN = "taken"  # in dlt's state: the resources whose rows were all taken by some load
-_MOVED = "moved"  # in dlt's state: the tables of events whose names something else had, by the name
+_TABLES = "autopilothq_tables"  # a key in the state of dlt's load package: the resources that loads hand over
+_TAKEN = "taken"  # a key in dlt's state: the resources all of whose rows some load has handed over
+_MOVED = "moved"  # a key in dlt's state: the tables of events whose names something else had, by the name
 
 
 class Extraction(NamedTuple):
     """One extraction of a source by dlt.
 
-    `resources` are those of the source that are extracted, by name, and `hints` what dlt knew of them before. `feeds`
-    are the resources that transformers take rows from, `only_fed` those of them that are not selected themselves.
-    `pipeline` and `load_id` are None if the source is iterated without a pipeline. `moved` are the tables that events
-    have because something else had their name.
+    `resources` are the extracted ones by name, `hints` their hints before this load. `feeds` are the resources from
+    which transformers take rows, `only_fed` those of them that are not selected themselves. `pipeline` and `load_id`
+    are None if the source is iterated without a pipeline. `moved` are the tables that events have because something
+    else had their name.
     """
 
     resources: Mapping[str, DltResource]
@@ -49,7 +49,7 @@ class Extraction(NamedTuple):
         return there["columns"] if there else {}
 
     def made_tables(self) -> dict[str, set[str]]:
-        """Returns the columns of the tables that dlt has made, including its own tables, according to the schema."""
+        """Returns the columns of the tables that dlt has created, including its own ones, according to the schema."""
         names = self.schema.data_table_names(seen_data_only=True)
         return {
             name: {column for column, hints in self.schema_columns(name).items() if is_complete_column(hints)}
@@ -65,7 +65,7 @@ class Extraction(NamedTuple):
 def current_extraction(owner: object, reads_again: bool) -> Extraction:
     """Returns the extraction under way of the resources that belong to `owner`.
 
-    Raises NotSupported, before anything is written, if their users ask for something that is not possible.
+    Raises NotSupported, before anything is written, if their users request something that is not possible.
     """
     source = dlt.current.source()
     load_id = dlt_internals.extraction()
@@ -102,12 +102,12 @@ def _check_resource(resource: DltResource, own: str, reads_again: bool) -> None:
     if (resource.limit is not None or resource.incremental is not None) and not reads_again:
         raise NotSupported(
             f"Expected all rows of {name} to be taken, but it has a limit or an incremental: what is left out"
-            " would not be asked for again.\nLeave it out, or use the settings of this source."
+            " would not be requested again.\nLeave it out, or use the settings of this source."
         )
 
 
 def check_alone(extraction: Extraction) -> None:
-    """Raises NotSupported if rows of another load wait to be loaded, because they do not count as stored yet.
+    """Raises NotSupported if extracted rows of another load wait to be loaded, because they do not count as stored yet.
 
     Both loads would store the same messages, and each would make rows of `users` without the other's messages. Other
     tables in the same load package do not matter.
@@ -129,7 +129,10 @@ def check_alone(extraction: Extraction) -> None:
 
 
 def take_import_schema(extraction: Extraction) -> None:
-    """Lets descriptions in a user's import schema override the catalogue's. Raises NotSupported for other types."""
+    """Lets descriptions in a user's import schema override the catalogue's.
+
+    Raises NotSupported if that schema has other types, keys or write dispositions.
+    """
     for name, resource in extraction.resources.items():
         if name in TABLES:
             user_hints.check_schema(extraction.schema, TABLES[name])
@@ -149,7 +152,7 @@ def check_latest(resources: Collection[str]) -> None:
 
 
 def dropped_resources(resources: Collection[str]) -> set[str]:
-    """Returns the resources that `dlt pipeline ... drop` has dropped since they were loaded: their state is gone."""
+    """Returns the resources that `dlt pipeline ... drop` has dropped since they were loaded: they have no state."""
     taken = set(dlt.current.source_state().get(_TAKEN, ())) & set(resources)
     return {name for name in taken if _TAKEN not in dlt.current.resource_state(name)}
 

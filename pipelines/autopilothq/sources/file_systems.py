@@ -9,7 +9,7 @@ from ..extras import EXTRAS, install
 from ..warehouses.dlt_internals import FilesystemConfiguration, fsspec_from_config, resolve_configuration
 from ..warehouses.hints import SOURCE
 
-# What fsspec calls a store whose URLs have several schemes.
+# fsspec's names of stores whose URLs have several schemes.
 SCHEMES = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
 
 
@@ -19,7 +19,7 @@ def is_remote(url: str) -> bool:
 
 
 def check_not_empty(url: str) -> None:
-    """Raises ArchiveError for an empty URL, which would be the current folder: it is a variable that nobody set."""
+    """Raises ArchiveError for an empty URL: it is most likely an unset variable, and would mean the current folder."""
     if not url.strip():
         raise ArchiveError("Expected a path or a URL, but got an empty text.\nThe current folder is a dot: .")
 

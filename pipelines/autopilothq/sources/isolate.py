@@ -1,9 +1,9 @@
 """Isolates the rows of a load that the destination refuses, and loads all others.
 
-Senders choose the values of messages, and a destination may refuse a row because of them: a row too big for a page, a
-constraint or a trigger of a user's own, a byte that it cannot read. Then the rows of that table are loaded in parts,
-each as a small load of dlt, which works with all destinations; a part that fails is halved, and a row that fails alone
-is refused. Rows that are loaded this way are stored early, like those of a load that was killed.
+Senders choose the values of messages, and a destination may refuse a row because of them: it is too big for a page,
+violates a user's own constraint or trigger, or has a byte that cannot be read. Then the rows of that table are loaded
+in parts, each as a small load of dlt, which works with all destinations. A part that fails is halved, and a row that
+fails alone is refused. All other rows are stored early that way, like those of a load that was killed.
 """
 
 import logging
@@ -41,17 +41,17 @@ from ..warehouses.native import SEGMENT_TABLE_HINT
 from .load_folder import handed_over, handed_over_at
 from .refused import UUID_TS, RefusedMessages, key
 
-SAMPLE = 5  # rows that are loaded alone if the error does not say whether rows cause it
-MAX_ALL_REFUSED = 3  # rows that may all be refused although the error does not say that rows cause it
+SAMPLE = 5  # rows that are tried alone if the error does not show whether rows cause it
+MAX_ALL_REFUSED = 3  # so many rows may all be refused although the error does not show that rows cause it
 IDS_PER_DELETE = 100
 MAX_MESSAGE = 500  # characters of an error that are kept
 RETRIES = "load.raise_on_max_retries"  # dlt's setting
 DEFAULT_RETRIES = 5
 
-# Whether a row causes an error, by the prefix of its SQLSTATE; the longest prefix counts. True: data exceptions, broken
-# constraints, limits of a row. False: connections, rights, missing tables and columns, disk space, locks. None may be
-# either: a column that must not be null or refers to another table, an error that a trigger raises, a missing partition
-# (which has the state of a broken constraint).
+# Whether a row causes an error, by the prefix of its SQLSTATE; the longest prefix counts. True: data exceptions,
+# violated constraints, limits of a row. False: connections, rights, missing tables and columns, disk space, locks.
+# None: either is possible, as for columns that must not be null or refer to another table, if a trigger raises, or if
+# a partition is missing (which has the state of a violated constraint).
 _STATES: dict[str, bool | None] = {
     "0A": False, "22": True, "23": True, "23502": None, "23503": None, "44": True, "54": True, "54001": None,
     "54011": False, "54023": False, "08": False, "25": False, "28": False, "3D": False, "3F": False, "40": False,
@@ -76,13 +76,13 @@ _NO_PARTITION = "no partition of relation"
 # The errors of DuckDB and PostgreSQL for a column that must not be null.
 _NOT_NULL = re.compile(r'(?:NOT NULL constraint failed: (?:[^.]*\.)*|null value in column ")(\w+)')
 _LINKS = ("exception", "dbapi_exception", "__cause__", "__context__")  # from dlt's errors to the driver's
-# What PostgreSQL's driver for Arrow puts before the server's message.
+# What PostgreSQL's ADBC driver puts before the server's message.
 _DRIVER = re.compile(r"^[A-Z_ ]+: \[libpq\] .*? ERROR:\s+")
 _TYPES: dict[pa.DataType, Type] = {of: name for name, of in ARROW.items()} | {pa.timestamp("us"): "timestamp"}
 
 
 class Cause(NamedTuple):
-    """Why a load failed: the table, the error in one line, and whether rows cause it, None if that is unknown."""
+    """Why a load failed: the table, the error in one line, and whether rows cause it (None if that is unknown)."""
 
     load_id: str
     table: str
@@ -122,7 +122,7 @@ class RefusedRows(NamedTuple):
         return dict(row)
 
 
-class Part(NamedTuple):
+class _Part(NamedTuple):
     """The rows of a table from `start` to before `stop`."""
 
     table: str
@@ -134,11 +134,10 @@ class Part(NamedTuple):
 def refuse_rows(into: dlt.Pipeline, source: DltSource, error: PipelineStepFailed, warn: Callable[[str], None]) -> bool:
     """Finds the rows that made a load of `source` fail, and notes them, so that its next load leaves them out.
 
-    All other rows of all tables are stored, and no row of a refused message stays in any. `warn` is called with a
-    warning for each table that is searched. Returns whether new rows were found: if not, the load failed for another
-    reason.
-
-    Raises the error of a part that fails for another reason than its rows, such as a lost connection or a full disk.
+    All other rows of all tables are stored, and no row of a refused message stays in any table. `warn` is called with a
+    warning for each table that is searched. Returns whether it found new rows: if not, the load failed for another
+    reason. Raises the error of a part that fails for another reason than its rows, such as a lost connection or a full
+    disk.
     """
     cause = _cause(error)
     rest = {table: RefusedRows(files) for table, files in handed_over(into).items()}
@@ -164,7 +163,7 @@ def refuse_rows(into: dlt.Pipeline, source: DltSource, error: PipelineStepFailed
                 return False
             _note(refused, table, rows, bad)
         # Tables that the load did not reach may have such rows too: finding them now saves reading all lines again.
-        cause = load([Part(table, rows, 0, rows.number) for table, rows in rest.items()]) if rest else None
+        cause = load([_Part(table, rows, 0, rows.number) for table, rows in rest.items()]) if rest else None
     if len(refused) == known:
         return False
     _take_back(into, refused)
@@ -175,11 +174,11 @@ def refuse_rows(into: dlt.Pipeline, source: DltSource, error: PipelineStepFailed
 def find_refused(
     number: int, load: Callable[[int, int], Cause | None], cause: Cause | None = None
 ) -> dict[int, Cause] | None:
-    """Loads `number` rows, and returns those that cannot be loaded, with their causes.
+    """Loads `number` rows; returns those that cannot be loaded, by number, with their causes.
 
-    `load(start, stop)` loads the rows from `start` to before `stop`, and returns why it could not; `cause` is why all
-    of them together could not be loaded, if known. Returns None if rows do not seem to cause the error: it does not say
-    so, and none of a sample of rows can be loaded alone.
+    `load(start, stop)` loads the rows from `start` to before `stop`, and returns why it could not, or None. `cause` is
+    why all of them together could not be loaded, if known. Returns None if rows do not seem to cause the error: it does
+    not show that they do, and none of a sample of rows can be loaded alone.
 
     Example: `find_refused(4, lambda start, stop: cause if start <= 2 < stop else None) == {2: cause}`.
     """
@@ -209,10 +208,10 @@ def find_refused(
 # One load of some rows ------------------------------------------------------------------------------------------------
 
 
-def _loader(into: dlt.Pipeline, table_format: Any) -> Callable[[Sequence[Part]], Cause | None]:
-    """Returns a function that loads some rows in a load of their own, and returns why it could not."""
+def _loader(into: dlt.Pipeline, table_format: Any) -> Callable[[Sequence[_Part]], Cause | None]:
+    """Returns a function that loads some rows in a load of their own; it returns why that failed, or None."""
 
-    def load(parts: Sequence[Part]) -> Cause | None:
+    def load(parts: Sequence[_Part]) -> Cause | None:
         resources = [_resource(into, part, table_format) for part in parts]
         try:
             with _quietly(into):
@@ -229,12 +228,12 @@ def _loader(into: dlt.Pipeline, table_format: Any) -> Callable[[Sequence[Part]],
 
 
 def _load_part(
-    load: Callable[[Sequence[Part]], Cause | None], table: str, rows: RefusedRows, start: int, stop: int
+    load: Callable[[Sequence[_Part]], Cause | None], table: str, rows: RefusedRows, start: int, stop: int
 ) -> Cause | None:
-    return load([Part(table, rows, start, stop)])
+    return load([_Part(table, rows, start, stop)])
 
 
-def _resource(into: dlt.Pipeline, part: Part, table_format: Any) -> DltResource:
+def _resource(into: dlt.Pipeline, part: _Part, table_format: Any) -> DltResource:
     table = TABLES.get(part.table) or event_table(part.table)
     schema = pq.read_schema(part.rows.files[0])
     types = {field.name: _TYPES[field.type] for field in schema}
@@ -260,7 +259,7 @@ def _disposition(into: dlt.Pipeline, table: str, table_format: Any) -> TWriteDis
 
 @contextmanager
 def _quietly(into: dlt.Pipeline) -> Iterator[None]:
-    """Keeps dlt from retrying and logging parts that fail, which is expected here."""
+    """Keeps dlt from retrying and logging parts that fail, as is expected here."""
     collector = into.collector
     retries: Any = dlt.config.get(RETRIES)
     log = logging.getLogger("dlt")
@@ -291,7 +290,7 @@ def _cause(error: PipelineStepFailed) -> Cause | None:
 
 
 def is_data(chain: Collection[BaseException]) -> bool | None:
-    """Returns whether values of rows cause errors; what the driver says takes precedence over dlt's classification."""
+    """Returns whether values of rows cause errors; the driver's error takes precedence over dlt's classification."""
     for error in chain:
         if getattr(error, "pgcode", "") is None:
             return False  # not the server's answer to a statement: there was no connection, or it broke
@@ -337,12 +336,12 @@ def _holds_messages(table: str) -> bool:
 
 
 def _of_made(refused: RefusedMessages, table: str) -> dict[str, str]:
-    """Returns what is refused of a table that is made of messages."""
+    """Returns the refused rows of `users` or `accounts`, tables that are made of messages."""
     return refused.users if table == USERS.name else refused.accounts
 
 
 def _take_back(into: dlt.Pipeline, refused: RefusedMessages) -> None:
-    """Deletes what the failed loads stored of refused messages, and of the users and accounts that are made of them.
+    """Deletes the rows of refused messages that the failed loads stored, and rows of users and accounts made of them.
 
     The next load makes the rows of these users and accounts again.
     """

@@ -1,4 +1,4 @@
-"""One load of an origin: plan, project, hand over."""
+"""One load of an origin: plan the work, project its messages, hand the rows over to dlt."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +34,7 @@ class Load:
 
     @contextmanager
     def handing_over(self, name: str) -> Iterator[None]:
-        """Notes when dlt is done with a resource's rows, and whether it took all of them."""
+        """Notes, when the block ends, that dlt is done with a resource's rows, and whether it took all of them."""
         try:
             yield
             self._whole.add(name)
@@ -42,7 +42,7 @@ class Load:
             self._ended.add(name)
 
     def is_waiting(self) -> bool:
-        """Returns whether rows of other resources than `_audit` are still being taken."""
+        """Returns whether dlt has not yet finished taking the rows of all resources but `_audit`."""
         return bool(self._resources - self._ended)
 
     def has(self, table: str) -> bool:
@@ -55,20 +55,21 @@ class Load:
         If not all rows were taken, no file counts as loaded: all are read again.
         """
         extraction = self._planned.extraction
-        cut, fed = sorted(self._resources - self._whole), ", ".join(sorted(extraction.only_fed))
-        if cut and self._audit:
+        incomplete = sorted(self._resources - self._whole)
+        fed = ", ".join(sorted(extraction.only_fed))
+        if incomplete and self._audit:
             self._warn(
-                f"No file counts as loaded, because not all rows of {', '.join(cut)} were taken: the next load reads"
-                " all files again."
+                f"No file counts as loaded, because not all rows of {', '.join(incomplete)} were taken: the next load"
+                " reads all files again."
             )
         elif fed and self._audit:
             self._warn(
                 f"{fed} is not selected, but a transformer took its rows: they count as loaded, and no later load"
                 ' brings them into tables of their own, except with write_disposition="replace".'
             )
-        if not cut and self._planned.origin.reads_again and extraction.pipeline is not None:
+        if not incomplete and self._planned.origin.reads_again and extraction.pipeline is not None:
             note_taken(extraction.resources.keys())
-        rows = [] if cut else [{**row, "load_id": extraction.load_id} for row in self._audit]
+        rows = [] if incomplete else [{**row, "load_id": extraction.load_id} for row in self._audit]
         if not rows and not self._planned.target.replacement.anew:
             return None
         return pa.Table.from_pylist(rows, arrow_schema({column.name: column.type for column in AUDIT.columns}))
@@ -80,7 +81,10 @@ class Load:
 
 
 def run_load(origin: Origin[Any], settings: LoadSettings, keeper: object) -> Load:
-    """Reads what is new in an origin for the extraction under way, and returns the load, ready to be handed over."""
+    """Reads what is new in an origin for the extraction under way; returns the load, ready to be handed over.
+
+    `keeper` is the object with which the load's files are deleted.
+    """
     started = monotonic()
     planned = plan_load(origin, settings, keeper)
     projected = (settings.projector or project)(planned)

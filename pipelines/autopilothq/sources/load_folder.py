@@ -1,4 +1,4 @@
-"""The folder of a load below the pipeline's working folder: its scratch files, and the rows that dlt takes over."""
+"""The folder of a load, in the pipeline's working folder: its scratch files, and the files of rows that dlt takes."""
 
 import shutil
 import weakref
@@ -23,8 +23,8 @@ _BEGUN = "begun"
 class LoadFolder(NamedTuple):
     """An empty folder for one load.
 
-    `may_have_copies` says that an earlier load may have been killed: its folder was still there, or this machine is new
-    and knows nothing of the loads of others.
+    `may_have_copies` is true if an earlier load may have been killed and stored rows twice: its folder was still there,
+    or this machine is new and knows nothing of other machines' loads.
     """
 
     path: Path
@@ -32,14 +32,14 @@ class LoadFolder(NamedTuple):
 
 
 def begin_folder(pipeline: dlt.Pipeline, load_id: str | None, loaded_at: datetime, keeper: object) -> LoadFolder:
-    """Makes the folder of a load, which is deleted with `keeper`, and deletes those of loads that were killed.
+    """Makes the folder of a load, which is deleted with `keeper`, and deletes the folders of loads that were killed.
 
-    The folders of dlt's load package `load_id` stay: another source's load may be handing over its rows there.
+    Other folders of dlt's load package `load_id` stay: another source's load may be handing over its rows there.
     """
     home = Path(pipeline.working_dir, LOADS_FOLDER)
     new_machine = not home.exists()
     if new_machine:  # dlt makes the pipeline's folder with the umask's permissions, and puts rows there
-        private.narrow(Path(pipeline.working_dir))
+        private.restrict(Path(pipeline.working_dir))
     private.folder(home)
     ours = f"{load_id}-"
     left = [old for old in home.iterdir() if not old.name.startswith(ours)]
@@ -55,7 +55,7 @@ def begin_folder(pipeline: dlt.Pipeline, load_id: str | None, loaded_at: datetim
 
 
 def drop_files(pipeline: dlt.Pipeline) -> None:
-    """Deletes what a complete load left on the disk: the next load would take it for what a killed one left."""
+    """Deletes what a complete load left on the disk; otherwise the next load would think that this one was killed."""
     for folder in Path(pipeline.working_dir, LOADS_FOLDER).glob("*/"):
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -75,7 +75,7 @@ def scratch_of_origin(folder: Path) -> Path:
 
 
 def scratch_of_projection(folder: Path) -> Path:
-    """Makes and returns an empty folder for the projection; deletes what an earlier attempt left of it and its rows."""
+    """Makes and returns an empty folder for the projection; deletes the files and rows of an earlier attempt."""
     scratch = folder / _PROJECTION
     shutil.rmtree(scratch, ignore_errors=True)
     for path in folder.glob(f"{_READY}-*"):
@@ -90,7 +90,7 @@ def ready_file(folder: Path, number: int, table: str) -> Path:
 
 
 def hand_over_file(ready: Path) -> Path:
-    """Renames a file of rows as one that dlt takes, and returns its new path; the file may have that name already."""
+    """Gives a file of rows the name under which dlt takes it, unless it has it already; returns its new path."""
     path = ready.with_name(ready.name.replace(_READY, _HANDED_OVER, 1))
     if not path.exists():
         ready.rename(path)

@@ -1,4 +1,4 @@
-"""The destination of one load: how it takes tables, what it has loaded, and what dlt is about to replace there."""
+"""The destination of one load: how it takes tables, what is loaded there, and what dlt is about to replace."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,9 +42,9 @@ from .refused import RefusedMessages
 
 @dataclass(frozen=True)
 class Replacement:
-    """What dlt replaces in this load: `dropped` are tables that it drops first, `replaced` those that it replaces.
+    """What dlt replaces in this load: the tables that it drops first, and those whose rows it replaces.
 
-    `anew` is whether anything is dropped, emptied or replaced: then all work is read again.
+    `anew` is true if anything is dropped, emptied or replaced: then all work is read again.
     """
 
     dropped: frozenset[str] = frozenset()
@@ -56,9 +56,10 @@ class Replacement:
 class LoadTarget:
     """Where one load goes, and what is there. Without a pipeline nothing is there, and nothing is written.
 
-    `strategies` are the merge strategies of the destination. `declares_keys` is whether it must be told that keys are
-    never null. `loads` are the files that are loaded, completely or in part, if they can be read again. `names` are
-    those that the dataset has.
+    `folder` is that of the load. `strategies` are the merge strategies of the destination. `declares_keys` is true if
+    the destination must be told that keys are never null. `suppressed` are the ids of deleted persons, `refused` is
+    what the destination refused before. `loads` has the files that are loaded, completely or in part, if the origin can
+    read them again, by URL and version. `names` are the names that are taken in the dataset.
     """
 
     folder: Path
@@ -79,14 +80,14 @@ class LoadTarget:
         return None if self.replacement.anew else self.loads.get((url, version))
 
     def widths(self) -> Mapping[str, int]:
-        """Returns how many columns each table has that was looked at and is not dropped before the load."""
+        """Returns how many columns each table has, of those that were looked up and are not dropped before the load."""
         found = {} if self.dataset is None else self.dataset.widths
         return {name: width for name, width in found.items() if name not in self.replacement.dropped}
 
     def complete_loads(self) -> set[str]:
-        """Returns the complete loads, except those that loaded files without their discards.
+        """Returns the ids of the complete loads, except those that loaded files without their discards.
 
-        These discards are found again.
+        The discards of the latter are written again.
         """
         if self.dataset is None:
             return set()
@@ -95,7 +96,7 @@ class LoadTarget:
         return self.dataset.complete_loads() - without
 
 
-def target_without_pipeline(keeper: object) -> LoadTarget:
+def _target_without_pipeline(keeper: object) -> LoadTarget:
     """Returns the target of an iteration without a pipeline; its folder is deleted with `keeper`."""
     return LoadTarget(temporary_folder(keeper).path)
 
@@ -103,11 +104,11 @@ def target_without_pipeline(keeper: object) -> LoadTarget:
 def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool, keeper: object) -> LoadTarget:
     """Begins a load into the destination of the extraction's pipeline; its folder is deleted with `keeper`.
 
-    Raises CannotMerge, NotSupported or SuppressionKeyError, before anything is written, if that cannot be done.
+    Raises CannotMerge, NotSupported or SuppressionKeyError, before anything is written, if it cannot be loaded.
     """
     pipeline = extraction.pipeline
     if pipeline is None:
-        return target_without_pipeline(keeper)
+        return _target_without_pipeline(keeper)
     _check_failed_jobs()
     dlt_internals.dataset_of_run(pipeline)
     table_format = dlt.current.resource().table_format
@@ -148,15 +149,15 @@ def _check_failed_jobs() -> None:
 
 
 def _loaded_files(dataset: Dataset, pipeline: dlt.Pipeline) -> dict[tuple[str, str], Loaded]:
-    """Returns what is loaded, except by loads whose jobs failed: `pipeline.load(raise_on_failed_jobs=False)`."""
+    """Returns the loaded files, except those of loads with failed jobs: `pipeline.load(raise_on_failed_jobs=False)`."""
     failed = dlt_internals.failed_loads(pipeline)
     return {file: loaded for file, loaded in loaded_files(dataset).items() if loaded.load_id not in failed}
 
 
 def _replacement(extraction: Extraction, dataset: Dataset, reads_again: bool) -> Replacement:
-    """Returns what dlt will drop, empty or replace: its rows still exist, but must not count as stored.
+    """Returns what dlt will drop, empty or replace: those rows still exist, but must not count as stored.
 
-    Raises NotSupported if the rest of the dataset would no longer match it.
+    Raises NotSupported if the rest of the dataset would no longer be consistent with it.
     """
     resources = extraction.resources
     dropped, emptied = dlt_internals.dropped_tables()
@@ -177,7 +178,7 @@ def _replacement(extraction: Extraction, dataset: Dataset, reads_again: bool) ->
 def write_disposition(
     table: str, resource: DltResource | None, strategies: Sequence[str], replaced: Collection[str] = ()
 ) -> TWriteDispositionDict:
-    """Returns how rows are merged into a table, or that they replace it.
+    """Returns dlt's write disposition for a table: merge with a strategy, or replace if it is one of `replaced`.
 
     `resource` may have a strategy that its user requested. Raises CannotMerge if none of the destination's
     `strategies` fits.

@@ -1,7 +1,7 @@
-"""Loads that mend what was adopted: texts that Segment had cut become whole (docs/contract/adopt.md#cut-text).
+"""Mends adopted rows as part of a load: texts that Segment had cut become whole (docs/contract/adopt.md#cut-text).
 
-The mended rows come with the rows of the load, in the same package, and replace the stored ones. So either a text is
-whole by the time its file counts as loaded, or the file is read again.
+The mended rows come with the rows of the load, in the same package, and replace the stored ones. So a text is whole by
+the time its file counts as loaded; otherwise the file is read again.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,27 +18,27 @@ from .plan import PlannedLoad
 from .row_files import RowFiles, resource_of
 from .table_hints import TableHints
 
-# Destinations that dlt must know to have transactions. SQLite has them too, and a lake's table changes at once.
+# Destinations whose transactions must be declared to dlt. SQLite has them too; a lake's table changes atomically.
 TRANSACTIONAL = frozenset({"duckdb", "postgres"})
-# Whether PostgreSQL generates cells of a table, so that no row can be inserted again as it was, or another table's rows
-# refer to it, and may be deleted with it.
+# Whether PostgreSQL generates cells of a table, so that a row cannot be inserted again unchanged, or rows of another
+# table refer to it, which might be deleted with it.
 _BOUND = """SELECT EXISTS (
         SELECT FROM pg_attribute WHERE attrelid = r.tableoid AND (attgenerated <> '' OR attidentity = 'a'))
     OR EXISTS (SELECT FROM pg_constraint WHERE confrelid = r.tableoid) FROM"""
 
 
-def has_adopted_rows(load: PlannedLoad) -> bool:
-    """Returns whether the dataset has rows that were adopted, without a query to the destination."""
+def _has_adopted_rows(load: PlannedLoad) -> bool:
+    """Returns whether the dataset has adopted rows; it does not query the destination."""
     target = load.target
     return not target.replacement.anew and any(version.startswith(ADOPTED) for _, version in target.loads)
 
 
 def check_nothing_to_mend(load: PlannedLoad, has_duplicates: bool) -> None:
-    """Raises NotSupported if messages that come again may have the whole of texts that are cut in adopted rows.
+    """Raises NotSupported if messages that come again may have the whole texts of adopted rows.
 
-    Workers do not know the stored rows.
+    Workers cannot mend these rows, because they do not see what is stored.
     """
-    if has_duplicates and has_adopted_rows(load):
+    if has_duplicates and _has_adopted_rows(load):
         raise NotSupported(
             "Expected a load in this process, because rows were adopted, some messages of this load are stored already"
             " or come twice, and workers do not mend cut texts.\nLoad without an engine."
@@ -50,7 +50,7 @@ def rows_of_messages(
 ) -> Iterator[TableRows]:
     """Yields the rows of the tables of messages, together with the stored rows that this load mends."""
     dataset = load.target.dataset
-    if dataset is None or not load.report.lines or not has_adopted_rows(load):
+    if dataset is None or not load.report.lines or not _has_adopted_rows(load):
         yield from deduplicated.tables()
         return
     tables = [name for name in hints.existing if resource_of(name) in load.extraction.resources]
@@ -59,7 +59,7 @@ def rows_of_messages(
         lengths = deduplicated.mended_lengths(table)
         if why := _obstacle(table, lengths, dataset, hints.existing, files):
             load.context.warn(f"Texts of {plural(rows, 'row')} of {table} stay cut: {why}.")
-            deduplicated.leave_cut(table)
+            deduplicated.drop_mends(table)
         else:
             hints.mended.add(table)
     if hints.mended and dataset.kind in TRANSACTIONAL and load.extraction.pipeline is not None:
@@ -68,7 +68,7 @@ def rows_of_messages(
 
 
 def _loads_of_messages(dataset: Dataset) -> set[datetime]:
-    """Returns the times of the loads that adopted nothing."""
+    """Returns the times of the loads that made rows from messages."""
     return {
         row["loaded_at"]
         for batch in dataset.read(AUDIT.name, ["version", "loaded_at"])
@@ -80,9 +80,9 @@ def _loads_of_messages(dataset: Dataset) -> set[datetime]:
 def _obstacle(
     table: str, lengths: Mapping[str, int], dataset: Dataset, existing: ExistingTables, files: RowFiles
 ) -> str | None:
-    """Returns why rows of a table cannot be mended, if so: whole rows are replaced, and other cells could be lost.
+    """Returns why rows of a table cannot be mended, or None: whole rows are replaced, so other cells could be lost.
 
-    `lengths` are those of the whole texts, by column: a row without room for one would not be stored at all.
+    `lengths` has the length of the longest whole text by column: a row without room for it would not be stored at all.
     """
     if files.are_seen(table):
         return "a step of yours, or a schema contract, would see these rows again"

@@ -1,7 +1,7 @@
-"""Adopted rows of `users` and `accounts`: they are older than any message, and messages may lack their values.
+"""Keeps values of adopted rows of `users` and `accounts`, which are older than any message.
 
-(docs/contract/adopt.md#users-and-accounts) A row that is made of messages again takes the values that no message has
-from what is stored.
+(docs/contract/adopt.md#users-and-accounts) When such a row is made again from messages, values that no message has are
+taken from the stored row.
 """
 
 import itertools
@@ -22,14 +22,14 @@ _OWN = frozenset({"id", "received_at", "uuid_ts"})
 
 
 def adopted_version(table: str, version: str) -> str:
-    """Returns the version of a file or table for `_audit`, which says that it was adopted."""
+    """Returns the version of an adopted file or table for `_audit`, which marks it as adopted."""
     return f"{ADOPTED}{table} {version}"
 
 
 def with_older_rows(
     load: PlannedLoad, rows: TableRows, existing: ExistingTables, stored: ReadTable | None, scratch: Path
 ) -> TableRows:
-    """Returns rows of `users` or `accounts` with the values that only adopted rows of that table have."""
+    """Returns rows of `users` or `accounts`, with the values that only the adopted rows of that table have added."""
     dataset, types = load.target.dataset, existing.get(rows.table)
     if stored is None or dataset is None or not types or not _has_adopted_rows(dataset, existing, rows.table):
         return rows
@@ -66,7 +66,7 @@ def check_not_adopted(load: PlannedLoad, table: str) -> None:
 def _has_adopted_rows(dataset: Dataset, existing: ExistingTables, table: str) -> bool:
     if AUDIT.name not in existing:
         return False
-    # Not by `Dataset.rows`, which needs the columns of all tables: no load asks for these, and SQLite cannot list them.
+    # Not by `Dataset.rows`: it would query the columns of all tables, which no load does and SQLite cannot do.
     where = dataset.template(AUDIT.name, "WHERE {version} LIKE %s")
     return bool(next(iter(dataset.stream("SELECT 1 FROM", AUDIT.name, where, [f"{ADOPTED}{table} %"])), None))
 

@@ -1,8 +1,8 @@
-"""The protocol of an origin: what a class must have so that its messages become the tables of the warehouse.
+"""The protocol that a class implements so that its messages become the tables of the warehouse.
 
 An origin finds out what is new, reads it as lines of Segment messages, and may have rows of its own alongside. The load
 does the rest: exactly-once storage, rejects, discards, audit, selection of tables, deletion of people.
-`autopilothq.source` makes a dlt source of an origin; `docs/origin.md` has a complete example.
+`autopilothq.source` turns an origin into a dlt source; `docs/origin.md` has a complete example.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from ..catalog import COLUMN_RESERVE, EVENT_TABLES, EVENTS_RESOURCE, KINDS, LATEST, TABLES, TRACKS, Limits, Type
 from ..errors import NotSupported
-from ..projection import Snapshot, TableRows, unreserved
+from ..projection import Snapshot, TableRows, escape_reserved
 from ..segment.identity import HashedIds
 from ..segment.message import Batch
 from ..warehouses.dataset import Dataset
@@ -33,7 +33,9 @@ MESSAGE_RESOURCES = (
 
 
 class Work(Protocol):
-    """What is read completely or else read again: a file, or a scan of an API. A NamedTuple or a dataclass will do.
+    """A unit of work that is either read completely or read again: a file, or a scan of an API.
+
+    A NamedTuple or a dataclass will do.
 
     Example: `class Dump(NamedTuple): url: str; version: str; size: int`.
     """
@@ -48,7 +50,7 @@ class Work(Protocol):
 
     @property
     def size(self) -> int:
-        """Its size in bytes, as far as it is known before reading: for the progress, and for `_audit`."""
+        """Its size in bytes, as far as it is known before it is read. Used for the progress and in `_audit`."""
 
 
 W = TypeVar("W", bound=Work)
@@ -56,7 +58,7 @@ _Load = TypeVar("_Load")
 
 
 def planned(load: _Load | None) -> _Load:
-    """Returns what an origin's `plan` has prepared. Raises RuntimeError if it was not called before."""
+    """Returns what an origin's `plan` has prepared. Raises RuntimeError if `plan` was not called before."""
     if load is None:
         raise RuntimeError("Expected `plan` to be called before.")
     return load
@@ -68,15 +70,15 @@ class ContinuedWork(Work, Protocol):
 
     @property
     def audited(self) -> Mapping[str, object] | None:
-        """Its row in `_audit`, to whose counts those of this load are added; None if there is none."""
+        """Its row in `_audit`, to which the counts of this load are added; None if there is none."""
 
 
 @dataclass(frozen=True)
 class PipelineContext:
-    """What an origin needs to know of the pipeline that a load belongs to.
+    """The pipeline that a load belongs to, as far as an origin needs to know it.
 
-    `working_folder` is kept between loads on this machine, and may be empty on another one. `dataset` reads the tables
-    of the destination. `load_id` is dlt's id of this load: `_dlt_loads` has it once the load is complete.
+    `dataset` reads the tables of the destination. `working_folder` is kept between loads on this machine, and may be
+    empty on another one. `load_id` is dlt's id of this load: `_dlt_loads` has it once the load is complete.
     """
 
     dataset: Dataset
@@ -86,25 +88,25 @@ class PipelineContext:
 
 @dataclass(frozen=True)
 class LoadContext:
-    """What a load hands to its origin.
+    """What a load passes to its origin.
 
     Attributes:
         loaded_at: When the load began; its rows have it in `uuid_ts`.
-        selected: The resources that dlt extracts. No rows of others are taken.
+        selected: The resources that dlt extracts. Rows of other tables are ignored.
         loaded: `url` and `version` of all work whose rows are in every selected table already; empty unless the origin
             `reads_again`.
         pipeline: The pipeline; None if the source is iterated without one.
         scratch: An empty folder, which is deleted with the source.
-        memory: What the origin may use for rows alongside messages, in MB.
+        memory: The memory that the origin may use for rows besides messages, in MB.
         report: The counts so far. The origin may fill in those that only it knows, such as `contacts`.
         progress: Called with the report when its counts have changed.
-        suppressed: The ids of deleted people. The load leaves out their messages; the origin must leave out their rows
-            alongside.
+        suppressed: The ids of deleted people. The load leaves out their messages; the origin must leave out its own
+            rows about them.
         limits: The limits of the destination's tables.
         shorten: Shortens a name to what the destination accepts.
         dropped: The tables that dlt drops before it loads the rows.
 
-    Example, of an origin of files: `def plan(self, context): return context.new(self.all_files())`.
+    Example for an origin of files: `def plan(self, context): return context.new(self.all_files())`.
     """
 
     loaded_at: datetime
@@ -140,7 +142,7 @@ class LoadContext:
         self.progress(self.report)
 
     def warn(self, text: str) -> None:
-        """Logs a warning, and puts it into the report."""
+        """Logs a warning and adds it to the report."""
         logger.warning(text)
         self.report.warnings.append(text)
 
@@ -171,10 +173,10 @@ class LoadContext:
         )
 
     def _column_name(self, name: str) -> str:
-        return self.shorten(unreserved(name, self.limits))
+        return self.shorten(escape_reserved(name, self.limits))
 
     def _room(self, table: str) -> tuple[Collection[str], int]:
-        """Returns the columns that a table already has, and how many more it has room for."""
+        """Returns the columns that a table has already, and how many more fit into it."""
         there = self.existing_columns(table)
         width = len(there)
         if self.pipeline is not None and table not in self.dropped:
@@ -184,10 +186,10 @@ class LoadContext:
 
 
 class WorkShare(Protocol):
-    """Some of an origin's work that a worker elsewhere reads: plain data without secrets, which can be pickled."""
+    """A part of an origin's work that a worker elsewhere can read: plain data without secrets, which can be pickled."""
 
     def read(self) -> Iterator[Batch]:
-        """Yields the lines, with the numbers that their files have in the load. Runs in a worker."""
+        """Yields the lines, with their files' numbers in the load. Runs in a worker."""
 
 
 @runtime_checkable
@@ -220,10 +222,10 @@ class Origin(Protocol[W]):
     def reads_again(self) -> bool:
         """Whether any work can be read again at any time.
 
-        An archive of files can: `_audit` says what is loaded of each file, and a file is read again for tables that are
-        selected later, or whose rows were dropped or not all taken. An origin that cannot, such as a scan of an API,
-        keeps cursors of its own (`dlt.current.source_state()`) and must not yield again what is loaded; dlt must then
-        take all of its rows (no `add_limit`).
+        It can for an archive of files: `_audit` records what is loaded of each file, and a file is read again for
+        tables that are selected later, or whose rows were dropped or not all taken. Otherwise, as for a scan of an API,
+        the origin keeps cursors of its own (`dlt.current.source_state()`) and must not yield again what is loaded; then
+        dlt must take all of its rows (no `add_limit`).
         """
         return False
 
@@ -236,10 +238,9 @@ class Origin(Protocol[W]):
     def read(self, work: Sequence[W]) -> Iterator[Batch]:
         """Yields the lines of the work; a file's number in a batch is its index in `work`.
 
-        A load may read its work a second time: if messages turn out not to fit into any row, it begins again without
-        them.
+        A load may call it a second time: if messages turn out not to fit into any row, it begins again without them.
         """
 
     def finish(self, context: LoadContext) -> Iterator[TableRows]:  # noqa: ARG002 - for those that have rows
-        """Yields rows alongside messages (contacts, lists, …) once all work is read; only called in a pipeline."""
+        """Yields rows besides messages (contacts, lists, …) after all work is read. Called only in a pipeline."""
         return iter(())

@@ -1,4 +1,4 @@
-"""One load from its beginning to the plan of its origin: everything that is known before a line is read."""
+"""Begins a load and lets its origin plan it: everything that must be known before a line is read."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,9 +36,9 @@ class LoadSettings:
     """The settings of a source that apply to all its loads.
 
     `memory` is what the engine may use before it spills to disk, `origin_memory` what the origin may use, in MB.
-    `table_format` is dlt's. `messages` are those that are requested. The dataset may have `max_event_tables` tables of
-    events that the catalogue does not know. `projector`, if any, makes the rows of a load instead of this process.
-    `mappings` say which events go into another table than the one named after them.
+    `table_format` is dlt's. `messages` selects the requested messages. The dataset may have up to `max_event_tables`
+    tables of events that the catalogue does not know. `projector`, if given, makes the rows of a load instead of this
+    process. `mappings` map events to other events of the catalogue.
     """
 
     memory: int = 200
@@ -58,12 +58,12 @@ class LoadSettings:
 
 @dataclass(frozen=True)
 class EventTables:
-    """A function from an event's `event_key` to the name of its table in the destination, which can be pickled.
+    """A function, which can be pickled, that returns the name of an event's table in the destination by `event_key`.
 
-    `view` is the destination's, as in `Native`; `there` are the tables that have been made; `mapped` are the tables of
-    mapped events. Anybody can send an event with a name that no table can have: one of `taken`, one that ends with one
-    of `suffixes`, as names of indexes do, or one that begins with one of `prefixes`. `moved` are the tables that events
-    have got for that reason before: they stay there, even if the name is free by now.
+    `view` is the destination's, as in `Native`; `there` are the tables that exist; `mapped` has the tables of mapped
+    events. Anybody can send an event with a name that no table can have: one of `taken`, one that ends with one of
+    `suffixes` (as indexes do), or one that begins with one of `prefixes`. `moved` has the tables that events got for
+    that reason in earlier loads: they stay there, even if the name is free by now.
     """
 
     naming: NamingConvention
@@ -76,7 +76,7 @@ class EventTables:
     moved: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, key: str) -> str:
-        """Returns the table's name; empty if nothing of the event's name can be in one."""
+        """Returns the table's name; "" if the event's name has no letter or digit that a table's name can have."""
         slug = self.mapped.get(key, key)
         if not snake_case(slug):
             return ""
@@ -89,23 +89,23 @@ class EventTables:
 
 @dataclass(frozen=True)
 class FilledTables:
-    """A function that returns whether a load of some resources fills a table, which can be pickled."""
+    """A function, which can be pickled, that returns whether a load of these resources fills a table."""
 
     resources: frozenset[str]
 
     def __call__(self, table: str) -> bool:
-        """Returns whether it does. Example: `FilledTables(frozenset({"other_events"}))("shoe_bought")`."""
+        """Returns whether the load fills it. Example: `FilledTables(frozenset({"other_events"}))("shoe_bought")`."""
         return resource_of(table) in self.resources
 
 
 def workers(memory: int) -> int:
-    """Returns how many workers an engine with that much memory, in MB, has. Example: `workers(100) == 1`."""
+    """Returns how many workers an engine with that much memory (MB) can have. Example: `workers(100) == 1`."""
     return max(1, min(cores(), memory // WORKER_MEMORY))
 
 
 @dataclass(frozen=True)
 class PlannedLoad:
-    """A load whose origin has planned its work. `selected` is what is loaded of work that is read completely."""
+    """A load whose origin has planned its work. `selected` tells what of the work is loaded."""
 
     origin: Origin[Any]
     settings: LoadSettings
@@ -127,7 +127,7 @@ class PlannedLoad:
 
     @cached_property
     def event_table(self) -> EventTables:
-        """Returns an event table's name in the destination when it is called with an `event_key`."""
+        """The function that returns the name of an event's table in the destination, by its `event_key`."""
         schema = self.extraction.schema
         mapped = {source: mapping.table for source, mapping in self.settings.mappings.items()}
         names, native = self.target.names, self.target.native
@@ -143,17 +143,17 @@ class PlannedLoad:
 
     @cached_property
     def fills(self) -> FilledTables:
-        """Returns whether the load fills a table when it is called with the table's name."""
+        """The function that returns whether the load fills a table, by its name."""
         return FilledTables(frozenset(self.extraction.resources))
 
     def messages_of(self, number: int) -> MessageSelection:
-        """Returns the messages of a file that are counted: those that selected tables take, or that are loaded."""
+        """Returns the messages of a file that count: those that selected tables take, and those that are loaded."""
         before = self.target.loaded(self.work[number].url, self.work[number].version)
         requested = messages_of(self.selected)
         return requested | messages_of(before.selected) if before else requested
 
     def counted_before(self) -> dict[int, MessageSelection]:
-        """Returns the messages that earlier loads have counted, by the number of the file."""
+        """Returns the messages of each file that earlier loads have counted, by the file's number in the load."""
         before = {number: self.target.loaded(work.url, work.version) for number, work in enumerate(self.work)}
         return {
             number: messages_of(loaded.selected).renamed(self.event_table)
@@ -165,7 +165,7 @@ class PlannedLoad:
 def plan_load(origin: Origin[Any], settings: LoadSettings, keeper: object) -> PlannedLoad:
     """Begins a load for the extraction under way, and lets its origin plan it.
 
-    The resources of the source belong to `keeper`; the load's folder is deleted with it.
+    `keeper` owns the source's resources; the load's folder is deleted with it.
     """
     loaded_at = datetime.now(UTC)
     extraction = current_extraction(keeper, origin.reads_again)

@@ -1,4 +1,4 @@
-"""From the lines of a load to its rows: reads what the origin planned, and writes each table's rows into files."""
+"""Turns the lines of a load into rows: reads what the origin planned, and writes each table's rows into files."""
 
 import copy
 import itertools
@@ -30,7 +30,7 @@ from ..warehouses.dataset import Dataset, check_texts
 from ..warehouses.duckdb import kept_open, open_again
 from ..warehouses.repair import has_lost, repair_tables
 from .audit import AuditRow, LinesRead, audit_rows
-from .event_filter import only
+from .event_filter import filter_batch
 from .load_folder import scratch_of_projection
 from .mending import rows_of_messages
 from .older_rows import with_older_rows
@@ -39,7 +39,7 @@ from .report import COUNTED, MAX_NAMED
 from .row_files import RowFiles
 from .table_hints import TableHints
 
-FEW_LINES = 10_000
+SMALL_LOAD_LINES = 10_000  # lines; a smaller load keeps a DuckDB file open
 
 
 class ProjectedLoad(NamedTuple):
@@ -57,11 +57,11 @@ Attempt = Callable[[PlannedLoad, "itertools.count[int]"], ProjectedLoad | None]
 def project(load: PlannedLoad, attempt: Attempt | None = None) -> ProjectedLoad:
     """Reads all lines and writes the rows of all tables, in this process unless `attempt` does it elsewhere.
 
-    If messages cannot become rows, for whatever reason, they are noted as refused, and everything is done again without
+    If messages cannot become rows, for whatever reason, they are noted as refused, and the load is read again without
     them.
     """
     if not load.work:
-        return _nothing(load)
+        return _no_rows(load)
     planned = copy.deepcopy(load.report)
     numbers = itertools.count()
     while (projected := (attempt or _attempt)(load, numbers)) is None:
@@ -69,7 +69,7 @@ def project(load: PlannedLoad, attempt: Attempt | None = None) -> ProjectedLoad:
     return projected
 
 
-def _nothing(load: PlannedLoad) -> ProjectedLoad:
+def _no_rows(load: PlannedLoad) -> ProjectedLoad:
     """Returns the load of an origin that has nothing new."""
     hints = TableHints(load.extraction, load.target, existing_tables(load, lambda _: []))
     return ProjectedLoad(RowFiles(load.extraction, hints, load.target.folder, itertools.count()), hints, [])
@@ -104,14 +104,14 @@ def _attempt(load: PlannedLoad, numbers: "itertools.count[int]") -> ProjectedLoa
 
 
 def open_for_few(load: PlannedLoad, lines: int) -> AbstractContextManager[None]:
-    """Keeps a DuckDB file open for the rest of a load of few lines, which does not lock others out for long."""
-    pipeline = load.extraction.pipeline if lines <= FEW_LINES else None
+    """Keeps a DuckDB file open for the rest of a small load, which does not lock others out for long."""
+    pipeline = load.extraction.pipeline if lines <= SMALL_LOAD_LINES else None
     open_again(pipeline)
     return kept_open(pipeline)
 
 
 def note_unreadable(load: PlannedLoad, found: Mapping[str, str]) -> bool:
-    """Notes messages that cannot become rows as refused; returns whether any of them is new."""
+    """Notes messages that cannot become rows (errors by id) as refused; returns whether any of them is new."""
     refused = load.target.refused
     if not found.keys() - refused.messages.keys():
         return False
@@ -126,14 +126,14 @@ def note_unreadable(load: PlannedLoad, found: Mapping[str, str]) -> bool:
 
 
 def _read(load: PlannedLoad, projection: Projection, scratch: Path) -> LinesRead:
-    """Adds the batches, several in parallel; the first lines alone, because they show how to read all others."""
+    """Adds the batches to the projection, several in parallel; the first lines alone, because they have most shapes."""
     lines = LinesRead()
     busy: set[Future[None]] = set()
     first = True
     workers = load.settings.workers
     with ThreadPoolExecutor(workers) as pool:
         for number, whole in enumerate(load.origin.read(load.work)):
-            batch, skipped = only(whole, load.messages_of, load.event_table)
+            batch, skipped = filter_batch(whole, load.messages_of, load.event_table)
             lines.skipped += skipped
             if len(busy) >= workers:
                 done, busy = wait(busy, return_when=FIRST_COMPLETED)
@@ -162,7 +162,7 @@ def _count(load: PlannedLoad, batch: Batch, lines: LinesRead) -> None:
 
 
 def _kept_lines(scratch: Path, numbers: Collection[int]) -> Iterator[tuple[int, bytes]]:
-    """Yields the lines with these numbers in the load, as they were read."""
+    """Yields the lines with these numbers in the load, from the copies that `_read` kept."""
     requested = pa.array(numbers, pa.int64())
     for path in scratch.glob("lines-*"):
         for batch in pq.ParquetFile(path).iter_batches():
@@ -197,8 +197,8 @@ def _rows(
 
 
 def stored_rows(load: PlannedLoad, existing: ExistingTables) -> ReadTable | None:
-    """Returns a function that reads the rows that count as stored, or None if none do."""
-    # If tables are replaced, no stored row counts as stored: rows of other tables that come again are merged.
+    """Returns a function that reads the rows which count as stored, or None if none do."""
+    # If any table is replaced, no row counts as stored: rows of the other tables that come again are merged.
     dataset, anew = load.target.dataset, load.target.replacement.anew
     return None if dataset is None or anew else load.target.refused.unseen(dataset.read, existing)
 
@@ -206,13 +206,13 @@ def stored_rows(load: PlannedLoad, existing: ExistingTables) -> ReadTable | None
 def existing_tables(load: PlannedLoad, tables: Callable[[int], list[str]]) -> ExistingTables:
     """Returns the tables that the destination has and keeps, of those that concern this load.
 
-    `tables` returns those that the lines may have rows for, of at most as many events as its argument says.
+    `tables(most)` returns the tables that the lines may fill, with those of at most `most` events.
     """
     dataset, pipeline = load.target.dataset, load.extraction.pipeline
     if dataset is None or pipeline is None:
         return {}
     there = load.extraction.event_tables()
-    # Anybody can make up events: no more of them than may get a table.
+    # Anybody can make up events, so only as many are looked up as may get a table.
     requested = tables(len(there) + load.settings.max_event_tables + MAX_NAMED)
     names, made = [*requested, *there, *TABLES], load.extraction.made_tables()
     known = dataset.tables([*names, *made])
@@ -228,7 +228,7 @@ def existing_tables(load: PlannedLoad, tables: Callable[[int], list[str]]) -> Ex
 
 
 def _check_no_views(load: PlannedLoad, dataset: Dataset, names: Collection[str]) -> None:
-    """Raises NotSupported if a selected table is a view, also in place of one that dlt made: rows cannot go there."""
+    """Raises NotSupported if a view has the name of a selected table, even of one that dlt made: it takes no rows."""
     names = set(filter(load.fills, names))
     if views := sorted(names & load.target.names.views):
         raise NotSupported(
@@ -254,13 +254,13 @@ def _deduplicated(
         load.extraction.event_tables(),
         load.settings.max_event_tables,
         refused=refused.messages,
-        refused_made={USERS.name: refused.users, ACCOUNTS.name: refused.accounts},
-        lines=lambda numbers: _kept_lines(scratch, numbers),
+        refused_rows={USERS.name: refused.users, ACCOUNTS.name: refused.accounts},
+        read_lines=lambda numbers: _kept_lines(scratch, numbers),
     )
 
 
 def write_rows(load: PlannedLoad, files: RowFiles, rows: TableRows) -> None:
-    """Writes the rows of a table if it is selected; others are loaded once they are selected."""
+    """Writes the rows of a table if it is selected. Other tables are loaded once they are selected."""
     if not load.fills(rows.table):
         return
     rows = load.target.refused.without(rows, key_of(rows.table))
@@ -275,7 +275,7 @@ def fill_report(
     rejects: Mapping[str, int],
     beyond_limits: Mapping[str, Mapping[str, int]],
 ) -> None:
-    """Puts what became of the lines into the load's report."""
+    """Fills the load's report with what became of the lines."""
     report = load.report
     for column in COUNTED:
         setattr(report, column, sum(getattr(count, column) for count in counts))

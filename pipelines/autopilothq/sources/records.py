@@ -1,4 +1,4 @@
-"""Makes what origins deliver from plain values: batches of lines, and records of the tables alongside messages."""
+"""Makes what origins deliver from plain values: batches of lines, and records of the snapshot tables."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,15 +15,15 @@ from ..segment.message import (
     Record,
     Reject,
     Rejected,
+    cells_of_leaves,
     flatten,
-    one_cell_each,
     parse_json,
     prefixed_if_taken,
 )
 
 LINES_SCHEMA = pa.schema([("file", pa.int32()), ("line", pa.int64()), ("text", pa.large_binary())])
 """The columns of `Batch.lines`."""
-# Columns that every such table has of its own: a field of the same name gets a prefix.
+# Columns that every snapshot table has of its own: a field of the same name gets a prefix.
 _OWN = frozenset({"received_at", "uuid_ts", "deleted_at"})
 
 
@@ -42,9 +42,9 @@ def make_batch(
         file: The file's index in the work of the load.
         lines: Messages as JSON text. The load rejects any other line, and keeps it in `_rejects`.
         rejects: Lines that the origin itself rejects.
-        ended: Whether this is the last batch of the file. A file that never ends does not count as done.
+        ended: Whether this is the last batch of the file. A file without a last batch does not count as done.
         unfinished: Why the next load must read the file again; None if it was read to its end.
-        size: How many bytes were read for the batch, for the progress.
+        size: How many bytes were read for the batch. The progress adds them up.
 
     Example: `make_batch(0, [(1, b'{"type":"track",...}')], ended=True)`.
     """
@@ -63,7 +63,7 @@ def read_record(table: str, text: bytes) -> Record:
 
 
 def record_of(table: Table, value: JsonObject, more: Mapping[str, str] | None = None) -> Record:
-    """Returns an object as a record of a table; `more` are cells that the object itself does not have."""
+    """Returns an object as a record of a table; `more` has values that the object itself does not have, by column."""
     leaves = [(("record", key), key, text) for key, text in (more or {}).items()]
     return make_record(table, value, [*leaves, *flatten(value, ("record",), [])], [], {})
 
@@ -71,12 +71,13 @@ def record_of(table: Table, value: JsonObject, more: Mapping[str, str] | None = 
 def make_record(
     table: Table, value: JsonObject, leaves: Iterable[Leaf], discards: list[Discard], declared: Mapping[str, Type]
 ) -> Record:
-    """Returns the record made of an object's leaves. Raises Rejected if they lack the table's key.
+    """Returns the record that an object's leaves make. Raises Rejected if they lack the table's key.
 
-    `discards` are those of the object so far; `declared` are types that the origin declares for some columns.
+    `discards` are the object's values that were discarded so far; `declared` has the types that the origin declares for
+    some columns.
     """
     named = [(path, prefixed_if_taken(column, _OWN), leaf) for path, column, leaf in leaves]
-    cells = one_cell_each(named, frozenset(), discards)
+    cells = cells_of_leaves(named, frozenset(), discards)
     found = {name.removeprefix(EXTRA): cell for name, cell in cells.items()}
     key = tuple(_key(found.get(column)) for column in table.key)
     if None in key:

@@ -1,6 +1,6 @@
-"""What the destination refused: kept in the pipeline's working folder until a load without it is complete.
+"""Keeps what the destination refused in a file of the pipeline's working folder, until a load without it is complete.
 
-The file has ids of messages and people, so it is deleted as soon as it is no longer needed. It applies to one
+The file has ids of messages and people, so it is deleted as soon as it is no longer needed. It applies to a single
 destination: another one may accept what this one refuses.
 """
 
@@ -30,7 +30,7 @@ _TARGET = "place"  # the name of `target` in the file, as earlier versions read 
 UUID_TS = "uuid_ts"
 KILL_POINT_REFUSALS_WRITTEN = f"{__name__}:RefusedMessages.write"  # for tests/faults
 Errors = dict[str, str]
-"""Why the destination refused rows, by what identifies them."""
+"""The errors of refused messages or rows, by what identifies them."""
 
 
 @dataclass
@@ -40,11 +40,11 @@ class RefusedMessages:
     Attributes:
         target: The destination, as `target_of` describes it.
         attempts: When the failed loads began: the `uuid_ts` of their rows (ISO 8601).
-        messages: Messages by their id, with the reason.
-        users: Rows of `users` by the user's id.
-        accounts: Rows of `accounts` by the group's id.
+        messages: The errors of refused messages, by message id.
+        users: The errors of refused rows of `users`, by the user's id.
+        accounts: The errors of refused rows of `accounts`, by the group's id.
         emptied: Rows of `_rejects` and `_discards` that are loaded without their text, by table and `key`.
-        left_out: Rows that are not loaded at all, by table and `key`; among them emptied ones that failed again.
+        left_out: Rows that are not loaded at all, by table and `key`; these include emptied ones that failed again.
         load_id: The load that leaves all of these out.
     """
 
@@ -59,7 +59,7 @@ class RefusedMessages:
 
     @classmethod
     def read(cls, pipeline: dlt.Pipeline) -> Self:
-        """Returns what a pipeline's destination refused; nothing if the file is missing or damaged."""
+        """Returns what a pipeline's destination refused; it is empty if the file is missing or damaged."""
         target = target_of(pipeline)
         path = Path(pipeline.working_dir, FILE)
         try:
@@ -112,7 +112,7 @@ class RefusedMessages:
         return rows
 
     def unseen(self, read: ReadTable, known: ExistingTables) -> ReadTable:
-        """Returns `read` without the rows that the failed loads stored: they count as new, and are merged again."""
+        """Returns `read` without rows that failed loads stored: their messages count as new, and are merged again."""
         attempts = pa.array([epoch_ms(datetime.fromisoformat(time)) for time in self.attempts], pa.int64())
 
         def rows(table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -138,7 +138,7 @@ def target_of(pipeline: dlt.Pipeline) -> str:
 
 
 def key(parts: Collection[object]) -> str:
-    """Returns what identifies a row, from the cells of its key."""
+    """Returns the text that identifies a row, made of the cells of its key."""
     return "\n".join(map(str, parts))
 
 
@@ -152,7 +152,7 @@ _ERROR = "message"
 
 
 def _emptied(rows: TableRows, errors: Errors) -> TableRows:
-    """Returns the rows with an empty text in those that have one of these ids, and the error as their message."""
+    """Returns the rows; those with one of these ids have an empty text, and the error as their message."""
     cells = {name: engine.name(name) for name in rows.columns}
     ids = ", ".join(map(engine.literal, errors))
     text = _EMPTY[rows.table]

@@ -1,4 +1,4 @@
-"""What a load reports: its counts while it runs, and the warnings that a person should read."""
+"""The report of a load: its counts while it runs, and the warnings that a person should read."""
 
 import dataclasses
 import itertools
@@ -31,21 +31,21 @@ class LoadReport:
         lines_skipped: Lines whose messages were not requested.
         rejects: Rejected lines by reason.
         discards: Values that were discarded, as rows of `_discards`.
-        beyond_limits: Values that a limit kept out, by reason and table.
+        beyond_limits: Values that a limit excluded, by reason and table.
         rows: Rows by table.
         unfinished: Why files are read again by the next load, by their URL.
         skipped: Files that were found and are not read, by reason.
         skipped_examples: Some of these files, by reason.
         contacts: Contacts that a scan has read.
         contacts_total: How many contacts the account has, if it says so.
-        people: People who were asked for.
-        people_total: People who are due.
+        people: People whose events were requested.
+        people_total: People whose events are due to be requested.
         people_found_by: How these people were found, if an API offers several ways.
-        tasks: How many tasks of an engine the load consists of, as known so far; 0 without an engine.
+        tasks: How many tasks for workers the load consists of, as far as known; 0 without workers.
         tasks_done: How many of them are done.
-        cut_off: Why the origin stopped before its end; what it had read is loaded.
-        failed: Why parts could not be loaded while the others were, by their name.
-        warnings: What a person should read.
+        cut_off: Why the origin stopped early; what it had read is loaded.
+        failed: Why parts could not be loaded although others were, by the name of the part.
+        warnings: Warnings for a person.
         seconds: How long the load took to read and to make rows.
     """
 

@@ -1,6 +1,6 @@
 """The resources of a source: one for each table, so that `with_resources` chooses tables.
 
-They share a `SourceLoads`: the first resource that dlt asks for rows makes the origin read; all hand out the result.
+They share a `SourceLoads`: when dlt asks the first of them for rows, the whole load is read; then each yields its rows.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,9 +27,9 @@ from .row_files import event_table_of
 class SourceLoads:
     """The loads of one source, shared by its resources.
 
-    Each extraction is a load of its own, from scratch: a source that is extracted again, because its load failed or for
-    another pipeline, is read again. The same goes for each iteration without a pipeline, which yields what a load into
-    an empty dataset would.
+    Each extraction is a load of its own: a source that is extracted again, because its load failed or for another
+    pipeline, is read again from the beginning. So is each iteration without a pipeline, which yields what a load into
+    an empty dataset would have.
     """
 
     def __init__(self, origin: Origin[Any], settings: LoadSettings) -> None:
@@ -50,10 +50,10 @@ class SourceLoads:
         return self._load
 
     def begin(self, name: str) -> Load:
-        """Returns the load of the extraction under way for the resource `name`, which asks for its rows.
+        """Returns the load of the extraction under way; the resource `name` calls it before it yields its rows.
 
-        The first resource that asks makes the origin read; one that asks a second time begins a new load. If that
-        fails, others of the extraction that ask at the same time get the same error.
+        The first call of an extraction reads the origin; a second call of the same resource begins a new load. If
+        reading fails, the extraction's other resources get the same error.
         """
         with self._lock:
             load_id = dlt_internals.extraction()
@@ -74,7 +74,7 @@ class SourceLoads:
             return self.load
 
     def _read(self, extraction: tuple[Any, ...], in_run: bool) -> None:
-        """Makes the origin read for an extraction; raises again what that raised for another resource in a run."""
+        """Reads the origin for an extraction. If that failed in this run already, raises the same error again."""
         if in_run and self._failure and self._failure[0] == extraction:
             raise self._failure[1]
         if in_run and dlt_internals.extractions_of(self) > 1:

@@ -1,7 +1,6 @@
-"""The rows of a load on their way to dlt: as Parquet files that it takes over, or as Arrow tables if steps see them.
+"""Hands the rows of a load over to dlt: as Parquet files, or as Arrow tables if anything in between sees the rows.
 
-Files go into the load package as they are. Anything else that looks at rows, such as a user's `add_map`, a transformer
-or a schema contract, gets Arrow tables.
+Files go into the load package as they are. A user's `add_map`, a transformer or a schema contract get Arrow tables.
 """
 
 import itertools
@@ -26,12 +25,12 @@ from .extraction import Extraction
 from .load_folder import hand_over_file, ready_file
 from .table_hints import TableHints
 
-CELLS_PER_BATCH = 1_000_000  # of the Arrow tables that a user's steps see
-_TABLE = b"autopilothq_table"  # in the metadata of Arrow tables
+CELLS_PER_BATCH = 1_000_000  # cells of each Arrow table that a user's steps see
+_TABLE = b"autopilothq_table"  # a key in the metadata of Arrow tables: the table that the rows are for
 
 
 class RowFiles:
-    """The rows of one load, by table. `number` tells files of one table apart, across all attempts of the load."""
+    """The rows of one load, by table. `number` numbers the files, across all attempts of the load."""
 
     def __init__(self, extraction: Extraction, hints: TableHints, folder: Path, number: "itertools.count[int]") -> None:
         self._extraction = extraction
@@ -43,11 +42,11 @@ class RowFiles:
     def write(self, rows: TableRows) -> None:
         """Writes rows of a selected table into a file; a table's rows may come in several parts."""
         rows = self.shaped(rows)
-        # Other files may go over a network.
+        # Only files that the destination reads on this machine stay uncompressed.
         rows.write(str(self.add(rows)), compressed=not reads_files_here(self._extraction.pipeline))
 
     def shaped(self, rows: TableRows) -> TableRows:
-        """Returns rows of a selected table as they are written: all of its columns, as the destination takes them."""
+        """Returns rows of a selected table as they are written: with all columns, in the destination's form."""
         resource = self._extraction.resources[resource_of(rows.table)]
         there = self._extraction.schema_columns(rows.table)
         user_hints.check_columns(resource, rows)
@@ -84,7 +83,7 @@ class RowFiles:
                 yield self.empty(known, rows.columns)
 
     def are_seen(self, table: str) -> bool:
-        """Returns whether anything but the destination looks at a table's rows."""
+        """Returns whether anything but the destination sees a table's rows."""
         name = resource_of(table)
         resource = self._extraction.resources[name]
         if self._extraction.pipeline is None or name in self._extraction.feeds or dlt_internals.sees_rows(resource):
@@ -95,14 +94,14 @@ class RowFiles:
 
     @cached_property
     def _adds_columns(self) -> bool:
-        return dlt_internals.adds_columns()  # to Arrow tables, but not to files in the first place
+        return dlt_internals.adds_columns()  # dlt adds them to Arrow tables, but not to files
 
     def _arrow_tables(self, path: Path, rows: TableRows) -> Iterator[Any]:
-        """Yields rows whose types are those of their values; a user's step may give them others."""
+        """Yields the rows as Arrow tables, without declared types, because a user's step may change the types."""
         known = TABLES.get(rows.table)
         feeds = resource_of(rows.table) in self._extraction.feeds
         if feeds and known is not None and self._extraction.pipeline is not None:
-            # The hints of an item would go to the transformers too.
+            # Hints on an item would reach the transformers too.
             hints = self._hints.make(known, rows.columns, typed=False)
             self._extraction.resources[known.name].apply_hints(
                 columns=hints["columns"], write_disposition=hints["write_disposition"]
@@ -150,7 +149,7 @@ def resource_of(table: str) -> str:
 def event_table_of(item: Any) -> str:
     """Returns the table that an item of `other_events` is for.
 
-    Arrow tables have it in their metadata; what a user's step made of them has it in the column `event`.
+    Arrow tables have its name in their metadata; what a user's step made of them has it in the column `event`.
     """
     if isinstance(item, TableRows):
         return item.table
@@ -159,7 +158,7 @@ def event_table_of(item: Any) -> str:
         return str(metadata[_TABLE].decode())
     try:
         event = item["event"]
-        return str(event if isinstance(event, str) else next(iter(event)))  # by [0] pandas means the row named 0
+        return str(event if isinstance(event, str) else next(iter(event)))  # in pandas, [0] is the row labelled 0
     except (KeyError, StopIteration, TypeError) as error:
         raise NotSupported(
             f"Expected a row with the column event in what a step makes of {EVENTS_RESOURCE}, but there is none: it"
@@ -178,7 +177,7 @@ def _batches(path: Path, rows: TableRows) -> Iterator[pa.Table]:
 
 
 def _in_order(rows: TableRows, there: TTableSchemaColumns) -> TableRows:
-    """Returns the rows with the schema's columns first, missing ones null; else dlt would rewrite the file."""
+    """Returns the rows with the schema's columns first, missing ones as null; otherwise dlt would rewrite the file."""
     columns = {name: cast(Type, column["data_type"]) for name, column in there.items() if "data_type" in column}
     columns |= rows.columns
     cells = [
@@ -189,7 +188,7 @@ def _in_order(rows: TableRows, there: TTableSchemaColumns) -> TableRows:
 
 
 def _with_copies(rows: TableRows, copies: Mapping[str, str]) -> TableRows:
-    """Returns the rows with columns that repeat others."""
+    """Returns the rows with additional columns, which repeat others: `copies` has the original of each."""
     if not copies:
         return rows
     cells = [f"{engine.name(of)} AS {engine.name(copy)}" for copy, of in copies.items()]
@@ -198,7 +197,7 @@ def _with_copies(rows: TableRows, copies: Mapping[str, str]) -> TableRows:
 
 
 def _in_utc(rows: TableRows) -> TableRows:
-    """Returns the rows with times in UTC that have no zone."""
+    """Returns the rows with their times as UTC without a time zone."""
     cells = [
         f"{name} AT TIME ZONE 'UTC' AS {name}" if of == "timestamp" else name
         for name, of in zip(map(engine.name, rows.columns), rows.columns.values(), strict=True)

@@ -1,4 +1,4 @@
-"""Scans of an API, and what their pages give; shared by the origins whose work is not files."""
+"""Scans of an API and the batches that their pages make; shared by the origins that read APIs."""
 
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ from .spool import Spool
 
 
 class TimeBudget:
-    """A budget of seconds from now on."""
+    """A budget of time that starts now, in seconds."""
 
     def __init__(self, seconds: float) -> None:
         self._end = monotonic() + seconds
@@ -29,10 +29,12 @@ class TimeBudget:
 
 @dataclass
 class Scan:
-    """One scan, which is to an API what a file is to an archive. `size`, `lines` and `contacts` grow during reading.
+    """One scan, which is to an API what a file is to an archive: the unit of work that `_audit` has a row for.
 
-    `first` is the page that this load begins with; `lines_before` and `contacts_before` are the counts before it.
-    `complete` is set at its end, `lost` if it cannot be continued. `audited` is its row in `_audit`.
+    `number` is its index in the load's work. `first` is the page with which this load begins; `lines_before` and
+    `contacts_before` are the counts before it. `audited` is its row in `_audit`, if it has one. `size`, `lines` and
+    `contacts` grow as it is read; `total` is how many contacts the account has. `complete` is set at its end, `lost` if
+    it cannot be continued.
     """
 
     name: str
@@ -67,7 +69,7 @@ class Scan:
 
 @dataclass
 class ScanBatch:
-    """What some pages gave: messages, rejects, and records by the name of their table."""
+    """What some pages contain: messages, rejects, and records by the names of their tables."""
 
     scan: Scan
     records: dict[str, list[Record]] = field(default_factory=dict)
@@ -88,12 +90,12 @@ class ScanBatch:
         self.rejects.append(Reject(self.scan.number, self.scan.lines, reason, message, raw))
 
     def add_records(self, table: Table, values: Iterable[Any], more: Mapping[str, str] | None = None) -> None:
-        """Adds objects as records of a table; `more` are cells that the objects themselves do not have."""
+        """Adds objects as records of a table; `more` has values that the objects do not have, by column."""
         for value in values:
             self.add_record(table, value, lambda found: record_of(table, found, more))
 
     def add_record(self, table: Table, value: Any, make: Callable[[JsonObject], Record]) -> None:
-        """Adds the record of a table that `make` makes of an object; rejects what is no object or makes no record."""
+        """Adds the record that `make` makes of an object. Rejects a value that is no object or makes no record."""
         if not isinstance(value, JsonObject):
             self.reject(value, "not_an_object", REJECT_REASONS["not_an_object"])
             return
@@ -127,7 +129,7 @@ class ScannedRecords:
             scan.begin_reading()
 
     def warn(self, text: str) -> None:
-        """Warns, once even if the load reads twice, and shows the warning at once."""
+        """Warns immediately, but only once even if the load reads its scans twice."""
         if text not in self.context.report.warnings:
             self.context.warn(text)
             self.context.report_progress()

@@ -1,8 +1,8 @@
 """The settings that the sources share: their types, and how they are read.
 
 dlt reads the annotations of a source's function when it is defined. It either ignores a union, so that the setting
-cannot come from the configuration, or takes it for its first type, so that a list in `config.toml` becomes text.
-Therefore such settings are `Any` to dlt, and have their types only for type checkers.
+cannot come from the configuration, or uses its first type, so that a list in `config.toml` becomes text. Therefore such
+settings are `Any` to dlt, and have their types only for type checkers.
 """
 
 import hashlib
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     Engine = Executor | Callable[[], Executor] | None
     """An executor, which is left running, or a function that makes one, which is shut down with the load."""
     EventMappings = Mapping[str, Mapping[str, Any]] | None
-    """By an event's name: `event`, the event of Autopilot's that it is, and `properties`, new names by old ones."""
+    """By an event's name: `event`, the event that it is mapped to, and `properties`, new names by old ones."""
 else:
     Names = Time = Engine = EventMappings = Any
 
 ORIGINS = ("archive", "adopt", "api", "profiles", "ortto")
-"""The origins that have settings in dlt's configuration. Those of the first are in the section that all share."""
+"""The origins that have settings in dlt's configuration. Those of the first one are in the shared section."""
 _OF_ALL = ("allow_http", "api_key", "notify", "suppression_key")  # in the shared section, and of no single origin
 _IN_PYTHON_ONLY = ("cut_texts", "executor", "progress")
 _TABLES = ("credentials", "mapping", "tables")  # settings that are tables themselves
@@ -72,9 +72,9 @@ def _settings_of(origin: str) -> list[str]:
 
 
 class RequestSettings(NamedTuple):
-    """How an API is asked: its address, the most requests per second, the timeout in seconds, and how many tries.
+    """How requests to an API are made: its address, the most requests per second, the timeout in seconds, the tries.
 
-    `allow_http` lets the key go over plain http to another machine.
+    With `allow_http` the key may be sent over plain http to another machine.
     """
 
     base_url: str

@@ -1,7 +1,7 @@
-"""The spool: pages of a scan on the disk, so that an interrupted scan continues from its last page.
+"""The spool: keeps the pages of a scan on the disk, so that an interrupted scan continues from its last page.
 
-Each page is a file, written under another name and then renamed, so that no page is incomplete. `scan.json` in the
-folder says where the scan began. Pages hold personal data: the next load deletes those that are loaded.
+Each page is a file that is written atomically, so no page is incomplete. `scan.json` in the folder records where the
+scan began. Pages hold personal data: the next load deletes those that are loaded.
 """
 
 import gzip
@@ -19,13 +19,13 @@ from ..clients.autopilot import Page
 from ..errors import UnexpectedResponse
 from ..segment.json_text import DECODER, to_json
 
-IN_MEMORY = 10  # pages that are parsed and not processed yet
-STOP_SECONDS = 2.0  # how long an interrupted run waits for a request under way
+IN_MEMORY = 10  # pages that are fetched and not yet processed, and whose contacts are in memory
+STOP_SECONDS = 2.0  # how long an interrupted run waits for a request that is under way
 KILL_POINT_PAGE_STORED = f"{__name__}:Spool.put"  # for tests/faults
 
 
 class ScanStart(NamedTuple):
-    """Where the pages of a spool begin: at the scan's first page, or at a later `page`, which `bookmark` leads to.
+    """Where the pages of a spool begin: at the scan's first page, or at a later `page`, which has this `bookmark`.
 
     `contacts` is the number of contacts before that page, `account` a digest that identifies the account.
     """
@@ -38,9 +38,9 @@ class ScanStart(NamedTuple):
 
 
 class Spool:
-    """The pages of one scan, numbered from its first. `last` is the last page, `bookmark` leads to the next one.
+    """The pages of one scan, numbered from its first. `last` is the last page, `bookmark` is that of the next one.
 
-    `first` is the first page from which on none is missing: earlier ones are dropped once they are loaded.
+    No page from `first` to `last` is missing; earlier ones were dropped because they are loaded.
     """
 
     def __init__(self, folder: Path, start: ScanStart) -> None:
@@ -80,7 +80,7 @@ class Spool:
         return self.last >= self.start.page and self.bookmark is None
 
     def put(self, page: Page) -> int:
-        """Writes the next page and returns its size in bytes. Raises UnexpectedResponse for a bookmark that repeats."""
+        """Writes the next page; returns its size in bytes. Raises UnexpectedResponse if its bookmark came before."""
         if page.bookmark is not None and page.bookmark in self._bookmarks:
             raise UnexpectedResponse(
                 f"Page {self.last + 1} of this scan: bookmark {page.bookmark!r} came before; stopped, because the scan"
@@ -94,16 +94,16 @@ class Spool:
         return len(content)
 
     def read(self, number: int) -> tuple[list[object], int]:
-        """Returns a page's contacts, with their numbers as they are spelt, and its size in bytes."""
+        """Returns a page's contacts, read without loss, and its size in bytes."""
         content = gzip.decompress(self._path(number).read_bytes())
         return cast(list[object], DECODER.decode(content.partition(b"\n")[2].decode()).value("contacts")), len(content)
 
-    def contacts_of(self, fetched: "Fetched") -> tuple[list[object], int]:
+    def contacts_of(self, fetched: "FetchedPage") -> tuple[list[object], int]:
         """Returns the contacts and the size of a page that was fetched, from the disk if it is not in memory."""
         return self.read(fetched.number) if fetched.contacts is None else (fetched.contacts, fetched.size)
 
     def _bookmark(self, number: int) -> str | None:
-        """Returns the bookmark of a page; it is the first line, so that the contacts need not be read."""
+        """Returns the bookmark that a page has for the next one: its first line, so the contacts need not be read."""
         with gzip.open(self._path(number)) as page:
             return cast(str | None, json.loads(page.readline()))
 
@@ -117,7 +117,7 @@ class Spool:
                 path.unlink()
 
     def restart(self) -> None:
-        """Deletes all pages, the last one first: the scan begins again."""
+        """Deletes all pages, the last one first, so that the scan begins again."""
         for path in sorted(self._folder.glob("*.gz"), reverse=True):
             path.unlink()
         self.first, self.last, self.bookmark = self.start.page, self.start.page - 1, self.start.bookmark
@@ -133,11 +133,11 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-class Fetched(NamedTuple):
-    """A page that is in the spool now.
+class FetchedPage(NamedTuple):
+    """A page that was just put into the spool.
 
-    `size` is in bytes. `total` is the number of contacts in the account, if it says so. `contacts` are those of the
-    page, None if they must be read from the disk.
+    `size` is in bytes. `total` is the number of contacts in the account, if the API says so. `contacts` are those of
+    the page; None if they must be read from the disk.
     """
 
     number: int
@@ -146,21 +146,21 @@ class Fetched(NamedTuple):
     contacts: list[object] | None
 
 
-def fetch(spool: Spool, pages: Iterator[Page], stopped: Callable[[], bool]) -> Iterator[Fetched]:
+def fetch(spool: Spool, pages: Iterator[Page], stopped: Callable[[], bool]) -> Iterator[FetchedPage]:
     """Writes pages into the spool, and yields each, until the last one or until `stopped()`."""
     for page in pages:
         size = spool.put(page)
-        yield Fetched(spool.last, size, page.total, page.contacts)
+        yield FetchedPage(spool.last, size, page.total, page.contacts)
         if stopped():
             return
 
 
-def fetch_ahead(spool: Spool, pages: Iterator[Page], stopped: Callable[[], bool]) -> Iterator[Fetched]:
-    """Does what `fetch` does, but in a thread of its own, so that requests do not wait until pages are processed.
+def fetch_ahead(spool: Spool, pages: Iterator[Page], stopped: Callable[[], bool]) -> Iterator[FetchedPage]:
+    """Does the same as `fetch`, but in a thread of its own, so that requests do not wait for pages to be processed.
 
-    Of the pages that wait to be processed, only `IN_MEMORY` keep their contacts in memory.
+    Of the fetched pages that are not yet processed, only `IN_MEMORY` keep their contacts in memory.
     """
-    queue: SimpleQueue[Fetched | BaseException | None] = SimpleQueue()
+    queue: SimpleQueue[FetchedPage | BaseException | None] = SimpleQueue()
     closed = Event()
 
     def run() -> None:

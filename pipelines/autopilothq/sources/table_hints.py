@@ -22,10 +22,10 @@ from .load_target import LoadTarget, write_disposition
 class TableHints:
     """The hints that go to dlt with the rows of one load.
 
-    `existing` are the tables that the destination has already. `added` collects the hints that were made, because dlt
-    keeps them in the resources for all later extractions: `take_back` removes them. `mended` are the tables of messages
-    whose rows in this load replace the stored ones. `joined` are the resources whose columns combine those of their
-    rows with a user's hints.
+    `existing` are the tables that the destination has already. `added` collects the hints that were made: dlt keeps
+    them in the resources for all later extractions, and `take_back` removes them. `mended` are the tables of messages
+    in which rows of this load replace stored ones. `joined` are the resources whose columns are those of their rows,
+    combined with a user's hints.
     """
 
     extraction: Extraction
@@ -90,9 +90,9 @@ class TableHints:
         self.joined.add(name)
 
     def layout(self, table: str) -> tuple[dict[str, Layout], dict[str, Any]]:
-        """Returns dlt's hints for how a table is stored; none if a user's hints decide that."""
+        """Returns dlt's hints about a table's layout, for its columns and for itself; none if a user has such hints."""
         own = self.extraction.hints.get(table) or {}
-        columns = own.get("columns")  # a function of rows says nothing before there are any
+        columns = own.get("columns")  # a function of rows cannot be evaluated before there are any
         hints = {*own, *(itertools.chain.from_iterable(columns.values()) if isinstance(columns, Mapping) else ())}
         decided = any(hint in get_args(Layout) or hint.startswith(("x-bigquery-", "x-databricks-")) for hint in hints)
         return ({}, {}) if decided else layout_hints(table, self.target.native)
@@ -111,7 +111,7 @@ class TableHints:
         return self.target.native.zoned or (dataset is not None and table in dataset.zoned)
 
     def copies(self, table: str, columns: Collection[str]) -> dict[str, str]:
-        """Returns the columns that repeat others, with these: all in a new table, else those that a load made."""
+        """Returns the columns that repeat others, with the originals: in an existing table only those of a load."""
         there = self.extraction.schema_columns(table)
         return {
             copy: of

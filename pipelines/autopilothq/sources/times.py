@@ -1,4 +1,4 @@
-"""Times as settings, APIs and rows spell them."""
+"""Reads times in the notations of settings and APIs."""
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -9,7 +9,7 @@ from ..errors import InvalidSetting
 from ..segment.json_text import JsonNumber
 from ..utc import EPOCH, is_empty, parse_time, to_utc
 
-_FAR = 10**15  # milliseconds; no calendar goes that far
+_FAR = 10**15  # milliseconds, which are beyond the calendar
 _FAR_DIGITS = 15
 
 
@@ -31,7 +31,7 @@ def read_setting_time(time: str | date | None, name: str = "since") -> datetime 
 
 
 def read_period(since: str | date | None, until: str | date | None) -> tuple[datetime | None, datetime | None]:
-    """Returns the times between which a caller wants events. Raises InvalidSetting also if nothing is between them."""
+    """Returns the times between which a caller requests events. Raises InvalidSetting also if the period is empty."""
     first, end = read_setting_time(since), read_setting_time(until, "until")
     if is_empty(first, end):
         raise InvalidSetting(f"Expected a later time for until than since, {since}, but got {until}.")
@@ -39,7 +39,7 @@ def read_period(since: str | date | None, until: str | date | None) -> tuple[dat
 
 
 def read_time(value: Any) -> datetime | None:
-    """Returns a time that Autopilot's API gives, or None if it cannot be read.
+    """Returns the time of a value from Autopilot's API, or None if it cannot be read.
 
     Its notations are epoch milliseconds (`JsonNumber`), ISO 8601 and RFC 1123.
     """

@@ -1,4 +1,4 @@
-"""The hints that users give dlt for a resource: they are followed, or refused before anything is written."""
+"""Checks the hints that users give dlt for a resource: they are followed, or refused before anything is written."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,11 +16,11 @@ from ..warehouses import dlt_internals
 from ..warehouses.dlt_internals import TTableSchemaColumns
 from ..warehouses.hints import REPLACED, STRATEGIES
 
-_OF_SOURCE = "autopilothq_hint"  # on the functions that are hints of the source itself
+_OF_SOURCE = "autopilothq_hint"  # the attribute of functions that are hints of the source itself
 
 
 def mark_functions(resource: DltResource) -> None:
-    """Marks the functions among a resource's hints as those of the source: the ones of users are refused."""
+    """Marks the functions among a resource's hints as the source's own: functions of users are refused."""
     for function in dlt_internals.hint_functions(resource).values():
         setattr(function, _OF_SOURCE, True)
 
@@ -78,7 +78,7 @@ def _check_keys(resource: DltResource, key: Sequence[str]) -> None:
 
 
 def _other_key(columns: TTableSchemaColumns, key: Sequence[str]) -> tuple[str, str] | None:
-    """Returns a column that hints make part of another key than a table's own, and that hint; None if there is none.
+    """Returns a column that a hint adds to a key although it is not part of the table's, and the hint; None if none.
 
     dlt would look for stored rows by it too, and delete or keep the wrong ones.
     """
@@ -112,9 +112,9 @@ def check_columns(resource: DltResource, rows: TableRows) -> None:
 
 
 def check_nulls(resource: DltResource, rows: TableRows, there: TTableSchemaColumns, with_dlts: bool) -> None:
-    """Raises NotSupported if a row lacks a value that must not be null, by a user's hints or by dlt's schema.
+    """Raises NotSupported if a row lacks a value that a user's hints or dlt's schema require.
 
-    dlt would take the rows, then refuse them, and do so in every run. dlt's own columns count if `with_dlts`.
+    dlt would take the rows and then refuse them, in every run. dlt's own columns are checked only `with_dlts`.
     """
     key = key_of(rows.table)
     for name, column in {**there, **own_columns(resource)}.items():
@@ -137,9 +137,9 @@ def check_nulls(resource: DltResource, rows: TableRows, there: TTableSchemaColum
 
 
 def check_step(name: str, item: Any, meta: Any) -> Any:
-    """Returns what a user's steps made of rows of a resource, with what marks them.
+    """Returns what a user's steps made of a resource's rows, `meta` being what marks them.
 
-    Raises NotSupported if rows have no key any more, or the same, or come with hints or for another table.
+    Raises NotSupported if rows have lost their key, or have the same, or come with hints or for another table.
     """
     table, has_hints = dlt_internals.marks_of_step(meta)
     if has_hints or (name in TABLES and table not in (None, name)):
@@ -153,7 +153,7 @@ def check_step(name: str, item: Any, meta: Any) -> Any:
         if _lacks(rows, column):
             raise NotSupported(
                 f"Expected the column {column} with a value in each row that the steps of {name} return, but it is"
-                " missing: rows are told apart by it, and would be stored again in each run.\n"
+                " missing: it identifies a row, which would otherwise be stored again in each run.\n"
                 f"Return {column} too, as it came, from what you gave add_map(...) or add_yield_map(...)."
             )
     if key_of(name) == ("id",) and _repeats(rows, "id"):

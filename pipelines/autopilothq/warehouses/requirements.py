@@ -8,7 +8,7 @@ from dlt import destinations
 from dlt.common.configuration.exceptions import ConfigFieldMissingException
 from dlt.common.exceptions import MissingDependencyException
 
-from ..extras import PACKAGE, install, is_own_fault
+from ..extras import PACKAGE, install, is_own_import_error
 from .dlt_internals import (
     Destination,
     InvalidNativeValue,
@@ -36,7 +36,7 @@ def missing_package(error: ImportError, kind: str = "") -> str:
 
     Raises the error itself if it is about a module of this package, which is a fault of the program.
     """
-    if is_own_fault(error):
+    if is_own_import_error(error):
         raise error
     extras = distribution(PACKAGE).metadata.get_all("Provides-Extra") or ()
     requested = error.dependencies[0] if isinstance(error, MissingDependencyException) else str(error.name)
@@ -97,7 +97,7 @@ def _package_of(setting: str) -> str:
         factory = Destination.from_reference(kind) if room == "destination" else None
         _ = factory and factory.client_class
     except ImportError as error:
-        if is_own_fault(error):
+        if is_own_import_error(error):
             return ""
         return f" Its package is missing too: {missing_package(error, kind).partition('Install it: ')[2]}"
     except Exception:  # noqa: BLE001 - the missing setting is reported already

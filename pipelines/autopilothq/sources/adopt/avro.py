@@ -90,7 +90,7 @@ def _batches(
         while part := list(islice(left, number)):
             arrays = [pa.array(_values(part, name, column), column.arrow) for name, column in columns.items()]
             batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
-            yield from engine.cut_batch(batch)
+            yield from engine.split_batch(batch)
             usual = engine.STREAMED * len(part) // max(1, batch.nbytes)  # records may be long
             number = max(1, min(RECORDS_AT_ONCE, 10 * number, usual))
     except Exception as error:

@@ -8,7 +8,7 @@ from importlib.resources import files
 from ...catalog import LATEST, PERSON_COLUMNS, REJECT_REASONS, TRACKS, Type
 from ...projection import FileCount, ReadTable, engine
 from ...projection.context import ProjectionContext
-from ...projection.keys import long_key
+from ...projection.keys import long_key_message
 from ...projection.suppression import register_suppressed, suppress
 from ...segment.identity import HashedIds
 from .columns import WAITING_PREFIX, WaitingTable, as_plain_text, json_value
@@ -71,7 +71,7 @@ def reject_long_keys(adoption: Adoption) -> None:
             if engine.count(con, rows):  # to make JSON of all rows takes long
                 con.execute(
                     SQL["long_keys"].format(raw=_raw(table), rows=rows, key=key),
-                    {"message": long_key(key, most, "{:,}")},
+                    {"message": long_key_message(key, most, "{:,}")},
                 )
 
 

@@ -95,7 +95,7 @@ def _first_of_layers(adoption: Adoption, name: str, columns: Mapping[str, Type])
 
 def _parts_of_layers(context: ProjectionContext, columns: Mapping[str, Type]) -> Iterator[str]:
     """Yields the names of tables of all layers of some ids: of all ids, or of few if there are long texts."""
-    if not context.cells.are_long:
+    if not context.cells.has_long_lines:
         yield "layers"
         return
     con, size = context.con, " + ".join(f"coalesce(strlen({engine.name(c)}::VARCHAR), 0)" for c in columns)

@@ -68,7 +68,7 @@ class AdoptProjector:
             _warn_of_cut(load, self.cut)
             widest = max((len(table.columns) for table in waiting.values()), default=0)
             few = open_for_few(load, sum(pq.read_metadata(rows.path).num_rows for rows in found))
-            with few, engine.enough_for(con, widest):
+            with few, engine.memory_for_columns(con, widest):
                 long = any(are_long(rows.path) for rows in found)
                 con.execute(f"SET enable_caching_operators = {not long}")  # they gather small groups of rows
                 if long:
@@ -87,7 +87,7 @@ def _adoption(
         con,
         str(scratch),
         load.settings.memory,
-        ParsedCells(stored_are_long=long),
+        ParsedCells(has_long_stored_rows=long),
         load.context.loaded_at.isoformat(),
         load.context.shorten,
         load.event_table,
@@ -139,7 +139,7 @@ def _rows(load: PlannedLoad, adoption: Adoption, scratch: Path, numbers: "iterto
     for rows in (*message_rows(adoption), *tracks_rows(adoption)):
         fresh[rows.table] = rows
         write_rows(load, files, rows)
-    texts.open_tables(adoption.context)
+    texts.prepare_for_long_lines(adoption.context)
     for made in latest_rows_of(adoption, fresh):
         # Rows that are not made of messages have the stored values already.
         stored = adoption.stored if is_of_messages(adoption, made.table) else None

@@ -91,7 +91,7 @@ def wait_for(con: duckdb.DuckDBPyConnection, source: Source, number: int, table:
     select = ", ".join(f"{cell} AS {engine.name(WAITING_PREFIX + name)}" for name, cell in cells.items())
     for column, cell in zip(lost, lost_cells, strict=True):
         select += f", {cell} AS {engine.name(LOST_PREFIX + column.name)}"
-    with engine.enough_for(con, len(cells)):
+    with engine.memory_for_columns(con, len(cells)):
         _write(con, source, select, number * LINES_PER_FILE, path)
     return WaitingRows(number, table, path, forms, lost)
 

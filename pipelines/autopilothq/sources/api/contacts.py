@@ -1,6 +1,6 @@
-"""Autopilot's contacts: what the API knows of a person -> messages (docs/contract/autopilot-api.md).
+"""Turns the email events in Autopilot's contacts into messages (docs/contract/autopilot-api.md).
 
-Contacts come parsed with their numbers as they are spelt (`segment.message.parse_json`).
+Contacts were read without loss (`segment.message.parse_json`).
 """
 
 import hashlib
@@ -22,7 +22,7 @@ _DELIVERY = re.compile(r"batchdelivery_[0-9A-Fa-f-]{36}_(\d+)-([0-9A-Fa-f]{8}(?:
 
 
 class Window(NamedTuple):
-    """The events from `since` on and before `until`; None is no limit. Events without a readable time are in it."""
+    """A period from `since` to before `until`; None is no limit. It includes events without a readable time."""
 
     since: datetime | None = None
     until: datetime | None = None
@@ -40,8 +40,8 @@ class Window(NamedTuple):
 def messages(contact: JsonObject, received_at: str, user_id_field: str | None, window: Window) -> Iterator[bytes]:
     """Yields the email events of a contact as messages, one line each.
 
-    `received_at` is when the scan began, RFC 3339; `user_id_field` is the custom field that holds your own id of a
-    contact. An event has the same id in every scan. Raises Rejected for a contact without an id.
+    `received_at` is when the scan began (RFC 3339); `user_id_field` is the custom field that holds the user id. An
+    event has the same message id in every scan. Raises Rejected for a contact without an id.
 
     Example: the contact `{"contact_id":"person_1","Email":"a@b.c","mail_opened":{"k":1482221100000}}` gives one line
     with `"event":"Email Opened"` and `"timestamp":"2016-12-20T08:05:00.000Z"`.
@@ -63,7 +63,7 @@ def messages(contact: JsonObject, received_at: str, user_id_field: str | None, w
                 f'"{format_time(time, exact=True)}"' if time and isinstance(value, JsonNumber) else to_json(value)
             )
             key_json, id_json = _email(key)
-            # The id is a digest: the same contact, map and key give the same id, and it does not reveal them.
+            # A digest, so that the same contact, map and key have the same id, which does not reveal them.
             digest = hashlib.sha256(f'[{contact_json},"{name}",{key_json}]'.encode()).hexdigest()
             yield (
                 f'{{"type":"track","event":"{event}","messageId":"{digest}","timestamp":{timestamp},{rest},'
@@ -95,7 +95,7 @@ def _email(key: str) -> tuple[str, str]:
 
 
 def _custom_value(fields: Any, kind: str) -> str | None:
-    """Returns the value of a custom field; if it was deleted and created again, that of the new one."""
+    """Returns the value of a custom field; if the field was deleted and created again, that of the new one."""
     entries = fields if isinstance(fields, list) else []
     found = [field for field in entries if isinstance(field, JsonObject) and field.value("kind") == kind]
     found.sort(key=lambda field: field.value("deleted") is True)
@@ -103,9 +103,9 @@ def _custom_value(fields: Any, kind: str) -> str | None:
 
 
 def email_id(key: str) -> str:
-    """Returns the id that the event stream likely has for an email, from its key in a contact's map.
+    """Returns the id that an email probably has in the event stream, derived from its key in a contact's map.
 
-    Other keys are returned unchanged. Example: the id for
+    Keys of any other form are returned unchanged. Example: the id for
     `batchdelivery_<UUID>_1482219072777-48a06f90-c686-11e6-94c6-07e94ae2263b` is
     `batchcampaign_1482219072777-48A06F90-C686-11E6-94C6-07E94AE2263B`.
     """

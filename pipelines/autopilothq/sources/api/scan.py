@@ -1,6 +1,6 @@
-"""Scans of an account: pages by way of the spool -> messages and records (docs/contract/autopilot-api.md#paging).
+"""Scans an account: reads pages by way of the spool into messages and records (docs/contract/autopilot-api.md#paging).
 
-A scan that is interrupted ends with the reason; its pages stay in the spool, and the next load continues after them.
+An interrupted scan ends with the reason; its pages stay in the spool, and the next load continues after them.
 """
 
 from collections import deque
@@ -24,7 +24,7 @@ from . import contacts as contact_rows
 
 PAGES_PER_BATCH = 50
 _OVERLAPPING = 10  # pages whose contacts a later page may repeat
-PARALLEL_SCANS = 4  # of lists or segments at the same time; they share one pace
+PARALLEL_SCANS = 4  # lists or segments that are scanned at the same time; they share one pace
 
 
 class Group(NamedTuple):
@@ -43,10 +43,10 @@ CONTACT_GROUPS = {
 
 
 class ScanInterrupted(Exception):
-    """A scan that another load continues; the text says why it was interrupted.
+    """A scan was interrupted, and the next load must continue it; the text says why.
 
-    `failed` is False if only its time was up. A scan that is `lost` cannot be continued: the next one begins again.
-    `alone` is whether the reason concerns no other scan.
+    `failed` is False if only its time was up. A `lost` scan cannot be continued: the next load begins again. `alone` is
+    true if the reason concerns no other scan.
     """
 
     def __init__(self, why: str, *, failed: bool = True, lost: bool = False, alone: bool = False) -> None:
@@ -55,9 +55,9 @@ class ScanInterrupted(Exception):
 
 
 def concerns_one_scan(error: ApiError) -> bool:
-    """Returns whether an error says nothing about the account's other scans.
+    """Returns whether an error concerns one scan only.
 
-    A wrong key, a limit of the account and a broken network concern all of them.
+    A wrong key, a limit of the account and a broken network concern all scans of an account.
     """
     if isinstance(error, NotAuthorized | Unavailable):
         return error.status is not None and (error.status == 403 or error.status >= 500)
@@ -65,7 +65,7 @@ def concerns_one_scan(error: ApiError) -> bool:
 
 
 class Deadline(TimeBudget):
-    """A budget of seconds for fetching pages, from now on; None is no limit."""
+    """A budget of time for fetching pages that starts now, in seconds; None is no limit."""
 
     def __init__(self, seconds: float | None) -> None:
         super().__init__(inf if seconds is None else seconds)
@@ -80,7 +80,7 @@ class Deadline(TimeBudget):
 
 
 class ScanScope(NamedTuple):
-    """What is made of contacts: events, rows, or both; `user_id_field` and `window` are as in `contacts.messages`."""
+    """What to make of contacts: events, rows, or both; `user_id_field` and `window` are as in `contacts.messages`."""
 
     events: bool
     rows: bool
@@ -88,21 +88,21 @@ class ScanScope(NamedTuple):
     window: contact_rows.Window
 
 
-def contacts(
+def scan_contacts(
     scan: Scan, spool: Spool, account: Autopilot, deadline: Deadline, scope: ScanScope, progress: Callable[[], None]
 ) -> Iterator[ScanBatch]:
-    """Yields what a scan of all contacts gives, the pages in the spool first; calls `progress` after each page.
+    """Yields the batches of a scan of all contacts, the pages in the spool first; calls `progress` after each page.
 
-    Raises ScanInterrupted after the last page that came, or an ApiError if none came at all.
+    If the scan is interrupted, raises ScanInterrupted after the last page, or an ApiError if no page came at all.
     """
     found = ScanBatch(scan)
     pages, last = 0, spool.last
-    counted = _Counted()
+    counter = _ContactCounter()
     try:
         for values, size in _pages(spool, scan, account, deadline):
             found.size += size
             scan.size += size
-            scan.contacts += counted.add(values)
+            scan.contacts += counter.add(values)
             for value in values:
                 _add_contact(found, value, scope)
             pages += 1
@@ -123,14 +123,14 @@ def contacts(
         raise deadline.exceeded()
 
 
-class _Counted:
-    """Counts contacts, each once although pages may repeat them: pages that overlap are close to each other."""
+class _ContactCounter:
+    """Counts each contact once, although pages may repeat contacts of the few pages before them."""
 
     def __init__(self) -> None:
         self._pages: deque[set[str]] = deque(maxlen=_OVERLAPPING)
 
     def add(self, values: list[object]) -> int:
-        """Returns how many contacts of a page are new."""
+        """Adds the contacts of a page; returns how many of them are new."""
         ids = [as_text(value.value("contact_id")) if isinstance(value, JsonObject) else None for value in values]
         known = {id_ for id_ in ids if id_ is not None}
         new = known.difference(*self._pages)
@@ -139,7 +139,7 @@ class _Counted:
 
 
 def _pages(spool: Spool, scan: Scan, account: Autopilot, deadline: Deadline) -> Iterator[tuple[list[object], int]]:
-    """Yields the contacts and the size of each page: of those in the spool, then of those that are fetched."""
+    """Yields the contacts and the size of each page: first of those in the spool, then of those that it fetches."""
     yield from map(spool.read, range(scan.first, spool.last + 1))
     if not spool.complete and not (deadline.is_over() and spool.last >= scan.first):
         for fetched in fetch_ahead(spool, account.contacts(spool.bookmark), deadline.is_over):
@@ -163,8 +163,8 @@ def _add_contact(found: ScanBatch, value: Any, scope: ScanScope) -> None:
 # ---- lists, segments, custom fields, triggers ------------------------------------------------------------------------
 
 
-def single_answer(scan: Scan, table: Table, values: list[Any]) -> ScanBatch:
-    """Returns the records of a table that one answer of the API holds."""
+def single_response(scan: Scan, table: Table, values: list[Any]) -> ScanBatch:
+    """Returns the records of a table that the API returns in a single response."""
     found = ScanBatch(scan)
     found.size = scan.size = len(to_json(values))
     found.add_records(table, values)
@@ -172,7 +172,7 @@ def single_answer(scan: Scan, table: Table, values: list[Any]) -> ScanBatch:
     return found
 
 
-def group(
+def scan_group(
     scan: Scan, spool: Spool, account: Autopilot, deadline: Deadline, of: Group, members: bool, folder: Path
 ) -> Iterator[ScanBatch]:
     """Yields lists or segments, and their members if requested.
@@ -200,7 +200,7 @@ def group(
 def _fetch_members(
     ids: list[str], of: Group, account: Autopilot, deadline: Deadline, folder: Path, start: ScanStart
 ) -> None:
-    """Spools the members of all lists or segments, several in parallel; the first that fails stops the others."""
+    """Fetches the members of all lists or segments into spools, several in parallel; a failure stops all others."""
     failed = Event()
 
     def fetch_one(number: int, name: str) -> None:
@@ -239,7 +239,7 @@ def _members(scan: Scan, of: Group, name: str, spool: Spool) -> Iterator[ScanBat
 
 
 def _references(page: Page) -> Page:
-    """Returns a page with the ids of its contacts only: the rest of them is in `contacts`."""
+    """Returns a page with only the ids of its contacts; everything else about them is in `contacts`."""
     return page._replace(contacts=[_reference(value) for value in page.contacts])
 
 

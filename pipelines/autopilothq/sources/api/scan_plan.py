@@ -1,4 +1,4 @@
-"""Which scans a load of an account needs, and where each begins: at its start, or where an earlier one was cut off."""
+"""Plans which scans a load of an account needs, and where each begins: anew, or where an earlier load stopped."""
 
 import shutil
 from collections.abc import Iterable
@@ -14,9 +14,9 @@ from ..spool import ScanStart, Spool
 from .scan import CONTACT_GROUPS
 
 EVENT_RESOURCES = (*EVENT_TABLES, TRACKS)
-SIMPLE = {CUSTOM_FIELDS.name: Autopilot.custom_fields, TRIGGERS.name: Autopilot.triggers}
-"""Tables that one answer of the API holds."""
-_CURSORS = "scans"  # in dlt's state of the source
+SINGLE_RESPONSES = {CUSTOM_FIELDS.name: Autopilot.custom_fields, TRIGGERS.name: Autopilot.triggers}
+"""The tables that the API returns in a single response, with the requests for them."""
+_CURSORS = "scans"  # the key of the cursors in dlt's state of the source
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class ScanPlan:
     """Decides which scans a load makes.
 
     `account` is a digest that identifies the account. `folder` has the spools of earlier loads. `now` is when the load
-    began, RFC 3339. `complete_loads` are those whose cursors count.
+    began (RFC 3339). `complete_loads` are the ids of the loads whose cursors count.
     """
 
     account: str
@@ -46,8 +46,8 @@ class ScanPlan:
         """Returns the scans that the selected tables need."""
         found = [self._scan_of_contacts()] if self.tables_of_contacts() else []
         found += [self._scan_of_group(name) for name, of in CONTACT_GROUPS.items() if self.has(of.table, of.members)]
-        found += [Scan(name, self._url(name), self.now) for name in SIMPLE if name in self.selected]
-        # What was cut off earliest comes first, or the budget of time might always be spent before its turn.
+        found += [Scan(name, self._url(name), self.now) for name in SINGLE_RESPONSES if name in self.selected]
+        # The scan that began earliest comes first; otherwise the budget of time might always be spent before its turn.
         found.sort(key=lambda scan: scan.started_at)
         for number, scan in enumerate(found):
             scan.number = number
@@ -57,18 +57,18 @@ class ScanPlan:
         return f"{self.base_url}/{'contacts/custom_fields' if name == CUSTOM_FIELDS.name else name}"
 
     def _cursor(self, name: str) -> dict[str, Any]:
-        """Returns how far complete loads brought the last scan of this account."""
+        """Returns the cursor that complete loads left of this account's last scan; empty if there is none."""
         cursor = read_cursor(_CURSORS, name, self.complete_loads)
         return cursor if cursor and cursor["account"] == self.account else {}
 
     def _scan_of_contacts(self) -> Scan:
         folder, cursor = self.folder / CONTACTS.name, self._cursor(CONTACTS.name)
         spool = Spool.open(folder)
-        if spool and self._is_useless(spool, cursor):
+        if spool and self._is_stale(spool, cursor):
             spool.delete()
             spool = None
         if spool and spool.start.page == 1 and spool.last == 0:
-            spool = None  # it began, but no page came
+            spool = None  # the scan began, but no page came
         if spool is None:
             spool = Spool.begin(folder, self._start_of_contacts(cursor))
         start = spool.start
@@ -80,14 +80,14 @@ class ScanPlan:
         return Scan(CONTACTS.name, url, start.started_at, spool=spool, first=first, contacts_before=before)
 
     def _start_of_contacts(self, cursor: dict[str, Any]) -> ScanStart:
-        """Returns the start of a scan without pages here: after the cursor, if it covers the tables, else page 1."""
+        """Returns where a scan without a spool begins: after the cursor if that covers the tables, else at page 1."""
         if cursor and cursor["bookmark"] is not None and self.tables_of_contacts() <= set(cursor["tables"]):
             begun = cursor["started_at"], cursor["page"], cursor["bookmark"], cursor["contacts"]
             return ScanStart(self.account, *begun)
         return ScanStart(self.account, self.now)
 
-    def _is_useless(self, spool: Spool, cursor: dict[str, Any]) -> bool:
-        """Returns whether the pages are loaded, are another account's, or belong to a scan that cannot continue."""
+    def _is_stale(self, spool: Spool, cursor: dict[str, Any]) -> bool:
+        """Returns whether a spool's pages are loaded, of another account, or of a scan that cannot be continued."""
         start = spool.start
         if start.account != self.account:
             return True
@@ -110,7 +110,7 @@ class ScanPlan:
         return Scan(name, self._url(name), spool.start.started_at, spool=spool)
 
     def write_cursor(self, scan: Scan, load_id: str) -> None:
-        """Keeps how far a scan is once the load `load_id` is complete."""
+        """Stores how far a scan is once the load `load_id` is complete."""
         cursor: dict[str, Any] = {"account": self.account, "started_at": scan.started_at, "load_id": load_id}
         if scan.name == CONTACTS.name and scan.spool:
             bookmark = None if scan.lost else scan.spool.bookmark
@@ -120,6 +120,6 @@ class ScanPlan:
 
 
 def tables_of_scan(scan: Scan) -> Iterable[Table]:
-    """Returns the tables whose rows a scan gives alongside messages."""
+    """Returns the snapshot tables that a scan fills."""
     group = CONTACT_GROUPS.get(scan.name)
     return (group.table, group.members) if group else (TABLES[scan.name],)

@@ -32,9 +32,9 @@ from ..times import read_period
 from . import scan as scans
 from .contacts import LIBRARY, Window
 from .scan import CONTACT_GROUPS, Deadline, ScanInterrupted, ScanScope, concerns_one_scan
-from .scan_plan import EVENT_RESOURCES, SIMPLE, ScanPlan, tables_of_scan
+from .scan_plan import EVENT_RESOURCES, SINGLE_RESPONSES, ScanPlan, tables_of_scan
 
-SCAN_FOLDER = "autopilothq-scan"  # the folder of pages, below the pipeline's own
+SCAN_FOLDER = "autopilothq-scan"  # the folder of the spools, in the pipeline's working folder
 
 
 @dlt.source(schema=Schema(SOURCE), section=SOURCE, max_table_nesting=0)
@@ -57,12 +57,12 @@ def api(
 
     Args:
         api_key: The account's key, from dlt's secrets.
-        base_url: Where the API is.
+        base_url: The API's address.
         requests_per_second: The highest rate of requests, of all scans in this process together.
         timeout: Seconds without data after which a request times out.
-        tries: How often a request is tried before the scan is given up.
-        allow_http: Whether the key may go over plain http to another machine.
-        max_seconds: How long pages are fetched. What came by then is loaded, and the next run continues from there.
+        tries: How often a request is tried before the scan is interrupted.
+        allow_http: Whether the key may be sent over plain http to another machine.
+        max_seconds: How long pages are fetched. Pages that came by then are loaded; the next run continues from there.
         user_id_field: The custom field that holds your own id of a contact.
         since: The time of the first event to load (ISO 8601; UTC if it has no zone).
         until: The time before which events end: where those of an archive begin.
@@ -82,7 +82,7 @@ def api(
 
 @dataclass
 class _Run(ScannedRecords):
-    """The scans of one load, with what they find."""
+    """The scans of one load, and what they find."""
 
     plan: ScanPlan
     scope: ScanScope
@@ -141,10 +141,10 @@ class AutopilotApi(Origin[Scan]):
         return run.scans
 
     def read(self, work: Sequence[Scan]) -> Iterator[Batch]:
-        """Yields the messages of all scans and keeps their records; of a scan that is cut off, what came is loaded.
+        """Yields the messages of all scans, and keeps their records. Of an interrupted scan, what came is loaded.
 
         An error that concerns one scan fails only that scan. Raises ApiError if the key is wrong, the first scan gets
-        no answer, or every scan fails.
+        no response, or every scan fails.
         """
         run = planned(self._run)
         report = run.context.report
@@ -158,7 +158,7 @@ class AutopilotApi(Origin[Scan]):
                     yield ScanBatch(scan).batch(ended=True, unfinished=report.cut_off)
 
     def _read_scan(self, run: _Run, scan: Scan, work: Sequence[Scan]) -> Iterator[Batch]:
-        """Yields the messages of a scan, and its end, with the reason if another load must continue it."""
+        """Yields the batches of a scan; the last one has the reason if another load must continue the scan."""
         report, why = run.context.report, None
         try:
             for part in self._scan(run, scan):
@@ -185,15 +185,15 @@ class AutopilotApi(Origin[Scan]):
 
     def _scan(self, run: _Run, scan: Scan) -> Iterator[ScanBatch]:
         if scan.spool is None:
-            return iter([scans.single_answer(scan, TABLES[scan.name], SIMPLE[scan.name](self.client))])
+            return iter([scans.single_response(scan, TABLES[scan.name], SINGLE_RESPONSES[scan.name](self.client))])
         common = scan, scan.spool, self.client, run.deadline
         if scan.name == CONTACTS.name:
-            return scans.contacts(*common, run.scope, lambda: run.report_contacts(scan))
+            return scans.scan_contacts(*common, run.scope, lambda: run.report_contacts(scan))
         members = run.plan.has(CONTACT_GROUPS[scan.name].members)
-        return scans.group(*common, CONTACT_GROUPS[scan.name], members, run.plan.folder / scan.name)
+        return scans.scan_group(*common, CONTACT_GROUPS[scan.name], members, run.plan.folder / scan.name)
 
     def finish(self, context: LoadContext) -> Iterator[TableRows]:
-        """Yields the rows of contacts and of the tables whose scan is complete; keeps the cursors."""
+        """Yields the rows of contacts and of the tables whose scan is complete; stores the cursors."""
         run = planned(self._run)
         load_id = context.required_pipeline().load_id
         for scan in run.scans:
@@ -206,7 +206,7 @@ class AutopilotApi(Origin[Scan]):
 
 
 def _rows(run: _Run, scan: Scan, table: Table) -> Iterator[TableRows]:
-    """Yields the rows of a table, and their discards. A complete scan also finds the contacts that were deleted."""
+    """Yields the rows of a table, and their discards; after a complete scan also the contacts that were deleted."""
     snapshot = run.snapshot_of(table.name, scan)
     dataset = run.context.required_pipeline().dataset
     read = dataset.read if scan.complete and table is CONTACTS else None

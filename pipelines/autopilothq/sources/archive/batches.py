@@ -1,7 +1,6 @@
-"""Cuts the content of archive files into batches of lines (docs/contract/archive.md#variations).
+"""Splits the content of archive files into batches of lines (docs/contract/archive.md#variations).
 
-Nothing here parses JSON. Damage and long lines become rejects, so that every byte is accounted for, and no file stops a
-run.
+It does not parse JSON. Damage and long lines become rejects, so every byte is accounted for, and no file stops a run.
 """
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -23,10 +22,10 @@ from .listing import READ_TIMEOUT, File
 
 Int64s = npt.NDArray[np.int64]
 
-BATCH_BYTES = 32 << 20
-PIECE_BYTES = 1 << 20
-CHUNK_ROWS = 8192
-ROW_BYTES = 24
+BATCH_BYTES = 32 << 20  # bytes of a batch
+PIECE_BYTES = 1 << 20  # bytes of decompressed content at a time
+CHUNK_ROWS = 8192  # rows of each chunk of a batch's table
+ROW_BYTES = 24  # bytes that a line takes in a batch besides its text
 NEWLINE = 10
 BLANKS = b" \t\r\n"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -35,16 +34,16 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 def read_batches(
     files: Sequence[File], *, batch_bytes: int = BATCH_BYTES, max_line: int = MAX_LINE, timeout: float = READ_TIMEOUT
 ) -> Iterator[Batch]:
-    """Yields the files' lines in order, in batches of about `batch_bytes` at most, and what could not be read.
+    """Yields the files' lines in order, in batches of at most about `batch_bytes`, and rejects for what is unreadable.
 
-    Gzip, zstd and plain text are recognised by their bytes. Each line ends with `\\n`, even the last one of a file
-    without it; a `\\r` before it stays. Blank lines (space, tab, `\\r`) are counted, but may be left out.
+    Gzip, zstd and plain text are recognised by their bytes. Each line ends with `\\n`, even if the last line of a file
+    does not; a `\\r` before it stays. Blank lines (space, tab, `\\r`) are counted, but may be left out.
 
-    A damaged file ends with a `truncated` reject. So does one that could not be read to its end, for which
-    `Batch.ended` holds the reason. A line longer than `max_line` bytes is a `line_too_long` reject.
+    A damaged file ends with a `truncated` reject. So does a file that could not be read to its end, for which
+    `Batch.ended` has the reason. A line of more than `max_line` bytes is a `line_too_long` reject.
 
-    The next batch is made in a thread while this one is used. Memory stays within a few times `batch_bytes`, whatever
-    the files hold. `timeout` is in seconds, for each block of up to 8 MiB of a file in an object store. Raises
+    A thread prepares the next batch while the caller uses this one. Memory stays within a few times `batch_bytes`,
+    whatever the files hold. `timeout` is in seconds, for each block of up to 8 MiB of a file in an object store. Raises
     ArchiveError if MAX_UNANSWERED files in a row timed out.
 
     Example: `[len(batch.lines) for batch in read_batches(list(list_files(["exports"])))]`.
@@ -61,11 +60,11 @@ def read_batches(
 
 
 class _Stopped(Exception):
-    """The consumer wants no more lines."""
+    """The consumer takes no more lines."""
 
 
 class _Run(NamedTuple):
-    """Whole lines of one file: `parts` joined, cut at `ends` (after each newline), numbered from `line`."""
+    """Whole lines of one file, numbered from `line`: the joined `parts`, split at `ends` (after each newline)."""
 
     file: int
     line: int
@@ -85,7 +84,7 @@ def _batches(
 def _fill(
     readers: Iterable[BlockReader], piece: int, batch_bytes: int, max_line: int, stop: Event
 ) -> Generator[Batch, None, None]:
-    """Yields batches that are as full as `batch_bytes` allows, across the borders of files."""
+    """Yields batches that are as full as `batch_bytes` allows; a batch may have lines of several files."""
     runs: list[_Run] = []
     rejects: list[Reject] = []
     ended: list[tuple[int, str | None]] = []
@@ -122,7 +121,7 @@ def _batch(
 
 
 def _table(runs: list[_Run], max_line: int) -> tuple[pa.Table, list[Reject]]:
-    """Returns the runs as one table over one buffer, and the lines that are too long for it as rejects."""
+    """Returns the lines of the runs as one table over one buffer, and those that are too long as rejects."""
     if not runs:
         return LINES_SCHEMA.empty_table(), []
     text = b"".join(part for run in runs for part in run.parts)
@@ -156,7 +155,7 @@ def _too_long(file: int, line: int, size: int, start: bytes | bytearray, max_lin
 
 
 def _lines(pieces: Iterable[bytes], file: int, max_line: int) -> Generator[_Run | Reject, None, str | None]:
-    """Cuts a file's content after newlines. Returns why the file should be read again, or None."""
+    """Splits a file's content after newlines. Returns why the file should be read again, or None."""
     line = 1
     begun = _BegunLine(max(max_line, MAX_LINE))
     trouble: DamagedFile | UnreadableFile | None = None
@@ -191,7 +190,7 @@ def _lines(pieces: Iterable[bytes], file: int, max_line: int) -> Generator[_Run 
 
 
 class _BegunLine:
-    """A line whose end has not come yet: its size, and its first `room` bytes."""
+    """A line of which only the beginning has been read: its size so far, and its first `room` bytes."""
 
     def __init__(self, room: int) -> None:
         self.room, self.size, self.start, self.blank = room, 0, bytearray(), True
@@ -205,7 +204,7 @@ class _BegunLine:
 def _whole_lines(
     begun: _BegunLine, data: memoryview, ends: Int64s, file: int, line: int, max_line: int
 ) -> Iterator[_Run | Reject]:
-    """Yields the lines that end in `data`, the first of which began before it."""
+    """Yields the lines that end in `data`; the first of them began in earlier pieces."""
     if begun.size <= begun.room:
         yield _Run(file, line, begun.size + len(data), [bytes(begun.start), data], ends + begun.size)
         return
@@ -218,7 +217,7 @@ def _whole_lines(
 
 
 def _is_blank(data: bytes) -> bool:
-    # isspace() is fast, but knows two more blanks than JSON does.
+    # isspace() is fast, but accepts two more characters than JSON does.
     return not data or (data.isspace() and b"\x0b" not in data and b"\x0c" not in data)
 
 

@@ -1,4 +1,4 @@
-"""Reads the bytes of files as they are stored, block by block; those in buckets ahead of time."""
+"""Reads the stored (compressed) bytes of files, block by block; files in buckets ahead of time."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
@@ -15,8 +15,8 @@ from .listing import READ_TIMEOUT, File, StoreTimeout, call_filesystem, is_uncha
 BLOCK_BYTES = 1 << 18
 REMOTE_BLOCK = 8 << 20
 FILES_AHEAD = 4
-MAX_UNANSWERED = 8  # files in a row that timed out: the store is down, and there may be 100,000 more
-PATIENCE = 5.0  # seconds; a refusal (no permission, no such file) comes sooner
+MAX_UNANSWERED = 8  # files in a row that timed out; after so many, the store counts as down
+PATIENCE = 5.0  # seconds; an error that comes sooner is a refusal (no permission, no such file), not a timeout
 
 
 class DamagedFile(Exception):
@@ -24,7 +24,7 @@ class DamagedFile(Exception):
 
 
 class UnreadableFile(Exception):
-    """The bytes of a file could not be fetched; that may succeed another time."""
+    """The bytes of a file could not be fetched; another attempt may succeed."""
 
 
 class _FileChanged(Exception):
@@ -32,10 +32,10 @@ class _FileChanged(Exception):
 
 
 class BlockReader:
-    """A file's bytes as they are stored, fetched block by block; `position` is the number of bytes taken.
+    """Reads a file's stored bytes, which it fetches block by block; `position` is the number of bytes read so far.
 
-    `schedule` decides when a block is fetched: it gets the function that fetches a block, and returns one that waits
-    for it. `timeout` is in seconds, for each block of a file in an object store.
+    `schedule` decides when a block is fetched: it takes the function that fetches the block, and returns a function
+    that waits for it. `timeout` is in seconds, for each block of a file in an object store.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class BlockReader:
 
     def peek(self, count: int) -> bytes:
         """Returns the next `count` bytes without taking them; fewer if the file ends or cannot be read."""
-        # An error is raised again once the bytes before it are taken.
+        # `read` raises the error again once the bytes before it are read.
         with suppress(UnreadableFile):
             while len(self.buffer) < count and (data := self._block()):
                 self.buffer = memoryview(b"".join((self.buffer, data)))
@@ -87,7 +87,7 @@ class BlockReader:
     def _block(self) -> bytes:
         try:
             if self.error:
-                raise self.error  # its retries are used up; asking again would take as long
+                raise self.error  # its retries are used up; another attempt would take as long
             data = self.take()
         except Exception as error:
             self.error = error
@@ -115,7 +115,7 @@ class BlockReader:
     def _fetch_range(self, start: int) -> bytes:
         """Fetches a block of an object.
 
-        An object that comes in one request is of one version; for a larger one, the version is checked at each block.
+        An object that fits into one request has one version; for a larger one, the version is checked at each block.
         """
         file = self.file
         if start >= file.size:
@@ -128,7 +128,7 @@ class BlockReader:
 
 
 def open_readers(files: Sequence[File], piece: int, timeout: float) -> Generator[BlockReader, None, None]:
-    """Opens the files one after another; fetches the first blocks of the next few ahead if they are in a bucket.
+    """Yields a reader for each file; of the next few files in a bucket, it fetches the first blocks ahead.
 
     Raises ArchiveError if MAX_UNANSWERED files in a row timed out.
     """

@@ -58,7 +58,7 @@ def _gunzip(reader: BlockReader, piece: int) -> Iterator[bytes]:
             given += len(data)
             yield data
     except igzip_lib.IsalError:  # type: ignore[misc]  # its stub says that this is an exception, not a class
-        # isal returns nothing of the piece in which it fails: it is read again, slowly, up to the last good byte.
+        # isal returns nothing of the piece in which it fails: the file is read again, slowly, up to the last good byte.
         reader.restart()
         yield from _skip(given, _gzip_members(reader, piece, _SlowInflater))
 
@@ -84,7 +84,7 @@ def _gzip_members(reader: BlockReader, piece: int, inflater: Callable[[], _Infla
             if not _has_another_member(reader, member.unused_data):
                 return
             member = inflater()
-            # If a header comes in two pieces, isal takes its checksum for content.
+            # If a header comes in two pieces, isal mistakes its checksum for content.
             reader.peek(HEADER)
 
 
@@ -101,7 +101,7 @@ def _has_another_member(reader: BlockReader, rest: bytes) -> bool:
 
 
 class _SlowInflater:
-    """Decompresses one gzip member, and raises an error only after all bytes before it are returned."""
+    """Decompresses one gzip member. It raises an error only after it has returned all good bytes before it."""
 
     def __init__(self) -> None:
         self.inflater = zlib.decompressobj(31)
@@ -158,10 +158,10 @@ def _unzstd(reader: BlockReader) -> Iterator[bytes]:
 def _zstd_frames(reader: BlockReader, good: int | None) -> Iterator[bytes]:
     """Yields the content of all zstd frames of a file.
 
-    With `good`, bytes from that position on go in one by one, and an error raises DamagedFile.
+    With `good`, it decompresses bytes from that position on one by one, and raises DamagedFile for an error.
     """
     frame, fresh = zstandard.ZstdDecompressor().decompressobj(), True
-    # Four bytes can hold 128 KiB of content, and zstd returns all of it at once, so few bytes go in at a time.
+    # Four bytes can expand to 128 KiB, and zstd returns all of it at once, so it gets only few bytes at a time.
     while data := reader.read(1024 if good is None else min(1024, max(1, good - reader.position))):
         fresh = False
         try:

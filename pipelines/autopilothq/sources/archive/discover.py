@@ -36,8 +36,8 @@ LOOSE_SUFFIXES = (".gz", ".json", ".jsonl", ".ndjson", ".zst")
 """Outside of day folders, only files with one of these suffixes are read."""
 NOT_DATA = frozenset({"dummy-object.txt", "_SUCCESS"})
 LEFT_OUT = {
-    "other_days": "outside of the days asked for",
-    "other_source": "not of the source asked for",
+    "other_days": "outside of the requested days",
+    "other_source": "not of the requested source",
     "not_data": "write tests and job markers",
     "folder_marker": "markers of folders",
     "empty": "empty files",
@@ -48,7 +48,7 @@ LEFT_OUT = {
     "trailing_slash": "objects with content whose name ends with a slash",
     "unfinished_export": "of exports that have not ended, or were cut off",
 }
-"""Why something that a listing shows is not read."""
+"""The reasons why an entry of a listing is not read, in words for a user."""
 
 _DAY = re.compile(r"[0-9]{12,14}")  # the day's first millisecond
 
@@ -65,11 +65,10 @@ def list_files(
 ) -> Iterator[File]:
     """Returns the archive's files at `urls` (files, folders, globs), each once, sorted by URL.
 
-    `since` and `until` are UTC days, both included. They choose among day folders, and other day folders are never
-    listed; files outside day folders are read regardless of the days. `source_id` chooses one source's folder.
-    `fs` is the file system that all of them are on, by default this machine's. `timeout` is in seconds, for each
-    request to an object store. `left_out` receives what was seen and not returned: its URL (a folder's ends with a
-    slash) and a key of LEFT_OUT.
+    `since` and `until` are UTC days, both included. They select day folders, of which others are not even listed; files
+    outside day folders are read whatever the days. `source_id` selects one source's folder. `fs` is the file system of
+    all `urls`, by default this machine's. `timeout` is in seconds, for each request to an object store. `left_out`
+    receives what was seen but not returned: its URL (a folder's ends with a slash) and a key of LEFT_OUT.
 
     Raises ArchiveError, before the first file is returned, if nothing exists at a URL or a folder cannot be listed.
 
@@ -116,7 +115,7 @@ def _folder_day_and_source(folder: str) -> tuple[date | None, str | None]:
 
 
 class _Selection(NamedTuple):
-    """Which day folders and source to read, the timeout of a listing, and what was left out so far."""
+    """Which day folders and which source to read, the timeout of a listing, and what was left out so far."""
 
     since: date | None
     until: date | None
@@ -125,9 +124,9 @@ class _Selection(NamedTuple):
     left_out: dict[str, str]
 
     def excludes(self, fs: AbstractFileSystem, info: Info, *, named: bool = False) -> bool:
-        """Returns whether a file or folder is not selected; records why. One that the user `named` can have any name.
+        """Returns whether a file or folder is not selected, and records why. One that the user `named` may be hidden.
 
-        Raises ArchiveError at a broken link: a whole archive may be missing behind it.
+        Raises ArchiveError for a broken link, because a whole archive may be missing behind it.
         """
         is_folder = info["type"] == "directory"
         why = self._why_no_folder(info["name"], named) if is_folder else self._why_no_file(info, named)
@@ -156,7 +155,7 @@ class _Selection(NamedTuple):
         folder, _, name = info["name"].rpartition("/")
         day, source = _folder_day_and_source(folder)
         other = self.source_id is not None and source != self.source_id and not (named and source is None)
-        whys = {
+        reasons = {
             "folder_marker": not name and info["size"] == 0,
             "trailing_slash": not name,
             "not_data": name in NOT_DATA,
@@ -167,7 +166,7 @@ class _Selection(NamedTuple):
             "empty": info["size"] == 0,
             "unknown_suffix": not named and day is None and not name.lower().endswith(LOOSE_SUFFIXES),
         }
-        return next((why for why, holds in whys.items() if holds), None)
+        return next((why for why, holds in reasons.items() if holds), None)
 
     def _has_day(self, day: date | None) -> bool:
         return day is None or (self.since or day) <= day <= (self.until or day)
@@ -181,7 +180,7 @@ def _is_hidden(path: str) -> bool:
 
 
 def _search(fs: AbstractFileSystem, path: str, url: str, selection: _Selection) -> Iterator[Info]:
-    """Yields what `path` names; if nothing has exactly that name, the same without its empty parts (`a//b`)."""
+    """Yields the files at `path`; if nothing has exactly that name, those at the path without empty parts (`a//b`)."""
     *others, last = dict.fromkeys((path, path.rstrip("/") or path, re.sub("//+", "/", path.rstrip("/")) or path))
     for spelling in others:
         with suppress(PathNotFound):
@@ -191,12 +190,12 @@ def _search(fs: AbstractFileSystem, path: str, url: str, selection: _Selection) 
 
 
 def _files_at(fs: AbstractFileSystem, path: str, url: str, selection: _Selection) -> Iterator[Info]:
-    """Yields what `path` names: a file, all files of a folder, or both for every match of a glob."""
+    """Yields the files at `path`: one file, the files of a folder, or those of every match of a glob."""
     info = path_info(fs, path, selection.timeout)
     if info is None and GLOB_CHARACTERS.search(path):
         yield from _glob(fs, path, url, selection)
     elif info is None:
-        raise PathNotFound(f"Expected a file or a folder at {url}, but nothing is there.\nCheck how the path is spelt.")
+        raise PathNotFound(f"Expected a file or a folder at {url}, but nothing is there.\nCheck the path's spelling.")
     elif info["type"] == "directory":
         yield from _files_below(fs, path, selection)
     elif info["type"] != "file":
@@ -210,7 +209,7 @@ def _files_at(fs: AbstractFileSystem, path: str, url: str, selection: _Selection
 
 
 def _files_below(fs: AbstractFileSystem, root: str, selection: _Selection) -> Iterator[Info]:
-    """Yields the selected files of a folder, level by level; linked folders last, and each real folder only once."""
+    """Yields the selected files below a folder, level by level; linked folders last, and each real folder only once."""
     if selection.excludes(fs, {"name": root, "type": "directory"}, named=True):
         return
     level, links, seen = [root], list[str](), set[str]()
@@ -232,7 +231,7 @@ def _files_below(fs: AbstractFileSystem, root: str, selection: _Selection) -> It
 
 
 def _list_folder(fs: AbstractFileSystem, folder: str, selection: _Selection) -> list[Info]:
-    """Lists a folder; an unfinished export counts as empty, so that a part of it does not pass for the whole."""
+    """Lists a folder; an unfinished export counts as empty, so that part of it is not mistaken for the whole."""
     infos = list_folder(fs, folder, selection.timeout)
     if any(info["name"].rpartition("/")[2] == EXPORT_MARK for info in infos):
         selection.leave_out(fs, {"name": folder, "type": "directory"}, "unfinished_export")
@@ -268,7 +267,7 @@ def _glob(fs: AbstractFileSystem, path: str, url: str, selection: _Selection) ->
 
 
 def _matches(fs: AbstractFileSystem, folder: str, pattern: list[str], selection: _Selection) -> Iterator[Info]:
-    """Yields what matches below `folder`, and the folders that were not entered because of their day or source."""
+    """Yields the matches below `folder`, and folders that were not entered because of their day or source."""
     head, rest = pattern[0], pattern[1:]
     if head == "**" and rest:
         yield from _matches(fs, folder, rest, selection)

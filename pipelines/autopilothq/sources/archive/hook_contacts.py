@@ -1,7 +1,7 @@
-"""Contacts that Autopilot's hooks brought -> rows of `contacts` (docs/contract/autopilot-hooks.md#contacts).
+"""Turns contacts from Autopilot's hooks into rows of `contacts` (docs/contract/autopilot-hooks.md#contacts).
 
-A hook may bring only a part of a contact, or come late. So that it never makes a row worse, its values replace those of
-the stored row only if they are newer.
+A hook may have only a part of a contact, or come late. So its values replace those of the stored row only if they are
+newer.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...catalog import CONTACTS, HOOK_CONTACT, HOOK_LIBRARY, HOOK_PREFIX, Type
-from ...projection import TableRows, unreserved
+from ...projection import TableRows, escape_reserved
 from ...projection.engine import batched
 from ...segment.json_text import JsonObject, to_json
 from ...segment.message import Discard, Record, Rejected, parse_json
@@ -32,17 +32,17 @@ from .discover import day_and_source
 from .listing import File
 
 SNAPSHOT_MEMORY = 100  # MB for the rows
-PART_SIZE = 4 << 20  # bytes of compressed files; some 15,000 contacts, whose cells take 100 MB
-MOST_PARTS = 200  # open files
-_ENDPOINTS = "autopilot-"  # begins the names of the folders of the receiver's endpoints
-_LOOKED_UP = 1000  # contacts at once
+PART_SIZE = 4 << 20  # bytes of compressed files in a part: some 15,000 contacts, whose cells take 100 MB
+MOST_PARTS = 200  # parts, each of which is an open file
+_ENDPOINTS = "autopilot-"  # prefix of the folders of the receiver's endpoints for hooks
+_LOOKED_UP = 1000  # contacts that are looked up at a time
 _CONTACT_ID = re.compile(rb'"contact_id":"([^"]*)"')
 _NOT_KEPT = ("received_at", "uuid_ts", "deleted_at")
 _UNSUBSCRIBED = f"{HOOK_PREFIX}contact_unsubscribed"
 
 
 class HookContact(NamedTuple):
-    """What a hook says about a contact, when it was received, and when the contact was changed, if it says so."""
+    """A contact as a hook has it, when the hook was received, and when the contact was changed, if it has that."""
 
     received_at: datetime
     updated_at: datetime | None
@@ -50,11 +50,11 @@ class HookContact(NamedTuple):
 
     @property
     def order(self) -> datetime:
-        """The time of what the hook says, for the order of hooks."""
+        """The time that orders hooks about the same contact."""
         return self.updated_at or self.received_at
 
 
-class StoredContact(NamedTuple):
+class _StoredContact(NamedTuple):
     """A row of `contacts`: its times and its cells."""
 
     received_at: datetime | None
@@ -69,11 +69,11 @@ def is_of_hooks(file: File) -> bool:
 
 
 def contact_rows(files: Sequence[File], context: LoadContext, timeout: float) -> Iterator[TableRows]:
-    """Yields the rows of contacts in the files' hooks, and their discards."""
+    """Yields the rows of `contacts` that the files' hooks make, and their discards."""
     known = context.existing_columns(CONTACTS.name)
     snapshot = dataclasses.replace(context, memory=SNAPSHOT_MEMORY).snapshot(CONTACTS.name, context.loaded_at)
     number = min(1 + sum(file.size for file in files) // PART_SIZE, MOST_PARTS)
-    for texts in parts_of(hook_texts(files, timeout), number, context.scratch / "hooks"):
+    for texts in parts_of(_hook_texts(files, timeout), number, context.scratch / "hooks"):
         merged = _merged(hook_contacts(texts), context, known)
         for changed in batched((contact for contact in merged if contact.last is not None), _LOOKED_UP):
             snapshot.add([contact.record() for contact in changed])
@@ -81,31 +81,33 @@ def contact_rows(files: Sequence[File], context: LoadContext, timeout: float) ->
     snapshot.close()
 
 
-def _merged(hooks: Iterable[HookContact], context: LoadContext, known: Mapping[str, Type]) -> Iterable["MergedContact"]:
-    """Returns the contacts of some hooks, each merged over its stored row."""
+def _merged(
+    hooks: Iterable[HookContact], context: LoadContext, known: Mapping[str, Type]
+) -> Iterable["_MergedContact"]:
+    """Returns the contacts of some hooks, each merged with its stored row."""
     dataset, column = context.required_pipeline().dataset, _column_of(context)
-    merged: dict[str, MergedContact] = {}
+    merged: dict[str, _MergedContact] = {}
     for some in batched(hooks, _LOOKED_UP):
         new = dict.fromkeys(hook.record.key[0] for hook in some if hook.record.key[0] not in merged)
-        stored = stored_contacts(dataset, list(new), known) if known else {}
+        stored = _stored_contacts(dataset, list(new), known) if known else {}
         for hook in some:
             contact_id = hook.record.key[0]
             if contact_id not in merged:
-                merged[contact_id] = MergedContact(stored.get(contact_id))
+                merged[contact_id] = _MergedContact(stored.get(contact_id))
             merged[contact_id].add(hook, column)
     return merged.values()
 
 
 def _column_of(context: LoadContext) -> Callable[[str], str]:
-    """Returns a function from a column's name to its name in the destination."""
-    return lambda name: context.shorten(unreserved(name, context.limits))
+    """Returns a function that returns a column's name in the destination."""
+    return lambda name: context.shorten(escape_reserved(name, context.limits))
 
 
 # ---- hooks out of lines ----------------------------------------------------------------------------------------------
 
 
-def hook_texts(files: Sequence[File], timeout: float) -> Iterator[bytes]:
-    """Yields the lines of some files that may be hooks' messages."""
+def _hook_texts(files: Sequence[File], timeout: float) -> Iterator[bytes]:
+    """Yields the lines of files that may be messages of hooks."""
     for batch in batches.read_batches(files, timeout=timeout):
         texts = batch.lines["text"]
         mentions = pc.match_substring(texts, f'"{HOOK_LIBRARY}"'.encode())
@@ -113,9 +115,9 @@ def hook_texts(files: Sequence[File], timeout: float) -> Iterator[bytes]:
 
 
 def parts_of(texts: Iterable[bytes], number: int, folder: Path) -> Iterator[Iterable[bytes]]:
-    """Yields the lines in `number` parts, all lines of a contact in the same part, so that a part fits into memory.
+    """Yields the lines in `number` parts, each of which fits into memory and has all lines of its contacts.
 
-    If there are several parts, they wait in files in `folder` until all lines are read.
+    If there are several parts, they are written to files in `folder` first.
     """
     if number == 1:
         yield texts
@@ -132,7 +134,7 @@ def parts_of(texts: Iterable[bytes], number: int, folder: Path) -> Iterator[Iter
 
 
 def hook_contacts(texts: Iterable[bytes]) -> Iterator[HookContact]:
-    """Yields the contacts of hooks' messages; other lines are skipped: the load deals with them."""
+    """Yields the contacts of hooks' messages. Other lines are skipped, because the load handles them."""
     for text in texts:
         try:
             found = hook_contact(parse_json(text))
@@ -158,14 +160,14 @@ def hook_contact(message: JsonObject) -> HookContact | None:
     return HookContact(received, read_time(contact.value("updated_at")), contact_record(whole))
 
 
-# ---- over what is stored ---------------------------------------------------------------------------------------------
+# ---- merged with stored rows -----------------------------------------------------------------------------------------
 
 
-def stored_contacts(dataset: Dataset, ids: Sequence[str], columns: Mapping[str, Type]) -> dict[str, StoredContact]:
+def _stored_contacts(dataset: Dataset, ids: Sequence[str], columns: Mapping[str, Type]) -> dict[str, _StoredContact]:
     """Returns the stored rows of contacts by their ids."""
     if not ids:
         return {}
-    # Not by `Dataset.rows`, which needs the columns of all tables: no load asks for these, and SQLite cannot list them.
+    # Not by `Dataset.rows`: it would query the columns of all tables, which no load does and SQLite cannot do.
     select = dataset.template(CONTACTS.name, f"SELECT {', '.join(f'{{{name}}}' for name in columns)} FROM")
     where = dataset.template(CONTACTS.name, f"WHERE {{contact_id}} IN ({placeholders(ids)})")
     rows = [
@@ -182,9 +184,9 @@ def _typed(value: Any, of: Type) -> Any:
     return bool(value) if of == "bool" and value is not None else in_utc(value)
 
 
-def _stored(row: Mapping[str, Any]) -> StoredContact:
+def _stored(row: Mapping[str, Any]) -> _StoredContact:
     cells = {name: _cell(value) for name, value in row.items() if value is not None and name not in _NOT_KEPT}
-    return StoredContact(row.get("received_at"), row.get("updated_at"), row.get("deleted_at"), cells)
+    return _StoredContact(row.get("received_at"), row.get("updated_at"), row.get("deleted_at"), cells)
 
 
 def _cell(value: Any) -> str:
@@ -194,10 +196,10 @@ def _cell(value: Any) -> str:
     return to_json(value) if isinstance(value, str | bool) else str(value)
 
 
-class MergedContact:
-    """A contact with what hooks say about it merged over what is stored, each value from the latest to say it."""
+class _MergedContact:
+    """A contact merged from its stored row and hooks; each value comes from the latest of them that has it."""
 
-    def __init__(self, stored: StoredContact | None) -> None:
+    def __init__(self, stored: _StoredContact | None) -> None:
         self.last: HookContact | None = None
         self._stored = stored
         self._received_at: datetime | None = stored.received_at if stored else None
@@ -206,7 +208,7 @@ class MergedContact:
         self._declared: dict[str, Type] = {}
 
     def add(self, hook: HookContact, column: Callable[[str], str]) -> None:
-        """Adds what a hook says, unless the stored row is as new; `column` gives a column's name in the destination."""
+        """Adds a hook's values unless the stored row is as new; `column` returns a column's name in the destination."""
         if not self._is_newer(hook):
             return
         self.last = hook if self.last is None or hook.order >= self.last.order else self.last

@@ -1,7 +1,7 @@
-"""File systems of archives: lists folders, and describes files.
+"""Lists the folders of archives, and describes their files.
 
-A folder's path has no slash at its end. A path that does end with a slash is a folder whose name is empty: a bucket
-with the key `foo//x.gz` has the folder `foo/`, which holds `x.gz`.
+A folder's path has no slash at its end. A path that ends with a slash is a folder whose name is empty: a bucket with
+the key `foo//x.gz` has the folder `foo/`, which holds `x.gz`.
 """
 
 import os
@@ -22,7 +22,7 @@ from ...utc import to_utc
 from ..file_systems import SCHEMES
 
 Info = dict[str, Any]
-"""What a file system says about a file or folder: `name` (its path), `type`, `size`, and more of its own."""
+"""fsspec's description of a file or folder: `name` (its path), `type`, `size`, and more that depends on the store."""
 
 MAX_URL = 2_000  # bytes; PostgreSQL has no room for a key of 2,700
 READ_TIMEOUT = 120.0  # seconds for one request to an object store, its retries included
@@ -56,7 +56,7 @@ class StoreTimeout(TimeoutError):
 
 
 def normalized_path(fs: AbstractFileSystem, url: str) -> str:
-    """Returns the path of a file or folder, the same for all spellings of its URL.
+    """Returns the path of a file or folder, which is the same for all forms of its URL.
 
     In a bucket `a/b//` becomes `a/b/`: the folder with an empty name below `a/b`.
     """
@@ -67,9 +67,9 @@ def normalized_path(fs: AbstractFileSystem, url: str) -> str:
 
 
 def file_url(fs: AbstractFileSystem, path: str) -> str:
-    """Returns the URL of a path on a file system; a local file's is its path, as text that every warehouse stores.
+    """Returns the URL of a path on a file system; for a local file, its path as text that every warehouse can store.
 
-    One of more than MAX_URL bytes is cut in its middle, with a digest there: it is a key of `_audit`.
+    It is a key of `_audit`, so in one of more than MAX_URL bytes a digest replaces the middle.
     """
     if isinstance(fs, LocalFileSystem):
         url = os.fsencode(path).decode(errors="backslashreplace")
@@ -99,7 +99,7 @@ def call_filesystem(fs: AbstractFileSystem, method: str, *args: Any, timeout: fl
 
 @contextmanager
 def filesystem_errors(url: str) -> Iterator[None]:
-    """Turns what a file system raises into an ArchiveError that says what to do."""
+    """Turns errors of a file system into an ArchiveError that says what to do."""
     try:
         yield
     except ArchiveError:
@@ -131,7 +131,7 @@ def make_file(fs: AbstractFileSystem, info: Info) -> File:
 
 
 def path_info(fs: AbstractFileSystem, path: str, timeout: float) -> Info | None:
-    """Describes what is at `path`; None if nothing is, or if a glob's characters cannot be in a real name."""
+    """Returns the description of what is at `path`; None if nothing is, or if it is a glob and cannot be a name."""
     if path.endswith("/") and path.strip("/"):
         return {"name": path, "type": "directory", "size": 0} if list_folder(fs, path, timeout) else None
     try:
@@ -153,7 +153,7 @@ def is_unchanged(file: File, timeout: float = READ_TIMEOUT) -> bool:
 
 
 def _version(info: Info) -> str:
-    """Returns a text that changes when a file's bytes do: a store's digest or ETag, else size and modification time.
+    """Returns the version of a file: the store's digest or ETag, else its size and modification time.
 
     Example: `_version({"size": 5, "mtime": 1.5}) == "5-1500000000"`, `_version({"ETag": '"ab"'}) == "ab"`.
     """
@@ -169,7 +169,7 @@ def _version(info: Info) -> str:
 
 
 def _link_target(info: Info) -> Info:
-    """Returns a local link's listing with its target's type, size and time; without a target, the type is `broken`."""
+    """Returns a local link's description with its target's type (`broken` if it has none), size and time."""
     path = info["name"]
     try:
         target = os.stat(path)
@@ -183,7 +183,7 @@ def _link_target(info: Info) -> Info:
 
 
 def list_folder(fs: AbstractFileSystem, folder: str, timeout: float) -> list[Info]:
-    """Lists a folder, sorted, each entry with its path under `name`; one that ends with a slash marks a folder."""
+    """Returns the sorted entries of a folder, with their paths as `name`; one that ends with a slash marks a folder."""
     with filesystem_errors(file_url(fs, folder)):
         if folder and hasattr(fs, "call_s3"):
             infos = _list_s3(fs, folder, timeout)
@@ -201,7 +201,7 @@ def _list_plain(fs: AbstractFileSystem, folder: str, timeout: float) -> Iterator
         info = _link_target(given) if given.get("islink") else given
         name = info["name"].rstrip("/")
         if info["type"] != "directory":
-            if info["name"] != bare:  # the `ls` of a file gives that file
+            if info["name"] != bare:  # the `ls` of a file returns that file
                 yield info
         elif name != bare:
             yield info if info["name"] == name else {**info, "name": name}
@@ -211,7 +211,7 @@ def _list_plain(fs: AbstractFileSystem, folder: str, timeout: float) -> Iterator
 
 
 def _list_nameless(fs: AbstractFileSystem, folder: str, timeout: float) -> Iterator[Info]:
-    """Lists a folder with an empty name, which `ls` merges with its parent: finds all paths below that, and filters."""
+    """Lists a folder with an empty name, which `ls` merges with its parent: filters all paths below the parent."""
     parent, start = folder.rstrip("/"), f"{folder}/"
     # Object stores can narrow the search by a prefix; other file systems may not know that option.
     narrow = {"prefix": start[len(parent) + 1 :]} if fs.async_impl else {}
@@ -228,7 +228,7 @@ def _list_nameless(fs: AbstractFileSystem, folder: str, timeout: float) -> Itera
 
 
 def _list_s3(fs: AbstractFileSystem, folder: str, timeout: float) -> Iterator[Info]:
-    """Lists with S3's own call, page by page: s3fs would hide keys with empty parts; the timeout is for each page."""
+    """Lists a folder with S3's own call, because s3fs hides keys with empty parts; the timeout is for each page."""
     bucket = fs.split_path(f"{folder}/x")[0]
     prefix = f"{folder[len(bucket) + 1 :]}/" if len(folder) > len(bucket) else ""
     options = {"Bucket": bucket, "Prefix": prefix, "Delimiter": "/"}

@@ -1,4 +1,4 @@
-"""Batches of an archive whose events have other names than the catalogue's, with their properties renamed."""
+"""Renames the properties of mapped events in the batches of an archive."""
 
 from collections.abc import Iterable, Iterator
 
@@ -11,7 +11,7 @@ from ..event_filter import read_events
 
 
 def map_batches(batches: Iterable[Batch], mappings: Mappings) -> Iterator[Batch]:
-    """Yields the batches with the properties of mapped events under their new names; other lines stay as they are."""
+    """Yields the batches with the properties of mapped events renamed; other lines stay as they are."""
     renaming = {source: mapping for source, mapping in mappings.items() if mapping.properties}
     if not renaming:
         yield from batches
@@ -21,12 +21,12 @@ def map_batches(batches: Iterable[Batch], mappings: Mappings) -> Iterator[Batch]
 
 
 def _mapped(lines: pa.Table, renaming: Mappings) -> pa.Table:
-    verdicts: dict[str | None, bool] = {None: False}
+    is_mapped: dict[str | None, bool] = {None: False}
     numbers = []
     for number, (readable, _, event) in enumerate(read_events(lines)):
-        if event not in verdicts:
-            verdicts[event] = event_key(event or "") in renaming
-        if verdicts[event] or not readable:
+        if event not in is_mapped:
+            is_mapped[event] = event_key(event or "") in renaming
+        if is_mapped[event] or not readable:
             numbers.append(number)
     if not numbers:
         return lines

@@ -20,7 +20,7 @@ from .blocks import BLOCK_BYTES, BlockReader, DamagedFile, UnreadableFile
 from .decompress import compression, decompressed
 from .listing import File, filesystem_errors, is_unchanged
 
-TEMPORARY_SUFFIX = ".forgetting"  # of a file that is being written; its name begins with a dot, so no load reads it
+TEMPORARY_SUFFIX = ".forgetting"  # of a file that is being written; the name begins with a dot, so no load reads it
 KILL_POINT_FILE_REWRITTEN = f"{__name__}:_rewritten"  # for tests/faults
 KILL_POINT_FILE_COMPARED = f"{__name__}:is_unchanged"  # for tests/faults
 KILL_POINT_FILE_REPLACED = f"{__name__}:replace"  # for tests/faults
@@ -32,10 +32,10 @@ class _Compressor(Protocol):
 
 
 def remove_lines(file: File, lines: Collection[int]) -> None:
-    """Rewrites a file without these lines (from 1), compressed as before; all other bytes of its content stay.
+    """Rewrites a file without these lines (numbered from 1), compressed as before; its other content stays the same.
 
-    The new content is written to a temporary file that replaces the old one in one step (in a bucket: one upload), so
-    that every reader finds either the old file or the new one. Raises ArchiveError, and leaves the file as it is, if it
+    The new content is written to a temporary file that replaces the old one atomically (in a bucket: by one upload), so
+    every reader finds either the old file or the new one. Raises ArchiveError, and leaves the file as it is, if it
     cannot be read to its end or was changed meanwhile.
     """
     local = isinstance(file.fs, LocalFileSystem)
@@ -48,7 +48,7 @@ def remove_lines(file: File, lines: Collection[int]) -> None:
         if local:
             folder, name = os.path.split(path)
             temporary = os.path.join(folder, f".{name}{TEMPORARY_SUFFIX}")
-            stack.callback(Path(temporary).unlink, missing_ok=True)  # whatever fails; else it has the file's name
+            stack.callback(Path(temporary).unlink, missing_ok=True)  # if anything fails; else it was renamed
         else:
             temporary = os.path.join(stack.enter_context(TemporaryDirectory()), "new")
         _write(file, frozenset(lines), temporary)
@@ -72,7 +72,7 @@ def _write(file: File, lines: frozenset[int], temporary: str) -> None:
 
 
 def _rewritten(file: File, lines: frozenset[int]) -> Iterator[bytes]:
-    """Yields a file's bytes as they are stored, without these lines of its content."""
+    """Yields the bytes to store for a file without these lines of its content."""
     with closing(BlockReader(file, BLOCK_BYTES)) as reader:
         format_ = compression(reader.peek(4))
         kept = _without(decompressed(reader, PIECE_BYTES), lines)
@@ -92,7 +92,7 @@ def _compressed(pieces: Iterable[bytes], compressor: _Compressor) -> Iterator[by
 
 
 def _without(pieces: Iterable[bytes], lines: frozenset[int]) -> Iterator[bytes]:
-    """Yields content without these lines, numbered from 1 as `read_batches` numbers them."""
+    """Yields the content without these lines, whose numbers are those of `read_batches`."""
     line = 1
     for piece in pieces:
         at = 0

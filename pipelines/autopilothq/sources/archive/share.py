@@ -1,4 +1,4 @@
-"""A share of an archive's files that a worker reads: plain data, without file systems, which may hold secrets."""
+"""The share of an archive's files that a worker reads: plain data, without file systems, which may hold secrets."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,9 +17,9 @@ from .mapped import map_batches
 
 @dataclass(frozen=True)
 class ArchiveShare:
-    """Consecutive whole files of a load, the first of which has the number `first`.
+    """Consecutive whole files of a load, of which the first has the number `first`.
 
-    `files` are url, version, size and path of each; `timeout` is the archive's `read_timeout`, `mappings` are its own.
+    `files` has the URL, version, size and path of each; `timeout` and `mappings` are those of the archive.
     """
 
     files: Sequence[tuple[str, str, int, str]]
@@ -28,14 +28,14 @@ class ArchiveShare:
     mappings: Mappings = field(default_factory=dict)
 
     def read(self) -> Iterator[Batch]:
-        """Yields the lines, with the files' numbers in the load. Opens their file systems itself."""
+        """Opens the file systems, and yields the lines with their files' numbers in the load."""
         opened = {
             root: open_bucket(root) if is_remote(root) else LocalFileSystem()
             for root in {_root(url) for url, *_ in self.files}
         }
         files = [File(url, version, size, opened[_root(url)], path) for url, version, size, path in self.files]
         for batch in map_batches(batches.read_batches(files, timeout=self.timeout), self.mappings):
-            yield renumbered(batch, self.first)
+            yield _renumbered(batch, self.first)
 
 
 def _root(url: str) -> str:
@@ -43,8 +43,8 @@ def _root(url: str) -> str:
     return "/".join(url.split("/", 3)[:3]) if is_remote(url) else "/"
 
 
-def renumbered(batch: Batch, first: int) -> Batch:
-    """Returns the batch with the numbers of its files counted from `first`."""
+def _renumbered(batch: Batch, first: int) -> Batch:
+    """Returns the batch with `first` added to the numbers of its files."""
     numbers = pc.add(batch.lines["file"], pa.scalar(first, pa.int32()))
     return batch._replace(
         lines=batch.lines.set_column(0, "file", numbers),

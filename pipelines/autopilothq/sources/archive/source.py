@@ -33,9 +33,9 @@ from .listing import READ_TIMEOUT, File
 from .mapped import map_batches
 from .share import ArchiveShare
 
-LINES_AT_ONCE = 64 << 20  # bytes of lines that all workers have at a time
-EXAMPLES = 3
-# What is not read although it may have been meant to be: a run warns of it.
+LINES_AT_ONCE = 64 << 20  # bytes of lines that all workers together have at a time
+EXAMPLES = 3  # names that a warning or a report lists
+# Reasons (of LEFT_OUT) for which files are not read that a user may have expected to be: a run warns of them.
 SURPRISING = frozenset({"linked_folder", "unknown_suffix", "not_a_file", "trailing_slash", "unfinished_export"})
 
 
@@ -64,19 +64,19 @@ def archive(
         archive_url: A file, a folder, a glob, or several; local or `s3://`, `gs://`, `az://`.
         since: The first day whose folder is read (UTC, included). Files outside of day folders are read whole.
         until: The last day whose folder is read (UTC, included). Without both, a scheduler's interval gives them.
-        source_id: The one Segment source to read, if the archive has several.
-        credentials: For files in a cloud, as dlt knows them; by default the cloud's own.
+        source_id: The only Segment source to read, if the archive has several.
+        credentials: Credentials of the cloud, in dlt's form; by default the cloud's own.
         table_format: dlt's table format in a lake, `delta`. None leaves it to the destination.
         memory: What the engine, DuckDB in process, may use before it spills to disk, in MB.
         max_event_tables: How many tables of other events the dataset may have; further events are only in `tracks`.
-        events: The names of the only events to load, as sent or of their tables; others are loaded when requested.
+        events: The names of the only events to load, as sent or of their tables; others can be loaded later.
         exclude: The names of events that are not loaded; all others are. Not together with `events`.
         progress: Called with the `LoadReport` after each step.
         read_timeout: Seconds for one request to an object store, with retries; a file that times out is read again.
         executor: A `concurrent.futures.Executor` whose workers share the load, or a function that makes one.
         work_url: A folder or a bucket that all workers may read and write; processes on this machine need none.
-        hook_contacts: Whether contacts that Autopilot's hooks brought become rows of `contacts`.
-        mapping: Which of Autopilot's events other events are, by name: `event`, and `properties` with new names.
+        hook_contacts: Whether contacts from Autopilot's hooks become rows of `contacts`.
+        mapping: What other events are mapped to, by name: `event` of Autopilot, and `properties` with new names.
 
     Example: `pipeline.run(archive("s3://bucket/segment-logs/AbC123xYz9/", since="2019-03-01"))`.
     """
@@ -93,7 +93,7 @@ def archive(
 
 
 def _checked_source(source_id: str | None) -> str | None:
-    """Returns the id of a source. Raises NotSupported if it is empty, as a variable is that nobody set."""
+    """Returns the id of a source. Raises NotSupported if it is empty, which is most likely an unset variable."""
     if source_id is not None and not source_id.strip():
         raise NotSupported(
             "Expected the id of a Segment source for source_id, but got an empty text.\nFor all sources leave it out."
@@ -104,7 +104,7 @@ def _checked_source(source_id: str | None) -> str | None:
 def projector_of(
     executor: "Executor | Callable[[], Executor]", work_url: str | None, credentials: Any
 ) -> EngineProjector:
-    """Returns the projector of loads on an executor. Raises NotSupported for credentials that workers lack."""
+    """Returns a projector that uses an executor. Raises NotSupported if workers lack credentials or a work folder."""
     if credentials is not None and credentials != dlt.secrets.get(f"sources.{SOURCE}.credentials"):
         raise NotSupported(
             "Expected the archive's credentials in dlt's configuration, because no secret is sent to workers, but they"
@@ -155,7 +155,7 @@ class Archive(Origin[File]):
         return new
 
     def finish(self, context: LoadContext) -> Iterator[TableRows]:
-        """Yields the rows of contacts that hooks brought; their files are read a second time for it."""
+        """Yields the rows of contacts from hooks; for these, the hooks' files are read a second time."""
         if self._hook_files and CONTACTS.name in context.selected:
             yield from contact_rows(self._hook_files, context, self.read_timeout)
 
@@ -167,12 +167,12 @@ class Archive(Origin[File]):
         )
 
     def share(self, work: Sequence[File], first: int) -> ArchiveShare:
-        """Returns some of the files for a worker, without their file system, which may hold secrets."""
+        """Returns the share of a worker: these files, without their file system, which may hold secrets."""
         return ArchiveShare([(*file[:3], file.path) for file in work], first, self.read_timeout, self.mappings)
 
 
 def _report(report: LoadReport, left_out: Mapping[str, str]) -> None:
-    """Reports what was left out, with a warning if it may have been meant to be read."""
+    """Reports what was left out, with a warning if a user may have expected it to be read."""
     for why in LEFT_OUT:
         if names := sorted(url for url, reason in left_out.items() if reason == why):
             report.skipped[why] = len(names)
@@ -188,7 +188,7 @@ def _nothing_found(
     source_id: str | None,
     left_out: Mapping[str, str],
 ) -> str:
-    """Returns a warning that says what was looked for, where, and what is there instead."""
+    """Returns the warning that nothing was found: what was searched for, where, and what is there instead."""
     requested = [f"source {source_id}"] if source_id else []
     requested += [f"from {since}"] if since else []
     requested += [f"to {until}"] if until else []
@@ -220,7 +220,7 @@ def days_to_read(since: str | date | None, until: str | date | None) -> tuple[da
         if interval is None:
             return _checked(_day(since, "since"), _day(until, "until"))
         # The interval does not include its end: a day's interval ends when the next day begins.
-        start, end = interval  # older releases of dlt give a tuple without names
+        start, end = interval  # older releases of dlt return a plain tuple
         first, last = (time.astimezone(UTC) for time in (start, end - timedelta(microseconds=1)))
     except OverflowError:
         raise NotSupported(
@@ -253,7 +253,7 @@ def archive_files_at(
     timeout: float = READ_TIMEOUT,
     left_out: dict[str, str] | None = None,
 ) -> list[File]:
-    """Returns the files at some URLs, each once; `credentials` as the source takes them, the rest as `list_files`."""
+    """Returns the files at some URLs, each once. `credentials` is as in `archive`, all else as in `list_files`."""
     found: dict[str, File] = {}
     seen: dict[str, str] = {}
     for url in urls:

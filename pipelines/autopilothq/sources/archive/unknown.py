@@ -1,4 +1,4 @@
-"""Counts the events of an archive that are not Autopilot's, and collects their properties."""
+"""Surveys the events of an archive that are not Autopilot's: counts them, and collects their properties."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ _KNOWN = frozenset(table.name for table in EVENT_TABLES)
 
 @dataclass
 class EventSurvey:
-    """Counts of the lines that were read: tracks of Autopilot's events, of mapped ones, and others by their tables."""
+    """Counts of the lines read: all, tracks of Autopilot's events, of mapped events, and of others by `event_key`."""
 
     lines: int = 0
     known: int = 0
@@ -29,7 +29,7 @@ class EventSurvey:
 
 
 def survey_events(files: Sequence[File], mappings: Mappings, most: int) -> EventSurvey:
-    """Reads at most the first `most` lines of files; only those of unknown events are parsed completely."""
+    """Surveys at most the first `most` lines of files. Only lines of unknown events are parsed in Python."""
     survey = EventSurvey()
     for batch in read_batches(files):
         for text, (readable, kind, event) in zip(batch.lines["text"], read_events(batch.lines), strict=True):
@@ -45,14 +45,14 @@ def survey_events(files: Sequence[File], mappings: Mappings, most: int) -> Event
 
 
 def _is_known(survey: EventSurvey, table: str, mappings: Mappings) -> bool:
-    """Counts a track that needs no new mapping, and returns whether it is one."""
+    """Returns whether a track needs no new mapping; if so, counts it."""
     survey.known += table in _KNOWN
     survey.mapped += table in mappings
     return table in _KNOWN or table in mappings
 
 
 def _add(survey: EventSurvey, line: bytes, mappings: Mappings | None) -> None:
-    """Counts a line of an unknown event; `mappings` are given if the event may be a known one after all."""
+    """Counts a line of an unknown event. `mappings` are given if the engine could not read the event."""
     try:
         message = parse_json(line)
     except Rejected:

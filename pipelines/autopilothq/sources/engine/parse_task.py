@@ -12,10 +12,10 @@ import duckdb
 from ...projection.cells import CELL_FILES, ParsedCells
 from ...projection.line_reader import LineReader
 from ...projection.parse import Parser, number_lines
-from ...projection.partition import cut_cells, cut_lines
+from ...projection.partition import partition_cells, write_refused_lines
 from ...segment.message import Batch
 from ...warehouses.selection import MessageSelection
-from ..event_filter import only
+from ..event_filter import filter_batch
 from ..origin import WorkShare
 from .tasks import WorkerContext, new_folder
 
@@ -56,7 +56,7 @@ class ParseTask:
                 parse = partial(parser.parse, reader)
                 for number, whole in enumerate(self.share.read()):
                     self._add(con, parse, whole, f"{scratch}/lines-{number}.parquet", done)
-            cut = cut_cells(con, done.all_cells, self.context.facts.partitions, str(new_folder(scratch, "cut")))
+            cut = partition_cells(con, done.all_cells, self.context.facts.partitions, str(new_folder(scratch, "cut")))
             for part, cells in cut.items():
                 done.cells[part] = self._kept(cells, part)
         done.all_cells = dataclasses.replace(done.all_cells, messages=[], extras=[], rejects=[], discards=[])
@@ -70,10 +70,10 @@ class ParseTask:
         lines: str,
         done: ParsedShare,
     ) -> None:
-        batch, skipped = only(whole, self.requested.__getitem__, self.context.facts.event_table)
+        batch, skipped = filter_batch(whole, self.requested.__getitem__, self.context.facts.event_table)
         cells = parse(batch)
         done.all_cells.extend(cells)
-        if self.context.refused and cut_lines(
+        if self.context.refused and write_refused_lines(
             con, number_lines(batch.lines), cells.messages, self.context.refused, lines
         ):
             name = f"lines/{self.number}-{len(done.refused_lines)}.parquet"

@@ -7,12 +7,12 @@ from typing import NamedTuple
 from ...projection import ENVIRONMENT_ERRORS
 from ...projection.cells import ParsedCells
 from ...projection.partition import (
-    NotCut,
+    NotPartitioned,
     PartitionValues,
     StoredColumns,
     count_candidates,
     deduplicate_partition,
-    kept_lines,
+    refused_lines_reader,
     save_state,
 )
 from .tasks import CannotBecomeRows, WorkerContext, new_folder, refused_messages
@@ -43,7 +43,9 @@ class CountTask:
         """Counts."""
         with self.context.engine() as (con, scratch):
             opened = self.context.facts.open(con, scratch, self.context.fetched(self.partition.cells, scratch))
-            lines = kept_lines([self.context.folder.get(name, scratch) for name in self.partition.refused_lines])
+            lines = refused_lines_reader(
+                [self.context.folder.get(name, scratch) for name in self.partition.refused_lines]
+            )
             return count_candidates(opened, self.context.hashes(scratch), self.context.refused, lines)
 
 
@@ -86,11 +88,11 @@ class DeduplicateTask:
                 table: of._replace(files=[folder.get(name, scratch) for name in of.files])
                 for table, of in self.stored.items()
             }  # fmt: skip
-            lines = kept_lines([folder.get(name, scratch) for name in self.partition.refused_lines])
+            lines = refused_lines_reader([folder.get(name, scratch) for name in self.partition.refused_lines])
             try:
                 hashes = self.context.hashes(scratch)
                 values = deduplicate_partition(opened, given, self.complete, hashes, self.context.refused, lines)
-            except NotCut as error:
+            except NotPartitioned as error:
                 return NeededColumns(*error.args)
             except ENVIRONMENT_ERRORS:
                 raise

@@ -103,7 +103,7 @@ class RowsTask:
             writer.write(con, made)
         for latest in LATEST:
             if (number := self.plans.latest.get(latest.table.name)) is not None:
-                found = rows.cut_latest(
+                found = rows.partition_latest(
                     latest,
                     self.plans.tables[number],
                     number,

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from ...catalog import AUDIT, Latest
 from ...projection import ReadTable, engine
-from ...projection.partition import LatestFiles, StoredColumns, cut
+from ...projection.partition import LatestFiles, StoredColumns, partition_rows
 from .work_folder import WorkFolder
 
 
@@ -77,7 +77,7 @@ class StoredCuts:
         number = next(self._numbers)
         with engine.streamed(self._con, batches) as has_any:
             folder = str(self._scratch / f"stored-{number}")
-            found = cut(self._con, sql, key, self._partitions, folder) if has_any else {}
+            found = partition_rows(self._con, sql, key, self._partitions, folder) if has_any else {}
         return {part: list(self._put(paths, f"stored/{number}-{part}-{table}")) for part, paths in found.items()}
 
     def _put(self, paths: Collection[str], prefix: str) -> Iterable[str]:

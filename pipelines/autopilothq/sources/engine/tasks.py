@@ -20,7 +20,7 @@ from ...projection.context import ProjectionContext
 from ...projection.line_reader import LineReader
 from ...projection.parse import Parser
 from ...projection.partition import LoadFacts, RefusedIds
-from ...projection.projection import make_all
+from ...projection.projection import write_all_rows
 from ...segment.identity import NOBODY, HashedIds
 from ...warehouses import suppression_key
 from .work_folder import WorkFolder
@@ -83,8 +83,8 @@ class WorkerContext:
 def refused_messages(opened: ProjectionContext, con: duckdb.DuckDBPyConnection, scratch: str) -> CannotBecomeRows:
     """Returns the messages that caused the current exception; raises it again if none did."""
     with closing(LineReader(con)) as reader:
-        harmless = Parser(str(new_folder(scratch, "harmless"))).harmless(reader)
-    found = unreadable.find_unreadable(opened, harmless, make_all)
+        canary = Parser(str(new_folder(scratch, "canary"))).parse_canary(reader)
+    found = unreadable.find_unreadable(opened, canary, write_all_rows)
     if not found:
         raise  # noqa: PLE0704 - it is called while an exception is handled
     return CannotBecomeRows(found)

@@ -1,4 +1,4 @@
-"""The activities of an account's people, of a whole run or a part of one (docs/contract/ortto-pull.md)."""
+"""Scans the activities of an account's people, for a whole run or a part of one (docs/contract/ortto-pull.md)."""
 
 import shutil
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ from .listed import Lookup
 from .load import ACTIVE, EVERYBODY, OUT_OF_TIME, AccountLoad
 from .pages import OutOfTime, Scanner
 from .run import TIMES_LAG, Run, begin_run
-from .who import WAYS, Found, Search, contact_of, time_field
+from .search import WAYS, Found, Search, contact_of, time_field
 
 ORTTO_SETTINGS = f"sources.{SOURCE}.ortto"
 _LIBRARY = "ortto-api"
@@ -37,7 +37,7 @@ _MIN_PEOPLE = 10  # of this many people, the account should know at least one
 
 
 class Account(NamedTuple):
-    """An account that is read: its client, its names of fields, and whether it gives the times of last activities."""
+    """An account that is read: its client, its names, its scanner, and whether it has the times of last activities."""
 
     client: Ortto
     names: OrttoNames
@@ -47,7 +47,7 @@ class Account(NamedTuple):
 
 @dataclass
 class ActivityScan:
-    """The scan of activities of one load. `stopped` is why it ended before everybody was asked for."""
+    """The scan of activities of one load. `stopped` is why it ended before the requests for everybody were made."""
 
     load: AccountLoad
     url: str
@@ -69,8 +69,8 @@ class ActivityScan:
         answers = Answers(run.folder / "answers", run.loaded_segment)
         if PROFILES.name not in load.context.selected:
             load.warn(
-                f"Expected {PROFILES.name} among the selected resources: without it nobody knows who was asked for, and"
-                " the next load asks again.\nSelect it too."
+                f"Expected {PROFILES.name} among the selected resources: it records whose activities were requested,"
+                " and without it the next load requests them again.\nSelect it too."
             )
         begun, here = run.start.begun, _address(url, run)
         audited = audit_row(pipeline.dataset, here, begun)
@@ -78,9 +78,9 @@ class ActivityScan:
         return cls(load, url, run, answers, Scan(SCAN, here, begun, lines_before=before, audited=audited))
 
     def read(self, account: Account) -> Iterator[Batch]:
-        """Yields the messages of the people who are due, as many as one load takes.
+        """Yields the messages of the people who are due, as many as one load handles.
 
-        Raises InvalidSetting. An error of the service ends the scan, and is kept in `stopped`.
+        Raises InvalidSetting. An error of the service ends the scan, and its text is in `stopped`.
         """
         self.close()
         self.stopped = None
@@ -91,7 +91,7 @@ class ActivityScan:
             selected = selected_kinds(kinds, self.load.context.selected)
             self.people = _due_people(self.load, self.run, account, selected)
             self.scan.url = _address(self.url, self.run)
-            yield from self._ask(account, self.people, selected)
+            yield from self._read_feed(account, self.people, selected)
         except OutOfTime:
             self.stopped = OUT_OF_TIME
             yield ScanBatch(self.scan).batch(ended=True)
@@ -104,7 +104,7 @@ class ActivityScan:
             yield ScanBatch(self.scan).batch(ended=True)
 
     def skip(self, why: str) -> Batch:
-        """Returns the end of the scan without asking for anybody, because the load was cut off before."""
+        """Returns the last batch of the scan without any request, because the load has stopped before."""
         self.stopped = why
         return ScanBatch(self.scan).batch(ended=True)
 
@@ -115,7 +115,7 @@ class ActivityScan:
             self.people.close()
             self.people = None
 
-    def _ask(self, account: Account, people: People, kinds: tuple[str, ...]) -> Iterator[Batch]:
+    def _read_feed(self, account: Account, people: People, kinds: tuple[str, ...]) -> Iterator[Batch]:
         load, settings = self.load, self.load.settings
         scope = FeedScope(kinds, settings.since)
         receipt = OrttoReceipt(_LIBRARY, self.run.start.begun, names=account.names, personal=settings.personal)
@@ -133,7 +133,7 @@ class ActivityScan:
         self.load.context.report_progress()
 
     def _report(self, feed: Feed, due: int) -> None:
-        """Reports why the scan ended, and failed answers. If nothing came at all, raises the error that stopped it."""
+        """Reports why the scan ended, and failed requests. If nothing came at all, raises the error that stopped it."""
         report = self.load.context.report
         if feed.stopped is not None:
             if self.scan.number == 0 and not self.scan.size and feed.asked == feed.failed:
@@ -141,7 +141,7 @@ class ActivityScan:
             self.stopped = report.cut_off = str(feed.stopped)
         elif feed.failed:
             of = f"{feed.failed:,} of {feed.asked:,} people"
-            self.load.warn(f"No answer could be read for {of}: they are asked for again next time. {feed.failure}")
+            self.load.warn(f"No answer could be read for {of}: they are due again next time. {feed.failure}")
         if feed.asked >= _MIN_PEOPLE and not feed.known and not feed.failed:
             self.load.warn(
                 f"The account knows none of {feed.asked:,} people. Is {ORTTO_SETTINGS}.api_key the right one?"
@@ -150,7 +150,7 @@ class ActivityScan:
             self.stopped = OUT_OF_TIME
 
     def finish(self) -> Iterator[TableRows]:
-        """Yields the rows of who was asked for, and keeps how far the run is once this load is complete."""
+        """Yields the rows of `_profiles`, and stores how far the run is once this load is complete."""
         report, load_id = self.load.context.report, self.load.context.required_pipeline().load_id
         days = (self.feed.retention_days if self.feed else None) or self.run.retention_days
         _warn_of_gap(self.load, self.run, days)
@@ -165,9 +165,9 @@ class ActivityScan:
 
 
 def _due_people(load: AccountLoad, run: Run, account: Account, kinds: tuple[str, ...]) -> People:
-    """Finds and returns the people to ask for. Raises OutOfTime and ApiErrors."""
+    """Finds and returns the people whose activities are due to be requested. Raises OutOfTime and ApiErrors."""
     context = load.context
-    # Who is found without a time of an activity counts as active when the run began, and so is due.
+    # People who are found without a time of an activity count as active when the run began, so they are due.
     due = DuePeople(run.begun, TIMES_LAG, retry=load.settings.people == ACTIVE)
     key = f"ortto-{load.account}", load.scope_id
     people = due_people(context, key, _found_people(load, run, account, kinds), due, load.is_anew)
@@ -195,7 +195,7 @@ def _warn_of_gap(load: AccountLoad, run: Run, days: int) -> None:
         return
     kept, since = run.begun - timedelta(days=days), run.since or load.settings.since
     if since and since < kept:
-        what = "No run was complete since" if run.since else "Activities were asked for since"
+        what = "No run was complete since" if run.since else "Activities were requested since"
         load.warn(
             f"{what} {format_time(since)}, and Ortto keeps activities for {days} days: those between"
             f" {format_time(since)} and {format_time(kept)} are missing, except those that came in another way."
@@ -203,7 +203,7 @@ def _warn_of_gap(load: AccountLoad, run: Run, days: int) -> None:
 
 
 def _address(url: str, run: Run) -> str:
-    """Returns the address of activities, with the way in which people are found."""
+    """Returns the address of activities, with the way in which people are found as its fragment."""
     return f"{url}#{run.start.way}" if run.start.way else url
 
 

@@ -1,7 +1,7 @@
-"""Keeps answers about people on the disk until they are loaded, so that nobody is asked for again after a kill.
+"""Keeps responses about people on the disk until they are loaded, so that no request is repeated after a kill.
 
 Each load writes a segment, a file of lines: messages as they are, and the end of each person. An incomplete line does
-not count. A person without an end is asked for again; messages that come twice are stored once.
+not count. Activities of a person without an end are requested again; messages that come twice are stored once.
 """
 
 import json
@@ -18,10 +18,10 @@ _SUFFIX = ".log"
 _END = b"!"  # no JSON begins with it
 
 
-class Ended(NamedTuple):
-    """A person who was asked for at `asked_at`, and whose activities are loaded up to `loaded_until`.
+class PersonEnd(NamedTuple):
+    """The end of a person: the requests began at `asked_at`, and activities are loaded up to `loaded_until`.
 
-    `known` is whether the account has the person, `error` why no answer could be read, `answer` what came instead.
+    `known` is whether the account has the person, `error` why no response could be read, `answer` what came instead.
     """
 
     person: str
@@ -32,12 +32,12 @@ class Ended(NamedTuple):
     answer: str | None = None
 
 
-Entry = bytes | Ended
+Entry = bytes | PersonEnd
 """A message, one line, or the end of a person."""
 
 
 class Answers:
-    """The segments of a run in a folder; `segment` is the number of the last one. Those up to `loaded` are deleted."""
+    """The segments of a run, in a folder; `segment` is the number of the last one. It deletes those up to `loaded`."""
 
     def __init__(self, folder: Path, loaded: int) -> None:
         self._folder = private.folder(folder)
@@ -54,14 +54,14 @@ class Answers:
                 for line in lines:
                     if not line.endswith(b"\n"):
                         break
-                    yield _ended(line) if line.startswith(_END) else line
+                    yield _read_end(line) if line.startswith(_END) else line
 
     def add(self, messages: Sequence[bytes]) -> None:
-        """Keeps messages of the person who is being asked for, each a line."""
+        """Writes messages, each a line, of the person whose requests are under way."""
         self._segment().write(b"".join(messages))
 
-    def end(self, ended: Ended) -> None:
-        """Keeps on the disk that a person was asked for."""
+    def end(self, ended: PersonEnd) -> None:
+        """Writes the end of a person, and syncs the segment to the disk."""
         fields: list[Any] = [of.isoformat() if isinstance(of, datetime) else of for of in ended]
         file = self._segment()
         file.write(_END + json.dumps(fields).encode() + b"\n")
@@ -86,6 +86,6 @@ class Answers:
         return self._folder / f"{number:08}{_SUFFIX}"
 
 
-def _ended(line: bytes) -> Ended:
+def _read_end(line: bytes) -> PersonEnd:
     person, until, asked_at, *rest = json.loads(line.removeprefix(_END))
-    return Ended(person, until and datetime.fromisoformat(until), datetime.fromisoformat(asked_at), *rest)
+    return PersonEnd(person, until and datetime.fromisoformat(until), datetime.fromisoformat(asked_at), *rest)

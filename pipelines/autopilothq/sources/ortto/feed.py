@@ -1,4 +1,4 @@
-"""People -> their activities, one request after another -> messages (docs/contract/ortto-pull.md)."""
+"""Requests people's activities, one request after another, as messages (docs/contract/ortto-pull.md)."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -14,57 +14,56 @@ from ...segment.message import Batch
 from ...segment.ortto import OrttoPerson, OrttoReceipt, ortto_message
 from ..scans import Scan, ScanBatch
 from ..times import read_time
-from .answers import Answers, Ended, Entry
+from .answers import Answers, Entry, PersonEnd
 from .pages import person_fields
-from .who import EMAIL_FIELD, EXTERNAL_ID_FIELD, Contact, contact_of_fields
+from .search import EMAIL_FIELD, EXTERNAL_ID_FIELD, Contact, contact_of_fields
 
-ACTIVITY_OVERLAP = timedelta(days=1)  # activities may come late
-MAX_FAILED_IN_A_ROW = 5  # people; then the service fails, not the person
-LOOKED_UP_AT_ONCE = 50  # people whose email and external id are asked for together
+ACTIVITY_OVERLAP = timedelta(days=1)  # activities may come late, so each request goes back one more day
+MAX_FAILED_IN_A_ROW = 5  # people; after so many, the service is at fault, not the people
+LOOKED_UP_AT_ONCE = 50  # people whose email and external id are requested together
 _LINES_PER_BATCH = 5_000
 _PEOPLE_PER_BATCH = 10_000
 
 
 class DuePerson(NamedTuple):
-    """A person to ask for, whose activities are loaded up to `loaded_until`."""
+    """A person whose activities are due to be requested; they are loaded up to `loaded_until`."""
 
     contact: Contact
     loaded_until: datetime | None = None
 
 
 class FeedScope(NamedTuple):
-    """Which activities are asked for: their ids, and the time of the first one that is loaded."""
+    """Which activities to load: the ids of their kinds, and the earliest time."""
 
     kinds: tuple[str, ...]
     since: datetime | None = None
 
     def has(self, activity: Any) -> bool:
-        """Returns whether an activity is in the scope; one whose time cannot be read is."""
+        """Returns whether an activity is in the scope. One without a readable time is."""
         time = read_time(activity.value("created_at")) if self.since and isinstance(activity, JsonObject) else None
         return self.since is None or time is None or time >= self.since
 
-    def start_of(self, asked: DuePerson) -> datetime | None:
+    def start_of(self, person: DuePerson) -> datetime | None:
         """Returns the time from which a person's activities are needed; None for all of them."""
-        times = [asked.loaded_until - ACTIVITY_OVERLAP] if asked.loaded_until else []
+        times = [person.loaded_until - ACTIVITY_OVERLAP] if person.loaded_until else []
         return max([*times, *([self.since] if self.since else [])], default=None)
 
 
-Noted = tuple[str, datetime | None, datetime]
-"""A person who was asked for: the id, the new watermark, and when it was."""
+NotedPerson = tuple[str, datetime | None, datetime]
+"""A person whose activities were requested: the id, the new watermark, and the time of the request."""
 
 
-class Order:
-    """Whether all activities so far came with the newest first.
+class ActivityOrder:
+    """Finds out whether activities come newest first. Only then can the pages after an old activity be skipped.
 
-    Only then do the pages after an old activity hold nothing new. A single activity that is newer than the one before
-    it is enough to read all pages of everybody from then on.
+    As soon as a single activity is newer than the one before it, all pages of everybody are read.
     """
 
     def __init__(self) -> None:
         self.is_broken = False
 
-    def end_of(self, pages: Iterator[list[Any]], start: datetime | None) -> Iterator[list[Any]]:
-        """Yields the pages of a person, up to the first one that ends with an activity before `start`."""
+    def pages_until(self, pages: Iterator[list[Any]], start: datetime | None) -> Iterator[list[Any]]:
+        """Yields the pages of a person up to the first one that ends with an activity before `start`."""
         last: datetime | None = None
         has_fallen = False
         for page in pages:
@@ -82,7 +81,7 @@ class Order:
 
 
 class Feed:
-    """Asks for the activities of people, and yields them as batches of messages.
+    """Requests the activities of people, and yields them as batches of messages.
 
     People in `suppressed` are skipped.
 
@@ -91,10 +90,10 @@ class Feed:
         progress: Called after each person.
         asked: How many people are done, including those who were skipped.
         known: How many of them the account has.
-        failed: For how many no answer could be read.
-        failure: Why, for the first of these.
-        stopped: Why nobody else was asked for; None if everybody was or the time was up.
-        retention_days: How long the account keeps activities; None until it says so.
+        failed: For how many no response could be read.
+        failure: The error of the first failure.
+        stopped: The error that ended the requests early; None if none did, or the time was up.
+        retention_days: How many days the account keeps activities; None until a response has it.
     """
 
     def __init__(
@@ -106,14 +105,14 @@ class Feed:
         answers: Answers,
         suppressed: HashedIds = NOBODY,
     ) -> None:
-        self.answered: Callable[[list[Noted]], object] = list
+        self.answered: Callable[[list[NotedPerson]], object] = list
         self.progress: Callable[[], None] = lambda: None
         self._scan, self._account, self._scope, self._receipt = scan, account, scope, receipt
         self._answers, self._suppressed = answers, suppressed
         self._found = ScanBatch(scan)
-        self._noted: list[Noted] = []
-        self._order = Order()
-        self._doubtful: list[Ended] = []  # whose failure may be the fault of the service
+        self._noted: list[NotedPerson] = []
+        self._order = ActivityOrder()
+        self._doubtful: list[PersonEnd] = []  # failures that may be the fault of the service
         self._kept: set[str] = set()
         self.asked = self.known = self.failed = 0
         self.failure: ApiError | None = None
@@ -139,36 +138,36 @@ class Feed:
 
     def _entries(self, people: Iterable[DuePerson], is_over: Callable[[], bool]) -> Iterator[Entry]:
         for entry in self._answers.kept():
-            if isinstance(entry, Ended):
+            if isinstance(entry, PersonEnd):
                 self._kept.add(entry.person)
             yield entry
         try:
-            for asked in self._due(people):
+            for person in self._due(people):
                 if is_over() or self.stopped is not None:
                     break
-                yield from self._ask(asked)
+                yield from self._read_person(person)
         except (NotAuthorized, InvalidSetting) as error:
             self.stopped = error
         if self.stopped is None:
-            yield from self._confirmed()
+            yield from self._confirm_failures()
 
     def _due(self, people: Iterable[DuePerson]) -> Iterator[DuePerson]:
-        """Yields the people whose answers are not kept yet, with their email and external id."""
+        """Yields the people without responses on the disk, with their email and external id."""
         for some in engine.batched(people, LOOKED_UP_AT_ONCE):
-            yield from _with_names(self._account, [of for of in some if of.contact.person not in self._kept])
+            yield from _with_ids(self._account, [of for of in some if of.contact.person not in self._kept])
 
-    def _ask(self, asked: DuePerson) -> Iterator[Entry]:
-        """Yields a person's messages, page by page, and the end; keeps both on the disk.
+    def _read_person(self, person: DuePerson) -> Iterator[Entry]:
+        """Yields a person's messages, page by page, and the end; writes both to the disk.
 
         Raises errors that would be the same for everybody.
         """
-        contact, asked_at = asked.contact, datetime.now(UTC)
+        contact, asked_at = person.contact, datetime.now(UTC)
         if _is_suppressed(contact, self._suppressed):
             self.asked += 1
             return
-        ended = Ended(contact.person, asked_at, asked_at)
+        ended = PersonEnd(contact.person, asked_at, asked_at)
         try:
-            for page in self._order.end_of(self._pages(contact), self._scope.start_of(asked)):
+            for page in self._order.pages_until(self._pages(contact), self._scope.start_of(person)):
                 messages = [_message(each, contact, self._receipt) for each in page if self._scope.has(each)]
                 self._answers.add(messages)
                 yield from messages
@@ -177,19 +176,19 @@ class Feed:
         except NotFound:
             ended = ended._replace(known=False)
         except ApiError as error:
-            self._fail(ended, asked, error)
+            self._fail(ended, person, error)
             return
-        yield from self._confirmed()
+        yield from self._confirm_failures()
         self._answers.end(ended)
         yield ended
 
-    def _fail(self, ended: Ended, asked: DuePerson, error: ApiError) -> None:
+    def _fail(self, ended: PersonEnd, person: DuePerson, error: ApiError) -> None:
         content = error.content if isinstance(error, UnexpectedResponse) else error.server_message
         bad = isinstance(error, UnexpectedResponse | RequestRejected)
         self.failure = self.failure or error
         self._doubtful.append(
             ended._replace(
-                loaded_until=asked.loaded_until, known=False, error=str(error), answer=content if bad else None
+                loaded_until=person.loaded_until, known=False, error=str(error), answer=content if bad else None
             )
         )
         if len(self._doubtful) >= MAX_FAILED_IN_A_ROW:
@@ -197,8 +196,8 @@ class Feed:
             self.asked += len(self._doubtful)
             self.failed += len(self._doubtful)
 
-    def _confirmed(self) -> Iterator[Entry]:
-        """Yields the ends of people who failed: the service answers for others, so the failure was about them."""
+    def _confirm_failures(self) -> Iterator[Entry]:
+        """Yields the ends of people whose requests failed: the service works for others, so it was due to them."""
         doubtful, self._doubtful = self._doubtful, []
         for ended in doubtful:
             self._answers.end(ended)
@@ -209,7 +208,7 @@ class Feed:
             self.retention_days = page.retention_days or self.retention_days
             yield page.activities
 
-    def _end(self, ended: Ended) -> None:
+    def _end(self, ended: PersonEnd) -> None:
         self.asked += 1
         self.known += ended.known
         self.failed += ended.error is not None
@@ -225,23 +224,23 @@ class Feed:
         return found.batch(ended)
 
 
-def _with_names(account: Ortto, people: list[DuePerson]) -> list[DuePerson]:
+def _with_ids(account: Ortto, people: list[DuePerson]) -> list[DuePerson]:
     """Returns people with their email and external id, which are looked up if neither is known."""
-    nameless = [asked.contact.id for asked in people if not (asked.contact.email or asked.contact.external_id)]
+    missing = [person.contact.id for person in people if not (person.contact.email or person.contact.external_id)]
     found: dict[str, Any] = {}
-    if nameless:
-        with suppress(RequestRejected):  # then activities have only the id
-            found = account.people_by_ids(nameless, [EMAIL_FIELD, EXTERNAL_ID_FIELD])
+    if missing:
+        with suppress(RequestRejected):  # then activities have only the contact id
+            found = account.people_by_ids(missing, [EMAIL_FIELD, EXTERNAL_ID_FIELD])
     return [
-        asked._replace(contact=contact_of_fields(asked.contact.id, person_fields(found[asked.contact.id])))
-        if asked.contact.id in found
-        else asked
-        for asked in people
+        person._replace(contact=contact_of_fields(person.contact.id, person_fields(found[person.contact.id])))
+        if person.contact.id in found
+        else person
+        for person in people
     ]
 
 
 def _message(activity: Any, contact: Contact, receipt: OrttoReceipt) -> bytes:
-    """Returns an activity as a line; anything but an object becomes a line that the load rejects."""
+    """Returns the message of an activity as a line; any other value becomes a line that the load rejects."""
     if not isinstance(activity, JsonObject):
         return f"{to_json(activity)}\n".encode()
     return ortto_message(activity, OrttoPerson(*contact), receipt) + b"\n"

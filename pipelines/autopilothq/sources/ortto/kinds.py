@@ -1,4 +1,4 @@
-"""Which kinds of activities are asked for: those of the catalogue, and those that a setting names."""
+"""Decides which kinds of activities to request: those of the catalogue, and those that a setting names."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
@@ -7,16 +7,16 @@ from ...errors import InvalidSetting
 from ...segment.naming import snake_case
 
 CUSTOM, EVERY = "custom", "all"
-"""What the setting can be instead of names: all custom activities, or all that the account has."""
+"""Values of the setting in place of names: all custom activities, or all that the account has."""
 _TABLES = {event.name: event.table for event in EVENTS}
 _CUSTOM_ID = "act:cm:"
 
 
 def requested_kinds(setting: str, requested: Sequence[str], names: Mapping[str, str]) -> list[str]:
-    """Returns the ids of the activities to ask for: the usual ones, and those requested by id, name or table.
+    """Returns the ids of the activities to request: the usual ones, and those `requested` by id, name or table.
 
-    `names` are the names of the account's activities by their ids, `setting` is where `requested` comes from. Raises
-    InvalidSetting for an activity that the account does not have.
+    `names` has the names of the account's activities by id. Raises InvalidSetting, which names the `setting`, for an
+    activity that the account does not have.
     """
     known = {id_: activity.name for id_, activity in ORTTO_ACTIVITIES.items()} | dict(names)
     found = [id_ for id_, activity in ORTTO_ACTIVITIES.items() if activity.pulled]

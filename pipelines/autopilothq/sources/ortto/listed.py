@@ -1,4 +1,4 @@
-"""The people of a list of Ortto's ids, emails, or external ids, looked up in the account."""
+"""Looks up a list of people in the account, by Ortto's ids, emails or external ids."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -10,32 +10,32 @@ from ...segment.identity import fold_email
 from ...segment.json_text import JsonObject
 from .pages import OutOfTime, Query, Scanner
 from .run import Run
-from .who import EMAIL_FIELD, EXTERNAL_ID_FIELD, LIST, MATCHED, Contact, Found, found_of, reduced
+from .search import EMAIL_FIELD, EXTERNAL_ID_FIELD, LIST, MATCHED, Contact, Found, found_person, reduce_person
 
-VALUES_AT_ONCE = 50  # in one request
+VALUES_AT_ONCE = 50  # values in one request
 _ID = re.compile("[0-9a-f]{24}")
 Values = Callable[[], Iterator[str]]
-"""Returns an iterator over the values of a list, from the first on."""
+"""Returns a new iterator over the values of a list."""
 
 
 class Lookup:
-    """Finds the people of a list. `warn` is called with what a person should know."""
+    """Finds the people of a list. `warn` is called with warnings for a person."""
 
     def __init__(self, run: Run, scanner: Scanner, warn: Callable[[str], None]) -> None:
         self._run, self._scanner, self._warn = run, scanner, warn
 
     def found(self, values: Values) -> Iterator[list[Found]]:
-        """Yields the people; those that the account does not have are counted in a warning.
+        """Yields the people. A warning has the number of those that the account does not have.
 
         If the account accepts no filter by email, everyone is read and compared. Raises OutOfTime and ApiErrors.
         """
         if self._run.start.way != MATCHED:
-            self._run.go(LIST)
+            self._run.set_way(LIST)
             try:
                 yield from self._looked_up(values)
             except _NoFilter as error:
                 self._warn(f"The account does not take a filter by email, so everyone is read. {error}")
-                self._run.go(MATCHED)
+                self._run.set_way(MATCHED)
             else:
                 return
         yield from self._matched(values)
@@ -43,25 +43,25 @@ class Lookup:
     def _looked_up(self, values: Values) -> Iterator[list[Found]]:
         spool = self._run.spool(LIST)
         if not spool.complete:
-            spool.restart()  # the list may be another one by now
+            spool.restart()  # the list may have changed
             requested = unknown = 0
             for some in _batched(values()):
                 if self._scanner.deadline.is_over():
                     raise OutOfTime
-                contacts, missing = self._some(some)
+                contacts, missing = self._look_up(some)
                 spool.put(Page(contacts, None, str(spool.last + 1)))
                 requested, unknown = requested + len(some), unknown + missing
             spool.put(Page([], None, None))
             self._warn_of(unknown, requested)
         for number in range(1, spool.last + 1):
-            yield [found_of(contact, self._run.begun) for contact in spool.read(number)[0]]
+            yield [found_person(contact, self._run.begun) for contact in spool.read(number)[0]]
 
-    def _some(self, values: Sequence[str]) -> tuple[list[Any], int]:
+    def _look_up(self, values: Sequence[str]) -> tuple[list[Any], int]:
         """Returns the people of some values, and how many of the values the account does not have."""
         ids = {value for value in values if _ID.fullmatch(value)}
-        contacts: list[Any] = [[id_, None, None, None] for id_ in sorted(ids)]  # the rest is asked for with the others
+        contacts: list[Any] = [[id_, None, None, None] for id_ in sorted(ids)]  # `Feed` looks up their other ids
         if requested := {_key(value): value for value in values if value not in ids}:
-            query = Query([EMAIL_FIELD, EXTERNAL_ID_FIELD], _filter(requested.values()), reduced=reduced)
+            query = Query([EMAIL_FIELD, EXTERNAL_ID_FIELD], _filter(requested.values()), reduce=reduce_person)
             try:
                 found = [contact for page in query.pages(self._scanner.account, None) for contact in page.contacts]
             except RequestRejected as error:
@@ -78,7 +78,7 @@ class Lookup:
         keys = frozenset(missing)
 
         def matching(contact: JsonObject) -> Any:
-            kept = reduced(contact)
+            kept = reduce_person(contact)
             if kept is None or not (hits := keys & _keys([kept])):
                 return None
             missing.difference_update(hits)
@@ -86,8 +86,8 @@ class Lookup:
 
         spool = self._run.spool(MATCHED)
         is_new = spool.last == 0
-        for contacts, _ in self._scanner.scan(spool, Query([EMAIL_FIELD, EXTERNAL_ID_FIELD], reduced=matching)):
-            yield [found_of(contact, self._run.begun) for contact in contacts]
+        for contacts, _ in self._scanner.scan(spool, Query([EMAIL_FIELD, EXTERNAL_ID_FIELD], reduce=matching)):
+            yield [found_person(contact, self._run.begun) for contact in contacts]
         if is_new:
             self._warn_of(len(missing), len(requested))
 
@@ -112,7 +112,7 @@ def _batched(values: Iterator[str]) -> Iterator[list[str]]:
 
 
 def _filter(values: Any) -> dict[str, Any]:
-    """Returns the filter of people who have one of these emails or external ids."""
+    """Returns Ortto's filter for people with one of these emails or external ids."""
     requested = dict.fromkeys(
         form for value in values for form in ((value, value.lower()) if "@" in value else (value,))
     )
@@ -121,10 +121,10 @@ def _filter(values: Any) -> dict[str, Any]:
 
 
 def _key(value: str) -> str:
-    """Returns an email or an external id as it is compared."""
+    """Returns an email or an external id in comparable form."""
     return fold_email(value) if "@" in value else value
 
 
 def _keys(contacts: Sequence[Any]) -> set[str]:
-    """Returns the emails and the external ids of people as `reduced` keeps them."""
+    """Returns the emails and the external ids, in comparable form, of people as `reduce_person` returns them."""
     return {_key(value) for _, email, external_id, _ in contacts for value in (email, external_id) if value}

@@ -1,4 +1,4 @@
-"""One load of an account of Ortto: what it asks for, and its state while it runs."""
+"""One load of an account of Ortto: what it requests, and its state while it runs."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,17 +12,17 @@ from ..settings import short_digest
 from .run import RUN_FOLDER, RunKey
 
 ACTIVE, EVERYBODY = "active", "all"
-"""What `people` can be instead of a file or a query."""
+"""Values of the setting `people` in place of a file or a query."""
 OUT_OF_TIME = "the time of max_seconds was up"
 ORTTO_EVENT_RESOURCES = (*(table.name for table in EVENT_TABLES), TRACKS.name, EVENTS_RESOURCE)
 
 
 class PullSettings(NamedTuple):
-    """What is asked for, and how much at a time.
+    """What to request, and how much at a time.
 
     `people` is `active`, `all`, a file or a query; `activities` are kinds besides the usual ones. Reply texts and
-    addresses are kept if `personal`. One load asks for at most `people_per_load` people, and for at most
-    `seconds_per_load`; nothing is fetched after `max_seconds`.
+    addresses are kept if `personal`. One load handles at most `people_per_load` people, and requests their activities
+    for at most `seconds_per_load`; nothing is fetched after `max_seconds`.
     """
 
     people: str = ACTIVE
@@ -36,10 +36,10 @@ class PullSettings(NamedTuple):
 
 @dataclass
 class AccountLoad(ScannedRecords):
-    """One load of an account: its budget of time, its scans, and what the scans besides activities find.
+    """One load of an account: its budget of time, its scans, and the records that they find.
 
-    `account` is a digest that identifies the account. `is_anew` says that nothing counts as loaded, because dlt drops
-    or empties tables of events first.
+    `account` is a digest that identifies the account. If `is_anew`, nothing counts as loaded, because dlt drops or
+    empties tables of events first.
     """
 
     account: str
@@ -64,9 +64,10 @@ class AccountLoad(ScannedRecords):
 
     @property
     def scope_id(self) -> str:
-        """A digest of what is asked for, with `since` and tables: what they leave out is loaded up to no watermark.
+        """A digest of the requested activities, `since`, and the selected tables.
 
-        With `tracks` everything is asked for, but tables that are not selected get no rows.
+        A watermark holds only for one scope, because it says nothing about what the scope leaves out. With `tracks`
+        everything is requested, but tables that are not selected get no rows.
         """
         tables, selected = set(ORTTO_EVENT_RESOURCES), self.context.selected
         tables = {TRACKS.name} | (tables - selected) if TRACKS.name in selected else tables & selected
@@ -75,13 +76,13 @@ class AccountLoad(ScannedRecords):
 
     @property
     def run_key(self) -> RunKey:
-        """What distinguishes the run from others."""
+        """The key that distinguishes the run from others."""
         people = self.settings.people
         names = {of: short_digest(self.account, self.scope_id, of) for of in (people, EVERYBODY)}
         return RunKey(self.account, names[people], (names[EVERYBODY],) if people == ACTIVE else ())
 
     def begin_reading(self) -> None:
-        """Drops what an earlier reading found."""
+        """Drops what an earlier reading of the same scans found."""
         super().begin_reading()
         self.context.report.contacts = 0
 

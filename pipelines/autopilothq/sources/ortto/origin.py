@@ -23,10 +23,10 @@ from .records import PARTS, RecordScans, note_loaded, plan_scans
 
 @dataclass
 class OrttoPull(Origin[Scan]):
-    """An account of Ortto, whose people's activities are asked for; `account` is a digest that identifies it.
+    """An account of Ortto and the activities of its people; `account` is a digest that identifies it.
 
-    The next load continues a run that is not complete, wherever it ended. It does not ask again for people who were
-    asked for since the run began, by loads that are complete or with answers that are on this machine.
+    The next load continues a run that is not complete, wherever it ended. It requests nothing again for people whom
+    complete loads have handled since the run began, or whose responses are on this machine.
     """
 
     client: Ortto
@@ -64,7 +64,7 @@ class OrttoPull(Origin[Scan]):
     def read(self, work: Sequence[Scan]) -> Iterator[Batch]:
         """Yields the messages of people's activities, and keeps the records of all other scans.
 
-        Raises Unavailable if the first scan gets no answer, and NotAuthorized if the key is refused.
+        Raises Unavailable if the first scan gets no response, and NotAuthorized if the key is refused.
         """
         load = planned(self._load)
         load.begin_reading()
@@ -81,15 +81,15 @@ class OrttoPull(Origin[Scan]):
                     yield from self._activities.read(Account(self.client, names, scanner, records.has_times))
 
     def _names(self, load: AccountLoad) -> OrttoNames:
-        """Returns the account's names of activities and fields; none if it does not give them."""
+        """Returns the account's names of activities and fields; none, with a warning, if they cannot be read."""
         try:
             return names_of_schema(self.client.instance_schema())
         except (RequestRejected, UnexpectedResponse) as error:
-            load.warn(f"The account does not tell what its fields are called, so ids stand for them. {error}")
+            load.warn(f"The account does not return the names of its fields, so ids are used instead. {error}")
             return OrttoNames()
 
     def finish(self, context: LoadContext) -> Iterator[TableRows]:
-        """Yields the rows of the scans that are complete, and of who was asked for; keeps the cursors."""
+        """Yields the rows of the scans that are complete, and those of `_profiles`; stores the cursors."""
         load, load_id = planned(self._load), context.required_pipeline().load_id
         for scan in load.scans:
             if scan.complete and scan.name in PARTS:
@@ -103,7 +103,7 @@ class OrttoPull(Origin[Scan]):
 
 
 def _records(load: AccountLoad, scan: Scan, records: RecordScans) -> Iterator[Batch]:
-    """Yields the rejects of a scan other than that of activities, and keeps its records."""
+    """Yields the rejects of a scan of records, and keeps its records."""
     report = load.context.report
     why = report.cut_off
     if why is None:
@@ -126,7 +126,7 @@ def _records(load: AccountLoad, scan: Scan, records: RecordScans) -> Iterator[Ba
 
 
 def _rows(load: AccountLoad, scan: Scan, table: str) -> Iterator[TableRows]:
-    """Yields the rows of a table, and their discards. A scan of people also finds those who were deleted."""
+    """Yields the rows of a table, and their discards; of people also those who were deleted."""
     snapshot, context = load.snapshot_of(table, scan), load.context
     read = context.required_pipeline().dataset.read if table == ORTTO_PEOPLE.name else None
     yield from snapshot.rows_with_discards(context.existing_columns(table), read)

@@ -1,4 +1,4 @@
-"""Pages of people: fetched into a spool, again from the first on if the account no longer knows its cursor."""
+"""Reads pages of people by way of a spool; begins again if the account no longer accepts the cursor of a page."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -10,18 +10,18 @@ from ...segment.json_text import JsonObject, storable_text
 from ..scans import TimeBudget
 from ..spool import Spool, fetch_ahead
 
-MAX_RESTARTS = 2  # of one scan: each costs a refused request, and fifteen of these cause a ban
-IDS_AT_ONCE = 100
+MAX_RESTARTS = 2  # restarts of one scan: each costs a refused request, and fifteen of these cause a ban
+IDS_AT_ONCE = 100  # people in one request by their ids
 
 
 class OutOfTime(Exception):
-    """The budget was spent in the middle of a scan; its pages stay in the spool, and the next load continues it."""
+    """The budget of time ended during a scan; its pages stay in the spool, and the next load continues it."""
 
 
 class Query:
-    """What is asked about an account's people: which fields, and of whom, by a filter or an audience (default: all).
+    """A query of an account's people: which fields, and of whom, by a filter or an audience (by default of all).
 
-    `reduced` returns what is kept of each person; without it everything is.
+    `reduce` returns what to keep of a person, or None to leave the person out; without it everything is kept.
     """
 
     def __init__(
@@ -29,12 +29,12 @@ class Query:
         fields: Sequence[str],
         narrowed: Mapping[str, Any] | None = None,
         audience: str | None = None,
-        reduced: Callable[[JsonObject], Any] | None = None,
+        reduce: Callable[[JsonObject], Any] | None = None,
     ) -> None:
-        self.fields, self.narrowed, self.audience, self.reduced = fields, narrowed, audience, reduced
+        self.fields, self.narrowed, self.audience, self.reduce = fields, narrowed, audience, reduce
 
     def pages(self, account: Ortto, bookmark: str | None) -> Iterator[Page]:
-        """Yields the pages after a bookmark of a `Page`, with all fields, even if one request cannot have so many."""
+        """Yields the pages after a bookmark of a `Page`, with all fields, even if these take several requests."""
         offset, _, cursor = (bookmark or "0 ").partition(" ")
         first, rest = self.fields[:MOST_FIELDS], self.fields[MOST_FIELDS:]
         pages = account.people(
@@ -46,14 +46,14 @@ class Query:
             yield self._page(contacts, found.total, following)
 
     def _page(self, contacts: list[Any], total: int | None, bookmark: str | None) -> Page:
-        if self.reduced is None:
+        if self.reduce is None:
             return Page(contacts, total, bookmark)
-        kept = (self.reduced(contact) for contact in contacts if isinstance(contact, JsonObject))
+        kept = (self.reduce(contact) for contact in contacts if isinstance(contact, JsonObject))
         return Page([contact for contact in kept if contact is not None], total, bookmark)
 
 
 def _with_fields(account: Ortto, contacts: list[Any], fields: Sequence[str]) -> list[Any]:
-    """Returns people with more fields, which are looked up by the people's ids."""
+    """Returns people with additional fields, which are requested by the people's ids."""
     objects = [contact for contact in contacts if isinstance(contact, JsonObject)]
     ids = [id_ for contact in objects if (id_ := storable_text(contact.value("id")))]
     found: dict[str, list[tuple[str, Any]]] = {}
@@ -79,8 +79,8 @@ def person_fields(contact: Any) -> JsonObject:
 class Scanner:
     """Reads pages of an account's people by way of spools, within a budget of time.
 
-    `restarted` is called when a scan begins again, `seen` after each page, except for members of audiences, with the
-    number of people in the scan so far, including those in the spool, and the total.
+    `restarted` is called with a warning when a scan begins again. `seen` is called after each page, except for members
+    of audiences, with the number of people in the scan so far, including those in the spool, and the total.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Scanner:
     def scan(self, spool: Spool, query: Query) -> Iterator[tuple[list[object], int]]:
         """Yields the people and the size of each page, those in the spool first.
 
-        If the account no longer knows the cursor of a page, all pages are fetched and yielded again. Raises OutOfTime
+        If the account no longer accepts the cursor of a page, all pages are fetched and yielded again. Raises OutOfTime
         and ApiErrors.
         """
         restarts = count = 0
@@ -115,7 +115,7 @@ class Scanner:
                     self._report(query, count, fetched.total)
                     yield contacts, size
             except UnexpectedResponse:
-                spool.restart()  # the bookmark of this page is useless
+                spool.restart()  # the bookmark cannot be used
                 raise
             except RequestRejected as error:
                 if spool.last == 0:

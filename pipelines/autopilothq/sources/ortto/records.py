@@ -1,4 +1,4 @@
-"""The records of an account besides activities: people, audiences and their members, tags, campaigns, custom fields."""
+"""Scans the records of an account: people, audiences and their members, tags, campaigns, custom fields."""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,17 +33,20 @@ from ..scans import Scan, ScanBatch
 from ..spool import ScanStart, Spool, fetch
 from .pages import OutOfTime, Query, Scanner, person_fields
 from .reports import report_pages
-from .who import EMAIL_FIELD, activity_time
+from .search import EMAIL_FIELD, activity_time
 
 _PAGES_PER_BATCH = 20
-_MAX_REFUSED = 2  # requests for people, of the fifteen refused ones that an account allows in fifteen seconds
+_MAX_REFUSED = 2  # refused requests for people; an account allows fifteen refused ones in fifteen seconds
 _MAX_SCAN_AGE = timedelta(days=1)
 _TAGS = ("tags", "u4s::t")  # documented, but not in the schema of any account seen so far
-_CURSORS = "ortto scans"  # in dlt's state of the source
+_CURSORS = "ortto scans"  # the key of the cursors in dlt's state of the source
 
 
 class AccountPart(NamedTuple):
-    """What a scan reads: its tables, the path of its requests, and how it requests a list or pages, if not people."""
+    """What a scan of records reads: its tables, the path of its requests, and the function that makes them.
+
+    `request` returns a whole list, `pages` yields pages; the scan of people has neither.
+    """
 
     tables: tuple[Table, ...]
     path: str
@@ -52,7 +55,7 @@ class AccountPart(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The column of the first table for the API's `id`."""
+        """The column of the first table that has the API's `id`."""
         return self.tables[0].key[0]
 
 
@@ -70,13 +73,13 @@ PARTS = {
     ),
     "campaign_reports": AccountPart((ORTTO_CAMPAIGN_REPORTS,), "campaign/reports/get", pages=report_pages),
 }
-"""The scans besides activities, by their names."""
+"""The scans of records, by their names."""
 
 
 def plan_scans(
     account: str, base_url: str, home: Path, selected: frozenset[str], now: str, complete_loads: set[str]
 ) -> list[Scan]:
-    """Returns the scans that the selected tables need; those not loaded yet continue after their pages in `home`."""
+    """Returns the scans that the selected tables need; unfinished ones continue after their pages in `home`."""
     found = []
     for name, part in PARTS.items():
         if not any(table.name in selected for table in part.tables):
@@ -105,15 +108,15 @@ def _is_old(spool: Spool, now: str) -> bool:
 
 
 def note_loaded(account: str, scan: Scan, load_id: str) -> None:
-    """Keeps that a scan is loaded once the load `load_id` is complete."""
+    """Stores that a scan is loaded once the load `load_id` is complete."""
     write_cursor(_CURSORS, f"{account} {scan.name}", {"started_at": scan.started_at, "load_id": load_id})
 
 
 @dataclass
 class RecordScans:
-    """Reads scans of an account. `home` is the folder of their spools, `names` are the account's names of fields.
+    """Reads scans of records. `home` is the folder of their spools, `names` are the account's names of fields.
 
-    `has_times` is whether the account gives times of last activities; None as long as that is unknown.
+    `has_times` is whether the account has the times of last activities; None as long as that is unknown.
     """
 
     scanner: Scanner
@@ -179,7 +182,7 @@ class RecordScans:
         yield batch
 
     def _pages(self, spool: Spool, ids: Sequence[str]) -> Iterator[tuple[list[object], int]]:
-        """Yields the pages of people with all fields except those that the account refuses."""
+        """Yields the pages of people, with all fields except those that the account refuses."""
         fields = [id_ for id_ in ids if self.has_times is not False or not _is_time(id_)]
         is_new = spool.last == 0
         for _ in range(_MAX_REFUSED):
@@ -189,7 +192,7 @@ class RecordScans:
                     is_taken = True
                     yield page
             except RequestRejected as error:
-                if is_taken:  # it is the cursor that the account refuses, even from the first page on
+                if is_taken:  # pages came, so the account refuses the cursor, not a field
                     raise
                 refused = next((id_ for id_ in fields if id_ in error.server_message.split()), None)
                 if refused is None or _is_time(refused):
@@ -217,7 +220,7 @@ class RecordScans:
         spool = Spool.open(self.home / scan.name / str(number)) or Spool.begin(
             self.home / scan.name / str(number), _spool(scan).start
         )
-        query = Query([EMAIL_FIELD], audience=audience, reduced=_reference)
+        query = Query([EMAIL_FIELD], audience=audience, reduce=_reference)
         try:
             for members, size in self.scanner.scan(spool, query):
                 found = ScanBatch(scan, size=size)
@@ -231,7 +234,7 @@ class RecordScans:
 class PersonColumns:
     """The columns of people's fields: those of the catalogue, and `custom_` with the account's name of the field.
 
-    `ids` are the ids of the fields to ask for.
+    `ids` are the ids of the fields to request.
     """
 
     def __init__(self, custom: Mapping[str, OrttoField], names: OrttoNames) -> None:

@@ -1,4 +1,4 @@
-"""What Ortto counts for a campaign, as a row of `ortto_campaign_reports` to compare the stored events with."""
+"""Turns Ortto's counts for a campaign into a row of `ortto_campaign_reports`, to compare the stored events with."""
 
 from collections.abc import Iterator
 
@@ -14,9 +14,9 @@ NEVER_SENT = frozenset({"draft", "scheduled", "cancelled"})
 
 
 def reports(account: Ortto, campaigns: list[JsonObject]) -> Iterator[JsonObject]:
-    """Yields a row for each campaign that may have been sent; without a report, with the campaign's own counts.
+    """Yields a row for each campaign that may have been sent; one without a report has the campaign's own counts.
 
-    Ortto gives 60 reports in ten minutes, so the campaigns that come first are counted first.
+    Ortto allows 60 reports in ten minutes, so reports are requested one by one, in the order of the campaigns.
     """
     for campaign in campaigns:
         if as_text(campaign.value("state")) in NEVER_SENT or not campaign.value("id"):
@@ -41,7 +41,7 @@ def report_pages(account: Ortto, bookmark: str | None) -> Iterator[Page]:
 
 
 def report_row(campaign: JsonObject, report: JsonObject) -> JsonObject:
-    """Returns the row of a campaign and its report; a count that neither of them has is left out.
+    """Returns the row of a campaign and its report. Counts that neither of them has are left out.
 
     Example: `report_row(campaign, report).value("delivered") == JsonNumber("12")`.
     """
@@ -72,13 +72,13 @@ def _sections(report: JsonObject) -> list[JsonObject]:
 
 
 def _count(sections: list[JsonObject], words: tuple[str, ...], campaign: JsonObject) -> JsonNumber | None:
-    """Returns the first count under one of these words, in the report, else in the campaign."""
+    """Returns the first count that the report, or else the campaign, has under one of these words."""
     found = (part.value(word) for part in (*sections, campaign) for word in words)
     return next((count for count in found if isinstance(count, JsonNumber) and count.isdigit()), None)
 
 
 def _window(sections: list[JsonObject]) -> tuple[str | None, str | None]:
-    """Returns the times from and until which a report counts, if any: a journey's report covers a span of time."""
+    """Returns the times between which a report counts, if it has any: a journey's report covers a span of time."""
     for part in sections:
         begin, end = (_time(part.value("graph", name)) for name in ("from", "to"))
         if begin and end:

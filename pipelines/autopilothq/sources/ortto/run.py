@@ -1,8 +1,8 @@
-"""A run over the people of an account of Ortto, and what is kept of it so that another load can continue it.
+"""A run over the people of an account of Ortto, and its state, with which another load can continue it.
 
-A run begins with the search for people, and ends when everybody who was found has been asked for. It may take many
-loads, in many processes. On this machine, its folder has the people who were found and the answers that are not loaded
-yet; in the destination, dlt's state has how far complete loads came.
+A run begins with the search for people, and ends when the activities of everybody who was found were requested. It may
+take many loads, in many processes. On this machine, its folder has the people who were found and the responses that are
+not loaded yet; in the destination, dlt's state has how far complete loads got.
 """
 
 import json
@@ -17,18 +17,19 @@ from ...utc import format_time
 from ..cursors import read_cursor, write_cursor
 from ..spool import ScanStart, Spool
 
-RUN_FOLDER = "autopilothq-ortto"  # the folder of runs, below the pipeline's own
-RETENTION_DAYS = 90  # how long an account keeps activities, unless it says otherwise
+RUN_FOLDER = "autopilothq-ortto"  # the folder of runs, in the pipeline's working folder
+RETENTION_DAYS = 90  # days that an account keeps activities, unless a response has another number
 _MAX_RUN_AGE = timedelta(days=RETENTION_DAYS / 2)  # an older run is not continued: activities of its people are gone
-TIMES_LAG = timedelta(hours=1)  # how far a person's times of last activities may lag behind
-_CURSORS = "ortto"  # in dlt's state of the source
+TIMES_LAG = timedelta(hours=1)  # by which a person's times of last activities may lag behind
+_CURSORS = "ortto"  # the key of the cursors in dlt's state of the source
 _START = "run.json"
 
 
 class RunStart(NamedTuple):
-    """When a run began, and `since` when activity counts, which is None if no run was complete before.
+    """The beginning of a run. `begun` is its time, `since` when the last complete run began; both are RFC 3339.
 
-    Both are RFC 3339. `account` is a digest that identifies the account, `way` is how people are found.
+    `since` is None if there was no complete run. `account` is a digest that identifies the account, `way` is how people
+    are found.
     """
 
     account: str
@@ -38,19 +39,19 @@ class RunStart(NamedTuple):
 
 
 class RunKey(NamedTuple):
-    """What distinguishes runs: digests of the account (`account`), and of what is asked for and whom (`name`).
+    """What distinguishes runs: digests of the account (`account`), and of the scope and the people (`name`).
 
-    `alike` are the names of runs that ask the same about at least the same people: what they loaded counts here too.
+    `covering` are the names of runs of the same scope and at least the same people: what they loaded counts here too.
     """
 
     account: str
     name: str
-    alike: tuple[str, ...] = ()
+    covering: tuple[str, ...] = ()
 
 
 @dataclass
 class Run:
-    """A run, new or continued. `cursor` is how far complete loads brought the last run; empty if there are none."""
+    """A run, new or continued. `cursor` is what complete loads left of the last run; empty if there is none."""
 
     key: RunKey
     folder: Path
@@ -69,26 +70,26 @@ class Run:
 
     @property
     def is_continued(self) -> bool:
-        """Whether complete loads belong to this run already."""
+        """Whether this run has complete loads already."""
         return bool(self.cursor) and self.cursor["begun"] == self.start.begun
 
     @property
     def loaded_segment(self) -> int:
-        """The last segment of answers that complete loads have loaded; 0 for none."""
+        """The number of the last segment of responses that complete loads have loaded; 0 for none."""
         return int(self.cursor["segment"]) if self.is_continued else 0
 
     @property
     def retention_days(self) -> int:
-        """How many days the account keeps activities, if a complete load found it out, else the default."""
+        """How many days the account keeps activities, as a complete load found out, else the default."""
         return int(self.cursor.get("retention") or RETENTION_DAYS)
 
-    def go(self, way: str) -> None:
-        """Keeps the way in which people are found from now on."""
+    def set_way(self, way: str) -> None:
+        """Sets the way in which people are found, and stores it."""
         self.start = self.start._replace(way=way)
         _write_start(self.folder, self.start)
 
     def spool(self, name: str) -> Spool:
-        """Returns the spool of a way on this machine, or a new one."""
+        """Returns this machine's spool of a way to find people, or a new one."""
         folder = self.folder / name
         return Spool.open(folder) or Spool.begin(folder, self.scan_start)
 
@@ -98,9 +99,9 @@ class Run:
         return ScanStart(self.start.account, self.start.begun)
 
     def write_cursor(self, load_id: str, segment: int, complete: bool, retention: int | None) -> None:
-        """Keeps how far the run is once the load `load_id` is complete."""
+        """Stores how far the run is once the load `load_id` is complete."""
         if self.cursor:
-            # It counts if that load never becomes complete.
+            # The old cursor counts if that load never becomes complete.
             write_cursor(_CURSORS, _before(self.key.name), self.cursor)
         cursor = self.start._asdict() | {
             "complete": complete,
@@ -112,11 +113,11 @@ class Run:
 
 
 def begin_run(home: Path, key: RunKey, now: datetime, complete_loads: set[str]) -> Run:
-    """Returns the run that is under way, on this machine or another, or a new one. `home` is the folder of all runs."""
+    """Returns the run that is under way on this machine or another, or a new one. `home` is the folder of all runs."""
     folder = home / key.name
     cursor = _cursor(key.name, complete_loads)
     found = _read_start(folder)
-    if found and found.account == key.account and _goes_on(found, cursor, now):
+    if found and found.account == key.account and _is_under_way(found, cursor, now):
         return Run(key, folder, found, cursor)
     shutil.rmtree(folder, ignore_errors=True)
     start = RunStart(key.account, format_time(now), _last_complete(key, cursor, complete_loads))
@@ -127,8 +128,8 @@ def begin_run(home: Path, key: RunKey, now: datetime, complete_loads: set[str]) 
     return Run(key, folder, start, cursor)
 
 
-def _goes_on(start: RunStart, cursor: dict[str, Any], now: datetime) -> bool:
-    """Returns whether the run in a folder is under way: not complete, too old, or overtaken by another one."""
+def _is_under_way(start: RunStart, cursor: dict[str, Any], now: datetime) -> bool:
+    """Returns whether the run in a folder is under way: not complete, not too old, not overtaken by another one."""
     overtaken = bool(cursor) and (cursor["begun"], cursor["complete"]) > (start.begun, False)
     return not overtaken and _age(start, now) < _MAX_RUN_AGE
 
@@ -147,8 +148,8 @@ def _before(name: str) -> str:
 
 
 def _last_complete(key: RunKey, cursor: dict[str, Any], complete_loads: set[str]) -> str | None:
-    """Returns when the last complete run began, of this kind or of one that asks for more people."""
-    others = [_cursor(name, complete_loads) for name in key.alike]
+    """Returns when the last complete run with this key, or of one that covers it, began; None if there was none."""
+    others = [_cursor(name, complete_loads) for name in key.covering]
     begun = [each["begun"] if each["complete"] else each["since"] for each in (cursor, *others) if each]
     return max(filter(None, begun), default=None)
 

@@ -26,8 +26,8 @@ from .load import ACTIVE, PullSettings
 from .origin import OrttoPull
 
 
-# In the section above, settings of these names are those of Autopilot's API, whose key must not go to Ortto. dlt would
-# take them even so if the default were None.
+# In the section above, settings of these names are those of Autopilot's API, whose key must not be sent to Ortto. dlt
+# would use them nevertheless if the default were None.
 @dlt.source(schema=Schema(SOURCE), section=SOURCE, max_table_nesting=0)
 def ortto(
     api_key: Annotated[str, NotResolved()] = "",
@@ -53,28 +53,29 @@ def ortto(
 ) -> Iterable[DltResource]:
     """Ortto's API as the `autopilothq` schema: email activities, people, audiences, tags, campaigns, custom fields.
 
-    Ortto keeps activities for 90 days, and gives them for one person per request and one request per second. Each run
-    asks for those who were active since the last one.
+    Ortto keeps activities for 90 days; a request returns those of one person, and one request per second is allowed.
+    Each run requests the activities of those who were active since the last one.
 
     Args:
         api_key: The account's custom API key, from dlt's secrets.
-        region: Where the account is: au, eu, or empty.
-        base_url: Where the API is, if not at the region's address.
+        region: The region of the account: au, eu, or empty.
+        base_url: The API's address, if it is not the region's.
         requests_per_second: The highest rate of requests, except for people's activities.
         activity_requests_per_second: The same for people's activities; Ortto allows one.
         people: Whose activities: `active`, those who were active since the last run; `all`; a file of Ortto's ids,
-            emails or your own ids, one per line; or a query of the warehouse, whose first column has them.
-        activities: Kinds of activities besides the usual ones, by id or name: `custom` are all custom ones, `all` all.
+            emails or user ids, one per line; or a query of the warehouse, whose first column has them.
+        activities: Kinds of activities besides the usual ones, by id or name; `custom` means all custom ones, `all`
+            all that there are.
         personal: Whether the texts of replies and the addresses in them are kept.
         since: The time of the first activity to load (ISO 8601; UTC if it has no zone).
-        account: A name of your own for the account, so that a new key continues where the last one was.
+        account: A name that you choose for the account, so that a new key continues where the last one was.
         timeout: Seconds without data after which a request times out.
         tries: How often a request is tried.
-        allow_http: Whether the key may go over plain http to another machine.
-        max_seconds: How long anything is fetched. What came by then is loaded, and the next run continues from there.
-        people_per_load: How many people at most; `LoadReport.people_total` says how many were due.
-        seconds_per_load: How long people are asked for in one load.
-        max_event_tables: How many tables of other events than Autopilot's the dataset may have.
+        allow_http: Whether the key may be sent over plain http to another machine.
+        max_seconds: How long anything is fetched. What came by then is loaded; the next run continues from there.
+        people_per_load: The most people that a load handles; `LoadReport.people_total` is how many were due.
+        seconds_per_load: How long activities are requested in one load.
+        max_event_tables: How many tables of events that the catalogue does not know the dataset may have.
         table_format: dlt's table format in a lake, `delta`. None leaves it to the destination.
         memory: What the engine, DuckDB in process, may use before it spills to disk, in MB.
         progress: Called with the `LoadReport` after each page and each person.
@@ -111,7 +112,7 @@ def _setting(name: str, of: Any = dlt.config) -> Any:
 
 
 def _number(given: float, name: str, default: float) -> float:
-    """Returns the number that was given, else the configured one, else the default."""
+    """Returns the given number unless it is the default, else the configured one, else the default."""
     value = _setting(name) if given == default else given
     return default if value is None else float(value)
 

@@ -1,4 +1,4 @@
-"""A space of Segment Unify as an origin: a load asks for the people of one run, or for some of them."""
+"""A space of Segment Unify as an origin: a load requests the events of a run's people, or of some of them."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -26,18 +26,28 @@ from ..origin import MESSAGE_RESOURCES, LoadContext, Origin, planned
 from ..scans import Scan
 from ..settings import RequestSettings, short_digest
 from ..spool import ScanStart, Spool
-from .pull import LOOKBACK, RETENTION, Asked, EventScope, Person, Pull, people_of_contacts, people_of_file, person
+from .pull import (
+    LOOKBACK,
+    RETENTION,
+    DueProfile,
+    EventScope,
+    Person,
+    Pull,
+    people_of_contacts,
+    people_of_file,
+    profile_id,
+)
 
 SETTINGS = f"sources.{SOURCE}.profiles"
-PEOPLE_FOLDER = "autopilothq-people"  # the folder of contacts, below the pipeline's own
-MAX_RUN_AGE = RETENTION / 2  # an older run is not continued: its first people must be asked for again
-MAX_SCAN_AGE = timedelta(days=1)  # contacts are not read again within it; the next run finds changes since
+PEOPLE_FOLDER = "autopilothq-people"  # the folder of contacts, in the pipeline's working folder
+MAX_RUN_AGE = RETENTION / 2  # an older run is not continued, because the events of its first people are due again
+MAX_SCAN_AGE = timedelta(days=1)  # a younger scan of contacts is used again; the next run finds changes since
 MIN_PEOPLE_TO_WARN = 10  # of this many people, the space should know at least one
-_CURSORS = "pulls"  # in dlt's state of the source
+_CURSORS = "pulls"  # the key of the cursors in dlt's state of the source
 
 
 class Contacts(NamedTuple):
-    """Autopilot's contacts as the people to ask for; `account` is a digest that identifies the account."""
+    """The account of Autopilot whose contacts are the people; `account` is a digest that identifies it."""
 
     client: Autopilot
     account: str
@@ -45,9 +55,9 @@ class Contacts(NamedTuple):
 
 @dataclass
 class _Run:
-    """One load of a run that began at `begun`; `cursor` is how far complete loads brought the last run.
+    """One load of a run that began at `begun`; `cursor` is what complete loads left of the last run.
 
-    `is_anew` says that nobody counts as already asked for, because dlt drops or empties tables of events first.
+    If `is_anew`, earlier requests do not count, because dlt drops or empties tables of events first.
     """
 
     context: LoadContext
@@ -60,11 +70,11 @@ class _Run:
 
 @dataclass
 class Space(Origin[Scan]):
-    """The people of a space, and the scope of the events that they are asked for.
+    """The people of a space, and the scope of the events that are requested for them.
 
-    The next load continues a run that is not complete, wherever it ended: it does not ask again for people whom
-    complete loads have asked for since the run began. So a long run can be many loads, and a kill loses only the last
-    one. `people` is the setting; people come from `contacts` if it is `api`. One load asks for at most
+    The next load continues a run that is not complete, wherever it ended: it requests nothing again for people whom
+    complete loads have handled since the run began. So a long run can be many loads, and a kill loses only the last
+    one. `people` is the setting; if it is `api`, people come from `contacts`. One load handles at most
     `people_per_load` people.
     """
 
@@ -87,9 +97,9 @@ class Space(Origin[Scan]):
 
     @property
     def scope_id(self) -> str:
-        """A digest of which events are asked for, with `since` and the tables that are not selected.
+        """A digest of the requested events, `since`, and the tables that are not selected.
 
-        What these leave out is loaded up to no watermark.
+        A watermark holds only for one scope, because it says nothing about what the scope leaves out.
         """
         since = [self.scope.since.isoformat()] if self.scope.since else []
         left_out = [sorted(self._left_out)] if self._left_out else []
@@ -97,7 +107,7 @@ class Space(Origin[Scan]):
 
     @property
     def run_id(self) -> str:
-        """A digest of what a run covers: the next load of the same continues it, or warns of a gap since then."""
+        """A digest of what a run covers: the next load with the same digest continues it, or warns of a gap."""
         return short_digest(self.url, self.scope_id, self.people)
 
     def plan(self, context: LoadContext) -> Sequence[Scan]:
@@ -126,7 +136,7 @@ class Space(Origin[Scan]):
         return due_people(context, (self.name, self.scope_id), self._found_people(context), due, is_anew)
 
     def _found_people(self, context: LoadContext) -> Iterator[Sequence[Person]]:
-        """Yields all people, some at a time. Raises InvalidSetting for a query of several columns."""
+        """Yields all people in chunks. Raises InvalidSetting for a query of several columns."""
         pipeline = context.required_pipeline()
         if self.contacts is not None:
             spool = _spool(
@@ -138,13 +148,13 @@ class Space(Origin[Scan]):
             for rows in answers(self.people):
                 if len(rows[0]) != 1:
                     raise InvalidSetting(f"{SETTINGS}.people: expected a query with one column, got {len(rows[0])}")
-                ids = (person(str(row[0])) for row in rows if row[0] is not None)
+                ids = (profile_id(str(row[0])) for row in rows if row[0] is not None)
                 yield [Person(known) for known in ids if known]
         else:
             yield from people_of_file(Path(local_path(self.people)))
 
     def read(self, work: Sequence[Scan]) -> Iterator[Batch]:
-        """Yields the messages of the people who are due, as many as one load takes."""
+        """Yields the messages of the people who are due, up to `people_per_load`."""
         run = planned(self._run)
         if run.pull is not None:
             run.people.close()
@@ -155,7 +165,7 @@ class Space(Origin[Scan]):
             run.context.report.people = pull.asked
             run.context.report_progress()
 
-        due = (Asked(id_, until) for id_, until, _ in run.people.take(self.people_per_load))
+        due = (DueProfile(id_, until) for id_, until, _ in run.people.take(self.people_per_load))
         threads = min(self.requests.requests_per_second, run.people.due)
         pull = run.pull = Pull(work[0], self.client, self.scope, threads, run.people.note, report_people)
         with self.client:
@@ -163,12 +173,12 @@ class Space(Origin[Scan]):
         self._report(run.context, pull)
 
     def _report(self, context: LoadContext, pull: Pull) -> None:
-        """Reports why the run ended, and for how many people no answer could be read."""
+        """Reports why the run stopped, and for how many people no response could be read."""
         if pull.stopped is not None:
             context.report.cut_off = str(pull.stopped)
         elif pull.failed:
             of = f"{pull.failed:,} of {plural(pull.asked, 'person', 'people')}"
-            context.warn(f"No answer could be read for {of}: they are asked for again next time. {pull.failure}")
+            context.warn(f"No answer could be read for {of}: they are due again next time. {pull.failure}")
             if pull.failed == pull.asked and isinstance(pull.failure, Unavailable):
                 context.report.cut_off = str(pull.failure)
         if pull.asked >= MIN_PEOPLE_TO_WARN and not pull.known and not pull.failed:
@@ -177,7 +187,7 @@ class Space(Origin[Scan]):
             )
 
     def finish(self, context: LoadContext) -> Iterator[TableRows]:
-        """Yields the rows of who was asked for, and keeps how far the run is once this load is complete."""
+        """Yields the rows of `_profiles`, and stores how far the run is once this load is complete."""
         run, pipeline, report = planned(self._run), context.required_pipeline(), context.report
         stopped = run.pull is None or run.pull.stopped is not None
         complete = not stopped and report.people >= (report.people_total or 0)
@@ -201,7 +211,7 @@ def _warn_of_gap(context: LoadContext, cursor: dict[str, Any]) -> None:
 
 
 def _spool(folder: Path, account: str, now: datetime) -> Spool:
-    """Returns the spool of an account's contacts: the one on this machine, unless it is too old, or a new one."""
+    """Returns the spool of an account's contacts: the one on this machine if it is young enough, else a new one."""
     spool = Spool.open(folder)
     if spool is not None and spool.start.account == account:
         age = now - datetime.fromisoformat(spool.start.started_at)

@@ -1,4 +1,4 @@
-"""Segment's Profile API: people -> their events, requested in parallel -> messages (docs/contract/profile-api.md)."""
+"""Requests people's events from Segment's Profile API, in parallel, as messages (docs/contract/profile-api.md)."""
 
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -24,14 +24,14 @@ from ..times import read_time
 
 EVENT_NAMES = tuple(name for name, *_ in EVENTS)
 RETENTION = timedelta(days=14)  # how long the API keeps events
-# Events may come late, so each request goes back one more day; what is stored already is not stored again.
+# Events may arrive late, so each request goes back one more day; what is stored already is not stored again.
 OVERLAP = timedelta(days=1)
-# A contact's record and the space each lag behind the activity.
+# Both a contact's record and the space lag behind the activity.
 LOOKBACK = timedelta(hours=1)
-MAX_FAILURES = 20  # people in a row; then the service fails, not the person
+MAX_FAILURES = 20  # people in a row; after so many, the service is at fault, not the people
 MAX_THREADS = 100  # connections that the client keeps
 LINES_PER_BATCH = 5_000
-PEOPLE_AT_ONCE = 10_000  # in memory
+PEOPLE_AT_ONCE = 10_000  # people in memory
 KILL_POINT_PERSON_PULLED = f"{__name__}:Pull._end"  # for tests/faults
 
 
@@ -39,17 +39,17 @@ KILL_POINT_PERSON_PULLED = f"{__name__}:Pull._end"  # for tests/faults
 
 
 class Person(NamedTuple):
-    """A person by the id that the API knows, and the time of the last activity in a contact's record, if any."""
+    """A person by the API's id, and the time of the last activity in the contact's record, if there is one."""
 
     id: str
     active_at: datetime | None = None
 
 
-def person(value: str) -> str | None:
-    """Returns the API's id of an email or a user id, in lower case as the API needs it; None for a blank.
+def profile_id(value: str) -> str | None:
+    """Returns the API's id for an email or a user id, in lower case as the API needs it; None for a blank.
 
-    Example: `person(" A.B+c@Example.com ") == "email:a.b+c@example.com"`, `person("12345") == "user_id:12345"`; a
-    value that begins with `email:`, `user_id:` or `anonymous_id:` has its kind already.
+    A value that begins with `email:`, `user_id:` or `anonymous_id:` has its kind already.
+    Examples: `profile_id(" A.B@Example.com ") == "email:a.b@example.com"`, `profile_id("12345") == "user_id:12345"`.
     """
     text = value.strip()
     if not text or not is_storable(text):
@@ -61,16 +61,17 @@ def person(value: str) -> str | None:
 
 
 def people_of_file(path: Path) -> Iterator[list[Person]]:
-    """Yields the people of a file, one email or user id per line, in chunks. Raises InvalidSetting if it is no text."""
-    ids = filter(None, map(person, lines_of_file(path, "emails or user ids")))
+    """Yields the people of a file in chunks; each line is an email or a user id. Raises InvalidSetting if not text."""
+    ids = filter(None, map(profile_id, lines_of_file(path, "emails or user ids")))
     for some in engine.batched(ids, PEOPLE_AT_ONCE):
         yield list(map(Person, some))
 
 
 def people_of_contacts(spool: Spool, account: Autopilot, progress: Callable[[], None]) -> Iterator[list[Person]]:
-    """Yields the people of a scan of Autopilot's contacts, page by page, the pages in the spool first.
+    """Yields the people among Autopilot's contacts, page by page, the pages in the spool first.
 
-    `progress` is called after each page. Contacts without an email are left out: the space cannot know them.
+    `progress` is called after each page that is fetched. Contacts without an email are left out, because the space
+    cannot know them.
     """
     for number in range(1, spool.last + 1):
         yield _people(spool.read(number)[0])
@@ -82,7 +83,7 @@ def people_of_contacts(spool: Spool, account: Autopilot, progress: Callable[[], 
 
 
 def _reduced(page: Page) -> Page:
-    """Returns a page with the emails and the times of its contacts only."""
+    """Returns a page with only the emails and the times of its contacts."""
     kept = [
         JsonObject(field for field in contact if field[0] in ("Email", "updated_at") or field[0].startswith("mail_"))
         for contact in page.contacts
@@ -93,7 +94,9 @@ def _reduced(page: Page) -> Page:
 
 def _people(contacts: list[object]) -> list[Person]:
     found = (
-        (person(f"email:{contact.value('Email')}"), contact) for contact in contacts if isinstance(contact, JsonObject)
+        (profile_id(f"email:{contact.value('Email')}"), contact)
+        for contact in contacts
+        if isinstance(contact, JsonObject)
     )
     return [Person(known, _active_at(contact)) for known, contact in found if known]
 
@@ -111,14 +114,14 @@ def _active_at(contact: JsonObject) -> datetime | None:
 
 
 class EventScope(NamedTuple):
-    """The events of some names, of one source (None: of any), from a time on."""
+    """The events to load: those with some names, of one source (None: any), from a time on."""
 
     names: tuple[str, ...] = EVENT_NAMES
     source_id: str | None = None
     since: datetime | None = None
 
     def has(self, event: JsonObject) -> bool:
-        """Returns whether an event is in the scope. One without a name is: the load rejects it."""
+        """Returns whether an event is in the scope. An event without a name is, so that the load rejects it."""
         kind, name, source_id = (_text(event.value(key)) for key in ("type", "event", "source_id"))
         return (
             kind in (None, "track")
@@ -127,15 +130,15 @@ class EventScope(NamedTuple):
         )
 
 
-class Asked(NamedTuple):
-    """A person to ask for; the person's events are loaded up to `loaded_until`."""
+class DueProfile(NamedTuple):
+    """A person whose events are due to be requested; they are loaded up to `loaded_until`."""
 
     id: str
     loaded_until: datetime | None = None
 
 
-class Answered(NamedTuple):
-    """A person who was asked for; `loaded_until` is unchanged if no answer could be read."""
+class AnsweredProfile(NamedTuple):
+    """A person whose events were requested; `loaded_until` is unchanged if no response could be read."""
 
     id: str
     loaded_until: datetime | None
@@ -145,16 +148,16 @@ class Answered(NamedTuple):
 def message(event: Any, person_id: str) -> bytes:
     """Returns an event as a message, one line.
 
-    Its ids are the person's external ids. The email stands for a missing anonymous id, and the id that was asked for
-    is added if there are no ids at all (docs/contract/profile-api.md#messages).
+    Its ids are the person's external ids. The email replaces a missing anonymous id, and the id of the request is used
+    if there are no ids at all (docs/contract/profile-api.md#messages).
     """
     if not isinstance(event, JsonObject):
         return f"{to_json(event)}\n".encode()
     ids = dict(reversed(list(_external_ids(event))))  # of several, the first
-    kind, _, asked = person_id.partition(":")
+    kind, _, requested = person_id.partition(":")
     email = ids.get("email") or _text(event.value("context", "traits", "email"))
     if not (email or ids.keys() & ID_TYPES) or (kind == "email" and not email):
-        ids[kind] = asked  # the event itself names nobody
+        ids[kind] = requested  # the event itself has no id of a person
     fields = [
         ("type", event.value("type")),
         ("event", event.value("event")),
@@ -182,8 +185,8 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and not isinstance(value, JsonNumber) and value.strip() else None
 
 
-def start_of(asked: Asked, scope: EventScope, now: datetime) -> datetime | None:
-    """Returns the time from which a person's events are requested; None if the API does not go back that far."""
+def start_of(asked: DueProfile, scope: EventScope, now: datetime) -> datetime | None:
+    """Returns the time from which a person's events are requested; None means all that the API still has."""
     times = [asked.loaded_until - OVERLAP] if asked.loaded_until else []
     times += [scope.since] if scope.since else []
     start = max(times, default=None)
@@ -199,10 +202,10 @@ class _Lines(NamedTuple):
     lines: list[bytes]
 
 
-class _Ended(NamedTuple):
-    """The end of a person's pages; `known` says whether the space knows the person, `error` why there is no answer."""
+class _PersonEnd(NamedTuple):
+    """The end of a person's pages: whether the space knows the person, and the error if a request failed."""
 
-    asked: Asked
+    person: DueProfile
     asked_at: datetime
     known: bool = False
     error: ApiError | None = None
@@ -214,11 +217,11 @@ class Pull:
     `answered` is called with the people whose events are in the batches so far, `progress` after each person.
 
     Attributes:
-        asked: How many people were asked for.
+        asked: For how many people events were requested.
         known: How many of them the space knows.
-        failed: For how many no answer could be read.
-        failure: Why, for the first of these.
-        stopped: Why nobody else was asked for; None if everybody was.
+        failed: For how many of them no response could be read.
+        failure: The error of the first failure.
+        stopped: The error that ended the requests early; None if none did.
     """
 
     def __init__(
@@ -227,7 +230,7 @@ class Pull:
         space: ProfileApi,
         scope: EventScope,
         threads: float,
-        answered: Callable[[list[Answered]], None],
+        answered: Callable[[list[AnsweredProfile]], None],
         progress: Callable[[], None],
     ) -> None:
         self._scan = scan
@@ -237,15 +240,15 @@ class Pull:
         self._answered = answered
         self._progress = progress
         self._found = ScanBatch(scan)
-        self._ended: list[Answered] = []
-        self._doubtful: list[Answered] = []  # whose failure may be the fault of the service
+        self._ended: list[AnsweredProfile] = []
+        self._doubtful: list[AnsweredProfile] = []  # failures that may be the fault of the service
         self.asked = self.known = self.failed = 0
         self.failure: ApiError | None = None
         self.stopped: ApiError | None = None
 
-    def batches(self, people: Iterable[Asked]) -> Iterator[Batch]:
-        """Yields the messages of all people. If no answer came at all, raises the ApiError that stopped it."""
-        answers = ask(self._space, iter(people), self._scope, self._threads)
+    def batches(self, people: Iterable[DueProfile]) -> Iterator[Batch]:
+        """Yields the messages of all people. If there was no response at all, raises the ApiError that stopped it."""
+        answers = fetch_events(self._space, iter(people), self._scope, self._threads)
         lines, before = 0, self._scan.lines
         try:
             for answer in answers:
@@ -277,20 +280,20 @@ class Pull:
         self._scan.size += size
         self._found.add_lines(lines)
 
-    def _end(self, end: _Ended) -> None:
+    def _end(self, end: _PersonEnd) -> None:
         self.asked += 1
         if end.error is None:
             self.known += end.known
-            # The service answers, so the earlier failures were about those people.
-            self._ended += [*self._doubtful, Answered(end.asked.id, end.asked_at, end.asked_at)]
+            # The service works, so the earlier failures were due to those people.
+            self._ended += [*self._doubtful, AnsweredProfile(end.person.id, end.asked_at, end.asked_at)]
             self._doubtful.clear()
             return
         self.failed += 1
         self.failure = self.failure or end.error
-        self._doubtful.append(Answered(end.asked.id, end.asked.loaded_until, end.asked_at))
+        self._doubtful.append(AnsweredProfile(end.person.id, end.person.loaded_until, end.asked_at))
         if isinstance(end.error, UnexpectedResponse | RequestRejected):
             content = end.error.content if isinstance(end.error, UnexpectedResponse) else end.error.server_message
-            raw = JsonObject([("person", end.asked.id), ("answer", content)])
+            raw = JsonObject([("person", end.person.id), ("answer", content)])
             self._found.reject(raw, "bad_answer", str(end.error))
 
     def _batch(self, ended: bool = False) -> Batch:
@@ -300,13 +303,13 @@ class Pull:
         return found.batch(ended)
 
 
-def ask(
-    space: ProfileApi, people: Iterator[Asked], scope: EventScope, threads: int
-) -> Generator[_Lines | _Ended, None, None]:
-    """Yields the answers about people as they come. Raises NotAuthorized and InvalidSetting.
+def fetch_events(
+    space: ProfileApi, people: Iterator[DueProfile], scope: EventScope, threads: int
+) -> Generator[_Lines | _PersonEnd, None, None]:
+    """Yields pages and ends of people as they come. Raises NotAuthorized and InvalidSetting.
 
-    The first person is asked for alone, so that wrong settings cost one request. Then each thread asks for one person
-    after another; it waits while `threads` answers have not been taken yet.
+    The first person's requests are made alone, so that wrong settings cost one request. Then each thread handles one
+    person after another; it waits while `threads` results have not been taken yet.
     """
     first = next(people, None)
     if first is None:
@@ -320,18 +323,18 @@ def ask(
 
 
 class _Requests:
-    """Threads that ask for one person after another, and the queue of their answers; each thread ends with a None."""
+    """Threads that handle one person after another, and the queue of their results; each thread ends with a None."""
 
-    def __init__(self, space: ProfileApi, people: Iterator[Asked], scope: EventScope, threads: int) -> None:
+    def __init__(self, space: ProfileApi, people: Iterator[DueProfile], scope: EventScope, threads: int) -> None:
         self._space = space
         self._people = people
         self._scope = scope
-        self._queue: Queue[_Lines | _Ended | BaseException | None] = Queue(threads)
+        self._queue: Queue[_Lines | _PersonEnd | BaseException | None] = Queue(threads)
         self._turn, self._stopped = Lock(), Event()
         self._threads = [Thread(target=self._run, name=f"profiles-{n}", daemon=True) for n in range(threads)]
 
-    def answers(self) -> Iterator[_Lines | _Ended]:
-        """Starts the threads and yields their answers. Raises what a thread raised."""
+    def answers(self) -> Iterator[_Lines | _PersonEnd]:
+        """Starts the threads and yields their results. Raises what a thread raised."""
         for thread in self._threads:
             thread.start()
         left = len(self._threads)
@@ -361,19 +364,19 @@ class _Requests:
             self._put(error)
         self._put(None)
 
-    def _next(self) -> Asked | None:
+    def _next(self) -> DueProfile | None:
         with self._turn:
             return None if self._stopped.is_set() else next(self._people, None)
 
-    def _put(self, answer: _Lines | _Ended | BaseException | None) -> None:
+    def _put(self, answer: _Lines | _PersonEnd | BaseException | None) -> None:
         while not self._stopped.is_set():
             with suppress(Full):
                 self._queue.put(answer, timeout=0.1)
                 return
 
 
-def _events(space: ProfileApi, asked: Asked, scope: EventScope) -> Iterator[_Lines | _Ended]:
-    """Yields the pages of a person, then their end. Raises errors that would be the same for everybody."""
+def _events(space: ProfileApi, asked: DueProfile, scope: EventScope) -> Iterator[_Lines | _PersonEnd]:
+    """Yields the pages of a person, then the person's end. Raises errors that would be the same for everybody."""
     asked_at = datetime.now(UTC)
     known = False
     try:
@@ -384,6 +387,6 @@ def _events(space: ProfileApi, asked: Asked, scope: EventScope) -> Iterator[_Lin
     except (NotAuthorized, InvalidSetting):
         raise
     except ApiError as error:
-        yield _Ended(asked, asked_at, known, error)
+        yield _PersonEnd(asked, asked_at, known, error)
     else:
-        yield _Ended(asked, asked_at, known)
+        yield _PersonEnd(asked, asked_at, known)

@@ -31,7 +31,7 @@ def profiles(
     token: dlt.TSecretStrValue = dlt.secrets.value,
     space: str = dlt.config.value,
     region: str = "us",
-    # `NotResolved`: else dlt would take the settings of Autopilot's API from the section above, as it does if the
+    # `NotResolved`: otherwise dlt would use the settings of Autopilot's API in the section above, as it does if the
     # default is None.
     base_url: Annotated[str, NotResolved()] = "",
     requests_per_second: Annotated[float, NotResolved()] = PROFILE_REQUESTS_PER_SECOND,
@@ -50,13 +50,13 @@ def profiles(
 ) -> Iterable[DltResource]:
     """Segment's Profile API as the `autopilothq` schema: complete events of the last 14 days.
 
-    Each run asks for what is new since a person's last one, which the table `_profiles` knows.
+    Each run requests what is new since a person's last request, which the table `_profiles` has.
 
     Args:
         token: An access token of the space, from dlt's secrets.
         space: The id of the space of Segment Unify.
-        region: Where the space is: us or eu.
-        base_url: Where the API is, if not at the region's address.
+        region: The region of the space: us or eu.
+        base_url: The API's address, if it is not the region's.
         requests_per_second: The highest rate of requests, which are sent in parallel.
         people: Whose events: `api`, Autopilot's contacts with new email activity, the default if a key of Autopilot
             is set; a file of emails or user ids, one per line; or a query of the warehouse with one column.
@@ -65,9 +65,9 @@ def profiles(
         since: The time of the first event to load (ISO 8601; UTC if it has no zone).
         timeout: Seconds without data after which a request times out.
         tries: How often a request is tried.
-        allow_http: Whether the token, and the key of Autopilot, may go over plain http to another machine.
-        people_per_load: How many people at most; `LoadReport.people_total` says how many were due.
-        max_event_tables: How many tables of other events than Autopilot's the dataset may have.
+        allow_http: Whether the token, and the key of Autopilot, may be sent over plain http to another machine.
+        people_per_load: The most people that a load handles; `LoadReport.people_total` is how many were due.
+        max_event_tables: How many tables of events that the catalogue does not know the dataset may have.
         table_format: dlt's table format in a lake, `delta`. None leaves it to the destination.
         memory: What the engine, DuckDB in process, may use before it spills to disk, in MB.
         progress: Called with the `LoadReport` after each person.
@@ -86,7 +86,7 @@ def profiles(
 
 
 def _requests(region: str, base_url: str, per_second: float) -> RequestSettings:
-    """Returns how the space is asked. Raises InvalidSetting for an unknown region."""
+    """Returns the settings of requests to the space. Raises InvalidSetting for an unknown region."""
     if region not in BASE_URLS:
         raise InvalidSetting(f"{SETTINGS}.region must be {' or '.join(BASE_URLS)}, got {region!r}")
     url = str(base_url or _setting("base_url") or BASE_URLS[region])
@@ -118,7 +118,7 @@ def _default_people() -> str:
 
 
 def _contacts(requests: RequestSettings) -> Contacts:
-    """Returns the account whose contacts are the people; timeouts are those of the space.
+    """Returns the account whose contacts are the people; its timeouts are those of the space.
 
     Raises InvalidSetting if there is no key.
     """
@@ -127,8 +127,8 @@ def _contacts(requests: RequestSettings) -> Contacts:
         raise InvalidSetting(missing_key("the key of Autopilot's API", f"sources.{SOURCE}.api_key"))
     url = str(_of_autopilot("base_url") or BASE_URL)
     per_second = float(_of_autopilot("requests_per_second") or AUTOPILOT_PER_SECOND)
-    asking = requests._replace(base_url=url, requests_per_second=per_second)
-    return Contacts(asking.autopilot(str(key)), short_digest(url, str(key)))
+    to_autopilot = requests._replace(base_url=url, requests_per_second=per_second)
+    return Contacts(to_autopilot.autopilot(str(key)), short_digest(url, str(key)))
 
 
 def _of_autopilot(name: str) -> Any:

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from ...catalog import Table, Type
 from ...errors import CannotMerge
-from ...extras import install, is_own_fault
+from ...extras import install, is_own_import_error
 from ...projection import ExistingTables
 from ...projection import engine as values
 from ...projection.types import ARROW
@@ -257,7 +257,7 @@ def location_of(client: FilesystemClient, name: str) -> tuple[str, dict[str, str
 
         from ..dlt_internals import deltalake_storage_options
     except ImportError as error:
-        if is_own_fault(error):
+        if is_own_import_error(error):
             raise
         raise CannotMerge(
             f"Delta tables need the package deltalake, which is not installed.\nInstall it: {install('deltalake')}"

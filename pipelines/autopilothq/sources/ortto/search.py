@@ -1,9 +1,9 @@
-"""Whom to ask for: people who were active since a time, everyone, or those of a list.
+"""Finds the people whose activities to request: those who were active since a time, or everyone.
 
-It is not documented which form of a filter an account accepts, so this is tried once, for one person. What the account
+Which form of a filter an account accepts is not documented, so it is tried once, for one person. What the account
 refuses is not tried again: after fifteen malformed requests in fifteen seconds it bans an address. There are three ways
-to find those who were active, the best first: the account's filter; the times of everyone's last activities, compared
-here; everyone.
+to find those who were active, the best first: a filter of the account; everyone's times of last activities, which are
+compared here; everyone.
 """
 
 import json
@@ -29,8 +29,8 @@ WAYS: Mapping[str | None, str] = {
     LIST: "a list",
     MATCHED: "a list, compared with everyone",
 }
-"""The ways in which people are found, described for users."""
-_SECOND_DIGITS = 11  # a number with no more digits than that is in seconds, not milliseconds
+"""The ways in which people are found, in words for a user."""
+_SECOND_DIGITS = 11  # a number with at most so many digits is in seconds, not milliseconds
 
 
 class Found(NamedTuple):
@@ -42,7 +42,7 @@ class Found(NamedTuple):
 
 
 class Contact(NamedTuple):
-    """A person to ask for: Ortto's id, and the other ids that messages about the person get."""
+    """A person of Ortto: the contact id, and the other ids that messages about the person get."""
 
     id: str
     email: str | None = None
@@ -50,7 +50,7 @@ class Contact(NamedTuple):
 
     @property
     def person(self) -> str:
-        """The person as `_profiles` knows them."""
+        """The person's id in `_profiles`."""
         return f"contact_id:{self.id}"
 
 
@@ -60,20 +60,20 @@ def contact_of(person: str, details: str | None) -> Contact:
 
 
 def contact_of_fields(id_: str, fields: JsonObject) -> Contact:
-    """Returns a person by the fields of an answer."""
+    """Returns a person with the ids among the fields of a response."""
     return Contact(id_, storable_text(fields.value(EMAIL_FIELD)), storable_text(fields.value(EXTERNAL_ID_FIELD)))
 
 
 def time_field(kind: str) -> str:
-    """Returns the field with the last time of a kind of activity. Example: `time_field("act::o") == "tme::o!l"`."""
+    """Returns the field that has the time of a kind's last activity. Example: `time_field("act::o") == "tme::o!l"`."""
     return f"tme:{kind.partition(':')[2]}!l"
 
 
 class Search:
-    """Finds the people of a run. `times` are the fields that count; `warn` is called with what a person should know.
+    """Finds the people of a run. `times` are the fields that count; `warn` is called with warnings for a person.
 
     Attributes:
-        has_times: Whether the account gives the times of last activities; None as long as that is unknown.
+        has_times: Whether the account has the times of last activities; None as long as that is unknown.
     """
 
     def __init__(self, run: Run, scanner: Scanner, times: Sequence[str], warn: Callable[[str], None]) -> None:
@@ -83,24 +83,24 @@ class Search:
 
     def everyone(self) -> Iterator[list[Found]]:
         """Yields all people, page by page."""
-        self._run.go(ALL)
-        yield from self._pages(ALL, Query([EMAIL_FIELD, EXTERNAL_ID_FIELD], reduced=reduced))
+        self._run.set_way(ALL)
+        yield from self._pages(ALL, Query([EMAIL_FIELD, EXTERNAL_ID_FIELD], reduce=reduce_person))
 
     def active(self, since: datetime | None) -> Iterator[list[Found]]:
-        """Yields the people who were active since a time, or since the last run; more if the account does not say."""
+        """Yields the people who were active since a time, or since the last run; more if the account lacks times."""
         known = self._run.since
         start = known - TIMES_LAG if known else self._run.begun - timedelta(days=self._run.retention_days)
         start = max(start, since) if since else start
         way: str | None = self._run.start.way or self._probe(start)
         while way is not None:
-            self._run.go(way)
+            self._run.set_way(way)
             query, tally = self._query(way, start)
             is_whole = self._run.spool(way).last == 0  # the tally does not count pages that an earlier load fetched
             yield from self._pages(way, query)
             way = self._better(way, tally) if is_whole else None
 
     def _probe(self, start: datetime) -> str:
-        """Returns the best way that the account supports, with at most two requests, both of which it may refuse."""
+        """Returns the best way that the account supports, after at most two requests, which it may refuse."""
         refused = self._refused(self._query(FILTER, start)[0])
         if refused is None:
             return FILTER
@@ -110,7 +110,7 @@ class Search:
             self.has_times = refused is None
         if self.has_times:
             return FIELDS
-        self._warn(f"The account does not say when people were active, so everyone is asked for. {refused}")
+        self._warn(f"The account does not say when people were active, so everyone is due. {refused}")
         return EVERYONE
 
     def _refused(self, query: Query) -> RequestRejected | None:
@@ -125,23 +125,23 @@ class Search:
         if way == FILTER:
             value = start.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             parts = [{"$tme::absolute_after": {"field_id": field, "value": value}} for field in self._times]
-            return Query([EMAIL_FIELD, EXTERNAL_ID_FIELD], {"$or": parts}, reduced=tally.every), tally
+            return Query([EMAIL_FIELD, EXTERNAL_ID_FIELD], {"$or": parts}, reduce=tally.every), tally
         if way == FIELDS:
             return self._query_of_times(tally.active), tally
-        return Query([EMAIL_FIELD, EXTERNAL_ID_FIELD], reduced=tally.every), tally
+        return Query([EMAIL_FIELD, EXTERNAL_ID_FIELD], reduce=tally.every), tally
 
-    def _query_of_times(self, reduced: Callable[[JsonObject], Any] | None = None) -> Query:
-        return Query([EMAIL_FIELD, EXTERNAL_ID_FIELD, *self._times], reduced=reduced)
+    def _query_of_times(self, reduce: Callable[[JsonObject], Any] | None = None) -> Query:
+        return Query([EMAIL_FIELD, EXTERNAL_ID_FIELD, *self._times], reduce=reduce)
 
     def _better(self, way: str, tally: "_Tally") -> str | None:
-        """Returns the way to try next if this one found so little that it may not work, else None."""
+        """Returns the way to try next if this one found so little that it may not work; None if it worked."""
         if way == FILTER and not tally.people:
             if self.has_times is None:
                 self.has_times = self._refused(self._query_of_times()) is None
             return FIELDS if self.has_times else EVERYONE
         if way == FIELDS and tally.people and not tally.has_times:
             self._warn(
-                f"None of {tally.people:,} people has a time of an activity, so everyone is asked for. If nobody was"
+                f"None of {tally.people:,} people has a time of an activity, so everyone is due. If nobody was"
                 " ever sent an email, that finds nothing: name people by --people."
             )
             return EVERYONE
@@ -149,11 +149,11 @@ class Search:
 
     def _pages(self, way: str, query: Query) -> Iterator[list[Found]]:
         for contacts, _ in self._scanner.scan(self._run.spool(way), query):
-            yield [found_of(contact, self._run.begun) for contact in contacts]
+            yield [found_person(contact, self._run.begun) for contact in contacts]
 
 
 class _Tally:
-    """Reduces people to what is needed of them, and counts them."""
+    """Reduces people to what is kept of them, and counts them."""
 
     def __init__(self, times: Sequence[str], start: datetime) -> None:
         self._times, self._start = times, start
@@ -163,7 +163,7 @@ class _Tally:
     def every(self, contact: JsonObject) -> Any:
         """Returns a person, no matter when they were active."""
         self.people += 1
-        return reduced(contact)
+        return reduce_person(contact)
 
     def active(self, contact: JsonObject) -> Any:
         """Returns a person who was, or may have been, active since the start; None for others."""
@@ -173,12 +173,12 @@ class _Tally:
         self.has_times |= bool(values)
         times = [activity_time(value) for value in values]
         if None in times:
-            return reduced(contact)  # it is unknown when
+            return reduce_person(contact)  # the time of an activity cannot be read
         last = max((time for time in times if time), default=None)
-        return reduced(contact, last) if last and last >= self._start else None
+        return reduce_person(contact, last) if last and last >= self._start else None
 
 
-def reduced(contact: JsonObject, active_at: datetime | None = None) -> list[Any] | None:
+def reduce_person(contact: JsonObject, active_at: datetime | None = None) -> list[Any] | None:
     """Returns what is kept of a person: id, email, external id, and when they were active; None without an id."""
     id_ = storable_text(contact.value("id"))
     if id_ is None:
@@ -187,8 +187,8 @@ def reduced(contact: JsonObject, active_at: datetime | None = None) -> list[Any]
     return [*found, active_at and format_time(active_at, exact=True)]
 
 
-def found_of(kept: Any, begun: datetime) -> Found:
-    """Returns a person from what `reduced` keeps; one without a time counts as active when the run began."""
+def found_person(kept: Any, begun: datetime) -> Found:
+    """Returns a person from the result of `reduce_person`; one without a time counts as active when the run began."""
     id_, email, external_id, active_at = kept
     at = datetime.fromisoformat(active_at) if active_at else begun
     return Found(Contact(id_).person, at, json.dumps([email, external_id]))
