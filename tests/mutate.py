@@ -24,6 +24,7 @@ HOME = ROOT / "build" / "mutate"
 SHARED = ("event_filter", "isolate", "records", "refused", "scans", "spool", "times")
 LIMITS = "tests/contract/test_limits.py"
 MEMORY = "tests/faults/test_memory.py"
+HABITS = "tests/dlt_habits/test_habits.py"
 
 
 class Room(NamedTuple):
@@ -173,6 +174,13 @@ ROOMS = {
             "tests/test_cli.py::test_a_file_that_is_no_duckdb_database",
             "tests/test_cli.py::test_a_file_of_another_version_of_duckdb",
             "tests/faults/test_destinations.py::test_a_duckdb_file_that_another_process_holds",
+        ],
+    ),
+    "names": Room(
+        ["warehouses/dataset/table_names.py"],
+        [
+            f"{HABITS}::test_an_event_with_the_name_of_a_view_or_of_anothers_table_has_another_table",
+            "tests/test_dialects.py::test_columns_have_the_types_of_the_contract",
         ],
     ),
     "halving": Room(

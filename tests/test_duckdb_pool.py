@@ -3,6 +3,7 @@
 import time
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import duckdb
@@ -92,6 +93,8 @@ def test_nothing_is_written_of_what_is_no_file_or_only_read(file: Path, steps: l
     for pool in (pool_of(":memory:"), WaitingPool(read.credentials, 0)):
         assert pool.return_conn(pool.borrow_conn()) == 0
     assert steps == [100, 100]
+    unnamed: list[Any] = [SimpleNamespace(read_only=False), SimpleNamespace(database=None, read_only=False)]
+    assert [duckdb_pool._file(credentials) for credentials in unnamed] == [None, None]
 
 
 @pytest.mark.parametrize(
