@@ -3,6 +3,7 @@
 import json
 import random
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,12 @@ from autopilothq.catalog import (
     TABLES,
     Limits,
 )
-from autopilothq.projection import Projection, Snapshot, shapes, users
+from autopilothq.projection import Projection, Snapshot, irregular, shapes, users
 from autopilothq.projection import projection as projection_module
+from autopilothq.projection.cells import CellWriter, ParsedCells
 from autopilothq.projection.deduplicate import new_tables, tables_beyond
 from autopilothq.segment.json_text import depth
-from autopilothq.segment.message import Record
+from autopilothq.segment.message import Message, Record
 from contract.loading import NOW, Store, batches, discards, filled, identify, message, raw, rows_of, to_line
 from contract.partitioned import Partitioned
 
@@ -458,3 +460,26 @@ def test_events_with_long_names_have_tables_of_their_own() -> None:
     assert [rows[0].get("_event") for rows in own] == [
         f"{text}!" if n % 3 == 2 else None for n, text in enumerate(texts)
     ]
+
+
+def test_lines_that_lose_much_are_written_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[int] = []
+    write = CellWriter.discards
+
+    def writing(files: CellWriter, messages: Mapping[int, Message], cells: ParsedCells) -> None:
+        written.append(len(messages))
+        write(files, messages, cells)
+
+    monkeypatch.setattr(CellWriter, "discards", writing)
+    monkeypatch.setattr(irregular, "MOST_DISCARDED", 0)
+    lost = [message(messageId=f"m{n}", properties={"日本": n, "a": n}) for n in range(3)]
+    found = rows_of(*lost, "no JSON", message(messageId="fine", properties={"a": 3, "A ": None}))
+    assert max(written) == 1
+    stored = sorted((row["id"], row["a"]) for row in found["email_opened"])
+    assert stored == [("fine", 3), ("m0", 0), ("m1", 1), ("m2", 2)]
+    assert sorted((row["row_id"], row["value"]) for row in found["_discards"]) == [
+        ("m0", "0"),
+        ("m1", "1"),
+        ("m2", "2"),
+    ]
+    assert [(row["line"], row["reason"]) for row in found["_rejects"]] == [(4, "not_json")]

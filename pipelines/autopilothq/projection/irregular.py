@@ -27,6 +27,7 @@ from .keys import check_keys
 MOST_LINES = 5_000  # lines that are Python objects at a time
 MOST_IRREGULAR = 4 << 20  # bytes of these lines, unless a single line has more
 MOST_COUNTED = 20_000  # objects in these lines, of which a few hundred can be read as columns
+MOST_DISCARDED = 32 << 20  # bytes of their discards, unless those of a single line have more
 _CELLS = ("kind", "event", *TEXTS, *TIMESTAMP_FIELDS, *(column.name for column in DECLARED))
 _SELECT_SQL = (
     f"SELECT {select_columns()}"
@@ -39,8 +40,12 @@ def parse_irregular(
 ) -> Counter[tuple[str, ...]]:
     """Parses lines (`seq`, `text`) into `cells`; returns how many messages hold each object, by its path."""
     objects: Counter[tuple[str, ...]] = Counter()
-    for piece in pieces(lines, MOST_IRREGULAR, MOST_LINES):
-        messages, rejects = _read_each(piece, files.key_bytes)
+    parts = (
+        (piece, *read)
+        for piece in pieces(lines, MOST_IRREGULAR, MOST_LINES)
+        for read in _read_each(piece, files.key_bytes)
+    )
+    for piece, messages, rejects in parts:
         files.rejects(rejects, cells)
         files.discards(messages, cells)
         if messages:
@@ -74,10 +79,14 @@ def pieces(lines: pa.Table, most_bytes: int, most_lines: int = sys.maxsize) -> I
         yield lines.slice(start, end - start)
 
 
-def _read_each(lines: pa.Table, key_bytes: int | None) -> tuple[dict[int, Message], list[Reject]]:
-    """Returns the messages of lines by their numbers, and the lines that are not messages."""
+def _read_each(lines: pa.Table, key_bytes: int | None) -> Iterator[tuple[dict[int, Message], list[Reject]]]:
+    """Yields messages of lines by their numbers, and lines that are not messages, until all lines are read.
+
+    A line may have a hundred thousand discards, whose names take a hundred times its own memory.
+    """
     messages: dict[int, Message] = {}
     rejects: list[Reject] = []
+    discarded = 0
     for seq, line in zip(lines["seq"].to_pylist(), lines["text"].cast(pa.large_binary()).to_pylist(), strict=True):
         if not without_bom(line).strip(BLANK.encode()):
             continue
@@ -89,4 +98,8 @@ def _read_each(lines: pa.Table, key_bytes: int | None) -> tuple[dict[int, Messag
             rejects.append(Reject(seq // LINES_PER_FILE, seq % LINES_PER_FILE, reason, text, line))
         else:
             messages[seq] = message
-    return messages, rejects
+            discarded += sum(len(discard.column) + len(discard.value) for discard in message.discards)
+        if discarded > MOST_DISCARDED:
+            yield messages, rejects
+            messages, rejects, discarded = {}, [], 0
+    yield messages, rejects
