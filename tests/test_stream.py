@@ -264,6 +264,29 @@ def test_the_next_event_of_a_person_waits_for_one_that_failed(
     ]  # fmt: skip
 
 
+def test_a_user_id_leads_to_the_address_that_its_person_has_at_that_message(
+    server: FakeAutopilot, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "RETRY_WAITS", (0.0, 0.0))
+
+    def by_id(number: int, **traits: Any) -> dict[str, Any]:
+        return {"type": "identify", "messageId": f"u{number}", "userId": "u1", "traits": traits}
+
+    def change(number: int, before: str, after: str, **more: Any) -> dict[str, Any]:
+        return identify(number, traits={"email": f"{before}@example.com", "_NewEmail": f"{after}@example.com"}, **more)
+
+    people = server.account.total()
+    first = identify(1, userId="u1")
+    deliver([first])
+    # It is known only by the log when it comes after its change, which comes without the user id.
+    deliver([first, change(2, "p1", "b")], [by_id(1, fax="1")])
+    # It is tried again before its change, which waits for it.
+    server.order("POST", "/contacts", status=500, times=2)
+    deliver([by_id(2, title="2"), change(3, "b", "c", userId="u1"), by_id(3, phone="3")])
+    found = server.account.find("c@example.com") or {}
+    assert (found["Fax"], found["Title"], found["Phone"], server.account.total()) == ("1", "2", "3", people + 1)
+
+
 @pytest.mark.parametrize("fault", [{"status": 429, "times": 6}, {"drop": "before", "times": 3}])
 def test_what_follows_a_change_of_address_in_a_later_chunk_waits_for_the_next_run(
     server: FakeAutopilot, deliver: Deliver, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any]

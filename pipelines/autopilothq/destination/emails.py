@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import islice
-from typing import Any
+from itertools import count, islice
+from typing import Any, NamedTuple
 
 from ..clients.decode import as_text
 from ..segment.json_text import JsonObject
@@ -39,6 +39,14 @@ def keep_newest(known: dict[Any, Any]) -> None:
         del known[key]
 
 
+class _OwnChange(NamedTuple):
+    """A change of an address by this run: its number, its message, if it may still be refused, and the new email."""
+
+    number: int
+    message_id: str | None
+    email: str
+
+
 class KnownEmails:
     """Emails by user id: from this run's own items, the delivery log, or the custom field that holds user ids."""
 
@@ -51,6 +59,9 @@ class KnownEmails:
         self._changing: dict[str, list[tuple[str | None, str | None]]] = {}
         """By user id, changes that may still be refused: the message of each and the new email. The email before them
         comes first, without a message."""
+        self._own: dict[str, list[_OwnChange]] = {}  # the changes of this run, by the old address
+        self._pending: set[str] = set()  # messages of those that have no outcome yet
+        self._numbers = count()
         self._users: dict[str, set[str]] | None = None  # user ids by address, for changes
         self._came_with: dict[str, set[str]] = {}  # user ids by the address that an item of this run had for them
         self._scanned = False
@@ -73,6 +84,8 @@ class KnownEmails:
 
     def note_change(self, message_id: str | None, email: str, new: str, user_id: str | None) -> None:
         """Gives `user_id`, and those who have an address, the new one, which a message may still be refused for."""
+        self._own.setdefault(email.lower(), []).append(_OwnChange(next(self._numbers), message_id, new))
+        self._pending.update([message_id] if message_id else [])
         if self._users is None:
             self._users = {}
             for one, known in self._emails.items():
@@ -87,15 +100,17 @@ class KnownEmails:
         return user_id in self._changing
 
     def apply_changes(self) -> None:
-        """Takes back the changes that were refused. All must have their outcome."""
-        messages = {message_id for changes in self._changing.values() for message_id, _ in changes if message_id}
-        statuses = self._log.known(messages) if messages else {}
+        """Takes back the changes that were not made, or may not have been. All must have their outcome."""
+        statuses = self._log.known(self._pending) if self._pending and not self._log.is_read_only else {}
         # Of a track, a journey may have refused the contact: what became of the change has no trigger.
-        refused = {id_ for (id_, trigger), of in statuses.items() if trigger is None and of.status == "refused"}
+        undone = {id_ for (id_, trigger), of in statuses.items() if trigger is None and of.status != "delivered"}
         for user_id, changes in self._changing.items():
-            *_, email = (email for message_id, email in changes if message_id not in refused)
+            *_, email = (email for message_id, email in changes if message_id not in undone)
             self._put(user_id, email)
         self._changing.clear()
+        self._pending.clear()
+        for email, own in self._own.items() if undone else ():
+            self._own[email] = [change for change in own if change.message_id not in undone]
 
     def _put(self, user_id: str, email: str | None) -> None:
         before = self._emails.pop(user_id, None) if email is None else self._emails.get(user_id)
@@ -113,6 +128,7 @@ class KnownEmails:
 
         If the account's contacts were read, all are kept: the log need not have these.
         """
+        keep_newest(self._own)
         if not self._scanned:
             keep_newest(self._emails)
             self._users = None
@@ -129,12 +145,23 @@ class KnownEmails:
         found = {user_id: self._changes.since(*known) for user_id, known in self._log.emails(missing).items()}
         self._emails = found | self._emails
         self._users = None
+        for user_id in found.keys() & missing:
+            self._follow_own(user_id)
         first = dict(reversed(emails))
         unnamed = {user_id for user_id in missing - set(found) if not first[user_id]}
         if self._fields.user_id is not None and not self._scanned and unnamed:
             self._scanned = True
             for user_id, email in self._scan(self._fields.user_id.name):
                 self._emails.setdefault(user_id, email)
+
+    def _follow_own(self, user_id: str) -> None:
+        """Gives a user id of the log the address that this run has changed its own to."""
+        last, email = -1, self._emails[user_id]
+        while change := next((one for one in self._own.get(email.lower(), ()) if one.number > last), None):
+            if change.message_id in self._pending:
+                self._changing.setdefault(user_id, [(None, email)]).append((change.message_id, change.email))
+            last, email = change.number, change.email
+        self._emails[user_id] = email
 
     def _scan(self, field_name: str) -> Iterator[tuple[str, str]]:
         """Yields user ids and emails of all contacts, because the API cannot search for the value of a field."""

@@ -69,6 +69,11 @@ class LogTable:
         self.dataset.create(self.table)
         self.dataset.compact(self.table.name)
 
+    @property
+    def is_read_only(self) -> bool:
+        """Whether nothing is written, as in a dry run."""
+        return self._reads
+
     def suppressed_ids(self) -> HashedIds:
         """Returns the hashed ids of deleted persons. Raises SuppressionKeyError if some need a key that is not set."""
         with self._lock:
