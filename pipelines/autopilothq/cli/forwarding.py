@@ -15,7 +15,7 @@ from ..destination import Counts, log_dataset
 from ..destination.forward import Forwarder
 from ..destination.forward_log import ForwardLog
 from ..destination.lines import read_chunks
-from ..destination.outgoing import Outgoing, outgoing, refused
+from ..destination.outgoing import Outgoing, outgoing, refuse_line
 from ..destination.segment import forward_messages, resolve_segment_settings
 from ..destination.stream import until_reached
 from ..errors import RunError
@@ -109,7 +109,7 @@ def _write_rows(query: str, options: dict[str, Any], lines: IO[bytes]) -> None:
 
 def _messages(paths: Sequence[str], broken: list[str]) -> Iterator[Outgoing]:
     return (
-        outgoing(line) if isinstance(line, bytes) else refused(line.raw, line.reason)
+        outgoing(line) if isinstance(line, bytes) else refuse_line(line.raw, line.reason)
         for line in archive_lines(paths, broken)
     )
 

@@ -36,7 +36,7 @@ def send_with_list(name: str, query: str, key: str, follows: tuple[str, bool, bo
         given = autopilot_settings(options["unknown_traits"])
         base = visible(given.api.base_url.rstrip("/"))
         with sending_lock(options):
-            found, skipped = audiences.rows(*query_rows(options, query), key)
+            found, skipped = audiences.person_rows(*query_rows(options, query), key)
             to = lists.find_list(given, list_name, create, dry_run)
             if options["requests"] and not to.list_id:
                 out.print_lines([f"POST {base}/list", json_text({"name": to.title})])

@@ -6,7 +6,7 @@ from typing import Any
 from rich.cells import cell_len, set_cell_size
 
 from ..destination import DeliveryLog, Preview
-from ..destination.preview import PreviewedContact, column_of, contacts_now, shown_value, written_fields
+from ..destination.preview import PreviewedContact, column_of, current_contacts, shown_value, written_fields
 from ..display import plural, shortened
 from . import out
 
@@ -25,7 +25,7 @@ def print_preview(preview: Preview, log: DeliveryLog, is_all: bool = True) -> No
     """
     columns = [column_of(key) for contact in preview.contacts for key, _ in written_fields(contact.values)]
     emails = [contact.email.lower() for contact in preview.contacts]
-    now = contacts_now(log.dataset, emails, columns) if preview.is_compared else None
+    now = current_contacts(log.dataset, emails, columns) if preview.is_compared else None
     nothing = "Nothing is sent, and nothing would change." if is_all else "Nothing is sent."
     out.print_line("Nothing is sent. What would change:" if preview.people else nothing)
     if preview.people and now is None and preview.is_compared:
@@ -46,7 +46,7 @@ def _contact(preview: Preview, contact: PreviewedContact, now: Mapping[str, Any]
     note = "" if present is not None or now is None else "  (not in the table contacts)"
     yield shortened(contact.email, 79 - len(note)) + note
     changes = contact.changes(present or {})
-    same = [change.field for change in changes if present is not None and change.is_none]
+    same = [change.field for change in changes if present is not None and change.is_unchanged]
     changes = [change for change in changes if change.field not in same]
     width = max((cell_len(_cut(shown_value(change.now))) for change in changes), default=0)
     for change in changes:

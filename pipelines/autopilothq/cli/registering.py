@@ -34,11 +34,11 @@ def register_hooks(url: str, events: Sequence[str], dry_run: bool) -> None:
                 body = json_text({"event": event, "target_url": masked_url(url)})
                 out.print_line(f"POST {base}/hook {body}")
             return
-        is_there = True
+        exists = True
         for outcome in hooks.add_hooks(account, url, events):
             out.print_line(f"{outcome.event}: {outcome.text}")
-            is_there = is_there and outcome.is_there
-    if not is_there:
+            exists = exists and outcome.exists
+    if not exists:
         sys.exit(out.NEEDS_ATTENTION)
 
 

@@ -65,9 +65,9 @@ def send_rows(query: str, key: str, options: dict[str, Any]) -> None:
     with runner.explained():
         given = account_settings(options)
         with sending_lock(options):
-            found, skipped = audiences.rows(*query_rows(options, query), key)
+            found, skipped = audiences.person_rows(*query_rows(options, query), key)
             with delivery_log(options) as log:
-                counts = deliver_items(list(audiences.traits(found)), log, given, options)
+                counts = deliver_items(list(audiences.trait_items(found)), log, given, options)
     end_run(counts, [], options["dry_run"], skipped_line(skipped, key), account_title(options))
 
 
@@ -76,7 +76,7 @@ def send_changes(name: str, query: str, key: str, options: dict[str, Any]) -> No
     with runner.explained():
         given = account_settings(options)
         with sending_lock(options):
-            found, skipped = audiences.rows(*query_rows(options, query), key)
+            found, skipped = audiences.person_rows(*query_rows(options, query), key)
             with delivery_log(options) as log:
                 counts, line = deliver_changes(name, key, found, log, given, options)
     out.print_line(line)
@@ -258,7 +258,7 @@ def deliver_changes(
 ) -> tuple[Counts, str]:
     """Delivers who entered an audience and who left it, as `deliver_items` does; also returns a line about it."""
     trait = audiences.slug(name)
-    changes, unchanged = audiences.changes(name, key, found, log.members(trait))
+    changes, unchanged = audiences.membership_items(name, key, found, log.members(trait))
     counts = deliver_items(changes, log, given, options, is_all)
     came = sum(item.content == "true" for item in changes)
     line = f"{trait}: {plural(len(found), 'member')}, {came:,} to enter, {len(changes) - came:,} to leave,"
@@ -326,6 +326,6 @@ def print_counts(counts: Counts, dry_run: bool = False, more: Iterable[str] = ()
         out.print_line(f"  {number:,} {status}: {why}")
     for remark, number in counts.remarks.most_common(20):
         out.print_line(f"  {plural(number, 'time')} {remark}")
-    for name, number in counts.untaken.most_common(20):
+    for name, number in counts.unmapped.most_common(20):
         why = "it is spelt like a contact's field"
         out.print_line(f"  {plural(number, 'time')} the property {name} was not taken: {why}")

@@ -9,8 +9,8 @@ from typing import Any, Generic, TypeVar
 
 from .. import runner
 from ..destination import Counts
-from ..destination.lines import Stop, read_chunks
-from ..destination.stream import StreamEnds, deliver_stream
+from ..destination.lines import StopSignal, read_chunks
+from ..destination.stream import StreamCallbacks, deliver_stream
 from ..display import shortened
 from ..errors import BusyError
 from ..explain import explain
@@ -46,9 +46,9 @@ def send_stream(triggers: dict[str, list[str]], options: dict[str, Any]) -> None
         log = turns(delivery_log(options), stop, options)
         freeze_modules()
         show = out.document if options["dry_run"] else None
-        ends = StreamEnds(log.take, stop, reporter(title), logs.warn, Complaints().add, show)
+        callbacks = StreamCallbacks(log.take, stop, reporter(title), logs.warn, Complaints().add, show)
         try:
-            deliver_stream(read_chunks(file, stop), given, ends, total)
+            deliver_stream(read_chunks(file, stop), given, callbacks, total)
         except BaseException:
             print_counts(total, title=title)
             raise
@@ -56,9 +56,9 @@ def send_stream(triggers: dict[str, list[str]], options: dict[str, Any]) -> None
 
 
 @contextmanager
-def stopped_by_signals() -> Iterator[Stop]:
+def stopped_by_signals() -> Iterator[StopSignal]:
     """Yields what the first SIGTERM or Ctrl-C sets; a second one ends the program as usual."""
-    stop = Stop()
+    stop = StopSignal()
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def end(number: int, _: object) -> None:
@@ -82,7 +82,7 @@ class Turns(Generic[L]):
     of work it releases both for half a second, so that others that wait for them get a turn. Raises what `log` raises.
     """
 
-    def __init__(self, log: L, stop: Stop, locked: Callable[[], AbstractContextManager[Any]]) -> None:
+    def __init__(self, log: L, stop: StopSignal, locked: Callable[[], AbstractContextManager[Any]]) -> None:
         self._log, self._stop, self._locked = log, stop, locked
         self._rested = self._left = time.monotonic()
 
@@ -119,7 +119,7 @@ class Turns(Generic[L]):
             self._stop.wait(OPEN_EVERY)
 
 
-def turns(log: L, stop: Stop, options: dict[str, Any]) -> Turns[L]:
+def turns(log: L, stop: StopSignal, options: dict[str, Any]) -> Turns[L]:
     """Returns the turns of a stream. Raises errors of the warehouse now, before the first line comes."""
     with sending_lock(options), log:
         pass

@@ -101,7 +101,7 @@ class HttpClient(Closing):
         return int(getattr(self._last, "attempts", 0))
 
     @contextmanager
-    def at_most(self, tries: int) -> Iterator[None]:
+    def limit_tries(self, tries: int) -> Iterator[None]:
         """Limits the tries of the calling thread's requests in this context; the setting `tries` limits them, too."""
         before = self._settings_here
         self._last.settings = replace(before, tries=min(tries, before.tries))
@@ -236,9 +236,9 @@ class ApiClient(Closing):
         """How often the calling thread's last request was sent."""
         return self._http.attempts
 
-    def at_most(self, tries: int) -> AbstractContextManager[None]:
+    def limit_tries(self, tries: int) -> AbstractContextManager[None]:
         """Limits the tries of the calling thread's requests in this context."""
-        return self._http.at_most(tries)
+        return self._http.limit_tries(tries)
 
     def close(self) -> None:
         """Closes the connections. A request after that opens new ones."""

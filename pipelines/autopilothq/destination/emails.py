@@ -1,4 +1,4 @@
-"""The email of an item, even if it comes with only a user id."""
+"""Finds the email of an item, even if the item has only a user id."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -18,19 +18,19 @@ _ADDRESS = re.compile(rf"[^{_NOT_IN_ADDRESS}]+@[^{_NOT_IN_ADDRESS}.]+(\.[^{_NOT_
 
 
 def email_of(fields: Fields, item: Item) -> str | None:
-    """Returns an item's email: from its traits, else its context's traits, its properties, or a user id that is one."""
+    """Returns an item's email from its traits, its context's traits, its properties, or a user id that is an email."""
     for values in (item.traits, item.context_traits, item.properties):
         if email := fields.email(values):
             return email
-    return item.user_id if item.user_id and is_address(item.user_id) else None
+    return item.user_id if item.user_id and is_email_address(item.user_id) else None
 
 
-def is_address(text: str) -> bool:
+def is_email_address(text: str) -> bool:
     """Returns whether a user id is an email address: `ann@example.com` is, `auth0|ann@example.com` is not."""
     return _ADDRESS.fullmatch(text) is not None
 
 
-PERSONS_KEPT = 50_000  # persons of a stream
+PERSONS_KEPT = 50_000  # persons of a stream that are kept in memory
 
 
 def keep_newest(known: dict[Any, Any]) -> None:
@@ -40,7 +40,7 @@ def keep_newest(known: dict[Any, Any]) -> None:
 
 
 class KnownEmails:
-    """Emails by user id: from this run's own items, the delivery log, or the custom field that holds user ids."""
+    """Emails by user id, from this run's items, the delivery log, or the custom field that holds user ids."""
 
     def __init__(self, account: WritableAccount, log: DeliveryLog, fields: Fields, changes: AddressChanges) -> None:
         self._account = account
@@ -49,8 +49,8 @@ class KnownEmails:
         self._fields = fields
         self._emails: dict[str, str] = {}
         self._changing: dict[str, list[tuple[str | None, str | None]]] = {}
-        """By user id, changes that may still be refused: the message of each and the new email. The email before them
-        comes first, without a message."""
+        """The changes that may still be refused, by user id: pairs of a message id and the new email. The first pair
+        has no message id, and the email before the changes."""
         self._users: dict[str, set[str]] | None = None  # user ids by address, for changes
         self._came_with: dict[str, set[str]] = {}  # user ids by the address that an item of this run had for them
         self._scanned = False
@@ -66,13 +66,13 @@ class KnownEmails:
         self._came_with.setdefault(email.lower(), set()).add(user_id)
 
     def move(self, email: str, new: str) -> None:
-        """Gives the user ids that came with an address in this run the one that an earlier run has changed it to."""
+        """Changes the email of user ids that had `email` in this run to the one that an earlier run changed it to."""
         for user_id in self._came_with.pop(email.lower(), ()):
             if self._emails.get(user_id, "").lower() == email.lower():
                 self._put(user_id, new)
 
     def note_change(self, message_id: str | None, email: str, new: str, user_id: str | None) -> None:
-        """Gives `user_id`, and those who have an address, the new one, which a message may still be refused for."""
+        """Changes the email of `user_id` and of all user ids with `email`. The message may still be refused."""
         if self._users is None:
             self._users = {}
             for one, known in self._emails.items():
@@ -83,14 +83,14 @@ class KnownEmails:
             self._put(one, new)
 
     def is_changing(self, user_id: str | None) -> bool:
-        """Returns whether the email of a user id depends on a change without an outcome yet."""
+        """Returns whether the email of a user id depends on a change that has no outcome yet."""
         return user_id in self._changing
 
     def apply_changes(self) -> None:
-        """Takes back the changes that were refused. All must have their outcome."""
+        """Reverts the changes that were refused. All changes must have an outcome."""
         messages = {message_id for changes in self._changing.values() for message_id, _ in changes if message_id}
         statuses = self._log.known(messages) if messages else {}
-        # Of a track, a journey may have refused the contact: what became of the change has no trigger.
+        # The row without a trigger is about the change. In others of a track, a journey may have refused the contact.
         refused = {id_ for (id_, trigger), of in statuses.items() if trigger is None and of.status == "refused"}
         for user_id, changes in self._changing.items():
             *_, email = (email for message_id, email in changes if message_id not in refused)
@@ -109,18 +109,18 @@ class KnownEmails:
             self._users.setdefault(email.lower(), set()).add(user_id)
 
     def forget_oldest(self) -> None:
-        """Keeps only the last 50,000, because a stream has no end: the delivery log has the others.
+        """Keeps only the newest 50,000 emails, because a stream has no end; the delivery log has the others.
 
-        If the account's contacts were read, all are kept: the log need not have these.
+        After a scan of the account's contacts all are kept, because the log may lack some.
         """
         if not self._scanned:
             keep_newest(self._emails)
             self._users = None
 
     def look_up(self, items: Sequence[Item]) -> None:
-        """Looks up the user ids that come without an email.
+        """Looks up the emails of user ids whose items have none.
 
-        The contacts of the account are read only for those that are in neither the log nor an earlier item.
+        The account's contacts are scanned only if a user id is in neither the log nor an earlier item.
         """
         emails = [(item.user_id, email_of(self._fields, item)) for item in items if item.user_id]
         missing = {user_id for user_id, email in emails if not email} - set(self._emails)
@@ -137,7 +137,7 @@ class KnownEmails:
                 self._emails.setdefault(user_id, email)
 
     def _scan(self, field_name: str) -> Iterator[tuple[str, str]]:
-        """Yields user ids and emails of all contacts, because the API cannot search for the value of a field."""
+        """Yields the user ids and emails of all contacts, because the API cannot search by the value of a field."""
         for page in self._account.contacts():
             for contact in page.contacts:
                 email = as_text(contact.value("Email")) if isinstance(contact, JsonObject) else None
