@@ -335,7 +335,7 @@ def test_reasons_of_an_endless_stream_do_not_fill_the_memory(monkeypatch: pytest
 
 def test_lines_that_are_no_messages_are_told_once_a_second(capsys: pytest.CaptureFixture[str]) -> None:
     times = iter([0.0, 0.5, 0.9, 1.1])
-    complaints = streaming.Complaints(lambda: next(times))
+    complaints = streaming.RejectWarnings(lambda: next(times))
     for text in ("one\x1b[2J", "two", "three", "https://user:secret@host/x"):
         complaints.add(text.encode(), "not_json: not JSON")
     assert capsys.readouterr().err.splitlines() == [

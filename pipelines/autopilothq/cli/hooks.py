@@ -1,4 +1,4 @@
-"""The commands that register Autopilot's REST hooks."""
+"""The commands `hooks add`, `list` and `remove`, for Autopilot's REST hooks."""
 
 from typing import Any
 
@@ -68,4 +68,4 @@ def remove_command(hook_ids: tuple[str, ...], url: str | None, **options: Any) -
         raise click.UsageError(f"Which hooks? Name their ids, or their --url, got {'both' if url else 'neither'}.")
     from . import registering
 
-    registering.end_hooks(hook_ids, url, **options)
+    registering.unregister_hooks(hook_ids, url, **options)

@@ -1,4 +1,4 @@
-"""The commands that inspect a destination, `schema` and `status`, and `schema upgrade`."""
+"""The commands `schema`, which also upgrades tables, and `status`, which inspect a destination."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""Prints what a dry run of sending would change, for a person who knows the contacts and not the API."""
+"""Prints what a dry run of sending would change, for readers who do not know the API."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,8 +10,8 @@ from ..destination.preview import PreviewedContact, column_of, current_contacts,
 from ..display import plural, shortened
 from . import out
 
-_FIELD = 20  # columns of a terminal for a field's name
-_VALUE = 25  # and for each of two values
+_FIELD = 20  # columns of the terminal for the name of a field
+_VALUE = 25  # columns for each of two values
 _NOT_LOADED = (
     "What they have now is not loaded. To see it as well, run first:",
     "autopilothq load api --only contacts",
@@ -19,9 +19,9 @@ _NOT_LOADED = (
 
 
 def print_preview(preview: Preview, log: DeliveryLog, is_all: bool = True) -> None:
-    """Prints the first contacts with what would change, then the counts by field and journey.
+    """Prints the changes of the first contacts, then the counts by field and journey.
 
-    `is_all` tells whether nothing else would change.
+    `is_all` tells that the run would change nothing else.
     """
     columns = [column_of(key) for contact in preview.contacts for key, _ in written_fields(contact.values)]
     emails = [contact.email.lower() for contact in preview.contacts]
@@ -75,11 +75,11 @@ def _counts(preview: Preview) -> Iterator[str]:
 
 
 def _padded(text: str, width: int) -> str:
-    """Returns the text in so many columns of a terminal, cut if it is longer."""
+    """Returns the text, padded or cut to `width` columns of a terminal."""
     return set_cell_size(_cut(text, width), width)
 
 
 def _cut(text: str, width: int = _VALUE) -> str:
-    """Returns the text in at most so many columns: some letters take two."""
+    """Returns the text, cut to `width` columns of a terminal, of which some letters take two."""
     shown = shortened(text, width)
     return shown if cell_len(shown) <= width else set_cell_size(shown, width - 1).rstrip() + "…"

@@ -1,4 +1,4 @@
-"""Runs the commands that register REST hooks."""
+"""Runs the commands `hooks`."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from .sending import autopilot_settings
 
 @contextmanager
 def _account() -> Iterator[tuple[AutopilotHooks, str]]:
-    """Yields the account of the settings, and its address."""
+    """Yields the account of the settings, and its base URL."""
     with runner.explained():
         api = autopilot_settings().api
         with AutopilotHooks(api) as account:
@@ -26,7 +26,7 @@ def _account() -> Iterator[tuple[AutopilotHooks, str]]:
 
 
 def register_hooks(url: str, events: Sequence[str], dry_run: bool) -> None:
-    """Registers hooks for events; ends with 1 if one is not there afterwards."""
+    """Registers hooks for events. Exits with 1 if one does not exist afterwards."""
     with _account() as (account, base):
         hooks.check_target(url)
         if dry_run:
@@ -65,8 +65,8 @@ def _time(hook: Hook) -> str | None:
         return str(hook.created_at)
 
 
-def end_hooks(hook_ids: Sequence[str], url: str | None, dry_run: bool) -> None:
-    """Removes hooks; one that is not there is no error."""
+def unregister_hooks(hook_ids: Sequence[str], url: str | None, dry_run: bool) -> None:
+    """Removes hooks by id, or those with a URL. Missing hooks are not an error."""
     with _account() as (account, base):
         ids = list(hook_ids) or [hook.hook_id for hook in hooks.hooks_of(account) if hook.url == url]
         if dry_run:

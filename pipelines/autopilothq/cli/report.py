@@ -1,4 +1,4 @@
-"""The command `report`."""
+"""The command `report`, which writes a page about the results of emails."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,7 +10,7 @@ from .options import LocalPath, TargetOptions, Time, check_period, json_option, 
 OUTPUT = "report.html"
 
 
-class PercentLimit(click.ParamType[tuple[str, tuple[float, float]]]):
+class _PercentLimit(click.ParamType[tuple[str, tuple[float, float]]]):
     """A limit of a rate: `bounces=2`, or `complaints=0.1:0.3` with the goal before the limit."""
 
     name = "limit"
@@ -47,7 +47,7 @@ class PercentLimit(click.ParamType[tuple[str, tuple[float, float]]]):
 @click.option(
     "--limit",
     "limits",
-    type=PercentLimit(),
+    type=_PercentLimit(),
     metavar="NAME=PERCENT",
     multiple=True,
     help="A rate's limit, or its goal and limit; repeatable.  [default: bounces=2, complaints=0.1:0.3,"

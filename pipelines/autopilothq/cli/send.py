@@ -1,4 +1,4 @@
-"""The commands that send to Autopilot, and the one that shows the delivery log."""
+"""The commands `send`, and `deliveries`, which shows the delivery log."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -11,7 +11,7 @@ from ..catalog import STATUSES
 from .options import Time, add_options, allow_http_option, destination_options, is_stream, wait_option
 
 ACCOUNT_NAMES = ("autopilot", "ortto")  # the names of `destination.ACCOUNT_KINDS`
-KEY_COLUMNS = ("email", "user_id")  # what `destination` takes a person by
+KEY_COLUMNS = ("email", "user_id")  # the columns by which `destination` identifies a person
 _Command = Callable[..., Any]
 
 
@@ -46,7 +46,7 @@ _options = add_options(
 
 
 def _sending(command: _Command) -> _Command:
-    """Adds the options of every command that sends."""
+    """Adds the options that all sending commands have."""
     return _checked(_options(command))
 
 

@@ -1,4 +1,4 @@
-"""Runs the commands on a stream: lines come on stdin, signals end it, and the log is open only while it is used."""
+"""Runs commands on a stream: lines of stdin, until a signal ends it; the log is open only while it is used."""
 
 import signal
 import time
@@ -33,8 +33,8 @@ from .sending import (
 
 OPEN_EVERY = 1.0  # seconds between two attempts to open a file that another program has open
 REPEAT = 60.0  # seconds after which a waiting stream warns again
-WORK = 10.0  # seconds after which a stream leaves the lock and the log to others
-REST = 0.5  # seconds that it leaves them for; others that wait for a lock look five times a second
+WORK = 10.0  # seconds of work after which a stream releases the lock and the log
+REST = 0.5  # seconds for which it releases them; others that wait for a lock try it five times a second
 L = TypeVar("L", bound=AbstractContextManager[Any])
 
 
@@ -46,7 +46,7 @@ def send_stream(triggers: dict[str, list[str]], options: dict[str, Any]) -> None
         log = turns(delivery_log(options), stop, options)
         freeze_modules()
         show = out.document if options["dry_run"] else None
-        callbacks = StreamCallbacks(log.take, stop, reporter(title), logs.warn, Complaints().add, show)
+        callbacks = StreamCallbacks(log.take, stop, reporter(title), logs.warn, RejectWarnings().add, show)
         try:
             deliver_stream(read_chunks(file, stop), given, callbacks, total)
         except BaseException:
@@ -57,7 +57,7 @@ def send_stream(triggers: dict[str, list[str]], options: dict[str, Any]) -> None
 
 @contextmanager
 def stopped_by_signals() -> Iterator[StopSignal]:
-    """Yields what the first SIGTERM or Ctrl-C sets; a second one ends the program as usual."""
+    """Yields a signal to stop, which the first SIGTERM or Ctrl-C sets. A second one ends the program as usual."""
     stop = StopSignal()
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
@@ -78,8 +78,8 @@ def stopped_by_signals() -> Iterator[StopSignal]:
 class Turns(Generic[L]):
     """Takes the lock of sending, and opens a log, for one chunk of a stream at a time.
 
-    If another program has either of them, it waits until both are free, and reads nothing meanwhile. After ten seconds
-    of work it releases both for half a second, so that others that wait for them get a turn. Raises what `log` raises.
+    While another program has one of them, it waits, and nothing is read. After ten seconds of work it releases both for
+    half a second, so that other programs get a turn. Raises the errors of `log`.
     """
 
     def __init__(self, log: L, stop: StopSignal, locked: Callable[[], AbstractContextManager[Any]]) -> None:
@@ -88,7 +88,7 @@ class Turns(Generic[L]):
 
     @contextmanager
     def take(self) -> Iterator[L]:
-        """Yields the log, open."""
+        """Yields the open log."""
         self._rest()
         with self._opened():
             yield self._log
@@ -120,7 +120,7 @@ class Turns(Generic[L]):
 
 
 def turns(log: L, stop: StopSignal, options: dict[str, Any]) -> Turns[L]:
-    """Returns the turns of a stream. Raises errors of the warehouse now, before the first line comes."""
+    """Returns the turns of a stream. Errors of the warehouse are raised here, before the first line comes."""
     with sending_lock(options), log:
         pass
     if options["dry_run"]:
@@ -128,8 +128,8 @@ def turns(log: L, stop: StopSignal, options: dict[str, Any]) -> Turns[L]:
     return Turns(log, stop, partial(lock.held, runner.pipeline(*dataset_options(options)), 0, "send"))
 
 
-class Complaints:
-    """Warns of lines that are not messages: of one a second at most, with how many there were in between."""
+class RejectWarnings:
+    """Warns of lines that are not messages, at most once a second, with the number of lines in between."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now

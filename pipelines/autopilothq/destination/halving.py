@@ -93,7 +93,7 @@ class ContactWriter:
     def _probe(self, batch: "_Batch", error: ApiError | None) -> bool:
         """Finds out whether there is an outage or several bad contacts. Returns whether to halve on.
 
-        Sends a contact that was delivered again, which changes nothing; if there is none, tries some contacts alone.
+        Sends a delivered contact once more, which changes nothing; if there is none, tries some contacts alone.
         Contacts that all failed before, and fail again while the service is available, are not tried further. Raises
         `error` in an outage.
         """

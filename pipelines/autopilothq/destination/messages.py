@@ -107,7 +107,8 @@ def _person(
 def is_enabled(integrations: Any, names: Sequence[str] = INTEGRATIONS) -> bool:
     """Returns whether a message's `integrations` enable an account (docs/contract/destination.md#identify).
 
-    The account's `names` take precedence over `All`. Only `true` and objects enable it; other values disable it.
+    The account's `names` take precedence over `All`. `true` and objects enable it, null is ignored, and other values
+    disable it.
 
     Example: `is_enabled({"All": False, "AutopilotHQ": True})`, but not `is_enabled({"All": False})`.
     """

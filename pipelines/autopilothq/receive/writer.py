@@ -35,7 +35,7 @@ class _Waiting(NamedTuple):
 
 
 class _Failures:
-    """Why the last syncs of endpoints failed. The disk is tried again, so that a failure does not stay for ever."""
+    """Why the last syncs of endpoints failed. The disk is tried here, as nothing may be sent while `/readyz` fails."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

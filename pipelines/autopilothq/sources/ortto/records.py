@@ -186,13 +186,13 @@ class RecordScans:
         fields = [id_ for id_ in ids if self.has_times is not False or not _is_time(id_)]
         is_new = spool.last == 0
         for _ in range(_MAX_REFUSED):
-            was_written = False
+            is_taken = False
             try:
                 for page in self.scanner.scan(spool, Query(fields)):
-                    was_written = True
+                    is_taken = True
                     yield page
             except RequestRejected as error:
-                if was_written:  # pages came, so the account refuses the cursor, not a field
+                if is_taken:  # pages came, so the account refuses the cursor, not a field
                     raise
                 refused = next((id_ for id_ in fields if id_ in error.server_message.split()), None)
                 if refused is None or _is_time(refused):
