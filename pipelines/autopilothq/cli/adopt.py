@@ -58,8 +58,8 @@ def adopt_tables(
 ) -> None:
     """Adopt tables that Segment's loader left in a warehouse: exported files, s3://, gs://, az://, or a database.
 
-    Rows are taken as they are; what is stored already stays. Texts that Segment has cut become whole if the archive is
-    loaded, before or after. A URL of a database may be env:NAME or @FILE.
+    Rows are stored unchanged, and rows that are stored already stay. Texts that Segment has cut become whole if the
+    archive is loaded, before or after. A URL of a database may be env:NAME or @FILE.
     """
     from . import adopting
 

@@ -169,7 +169,7 @@ def _api(**settings: Any) -> "DltSource":
     "--seed", type=int, metavar="N", default=1, show_default=True, help="The same seed gives the same archive."
 )
 def write_sample(folder: str, events: int, seed: int) -> None:
-    """Write a realistic archive to try things with."""
+    """Write a realistic archive of sample messages."""
     from .. import private, sample
 
     with private.writing(Path(folder)):

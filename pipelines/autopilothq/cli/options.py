@@ -289,7 +289,7 @@ max_seconds_option = click.option(
     "--max-seconds",
     type=Seconds(min=0),
     metavar="SECONDS",
-    help="Stop fetching after this time; the next run goes on from there.",
+    help="Stop fetching after this time; the next run continues from there.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 

@@ -57,8 +57,8 @@ _ALL = [name for name in ORTTO_TABLES if name != "campaign_reports"]  # Ortto gi
 def load_ortto(options: LoadOptions, only: list[str] | None, since: datetime | None, **settings: Any) -> None:
     """Load email activities of the last 90 days, people, audiences, tags and campaigns from Ortto's API.
 
-    The key is the setting sources.autopilothq.ortto.api_key of dlt's configuration. Ortto gives the activities of one
-    person a second, so a first run is long; it may be stopped at any time, and the next one goes on.
+    The key is the setting sources.autopilothq.ortto.api_key of dlt's configuration. Ortto returns the activities of one
+    person a second, so a first run is long. It may be stopped at any time, and the next one continues.
     """
     from .loading import run_load_command
 

@@ -37,7 +37,7 @@ class _PercentLimit(click.ParamType[tuple[str, tuple[float, float]]]):
         return name, found
 
 
-@click.command(short_help="Write a page that shows what became of emails.")
+@click.command(short_help="Write a page about the results of emails.")
 @click.option("--output", type=LocalPath(), metavar="FILE", help=f"Where the page is written.  [default: {OUTPUT}]")
 @click.option("--since", type=Time(), metavar="TIME", help="Only mail that was sent from then on.")
 @click.option("--until", type=Time(), metavar="TIME", help="Only mail that was sent before that.")
@@ -68,10 +68,10 @@ def report(
     target: TargetOptions,
     wait: timedelta,
 ) -> None:
-    """Write a page that shows what became of emails, and whether the numbers can be trusted.
+    """Write a page about the results of emails, and about how far the numbers can be trusted.
 
-    It is one HTML file without scripts, to look at and to mail. With --json the numbers are printed, and the page is
-    written only if --output or --open is given.
+    It is one HTML file without scripts, which can also be sent by email. With --json the numbers are printed, and the
+    page is written only if --output or --open is given.
     """
     from . import reporting
 

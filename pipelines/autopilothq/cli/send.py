@@ -122,7 +122,7 @@ def send_traits(query: str, key: str, **options: Any) -> None:
 @_query
 @_key
 @click.option("--list", "list_name", metavar="NAME|ID", help="A list that follows the audience, by its name or its id.")
-@click.option("--create-list", is_flag=True, help="Make the list if the account has none of that name.")
+@click.option("--create-list", is_flag=True, help="Create the list if the account has none of that name.")
 @click.option("--list-only", is_flag=True, help="Keep only the list, and send no trait.")
 @_sending
 def send_audience(
