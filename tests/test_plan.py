@@ -16,7 +16,7 @@ from autopilothq.destination.emails import KnownEmails
 from autopilothq.destination.fields import Fields
 from autopilothq.destination.kind import AUTOPILOT, AccountKind
 from autopilothq.destination.messages import NO_IDENTIFIER, Item
-from autopilothq.destination.plan import UNTAKEN, History, Planned, Planner, history_of
+from autopilothq.destination.plan import UNMAPPED, History, Planned, Planner, history_of
 from autopilothq.destination.requests import FAILURES_IN_A_ROW, CircuitBreaker
 from autopilothq.errors import NotAuthorized, Unavailable
 
@@ -321,8 +321,8 @@ def test_properties_that_are_not_taken_are_remarked_once() -> None:
     run = Run()
     found = [run.plan(order(phone="1")), run.plan(order(phone="2"))]
     remarks = [plan.item.row.remarks for plan in found if isinstance(plan, Planned)]
-    assert remarks == [f'{{"phone": "{UNTAKEN}"}}', None]
-    assert run.counts == Counts(untaken=Counter({"phone": 2}))
+    assert remarks == [f'{{"phone": "{UNMAPPED}"}}', None]
+    assert run.counts == Counts(unmapped=Counter({"phone": 2}))
 
 
 def test_a_member_has_the_audience_as_a_tag_where_the_account_takes_tags() -> None:
