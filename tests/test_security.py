@@ -162,6 +162,15 @@ def assert_all_is_needed(run: Callable[..., Said], warehouse: str) -> None:
         said = run(role, *words)
         assert (said.status, errors(said)[0][: len(refused)]) == (1, refused), (right, said)
         ask(warehouse, f"GRANT {right} TO autopilot_{role}")
+    # Whoever may not drop a lease leaves none behind, which would keep the next run away.
+    ask(warehouse, "REVOKE DELETE ON autopilothq._locks FROM autopilot_loader")
+    assert run("loader", *load).err == (
+        "Error: permission denied for table _locks\n"
+        "A run has its lease there: give the user of the credentials the right to DELETE (GRANT SELECT, INSERT, UPDATE,"
+        " DELETE ON _locks).\n"
+    )
+    ask(warehouse, "GRANT DELETE ON autopilothq._locks TO autopilot_loader")
+    assert ask(warehouse, "SELECT * FROM autopilothq._locks") == []
 
 
 def test_the_bucket_policy_reads_and_nothing_else() -> None:
