@@ -104,7 +104,7 @@ class Leases(Protocol):
     def connected(self) -> AbstractContextManager[None]:
         """Runs this thread's statements in the block on one connection, if the destination has connections."""
 
-    def claim(self, owner: str) -> None:
+    def begin(self, owner: str) -> None:
         """Writes a first lease. Raises RunError if it could not be dropped again."""
 
     def put(self, owner: str) -> None:
@@ -144,7 +144,7 @@ def acquire(leases: Leases, owner: str) -> str | None:
     Returns the name of the other run's process, or None if the lease was acquired.
     """
     with leases.connected():
-        leases.claim(owner)
+        leases.begin(owner)
         other = None
         for found, age in leases.found(owner):
             if found == owner:
@@ -200,7 +200,7 @@ class TableLeases(Connections):
         if isinstance(client, BooksSqlClient) and client.has_books_apart:
             yield cls(pipeline, table, at_home=True)
 
-    def claim(self, owner: str) -> None:
+    def begin(self, owner: str) -> None:
         """Writes a first lease. Raises RunError if it could not be dropped again, or the table is somebody else's."""
         with self.connected():
             self.drop(owner)  # needs the right to do so, without which a lease would stay until it ends
@@ -303,7 +303,7 @@ class BucketLeases:
         """Does nothing: a bucket needs no connection."""
         return nullcontext()
 
-    def claim(self, owner: str) -> None:
+    def begin(self, owner: str) -> None:
         """Writes a first lease."""
         self.put(owner)
 
