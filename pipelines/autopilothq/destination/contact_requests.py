@@ -1,9 +1,11 @@
 """Sends requests about one contact each (delete, eject, lists), concurrently, and keeps the delivery log.
 
 All of them are idempotent. The row of each is in the log as `unknown` before the request is sent, so that the log
-covers whatever may have happened. A request whose outcome is unknown is sent again.
+covers whatever may have happened. Outcomes are written as they come, twice a second. A request whose outcome is unknown
+is sent again.
 """
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -19,6 +21,7 @@ from .dispatch import AT_ONCE
 from .requests import CircuitBreaker, Outcome, RunStopped, outcome_of, send_request
 
 REQUESTS_AT_ONCE = 100  # requests whose rows are written together
+WRITE_SECONDS = 0.5  # between two writes of outcomes; after a kill, the requests of that time are sent again
 NOT_SENT_YET = "not sent yet"
 NOT_FOUND = 404
 KILL_POINT_REQUESTS_PLANNED = f"{__name__}:plan_requests"  # for tests/faults
@@ -101,15 +104,22 @@ class ContactRequests:
             self._log.write_outcomes(before, _DIFFERS, over="failed")
         else:
             self._log.add(before)
-        outcomes: list[Outcome] = []
+        done: list[tuple[ContactRequest, Outcome]] = []
+        absent, written_at = 0, time.monotonic()
         try:
-            outcomes = list(pool.map(self._send_one, requests))
+            for each, outcome in zip(requests, pool.map(self._send_one, requests), strict=True):
+                done.append((each, outcome))
+                self._counts.add_message([outcome.status], outcome.message)
+                absent += outcome.http_status == NOT_FOUND and outcome.status == "delivered"
+                if time.monotonic() - written_at >= WRITE_SECONDS:
+                    self._write(done)
+                    done, written_at = [], time.monotonic()
         finally:
-            pairs = list(zip(requests, outcomes, strict=False))
-            self._log.write_outcomes((outcome.of(each.row) for each, outcome in pairs if each.logged), _DIFFERS)
-        for outcome in outcomes:
-            self._counts.add_message([outcome.status], outcome.message)
-        return sum(outcome.http_status == NOT_FOUND and outcome.status == "delivered" for outcome in outcomes)
+            self._write(done)
+        return absent
+
+    def _write(self, done: Iterable[tuple[ContactRequest, Outcome]]) -> None:
+        self._log.write_outcomes((outcome.of(each.row) for each, outcome in done if each.logged), _DIFFERS)
 
     def _send_one(self, request: ContactRequest) -> Outcome:
         try:

@@ -14,6 +14,7 @@ others: if there is another one, it drops its own and tries again. Two runs may 
 import os
 import posixpath
 import random
+import re
 import socket
 import threading
 import time
@@ -31,13 +32,14 @@ from filelock import FileLock, Timeout
 
 from .. import private
 from ..catalog import LOCK_TABLE, LOCKS
-from ..display import visible
-from ..errors import BusyError
+from ..display import gist, visible
+from ..errors import BusyError, RunError
 from .books import BooksSqlClient
 from .dataset import Connections, create_statement, in_utc
 from .dlt_internals import (
     MTIME_DISPATCH,
     DatabaseException,
+    DatabaseTerminalException,
     DatabaseUndefinedRelation,
     FilesystemClient,
     SqlJobClientBase,
@@ -102,8 +104,11 @@ class Leases(Protocol):
     def connected(self) -> AbstractContextManager[None]:
         """Runs this thread's statements in the block on one connection, if the destination has connections."""
 
+    def begin(self, owner: str) -> None:
+        """Writes a first lease. Raises RunError if it could not be dropped again."""
+
     def put(self, owner: str) -> None:
-        """Writes or renews a lease."""
+        """Renews a lease, or writes it again."""
 
     def found(self, owner: str) -> list[tuple[str, float]]:
         """Returns the owner of each lease and the seconds since it was renewed. `owner` must have a lease."""
@@ -139,7 +144,7 @@ def acquire(leases: Leases, owner: str) -> str | None:
     Returns the name of the other run's process, or None if the lease was acquired.
     """
     with leases.connected():
-        leases.put(owner)
+        leases.begin(owner)
         other = None
         for found, age in leases.found(owner):
             if found == owner:
@@ -166,7 +171,10 @@ def here() -> str:
     return f"{socket.gethostname()}, process {os.getpid()}"
 
 
-_NOTHING = "SELECT owner FROM {table} WHERE 1 = 0"  # fails if the table is missing
+_NOTHING = "SELECT owner, renewed_at FROM {table} WHERE 1 = 0"  # fails if the table is missing, or somebody else's
+
+_OF_RIGHTS = re.compile("(?i)denied|privilege")  # the errors of databases about rights, and about columns
+_OF_COLUMNS = re.compile("(?i)column")
 
 
 class TableLeases(Connections):
@@ -192,13 +200,19 @@ class TableLeases(Connections):
         if isinstance(client, BooksSqlClient) and client.has_books_apart:
             yield cls(pipeline, table, at_home=True)
 
+    def begin(self, owner: str) -> None:
+        """Writes a first lease. Raises RunError if it could not be dropped again, or the table is somebody else's."""
+        with self.connected():
+            self.drop(owner)  # needs the right to do so, without which a lease would stay until it ends
+            self._insert(owner)
+
     def put(self, owner: str) -> None:
-        """Writes or renews a lease."""
+        """Renews a lease, or writes it again."""
         with self.connected():
             if self._run("SELECT owner FROM {table} WHERE owner = %s", owner):
                 self._run("UPDATE {table} SET renewed_at = CURRENT_TIMESTAMP WHERE owner = %s", owner)
             else:
-                self._run("INSERT INTO {table} (owner, renewed_at) VALUES (%s, CURRENT_TIMESTAMP)", owner)
+                self._insert(owner)
 
     def found(self, owner: str) -> list[tuple[str, float]]:  # noqa: ARG002
         """Returns all leases."""
@@ -208,6 +222,9 @@ class TableLeases(Connections):
     def drop(self, owner: str) -> None:
         """Drops a lease."""
         self._run("DELETE FROM {table} WHERE owner = %s", owner)
+
+    def _insert(self, owner: str) -> None:
+        self._run("INSERT INTO {table} (owner, renewed_at) VALUES (%s, CURRENT_TIMESTAMP)", owner)
 
     def _make(self) -> None:
         """Creates the dataset and the table. Raises the first error, unless another run has created them by then."""
@@ -223,6 +240,22 @@ class TableLeases(Connections):
             if failed:
                 raise failed[0] from None
             raise
+
+    def _explained(self, error: DatabaseException, right: str) -> Exception:
+        """Returns the error of a statement that needs a right, with what to do if it is about rights or columns."""
+        why = gist(str(error))
+        if _OF_RIGHTS.search(why):
+            return RunError(
+                f"{why}\nA run has its lease there: give the user of the credentials the right to {right}"
+                f" (GRANT SELECT, INSERT, UPDATE, DELETE ON {self._table})."
+            )
+        if not _OF_COLUMNS.search(why):
+            return error
+        columns = " and ".join(f"{column.name} ({column.type})" for column in LOCK_TABLE.columns)
+        return RunError(
+            f"Expected a table {self._table} with the columns {columns}, where a run has its lease, but: {why}.\n"
+            "Somebody else made or changed that table: rename or drop it, the next run creates its own."
+        )
 
     def _make_datasets(self) -> None:
         with self._pipeline.sql_client() as client:
@@ -240,7 +273,12 @@ class TableLeases(Connections):
         rows: list[Any] = []
         with self.open() as client, self._found_by(client):
             table = client.make_qualified_table_name(self._table)
-            rows += client.execute_sql(statement.format(table=table), *values) or ()
+            try:
+                rows += client.execute_sql(statement.format(table=table), *values) or ()
+            except DatabaseUndefinedRelation:
+                raise
+            except DatabaseTerminalException as error:
+                raise self._explained(error, statement.partition(" ")[0]) from error
         return rows
 
     @contextmanager
@@ -264,6 +302,10 @@ class BucketLeases:
     def connected(self) -> AbstractContextManager[None]:
         """Does nothing: a bucket needs no connection."""
         return nullcontext()
+
+    def begin(self, owner: str) -> None:
+        """Writes a first lease."""
+        self.put(owner)
 
     def put(self, owner: str) -> None:
         """Writes or renews a lease."""

@@ -25,7 +25,7 @@ from .loads import (
     newest,
 )
 from .queries import count_shared, rows_of_statement, spelling_of, table_path
-from .sql import SqlDataset, connected, create_statement, stored_schema, writes_text
+from .sql import SqlDataset, connected, create_statement, may_hide_rows, stored_schema, writes_text
 from .sql_statements import Connections
 from .table_names import TableNames, table_names
 
@@ -55,6 +55,7 @@ __all__ = [
     "last_load",
     "loaded_files",
     "maintain",
+    "may_hide_rows",
     "newest",
     "open_dataset",
     "placeholders",

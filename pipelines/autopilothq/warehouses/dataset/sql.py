@@ -29,7 +29,15 @@ from ..dlt_internals import (
 from ..native import shape_of
 from .interface import Columns, Dataset, Row, placeholders
 from .sql_arrow import contract_types, is_zoned, read_table
-from .sql_schema import comments, indexed_columns, primary_keys, taken_names, text_lengths, unreadable_tables
+from .sql_schema import (
+    comments,
+    indexed_columns,
+    primary_keys,
+    secured_tables,
+    taken_names,
+    text_lengths,
+    unreadable_tables,
+)
 from .sql_statements import Opened, Statements
 
 ROWS_PER_INSERT = 100
@@ -202,6 +210,11 @@ def _parts(dataset: SqlDataset, table: str, ids: Sequence[str]) -> Iterator[tupl
 def connected(dataset: Dataset) -> AbstractContextManager[None]:
     """Runs a dataset's statements in the block on one connection, if it has connections; for one thread at a time."""
     return dataset.sql.connected() if isinstance(dataset, SqlDataset) else nullcontext()
+
+
+def may_hide_rows(dataset: Dataset, table: str) -> bool:
+    """Returns whether row-level security applies to the user in a table of PostgreSQL."""
+    return isinstance(dataset, SqlDataset) and dataset.kind == "postgres" and table in secured_tables(dataset.sql)
 
 
 def _create(dataset: SqlDataset, table: Table) -> None:

@@ -53,3 +53,8 @@ def taken_names(sql: Statements, kind: str) -> dict[str, set[str]]:
 def unreadable_tables(sql: Statements) -> list[str]:
     """Returns the tables of PostgreSQL that the user may not read."""
     return [str(name) for (name,) in sql.by_schema(sql_file("unreadable_tables_postgres.sql"))]
+
+
+def secured_tables(sql: Statements) -> list[str]:
+    """Returns the tables of PostgreSQL whose row-level security applies to the user."""
+    return [str(name) for (name,) in sql.by_schema(sql_file("row_security_postgres.sql"))]

@@ -71,6 +71,7 @@ from dlt.common.versioned_state import json_decode_state
 from dlt.dataset.utils import get_destination_client_initial_config
 from dlt.destinations.exceptions import (
     DatabaseException,
+    DatabaseTerminalException,
     DatabaseTransientException,
     DatabaseUndefinedRelation,
     DestinationConnectionError,
@@ -165,6 +166,7 @@ __all__ = [
     "DBApiCursor",
     "DBTransaction",
     "DatabaseException",
+    "DatabaseTerminalException",
     "DatabaseTransientException",
     "DatabaseUndefinedRelation",
     "DeltaLoadFilesystemJob",
