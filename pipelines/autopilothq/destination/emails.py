@@ -129,6 +129,7 @@ class KnownEmails:
         If the account's contacts were read, all are kept: the log need not have these.
         """
         keep_newest(self._own)
+        keep_newest(self._came_with)
         if not self._scanned:
             keep_newest(self._emails)
             self._users = None
