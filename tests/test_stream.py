@@ -280,11 +280,13 @@ def test_a_user_id_leads_to_the_address_that_its_person_has_at_that_message(
     deliver([first])
     # It is known only by the log when it comes after its change, which comes without the user id.
     deliver([first, change(2, "p1", "b")], [by_id(1, fax="1")])
+    assert ((server.account.find("b@example.com") or {})["Fax"], server.account.total()) == ("1", people + 1)
     # It is tried again before its change, which waits for it.
     server.order("POST", "/contacts", status=500, times=2)
-    deliver([by_id(2, title="2"), change(3, "b", "c", userId="u1"), by_id(3, phone="3")])
+    later = identify(4, traits={"email": "c@example.com", "fax": "4"}, userId="u1")
+    deliver([by_id(2, title="2"), change(3, "b", "c", userId="u1"), later, by_id(3, phone="3")])
     found = server.account.find("c@example.com") or {}
-    assert (found["Fax"], found["Title"], found["Phone"], server.account.total()) == ("1", "2", "3", people + 1)
+    assert (found["Fax"], found["Title"], found["Phone"], server.account.total()) == ("4", "2", "3", people + 1)
 
 
 @pytest.mark.parametrize("fault", [{"status": 429, "times": 6}, {"drop": "before", "times": 3}])

@@ -70,10 +70,15 @@ class KnownEmails:
         """Returns the email of a user id, or None if none is known."""
         return self._emails.get(user_id or "")
 
-    def put(self, user_id: str, email: str) -> None:
-        """Stores the email of a user id, which replaces an earlier one."""
+    def put(self, user_id: str, email: str, message_id: str | None = None) -> None:
+        """Stores the email of a user id, which replaces an earlier one.
+
+        It is that of a message, which waits if a change before it waits for its outcome.
+        """
         self._put(user_id, email)
-        self._changing.pop(user_id, None)
+        if user_id in self._changing:
+            self._changing[user_id].append((message_id, email))
+            self._pending.update([message_id] if message_id else [])
         self._came_with.setdefault(email.lower(), set()).add(user_id)
 
     def move(self, email: str, new: str) -> None:
@@ -103,7 +108,9 @@ class KnownEmails:
         """Takes back the changes that were not made, or may not have been. All must have their outcome."""
         statuses = self._log.known(self._pending) if self._pending and not self._log.is_read_only else {}
         # Of a track, a journey may have refused the contact: what became of the change has no trigger.
-        undone = {id_ for (id_, trigger), of in statuses.items() if trigger is None and of.status != "delivered"}
+        changed = {id_: of.status for (id_, trigger), of in statuses.items() if trigger is None}
+        failed = {id_ for (id_, _), of in statuses.items() if of.status == "failed"} - changed.keys()
+        undone = failed | {id_ for id_, status in changed.items() if status != "delivered"}
         for user_id, changes in self._changing.items():
             *_, email = (email for message_id, email in changes if message_id not in undone)
             self._put(user_id, email)

@@ -154,7 +154,7 @@ class Planner:
             self._counts.add_earlier(history.earlier)
             return None
         if not history.delivered and row.email and now and item.user_id:
-            self._emails.put(item.user_id, now if history.tried else row.email)
+            self._emails.put(item.user_id, now if history.tried else row.email, item.message_id)
         if key is None:
             return self._without_email(row)
         planned = self._with_contact(item, row._replace(email=email), history, resend, new)

@@ -131,7 +131,9 @@ class PlannedLoad:
         schema = self.extraction.schema
         mapped = {source: mapping.table for source, mapping in self.settings.mappings.items()}
         names, native = self.target.names, self.target.native
-        there, taken = names.messages | schema.tables.keys(), (FILE_NAMES | names.views | names.others) - TABLES.keys()
+        # A table of a user's own resource takes no rows of events.
+        own = {name for name, table in schema.tables.items() if table.get("resource") in (None, resource_of(name))}
+        there, taken = names.messages | own, (FILE_NAMES | names.views | names.others) - TABLES.keys()
         patterns = (native.index_suffixes, native.own_prefixes)
         moved = dict(self.extraction.moved)
         return EventTables(schema.naming, native.view, there, mapped, taken, *patterns, moved)

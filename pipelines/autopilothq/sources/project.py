@@ -222,7 +222,7 @@ def existing_tables(load: PlannedLoad, tables: Callable[[int], list[str]]) -> Ex
         repair_tables(pipeline, load.extraction.schema.name)
         known = dataset.tables(names)
     existing = {name: known[name] for name in names if name in known and name not in load.target.replacement.dropped}
-    for name in filter(load.fills, existing):
+    for name in filter(load.fills, existing.keys() & {*requested, *TABLES}):
         check_texts(dataset, name, existing[name], key_of(name))
     return existing
 

@@ -155,7 +155,7 @@ def marks_of_step(meta: Any) -> tuple[str | None, bool]:
 def check_steps(check: Callable[[Any, Any], Any]) -> None:
     """Lets `check` see each item of the resource under way behind its steps, if it has any, with what marks it.
 
-    `check` returns the item.
+    `check` returns what takes its place.
 
     Only in this extraction: dlt extracts a copy of a resource's steps.
     """
