@@ -190,6 +190,19 @@ def test_a_field_may_hold_the_user_id() -> None:
     assert found.values == {"Email": "A@b.c", "custom": {"string--User--Id": "u1"}}
 
 
+def test_a_stream_knows_the_emails_of_its_last_people_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no end, so nothing that it knows of each of them may stay."""
+    monkeypatch.setattr(emails, "PERSONS_KEPT", 2)
+    run = Run()
+    for name in "abcd":
+        run.plan(Item(name, "identify", f"u-{name}", {"email": f"{name}@b.c"}))
+        run.emails.note_change(None, f"{name}@b.c", f"{name}@new.c", None)
+    run.emails.forget_oldest()
+    kept = {name: list(known) for name, known in vars(run.emails).items() if isinstance(known, dict)}
+    last = ["c@b.c", "d@b.c"]
+    assert kept == {"_emails": ["u-c", "u-d"], "_changing": [], "_own": last, "_came_with": last}
+
+
 def test_what_is_delivered_is_known_and_sent_again_only_behind_an_older_item() -> None:
     run = Run()
     assert run.plan(who(), (None, DELIVERED)) is None

@@ -136,6 +136,7 @@ class KnownEmails:
         After a scan of the account's contacts all are kept, because the log may lack some.
         """
         keep_newest(self._own)
+        keep_newest(self._came_with)
         if not self._scanned:
             keep_newest(self._emails)
             self._users = None

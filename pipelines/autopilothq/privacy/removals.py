@@ -10,7 +10,6 @@ import pyarrow as pa
 from ..catalog import DELIVERY_LOGS, DISCARDS, REJECTS, TABLES, TRACKS, USERS
 from ..destination.delivery_log import CHANGED, address_digest
 from ..projection import suppression
-from ..segment.identity import forms
 from ..warehouses.dataset import placeholders
 from .identity_graph import IDS_PER_READ
 from .person import PersonIds, PersonTables
@@ -72,8 +71,10 @@ def _where(tables: PersonTables, table: str, person: PersonIds) -> tuple[str, li
     where, texts = tables.where(table, person.cells)
     if table not in _LOGS:
         return where, texts
-    emails = {form.value for id_ in person.ids if id_.kind == "email" for form in forms(*id_)}
-    digests = [f"{CHANGED}{address_digest(email)}" for email in sorted(emails)]
+    # A digest is of the address as it was written: an id has its case folded, so that "ß" is "ss".
+    emails = {id_.value for id_ in person.spelt if id_.kind == "email"}
+    emails |= {cell.strip() for cells in person.cells.values() for cell in cells if "@" in cell}
+    digests = [f"{CHANGED}{digest}" for digest in sorted(set(map(address_digest, emails)))]
     if not digests:
         return where, texts
     content = tables.dataset.quoted(table, "content")

@@ -302,11 +302,19 @@ def _read_elements(text: bytes) -> list[msgspec.Raw]:
 
 
 def _read_batches(body: Body) -> list[msgspec.Raw]:
-    """Returns the messages of an envelope, also of repeated keys `batch`, because all of them are acknowledged."""
-    found = _read_elements(bytes(body.envelope["batch"]))
+    """Returns the messages of an envelope, of all its keys `batch`: what is acknowledged is not sent again.
+
+    A repeated `batch` that is no array is kept as a message. Raises InvalidJson if none is an array.
+    """
     repeated = _decoded(b"{%b}" % body.repeated[1:])
-    for key, value in repeated if isinstance(repeated, JsonObject) else ():
-        found += _read_elements(to_json(value).encode()) if key == "batch" else []
+    pairs = repeated if isinstance(repeated, JsonObject) else ()
+    found, arrays = list[msgspec.Raw](), 0
+    for batch in (body.envelope["batch"], *(_raw(value) for key, value in pairs if key == "batch")):
+        is_array = bytes(batch).startswith(b"[")
+        found += _read_elements(bytes(batch)) if is_array else [batch]
+        arrays += is_array
+    if not arrays:
+        raise InvalidJson("Expected an array.")
     return found
 
 

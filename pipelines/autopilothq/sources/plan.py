@@ -131,8 +131,7 @@ class PlannedLoad:
         schema = self.extraction.schema
         mapped = {source: mapping.table for source, mapping in self.settings.mappings.items()}
         names, native = self.target.names, self.target.native
-        # A table of a user's own resource takes no rows of events.
-        own = {name for name, table in schema.tables.items() if table.get("resource") in (None, resource_of(name))}
+        own = self.extraction.own_tables()
         there, taken = names.messages | own, (FILE_NAMES | names.views | names.others) - TABLES.keys()
         patterns = (native.index_suffixes, native.own_prefixes)
         moved = dict(self.extraction.moved)

@@ -27,7 +27,7 @@ _SECTIONS = {
     "receive": {"v1", "segment", "rudder", "autopilot", "ortto"},
 }
 # How similar a name must be to that of a setting to count as its misspelling. Where all programs have theirs it must be
-# more: a `database_name` is nobody's misspelt `dataset_name`.
+# more: a `database_name` is nobody's misspelt `dataset_name`, nor is a `dataset_name_2`.
 _TYPING_ERROR, _TYPING_ERROR_AMONG_ALL = 0.8, 0.9
 TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", dict: "a table", str: "a text"}
 
@@ -89,7 +89,8 @@ def check_top_level() -> None:
             is_wrong = name not in _SECTIONS and is_misspelt(name, known)
         else:
             known, what = list(_TOP_LEVEL), "setting"
-            is_wrong = name not in _TOP_LEVEL and not is_pipeline_setting(name)
+            is_longer = name.lower().startswith(_TOP_LEVEL) and name.lower() not in _TOP_LEVEL
+            is_wrong = name not in _TOP_LEVEL and not is_longer and not is_pipeline_setting(name)
             is_wrong = is_wrong and is_misspelt(name.lower(), known, _TYPING_ERROR_AMONG_ALL)
         if is_wrong:
             raise unknown_setting(f"dlt's configuration has no {what} {name}", name.lower(), known)

@@ -41,11 +41,23 @@ def table_names(dataset: Dataset, made: Collection[str] = ()) -> TableNames:
 
 def _names_in_lake(client: FilesystemClient, made: Collection[str]) -> TableNames:
     others = [name for name in table_folders(client) if name not in made and not name.startswith(DLT_NAME_PREFIX)]
-    tables = {name: table for name in others if (table := open_table(client, name)) is not None}
-    messages = frozenset(
-        name for name, table in tables.items() if _holds_messages(pa.schema(table.schema().to_arrow()))
-    )
-    return TableNames(messages, others=frozenset(tables) - messages)
+    found = {name: _is_of_messages(client, name) for name in others}
+    messages, rest = (frozenset(name for name, is_one in found.items() if is_one is of) for of in (True, False))
+    return TableNames(messages, others=rest)
+
+
+def _is_of_messages(client: FilesystemClient, name: str) -> bool | None:
+    """Returns whether a folder is a table of messages, None if it is no table.
+
+    A table that cannot be opened, because it is damaged or needs a newer library, is somebody else's.
+    """
+    try:
+        table = open_table(client, name)
+        return None if table is None else _holds_messages(pa.schema(table.schema().to_arrow()))
+    except Exception as error:
+        if type(error).__name__ != "DeltaError":  # the library need not be installed
+            raise
+        return False
 
 
 def _holds_messages(schema: pa.Schema) -> bool:
