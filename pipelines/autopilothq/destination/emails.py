@@ -64,6 +64,7 @@ class KnownEmails:
         self._numbers = count()
         self._users: dict[str, set[str]] | None = None  # user ids by address, for changes
         self._came_with: dict[str, set[str]] = {}  # user ids by the address that an item of this run had for them
+        self._of_delivered: set[str] = set()  # user ids whose emails only delivered tracks had; the log may know better
         self._scanned = False
 
     def get(self, user_id: str | None) -> str | None:
@@ -73,8 +74,15 @@ class KnownEmails:
     def put(self, user_id: str, email: str) -> None:
         """Stores the email of a user id, which replaces an earlier one."""
         self._put(user_id, email)
+        self._of_delivered.discard(user_id)
         self._changing.pop(user_id, None)
         self._came_with.setdefault(email.lower(), set()).add(user_id)
+
+    def put_delivered(self, user_id: str, email: str) -> None:
+        """Stores the email by now of a user id that a delivered track had, unless the log knows of another."""
+        if user_id not in self._emails or user_id in self._of_delivered:
+            self._put(user_id, email)
+            self._of_delivered.add(user_id)
 
     def move(self, email: str, new: str) -> None:
         """Gives the user ids that came with an address in this run the one that an earlier run has changed it to."""
@@ -131,6 +139,7 @@ class KnownEmails:
         keep_newest(self._own)
         if not self._scanned:
             keep_newest(self._emails)
+            self._of_delivered &= self._emails.keys()
             self._users = None
 
     def look_up(self, items: Sequence[Item]) -> None:
@@ -139,16 +148,17 @@ class KnownEmails:
         The contacts of the account are read only for those that are in neither the log nor an earlier item.
         """
         emails = [(item.user_id, email_of(self._fields, item)) for item in items if item.user_id]
-        missing = {user_id for user_id, email in emails if not email} - set(self._emails)
+        missing = {user_id for user_id, email in emails if not email} - (set(self._emails) - self._of_delivered)
         if not missing:
             return
         found = {user_id: self._changes.since(*known) for user_id, known in self._log.emails(missing).items()}
-        self._emails = found | self._emails
+        self._emails = found | self._emails | found
+        self._of_delivered -= found.keys()
         self._users = None
         for user_id in found.keys() & missing:
             self._follow_own(user_id)
         first = dict(reversed(emails))
-        unnamed = {user_id for user_id in missing - set(found) if not first[user_id]}
+        unnamed = {user_id for user_id in missing - set(self._emails) if not first[user_id]}
         if self._fields.user_id is not None and not self._scanned and unnamed:
             self._scanned = True
             for user_id, email in self._scan(self._fields.user_id.name):
