@@ -138,6 +138,30 @@ def test_a_user_id_is_known_from_earlier_identifies(server: FakeAutopilot) -> No
     )
 
 
+def test_a_user_id_is_known_from_a_delivered_track_of_the_items(server: FakeAutopilot) -> None:
+    """As in one run, also behind a kill. What the log knows of an identify comes first."""
+    triggers = {"triggers": {"Order Completed": ["0007"]}}
+    tracks = [track(number, userId=f"u{number}", email=f"old{number}@example.com") for number in (1, 2, 3)]
+    tracks += [track(number + 10, userId=f"u{number}", email=f"p{number}@example.com") for number in (1, 2, 3)]
+    send(server, tracks, **triggers)
+    send(server, [identify(4, userId="u2")])
+    posts(server)
+    change = identify(5, traits={"email": "p3@example.com", "_NewEmail": "n@example.com"})
+    more = [by_user_id(number, f"u{number}", fax=str(number)) for number in (1, 2, 3)]
+    assert counted(send(server, [*tracks, change, *more], **triggers)) == {
+        "messages": 10, "delivered": 4, "known": 6,
+    }  # fmt: skip
+    assert sorted((body for _, body in posts(server)), key=str) == [
+        {"contact": {"Email": "p3@example.com", "_NewEmail": "n@example.com"}},
+        {"contacts": [{"Email": "n@example.com", "Fax": "3"}]},
+        {"contacts": [{"Email": "p1@example.com", "Fax": "1"}, {"Email": "p4@example.com", "Fax": "2"}]},
+    ]
+    # A thousand items are looked up at a time: the log comes first there, too.
+    far = [identify(4, userId="u4"), *[tracks[1]] * 1000, by_user_id(9, "u2", fax="9")]
+    assert counted(send(server, far, **triggers)) == {"messages": 1002, "delivered": 1, "known": 2, "repeated": 999}
+    assert [body for _, body in posts(server)] == [{"contacts": [{"Email": "p4@example.com", "Fax": "9"}]}]
+
+
 def test_a_user_id_among_the_traits(server: FakeAutopilot) -> None:
     send(server, [identify(1, traits={"user_id": 7, "fax": "1"})])
     send(server, [{"type": "identify", "messageId": "a", "traits": {"userId": "7", "fax": "2"}}])

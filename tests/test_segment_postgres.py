@@ -157,8 +157,10 @@ NUMBERS = [
 TAKEN = """CREATE SEQUENCE autopilothq.ticket; CREATE TYPE autopilothq.mood AS ENUM ('good');
     CREATE MATERIALIZED VIEW autopilothq.seen AS SELECT 1 AS n; CREATE INDEX shoe ON autopilothq.tracks (event);
     CREATE TABLE autopilothq.bill (id int, received_at timestamptz);
-    CREATE TABLE autopilothq.receipt (id text NOT NULL, received_at timestamptz, total int NOT NULL)"""
-NAMES_TAKEN = ["Ticket", "Mood", "Seen", "Shoe", "Bill", "Receipt", "Late Pkey", "Tracks Received At Idx"]
+    CREATE TABLE autopilothq.receipt (id text NOT NULL, received_at timestamptz, total int NOT NULL);
+    CREATE FOREIGN DATA WRAPPER none; CREATE SERVER far FOREIGN DATA WRAPPER none;
+    CREATE FOREIGN TABLE autopilothq.abroad (id text, received_at timestamptz) SERVER far"""
+NAMES_TAKEN = ["Abroad", "Ticket", "Mood", "Seen", "Shoe", "Bill", "Receipt", "Late Pkey", "Tracks Received At Idx"]
 
 
 def test_numbers_are_exact_and_segments_sql_runs(call: Call, postgres: str) -> None:

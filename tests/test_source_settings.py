@@ -5,14 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deltalake import DeltaTable
 from dlt.common.runtime.run_context import active
 from dlt.sources import DltSource
 
 from autopilothq import adopt, api, archive, ortto, profiles
 from autopilothq.errors import InvalidSetting
 from autopilothq.receive.settings import ENDPOINT_KINDS
+from autopilothq.warehouses.bigquery import bigquery
+from autopilothq.warehouses.duckdb import direct
+from autopilothq.warehouses.postgres import postgres
+from autopilothq.warehouses.resolve import make_destination, resolve_target
 from autopilothq.warehouses.settings import check_top_level
 from calling import Call, errors
+from faults.loads import line, track
 
 SECTION = "SOURCES__AUTOPILOTHQ__"
 ORIGINS: dict[str, Callable[[], Any]] = {
@@ -121,3 +127,45 @@ def test_what_others_have_outside_of_sections_is_left_alone() -> None:
     Path(".dlt/config.toml").write_text(f"{dlts}{others}[source]\nautopilot = 3\n")
     active().reload()
     check_top_level()
+
+
+@pytest.mark.parametrize(("kind", "own"), [("duckdb", direct), ("postgres", postgres), ("bigquery", bigquery)])
+def test_a_destination_under_a_name_of_ones_own_is_of_this_project(
+    monkeypatch: pytest.MonkeyPatch, kind: str, own: type[Any]
+) -> None:
+    """As those under dlt's names are: dlt's own would load otherwise, or not at all."""
+    monkeypatch.setenv("DESTINATION__WAREHOUSE__DESTINATION_TYPE", kind)
+    made, _ = make_destination("warehouse")
+    assert (type(made), made.destination_name) == (own, "warehouse")
+
+
+def test_a_lake_and_a_file_under_names_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Path("a.ndjson").write_bytes(line(track(1)))
+    for name, kind, setting in (
+        ("PLACE", "filesystem", "BUCKET_URL"),
+        ("FILE", "dlt.destinations.duckdb", "CREDENTIALS"),
+    ):
+        monkeypatch.setenv(f"DESTINATION__{name}__DESTINATION_TYPE", kind)
+        monkeypatch.setenv(f"DESTINATION__{name}__{setting}", f"~/{name}")
+    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__TABLE_FORMAT", "delta")
+    assert call("load", "archive", "a.ndjson", "--destination", "place").status == 0
+    assert DeltaTable(f"{tmp_path}/PLACE/autopilothq/tracks").to_pyarrow_table()["id"].to_pylist() == ["m-1"]
+    assert resolve_target("file").database == f"{tmp_path}/FILE"
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("dataset_name = 2019", "dataset_name must be a text, got 2019"),
+        ("[dataset_name]\nmail = 1", "dataset_name must be a text, got {'mail': 1}"),
+        ("books_dataset = true", "books_dataset must be a text, got True"),
+        ('destination_type = ["duckdb"]', "destination_type must be a text, got ['duckdb']"),
+    ],
+)
+def test_the_target_has_names_of_text(call: Call, text: str, error: str) -> None:
+    Path(".dlt").mkdir()
+    Path(".dlt/config.toml").write_text(text)
+    active().reload()
+    said = call("status")
+    assert (said.status, errors(said)) == (1, [f"Error: {error}"])

@@ -131,7 +131,7 @@ FOUND: dict[str, tuple[Sequence[str], list[tuple[Any, ...]]]] = {
         [
             ("Half", "other"), ("both", "other"), ("by_both", "other"), ("dated", "other"), ("kept", "view"),
             ("mood", "other"), ("numbered", "other"), ("numbers", "other"), ("opened", "messages"),
-            ("opened_earlier", "messages"), ("opened_there", "messages"), ("renamed", "other"), ("seen", "view"),
+            ("opened_earlier", "messages"), ("opened_there", "other"), ("renamed", "other"), ("seen", "view"),
             ("words", "other"),
         ],
     ),

@@ -64,6 +64,7 @@ class KnownEmails:
         self._numbers = count()
         self._users: dict[str, set[str]] | None = None  # user ids by address, for changes
         self._came_with: dict[str, set[str]] = {}  # user ids by the address that an item of this run had for them
+        self._of_delivered: set[str] = set()  # user ids whose emails only delivered tracks had; the log may know better
         self._scanned = False
 
     def get(self, user_id: str | None) -> str | None:
@@ -76,10 +77,17 @@ class KnownEmails:
         It is that of a message, which waits if a change before it waits for its outcome.
         """
         self._put(user_id, email)
+        self._of_delivered.discard(user_id)
         if user_id in self._changing:
             self._changing[user_id].append((message_id, email))
             self._pending.update([message_id] if message_id else [])
         self._came_with.setdefault(email.lower(), set()).add(user_id)
+
+    def put_delivered(self, user_id: str, email: str) -> None:
+        """Stores the email by now of a user id that a delivered track had, unless the log knows of another."""
+        if user_id not in self._emails or user_id in self._of_delivered:
+            self._put(user_id, email)
+            self._of_delivered.add(user_id)
 
     def move(self, email: str, new: str) -> None:
         """Changes the email of user ids that had `email` in this run to the one that an earlier run changed it to."""
@@ -139,6 +147,7 @@ class KnownEmails:
         keep_newest(self._came_with)
         if not self._scanned:
             keep_newest(self._emails)
+            self._of_delivered &= self._emails.keys()
             self._users = None
 
     def look_up(self, items: Sequence[Item]) -> None:
@@ -147,16 +156,17 @@ class KnownEmails:
         The account's contacts are scanned only if a user id is in neither the log nor an earlier item.
         """
         emails = [(item.user_id, email_of(self._fields, item)) for item in items if item.user_id]
-        missing = {user_id for user_id, email in emails if not email} - set(self._emails)
+        missing = {user_id for user_id, email in emails if not email} - (set(self._emails) - self._of_delivered)
         if not missing:
             return
         found = {user_id: self._changes.since(*known) for user_id, known in self._log.emails(missing).items()}
-        self._emails = found | self._emails
+        self._emails = found | self._emails | found
+        self._of_delivered -= found.keys()
         self._users = None
         for user_id in found.keys() & missing:
             self._follow_own(user_id)
         first = dict(reversed(emails))
-        unnamed = {user_id for user_id in missing - set(found) if not first[user_id]}
+        unnamed = {user_id for user_id in missing - set(self._emails) if not first[user_id]}
         if self._fields.user_id is not None and not self._scanned and unnamed:
             self._scanned = True
             for user_id, email in self._scan(self._fields.user_id.name):

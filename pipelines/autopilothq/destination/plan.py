@@ -154,11 +154,11 @@ class Planner:
         if email and new:
             self._moved(email.lower(), new)
             self._emails.move(email, new)
+        if row.email and now and item.user_id:
+            _note_email(self._emails, item, row.email, now, history)
         if history.delivered and not resend:
             self._counts.add_earlier(history.earlier)
             return None
-        if not history.delivered and row.email and now and item.user_id:
-            self._emails.put(item.user_id, now if history.tried else row.email, item.message_id)
         if key is None:
             return self._without_email(row)
         planned = self._with_contact(item, row._replace(email=email), history, resend, new)
@@ -251,6 +251,14 @@ def _current_address(changes: AddressChanges, own: str | None, email: str, tried
         return changes.follow(email)
     known = tried.email if own and tried.status != "refused" else None
     return changes.follow(known or email, tried.tried_at)
+
+
+def _note_email(emails: KnownEmails, item: Item, own: str, now: str, history: History) -> None:
+    """Notes the address of an item's user id: its `own`, or the one that its contact has by now if it was tried."""
+    if not history.delivered:
+        emails.put(item.user_id or "", now if history.tried else own, item.message_id)
+    elif item.kind == "track":
+        emails.put_delivered(item.user_id or "", now)
 
 
 def _with_tag(contact: ContactFields, item: Item) -> ContactFields:

@@ -131,7 +131,8 @@ def _refuse_keys(client: SqlJobClientBase, schema: Schema, table: str, columns: 
         name = _name(client, table)
         raise RunError(
             f"The column {needed[0]} of {name} is missing, and rows cannot be told apart without it.\n"
-            f"Drop the whole table; the next run creates it again: DROP TABLE {name}; {_read_again(client, table)}"
+            "If it is somebody else's table, rename it (ALTER TABLE ... RENAME TO ...). Else drop the whole table. The"
+            f" next run creates it again: DROP TABLE {name}; {_read_again(client, table)}"
         )
 
 

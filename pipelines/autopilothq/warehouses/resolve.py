@@ -22,7 +22,7 @@ from .dlt_internals import Destination, WithLocalFiles, active, get_destination_
 from .duckdb import direct
 from .pipeline_names import PIPELINE
 from .postgres import postgres
-from .settings import DATASET, DUCKDB_FILE, setting
+from .settings import DATASET, DUCKDB_FILE, setting, text_setting
 
 # The order of rows has no meaning, and keeping it slows down DuckDB's checkpoints; the rest bounds the memory. Tables
 # are loaded side by side, and each thread within a table leaves a part that the checkpoint writes again.
@@ -96,10 +96,14 @@ def make_destination(
     another dataset for the books. Raises RunError if DuckDB could not tell the file from the dataset, or the books
     cannot be in another dataset.
     """
-    kind = destination or setting("destination_type") or "duckdb"
-    name = dataset or setting("dataset_name") or DATASET
-    factory = _duckdb(credentials, name, create, wait, reads) if kind == "duckdb" else _other(kind, credentials)
-    if books := setting("books_dataset"):
+    destination_name = destination or text_setting("destination_type") or "duckdb"
+    kind = _kind_of(destination_name)
+    name = dataset or text_setting("dataset_name") or DATASET
+    if kind == "duckdb":
+        factory = _duckdb(destination_name, credentials, name, create, wait, reads)
+    else:
+        factory = _other(destination_name, kind, credentials)
+    if books := text_setting("books_dataset"):
         _keep_books_in(books, factory, kind, name)
     if issubclass(factory.spec, WithLocalFiles):
         # Else dlt takes the folder of the pipeline's first run, and its working folder for `:pipeline:`.
@@ -119,19 +123,31 @@ def _keep_books_in(books: str, factory: Any, kind: str, dataset: str) -> None:
     factory.config_params["books_dataset"] = books
 
 
+def _kind_of(destination_name: str) -> str:
+    """Returns the type of a destination: its name, or that of one which dlt's configuration has under its own name."""
+    of = "" if "." in destination_name else text_setting(f"destination.{destination_name}.destination_type")
+    return of.removeprefix("dlt.destinations.") if of else destination_name
+
+
 def _here() -> str:
     return os.path.abspath(active().local_dir)
 
 
-def _other(kind: str, credentials: str | None) -> Any:
+def _other(destination_name: str, kind: str, credentials: str | None) -> Any:
     if kind == "filesystem":
-        url = str(credentials or setting("destination.filesystem.bucket_url") or "")
+        url = str(credentials or setting(f"destination.{destination_name}.bucket_url") or "")
         at_home = (path := local_path(url)) != url.removeprefix("file://")  # dlt would make a folder named ~
-        return lake(path if at_home else url) if credentials or at_home else lake()
-    _check_url(kind, credentials or setting(f"destination.{kind}.credentials"))
+        if not credentials and not at_home:
+            return lake(destination_name=destination_name)
+        return lake(path if at_home else url, destination_name=destination_name)
+    _check_url(kind, credentials or setting(f"destination.{destination_name}.credentials"))
     given = {"credentials": credentials} if credentials else {}
     own: dict[str, Any] = {"postgres": postgres, "bigquery": bigquery}
-    return own[kind](**given) if kind in own else Destination.from_reference(kind, **given)
+    return (
+        own[kind](**given, destination_name=destination_name)
+        if kind in own
+        else Destination.from_reference(destination_name, **given)
+    )
 
 
 def _check_url(kind: str, credentials: Any) -> None:
@@ -164,12 +180,14 @@ def _check_folder(database: str) -> None:
         )
 
 
-def _duckdb(credentials: str | None, dataset: str, create: bool, wait: timedelta, reads: bool) -> Any:
-    configured = setting("destination.duckdb.credentials")
+def _duckdb(
+    destination_name: str, credentials: str | None, dataset: str, create: bool, wait: timedelta, reads: bool
+) -> Any:
+    configured = setting(f"destination.{destination_name}.credentials")
     settings = configured if isinstance(configured, dict) else {"database": configured}
     database = local_path(str(credentials or settings.get("database") or DUCKDB_FILE).removeprefix("duckdb:///"))
     _check_file(database, dataset, "--dataset")
-    _check_file(database, str(setting("books_dataset") or ""), "--books-dataset")
+    _check_file(database, text_setting("books_dataset"), "--books-dataset")
     if database.startswith("md:"):
         raise RunError(
             "Expected the path of a DuckDB file, got a MotherDuck URL, which is a destination of its own.\n"
@@ -184,9 +202,10 @@ def _duckdb(credentials: str | None, dataset: str, create: bool, wait: timedelta
         )
     elsewhere = reads and database.startswith(":")  # only dlt can look there
     if not create and not elsewhere and not Path(database).exists():
-        return direct(credentials=duckdb.connect(config={"enable_external_access": False}))
+        nowhere = duckdb.connect(config={"enable_external_access": False})
+        return direct(credentials=nowhere, destination_name=destination_name)
     if create and not database.startswith(":"):
         _check_folder(database)
     spec = DuckDbCredentials(database, read_only=reads)
     spec.global_config = DUCKDB_CONFIG | settings.get("global_config", {})
-    return direct(credentials=spec, wait=wait.total_seconds())
+    return direct(credentials=spec, destination_name=destination_name, wait=wait.total_seconds())

@@ -55,6 +55,14 @@ def setting(name: str) -> Any:
     return next((value for provider in providers if (value := provider.get(name)) is not None), None)
 
 
+def text_setting(name: str) -> str:
+    """Returns a text of dlt's configuration or secrets, "" if it is in neither. Raises InvalidSetting for no text."""
+    value = setting(name)
+    if not isinstance(value, str | None):
+        raise InvalidSetting(f"{name} must be {TYPE_NAMES[str]}, got {value!r}")
+    return value or ""
+
+
 def configured_names(section: str) -> dict[str, bool]:
     """Returns the names that the files or the environment of dlt's configuration have in a section.
 

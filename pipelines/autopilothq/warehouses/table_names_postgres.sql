@@ -1,8 +1,8 @@
 -- The names of a schema that a new table cannot have, and what has each: views, tables of messages, and others. These are
--- tables that lack a text `id` or a time `received_at`, or that require more than all messages have, indexes, sequences
--- and types. A type of arrays gives its name up, but not a domain of them.
+-- tables that lack a text `id` or a time `received_at`, or that require more than all messages have, foreign tables,
+-- which take no MERGE, indexes, sequences and types. A type of arrays gives its name up, but not a domain of them.
 WITH namespace AS (SELECT oid FROM pg_namespace WHERE nspname = %s)
-SELECT relname, CASE WHEN relkind IN ('v', 'm') THEN 'view' WHEN relkind IN ('r', 'p', 'f') AND (
+SELECT relname, CASE WHEN relkind IN ('v', 'm') THEN 'view' WHEN relkind IN ('r', 'p') AND (
     SELECT count(*) FROM pg_attribute WHERE attrelid = c.oid AND (
         attname = 'id' AND atttypid IN ('text'::regtype, 'varchar'::regtype)
         OR attname = 'received_at' AND atttypid IN ('timestamptz'::regtype, 'timestamp'::regtype))) = 2
