@@ -170,7 +170,7 @@ def _opened(into: dlt.Pipeline, file: str, folder: str) -> Iterator[tuple[duckdb
         memory: (credentials.global_config or {}).get(memory, DUCKDB_CONFIG[memory]),
         "preserve_insertion_order": True,
         "temp_directory": os.path.join(folder, "spilled"),
-        **parts.WRITTEN_SOON,
+        **parts.EARLY_CHECKPOINTS,
     }
     with duckdb.connect(config=config) as engine:
         before = _databases(engine)
@@ -258,11 +258,11 @@ def _qualified(*names: str) -> str:
 
 def _copy_rows(engine: duckdb.DuckDBPyConnection, old: str, new: str) -> None:
     """Copies the rows of a table into another that has none."""
-    columns = list(map(values.name, parts.columns_of(_asked(engine), new)))
+    columns = list(map(values.name, parts.stored_column_names(_asked(engine), new)))
     if not _takes(engine, new, columns):  # what is computed from others
         columns = [column for column in columns if _takes(engine, new, [column])]
     stored = ", ".join(columns)
-    for part in parts.cut_table(_asked(engine), old):
+    for part in parts.split_table(_asked(engine), old):
         engine.execute(f"INSERT INTO {new} ({stored}) SELECT {stored} FROM {old} WHERE {part}")
 
 
@@ -279,7 +279,7 @@ def _takes(engine: duckdb.DuckDBPyConnection, table: str, columns: Sequence[str]
 def _rows(engine: duckdb.DuckDBPyConnection, table: str) -> tuple[int, int]:
     """Returns the number of rows, and the sum of their hashes."""
     number = hashes = 0
-    for part in parts.cut_table(_asked(engine), table):
+    for part in parts.split_table(_asked(engine), table):
         sql = f'SELECT count(*), coalesce(sum(hash("a row")::HUGEINT), 0) FROM {table} AS "a row" WHERE {part}'
         [(some, of_some)] = engine.execute(sql).fetchall()
         number, hashes = number + some, hashes + of_some
@@ -326,7 +326,7 @@ def _vacuum(into: dlt.Pipeline) -> Rewritten:
     left: dict[str, str] = {}
     with into.destination_client() as client:
         sql: Any = client.sql_client  # type: ignore[attr-defined]
-        apart = isinstance(sql, BooksSqlClient) and sql.has_books_apart
+        apart = isinstance(sql, BooksSqlClient) and sql.has_separate_books
         for dataset in (nullcontext, sql.with_staging_dataset, *([sql.with_books] if apart else ())):
             with dataset():
                 for table in _tables(sql):

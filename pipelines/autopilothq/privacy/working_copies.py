@@ -7,7 +7,7 @@ from pathlib import Path
 import dlt
 
 from .. import runner
-from ..warehouses.working_folder import drop_begun_packages
+from ..warehouses.working_folder import drop_incomplete_packages
 from . import rewrite
 
 
@@ -29,7 +29,7 @@ def drop_working_copies(into: dlt.Pipeline) -> None:
         into.abort_packages()
     for file in working.glob("load/loaded/*/*_jobs/*"):
         file.unlink()
-    drop_begun_packages(into)
+    drop_incomplete_packages(into)
     # Without our own folders, the next load looks for rows that a killed load stored twice.
     for folder in working.glob("autopilothq*"):
         shutil.rmtree(folder, ignore_errors=True)

@@ -141,7 +141,7 @@ def check_step(name: str, item: Any, meta: Any) -> Any:
 
     Raises NotSupported if rows have lost their key, or have the same, or come with hints or for another table.
     """
-    table, has_hints = dlt_internals.marks_of_step(meta)
+    table, has_hints = dlt_internals.item_metadata(meta)
     if has_hints or (name in TABLES and table not in (None, name)):
         raise NotSupported(
             f"Expected rows alone from the steps of {name}, but got {f'the table {table}' if table else 'hints'} with"

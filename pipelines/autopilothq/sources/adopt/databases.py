@@ -19,7 +19,7 @@ from ...disk import local_path
 from ...errors import NotSupported, RunError
 from ...extras import install
 from ...projection import engine
-from ...warehouses.duckdb_parts import cut_table
+from ...warehouses.duckdb_parts import split_table
 from ...warehouses.sql_files import sql_file
 from .columns import Form, form_of
 from .files import TableFile, folded_name
@@ -218,7 +218,7 @@ class DuckdbSource(Database):
 
 def _few_of_table(con: duckdb.DuckDBPyConnection, table: str) -> Generator[str]:
     """Yields SQL of the rows of a table in parts, but of a view all together."""
-    parts = cut_table(lambda sql: con.execute(sql).fetchall(), table)
+    parts = split_table(lambda sql: con.execute(sql).fetchall(), table)
     try:
         first = next(parts)
     except duckdb.BinderException:  # the rows of a view have no numbers

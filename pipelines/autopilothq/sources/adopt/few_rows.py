@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...projection import engine
-from ...warehouses.duckdb_parts import BYTES_AT_ONCE, LONG, ROWS_AT_ONCE, VECTOR, cut_batches, cut_file
+from ...warehouses.duckdb_parts import BYTES_AT_ONCE, LONG, ROWS_AT_ONCE, VECTOR, split_batches, split_file
 
 SHORTEST_OBJECT = 1 << 20  # bytes: the engine takes two objects of JSON at a time, as long as one may be
 Contents = Callable[[], Iterable[bytes]]
@@ -27,7 +27,7 @@ def write_in_parts(con: duckdb.DuckDBPyConnection, parts: Iterable[str], select:
         for part in parts:
             rows = con.execute(f"SELECT {first} + {select} FROM {part}").to_arrow_reader(ROWS_AT_ONCE)
             written = written or opened.enter_context(pq.ParquetWriter(path, rows.schema, use_dictionary=False))
-            for group in cut_batches(rows):
+            for group in split_batches(rows):
                 written.write_table(group)
                 first += group.num_rows
 
@@ -40,7 +40,7 @@ def few_of_parquet(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path, r
     path = scratch / f"few-{local.name}"
     try:
         with pq.ParquetFile(local) as file, pq.ParquetWriter(path, file.schema_arrow) as groups:
-            for rows in cut_file(str(local)):
+            for rows in split_file(str(local)):
                 groups.write_table(rows)
         there, here = (read.format(engine.glob_literal(str(each))) for each in (local, path))
         if con.execute(f"DESCRIBE FROM {there}").fetchall() != con.execute(f"DESCRIBE FROM {here}").fetchall():

@@ -15,7 +15,7 @@ from ...projection import FileCount, TableRows, engine, texts
 from ...projection.audit import beyond_limits, rejects, rejects_by_reason
 from ...projection.cells import ParsedCells
 from ...projection.context import ProjectionContext
-from ...warehouses.duckdb_parts import are_long
+from ...warehouses.duckdb_parts import file_has_long_rows
 from ...warehouses.selection import NONE, messages_with_row
 from ..audit import LinesRead, audit_rows
 from ..load_folder import scratch_of_projection
@@ -69,7 +69,7 @@ class AdoptProjector:
             widest = max((len(table.columns) for table in waiting.values()), default=0)
             few = open_for_few(load, sum(pq.read_metadata(rows.path).num_rows for rows in found))
             with few, engine.memory_for_columns(con, widest):
-                long = any(are_long(rows.path) for rows in found)
+                long = any(file_has_long_rows(rows.path) for rows in found)
                 con.execute(f"SET enable_caching_operators = {not long}")  # they gather small groups of rows
                 if long:
                     engine.join_as_written(con)
