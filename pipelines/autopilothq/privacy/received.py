@@ -1,4 +1,4 @@
-"""The files of archives, including those that receivers have not published yet."""
+"""Lists the files of archives, including those that receivers have not published yet."""
 
 import os
 import re
@@ -18,9 +18,9 @@ _LOCAL = re.compile(r"(file|local):(//)?")
 
 
 def all_files_at(urls: Sequence[str], dry_run: bool, stack: ExitStack) -> list[File]:
-    """Returns the files at some URLs, with all that receivers had received there when this was called.
+    """Returns the files at some URLs, with everything that receivers had received there when this was called.
 
-    Their open files are published first, and no compaction runs until `stack` is closed. With `dry_run` nothing is
+    Open files are published first, and no compaction runs until `stack` is closed. With `dry_run` nothing is
     changed: open files are returned as they are. Raises RunError if a receiver does not publish in time, BusyError if a
     compaction runs; ArchiveError.
     """
@@ -34,7 +34,7 @@ def all_files_at(urls: Sequence[str], dry_run: bool, stack: ExitStack) -> list[F
     published = {file.url for file in files}
     for path in opened:
         if str(published_name(path)) not in published:
-            with suppress(ArchiveError):  # published since it was seen, which is rare: its lines are not counted
+            with suppress(ArchiveError):  # it was published since, which is rare: its lines are not counted
                 files += _files_at([str(path)])
     return files
 
@@ -67,7 +67,7 @@ def _open_files_at(path: Path) -> Iterator[Path]:
 
 
 def _local_path(url: str) -> Path | None:
-    """Returns the file or folder that a URL names, for a glob the folder of all its matches; None for a bucket."""
+    """Returns the file or folder of a URL; for a glob, the folder of all its matches; None for a bucket."""
     bare = _LOCAL.sub("", url, count=1) if _LOCAL.match(url) else url
     if "://" in bare:
         return None

@@ -1,4 +1,4 @@
-"""The copies of rows that loads leave on this machine."""
+"""Deletes the copies of rows that loads leave on this machine."""
 
 import glob
 import shutil
@@ -12,7 +12,7 @@ from . import rewrite
 
 
 def drop_working_copies(into: dlt.Pipeline) -> None:
-    """Removes the rows that loads leave in the pipeline's working folder, and an unfinished copy of a database.
+    """Removes rows from the pipeline's working folder, and an unfinished copy of a database.
 
     An unfinished load is aborted: the next one reads its files again. A load into another target is not touched.
     """
