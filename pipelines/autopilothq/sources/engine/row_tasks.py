@@ -110,7 +110,7 @@ class RowsTask:
                     f"{scratch}/{latest.table.name}",
                     self.context.facts.partitions,
                 )
-                done.latest[latest.table.name] = self._kept(found, latest)
+                done.latest[latest.table.name] = self._put_files(found, latest)
         names = pq.read_table(self.context.folder.get(self.files, scratch))["file"].to_pylist()
         for book in (rows.rejects(names), rows.discards()):
             if book is not None:
@@ -121,7 +121,7 @@ class RowsTask:
         done.limits = rows.discarded()
         return done
 
-    def _kept(self, files: LatestFiles, latest: Latest) -> LatestFiles:
+    def _put_files(self, files: LatestFiles, latest: Latest) -> LatestFiles:
         """Puts the files of each partition of persons into the work folder."""
         prefix = f"latest/{latest.table.name}"
         return LatestFiles(*(
