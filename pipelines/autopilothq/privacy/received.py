@@ -28,19 +28,15 @@ def all_files_at(urls: Sequence[str], dry_run: bool, stack: ExitStack) -> list[F
     if not dry_run:
         for folder in sorted({folder.resolve() for path in paths for folder in receiver_folders(path)}):
             _publish(folder, stack)
-        return _files_at(urls)
+        return archive_files_at(urls)
     opened = sorted({found for path in paths for found in _open_files_at(path)})
-    files = _files_at(urls)
+    files = archive_files_at(urls)
     published = {file.url for file in files}
     for path in opened:
         if str(published_name(path)) not in published:
             with suppress(ArchiveError):  # it was published since, which is rare: its lines are not counted
-                files += _files_at([str(path)])
+                files += archive_files_at([str(path)])
     return files
-
-
-def _files_at(urls: Sequence[str]) -> list[File]:
-    return archive_files_at(urls)
 
 
 def _publish(folder: Path, stack: ExitStack) -> None:

@@ -158,10 +158,10 @@ def _folder(path: str) -> Iterator[str]:
 
 @contextmanager
 def _opened(into: dlt.Pipeline, file: str, folder: str) -> Iterator[tuple[duckdb.DuckDBPyConnection, str, str]]:
-    """Yields a DuckDB connection with the file, which nobody can write to meanwhile, and an empty file of its format.
+    """Yields a DuckDB connection to the file, which is locked against writers, and to an empty file of the same format.
 
-    It has the destination's memory. Also yields the names of both databases. The old one keeps its usual name, because
-    views may refer to it.
+    Also yields the names of both databases. The old one keeps its usual name, because views may refer to it. The
+    connection has the destination's memory limit.
     """
     credentials: Any = into.destination_client().config.credentials
     memory = "memory_limit"

@@ -23,7 +23,7 @@ class Waits:
 
     def __init__(self) -> None:
         self.last = "a lock of PostgreSQL"
-        """The last lock that was waited for, and who has it."""
+        """The last lock that was waited for, and its holder."""
         self.reported: set[str] = set()
         """All locks that a warning was written about."""
         self.gave_up = False

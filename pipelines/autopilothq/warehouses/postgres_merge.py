@@ -19,7 +19,7 @@ from .dlt_internals import (
 from .merging import SCOPE, keys_of
 
 
-class StatementParts:
+class _StatementParts:
     """The parts of a statement that moves a table's rows from staging: names of tables, keys, columns and cells."""
 
     def __init__(self, table: Any, client: SqlClientBase[Any], alias: str = "") -> None:
@@ -47,7 +47,7 @@ class MergeNew(SqlMergeFollowupJob):
     @classmethod
     def generate_sql(cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]) -> list[str]:
         """Returns the statement."""
-        parts = StatementParts(table_chain[0], sql_client)
+        parts = _StatementParts(table_chain[0], sql_client)
         rows = f"SELECT {parts.cells} FROM {parts.staged}"
         return [f"INSERT INTO {parts.table} ({parts.columns}) {rows} ON CONFLICT ({parts.key}) DO NOTHING;"]
 
@@ -58,7 +58,7 @@ class Merge(SqlMergeFollowupJob):
     @classmethod
     def generate_sql(cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]) -> list[str]:
         """Returns the statement."""
-        parts = StatementParts(table_chain[0], sql_client, "s.")
+        parts = _StatementParts(table_chain[0], sql_client, "s.")
         insert = f"INSERT ({parts.columns}) VALUES ({parts.cells})"
         into = f"MERGE INTO {parts.table} d USING {parts.staged} s ON {parts.same_key()}"
         return [f"{into} WHEN NOT MATCHED THEN {insert};"]
@@ -70,7 +70,7 @@ class MergeReplacing(SqlMergeFollowupJob):
     @classmethod
     def generate_sql(cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]) -> list[str]:
         """Returns the statements."""
-        parts = StatementParts(table_chain[0], sql_client)
+        parts = _StatementParts(table_chain[0], sql_client)
         table: Any = table_chain[0]
         old = table.get(SCOPE) or f"EXISTS (SELECT 1 FROM {parts.staged} s WHERE {parts.same_key()})"
         return [f"DELETE FROM {parts.table} AS d WHERE {old};", _insert_once(parts)]
@@ -82,11 +82,11 @@ class Replace(SqlStagingReplaceFollowupJob):
     @classmethod
     def generate_sql(cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]) -> list[str]:
         """Returns the statements."""
-        parts = StatementParts(table_chain[0], sql_client)
+        parts = _StatementParts(table_chain[0], sql_client)
         return [f"TRUNCATE TABLE {parts.table};", _insert_once(parts)]
 
 
-def _insert_once(parts: StatementParts) -> str:
+def _insert_once(parts: _StatementParts) -> str:
     """Returns the statement that inserts each row once: a killed load may have put a file into staging twice."""
     rows = f"SELECT DISTINCT ON ({parts.key}) {parts.cells} FROM {parts.staged}"
     return f"INSERT INTO {parts.table} ({parts.columns}) {rows};"

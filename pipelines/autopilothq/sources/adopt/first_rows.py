@@ -67,7 +67,7 @@ def _opened(file: TableFile) -> Iterator[IO[bytes]]:
 
 
 def _few_rows(con: duckdb.DuckDBPyConnection, file: TableFile, part: Path, scratch: Path) -> Generator[str]:
-    """Yields SQL of first rows of a Parquet file, where the engine has no memory for all of them."""
+    """Yields SQL for a copy of the first rows of a Parquet file, with small row groups that fit into memory."""
     _copy_rows(file, part)
     yield local_source(con, part, file, scratch).sql
 

@@ -85,7 +85,7 @@ def reject_rows_without_id(adoption: Adoption) -> None:
 
 
 def reject_deleted_persons(adoption: Adoption, hashes: HashedIds) -> None:
-    """Rejects the rows of persons who were deleted."""
+    """Rejects the rows of deleted persons."""
     if not hashes:
         return
     con = adoption.context.con

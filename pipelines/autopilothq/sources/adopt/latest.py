@@ -32,7 +32,7 @@ def is_of_messages(adoption: Adoption, name: str) -> bool:
 
 
 def _rows_of_messages(adoption: Adoption, latest: Latest, fresh: TableRows | None) -> TableRows | None:
-    """Returns the rows of those whom adopted messages are about, also if these messages are stored already."""
+    """Returns the rows of all users or groups in adopted messages, even if these messages are stored already."""
     waiting = adoption.waiting.get(latest.messages.name)
     if fresh is None or waiting is None:
         return None

@@ -201,14 +201,14 @@ def _drop_dead(home: Path) -> None:
     """
     for folder in home.glob(f"{_scratch_prefix()}*"):
         if "-" in folder.name.removeprefix(_scratch_prefix()):
-            continue  # of a machine whose name goes on after a hyphen
+            continue  # it belongs to a machine with a longer name, which continues after a hyphen
         with suppress(OSError):
             if folder.stat().st_uid == os.geteuid() and not _is_held(folder / _HELD):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_held(path: Path) -> bool:
-    """Returns whether a process keeps a file locked. One that is missing is what a deletion began with."""
+    """Returns whether a process keeps a file locked; False for a missing file, which a deletion removes first."""
     try:
         with path.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -104,7 +104,7 @@ class Dataset(ABC):
         return set()
 
     def parts(self) -> "Sequence[Dataset]":
-        """Returns this dataset, and the staging dataset if there is one."""
+        """Returns this dataset, and the staging dataset if it exists."""
         return [self]
 
     @abstractmethod

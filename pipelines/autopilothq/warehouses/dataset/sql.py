@@ -111,7 +111,7 @@ class SqlDataset(Dataset):
         return set(map(str.lower, taken_names(self.sql, self.kind)["view"]))
 
     def parts(self) -> Sequence[Dataset]:
-        """Returns this dataset, and the staging dataset if there is one."""
+        """Returns this dataset, and the staging dataset if it exists."""
         staged = SqlDataset(self.client, self.sql.open, is_staging=True, literals=self.sql.literals)
         with staged.sql.opened() as client:
             return [self, staged] if client.sql_client.has_dataset() else [self]
