@@ -111,7 +111,7 @@ def test_two_machines_and_one_warehouse(tmp_path: Path, postgres: str) -> None:
 
     with claim("one"), pytest.raises(BusyError) as busy, claim("two"):
         pass
-    assert str(busy.value) == f"Another run into autopilothq, on {lock.here()}, {BUSY}"
+    assert str(busy.value) == f"Another run into autopilothq, on {lock.process_name()}, {BUSY}"
     with mock.patch("psycopg2.connect", wraps=psycopg2.connect) as connect, claim("two"):
         assert connect.call_count == 2  # to look for the table, and to claim
     assert connect.call_count == 3  # to let go
@@ -192,7 +192,7 @@ def test_two_machines_and_one_bucket(tmp_path: Path, s3: S3, cloud: bool, monkey
 
     with claim("one"), pytest.raises(BusyError) as busy, claim("two"):
         pass
-    assert str(busy.value) == f"Another run into {place}, on {lock.here()}, {BUSY}"
+    assert str(busy.value) == f"Another run into {place}, on {lock.process_name()}, {BUSY}"
     with claim("two"):
         pass
 

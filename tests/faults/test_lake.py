@@ -167,7 +167,7 @@ def test_what_another_writer_brings_meanwhile_is_not_stored_twice(tmp_path: Path
         ):
             with raised:
                 append_new(engine, table, [path], ["id"])
-            engine.execute("DROP TABLE there")
+            engine.execute("DROP TABLE stored_keys")
     assert sorted(pa.table(DeltaTable(tmp_path / "table").scan())["id"].to_pylist()) == ["a", "b"]
 
 

@@ -14,7 +14,7 @@ from ..display import json_text, plural, shortened
 from ..errors import DatasetNotFound
 from ..explain import explained
 from ..inspect import Difference
-from ..inspect.diff import ColumnType, Family, SchemaTable, differences, table_as_made, type_of
+from ..inspect.diff import ColumnType, Family, SchemaTable, differences, table_as_loaded, type_of
 from ..sources.adopt.schema import AdoptedColumn, AdoptedSchema, read_adopted_schema
 from ..sources.adopt.source import adopt, adopted_tables
 from ..sources.adopt.verify import TableComparison, compare_tables
@@ -89,7 +89,7 @@ def _print_coming_differences(adopted: AdoptedSchema, target: TargetOptions, wai
     for table, columns in adopted.tables.items():
         there = actual.get(table, SchemaTable({}))
         new = {column.called: column.becomes for column in columns.values() if column.called is not None}
-        made = {**table_as_made(table, new, kind, dialect).columns, **there.columns}
+        made = {**table_as_loaded(table, new, kind, dialect).columns, **there.columns}
         actual[table] = there._replace(columns=made)
         queried[table] = SchemaTable(
             {

@@ -23,7 +23,7 @@ def print_tables(tables: tuple[str, ...], form: str, live: bool, target: TargetO
     if live:
         with inspect.reading(*target, wait=wait) as reader:
             existing, name = list(tables_of(reader)), reader.name
-            found = inspect.described(reader, tables)
+            found = inspect.described_tables(reader, tables)
         _check_names(tables, existing, f"The dataset {name}")
     else:
         found, name = inspect.catalogue(), inspect.dataset_name(target.dataset)
@@ -79,7 +79,7 @@ def _with_catalogue(target: TargetOptions, wait: timedelta) -> _Comparison:
 def _with_dataset(against: str, target: TargetOptions, wait: timedelta) -> _Comparison:
     dataset, slash, credentials = against.partition("/")
     against = f"{dataset}/{credentials_of(credentials)}" if slash else against
-    with inspect.elsewhere(against, target.destination, target.credentials, wait) as reader:
+    with inspect.reading_other(against, target.destination, target.credentials, wait) as reader:
         queried_name, queried = reader.title, inspect.schema_of(reader)
     try:
         with inspect.reading(*target, wait=wait) as reader:

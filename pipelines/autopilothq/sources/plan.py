@@ -12,7 +12,7 @@ from ..machine import cores
 from ..segment.mapping import Mappings
 from ..segment.naming import snake_case
 from ..warehouses.dlt_internals import NamingConvention
-from ..warehouses.duckdb import let_go
+from ..warehouses.duckdb import close_database
 from ..warehouses.hints import shorten_identifier
 from ..warehouses.native import avoid_view_name
 from ..warehouses.selection import ALL_MESSAGES, MessageSelection, Selected, covers, messages_of, select
@@ -174,7 +174,7 @@ def plan_load(origin: Origin[Any], settings: LoadSettings, keeper: object) -> Pl
     selected = select(extraction.data_resources, settings.messages)
     target = begin_target(extraction, loaded_at, origin.reads_again, keeper)
     context = _context(settings, extraction, target, loaded_at, selected)
-    let_go(extraction.pipeline)
+    close_database(extraction.pipeline)
     work = origin.plan(context)
     context.report.files = len(work)
     context.report.bytes = sum(each.size for each in work)

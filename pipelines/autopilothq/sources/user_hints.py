@@ -142,7 +142,7 @@ def check_step(name: str, item: Any, meta: Any) -> Any:
     Of rows of messages that have the same id it returns the first. Raises NotSupported if rows have lost their key, or
     come with hints or for another table.
     """
-    table, has_hints = dlt_internals.marks_of_step(meta)
+    table, has_hints = dlt_internals.item_metadata(meta)
     if has_hints or (name in TABLES and table not in (None, name)):
         raise NotSupported(
             f"Expected rows alone from the steps of {name}, but got {f'the table {table}' if table else 'hints'} with"

@@ -1,4 +1,4 @@
-"""Locks that let only one run at a time write to a target. They are kept where the data is, and end with their process.
+"""Locks that let only one run at a time write to a target. They are where the data is, and end with their process.
 
 | destination | lock | when the process dies |
 |---|---|---|
@@ -54,8 +54,8 @@ POLL = 1.0  # seconds between two attempts to get a lock
 def held(pipeline: dlt.Pipeline, wait: float, work: str = "") -> Iterator[None]:
     """Holds the locks of a pipeline and of the target that it loads into.
 
-    Waits for them up to `wait` seconds, then raises BusyError. Kinds of `work` that may run at the same time have a
-    lock each.
+    Waits for them up to `wait` seconds, then raises BusyError. Each kind of `work` has locks of its own, so different
+    kinds may run at the same time.
     """
     until = time.monotonic() + wait
     suffix = f".{work}.lock" if work else ".lock"
@@ -66,7 +66,7 @@ def held(pipeline: dlt.Pipeline, wait: float, work: str = "") -> Iterator[None]:
         client = pipeline.destination_client()
         credentials = getattr(client.config, "credentials", None)
         if isinstance(credentials, DuckDbCredentials):
-            # If its folder is missing, DuckDB reports that.
+            # DuckDB itself reports a missing folder.
             if not credentials.database.startswith(":") and Path(credentials.database).parent.is_dir():
                 database = Path(credentials.database)
                 stack.enter_context(_file(f"{database}{suffix}", until, f"into {database}", database))
@@ -119,7 +119,7 @@ class Leases(Protocol):
 
 @contextmanager
 def _lease(leases: Leases, where: str, until: float) -> Iterator[None]:
-    owner = f"{uuid.uuid4().hex} {here()}"
+    owner = f"{uuid.uuid4().hex} {process_name()}"
     while other := acquire(leases, owner):
         if time.monotonic() >= until:
             raise BusyError(_busy(f"into {where}, on {visible(other)},"))
@@ -166,12 +166,12 @@ def _renew(leases: Leases, owner: str, done: threading.Event) -> None:
             logger.warning(f"The lock could not be renewed: {type(error).__name__}")
 
 
-def here() -> str:
-    """Returns the name of this process, as messages of other runs show it."""
+def process_name() -> str:
+    """Returns the host and the number of this process, as messages of other runs show them."""
     return f"{socket.gethostname()}, process {os.getpid()}"
 
 
-_NOTHING = "SELECT owner, renewed_at FROM {table} WHERE 1 = 0"  # fails if the table is missing, or somebody else's
+_PROBE = "SELECT owner, renewed_at FROM {table} WHERE 1 = 0"  # fails if the table is missing, or not this one
 
 _OF_RIGHTS = re.compile("(?i)denied|privilege")  # the errors of databases about rights, and about columns
 _OF_COLUMNS = re.compile("(?i)column")
@@ -180,25 +180,25 @@ _OF_COLUMNS = re.compile("(?i)column")
 class TableLeases(Connections):
     """Leases as rows of a table `_locks` in a warehouse, timed by the warehouse's clock."""
 
-    def __init__(self, pipeline: dlt.Pipeline, table: str = LOCKS, at_home: bool = False) -> None:
+    def __init__(self, pipeline: dlt.Pipeline, table: str = LOCKS, with_events: bool = False) -> None:
         super().__init__(pipeline.sql_client)
         self._pipeline = pipeline
         self._table = table
-        self._at_home = at_home
-        if at_home:
+        self._with_events = with_events
+        if with_events:
             return
         try:
-            self._run(_NOTHING)
+            self._run(_PROBE)
         except DatabaseUndefinedRelation:
             self._make()
 
     @classmethod
     def of(cls, pipeline: dlt.Pipeline, table: str) -> Iterator["TableLeases"]:
-        """Yields the leases to acquire, also those in the events' dataset, which runs without `books_dataset` use."""
+        """Yields the leases to acquire; also the events' dataset's, which runs without `books_dataset` use."""
         yield cls(pipeline, table)
         client = cast(SqlJobClientBase, pipeline.destination_client()).sql_client
-        if isinstance(client, BooksSqlClient) and client.has_books_apart:
-            yield cls(pipeline, table, at_home=True)
+        if isinstance(client, BooksSqlClient) and client.has_separate_books:
+            yield cls(pipeline, table, with_events=True)
 
     def begin(self, owner: str) -> None:
         """Writes a first lease. Raises RunError if it could not be dropped again, or the table is somebody else's."""
@@ -235,7 +235,7 @@ class TableLeases(Connections):
             except DatabaseException as error:
                 failed.append(error)
         try:
-            self._run(_NOTHING)
+            self._run(_PROBE)
         except DatabaseUndefinedRelation:
             if failed:
                 raise failed[0] from None
@@ -262,7 +262,7 @@ class TableLeases(Connections):
             if not client.has_dataset():
                 client.create_dataset()
             if isinstance(client, BooksSqlClient):
-                client.make_books_dataset()
+                client.create_books_dataset()
 
     def _make_table(self) -> None:
         with self._pipeline.destination_client() as opened:
@@ -271,7 +271,7 @@ class TableLeases(Connections):
 
     def _run(self, statement: str, *values: str) -> list[Any]:
         rows: list[Any] = []
-        with self.open() as client, self._found_by(client):
+        with self.open() as client, self._in_its_dataset(client):
             table = client.make_qualified_table_name(self._table)
             try:
                 rows += client.execute_sql(statement.format(table=table), *values) or ()
@@ -282,12 +282,12 @@ class TableLeases(Connections):
         return rows
 
     @contextmanager
-    def _found_by(self, client: Any) -> Iterator[None]:
-        """Finds the table in its dataset. The events' dataset may have none, because an upgrade drops it."""
-        if not self._at_home:
+    def _in_its_dataset(self, client: Any) -> Iterator[None]:
+        """Directs statements to the dataset of this table. In the events' dataset an upgrade may have dropped it."""
+        if not self._with_events:
             yield
             return
-        with client.with_books_at_home(), suppress(DatabaseUndefinedRelation):
+        with client.with_books_in_events_dataset(), suppress(DatabaseUndefinedRelation):
             yield
 
 
