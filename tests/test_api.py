@@ -281,6 +281,7 @@ def test_pages_are_as_they_came_and_the_next_run_knows_them(tmp_path: Path) -> N
     )  # fmt: skip
     assert found.read(4) == ([JsonObject([("n", JsonNumber("1.10")), ("text", "ä\ud800\0")])], 58)
     found.drop(4)
+    (tmp_path / "s" / ".00000005.gz.0123456789abcdef").write_bytes(b"a page that a kill cut off")
     found.put(Page([], None, None))
     assert found.complete
     assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["00000004.gz", "00000005.gz", "scan.json"]

@@ -8,6 +8,7 @@ import pytest
 from dlt.common.configuration.container import Container
 from dlt.common.configuration.specs import PluggableRunContext
 
+from autopilothq.display import visible
 from autopilothq.projection import engine
 from autopilothq.sources.adopt.databases import DuckdbSource
 from autopilothq.sources.engine.work_folder import work_folder
@@ -104,3 +105,21 @@ def test_a_path_that_begins_with_a_tilde_is_in_the_home_folder(
         monkeypatch.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", url)
         for given in (None, url):
             assert resolve_target("filesystem", given).location == f"file://{home}/lake"
+
+
+@pytest.mark.parametrize("sign", ["[", "]", "^", "|", "\\", "%2f"])
+def test_a_lakes_folder_that_its_library_cannot_open(
+    sign: str, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A load into it ended with an error of that library, or never."""
+    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__TABLE_FORMAT", "delta")
+    (tmp_path / "a.ndjson").write_bytes(line(track(1)))
+    place = tmp_path / f"a{sign}b"
+    said = call(
+        "load", "archive", str(tmp_path / "a.ndjson"), "--destination", "filesystem", "--credentials", str(place)
+    )
+    why = (
+        "Error: Expected a local folder for the lake without [ ] ^ | \\ or a sign written like %20 in its path, which"
+        f" the library of Delta tables cannot open, but got {visible(str(place))}."
+    )
+    assert (said.status, errors(said)) == (1, [why, "Name another folder."])

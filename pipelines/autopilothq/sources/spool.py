@@ -46,6 +46,7 @@ class Spool:
     def __init__(self, folder: Path, start: ScanStart) -> None:
         self.start = start
         self._folder = folder
+        self._has_put = False
         numbers = sorted(int(path.stem) for path in folder.glob("*.gz"))
         self.last = start.page - 1
         self.bookmark = start.bookmark
@@ -86,6 +87,10 @@ class Spool:
                 f"Page {self.last + 1} of this scan: bookmark {page.bookmark!r} came before; stopped, because the scan"
                 " would never end"
             )
+        if not self._has_put:
+            self._has_put = True
+            for unfinished in self._folder.glob(".*.gz.*"):  # of a run that was killed
+                unfinished.unlink()
         text = f'{json.dumps(page.bookmark)}\n{{"contacts":{to_json(page.contacts)}}}'
         content = text.encode()
         _write(self._path(self.last + 1), gzip.compress(content, 1))

@@ -1,5 +1,6 @@
 """dlt's hints for tables: columns with their types and descriptions, and how rows are merged."""
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
@@ -31,6 +32,7 @@ from ..catalog import (
     Table,
     Type,
 )
+from ..display import visible
 from ..errors import CannotMerge
 from ..projection.types import ARROW
 from .dlt_internals import (
@@ -76,7 +78,8 @@ def _capabilities_of(destination: Any) -> Any:
 def merge_strategies(pipeline: dlt.Pipeline, table_format: Any) -> Sequence[str]:
     """Returns the merge strategies of a pipeline's destination for a table format; None is the destination's own.
 
-    Raises CannotMerge if the destination does not have the format, or would only append.
+        Raises CannotMerge if the destination does not have the format, or would only append, or if a lake's folder cannot
+    be opened.
     """
     capabilities = capabilities_of(pipeline)
     lake = isinstance(pipeline.destination, filesystem)
@@ -92,12 +95,26 @@ def merge_strategies(pipeline: dlt.Pipeline, table_format: Any) -> Sequence[str]
             f" ({' or '.join(formats) or 'none at all'}), but got {table_format!r}.\n"
             + (_CHOOSE if lake else "Leave table_format out of [sources.autopilothq].")
         )
+    if lake:
+        _check_lake_path(pipeline)
     strategies: Sequence[str] = capabilities.supported_merge_strategies or ()
     select = capabilities.merge_strategies_selector
     table: Any = {"table_format": table_format or capabilities.preferred_table_format}
     return select(strategies, table_schema=table) if select else strategies
 
 
+def _check_lake_path(pipeline: dlt.Pipeline) -> None:
+    """Raises CannotMerge if the library of lakes cannot open a local folder of this name: it may never return."""
+    config: Any = pipeline.destination_client().config
+    path = config.make_local_path(config.bucket_url) if config.is_local_filesystem else ""
+    if _NOT_IN_LAKE_PATHS.search(path):
+        raise CannotMerge(
+            "Expected a local folder for the lake without [ ] ^ | \\ or a sign written like %20 in its path, which the"
+            f" library of Delta tables cannot open, but got {visible(path)}.\nName another folder."
+        )
+
+
+_NOT_IN_LAKE_PATHS = re.compile(r"[][^|\\]|%[0-9A-Fa-f]{2}")
 _CHOOSE = (
     f'Loads make Delta Lake tables there: table_format = "{LAKE_FORMAT}" in [sources.autopilothq] of'
     f" .dlt/config.toml, or SOURCES__AUTOPILOTHQ__TABLE_FORMAT={LAKE_FORMAT}."
