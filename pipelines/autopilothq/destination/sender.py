@@ -1,8 +1,9 @@
 """Sends items to an account: in their order for each person, in batches, never twice."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
+from typing import Any
 
 from ..clients.autopilot import MOST_CONTACTS
 from ..segment.identity import HashedIds, forms
@@ -79,7 +80,8 @@ class Sender:
             while chunk := list(islice(stream, CHUNK)):
                 self._take(chunk)
             self._drain()
-            self._put_all(self._put_off.release_all())
+            for planned in self._put_off.release_all():
+                self._put(planned)
             self._drain()
         self._ended = self._log.last
         self._progress(self._counts)
@@ -108,9 +110,12 @@ class Sender:
             planned = self._planner.plan(item, statuses)
             if isinstance(planned, Delivery):
                 self._refuse(planned, statuses.get((planned.message_id, None)))
+            elif planned is not None and is_to_suppressed(planned.values, self._suppressed):
+                self._counts.add("suppressed")
             elif planned is not None:
                 if not self._put_off.takes(planned):
-                    self._put_all([*self._put_off.release(planned), planned])
+                    for each in (*self._put_off.release(planned), planned):
+                        self._put(each)
                 self._planner.touch(planned.item)
         self._progress(self._counts)
 
@@ -131,10 +136,6 @@ class Sender:
         self._flush()
         self._dispatcher.drain()
         self._emails.apply_changes()
-
-    def _put_all(self, every: Iterable[Planned]) -> None:
-        for planned in every:
-            self._put(planned)
 
     def _put(self, planned: Planned) -> None:
         """Adds a contact to the batch. A change of address is a batch of its own."""
@@ -181,3 +182,9 @@ def is_suppressed(item: Item, email: str | None, suppressed: HashedIds) -> bool:
     contact_id = text(item.context_traits.get("contact_id"))
     ids = (("email", email), ("user_id", item.user_id), ("contact_id", contact_id))
     return any(id_ in suppressed for kind, value in ids if value for id_ in forms(kind, value))
+
+
+def is_to_suppressed(values: Mapping[str, Any], suppressed: HashedIds) -> bool:
+    """Returns whether a contact has, or is to have, the address of a person on the suppression list."""
+    emails = [str(email) for email in (values.get("Email"), values.get("_NewEmail")) if email]
+    return any(id_ in suppressed for email in emails for id_ in forms("email", email))
