@@ -188,8 +188,8 @@ ROOMS = {
     ),
     "mended": Room(["sources/mending.py"], ["tests/test_mending.py"]),
     "plan": Room(
-        [f"destination/{name}.py" for name in ("changes", "order", "plan", "put_off")],
-        ["tests/test_plan.py", "tests/test_put_off.py"],
+        [f"destination/{name}.py" for name in ("changes", "order", "plan", "deferred")],
+        ["tests/test_plan.py", "tests/test_deferred.py"],
     ),
     "privacy": Room(["privacy/identity_graph.py"], ["tests/test_closure.py"]),
     "export": Room(

@@ -21,7 +21,7 @@ from dlt.common.schema import utils as schema_utils
 from dlt.common.storages import schema_storage
 
 import autopilothq
-from autopilothq.warehouses.dlt_internals import spare_repeated_work
+from autopilothq.warehouses.dlt_internals import cache_repeated_work
 
 ASKED = {
     dlt_typing: (
@@ -53,7 +53,7 @@ def cache_hints() -> None:
         for name in names:
             if asked := getattr(module, name, None):
                 _replace(name, asked, _cached(asked))
-    spare_repeated_work()
+    cache_repeated_work()
     quick_yaml()
     if importlib.util.find_spec("pandas") is None:
         # Python's own way to say that there is none: DuckDB looks for it some 350 times in a load.

@@ -220,7 +220,7 @@ class Breaking(io.BytesIO):
 
 
 ERRORS: list[tuple[str, str]] = [
-    ("{root}/missing.gz", "Expected a file or a folder at {root}/missing.gz, but nothing is there.\nCheck how"),
+    ("{root}/missing.gz", "Expected a file or a folder at {root}/missing.gz, but nothing is there.\nCheck the"),
     ("{root}/*.nothing", "Expected files that match {root}/*.nothing, but none does.\nCheck the pattern"),
     ("{root}/missing/*.gz", "Expected a file or a folder at {root}/missing, but nothing is there"),
     ("ftpx://a/b", "Expected a path, or a URL that begins with s3://, gs://, az:// or file://, but got ftpx://a/b"),

@@ -19,13 +19,13 @@ def people(*emails: str) -> list[PersonRow]:
 
 def changes(found: list[PersonRow], known: dict[str, Member], key: str = "email") -> list[tuple[Any, ...]]:
     """Who is sent what."""
-    items, _ = audiences.changes(NAME, key, found, known)
+    items, _ = audiences.membership_items(NAME, key, found, known)
     return [(item.traits.get("email"), item.user_id, item.traits[TRAIT], item.content) for item in items]
 
 
 def state(*members: tuple[str, str | None]) -> dict[str, Member]:
     """The log after those emails were sent."""
-    items, _ = audiences.changes(NAME, "email", people(*(email for email, _ in members)), {})
+    items, _ = audiences.membership_items(NAME, "email", people(*(email for email, _ in members)), {})
     return {item.message_id: Member(email, None, known) for item, (email, known) in zip(items, members, strict=True)}
 
 
@@ -51,14 +51,14 @@ def test_later_syncs_send_who_came_and_who_left(known: str | None, is_in: bool, 
     found = people("A@b.c") if is_in else []
     expected = [] if sent is None else [("A@b.c" if is_in else "a@b.c", None, sent, str(sent).lower())]
     assert changes(found, state(("a@b.c", known))) == expected
-    _, unchanged = audiences.changes(NAME, "email", found, state(("a@b.c", known)))
+    _, unchanged = audiences.membership_items(NAME, "email", found, state(("a@b.c", known)))
     assert unchanged == (is_in and sent is None)
 
 
 def test_by_user_id() -> None:
     found = [PersonRow("u1", None, "u1", {}), PersonRow("u2", "b@b.c", "u2", {})]
     assert changes(found, {}, "user_id") == [(None, "u1", True, "true"), ("b@b.c", "u2", True, "true")]
-    items, _ = audiences.changes(NAME, "user_id", found, {})
+    items, _ = audiences.membership_items(NAME, "user_id", found, {})
     known = {item.message_id: Member("old@b.c", item.user_id, "true") for item in items}
     assert changes([], known, "user_id") == [(None, "u1", False, "false"), (None, "u2", False, "false")]
 
@@ -66,7 +66,7 @@ def test_by_user_id() -> None:
 def test_an_audience_keeps_its_key() -> None:
     known = state(("a@b.c", "true"))
     with pytest.raises(RunError) as raised:
-        audiences.changes(NAME, "user_id", [], known)
+        audiences.membership_items(NAME, "user_id", [], known)
     assert str(raised.value) == (
         f"The audience {TRAIT} was sent by email before, and nobody can tell who is who by user_id.\n"
         "Add --key email, or give the audience another name."
@@ -82,11 +82,11 @@ def test_an_audience_is_named_by_its_slug() -> None:
 def test_rows_by_the_key() -> None:
     names = ["EMAIL", "plan", "User_ID"]
     values = [(" a@b.c ", 1, 7), (None, 2, 8), ("", 3, 9), ("d@e.f", None, None)]
-    assert audiences.rows(names, values, "email") == (
+    assert audiences.person_rows(names, values, "email") == (
         [PersonRow("a@b.c", "a@b.c", "7", {"plan": 1}), PersonRow("d@e.f", "d@e.f", None, {"plan": None})],
         2,
     )
-    assert [row.key for row in audiences.rows(names, values, "user_id")[0]] == ["7", "8", "9"]
+    assert [row.key for row in audiences.person_rows(names, values, "user_id")[0]] == ["7", "8", "9"]
 
 
 @pytest.mark.parametrize(
@@ -122,24 +122,24 @@ def test_rows_by_the_key() -> None:
 )
 def test_a_query_that_does_not_say_who(names: list[str], values: list[tuple[Any, ...]], message: str) -> None:
     with pytest.raises(RunError) as raised:
-        audiences.rows(names, values, "email")
+        audiences.person_rows(names, values, "email")
     assert str(raised.value) == message
 
 
 def test_an_audience_has_no_traits_and_traits_have_some() -> None:
     with pytest.raises(RunError) as raised:
-        audiences.changes(NAME, "email", [PersonRow("a@b.c", "a@b.c", None, {"plan": 1, "size": 2})], {})
+        audiences.membership_items(NAME, "email", [PersonRow("a@b.c", "a@b.c", None, {"plan": 1, "size": 2})], {})
     assert str(raised.value) == (
         "Expected only email and user_id of an audience, got plan, size as well.\n"
         "Leave them out of the query, or send them as traits: autopilothq send traits."
     )
     with pytest.raises(RunError, match="Expected columns besides email and user_id, which are the traits, got none"):
-        list(audiences.traits(people("a@b.c")))
+        list(audiences.trait_items(people("a@b.c")))
 
 
 def test_traits_of_a_person_are_one_item_whatever_they_are() -> None:
     one, two, other = (
-        next(audiences.traits([PersonRow("a@b.c", email, None, traits)]))
+        next(audiences.trait_items([PersonRow("a@b.c", email, None, traits)]))
         for email, traits in (("a@b.c", {"x": 1}), ("A@b.c", {"x": 2}), ("a@b.c", {"y": 1}))
     )
     assert one.message_id == two.message_id != other.message_id

@@ -10,6 +10,8 @@ import pytest
 
 from autopilothq import runner
 from autopilothq.cli import ortto as command
+from autopilothq.projection import Projection
+from autopilothq.segment.message import Batch
 from autopilothq.sources import scans
 from calling import Call, errors
 from contract.duck import holding, pipeline, query, tables
@@ -66,6 +68,21 @@ def test_all_that_an_account_has_comes_with_one_command(
         row["audience_id"] for row in rows["ortto_audiences"]
     }
     assert_what_changes_is_seen(load, server)
+
+
+def test_large_activities_are_handed_on_few_at_a_time(
+    load: Call, server: FakeOrtto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add, lines = Projection.add, list[int]()
+
+    def counted(projection: Projection, batch: Batch) -> None:
+        lines.append(batch.lines.num_rows)
+        add(projection, batch)
+
+    monkeypatch.setattr(scans, "LARGE_BATCH", 1)
+    monkeypatch.setattr(Projection, "add", counted)
+    assert load("--only", "events").status == 0
+    assert lines == [1] * sum(len(server.account.activities(id_)) for _, id_ in server.account.ids())
 
 
 def assert_what_changes_is_seen(load: Call, server: FakeOrtto) -> None:

@@ -43,7 +43,7 @@ class Account:
         self.tries: int | None = None
 
     @contextmanager
-    def at_most(self, tries: int) -> Iterator[None]:
+    def limit_tries(self, tries: int) -> Iterator[None]:
         self.tries = tries
         yield
         self.tries = None

@@ -170,7 +170,7 @@ def test_a_configuration_is_a_new_object_with_the_same_credentials_and_the_datas
 
 
 def test_a_schema_that_another_program_wrote_is_read() -> None:
-    caching.reread_changed_schemas_alone()
+    caching.reread_only_changed_schemas()
     config = SchemaStorageConfiguration("schemas")
     ours, theirs = LiveSchemaStorage(config, makedirs=True), SchemaStorage(config)
     ours.save_schema(dlt.Schema("events"))

@@ -26,7 +26,7 @@ from autopilothq.destination import DeliveryLog
 from autopilothq.destination.delivery_log import SENT_AGAIN, Delivery, Member
 from autopilothq.destination.dispatch import AT_ONCE
 from autopilothq.destination.messages import from_row
-from autopilothq.destination.plan import NOT_OF_TRACKS, UNTAKEN
+from autopilothq.destination.plan import NOT_OF_TRACKS, UNMAPPED
 from autopilothq.errors import InvalidSetting, NotAuthorized, RunError, Unavailable
 from fake_autopilot import FakeAutopilot
 from sending import IMPATIENT, answer, configure, counted, identify, log_in, posts, rows, send, settings_for, track
@@ -355,7 +355,7 @@ def test_a_track_writes_the_contact_then_enters_the_journey(server: FakeAutopilo
         ("/contacts", {"contacts": [contact]}),
         ("/trigger/0007/contact/p%2B1%40example.com", None),
     ]
-    remarks = json.dumps({"smog.level": NOT_OF_TRACKS, "fax": NOT_OF_TRACKS, "title": UNTAKEN})
+    remarks = json.dumps({"smog.level": NOT_OF_TRACKS, "fax": NOT_OF_TRACKS, "title": UNMAPPED})
     assert rows("* EXCLUDE (sent_at, run)") == [
         Delivery(
             "t1",

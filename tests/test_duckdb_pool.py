@@ -36,7 +36,7 @@ def file(tmp_path: Path) -> Path:
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """What is written of a file, and how many groups DuckDB may merge as a connection is closed."""
-    write, close, steps = duckdb_pool._write_rest, DuckDbConnectionPool.return_conn, list[object]()
+    write, close, steps = duckdb_pool._checkpoint, DuckDbConnectionPool.return_conn, list[object]()
 
     def written(*what: Any) -> None:
         steps.append(what)
@@ -46,7 +46,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[object]:
         steps.append(setting(con, "max_vacuum_tasks"))
         return close(self, con)
 
-    monkeypatch.setattr(duckdb_pool, "_write_rest", written)
+    monkeypatch.setattr(duckdb_pool, "_checkpoint", written)
     monkeypatch.setattr(DuckDbConnectionPool, "return_conn", closed)
     return steps
 
@@ -134,7 +134,7 @@ def leave_log(file: Path) -> int:
 def test_a_log_with_much_is_written_before_the_file_is_opened(
     more: int, left: bool, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(duckdb_pool, "_MUCH", leave_log(file) - more)
+    monkeypatch.setattr(duckdb_pool, "_LARGE_LOG", leave_log(file) - more)
     pool = pool_of(file)
     con = pool.borrow_conn()
     assert Path(f"{file}.wal").exists() is left
@@ -153,7 +153,7 @@ def test_a_log_that_another_connection_writes_is_left_to_it(file: Path, monkeypa
 
     monkeypatch.setattr(duckdb, "connect", connected)
     with duckdb.connect(file, config={"threads": 3}) as con:  # with other settings
-        duckdb_pool._write_rest(file)
+        duckdb_pool._checkpoint(file)
         assert con.execute("FROM a").fetchall() == [(1,)]
     assert not Path(f"{file}.wal").exists()
     assert settings == [{"threads": 3}, {"max_vacuum_tasks": 0, "threads": 1}]

@@ -39,7 +39,7 @@ def small() -> Iterator[None]:
     """Cuts small loads as large ones are: a file a share, three partitions."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(shares, "MIN_SHARE", 1)
-        monkeypatch.setattr(coordinator, "partitions_of", lambda _: 3)
+        monkeypatch.setattr(coordinator, "partition_count", lambda _: 3)
         yield
 
 

@@ -401,7 +401,7 @@ MESSAGES: list[Any] = [
 REWRITE = "autopilothq.privacy.rewrite"
 POINTS: dict[str, tuple[str, str, int]] = {
     "tried": (f"{REWRITE}:_check_copy", "after", 1),
-    "copied": (f"{REWRITE}:_check_same", "before", 1),
+    "copied": (f"{REWRITE}:_check_identical", "before", 1),
     "checked": (f"{REWRITE}:_swap", "before", 1),
     "replaced": ("autopilothq.disk:sync", "before", 2),
     "done": (f"{REWRITE}:_swap", "after", 1),

@@ -284,7 +284,7 @@ def test_batches_have_a_hundred_messages_and_less_than_500_kb() -> None:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSegment]:
     monkeypatch.setenv("WRITE_KEY", KEY)
-    monkeypatch.setattr("autopilothq.clients.retry._GROWING", lambda _: 0.0)
+    monkeypatch.setattr("autopilothq.clients.retry._BACKOFF", lambda _: 0.0)
     with FakeSegment() as fake:
         yield fake
 

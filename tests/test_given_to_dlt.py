@@ -177,7 +177,7 @@ def test_hints_of_a_load_are_taken_back() -> None:
     assert made["additional_table_hints"] == {"x-bigquery-cluster-columns": ["event"]}
     assert hints.added == {"tracks": made}
     own.apply_hints(columns=made["columns"], write_disposition=made["write_disposition"])
-    hints.take_back()
+    hints.remove_row_hints()
     after = dlt_internals.hints(own)
     assert (after["columns"], after.get("write_disposition")) == (before["columns"], before.get("write_disposition"))
 

@@ -360,18 +360,18 @@ def test_the_user_id_is_kept_in_the_field_that_a_setting_names() -> None:
 @pytest.mark.parametrize("field", sorted(set(STANDARD_FIELDS) - {"Email", "_NewEmail"}))
 def test_properties_spelt_like_standard_fields_are_not_taken(field: str) -> None:
     found = made({}, properties={field: "x"})
-    assert (found.values, found.untaken) == ({"Email": EMAIL}, [field])
+    assert (found.values, found.unmapped) == ({"Email": EMAIL}, [field])
     mapped = made({}, {field: "Order Completed"}, properties={field: "x"})
     assert mapped.values == {"Email": EMAIL, "custom": {"string--Order--Completed": "x"}}
-    assert mapped.untaken == []
+    assert mapped.unmapped == []
 
 
 def test_of_properties_a_new_address_is_taken_and_the_own_address_is_no_news() -> None:
     properties = {"email": EMAIL.upper(), "_NewEmail": "new@example.com", "name": "x", "city": "B", "notify": False}
     found = made({}, properties=properties)
     assert found.values == {"Email": EMAIL, "_NewEmail": "new@example.com"}
-    assert found.untaken == ["name", "city", "notify"]
-    assert made({}, properties={"email": "other@example.com", "new_email": "x"}).untaken == ["email", "new_email"]
+    assert found.unmapped == ["name", "city", "notify"]
+    assert made({}, properties={"email": "other@example.com", "new_email": "x"}).unmapped == ["email", "new_email"]
 
 
 def test_properties_go_where_they_are_mapped_or_the_account_has_a_field_and_beat_traits() -> None:

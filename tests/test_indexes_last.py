@@ -188,7 +188,7 @@ def test_what_is_in_the_way_keeps_the_indexes(obstacle: str, postgres: str, capl
     with closing(psycopg2.connect(postgres)) as reader, closing(SharedConnection(postgres)) as connection:
         if obstacle == "a reader":
             reader.cursor().execute("SELECT * FROM t")
-        postgres_copies.leave_indexes_for_last(connection, "t")
+        postgres_copies.create_indexes_last(connection, "t")
         # Nobody is kept from the table meanwhile.
         query(postgres, "SET lock_timeout = '2s'; INSERT INTO t VALUES ('m2', now())")
         connection.commit()
@@ -205,7 +205,7 @@ def test_without_an_obstacle_the_indexes_are_away_until_the_end(postgres: str) -
     before = described(postgres, "public")
     assert len([line for line in before["it's"] if "INDEX" in str(line[1])]) == 3
     with closing(SharedConnection(postgres)) as connection:
-        postgres_copies.leave_indexes_for_last(connection, 'public."it\'s"')
+        postgres_copies.create_indexes_last(connection, 'public."it\'s"')
         with connection.cursor() as cursor:
             cursor.execute("SELECT indexname::text FROM pg_indexes WHERE schemaname = 'public'")
             assert cursor.fetchall() == []

@@ -440,7 +440,9 @@ def two_loads(place: tuple[str, str]) -> Told:
     new = write([*lines, lines[0], odd, second, "[]", '{"type": "delete"}', "[1]"], "new.ndjson")
     load(credentials, new, destination)
     with inspect.reading(*place) as reader:
-        tables = {table.name: table for table in inspect.described(reader, ["demo", "email_bounced", "_rejects"])}
+        tables = {
+            table.name: table for table in inspect.described_tables(reader, ["demo", "email_bounced", "_rejects"])
+        }
         status = inspect.read_status(reader, between)
     return Told(destination, (before, between, datetime.now(UTC)), tables, status)
 

@@ -105,7 +105,8 @@ def begin(
     )
     with pytest.MonkeyPatch.context() as patch:
         for name, gives in (
-            ("current_extraction", extraction), ("check_alone", None), ("begin_target", target), ("let_go", None),
+            ("current_extraction", extraction), ("check_alone", None), ("begin_target", target),
+            ("close_database", None),
         ):  # fmt: skip
             patch.setattr(plan, name, noted(name, gives))
         load = plan_load(files, settings, "the keeper")
@@ -124,7 +125,7 @@ def test_a_load_begins_with_its_extraction_and_its_target(reads_again: bool) -> 
         ("current_extraction", "the keeper", reads_again),
         ("check_alone", load.extraction),
         ("begin_target", load.extraction, at, reads_again, "the keeper"),
-        ("let_go", PIPELINE),
+        ("close_database", PIPELINE),
     ]
     assert told == [(load.context, LoadReport())]
     assert shown == [load.report] == [LoadReport(files=3, bytes=534)]

@@ -18,7 +18,7 @@ import pytest
 
 import forked
 from autopilothq import runner
-from autopilothq.errors import BusyError
+from autopilothq.errors import BusyError, RunError
 from autopilothq.warehouses import lock
 from autopilothq.warehouses.duckdb import direct
 from calling import Call, errors
@@ -111,7 +111,7 @@ def test_two_machines_and_one_warehouse(tmp_path: Path, postgres: str) -> None:
 
     with claim("one"), pytest.raises(BusyError) as busy, claim("two"):
         pass
-    assert str(busy.value) == f"Another run into autopilothq, on {lock.here()}, {BUSY}"
+    assert str(busy.value) == f"Another run into autopilothq, on {lock.process_name()}, {BUSY}"
     with mock.patch("psycopg2.connect", wraps=psycopg2.connect) as connect, claim("two"):
         assert connect.call_count == 2  # to look for the table, and to claim
     assert connect.call_count == 3  # to let go
@@ -192,7 +192,7 @@ def test_two_machines_and_one_bucket(tmp_path: Path, s3: S3, cloud: bool, monkey
 
     with claim("one"), pytest.raises(BusyError) as busy, claim("two"):
         pass
-    assert str(busy.value) == f"Another run into {place}, on {lock.here()}, {BUSY}"
+    assert str(busy.value) == f"Another run into {place}, on {lock.process_name()}, {BUSY}"
     with claim("two"):
         pass
 
@@ -258,3 +258,24 @@ def test_a_time_longer_than_a_thread_can_wait(call: Call) -> None:
         2,
         "Error: Invalid value for '--load-every': Expected at most 36500d, but got '36501d'.",
     )
+
+
+NOT_OWN = "Somebody else made or changed that table: rename or drop it, the next run creates its own."
+LEASE = "Expected a table _locks with the columns owner (text) and renewed_at (timestamp), where a run has its lease,"
+
+
+def test_a_table_of_locks_that_is_somebody_elses(tmp_path: Path, postgres: str) -> None:
+    mine = machine(tmp_path, dlt.destinations.postgres(postgres))
+
+    def refused(statement: str) -> list[str]:
+        with closing(psycopg2.connect(postgres)) as server, server, server.cursor() as cursor:
+            cursor.execute(f"DROP SCHEMA IF EXISTS autopilothq CASCADE; CREATE SCHEMA autopilothq; {statement}")
+        with pytest.raises(RunError) as error, lock.held(mine, 0):
+            pass
+        return str(error.value).splitlines()
+
+    table = "CREATE TABLE autopilothq._locks"
+    assert refused(f"{table} (id int)") == [f'{LEASE} but: column "owner" does not exist.', NOT_OWN]
+    assert refused(f"{table} (owner text)") == [f'{LEASE} but: column "renewed_at" does not exist.', NOT_OWN]
+    why = 'column "renewed_at" is of type bigint but expression is of type timestamp with time zone'
+    assert refused(f"{table} (owner text, renewed_at bigint)") == [f"{LEASE} but: {why}.", NOT_OWN]

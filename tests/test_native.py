@@ -8,7 +8,7 @@ from dlt import Schema
 
 from autopilothq.catalog import LIMITS, TABLES, Type
 from autopilothq.sources.table_hints import TableHints
-from autopilothq.warehouses.merging import is_plain, replaces_by_key
+from autopilothq.warehouses.merging import merges_by_key_alone, replaces_by_key
 from autopilothq.warehouses.native import TableShape, avoid_view_name, native_of, shape_of
 
 COLUMNS: dict[str, Type] = {"id": "text", "received_at": "timestamp", "uuid_ts": "timestamp", "n": "double"}
@@ -123,9 +123,9 @@ def test_what_hints_leave_of_a_merge_by_the_key_alone(
     columns = {"id": {"data_type": "text", **key}, "n": {"data_type": "bigint", **column}}
     named = {name: {"name": name, **of} for name, of in columns.items()}
     table: Any = {"name": "users", "columns": named, **MERGED, **hints}
-    assert (is_plain([table]), replaces_by_key(table, schema)) == merged
+    assert (merges_by_key_alone([table]), replaces_by_key(table, schema)) == merged
 
 
 def test_a_table_with_others_below_it_is_merged_as_dlt_does() -> None:
     table: Any = {"name": "users", "columns": {}, **MERGED}
-    assert (is_plain([table]), is_plain([table, table])) == (True, False)
+    assert (merges_by_key_alone([table]), merges_by_key_alone([table, table])) == (True, False)

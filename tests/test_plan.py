@@ -16,7 +16,7 @@ from autopilothq.destination.emails import KnownEmails
 from autopilothq.destination.fields import Fields
 from autopilothq.destination.kind import AUTOPILOT, AccountKind
 from autopilothq.destination.messages import NO_IDENTIFIER, Item
-from autopilothq.destination.plan import UNTAKEN, History, Planned, Planner, history_of
+from autopilothq.destination.plan import UNMAPPED, History, Planned, Planner, history_of
 from autopilothq.destination.requests import FAILURES_IN_A_ROW, CircuitBreaker
 from autopilothq.errors import NotAuthorized, Unavailable
 
@@ -190,6 +190,19 @@ def test_a_field_may_hold_the_user_id() -> None:
     assert found.values == {"Email": "A@b.c", "custom": {"string--User--Id": "u1"}}
 
 
+def test_a_stream_knows_the_emails_of_its_last_people_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no end, so nothing that it knows of each of them may stay."""
+    monkeypatch.setattr(emails, "PERSONS_KEPT", 2)
+    run = Run()
+    for name in "abcd":
+        run.plan(Item(name, "identify", f"u-{name}", {"email": f"{name}@b.c"}))
+        run.emails.note_change(None, f"{name}@b.c", f"{name}@new.c", None)
+    run.emails.forget_oldest()
+    kept = {name: list(known) for name, known in vars(run.emails).items() if isinstance(known, dict)}
+    last = ["c@b.c", "d@b.c"]
+    assert kept == {"_emails": ["u-c", "u-d"], "_changing": [], "_own": last, "_came_with": last}
+
+
 def test_what_is_delivered_is_known_and_sent_again_only_behind_an_older_item() -> None:
     run = Run()
     assert run.plan(who(), (None, DELIVERED)) is None
@@ -321,8 +334,8 @@ def test_properties_that_are_not_taken_are_remarked_once() -> None:
     run = Run()
     found = [run.plan(order(phone="1")), run.plan(order(phone="2"))]
     remarks = [plan.item.row.remarks for plan in found if isinstance(plan, Planned)]
-    assert remarks == [f'{{"phone": "{UNTAKEN}"}}', None]
-    assert run.counts == Counts(untaken=Counter({"phone": 2}))
+    assert remarks == [f'{{"phone": "{UNMAPPED}"}}', None]
+    assert run.counts == Counts(unmapped=Counter({"phone": 2}))
 
 
 def test_a_member_has_the_audience_as_a_tag_where_the_account_takes_tags() -> None:

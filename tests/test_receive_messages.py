@@ -174,6 +174,11 @@ def test_an_envelope_may_have_several_batches() -> None:
     first, second, third = map(json.loads, lines(body, "/v1/batch"))
     assert (first["messageId"], second["messageId"], third) == ("1", "2", 7)
     assert first["sentAt"] == second["sentAt"] == "2026-11-01T05:06:08.412Z"
+    # One of them may be none: the messages of the others are read all the same.
+    for body in ('{"batch":[{"messageId":"1"}],"batch":5}', '{"batch":5,"batch":[{"messageId":"1"}]}'):
+        found = list(map(json.loads, lines(body, "/v1/batch")))
+        assert [line for line in found if line == 5] == [5]
+        assert [line["messageId"] for line in found if line != 5] == ["1"]
 
 
 def test_a_key_batch_is_an_envelopes_where_batches_are_sent_alone() -> None:

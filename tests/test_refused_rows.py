@@ -62,6 +62,9 @@ def test_a_column_that_no_row_has_is_not_the_rows_fault(tmp_path: Path, message:
     assert files_of(tmp_path, {"n": [1]}, {"plan": [2]}).lack("NOT NULL constraint failed: tracks.plan") is False
 
 
+UNASKED: Any = None  # the pipeline, whose destination is asked only about keys that are stored already
+
+
 class StepFailed(Exception):
     """An error like dlt's, with its cause."""
 
@@ -75,23 +78,23 @@ def chained(*errors: BaseException) -> BaseException:
 def test_why_a_load_failed_is_what_the_driver_says() -> None:
     driver = duckdb.ConversionException("Conversion Error: bad value\nLINE 1: …")
     job = LoadClientJobFailed("load 1", "tracks.ab12.0.parquet", "failed", driver)
-    found: Any = isolate._cause(chained(StepFailed(), RuntimeError(), job))  # type: ignore[arg-type]
+    found: Any = isolate._cause(UNASKED, chained(StepFailed(), RuntimeError(), job))  # type: ignore[arg-type]
     assert found == isolate.Cause("load 1", "tracks", "Conversion Error: bad value", True)
-    assert isolate._cause(chained(StepFailed(), RuntimeError())) is None  # type: ignore[arg-type]
+    assert isolate._cause(UNASKED, chained(StepFailed(), RuntimeError())) is None  # type: ignore[arg-type]
     silent = LoadClientJobFailed("load 1", "tracks.ab12.0.parquet", "failed", DestinationTransientException())
-    found = isolate._cause(chained(StepFailed(), silent))  # type: ignore[arg-type]
+    found = isolate._cause(UNASKED, chained(StepFailed(), silent))  # type: ignore[arg-type]
     assert found == isolate.Cause("load 1", "tracks", "DestinationTransientException", False)
     long = LoadClientJobFailed("load 1", "users.x", "failed", RuntimeError("\n " + "y" * 600))
-    found = isolate._cause(long)  # type: ignore[arg-type]
+    found = isolate._cause(UNASKED, long)  # type: ignore[arg-type]
     assert found == isolate.Cause("load 1", "users", "y" * 500, None)
     wrapped: Any = chained(RuntimeError("of dlt's"), driver)
-    found = isolate._cause(LoadClientJobFailed("load 1", "users.x", "failed", wrapped))  # type: ignore[arg-type]
+    found = isolate._cause(UNASKED, LoadClientJobFailed("load 1", "users.x", "failed", wrapped))  # type: ignore[arg-type]
     assert found == isolate.Cause("load 1", "users", "of dlt's", True)
     arrow = RuntimeError("INVALID_STATE: [libpq] Failed to end COPY: ERROR:  no evil users\nCONTEXT: …")
-    found = isolate._cause(LoadClientJobFailed("load 1", "users.x", "failed", arrow))  # type: ignore[arg-type]
+    found = isolate._cause(UNASKED, LoadClientJobFailed("load 1", "users.x", "failed", arrow))  # type: ignore[arg-type]
     assert found == isolate.Cause("load 1", "users", "no evil users", None)
     nameless: Any = LoadClientJobFailed("load 1", "users.x", "why", None)  # type: ignore[arg-type]
-    assert isolate._cause(nameless) == isolate.Cause("load 1", "users", "why", None)
+    assert isolate._cause(UNASKED, nameless) == isolate.Cause("load 1", "users", "why", None)
 
 
 def test_causes_are_followed_once() -> None:

@@ -16,10 +16,10 @@ from autopilothq.clients.ortto import Ortto, OrttoSettings
 from autopilothq.destination import Counts, DeliveryLog, OrttoDestinationSettings, audiences, deliver
 from autopilothq.destination.accounts import ORTTO
 from autopilothq.destination.delivery_log import Delivery
-from autopilothq.destination.lines import Stop
+from autopilothq.destination.lines import StopSignal
 from autopilothq.destination.messages import Item, from_line
 from autopilothq.destination.ortto_values import cast_ortto
-from autopilothq.destination.stream import StreamEnds, deliver_stream
+from autopilothq.destination.stream import StreamCallbacks, deliver_stream
 from autopilothq.destination.values import CastError
 from autopilothq.errors import ContactLimit, InvalidSetting, NotAuthorized
 from calling import Call
@@ -322,7 +322,7 @@ def test_a_wrong_key_ends_the_run_after_one_request(server: FakeOrtto) -> None:
 def members(server: FakeOrtto, name: str, *emails: str) -> Counts:
     found = [audiences.PersonRow(email, email, None, {}) for email in emails]
     with DeliveryLog(log_in(), table=ORTTO.log) as log:
-        changes, _ = audiences.changes(name, "email", found, log.members(audiences.slug(name)))
+        changes, _ = audiences.membership_items(name, "email", found, log.members(audiences.slug(name)))
         return deliver(changes, log, settings_for(server))
 
 
@@ -606,8 +606,8 @@ def test_a_dry_run_is_for_people(server: FakeOrtto, call: Call, monkeypatch: pyt
 
 def test_a_stream_is_sent_chunk_by_chunk(server: FakeOrtto) -> None:
     log = DeliveryLog(log_in(), table=ORTTO.log)
-    counts, stop, told = Counts(), Stop(), list[str]()
-    ends = StreamEnds(lambda: log, stop, lambda _: None, told.append, lambda _, why: told.append(why))
+    counts, stop, told = Counts(), StopSignal(), list[str]()
+    ends = StreamCallbacks(lambda: log, stop, lambda _: None, told.append, lambda _, why: told.append(why))
     messages = [identify(1, userId="u1", traits={"plan": "team"}), {"type": "page"}]
     chunks = [[json.dumps(one).encode() for one in some] for some in (messages, [order(2, userId="u1", context={})])]
     server.order("POST", "/person/merge", drop="before", times=2, skip=1)
@@ -621,12 +621,12 @@ def test_a_stream_is_sent_chunk_by_chunk(server: FakeOrtto) -> None:
 def test_a_newer_message_of_a_stream_waits_for_an_activity_that_failed(
     server: FakeOrtto, monkeypatch: pytest.MonkeyPatch, times: int, ends: int
 ) -> None:
-    monkeypatch.setattr(Stop, "wait", lambda *_: False)
-    log, counts, stop = DeliveryLog(log_in(), table=ORTTO.log), Counts(), Stop()
+    monkeypatch.setattr(StopSignal, "wait", lambda *_: False)
+    log, counts, stop = DeliveryLog(log_in(), table=ORTTO.log), Counts(), StopSignal()
     older, newer = (order(number, context={"traits": {"email": "p1@b.c", "plan": f"T{number}"}}) for number in (1, 2))
     chunk = [json.dumps(one).encode() for one in (older, newer, identify(3))]
     server.order("POST", "/activities/create", status=429, times=times)
-    stream_ends = StreamEnds(lambda: log, stop, lambda _: None, lambda _: None, lambda *_: None)
+    stream_ends = StreamCallbacks(lambda: log, stop, lambda _: None, lambda _: None, lambda *_: None)
     deliver_stream([chunk], settings_for(server), stream_ends, counts)
     stop.close()
     assert (counts.messages, counts.delivered, counts.failed) == (3, ends, 3 - ends)

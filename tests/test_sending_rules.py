@@ -8,10 +8,10 @@ import pytest
 
 from autopilothq import destination
 from autopilothq.destination.delivery_log import SENT_AGAIN
-from autopilothq.destination.dispatch import PUT_OFF
-from autopilothq.destination.emails import is_address
-from autopilothq.destination.messages import Ignored, Item, from_row, is_meant
-from autopilothq.destination.plan import UNTAKEN
+from autopilothq.destination.dispatch import DEFERRED
+from autopilothq.destination.emails import is_email_address
+from autopilothq.destination.messages import Ignored, Item, from_row, is_enabled
+from autopilothq.destination.plan import UNMAPPED
 from calling import Call
 from fake_autopilot import FakeAutopilot
 from sending import IMPATIENT, counted, identify, posts, rows, send, track
@@ -69,14 +69,14 @@ def test_the_email_among_the_properties_of_a_track(
 
 @pytest.mark.parametrize("text", ["a@b.c", "a.b+c@d.example", "zoë@müller.example", "A_B-c@1.co"])
 def test_user_ids_that_are_addresses(text: str) -> None:
-    assert is_address(text)
+    assert is_email_address(text)
 
 
 @pytest.mark.parametrize(
     "text", ["", "a", "@b.c", "a@", "a@b", "a@b.", "a@.c", "a@b..c", "a b@c.d", "a@b@c.d", "auth0|a@b.c", "x:a@b.c"]
 )
 def test_user_ids_that_are_none(text: str) -> None:
-    assert not is_address(text)
+    assert not is_email_address(text)
 
 
 def test_traits_of_the_context_may_be_refused_too(server: FakeAutopilot) -> None:
@@ -121,7 +121,7 @@ def test_traits_of_the_context_may_be_refused_too(server: FakeAutopilot) -> None
     ],
 )
 def test_for_whom_a_message_is(integrations: Any, meant: bool) -> None:
-    assert is_meant(integrations) == meant
+    assert is_enabled(integrations) == meant
 
 
 def test_what_is_not_meant_is_counted_and_leaves_no_trace(server: FakeAutopilot) -> None:
@@ -149,12 +149,12 @@ def test_properties_that_are_not_taken_are_said_once_a_run(server: FakeAutopilot
     messages.append(track(3, properties={"title": "Hat", "city": "B"}))
     for _ in range(2):
         counts = send(server, messages)
-        assert counts.untaken in ({"title": 4, "name": 3, "city": 1}, {})
+        assert counts.unmapped in ({"title": 4, "name": 3, "city": 1}, {})
     assert sorted(rows("message_id", "remarks")) == [
-        ("t0", f'{{"title": "{UNTAKEN}", "name": "{UNTAKEN}"}}'),
+        ("t0", f'{{"title": "{UNMAPPED}", "name": "{UNMAPPED}"}}'),
         ("t1", None),
         ("t2", None),
-        ("t3", f'{{"city": "{UNTAKEN}"}}'),
+        ("t3", f'{{"city": "{UNMAPPED}"}}'),
     ]
 
 
@@ -204,7 +204,7 @@ def test_what_follows_a_change_of_address_waits_until_it_is_settled(
     server.order("POST", "/contact", **fault)
     people = server.account.total()
     counts = send(server, messages)
-    assert (counts.delivered, counts.bad, counts.reasons["failed", PUT_OFF]) == (2, 0, 3)
+    assert (counts.delivered, counts.bad, counts.reasons["failed", DEFERRED]) == (2, 0, 3)
     assert (counts.messages, counts.failed, counts.unknown) == (6, *((3, 1) if ends == "unknown" else (4, 0)))
     assert server.account.triggered == []
     assert send(server, messages).delivered == 4
@@ -222,7 +222,7 @@ def test_a_change_of_address_waits_for_an_older_message_that_failed(
     server.order("POST", path, status=429, times=2)
     people = server.account.total()
     counts = send(server, messages)
-    assert (counts.delivered, counts.failed, counts.reasons["failed", PUT_OFF]) == (1, 3, 2)
+    assert (counts.delivered, counts.failed, counts.reasons["failed", DEFERRED]) == (1, 3, 2)
     assert send(server, messages).delivered == 3
     assert (server.account.find("b@example.com") or {})["Fax"] == "2"
     assert (server.account.find("p1@example.com"), server.account.total()) == (None, people + 2)

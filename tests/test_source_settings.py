@@ -121,7 +121,8 @@ def test_the_commands_name_what_is_misspelt_outside_of_sections(call: Call, text
 
 def test_what_others_have_outside_of_sections_is_left_alone() -> None:
     dlts = 'destination_name = "warehouse"\ndataset_name_layout = "x_%s"\ndataset_name = "mail"\n'
-    others = 'database_name = "shop"\ndatasets = "a"\n[destinations.shop]\na = 1\n[receiver.sources.shop]\nb = 2\n'
+    others = 'database_name = "shop"\ndatasets = "a"\ndataset_name_2 = "b"\ndestination_types = ["a"]\n'
+    others += "[destinations.shop]\na = 1\n[receiver.sources.shop]\nb = 2\n"
     Path(".dlt").mkdir()
     Path(".dlt/config.toml").write_text(f"{dlts}{others}[source]\nautopilot = 3\n")
     active().reload()

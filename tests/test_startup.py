@@ -84,6 +84,8 @@ def test_help_the_version_wrong_options_and_sample_import_no_slow_library() -> N
         **dict.fromkeys(wrong, (2, set())),
     }
     assert list(Path("archive").rglob("*.gz"))
+    # OpenSSL takes long, and none of these needs it.
+    assert python("import sys, autopilothq.cli.load; print('_hashlib' in sys.modules)") == "False\n"
 
 
 def test_a_current_folder_that_was_removed_is_an_error_of_one_line() -> None:

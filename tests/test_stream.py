@@ -19,9 +19,9 @@ import forked
 from autopilothq import destination
 from autopilothq.cli import streaming
 from autopilothq.destination import Counts, DeliveryLog, emails, lines, stream
-from autopilothq.destination.dispatch import PUT_OFF
-from autopilothq.destination.lines import Stop, read_chunks
-from autopilothq.destination.plan import UNTAKEN
+from autopilothq.destination.dispatch import DEFERRED
+from autopilothq.destination.lines import StopSignal, read_chunks
+from autopilothq.destination.plan import UNMAPPED
 from autopilothq.errors import RunError, Unavailable
 from autopilothq.segment.message import MAX_LINE
 from autopilothq.warehouses.delta import lake
@@ -34,13 +34,13 @@ from waiting import wait_for
 
 
 @pytest.fixture
-def stop() -> Iterator[Stop]:
-    stop = Stop()
+def stop() -> Iterator[StopSignal]:
+    stop = StopSignal()
     yield stop
     stop.close()
 
 
-def chunks_of(data: bytes, stop: Stop, **more: Any) -> list[list[bytes]]:
+def chunks_of(data: bytes, stop: StopSignal, **more: Any) -> list[list[bytes]]:
     reading, writing = os.pipe()
     thread = threading.Thread(target=_write, args=(writing, data))
     thread.start()
@@ -56,7 +56,7 @@ def _write(file: int, data: bytes) -> None:
     os.close(file)
 
 
-def test_lines_are_cut_at_their_ends_and_blank_ones_left_out(stop: Stop) -> None:
+def test_lines_are_cut_at_their_ends_and_blank_ones_left_out(stop: StopSignal) -> None:
     assert chunks_of(b"", stop) == []
     assert chunks_of(b"one\n\n  \r\ntwo\r\nthree", stop) == [[b"one", b"two\r", b"three"]]
     assert chunks_of(b"1\n2\n3\n4\n5\n", stop, most=2) == [[b"1", b"2"], [b"3", b"4"], [b"5"]]
@@ -74,12 +74,14 @@ def _fill(file: int) -> int:
     return room
 
 
-def test_what_is_compressed_is_refused(stop: Stop) -> None:
+def test_what_is_compressed_is_refused(stop: StopSignal) -> None:
     with pytest.raises(RunError, match="Expected lines of JSON from -, got gzip"):
         chunks_of(b"\x1f\x8b\x08\x00", stop)
 
 
-def test_a_chunk_waits_for_others_no_longer_than_told_and_is_left_unread_while_another_is_used(stop: Stop) -> None:
+def test_a_chunk_waits_for_others_no_longer_than_told_and_is_left_unread_while_another_is_used(
+    stop: StopSignal,
+) -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     found = read_chunks(reading, stop, seconds=0.2)
@@ -110,13 +112,13 @@ Deliver = Callable[..., Counts]
 
 
 @pytest.fixture
-def deliver(server: FakeAutopilot, stop: Stop) -> Deliver:
+def deliver(server: FakeAutopilot, stop: StopSignal) -> Deliver:
     """Delivers chunks of messages, and returns the counts; what a person is told is in `told`."""
 
     def delivered(*chunks: list[Any], told: "list[str] | None" = None, log: "DeliveryLog | None" = None) -> Counts:
         total, said = Counts(), [] if told is None else told
         log = log or DeliveryLog(log_in())
-        ends = stream.StreamEnds(
+        ends = stream.StreamCallbacks(
             lambda: log, stop, lambda _: None, said.append, lambda line, why: said.append(f"{why}: {line.decode()}")
         )
         as_lines = ([one if isinstance(one, bytes) else json.dumps(one).encode() for one in some] for some in chunks)
@@ -130,13 +132,13 @@ def test_chunks_are_delivered_once_each(server: FakeAutopilot, deliver: Deliver)
     told: list[str] = []
     one, two = (track(number, properties={"title": "Hat"}) for number in (1, 2))
     counts = deliver([identify(1), one], [identify(2), two, b"oops"], [identify(1), identify(2), one], told=told)
-    assert counts == Counts(8, delivered=4, refused=1, known=3, reasons=counts.reasons, untaken=Counter({"title": 2}))
+    assert counts == Counts(8, delivered=4, refused=1, known=3, reasons=counts.reasons, unmapped=Counter({"title": 2}))
     assert told == ["not_json: not JSON: oops"]
     assert [path for path, _ in posts(server)] == [
         path for number in (1, 2) for path in ("/contacts", f"/trigger/0007/contact/p{number}%40example.com")
     ]
     assert {len(set(run)) for run in [rows("run")]} == {1}
-    said = f'{{"title": "{UNTAKEN}"}}'  # once a run, not once a chunk
+    said = f'{{"title": "{UNMAPPED}"}}'  # once a run, not once a chunk
     assert sorted(rows("message_id", "remarks"))[1:] == [("i1", None), ("i2", None), ("t1", said), ("t2", None)]
     assert deliver([identify(1), identify(2), one]).known == 3
     assert posts(server) == []
@@ -176,11 +178,11 @@ def test_while_the_account_is_out_of_order_a_chunk_waits_and_is_delivered_whole(
 ) -> None:
     waits: list[float] = []
 
-    def wait(_: Stop, seconds: float) -> None:
+    def wait(_: StopSignal, seconds: float) -> None:
         waits.append(seconds)
         server.faults.clear()
 
-    monkeypatch.setattr(Stop, "wait", wait)
+    monkeypatch.setattr(StopSignal, "wait", wait)
     server.order("POST", "/contacts", status=503, times=10_000)
     told: list[str] = []
     counts = deliver([identify(number) for number in range(300)], [identify("after")], told=told)
@@ -193,7 +195,7 @@ def test_what_fails_alone_is_tried_again_and_does_not_hold_the_stream_up(
     server: FakeAutopilot, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(Stop, "wait", lambda _, seconds: waits.append(seconds))
+    monkeypatch.setattr(StopSignal, "wait", lambda _, seconds: waits.append(seconds))
     server.order("POST", "/contacts", status=500, times=3)
     assert deliver([identify(1), {"type": "page"}]) == Counts(2, delivered=1, ignored=Counter(page=1))
     server.order("POST", "/contacts", status=500, times=2 * 3)
@@ -205,7 +207,7 @@ def test_what_fails_alone_is_tried_again_and_does_not_hold_the_stream_up(
 def test_each_attempt_of_an_event_has_its_outcome(
     server: FakeAutopilot, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Stop, "wait", lambda *_: False)
+    monkeypatch.setattr(StopSignal, "wait", lambda *_: False)
     server.order("POST", "/trigger/*", status=429, times=3)
     assert deliver([track(1)]) == Counts(1, delivered=1)
     assert rows("message_id", "trigger_id", "status") == [("t1", "0007", "failed"), ("t1", "0007", "delivered")]
@@ -224,7 +226,7 @@ def test_the_newest_values_stay_where_an_older_message_fails(
     ends: int,
     stopped: bool,
 ) -> None:
-    monkeypatch.setattr(Stop, "wait", lambda *_: stopped)
+    monkeypatch.setattr(StopSignal, "wait", lambda *_: stopped)
     older, newer = track(1), track(2, email="P1@example.com")  # each with a batch of its own
     for number, one in enumerate((older, newer)):
         one["context"]["traits"]["title"] = f"T{number}"
@@ -239,7 +241,7 @@ def test_a_change_of_address_without_an_answer_is_settled_before_what_follows_it
     server: FakeAutopilot, deliver: Deliver, monkeypatch: pytest.MonkeyPatch, drop: str, times: int
 ) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(Stop, "wait", lambda _, seconds: waits.append(seconds))
+    monkeypatch.setattr(StopSignal, "wait", lambda _, seconds: waits.append(seconds))
     change = identify("new", traits={"email": "p1@example.com", "_NewEmail": "b@example.com"})
     server.order("POST", "/contact", drop=drop, times=times)
     ends = deliver([identify(1), change, identify(2, traits={"email": "b@example.com", "fax": "2"})])
@@ -255,12 +257,12 @@ def test_a_change_of_address_without_an_answer_is_settled_before_what_follows_it
 def test_the_next_event_of_a_person_waits_for_one_that_failed(
     server: FakeAutopilot, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Stop, "wait", lambda *_: False)
+    monkeypatch.setattr(StopSignal, "wait", lambda *_: False)
     server.order("POST", "/trigger/*", status=429, times=2)
     assert deliver([track(1), track(2, "Trial Extended", "p1@example.com")]) == Counts(2, delivered=2)
     assert [trigger for trigger, _ in server.account.triggered] == ["0007", "0011"]
     assert rows("message_id", "trigger_id", "status", "message")[1:] == [
-        ("t2", "0011", "failed", PUT_OFF), ("t1", "0007", "delivered", None), ("t2", "0011", "delivered", None),
+        ("t2", "0011", "failed", DEFERRED), ("t1", "0007", "delivered", None), ("t2", "0011", "delivered", None),
     ]  # fmt: skip
 
 
@@ -280,11 +282,13 @@ def test_a_user_id_leads_to_the_address_that_its_person_has_at_that_message(
     deliver([first])
     # It is known only by the log when it comes after its change, which comes without the user id.
     deliver([first, change(2, "p1", "b")], [by_id(1, fax="1")])
+    assert ((server.account.find("b@example.com") or {})["Fax"], server.account.total()) == ("1", people + 1)
     # It is tried again before its change, which waits for it.
     server.order("POST", "/contacts", status=500, times=2)
-    deliver([by_id(2, title="2"), change(3, "b", "c", userId="u1"), by_id(3, phone="3")])
+    later = identify(4, traits={"email": "c@example.com", "fax": "4"}, userId="u1")
+    deliver([by_id(2, title="2"), change(3, "b", "c", userId="u1"), later, by_id(3, phone="3")])
     found = server.account.find("c@example.com") or {}
-    assert (found["Fax"], found["Title"], found["Phone"], server.account.total()) == ("1", "2", "3", people + 1)
+    assert (found["Fax"], found["Title"], found["Phone"], server.account.total()) == ("4", "2", "3", people + 1)
 
 
 @pytest.mark.parametrize("fault", [{"status": 429, "times": 6}, {"drop": "before", "times": 3}])
@@ -292,12 +296,12 @@ def test_what_follows_a_change_of_address_in_a_later_chunk_waits_for_the_next_ru
     server: FakeAutopilot, deliver: Deliver, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any]
 ) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(Stop, "wait", lambda _, seconds: waits.append(seconds))
+    monkeypatch.setattr(StopSignal, "wait", lambda _, seconds: waits.append(seconds))
     change = identify("new", traits={"email": "p1@example.com", "_NewEmail": "b@example.com"})
     chunks = [[identify(1), change], [identify(2, traits={"email": "b@example.com", "fax": "2"}), identify(3)]]
     server.order("POST", "/contact", **fault)
     counts = deliver(*chunks, [track(4, email="B@example.com")])
-    assert (counts.delivered, counts.failed + counts.unknown, counts.reasons["failed", PUT_OFF]) == (2, 3, 2)
+    assert (counts.delivered, counts.failed + counts.unknown, counts.reasons["failed", DEFERRED]) == (2, 3, 2)
     assert (server.account.total(), server.account.triggered, waits) == (2, [], [2.0, 5.0])
     assert deliver(*chunks, [track(4, email="B@example.com")]).delivered == 3
     assert (server.account.total(), (server.account.find("b@example.com") or {})["Fax"]) == (2, "2")
@@ -306,7 +310,7 @@ def test_what_follows_a_change_of_address_in_a_later_chunk_waits_for_the_next_ru
 def test_bad_contacts_of_one_chunk_are_no_outage_where_others_were_written(
     server: FakeAutopilot, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Stop, "wait", lambda *_: False)
+    monkeypatch.setattr(StopSignal, "wait", lambda *_: False)
     server.poison = {"p2@example.com", "p3@example.com"}
     told: list[str] = []
     counts = deliver([identify(1)], [identify(2), identify(3)], [identify(4)], told=told)
@@ -317,7 +321,7 @@ def test_bad_contacts_of_one_chunk_are_no_outage_where_others_were_written(
 def test_a_contact_whose_address_was_changed_is_not_asked_for(
     server: FakeAutopilot, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Stop, "wait", lambda *_: False)
+    monkeypatch.setattr(StopSignal, "wait", lambda *_: False)
     server.poison = {"p3@example.com"}
     renamed = identify("new", traits={"email": "p1@example.com", "_NewEmail": "q1@example.com"})
     counts = deliver([identify(1)], [renamed], [identify(3)])
@@ -331,7 +335,7 @@ def test_a_stream_asks_for_the_triggers_until_they_are_there(server: FakeAutopil
 
 
 def test_a_stream_that_is_to_end_does_not_wait_for_the_account(
-    server: FakeAutopilot, deliver: Deliver, stop: Stop
+    server: FakeAutopilot, deliver: Deliver, stop: StopSignal
 ) -> None:
     server.order("POST", "/contacts", status=503, times=50)
     stop.set()
@@ -356,7 +360,7 @@ def test_reasons_of_an_endless_stream_do_not_fill_the_memory(monkeypatch: pytest
 
 def test_lines_that_are_no_messages_are_told_once_a_second(capsys: pytest.CaptureFixture[str]) -> None:
     times = iter([0.0, 0.5, 0.9, 1.1])
-    complaints = streaming.Complaints(lambda: next(times))
+    complaints = streaming.RejectWarnings(lambda: next(times))
     for text in ("one\x1b[2J", "two", "three", "https://user:secret@host/x"):
         complaints.add(text.encode(), "not_json: not JSON")
     assert capsys.readouterr().err.splitlines() == [
@@ -453,7 +457,7 @@ def call_with(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     return called
 
 
-def test_a_stream_leaves_the_lock_and_the_log_to_others(monkeypatch: pytest.MonkeyPatch, stop: Stop) -> None:
+def test_a_stream_leaves_the_lock_and_the_log_to_others(monkeypatch: pytest.MonkeyPatch, stop: StopSignal) -> None:
     taken: list[str] = []
 
     @contextmanager
@@ -471,7 +475,7 @@ def test_a_stream_leaves_the_lock_and_the_log_to_others(monkeypatch: pytest.Monk
 
     now, waits = [100.0], list[float]()
     monkeypatch.setattr("autopilothq.cli.streaming.time.monotonic", lambda: now[0])
-    monkeypatch.setattr(Stop, "wait", lambda _, seconds: waits.append(seconds))
+    monkeypatch.setattr(StopSignal, "wait", lambda _, seconds: waits.append(seconds))
     turns = streaming.Turns(Log(), stop, lambda: noted("lock"))
     for later in (0.0, 9.0, 2.0, 9.0, 3.0, 0.1):
         with turns.take():

@@ -1,7 +1,6 @@
 """Writes files atomically: each is on the disk completely or not at all, even if the process or the machine stops."""
 
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -40,7 +39,7 @@ def rewriting(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
 
     Until then, and if the block raises an error, an existing file of that name stays as it was.
     """
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    unfinished = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     try:
         with private.opened(unfinished, mode) as file:
             yield file

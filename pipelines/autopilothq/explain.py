@@ -53,6 +53,13 @@ _ADVICE = [
         "Let the user of the credentials see and write all rows (ALTER ROLE ... BYPASSRLS).",
     ),
     (
+        re.compile("duplicate key value violates unique constraint"),
+        (
+            "If that row is hidden from the user of the credentials, let it see and write all rows (ALTER ROLE ..."
+            " BYPASSRLS)."
+        ),
+    ),
+    (
         re.compile("^(permission denied for|must be owner of) "),
         "Give the user of the credentials that right (GRANT, ALTER ... OWNER TO).",
     ),

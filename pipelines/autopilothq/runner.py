@@ -29,11 +29,11 @@ from .warehouses.dlt_internals import (
     FilesystemClient,
     StepCollector,
     WithStateSync,
+    cache_repeated_work,
     load_pipeline_state_from_destination,
     logger,
-    spare_repeated_work,
 )
-from .warehouses.duckdb import kept_open
+from .warehouses.duckdb import keep_database_open
 from .warehouses.pipeline_names import (
     PIPELINE,
     UNFINISHED_TARGET,
@@ -105,7 +105,7 @@ def pipeline(
     names of their own; in a given `pipelines_dir` the name is always `autopilot_events`. Raises RunError if DuckDB
     could not distinguish the file from the dataset, because both have the same name.
     """
-    spare_repeated_work()
+    cache_repeated_work()
     with explained():
         to, dataset_name = make_destination(destination, credentials, dataset, create, wait)
         name = PIPELINE
@@ -143,11 +143,11 @@ def run(into: dlt.Pipeline, source: DltSource | Iterable[DltSource], wait: timed
                 )
         into.set_local_state_val(UNFINISHED_TARGET, target)
         info: LoadInfo | None = None
-        with kept_open(into):
+        with keep_database_open(into):
             repair_tables(into)
             _copy_cursors(into)
             working_folder.drop_partial_files(into)
-            working_folder.drop_begun_packages(into)
+            working_folder.drop_incomplete_packages(into)
             while into.has_pending_data:
                 try:
                     into.run()

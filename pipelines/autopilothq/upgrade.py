@@ -95,7 +95,7 @@ def _complete_upgrade(reader: SqlDataset) -> Upgrade:
     moves, sql = _moves_of_books(reader), reader.client.sql_client
     if not (isinstance(sql, BooksSqlClient) and (moves.statements or moves.left)):
         return _upgrade_of_tables(reader)
-    with sql.with_books_at_home():
+    with sql.with_books_in_events_dataset():
         of_tables = _upgrade_of_tables(SqlDataset(reader.client))
     return Upgrade([*of_tables.statements, *moves.statements], of_tables.left | moves.left)
 
@@ -120,12 +120,12 @@ def _moves_of_books(reader: SqlDataset) -> Upgrade:
     """
     sql = reader.client.sql_client
     plan = Upgrade([], {})
-    if not (isinstance(sql, BooksSqlClient) and sql.has_books_apart):
+    if not (isinstance(sql, BooksSqlClient) and sql.has_separate_books):
         return plan
     tables = sql.tables_by_dataset()
-    home = tables.get(sql.dataset_known_as(), set())
+    home = tables.get(sql.current_dataset(), set())
     with sql.with_books():
-        books, is_made = sql.dataset_known_as(), sql.has_dataset()
+        books, is_made = sql.current_dataset(), sql.has_dataset()
     there = sorted(filter(is_book, home), key=lambda table: (table == AUDIT.name, table))
     lasting = [table for table in there if not is_lock(table)]
     if both := sorted(tables.get(books, set()).intersection(lasting)):
@@ -141,7 +141,7 @@ def _moves_of_books(reader: SqlDataset) -> Upgrade:
 
 
 def _move(sql: BooksSqlClient, table: str, books: str, kind: str) -> str:
-    home = ".".join(sql.make_qualified_table_name_path(table, dataset_name=sql.home))
+    home = ".".join(sql.make_qualified_table_name_path(table, dataset_name=sql.events_dataset))
     if is_lock(table):
         return f"DROP TABLE {home}"
     if kind == "postgres":
@@ -155,9 +155,9 @@ def _drop_staging(sql: BooksSqlClient, tables: Mapping[str, set[str]], left: dic
 
     `left` gets the reason if it stays.
     """
-    staging = f"{sql.home}_staging"
+    staging = f"{sql.events_dataset}_staging"
     staged = {table for table in tables.get(staging, set()) if not is_book(table)}
-    if strange := staged - tables.get(sql.dataset_known_as(), set()):
+    if strange := staged - tables.get(sql.current_dataset(), set()):
         left[staging] = f"it has tables that loads did not make ({', '.join(sorted(strange))}): drop what is not needed"
     elif staging in tables:
         yield f"DROP SCHEMA {sql.capabilities.escape_identifier(staging)} CASCADE"

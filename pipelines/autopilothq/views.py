@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from . import runner
 from .errors import DatasetNotFound, RunError
-from .inspect import AppliedModels, ModelView, applied, at_models, view_comments, views_of
+from .inspect import AppliedModels, ModelView, applied_models, in_models_dataset, view_comments, views_of
 from .models import MODELS
 from .warehouses import lock
 from .warehouses.comments import comments_on
@@ -41,9 +41,9 @@ def apply(
     """
     with _opened(target, wait) as dataset:
         views = views_of(dataset)
-        before = applied(dataset, target.models_dataset, views)
+        before = applied_models(dataset, target.models_dataset, views)
         _check_names(dataset, before)
-        with at_models(dataset, target.models_dataset):
+        with in_models_dataset(dataset, target.models_dataset):
             creating = [line for view in views for line in _create(dataset, view)]
             if dry_run:
                 return before, creating
@@ -66,8 +66,8 @@ def remove(target: ModelsTarget, wait: timedelta = timedelta()) -> AppliedModels
     Returns what was there before, but not reliably what was up to date: the models are not rendered for that.
     """
     with _opened(target, wait) as dataset:
-        before = applied(dataset, target.models_dataset, [ModelView(model, "") for model in MODELS])
-        with at_models(dataset, target.models_dataset):
+        before = applied_models(dataset, target.models_dataset, [ModelView(model, "") for model in MODELS])
+        with in_models_dataset(dataset, target.models_dataset):
             _run(dataset, [_drop(dataset, name) for name in before.ours])
             if before.ours and dataset.kind in ("duckdb", "postgres") and not view_comments(dataset):
                 with suppress(DatabaseException):  # a schema that is an administrator's, or has something else in it

@@ -58,7 +58,7 @@ def test_dbt_accepts_the_sources(dbt: str) -> None:
     sample.write("archive", events=2000)
     runner.run(runner.pipeline("duckdb", "events.duckdb"), archive("archive"))
     with inspect.reading("duckdb", "events.duckdb") as reader:
-        live = inspect.described(reader)
+        live = inspect.described_tables(reader)
     for tables in (inspect.catalogue(), live):
         sources(tables)
         assert asked(dbt, "--warn-error", "parse", "--no-partial-parse")[0] == 0

@@ -48,7 +48,7 @@ import autopilothq
 from autopilothq import runner
 from autopilothq.sources.engine import coordinator, shares
 from autopilothq.sources.engine.executors import engine_of
-shares.MIN_SHARE, coordinator.partitions_of = 1, lambda _: 3
+shares.MIN_SHARE, coordinator.partition_count = 1, lambda _: 3
 def kill(report):
     if report.tasks_done == 5:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -217,7 +217,7 @@ def load_with_faults(loads: Loads) -> None:
 def main(name: str, folder: Path) -> None:
     """Runs all loads, one after the other."""
     setattr(shares, "MIN_SHARE", 1)  # noqa: B010
-    setattr(coordinator, "partitions_of", lambda _: 3)  # noqa: B010
+    setattr(coordinator, "partition_count", lambda _: 3)  # noqa: B010
     elsewhere = folder / "elsewhere"
     elsewhere.mkdir()
     with isolation(folder), s3_server() as s3:

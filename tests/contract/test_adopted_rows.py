@@ -40,7 +40,7 @@ class Adopting(Store):
             con.execute(columns.ADOPT_MACROS)
             con.execute(engine.script("state.sql"))
             con.execute(kept.SQL["books"])
-            tables = waiting.waiting_tables([wait(con, scratch, number, *file) for number, file in enumerate(files)])
+            tables = waiting.buffered_tables([wait(con, scratch, number, *file) for number, file in enumerate(files)])
             at = (NOW + timedelta(days=self.loads)).isoformat()
             context = ProjectionContext(con, scratch, 200, ParsedCells(), at, str, str, dict(self.types), self.limits)
             adoption = kept.Adoption(context, tables, self._read, {}, {*tables, *found})
@@ -52,21 +52,21 @@ class Adopting(Store):
 
 def wait(
     con: duckdb.DuckDBPyConnection, scratch: str, number: int, table: str, given: Sequence[Row]
-) -> waiting.WaitingRows:
+) -> waiting.BufferedRows:
     """Has the rows of a file wait, whose columns have the types of their values."""
     names = list(dict.fromkeys(name for row in given for name in row))
     with engine.registered(con, given=pa.Table.from_pylist([{name: row.get(name) for name in names} for row in given])):
         types = {name: str(of) for name, of in zip(names, con.table("given").types, strict=True)}
         forms = {name: columns.form_of(of) for name, of in types.items()}
         source = waiting.Source("given", "row_number() OVER ()", forms, types)
-        return waiting.wait_for(con, source, number, table, Path(scratch))
+        return waiting.buffer_rows(con, source, number, table, Path(scratch))
 
 
 def make(adoption: kept.Adoption, refused: Mapping[str, str], suppressed: HashedIds, files: int) -> Iterator[TableRows]:
     """Makes the rows of all tables as a load does."""
     kept.reject_refused_rows(adoption, refused)
-    kept.reject_nameless(adoption)
-    kept.reject_people(adoption, suppressed)
+    kept.reject_rows_without_id(adoption)
+    kept.reject_deleted_persons(adoption, suppressed)
     kept.find_kept(adoption)
     fresh = {}
     for one in (*rows.message_rows(adoption), *rows.tracks_rows(adoption)):

@@ -106,6 +106,15 @@ def test_values_of_a_killed_load_that_had_no_column_are_told_once_more() -> None
     assert discards(store.run([line])) == [("email_opened", "m1", "d", "4", "too_many_columns")]
 
 
+def test_values_of_another_copy_of_a_killed_loads_message_were_not_too_many() -> None:
+    """A table with room took all columns of the copy that was stored; a duplicate's values are not in the books."""
+    store = Store()
+    store.run([message(properties={"a": 1})])
+    store.kill()
+    found = store.run([message(properties={"a": 1, "b": 2}, context={"c": 3})])
+    assert (discards(found), store.beyond_limits) == ([], {})
+
+
 # ---- rows ----------------------------------------------------------------------------------------------------------
 
 

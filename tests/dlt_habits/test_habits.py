@@ -292,13 +292,18 @@ def test_steps_that_return_hints_with_rows(folder: Path, name: str, step: Callab
     assert (place.names(), place.pipeline.has_pending_data) == ([], False)
 
 
-def test_a_step_that_returns_a_row_twice(folder: Path) -> None:
+def test_a_row_that_a_step_returns_twice_is_stored_once(folder: Path) -> None:
+    """Of two that differ it is the first, as they come; an empty table without columns is none."""
     place = Place()
-    source = archive(more(folder, track("s1", "Shoe Bought", 1), track("s2", "Shoe Bought", 2)))
-    source.tracks.add_map(lambda rows: pa.concat_tables([rows, rows.slice(1)]))
-    with pytest.raises(PipelineStepFailed, match="Expected each id once in rows that the steps of tracks return, but"):
-        place.run(source.with_resources("tracks"))
-    assert (place.names(), place.pipeline.has_pending_data) == ([], False)
+    source = archive(more(folder, *(track(f"s{number}", "Shoe Bought", number) for number in (1, 2, 3))))
+    source.tracks.add_map(lambda rows: pa.concat_tables([rows.slice(1), rows, rows.slice(2)]))
+    source.tracks.add_map(lambda rows: rows.set_column(0, "id", rows["id"]) if rows.num_rows else pa.table({}))
+    place.run(source.with_resources("tracks"))
+    assert [row["id"] for row in place.con.sql("SELECT id FROM data.tracks").to_arrow_table().to_pylist()] == [
+        "s2",
+        "s3",
+        "s1",
+    ]
 
 
 def test_a_step_that_returns_a_frame_without_the_key(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -415,6 +420,25 @@ def test_transformers(source: Callable[..., DltSource], whole: Rows, caplog: pyt
         ' them into tables of their own, except with write_disposition="replace".'
     )
     assert place.count("others") == sum(len(rows) for name, rows in whole.items() if name not in TABLES)
+
+
+def test_an_event_with_the_name_of_a_users_own_table_has_another_table(folder: Path) -> None:
+    """Anybody can send one; it neither stops a load nor comes into that table."""
+    place = Place()
+    source = archive(more(folder, track("o1", "Email Opened", 1), track("s1", "Shoe Bought", 1)))
+
+    @dlt.transformer(data_from=source.email_opened, name="openers")
+    def openers(rows: pa.Table) -> Iterator[pa.Table]:
+        yield rows.select(["event"])
+
+    source.resources.add(openers)
+    place.run(source)
+    place.run(archive(more(folder, track("o2", "Openers", 2), track("s2", "Shoe Bought", 2))))
+    assert (place.rows("openers"), [row["id"] for row in place.rows("openers_table")]) == (
+        [{"event": "email_opened"}],
+        ["o2"],
+    )
+    assert [row["id"] for row in place.rows("shoe_bought")] == ["s1", "s2"]
 
 
 @pytest.mark.usefixtures("loaded")

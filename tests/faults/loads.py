@@ -22,7 +22,7 @@ from dlt.common.libs.deltalake import deltalake_storage_options
 
 import autopilothq
 from autopilothq import sample
-from autopilothq.warehouses.duckdb import direct, kept_open
+from autopilothq.warehouses.duckdb import direct, keep_database_open
 from autopilothq.warehouses.working_folder import drop_partial_files
 from servers import S3
 
@@ -170,7 +170,7 @@ def pipeline(folder: Path, destination: Any = None) -> dlt.Pipeline:
 def load(into: dlt.Pipeline, url: Path | str, **options: Any) -> autopilothq.LoadReport:
     """Makes one good load, whatever an earlier one has left behind; returns its report."""
     reports: list[autopilothq.LoadReport] = []
-    with kept_open(into):
+    with keep_database_open(into):
         drop_partial_files(into)  # as the command does
         while into.has_pending_data:
             into.run()

@@ -20,6 +20,7 @@ from sending import IMPATIENT, environment, log_in, rows, settings_for
 
 PEOPLE = [f"p{number}@example.com" for number in range(130)]  # more than are requested together
 LIST = lists.AccountList("contactlist_nobody", "Nobody")
+SLOW = "sixty are deleted within two seconds"
 DELETED: dict[str, tuple[tuple[str, str, int], int, int]] = {
     # Where it is killed, and how many the log says are done then, at least and at most
     "nothing is planned": ((KILL_POINT_REQUESTS_PLANNED, "before", 1), 0, 0),
@@ -27,7 +28,8 @@ DELETED: dict[str, tuple[tuple[str, str, int], int, int]] = {
     "some are announced, unsent": ((KILL_POINT_OUTCOMES_WRITTEN, "after", 1), 0, 0),
     "one is deleted, unnoted": ((KILL_POINT_CONTACT_DELETED, "after", 1), 0, 0),
     "some are deleted, unnoted": ((KILL_POINT_OUTCOMES_WRITTEN, "before", 2), 0, 0),
-    "some are noted": ((KILL_POINT_OUTCOMES_WRITTEN, "after", 2), 100, 100),
+    "some are noted": ((KILL_POINT_OUTCOMES_WRITTEN, "after", 2), 1, 100),
+    SLOW: ((KILL_POINT_CONTACT_DELETED, "after", 60), 20, 60),
     "one of the rest is deleted, unnoted": ((KILL_POINT_CONTACT_DELETED, "after", 101), 100, 100),
 }
 LISTED: dict[str, tuple[str, str, int]] = {
@@ -57,6 +59,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[
             if point in LISTED:
                 words = ["send", "audience", "Vip", "--query", query, "--list", LIST.title]
             own = environment(server) | {"DLT_DATA_DIR": str(folder / "dlt")}
+            if point == SLOW:
+                own["DESTINATION__AUTOPILOTHQ__REQUESTS_PER_SECOND"] = "30"
             plans.append(Plan(str(folder), words, own, where))
         run_sendings(plans, root)
         yield places

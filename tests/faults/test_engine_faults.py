@@ -35,7 +35,7 @@ from test_engine import Inline, both, into, same
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cuts small loads as large ones are: a file a share, three partitions."""
     monkeypatch.setattr(shares, "MIN_SHARE", 1)
-    monkeypatch.setattr(coordinator, "partitions_of", lambda _: 3)
+    monkeypatch.setattr(coordinator, "partition_count", lambda _: 3)
 
 
 def archive_of(folder: Path) -> Path:

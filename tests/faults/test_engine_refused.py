@@ -23,7 +23,7 @@ CONSTRAINT = 'new row for relation "{}" violates check constraint "sane"'
 def test_refused_rows_are_rejected_alone(tmp_path: Path, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOAD__RAISE_ON_MAX_RETRIES", "1")
     monkeypatch.setattr(shares, "MIN_SHARE", 1)
-    monkeypatch.setattr(coordinator, "partitions_of", lambda _: 3)
+    monkeypatch.setattr(coordinator, "partition_count", lambda _: 3)
     archive, work = tmp_path / "archive", tmp_path / "work"
     pipeline = runner.pipeline("postgres", postgres, pipelines_dir=str(tmp_path / "state"))
     reports: list[autopilothq.LoadReport] = []

@@ -551,7 +551,7 @@ def test_what_a_file_s_log_has_is_written_without_memory_for_long_texts_that_are
 
     The file is rewritten with the same memory.
     """
-    left_out = "_write_rest" if asked else "_has_long_rows"
+    left_out = "_checkpoint" if asked else "_has_long_rows"
     monkeypatch.setattr(duckdb_pool, left_out, lambda *_: False)
     file = tmp_path / "autopilot.duckdb"
     credentials = DuckDbCredentials(str(file))
@@ -567,7 +567,7 @@ def test_what_a_file_s_log_has_is_written_without_memory_for_long_texts_that_are
         assert not Path(f"{file}.wal").exists()
     if asked:
         monkeypatch.setattr(parts, "BYTES_AT_ONCE", 1 << 20)
-        monkeypatch.setitem(parts.WRITTEN_SOON, "checkpoint_threshold", "2MB")
+        monkeypatch.setitem(parts.EARLY_CHECKPOINTS, "checkpoint_threshold", "2MB")
         assert rewrite(target).done == [str(file)]
     with duckdb.connect(str(file), read_only=True) as con:
         found = con.execute("""SELECT count(*), count(DISTINCT n), min(strlen(t)) FROM main."a.b" """).fetchall()
@@ -604,7 +604,7 @@ def test_a_file_whose_rest_is_written_is_opened_for_others_after_that(
                 time.sleep(0.2)
 
     con = one.borrow_conn()
-    monkeypatch.setattr(duckdb_pool, "_write_rest", slowly)
+    monkeypatch.setattr(duckdb_pool, "_checkpoint", slowly)
     with ThreadPoolExecutor(1) as pool:
         pool.submit(one.return_conn, con)
         assert writing.wait(10)
@@ -655,7 +655,7 @@ def test_what_was_read_of_a_file_in_parts_is_not_kept(tmp_path: Path, monkeypatc
         for some in texts_of:
             file.write_table(pa.table([some], ["text"]))
     before, taken, found, rows = pa.total_allocated_bytes(), list[int](), list[str](), list[int]()
-    for part in parts.cut_file(path):
+    for part in parts.split_file(path):
         found += part["text"].to_pylist()
         rows.append(part.num_rows)
         taken.append(pa.total_allocated_bytes() - before)
@@ -676,7 +676,7 @@ def test_rows_of_a_file_are_long_if_there_are_many_bytes_of_them_and_of_each(
     ):  # fmt: skip
         monkeypatch.setattr(parts, "BYTES_AT_ONCE", all_bytes)
         monkeypatch.setattr(parts, "LONG", bytes_of_each)
-        assert parts.are_long(path) == expected
+        assert parts.file_has_long_rows(path) == expected
 
 
 def missing_once(ask: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -705,7 +705,7 @@ def test_all_rows_with_long_texts_are_read_once(source: str, tmp_path: Path, mon
         client.execute_sql("CREATE VIEW main.seen AS FROM main.stored")
         of, schema = "main.seen" if "view" in source else "main.stored", pa.schema([("a", pa.string())])
         batches = list(sql_arrow.read_table(client, of, f"SELECT a FROM {of}", schema, "duckdb"))
-        cut = list(parts.cut_table(missing_once(client.execute_sql), "main.stored"))
+        cut = list(parts.split_table(missing_once(client.execute_sql), "main.stored"))
         ids = [client.execute_sql(f"SELECT {name} FROM main.stored WHERE {part}") or () for part in cut]
     found = sorted(text for batch in batches for text in batch["a"].to_pylist())
     assert found == sorted(f"{n}{'x' * (20000 * (n // 20))}" for n in range(number) if n != 7)
@@ -742,7 +742,7 @@ def test_a_part_of_a_table_has_as_many_rows_as_it_has_room_for(
             "INSERT INTO t VALUES (?, ?, ?)",
             [(n, "x" * (size // 2), "x" * (size // 2)) for n, size in enumerate(sizes)],
         )
-        cut = list(parts.cut_table(lambda sql: con.execute(sql).fetchall(), "t"))
+        cut = list(parts.split_table(lambda sql: con.execute(sql).fetchall(), "t"))
         ids = [[n for (n,) in con.execute(f"SELECT n FROM t WHERE {part}").fetchall()] for part in cut]
     assert [n for some in ids for n in some] == list(range(len(sizes)))
     assert [len(some) for some in ids] == expected
@@ -764,7 +764,7 @@ def test_rows_come_one_by_one_if_there_is_no_memory_to_look_at_them(monkeypatch:
                 raise duckdb.OutOfMemoryException("rows are long")
             return con.execute(sql).fetchall()
 
-        assert list(parts.cut_table(ask, "t")) == [f"rowid BETWEEN {row} AND {row}" for row in range(3)]
+        assert list(parts.split_table(ask, "t")) == [f"rowid BETWEEN {row} AND {row}" for row in range(3)]
 
 
 NEWEST = {"received_at": {"dedup_sort": "desc"}}  # of a person's rows this one is merged: they come to staging first
@@ -777,7 +777,7 @@ def test_parts_that_are_there_are_stored_once_when_their_file_comes_again(
     monkeypatch.setattr(parts, "BYTES_AT_ONCE", 100_000)
     monkeypatch.setattr(parts, "LONG", 0)
     monkeypatch.setattr(parts, "ROWS_AT_ONCE", 4)
-    tried, cut = list[int](), parts.cut_file
+    tried, cut = list[int](), parts.split_file
 
     def missing(file: str) -> Iterator[pa.Table]:
         for rows in cut(file):
@@ -786,7 +786,7 @@ def test_parts_that_are_there_are_stored_once_when_their_file_comes_again(
                 raise OSError("the disk was away")
             yield rows
 
-    monkeypatch.setattr(parts, "cut_file", missing)
+    monkeypatch.setattr(parts, "split_file", missing)
     persons = range(10)
     write("1.ndjson", *people(1, persons, 40_000))
     source = autopilothq.archive("archive")

@@ -142,9 +142,9 @@ def test_after_a_kill_rows_whose_values_go_back_go_back(
     folder, server = house[point]
     monkeypatch.chdir(folder)
     assert Path("status").read_text() == str(-signal.SIGKILL)
-    found, _ = audiences.rows(*answer(TITLES.format("old")), "email")
+    found, _ = audiences.person_rows(*answer(TITLES.format("old")), "email")
     with DeliveryLog(log_in()) as log:
-        assert deliver(list(audiences.traits(found)), log, settings_for(server)).all_delivered
+        assert deliver(list(audiences.trait_items(found)), log, settings_for(server)).all_delivered
     assert {(server.account.find(f"p{number}@example.com") or {})["Title"] for number in range(150)} == {"old"}
 
 
@@ -169,9 +169,9 @@ def test_after_a_kill_an_audience_comes_out_right(
     monkeypatch.chdir(folder)
     assert Path("status").read_text() == str(-signal.SIGKILL)
     # Meanwhile some left who may have been sent, and others came.
-    found, _ = audiences.rows(*answer(SQL.format(50, 300)), "email")
+    found, _ = audiences.person_rows(*answer(SQL.format(50, 300)), "email")
     with DeliveryLog(log_in()) as log:
-        changes, _ = audiences.changes("Big Spenders", "email", found, log.members("big_spenders"))
+        changes, _ = audiences.membership_items("Big Spenders", "email", found, log.members("big_spenders"))
         assert deliver(changes, log, settings_for(server)).all_delivered
     last: dict[str, bool] = {}
     for request in server.seen("POST"):

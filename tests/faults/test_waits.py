@@ -73,7 +73,7 @@ def test_all_connections_have_the_limits(options: str, expected: tuple[str, str,
         rows = [client.execute_sql(sql) or []]
     with into.destination_client() as client:
         config: Any = client.config
-    url = postgres_waits.url_of(postgres_waits.patient(config))
+    url = postgres_waits.url_of(postgres_waits.with_timeouts(config))
     driver = get_adbc_driver_location()
     with closing(dbapi.connect(driver=driver, db_kwargs={"uri": url})) as adbc, adbc.cursor() as cursor:
         cursor.execute(sql)

@@ -1,4 +1,4 @@
-"""The program `autopilothq`: its commands, and what all of them do when they end."""
+"""The program `autopilothq`: its commands, and the end of every run: errors, notes and exit statuses."""
 
 import gc
 import os
@@ -35,7 +35,7 @@ COLLECTED = (50_000, 20, 100)
 
 
 class _Program(click.Group):
-    """Ends all commands in the same way: explains errors, and sends a note on a run's end to the webhook."""
+    """Ends all commands in the same way: explains errors, and notifies the webhook of the end of a run."""
 
     def invoke(self, context: click.Context) -> Any:
         """Runs the command."""
@@ -69,13 +69,13 @@ class _Program(click.Group):
             from ..explain import explain
 
             explanation = explain(error)
-            unread = _unread(error)
-            if not unread:
+            broken_pipe = _broken_pipe(error)
+            if not broken_pipe:
                 log.fail(str(explanation), explanation.status)
             if not isinstance(explanation, BusyError):
                 log.notify(_commands(self, sys.argv[1:]), str(explanation))
-            if unread:
-                raise unread from None  # click ends the program silently, as others end when `head` has read enough
+            if broken_pipe:
+                raise broken_pipe from None  # click ends the program silently, as is usual for `head`
             context.exit(explanation.status)
         except SystemExit as end:
             log.notify(_commands(self, sys.argv[1:]), log.summary() if end.code else None)
@@ -84,17 +84,17 @@ class _Program(click.Group):
         return result
 
 
-def _unread(error: BaseException) -> BrokenPipeError | None:
-    """Returns the error that came of a reader of the output that has gone; None if another one ended the run."""
+def _broken_pipe(error: BaseException) -> BrokenPipeError | None:
+    """Returns the BrokenPipeError of a reader that has closed the output, None if another error ended the run."""
     chain = causes(error, "__cause__", "__context__")
     broken = next((cause for cause in chain if isinstance(cause, BrokenPipeError)), None)
     return broken if broken and out.is_unread() else None
 
 
 def _was_interrupted(error: BaseException) -> bool:
-    """Returns whether an error is Ctrl-C, or came of it: dlt and prompts make other errors of it.
+    """Returns whether Ctrl-C caused an error: dlt and prompts turn it into other errors.
 
-    dlt's own error stands for SIGTERM too, and says which signal came.
+    dlt raises the same error for SIGTERM, with the number of the signal.
     """
     return any(
         isinstance(cause, KeyboardInterrupt) and getattr(cause, "signal_code", signal.SIGINT) == signal.SIGINT
@@ -103,7 +103,7 @@ def _was_interrupted(error: BaseException) -> bool:
 
 
 def _visible(error: click.ClickException) -> click.ClickException:
-    """Returns the error with a message that is safe to show: it can quote names of tables and the like."""
+    """Returns the error with control characters escaped in its message, which may quote names of tables."""
     message = error.format_message()
     if visible(message) == message:
         return error
@@ -113,7 +113,7 @@ def _visible(error: click.ClickException) -> click.ClickException:
 
 
 def _commands(command: click.Command, args: Sequence[str]) -> list[str]:
-    """Returns the names of the commands among the arguments of a call, without their values: those may be secret."""
+    """Returns the names of the commands among the arguments of a call, without values, which may be secret."""
     names = []
     for arg in args:
         if isinstance(command, click.Group) and arg in command.commands:
@@ -152,7 +152,7 @@ def main() -> None:
     Exit status: 0 done; 1 failed, or a command found something to look at; 2 wrong arguments; 3 more rejects than
     allowed, or no file; 4 not everything was delivered; 75 busy; 130 ended by Ctrl-C.
     """
-    # Files of libraries are private too, and what a killed run leaves. A shell that redirects output has its own umask.
+    # So files of libraries, and those that a killed run leaves, are private. Redirected output has the shell's umask.
     os.umask(os.umask(private.UMASK) | private.UMASK)
     # By Python's own thresholds (700 new objects) the collector takes a tenth of a small load's time and finds little.
     gc.set_threshold(*COLLECTED)

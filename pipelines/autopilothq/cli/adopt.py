@@ -1,4 +1,4 @@
-"""The command that adopts tables which a loader left in a warehouse."""
+"""The command `adopt`, which adopts tables that a loader left in a warehouse."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from .options import LoadOptions, credentials_of, load_options, require_value
 
 
 class _TablePatterns(click.ParamType[tuple[str, str]]):
-    """A table and a pattern of its files: `email_opened=opened/*.parquet`."""
+    """A table and a pattern of its files, such as `email_opened=opened/*.parquet`."""
 
     name = "table=pattern"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        """Returns the table and the pattern."""
+        """Parses the table and the pattern."""
         if isinstance(value, tuple):
             return value
         table, equals, pattern = value.partition("=")
@@ -58,8 +58,8 @@ def adopt_tables(
 ) -> None:
     """Adopt tables that Segment's loader left in a warehouse: exported files, s3://, gs://, az://, or a database.
 
-    Rows are taken as they are; what is stored already stays. Texts that Segment has cut become whole if the archive is
-    loaded, before or after. A URL of a database may be env:NAME or @FILE.
+    Rows are stored unchanged, and rows that are stored already stay. Texts that Segment has cut become whole if the
+    archive is loaded, before or after. A URL of a database may be env:NAME or @FILE.
     """
     from . import adopting
 

@@ -1,4 +1,4 @@
-"""Adopts tables: prints first what will differ, loads them, and compares both sides afterwards."""
+"""Runs `adopt`: prints the coming differences, loads the tables, or compares both sides."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from ..display import json_text, plural, shortened
 from ..errors import DatasetNotFound
 from ..explain import explained
 from ..inspect import Difference
-from ..inspect.diff import ColumnType, Family, SchemaTable, differences, table_as_made, type_of
+from ..inspect.diff import ColumnType, Family, SchemaTable, differences, table_as_loaded, type_of
 from ..sources.adopt.schema import AdoptedColumn, AdoptedSchema, read_adopted_schema
 from ..sources.adopt.source import adopt, adopted_tables
 from ..sources.adopt.verify import TableComparison, compare_tables
@@ -24,14 +24,14 @@ from .loading import run_load_command
 from .options import LoadOptions, TargetOptions
 from .progress import ProgressDisplay
 
-DAYS_SHOWN = 10  # differing ones that are shown of a table
+DAYS_SHOWN = 10  # days of a table that differ and are shown
 _FAMILIES: dict[Family, tuple[Family, ...]] = {
     "text": ("text",),
     "time": ("time", "date", "text"),
     "number": ("number", "boolean", "text"),
     "boolean": ("boolean", "text"),
 }
-"""The families of columns that can hold all values that look like those of a family."""
+"""The families of columns that can store all values that look like those of a family."""
 _WHY_LOST = {
     "no_column": "the name has no Latin letter or digit",
     "same_column": "another column of the table gets the same name",
@@ -39,7 +39,7 @@ _WHY_LOST = {
 
 
 class AdoptionSettings(NamedTuple):
-    """Where tables are adopted from: URLs with patterns by table, or a database and one of its schemas."""
+    """The origin of adopted tables: URLs with patterns by table, or a database and one of its schemas."""
 
     urls: tuple[str, ...]
     named: Mapping[str, Sequence[str]]
@@ -48,10 +48,10 @@ class AdoptionSettings(NamedTuple):
 
 
 def run_adoption(adoption: AdoptionSettings, options: LoadOptions, report_cut: bool) -> None:
-    """Prints what will differ for queries, then adopts the tables."""
+    """Prints the differences that queries will meet, then adopts the tables."""
     origin = adopted_tables(*adoption)
     with explained():
-        print_coming_differences(read_adopted_schema(origin), options.target, options.wait)
+        _print_coming_differences(read_adopted_schema(origin), options.target, options.wait)
     cut: dict[str, dict[str, int]] = {}
 
     def sources(display: ProgressDisplay) -> Iterator[DltSource]:
@@ -77,8 +77,8 @@ def run_adoption(adoption: AdoptionSettings, options: LoadOptions, report_cut: b
         )
 
 
-def print_coming_differences(adopted: AdoptedSchema, target: TargetOptions, wait: timedelta) -> None:
-    """Prints what queries for the adopted tables will meet, on stderr, in the words of `schema diff`."""
+def _print_coming_differences(adopted: AdoptedSchema, target: TargetOptions, wait: timedelta) -> None:
+    """Prints the differences that queries for the adopted tables will meet, on stderr, as `schema diff` does."""
     try:
         with inspect.reading(*target, wait=wait) as reader:
             actual, kind, dialect = dict(inspect.schema_of(reader)), reader.kind, reader.dialect
@@ -89,7 +89,7 @@ def print_coming_differences(adopted: AdoptedSchema, target: TargetOptions, wait
     for table, columns in adopted.tables.items():
         there = actual.get(table, SchemaTable({}))
         new = {column.called: column.becomes for column in columns.values() if column.called is not None}
-        made = {**table_as_made(table, new, kind, dialect).columns, **there.columns}
+        made = {**table_as_loaded(table, new, kind, dialect).columns, **there.columns}
         actual[table] = there._replace(columns=made)
         queried[table] = SchemaTable(
             {
@@ -103,7 +103,7 @@ def print_coming_differences(adopted: AdoptedSchema, target: TargetOptions, wait
 
 
 def _queried(column: AdoptedColumn, stored: ColumnType | None, made: ColumnType | None, dialect: str) -> ColumnType:
-    """Returns the type that queries expect of a column; if that is unknown, the one that they will get."""
+    """Returns the type that queries expect of a column, or, if that is unknown, the type that the column will have."""
     of = type_of(column.of or "text", dialect)
     unknown = column.of is None or (
         column.guessed and (stored is None or stored.family in _FAMILIES.get(of.family, ()))
@@ -118,7 +118,7 @@ def _coming(found: Sequence[Difference]) -> list[str]:
 
 
 def _lost(adopted: AdoptedSchema) -> list[str]:
-    """Returns lines about the columns whose values are discarded, with a line for each table."""
+    """Returns lines about columns whose values are discarded, with a line for each table."""
     lines = []
     for reason, tables in sorted(adopted.lost.items()):
         lines.append(f"goes to _discards: {reason}, {_WHY_LOST[reason]}")
@@ -127,7 +127,7 @@ def _lost(adopted: AdoptedSchema) -> list[str]:
 
 
 def print_verification(adoption: AdoptionSettings, options: LoadOptions) -> None:
-    """Prints the counts of both sides by table; ends with 1 if a row of the adopted tables is not stored."""
+    """Prints the counts of both sides by table. Exits with 1 if a row of the adopted tables is not stored."""
     origin = adopted_tables(*adoption)
     with inspect.reading(*options.target, wait=options.wait) as reader:
         found = compare_tables(origin, reader)

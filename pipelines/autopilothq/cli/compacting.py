@@ -1,4 +1,4 @@
-"""Joins a receiver's small files, and prints how many became how many."""
+"""Runs `receive --compact`: joins a receiver's small files, and prints the result."""
 
 import os
 import time

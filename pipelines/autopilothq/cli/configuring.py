@@ -1,4 +1,4 @@
-"""Configures dlt before a command runs, and says what is wrong with the settings that dlt itself reads."""
+"""Configures dlt before a command runs, and explains errors in the settings that dlt itself reads."""
 
 import os
 import traceback
@@ -14,28 +14,28 @@ _APPLIES_RUNTIME = "initialize_runtime"  # dlt's function that applies the setti
 
 
 def configure_dlt(books_dataset: str | None) -> None:
-    """Imports dlt, and sets what the program needs of it. Raises ClickException if its settings cannot be read."""
+    """Imports and configures dlt. Raises ClickException if its settings cannot be read."""
     try:
         import dlt
     except Exception as error:
         raise _unread_settings(error) from error
 
-    from ..warehouses.settings import check_top_level, configure  # the runner would import all that loads
+    from ..warehouses.settings import check_top_level, configure  # not from the runner, which imports all loaders
 
     check_top_level()
     settings = log.log_settings()
     log.configure_logging(*settings)  # again, because dlt has a handler of its own now
     more = {"runtime__log_format": "JSON"} if settings.debug and settings.json else {}
-    # dlt also logs errors after which it tries again, and those that end the run with a message of this program.
+    # dlt also logs errors after which it retries, and errors that this program reports itself.
     configure(**more, **({} if settings.debug else {"runtime__log_level": "CRITICAL"}))
     if books_dataset:
         dlt.config["books_dataset"] = books_dataset
 
 
 def _unread_settings(error: Exception) -> Exception:
-    """Returns what is wrong with the settings that dlt reads when it is imported; else the error itself.
+    """Returns a ClickException for an error of dlt's import, or, with `--debug`, the error itself.
 
-    dlt's own classes, and what explains other errors, cannot be imported where dlt cannot: attributes tell which it is.
+    If dlt cannot be imported, neither can its classes nor `explain`, so attributes identify the error.
     """
     found: Any = error
     if hasattr(error, "full_paths"):

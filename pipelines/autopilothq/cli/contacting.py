@@ -1,4 +1,4 @@
-"""Runs the commands that change many contacts of the account, and prints what became of them."""
+"""Runs the commands that change many contacts of the account, and prints the outcomes."""
 
 import sys
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ from .sending import (
     skipped_line,
 )
 
-SHOWN_PEOPLE = 20  # of a dry run
+SHOWN_PEOPLE = 20  # people that a dry run shows
 _ACTIONS = {action.name: action for action in (contacts.DELETE, contacts.EJECT, contacts.UNSUBSCRIBE)}
 
 
@@ -58,7 +58,7 @@ def change_contacts(
 
 
 def _people(file: str | None, query: str | None, options: dict[str, Any]) -> tuple[list[str], int]:
-    """Returns the contacts, and how many rows of the query name none."""
+    """Returns the contacts, and how many rows of the query have none."""
     if query is not None:
         return contacts.contacts_of_rows(*query_rows(options, query))
     name = "stdin" if file == "-" else str(file)
@@ -82,14 +82,14 @@ def _opened(file: str) -> Iterator[TextIO]:
 
 
 def _loaded_total(options: dict[str, Any]) -> int | None:
-    """Returns how many of the account's contacts the warehouse has, None if it has none."""
+    """Returns how many contacts of the account are in the warehouse, None if there are none."""
     with log_dataset(*dataset_options(options), reads=True, wait=options["wait"]).destination_client as client:
         found = dataset_of(client).rows("count(*)", CONTACTS.name, "WHERE {deleted_at} IS NULL")
     return int(found[0][0]) if found and found[0][0] else None
 
 
 class _Planned(NamedTuple):
-    """What a command shall do: the contacts, how many the account has, how many rows name none, and what is left."""
+    """A command's plan: its contacts, the account's total, the number of rows without a contact, and the job."""
 
     action: ContactAction
     people: list[str]
@@ -98,10 +98,10 @@ class _Planned(NamedTuple):
     job: ContactJob
 
     def check(self, most: int | None, confirm: int | None) -> None:
-        """Raises TooManyContacts if so many may not be changed."""
+        """Raises TooManyContacts if the contacts are more than may be changed."""
         total = self.total
         if total is not None and self.action is contacts.DELETE:
-            total += self.job.done_before  # what the account had before the job: a run that broke off has deleted some
+            total += self.job.done_before  # the total before the job, because a run that broke off has deleted some
         contacts.check_number(self.action, len(self.people), total, most, confirm)
 
     def summary(self, would: str) -> list[str]:

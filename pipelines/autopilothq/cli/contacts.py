@@ -1,4 +1,4 @@
-"""The commands that delete contacts of the account, take them out of journeys, and unsubscribe them."""
+"""The commands `contacts delete`, `eject` and `unsubscribe`, which change contacts of the account."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Runs the command that deletes a person, and prints what it removed."""
+"""Runs `forget`, which deletes a person, and prints what was removed."""
 
 import sys
 from dataclasses import asdict
@@ -30,7 +30,7 @@ def delete(
     confirm: int | None,
     as_json: bool,
 ) -> None:
-    """Deletes the person with the given ids, and prints what was removed; ends with 1 if files had to stay."""
+    """Deletes the person with the given ids, and prints what was removed. Exits with 1 if files were not rewritten."""
     freeze_modules()
     location = describe_target(target)
     try:

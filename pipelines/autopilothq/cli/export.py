@@ -1,4 +1,4 @@
-"""The command that writes a dataset as files."""
+"""The command `export`, which writes a dataset as files."""
 
 from datetime import timedelta
 

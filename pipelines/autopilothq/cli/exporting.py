@@ -14,7 +14,7 @@ from ..warehouses.dataset import Dataset
 from . import log, out
 from .options import TargetOptions
 
-MOST_COLUMNS = 200  # characters of the columns that are named
+MOST_COLUMNS = 200  # characters of a list of columns
 
 
 def export_dataset(folder: str, form: str, as_json: bool, target: TargetOptions, wait: timedelta) -> None:
@@ -30,7 +30,7 @@ def export_dataset(folder: str, form: str, as_json: bool, target: TargetOptions,
 
 
 def _check_rights(dataset: Dataset) -> None:
-    """Raises RunError if there are tables that this user may not read."""
+    """Raises RunError if the user has no right to read some tables."""
     if hidden := [f"{dataset.name}.{table}" for table in dataset.unreadable() if not is_lock(table)]:
         raise RunError(
             f"Expected the right to read all tables of the dataset, but {', '.join(hidden)} may not be read: an export"

@@ -1,4 +1,4 @@
-"""The command that deletes a person."""
+"""The command `forget`, which deletes a person."""
 
 from datetime import timedelta
 from typing import Any

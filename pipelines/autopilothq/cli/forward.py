@@ -1,4 +1,4 @@
-"""The command that forwards messages to an API that takes Segment's."""
+"""The command `forward`, which sends messages on to an API that accepts Segment's."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Runs `forward`: messages of files, of a stream or of a query."""
+"""Runs `forward` for files, for a stream, or for a query."""
 
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +15,7 @@ from ..destination import Counts, log_dataset
 from ..destination.forward import Forwarder
 from ..destination.forward_log import ForwardLog
 from ..destination.lines import read_chunks
-from ..destination.outgoing import Outgoing, outgoing, refused
+from ..destination.outgoing import Outgoing, outgoing, refuse_line
 from ..destination.segment import forward_messages, resolve_segment_settings
 from ..destination.stream import until_reached
 from ..errors import RunError
@@ -24,7 +24,7 @@ from . import log as logs
 from . import out
 from .options import freeze_modules, standard_input
 from .sending import answer, archive_lines, dataset_options, end_run, print_counts, reporter, sending_lock
-from .streaming import Complaints, stopped_by_signals, turns
+from .streaming import RejectWarnings, stopped_by_signals, turns
 
 
 def forward_files(paths: Sequence[str], options: dict[str, Any]) -> None:
@@ -56,7 +56,7 @@ def forward_stream(options: dict[str, Any]) -> None:
         log = turns(_log(options), stop, options)
         show = out.document if options["dry_run"] else None
         freeze_modules()
-        progress, complaints = reporter(), Complaints()
+        progress, reject_warnings = reporter(), RejectWarnings()
 
         def send(messages: Sequence[Outgoing]) -> Counts:
             with log.take() as opened:
@@ -67,7 +67,7 @@ def forward_stream(options: dict[str, Any]) -> None:
                 messages = [outgoing(line) for line in lines]
                 for line, one in zip(lines, messages, strict=True):
                     if one.refusal is not None:
-                        complaints.add(line, one.refusal)
+                        reject_warnings.add(line, one.refusal)
                 total.merge(until_reached(partial(send, messages), stop, logs.warn))
                 progress(total)
         except BaseException:
@@ -101,7 +101,7 @@ def _log(options: dict[str, Any]) -> ForwardLog:
 
 
 def _write_rows(query: str, options: dict[str, Any], lines: IO[bytes]) -> None:
-    """Writes the rows of a query as messages, then closes its connection: the log may be in the same file."""
+    """Writes the rows of a query as messages, and closes its connection, because the log may be in the same file."""
     with answer(query, options) as (names, rows):
         for row in chain.from_iterable(rows):
             lines.write(line_of(dict(zip(names, row, strict=True))) + b"\n")
@@ -109,7 +109,7 @@ def _write_rows(query: str, options: dict[str, Any], lines: IO[bytes]) -> None:
 
 def _messages(paths: Sequence[str], broken: list[str]) -> Iterator[Outgoing]:
     return (
-        outgoing(line) if isinstance(line, bytes) else refused(line.raw, line.reason)
+        outgoing(line) if isinstance(line, bytes) else refuse_line(line.raw, line.reason)
         for line in archive_lines(paths, broken)
     )
 

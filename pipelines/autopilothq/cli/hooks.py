@@ -1,4 +1,4 @@
-"""The commands that register Autopilot's REST hooks."""
+"""The commands `hooks add`, `list` and `remove`, for Autopilot's REST hooks."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from .options import allow_http_option, credentials_of, json_option, with_dlt
 
 @click.group("hooks", short_help="Add, list or remove Autopilot's REST hooks.")
 def hook_commands() -> None:
-    """Register Autopilot's REST hooks, which post what happens to contacts to `receive`."""
+    """Register Autopilot's REST hooks, which post changes of contacts to `receive`."""
 
 
 _dry_run = click.option("--dry-run", is_flag=True, help="Print the requests, send nothing.")
@@ -68,4 +68,4 @@ def remove_command(hook_ids: tuple[str, ...], url: str | None, **options: Any) -
         raise click.UsageError(f"Which hooks? Name their ids, or their --url, got {'both' if url else 'neither'}.")
     from . import registering
 
-    registering.end_hooks(hook_ids, url, **options)
+    registering.unregister_hooks(hook_ids, url, **options)

@@ -1,4 +1,4 @@
-"""The commands that inspect a destination, `schema` and `status`, and `schema upgrade`."""
+"""The commands `schema`, which also upgrades tables, and `status`, which inspect a destination."""
 
 from datetime import timedelta
 
@@ -90,7 +90,7 @@ def upgrade_schema(dry_run: bool, target: TargetOptions, wait: timedelta) -> Non
     """Bring the tables of an earlier version up to this one: types, keys, indexes, accounts, names of pages.
 
     Shows each statement, and then runs it. No stored row or column is removed. If it is interrupted, the next call
-    goes on from there.
+    continues from there.
     """
     from . import inspecting
 

@@ -1,4 +1,4 @@
-"""Prints what the commands `schema` and `status` read of the catalogue and of a destination."""
+"""Runs `schema` and `status`: prints what they read from the catalogue and from a destination."""
 
 import itertools
 import sys
@@ -19,11 +19,11 @@ from .options import TargetOptions, credentials_of, describe_target
 
 
 def print_tables(tables: tuple[str, ...], form: str, live: bool, target: TargetOptions, wait: timedelta) -> None:
-    """Prints the tables of the catalogue or of the destination in a format; all of them if none is named."""
+    """Prints tables of the catalogue or of the destination in a format, all of them if `tables` is empty."""
     if live:
         with inspect.reading(*target, wait=wait) as reader:
             existing, name = list(tables_of(reader)), reader.name
-            found = inspect.described(reader, tables)
+            found = inspect.described_tables(reader, tables)
         _check_names(tables, existing, f"The dataset {name}")
     else:
         found, name = inspect.catalogue(), inspect.dataset_name(target.dataset)
@@ -45,7 +45,7 @@ def _check_names(names: Sequence[str], existing: Sequence[str], where: str) -> N
 
 
 def print_differences(against: str | None, target: TargetOptions, wait: timedelta) -> None:
-    """Prints what differs from the schema that queries were written for; ends with 1 if something breaks them."""
+    """Prints the differences from the schema that queries were written for. Exits with 1 if one breaks queries."""
     compared = _with_catalogue(target, wait) if against is None else _with_dataset(against, target, wait)
     found = inspect.differences(
         compared.queried, compared.schema, compared.messages, compared.not_yet, compared.dialect
@@ -79,7 +79,7 @@ def _with_catalogue(target: TargetOptions, wait: timedelta) -> _Comparison:
 def _with_dataset(against: str, target: TargetOptions, wait: timedelta) -> _Comparison:
     dataset, slash, credentials = against.partition("/")
     against = f"{dataset}/{credentials_of(credentials)}" if slash else against
-    with inspect.elsewhere(against, target.destination, target.credentials, wait) as reader:
+    with inspect.reading_other(against, target.destination, target.credentials, wait) as reader:
         queried_name, queried = reader.title, inspect.schema_of(reader)
     try:
         with inspect.reading(*target, wait=wait) as reader:
@@ -120,7 +120,7 @@ def breaking_counts(found: Sequence[Difference], what: str) -> str:
 
 
 def difference_groups(found: Sequence[Difference]) -> list[str]:
-    """Returns lines about the differences that break queries, then about the others, each followed by an empty one."""
+    """Returns lines about the differences that break queries, then about the others; an empty line ends each group."""
     lines = []
     for title, breaks in (("breaks queries", True), ("breaks nothing", False)):
         if group := [difference for difference in found if difference.breaks is breaks]:
@@ -129,7 +129,7 @@ def difference_groups(found: Sequence[Difference]) -> list[str]:
 
 
 def _by_meaning(found: Sequence[Difference]) -> list[str]:
-    """Groups differences of the same meaning, with a line for each table."""
+    """Returns lines about differences, grouped by their meaning, with a line for each table."""
     kinds: dict[tuple[str, str, str], list[Difference]] = {}
     for difference in found:
         what = "column" if difference.column else "table"
@@ -155,9 +155,9 @@ def print_status(
     target: TargetOptions,
     wait: timedelta,
 ) -> None:
-    """Prints the status of the loads, and of a receiver's folder; ends with 1 if the newest is older than `max_age`.
+    """Prints the status of loads and of a receiver's folder. Exits with 1 if the newest load is older than `max_age`.
 
-    With `ask_ortto`, Ortto is asked for its present counts of each campaign.
+    With `ask_ortto`, it fetches Ortto's current counts of each campaign.
     """
     with inspect.reading(*target, wait=wait, warn=log.warn) as reader:
         found = inspect.read_status(reader, datetime.now(UTC))

@@ -1,4 +1,4 @@
-"""Runs `send audience --list`: an audience's trait, and the account's list that follows it."""
+"""Runs `send audience --list`: sends an audience's trait, and synchronizes a list of the account with it."""
 
 from collections.abc import Sequence
 from itertools import islice
@@ -21,13 +21,13 @@ from .sending import (
     skipped_line,
 )
 
-SHOWN_MEMBERS = 5  # of a dry run, of those who would enter and of those who would leave
+SHOWN_MEMBERS = 5  # members that a dry run shows of those who would enter, and of those who would leave
 
 
 def send_with_list(name: str, query: str, key: str, follows: tuple[str, bool, bool], options: dict[str, Any]) -> None:
-    """Sends who entered an audience and who left it, then puts them on a list and takes them off.
+    """Sends who entered and who left an audience, then adds them to a list and removes them from it.
 
-    `follows` are the list's name or id, whether it is created if missing, and whether the trait is left out.
+    `follows` are the list's name or id, whether to create it if it is missing, and whether to leave out the trait.
     """
     list_name, create, list_only = follows
     dry_run, shown = options["dry_run"], list[ContactRequest]()
@@ -36,7 +36,7 @@ def send_with_list(name: str, query: str, key: str, follows: tuple[str, bool, bo
         given = autopilot_settings(options["unknown_traits"])
         base = visible(given.api.base_url.rstrip("/"))
         with sending_lock(options):
-            found, skipped = audiences.rows(*query_rows(options, query), key)
+            found, skipped = audiences.person_rows(*query_rows(options, query), key)
             to = lists.find_list(given, list_name, create, dry_run)
             if options["requests"] and not to.list_id:
                 out.print_lines([f"POST {base}/list", json_text({"name": to.title})])
@@ -53,7 +53,7 @@ def send_with_list(name: str, query: str, key: str, follows: tuple[str, bool, bo
 
 
 def _list_lines(to: AccountList, sync: ListSync, shown: Sequence[ContactRequest]) -> list[str]:
-    """Returns lines about what changed or would change on a list, and whom that concerns."""
+    """Returns lines about the changes of a list, and in a dry run the members concerned."""
     new = "" if to.list_id else " (new)"
     title = f"{shortened(to.title or to.list_id)}{new}"
     lines = [f"list {title}: {sync.put_on:,} to put on, {sync.taken_off:,} to take off, {sync.unchanged:,} unchanged"]

@@ -1,4 +1,4 @@
-"""The commands that load from the archive and from Autopilot's API, and `sample`."""
+"""The commands `load archive`, `load api` and `sample`."""
 
 from collections.abc import Iterator
 from datetime import date, datetime
@@ -89,7 +89,7 @@ def load_archive(
     elif work_url:
         raise click.UsageError("--work-url is for the workers of an engine: name it with --engine.")
 
-    given = {name: value for name, value in settings.items() if value is not None}  # dlt would take None for the value
+    given = {name: value for name, value in settings.items() if value is not None}  # dlt would use None as the value
 
     def sources(display: "ProgressDisplay") -> "Iterator[DltSource]":
         with explained():
@@ -138,7 +138,7 @@ def load_api(
         tables = [table for name in only or () for table in API_TABLES[name]]
         yield source.with_resources(*tables, *(table.name for table in BOOKS)) if tables else source
 
-    # Events come out of contacts; no other table does.
+    # Events are made of contacts; no other table is.
     reads_contacts = only is None or not {"events", "contacts"}.isdisjoint(only)
     run_load_command(sources, options, "contacts" if reads_contacts else "rows")
 
@@ -169,7 +169,7 @@ def _api(**settings: Any) -> "DltSource":
     "--seed", type=int, metavar="N", default=1, show_default=True, help="The same seed gives the same archive."
 )
 def write_sample(folder: str, events: int, seed: int) -> None:
-    """Write a realistic archive to try things with."""
+    """Write a realistic archive of sample messages."""
     from .. import private, sample
 
     with private.writing(Path(folder)):

@@ -1,4 +1,4 @@
-"""Runs the commands that load: progress, the load itself, its result, its exit status."""
+"""Runs the commands that load: shows the progress and the result, and sets the exit status."""
 
 import itertools
 import math
@@ -20,7 +20,7 @@ def _failed(report: LoadReport, dry_run: bool) -> str:
     """Returns which parts failed, and how to leave them out."""
     from .load import API_TABLES
 
-    without = {*report.failed, *(["events"] if CONTACTS.name in report.failed else [])}  # which come out of contacts
+    without = {*report.failed, *(["events"] if CONTACTS.name in report.failed else [])}  # events are made of contacts
     others = [name for name in API_TABLES if name not in without]
     rest = "" if dry_run else " Everything else is loaded."
     hint = f"To leave that out: --only {','.join(others)}." if others else "The warnings above say why."
@@ -30,9 +30,9 @@ def _failed(report: LoadReport, dry_run: bool) -> str:
 def run_load_command(
     sources: Callable[[ProgressDisplay], Iterator[DltSource]], options: LoadOptions, counted: Counted = "files"
 ) -> LoadReport:
-    """Loads sources one after the other, or only reads the first in a dry run; prints and returns the report.
+    """Loads sources one by one (a dry run only reads the first), and prints and returns the report.
 
-    `sources` gets the display that its sources report to. Raises RunError if a load fails or was cut off, and
+    `sources` gets the display that its sources report to. Raises RunError if a load failed or was cut off, and
     TooManyRejects.
     """
     freeze_modules()
@@ -62,9 +62,9 @@ def run_load_command(
 def parts(
     display: ProgressDisplay, source: Callable[[Callable[[LoadReport], None]], DltSource], end: float = math.inf
 ) -> Iterator[DltSource]:
-    """Yields a source for each part of the people, until nobody is left to request or `end`, a monotonic time, is over.
+    """Yields a source for each part of the people, until nobody is left to request, or until `end` (monotonic time).
 
-    `source` gets the function that its source reports to. The display shows the sums.
+    `source` makes a source that reports to the given function. The display shows the sums of all parts.
     """
     part = whole = LoadReport()
 

@@ -1,4 +1,4 @@
-"""Reports a run to those who do not watch it: log lines on stderr, and a note to a webhook."""
+"""Log lines on stderr, and notes to a webhook about the end of a run."""
 
 import logging
 import sys
@@ -17,7 +17,14 @@ from ..masking import Masked, masked, remember_credentials
 from ..warehouses.settings import setting
 from . import out
 
-NOTED_COMMANDS = ("load", "adopt", "send", "forward", "contacts", "forget")  # the webhook gets a note of their end
+NOTED_COMMANDS = (
+    "load",
+    "adopt",
+    "send",
+    "forward",
+    "contacts",
+    "forget",
+)  # commands whose end the webhook is notified of
 WEBHOOK = "runtime.slack_incoming_hook"
 NOTIFY = "sources.autopilothq.notify"
 NOTIFY_DEFAULT, NOTIFY_ALWAYS = "failure", "always"
@@ -32,27 +39,27 @@ class LogSettings(NamedTuple):
 
 
 def log_settings() -> LogSettings:
-    """Returns the settings of this call."""
+    """Returns the log settings of this call of the program."""
     context = click.get_current_context(silent=True)
     found = context.find_root().obj if context else None
     return found if isinstance(found, LogSettings) else LogSettings()
 
 
 def hide_credentials(args: Sequence[str]) -> None:
-    """Masks the passwords in the arguments of a call, also where an error message repeats them."""
+    """Masks the passwords in the arguments of a call in all later output, such as errors that repeat them."""
     for arg in args:
         if ("@" in arg and ":" in arg) or ("://" in arg and "?" in arg):
             remember_credentials(arg.partition("=")[2] if arg.startswith("--") else arg)
 
 
 def mask(error: click.ClickException) -> None:
-    """Masks the message that click prints of an error.
+    """Masks secrets in the message of an error that click prints.
 
-    Masking needs dlt, which has the secrets, so it is left out if the message quotes no value.
+    Masking imports dlt, which knows the secrets, so messages that quote no value are left unchanged.
     """
     if isinstance(error, click.NoSuchOption | click.MissingParameter):
         return
-    vars(error)["message"] = masked(error.message)  # which click's types call final
+    vars(error)["message"] = masked(error.message)  # click types it as final
 
 
 def line(level: str, message: str, **more: Any) -> None:
@@ -88,7 +95,7 @@ def warn(message: str) -> None:
 class Handler(logging.Handler):
     """Writes log records of this program and of dlt as one line each, without tracebacks and secrets.
 
-    Records of other libraries appear only with `--debug`: this program itself reports what matters of them.
+    Records of other libraries appear only with `--debug`, because this program reports the important ones itself.
     """
 
     def __init__(self, as_json: bool) -> None:
@@ -108,7 +115,7 @@ class Handler(logging.Handler):
 
 
 class _Visible(logging.Formatter):
-    """Makes another formatter's text safe to show."""
+    """Escapes control characters in another formatter's text."""
 
     def __init__(self, inner: logging.Formatter | None) -> None:
         super().__init__()
@@ -128,9 +135,9 @@ def _one_line(record: logging.LogRecord) -> str:
 
 
 def configure_logging(debug: bool, as_json: bool) -> None:
-    """Sets what libraries may write to stderr: with `debug` everything except secrets, without it no tracebacks.
+    """Configures what libraries write to stderr: with `debug` everything except secrets, without it no tracebacks.
 
-    It holds until the next call. Hooks that another program has set stay as they are.
+    It applies until the next call. Hooks that another program has set are kept.
     """
     if isinstance(sys.stderr, Masked):
         sys.stderr = sys.stderr.stream
@@ -138,12 +145,12 @@ def configure_logging(debug: bool, as_json: bool) -> None:
         sys.stderr = cast(TextIO, Masked(sys.stderr))
     for logger in (logging.getLogger(), logging.getLogger("dlt")):
         for handler in [*logger.handlers]:
-            # dlt has one handler, and uses one that it finds in place of its own.
+            # dlt has one handler, and uses an existing one instead of its own.
             if isinstance(handler, Handler) or (logger.name == "dlt" and type(handler) is logging.StreamHandler):
                 logger.removeHandler(handler)
         if not debug:
             logger.addHandler(Handler(as_json))
-    # With `debug` libraries write their own text, but nothing in it acts on the terminal.
+    # With `debug` libraries write their own text, in which control characters are escaped.
     for other in (*logging.getLogger("dlt").handlers, logging.lastResort):
         if type(other).__module__ == "logging" and other and not isinstance(other.formatter, _Visible):
             other.setFormatter(_Visible(other.formatter))
@@ -157,7 +164,7 @@ def configure_logging(debug: bool, as_json: bool) -> None:
 
 
 def _ignore(_: object) -> None:
-    """Ignores errors in finalisers: they follow an error that was reported, or do not matter."""
+    """Ignores errors in finalisers, which follow a reported error or do not matter."""
 
 
 def _log_thread_error(args: threading.ExceptHookArgs) -> None:
@@ -167,12 +174,12 @@ def _log_thread_error(args: threading.ExceptHookArgs) -> None:
 
 
 def summarise(text: str) -> None:
-    """Keeps a line of what a run did for the note to the webhook."""
+    """Stores a summary of the run for the note to the webhook."""
     click.get_current_context().find_root().meta[__name__] = text
 
 
 def summary() -> str:
-    """Returns the line that was kept of the run."""
+    """Returns the stored summary of the run, empty if there is none."""
     return str(click.get_current_context().find_root().meta.get(__name__, ""))
 
 
@@ -182,16 +189,16 @@ def _for_slack(text: str) -> str:
 
 
 def allowed_http() -> bool | None:
-    """Returns True if `--allow-http` was given, else None: then the settings decide."""
+    """Returns True if `--allow-http` was given, else None, so that the settings apply."""
     context = click.get_current_context(silent=True)
     return bool(context and context.find_root().meta.get(ALLOW_HTTP_KEY)) or None
 
 
 def notify(commands: Sequence[str], failure: str | None) -> None:
-    """Sends a note on how a run ended to the webhook of the settings, if they ask for one.
+    """Posts a note about the end of a run to the webhook, if the settings have one and want it.
 
-    `commands` are the command's names, such as `["load", "archive"]`; `failure` is None if the run succeeded. A note
-    that cannot be sent is a warning; the run does not fail.
+    `commands` are the command's names, such as `["load", "archive"]`. `failure` is the error, None if the run
+    succeeded. A note that cannot be sent only causes a warning.
     """
     if not commands or commands[0] not in NOTED_COMMANDS:
         return

@@ -1,4 +1,4 @@
-"""The command that shows an archive's unknown events, and proposes which of Autopilot's they are."""
+"""The command `mapping`, which shows an archive's unknown events, and proposes a mapping to Autopilot's."""
 
 import click
 

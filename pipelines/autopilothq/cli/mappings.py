@@ -1,4 +1,4 @@
-"""Prints what the unknown events of an archive look like: TOML, in which all that needs no change is a comment."""
+"""Runs `mapping`: prints the unknown events of an archive and a proposed mapping as TOML, the rest as comments."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ _WIDTH = 80
 
 
 def print_mapping(urls: Sequence[str], lines: int, as_json: bool) -> None:
-    """Prints the proposal for some archives, by default for the configured one."""
+    """Prints the proposal for the archives at `urls`, by default for the configured one."""
     found = archive_urls(urls)
     with runner.explained():
         files = archive_files_at(found, credentials=setting("sources.autopilothq.credentials"))

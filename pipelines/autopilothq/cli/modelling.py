@@ -1,4 +1,4 @@
-"""Applies, drops and prints models for the commands `models`."""
+"""Runs the commands `models`: applies, drops and prints models."""
 
 import re
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from .options import TargetOptions
 
 
 def apply_models(dry_run: bool, models_dataset: str | None, target: TargetOptions, wait: timedelta) -> None:
-    """Creates or replaces the views, or prints the statements, and prints what changed."""
+    """Creates or replaces the views, and prints what changed; a dry run prints the statements instead."""
     before, statements = views.apply(ModelsTarget(*target, models_dataset), wait, dry_run)
     if dry_run:
         out.document("\n".join(f"{statement};" for statement in statements))
@@ -34,7 +34,7 @@ def drop_models(models_dataset: str | None, target: TargetOptions, wait: timedel
 
 
 def print_models(names: Sequence[str], live: bool, target: TargetOptions, wait: timedelta) -> None:
-    """Prints the models, or the SQL of those that are named."""
+    """Prints a list of the models, or the SQL of those in `names`."""
     for name in names:
         if name not in models.BY_NAME:
             hint = nearest(name, list(models.BY_NAME))

@@ -22,7 +22,7 @@ from .configuring import configure_dlt
 
 MAX_CREDENTIALS = 65_536  # characters of a file; a service account's key has some 2,500
 
-_LONGEST = timedelta(days=36_500)  # Python cannot wait for 300 years
+_LONGEST = timedelta(days=36_500)  # time-outs of 300 years overflow in Python
 
 _Command = Callable[..., Any]
 
@@ -48,7 +48,7 @@ class Duration(click.ParamType[timedelta]):
 
 
 class Time(click.ParamType[datetime]):
-    """A time in ISO 8601; UTC if it names no zone."""
+    """A time in ISO 8601, in UTC if it has no zone."""
 
     name = "time"
 
@@ -86,7 +86,7 @@ class WholeNumber(click.IntRange):
 
 
 def check_period(since: date | None, until: date | None) -> None:
-    """Raises BadParameter if the options --since and --until leave nothing."""
+    """Raises BadParameter if no time is between --since and --until."""
     if since and until and is_empty(since, until):
         raise click.BadParameter(
             f"Expected a later time than --since {since.isoformat()}, but got {until.isoformat()}.",
@@ -95,10 +95,10 @@ def check_period(since: date | None, until: date | None) -> None:
 
 
 class LocalPath(click.Path):
-    """A path, or a folder that an option names; a `~` at its beginning is the home folder."""
+    """A local path. A `~` at its beginning is the home folder."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Returns the path; an empty one is a shell's variable that nobody set."""
+        """Returns the path. Fails for an empty one, which comes from an unset shell variable."""
         if not str(value).strip():
             self.fail("Expected a path, but got an empty text. The current folder is a dot: .", param, ctx)
         return super().convert(local_path(str(value)), param, ctx)
@@ -113,7 +113,7 @@ class NameList(click.ParamType[list[str]]):
         self._known = known
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
-        """Returns the names without the blanks around them, at least one."""
+        """Returns the stripped names. Fails if there are none."""
         names = [name.strip() for name in value.split(",") if name.strip()]
         for name in names or [value]:
             if not names or (self._known and name not in self._known):
@@ -123,7 +123,7 @@ class NameList(click.ParamType[list[str]]):
 
 
 def require_value(_: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """Returns the value of an option. Raises BadParameter if it is empty, as a shell's variable is that nobody set."""
+    """Returns an option's value. Raises BadParameter if it is empty, as from an unset shell variable."""
     if value is not None and not value.strip():
         raise click.BadParameter(
             "Expected a value, but got an empty text. For the default leave the option out.", param=param
@@ -132,7 +132,7 @@ def require_value(_: click.Context, param: click.Parameter, value: str | None) -
 
 
 def archive_urls(urls: Sequence[str]) -> list[str]:
-    """Returns the archives that were named, else those of dlt's configuration. Raises UsageError if there are none."""
+    """Returns `urls`, or else the archives of dlt's configuration. Raises UsageError if there are none."""
     import dlt
 
     from ..sources.settings import check_origin_settings, split_names
@@ -149,7 +149,7 @@ def archive_urls(urls: Sequence[str]) -> list[str]:
 
 
 def is_stream(paths: Sequence[str]) -> bool:
-    """Returns whether the path is -, the lines of stdin as they come. Raises UsageError if there are others, too."""
+    """Returns whether the path is -, a stream on stdin. Raises UsageError if there are other paths as well."""
     if "-" in paths and len(paths) > 1:
         raise click.UsageError(
             "- cannot be combined with other paths: it is a stream, and files are read to their end."
@@ -158,17 +158,17 @@ def is_stream(paths: Sequence[str]) -> bool:
 
 
 def standard_input() -> TextIO:
-    """Returns stdin. Raises RunError if it was closed: another file may have its number by now."""
+    """Returns stdin. Raises RunError if it was closed, because another file may have its descriptor."""
     if sys.stdin is None:
         raise RunError("Expected lines on stdin, but it is closed.\nGive them by a pipe (… | autopilothq …) or a file.")
     return sys.stdin
 
 
 def credentials_of(value: str, param: click.Parameter | None = None) -> str:
-    """Returns what `--credentials` names: the value of a variable (`env:NAME`) or the content of a file (`@FILE`).
+    """Returns credentials: the value of a variable (`env:NAME`), the content of a file (`@FILE`), or else `value`.
 
-    Any other value is returned as it is. The credentials are masked in everything that the program prints. Raises
-    BadParameter if the variable or the file has none.
+    They are masked in all output of the program. Raises BadParameter if the variable or the file is empty or cannot be
+    read.
     """
     found = value
     if value.startswith("env:"):
@@ -188,12 +188,12 @@ def _credentials(context: click.Context, param: click.Parameter, value: str | No
 
 
 def _content(path: str, param: click.Parameter | None) -> str:
-    """Reads a file of credentials; warns if others can read it, too."""
+    """Reads a file of credentials, and warns if other users can read it as well."""
     try:
         with open(path, encoding="utf-8") as file:
             mode = os.fstat(file.fileno()).st_mode
             content = file.read(MAX_CREDENTIALS + 1)
-    except (OSError, ValueError) as error:  # a path with NUL, and bytes that are no text, are ValueErrors
+    except (OSError, ValueError) as error:  # ValueErrors: NUL in the path, and bytes that are not UTF-8
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise click.BadParameter(f"Expected a value in @{path}, but it cannot be read: {why}.", param=param) from None
     if len(content) > MAX_CREDENTIALS:
@@ -210,7 +210,7 @@ def _content(path: str, param: click.Parameter | None) -> str:
 
 
 class TargetOptions(NamedTuple):
-    """Where the data goes or is, in dlt's terms; None comes from dlt's configuration."""
+    """The target in dlt's terms. None means the value of dlt's configuration."""
 
     destination: str | None
     credentials: str | None
@@ -218,7 +218,7 @@ class TargetOptions(NamedTuple):
 
 
 class LoadOptions(NamedTuple):
-    """The options that all commands that load have."""
+    """The options that all loading commands have."""
 
     target: TargetOptions
     wait: timedelta
@@ -232,7 +232,7 @@ def _set_allow_http(context: click.Context, _: click.Parameter, given: bool) -> 
 
 
 def add_options(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
-    """Returns a decorator that adds options to a command, in the order in which its help shows them."""
+    """Returns a decorator that adds options to a command, in the order of its help."""
 
     def decorate(command: _Command) -> _Command:
         for option in reversed(options):
@@ -289,7 +289,7 @@ max_seconds_option = click.option(
     "--max-seconds",
     type=Seconds(min=0),
     metavar="SECONDS",
-    help="Stop fetching after this time; the next run goes on from there.",
+    help="Stop fetching after this time; the next run continues from there.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
@@ -297,7 +297,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 def destination_options(command: _Command) -> _Command:
     """Adds the options of a target; the command gets `destination`, `credentials` and `dataset`.
 
-    dlt is imported and configured when the command runs, so that its help does not wait for it.
+    dlt is imported and configured when the command runs, so that its help is fast.
     """
 
     @functools.wraps(command)
@@ -321,7 +321,7 @@ def with_dlt(command: _Command) -> _Command:
 
 @functools.cache
 def freeze_modules() -> None:
-    """Excludes imported modules from garbage collection: visiting them repeatedly takes a tenth of a small load."""
+    """Excludes imported modules from garbage collection, which would take a tenth of the time of a small load."""
     gc.freeze()
 
 
@@ -336,7 +336,7 @@ def target_options(command: _Command) -> _Command:
 
 
 def load_options(command: _Command) -> _Command:
-    """Adds the options that all commands that load have; the command gets them as one LoadOptions, `options`."""
+    """Adds the options that all loading commands have; the command gets them as one LoadOptions, `options`."""
 
     @functools.wraps(command)
     def call(
@@ -367,7 +367,7 @@ def load_options(command: _Command) -> _Command:
 
 
 def describe_target(options: TargetOptions) -> dict[str, str]:
-    """Returns where the data of a target is: `destination`, `location`, `dataset`, and dlt's `pipeline`."""
+    """Returns the place of a target's data: `destination`, `location`, `dataset`, and dlt's `pipeline`."""
     from ..explain import explained
     from ..warehouses.pipeline_names import pipeline_name
     from ..warehouses.resolve import resolve_target

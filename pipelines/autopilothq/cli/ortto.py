@@ -1,4 +1,4 @@
-"""The command that loads from Ortto's API."""
+"""The command `load ortto`, which loads from Ortto's API."""
 
 import itertools
 import math
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from ..sources.report import LoadReport
     from .progress import Counted, ProgressDisplay
 
-# Where one load of a run ends, so that what came by then is loaded: at the pace that Ortto allows, some 900 people.
+# Limits of one load of a run, after which its rows are stored: at Ortto's rate limit, some 900 people.
 ORTTO_PEOPLE_PER_LOAD = 20_000
 SECONDS_PER_LOAD = 900.0
-DRY_SECONDS = 60.0  # that a dry run requests people for
+DRY_SECONDS = 60.0  # seconds for which a dry run requests people
 _EVENTS = "events"
 _EVENT_RESOURCES = (PROFILES.name, TRACKS.name, *(table.name for table in EVENT_TABLES), EVENTS_RESOURCE)
 # What the command can load, by its name for `--only`.
@@ -57,8 +57,8 @@ _ALL = [name for name in ORTTO_TABLES if name != "campaign_reports"]  # Ortto gi
 def load_ortto(options: LoadOptions, only: list[str] | None, since: datetime | None, **settings: Any) -> None:
     """Load email activities of the last 90 days, people, audiences, tags and campaigns from Ortto's API.
 
-    The key is the setting sources.autopilothq.ortto.api_key of dlt's configuration. Ortto gives the activities of one
-    person a second, so a first run is long; it may be stopped at any time, and the next one goes on.
+    The key is the setting sources.autopilothq.ortto.api_key of dlt's configuration. Ortto returns the activities of one
+    person a second, so a first run is long. It may be stopped at any time, and the next one continues.
     """
     from .loading import run_load_command
 
@@ -78,7 +78,7 @@ def load_ortto(options: LoadOptions, only: list[str] | None, since: datetime | N
 
 
 def _parts(display: "ProgressDisplay", names: list[str], settings: dict[str, Any]) -> "Iterator[DltSource]":
-    """Returns the sources of all parts; what the account has besides activities comes only with the first one."""
+    """Returns the sources of all parts. Only the first has tables other than those of activities."""
     from .loading import parts
 
     end = time.monotonic() + settings.get("max_seconds", math.inf)
@@ -93,7 +93,7 @@ def _parts(display: "ProgressDisplay", names: list[str], settings: dict[str, Any
 
 
 def _source(names: list[str], settings: dict[str, Any]) -> "DltSource":
-    """Returns the source of these tables; settings that are not given come from dlt's configuration."""
+    """Returns the source of the tables of `names`. Missing settings come from dlt's configuration."""
     from ..explain import explained
     from ..sources.ortto.source import ortto
 

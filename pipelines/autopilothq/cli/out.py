@@ -1,4 +1,4 @@
-"""Prints to the terminal. The program prints only through here, so that no text that it quotes acts there."""
+"""Prints to the terminal. The program prints only through here, so that control characters are escaped."""
 
 import select
 import shutil
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 NEEDS_ATTENTION = 1
-"""The exit status of a command that did its work, and found something that a person must look at."""
+"""The exit status of a command that succeeded, and found something that needs attention."""
 INTERRUPTED = 130
 """The exit status after Ctrl-C, as shells report it."""
 
 
 def print_line(text: str = "", err: bool = False) -> None:
-    """Prints one line; line breaks in it are escaped as well."""
+    """Prints one line, with line breaks in it escaped."""
     _echo(visible(text), err)
 
 
@@ -34,7 +34,7 @@ def print_lines(texts: Iterable[str], err: bool = False) -> None:
 
 
 def document(text: str, err: bool = False) -> None:
-    """Prints a text of several lines; its author has escaped the line breaks in what it quotes."""
+    """Prints a text of several lines. The caller must have escaped line breaks in quoted values."""
     _echo(visible_lines(text), err)
 
 
@@ -47,18 +47,18 @@ def above(console: "Console", text: str) -> None:
 
 
 def _echo(text: str, err: bool) -> None:
-    """Prints a text. If stderr fails, on a full disk or because its reader has gone, the work goes on."""
+    """Prints a text. Errors of stderr, such as a full disk or a closed pipe, are ignored."""
     with suppress(OSError) if err else nullcontext():
         click.echo(text, err=err)
 
 
 def width() -> int | None:
-    """Returns how many columns the terminal has that the output goes to; None if it goes elsewhere."""
+    """Returns the number of columns of the terminal, None if the output is not a terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def flush() -> None:
-    """Writes what was printed, where it goes, before the process ends by a signal."""
+    """Flushes the output before the process ends by a signal."""
     with suppress(OSError):
         sys.stdout.flush()
 
@@ -78,12 +78,12 @@ def counts(title: str | None, names: tuple[str, str], rows: Iterable[tuple[str, 
 
 
 def is_unread() -> bool:
-    """Returns whether the reader of the output has gone, as `head` does once it has its lines."""
+    """Returns whether the reader of the output has closed it, as `head` does after its lines."""
     output = select.poll()
     output.register(sys.stdout, select.POLLERR)
     return bool(output.poll(0))
 
 
 def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Prints the traceback of an uncaught error, as Python does, with its text made safe to show."""
+    """Prints the traceback of an uncaught error as Python does, with control characters escaped."""
     sys.stderr.write(visible_lines("".join(traceback.format_exception(kind, error, trace))))

@@ -1,4 +1,4 @@
-"""Prints what a dry run of sending would change, for a person who knows the contacts and not the API."""
+"""Prints what a dry run of sending would change, for readers who do not know the API."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 from rich.cells import cell_len, set_cell_size
 
 from ..destination import DeliveryLog, Preview
-from ..destination.preview import PreviewedContact, column_of, contacts_now, shown_value, written_fields
+from ..destination.preview import PreviewedContact, column_of, current_contacts, shown_value, written_fields
 from ..display import plural, shortened
 from . import out
 
-_FIELD = 20  # columns of a terminal for a field's name
-_VALUE = 25  # and for each of two values
+_FIELD = 20  # columns of the terminal for the name of a field
+_VALUE = 25  # columns for each of two values
 _NOT_LOADED = (
     "What they have now is not loaded. To see it as well, run first:",
     "autopilothq load api --only contacts",
@@ -19,13 +19,13 @@ _NOT_LOADED = (
 
 
 def print_preview(preview: Preview, log: DeliveryLog, is_all: bool = True) -> None:
-    """Prints the first contacts with what would change, then the counts by field and journey.
+    """Prints the changes of the first contacts, then the counts by field and journey.
 
-    `is_all` tells whether nothing else would change.
+    `is_all` tells that the run would change nothing else.
     """
     columns = [column_of(key) for contact in preview.contacts for key, _ in written_fields(contact.values)]
     emails = [contact.email.lower() for contact in preview.contacts]
-    now = contacts_now(log.dataset, emails, columns) if preview.is_compared else None
+    now = current_contacts(log.dataset, emails, columns) if preview.is_compared else None
     nothing = "Nothing is sent, and nothing would change." if is_all else "Nothing is sent."
     out.print_line("Nothing is sent. What would change:" if preview.people else nothing)
     if preview.people and now is None and preview.is_compared:
@@ -46,7 +46,7 @@ def _contact(preview: Preview, contact: PreviewedContact, now: Mapping[str, Any]
     note = "" if present is not None or now is None else "  (not in the table contacts)"
     yield shortened(contact.email, 79 - len(note)) + note
     changes = contact.changes(present or {})
-    same = [change.field for change in changes if present is not None and change.is_none]
+    same = [change.field for change in changes if present is not None and change.is_unchanged]
     changes = [change for change in changes if change.field not in same]
     width = max((cell_len(_cut(shown_value(change.now))) for change in changes), default=0)
     for change in changes:
@@ -75,11 +75,11 @@ def _counts(preview: Preview) -> Iterator[str]:
 
 
 def _padded(text: str, width: int) -> str:
-    """Returns the text in so many columns of a terminal, cut if it is longer."""
+    """Returns the text, padded or cut to `width` columns of a terminal."""
     return set_cell_size(_cut(text, width), width)
 
 
 def _cut(text: str, width: int = _VALUE) -> str:
-    """Returns the text in at most so many columns: some letters take two."""
+    """Returns the text, cut to `width` columns of a terminal, of which some letters take two."""
     shown = shortened(text, width)
     return shown if cell_len(shown) <= width else set_cell_size(shown, width - 1).rstrip() + "…"

@@ -1,4 +1,4 @@
-"""The command that loads from Segment's Profile API."""
+"""The command `load profiles`, which loads from Segment's Profile API."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .progress import ProgressDisplay
 
 REGIONS = ("us", "eu")
-PEOPLE_PER_LOAD = 20_000  # some minutes of work, which is the most that a killed run loses
+PEOPLE_PER_LOAD = 20_000  # some minutes of work, which a killed run loses at most
 _NO_SPACE = "Which space? Name it (--space), or set sources.autopilothq.profiles.space in dlt's configuration."
 
 
@@ -53,7 +53,7 @@ def load_profiles(options: LoadOptions, **settings: Any) -> None:
 
 
 def _source(**settings: Any) -> "DltSource":
-    """Returns the source; settings that are not given come from dlt's configuration."""
+    """Returns the source. Missing settings come from dlt's configuration."""
     from dlt.common.configuration.exceptions import ConfigFieldMissingException
 
     from ..clients.auth import missing_key

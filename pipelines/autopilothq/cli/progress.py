@@ -1,4 +1,4 @@
-"""Shows a load to a person while it runs, and its result."""
+"""Shows the progress and the result of a load."""
 
 import dataclasses
 import re
@@ -27,18 +27,18 @@ from ..sources.report import LoadReport, limit_warning
 from . import log, out
 
 Counted = Literal["files", "contacts", "people", "people read", "rows"]
-"""What a run is measured by, in its origin's words: `people` were asked for, `people read` are the rows of a scan."""
+"""The unit of a run's progress: `people` are those requested, `people read` the rows of a scan."""
 LOG_SECONDS = 5.0
-WIDE_TERMINAL = 120  # columns: enough for everything
+WIDE_TERMINAL = 120  # columns that have room for everything
 _LARGE = re.compile(r"\d{2,3}(,\d{3})+|\d(,\d{3}){2,}")
-_TASKS = ("tasks", "tasks_done")  # of an engine
+_TASKS = ("tasks", "tasks_done")  # counts that only an engine has
 _STEPS = {"extract": "reading", "normalize": "handing over", "load": "loading"}
 
 
 class ProgressDisplay:
     """Shows the progress of a run: a bar on a terminal, log lines elsewhere.
 
-    The bar measures what is `counted`; for files, their bytes. `last` is the latest report.
+    The bar measures the unit `counted`, and for files their bytes. `last` is the latest report.
     """
 
     def __init__(self, console: Console, counted: Counted = "files") -> None:
@@ -81,11 +81,11 @@ class ProgressDisplay:
             self.warn(warning)
         self._warned = len(report.warnings)
         if self._counted != "files":
-            # Until it is known whom to request, people are read.
+            # People are read until it is known whose events to request.
             is_read = self._counted == "people" and report.people_total is None and report.contacts
             counted: Counted = "people read" if is_read else self._counted
             done, total = _done(report, counted)
-            # Rows are made at the end.
+            # Rows are counted only at the end.
             read = _size(report) if counted == "rows" else _of(report, counted)
             counts = f"{read}  {plural(report.lines, 'event')}"
             self._bar.update(self._task, completed=done, total=total, counts=self._fitting(counts))
@@ -98,7 +98,7 @@ class ProgressDisplay:
         self._log(f"{report.bytes_done / 1e6:,.1f} of {report.bytes / 1e6:,.1f} MB  {counts}")
 
     def _fitting(self, counts: str) -> str:
-        """Rounds large numbers in the counts if a line has little room."""
+        """Returns the counts, with large numbers rounded if the terminal is narrow."""
         return counts if self._wide else _LARGE.sub(lambda found: _rounded(found[0]), counts)
 
     def warn(self, text: str) -> None:
@@ -109,7 +109,7 @@ class ProgressDisplay:
             out.above(self._console, f"Warning: {masked(text)}")
 
     def step(self, name: str) -> None:
-        """Shows the step of dlt that begins."""
+        """Shows that a step of dlt begins."""
         self._step = _STEPS.get(name, name)
         self._bar.update(self._task, description=self._step)
         self._log("", now=True)
@@ -162,7 +162,7 @@ def _size(report: LoadReport) -> str:
 def print_result(
     report: LoadReport, as_json: bool, dry_run: bool, location: dict[str, str], counted: Counted = "files"
 ) -> None:
-    """Prints what a load did and where the data is, as text or as JSON."""
+    """Prints the counts of a load and the place of its data, as text or as JSON."""
     skipped = f" {report.lines_skipped:,} skipped," if report.lines_skipped else ""
     counts = (
         f"{plural(report.lines, 'line')}, {report.stored:,} stored, {plural(report.duplicates, 'duplicate')},"

@@ -1,4 +1,4 @@
-"""The command that receives events over HTTP."""
+"""The command `receive`, which receives events over HTTP."""
 
 import re
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class _Rotation(click.ParamType[timedelta | int]):
     name = "rotation"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta | int:
-        """Returns the span, or the size in bytes."""
+        """Parses the span, or the size in bytes."""
         if match := re.fullmatch(r"(\d{1,6})(KB|MB|GB)", str(value)):
             return int(match[1]) * _SIZES[match[2]]
         if not re.fullmatch(r"\d{1,8}[smhd]", str(value)):

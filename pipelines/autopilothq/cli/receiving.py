@@ -1,4 +1,4 @@
-"""Runs the receiver, and loads alongside it."""
+"""Runs `receive`: the receiver, and the loads alongside it."""
 
 import logging
 import os
@@ -27,9 +27,9 @@ _log = logging.getLogger(__name__)
 def run_receiver(
     folder: str, options: dict[str, Any], load_every: timedelta | None, target: TargetOptions, wait: timedelta
 ) -> None:
-    """Receives until the process is asked to stop; loads alongside it wait for other runs up to `wait`.
+    """Receives until the process is asked to stop. Loads alongside it wait up to `wait` for other runs.
 
-    Ctrl-C stops it as SIGTERM does, with another exit status. Raises RunError if the extra is not installed.
+    Ctrl-C stops it like SIGTERM, but with another exit status. Raises RunError if the extra is not installed.
     """
     try:
         from ..receive import receive_settings
@@ -66,7 +66,7 @@ def _report(folder: str, url: str) -> None:
 def _loading(
     archive: str, every: timedelta | None, target: TargetOptions, wait: timedelta
 ) -> Iterator[Callable[[], object]]:
-    """Loads the archive again and again, in processes of their own, while the block runs; yields what ends them."""
+    """Loads the archive regularly, each time in a new process, while the block runs. Yields the function to stop it."""
     stop = threading.Event()
     if every is None:
         yield stop.set
@@ -85,7 +85,7 @@ def _load(words: list[str], env: dict[str, str], seconds: float, stop: threading
     while not stop.wait(seconds):
         with subprocess.Popen(words, env=env) as process:  # noqa: S603 - this program itself
             while process.poll() is None:
-                if stop.wait(0.2):  # the next load finishes one that is ended
+                if stop.wait(0.2):  # the next load finishes the work of a terminated one
                     process.terminate()
                     try:
                         process.wait(_STOP_SECONDS)
@@ -96,7 +96,7 @@ def _load(words: list[str], env: dict[str, str], seconds: float, stop: threading
 
 
 def _call(archive: str, target: TargetOptions, wait: timedelta) -> tuple[list[str], dict[str, str]]:
-    """Returns the words of a load and its environment; that has the credentials, as others can read a command line."""
+    """Returns the command line and the environment of a load. The latter has the credentials: others cannot read it."""
     import dlt
 
     log = log_settings()

@@ -1,4 +1,4 @@
-"""Runs the commands that register REST hooks."""
+"""Runs the commands `hooks`."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from .sending import autopilot_settings
 
 @contextmanager
 def _account() -> Iterator[tuple[AutopilotHooks, str]]:
-    """Yields the account of the settings, and its address."""
+    """Yields the account of the settings, and its base URL."""
     with runner.explained():
         api = autopilot_settings().api
         with AutopilotHooks(api) as account:
@@ -26,7 +26,7 @@ def _account() -> Iterator[tuple[AutopilotHooks, str]]:
 
 
 def register_hooks(url: str, events: Sequence[str], dry_run: bool) -> None:
-    """Registers hooks for events; ends with 1 if one is not there afterwards."""
+    """Registers hooks for events. Exits with 1 if one does not exist afterwards."""
     with _account() as (account, base):
         hooks.check_target(url)
         if dry_run:
@@ -34,11 +34,11 @@ def register_hooks(url: str, events: Sequence[str], dry_run: bool) -> None:
                 body = json_text({"event": event, "target_url": masked_url(url)})
                 out.print_line(f"POST {base}/hook {body}")
             return
-        is_there = True
+        exists = True
         for outcome in hooks.add_hooks(account, url, events):
             out.print_line(f"{outcome.event}: {outcome.text}")
-            is_there = is_there and outcome.is_there
-    if not is_there:
+            exists = exists and outcome.exists
+    if not exists:
         sys.exit(out.NEEDS_ATTENTION)
 
 
@@ -65,8 +65,8 @@ def _time(hook: Hook) -> str | None:
         return str(hook.created_at)
 
 
-def end_hooks(hook_ids: Sequence[str], url: str | None, dry_run: bool) -> None:
-    """Removes hooks; one that is not there is no error."""
+def unregister_hooks(hook_ids: Sequence[str], url: str | None, dry_run: bool) -> None:
+    """Removes hooks by id, or those with a URL. Missing hooks are not an error."""
     with _account() as (account, base):
         ids = list(hook_ids) or [hook.hook_id for hook in hooks.hooks_of(account) if hook.url == url]
         if dry_run:

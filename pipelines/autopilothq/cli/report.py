@@ -1,4 +1,4 @@
-"""The command `report`."""
+"""The command `report`, which writes a page about the results of emails."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,7 +10,7 @@ from .options import LocalPath, TargetOptions, Time, check_period, json_option, 
 OUTPUT = "report.html"
 
 
-class PercentLimit(click.ParamType[tuple[str, tuple[float, float]]]):
+class _PercentLimit(click.ParamType[tuple[str, tuple[float, float]]]):
     """A limit of a rate: `bounces=2`, or `complaints=0.1:0.3` with the goal before the limit."""
 
     name = "limit"
@@ -37,7 +37,7 @@ class PercentLimit(click.ParamType[tuple[str, tuple[float, float]]]):
         return name, found
 
 
-@click.command(short_help="Write a page that shows what became of emails.")
+@click.command(short_help="Write a page about the results of emails.")
 @click.option("--output", type=LocalPath(), metavar="FILE", help=f"Where the page is written.  [default: {OUTPUT}]")
 @click.option("--since", type=Time(), metavar="TIME", help="Only mail that was sent from then on.")
 @click.option("--until", type=Time(), metavar="TIME", help="Only mail that was sent before that.")
@@ -47,7 +47,7 @@ class PercentLimit(click.ParamType[tuple[str, tuple[float, float]]]):
 @click.option(
     "--limit",
     "limits",
-    type=PercentLimit(),
+    type=_PercentLimit(),
     metavar="NAME=PERCENT",
     multiple=True,
     help="A rate's limit, or its goal and limit; repeatable.  [default: bounces=2, complaints=0.1:0.3,"
@@ -68,10 +68,10 @@ def report(
     target: TargetOptions,
     wait: timedelta,
 ) -> None:
-    """Write a page that shows what became of emails, and whether the numbers can be trusted.
+    """Write a page about the results of emails, and about how far the numbers can be trusted.
 
-    It is one HTML file without scripts, to look at and to mail. With --json the numbers are printed, and the page is
-    written only if --output or --open is given.
+    It is one HTML file without scripts, which can also be sent by email. With --json the numbers are printed, and the
+    page is written only if --output or --open is given.
     """
     from . import reporting
 

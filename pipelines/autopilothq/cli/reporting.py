@@ -1,4 +1,4 @@
-"""Reads a report and writes it, for the command `report`."""
+"""Runs `report`: reads the numbers and writes the page."""
 
 import webbrowser
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from ..report import RATE_LIMITS, Absent, RateLimit, Report, read_report, report
 from . import log, out
 from .options import TargetOptions
 
-MOST_REASON = 200  # characters of why a part is empty
+MOST_REASON = 200  # characters of the reason why a part is empty
 
 
 def read(
@@ -24,7 +24,7 @@ def read(
     target: TargetOptions,
     wait: timedelta,
 ) -> Report:
-    """Returns the numbers of the target's dataset."""
+    """Reads the numbers of a report from the target's dataset."""
     all_limits = RATE_LIMITS | {name: RateLimit(*limit) for name, limit in limits.items()}
     with inspect.reading(*target, wait=wait, warn=log.warn) as dataset:
         return read_report(dataset, datetime.now(UTC), since, until, journeys, all_limits)
@@ -36,7 +36,7 @@ def print_numbers(found: Report) -> None:
 
 
 def write_page(found: Report, output: str, show: bool, quiet: bool) -> None:
-    """Writes the page, at once or not at all; opens it in the browser if that is asked for."""
+    """Writes the page atomically, and opens it in the browser if `show` is true."""
     path, page = Path(output), report_page(found).encode()
     try:
         with disk.rewriting(path) as file:

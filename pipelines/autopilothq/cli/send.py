@@ -1,4 +1,4 @@
-"""The commands that send to Autopilot, and the one that shows the delivery log."""
+"""The commands `send`, and `deliveries`, which shows the delivery log."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -11,7 +11,7 @@ from ..catalog import STATUSES
 from .options import Time, add_options, allow_http_option, destination_options, is_stream, wait_option
 
 ACCOUNT_NAMES = ("autopilot", "ortto")  # the names of `destination.ACCOUNT_KINDS`
-KEY_COLUMNS = ("email", "user_id")  # what `destination` takes a person by
+KEY_COLUMNS = ("email", "user_id")  # the columns by which `destination` identifies a person
 _Command = Callable[..., Any]
 
 
@@ -46,7 +46,7 @@ _options = add_options(
 
 
 def _sending(command: _Command) -> _Command:
-    """Adds the options of every command that sends."""
+    """Adds the options that all sending commands have."""
     return _checked(_options(command))
 
 
@@ -122,7 +122,7 @@ def send_traits(query: str, key: str, **options: Any) -> None:
 @_query
 @_key
 @click.option("--list", "list_name", metavar="NAME|ID", help="A list that follows the audience, by its name or its id.")
-@click.option("--create-list", is_flag=True, help="Make the list if the account has none of that name.")
+@click.option("--create-list", is_flag=True, help="Create the list if the account has none of that name.")
 @click.option("--list-only", is_flag=True, help="Keep only the list, and send no trait.")
 @_sending
 def send_audience(

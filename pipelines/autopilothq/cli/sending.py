@@ -1,4 +1,4 @@
-"""Runs the commands that send, and prints the delivery log."""
+"""Runs the commands `send` and `deliveries`."""
 
 import sys
 import time
@@ -56,7 +56,7 @@ def send_files(paths: Sequence[str], triggers: dict[str, list[str]], options: di
         given = with_triggers(account_settings(options), triggers)
         with sending_lock(options), delivery_log(options) as log:
             broken: list[str] = []
-            counts = deliver_items(_messages(paths, broken, _kind(options).integrations), log, given, options)
+            counts = _deliver_items(_messages(paths, broken, _kind(options).integrations), log, given, options)
     end_run(counts, broken, options["dry_run"], title=account_title(options))
 
 
@@ -65,18 +65,18 @@ def send_rows(query: str, key: str, options: dict[str, Any]) -> None:
     with runner.explained():
         given = account_settings(options)
         with sending_lock(options):
-            found, skipped = audiences.rows(*query_rows(options, query), key)
+            found, skipped = audiences.person_rows(*query_rows(options, query), key)
             with delivery_log(options) as log:
-                counts = deliver_items(list(audiences.traits(found)), log, given, options)
+                counts = _deliver_items(list(audiences.trait_items(found)), log, given, options)
     end_run(counts, [], options["dry_run"], skipped_line(skipped, key), account_title(options))
 
 
 def send_changes(name: str, query: str, key: str, options: dict[str, Any]) -> None:
-    """Sends who entered an audience and who left it."""
+    """Sends who entered and who left an audience."""
     with runner.explained():
         given = account_settings(options)
         with sending_lock(options):
-            found, skipped = audiences.rows(*query_rows(options, query), key)
+            found, skipped = audiences.person_rows(*query_rows(options, query), key)
             with delivery_log(options) as log:
                 counts, line = deliver_changes(name, key, found, log, given, options)
     out.print_line(line)
@@ -119,7 +119,7 @@ def _kind(options: dict[str, Any]) -> AccountKind:
 
 
 def account_settings(options: dict[str, Any]) -> AnySettings:
-    """Returns the settings of the account that `--to` names, with the command's own. Raises RunError without a key."""
+    """Returns the settings of the account of `--to`, with the command's options. Raises RunError without a key."""
     if _kind(options) is AUTOPILOT:
         return autopilot_settings(options["unknown_traits"])
     given = {"unknown_traits": options["unknown_traits"], "allow_http": logs.allowed_http()}
@@ -130,7 +130,7 @@ def account_settings(options: dict[str, Any]) -> AnySettings:
 
 
 def autopilot_settings(unknown_traits: str | None = None) -> DestinationSettings:
-    """Returns the settings of Autopilot's account, with those of the command. Raises RunError without a key."""
+    """Returns the settings of Autopilot's account, with the command's options. Raises RunError without a key."""
     try:
         return resolve_settings(unknown_traits=unknown_traits, allow_http=logs.allowed_http())
     except ConfigFieldMissingException as error:
@@ -144,12 +144,12 @@ def _no_key(section: str, kind: AccountKind) -> str:
 
 
 def account_title(options: dict[str, Any]) -> str:
-    """Returns the name, for texts, of the product whose account `--to` names."""
+    """Returns the display name of the kind of account that `--to` names."""
     return _kind(options).title
 
 
 def with_triggers(given: AnySettings, triggers: dict[str, list[str]]) -> AnySettings:
-    """Returns the settings, in which the command's triggers replace those of the configuration for the same events."""
+    """Returns the settings with the command's triggers, which replace configured ones of the same events."""
     if isinstance(given, OrttoDestinationSettings):
         return replace(given, activities={**(given.activities or {}), **triggers})
     return replace(given, triggers={**(given.triggers or {}), **triggers})
@@ -170,14 +170,14 @@ def sending_lock(options: dict[str, Any]) -> Iterator[None]:
 
 
 def delivery_log(options: dict[str, Any]) -> DeliveryLog:
-    """Returns the account's delivery log in the target's dataset; in a dry run one that is only read."""
+    """Returns the account's delivery log in the target's dataset. A dry run only reads it."""
     dry = options["dry_run"]
     where = log_dataset(*dataset_options(options), reads=dry, wait=options["wait"])
     return DeliveryLog(where, reads=dry, table=_kind(options).log)
 
 
 def dataset_options(options: dict[str, Any]) -> tuple[str | None, str | None, str | None]:
-    """Returns the destination, credentials and dataset of a command's options; None: as dlt's configuration has it."""
+    """Returns the destination, credentials and dataset of a command's options. None means dlt's configuration."""
     return options["destination"], options["credentials"], options["dataset"]
 
 
@@ -189,7 +189,7 @@ def query_rows(options: dict[str, Any], query: str) -> tuple[list[str], list[Any
 
 @contextmanager
 def answer(query: str, options: dict[str, Any]) -> Iterator[tuple[list[str], Iterator[QueryRows]]]:
-    """Yields the columns of a query and its rows, some at a time. Raises RunError if the query is wrong."""
+    """Yields the columns of a query, and an iterator of batches of its rows. Raises RunError if the query is wrong."""
     try:
         with run_query(log_dataset(*dataset_options(options), reads=True, wait=options["wait"]), query) as found:
             yield found
@@ -211,9 +211,9 @@ def _messages(paths: Sequence[str], broken: list[str], names: Sequence[str]) -> 
 
 
 def archive_lines(paths: Sequence[str], broken: list[str]) -> Iterator[bytes | Reject]:
-    """Lists files, and returns in order their lines, and rejects for what is no line.
+    """Lists files, and returns an iterator of their lines and rejects, in order.
 
-    `broken` gets why a file was not read to its end. Raises ArchiveError if there is no file.
+    `broken` gets the files that were not read to their end, and why. Raises ArchiveError if there is no file.
     """
     files = archive_files_at(paths, credentials=setting("sources.autopilothq.credentials"))
     return _lines(files, broken)
@@ -230,10 +230,10 @@ def _lines(files: list[File], broken: list[str]) -> Iterator[bytes | Reject]:
         broken += [f"{files[number].url}: {why}" for number, why in batch.ended if why is not None]
 
 
-def deliver_items(
+def _deliver_items(
     items: Iterable[Item | Ignored], log: DeliveryLog, given: AnySettings, options: dict[str, Any], is_all: bool = True
 ) -> Counts:
-    """Delivers, or prints what would change; `is_all` is whether the run does nothing else."""
+    """Delivers items, or, in a dry run, prints what would change. `is_all` tells that the run changes nothing else."""
     freeze_modules()
     report = reporter(account_title(options))
     if not options["dry_run"]:
@@ -256,17 +256,17 @@ def deliver_changes(
     options: dict[str, Any],
     is_all: bool = True,
 ) -> tuple[Counts, str]:
-    """Delivers who entered an audience and who left it, as `deliver_items` does; also returns a line about it."""
+    """Delivers who entered and who left an audience. Returns the counts, and a line about the changes."""
     trait = audiences.slug(name)
-    changes, unchanged = audiences.changes(name, key, found, log.members(trait))
-    counts = deliver_items(changes, log, given, options, is_all)
-    came = sum(item.content == "true" for item in changes)
-    line = f"{trait}: {plural(len(found), 'member')}, {came:,} to enter, {len(changes) - came:,} to leave,"
+    changes, unchanged = audiences.membership_items(name, key, found, log.members(trait))
+    counts = _deliver_items(changes, log, given, options, is_all)
+    entered = sum(item.content == "true" for item in changes)
+    line = f"{trait}: {plural(len(found), 'member')}, {entered:,} to enter, {len(changes) - entered:,} to leave,"
     return counts, f"{line} {unchanged:,} unchanged"
 
 
 def reporter(title: str = AUTOPILOT.title) -> Callable[[Counts], None]:
-    """Returns a function that prints the counts of a run every LOG_SECONDS at most; `title` is the account's."""
+    """Returns a function that prints the counts of a run, at most every LOG_SECONDS. `title` is the account's."""
     last = time.monotonic()
 
     def progress(counts: Counts) -> None:
@@ -298,14 +298,14 @@ def _line(counts: Counts, title: str) -> str:
 
 
 def skipped_line(number: int, key: str) -> list[str]:
-    """Returns a line about the rows of a query that have no `key`, an empty list if all have one."""
+    """Returns a line about the rows of a query without a `key`, or no line if there are none."""
     return [f"{plural(number, 'row')} without {key} skipped"] if number else []
 
 
 def end_run(
     counts: Counts, broken: list[str], dry_run: bool, more: Iterable[str] = (), title: str = AUTOPILOT.title
 ) -> None:
-    """Prints the outcome, and ends the program with status 4 if not everything was delivered."""
+    """Prints the outcome, and exits with 4 if not everything was delivered."""
     print_counts(counts, dry_run, more, title)
     for why in broken:
         out.print_line(masked(f"  not read to its end: {why}"))
@@ -314,7 +314,7 @@ def end_run(
 
 
 def print_counts(counts: Counts, dry_run: bool = False, more: Iterable[str] = (), title: str = AUTOPILOT.title) -> None:
-    """Prints how the messages of a run ended, and why."""
+    """Prints the counts of a run's outcomes, and their reasons."""
     line = _line(counts, title)
     logs.summarise(line)
     if logs.log_settings().json:
@@ -326,6 +326,6 @@ def print_counts(counts: Counts, dry_run: bool = False, more: Iterable[str] = ()
         out.print_line(f"  {number:,} {status}: {why}")
     for remark, number in counts.remarks.most_common(20):
         out.print_line(f"  {plural(number, 'time')} {remark}")
-    for name, number in counts.untaken.most_common(20):
+    for name, number in counts.unmapped.most_common(20):
         why = "it is spelt like a contact's field"
         out.print_line(f"  {plural(number, 'time')} the property {name} was not taken: {why}")

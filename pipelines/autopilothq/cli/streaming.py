@@ -1,4 +1,4 @@
-"""Runs the commands on a stream: lines come on stdin, signals end it, and the log is open only while it is used."""
+"""Runs commands on a stream: lines of stdin, until a signal ends it; the log is open only while it is used."""
 
 import signal
 import time
@@ -9,8 +9,8 @@ from typing import Any, Generic, TypeVar
 
 from .. import runner
 from ..destination import Counts
-from ..destination.lines import Stop, read_chunks
-from ..destination.stream import StreamEnds, deliver_stream
+from ..destination.lines import StopSignal, read_chunks
+from ..destination.stream import StreamCallbacks, deliver_stream
 from ..display import shortened
 from ..errors import BusyError
 from ..explain import explain
@@ -33,8 +33,8 @@ from .sending import (
 
 OPEN_EVERY = 1.0  # seconds between two attempts to open a file that another program has open
 REPEAT = 60.0  # seconds after which a waiting stream warns again
-WORK = 10.0  # seconds after which a stream leaves the lock and the log to others
-REST = 0.5  # seconds that it leaves them for; others that wait for a lock look five times a second
+WORK = 10.0  # seconds of work after which a stream releases the lock and the log
+REST = 0.5  # seconds for which it releases them; others that wait for a lock try it five times a second
 L = TypeVar("L", bound=AbstractContextManager[Any])
 
 
@@ -46,9 +46,9 @@ def send_stream(triggers: dict[str, list[str]], options: dict[str, Any]) -> None
         log = turns(delivery_log(options), stop, options)
         freeze_modules()
         show = out.document if options["dry_run"] else None
-        ends = StreamEnds(log.take, stop, reporter(title), logs.warn, Complaints().add, show)
+        callbacks = StreamCallbacks(log.take, stop, reporter(title), logs.warn, RejectWarnings().add, show)
         try:
-            deliver_stream(read_chunks(file, stop), given, ends, total)
+            deliver_stream(read_chunks(file, stop), given, callbacks, total)
         except BaseException:
             print_counts(total, title=title)
             raise
@@ -56,9 +56,9 @@ def send_stream(triggers: dict[str, list[str]], options: dict[str, Any]) -> None
 
 
 @contextmanager
-def stopped_by_signals() -> Iterator[Stop]:
-    """Yields what the first SIGTERM or Ctrl-C sets; a second one ends the program as usual."""
-    stop = Stop()
+def stopped_by_signals() -> Iterator[StopSignal]:
+    """Yields a signal to stop, which the first SIGTERM or Ctrl-C sets. A second one ends the program as usual."""
+    stop = StopSignal()
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def end(number: int, _: object) -> None:
@@ -78,17 +78,17 @@ def stopped_by_signals() -> Iterator[Stop]:
 class Turns(Generic[L]):
     """Takes the lock of sending, and opens a log, for one chunk of a stream at a time.
 
-    If another program has either of them, it waits until both are free, and reads nothing meanwhile. After ten seconds
-    of work it releases both for half a second, so that others that wait for them get a turn. Raises what `log` raises.
+    While another program has one of them, it waits, and nothing is read. After ten seconds of work it releases both for
+    half a second, so that other programs get a turn. Raises the errors of `log`.
     """
 
-    def __init__(self, log: L, stop: Stop, locked: Callable[[], AbstractContextManager[Any]]) -> None:
+    def __init__(self, log: L, stop: StopSignal, locked: Callable[[], AbstractContextManager[Any]]) -> None:
         self._log, self._stop, self._locked = log, stop, locked
         self._rested = self._left = time.monotonic()
 
     @contextmanager
     def take(self) -> Iterator[L]:
-        """Yields the log, open."""
+        """Yields the open log."""
         self._rest()
         with self._opened():
             yield self._log
@@ -119,8 +119,8 @@ class Turns(Generic[L]):
             self._stop.wait(OPEN_EVERY)
 
 
-def turns(log: L, stop: Stop, options: dict[str, Any]) -> Turns[L]:
-    """Returns the turns of a stream. Raises errors of the warehouse now, before the first line comes."""
+def turns(log: L, stop: StopSignal, options: dict[str, Any]) -> Turns[L]:
+    """Returns the turns of a stream. Errors of the warehouse are raised here, before the first line comes."""
     with sending_lock(options), log:
         pass
     if options["dry_run"]:
@@ -128,8 +128,8 @@ def turns(log: L, stop: Stop, options: dict[str, Any]) -> Turns[L]:
     return Turns(log, stop, partial(lock.held, runner.pipeline(*dataset_options(options)), 0, "send"))
 
 
-class Complaints:
-    """Warns of lines that are not messages: of one a second at most, with how many there were in between."""
+class RejectWarnings:
+    """Warns of lines that are not messages, at most once a second, with the number of lines in between."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now

@@ -1,1 +1,1 @@
-"""HTTP outwards: what every client needs, and a client for each API."""
+"""HTTP clients: the code that all of them share, and a client for each API."""

@@ -1,4 +1,4 @@
-"""Keys: the headers that carry them, and the addresses that they may be sent to."""
+"""API keys: the headers that carry them, and the URLs that they may be sent to."""
 
 import ipaddress
 from base64 import b64encode
@@ -13,7 +13,7 @@ HOW_TO_ALLOW = "In a network that you trust it can be allowed: --allow-http, or 
 
 
 def key_header(settings: ApiSettings, header: str) -> dict[str, str]:
-    """Returns the header with the key as it is; the key is masked in output from now on. Raises InvalidSetting.
+    """Returns a header whose value is the key, and masks the key in all later output. Raises InvalidSetting.
 
     Example: `key_header(AutopilotSettings(api_key="0123abcd"), "autopilotapikey") == {"autopilotapikey": "0123abcd"}`.
     """
@@ -21,7 +21,7 @@ def key_header(settings: ApiSettings, header: str) -> dict[str, str]:
 
 
 def basic_auth(settings: ApiSettings) -> dict[str, str]:
-    """Returns the header of HTTP Basic with the key as the user and an empty password; both forms are masked.
+    """Returns the header of HTTP Basic with the key as the user and an empty password, and masks both forms.
 
     Raises InvalidSetting (docs/contract/profile-api.md).
     """
@@ -31,7 +31,7 @@ def basic_auth(settings: ApiSettings) -> dict[str, str]:
 
 
 def _checked_key(settings: ApiSettings) -> str:
-    """Returns the key as a header can hold it. Files and vaults often end it with a line break, which is removed."""
+    """Returns the key without the line break that files and vaults often end it with. Raises InvalidSetting."""
     key = settings.api_key.strip()
     if not key or not key.isascii() or not key.isprintable():
         what = "holds characters that no key has" if key else "is empty"
@@ -42,19 +42,19 @@ def _checked_key(settings: ApiSettings) -> str:
 
 
 def where_to_set(setting: str) -> str:
-    """Returns where a user sets a secret, for errors."""
+    """Returns the places where a user can set a secret, for errors."""
     return f"in .dlt/secrets.toml, or {setting.replace('.', '__').upper()} in the environment"
 
 
 def missing_key(what: str, setting: str, more: str = "") -> str:
-    """Returns the error about a key that is not set; `more` is another way to set it."""
+    """Returns the message for a key that is not set; `more` is another way to set it."""
     return f"Expected {what}, but there is none.\nSet {setting} {where_to_set(setting)}{more}."
 
 
 def checked_url(settings: ApiSettings) -> httpx.URL:
-    """Returns the base URL. Raises InvalidSetting if it is not valid, or the key would leave the machine over http.
+    """Returns the base URL. Raises InvalidSetting if it is invalid, or if the key would leave the machine over http.
 
-    The error shows it masked, because it may hold a password.
+    The error masks the URL, which may have a password.
     """
     setting = settings.name_of("base_url")
     try:

@@ -1,4 +1,4 @@
-"""Autopilot's REST API, version 1 (docs/contract/autopilot-api.md): reads what an account holds, and writes to it."""
+"""A client of Autopilot's REST API, version 1 (docs/contract/autopilot-api.md), which reads and writes an account."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from .urls import path_of
 
 BASE_URL = "https://api2.autopilothq.com/v1"
 REQUESTS_PER_SECOND = 5.0
-MOST_CONTACTS = 100  # in one request that writes them
+MOST_CONTACTS = 100  # contacts that one request writes
 KILL_POINT_CONTACTS_WRITTEN = f"{__name__}:Autopilot.upsert_many"  # for tests/faults
 KILL_POINT_TRACK_SENT = f"{__name__}:Autopilot.trigger"  # for tests/faults
 KILL_POINT_CONTACT_DELETED = f"{__name__}:Autopilot.delete_contact"  # for tests/faults
@@ -34,7 +34,7 @@ class AutopilotSettings(ApiSettings):
 class Page(NamedTuple):
     """A page of a scan.
 
-    `contacts` are as they came, and need not be objects. `bookmark` leads to the next page; it is None on the last one.
+    `contacts` are unchanged and need not be objects. `bookmark` leads to the next page; it is None on the last one.
     `total` is the number of contacts that the account reports, None if it reports none.
     """
 
@@ -44,9 +44,9 @@ class Page(NamedTuple):
 
 
 class Upserted(NamedTuple):
-    """The ids of contacts that were written with one request, and the ids by email.
+    """The result of a request that writes contacts: the ids of those written, and their ids by email.
 
-    `refused` says why contacts were not written, by email, if the account says that of single contacts.
+    `refused` has the reasons why contacts were not written, by email, if the API refuses single contacts.
     """
 
     contact_ids: list[str]
@@ -55,7 +55,7 @@ class Upserted(NamedTuple):
 
 
 class Autopilot(ApiClient):
-    """An account. Threads may share it; all instances with the same key share one pace (`pace.Pace`).
+    """An account. It is thread-safe; all instances with the same key share one rate limit (`pace.Pace`).
 
     Values are as `decode.decode_json` returns them. Methods raise ApiErrors.
 
@@ -67,7 +67,7 @@ class Autopilot(ApiClient):
     # ---- reading -------------------------------------------------------------------------------------------------
 
     def account(self) -> JsonObject:
-        """Returns the account that the key belongs to: the cheapest way to check a key."""
+        """Returns the account that the key belongs to. This is the cheapest way to check a key."""
         return self._object(["account"])
 
     def contacts(self, bookmark: str | None = None) -> Iterator[Page]:
@@ -110,14 +110,14 @@ class Autopilot(ApiClient):
     def upsert(self, contact: Mapping[str, Any]) -> str:
         """Writes a contact and returns its id (docs/contract/autopilot-api.md#writing-a-contact).
 
-        Raises OutcomeUnknown instead of repeating what could create a second contact, one without `Email` or with
-        `_NewEmail`.
+        A contact without `Email` or with `_NewEmail` could be created twice: instead of sending it again, this raises
+        OutcomeUnknown.
         """
         answer = self._http.request("POST", ["contact"], body={"contact": contact}, idempotent=_is_idempotent(contact))
         return _id(["contact"], answer, "contact_id")
 
     def upsert_many(self, contacts: Sequence[Mapping[str, Any]]) -> Upserted:
-        """Writes 1 to 100 contacts with one request, as `upsert` does. One bad contact makes the account refuse all."""
+        """Writes 1 to 100 contacts with one request, as `upsert` does. If one is bad, the API refuses all."""
         if not 1 <= len(contacts) <= MOST_CONTACTS:
             raise ValueError(f"1 to {MOST_CONTACTS} contacts go into one request, got {len(contacts)}")
         idempotent = all(map(_is_idempotent, contacts))
@@ -144,15 +144,15 @@ class Autopilot(ApiClient):
         self._http.request("DELETE", ["contact", who], wants_json=False)
 
     def eject(self, journey_id: str, who: str) -> None:
-        """Takes a contact out of a journey. Raises NotFound if it is not in it."""
+        """Ejects a contact from a journey. Raises NotFound if the contact is not in it."""
         self._http.request("DELETE", ["journey", journey_id, "contact", who], wants_json=False)
 
     def put_on_list(self, list_id: str, who: str) -> None:
-        """Puts a contact on a list. Raises NotFound if there is no such contact or list."""
+        """Adds a contact to a list. Raises NotFound if there is no such contact or list."""
         self._http.request("POST", ["list", list_id, "contact", who], wants_json=False)
 
     def take_off_list(self, list_id: str, who: str) -> None:
-        """Takes a contact off a list. Raises NotFound if it is not on it."""
+        """Removes a contact from a list. Raises NotFound if the contact is not on it."""
         self._http.request("DELETE", ["list", list_id, "contact", who], wants_json=False)
 
     def create_list(self, name: str) -> str:
@@ -179,7 +179,8 @@ class Autopilot(ApiClient):
 def _pages(http: HttpClient, path: Sequence[str], bookmark: str | None) -> Iterator[Page]:
     """Yields pages until one has no bookmark (docs/contract/autopilot-api.md#paging).
 
-    Neither a short page nor `total_contacts` ends a scan. A repeated bookmark would never end it, and is an error.
+    Neither a short page nor `total_contacts` ends a scan. A repeated bookmark raises UnexpectedResponse, because
+    the scan would never end.
     """
     seen: set[str] = set()
     number = 0
@@ -213,7 +214,7 @@ def _page(path: Sequence[str], number: int, answer: JsonValue) -> Page:
 
 
 def _is_idempotent(contact: Mapping[str, Any]) -> bool:
-    """Returns whether writing a contact twice has the same effect as once: `_NewEmail` removes the old address."""
+    """Returns whether a contact may be written twice. With `_NewEmail` it may not: the old address is gone."""
     return bool(contact.get("Email")) and not contact.get("_NewEmail")
 
 

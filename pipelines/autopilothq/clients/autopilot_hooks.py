@@ -27,7 +27,7 @@ class AutopilotHooks(ApiClient):
         return found
 
     def add_hook(self, event: str, url: str) -> str:
-        """Registers a hook that posts an event to a URL, and returns its id, empty if the account does not return it.
+        """Registers a hook that posts an event to a URL. Returns its id, or an empty text if the API returns none.
 
         Raises RequestRejected: 409 if there is such a hook already, 400 for an event that the account does not know.
         """

@@ -1,4 +1,4 @@
-"""One request, and the errors that it can end with."""
+"""A request to an API, and the errors that it can end with."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.
 class Call:
     """One request, which is sent once or more.
 
-    `path` is percent-encoded. `body` is sent as JSON; bytes are sent as they are. `idempotent` is false if repeating
-    the request would do its work twice. Without `wants_json` only the status of the answer matters. `limit` applies in
-    addition to the pace of all requests. `attempts` counts how often it was sent.
+    `path` is percent-encoded. `body` is sent as JSON; bytes are sent unchanged. `idempotent` is false if repeating the
+    request would do its work twice. `wants_json` is false if only the status of the answer matters. `limit` applies in
+    addition to the rate limit of all requests. `attempts` counts how often the request was sent.
     """
 
     settings: ApiSettings
@@ -49,12 +49,12 @@ class Call:
         )
 
     def outcome_unknown(self, failure: TransientFailure) -> OutcomeUnknown:
-        """Returns the error of a request that must not be repeated, and may have been carried out."""
+        """Returns the error for a request that must not be repeated and may have been carried out."""
         text = f"{failure.reason.rstrip('.')}; it may have been carried out, so it is not sent again"
         return self.error(OutcomeUnknown, text, failure.status, failure.server_message)
 
     def gave_up(self, last: TransientFailure) -> Unavailable:
-        """Returns the error after the last attempt."""
+        """Returns the error for a request whose last attempt failed."""
         settings = self.settings
         tries = "1 try" if settings.tries == 1 else f"{settings.tries} tries"
         text = f"{last.reason.rstrip('.')}; gave up after {tries}"
@@ -66,7 +66,7 @@ class Call:
         return self.error(Unavailable, text, last.status, last.server_message)
 
     def broken(self, error: httpx.HTTPError | None, host: str, response: httpx.Response | None) -> Exception:
-        """Returns the exception for an answer that did not arrive completely: transient, if a retry is possible."""
+        """Returns the exception for an answer that is missing or incomplete: TransientFailure if it can be retried."""
         failure = TransientFailure(
             self._reason(error, host, response is not None), response.status_code if response is not None else None
         )

@@ -1,4 +1,4 @@
-"""Reads the JSON of an answer, and keeps numbers as they are spelt: `1.10` stays `1.10`.
+"""Decodes the JSON of an answer, and keeps the spelling of numbers: `1.10` stays `1.10`.
 
 All clients return such values: objects are `JsonObject`s, numbers are `JsonNumber`s (`segment.json_text`).
 """
@@ -11,15 +11,14 @@ from ..catalog import MAX_ANSWER_DEPTH
 from ..masking import masked
 from ..segment.json_text import DECODER, JsonNumber, JsonObject, is_deeper, to_json
 
-MAX_VALUES = 1_000_000  # of one answer; each takes some hundred bytes of memory
-
-MAX_DIGITS = 18  # of a count; Python raises for a number of some thousand digits
+MAX_VALUES = 1_000_000  # values of an answer; each takes some hundred bytes of memory
+MAX_DIGITS = 18  # digits of a count; Python raises for a number of some thousand digits
 
 JsonValue: TypeAlias = list[Any] | str | bool | None
 """A value as `decode_json` returns it; `JsonObject` is a list, `JsonNumber` a str."""
 
 _QUOTED = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)  # a JSON string, closed or not
-# A pattern, not the codec of UTF-16, which is imported on first use: that fails in Python 3.13.0 to 3.13.2 if the
+# A pattern instead of the codec of UTF-16: Python imports codecs on first use, which fails in 3.13.0 to 3.13.2 if the
 # current folder was deleted.
 _PAIR = re.compile("([\ud800-\udbff])([\udc00-\udfff])")
 
@@ -83,21 +82,21 @@ def _check_depth(text: str) -> None:
 
 
 def _has_too_many_values(content: bytes) -> bool:
-    """Returns whether JSON would fill the memory once it is read: `[[],[],...]` takes twenty times its size."""
+    """Returns whether decoding would fill the memory: `[[],[],...]` takes twenty times its size."""
     if sum(map(content.count, (b",", b"[", b"{"))) <= MAX_VALUES:
         return False
     return sum(map(_QUOTED.sub(b"", content).count, (b",", b"[", b"{"))) > MAX_VALUES
 
 
 def _is_cut_off(error: Exception) -> bool:
-    """Returns whether JSON is incomplete: the answer broke off, and the connection did not report it."""
+    """Returns whether JSON is truncated: the answer broke off, and the connection did not report it."""
     if not isinstance(error, json.JSONDecodeError):
         return False
     return error.msg.startswith("Unterminated string") or len(error.doc) - error.pos < len("false")
 
 
 def as_text(value: Any) -> str | None:
-    """Returns a JSON string, or None for any other value, also for a number, although `JsonNumber` is a str."""
+    """Returns a JSON string, None for any other value. `JsonNumber` is a str, but it is no JSON string."""
     return str(value) if isinstance(value, str) and not isinstance(value, JsonNumber) else None
 
 
@@ -116,10 +115,10 @@ def plain(value: JsonValue) -> Any:
 
 
 def describe(value: JsonValue) -> str:
-    """Describes a value for errors, by keys and short texts at most, because contacts are personal data.
+    """Describes a value for errors, with keys and short texts at most, because contacts are personal data.
 
-    Secrets are masked, because such an error goes into the warehouse. They are masked before the text is cut, because a
-    part of a secret would not be found.
+    Secrets are masked, because the warehouse stores such errors, and they are masked before the text is shortened,
+    because a part of a secret would not be recognised.
     """
     if isinstance(value, JsonObject):
         keys = masked(", ".join(sorted(key for key, _ in value)[:5]))

@@ -1,4 +1,4 @@
-"""JSON over HTTP with httpx: what all clients share, with pace, retries, readable errors and masked secrets."""
+"""JSON over HTTP with httpx, with rate limits, retries, readable errors and masked secrets; all clients use it."""
 
 import logging
 import ssl
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 class Closing(ABC):
-    """A base for clients that are closed at the end of a `with` block."""
+    """The base class of clients that a `with` block closes."""
 
     @abstractmethod
     def close(self) -> None:
@@ -46,7 +46,7 @@ class Closing(ABC):
 
 
 class HttpClient(Closing):
-    """JSON over HTTP at one base URL with one key; any number of threads may use it at once.
+    """A client for JSON over HTTP with one base URL and one key. It is thread-safe.
 
     `auth` are the headers that carry the key (`auth.key_header`, `auth.basic_auth`). Raises InvalidSetting if the
     settings cannot work; `request` raises the other ApiErrors.
@@ -78,7 +78,7 @@ class HttpClient(Closing):
     def _new_client(self) -> httpx.Client:
         return httpx.Client(
             headers={"User-Agent": "dlt-autopilothq", "Accept": "application/json", "Accept-Encoding": ACCEPTED},
-            # Threads wait for a connection as long as it takes: the requests before them have time-outs.
+            # Threads wait for a connection without a time-out, because the requests before them have one.
             timeout=httpx.Timeout(self._settings.timeout, pool=None),
             limits=httpx.Limits(max_connections=100, max_keepalive_connections=100),
             follow_redirects=False,
@@ -101,8 +101,8 @@ class HttpClient(Closing):
         return int(getattr(self._last, "attempts", 0))
 
     @contextmanager
-    def at_most(self, tries: int) -> Iterator[None]:
-        """Limits the tries of the calling thread's requests in this context; the setting `tries` limits them, too."""
+    def limit_tries(self, tries: int) -> Iterator[None]:
+        """Limits the tries of the calling thread's requests in this context. The setting `tries` applies as well."""
         before = self._settings_here
         self._last.settings = replace(before, tries=min(tries, before.tries))
         try:
@@ -117,7 +117,7 @@ class HttpClient(Closing):
 
     @property
     def request_id(self) -> str:
-        """` (Request-Id …)` of the answer to the calling thread's last request, for errors; else empty."""
+        """` (Request-Id …)` of the calling thread's last answer, for errors; empty if it has none."""
         return str(getattr(self._last, "request_id", ""))
 
     def request(
@@ -131,12 +131,12 @@ class HttpClient(Closing):
         wants_json: bool = True,
         limit: Limit | None = None,
     ) -> JsonValue:
-        """Sends a request and returns the answer's JSON; None without `wants_json`, if only the status matters.
+        """Sends a request and returns the answer's JSON, or None if `wants_json` is false: only the status matters.
 
-        `path` is given in parts, which are percent-encoded here. `body` is sent as JSON, which bytes are already. After
-        429, 408, 5xx and network failures the request is sent again, after the wait that the server asks for or else
-        after growing waits. If `idempotent` is false, it is sent again only if none of its bytes can have gone out, or
-        after a 429, which says that nothing was done. `limit` applies in addition to the pace of all requests.
+        `path` are parts, which are percent-encoded here. `body` is sent as JSON; bytes are JSON already. After 429,
+        408, 5xx and network failures the request is sent again, after the wait that the server asks for, or else with
+        exponential backoff. If `idempotent` is false, it is sent again only if no byte of it can have been sent, or
+        after a 429, by which the server has done nothing. `limit` applies in addition to the limit of all requests.
         """
         call = Call(self._settings_here, method, path_of(path), body, params, idempotent, wants_json, limit)
         attempts = retrying(call.settings.tries, self._sleep, lambda state: _log_retry(call, state))
@@ -146,14 +146,14 @@ class HttpClient(Closing):
             last = failure
         finally:
             self._last.attempts = call.attempts
-        # Outside of the handler, so that no chained exception carries the request and its headers.
+        # Raised outside of the handler, so that no chained exception has the request and its headers.
         raise call.gave_up(last)
 
     def _attempt(self, call: Call) -> JsonValue:
         """Sends the request once. Raises a final ApiError, or TransientFailure."""
         call.attempts += 1
-        # Each attempt builds its request, so that the headers go only to this URL. It does so before it waits for the
-        # pace, so that a request that cannot be built takes no slot.
+        # Each attempt builds its request, so that the headers go only to this URL. That is done before the wait for a
+        # slot, so that a request that cannot be built takes none.
         body: dict[str, Any] = {"json": call.body}
         headers = self._auth
         if isinstance(call.body, bytes):
@@ -185,7 +185,7 @@ class HttpClient(Closing):
         try:
             return read_answer(call, response, content)
         except TransientFailure as again:
-            if again.wait is not None:  # the limit is the account's: its other requests wait as well
+            if again.wait is not None:  # the limit is the account's, so its other requests wait as well
                 (call.limit.pace if call.limit else self._pace).hold(again.wait)
             raise
 
@@ -206,12 +206,12 @@ def _log_retry(call: Call, state: RetryCallState) -> None:
 
 @lru_cache
 def _tls() -> ssl.SSLContext:
-    """Returns the process's one context: reading all the certificates takes a tenth of a second."""
+    """Returns the TLS context, one for the process, because reading all certificates takes a tenth of a second."""
     return httpx.create_ssl_context()
 
 
 class ApiClient(Closing):
-    """The client of an API, which owns an `HttpClient`.
+    """The base class of the clients of APIs, which have an `HttpClient`.
 
     `KEY_HEADER` is the header that carries the key; if it is None, the key is the user of HTTP Basic.
     """
@@ -236,9 +236,9 @@ class ApiClient(Closing):
         """How often the calling thread's last request was sent."""
         return self._http.attempts
 
-    def at_most(self, tries: int) -> AbstractContextManager[None]:
+    def limit_tries(self, tries: int) -> AbstractContextManager[None]:
         """Limits the tries of the calling thread's requests in this context."""
-        return self._http.at_most(tries)
+        return self._http.limit_tries(tries)
 
     def close(self) -> None:
         """Closes the connections. A request after that opens new ones."""

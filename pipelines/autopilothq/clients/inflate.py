@@ -1,7 +1,7 @@
-"""Undoes the `Content-Encoding` of an HTTP body, in pieces of a bounded size.
+"""Decodes the `Content-Encoding` of an HTTP body, in pieces of a bounded size.
 
-A few kilobytes can hold a gigabyte. No step here produces more than some megabytes at a time, so a reader of the pieces
-can stop at a limit before it runs out of memory.
+A few kilobytes can inflate to a gigabyte. No step here produces more than some megabytes at a time, so a caller can
+stop at a limit before it runs out of memory.
 """
 
 import zlib
@@ -14,7 +14,7 @@ ACCEPTED = "gzip, deflate, zstd"
 """The `Accept-Encoding` of a request: the encodings that `inflated` reads."""
 
 _PIECE = 256 * 1024  # bytes that gzip and deflate return at once
-_MOST_CODINGS = 4  # of one answer; servers use one
+_MOST_CODINGS = 4  # encodings of one answer; servers use one
 # Four bytes can hold a block of 128 KiB, and zstandard returns all that its input holds, so few bytes go in at once.
 _ZSTD_INPUT = 128  # bytes, which hold 4 MiB at most
 _ZSTD_WINDOW = 8 * 1024 * 1024  # bytes; RFC 9659 allows no larger one over HTTP
@@ -25,7 +25,7 @@ class Undecodable(Exception):
 
 
 class UnknownEncoding(Exception):
-    """An encoding that was not asked for; `args[0]` is its name."""
+    """An encoding that the request did not accept; `args[0]` is its name."""
 
 
 class TooBig(Exception):
@@ -33,10 +33,10 @@ class TooBig(Exception):
 
 
 def inflated(raw: Iterator[bytes], encodings: str, most: int) -> Iterator[bytes]:
-    """Returns the content of a body, piece by piece; `encodings` is its `Content-Encoding`.
+    """Returns an iterator of the decoded pieces of a body; `encodings` is its `Content-Encoding`.
 
-    `most` is the limit in bytes of what comes out of each encoding. Raises UnknownEncoding at once; the iterator raises
-    TooBig and Undecodable. An empty body has no content, whatever its encoding.
+    `most` limits the bytes that each encoding may produce. Raises UnknownEncoding at once; the iterator raises TooBig
+    and Undecodable. An empty body has no content, whatever its encoding.
 
     Example: `b"".join(inflated(iter([gzip.compress(b"{}")]), "gzip", 1024)) == b"{}"`.
     """
@@ -47,7 +47,7 @@ def inflated(raw: Iterator[bytes], encodings: str, most: int) -> Iterator[bytes]
     if len(names) > _MOST_CODINGS:
         raise UnknownEncoding(", ".join(names)[:40])
     pieces = _bounded(raw, most)
-    for name in reversed(names):  # the last one was applied last
+    for name in reversed(names):  # the one applied last is decoded first
         pieces = _bounded(_READERS[name](pieces), most)
     return pieces
 
@@ -61,7 +61,7 @@ def _bounded(pieces: Iterator[bytes], most: int) -> Iterator[bytes]:
         yield piece
 
 
-# Reads some bytes of a stream: yields their content, and returns the bytes after the stream's end, None before it.
+# Decodes some bytes of a stream: yields their content, and returns the bytes after the stream's end, None before it.
 _Reader = Callable[[Any, bytes], Generator[bytes, None, bytes | None]]
 
 
@@ -87,7 +87,7 @@ def _zstd_pieces(stream: Any, data: bytes) -> Generator[bytes, None, bytes | Non
 
 
 def _streams(raw: Iterator[bytes], begin: Callable[[bytes], Any], read: _Reader) -> Iterator[bytes]:
-    """Yields the content of one stream after the other; zeros between and after them are padding."""
+    """Yields the content of concatenated streams. Zeros between and after them are padding."""
     stream, ended = None, False
     for chunk in raw:
         data = chunk
@@ -109,9 +109,9 @@ def _gunzipped(raw: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _undeflated(raw: Iterator[bytes]) -> Iterator[bytes]:
-    """Reads zlib's format, which RFC 9110 means, and the bare stream that some servers send.
+    """Decodes zlib's format, as in RFC 9110, and the raw deflate stream that some servers send.
 
-    The first byte of zlib's header ends with the hex digit 8, which no bare stream begins with.
+    The low half of the first byte of zlib's header is 8, which is never so in a raw stream.
     """
     return _streams(raw, lambda start: zlib.decompressobj(15 if start[0] & 0x0F == 8 else -15), _zlib_pieces)
 

@@ -1,4 +1,4 @@
-"""Ortto's REST API, version 1 (docs/contract/ortto-api.md): reads what an account holds, and writes to it."""
+"""A client of Ortto's REST API, version 1 (docs/contract/ortto-api.md), which reads and writes an account."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from .ortto_answers import (
     activity_page,
     array,
     campaign_page,
-    never_endless,
+    limit_empty_pages,
     people_page,
     read_written,
     unexpected,
@@ -25,14 +25,14 @@ PEOPLE_PER_PAGE = 500
 ACTIVITIES_PER_PAGE = 40
 CAMPAIGNS_PER_PAGE = 50
 AUDIENCES_PER_PAGE = 40
-MOST_FIELDS = 150  # of one request for people
-MOST_WRITTEN = 100  # people or activities of one request
+MOST_FIELDS = 150  # fields in one request for people
+MOST_WRITTEN = 100  # people or activities that one request writes
 KILL_POINT_PEOPLE_WRITTEN = f"{__name__}:Ortto.merge_people"  # for tests/faults
 KILL_POINT_ACTIVITIES_SENT = f"{__name__}:Ortto.create_activities"  # for tests/faults
 
 
 class Ortto(OrttoRequests):
-    """An account. Threads may share it; all instances with the same key share one pace (`pace.Pace`).
+    """An account. It is thread-safe; all instances with the same key share one rate limit (`pace.Pace`).
 
     Values are as `decode.decode_json` returns them. Methods raise ApiErrors.
 
@@ -41,7 +41,7 @@ class Ortto(OrttoRequests):
 
     # ---- reading -------------------------------------------------------------------------------------------------
 
-    @never_endless("person/get", lambda page: page.contacts)
+    @limit_empty_pages("person/get", lambda page: page.contacts)
     def people(
         self,
         fields: Sequence[str],
@@ -52,9 +52,9 @@ class Ortto(OrttoRequests):
         cursor_id: str | None = None,
         limit: int = PEOPLE_PER_PAGE,
     ) -> Iterator[PeoplePage]:
-        """Yields all people, or those that the filter `where` matches, or the members of an audience, page by page.
+        """Yields all people, or those that match the filter `where`, or the members of an audience, page by page.
 
-        `offset` and `cursor_id` are those of the page to begin with. Raises RequestRejected (400) if the account does
+        `offset` and `cursor_id` are those of the first page to read. Raises RequestRejected (400) if the account does
         not accept the fields or the filter, or no longer knows the cursor.
         """
         if len(fields) > MOST_FIELDS:
@@ -71,14 +71,14 @@ class Ortto(OrttoRequests):
             offset, cursor_id = page.next_offset, page.cursor_id
 
     def people_by_ids(self, ids: Sequence[str], fields: Sequence[str]) -> dict[str, Any]:
-        """Returns people by their ids; those that the account does not have are left out."""
+        """Returns people by id; unknown ids are left out."""
         answer = self.object("person/get-by-ids", {"contact_ids": list(ids), "fields": list(fields)})
         contacts = answer.value("contacts")
         if contacts is not None and not isinstance(contacts, JsonObject):
             raise unexpected("person/get-by-ids", "an object of contacts", contacts)
         return dict(contacts or [])
 
-    @never_endless("person/get/activities", lambda page: page.activities)
+    @limit_empty_pages("person/get/activities", lambda page: page.activities)
     def activities(
         self,
         person_id: str,
@@ -88,7 +88,7 @@ class Ortto(OrttoRequests):
         offset: int = 0,
         limit: int = ACTIVITIES_PER_PAGE,
     ) -> Iterator[ActivityPage]:
-        """Yields a person's activities of these kinds, such as `act::o`, page by page; of all kinds if none is given.
+        """Yields a person's activities of `kinds` such as `act::o`, or of all kinds if that is empty, page by page.
 
         `timeframe` is one of the API's names, such as `last-7-days`. Raises NotFound or RequestRejected for an unknown
         person.
@@ -102,7 +102,7 @@ class Ortto(OrttoRequests):
             yield page
 
     def instance_schema(self) -> JsonObject:
-        """Returns `{"namespaces":{NAME:{"fields":{ID:{"name","attributes",…}}}}}`: the names of all ids."""
+        """Returns the names of all ids: `{"namespaces":{NAME:{"fields":{ID:{"name","attributes",…}}}}}`."""
         return self.object("instance-schema/get", {"namespaces": []})
 
     def custom_fields(self) -> list[JsonObject]:
@@ -112,7 +112,7 @@ class Ortto(OrttoRequests):
         fields = [entry.value("field") or entry for entry in found]
         return [field for field in fields if isinstance(field, JsonObject)]
 
-    @never_endless("campaign/get-all", lambda page: page)
+    @limit_empty_pages("campaign/get-all", lambda page: page)
     def campaigns(self) -> Iterator[list[Any]]:
         """Yields all campaigns, page by page: `{"id","name","type","state","delivered","opens","clicks",…}` each."""
         path, offset, has_more = "campaign/get-all", 0, True
@@ -122,14 +122,14 @@ class Ortto(OrttoRequests):
             yield page
 
     def campaign_report(self, campaign_id: str, **more: str) -> JsonObject:
-        """Returns what Ortto counts for a campaign; `more` are `asset_id`, `shape_id`, `timeframe`, …
+        """Returns the numbers of a campaign; `more` are `asset_id`, `shape_id`, `timeframe`, …
 
-        `reports` in it is null for a campaign that was never sent. The API takes 60 of these in ten minutes.
+        `reports` in it is null for a campaign that was never sent. The API accepts 60 such requests in ten minutes.
         """
         return self.object("campaign/reports/get", {"campaign_id": campaign_id} | more, limit=self.reports_limit)
 
     def audiences(self) -> Iterator[list[Any]]:
-        """Yields all audiences, page by page, until a page has none that is new."""
+        """Yields all audiences, page by page, until a page has no new one."""
         seen: set[str | None] = set()
         offset = 0
         while True:
@@ -155,10 +155,10 @@ class Ortto(OrttoRequests):
         *,
         idempotent: bool = True,
     ) -> list[Written]:
-        """Writes 1 to 100 people, `{"fields","tags","unset_tags"}` each, over what the account has of them.
+        """Writes 1 to 100 people, each `{"fields","tags","unset_tags"}`, and merges them with existing people.
 
-        Returns what became of each, in order, when all are written. A person is found by any of the fields `merge_by`,
-        or else created. Raises RequestRejected (400) if none of them is accepted, and ContactLimit.
+        Returns the outcome of each, in their order, when all are written. A person is found by any of the fields
+        `merge_by`, or else created. Raises RequestRejected (400) if none of them is accepted, and ContactLimit.
         """
         _check_number(people, "people")
         body = {"people": list(people), "merge_by": list(merge_by), "merge_strategy": 2, "find_strategy": 0}
@@ -166,7 +166,7 @@ class Ortto(OrttoRequests):
         return read_written("person/merge", answer, "people", len(people))
 
     def create_activities(self, activities: Sequence[Mapping[str, Any]]) -> list[Written]:
-        """Creates 1 to 100 activities, `{"activity_id","attributes","fields","merge_by",…}` each.
+        """Creates 1 to 100 activities, each `{"activity_id","attributes","fields","merge_by",…}`.
 
         The request is never repeated: OutcomeUnknown means that they may have been created.
         """

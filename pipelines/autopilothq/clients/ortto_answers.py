@@ -1,4 +1,4 @@
-"""The shapes of Ortto's answers, read one by one. Lists that are null are returned as empty ones."""
+"""Parses Ortto's answers. A list that is null becomes an empty one."""
 
 from collections.abc import Callable, Iterator, Sized
 from functools import wraps
@@ -10,8 +10,8 @@ from ..segment.json_text import JsonObject, to_json
 from .decode import JsonValue, as_count, as_text, describe
 from .urls import path_of
 
-MOST_EMPTY_PAGES = 100  # in a row, although each says that there are more
-_MOST_DAYS = 36_500  # of retention; dates much further back would overflow
+MOST_EMPTY_PAGES = 100  # empty pages in a row, each of which promises more
+_MOST_DAYS = 36_500  # days of retention; dates much further back would overflow
 
 _Page = TypeVar("_Page")
 _Arguments = ParamSpec("_Arguments")
@@ -19,10 +19,10 @@ _Pages = Callable[_Arguments, Iterator[_Page]]
 
 
 class PeoplePage(NamedTuple):
-    """A page of people: `{"id","fields":{…}}` each, as they came.
+    """A page of people, each `{"id","fields":{…}}`, unchanged.
 
-    If `has_more`, `next_offset` and `cursor_id` lead to the next page. `total` is how many people match, None if the
-    account does not say.
+    If `has_more`, `next_offset` and `cursor_id` lead to the next page. `total` is the number of matching people, None
+    if the API does not return it.
     """
 
     contacts: list[Any]
@@ -33,7 +33,7 @@ class PeoplePage(NamedTuple):
 
 
 class ActivityPage(NamedTuple):
-    """A page of a person's activities, as they came; `retention_days` is how long they are kept, if it says so."""
+    """A page of a person's activities, unchanged. `retention_days` is how long Ortto keeps them, None if unknown."""
 
     activities: list[Any]
     next_offset: int
@@ -42,7 +42,7 @@ class ActivityPage(NamedTuple):
 
 
 class Written(NamedTuple):
-    """What became of one person or activity that was written: the answer's status, the person's id, the error's text.
+    """The outcome of writing one person or activity: the status in the answer, the person's id, the error's text.
 
     `status` is `created`, `merged`, `ingested`, `queued`, …; `invalid` or `suppressed` if it was refused.
     """
@@ -84,10 +84,10 @@ def campaign_page(path: str, answer: JsonObject, offset: int) -> tuple[list[Any]
     return array(path, answer, "campaigns"), *_following(path, answer, offset, answer.value("has_more"))
 
 
-def never_endless(
+def limit_empty_pages(
     path: str, entries: Callable[[Any], Sized]
 ) -> Callable[[_Pages[_Arguments, _Page]], _Pages[_Arguments, _Page]]:
-    """Decorates a method that yields pages: too many empty ones in a row are an error, because they would never end."""
+    """Decorates a method that yields pages, to raise UnexpectedResponse after too many empty pages in a row."""
 
     def wrap(pages: _Pages[_Arguments, _Page]) -> _Pages[_Arguments, _Page]:
         @wraps(pages)
@@ -105,7 +105,7 @@ def never_endless(
 
 
 def read_written(path: str, answer: JsonObject, key: str, expected: int) -> list[Written]:
-    """Returns what became of each person or activity that was written, in the order of the request."""
+    """Returns the outcome of each person or activity that was written, in the order of the request."""
     found = array(path, answer, key)
     if len(found) != expected:
         raise unexpected(path, f"{expected} {key}", found)
@@ -114,7 +114,7 @@ def read_written(path: str, answer: JsonObject, key: str, expected: int) -> list
 
 
 def unexpected(path: str, expected: str, got: JsonValue) -> UnexpectedResponse:
-    """Returns the error for an answer of another shape, with what came."""
+    """Returns the error for an answer with an unexpected shape; `content` of the error has the answer."""
     shown = path_of(path.split("/"))
     text = f"POST {shown}: expected {expected}, got {describe(got)}"
     error = UnexpectedResponse(text, method="POST", path=shown, status=200)

@@ -1,4 +1,4 @@
-"""Ortto's settings and requests: every call is a POST with a JSON body, and some kinds have a limit of their own."""
+"""Ortto's settings and requests: every call is a POST with a JSON body, and some have rate limits of their own."""
 
 import time
 from collections.abc import Callable
@@ -22,15 +22,15 @@ REGION_URLS = {
 }
 ORTTO_REQUESTS_PER_SECOND = 10.0
 ACTIVITY_REQUESTS_PER_SECOND = 1.0
-REPORTS = (60, 600.0)  # campaign reports in so many seconds
-MALFORMED = (6, 15.0)  # an address is blocked after 15 malformed requests in 15 seconds; 8 may be under way
+REPORTS = (60, 600.0)  # campaign reports, and in how many seconds
+MALFORMED = (6, 15.0)  # Ortto blocks an address after 15 malformed requests in 15 seconds; 8 may be in flight
 
 
 @dataclass(frozen=True, kw_only=True)
 class OrttoSettings(ApiSettings):
     """The settings of Ortto's API. `region` is `au`, `eu` or empty; if `base_url` is empty, it is the region's.
 
-    `activity_requests_per_second` applies to people's activities, which have a limit of their own.
+    `activity_requests_per_second` is the separate rate limit of people's activities.
 
     Example: `OrttoSettings(api_key="0123abcd", region="eu")`.
     """
@@ -54,9 +54,9 @@ class OrttoSettings(ApiSettings):
 
 
 class OrttoRequests(ApiClient):
-    """The requests to an account. After the first 401 or 403 nothing more is sent: Ortto would block the address.
+    """Sends requests to an account. After the first 401 or 403 it sends no more, or Ortto would block the address.
 
-    Malformed requests (400) are held back for the same reason.
+    For the same reason, malformed requests (400) have a rate limit.
     """
 
     KEY_HEADER = "X-Api-Key"
@@ -101,7 +101,7 @@ class OrttoRequests(ApiClient):
             raise
 
     def object(self, path: str, body: Any, *, idempotent: bool = True, limit: Limit | None = None) -> JsonObject:
-        """Sends a request and returns the answer. Raises UnexpectedResponse if that is no object."""
+        """Sends a request and returns the answer. Raises UnexpectedResponse if that is not an object."""
         answer = self.request(path, body, idempotent=idempotent, limit=limit)
         if not isinstance(answer, JsonObject):
             raise unexpected(path, "an object", answer)

@@ -1,4 +1,4 @@
-"""The pace of requests: one budget for each key and server, which all threads and clients of the process share."""
+"""Rate limits: one budget of requests for each key and server, which all threads and clients of the process share."""
 
 import hashlib
 import threading
@@ -9,15 +9,15 @@ from typing import Any, NamedTuple
 
 
 class Pace:
-    """The budget of one account: however many threads and clients ask, at most N requests go out in any second.
+    """The budget of one account: all threads and clients together send at most N requests in any second.
 
-    A server counts requests when they arrive, not when they leave. So a request occupies its slot for a second from
-    when its first bytes were sent (not from when it asked for a connection), plus the time that its answer took longer
-    than the fastest one, because the request may have spent that time on its way. That costs nothing if all answers
-    take the same time.
+    A server counts requests when they arrive, not when they are sent. So a request occupies its slot for a second after
+    its first bytes were sent (not after it asked for a connection), plus the time by which its answer was slower than
+    the fastest one, because the request may have been in transit for that time. That costs nothing if all answers take
+    the same time.
     """
 
-    LATE = 0.05  # seconds; the most that counts as time on the way, and what is assumed until the answer comes
+    LATE = 0.05  # seconds in transit at most; assumed until the answer comes
     SLACK = 0.005  # seconds; how far the clocks and schedulers of two machines may differ
 
     def __init__(self, now: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -29,14 +29,14 @@ class Pace:
         self.fastest = inf
 
     def wait(self, per_second: float) -> "PaceSlot":
-        """Waits until a request may go, and returns its slot.
+        """Waits until a request may be sent, and returns its slot.
 
-        `per_second` is the caller's own limit: all requests of the account count against it.
+        `per_second` is the caller's limit. All requests of the account count against it.
         """
         return self.wait_for(*allowance(per_second))
 
     def wait_for(self, most: int, seconds: float) -> "PaceSlot":
-        """Waits until a request may go, if `most` may in any period of `seconds`, and returns its slot."""
+        """Waits until a request may be sent, with `most` in any period of `seconds`, and returns its slot."""
         with self._turn:
             while True:
                 now = self.now()
@@ -44,7 +44,7 @@ class Pace:
                 if len(self._slots) < most and now >= self._held_until:
                     break
                 first = min((slot.free_at for slot in self._slots), default=-inf)
-                # While a request waits for a connection, nobody knows when its slot will be free.
+                # While a request waits for a connection, it is unknown when its slot will be free.
                 self._sleep(
                     min(max(first - now if len(self._slots) >= most else 0, self._held_until - now, 0.001), 0.05)
                 )
@@ -53,7 +53,7 @@ class Pace:
         return slot
 
     def hold(self, seconds: float) -> None:
-        """Lets no request out for `seconds`, because the server asked for it."""
+        """Blocks all requests for `seconds`, because the server asked for it."""
         self._held_until = max(self._held_until, self.now() + seconds)
 
 
@@ -67,7 +67,7 @@ class PaceSlot:
         self._answered = inf
 
     def trace(self, event: str, _: Mapping[str, Any]) -> None:
-        """Notes when the request's first bytes go out; httpcore's trace extension calls it."""
+        """Notes when the request's first bytes are sent; httpcore's trace extension calls it."""
         if event.startswith("http11.send_request_headers"):
             self._sent = self._pace.now()
 
@@ -78,7 +78,7 @@ class PaceSlot:
             self._pace.fastest = min(self._pace.fastest, self._answered - self._sent)
 
     def done(self) -> None:
-        """Notes that the request is over, however it ended. One that was never traced counts from now."""
+        """Notes that the request has ended in any way. If it was never traced, it counts as sent now."""
         self._answered = min(self._answered, self._pace.now())
         self._sent = min(self._sent, self._answered)
 
@@ -92,7 +92,7 @@ class PaceSlot:
 
 
 def allowance(per_second: float) -> tuple[int, float]:
-    """Returns how many requests may go out in how many seconds.
+    """Returns how many requests may be sent, and in how many seconds.
 
     Examples: `allowance(2.5) == (2, 1.0)`, `allowance(0.5) == (1, 2.0)`.
     """
@@ -100,9 +100,9 @@ def allowance(per_second: float) -> tuple[int, float]:
 
 
 class Limit(NamedTuple):
-    """A limit for some requests, in addition to the pace of all: `most` of them in any period of `seconds`.
+    """A rate limit of some requests, in addition to that of all: `most` of them in any period of `seconds`.
 
-    `setting` is the full name of the setting that it comes from, empty if it is the API's own.
+    `setting` is the full name of its setting, empty if the limit is the API's own.
     """
 
     pace: Pace
@@ -111,7 +111,7 @@ class Limit(NamedTuple):
     setting: str = ""
 
     def wait(self) -> PaceSlot:
-        """Waits until such a request may go, and returns its slot."""
+        """Waits until such a request may be sent, and returns its slot."""
         return self.pace.wait_for(self.most, self.seconds)
 
 
@@ -120,9 +120,9 @@ _paces_lock = threading.Lock()
 
 
 def pace_of(origin: str, key: str) -> Pace:
-    """Returns the process's one budget for a key at a server.
+    """Returns the budget of a key at a server, one for the process.
 
-    It lives as long as the process, because a new client must not start with a fresh budget.
+    It lives as long as the process, because a new client must not start with a full budget.
     """
     name = hashlib.sha256(f"{origin} {key}".encode()).hexdigest()
     with _paces_lock:

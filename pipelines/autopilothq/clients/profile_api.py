@@ -1,4 +1,4 @@
-"""Segment's Profile API (docs/contract/profile-api.md): the events of one person at a time."""
+"""A client of Segment's Profile API (docs/contract/profile-api.md), which reads the events of one person at a time."""
 
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -19,7 +19,7 @@ from .urls import escape, path_of
 
 BASE_URLS = {"us": "https://profiles.segment.com/v1", "eu": "https://profiles.euw1.segment.com/v1"}
 PROFILE_REQUESTS_PER_SECOND = 50.0
-EVENTS_PER_PAGE = 100  # the most that the API returns
+EVENTS_PER_PAGE = 100  # the API's maximum
 ID_TYPES = ("email", "user_id", "anonymous_id")
 
 
@@ -37,7 +37,7 @@ class ProfileApiSettings(ApiSettings):
 
 
 class ProfileApi(ApiClient):
-    """The people of a space. Threads may share it; all instances with the same token share one pace (`pace.Pace`).
+    """The people of a space. It is thread-safe; all instances with the same token share one rate limit (`pace.Pace`).
 
     Values are as `decode.decode_json` returns them. Methods raise ApiErrors.
 
@@ -61,7 +61,7 @@ class ProfileApi(ApiClient):
         return f"ProfileApi({self._http!r}, {self._space!r})"
 
     def events(self, person: str, names: Collection[str], start: datetime | None = None) -> Iterator[list[Any]]:
-        """Yields a person's events with these names page by page, the oldest first; none for an unknown person.
+        """Yields a person's events with these names, oldest first, page by page. Yields nothing for an unknown person.
 
         `person` is like `email:thomas@example.com`, in lower case. Events need not be objects. `start` is the earliest
         time of an event; the API has the events of the last 14 days.
@@ -95,7 +95,7 @@ class ProfileApi(ApiClient):
             params["next"] = cursor
 
     def _page(self, path: list[str], answer: JsonValue) -> tuple[list[Any], str | None]:
-        """Returns a page's events, and the cursor of the next page, None after the last one."""
+        """Returns a page's events, and the cursor of the next page, None if this is the last one."""
         events = answer.value("data") if isinstance(answer, JsonObject) else None
         if not isinstance(answer, JsonObject) or not isinstance(events, list) or isinstance(events, JsonObject):
             raise self._unexpected(path, answer, f": expected an object with a list of data, got {describe(answer)}")

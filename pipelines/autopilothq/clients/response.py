@@ -1,4 +1,4 @@
-"""What an answer means: its body within limits, its JSON, or the error that its status stands for."""
+"""Reads an answer: its body within limits, and its JSON or the error for its status."""
 
 import re
 import time
@@ -19,7 +19,7 @@ from .inflate import ACCEPTED, TooBig, Undecodable, UnknownEncoding, inflated
 from .retry import MAX_RETRY_AFTER, TransientFailure, retry_after
 
 MAX_BODY = 64 * 1024 * 1024  # bytes
-_MAX_TIMEOUTS = 10  # time-outs that one whole answer may take, however steadily it trickles in
+_MAX_TIMEOUTS = 10  # how many times the time-out a whole answer may take, however steadily it trickles in
 _ERROR_BODY = 64 * 1024  # bytes of an error's body that are read
 _KEPT = 1024 * 1024  # bytes of an unreadable answer that the error keeps
 _SECONDS = re.compile(r"\d{1,9}(\.\d{1,9})?", re.ASCII)
@@ -30,10 +30,11 @@ _MOST_TEXT = 300  # characters of the server's own text in a message
 
 
 def read_body(call: Call, response: httpx.Response) -> bytes:
-    """Returns the body, inflated piece by piece.
+    """Returns the decoded body.
 
-    httpx would inflate a small body to gigabytes before its size is known. Raises UnexpectedResponse if a body that is
-    wanted is too big or in an unknown encoding, and httpx.HTTPError if a body breaks off.
+    It is decoded piece by piece, because httpx would inflate a small body to gigabytes before its size is known. Raises
+    UnexpectedResponse if a body whose JSON is wanted is too big or has an unknown encoding, and httpx.HTTPError if a
+    body breaks off.
     """
     reads_json = response.is_success and call.wants_json
     most = MAX_BODY if reads_json else _ERROR_BODY
@@ -42,7 +43,7 @@ def read_body(call: Call, response: httpx.Response) -> bytes:
         chunks.extend(inflated(_raw(call, response), response.headers.get("Content-Encoding", ""), most))
     except TooBig:
         if reads_json:
-            chunks.clear()  # the error would keep them as long as it lives
+            chunks.clear()  # the error's traceback would keep them in memory
             text = f"the answer is bigger than {MAX_BODY // 1024**2} MB"
             raise call.error(UnexpectedResponse, text, response.status_code) from None
     except Undecodable as error:
@@ -55,7 +56,7 @@ def read_body(call: Call, response: httpx.Response) -> bytes:
 
 
 def _raw(call: Call, response: httpx.Response) -> Iterator[bytes]:
-    """Yields the body's bytes as they come, until it takes too long."""
+    """Yields the body's bytes as they come. Raises httpx.ReadTimeout if the whole body takes too long."""
     end = time.monotonic() + _MAX_TIMEOUTS * call.settings.timeout
     for chunk in response.iter_raw():
         yield chunk
@@ -67,9 +68,9 @@ def _raw(call: Call, response: httpx.Response) -> Iterator[bytes]:
 
 
 def read_answer(call: Call, response: httpx.Response, content: bytes) -> JsonValue:
-    """Returns the JSON of a success, or None if it is not wanted.
+    """Returns the JSON of a success, or None if the call wants none.
 
-    Raises the ApiError that the status stands for, or TransientFailure if another attempt may succeed.
+    Raises the ApiError for the status, or TransientFailure if another attempt may succeed.
     """
     status = response.status_code
     if response.is_success:
@@ -97,7 +98,7 @@ def read_answer(call: Call, response: httpx.Response, content: bytes) -> JsonVal
 
 
 def _transient(call: Call, failure: TransientFailure) -> Exception:
-    """Returns the exception for a failure of the server: only a 429 says that the request was not carried out."""
+    """Returns the exception for a server's failure. Only a 429 means that the request was not carried out."""
     if failure.status != 429 and not call.idempotent:
         return call.outcome_unknown(failure)
     if failure.wait is not None and failure.wait > MAX_RETRY_AFTER:
@@ -107,7 +108,7 @@ def _transient(call: Call, failure: TransientFailure) -> Exception:
 
 
 def _wait_of(content: bytes) -> float | None:
-    """Returns the seconds to wait from the body of Ortto's 429: `try-in-seconds`, at the top or in an object there."""
+    """Returns the seconds to wait in the body of Ortto's 429: `try-in-seconds`, at the top level or one below."""
     with suppress(TooManyValues, Truncated, NotJson):
         answer = decode_json(content)
         if isinstance(answer, JsonObject):
@@ -142,7 +143,7 @@ def _json(call: Call, response: httpx.Response, content: bytes) -> JsonValue:
         raise unexpected from None
 
 
-# ---- texts for people ----------------------------------------------------------------------------------------------
+# ---- texts of errors -----------------------------------------------------------------------------------------------
 
 
 def request_id(response: httpx.Response) -> str:
@@ -171,7 +172,7 @@ def _server_message(response: httpx.Response, content: bytes) -> str:
                 text = f"{text} (request {answer.value('request_id')})"
     is_json = "json" in response.headers.get("Content-Type", "")
     text = text or ("" if is_json else content.decode("utf-8", "replace"))
-    text = _shortened(masking.masked(text))  # in this order: a part of a secret would not be found
+    text = _shortened(masking.masked(text))  # masked first, because a part of a secret would not be recognised
     return (text + request_id(response)).strip()
 
 
@@ -188,7 +189,7 @@ def _phrase(status: int) -> str:
 
 
 def _redirect_target(response: httpx.Response) -> str:
-    """Returns where a redirect points: only scheme and host, because the server may fill the rest with anything."""
+    """Returns the target of a redirect: scheme and host only, because the rest may be anything."""
     with suppress(httpx.InvalidURL):
         url = response.request.url.join(response.headers.get("Location", ""))
         return f"{url.scheme}://{url.netloc.decode()}"

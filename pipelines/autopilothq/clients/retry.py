@@ -1,4 +1,4 @@
-"""When a failed request is sent again, and after which wait."""
+"""Retries of failed requests, and the waits before them."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,14 +17,14 @@ from tenacity import (
 
 MAX_RETRY_AFTER = 300.0  # seconds; a longer wait that a server asks for is an error instead of a hanging program
 
-_GROWING = wait_exponential(multiplier=0.5, max=30) + wait_random(0, 0.5)
+_BACKOFF = wait_exponential(multiplier=0.5, max=30) + wait_random(0, 0.5)
 _JITTER = wait_random(0, 0.25)
 
 
 class TransientFailure(Exception):
     """One attempt failed, but another may succeed.
 
-    `reason` says how it failed, `status` is the answer's, `server_message` the server's own text, and `wait` the
+    `reason` is how it failed, `status` that of the answer, `server_message` the server's own text, and `wait` the
     seconds that the server asks for.
     """
 
@@ -38,7 +38,7 @@ class TransientFailure(Exception):
 def retrying(tries: int, sleep: Callable[[float], None], before_sleep: Callable[[RetryCallState], None]) -> Retrying:
     """Returns a `Retrying` that calls a function until it raises no TransientFailure, but at most `tries` times.
 
-    It waits as long as the failure asks for, else longer each time. The last failure is raised as it is.
+    It waits as long as the failure asks for, else with exponential backoff. The last failure is raised unchanged.
     """
     return Retrying(
         stop=stop_after_attempt(tries),
@@ -54,13 +54,13 @@ def _wait(state: RetryCallState) -> float:
     failure = state.outcome.exception() if state.outcome else None
     if isinstance(failure, TransientFailure) and failure.wait:
         return min(failure.wait, MAX_RETRY_AFTER) + _JITTER(state)
-    return _GROWING(state)
+    return _BACKOFF(state)
 
 
 def retry_after(response: httpx.Response) -> float | None:
-    """Returns the seconds that the header `Retry-After` asks for, or None without a readable one.
+    """Returns the seconds of the header `Retry-After`, or None if it is missing or invalid.
 
-    A date in it is compared with the server's own clock, which the header `Date` gives.
+    A date in it is compared with the server's own clock, the header `Date`.
     """
     text = response.headers.get("Retry-After", "").strip()
     with suppress(ValueError, OverflowError):

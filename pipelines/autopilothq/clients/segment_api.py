@@ -1,4 +1,4 @@
-"""Segment's tracking API, and others with the same requests: messages in batches (docs/contract/forward.md)."""
+"""A client of Segment's tracking API, and of APIs like it: sends messages in batches (docs/contract/forward.md)."""
 
 import hashlib
 import time
@@ -12,16 +12,16 @@ from .settings import ApiSettings
 from .urls import path_of
 
 BATCH_URL = "https://api.segment.io/v1/batch"
-BATCH_REQUESTS_PER_SECOND = 10.0  # of 100 messages each: what Segment accepts from a workspace
-BATCH_MESSAGES = 100  # in a batch, as in Segment's own libraries; the API accepts 2,500
-REQUEST_BYTES = 475_000  # of a batch; the API accepts 500 KB
+BATCH_REQUESTS_PER_SECOND = 10.0  # requests of 100 messages that Segment accepts from a workspace
+BATCH_MESSAGES = 100  # messages of a batch, as in Segment's own libraries; the API accepts 2,500
+REQUEST_BYTES = 475_000  # bytes of a batch; the API accepts 500 KB
 MESSAGE_BYTES = 32_768
 KILL_POINT_BATCH_SENT = f"{__name__}:SegmentApi.send"  # for tests/faults
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentApiSettings(ApiSettings):
-    """The settings of an API that takes Segment's messages; `base_url` is the whole URL that batches are posted to.
+    """The settings of an API that accepts Segment's messages; `base_url` is the whole URL that batches are posted to.
 
     If it has no path, the path is `/v1/batch`. Example: `SegmentApiSettings(api_key=write_key)`.
     """
@@ -32,7 +32,7 @@ class SegmentApiSettings(ApiSettings):
 
 
 class SegmentApi(ApiClient):
-    """A source of Segment, or of another product, that messages are sent to. The write key is HTTP Basic's user.
+    """A source of Segment, or of a product like it, that messages are sent to. The write key is HTTP Basic's user.
 
     Example: `with SegmentApi(SegmentApiSettings(api_key=key)) as source: source.send([b'{"type":"track",…}'])`.
     """
@@ -46,25 +46,25 @@ class SegmentApi(ApiClient):
     ) -> None:
         root, self._path = _split(settings.base_url)
         self.url = f"{root}{path_of(self._path)}"
-        self.target = f"{self.url} {fingerprint(settings.api_key)}"
+        self.target = f"{self.url} {_fingerprint(settings.api_key)}"
         super().__init__(replace(settings, base_url=root), transport=transport, sleep=sleep)
 
     def send(self, messages: Sequence[bytes]) -> None:
         """Sends messages, each a JSON object, in one request.
 
-        The request may be repeated: the API tells messages apart by their `messageId`. It has no `sentAt`, because the
-        API would correct each message's `timestamp` by it. Raises ApiErrors.
+        The request is idempotent, because the API deduplicates messages by their `messageId`. It has no `sentAt`, by
+        which the API would correct the `timestamp` of each message. Raises ApiErrors.
         """
         self._http.request("POST", self._path, body=batch_body(messages), wants_json=False)
 
 
 def batch_body(messages: Sequence[bytes]) -> bytes:
-    """Returns the body of the request for messages."""
+    """Returns the body of the request that sends messages."""
     return b'{"batch":[' + b",".join(messages) + b"]}"
 
 
-def fingerprint(write_key: str) -> str:
-    """Returns eight hexadecimal digits that tell one write key from others, and that do not reveal it."""
+def _fingerprint(write_key: str) -> str:
+    """Returns eight hexadecimal digits that identify a write key without revealing it."""
     return hashlib.sha256(b"autopilothq write key\n" + write_key.strip().encode()).hexdigest()[:8]
 
 

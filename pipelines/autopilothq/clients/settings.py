@@ -1,4 +1,4 @@
-"""The settings that every API client takes, in one record, so that nobody passes them one by one."""
+"""The settings that all API clients have, as one record."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,19 +25,20 @@ API_TYPES: Mapping[str, type] = {
 class ApiSettings:
     """How to reach an API. The clients' modules derive a class with the defaults of their API.
 
-    `setting` is the full name of the setting that `api_key` came from: errors name it, and its neighbours.
-    `requests_per_second` applies to the whole process and this key, in any one second; 2.5 allows two. `timeout` is in
-    seconds, for connecting and between any two bytes. `tries` is how often a request is sent at most. `allow_http` lets
-    the key go over http:// to another machine.
+    - `setting`: the full name of the setting of `api_key`; errors name it and others of its section.
+    - `requests_per_second`: for the whole process and this key, in any one second; 2.5 allows two.
+    - `timeout`: seconds for connecting, and between any two bytes.
+    - `tries`: how often a request is sent at most.
+    - `allow_http`: whether the key may be sent over http:// to another machine.
 
     Example: `AutopilotSettings(api_key=key, requests_per_second=2)`.
     """
 
     NUMBERS: ClassVar[tuple[str, ...]] = ("requests_per_second", "timeout", "tries")
     REFUSES_BY_403: ClassVar[bool] = False
-    """Whether a 403 to a request that is no GET is about that request alone; else it is about the key."""
+    """Whether a 403 to a request other than a GET is about that request only; else it is about the key."""
     ACCOUNT_FULL: ClassVar[int | None] = None
-    """The status by which the API says that the account is full; without one that is an error of the server."""
+    """The status by which the API reports that the account is full. None if the API has no such status."""
 
     api_key: str = field(repr=False)
     setting: str
@@ -48,9 +49,9 @@ class ApiSettings:
     allow_http: bool = False
 
     def name_of(self, name: str) -> str:
-        """Returns the full name of another setting of the same account.
+        """Returns the full name of another setting in the same section.
 
-        Example: for `base_url`, next to `sources.autopilothq.api_key`, it is `sources.autopilothq.base_url`.
+        Example: `name_of("base_url")` is `sources.autopilothq.base_url` if `setting` is `sources.autopilothq.api_key`.
         """
         return f"{self.setting.rpartition('.')[0]}.{name}"
 

@@ -11,7 +11,7 @@ class Escaped(str):
 
 
 def escape(text: str) -> Escaped:
-    """Percent-encodes every byte except ASCII letters and digits, even if RFC 3986 leaves a choice.
+    """Percent-encodes every byte except ASCII letters and digits, also where RFC 3986 does not require it.
 
     Example: `escape("a.b@c") == "a%2Eb%40c"`.
     """
@@ -21,7 +21,7 @@ def escape(text: str) -> Escaped:
 
 
 def path_of(parts: Sequence[str]) -> str:
-    """Joins the parts to a path, each percent-encoded: a `/`, `+`, `@` or space in a part does not end it.
+    """Joins parts to a path, and percent-encodes each: a `/`, `+`, `@` or space in a part does not split it.
 
     Raises ValueError for parts that would name another resource. Example: `path_of(["contact", "a@b.c"])` is
     `/contact/a%40b.c`.

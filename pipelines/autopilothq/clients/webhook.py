@@ -15,9 +15,9 @@ from .settings import ALLOW_HTTP
 
 
 def post_note(url: str, text: str, timeout: float = 10, allow_http: bool = False) -> None:
-    """Posts a text to a webhook, in Slack's form; `timeout` is in seconds, for the whole call.
+    """Posts a text to a webhook in Slack's format. `timeout` is in seconds, for the whole call.
 
-    The URL is a secret: neither errors nor logs contain it, and it goes only to its own host, over https unless
+    The URL is a secret: neither errors nor logs contain it, and it is sent only to its own host, over https unless
     `allow_http` is set or the host is this machine. Redirects are not followed, and only the status of the answer is
     read. The standard library's client is used because httpx would log the URL. Raises ApiError.
     """
@@ -61,14 +61,14 @@ def _post(request: urllib.request.Request, host: str, timeout: float, failures: 
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows no redirects: the URL would reach a host that has no right to it."""
+    """Follows no redirects, because the URL would reach a host that must not have it."""
 
     def redirect_request(self, *_: Any) -> None:
-        """Follows none: the answer becomes an HTTPError."""
+        """Returns None, so that a redirect becomes an HTTPError."""
 
 
 def _scheme_and_host(url: str) -> tuple[str, str]:
-    """Returns the two parts, both empty if the URL is not a webhook's: invalid, or with a user and password."""
+    """Returns both parts, empty if the URL is invalid or has a user and a password."""
     try:
         parts = urlsplit(url)
         _ = parts.port

@@ -1,4 +1,4 @@
-"""The dlt destination `autopilot`, and what the commands need to send without a pipeline."""
+"""The dlt destination `autopilot`, and the functions by which the commands send without a pipeline."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
@@ -22,11 +22,11 @@ from .dispatch import AT_ONCE
 from .errors import DeliveryFailed, DeliveryImpossible, terminal_error
 from .fields import Fields
 from .kind import AUTOPILOT
-from .load_package import end_file, resolve_options, rows_of
+from .load_package import finish_file, resolve_options, rows_of
 from .messages import Ignored, Item, from_row
 from .ortto import DryRunOrtto, OrttoAccount
 from .ortto_fields import Activities, OrttoFields
-from .plan import UNTAKEN
+from .plan import UNMAPPED
 from .preview import Preview
 from .sender import Sender
 from .settings import (
@@ -115,15 +115,15 @@ def _deliver_file(path: str, table: TTableSchema, settings: DestinationSettings,
             counts = deliver(map(from_row, rows_of(path, table)), deliveries, settings)
     except (InvalidSetting, NotAuthorized) as error:
         raise terminal_error(error) from error
-    end_file(counts, counts.failed > counts.bad, "delivered", _log)  # bad rows must not hold up all later ones
+    finish_file(counts, counts.failed > counts.bad, "delivered", _log)  # bad rows must not hold up all later ones
     if counts.not_meant:
         _log.info("%s not meant for Autopilot", plural(counts.not_meant, "row was", "rows were"))
-    if counts.untaken:
-        _log.warning("%s: %s", UNTAKEN, ", ".join(counts.untaken))
+    if counts.unmapped:
+        _log.warning("%s: %s", UNMAPPED, ", ".join(counts.unmapped))
 
 
 def resolve_settings(**explicit: Any) -> DestinationSettings:
-    """Returns the settings of dlt's configuration; those that are given here, and are not None, take precedence.
+    """Returns the settings of dlt's configuration. Those in `explicit` that are not None take precedence.
 
     Example: `resolve_settings(unknown_traits="refuse")`.
     """
@@ -142,8 +142,8 @@ def deliver(
 ) -> Counts:
     """Sends items to the account of the settings and returns how they ended.
 
-    With a `preview`, each request that would write goes there instead of being sent, and `show` is called with its
-    text. Raises ApiError before anything is sent if the settings do not fit the account.
+    With a `preview`, requests that would write are not sent: the preview gets them, and `show` is called with the text
+    of each. Raises ApiError before anything is sent if the settings do not fit the account.
 
     Example: `with DeliveryLog(log_dataset()) as log: deliver(map(from_line, lines), log, resolve_settings())`.
     """
@@ -161,7 +161,7 @@ def deliver(
 def open_account(
     settings: AnySettings, preview: Preview | None = None, show: Show | None = None
 ) -> Iterator[OpenAccount]:
-    """Opens the account of the settings. With a `preview`, requests that would write go there and are not sent.
+    """Opens the account of the settings. With a `preview`, the preview gets the requests that would write.
 
     Raises ApiError if the settings do not fit the account.
     """
@@ -171,10 +171,10 @@ def open_account(
         with Ortto(settings.api) as ortto:
             people = OrttoFields(plain(ortto.custom_fields()), settings.fields)
             activities = Activities(plain(ortto.instance_schema()), settings.activities)
-            there = OrttoAccount(ortto)
+            writable = OrttoAccount(ortto)
             if preview is not None:
-                there = DryRunOrtto(ortto, preview, show, people.types)
-            yield OpenAccount(ORTTO, there, people, activities)
+                writable = DryRunOrtto(ortto, preview, show, people.types)
+            yield OpenAccount(ORTTO, writable, people, activities)
         return
     with Autopilot(settings.api) as autopilot:
         fields = Fields(plain(autopilot.custom_fields()), settings.fields, settings.user_id_field)

@@ -1,4 +1,4 @@
-"""The account that is written to: what the destination uses of it, and one whose requests go to a preview."""
+"""The account that is written to: the interface that the destination uses, and its implementation for dry runs."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -11,18 +11,18 @@ from ..segment.json_text import JsonObject
 from .preview import Preview
 
 
-class SentTo(Protocol):
-    """What any account reports about its requests."""
+class CountsAttempts(Protocol):
+    """An account that reports how often it has sent a request."""
 
     @property
     def attempts(self) -> int:
         """How often the calling thread's last request was sent."""
 
 
-class WritableAccount(SentTo, Protocol):
+class WritableAccount(CountsAttempts, Protocol):
     """The part of `clients.autopilot.Autopilot` that the destination uses."""
 
-    def at_most(self, tries: int, /) -> AbstractContextManager[None]:
+    def limit_tries(self, tries: int, /) -> AbstractContextManager[None]:
         """Limits the tries of the calling thread's requests in this context."""
 
     def upsert_many(self, contacts: Sequence[Mapping[str, Any]], /) -> Upserted:
@@ -45,9 +45,9 @@ class WritableAccount(SentTo, Protocol):
 
 
 class DryRunAccount:
-    """An account that is only read: requests to write go to a preview instead of being sent.
+    """An account that is only read: a preview gets the requests that would write, and they are not sent.
 
-    With `show`, each is shown as it would be sent, without the key.
+    `show`, if given, is called with the text of each request, without the key.
     """
 
     def __init__(self, account: Autopilot, preview: Preview, show: Callable[[str], None] | None, base_url: str) -> None:
@@ -59,8 +59,8 @@ class DryRunAccount:
         self._show = show
         self._base = base_url.rstrip("/")
 
-    def at_most(self, _: int) -> AbstractContextManager[None]:
-        """Changes nothing: no request is sent."""
+    def limit_tries(self, _: int) -> AbstractContextManager[None]:
+        """Does nothing, because no request is sent."""
         return nullcontext()
 
     def upsert_many(self, contacts: Sequence[Mapping[str, Any]]) -> Upserted:

@@ -1,4 +1,4 @@
-"""The kinds of accounts that can be sent to: their settings, and how each is opened."""
+"""The kinds of accounts that messages can be sent to, and their settings."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ ORTTO = AccountKind(
     "No custom activity for the event {!r}, in the settings or by its name",
     needs_email=False,
     tags=True,
-    together=EventBatches,
+    new_event_sender=EventBatches,
 )
 ACCOUNT_KINDS = {kind.name: kind for kind in (AUTOPILOT, ORTTO)}
 Show: TypeAlias = Callable[[str], None]
@@ -44,8 +44,8 @@ class OpenAccount(NamedTuple):
 class OrttoDestinationSettings:
     """The settings `[destination.autopilothq.ortto]`.
 
-    `fields` are names or ids of fields by the paths of traits, `activities` the ids of custom activities, one or
-    several, by the names of events.
+    `fields` maps the paths of traits to names or ids of fields, `activities` the names of events to the ids of custom
+    activities, one or several for each.
     """
 
     api: OrttoSettings
@@ -59,7 +59,7 @@ class OrttoDestinationSettings:
 
     @classmethod
     def resolve(cls, **explicit: Any) -> "OrttoDestinationSettings | None":
-        """Returns the settings of dlt's configuration; those that are given here, and are not None, take precedence.
+        """Returns the settings of dlt's configuration. Those in `explicit` that are not None take precedence.
 
         Returns None without a key. Raises InvalidSetting for a name that is no setting.
         """

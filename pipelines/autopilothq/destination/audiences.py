@@ -1,4 +1,4 @@
-"""Turns the rows of a query into items: traits of persons, or who entered an audience and who left it."""
+"""Turns the rows of a query into items: the traits of persons, or who entered and who left an audience."""
 
 import hashlib
 from collections import Counter
@@ -10,11 +10,11 @@ from ..display import shortened
 from ..errors import RunError
 from ..segment.naming import snake_case
 from .delivery_log import Member
-from .messages import ID_COLUMNS, Item, text, trait_item
+from .messages import ID_COLUMNS, Item, id_text, trait_item
 
 
 class PersonRow(NamedTuple):
-    """A person of a query: the value of the key column, email and user id if there are any, all other columns."""
+    """A row of a query: the key column's value, the email and the user id (None if missing), all other columns."""
 
     key: str
     email: str | None
@@ -22,10 +22,10 @@ class PersonRow(NamedTuple):
     traits: dict[str, Any]
 
 
-def rows(names: Sequence[str], values: Sequence[Sequence[Any]], key: str) -> tuple[list[PersonRow], int]:
-    """Returns the persons of a query's result, and how many rows have no key.
+def person_rows(names: Sequence[str], values: Sequence[Sequence[Any]], key: str) -> tuple[list[PersonRow], int]:
+    """Returns the rows of a query's result that have a key, and how many have none.
 
-    Raises RunError if the key is no column, or two rows have the same key.
+    Raises RunError if the result has no key column or has a column twice, or if two rows have the same key.
     """
     columns = {name.lower(): number for number, name in enumerate(names)}
     if key not in columns:
@@ -39,7 +39,7 @@ def rows(names: Sequence[str], values: Sequence[Sequence[Any]], key: str) -> tup
         )
     found: list[PersonRow] = []
     for row in values:
-        texts = {one: text(row[columns[one]]) if one in columns else None for one in ID_COLUMNS}
+        texts = {one: id_text(row[columns[one]]) if one in columns else None for one in ID_COLUMNS}
         if person := texts[key]:
             traits = {name: value for name, value in zip(names, row, strict=True) if name.lower() not in ID_COLUMNS}
             found.append(PersonRow(person, texts["email"], texts["user_id"], traits))
@@ -59,34 +59,34 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def identity(row: PersonRow, key: str) -> str:
-    """Returns the value that persons are compared by: the user id as it is, the email in lower case."""
+    """Returns the value that identifies a person: the user id as it is, or the email in lower case."""
     return row.key.lower() if key == "email" else row.key
 
 
 def _identity_digest(row: PersonRow, key: str) -> str:
-    """Returns the end of the ids of a person's messages, which does not reveal who it is."""
+    """Returns the last part of the ids of a person's messages: a digest, so that the log does not reveal the person."""
     return hashlib.sha256(identity(row, key).encode("utf-8", "replace")).hexdigest()
 
 
-def traits(found: Sequence[PersonRow]) -> Iterator[Item]:
-    """Yields one identify for each row, whose columns are traits. Raises RunError if a row has none."""
+def trait_items(found: Sequence[PersonRow]) -> Iterator[Item]:
+    """Yields an identify for each row, with the row's columns as traits. Raises RunError if a row has none."""
     for row in found:
         if not row.traits:
             raise RunError("Expected columns besides email and user_id, which are the traits, got none.")
         yield trait_item(row.key, row.user_id, _with_email(row.traits, row.email))
 
 
-def prefix(name: str, key: str) -> str:
-    """Returns the beginning of the ids of an audience's messages."""
+def _prefix(name: str, key: str) -> str:
+    """Returns the prefix of the ids of an audience's messages."""
     return f"audience-{slug(name)}-{key}-"
 
 
 def slug(name: str) -> str:
-    """Returns the trait of an audience.
+    """Returns the name of an audience's trait.
 
     Example: `slug("Order Completed Last 30days") == "order_completed_last_30days"`.
 
-    Raises RunError if nothing is left of the name.
+    Raises RunError if the name has no ASCII letters or digits.
     """
     trait = snake_case(name)
     if not trait:
@@ -94,37 +94,40 @@ def slug(name: str) -> str:
     return trait
 
 
-def changes(name: str, key: str, found: Sequence[PersonRow], known: Mapping[str, Member]) -> tuple[list[Item], int]:
-    """Returns who entered (true) and who left (false) since the last delivery, and how many members are unchanged.
+def membership_items(
+    name: str, key: str, found: Sequence[PersonRow], known: Mapping[str, Member]
+) -> tuple[list[Item], int]:
+    """Returns the items of who entered (true) and who left (false) since the last delivery, and the number unchanged.
 
-    `known` is what the log says of everybody who was ever sent. A person whose delivery failed is sent again; one who
-    was never delivered and is no longer a member is not. Raises RunError if the audience was sent by another key.
+    `known` is the log's record of everybody who was ever sent as a member. A person whose delivery failed is sent
+    again, but not one who was never delivered and is no longer a member. Raises RunError if the audience was sent by
+    another key.
     """
     trait = slug(name)
     compared = compare_members(
-        partial(prefix, name), key, found, known, f"The audience {trait} was sent by {{}} before"
+        partial(_prefix, name), key, found, known, f"The audience {trait} was sent by {{}} before"
     )
-    items = [_membership(id_, trait, row.email, row.user_id, True) for id_, row in compared.came]
+    items = [_membership(id_, trait, row.email, row.user_id, True) for id_, row in compared.entered]
     for id_, member in compared.left:
         items.append(_membership(id_, trait, member.email if key == "email" else None, member.user_id, False))
     return items, compared.unchanged
 
 
-class Compared(NamedTuple):
-    """Who `came` into an audience and who `left` it, by their ids in the log, and how many members are unchanged."""
+class MemberChanges(NamedTuple):
+    """Who `entered` and who `left` an audience, with their ids in the log, and how many members are unchanged."""
 
-    came: list[tuple[str, PersonRow]]
+    entered: list[tuple[str, PersonRow]]
     left: list[tuple[str, Member]]
     unchanged: int
 
 
 def compare_members(
     prefix_of: Callable[[str], str], key: str, found: Sequence[PersonRow], known: Mapping[str, Member], what: str
-) -> Compared:
-    """Compares the members of an audience with what the log says of them.
+) -> MemberChanges:
+    """Compares the members of an audience with their records in the log.
 
-    `prefix_of` returns the beginning of their ids in the log by the key column. Raises RunError if the log knows them
-    by another key, which replaces `{}` in `what`, or a member comes with traits.
+    `prefix_of` returns the prefix of their ids in the log for a key column. Raises RunError if the log has them by the
+    other key (`what` is the beginning of the message, with `{}` for that key), or if a row has traits.
     """
     other = next(iter(set(ID_COLUMNS) - {key}))
     mine, others = prefix_of(key), prefix_of(other)
@@ -135,17 +138,17 @@ def compare_members(
         )
     _check_members(found)
     members = {mine + _identity_digest(row, key): row for row in found}
-    came = [(id_, row) for id_, row in members.items() if id_ not in known or known[id_].known != "true"]
+    entered = [(id_, row) for id_, row in members.items() if id_ not in known or known[id_].known != "true"]
     left = [
         (id_, member)
         for id_, member in known.items()
         if id_.startswith(mine) and id_ not in members and member.known not in (None, "false")
     ]
-    return Compared(came, left, len(members) - len(came))
+    return MemberChanges(entered, left, len(members) - len(entered))
 
 
 def _check_members(found: Iterable[PersonRow]) -> None:
-    """Raises RunError if a member of an audience comes with traits."""
+    """Raises RunError if a member's row has traits."""
     for row in found:
         if row.traits:
             raise RunError(

@@ -1,4 +1,4 @@
-"""Contacts that are written with one request, and the items that they come from."""
+"""A batch: the contacts that one request writes, and the items that they are made of."""
 
 import hashlib
 import json
@@ -11,17 +11,19 @@ from .delivery_log import CHANGED, Delivery, address_digest
 
 EXTERNAL_ID = "str::ei"  # Ortto's field that holds the user id
 Key: TypeAlias = str
-"""What a contact is known by: its email in lower case; in Ortto a digest of the user id if there is no email."""
+"""The key of a contact: its email in lower case, or, in Ortto, a digest of its user id if it has no email."""
 
 
 class BatchItem(NamedTuple):
     """An item in a batch: its row of the log without the outcome, and the triggers to send its contact to.
 
-    `earlier` are the delivery statuses of the triggers that earlier runs sent. `resent`: it was delivered before, and
-    is sent again because an older message of its person comes only now. `write_ahead`: its row is written before the
-    request, as `unknown`, because the program may end in between. `failed_before`: it failed in the last run. `alone`:
-    its contact was refused, and is not merged with others of the person. `values` are its contact's, `properties` and
-    `timestamp` an event's. `person` is the key that the contact has by now, if that is another one.
+    - `earlier`: the delivery statuses of the triggers that earlier runs sent.
+    - `resent`: it was delivered before, and is sent again because an older message of its person came late.
+    - `write_ahead`: its row is written before the request, as `unknown`, because the program may end in between.
+    - `failed_before`: it failed in the last run.
+    - `alone`: its contact was refused before, so it is not merged with others of the person.
+    - `values`: the contact's values. `properties` and `timestamp`: those of an event.
+    - `person`: the contact's current key, if it is not `key` any more.
     """
 
     key: Key
@@ -38,10 +40,10 @@ class BatchItem(NamedTuple):
     person: Key | None = None
 
     @property
-    def ahead(self) -> Delivery:
-        """Returns the row to write before the request. If the message changes an address, it has the old one's digest.
+    def row_ahead(self) -> Delivery:
+        """The row to write before the request. If the item changes an address, the content is the old one's digest.
 
-        A row of a query has a content of its own.
+        An item of a query's row keeps its own content.
         """
         if self.row.content is not None or not self.values.get("_NewEmail"):
             return self.row
@@ -50,28 +52,28 @@ class BatchItem(NamedTuple):
 
 @dataclass
 class ContactBatch:
-    """Contacts by key, the items that they come from, and rows of the log for items that are not sent at all."""
+    """Contacts by key, the items that they are made of, and the rows of the log for items that are refused unsent."""
 
     contacts: dict[Key, dict[str, Any]] = field(default_factory=dict)
     items: list[BatchItem] = field(default_factory=list)
-    decided: list[Delivery] = field(default_factory=list)
-    renames: bool = False  # it changes an address
+    refused: list[Delivery] = field(default_factory=list)
+    renames: bool = False  # whether it changes an address
 
     def people(self) -> set[Key]:
         """Returns the keys of all contacts; a contact with a new address or an external id has several."""
         return {key for values in self.contacts.values() for key in contact_keys(values)}
 
-    def clashes(self, key: Key, values: Mapping[str, Any], alone: bool = False) -> bool:
-        """Returns whether a contact cannot be merged with these values of the same person.
+    def conflicts_with(self, key: Key, values: Mapping[str, Any], alone: bool = False) -> bool:
+        """Returns whether the batch has a contact of the same person that these values cannot be merged with.
 
-        An event that is not sent yet would see values other than its own, or one of Autopilot's own keys would apply to
-        both, or get lost. Nor can one that is to be `alone`.
+        After a merge, an event that is still to be sent would meet values other than its own, or one of Autopilot's own
+        keys would apply to both or be lost. A contact that must be `alone` is never merged.
         """
         if key in self.contacts and (alone or any(item.alone for item in self.items if item.key == key)):
             return True
         if any(other != key and other in self.contacts for other in contact_keys(values)):
-            return True  # the same person, by email and by external id
-        if key in self.contacts and self._own_keys_clash(self.contacts[key], values):
+            return True  # the person is in the batch by another key
+        if key in self.contacts and self._own_keys_conflict(self.contacts[key], values):
             return True
         if not any(item.key == key and item.triggers for item in self.items):
             return False
@@ -82,18 +84,18 @@ class ContactBatch:
         )
 
     @staticmethod
-    def _own_keys_clash(mine: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+    def _own_keys_conflict(mine: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
         if mine.get("notify") != values.get("notify"):
             return True
         return any(name in mine and name in values and mine[name] != values[name] for name in OWN_KEYS)
 
     def merge(self, key: Key, values: Mapping[str, Any]) -> None:
-        """Adds values to a contact; later ones replace earlier ones, field by field."""
+        """Adds values to a contact. They replace earlier ones field by field."""
         self.contacts[key] = merged(self.contacts.get(key, {}), values)
 
 
 def merged(before: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a contact with later values over earlier ones, field by field."""
+    """Returns the contact `before` with `values`, which replace its own field by field."""
     custom = {**before.get("custom", {}), **values.get("custom", {})}
     return {**before, **values} | ({"custom": custom} if custom else {})
 
@@ -111,7 +113,7 @@ def contact_keys(values: Mapping[str, Any]) -> list[Key]:
 
 
 def content_of(row: Delivery, values: Mapping[str, Any]) -> str:
-    """Returns what the log has as the content of an item with these values, if it has any."""
+    """Returns the content of an item in the log: its own, or else a digest of its contact's values."""
     return row.content or hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
@@ -121,5 +123,5 @@ def item_keys(item: BatchItem) -> set[Key]:
 
 
 def user_key(user_id: str) -> Key:
-    """Returns the key of a person without an email: in lower case, like emails' keys, and different by user id."""
+    """Returns the key of a person without an email: in lower case like that of an email, and unique to the user id."""
     return f"user_id:{hashlib.sha256(user_id.encode('utf-8', 'replace')).hexdigest()}"

@@ -1,4 +1,4 @@
-"""The changes of addresses that earlier runs made: where the people of older messages are by now."""
+"""The changes of addresses that earlier runs made, to find the current address of an older message's person."""
 
 from collections.abc import Collection, Iterable
 from datetime import datetime
@@ -10,35 +10,35 @@ from .delivery_log import AddressChange, address_digest
 class AddressChanges:
     """The changes of addresses in the delivery log, in their order.
 
-    What comes with the old address before the change, among the items of this run, is about the person who has the new
-    one; what comes after it is about somebody else.
+    Among the items of this run, those with the old address that come before the message of its change are about the
+    person who has the new address now. Those that come after it are about somebody else.
     """
 
     def __init__(self, account: WritableAccount, changes: Iterable[AddressChange] = ()) -> None:
         self._account = account
         self._of: dict[str, list[AddressChange]] = {}  # by the digest of the old address
-        self._made: dict[str, AddressChange] = {}  # by message id; whether the others were is not known yet
-        self._reached: set[str] = set()  # message ids of those that the items have reached
+        self._made: dict[str, AddressChange] = {}  # by message id; whether others were made is not known yet
+        self._reached: set[str] = set()  # message ids of changes that the items have reached
         for change in changes:
             self._of.setdefault(change.before, []).append(change)
             if change.is_known:
                 self._made[change.message_id] = change
 
     def follow(self, email: str, at: datetime | None = None) -> str:
-        """Returns the address that a contact has by now, which had `email` before the changes that are to come.
+        """Returns the current address of the contact that had `email` before the changes not yet reached.
 
-        If it had `email` at a time, earlier changes are somebody else's.
+        If the contact had `email` at the time `at`, earlier changes of it are somebody else's.
         """
         return self._follow(email, at, self._reached)
 
     def since(self, email: str, at: datetime) -> str:
-        """Returns the address that a contact has by now, which had `email` at a time."""
+        """Returns the current address of the contact that had `email` at the time `at`."""
         return self._follow(email, at, ())
 
     def reach(self, message_id: str) -> str | None:
         """Notes that the items have reached a message that changes an address.
 
-        Returns the address that its contact has by now, if an earlier run has changed it.
+        Returns the current address of its contact if an earlier run has made the change, else None.
         """
         change = self._made.get(message_id)
         if change is None or message_id in self._reached:
@@ -47,7 +47,7 @@ class AddressChanges:
         return self._follow(change.email, change.sent_at, self._reached)
 
     def was_made(self, message_id: str, email: str, new: str) -> bool:
-        """Returns whether a change without an answer was carried out. If it is not known yet, the account is asked."""
+        """Returns whether a change whose answer was lost was made. If that is not known yet, looks into the account."""
         if message_id in self._made:
             return True
         return self._account.contact(email) is None and self._account.contact(new) is not None

@@ -1,9 +1,11 @@
-"""Requests about one contact each (off a list, out of a journey, deleted), side by side, with the delivery log.
+"""Sends requests about one contact each (delete, eject, lists), concurrently, and keeps the delivery log.
 
-Each of them can be repeated. A row is in the log as `unknown` before its request, so that the log never says less than
-what happened. A request whose outcome is unknown is sent again.
+All of them are idempotent. The row of each is in the log as `unknown` before the request is sent, so that the log
+covers whatever may have happened. Outcomes are written as they come, twice a second. A request whose outcome is unknown
+is sent again.
 """
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -18,7 +20,8 @@ from .delivery_log import OUTCOME, Delivery, DeliveryLog
 from .dispatch import AT_ONCE
 from .requests import CircuitBreaker, Outcome, RunStopped, outcome_of, send_request
 
-REQUESTS_AT_ONCE = 100  # whose rows are written together
+REQUESTS_AT_ONCE = 100  # requests whose rows are written together
+WRITE_SECONDS = 0.5  # between two writes of outcomes; after a kill, the requests of that time are sent again
 NOT_SENT_YET = "not sent yet"
 NOT_FOUND = 404
 KILL_POINT_REQUESTS_PLANNED = f"{__name__}:plan_requests"  # for tests/faults
@@ -29,8 +32,8 @@ _DIFFERS = tuple(column for column in OUTCOME if column != "endpoint")
 class ContactRequest(NamedTuple):
     """A request about one contact: its row of the log without the outcome, and how it is sent.
 
-    `absent` says what a 404 means if that is as good as done, `missing` what it means if that is a refusal. Without
-    `logged` it leaves no row, because its person was deleted here.
+    `absent` is the message for a 404 that counts as delivered, `missing` for one that counts as refused. If it is not
+    `logged`, it has no row, because its person is on the suppression list.
     """
 
     row: Delivery
@@ -48,9 +51,9 @@ class ContactRequest(NamedTuple):
 
 
 def plan_requests(requests: Iterable[ContactRequest], log: DeliveryLog) -> None:
-    """Writes the rows of requests before the first is sent: whatever happens, the log has everything to be done.
+    """Writes the rows of all requests before the first is sent, so that the log has everything that is to be done.
 
-    Their status is `failed`, because nothing was sent.
+    Their status is `failed`, because nothing was sent yet.
     """
     for some in batched(requests, 10 * REQUESTS_AT_ONCE):
         planned = Outcome("failed", "", None, NOT_SENT_YET)
@@ -58,9 +61,9 @@ def plan_requests(requests: Iterable[ContactRequest], log: DeliveryLog) -> None:
 
 
 class ContactRequests:
-    """Sends requests, and writes what becomes of each to the log and the counts.
+    """Sends requests, and writes the outcome of each to the log and the counts.
 
-    With `planned`, their rows are in the log already. `progress` is called with the counts.
+    `planned` tells that `plan_requests` has written their rows. `progress` is called with the counts.
 
     Example: `ContactRequests(account, log, counts).send(requests)`.
     """
@@ -81,7 +84,7 @@ class ContactRequests:
         self._breaker = CircuitBreaker()
 
     def send(self, requests: Iterable[ContactRequest]) -> int:
-        """Sends all requests and returns how many found that there was nothing to do (404).
+        """Sends all requests and returns how many had nothing to do (a 404 that counts as delivered).
 
         Raises the ApiError that ended the run; the log says what was not sent.
         """
@@ -101,15 +104,22 @@ class ContactRequests:
             self._log.write_outcomes(before, _DIFFERS, over="failed")
         else:
             self._log.add(before)
-        outcomes: list[Outcome] = []
+        done: list[tuple[ContactRequest, Outcome]] = []
+        absent, written_at = 0, time.monotonic()
         try:
-            outcomes = list(pool.map(self._send_one, requests))
+            for each, outcome in zip(requests, pool.map(self._send_one, requests), strict=True):
+                done.append((each, outcome))
+                self._counts.add_message([outcome.status], outcome.message)
+                absent += outcome.http_status == NOT_FOUND and outcome.status == "delivered"
+                if time.monotonic() - written_at >= WRITE_SECONDS:
+                    self._write(done)
+                    done, written_at = [], time.monotonic()
         finally:
-            pairs = list(zip(requests, outcomes, strict=False))
-            self._log.write_outcomes((outcome.of(each.row) for each, outcome in pairs if each.logged), _DIFFERS)
-        for outcome in outcomes:
-            self._counts.add_message([outcome.status], outcome.message)
-        return sum(outcome.http_status == NOT_FOUND and outcome.status == "delivered" for outcome in outcomes)
+            self._write(done)
+        return absent
+
+    def _write(self, done: Iterable[tuple[ContactRequest, Outcome]]) -> None:
+        self._log.write_outcomes((outcome.of(each.row) for each, outcome in done if each.logged), _DIFFERS)
 
     def _send_one(self, request: ContactRequest) -> Outcome:
         try:

@@ -1,8 +1,8 @@
-"""Deletes contacts of the account, takes them out of journeys, or unsubscribes them: many at once, and continued.
+"""Plans jobs that delete many contacts of the account, eject them from journeys, or unsubscribe them.
 
-(docs/contract/destination.md#contacts) A job is what one command was asked for. The log has all of it before its first
-request. The same command continues a job that broke off, without the contacts that are done. A job that was completed
-starts again from the beginning, because contacts may have been created again.
+(docs/contract/destination.md#contacts) A job is the work of one command. The log has all of it before the first
+request. The same command continues a job that broke off, without the contacts that are done. A completed job starts
+again from the beginning, because its contacts may have been created again.
 """
 
 import hashlib
@@ -18,18 +18,18 @@ from ..segment.identity import HashedIds, Id, forms
 from ..warehouses.dataset import in_utc
 from .contact_requests import ContactRequest
 from .delivery_log import Delivery, DeliveryLog, DeliveryStatus
-from .messages import text
+from .messages import id_text
 
-CONTACT_ID = "person_"  # what ids of contacts begin with
+CONTACT_ID = "person_"  # the prefix of ids of contacts
 CONTINUED_WITHIN = timedelta(days=1)
-COLUMNS_OF_CONTACTS = ("contact_id", "email")  # of a query; the first that has a value names the contact
+COLUMNS_OF_CONTACTS = ("contact_id", "email")  # columns of a query; the first with a value identifies the contact
 
 
 class ContactAction(NamedTuple):
-    """What can be done to contacts: its name, which is the kind of the log's rows, the words for it, the request.
+    """An action on contacts: its name (the `kind` of the log's rows), its words in messages, and its request.
 
-    `done` is what became of a contact, `absent` what a 404 means. `send` gets the account, the contact's id or email,
-    and the journey if `of_journey`.
+    `done` is the participle for a contact, `absent` the meaning of a 404. `path` and `send` get the contact's id or
+    email and the journey, which is empty unless the action is `of_journey`.
     """
 
     name: str
@@ -68,11 +68,11 @@ UNSUBSCRIBE = ContactAction(
 )
 
 
-# ---- whom ----------------------------------------------------------------------------------------------------------
+# ---- the contacts --------------------------------------------------------------------------------------------------
 
 
 def id_of_contact(who: str) -> Id:
-    """Returns an email or a contact's id as it is compared and masked."""
+    """Returns an email or a contact's id in the form in which ids are compared and masked."""
     return forms("email" if "@" in who else "contact_id", who)[0]
 
 
@@ -96,9 +96,9 @@ def contacts_of_lines(lines: Iterable[str], name: str) -> list[str]:
 
 
 def contacts_of_rows(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> tuple[list[str], int]:
-    """Returns the contacts of a query's rows, each once, and how many rows name none.
+    """Returns the contacts of a query's rows, each once, and how many rows have none.
 
-    A contact is named by the column `contact_id`, else `email`. Raises RunError if the result has neither.
+    The column `contact_id` identifies a contact, else `email`. Raises RunError if the result has neither column.
     """
     columns = {name.lower(): number for number, name in enumerate(names)}
     numbers = [columns[name] for name in COLUMNS_OF_CONTACTS if name in columns]
@@ -109,7 +109,7 @@ def contacts_of_rows(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> tup
         )
     found, skipped = [], 0
     for row in rows:
-        who = next(filter(None, (text(row[number]) for number in numbers)), None)
+        who = next(filter(None, (id_text(row[number]) for number in numbers)), None)
         if who is None:
             skipped += 1
         else:
@@ -121,11 +121,11 @@ def _once(found: Iterable[str]) -> list[str]:
     return list({id_of_contact(who): who for who in reversed(list(found))}.values())[::-1]
 
 
-# ---- what is left to do ----------------------------------------------------------------------------------------------
+# ---- the job -----------------------------------------------------------------------------------------------------
 
 
 class ContactJob(NamedTuple):
-    """The requests of a job, how many contacts they are about, and how many requests were done before."""
+    """The requests that are left of a job, the number of their contacts, and of requests that were done before."""
 
     requests: list[ContactRequest]
     contacts: int
@@ -135,7 +135,7 @@ class ContactJob(NamedTuple):
 def plan_contacts(
     action: ContactAction, contacts: Sequence[str], journeys: Sequence[str], log: DeliveryLog
 ) -> ContactJob:
-    """Returns what is left to do of a job: all of it, unless an earlier run of the same job broke off within a day."""
+    """Returns what is left of a job: all of it, unless an earlier run of the same job broke off within the last day."""
     suppressed = log.suppressed_ids()
     rows = [
         (who, _row(action, who, journey)) for journey in (journeys if action.of_journey else [""]) for who in contacts
@@ -156,7 +156,7 @@ def _row(action: ContactAction, who: str, journey: str) -> Delivery:
 
 
 def _is_done(status: DeliveryStatus | None, begun: Collection[str | None], since: datetime) -> bool:
-    """Returns whether a job that broke off has done the request with this status."""
+    """Returns whether one of the jobs that broke off (`begun`) has carried out the request with this status."""
     if status is None or status.status != "delivered" or status.content not in begun or status.sent is None:
         return False
     return bool(in_utc(status.sent.at) >= since)
@@ -173,11 +173,11 @@ def _send(account: Autopilot, action: ContactAction, who: str, journey: str) -> 
     action.send(account, who, journey)
 
 
-# ---- how many may be -------------------------------------------------------------------------------------------------
+# ---- the limit -----------------------------------------------------------------------------------------------------
 
 
 class TooManyContacts(RunError):
-    """More contacts would be changed than were agreed to; nothing was sent."""
+    """The job would change more contacts than the user has allowed. Nothing was sent."""
 
 
 def account_total(account: Autopilot) -> int | None:
@@ -186,9 +186,9 @@ def account_total(account: Autopilot) -> int | None:
 
 
 def check_number(action: ContactAction, number: int, total: int | None, most: int | None, confirm: int | None) -> None:
-    """Raises TooManyContacts if so many contacts may not be changed.
+    """Raises TooManyContacts if `number` contacts are more than may be changed.
 
-    They may be at most `most`, by default half of the account's `total`, unless `confirm` is exactly their number.
+    The limit is `most`, by default half of the account's `total`. It does not apply if `confirm` is exactly `number`.
     """
     if confirm is not None:
         if confirm != number:

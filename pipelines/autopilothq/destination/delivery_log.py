@@ -1,8 +1,8 @@
 """The delivery log: a table of the dataset with the outcome of every message, which the next run reads.
 
 A row is written right after its request. If a request must not be repeated (events, rows of queries, changes of an
-address), its row is written before it, as `unknown`: whenever the program ends, the log never says less than what
-happened.
+address), its row is written before the request, as `unknown`: whenever the program ends, the log covers whatever may
+have happened.
 """
 
 import hashlib
@@ -16,12 +16,12 @@ from ..catalog import DELIVERIES, Table
 from ..warehouses.dataset import placeholders
 from .log_table import LogTable, storable
 
-REJECTED = 400  # the HTTP status of a request that is refused for its values, and will be refused again
-REJECTED_IN_ANSWER = 200  # of a request whose answer refuses one of several contacts
+REJECTED = 400  # the HTTP status of a request that is refused for its values, and would be refused again
+REJECTED_IN_ANSWER = 200  # the HTTP status of an answer that refuses some of several contacts
 OUTCOME = ("endpoint", "status", "http_status", "message", "attempts")
 COLUMNS = tuple(column.name for column in DELIVERIES.columns)
 SENT_AGAIN = "sent again, behind an older message that came late"
-FOUND = "found to be carried out"  # by asking the account about a change of an address
+FOUND = "found to be carried out"  # a change of an address whose answer was lost; the account shows it
 CHANGED = "from "  # begins the content of a row that changed an address, before the digest of the old one
 KILL_POINT_LOG_CREATED = f"{__name__}:DeliveryLog._create"  # for tests/faults
 KILL_POINT_DELIVERIES_ADDED = f"{__name__}:DeliveryLog.add"  # for tests/faults
@@ -57,8 +57,10 @@ class Sent(NamedTuple):
 
 
 class DeliveryStatus(NamedTuple):
-    """The delivery status of a message and trigger: whether it was `ever` delivered, its last status and content, when
-    it was `sent` last, the last `message` and HTTP status of it, and to which email it was tried last, and when.
+    """The delivery status of a message and a trigger.
+
+    `ever` tells whether it was ever delivered, `sent` when it was, or may have been, delivered last. All else is of its
+    last row: `tried_at` is the time of that row, `email` the address that was tried.
     """
 
     ever: bool
@@ -72,7 +74,7 @@ class DeliveryStatus(NamedTuple):
 
     @property
     def changes_address(self) -> bool:
-        """Whether the message changes an address, whose new one `email` is."""
+        """Whether the message changes an address. The new address is then `email`."""
         return bool(self.content and self.content.startswith(CHANGED))
 
 
@@ -82,7 +84,7 @@ def is_rejected(row: Delivery | DeliveryStatus) -> bool:
 
 
 class Member(NamedTuple):
-    """A person of an audience, and what Autopilot knows of them: "true", "false", None (nothing) or "?" (unknown)."""
+    """A person of an audience. `known` is the trait in the account: "true", "false", None (not set), "?" (unknown)."""
 
     email: str | None
     user_id: str | None
@@ -90,8 +92,9 @@ class Member(NamedTuple):
 
 
 class AddressChange(NamedTuple):
-    """A change of an address that was made, or, if it is not `is_known`, may have been: the digest of the address
-    `before` and the new `email`.
+    """A change of an address: the digest of the old one (`before`) and the new `email`.
+
+    If it is not `is_known`, its answer was lost, and it may or may not have been made.
     """
 
     message_id: str
@@ -102,12 +105,12 @@ class AddressChange(NamedTuple):
 
 
 def address_digest(email: str) -> str:
-    """Returns what the log has of an address that was changed."""
+    """Returns the digest by which the log keeps the old address of a change."""
     return hashlib.sha256(email.lower().encode("utf-8", "replace")).hexdigest()
 
 
 class DeliveryLog(LogTable):
-    """The log in a dataset, in the table of a kind of account.
+    """The delivery log in a dataset. `table` is that of the kind of account.
 
     Example: `with DeliveryLog(dlt.dataset("duckdb", "crm")) as log: log.known(["m1"])`.
     """
@@ -131,9 +134,9 @@ class DeliveryLog(LogTable):
         return statuses
 
     def emails(self, user_ids: Iterable[str]) -> dict[str, tuple[str, datetime]]:
-        """Returns the emails of user ids, and when they had them, from the last contact written for each.
+        """Returns the last email that was delivered with each user id, and when.
 
-        Contacts sent again do not count. A track has a row for its contact only if it changed the address.
+        Contacts that were sent again do not count. A track has a row for its contact only if it changed the address.
         """
         columns = ("user_id", "email", "status", "kind", "trigger_id", "message", "sent_at")
         rows = self._rows(columns, "user_id", user_ids)
@@ -171,7 +174,7 @@ class DeliveryLog(LogTable):
         return members
 
     def latest(self, status: str | None = None, since: datetime | None = None) -> list[dict[str, Any]]:
-        """Returns the last row of each message and trigger, in the order of time."""
+        """Returns the last row of each message and trigger by time, only those with a `status`, or `since` a time."""
         if not self._exists:
             return []
         columns = ", ".join(f"{{{column}}}" for column in COLUMNS)
@@ -191,9 +194,9 @@ class DeliveryLog(LogTable):
     def write_outcomes(
         self, deliveries: Iterable[Delivery], columns: Sequence[str] = OUTCOME, over: str = "unknown"
     ) -> None:
-        """Writes outcomes, or `columns` of them, over rows that this run wrote before its requests, and stores them.
+        """Updates the rows that this run wrote before its requests with their outcomes, or `columns` of them.
 
-        Rows of another status than `over` stay: in a stream a message that failed is sent again by the same run.
+        Only rows with the status `over` change: in a stream the same run may send a message that failed again.
         """
         groups: dict[tuple[Any, ...], list[str]] = {}
         for delivery in deliveries:

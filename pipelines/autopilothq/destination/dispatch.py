@@ -1,4 +1,4 @@
-"""Sends batches in threads, so that slow answers do not slow the pace, and writes their outcomes to the log."""
+"""Sends batches in threads, so that slow answers do not reduce the rate, and writes their outcomes to the log."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,20 +15,20 @@ from .counts import Counts
 from .delivery_log import OUTCOME, SENT_AGAIN, Delivery, DeliveryLog, is_rejected
 from .halving import ContactWriter
 from .held import HeldPeople
-from .kind import AUTOPILOT, AccountKind, EventSending
+from .kind import AUTOPILOT, AccountKind, EventSender
 from .requests import CircuitBreaker, Outcome, RunStopped, outcome_of, send_request
 from .triggers import EventTriggers
 
-PUT_OFF = "put off: an earlier message of the person is not settled"
-_PUT_OFF = Outcome("failed", None, None, PUT_OFF)
-AT_ONCE = 8  # requests under way; the pace is the client's
+DEFERRED = "put off: an earlier message of the person is not settled"
+_DEFERRED = Outcome("failed", None, None, DEFERRED)
+AT_ONCE = 8  # requests in flight; the client limits their rate
 
 
 class Dispatcher:
-    """Sends batches side by side, and those that share a person one after the other.
+    """Sends batches concurrently, but those that share a person one after the other.
 
-    `progress` is called with the counts after each batch. `held` are the people whose messages are put
-    off. Nothing more is sent after its context ends.
+    `progress` is called with the counts after each batch. `held` are the people whose messages are deferred. After its
+    context ends, nothing more is sent.
 
     Example: `with Dispatcher(account, log, counts, print) as dispatcher: dispatcher.submit(batch); dispatcher.drain()`.
     """
@@ -45,9 +45,9 @@ class Dispatcher:
         held: HeldPeople | None = None,
     ) -> None:
         self._breaker = CircuitBreaker()
-        self._sending = BatchSending(account, log, counts, self._breaker, kind, held)
-        if kind.together is not None:
-            self._sending.together = kind.together(account, triggers, log, counts, self._breaker)
+        self._sender = _BatchSender(account, log, counts, self._breaker, kind, held)
+        if kind.new_event_sender is not None:
+            self._sender.event_sender = kind.new_event_sender(account, triggers, log, counts, self._breaker)
         self._counts = counts
         self._progress = progress
         self._at_once = at_once
@@ -64,15 +64,15 @@ class Dispatcher:
         self._pool.shutdown(wait=True)
 
     def follow(self, before: "Dispatcher") -> None:
-        """Continues where the dispatcher of the batches before these ended."""
-        self._sending.writer.follow(before._sending.writer)
+        """Takes over the state of the dispatcher of the batches before these."""
+        self._sender.writer.follow(before._sender.writer)
 
     def submit(self, batch: ContactBatch) -> None:
-        """Sends a batch, after those under way that share a person with it. Raises ApiError, as `drain` does."""
+        """Sends a batch, after those in flight that share a person with it. Raises ApiError as `drain` does."""
         people = batch.people()
         while len(self._running) >= self._at_once or any(people & others for others in self._running.values()):
             self._wait()
-        self._running[self._pool.submit(self._sending.send_batch, batch)] = people
+        self._running[self._pool.submit(self._sender.send_batch, batch)] = people
 
     def drain(self) -> None:
         """Waits until everything is sent. Raises the ApiError that ended the run."""
@@ -80,7 +80,7 @@ class Dispatcher:
             self._wait()
 
     def _wait(self) -> None:
-        """Waits until something under way is done; then the events of its contacts are sent."""
+        """Waits until a batch in flight is done, and submits the events of its contacts."""
         done, _ = wait(self._running, return_when=FIRST_COMPLETED)
         for future in done:
             del self._running[future]
@@ -90,12 +90,12 @@ class Dispatcher:
             raise self._breaker.cause or stopped from None
         for items in events:
             people = {key for item in items for key in item_keys(item)}
-            self._running[self._pool.submit(self._sending.send_events, items)] = people
+            self._running[self._pool.submit(self._sender.send_events, items)] = people
         self._progress(self._counts)
 
 
-class BatchSending:
-    """What the threads do: they write the contacts of a batch, then send the events of each contact."""
+class _BatchSender:
+    """The work of the threads: it writes the contacts of a batch, and then sends the events of each contact."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class BatchSending:
         kind: AccountKind = AUTOPILOT,
         held: HeldPeople | None = None,
     ) -> None:
-        self.together: EventSending | None = None
+        self.event_sender: EventSender | None = None
         self._kind = kind
         self._account = account
         self._log = log
@@ -116,12 +116,12 @@ class BatchSending:
         self._held = HeldPeople() if held is None else held
 
     def send_batch(self, batch: ContactBatch) -> list[list[BatchItem]]:
-        """Writes a batch's contacts; returns the events of each person that are to be sent now."""
+        """Writes a batch's contacts, and returns the items whose events are to be sent, in a list for each person."""
         outcomes: dict[Key, Outcome] = {}
         ahead = [item for item in batch.items if item.write_ahead]
-        self._log.add([item.ahead for item in ahead])
+        self._log.add([item.row_ahead for item in ahead])
         try:
-            self._put_off(batch, outcomes)
+            self._defer_held(batch, outcomes)
             self._write(batch, outcomes)
         except ApiError as error:
             failed = outcome_of("failed", self._kind.contacts, error)
@@ -131,35 +131,35 @@ class BatchSending:
                 outcomes |= {item.key: failed for item in batch.items if item.key not in outcomes}
             raise
         finally:
-            done = rows_with_outcomes(batch.items, outcomes)
+            done = _rows_with_outcomes(batch.items, outcomes)
             ahead_done = [row for item, row in done if item.write_ahead]
             self._log.write_outcomes(row for row in ahead_done if not is_rejected(row))
             self._log.write_outcomes(filter(is_rejected, ahead_done), (*OUTCOME, "content"))
-            self._log_outcomes(batch.decided, done, outcomes)
+            self._log_outcomes(batch.refused, done, outcomes)
         events: dict[Key, list[BatchItem]] = {}
         for item in batch.items:
             if item.triggers and outcomes[item.key].status == "delivered":
-                events.setdefault(item.key if self.together is None else "", []).append(item)
+                events.setdefault(item.key if self.event_sender is None else "", []).append(item)
         return list(events.values())
 
-    def _put_off(self, batch: ContactBatch, outcomes: dict[Key, Outcome]) -> None:
-        """Takes the contacts out of a batch whose earlier messages must come before."""
+    def _defer_held(self, batch: ContactBatch, outcomes: dict[Key, Outcome]) -> None:
+        """Removes contacts from a batch whose earlier messages must be sent first; they fail as deferred."""
         people = {} if self._held.is_empty else {key: contact_keys(values) for key, values in batch.contacts.items()}
         for key, keys in people.items():
             if self._held.holds(keys, batch.renames):
                 self._held.note_unsettled(keys)
                 del batch.contacts[key]
-                outcomes[key] = _PUT_OFF
+                outcomes[key] = _DEFERRED
 
     def _write(self, batch: ContactBatch, outcomes: dict[Key, Outcome]) -> None:
-        """Writes a batch's contacts; `outcomes` receives the outcome of each, even if this raises."""
+        """Writes a batch's contacts. `outcomes` gets the outcome of each, even if this raises."""
         if not batch.contacts:
             return
         if not batch.renames:
             failed_before = {item.key for item in batch.items if item.failed_before}
             self.writer.write(batch.contacts, outcomes, failed_before)
             for key, values in batch.contacts.items():
-                # What always fails does not hold its person up: it follows a change of the address (`PutOff.move`).
+                # A contact that always fails holds up nobody: `DeferredContacts.move` changes its address.
                 always = key in failed_before and self.writer.is_bad(key, outcomes, failed_before=True)
                 if outcomes[key].status == "failed":
                     self._held.note_failed(contact_keys(values), always)
@@ -172,10 +172,10 @@ class BatchSending:
                 self._held.note_unsettled(contact_keys(values))
 
     def _log_outcomes(
-        self, decided: list[Delivery], done: Iterable[tuple[BatchItem, Delivery]], outcomes: Mapping[Key, Outcome]
+        self, refused: list[Delivery], done: Iterable[tuple[BatchItem, Delivery]], outcomes: Mapping[Key, Outcome]
     ) -> None:
-        """Counts the items whose outcome is known now, and writes the rows that are not in the log yet."""
-        rows = decided
+        """Counts the items whose outcome is known, and writes the rows that are not in the log yet."""
+        rows = refused
         for item, row in done:
             self._counts.add("bad", not item.resent and self.writer.is_bad(item.key, outcomes, item.failed_before))
             if item.resent:
@@ -194,16 +194,16 @@ class BatchSending:
         self._log.add(rows)
 
     def send_events(self, items: Sequence[BatchItem]) -> list[list[BatchItem]]:
-        """Sends events, a person's one after the other, or all together. Returns no events: nothing is left to send."""
-        if self.together is not None:
-            self._held.note_failed(key for item in self.together.send(items) for key in item_keys(item))
+        """Sends events: those of a person one by one, or all with the event sender. Returns []: none are left."""
+        if self.event_sender is not None:
+            self._held.note_failed(key for item in self.event_sender.send(items) for key in item_keys(item))
             return []
         for item in items:
             if not self._held.holds(item_keys(item)):
                 self._send_event(item)
             else:
-                self._log.add([_PUT_OFF.of(item.row)._replace(trigger_id=trigger) for trigger in item.triggers])
-                self._counts.add_message([*item.earlier, "failed"], PUT_OFF)
+                self._log.add([_DEFERRED.of(item.row)._replace(trigger_id=trigger) for trigger in item.triggers])
+                self._counts.add_message([*item.earlier, "failed"], DEFERRED)
         return []
 
     def _send_event(self, item: BatchItem) -> None:
@@ -235,11 +235,13 @@ class BatchSending:
         self._counts.add_message(statuses, message)
 
 
-def rows_with_outcomes(items: Sequence[BatchItem], outcomes: Mapping[Key, Outcome]) -> list[tuple[BatchItem, Delivery]]:
+def _rows_with_outcomes(
+    items: Sequence[BatchItem], outcomes: Mapping[Key, Outcome]
+) -> list[tuple[BatchItem, Delivery]]:
     """Returns the items whose outcome is known, with their rows.
 
-    The row of one that was refused for its own values has them as its content, so that it is not sent again until they
-    change. If others of the person went along, nobody knows whose values they were.
+    The row of an item that was refused for its values has them as its content, so that it is not sent again until they
+    change. If several items of the person were merged, it is not known whose values were refused.
     """
     done = [(item, outcomes[item.key].of(item.row)) for item in items if item.key in outcomes]
     if not any(is_rejected(row) for _, row in done):

@@ -1,4 +1,4 @@
-"""The email of an item, even if it comes with only a user id."""
+"""Finds the email of an item, even if the item has only a user id."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -18,19 +18,19 @@ _ADDRESS = re.compile(rf"[^{_NOT_IN_ADDRESS}]+@[^{_NOT_IN_ADDRESS}.]+(\.[^{_NOT_
 
 
 def email_of(fields: Fields, item: Item) -> str | None:
-    """Returns an item's email: from its traits, else its context's traits, its properties, or a user id that is one."""
+    """Returns an item's email from its traits, its context's traits, its properties, or a user id that is an email."""
     for values in (item.traits, item.context_traits, item.properties):
         if email := fields.email(values):
             return email
-    return item.user_id if item.user_id and is_address(item.user_id) else None
+    return item.user_id if item.user_id and is_email_address(item.user_id) else None
 
 
-def is_address(text: str) -> bool:
+def is_email_address(text: str) -> bool:
     """Returns whether a user id is an email address: `ann@example.com` is, `auth0|ann@example.com` is not."""
     return _ADDRESS.fullmatch(text) is not None
 
 
-PERSONS_KEPT = 50_000  # persons of a stream
+PERSONS_KEPT = 50_000  # persons of a stream that are kept in memory
 
 
 def keep_newest(known: dict[Any, Any]) -> None:
@@ -48,7 +48,7 @@ class _OwnChange(NamedTuple):
 
 
 class KnownEmails:
-    """Emails by user id: from this run's own items, the delivery log, or the custom field that holds user ids."""
+    """Emails by user id, from this run's items, the delivery log, or the custom field that holds user ids."""
 
     def __init__(self, account: WritableAccount, log: DeliveryLog, fields: Fields, changes: AddressChanges) -> None:
         self._account = account
@@ -57,8 +57,8 @@ class KnownEmails:
         self._fields = fields
         self._emails: dict[str, str] = {}
         self._changing: dict[str, list[tuple[str | None, str | None]]] = {}
-        """By user id, changes that may still be refused: the message of each and the new email. The email before them
-        comes first, without a message."""
+        """The changes that may still be refused, by user id: pairs of a message id and the new email. The first pair
+        has no message id, and the email before the changes."""
         self._own: dict[str, list[_OwnChange]] = {}  # the changes of this run, by the old address
         self._pending: set[str] = set()  # messages of those that have no outcome yet
         self._numbers = count()
@@ -71,11 +71,16 @@ class KnownEmails:
         """Returns the email of a user id, or None if none is known."""
         return self._emails.get(user_id or "")
 
-    def put(self, user_id: str, email: str) -> None:
-        """Stores the email of a user id, which replaces an earlier one."""
+    def put(self, user_id: str, email: str, message_id: str | None = None) -> None:
+        """Stores the email of a user id, which replaces an earlier one.
+
+        It is that of a message, which waits if a change before it waits for its outcome.
+        """
         self._put(user_id, email)
         self._of_delivered.discard(user_id)
-        self._changing.pop(user_id, None)
+        if user_id in self._changing:
+            self._changing[user_id].append((message_id, email))
+            self._pending.update([message_id] if message_id else [])
         self._came_with.setdefault(email.lower(), set()).add(user_id)
 
     def put_delivered(self, user_id: str, email: str) -> None:
@@ -85,13 +90,13 @@ class KnownEmails:
             self._of_delivered.add(user_id)
 
     def move(self, email: str, new: str) -> None:
-        """Gives the user ids that came with an address in this run the one that an earlier run has changed it to."""
+        """Changes the email of user ids that had `email` in this run to the one that an earlier run changed it to."""
         for user_id in self._came_with.pop(email.lower(), ()):
             if self._emails.get(user_id, "").lower() == email.lower():
                 self._put(user_id, new)
 
     def note_change(self, message_id: str | None, email: str, new: str, user_id: str | None) -> None:
-        """Gives `user_id`, and those who have an address, the new one, which a message may still be refused for."""
+        """Changes the email of `user_id` and of all user ids with `email`. The message may still be refused."""
         self._own.setdefault(email.lower(), []).append(_OwnChange(next(self._numbers), message_id, new))
         self._pending.update([message_id] if message_id else [])
         if self._users is None:
@@ -104,14 +109,16 @@ class KnownEmails:
             self._put(one, new)
 
     def is_changing(self, user_id: str | None) -> bool:
-        """Returns whether the email of a user id depends on a change without an outcome yet."""
+        """Returns whether the email of a user id depends on a change that has no outcome yet."""
         return user_id in self._changing
 
     def apply_changes(self) -> None:
-        """Takes back the changes that were not made, or may not have been. All must have their outcome."""
+        """Reverts the changes that were not made, or may not have been. All must have an outcome."""
         statuses = self._log.known(self._pending) if self._pending and not self._log.is_read_only else {}
-        # Of a track, a journey may have refused the contact: what became of the change has no trigger.
-        undone = {id_ for (id_, trigger), of in statuses.items() if trigger is None and of.status != "delivered"}
+        # The row without a trigger is about the change. In others of a track, a journey may have refused the contact.
+        changed = {id_: of.status for (id_, trigger), of in statuses.items() if trigger is None}
+        failed = {id_ for (id_, _), of in statuses.items() if of.status == "failed"} - changed.keys()
+        undone = failed | {id_ for id_, status in changed.items() if status != "delivered"}
         for user_id, changes in self._changing.items():
             *_, email = (email for message_id, email in changes if message_id not in undone)
             self._put(user_id, email)
@@ -132,20 +139,21 @@ class KnownEmails:
             self._users.setdefault(email.lower(), set()).add(user_id)
 
     def forget_oldest(self) -> None:
-        """Keeps only the last 50,000, because a stream has no end: the delivery log has the others.
+        """Keeps only the newest 50,000 emails, because a stream has no end; the delivery log has the others.
 
-        If the account's contacts were read, all are kept: the log need not have these.
+        After a scan of the account's contacts all are kept, because the log may lack some.
         """
         keep_newest(self._own)
+        keep_newest(self._came_with)
         if not self._scanned:
             keep_newest(self._emails)
             self._of_delivered &= self._emails.keys()
             self._users = None
 
     def look_up(self, items: Sequence[Item]) -> None:
-        """Looks up the user ids that come without an email.
+        """Looks up the emails of user ids whose items have none.
 
-        The contacts of the account are read only for those that are in neither the log nor an earlier item.
+        The account's contacts are scanned only if a user id is in neither the log nor an earlier item.
         """
         emails = [(item.user_id, email_of(self._fields, item)) for item in items if item.user_id]
         missing = {user_id for user_id, email in emails if not email} - (set(self._emails) - self._of_delivered)
@@ -174,7 +182,7 @@ class KnownEmails:
         self._emails[user_id] = email
 
     def _scan(self, field_name: str) -> Iterator[tuple[str, str]]:
-        """Yields user ids and emails of all contacts, because the API cannot search for the value of a field."""
+        """Yields the user ids and emails of all contacts, because the API cannot search by the value of a field."""
         for page in self._account.contacts():
             for contact in page.contacts:
                 email = as_text(contact.value("Email")) if isinstance(contact, JsonObject) else None

@@ -1,4 +1,4 @@
-"""How a load package fails for dlt: both errors are also dlt's, so that it keeps the rows or gives up."""
+"""The errors of load packages. Both are also dlt's: after one it keeps the rows, after the other it gives up."""
 
 import dlt
 
@@ -21,8 +21,8 @@ class DeliveryImpossible(AutopilothqError, DestinationTerminalException):
 def terminal_error(error: ApiError) -> DeliveryFailed | DeliveryImpossible:
     """Returns the error that ends the run at once.
 
-    If dlt is set to drop packages that fail permanently, or to end loads as complete without their failed jobs, it is
-    the transient one, so that no row is lost.
+    It is DeliveryFailed, so that no row is lost, if dlt is configured to drop packages that fail permanently or to
+    complete loads without their failed jobs; else DeliveryImpossible.
     """
     drops = dlt.config.get("load.auto_abort_on_terminal_error", bool) or ends_with_failed_jobs()
     return DeliveryFailed(str(error)) if drops else DeliveryImpossible(str(error))

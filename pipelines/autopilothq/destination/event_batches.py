@@ -1,4 +1,4 @@
-"""Sends many events with one request, if an account accepts that (docs/contract/destination.md#ortto)."""
+"""Sends many events with one request, which Ortto accepts (docs/contract/destination.md#ortto)."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,27 +7,27 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from ..clients.ortto import MOST_WRITTEN, Written
 from ..errors import ApiError, RequestRejected, Unavailable
-from .account import SentTo
+from .account import CountsAttempts
 from .batch import BatchItem
 from .counts import Counts
 from .delivery_log import Delivery, DeliveryLog
-from .ortto import is_taken, refusal
+from .ortto import refusal, was_written
 from .ortto_fields import USER_ID, Activities
 from .ortto_values import time_of
 from .requests import CircuitBreaker, Outcome, attempt_request, outcome_of
 from .values import CastError
 
-MOST_ACTIVITY_BYTES = 16_000  # of one activity
-DAYS_BACK = 90
+MOST_ACTIVITY_BYTES = 16_000  # bytes of one activity
+DAYS_BACK = 90  # the age of the oldest activity
 _ENDPOINT = "POST /activities/create"
 
 
 _Statuses: TypeAlias = dict[int, list[tuple[str, str | None]]]
-"""The delivery statuses of an item's activities, with their messages, by its number."""
+"""The delivery statuses and messages of each item's activities, by the number of the item."""
 
 
-class EventAccount(SentTo, Protocol):
-    """The part of an account that accepts many events at once."""
+class _EventAccount(CountsAttempts, Protocol):
+    """The part of an account that creates many events with one request."""
 
     def create_activities(self, activities: Sequence[Mapping[str, Any]], /) -> list[Written]:
         """Creates activities with one request."""
@@ -43,15 +43,15 @@ class _Event(NamedTuple):
 
 
 class EventBatches:
-    """Creates the activities of events. Threads may share it.
+    """Creates the activities of events. It is thread-safe.
 
-    Creating one is not idempotent: its row is written before the request, as `unknown`, and it is not sent again until
-    the outcome is known.
+    The request is not idempotent. So an activity's row is written before it, as `unknown`, and the activity is not sent
+    again until its outcome is known.
     """
 
     def __init__(
         self,
-        account: EventAccount,
+        account: _EventAccount,
         activities: Activities,
         log: DeliveryLog,
         counts: Counts,
@@ -64,7 +64,7 @@ class EventBatches:
         self._breaker = breaker
 
     def send(self, items: Sequence[BatchItem]) -> list[BatchItem]:
-        """Sends the events of items, in their order, and returns the items with an event that failed.
+        """Sends the events of items in their order, and returns the items with an event that failed.
 
         Raises ApiError if every other request would end the same way.
         """
@@ -83,10 +83,12 @@ class EventBatches:
         return [items[number] for number, found in statuses.items() if any(status == "failed" for status, _ in found)]
 
     def _events(self, number: int, item: BatchItem, statuses: _Statuses) -> Iterator[_Event]:
-        """Yields the activities of an item; those that Ortto would not accept are refused here."""
+        """Yields the activities of an item, and refuses those that Ortto would not accept."""
         for activity in item.triggers:
             values, remarks = self._activities.attributes(activity, item.properties)
-            row = item.row._replace(trigger_id=activity, endpoint=_ENDPOINT, remarks=_with(item.row.remarks, remarks))
+            row = item.row._replace(
+                trigger_id=activity, endpoint=_ENDPOINT, remarks=_with_remarks(item.row.remarks, remarks)
+            )
             self._counts.add_remarks(f"{name} was {why.partition(', got ')[0]}" for name, why in remarks.items())
             body = {"activity_id": activity, "attributes": values, "key": item.row.message_id, **_person(item)}
             why, created = _created(item.timestamp)
@@ -115,7 +117,7 @@ class EventBatches:
                 statuses.setdefault(event.number, []).append((outcome.status, outcome.message))
 
     def _attempt(self, events: Sequence[_Event], outcomes: list[Outcome]) -> None:
-        """Creates activities with one request, or in halves if all were refused; `outcomes` gets one for each."""
+        """Creates activities with one request, or in halves if it was refused. `outcomes` gets one for each."""
         answers: list[Written] = []
         bodies = [event.body for event in events]
         outcome, error = attempt_request(
@@ -136,18 +138,18 @@ class EventBatches:
 
 
 def _outcome(outcome: Outcome, written: Written) -> Outcome:
-    return outcome if is_taken(written) else outcome._replace(status="refused", message=refusal(written))
+    return outcome if was_written(written) else outcome._replace(status="refused", message=refusal(written))
 
 
 def _person(item: BatchItem) -> dict[str, Any]:
-    """Returns the person of an activity, found as `/person/merge` has written them before."""
+    """Returns the keys that identify an activity's person, by which `/person/merge` has written the person before."""
     if item.row.email:
         return {"fields": {"str::email": item.row.email}, "merge_by": ["str::email"]}
     return {"fields": {USER_ID.key: item.row.user_id}, "merge_by": [USER_ID.key]}
 
 
 def _created(timestamp: str | None) -> tuple[str | None, str | None]:
-    """Returns why an event of that time is not sent, or None if it is; and the time as Ortto takes it."""
+    """Returns why an event with that timestamp cannot be sent (None if it can), and the time in Ortto's notation."""
     if timestamp is None:
         return None, None
     try:
@@ -159,7 +161,7 @@ def _created(timestamp: str | None) -> tuple[str | None, str | None]:
     return None, f"{at:%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _with(before: str | None, remarks: Mapping[str, str]) -> str | None:
-    """Returns the remarks of a row, with more of them."""
+def _with_remarks(before: str | None, remarks: Mapping[str, str]) -> str | None:
+    """Returns the JSON of a row's remarks with more remarks added, None if there are none."""
     every = {**(json.loads(before) if before else {}), **remarks}
     return json.dumps(every, ensure_ascii=False) if every else None

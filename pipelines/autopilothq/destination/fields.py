@@ -1,6 +1,6 @@
 """Maps the traits of a message to the fields of an account (docs/contract/destination.md#identify).
 
-Nothing is lost silently: each trait that is left out, and each that the account has no field for, has a remark.
+Nothing is lost silently: a remark says which traits were left out, and which the account has no field for.
 """
 
 import re
@@ -14,14 +14,14 @@ from .settings import SECTION
 from .values import CastError, cast, is_text, own_type, shown
 
 TraitPath = tuple[str, ...]
-"""Where a trait is: the keys that lead to it."""
+"""The path of a trait: the keys that lead to its value."""
 
 _STANDARD = {path: field for field, paths in STANDARD_FIELDS.items() for path in paths}
 _SEPARATORS = re.compile(r"[\W_]")
-_TYPES = {"unsubscribed": "boolean", **OWN_KEYS}  # of keys that are neither text nor custom fields
+_TYPES = {"unsubscribed": "boolean", **OWN_KEYS}  # types of standard fields and own keys that are not texts
 
 
-class Custom(NamedTuple):
+class CustomField(NamedTuple):
     """A custom field of the account."""
 
     name: str
@@ -30,28 +30,30 @@ class Custom(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The key in the API: its id; in Autopilot's `integer--Smog--Level` for `Custom("Smog Level", "integer")`."""
+        """The key in the API: its id, or, in Autopilot's, a text like `integer--Smog--Level` of its type and name."""
         return self.id or f"{self.type}--{self.name.replace(' ', '--')}"
 
 
 class ContactFields(NamedTuple):
     """A contact as the API takes it.
 
-    `values` are by the API's keys. `remarks` say why a trait was left out, or that it was sent to no field. `unknown`
-    are the traits that the account has no field for. `untaken` are an event's properties that are spelt like a standard
-    field but are not the contact's.
+    - `values`: by the API's keys.
+    - `remarks`: by trait, why it was left out, or that the account has no field for it.
+    - `unknown`: the traits that the account has no field for.
+    - `unmapped`: an event's properties with the name of a standard field, which they are not written to without a
+      mapping.
     """
 
     values: dict[str, Any]
     remarks: dict[str, str]
     unknown: list[str]
-    untaken: list[str]
+    unmapped: list[str]
 
 
 class Fields:
-    """The fields of an account, and which trait goes to which.
+    """The fields of an account, and the mapping of traits to them.
 
-    `custom` is the API's list of custom fields. `mapping` is the setting: names of fields by the paths of traits.
+    `custom` is the API's list of custom fields. `mapping` is the setting `fields`: names of fields by paths of traits.
     Raises InvalidSetting if the mapping, or `user_id_field`, names a field that the account does not have.
 
     Example: `Fields([{"name": "Smog Level", "fieldType": "integer"}], {"air.smog": "Smog Level"})`.
@@ -60,7 +62,7 @@ class Fields:
     def __init__(
         self, custom: Sequence[Any], mapping: Mapping[str, str] | None = None, user_id_field: str | None = None
     ) -> None:
-        existing = [Custom(str(field["name"]), _type(field)) for field in custom if _exists(field)]
+        existing = [CustomField(str(field["name"]), _type(field)) for field in custom if _exists(field)]
         self._named = {field.name: field for field in reversed(existing)}
         self._slugs = {snake_case(field.name): field for field in reversed(existing)}
         self._slugs.pop("", None)
@@ -74,7 +76,7 @@ class Fields:
 
     @property
     def labels(self) -> Mapping[str, str]:
-        """The names of fields for people, by their keys, if the key does not contain the name."""
+        """The display names of fields by their keys, for keys that do not contain the name."""
         return {}
 
     @property
@@ -82,11 +84,11 @@ class Fields:
         """The keys of the account's custom fields, as the API takes them."""
         return frozenset(field.key for field in self._named.values())
 
-    def custom(self, name: str) -> Custom | None:
-        """Returns the custom field of that name, or of the same name in snake_case; None without one."""
+    def custom(self, name: str) -> CustomField | None:
+        """Returns the custom field with that name, or with the same name in snake_case; None if there is none."""
         return self._named.get(name) or self._slugs.get(snake_case(name))
 
-    def _target(self, path: str, name: str) -> str | Custom:
+    def _target(self, path: str, name: str) -> str | CustomField:
         field = name if name in STANDARD_FIELDS or name in OWN_KEYS else self.custom(name)
         if field is None:
             raise InvalidSetting(
@@ -95,22 +97,22 @@ class Fields:
             )
         return field
 
-    def known(self, path: TraitPath) -> str | Custom | None:
+    def known(self, path: TraitPath) -> str | CustomField | None:
         """Returns the field of the trait at a path, or None if the account has none for it."""
         return self._mapping.get(".".join(path)) or standard_field(path) or self.custom("_".join(path))
 
-    def of_property(self, path: TraitPath) -> str | Custom | None:
-        """Returns the field of an event's property: one that the settings map it to, or that the account defines.
+    def of_property(self, path: TraitPath) -> str | CustomField | None:
+        """Returns the field of an event's property: the one that the settings map it to, or a custom field of its name.
 
-        No property goes to a standard field by its name, except `_NewEmail`.
+        Only `_NewEmail` is written to a standard field by its name. Returns None if there is no field.
         """
         mapped = self._mapping.get(".".join(path))
         if mapped is None and ".".join(path).lower() == "_newemail":
             return "_NewEmail"
-        return mapped or (None if is_standard(path) else self.custom("_".join(path)))
+        return mapped or (None if _is_standard(path) else self.custom("_".join(path)))
 
     def email(self, traits: Mapping[str, Any]) -> str | None:
-        """Returns the email among traits or properties, in any spelling and by any mapping; None without one."""
+        """Returns the email among traits or properties, in any spelling and by any mapping; None if there is none."""
         found = [(path, value) for path, value in trait_leaves(traits) if self.known(path) == "Email"]
         found.sort(key=lambda leaf: (not self.is_mapped(leaf[0]), leaf[0] != ("email",)))
         return next((value.strip() for _, value in found if isinstance(value, str) and is_text(value.strip())), None)
@@ -119,24 +121,24 @@ class Fields:
         """Returns whether the settings map the trait at that path."""
         return ".".join(path) in self._mapping
 
-    def cast(self, value: Any, target: str | Custom) -> Any:
-        """Returns a value as a field takes it. Raises CastError."""
-        return cast(value, target.type) if isinstance(target, Custom) else _cast_standard(value, target)
+    def cast(self, value: Any, target: str | CustomField) -> Any:
+        """Casts a value to the type of a field. Raises CastError."""
+        return cast(value, target.type) if isinstance(target, CustomField) else _cast_standard(value, target)
 
-    def new_field(self, path: TraitPath, value: Any) -> Custom | None:
-        """Returns the field to send a trait to that the account has no field for, or None if it cannot be sent."""
-        return Custom("_".join(path), own_type(value))
+    def new_field(self, path: TraitPath, value: Any) -> CustomField | None:
+        """Returns the field for a trait that the account has no field for, or None if such traits cannot be sent."""
+        return CustomField("_".join(path), own_type(value))
 
 
 def standard_field(path: TraitPath) -> str | None:
-    """Returns the standard field of a trait, or the trait's name if it is a key of Autopilot's own, or None."""
+    """Returns the standard field of a trait, its name if it is one of Autopilot's own keys, or None."""
     if len(path) == 1 and path[0] in OWN_KEYS:
         return path[0]
     return _STANDARD.get(".".join(_SEPARATORS.sub("", part.lower()) for part in path))
 
 
-def is_standard(path: TraitPath) -> bool:
-    """Returns whether a trait is spelt like a standard field, or like one that sets several."""
+def _is_standard(path: TraitPath) -> bool:
+    """Returns whether a trait has the name of a standard field, or one that sets several, such as `name`."""
     return standard_field(path) is not None or _is_whole(path)
 
 
@@ -171,37 +173,37 @@ def contact_fields(
     builder = _ContactBuilder(fields)
     if user_id is not None and fields.user_id is not None:
         builder.put(("user_id",), fields.user_id, user_id)
-    builder.take_properties(properties or {}, email)
+    builder.add_properties(properties or {}, email)
     for some in (traits, context_traits or {}):
-        builder.take(some)
+        builder.add_traits(some)
     values = {"Email": email} | builder.standard | ({"custom": builder.custom} if builder.custom else {})
-    return ContactFields(values, builder.remarks, builder.unknown, builder.untaken)
+    return ContactFields(values, builder.remarks, builder.unknown, builder.unmapped)
 
 
 class _ContactBuilder:
-    """Collects the values of a contact. A field gets the first trait that comes for it."""
+    """Collects the values of a contact. The first trait of a field sets it."""
 
     def __init__(self, fields: Fields) -> None:
         self._fields = fields
-        self._taken: dict[str, str] = {}  # the trait that has a field, by the name of the field
+        self._taken: dict[str, str] = {}  # the trait that has set a field, by the name of the field
         self.standard: dict[str, Any] = {}
         self.custom: dict[str, Any] = {}
         self.remarks: dict[str, str] = {}
         self.unknown: list[str] = []
-        self.untaken: list[str] = []
+        self.unmapped: list[str] = []
 
-    def take_properties(self, properties: Mapping[str, Any], email: str) -> None:
-        """Adds an event's properties; those that the settings map come before others."""
+    def add_properties(self, properties: Mapping[str, Any], email: str) -> None:
+        """Adds an event's properties, those that the settings map before others."""
         for path, value in self._in_order(properties):
             target = self._fields.of_property(path)
-            if target is None and is_standard(path):
+            if target is None and _is_standard(path):
                 if standard_field(path) != "Email" or str(value).strip().lower() != email.lower():
-                    self.untaken.append(".".join(path))
+                    self.unmapped.append(".".join(path))
             elif target is not None and target != "Email":
                 self.put(path, target, value)
 
-    def take(self, traits: Mapping[str, Any]) -> None:
-        """Adds traits; those that the settings map come before others, and whole names last."""
+    def add_traits(self, traits: Mapping[str, Any]) -> None:
+        """Adds traits: those that the settings map first, and whole names last."""
         names: list[tuple[TraitPath, Any]] = []
         for path, value in self._in_order(traits):
             if _is_whole(path) and not self._fields.is_mapped(path):
@@ -216,13 +218,13 @@ class _ContactBuilder:
             target = self._fields.known(path)
             if target is None:
                 self._put_unknown(path, value)
-            elif target != "Email":  # the email identifies the contact, and is no value
+            elif target != "Email":  # the email identifies the contact and is not one of its values
                 self.put(path, target, value)
         for path, value in names:
             self._put_name(path, value)
 
     def _in_order(self, values: Mapping[str, Any]) -> list[tuple[TraitPath, Any]]:
-        """Returns the leaves of an object: those that the settings map, others, arrays that give their first value."""
+        """Returns the leaves of an object: those that the settings map, then others, then first values of arrays."""
         leaves: list[tuple[int, TraitPath, Any]] = []
         for path, value in trait_leaves(values):
             if self._fields.is_mapped(path):
@@ -233,17 +235,17 @@ class _ContactBuilder:
                 leaves.append((1, path, value))
         return [leaf[1:] for leaf in sorted(leaves, key=lambda leaf: leaf[0])]
 
-    def put(self, path: TraitPath, target: str | Custom, value: Any) -> bool:
-        """Sets a field to a value, and returns whether it did: not if an earlier trait has the field."""
+    def put(self, path: TraitPath, target: str | CustomField, value: Any) -> bool:
+        """Sets a field, unless an earlier trait has set it or the value does not fit. Returns whether it was set."""
         trait = ".".join(path)
-        key = target.key if isinstance(target, Custom) else target
-        name = f"custom {target.name}" if isinstance(target, Custom) else target
+        key = target.key if isinstance(target, CustomField) else target
+        name = f"custom {target.name}" if isinstance(target, CustomField) else target
         if name in self._taken:
             if self._taken[name] != trait:
                 self.remarks.setdefault(trait, f"left out: {self._taken[name]} has the field {key}")
             return False
         try:
-            if isinstance(target, Custom):
+            if isinstance(target, CustomField):
                 self.custom[key] = self._fields.cast(value, target)
             else:
                 self.standard[key] = self._fields.cast(value, target)
@@ -267,7 +269,7 @@ class _ContactBuilder:
             self.remarks[trait] = f"sent as {field.key}, for which the account has no field"
 
     def _put_name(self, path: TraitPath, value: Any) -> None:
-        """Splits a whole name at its first space, if neither a first nor a last name came."""
+        """Splits a whole name at its first space, unless a trait has set the first or the last name."""
         halves = [self._taken[half] for half in WHOLES["name"] if half in self._taken]
         if halves:
             if set(halves) != {".".join(path)}:
@@ -283,7 +285,7 @@ class _ContactBuilder:
 
 
 def _cast_standard(value: Any, key: str) -> Any:
-    """Casts a value of a standard field. Null clears a field, but is no value for Autopilot's keys or a new address."""
+    """Casts a value of a standard field. Null clears a field, but is refused for Autopilot's keys and a new address."""
     is_empty = value is None or (isinstance(value, str) and not value.strip())
     if is_empty and (key in OWN_KEYS or key == "_NewEmail"):
         raise CastError(f"expected a value for {key}, got {shown(value)}")
@@ -291,7 +293,7 @@ def _cast_standard(value: Any, key: str) -> Any:
 
 
 def trait_leaves(value: Mapping[str, Any], path: TraitPath = ()) -> Iterator[tuple[TraitPath, Any]]:
-    """Yields the values of an object that are not objects, with the keys that lead to them."""
+    """Yields the path and the value of each leaf of an object, that is, of each value that is not an object."""
     for key, inner in value.items():
         if isinstance(inner, Mapping):
             yield from trait_leaves(inner, (*path, str(key)))

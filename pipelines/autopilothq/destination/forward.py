@@ -1,4 +1,4 @@
-"""Forwards messages to an API that takes Segment's: in batches, in their order, each until it is delivered."""
+"""Forwards messages to an API that accepts Segment's: in batches, in order, and again until they are delivered."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -11,15 +11,15 @@ from .forward_log import Forwarded, ForwardLog
 from .outgoing import Outgoing
 from .requests import Outcome, outcome_of
 
-QUERIED = 1000  # messages whose delivery is queried at once
-OUTAGE = 12  # failures in a row, while a batch is halved: more than one bad message can cause
+QUERIED = 1000  # messages whose statuses one query returns
+OUTAGE = 12  # failures in a row that count as an outage; one bad message in a batch causes fewer
 _ROOM = len(batch_body([]))
 
 
 class Forwarder:
-    """Sends messages to one API, and writes what becomes of each to the log.
+    """Sends messages to one API, and writes the outcome of each to the log.
 
-    With `show`, that is called with each request, and none is sent. `progress` is called with the counts.
+    With `show`, requests are not sent: it is called with the text of each. `progress` is called with the counts.
 
     Example: `counts = Forwarder(api, log).send(map(outgoing, lines))`.
     """
@@ -38,7 +38,7 @@ class Forwarder:
         self._counts = Counts()
         self._suppressed = log.suppressed_ids()
         self._failures = 0
-        self._put_off: dict[str, Outgoing] = {}  # what failed before comes after all others, and holds up none
+        self._deferred: dict[str, Outgoing] = {}  # messages that failed before: they are sent after all others
 
     def send(self, messages: Iterable[Outgoing]) -> Counts:
         """Sends all messages and returns how they ended.
@@ -48,23 +48,23 @@ class Forwarder:
         stream = iter(messages)
         while chunk := list(islice(stream, QUERIED)):
             self._counts.messages += len(chunk)
-            for batch in batches(self._left(chunk)):
+            for batch in batches(self._to_send(chunk)):
                 self._send(batch)
                 self._progress(self._counts)
-        put_off, self._put_off = self._put_off, {}
-        for batch in batches(put_off.values()):
+        deferred, self._deferred = self._deferred, {}
+        for batch in batches(deferred.values()):
             self._send(batch)
         self._progress(self._counts)
         return self._counts
 
-    def _left(self, chunk: Sequence[Outgoing]) -> list[Outgoing]:
-        """Returns the messages of a chunk that are to be sent; those that cannot be sent are written to the log."""
+    def _to_send(self, chunk: Sequence[Outgoing]) -> list[Outgoing]:
+        """Returns the messages of a chunk that are to be sent now, and logs those that cannot be sent."""
         statuses = self._log.statuses(self._api.target, (one.message_id for one in chunk))
         left: dict[str, Outgoing] = {}
         refused: dict[str, Outgoing] = {}
         for one in chunk:
             before = statuses.get(one.message_id, ())
-            if any(one.message_id in some for some in (left, refused, self._put_off)):
+            if any(one.message_id in some for some in (left, refused, self._deferred)):
                 self._counts.add("repeated")
             elif any(id_ in self._suppressed for id_ in one.persons):
                 self._counts.add("suppressed")
@@ -73,41 +73,41 @@ class Forwarder:
             elif one.refusal is not None:
                 refused[one.message_id] = one
             else:
-                (self._put_off if "failed" in before else left)[one.message_id] = one
+                (self._deferred if "failed" in before else left)[one.message_id] = one
         for one in refused.values():
-            if "refused" in statuses.get(one.message_id, ()):  # an archive may be given every hour
+            if "refused" in statuses.get(one.message_id, ()):  # the same archive may be sent every hour
                 self._counts.add_message(["refused"], one.refusal)
             else:
-                self._note([one], Outcome("refused", self._api.target, None, one.refusal))
+                self._log_outcome([one], Outcome("refused", self._api.target, None, one.refusal))
         return list(left.values())
 
     def _send(self, batch: Sequence[Outgoing]) -> None:
-        """Sends a batch. If it is refused, or the server fails on it, it is halved until the bad messages are found.
+        """Sends a batch. If it is refused or causes a server error, halves it until the bad messages are found.
 
-        Raises the ApiError that every other request would end with.
+        Raises ApiError if every other request would end the same way.
         """
         try:
             self._request(batch)
         except RequestRejected as error:
             self._failures = 0
-            # 404 and 405 are about the URL, whatever the messages are.
+            # 404 and 405 are about the URL, not about the messages.
             if isinstance(error, NotFound) or error.status == 405:
                 raise
             self._halve(batch, "refused", error)
         except Unavailable as error:
             self._failures += 1
-            # Without an answer, or with 429, no other message would fare better.
+            # Without an answer, or with 429, every other message would fail as well.
             if error.status is None or error.status == 429 or self._failures >= OUTAGE:
-                self._note(batch, outcome_of("failed", self._api.target, error))
+                self._log_outcome(batch, outcome_of("failed", self._api.target, error))
                 raise
             self._halve(batch, "failed", error)
         else:
             self._failures = 0
-            self._note(batch, Outcome("delivered", self._api.target, 200, None, self._api.attempts))
+            self._log_outcome(batch, Outcome("delivered", self._api.target, 200, None, self._api.attempts))
 
     def _halve(self, batch: Sequence[Outgoing], status: str, error: ApiError) -> None:
         if len(batch) == 1:
-            self._note(batch, outcome_of(status, self._api.target, error))
+            self._log_outcome(batch, outcome_of(status, self._api.target, error))
             return
         half = len(batch) // 2
         self._send(batch[:half])
@@ -120,8 +120,8 @@ class Forwarder:
         else:
             self._show(f"POST {visible(self._api.url)}\n{visible(batch_body(texts).decode())}")
 
-    def _note(self, messages: Sequence[Outgoing], outcome: Outcome) -> None:
-        """Writes the outcome that messages share."""
+    def _log_outcome(self, messages: Sequence[Outgoing], outcome: Outcome) -> None:
+        """Logs and counts an outcome that all of these messages have."""
         rows = [
             Forwarded(
                 *(one.message_id, one.kind, one.event, one.user_id, one.anonymous_id, one.email, self._api.target),

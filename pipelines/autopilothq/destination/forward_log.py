@@ -1,4 +1,4 @@
-"""The log of what was forwarded: a table of the dataset, which the next run to the same target reads."""
+"""The log of forwarded messages: a table of the dataset, which the next run to the same target reads."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -26,9 +26,9 @@ class Forwarded(NamedTuple):
 
 
 class ForwardLog(LogTable):
-    """The log in a dataset, kept as the delivery log is. A row is written right after its request.
+    """The log of forwarded messages in a dataset. A row is written right after its request.
 
-    If the program ends in between, the batch is sent again: the API knows the messages by their ids.
+    If the program ends in between, the batch is sent again, and the API deduplicates the messages by their ids.
 
     Example: `with ForwardLog(dlt.dataset("duckdb", "crm")) as log: log.statuses(target, ["m1"])`.
     """
@@ -36,7 +36,7 @@ class ForwardLog(LogTable):
     table = FORWARDS
 
     def statuses(self, target: str, message_ids: Iterable[str]) -> dict[str, set[str]]:
-        """Returns all statuses that messages ever had at a target, by the messages' ids."""
+        """Returns all statuses that messages ever had at a target, by message id."""
         found: dict[str, set[str]] = {}
         for message_id, where, status in self._rows(("message_id", "target", "status"), "message_id", message_ids):
             if where == target:

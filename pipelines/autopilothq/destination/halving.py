@@ -1,4 +1,4 @@
-"""Writes contacts, as many as possible with one request, so that a bad one holds up no good one.
+"""Writes contacts, as many as possible with one request, so that a bad contact holds up no good one.
 
 A batch that is refused, or that gets a 5xx at each try, is halved until the bad contacts are found.
 """
@@ -18,7 +18,7 @@ from .kind import AUTOPILOT, AccountKind
 from .requests import CircuitBreaker, Outcome, attempt_request
 
 PROBES = 3  # contacts that are tried alone before a batch whose halves both failed counts as an outage
-TRIES_OF_PIECES = 2  # of several contacts; a single one gets all tries of the settings before it has failed
+TRIES_OF_PIECES = 2  # tries of a piece of several contacts; a single contact gets all tries of the settings
 NOT_NAMED = "{}'s answer does not name this contact: it was not written"
 
 ContactsByKey: TypeAlias = Mapping[Key, Mapping[str, Any]]
@@ -27,7 +27,7 @@ OutcomesByKey: TypeAlias = dict[Key, Outcome]
 
 @dataclass
 class _Batch:
-    """The contacts being examined, their outcomes so far, and which failed `before`, in the last run, or `alone`."""
+    """Contacts that failed together, their outcomes so far, and which failed in the last run (`before`) or `alone`."""
 
     contacts: ContactsByKey
     outcomes: OutcomesByKey
@@ -36,28 +36,28 @@ class _Batch:
 
 
 class ContactWriter:
-    """Writes batches of contacts. Threads may share it; one at a time looks for contacts that make the server fail."""
+    """Writes batches of contacts. It is thread-safe; one thread at a time searches for contacts that cause 5xx."""
 
     def __init__(self, account: WritableAccount, breaker: CircuitBreaker, kind: AccountKind = AUTOPILOT) -> None:
         self._account = account
         self._kind = kind
         self._breaker = breaker
-        self._looking = threading.RLock()  # in an outage all batches fail: one of them finds that out for the others
-        self._good: str | None = None  # the email of a contact that was written last
-        self._bad: set[Key] = set()  # failed before, and again while the service was well
+        self._diagnosing = threading.RLock()  # in an outage all batches fail, and one detects it for all
+        self._last_written: str | None = None  # the email of the contact that was written last
+        self._bad: set[Key] = set()  # failed before, and again while the service was available
 
     def follow(self, before: "ContactWriter") -> None:
-        """Takes over the contact that another writer wrote last."""
-        self._good = before._good
+        """Takes over from another writer which contact was written last."""
+        self._last_written = before._last_written
 
     def forget(self, email: str) -> None:
-        """Forgets a contact whose address changes: written again, the old address would be a new contact."""
-        with self._looking:
-            if self._good is not None and self._good.lower() == email.lower():
-                self._good = None
+        """Forgets a contact whose address changes, because writing the old address again would create a new contact."""
+        with self._diagnosing:
+            if self._last_written is not None and self._last_written.lower() == email.lower():
+                self._last_written = None
 
     def write(self, contacts: ContactsByKey, outcomes: OutcomesByKey, failed_before: Collection[Key] = ()) -> None:
-        """Writes contacts; `outcomes` receives the outcome of each, even if this raises.
+        """Writes contacts. `outcomes` gets the outcome of each, even if this raises.
 
         `failed_before` are those that failed in the last run.
 
@@ -65,44 +65,45 @@ class ContactWriter:
         """
         answers = self._breaker.answers
         error = self._attempt(contacts, outcomes)
-        if len(contacts) > 1 and _may_be_one(error):
+        if len(contacts) > 1 and _may_be_one_contact(error):
             self._halve(_Batch(contacts, outcomes, failed_before), contacts, error, answers)
         elif isinstance(error, Unavailable):
-            with self._looking:
-                if _is_servers(error) and self._is_well():
+            with self._diagnosing:
+                if _is_server_error(error) and self._is_available():
                     self._bad |= set(failed_before)
                     return
             self._breaker.failed(error, min(contacts))
 
     def _halve(self, batch: "_Batch", contacts: ContactsByKey, error: ApiError | None, answers: int) -> None:
-        """Writes both halves of contacts that failed together; `answers` is how many had come before that."""
-        with self._looking if _is_servers(error) else nullcontext():
+        """Writes both halves of contacts that failed together. `answers` is the number of answers before that."""
+        with self._diagnosing if _is_server_error(error) else nullcontext():
             found = []
             for half in _halves(contacts):
                 before = self._breaker.answers
                 found.append((half, self._attempt_piece(half, batch.outcomes), before))
             is_silent = self._breaker.answers == answers or contacts.keys() <= set(batch.before)
-            if is_silent and all(_is_servers(error) for _, error, _ in found):
+            if is_silent and all(_is_server_error(error) for _, error, _ in found):
                 batch.alone |= {key for half, _, _ in found if len(half) == 1 for key in half}
                 if not self._probe(batch, error):
                     return
             for half, error_of_half, before in found:
-                if len(half) > 1 and _may_be_one(error_of_half):
+                if len(half) > 1 and _may_be_one_contact(error_of_half):
                     self._halve(batch, half, error_of_half, before)
 
     def _probe(self, batch: "_Batch", error: ApiError | None) -> bool:
-        """Tells an outage, whose error it raises, from several bad contacts. Returns whether to look for good ones.
+        """Finds out whether there is an outage or several bad contacts. Returns whether to halve on.
 
-        A contact that was delivered is sent again, which changes nothing; if there is none, some are tried alone.
-        Contacts that all failed before, and fail again while the service is well, are not tried further.
+        Sends a delivered contact once more, which changes nothing; if there is none, tries some contacts alone.
+        Contacts that all failed before, and fail again while the service is available, are not tried further. Raises
+        `error` in an outage.
         """
         contacts, outcomes = batch.contacts, batch.outcomes
         good = [key for key in contacts if outcomes[key].status == "delivered"][:1]
         others = sorted(contacts.keys() - batch.alone)
         for key in good or SystemRandom().sample(others, min(PROBES, len(others))):
-            if not _is_servers(self._attempt({key: contacts[key]}, outcomes)):
+            if not _is_server_error(self._attempt({key: contacts[key]}, outcomes)):
                 return True
-        if self._is_well():
+        if self._is_available():
             is_known = contacts.keys() <= set(batch.before)
             self._bad |= contacts.keys() if is_known else set()
             return not is_known
@@ -111,9 +112,9 @@ class ContactWriter:
             raise error
         return True
 
-    def _is_well(self) -> bool:
-        """Returns whether the service still writes a contact that it has written before, without any values."""
-        email = self._good
+    def _is_available(self) -> bool:
+        """Returns whether the service still writes a contact that it has written before; no values are sent."""
+        email = self._last_written
         try:
             if email is None or self._account.contact(email) is None:
                 return False
@@ -126,26 +127,26 @@ class ContactWriter:
         return error is None or isinstance(error, RequestRejected)
 
     def _attempt_piece(self, contacts: ContactsByKey, outcomes: OutcomesByKey) -> ApiError | None:
-        """Writes a piece of a batch that was tried often already, so several contacts are tried only twice.
+        """Writes a piece of a batch and returns the error, if any. Several contacts are tried only twice.
 
-        If the service cannot be reached, or asks to wait, that is no contact's fault: then all tries are used.
+        If the service cannot be reached or is over its rate limit, no contact is the cause, and all tries are used.
         """
         if len(contacts) > 1:
-            with self._account.at_most(TRIES_OF_PIECES):
+            with self._account.limit_tries(TRIES_OF_PIECES):
                 error = self._attempt(contacts, outcomes)
-            if not isinstance(error, Unavailable) or _is_servers(error):
+            if not isinstance(error, Unavailable) or _is_server_error(error):
                 return error
         return self._attempt(contacts, outcomes)
 
     def _attempt(self, contacts: ContactsByKey, outcomes: OutcomesByKey) -> ApiError | None:
-        """Writes contacts with one request, and returns its error, None if it was carried out."""
+        """Writes contacts with one request and returns its error, None if it succeeded."""
         answers: list[Upserted] = []
         bodies: Sequence[Mapping[str, Any]] = list(contacts.values())
         outcome, error = attempt_request(
             self._account, self._breaker, self._kind.contacts, lambda: answers.append(self._account.upsert_many(bodies))
         )
         if isinstance(error, RequestRejected) and len(contacts) > 1:
-            outcome = outcome._replace(status="failed")  # of most of them, until each was tried
+            outcome = outcome._replace(status="failed")  # the outcome of each until it was tried alone
         named = {email.strip().lower() for answer in answers for email, id_ in answer.email_contact_map.items() if id_}
         refused = {key: why for answer in answers for key, why in answer.refused.items()}
         unnamed = outcome._replace(status="failed", message=NOT_NAMED.format(self._kind.title))
@@ -154,13 +155,13 @@ class ContactWriter:
             key: outcome._replace(status="refused", message=refused[key]) for key in contacts if key in refused
         }
         written = [contact["Email"] for key, contact in contacts.items() if _is_written(contact, outcomes[key])]
-        self._good = written[-1] if written else self._good
+        self._last_written = written[-1] if written else self._last_written
         return error
 
     def is_bad(self, key: Key, outcomes: Mapping[Key, Outcome], failed_before: bool) -> bool:
-        """Returns whether a contact failed while the service was well, and will fail again.
+        """Returns whether a contact failed while the service was available, and would fail again.
 
-        Alone it made the server fail, and others did not; or two answers in a row did not name it.
+        It caused a server error alone while others did not, or two answers in a row did not name it.
         """
         outcome = outcomes[key]
         if outcome.status != "failed":
@@ -181,10 +182,10 @@ def _halves(contacts: ContactsByKey) -> list[ContactsByKey]:
     return [{key: contacts[key] for key in some} for some in (keys[:middle], keys[middle:])]
 
 
-def _may_be_one(error: ApiError | None) -> bool:
-    """Returns whether a single one of several contacts may be the cause of an error."""
-    return isinstance(error, RequestRejected) or _is_servers(error)
+def _may_be_one_contact(error: ApiError | None) -> bool:
+    """Returns whether one of several contacts may be the cause of an error."""
+    return isinstance(error, RequestRejected) or _is_server_error(error)
 
 
-def _is_servers(error: ApiError | None) -> bool:
+def _is_server_error(error: ApiError | None) -> bool:
     return isinstance(error, Unavailable) and error.status is not None and error.status >= 500

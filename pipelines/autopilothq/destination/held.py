@@ -1,4 +1,4 @@
-"""The people of a run whose messages wait, because an earlier one of theirs must come before."""
+"""The people of a run whose messages must wait, because an earlier message of theirs is not settled."""
 
 from collections.abc import Collection, Iterable
 
@@ -6,12 +6,12 @@ from .batch import Key
 
 
 class HeldPeople:
-    """People with a message that failed, or with a change of their address that is not settled. Threads may share it.
+    """People with a message that failed, or with a change of their address whose outcome is unknown. It is thread-safe.
 
-    While an address may or may not have been changed, later messages could be a new contact under either; and after
-    another change nobody could find the first. What failed before a change of its address would be a new contact under
-    the old one when it comes again. With `in_order`, as in a stream that sends again what failed, it must not come
-    behind what is newer. `unsettled` are those from before.
+    While it is unknown whether an address was changed, a later message could create a second contact under either
+    address, and another change would make the first untraceable. A message that failed must be sent again before a
+    change of its address, or it would create a contact under the old one. With `in_order`, as in a stream that sends
+    failed messages again, it must also come before newer messages. `unsettled` are people from earlier items.
     """
 
     def __init__(self, in_order: bool = False, unsettled: Iterable[Key] = ()) -> None:
@@ -21,11 +21,11 @@ class HeldPeople:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nobody's messages wait."""
+        """Whether nobody's messages must wait."""
         return not self.unsettled and not self._failed
 
     def note_failed(self, people: Iterable[Key], always: bool = False) -> None:
-        """Notes people with a message that failed. One that does so `always` holds up nobody outside of a stream."""
+        """Notes people with a message that failed. One that `always` fails holds up nobody, except in order."""
         if self.in_order:
             self.unsettled.update(people)
         elif not always:
@@ -36,5 +36,5 @@ class HeldPeople:
         self.unsettled.update(people)
 
     def holds(self, people: Collection[Key], renames: bool = False) -> bool:
-        """Returns whether a message of somebody must wait; `renames` is whether it changes their address."""
+        """Returns whether a person's message must wait. `renames` tells that it changes the person's address."""
         return not self.unsettled.isdisjoint(people) or (renames and not self._failed.isdisjoint(people))

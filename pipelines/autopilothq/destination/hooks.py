@@ -1,4 +1,4 @@
-"""Registers Autopilot's REST hooks: which events the account posts to which URL (docs/contract/autopilot-hooks.md)."""
+"""Registers, lists and removes Autopilot's REST hooks (docs/contract/autopilot-hooks.md)."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from ..errors import NotFound, RequestRejected, RunError
 from ..masking import masked_url
 
 _BAD_REQUEST, _CONFLICT = 400, 409
-_OTHER = {event.name: event.other for event in HOOK_EVENTS if event.other}
+_OTHER_SPELLING = {event.name: event.other for event in HOOK_EVENTS if event.other}
 
 
 class Hook(NamedTuple):
@@ -25,15 +25,15 @@ class Hook(NamedTuple):
 
 
 class HookOutcome(NamedTuple):
-    """What became of a requested hook: its event, a sentence about it, and whether it exists now."""
+    """The outcome for a requested hook: its event, a sentence, and whether the hook exists now."""
 
     event: str
     text: str
-    is_there: bool = True
+    exists: bool = True
 
 
 def check_target(url: str) -> None:
-    """Raises RunError if an account cannot post to a URL, or everybody on the way could read what it posts."""
+    """Raises RunError if an account cannot post to a URL, or would post in clear text over a network."""
     try:
         scheme, host = urlsplit(url).scheme, urlsplit(url).hostname or ""
     except ValueError:
@@ -59,16 +59,16 @@ def _hook(value: Any) -> Hook | None:
 
 
 def add_hooks(account: AutopilotHooks, url: str, events: Sequence[str]) -> Iterator[HookOutcome]:
-    """Registers hooks that post events to a URL, and yields what became of each; existing hooks stay as they are."""
+    """Registers hooks that post events to a URL, and yields the outcome of each. Existing hooks stay unchanged."""
     known = {hook.event: hook for hook in hooks_of(account) if hook.url == url}
     for event in events:
-        spellings = [spelt for spelt in (event, _OTHER.get(event)) if spelt]
+        spellings = [spelt for spelt in (event, _OTHER_SPELLING.get(event)) if spelt]
         there = next((known[spelt] for spelt in spellings if spelt in known), None)
         yield HookOutcome(event, "was registered already") if there else _added(account, url, event, spellings)
 
 
 def _added(account: AutopilotHooks, url: str, event: str, spellings: Sequence[str]) -> HookOutcome:
-    """Registers an event by the first spelling that the account accepts."""
+    """Registers a hook for an event, by the first spelling that the account accepts."""
     for spelt in spellings:
         try:
             hook_id = account.add_hook(spelt, url)
@@ -76,7 +76,7 @@ def _added(account: AutopilotHooks, url: str, event: str, spellings: Sequence[st
             if error.status == _CONFLICT:
                 return _conflict(account, url, event, spellings)
             if error.status != _BAD_REQUEST or spelt == spellings[-1]:
-                return HookOutcome(event, f"refused: {error.server_message or error}", is_there=False)
+                return HookOutcome(event, f"refused: {error.server_message or error}", exists=False)
         else:
             named = f" as {spelt}" if spelt != event else ""
             return HookOutcome(event, f"registered{named}{f' ({hook_id})' if hook_id else ''}")
@@ -84,11 +84,11 @@ def _added(account: AutopilotHooks, url: str, event: str, spellings: Sequence[st
 
 
 def _conflict(account: AutopilotHooks, url: str, event: str, spellings: Sequence[str]) -> HookOutcome:
-    """Returns what a 409 means: that the event is registered, or that the account allows only one event per URL."""
+    """Returns the outcome for a 409: the event is registered already, or the account allows one event per URL."""
     if any(hook.url == url and hook.event in spellings for hook in hooks_of(account)):
         return HookOutcome(event, "was registered already")
     text = "refused: the account has the URL already, but not for this event. Add &for=EVENT to give each its own URL"
-    return HookOutcome(event, text, is_there=False)
+    return HookOutcome(event, text, exists=False)
 
 
 def remove_hooks(account: AutopilotHooks, hook_ids: Iterable[str]) -> Iterator[tuple[str, bool]]:

@@ -1,4 +1,4 @@
-"""What the rules of sending need to know of an account: Autopilot's and Ortto's differ only in this."""
+"""The kinds of accounts: all that the rules of sending need to know about Autopilot and Ortto."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,29 +11,32 @@ from .delivery_log import DeliveryLog
 from .requests import CircuitBreaker
 
 
-class EventSending(Protocol):
-    """Sends the events of a batch together."""
+class EventSender(Protocol):
+    """Sends many events with one request."""
 
     def send(self, items: Sequence[BatchItem]) -> list[BatchItem]:
-        """Sends the events of items, in their order, and returns the items with an event that failed.
+        """Sends the events of items in their order, and returns the items with an event that failed.
 
         Raises ApiError if every other request would end the same way.
         """
 
 
-SendsTogether: TypeAlias = Callable[[Any, Any, DeliveryLog, Counts, CircuitBreaker], EventSending]
-"""Makes an `EventSending` from an account, its triggers, the log, the counts and the circuit breaker."""
+EventSenderFactory: TypeAlias = Callable[[Any, Any, DeliveryLog, Counts, CircuitBreaker], EventSender]
+"""Makes an `EventSender` from an account, its triggers, the log, the counts and the circuit breaker."""
 
 
 @dataclass(frozen=True)
 class AccountKind:
     """A kind of account, as `--to` names it.
 
-    `title` is its name for people. `log` is the table of its deliveries, which has no others. `integrations` are its
-    names in the `integrations` of a message. `contacts` is the endpoint that writes many contacts. `no_event` is the
-    message for an event that leads nowhere. Without `needs_email` a user id is enough to know a person. `together`
-    makes what sends many events with one request; without it each is sent to its trigger. With `tags` the members of an
-    audience get its name as a tag.
+    - `title`: its display name.
+    - `log`: the table of its delivery log.
+    - `integrations`: its names in the `integrations` of a message.
+    - `contacts`: the endpoint that writes many contacts.
+    - `no_event`: the message for an event without a trigger or an activity.
+    - `needs_email`: whether a contact is identified by an email only, and not also by a user id.
+    - `tags`: whether the members of an audience get its name as a tag.
+    - `new_event_sender`: makes an event sender; None if each event is sent to its triggers.
     """
 
     name: str
@@ -44,7 +47,7 @@ class AccountKind:
     no_event: str
     needs_email: bool = True
     tags: bool = False
-    together: SendsTogether | None = None
+    new_event_sender: EventSenderFactory | None = None
 
 
 AUTOPILOT = AccountKind(

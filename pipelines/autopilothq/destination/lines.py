@@ -1,4 +1,4 @@
-"""Reads lines as they come, from a pipe or a file: in chunks, and none while a chunk is used."""
+"""Reads lines from a pipe or a file in chunks as they come; nothing is read while a chunk is processed."""
 
 import os
 import select
@@ -10,33 +10,33 @@ from typing import Final
 from ..errors import RunError
 from ..segment.message import MAX_LINE
 
-CHUNK_LINES: Final = 1000  # in a chunk: what one query of the delivery log asks for
+CHUNK_LINES: Final = 1000  # as many as one query of the delivery log covers
 CHUNK_BYTES: Final = 8 << 20
-CHUNK_SECONDS: Final = 1.0  # that the first line of a chunk waits for others
+CHUNK_SECONDS: Final = 1.0  # how long the first line of a chunk waits for others
 _PIECE = 1 << 16  # bytes; a pipe holds no more
 _GZIP = b"\x1f\x8b"
 
 
-class Stop:
-    """Asks a stream to end; a signal handler may set it. It has a pipe, which wakes the thread that waits for lines."""
+class StopSignal:
+    """A flag that ends a stream; signal handlers may set it. Its pipe wakes the thread that waits for lines."""
 
     def __init__(self) -> None:
         self._reading, self._writing = os.pipe()
         self.is_set = False
 
     def set(self) -> None:
-        """Ends the stream after the lines that were read."""
+        """Asks the stream to end after the lines that were read."""
         if not self.is_set:
             self.is_set = True
             os.write(self._writing, b".")
 
     def wait(self, seconds: float) -> bool:
-        """Waits that long, or until the stream is asked to end. Returns whether it is."""
+        """Waits until the stream is asked to end, at most `seconds`. Returns whether it was asked to."""
         select.select([self._reading], [], [], seconds)
         return self.is_set
 
     def readable(self, file: int, seconds: float | None) -> bool:
-        """Returns whether the file has something to read within that time, and the stream is not asked to end."""
+        """Waits for data in a file and returns True; returns False after `seconds`, or if asked to end."""
         ready, _, _ = select.select([file, self._reading], [], [], seconds)
         return file in ready and not self.is_set
 
@@ -47,15 +47,16 @@ class Stop:
 
 
 def read_chunks(
-    file: int, stop: Stop, most: int = CHUNK_LINES, seconds: float = CHUNK_SECONDS
+    file: int, stop: StopSignal, most: int = CHUNK_LINES, seconds: float = CHUNK_SECONDS
 ) -> Iterator[list[bytes]]:
-    """Yields the lines of a file descriptor, without their ends and without blank ones, until it or the stream ends.
+    """Yields the lines of a file descriptor in chunks, without line ends and blank lines, until `stop` or the end.
 
-    A chunk ends after `most` lines, after 8 MiB, or `seconds` after its first line was read. While a chunk is used
-    nothing is read, so that the writer waits. Of a line of more than 1 MiB the first 1 MiB and a byte are kept. Raises
-    RunError for compressed input.
+    A chunk ends after `most` lines, after 8 MiB, or `seconds` after its first line was read. While the caller uses a
+    chunk, nothing is read, so that the writer blocks. A line of more than 1 MiB is truncated to 1 MiB and a byte.
 
-    Example: `for lines in read_chunks(0, Stop()): print(len(lines))`.
+    Raises RunError for compressed input.
+
+    Example: `for lines in read_chunks(0, StopSignal()): print(len(lines))`.
     """
     reader = _Reader(file, stop)
     while not reader.ended or reader.lines:
@@ -74,9 +75,9 @@ def read_chunks(
 
 
 class _Reader:
-    """The lines of a file descriptor that were read and not yet taken."""
+    """Reads a file descriptor, and buffers the lines that were read and not taken yet."""
 
-    def __init__(self, file: int, stop: Stop) -> None:
+    def __init__(self, file: int, stop: StopSignal) -> None:
         self.lines: deque[bytes] = deque()
         self.ended = False
         self._file = file
@@ -85,11 +86,11 @@ class _Reader:
         self._first = True
 
     def read(self, seconds: float | None) -> bool:
-        """Waits for a piece and reads it. Returns False if none came in that time, or none will come."""
+        """Waits for data and reads it. Returns False if none came within `seconds`, or none will come."""
         if self.ended or (seconds is not None and seconds <= 0):
             return False
         if not self._stop.readable(self._file, seconds):
-            self.ended = self._stop.is_set  # a line without its end does not count as read
+            self.ended = self._stop.is_set  # an unfinished line is dropped
             return False
         piece = os.read(self._file, _PIECE)
         if self._first and piece.startswith(_GZIP):

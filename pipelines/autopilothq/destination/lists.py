@@ -1,7 +1,7 @@
-"""An account's list that follows an audience: who enters is put on it, who leaves is taken off.
+"""Synchronizes a list of the account with an audience: adds those who enter, and removes those who leave.
 
-(docs/contract/destination.md#lists) The log keeps the list apart from the trait: if a person's trait was delivered but
-the request to the list failed, only the list is tried again.
+(docs/contract/destination.md#lists) The log has separate rows for the list and the trait: if a person's trait was
+delivered but the request to the list failed, only the list is tried again.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ from .sender import is_suppressed
 from .settings import DestinationSettings
 
 LIST_KIND = "list"  # the kind of the log's rows
-SHOWN_LISTS = 20  # in an error
+SHOWN_LISTS = 20  # lists that an error names
 _NEW_LIST = "(new)"  # its id in a dry run
 _MISSING = "The account has no such contact, or the list no longer exists"
 _NOT_ON_IT = "was not on the list"
@@ -39,7 +39,7 @@ class AccountList(NamedTuple):
 
 
 class ListSync(NamedTuple):
-    """How many persons were to be put on a list, how many to be taken off, and how many stay as they are."""
+    """How many persons were to be put on a list and taken off, and how many are unchanged."""
 
     put_on: int
     taken_off: int
@@ -50,9 +50,9 @@ class ListSync(NamedTuple):
 
 
 def find_list(settings: DestinationSettings, name: str, create: bool, dry_run: bool = False) -> AccountList:
-    """Returns the list with that id or title. If it is missing, creates it with `create`, except in a dry run.
+    """Returns the list with that id or title. If there is none, creates it, provided that `create` is true.
 
-    Raises RunError if there is none, or several have the title.
+    A dry run creates no list. Raises RunError if there is none without `create`, or several have the title.
     """
     with Autopilot(settings.api) as account:
         lists = [found for found in map(_account_list, plain(account.lists())) if found is not None]
@@ -72,7 +72,7 @@ def find_list(settings: DestinationSettings, name: str, create: bool, dry_run: b
                 f"Expected a list with the name or the id {shortened(name)}, but the account has"
                 f" {_listed(lists, name)}.\nAdd --create-list to make it. Nothing was sent."
             )
-        return AccountList("" if dry_run else _created(account, name), name)
+        return AccountList("" if dry_run else _create(account, name), name)
 
 
 def _account_list(value: Any) -> AccountList | None:
@@ -82,7 +82,7 @@ def _account_list(value: Any) -> AccountList | None:
 
 
 def _listed(lists: Sequence[AccountList], name: str) -> str:
-    """Returns the titles of lists, those that are most like a name first."""
+    """Returns the titles of lists as text, those most similar to a name first."""
     if not lists:
         return "none at all"
     like = sorted(lists, key=lambda each: (-_likeness(each.title, name), each.title))
@@ -94,7 +94,7 @@ def _likeness(title: str, name: str) -> float:
     return SequenceMatcher(None, title.casefold(), name.casefold()).ratio()
 
 
-def _created(account: Autopilot, name: str) -> str:
+def _create(account: Autopilot, name: str) -> str:
     try:
         return account.create_list(name)
     except OutcomeUnknown as error:
@@ -105,26 +105,26 @@ def _created(account: Autopilot, name: str) -> str:
         ) from error
 
 
-# ---- who comes and who leaves --------------------------------------------------------------------------------------
+# ---- who enters and who leaves -------------------------------------------------------------------------------------
 
 
-def list_prefix(list_id: str, audience: str, key: str) -> str:
-    """Returns the beginning of the ids of the log's rows for a list that follows an audience."""
+def _list_prefix(list_id: str, audience: str, key: str) -> str:
+    """Returns the prefix of the message ids in the log for a list that follows an audience."""
     return f"list-{list_id}-{audience}-{key}-"
 
 
-def list_changes(
+def _list_changes(
     name: str, list_id: str, key: str, found: Sequence[PersonRow], known: Mapping[str, Member]
 ) -> tuple[list[Delivery], int]:
-    """Returns the rows, without outcomes, of who is to be put on a list (content `true`) and taken off (`false`).
+    """Returns rows without outcomes for who is to be put on a list (content `true`) and taken off it (`false`).
 
-    Also returns how many members are unchanged. `known` is what the log says of all rows of the audience. Raises
-    RunError if the list follows the audience by another key.
+    Also returns how many members are unchanged. `known` are the audience's records in the log. Raises RunError if the
+    list follows the audience by another key.
     """
     audience = slug(name)
-    ids = partial(list_prefix, list_id, audience)
+    ids = partial(_list_prefix, list_id, audience)
     compared = compare_members(ids, key, found, known, f"The list follows the audience {audience} by {{}}")
-    who = [(id_, row.user_id, row.email, "true") for id_, row in compared.came]
+    who = [(id_, row.user_id, row.email, "true") for id_, row in compared.entered]
     who += [(id_, member.user_id, member.email, "false") for id_, member in compared.left]
     rows = [
         Delivery(id_, LIST_KIND, audience=audience, user_id=user_id, email=email, content=content)
@@ -146,12 +146,12 @@ def sync_list(
 ) -> ListSync:
     """Puts the members of an audience on a list, and takes off those who left. Adds the outcomes to `counts`.
 
-    With `show`, that is called with each request, and none is sent.
+    With `show`, requests are not sent: it is called with each.
 
-    Raises ApiError if the run must stop: the log says what was not sent.
+    Raises ApiError if the run must stop; the log has what was not sent.
     """
-    changes, unchanged = list_changes(name, to.list_id, key, found, log.members(slug(name)))
-    came = sum(row.content == "true" for row in changes)
+    changes, unchanged = _list_changes(name, to.list_id, key, found, log.members(slug(name)))
+    entered = sum(row.content == "true" for row in changes)
     with Autopilot(settings.api) as account:
         rows = _with_emails(changes, account, log, settings)
         requests = _requests(rows, to.list_id, log, counts)
@@ -162,13 +162,13 @@ def sync_list(
                 show(each)
             counts.add("messages", len(requests))
             counts.add("delivered", len(requests))
-    return ListSync(came, len(changes) - came, unchanged)
+    return ListSync(entered, len(changes) - entered, unchanged)
 
 
 def _with_emails(
     rows: Sequence[Delivery], account: Autopilot, log: DeliveryLog, settings: DestinationSettings
 ) -> list[Delivery]:
-    """Returns the rows, with the emails, if known, of those who come with only a user id."""
+    """Returns the rows, and sets the emails, if known, of those that have only a user id."""
     missing = [row for row in rows if row.email is None]
     if not missing:
         return list(rows)
@@ -179,7 +179,7 @@ def _with_emails(
 
 
 def _requests(rows: Sequence[Delivery], list_id: str, log: DeliveryLog, counts: Counts) -> list[ContactRequest]:
-    """Returns the requests of rows; those without an email are refused, those of deleted persons left out."""
+    """Returns the requests of rows. Refuses rows without an email, and leaves out those of deleted persons."""
     suppressed = log.suppressed_ids()
     requests: list[ContactRequest] = []
     refused: list[Delivery] = []

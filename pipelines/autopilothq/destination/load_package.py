@@ -1,4 +1,4 @@
-"""What the dlt destinations share: the rows of a file of a load package, how it ends, and their settings."""
+"""The code that the dlt destinations share: reading files of load packages, their outcome, and the settings."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from .counts import Counts
 from .errors import DeliveryFailed
 from .settings import check_configuration
 
-_ROWS = 1000  # of a file that are read at once
+_ROWS = 1000  # rows that are read at once
 
 
 def rows_of(path: str, table: TTableSchema) -> Iterator[dict[str, Any]]:
@@ -31,12 +31,12 @@ def rows_of(path: str, table: TTableSchema) -> Iterator[dict[str, Any]]:
             yield from rows
 
 
-def end_file(counts: Counts, comes_again: bool, done: str, log: logging.Logger) -> None:
-    """Raises DeliveryFailed if dlt must send the file again; else warns about rows that were not sent.
+def finish_file(counts: Counts, send_again: bool, done: str, log: logging.Logger) -> None:
+    """Raises DeliveryFailed if dlt must send the file again; else logs a warning for rows that were not sent.
 
-    `done` is the word for what was to happen to the rows.
+    `done` is the participle for the message, such as `delivered`.
     """
-    if comes_again:
+    if send_again:
         why = next(reason for (status, reason) in counts.reasons if status == "failed")
         raise DeliveryFailed(f"{counts.failed:,} of {plural(counts.messages, 'row')} could not be {done}: {why}")
     for (status, why), number in counts.reasons.items():
@@ -44,7 +44,7 @@ def end_file(counts: Counts, comes_again: bool, done: str, log: logging.Logger) 
 
 
 def resolve_options(section: str, factory: Callable[..., "Destination[Any, Any]"], explicit: dict[str, Any]) -> Any:
-    """Returns a destination's options in dlt's configuration; those in `explicit` that are not None take precedence.
+    """Returns a destination's options in dlt's configuration. Those in `explicit` that are not None take precedence.
 
     Example: `resolve_options("destination.autopilothq", autopilot, {"tries": 2}).tries == 2`.
     """

@@ -1,4 +1,4 @@
-"""A table of the dataset that a run writes its outcomes to, and that the next run reads."""
+"""The base class of logs: a table of the dataset that a run writes outcomes to, and that the next run reads."""
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,14 +18,14 @@ from ..warehouses.dataset import Dataset, dataset_of, deleted_persons, in_utc, p
 from ..warehouses.dlt_internals import JobClientBase, SqlJobClientBase
 from .messages import storable_value
 
-_IDS = 1000  # in one statement
+_IDS = 1000  # ids in one statement
 
 
 class LogTable:
-    """The log in a dataset. It creates the dataset and the table if they are missing, unless it only `reads`.
+    """A log in a dataset. It creates the dataset and the table if they are missing, unless it only `reads`.
 
-    `table` is in the catalogue; its last columns are the time and the run. Threads may share the log. It can be opened
-    again after it was closed, and continues with the same run.
+    `table` is a table of the catalogue whose last columns are the time and the run. The log is thread-safe. It can be
+    opened again after it was closed, and then continues the same run.
     """
 
     table: Table
@@ -80,7 +80,7 @@ class LogTable:
             return deleted_persons(self.dataset)
 
     def _rows(self, columns: Sequence[str], key: str, values: Iterable[str]) -> Iterator[Sequence[Any]]:
-        """Yields columns of the rows whose `key` is one of the values; those of one value in the order of time."""
+        """Yields columns of the rows whose `key` is one of the values; the rows of a value are ordered by time."""
         distinct = list(dict.fromkeys(values)) if self._exists else []
         before = f"SELECT {', '.join(f'{{{column}}}' for column in columns)} FROM"
         for start in range(0, len(distinct), _IDS):
@@ -88,13 +88,13 @@ class LogTable:
             yield from self._select(before, f"WHERE {{{key}}} IN ({placeholders(some)}) ORDER BY {{sent_at}}", some)
 
     def _select(self, before: str, after: str = "", values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Returns the rows of a statement, given as the templates before and after the log's name."""
+        """Returns the rows of a query, whose templates before and after the name of the table are given."""
         texts = (self.dataset.template(self.table.name, text) for text in (before, after))
         with self._lock:
             return list(self.dataset.stream(next(texts), self.table.name, next(texts), storable(values)))
 
     def add(self, deliveries: Sequence[tuple[Any, ...]]) -> None:
-        """Writes rows, without their time and run; all of them are stored when it returns."""
+        """Writes rows, which get their time and run here. All of them are stored when it returns."""
         if self._reads or not deliveries:
             return
         with self._lock, self.dataset.transaction():
@@ -103,7 +103,7 @@ class LogTable:
 
     @property
     def last(self) -> datetime:
-        """The time of the last row, or when the log was made."""
+        """The time of the last row, or of the start of the run if there is none."""
         return self._last
 
     def _now(self) -> datetime:
@@ -122,5 +122,5 @@ def _check_client(client: JobClientBase) -> None:
 
 
 def storable(values: Iterable[Any]) -> list[Any]:
-    """Returns values whose texts a warehouse can store."""
+    """Returns values with each text made storable in any warehouse."""
     return [storable_value(value) if isinstance(value, str) else value for value in values]

@@ -1,4 +1,4 @@
-"""Turns Segment messages, and rows of a query or a pipeline, into one shape: the item to deliver."""
+"""Turns Segment messages, and rows of a query or a pipeline, into items to deliver."""
 
 import hashlib
 import json
@@ -11,10 +11,10 @@ from ..segment.message import digest
 from ..segment.naming import snake_case
 
 ID_COLUMNS = ("email", "user_id")
-_IGNORED = ("page", "screen", "group", "alias")  # types of messages that no contact is written for
+_IGNORED = ("page", "screen", "group", "alias")  # types of messages that write no contact
 _TYPES = frozenset({"identify", "track", *_IGNORED})
-# Keys that tell a message from a row with a column `type`. `integrations` is one: a message that is taken for a row
-# would be delivered even if it is not meant.
+# Keys that distinguish a message from a row with a column `type`. `integrations` is one of them, because a message that
+# was taken for a row would be delivered even if it is disabled for the account.
 _MESSAGE_KEYS = ("traits", "properties", "event", "messageId", "context", "integrations", "anonymousId")
 NO_IDENTIFIER = "Missing unique identifier traits. Either **email** or **user_id** traits must be provided"
 
@@ -22,8 +22,8 @@ NO_IDENTIFIER = "Missing unique identifier traits. Either **email** or **user_id
 class Item(NamedTuple):
     """An identify or a track to deliver.
 
-    A message is delivered `once`. A row has no id of its own, and is delivered whenever its `content` differs from what
-    was delivered last. `context_traits` are those of the message's context. `refusal` says why it can never be sent.
+    A message is delivered `once`. A row has no id of its own, and is delivered whenever its `content` differs from the
+    last one delivered. `context_traits` are those of the message's context. `refusal` is why it can never be sent.
     """
 
     message_id: str
@@ -41,14 +41,14 @@ class Item(NamedTuple):
 
 
 class Ignored(NamedTuple):
-    """A message of a type that Autopilot does not take, or that is `not_meant` for Autopilot by its `integrations`."""
+    """A message of a type that no account takes, or, if `not_meant`, one whose `integrations` disable the account."""
 
     type: str
     not_meant: bool = False
 
 
 def from_line(line: bytes, integrations: Sequence[str] = INTEGRATIONS) -> Item | Ignored:
-    """Returns the item of a line of NDJSON; for a line that is no message, one with a `refusal`.
+    """Returns the item of a line of JSON. If the line is not a message, the item has a `refusal`.
 
     `integrations` are the names that the account has in the message's `integrations`.
     """
@@ -60,20 +60,20 @@ def from_line(line: bytes, integrations: Sequence[str] = INTEGRATIONS) -> Item |
         return refuse_item(digest(line), "not_json")
     if not isinstance(message, dict):
         return refuse_item(digest(line), "not_an_object")
-    return from_message(message, digest(line), integrations)
+    return _from_message(message, digest(line), integrations)
 
 
-def from_message(
+def _from_message(
     message: Mapping[str, Any], message_id: str, integrations: Sequence[str] = INTEGRATIONS
 ) -> Item | Ignored:
-    """Returns the item of a Segment message; `message_id` is its id if it has none of its own."""
-    message_id = text(message.get("messageId")) or message_id
+    """Returns the item of a Segment message. `message_id` is used if the message has no id of its own."""
+    message_id = id_text(message.get("messageId")) or message_id
     kind = message.get("type")
     if kind in _IGNORED:
         return Ignored(kind)
     if kind not in ("identify", "track"):
         return refuse_item(message_id, "unknown_type")
-    if not is_meant(message.get("integrations"), integrations):
+    if not is_enabled(message.get("integrations"), integrations):
         return Ignored(kind, not_meant=True)
     parts: dict[str, Mapping[str, Any]] = {}
     for name in ("traits", "properties", "context"):
@@ -86,17 +86,17 @@ def from_message(
         return refuse_item(message_id, "event_not_defined" if event is None else "event_not_string", kind)
     user_id, traits, context_traits = _person(message, parts)
     properties = parts["properties"] if kind == "track" else {}
-    timestamp = next(filter(None, (text(message.get(name)) for name in ("timestamp", "originalTimestamp"))), None)
+    timestamp = next(filter(None, (id_text(message.get(name)) for name in ("timestamp", "originalTimestamp"))), None)
     return Item(message_id, kind, user_id, traits, context_traits, properties, event, timestamp=timestamp)
 
 
 def _person(
     message: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]]
 ) -> tuple[str | None, Mapping[str, Any], Mapping[str, Any]]:
-    """Returns the user id of a message, its traits, and its context's; a user id found in traits is removed there."""
+    """Returns a message's user id, traits, and context's traits. A user id that is found in traits is removed there."""
     traits, inner = parts["traits"], parts["context"].get("traits")
     context_traits = inner if isinstance(inner, Mapping) else {}
-    if user_id := text(message.get("userId")):
+    if user_id := id_text(message.get("userId")):
         return user_id, traits, context_traits
     user_id, traits = _without_user_id(traits)
     if user_id is None:
@@ -104,12 +104,13 @@ def _person(
     return user_id, traits, context_traits
 
 
-def is_meant(integrations: Any, names: Sequence[str] = INTEGRATIONS) -> bool:
-    """Returns whether a message with these `integrations` is for an account (docs/contract/destination.md#identify).
+def is_enabled(integrations: Any, names: Sequence[str] = INTEGRATIONS) -> bool:
+    """Returns whether a message's `integrations` enable an account (docs/contract/destination.md#identify).
 
-    One of its own `names` takes precedence over `All`. What cannot be read as consent is not consent.
+    The account's `names` take precedence over `All`. `true` and objects enable it, null is ignored, and other values
+    disable it.
 
-    Example: `is_meant({"All": False, "AutopilotHQ": True})`, but not `is_meant({"All": False})`.
+    Example: `is_enabled({"All": False, "AutopilotHQ": True})`, but not `is_enabled({"All": False})`.
     """
     if integrations in (None, "", []):  # PHP writes an empty object as []
         return True
@@ -126,23 +127,23 @@ def is_meant(integrations: Any, names: Sequence[str] = INTEGRATIONS) -> bool:
 def from_row(row: Mapping[str, Any]) -> Item | Ignored:
     """Returns the item of a row: that of a Segment message if it looks like one, else an identify of its columns.
 
-    `user_id` (or `userId`) says whom it is about, and is no trait.
+    `user_id` (or `userId`) identifies the person and is not a trait.
 
     Example: `from_row({"email": "a@b.c", "plan": "pro"})`.
     """
     if row.get("type") in _TYPES and any(row.get(key) is not None for key in _MESSAGE_KEYS):
         known = {key: value for key, value in row.items() if value is not None}
-        return from_message(known, digest(json.dumps(known, sort_keys=True, default=str).encode()))
+        return _from_message(known, digest(json.dumps(known, sort_keys=True, default=str).encode()))
     user_id, traits = _without_user_id(row)
     email = next((value for name, value in traits.items() if name.lower() == "email"), None)
-    return trait_item(user_id or text(email) or "", user_id, traits)
+    return trait_item(user_id or id_text(email) or "", user_id, traits)
 
 
 def _without_user_id(traits: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
     """Returns the user id among traits, and the other traits."""
     found = {name: value for name, value in traits.items() if snake_case(name) == "user_id"}
     others = {name: value for name, value in traits.items() if name not in found}
-    return next(filter(None, map(text, found.values())), None), others
+    return next(filter(None, map(id_text, found.values())), None), others
 
 
 def trait_item(person: str, user_id: str | None, traits: Mapping[str, Any]) -> Item:
@@ -156,15 +157,15 @@ def refuse_item(message_id: str, reason: str, kind: str = "") -> Item:
     return Item(message_id, kind, refusal=f"{reason}: {REJECT_REASONS[reason]}")
 
 
-def text(value: Any) -> str | None:
-    """Returns an id as text that the log can hold; None for blanks, booleans, arrays and objects."""
+def id_text(value: Any) -> str | None:
+    """Returns an id as text that the log can store; None for blanks, booleans, arrays and objects."""
     if value is None or isinstance(value, bool | list | dict):
         return None
     return storable_value(str(value)).strip() or None
 
 
 def storable_value(value: str) -> str:
-    """Returns a text without NUL and half surrogate pairs, which no warehouse accepts."""
+    """Returns a text with NUL and lone surrogates replaced, which no warehouse accepts."""
     return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 

@@ -1,4 +1,4 @@
-"""Keeps the messages of a person in their order, over several runs and the chunks of a stream."""
+"""Keeps the messages of each person in order, over several runs and over the chunks of a stream."""
 
 from .batch import Key
 from .delivery_log import Sent
@@ -6,18 +6,18 @@ from .emails import keep_newest
 
 
 class PersonOrder:
-    """Finds what was delivered before an older message of its person, and must be sent again behind it."""
+    """Finds items that were delivered before an older message of their person, and must be sent again after it."""
 
     def __init__(self) -> None:
         self._touched: set[Key] = set()
-        self._touched_before: dict[Key, None] = {}  # by this run, before these items
+        self._touched_before: dict[Key, None] = {}  # touched by this run before these items
         self._before: Sent | None = None  # the last row of this run before these items
-        self._sent: dict[Key, Sent] = {}  # the latest of a person's items so far that earlier runs sent
+        self._sent: dict[Key, Sent] = {}  # by person, the latest of the items so far that earlier runs sent
 
     def follow(self, before: "PersonOrder", last: Sent) -> None:
-        """Continues where the items before these ended, whose last row was `last`.
+        """Takes over the state after the items before these, whose last row was `last`.
 
-        Only the last 50,000 persons are remembered.
+        Only the newest 50,000 persons are kept.
         """
         self._before = last
         self._sent = before._sent
@@ -37,10 +37,10 @@ class PersonOrder:
         return key in self._touched
 
     def must_resend(self, key: Key, is_delivered: bool, sent: Sent | None) -> bool:
-        """Returns whether this run sends an older item of the person, or an earlier run sent one after this item.
+        """Returns whether an item that is delivered must be sent again, or an older item's values would stay.
 
-        `sent` is when this item was last sent. If it is delivered already, it must then be sent again, or the older
-        one's values would stay.
+        That is so if this run sends an older item of the person, or if an earlier run sent one after this item. `sent`
+        is when this item was last sent.
         """
         behind = False
         if is_delivered and sent:
@@ -50,5 +50,5 @@ class PersonOrder:
         before = self._before
         if before is None or sent is None or sent.run != before.run:
             return behind or key in self._touched or (sent is not None and key in self._touched_before)
-        # What this run has delivered before these items is what a stream repeats.
+        # This run delivered the item before these items: it is a repetition in a stream.
         return behind or (key in self._touched and sent.at > before.at)

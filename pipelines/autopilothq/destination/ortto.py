@@ -1,4 +1,4 @@
-"""Ortto as an account that is written to: people by `/person/merge`, events by `/activities/create`."""
+"""Ortto as an account that is written to: people with `/person/merge`, events with `/activities/create`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -19,7 +19,7 @@ _EMAIL, _ID = "str::email", "str::person_id"
 
 
 class OrttoAccount:
-    """An account of Ortto, with the requests that the rules of sending make. Threads may share it."""
+    """An account of Ortto with the interface of `WritableAccount`. It is thread-safe."""
 
     def __init__(self, client: Ortto) -> None:
         self._client = client
@@ -29,17 +29,17 @@ class OrttoAccount:
         """How often the calling thread's last request was sent."""
         return self._client.attempts
 
-    def at_most(self, tries: int) -> AbstractContextManager[None]:
+    def limit_tries(self, tries: int) -> AbstractContextManager[None]:
         """Limits the tries of the calling thread's requests in this context."""
-        return self._client.at_most(tries)
+        return self._client.limit_tries(tries)
 
     def upsert_many(self, contacts: Sequence[Mapping[str, Any]]) -> Upserted:
-        """Writes 1 to 100 people with one request; returns those who were written, by their keys."""
+        """Writes 1 to 100 people with one request. Returns the ids of those written and why others were refused."""
         written = self._client.merge_people([person_of(contact) for contact in contacts])
         taken: dict[str, str] = {}
         refused: dict[str, str] = {}
         for contact, one in zip(contacts, written, strict=True):
-            if is_taken(one):
+            if was_written(one):
                 taken[contact_key(contact)] = one.person_id or one.status or "written"
             else:
                 refused[contact_key(contact)] = refusal(one)
@@ -49,7 +49,7 @@ class OrttoAccount:
         """Changes the address of a person and writes the other values; creates the person if there is none.
 
         Raises RequestRejected if the person is refused, and OutcomeUnknown if the answer is lost: a message that is
-        sent before it is known whether the address was changed would make a second person.
+        sent while it is unknown whether the address was changed would create a second person.
         """
         found = self.contact(contact["Email"]) or self.contact(contact["_NewEmail"])
         person = person_of({**contact, "Email": contact["_NewEmail"]})
@@ -58,7 +58,7 @@ class OrttoAccount:
             person["fields"][_ID] = str(found.value("id"))
             merge_by = [_ID]
         (written,) = self._client.merge_people([person], merge_by, idempotent=False)
-        if not is_taken(written):
+        if not was_written(written):
             text = f"POST /person/merge: {refusal(written)}"
             raise RequestRejected(
                 text, method="POST", path="/person/merge", status=200, server_message=refusal(written)
@@ -71,7 +71,7 @@ class OrttoAccount:
         return next((one for one in page.contacts if isinstance(one, JsonObject)), None)
 
     def contacts(self) -> Iterator[Page]:
-        """Yields nothing: nobody needs to be looked up by the user id, because Ortto knows people by it."""
+        """Yields nothing: Ortto identifies people by the user id, so nobody needs to be looked up by it."""
         return iter(())
 
     def create_activities(self, activities: Sequence[Mapping[str, Any]]) -> list[Written]:
@@ -83,15 +83,15 @@ class OrttoAccount:
         raise NotImplementedError
 
     def triggers(self) -> list[Any]:
-        """Returns none, because Ortto has activities. Sends a request, so that a stream knows whether Ortto answers."""
+        """Returns [], because Ortto has activities. Sends a request, so that a stream learns whether Ortto answers."""
         self._client.custom_fields()
         return []
 
 
 class DryRunOrtto(OrttoAccount):
-    """An account that is only read: requests to write go to a preview instead of being sent.
+    """An account that is only read: a preview gets the requests that would write, and they are not sent.
 
-    With `show`, each is shown as it would be sent, without the key. `types` are those of fields by their ids.
+    `show`, if given, is called with the text of each request, without the key. `types` are fields' types by id.
     """
 
     def __init__(self, client: Ortto, preview: Preview, show: Callable[[str], None] | None, types: Mapping[str, str]):
@@ -105,8 +105,8 @@ class DryRunOrtto(OrttoAccount):
         """0, because nothing is sent."""
         return 0
 
-    def at_most(self, _: int) -> AbstractContextManager[None]:
-        """Changes nothing: no request is sent."""
+    def limit_tries(self, _: int) -> AbstractContextManager[None]:
+        """Does nothing, because no request is sent."""
         return nullcontext()
 
     def upsert_many(self, contacts: Sequence[Mapping[str, Any]]) -> Upserted:
@@ -152,7 +152,7 @@ def person_of(contact: Mapping[str, Any]) -> dict[str, Any]:
     return {"fields": fields} | {name: contact[name] for name in ("tags", "unset_tags") if contact.get(name)}
 
 
-def is_taken(written: Written) -> bool:
+def was_written(written: Written) -> bool:
     """Returns whether a person or an activity was written. An unknown status without an error counts as written."""
     return written.error is None and (written.status or "") not in ("invalid", "suppressed", "error", "failed")
 

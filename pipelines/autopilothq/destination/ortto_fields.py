@@ -7,21 +7,21 @@ from ..catalog import ORTTO_STANDARD_FIELDS, ORTTO_STANDARD_NAMES, ORTTO_SYSTEM_
 from ..errors import InvalidSetting
 from ..segment.naming import snake_case
 from .batch import EXTERNAL_ID
-from .fields import Custom, Fields, TraitPath, standard_field, trait_leaves
+from .fields import CustomField, Fields, TraitPath, standard_field, trait_leaves
 from .ortto_values import cast_ortto, ortto_type
 from .settings import TriggerMapping
 from .triggers import ids_by_event
 from .values import CastError, cast
 
 ORTTO_SECTION = "destination.autopilothq.ortto"
-USER_ID = Custom("External ID", "str", EXTERNAL_ID)
+USER_ID = CustomField("External ID", "str", EXTERNAL_ID)
 
 
 class OrttoFields(Fields):
-    """The fields of an account of Ortto, and which trait goes to which.
+    """The fields of an account of Ortto, and the mapping of traits to them.
 
     `custom` is the API's list of custom fields. `mapping` is the setting: names or ids of fields by the paths of
-    traits. The user id is the external id of a person. A trait without a field is never sent: Ortto would refuse the
+    traits. The user id is a person's external id. A trait without a field is never sent, because Ortto would refuse the
     person. Raises InvalidSetting if the mapping names a field that the account does not have.
     """
 
@@ -46,11 +46,11 @@ class OrttoFields(Fields):
         """The types of fields by their ids."""
         return {field.key: field.type for field in self._by_name.values()}
 
-    def custom(self, name: str) -> Custom | None:
-        """Returns the field of that id or name, or of the same name in snake_case; None without one."""
+    def custom(self, name: str) -> CustomField | None:
+        """Returns the field with that id or name, or with the same name in snake_case; None if there is none."""
         return self._by_name.get(name) or self._by_name.get(snake_case(name))
 
-    def known(self, path: TraitPath) -> str | Custom | None:
+    def known(self, path: TraitPath) -> str | CustomField | None:
         """Returns the field of the trait at a path, or None if the account has none for it."""
         mapped = self._mapping.get(".".join(path))
         standard = standard_field(path)
@@ -58,9 +58,9 @@ class OrttoFields(Fields):
             return mapped or standard
         return (self.custom(standard) if standard else None) or self.custom("_".join(path))
 
-    def cast(self, value: Any, target: str | Custom) -> Any:
-        """Returns a value as a field takes it. Raises CastError."""
-        if isinstance(target, Custom):
+    def cast(self, value: Any, target: str | CustomField) -> Any:
+        """Casts a value to the type of a field. Raises CastError."""
+        if isinstance(target, CustomField):
             return cast_ortto(value, target.type)
         if target not in ORTTO_STANDARD_FIELDS:  # a new address
             return cast(value, "string") if value else _no_address(value)
@@ -68,11 +68,11 @@ class OrttoFields(Fields):
             return None if value is None else not cast(value, "boolean")
         return cast_ortto(value, ORTTO_STANDARD_FIELDS[target].partition(":")[0])
 
-    def new_field(self, path: TraitPath, value: Any) -> Custom | None:  # noqa: ARG002
-        """Returns None: a field that the account does not have cannot be written."""
+    def new_field(self, path: TraitPath, value: Any) -> CustomField | None:  # noqa: ARG002
+        """Returns None, because Ortto accepts only fields that the account has."""
         return None
 
-    def _target(self, path: str, name: str) -> str | Custom:
+    def _target(self, path: str, name: str) -> str | CustomField:
         field = name if name in ORTTO_STANDARD_FIELDS or name == "Email" else self.custom(name)
         if field is None:
             raise InvalidSetting(
@@ -86,13 +86,13 @@ def _no_address(value: Any) -> Any:
     raise CastError(f"expected a value for _NewEmail, got {value!r}")
 
 
-def _by_name(fields: Sequence[tuple[str, Any]]) -> dict[str, Custom]:
-    """Returns fields by their ids, their names, and both in snake_case; of fields with one name, the first."""
-    found: dict[str, Custom] = {}
+def _by_name(fields: Sequence[tuple[str, Any]]) -> dict[str, CustomField]:
+    """Returns fields by their ids, their names, and both in snake_case. The first field of a name wins."""
+    found: dict[str, CustomField] = {}
     for id_, field in fields:
         name = field if isinstance(field, str) else str(field.get("name") or id_)
         display_type = "" if isinstance(field, str) else str(field.get("display_type"))
-        made = Custom(name, ortto_type(id_, display_type), id_)
+        made = CustomField(name, ortto_type(id_, display_type), id_)
         for known in (id_, name, snake_case(name), snake_case(id_.rpartition(":")[2])):
             if known:
                 found.setdefault(known, made)
@@ -102,16 +102,16 @@ def _by_name(fields: Sequence[tuple[str, Any]]) -> dict[str, Custom]:
 # ---- activities ----------------------------------------------------------------------------------------------------
 
 
-class Activity(NamedTuple):
+class _Activity(NamedTuple):
     """A custom activity that the account defines: its id, its name, and its attributes by id and by name."""
 
     id: str
     name: str
-    attributes: Mapping[str, Custom]
+    attributes: Mapping[str, CustomField]
 
 
 class Activities:
-    """The custom activities of each event: those of the settings, else the one that is named like the event.
+    """The custom activities of each event: those of the settings, else the one with the event's name.
 
     `schema` is the API's schema of the account. Raises InvalidSetting if the settings name an activity that the account
     does not have.
@@ -141,7 +141,7 @@ class Activities:
         return {one.id: one.name for one in self.defined.values()}
 
     def attributes(self, activity_id: str, properties: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-        """Returns the attributes that properties become, and by path why others are left out."""
+        """Returns an activity's attributes made from properties, and, by path, why other properties are left out."""
         known = self.defined[activity_id].attributes
         values: dict[str, Any] = {}
         remarks: dict[str, str] = {}
@@ -158,11 +158,11 @@ class Activities:
         return values, remarks
 
 
-def _activities(schema: Mapping[str, Any]) -> Iterator[Activity]:
-    """Yields the schema's activities that are in a namespace: Ortto's own are in none, and cannot be created."""
+def _activities(schema: Mapping[str, Any]) -> Iterator[_Activity]:
+    """Yields the custom activities of the schema. Ortto's own have no namespace and cannot be created."""
     for space in (schema.get("namespaces") or {}).values():
         for id_, field in ((space or {}).get("fields") or {}).items():
             kind, _, name = id_.partition(":")
             if kind == "act" and not name.startswith(":") and isinstance(field, dict):
                 listed = [(str(one.get("id")), one) for one in field.get("attributes") or [] if isinstance(one, dict)]
-                yield Activity(id_, str(field.get("name") or id_), _by_name(listed))
+                yield _Activity(id_, str(field.get("name") or id_), _by_name(listed))

@@ -20,7 +20,7 @@ def ortto_type(field_id: str, display_type: str) -> str:
 
 
 def cast_ortto(value: Any, kind: str) -> Any:
-    """Returns a value as a field of that type takes it; null stays null, which clears the field.
+    """Casts a value to a type of Ortto's. Null stays null, which clears the field.
 
     Raises CastError instead of losing a digit.
 
@@ -33,7 +33,7 @@ def cast_ortto(value: Any, kind: str) -> Any:
 
 
 def readable(value: Any, kind: str) -> Any:
-    """Returns a value of `cast_ortto` in a form for people. Example: `readable(1500, "decimal") == 1.5`."""
+    """Returns a value of `cast_ortto` in readable form. Example: `readable(1500, "decimal") == 1.5`."""
     if kind == "decimal" and isinstance(value, int):
         return value / 10**ORTTO_DECIMAL_DIGITS
     if not isinstance(value, Mapping):
@@ -44,11 +44,11 @@ def readable(value: Any, kind: str) -> Any:
 
 
 def _decimal(value: Any) -> int:
-    """Returns a decimal as Ortto takes it: multiplied by 1,000, as an integer."""
+    """Returns a decimal in Ortto's form: an integer, multiplied by 1,000."""
     text = str(value).strip() if isinstance(value, int | float | Decimal | str) and not isinstance(value, bool) else ""
     try:
         number = Decimal(text).scaleb(ORTTO_DECIMAL_DIGITS)
-    except ArithmeticError:  # no number, or one of a million digits
+    except ArithmeticError:  # not a number, or one of a million digits
         raise CastError(f"expected a number, got {shown(value)}") from None
     if not number.is_finite() or number != number.to_integral_value() or abs(number) >= 2**63:
         digits = f"at most {ORTTO_DECIMAL_DIGITS} digits after the point"
@@ -64,7 +64,7 @@ def _integer(value: Any) -> int:
 
 
 def time_of(value: Any) -> datetime:
-    """Returns the time of a value in the notations of a date, in UTC if it has no zone. Raises CastError."""
+    """Returns the time in UTC of a value in any notation of a date. Without a zone it is UTC. Raises CastError."""
     at = datetime.fromisoformat(cast(value, "date"))
     try:
         return to_utc(at)
@@ -82,7 +82,7 @@ def _time(value: Any) -> str:
 
 
 def _phone(value: Any) -> dict[str, Any]:
-    """Returns a phone number; one that begins with + or 00 includes the code of its country."""
+    """Returns a phone number in Ortto's form. If it begins with + or 00, it includes the country code."""
     text = cast(value, "string").strip()
     digits = _NOT_DIGITS.sub("", text)
     if not digits:

@@ -1,4 +1,4 @@
-"""Makes the message to forward from a line: as it was sent, without what Segment or its library adds again."""
+"""Turns a line into the message to forward: as it was sent, without the keys that Segment or its library adds."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -9,15 +9,15 @@ from ..segment.identity import Id, fold_email, ids_of_cells
 from ..segment.json_text import JsonObject, to_json
 from ..segment.message import MAX_LINE, Rejected, digest, parse_json, read_message, without_bom
 
-# What Segment adds to a message, or its library to a batch. It is added again when the message is forwarded.
+# Keys that Segment adds to a message, or its library to a batch. They are added again to a forwarded message.
 ADDED = frozenset({"receivedAt", "sentAt", "writeKey", "projectId", "version", "_metadata"})
 _TIMES = ("timestamp", "originalTimestamp", "receivedAt")
 
 
 class Outgoing(NamedTuple):
-    """A message to forward: its JSON text, and what the log says of it.
+    """A message to forward: its JSON text, and the values of its row in the log.
 
-    `persons` are all ids of the person that it is about. `refusal` says why it can never be sent.
+    `persons` are all ids of its person. `refusal` is why it can never be sent.
     """
 
     message_id: str
@@ -40,18 +40,18 @@ class Outgoing(NamedTuple):
 def outgoing(line: bytes) -> Outgoing:
     """Returns the message of a line of the archive, or of a stream.
 
-    What a load would reject is refused here for the same reason. Digits, keys and values stay as they are. If the line
-    has none, the message gets a `messageId` (a digest), an `anonymousId` (the email, as in the warehouse), and the
-    `timestamp` that the warehouse has.
+    A line that a load would reject is refused for the same reason. Digits, keys and values stay as they are. A message
+    without them gets a `messageId` (a digest), an `anonymousId` (the email, as in the warehouse), and the `timestamp`
+    that the warehouse has.
     """
     line = without_bom(line)
     if len(line) > MAX_LINE:
-        return refused(line[:MAX_LINE], "line_too_long")
+        return refuse_line(line[:MAX_LINE], "line_too_long")
     try:
         cells = read_message(line, frozenset()).cells
         message = parse_json(line)
     except Rejected as rejected:
-        return refused(line, rejected.args[0])
+        return refuse_line(line, rejected.args[0])
     kind = cells["kind"]
     event = message.value("event") if kind == "track" else None
     text = to_json(_as_sent(message, cells["id"], cells)).encode()
@@ -64,13 +64,13 @@ def outgoing(line: bytes) -> Outgoing:
     return found
 
 
-def refused(line: bytes, reason: str) -> Outgoing:
-    """Returns the message for a line that is not one, refused for a reject reason of the catalogue."""
+def refuse_line(line: bytes, reason: str) -> Outgoing:
+    """Returns a refused message for a line that is not a message; `reason` is a reject reason of the catalogue."""
     return Outgoing(digest(line), refusal=f"{reason}: {REJECT_REASONS[reason]}")
 
 
 def _as_sent(message: JsonObject, id_: str, cells: dict[str, str]) -> JsonObject:
-    """Returns the message without what is added and with what it must have; of repeated keys the first counts."""
+    """Returns the message without added keys and with required ones. Of repeated keys, the first is kept."""
     sent = JsonObject()
     keys: set[str] = set()
     for key, value in message:
@@ -78,21 +78,21 @@ def _as_sent(message: JsonObject, id_: str, cells: dict[str, str]) -> JsonObject
             keys.add(key)
             sent.append((key, value))
     _set(sent, "messageId", message.value("messageId"), id_)
-    if not _is_given(message.value("userId")) and not _is_given(message.value("anonymousId")):
+    if not _has_value(message.value("userId")) and not _has_value(message.value("anonymousId")):
         _set(sent, "anonymousId", None, cells["anonymous_id"])
-    times = [value for value in map(message.value, _TIMES) if _is_given(value)]
+    times = [value for value in map(message.value, _TIMES) if _has_value(value)]
     if times:
         _set(sent, "timestamp", message.value("timestamp"), times[0])
     return sent
 
 
 def _set(message: JsonObject, key: str, found: Any, value: Any) -> None:
-    """Sets a key, unless its value counts as given."""
-    if _is_given(found):
+    """Sets a key to a value, unless the value found for it is neither null nor blank."""
+    if _has_value(found):
         return
     message[:] = [pair for pair in message if pair[0] != key]
     message.append((key, value))
 
 
-def _is_given(value: Any) -> bool:
+def _has_value(value: Any) -> bool:
     return value is not None and not (isinstance(value, str) and not value.strip())

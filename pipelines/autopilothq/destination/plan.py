@@ -1,4 +1,4 @@
-"""Decides what to send of an item, by what earlier runs did with it and by what this run has sent so far."""
+"""Decides what to send for an item, by the delivery log and by what this run has sent so far."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,21 +18,25 @@ from .settings import SECTION
 from .triggers import EventTriggers
 
 NOT_OF_TRACKS = "left out: the traits of a track are those of its context"
-UNTAKEN = "not taken: a property of an event that is spelt like a contact's field, and that no setting maps to it"
+UNMAPPED = "not taken: a property of an event that is spelt like a contact's field, and that no setting maps to it"
 
 ONLY_A_TAG = "sent only as a tag: the account has no field for it"
 Statuses: TypeAlias = Mapping[tuple[str, str | None], DeliveryStatus]
-"""What the log says, by message id and trigger; the trigger of an identify is None."""
+"""The statuses in the log by message id and trigger; the trigger of an identify is None."""
 
 
 class History(NamedTuple):
     """What earlier runs did with an item.
 
-    `delivered`: nothing of it is left to send. `triggers`: those that its contact must still be sent to. `earlier`: the
-    delivery statuses of its other triggers. `contact`: the status of the item without a trigger. `sent`: when it was
-    last sent. `rejections`: the statuses of all that is left, if its contact was refused for its values. `tried`: the
-    last status, or that of its change of an address if it made one; none of a row, which may come any time. `failed`:
-    an event of it failed last.
+    - `delivered`: whether nothing is left to send.
+    - `triggers`: those that its contact must still be sent to.
+    - `earlier`: the delivery statuses of its other triggers.
+    - `contact`: the status of the item without a trigger.
+    - `sent`: when it was last sent.
+    - `rejections`: the statuses of what is left, if all of it was refused for the contact's values.
+    - `tried`: its last status, or the status of its change of an address if it made one. None for a row of a query,
+      which may come at any time.
+    - `failed`: whether the last try of an event of it failed.
     """
 
     delivered: bool
@@ -46,7 +50,7 @@ class History(NamedTuple):
 
 
 def history_of(item: Item, triggers: Sequence[str], statuses: Statuses) -> History:
-    """Returns the history of an item; `triggers` are all of its event's.
+    """Returns the history of an item. `triggers` are all triggers of its event.
 
     A trigger that was delivered, or may have been, is not sent again.
     """
@@ -63,7 +67,7 @@ def history_of(item: Item, triggers: Sequence[str], statuses: Statuses) -> Histo
     sent = [status.sent for status in (contact, *(one for _, one in found)) if status is not None and status.sent]
     last = [contact] if item.kind != "track" else [status for trigger, status in found if trigger in left]
     rejections = [status for status in last if status is not None and is_rejected(status)]
-    if item.kind == "track":  # in an answer it is the event that may have been refused
+    if item.kind == "track":  # an answer with status 200 may have refused the event, not the contact
         rejections = [status for status in rejections if status.http_status == REJECTED]
     is_all = len(rejections) == len(last)
     failed = any(status is not None and status.status == "failed" for trigger, status in found if trigger in left)
@@ -79,23 +83,23 @@ def _last_tried(statuses: Iterable[DeliveryStatus | None]) -> DeliveryStatus | N
 
 
 class Planned(NamedTuple):
-    """A contact to write for an item: its values as the API takes them, and what the log said of the item before."""
+    """A contact to write for an item: its values as the API takes them, and the item's status `before` in the log."""
 
     item: BatchItem
     values: dict[str, Any]
     before: DeliveryStatus | None
 
-    def of(self, **more: Any) -> "Planned":
-        """Returns the same with more of the item."""
-        return self._replace(item=self.item._replace(**more))
+    def with_item(self, **changes: Any) -> "Planned":
+        """Returns a copy whose item has some fields replaced."""
+        return self._replace(item=self.item._replace(**changes))
 
 
 class Planner:
-    """Plans one item after the other, in their order.
+    """Plans items one by one, in their order.
 
-    `unknown` says what to do with an item that has traits without a field in the account: `send` it, or `refuse` it.
-    `changes` are those of addresses by earlier runs. `moved` is called with an address and the one that the contact has
-    by now, when the items reach the first of them.
+    `unknown` is the setting for items with traits that the account has no field for: `send` or `refuse`. `changes` are
+    the changes of addresses by earlier runs. `moved` is called with an old address (in lower case) and the contact's
+    current one when the items reach the message of a change.
     """
 
     def __init__(
@@ -117,16 +121,16 @@ class Planner:
         self._emails = emails
         self._counts = counts
         self._unknown = unknown
-        self._untaken: set[str] = set()  # properties that a row of this run says were not taken
+        self._unmapped: set[str] = set()  # properties that have a remark in a row of this run
         self.order = PersonOrder()
 
     def follow(self, before: "Planner", run: str, until: datetime) -> None:
-        """Continues where the planner of the items before these ended, whose last row has the time `until`."""
-        self._untaken = before._untaken
+        """Takes over the state of the planner of the items before these, whose last row has the time `until`."""
+        self._unmapped = before._unmapped
         self.order.follow(before.order, Sent(until, run))
 
     def plan(self, item: Item, statuses: Statuses) -> Planned | Delivery | None:
-        """Returns what to send, the row of an item that is refused, or None if there is nothing to do."""
+        """Returns the contact to send, the row of an item that is refused, or None if there is nothing to do."""
         row = Delivery(
             item.message_id,
             item.kind,
@@ -143,7 +147,7 @@ class Planner:
             return _refused(row, self._kind.no_event.format(item.event))
         history = history_of(item, triggers, statuses)
         email = row.email or self._emails.get(item.user_id)
-        now = email and address_now(self._changes, row.email, email, history.tried)
+        now = email and _current_address(self._changes, row.email, email, history.tried)
         key = self._key(now, item.user_id)
         resend = key is not None and self.order.must_resend(key, history.delivered, history.sent)
         new = self._changes.reach(item.message_id) if email else None
@@ -151,7 +155,7 @@ class Planner:
             self._moved(email.lower(), new)
             self._emails.move(email, new)
         if row.email and now and item.user_id:
-            note_email(self._emails, item, row.email, now, history)
+            _note_email(self._emails, item, row.email, now, history)
         if history.delivered and not resend:
             self._counts.add_earlier(history.earlier)
             return None
@@ -161,20 +165,20 @@ class Planner:
         if not isinstance(planned, Planned):
             return planned
         if now and now != email and not new:
-            # What was tried was known before its address was changed; of anything else the order of the items tells.
-            planned = moved_to(planned, now) if history.tried else planned.of(person=key)
-        return planned.of(failed_before=True) if history.failed else planned
+            # An item that was tried is older than the change of its address; for others, the order of items decides.
+            planned = moved_to(planned, now) if history.tried else planned.with_item(person=key)
+        return planned.with_item(failed_before=True) if history.failed else planned
 
     def touch(self, item: BatchItem) -> None:
-        """Notes that this run sends something to a person."""
+        """Notes that this run sends an item of a person."""
         self.order.touch(item.person or item.key)
 
     def touch_address(self, email: str) -> None:
-        """Notes that this run sends something to the person who has an address before the changes that are to come."""
+        """Notes that this run sends an item of the person who has an address before the changes not yet reached."""
         self.order.touch(self._changes.follow(email).lower())
 
     def _key(self, email: str | None, user_id: str | None) -> Key | None:
-        """Returns what a person is known by, or None if the account cannot know them."""
+        """Returns the key of a person, or None if the account cannot identify the person."""
         if email is not None:
             return email.lower()
         return user_key(user_id) if user_id and not self._kind.needs_email else None
@@ -197,7 +201,7 @@ class Planner:
         if not item.once:
             row = row._replace(content=content_of(row, contact.values))
         if "_NewEmail" in contact.values and before is not None and before.ever:
-            # Only the other values are sent again, or the journeys are left.
+            # The address was changed already: only the other values are sent again, or the journeys are left.
             row = row._replace(email=new or contact.values["_NewEmail"])
             contact = contact._replace(values=renamed(contact.values, row.email))
         is_known = before is not None and (before.status, before.content) == ("delivered", row.content)
@@ -210,7 +214,7 @@ class Planner:
         if contact.unknown and self._unknown == "refuse":
             traits = ", ".join(map(repr, contact.unknown))
             return _refused(row, f"The account has no field for {traits}: make it there, map it, or let it be sent")
-        # By trait and without values, which are only in the log.
+        # Counted by trait. The values are only in the log.
         self._counts.add_remarks(
             f"{trait} was {remark.partition(', got ')[0]}" for trait, remark in contact.remarks.items()
         )
@@ -218,30 +222,30 @@ class Planner:
         planned = BatchItem(key, row, history.triggers, history.earlier, history.delivered)
         planned = planned._replace(properties=item.properties, timestamp=item.timestamp)
         if history.rejections:
-            planned = planned._replace(alone=True, values=contact.values)  # as they are before a change of address
+            planned = planned._replace(alone=True, values=contact.values)  # before a change of address
         return Planned(planned, contact.values, before)
 
     def _contact(self, item: Item, row: Delivery) -> tuple[Delivery, ContactFields]:
-        """Returns an item's row, with the remarks, and its contact."""
+        """Returns the item's row with the remarks added, and its contact."""
         of_track = item.kind == "track"
         email, traits = row.email or "", {} if of_track else item.traits
         found = contact_fields(self._fields, email, traits, item.user_id, item.properties, item.context_traits)
         if of_track:
             others = [path for path, _ in trait_leaves(item.traits) if self._fields.known(path) != "Email"]
             found.remarks.update(dict.fromkeys(map(".".join, others), NOT_OF_TRACKS))
-        found = with_tag(found, item) if self._kind.tags else found
-        new = [name for name in found.untaken if name not in self._untaken]
-        self._untaken.update(new)
-        self._counts.add_untaken(found.untaken)
-        remarks = found.remarks | dict.fromkeys(new, UNTAKEN)
+        found = _with_tag(found, item) if self._kind.tags else found
+        new = [name for name in found.unmapped if name not in self._unmapped]
+        self._unmapped.update(new)
+        self._counts.add_unmapped(found.unmapped)
+        remarks = found.remarks | dict.fromkeys(new, UNMAPPED)
         return row._replace(remarks=json.dumps(remarks, ensure_ascii=False) if remarks else None), found
 
 
-def address_now(changes: AddressChanges, own: str | None, email: str, tried: DeliveryStatus | None) -> str:
-    """Returns the address that the contact of an item has by now; `own` is the item's own email, if it has one.
+def _current_address(changes: AddressChanges, own: str | None, email: str, tried: DeliveryStatus | None) -> str:
+    """Returns the current address of an item's contact. `own` is the item's own email, if it has one.
 
-    What was tried before follows the changes since then: an earlier one may be that of somebody else, whose address it
-    was. It was tried with the address that its contact had then.
+    An item that was tried before had the address that its contact had then, so only changes since then apply: an
+    earlier change may be of somebody else who had the address before.
     """
     if tried is None or tried.changes_address:
         return changes.follow(email)
@@ -249,16 +253,16 @@ def address_now(changes: AddressChanges, own: str | None, email: str, tried: Del
     return changes.follow(known or email, tried.tried_at)
 
 
-def note_email(emails: KnownEmails, item: Item, own: str, now: str, history: History) -> None:
+def _note_email(emails: KnownEmails, item: Item, own: str, now: str, history: History) -> None:
     """Notes the address of an item's user id: its `own`, or the one that its contact has by now if it was tried."""
     if not history.delivered:
-        emails.put(item.user_id or "", now if history.tried else own)
+        emails.put(item.user_id or "", now if history.tried else own, item.message_id)
     elif item.kind == "track":
         emails.put_delivered(item.user_id or "", now)
 
 
-def with_tag(contact: ContactFields, item: Item) -> ContactFields:
-    """Returns an audience member's contact with the audience's name as a tag, which is removed if the member left.
+def _with_tag(contact: ContactFields, item: Item) -> ContactFields:
+    """Returns an audience member's contact with the audience's name as a tag to add, or to remove if the member left.
 
     The tag shows the membership even if the account has no field for the trait.
     """
@@ -271,13 +275,13 @@ def with_tag(contact: ContactFields, item: Item) -> ContactFields:
 
 
 def renamed(values: Mapping[str, Any], email: str | None = None) -> dict[str, Any]:
-    """Returns a contact under its new address, or another `email` that it has since."""
+    """Returns a contact's values with the new address as its email, or with `email` if given."""
     new = email or values["_NewEmail"]
     return {name: value for name, value in values.items() if name != "_NewEmail"} | {"Email": new}
 
 
 def moved_to(planned: Planned, email: str) -> Planned:
-    """Returns what is planned for the same contact under another address."""
+    """Returns a planned contact with another address."""
     item = planned.item._replace(key=email.lower(), row=planned.item.row._replace(email=email))
     return planned._replace(item=item, values={**planned.values, "Email": email})
 

@@ -1,4 +1,4 @@
-"""What a run would change: the first contacts in full, all contacts in counts. Nothing is sent."""
+"""Collects what a run would change: the first contacts in full, and counts of all. Nothing is sent."""
 
 import threading
 from collections import Counter
@@ -25,14 +25,14 @@ _NO_FIELDS = ("Email", "custom")
 
 
 class FieldChange(NamedTuple):
-    """A field of a contact by its key and the value that it would get; `now` is what it has, if that is known."""
+    """The key of a contact's field, its value `now` (None if unknown), and the value that it would get (`then`)."""
 
     field: str
     now: Any
     then: Any
 
     @property
-    def is_none(self) -> bool:
+    def is_unchanged(self) -> bool:
         """Whether the field has that value already."""
         same: bool = _comparable(self.now) == _comparable(self.then)
         return same
@@ -52,11 +52,14 @@ class PreviewedContact(NamedTuple):
 
 @dataclass
 class Preview:
-    """Collects what would be sent. `known` are the keys of the account's custom fields, `journeys` titles by trigger.
+    """Collects what would be sent.
 
-    `labels` are names of fields by their keys, if a key does not contain the name. `is_compared` is false if no loaded
-    table has what contacts have now. `values` and `cleared` count by field what would be written, `entering` by trigger
-    who would enter a journey.
+    - `known`: the keys of the account's custom fields.
+    - `labels`: the display names of fields by their keys, for keys that do not contain the name.
+    - `is_compared`: whether a loaded table has the current values of contacts.
+    - `journeys`: titles by trigger.
+    - `values` and `cleared`: how many values would be set and cleared, by field.
+    - `entering`: how many contacts would enter a journey, by trigger.
     """
 
     known: frozenset[str] = frozenset()
@@ -78,7 +81,7 @@ class Preview:
 
     @property
     def contacts(self) -> list[PreviewedContact]:
-        """The first contacts, in the order in which they came."""
+        """The first contacts, in their order."""
         return [
             PreviewedContact(str(values["Email"] or values["custom"][EXTERNAL_ID]), values, self._triggers.get(key, []))
             for key, values in self._first.items()
@@ -96,25 +99,27 @@ class Preview:
                     (self.cleared if value is None else self.values)[name] += 1
 
     def enter(self, trigger_id: str, email: str) -> None:
-        """Adds a contact that would enter a journey."""
+        """Counts a contact that would enter a journey."""
         with self._lock:
             self.entering[trigger_id] += 1
             if (key := email.lower()) in self._first:
                 self._triggers.setdefault(key, []).append(trigger_id)
 
     def label(self, key: str) -> str:
-        """Returns the name of a field for people."""
+        """Returns the display name of a field."""
         return self.labels.get(key) or field_label(key)
 
     def is_unknown(self, key: str) -> bool:
-        """Returns whether the account has no field with that key: Autopilot would show its values nowhere."""
+        """Returns whether the account has no custom field with that key, so that Autopilot would not show it."""
         return "--" in key and key not in self.known
 
 
-def contacts_now(dataset: Dataset, emails: Sequence[str], columns: Sequence[str]) -> dict[str, dict[str, Any]] | None:
-    """Returns what the table `contacts` of a dataset has of persons, by email in lower case; None without that table.
+def current_contacts(
+    dataset: Dataset, emails: Sequence[str], columns: Sequence[str]
+) -> dict[str, dict[str, Any]] | None:
+    """Returns the rows of the table `contacts` by email in lower case, None if the dataset has no such table.
 
-    Columns that the table does not have are left out.
+    Contacts that were deleted, and columns that the table does not have, are left out.
     """
     existing = dataset.tables([CONTACTS.name]).get(CONTACTS.name)
     if existing is None or "email" not in existing:
@@ -132,7 +137,7 @@ def written_fields(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def field_label(key: str) -> str:
-    """Returns a field's name for people. Example: `field_label("integer--Review--Rating") == "Review Rating"`."""
+    """Returns a field's display name. Example: `field_label("integer--Review--Rating") == "Review Rating"`."""
     return key.partition("--")[2].replace("--", " ") if "--" in key else _LABELS.get(key, key)
 
 
@@ -168,7 +173,7 @@ def _time(value: Any) -> datetime | None:
 
 
 def _comparable(value: Any) -> Any:
-    """Returns a value in a form in which values that mean the same are equal."""
+    """Returns a value in a normal form, in which values with the same meaning are equal."""
     if value is None or value == "":
         return None
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""One request to the account and its outcome, and the circuit breaker that ends a run whose requests all fail."""
+"""Sends one request to the account and returns its outcome; a circuit breaker ends a run whose requests all fail."""
 
 import threading
 from collections.abc import Callable
@@ -13,14 +13,14 @@ from ..errors import (
     Unavailable,
     UnexpectedResponse,
 )
-from .account import SentTo, WritableAccount
+from .account import CountsAttempts, WritableAccount
 from .delivery_log import Delivery
 
-FAILURES_IN_A_ROW = 3  # persons in a row whose requests found no service: the others would fail as well
+FAILURES_IN_A_ROW = 3  # persons in a row whose requests failed, after which all others would fail as well
 
 
 class Outcome(NamedTuple):
-    """What became of a request, as the delivery log writes it."""
+    """The outcome of a request, in the columns of the delivery log."""
 
     status: str
     endpoint: str | None
@@ -61,7 +61,7 @@ class CircuitBreaker:
         return self._open.is_set()
 
     def open(self, cause: ApiError | None = None) -> None:
-        """Lets nothing more out. The first cause stays."""
+        """Blocks all further requests. Keeps the first cause."""
         self.cause = self.cause or cause
         self._open.set()
 
@@ -72,7 +72,7 @@ class CircuitBreaker:
             self._answers += 1
 
     def failed(self, error: Unavailable, who: str) -> None:
-        """Notes that a request about a person found no service. Raises the error if too many persons in a row did."""
+        """Notes that a request about a person failed. Raises the error if those of too many persons in a row did."""
         with self._lock:
             self._failures.add(who)
             stop = len(self._failures) >= FAILURES_IN_A_ROW
@@ -89,7 +89,7 @@ def send_request(
     who: str,
     once: bool = False,
 ) -> Outcome:
-    """Sends a request about a person and returns its outcome; one that must be carried out only `once` if need be.
+    """Sends a request about a person, which may not be repeated if `once` is true, and returns its outcome.
 
     Raises ApiError if every other request would end the same way.
     """
@@ -100,14 +100,14 @@ def send_request(
 
 
 def attempt_request(
-    account: SentTo, breaker: CircuitBreaker, endpoint: str, request: Callable[[], Any], once: bool = False
+    account: CountsAttempts, breaker: CircuitBreaker, endpoint: str, request: Callable[[], Any], once: bool = False
 ) -> tuple[Outcome, ApiError | None]:
     """Sends a request and returns its outcome and its error.
 
-    If it must be carried out only `once`, an answer that cannot be read leaves its outcome unknown. Raises
-    NotAuthorized and ContactLimit, which end the run, and RunStopped after the run's end.
+    If it must be carried out only `once`, an unreadable answer makes its outcome unknown. Raises NotAuthorized and
+    ContactLimit, which end the run, and RunStopped after the run's end.
 
-    The breaker is told only of answers: the caller decides what a failure means.
+    The breaker is notified of answers only: the caller decides what a failure means.
     """
     if breaker.is_open:
         raise RunStopped("the run broke off")
@@ -123,7 +123,7 @@ def attempt_request(
         is_success = isinstance(error, UnexpectedResponse) and 200 <= (error.status or 0) < 300
         is_unknown = isinstance(error, OutcomeUnknown) or (once and is_success)
         outcome = outcome_of("unknown" if is_unknown else "failed", endpoint, error)
-        # An answer that came and has not what is documented: only the account counts how often was asked.
+        # The error of an unexpected answer has no number of attempts, but the account has.
         return outcome._replace(attempts=error.attempts or account.attempts), error
     breaker.answered()
     return Outcome("delivered", endpoint, 200, None, account.attempts), None

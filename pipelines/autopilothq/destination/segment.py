@@ -1,4 +1,4 @@
-"""The dlt destination `segment`: rows and messages go to an API that takes Segment's, as `forward` sends them."""
+"""The dlt destination `segment`: sends rows and messages to an API that accepts Segment's, as `forward` does."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
@@ -15,7 +15,7 @@ from .counts import Counts
 from .errors import terminal_error
 from .forward import Forwarder
 from .forward_log import ForwardLog
-from .load_package import end_file, resolve_options, rows_of
+from .load_package import finish_file, resolve_options, rows_of
 from .outgoing import Outgoing, outgoing
 from .settings import check_configuration, log_dataset, refuses_unknown_settings
 
@@ -45,7 +45,7 @@ def segment_destination(
     allow_http: bool = False,
     log: Any = None,
 ) -> None:
-    """Segment, or an API like it, as a dlt destination: rows become messages, and messages stay what they are.
+    """Segment, or an API like it, as a dlt destination: rows become messages, and messages stay unchanged.
 
     Args:
         items: The file that dlt hands over.
@@ -74,21 +74,21 @@ def _forward_file(path: str, table: TTableSchema, settings: SegmentApiSettings, 
     except (InvalidSetting, NotAuthorized) as error:
         raise terminal_error(error) from error
     # If others were delivered, bad rows must not hold up all later ones: they stay in the log as failed.
-    comes_again = counts.failed > 0 and not (counts.delivered or counts.known)
-    end_file(counts, comes_again, "forwarded", _log)
+    send_again = counts.failed > 0 and not (counts.delivered or counts.known)
+    finish_file(counts, send_again, "forwarded", _log)
 
 
 def _line(row: Mapping[str, Any]) -> bytes:
-    return line_of_message(row) if is_message(row) else line_of(row)
+    return line_of_message(row) if _is_message(row) else line_of(row)
 
 
-def is_message(row: Mapping[str, Any]) -> bool:
-    """Returns whether a row is a message as Segment's libraries send it, and not a row of a table."""
+def _is_message(row: Mapping[str, Any]) -> bool:
+    """Returns whether a row is a message as Segment's libraries send it, rather than a row of a table."""
     return row.get("type") in BODIES and any(row.get(key) is not None for key in _MESSAGE_KEYS)
 
 
 def resolve_segment_settings(**explicit: Any) -> SegmentApiSettings:
-    """Returns the settings of dlt's configuration; those that are given here, and are not None, take precedence.
+    """Returns the settings of dlt's configuration. Those in `explicit` that are not None take precedence.
 
     Example: `resolve_segment_settings(base_url="https://hosted.example.com/v1/batch")`.
     """
@@ -106,7 +106,7 @@ def forward_messages(
 ) -> Counts:
     """Forwards messages to the API of the settings and returns how they ended.
 
-    With `show`, that is called with each request, and none is sent. Raises ApiError if the run must stop.
+    With `show`, requests are not sent: it is called with the text of each. Raises ApiError if the run must stop.
 
     Example: `with ForwardLog(log_dataset()) as log: forward_messages(messages, log, settings)`.
     """

@@ -1,4 +1,4 @@
-"""Sends items to an account: in their order for each person, in batches, never twice."""
+"""Sends items to an account in batches: those of a person in order, and none twice."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -11,6 +11,7 @@ from .account import WritableAccount
 from .batch import ContactBatch
 from .changes import AddressChanges
 from .counts import Counts
+from .deferred import DeferredContacts
 from .delivery_log import FOUND, Delivery, DeliveryLog, DeliveryStatus
 from .dispatch import AT_ONCE, Dispatcher
 from .emails import KnownEmails, email_of
@@ -18,20 +19,19 @@ from .fields import Fields
 from .held import HeldPeople
 from .kind import AUTOPILOT, AccountKind
 from .log_table import storable
-from .messages import Ignored, Item, text
+from .messages import Ignored, Item, id_text
 from .plan import Planned, Planner, renamed
-from .put_off import PutOff
 from .triggers import EventTriggers
 
-CHUNK = 1000  # items whose delivery statuses are queried at once
+CHUNK = 1000  # items whose delivery statuses one query returns
 
 
 class Sender:
-    """Sends items, and writes what becomes of each to the log.
+    """Sends items, and writes the outcome of each to the log.
 
-    `unknown` says what to do with an item that has traits without a field in the account: `send` it, or `refuse` it.
-    `progress` is called with the counts. At most `at_once` requests are under way. `after` is the sender of the items
-    before these in the same run, which must be done. `held` are the people whose messages wait.
+    `unknown` is the setting for items with traits that the account has no field for: `send` or `refuse`. `progress` is
+    called with the counts. At most `at_once` requests are in flight. `after` is the sender of the items before these in
+    the same run, which must have finished. `held` are the people whose messages must wait.
 
     Example: `counts = Sender(account, Fields(custom_fields), Triggers(account), log).send(items)`.
     """
@@ -57,9 +57,9 @@ class Sender:
         self._suppressed = log.suppressed_ids()
         self._changes: AddressChanges = after._changes if after else AddressChanges(account, log.changes())
         self._emails: KnownEmails = after._emails if after else KnownEmails(account, log, fields, self._changes)
-        self._put_off = PutOff(self._changes)
+        self._deferred = DeferredContacts(self._changes)
         self._planner = Planner(
-            fields, triggers, self._emails, self._changes, self._counts, unknown, kind, self._put_off.move
+            fields, triggers, self._emails, self._changes, self._counts, unknown, kind, self._deferred.move
         )
         self._dispatcher = Dispatcher(account, log, self._counts, progress, at_once, kind, triggers, held)
         if after:
@@ -73,14 +73,14 @@ class Sender:
     def send(self, items: Iterable[Item | Ignored]) -> Counts:
         """Sends all items and returns how they ended.
 
-        Raises ApiError if the run must stop: the next run sends what is not in the log by then.
+        Raises ApiError if the run must stop. The next run sends what the log does not have.
         """
         stream = iter(items)
         with self._dispatcher:
             while chunk := list(islice(stream, CHUNK)):
                 self._take(chunk)
             self._drain()
-            for planned in self._put_off.release_all():
+            for planned in self._deferred.release_all():
                 self._put(planned)
             self._drain()
         self._ended = self._log.last
@@ -90,9 +90,7 @@ class Sender:
     def _take(self, chunk: Sequence[Item | Ignored]) -> None:
         """Plans a chunk of items, and sends the batches that become full."""
         self._counts.messages += len(chunk)
-        ignored = [item for item in chunk if isinstance(item, Ignored)]
-        self._counts.add("not_meant", sum(item.not_meant for item in ignored))
-        self._counts.ignored.update(item.type for item in ignored if not item.not_meant)
+        count_ignored(self._counts, [item for item in chunk if isinstance(item, Ignored)])
         items = [item for item in chunk if isinstance(item, Item)]
         statuses = self._log.known(item.message_id for item in items)
         self._emails.look_up(items)
@@ -113,36 +111,36 @@ class Sender:
             elif planned is not None and is_to_suppressed(planned.values, self._suppressed):
                 self._counts.add("suppressed")
             elif planned is not None:
-                if not self._put_off.takes(planned):
-                    for each in (*self._put_off.release(planned), planned):
+                if not self._deferred.defer(planned):
+                    for each in (*self._deferred.release(planned), planned):
                         self._put(each)
                 self._planner.touch(planned.item)
         self._progress(self._counts)
 
     def _refuse(self, row: Delivery, before: DeliveryStatus | None) -> None:
-        """Counts an item that is not sent, and adds its row unless the last one says the same.
+        """Counts an item that is refused, and adds its row unless the last row has the same status and message.
 
-        An archive may be given every hour, and most of its events may have no trigger.
+        The same archive may be sent every hour, and most of its events may have no trigger.
         """
         self._counts.add_message([row.status], row.message)
         if before is not None and (before.status, before.message) == (row.status, *storable([row.message])):
             return
-        self._batch.decided.append(row)
-        if len(self._batch.decided) >= CHUNK:
+        self._batch.refused.append(row)
+        if len(self._batch.refused) >= CHUNK:
             self._flush()
 
     def _drain(self) -> None:
-        """Waits until everything is sent; then user ids follow the changes of their addresses."""
+        """Waits until everything is sent, and reverts the changes of addresses that were refused."""
         self._flush()
         self._dispatcher.drain()
         self._emails.apply_changes()
 
     def _put(self, planned: Planned) -> None:
-        """Adds a contact to the batch. A change of address is a batch of its own."""
+        """Adds a contact to the batch. A change of an address gets a batch of its own."""
         item, values, before = planned
         renames = bool(values.get("_NewEmail"))
         full = item.key not in self._batch.contacts and len(self._batch.contacts) == MOST_CONTACTS
-        if renames or full or self._batch.clashes(item.key, values, item.alone):
+        if renames or full or self._batch.conflicts_with(item.key, values, item.alone):
             self._flush()
         is_found = False
         if renames:  # a later look-up of its user ids must find the new address
@@ -151,15 +149,18 @@ class Sender:
             is_found = before is not None and before.status == "unknown" and self._changes.was_made(id_, email, new)
             self._emails.note_change(None if is_found else id_, email, new, item.row.user_id)
         if is_found:
-            # At once: after the person's next change of address nobody could find it any more.
-            self._log.add([item._replace(values=values).ahead._replace(status="delivered", message=FOUND)])
-            renames, values = False, renamed(values)  # only its journeys are left, or values behind an older message
+            # Logged now: after the person's next change of address it could not be found any more.
+            self._log.add([item._replace(values=values).row_ahead._replace(status="delivered", message=FOUND)])
+            renames, values = (
+                False,
+                renamed(values),
+            )  # only its journeys are left, or values to send again after an older message
             item = item._replace(key=values["Email"].lower(), resent=item.row.kind != "track")
             if item.resent and not self._planner.order.is_touched(item.key):
                 self._counts.add_message(["delivered"])
                 return
         self._batch.merge(item.key, values)
-        # A row that may have been sent is sent again, even if the program ends in between and its values change back.
+        # A row of a query is logged before its request, so that it is sent again even if its values change back.
         again = before is not None and before.status == "failed"
         item = item._replace(write_ahead=renames or item.row.content is not None, failed_before=again)
         self._batch.items.append(item._replace(values=item.values or values))
@@ -169,17 +170,23 @@ class Sender:
             self._flush()
 
     def _flush(self) -> None:
-        """Sends the batch; one without contacts has only rows for the log."""
+        """Sends the batch, or only logs its rows if it has no contacts."""
         batch, self._batch = self._batch, ContactBatch()
         if batch.contacts:
             self._dispatcher.submit(batch)
         else:
-            self._log.add(batch.decided)
+            self._log.add(batch.refused)
+
+
+def count_ignored(counts: Counts, ignored: Sequence[Ignored]) -> None:
+    """Counts what is not sent, because it is not meant for the account or of a type that is not sent."""
+    counts.add("not_meant", sum(item.not_meant for item in ignored))
+    counts.ignored.update(item.type for item in ignored if not item.not_meant)
 
 
 def is_suppressed(item: Item, email: str | None, suppressed: HashedIds) -> bool:
     """Returns whether an item is about a person on the suppression list, by email, user id or contact id."""
-    contact_id = text(item.context_traits.get("contact_id"))
+    contact_id = id_text(item.context_traits.get("contact_id"))
     ids = (("email", email), ("user_id", item.user_id), ("contact_id", contact_id))
     return any(id_ in suppressed for kind, value in ids if value for id_ in forms(kind, value))
 

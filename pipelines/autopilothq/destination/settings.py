@@ -39,7 +39,7 @@ class DestinationSettings:
 
     @classmethod
     def from_options(cls, **options: Any) -> "DestinationSettings":
-        """Returns the record of settings that are named as in dlt's configuration, including those of the API.
+        """Returns the settings made of options that are named as in dlt's configuration, including those of the API.
 
         Example: `DestinationSettings.from_options(api_key="0123abcd", unknown_traits="refuse")`.
         """
@@ -52,17 +52,17 @@ class DestinationSettings:
 
 
 def check_unknown_traits(value: str, section: str) -> None:
-    """Raises InvalidSetting if the setting of that section is neither `send` nor `refuse`."""
+    """Raises InvalidSetting if the section's `unknown_traits` is neither `send` nor `refuse`."""
     if value not in get_args(UnknownTraits):
         raise InvalidSetting(f"{section}.unknown_traits must be send or refuse, got {value!r}")
 
 
 def refuses_unknown_settings(factory: Callable[P, D]) -> Callable[P, D]:
-    """Returns a dlt destination's factory that raises InvalidSetting for arguments that dlt would only warn about."""
+    """Makes a dlt destination's factory raise InvalidSetting for arguments that dlt would only warn about."""
 
     @wraps(factory)
     def make(*args: P.args, **settings: P.kwargs) -> D:
-        check_names(settings, factory, f"{factory.__name__}() takes no setting ")
+        _check_names(settings, factory, f"{factory.__name__}() takes no setting ")
         return factory(*args, **settings)
 
     return make
@@ -74,12 +74,12 @@ def check_configuration(section: str, factory: Callable[..., "Destination[Any, A
     Example: `check_configuration("destination.autopilothq", autopilot)`.
     """
     names = [name for name in configured_names(section) if name not in _OTHER_ACCOUNTS]
-    check_names(names, factory, f"dlt's configuration has no setting {section}.")
+    _check_names(names, factory, f"dlt's configuration has no setting {section}.")
 
 
-def check_names(names: Iterable[str], factory: Callable[..., "Destination[Any, Any]"], before: str) -> None:
-    """Raises InvalidSetting for a name that is no setting of a destination, with the one that it may stand for."""
-    own = list(signature(factory).parameters)[2:]  # after the rows and their table
+def _check_names(names: Iterable[str], factory: Callable[..., "Destination[Any, Any]"], before: str) -> None:
+    """Raises InvalidSetting, with the most similar setting, for a name that is not a setting of a destination."""
+    own = list(signature(factory).parameters)[2:]  # without the rows and their table
     for name in names:
         if name in own or name in factory().spec.get_resolvable_fields():
             continue
@@ -94,10 +94,10 @@ def log_dataset(
     reads: bool = False,
     wait: timedelta = timedelta(),
 ) -> dlt.Dataset:
-    """Returns the dataset that is queried and keeps the delivery log.
+    """Returns the dataset that is queried and that has the delivery log.
 
-    `destination`, `credentials` and `dataset` are dlt's; None stands for what is configured, or a local DuckDB file.
-    With `reads`, no file is created, and an existing one is opened read-only.
+    `destination`, `credentials` and `dataset` are dlt's. None means the configured one, or a local DuckDB file. With
+    `reads`, no file is created, and an existing one is opened read-only.
     """
     target, name = make_destination(destination, credentials, dataset, not reads, wait, reads)
     return dlt.dataset(target, name, schema=dlt.Schema(NAME))

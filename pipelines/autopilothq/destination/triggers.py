@@ -11,17 +11,17 @@ from .settings import SECTION, TriggerMapping
 
 
 class EventTriggers(Protocol):
-    """Where an account's events lead."""
+    """The triggers of events, or what an account has instead, such as custom activities."""
 
     def of(self, event: str) -> list[str]:
-        """Returns the ids of an event's triggers, or of what an account has instead."""
+        """Returns the ids of an event's triggers or activities."""
 
     def journeys(self) -> Mapping[str, str]:
-        """Returns the known names of what these ids stand for."""
+        """Returns the names of journeys or activities by these ids, as far as they are known."""
 
 
 def ids_by_event(mapping: TriggerMapping | None) -> dict[str, list[str]]:
-    """Returns a setting that sends events to one id or to several, with a list of ids for each event."""
+    """Returns a setting with a list of ids for each event; the setting may have a single id."""
     return {
         event: [str(one) for one in (ids if isinstance(ids, list | tuple) else [ids])]
         for event, ids in (mapping or {}).items()
@@ -29,7 +29,7 @@ def ids_by_event(mapping: TriggerMapping | None) -> dict[str, list[str]]:
 
 
 class Triggers:
-    """The triggers of each event: those of the settings, else those of the journeys that are titled like the event.
+    """The triggers of each event: those of the settings, else those of journeys whose title is the event's name.
 
     Raises InvalidSetting if the settings name a trigger that the account does not have.
 
@@ -41,7 +41,7 @@ class Triggers:
         self._mapping = ids_by_event(mapping)
         self._by_title: dict[str | None, list[str]] | None = None
         if self._mapping:
-            self._check({one for ids in self._titles().values() for one in ids})
+            self._check({one for ids in self._ids_by_title().values() for one in ids})
 
     def _check(self, existing: set[str]) -> None:
         for event, ids in self._mapping.items():
@@ -54,14 +54,14 @@ class Triggers:
 
     def of(self, event: str) -> list[str]:
         """Returns the ids of an event's triggers."""
-        return self._mapping.get(event) or self._titles().get(event, [])
+        return self._mapping.get(event) or self._ids_by_title().get(event, [])
 
     def journeys(self) -> dict[str, str]:
-        """Returns the titles of journeys by their triggers, if the account was asked for them."""
+        """Returns the titles of journeys by trigger, if they were fetched."""
         return {one: title for title, ids in (self._by_title or {}).items() if title is not None for one in ids}
 
-    def _titles(self) -> dict[str | None, list[str]]:
-        """Returns the ids of triggers by the title of their journey, None without one; the account is asked once."""
+    def _ids_by_title(self) -> dict[str | None, list[str]]:
+        """Returns the ids of triggers by the title of their journey (None without one). They are fetched once."""
         if self._by_title is None:
             found: dict[str | None, list[str]] = {}
             for trigger in plain(self._account.triggers()):
@@ -69,5 +69,5 @@ class Triggers:
                     title = trigger.get("journey")
                     name = None if title is None else str(title)
                     found.setdefault(name, []).append(str(trigger["trigger_id"]))
-            self._by_title = found  # not before the answer is there: a stream asks again
+            self._by_title = found  # set after a complete answer only, because a stream tries again
         return self._by_title

@@ -17,15 +17,15 @@ _INTEGER = re.compile(r"[+-]?[0-9]+(\.0*)?")
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
 _DAY = re.compile(r"[0-9]{8}")
 _ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_LONGEST = 40  # characters of a number
+_LONGEST = 40  # characters of a number at most
 
 
 class CastError(Exception):
-    """A value cannot become what its field holds; the message says why."""
+    """A value cannot be cast to the type of its field. The message says why."""
 
 
 def own_type(value: Any) -> str:
-    """Returns the type of field that fits a value itself; null is text."""
+    """Returns the type of custom field that fits a value. Null fits a string."""
     if isinstance(value, bool):
         return "boolean"
     if isinstance(value, int):
@@ -38,7 +38,7 @@ def own_type(value: Any) -> str:
 
 
 def cast(value: Any, kind: str) -> Any:
-    """Returns a value as a field of that type takes it; null stays null, which clears the field.
+    """Casts a value to a type of field. Null stays null, which clears the field.
 
     Raises CastError instead of losing a digit.
 
@@ -139,7 +139,7 @@ def _date_of_text(text: str) -> str:
 
 
 def _epoch_time(value: float | Decimal) -> datetime:
-    """Returns the time of epoch seconds or milliseconds, told apart by size. Raises ValueError for other numbers."""
+    """Returns the time of epoch seconds or milliseconds, which differ in size. Raises ValueError for other numbers."""
     number = Decimal(value)
     for epoch in EPOCHS:
         if epoch.least <= abs(number) < epoch.below:

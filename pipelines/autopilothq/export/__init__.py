@@ -1,4 +1,4 @@
-"""A dataset as files for others: an archive of messages, or a Parquet file for each table."""
+"""Exports a dataset as files: an archive of its messages, or a Parquet file for each table."""
 
 from .archive import ExportedArchive, export_archive
 from .bucket import ExportBucket

@@ -37,7 +37,7 @@ class ExportedArchive(NamedTuple):
 
 
 def export_archive(dataset: Dataset, target: ExportTarget) -> ExportedArchive:
-    """Writes the messages of a dataset, and lines that no table could hold, to a target."""
+    """Writes the messages of a dataset to a target, and the rejected lines that are complete."""
     with TemporaryDirectory() as scratch:
         con = engine.connect(scratch, LOOKUP_MEMORY, threads=1)
         try:
@@ -47,7 +47,7 @@ def export_archive(dataset: Dataset, target: ExportTarget) -> ExportedArchive:
 
 
 class _Export:
-    """One export; DuckDB holds the ids and discarded values that rows are looked up in."""
+    """One export. DuckDB holds the ids and the discarded values that are looked up for each row."""
 
     def __init__(self, dataset: Dataset, target: ExportTarget, con: duckdb.DuckDBPyConnection) -> None:
         self._dataset, self._target, self._con = dataset, target, con
@@ -58,17 +58,17 @@ class _Export:
         self._discards = self._read_discards()
 
     def run(self) -> ExportedArchive:
-        """Exports all tables, `tracks` first: a load at the same time writes the row of an event's table no later."""
+        """Exports all tables, `tracks` first: a load that runs meanwhile writes a row of an event's table no later."""
         messages: Counter[str] = Counter()
         events = self._event_tables()
         if TRACKS.name in self._existing:
-            messages[TRACKS.name] = self._table("track", TRACKS.name, self._without_row(events))
+            messages[TRACKS.name] = self._export_table("track", TRACKS.name, self._ids_only_in_tracks(events))
         for name in events:
-            messages[name] = self._table("track", name)
+            messages[name] = self._export_table("track", name)
         for kind, table, _ in KINDS:
             if table.name in self._existing:
-                messages[table.name] = self._table(kind, table.name)
-        rejects = self._rejects()
+                messages[table.name] = self._export_table(kind, table.name)
+        rejects = self._export_rejects()
         self._days.flush()
         return ExportedArchive(+messages, rejects, self._target.publish(), self._left_out)
 
@@ -78,41 +78,41 @@ class _Export:
         known = {table.name for table in (TRACKS, *BOOKS, *(table for _, table, _ in KINDS))}
         return [n for n, columns in self._existing.items() if n not in known and columns.keys() >= _EVENT_COLUMNS]
 
-    def _without_row(self, events: Sequence[str]) -> str:
+    def _ids_only_in_tracks(self, events: Sequence[str]) -> str:
         """Returns the condition for rows of `tracks` that no event's table has, and reads the ids that it needs.
 
-        If as many rows of `tracks` have an event's row as `tracks` has of that event, all of them have one. They are
-        counted before `tracks`, and the ids of `tracks` are read before the events', so that a load at the same time
-        changes nothing.
+        If `tracks` has as many rows of an event as there are ids in both tables, all of them are in the event's table,
+        and their ids are not read. Ids in both are counted before `tracks`, and the ids of `tracks` are read before the
+        events', so a load that runs meanwhile does not affect the result.
         """
         shared = count_shared(self._dataset, TRACKS.name, "event", events) if events else {}
-        of: dict[str | None, int] = dict(self._dataset.rows("{event}, count(*)", TRACKS.name, "GROUP BY {event}"))
-        equal = [name for name in events if name in of and shared.get(name) == of[name]]
+        counts: dict[str | None, int] = dict(self._dataset.rows("{event}, count(*)", TRACKS.name, "GROUP BY {event}"))
+        equal = [name for name in events if name in counts and shared.get(name) == counts[name]]
         self._con.execute("CREATE TABLE only_in_tracks (id VARCHAR)")
-        if of.keys() - set(equal):
+        if counts.keys() - set(equal):
             others = f"NOT coalesce({engine.is_one_of('event', equal)}, false)"
             self._dataset.tables([TRACKS.name])
             ids = self._dataset.read(TRACKS.name, ["id", "event"])
             engine.read_stored(self._con, ids, f"INSERT INTO only_in_tracks SELECT id FROM stored WHERE {others}")
-        for name in (name for name in events if name in of and name not in equal):
+        for name in (name for name in events if name in counts and name not in equal):
             self._dataset.tables([name])
             ids = self._dataset.read(name, ["id"])
             engine.read_stored(self._con, ids, "DELETE FROM only_in_tracks WHERE id IN (SELECT id FROM stored)")
         return "id IN (SELECT id FROM only_in_tracks)"
 
-    def _table(self, kind: str, name: str, only: str | None = None) -> int:
-        """Exports the rows of a table that meet a condition in the engine's SQL; returns how many there are."""
+    def _export_table(self, kind: str, name: str, only: str | None = None) -> int:
+        """Exports the rows of a table that meet the SQL condition `only`, by default all; returns their number."""
         types = self._types(name)
         rows = MessageRows(kind, types)
         count = 0
-        for batch in self._chosen(self._dataset.read(name, rows.columns), only):
+        for batch in self._filtered(self._dataset.read(name, rows.columns), only):
             days = _days_of(batch.column(rows.columns.index("received_at")))
-            for day, line in zip(days, rows.lines(batch, self._discarded(name, batch)), strict=True):
+            for day, line in zip(days, rows.lines(batch, self._discarded_values(name, batch)), strict=True):
                 self._days.add(day, line)
             count += len(batch)
         return count
 
-    def _chosen(self, batches: Iterator[pa.RecordBatch], only: str | None) -> Iterator[pa.RecordBatch]:
+    def _filtered(self, batches: Iterator[pa.RecordBatch], only: str | None) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             if only is None:
                 yield batch
@@ -121,7 +121,7 @@ class _Export:
                 yield from self._con.sql(f"FROM chosen WHERE {only}").to_arrow_table().to_batches()
 
     def _types(self, name: str) -> dict[str, Type]:
-        """Returns the types of a table's columns, without those that no message has, and notes what is left out."""
+        """Returns the types of a table's columns except the loader's own; notes those that are left out."""
         found: Mapping[str, Type] = self._dataset.tables([name])[name]
         stamped = {"uuid_ts"} | ({"loaded_at"} if self._dataset.dialect == "bigquery" else set())
         types = {column: of for column, of in found.items() if column not in stamped}
@@ -141,7 +141,7 @@ class _Export:
         engine.read_stored(self._con, batches, "INSERT INTO discarded FROM stored")
         return bool(engine.count(self._con, "discarded"))
 
-    def _discarded(self, table: str, batch: pa.RecordBatch) -> dict[str, list[DiscardedValue]]:
+    def _discarded_values(self, table: str, batch: pa.RecordBatch) -> dict[str, list[DiscardedValue]]:
         """Returns the discarded values of the rows of a batch, by the rows' ids."""
         if not self._discards:
             return {}
@@ -153,8 +153,8 @@ class _Export:
             for row_id, group in itertools.groupby(found, lambda one: one[0])
         }
 
-    def _rejects(self) -> int:
-        """Exports the complete lines that no table could hold, on the days of their rejection."""
+    def _export_rejects(self) -> int:
+        """Exports the rejected lines that are complete, in the folders of the days when they were rejected."""
         if REJECTS.name not in self._existing:
             return 0
         count, left_out = 0, 0

@@ -13,15 +13,15 @@ from typing import Any, Protocol
 from ..catalog import ARCHIVE_FOLDER, EXPORT_MARK
 from ..errors import AutopilothqError, BusyError, RunError
 from ..projection import engine
-from .target import MARK_TEXT, SOURCE_FOLDER, ExportTarget, is_own_file, not_empty
+from .target import MARK_TEXT, SOURCE_FOLDER, ExportTarget, is_own_file, not_empty_error
 
-UPLOADS = 8  # objects at a time
+UPLOADS = 8  # objects that are uploaded at a time
 _MB = 1 << 20
-PART_BYTES = 5 * _MB  # of a large object; a file of less than two is read whole
+PART_BYTES = 5 * _MB  # of a part of a large object; a file with less than two parts is uploaded at once
 MOST_UPLOAD_PARTS = 9_000  # S3 takes 10,000
 PARTS_AT_ONCE = 2  # of an object
 MARKS = (EXPORT_MARK, f"{ARCHIVE_FOLDER}/{EXPORT_MARK}", f"{ARCHIVE_FOLDER}/{SOURCE_FOLDER}/{EXPORT_MARK}")
-"""The marks of an unfinished archive: a load finds one in whichever of its folders it begins."""
+"""The marks of an unfinished archive, one in each folder in which a load may begin."""
 KILL_POINT_FILE_UPLOADED = f"{__name__}:ExportBucket._upload"  # for tests/faults, in their order
 KILL_POINT_FILES_UPLOADED = f"{__name__}:ExportBucket._check"
 
@@ -41,11 +41,11 @@ class BucketFiles(Protocol):
 
 
 class ExportBucket(ExportTarget):
-    """A place in a bucket, by its URL and the file system that reaches it.
+    """A place in a bucket, given by its URL and its file system.
 
-    The files wait on this machine, are uploaded when all are complete, and compared in size with what the bucket lists.
-    The marks are removed last, and until then no load reads any file. Of two exports to one place, the later one
-    continues and the other raises BusyError.
+    The files wait on this machine. When all are complete, they are uploaded, and their sizes are compared with what the
+    bucket lists. The marks are removed last; until then no load reads any of the files. Of two exports to one
+    place, the later one continues and the other raises BusyError.
     """
 
     def __init__(self, url: str, fs: BucketFiles) -> None:
@@ -56,16 +56,16 @@ class ExportBucket(ExportTarget):
 
     def __enter__(self) -> "ExportBucket":
         with self._errors():
-            there = self._names(everything=False)
-            if there and EXPORT_MARK not in there:
-                raise not_empty(self.url)
+            existing = self._names(everything=False)
+            if existing and EXPORT_MARK not in existing:
+                raise not_empty_error(self.url)
             self._temporary = TemporaryDirectory(prefix="autopilothq-export-")
             self.stage = Path(self._temporary.name, "files")
             self.stage.mkdir()
         try:
             with self._errors():
                 self._mark()
-                if there:
+                if existing:
                     self._remove(name for name in self._names() if is_own_file(name))
         except BaseException:
             self._temporary.cleanup()
@@ -82,7 +82,7 @@ class ExportBucket(ExportTarget):
         sizes = {name: (self.stage / name).stat().st_size for name in self._sizes}
         with self._errors():
             self._check_mark()
-            if self._fs.async_impl:  # others must not be called from several threads
+            if self._fs.async_impl:  # other file systems must not be called from several threads
                 with ThreadPoolExecutor(UPLOADS) as pool:
                     list(pool.map(self._upload, sizes))
             else:
@@ -115,7 +115,7 @@ class ExportBucket(ExportTarget):
         self._put(self.stage / name, name)
 
     def _put(self, file: Path, name: str) -> None:
-        """Uploads an object, with those of these options that the file system has: they differ between stores."""
+        """Uploads an object, with those options that this file system's `put_file` has."""
         part = max(PART_BYTES, file.stat().st_size // MOST_UPLOAD_PARTS // _MB * _MB + _MB)
         options = {"chunksize": part, "max_concurrency": PARTS_AT_ONCE, "overwrite": True}
         known = inspect.signature(self._fs.put_file).parameters
@@ -123,18 +123,18 @@ class ExportBucket(ExportTarget):
         self._fs.put_file(str(file), f"{self._root}/{name}", **given)
 
     def _check(self, sizes: dict[str, int]) -> None:
-        """Raises RunError if the bucket lists other files than those that were uploaded."""
-        there = {name: size for name, size in self._names().items() if is_own_file(name)}
-        wrong = sorted(there.items() ^ sizes.items())
+        """Raises RunError if the bucket lists other files or sizes than those that were uploaded."""
+        listed = {name: size for name, size in self._names().items() if is_own_file(name)}
+        wrong = sorted(listed.items() ^ sizes.items())
         if wrong:
             name = wrong[0][0]
             raise RunError(
                 f"Expected {sizes.get(name, 'no')} bytes at {self.url}/{name}, but the bucket lists"
-                f" {there.get(name, 'none')} after the upload.\nExport again: it starts from scratch."
+                f" {listed.get(name, 'none')} after the upload.\nExport again: it starts from scratch."
             )
 
     def _names(self, everything: bool = True) -> dict[str, int]:
-        """Returns the sizes of all files at the place, by their names below it; or of its first level, with folders."""
+        """Returns the sizes of all files by name below the place; without `everything`, of its first level."""
         self._fs.invalidate_cache()
         try:
             if everything:

@@ -1,4 +1,4 @@
-"""Writes the files of an archive: lines in any order, in a folder for each day."""
+"""Writes the files of an archive: takes lines in any order, and writes a folder for each day."""
 
 import zlib
 
@@ -7,7 +7,7 @@ from ..utc import DAY_MS
 from .target import SOURCE_FOLDER, ExportTarget
 
 BUFFERED = 48_000_000  # bytes of lines, of all days
-MOST_FILE_BYTES = 100_000_000  # of a file, compressed, as Segment's are
+MOST_FILE_BYTES = 100_000_000  # of a compressed file, as in Segment's archives
 LEVEL = 4
 
 

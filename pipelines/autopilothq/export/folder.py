@@ -1,4 +1,4 @@
-"""Exports to a folder on this machine: locks it, and names the files once all are complete."""
+"""Exports to a folder on this machine: locks it, and gives the files their names once all are complete."""
 
 import errno
 import fcntl
@@ -12,19 +12,19 @@ from typing import IO, Any
 from .. import disk, private
 from ..catalog import ARCHIVE_FOLDER, EXPORT_MARK
 from ..errors import BusyError, RunError
-from .target import MARK_TEXT, ExportTarget, is_own_file, not_empty
+from .target import MARK_TEXT, ExportTarget, is_own_file, not_empty_error
 
 STAGE = f"{EXPORT_MARK}.files"
 KILL_POINT_EXPORT_SYNCED = f"{__name__}:_sync_all"  # for tests/faults, in their order
-KILL_POINT_EXPORT_NAMED = f"{__name__}:_give_name"
+KILL_POINT_EXPORT_NAMED = f"{__name__}:_publish_file"
 KILL_POINT_EXPORT_UNMARKED = f"{__name__}:_unmark"
 
 
 class ExportFolder(ExportTarget):
     """A folder of this machine. Raises BusyError if another export writes to it.
 
-    The files wait in a hidden folder inside. An archive gets its name in one step, tables one by one; the mark is
-    removed last, and until then no load reads any of them.
+    The files wait in a hidden folder in it. An archive is renamed as a whole, tables one by one. The mark is removed
+    last; until then no load reads any of the files.
     """
 
     def __init__(self, path: Path) -> None:
@@ -35,8 +35,8 @@ class ExportFolder(ExportTarget):
         try:
             private.folder(self.path)
             if not (self.path / EXPORT_MARK).exists() and any(self.path.iterdir()):
-                raise not_empty(self.path)
-            self._mark = self._locked()
+                raise not_empty_error(self.path)
+            self._mark = self._lock()
             try:
                 self._clear()
                 self.stage.mkdir(private.FOLDER_MODE)
@@ -56,14 +56,14 @@ class ExportFolder(ExportTarget):
         """Gives all files their names once the disk has them, and returns how many there are."""
         _sync_all(self.stage)
         for waiting in sorted(self.stage.iterdir()):
-            _give_name(waiting, self.path / waiting.name)
+            _publish_file(waiting, self.path / waiting.name)
         self.stage.rmdir()
         _sync(self.path)
         _unmark(self.path / EXPORT_MARK)
         return len(self._sizes)
 
-    def _locked(self) -> IO[Any]:
-        """Marks the folder as an export's; the mark is locked for as long as it is open."""
+    def _lock(self) -> IO[Any]:
+        """Marks the folder as an export's, and returns the open mark, which is locked until it is closed."""
         mark = open(  # noqa: SIM115 - open for as long as the export runs
             self.path / EXPORT_MARK, "ab", opener=lambda name, flags: os.open(name, flags, private.FILE_MODE)
         )
@@ -81,14 +81,14 @@ class ExportFolder(ExportTarget):
         return mark
 
     def _check_mark(self, mark: IO[Any]) -> None:
-        """Raises RunError if another export ended after this one looked into the folder and before it had the lock."""
+        """Raises RunError if another export ended between this one's look into the folder and its lock."""
         state = os.fstat(mark.fileno())
         if not state.st_nlink:
-            raise not_empty(self.path)
+            raise not_empty_error(self.path)
         if not state.st_size:  # this export made it
             if [entry.name for entry in self.path.iterdir()] != [EXPORT_MARK]:
                 (self.path / EXPORT_MARK).unlink()
-                raise not_empty(self.path)
+                raise not_empty_error(self.path)
             mark.write(MARK_TEXT)
             mark.flush()
             _sync(self.path / EXPORT_MARK, self.path)
@@ -96,9 +96,9 @@ class ExportFolder(ExportTarget):
                 _sync(self.path.absolute().parent)
 
     def _clear(self) -> None:
-        """Removes what an interrupted export has left, published or not.
+        """Removes what an interrupted export left, published or not.
 
-        Raises RunError if an archive's folder has anything else: a folder can only get a name that no other one has.
+        Raises RunError if the archive's folder has anything else, because a folder cannot be renamed over another one.
         """
         if self.stage.exists():
             shutil.rmtree(self.stage)
@@ -110,10 +110,10 @@ class ExportFolder(ExportTarget):
             *self.path.glob(f"{ARCHIVE_FOLDER}/*"),
             self.path / ARCHIVE_FOLDER,
         ]:
-            with suppress(OSError):  # what is not empty, or no folder, is somebody's own
+            with suppress(OSError):  # what is not an empty folder belongs to somebody else
                 folder.rmdir()
         if (self.path / ARCHIVE_FOLDER).exists():
-            raise not_empty(self.path)
+            raise not_empty_error(self.path)
 
 
 def _sync_all(folder: Path) -> None:
@@ -133,7 +133,7 @@ def _sync(*paths: Path) -> None:
                 raise
 
 
-def _give_name(waiting: Path, named: Path) -> None:
+def _publish_file(waiting: Path, named: Path) -> None:
     waiting.rename(named)
 
 

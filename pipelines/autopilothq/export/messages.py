@@ -1,7 +1,7 @@
-"""Turns rows back into messages, with all that the dataset knows of them (docs/contract/warehouse.md#values).
+"""Turns rows back into messages, with all that the dataset has of them (docs/contract/warehouse.md#values).
 
-Messages that `forward` sends (`segment.rebuild`) leave out what their receiver stamps. Here, the times of receipt and
-sending stay as they are, and values that fitted no column return from `_discards` to where they were.
+`segment.rebuild` makes messages for `forward`, without what their receiver stamps. Here, the times of receipt and of
+sending are kept, and values that did not fit their column are put back from `_discards`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,7 +25,7 @@ _LATER = {"same_column": 1, "no_column": 2}
 
 
 class DiscardedValue(NamedTuple):
-    """A value of `_discards`: its column, or its key if it has none, its JSON text and the reason."""
+    """A value of `_discards`: its column (or key, if it has no column), its JSON text and the reason."""
 
     column: str
     value: str
@@ -94,7 +94,7 @@ class MessageRows:
         if column in self._top:
             if reason == "same_column":
                 return  # the other key of the two is lost: a message has each of its own keys once
-            if column == "received_at" and top.get("receivedAt") == _received_otherwise(top):
+            if column == "received_at" and top.get("receivedAt") == _received_fallback(top):
                 top["receivedAt"] = value
             elif column == "anonymous_id" and top.get("anonymousId") in _emails(context, body):
                 top["anonymousId"] = value
@@ -103,16 +103,16 @@ class MessageRows:
             return
         if column in ("context", self.body) and value.startswith("{"):
             return  # this is a second `context` or body, because a property's value is never an object
-        alone = self.kind == "track" and slug is None  # its event has no table: all of its properties are discarded
+        has_no_table = self.kind == "track" and slug is None  # then all of its properties are discarded
         if discard.reason == "no_column" and (path := self._path_without_column(column)):
-            _put_again(context if path[0] == "context" else body, path[1:], value)
+            _put_without_column(context if path[0] == "context" else body, path[1:], value)
         elif column.startswith("context_"):
             _put(context, _context_path(column, context), value)
-        elif self.body and (alone or discard.reason != "no_column"):
-            _put(body, (column if alone else property_key(column, self.kind),), value)
+        elif self.body and (has_no_table or discard.reason != "no_column"):
+            _put(body, (column if has_no_table else property_key(column, self.kind),), value)
 
     def _path_without_column(self, key: str) -> tuple[str, ...] | None:
-        """Returns the path of a value that has no column, by its key in `_discards`; None if that is not certain."""
+        """Returns the path of a value without a column, from its key in `_discards`; None if it is not certain."""
         for part in (key.split("."), [_unescaped(part) for part in key.split(".")]):
             path = tuple(part)
             if len(path) > 1 and path[0] in ("context", self.body) and not column_name(path):
@@ -131,8 +131,8 @@ def _unescaped(part: str) -> str:
         return part
 
 
-def _received_otherwise(top: Mapping[str, str]) -> str | None:
-    """Returns what a load uses as the time of receipt if that cannot be read."""
+def _received_fallback(top: Mapping[str, str]) -> str | None:
+    """Returns the time that a load uses if the time of receipt cannot be read."""
     return next((top[key] for key in ("sentAt", "timestamp", "originalTimestamp") if key in top), None)
 
 
@@ -151,7 +151,7 @@ def _context_path(column: str, cells: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _put(into: dict[str, Any], path: Sequence[str], text: str) -> None:
-    """Puts JSON text at a path, see `_context_path`. If the key is taken, blanks after it give the same column."""
+    """Puts JSON text at a path (see `_context_path`). A key that is taken gets blanks: its column is the same."""
     for part in path[:-1]:
         into = into.setdefault(part, {})
     key = path[-1]
@@ -160,7 +160,7 @@ def _put(into: dict[str, Any], path: Sequence[str], text: str) -> None:
     into[key] = text
 
 
-def _put_again(into: dict[str, Any], path: Sequence[str], text: str) -> None:
+def _put_without_column(into: dict[str, Any], path: Sequence[str], text: str) -> None:
     """Puts the JSON text of a value without a column at a path. If one of its keys is taken, that key is repeated."""
     for number, key in enumerate(path):
         before = into.get(key)
@@ -177,7 +177,7 @@ def _object(values: Mapping[str, Any]) -> str:
 
 
 def _json(value: Any) -> str:
-    """Returns an object of JSON text, or JSON text, as JSON text."""
+    """Returns JSON text, or an object whose leaves are JSON text, as JSON text."""
     return _object(value) if isinstance(value, dict) else str(value)
 
 
@@ -190,7 +190,7 @@ def _encoder(of: Type, top: bool) -> Encoder:
 
 
 def _cells(column: pa.Array, of: Type) -> list[Any]:
-    """Returns cells as Python's values; times as text, which is much quicker than as times."""
+    """Returns cells as Python values; times as text, which is much faster."""
     if of == "timestamp":
         column = column.cast(pa.timestamp("us")).cast(pa.string())
     return list(column.to_pylist())

@@ -54,7 +54,7 @@ def _write(dataset: Dataset, target: ExportTarget, name: str, types: Mapping[str
 
 
 def _grouped(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Yields rows in groups of a size that is good to read."""
+    """Yields rows in tables of at least ROWS_PER_GROUP rows, each of which becomes a row group."""
     waiting: list[pa.RecordBatch] = []
     for batch in batches:
         waiting.append(batch)

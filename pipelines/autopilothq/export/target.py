@@ -1,4 +1,4 @@
-"""Where an export goes: its files wait on this machine, and get their names once all of them are complete."""
+"""Where an export is written: the files wait on this machine, and are published once all of them are complete."""
 
 import re
 from abc import ABC, abstractmethod
@@ -16,7 +16,7 @@ _OWN_FILE = re.compile(rf"{ARCHIVE_FOLDER}/{SOURCE_FOLDER}/-?[0-9]+/export-[0-9]
 
 
 class ExportTarget(ABC):
-    """A place that is empty, or has an interrupted export, which starts from scratch.
+    """A place for an export, which is empty or has an interrupted export; that one is started from scratch.
 
     Files wait in a folder of this machine until `publish` is called. Entering raises RunError if the place has anything
     else.
@@ -45,18 +45,18 @@ class ExportTarget(ABC):
 
     @abstractmethod
     def publish(self) -> int:
-        """Gives all files their names, and returns how many there are."""
+        """Publishes all files under their names, and returns how many there are."""
 
 
 def is_own_file(name: str) -> bool:
-    """Returns whether an export gives a file this name, below its place.
+    """Returns whether a name below the place is one that an export gives.
 
     Example: `is_own_file("segment-logs/autopilothq/1551398400000/export-0001.gz")`.
     """
     return _OWN_FILE.fullmatch(name) is not None
 
 
-def not_empty(target: object) -> RunError:
+def not_empty_error(target: object) -> RunError:
     """Returns the error for a place that has anything else."""
     return RunError(
         f"Expected {target} to be an empty folder, or a new one, but there is something in it.\n"

@@ -16,10 +16,10 @@ from .diff import (
 from .formats import FORMATS, as_table, ddl, grid
 from .live import (
     dataset_name,
-    described,
-    elsewhere,
+    described_tables,
     kind_of,
     reading,
+    reading_other,
     schema_of,
     target,
 )
@@ -36,7 +36,7 @@ from .status import (
     status_dict,
     status_text,
 )
-from .views import AppliedModels, ModelView, applied, at_models, view_comments, views_of
+from .views import AppliedModels, ModelView, applied_models, in_models_dataset, view_comments, views_of
 
 __all__ = [
     "CATALOGUE",
@@ -61,22 +61,22 @@ __all__ = [
     "TableInfo",
     "Waiting",
     "age",
-    "applied",
+    "applied_models",
     "as_table",
-    "at_models",
     "catalogue",
     "dataset_name",
     "ddl",
-    "described",
+    "described_tables",
     "differences",
-    "elsewhere",
     "grid",
+    "in_models_dataset",
     "kind_of",
     "read_freshness",
     "read_last_run",
     "read_received",
     "read_status",
     "reading",
+    "reading_other",
     "schema_of",
     "schema_of_catalogue",
     "status_dict",

@@ -1,4 +1,4 @@
-"""How complete the events of Ortto's campaigns are: what is stored, compared with what Ortto itself counts."""
+"""Compares the stored events of Ortto's campaigns with Ortto's own counts."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,7 +32,7 @@ class CampaignCounts:
     """The counts of a campaign by `delivered`, `opened`, …; those that Ortto does not report are left out.
 
     `counted_from` and `counted_until` are the span that Ortto counts, both None for all time. A campaign whose span is
-    unknown has no counts. `counted_at` is when Ortto was asked.
+    unknown has no counts. `counted_at` is when Ortto returned the counts.
     """
 
     campaign_id: str
@@ -56,15 +56,15 @@ def total(counts: Iterable[Count]) -> Count:
 
 
 def read_campaigns(dataset: Dataset) -> list[CampaignCounts] | None:
-    """Returns the campaigns that Ortto counts, the least complete first; None if Ortto was never asked."""
+    """Returns the campaigns that Ortto counts, the least complete first; None if no load has fetched Ortto's counts."""
     names = ("campaign_id", "campaign_name", "campaign_type", "received_at", "timeframe", "counted_from")
     columns = ", ".join(f"{{{name}}}" for name in (*names, "counted_until", *ORTTO_COUNTED))
     rows = dataset.rows(columns, ORTTO_CAMPAIGN_REPORTS.name)
-    return compare(dataset, rows) if rows else None
+    return compare_counts(dataset, rows) if rows else None
 
 
-def compare(dataset: Dataset, rows: Sequence[Sequence[Any]]) -> list[CampaignCounts]:
-    """Returns Ortto's counts of campaigns, given as rows of the reports, with how many events are stored."""
+def compare_counts(dataset: Dataset, rows: Sequence[Sequence[Any]]) -> list[CampaignCounts]:
+    """Returns Ortto's counts of campaigns, from rows of the reports, and how many of these events are stored."""
     whole = [row for row in rows if row[4] is None]
     spans = [row for row in rows if row[4] is not None and row[5] is not None and row[6] is not None]
     stored = {
@@ -109,12 +109,12 @@ def _stored(dataset: Dataset, table: str, rows: Sequence[Sequence[Any]], in_span
 def campaign_lines(campaigns: Sequence[CampaignCounts]) -> list[str]:
     """Returns the least complete campaigns as lines of text, with the sum of all."""
     counted = [one for one in campaigns if one.counts]
-    asked = max(one.counted_at for one in campaigns)
+    counted_at = max(one.counted_at for one in campaigns)
     head = ["campaign", *ORTTO_COUNTED, "events"]
     rows = [_cells(one.name, one.counts) for one in counted[:MOST_CAMPAIGNS]]
     sums = {kind: total(one.counts[kind] for one in counted if kind in one.counts) for kind in ORTTO_COUNTED}
     rows.append(_cells(f"all {len(counted):,}", sums))
-    lines = [f"stored of what Ortto counted {moment(asked)}", *grid([head, *rows])]
+    lines = [f"stored of what Ortto counted {moment(counted_at)}", *grid([head, *rows])]
     if len(counted) < len(campaigns):
         others = plural(len(campaigns) - len(counted), "campaign")
         lines.append(f"{others} without a span of time that Ortto names")

@@ -1,4 +1,4 @@
-"""Compares two schemas: what differs, and what it means for queries that were written for one of them."""
+"""Compares two schemas, and explains what each difference means for queries that were written for one of them."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -79,14 +79,14 @@ LOADER_COLUMNS = {
     "loaded_at": "queries that name it fail: it is the clock of Segment's own loader; read `uuid_ts` instead",
     "uuid": "queries that name it fail: it is a number of Segment's own loader; read `id` instead",
 }
-# Tables that loads derive from others, with the table and the type of the messages that create both.
+# Tables that loads derive from others: the table and the type of the messages that create both.
 DERIVED_FROM = {latest.table.name: (latest.messages.name, latest.kind) for latest in catalog.LATEST}
 NO_MESSAGE = "queries of it fail: no {} message was loaded, and it comes with the first"
 NOT_DERIVED = f"queries of it fail: it is made of `{{}}`, which an earlier version did not do; {UPGRADE} makes it"
 VIEW = "queries of it fail: it is a view, which no load makes; create it here as it is there"
 
-# What a change of type means in dialects where it affects more than rounding or a name: for exact numbers that became
-# floats, and for times without a zone that got one. Each is what the database answered to a query.
+# What a change of type breaks, by dialect: of exact numbers that became floats, and of times that got a zone. Each was
+# observed in the database. In other dialects such a change affects only rounding or names.
 _INEXACT_NOW = {
     "postgres": f"round(x, 2) and mod(x, 5) fail on it, and sums are not exact; {UPGRADE} makes it numeric",
     "redshift": "MOD fails on it, and sums are not exact; cast it to numeric in the queries",
@@ -139,10 +139,10 @@ def schema_of_catalogue(kind: str = "", dialect: str | None = None) -> Schema:
 
 
 def _table_of_catalogue(table: catalog.Table, kind: str, dialect: str | None) -> SchemaTable:
-    return table_as_made(table.name, {column.name: column.type for column in table.columns}, kind, dialect)
+    return table_as_loaded(table.name, {column.name: column.type for column in table.columns}, kind, dialect)
 
 
-def table_as_made(name: str, types: Mapping[str, catalog.Type], kind: str, dialect: str | None) -> SchemaTable:
+def table_as_loaded(name: str, types: Mapping[str, catalog.Type], kind: str, dialect: str | None) -> SchemaTable:
     """Returns a table with columns of these types as loads make it in a kind of destination."""
     shape = shape_of(name, types, kind)
     columns = {column: _CATALOGUE_TYPES[of] for column, of in types.items()}

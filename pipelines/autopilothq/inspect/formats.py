@@ -1,4 +1,4 @@
-"""Writes tables as text. Each format is a function of the tables and the dataset's name."""
+"""Renders tables as text. Each format is a function of the tables and the dataset's name."""
 
 import itertools
 import re
@@ -23,7 +23,7 @@ from .schema import ColumnInfo, Statistics, TableInfo, dlt_schema
 
 Format = Callable[[Sequence[TableInfo], str], str]
 _INDENT = "  "
-_LEAST_ROOM = 24  # characters beside the other columns, for texts of several lines
+_LEAST_ROOM = 24  # characters; with less room next to the other columns, a text is not wrapped
 # The columns that say when a load processed a row; the first one that a table has counts.
 LOADED_AT_FIELDS = ("uuid_ts", "loaded_at", "asked_at", "rejected_at", "discarded_at", "suppressed_at", "sent_at")
 # Tables that every load of events fills; others may get no rows for good reasons.
@@ -32,12 +32,12 @@ FRESHNESS = {"warn_after": {"count": 1, "period": "day"}, "error_after": {"count
 
 
 def as_table(tables: Sequence[TableInfo], dataset: str, width: int | None = None) -> str:  # noqa: ARG001
-    """Returns text for a terminal with as many columns as `width`; None is no terminal."""
+    """Returns text for a terminal of `width` columns; None: for no terminal, without wrapping."""
     width = width and width - len(_INDENT)
     return "\n\n".join("\n".join([_headline(table), *_indented(grid(_cells(table), width=width))]) for table in tables)
 
 
-def as_markdown(tables: Sequence[TableInfo], dataset: str) -> str:
+def _as_markdown(tables: Sequence[TableInfo], dataset: str) -> str:
     """Returns Markdown for a wiki or a README."""
     parts = [f"# {_markdown(dataset)}"]
     for table in tables:
@@ -45,7 +45,7 @@ def as_markdown(tables: Sequence[TableInfo], dataset: str) -> str:
         # The catalogue's descriptions are Markdown already.
         lines = [head, ["---"] * len(head)]
         lines += [[_code(row[0]), *map(_markdown, row[1:-1]), row[-1].replace("|", "\\|")] for row in rows]
-        text = ". ".join(filter(None, (_counted(table.statistics).rstrip("."), table.description)))
+        text = ". ".join(filter(None, (_statistics_text(table.statistics).rstrip("."), table.description)))
         heading = _code(table.name).replace("\\|", "|")  # a bar divides cells only
         parts += [f"## {heading}", text, "\n".join(f"| {' | '.join(line)} |" for line in lines)]
     return "\n\n".join(filter(None, parts))
@@ -60,27 +60,27 @@ def _markdown(text: str) -> str:
 
 
 def _code(name: str) -> str:
-    """Returns a name as code in a Markdown cell, between more backticks than it has in a row."""
+    """Returns a name as code in a Markdown cell, between more backticks than it has next to each other."""
     shown = visible(name).replace("|", "\\|")
     fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
     blank = " " if "`" in shown else ""
     return f"{fence}{blank}{shown}{blank}{fence}"
 
 
-def as_yaml(tables: Sequence[TableInfo], dataset: str) -> str:  # noqa: ARG001
+def _as_yaml(tables: Sequence[TableInfo], dataset: str) -> str:  # noqa: ARG001
     """Returns dlt's schema, as dlt exports and imports it."""
     return yaml_text(dlt_schema(tables).to_dict(remove_defaults=True)).rstrip()
 
 
-def as_json(tables: Sequence[TableInfo], dataset: str) -> str:  # noqa: ARG001
+def _as_json(tables: Sequence[TableInfo], dataset: str) -> str:  # noqa: ARG001
     """Returns dlt's schema, as dlt exports and imports it."""
     return json_text(dlt_schema(tables).to_dict(remove_defaults=True), indent=2)
 
 
-def as_mermaid(tables: Sequence[TableInfo], dataset: str) -> str:  # noqa: ARG001
-    """Returns dlt's entity diagram; each character that Mermaid cannot read in a name becomes an underscore."""
+def _as_mermaid(tables: Sequence[TableInfo], dataset: str) -> str:  # noqa: ARG001
+    """Returns dlt's entity diagram. Characters of names that Mermaid cannot read become underscores."""
     drawn = []
-    for table, entity in zip(tables, _entities([table.name for table in tables]), strict=True):
+    for table, entity in zip(tables, _mermaid_names([table.name for table in tables]), strict=True):
         columns = _attributes(table.columns)
         keys = tuple(new.name for old, new in zip(table.columns, columns, strict=True) if old.name in table.key)
         drawn.append(table._replace(name=entity, key=keys, columns=columns))
@@ -90,7 +90,7 @@ def as_mermaid(tables: Sequence[TableInfo], dataset: str) -> str:  # noqa: ARG00
 _UNREADABLE = re.compile(r"[^A-Za-z0-9_]")
 
 
-def _entities(names: Sequence[str]) -> list[str]:
+def _mermaid_names(names: Sequence[str]) -> list[str]:
     """Returns unique names that Mermaid can read: of letters, digits and underscores."""
     given = {name for name in names if not _UNREADABLE.search(name) and not name[:1].isdigit()}
     found: list[str] = []
@@ -112,22 +112,22 @@ def _numbered(name: str) -> Iterator[str]:
 def _attributes(columns: Sequence[ColumnInfo]) -> tuple[ColumnInfo, ...]:
     """Renames columns so that Mermaid can read them; a renamed column keeps its own name in its description."""
     renamed = []
-    for column, name in zip(columns, _entities([column.name for column in columns]), strict=True):
+    for column, name in zip(columns, _mermaid_names([column.name for column in columns]), strict=True):
         own_name = "" if name == column.name else shortened(column.name)
         text = ": ".join(filter(None, (own_name, column.description)))
         renamed.append(column._replace(name=name, description=text.replace('"', "'")))
     return tuple(renamed)
 
 
-def as_dbt(tables: Sequence[TableInfo], dataset: str) -> str:
+def _as_dbt(tables: Sequence[TableInfo], dataset: str) -> str:
     """Returns dbt's sources.yml (dbt 1.10 or newer): descriptions, `unique` and `not_null` on keys, freshness by load.
 
     Tables that may not exist yet have no tests, unless they were read from a destination. Freshness is checked only for
     `tracks` and `_audit`, because every load of events fills them.
     """
     source = {
-        "name": _literally(dataset),
-        "schema": _literally(dataset),
+        "name": _escape_jinja(dataset),
+        "schema": _escape_jinja(dataset),
         "description": "Autopilot's email events, loaded by dlt-autopilothq.",
         "tables": [_dbt_table(table) for table in tables],
     }
@@ -136,11 +136,11 @@ def as_dbt(tables: Sequence[TableInfo], dataset: str) -> str:
 
 FORMATS: dict[str, Format] = {
     "table": as_table,
-    "markdown": as_markdown,
-    "json": as_json,
-    "yaml": as_yaml,
-    "dbt": as_dbt,
-    "mermaid": as_mermaid,
+    "markdown": _as_markdown,
+    "json": _as_json,
+    "yaml": _as_yaml,
+    "dbt": _as_dbt,
+    "mermaid": _as_mermaid,
 }
 
 
@@ -157,18 +157,18 @@ def ddl(tables: Sequence[TableInfo], destination: Destination[Any, Any], dataset
         raise RunError(f"Expected a destination that answers SQL, but {destination.destination_name} does not.")
     # Names must stay on one line, because statements are assembled from lines.
     tables = [_visible_names(table) for table in tables]
-    client = offline_client(destination, _as_loads_have_it(tables, destination), dataset)
+    client = offline_client(destination, _schema_as_loaded(tables, destination), dataset)
     create = _CREATE_SCHEMA.get(client.capabilities.sqlglot_dialect or "", "CREATE SCHEMA IF NOT EXISTS {}")
     statements = create_statements(client, [table.name for table in tables])
     if destination.destination_type.rpartition(".")[2] in COMMENTED:  # comments are not compared
         statements = [statement for statement in statements if not statement.startswith("COMMENT ON ")]
     first = [create.format(client.sql_client.fully_qualified_dataset_name())] if create else []
-    # Without credentials BigQuery and Databricks do not know their project or catalogue, which is left to the session.
+    # Without credentials, BigQuery's project and Databricks' catalogue are unknown, and left to the session.
     unknown = f"{client.capabilities.escape_identifier('None')}."
     return "\n\n".join(f"{_tidy(statement.replace(unknown, ''))};" for statement in [*first, *statements])
 
 
-def _as_loads_have_it(tables: Sequence[TableInfo], destination: Destination[Any, Any]) -> Schema:
+def _schema_as_loaded(tables: Sequence[TableInfo], destination: Destination[Any, Any]) -> Schema:
     """Returns dlt's schema of the tables as loads make them in a kind of destination."""
     native = native_of(destination.destination_type)
     schema = dlt_schema([_with_copies(table, native) for table in tables])
@@ -179,11 +179,11 @@ def _as_loads_have_it(tables: Sequence[TableInfo], destination: Destination[Any,
             column["nullable"] = column.get("nullable", True) or not declared
             if column.get("data_type") == "timestamp" and table.get(SEGMENT_TABLE_HINT) and not native.zoned:
                 column["timezone"] = False
-        _store_as_loads_do(table, native)
+        _add_layout_hints(table, native)
     return schema
 
 
-def _store_as_loads_do(table: Any, native: catalog.Native) -> None:
+def _add_layout_hints(table: Any, native: catalog.Native) -> None:
     columns, whole = layout_hints(table["name"], native)
     table.update(whole)
     for column, hint in columns.items():
@@ -205,7 +205,7 @@ _CREATE_SCHEMA = {"tsql": "CREATE SCHEMA {}", "fabric": "CREATE SCHEMA {}", "cli
 
 
 def _tidy(statement: str) -> str:
-    """Formats dlt's statement with one column per line, and without the blanks that stand for missing hints."""
+    """Formats dlt's CREATE TABLE with one column per line, and without the extra blanks of missing hints."""
     if not statement.startswith("CREATE TABLE"):
         return statement
     quoted = _QUOTED.findall(statement)
@@ -240,8 +240,8 @@ def _visible_names(table: TableInfo) -> TableInfo:
 def grid(rows: Sequence[Sequence[str]], cut: bool = True, width: int | None = None) -> list[str]:
     """Returns the rows as lines with aligned columns. Untrusted text is escaped.
 
-    Long cells are cut, except the last of a row; with `cut` False none is, for paths and the like. On a terminal with
-    `width` columns the last cell has several lines if it must, unless there is hardly any room beside the others.
+    Long cells are cut, except the last of a row; without `cut` none is, which suits paths. On a terminal of `width`
+    columns, a long last cell is wrapped, unless the other columns leave too little room.
     """
     rows = [[*map(shortened if cut else visible, row[:-1]), *map(visible, row[-1:])] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -263,7 +263,7 @@ def moment(time: datetime | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Returns a share of rows as text; only none and all read as 0 and 100 %.
+    """Returns a share of rows as text; only exactly none and all are shown as 0 and 100 %.
 
     Example: `percent(0.00001) == "<0.1 %"`.
     """
@@ -281,12 +281,12 @@ def _indented(lines: Sequence[str]) -> list[str]:
 
 
 def _headline(table: TableInfo) -> str:
-    text = " ".join(filter(None, (_counted(table.statistics), table.description)))
+    text = " ".join(filter(None, (_statistics_text(table.statistics), table.description)))
     name = shortened(table.name)
     return f"{name}: {text}" if text else name
 
 
-def _counted(statistics: Statistics | None) -> str:
+def _statistics_text(statistics: Statistics | None) -> str:
     if statistics is None:
         return ""
     rows = plural(statistics.rows, "row")
@@ -307,13 +307,13 @@ def _cells(table: TableInfo) -> list[list[str]]:
     ]
 
 
-def _literally(name: str) -> str:
+def _escape_jinja(name: str) -> str:
     """Escapes a name for dbt, so that text that looks like Jinja is not evaluated."""
     return re.sub(r"\{(?=[{%#])", "{{ '{' }}", name)
 
 
 def _dbt_table(table: TableInfo) -> dict[str, Any]:
-    source: dict[str, Any] = {"name": _literally(table.name)}
+    source: dict[str, Any] = {"name": _escape_jinja(table.name)}
     if table.description:
         source["description"] = table.description
     loaded_at = next((field for field in LOADED_AT_FIELDS if table.has(field)), None)
@@ -321,7 +321,7 @@ def _dbt_table(table: TableInfo) -> dict[str, Any]:
         source["config"] = {"loaded_at_field": loaded_at}
         if table.name in ALWAYS_FRESH:
             source["config"]["freshness"] = deepcopy(FRESHNESS)  # YAML would write a shared one as a reference
-    if _exists(table) and len(table.key) > 1:
+    if _certainly_exists(table) and len(table.key) > 1:
         # `unique` takes an expression in place of a column.
         key = " || '|' || ".join(table.key)
         source["data_tests"] = [{"unique": {"arguments": {"column_name": f"({key})"}}}]
@@ -330,18 +330,18 @@ def _dbt_table(table: TableInfo) -> dict[str, Any]:
 
 
 def _dbt_column(column: ColumnInfo, table: TableInfo, loaded_at: str | None) -> dict[str, Any]:
-    source: dict[str, Any] = {"name": _literally(column.name)}
+    source: dict[str, Any] = {"name": _escape_jinja(column.name)}
     if column.description:
         source["description"] = column.description
     if column.native:
-        source["data_type"] = _literally(column.native)
+        source["data_type"] = _escape_jinja(column.native)
     tests = ["unique"] if table.key == (column.name,) else []
     if column.name in table.key or (column.name == loaded_at and table.key):
         tests.append("not_null")
-    return source | ({"data_tests": tests} if tests and _exists(table) else {})
+    return source | ({"data_tests": tests} if tests and _certainly_exists(table) else {})
 
 
-def _exists(table: TableInfo) -> bool:
+def _certainly_exists(table: TableInfo) -> bool:
     """Returns whether a table certainly exists: dbt fails tests of missing tables, such as those of rare messages."""
     return table.statistics is not None or table.name in _ALWAYS_THERE
 

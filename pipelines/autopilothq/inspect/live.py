@@ -1,4 +1,4 @@
-"""Reads what a destination has. Nothing here creates or changes anything."""
+"""Reads the tables of a destination, with statistics. Creates and changes nothing."""
 
 import base64
 import json
@@ -31,14 +31,14 @@ _LOCKED = re.compile(r'Could not set lock on file "(.*?)".*?(?:\(PID (\d+)\)|$)'
 
 
 def target(destination: str | None, credentials: str | None, dataset: str | None) -> tuple[Destination[Any, Any], str]:
-    """Returns the destination and the dataset that the options of a load mean, without connecting."""
+    """Returns the destination and the dataset of a load with these options, without connecting."""
     with TemporaryDirectory() as folder:
         pipeline = runner.pipeline(destination, credentials, dataset, pipelines_dir=folder, create=False)
         return pipeline.destination, dataset_name(dataset)
 
 
 def kind_of(destination: str | None, credentials: str | None, dataset: str | None) -> tuple[str, str | None]:
-    """Returns dlt's name of the destination that the options mean, and SQLGlot's of its SQL, without connecting."""
+    """Returns dlt's name of the destination of these options, and SQLGlot's of its SQL, without connecting."""
     there, _ = target(destination, credentials, dataset)
     return there.destination_type.rpartition(".")[2], there.capabilities().sqlglot_dialect
 
@@ -48,7 +48,7 @@ def dataset_name(dataset: str | None) -> str:
     return str(dataset or runner.setting("dataset_name") or runner.DATASET)
 
 
-def elsewhere(
+def reading_other(
     against: str, destination: str | None, credentials: str | None, wait: timedelta
 ) -> AbstractContextManager[Dataset]:
     """Returns the context of a dataset given as `DATASET` or `DATASET/CREDENTIALS`: the first slash divides them.
@@ -72,19 +72,19 @@ def reading(
 ) -> Iterator[Dataset]:
     """Yields an open dataset; the options mean what they mean for a load.
 
-    A DuckDB file is opened read-only: a load has to wait until it is closed, and a file that a load has open is waited
-    for, up to `wait`. `exactly`: dlt's rules for names are not applied to the dataset. `warn` gets a text if the books
-    are in a dataset that the options do not name: then they are not found. Raises DatasetNotFound, and RunError if the
-    destination cannot be queried.
+    A DuckDB file is opened read-only. A load has to wait until it is closed; if a load has it open, this waits for it,
+    up to `wait`. `exactly`: dlt's naming rules are not applied to the dataset. `warn` is called with a text if the
+    books are in a dataset that the options do not name, and so are not found. Raises DatasetNotFound, and RunError if
+    the destination cannot be queried.
     """
-    # The pipeline gets a temporary folder, because that of a running pipeline must not be touched.
+    # The pipeline gets a temporary folder, so that the working folder of a running one is not touched.
     with runner.explained(), TemporaryDirectory() as folder:
         pipeline = runner.pipeline(destination, credentials, dataset, pipelines_dir=folder, create=False, wait=wait)
         file = pipeline.destination.config_params.get("credentials")
         if isinstance(file, DuckDbCredentials):
             file.read_only = True
         client = queryable_client(pipeline)
-        with _opened(client), _named(client, str(pipeline.dataset_name) if exactly else None):
+        with _opened(client), _in_dataset(client, str(pipeline.dataset_name) if exactly else None):
             found = dataset_of(client)
             if not found.exists():
                 hint = "Check how it is spelt." if exactly else "Load something first: autopilothq load archive URL"
@@ -103,8 +103,8 @@ def _check_books(client: JobClientBase, warn: Callable[[str], None]) -> None:
         warn(str(error))
 
 
-def _named(client: JobClientBase, name: str | None) -> AbstractContextManager[Any]:
-    """Sends the statements inside to the dataset of that name; None is the client's own."""
+def _in_dataset(client: JobClientBase, name: str | None) -> AbstractContextManager[Any]:
+    """Directs the statements in the block to the dataset of that name; None is the client's own."""
     if name is None or not isinstance(client, SqlJobClientBase):
         return nullcontext()
     return client.sql_client.with_alternative_dataset_name(name)
@@ -128,11 +128,11 @@ def _opened(client: JobClientBase) -> Iterator[None]:
         client.__exit__(None, None, None)  # type: ignore[arg-type]
 
 
-def described(dataset: Dataset, names: Sequence[str] = ()) -> list[TableInfo]:
-    """Returns the tables of a dataset, or the named ones, with their statistics; reads each table completely, once."""
-    came, comments = _first_seen(dataset), dataset.comments()
+def described_tables(dataset: Dataset, names: Sequence[str] = ()) -> list[TableInfo]:
+    """Returns the tables of a dataset, or the named ones, with statistics. Reads each table once, completely."""
+    first_seen, comments = _first_seen(dataset), dataset.comments()
     return [
-        _described(dataset, name, columns, came, comments)
+        _described(dataset, name, columns, first_seen, comments)
         for name, columns in tables_of(dataset).items()
         if not names or name in names
     ]
@@ -142,7 +142,7 @@ def _described(
     dataset: Dataset,
     name: str,
     columns: Columns,
-    came: Mapping[tuple[str, str], datetime],
+    first_seen: Mapping[tuple[str, str], datetime],
     comments: Mapping[tuple[str, str | None], str],
 ) -> TableInfo:
     quoted = {column: dataset.quoted(name, column) for column in columns}
@@ -159,7 +159,7 @@ def _described(
                 of.type,
                 comments.get((name, column), ""),
                 of.name,
-                came.get((name, column)),
+                first_seen.get((name, column)),
                 1 - filled[i] / rows if rows else None,
             )
             for i, (column, of) in enumerate(columns.items())
@@ -170,13 +170,13 @@ def _described(
 
 
 def _first_seen(dataset: Dataset) -> dict[tuple[str, str], datetime]:
-    """Returns when each column was created: dlt stores the schema each time it changes."""
-    came: dict[tuple[str, str], datetime] = {}
+    """Returns when each column was created, by table and column: dlt stores every version of the schema."""
+    first_seen: dict[tuple[str, str], datetime] = {}
     for at, text in dataset.rows("{inserted_at}, {schema}", VERSION_TABLE_NAME, "ORDER BY {inserted_at}"):
         for table, hints in json.loads(_unpacked(text)).get("tables", {}).items():
             for column in hints.get("columns", {}):
-                came.setdefault((table.lower(), column.lower()), at)
-    return came
+                first_seen.setdefault((table.lower(), column.lower()), at)
+    return first_seen
 
 
 def schema_of(dataset: Dataset) -> Schema:

@@ -1,4 +1,4 @@
-"""Ortto's own counts of campaigns; a module of its own, because the rest of the status needs no API client."""
+"""Fetches Ortto's own counts of campaigns. A separate module, because the rest of `status` needs no API client."""
 
 from datetime import datetime
 from typing import Any
@@ -10,13 +10,13 @@ from ..segment.json_text import JsonObject
 from ..sources.ortto.reports import reports
 from ..sources.times import read_time
 from ..warehouses.dataset import Dataset
-from .completeness import CampaignCounts, compare
+from .completeness import CampaignCounts, compare_counts
 
 
 def fetch_campaigns(dataset: Dataset, account: Ortto, now: datetime) -> list[CampaignCounts]:
-    """Returns the campaigns as Ortto counts them now, next to what is stored of them. Raises ApiErrors."""
+    """Returns the campaigns as Ortto counts them now, next to the stored events. Raises ApiErrors."""
     campaigns = [one for page in account.campaigns() for one in page if isinstance(one, JsonObject)]
-    return compare(dataset, [_row(report, now) for report in reports(account, campaigns)])
+    return compare_counts(dataset, [_row(report, now) for report in reports(account, campaigns)])
 
 
 def _row(report: JsonObject, now: datetime) -> tuple[Any, ...]:

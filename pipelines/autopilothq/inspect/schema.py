@@ -75,7 +75,7 @@ def table_info(
 ) -> TableInfo:
     """Returns a table of a destination, with descriptions of it and of its columns.
 
-    They are the catalogue's; what the catalogue does not know keeps the descriptions given: the database's comments.
+    They are the catalogue's; what it does not know keeps the descriptions given, which are the database's comments.
     """
     columns = tuple(columns)
     known = catalog.TABLES.get(name)
@@ -92,7 +92,7 @@ def table_info(
 
 
 def dlt_schema(tables: Iterable[TableInfo]) -> Schema:
-    """Returns the tables as dlt's schema; what a destination reports is in hints that begin with `x-`."""
+    """Returns the tables as dlt's schema. Statistics from a destination are hints that begin with `x-`."""
     schema = Schema(SOURCE)
     for table in tables:
         columns = [_column_hints(column, column.name in table.key) for column in table.columns]

@@ -17,13 +17,13 @@ from ..warehouses.pipeline_names import UNFINISHED_TARGET, package_folders, pipe
 from .completeness import CampaignCounts, campaign_lines, read_campaigns
 from .formats import grid, moment
 from .received import Received, Waiting
-from .views import MARKED, AppliedModels, applied
+from .views import MARKED, AppliedModels, applied_models
 
 DAYS = 14
 BAR = 30
 _RAISED = re.compile(r"^[\w.]+: (.+)$", re.MULTILINE)
 
-_SELDOM = ("skipped", "mended")  # are named only where there are any
+_SELDOM = ("skipped", "mended")  # shown only if there are any
 
 
 @dataclass
@@ -62,8 +62,8 @@ class Freshness:
 class Status:
     """The report of `status`.
 
-    `place` describes the destination and its dataset. `waiting` is the number of this machine's loads that are under
-    way or were cut off.
+    `place` describes the destination and its dataset. `waiting` is the number of this machine's loads that are running
+    or were interrupted.
     """
 
     place: str
@@ -79,9 +79,9 @@ class Status:
     beyond_limits: dict[str, dict[str, int]] = field(default_factory=dict)
     """Values that the last load had no room for, counted by reason and table."""
     campaigns: list[CampaignCounts] | None = None
-    """What is stored of what Ortto counts, if Ortto was asked."""
+    """The stored events and Ortto's counts, if a load or `status` has fetched these."""
     received: Received | None = None
-    """What waits in a receiver's folder, if one was named."""
+    """What waits in a receiver's folder, if the options name one."""
     models: AppliedModels | None = None
     """Which models are views of the destination, if any."""
 
@@ -132,8 +132,8 @@ def read_last_run(dataset: Dataset, now: datetime) -> LastRun | None:
 
 
 def _models(dataset: Dataset) -> AppliedModels | None:
-    """Returns which models are applied; None if none is, or if the destination's views do not show it."""
-    found = applied(dataset) if dataset.kind in MARKED else None
+    """Returns which models are applied; None if none is, or if views of the destination have no readable comments."""
+    found = applied_models(dataset) if dataset.kind in MARKED else None
     return found if found and found.ours else None
 
 
@@ -197,9 +197,9 @@ def _beyond_limits(dataset: Dataset, load: LoadSummary | None) -> dict[str, dict
 
 
 def _local_state(target: str) -> tuple[PipelineTrace | None, int]:
-    """Returns the trace of the last run and the number of waiting packages, if this machine's pipeline loads there.
+    """Returns the trace of the last run and the number of waiting packages, if this machine's pipeline has that target.
 
-    It only reads files, because attaching to the pipeline with dlt could write the state of one that runs.
+    Reads files only, because attaching to a running pipeline with dlt could overwrite its state.
     """
     folder = pipelines_dir() / pipeline_name(target)
     try:
@@ -219,12 +219,12 @@ def _last_run(loaded_at: datetime | None, trace: PipelineTrace | None) -> LastRu
     failed = next((step for step in trace.steps if step.step_exception), None)
     if failed:
         return LastRun(ended, "failed", f"the {failed.step} step: {_reason(failed)}")
-    brought = any(step.step == "load" and getattr(step.step_info, "loads_ids", None) for step in trace.steps)
-    return loaded if brought else LastRun(ended, "nothing new")
+    has_loaded = any(step.step == "load" and getattr(step.step_info, "loads_ids", None) for step in trace.steps)
+    return loaded if has_loaded else LastRun(ended, "nothing new")
 
 
 def _reason(step: PipelineStepTrace) -> str:
-    """Returns the line of an error that says most: the first, or the last of a traceback."""
+    """Returns the most informative line of an error: the first, or the last one of a traceback."""
     causes = step.exception_traces or []
     text = str(causes[-1]["message"] if causes else step.step_exception).strip()
     raised = _RAISED.findall(text.partition("Traceback (most recent call last):")[2])

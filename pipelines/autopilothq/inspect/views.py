@@ -1,4 +1,4 @@
-"""Compares the models with the views of a destination: what each should be, and what is there."""
+"""Compares the models with the views that a destination has."""
 
 import hashlib
 import re
@@ -13,8 +13,8 @@ from ..warehouses.dataset import Dataset, SqlDataset
 from ..warehouses.sql_files import sql_file
 
 SUFFIX = "_models"
-# The queries that list views with their comments, in destinations where that was tried; elsewhere a view with a model's
-# name counts as this model.
+# The queries that list views with their comments, for the destinations where they are tested. In others, any view with
+# a model's name counts as that model.
 MARKED = {"duckdb": "view_comments_duckdb.sql", "postgres": "view_comments_postgres.sql"}
 _MARK = re.compile(r"\(autopilothq models, ([0-9a-f]{12})\)$")
 
@@ -28,7 +28,7 @@ class ModelView(NamedTuple):
 
     @property
     def mark(self) -> str:
-        """The end of the view's comment: that the view is ours, and a digest of its query."""
+        """The end of the view's comment, which identifies our view and has a digest of its query."""
         return f"(autopilothq models, {hashlib.sha256(self.text.encode()).hexdigest()[:12]})"
 
     @property
@@ -38,7 +38,7 @@ class ModelView(NamedTuple):
 
 
 class AppliedModels(NamedTuple):
-    """Which models are views of a dataset: current, out of date or missing ones, and names that others have taken."""
+    """The models by the state of their views in a dataset: current, stale, missing, or with a name that is taken."""
 
     dataset: str
     current: tuple[str, ...] = ()
@@ -74,20 +74,20 @@ def models_dataset(dataset: Dataset, name: str | None = None) -> str:
 
 
 @contextmanager
-def at_models(dataset: SqlDataset, name: str | None = None) -> Iterator[str]:
-    """Sends the statements inside to the dataset of the models, and yields its name."""
+def in_models_dataset(dataset: SqlDataset, name: str | None = None) -> Iterator[str]:
+    """Directs the statements in the block to the dataset of the models, and yields its name."""
     with dataset.client.sql_client.with_alternative_dataset_name(models_dataset(dataset, name)):
         yield dataset.client.sql_client.dataset_name
 
 
-def applied(dataset: Dataset, name: str | None = None, planned: Sequence[ModelView] = ()) -> AppliedModels:
-    """Returns which models are views of a destination; none if it has no views, or no such dataset.
+def applied_models(dataset: Dataset, name: str | None = None, planned: Sequence[ModelView] = ()) -> AppliedModels:
+    """Returns the states of the models' views; all are missing if the destination has no views, or no such dataset.
 
     `planned` are the models' views, if they were rendered already.
     """
     if not isinstance(dataset, SqlDataset):
         return AppliedModels("", missing=tuple(BY_NAME))
-    with at_models(dataset, name) as models:
+    with in_models_dataset(dataset, name) as models:
         comments = view_comments(dataset)
     if not comments.keys() & BY_NAME.keys():
         return AppliedModels(models, missing=tuple(BY_NAME))

@@ -1,4 +1,4 @@
-"""DATA: what each model and each of its columns means, and which metrics dashboards make of them."""
+"""DATA: descriptions of the models and their columns, and the metrics that dashboards compute from them."""
 
 from collections.abc import Mapping
 from typing import NamedTuple

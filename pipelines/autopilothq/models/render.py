@@ -1,4 +1,4 @@
-"""Renders models as SQL of any dialect, over the tables and columns that a dataset has."""
+"""Renders models as SQL of any dialect, for the tables and columns that a dataset has."""
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -18,9 +18,9 @@ from ..utc import to_utc
 from .described import BY_NAME
 
 _BASE = "duckdb"  # the dialect of the SQL files
-_PLAIN = ("duckdb", "postgres")  # in which no name of the models is a reserved word
+_PLAIN = ("duckdb", "postgres")  # dialects in which no name of the models is a reserved word
 SEVEN = tuple(table.name for table in catalog.EVENT_TABLES)
-# What a row of each table is, in person_timeline.
+# The type of the messages in each table, as person_timeline has it.
 MESSAGE_TYPES = {
     **dict.fromkeys((*SEVEN, catalog.TRACKS.name), "track"),
     **{table.name: of for of, table, _ in catalog.KINDS},
@@ -60,7 +60,7 @@ def sql(
 ) -> str:
     """Returns a model as one query, in a dialect that sqlglot knows; its CTEs are the models that it reads.
 
-    `existing` are the tables and columns that exist, by default those of the catalogue. All others count as empty.
+    `existing` are the tables and columns that exist, by default the catalogue's. All others are read as empty.
     `schema` qualifies the tables' names. Only events that occurred from `since` on and before `until` are counted.
     """
     found = query(model, declared_tables() if existing is None else existing, Period(since, until))
@@ -75,7 +75,7 @@ def point(
     spelling: Callable[[str, str], str] = lambda _, column: column,
 ) -> None:
     """Points a query at the tables of a dataset: `path` returns the parts of a table's name, `spelling` a column's."""
-    for table in raw_tables(found):
+    for table in _dataset_tables(found):
         name, select = table.name, cast(exp.Select, table.find_ancestor(exp.Select))
         for column in select.find_all(exp.Column):
             column.set("this", exp.to_identifier(spelling(name, column.name), quoted=True))
@@ -86,10 +86,10 @@ def point(
 
 
 def in_dialect(found: exp.Expr, dialect: str) -> str:
-    """Returns a query in a dialect, with names quoted that could be reserved words; changes the query."""
+    """Returns a query in a dialect, with names quoted where they could be reserved words; changes the query."""
     quoted = dialect not in _PLAIN
     cased = normalize_identifiers(found, dialect=dialect) if quoted else found
-    # PostgreSQL would write a relation that is read twice, with all its columns, to the disk.
+    # PostgreSQL would materialize a relation that is read twice, with all its columns.
     for cte in cased.find_all(exp.CTE) if dialect == "postgres" else ():
         if cte.alias in _UNIONS:
             cte.set("materialized", False)
@@ -101,8 +101,8 @@ def declared_tables() -> Existing:
     return {name: [column.name for column in catalog.TABLES[name].columns] for name in MESSAGE_TYPES}
 
 
-def raw_tables(found: exp.Expr) -> list[exp.Table]:
-    """Returns a rendered query's references to tables of the dataset: their names are quoted, those of CTEs are not."""
+def _dataset_tables(found: exp.Expr) -> list[exp.Table]:
+    """Returns a query's references to tables of the dataset, whose names are quoted; those of CTEs are not."""
     return [table for table in found.find_all(exp.Table) if table.this.quoted]
 
 
@@ -113,7 +113,7 @@ def query(model: str, existing: Existing, period: Period = ALL_TIME) -> exp.Quer
 
 
 def relations(name: str, existing: Existing, period: Period = ALL_TIME) -> dict[str, exp.Query]:
-    """Returns a relation and all that it reads, by name; each comes after those that it reads."""
+    """Returns the queries of a relation and of all that it reads, by name; each comes after those that it reads."""
     parts: dict[str, exp.Query] = {}
     _collect(name, existing, period, parts)
     return parts
@@ -168,9 +168,9 @@ _RELATIONS = (*BY_NAME, *_UNIONS)
 
 def _relation(name: str, existing: Existing, period: Period) -> str:
     if name == "email_events":
-        return union_of(SEVEN, existing, period)
+        return _union_of(SEVEN, existing, period)
     if name == "messages":
-        return union_of(tuple(MESSAGE_TYPES), existing, period)
+        return _union_of(tuple(MESSAGE_TYPES), existing, period)
     return expanded(file(name))
 
 
@@ -181,7 +181,7 @@ def file(name: str) -> str:
 
 
 def expanded(text: str, values: Mapping[str, str] | None = None) -> str:
-    """Returns the text of a SQL file with what its placeholders name: values, or files of this package."""
+    """Returns the text of a SQL file with its placeholders replaced by values, or by files of this package."""
     given = values or {}
     return _PLACEHOLDER.sub(lambda found: given[found[1]] if found[1] in given else _fragment(found[1]), text)
 
@@ -192,8 +192,8 @@ def _fragment(name: str) -> str:
     return re.sub("^--.*\n", "", file(name), flags=re.MULTILINE).strip()
 
 
-def union_of(tables: Sequence[str], existing: Existing, period: Period = ALL_TIME) -> str:
-    """Returns the SQL for the rows of several tables of messages, with whom they are about; missing cells are null."""
+def _union_of(tables: Sequence[str], existing: Existing, period: Period = ALL_TIME) -> str:
+    """Returns the SQL for the rows of several tables of messages, as `about` makes it; missing columns are null."""
     found = [name for name in tables if name in existing]
     columns = columns_read(tables)
     selects = [about(name, _cells(name, columns, existing[name]), period) for name in found]
@@ -201,7 +201,7 @@ def union_of(tables: Sequence[str], existing: Existing, period: Period = ALL_TIM
 
 
 def time_literal(at: datetime) -> str:
-    """Returns a time as the base dialect writes it. Raises InvalidSetting for one that has none in UTC."""
+    """Returns a time as a literal of the base dialect. Raises InvalidSetting if it is out of range in UTC."""
     try:
         return f"CAST('{to_utc(at).isoformat(sep=' ')}' AS TIMESTAMPTZ)"
     except ValueError:
@@ -209,7 +209,7 @@ def time_literal(at: datetime) -> str:
 
 
 def about(table: str, rows: str, period: Period = ALL_TIME) -> str:
-    """Returns the SQL for the rows of one table, with whom and what they are about."""
+    """Returns the SQL for the rows of a table, with the columns `person`, `event`, `type`, `occurred_at` and so on."""
     event = f"'{table}'" if table in SEVEN else "sent_event"
     conditions = [
         f"coalesce(timestamp, received_at) {sign} {time_literal(at)}"
@@ -251,7 +251,7 @@ def columns_read(tables: Sequence[str]) -> list[ReadColumn]:
 
 
 def declares(table: str, column: ReadColumn) -> bool:
-    """Returns whether models read a column of a table: one that is not declared could be of any type."""
+    """Returns whether models read a column of a table: it is declared, or cast, as it could have any type."""
     return column.cast or any(column.column == known.name for known in catalog.TABLES[table].columns)
 
 

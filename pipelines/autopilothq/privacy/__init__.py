@@ -1,3 +1,3 @@
-"""Deletes a person: their ids, their rows, their lines in the archive, and the list that keeps them out of loads."""
+"""Deletes a person: finds the ids, removes rows and lines of the archive, and maintains the suppression list."""
 
-MAX_IDS = 5  # ids of a person, at most, that are deleted without a confirmation
+MAX_IDS = 5  # more ids of a person are deleted only with a confirmation

@@ -20,10 +20,10 @@ from ..sources.archive.remove_lines import remove_lines
 def rewrite_files(
     files: Sequence[File], hashes: HashedIds, by_hash: bool, engine: duckdb.DuckDBPyConnection, dry_run: bool
 ) -> tuple[dict[str, int], dict[str, str]]:
-    """Rewrites files without a person's lines; one that cannot be read to its end stays as it is.
+    """Rewrites files without a person's lines. A file that cannot be read to its end is not changed.
 
-    `by_hash`: some of the ids are known by their hashes alone. Returns the number of lines removed by file, and by file
-    the reason why it stays as it is.
+    `by_hash`: some of the ids are known only by their hashes. Returns the number of removed lines by file, and why a
+    file was not changed, by file.
     """
     removed: dict[str, int] = {}
     left: dict[str, str] = {}
@@ -53,7 +53,7 @@ def rewrite_files(
 def _lines(
     lines: pa.Table, hashes: HashedIds, by_hash: bool, engine: duckdb.DuckDBPyConnection
 ) -> Iterator[tuple[int, int]]:
-    """Yields file and number of each line that is the person's: their messages, and rejects that mention them."""
+    """Yields the file and the number of each line that is the person's, or is rejected and mentions the person."""
     keys = pa.array(range(lines.num_rows), pa.int64())
     texts = lines["text"].combine_chunks()
     suspects = pa.array(suppression.find_suspects(engine, keys, texts, by_hash), pa.int64())

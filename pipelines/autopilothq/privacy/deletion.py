@@ -1,7 +1,7 @@
-"""Deletes a person's rows and their lines in the archive, and adds them to the list that keeps them out of loads.
+"""Deletes a person's rows and lines in the archive, and adds the person to the suppression list.
 
-A deletion can be repeated at any time, even after it was killed: the hashes of the ids that belong together are stored
-before the first row is deleted.
+A deletion can be repeated at any time, also after it was killed, because the hashes of all of the person's ids are
+stored before the first row is deleted.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ KILL_POINT_ALL_ROWS_DELETED = f"{__name__}:_remove"  # for tests/faults
 
 
 class Unconfirmed(runner.RunError):
-    """The number of the person's ids was not agreed to; nothing was changed. `made` is what would be removed."""
+    """The number of the person's ids was not confirmed; nothing was changed. `made` is what would be removed."""
 
     def __init__(self, made: "PersonDeletion", max_ids: int, confirm: int | None) -> None:
         self.made = made
@@ -56,9 +56,9 @@ class PersonDeletion:
     """The result of a deletion; with `dry_run`, what it would be.
 
     `ids` are the ids known in the clear; `suppressed` also counts those known by their hashes alone, from earlier
-    deletions. `shared` are ids in one row with the person's that were not followed. `left` are the files that stay as
-    they are, with the reason: the person's lines may still be in them. `rewritten` are the database files or tables
-    that were rewritten; `remains` is a sentence on what still keeps the bytes of deleted rows.
+    deletions. `shared` are ids that share a row with the person's and were not followed. `left` are the files that
+    were not changed, with the reason; they may still have lines of the person. `rewritten` are the database files or
+    tables that were rewritten; `remains` is a sentence on what still keeps the bytes of deleted rows.
     """
 
     dry_run: bool
@@ -84,7 +84,7 @@ def delete_person(
     max_ids: int = MAX_IDS,
     confirm: int | None = None,
 ) -> PersonDeletion:
-    """Deletes what the dataset and the archive hold of the person with these ids, and keeps the person out of loads.
+    """Deletes the rows and lines of the person with these ids, and keeps the person out of later loads.
 
     Ids that share a row with the person's are theirs, too, if that is certain (`closure`). `rewrite` also removes the
     bytes that the destination keeps of deleted rows. Raises Unconfirmed, before anything is changed, if `confirm` is
@@ -95,14 +95,14 @@ def delete_person(
         into = runner.pipeline(destination, credentials, dataset, pipelines_dir=folder, create=False, wait=wait)
         files = all_files_at(archive, dry_run, stack)
         _check(into, resolve_target(destination, credentials, dataset))
-        for work in () if dry_run else ("", "send"):  # a run that sends would write the person into its log again
+        for work in () if dry_run else ("", "send"):  # a run of `send` would write the person into its log again
             stack.enter_context(lock.held(into, wait.total_seconds(), work))
         if rewrite:
             rewriting.check_rewritable(into)
         with into.destination_client() as client:
             made = _delete(given, dataset_of(client), files, into, (max_ids, None if dry_run else confirm), dry_run)
         if not dry_run:
-            _leave_no_bytes(into, made, rewrite)
+            _remove_bytes(into, made, rewrite)
         return made
 
 
@@ -111,10 +111,10 @@ def _delete(
     dataset: Dataset,
     files: Sequence[File],
     into: dlt.Pipeline,
-    agreed: tuple[int, int | None],
+    confirmation: tuple[int, int | None],
     dry_run: bool,
 ) -> PersonDeletion:
-    """Deletes the person's rows and lines. `agreed`: the most ids to take unconfirmed, and the confirmed number."""
+    """Deletes the person's rows and lines. `confirmation`: the most ids without one, and the confirmed number."""
     with TemporaryDirectory() as scratch, values.connect(scratch, MEMORY, threads=2) as engine:
         _check_rights(dataset)
         listed, tables = SuppressionList(dataset), person_tables(dataset)
@@ -124,7 +124,7 @@ def _delete(
         plan = [removal for part in tables for removal in removals(part, person, engine)]
         made = PersonDeletion(dry_run, person.suppressed(), person.count, person.shared(), rows_by_table(plan))
         if not dry_run:
-            _check_number(made, *agreed)
+            _check_confirmed(made, *confirmation)
             drop_working_copies(into)
             _remove(dataset, listed, person, plan)
         _rewrite_files(files, hashes, person, engine, made)
@@ -157,12 +157,12 @@ def _check_rights(dataset: Dataset) -> None:
         )
 
 
-def _check_number(made: PersonDeletion, max_ids: int, confirm: int | None) -> None:
+def _check_confirmed(made: PersonDeletion, max_ids: int, confirm: int | None) -> None:
     if made.suppressed != confirm if confirm is not None else made.suppressed > max_ids:
         raise Unconfirmed(made, max_ids, confirm)
 
 
-def _leave_no_bytes(into: dlt.Pipeline, made: PersonDeletion, rewrite: bool) -> None:
+def _remove_bytes(into: dlt.Pipeline, made: PersonDeletion, rewrite: bool) -> None:
     if rewrite:
         made.rewritten, left, made.remains = rewriting.rewrite(into)
         made.left |= left

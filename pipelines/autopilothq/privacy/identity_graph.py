@@ -1,7 +1,7 @@
 """Finds which ids of a dataset belong to one person, starting from the ids that are given.
 
-Anyone who can send a tracking call can pair a person's id with somebody else's. So a row that pairs two ids is no proof
-that they belong to one person, and ids that are not certain are reported instead of taken.
+Anyone who can send a tracking call can pair a person's id with somebody else's. So two ids in one row are no proof that
+they belong to one person, and uncertain ids are reported instead of deleted.
 """
 
 from collections import Counter, defaultdict
@@ -14,8 +14,9 @@ import pyarrow as pa
 from ..projection import suppression
 from ..segment.identity import Id, forms
 
-PERSONAL_KINDS = ("email", "user_id")  # what tells people apart
-LEADING = (*PERSONAL_KINDS, "contact_id")  # an anonymous id leads nowhere, because a device may have several users
+PERSONAL_KINDS = ("email", "user_id")  # kinds of ids that identify a person
+# Other ids are followed from ids of these kinds; not from an anonymous id, because a device may have several users.
+LEADING = (*PERSONAL_KINDS, "contact_id")
 IsAnother = Callable[[Id], bool]
 LISTED = "it is on the list as another person's"
 UNNAMED = "no email or user id of the person shares a row with it"
@@ -24,7 +25,7 @@ MANY = "there are too many to be one person's"
 SHOWN = 3  # ids in one sentence
 CROWD = 10  # more ids of one kind are not reported one by one, and more anonymous ids are not followed
 IDS_PER_READ = 10_000  # fetched at a time
-MOST = 1_000  # more ids of one kind in rows with the person's are not examined one by one
+MOST = 1_000  # more ids of one kind that share a row with the person's are not examined
 
 
 class Graph:
@@ -61,7 +62,7 @@ class Graph:
         self._con.unregister("batch")
 
     def resolve_ambiguous(self) -> None:
-        """Decides the kinds of ambiguous ids; called once all rows are added.
+        """Decides the kinds of ambiguous ids. Call it once all rows are added.
 
         A column that holds ids of several kinds does not say which kind an id has. It gets the kind that the same value
         has elsewhere, and is an anonymous id if the value is nowhere else.
@@ -75,7 +76,7 @@ class Graph:
             FROM ({of_kind.format("anonymous_id", "NOT ")} INTERSECT {users} EXCEPT {anonymous})""")
 
     def sharing_a_row(self, ids: Iterable[Id]) -> dict[Id, set[Id]]:
-        """Returns the other ids that share a row with each of these."""
+        """Returns, for each of these ids, the other ids that share a row with it."""
         found: dict[Id, set[Id]] = {id_: set() for id_ in ids}
         self._take(found)
         pairs = self._con.execute("""
@@ -89,7 +90,7 @@ class Graph:
         return found
 
     def suppressed(self) -> dict[Id, set[Id]]:
-        """Returns the ids on the suppression list, in order, each with all the `forms` of its spellings."""
+        """Returns the ids that are on the suppression list, in order, each with all `forms` of its spellings."""
         known = suppression.ids_on_list("SELECT DISTINCT raw, kind, value FROM cells")
         found = self._con.execute(
             f"SELECT DISTINCT c.kind, c.value, c.raw FROM cells c SEMI JOIN ({known}) k USING (kind, raw)"
@@ -100,9 +101,9 @@ class Graph:
         return spelt
 
     def cells(self, ids: Iterable[Id]) -> dict[int, list[str]]:
-        """Returns, by position, the cells that hold these ids, as they are spelt.
+        """Returns the cells that hold these ids, as they are spelt, by position.
 
-        Cells with the kind in front hold ids in lower case, because Segment's Profile API has no others.
+        Cells that begin with the kind hold ids in lower case, because Segment's Profile API has no others.
         """
         listed = list(ids)
         lower = [Id(id_.kind, id_.value.lower()) for id_ in listed]
@@ -124,7 +125,7 @@ class Graph:
 
 
 class Shared(NamedTuple):
-    """An id that shares a row with one of the person's and is not followed; a crowd has a `number` and no `id`."""
+    """An id that shares a row with one of the person's but is not followed; many of a kind have a `number`, no `id`."""
 
     kind: str
     id: Id | None
@@ -146,7 +147,7 @@ def closure(
     kinds: Collection[str] = (),
     is_another: IsAnother = lambda _: False,
 ) -> Closure:
-    """Returns the ids that are followed from those given.
+    """Returns the person's ids that follow from those given, and the ids that are uncertain.
 
     A person is assumed to have one email, one user id and one contact id. So an id of a kind that is not known yet is
     followed if it shares a row with the person's email or user id, and no row with an email or a user id of anybody
@@ -168,13 +169,14 @@ def closure(
 
 
 def _near(graph: Graph, found: Collection[Id], kind: str, leading: Collection[str]) -> dict[Id, Id]:
-    """Returns the other ids of a kind that share a row with found ids, each with one of these; none if too many do."""
+    """Returns the other ids of a kind that share a row with found ids, each with one of those; none if too many do."""
     near = graph.sharing_a_row(id_ for id_ in found if id_.kind in leading)
     first = {other: id_ for id_ in near for other in near[id_] if other.kind == kind and other not in found}
     return {id_: first[id_] for id_ in sorted(first)} if len(first) <= MOST else {}
 
 
 def _names_in_rows_of(graph: Graph, ids: Iterable[Id]) -> dict[Id, set[Id]]:
+    """Returns, for each of these ids, the other emails and user ids that share a row with it."""
     return {
         id_: {other for other in others if other.kind in PERSONAL_KINDS}
         for id_, others in graph.sharing_a_row(ids).items()
@@ -182,7 +184,7 @@ def _names_in_rows_of(graph: Graph, ids: Iterable[Id]) -> dict[Id, set[Id]]:
 
 
 def _names_of_contact(graph: Graph, contacts: Collection[Id], is_another: IsAnother) -> dict[Id, Id | None]:
-    """Returns the email and the user id of a person known by a contact id alone, if they share a row with no others."""
+    """Returns the email and user id of a person known only by a contact id, if no other ids share a row with them."""
     first = _near(graph, contacts, "email", LEADING) | _near(graph, contacts, "user_id", LEADING)
     ids, names = set(first), _names_in_rows_of(graph, first)
     if len(ids) > len(PERSONAL_KINDS):
@@ -193,7 +195,7 @@ def _names_of_contact(graph: Graph, contacts: Collection[Id], is_another: IsAnot
     is_one = len({id_.kind for id_ in ids}) == len(ids) and all(others <= ids for others in in_rows.values())
     if not is_one or any(map(is_another, ids)):
         return {}
-    # Of the two, a further one shares a row with the first.
+    # An id that does not share a row with the contact's shares one with the other id.
     return {id_: first.get(id_) or next(iter(first)) for id_ in sorted(ids)}
 
 
@@ -219,7 +221,7 @@ def _not_followed(
 
 
 def _grouped(shared: Sequence[Shared]) -> list[Shared]:
-    """Returns the ids that were not followed, with each crowd of one kind as one entry."""
+    """Returns the ids that were not followed; more than CROWD of a kind become a single entry."""
     count = Counter(one.kind for one in shared)
     few = [one for one in shared if count[one.kind] <= CROWD]
     firsts = {one.kind: one for one in reversed(shared) if count[one.kind] > CROWD}

@@ -1,4 +1,4 @@
-"""Reads the tables that hold ids of persons, and finds which of these ids are one person's."""
+"""Reads the tables that hold ids of persons, and finds the ids of one person."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count, islice
@@ -19,7 +19,7 @@ METAVARS = {"email": "EMAIL", "user_id": "ID", "contact_id": "ID", "anonymous_id
 
 
 class Suppressed(NamedTuple):
-    """An id that no load brings back. `found_with` is the id that it shares a row with, None if it was given."""
+    """An id on the suppression list. `found_with` is the id that it was found with in a row, None if it was given."""
 
     kind: str
     id: str
@@ -30,7 +30,7 @@ class Suppressed(NamedTuple):
 class NotFollowed(NamedTuple):
     """An id, or several of a kind, that shares a row with the person's but may be somebody else's, and why.
 
-    `option` is the option that deletes it, too, in another call; emails are masked.
+    `option` is the command's option that would delete it, too; emails are masked.
     """
 
     id: str
@@ -61,9 +61,9 @@ class PersonTables:
         return name if self.columns[table][column].type == "text" else f"CAST({name} AS {self.dataset.text_type()})"
 
     def where(self, table: str, cells: Mapping[int, Sequence[str]]) -> tuple[str, list[str]]:
-        """Returns the SQL condition that a row has one of the cells, and its values; without cells it is never true.
+        """Returns the SQL condition that a row has one of the cells, and its values. Without cells it is never true.
 
-        `cells` are by position, and spelt as they are in the table, because lower case differs between destinations.
+        `cells` are by position, and spelt as in the table, because destinations differ in what lower case is.
         """
         tests, texts = ["1 = 0"], list[str]()
         for column in self.kinds[table]:
@@ -73,7 +73,7 @@ class PersonTables:
         return " OR ".join(tests), texts
 
     def add_to(self, graph: Graph) -> None:
-        """Adds the ids of all rows to a graph; equal rows once."""
+        """Adds the ids of all rows to a graph. Rows with equal ids are added once."""
         for table, kinds in self.kinds.items():
             if kinds:
                 cells = ", ".join(self.text(table, column) for column in kinds)
@@ -90,7 +90,7 @@ def person_tables(dataset: Dataset) -> list[PersonTables]:
 
 
 class PersonIds:
-    """The ids of a person: those given, those on the list with them, and those that `closure` finds."""
+    """The ids of a person: those given, those listed as the same person's, and those that `closure` finds."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class PersonIds:
         for tables in datasets:
             tables.add_to(graph)
         graph.resolve_ambiguous()
-        # Their rows may have been deleted already, so that nothing else leads to these ids.
+        # Rows with these ids may have been deleted already, so `closure` might not find them.
         on_list = {id_: (those, listed.persons_of(those)) for id_, those in graph.suppressed().items()}
         known = [id_ for id_, (_, persons) in on_list.items() if persons & self.persons and id_ not in self._given]
         kinds = {listed.kinds[pair] for pair in listed.pairs_of(self.persons)}
@@ -135,7 +135,7 @@ class PersonIds:
         return len(self._found) + len(set(self._listed.pairs_of(self.persons)) - self._listed.pairs_of_ids(self.spelt))
 
     def pairs(self) -> list[tuple[str, str]]:
-        """Returns the salted hashes of all ids, including those that are no longer in any row."""
+        """Returns the pairs of salt and hash of all ids, including those that are no longer in any row."""
         new = [(self._listed.salt, self._listed.hash_of(id_)) for id_ in self._found]
         return list(dict.fromkeys([*new, *self._listed.pairs_of(self.persons)]))
 
@@ -163,7 +163,7 @@ class PersonIds:
 
 
 def _option(shared: Shared) -> str:
-    """Returns the option that deletes an id, too; it has the id itself if that may be shown and can be typed."""
+    """Returns the option that would delete an id, too, with the id itself if that may be shown and can be typed."""
     id_ = shared.id.value if shared.id and shared.kind != "email" else ""
     value = quote(id_) if id_ and visible(id_) == id_ else METAVARS[shared.kind]
     return f"--{shared.kind.replace('_', '-')} {value}"

@@ -1,4 +1,4 @@
-"""The files of archives, including those that receivers have not published yet."""
+"""Lists the files of archives, including those that receivers have not published yet."""
 
 import os
 import re
@@ -18,9 +18,9 @@ _LOCAL = re.compile(r"(file|local):(//)?")
 
 
 def all_files_at(urls: Sequence[str], dry_run: bool, stack: ExitStack) -> list[File]:
-    """Returns the files at some URLs, with all that receivers had received there when this was called.
+    """Returns the files at some URLs, with everything that receivers had received there when this was called.
 
-    Their open files are published first, and no compaction runs until `stack` is closed. With `dry_run` nothing is
+    Open files are published first, and no compaction runs until `stack` is closed. With `dry_run` nothing is
     changed: open files are returned as they are. Raises RunError if a receiver does not publish in time, BusyError if a
     compaction runs; ArchiveError.
     """
@@ -28,19 +28,15 @@ def all_files_at(urls: Sequence[str], dry_run: bool, stack: ExitStack) -> list[F
     if not dry_run:
         for folder in sorted({folder.resolve() for path in paths for folder in receiver_folders(path)}):
             _publish(folder, stack)
-        return _files_at(urls)
+        return archive_files_at(urls)
     opened = sorted({found for path in paths for found in _open_files_at(path)})
-    files = _files_at(urls)
+    files = archive_files_at(urls)
     published = {file.url for file in files}
     for path in opened:
         if str(published_name(path)) not in published:
-            with suppress(ArchiveError):  # published since it was seen, which is rare: its lines are not counted
-                files += _files_at([str(path)])
+            with suppress(ArchiveError):  # it was published since, which is rare: its lines are not counted
+                files += archive_files_at([str(path)])
     return files
-
-
-def _files_at(urls: Sequence[str]) -> list[File]:
-    return archive_files_at(urls)
 
 
 def _publish(folder: Path, stack: ExitStack) -> None:
@@ -67,7 +63,7 @@ def _open_files_at(path: Path) -> Iterator[Path]:
 
 
 def _local_path(url: str) -> Path | None:
-    """Returns the file or folder that a URL names, for a glob the folder of all its matches; None for a bucket."""
+    """Returns the file or folder of a URL; for a glob, the folder of all its matches; None for a bucket."""
     bare = _LOCAL.sub("", url, count=1) if _LOCAL.match(url) else url
     if "://" in bare:
         return None

@@ -1,4 +1,4 @@
-"""Which rows of a dataset are a person's, and their removal."""
+"""Finds and deletes the rows of a person in a dataset."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
@@ -10,12 +10,11 @@ import pyarrow as pa
 from ..catalog import DELIVERY_LOGS, DISCARDS, REJECTS, TABLES, TRACKS, USERS
 from ..destination.delivery_log import CHANGED, address_digest
 from ..projection import suppression
-from ..segment.identity import forms
 from ..warehouses.dataset import placeholders
 from .identity_graph import IDS_PER_READ
 from .person import PersonIds, PersonTables
 
-PARAMETERS = 500  # of one statement, at most
+PARAMETERS = 500  # at most, of one statement
 _LOGS = frozenset(log.name for log in DELIVERY_LOGS)
 
 
@@ -35,9 +34,9 @@ class Removal(NamedTuple):
 
 
 def removals(tables: PersonTables, person: PersonIds, engine: duckdb.DuckDBPyConnection) -> Iterator[Removal]:
-    """Yields the rows to delete: first those that can only be found through rows with the person's ids, then these.
+    """Yields the rows to delete: first those that are found only through rows with the person's ids, then those rows.
 
-    In this order, the next deletion completes one that was killed between two removals.
+    In this order, a later deletion can complete one that was killed between two removals.
     """
     direct: list[Removal] = []
     ids: dict[str, set[str]] = {}
@@ -60,20 +59,22 @@ def removals(tables: PersonTables, person: PersonIds, engine: duckdb.DuckDBPyCon
         yield from _by_id(tables, table, unpaired - (tracks if table == TRACKS.name else events[table]))
     yield from _by_id(tables, DISCARDS.name, _discards(tables, person, messages, engine))
     yield from _by_id(tables, REJECTS.name, _mentioning(tables, REJECTS.name, ("raw", "message"), engine))
-    # Its digests of addresses can be found only as long as another row has the address itself.
+    # Delivery logs come first: their digests of addresses are found only while another row has the address itself.
     yield from sorted(direct, key=lambda removal: removal.name not in _LOGS)
 
 
 def _where(tables: PersonTables, table: str, person: PersonIds) -> tuple[str, list[str]]:
     """Returns the condition of the person's rows, and its values.
 
-    In a delivery log it includes those that changed an address of the person: they have its digest, and the new one.
+    In a delivery log, these include changes of the person's address, which have the old one's digest, and the new one.
     """
     where, texts = tables.where(table, person.cells)
     if table not in _LOGS:
         return where, texts
-    emails = {form.value for id_ in person.ids if id_.kind == "email" for form in forms(*id_)}
-    digests = [f"{CHANGED}{address_digest(email)}" for email in sorted(emails)]
+    # A digest is of the address as it was written: an id has its case folded, so that "ß" is "ss".
+    emails = {id_.value for id_ in person.spelt if id_.kind == "email"}
+    emails |= {cell.strip() for cells in person.cells.values() for cell in cells if "@" in cell}
+    digests = [f"{CHANGED}{digest}" for digest in sorted(set(map(address_digest, emails)))]
     if not digests:
         return where, texts
     content = tables.dataset.quoted(table, "content")
@@ -122,7 +123,7 @@ def _discards_of(tables: PersonTables, where: str, row_ids: Sequence[str]) -> se
 def _mentioning(
     tables: PersonTables, table: str, texts: Sequence[str], engine: duckdb.DuckDBPyConnection, key: str | None = None
 ) -> set[str]:
-    """Returns the ids of the rows whose texts mention the person; `key` holds the name of the text's own column."""
+    """Returns the ids of rows whose texts mention the person; the column `key` has the name of the text's column."""
     found: set[str] = set()
     if table not in tables.columns:
         return found
@@ -131,11 +132,11 @@ def _mentioning(
         f"SELECT {', '.join(tables.dataset.quoted(table, name) for name in columns)} FROM", table
     )
     while batch := list(islice(rows, IDS_PER_READ)):
-        found |= _among(batch, key, engine)
+        found |= _ids_of_mentions(batch, key, engine)
     return found
 
 
-def _among(batch: Sequence[tuple[Any, ...]], key: str | None, engine: duckdb.DuckDBPyConnection) -> set[str]:
+def _ids_of_mentions(batch: Sequence[tuple[Any, ...]], key: str | None, engine: duckdb.DuckDBPyConnection) -> set[str]:
     texts = [f'"{row[2]}": {row[1]}' if key else "\n".join(filter(None, row[1:])) for row in batch]
     keys = pa.array(range(len(batch)), pa.int64())
     return {batch[number][0] for number in suppression.find_mentions(engine, keys, pa.array(texts, pa.large_string()))}

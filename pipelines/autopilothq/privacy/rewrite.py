@@ -1,9 +1,9 @@
 """Removes the bytes that a database keeps of deleted rows.
 
-A deleted row is no longer visible, but its bytes stay: DuckDB frees blocks without overwriting them, PostgreSQL keeps
-dead rows until they are vacuumed, Delta tables keep old versions, services keep old data for some days. A DuckDB file
-is rewritten next to the old one and replaces it in one step; PostgreSQL does the same for each table by VACUUM FULL;
-for Delta tables, old versions are removed.
+A deleted row is no longer visible, but its bytes remain: DuckDB frees blocks without overwriting them, PostgreSQL keeps
+dead rows until they are vacuumed, Delta tables keep old versions, and services keep old data for some days. A DuckDB
+file is rewritten next to the old one and replaces it in one step; PostgreSQL does the same for each table by VACUUM
+FULL; for Delta tables, old versions are removed.
 """
 
 import os
@@ -31,7 +31,7 @@ from ..warehouses.sql_files import sql_file
 NEW = "new.duckdb"
 MARGIN = 1.1  # a copy can be a little bigger than the original
 KILL_POINT_VERSIONS_DROPPED = f"{__name__}:drop_old_versions"  # for tests/faults
-# What keeps removed rows, by dlt's name of the destination.
+# Why the bytes of removed rows remain, by dlt's name of the destination.
 KEPT = {
     "athena": "Athena keeps old versions of an Iceberg table until VACUUM removes them",
     "bigquery": "BigQuery keeps them for its time travel (7 days unless set to fewer) and 7 days more as fail-safe",
@@ -52,7 +52,7 @@ _FOREIGN_KEYS_SQL = """
 
 
 class Rewritten(NamedTuple):
-    """What was rewritten, what could not be and why, and a sentence on what still keeps deleted rows."""
+    """What was rewritten, what was not and why, and a sentence on where the bytes of deleted rows may remain."""
 
     done: list[str]
     left: dict[str, str]
@@ -60,7 +60,7 @@ class Rewritten(NamedTuple):
 
 
 def remains(into: dlt.Pipeline) -> str:
-    """Returns a sentence on what keeps the bytes of deleted rows in this destination."""
+    """Returns a sentence on where the bytes of deleted rows remain in this destination."""
     kind = _kind(into)
     why = KEPT.get(kind, f"{kind}: {OTHERS}")
     file = _file(into)
@@ -92,8 +92,8 @@ def check_rewritable(into: dlt.Pipeline) -> None:
 def rewrite(into: dlt.Pipeline) -> Rewritten:
     """Rewrites the whole DuckDB file, or all tables of the dataset in PostgreSQL or a lake.
 
-    The caller holds the dataset's lock, and has no open connection to the file. However the program ends, either the
-    old file or the new one is there, complete. Raises RunError if the copy differs from the original.
+    The caller must hold the dataset's lock, and have no open connection to the file. Whenever the program ends, the
+    file is the complete old one or the complete new one. Raises RunError if the copy differs from the original.
     """
     file = _file(into)
     if file is None:
@@ -109,7 +109,7 @@ def rewrite(into: dlt.Pipeline) -> Rewritten:
         engine.execute(_copy_schema(old, new))
         for table in _tables_in(engine, old):
             _copy_rows(engine, _qualified(old, *table), _qualified(new, *table))
-        _check_same(engine, old, new, file)
+        _check_identical(engine, old, new, file)
         engine.execute(f"CHECKPOINT {values.name(new)}")
         engine.execute(f"DETACH {values.name(new)}")
         # Nobody else can write to the old file until this connection is closed.
@@ -158,10 +158,10 @@ def _folder(path: str) -> Iterator[str]:
 
 @contextmanager
 def _opened(into: dlt.Pipeline, file: str, folder: str) -> Iterator[tuple[duckdb.DuckDBPyConnection, str, str]]:
-    """Yields a DuckDB connection with the file, which nobody can write to meanwhile, and an empty file of its format.
+    """Yields a DuckDB connection to the file, which is locked against writers, and to an empty file of the same format.
 
-    It has the destination's memory. Also yields the names of both databases. The old one keeps its usual name, because
-    views may refer to it.
+    Also yields the names of both databases. The old one keeps its usual name, because views may refer to it. The
+    connection has the destination's memory limit.
     """
     credentials: Any = into.destination_client().config.credentials
     memory = "memory_limit"
@@ -170,7 +170,7 @@ def _opened(into: dlt.Pipeline, file: str, folder: str) -> Iterator[tuple[duckdb
         memory: (credentials.global_config or {}).get(memory, DUCKDB_CONFIG[memory]),
         "preserve_insertion_order": True,
         "temp_directory": os.path.join(folder, "spilled"),
-        **parts.WRITTEN_SOON,
+        **parts.EARLY_CHECKPOINTS,
     }
     with duckdb.connect(config=config) as engine:
         before = _databases(engine)
@@ -228,11 +228,11 @@ def _differences(engine: duckdb.DuckDBPyConnection, old: str, new: str) -> list[
     return sorted({(kind, of) for kind, of, _ in schema(old) ^ schema(new)})
 
 
-def _check_same(engine: duckdb.DuckDBPyConnection, old: str, new: str, file: str) -> None:
+def _check_identical(engine: duckdb.DuckDBPyConnection, old: str, new: str, file: str) -> None:
     """Raises RunError unless the copy has the same tables, each with as many rows and the same hashes of rows."""
     wrong = _differences(engine, old, new)
     for table in _tables_in(engine, old):
-        rows, copied = (_rows(engine, _qualified(of, *table)) for of in (old, new))
+        rows, copied = (_count_and_hash(engine, _qualified(of, *table)) for of in (old, new))
         if rows != copied:
             wrong.append(("table", f"{'.'.join(table)} ({plural(rows[0], 'row')}, but {copied[0]:,} in the copy)"))
     if wrong:
@@ -257,17 +257,17 @@ def _qualified(*names: str) -> str:
 
 
 def _copy_rows(engine: duckdb.DuckDBPyConnection, old: str, new: str) -> None:
-    """Copies the rows of a table into another that has none."""
-    columns = list(map(values.name, parts.columns_of(_asked(engine), new)))
-    if not _takes(engine, new, columns):  # what is computed from others
-        columns = [column for column in columns if _takes(engine, new, [column])]
+    """Copies the rows of a table into an empty one."""
+    columns = list(map(values.name, parts.stored_column_names(_fetch(engine), new)))
+    if not _accepts_values(engine, new, columns):  # generated columns
+        columns = [column for column in columns if _accepts_values(engine, new, [column])]
     stored = ", ".join(columns)
-    for part in parts.cut_table(_asked(engine), old):
+    for part in parts.split_table(_fetch(engine), old):
         engine.execute(f"INSERT INTO {new} ({stored}) SELECT {stored} FROM {old} WHERE {part}")
 
 
-def _takes(engine: duckdb.DuckDBPyConnection, table: str, columns: Sequence[str]) -> bool:
-    """Returns whether values can be inserted into all of these columns, which DuckDB does not tell otherwise."""
+def _accepts_values(engine: duckdb.DuckDBPyConnection, table: str, columns: Sequence[str]) -> bool:
+    """Returns whether values can be inserted into all of these columns; DuckDB has no other way to find out."""
     listed = ", ".join(columns)
     try:
         engine.execute(f"EXPLAIN INSERT INTO {table} ({listed}) SELECT {listed} FROM {table}")
@@ -276,17 +276,17 @@ def _takes(engine: duckdb.DuckDBPyConnection, table: str, columns: Sequence[str]
     return True
 
 
-def _rows(engine: duckdb.DuckDBPyConnection, table: str) -> tuple[int, int]:
-    """Returns the number of rows, and the sum of their hashes."""
+def _count_and_hash(engine: duckdb.DuckDBPyConnection, table: str) -> tuple[int, int]:
+    """Returns the number of rows of a table, and the sum of their hashes."""
     number = hashes = 0
-    for part in parts.cut_table(_asked(engine), table):
+    for part in parts.split_table(_fetch(engine), table):
         sql = f'SELECT count(*), coalesce(sum(hash("a row")::HUGEINT), 0) FROM {table} AS "a row" WHERE {part}'
         [(some, of_some)] = engine.execute(sql).fetchall()
         number, hashes = number + some, hashes + of_some
     return number, hashes
 
 
-def _asked(engine: duckdb.DuckDBPyConnection) -> Callable[[str], Any]:
+def _fetch(engine: duckdb.DuckDBPyConnection) -> Callable[[str], Any]:
     return lambda sql: engine.execute(sql).fetchall()
 
 
@@ -317,26 +317,26 @@ def _drop_old_versions(into: dlt.Pipeline) -> Rewritten:
 
 
 def _vacuum(into: dlt.Pipeline) -> Rewritten:
-    """Has the server rewrite all tables of the dataset, its staging dataset and the dataset of its books.
+    """Makes the server rewrite all tables of the dataset, its staging dataset and the dataset of its books.
 
     All tables are included, because a killed deletion may have deleted rows of any. The planner's samples of rows are
-    taken again, too, and the table that held the old ones is rewritten if the role may do so.
+    renewed, too, and the table that held the old ones is rewritten if the role may do so.
     """
     done: list[str] = []
     left: dict[str, str] = {}
     with into.destination_client() as client:
         sql: Any = client.sql_client  # type: ignore[attr-defined]
-        apart = isinstance(sql, BooksSqlClient) and sql.has_books_apart
-        for dataset in (nullcontext, sql.with_staging_dataset, *([sql.with_books] if apart else ())):
+        has_books = isinstance(sql, BooksSqlClient) and sql.has_separate_books
+        for dataset in (nullcontext, sql.with_staging_dataset, *([sql.with_books] if has_books else ())):
             with dataset():
                 for table in _tables(sql):
                     name = f"{sql.dataset_name}.{table}"
-                    why = _vacuumed(sql, "FULL, ANALYZE", sql.make_qualified_table_name(table))
+                    why = _vacuum_table(sql, "FULL, ANALYZE", sql.make_qualified_table_name(table))
                     if why := why or _drop_samples(sql, table):
                         left[name] = why
                     else:
                         done.append(name)
-        samples = _vacuumed(sql, "FULL", "pg_catalog.pg_statistic")
+        samples = _vacuum_table(sql, "FULL", "pg_catalog.pg_statistic")
     left_over = samples and f"The planner's old samples of rows may still be in pg_statistic: {samples}."
     return Rewritten(done, left, left_over)
 
@@ -347,9 +347,9 @@ def _tables(sql: Any) -> list[str]:
 
 
 def _drop_samples(sql: Any, table: str) -> str | None:
-    """Drops the samples of the last rows of an empty table, which the server keeps until a column's type is set.
+    """Drops the planner's samples of an empty table, which the server keeps until the type of a column is set.
 
-    Returns why that failed, None if it did not: the role is not the table's owner, or a view needs the column.
+    Returns why that failed, or None. It fails if the role is not the table's owner, or a view uses the column.
     """
     name = sql.make_qualified_table_name(table)
     if sql.execute_sql(f"SELECT 1 FROM {name} LIMIT 1"):
@@ -363,8 +363,8 @@ def _drop_samples(sql: Any, table: str) -> str | None:
     return None
 
 
-def _vacuumed(sql: Any, how: str, table: str) -> str | None:
-    """Returns why the server skipped a table, None if it did not: PostgreSQL only warns of that."""
+def _vacuum_table(sql: Any, how: str, table: str) -> str | None:
+    """Vacuums a table. Returns why the server skipped it, or None: PostgreSQL only sends a notice then."""
     notices: list[str] = sql.native_connection.notices
     del notices[:]
     sql.execute_sql(f"VACUUM ({how}) {table}")

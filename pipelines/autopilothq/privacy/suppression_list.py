@@ -1,4 +1,4 @@
-"""The suppression list: hashes of the ids of deleted persons, by which later loads leave their messages out."""
+"""The suppression list: hashes of the ids of deleted persons, whose messages later loads leave out."""
 
 from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
@@ -28,7 +28,7 @@ class SuppressionList:
         self.salt = min(salts, default=suppression_key.new_salt(self.key))
 
     def hash_of(self, id_: Id) -> str:
-        """Returns the hash under which this list stores a new id."""
+        """Returns the hash with which this list stores a new id."""
         return hash_of(self.salt, id_, self.key)
 
     def pairs_of_ids(self, ids: Iterable[Id]) -> set[tuple[str, str]]:
@@ -49,16 +49,15 @@ class SuppressionList:
             self._dataset.create(SUPPRESSIONS)
 
     def add(self, ids: Collection[Id], spelt: Collection[Id], persons: Collection[str]) -> None:
-        """Adds the ids that are missing, and merges several persons into one.
+        """Adds the ids that are not listed, and merges `persons` into one.
 
-        With a key, this deletes the hashes that were made of these ids without it, in any of the forms in which they
-        are `spelt`.
+        With a key, this deletes hashes of these ids that were made without it, in any of their forms (`spelt`).
         """
         table, dataset = SUPPRESSIONS.name, self._dataset
         new = {self.hash_of(id_): id_.kind for id_ in ids}
-        # A person is named by a hash, which must have a key, too.
-        called = {hashed for salt, hashed in self.persons if salt == self.salt}.intersection(persons)
-        person = min(called if self.key else persons, default=min(new))
+        # A person's name in the list is a hash of one of the ids, which must be made with the key, too.
+        named = {hashed for salt, hashed in self.persons if salt == self.salt}.intersection(persons)
+        person = min(named if self.key else persons, default=min(new))
         for other in sorted(set(persons) - {person}):
             dataset.update(table, {"person": person}, dataset.template(table, "{person} = %s"), [other])
         now = datetime.now(UTC)

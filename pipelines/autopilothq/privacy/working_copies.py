@@ -1,4 +1,4 @@
-"""The copies of rows that loads leave on this machine."""
+"""Deletes the copies of rows that loads leave on this machine."""
 
 import glob
 import shutil
@@ -7,12 +7,12 @@ from pathlib import Path
 import dlt
 
 from .. import runner
-from ..warehouses.working_folder import drop_begun_packages
+from ..warehouses.working_folder import drop_incomplete_packages
 from . import rewrite
 
 
 def drop_working_copies(into: dlt.Pipeline) -> None:
-    """Removes the rows that loads leave in the pipeline's working folder, and an unfinished copy of a database.
+    """Removes rows from the pipeline's working folder, and an unfinished copy of a database.
 
     An unfinished load is aborted: the next one reads its files again. A load into another target is not touched.
     """
@@ -29,7 +29,7 @@ def drop_working_copies(into: dlt.Pipeline) -> None:
         into.abort_packages()
     for file in working.glob("load/loaded/*/*_jobs/*"):
         file.unlink()
-    drop_begun_packages(into)
+    drop_incomplete_packages(into)
     # Without our own folders, the next load looks for rows that a killed load stored twice.
     for folder in working.glob("autopilothq*"):
         shutil.rmtree(folder, ignore_errors=True)

@@ -108,6 +108,13 @@ def plan_columns(
     return ColumnPlan(extras, left_out, frozenset(in_columns), frozenset(in_rows))
 
 
+def room_of(context: ProjectionContext, table: str, declared: Collection[str] = ()) -> int:
+    """Returns how many more columns a table can get besides `declared` ones, which it gets first."""
+    known = context.known.get(table, {})
+    new = len([column for column in declared if column not in known])
+    return context.limits.columns - COLUMN_RESERVE - max(context.widths.get(table, 0), len(known)) - new
+
+
 def plan_existing_columns(
     context: ProjectionContext, table: str, in_columns: Iterable[str], in_rows: Iterable[str]
 ) -> ColumnPlan:

@@ -14,7 +14,7 @@ from ..segment.identity import HashedIds
 from ..segment.message import EXTRA, digest
 from . import engine, suppression, texts
 from .cells import short_event, short_event_sql
-from .columns import discard_columns, plan_existing_columns, row_values
+from .columns import discard_columns, plan_existing_columns, room_of, row_values
 from .context import NUMBER_OF_KIND, EventName, ExistingTables, ProjectionContext, ReadTable, TableNumbers
 from .tables import count_messages
 
@@ -230,6 +230,9 @@ def _discard_of_stored(context: ProjectionContext) -> None:
         if table in context.known:
             where = f"{context.tables.where(number)} AND seq IN (SELECT seq FROM stored_in)"
             in_columns, in_rows = columns.get(number, ()), rows.get(number, {})
-            # The load that stored these rows created all columns that it had room for.
             plan = plan_existing_columns(context, table, in_columns, in_rows)
+            if room_of(context, table) > 0:
+                # The load that stored these rows created all columns that it had room for: what has none now is of
+                # another copy of the message, which was never stored.
+                plan = plan._replace(left_out={**plan.left_out, "too_many_columns": ()})
             discard_columns(context, number, where, plan)

@@ -57,9 +57,7 @@ class Parser:
         self._first = True
         self._lock = threading.Lock()
         self._turns = LargestFirst(threads)
-        self._turns_taken = (
-            1  # turns that a thread takes; if it takes twice as many, half as many threads parse at a time
-        )
+        self._turns_taken = 1  # by each thread; if it takes twice as many, half as many threads parse at a time
         self._successes = 0  # pieces that were parsed since that number changed
         self._required_successes = FIRST_SUCCESSES  # pieces to parse before twice as many threads are tried again
 

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import duckdb
 import pyarrow as pa
 
-from ..catalog import COLUMN_RESERVE, LINK, MESSAGE_TABLES, PROPERTIES, Type, event_table
+from ..catalog import LINK, MESSAGE_TABLES, PROPERTIES, Type, event_table
 from ..segment.message import EXTRA
 from . import engine, texts
 from .cells import MOST_BYTES, split_by_size
-from .columns import ColumnPlan, Extra, column_values, discard_columns, find_too_wide, plan_columns
+from .columns import ColumnPlan, Extra, column_values, discard_columns, find_too_wide, plan_columns, room_of
 from .context import CELLS_AT_ONCE, ProjectionContext, TableRows, declared_types, ordered_columns
 from .types import TYPES, ColumnValues, merge_values
 
@@ -182,8 +182,7 @@ def plan_table(context: ProjectionContext, number: int, values: TableValues) -> 
         declared = declared_types(event_table(name))
         present = [c for c in (*PROPERTIES, *LINK) if values.declared[c.name].number or c.name in known]
         declared |= {column.name: column.type for column in present}
-    width = max(context.widths.get(name, 0), len(known)) + len([column for column in declared if column not in known])
-    room = context.limits.columns - COLUMN_RESERVE - width
+    room = room_of(context, name, declared)
     return TablePlan(name, declared, plan_columns(context, name, values.in_columns, values.in_rows, room))
 
 

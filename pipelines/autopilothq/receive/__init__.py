@@ -1,6 +1,6 @@
-"""Receives events that are pushed over HTTP, and leaves them as files of an archive that `load archive` reads.
+"""Receives events that are pushed over HTTP, and writes them as files of an archive that `load archive` reads.
 
-The receiver shares nothing with the loader but these files. A request is answered as soon as its messages are on the
+These files are all that the receiver shares with the loader. A request is answered as soon as its messages are on the
 disk (docs/explanation/receiving.md).
 """
 

@@ -1,6 +1,6 @@
 """The receiver as an ASGI application: reads a request, checks it, has its messages written, and answers.
 
-Senders discard what they get a 4xx for, so failures of our own are always a 503 with `Retry-After`
+Senders discard messages after a 4xx, so failures of the receiver itself are always a 503 with `Retry-After`
 (docs/contract/push.md#answers).
 """
 
@@ -29,9 +29,9 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _ZEROS = re.compile(rb"\0*")
-GZIP_PIECE = 1 << 12  # bytes; behind each of many tiny members, the rest of a piece is copied
-LARGE = 1 << 18  # bytes; a larger body is parsed in a thread, so that others need not wait
-OLDEST_EXTRA = 60.0  # seconds beyond the time that files stay open, until the receiver is not ready
+GZIP_PIECE = 1 << 12  # bytes; small, because after each of many tiny members the rest of a piece is copied
+LARGE = 1 << 18  # bytes; a larger body is parsed in a thread, so that other requests need not wait
+OLDEST_EXTRA = 60.0  # seconds that a file may stay open beyond `rotate_seconds` while the receiver is ready
 SUCCESS = b'{"success": true}'
 METHODS = ("POST", "PUT", "PATCH")
 MAX_AGE = b"86400"
@@ -48,7 +48,7 @@ class Answer(NamedTuple):
 
 
 class Refused(Exception):
-    """A request that is not accepted, with its answer."""
+    """The request is not accepted; `answer` is the answer to it."""
 
     def __init__(self, status: int, code: str, message: str, *headers: tuple[bytes, bytes]) -> None:
         super().__init__(message)
@@ -102,11 +102,11 @@ class App:
         except Refused as refused:
             answer = refused.answer
             self._refusals.log_lost(found, answer.status)
-        except Exception:  # noqa: BLE001 - any other error is a failure of our own
+        except Exception:  # noqa: BLE001 - any other error is a failure of the receiver itself
             _log.exception("A request failed; its sender is asked to try again")
             answer = Refused(503, "unavailable", "The receiver failed.", (b"retry-after", b"5")).answer
         if found:
-            # Unknown endpoints are counted together, because senders can make up names.
+            # Unknown endpoints have one counter, because senders can make up names.
             metrics.requests(found[1].folder if found[1] in self._endpoints else "other", answer.status).inc()
         cors = _cors(headers) if found else ()
         more = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer.body))]
@@ -157,7 +157,7 @@ class App:
     def _lines(
         self, route: Route, endpoint: Endpoint, guard: Guard, headers: auth.Headers, body: bytes
     ) -> ArchiveLines:
-        """Returns the lines of a body. Raises Refused if it may not be sent, or cannot be read."""
+        """Returns the lines of a body. Raises Refused if its sender is not allowed, or if it cannot be read."""
         try:
             body = inflate_body(body, headers, self._config.max_body)
             read = parse_body(body)
@@ -215,7 +215,7 @@ def _adapted(adapter: Adapter, body: Body, arrival: Arrival) -> ArchiveLines:
 
 
 def _now() -> datetime:
-    """Returns the current time, cut to milliseconds, as Segment's are."""
+    """Returns the current time, truncated to milliseconds like Segment's times."""
     now = datetime.now(UTC)
     return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
@@ -227,9 +227,9 @@ class _Refusals:
         self._last: dict[Endpoint, float] = {}
 
     def log_lost(self, found: tuple[Route, Endpoint] | None, status: int) -> None:
-        """Logs a request to an unknown endpoint, or with another method, if its sender does not try again.
+        """Logs a request to an unknown endpoint, or with an unsupported method, if its sender does not try again.
 
-        Senders can make up names, so all endpoints of a kind share the ten seconds.
+        Senders can make up names, so all endpoints of a kind share the limit.
         """
         if found and found[0].keeps_all and status in (404, 405) and self._is_due(Endpoint(found[0].kind, str(status))):
             why = "it has no settings" if status == 404 else "it accepts only POST"
@@ -253,9 +253,9 @@ class _Refusals:
 
 
 async def _body(headers: auth.Headers, receive: Receive, most: int, room: Room) -> tuple[bytes, int]:
-    """Returns the body, and how many bytes of the room it takes: none if it comes in one piece.
+    """Returns the body, and how many bytes it reserves in `room`: 0 if it comes in one piece.
 
-    Raises Refused if it is too large or incomplete.
+    Raises Refused if it is too large or incomplete, or if there is no room for it.
     """
     length = headers.get(b"content-length", b"")
     if length.isdigit() and int(length) > most:
@@ -289,7 +289,7 @@ async def _body(headers: auth.Headers, receive: Receive, most: int, room: Room) 
 
 
 def inflate_body(body: bytes, headers: auth.Headers, most: int) -> bytes:
-    """Returns a body decompressed. Raises Refused if it is broken, or more than `most` bytes.
+    """Returns the decompressed body. Raises Refused if it is corrupt, or has more than `most` bytes.
 
     gzip is recognised by its first bytes, because some senders do not name it.
     """
@@ -317,7 +317,7 @@ def inflate_body(body: bytes, headers: auth.Headers, most: int) -> bytes:
 
 
 def _guard(endpoints: Endpoints, endpoint: Endpoint, direct: bool) -> Guard:
-    """Returns who may send. Raises Refused if there is no such endpoint."""
+    """Returns the guard of an endpoint. Raises Refused if there is no such endpoint, or if there are too many."""
     try:
         return endpoints.guard(endpoint, direct)
     except LookupError:

@@ -1,4 +1,4 @@
-"""Decides whether a request is accepted: by write keys, Segment's signature, Basic, a secret header."""
+"""Authenticates requests by write keys, Segment's signature, HTTP Basic or a secret header."""
 
 import base64
 import binascii
@@ -11,17 +11,17 @@ from .settings import Guard
 
 WRITE_KEY_HEADER = b"x-write-key"
 Headers = Mapping[bytes, bytes]
-"""The headers of a request by their names in lower case; of a name that comes twice, the last."""
+"""The headers of a request by name in lower case; of a repeated header, the last."""
 
 FORWARDED = {b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"}
-"""Headers with which proxies say that they pass on what another machine sent."""
+"""Headers that proxies add to requests of other machines."""
 
 
 def is_allowed(guard: Guard, headers: Headers, body: bytes, first: bytes, write_key: str | None) -> bool:
     """Returns whether a request has all the secrets that its endpoint requires.
 
-    `body` is the body as it was sent, decompressed, and `first` its first element if it is an array: Segment signs
-    either. `write_key` is that of the body. Comparisons take the same time wherever values differ.
+    `body` is the decompressed body, and `first` its first element if it is an array: Segment signs either. `write_key`
+    is that of the body. Secrets are compared in constant time.
     """
     user = basic(headers)
     return (
@@ -33,18 +33,18 @@ def is_allowed(guard: Guard, headers: Headers, body: bytes, first: bytes, write_
 
 
 def is_direct(headers: Headers) -> bool:
-    """Returns whether a request comes from the machine that the connection comes from, and not through a proxy."""
+    """Returns whether a request comes without a proxy, that is, from the machine that has made the connection."""
     return not headers.keys() & FORWARDED
 
 
 def with_query_key(headers: Headers, query: bytes) -> Headers:
-    """Returns the headers with the write key that a query has as `key`, unless a header has one."""
+    """Returns the headers, with the write key of a query's `key` unless a header has one."""
     keys = parse_qs(query.decode("latin-1"), encoding="latin-1").get("key")
     return {WRITE_KEY_HEADER: keys[0].encode("latin-1"), **headers} if keys else headers
 
 
 def basic(headers: Headers) -> bytes:
-    """Returns `user:password` of a request, empty if it has none."""
+    """Returns a request's `user:password` of HTTP Basic, empty if it has none."""
     kind, _, value = headers.get(b"authorization", b"").partition(b" ")
     if kind.lower() != b"basic":
         return b""
@@ -63,7 +63,7 @@ def signature(secret: bytes, data: bytes) -> bytes:
 
 
 def _write_keys(headers: Headers, user: bytes, write_key: str | None) -> list[bytes]:
-    """Returns where senders put their write key: Basic's user, the body, `X-Write-Key: id:secret`."""
+    """Returns the possible write keys of a request: Basic's user, the body's, and `X-Write-Key: id:secret`."""
     header = headers.get(WRITE_KEY_HEADER, b"")
     return [user.removesuffix(b":"), (write_key or "").encode(errors="replace"), header, header.partition(b":")[0]]
 
@@ -76,7 +76,7 @@ def _signed(guard: Guard, body: bytes, first: bytes) -> Iterable[bytes]:
 
 
 def _any(given: Sequence[bytes], expected: Iterable[bytes]) -> bool:
-    # All are compared, so that the time does not reveal which one fits.
+    # All are compared, so that the time does not reveal which one matches.
     return sum(hmac.compare_digest(one, other) for other in expected for one in given if one) > 0
 
 

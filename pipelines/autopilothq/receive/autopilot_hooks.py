@@ -1,6 +1,6 @@
-"""Turns what Autopilot's REST hooks and journeys' webhooks post into lines of the archive.
+"""Turns the bodies that Autopilot's REST hooks and journeys' webhooks post into lines of the archive.
 
-(docs/contract/autopilot-hooks.md) A hook has neither an id nor a time, so the id is a digest. What is not understood
+(docs/contract/autopilot-hooks.md) A hook has neither an id nor a time, so the id is a digest. A body of another form
 becomes a line as well, and the load reports what is wrong with it.
 """
 
@@ -18,22 +18,22 @@ _OF_JOURNEYS = frozenset({"records", "journey", WRITE_KEY})
 
 
 def hook_lines(body: Body, arrival: Arrival) -> ArchiveLines:
-    """Returns the lines of a hook's event, or of each contact that came to a journey's webhook.
+    """Returns the line of a hook's event, or a line for each contact of a journey's webhook.
 
     Example: the body `{"event":"contact_added","contact_id":"person_1"}` gives a track `autopilot_contact_added`.
     """
-    return adapted_lines(body, arrival, lambda element: _understood(element, arrival))
+    return adapted_lines(body, arrival, lambda element: _adapt(element, arrival))
 
 
-def _understood(element: bytes, arrival: Arrival) -> list[bytes] | None:
-    """Returns the lines of one element, None if it has neither form."""
+def _adapt(element: bytes, arrival: Arrival) -> list[bytes] | None:
+    """Returns the lines of one element, None if it is from neither a hook nor a journey."""
     if not element.startswith(b"{"):
         return None
     try:
         value = DECODER.decode(element.decode(errors="surrogateescape"))
         if not isinstance(value, JsonObject) or value.value("type") is not None:
-            return None  # a message of Segment's has a type
-        records = value.value("records")  # an object is a list, too, of its pairs, but no array of contacts
+            return None  # a message of Segment's, which has a type
+        records = value.value("records")  # a JsonObject is a list too, but not an array of contacts
         is_array = isinstance(records, list) and not isinstance(records, JsonObject)
         if is_array and isinstance(value.value("journey"), JsonObject):
             return list(_journey_lines(value, arrival))
@@ -72,9 +72,10 @@ def _others(value: JsonObject, own: frozenset[str]) -> JsonObject:
 
 
 def _digest(text: str, contact: JsonObject, arrival: Arrival) -> str:
-    """Returns the id: a retry has the same body, and another event has it only if its contact was not changed since.
+    """Returns the message id: a digest of the body and the time of the contact's last change.
 
-    If the contact does not say when it was changed, a retry is recognised only within the minute of its receipt.
+    So a retry has the same id, and another event has it only if its contact was not changed since. Without a time of
+    change the minute of receipt is used, and only a retry within that minute has the same id.
     """
     updated = contact.value("updated_at")
     when = f"{arrival.at:%Y-%m-%dT%H:%M}" if updated is None else to_json(updated)
@@ -107,7 +108,7 @@ def _track(
         ("context", JsonObject([("library", JsonObject([("name", HOOK_LIBRARY)])), ("traits", traits)])),
         ("properties", JsonObject([*properties, *more])),
     ]
-    # As text, because its keys, one for each email that the contact got, would give every line a shape of its own.
+    # As text, because its keys (one for each email that the contact got) would give every line a shape of its own.
     message += [(HOOK_CONTACT, to_json(contact))] if contact else []
     return to_json(JsonObject(message)).encode()
 

@@ -1,4 +1,4 @@
-"""The endpoints that requests to one process name: who may send to each, and how many may have no settings."""
+"""The endpoints of one process: their guards, and the limit of endpoints without settings."""
 
 import logging
 import os
@@ -12,14 +12,14 @@ from .room import NoRoom
 from .routes import Endpoint
 from .settings import Guard, ReceiveSettings
 
-MOST_ENDPOINTS = 10_000  # whose settings are remembered
-MOST_OPEN = 100  # endpoints without settings: each has a folder, and an open file
+MOST_ENDPOINTS = 10_000  # endpoints whose guards are cached
+MOST_OPEN = 100  # endpoints without settings; each has a folder and an open file
 
 _log = logging.getLogger(__name__)
 
 
 class Endpoints:
-    """Who may send where; the settings of an endpoint are looked up once."""
+    """The guards of endpoints. The settings of an endpoint are looked up once."""
 
     def __init__(self, config: ReceiveSettings) -> None:
         self._config = config
@@ -29,10 +29,10 @@ class Endpoints:
         return endpoint in self._guards
 
     def guard(self, endpoint: Endpoint, direct: bool) -> Guard:
-        """Returns who may send. Raises LookupError if there is no such endpoint, NoRoom if there are too many.
+        """Returns an endpoint's guard. Raises LookupError if there is no such endpoint, NoRoom if there are too many.
 
-        Without settings, only programs on this machine may send, and only `direct`ly: a proxy passes on what others
-        send.
+        An endpoint without settings exists only for programs on this machine, and only if they send `direct`ly, because
+        a proxy would forward requests of other machines.
         """
         guard = self._guards.get(endpoint)
         if guard is None:

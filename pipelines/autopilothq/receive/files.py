@@ -1,9 +1,9 @@
 """The receiver's files: open ones, which are hidden, and published ones, which the archive's loader reads.
 
-A message is in `segment-logs/{endpoint}/{day}/`, where `day` is the midnight (UTC) of the day of its receipt, in
-milliseconds since 1970. Open files begin with a dot and are locked by the process that writes them. Publishing
-compresses a file into another one and renames that, so a file of the archive is always complete. A file that a killed
-process left is published by the next process that starts, because nobody holds its lock.
+Files are in `segment-logs/{endpoint}/{day}/`, where `day` is the midnight (UTC) of the day of receipt, in milliseconds
+since 1970. The names of open files begin with a dot, and the process that writes a file holds a lock on it. Publishing
+compresses a file into another one and renames that, so a file of the archive is always complete. The file of a killed
+process is published by the next process that starts, because its lock is free.
 """
 
 import contextlib
@@ -23,15 +23,15 @@ from ..utc import DAY_MS
 
 OPEN, PART, DONE = ".open", ".part", ".gz"
 ORDER = "publish"
-"""The hidden file in the folder that has all processes publish their open files when it changes."""
-MOST_VECTORS = 1000  # of one writev; Linux takes 1,024
-PIECE_SIZE = 1 << 20
-TRY_SIZE = 64 << 10  # more than most requests
+"""The hidden file in the folder that makes all processes publish their open files when it changes."""
+MOST_VECTORS = 1000  # buffers of one writev; Linux accepts 1,024
+PIECE_SIZE = 1 << 20  # bytes that are read at once
+TRY_SIZE = 64 << 10  # bytes; more than most requests
 
 
 @dataclass
 class OpenFile:
-    """A file that messages are added to. `size` is the number of its bytes that are known to be on the disk."""
+    """A file that messages are appended to. `size` is the number of bytes that are known to be on the disk."""
 
     path: Path
     descriptor: int
@@ -41,7 +41,7 @@ class OpenFile:
     day: int = field(default=0)
 
     def append(self, pieces: list[bytes]) -> None:
-        """Appends bytes and syncs them to the disk. Raises OSError: then nothing was added."""
+        """Appends bytes and syncs them to the disk. If it raises OSError, nothing was appended."""
         try:
             _write_all(self.descriptor, pieces)
             os.fdatasync(self.descriptor)
@@ -52,11 +52,11 @@ class OpenFile:
         self.size += sum(map(len, pieces))
 
     def is_deleted(self) -> bool:
-        """Returns whether someone removed the file: what is added to it would be lost."""
+        """Returns whether the file was removed, so that messages appended to it would be lost."""
         return os.fstat(self.descriptor).st_nlink == 0
 
     def close(self) -> None:
-        """Closes the file, which gives up its lock."""
+        """Closes the file and so releases its lock."""
         os.close(self.descriptor)
 
 
@@ -76,7 +76,7 @@ def today(now: float) -> int:
 
 
 def open_file(folder: Path, endpoint: str, now: float) -> OpenFile:
-    """Opens a new file for an endpoint's messages of today; its name is on the disk when this returns."""
+    """Creates a file for an endpoint's messages of today, and syncs its name to the disk."""
     day = today(now)
     folder_of_day = folder / ARCHIVE_FOLDER / endpoint / str(day)
     while True:
@@ -94,10 +94,10 @@ def open_file(folder: Path, endpoint: str, now: float) -> OpenFile:
 
 
 def try_disk(folder: Path, endpoint: str, now: float) -> None:
-    """Raises OSError if an endpoint's messages cannot be written; leaves no file, even if it is killed."""
+    """Raises OSError if an endpoint's messages cannot be written. Leaves no file of the archive, even if killed."""
     file = open_file(folder, endpoint, now)
     try:
-        file.append([b" " * TRY_SIZE])  # without a line break: what a killed process left of it is cut off
+        file.append([b" " * TRY_SIZE])  # without a line break: if the process is killed, recovery cuts it off
     finally:
         with contextlib.suppress(FileNotFoundError):
             file.path.unlink()
@@ -105,7 +105,7 @@ def try_disk(folder: Path, endpoint: str, now: float) -> None:
 
 
 def _is_ours(descriptor: int) -> bool:
-    """Locks a new file; False if a starting process took it for one that was left, and may have removed it."""
+    """Locks a new file. Returns False if another process took it for a killed process's, and may have removed it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -125,9 +125,9 @@ def _make_folder(folder: Path, inner: Path) -> None:
 
 
 def publish(path: Path) -> Path | None:
-    """Turns a closed file into a file of the archive, and returns its path; None if it is empty.
+    """Turns a closed file into a file of the archive, and returns the new path, None if the file is empty.
 
-    It can be called again after a kill at any moment: the published file has the same name and the same lines.
+    It can be repeated after a kill at any moment: the published file has the same name and the same lines.
     """
     done = published_name(path)
     if not path.stat().st_size:
@@ -143,7 +143,7 @@ def publish(path: Path) -> Path | None:
 
 
 def published_name(path: Path) -> Path:
-    """Returns the path that an open file has once it is published."""
+    """Returns the path of an open file after its publication."""
     return path.with_name(path.name.removeprefix(".").removesuffix(OPEN) + DONE)
 
 
@@ -157,13 +157,13 @@ def compress(path: Path, part: Path) -> None:
 
 
 def rename(part: Path, done: Path) -> None:
-    """Gives a file its name, and syncs that to the disk."""
+    """Renames a file, and syncs the name to the disk."""
     part.rename(done)
     disk.sync(done.parent)
 
 
 def open_files(folder: Path) -> Iterator[Path]:
-    """Yields the hidden files with messages, including those of running processes."""
+    """Yields the open files, including those of running processes."""
     yield from sorted((folder / ARCHIVE_FOLDER).glob(f"*/*/.*{OPEN}"))
 
 
@@ -173,7 +173,7 @@ def published_files(folder: Path) -> Iterator[Path]:
 
 
 def begun_at(path: Path) -> float:
-    """Returns when a file was begun, in seconds since 1970: by its name, else by the time of its last change.
+    """Returns when a file was created, in seconds since 1970, from its name, or else the time of its last change.
 
     Example: `begun_at(Path(".1772600767000-0f.open")) == 1772600767.0`.
     """
@@ -182,9 +182,9 @@ def begun_at(path: Path) -> float:
 
 
 def recover(folder: Path) -> list[Path]:
-    """Publishes the files that killed processes left, without incomplete last lines.
+    """Publishes the files of killed processes, without incomplete last lines, and returns their new paths.
 
-    Raises the last OSError once all files were tried: one that fails does not hold up the others.
+    A file that fails does not hold up the others: the last OSError is raised after all were tried.
     """
     found, failed = [], None
     for path in open_files(folder):
@@ -204,14 +204,14 @@ def _publish_left(path: Path) -> list[Path]:
     with _left(path) as is_left:
         if not is_left:
             return []
-        cut_torn_line(path)
+        _cut_torn_line(path)
         done = publish(path)
         return [done] if done else []
 
 
 @contextlib.contextmanager
 def _left(path: Path) -> Iterator[bool]:
-    """Locks a file; False if a running process holds it, or it is missing."""
+    """Locks a file. Yields False if a running process holds the lock, or if the file is missing."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -227,8 +227,8 @@ def _left(path: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def cut_torn_line(path: Path) -> None:
-    """Cuts off what follows the last line break: it was acknowledged to no sender."""
+def _cut_torn_line(path: Path) -> None:
+    """Truncates a file after its last line break. The rest was not acknowledged to any sender."""
     with open(path, "r+b") as file:
         size = end = file.seek(0, os.SEEK_END)
         while end:

@@ -1,6 +1,6 @@
-"""Turns the body of a request into lines of the archive: adds what Segment adds to messages, and changes no digit.
+"""Turns the body of a request into lines of the archive, and adds the keys that Segment adds to messages.
 
-Values stay the bytes that were sent: only the keys of a message and of its envelope are read
+Values stay the bytes that were sent: only the keys of a message and of its envelope are parsed
 (docs/contract/push.md#what-a-message-lacks).
 """
 
@@ -26,27 +26,27 @@ WRITE_KEY = "writeKey"
 NULL = msgspec.Raw(b"null")
 ABSENT = (b"null", b'""')
 NUL = b"\0"
-STAMPS = 300  # bytes that are added to a message that has neither times nor an id
-MOST_ADDED = 64 << 20  # bytes that the lines of a body may have more than it, as each repeats parts of its envelope
+STAMPS = 300  # bytes that are added to a message without times and an id
+MOST_ADDED = 64 << 20  # bytes by which lines may exceed their body, as each repeats parts of the envelope
 _BETWEEN = re.compile(r"[ \t\n\r,]*")  # the elements of an array
 _MERGED = ("context", "integrations")
 _OF_ENVELOPE = (*_MERGED, "sentAt")
-_EACH_TIME = ("messageId", "sentAt")  # what can differ when a message is sent again
+_EACH_TIME = ("messageId", "sentAt")  # keys that can differ when a message is sent again
 _fields = msgspec.json.Decoder(JsonFields).decode
 _elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _text = msgspec.json.Decoder(str).decode
 
 
 class InvalidJson(Exception):
-    """A body that is not JSON; the argument says where."""
+    """The body is not JSON; the argument says where."""
 
 
 class TooLarge(Exception):
-    """A body of which too many bytes would have to be written; the argument says how many may be."""
+    """The lines of a body would have too many bytes; the argument states the limit."""
 
 
 class Body(NamedTuple):
-    """A body that was read: the elements of an array, or the keys of an object, or any other value."""
+    """A parsed body: the elements of an array, or an object (also the only element) with its keys, or another value."""
 
     elements: list[msgspec.Raw]
     envelope: JsonFields
@@ -62,7 +62,7 @@ class Body(NamedTuple):
 
 
 class Arrival(NamedTuple):
-    """What the receiver knows of a message besides its text: when it came, its route's type, its endpoint's name."""
+    """The circumstances of a message: its time of receipt, the type of its route, and the name of its endpoint."""
 
     at: datetime
     kind: str | None = None
@@ -70,7 +70,7 @@ class Arrival(NamedTuple):
 
 
 class ArchiveLines(NamedTuple):
-    """Lines of the archive, each with its line end; how many, and how many of them ask for a person's deletion."""
+    """Lines of the archive with their line ends, their number, and how many of them request a person's deletion."""
 
     data: bytes
     number: int
@@ -78,7 +78,7 @@ class ArchiveLines(NamedTuple):
 
 
 def parse_body(body: bytes) -> Body:
-    """Reads a body. Raises InvalidJson.
+    """Parses a body. Raises InvalidJson.
 
     Example: `parse_body(b'{"type":"track"}').envelope["type"]` is the JSON text `"track"`.
     """
@@ -94,13 +94,13 @@ def parse_body(body: bytes) -> Body:
 
 
 def lines_of(body: Body, arrival: Arrival, batch: bool = False) -> ArchiveLines:
-    """Returns the lines of a body's messages. With `batch`, an object is the envelope of those in its key `batch`.
+    """Returns the lines of a body's messages. With `batch`, an object is the envelope of the messages in its `batch`.
 
-    What is not a message becomes a line as well, and the load reports what is wrong with it. Raises TooLarge.
+    Other values become lines as well, and the load reports what is wrong with them. Raises TooLarge.
     """
     elements, envelope = body.elements, JsonFields()
     if batch and "batch" in body.envelope:
-        with suppress(InvalidJson):  # if it is no array, the envelope itself is kept
+        with suppress(InvalidJson):  # if it is not an array, the envelope itself is kept
             elements, envelope = _read_batches(body), body.envelope
     check_added(len(elements) * (STAMPS + sum(len(bytes(envelope.get(key, NULL))) for key in _OF_ENVELOPE)))
     lines, deletions = [], 0
@@ -113,7 +113,7 @@ def lines_of(body: Body, arrival: Arrival, batch: bool = False) -> ArchiveLines:
 
 
 def adapted_lines(body: Body, arrival: Arrival, adapt: Callable[[bytes], Sequence[bytes] | None]) -> ArchiveLines:
-    """Returns the lines that `adapt` makes of a body's elements; those that it returns None for count as messages.
+    """Returns the lines that `adapt` makes of a body's elements. If it returns None, the element is a message.
 
     Raises TooLarge.
     """
@@ -131,7 +131,7 @@ def adapted_lines(body: Body, arrival: Arrival, adapt: Callable[[bytes], Sequenc
 
 
 def check_added(added: int) -> None:
-    """Raises TooLarge if lines would have too many bytes more than their body."""
+    """Raises TooLarge if lines would have too many more bytes than their body."""
     if added > MOST_ADDED:
         raise TooLarge(
             f"Expected messages and an envelope that make lines with at most {MOST_ADDED:,} bytes more than the body."
@@ -139,7 +139,7 @@ def check_added(added: int) -> None:
 
 
 def kept_line(body: bytes) -> ArchiveLines:
-    """Returns the line, which the load rejects, for a body that cannot be read: its text, or its bytes in base64."""
+    """Returns the line of a body that cannot be parsed: its text, or its bytes in base64. The load rejects it."""
     try:
         body.decode()
     except UnicodeDecodeError:
@@ -148,7 +148,7 @@ def kept_line(body: bytes) -> ArchiveLines:
 
 
 def text_of(value: msgspec.Raw | None) -> str | None:
-    """Returns the text of a JSON value, None if it is not text."""
+    """Returns the text of a JSON string, None for any other value."""
     if value is None or not bytes(value).startswith(b'"'):
         return None
     try:
@@ -158,11 +158,11 @@ def text_of(value: msgspec.Raw | None) -> str | None:
 
 
 def _line(element: bytes, envelope: JsonFields, arrival: Arrival) -> tuple[bytes, bool]:
-    """Returns the line of a message, and whether it asks for a person's deletion."""
+    """Returns the line of a message, and whether it requests a person's deletion."""
     if not element.startswith(b"{"):
         return _one_line(_without_keys(element)), False
     fields, repeated = _read_message(element)
-    if "batch" in fields:  # an envelope that was sent to another path, or has no array
+    if "batch" in fields:  # an envelope sent to the wrong path, or without an array
         fields["batch"] = msgspec.Raw(_without_keys(bytes(fields["batch"])))
     if WRITE_KEY in fields:
         del fields[WRITE_KEY]
@@ -171,7 +171,7 @@ def _line(element: bytes, envelope: JsonFields, arrival: Arrival) -> tuple[bytes
         fields["type"] = _json(arrival.kind)
     if not _is_id(sent := fields.get("messageId", NULL)):
         fields["messageId"] = _json(_digest(fields))
-        if bytes(sent) not in ABSENT:  # the load takes the first, and reports the other
+        if bytes(sent) not in ABSENT:  # the load uses the first one, and reports the other
             repeated = b',"messageId":' + bytes(sent) + repeated
     for key in _MERGED:
         if key in envelope:
@@ -183,7 +183,7 @@ def _line(element: bytes, envelope: JsonFields, arrival: Arrival) -> tuple[bytes
 
 
 def _without_keys(value: bytes) -> bytes:
-    """Returns an object or an array without the write keys in it, which are never stored; any other value as it is."""
+    """Returns an object or an array without write keys, which are never stored; other values unchanged."""
     if value.startswith((b"[", b"{")):
         with suppress(InvalidJson, RecursionError):
             found = _decoded(value)
@@ -199,7 +199,7 @@ def _bare(value: object) -> object:
 
 
 def _stamp(fields: JsonFields, at: datetime) -> None:
-    """Adds the times that Segment adds: of receipt, as sent, and corrected for the sender's clock."""
+    """Adds the times that Segment adds: of receipt, as sent, and corrected by the sender's clock."""
     if _is_missing(fields, "receivedAt"):
         fields["receivedAt"] = _json_time(at)
     as_sent, corrected = _is_missing(fields, "originalTimestamp"), not _is_missing(fields, "timestamp")
@@ -212,12 +212,12 @@ def _stamp(fields: JsonFields, at: datetime) -> None:
     received, sent, happened = times
     fields["timestamp"] = original
     if received and sent and happened:
-        with suppress(OverflowError):  # a clock that is thousands of years wrong says nothing
+        with suppress(OverflowError):  # a clock that is wrong by thousands of years
             fields["timestamp"] = _json_time(received - (sent - happened))
 
 
 def _digest(fields: JsonFields) -> str:
-    """Returns the id for a message that has none: the same one whenever that message is sent again."""
+    """Returns an id for a message that has none. It is the same whenever the message is sent again."""
     parts = (part for key, value in sorted(fields.items()) if key not in _EACH_TIME for part in _sizes((key, value)))
     return f"sha256-{hashlib.sha256(NUL.join(parts)).hexdigest()}"
 
@@ -237,7 +237,7 @@ def _is_missing(fields: Mapping[str, msgspec.Raw], key: str) -> bool:
 
 
 def _is_id(value: msgspec.Raw) -> bool:
-    """Returns whether the load takes a value for a message's id: else a message that is sent again would be another."""
+    """Returns whether the load accepts a value as a message's id; else a repeated message would be stored twice."""
     if bytes(value).startswith(b'"'):
         text = text_of(value)
         return text is not None and is_encodable(text) and bool(text.strip(BLANK))
@@ -253,7 +253,7 @@ def _time(text: str | None) -> datetime | None:
         return None
 
 
-@functools.lru_cache(maxsize=64)  # all messages of a request come at the same time
+@functools.lru_cache(maxsize=64)  # all messages of a request have the same time
 def _json_time(time: datetime) -> msgspec.Raw:
     return _json(format_time(time, exact=True))
 
@@ -263,7 +263,7 @@ def _json(text: str) -> msgspec.Raw:
 
 
 def _one_line(text: bytes) -> bytes:
-    """Returns JSON text on one line: it can have line breaks only between its tokens."""
+    """Returns JSON text on one line. JSON can have line breaks only between tokens."""
     return text.replace(b"\r", b" ").replace(b"\n", b" ")
 
 
@@ -271,7 +271,7 @@ def _one_line(text: bytes) -> bytes:
 
 
 def _read_message(text: bytes) -> tuple[JsonFields, bytes]:
-    """Returns the keys of an object, and the repeated ones as JSON text: the first of each key counts."""
+    """Returns the keys of an object, each with its first value, and the repeated ones as JSON text."""
     try:
         fields = _fields(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -302,16 +302,24 @@ def _read_elements(text: bytes) -> list[msgspec.Raw]:
 
 
 def _read_batches(body: Body) -> list[msgspec.Raw]:
-    """Returns the messages of an envelope: a sender that is told that they are kept does not send them again."""
-    found = _read_elements(bytes(body.envelope["batch"]))
+    """Returns the messages of an envelope, of all its keys `batch`: what is acknowledged is not sent again.
+
+    A repeated `batch` that is no array is kept as a message. Raises InvalidJson if none is an array.
+    """
     repeated = _decoded(b"{%b}" % body.repeated[1:])
-    for key, value in repeated if isinstance(repeated, JsonObject) else ():
-        found += _read_elements(to_json(value).encode()) if key == "batch" else []
+    pairs = repeated if isinstance(repeated, JsonObject) else ()
+    found, arrays = list[msgspec.Raw](), 0
+    for batch in (body.envelope["batch"], *(_raw(value) for key, value in pairs if key == "batch")):
+        is_array = bytes(batch).startswith(b"[")
+        found += _read_elements(bytes(batch)) if is_array else [batch]
+        arrays += is_array
+    if not arrays:
+        raise InvalidJson("Expected an array.")
     return found
 
 
 def _cut(array: str, number: int) -> Iterator[msgspec.Raw]:
-    """Yields the elements of an array as they were sent, because a signature is over the bytes of the first."""
+    """Yields the elements of an array as they were sent, because Segment signs the bytes of the first."""
     end = array.index("[") + 1
     for _ in range(number):
         start = _BETWEEN.match(array, end).end()  # type: ignore[union-attr] # it also matches nothing
@@ -320,7 +328,7 @@ def _cut(array: str, number: int) -> Iterator[msgspec.Raw]:
 
 
 def _decoded(text: bytes) -> object:
-    """Returns what Python reads, which accepts more than msgspec: halves of surrogate pairs, NaN, repeated keys.
+    """Decodes with Python's parser, which accepts more than msgspec: lone surrogates, NaN, repeated keys.
 
     Raises InvalidJson.
     """
@@ -353,7 +361,7 @@ def _number_of_keys(text: bytes) -> int:
 def _encoded(fields: JsonFields, repeated: bytes) -> bytes:
     try:
         text = msgspec.json.encode(fields)
-    except UnicodeEncodeError:  # half of a surrogate pair in a key
+    except UnicodeEncodeError:  # a lone surrogate in a key
         pairs = (to_json(key).encode() + b":" + bytes(value) for key, value in fields.items())
         text = b"{" + b",".join(pairs) + b"}"
     return text[:-1] + repeated + b"}" if repeated else text

@@ -1,4 +1,4 @@
-"""What the receiver measures, for Prometheus."""
+"""The receiver's metrics, for Prometheus."""
 
 import functools
 
@@ -23,5 +23,5 @@ UPLOADED = Counter(f"{PREFIX}_uploaded_files", "Files that the bucket has.")
 
 @functools.lru_cache(maxsize=1000)
 def requests(endpoint: str, status: int) -> Counter:
-    """Returns the counter of an endpoint's requests with a status; the cache is quicker than a lookup."""
+    """Returns the counter of an endpoint's requests with a status. The cache is faster than prometheus's lookup."""
     return REQUESTS.labels(endpoint, status)

@@ -1,7 +1,7 @@
-"""Turns what Ortto's webhooks send into lines of the archive (docs/contract/ortto.md#webhooks).
+"""Turns the bodies that Ortto's webhooks send into lines of the archive (docs/contract/ortto.md#webhooks).
 
-Ortto does not try again after most errors, so whatever it sends becomes a line: the load rejects what is not
-understood, counts it and shows it.
+Ortto does not try again after most errors, so every body becomes a line. The load rejects, counts and shows those of
+unknown forms.
 """
 
 import logging
@@ -23,16 +23,16 @@ _TYPES = frozenset({"track", *(kind for kind, _, _ in KINDS)})
 
 
 def ortto_lines(body: Body, arrival: Arrival) -> ArchiveLines:
-    """Returns the lines of an activity, of a journey's step, or of an array of these; the Test button's has none."""
+    """Returns the lines of an activity, of a journey's step, or of an array of these; none for the Test button."""
     settings = ortto_settings(arrival.name)
     receipt = OrttoReceipt(
         _LIBRARY, format_time(arrival.at, exact=True), names=settings.names, personal=settings.personal
     )
-    return adapted_lines(body, arrival, lambda element: _understood(element, receipt))
+    return adapted_lines(body, arrival, lambda element: _adapt(element, receipt))
 
 
-def _understood(element: bytes, receipt: OrttoReceipt) -> list[bytes] | None:
-    """Returns the line of one element, an empty list for the Test button's; None if it has neither form."""
+def _adapt(element: bytes, receipt: OrttoReceipt) -> list[bytes] | None:
+    """Returns the line of one element, none for the Test button, or None if it is neither an activity nor a step."""
     if not element.startswith(b"{"):
         return None
     try:
@@ -58,7 +58,7 @@ def _message(value: JsonObject, receipt: OrttoReceipt) -> list[bytes] | None:
 
 
 def _person(contact: JsonObject) -> OrttoPerson:
-    """Returns who a webhook's activity is about; forms without an object `contact` have the person next to it."""
+    """Returns the person of a webhook's activity. In forms without an object `contact`, its keys are in the body."""
     contact_id: Any = contact.value("contact_id")
     is_form = contact.value("activity") is None
     fields = [(key, value) for key, value in contact if key not in _OWN] if is_form else []

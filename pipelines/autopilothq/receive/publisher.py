@@ -1,4 +1,4 @@
-"""Publishes the files of one process, and what killed processes left, in a thread of its own."""
+"""Publishes the files of one process and of killed processes, in a thread of its own."""
 
 import logging
 import os
@@ -11,15 +11,15 @@ from queue import Empty, SimpleQueue
 
 from . import files, metrics
 
-AGAIN_SECONDS = 1.0
-RECOVER_SECONDS = 60.0
-SILENT_SECONDS = 60.0
+AGAIN_SECONDS = 1.0  # until a file that could not be published is tried again
+RECOVER_SECONDS = 60.0  # between looks for files of killed processes
+SILENT_SECONDS = 60.0  # between log lines about the same file
 
 _log = logging.getLogger(__name__)
 
 
 class Publisher:
-    """Publishes closed files. One that cannot be published stays, holds up no other, and is tried again."""
+    """Publishes closed files. A file that cannot be published holds up no other, and is tried again."""
 
     def __init__(self, folder: Path, published: Callable[[Path], None] | None) -> None:
         self._folder = folder
@@ -30,11 +30,11 @@ class Publisher:
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
 
     def start(self) -> None:
-        """Starts the thread, which begins with what killed processes left."""
+        """Starts the thread, which first publishes the files of killed processes."""
         self._thread.start()
 
     def add(self, file: files.OpenFile) -> None:
-        """Queues a file that nothing more is added to."""
+        """Queues a file that is complete."""
         self._opened[file.path] = file.opened
         self._queue.put(file)
 
@@ -43,7 +43,7 @@ class Publisher:
         return [*self._opened.values()]
 
     def stop(self, seconds: float) -> None:
-        """Publishes the waiting files. The next process publishes those for which that fails or takes longer."""
+        """Publishes the queued files within `seconds`. The next process publishes those that fail or take longer."""
         self._queue.put(None)
         self._thread.join(seconds)
 
@@ -61,9 +61,9 @@ class Publisher:
             left = [file for file in left if not self._publish(file)]
 
     def _publish(self, file: files.OpenFile) -> bool:
-        """Publishes a file; returns whether nothing is left to do for it."""
+        """Publishes a file. Returns whether it is done, or else must be tried again."""
         try:
-            os.ftruncate(file.descriptor, file.size)  # what a failed write left
+            os.ftruncate(file.descriptor, file.size)  # removes the rest of a failed write
             done = files.publish(file.path)
         except FileNotFoundError:
             if not file.is_deleted():

@@ -1,7 +1,7 @@
-"""Has a receiver's open files published now, for callers that must see all that was received so far.
+"""Publishes a receiver's open files now, for callers that must see all messages received so far.
 
-Files that no process holds are published here. Running processes look at the hidden file `ORDER` in their folder, and
-publish their open files when it changes.
+Files that no process has locked are published here. Running processes watch the hidden file `ORDER` in their folder,
+and publish their open files when it changes.
 """
 
 import fcntl
@@ -17,13 +17,13 @@ from ..errors import BusyError
 from .files import ORDER, open_files, recover
 
 COMPACTING = ".compacting"
-"""The suffix of the hidden file that several files are being joined in."""
-WAIT = 15.0  # seconds that running processes get
+"""The suffix of the hidden file into which several files are being joined."""
+WAIT = 15.0  # seconds that running processes have to publish
 LOOK_SECONDS = 0.1  # seconds between looks
 
 
 def receiver_folders(path: Path) -> list[Path]:
-    """Returns the folders of receivers that have files at a path: the one that it is in, or those below it.
+    """Returns the folders of receivers with files at a path: the one that the path is in, or those below it.
 
     Example: `receiver_folders(Path("/data/segment-logs/v1")) == [Path("/data")]`.
     """
@@ -52,18 +52,18 @@ def publish_open(folder: Path, wait: float = WAIT) -> list[Path]:
 
 
 def order(folder: Path) -> None:
-    """Has all processes that receive into a folder publish their open files."""
+    """Makes all processes that receive into a folder publish their open files."""
     path = folder / f".{ORDER}"
     path.touch(0o600)
     now = time.time_ns()
-    os.utime(path, ns=(now, now))  # a second order within the same tick of the file system is another one
+    os.utime(path, ns=(now, now))  # so that a second order within one tick of the file system differs
 
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Keeps other compactions and deletions of persons from changing a receiver's published files.
 
-    Raises BusyError if one is at work, OSError if there is no such folder.
+    Raises BusyError if one is running, OSError if there is no such folder.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -80,6 +80,6 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Deletes what killed compactions left; call it within `alone`."""
+    """Deletes the unfinished files of killed compactions. Call it within `alone`."""
     for path in (folder / ARCHIVE_FOLDER).glob(f"*/*/.*{COMPACTING}"):
         path.unlink()

@@ -1,7 +1,7 @@
-"""httptools' parser, for which a request that offers another protocol is an ordinary one (RFC 9110, section 7.8).
+"""httptools' parser, but a request that offers another protocol is an ordinary one (RFC 9110, section 7.8).
 
-Java's HTTP client offers HTTP/2 with each request (`Upgrade: h2c`). httptools takes what follows its head for that
-protocol, so that the body would be lost. Instead such a head is read again, without the offer.
+Java's HTTP client offers HTTP/2 with each request (`Upgrade: h2c`). httptools takes the bytes after such a head for
+that protocol, so that the body would be lost. Instead the head is parsed again, without the offer.
 """
 
 from array import array
@@ -11,7 +11,7 @@ import httptools
 
 
 class Connection(Protocol):
-    """What a parser tells of requests: `url` and `headers` are those of the last head, `parser` gets what comes."""
+    """The callbacks' object of a parser: `url` and `headers` of the last head, and the `parser` of further bytes."""
 
     parser: httptools.HttpRequestParser
     url: bytes
@@ -19,9 +19,9 @@ class Connection(Protocol):
 
 
 class RequestParser(httptools.HttpRequestParser):
-    """A parser that calls `connection` twice for a head with an offer: as long as `is_offer` holds, it is read again.
+    """A parser that parses a head with an offer twice, and calls `connection` both times; see `is_offer`.
 
-    What comes from then on is for another parser, because this one may take the connection for closed.
+    Then another parser replaces it, because this one may take the connection for closed.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -47,5 +47,5 @@ class RequestParser(httptools.HttpRequestParser):
 
 
 def is_offer(parser: httptools.HttpRequestParser) -> bool:
-    """Returns whether the current request offers another protocol, and need not get it."""
+    """Returns whether the current request offers another protocol, which the server may ignore."""
     return bool(parser.should_upgrade() and parser.get_method() != b"CONNECT")

@@ -1,4 +1,4 @@
-"""Limits how many bytes are in memory at once."""
+"""Limits how many bytes requests keep in memory at once."""
 
 import asyncio
 
@@ -6,11 +6,11 @@ ROOM_TIME = 3.0  # seconds that a request waits for room
 
 
 class NoRoom(Exception):
-    """The receiver cannot keep messages now; the argument says why, for the sender."""
+    """The receiver cannot store messages now; the argument is the reason for the sender."""
 
 
 class Room:
-    """Room for `most` bytes. A larger request gets room if nothing else has any."""
+    """Room for `most` bytes. A single request may take more if nothing else has room."""
 
     def __init__(self, most: int) -> None:
         self.taken = 0
@@ -18,7 +18,7 @@ class Room:
         self._waiters: list[asyncio.Future[None]] = []
 
     async def take(self, size: int, refusal: str) -> None:
-        """Takes room, and waits for it up to ROOM_TIME. Raises NoRoom with the refusal."""
+        """Takes room for `size` bytes, and waits for it up to ROOM_TIME. Raises NoRoom with the text `refusal`."""
         if not self._has(size):
             try:
                 async with asyncio.timeout(ROOM_TIME):

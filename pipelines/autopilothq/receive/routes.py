@@ -1,4 +1,4 @@
-"""The paths, and how the body of each becomes lines: as data, so that another sender is another row."""
+"""The paths, and how their bodies become lines, as data: a new sender is a new row."""
 
 import re
 from collections.abc import Callable
@@ -9,18 +9,19 @@ from .messages import ArchiveLines, Arrival, Body, lines_of
 from .ortto import ortto_lines
 
 Adapter = Callable[[Body, Arrival], ArchiveLines]
-"""Turns a body that was read into lines of the archive."""
+"""Turns a parsed body into lines of the archive."""
 
 _TYPES = ("track", "identify", "page", "screen", "group", "alias")
 
 
 class Route(NamedTuple):
-    """A path, the kind of endpoint that it belongs to, and what turns its bodies into lines.
+    """A path, its kind of endpoint, and the adapter that turns its bodies into lines.
 
-    `path` is a pattern; its group `name` is the endpoint's name. `type_of` is the type of its messages, None if each
-    has its own. A route without an adapter answers 200 and keeps nothing. One that `keeps_all` also keeps what cannot
-    be read, because its sender would not send it again. With `key_in_query` the query can have the write key, as `key`,
-    because its sender cannot set headers.
+    - `path`: a pattern, whose group `name` is the endpoint's name.
+    - `adapter`: None if the route answers 200 and stores nothing.
+    - `type_of`: the type of its messages, None if each has its own.
+    - `keeps_all`: whether it also stores unreadable bodies, because the sender would not send them again.
+    - `key_in_query`: whether the query may have the write key as `key`, because the sender cannot set headers.
     """
 
     kind: str
@@ -32,14 +33,14 @@ class Route(NamedTuple):
 
 
 class Endpoint(NamedTuple):
-    """Where a sender sends to, as its settings and its folder in the archive name it."""
+    """Where a sender sends to: the kind and the name, as in its settings and in its folder."""
 
     kind: str
     name: str = ""
 
     @property
     def folder(self) -> str:
-        """The name of its folder, and of its metrics: `v1`, `segment-shop`."""
+        """The name of its folder and in its metrics: `v1`, `segment-shop`."""
         return "-".join(filter(None, self))
 
 

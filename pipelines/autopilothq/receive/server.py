@@ -1,4 +1,4 @@
-"""Runs the receiver: its processes, its connections and its metrics."""
+"""Runs the receiver: its processes, connections and metrics."""
 
 import asyncio
 import errno
@@ -28,33 +28,33 @@ from ..errors import InvalidSetting, RunError
 from .request_parser import RequestParser, is_offer
 from .settings import ReceiveSettings, check_setting_names, guard, guarded_endpoints, ortto_settings
 
-HEADER_TIME = 10.0  # seconds for the head of a request to come
-BODY_TIME = 30.0  # seconds for its body
+HEADER_TIME = 10.0  # seconds until the head of a request must be complete
+BODY_TIME = 30.0  # seconds until its body must be complete
 IDLE_TIME = 75  # seconds between requests; proxies keep their connections for 60, and must not find them closed
 MOST_HEAD = 64 << 10  # bytes of a head
-MOST_PIPELINED = 100  # requests of a connection that wait for those before
-RESERVED_DESCRIPTORS = 400  # for files, and for what the program has open
-SILENT_TIME = 60.0  # seconds without an answer to the watching process: on a busy machine one imports for half a minute
+MOST_PIPELINED = 100  # requests of a connection that wait for earlier ones
+RESERVED_DESCRIPTORS = 400  # for files and other descriptors of the program
+SILENT_TIME = 60.0  # seconds that a process may not answer; on a busy machine imports take half a minute
 STOP_TIME = 6  # seconds for requests to finish; the writer needs the rest of ten
 BACKLOG = 4096
 CONNECTIONS = 65_536
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's protocol, which also closes connections that are slow, or send too much at once.
+    """uvicorn's protocol, but it closes connections that are slow or send too much at once.
 
     A request that comes in one piece, as nearly all do, needs no timer.
     """
 
     def connection_made(self, transport: Any) -> None:
-        """Begins to wait for a request's head."""
+        """Starts the timer of the first request's head."""
         super().connection_made(transport)
         self.parser = RequestParser(self)
         self._head = 0
         self._in_head, self._in_body = True, False
         self._timer: asyncio.TimerHandle | None = None
         self._begin_timer()
-        if len(self.connections) > most_connections():
+        if len(self.connections) > _most_connections():
             self._close(b"503 Service Unavailable", b"retry-after: 5\r\n")
 
     def data_received(self, data: bytes) -> None:
@@ -67,19 +67,19 @@ class Protocol(HttpToolsProtocol):
             self._close(b"431 Request Header Fields Too Large")
         elif self._in_head or self._in_body:
             self._begin_timer()
-        elif idle and self.cycle.response_complete:  # an empty line, which is no request
+        elif idle and self.cycle.response_complete:  # an empty line, not a request
             self.timeout_keep_alive_task = self.loop.call_at(idle.when(), self.timeout_keep_alive_handler)
 
     def on_message_begin(self) -> None:
-        """Begins a request."""
+        """Notes the beginning of a request."""
         super().on_message_begin()
         if not self._in_head:
             self._in_head, self._head = True, 0
 
     def on_headers_complete(self) -> None:
-        """Ends the wait for the head.
+        """Stops the timer of the head.
 
-        Raises ValueError, which ends the connection, if too many of its requests wait for their turn.
+        Raises ValueError, which ends the connection, if too many of its requests wait for earlier ones.
         """
         if is_offer(self.parser):
             return
@@ -90,7 +90,7 @@ class Protocol(HttpToolsProtocol):
             raise ValueError("too many requests at once")
 
     def on_message_complete(self) -> None:
-        """Ends the wait for the body."""
+        """Stops the timer of the body."""
         if is_offer(self.parser):
             return
         self._in_body = False
@@ -98,7 +98,7 @@ class Protocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Ends the timer."""
+        """Stops the timer."""
         self._end_timer()
         super().connection_lost(exc)
 
@@ -127,13 +127,13 @@ class Protocol(HttpToolsProtocol):
 
 
 @functools.cache
-def most_connections() -> int:
-    """Returns how many connections one process takes; the other descriptors are for its files."""
+def _most_connections() -> int:
+    """Returns how many connections one process accepts: its descriptors, without those reserved for files."""
     return max(10, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_DESCRIPTORS)
 
 
 class _Server(uvicorn.Server):
-    """Tells at once that it was asked to stop."""
+    """uvicorn's server, but it calls `stopping` as soon as it is asked to stop."""
 
     stopping: Callable[[], object]
 
@@ -145,8 +145,8 @@ class _Server(uvicorn.Server):
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Lets no process that is started meanwhile hear of Ctrl-C, which a terminal sends to all: this one stops them."""
-    resource_tracker.ensure_running()  # which would let them hear it if it were started with the first of them
+    """Blocks Ctrl-C, which a terminal sends to all, in processes that are started meanwhile: this one stops them."""
+    resource_tracker.ensure_running()  # it would unblock the signal if it were started with the first of them
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -155,7 +155,10 @@ def _uninterrupted() -> Iterator[None]:
 
 
 class _Processes(Multiprocess):
-    """Tells at once that it was asked to stop. After Ctrl-C it raises KeyboardInterrupt, as the server of one does."""
+    """uvicorn's supervisor, which calls `stopping` as soon as it is asked to stop.
+
+    After Ctrl-C it raises KeyboardInterrupt, as the server of a single process does.
+    """
 
     stopping: Callable[[], object]
     interrupted = False
@@ -170,7 +173,7 @@ class _Processes(Multiprocess):
             super().init_processes()
 
     def keep_subprocess_alive(self) -> None:
-        """Starts others in place of those that ended or hang. A signal need not wait for any to answer."""
+        """Replaces processes that ended or hang. It waits for no answer, so that signals are handled at once."""
         for number, one in enumerate(self.processes):
             now = time.monotonic()
             if one.ping(0):
@@ -194,7 +197,7 @@ class _Processes(Multiprocess):
         super().terminate_all()
 
     def join_all(self) -> None:
-        """Waits for the processes, which a second Ctrl-C kills."""
+        """Waits for the processes. A second Ctrl-C kills them."""
         try:
             super().join_all()
         except KeyboardInterrupt:
@@ -224,7 +227,7 @@ def serve(
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(CONNECTIONS, hard), hard))
     with _listening(settings) as listener, _metrics(settings):
         config = uvicorn.Config(
-            functools.partial(make_app, settings, prepare), factory=True, http=Protocol, ws="none", lifespan="on",
+            functools.partial(_make_app, settings, prepare), factory=True, http=Protocol, ws="none", lifespan="on",
             access_log=False, log_config=None, server_header=False, backlog=BACKLOG, workers=settings.workers,
             timeout_graceful_shutdown=STOP_TIME, timeout_keep_alive=IDLE_TIME, proxy_headers=False,
         )  # fmt: skip
@@ -246,9 +249,9 @@ def serve(
 
 
 def check(settings: ReceiveSettings) -> None:
-    """Raises InvalidSetting if who may send is set wrongly, or not at all although other machines reach the receiver.
+    """Raises InvalidSetting if an endpoint's secrets are invalid, or if other machines reach a receiver without any.
 
-    It also does so for a URL that nothing can be uploaded to.
+    Also raises it for a URL that nothing can be uploaded to.
     """
     if settings.upload is not None:
         from .upload import check_upload
@@ -268,7 +271,7 @@ def check(settings: ReceiveSettings) -> None:
 
 
 def _check_folder(folder: Path) -> None:
-    """Makes the folder if it is missing. Raises RunError if nothing can be written there; a full disk may get room."""
+    """Creates the folder if it is missing. Raises RunError if it is not writable; a full disk is accepted."""
     try:
         private.folder(folder)
         with tempfile.TemporaryFile(dir=folder):
@@ -278,8 +281,8 @@ def _check_folder(folder: Path) -> None:
             raise RunError(f"Cannot write to {folder}: {error.strerror}.") from error
 
 
-def make_app(settings: ReceiveSettings, prepare: Callable[[], object]) -> Any:
-    """Returns the application of one process; uvicorn calls it there."""
+def _make_app(settings: ReceiveSettings, prepare: Callable[[], object]) -> Any:
+    """Returns the application of one process. uvicorn calls it in that process."""
     prepare()
     if parent := multiprocessing.parent_process():
         threading.Thread(target=_follow, args=(parent,), name="parent", daemon=True).start()
@@ -290,7 +293,7 @@ def make_app(settings: ReceiveSettings, prepare: Callable[[], object]) -> Any:
 
 
 def _follow(parent: BaseProcess) -> None:
-    """Stops this process if its parent was killed, because nobody else would."""
+    """Stops this process when its parent has ended, because nothing else would."""
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
 
@@ -321,8 +324,8 @@ def _metrics(settings: ReceiveSettings) -> Iterator[None]:
     if not settings.metrics:
         yield
         return
-    with tempfile.TemporaryDirectory() as shared:  # which a kill leaves behind
-        # Set before the metrics are made: the processes add up theirs in this folder.
+    with tempfile.TemporaryDirectory() as shared:  # a kill leaves it behind
+        # Set before the metrics are created: the processes share their values in this folder.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
         _serve_metrics(*settings.metrics)
         yield

@@ -1,4 +1,4 @@
-"""The settings of the receiver: where it listens, how much it keeps, and who may send to which endpoint."""
+"""The settings of the receiver: its address, its limits, and the secrets of its endpoints."""
 
 import functools
 import ipaddress
@@ -17,7 +17,7 @@ from ..segment.ortto import OrttoNames, names_of_ids
 
 RECEIVE_SECTION = "receive"
 ENDPOINT_KINDS = ("v1", "segment", "rudder", "autopilot", "ortto")
-"""The kinds of endpoints. `v1` is one endpoint; each of the others is one for each name."""
+"""The kinds of endpoints. `v1` is a single endpoint; the others have an endpoint for each name."""
 SECRETS = ("write_keys", "signature", "basic", "header")
 SIZES = ("max_body", "max_pending", "min_free")
 _OF_ORTTO = ("personal", "names", "decimals")
@@ -27,9 +27,9 @@ MOST_BODY = 64  # MB
 
 @dataclass(frozen=True)
 class Guard:
-    """Who may send to an endpoint. Of each kind with values, one must fit; several allow for the rotation of secrets.
+    """The secrets of an endpoint. A request must match one of each kind that has values, so that secrets can rotate.
 
-    `write_keys` are Segment's, `signatures` the secrets of `X-Signature`, `basic` texts `user:password`, `headers`
+    `write_keys` are Segment's, `signatures` the secrets of `X-Signature`, `basic` are texts `user:password`, `headers`
     names and values of headers.
     """
 
@@ -46,8 +46,8 @@ class Guard:
 class ReceiveSettings:
     """The settings of a receiver. Sizes are in bytes, times in seconds.
 
-    `folder` gets the archive. `max_pending` is how much may wait for the disk in each process, `min_free` how much must
-    stay free on it. `upload` is the URL that published files go to.
+    The archive is in `folder`. `max_pending` may wait for the disk in each process, `min_free` must stay free on it.
+    `upload` is the URL that published files are uploaded to.
     """
 
     folder: str
@@ -93,7 +93,7 @@ def receive_settings(folder: str, **options: Any) -> ReceiveSettings:
 
 
 def guard(kind: str, name: str = "") -> Guard:
-    """Returns who may send to an endpoint, from dlt's configuration: `[receive.v1]`, `[receive.segment.NAME]`, ….
+    """Returns an endpoint's guard from dlt's configuration: `[receive.v1]`, `[receive.segment.NAME]`, ….
 
     A value may be a list. Raises InvalidSetting for a header that is not `NAME: VALUE` or has a blank name or value,
     and for basic without a colon or a password.
@@ -109,7 +109,7 @@ def guard(kind: str, name: str = "") -> Guard:
 
 
 class OrttoEndpointSettings(NamedTuple):
-    """How an endpoint of Ortto's treats what it gets; see `OrttoReceipt`."""
+    """How an endpoint of Ortto's treats activities; see `OrttoReceipt`."""
 
     names: OrttoNames
     personal: bool
@@ -135,7 +135,7 @@ def ortto_settings(name: str) -> OrttoEndpointSettings:
 
 
 def check_setting_names() -> None:
-    """Raises InvalidSetting for an unknown name below `[receive]`: who may send must not depend on a typo."""
+    """Raises InvalidSetting for an unknown name below `[receive]`, because a typo must not leave an endpoint open."""
     for kind, *rest in map(list, sorted(_configured())):
         if kind not in ENDPOINT_KINDS:
             if rest or kind not in (known := [f"{size}_mb" for size in SIZES]):
@@ -172,7 +172,7 @@ def _paths(settings: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, 
 
 
 def guarded_endpoints() -> list[str]:
-    """Returns the sections of dlt's configuration, below `receive`, that say who may send: `v1`, `segment.shop`."""
+    """Returns the sections of dlt's configuration below `receive` that have secrets: `v1`, `segment.shop`."""
     secrets = (path for path in _configured() if path[0] in ENDPOINT_KINDS and path[-1] in SECRETS)
     return list(dict.fromkeys(".".join(section) for *section, _ in secrets if section))
 
@@ -194,14 +194,14 @@ def _texts(name: str) -> list[str]:
 
 
 def _no_names(names: object) -> str:
-    """Returns what came in place of names by ids, or the first name that is no text."""
+    """Describes a value that is not a table of names by ids: the first name that is not text, or the value."""
     wrong = names.items() if isinstance(names, Mapping) else ()
     first = next((f"{id_!r} = {one!r}" for id_, one in wrong if not isinstance(one, str)), repr(names))
     return shortened(first, 200)
 
 
 def _json(value: Any) -> Any:
-    """Returns a setting; a list or a table of the environment is JSON."""
+    """Returns a setting, decoded if it is a list or a table as JSON, as in an environment variable."""
     if isinstance(value, str) and value.startswith(("[", "{")):
         with suppress(ValueError):
             return json.loads(value)
@@ -220,7 +220,7 @@ def _with(sign: str, text: str, name: str, like: str) -> str:
 
 def _basic(text: str, name: str) -> str:
     _, _, password = _with(":", text, name, "user:password").partition(":")
-    # If a secret did not get into the setting, whoever knows the user's name, or that there is none, could send.
+    # With a blank password, a secret that was never filled in, everyone who knows the user's name could send.
     if not password.strip():
         raise InvalidSetting(
             f"Expected {name} to be like 'user:password', but its password is blank. A secret that is sent as the user,"
@@ -231,7 +231,7 @@ def _basic(text: str, name: str) -> str:
 
 def _header(text: str, name: str) -> tuple[bytes, bytes]:
     header, _, value = _with(":", text, name, "NAME: VALUE").partition(":")
-    # If a secret did not get into the setting, the value is blank, and all requests without the header would fit.
+    # With a blank value, a secret that was never filled in, all requests without the header would match.
     if not (header.strip() and value.strip()):
         raise InvalidSetting(f"Expected {name} to be like 'NAME: VALUE', but its name or its value is blank.")
     return header.strip().lower().encode(), value.strip().encode()

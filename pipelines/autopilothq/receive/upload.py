@@ -1,4 +1,4 @@
-"""Uploads published files to a bucket, and deletes each here once the bucket has the complete file."""
+"""Uploads published files to a bucket, and deletes each local file once the bucket has all of it."""
 
 import fcntl
 import logging
@@ -18,15 +18,15 @@ from .settings import ReceiveSettings
 
 RETRY_SECONDS = 10.0
 SCAN_SECONDS = 60.0
-MOST_FAILURES = 3  # in a row: then the problem is the bucket, not a file
+MOST_FAILURES = 3  # failures in a row after which the problem is the bucket, not a file
 
 _log = logging.getLogger(__name__)
 
 
 def uploading(settings: ReceiveSettings) -> Callable[[Path], None] | None:
-    """Returns the function to call with each published file, None without `upload`.
+    """Starts the uploader, and returns the function to call with each published file; None without `upload`.
 
-    A file whose upload fails stays, and is sent again later, even after a restart.
+    A file whose upload fails is kept and uploaded later, even after a restart.
     """
     if settings.upload is None:
         return None
@@ -37,7 +37,7 @@ def uploading(settings: ReceiveSettings) -> Callable[[Path], None] | None:
 
 
 def check_upload(url: str) -> None:
-    """Raises InvalidSetting if nothing can be uploaded to the URL; does not ask the bucket."""
+    """Raises InvalidSetting if the URL is not a place to upload to. Does not connect to the bucket."""
     try:
         fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
@@ -45,10 +45,10 @@ def check_upload(url: str) -> None:
 
 
 def upload(path: Path, folder: Path, url: str) -> None:
-    """Uploads a file to the same path below `url`, verifies its size in the bucket, and deletes it here.
+    """Uploads a file to the same path below `url`, verifies its size in the bucket, and deletes the local file.
 
-    Raises OSError, or what the file system of the bucket raises: BlockingIOError if another process is uploading the
-    file, FileNotFoundError if one has uploaded it.
+    Raises OSError, or an error of the bucket's file system. BlockingIOError means that another process is uploading the
+    file, FileNotFoundError that one has uploaded it.
     """
     name = path.relative_to(folder).as_posix()
     with path.open("rb") as file:
@@ -74,7 +74,7 @@ def _run(folder: Path, url: str, queue: "SimpleQueue[Path]") -> None:
     failed: set[Path] = set()
     while True:
         in_a_row = 0
-        # Those that failed come last: a file that the bucket refuses does not hold up the others.
+        # Files that failed come last, so that a file that the bucket refuses does not hold up the others.
         for path in sorted(files.published_files(folder), key=lambda path: (path in failed, path)):
             try:
                 upload(path, folder, url)
@@ -95,7 +95,7 @@ def _run(folder: Path, url: str, queue: "SimpleQueue[Path]") -> None:
 
 
 def _wait(queue: "SimpleQueue[Path]") -> None:
-    """Returns as soon as there is a file to send, or after a while: other processes publish too."""
+    """Waits for a file to upload, but not longer than SCAN_SECONDS, because other processes publish too."""
     with suppress(Empty):
         queue.get(timeout=SCAN_SECONDS)
         while True:

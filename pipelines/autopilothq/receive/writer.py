@@ -1,7 +1,7 @@
-"""The only writer of a process: what came during a sync is written and synced together, then all of it is acknowledged.
+"""The only writer of a process: messages that come during a sync are written and synced together, then acknowledged.
 
-A sync takes some milliseconds whether one message waits for it or a thousand. So requests wait in memory while the disk
-is busy with those before them, and never longer than two syncs (docs/explanation/receiving.md#acknowledged).
+A sync takes some milliseconds for one message as for a thousand. So requests wait in memory while the disk is busy with
+earlier ones, but never longer than two syncs (docs/explanation/receiving.md#acknowledged).
 """
 
 import asyncio
@@ -20,9 +20,9 @@ from .publisher import Publisher
 from .room import NoRoom, Room
 from .settings import ReceiveSettings
 
-TICK = 0.25  # seconds between looks at the clock
-TRY_SECONDS = 1.0  # until a disk that failed is tried
-LAST_TIME = 1.2  # seconds that the last write may take, and as many that the last files may take
+TICK = 0.25  # seconds between checks for files to close
+TRY_SECONDS = 1.0  # seconds until a disk that failed is tried again
+LAST_TIME = 1.2  # seconds for the last write, and as many for the publication of the last files
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class _Waiting(NamedTuple):
 
 
 class _Failures:
-    """Why the last syncs of endpoints failed. Who asks for that may send nothing until the disk has been tried."""
+    """Why the last syncs of endpoints failed. The disk is tried here, as nothing may be sent while `/readyz` fails."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -43,21 +43,21 @@ class _Failures:
         self._tried = 0.0
 
     def add(self, endpoint: str, error: Exception) -> str:
-        """Keeps why an endpoint's sync failed, and returns it."""
+        """Stores why an endpoint's sync failed, and returns the reason."""
         self._tried = time.monotonic()
         self._found[endpoint] = getattr(error, "strerror", None) or str(error)
         return self._found[endpoint]
 
     def remove(self, endpoint: str) -> None:
-        """Notes that an endpoint's sync worked."""
+        """Notes that an endpoint's sync succeeded."""
         self._found.pop(endpoint, None)
 
     def first(self) -> str | None:
-        """Returns why a sync failed; None if the last one of each endpoint worked."""
+        """Returns why a sync failed, None if the last one of each endpoint succeeded."""
         return next(iter([*self._found.values()]), None)
 
     def try_again(self) -> None:
-        """Tries the disk where it failed, unless that was a moment ago."""
+        """Tries to write for the endpoints that failed, at most once in TRY_SECONDS."""
         if not self._found or time.monotonic() - self._tried < TRY_SECONDS:
             return
         for endpoint in [*self._found]:
@@ -69,7 +69,7 @@ class _Failures:
 
 
 class Writer:
-    """Writes the messages of one process into files, and publishes these. Call `start` first and `stop` last."""
+    """Writes the messages of one process into files, and publishes them. Call `start` first and `stop` last."""
 
     def __init__(self, settings: ReceiveSettings, published: Callable[[Path], None] | None = None) -> None:
         self.folder = Path(settings.folder)
@@ -84,14 +84,14 @@ class Writer:
         self._publisher = Publisher(self.folder, published)
 
     def start(self) -> None:
-        """Begins to write, and to publish what killed processes left."""
+        """Starts the threads that write and publish, also the files of killed processes."""
         self._loop = asyncio.get_running_loop()
         self._free_at, self._free = 0.0, True
         self._thread.start()
         self._publisher.start()
 
     async def write(self, endpoint: str, data: bytes, lines: int) -> None:
-        """Returns as soon as the disk has the lines. Raises NoRoom if they cannot be kept."""
+        """Writes lines, and returns when they are on the disk. Raises NoRoom if they cannot be stored."""
         if not lines:
             return
         if self._stopping:
@@ -106,7 +106,7 @@ class Writer:
         await done
 
     def has_space(self) -> bool:
-        """Returns whether the disk has more room than must stay free; asks it once a second at most."""
+        """Returns whether the disk has as much free space as `min_free`. Checks it once a second at most."""
         if (now := time.monotonic()) - self._free_at >= 1:
             self._free_at = now
             with contextlib.suppress(OSError):
@@ -115,7 +115,7 @@ class Writer:
         return self._free
 
     def failure(self) -> str | None:
-        """Returns why the last sync failed; None if it worked, or the disk has worked since."""
+        """Returns why the last sync failed, None if it or a later try succeeded."""
         return self._failures.first()
 
     def oldest(self) -> float:
@@ -124,7 +124,7 @@ class Writer:
         return time.monotonic() - min(opened, default=time.monotonic())
 
     async def stop(self) -> None:
-        """Writes what waits, and publishes all files; does not wait for a disk that hangs."""
+        """Writes the waiting messages and publishes all files. Does not wait for a disk that hangs."""
         self._stopping = True
         self._wake.set()
         await asyncio.to_thread(self._thread.join, LAST_TIME)
@@ -156,7 +156,7 @@ class Writer:
         return found
 
     def _write(self, waiting: list[_Waiting]) -> None:
-        """Writes what waits, one endpoint after the other, and has its requests answered."""
+        """Writes the waiting messages, endpoint by endpoint, and has their requests answered."""
         failures: dict[str, str] = {}
         by_endpoint: dict[str, list[_Waiting]] = {}
         for one in waiting:
@@ -166,7 +166,7 @@ class Writer:
                 with metrics.SYNC.time():
                     self._append(endpoint, some)
                 self._failures.remove(endpoint)
-            except Exception as error:  # noqa: BLE001 - after any error the requests are refused, and the writer goes on
+            except Exception as error:  # noqa: BLE001 - after any error the requests are refused, and the writer continues
                 failures[endpoint] = self._failures.add(endpoint, error)
                 _log.error("Messages of %s cannot be kept: %s", endpoint, failures[endpoint])
                 self._close(endpoint)
@@ -208,6 +208,6 @@ class Writer:
             return 0
 
     def _close(self, endpoint: str) -> None:
-        """Has an endpoint's file published; the next message begins another."""
+        """Queues an endpoint's file for publication. The next message begins another file."""
         if file := self._files.pop(endpoint, None):
             self._publisher.add(file)

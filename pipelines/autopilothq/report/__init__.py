@@ -1,4 +1,4 @@
-"""The report: a page that shows what became of emails, and whether its numbers can be trusted."""
+"""The report: a page about the results of emails, and about how far its numbers can be trusted."""
 
 from .numbers import RATE_LIMITS, Absent, RateLimit, Report, report_dict
 from .page import report_page

@@ -1,4 +1,4 @@
-"""Computes the numbers of the report's parts from the rows that its queries returned. Pure: rows in, numbers out."""
+"""Computes the numbers of the report's parts from the rows of its queries, with pure functions."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
@@ -22,20 +22,20 @@ from .numbers import (
 )
 
 Cells = Mapping[str, Any]
-"""A row, by the names of its columns."""
+"""A row: its cells by the names of columns."""
 _FIRST_DAY = date(1970, 1, 1).toordinal()
 _MINUTE = 60  # seconds
-MONDAY = 3  # days from the Monday before 1970 to its first day, a Thursday
-WEEK = 7
+MONDAY = 3  # days from the last Monday before 1970 to 1 January 1970, a Thursday
+WEEK = 7  # days
 OPENING_TIME = timedelta(days=2)
-"""How long mail may take to be opened: younger mail is not rated."""
-MOST_COHORTS = 12
+"""How long after its delivery mail may be opened: younger mail is not rated."""
+MOST_COHORTS = 12  # cohorts, and units of time of each
 UNITS = (("day", 1, 14), ("week", WEEK, 26 * WEEK), ("four weeks", 4 * WEEK, None))
-"""The units of cohorts: the name, the days of one, and up to how many days of mail it is used for."""
+"""The units of cohorts: the name, the number of days, and the longest period in days that uses the unit."""
 
 
 def whole(value: Any) -> int:
-    """Returns a count or a sum as an integer, None as 0: sums of nothing are null, and some sums are decimals."""
+    """Returns a count or a sum as an integer. A null sum, of no rows, is 0; some sums are decimals."""
     return int(value or 0)
 
 
@@ -43,7 +43,7 @@ _KINDS = ("email", "hour", "delay", "domain", "link", "domains", "people")
 
 
 class Pairs(NamedTuple):
-    """People x emails by their `email`, `hour`, `delay`, `domain` and `link`; numbers of persons and of domains."""
+    """Rows of people x emails by `email`, `hour`, `delay`, `domain` and `link`; the numbers of people and domains."""
 
     of: Mapping[str, Sequence[Cells]]
     people: int
@@ -51,7 +51,7 @@ class Pairs(NamedTuple):
 
 
 def pairs_of(rows: Sequence[Cells]) -> Pairs | None:
-    """Returns the rows of people x emails by what they are grouped by, None if nothing was sent."""
+    """Returns the rows of people x emails by their grouping, None if nothing was sent."""
     found: dict[str, list[Cells]] = {kind: [] for kind in _KINDS}
     for row in rows:
         found[row["kind"]].append(row)
@@ -63,7 +63,7 @@ def pairs_of(rows: Sequence[Cells]) -> Pairs | None:
 
 
 def funnel(rows: Iterable[Cells]) -> Funnel:
-    """Returns the funnel of rows with the models' measures, some `rated` and others not."""
+    """Returns the funnel of rows with the models' measures. Some rows may not be `rated`."""
     listed = list(rows)
     names = ("people", "opened", "clicked", "replied", "complained", "unsubscribed")
     return Funnel(*sums_of(listed, ("people",)), *sums_of(listed, names, rated=True))
@@ -75,8 +75,8 @@ def sums_of(rows: Sequence[Cells], names: Sequence[str], rated: bool = False) ->
     return tuple(sum(whole(row[name]) for row in counted) for name in names)
 
 
-def grouped_by(rows: Iterable[Cells], key: Callable[[Cells], Any]) -> dict[Any, list[Cells]]:
-    """Returns the rows by key, in the order in which each key first occurs."""
+def _grouped_by(rows: Iterable[Cells], key: Callable[[Cells], Any]) -> dict[Any, list[Cells]]:
+    """Returns the rows by key, in the order of each key's first row."""
     found: dict[Any, list[Cells]] = {}
     for row in rows:
         found.setdefault(key(row), []).append(row)
@@ -84,10 +84,10 @@ def grouped_by(rows: Iterable[Cells], key: Callable[[Cells], Any]) -> dict[Any, 
 
 
 def journeys_of(emails: Sequence[Cells], names: Mapping[str, Cells]) -> list[JourneyFunnel]:
-    """Returns the journeys and emails that delivered something, those with the most people x emails first."""
+    """Returns the journeys with delivered emails, and these emails, each sorted by people x emails, largest first."""
     found: dict[str | None, list[tuple[EmailFunnel, list[Cells]]]] = {}
     titles: dict[str | None, str | None] = {}
-    for email_id, rows in grouped_by(emails, lambda row: row["name"]).items():
+    for email_id, rows in _grouped_by(emails, lambda row: row["name"]).items():
         name = names.get(email_id, {})
         email = EmailFunnel(email_id, name.get("email_name"), name.get("email_subject"), funnel(rows))
         if email.funnel.delivered:
@@ -111,8 +111,8 @@ def _largest_first(one: EmailFunnel | JourneyFunnel) -> tuple[int, int, str]:
 
 
 def links_of(found: Pairs, names: Mapping[str, Cells]) -> list[ClickedLink]:
-    """Returns the links that were clicked by people who got the email."""
-    rated = {of: funnel(rows).rated for of, rows in grouped_by(found.of["email"], lambda row: row["name"]).items()}
+    """Returns the links of emails that people clicked who had got the email."""
+    rated = {of: funnel(rows).rated for of, rows in _grouped_by(found.of["email"], lambda row: row["name"]).items()}
     return [
         ClickedLink(
             row["url"],
@@ -128,9 +128,9 @@ def links_of(found: Pairs, names: Mapping[str, Cells]) -> list[ClickedLink]:
 
 
 def domains_of(found: Pairs) -> list[MailboxDomain]:
-    """Returns the largest domains first, and all others as the last one."""
+    """Returns the mailbox domains, largest first, and all others together as the last one."""
     listed = []
-    by_name = grouped_by(found.of["domain"], lambda row: row["name"])
+    by_name = _grouped_by(found.of["domain"], lambda row: row["name"])
     for name, rows in by_name.items():
         sent, bounced = sums_of(rows, ("attempted", "bounced"))
         people, complained, unsubscribed = sums_of(rows, ("people", "complained", "unsubscribed"), rated=True)
@@ -144,10 +144,10 @@ def domains_of(found: Pairs) -> list[MailboxDomain]:
 
 
 def days_of(daily: Sequence[Cells], hours: Sequence[Cells], until: datetime | None) -> list[Day]:
-    """Returns the days on which something happened, until the day of `until`, in order."""
+    """Returns the days with events before `until`, in order."""
     rated = {
         day: funnel(rows)
-        for day, rows in grouped_by(
+        for day, rows in _grouped_by(
             (row for row in hours if row["number"] is not None), lambda row: day_of(whole(row["number"]) * 3_600)
         ).items()
     }
@@ -165,22 +165,22 @@ def days_of(daily: Sequence[Cells], hours: Sequence[Cells], until: datetime | No
 
 
 def rated_until(last: datetime) -> datetime:
-    """Returns the time from which mail is too young to be rated, `last` being that of the last event."""
+    """Returns the time since which mail is too young to be rated. `last` is the time of the last event."""
     return max(last, datetime.min.replace(tzinfo=UTC) + OPENING_TIME) - OPENING_TIME
 
 
 def day_of(seconds: float) -> date:
-    """Returns the UTC day of seconds since 1970, or the first or last day that a date can be.
+    """Returns the UTC day of seconds since 1970, limited to the range of `date`.
 
-    The last microseconds of the year 9999 are rounded up, and the four weeks with the first day of the year 1 begin
-    before it.
+    The range can be exceeded: the last microseconds of the year 9999 are rounded up, and the four weeks that contain
+    the first day of the year 1 begin before it.
     """
     day = _FIRST_DAY + int(seconds // DAY_SECONDS)
     return date.fromordinal(min(max(day, date.min.toordinal()), date.max.toordinal()))
 
 
 def opening_of(rows: Sequence[Cells]) -> Opening | None:
-    """Returns how soon mail was opened, None if none was."""
+    """Returns how long after delivery mail was opened, None if none was opened."""
     counts = [0] * len(OPENED_WITHIN)
     minutes = sorted((whole(row["number"]), whole(row["opened"])) for row in rows if row["number"] is not None)
     before = sum(count for minute, count in minutes if minute < 0)
@@ -191,12 +191,12 @@ def opening_of(rows: Sequence[Cells]) -> Opening | None:
 
 
 def index_of(ends: Sequence[int | None], seconds: float) -> int:
-    """Returns the first span that ends after some seconds. Example: `index_of((60, None), 60) == 1`."""
+    """Returns the index of the first span that ends after `seconds`. Example: `index_of((60, None), 60) == 1`."""
     return next(n for n, end in enumerate(ends) if end is None or seconds < end)
 
 
 def _median(minutes: Sequence[tuple[int, int]]) -> float:
-    """Returns the median in seconds: the middle of the minute that it falls in."""
+    """Returns the median in seconds: the middle of its minute. `minutes` are sorted pairs of a minute and a count."""
     half, seen = sum(count for _, count in minutes) / 2, 0
     for minute, count in minutes:
         seen += count
@@ -206,25 +206,25 @@ def _median(minutes: Sequence[tuple[int, int]]) -> float:
 
 
 def sending_of(hours: Sequence[Cells]) -> list[SendingHour]:
-    """Returns rated people x emails by weekday and hour."""
+    """Returns the rated people x emails by weekday and hour of delivery."""
     old = (row for row in hours if row["rated"] and row["number"] is not None)
-    found = grouped_by(old, lambda row: divmod((whole(row["number"]) + MONDAY * 24) % (WEEK * 24), 24))
+    found = _grouped_by(old, lambda row: divmod((whole(row["number"]) + MONDAY * 24) % (WEEK * 24), 24))
     sums = {key: sums_of(rows, ("people", "opened")) for key, rows in found.items()}
     return [SendingHour(*key, *sums[key]) for key in sorted(sums) if sums[key][0]]
 
 
 def unit_for(length: int) -> tuple[str, int]:
-    """Returns the unit of cohorts for mail that was sent over so many days, and how many days a unit has."""
+    """Returns the name and the days of the unit of cohorts for a period of `length` days."""
     return next((name, size) for name, size, most in UNITS if most is None or length <= most)
 
 
 def shift_of(size: int) -> int:
-    """Returns how many seconds before 1970 a unit of so many days began, because weeks begin on Mondays."""
+    """Returns how many seconds before 1970 a unit of `size` days began, because weeks begin on Mondays."""
     return MONDAY * DAY_SECONDS if size > 1 else 0
 
 
 def cohorts_of(rows: Sequence[Cells], unit: str, size: int, last: datetime) -> Cohorts | None:
-    """Returns the last cohorts, each with the people of all units until that of `last`; None if there are none."""
+    """Returns the last cohorts, each with its people in every unit up to that of `last`; None if there are none."""
     people = {whole(row["cohort"]): whole(row["people"]) for row in rows if row["after"] is None}
     active = {
         (whole(row["cohort"]), whole(row["after"])): whole(row["people"]) for row in rows if row["after"] is not None
@@ -243,7 +243,7 @@ def cohorts_of(rows: Sequence[Cells], unit: str, size: int, last: datetime) -> C
 
 
 def arrival_of(rows: Sequence[Cells]) -> ArrivalDelays | None:
-    """Returns how late events arrived, None if there are none."""
+    """Returns how long after they happened events arrived, None if there are none."""
     found = {row["span"] if row["span"] is None else whole(row["span"]): whole(row["events"]) for row in rows}
     if not any(found.values()):
         return None

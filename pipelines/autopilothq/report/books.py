@@ -1,4 +1,4 @@
-"""Reads what the books say: the lines of all loads, the last loads, the rejects and the discards."""
+"""Reads the bookkeeping tables: the lines of all loads, the last loads, the rejects and the discards."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ _COUNTS = ("lines", "stored", "duplicates", "rejected", "skipped")
 
 
 def read_books(dataset: Dataset) -> Books | Absent:
-    """Returns the books of all loads. Absent if there is no `_audit`, or nothing in it."""
+    """Returns the books of all loads, Absent if `_audit` is missing or empty."""
     audit = catalog.AUDIT.name
     if audit not in dataset.columns():
         return Absent(f"There is no table {audit}: these tables were not made by this program's loads.")
@@ -56,7 +56,7 @@ def _sum(runs: list[RecentRun]) -> RecentRun:
 
 
 def _most(found: list[Reason]) -> list[Reason]:
-    """Returns the most frequent reasons, and a last one for all others."""
+    """Returns the most frequent reasons, and all others together as the last one."""
     rest = found[_MOST_REASONS:]
     others = [Reason(plural(len(rest), "other reason"), "", sum(one.lines for one in rest))] if rest else []
     return found[:_MOST_REASONS] + others

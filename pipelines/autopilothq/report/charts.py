@@ -1,4 +1,4 @@
-"""Charts in SVG and CSS. Lines stretch with the page, texts keep their size, and all numbers are there as text."""
+"""Charts in SVG and CSS. Lines stretch with the page, texts keep their size, and all numbers are also texts."""
 
 import math
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from .elements import Markup, division, element, join, span
 from .numbers import RateLimit
 from .wording import number, percents, rounded
 
-WIDTH, HEIGHT = 1000, 200  # of a chart's own coordinates
-LABEL_HEIGHT = 7.5  # percent of the height of a plot that a line's name takes
+WIDTH, HEIGHT = 1000, 200  # a chart's size in its own coordinates
+LABEL_HEIGHT = 7.5  # the height of a line's name, in percent of the plot's
 NEAR = "near"
 OVER = "over"
 
@@ -29,13 +29,13 @@ def bar(value: float, most: float, color: str) -> Markup:
 
 
 def named_bar(name: str, count: int, most: int, color: str, share: str) -> Markup:
-    """Returns a bar between its name and its number, with the share."""
+    """Returns a bar with its name on the left, and its number and share on the right."""
     return division(
         "step", span("name", name), bar(count, most, color), span("n", number(count)), span("n share", share)
     )
 
 
-def bullet(value: float | None, limit: RateLimit) -> Markup:
+def _bullet(value: float | None, limit: RateLimit) -> Markup:
     """Returns a bar for a value in percent, with marks at the goal and at the limit."""
     scale = max(limit.most * 1.6, (value or 0) * 1.02)
     return span(
@@ -48,20 +48,20 @@ def bullet(value: float | None, limit: RateLimit) -> Markup:
 
 
 def verdict(value: float | None, limit: RateLimit) -> str:
-    """Returns whether a value in percent, as the page rounds it, is `over` the limit, `near` it, or `""`."""
+    """Compares a value in percent, as the page rounds it, with a limit: returns `over`, `near`, or `""`."""
     if value is None or (shown := round(value, 2)) < limit.goal:
         return ""
     return OVER if shown >= limit.most else NEAR
 
 
 def flag(found: str) -> Markup | None:
-    """Returns the sign and the words for a verdict, None if all is well."""
+    """Returns the sign and the words for a verdict, None for `""`."""
     words = {OVER: ("▲", "over the limit"), NEAR: ("●", "near the limit")}
     return span(f"flag {found}", f"{words[found][0]} {words[found][1]}") if found else None
 
 
 def sparkline(values: Sequence[float | None], label: str) -> Markup:
-    """Returns a small line without axes; days without a value are gaps. `label` says in words what it shows."""
+    """Returns a small line without axes; days without a value are gaps. `label` describes it for screen readers."""
     known = [value for value in values if value is not None]
     if len(known) < 2:
         return division("spark")
@@ -75,7 +75,7 @@ def sparkline(values: Sequence[float | None], label: str) -> Markup:
 
 
 def plot(names: Sequence[str], lines: Sequence[Line], label: str) -> Markup:
-    """Returns lines over days with an axis from zero, the lines' names at their ends, and the numbers of each day."""
+    """Returns lines over days, with an axis from zero, names at the ends of lines, and the numbers of each day."""
     steps = ticks(max((max(line.values, default=0) for line in lines), default=0))
     most = steps[-1] or 1
     paths = join(
@@ -114,7 +114,7 @@ def ticks(most: float) -> list[int]:
 
 
 def columns(names: Sequence[tuple[str, str]], counts: Sequence[int], median: int) -> Markup:
-    """Returns upright bars with their shares above and names of two lines below; that of the median stands out."""
+    """Returns vertical bars, with shares above and two-line names below; the bar of the median is highlighted."""
     total, most = sum(counts) or 1, max(counts, default=0) or 1
     found = [
         division(
@@ -155,7 +155,7 @@ def _legend(lines: Sequence[Line]) -> Markup:
 
 
 def _ends(lines: Sequence[Line], most: float) -> list[Markup]:
-    """Returns the names of the lines at their ends, moved apart where they would overlap."""
+    """Returns the names of lines, placed at the ends of the lines and moved apart where they would overlap."""
     ordered = sorted((line for line in lines if line.values), key=lambda line: line.values[-1])
     found, free = [], -100.0
     for line in ordered:
@@ -173,7 +173,7 @@ def _days(names: Sequence[str]) -> list[Markup]:
 
 
 def spread(count: int, most: int) -> list[int]:
-    """Returns at most `most` indices below `count`, evenly spread. Example: `spread(9, 5) == [0, 2, 4, 6, 8]`."""
+    """Returns at most `most` evenly spaced indices below `count`. Example: `spread(9, 5) == [0, 2, 4, 6, 8]`."""
     gap = -(-max(0, count - 1) // (most - 1)) or 1
     return list(range(0, count, gap))
 
@@ -210,12 +210,12 @@ def _percents(value: float, whole: float) -> str:
 
 
 def rated(value: float | None, limit: RateLimit) -> Markup:
-    """Returns a percentage with its bullet, and in words how it compares with the limit."""
+    """Returns a percentage with its bullet, and the verdict on the limit in words."""
     found = verdict(value, limit)
     words = {OVER: "▲ over", NEAR: "● near"}
     return division(
         "rated",
-        bullet(value, limit),
+        _bullet(value, limit),
         span(found or None, percents(value)),
         span(f"flag {found}", words[found]) if found else None,
     )

@@ -8,13 +8,13 @@ from html import escape
 
 from ..display import shortened
 
-MOST_CHARACTERS = 120  # of an untrusted name
-MOST_PROSE = 2_000  # of a sentence of the page
+MOST_CHARACTERS = 120  # characters of an untrusted name
+MOST_PROSE = 2_000  # characters of a text of the page
 _VOID = {"meta", "br"}
 
 
 class Markup(str):
-    """Text that is HTML already."""
+    """A text that is HTML, and is not escaped again."""
 
     __slots__ = ()
 
@@ -23,12 +23,12 @@ Content = str | Markup | None
 
 
 def escaped(value: str, most: int = MOST_PROSE) -> Markup:
-    """Returns a text as HTML that shows it, on one line and cut to `most` characters."""
+    """Escapes a text for HTML, on one line and cut to `most` characters."""
     return Markup(escape(shortened(value, most)))
 
 
 def display_name(value: str) -> str:
-    """Returns an untrusted name, cut to what the page has room for."""
+    """Returns an untrusted name, cut to `MOST_CHARACTERS`."""
     return shortened(value, MOST_CHARACTERS)
 
 
@@ -48,7 +48,7 @@ def element(tag: str, *content: Content, **attributes: str | float | None) -> Ma
 
 
 def join(*content: Content) -> Markup:
-    """Returns contents one after the other. None is left out."""
+    """Concatenates contents. None is left out."""
     return Markup("".join(part if isinstance(part, Markup) else escaped(part) for part in content if part is not None))
 
 
@@ -63,7 +63,7 @@ def span(class_: str | None, *content: Content, **attributes: str | float | None
 
 
 def table(class_: str, heads: Iterable[Markup], rows: Iterable[Markup]) -> Markup:
-    """Returns a `table` of a class, with cells as its head and rows below."""
+    """Returns a `table` of a class, from the cells of its head and its rows."""
     return element("table", element("thead", element("tr", *heads)), element("tbody", *rows), class_=class_)
 
 

@@ -1,4 +1,4 @@
-"""The numbers of a report, apart from how they are read and shown. A part without any is an `Absent` with the reason.
+"""The numbers of a report, as data. A part without numbers is an `Absent` with the reason.
 
 The unit of all rates is people x emails: a person who got an email counts once for it, however often it was delivered,
 opened or clicked. `rated` people x emails are those whose mail was delivered early enough to have been opened.
@@ -11,26 +11,26 @@ from typing import Any, NamedTuple
 
 
 class RateLimit(NamedTuple):
-    """What the mailbox providers allow, in percent: below `goal` all is well, from `most` on it is over the limit."""
+    """The limit of a rate in percent: below `goal` it is good, and from `most` on it is over the limit."""
 
     goal: float
     most: float
 
 
 RATE_LIMITS = {"bounces": RateLimit(2.0, 2.0), "complaints": RateLimit(0.1, 0.3), "unsubscribes": RateLimit(0.5, 0.5)}
-"""Gmail and Yahoo want complaints below 0.1 %, and never 0.3 %. The other two are usual alarm levels of senders."""
+"""Gmail and Yahoo require complaints below 0.1 %, and never 0.3 %. The others are usual alarm levels of senders."""
 
 
 @dataclass(frozen=True)
 class Absent:
-    """Stands for a part of the report that has no numbers, and says why in a sentence."""
+    """A part of the report that has no numbers. `reason` is a sentence."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class ReportPeriod:
-    """Which events count: asked for (`since`, `until`), found (`first`, `last`), and until when mail is rated."""
+    """The period of the events: requested (`since`, `until`), found (`first`, `last`), and the end of rated mail."""
 
     since: datetime | None = None
     until: datetime | None = None
@@ -42,7 +42,7 @@ class ReportPeriod:
 
 @dataclass(frozen=True)
 class Funnel:
-    """People x emails: `delivered` are all, `rated` those old enough for rates, and the others are of the rated."""
+    """People x emails: `delivered` counts all, `rated` those old enough for rates; the others count rated ones."""
 
     delivered: int = 0
     rated: int = 0
@@ -55,7 +55,7 @@ class Funnel:
 
 @dataclass(frozen=True)
 class Totals(Funnel):
-    """The funnel of all mail, with deliveries, distinct people, and people x emails that bounced or were sent."""
+    """The funnel of all mail, with the deliveries, the distinct people, and the people x emails bounced and sent."""
 
     deliveries: int = 0
     people: int = 0
@@ -65,7 +65,7 @@ class Totals(Funnel):
 
 @dataclass(frozen=True)
 class Day:
-    """The events of a day, and the people x emails whose mail was first delivered on it: rated, opened and so on."""
+    """The events of a day, and in `rated` the funnel of people x emails whose mail was first delivered on it."""
 
     day: date
     delivered: int = 0
@@ -112,7 +112,7 @@ class ClickedLink:
 
 @dataclass(frozen=True)
 class MailboxDomain:
-    """A domain of addresses with its people x emails; `name` is None for all domains that are not named."""
+    """A mailbox domain with its people x emails. `name` is None for all domains that are not listed by name."""
 
     name: str | None
     sent: int
@@ -125,9 +125,9 @@ class MailboxDomain:
 
 @dataclass(frozen=True)
 class Opening:
-    """How long after the first delivery people first opened an email: a number for each of `OPENED_WITHIN`.
+    """How long after the first delivery people first opened an email: a count for each span of `OPENED_WITHIN`.
 
-    `median` is in seconds. `before` are opens that came before the delivery, by their timestamps.
+    `median` is in seconds. `before` counts opens with a time before that of the delivery.
     """
 
     counts: Sequence[int]
@@ -150,7 +150,7 @@ OPENED_WITHIN: Sequence[tuple[str, int | None]] = (
     ("7 d", 604_800),
     ("> 7 d", None),
 )
-"""Spans in which people open mail, with their ends in seconds."""
+"""The spans of time in which people open mail: names and ends in seconds."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ class SendingHour:
 
 @dataclass(frozen=True)
 class Cohort:
-    """People by the unit of time of their first email; `active` counts those who acted in it, and in each later one."""
+    """People whose first email was in one unit of time. `active` counts those active in it, and in each later unit."""
 
     begin: date
     people: int
@@ -182,7 +182,7 @@ class Cohorts:
 
 @dataclass(frozen=True)
 class Machines:
-    """Opens that a column marks as a machine's, of all opens, and rated people x emails with and without them."""
+    """Opens by machines, according to a column, of all opens; rated people x emails opened with and without them."""
 
     column: str
     opens: int
@@ -193,7 +193,7 @@ class Machines:
 
 
 class RecentRun(NamedTuple):
-    """A load, with the sums over its files."""
+    """A load: its time, and the sums over its files."""
 
     at: datetime
     files: int
@@ -205,12 +205,12 @@ class RecentRun(NamedTuple):
 
     @property
     def missing(self) -> int:
-        """The lines that are not accounted for."""
+        """The number of lines that are not accounted for."""
         return self.lines - self.stored - self.duplicates - self.rejected - self.skipped
 
 
 class Reason(NamedTuple):
-    """Rejected lines by reason, or values that did not fit by column and reason."""
+    """The number of lines rejected for a reason, or of values discarded for a reason in a column (`where`)."""
 
     reason: str
     where: str
@@ -219,7 +219,7 @@ class Reason(NamedTuple):
 
 @dataclass(frozen=True)
 class Books:
-    """What the loads account for: sums over all files, the last loads (newest first), the rejects and the discards."""
+    """The books: sums over all files, the last loads (newest first), the rejects and the discards."""
 
     total: RecentRun
     loads: int
@@ -229,7 +229,7 @@ class Books:
 
 
 class TableAge(NamedTuple):
-    """A table's newest row: when it was received, and when a load stored it."""
+    """When a table's newest row was received, and when it was loaded."""
 
     table: str
     received_at: datetime | None
@@ -238,7 +238,7 @@ class TableAge(NamedTuple):
 
 @dataclass(frozen=True)
 class ArrivalDelays:
-    """Events by how long after they happened they were received: a number for each of `ARRIVED_WITHIN`."""
+    """How long after they happened events were received: a count for each span of `ARRIVED_WITHIN`."""
 
     counts: Sequence[int]
     unknown: int = 0
@@ -252,12 +252,12 @@ ARRIVED_WITHIN: Sequence[tuple[str, int | None]] = (
     ("within a week", 604_800),
     ("later", None),
 )
-"""Spans in which events arrive, with their ends in seconds."""
+"""The spans of time in which events arrive: names and ends in seconds."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """All numbers of a report. `last_run` says how the last known run ended, `limits` are in percent."""
+    """All numbers of a report. `last_run` is the outcome of the last known run as text, `limits` are in percent."""
 
     target: str
     made_at: datetime
@@ -280,7 +280,7 @@ class Report:
 
 
 def report_dict(report: Report) -> dict[str, Any]:
-    """Returns the report for programs: times in ISO 8601; an absent part is `{"absent": "the reason"}`."""
+    """Returns the report as JSON values, with times in ISO 8601. An absent part is `{"absent": "the reason"}`."""
     values: dict[str, Any] = _plain(report)
     return values
 

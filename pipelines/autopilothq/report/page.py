@@ -1,4 +1,4 @@
-"""The whole page: one HTML file without scripts, which loads nothing."""
+"""Builds the page: one HTML file, without scripts and external resources."""
 
 from .elements import Markup, element, join
 from .numbers import Report

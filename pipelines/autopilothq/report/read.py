@@ -1,4 +1,4 @@
-"""Reads the numbers of a report from a dataset. A part that cannot be read is `Absent`; the others are still read."""
+"""Reads the numbers of a report from a dataset. If a part cannot be read, it is `Absent`, and the others are read."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -35,17 +35,17 @@ from .statements import MailScope, Names, statement
 from .wording import moment_of
 
 _Part = TypeVar("_Part")
-_MOST = 12  # links and domains that are named
+_MOST = 12  # links, and domains, that are listed by name
 OPENED, CLICKED, DELIVERED = "email_opened", "email_clicked", "email_delivered"
 MACHINE = "machine"
 
 
 class _Missing(Exception):
-    """A part has no numbers, for the reason that is its message."""
+    """A part of the report has no numbers. The message is the reason."""
 
 
 class _Queries(NamedTuple):
-    """The queries of a report, and what all of them share."""
+    """Runs the queries of a report, with the dataset, the scope and the values that all of them share."""
 
     dataset: Dataset
     existing: Mapping[str, Sequence[str]]
@@ -53,14 +53,14 @@ class _Queries(NamedTuple):
     values: Mapping[str, str]
 
     def rows(self, name: str, **values: Any) -> list[Cells]:
-        """Returns the rows of one of the queries."""
+        """Runs a query by its name, and returns its rows. `values` are for its placeholders."""
         dataset = self.dataset
         names = Names(dataset.dialect or "", partial(table_path, dataset), partial(spelling_of, dataset))
         text, columns = statement(name, self.existing, self.scope, names, {**self.values, **values})
         return [dict(zip(columns, map(in_utc, row), strict=True)) for row in rows_of_statement(dataset, text)]
 
     def need(self, table: str, *columns: str) -> None:
-        """Raises _Missing if a table or a column of it is not there."""
+        """Raises _Missing if the dataset lacks a table or one of its columns."""
         if table not in self.existing:
             raise _Missing(f"There is no table {table} in this dataset.")
         for column in columns:
@@ -68,7 +68,7 @@ class _Queries(NamedTuple):
                 raise _Missing(f"The table {table} has no column {column}.")
 
     def only(self, **changes: Any) -> "_Queries":
-        """Returns the same for other events."""
+        """Returns a copy with another scope."""
         return self._replace(scope=self.scope._replace(**changes))
 
 
@@ -80,9 +80,9 @@ def read_report(
     journeys: Sequence[str] = (),
     limits: Mapping[str, RateLimit] | None = None,
 ) -> Report:
-    """Returns the numbers of the mail that was sent from `since` on and before `until`, of all or of some journeys.
+    """Returns the numbers of the mail that was sent at or after `since` and before `until`.
 
-    `journeys` are names or ids. Raises RunError if the dataset has no such journey.
+    `journeys` are names or ids, all journeys if empty. Raises RunError if the dataset has no such journey.
     """
     existing = {name: list(columns) for name, columns in tables_of(dataset).items()}
     queries = _Queries(dataset, existing, MailScope(since, until), {"most": str(_MOST)})
@@ -139,18 +139,18 @@ def _report(
 
 
 def _part(read: Callable[[], _Part | None], empty: str = "") -> _Part | Absent:
-    """Returns what `read` returns, Absent if that is nothing or the destination did not answer."""
+    """Returns the result of `read`, Absent if it is empty, if it raises _Missing, or if the destination fails."""
     try:
         found = read()
     except _Missing as missing:
         return Absent(str(missing))
-    except (DatabaseException, duckdb.Error) as error:  # a lake is read by DuckDB itself
+    except (DatabaseException, duckdb.Error) as error:  # DuckDB reads lakes without dlt
         return Absent(f"The destination did not answer: {shortened(gist(str(error)), 300)}")
     return Absent(empty) if found is None or (empty and not found) else found
 
 
 def _known(part: _Part | Absent) -> _Part:
-    """Returns a part that others are made of. Raises _Missing with its reason if it is absent."""
+    """Returns a part that others depend on. Raises _Missing with its reason if it is absent."""
     if isinstance(part, Absent):
         raise _Missing(part.reason)
     return part
@@ -160,7 +160,7 @@ def _known(part: _Part | Absent) -> _Part:
 
 
 def _journey_ids(queries: _Queries, chosen: Sequence[str]) -> list[str]:
-    """Returns the ids of journeys that are named by their id or by a name that they had."""
+    """Returns the ids of the journeys with the given ids or names, which may be former names. Raises RunError."""
     rows = queries.only(since=None, until=None, ahead=True).rows("chosen")
     found = [
         [row["campaign_id"] for row in rows if one in (row["campaign_id"], row["campaign_name"])] for one in chosen

@@ -1,8 +1,8 @@
-"""The report's queries: SQL files over the relations of the models, for any dialect.
+"""Renders the report's queries: SQL files over the relations of the models, for any dialect.
 
 The files are in the models' dialect. `email_events`, `person_email` and so on are the models' relations, `{measures}`
-and the like their definitions of numbers, so that a number is defined only there. The report adds which events count:
-those of `MailScope`.
+and the like their definitions of numbers, so that a number is defined only there. The report adds the filter of
+`MailScope`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ from ..utc import DAY_SECONDS
 _BASE = "duckdb"  # the models' dialect
 _EVENTS = "email_events"
 SENT = ("email_delivered", "email_bounced")
-# The function for the seconds since 1970, where sqlglot does not know the dialect's, and its arguments before the time.
+# The functions for the seconds since 1970 that sqlglot does not know, by dialect, with their arguments before the time.
 _SINCE_1970 = (exp.var("SECOND"), exp.Literal.string("1970-01-01"))
 _EPOCH: dict[str, tuple[str, tuple[exp.Expr, ...]]] = {
     "bigquery": ("UNIX_SECONDS", ()),
@@ -30,16 +30,16 @@ _EPOCH: dict[str, tuple[str, tuple[exp.Expr, ...]]] = {
     "mysql": ("TIMESTAMPDIFF", _SINCE_1970),
     "tsql": ("DATEDIFF_BIG", _SINCE_1970),
 }
-# Relations inside of models.
+# Relations that are parts of models.
 _MODEL_OF = {"email_overview_names": "email_overview", "link_overview_clicked": "link_overview"}
 
 
 class MailScope(NamedTuple):
-    """Which events count.
+    """The events that a query counts.
 
-    Mail counts if it was sent from `since` on and before `until`; what people did with it counts from `since` on, also
-    after `until`. `journeys` are the ids of the journeys that count, None means all. Events dated more than a day after
-    their receipt count only with `ahead`.
+    Mail counts if it was sent at or after `since` and before `until`. Opens, clicks and other events count at or after
+    `since`, also after `until`. `journeys` are the ids of the journeys that count, None for all. Events dated more than
+    a day after their receipt count only with `ahead`.
     """
 
     since: datetime | None = None
@@ -49,7 +49,7 @@ class MailScope(NamedTuple):
 
 
 class Names(NamedTuple):
-    """How a destination writes names: `path` returns the parts of a table's name, `spelling` a table's column."""
+    """A destination's names: `path` returns the parts of a table's name, `spelling` the name of a table's column."""
 
     dialect: str
     path: Callable[[str], Sequence[str]]
@@ -59,11 +59,11 @@ class Names(NamedTuple):
 def statement(
     name: str, existing: Existing, scope: MailScope, names: Names, values: Mapping[str, str]
 ) -> tuple[str, list[str]]:
-    """Returns one of the files of `queries` as one statement, and the names of its columns.
+    """Returns the statement of a file in `queries` for a destination, and the names of its columns.
 
-    `values` are for the `{placeholders}` in it.
+    `values` are for the `{placeholders}` in the file.
     """
-    found = cast(exp.Query, sqlglot.parse_one(expanded(query_file(name), values), dialect=_BASE))
+    found = cast(exp.Query, sqlglot.parse_one(expanded(_query_file(name), values), dialect=_BASE))
     own = found.args.pop("with_", None)
     inside: dict[str, exp.Query] = {cte.alias: cte.this for cte in own.expressions} if own else {}
     parts: dict[str, exp.Query] = {}
@@ -76,13 +76,13 @@ def statement(
 
 
 @cache
-def query_file(name: str) -> str:
-    """Returns the text of a file of `queries`."""
+def _query_file(name: str) -> str:
+    """Returns the text of a file in `queries`."""
     return resources.files(__package__).joinpath(f"queries/{name}.sql").read_text(encoding="utf-8")
 
 
 def _limited(events: exp.Expr, scope: MailScope) -> exp.Query:
-    """Returns the events that count."""
+    """Returns a query of the events in the scope."""
     sent = ", ".join(f"'{event}'" for event in SENT)
     conditions = [
         template.format(time_literal(at), sent)
@@ -104,12 +104,12 @@ def _limited(events: exp.Expr, scope: MailScope) -> exp.Query:
 
 
 def _written(found: exp.Query, names: Names) -> str:
-    """Returns the statement in the destination's dialect, with its names."""
+    """Renders a statement in the destination's dialect, with its names."""
     point(found, names.path, names.spelling)
     function, before = _EPOCH.get(names.dialect, ("", ()))
     for node in list(found.find_all(exp.TimeToUnix)) if function else ():
         node.replace(exp.Anonymous(this=function, expressions=[*(one.copy() for one in before), node.this]))
-    # DuckDB, too, would copy all columns of all events if they are read twice.
+    # DuckDB would also copy all columns of all events if they are read twice.
     for cte in found.find_all(exp.CTE) if names.dialect == "duckdb" else ():
         if cte.alias == _EVENTS:
             cte.set("materialized", False)

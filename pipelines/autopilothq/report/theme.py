@@ -46,14 +46,14 @@ DARK: Colors = {
     "link": "#7fb0ff",
 }
 
-# From little to much. Much stands out: dark on white, bright on black.
+# From low to high values. High ones stand out: dark on white, bright on black.
 LIGHT_RAMP = ("#eef4fd", "#d6e5fa", "#b8d1f6", "#97bbf1", "#74a3e9", "#4f88dd", "#316dcb", "#2258b0", "#174690")
 DARK_RAMP = ("#182234", "#1b2d4a", "#1f3a63", "#25497f", "#2c5a9d", "#386fbd", "#4c87d8", "#6ea3ec", "#9ac1fa")
 STEPS = len(LIGHT_RAMP)
 
 
 def contrast(one: str, other: str) -> float:
-    """Returns the contrast of two colours as WCAG 2 computes it. Example: `contrast("#000000", "#ffffff") == 21`."""
+    """Returns the contrast ratio of two colours, as in WCAG 2. Example: `contrast("#000000", "#ffffff") == 21`."""
     lighter, darker = sorted((_luminance(one), _luminance(other)), reverse=True)
     return (lighter + 0.05) / (darker + 0.05)
 
@@ -65,12 +65,12 @@ def _luminance(color: str) -> float:
 
 
 def on(color: str) -> str:
-    """Returns black or white, whichever is easier to read on a colour."""
+    """Returns black or white, whichever has more contrast on a colour."""
     return max("#ffffff", "#101418", key=lambda text: contrast(text, color))
 
 
 def step(value: float, least: float, most: float) -> int:
-    """Returns the step of the ramp for a value between two others, the first for all if they are equal."""
+    """Returns the step of the colour ramp for a value between `least` and `most`, the first if these are equal."""
     span = most - least
     return min(STEPS - 1, max(0, int((value - least) / span * STEPS))) if span > 0 else 0
 
@@ -82,7 +82,7 @@ def _variables(colors: Colors, ramp: tuple[str, ...]) -> str:
 
 @cache
 def style_sheet() -> str:
-    """Returns the whole style of the page."""
+    """Returns the CSS of the page."""
     rules = resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
     steps = "".join(f".r{n}{{background:var(--r{n});color:var(--t{n})}}" for n in range(STEPS))
     return (

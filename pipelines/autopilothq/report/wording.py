@@ -1,4 +1,4 @@
-"""How the page writes numbers, shares, days and spans of time, in English and in UTC."""
+"""Formats numbers, shares, days and spans of time for the page, in English and in UTC."""
 
 from datetime import UTC, date, datetime
 
@@ -11,12 +11,12 @@ NO_SHARE = "–"
 
 
 def number(value: int) -> str:
-    """Example: `number(115158) == "115,158"`."""
+    """Formats a whole number. Example: `number(115158) == "115,158"`."""
     return f"{value:,}"
 
 
 def rounded(value: float) -> str:
-    """Returns a number with three digits. Example: `rounded(115_158) == "115k"`, `rounded(1_500) == "1.5k"`."""
+    """Formats a number with three digits. Example: `rounded(115_158) == "115k"`, `rounded(1_500) == "1.5k"`."""
     for size, sign in ((1e9, "bn"), (1e6, "m"), (1e3, "k")):
         if value >= size * 0.9995:
             return f"{value / size:.3g}{sign}"
@@ -29,7 +29,7 @@ def share(part: float, whole: float) -> float | None:
 
 
 def percents(value: float | None) -> str:
-    """Returns percents with two decimals below ten, and one from there on.
+    """Formats a percentage, with two decimals below ten, else with one.
 
     Example: `percents(1.994) == "1.99%"`, `percents(46.44) == "46.4%"`, `percents(0.001) == "<0.01%"`.
     """
@@ -43,22 +43,22 @@ def percents(value: float | None) -> str:
 
 
 def rate(part: float, whole: float) -> str:
-    """Returns a share as the page writes it. Example: `rate(1, 3) == "33.3%"`."""
+    """Formats a share as a percentage. Example: `rate(1, 3) == "33.3%"`."""
     return percents(share(part, whole))
 
 
 def short_day(day: date) -> str:
-    """Example: `short_day(date(2019, 3, 1)) == "1 Mar"`."""
+    """Formats a day without the year. Example: `short_day(date(2019, 3, 1)) == "1 Mar"`."""
     return f"{day.day} {MONTHS[day.month - 1]}"
 
 
 def long_day(day: date) -> str:
-    """Example: `long_day(date(2019, 3, 1)) == "1 Mar 2019"`."""
+    """Formats a day. Example: `long_day(date(2019, 3, 1)) == "1 Mar 2019"`."""
     return f"{short_day(day)} {day.year}"
 
 
 def moment_of(at: datetime | None) -> str:
-    """Example: `moment_of(datetime(2019, 3, 1, 9, 5, tzinfo=UTC)) == "1 Mar 2019 09:05 UTC"`."""
+    """Formats a time. Example: `moment_of(datetime(2019, 3, 1, 9, 5, tzinfo=UTC)) == "1 Mar 2019 09:05 UTC"`."""
     if at is None:
         return NO_SHARE
     at = at.astimezone(UTC)
@@ -66,7 +66,7 @@ def moment_of(at: datetime | None) -> str:
 
 
 def length(seconds: float) -> str:
-    """Returns a span of time in its largest unit. Example: `length(28_700) == "8 h"`, `length(90) == "2 min"`."""
+    """Formats a span of time in its largest unit. Example: `length(28_700) == "8 h"`, `length(90) == "2 min"`."""
     for size, unit, units in ((DAY_SECONDS, "day", "days"), (3_600, "h", "h"), (60, "min", "min")):
         if seconds >= size * 0.995:
             rounded = round(seconds / size)

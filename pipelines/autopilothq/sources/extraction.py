@@ -56,6 +56,14 @@ class Extraction(NamedTuple):
             for name in ([*names, *self.schema.dlt_table_names()] if names else ())
         }
 
+    def own_tables(self) -> set[str]:
+        """Returns the tables in dlt's schema that rows of this source may go into: not those of a user's resource."""
+        return {
+            name
+            for name, table in self.schema.tables.items()
+            if table.get("resource") in (None, name if name in TABLES else EVENTS_RESOURCE)
+        }
+
     def event_tables(self) -> set[str]:
         """Returns the dataset's tables of events that the catalogue does not know."""
         names = self.schema.data_table_names()

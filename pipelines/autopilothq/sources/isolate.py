@@ -28,7 +28,7 @@ from dlt.sources import DltResource, DltSource
 from ..catalog import ACCOUNTS, CURRENT, EVENT_TABLES, LATEST, MESSAGE_TABLES, TABLES, USERS, Latest, Type, event_table
 from ..errors import causes
 from ..projection.types import ARROW
-from ..warehouses.dataset import Dataset, open_dataset, placeholders
+from ..warehouses.dataset import Dataset, may_hide_rows, open_dataset, placeholders
 from ..warehouses.dlt_internals import (
     NULL_COLLECTOR,
     DestinationTransientException,
@@ -57,6 +57,7 @@ _STATES: dict[str, bool | None] = {
     "54011": False, "54023": False, "08": False, "25": False, "28": False, "3D": False, "3F": False, "40": False,
     "42": False, "53": False, "55": False, "57": False, "58": False, "F0": False,
 }  # fmt: skip
+_DUPLICATE = "23505"
 _DUCKDB: dict[type[Exception], bool] = {
     duckdb.ConversionException: True,
     duckdb.ConstraintException: True,
@@ -139,7 +140,7 @@ def refuse_rows(into: dlt.Pipeline, source: DltSource, error: PipelineStepFailed
     reason. Raises the error of a part that fails for another reason than its rows, such as a lost connection or a full
     disk.
     """
-    cause = _cause(error)
+    cause = _cause(into, error)
     rest = {table: RefusedRows(files) for table, files in handed_over(into).items()}
     if cause is None or cause.is_data is False or cause.table not in rest or rest[cause.table].lack(cause.message):
         return False
@@ -218,7 +219,7 @@ def _loader(into: dlt.Pipeline, table_format: Any) -> Callable[[Sequence[_Part]]
                 into.run(DltSource(Schema(SOURCE), SOURCE, resources))
         except PipelineStepFailed as error:
             into.abort_packages()
-            cause = _cause(error)
+            cause = _cause(into, error)
             if cause is None or cause.is_data is False:
                 raise
             return cause
@@ -278,7 +279,7 @@ def _quietly(into: dlt.Pipeline) -> Iterator[None]:
 # Why it failed --------------------------------------------------------------------------------------------------------
 
 
-def _cause(error: PipelineStepFailed) -> Cause | None:
+def _cause(into: dlt.Pipeline, error: PipelineStepFailed) -> Cause | None:
     """Returns why a load failed, or None if none of its jobs did."""
     job = next((found for found in causes(error, *_LINKS) if isinstance(found, LoadClientJobException)), None)
     if job is None:
@@ -286,7 +287,15 @@ def _cause(error: PipelineStepFailed) -> Cause | None:
     chain = list(causes(job.client_exception, *_LINKS))
     text = next(iter(str(chain[0]).strip().splitlines()), type(chain[0]).__name__) if chain else job.failed_message
     message = _DRIVER.sub("", text)[:MAX_MESSAGE]
-    return Cause(job.load_id, job.job_id.partition(".")[0], message, is_data(chain))
+    table, about = job.job_id.partition(".")[0], is_data(chain)
+    if any(_state(found) == _DUPLICATE for found in chain) and may_hide_rows(open_dataset(into), table):
+        about = False  # no merge can replace a row that the user does not see
+    return Cause(job.load_id, table, message, about)
+
+
+def _state(error: BaseException) -> str:
+    """Returns the SQLSTATE of a driver's error, an empty text if it has none."""
+    return str(getattr(error, "pgcode", None) or getattr(error, "sqlstate", None) or "")
 
 
 def is_data(chain: Collection[BaseException]) -> bool | None:
@@ -296,7 +305,7 @@ def is_data(chain: Collection[BaseException]) -> bool | None:
             return False  # not the server's answer to a statement: there was no connection, or it broke
         if type(error).__name__ in _OF_DELTA_TABLES:
             return False
-        if state := str(getattr(error, "pgcode", None) or getattr(error, "sqlstate", None) or ""):
+        if state := _state(error):
             begins = [state[:length] for length in range(len(state), 1, -1)]
             about = next((_STATES[begin] for begin in begins if begin in _STATES), None)
             return None if _NO_PARTITION in str(error) else about

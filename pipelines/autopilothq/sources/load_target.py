@@ -135,7 +135,7 @@ def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool,
             RefusedMessages.begin(pipeline, dataset.complete_loads, extraction.load_id),
             _loaded_files(dataset, pipeline) if reads_again else {},
             _replacement(extraction, dataset, reads_again),
-            table_names(dataset, extraction.schema.tables.keys() | TABLES.keys()),
+            table_names(dataset, extraction.own_tables() | TABLES.keys()),
         )
 
 

@@ -12,7 +12,7 @@ from ..machine import cores
 from ..segment.mapping import Mappings
 from ..segment.naming import snake_case
 from ..warehouses.dlt_internals import NamingConvention
-from ..warehouses.duckdb import let_go
+from ..warehouses.duckdb import close_database
 from ..warehouses.hints import shorten_identifier
 from ..warehouses.native import avoid_view_name
 from ..warehouses.selection import ALL_MESSAGES, MessageSelection, Selected, covers, messages_of, select
@@ -131,7 +131,8 @@ class PlannedLoad:
         schema = self.extraction.schema
         mapped = {source: mapping.table for source, mapping in self.settings.mappings.items()}
         names, native = self.target.names, self.target.native
-        there, taken = names.messages | schema.tables.keys(), (FILE_NAMES | names.views | names.others) - TABLES.keys()
+        own = self.extraction.own_tables()
+        there, taken = names.messages | own, (FILE_NAMES | names.views | names.others) - TABLES.keys()
         patterns = (native.index_suffixes, native.own_prefixes)
         moved = dict(self.extraction.moved)
         return EventTables(schema.naming, native.view, there, mapped, taken, *patterns, moved)
@@ -173,7 +174,7 @@ def plan_load(origin: Origin[Any], settings: LoadSettings, keeper: object) -> Pl
     selected = select(extraction.data_resources, settings.messages)
     target = begin_target(extraction, loaded_at, origin.reads_again, keeper)
     context = _context(settings, extraction, target, loaded_at, selected)
-    let_go(extraction.pipeline)
+    close_database(extraction.pipeline)
     work = origin.plan(context)
     context.report.files = len(work)
     context.report.bytes = sum(each.size for each in work)

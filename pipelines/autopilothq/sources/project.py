@@ -26,8 +26,8 @@ from ..projection import (
     TableRows,
 )
 from ..segment.message import Batch
-from ..warehouses.dataset import Dataset, check_texts
-from ..warehouses.duckdb import kept_open, open_again
+from ..warehouses.dataset import Dataset, check_text_columns
+from ..warehouses.duckdb import keep_database_open, reopen_database
 from ..warehouses.repair import has_lost, repair_tables
 from .audit import AuditRow, LinesRead, audit_rows
 from .event_filter import filter_batch
@@ -106,8 +106,8 @@ def _attempt(load: PlannedLoad, numbers: "itertools.count[int]") -> ProjectedLoa
 def open_for_few(load: PlannedLoad, lines: int) -> AbstractContextManager[None]:
     """Keeps a DuckDB file open for the rest of a small load, which does not lock others out for long."""
     pipeline = load.extraction.pipeline if lines <= SMALL_LOAD_LINES else None
-    open_again(pipeline)
-    return kept_open(pipeline)
+    reopen_database(pipeline)
+    return keep_database_open(pipeline)
 
 
 def note_unreadable(load: PlannedLoad, found: Mapping[str, str]) -> bool:
@@ -222,8 +222,8 @@ def existing_tables(load: PlannedLoad, tables: Callable[[int], list[str]]) -> Ex
         repair_tables(pipeline, load.extraction.schema.name)
         known = dataset.tables(names)
     existing = {name: known[name] for name in names if name in known and name not in load.target.replacement.dropped}
-    for name in filter(load.fills, existing):
-        check_texts(dataset, name, existing[name], key_of(name))
+    for name in filter(load.fills, existing.keys() & {*requested, *TABLES}):
+        check_text_columns(dataset, name, existing[name], key_of(name))
     return existing
 
 

@@ -83,7 +83,7 @@ class SourceLoads:
                 " count for each other.\nMake a source for each run: archive(...) in each thread."
             )
         if self._load is not None:
-            self._load.hints.take_back()
+            self._load.hints.remove_row_hints()
         self._load = self._failure = None
         self._begun = set()
         try:
@@ -99,7 +99,7 @@ def resources(origin: Origin[Any], settings: LoadSettings) -> list[DltResource]:
 
     Raises InvalidSetting for a table that the catalogue does not have.
     """
-    dlt_internals.note_extractions()
+    dlt_internals.record_extractions()
     loads = SourceLoads(origin, settings)
     return [_others(loads) if name == EVENTS_RESOURCE else _resource(loads, _table(name)) for name in _names(origin)]
 

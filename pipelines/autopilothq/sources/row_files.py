@@ -86,11 +86,11 @@ class RowFiles:
         """Returns whether anything but the destination sees a table's rows."""
         name = resource_of(table)
         resource = self._extraction.resources[name]
-        if self._extraction.pipeline is None or name in self._extraction.feeds or dlt_internals.sees_rows(resource):
+        if self._extraction.pipeline is None or name in self._extraction.feeds or dlt_internals.has_row_steps(resource):
             return True
         if self._adds_columns:
             return True
-        return not dlt_internals.lets_all_pass(resource, self._extraction.schema, table)
+        return not dlt_internals.allows_evolution(resource, self._extraction.schema, table)
 
     @cached_property
     def _adds_columns(self) -> bool:

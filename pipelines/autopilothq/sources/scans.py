@@ -15,6 +15,8 @@ from .origin import LoadContext
 from .records import make_batch, record_of
 from .spool import Spool
 
+LARGE_BATCH = 16 << 20  # bytes of a batch's messages
+
 
 class TimeBudget:
     """A budget of time that starts now, in seconds."""
@@ -76,6 +78,11 @@ class ScanBatch:
     rejects: list[Reject] = field(default_factory=list)
     size: int = 0
     _lines: list[tuple[int, bytes]] = field(default_factory=list)
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it takes so much memory that it is handed on, however few messages it has."""
+        return self.size >= LARGE_BATCH
 
     def add_lines(self, lines: Iterable[bytes]) -> None:
         """Adds messages."""

@@ -23,9 +23,9 @@ class TableHints:
     """The hints that go to dlt with the rows of one load.
 
     `existing` are the tables that the destination has already. `added` collects the hints that were made: dlt keeps
-    them in the resources for all later extractions, and `take_back` removes them. `mended` are the tables of messages
-    in which rows of this load replace stored ones. `joined` are the resources whose columns are those of their rows,
-    combined with a user's hints.
+    them in the resources for all later extractions, and `remove_row_hints` removes them. `mended` are the tables of
+    messages in which rows of this load replace stored ones. `joined` are the resources whose columns are those of their
+    rows, combined with a user's hints.
     """
 
     extraction: Extraction
@@ -129,9 +129,9 @@ class TableHints:
         refused = selected and not self.target.table_format and "insert_values" in formats
         return "insert_values" if refused else "parquet"
 
-    def take_back(self) -> None:
+    def remove_row_hints(self) -> None:
         """Removes the hints of this load from the resources."""
         for name, added in self.added.items():
-            dlt_internals.take_back(self.extraction.resources[name], self.extraction.hints[name], added)
+            dlt_internals.remove_row_hints(self.extraction.resources[name], self.extraction.hints[name], added)
         for name in self.joined:
-            dlt_internals.put_back_columns(self.extraction.resources[name], self.extraction.hints[name])
+            dlt_internals.restore_columns(self.extraction.resources[name], self.extraction.hints[name])

@@ -139,9 +139,10 @@ def check_nulls(resource: DltResource, rows: TableRows, there: TTableSchemaColum
 def check_step(name: str, item: Any, meta: Any) -> Any:
     """Returns what a user's steps made of a resource's rows, `meta` being what marks them.
 
-    Raises NotSupported if rows have lost their key, or have the same, or come with hints or for another table.
+    Of rows of messages that have the same id it returns the first. Raises NotSupported if rows have lost their key, or
+    come with hints or for another table.
     """
-    table, has_hints = dlt_internals.marks_of_step(meta)
+    table, has_hints = dlt_internals.item_metadata(meta)
     if has_hints or (name in TABLES and table not in (None, name)):
         raise NotSupported(
             f"Expected rows alone from the steps of {name}, but got {f'the table {table}' if table else 'hints'} with"
@@ -156,19 +157,16 @@ def check_step(name: str, item: Any, meta: Any) -> Any:
                 " missing: it identifies a row, which would otherwise be stored again in each run.\n"
                 f"Return {column} too, as it came, from what you gave add_map(...) or add_yield_map(...)."
             )
-    if key_of(name) == ("id",) and _repeats(rows, "id"):
-        raise NotSupported(
-            f"Expected each id once in rows that the steps of {name} return, but one is there twice: the same message"
-            " would be stored twice.\nReturn at most one row for each that you get, and make several of it in a"
-            " transformer, for a table of your own."
-        )
-    return item
+    is_arrow = isinstance(rows, pa.Table | pa.RecordBatch) and rows.num_rows
+    return _first_of_each(rows, "id") if is_arrow and key_of(name) == ("id",) else item
 
 
-def _repeats(rows: Any, column: str) -> bool:
-    if not isinstance(rows, (pa.Table, pa.RecordBatch)):
-        return False
-    return bool(pc.count_distinct(rows.column(column), mode="all").as_py() < rows.num_rows)
+def _first_of_each(rows: pa.Table | pa.RecordBatch, key: str) -> pa.Table | pa.RecordBatch:
+    """Returns the first row of each key, because a message is stored once."""
+    if pc.count_distinct(rows.column(key), mode="all").as_py() == rows.num_rows:
+        return rows
+    numbered = pa.table({"key": rows.column(key), "number": range(rows.num_rows)})
+    return rows.take(numbered.group_by("key").aggregate([("number", "min")])["number_min"].sort())
 
 
 def _lacks(rows: Any, column: str) -> bool:

@@ -1,4 +1,4 @@
--- Which process blocks a server process, and which table they both want.
+-- The table that a server process waits for, and the process that blocks it.
 SELECT n.nspname || '.' || c.relname, b.pid, a.usename, a.application_name, host(a.client_addr), a.state
 FROM unnest(pg_blocking_pids(%(pid)s)) AS b (pid) LEFT JOIN pg_stat_activity a ON a.pid = b.pid
 LEFT JOIN pg_locks l ON l.pid = %(pid)s AND NOT l.granted

@@ -1,7 +1,7 @@
-"""The books in a dataset of their own, so that tools that scan the events' dataset find only events and views.
+"""Keeps the books in a separate dataset, so that tools that scan the events' dataset find only events and views.
 
 The books are the bookkeeping tables of loads: `_audit`, `_rejects`, dlt's own and so on. dlt knows one dataset per
-pipeline; here the names of the books are resolved to another dataset of the same database, and the staging dataset is
+pipeline. Here the names of the books are resolved to another dataset of the same database, and the staging dataset is
 named after that one.
 """
 
@@ -47,11 +47,11 @@ def is_lock(table: str) -> bool:
 
 def check_books(client: SqlClientBase[Any]) -> None:
     """Raises BooksMisplaced if the books are not where an open client looks for them, or belong to another dataset."""
-    if isinstance(client, BooksSqlClient) and client.dataset_name == client.home:
+    if isinstance(client, BooksSqlClient) and client.dataset_name == client.events_dataset:
         client.check_books()
 
 
-def stage_books_together(config: HasBooksDataset) -> None:
+def name_staging_after_books(config: HasBooksDataset) -> None:
     """Names the staging dataset after the dataset of the books."""
     if config.books_dataset:
         # dlt replaces `%s` with the dataset's name. Later it replaces characters that names cannot have with `_`.
@@ -59,26 +59,26 @@ def stage_books_together(config: HasBooksDataset) -> None:
 
 
 class BooksSqlClient(SqlClientBase[Any]):
-    """A SQL client that finds the books in a dataset of their own: `books`, or None if it is the events' dataset."""
+    """A SQL client that finds the books in the dataset `books`; None: in the events' dataset, as everything else."""
 
     books: str | None = None
-    home: str = ""
+    events_dataset: str = ""
 
-    def keep_books_in(self, dataset: str | None, naming: NamingConvention) -> None:
+    def use_books_dataset(self, dataset: str | None, naming: NamingConvention) -> None:
         """Resolves the names of the books to another dataset. Called once, before the first statement.
 
         The dataset's name is normalized by dlt's rules, as every dataset's is.
         """
-        self.books, self.home = dataset and naming.normalize_table_identifier(dataset), self.dataset_name
-        if self.books == self.home:
+        self.books, self.events_dataset = dataset and naming.normalize_table_identifier(dataset), self.dataset_name
+        if self.books == self.events_dataset:
             raise BooksMisplaced(
-                f"Expected another dataset for the books than {self.home}, which the events' tables are in."
+                f"Expected another dataset for the books than {self.events_dataset}, which the events' tables are in."
             )
 
     @property
-    def has_books_apart(self) -> bool:
-        """Whether statements find the books in another dataset."""
-        return bool(self.books) and self.dataset_name == self.home
+    def has_separate_books(self) -> bool:
+        """Whether the current statements find the books in another dataset."""
+        return bool(self.books) and self.dataset_name == self.events_dataset
 
     def make_qualified_table_name_path(
         self,
@@ -89,7 +89,7 @@ class BooksSqlClient(SqlClientBase[Any]):
         catalog: str | None = None,
     ) -> list[str]:
         """Returns the parts of a table's name, starting with the catalogue."""
-        if dataset_name is None and table_name and self.has_books_apart and is_book(table_name):
+        if dataset_name is None and table_name and self.has_separate_books and is_book(table_name):
             dataset_name = self.books
         return super().make_qualified_table_name_path(table_name, quote, casefold, dataset_name, catalog)
 
@@ -100,8 +100,8 @@ class BooksSqlClient(SqlClientBase[Any]):
             yield
 
     @contextmanager
-    def with_books_at_home(self) -> Iterator[None]:
-        """Lets the statements in the block look for the books in the events' dataset."""
+    def with_books_in_events_dataset(self) -> Iterator[None]:
+        """Makes the statements in the block look for the books in the events' dataset."""
         books, self.books = self.books, None
         try:
             yield
@@ -111,36 +111,38 @@ class BooksSqlClient(SqlClientBase[Any]):
     def check_books(self) -> None:
         """Raises BooksMisplaced as the function `check_books` does."""
         tables = self.tables_by_dataset()
-        home = tables.get(self.dataset_known_as(), set())
+        own = tables.get(self.current_dataset(), set())
         if self.books:
-            self._check_apart(home, tables)
-        elif TRACKS.name in home and not home & {AUDIT.name, VERSION_TABLE_NAME}:
-            self._check_known(tables)
+            self._check_separate(own, tables)
+        elif TRACKS.name in own and not own & {AUDIT.name, VERSION_TABLE_NAME}:
+            self._check_not_separate(tables)
 
-    def _check_known(self, tables: Mapping[str, set[str]]) -> None:
+    def _check_not_separate(self, tables: Mapping[str, set[str]]) -> None:
+        events = self.events_dataset
         for dataset, names in sorted(tables.items()):
             if {AUDIT.name, VERSION_TABLE_NAME} <= names and TRACKS.name not in names:
                 raise BooksMisplaced(
-                    f"{self.home} has no books, and {dataset} has only books. If they belong to {self.home}, add"
+                    f"{events} has no books, and {dataset} has only books. If they belong to {events}, add"
                     f" --books-dataset {dataset}, or set books_dataset; else load into another dataset: --dataset NAME"
                 )
 
-    def _check_apart(self, home: set[str], tables: Mapping[str, set[str]]) -> None:
+    def _check_separate(self, own: set[str], tables: Mapping[str, set[str]]) -> None:
+        events = self.events_dataset
         with self.with_books():
-            moved = tables.get(self.dataset_known_as(), set())
-        if any(is_book(table) and not is_lock(table) for table in home - moved):
+            moved = tables.get(self.current_dataset(), set())
+        if any(is_book(table) and not is_lock(table) for table in own - moved):
             raise BooksMisplaced(
-                f"The books of {self.home} are in {self.home} itself. Move them first:"
+                f"The books of {events} are in {events} itself. Move them first:"
                 f" autopilothq schema upgrade --books-dataset {self.books}"
             )
         audit = self.make_qualified_table_name(AUDIT.name)
-        if AUDIT.name in moved and all(map(is_book, home)) and self.execute_sql(f"SELECT 1 FROM {audit} LIMIT 1"):
+        if AUDIT.name in moved and all(map(is_book, own)) and self.execute_sql(f"SELECT 1 FROM {audit} LIMIT 1"):
             raise BooksMisplaced(
-                f"{self.books} has books of loads, but {self.home} has no tables: they belong to another dataset, or to"
-                f" one that was dropped. Name another dataset for the books of {self.home}: --books-dataset NAME"
+                f"{self.books} has books of loads, but {events} has no tables: they belong to another dataset, or to"
+                f" one that was dropped. Name another dataset for the books of {events}: --books-dataset NAME"
             )
 
-    def dataset_known_as(self) -> str:
+    def current_dataset(self) -> str:
         """Returns the database's own name for the current dataset."""
         return schema_components(self)[1]
 
@@ -148,15 +150,15 @@ class BooksSqlClient(SqlClientBase[Any]):
         """Returns the names of the tables and views of the database, by dataset."""
         catalogue = schema_components(self)[0]
         query = f"SELECT table_schema, table_name FROM {information_schema(self, 'TABLES')}"
-        here = (" WHERE table_catalog = %s", catalogue) if catalogue else ("",)
+        condition = (" WHERE table_catalog = %s", catalogue) if catalogue else ("",)
         found: dict[str, set[str]] = {}
-        for dataset, table in self.execute_sql(query + here[0], *here[1:]) or ():
+        for dataset, table in self.execute_sql(query + condition[0], *condition[1:]) or ():
             found.setdefault(dataset, set()).add(table)
         return found
 
-    def make_books_dataset(self) -> None:
+    def create_books_dataset(self) -> None:
         """Creates the dataset of the books if it is missing."""
-        if self.has_books_apart:
+        if self.has_separate_books:
             with self.with_books():
                 if self.has_dataset():  # even with IF NOT EXISTS, PostgreSQL requires the right to create it
                     return
@@ -164,7 +166,7 @@ class BooksSqlClient(SqlClientBase[Any]):
 
     def drop_dataset(self) -> None:
         """Drops the dataset, and the books' dataset."""
-        if self.has_books_apart:
+        if self.has_separate_books:
             with self.with_books():
                 super().drop_dataset()
         super().drop_dataset()
@@ -178,12 +180,12 @@ class BooksClient(SqlJobClientBase):
         check_books(self.sql_client)
         super().initialize_storage(truncate_tables)  # type: ignore[arg-type]
         if isinstance(self.sql_client, BooksSqlClient):
-            self.sql_client.make_books_dataset()
+            self.sql_client.create_books_dataset()
 
     def get_storage_tables(self, table_names: Iterable[str]) -> Iterable[tuple[str, TTableSchemaColumns]]:
-        """Yields the columns of tables, as the destination has them."""
+        """Yields tables and the columns that they have in the destination."""
         names, client = list(table_names), self.sql_client
-        if not (isinstance(client, BooksSqlClient) and client.has_books_apart):
+        if not (isinstance(client, BooksSqlClient) and client.has_separate_books):
             yield from super().get_storage_tables(names)
             return
         yield from super().get_storage_tables([name for name in names if not is_book(name)])

@@ -1,4 +1,4 @@
-"""Comments in the database: what tables and columns mean, for people who look there.
+"""Comments on tables and columns in the database, for people who look at it with other tools.
 
 dlt writes descriptions of columns to Snowflake, BigQuery and Databricks itself; DuckDB and PostgreSQL get them here.
 """
@@ -15,7 +15,7 @@ COMMENTED = ("duckdb", "postgres")
 
 
 def comment_statements(client: SqlClientBase[Any], table: TPartialTableSchema) -> Iterator[str]:
-    """Yields the statements for new columns of a table, and for the table if it is new.
+    """Yields the COMMENT statements for new columns of a table, and for the table if it is new.
 
     The columns of a journey's events are those of `tracks`, in what may be hundreds of tables: they get no comments.
     """
@@ -30,7 +30,7 @@ def comment_statements(client: SqlClientBase[Any], table: TPartialTableSchema) -
 
 
 def catalogue_comments(client: SqlClientBase[Any], table: Table) -> Iterator[str]:
-    """Yields the statements for a table of the catalogue and all its columns."""
+    """Yields the COMMENT statements for a table of the catalogue and all its columns."""
     texts = {column.name: column.description for column in table.columns}
     return comments_on(client, table.name, texts, table.description)
 
@@ -38,7 +38,7 @@ def catalogue_comments(client: SqlClientBase[Any], table: Table) -> Iterator[str
 def comments_on(
     client: SqlClientBase[Any], name: str, columns: Mapping[str, str], table: str | None = None, kind: str = "TABLE"
 ) -> Iterator[str]:
-    """Yields statements that comment a table or a view, and its columns."""
+    """Yields the COMMENT statements for a table or a view, and for its columns."""
     literal = engine.literal  # a plain literal; dlt's has escapes
     qualified = client.make_qualified_table_name(name)
     if table:

@@ -1,4 +1,4 @@
-"""Destinations whose configuration is resolved once: dlt asks for it some thirty times in a small load."""
+"""Resolves the configuration of a destination once; dlt resolves it some thirty times in a small load."""
 
 import copy
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ else:
 
 
 class ConfiguredOnce(_Base):
-    """A mixin that resolves each configuration once in the life of a destination.
+    """A mixin for destinations that resolves each configuration once per destination object.
 
     Each run makes a new destination, so a changed setting takes effect in the next run. All clients share one
     credentials object, and the connection pool that dlt keeps in it.

@@ -1,8 +1,8 @@
 """dlt's filesystem destination, with new rows appended to Delta tables by their keys.
 
 dlt lets the Delta library merge, which reads whole rows of the table into memory: 1.3 GB for two million rows. An
-`insert-only` merge needs only the keys, and those are streamed here. On a disk dlt writes its own files in place, so a
-kill cuts them off; such a file counts as missing. Everything else is dlt's own.
+`insert-only` merge needs only the keys, which are streamed here. On a disk, dlt writes its own files in place, so a
+kill may cut one off; such a file counts as missing. Everything else is dlt's own.
 """
 
 import json
@@ -35,11 +35,11 @@ from .dlt_internals import (
 from .hints import REPLACED
 from .native import SEGMENT_TABLE_HINT
 
-# Keys that do not fit in memory are spilled to disk.
+# DuckDB's settings. Keys that do not fit in memory spill to disk.
 ENGINE: dict[str, Any] = {"memory_limit": "500MB", "threads": 2, "preserve_insertion_order": False}
-_ALWAYS_REPLACED = frozenset(table.name for table in REPLACED)  # dlt merges these
-REPLACED_AT_ONCE = 50_000  # rows: 200 MB
-KILL_POINT_ROWS_REPLACED = f"{__name__}:replace_stored"  # for tests/faults
+_ALWAYS_REPLACED = frozenset(table.name for table in REPLACED)  # these are merged by dlt
+REPLACED_AT_ONCE = 50_000  # rows, some 200 MB
+KILL_POINT_ROWS_REPLACED = f"{__name__}:_replace_stored"  # for tests/faults
 KILL_POINT_ROWS_APPENDED = f"{__name__}:AppendNew.run"  # for tests/faults
 
 _log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class lake(ConfiguredOnce, filesystem):  # noqa: N801 - destinations are named l
 
     @property
     def client_class(self) -> type[FilesystemClient]:
-        """The client that appends."""
+        """The client that appends new rows by their keys."""
         return LakeClient
 
 
@@ -64,7 +64,7 @@ class lake(ConfiguredOnce, filesystem):  # noqa: N801 - destinations are named l
 class LakeClient(FilesystemClient):
     """Loads Parquet files into `insert-only` Delta tables without the library's merge."""
 
-    _incomplete: frozenset[str] = frozenset()  # files of dlt's
+    _incomplete: frozenset[str] = frozenset()  # paths of dlt's files that a kill cut off
 
     def create_dataset(self) -> None:
         """Creates the dataset's folder, which may exist already: the lock of the first load is in it."""
@@ -83,7 +83,7 @@ class LakeClient(FilesystemClient):
     # ---- dlt's own files ---------------------------------------------------------------------------------------------
 
     def get_storage_versions(self) -> tuple[int, int]:
-        """Returns the versions of the layout in the file `init`; dlt's first one, which it upgrades, if that is cut."""
+        """Returns the layout's versions from the file `init`; if it is cut off, the first, which dlt upgrades."""
         if is_complete(self.fs_client.cat_file(self.init_file_path)):
             versions: tuple[int, int] = super().get_storage_versions()
             return versions
@@ -93,18 +93,18 @@ class LakeClient(FilesystemClient):
     def get_stored_state(self, pipeline_name: str) -> Any:
         """Returns the newest state of a pipeline, or None."""
         state_table = self.schema.state_table_name
-        return self._of_complete(state_table, lambda: super(LakeClient, self).get_stored_state(pipeline_name))
+        return self._read_complete(state_table, lambda: super(LakeClient, self).get_stored_state(pipeline_name))
 
-    def find_schema(self, usual: Callable[..., StorageSchemaInfo | None], *asked: Any, **more: Any) -> Any:
+    def find_schema(self, usual: Callable[..., StorageSchemaInfo | None], *args: Any, **kwargs: Any) -> Any:
         """Returns the stored schema of a hash, or the newest of a name, or None."""
-        return self._of_complete(self.schema.version_table_name, lambda: usual(*asked, **more))
+        return self._read_complete(self.schema.version_table_name, lambda: usual(*args, **kwargs))
 
-    def dlt_files(self, usual: Callable[..., Iterator[tuple[str, list[str]]]], *asked: Any) -> Any:
+    def dlt_files(self, usual: Callable[..., Iterator[tuple[str, list[str]]]], *args: Any) -> Any:
         """Yields the path of each complete file of one of dlt's tables, and the parts of its name."""
-        return (found for found in usual(*asked) if found[0] not in self._incomplete)
+        return (found for found in usual(*args) if found[0] not in self._incomplete)
 
-    def _of_complete(self, table: str, read: Callable[[], _Found]) -> _Found:
-        """Returns what dlt reads of its table's files, without those that turn out to be incomplete."""
+    def _read_complete(self, table: str, read: Callable[[], _Found]) -> _Found:
+        """Returns the result of `read`, which reads files of dlt's table; without the incomplete ones if it fails."""
         try:
             return read()
         except ValueError:
@@ -119,7 +119,7 @@ class LakeClient(FilesystemClient):
 
 
 def is_complete(text: bytes) -> bool:
-    """Returns whether the text of one of dlt's files is JSON, as none is that a kill cut off."""
+    """Returns whether the text of one of dlt's files is valid JSON; it is not if a kill cut it off."""
     try:
         json.loads(text)
     except ValueError:
@@ -129,12 +129,12 @@ def is_complete(text: bytes) -> bool:
 
 @cache
 def warn_incomplete(path: str) -> None:
-    """Warns, once, that one of dlt's files is incomplete."""
+    """Logs a warning that one of dlt's files is incomplete, once per file."""
     _log.warning("dlt's file %s is incomplete, and is left out", visible(path))
 
 
 class AppendNew(DeltaLoadFilesystemJob):
-    """Appends the rows of files whose keys the table does not have; the keys in the files are unique."""
+    """Appends the rows whose keys the table does not have; the keys in the files are unique."""
 
     def run(self) -> None:
         """Loads the files, all of them or none."""
@@ -149,35 +149,35 @@ class AppendNew(DeltaLoadFilesystemJob):
             self.load(engine, table, keys)
 
     def load(self, engine: duckdb.DuckDBPyConnection, table: Any, keys: Sequence[str]) -> None:
-        """Loads the files into a table that exists."""
+        """Loads the files into an existing table."""
         append_new(engine, table, self.file_paths, keys)
 
 
 class MendRows(AppendNew):
-    """Also replaces the stored rows that have the key of a row in the files; these are few.
+    """Appends new rows, and replaces the few stored rows that have the key of a row in the files.
 
-    The library's merge holds the incoming rows in memory, so it gets only those. If a load is killed between the
-    commits, the next one replaces the same rows by the same ones again.
+    The library's merge holds the incoming rows in memory, so it gets only the replacements. If a load is killed between
+    the commits, the next load makes the same replacements again.
     """
 
     def load(self, engine: duckdb.DuckDBPyConnection, table: Any, keys: Sequence[str]) -> None:
-        """Loads the files into a table that exists."""
-        replace_stored(engine, table, self.file_paths, keys)
+        """Loads the files into an existing table."""
+        _replace_stored(engine, table, self.file_paths, keys)
         append_new(engine, table, self.file_paths, keys)
 
 
-def replace_stored(engine: duckdb.DuckDBPyConnection, table: Any, files: Sequence[str], keys: Sequence[str]) -> None:
-    """Replaces the rows of a Delta table whose keys are in Parquet files, some at a time."""
-    rows, by = _find_stored(engine, table, files, keys)
+def _replace_stored(engine: duckdb.DuckDBPyConnection, table: Any, files: Sequence[str], keys: Sequence[str]) -> None:
+    """Replaces the rows of a Delta table whose keys are in Parquet files, up to REPLACED_AT_ONCE in a commit."""
+    rows, key_list = _find_stored(engine, table, files, keys)
     types = pa.schema(table.schema().to_arrow())
-    there = {name for name, *_ in engine.execute(f"DESCRIBE FROM {rows}").fetchall()}
-    columns = [field for field in types if field.name in there]
+    names = {name for name, *_ in engine.execute(f"DESCRIBE FROM {rows}").fetchall()}
+    columns = [field for field in types if field.name in names]
     select = ", ".join(values.name(field.name) for field in columns)
-    again = engine.execute(f"SELECT {select} FROM {rows} SEMI JOIN there USING ({by})")
-    same = " AND ".join(f"target.{values.name(key)} = source.{values.name(key)}" for key in keys)
-    for part in again.to_arrow_reader(REPLACED_AT_ONCE):
+    replacements = engine.execute(f"SELECT {select} FROM {rows} SEMI JOIN stored_keys USING ({key_list})")
+    same_key = " AND ".join(f"target.{values.name(key)} = source.{values.name(key)}" for key in keys)
+    for part in replacements.to_arrow_reader(REPLACED_AT_ONCE):
         source = pa.Table.from_batches([part]).cast(pa.schema(columns))
-        merge = table.merge(source, same, source_alias="source", target_alias="target")
+        merge = table.merge(source, same_key, source_alias="source", target_alias="target")
         merge.when_matched_update_all().execute()
 
 
@@ -188,10 +188,10 @@ def append_new(engine: duckdb.DuckDBPyConnection, table: Any, files: Sequence[st
     """
     from deltalake import CommitProperties, write_deltalake
 
-    rows, by = _find_stored(engine, table, files, keys)
-    new = engine.sql(f"FROM {rows} ANTI JOIN there USING ({by})")
+    rows, key_list = _find_stored(engine, table, files, keys)
+    new = engine.sql(f"FROM {rows} ANTI JOIN stored_keys USING ({key_list})")
     if new.limit(1).fetchall():
-        # A commit between this check and the append may have brought the same keys: then dlt tries the file again.
+        # Another writer may have committed these keys since this check: then the append fails, and dlt retries.
         alone = CommitProperties(max_commit_retries=0)
         write_deltalake(table, new.to_arrow_reader(), mode="append", schema_mode="merge", commit_properties=alone)
 
@@ -199,13 +199,14 @@ def append_new(engine: duckdb.DuckDBPyConnection, table: Any, files: Sequence[st
 def _find_stored(
     engine: duckdb.DuckDBPyConnection, table: Any, files: Sequence[str], keys: Sequence[str]
 ) -> tuple[str, str]:
-    """Creates the table `there` of the files' keys that a Delta table has; returns SQL for the rows and their keys."""
+    """Creates the table `stored_keys`: the files' keys that a Delta table has. Returns SQL for the rows and keys."""
     listed = ", ".join(map(values.glob_literal, files))
     rows = f"read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
-    by = ", ".join(map(values.name, keys))
+    key_list = ", ".join(map(values.name, keys))
     types = pa.schema(table.schema().to_arrow())
     stored = pa.RecordBatchReader.from_stream(table.scan(columns=list(keys)))
-    # Streamed text has a type that Arrow cannot compare yet.
+    # The stream has text as string_view, which Arrow cannot compare yet.
     engine.register("stored", stored.cast(pa.schema([types.field(key) for key in keys])))
-    engine.execute(f"CREATE OR REPLACE TABLE there AS FROM stored SEMI JOIN (SELECT {by} FROM {rows}) USING ({by})")
-    return rows, by
+    found = f"FROM stored SEMI JOIN (SELECT {key_list} FROM {rows}) USING ({key_list})"
+    engine.execute(f"CREATE OR REPLACE TABLE stored_keys AS {found}")
+    return rows, key_list

@@ -1,9 +1,9 @@
-"""dlt's DuckDB destination, with new rows merged straight from their files.
+"""dlt's DuckDB destination, which merges new rows straight from their files.
 
 dlt writes each row twice: to a staging table, and from there to its own table. An `insert-only` merge needs no staging
-table in DuckDB, because the engine reads Parquet files like tables: that halves the loading time, and a file that is
-loaded again after a kill adds nothing. If another program has the database open, connections wait for it. Everything
-else is dlt's own.
+table, because DuckDB reads Parquet files like tables: that halves the loading time, and a file that is loaded again
+after a kill adds nothing. If another program has the database open, connections wait for it. Everything else is dlt's
+own.
 """
 
 import os
@@ -23,7 +23,7 @@ from duckdb import TransactionException
 from ..machine import LargestFirst, cores
 from ..projection import engine
 from . import duckdb_parts as parts
-from .books import BooksClient, BooksSqlClient, stage_books_together
+from .books import BooksClient, BooksSqlClient, name_staging_after_books
 from .comments import comment_statements
 from .configured_once import ConfiguredOnce
 from .dlt_internals import (
@@ -43,19 +43,19 @@ from .dlt_internals import (
     table_of,
 )
 from .duckdb_pool import WaitingPool
-from .hints import SOURCE, without_requirement
-from .merging import keeps_one_of_each, keys_of, order_of, replaces_by_key
+from .hints import SOURCE, without_not_null
+from .merging import dedup_order, deduplicates_staging, keys_of, replaces_by_key
 from .pipeline_names import database_of
 
 
 @configspec(init=False)
 class DirectConfiguration(DuckDbClientConfiguration):
-    """dlt's configuration, and how long to wait."""
+    """dlt's configuration, with two settings of this project."""
 
     wait: float = 0
     """Seconds to wait for a database that another program has open."""
     books_dataset: str | None = None
-    """The dataset of the tables that loads keep for themselves; None: the same as the events'."""
+    """The dataset of the bookkeeping tables; None: the same as the events'."""
 
 
 class direct(ConfiguredOnce, duckdb):  # noqa: N801 - destinations are named like functions
@@ -63,7 +63,7 @@ class direct(ConfiguredOnce, duckdb):  # noqa: N801 - destinations are named lik
 
     spec: type[DuckDbClientConfiguration] = DirectConfiguration
     kept: ExitStack | None = None
-    """What `kept_open` holds."""
+    """The connections that `keep_database_open` holds open."""
 
     def __init__(self, credentials: Any = None, destination_name: str = "duckdb", **more: Any) -> None:
         super().__init__(credentials=credentials, destination_name=destination_name, **more)
@@ -74,7 +74,7 @@ class direct(ConfiguredOnce, duckdb):  # noqa: N801 - destinations are named lik
         return DirectClient
 
     def configuration(self, initial_config: Any, accept_partial: bool = False) -> Any:
-        """Returns dlt's; if no file is named (`dlt.attach`), with the file that the pipeline loaded into last."""
+        """Returns dlt's configuration. If no file is named (`dlt.attach`), it has the pipeline's last file."""
         folder = self.config_params.get("pipeline_working_dir")
         if folder and "credentials" not in self.config_params and (known := database_of(folder)):
             self.config_params["legacy_db_path"] = known
@@ -82,11 +82,11 @@ class direct(ConfiguredOnce, duckdb):  # noqa: N801 - destinations are named lik
 
 
 @contextmanager
-def kept_open(pipeline: dlt.Pipeline | None) -> Iterator[None]:
+def keep_database_open(pipeline: dlt.Pipeline | None) -> Iterator[None]:
     """Keeps a pipeline's DuckDB file open during the block; does nothing for other destinations.
 
     Opening and closing a file takes 20 ms of processor time, and more with each table. Other programs cannot open it
-    meanwhile: `let_go` closes it before something that may take long, `open_again` opens it afterwards.
+    meanwhile, so `close_database` closes it before something that may take long, and `reopen_database` opens it again.
     """
     destination = pipeline.destination if pipeline else None
     with ExitStack() as ended, ExitStack() as kept:
@@ -98,15 +98,15 @@ def kept_open(pipeline: dlt.Pipeline | None) -> Iterator[None]:
         yield
 
 
-def let_go(pipeline: dlt.Pipeline | None) -> None:
-    """Closes a pipeline's DuckDB file that `kept_open` holds, so that other programs can open it."""
+def close_database(pipeline: dlt.Pipeline | None) -> None:
+    """Closes a pipeline's DuckDB file that `keep_database_open` holds, so that other programs can open it."""
     destination = pipeline.destination if pipeline else None
     if isinstance(destination, direct) and destination.kept:
         destination.kept.close()
 
 
-def open_again(pipeline: dlt.Pipeline | None) -> None:
-    """Opens a pipeline's DuckDB file for the rest of the outermost `kept_open`, if there is one."""
+def reopen_database(pipeline: dlt.Pipeline | None) -> None:
+    """Opens a pipeline's DuckDB file for the rest of the outermost `keep_database_open`, if there is one."""
     destination = pipeline.destination if pipeline else None
     if pipeline and isinstance(destination, direct) and destination.kept:
         destination.kept.enter_context(_connection(pipeline))
@@ -117,11 +117,11 @@ def _connection(pipeline: dlt.Pipeline) -> AbstractContextManager[object]:
 
 
 class DirectSqlClient(BooksSqlClient, DuckDbSqlClient):
-    """dlt's SQL client, which also finds the books in a dataset of their own."""
+    """dlt's SQL client, which also finds the books in a separate dataset."""
 
     def table_and_staged(self, table: str) -> tuple[str, str]:
-        """Returns the qualified names of a table and of its table in staging, whichever dataset is the current one."""
-        with self.with_alternative_dataset_name(self.home):
+        """Returns the qualified names of a table and of its staging table, whichever dataset is the current one."""
+        with self.with_alternative_dataset_name(self.events_dataset):
             return self.get_qualified_table_names(table)
 
 
@@ -135,13 +135,13 @@ class DirectClient(BooksClient, DuckDbClient):
         pool = config.credentials.conn_pool
         if config.credentials.external_conn() is None and not isinstance(pool, WaitingPool):
             config.credentials.conn_pool = WaitingPool(config.credentials, config.wait)
-        stage_books_together(config)
-        # dlt does not declare this for DuckDB, and would delete and insert replaced rows in separate transactions.
+        name_staging_after_books(config)
+        # dlt does not declare this for DuckDB, so it would delete and insert replaced rows in separate transactions.
         capabilities.supports_transactions = True
         super().__init__(schema, config, capabilities)
         names = self.create_dataset_names(schema, config)
         self.sql_client = DirectSqlClient(*names, config.credentials, capabilities)
-        self.sql_client.keep_books_in(config.books_dataset, schema.naming)
+        self.sql_client.use_books_dataset(config.books_dataset, schema.naming)
 
     def should_load_data_to_staging_dataset(self, table_name: str) -> bool:
         """Returns whether a table's files go to staging first."""
@@ -157,16 +157,16 @@ class DirectClient(BooksClient, DuckDbClient):
         job = super().create_load_job(table, file_path, load_id, restore)
         keys = keys_of(table) if replaces_by_key(table, self.schema) else []
         if isinstance(job, SqlLoadJob):
-            return MergeJob(file_path, keys, order_of(table))
+            return MergeJob(file_path, keys, dedup_order(table))
         is_parquet = isinstance(job, DuckDbCopyJob) and file_path.endswith(".parquet")
         if not is_parquet:
             return job
-        replaced_by = [] if order_of(table) else keys
-        return DirectCopyJob(file_path, replaced_by, may_repeat=keeps_one_of_each(table, self.schema))
+        replaced_by = [] if dedup_order(table) else keys
+        return DirectCopyJob(file_path, replaced_by, may_repeat=deduplicates_staging(table, self.schema))
 
     def column_sql(self, usual: Callable[..., str], column: TColumnSchema, table: Any = None) -> str:
         """Returns the definition of a column."""
-        return usual(without_requirement(column, table), table)
+        return usual(without_not_null(column, table), table)
 
     def sql_after(self, usual: Callable[..., list[str]], partial_table: TPartialTableSchema) -> list[str]:
         """Returns the statements to run after those that create new columns."""
@@ -180,7 +180,7 @@ class DirectClient(BooksClient, DuckDbClient):
 
 
 def parquet(path: str) -> str:
-    """Returns SQL for the rows of a file; a folder named `a=b` adds no column."""
+    """Returns SQL for the rows of a Parquet file. A folder named `a=b` in its path adds no column."""
     return f"read_parquet({engine.glob_literal(path)}, hive_partitioning = false)"
 
 
@@ -192,22 +192,22 @@ def _is_direct(table: PreparedTableSchema) -> bool:
     )
 
 
-WIDE = 300  # columns
-_queue = LargestFirst(min(max(2, cores()), 4))  # one waits for the disk now and then; more would need more memory
+WIDE = 300  # columns; a table with more is loaded alone
+_queue = LargestFirst(min(max(2, cores()), 4))  # of two, one may wait for the disk; more need more memory
 MB_PER_COLUMN = 0.6  # two blocks of 256 KiB, and their overhead
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_queue.begin)
 
 
-def load_in_turn(job: LoadJob, load: Callable[[], None], in_parts: Callable[[], None] | None = None) -> None:
-    """Runs a job's work, all of it or nothing, when its turn comes; runs it again, alone, if memory runs out.
+def _load_in_turn(job: LoadJob, load: Callable[[], None], in_parts: Callable[[], None] | None = None) -> None:
+    """Runs a job's work, as a whole or not at all, when its turn comes. Runs it again, alone, if memory runs out.
 
-    Enough tables are loaded side by side to keep all cores busy. A wide one is loaded alone, because DuckDB needs
-    blocks for each column, in every thread. `in_parts` does the work in parts: the last way, and the only one for a
-    file with long rows.
+    As many tables are loaded in parallel as keep all cores busy. A wide one is loaded alone, because DuckDB needs
+    blocks of memory for each column in each thread. `in_parts` does the same work in parts. It is the last resort, and
+    the only way for a file with long rows.
     """
     file = file_of(job)
-    if in_parts and file.endswith(".parquet") and parts.are_long(file):
+    if in_parts and file.endswith(".parquet") and parts.file_has_long_rows(file):
         ways = [in_parts]
     else:
         ways = [load, load, *([in_parts] if in_parts else [])]
@@ -229,26 +229,26 @@ def _turn(job: LoadJob, alone: bool, again: bool = False) -> Iterator[None]:
     memory = engine.one_thread(con.execute, int(300 + columns * MB_PER_COLUMN)) if alone else nullcontext()
     with _queue.turn(file.stat().st_size, _queue.most if alone else 1):
         if again:
-            with suppress(TransactionException):  # there is one only if memory ran out as it ended
+            with suppress(TransactionException):  # a transaction is open only if memory ran out while it ended
                 con.rollback()
         with memory:
             yield
 
 
 def _parts_of(job: LoadJob) -> Iterator[str]:
-    """Yields SQL for the rows of a job's file in parts; a part is there, and the memory for it, until the next one."""
+    """Yields SQL for each part of a job's file. A part, and the memory for it, lasts until the next one."""
     con = client_of(job).sql_client.native_connection
-    with parts.written_soon(con.execute):
-        for part in parts.cut_file(file_of(job)):
+    with parts.checkpoint_early(con.execute):
+        for part in parts.split_file(file_of(job)):
             with engine.one_thread(con.execute, parts.PART_MEMORY), engine.registered(con, part_of_file=part):
                 yield "part_of_file"
 
 
 class DirectCopyJob(DuckDbCopyJob):
-    """dlt's copy job, run in its turn; the file's folders may have any name.
+    """dlt's copy job, run in its turn. The file's folders may have any name.
 
-    Rows that only replace those with the same `keys` leave staging out if they come in parts. Others come to staging in
-    parts if they may be there repeatedly, as after a kill.
+    In parts, rows that only replace those with the same `keys` skip staging. Other rows are copied in parts only if
+    staging may have a row several times (`may_repeat`), as it does when a killed job runs again.
     """
 
     def __init__(self, file_path: str, keys: Sequence[str], may_repeat: bool) -> None:
@@ -258,7 +258,7 @@ class DirectCopyJob(DuckDbCopyJob):
     def run(self) -> None:
         """Loads the file."""
         in_parts = self._copy_in_parts if self._may_repeat else None
-        load_in_turn(self, self._copy, self._replace_in_parts if self._keys else in_parts)
+        _load_in_turn(self, self._copy, self._replace_in_parts if self._keys else in_parts)
 
     def _copy(self) -> None:
         self._copy_rows(parquet(file_of(self)))
@@ -280,7 +280,7 @@ class DirectCopyJob(DuckDbCopyJob):
 
 
 class InsertNew(DuckDbCopyJob):
-    """Inserts the rows of a file whose keys the table does not have, in its turn; the keys in the file are unique."""
+    """Inserts the rows whose keys the table does not have, in its turn. The keys in the file are unique."""
 
     def __init__(self, file_path: str, keys: Sequence[str]) -> None:
         super().__init__(file_path)
@@ -288,7 +288,7 @@ class InsertNew(DuckDbCopyJob):
 
     def run(self) -> None:
         """Loads the file."""
-        load_in_turn(self, self._insert, self._insert_in_parts)
+        _load_in_turn(self, self._insert, self._insert_in_parts)
 
     def _insert(self) -> None:
         self._insert_rows(parquet(file_of(self)))
@@ -303,16 +303,16 @@ class InsertNew(DuckDbCopyJob):
         keys = ", ".join(map(client.escape_column_name, self._keys))
         new = ""
         if client.execute_sql(f"SELECT 1 FROM {table} LIMIT 1"):
-            # The file has fewer keys, and DuckDB holds the right side of a join in memory.
-            there = f"SELECT {keys} FROM {table} SEMI JOIN (SELECT {keys} FROM {rows}) USING ({keys})"
-            new = f" ANTI JOIN ({there}) USING ({keys})"
+            # DuckDB holds the right side of a join in memory, and the file has fewer keys than the table.
+            stored = f"SELECT {keys} FROM {table} SEMI JOIN (SELECT {keys} FROM {rows}) USING ({keys})"
+            new = f" ANTI JOIN ({stored}) USING ({keys})"
         client.execute_sql(f"INSERT INTO {table} BY NAME SELECT * FROM {rows}{new}")
 
 
 class MergeJob(SqlLoadJob):
-    """dlt's job that brings rows from staging into their table in a transaction, run in its turn.
+    """dlt's job that merges rows from staging into their table in a transaction, run in its turn.
 
-    Rows that only replace those with the same `keys` come in parts if memory runs out.
+    Rows that only replace those with the same `keys` are merged in parts if memory runs out.
     """
 
     def __init__(self, file_path: str, keys: Sequence[str], order: tuple[str, str] | None) -> None:
@@ -321,12 +321,12 @@ class MergeJob(SqlLoadJob):
 
     def run(self) -> None:
         """Runs the statements."""
-        load_in_turn(self, super().run, self._replace_in_parts if self._keys else None)
+        _load_in_turn(self, super().run, self._replace_in_parts if self._keys else None)
 
     def _replace_in_parts(self) -> None:
         client = client_of(self).sql_client
         names: tuple[str, str] = client.table_and_staged(self.load_table_name)
-        with parts.written_soon(client.native_connection.execute):
+        with parts.checkpoint_early(client.native_connection.execute):
             parts.replace_from_staging(client, *names, self._keys, self._order)
 
 

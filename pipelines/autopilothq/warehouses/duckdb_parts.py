@@ -1,8 +1,8 @@
-"""Rows with long texts, brought into DuckDB in parts of so many bytes, each in a transaction of its own.
+"""Loads rows with long texts into DuckDB in parts of some 16 MB, each in a transaction of its own.
 
-DuckDB takes 2,048 rows at a time, however large they are: all their texts if it reads a table, or commits rows that
-were inserted; those of one column if it writes them to the file. A part that is there already when it comes again, as
-after a kill, changes nothing.
+DuckDB takes 2,048 rows at a time, however large they are: all of their texts when it reads a table or commits inserted
+rows, and those of one column when it writes rows to the file. A part that is loaded again, for example after a kill,
+changes nothing.
 """
 
 import re
@@ -16,32 +16,32 @@ import pyarrow.parquet as pq
 from ..projection import engine
 from .duckdb_pool import MERGED_GROUPS
 
-VECTOR = 2048  # rows
-LONG = 64 << 20  # bytes of so many rows, for which any limit that DuckDB works with has room
-BYTES_AT_ONCE = 16 << 20  # bytes
-PAGE_BYTES = 1 << 16  # read at a time from a column of Parquet; else a group of rows is read at once
-ROWS_AT_ONCE = 16  # with a MiB each, as much as a line can have, they make a part
-STAGED_ROWS = 128
-MOST_ROWS = 8192  # of a table with long texts that are taken at a time, if they have short ones
-WRITTEN_SOON = {"checkpoint_threshold": "128MB", MERGED_GROUPS: 0}  # DuckDB's settings
+VECTOR = 2048  # rows that DuckDB takes at a time
+LONG = 64 << 20  # bytes; so much of a vector's rows fits into any memory limit that DuckDB works with
+BYTES_AT_ONCE = 16 << 20  # bytes of a part
+PAGE_BYTES = 1 << 16  # read at a time from a column of Parquet, which is read by row groups otherwise
+ROWS_AT_ONCE = 16  # rows that make a part if each has a MiB, the most that a line can have
+STAGED_ROWS = 128  # rows of a part of a staging table
+MOST_ROWS = 8192  # of a part, where rows of a table with long texts are short
+EARLY_CHECKPOINTS = {"checkpoint_threshold": "128MB", MERGED_GROUPS: 0}  # DuckDB's settings
 PART_MEMORY = 450  # MB, for a part and for rows that are written to the file
 
 
-def are_long(file: str) -> bool:
-    """Returns whether the rows of a Parquet file are to be brought in parts."""
+def file_has_long_rows(file: str) -> bool:
+    """Returns whether the rows of a Parquet file are so long that they have to be loaded in parts."""
     rows = pq.read_metadata(file)
     size: int = sum(rows.row_group(number).total_byte_size for number in range(rows.num_row_groups))
     return bool(size > BYTES_AT_ONCE and size * VECTOR > LONG * rows.num_rows)
 
 
-def cut_file(file: str) -> Iterator[pa.Table]:
-    """Yields the rows of a Parquet file."""
-    with pq.ParquetFile(file, pre_buffer=False, buffer_size=PAGE_BYTES) as rows:  # else all that was read is kept
-        yield from cut_batches(rows.iter_batches(ROWS_AT_ONCE))
+def split_file(file: str) -> Iterator[pa.Table]:
+    """Yields the rows of a Parquet file in parts of about BYTES_AT_ONCE bytes."""
+    with pq.ParquetFile(file, pre_buffer=False, buffer_size=PAGE_BYTES) as rows:  # else pyarrow keeps all that it read
+        yield from split_batches(rows.iter_batches(ROWS_AT_ONCE))
 
 
-def cut_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Yields the rows of small batches."""
+def split_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Yields the rows of small batches in parts of about BYTES_AT_ONCE bytes."""
     part, size = list[pa.RecordBatch](), 0
     for batch in batches:
         part.append(batch)
@@ -54,23 +54,23 @@ def cut_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
 
 
 @contextmanager
-def written_soon(execute: Callable[[str], Any]) -> Iterator[None]:
-    """Has DuckDB write rows to the database's file as they are committed, while the block runs.
+def checkpoint_early(execute: Callable[[str], Any]) -> Iterator[None]:
+    """Makes DuckDB write rows to the database's file as they are committed, while the block runs.
 
-    Until then they are in memory. dlt lets a gigabyte of them wait, more than DuckDB usually may use.
+    Until they are written, they are in memory. dlt lets a gigabyte of them wait, more than DuckDB may usually use.
     """
-    before = [execute(f"SELECT current_setting('{name}')").fetchone()[0] for name in WRITTEN_SOON]
+    before = [execute(f"SELECT current_setting('{name}')").fetchone()[0] for name in EARLY_CHECKPOINTS]
     try:
-        for name, value in WRITTEN_SOON.items():
+        for name, value in EARLY_CHECKPOINTS.items():
             execute(f"SET GLOBAL {name} = '{value}'")
         yield
     finally:
-        for name, value in zip(WRITTEN_SOON, before, strict=True):
+        for name, value in zip(EARLY_CHECKPOINTS, before, strict=True):
             execute(f"SET GLOBAL {name} = '{value}'")
 
 
 def replace_rows(client: Any, table: str, rows: str, keys: Sequence[str]) -> None:
-    """Inserts rows, given in SQL, into a table in place of those with the same keys, and of several only one."""
+    """Inserts `rows`, a relation in SQL, each key once; deletes the rows of the table that have the same keys."""
     key = ", ".join(map(client.escape_column_name, keys))
     with client.begin_transaction():
         client.execute_sql(f"DELETE FROM {table} WHERE ({key}) IN (SELECT ({key}) FROM {rows})")
@@ -80,12 +80,12 @@ def replace_rows(client: Any, table: str, rows: str, keys: Sequence[str]) -> Non
 def replace_from_staging(
     client: Any, table: str, staged: str, keys: Sequence[str], order: tuple[str, str] | None
 ) -> None:
-    """Does what dlt's merge does with the staged rows of a table that has no hints for merging beyond key and order."""
+    """Merges staged rows as dlt does, in parts, for a table whose only hints for merging are its key and an order."""
     position = ""
     if order:
         key, (column, direction) = ", ".join(map(client.escape_column_name, keys)), order
         position = f"row_number() OVER (PARTITION BY {key} ORDER BY {client.escape_column_name(column)} {direction})"
-    if not has_row_numbers(columns_of(client.execute_sql, staged)):
+    if not has_rowid(stored_column_names(client.execute_sql, staged)):
         replace_rows(client, table, f"(FROM {staged} QUALIFY {position} = 1)" if position else staged, keys)
         return
     if position:
@@ -98,44 +98,44 @@ def replace_from_staging(
         start += STAGED_ROWS
 
 
-def longest_texts(ask: Callable[[str], Any], table: str, columns: Sequence[str]) -> dict[str, int]:
-    """Returns how many bytes a text has at most, by column, as the statistics of a table tell; empty for no rows.
+def longest_texts(execute: Callable[[str], Any], table: str, columns: Sequence[str]) -> dict[str, int]:
+    """Returns the bytes of the longest text by column, from a table's statistics; an empty dict if it has no rows.
 
-    `ask` returns the rows of a query. The names are quoted.
+    `execute` returns the rows of a query. The names of table and columns are quoted.
     """
-    [[last]] = ask(f"SELECT coalesce(max(rowid), -1) FROM {table}")
+    [[last]] = execute(f"SELECT coalesce(max(rowid), -1) FROM {table}")
     statistics = ", ".join(f"stats({column})" for column in columns)
     lengths = dict[str, int]()
-    for row in ask(f"SELECT {statistics} FROM {table} WHERE rowid = {last}"):
+    for row in execute(f"SELECT {statistics} FROM {table} WHERE rowid = {last}"):
         for column, found in zip(columns, row, strict=True):
             lengths[column] = sum(map(int, re.findall(r"Max String Length: (\d+)", str(found))))
     return lengths
 
 
-def has_row_numbers(columns: Sequence[str]) -> bool:
-    """Returns whether `rowid` is DuckDB's own number of a row: no column of the table has that name."""
+def has_rowid(columns: Sequence[str]) -> bool:
+    """Returns whether `rowid` is DuckDB's pseudocolumn, because no column of the table has that name."""
     return all(column.lower() != "rowid" for column in columns)
 
 
-def columns_of(ask: Callable[[str], Any], table: str) -> list[str]:
+def stored_column_names(execute: Callable[[str], Any], table: str) -> list[str]:
     """Returns the names of a table's columns."""
-    return [name for name, *_ in ask(f"DESCRIBE {table}")]
+    return [name for name, *_ in execute(f"DESCRIBE {table}")]
 
 
-def cut_table(ask: Callable[[str], Any], table: str) -> Iterator[str]:
-    """Yields conditions in SQL that take all rows of a table, in their order: few at a time if they have long texts."""
-    columns = columns_of(ask, table)
-    lengths = longest_texts(ask, table, list(map(engine.name, columns))) if has_row_numbers(columns) else {}
+def split_table(execute: Callable[[str], Any], table: str) -> Iterator[str]:
+    """Yields SQL conditions that select all rows of a table in order: few at a time if they have long texts."""
+    columns = stored_column_names(execute, table)
+    lengths = longest_texts(execute, table, list(map(engine.name, columns))) if has_rowid(columns) else {}
     longest = sum(lengths.values())
     if longest * VECTOR <= LONG:
         yield "true"
         return
     size = " + ".join(f"coalesce(strlen({column}::VARCHAR), 0)" for column, most in lengths.items() if most)
-    [[start, last]] = ask(f"SELECT min(rowid), max(rowid) FROM {table}")
+    [[start, last]] = execute(f"SELECT min(rowid), max(rowid) FROM {table}")
     rows = max(1, BYTES_AT_ONCE // longest)
     while start <= last:
         part = f"rowid BETWEEN {start} AND {start + rows - 1}"
-        found = _bytes_of(ask, f"SELECT coalesce(sum({size}), 0) FROM {table} WHERE {part}")
+        found = _bytes_of(execute, f"SELECT coalesce(sum({size}), 0) FROM {table} WHERE {part}")
         if rows > 1 and (found is None or found > BYTES_AT_ONCE):
             rows //= 2
             continue
@@ -145,10 +145,10 @@ def cut_table(ask: Callable[[str], Any], table: str) -> Iterator[str]:
             rows = min(rows * 2, MOST_ROWS)
 
 
-def _bytes_of(ask: Callable[[str], Any], query: str) -> int | None:
-    """Returns the number that a query finds; None if there is no memory for its rows."""
+def _bytes_of(execute: Callable[[str], Any], query: str) -> int | None:
+    """Returns the number that a query returns; None if its rows do not fit into memory."""
     try:
-        [[found]] = ask(query)
+        [[found]] = execute(query)
     except Exception as error:
         if not engine.lacks_memory(error):
             raise

@@ -1,4 +1,7 @@
-"""Connections to DuckDB files, which other programs may have open, and which are written completely as they close."""
+"""Connections to DuckDB files: they wait while another program has the file open, and write everything when they close.
+
+What was committed, and waits in DuckDB's log, is in the file once the last connection is closed.
+"""
 
 import re
 from collections import defaultdict
@@ -18,23 +21,24 @@ from ..errors import RunError
 from ..projection import engine
 from .dlt_internals import DuckDbConnectionPool
 
-# Why a file cannot be opened that is not damaged.
+# Errors about files that cannot be opened although they are not damaged.
 _OTHER_CAUSE = re.compile("Could not set lock|Cannot open file|Too many open files|No space left")
-_OTHER_VERSION = re.compile("version number|storage version")  # of DuckDB, which has written the file
-# How many merges of small groups of rows DuckDB makes when it writes what was committed to the file. One takes memory
-# for 2,048 rows, however large they are, and if there is none, the database is lost to the program. So none is made
-# until the file is closed.
+_OTHER_VERSION = re.compile("version number|storage version")  # errors about files of another version of DuckDB
+# DuckDB's setting for how many merges of small row groups a checkpoint makes. A merge takes memory for 2,048 rows,
+# however large they are; if it runs out, the program can no longer use the database. So no merge is made until the file
+# is closed.
 MERGED_GROUPS = "max_vacuum_tasks"
-_USUAL = 100
-_MUCH = 128 << 20  # bytes
-# By file: while one pool writes the rest, with settings of its own, DuckDB opens the file for no other in this process.
-_turns = defaultdict[str, RLock](RLock)
-_LONGEST = 1 << 20  # bytes of a row, as much as a line can have
-# DuckDB cannot be asked about a table with a quotation mark in its name.
+_USUAL_MERGES = 100
+_LARGE_LOG = 128 << 20  # bytes
+# Locks by file: while one pool writes a checkpoint, with other settings, DuckDB opens the file for no other in this
+# process.
+_locks = defaultdict[str, RLock](RLock)
+_LONGEST_ROW = 1 << 20  # bytes, the most that a line can have
+# `pragma_storage_info` takes no table with a quotation mark in its name.
 _TABLES = """
     SELECT schema_name, table_name FROM duckdb_tables() WHERE estimated_size > ? AND NOT internal
     AND database_name = current_database() AND NOT contains(schema_name || table_name, '"')"""
-# The bytes of those groups of a table's rows of which 2,048 have more than so many bytes in a column.
+# The bytes of a table's row groups in which 2,048 rows have more than `most` bytes in a column.
 _LONG_BYTES = """
     SELECT coalesce(sum(bytes), 0) FROM (
         SELECT 262144 * sum(1 + len(additional_block_ids)) AS bytes, max(start + count) AS rows
@@ -43,13 +47,13 @@ _LONG_BYTES = """
 
 
 class WaitingPool(DuckDbConnectionPool):
-    """Connections to a database that other programs may have open for a while."""
+    """Connections to a database; each waits, up to `wait` seconds, while another program has it open."""
 
     def __init__(self, credentials: DuckDbBaseCredentials, wait: float) -> None:
         super().__init__(credentials)
         self._file = _file(credentials)
         self._path = _path(credentials)
-        self._turn = _turns[self._path] if self._file else RLock()
+        self._lock = _locks[self._path] if self._file else RLock()
         self._borrowed = 0
         self._patient = Retrying(
             stop=stop_after_delay(wait),
@@ -64,16 +68,16 @@ class WaitingPool(DuckDbConnectionPool):
         local_config: dict[str, Any] | None = None,
         pragmas: list[str] | None = None,
     ) -> DuckDBPyConnection:
-        """Returns a connection as soon as the database is free. Raises RunError if the file is no database."""
+        """Returns a connection as soon as the database is free. Raises RunError if the file is not a database."""
         if self._file:
             private.database(self._file)
         settings = {**(global_config or {}), **({MERGED_GROUPS: 0} if self._file else {})}
         try:
-            with self._turn:
+            with self._lock:
                 if self._file and not self._borrowed:
-                    _write_rest(self._file, _MUCH)
+                    _checkpoint(self._file, _LARGE_LOG)
                 before = self._borrowed
-                self._borrowed += 1  # dlt may return the connection again at once
+                self._borrowed += 1  # now, because dlt may return the connection within the call
                 try:
                     return self._patient(super().borrow_conn, settings, local_config, pragmas)
                 except BaseException:
@@ -86,30 +90,30 @@ class WaitingPool(DuckDbConnectionPool):
 
     def return_conn(self, borrowed_conn: DuckDBPyConnection) -> int:
         """Closes a connection, and with the last one the file; returns how many are left."""
-        with self._turn:
+        with self._lock:
             closed = self._file if self._borrowed == 1 else None
             if closed:
-                with suppress(duckdb.Error, OSError):  # the database is lost to the program, or its file was deleted
-                    self._let_merge(borrowed_conn, closed)
+                with suppress(duckdb.Error, OSError):  # the database failed before, or its file was deleted
+                    self._allow_merges(borrowed_conn, closed)
             self._borrowed = super().return_conn(borrowed_conn)
             if closed:
-                _write_rest(closed)
+                _checkpoint(closed)
             return self._borrowed
 
-    def _let_merge(self, con: DuckDBPyConnection, file: Path) -> None:
+    def _allow_merges(self, con: DuckDBPyConnection, file: Path) -> None:
         [(now,)] = con.execute(f"SELECT current_setting('{MERGED_GROUPS}')").fetchall()
-        # Another number is the user's, by dlt's `statements` or `pragmas`.
+        # Any other number was set by the user, in dlt's `statements` or `pragmas`.
         if now == 0 and not _has_long_rows(con, file):
-            usual = (self.credentials.global_config or {}).get(MERGED_GROUPS, _USUAL)
+            usual = (self.credentials.global_config or {}).get(MERGED_GROUPS, _USUAL_MERGES)
             con.execute(f"SET GLOBAL {MERGED_GROUPS} = {usual}")
 
 
 def _has_long_rows(con: DuckDBPyConnection, file: Path) -> bool:
-    """Returns whether there are so many long texts in a file that there may be no memory to merge their rows."""
-    waiting = _waiting(file)
+    """Returns whether a file has so many long texts that merging their row groups might run out of memory."""
+    waiting = _log_size(file)
     if not waiting or file.stat().st_size + waiting < (most := engine.memory_limit(con.execute) // 2):
         return False
-    found = con.execute(_TABLES, [most // _LONGEST]).fetchall()
+    found = con.execute(_TABLES, [most // _LONGEST_ROW]).fetchall()
     for name in found:
         table = engine.literal(".".join(map(engine.name, name)))
         [(size,)] = con.execute(_LONG_BYTES.format(table=table, most=most)).fetchall()
@@ -118,24 +122,24 @@ def _has_long_rows(con: DuckDBPyConnection, file: Path) -> bool:
     return False
 
 
-def _waiting(file: Path) -> int:
-    """Returns the size of a database's log, which has what was committed and is not in its file yet."""
+def _log_size(file: Path) -> int:
+    """Returns the size in bytes of a database's log: what was committed and is not in its file yet."""
     try:
         return Path(f"{file}.wal").stat().st_size
     except FileNotFoundError:
         return 0
 
 
-def _write_rest(file: Path, more_than: int = 0) -> None:
-    """Writes to a database's file what waits in its log, if that has more than so many bytes.
+def _checkpoint(file: Path, more_than: int = 0) -> None:
+    """Writes a database's log to its file, if the log has more than `more_than` bytes.
 
-    DuckDB does so as it closes the file, but merges groups of rows then. If it has no memory for that, it says nothing
-    and leaves all in the log, which everybody who opens the file reads into memory.
+    DuckDB does that when it closes the file, but then also merges row groups. If it runs out of memory for that, it
+    reports no error and leaves everything in the log, which is read into memory whenever somebody opens the file.
     """
-    if _waiting(file) <= more_than:
+    if _log_size(file) <= more_than:
         return
     with (
-        suppress(duckdb.Error),  # raised if another program has it open, or other settings
+        suppress(duckdb.Error),  # raised if the file is open in another program, or here with other settings
         duckdb.connect(file, config={MERGED_GROUPS: 0, "threads": 1}) as con,
     ):
         con.execute("CHECKPOINT")
@@ -155,7 +159,7 @@ def _unreadable(path: str, why: str) -> RunError:
 
 
 def _file(credentials: DuckDbBaseCredentials) -> Path | None:
-    """Returns the path of a database that is written to; None if it is no local file."""
+    """Returns the path of a local file that is opened for writing; None for any other database."""
     path = _path(credentials)
     return None if path.startswith(":") or credentials.read_only else Path(path)
 

@@ -46,7 +46,7 @@ from .native import ALL_ROWS, COPY_HINT, SEGMENT_TABLE_HINT, copy_description
 SOURCE = "autopilothq"
 
 REPLACED = (USERS, ACCOUNTS, AUDIT, PROFILES, CONTACTS, ORTTO_PEOPLE, *CURRENT)
-# Merge strategies by whether rows of a table are replaced, the best first: messages stay as they were first stored.
+# Merge strategies, the best first, by whether stored rows of a table are replaced. Messages stay as first stored.
 # PostgreSQL refuses an upsert of rows that a killed load put into staging twice.
 STRATEGIES: dict[bool, tuple[TLoaderMergeStrategy, ...]] = {
     False: ("insert-only", "delete-insert"),
@@ -54,7 +54,7 @@ STRATEGIES: dict[bool, tuple[TLoaderMergeStrategy, ...]] = {
 }
 
 
-# Of dlt's formats for the tables of a lake, the one that needs no catalogue and is tested.
+# dlt's only format for the tables of a lake that needs no catalogue and is tested.
 LAKE_FORMAT = "delta"
 
 
@@ -64,7 +64,7 @@ def merge_with(strategy: TLoaderMergeStrategy) -> TWriteDispositionDict:
 
 
 def capabilities_of(pipeline: dlt.Pipeline) -> Any:
-    """Returns the capabilities of a pipeline's destination, which dlt derives again at each call."""
+    """Returns the capabilities of a pipeline's destination; cached, because dlt derives them again at each call."""
     return _capabilities_of(pipeline.destination)
 
 
@@ -74,9 +74,9 @@ def _capabilities_of(destination: Any) -> Any:
 
 
 def merge_strategies(pipeline: dlt.Pipeline, table_format: Any) -> Sequence[str]:
-    """Returns the merge strategies of a pipeline's destination for tables of a format; None is the destination's own.
+    """Returns the merge strategies of a pipeline's destination for a table format; None is the destination's own.
 
-    Raises CannotMerge if it does not have the format, or would only append.
+    Raises CannotMerge if the destination does not have the format, or would only append.
     """
     capabilities = capabilities_of(pipeline)
     lake = isinstance(pipeline.destination, filesystem)
@@ -105,7 +105,7 @@ _CHOOSE = (
 
 
 def merge_disposition(table: str, supported: Sequence[str]) -> TWriteDispositionDict:
-    """Returns how rows are merged into a table by one of these strategies. Raises CannotMerge if none fits."""
+    """Returns a table's write disposition, with one of the supported strategies. Raises CannotMerge if none fits."""
     strategies = STRATEGIES[TABLES.get(table) in REPLACED]
     if TABLES.get(table) in CURRENT and "delete-insert" in supported:
         # All rows go and the new ones come in one transaction; dlt's own `replace` is atomic on few destinations.
@@ -122,17 +122,17 @@ def merge_disposition(table: str, supported: Sequence[str]) -> TWriteDisposition
 
 
 def replacing_disposition(supported: Sequence[str]) -> TWriteDispositionDict:
-    """Returns how rows replace those with the same key by one of these strategies, as in `users`."""
+    """Returns the write disposition that replaces rows with the same key, as in `users`."""
     return merge_disposition(USERS.name, supported)
 
 
 def limits_of(pipeline: dlt.Pipeline) -> Limits:
-    """Returns the limits of a pipeline's destination for a table."""
+    """Returns the limits of a pipeline's destination, such as the most columns of a table."""
     return LIMITS.get(pipeline.destination.destination_type.rpartition(".")[2], OTHER_LIMITS)
 
 
 def shorten_identifier(name: str, naming: NamingConvention) -> str:
-    """Returns a table's or a column's name as it is in a destination: a name that is too long is cut, with a digest.
+    """Returns the name of a table or column in a destination: one that is too long is cut, and ends with a digest.
 
     `naming` has the destination's limit; no name is longer than MAX_NAME (docs/contract/warehouse.md#names).
     """
@@ -155,7 +155,7 @@ def column_hints(
 ) -> TTableSchemaColumns:
     """Returns dlt's hints for columns of these types, in this order.
 
-    `keys`: with the keys declared not null. `zoned`: times have a time zone. `copies` are columns that repeat others.
+    `keys`: keys are declared not null. `zoned`: times have a time zone. `copies` are columns that repeat others.
     """
     emails = () if table.name in TABLES else (*PROPERTIES, *LINK)  # which any event may have
     described = {column.name: column.description for column in (*emails, *table.columns)}
@@ -174,7 +174,7 @@ def column_hints(
 
 
 def layout_hints(table: str, native: Native) -> tuple[dict[str, Layout], dict[str, Any]]:
-    """Returns dlt's hints for how a table is stored in a destination: those of columns, and those of the table."""
+    """Returns dlt's hints for the partitions and clusters of a table: those of columns, and those of the table."""
     layout = dict(native.layout) if table == TRACKS.name else {}
     clustered = [column for column, hint in layout.items() if hint == "cluster"]
     # BigQuery gets one list: the hint for single columns is deprecated.
@@ -188,11 +188,11 @@ def arrow_schema(types: Mapping[str, Type]) -> pa.Schema:
     return pa.schema([(name, ARROW[of]) for name, of in types.items()])
 
 
-def without_requirement(column: TColumnSchema, table: Mapping[str, Any] | None) -> TColumnSchema:
-    """Returns a column as a table is created with it: dlt's own columns may be null.
+def without_not_null(column: TColumnSchema, table: Mapping[str, Any] | None) -> TColumnSchema:
+    """Returns a column for CREATE TABLE and ALTER TABLE, nullable if it is one of dlt's own.
 
-    dlt adds them, declared not null, if a user's step turns a table's rows into dicts. Rows from files, which the next
-    load may bring, do not have them.
+    dlt adds its columns, declared not null, if a user's step turns a table's rows into dicts. The next load may bring
+    rows from files, which do not have them.
     """
     is_ours = table is not None and table.get(SEGMENT_TABLE_HINT)
     return {**column, "nullable": True} if is_ours and str(column["name"]).startswith(DLT_NAME_PREFIX) else column

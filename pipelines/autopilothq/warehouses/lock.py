@@ -1,4 +1,4 @@
-"""Locks that let only one run at a time write to a target. They are kept where the data is, and end with their process.
+"""Locks that let only one run at a time write to a target. They are where the data is, and end with their process.
 
 | destination | lock | when the process dies |
 |---|---|---|
@@ -14,6 +14,7 @@ others: if there is another one, it drops its own and tries again. Two runs may 
 import os
 import posixpath
 import random
+import re
 import socket
 import threading
 import time
@@ -31,13 +32,14 @@ from filelock import FileLock, Timeout
 
 from .. import private
 from ..catalog import LOCK_TABLE, LOCKS
-from ..display import visible
-from ..errors import BusyError
+from ..display import gist, visible
+from ..errors import BusyError, RunError
 from .books import BooksSqlClient
 from .dataset import Connections, create_statement, in_utc
 from .dlt_internals import (
     MTIME_DISPATCH,
     DatabaseException,
+    DatabaseTerminalException,
     DatabaseUndefinedRelation,
     FilesystemClient,
     SqlJobClientBase,
@@ -52,8 +54,8 @@ POLL = 1.0  # seconds between two attempts to get a lock
 def held(pipeline: dlt.Pipeline, wait: float, work: str = "") -> Iterator[None]:
     """Holds the locks of a pipeline and of the target that it loads into.
 
-    Waits for them up to `wait` seconds, then raises BusyError. Kinds of `work` that may run at the same time have a
-    lock each.
+    Waits for them up to `wait` seconds, then raises BusyError. Each kind of `work` has locks of its own, so different
+    kinds may run at the same time.
     """
     until = time.monotonic() + wait
     suffix = f".{work}.lock" if work else ".lock"
@@ -64,7 +66,7 @@ def held(pipeline: dlt.Pipeline, wait: float, work: str = "") -> Iterator[None]:
         client = pipeline.destination_client()
         credentials = getattr(client.config, "credentials", None)
         if isinstance(credentials, DuckDbCredentials):
-            # If its folder is missing, DuckDB reports that.
+            # DuckDB itself reports a missing folder.
             if not credentials.database.startswith(":") and Path(credentials.database).parent.is_dir():
                 database = Path(credentials.database)
                 stack.enter_context(_file(f"{database}{suffix}", until, f"into {database}", database))
@@ -102,8 +104,11 @@ class Leases(Protocol):
     def connected(self) -> AbstractContextManager[None]:
         """Runs this thread's statements in the block on one connection, if the destination has connections."""
 
+    def begin(self, owner: str) -> None:
+        """Writes a first lease. Raises RunError if it could not be dropped again."""
+
     def put(self, owner: str) -> None:
-        """Writes or renews a lease."""
+        """Renews a lease, or writes it again."""
 
     def found(self, owner: str) -> list[tuple[str, float]]:
         """Returns the owner of each lease and the seconds since it was renewed. `owner` must have a lease."""
@@ -114,7 +119,7 @@ class Leases(Protocol):
 
 @contextmanager
 def _lease(leases: Leases, where: str, until: float) -> Iterator[None]:
-    owner = f"{uuid.uuid4().hex} {here()}"
+    owner = f"{uuid.uuid4().hex} {process_name()}"
     while other := acquire(leases, owner):
         if time.monotonic() >= until:
             raise BusyError(_busy(f"into {where}, on {visible(other)},"))
@@ -139,7 +144,7 @@ def acquire(leases: Leases, owner: str) -> str | None:
     Returns the name of the other run's process, or None if the lease was acquired.
     """
     with leases.connected():
-        leases.put(owner)
+        leases.begin(owner)
         other = None
         for found, age in leases.found(owner):
             if found == owner:
@@ -161,44 +166,53 @@ def _renew(leases: Leases, owner: str, done: threading.Event) -> None:
             logger.warning(f"The lock could not be renewed: {type(error).__name__}")
 
 
-def here() -> str:
-    """Returns the name of this process, as messages of other runs show it."""
+def process_name() -> str:
+    """Returns the host and the number of this process, as messages of other runs show them."""
     return f"{socket.gethostname()}, process {os.getpid()}"
 
 
-_NOTHING = "SELECT owner FROM {table} WHERE 1 = 0"  # fails if the table is missing
+_PROBE = "SELECT owner, renewed_at FROM {table} WHERE 1 = 0"  # fails if the table is missing, or not this one
+
+_OF_RIGHTS = re.compile("(?i)denied|privilege")  # the errors of databases about rights, and about columns
+_OF_COLUMNS = re.compile("(?i)column")
 
 
 class TableLeases(Connections):
     """Leases as rows of a table `_locks` in a warehouse, timed by the warehouse's clock."""
 
-    def __init__(self, pipeline: dlt.Pipeline, table: str = LOCKS, at_home: bool = False) -> None:
+    def __init__(self, pipeline: dlt.Pipeline, table: str = LOCKS, with_events: bool = False) -> None:
         super().__init__(pipeline.sql_client)
         self._pipeline = pipeline
         self._table = table
-        self._at_home = at_home
-        if at_home:
+        self._with_events = with_events
+        if with_events:
             return
         try:
-            self._run(_NOTHING)
+            self._run(_PROBE)
         except DatabaseUndefinedRelation:
             self._make()
 
     @classmethod
     def of(cls, pipeline: dlt.Pipeline, table: str) -> Iterator["TableLeases"]:
-        """Yields the leases to acquire, also those in the events' dataset, which runs without `books_dataset` use."""
+        """Yields the leases to acquire; also the events' dataset's, which runs without `books_dataset` use."""
         yield cls(pipeline, table)
         client = cast(SqlJobClientBase, pipeline.destination_client()).sql_client
-        if isinstance(client, BooksSqlClient) and client.has_books_apart:
-            yield cls(pipeline, table, at_home=True)
+        if isinstance(client, BooksSqlClient) and client.has_separate_books:
+            yield cls(pipeline, table, with_events=True)
+
+    def begin(self, owner: str) -> None:
+        """Writes a first lease. Raises RunError if it could not be dropped again, or the table is somebody else's."""
+        with self.connected():
+            self.drop(owner)  # needs the right to do so, without which a lease would stay until it ends
+            self._insert(owner)
 
     def put(self, owner: str) -> None:
-        """Writes or renews a lease."""
+        """Renews a lease, or writes it again."""
         with self.connected():
             if self._run("SELECT owner FROM {table} WHERE owner = %s", owner):
                 self._run("UPDATE {table} SET renewed_at = CURRENT_TIMESTAMP WHERE owner = %s", owner)
             else:
-                self._run("INSERT INTO {table} (owner, renewed_at) VALUES (%s, CURRENT_TIMESTAMP)", owner)
+                self._insert(owner)
 
     def found(self, owner: str) -> list[tuple[str, float]]:  # noqa: ARG002
         """Returns all leases."""
@@ -209,6 +223,9 @@ class TableLeases(Connections):
         """Drops a lease."""
         self._run("DELETE FROM {table} WHERE owner = %s", owner)
 
+    def _insert(self, owner: str) -> None:
+        self._run("INSERT INTO {table} (owner, renewed_at) VALUES (%s, CURRENT_TIMESTAMP)", owner)
+
     def _make(self) -> None:
         """Creates the dataset and the table. Raises the first error, unless another run has created them by then."""
         failed = []
@@ -218,18 +235,34 @@ class TableLeases(Connections):
             except DatabaseException as error:
                 failed.append(error)
         try:
-            self._run(_NOTHING)
+            self._run(_PROBE)
         except DatabaseUndefinedRelation:
             if failed:
                 raise failed[0] from None
             raise
+
+    def _explained(self, error: DatabaseException, right: str) -> Exception:
+        """Returns the error of a statement that needs a right, with what to do if it is about rights or columns."""
+        why = gist(str(error))
+        if _OF_RIGHTS.search(why):
+            return RunError(
+                f"{why}\nA run has its lease there: give the user of the credentials the right to {right}"
+                f" (GRANT SELECT, INSERT, UPDATE, DELETE ON {self._table})."
+            )
+        if not _OF_COLUMNS.search(why):
+            return error
+        columns = " and ".join(f"{column.name} ({column.type})" for column in LOCK_TABLE.columns)
+        return RunError(
+            f"Expected a table {self._table} with the columns {columns}, where a run has its lease, but: {why}.\n"
+            "Somebody else made or changed that table: rename or drop it, the next run creates its own."
+        )
 
     def _make_datasets(self) -> None:
         with self._pipeline.sql_client() as client:
             if not client.has_dataset():
                 client.create_dataset()
             if isinstance(client, BooksSqlClient):
-                client.make_books_dataset()
+                client.create_books_dataset()
 
     def _make_table(self) -> None:
         with self._pipeline.destination_client() as opened:
@@ -238,18 +271,23 @@ class TableLeases(Connections):
 
     def _run(self, statement: str, *values: str) -> list[Any]:
         rows: list[Any] = []
-        with self.open() as client, self._found_by(client):
+        with self.open() as client, self._in_its_dataset(client):
             table = client.make_qualified_table_name(self._table)
-            rows += client.execute_sql(statement.format(table=table), *values) or ()
+            try:
+                rows += client.execute_sql(statement.format(table=table), *values) or ()
+            except DatabaseUndefinedRelation:
+                raise
+            except DatabaseTerminalException as error:
+                raise self._explained(error, statement.partition(" ")[0]) from error
         return rows
 
     @contextmanager
-    def _found_by(self, client: Any) -> Iterator[None]:
-        """Finds the table in its dataset. The events' dataset may have none, because an upgrade drops it."""
-        if not self._at_home:
+    def _in_its_dataset(self, client: Any) -> Iterator[None]:
+        """Directs statements to the dataset of this table. In the events' dataset an upgrade may have dropped it."""
+        if not self._with_events:
             yield
             return
-        with client.with_books_at_home(), suppress(DatabaseUndefinedRelation):
+        with client.with_books_in_events_dataset(), suppress(DatabaseUndefinedRelation):
             yield
 
 
@@ -264,6 +302,10 @@ class BucketLeases:
     def connected(self) -> AbstractContextManager[None]:
         """Does nothing: a bucket needs no connection."""
         return nullcontext()
+
+    def begin(self, owner: str) -> None:
+        """Writes a first lease."""
+        self.put(owner)
 
     def put(self, owner: str) -> None:
         """Writes or renews a lease."""

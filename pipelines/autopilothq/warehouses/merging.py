@@ -1,4 +1,4 @@
-"""How dlt's hints say that rows are merged."""
+"""Reads from dlt's hints how the rows of a table are merged."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,17 +9,17 @@ from dlt.common.destination.typing import PreparedTableSchema
 from .dlt_internals import get_columns_names_with_prop, get_dedup_sort_tuple
 from .native import ALL_ROWS, SEGMENT_TABLE_HINT
 
-# dlt's hints for which rows are merged, and which are deleted first.
+# dlt's hints: the condition for rows that are merged, and the condition for rows that are deleted first.
 _FILTER, SCOPE = "x-merge-source-filter", "x-merge-destination-scope"
-_DEDUPLICATED = "x-stage-data-deduplicated"  # whoever makes the rows vouches that there is one
+_DEDUPLICATED = "x-stage-data-deduplicated"  # set by whoever guarantees that each key comes once
 
 
-def is_plain(table_chain: Sequence[PreparedTableSchema]) -> bool:
-    """Returns whether rows of one of the contract's tables are merged only by its key, without more hints of a user."""
-    return _is_plain_but_sorted(table_chain) and order_of(table_chain[0]) is None
+def merges_by_key_alone(table_chain: Sequence[PreparedTableSchema]) -> bool:
+    """Returns whether rows of one of the contract's tables are merged by its key, and a user has added no hints."""
+    return _merges_by_key(table_chain) and dedup_order(table_chain[0]) is None
 
 
-def _is_plain_but_sorted(table_chain: Sequence[PreparedTableSchema]) -> bool:
+def _merges_by_key(table_chain: Sequence[PreparedTableSchema]) -> bool:
     table: Any = table_chain[0]
     return (
         len(table_chain) == 1
@@ -30,7 +30,7 @@ def _is_plain_but_sorted(table_chain: Sequence[PreparedTableSchema]) -> bool:
     )
 
 
-def keeps_one_of_each(table: PreparedTableSchema, schema: Schema) -> bool:
+def deduplicates_staging(table: PreparedTableSchema, schema: Schema) -> bool:
     """Returns whether a merge takes only one of the rows in staging that have the same primary key."""
     hints: Any = table
     return (
@@ -43,21 +43,21 @@ def keeps_one_of_each(table: PreparedTableSchema, schema: Schema) -> bool:
 
 
 def replaces_by_key(table: PreparedTableSchema, schema: Schema) -> bool:
-    """Returns whether all that a merge does is to replace rows of one table that have the same primary key.
+    """Returns whether a merge does nothing but replace rows of one table that have the same primary key.
 
-    Of several new ones that have it, it takes the first in the order of `order_of`.
+    Of several new rows with the same key it takes the first by `dedup_order`.
     """
     hints: Any = table
     return (
-        _is_plain_but_sorted([table])
-        and keeps_one_of_each(table, schema)
+        _merges_by_key([table])
+        and deduplicates_staging(table, schema)
         and not hints.get(SCOPE)
         and not get_columns_names_with_prop(hints, "merge_key")
     )
 
 
-def order_of(table: Any) -> tuple[str, str] | None:
-    """Returns the column, and `asc` or `desc`, of a user's hint which of several rows with the same key is taken."""
+def dedup_order(table: Any) -> tuple[str, str] | None:
+    """Returns the column and `asc` or `desc` of a user's hint `dedup_sort`; None without it."""
     return get_dedup_sort_tuple(table)
 
 

@@ -1,4 +1,4 @@
-"""The shape of tables in a destination, like Segment's own tables there; derived from `catalog.NATIVE`."""
+"""The shape of tables in a destination, which is that of Segment's own tables there; derived from `catalog.NATIVE`."""
 
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from ..catalog import (
     key_of,
 )
 
-# A hint for dlt's tables that have the shape of `shape_of`. dlt creates other tables in the same destination as usual.
+# A hint for tables with the shape that `shape_of` returns. dlt creates all other tables as usual.
 SEGMENT_TABLE_HINT = "x-segment-table"
 # A hint for dlt's tables whose files are loaded without staging, if the destination can. Load packages of versions
 # without this hint may have rows in staging when they are resumed.
@@ -31,9 +31,9 @@ ALL_ROWS = "1 = 1"
 # Created from the catalogue by this package, in dlt's types and without a key, in all destinations.
 _LOGS = (*(table.name for table in DELIVERY_LOGS), FORWARDS.name)
 _PLAIN = (SUPPRESSIONS.name, *_LOGS)
-# By which the rows of a request are found, again and again while something is sent.
+# The column by which `send` looks up the rows of each request.
 _LOG_INDEX = "message_id"
-_MADE_OF_MESSAGES = frozenset(table.name for table in (*MESSAGE_TABLES, *EVENT_TABLES))
+_MESSAGE_TABLES = frozenset(table.name for table in (*MESSAGE_TABLES, *EVENT_TABLES))
 
 
 class TableShape(NamedTuple):
@@ -72,13 +72,13 @@ def shape_of(table: str, columns: Mapping[str, Type], kind: str) -> TableShape:
         key_of(table) if native.keyed else (),
         tuple(name for name in native.indexed if name in columns),
         copies_of(table, columns, native),
-        native.view.format(table) if native.view and holds_messages(table) else None,
+        native.view.format(table) if native.view and _holds_messages(table) else None,
     )
 
 
 def copies_of(table: str, columns: Collection[str], native: Native) -> dict[str, str]:
-    """Returns the columns of a table that repeat others in such a destination, with those that they repeat."""
-    has_messages = holds_messages(table) or any(table == made.table.name for made in LATEST)
+    """Returns the columns of a table that repeat others, each with the column that it repeats."""
+    has_messages = _holds_messages(table) or any(table == made.table.name for made in LATEST)
     return {copy: of for copy, of in native.copies.items() if of in columns} if has_messages else {}
 
 
@@ -96,10 +96,10 @@ def avoid_view_name(table: str, native: Native, there: Collection[str]) -> str:
     """
     suffix = native.view.format("") if native.view else ""
     of = table.removesuffix(suffix)
-    taken = of != table and table not in there and (of in there or of in _MADE_OF_MESSAGES)
+    taken = of != table and table not in there and (of in there or of in _MESSAGE_TABLES)
     return f"{table}_table" if taken else table
 
 
-def holds_messages(table: str) -> bool:
+def _holds_messages(table: str) -> bool:
     """Returns whether a table has a row for each message of some kind or event."""
-    return table in _MADE_OF_MESSAGES or table not in TABLES
+    return table in _MESSAGE_TABLES or table not in TABLES

@@ -2,7 +2,7 @@
 
 The first target of a machine has the pipeline `autopilot_events`. Others have `autopilot_events_` and a digest of the
 target. A note next to the working folder of each pipeline has its target: dlt does not remove that note when it drops
-the folder (`dlt pipeline NAME sync`). It also has the path of a DuckDB file, which dlt's own commands could not know.
+the folder (`dlt pipeline NAME sync`). It also has the path of a DuckDB file, which dlt's own commands do not know.
 """
 
 import json
@@ -20,7 +20,7 @@ PIPELINE = "autopilot_events"
 UNFINISHED_TARGET = "autopilothq_unfinished_at"
 """The key of the target in dlt's local state."""
 PACKAGES = ("normalize/extracted", "load/normalized")
-"""Where load packages wait, below a pipeline's working folder."""
+"""The folders below a pipeline's working folder in which load packages wait."""
 
 
 def pipelines_dir() -> Path:
@@ -34,28 +34,28 @@ def pipelines_dir() -> Path:
 
 
 def pipeline_name(target: str) -> str:
-    """Returns the name of the pipeline of a target, or the one that it would get.
+    """Returns the name of a target's pipeline; if it has none yet, the name that it would get.
 
     Example: `autopilot_events`, or `autopilot_events_1f3a9c2b` if the former is another target's.
     """
-    own = _own(target)
-    known = next((name for name in (own, PIPELINE) if target_of_pipeline(name) == target), None)
-    return known or (PIPELINE if target_of_pipeline(PIPELINE) is None and _may_take(target) else own)
+    own = _own_name(target)
+    known = next((name for name in (own, PIPELINE) if _target_of_pipeline(name) == target), None)
+    return known or (PIPELINE if _target_of_pipeline(PIPELINE) is None and _default_name_is_free(target) else own)
 
 
 def other_name(name: str, target: str) -> str | None:
     """Returns the name that the target's pipeline may have on another machine, None if it has neither name."""
-    return {PIPELINE: _own(target), _own(target): PIPELINE}.get(name)
+    return {PIPELINE: _own_name(target), _own_name(target): PIPELINE}.get(name)
 
 
-def _own(target: str) -> str:
+def _own_name(target: str) -> str:
     return f"{PIPELINE}_{sha256(target.encode()).hexdigest()[:8]}"
 
 
 def assign_pipeline_name(target: str, database: str | None) -> str:
     """Assigns a pipeline to a target permanently, and returns its name; `database` is the path of its DuckDB file."""
     folder = private.folder(pipelines_dir())
-    with FileLock(folder / f".{PIPELINE}.lock", mode=private.FILE_MODE):  # first runs in two folders
+    with FileLock(folder / f".{PIPELINE}.lock", mode=private.FILE_MODE):  # two first runs may start at once
         name = pipeline_name(target)
         note = {"place": target, "database": database}
         if _read(_note(folder / name)) != note:
@@ -64,8 +64,8 @@ def assign_pipeline_name(target: str, database: str | None) -> str:
         return name
 
 
-def target_of_pipeline(name: str) -> str | None:
-    """Returns the target that a pipeline loads into, None if this package did not note one."""
+def _target_of_pipeline(name: str) -> str | None:
+    """Returns the target that a pipeline loads into, None if no note has it."""
     folder = pipelines_dir() / name
     local = _read(folder / "state.json").get("_local")
     return _read(_note(folder)).get("place") or (local or {}).get(UNFINISHED_TARGET)
@@ -81,8 +81,8 @@ def package_folders(folder: Path) -> list[Path]:
     return [package for packages in PACKAGES for package in sorted((folder / packages).glob("*/"))]
 
 
-def _may_take(target: str) -> bool:
-    """Returns whether `autopilot_events` is free, or was made in Python, in this folder, for such a target."""
+def _default_name_is_free(target: str) -> bool:
+    """Returns whether `autopilot_events` is unused, or was created from Python in this folder for this target."""
     folder = pipelines_dir() / PIPELINE
     state = _read(folder / "state.json")
     if not state.get("schema_names") and not package_folders(folder):

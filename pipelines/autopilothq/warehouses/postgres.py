@@ -23,35 +23,35 @@ class Waits:
 
     def __init__(self) -> None:
         self.last = "a lock of PostgreSQL"
-        """The last lock that was waited for, and who has it."""
+        """The last lock that was waited for, and its holder."""
         self.reported: set[str] = set()
         """All locks that a warning was written about."""
         self.gave_up = False
-        """Whether a wait has timed out. dlt tries the job again, which need not wait as long a second time."""
+        """Whether a wait has timed out. dlt retries the job, which then waits only briefly."""
 
 
-class NewTables(dict[str, Any]):
+class _NewTables(dict[str, Any]):
     """The tables that one destination has created and that have no files yet, with a lock for each.
 
-    A copy of the destination has created none.
+    A deep copy of the destination has created none.
     """
 
-    def __deepcopy__(self, _: object) -> "NewTables":
-        return NewTables()
+    def __deepcopy__(self, _: object) -> "_NewTables":
+        return _NewTables()
 
 
 @configspec(init=False)
 class PostgresConfiguration(PostgresClientConfiguration):
-    """dlt's configuration, and how long to wait."""
+    """dlt's configuration, with settings of this project. The last three are shared by the clients of a destination."""
 
     lock_timeout: float = 600
-    """Seconds to wait for what another connection has locked; 0: as long as the server says."""
+    """Seconds to wait for a lock of another connection; 0: the server's setting."""
     statement_timeout: float = 7200
-    """Seconds that one statement may take; 0: as long as the server says."""
+    """Seconds that one statement may take; 0: the server's setting."""
     index_received_at: bool = True
     """Whether new tables have an index on `received_at`."""
     books_dataset: str | None = None
-    """The dataset of the tables that loads keep for themselves; None: the same as the events'."""
+    """The dataset of the bookkeeping tables; None: the same as the events'."""
     waits: Any = None
     stored_tables: Any = None
     new_tables: Any = None
@@ -63,12 +63,12 @@ class postgres(ConfiguredOnce, dlt_postgres):  # noqa: N801 - destinations are n
     spec: type[PostgresClientConfiguration] = PostgresConfiguration
 
     def __init__(self, credentials: Any = None, destination_name: str = "postgres", **more: Any) -> None:
-        shared = {"waits": Waits(), "stored_tables": {}, "new_tables": NewTables(), **more}
+        shared = {"waits": Waits(), "stored_tables": {}, "new_tables": _NewTables(), **more}
         super().__init__(credentials=credentials, destination_name=destination_name, **shared)
 
     @property
     def client_class(self) -> "type[PostgresClient]":
-        """The client that creates such tables, and whose waits time out."""
+        """The client that creates Segment's tables, and whose waits time out."""
         from .postgres_client import SegmentPostgresClient  # needs the driver, which not everyone has
 
         return SegmentPostgresClient

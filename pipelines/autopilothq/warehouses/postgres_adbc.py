@@ -1,4 +1,4 @@
-"""Connections of the driver that copies Parquet into PostgreSQL; they share its knowledge of the server."""
+"""Connections of the driver that copies Parquet into PostgreSQL, which share what it knows of the server's types."""
 
 import threading
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _counting = threading.Lock()
 
 
 class SharedConnection(Connection):
-    """A connection whose database stays open when it closes, for others to use.
+    """A connection that leaves its database object open for other connections when it closes.
 
     Args:
         url: The URL that PostgreSQL's library connects to.
@@ -31,7 +31,7 @@ class SharedConnection(Connection):
             connection = AdbcConnection(database)
         try:
             super().__init__(cast("AdbcDatabase", _StaysOpen()), connection)
-        except Exception:  # it begins a transaction, and the server may drop the connection at once
+        except Exception:  # it begins a transaction, and the server may drop the connection right then
             self.close()
             raise
 
@@ -50,7 +50,7 @@ class SharedConnection(Connection):
 
 @lru_cache(maxsize=4)
 def _database(url: str) -> AdbcDatabase:
-    """Returns the driver's knowledge of a server: its types, which take ten times as long to read as connecting.
+    """Returns the driver's object for a server, which has its types: they take ten times as long to read as connecting.
 
     It holds no connection itself, so the server may restart meanwhile.
     """

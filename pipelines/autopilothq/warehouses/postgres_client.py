@@ -1,4 +1,4 @@
-"""The tables of the contract in PostgreSQL."""
+"""dlt's PostgreSQL client, extended: it creates the contract's tables and chooses how files are loaded into them."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from dlt import Schema
 from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.schema import TColumnSchema
 
-from .books import BooksClient, BooksSqlClient, is_book, stage_books_together
+from .books import BooksClient, BooksSqlClient, is_book, name_staging_after_books
 from .comments import comment_statements
 from .dlt_internals import (
     DBApiCursor,
@@ -25,18 +25,18 @@ from .dlt_internals import (
     TPartialTableSchema,
     hooked,
 )
-from .hints import without_requirement
-from .merging import is_plain, keys_of
+from .hints import without_not_null
+from .merging import keys_of, merges_by_key_alone
 from .native import DIRECT_HINT, SEGMENT_TABLE_HINT, TableShape, shape_of
 from .postgres import PostgresConfiguration
 from .postgres_copies import CopyNew, PostgresCopyJob
 from .postgres_merge import Merge, MergeNew, MergeReplacing, Replace
-from .postgres_waits import giving_up, look_at, patient
+from .postgres_waits import log_waits, raising_busy, with_timeouts
 from .sql_files import sql_file
 
 
-class StoredTable(NamedTuple):
-    """The columns of a table's unique indexes, and whether files can be copied straight into it."""
+class _StoredTable(NamedTuple):
+    """A table's unique indexes, as sets of columns, and whether files can be copied straight into it."""
 
     keys: set[frozenset[str]]
     takes_files: bool
@@ -51,12 +51,12 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
     def __init__(
         self, schema: Schema, config: PostgresConfiguration, capabilities: DestinationCapabilitiesContext
     ) -> None:
-        stage_books_together(config)
+        name_staging_after_books(config)
         super().__init__(schema, config, capabilities)
         names = self.create_dataset_names(schema, config)
-        self.sql_client = PostgresSqlClient(*names, patient(config), capabilities)
+        self.sql_client = PostgresSqlClient(*names, with_timeouts(config), capabilities)
         self.sql_client.config = config
-        self.sql_client.keep_books_in(config.books_dataset, schema.naming)
+        self.sql_client.use_books_dataset(config.books_dataset, schema.naming)
 
     def create_load_job(
         self, table: PreparedTableSchema, file_path: str, load_id: str, restore: bool = False
@@ -79,7 +79,7 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
             table["x-replace-strategy"] = "insert-from-staging"  # type: ignore[typeddict-unknown-key]
         return table
 
-    # What tables are ----------------------------------------------------------------------------------------------
+    # ---- definitions of tables -------------------------------------------------------------------------------------
 
     def _shape(self, table: Mapping[str, Any] | None) -> TableShape:
         """Returns the shape that a table should have; in the staging dataset tables are as dlt creates them."""
@@ -90,7 +90,7 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
 
     def column_sql(self, usual: Callable[..., str], column: TColumnSchema, table: Any = None) -> str:
         """Returns the definition of a column."""
-        column = without_requirement(column, table)
+        column = without_not_null(column, table)
         native = self._shape(table).types.get(str(column["name"]))
         if native is None:
             return usual(column, table)
@@ -124,13 +124,13 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
         """Returns dlt's type of an existing column."""
         return {"data_type": "double"} if native == "numeric" and precision is None else usual(native, precision, scale)
 
-    # How rows come from staging -------------------------------------------------------------------------------------
+    # ---- from staging to tables ------------------------------------------------------------------------------------
 
     def merge_jobs(
         self, usual: Callable[..., list[FollowupJobRequest]], table_chain: Sequence[PreparedTableSchema]
     ) -> list[FollowupJobRequest]:
         """Returns the jobs that merge a table's rows from staging."""
-        if not is_plain(table_chain):
+        if not merges_by_key_alone(table_chain):
             return usual(table_chain)
         [table] = table_chain
         if self._is_direct(table):
@@ -150,15 +150,15 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
     def _is_direct(self, table: PreparedTableSchema) -> bool:
         """Returns whether a table's files are copied straight into it, which takes half as long as staging and merging.
 
-        Not with floats: files do not have them as the table does, and a copy casts no value. Not if rows wait in
-        staging: they may belong to a load that was killed, and the rest of it must go the same way.
+        A table with floats is not direct: files have another type for them, and a copy casts no value. Neither is one
+        with rows in staging: they may belong to a killed load, whose other files must go to staging, too.
         """
         return (
             bool(table.get(DIRECT_HINT))
             and not is_book(str(table["name"]))
             and table["write_disposition"] == "merge"
             and table.get("x-merge-strategy") == "insert-only"
-            and is_plain([table])
+            and merges_by_key_alone([table])
             and not self._shape(table).types
             and self._is_unique(table)
             and ((stored := self._stored(table)) is None or stored.takes_files)
@@ -169,17 +169,17 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
         stored = self._stored(table)
         return stored is None or frozenset(keys_of(table)) in stored.keys
 
-    def _stored(self, table: PreparedTableSchema) -> StoredTable | None:
-        """Returns a table as it was when its dataset was first asked for its tables, or None if there was none."""
+    def _stored(self, table: PreparedTableSchema) -> _StoredTable | None:
+        """Returns a table as it was when its dataset's tables were first read, or None if it did not exist."""
         dataset, name = self.sql_client.make_qualified_table_name_path(table["name"], quote=False)
-        known: dict[str, dict[str, StoredTable]] = self.config.stored_tables
+        known: dict[str, dict[str, _StoredTable]] = self.config.stored_tables
         if dataset not in known:
             with nullcontext() if self.sql_client.native_connection else self:
                 staging = self.sql_client.staging_dataset_name
                 found = self.sql_client.execute_sql(sql_file("stored_tables_postgres.sql"), staging, dataset) or ()
             known[dataset] = {}
             for there, columns, takes_files in found:
-                known[dataset].setdefault(there, StoredTable(set(), takes_files))
+                known[dataset].setdefault(there, _StoredTable(set(), takes_files))
                 known[dataset][there].keys.update([frozenset(columns)] if columns else ())
         return known[dataset].get(name)
 
@@ -191,10 +191,10 @@ class PostgresSqlClient(BooksSqlClient, Psycopg2SqlClient):
     _closed: threading.Event | None = None
 
     def open_connection(self) -> "psycopg2.extensions.connection":
-        """Opens a connection whose waits are watched while it is open."""
+        """Opens a connection whose waits are logged while it is open."""
         connection: psycopg2.extensions.connection = super().open_connection()
         self._closed = threading.Event()
-        look_at(connection.info.backend_pid, self.config, self._closed)
+        log_waits(connection.info.backend_pid, self.config, self._closed)
         return connection
 
     def close_connection(self) -> None:
@@ -206,11 +206,11 @@ class PostgresSqlClient(BooksSqlClient, Psycopg2SqlClient):
     @contextmanager
     def execute_query(self, query: AnyStr, *args: Any, **kwargs: Any) -> Iterator[DBApiCursor]:
         """Runs a statement."""
-        with giving_up(self.config), super().execute_query(query, *args, **kwargs) as cursor:
+        with raising_busy(self.config), super().execute_query(query, *args, **kwargs) as cursor:
             yield cursor
 
     @contextmanager
     def begin_transaction(self) -> Iterator[DBTransaction]:
-        """Begins a transaction, whose statements need not be this client's."""
-        with giving_up(self.config), super().begin_transaction() as transaction:
+        """Begins a transaction; its statements may be run directly on the connection."""
+        with raising_busy(self.config), super().begin_transaction() as transaction:
             yield transaction

@@ -1,4 +1,4 @@
-"""How files are copied into PostgreSQL's tables."""
+"""The jobs that copy Parquet files into PostgreSQL's tables."""
 
 import logging
 import threading
@@ -22,7 +22,7 @@ from .dlt_internals import (
 )
 from .merging import keys_of
 from .postgres import PostgresConfiguration
-from .postgres_waits import giving_up, look_at, patient, url_of
+from .postgres_waits import log_waits, raising_busy, url_of, with_timeouts
 from .sql_files import sql_file
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from .postgres_adbc import SharedConnection
 
-LARGE_FILE = 4 * 2**20  # bytes; the indexes of a smaller file's rows take no time
+LARGE_FILE = 4 * 2**20  # bytes; to index the rows of a smaller file takes hardly any time
 UNIQUE_VIOLATION = "23505"
 
 _log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class PostgresCopyJob(PostgresParquetCopyJob):
 
         self._closed = threading.Event()
         try:
-            with giving_up(cast(PostgresConfiguration, client_of(self).config)):
+            with raising_busy(cast(PostgresConfiguration, client_of(self).config)):
                 super().run()
         except OperationalError as error:
             if error.status_code == AdbcStatusCode.IO and not error.sqlstate:
@@ -57,16 +57,16 @@ class PostgresCopyJob(PostgresParquetCopyJob):
             self._closed.set()
 
     def connect(self, usual: Callable[[], "Connection"]) -> "SharedConnection":  # noqa: ARG002 - dlt's does not wait so
-        """Opens a connection whose waits are reported while it is open."""
+        """Opens a connection whose waits are logged while it is open."""
         from .postgres_adbc import SharedConnection
 
         config = cast(PostgresConfiguration, client_of(self).config)
-        connection = SharedConnection(url_of(patient(config)))
+        connection = SharedConnection(url_of(with_timeouts(config)))
         try:
             with connection.cursor() as cursor:
                 cursor.execute("SELECT pg_backend_pid()")
-                look_at(cursor.fetchall()[0][0], config, self._closed)
-        except Exception:  # the server may drop the connection at once
+                log_waits(cursor.fetchall()[0][0], config, self._closed)
+        except Exception:  # the server may drop the connection right after opening it
             connection.close()
             raise
         return connection
@@ -74,7 +74,7 @@ class PostgresCopyJob(PostgresParquetCopyJob):
 
 @hooked
 class CopyNew(PostgresCopyJob):
-    """Copies a file straight into its table. If the table has some of the rows already, copies only the others."""
+    """Copies a file straight into its table. If the table already has some of the rows, copies only the others."""
 
     _indexes_last = False
 
@@ -102,14 +102,14 @@ class CopyNew(PostgresCopyJob):
         """Opens a connection; if the table's indexes are created last, drops them in its transaction."""
         connection = cast("SharedConnection", usual())
         if self._indexes_last:
-            leave_indexes_for_last(connection, self._table_name())
+            create_indexes_last(connection, self._table_name())
         return connection
 
     def _copy(self) -> None:
-        """Copies the file; if it is a new table's first and is large, before the table has its indexes.
+        """Copies the file; a large one that is the first of a new table before the table's indexes are created.
 
-        That takes PostgreSQL half the time, because it sorts all rows once. If something prevents it, the file is
-        copied in the usual way. A table's other files wait for the first, which has locked the table.
+        That takes PostgreSQL half the time, because it sorts all rows at once. If something prevents it, the file is
+        copied as usual. A table's other files wait for the first one, which has locked the table.
         """
         from adbc_driver_manager import Error
 
@@ -149,7 +149,7 @@ class CopyNew(PostgresCopyJob):
         return rows
 
 
-def leave_indexes_for_last(connection: "SharedConnection", table: str) -> None:
+def create_indexes_last(connection: "SharedConnection", table: str) -> None:
     """Drops the indexes of an empty table, to be created again at the end of the same transaction.
 
     If anybody uses the table, or it has rows, or the database refuses, everything stays as it is.

@@ -1,8 +1,8 @@
-"""How rows come from the staging dataset into the contract's tables in PostgreSQL.
+"""The jobs that merge rows from the staging dataset into the contract's tables in PostgreSQL.
 
-Floats are `numeric` there, which the fast copy (Arrow's floats in binary) cannot fill: in the staging dataset they stay
-floats, as dlt makes them, and become `numeric` by way of their shortest text when rows are merged. A direct cast would
-round them to 15 digits.
+Floats are `numeric` in these tables, which the fast copy (Arrow's floats in binary) cannot write. In the staging
+dataset they are floats, as dlt creates them, and become `numeric` by way of their shortest text when rows are merged. A
+direct cast would round them to 15 digits.
 """
 
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ from .dlt_internals import (
 from .merging import SCOPE, keys_of
 
 
-class Parts:
-    """The parts of a statement that brings a table's rows from staging."""
+class _StatementParts:
+    """The parts of a statement that moves a table's rows from staging: names of tables, keys, columns and cells."""
 
     def __init__(self, table: Any, client: SqlClientBase[Any], alias: str = "") -> None:
         self.table, self.staged = client.get_qualified_table_names(table["name"])
@@ -36,31 +36,31 @@ class Parts:
         self.columns = ", ".join(names.values())
         self.cells = ", ".join(cells.values())
 
-    def same(self) -> str:
-        """Returns the condition that a row `d` has the key of a row `s`."""
+    def same_key(self) -> str:
+        """Returns the SQL condition that the rows `d` and `s` have the same key."""
         return " AND ".join(f"d.{key} = s.{key}" for key in self.keys)
 
 
 class MergeNew(SqlMergeFollowupJob):
-    """Inserts the rows whose keys the table does not have, by its unique index."""
+    """Inserts the rows whose keys the table does not have, in a table with a unique index on the key."""
 
     @classmethod
     def generate_sql(cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]) -> list[str]:
         """Returns the statement."""
-        parts = Parts(table_chain[0], sql_client)
+        parts = _StatementParts(table_chain[0], sql_client)
         rows = f"SELECT {parts.cells} FROM {parts.staged}"
         return [f"INSERT INTO {parts.table} ({parts.columns}) {rows} ON CONFLICT ({parts.key}) DO NOTHING;"]
 
 
 class Merge(SqlMergeFollowupJob):
-    """The same for a table without such an index."""
+    """Inserts the rows whose keys the table does not have, in a table without such an index."""
 
     @classmethod
     def generate_sql(cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]) -> list[str]:
         """Returns the statement."""
-        parts = Parts(table_chain[0], sql_client, "s.")
+        parts = _StatementParts(table_chain[0], sql_client, "s.")
         insert = f"INSERT ({parts.columns}) VALUES ({parts.cells})"
-        into = f"MERGE INTO {parts.table} d USING {parts.staged} s ON {parts.same()}"
+        into = f"MERGE INTO {parts.table} d USING {parts.staged} s ON {parts.same_key()}"
         return [f"{into} WHEN NOT MATCHED THEN {insert};"]
 
 
@@ -70,9 +70,9 @@ class MergeReplacing(SqlMergeFollowupJob):
     @classmethod
     def generate_sql(cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]) -> list[str]:
         """Returns the statements."""
-        parts = Parts(table_chain[0], sql_client)
+        parts = _StatementParts(table_chain[0], sql_client)
         table: Any = table_chain[0]
-        old = table.get(SCOPE) or f"EXISTS (SELECT 1 FROM {parts.staged} s WHERE {parts.same()})"
+        old = table.get(SCOPE) or f"EXISTS (SELECT 1 FROM {parts.staged} s WHERE {parts.same_key()})"
         return [f"DELETE FROM {parts.table} AS d WHERE {old};", _insert_once(parts)]
 
 
@@ -82,11 +82,11 @@ class Replace(SqlStagingReplaceFollowupJob):
     @classmethod
     def generate_sql(cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]) -> list[str]:
         """Returns the statements."""
-        parts = Parts(table_chain[0], sql_client)
+        parts = _StatementParts(table_chain[0], sql_client)
         return [f"TRUNCATE TABLE {parts.table};", _insert_once(parts)]
 
 
-def _insert_once(parts: Parts) -> str:
+def _insert_once(parts: _StatementParts) -> str:
     """Returns the statement that inserts each row once: a killed load may have put a file into staging twice."""
     rows = f"SELECT DISTINCT ON ({parts.key}) {parts.cells} FROM {parts.staged}"
     return f"INSERT INTO {parts.table} ({parts.columns}) {rows};"

@@ -12,25 +12,25 @@ from .dlt_internals import PostgresCredentials
 from .postgres import PostgresConfiguration, Waits
 from .sql_files import sql_file
 
-LOOK = 10.0  # seconds between two looks at what a connection waits for
-AGAIN = 1.0  # seconds to wait for a lock after one wait has timed out
-# A server that disappears silently is noticed after two minutes, not after the system's two hours.
+LOG_INTERVAL = 10.0  # seconds between two queries of what a connection waits for
+SECOND_TIMEOUT = 1.0  # seconds to wait for a lock once a wait has timed out
+# A server that disappears without closing the connection is noticed after two minutes instead of two hours.
 KEEPALIVES = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 6}
 LOCK_NOT_AVAILABLE = "55P03"
-# What a database or a role may have set for its sessions would change values: files are copied in UTF-8, floats become
-# `numeric` by way of their text, and the driver for Arrow knows types by names without quotes.
+# Settings of a database or a role could change values: files are copied in UTF-8, floats become `numeric` by way of
+# their text, and the driver for Arrow knows types by their unquoted names. So sessions set these themselves.
 ENCODING = "UTF8"
 SESSION = "-c extra_float_digits=3 -c quote_all_identifiers=off"
 
 _log = logging.getLogger(__name__)
 
 
-def patient(config: PostgresConfiguration) -> PostgresCredentials:
-    """Returns the credentials with the time-outs that their own options do not set, and so that no value changes."""
+def with_timeouts(config: PostgresConfiguration) -> PostgresCredentials:
+    """Returns the credentials with the time-outs that their own options do not set, and with SESSION and ENCODING."""
     credentials: PostgresCredentials = config.credentials.copy()
     query = KEEPALIVES | (credentials.query or {})
     options = [str(query.pop("options", ""))]
-    lock_timeout = min(AGAIN, config.lock_timeout) if config.waits.gave_up else config.lock_timeout
+    lock_timeout = min(SECOND_TIMEOUT, config.lock_timeout) if config.waits.gave_up else config.lock_timeout
     for name, seconds in (("lock_timeout", lock_timeout), ("statement_timeout", config.statement_timeout)):
         if seconds and name not in options[0]:
             options.append(f"-c {name}={max(round(seconds * 1000), 1)}")
@@ -40,14 +40,14 @@ def patient(config: PostgresConfiguration) -> PostgresCredentials:
 
 
 def url_of(credentials: PostgresCredentials) -> str:
-    """Returns the URL for PostgreSQL's library, which does not read a plus sign as a blank."""
+    """Returns the URL for libpq, in which a blank is `%20`: libpq does not read a plus sign as one."""
     url, mark, query = credentials.to_native_representation().partition("?")
     return f"{url}{mark}{query.replace('+', '%20')}"
 
 
 @contextmanager
-def giving_up(config: PostgresConfiguration) -> Iterator[None]:
-    """Raises BusyError if a lock was not granted in time."""
+def raising_busy(config: PostgresConfiguration) -> Iterator[None]:
+    """Raises BusyError if a statement in the block did not get a lock in time."""
     try:
         yield
     except Exception as error:
@@ -62,16 +62,16 @@ def giving_up(config: PostgresConfiguration) -> Iterator[None]:
         ) from error
 
 
-def look_at(pid: int, config: PostgresConfiguration, closed: threading.Event) -> None:
-    """Starts to report what the connection of this server process waits for, until it is `closed`."""
-    threading.Thread(target=_look, args=(pid, config, closed), daemon=True).start()
+def log_waits(pid: int, config: PostgresConfiguration, closed: threading.Event) -> None:
+    """Starts a thread that logs what the connection of server process `pid` waits for, until it is `closed`."""
+    threading.Thread(target=_log_waits, args=(pid, config, closed), daemon=True).start()
 
 
-def _look(pid: int, config: PostgresConfiguration, closed: threading.Event) -> None:
+def _log_waits(pid: int, config: PostgresConfiguration, closed: threading.Event) -> None:
     waits: Waits = config.waits
-    while not closed.wait(min(LOOK, config.lock_timeout / 2 or LOOK)):
+    while not closed.wait(min(LOG_INTERVAL, config.lock_timeout / 2 or LOG_INTERVAL)):
         with suppress(psycopg2.Error):  # the connection itself will report that the server cannot be reached
-            found = _blocking(pid, patient(config))
+            found = _blocking(pid, with_timeouts(config))
             if found:
                 waits.last = found
             if found and found not in waits.reported:
@@ -81,7 +81,7 @@ def _look(pid: int, config: PostgresConfiguration, closed: threading.Event) -> N
 
 
 def _blocking(pid: int, credentials: PostgresCredentials) -> str | None:
-    """Returns which lock a server process waits for and who has it, None if it waits for none."""
+    """Returns which lock a server process waits for and who holds it, None if it waits for none."""
     with closing(psycopg2.connect(url_of(credentials))) as connection, connection.cursor() as cursor:
         cursor.execute(sql_file("blocking_postgres.sql"), {"pid": pid})
         found = cursor.fetchone()

@@ -1,6 +1,6 @@
 """Runs a user's query: a single read-only statement, on a connection that is as read-only as the destination allows.
 
-`check_query` parses the query before it is sent. What keeps it from writing after that:
+`check_query` parses the query before it is sent. Besides, the connection keeps it from writing:
 
 | destination | connection |
 |---|---|
@@ -23,8 +23,8 @@ from .dataset.delta import DeltaDataset, QueryRows
 from .dlt_internals import DBApiCursor, FilesystemClient, SqlClientBase, client_for
 from .query_check import check_query
 
-ROWS_PER_ANSWER = 10_000  # fetched at a time
-# Clients share a session, one after the other: the statement that makes it read-only, and the one that undoes that.
+QUERY_ROWS_PER_FETCH = 10_000  # fetched at a time
+# By dialect, the statement that makes a session read-only, and the one that undoes that for the session's next client.
 _SESSIONS = {
     "sqlite": ("PRAGMA query_only = ON", "PRAGMA query_only = OFF"),
     "mysql": ("SET SESSION TRANSACTION READ ONLY", "SET SESSION TRANSACTION READ WRITE"),
@@ -33,7 +33,7 @@ _SESSIONS = {
 
 @contextmanager
 def run_query(dataset: dlt.Dataset, sql: str) -> Iterator[tuple[list[str], Iterator[QueryRows]]]:
-    """Yields the names of the result's columns and its rows, in batches, from a connection of its own.
+    """Yields the names of the result's columns and its rows in batches, from a new connection.
 
     Raises InvalidQuery before anything is sent to the warehouse.
     """
@@ -44,15 +44,15 @@ def run_query(dataset: dlt.Dataset, sql: str) -> Iterator[tuple[list[str], Itera
     client = dataset.sql_client
     dialect = client.capabilities.sqlglot_dialect
     check_query(sql, dialect)
-    with client, _reading(client, dialect, sql) as cursor:
-        first = cursor.fetchmany(ROWS_PER_ANSWER)
+    with client, _read_only_cursor(client, dialect, sql) as cursor:
+        first = cursor.fetchmany(QUERY_ROWS_PER_FETCH)
         keys = getattr(cursor, "keys", None)  # SQLAlchemy's word
         names = list(keys()) if keys else [column[0] for column in cursor.description or ()]
-        yield names, itertools.chain([first] if first else [], iter(lambda: cursor.fetchmany(ROWS_PER_ANSWER), []))
+        yield names, itertools.chain([first] if first else [], iter(lambda: cursor.fetchmany(QUERY_ROWS_PER_FETCH), []))
 
 
 @contextmanager
-def _reading(client: SqlClientBase[Any], dialect: str | None, sql: str) -> Iterator[DBApiCursor]:
+def _read_only_cursor(client: SqlClientBase[Any], dialect: str | None, sql: str) -> Iterator[DBApiCursor]:
     """Yields a cursor over the result, on a connection that cannot write if the destination supports that."""
     if dialect in ("postgres", "redshift"):
         with client.begin_transaction():
@@ -78,8 +78,8 @@ def _reading(client: SqlClientBase[Any], dialect: str | None, sql: str) -> Itera
             client.execute_sql(off)
 
 
-def _for_reading(pipeline: dlt.Pipeline, schema: dlt.Schema) -> dlt.Dataset:
-    """Returns the dataset of a pipeline's schema, on a connection of its own; a DuckDB file is opened read-only."""
+def _read_only_dataset(pipeline: dlt.Pipeline, schema: dlt.Schema) -> dlt.Dataset:
+    """Returns the dataset of a pipeline's schema, on a new connection. A DuckDB file is opened read-only."""
     from .duckdb import direct
 
     client: Any = client_for(pipeline, schema)
@@ -93,7 +93,7 @@ def _for_reading(pipeline: dlt.Pipeline, schema: dlt.Schema) -> dlt.Dataset:
     return dlt.dataset(destination, name, schema=schema)
 
 
-def answers(sql: str) -> Iterator[QueryRows]:
-    """Yields the rows of a user's query on the dataset of the source under way, in batches. Raises InvalidQuery."""
-    with run_query(_for_reading(dlt.current.pipeline(), dlt.current.source().schema), sql) as (_, rows):
+def read_query(sql: str) -> Iterator[QueryRows]:
+    """Yields the rows of a user's query on the dataset of the running source, in batches. Raises InvalidQuery."""
+    with run_query(_read_only_dataset(dlt.current.pipeline(), dlt.current.source().schema), sql) as (_, rows):
         yield from rows

@@ -1,4 +1,4 @@
-"""Checks that a user's query only reads. DuckDB's own parser parses it for DuckDB, sqlglot for others."""
+"""Checks that a user's query only reads. Queries for DuckDB are parsed by DuckDB itself, others by sqlglot."""
 
 import itertools
 from typing import Any
@@ -11,7 +11,7 @@ from sqlglot.errors import SqlglotError
 from ..errors import InvalidQuery
 
 # Table functions of DuckDB that change settings or write files, and those that run SQL from a text.
-_ACTING = frozenset(
+_WRITING = frozenset(
     {
         "checkpoint", "disable_logging", "disable_profiling", "enable_logging", "enable_profiling", "force_checkpoint",
         "json_execute_serialized_sql", "query", "truncate_duckdb_logs",
@@ -22,11 +22,11 @@ _CHANGES = (exp.DML, exp.DDL, exp.Into, exp.Lock, exp.Command, exp.Set, exp.Copy
 
 
 def check_query(sql: str, dialect: str | None) -> None:
-    """Raises InvalidQuery unless the text is one read-only statement, or DuckDB's error if DuckDB cannot parse it.
+    """Raises InvalidQuery unless the text is one read-only statement. Raises DuckDB's error if DuckDB cannot parse it.
 
     Example: `check_query("SELECT 1; DROP TABLE people", "postgres")` raises.
     """
-    found = _of_duckdb(sql) if dialect == "duckdb" else _of_others(sql, dialect)
+    found = _kinds_in_duckdb(sql) if dialect == "duckdb" else _kinds_elsewhere(sql, dialect)
     if found != ["SELECT"]:
         got = f"{len(found)} statements ({', '.join(found[:5])})" if len(found) > 1 else found[0] if found else "none"
         raise InvalidQuery(
@@ -35,9 +35,9 @@ def check_query(sql: str, dialect: str | None) -> None:
         )
 
 
-def _of_duckdb(sql: str) -> list[str]:
-    """Returns the kind of each statement; SELECT is one that only reads."""
-    # PIVOT counts as two: it creates a temporary type first, in a statement that has no text of its own.
+def _kinds_in_duckdb(sql: str) -> list[str]:
+    """Returns the kind of each statement; SELECT only for one that only reads."""
+    # PIVOT is two statements: the first one, which has no text, creates a temporary type.
     found = [one.type.name for one in duckdb.extract_statements(sql) if one.type.name != "CREATE" or one.query]
     starts = [start for start, _ in duckdb.tokenize(sql)]
     text = sql.encode()
@@ -45,11 +45,11 @@ def _of_duckdb(sql: str) -> list[str]:
     tokens = [word[0].decode(errors="replace").strip('"').lower() if word else "" for word in words]
     if tokens[:1] == ["pragma"]:
         return ["PRAGMA"]
-    called = next((name for name, sign in itertools.pairwise(tokens) if sign == "(" and name in _ACTING), None)
+    called = next((name for name, sign in itertools.pairwise(tokens) if sign == "(" and name in _WRITING), None)
     return [f"{called}()"] if called else found
 
 
-def _of_others(sql: str, dialect: str | None) -> list[str]:
+def _kinds_elsewhere(sql: str, dialect: str | None) -> list[str]:
     try:
         parsed = sqlglot.parse(sql, dialect=dialect)
     except SqlglotError as error:

@@ -1,8 +1,9 @@
 """Recreates tables and columns that somebody dropped, before a load, with a warning.
 
-dlt creates what its schema has once and never checks it again: every load would fail on what was dropped since. What is
-recreated is empty, and nothing is stored twice: without `_audit` or `_dlt_loads` all files are read again, and messages
-that are stored stay as they are. A missing key column is an error: the stored rows would have no key.
+dlt creates the tables and columns of its schema once and never checks them again, so every load would fail on one that
+was dropped since. What is recreated is empty, and nothing is stored twice: without `_audit` or `_dlt_loads` all files
+are read again, and stored messages stay as they are. A missing key column is an error, because the stored rows would
+have no key.
 """
 
 import logging
@@ -32,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 def repair_tables(into: dlt.Pipeline, schema_name: str = SOURCE) -> None:
-    """Recreates what is missing of the tables that dlt created. Raises RunError if a key's column is missing."""
+    """Recreates missing tables and columns that dlt created. Raises RunError if a key's column is missing."""
     known = into.schemas[schema_name] if schema_name in into.schema_names else None
     with client_for(into, known or Schema(schema_name)) as client:
         if not isinstance(client, SqlJobClientBase):
@@ -43,43 +44,47 @@ def repair_tables(into: dlt.Pipeline, schema_name: str = SOURCE) -> None:
         schema = stored_schema(client, schema_name, known)
         if schema is None:
             return
-        there = _there(client, schema)
+        there = _stored_columns(client, schema)
         missing = _without_views(client, _missing(client, schema, there))
         for table, columns in missing.items():
             _refuse_keys(client, schema, table, columns)
-        _make(client, schema, missing)
+        _recreate(client, schema, missing)
         for table, columns in missing.items():
             _log.warning(_warning(client, table, [] if columns is schema.tables[table]["columns"] else list(columns)))
         if isinstance(client, WithStagingDataset):
-            _repair_staging(client, _there(client, schema) if missing else there, schema)
+            _repair_staging(client, _stored_columns(client, schema) if missing else there, schema)
 
 
 def has_lost(dataset: Dataset, made: Mapping[str, Collection[str]]) -> bool:
-    """Returns whether any column in `made`, by table, is gone from the tables that the dataset was asked for."""
-    there = dataset.there
+    """Returns whether a column of `made` (columns by table) is missing in a table that `dataset.tables` has read."""
+    there = dataset.column_names
     return any(table in there and set(map(str.lower, columns)) - there[table] for table, columns in made.items())
 
 
 def _repair_staging(client: Any, there: Mapping[str, TTableSchemaColumns], known: Schema) -> None:
-    """Recreates the tables of staging with the types of those `there`, without a warning: staging keeps no data."""
+    """Recreates staging tables, with the types of the final ones (`there`); without a warning, as they hold no data."""
     with client.with_staging_dataset():
         schema = stored_schema(client, known.name, known) if client.is_storage_initialized() else None
         if schema is None:
             return
-        staged = _there(client, schema)
-        _make(client, schema, _missing(client, schema, staged))
+        staged = _stored_columns(client, schema)
+        _recreate(client, schema, _missing(client, schema, staged))
     for table in schema.data_table_names():
-        here, final = staged.get(table, {}), there.get(table, {})
-        changed = [final[name].get("data_type") for name in here.keys() & final.keys() if _differ(here, final, name)]
+        staged_columns, final = staged.get(table, {}), there.get(table, {})
+        changed = [
+            final[name].get("data_type")
+            for name in staged_columns.keys() & final.keys()
+            if _differ(staged_columns, final, name)
+        ]
         if any(data_type in ARROW for data_type in changed):
-            empty = f"SELECT {_staged(client, final)} FROM {_name(client, table)} WHERE 1 = 0"
+            empty = f"SELECT {_staging_cells(client, final)} FROM {_name(client, table)} WHERE 1 = 0"
             with client.with_staging_dataset():
                 client.sql_client.drop_tables(table)
                 client.sql_client.execute_sql(f"CREATE TABLE {_name(client, table)} AS {empty}")
 
 
-def _staged(client: Any, columns: TTableSchemaColumns) -> str:
-    """Returns a table's columns for a SELECT, floats in the type that they have in dlt's files."""
+def _staging_cells(client: Any, columns: TTableSchemaColumns) -> str:
+    """Returns a table's columns for a SELECT, with floats cast to the type that they have in dlt's files."""
     float_: str = client.capabilities.get_type_mapper().to_destination_type({"data_type": "double"}, {})
     cells = []
     for name, column in columns.items():
@@ -92,14 +97,14 @@ def _differ(one: TTableSchemaColumns, other: TTableSchemaColumns, name: str) -> 
     return one[name].get("data_type") != other[name].get("data_type")
 
 
-def _make(client: SqlJobClientBase, schema: Schema, missing: Collection[str]) -> None:
+def _recreate(client: SqlJobClientBase, schema: Schema, missing: Collection[str]) -> None:
     if missing:
         client.schema = schema
         client.update_stored_schema(only_tables=missing, force=True)
 
 
-def _there(client: SqlJobClientBase, schema: Schema) -> dict[str, TTableSchemaColumns]:
-    """Returns the columns that the tables of a schema have; none if a table is missing."""
+def _stored_columns(client: SqlJobClientBase, schema: Schema) -> dict[str, TTableSchemaColumns]:
+    """Returns the columns that the tables of a schema have in the destination; none for a missing table."""
     return dict(client.get_storage_tables([*schema.data_table_names(seen_data_only=True), *schema.dlt_table_names()]))
 
 
@@ -118,7 +123,7 @@ def _missing(
 
 
 def _without_views(client: Any, missing: dict[str, TTableSchemaColumns]) -> dict[str, TTableSchemaColumns]:
-    """Returns the tables that are none: a load refuses a view that somebody put in place of one, if it fills it."""
+    """Returns `missing` without names that are views: a load that fills such a table refuses the view."""
     views = dataset_of(client).views() if missing else set()
     return {name: columns for name, columns in missing.items() if name.lower() not in views}
 

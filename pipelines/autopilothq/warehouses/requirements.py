@@ -34,7 +34,7 @@ def unknown_destination(error: UnknownDestinationModule) -> str:
 def missing_package(error: ImportError, kind: str = "") -> str:
     """Returns the message about a package that is not installed; `kind` is the destination that needs it.
 
-    Raises the error itself if it is about a module of this package, which is a fault of the program.
+    Raises the error itself if it is about a module of this package, because that is a bug.
     """
     if is_own_import_error(error):
         raise error
@@ -67,7 +67,7 @@ def missing_settings(error: ConfigFieldMissingException) -> str:
 
 
 def wrong_credentials(error: InvalidNativeValue) -> str:
-    """Returns the message about credentials that are no URL of their destination, or the like; they may be secret."""
+    """Returns the message about credentials that cannot be parsed. It does not show them, as they may be secret."""
     driver = getattr(error.spec, "drivername", None)
     form = f"a URL like {driver}://user@host:port/database" if driver else f"what dlt's {error.spec.__name__} takes"
     return (

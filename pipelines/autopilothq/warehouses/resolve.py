@@ -41,7 +41,7 @@ def makes_dlt_columns_nullable(pipeline: dlt.Pipeline | None) -> bool:
 
 
 class Target(NamedTuple):
-    """Where data lands, without secrets. dlt's state records it as its `str`."""
+    """Where data lands, without secrets. dlt's state records its `str`."""
 
     kind: str
     """dlt's name of the destination's type, for example `duckdb`."""
@@ -56,14 +56,14 @@ class Target(NamedTuple):
 
     @property
     def path_or_url(self) -> str:
-        """Where it is, for people: the path of a DuckDB file, else the URL."""
+        """The path of a DuckDB file, else the URL, for messages."""
         return self.database or self.location
 
 
 def resolve_target(
     destination: str | None = None, credentials: str | None = None, dataset: str | None = None
 ) -> Target:
-    """Returns the target that these options of a load stand for, without connecting to it.
+    """Returns the target of a load with these options, without connecting to it.
 
     Raises RunError if a package of the destination is missing.
     """
@@ -76,7 +76,9 @@ def resolve_target(
     kind = config.destination_type.rpartition(".")[2]
     database = config.credentials.database if kind == "duckdb" else None
     if database and os.path.isabs(database):
-        return Target(kind, f"duckdb:///{database}", name, database)  # as text some releases of dlt escape it
+        return Target(
+            kind, f"duckdb:///{database}", name, database
+        )  # some releases of dlt escape the path in str(config)
     return Target(kind, str(config), name)
 
 
@@ -91,28 +93,28 @@ def make_destination(
     """Returns the dlt destination and the name of the dataset in it.
 
     What is None comes from dlt's configuration (`destination_type`, `dataset_name`). The default is a DuckDB file in
-    the current folder: it is created only with `create`, opened read-only with `reads`, and waited for, up to `wait`,
-    if another program has it open. Relative paths begin in the current folder. The setting `books_dataset` names
-    another dataset for the books. Raises RunError if DuckDB could not tell the file from the dataset, or the books
+    the current folder. A DuckDB file is created only with `create`, opened read-only with `reads`, and waited for, up
+    to `wait`, if another program has it open. Relative paths begin in the current folder. The setting `books_dataset`
+    names a separate dataset for the books. Raises RunError if a DuckDB file is named like the dataset, or the books
     cannot be in another dataset.
     """
     destination_name = destination or text_setting("destination_type") or "duckdb"
     kind = _kind_of(destination_name)
     name = dataset or text_setting("dataset_name") or DATASET
     if kind == "duckdb":
-        factory = _duckdb(destination_name, credentials, name, create, wait, reads)
+        factory = _duckdb_destination(destination_name, credentials, name, create, wait, reads)
     else:
-        factory = _other(destination_name, kind, credentials)
+        factory = _other_destination(destination_name, kind, credentials)
     if books := text_setting("books_dataset"):
-        _keep_books_in(books, factory, kind, name)
+        _set_books_dataset(books, factory, kind, name)
     if issubclass(factory.spec, WithLocalFiles):
-        # Else dlt takes the folder of the pipeline's first run, and its working folder for `:pipeline:`.
-        factory.config_params["local_dir"] = _here()
+        # By default dlt takes the folder of the pipeline's first run, and for `:pipeline:` its working folder.
+        factory.config_params["local_dir"] = _local_folder()
         factory.config_params["pipeline_working_dir"] = os.path.join(get_dlt_pipelines_dir(), PIPELINE)
     return factory, name
 
 
-def _keep_books_in(books: str, factory: Any, kind: str, dataset: str) -> None:
+def _set_books_dataset(books: str, factory: Any, kind: str, dataset: str) -> None:
     if not hasattr(factory.spec, "books_dataset"):
         raise RunError(
             f"Expected DuckDB or PostgreSQL, where the books can have a dataset of their own, but got {kind}.\n"
@@ -129,14 +131,14 @@ def _kind_of(destination_name: str) -> str:
     return of.removeprefix("dlt.destinations.") if of else destination_name
 
 
-def _here() -> str:
+def _local_folder() -> str:
     return os.path.abspath(active().local_dir)
 
 
-def _other(destination_name: str, kind: str, credentials: str | None) -> Any:
+def _other_destination(destination_name: str, kind: str, credentials: str | None) -> Any:
     if kind == "filesystem":
         url = str(credentials or setting(f"destination.{destination_name}.bucket_url") or "")
-        at_home = (path := local_path(url)) != url.removeprefix("file://")  # dlt would make a folder named ~
+        at_home = (path := local_path(url)) != url.removeprefix("file://")  # dlt would create a folder named ~
         if not credentials and not at_home:
             return lake(destination_name=destination_name)
         return lake(path if at_home else url, destination_name=destination_name)
@@ -151,10 +153,10 @@ def _other(destination_name: str, kind: str, credentials: str | None) -> Any:
 
 
 def _check_url(kind: str, credentials: Any) -> None:
-    """Raises RunError if a part of the password would be taken for the host, and sent to a name server."""
+    """Raises RunError if a part of the password would be taken for the host, and so sent to a name server."""
     if not isinstance(credentials, str):
         return
-    with suppress(ValueError):  # what cannot be read at all is reported when it is used
+    with suppress(ValueError):  # credentials that cannot be parsed are reported when they are used
         url = specs.ConnectionStringCredentials(credentials)
         if url.host and "@" in f"{url.host}{url.database}":
             raise RunError(
@@ -180,7 +182,7 @@ def _check_folder(database: str) -> None:
         )
 
 
-def _duckdb(
+def _duckdb_destination(
     destination_name: str, credentials: str | None, dataset: str, create: bool, wait: timedelta, reads: bool
 ) -> Any:
     configured = setting(f"destination.{destination_name}.credentials")
@@ -194,13 +196,13 @@ def _duckdb(
             "Name that: --destination motherduck"
         )
     if not database.startswith(":"):
-        database = os.path.abspath(os.path.join(_here(), database))
+        database = os.path.abspath(os.path.join(_local_folder(), database))
     if "?" in database:
         raise RunError(
             f"DuckDB cannot keep a database at {database}: it takes what follows a ? for options.\n"
             "Rename that folder, or name a file elsewhere (--credentials /data/other.duckdb)."
         )
-    elsewhere = reads and database.startswith(":")  # only dlt can look there
+    elsewhere = reads and database.startswith(":")  # only dlt can open it
     if not create and not elsewhere and not Path(database).exists():
         nowhere = duckdb.connect(config={"enable_external_access": False})
         return direct(credentials=nowhere, destination_name=destination_name)

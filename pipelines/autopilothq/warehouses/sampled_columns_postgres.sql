@@ -1,4 +1,4 @@
--- The columns of a table that PostgreSQL has samples of, with their exact types.
+-- The columns of a table for which PostgreSQL has statistics (samples of values), with their exact types.
 SELECT a.attname, format_type(a.atttypid, a.atttypmod)
     || CASE WHEN a.attcollation <> t.typcollation THEN ' COLLATE ' || a.attcollation::regcollation ELSE '' END
 FROM pg_stats s

@@ -1,4 +1,4 @@
--- Everything in a DuckDB file except the rows, by kind and name; a copy must have the same.
+-- Everything in a DuckDB file except the rows, by kind and name. A copy of the file must have the same.
 SELECT 'schema' AS kind, schema_name AS name, [comment] AS what FROM duckdb_schemas()
     WHERE database_name = $name AND NOT internal
 UNION ALL SELECT 'table', concat_ws('.', schema_name, table_name), [comment, sql] FROM duckdb_tables()

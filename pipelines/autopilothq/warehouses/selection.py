@@ -1,7 +1,7 @@
-"""Which messages of a file a load took, and into which tables.
+"""Selections: which messages of a file a load takes, and into which tables.
 
-dlt's users select resources, and `archive(events=[...])` selects events. What was not selected is loaded when it is
-selected later, so `_audit` has what of a file was loaded.
+Users select resources with dlt, and events with `archive(events=[...])`. What was not selected is loaded when it is
+selected later, so `_audit` notes what was selected of each file.
 """
 
 import json
@@ -14,10 +14,10 @@ from ..catalog import DISCARDS, EVENT_TABLES, EVENTS_RESOURCE, KINDS, LATEST, RE
 
 
 class MessageSelection(NamedTuple):
-    """A set of messages, by their tables: those named, or with `but` all others.
+    """A set of messages, by their tables: those in `names`, or with `but` all others.
 
-    A track counts by its event's table, `""` if its name gives none, any other message by the table of its type, such
-    as `identifies`.
+    The table of a track is its event's, `""` if the event's name gives none; that of any other message is the table of
+    its type, such as `identifies`.
     Example: `MessageSelection(frozenset({"email_opened"}), but=False).has("email_opened")`.
     """
 
@@ -59,20 +59,20 @@ Selected = Mapping[str, MessageSelection]
 """The messages whose rows were loaded, by resource; none for a resource that is missing."""
 _EVENTS = frozenset(table.name for table in EVENT_TABLES)
 _TYPES = frozenset(table.name for _, table, _ in KINDS)
-# The messages that have a row in the table; all other resources have rows beside those of messages.
+# The messages that have a row in each table. Other resources have rows of other kinds, such as contacts.
 _TAKES = {
     TRACKS.name: MessageSelection(_TYPES),
     EVENTS_RESOURCE: MessageSelection(_TYPES | _EVENTS | {""}),
     **{name: MessageSelection(frozenset({name}), but=False) for name in _EVENTS | _TYPES},
     **{made.table.name: MessageSelection(frozenset({made.messages.name}), but=False) for made in LATEST},
 }
-_BOOKS = (REJECTS.name, DISCARDS.name)  # of the messages that the tables take
+_BOOKS = (REJECTS.name, DISCARDS.name)  # they hold what was rejected and discarded of the selected messages
 
 
 def select(resources: Iterable[str], messages: MessageSelection) -> Selected:
-    """Returns which of these messages a load of these resources takes, leaving out resources that take none.
+    """Returns which of these messages each of the resources takes; resources that take none are left out.
 
-    An origin's own table, such as `contacts`, is taken whole: its rows are none of messages.
+    An origin's own table, such as `contacts`, is taken whole, because its rows are not of messages.
     """
     found = {name: _taken(name, messages) for name in resources}
     return {name: taken for name, taken in found.items() if taken != NONE or name in _BOOKS}
@@ -92,9 +92,9 @@ def messages_with_row(table: str) -> MessageSelection:
 
 
 def covers(loaded: Selected | None, requested: Selected) -> bool:
-    """Returns whether everything requested of a file is loaded; None is a file that is loaded whole.
+    """Returns whether everything requested of a file is loaded; None stands for a file that is loaded whole.
 
-    The books are, if they have what was rejected and discarded of all messages that are loaded or requested.
+    The books count as loaded if they have the rejects and discards of all messages that are loaded or requested.
     """
     if loaded is None:
         return True
@@ -105,7 +105,7 @@ def covers(loaded: Selected | None, requested: Selected) -> bool:
 
 
 def union(loaded: Selected | None, more: Selected) -> Selected | None:
-    """Returns what of a file is loaded after one more load."""
+    """Returns the selection of a file after one more load."""
     if loaded is None:
         return None
     return {name: loaded.get(name, NONE) | more.get(name, NONE) for name in (*loaded, *more)}

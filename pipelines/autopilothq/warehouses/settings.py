@@ -1,4 +1,4 @@
-"""dlt's settings, and the target if they name none."""
+"""Reads dlt's settings, and has the defaults of this project."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -19,21 +19,21 @@ DEFAULTS: dict[str, Any] = {
     "load.auto_abort_on_terminal_error": True,
     "load.delete_completed_jobs": True,
 }
-# What a file of dlt's configuration has outside of sections, and sections of this project in those of all.
+# This project's settings outside of sections, and its sections within dlt's sections.
 _TOP_LEVEL = ("destination_type", "dataset_name", "books_dataset")
 _SECTIONS = {
     "sources": {"autopilothq"},
     "destination": {"autopilothq", "segment"},
     "receive": {"v1", "segment", "rudder", "autopilot", "ortto"},
 }
-# How similar a name must be to that of a setting to count as its misspelling. Where all programs have theirs it must be
-# more: a `database_name` is nobody's misspelt `dataset_name`.
+# How similar a name must be to that of a setting to count as its misspelling. Outside of sections, where any program
+# may have settings, it must be more similar: neither `database_name` nor `dataset_name_2` is a misspelt `dataset_name`.
 _TYPING_ERROR, _TYPING_ERROR_AMONG_ALL = 0.8, 0.9
 TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", dict: "a table", str: "a text"}
 
 
 def configure(**more: Any) -> None:
-    """Sets DEFAULTS and `more` where dlt's configuration has no value; dots in names are written as `__`.
+    """Sets DEFAULTS and `more` where dlt's configuration has no value. `__` in a name stands for a dot.
 
     Example: `configure(runtime__log_level="INFO")`.
     """
@@ -64,9 +64,9 @@ def text_setting(name: str) -> str:
 
 
 def configured_names(section: str) -> dict[str, bool]:
-    """Returns the names that the files or the environment of dlt's configuration have in a section.
+    """Returns the names in a section of dlt's configuration, from its files and the environment.
 
-    The value is whether the name is that of a table, or of a section below this one.
+    Each value is whether the name is that of a table, or of a section below this one.
     """
     import dlt
 
@@ -85,9 +85,9 @@ def configured_names(section: str) -> dict[str, bool]:
 
 
 def check_top_level() -> None:
-    """Raises InvalidSetting if a file of dlt's configuration misspells a setting or a section outside of sections.
+    """Raises InvalidSetting if a file of dlt's configuration misspells a top-level setting or section of this project.
 
-    Names that resemble none of this project's are for others, and so are sections without one of this project's.
+    Names that resemble none of this project's belong to other programs, and so do sections without one of its own.
     """
     from .dlt_internals.runtime import configuration_files, is_pipeline_setting
 
@@ -97,26 +97,27 @@ def check_top_level() -> None:
             is_wrong = name not in _SECTIONS and is_misspelt(name, known)
         else:
             known, what = list(_TOP_LEVEL), "setting"
-            is_wrong = name not in _TOP_LEVEL and not is_pipeline_setting(name)
+            is_longer = name.lower().startswith(_TOP_LEVEL) and name.lower() not in _TOP_LEVEL
+            is_wrong = name not in _TOP_LEVEL and not is_longer and not is_pipeline_setting(name)
             is_wrong = is_wrong and is_misspelt(name.lower(), known, _TYPING_ERROR_AMONG_ALL)
         if is_wrong:
             raise unknown_setting(f"dlt's configuration has no {what} {name}", name.lower(), known)
 
 
 def is_misspelt(name: str, known: Sequence[str], cutoff: float = _TYPING_ERROR) -> bool:
-    """Returns whether a name is one of the known ones, or resembles one so much that it may stand for it."""
+    """Returns whether a name is a known one, or so similar to one that it may be its misspelling."""
     import difflib  # every command would import it
 
     return bool(difflib.get_close_matches(name, known, n=1, cutoff=cutoff))
 
 
 def unknown_setting(text: str, name: str, known: Sequence[str]) -> InvalidSetting:
-    """Returns the error for a name that is no setting, with the one that it may stand for."""
+    """Returns the error for an unknown setting, with the known name that is nearest to it."""
     return InvalidSetting(f"{text}: {nearest(name, known)}")
 
 
 def typed_settings(section: str, types: Mapping[str, type]) -> dict[str, Any]:
-    """Returns the settings of a section that dlt's secrets or configuration have, by their names, in these types.
+    """Returns the values that dlt's secrets or configuration have for settings of a section, by name, in these types.
 
     The environment holds only text, so `false` there is text until it is converted.
     Raises InvalidSetting for what is not of its type.
@@ -137,7 +138,7 @@ def _typed(name: str, of: type) -> Any:
         raise InvalidSetting(f"{name} must be {TYPE_NAMES[of]}, got {setting(name)!r}") from error
 
 
-# ---- errors of dlt, where dlt itself may not be imported ------------------------------------------------------------
+# ---- messages for dlt's errors; this module must not import dlt -----------------------------------------------------
 
 
 def wrong_setting(error: "ConfigValueCannotBeCoercedException") -> str:

@@ -1,4 +1,4 @@
-"""The SQL files of this room."""
+"""Reads the SQL files of this package."""
 
 from functools import cache
 from importlib import resources

@@ -1,6 +1,6 @@
 -- The tables of a schema, in a row for each unique index, with its columns, or in one row with null if there is no such
--- index. Only indexes that tell rows apart by their columns alone count. And whether files can be copied straight into
--- the table: all its columns have types that files have, and none of its rows wait in the staging dataset.
+-- index. Partial, deferrable and expression indexes do not count. The last column is whether files can be copied
+-- straight into the table: all its columns have types that files have, and none of its rows wait in the staging dataset.
 SELECT c.relname, array_agg(a.attname::text) FILTER (WHERE a.attname IS NOT NULL), NOT EXISTS (
     SELECT FROM pg_attribute f WHERE f.attrelid = c.oid AND f.attnum > 0 AND NOT f.attisdropped
     AND format_type(f.atttypid, NULL) NOT IN (

@@ -1,8 +1,8 @@
-"""The key of the suppression list: a secret outside of the dataset, without which nobody can test a guessed id.
+"""The key of the suppression list: a secret outside the dataset, without which nobody can test a guessed id.
 
 Each hash is stored with its salt, so without a key anybody who reads the list can test whether a person is on it.
 Hashes that are made with a key (HMAC-SHA256) are marked in their salt, `hmac-sha256:RANDOM:CHECK`. CHECK identifies the
-key, so that a wrong one is noticed instead of finding nobody. Lists may hold both kinds.
+key, so that a wrong key raises an error instead of matching nobody. A list may have hashes of both kinds.
 """
 
 import hmac
@@ -21,7 +21,7 @@ _ENV = SETTING.upper().replace(".", "__")
 
 
 def configured() -> SuppressionKey | None:
-    """Returns the key of dlt's secrets, None if there is none. Raises SuppressionKeyError if it is too short."""
+    """Returns the key from dlt's secrets, None if it is not set. Raises SuppressionKeyError if it is too short."""
     value: Any = dlt.secrets.get(SETTING)  # from dlt.config it would end up in dlt's traces
     if value is None:
         return None
@@ -35,9 +35,9 @@ def configured() -> SuppressionKey | None:
 
 
 def hashes(pairs: Iterable[tuple[str, str]]) -> HashedIds:
-    """Returns the hashed ids of deleted persons from the list's pairs of salt and hash, with the key that is set.
+    """Returns the hashed ids of deleted persons, from the list's pairs of salt and hash and the configured key.
 
-    Raises SuppressionKeyError if some of them were made with a key that is not the one that is set.
+    Raises SuppressionKeyError if some hashes were made with a key other than the configured one.
     """
     key = configured()
     known = HashedIds(pairs, key)
@@ -56,7 +56,7 @@ def hashes(pairs: Iterable[tuple[str, str]]) -> HashedIds:
 
 
 def new_salt(key: SuppressionKey | None) -> str:
-    """Returns a random salt, which shows whether there is a key, and which one."""
+    """Returns a random salt, which shows whether its hash is made with a key, and with which one."""
     random = token_hex(16)
     return f"{KEYED}{random}:{_check(random, key)}" if key else random
 

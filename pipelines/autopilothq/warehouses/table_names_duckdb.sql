@@ -1,6 +1,6 @@
--- The names of a schema that a new table cannot have, and what has each: views, tables of messages, and other tables,
--- which lack a text `id` or a time `received_at`, or require more than all messages have. A view may have columns of
--- messages, or those of a table that is gone.
+-- The names in a schema that a new table cannot have, each with its kind: a view, a table of messages, or another
+-- table, which lacks a text `id` or a time `received_at`, or requires columns that messages may lack. `duckdb_columns()`
+-- lists columns of views, too, which may be those of messages, or of a dropped table.
 SELECT lower(name), what FROM (
     SELECT view_name AS name, 'view' AS what, schema_name FROM duckdb_views()
     WHERE database_name = current_database()

@@ -1,6 +1,6 @@
 """Keeps dlt's working folder of a pipeline readable and small.
 
-A folder that cannot be read is set aside, and the run begins without it. Nothing is lost with the folder, and nothing
+A folder that dlt cannot read is set aside, and the run begins without it. Nothing is lost with the folder, and nothing
 is stored twice: dlt takes its state and schemas from the destination, `_audit` has the files that are loaded, and what
 a killed load left unfinished is read again.
 """
@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 def move_unreadable_folder(name: str, pipelines_dir: str | None = None) -> None:
     """Moves the working folder of a pipeline aside if dlt could not read it, with a warning.
 
-    The folder is left alone while a run uses it.
+    Does nothing while a run uses the folder.
     """
     take_folders_literally()
     folder = Path(pipelines_dir or get_dlt_pipelines_dir(), name)
@@ -64,9 +64,9 @@ def move_unreadable_folder(name: str, pipelines_dir: str | None = None) -> None:
 
 
 def drop_partial_files(pipeline: dlt.Pipeline) -> None:
-    """Deletes the files that a killed process had begun to write into packages that are not loaded yet.
+    """Deletes files that a killed process left half-written in packages that are not loaded yet.
 
-    dlt gives a file its name once it is complete. It cannot parse other names, and every later load would fail.
+    dlt gives a file its final name once it is complete. It cannot parse other names, so every later load would fail.
     """
     for package in package_folders(Path(pipeline.working_dir)):
         for path in package.glob("*_jobs/*"):
@@ -76,10 +76,10 @@ def drop_partial_files(pipeline: dlt.Pipeline) -> None:
                 path.unlink()
 
 
-def drop_begun_packages(pipeline: dlt.Pipeline) -> None:
-    """Deletes the packages that a killed or failed process had begun, with their rows.
+def drop_incomplete_packages(pipeline: dlt.Pipeline) -> None:
+    """Deletes the packages that a killed or failed process left incomplete, with their rows.
 
-    dlt gives each extraction a folder of its own, and never looks at that of another one.
+    dlt gives each extraction a new folder, and never reads an earlier one.
     """
     working = Path(pipeline.working_dir)
     for folder in (*working.glob("normalize/*/"), *working.glob("load/new/*/")):
@@ -88,9 +88,9 @@ def drop_begun_packages(pipeline: dlt.Pipeline) -> None:
 
 
 def drop_old_packages(pipeline: dlt.Pipeline) -> None:
-    """Deletes finished load packages except the newest KEPT_PACKAGES: dlt itself keeps all of them.
+    """Deletes finished load packages except the newest KEPT_PACKAGES, because dlt keeps all of them.
 
-    dlt only shows them (`dlt pipeline NAME load-package`). Those of aborted loads hold rows, too.
+    dlt uses them only to show them (`dlt pipeline NAME load-package`). Those of aborted loads have rows.
     """
     finished = Path(pipeline.working_dir, "load", "loaded")
     for load_id in pipeline.list_completed_load_packages()[:-KEPT_PACKAGES]:
@@ -98,7 +98,7 @@ def drop_old_packages(pipeline: dlt.Pipeline) -> None:
 
 
 def unreadable(folder: Path) -> tuple[Path, str] | None:
-    """Returns the first file that dlt could not read before a load, with the reason, None if all are readable."""
+    """Returns the first file of a working folder that dlt could not read, with the reason; None if it can read all."""
     for path, read in _files(folder):
         try:
             read(path.read_text(encoding="utf-8"))

@@ -1,11 +1,11 @@
-"""The parts of the page. Each is a function from its numbers to HTML, and says why it has none."""
+"""The parts of the page. Each is a function that turns numbers, or the reason why there are none, into HTML."""
 
 from ..elements import Content, Markup, division, element
 from ..numbers import Absent
 
 
 def card(anchor: str, title: str, note: Content, *content: Content, class_: str = "card") -> Markup:
-    """Returns a part of the page: a heading, what its numbers mean, and its content."""
+    """Returns a part of the page: a heading, a note on the meaning of its numbers, and its content."""
     return element(
         "section",
         element("h2", title),
@@ -17,5 +17,5 @@ def card(anchor: str, title: str, note: Content, *content: Content, class_: str 
 
 
 def absent(anchor: str, title: str, part: Absent) -> Markup:
-    """Returns a part that has no numbers, with the reason."""
+    """Returns a part of the page without numbers, with the reason."""
     return card(anchor, title, None, division("absent", part.reason))

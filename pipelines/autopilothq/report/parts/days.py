@@ -1,4 +1,4 @@
-"""What happened, day by day: lines of deliveries, opens and clicks, and all numbers as a table."""
+"""The part about days: a plot of deliveries, opens and clicks, and a table of all numbers."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
@@ -13,9 +13,9 @@ from ..wording import MONTHS, long_day, moment_of, number, short_day
 from . import absent, card
 
 _TITLE = "What happened, day by day"
-_STRAY = 0.001  # of all events, at most, are long before the others
+_STRAY = 0.001  # the largest share of events that are left out because they are long before the others
 _GAP = timedelta(days=30)
-MOST_DAYS, MOST_WEEKS = 200, 1_400  # days of a period that are shown by day, and by week
+MOST_DAYS, MOST_WEEKS = 200, 1_400  # days of the longest period that is shown by day, and by week
 _COLUMNS: tuple[tuple[str, Callable[[Day], int]], ...] = (
     ("Delivered", lambda day: day.delivered),
     ("Opens", lambda day: day.opens),
@@ -28,7 +28,7 @@ _COLUMNS: tuple[tuple[str, Callable[[Day], int]], ...] = (
 
 
 def days(report: Report) -> Markup:
-    """Returns the lines and the table."""
+    """Returns the plot and the table."""
     if isinstance(report.days, Absent):
         return absent("days", _TITLE, report.days)
     found, earlier = drawn(report.days)
@@ -43,7 +43,7 @@ def days(report: Report) -> Markup:
     if earlier:
         are = "is" if earlier == 1 else "are"
         note += f" {plural(earlier, 'event')} before {long_day(found[0].day)} {are} not drawn, but counted below."
-    # Days are written with the year if they are of several years.
+    # Days have their year if there are several years.
     names = [_name(unit, day.day, shown[0].day.year != shown[-1].day.year) for day in shown]
     lines = [
         Line(title, color, [value(day) for day in shown])
@@ -67,9 +67,9 @@ def _table(unit: str, names: Sequence[str], shown: Sequence[Day]) -> Markup:
 
 
 def drawn(found: Sequence[Day]) -> tuple[Sequence[Day], int]:
-    """Returns the days without the few that are long before all others, and the number of events of these.
+    """Returns the days without the few that are long before the others, and the number of events left out.
 
-    Senders with a wrong clock date events to 1970, and lines over fifty years would show nothing.
+    Senders with a wrong clock date events to 1970, and a plot of fifty years would show nothing.
     """
     total, seen = sum(map(_events, found)), 0
     for n, (day, following) in enumerate(pairwise(found)):
@@ -86,22 +86,22 @@ def _events(day: Day) -> int:
 
 
 def grouped(found: Sequence[Day]) -> tuple[str, list[Day]]:
-    """Returns the days with the empty ones between them, or weeks or months if there are many, and their unit."""
+    """Returns the unit, by the length of the period, and all days, or the weeks or months with events."""
     length = (found[-1].day - found[0].day).days + 1
     if length <= MOST_DAYS:
         known = {day.day: day for day in found}
-        return "day", [known.get(one, Day(one)) for one in every_day(found[0].day, length)]
+        return "day", [known.get(one, Day(one)) for one in _every_day(found[0].day, length)]
     unit = "week" if length <= MOST_WEEKS else "month"
-    groups = groupby(found, key=lambda day: begin_of(unit, day.day))
+    groups = groupby(found, key=lambda day: _begin_of(unit, day.day))
     return unit, [_sum(begin, of) for begin, of in groups]
 
 
-def every_day(first: date, count: int) -> list[date]:
-    """Returns consecutive days."""
+def _every_day(first: date, count: int) -> list[date]:
+    """Returns `count` consecutive days."""
     return [first + timedelta(days=n) for n in range(count)]
 
 
-def begin_of(unit: str, day: date) -> date:
+def _begin_of(unit: str, day: date) -> date:
     """Returns the first day of a day's week (its Monday) or month, or the day itself."""
     if unit == "month":
         return day.replace(day=1)

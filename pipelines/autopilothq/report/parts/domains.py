@@ -1,4 +1,4 @@
-"""Is the mail welcome: bounces, complaints and unsubscribes by mailbox domain, with the providers' limits."""
+"""The part about mailbox domains: bounces, complaints and unsubscribes, with the providers' limits."""
 
 from ...display import plural
 from ..charts import rated
@@ -13,7 +13,7 @@ RATES = (("Bounced", "bounces"), ("Complaints", "complaints"), ("Unsubscribed", 
 
 
 def domains(report: Report) -> Markup:
-    """Returns a row for each domain, with a bar up to the limit for each rate."""
+    """Returns a table of domains, with a bar and the limit for each rate."""
     if isinstance(report.domains, Absent):
         return absent("domains", _TITLE, report.domains)
     head = [element("th", "Domain"), element("th", "People × emails", class_="n")]

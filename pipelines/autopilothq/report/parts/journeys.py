@@ -1,4 +1,4 @@
-"""How far people get: a funnel for each journey and each email, and which links they click."""
+"""The parts about journeys, emails and links: funnels, rates, and clicked links."""
 
 from collections.abc import Sequence
 
@@ -9,8 +9,8 @@ from ..numbers import Absent, ClickedLink, EmailFunnel, Funnel, JourneyFunnel, R
 from ..wording import number, rate
 from . import absent, card
 
-_MOST_JOURNEYS, _MOST_EMAILS = 12, 15  # that are shown
-_MOST_MORE = 100  # that are behind a click
+_MOST_JOURNEYS, _MOST_EMAILS = 12, 15  # shown at once
+_MOST_MORE = 100  # shown after a click
 NO_JOURNEY = "Without a journey"
 NO_EMAIL = "Without a name"
 
@@ -101,7 +101,7 @@ def _email(journey: JourneyFunnel, email: EmailFunnel) -> Markup:
 
 
 def links(report: Report) -> Markup:
-    """Returns a table of the links that most people clicked."""
+    """Returns a table of the links that the most people clicked."""
     title = "Which links are clicked"
     if isinstance(report.links, Absent):
         return absent("links", title, report.links)

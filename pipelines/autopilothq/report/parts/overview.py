@@ -1,4 +1,4 @@
-"""The head of the page: what it is about, what stands out, and a tile for each rate."""
+"""The head of the page: its target and period, and the findings."""
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -11,12 +11,12 @@ from ..wording import PAIRS, length, long_day, moment_of, number, percents, shar
 from . import card
 from .days import drawn
 
-_ENOUGH = 200  # people x emails: fewer give rates that say little
+_ENOUGH = 200  # people x emails; rates of fewer are not meaningful
 _NO_JOURNEY = "Mail without a journey"
 _OLD = timedelta(days=2)
 
 Signed = tuple[str, str, str]
-"""A sentence that stands out: its class, its sign, and its text."""
+"""A finding: the class of its colour, its sign, and its sentence."""
 
 
 def head(report: Report) -> Markup:
@@ -48,11 +48,11 @@ def _span(days: Sequence[Day] | Absent) -> str:
     return f"{long_day(found[0].day)} – {long_day(found[-1].day)}"
 
 
-# ---- what stands out -----------------------------------------------------------------------------------------------
+# ---- findings ------------------------------------------------------------------------------------------------------
 
 
 def findings(report: Report) -> Markup | None:
-    """Returns what a reader should look at first, in sentences; None if there is nothing to say."""
+    """Returns sentences about what a reader should look at first, None if there are none."""
     found = [*_limits(report), *_journeys(report), *_trust(report)]
     rows = (
         element("li", span(f"sign {color}", sign), span(None, sentence), class_="finding")
@@ -73,7 +73,7 @@ def _limits(report: Report) -> Iterator[Signed]:
         value, limit = share(part, whole), report.limits[name]
         over = _domains_over(report, name)
         if (found := verdict(value, limit)) or over:
-            # A single domain can be over a limit that all mail together keeps.
+            # A single domain can be over a limit that all mail together is under.
             sign = ("over", "▲") if found == "over" or over else ("near", "●")
             yield *sign, f"{name.capitalize()} are {percents(value)}, {_stands(found, limit, over)}."
 
@@ -105,7 +105,7 @@ def of_domain(domain: MailboxDomain, name: str) -> float | None:
 
 
 def _counts(domain: MailboxDomain, name: str) -> tuple[int, int]:
-    """Returns what a domain's rate is made of: `bounces` of what was sent, the others of what is rated."""
+    """Returns the numerator and the denominator of a rate: `bounces` of sent mail, the others of rated mail."""
     return {
         "bounces": (domain.bounced, domain.sent),
         "complaints": (domain.complained, domain.rated),

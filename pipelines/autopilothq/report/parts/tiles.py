@@ -1,4 +1,4 @@
-"""A tile for each number that people ask for first."""
+"""The tiles: one for each key number."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -15,13 +15,13 @@ Value = Callable[[Day], float | None]
 
 
 class _Courses(NamedTuple):
-    """Days, weeks or months, whose values the tiles draw."""
+    """Draws values over days, weeks or months, for tiles."""
 
     unit: str
     days: Sequence[Day]
 
     def draw(self, title: str, value: Value, write: Callable[[float], str] = percents) -> Markup:
-        """Returns a small line of a value, with its range below."""
+        """Returns a sparkline of a value, with its range below."""
         values = [value(day) for day in self.days]
         known = [one for one in values if one is not None]
         if len(known) < 2:
@@ -33,7 +33,7 @@ class _Courses(NamedTuple):
 
 
 def tiles(report: Report) -> Markup:
-    """Returns a tile for each rate, with what it is a share of, and its course."""
+    """Returns a tile for each rate, with its denominator and its course over time."""
     totals = report.totals
     if isinstance(totals, Absent):
         return absent("numbers", "The numbers in short", totals)

@@ -1,4 +1,4 @@
-"""How soon mail is opened, when sending works, whether people stay, and what opens are worth."""
+"""The parts about the time to open, the hours of sending, cohorts, and opens by machines."""
 
 from collections.abc import Sequence
 
@@ -11,12 +11,12 @@ from ..theme import STEPS, step
 from ..wording import WEEKDAYS, length, long_day, number, percents, rate, rounded, share, short_day
 from . import absent, card
 
-_ENOUGH = 30  # people x emails of an hour: fewer say nothing
-SHOWN_ON_PHONES = 7  # columns of cohorts
+_ENOUGH = 30  # people x emails of an hour; rates of fewer are not meaningful
+SHOWN_ON_PHONES = 7  # columns of cohorts on narrow screens
 
 
 def opening(report: Report) -> Markup:
-    """Returns how long people take until they first open an email."""
+    """Returns a chart of how long people take to open an email."""
     title = "How soon mail is opened"
     found = report.opening
     if isinstance(found, Absent):
@@ -38,7 +38,7 @@ def _two(name: str) -> tuple[str, str]:
 
 
 def sending(report: Report) -> Markup:
-    """Returns the share of mail that was opened, by weekday and hour of delivery."""
+    """Returns a table of the share of mail that was opened, by weekday and hour of delivery."""
     title = "When sending works"
     found = report.sending
     if isinstance(found, Absent):
@@ -80,7 +80,7 @@ def _scale(least: float, most: float) -> Markup:
 
 
 def cohorts(report: Report) -> Markup:
-    """Returns who came back, by when people got their first email."""
+    """Returns a table of cohorts: how many people were active again, by the time of their first email."""
     title = "Do people stay interested"
     found = report.cohorts
     if isinstance(found, Absent):
@@ -121,7 +121,7 @@ def _cohort(row: Cohort, found: Cohorts, width: int, least: float, most: float) 
 
 
 def machines(report: Report) -> Markup:
-    """Returns how many opens are not a person's, if a column says so."""
+    """Returns bars of opens by machines, if the dataset has a column for that."""
     title = "Opens by machines"
     found = report.machines
     if isinstance(found, Absent):

@@ -1,4 +1,4 @@
-"""Can the numbers be trusted: what the books say of all lines, of late events, and of the last loads."""
+"""The part about trust: the books of all lines, late events, and the last loads."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
@@ -15,7 +15,7 @@ _Part = TypeVar("_Part")
 
 
 def trust(report: Report) -> Markup:
-    """Returns what the loads account for."""
+    """Returns blocks about the books, arrival delays, rejects and discards, the last loads, and the age of tables."""
     note = join(
         "From the books of all loads, whatever period is shown: ",
         *_codes("_audit", "_rejects", "_discards"),
@@ -118,7 +118,7 @@ def _runs(found: Sequence[RecentRun], loads: int) -> Markup:
         element(
             "tr",
             element("th", moment_of(run.at).removesuffix(" UTC"), scope="row"),
-            # Without `skipped` where that has no column.
+            # The last number, `skipped`, is left out if the table has no column for it.
             *(element("td", number(n), class_=of) for n, of in zip(run[1:], classes[1:], strict=False)),
         )
         for run in found

@@ -1,4 +1,4 @@
--- Decides what becomes of the rows of adopted tables. `keys` are the rows of one or several tables (`seq`, `id`,
+-- Decides which rows of adopted tables are kept and rejected. `keys` are the rows of one or several tables (`seq`, `id`,
 -- `received_at`), `duplicates` are those that are not kept.
 
 -- name: books
@@ -11,7 +11,7 @@ CREATE TABLE adopted_discards (
 CREATE OR REPLACE VIEW {name} AS SELECT * FROM ({rows}) ANTI JOIN rejects USING (seq)
 
 -- name: within
--- The earliest of the rows with the same id is kept.
+-- Of the rows with the same id, the earliest is kept.
 INSERT INTO {duplicates} SELECT seq FROM (
     SELECT seq, row_number() OVER (PARTITION BY id ORDER BY received_at NULLS LAST, seq) AS rank
     FROM {keys} k SEMI JOIN (SELECT hash(id) AS h FROM {keys} GROUP BY h HAVING count(*) > 1) again ON again.h = hash(k.id))
@@ -36,7 +36,7 @@ SELECT seq, sha256(raw), 'unreadable', format($message, strlen({key})), raw
 FROM ({raw}) JOIN {rows} USING (seq) ANTI JOIN rejects USING (seq)
 
 -- name: nameless
--- Rows of `users` and `accounts` about nobody: what has no id cannot be merged.
+-- Rows of `users` and `accounts` without an id, which cannot be merged.
 INSERT INTO rejects
 SELECT seq, sha256(raw), 'no_id', $message, raw FROM ({raw})
 
@@ -64,7 +64,7 @@ SELECT $table_name, k.id, $column_name, v.value, v.reason, k.received_at
 FROM ({misfits}) v JOIN {keys} k USING (seq) ANTI JOIN {duplicates} d USING (seq)
 
 -- name: too_wide
--- For rows that the destination has no room for: the position of the first value that does not fit, in a column whose
+-- For rows that are too wide for the destination: the position of the first value that does not fit, in a column whose
 -- name no column of the rows can have.
 CREATE OR REPLACE TABLE {name} AS
 SELECT seq, min(position) AS "first:" FROM (

@@ -1,4 +1,4 @@
-"""Reads Avro files as Arrow: some records at a time, with the types of the schema in the file.
+"""Reads Avro files as Arrow, a batch of records at a time, with the types of the schema in the file.
 
 BigQuery writes TIMESTAMP as `timestamp-micros`, NUMERIC as `decimal`, and DATETIME, DATE and TIME as text that it marks
 with `sqlType`, or as logical types if the export asks for them.
@@ -29,9 +29,9 @@ RECORDS_AT_FIRST = 50
 
 
 class AvroColumn(NamedTuple):
-    """How a column comes: its form, its types in the engine and in Arrow, and a function that converts its values.
+    """A column of an Avro file: its form, its types in the engine and in Arrow, and a function that converts values.
 
-    `template` is SQL that gives the value.
+    `template` is SQL that makes the value of the column `{}`.
     """
 
     form: Form
@@ -42,7 +42,7 @@ class AvroColumn(NamedTuple):
 
 
 class AvroTable(NamedTuple):
-    """The columns of a file of Avro, and its rows, which are read as they are asked for."""
+    """The columns of an Avro file, and a reader of its rows."""
 
     columns: Mapping[str, AvroColumn]
     rows: pa.RecordBatchReader
@@ -50,7 +50,7 @@ class AvroTable(NamedTuple):
 
 @contextmanager
 def opened_avro(opened: IO[bytes], file: TableFile) -> Iterator[AvroTable]:
-    """Opens the table in a file, which the engine can read too, while the block runs.
+    """Opens the table in a file for the block; the engine can read it, too.
 
     Raises NotSupported if a library is missing, ArchiveError if the file cannot be read.
     """
@@ -70,7 +70,7 @@ def opened_avro(opened: IO[bytes], file: TableFile) -> Iterator[AvroTable]:
     try:
         yield AvroTable(columns, pa.RecordBatchReader.from_batches(schema, _batches(reader, columns, schema, failed)))
     except Exception as error:
-        if failed:  # the error of whatever reads the rows does not say what failed
+        if failed:  # the error of the reader's consumer does not say what failed
             raise unreadable_file(file, failed[0]) from error
         raise
 
@@ -91,7 +91,7 @@ def _batches(
             arrays = [pa.array(_values(part, name, column), column.arrow) for name, column in columns.items()]
             batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
             yield from engine.split_batch(batch)
-            usual = engine.STREAMED * len(part) // max(1, batch.nbytes)  # records may be long
+            usual = engine.STREAMED * len(part) // max(1, batch.nbytes)  # fewer, if the last records were long
             number = max(1, min(RECORDS_AT_ONCE, 10 * number, usual))
     except Exception as error:
         failed.append(error)
@@ -107,7 +107,7 @@ def _values(records: Iterable[Mapping[str, Any]], name: str, column: AvroColumn)
 
 
 def _column(schema: Any) -> AvroColumn:
-    """Returns how a column of a schema comes: nullable, and as JSON text if it is nested or has several types."""
+    """Returns the column for a type of the Avro schema; it is JSON text if it is nested or has several types."""
     if isinstance(schema, list):
         others = [each for each in schema if each != "null"]
         return _column(others[0]) if len(others) == 1 else _JSON
@@ -118,7 +118,7 @@ def _column(schema: Any) -> AvroColumn:
 
 
 def _text(value: object) -> str:
-    """Returns the text of a value that is text in JSON, too; bytes that are not UTF-8 stay visible."""
+    """Returns a value that JSON has as text. Bytes that are not UTF-8 are escaped."""
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
@@ -127,7 +127,7 @@ def _json(value: object) -> str:
 
 
 def _tree(value: object) -> object:
-    """Returns a value as what `to_json` takes."""
+    """Returns a value with all its parts in types that `to_json` takes."""
     if isinstance(value, dict):
         return JsonObject((str(key), _tree(inner)) for key, inner in value.items())
     if isinstance(value, list):

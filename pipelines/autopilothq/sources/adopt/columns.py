@@ -1,7 +1,7 @@
-"""The columns of adopted tables: the forms in which values wait, their types by the contract, and typed cells.
+"""The columns of adopted tables: the forms in which their values are buffered, and the contract's types that they get.
 
-Values wait as one of the contract's types, as JSON text (`json`), or as text of a file that has only text (`loose`, of
-CSV).
+Values are buffered in a form: one of the contract's types, JSON text (`json`), or text of a file that has only text
+(`loose`, from CSV).
 """
 
 import re
@@ -17,8 +17,8 @@ from ...projection.types import BOOLEAN, FLOAT, INTEGER, TIME_TEXT, ColumnValues
 
 Form = Type | Literal["json", "loose"]
 CELLS_PER_QUERY = 50
-WAITING_PREFIX = "c:"  # before the names of all columns of waiting rows except `seq`
-LOST_PREFIX = "l:"  # before those of columns that are none here
+CELL_PREFIX = "c:"  # begins the names of all columns of buffered rows except `seq`
+LOST_PREFIX = "l:"  # begins the names of columns whose values are discarded
 _FORMS: dict[str, tuple[Form, str]] = {
     "VARCHAR": ("text", "{}"),
     "BOOLEAN": ("bool", "{}"),
@@ -37,7 +37,7 @@ _FORMS: dict[str, tuple[Form, str]] = {
 }
 _NESTED: tuple[Form, str] = ("json", "to_json({})::VARCHAR")
 _BITS: dict[Form, int] = {"timestamp": TIME_TEXT, "bigint": INTEGER, "double": FLOAT, "bool": BOOLEAN}
-# SQL of the type bit of a value, for each form without a type, and of a value as JSON text, for each form.
+# SQL for the type bit of a value, by form, where the form does not determine it; and for a value as JSON text, by form.
 _BIT_SQL: dict[Form, str] = {"text": "text_bit({})", "loose": "loose_bit({})", "json": "json_bit({})"}
 _JSON_SQL: dict[Form, str] = {
     "text": "to_json({})::VARCHAR",
@@ -63,7 +63,7 @@ def form_of(sql_type: str) -> tuple[Form, str]:
 
 
 def cell(form: Form, of: Type, name: str) -> str:
-    """Returns SQL of a value in a form as a type; null if it cannot become that without loss."""
+    """Returns SQL that converts a value in a form to a type; null if that would lose anything."""
     if of == "text" and form in ("text", "loose"):
         return f"storable({name})"
     if form == of:
@@ -78,22 +78,24 @@ def cell(form: Form, of: Type, name: str) -> str:
 
 
 def json_value(form: Form, name: str) -> str:
-    """Returns SQL of a value in a form as JSON text."""
+    """Returns SQL that converts a value in a form to JSON text."""
     return _JSON_SQL[form].format(name)
 
 
 def as_plain_text(form: Form, name: str) -> str:
-    """Returns SQL of a value in a form as text."""
+    """Returns SQL that converts a value in a form to text."""
     return name if form in ("text", "loose") else f"as_text({_JSON_SQL[form].format(name)})"
 
 
 def aliased(column: str) -> str:
-    """Returns SQL of a column's name in queries of rows that have `seq`, their number, too."""
+    """Returns a column's quoted name in queries whose rows also have `seq`, their number."""
     return engine.name("seq:" if column == "seq" else column)
 
 
 class LostColumn(NamedTuple):
-    """A column, by its name there, that has no name here, or that of another one: its values are discarded."""
+    """A column whose values are discarded, because its name gives no column here, or that of another one.
+
+    `name` is its name in the adopted table, `column` the one in `_discards`."""
 
     name: str
     form: Form
@@ -110,7 +112,7 @@ class RowGroup(NamedTuple):
 
     @property
     def source(self) -> str:
-        """What SQL reads the rows from."""
+        """The relation with the rows, in SQL."""
         return engine.parquet_files(self.paths)
 
     def discards(self, name: str, form: Form, reason: str, condition: str = "true") -> str:
@@ -123,13 +125,13 @@ class RowGroup(NamedTuple):
 
     def misfits(self, column: str, of: Type) -> str:
         """Returns a query, as `discards` does, for the values of a column that cannot become a type."""
-        form, name = self.forms[column], engine.name(WAITING_PREFIX + column)
+        form, name = self.forms[column], engine.name(CELL_PREFIX + column)
         reason = "not_a_number" if of == form == "double" else _MISFIT_REASONS.get(of, "does_not_fit")
         return self.discards(name, form, reason, f"{cell(form, of, name)} IS NULL")
 
 
-class WaitingTable(NamedTuple):
-    """The rows of a table that wait in files, with `seq`, a row's number in the load."""
+class BufferedTable(NamedTuple):
+    """The rows of a table that are buffered in files, with `seq`, a row's number in the load."""
 
     name: str
     groups: Sequence[RowGroup]
@@ -156,18 +158,18 @@ class WaitingTable(NamedTuple):
 
 def _cell_of(group: RowGroup, column: str, of: Type) -> str:
     form = group.forms.get(column)
-    return f"NULL::{SQL_TYPES[of]}" if form is None else cell(form, of, engine.name(WAITING_PREFIX + column))
+    return f"NULL::{SQL_TYPES[of]}" if form is None else cell(form, of, engine.name(CELL_PREFIX + column))
 
 
-def values_of(con: duckdb.DuckDBPyConnection, table: WaitingTable, columns: Iterable[str]) -> dict[str, ColumnValues]:
-    """Returns the type bits and the number of values of some columns, including columns without any value."""
+def values_of(con: duckdb.DuckDBPyConnection, table: BufferedTable, columns: Iterable[str]) -> dict[str, ColumnValues]:
+    """Returns the type bits and the number of values of columns, including columns without values."""
     found: dict[str, ColumnValues] = {}
     listed = list(columns)
     for group in table.groups:
         for part in engine.batched([column for column in listed if column in group.forms], CELLS_PER_QUERY):
             cells = []
             for column in part:
-                name, form = engine.name(WAITING_PREFIX + column), group.forms[column]
+                name, form = engine.name(CELL_PREFIX + column), group.forms[column]
                 bits = str(_BITS[form]) if form in _BITS else f"bit_or({_BIT_SQL[form].format(name)})"
                 cells += [f"{bits} AS a", f"count({name})"]
             row = con.execute(f"SELECT {', '.join(cells)} FROM {group.source}").fetchone() or ()
@@ -177,13 +179,13 @@ def values_of(con: duckdb.DuckDBPyConnection, table: WaitingTable, columns: Iter
     return found
 
 
-def cut_texts(con: duckdb.DuckDBPyConnection, table: WaitingTable) -> dict[str, int]:
-    """Returns how many texts of each column have exactly as many characters as Segment keeps, and may be cut."""
+def cut_texts(con: duckdb.DuckDBPyConnection, table: BufferedTable) -> dict[str, int]:
+    """Returns how many texts of each column have exactly as many characters as Segment keeps, and so may be cut."""
     found: dict[str, int] = {}
     for group in table.groups:
         texts = [column for column, form in group.forms.items() if form in ("text", "loose", "json")]
         for part in engine.batched(texts, CELLS_PER_QUERY):
-            names = {column: engine.name(WAITING_PREFIX + column) for column in part}
+            names = {column: engine.name(CELL_PREFIX + column) for column in part}
             cells = [
                 f"count(*) FILTER (length({as_plain_text(group.forms[column], name)}) = {CUT})"
                 for column, name in names.items()

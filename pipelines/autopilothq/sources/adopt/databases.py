@@ -19,13 +19,13 @@ from ...disk import local_path
 from ...errors import NotSupported, RunError
 from ...extras import install
 from ...projection import engine
-from ...warehouses.duckdb_parts import cut_table
+from ...warehouses.duckdb_parts import split_table
 from ...warehouses.sql_files import sql_file
 from .columns import Form, form_of
 from .files import TableFile, folded_name
-from .waiting import ANY_ORDER, Source, WaitingRows, wait_for, wait_for_file
+from .waiting import ANY_ORDER, BufferedRows, Source, buffer_file, buffer_rows
 
-# How PostgreSQL's types come: the form, and the SQL that selects a column.
+# By PostgreSQL's type, the form of a column, and the SQL that selects it.
 _POSTGRES_FORMS: dict[str, tuple[Form, str]] = {
     **dict.fromkeys(("smallint", "integer", "bigint"), ("bigint", "{}::bigint")),
     **dict.fromkeys(("real", "double precision"), ("double", "{}::float8")),
@@ -41,9 +41,9 @@ _NEWEST = ("received_at", "uuid_ts")  # their maximums and the number of rows di
 
 
 class DatabaseTable(NamedTuple):
-    """A table of a database; `url` (a permanent name without secrets), `version` and `size` are as in `Work`.
+    """A table of a database. `url` (a permanent name without secrets), `version` and `size` are as in `Work`.
 
-    `table` is its name here; `schema` and `name` are those in the database, `columns` the types of its columns there.
+    `table` is its name here; `schema`, `name` and `columns` (types by name) are those in the database.
     """
 
     url: str
@@ -57,7 +57,7 @@ class DatabaseTable(NamedTuple):
 
 
 class Database(ABC):
-    """A database that is only read, as it was when it was opened."""
+    """A database, read in one transaction: as it was when it was opened."""
 
     url: str
     """Where it is, without secrets."""
@@ -67,20 +67,20 @@ class Database(ABC):
         """Returns the types of the columns of each table and view of a schema."""
 
     @abstractmethod
-    def ask(self, sql: str) -> tuple[Any, ...]:
-        """Returns the only row of a statement's result."""
+    def query_row(self, sql: str) -> tuple[Any, ...]:
+        """Returns the only row of a query's result."""
 
     @abstractmethod
     @contextmanager
     def opened(
         self, con: duckdb.DuckDBPyConnection, schema: str, name: str, columns: Mapping[str, str]
     ) -> Iterator[Source]:
-        """Lets an engine read the rows of a table while the block runs."""
+        """Yields a source from which the engine can read a table's rows during the block."""
 
     @staticmethod
     @abstractmethod
     def form(of: str) -> Form:
-        """Returns the form in which a column of a type comes."""
+        """Returns the form of columns of a database's type."""
 
     @abstractmethod
     def close(self) -> None:
@@ -120,7 +120,7 @@ class PostgresSource(Database):
                 found.setdefault(table, {})[column] = of
         return found
 
-    def ask(self, sql: str) -> tuple[Any, ...]:
+    def query_row(self, sql: str) -> tuple[Any, ...]:
         """Returns the one row of a statement."""
         with self._connection.cursor() as cursor:
             cursor.execute(sql)
@@ -130,7 +130,7 @@ class PostgresSource(Database):
     def opened(
         self, con: duckdb.DuckDBPyConnection, schema: str, name: str, columns: Mapping[str, str]
     ) -> Iterator[Source]:
-        """Lets an engine read the rows of a table as they stream."""
+        """Yields a source from which the engine reads a table's rows as a stream."""
         forms = {column: _POSTGRES_FORMS.get(of, _AS_TEXT) for column, of in columns.items()}
         cells = ", ".join(
             f"{template.format(engine.name(column))} AS {engine.name(column)}"
@@ -153,7 +153,7 @@ class PostgresSource(Database):
 
     def close(self) -> None:
         """Closes the connection."""
-        with suppress(Exception):  # it was only read
+        with suppress(Exception):  # nothing was written
             self._connection.close()
 
 
@@ -189,7 +189,7 @@ class DuckdbSource(Database):
             found.setdefault(table, {})[column] = of
         return found
 
-    def ask(self, sql: str) -> tuple[Any, ...]:
+    def query_row(self, sql: str) -> tuple[Any, ...]:
         """Returns the one row of a statement."""
         return self._connection.execute(sql).fetchone() or ()
 
@@ -197,12 +197,12 @@ class DuckdbSource(Database):
     def opened(
         self, con: duckdb.DuckDBPyConnection, schema: str, name: str, columns: Mapping[str, str]
     ) -> Iterator[Source]:
-        """Lets an engine read the rows of a table of the attached file."""
+        """Yields a source from which the engine reads a table of the attached file."""
         self._attach(con)
         try:
             table = f"adopted.{engine.name(schema)}.{engine.name(name)}"
             forms = {column: form_of(of) for column, of in columns.items()}
-            yield Source(table, ANY_ORDER, forms, columns, partial(_few_of_table, con, table))
+            yield Source(table, ANY_ORDER, forms, columns, partial(_table_in_parts, con, table))
         finally:
             con.execute("DETACH adopted")
 
@@ -216,12 +216,12 @@ class DuckdbSource(Database):
         self._connection.close()
 
 
-def _few_of_table(con: duckdb.DuckDBPyConnection, table: str) -> Generator[str]:
-    """Yields SQL of the rows of a table in parts, but of a view all together."""
-    parts = cut_table(lambda sql: con.execute(sql).fetchall(), table)
+def _table_in_parts(con: duckdb.DuckDBPyConnection, table: str) -> Generator[str]:
+    """Yields SQL for the rows of a table in parts; for those of a view as a whole."""
+    parts = split_table(lambda sql: con.execute(sql).fetchall(), table)
     try:
         first = next(parts)
-    except duckdb.BinderException:  # the rows of a view have no numbers
+    except duckdb.BinderException:  # a view has no `rowid`
         first = "true"
     for part in itertools.chain([first], parts):
         yield f"{table} WHERE {part}"
@@ -250,8 +250,8 @@ def database_tables(database: Database, schema: str) -> Iterator[DatabaseTable]:
         if "id" not in map(folded_name, columns):
             continue
         newest = [column for column in columns if folded_name(column) in _NEWEST]
-        asked = ", ".join(["count(*)", *(f"max({engine.name(column)})::text" for column in newest)])
-        found = database.ask(f"SELECT {asked} FROM {_path(database, schema, name)}")
+        cells = ", ".join(["count(*)", *(f"max({engine.name(column)})::text" for column in newest)])
+        found = database.query_row(f"SELECT {cells} FROM {_path(database, schema, name)}")
         url = f"{database.url}/{schema}/{name}"
         version = "-".join(map(str, found))
         yield DatabaseTable(url, version, 0, folded_name(name), schema, name, columns, database)
@@ -262,17 +262,17 @@ def _path(database: Database, schema: str, name: str) -> str:
     return f"{catalog}{engine.name(schema)}.{engine.name(name)}"
 
 
-def wait_for_work(con: duckdb.DuckDBPyConnection, work: object, number: int, scratch: Path) -> WaitingRows:
-    """Makes the rows of a file, or of a table of a database, wait."""
+def buffer_work(con: duckdb.DuckDBPyConnection, work: object, number: int, scratch: Path) -> BufferedRows:
+    """Buffers the rows of a file, or of a table of a database."""
     if isinstance(work, TableFile):
-        return wait_for_file(con, work, number, scratch)
+        return buffer_file(con, work, number, scratch)
     if not isinstance(work, DatabaseTable):
         raise TypeError(f"Expected a file or a table of a database, but got {type(work).__name__}.")
     with work.database.opened(con, work.schema, work.name, work.columns) as source:
-        return wait_for(con, source, number, work.table, scratch)
+        return buffer_rows(con, source, number, work.table, scratch)
 
 
 def close_databases(work: Sequence[object]) -> None:
-    """Closes the databases that the work is read from."""
+    """Closes the databases of all tables among the work."""
     for database in {id(each.database): each.database for each in work if isinstance(each, DatabaseTable)}.values():
         database.close()

@@ -1,4 +1,4 @@
-"""Reads rows of files few at a time, where the engine has no memory for the 2,048 that it takes at once."""
+"""Reads rows of files a few at a time, where the engine has no memory for the 2,048 that it takes at once."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack
@@ -9,17 +9,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...projection import engine
-from ...warehouses.duckdb_parts import BYTES_AT_ONCE, LONG, ROWS_AT_ONCE, VECTOR, cut_batches, cut_file
+from ...warehouses.duckdb_parts import BYTES_AT_ONCE, LONG, ROWS_AT_ONCE, VECTOR, split_batches, split_file
 
-SHORTEST_OBJECT = 1 << 20  # bytes: the engine takes two objects of JSON at a time, as long as one may be
+SHORTEST_OBJECT = 1 << 20  # bytes; the engine has room for two JSON objects of the maximum size at a time
 Contents = Callable[[], Iterable[bytes]]
-"""Reads the text of a file, some of it at a time."""
+"""Reads the text of a file in chunks."""
 
 
 def write_in_parts(con: duckdb.DuckDBPyConnection, parts: Iterable[str], select: str, first: int, path: str) -> None:
-    """Writes cells of the rows of queries into a Parquet file with small groups.
+    """Writes cells of the rows of `parts` (SQL) into a Parquet file with small row groups.
 
-    The first cell is a row's number in its query; in the file the numbers follow `first`.
+    The first cell is a row's number in its part; in the file, `first` and the rows before are added to it.
     """
     con.execute("SET enable_caching_operators = false")
     with ExitStack() as opened, engine.one_thread(con.execute, engine.ALONE_MEMORY):
@@ -27,33 +27,33 @@ def write_in_parts(con: duckdb.DuckDBPyConnection, parts: Iterable[str], select:
         for part in parts:
             rows = con.execute(f"SELECT {first} + {select} FROM {part}").to_arrow_reader(ROWS_AT_ONCE)
             written = written or opened.enter_context(pq.ParquetWriter(path, rows.schema, use_dictionary=False))
-            for group in cut_batches(rows):
+            for group in split_batches(rows):
                 written.write_table(group)
                 first += group.num_rows
 
 
-def few_of_parquet(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path, read: str) -> Generator[str]:
-    """Yields SQL of a file's rows in groups that are small enough; `read` is SQL that reads the file `{}`.
+def parquet_in_parts(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path, read: str) -> Generator[str]:
+    """Yields SQL for the rows of a copy of a file with small row groups. `read` is SQL that reads the file `{}`.
 
     Raises OutOfMemoryException if Arrow has no types for its columns.
     """
     path = scratch / f"few-{local.name}"
     try:
         with pq.ParquetFile(local) as file, pq.ParquetWriter(path, file.schema_arrow) as groups:
-            for rows in cut_file(str(local)):
+            for rows in split_file(str(local)):
                 groups.write_table(rows)
-        there, here = (read.format(engine.glob_literal(str(each))) for each in (local, path))
-        if con.execute(f"DESCRIBE FROM {there}").fetchall() != con.execute(f"DESCRIBE FROM {here}").fetchall():
+        original, copy = (read.format(engine.glob_literal(str(each))) for each in (local, path))
+        if con.execute(f"DESCRIBE FROM {original}").fetchall() != con.execute(f"DESCRIBE FROM {copy}").fetchall():
             raise pa.ArrowNotImplementedError("other types")
-        yield here
+        yield copy
     except pa.ArrowNotImplementedError as error:
         raise duckdb.OutOfMemoryException(f"Out of Memory Error: 2,048 rows of {local} do not fit") from error
     finally:
         path.unlink(missing_ok=True)
 
 
-def few_of_json(contents: Contents, read: str) -> Generator[str]:
-    """Yields SQL of all rows of a file with an object on each line; `read` reads objects of at most `{}` bytes."""
+def json_in_parts(contents: Contents, read: str) -> Generator[str]:
+    """Yields SQL for all rows of a file with an object on each line. `read` reads objects of at most `{}` bytes."""
     longest = size = 0
     for chunk in contents():
         first, *others = chunk.split(b"\n")
@@ -62,20 +62,20 @@ def few_of_json(contents: Contents, read: str) -> Generator[str]:
     yield read.format(max(SHORTEST_OBJECT, longest + 1))
 
 
-def few_of_csv(con: duckdb.DuckDBPyConnection, contents: Contents, piece: Path, read: str) -> Generator[str]:
-    """Yields SQL of pieces of a file, with its first line on top of each; `read` is SQL that reads the file `{}`."""
-    signs = ""
+def csv_in_parts(con: duckdb.DuckDBPyConnection, contents: Contents, piece: Path, read: str) -> Generator[str]:
+    """Yields SQL for pieces of a file, each with the header line. `read` is SQL that reads the file `{}`."""
+    delimiters = ""
     try:
         for text in _pieces(contents()):
             piece.write_bytes(text)
-            signs = signs or _signs(con, piece)
-            yield f"{read.format(engine.glob_literal(str(piece))).removesuffix(')')}, {signs})"
+            delimiters = delimiters or _delimiters(con, piece)
+            yield f"{read.format(engine.glob_literal(str(piece))).removesuffix(')')}, {delimiters})"
     finally:
         piece.unlink(missing_ok=True)
 
 
 def has_long_rows(contents: Contents) -> bool:
-    """Returns whether the first rows of a file of CSV are so long that the engine may have no memory for 2,048."""
+    """Returns whether the first rows of a CSV file are so long that the engine may have no memory for 2,048 of them."""
     piece = next(_pieces(contents()), b"")
     if len(piece) < BYTES_AT_ONCE:
         return False
@@ -85,18 +85,18 @@ def has_long_rows(contents: Contents) -> bool:
     return end >= len(piece)
 
 
-def _signs(con: duckdb.DuckDBPyConnection, piece: Path) -> str:
-    """Returns the options for the signs between values, as the first piece of a file shows them."""
+def _delimiters(con: duckdb.DuckDBPyConnection, piece: Path) -> str:
+    """Returns the options for the delimiters and quotes of a CSV file, as detected in its first piece."""
     found = con.execute(
         f"SELECT Delimiter, Quote, Escape FROM sniff_csv({engine.glob_literal(str(piece))}, all_varchar = true,"
         " header = true)"
     ).fetchone() or ("", "", "")
-    signs = (engine.literal("" if sign == "(empty)" else sign) for sign in found)
-    return ", ".join(f"{name} = {sign}" for name, sign in zip(("delim", "quote", "escape"), signs, strict=True))
+    delimiters = (engine.literal("" if sign == "(empty)" else sign) for sign in found)
+    return ", ".join(f"{name} = {sign}" for name, sign in zip(("delim", "quote", "escape"), delimiters, strict=True))
 
 
 def _pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yields the text of a file of CSV in pieces of whole rows."""
+    """Yields the text of a CSV file in pieces of whole rows, each with the header line."""
     kept, header = b"", b""
     for chunk in chunks:
         kept += chunk
@@ -110,7 +110,7 @@ def _pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _last_end(text: bytes) -> int:
-    """Returns where the last row ends that is whole, 0 if none is: a line does not end within quotes."""
+    """Returns the end of the last complete row, 0 if none is complete. Rows do not end within quotes."""
     end, quotes = len(text), text.count(b'"')
     while (newline := text.rfind(b"\n", 0, end)) >= 0:
         quotes -= text.count(b'"', newline, end)
@@ -121,7 +121,7 @@ def _last_end(text: bytes) -> int:
 
 
 def _row_end(text: bytes, start: int) -> int:
-    """Returns where the row ends that begins at a place."""
+    """Returns the end of the row that begins at `start`."""
     end, quotes = start, 0
     while newline := text.find(b"\n", end) + 1:
         quotes += text.count(b'"', end, newline)

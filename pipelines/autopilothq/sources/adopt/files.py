@@ -1,4 +1,4 @@
-"""Finds the files into which a warehouse has exported its tables, and the table that each belongs to.
+"""Finds the files of tables that a warehouse has exported, and the table that each belongs to.
 
 A file belongs to the table that it, or the folder around it, is named after; exporters add numbers to that name
 (`email_opened_0000_part_00.parquet`, `email_opened-000000000000.csv.gz`).
@@ -31,8 +31,8 @@ SUFFIXES: dict[str, FileFormat] = {
     ".avro": "avro",
 }
 COMPRESSIONS = (".gz", ".zst")
-_CODECS = (".snappy", ".gz", ".gzip", ".zst", ".zstd", ".lz4", ".brotli", ".deflate")  # within a Parquet file's name
-# What exporters put after a table's name: Redshift's slices and parts, BigQuery's shards, Snowflake's threads.
+_CODECS = (".snappy", ".gz", ".gzip", ".zst", ".zstd", ".lz4", ".brotli", ".deflate")  # in names of Parquet files
+# What exporters append to a table's name: Redshift's slices and parts, BigQuery's shards, Snowflake's threads.
 _NUMBERS = re.compile(r"([-_.]?(part[-_]?)?\d+([-_]part[-_]?\d+)?)+$|[-_]\*?$")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HIVE = re.compile(r"[^/=]+=[^/]*")
@@ -42,11 +42,11 @@ NOT_ADOPTED_BECAUSE = {
     UNKNOWN_FORMAT: f"without a suffix of {', '.join(SUFFIXES)}",
     UNFINISHED_EXPORT: "of exports that have not ended, or were cut off",
 }
-"""Why something that was found is not adopted."""
+"""Why files or tables are not adopted."""
 
 
 class TableFile(NamedTuple):
-    """A file of a table; `url`, `version` and `size` are as in `Work`, the rest says how it is read.
+    """A file of a table. `url`, `version` and `size` are as in `Work`; the other fields say how the file is read.
 
     `fs` is None for a file on this machine.
     """
@@ -60,7 +60,7 @@ class TableFile(NamedTuple):
     fs: Any = None
 
 
-class FoundFile(NamedTuple):
+class _FoundFile(NamedTuple):
     """A file at a URL, with its path below that URL."""
 
     url: str
@@ -72,7 +72,7 @@ class FoundFile(NamedTuple):
 
 
 def unreadable_file(file: TableFile, error: BaseException) -> ArchiveError:
-    """Returns the error for a file that is not what its name says, or is incomplete."""
+    """Returns the error for a file that is incomplete, or not in the format that its name says."""
     return ArchiveError(
         f"Expected {file.format} in {file.url}, but it cannot be read: {engine.error_line(error)}\n"
         "Export it again, or leave it out."
@@ -82,7 +82,7 @@ def unreadable_file(file: TableFile, error: BaseException) -> ArchiveError:
 def folded_name(name: str) -> str:
     """Returns the name of a table or column as Segment spells it, in lower case.
 
-    Underscores that Segment does not write stay as far as dlt's naming keeps them; a name of nothing else is empty.
+    Underscores that Segment does not write are kept as dlt's naming keeps them; a name of underscores becomes empty.
     Examples: `folded_name("EMAIL_OPENED") == "email_opened"`, `folded_name("__Id_") == "_id"`.
     """
     lower = name.lower()
@@ -99,14 +99,14 @@ def table_files(
 ) -> tuple[list[TableFile], dict[str, str]]:
     """Returns the files of tables at some URLs, and why others are left out, by their URL.
 
-    `named` are patterns below the URLs, by the table of their files; without any, files and folders that are named like
-    tables are taken. Raises ArchiveError if nothing exists at a URL, or no file matches a table's patterns.
+    `named` are patterns of paths below the URLs, by table. Without any, files and folders that are named like tables
+    are taken. Raises ArchiveError if nothing exists at a URL, or no file matches a table's patterns.
     """
     found: dict[str, TableFile] = {}
     left_out: dict[str, str] = {}
     for url in urls:
-        there = _whole(_files_at(url, credentials), left_out)
-        tables = _named(there, named) if named else _tables_of(there)
+        there = _without_unfinished(_files_at(url, credentials), left_out)
+        tables = _tables_by_pattern(there, named) if named else _tables_by_name(there)
         for file in there:
             form = _format(file.path)
             if file.below not in tables:
@@ -131,14 +131,14 @@ def _check_patterns(urls: Sequence[str], named: Mapping[str, Sequence[str]], fou
         )
 
 
-def _files_at(url: str, credentials: Any) -> list[FoundFile]:
+def _files_at(url: str, credentials: Any) -> list[_FoundFile]:
     check_not_empty(url)
     found = _bucket_files(url, credentials) if is_remote(url) else _local_files(local_path(url))
     return list(found)
 
 
-def _whole(found: Sequence[FoundFile], left_out: dict[str, str]) -> list[FoundFile]:
-    """Returns the files that may hold rows, without those of this program's unfinished exports."""
+def _without_unfinished(found: Sequence[_FoundFile], left_out: dict[str, str]) -> list[_FoundFile]:
+    """Returns the files that may hold rows, except those of this program's unfinished exports."""
     unfinished = {file.below.rpartition("/")[0] for file in found if file.below.rpartition("/")[2] == EXPORT_MARK}
     whole = []
     for file in found:
@@ -156,14 +156,14 @@ def _folders_above(below: str) -> list[str]:
     return ["/".join(parts[:number]) for number in range(len(parts))]
 
 
-def _may_hold_rows(file: FoundFile) -> bool:
-    """Returns whether a file is no marker, and not empty unless it is Parquet or Avro, which then lost its content."""
+def _may_hold_rows(file: _FoundFile) -> bool:
+    """Returns whether a file may hold rows: it is no marker, and not empty, or a damaged Parquet or Avro file."""
     *folders, name = file.below.split("/")
     marker = name.startswith((".", "_SUCCESS")) or any(folder.startswith(".") for folder in folders)
     return not marker and bool(file.size or _format(file.path) in ("parquet", "avro"))
 
 
-def _local_files(url: str) -> list[FoundFile]:
+def _local_files(url: str) -> list[_FoundFile]:
     root = Path(url).absolute()
     if not root.exists():
         raise ArchiveError(f"Expected a file or a folder at {url}, but nothing is there.\nCheck how it is spelt.")
@@ -173,11 +173,11 @@ def _local_files(url: str) -> list[FoundFile]:
     for path in paths:
         state = os.stat(path)
         version = f"{state.st_size}-{state.st_mtime_ns}"
-        found.append(FoundFile(str(path), version, state.st_size, str(path), path.relative_to(base).as_posix()))
+        found.append(_FoundFile(str(path), version, state.st_size, str(path), path.relative_to(base).as_posix()))
     return found
 
 
-def _bucket_files(url: str, credentials: Any) -> list[FoundFile]:
+def _bucket_files(url: str, credentials: Any) -> list[_FoundFile]:
     fs = open_bucket(url, credentials)
     root = str(fs._strip_protocol(url)).rstrip("/")
     scheme = url.partition("://")[0]
@@ -188,7 +188,7 @@ def _bucket_files(url: str, credentials: Any) -> list[FoundFile]:
     for path, info in sorted(listed.items()):
         below = path.removeprefix(root).lstrip("/") or path.rpartition("/")[2]
         version = _object_version(info)
-        found.append(FoundFile(f"{scheme}://{path}", version, int(info.get("size") or 0), path, below, fs))
+        found.append(_FoundFile(f"{scheme}://{path}", version, int(info.get("size") or 0), path, below, fs))
     return found
 
 
@@ -200,7 +200,7 @@ def _object_version(info: Mapping[str, Any]) -> str:
     return etag or f"{info.get('size')}-{time}"
 
 
-def _named(there: Sequence[FoundFile], named: Mapping[str, Sequence[str]]) -> dict[str, str]:
+def _tables_by_pattern(there: Sequence[_FoundFile], named: Mapping[str, Sequence[str]]) -> dict[str, str]:
     return {
         file.below: table
         for table, patterns in named.items()
@@ -209,10 +209,10 @@ def _named(there: Sequence[FoundFile], named: Mapping[str, Sequence[str]]) -> di
     }
 
 
-def _tables_of(there: Sequence[FoundFile]) -> dict[str, str]:
-    """Returns the table of each file that is named like one, or is in a folder that is, by the file's path."""
+def _tables_by_name(there: Sequence[_FoundFile]) -> dict[str, str]:
+    """Returns the table of each file that is named like a table, or is in a folder that is, by the file's path."""
     folders = {file.below.rpartition("/")[0] for file in there}
-    # If any file of a folder is named after a table of the catalogue, all name tables; other folders are of one table.
+    # If a file in a folder is named after a table of the catalogue, all its files are; other folders hold one table.
     of_tables = {folder for folder in folders if folder == ""} | {
         folder
         for file in there
@@ -252,7 +252,7 @@ def _stem(below: str) -> str:
 
 
 def _format(path: str) -> FileFormat | None:
-    """Returns how a file is read, by its suffixes; None if they are unknown. Redshift's CSV files have none."""
+    """Returns the format of a file by its suffixes, None if they are unknown. Redshift's CSV files have no suffix."""
     name = path.rpartition("/")[2].lower()
     while name.endswith(COMPRESSIONS):
         name = name.rpartition(".")[0]

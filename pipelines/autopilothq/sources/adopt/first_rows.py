@@ -1,4 +1,4 @@
-"""Reads the first rows of a file, which show how its columns come before any file is read completely."""
+"""Reads the first rows of a file, which show the forms of its columns before any file is read completely."""
 
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -14,42 +14,50 @@ from ...projection import engine
 from ...warehouses.duckdb_parts import BYTES_AT_ONCE, PAGE_BYTES, ROWS_AT_ONCE
 from .avro import opened_avro
 from .files import TableFile, unreadable_file
-from .waiting import Source, WaitingRows, avro_source, decompressed_text, file_source, unreadable_as, wait_for
+from .waiting import (
+    BufferedRows,
+    Source,
+    avro_source,
+    buffer_rows,
+    decompressed_text,
+    local_source,
+    raising_archive_error,
+)
 
 FIRST_ROWS = 2_000
 FIRST_BYTES = 1 << 20
 
 
-def wait_for_first_rows(
+def buffer_first_rows(
     con: duckdb.DuckDBPyConnection, file: TableFile, number: int, scratch: Path
-) -> tuple[WaitingRows, Source]:
-    """Makes the first rows of a file wait; also returns what they are read from. Raises ArchiveError."""
+) -> tuple[BufferedRows, Source]:
+    """Buffers the first rows of a file; also returns the source that they are read from. Raises ArchiveError."""
     if file.format == "avro":
         return _first_records(con, file, number, scratch)
     part = Path(file.path)
     if file.format != "parquet":
         part = scratch / f"first-{number}.{file.format}"
-        with unreadable_as(file), _opened(file) as opened:
+        with raising_archive_error(file), _opened(file) as opened:
             part.write_bytes(_first_lines(decompressed_text(opened, file.path), file.format == "csv"))
     elif file.fs is not None:
         part = scratch / f"first-{number}.parquet"
         _copy_rows(file, part)
-    with unreadable_as(file):
-        source = file_source(con, part, file, scratch)
+    with raising_archive_error(file):
+        source = local_source(con, part, file, scratch)
         if file.format == "parquet":
             few = partial(_few_rows, con, file, scratch / f"few-{number}.parquet", scratch)
             source = source._replace(sql=f"(FROM {source.sql} LIMIT {FIRST_ROWS})", few=few)
-        return wait_for(con, source, number, file.table, scratch), source
+        return buffer_rows(con, source, number, file.table, scratch), source
 
 
 def _first_records(
     con: duckdb.DuckDBPyConnection, file: TableFile, number: int, scratch: Path
-) -> tuple[WaitingRows, Source]:
+) -> tuple[BufferedRows, Source]:
     with _opened(file) as opened, opened_avro(opened, file) as table:
         first = pa.Table.from_batches(_first_batches(table.rows), table.rows.schema)
         with engine.registered(con, avro_rows=first):
             source = avro_source(table)
-            return wait_for(con, source, number, file.table, scratch), source
+            return buffer_rows(con, source, number, file.table, scratch), source
 
 
 @contextmanager
@@ -59,9 +67,9 @@ def _opened(file: TableFile) -> Iterator[IO[bytes]]:
 
 
 def _few_rows(con: duckdb.DuckDBPyConnection, file: TableFile, part: Path, scratch: Path) -> Generator[str]:
-    """Yields SQL of first rows of a Parquet file, where the engine has no memory for all of them."""
+    """Yields SQL for a copy of the first rows of a Parquet file, with small row groups that fit into memory."""
     _copy_rows(file, part)
-    yield file_source(con, part, file, scratch).sql
+    yield local_source(con, part, file, scratch).sql
 
 
 def _copy_rows(file: TableFile, part: Path) -> None:
@@ -71,13 +79,13 @@ def _copy_rows(file: TableFile, part: Path) -> None:
             rows = pq.ParquetFile(opened, buffer_size=PAGE_BYTES, pre_buffer=False)
             with pq.ParquetWriter(part, rows.schema_arrow) as first:
                 for batch in _first_batches(rows.iter_batches(ROWS_AT_ONCE)):
-                    first.write_table(pa.Table.from_batches([batch]))  # a batch alone would not end its group
+                    first.write_table(pa.Table.from_batches([batch]))  # a batch by itself would not end its row group
     except pa.ArrowException as error:
         raise unreadable_file(file, error) from error
 
 
 def _first_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Yields batches of the first rows, of fewer if they are long."""
+    """Yields batches of the first FIRST_ROWS rows, fewer if they are long."""
     rows = size = 0
     for batch in batches:
         yield batch[: FIRST_ROWS - rows]
@@ -87,7 +95,7 @@ def _first_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch
 
 
 def _first_lines(text: Iterator[bytes], quoted: bool) -> bytes:
-    """Returns the first whole lines of a text; if it is `quoted`, a line does not end within quotes."""
+    """Returns the first complete lines of a text. If it is `quoted`, lines do not end within quotes."""
     kept = b""
     for chunk in text:
         kept += chunk
@@ -97,7 +105,7 @@ def _first_lines(text: Iterator[bytes], quoted: bool) -> bytes:
 
 
 def _line_end(text: bytes, quoted: bool) -> int:
-    """Returns where the last line within `FIRST_BYTES` ends, else the first one after them; 0 if none ends."""
+    """Returns the end of the last line within FIRST_BYTES, else of the first line after that; 0 if no line ends."""
     end = start = quotes = 0
     while newline := text.find(b"\n", start) + 1:
         quotes += text.count(b'"', start, newline) if quoted else 0

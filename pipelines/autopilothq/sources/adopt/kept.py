@@ -1,4 +1,4 @@
-"""Which rows of adopted tables are kept: one of each id, and none that is stored already."""
+"""Decides which rows of adopted tables are kept: one row per id, and none that is stored already."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from ...projection.context import ProjectionContext
 from ...projection.keys import long_key_message
 from ...projection.suppression import register_suppressed, suppress
 from ...segment.identity import HashedIds
-from .columns import WAITING_PREFIX, WaitingTable, as_plain_text, json_value
+from .columns import CELL_PREFIX, BufferedTable, as_plain_text, json_value
 from .waiting import OTHER_TABLES
 
 SQL = engine.statements(files(__package__).joinpath("adopt.sql").read_text(encoding="utf-8"))
@@ -21,14 +21,14 @@ _KEYS: dict[str, Type] = {"id": "text", "received_at": "timestamp"}
 
 @dataclass(frozen=True)
 class Adoption:
-    """Tables whose rows wait, by their names in the destination, and what is known of it; `stored` reads what is there.
+    """The tables of one load, with buffered rows, by their names in the destination; `stored` reads stored rows.
 
-    `refused` are rows of `users` and `accounts` that the destination refuses, by table and id. `found` are all tables
-    that exist to adopt, by their own names, including those whose rows are adopted already.
+    `refused` are rows of `users` and `accounts` that the destination refuses, by table and id. `found` are the names of
+    all tables that could be adopted, including those whose rows are adopted already.
     """
 
     context: ProjectionContext
-    waiting: Mapping[str, WaitingTable]
+    waiting: Mapping[str, BufferedTable]
     stored: ReadTable | None
     refused: Mapping[str, Mapping[str, str]]
     found: Collection[str]
@@ -60,7 +60,7 @@ def reject_refused_rows(adoption: Adoption, messages: Mapping[str, str]) -> None
 
 
 def reject_long_keys(adoption: Adoption) -> None:
-    """Rejects the rows with a key for which the destination has no room."""
+    """Rejects the rows with a key that is too long for the destination."""
     con, most = adoption.context.con, adoption.context.limits.key_bytes
     if most is None:
         return
@@ -68,24 +68,24 @@ def reject_long_keys(adoption: Adoption) -> None:
     for name, table in adoption.waiting.items():
         for key in ("id", *([of_persons[name]] if name in of_persons else [])):
             rows = f"(FROM ({table.select({key: 'text'}, {}, {})}) WHERE strlen({key}) > {most})"
-            if engine.count(con, rows):  # to make JSON of all rows takes long
+            if engine.count(con, rows):  # because it takes long to make JSON of all rows
                 con.execute(
                     SQL["long_keys"].format(raw=_raw(table), rows=rows, key=key),
                     {"message": long_key_message(key, most, "{:,}")},
                 )
 
 
-def reject_nameless(adoption: Adoption) -> None:
-    """Rejects the rows of `users` and `accounts` that have no id that can be stored."""
+def reject_rows_without_id(adoption: Adoption) -> None:
+    """Rejects the rows of `users` and `accounts` without an id that can be stored."""
     for name in LATEST_NAMES & adoption.waiting.keys():
         con, table = adoption.context.con, adoption.waiting[name]
         nameless = f"(SELECT seq FROM ({table.select({'id': 'text'}, {}, {})}) WHERE id IS NULL)"
-        if engine.count(con, nameless):  # to make JSON of all rows takes long, and memory
+        if engine.count(con, nameless):  # because JSON of all rows takes time and memory
             con.execute(SQL["nameless"].format(raw=_raw(table, nameless)), {"message": REJECT_REASONS["no_id"]})
 
 
-def reject_people(adoption: Adoption, hashes: HashedIds) -> None:
-    """Rejects the rows of persons who were deleted."""
+def reject_deleted_persons(adoption: Adoption, hashes: HashedIds) -> None:
+    """Rejects the rows of deleted persons."""
     if not hashes:
         return
     con = adoption.context.con
@@ -96,7 +96,7 @@ def reject_people(adoption: Adoption, hashes: HashedIds) -> None:
             cells = {"id": "id"} | {column: column for column in PERSON_COLUMNS if column in group.forms}
             cells |= {"user_id": "id"} if name in LATEST_NAMES else {}
             select = ", ".join(
-                f"{as_plain_text(group.forms[column], engine.name(WAITING_PREFIX + column))} AS {engine.name(called)}"
+                f"{as_plain_text(group.forms[column], engine.name(CELL_PREFIX + column))} AS {engine.name(called)}"
                 for called, column in cells.items()
             )
             parts.append(f"SELECT seq, {select} FROM {group.source}")
@@ -121,7 +121,7 @@ def find_kept(adoption: Adoption) -> None:
 
 
 def _find_kept_tracks(adoption: Adoption) -> None:
-    """Finds the rows of `tracks` that are not kept, both those of events' tables and its own."""
+    """Finds the rows that are not kept in `tracks`: rows of events' tables, and its own."""
     con = adoption.context.con
     if TRACKS.name in adoption.waiting:
         _leave_to_events(adoption)
@@ -138,7 +138,7 @@ def _find_kept_tracks(adoption: Adoption) -> None:
 
 
 def _leave_to_events(adoption: Adoption) -> None:
-    """Leaves rows of `tracks` to their event's table if that is adopted, and rejects those that it does not have."""
+    """Drops rows of `tracks` whose event's table is adopted, too; rejects those that this table does not have."""
     con, tracks = adoption.context.con, adoption.waiting[TRACKS.name]
     rows = tracks.select({"id": "text", "event": "text"}, {}, {})
     events = [name for name in adoption.found if name not in OTHER_TABLES]
@@ -155,15 +155,15 @@ def _leave_to_events(adoption: Adoption) -> None:
     con.execute(SQL["no_event_row"].format(raw=_raw(tracks)), {"message": REJECT_REASONS["no_event_row"]})
 
 
-def _raw(table: WaitingTable, of: str = "") -> str:
-    """Returns a query of a table's rows (`seq`) as JSON text (`raw`), of all or of those that a query selects."""
+def _raw(table: BufferedTable, of: str = "") -> str:
+    """Returns a query of a table's rows (`seq`) as JSON text (`raw`): all, or those that the query `of` selects."""
     few = f" SEMI JOIN {of} USING (seq)" if of else ""
     return " UNION ALL ".join(
         f"SELECT seq, json_object({cells})::VARCHAR AS raw FROM {group.source}{few}"
         for group in table.groups
         for cells in [
             ", ".join(
-                f"{engine.literal(column)}, {json_value(form, engine.name(WAITING_PREFIX + column))}::JSON"
+                f"{engine.literal(column)}, {json_value(form, engine.name(CELL_PREFIX + column))}::JSON"
                 for column, form in group.forms.items()
             )
         ]

@@ -1,4 +1,4 @@
-"""`users` and `accounts` of adopted tables: from all messages about them, and their own rows, which count as older."""
+"""Makes `users` and `accounts` from adopted tables: from all messages about them, and from their own, older rows."""
 
 from collections.abc import Iterator, Mapping
 
@@ -13,15 +13,15 @@ from .kept import SQL, Adoption, keys
 from .row_width import AdoptedColumns, without_too_wide
 from .rows import discard_misfits, table_columns
 
-KILL_POINT_OWN_ROWS_MADE = f"{__name__}:_with_own"  # for tests/faults
+KILL_POINT_OWN_ROWS_MADE = f"{__name__}:_with_own_rows"  # for tests/faults
 
 
 def latest_rows_of(adoption: Adoption, fresh: Mapping[str, TableRows]) -> Iterator[TableRows]:
     """Yields the rows of `users` and `accounts`; `fresh` are the rows of this load by table."""
     for latest in LATEST:
-        made = _of_messages(adoption, latest, fresh.get(latest.messages.name))
+        made = _rows_of_messages(adoption, latest, fresh.get(latest.messages.name))
         if latest.table.name in adoption.waiting:
-            made = _with_own(adoption, latest, made)
+            made = _with_own_rows(adoption, latest, made)
         if made is not None:
             yield _not_refused(adoption, made)
 
@@ -31,8 +31,8 @@ def is_of_messages(adoption: Adoption, name: str) -> bool:
     return any(latest.table.name == name and latest.messages.name in adoption.waiting for latest in LATEST)
 
 
-def _of_messages(adoption: Adoption, latest: Latest, fresh: TableRows | None) -> TableRows | None:
-    """Returns the rows of those whom adopted messages are about, even if these messages are stored already."""
+def _rows_of_messages(adoption: Adoption, latest: Latest, fresh: TableRows | None) -> TableRows | None:
+    """Returns the rows of all users or groups in adopted messages, even if these messages are stored already."""
     waiting = adoption.waiting.get(latest.messages.name)
     if fresh is None or waiting is None:
         return None
@@ -47,10 +47,10 @@ def _of_messages(adoption: Adoption, latest: Latest, fresh: TableRows | None) ->
     return make_latest(adoption.context, latest, fresh, adoption.stored)
 
 
-def _with_own(adoption: Adoption, latest: Latest, made: TableRows | None) -> TableRows:
-    """Returns the rows with the values of the table's own adopted rows, unless a message has other ones.
+def _with_own_rows(adoption: Adoption, latest: Latest, made: TableRows | None) -> TableRows:
+    """Returns the rows completed with values of the table's own adopted rows, where messages have none.
 
-    Of a stored row, only cells that are null change.
+    In a stored row, only null cells change.
     """
     context, name = adoption.context, latest.table.name
     con, waiting = context.con, adoption.waiting[name]
@@ -77,8 +77,8 @@ def _with_own(adoption: Adoption, latest: Latest, made: TableRows | None) -> Tab
 
 
 def _first_of_layers(adoption: Adoption, name: str, columns: Mapping[str, Type]) -> TableRows:
-    """Returns a row for each id with the first value of each column, except rows that are already stored like that."""
-    context, table = adoption.context, f"{name}_with_own"
+    """Returns a row for each id with the first value of each column, except rows that are stored exactly so."""
+    context, table = adoption.context, f"{name}_with_own_rows"
     cells = {"id": "id", "uuid_ts": context.loaded_at_sql}
     values = [column for column in columns if column not in cells]
     cells |= {column: f'arg_min({engine.name(column)}, "layer:")' for column in values}
@@ -94,7 +94,7 @@ def _first_of_layers(adoption: Adoption, name: str, columns: Mapping[str, Type])
 
 
 def _parts_of_layers(context: ProjectionContext, columns: Mapping[str, Type]) -> Iterator[str]:
-    """Yields the names of tables of all layers of some ids: of all ids, or of few if there are long texts."""
+    """Yields the names of tables with all layers of some ids: of all ids, or of a few if there are long texts."""
     if not context.cells.has_long_lines:
         yield "layers"
         return
@@ -110,7 +110,7 @@ def _parts_of_layers(context: ProjectionContext, columns: Mapping[str, Type]) ->
 
 
 def _fitting(adoption: Adoption, name: str, columns: Mapping[str, Type], table: str) -> str:
-    """Returns a query of rows without the values that the destination has no room for, which are discarded."""
+    """Returns a query of a table's rows without values that are too long for the destination, and discards these."""
     declared = {column.name for column in TABLES[name].columns}
     undeclared = {column: column for column in columns if column not in declared}
     cells = {column: f"{engine.name(column)} AS {aliased(column)}" for column in columns}

@@ -1,4 +1,4 @@
-"""Tables that a loader left in a warehouse, as an origin whose work is files or tables of a database."""
+"""The origin of adopted tables, whose work is files or tables of a database."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ class AdoptedTables(Origin[AdoptedWork]):
     reads_again = True
 
     def works(self) -> tuple[list[AdoptedWork], dict[str, str]]:
-        """Returns all existing tables or files of tables, and why others are left out, by their URL."""
+        """Returns all tables, or files of tables, that can be adopted, and why others are left out, by URL."""
         left_out: dict[str, str] = {}
         found: list[AdoptedWork]
         if self.database is not None:
@@ -43,7 +43,7 @@ class AdoptedTables(Origin[AdoptedWork]):
             files, left_out = table_files(self.urls, self.named, self.credentials)
             found = list(files)
         tables = {work.table for work in found}
-        left_out |= {work.url: NOT_A_TABLE for work in found if not is_adopted(work.table, tables)}
+        left_out |= {work.url: NOT_A_TABLE for work in found if not _is_adopted(work.table, tables)}
         adopted = [
             work._replace(version=adopted_version(work.table, work.version))
             for work in found
@@ -70,12 +70,12 @@ class AdoptedTables(Origin[AdoptedWork]):
         return new
 
     def read(self, work: Sequence[AdoptedWork]) -> Iterator[Batch]:  # noqa: ARG002 - rows are no lines
-        """Yields nothing: rows of tables are no lines of messages, and have a way of their own."""
+        """Yields nothing: rows of tables are not lines of messages, and `AdoptProjector` reads them."""
         return iter(())
 
 
-def is_adopted(table: str, there: set[str]) -> bool:
-    """Returns whether a table is adopted: it has messages, `users` or `accounts`, a name, and is no view of another."""
+def _is_adopted(table: str, there: set[str]) -> bool:
+    """Returns whether a table is adopted: it is of messages, `users` or `accounts`, and not a view of another table."""
     if table in _OF_MESSAGES:
         return True
     if not table or table in TABLES or table.startswith(NOT_ADOPTED):

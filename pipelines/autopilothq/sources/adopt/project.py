@@ -1,4 +1,4 @@
-"""From adopted tables to the rows of a load, without a projection, because they are rows already."""
+"""Makes the rows of a load from adopted tables, without a projection, because they are rows already."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +15,7 @@ from ...projection import FileCount, TableRows, engine, texts
 from ...projection.audit import beyond_limits, rejects, rejects_by_reason
 from ...projection.cells import ParsedCells
 from ...projection.context import ProjectionContext
-from ...warehouses.duckdb_parts import are_long
+from ...warehouses.duckdb_parts import file_has_long_rows
 from ...warehouses.selection import NONE, messages_with_row
 from ..audit import LinesRead, audit_rows
 from ..load_folder import scratch_of_projection
@@ -24,23 +24,23 @@ from ..plan import PlannedLoad
 from ..project import ProjectedLoad, existing_tables, fill_report, open_for_few, project, stored_rows, write_rows
 from ..row_files import RowFiles
 from ..table_hints import TableHints
-from .columns import ADOPT_MACROS, WaitingTable, cut_texts
-from .databases import close_databases, wait_for_work
+from .columns import ADOPT_MACROS, BufferedTable, cut_texts
+from .databases import buffer_work, close_databases
 from .kept import (
     SQL,
     Adoption,
     count_table,
     file_counts,
     find_kept,
+    reject_deleted_persons,
     reject_long_keys,
-    reject_nameless,
-    reject_people,
     reject_refused_rows,
+    reject_rows_without_id,
 )
 from .latest import is_of_messages, latest_rows_of
 from .origin import AdoptedTables, AdoptedWork
 from .rows import discarded_rows, message_rows, tracks_rows
-from .waiting import WaitingRows, waiting_tables
+from .waiting import BufferedRows, buffered_tables
 
 
 class AdoptProjector:
@@ -62,15 +62,15 @@ class AdoptProjector:
             con.execute(ADOPT_MACROS)
             con.execute(engine.script("state.sql"))
             con.execute(SQL["books"])
-            found = list(_wait(con, load, scratch))
-            waiting = waiting_tables(found, load.event_table)
+            found = list(_buffer(con, load, scratch))
+            waiting = buffered_tables(found, load.event_table)
             self.cut.update((name, cut) for name, table in waiting.items() if (cut := cut_texts(con, table)))
             _warn_of_cut(load, self.cut)
             widest = max((len(table.columns) for table in waiting.values()), default=0)
             few = open_for_few(load, sum(pq.read_metadata(rows.path).num_rows for rows in found))
             with few, engine.memory_for_columns(con, widest):
-                long = any(are_long(rows.path) for rows in found)
-                con.execute(f"SET enable_caching_operators = {not long}")  # they gather small groups of rows
+                long = any(file_has_long_rows(rows.path) for rows in found)
+                con.execute(f"SET enable_caching_operators = {not long}")  # these operators gather small groups of rows
                 if long:
                     engine.join_as_written(con)
                 adoption = _adoption(con, load, waiting, scratch, long)
@@ -79,9 +79,9 @@ class AdoptProjector:
 
 
 def _adoption(
-    con: duckdb.DuckDBPyConnection, load: PlannedLoad, waiting: dict[str, WaitingTable], scratch: Path, long: bool
+    con: duckdb.DuckDBPyConnection, load: PlannedLoad, waiting: dict[str, BufferedTable], scratch: Path, long: bool
 ) -> Adoption:
-    """Returns what the rows of a load are made of."""
+    """Returns the adoption of a load: its buffered tables, and what is known about the destination."""
     existing = existing_tables(load, lambda _: list(waiting))
     context = ProjectionContext(
         con,
@@ -106,9 +106,9 @@ def _adoption(
     )
 
 
-def _wait(con: duckdb.DuckDBPyConnection, load: PlannedLoad, scratch: Path) -> Iterator[WaitingRows]:
+def _buffer(con: duckdb.DuckDBPyConnection, load: PlannedLoad, scratch: Path) -> Iterator[BufferedRows]:
     for number, work in enumerate(load.work):
-        yield wait_for_work(con, work, number, scratch)
+        yield buffer_work(con, work, number, scratch)
         load.report.files_done += 1
         load.report.bytes_done += work.size
         load.context.report_progress()
@@ -132,8 +132,8 @@ def _rows(load: PlannedLoad, adoption: Adoption, scratch: Path, numbers: "iterto
     files = RowFiles(load.extraction, hints, load.target.folder, numbers)
     reject_refused_rows(adoption, load.target.refused.messages)
     reject_long_keys(adoption)
-    reject_nameless(adoption)
-    reject_people(adoption, load.target.suppressed)
+    reject_rows_without_id(adoption)
+    reject_deleted_persons(adoption, load.target.suppressed)
     find_kept(adoption)
     fresh: dict[str, TableRows] = {}
     for rows in (*message_rows(adoption), *tracks_rows(adoption)):
@@ -162,7 +162,7 @@ def _rows(load: PlannedLoad, adoption: Adoption, scratch: Path, numbers: "iterto
 def _counts(
     load: PlannedLoad, tables: Sequence[str], counts: Iterable[FileCount], lines: LinesRead
 ) -> Iterator[FileCount]:
-    """Yields what became of the rows of each table; those that no selected table takes are skipped."""
+    """Yields the counts of the rows of each table. Rows that no selected table takes are skipped."""
     before = load.counted_before()
     for count in counts:
         messages = messages_with_row(tables[count.number])

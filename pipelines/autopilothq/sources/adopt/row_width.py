@@ -1,7 +1,7 @@
-"""Rows of adopted tables that are too wide for the destination: the values that they have no room for are discarded.
+"""Discards values of adopted rows that are too wide for the destination (docs/contract/warehouse.md#limits).
 
-(docs/contract/warehouse.md#limits) As in other loads, columns that the table has already get room first, then the
-others by name; so a row loses all values from one column on.
+As in other loads, columns that the table has already get room first, then the others by name. So a row loses all values
+from one column on.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ class AdoptedColumns(NamedTuple):
 
 
 def without_too_wide(context: ProjectionContext, table: str, columns: AdoptedColumns, rows: str) -> str:
-    """Returns a query of rows (`seq` and typed cells) without the values that do not fit, which are discarded."""
+    """Returns a query of rows (`seq` and typed cells) without values that do not fit, and discards these."""
     limit = context.limits.row_bytes
     declared = [of for column, of in columns.types.items() if column not in columns.names]
     most = sum(TYPES[columns.types[column]].row_bytes for column in columns.names)
@@ -61,7 +61,7 @@ def without_too_wide(context: ProjectionContext, table: str, columns: AdoptedCol
 
 
 def _size(of: Type, cell: str) -> str:
-    """Returns SQL of the bytes that a value takes in a row."""
+    """Returns SQL for the bytes that a value takes in a row."""
     most = str(TYPES[of].row_bytes)
     size = f"least(strlen({cell}) + 1, {most})" if of == "text" else most
     return f"if({cell} IS NULL, 0, {size})"

@@ -8,10 +8,10 @@ from ...projection.columns import ColumnPlan, plan_columns
 from ...projection.context import declared_types
 from ...projection.types import ColumnValues, merge_values
 from .columns import (
+    CELL_PREFIX,
     CELLS_PER_QUERY,
     LOST_PREFIX,
-    WAITING_PREFIX,
-    WaitingTable,
+    BufferedTable,
     aliased,
     cell,
     values_of,
@@ -53,8 +53,8 @@ def tracks_rows(adoption: Adoption) -> Iterator[TableRows]:
     yield _kept_rows(adoption, TRACKS.name, columns, selects, "track_duplicates", '"track keys"')
 
 
-def _select(table: WaitingTable, columns: AdoptedColumns, more: Mapping[str, str]) -> str:
-    """Returns a query of a table's cells in the columns' order, with `seq`."""
+def _select(table: BufferedTable, columns: AdoptedColumns, more: Mapping[str, str]) -> str:
+    """Returns a query of a table's cells in the order of the columns, with `seq`."""
     types = {column: of for column, of in columns.types.items() if column not in more}
     cells = ", ".join(map(aliased, columns.ordered))
     return f"SELECT seq, {cells} FROM ({table.select(types, columns.names, more)})"
@@ -84,12 +84,12 @@ def table_columns(
     adoption: Adoption,
     table: str,
     declared: Mapping[str, Type],
-    waiting: Iterable[WaitingTable],
+    waiting: Iterable[BufferedTable],
     prefix: str = "",
 ) -> AdoptedColumns:
     """Decides the columns of a table: declared ones, and others whose names have a prefix, typed by all their values.
 
-    Values of columns that the table has no room for are discarded.
+    Values of columns beyond the table's limit are discarded.
     """
     context = adoption.context
     tables = list(waiting)
@@ -106,46 +106,48 @@ def table_columns(
     return AdoptedColumns(types, {column: extra.name for column, extra in plan.taken.items()})
 
 
-def _discard_columns(adoption: Adoption, waiting: WaitingTable, table: str, plan: ColumnPlan) -> None:
+def _discard_columns(adoption: Adoption, waiting: BufferedTable, table: str, plan: ColumnPlan) -> None:
     if table == TRACKS.name and waiting.name != TRACKS.name:
         return  # the event's table discards them
     for reason, columns in plan.left_out.items():
         for column in columns:
             queries = [
-                group.discards(engine.name(WAITING_PREFIX + column), group.forms[column], reason)
+                group.discards(engine.name(CELL_PREFIX + column), group.forms[column], reason)
                 for group in waiting.groups
                 if column in group.forms
             ]
-            discard_values(adoption, waiting, table, column, queries, "duplicates")
+            _discard_values(adoption, waiting, table, column, queries, "duplicates")
 
 
 def discard_misfits(
-    adoption: Adoption, waiting: WaitingTable, table: str, types: Mapping[str, Type], duplicates: str
+    adoption: Adoption, waiting: BufferedTable, table: str, types: Mapping[str, Type], duplicates: str
 ) -> None:
-    """Discards the values of a table's rows that cannot become their column's type, or whose column is none here."""
+    """Discards the values of a table's rows that do not fit their column's type, or whose column is lost."""
     con = adoption.context.con
     for group in waiting.groups:
         for lost in group.lost:
             sql = group.discards(engine.name(LOST_PREFIX + lost.name), lost.form, lost.reason)
-            discard_values(adoption, waiting, table, lost.column, [sql], duplicates)
-        doubtful = {
-            column: cell(form, of, engine.name(WAITING_PREFIX + column))
+            _discard_values(adoption, waiting, table, lost.column, [sql], duplicates)
+        may_not_fit = {
+            column: cell(form, of, engine.name(CELL_PREFIX + column))
             for column, form in group.forms.items()
             if (of := types.get(column)) is not None and (form != of or of not in ("bigint", "bool"))
         }
-        for part in engine.batched(doubtful.items(), CELLS_PER_QUERY):
+        for part in engine.batched(may_not_fit.items(), CELLS_PER_QUERY):
             counts = ", ".join(
-                f"count(*) FILTER ({engine.name(WAITING_PREFIX + column)} IS NOT NULL AND {typed} IS NULL)"
+                f"count(*) FILTER ({engine.name(CELL_PREFIX + column)} IS NOT NULL AND {typed} IS NULL)"
                 for column, typed in part
             )
             numbers = con.execute(f"SELECT {counts} FROM {group.source}").fetchone() or ()
             for (column, _), number in zip(part, numbers, strict=True):
                 if number:
-                    discard_values(adoption, waiting, table, column, [group.misfits(column, types[column])], duplicates)
+                    _discard_values(
+                        adoption, waiting, table, column, [group.misfits(column, types[column])], duplicates
+                    )
 
 
-def discard_values(
-    adoption: Adoption, waiting: WaitingTable, table: str, column: str, queries: list[str], duplicates: str
+def _discard_values(
+    adoption: Adoption, waiting: BufferedTable, table: str, column: str, queries: list[str], duplicates: str
 ) -> None:
     """Discards the values of queries (`seq`, `value`, `reason`) whose rows are kept."""
     if queries:

@@ -1,4 +1,4 @@
-"""The columns of tables to adopt, and what they will become, before the rows are read."""
+"""Reads the columns of tables to adopt, and predicts their types, before all rows are read."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,12 +10,12 @@ import duckdb
 from ...catalog import Type
 from ...projection import engine
 from ...projection.types import SQL_TYPES, type_of_bits
-from .columns import ADOPT_MACROS, CELLS_PER_QUERY, WAITING_PREFIX, Form, as_plain_text, values_of
+from .columns import ADOPT_MACROS, CELL_PREFIX, CELLS_PER_QUERY, Form, as_plain_text, values_of
 from .databases import DatabaseTable, PostgresSource, close_databases
 from .files import TableFile, folded_name
-from .first_rows import wait_for_first_rows
+from .first_rows import buffer_first_rows
 from .origin import AdoptedTables, AdoptedWork
-from .waiting import WaitingRows, column_names, lost_columns, waiting_tables
+from .waiting import BufferedRows, buffered_tables, column_names, lost_columns
 
 SCHEMA_MEMORY = 400  # MB
 _NUMBERS = ("decimal", "numeric", "hugeint", "uhugeint", "ubigint")  # types whose values come as JSON
@@ -24,8 +24,8 @@ _NUMBERS = ("decimal", "numeric", "hugeint", "uhugeint", "ubigint")  # types who
 class AdoptedColumn(NamedTuple):
     """A column of an adopted table.
 
-    `of` is its type there, None if it is unknown; if `guessed`, its values come as text, and `of` is the type of those
-    that were seen. `called` is its name here, None if it is dropped; `becomes` is its type as a new column.
+    `of` is its type in the adopted table, None if it is unknown. If `guessed`, its values are text, and `of` is the
+    type that those seen spell. `called` is its name here, None if it is dropped. `becomes` is its type as a new column.
     """
 
     of: str | None
@@ -73,7 +73,7 @@ def read_adopted_schema(origin: AdoptedTables) -> AdoptedSchema:
 
 
 def _columns_of_table(table: DatabaseTable) -> dict[str, AdoptedColumn]:
-    """Returns the columns by their names there."""
+    """Returns the columns by their names in the database."""
     names = column_names(table.columns, table.table)
     return {
         name: AdoptedColumn(of, False, names.get(name), _type_of_form(table.database.form(of), of))
@@ -82,7 +82,7 @@ def _columns_of_table(table: DatabaseTable) -> dict[str, AdoptedColumn]:
 
 
 def _type_of_form(form: Form, of: str) -> Type:
-    """Returns the type of a new column, as far as it is known without its values."""
+    """Returns the type of a new column, as far as it can be known without values."""
     if form == "json":
         return "double" if of.lower().startswith(_NUMBERS) else "text"
     return "text" if form == "loose" else form
@@ -91,7 +91,7 @@ def _type_of_form(form: Form, of: str) -> Type:
 def _columns_of_file(
     con: duckdb.DuckDBPyConnection, file: TableFile, number: int, scratch: Path
 ) -> dict[str, AdoptedColumn]:
-    waiting, source = wait_for_first_rows(con, file, number, scratch)
+    waiting, source = buffer_first_rows(con, file, number, scratch)
     names = column_names(source.columns, file.table)
     seen = _seen(con, waiting)
     columns = {}
@@ -110,9 +110,9 @@ def _columns_of_file(
 
 
 class _Seen(NamedTuple):
-    """What a column's values show: the type that they become, and the type that they spell if they are texts.
+    """The types of a column's values: the one that they become, and the one that they spell if they are texts.
 
-    `json` is the type of JSON values that are not texts, if any.
+    `json` is the type of JSON values other than texts, if there are any.
     """
 
     becomes: Type
@@ -123,16 +123,16 @@ class _Seen(NamedTuple):
 _NOTHING_SEEN = _Seen("text", None, None)
 
 
-def _seen(con: duckdb.DuckDBPyConnection, waiting: WaitingRows) -> dict[str, _Seen]:
-    """Looks at the values of some rows that wait."""
-    [table] = waiting_tables([waiting]).values()
+def _seen(con: duckdb.DuckDBPyConnection, waiting: BufferedRows) -> dict[str, _Seen]:
+    """Returns the types of the values of buffered rows, by column."""
+    [table] = buffered_tables([waiting]).values()
     values = values_of(con, table, table.columns)
     found = {name: _Seen(type_of_bits(of.bits), None, None) for name, of in values.items()}
     texts = [name for name, of in values.items() if of.number and waiting.forms[name] in ("text", "loose", "json")]
     for part in engine.batched(texts, CELLS_PER_QUERY):
         cells = []
         for name in part:
-            column = engine.name(WAITING_PREFIX + name)
+            column = engine.name(CELL_PREFIX + name)
             cells.append(f"bit_or(loose_bit({as_plain_text(waiting.forms[name], column)}))")
             cells.append(f"bool_or({column}[1] IN ('[', '{{'))")
         row = con.execute(f"SELECT {', '.join(cells)} FROM {table.groups[0].source}").fetchone() or ()

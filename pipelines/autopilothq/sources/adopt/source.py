@@ -36,7 +36,7 @@ def adopt(
         tables_url: A folder of exported files, or several; local or `s3://`, `gs://`, `az://`.
         tables: Patterns of files below that folder, by table; without them, files and folders named like tables.
         database: A database to read the tables from instead: `postgresql://...` or `duckdb:///file`.
-        database_schema: The schema of these tables there.
+        database_schema: The schema of these tables in the database.
         credentials: For files in a cloud, as dlt knows them; by default the cloud's own.
         table_format: dlt's table format in a lake, `delta`. None leaves it to the destination.
         memory: What the engine, DuckDB in process, may use before it spills to disk, in MB.

@@ -1,4 +1,4 @@
-"""Compares adopted tables with what is stored: rows by table and day, and sums of the digests of their ids."""
+"""Compares adopted tables with stored ones: numbers of rows by table and day, and sums of the digests of ids."""
 
 import sys
 from collections.abc import Mapping, Set
@@ -13,10 +13,10 @@ from ...projection import engine
 from ...warehouses.dataset import Dataset, table_names
 from ...warehouses.dlt_internals import NamingConvention
 from .columns import ADOPT_MACROS
-from .databases import close_databases, wait_for_work
+from .databases import buffer_work, close_databases
 from .kept import LATEST_NAMES, SQL
 from .origin import AdoptedTables
-from .waiting import OTHER_TABLES, waiting_tables
+from .waiting import OTHER_TABLES, buffered_tables
 
 VERIFY_MEMORY = 400  # MB
 SHORTEST_LIMIT = 30  # bytes of a name; no destination takes fewer
@@ -24,7 +24,7 @@ SHORTEST_LIMIT = 30  # bytes of a name; no destination takes fewer
 
 @dataclass(frozen=True)
 class TableComparison:
-    """The numbers of a table's rows on both sides, each id once.
+    """The numbers of rows of an adopted table and of the stored one; each id counts once.
 
     `stored` counts the adopted ids that the dataset has, `missing` the others. `days` are the numbers on both sides by
     the UTC day of receipt. The digests are sums of digests of the ids: they are equal if the ids are.
@@ -45,17 +45,17 @@ class TableComparison:
 
 
 def compare_tables(origin: AdoptedTables, dataset: Dataset) -> list[TableComparison]:
-    """Returns how each table compares; all rows of the tables are read."""
+    """Returns the comparison of each table; reads all rows."""
     works, _ = origin.works()
     try:
         with TemporaryDirectory() as scratch, engine.connect(scratch, VERIFY_MEMORY, 2) as con:
             con.execute(ADOPT_MACROS)
             waiting = []
             for number, work in enumerate(works):
-                waiting.append(wait_for_work(con, work, number, Path(scratch)))
+                waiting.append(buffer_work(con, work, number, Path(scratch)))
             names = table_names(dataset)
             there = dataset.columns().keys() - names.views - names.others
-            tables = waiting_tables(waiting, lambda event: _name_there(event, there))
+            tables = buffered_tables(waiting, lambda event: _name_there(event, there))
             ids = {
                 name: table.select({"id": "text", "received_at": "timestamp"}, {}, {}) for name, table in tables.items()
             }
@@ -69,9 +69,9 @@ def compare_tables(origin: AdoptedTables, dataset: Dataset) -> list[TableCompari
 
 
 def _name_there(table: str, there: Set[str]) -> str:
-    """Returns the name that an event's table has among those of a dataset, its own if there is none.
+    """Returns the name that an event's table has in a dataset (`there`), its own if there is no such table.
 
-    One that is too long has a digest in place of its middle, one that no table can have has more in front or behind.
+    A name that is too long has a digest in place of its middle; a reserved one has a prefix or a suffix.
     """
     limits = [sys.maxsize, *(len(name) for name in there if len(name) >= SHORTEST_LIMIT)]
     for more in ("{}", "{}_table", "_{}"):
@@ -83,7 +83,7 @@ def _name_there(table: str, there: Set[str]) -> str:
 
 
 def compare_table(con: duckdb.DuckDBPyConnection, table: str, rows: str, dataset: Dataset) -> TableComparison:
-    """Returns how a table compares with the rows (`id`, `received_at`) of a query."""
+    """Returns the comparison of a stored table with the rows (`id`, `received_at`) of a query."""
     con.execute(SQL["adopted_ids"].format(rows=rows))
     con.execute(SQL["stored_ids"])
     there = dataset.tables([table])

@@ -1,4 +1,4 @@
-"""Writes the rows of files and tables into Parquet files of one form, where they wait until all of them are there."""
+"""Buffers the rows of files and tables as Parquet files of one form, until all rows are read."""
 
 import gzip
 import re
@@ -17,22 +17,24 @@ from ...catalog import LATEST, LOADER_OWN_COLUMNS, MESSAGE_TABLES, RUDDERSTACK_C
 from ...errors import NotSupported
 from ...projection import LINES_PER_FILE, engine
 from .avro import AvroTable, opened_avro
-from .columns import LOST_PREFIX, WAITING_PREFIX, Form, LostColumn, RowGroup, WaitingTable, as_plain_text, form_of
-from .few_rows import few_of_csv, few_of_json, few_of_parquet, has_long_rows, write_in_parts
+from .columns import CELL_PREFIX, LOST_PREFIX, BufferedTable, Form, LostColumn, RowGroup, as_plain_text, form_of
+from .few_rows import csv_in_parts, has_long_rows, json_in_parts, parquet_in_parts, write_in_parts
 from .files import COMPRESSIONS, TableFile, folded_name, unreadable_file
 
-_Columns = tuple[tuple[tuple[str, Form], ...], tuple[LostColumn, ...]]  # of a file's rows, and how they wait
+_Columns = tuple[
+    tuple[tuple[str, Form], ...], tuple[LostColumn, ...]
+]  # the columns of a file with their forms, and the lost ones
 _LATEST_TABLES = frozenset(latest.table.name for latest in LATEST)
-OTHER_TABLES = _LATEST_TABLES | {table.name for table in MESSAGE_TABLES}  # than those of events
+OTHER_TABLES = _LATEST_TABLES | {table.name for table in MESSAGE_TABLES}  # tables other than those of events
 _NULL = re.compile(rb"(?:^|[,|;\t])\\N(?:[,|;\t\r]|$)", re.MULTILINE)
 _CHUNK = 8 << 20
-ANY_ORDER = "row_number() OVER ()"  # SQL of a row's number, where rows come without one
-_ZSTD_CHUNK = 1 << 10  # four bytes can hold 128 KiB, all of which zstd returns at once
-KILL_POINT_ROWS_WAIT = f"{__name__}:wait_for"  # for tests/faults
+ANY_ORDER = "row_number() OVER ()"  # SQL for a row's number, where rows have none
+_ZSTD_CHUNK = 1 << 10  # small, because four bytes can hold 128 KiB, which zstd returns at once
+KILL_POINT_ROWS_WAIT = f"{__name__}:buffer_rows"  # for tests/faults
 
 
-class WaitingRows(NamedTuple):
-    """The rows of one file that wait: the file's number in the load, the path, and the forms of the columns.
+class BufferedRows(NamedTuple):
+    """The buffered rows of a file or table: its number in the load, its table, the path, and the columns' forms.
 
     `lost` are columns whose values are discarded.
     """
@@ -45,11 +47,11 @@ class WaitingRows(NamedTuple):
 
 
 class Source(NamedTuple):
-    """What rows are read from: SQL of the rows (empty if only `few` can read them), SQL of a row's number, the columns.
+    """A source of rows: SQL for the rows (empty if only `few` can read them), and SQL for a row's number.
 
-    `columns` are the forms, by the columns' names there, with a template of SQL that converts a value. `types` are the
-    types of the columns that have one, as they are spelt there. `few` gives SQL of the same rows in parts, of which
-    each takes little memory; None: there is no such way.
+    `columns` has the forms by the columns' names in the source, with a template of SQL that converts a value. `types`
+    has the types in the source, where there are any. `few` yields SQL for the same rows in parts that take little
+    memory; None: the rows cannot be read in parts.
     """
 
     sql: str
@@ -59,8 +61,8 @@ class Source(NamedTuple):
     few: Callable[[], Generator[str]] | None = None
 
 
-def wait_for(con: duckdb.DuckDBPyConnection, source: Source, number: int, table: str, scratch: Path) -> WaitingRows:
-    """Writes the rows of a source into a file, whose columns are named as Segment names them.
+def buffer_rows(con: duckdb.DuckDBPyConnection, source: Source, number: int, table: str, scratch: Path) -> BufferedRows:
+    """Writes the rows of a source into a file with Segment's names of columns.
 
     Raises NotSupported if a table has no column `id`, which identifies rows.
     """
@@ -88,17 +90,17 @@ def wait_for(con: duckdb.DuckDBPyConnection, source: Source, number: int, table:
         cells["id"] = _id_cell(own, cells, table)
         forms["id"] = "text"
     path = str(scratch / f"waiting-{number}.parquet")
-    select = ", ".join(f"{cell} AS {engine.name(WAITING_PREFIX + name)}" for name, cell in cells.items())
+    select = ", ".join(f"{cell} AS {engine.name(CELL_PREFIX + name)}" for name, cell in cells.items())
     for column, cell in zip(lost, lost_cells, strict=True):
         select += f", {cell} AS {engine.name(LOST_PREFIX + column.name)}"
     with engine.memory_for_columns(con, len(cells)):
         _write(con, source, select, number * LINES_PER_FILE, path)
-    return WaitingRows(number, table, path, forms, lost)
+    return BufferedRows(number, table, path, forms, lost)
 
 
 def _write(con: duckdb.DuckDBPyConnection, source: Source, select: str, first: int, path: str) -> None:
-    """Writes cells of a source's rows into a file; in parts if there is no memory for 2,048 rows at a time."""
-    # What streams comes in small parts, of which the engine must not gather 2,048 rows again.
+    """Writes cells of a source's rows into a file; in parts if 2,048 rows at a time do not fit into memory."""
+    # A stream comes in small batches, which the engine must not gather to 2,048 rows again.
     con.execute(f"SET enable_caching_operators = {source.few is not None}")
     try:
         if source.sql:
@@ -116,9 +118,9 @@ def _write(con: duckdb.DuckDBPyConnection, source: Source, select: str, first: i
 
 
 def lost_columns(columns: Iterable[str], names: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Returns the columns that are none here, each with its name in `_discards` and the reason.
+    """Returns the columns whose values are discarded, each with its name in `_discards` and the reason.
 
-    Columns that are left out on purpose are not lost. `names` are those that `column_names` returns.
+    Columns that are left out on purpose are not among them. `names` are those that `column_names` returns.
     """
     taken, lost = set(names.values()), {}
     for name in columns:
@@ -131,7 +133,7 @@ def lost_columns(columns: Iterable[str], names: Mapping[str, str]) -> dict[str, 
 
 
 def _id_cell(own: str, cells: Mapping[str, str], table: str) -> str:
-    """Returns SQL of a row's id; if it has none that can be stored, a digest of the row, so that it is stored once."""
+    """Returns SQL for a row's id; if it has no valid one, for a digest of the row, so that it is stored only once."""
     row = ", ".join(f"({cell})::VARCHAR" for cell in cells.values())
     return f"coalesce(blank_as_null(storable({own})), sha256(to_json([{engine.literal(table)}, {row}])::VARCHAR))"
 
@@ -139,8 +141,8 @@ def _id_cell(own: str, cells: Mapping[str, str], table: str) -> str:
 def column_names(columns: Mapping[str, object], table: str) -> dict[str, str]:
     """Returns Segment's names of a table's columns, without the columns that loaders add.
 
-    Of two columns with the same name the one that is spelt like it stays, else the first. RudderStack's columns get
-    Segment's names.
+    Of two columns with the same name, the one that is spelt exactly so is kept, else the first. RudderStack's columns
+    get Segment's names.
     """
     every = {name: folded_name(name) for name in columns}
     folded = dict(sorted(every.items(), key=lambda item: item[0] != item[1]))
@@ -159,17 +161,19 @@ def column_names(columns: Mapping[str, object], table: str) -> dict[str, str]:
     return names
 
 
-def waiting_tables(waiting: Sequence[WaitingRows], event_table: Callable[[str], str] = str) -> dict[str, WaitingTable]:
-    """Returns the tables whose rows wait, by name; files with the same columns in the same forms are read together.
+def buffered_tables(
+    waiting: Sequence[BufferedRows], event_table: Callable[[str], str] = str
+) -> dict[str, BufferedTable]:
+    """Returns the tables with buffered rows, by name. Files with the same columns in the same forms are read together.
 
-    `event_table` returns the destination's name for the table of an event, which two of them may have.
+    `event_table` returns the destination's name for the table of an event, which may be the same for two of them.
     """
     groups: dict[str, dict[_Columns, list[str]]] = defaultdict(lambda: defaultdict(list))
     for rows in waiting:
         table = rows.table if rows.table in OTHER_TABLES else event_table(rows.table)
         groups[table][tuple(sorted(rows.forms.items())), tuple(sorted(rows.lost))].append(rows.path)
     return {
-        table: WaitingTable(table, [RowGroup(dict(forms), lost, paths) for (forms, lost), paths in found.items()])
+        table: BufferedTable(table, [RowGroup(dict(forms), lost, paths) for (forms, lost), paths in found.items()])
         for table, found in groups.items()
     }
 
@@ -177,25 +181,25 @@ def waiting_tables(waiting: Sequence[WaitingRows], event_table: Callable[[str], 
 # ---- files ---------------------------------------------------------------------------------------------------------
 
 
-def wait_for_file(con: duckdb.DuckDBPyConnection, file: TableFile, number: int, scratch: Path) -> WaitingRows:
-    """Makes the rows of a file wait. Raises ArchiveError if it cannot be read."""
+def buffer_file(con: duckdb.DuckDBPyConnection, file: TableFile, number: int, scratch: Path) -> BufferedRows:
+    """Buffers the rows of a file. Raises ArchiveError if it cannot be read."""
     local = Path(file.path)
     if file.fs is not None:
         local = scratch / f"fetched-{number}-{file.path.rpartition('/')[2]}"
         file.fs.get_file(file.path, str(local))
     try:
-        with unreadable_as(file):
+        with raising_archive_error(file):
             if file.format == "avro":
-                return _wait_for_avro(con, local, file, number, scratch)
-            return wait_for(con, file_source(con, local, file, scratch), number, file.table, scratch)
+                return _buffer_avro(con, local, file, number, scratch)
+            return buffer_rows(con, local_source(con, local, file, scratch), number, file.table, scratch)
     finally:
         if file.fs is not None:
             local.unlink(missing_ok=True)
 
 
 @contextmanager
-def unreadable_as(file: TableFile) -> Iterator[None]:
-    """Raises ArchiveError in place of errors about the content of a file."""
+def raising_archive_error(file: TableFile) -> Iterator[None]:
+    """Raises ArchiveError in place of errors in the block about the content of a file."""
     try:
         yield
     except duckdb.OutOfMemoryException:
@@ -204,8 +208,8 @@ def unreadable_as(file: TableFile) -> Iterator[None]:
         raise unreadable_file(file, error) from error
 
 
-def file_source(con: duckdb.DuckDBPyConnection, local: Path, file: TableFile, scratch: Path) -> Source:
-    """Returns what the rows of a file on this machine are read from."""
+def local_source(con: duckdb.DuckDBPyConnection, local: Path, file: TableFile, scratch: Path) -> Source:
+    """Returns the source for the rows of a file on this machine."""
     if file.format == "parquet":
         return _parquet_source(con, local, scratch)
     if file.format == "csv":
@@ -218,7 +222,7 @@ def file_source(con: duckdb.DuckDBPyConnection, local: Path, file: TableFile, sc
     sql = read.format(67108864)
     types = _types(con, sql)
     columns = {name: form_of(of) for name, of in types.items()}
-    return Source(sql, ANY_ORDER, columns, types, partial(few_of_json, partial(_contents, local), read))
+    return Source(sql, ANY_ORDER, columns, types, partial(json_in_parts, partial(_contents, local), read))
 
 
 def _types(con: duckdb.DuckDBPyConnection, sql: str) -> dict[str, str]:
@@ -230,7 +234,7 @@ def _parquet_source(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path) 
     path = engine.glob_literal(str(local))
     types = _types(con, read.format(path))
     columns = {name: form_of(of) for name, of in types.items()}
-    few = partial(few_of_parquet, con, local, scratch, read)
+    few = partial(parquet_in_parts, con, local, scratch, read)
     if "file_row_number" in map(str.lower, columns):
         return Source(read.format(path), ANY_ORDER, columns, types, few)
     numbered = read.replace("{}", "{}, file_row_number = true").format(path)
@@ -244,7 +248,7 @@ def _csv_source(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path) -> S
         " allow_quoted_nulls = false, hive_partitioning = false)"
     )
     contents = partial(_contents, local)
-    few = partial(few_of_csv, con, contents, scratch / "few.csv", read)
+    few = partial(csv_in_parts, con, contents, scratch / "few.csv", read)
     sql, types = read.format(engine.glob_literal(str(local))), None
     with suppress(duckdb.OutOfMemoryException):
         types = None if has_long_rows(contents) else _types(con, sql)
@@ -256,7 +260,7 @@ def _csv_source(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path) -> S
 
 
 def _has_null_marks(path: Path) -> bool:
-    r"""Returns whether a CSV file writes nulls as `\N`; else a value that is empty and not in quotes is null.
+    r"""Returns whether a CSV file has nulls as `\N`. In other files an empty value without quotes is null.
 
     A compressed file is read to its end, as in `_check_whole`.
     """
@@ -270,7 +274,7 @@ def _has_null_marks(path: Path) -> bool:
 
 
 def _check_whole(path: Path) -> None:
-    """Raises if a compressed file is cut off or damaged: the engine would take the rows before that for all rows."""
+    """Raises an error if a compressed file is cut off or damaged: the engine would ignore all rows after that."""
     if path.suffix in COMPRESSIONS:
         for _ in _contents(path):
             pass
@@ -306,17 +310,17 @@ def _unzstd(compressed: IO[bytes]) -> Iterator[bytes]:
 
 
 def avro_source(table: AvroTable) -> Source:
-    """Returns what the rows of a table that is registered as `avro_rows` are read from."""
+    """Returns the source for the rows of a table that is registered as `avro_rows`."""
     columns = {name: (column.form, column.template) for name, column in table.columns.items()}
     return Source("avro_rows", ANY_ORDER, columns, {name: c.sql for name, c in table.columns.items()})
 
 
-def _wait_for_avro(
+def _buffer_avro(
     con: duckdb.DuckDBPyConnection, local: Path, file: TableFile, number: int, scratch: Path
-) -> WaitingRows:
+) -> BufferedRows:
     with (
         local.open("rb") as opened,
         opened_avro(opened, file) as table,
         engine.registered(con, avro_rows=table.rows),
     ):
-        return wait_for(con, avro_source(table), number, file.table, scratch)
+        return buffer_rows(con, avro_source(table), number, file.table, scratch)

@@ -1,4 +1,4 @@
-"""The coordinator of a load on many workers: splits it, hands out tasks, decides in between, and takes over the rows.
+"""The coordinator of a load on many workers: splits the load, runs the tasks, decides the columns, and loads the rows.
 
 docs/explanation/beyond-one-machine.md draws the steps. Only the coordinator reads the destination, and only it hands
 rows to dlt: workers need the work folder and the archive, and nothing else.
@@ -37,14 +37,14 @@ from .executors import Workers
 from .parse_task import ParsedShare, ParseTask
 from .partition_tasks import CountTask, DeduplicatedPartition, DeduplicateTask, NeededColumns, PartitionInput
 from .rows import RowMaker, TablesOfLoad
-from .shares import all_cells, inputs_of, partitions_of, share_ranges
-from .stored import StoredCuts
+from .shares import all_cells, partition_count, partition_inputs, share_ranges
+from .stored import StoredPartitions
 from .tasks import CannotBecomeRows, WorkerContext
 from .work_folder import WorkFolder
 
 
-class MessagesRefused(Exception):
-    """Messages cannot become rows; `args` are their errors by id."""
+class _MessagesRefused(Exception):
+    """Messages cannot become rows. Its only argument is their errors by id."""
 
 
 class Coordinator:
@@ -74,7 +74,7 @@ class Coordinator:
             plans = rows.plan(tables, merge_partitions(part.values for part in deduplicated), files)
             parts = rows.make_rows(tables, deduplicated, plans)
             parts += rows.make_latest(tables, parts, plans)
-        except MessagesRefused as error:
+        except _MessagesRefused as error:
             [found] = error.args
             if not note_unreadable(load, found):
                 raise EngineError(f"Expected rows without messages that were refused, but got: {found}") from error
@@ -89,7 +89,7 @@ class Coordinator:
         return ProjectedLoad(files, hints, audit)
 
     def _run(self, tasks: Sequence[Any], done: Callable[[Any], object] = lambda _: None) -> list[Any]:
-        """Runs tasks and shows how many are done. Raises MessagesRefused if any found messages to refuse."""
+        """Runs tasks and reports how many are done. Raises _MessagesRefused if messages cannot become rows."""
         report = self._load.report
         report.tasks += len(tasks)
 
@@ -100,10 +100,10 @@ class Coordinator:
 
         results = self._workers.run(tasks, count)
         if refused := [result for result in results if isinstance(result, CannotBecomeRows)]:
-            raise MessagesRefused({id_: why for result in refused for id_, why in result.messages.items()})
+            raise _MessagesRefused({id_: why for result in refused for id_, why in result.messages.items()})
         return results
 
-    # -- map
+    # ---- parse -------------------------------------------------------------------------------------------------------
 
     def _parse(self) -> tuple[list[ParsedShare], LinesRead]:
         load, report = self._load, self._load.report
@@ -125,7 +125,7 @@ class Coordinator:
 
     @cached_property
     def _context(self) -> WorkerContext:
-        """The context of all tasks, before anything is known about the lines."""
+        """The context of all tasks, as far as it is known before lines are parsed."""
         load, target = self._load, self._load.target
         suppressed = None
         if pairs := target.suppressed.pairs():
@@ -135,7 +135,7 @@ class Coordinator:
         facts = LoadFacts(
             load.context.loaded_at.isoformat(),
             load.settings.memory,
-            partitions_of(sum(work.size for work in load.work)),
+            partition_count(sum(work.size for work in load.work)),
             load.context.shorten,
             load.event_table,
             limits=target.limits,
@@ -149,21 +149,21 @@ class Coordinator:
         pq.write_table(table, path)
         return self._folder.put(path, name)
 
-    # -- deduplicate
+    # ---- deduplicate -------------------------------------------------------------------------------------------------
 
     def _decide_tables(self, shares: Sequence[ParsedShare], existing: ExistingTables) -> TablesOfLoad:
         load, target = self._load, self._load.target
         context, cells = self._context, all_cells(shares)
         facts = dataclasses.replace(context.facts.with_cells(cells), known=existing, widths=target.widths())
         context = dataclasses.replace(context, facts=facts)
-        partitions = inputs_of(shares)
+        partitions = partition_inputs(shares)
         tables, without_table = self._limit_tables(context, partitions)
         context = dataclasses.replace(context, facts=dataclasses.replace(facts, tables=tables))
         read = stored_rows(load, existing) if load.report.lines else None
         stored = None
         if read is not None:
-            stored = StoredCuts(self._con, self._folder, self._scratch, read, facts.partitions)
-            stored.cut(ids_to_match(existing, tables.names, facts.fills))
+            stored = StoredPartitions(self._con, self._folder, self._scratch, read, facts.partitions)
+            stored.split(ids_to_match(existing, tables.names, facts.fills))
         return TablesOfLoad(context, partitions, without_table, stored)
 
     def _limit_tables(self, context: WorkerContext, partitions: Sequence[PartitionInput]) -> tuple[Any, dict[str, int]]:
@@ -180,7 +180,7 @@ class Coordinator:
         return facts.tables.without(beyond), {facts.tables.names[number]: count for number, count in beyond.items()}
 
     def _deduplicate(self, tables: TablesOfLoad) -> list[DeduplicatedPartition]:
-        """Deduplicates all partitions; those that need more stored columns are tried again once they have them."""
+        """Deduplicates all partitions. Those that need more stored columns are run again once these are split."""
         complete = frozenset(self._load.target.complete_loads())
         found: dict[int, DeduplicatedPartition] = {}
         while remaining := [each for each in tables.partitions if each.number not in found]:
@@ -194,7 +194,7 @@ class Coordinator:
                 if not isinstance(result, NeededColumns):
                     found[each.number] = result
                 elif tables.stored is not None:
-                    tables.stored.cut(result.tables)
+                    tables.stored.split(result.tables)
         return [found[each.number] for each in tables.partitions]
 
 

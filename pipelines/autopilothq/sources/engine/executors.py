@@ -1,4 +1,4 @@
-"""Executors: makes a `concurrent.futures.Executor` from the name of an engine, and runs tasks on one, with retries."""
+"""Makes a `concurrent.futures.Executor` from the name of an engine, and runs tasks on it, with retries."""
 
 import multiprocessing
 import os
@@ -17,7 +17,7 @@ from ...warehouses.dlt_internals import logger
 
 TRIES = 3
 EngineFactory = Callable[[], Executor]
-"""Makes an executor: at the beginning of a load, and again if its workers died."""
+"""Makes an executor at the beginning of a load, and another one if its workers died."""
 
 
 # ---- engines by name -----------------------------------------------------------------------------------------------
@@ -56,7 +56,7 @@ def _dask(address: str) -> Executor:
 
 
 class _WithClient(Executor):
-    """An executor whose client is closed with it."""
+    """An executor that closes its client when it shuts down."""
 
     def __init__(self, executor: Executor, close: Callable[[], object]) -> None:
         self._executor = executor
@@ -72,10 +72,10 @@ class _WithClient(Executor):
 
 
 class RayExecutor(Executor):
-    """Ray as an executor: each call is a task of a cluster; `auto` is the one that this machine is part of."""
+    """Ray as an executor: each call is a task of a cluster; `auto` is the cluster that this machine is part of."""
 
     def __init__(self, address: str) -> None:
-        # Ray prints that a worker died to stdout, where results go; the log has it. Ray reads this when it is imported.
+        # Ray would print the death of a worker to stdout, where results go. It reads this when it is imported.
         os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
         try:
             import ray
@@ -92,7 +92,7 @@ class RayExecutor(Executor):
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
         """Submits a call."""
 
-        def call(*args: Any, **kwargs: Any) -> Any:  # Ray takes no function of C, and sends this one as a whole
+        def call(*args: Any, **kwargs: Any) -> Any:  # Ray takes no C function, and pickles this one by value
             return fn(*args, **kwargs)
 
         remote = self._ray.remote(call).options(max_retries=0, name=run_task.__name__)
@@ -100,7 +100,7 @@ class RayExecutor(Executor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002 - the interface's
-        """Leaves the cluster if this executor has entered it."""
+        """Leaves the cluster if this executor has joined it."""
         if self._own:
             self._ray.shutdown()
 
@@ -115,7 +115,7 @@ def _missing(extra: str, package: str) -> EngineError:
 
 
 class WorkerTask(Protocol):
-    """A task that a worker can be given: plain data. `name` is for messages."""
+    """A task for a worker: plain data that can be pickled. `name` is for messages."""
 
     @property
     def name(self) -> str:
@@ -126,7 +126,7 @@ class WorkerTask(Protocol):
 
 
 def versions() -> tuple[str, str]:
-    """Returns the versions of this package and of DuckDB: all workers must make the same digests and files."""
+    """Returns the versions of this package and of DuckDB, which determine the digests and files that workers make."""
     return version(PACKAGE), duckdb.__version__
 
 
@@ -134,16 +134,16 @@ def run_task(expected: tuple[str, str], task: bytes) -> Any:
     """Runs a pickled task in a worker. Raises EngineError if the worker has other versions than the coordinator."""
     if (found := versions()) != expected:
         raise EngineError(
-            f"Expected {_spelt(expected)} on every worker, as on the coordinator, but a worker has {_spelt(found)}.\n"
+            f"Expected {_named(expected)} on every worker, as on the coordinator, but a worker has {_named(found)}.\n"
             "Install the same versions on all machines."
         )
     return pickle.loads(task).run()  # noqa: S301 - the coordinator of this load has pickled it
 
 
 class _Call:
-    """A call of `run_task` that is made when it is unpickled.
+    """Calls `run_task` when it is unpickled.
 
-    So a worker without this package raises an error; a worker of Dask would exit if it were sent an unknown function.
+    So a worker without this package raises an error. A Dask worker that is sent an unknown function would exit.
     """
 
     def __init__(self, task: bytes) -> None:
@@ -153,16 +153,16 @@ class _Call:
         return run_task, (versions(), self._task)
 
 
-def _spelt(found: tuple[str, str]) -> str:
+def _named(found: tuple[str, str]) -> str:
     return f"{PACKAGE} {found[0]} with DuckDB {found[1]}"
 
 
 def _error_of(future: "Future[Any]") -> BaseException | None:
     try:
         error = future.exception()
-    except CancelledError as lost:  # by the executor: its cluster has lost it
+    except CancelledError as lost:  # the executor cancelled it, because its cluster lost it
         return lost
-    # The text of Ray's own error is a traceback.
+    # The text of Ray's own error is a traceback; its cause is the worker's error.
     cause = getattr(error, "cause", None)
     return cause if isinstance(cause, BaseException) else error
 
@@ -171,7 +171,7 @@ class Workers:
     """The workers of one load. A task that fails, or whose worker dies, is tried up to `TRIES` times."""
 
     def __init__(self, engine: Executor | EngineFactory) -> None:
-        """`engine` is an executor, which is left running, or makes one, which is shut down with the load."""
+        """`engine` is an executor, which is left running, or a function that makes one, which is then shut down."""
         self._make = None if isinstance(engine, Executor) else engine
         self._executor = engine if isinstance(engine, Executor) else engine()
 
@@ -183,7 +183,7 @@ class Workers:
             self._executor.shutdown(wait=not any(error), cancel_futures=True)
 
     def run(self, tasks: Sequence[WorkerTask], done: Callable[[Any], object]) -> list[Any]:
-        """Runs tasks; returns their results in their order, and calls `done` with each as it comes."""
+        """Runs tasks. Returns their results in order, and calls `done` with each result when its task ends."""
         results: list[Any] = [None] * len(tasks)
         pickled = [pickle.dumps(task) for task in tasks]
         ended: SimpleQueue[Future[Any]] = SimpleQueue()
@@ -223,12 +223,12 @@ class Workers:
             return self._executor.submit(pickle.loads, call)
 
     def _check(self, error: BaseException, task: WorkerTask, tries: int, executor: Executor) -> None:
-        """Prepares another try of a task that failed. Raises an error that is not to be tried again."""
+        """Prepares a retry of a failed task. Raises the error if the task must not be retried."""
         if isinstance(error, AutopilothqError):
             raise error
         if isinstance(error, ModuleNotFoundError) and PACKAGE.rpartition("-")[2] in str(error):
             raise EngineError(
-                f"Expected {_spelt(versions())} on every worker, but a worker does not have it: {error}\n"
+                f"Expected {_named(versions())} on every worker, but a worker does not have it: {error}\n"
                 "Install the same versions on all machines."
             ) from error
         if tries >= TRIES:
@@ -241,7 +241,7 @@ class Workers:
             self._renew(executor)
 
     def _renew(self, broken: Executor) -> None:
-        """Replaces an executor whose workers died, unless it has been replaced already."""
+        """Replaces an executor whose workers died, unless it was replaced before."""
         if self._make is None:
             raise EngineError(
                 "A worker of the executor died, and broke the executor.\n"

@@ -1,4 +1,4 @@
-"""The task of the first half of a load: whole files become cells, split into partitions."""
+"""The task of the first half of a load: parses whole files into cells, and splits these into partitions."""
 
 import dataclasses
 from collections import Counter
@@ -35,7 +35,7 @@ class ParsedShare:
 
 @dataclass(frozen=True)
 class ParseTask:
-    """Whole files -> cells, split by a digest of the message's id. `requested` selects the messages of each file."""
+    """Parses whole files into cells, split by a digest of the message's id. `requested` has a selection per file."""
 
     context: WorkerContext
     number: int
@@ -56,9 +56,11 @@ class ParseTask:
                 parse = partial(parser.parse, reader)
                 for number, whole in enumerate(self.share.read()):
                     self._add(con, parse, whole, f"{scratch}/lines-{number}.parquet", done)
-            cut = partition_cells(con, done.all_cells, self.context.facts.partitions, str(new_folder(scratch, "cut")))
-            for part, cells in cut.items():
-                done.cells[part] = self._kept(cells, part)
+            partitioned = partition_cells(
+                con, done.all_cells, self.context.facts.partitions, str(new_folder(scratch, "cut"))
+            )
+            for part, cells in partitioned.items():
+                done.cells[part] = self._put_files(cells, part)
         done.all_cells = dataclasses.replace(done.all_cells, messages=[], extras=[], rejects=[], discards=[])
         return done
 
@@ -83,7 +85,7 @@ class ParseTask:
         done.ended += whole.ended
         done.skipped += skipped
 
-    def _kept(self, cells: ParsedCells, part: int) -> ParsedCells:
+    def _put_files(self, cells: ParsedCells, part: int) -> ParsedCells:
         """Puts the files of a partition into the work folder."""
         found = ParsedCells()
         for what in CELL_FILES:

@@ -29,7 +29,7 @@ class PartitionInput:
 
 @dataclass(frozen=True)
 class CountTask:
-    """A partition's cells -> how many distinct messages each table would have."""
+    """Counts the distinct messages that each table would have from a partition's cells."""
 
     context: WorkerContext
     partition: PartitionInput
@@ -40,7 +40,7 @@ class CountTask:
         return f"Counting the messages of partition {self.partition.number}"
 
     def run(self) -> dict[int, int]:
-        """Counts."""
+        """Returns the counts by the number of the table."""
         with self.context.engine() as (con, scratch):
             opened = self.context.facts.open(con, scratch, self.context.fetched(self.partition.cells, scratch))
             lines = refused_lines_reader(
@@ -50,7 +50,7 @@ class CountTask:
 
 
 class DeduplicatedPartition(NamedTuple):
-    """What is known about a partition's values, and the files of what is known about its messages."""
+    """What is known about a partition's values, and the files with the state of its messages, by table."""
 
     values: PartitionValues
     state: Mapping[str, str]
@@ -64,9 +64,9 @@ class NeededColumns(NamedTuple):
 
 @dataclass(frozen=True)
 class DeduplicateTask:
-    """A partition's cells and its stored ids -> which messages are kept, and what is known about their values.
+    """Decides which messages of a partition are kept, from its cells and stored ids, and summarizes their values.
 
-    `stored` is None if nothing is stored, or nothing counts as stored. `complete` are the complete loads.
+    `stored` is None if nothing counts as stored. `complete` are the ids of completed loads.
     """
 
     context: WorkerContext
@@ -80,7 +80,7 @@ class DeduplicateTask:
         return f"Deduplicating partition {self.partition.number}"
 
     def run(self) -> DeduplicatedPartition | NeededColumns | CannotBecomeRows:
-        """Deduplicates."""
+        """Deduplicates the partition."""
         with self.context.engine() as (con, scratch):
             folder = self.context.folder
             opened = self.context.facts.open(con, scratch, self.context.fetched(self.partition.cells, scratch))

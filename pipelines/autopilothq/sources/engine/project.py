@@ -1,4 +1,4 @@
-"""Loads on an engine: the projector that a source gets to make the rows of its loads."""
+"""Loads on an engine: the projector that makes the rows of a source's loads."""
 
 import hashlib
 import itertools
@@ -20,9 +20,9 @@ THREADS = 2  # of the coordinator's engine
 
 @dataclass(frozen=True)
 class EngineProjector:
-    """Makes the rows of loads on an engine: an executor, or a function that makes one, whose workers share `work_url`.
+    """Makes the rows of loads on an engine: an executor, or a function that makes one. Its workers share `work_url`.
 
-    Without `work_url` they share the load's own folder, which works for processes on one machine.
+    Without `work_url`, they share the load's own folder, which is enough for processes on one machine.
     """
 
     engine: Executor | EngineFactory
@@ -44,7 +44,7 @@ class EngineProjector:
 
 
 def _owner(load: PlannedLoad) -> str:
-    """Returns a name for the pipeline and its target, by which a load finds what killed loads left."""
+    """Returns a name for a pipeline and its target, by which a load finds the work folders of killed ones."""
     pipeline = load.extraction.pipeline
     if pipeline is None:
         return secrets.token_hex(8)

@@ -1,4 +1,4 @@
-"""The tasks that make rows: one for a partition of messages, one for a partition of persons."""
+"""The tasks that make rows: `RowsTask` for a partition of messages, `LatestTask` for a partition of persons."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -37,7 +37,7 @@ class WrittenRows(NamedTuple):
 
 @dataclass
 class PartitionFiles:
-    """The rows of a partition: files by table, what `users` and `accounts` are made of, and counts.
+    """The rows of a partition: files by table, the files from which `users` and `accounts` are made, and counts.
 
     `limits` are the numbers of discarded values, by reason and table.
     """
@@ -51,10 +51,10 @@ class PartitionFiles:
 
 @dataclass(frozen=True)
 class RowPlans:
-    """How the rows of all partitions are made: the plan of each table by its number, and how each is written.
+    """How the rows of all partitions are made: the plan of each table by its number, and how its rows are written.
 
-    `latest` are the numbers of the tables that `users` and `accounts` are made of, by their names. Rows of tables that
-    are not in `shapes` are not written.
+    `latest` has, for `users` and `accounts`, the numbers of the tables that they are made from. Rows of tables that are
+    not in `shapes` are not written.
     """
 
     tables: Mapping[int, TablePlan]
@@ -64,7 +64,7 @@ class RowPlans:
 
 @dataclass(frozen=True)
 class RowsTask:
-    """A deduplicated partition -> the rows of its tables. `files` names the file that lists the load's files.
+    """Makes the rows of a deduplicated partition. `files` names the file that lists the load's files.
 
     `counted` are the messages that earlier loads have counted, by file.
     """
@@ -98,7 +98,7 @@ class RowsTask:
 
     def _write(self, con: duckdb.DuckDBPyConnection, rows: PartitionRows, scratch: str) -> PartitionFiles:
         done = PartitionFiles()
-        writer = RowWriter(self.context.folder, self.plans.shapes, str(self.partition.number), scratch)
+        writer = _RowWriter(self.context.folder, self.plans.shapes, str(self.partition.number), scratch)
         for made in rows.tables():
             writer.write(con, made)
         for latest in LATEST:
@@ -110,7 +110,7 @@ class RowsTask:
                     f"{scratch}/{latest.table.name}",
                     self.context.facts.partitions,
                 )
-                done.latest[latest.table.name] = self._kept(found, latest)
+                done.latest[latest.table.name] = self._put_files(found, latest)
         names = pq.read_table(self.context.folder.get(self.files, scratch))["file"].to_pylist()
         for book in (rows.rejects(names), rows.discards()):
             if book is not None:
@@ -121,7 +121,7 @@ class RowsTask:
         done.limits = rows.discarded()
         return done
 
-    def _kept(self, files: LatestFiles, latest: Latest) -> LatestFiles:
+    def _put_files(self, files: LatestFiles, latest: Latest) -> LatestFiles:
         """Puts the files of each partition of persons into the work folder."""
         prefix = f"latest/{latest.table.name}"
         return LatestFiles(*(
@@ -138,9 +138,9 @@ class RowsTask:
 
 @dataclass(frozen=True)
 class LatestTask:
-    """The messages about a partition of persons -> their rows of `users` (`accounts`), and the discards of these.
+    """Makes the rows of `users` (`accounts`) for a partition of persons from their messages, and the discards of these.
 
-    `types` are the columns of these messages, `stored` is what the destination has of them.
+    `types` are the types of the messages' columns, `stored` are the stored messages about these persons.
     """
 
     context: WorkerContext
@@ -167,7 +167,7 @@ class LatestTask:
             made = latest_of_partition(opened, self.latest, ids, messages, self.types, stored)
             books = PartitionRows(opened, {})
             prefix = f"{self.latest.table.name}-{self.number}"
-            writer = RowWriter(self.context.folder, self.shapes, prefix, scratch)
+            writer = _RowWriter(self.context.folder, self.shapes, prefix, scratch)
             for rows in (made, books.discards()):
                 if rows is not None:
                     writer.write(con, rows)
@@ -176,8 +176,8 @@ class LatestTask:
         return done
 
 
-class RowWriter:
-    """Writes rows into the work folder as the destination takes them; the files' names begin with `prefix`."""
+class _RowWriter:
+    """Writes rows into the work folder in the shape of the destination's tables. Names of files begin with `prefix`."""
 
     def __init__(self, folder: WorkFolder, shapes: Mapping[str, RowShape], prefix: str, scratch: str) -> None:
         self.written: dict[str, WrittenRows] = {}

@@ -1,4 +1,4 @@
-"""The second half of a load on an engine: decides the columns of all tables, makes their rows, hands them to dlt."""
+"""The second half of a load on an engine: decides the columns of all tables, makes rows, and passes them to dlt."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,29 +19,29 @@ from ..row_files import RowFiles, resource_of
 from .partition_tasks import DeduplicatedPartition, PartitionInput
 from .row_tasks import UNSHAPED, LatestTask, PartitionFiles, RowPlans, RowShape, RowsTask, WrittenRows
 from .shares import merged_files
-from .stored import StoredCuts
+from .stored import StoredPartitions
 from .tasks import TaskRunner, WorkerContext
 from .work_folder import WorkFolder
 
-FEW_ROWS = 200_000  # at most that many rows of a table are handed over as one file
+FEW_ROWS = 200_000  # a table with at most so many rows is passed to dlt as one file
 
 
 @dataclass(frozen=True)
 class TablesOfLoad:
-    """What is decided once all lines are parsed.
+    """The tables of a load, as decided once all lines are parsed.
 
-    `without_table` are the numbers of messages of events without a table of their own, by slug. `stored` is None if
-    nothing counts as stored.
+    `without_table` has the numbers of messages of events that get no table, by slug. `stored` is None if nothing counts
+    as stored.
     """
 
     context: WorkerContext
     partitions: Sequence[PartitionInput]
     without_table: Mapping[str, int]
-    stored: StoredCuts | None
+    stored: StoredPartitions | None
 
 
 class RowMaker:
-    """Makes the rows of one attempt of a load, whose partitions are deduplicated."""
+    """Makes the rows of one attempt of a load, once its partitions are deduplicated."""
 
     def __init__(
         self, load: PlannedLoad, run: TaskRunner, folder: WorkFolder, con: duckdb.DuckDBPyConnection, scratch: Path
@@ -90,7 +90,7 @@ class RowMaker:
     def make_latest(
         self, tables: TablesOfLoad, parts: Sequence[PartitionFiles], plans: RowPlans
     ) -> list[PartitionFiles]:
-        """Makes the rows of `users` and `accounts` from what all partitions have for them."""
+        """Makes the rows of `users` and `accounts` from the files that all partitions have for them."""
         tasks = []
         for latest in LATEST:
             files = merged_files([part.latest[latest.table.name] for part in parts])
@@ -102,14 +102,14 @@ class RowMaker:
             columns = list(known.get(latest.messages.name, ()))
             stored: dict[int, list[str]] | None = None
             if tables.stored is not None and columns:
-                stored = tables.stored.cut_messages(latest, files, columns, latest.table.name in known)
+                stored = tables.stored.split_messages(latest, files, columns, latest.table.name in known)
             for number in sorted({*files.ids, *(stored or ())}):
                 given = None if stored is None else StoredColumns(columns, stored.get(number, []))
                 tasks.append(LatestTask(tables.context, latest, number, files, types, given, plans.shapes))
         return self._run(tasks)
 
     def hand_over(self, parts: Sequence[PartitionFiles], plans: RowPlans, files: RowFiles) -> None:
-        """Moves the files of rows from the work folder to dlt; those of a small table become one file."""
+        """Moves the files of rows from the work folder to dlt. The files of a small table become one."""
         by_table: dict[str, list[WrittenRows]] = {}
         for part in parts:
             for table, rows_of_part in part.rows.items():

@@ -1,4 +1,4 @@
-"""How a load is split: work into shares that tasks read, and messages into partitions."""
+"""Splits a load: files into shares that tasks read, and messages into partitions."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -7,15 +7,17 @@ from ...projection.partition import LatestFiles
 from .parse_task import ParsedShare
 from .partition_tasks import PartitionInput
 
-MIN_SHARE, MAX_SHARE = 4 << 20, 1 << 30  # bytes of files, as they are stored, that a task reads
-SHARES = 64  # unless they would be smaller or larger than that
-PARTITION_BYTES = 64 << 20  # of files, as they are stored, whose messages are deduplicated together, and
-MAX_PARTITION_BYTES = 512 << 20  # in loads of more partitions than
+# All bytes are of files as they are stored. A load has SHARES shares, or fewer or more to keep within these sizes.
+SHARES = 64
+MIN_SHARE, MAX_SHARE = 4 << 20, 1 << 30  # bytes
+# A partition has PARTITION_BYTES of files. A load with more than MANY_PARTITIONS of these has larger partitions.
+PARTITION_BYTES = 64 << 20
+MAX_PARTITION_BYTES = 512 << 20
 MANY_PARTITIONS = 64
 
 
 def share_ranges(sizes: Sequence[int]) -> list[range]:
-    """Returns the numbers of the files of each share: consecutive whole files."""
+    """Returns the numbers of the files of each share, which are consecutive, from the files' sizes in bytes."""
     most = min(MAX_SHARE, max(MIN_SHARE, sum(sizes) // SHARES))
     found, start, size = [], 0, 0
     for number, of_file in enumerate(sizes):
@@ -26,20 +28,20 @@ def share_ranges(sizes: Sequence[int]) -> list[range]:
     return [*found, range(start, len(sizes))] if sizes else []
 
 
-def partitions_of(size: int) -> int:
+def partition_count(size: int) -> int:
     """Returns the number of partitions for the messages of files with `size` bytes in all."""
     return max(min(MANY_PARTITIONS, -(-size // PARTITION_BYTES)), -(-size // MAX_PARTITION_BYTES), 1)
 
 
 def all_cells(shares: Sequence[ParsedShare]) -> ParsedCells:
-    """Returns what is known about the cells of all shares; their files are in the shares' partitions."""
+    """Returns the facts about the cells of all shares, without their files, which are in the shares' partitions."""
     cells = ParsedCells()
     for share in shares:
         cells.extend(share.all_cells)
     return cells
 
 
-def inputs_of(shares: Sequence[ParsedShare]) -> list[PartitionInput]:
+def partition_inputs(shares: Sequence[ParsedShare]) -> list[PartitionInput]:
     """Returns the partitions that are not empty, with their cells from all shares."""
     lines = [name for share in shares for name in share.refused_lines]
     found: dict[int, ParsedCells] = {}
@@ -50,7 +52,7 @@ def inputs_of(shares: Sequence[ParsedShare]) -> list[PartitionInput]:
 
 
 def merged_files(parts: Sequence[LatestFiles]) -> LatestFiles:
-    """Returns the files for each partition of persons, from all partitions of messages."""
+    """Returns the files of each partition of persons, collected from all partitions of messages."""
 
     def merged(of: Callable[[LatestFiles], Mapping[int, Sequence[str]]]) -> dict[int, list[str]]:
         found: dict[int, list[str]] = {}

@@ -1,4 +1,4 @@
-"""What the destination has, split into the same partitions as the messages: workers do not access the destination."""
+"""Splits stored rows into the same partitions as the messages, because workers cannot access the destination."""
 
 import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ from ...projection.partition import LatestFiles, StoredColumns, partition_rows
 from .work_folder import WorkFolder
 
 
-class StoredCuts:
+class StoredPartitions:
     """Columns of the destination's tables, split into files of the work folder, one or more for each partition."""
 
     def __init__(
@@ -29,7 +29,7 @@ class StoredCuts:
         self._files: dict[str, dict[int, list[str]]] = {}
         self._numbers = itertools.count()
 
-    def cut(self, needed: Mapping[str, Sequence[str]]) -> None:
+    def split(self, needed: Mapping[str, Sequence[str]]) -> None:
         """Splits columns of some tables, and again those that were split before; all partitions get all of `_audit`."""
         for table, columns in needed.items():
             before = self._columns.get(table, ())
@@ -40,7 +40,7 @@ class StoredCuts:
             if table == AUDIT.name:
                 self._files[table] = dict.fromkeys(range(self._partitions), self._whole(batches))
             else:
-                self._files[table] = self._cut(table, batches, "FROM stored WHERE id IS NOT NULL", "id")
+                self._files[table] = self._split(table, batches, "FROM stored WHERE id IS NOT NULL", "id")
 
     def of(self, partition: int) -> dict[str, StoredColumns]:
         """Returns the columns that were split, with the files of one partition."""
@@ -49,7 +49,7 @@ class StoredCuts:
             for table, columns in self._columns.items()
         }
 
-    def cut_messages(
+    def split_messages(
         self, latest: Latest, files: LatestFiles, columns: Sequence[str], exists: bool
     ) -> dict[int, list[str]]:
         """Splits the messages that rows of `users` (`accounts`) are made of by person; returns files by partition.
@@ -63,7 +63,7 @@ class StoredCuts:
             ids = engine.parquet_files(self._folder.get(name, str(self._scratch)) for name in names)
             self._con.execute(f"CREATE OR REPLACE TEMP TABLE changed_ids AS SELECT DISTINCT id FROM {ids}")
             sql = f"SELECT s.* FROM stored s SEMI JOIN changed_ids i ON i.id = s.{key}"
-        return self._cut(latest.messages.name, self._read(latest.messages.name, columns), sql, latest.key)
+        return self._split(latest.messages.name, self._read(latest.messages.name, columns), sql, latest.key)
 
     def _whole(self, batches: Iterable[pa.RecordBatch]) -> list[str]:
         found = list(batches)
@@ -73,7 +73,7 @@ class StoredCuts:
         pq.write_table(pa.Table.from_batches(found), path)
         return [self._folder.put(str(path), f"stored/{path.name}")]
 
-    def _cut(self, table: str, batches: Iterable[pa.RecordBatch], sql: str, key: str) -> dict[int, list[str]]:
+    def _split(self, table: str, batches: Iterable[pa.RecordBatch], sql: str, key: str) -> dict[int, list[str]]:
         number = next(self._numbers)
         with engine.streamed(self._con, batches) as has_any:
             folder = str(self._scratch / f"stored-{number}")

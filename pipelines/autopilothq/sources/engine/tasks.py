@@ -1,7 +1,7 @@
-"""What the tasks of a load have in common: plain data, names of files, and no secrets.
+"""The common parts of a load's tasks. A task is plain data: names of files and facts, but no secrets.
 
-Each takes files from the work folder, works in an engine of its own on the worker's disk, and leaves files with fixed
-names in the work folder. It returns only names and counts.
+Each task gets files from the work folder, works in its own engine on the worker's disk, and puts files with fixed names
+into the work folder. It returns only names and counts.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from ...warehouses import suppression_key
 from .work_folder import WorkFolder
 
 TaskRunner = Callable[[Sequence[Any]], list[Any]]
-"""Runs tasks on the workers, and returns their results in their order."""
+"""Runs tasks on the workers, and returns their results in order."""
 
 
 class CannotBecomeRows(NamedTuple):
@@ -37,7 +37,7 @@ class CannotBecomeRows(NamedTuple):
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """What all tasks of a load have: the work folder, the facts, and what is left out.
+    """What all tasks of a load share: the work folder, the facts, and the messages and rows that are left out.
 
     `suppressed` is the name of the file with the suppression list; None if the list is empty.
     """
@@ -48,14 +48,14 @@ class WorkerContext:
     suppressed: str | None
 
     def hashes(self, scratch: str) -> HashedIds:
-        """Returns the hashed ids of deleted persons; the key of the list is the worker's own setting."""
+        """Returns the hashed ids of deleted persons. The list's key comes from the worker's own settings."""
         if self.suppressed is None:
             return NOBODY
         table = pq.read_table(self.folder.get(self.suppressed, scratch))
         return suppression_key.hashes(zip(table["salt"].to_pylist(), table["hash"].to_pylist(), strict=True))
 
     def fetched(self, cells: ParsedCells, scratch: str) -> ParsedCells:
-        """Returns cells whose files are on this machine."""
+        """Returns the cells with their files fetched to this machine."""
         found = dataclasses.replace(cells)
         for what in CELL_FILES:
             setattr(found, what, [self.folder.get(name, scratch) for name in getattr(cells, what)])
@@ -76,7 +76,7 @@ class WorkerContext:
                 finally:
                     con.close()
         finally:
-            if not self.folder.is_there():  # the load has ended without this task, which must leave nothing
+            if not self.folder.is_there():  # the load has ended meanwhile, and no file may remain
                 self.folder.delete()
 
 
@@ -91,7 +91,7 @@ def refused_messages(opened: ProjectionContext, con: duckdb.DuckDBPyConnection, 
 
 
 def new_folder(scratch: str, name: str) -> Path:
-    """Makes a folder, and returns its path."""
+    """Creates a folder, and returns its path."""
     path = Path(scratch, name)
     path.mkdir()
     return path

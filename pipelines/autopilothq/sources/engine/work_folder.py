@@ -1,7 +1,7 @@
-"""The folder that all workers of a load share: below a local folder or a bucket, deleted with the load.
+"""The folder that all workers of a load share, in a local folder or a bucket. It is deleted when the load ends.
 
-Files have fixed names and appear only when they are complete, so that a task that runs twice leaves the same files.
-They hold personal data.
+Files have fixed names and appear only when they are complete, so a task that runs twice leaves the same files. They
+hold personal data.
 """
 
 import errno
@@ -23,16 +23,16 @@ from ...disk import local_path
 from ...errors import EngineError
 from ..file_systems import is_remote, open_bucket
 
-_SCRATCH = "autopilothq-worker-"  # the folder of a task; its machine's name follows
-_NEW_SCRATCH = "autopilothq-new-worker-"  # that folder before it is locked
-_HELD = "held"  # the file of such a folder that the task's process keeps locked
+_SCRATCH = "autopilothq-worker-"  # begins the name of a task's folder; the machine's name follows
+_NEW_SCRATCH = "autopilothq-new-worker-"  # begins that name before the folder is locked
+_HELD = "held"  # the file in a task's folder that its process keeps locked
 _MARK = "under-way"  # the file that exists from the beginning of a load to its end
 _NAME_ONE = "Name a folder or a bucket as --work-url (work_url) that this machine and all workers may change."
 
 
 @dataclass(frozen=True)
 class WorkFolder:
-    """A folder known by its URL, which every worker opens itself: no secret is in it.
+    """A folder by its URL, which has no secrets: each worker opens the folder with its own credentials.
 
     Example: `folder.put(Path("a.parquet"), "cells/3/0-messages-0.parquet")`.
     """
@@ -45,13 +45,13 @@ class WorkFolder:
         return is_remote(self.url)
 
     def begin(self) -> None:
-        """Makes it."""
+        """Creates the folder."""
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, _MARK).touch()
             self._put(f"{folder}/{_MARK}", _MARK)
 
     def check(self) -> None:
-        """Raises EngineError if this machine does not see the folder, which the coordinator makes and deletes."""
+        """Raises EngineError if this machine does not see the folder, which the coordinator creates and deletes."""
         if not self.is_there():
             raise EngineError(
                 f"Expected the work folder {self.url} on every worker, but on {socket.gethostname()} it is not there."
@@ -59,13 +59,13 @@ class WorkFolder:
             )
 
     def is_there(self) -> bool:
-        """Returns whether the load is under way, as this machine sees it; raises an error that leaves this unknown."""
+        """Returns whether the load is still running, by its mark; raises any error that leaves this unknown."""
         with _refusal_explained(self.url):
             try:
                 if self.is_remote:
                     bucket = _bucket(self.url)
-                    bucket.invalidate_cache()  # of all: not every file system knows its listings by their URLs
-                    bucket.info(f"{self.url}/{_MARK}")  # `exists` takes any error for an absence
+                    bucket.invalidate_cache()  # of everything: not every file system can invalidate a single URL
+                    bucket.info(f"{self.url}/{_MARK}")  # `exists` returns False for any error
                 else:
                     Path(self._path(_MARK)).stat()
             except FileNotFoundError:
@@ -73,7 +73,7 @@ class WorkFolder:
             return True
 
     def delete(self) -> None:
-        """Deletes it with all its content, the mark first, so that running tasks notice."""
+        """Deletes the folder with its content; the mark first, so that running tasks notice."""
         if not self.is_remote:
             Path(self._path(_MARK)).unlink(missing_ok=True)
             shutil.rmtree(self._path(""), ignore_errors=True)
@@ -85,7 +85,7 @@ class WorkFolder:
                 bucket.rm(url, recursive=True)
 
     def put(self, path: str, name: str) -> str:
-        """Moves a local file here, replacing one of that name; returns the name."""
+        """Moves a local file into the folder, replacing a file of that name; returns the name."""
         with _refusal_explained(self.url):
             return self._put(path, name)
 
@@ -99,7 +99,9 @@ class WorkFolder:
         try:
             os.replace(path, target)
         except OSError:  # another disk
-            temporary = f"{target}.{secrets.token_hex(8)}"  # in two containers processes may have one id
+            temporary = (
+                f"{target}.{secrets.token_hex(8)}"  # random, because processes in two containers may have the same id
+            )
             shutil.copyfile(path, temporary)
             os.replace(temporary, target)
             os.unlink(path)
@@ -116,7 +118,7 @@ class WorkFolder:
         return str(path)
 
     def take(self, name: str, path: Path) -> None:
-        """Moves a file from here to a local path."""
+        """Moves a file from the folder to a local path."""
         if self.is_remote:
             _bucket(self.url).get_file(f"{self.url}/{name}", str(path))
         else:
@@ -124,13 +126,13 @@ class WorkFolder:
 
     @contextmanager
     def scratch(self) -> Iterator[str]:
-        """Makes a folder for one task, and deletes it."""
+        """Yields a folder for one task, and deletes it afterwards."""
         with _refusal_explained(self.url):
             home = None if self.is_remote else str(private.folder(Path(self._path("scratch"))))
         _drop_dead(Path(home or tempfile.gettempdir()))
         made = Path(tempfile.mkdtemp(prefix=_NEW_SCRATCH, dir=home))
         with (made / _HELD).open("w") as held:
-            with suppress(OSError):  # where files cannot be locked, nobody takes it for dead
+            with suppress(OSError):  # where files cannot be locked, no folder counts as abandoned
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             folder = made.rename(made.with_name(_scratch_prefix() + made.name.removeprefix(_NEW_SCRATCH)))
             try:
@@ -144,7 +146,7 @@ class WorkFolder:
 
 @contextmanager
 def work_folder(work_url: str, owner: str) -> Iterator[WorkFolder]:
-    """Makes an empty folder for a load, and deletes it at its end; deletes those that `owner`'s killed loads left.
+    """Yields an empty folder for a load, and deletes it afterwards. First deletes those of `owner`'s killed loads.
 
     Raises EngineError if it cannot be written to.
     """
@@ -193,20 +195,20 @@ def _scratch_prefix() -> str:
 
 
 def _drop_dead(home: Path) -> None:
-    """Deletes the folders of tasks whose processes were killed on this machine; other machines may share `home`.
+    """Deletes the folders of this machine's tasks whose processes were killed; other machines may share `home`.
 
-    Containers of one machine may share its name, and do not see each other's processes, but they do see locks.
+    Containers of a machine may share its name. They do not see each other's processes, but they see locks.
     """
     for folder in home.glob(f"{_scratch_prefix()}*"):
         if "-" in folder.name.removeprefix(_scratch_prefix()):
-            continue  # of a machine whose name goes on after a hyphen
+            continue  # it belongs to a machine with a longer name, which continues after a hyphen
         with suppress(OSError):
             if folder.stat().st_uid == os.geteuid() and not _is_held(folder / _HELD):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_held(path: Path) -> bool:
-    """Returns whether a process keeps a file locked. One that is missing is what a deletion began with."""
+    """Returns whether a process keeps a file locked; False for a missing file, which a deletion removes first."""
     try:
         with path.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

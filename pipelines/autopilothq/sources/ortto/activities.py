@@ -18,7 +18,7 @@ from ...segment.ortto import OrttoNames, OrttoReceipt
 from ...utc import format_time
 from ...warehouses.dataset import audit_row
 from ...warehouses.hints import SOURCE
-from ...warehouses.query import answers as answers_of_query
+from ...warehouses.query import read_query
 from ..due_people import due_people, is_query, lines_of_file
 from ..scans import Scan, ScanBatch, TimeBudget
 from .answers import Answers
@@ -212,5 +212,5 @@ def _values(people: str) -> Iterator[str]:
     if not is_query(people):
         yield from lines_of_file(Path(local_path(people)), "ids or emails")
         return
-    for rows in answers_of_query(people):
+    for rows in read_query(people):
         yield from (str(row[0]).strip() for row in rows if row[0] is not None and str(row[0]).strip())

@@ -131,7 +131,8 @@ class Feed:
             else:
                 self._end(entry)
                 self.progress()
-            if lines >= _LINES_PER_BATCH or len(self._noted) >= _PEOPLE_PER_BATCH:
+            is_full = lines >= _LINES_PER_BATCH or self._found.is_large
+            if is_full or len(self._noted) >= _PEOPLE_PER_BATCH:
                 yield self._batch()
                 lines = 0
         yield self._batch(ended=True)

@@ -19,7 +19,7 @@ from ...segment.message import Batch
 from ...utc import format_time
 from ...warehouses.dataset import audit_row, connected
 from ...warehouses.hints import SOURCE
-from ...warehouses.query import answers
+from ...warehouses.query import read_query
 from ..cursors import read_cursor, write_cursor
 from ..due_people import begins_anew, due_people, is_query
 from ..origin import MESSAGE_RESOURCES, LoadContext, Origin, planned
@@ -145,7 +145,7 @@ class Space(Origin[Scan]):
             with self.contacts.client as client:
                 yield from people_of_contacts(spool, client, context.report_progress)
         elif is_query(self.people):
-            for rows in answers(self.people):
+            for rows in read_query(self.people):
                 if len(rows[0]) != 1:
                     raise InvalidSetting(f"{SETTINGS}.people: expected a query with one column, got {len(rows[0])}")
                 ids = (profile_id(str(row[0])) for row in rows if row[0] is not None)

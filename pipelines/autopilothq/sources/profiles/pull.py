@@ -261,7 +261,7 @@ class Pull:
                 if len(self._doubtful) >= MAX_FAILURES:
                     self.stopped = self.failure
                     break
-                if lines >= LINES_PER_BATCH or len(self._ended) >= PEOPLE_AT_ONCE:
+                if lines >= LINES_PER_BATCH or self._found.is_large or len(self._ended) >= PEOPLE_AT_ONCE:
                     yield self._batch()
                     lines = 0
         except (NotAuthorized, InvalidSetting) as error:

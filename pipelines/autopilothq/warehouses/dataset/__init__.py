@@ -1,4 +1,4 @@
-"""The one reader and writer of a destination's tables: `open_dataset` and `dataset_of` return a `Dataset`."""
+"""Reads and writes the tables of a destination: `open_dataset` and `dataset_of` return a `Dataset`."""
 
 from functools import partial
 
@@ -17,7 +17,7 @@ from .loads import (
     Loaded,
     audit_row,
     audit_sums,
-    check_texts,
+    check_text_columns,
     deleted_persons,
     first_event_of_others,
     last_load,
@@ -25,7 +25,7 @@ from .loads import (
     newest,
 )
 from .queries import count_shared, rows_of_statement, spelling_of, table_path
-from .sql import SqlDataset, connected, create_statement, stored_schema, writes_text
+from .sql import SqlDataset, connected, create_statement, may_hide_rows, stored_schema, writes_text
 from .sql_statements import Connections
 from .table_names import TableNames, table_names
 
@@ -43,7 +43,7 @@ __all__ = [
     "TableNames",
     "audit_row",
     "audit_sums",
-    "check_texts",
+    "check_text_columns",
     "connected",
     "count_shared",
     "create_statement",
@@ -55,6 +55,7 @@ __all__ = [
     "last_load",
     "loaded_files",
     "maintain",
+    "may_hide_rows",
     "newest",
     "open_dataset",
     "placeholders",
@@ -72,8 +73,8 @@ __all__ = [
 def open_dataset(pipeline: dlt.Pipeline, schema: Schema | None = None) -> Dataset:
     """Returns the dataset of a pipeline's schema, which opens a connection for each statement and closes it again.
 
-    Without a schema it is that of the pipeline's first one. Raises RunError if the destination's tables cannot be
-    queried.
+    Without a schema, it is the dataset of the pipeline's first schema. Raises RunError if the destination's tables
+    cannot be queried.
     """
     make = partial(client_for, pipeline, schema) if schema is not None else pipeline.destination_client
     client = make()
@@ -84,7 +85,7 @@ def open_dataset(pipeline: dlt.Pipeline, schema: Schema | None = None) -> Datase
 
 
 def dataset_of(client: JobClientBase, literals: bool = False) -> Dataset:
-    """Returns the dataset of a client whose connection is open and stays open.
+    """Returns the dataset of a client whose connection is open, and which the caller closes.
 
     `literals`: values are written into SQL statements instead of being passed as parameters, which is much faster for
     thousands of values. Raises RunError if the destination's tables cannot be queried.

@@ -38,11 +38,11 @@ from .interface import Columns, Dataset, NativeType, Row
 
 QueryRows = Sequence[Sequence[Any]]
 ROWS_PER_BATCH = 10_000
-# DuckDB's optimizers that push conditions down to Arrow, which cannot compare them with text of the Delta library
-# ("no kernel matching input types (string, string_view)").
+# DuckDB's optimizers that push conditions down to Arrow. They are disabled, because Arrow cannot compare values with
+# the Delta library's text ("no kernel matching input types (string, string_view)").
 PUSHDOWN = "filter_pushdown,join_filter_pushdown,top_n"
-MOST_FILES = 100  # of a table before its small files are compacted: each commit adds one, which all later reads open
-# DuckDB, which reads the tables, has these names for the contract's types.
+MOST_FILES = 100  # of a table that is not compacted: each commit adds a file, which all later reads open
+# The contract's types as DuckDB, which reads the tables, names them.
 DELTA_TYPES: dict[Type, str] = {
     "text": "VARCHAR",
     "bigint": "BIGINT",
@@ -51,7 +51,7 @@ DELTA_TYPES: dict[Type, str] = {
     "timestamp": "TIMESTAMP WITH TIME ZONE",
 }
 _TYPES = {of: name for name, of in ARROW.items()}
-# dlt's tables that are JSON files in a lake, with the columns that are read here.
+# dlt's own tables, which are JSON files in a lake, with the columns that this module reads.
 _DLT_TABLES: dict[str, dict[str, Type]] = {
     LOADS_TABLE_NAME: {"load_id": "text", "status": "bigint", "inserted_at": "timestamp"},
     VERSION_TABLE_NAME: {"schema_name": "text", "inserted_at": "timestamp", "schema": "text"},
@@ -74,7 +74,7 @@ class DeltaDataset(Dataset):
         self._table = cache(lambda name: open_table(client, name))
         self._columns: dict[str, Columns] | None = None
 
-    # ---- what is there -----------------------------------------------------------------------------------------------
+    # ---- metadata ----------------------------------------------------------------------------------------------------
 
     def exists(self) -> bool:
         """Returns whether the dataset was ever loaded into."""
@@ -127,12 +127,12 @@ class DeltaDataset(Dataset):
 
     @contextmanager
     def answer(self, sql: str) -> Iterator[tuple[list[str], Iterator[QueryRows]]]:
-        """Yields the column names of a user's query and its rows, in batches. Raises InvalidQuery."""
+        """Yields the column names of a user's query, and its rows in batches. Raises InvalidQuery."""
         check_query(sql, self.dialect)
-        asked = [name for name in self.columns() if name in sql.lower()]
-        with self._reader(asked) as engine:
+        mentioned = [name for name in self.columns() if name in sql.lower()]
+        with self._reader(mentioned) as engine:
             engine.execute(f"CREATE SCHEMA IF NOT EXISTS {values.name(self.name)}")
-            for name in asked:
+            for name in mentioned:
                 view = f"{values.name(self.name)}.{values.name(name)}"
                 engine.execute(f"CREATE VIEW {view} AS FROM temp.{values.name(name)}")
             engine.execute("SET enable_external_access = false")
@@ -157,7 +157,7 @@ class DeltaDataset(Dataset):
 
         if self._table(table.name) is None:
             schema = arrow_schema({column.name: column.type for column in table.columns})
-            location, options = location_of(self.client, table.name)
+            location, options = _location_of(self.client, table.name)
             self.client.initialize_storage()
             DeltaTable.create(location, schema, mode="ignore", storage_options=options)
             self._table.cache_clear()
@@ -174,7 +174,7 @@ class DeltaDataset(Dataset):
 
     def update(self, table: str, changes: Mapping[str, Any], where: str, values: Sequence[Any]) -> None:
         """Sets columns of the rows that meet a condition."""
-        sets = {quoted(column): delta_literal(value) for column, value in changes.items()}
+        sets = {quoted(column): _delta_literal(value) for column, value in changes.items()}
         self._current(table).update(updates=sets, predicate=bound(where, values))
 
     def delete(self, table: str, where: str, values: Sequence[Any]) -> None:
@@ -186,9 +186,9 @@ class DeltaDataset(Dataset):
         compact_tables([table], self._current)
 
     def drop_copies(self) -> None:
-        """Does nothing: a Delta table gets all of a file or nothing, and dlt merges it by its key."""
+        """Does nothing: a file is written to a Delta table as a whole or not at all, and merged by its key."""
 
-    # ---- inside ------------------------------------------------------------------------------------------------------
+    # ---- Delta tables ------------------------------------------------------------------------------------------------
 
     def _current(self, name: str) -> Any:
         """Returns the table at its newest version."""
@@ -203,7 +203,9 @@ class DeltaDataset(Dataset):
             engine.execute("SET TimeZone = 'UTC'")
             engine.execute(f"SET disabled_optimizers = {values.literal(PUSHDOWN)}")
             for name in names:
-                rows = dlt_table(self.client, name) if name in _DLT_TABLES else self._current(name).to_pyarrow_dataset()
+                rows = (
+                    _dlt_table(self.client, name) if name in _DLT_TABLES else self._current(name).to_pyarrow_dataset()
+                )
                 engine.register(name, rows)
             yield engine
 
@@ -226,7 +228,7 @@ def dlt_files(client: FilesystemClient, table: str) -> list[str]:
         return []
 
 
-def dlt_table(client: FilesystemClient, name: str) -> pa.Table:
+def _dlt_table(client: FilesystemClient, name: str) -> pa.Table:
     """Returns one of dlt's own tables, with only the columns that are read here."""
     columns = _DLT_TABLES[name]
     files = dlt_files(client, name)
@@ -237,7 +239,7 @@ def dlt_table(client: FilesystemClient, name: str) -> pa.Table:
 
 
 def _dlt_row(path: str, text: bytes) -> dict[str, Any] | None:
-    """Returns the row that a file of dlt's holds; warns and returns None if a kill left it incomplete on a disk."""
+    """Returns the row in one of dlt's files; logs a warning and returns None if a kill cut the file off."""
     try:
         row: dict[str, Any] = json.loads(text)
         return row | {"inserted_at": datetime.fromisoformat(row["inserted_at"])}
@@ -246,7 +248,7 @@ def _dlt_row(path: str, text: bytes) -> dict[str, Any] | None:
         return None
 
 
-def location_of(client: FilesystemClient, name: str) -> tuple[str, dict[str, str]]:
+def _location_of(client: FilesystemClient, name: str) -> tuple[str, dict[str, str]]:
     """Returns the URL of a Delta table and the storage options of its credentials.
 
     On a new machine dlt does not know the tables of loads that were killed, so they are found by their folder.
@@ -269,7 +271,7 @@ def location_of(client: FilesystemClient, name: str) -> tuple[str, dict[str, str
 
 def open_table(client: FilesystemClient, name: str) -> Any:
     """Returns a Delta table, or None if there is none."""
-    location, options = location_of(client, name)
+    location, options = _location_of(client, name)
     from deltalake import DeltaTable
 
     if not DeltaTable.is_deltatable(location, options):
@@ -278,16 +280,16 @@ def open_table(client: FilesystemClient, name: str) -> Any:
 
 
 def has_many_files(table: Any) -> bool:
-    """Returns whether a Delta table has so many files that it is to be compacted."""
+    """Returns whether a Delta table has so many files that it should be compacted."""
     return len(table.file_uris()) > MOST_FILES
 
 
 def compact_tables(names: Iterable[str], opened: Callable[[str], Any]) -> None:
-    """Makes few files of many small ones, and deletes those that were removed longer ago than their table keeps them.
+    """Merges many small files of tables into few, and deletes removed files that their table need not keep any longer.
 
     `opened` returns the Delta table of a name, None if there is none. A table keeps removed files for
-    `delta.deletedFileRetentionDuration`, a week unless that is set. Failures are logged: without it a table is read
-    more slowly, and takes more room.
+    `delta.deletedFileRetentionDuration`, by default a week. Failures are only logged, because a table that is not
+    compacted is merely slower to read and larger.
     """
     from deltalake.exceptions import DeltaError
 
@@ -312,21 +314,21 @@ def quoted(column: str) -> str:
 
 
 def bound(text: str, given: Sequence[Any]) -> str:
-    """Returns a condition with its values in it, for the Delta library, which takes no parameters."""
+    """Returns a condition with its values as literals, for the Delta library, which takes no parameters."""
     rest = iter(given)
-    return _filled(text, lambda: delta_literal(next(rest)))
+    return _filled(text, lambda: _delta_literal(next(rest)))
 
 
 def _filled(text: str, placeholder: Callable[[], str]) -> str:
-    """Returns a statement with something else for each `%s`, and one `%` for two: the column `a%s` is `a%%s` in it."""
+    """Replaces each `%s` of a statement, and `%%` by `%`: a column named `a%s` is written `a%%s`."""
     return re.sub("%[s%]", lambda found: placeholder() if found[0] == "%s" else "%", text)
 
 
-def delta_literal(value: Any) -> str:
+def _delta_literal(value: Any) -> str:
     """Returns a value as a literal in the Delta library's SQL."""
     if value is None:
         return "NULL"
-    if isinstance(value, datetime):  # the library compares no times of different types
+    if isinstance(value, datetime):  # the library cannot compare times of different types
         return f"arrow_cast('{value.isoformat()}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
     if isinstance(value, bool):
         return "true" if value else "false"

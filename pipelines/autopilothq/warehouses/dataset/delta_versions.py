@@ -1,4 +1,4 @@
-"""The files of Delta tables: many small ones, and old versions, whose log has statistics of deleted rows."""
+"""Compacts Delta tables, and removes their old versions, whose log has statistics of deleted rows."""
 
 import posixpath
 from contextlib import suppress
@@ -17,7 +17,7 @@ def maintain(client: FilesystemClient) -> None:
     """Compacts the tables that loads write, about once in a hundred loads: each adds a file to `_audit`."""
     from deltalake.exceptions import DeltaError
 
-    with suppress(DeltaError, OSError):  # the load is complete, and the next one looks again
+    with suppress(DeltaError, OSError):  # the load is complete, and the next one tries again
         audit = open_table(client, AUDIT.name)
         if audit is not None and has_many_files(audit):
             # `_audit` comes last: if the process is killed before, the next load compacts the tables again.
@@ -32,7 +32,7 @@ def drop_old_versions(client: FilesystemClient, name: str) -> None:
     the log is removed only after a checkpoint has replaced it.
     """
     table = open_table(client, name)
-    # Files of writes that were killed belong to no version; `full` finds them too.
+    # Files of killed writes belong to no version; `full` finds them, too.
     table.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False, full=True)
     table = open_table(client, name)
     table.create_checkpoint()

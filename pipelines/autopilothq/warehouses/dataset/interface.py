@@ -1,12 +1,12 @@
-"""The one reader and writer of a destination's tables.
+"""The interface for reading and writing the tables of a destination.
 
-| implementation | destinations | how it asks |
+| implementation | destinations | by means of |
 |---|---|---|
 | `sql.SqlDataset` | those that answer SQL | dlt's SQL client |
 | `delta.DeltaDataset` | Delta tables in a bucket or a folder | DuckDB in process reads, the Delta library writes |
 
-A statement is passed in pieces around the table's name. `{column}` in a template is a column of the table, `%s` is a
-value, and names quoted by `Dataset.quoted` may be inserted.
+A statement is passed in two pieces, before and after the table's name. `{column}` in a template is a column of the
+table, `%s` is a value, and names quoted by `Dataset.quoted` may be inserted.
 """
 
 import re
@@ -53,19 +53,19 @@ class Dataset(ABC):
     target: str
     """The destination and the dataset in it, without secrets, as dlt's state records it."""
     title: str
-    """The destination and the dataset in it, for people."""
+    """The destination and the dataset in it, for messages."""
     schema_name = SOURCE
     """The name of the dlt schema that has the tables: for a resource run without its source, the pipeline's schema."""
 
     def __init__(self) -> None:
         self.widths: dict[str, int] = {}
-        """The number of columns, whatever their types, of each table that `tables` was asked for."""
+        """The number of columns, whatever their types, of each table that `tables` was called for."""
         self.zoned: set[str] = set()
-        """The tables among these whose times have a time zone."""
-        self.there: dict[str, set[str]] = {}
-        """The columns that these tables have, in destinations where dlt does not check that they still exist."""
+        """The tables among them whose times have a time zone."""
+        self.column_names: dict[str, set[str]] = {}
+        """The columns of these tables, in destinations where dlt does not check that they still exist."""
 
-    # ---- what is there -----------------------------------------------------------------------------------------------
+    # ---- metadata ----------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def exists(self) -> bool:
@@ -104,7 +104,7 @@ class Dataset(ABC):
         return set()
 
     def parts(self) -> "Sequence[Dataset]":
-        """Returns this dataset, and the staging dataset if there is one."""
+        """Returns this dataset, and the staging dataset if it exists."""
         return [self]
 
     @abstractmethod
@@ -117,7 +117,7 @@ class Dataset(ABC):
     def read(self, table: str, columns: Sequence[str], ids: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
         """Yields columns of a table that `tables` has found, in the contract's types.
 
-        With `ids` only the rows with these ids are needed; others may come too, if reading all rows is quicker.
+        With `ids`, only the rows with these ids are needed; others may be yielded, too, where reading all is quicker.
         """
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""What a load asks a dataset: its files and loads, whom to leave out, and when the events of other libraries begin."""
+"""The queries that a load needs: loaded files, completed loads, deleted persons, and other libraries' first event."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -13,17 +13,17 @@ from ..selection import Selected, from_text
 from .interface import Dataset, in_utc
 
 MAX_SKEW = timedelta(days=1)
-"""A load whose time is further ahead than this got it from a wrong clock."""
+"""How far the time of a load may be ahead; beyond that it is from a wrong clock."""
 
 AUDIT_COUNTS = ("lines", "stored", "duplicates", "rejected", "skipped", "mended")
-"""The columns of `_audit` that add up: what became of the lines of a file."""
+"""The columns of `_audit` that can be summed: how many lines of a file were stored, rejected and so on."""
 _LATER_COUNTS = ("skipped", "mended")
 
 
 class Loaded(NamedTuple):
-    """What is loaded of a file: by which load, how many lines it stored, and what was selected of it (None: all).
+    """What is loaded of a file: the load, how many lines it stored, and what was selected of the file (None: all).
 
-    `mended` is the number of texts that it made whole.
+    `mended` is the number of cut texts that the load made whole.
     """
 
     load_id: str
@@ -32,10 +32,10 @@ class Loaded(NamedTuple):
     mended: int = 0
 
 
-def check_texts(dataset: Dataset, table: str, there: Mapping[str, Type], columns: Sequence[str]) -> None:
-    """Raises NotSupported if a table that exists lacks columns of text without which nobody knows what its rows are.
+def check_text_columns(dataset: Dataset, table: str, there: Mapping[str, Type], columns: Sequence[str]) -> None:
+    """Raises NotSupported if an existing table (`there`: its types) lacks one of these columns, or it is not text.
 
-    It may be somebody else's, who has chosen the same name.
+    The table may belong to another program that chose the same name.
     """
     missing = next((column for column in columns if there.get(column) != "text"), None)
     if missing is not None:
@@ -52,7 +52,7 @@ def loaded_files(dataset: Dataset) -> dict[tuple[str, str], Loaded]:
     existing = dataset.tables([AUDIT.name]).get(AUDIT.name)
     if existing is None:
         return {}
-    check_texts(dataset, AUDIT.name, existing, (*AUDIT.key, "load_id"))
+    check_text_columns(dataset, AUDIT.name, existing, (*AUDIT.key, "load_id"))
     complete = dataset.complete_loads()
     names = ("file", "version", "load_id", "stored", "tables", "mended")
     columns = [name for name in names if name in existing]
@@ -81,7 +81,7 @@ def audit_row(dataset: Dataset, file: str, version: str) -> dict[str, Any] | Non
 
 
 def audit_sums(dataset: Dataset, counts: Sequence[str]) -> str:
-    """Returns the sums over counts of `_audit` for a query; 0 for those that it lacks in older datasets."""
+    """Returns the SELECT list that sums counts of `_audit`; 0 for those that an older dataset lacks."""
     there = dataset.columns().get(AUDIT.name, {})
     return ", ".join(f"sum({{{count}}})" if count in there or count not in _LATER_COUNTS else "0" for count in counts)
 
@@ -89,13 +89,15 @@ def audit_sums(dataset: Dataset, counts: Sequence[str]) -> str:
 def deleted_persons(dataset: Dataset) -> HashedIds:
     """Returns the hashed ids of deleted persons.
 
-    Raises SuppressionKeyError if some were made with a key other than the one that is set, and the destination's error
-    if the user may not read the list: without it nobody knows who was deleted.
+    Raises SuppressionKeyError if some hashes were made with a key other than the configured one. Raises the
+    destination's error if the user may not read the list, because without it deleted persons would come back.
     """
     if dataset.lacks(SUPPRESSIONS.name):
         return NOBODY
     columns = ["salt", "id"]
-    check_texts(dataset, SUPPRESSIONS.name, dataset.tables([SUPPRESSIONS.name]).get(SUPPRESSIONS.name, {}), columns)
+    check_text_columns(
+        dataset, SUPPRESSIONS.name, dataset.tables([SUPPRESSIONS.name]).get(SUPPRESSIONS.name, {}), columns
+    )
     batches = dataset.read(SUPPRESSIONS.name, columns)
     return suppression_key.hashes((row["salt"], row["id"]) for batch in batches for row in batch.to_pylist())
 
@@ -114,7 +116,7 @@ def first_event_of_others(dataset: Dataset, library: str) -> datetime | None:
 def last_load(dataset: Dataset, now: datetime) -> tuple[str, datetime] | None:
     """Returns the id and the time of the newest completed load, or None if there is none.
 
-    A load whose time is in the future, because a clock was wrong, is the newest only if all loads are like that.
+    A load whose time is in the future, because a clock was wrong, counts only if all loads are like that.
     """
     found = dataset.rows("{load_id}, {inserted_at}", LOADS_TABLE_NAME, "WHERE {status} = 0 ORDER BY {inserted_at} DESC")
     at = newest([at for _, at in found], now)
@@ -122,5 +124,5 @@ def last_load(dataset: Dataset, now: datetime) -> tuple[str, datetime] | None:
 
 
 def newest(times: Sequence[datetime], now: datetime) -> datetime | None:
-    """Returns the newest time, None without any. Times in the future, from a wrong clock, count only if all are."""
+    """Returns the newest time, or None. Times in the future, from a wrong clock, count only if all are."""
     return max([at for at in times if at <= now + MAX_SKEW] or times, default=None)

@@ -1,4 +1,4 @@
-"""Queries of several tables at once, with the names that the destination has."""
+"""Runs queries of several tables, written with the names that the destination has."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +19,7 @@ def spelling_of(dataset: Dataset, table: str, column: str) -> str:
 
 
 def rows_of_statement(dataset: Dataset, statement: str) -> list[Row]:
-    """Returns the rows of a whole query, whose names come from `table_path` and `spelling_of`."""
+    """Returns the rows of a complete query, whose names come from `table_path` and `spelling_of`."""
     if isinstance(dataset, DeltaDataset):
         with dataset.answer(statement) as (_, answers):
             return [tuple(row) for rows in answers for row in rows]
@@ -28,7 +28,7 @@ def rows_of_statement(dataset: Dataset, statement: str) -> list[Row]:
 
 
 def count_shared(dataset: Dataset, table: str, by: str, others: Sequence[str]) -> dict[Any, int]:
-    """Returns how many rows of a table have an id that one of the others has, by the values of the column `by`."""
+    """Counts the rows of a table whose id is also in one of the other tables, by the values of the column `by`."""
     named = dataset.sql.table if isinstance(dataset, SqlDataset) else quoted
     column, id_ = dataset.quoted(table, by), dataset.quoted(table, "id")
     ids = " UNION ALL ".join(f"SELECT {dataset.quoted(other, 'id')} FROM {named(other)}" for other in others)

@@ -29,7 +29,15 @@ from ..dlt_internals import (
 from ..native import shape_of
 from .interface import Columns, Dataset, Row, placeholders
 from .sql_arrow import contract_types, is_zoned, read_table
-from .sql_schema import comments, indexed_columns, primary_keys, taken_names, text_lengths, unreadable_tables
+from .sql_schema import (
+    comments,
+    indexed_columns,
+    primary_keys,
+    secured_tables,
+    taken_names,
+    text_lengths,
+    unreadable_tables,
+)
 from .sql_statements import Opened, Statements
 
 ROWS_PER_INSERT = 100
@@ -56,7 +64,7 @@ class SqlDataset(Dataset):
         self.target = f"{self.kind} {client.config}, dataset {self.name}"
         self.title = f"{self.kind} {_path_or_url(client)}, dataset {self.name}"
 
-    # ---- what is there -----------------------------------------------------------------------------------------------
+    # ---- metadata ----------------------------------------------------------------------------------------------------
 
     def exists(self) -> bool:
         """Returns whether the dataset was ever loaded into."""
@@ -82,7 +90,7 @@ class SqlDataset(Dataset):
         unbounded = self.kind == "postgres"
         self._known |= {name: contract_types(columns, unbounded) for name, columns in found.items() if columns}
         self.widths |= {name: len(columns) for name, columns in found.items()}
-        self.there |= {name: set(map(str.lower, columns)) for name, columns in found.items()}
+        self.column_names |= {name: set(map(str.lower, columns)) for name, columns in found.items()}
         self.zoned |= {name for name, columns in found.items() if any(map(is_zoned, columns.values()))}
         return {name: self._known[name] for name in names if name in self._known}
 
@@ -111,7 +119,7 @@ class SqlDataset(Dataset):
         return set(map(str.lower, taken_names(self.sql, self.kind)["view"]))
 
     def parts(self) -> Sequence[Dataset]:
-        """Returns this dataset, and the staging dataset if there is one."""
+        """Returns this dataset, and the staging dataset if it exists."""
         staged = SqlDataset(self.client, self.sql.open, is_staging=True, literals=self.sql.literals)
         with staged.sql.opened() as client:
             return [self, staged] if client.sql_client.has_dataset() else [self]
@@ -145,7 +153,7 @@ class SqlDataset(Dataset):
 
     def text_type(self) -> str:
         """Returns the destination's type of text."""
-        return native_type(self.client, "text", "text")
+        return _native_type(self.client, "text", "text")
 
     # ---- writing -----------------------------------------------------------------------------------------------------
 
@@ -189,7 +197,7 @@ class SqlDataset(Dataset):
 def _parts(dataset: SqlDataset, table: str, ids: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
     """Yields conditions and their values that select a table's rows by id; without ids, one that selects all rows.
 
-    Only PostgreSQL is asked for single rows, found by its index: its driver makes an object of each cell.
+    Only PostgreSQL selects rows by id, with its index, because its driver makes a Python object of each cell.
     """
     if not ids or dataset.kind != "postgres":
         yield "", ()
@@ -200,8 +208,13 @@ def _parts(dataset: SqlDataset, table: str, ids: Sequence[str]) -> Iterator[tupl
 
 
 def connected(dataset: Dataset) -> AbstractContextManager[None]:
-    """Runs a dataset's statements in the block on one connection, if it has connections; for one thread at a time."""
+    """Runs a dataset's statements in the block on one connection, if it has connections. Only for a single thread."""
     return dataset.sql.connected() if isinstance(dataset, SqlDataset) else nullcontext()
+
+
+def may_hide_rows(dataset: Dataset, table: str) -> bool:
+    """Returns whether row-level security applies to the user in a table of PostgreSQL."""
+    return isinstance(dataset, SqlDataset) and dataset.kind == "postgres" and table in secured_tables(dataset.sql)
 
 
 def _create(dataset: SqlDataset, table: Table) -> None:
@@ -212,9 +225,9 @@ def _create(dataset: SqlDataset, table: Table) -> None:
         indexes = shape_of(table.name, {}, dataset.kind).indexes
         with dataset.transaction() if indexes else nullcontext():
             sql.execute_sql(create_statement(client, table, "CREATE TABLE IF NOT EXISTS"))
-            # An older version made the table without.
+            # An older version created the table without indexes.
             for column in set(indexes) - indexed_columns(dataset.sql, table.name) if indexes else ():
-                # A hash has room for whatever ids somebody sends; PostgreSQL's usual index takes 2,700 bytes of one.
+                # A hash index takes ids of any length; a B-tree at most 2,700 bytes of one.
                 where = f"{sql.make_qualified_table_name(table.name)} USING hash ({sql.escape_column_name(column)})"
                 sql.execute_sql(f"CREATE INDEX ON {where}")
         for statement in catalogue_comments(sql, table) if dataset.kind in COMMENTED else ():
@@ -225,8 +238,8 @@ def _create(dataset: SqlDataset, table: Table) -> None:
 def _locked(dataset: SqlDataset, table: str) -> Iterator[bool]:
     client: Any = dataset.client
     number = int.from_bytes(hashlib.sha256(dataset.sql.table(table).encode()).digest()[:8], signed=True)
-    # A connection of its own: dlt resets one whose statement failed, and a reset releases the lock. It may be idle for
-    # as long as the run takes; versions before 14 have no such timeout.
+    # A separate connection, because dlt resets one whose statement failed, and a reset releases the lock. It may be
+    # idle for as long as the run takes, so it has no timeout; versions before 14 have no such setting.
     lasting = "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'"
     with type(client)(client.schema, client.config, client.capabilities) as holder:
         holder.sql_client.execute_sql(lasting)
@@ -234,7 +247,7 @@ def _locked(dataset: SqlDataset, table: str) -> Iterator[bool]:
         try:
             yield taken
         finally:
-            # The server notices later that a connection was closed, and the next chunk of a stream wants the lock now.
+            # The server would release it some time after the connection closes; a stream's next chunk needs it now.
             if taken:
                 with suppress(DatabaseException):
                     holder.sql_client.execute_sql(f"SELECT pg_advisory_unlock({number})")
@@ -254,12 +267,12 @@ def _drop_copies(dataset: SqlDataset) -> None:
         sql = client.sql_client
         for name in found:
             keys = get_columns_names_with_prop(schema.tables[name], "primary_key")
-            if keys:  # a transformer's table may have none: its rows cannot be told from copies
+            if keys:  # a transformer's table may have none: its copies cannot be recognized
                 drop_copies(sql, name, [sql.escape_column_name(key) for key in keys])
 
 
 def _schema_of(dataset: SqlDataset) -> Schema | None:
-    """Returns the stored schema: on a new machine the pipeline may not know it, if all loads were killed."""
+    """Returns the stored schema. The pipeline may not have it, on a new machine after killed loads."""
     if VERSION_TABLE_NAME not in dataset.tables([VERSION_TABLE_NAME]):
         return None
     with dataset.sql.open() as client:
@@ -269,34 +282,34 @@ def _schema_of(dataset: SqlDataset) -> Schema | None:
 def writes_text(client: SqlJobClientBase) -> bool:
     """Returns whether dlt knows how text is quoted in the destination's statements."""
     literal: Any = client.capabilities.escape_literal
-    return literal is not None and literal("'") != "'"  # without quotes, a stranger's id would run as SQL
+    return literal is not None and literal("'") != "'"  # without quotes, an id from outside would run as SQL
 
 
 def create_statement(client: SqlJobClientBase, table: Table, create: str = "CREATE TABLE") -> str:
     """Returns the statement that creates a table of the catalogue, in dlt's types and without a key."""
     sql = client.sql_client
     columns = [
-        f"{sql.escape_column_name(column.name)} {native_type(client, column.name, column.type)}"
+        f"{sql.escape_column_name(column.name)} {_native_type(client, column.name, column.type)}"
         for column in table.columns
     ]
     return f"{create} {sql.make_qualified_table_name(table.name)} ({', '.join(columns)})"
 
 
-def native_type(client: SqlJobClientBase, column: str, of: Type) -> str:
+def _native_type(client: SqlJobClientBase, column: str, of: Type) -> str:
     """Returns the destination's type of a column that has one of the contract's types."""
     table: PreparedTableSchema = {"name": "", "columns": {}, "write_disposition": "append"}
     return str(client.capabilities.get_type_mapper().to_destination_type({"name": column, "data_type": of}, table))
 
 
 def drop_copies(client: SqlClientBase[Any], name: str, keys: Sequence[str]) -> None:
-    """Keeps one row for each key that a table has several times."""
+    """Keeps one of the rows with the same key."""
     table, copies = client.make_qualified_table_name(name), client.make_qualified_table_name("_copies")
-    twice = f"SELECT {', '.join(keys)} FROM {table} GROUP BY {', '.join(keys)} HAVING count(*) > 1"
-    if not client.execute_sql(f"SELECT count(*) FROM ({twice}) t")[0][0]:  # type: ignore[index]
+    repeated = f"SELECT {', '.join(keys)} FROM {table} GROUP BY {', '.join(keys)} HAVING count(*) > 1"
+    if not client.execute_sql(f"SELECT count(*) FROM ({repeated}) t")[0][0]:  # type: ignore[index]
         return
     same = " AND ".join(f"t.{key} = c.{key}" for key in keys)
     client.execute_sql(f"DROP TABLE IF EXISTS {copies}")
-    client.execute_sql(f"CREATE TABLE {copies} AS SELECT DISTINCT t.* FROM {table} t JOIN ({twice}) c ON {same}")
+    client.execute_sql(f"CREATE TABLE {copies} AS SELECT DISTINCT t.* FROM {table} t JOIN ({repeated}) c ON {same}")
     with client.begin_transaction():
         client.execute_sql(f"DELETE FROM {table} AS t WHERE EXISTS (SELECT 1 FROM {copies} c WHERE {same})")
         client.execute_sql(f"INSERT INTO {table} SELECT * FROM {copies}")
@@ -309,7 +322,7 @@ def _path_or_url(client: SqlJobClientBase) -> str:
 
 
 def stored_schema(client: SqlJobClientBase, name: str, known: Schema | None = None) -> Schema | None:
-    """Returns the stored schema of that name, which is what dlt has created in a dataset, or None if there is none.
+    """Returns the stored schema of a name, which describes what dlt has created in the dataset; None if there is none.
 
     If the stored schema is the same as `known`, returns `known`, which saves parsing it.
     """

@@ -1,4 +1,4 @@
-"""The results of queries to SQL destinations as Arrow, in the contract's types."""
+"""Reads the results of queries as Arrow, in the contract's types, from destinations that answer SQL."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,13 +11,13 @@ from ...catalog import Type
 from ...projection.engine import lacks_memory
 from ...projection.types import ARROW
 from ..dlt_internals import DatabaseException, SqlClientBase, TTableSchemaColumns
-from ..duckdb_parts import LONG, MOST_ROWS, VECTOR, columns_of, has_row_numbers, longest_texts
+from ..duckdb_parts import LONG, MOST_ROWS, VECTOR, has_rowid, longest_texts, stored_column_names
 
 CELLS_PER_READ = 40_000
-BYTES_PER_READ = 16 << 20  # of a table with long texts
+BYTES_PER_READ = 16 << 20  # from a table with long texts
 
 
-def read_arrow(client: SqlClientBase[Any], sql: str, schema: pa.Schema, kind: str) -> Iterator[pa.RecordBatch]:
+def _read_query(client: SqlClientBase[Any], sql: str, schema: pa.Schema, kind: str) -> Iterator[pa.RecordBatch]:
     """Yields the result of a query in the types of a schema, in batches."""
     rows = max(CELLS_PER_READ // len(schema), 1)
     if kind == "postgres":
@@ -34,32 +34,32 @@ def read_table(
 ) -> Iterator[pa.RecordBatch]:
     """Yields columns of a table, which a query selects, in the types of a schema, in batches.
 
-    DuckDB takes 2,048 rows at a time, however large they are: of a table with long texts fewer are asked for.
+    DuckDB takes 2,048 rows at a time, however large they are, so fewer are selected from a table with long texts.
     """
     longest = _longest_row(client, table, schema) if kind == "duckdb" else 0
-    if longest * VECTOR > LONG and has_row_numbers(columns_of(client.execute_sql, table)):
-        yield from _read_few(client, table, sql, schema, max(1, BYTES_PER_READ // longest))
+    if longest * VECTOR > LONG and has_rowid(stored_column_names(client.execute_sql, table)):
+        yield from _read_in_parts(client, table, sql, schema, max(1, BYTES_PER_READ // longest))
     else:
-        yield from read_arrow(client, sql, schema, kind)
+        yield from _read_query(client, sql, schema, kind)
 
 
 def _longest_row(client: SqlClientBase[Any], table: str, schema: pa.Schema) -> int:
-    """Returns how many bytes texts of a row of DuckDB have at most, as the table's statistics tell; 0 for a view."""
+    """Returns the most bytes that the texts of a row may have, by DuckDB's statistics of the table; 0 for a view."""
     texts = [client.escape_column_name(field.name) for field in schema if pa.types.is_string(field.type)]
     with suppress(DatabaseException):  # raised for a view
         return sum(longest_texts(client.execute_sql, table, texts).values()) if texts else 0
     return 0
 
 
-def _read_few(
+def _read_in_parts(
     client: SqlClientBase[Any], table: str, sql: str, schema: pa.Schema, rows: int
 ) -> Iterator[pa.RecordBatch]:
-    """Yields the rows of a table of DuckDB, so many at a time as have some BYTES_PER_READ; `rows` at first."""
+    """Yields the rows of a DuckDB table, about BYTES_PER_READ at a time; `rows` is how many to read first."""
     [[start, last]] = client.execute_sql(f"SELECT coalesce(min(rowid), 0), coalesce(max(rowid), -1) FROM {table}") or ()
     while start <= last:
         part = f"{sql} WHERE rowid BETWEEN {start} AND {start + rows - 1}"
         try:
-            batches = list(read_arrow(client, part, schema, "duckdb"))
+            batches = list(_read_query(client, part, schema, "duckdb"))
         except Exception as error:
             if rows == 1 or not lacks_memory(error):
                 raise
@@ -88,14 +88,14 @@ def _read_postgres(
 
 
 def _from_driver(column: tuple[Any, ...], type_: pa.DataType) -> pa.Array:
-    """Returns a driver's cells as Arrow. The driver returns decimals for `numeric`."""
+    """Returns the cells of a column as Arrow. The driver has `numeric` as decimals."""
     if pa.types.is_floating(type_):
         column = tuple(None if cell is None else float(cell) for cell in column)
     return pa.array(column, type_)
 
 
 def typed(column: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
-    """Returns cells in another type. Times without a zone are in UTC: SQLite has them as text, MySQL as times."""
+    """Returns a column cast to a type. Times without a zone are in UTC; SQLite has them as text, MySQL as times."""
     if pa.types.is_timestamp(type_) and pa.types.is_string(column.type):
         with suppress(pa.ArrowInvalid):  # raised for text with a zone
             column = column.cast(pa.timestamp(type_.unit))
@@ -103,9 +103,9 @@ def typed(column: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
 
 
 def contract_types(columns: TTableSchemaColumns, unbounded: bool) -> dict[str, Type]:
-    """Returns the contract's types of columns, by their names in lower case; columns of other types are left out.
+    """Returns the contract's types of columns, by lower-case name; columns of other types are left out.
 
-    `unbounded`: a `numeric` without a precision, which PostgreSQL allows, is a float.
+    `unbounded`: a `numeric` without a precision, as in PostgreSQL, is a float.
     """
     types = {name: column.get("data_type") for name, column in columns.items()}
     if unbounded:

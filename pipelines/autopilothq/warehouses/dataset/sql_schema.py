@@ -1,4 +1,4 @@
-"""What `information_schema` knows of a dataset's tables beyond their columns."""
+"""Reads metadata of a dataset's tables beyond their columns: keys, comments, lengths, indexes, and taken names."""
 
 from ..sql_files import sql_file
 from .sql_statements import Statements
@@ -17,7 +17,7 @@ _COMMENTS = {"duckdb": "comments_duckdb.sql", "postgres": "comments_postgres.sql
 
 def text_lengths(sql: Statements) -> dict[tuple[str, str], int]:
     """Returns the maximum length of text columns, by table and column, if the destination limits it."""
-    # -1 means no limit, too.
+    # Some destinations have -1 for no limit.
     return {(t.lower(), c.lower()): length for t, c, length in sql.by_schema(_LENGTHS) if 0 < length < LONGEST}
 
 
@@ -43,7 +43,7 @@ def indexed_columns(sql: Statements, table: str) -> set[str]:
 
 
 def taken_names(sql: Statements, kind: str) -> dict[str, set[str]]:
-    """Returns the names that no new table can have: of tables of `messages`, views (`view`), and all else (`other`)."""
+    """Returns the names that no new table can have, as those of `messages` tables, of views (`view`), and `other`."""
     found: dict[str, set[str]] = {"messages": set(), "view": set(), "other": set()}
     for name, what in sql.by_schema(sql_file(_NAMES[kind]) if kind in _NAMES else _OTHER_NAMES):
         found[what].add(name)
@@ -53,3 +53,8 @@ def taken_names(sql: Statements, kind: str) -> dict[str, set[str]]:
 def unreadable_tables(sql: Statements) -> list[str]:
     """Returns the tables of PostgreSQL that the user may not read."""
     return [str(name) for (name,) in sql.by_schema(sql_file("unreadable_tables_postgres.sql"))]
+
+
+def secured_tables(sql: Statements) -> list[str]:
+    """Returns the tables of PostgreSQL whose row-level security applies to the user."""
+    return [str(name) for (name,) in sql.by_schema(sql_file("row_security_postgres.sql"))]

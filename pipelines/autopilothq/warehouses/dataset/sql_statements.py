@@ -1,4 +1,4 @@
-"""Statements for one dataset of a destination that answers SQL: their names, their values, and where they go."""
+"""Builds and runs the statements for one dataset of a destination that answers SQL."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,7 +23,7 @@ Opened = Callable[[], Any]
 
 
 class Connections:
-    """Where statements run: `open` opens a connection for each, except for those in a block of `connected`.
+    """Opens the connections for statements: `open` opens one for each statement, except within `connected`.
 
     Example of `opened`: `pipeline.sql_client`.
     """
@@ -56,7 +56,7 @@ class Statements(Connections):
         self.is_staging = is_staging
         self.literals = literals
         self.spelt: dict[tuple[str, str], tuple[str, str]] = {}
-        """The names of tables and columns, in the case that other programs gave them."""
+        """The spelling of tables and columns in the destination, by their names in lower case."""
 
     @contextmanager
     def opened(self) -> Iterator[Any]:
@@ -87,7 +87,7 @@ class Statements(Connections):
         return name.replace("%", "%%")
 
     def _spelt_table(self, name: str) -> str | None:
-        """Returns a table's name in the case that another program gave it, None for other and unknown tables."""
+        """Returns a table's name as the destination spells it, None for an unknown table."""
         return next((table for (known, _), (table, _) in self.spelt.items() if known == name), None)
 
     def path(self, name: str) -> list[str]:
@@ -103,11 +103,13 @@ class Statements(Connections):
         return spelt[1] if spelt else str(self.client.capabilities.casefold_identifier(column))
 
     def bound(self, text: str, values: Sequence[Any] = ()) -> tuple[str, Sequence[Any]]:
-        """Returns a statement and the parameters left to pass with it; `%%` in the text stands for a percent sign."""
+        """Returns a statement and the parameters to pass with it. `%%` in the text stands for a percent sign."""
         if values and not self.literals:
             formats = getattr(self.client.sql_client.dbapi, "paramstyle", "") in ("format", "pyformat")
             plain = text if formats else text.replace("%%", "%")
-            if formats or plain.count("%s") == len(values):  # else dlt would take a part of a name for a parameter
+            if formats or plain.count("%s") == len(
+                values
+            ):  # otherwise dlt would take a part of a name for a placeholder
                 return plain, values
         return self.written(text, values), ()
 
@@ -148,10 +150,10 @@ class Statements(Connections):
             client.sql_client.execute_sql(statement, *rest)
 
     def columns(self) -> Iterator[tuple[str, str, NativeType]]:
-        """Yields the table, name and type of each column of the dataset, and notes how the names are spelt."""
+        """Yields the table, name and type of each column of the dataset, and notes the spelling of names in `spelt`."""
         fold = self.client.capabilities.casefold_identifier
         with self.opened() as client:
-            for dataset, belongs in datasets_of(client.sql_client):
+            for dataset, belongs in _datasets_of(client.sql_client):
                 with dataset:
                     found: dict[str, dict[str, NativeType]] = {}
                     for table, column, native, of in stored_columns(client):
@@ -163,27 +165,28 @@ class Statements(Connections):
                             yield name, lowered, found[table][column]
 
     def own_spelling(self, name: str) -> str | None:
-        """Returns the spelling of a table that dlt would not find by its name; None for other and unknown tables."""
+        """Returns the spelling of a table that dlt would not find by its name; None for any other table."""
         spelt = self._spelt_table(name)
         return None if spelt == self.client.capabilities.casefold_identifier(name) else spelt
 
     def by_schema(self, query: str) -> Sequence[Row]:
-        """Returns the rows of a query by schema, each with a table's name first; none if the destination refuses it.
+        """Returns the rows of a metadata query whose first column is a table's name; none if it is refused.
 
-        `{tables}`, `{columns}`, `{constraints}` and `{key_columns}` in it stand for views of `information_schema`.
+        `{tables}`, `{columns}`, `{constraints}` and `{key_columns}` in it stand for views of `information_schema`,
+        and its `%s` for the name of the schema.
         """
         rows: list[Row] = []
         with self.opened() as client:
             sql = client.sql_client
             text = query.format_map({name: information_schema(sql, view) for name, view in _VIEWS.items()})
-            for dataset, belongs in datasets_of(sql):
+            for dataset, belongs in _datasets_of(sql):
                 with dataset, suppress(DatabaseException):
                     rows += [row for row in sql.execute_sql(text, schema_components(sql)[1]) or () if belongs(row[0])]
         return rows
 
 
 def _lowered(spelt: Iterable[str], fold: Callable[[str], str]) -> dict[str, str]:
-    """Returns names in lower case by their spelling; of two that differ only in case, one keeps its spelling."""
+    """Returns the lower-case names of spellings. Of two that differ only in case, one keeps its spelling."""
     found: dict[str, str] = {}
     for name in sorted(spelt, key=lambda name: (name != fold(name.lower()), name)):
         found[name] = name if name.lower() in found.values() else name.lower()
@@ -198,9 +201,9 @@ _VIEWS = {
 }
 
 
-def datasets_of(sql: SqlClientBase[Any]) -> Iterator[tuple[AbstractContextManager[Any], Callable[[str], bool]]]:
-    """Yields a client's dataset, and the books' dataset if that is another, each with a test for its tables."""
-    apart = isinstance(sql, BooksSqlClient) and sql.has_books_apart
+def _datasets_of(sql: SqlClientBase[Any]) -> Iterator[tuple[AbstractContextManager[Any], Callable[[str], bool]]]:
+    """Yields contexts for a client's dataset and for a separate one of the books, each with a test for its tables."""
+    apart = isinstance(sql, BooksSqlClient) and sql.has_separate_books
     yield nullcontext(), lambda table: not (apart and is_book(table.lower()))
     if isinstance(sql, BooksSqlClient) and apart:
         yield sql.with_books(), lambda table: is_book(table.lower())

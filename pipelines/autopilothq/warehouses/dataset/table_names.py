@@ -17,9 +17,9 @@ _IN_ALL_MESSAGES = ("id", "received_at", "uuid_ts", "event", "event_text")
 class TableNames(NamedTuple):
     """The names in a dataset that a new table cannot have.
 
-    Those of tables of `messages`, whichever pipeline has made them, of `views`, and, in DuckDB, PostgreSQL and lakes,
-    of `others`: tables of somebody else, and in PostgreSQL indexes, sequences and types. A table of messages has a text
-    `id` and a time `received_at`, and requires no column that messages may lack.
+    `messages` are tables of messages, whichever pipeline created them. `others`, which are known in DuckDB, PostgreSQL
+    and lakes, are other programs' tables; in PostgreSQL also indexes, sequences and types. A table of messages has a
+    text `id` and a time `received_at`, and requires no column that messages may lack.
     """
 
     messages: frozenset[str] = frozenset()
@@ -30,7 +30,7 @@ class TableNames(NamedTuple):
 def table_names(dataset: Dataset, made: Collection[str] = ()) -> TableNames:
     """Returns the names in a dataset that a new table cannot have.
 
-    `made` are tables that loads have made: in a lake, where it takes requests, they are not looked at.
+    `made` are tables that loads created. In a lake they are skipped, because reading each takes requests.
     """
     if isinstance(dataset, DeltaDataset):
         return _names_in_lake(dataset.client, made)
@@ -41,15 +41,27 @@ def table_names(dataset: Dataset, made: Collection[str] = ()) -> TableNames:
 
 def _names_in_lake(client: FilesystemClient, made: Collection[str]) -> TableNames:
     others = [name for name in table_folders(client) if name not in made and not name.startswith(DLT_NAME_PREFIX)]
-    tables = {name: table for name in others if (table := open_table(client, name)) is not None}
-    messages = frozenset(
-        name for name, table in tables.items() if _holds_messages(pa.schema(table.schema().to_arrow()))
-    )
-    return TableNames(messages, others=frozenset(tables) - messages)
+    found = {name: _is_of_messages(client, name) for name in others}
+    messages, rest = (frozenset(name for name, is_one in found.items() if is_one is of) for of in (True, False))
+    return TableNames(messages, others=rest)
+
+
+def _is_of_messages(client: FilesystemClient, name: str) -> bool | None:
+    """Returns whether a folder is a table of messages, None if it is no table.
+
+    A table that cannot be opened, because it is damaged or needs a newer library, is somebody else's.
+    """
+    try:
+        table = open_table(client, name)
+        return None if table is None else _holds_messages(pa.schema(table.schema().to_arrow()))
+    except Exception as error:
+        if type(error).__name__ != "DeltaError":  # the library need not be installed
+            raise
+        return False
 
 
 def _holds_messages(schema: pa.Schema) -> bool:
-    """Returns whether a table can have rows of messages."""
+    """Returns whether a table with this schema can hold messages."""
     types = {field.name: field.type for field in schema}
     required = {field.name for field in schema if not field.nullable}
     return (

@@ -1,10 +1,11 @@
 """Everything undocumented that this project uses of dlt. No other package here touches dlt's undocumented parts.
 
-`clients` is about destinations, `resources` about sources and their resources, `caching` about what dlt computes again
-and again.
+`clients` is about destinations, `resources` about sources and their resources, `runtime` about configuration, and
+`caching` caches what dlt computes many times.
 
-A release of dlt may change any of it without notice: to try a new release, start here. What dlt's guides show is
-imported where it is used. A test enforces both, and `make check` runs the suite with the oldest release allowed.
+A release of dlt may change any of it without notice, so start here when you try a new release. What dlt's guides
+document is imported where it is used. A test enforces both, and `make check` runs the suite with the oldest release
+allowed.
 """
 
 from importlib import import_module
@@ -71,6 +72,7 @@ from dlt.common.versioned_state import json_decode_state
 from dlt.dataset.utils import get_destination_client_initial_config
 from dlt.destinations.exceptions import (
     DatabaseException,
+    DatabaseTerminalException,
     DatabaseTransientException,
     DatabaseUndefinedRelation,
     DestinationConnectionError,
@@ -93,7 +95,7 @@ from dlt.pipeline.state_sync import (
 )
 from dlt.pipeline.trace import PipelineStepTrace, load_trace
 
-from .caching import spare_repeated_work
+from .caching import cache_repeated_work
 from .clients import (
     CLUSTER_COLUMNS_HINT,
     StepCollector,
@@ -116,6 +118,7 @@ from .clients import (
 from .resources import (
     OwnHints,
     adds_columns,
+    allows_evolution,
     as_arrow,
     check_steps,
     dataset_of_run,
@@ -126,20 +129,19 @@ from .resources import (
     failed_loads,
     file_format,
     has_import_schema,
+    has_row_steps,
     hint_functions,
     hints,
-    lets_all_pass,
-    marks_of_step,
+    item_metadata,
     merge_key,
     name_of_owned,
-    note_extractions,
     parents,
     primary_key,
-    put_back_columns,
+    record_extractions,
+    remove_row_hints,
+    restore_columns,
     running_pipeline,
-    sees_rows,
     set_owner,
-    take_back,
     waiting_packages,
 )
 
@@ -165,6 +167,7 @@ __all__ = [
     "DBApiCursor",
     "DBTransaction",
     "DatabaseException",
+    "DatabaseTerminalException",
     "DatabaseTransientException",
     "DatabaseUndefinedRelation",
     "DeltaLoadFilesystemJob",
@@ -222,7 +225,9 @@ __all__ = [
     "WithStateSync",
     "active",
     "adds_columns",
+    "allows_evolution",
     "as_arrow",
+    "cache_repeated_work",
     "check_steps",
     "client_for",
     "client_of",
@@ -244,45 +249,43 @@ __all__ = [
     "get_dedup_sort_tuple",
     "get_destination_client_initial_config",
     "has_import_schema",
+    "has_row_steps",
     "hint_functions",
     "hints",
     "hooked",
     "information_schema",
     "is_complete_column",
+    "item_metadata",
     "json",
     "json_decode_state",
-    "lets_all_pass",
     "load_package_state",
     "load_pipeline_state_from_destination",
     "load_trace",
     "logger",
-    "marks_of_step",
     "merge_key",
     "migrate_load_package_state",
     "migrate_pipeline_state",
     "name_of_owned",
     "new_table",
-    "note_extractions",
     "offline_client",
     "parents",
     "pipeline_of_config",
     "primary_key",
-    "put_back_columns",
+    "record_extractions",
+    "remove_row_hints",
     "resolve_configuration",
+    "restore_columns",
     "running_pipeline",
     "schema_components",
-    "sees_rows",
     "set_file",
     "set_owner",
-    "spare_repeated_work",
     "stored_columns",
     "table_of",
-    "take_back",
     "take_folders_literally",
     "waiting_packages",
 ]
 
-# Imported on first use: these need a package that not everyone has, or DuckDB, which the receiver does without.
+# Imported on first use: these need an optional package, or DuckDB, which the receiver does not import.
 _LATE = {
     "BigQueryClient": "dlt.destinations.impl.bigquery.bigquery",
     "DuckDbClient": "dlt.destinations.impl.duckdb.duck",

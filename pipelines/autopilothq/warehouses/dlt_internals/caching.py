@@ -1,4 +1,4 @@
-"""What dlt does again and again in one run, done once or faster: its schemas, and what type hints mean."""
+"""Caches and speeds up what dlt repeats many times in a run: reading schemas, and interpreting type hints."""
 
 import os
 from collections.abc import Callable
@@ -16,17 +16,17 @@ from dlt.common.configuration.specs.base_configuration import BaseConfiguration
 from dlt.common.storages.live_schema_storage import LiveSchemaStorage
 
 
-def spare_repeated_work() -> None:
-    """Applies all of this module, once per process, so that dlt does not repeat work in a run."""
-    remember_hints()
-    reread_changed_schemas_alone()
+def cache_repeated_work() -> None:
+    """Applies all patches of this module, once per process."""
+    cache_hint_functions()
+    reread_only_changed_schemas()
     write_traces_quickly()
     copy_schemas_quickly()
     hash_schemas_once()
 
 
 @cache
-def reread_changed_schemas_alone() -> None:
+def reread_only_changed_schemas() -> None:
     """Makes dlt read a schema of its working folder again only if its file has changed.
 
     Otherwise dlt reads, checks and rebuilds the schema whenever it makes a client, some twenty times per load.
@@ -52,15 +52,15 @@ _Stamp = tuple[int, int, int]
 
 
 def _stamp(path: str) -> _Stamp | None:
-    """Returns what changes when dlt rewrites a file, or None if the file is missing."""
+    """Returns the inode, modification time and size of a file, or None if it is missing."""
     with suppress(OSError):
         file = os.stat(path)
         return file.st_ino, file.st_mtime_ns, file.st_size
     return None
 
 
-# Functions of type hints that dlt calls half a million times in a small load, by the modules that call them.
-_OF_HINTS = {
+# Pure functions of type hints, which dlt calls half a million times in a small load, by the modules that call them.
+_HINT_FUNCTIONS = {
     "dlt.common.configuration.resolve": (
         "extract_inner_hint",
         "is_base_configuration_inner_hint",
@@ -87,24 +87,24 @@ _MOST_HINTS = 10_000
 
 
 @cache
-def remember_hints() -> None:
-    """Makes dlt work out the meaning of a type hint once, not for each value that it resolves or validates.
+def cache_hint_functions() -> None:
+    """Makes dlt interpret each type hint once, instead of once per value that it resolves or validates.
 
     That halves the time that dlt takes to resolve its configuration and to validate its schemas.
     """
-    for module, functions in _OF_HINTS.items():
+    for module, functions in _HINT_FUNCTIONS.items():
         for name in functions:
-            setattr(import_module(module), name, _remembered(getattr(import_module(module), name)))
-    fields = _remembered(BaseConfiguration.get_resolvable_fields.__func__)  # type: ignore[attr-defined]
+            setattr(import_module(module), name, _cached(getattr(import_module(module), name)))
+    fields = _cached(BaseConfiguration.get_resolvable_fields.__func__)  # type: ignore[attr-defined]
     setattr(BaseConfiguration, "get_resolvable_fields", classmethod(lambda of: {**fields(of)}))  # noqa: B010
 
 
-def _remembered(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a pure function of a type hint with a cache. Hints are told apart by identity: some have no hash."""
+def _cached(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function of a type hint with a cache, whose key is the hint's identity, because some have no hash."""
     known: dict[Any, tuple[Any, Any]] = {}
 
     @wraps(function)
-    def remembered(hint: Any, *args: Any, **more: Any) -> Any:
+    def cached(hint: Any, *args: Any, **more: Any) -> Any:
         key: object = id(hint)
         if args or more:
             key = (key, *args, *((name, value) for name, value in more.items() if name != "globalns"))
@@ -115,7 +115,7 @@ def _remembered(function: Callable[..., Any]) -> Callable[..., Any]:
             found = known[key] = (hint, function(hint, *args, **more))  # the hint is kept, so that its id stays its own
         return found[1]
 
-    return remembered
+    return cached
 
 
 @cache
@@ -133,7 +133,7 @@ _PLAIN = frozenset({str, int, float, bool, type(None)})
 
 @cache
 def copy_schemas_quickly() -> None:
-    """Makes dlt copy descriptions of tables as plain data, which it does some four hundred times in a small load.
+    """Makes dlt copy schemas of tables as plain data; it copies some four hundred in a small load.
 
     Python's `deepcopy` keeps track of each part, which takes a twentieth of such a load.
     """
@@ -153,8 +153,8 @@ def _copy(data: Any) -> Any:
 
 @cache
 def hash_schemas_once() -> None:
-    """Makes dlt take a schema's hash from the dict that `to_dict` returns, some fifty times in a small load.
+    """Makes dlt read a schema's hash from the dict that `to_dict` returns; it does so some fifty times in a small load.
 
-    Otherwise dlt computes the hash of that dict a second time, with the same result.
+    Otherwise dlt hashes that dict a second time, with the same result.
     """
     setattr(Schema, "version_hash", property(lambda schema: schema.to_dict()["version_hash"]))  # noqa: B010

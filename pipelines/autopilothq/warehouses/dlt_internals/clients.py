@@ -1,4 +1,4 @@
-"""dlt's destinations: what their clients and jobs know and can do, and what of it a subclass may override."""
+"""dlt's destinations: undocumented attributes and methods of their clients and jobs, and hooks for subclasses."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -24,9 +24,9 @@ from dlt.extract.storage import ExtractorItemStorage
 
 @cache
 def take_folders_literally() -> None:
-    """Lets dlt find its files below a folder with a `%` in its name.
+    """Makes dlt work in a folder with a `%` in its name.
 
-    dlt names files by `template % id`, and takes the folder for a part of the template.
+    dlt names files by `template % id`, and would interpret the folder as a part of the template.
     """
 
     def escaped(template: Callable[..., str]) -> Callable[..., str]:
@@ -48,9 +48,9 @@ def pipeline_of_config() -> str | None:
 def client_for(pipeline: dlt.Pipeline, schema: Schema) -> JobClientBase:
     """Returns the client for the dataset into which a pipeline loads the tables of a schema.
 
-    Schemas may have a dataset each (`use_single_dataset`), and names of their own kind. `Pipeline.destination_client`
-    returns the one for the pipeline's first schema; if there is none yet, for one that is called like the pipeline,
-    which is no valid name if it has a hyphen.
+    Each schema may have its own dataset (`use_single_dataset`) and naming convention. `Pipeline.destination_client`
+    returns the client for the pipeline's first schema. If there is none yet, it makes one with the pipeline's name,
+    which is not a valid schema name if it has a hyphen.
     """
     of = ConfigSectionContext(
         pipeline_name=pipeline.pipeline_name, sections=(), merge_style=ConfigSectionContext.prefer_existing
@@ -80,7 +80,7 @@ class StepCollector(Collector):
         self.begin(step.partition(" ")[0].lower())
 
     def _stop(self) -> None:
-        """Ignores a step's end, which is the next one's beginning."""
+        """Ignores the end of a step."""
 
 
 # The private methods of dlt's clients and jobs that subclasses may override, by the public names that they have here.
@@ -96,7 +96,9 @@ _HOOKS = {
     "find_schema": "_get_stored_schema_by_hash_or_newest",
 }
 
-CLUSTER_COLUMNS_HINT = "x-bigquery-cluster-columns"  # what `bigquery_adapter` sets, which needs the driver
+CLUSTER_COLUMNS_HINT = (
+    "x-bigquery-cluster-columns"  # set by `bigquery_adapter`, which cannot be imported without the driver
+)
 
 _Class = TypeVar("_Class", bound=type)
 
@@ -104,7 +106,7 @@ _Class = TypeVar("_Class", bound=type)
 def hooked(of: _Class) -> _Class:
     """Decorates a subclass of a dlt class, so that its methods named in `_HOOKS` override dlt's private methods.
 
-    Each gets dlt's own bound method as its first argument.
+    Each gets dlt's own method, bound, as its first argument.
     Example: `def merge_jobs(self, usual, table_chain): return usual(table_chain)`.
     """
     for name, private in _HOOKS.items():
@@ -121,7 +123,7 @@ def _hook(own: Callable[..., Any], dlts: Callable[..., Any]) -> Callable[..., An
 
 
 def declare_transactions(destination: Destination[Any, Any]) -> None:
-    """Makes dlt replace rows in one transaction, in a destination whose transactions dlt does not know of."""
+    """Makes dlt replace rows in one transaction, in a destination for which dlt does not declare transactions."""
     cast(Any, destination).caps_params["supports_transactions"] = True
 
 
@@ -146,7 +148,7 @@ def table_of(job: LoadJob) -> PreparedTableSchema:
 
 
 def schema_components(client: SqlClientBase[Any]) -> tuple[str | None, str, list[str]]:
-    """Returns the catalogue, the schema and the tables by which `information_schema` knows a dataset."""
+    """Returns the catalogue, the schema and the tables of a dataset as `information_schema` names them."""
     return client._get_information_schema_components()
 
 
@@ -175,7 +177,7 @@ def _stored_columns(client: SqlJobClientBase, tables: list[str]) -> Iterator[tup
 
 
 def offline_client(destination: Destination[Any, Any], schema: Schema, dataset: str) -> SqlJobClientBase:
-    """Returns a client of a destination that answers SQL, without credentials and without a connection."""
+    """Returns a client of a destination that answers SQL, which has neither credentials nor a connection."""
     made_by: Any = destination.client_class
     spec = destination.spec()
     spec._bind_dataset_name(dataset_name=dataset)

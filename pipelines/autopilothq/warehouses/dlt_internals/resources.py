@@ -1,4 +1,4 @@
-"""dlt's extraction: the load package that is made, the call of `run` that makes it, and the hints of resources."""
+"""dlt's extraction: the load package that it writes, the call of `run` that started it, and the hints of resources."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -46,17 +46,17 @@ _EXTRACTED: dict[tuple[int, int], _Extracted] = {}  # of all threads, by thread 
 
 
 @cache
-def note_extractions() -> None:
-    """Makes dlt note which sources it is extracting, once per process.
+def record_extractions() -> None:
+    """Patches dlt, once per process, to record which sources it is extracting.
 
-    Its resources may run in threads of their own (`parallelize`). The calls of another thread cannot be looked up
-    there: while they are, that thread goes on, and they are torn apart.
+    Resources may run in other threads (`parallelize`). Those cannot inspect the stack of the extracting thread, because
+    it changes while they read it.
     """
     extract = Extract.extract
 
     @wraps(extract)
     def noted(step: Extract, source: DltSource, *args: Any, **more: Any) -> str:
-        call = (get_ident(), id(source))  # one also if two threads have made dlt note it at the same time
+        call = (get_ident(), id(source))  # a single entry even if two threads patched dlt at the same time
         _EXTRACTED[call] = _Extracted(source, _dataset_of_run())
         try:
             return extract(step, source, *args, **more)
@@ -93,7 +93,7 @@ def extraction() -> str | None:
 
 
 def extractions_of(owner: object) -> int:
-    """Returns how many extractions are under way, in all threads, of resources that belong to an object."""
+    """Returns how many extractions of resources that belong to an object are running, in all threads."""
     return sum(any(name_of_owned(each, owner) for each in of.source.resources.values()) for of in _extracted())
 
 
@@ -102,7 +102,7 @@ def _extracted() -> list[_Extracted]:
 
 
 def dropped_tables() -> tuple[set[str], set[str]]:
-    """Returns the tables that dlt drops for `refresh`, and those that it empties, before this load's rows come."""
+    """Returns the tables that dlt drops for `refresh` before it loads this package, and those that it truncates."""
     state: Any = load_package_state()["state"]
     dropped, emptied = (state.get(key) or () for key in ("dropped_tables", "truncated_tables"))
     return {table["name"] for table in dropped}, {table["name"] for table in emptied}
@@ -111,7 +111,7 @@ def dropped_tables() -> tuple[set[str], set[str]]:
 def waiting_packages(pipeline: dlt.Pipeline) -> dict[str, Any]:
     """Returns the states, by load id, of the load packages that are not loaded yet, including the one being extracted.
 
-    What is added to that one's state stays there until it is loaded.
+    Keys that are added to the state of the latter stay in it until the package is loaded.
     """
     current = Container()[LoadPackageStateInjectableContext]
     extracted, normalized = pipeline._get_normalize_storage(), pipeline._get_load_storage()
@@ -136,16 +136,16 @@ def dataset_of_run(pipeline: dlt.Pipeline) -> None:
             pipeline._set_dataset_name(each.dataset_name)
 
 
-def sees_rows(resource: DltResource) -> bool:
+def has_row_steps(resource: DltResource) -> bool:
     """Returns whether a resource has steps that see its rows: maps, filters, limits, an incremental, a validator."""
     return len(resource._pipe.steps) > 1
 
 
 class OwnHints(dict[str, Any]):
-    """Hints that the source itself gives with its rows. Those of a user's step are a plain dict."""
+    """Hints that the source itself yields with its rows. Those of a user's step are a plain dict."""
 
 
-def marks_of_step(meta: Any) -> tuple[str | None, bool]:
+def item_metadata(meta: Any) -> tuple[str | None, bool]:
     """Returns the table that an item names, and whether a user's step gave it hints of its own."""
     if isinstance(meta, HintsMeta):
         return cast(str | None, (meta.hints or {}).get("table_name")), not isinstance(meta.hints, OwnHints)
@@ -153,40 +153,38 @@ def marks_of_step(meta: Any) -> tuple[str | None, bool]:
 
 
 def check_steps(check: Callable[[Any, Any], Any]) -> None:
-    """Lets `check` see each item of the resource under way behind its steps, if it has any, with what marks it.
+    """Calls `check` with each item and its metadata after the steps of the running resource, and takes what it returns.
 
-    `check` returns the item.
-
-    Only in this extraction: dlt extracts a copy of a resource's steps.
+    Does nothing if the resource has no steps. It lasts for this extraction, because dlt extracts a copy of the steps.
     """
     pipe: Any = dlt.current.pipe()
     last = pipe.steps[-1]
-    end = len(pipe.steps) - isinstance(last, ForkPipe)  # which hands the items on to transformers
+    end = len(pipe.steps) - isinstance(last, ForkPipe)  # the step that passes items to transformers
     if end > 1:
         pipe.insert_step(MapItem(check), end)
-        if isinstance(last, ForkPipe):  # it also returns them, at its own place, which is one step later now
+        if isinstance(last, ForkPipe):  # it also passes them to its own pipe, where its step is one later now
             last._pipes = [(to, step + 1 if to is pipe else step) for to, step in last._pipes]
 
 
 def as_arrow(item: Any) -> Any:
-    """Returns a frame of pandas or polars as the Arrow table that dlt makes of it; any other item as it is."""
+    """Returns a data frame of pandas or polars as the Arrow table that dlt makes of it; any other item unchanged."""
     return _to_arrow_table(item)
 
 
 @configspec
 class _FailedJobs(BaseConfiguration):
-    """The setting of dlt's load step that says whether a failed job ends the load."""
+    """dlt's setting whether a failed job ends the load with an error."""
 
     raise_on_failed_jobs: bool = True
 
 
 def ends_with_failed_jobs() -> bool:
-    """Returns whether dlt is configured to end loads as complete although jobs of them failed."""
+    """Returns whether dlt is configured to complete loads although some of their jobs failed."""
     return not resolve_configuration(_FailedJobs(), sections=(known_sections.LOAD,)).raise_on_failed_jobs
 
 
 def failed_loads(pipeline: dlt.Pipeline) -> set[str]:
-    """Returns the ids of the loads of this machine that ended as complete although jobs of them failed."""
+    """Returns the ids of this machine's loads that were completed although some of their jobs failed."""
     finished = Path(pipeline.working_dir, "load", LoadStorage.LOADED_FOLDER)
     return {job.parents[1].name for job in finished.glob(f"*/{PackageStorage.FAILED_JOBS_FOLDER}/*")}
 
@@ -208,7 +206,7 @@ def parents(resource: DltResource) -> Iterator[str]:
 
 
 def set_owner(rows: Any, owner: object, name: str) -> None:
-    """Notes on the function of a resource which object it belongs to, and its name there."""
+    """Records on a resource's function which object it belongs to, and its name there."""
     setattr(rows, _OWNER, (owner, name))
 
 
@@ -222,7 +220,7 @@ _OWNER = "autopilothq_owner"
 
 
 def hints(resource: DltResource) -> Any:
-    """Returns the hints of a resource, for `take_back` later: dlt replaces them and never changes them in place."""
+    """Returns a resource's hints for a later `remove_row_hints`: dlt replaces them and never changes them."""
     return resource._hints
 
 
@@ -232,10 +230,10 @@ def hint_functions(resource: DltResource) -> dict[str, Callable[..., Any]]:
     return {name: hint for name, hint in given.items() if callable(hint) and name not in NATURAL_CALLABLES}
 
 
-def take_back(resource: DltResource, before: Any, added: Mapping[str, Any]) -> None:
-    """Removes from a resource the hints that came with rows, which dlt would keep for all later extractions.
+def remove_row_hints(resource: DltResource, before: Any, added: Mapping[str, Any]) -> None:
+    """Removes the hints `added` with rows from a resource, which dlt would keep for all later extractions.
 
-    `before` are the hints from before the rows came. What was changed since, except by `added`, stays.
+    `before` are the hints before the extraction. Other changes since then are kept.
     """
     now: dict[str, Any] = dict(resource._hints or {})
     for name in ("write_disposition", "file_format"):
@@ -255,8 +253,8 @@ def take_back(resource: DltResource, before: Any, added: Mapping[str, Any]) -> N
     resource._set_hints(now)  # type: ignore[arg-type]
 
 
-def put_back_columns(resource: DltResource, before: Any) -> None:
-    """Restores a resource's columns from the hints `before`, if they are given by a function."""
+def restore_columns(resource: DltResource, before: Any) -> None:
+    """Restores a resource's columns from the hints `before`, if the columns are a function."""
     if callable(resource.columns):
         kept = {key: before.get(key) for key in ("columns", "original_columns")}
         resource._set_hints(cast(Any, {**(resource._hints or {}), **kept}))
@@ -277,12 +275,12 @@ def file_format(resource: DltResource) -> Any:
     return (resource._hints or {}).get("file_format")
 
 
-def lets_all_pass(resource: DltResource, schema: Schema, table: str) -> bool:
-    """Returns whether the schema's contract and the resource's let a table, its columns and their types evolve."""
+def allows_evolution(resource: DltResource, schema: Schema, table: str) -> bool:
+    """Returns whether the schema contracts let a table, its columns and their types evolve."""
     own: Any = {"schema_contract": resource.schema_contract} if resource.schema_contract else None
     return set(schema.resolve_contract_settings_for_table(table, own).values()) == {"evolve"}
 
 
 def has_import_schema(pipeline: dlt.Pipeline) -> bool:
-    """Returns whether a pipeline has import schemas: files that people edit and dlt reads before each extraction."""
+    """Returns whether a pipeline has import schemas: files that users edit and dlt reads before each extraction."""
     return bool(pipeline._schema_storage.config.import_schema_path)

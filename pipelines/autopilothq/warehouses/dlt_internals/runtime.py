@@ -1,4 +1,4 @@
-"""dlt's runtime: what it starts as it is imported, and the files of its configuration."""
+"""dlt's runtime: the telemetry that its import starts, and the files of its configuration."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -7,9 +7,9 @@ import pytest
 
 from autopilothq.destination.batch import EXTERNAL_ID, BatchItem
 from autopilothq.destination.changes import AddressChanges
+from autopilothq.destination.deferred import DeferredContacts
 from autopilothq.destination.delivery_log import AddressChange, Delivery, DeliveryStatus, address_digest
 from autopilothq.destination.plan import Planned
-from autopilothq.destination.put_off import PutOff
 
 FAILED = DeliveryStatus(False, "failed", None, None)
 BEGUN = datetime(2019, 3, 1, tzinfo=UTC)
@@ -74,22 +74,22 @@ def addresses(found: list[Planned]) -> list[str]:
     ],
 )
 def test_who_waits(one: Planned, waits: bool) -> None:
-    put_off = PutOff(changes("ab"))
-    assert put_off.takes(one) == waits
-    assert put_off.release_all() == [one] * waits
-    assert put_off.release_all() == []
+    deferred = DeferredContacts(changes("ab"))
+    assert deferred.defer(one) == waits
+    assert deferred.release_all() == [one] * waits
+    assert deferred.release_all() == []
 
 
 def test_who_waits_behind_others() -> None:
     """Whoever is sent again behind one that waits, and all who come behind one that comes late."""
-    put_off = PutOff(changes("ab"))
-    assert put_off.takes(planned("x", FAILED))
-    assert [put_off.takes(planned(who, resent=again)) for who, again in (("x", False), ("y", True), ("x", True))] == [
+    deferred = DeferredContacts(changes("ab"))
+    assert deferred.defer(planned("x", FAILED))
+    assert [deferred.defer(planned(who, resent=again)) for who, again in (("x", False), ("y", True), ("x", True))] == [
         False, False, True,
     ]  # fmt: skip
-    assert put_off.takes(planned("a"))
-    assert [put_off.takes(planned(who)) for who in "bx"] == [True, False]
-    assert addresses(put_off.release_all()) == ["X", "X", "A", "B"]
+    assert deferred.defer(planned("a"))
+    assert [deferred.defer(planned(who)) for who in "bx"] == [True, False]
+    assert addresses(deferred.release_all()) == ["X", "X", "A", "B"]
 
 
 @pytest.mark.parametrize(
@@ -105,42 +105,42 @@ def test_who_waits_behind_others() -> None:
 def test_who_is_sent_before_another_contact_of_the_same_person(
     one: Planned, released: list[str], left: list[str]
 ) -> None:
-    put_off = PutOff(changes())
+    deferred = DeferredContacts(changes())
     for each in (planned("x", FAILED), planned("z", FAILED), planned("x", alone=True), planned("w", FAILED, id_="1")):
-        assert put_off.takes(each)
-    assert addresses(put_off.release(one)) == released
-    assert put_off.release(one) == []
-    assert addresses(put_off.release_all()) == left
+        assert deferred.defer(each)
+    assert addresses(deferred.release(one)) == released
+    assert deferred.release(one) == []
+    assert addresses(deferred.release_all()) == left
 
 
 def test_persons_who_share_a_key_with_others_who_do_are_sent_together() -> None:
-    put_off = PutOff(changes())
+    deferred = DeferredContacts(changes())
     for each in (planned("x", FAILED, id_="1"), planned("y", FAILED, id_="1"), planned("y", FAILED, id_="2")):
-        assert put_off.takes(each)
-    assert put_off.takes(planned("z", FAILED, id_="3"))
-    assert addresses(put_off.release(planned("w", id_="2"))) == ["X", "Y", "Y"]
-    assert addresses(put_off.release_all()) == ["Z"]
+        assert deferred.defer(each)
+    assert deferred.defer(planned("z", FAILED, id_="3"))
+    assert addresses(deferred.release(planned("w", id_="2"))) == ["X", "Y", "Y"]
+    assert addresses(deferred.release_all()) == ["Z"]
 
 
 def test_who_comes_late_is_sent_before_a_change_to_the_address_that_theirs_was_changed_to() -> None:
-    put_off = PutOff(changes("ab"))
-    assert put_off.takes(planned("a"))
-    assert addresses(put_off.release(planned("x", new="b"))) == ["A"]
+    deferred = DeferredContacts(changes("ab"))
+    assert deferred.defer(planned("a"))
+    assert addresses(deferred.release(planned("x", new="b"))) == ["A"]
 
 
 def test_who_waits_moves_to_the_address_that_an_earlier_run_has_changed_theirs_to() -> None:
-    put_off = PutOff(changes())
+    deferred = DeferredContacts(changes())
     for each in (
         planned("x", FAILED),
         planned("y", FAILED),
         planned("x", FAILED, id_="1"),
         planned("z", FAILED, id_="1"),
     ):
-        assert put_off.takes(each)
-    put_off.move(of("x").lower(), of("n"))
-    put_off.move(of("nobody").lower(), of("m"))
-    assert addresses(put_off.release(planned("y"))) == ["Y"]
-    assert addresses(put_off.release(planned("n"))) == ["N", "N", "Z"]
+        assert deferred.defer(each)
+    deferred.move(of("x").lower(), of("n"))
+    deferred.move(of("nobody").lower(), of("m"))
+    assert addresses(deferred.release(planned("y"))) == ["Y"]
+    assert addresses(deferred.release(planned("n"))) == ["N", "N", "Z"]
 
 
 # ---- where somebody is by now ----------------------------------------------------------------------------------------
