@@ -12,8 +12,9 @@ from autopilothq.destination.dispatch import DEFERRED
 from autopilothq.destination.emails import is_email_address
 from autopilothq.destination.messages import Ignored, Item, from_row, is_enabled
 from autopilothq.destination.plan import UNMAPPED
+from calling import Call
 from fake_autopilot import FakeAutopilot
-from sending import IMPATIENT, identify, posts, rows, send, track
+from sending import IMPATIENT, counted, identify, posts, rows, send, track
 
 
 @pytest.fixture
@@ -489,3 +490,16 @@ def test_a_row_with_a_column_type_is_a_row() -> None:
     item = from_row({"type": "group", "email": "u@b.c", "event": None})
     assert isinstance(item, Item)
     assert (item.traits, item.once) == ({"type": "group", "email": "u@b.c", "event": None}, False)
+
+
+def test_no_contact_gets_the_address_of_a_deleted_person(server: FakeAutopilot, call: Call) -> None:
+    """As the message does that once gave the person the address, in an archive that is sent again."""
+    change = identify(1, traits={"email": "p1@example.com", "_NewEmail": "N@example.com"})
+    send(server, [change])
+    assert call("forget", "--email", "n@example.com").status == 0
+    posts(server)
+    late = identify(2, traits={"email": "p1@example.com", "fax": "2"})
+    counts = send(server, [change, late])
+    assert (counts.suppressed, counted(counts)) == (1, {"messages": 2, "delivered": 1})
+    assert posts(server) == [("/contacts", {"contacts": [{"Email": "p1@example.com", "Fax": "2"}]})]
+    assert rows("message_id", "email") == [("i2", "p1@example.com")]

@@ -1,8 +1,9 @@
 """Sends items to an account in batches: those of a person in order, and none twice."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
+from typing import Any
 
 from ..clients.autopilot import MOST_CONTACTS
 from ..segment.identity import HashedIds, forms
@@ -89,9 +90,7 @@ class Sender:
     def _take(self, chunk: Sequence[Item | Ignored]) -> None:
         """Plans a chunk of items, and sends the batches that become full."""
         self._counts.messages += len(chunk)
-        ignored = [item for item in chunk if isinstance(item, Ignored)]
-        self._counts.add("not_meant", sum(item.not_meant for item in ignored))
-        self._counts.ignored.update(item.type for item in ignored if not item.not_meant)
+        count_ignored(self._counts, [item for item in chunk if isinstance(item, Ignored)])
         items = [item for item in chunk if isinstance(item, Item)]
         statuses = self._log.known(item.message_id for item in items)
         self._emails.look_up(items)
@@ -109,6 +108,8 @@ class Sender:
             planned = self._planner.plan(item, statuses)
             if isinstance(planned, Delivery):
                 self._refuse(planned, statuses.get((planned.message_id, None)))
+            elif planned is not None and is_to_suppressed(planned.values, self._suppressed):
+                self._counts.add("suppressed")
             elif planned is not None:
                 if not self._deferred.defer(planned):
                     for each in (*self._deferred.release(planned), planned):
@@ -177,8 +178,20 @@ class Sender:
             self._log.add(batch.refused)
 
 
+def count_ignored(counts: Counts, ignored: Sequence[Ignored]) -> None:
+    """Counts what is not sent, because it is not meant for the account or of a type that is not sent."""
+    counts.add("not_meant", sum(item.not_meant for item in ignored))
+    counts.ignored.update(item.type for item in ignored if not item.not_meant)
+
+
 def is_suppressed(item: Item, email: str | None, suppressed: HashedIds) -> bool:
     """Returns whether an item is about a person on the suppression list, by email, user id or contact id."""
     contact_id = id_text(item.context_traits.get("contact_id"))
     ids = (("email", email), ("user_id", item.user_id), ("contact_id", contact_id))
     return any(id_ in suppressed for kind, value in ids if value for id_ in forms(kind, value))
+
+
+def is_to_suppressed(values: Mapping[str, Any], suppressed: HashedIds) -> bool:
+    """Returns whether a contact has, or is to have, the address of a person on the suppression list."""
+    emails = [str(email) for email in (values.get("Email"), values.get("_NewEmail")) if email]
+    return any(id_ in suppressed for email in emails for id_ in forms("email", email))
