@@ -78,7 +78,7 @@ def _capabilities_of(destination: Any) -> Any:
 def merge_strategies(pipeline: dlt.Pipeline, table_format: Any) -> Sequence[str]:
     """Returns the merge strategies of a pipeline's destination for a table format; None is the destination's own.
 
-        Raises CannotMerge if the destination does not have the format, or would only append, or if a lake's folder cannot
+    Raises CannotMerge if the destination does not have the format, or would only append, or if a lake's folder cannot
     be opened.
     """
     capabilities = capabilities_of(pipeline)
