@@ -646,18 +646,18 @@ def test_a_table_of_somebody_else_in_place_of_one_of_these_is_refused(folder: Pa
     """Unlike an event's, these have no other name. Rows go into one only if they can be told apart there."""
     place, source = Place(), archive(more(folder, identify("i1", "u1", 1)))
     place.con.execute("CREATE SCHEMA data")
-    for name, columns, missing in (
-        ("tracks", "1 AS n", "id"),
-        ("users", "1 AS id", "id"),
-        ("_audit", "'f' AS file, 1 AS version", "version"),
-        ("_suppressions", "'s' AS salt", "id"),
+    for name, columns, missing, got in (
+        ("tracks", "1 AS n", "id", "there is no such column"),
+        ("users", "1 AS id", "id", "it has the type bigint"),
+        ("_audit", "'f' AS file, 1 AS version", "version", "it has the type bigint"),
+        ("_suppressions", "'s' AS salt", "id", "there is no such column"),
     ):
         place.con.execute(f"CREATE TABLE data.{name} AS SELECT {columns}")
         with pytest.raises(PipelineStepFailed) as raised:
             place.run(source)
         assert str(raised.value).endswith(
             f"Expected {name} in the dataset data to have text in its column {missing}, because its rows are known by"
-            " that, but there is no such column.\nIf it is somebody else's table, rename it (ALTER TABLE ... RENAME TO"
+            f" that, but {got}.\nIf it is somebody else's table, rename it (ALTER TABLE ... RENAME TO"
             " ...), or load into another dataset (--dataset, dataset_name). If the column was changed, change it back,"
             " or drop the table: the load makes it."
         )

@@ -39,11 +39,12 @@ def check_text_columns(dataset: Dataset, table: str, there: Mapping[str, Type], 
     """
     missing = next((column for column in columns if there.get(column) != "text"), None)
     if missing is not None:
+        got = f"it has the type {there[missing]}" if missing in there else "there is no such column"
         raise NotSupported(
             f"Expected {table} in the dataset {dataset.name} to have text in its column {missing}, because its rows are"
-            " known by that, but there is no such column.\nIf it is somebody else's table, rename it (ALTER TABLE ..."
-            " RENAME TO ...), or load into another dataset (--dataset, dataset_name). If the column was changed, change"
-            " it back, or drop the table: the load makes it."
+            f" known by that, but {got}.\nIf it is somebody else's table, rename it (ALTER TABLE ... RENAME TO ...), or"
+            " load into another dataset (--dataset, dataset_name). If the column was changed, change it back, or drop"
+            " the table: the load makes it."
         )
 
 
