@@ -18,8 +18,8 @@ from dlt.common.normalizers.naming.snake_case import NamingConvention
 from adopted import Row, at, exported, rows, tables
 from autopilothq.catalog import OTHER_LIMITS
 from autopilothq.projection import context
+from autopilothq.sources.adopt.buffer import column_names
 from autopilothq.sources.adopt.files import folded_name, table_files
-from autopilothq.sources.adopt.waiting import column_names
 from autopilothq.warehouses import hints
 from calling import Call, Said
 from servers import S3

@@ -17,7 +17,7 @@ from autopilothq.projection.audit import rejects
 from autopilothq.projection.cells import ParsedCells
 from autopilothq.projection.context import ProjectionContext
 from autopilothq.segment.identity import NOBODY, HashedIds, Id, hash_of
-from autopilothq.sources.adopt import columns, kept, latest, rows, verify, waiting
+from autopilothq.sources.adopt import buffer, columns, kept, latest, rows, verify
 from contract.loading import NOW, Row, Store, filled
 
 DAY = datetime(2019, 3, 1, tzinfo=UTC)
@@ -40,7 +40,7 @@ class Adopting(Store):
             con.execute(columns.ADOPT_MACROS)
             con.execute(engine.script("state.sql"))
             con.execute(kept.SQL["books"])
-            tables = waiting.buffered_tables([wait(con, scratch, number, *file) for number, file in enumerate(files)])
+            tables = buffer.buffered_tables([wait(con, scratch, number, *file) for number, file in enumerate(files)])
             at = (NOW + timedelta(days=self.loads)).isoformat()
             context = ProjectionContext(con, scratch, 200, ParsedCells(), at, str, str, dict(self.types), self.limits)
             adoption = kept.Adoption(context, tables, self._read, {}, {*tables, *found})
@@ -52,14 +52,14 @@ class Adopting(Store):
 
 def wait(
     con: duckdb.DuckDBPyConnection, scratch: str, number: int, table: str, given: Sequence[Row]
-) -> waiting.BufferedRows:
+) -> buffer.BufferedRows:
     """Has the rows of a file wait, whose columns have the types of their values."""
     names = list(dict.fromkeys(name for row in given for name in row))
     with engine.registered(con, given=pa.Table.from_pylist([{name: row.get(name) for name in names} for row in given])):
         types = {name: str(of) for name, of in zip(names, con.table("given").types, strict=True)}
         forms = {name: columns.form_of(of) for name, of in types.items()}
-        source = waiting.Source("given", "row_number() OVER ()", forms, types)
-        return waiting.buffer_rows(con, source, number, table, Path(scratch))
+        source = buffer.Source("given", "row_number() OVER ()", forms, types)
+        return buffer.buffer_rows(con, source, number, table, Path(scratch))
 
 
 def make(adoption: kept.Adoption, refused: Mapping[str, str], suppressed: HashedIds, files: int) -> Iterator[TableRows]:
@@ -73,7 +73,7 @@ def make(adoption: kept.Adoption, refused: Mapping[str, str], suppressed: Hashed
         fresh[one.table] = one
         yield one
     yield from latest.latest_rows_of(adoption, fresh)
-    for name in adoption.waiting:
+    for name in adoption.buffered:
         kept.count_table(adoption, name)
     books = rejects(adoption.context, [f"file {n}" for n in range(files)]), rows.discarded_rows(adoption)
     yield from filter(None, books)

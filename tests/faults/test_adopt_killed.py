@@ -8,15 +8,15 @@ import pytest
 
 import forked
 from adopted import exported, tables
+from autopilothq.sources.adopt.buffer import KILL_POINT_ROWS_BUFFERED
 from autopilothq.sources.adopt.latest import KILL_POINT_OWN_ROWS_MADE
-from autopilothq.sources.adopt.waiting import KILL_POINT_ROWS_WAIT
 from autopilothq.warehouses.duckdb import KILL_POINT_ROWS_INSERTED
 from faults.killed import MAIN
 from shared_loads import command, isolation
 
 TABLES = ("email_opened", "email_clicked", "email_bounced", "identifies", "users", "accounts", "tracks", "_rejects")
 POINTS = {
-    "some files wait": (KILL_POINT_ROWS_WAIT, "after", 3),
+    "some files are buffered": (KILL_POINT_ROWS_BUFFERED, "after", 3),
     "the rows of users are made": (KILL_POINT_OWN_ROWS_MADE, "after", 1),
     "the rows of a table are stored": (KILL_POINT_ROWS_INSERTED, "after", 1),
     "the rows of most tables are stored": (KILL_POINT_ROWS_INSERTED, "after", 5),

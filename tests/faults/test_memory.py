@@ -29,7 +29,7 @@ from autopilothq.projection.cells import ParsedCells
 from autopilothq.projection.line_reader import LineReader
 from autopilothq.projection.parse import Parser, number_lines
 from autopilothq.projection.types import ARROW
-from autopilothq.sources.adopt import few_rows, latest, waiting
+from autopilothq.sources.adopt import buffer, in_parts, latest
 from autopilothq.warehouses import duckdb as warehouse
 from autopilothq.warehouses import duckdb_parts as parts
 from autopilothq.warehouses import duckdb_pool
@@ -481,12 +481,12 @@ def test_long_rows_of_any_export_are_adopted_few_at_a_time(
 
 def read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has rows adopted as if they were long, and memory missed whenever the engine takes as many as it likes."""
-    write = waiting._write
-    monkeypatch.setattr(waiting, "_write", lambda con, source, *more: write(con, source._replace(sql=""), *more))
+    write = buffer._write
+    monkeypatch.setattr(buffer, "_write", lambda con, source, *more: write(con, source._replace(sql=""), *more))
     monkeypatch.setattr(parts, "LONG", 0)
-    for module in (parts, few_rows):
+    for module in (parts, in_parts):
         monkeypatch.setattr(module, "BYTES_AT_ONCE", 20_000)
-    monkeypatch.setattr(waiting, "_CHUNK", 7_000)
+    monkeypatch.setattr(buffer, "_CHUNK", 7_000)
     take_few_bytes_at_once(monkeypatch, 20_000)
 
 

@@ -21,9 +21,9 @@ from ...extras import install
 from ...projection import engine
 from ...warehouses.duckdb_parts import split_table
 from ...warehouses.sql_files import sql_file
+from .buffer import ANY_ORDER, BufferedRows, Source, buffer_file, buffer_rows
 from .columns import Form, form_of
 from .files import TableFile, folded_name
-from .waiting import ANY_ORDER, BufferedRows, Source, buffer_file, buffer_rows
 
 # By PostgreSQL's type, the form of a column, and the SQL that selects it.
 _POSTGRES_FORMS: dict[str, tuple[Form, str]] = {

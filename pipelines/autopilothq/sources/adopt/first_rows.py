@@ -13,8 +13,7 @@ import pyarrow.parquet as pq
 from ...projection import engine
 from ...warehouses.duckdb_parts import BYTES_AT_ONCE, PAGE_BYTES, ROWS_AT_ONCE
 from .avro import opened_avro
-from .files import TableFile, unreadable_file
-from .waiting import (
+from .buffer import (
     BufferedRows,
     Source,
     avro_source,
@@ -23,6 +22,7 @@ from .waiting import (
     local_source,
     raising_archive_error,
 )
+from .files import TableFile, unreadable_file
 
 FIRST_ROWS = 2_000
 FIRST_BYTES = 1 << 20

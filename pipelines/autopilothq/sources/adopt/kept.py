@@ -11,8 +11,8 @@ from ...projection.context import ProjectionContext
 from ...projection.keys import long_key_message
 from ...projection.suppression import register_suppressed, suppress
 from ...segment.identity import HashedIds
+from .buffer import OTHER_TABLES
 from .columns import CELL_PREFIX, BufferedTable, as_plain_text, json_value
-from .waiting import OTHER_TABLES
 
 SQL = engine.statements(files(__package__).joinpath("adopt.sql").read_text(encoding="utf-8"))
 LATEST_NAMES = frozenset(latest.table.name for latest in LATEST)
@@ -28,7 +28,7 @@ class Adoption:
     """
 
     context: ProjectionContext
-    waiting: Mapping[str, BufferedTable]
+    buffered: Mapping[str, BufferedTable]
     stored: ReadTable | None
     refused: Mapping[str, Mapping[str, str]]
     found: Collection[str]
@@ -36,12 +36,12 @@ class Adoption:
     @property
     def events(self) -> list[str]:
         """The tables of events."""
-        return [name for name in self.waiting if name not in OTHER_TABLES]
+        return [name for name in self.buffered if name not in OTHER_TABLES]
 
     @property
     def messages(self) -> list[str]:
         """The tables of messages except `tracks`."""
-        return [name for name in self.waiting if name not in LATEST_NAMES | {TRACKS.name}]
+        return [name for name in self.buffered if name not in LATEST_NAMES | {TRACKS.name}]
 
 
 def keys(name: str) -> str:
@@ -52,7 +52,7 @@ def keys(name: str) -> str:
 def reject_refused_rows(adoption: Adoption, messages: Mapping[str, str]) -> None:
     """Rejects the rows that the destination refused, whole; `messages` has the errors of messages by their ids."""
     con = adoption.context.con
-    for name, table in adoption.waiting.items():
+    for name, table in adoption.buffered.items():
         if refused := adoption.refused.get(name, messages):
             rows = [{"id": id_, "error": error} for id_, error in refused.items()]
             with engine.registered(con, refused_rows=engine.text_table(rows, ("id", "error"))):
@@ -65,7 +65,7 @@ def reject_long_keys(adoption: Adoption) -> None:
     if most is None:
         return
     of_persons = {of.messages.name: of.key for of in LATEST}
-    for name, table in adoption.waiting.items():
+    for name, table in adoption.buffered.items():
         for key in ("id", *([of_persons[name]] if name in of_persons else [])):
             rows = f"(FROM ({table.select({key: 'text'}, {}, {})}) WHERE strlen({key}) > {most})"
             if engine.count(con, rows):  # because it takes long to make JSON of all rows
@@ -77,8 +77,8 @@ def reject_long_keys(adoption: Adoption) -> None:
 
 def reject_rows_without_id(adoption: Adoption) -> None:
     """Rejects the rows of `users` and `accounts` without an id that can be stored."""
-    for name in LATEST_NAMES & adoption.waiting.keys():
-        con, table = adoption.context.con, adoption.waiting[name]
+    for name in LATEST_NAMES & adoption.buffered.keys():
+        con, table = adoption.context.con, adoption.buffered[name]
         nameless = f"(SELECT seq FROM ({table.select({'id': 'text'}, {}, {})}) WHERE id IS NULL)"
         if engine.count(con, nameless):  # because JSON of all rows takes time and memory
             con.execute(SQL["nameless"].format(raw=_raw(table, nameless)), {"message": REJECT_REASONS["no_id"]})
@@ -91,7 +91,7 @@ def reject_deleted_persons(adoption: Adoption, hashes: HashedIds) -> None:
     con = adoption.context.con
     register_suppressed(con, hashes.pairs(), hashes.key)
     parts = []
-    for name, table in adoption.waiting.items():
+    for name, table in adoption.buffered.items():
         for group in table.groups:
             cells = {"id": "id"} | {column: column for column in PERSON_COLUMNS if column in group.forms}
             cells |= {"user_id": "id"} if name in LATEST_NAMES else {}
@@ -109,7 +109,7 @@ def reject_deleted_persons(adoption: Adoption, hashes: HashedIds) -> None:
 def find_kept(adoption: Adoption) -> None:
     """Finds the rows that are not kept."""
     con, known, stored = adoption.context.con, adoption.context.known, adoption.stored
-    for name, table in adoption.waiting.items():
+    for name, table in adoption.buffered.items():
         con.execute(SQL["keys"].format(name=keys(name), rows=table.select(_KEYS, {}, {})))
     for name in adoption.messages:
         con.execute(SQL["within"].format(keys=keys(name), duplicates="duplicates"))
@@ -123,10 +123,10 @@ def find_kept(adoption: Adoption) -> None:
 def _find_kept_tracks(adoption: Adoption) -> None:
     """Finds the rows that are not kept in `tracks`: rows of events' tables, and its own."""
     con = adoption.context.con
-    if TRACKS.name in adoption.waiting:
+    if TRACKS.name in adoption.buffered:
         _leave_to_events(adoption)
     parts = [f"FROM {keys(name)}" for name in adoption.events]
-    if TRACKS.name in adoption.waiting:
+    if TRACKS.name in adoption.buffered:
         parts.append(f"FROM {keys(TRACKS.name)} ANTI JOIN orphans USING (seq)")
     if not parts:
         return
@@ -139,7 +139,7 @@ def _find_kept_tracks(adoption: Adoption) -> None:
 
 def _leave_to_events(adoption: Adoption) -> None:
     """Drops rows of `tracks` whose event's table is adopted, too; rejects those that this table does not have."""
-    con, tracks = adoption.context.con, adoption.waiting[TRACKS.name]
+    con, tracks = adoption.context.con, adoption.buffered[TRACKS.name]
     rows = tracks.select({"id": "text", "event": "text"}, {}, {})
     events = [name for name in adoption.found if name not in OTHER_TABLES]
     con.execute(SQL["orphans"].format(rows=rows, of_events=engine.is_one_of("lower(event)", events)))

@@ -20,7 +20,7 @@ def latest_rows_of(adoption: Adoption, fresh: Mapping[str, TableRows]) -> Iterat
     """Yields the rows of `users` and `accounts`; `fresh` are the rows of this load by table."""
     for latest in LATEST:
         made = _rows_of_messages(adoption, latest, fresh.get(latest.messages.name))
-        if latest.table.name in adoption.waiting:
+        if latest.table.name in adoption.buffered:
             made = _with_own_rows(adoption, latest, made)
         if made is not None:
             yield _not_refused(adoption, made)
@@ -28,16 +28,16 @@ def latest_rows_of(adoption: Adoption, fresh: Mapping[str, TableRows]) -> Iterat
 
 def is_of_messages(adoption: Adoption, name: str) -> bool:
     """Returns whether adopted messages may have made rows of `users` or `accounts`."""
-    return any(latest.table.name == name and latest.messages.name in adoption.waiting for latest in LATEST)
+    return any(latest.table.name == name and latest.messages.name in adoption.buffered for latest in LATEST)
 
 
 def _rows_of_messages(adoption: Adoption, latest: Latest, fresh: TableRows | None) -> TableRows | None:
     """Returns the rows of all users or groups in adopted messages, even if these messages are stored already."""
-    waiting = adoption.waiting.get(latest.messages.name)
-    if fresh is None or waiting is None:
+    buffered = adoption.buffered.get(latest.messages.name)
+    if fresh is None or buffered is None:
         return None
     con = adoption.context.con
-    rows = waiting.select({latest.key: "text"}, {latest.key: "id"}, {})
+    rows = buffered.select({latest.key: "text"}, {latest.key: "id"}, {})
     con.execute(
         f"CREATE OR REPLACE TABLE latest_ids AS SELECT DISTINCT id FROM ({rows}) ANTI JOIN rejects USING (seq)"
         " WHERE blank_as_null(id) IS NOT NULL"
@@ -53,17 +53,17 @@ def _with_own_rows(adoption: Adoption, latest: Latest, made: TableRows | None) -
     In a stored row, only null cells change.
     """
     context, name = adoption.context, latest.table.name
-    con, waiting = context.con, adoption.waiting[name]
-    columns = table_columns(adoption, name, declared_types(latest.table), [waiting])
+    con, buffered = context.con, adoption.buffered[name]
+    columns = table_columns(adoption, name, declared_types(latest.table), [buffered])
     types = {column: of for column, of in columns.types.items() if column != "uuid_ts"}
     con.execute(SQL["within"].format(keys=keys(name), duplicates="duplicates"))
-    discard_misfits(adoption, waiting, name, columns.types, "duplicates")
+    discard_misfits(adoption, buffered, name, columns.types, "duplicates")
     every: dict[str, Type] = {**columns.ordered, **(made.columns if made else {}), **context.known.get(name, {})}
     cells = ", ".join(f"NULL::{SQL_TYPES[of]} AS {engine.name(column)}" for column, of in every.items())
     texts.create_table(context, "layers", f'SELECT NULL::INTEGER AS "layer:", {cells} WHERE false')
     named = [columns.names.get(column, column) for column in types]
     own = ", ".join(f"{aliased(column)} AS {engine.name(column)}" for column in named)
-    rows = waiting.select(types, columns.names, {})
+    rows = buffered.select(types, columns.names, {})
     kept = f'SELECT {own}, 1 AS "layer:" FROM ({rows}) ANTI JOIN duplicates USING (seq) ANTI JOIN rejects USING (seq)'
     texts.insert(context, "layers", kept)
     if made is not None:

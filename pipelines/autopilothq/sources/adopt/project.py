@@ -24,6 +24,7 @@ from ..plan import PlannedLoad
 from ..project import ProjectedLoad, existing_tables, fill_report, open_for_few, project, stored_rows, write_rows
 from ..row_files import RowFiles
 from ..table_hints import TableHints
+from .buffer import BufferedRows, buffered_tables
 from .columns import ADOPT_MACROS, BufferedTable, cut_texts
 from .databases import buffer_work, close_databases
 from .kept import (
@@ -40,7 +41,6 @@ from .kept import (
 from .latest import is_of_messages, latest_rows_of
 from .origin import AdoptedTables, AdoptedWork
 from .rows import discarded_rows, message_rows, tracks_rows
-from .waiting import BufferedRows, buffered_tables
 
 
 class AdoptProjector:
@@ -63,26 +63,26 @@ class AdoptProjector:
             con.execute(engine.script("state.sql"))
             con.execute(SQL["books"])
             found = list(_buffer(con, load, scratch))
-            waiting = buffered_tables(found, load.event_table)
-            self.cut.update((name, cut) for name, table in waiting.items() if (cut := cut_texts(con, table)))
+            buffered = buffered_tables(found, load.event_table)
+            self.cut.update((name, cut) for name, table in buffered.items() if (cut := cut_texts(con, table)))
             _warn_of_cut(load, self.cut)
-            widest = max((len(table.columns) for table in waiting.values()), default=0)
+            widest = max((len(table.columns) for table in buffered.values()), default=0)
             few = open_for_few(load, sum(pq.read_metadata(rows.path).num_rows for rows in found))
             with few, engine.memory_for_columns(con, widest):
                 long = any(file_has_long_rows(rows.path) for rows in found)
                 con.execute(f"SET enable_caching_operators = {not long}")  # these operators gather small groups of rows
                 if long:
                     engine.join_as_written(con)
-                adoption = _adoption(con, load, waiting, scratch, long)
+                adoption = _adoption(con, load, buffered, scratch, long)
                 _check_room(load, adoption)
                 return _rows(load, adoption, scratch, numbers)
 
 
 def _adoption(
-    con: duckdb.DuckDBPyConnection, load: PlannedLoad, waiting: dict[str, BufferedTable], scratch: Path, long: bool
+    con: duckdb.DuckDBPyConnection, load: PlannedLoad, buffered: dict[str, BufferedTable], scratch: Path, long: bool
 ) -> Adoption:
     """Returns the adoption of a load: its buffered tables, and what is known about the destination."""
-    existing = existing_tables(load, lambda _: list(waiting))
+    existing = existing_tables(load, lambda _: list(buffered))
     context = ProjectionContext(
         con,
         str(scratch),
@@ -99,10 +99,10 @@ def _adoption(
     refused = load.target.refused
     return Adoption(
         context,
-        waiting,
+        buffered,
         stored_rows(load, existing),
         {USERS.name: refused.users, ACCOUNTS.name: refused.accounts},
-        load.origin.found if isinstance(load.origin, AdoptedTables) else set(waiting),
+        load.origin.found if isinstance(load.origin, AdoptedTables) else set(buffered),
     )
 
 
@@ -144,7 +144,7 @@ def _rows(load: PlannedLoad, adoption: Adoption, scratch: Path, numbers: "iterto
         # Rows that are not made of messages have the stored values already.
         stored = adoption.stored if is_of_messages(adoption, made.table) else None
         write_rows(load, files, with_older_rows(load, made, adoption.context.known, stored, scratch))
-    for name in adoption.waiting:
+    for name in adoption.buffered:
         count_table(adoption, name)
     names = [work.url for work in load.work]
     for book in (rejects(adoption.context, names), discarded_rows(adoption)):

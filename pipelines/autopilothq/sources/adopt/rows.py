@@ -25,7 +25,7 @@ _KEPT = "ANTI JOIN {duplicates} USING (seq) ANTI JOIN rejects USING (seq)"
 def message_rows(adoption: Adoption) -> Iterator[TableRows]:
     """Yields the rows of each table of messages except `tracks`."""
     for name in adoption.messages:
-        table = adoption.waiting[name]
+        table = adoption.buffered[name]
         columns = table_columns(adoption, name, _declared(adoption, name), [table])
         more = {"uuid_ts": adoption.context.loaded_at_sql}
         if name in adoption.events:
@@ -36,8 +36,8 @@ def message_rows(adoption: Adoption) -> Iterator[TableRows]:
 
 def tracks_rows(adoption: Adoption) -> Iterator[TableRows]:
     """Yields the rows of `tracks`: those of the events' tables, and its own if their event's table is missing."""
-    tables = [adoption.waiting[name] for name in adoption.events]
-    own = adoption.waiting.get(TRACKS.name)
+    tables = [adoption.buffered[name] for name in adoption.events]
+    own = adoption.buffered.get(TRACKS.name)
     every = tables if own is None else [*tables, own]
     if not every:
         return
@@ -75,7 +75,7 @@ def _declared(adoption: Adoption, name: str) -> dict[str, Type]:
     """Returns the columns of a table that the catalogue declares, and their types."""
     if name not in adoption.events:
         return declared_types(TABLES[name])
-    there = {*adoption.waiting[name].columns, *adoption.context.known.get(name, {})}
+    there = {*adoption.buffered[name].columns, *adoption.context.known.get(name, {})}
     declared = declared_types(event_table(name))
     return declared | {column.name: column.type for column in (*PROPERTIES, *LINK) if column.name in there}
 
@@ -84,7 +84,7 @@ def table_columns(
     adoption: Adoption,
     table: str,
     declared: Mapping[str, Type],
-    waiting: Iterable[BufferedTable],
+    buffered: Iterable[BufferedTable],
     prefix: str = "",
 ) -> AdoptedColumns:
     """Decides the columns of a table: declared ones, and others whose names have a prefix, typed by all their values.
@@ -92,7 +92,7 @@ def table_columns(
     Values of columns beyond the table's limit are discarded.
     """
     context = adoption.context
-    tables = list(waiting)
+    tables = list(buffered)
     found: dict[str, ColumnValues] = {}
     for each in tables:
         others = [column for column in each.columns if column not in declared and column.startswith(prefix)]
@@ -106,28 +106,28 @@ def table_columns(
     return AdoptedColumns(types, {column: extra.name for column, extra in plan.taken.items()})
 
 
-def _discard_columns(adoption: Adoption, waiting: BufferedTable, table: str, plan: ColumnPlan) -> None:
-    if table == TRACKS.name and waiting.name != TRACKS.name:
+def _discard_columns(adoption: Adoption, buffered: BufferedTable, table: str, plan: ColumnPlan) -> None:
+    if table == TRACKS.name and buffered.name != TRACKS.name:
         return  # the event's table discards them
     for reason, columns in plan.left_out.items():
         for column in columns:
             queries = [
                 group.discards(engine.name(CELL_PREFIX + column), group.forms[column], reason)
-                for group in waiting.groups
+                for group in buffered.groups
                 if column in group.forms
             ]
-            _discard_values(adoption, waiting, table, column, queries, "duplicates")
+            _discard_values(adoption, buffered, table, column, queries, "duplicates")
 
 
 def discard_misfits(
-    adoption: Adoption, waiting: BufferedTable, table: str, types: Mapping[str, Type], duplicates: str
+    adoption: Adoption, buffered: BufferedTable, table: str, types: Mapping[str, Type], duplicates: str
 ) -> None:
     """Discards the values of a table's rows that do not fit their column's type, or whose column is lost."""
     con = adoption.context.con
-    for group in waiting.groups:
+    for group in buffered.groups:
         for lost in group.lost:
             sql = group.discards(engine.name(LOST_PREFIX + lost.name), lost.form, lost.reason)
-            _discard_values(adoption, waiting, table, lost.column, [sql], duplicates)
+            _discard_values(adoption, buffered, table, lost.column, [sql], duplicates)
         may_not_fit = {
             column: cell(form, of, engine.name(CELL_PREFIX + column))
             for column, form in group.forms.items()
@@ -142,16 +142,18 @@ def discard_misfits(
             for (column, _), number in zip(part, numbers, strict=True):
                 if number:
                     _discard_values(
-                        adoption, waiting, table, column, [group.misfits(column, types[column])], duplicates
+                        adoption, buffered, table, column, [group.misfits(column, types[column])], duplicates
                     )
 
 
 def _discard_values(
-    adoption: Adoption, waiting: BufferedTable, table: str, column: str, queries: list[str], duplicates: str
+    adoption: Adoption, buffered: BufferedTable, table: str, column: str, queries: list[str], duplicates: str
 ) -> None:
     """Discards the values of queries (`seq`, `value`, `reason`) whose rows are kept."""
     if queries:
-        sql = SQL["misfits"].format(misfits=" UNION ALL ".join(queries), keys=keys(waiting.name), duplicates=duplicates)
+        sql = SQL["misfits"].format(
+            misfits=" UNION ALL ".join(queries), keys=keys(buffered.name), duplicates=duplicates
+        )
         adoption.context.con.execute(sql, {"table_name": table, "column_name": column})
 
 

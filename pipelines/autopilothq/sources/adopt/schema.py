@@ -10,12 +10,12 @@ import duckdb
 from ...catalog import Type
 from ...projection import engine
 from ...projection.types import SQL_TYPES, type_of_bits
+from .buffer import BufferedRows, buffered_tables, column_names, lost_columns
 from .columns import ADOPT_MACROS, CELL_PREFIX, CELLS_PER_QUERY, Form, as_plain_text, values_of
 from .databases import DatabaseTable, PostgresSource, close_databases
 from .files import TableFile, folded_name
 from .first_rows import buffer_first_rows
 from .origin import AdoptedTables, AdoptedWork
-from .waiting import BufferedRows, buffered_tables, column_names, lost_columns
 
 SCHEMA_MEMORY = 400  # MB
 _NUMBERS = ("decimal", "numeric", "hugeint", "uhugeint", "ubigint")  # types whose values come as JSON
@@ -91,9 +91,9 @@ def _type_of_form(form: Form, of: str) -> Type:
 def _columns_of_file(
     con: duckdb.DuckDBPyConnection, file: TableFile, number: int, scratch: Path
 ) -> dict[str, AdoptedColumn]:
-    waiting, source = buffer_first_rows(con, file, number, scratch)
+    buffered, source = buffer_first_rows(con, file, number, scratch)
     names = column_names(source.columns, file.table)
-    seen = _seen(con, waiting)
+    seen = _seen(con, buffered)
     columns = {}
     for name in source.columns:
         called = names.get(name)
@@ -123,22 +123,22 @@ class _Seen(NamedTuple):
 _NOTHING_SEEN = _Seen("text", None, None)
 
 
-def _seen(con: duckdb.DuckDBPyConnection, waiting: BufferedRows) -> dict[str, _Seen]:
+def _seen(con: duckdb.DuckDBPyConnection, buffered: BufferedRows) -> dict[str, _Seen]:
     """Returns the types of the values of buffered rows, by column."""
-    [table] = buffered_tables([waiting]).values()
+    [table] = buffered_tables([buffered]).values()
     values = values_of(con, table, table.columns)
     found = {name: _Seen(type_of_bits(of.bits), None, None) for name, of in values.items()}
-    texts = [name for name, of in values.items() if of.number and waiting.forms[name] in ("text", "loose", "json")]
+    texts = [name for name, of in values.items() if of.number and buffered.forms[name] in ("text", "loose", "json")]
     for part in engine.batched(texts, CELLS_PER_QUERY):
         cells = []
         for name in part:
             column = engine.name(CELL_PREFIX + name)
-            cells.append(f"bit_or(loose_bit({as_plain_text(waiting.forms[name], column)}))")
+            cells.append(f"bit_or(loose_bit({as_plain_text(buffered.forms[name], column)}))")
             cells.append(f"bool_or({column}[1] IN ('[', '{{'))")
         row = con.execute(f"SELECT {', '.join(cells)} FROM {table.groups[0].source}").fetchone() or ()
         for name, bits, nested in zip(part, row[::2], row[1::2], strict=True):
             becomes = found[name].becomes
             typed = "JSON" if nested else SQL_TYPES[becomes] if becomes in ("bigint", "double", "bool") else None
-            json = typed if waiting.forms[name] == "json" else None
+            json = typed if buffered.forms[name] == "json" else None
             found[name] = _Seen(becomes, SQL_TYPES[type_of_bits(bits)], json)
     return found

@@ -12,11 +12,11 @@ from ...catalog import TRACKS
 from ...projection import engine
 from ...warehouses.dataset import Dataset, table_names
 from ...warehouses.dlt_internals import NamingConvention
+from .buffer import OTHER_TABLES, buffered_tables
 from .columns import ADOPT_MACROS
 from .databases import buffer_work, close_databases
 from .kept import LATEST_NAMES, SQL
 from .origin import AdoptedTables
-from .waiting import OTHER_TABLES, buffered_tables
 
 VERIFY_MEMORY = 400  # MB
 SHORTEST_LIMIT = 30  # bytes of a name; no destination takes fewer
@@ -50,12 +50,12 @@ def compare_tables(origin: AdoptedTables, dataset: Dataset) -> list[TableCompari
     try:
         with TemporaryDirectory() as scratch, engine.connect(scratch, VERIFY_MEMORY, 2) as con:
             con.execute(ADOPT_MACROS)
-            waiting = []
+            buffered = []
             for number, work in enumerate(works):
-                waiting.append(buffer_work(con, work, number, Path(scratch)))
+                buffered.append(buffer_work(con, work, number, Path(scratch)))
             names = table_names(dataset)
             there = dataset.columns().keys() - names.views - names.others
-            tables = buffered_tables(waiting, lambda event: _name_there(event, there))
+            tables = buffered_tables(buffered, lambda event: _name_there(event, there))
             ids = {
                 name: table.select({"id": "text", "received_at": "timestamp"}, {}, {}) for name, table in tables.items()
             }

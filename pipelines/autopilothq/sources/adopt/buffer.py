@@ -18,8 +18,8 @@ from ...errors import NotSupported
 from ...projection import LINES_PER_FILE, engine
 from .avro import AvroTable, opened_avro
 from .columns import CELL_PREFIX, LOST_PREFIX, BufferedTable, Form, LostColumn, RowGroup, as_plain_text, form_of
-from .few_rows import csv_in_parts, has_long_rows, json_in_parts, parquet_in_parts, write_in_parts
 from .files import COMPRESSIONS, TableFile, folded_name, unreadable_file
+from .in_parts import csv_in_parts, has_long_rows, json_in_parts, parquet_in_parts, write_in_parts
 
 _Columns = tuple[
     tuple[tuple[str, Form], ...], tuple[LostColumn, ...]
@@ -30,7 +30,7 @@ _NULL = re.compile(rb"(?:^|[,|;\t])\\N(?:[,|;\t\r]|$)", re.MULTILINE)
 _CHUNK = 8 << 20
 ANY_ORDER = "row_number() OVER ()"  # SQL for a row's number, where rows have none
 _ZSTD_CHUNK = 1 << 10  # small, because four bytes can hold 128 KiB, which zstd returns at once
-KILL_POINT_ROWS_WAIT = f"{__name__}:buffer_rows"  # for tests/faults
+KILL_POINT_ROWS_BUFFERED = f"{__name__}:buffer_rows"  # for tests/faults
 
 
 class BufferedRows(NamedTuple):
@@ -89,7 +89,7 @@ def buffer_rows(con: duckdb.DuckDBPyConnection, source: Source, number: int, tab
         lost_cells.append(f"CASE WHEN storable({own}) IS NULL THEN {cells['id']} END")
         cells["id"] = _id_cell(own, cells, table)
         forms["id"] = "text"
-    path = str(scratch / f"waiting-{number}.parquet")
+    path = str(scratch / f"buffered-{number}.parquet")
     select = ", ".join(f"{cell} AS {engine.name(CELL_PREFIX + name)}" for name, cell in cells.items())
     for column, cell in zip(lost, lost_cells, strict=True):
         select += f", {cell} AS {engine.name(LOST_PREFIX + column.name)}"
@@ -162,14 +162,14 @@ def column_names(columns: Mapping[str, object], table: str) -> dict[str, str]:
 
 
 def buffered_tables(
-    waiting: Sequence[BufferedRows], event_table: Callable[[str], str] = str
+    buffered: Sequence[BufferedRows], event_table: Callable[[str], str] = str
 ) -> dict[str, BufferedTable]:
     """Returns the tables with buffered rows, by name. Files with the same columns in the same forms are read together.
 
     `event_table` returns the destination's name for the table of an event, which may be the same for two of them.
     """
     groups: dict[str, dict[_Columns, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for rows in waiting:
+    for rows in buffered:
         table = rows.table if rows.table in OTHER_TABLES else event_table(rows.table)
         groups[table][tuple(sorted(rows.forms.items())), tuple(sorted(rows.lost))].append(rows.path)
     return {
