@@ -16,7 +16,7 @@ import pytest
 from dlt.common.destination.exceptions import DestinationTransientException
 from dlt.load.exceptions import LoadClientJobFailed
 
-from autopilothq.catalog import LATEST
+from autopilothq.catalog import LATEST, resource_of
 from autopilothq.errors import NotSupported, causes
 from autopilothq.projection import TableRows, engine
 from autopilothq.sources import isolate, refused, row_files
@@ -318,7 +318,7 @@ def test_the_table_of_an_item_is_where_it_says_so() -> None:
             "Expected a row with the column event in what a step makes of other_events, but there is none: it says"
             " which table the rows are for.\nReturn that column too, and None if no row is left."
         )
-    assert [row_files.resource_of(name) for name in ("tracks", "order_done")] == ["tracks", "other_events"]
+    assert [resource_of(name) for name in ("tracks", "order_done")] == ["tracks", "other_events"]
 
 
 def test_rows_have_the_columns_of_the_schema_first() -> None:

@@ -712,6 +712,11 @@ def key_of(table: str) -> tuple[str, ...]:
     return (TABLES.get(table) or event_table(table)).key
 
 
+def resource_of(table: str) -> str:
+    """Returns the resource that hands out a table's rows. Example: `resource_of("shoe_bought") == "other_events"`."""
+    return table if table in TABLES else EVENTS_RESOURCE
+
+
 COMMON_NAMES = frozenset(column.name for column in COMMON + EVENT)
 PROPERTY_TYPES: dict[str, Type] = {column.name: column.type for column in PROPERTIES + LINK}
 DECLARED_TYPES: dict[str, Type] = {column.name: column.type for column in CONTEXT + PROPERTIES + LINK}

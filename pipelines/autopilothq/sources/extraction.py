@@ -8,7 +8,7 @@ import dlt
 from dlt import Schema
 from dlt.sources import DltResource
 
-from ..catalog import AUDIT, BOOKS, EVENTS_RESOURCE, LATEST, TABLES
+from ..catalog import AUDIT, BOOKS, EVENTS_RESOURCE, LATEST, TABLES, resource_of
 from ..errors import NotSupported
 from ..warehouses import dlt_internals
 from ..warehouses.dlt_internals import TTableSchemaColumns, is_complete_column
@@ -59,9 +59,7 @@ class Extraction(NamedTuple):
     def own_tables(self) -> set[str]:
         """Returns the tables in dlt's schema that rows of this source may go into: not those of a user's resource."""
         return {
-            name
-            for name, table in self.schema.tables.items()
-            if table.get("resource") in (None, name if name in TABLES else EVENTS_RESOURCE)
+            name for name, table in self.schema.tables.items() if table.get("resource") in (None, resource_of(name))
         }
 
     def event_tables(self) -> set[str]:

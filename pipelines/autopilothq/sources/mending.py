@@ -7,7 +7,7 @@ the time its file counts as loaded; otherwise the file is read again.
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
-from ..catalog import AUDIT
+from ..catalog import AUDIT, resource_of
 from ..display import plural
 from ..errors import NotSupported
 from ..projection import Deduplicated, ExistingTables, TableRows
@@ -15,7 +15,7 @@ from ..warehouses.dataset import Dataset
 from ..warehouses.dlt_internals import declare_transactions
 from .older_rows import ADOPTED
 from .plan import PlannedLoad
-from .row_files import RowFiles, resource_of
+from .row_files import RowFiles
 from .table_hints import TableHints
 
 # Destinations whose transactions must be declared to dlt. SQLite has them too; a lake's table changes atomically.

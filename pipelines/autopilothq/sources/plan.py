@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..catalog import DISCARDS, FILE_NAMES, MAX_EVENT_TABLES, REJECTS, TABLES, Native
+from ..catalog import DISCARDS, FILE_NAMES, MAX_EVENT_TABLES, REJECTS, TABLES, Native, resource_of
 from ..machine import cores
 from ..segment.mapping import Mappings
 from ..segment.naming import snake_case
@@ -21,7 +21,6 @@ from .load_folder import scratch_of_origin
 from .load_target import LoadTarget, begin_target
 from .origin import LoadContext, Origin, PipelineContext, Work
 from .report import LoadReport, ProgressCallback, no_progress
-from .row_files import resource_of
 
 if TYPE_CHECKING:
     from .project import ProjectedLoad

@@ -13,7 +13,7 @@ import dlt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..catalog import EVENTS_RESOURCE, TABLES, Table, Type, event_table
+from ..catalog import EVENTS_RESOURCE, TABLES, Table, Type, event_table, resource_of
 from ..errors import NotSupported
 from ..projection import SQL_TYPES, TableRows, engine, ordered_columns
 from ..warehouses import dlt_internals
@@ -139,11 +139,6 @@ class RowFiles:
             return self._hints.columns(table, item.columns)
         names = item.schema.names if isinstance(item, pa.Table) else ()
         return self._hints.columns(table, dict.fromkeys(names, "text"), typed=False)
-
-
-def resource_of(table: str) -> str:
-    """Returns the resource that hands out a table's rows."""
-    return table if table in TABLES else EVENTS_RESOURCE
 
 
 def event_table_of(item: Any) -> str:

@@ -137,11 +137,11 @@ def _local_folder() -> str:
 
 def _other_destination(destination_name: str, kind: str, credentials: str | None) -> Any:
     if kind == "filesystem":
-        url = str(credentials or setting(f"destination.{destination_name}.bucket_url") or "")
-        at_home = (path := local_path(url)) != url.removeprefix("file://")  # dlt would create a folder named ~
-        if not credentials and not at_home:
-            return lake(destination_name=destination_name)
-        return lake(path if at_home else url, destination_name=destination_name)
+        url = credentials or str(setting(f"destination.{destination_name}.bucket_url") or "")
+        if url.removeprefix("file://").startswith("~"):  # dlt would create a folder of that name
+            credentials = local_path(url)
+        located: dict[str, Any] = {"bucket_url": credentials} if credentials else {}
+        return lake(**located, destination_name=destination_name)
     _check_url(kind, credentials or setting(f"destination.{destination_name}.credentials"))
     given = {"credentials": credentials} if credentials else {}
     own: dict[str, Any] = {"postgres": postgres, "bigquery": bigquery}

@@ -8,14 +8,14 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...catalog import BOOKS, LATEST, MESSAGE_TABLES, Latest, Type, key_of
+from ...catalog import BOOKS, LATEST, MESSAGE_TABLES, Latest, Type, key_of, resource_of
 from ...projection import SQL_TYPES, TableRows, engine
 from ...projection.context import declared_types
 from ...projection.partition import PartitionValues, StoredColumns
 from ...projection.users import latest_columns
 from ..older_rows import check_not_adopted
 from ..plan import PlannedLoad
-from ..row_files import RowFiles, resource_of
+from ..row_files import RowFiles
 from .partition_tasks import DeduplicatedPartition, PartitionInput
 from .row_tasks import UNSHAPED, LatestTask, PartitionFiles, RowPlans, RowShape, RowsTask, WrittenRows
 from .shares import merged_files
