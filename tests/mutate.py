@@ -153,6 +153,26 @@ ROOMS = {
         ["tests/test_client.py", "tests/test_ortto_client.py"],
         ["activities_have_a_pace"],
     ),
+    "refusals": Room(
+        ["sources/isolate.py", "sources/load_folder.py"],
+        ["tests/test_load_folder.py", "tests/test_refused_rows.py", "tests/faults/test_refused.py"],
+    ),
+    "compaction": Room(["compaction.py"], ["tests/test_compaction.py", "tests/faults/test_compact_killed.py"]),
+    "batch": Room(
+        [f"destination/{name}.py" for name in ("batch", "counts", "held")],
+        [f"tests/test_{name}.py" for name in ("batch", "counts", "sending_rules")],
+    ),
+    "sending": Room(
+        [f"destination/{name}.py" for name in ("delivery_log", "dispatch", "emails", "log_table", "sender")],
+        [f"tests/test_{name}.py" for name in ("sending_rules", "destination", "send_ortto")],
+    ),
+    "contacts": Room(
+        [f"destination/{name}.py" for name in ("audiences", "contact_requests", "contacts", "lists")],
+        ["tests/test_audiences.py", "tests/test_contacts.py", "tests/test_lists.py"],
+    ),
+    "lock": Room(["warehouses/lock.py"], ["tests/test_lock.py"]),
+    "private": Room(["private.py"], ["tests/faults/test_private.py"]),
+    "upgrade": Room(["upgrade.py"], ["tests/test_upgrade.py"], ["missing_tables_have_their_reasons"]),
     "merging": Room(["warehouses/merging.py"], ["tests/test_native.py"]),
     "disk": Room(["disk.py"], ["tests/test_disk.py"]),
     "duckdb": Room(

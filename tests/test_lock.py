@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -258,6 +258,83 @@ def test_a_time_longer_than_a_thread_can_wait(call: Call) -> None:
         2,
         "Error: Invalid value for '--load-every': Expected at most 36500d, but got '36501d'.",
     )
+
+
+class Ledger:
+    """Leases in memory: the seconds since each was renewed, by its owner."""
+
+    def __init__(self, **ages: float) -> None:
+        self.ages = {f"{name} host-{name}": age for name, age in ages.items()}
+        self.renewed: list[str] = []
+
+    def connected(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def begin(self, owner: str) -> None:
+        self.ages[owner] = 0.0
+
+    def put(self, owner: str) -> None:
+        self.renewed.append(owner)
+        if len(self.renewed) == 1:
+            raise ConnectionError("lost")
+
+    def found(self, owner: str) -> list[tuple[str, float]]:
+        assert owner in self.ages
+        return list(self.ages.items())
+
+    def drop(self, owner: str) -> None:
+        del self.ages[owner]
+
+
+def test_leases_that_ended_are_dropped_and_a_run_that_gives_up_drops_its_own() -> None:
+    ledger = Ledger(a=lock.LEASE, b=lock.LEASE + 0.1, c=3600)
+    assert lock.acquire(ledger, "mine here") == "host-a"
+    assert ledger.ages == {"a host-a": lock.LEASE}
+    assert lock.acquire(Ledger(b=lock.LEASE + 0.1), "mine here") is None
+    ledger = Ledger()
+    assert lock.acquire(ledger, "mine here") is None
+    assert ledger.ages == {"mine here": 0.0}
+
+
+def test_whoever_waits_for_a_lease_tries_about_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger, slept = Ledger(a=1), list[float]()
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 3:
+            ledger.drop("a host-a")
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    with pytest.raises(BusyError) as busy, lock._lease(ledger, "a warehouse", time.monotonic()):
+        pass
+    assert str(busy.value) == f"Another run into a warehouse, on host-a, {BUSY}"
+    with lock._lease(ledger, "a warehouse", time.monotonic() + 60):
+        [owner] = ledger.ages
+        assert owner.partition(" ")[2] == lock.process_name()
+    assert (ledger.ages, len(slept)) == ({}, 3)
+    assert all(0.5 <= seconds <= 1.5 for seconds in slept)
+
+
+def test_a_lease_is_renewed_long_before_it_ends_and_after_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    waited: list[float] = []
+
+    class Done(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            assert timeout is not None
+            waited.append(timeout)
+            return len(waited) == 4
+
+    ledger = Ledger()
+    lock._renew(ledger, "mine here", Done())
+    assert (waited, ledger.renewed) == ([15.0] * 4, ["mine here"] * 3)
+    assert caplog.messages == ["The lock could not be renewed: ConnectionError"]
+
+
+def test_a_lease_that_cannot_be_dropped_fails_no_run(caplog: pytest.LogCaptureFixture) -> None:
+    ledger = Ledger()
+    with lock._lease(ledger, "a warehouse", 0):
+        ledger.ages.clear()
+    assert caplog.messages == ["The lock could not be released: KeyError"]
 
 
 NOT_OWN = "Somebody else made or changed that table: rename or drop it, the next run creates its own."

@@ -21,6 +21,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 import autopilothq
 import forked
 import stock
+from autopilothq import runner
 from autopilothq.extras import install
 from autopilothq.warehouses.dataset import count_shared, open_dataset
 from autopilothq.warehouses.delta import KILL_POINT_ROWS_APPENDED, append_new, lake
@@ -41,6 +42,7 @@ from faults.loads import (
     pipeline,
     track,
 )
+from faults.test_refused import rejects
 from servers import S3
 
 DELTA = {"table_format": "delta"}
@@ -386,8 +388,25 @@ def test_refuses_a_table_format_where_there_is_none(
     assert "Leave table_format out of [sources.autopilothq]." in done.err
 
 
-def test_takes_the_table_format_as_an_argument_of_dlt_too(tmp_path: Path) -> None:
-    file(tmp_path / "archive", "1.gz", [track(1)])
-    dlts = dlt.destinations.filesystem((tmp_path / "bucket").as_uri())
-    pipeline(tmp_path, dlts).run(autopilothq.archive(str(tmp_path / "archive")), table_format="delta")
-    assert len(lake_content(str(tmp_path / "bucket"))["tracks"].rows) == 1
+def test_takes_the_table_format_as_an_argument_of_dlt_too_and_rejects_a_row_that_a_table_refuses(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOAD__RAISE_ON_MAX_RETRIES", "1")  # what a table refuses, dlt tries five times
+    archive, bucket = tmp_path / "archive", tmp_path / "bucket"
+    file(archive, "1.gz", [track(1)])
+    into = pipeline(tmp_path, dlt.destinations.filesystem(bucket.as_uri()))
+    into.run(autopilothq.archive(str(archive)), table_format="delta")
+    assert len(lake_content(str(bucket))["tracks"].rows) == 1
+    DeltaTable(bucket / "autopilothq" / "email_opened").alter.add_constraint({"sane": "id <> 'm-2'"})
+    file(archive, "2.gz", [track(2), track(3)])
+    runner.run(into, autopilothq.archive(str(archive), table_format="delta"))
+    tables = lake_content(str(bucket))
+    assert_sound(tables)
+    assert [[row["id"] for row in tables[name].dicts()] for name in ("email_opened", "tracks")] == [["m-1", "m-3"]] * 2
+    [(refused, (*_, message))] = rejects(tables).items()
+    about, _, why = message.partition(": ")
+    assert (refused, about) == ("m-2", "its row of email_opened is refused by the destination")
+    assert why.endswith("1 rows failed validation check.")
+    assert [text for text in caplog.messages if text.startswith("The destination")] == [
+        f"The destination refuses rows of email_opened: they are looked for among 2, and all others are loaded. {why}"
+    ]

@@ -1,0 +1,96 @@
+"""The folder of a load: what it has of other loads, and when it goes, without a load."""
+
+import gc
+import os
+import stat
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from autopilothq.sources import load_folder
+from autopilothq.sources.load_folder import LOADS_FOLDER, LoadFolder
+
+BEGUN = datetime(2019, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
+
+
+class Anything:
+    """What a folder is deleted with: a source, or a pipeline whose working folder is `working_dir`."""
+
+    def __init__(self, working_dir: Path | None = None) -> None:
+        self.working_dir = str(working_dir)
+
+
+def begin(pipeline: Any, load_id: str | None, keeper: object) -> LoadFolder:
+    return load_folder.begin_folder(pipeline, load_id, BEGUN, keeper)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_load_may_find_copies_on_a_new_machine_and_after_a_kill(tmp_path: Path) -> None:
+    pipeline, keeper = Anything(tmp_path / "working"), Anything()
+    Path(pipeline.working_dir).mkdir(mode=0o755)
+    home = Path(pipeline.working_dir, LOADS_FOLDER)
+    path, may_have_copies = begin(pipeline, "1", keeper)
+    assert (may_have_copies, path.name, names(path)) == (True, "waiting", ["begun"])
+    assert {mode(folder) for folder in (home.parent, home, path.parent)} == {0o700}
+    assert load_folder.handed_over_at(pipeline) == BEGUN  # type: ignore[arg-type]
+    # Another source's load in the same package deletes nothing.
+    other, may_have_copies = begin(pipeline, "1", keeper)
+    assert (may_have_copies, path.exists(), other.parent.name.partition("-")[0]) == (False, True, "1")
+    # All that others left goes, also that of a package whose id begins with this one's.
+    Path(home, "12-x", "waiting").mkdir(parents=True)
+    _, may_have_copies = begin(pipeline, "1", keeper)
+    assert (may_have_copies, path.exists(), {name.partition("-")[0] for name in names(home)}) == (True, True, {"1"})
+    Path(home.parent).chmod(0o750)  # somebody's choice, once the folder is there
+    last, may_have_copies = begin(pipeline, "2", keeper)
+    assert (may_have_copies, names(home), mode(home.parent)) == (True, [last.parent.name], 0o750)
+    load_folder.drop_files(pipeline)  # type: ignore[arg-type]
+    assert names(home) == []
+    assert begin(pipeline, "3", keeper).may_have_copies is False
+
+
+def test_a_folder_goes_with_what_keeps_it(tmp_path: Path) -> None:
+    pipeline, keeper = Anything(tmp_path), Anything()
+    folder = begin(pipeline, "1", keeper).path
+    temporary = load_folder.temporary_folder(keeper)
+    assert (temporary.path.exists(), temporary.may_have_copies) == (True, False)
+    assert temporary.path.name.startswith(LOADS_FOLDER)
+    del keeper
+    gc.collect()
+    assert (temporary.path.exists(), folder.exists(), folder.parent.exists()) == (False, False, True)
+    del pipeline
+    gc.collect()
+    assert not folder.parent.exists()
+
+
+def test_files_of_rows_get_their_name_once_and_are_found_by_their_table(tmp_path: Path) -> None:
+    pipeline = Anything(tmp_path)
+    path = begin(pipeline, "1", pipeline).path
+    ready = [load_folder.ready_file(path, number, table) for number, table in enumerate(["a", "rows-ready", "a"], 1)]
+    for file in ready:
+        file.write_text(file.name)
+    taken = [load_folder.hand_over_file(file) for file in ready[:2]]
+    assert [load_folder.hand_over_file(file) for file in ready[:2]] == taken
+    assert [file.read_text() for file in taken] == ["ready-1-a", "ready-2-rows-ready"]
+    assert names(path) == ["begun", "ready-3-a", "rows-1-a", "rows-2-rows-ready"]
+    assert load_folder.handed_over(pipeline) == {"a": [taken[0]], "rows-ready": [taken[1]]}  # type: ignore[arg-type]
+
+
+def test_another_attempt_begins_without_what_the_one_before_made(tmp_path: Path) -> None:
+    waiting = tmp_path / "waiting"
+    waiting.mkdir()
+    scratch = load_folder.scratch_of_projection(waiting)
+    Path(scratch, "of the first attempt").touch()
+    for name in ("ready-1-a", "rows-1-a", "begun"):
+        Path(waiting, name).touch()
+    origin = load_folder.scratch_of_origin(waiting)
+    Path(origin, "page").touch()
+    assert load_folder.scratch_of_projection(waiting) == scratch
+    assert (os.listdir(scratch), os.listdir(origin)) == ([], ["page"])
+    assert names(waiting) == ["begun", "origin", "projection", "rows-1-a"]
