@@ -11,6 +11,7 @@ import duckdb
 import psycopg2
 import pytest
 
+from autopilothq import archive, runner
 from autopilothq.warehouses.settings import DUCKDB_FILE
 from calling import Call, errors
 from contract.duck import held
@@ -152,6 +153,41 @@ def test_an_older_dataset_moves_its_books(call: Call, older: tuple[str, ...]) ->
     write([message(messageId="m2"), FIRST[0]], "two.ndjson")
     assert loaded(call, "*.ndjson", *apart) == (1, 1, 1, 0)  # nothing of the first, which is known
     assert tables(place)["autopilothq"] == EVENTS
+
+
+def test_an_upgrade_drops_and_moves_nothing_that_is_still_needed(call: Call, prepared: Path) -> None:
+    words = ("schema", "upgrade", "--books-dataset", "keeping")
+
+    def planned() -> tuple[int, list[str]]:
+        """The status of a dry run, and what it says that is not about moving a table."""
+        said = call(*words, "--dry-run")
+        texts = said.out.split("\n\n")[:-1]
+        statements = [text for text in texts if text.endswith(";")]
+        assert ['"_audit"' in text for text in statements[:-1]] == [False] * len(statements[:-1])  # it moves last
+        return said.status, [text for text in texts if " SCHEMA " in text or "stays as it is" in text]
+
+    made = 'CREATE SCHEMA IF NOT EXISTS "keeping";'
+    with as_prepared(prepared):
+        run((), [f"CREATE TABLE autopilothq_staging.{name} (id TEXT)" for name in "ba"])
+        strange = "it has tables that loads did not make (a, b): drop what is not needed."
+        assert planned() == (1, [made, f"autopilothq_staging stays as it is: {strange}"])
+        run((), ["DROP TABLE autopilothq_staging.a", "DROP TABLE autopilothq_staging.b"])
+        assert planned() == (0, [made, 'DROP SCHEMA "autopilothq_staging" CASCADE;'])
+        both = ("_audit", "_rejects")
+        run((), ["CREATE SCHEMA keeping", *(f"CREATE TABLE keeping.{name} (id TEXT)" for name in both)])
+        why = "keeping has one too: name another dataset for the books, or drop the one that is not needed."
+        assert planned() == (1, [f"{name} stays as it is: {why}" for name in both])
+        run((), ["DROP SCHEMA keeping CASCADE"])
+        before = tables(())
+        dlt.config["books_dataset"] = ""  # another process does not know what these calls said
+        runner.pipeline().extract(archive(write([message(messageId="m2")], "two.ndjson")))
+        said = call(*words)
+        cut_off = "A load was cut off, and some of its rows wait in the staging dataset, which does not move."
+        hint = (
+            "Load once more without --books-dataset, or give that load up: dlt pipeline autopilot_events abort-packages"
+        )
+        assert (said.status, said.out, errors(said)) == (1, "", [f"Error: {cut_off}", hint])
+        assert tables(()) == before
 
 
 def test_other_destinations_and_the_same_name_are_refused(call: Call) -> None:

@@ -197,8 +197,11 @@ def test_a_job_that_broke_off_is_continued(call: Call, server: FakeAutopilot) ->
     assert said.status == 1
     assert "Provided autopilotapikey not valid." in said.err
     states = rows("status", "http_status", "message")
-    assert states.count(("delivered", 200, None)) == 3
-    assert len(states) == 8
+    assert (len(states), states.count(("delivered", 200, None))) == (8, 3)
+    assert {state for state in states if state[0] != "delivered"} <= {
+        ("failed", 401, "Provided autopilotapikey not valid."),
+        ("failed", None, "not sent, because the run broke off"),
+    }
     server.faults.clear()
     left = next(email for email, status in rows("email", "status") if status == "failed")
     server.order("DELETE", f"/contact/{left.replace('@', '%40')}", status=500, message="Broken.", times=2)

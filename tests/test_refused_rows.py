@@ -1,14 +1,17 @@
 """Rows on their way to dlt, and those that the destination refuses: without a load."""
 
 import json
+import logging
 import os
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import dlt
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,11 +19,12 @@ import pytest
 from dlt.common.destination.exceptions import DestinationTransientException
 from dlt.load.exceptions import LoadClientJobFailed
 
-from autopilothq.catalog import LATEST, resource_of
+from autopilothq.catalog import LATEST, TABLES, resource_of
 from autopilothq.errors import NotSupported, causes
 from autopilothq.projection import TableRows, engine
 from autopilothq.sources import isolate, refused, row_files
 from autopilothq.sources.refused import RefusedMessages
+from autopilothq.warehouses.dlt_internals import NULL_COLLECTOR
 
 NOON = datetime(2019, 3, 1, 12, tzinfo=UTC)
 
@@ -95,6 +99,89 @@ def test_why_a_load_failed_is_what_the_driver_says() -> None:
     assert found == isolate.Cause("load 1", "users", "no evil users", None)
     nameless: Any = LoadClientJobFailed("load 1", "users.x", "why", None)  # type: ignore[arg-type]
     assert isolate._cause(UNASKED, nameless) == isolate.Cause("load 1", "users", "why", None)
+
+
+def test_dlt_tries_a_part_once_and_says_nothing_of_it() -> None:
+    into: Any = SimpleNamespace(collector="the user's")
+    log = logging.getLogger("dlt")
+    level = log.level
+    for tries, after in ((None, isolate.DEFAULT_RETRIES), (3, 3)):
+        if tries is not None:
+            dlt.config[isolate.RETRIES] = tries
+        with suppress(KeyError), isolate._quietly(into):
+            assert (dlt.config.get(isolate.RETRIES), log.level, into.collector) == (1, logging.CRITICAL, NULL_COLLECTOR)
+            raise KeyError
+        assert (dlt.config.get(isolate.RETRIES), log.level, into.collector) == (after, level, "the user's")
+
+
+def test_the_rows_of_a_table_that_is_replaced_are_merged_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolate, "merge_strategies", lambda _, table_format: [table_format])
+    monkeypatch.setattr(isolate, "merge_disposition", lambda table, strategies: (table, strategies))
+    parts = {"disposition": "merge", "strategy": "delete-insert"}
+    assert [isolate._disposition(UNASKED, table, "upsert") for table in ("lists", "contacts", "an_event")] == [
+        parts,
+        ("contacts", ["upsert"]),
+        ("an_event", ["upsert"]),
+    ]
+
+
+def test_what_the_next_load_leaves_out_because_of_rows(tmp_path: Path) -> None:
+    rows = files_of(tmp_path, {"id": ["a", "b"], "list_id": ["l", "m"], "contact_id": ["x", "y"]})
+    found = RefusedMessages("place")
+    for table in ("users", "accounts", "tracks", "an_event", "_rejects", "lists_contacts"):
+        isolate._note(found, table, rows, {1: isolate.Cause("1", table, "why", True)})
+    errors = {table: f"its row of {table} is refused by the destination: why" for table in (*TABLES, "an_event")}
+    assert found == RefusedMessages(
+        "place",
+        messages={"b": errors["an_event"]},
+        users={"b": errors["users"]},
+        accounts={"b": errors["accounts"]},
+        emptied={"_rejects": {"b": errors["_rejects"]}},
+        left_out={"lists_contacts": {"m\ny": errors["lists_contacts"]}},
+    )
+    isolate._note(found, "_rejects", rows, {1: isolate.Cause("1", "_rejects", "why", True)})
+    assert found.left_out["_rejects"] == {"b": errors["_rejects"]}
+
+
+class Deletions:
+    """A dataset that has some tables, and notes what is deleted."""
+
+    def __init__(self, *tables: str) -> None:
+        self.there = tables
+        self.deleted: list[tuple[str, str, list[Any]]] = []
+
+    def tables(self, names: list[str]) -> dict[str, Any]:
+        return {name: {} for name in names if name in self.there}
+
+    def quoted(self, table: str, column: str) -> str:
+        return f"{table}.{column}"
+
+    def delete(self, table: str, where: str, values: list[Any]) -> None:
+        self.deleted.append((table, where, values))
+
+
+def test_what_failed_loads_stored_of_refused_messages_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolate, "IDS_PER_DELETE", 2)
+    [identifies] = files_of(tmp_path, {"id": ["i1", "i2", "i3", "i4"], "user_id": ["u1", "u2", None, "u1"]}).files
+    files = {"identifies": [identifies], "tracks": [], "an_event": [], "_audit": [], "users": []}
+    dataset = Deletions("identifies", "tracks", "users", "_audit", "accounts")
+    monkeypatch.setattr(isolate, "handed_over", lambda _: files)
+    monkeypatch.setattr(isolate, "open_dataset", lambda _: dataset)
+    attempts = [NOON.isoformat(), (NOON + timedelta(hours=1)).isoformat()]
+    found = RefusedMessages("place", attempts, messages={"i2": "", "i3": "", "t1": ""}, users={"u1": ""})
+    isolate._take_back(UNASKED, found)
+    since = NOON - timedelta(milliseconds=1)
+    some = ["i2", "i3"], ["t1", "i1"], ["i4"]
+    assert dataset.deleted == [
+        *(
+            (table, f"{table}.id IN ({', '.join(['%s'] * len(ids))}) AND {table}.uuid_ts >= %s", [*ids, since])
+            for table in ("identifies", "tracks")
+            for ids in some
+        ),
+        ("users", "users.id IN (%s) AND users.uuid_ts >= %s", ["u2", since]),
+    ]
 
 
 def test_causes_are_followed_once() -> None:
