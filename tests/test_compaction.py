@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from autopilothq import compaction
-from autopilothq.catalog import ARCHIVE_FOLDER
+from autopilothq.catalog import ARCHIVE_FOLDER, AUDIT
 from autopilothq.errors import RunError
 
 NOW, HOUR = 1_800_000_000.0, 3600
@@ -61,7 +61,7 @@ class Books:
 @pytest.fixture
 def groups(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The numbers of the files that are joined, given the rows of files that are all there but those `missing`."""
-    monkeypatch.setattr(compaction, "last_load", lambda _, now: ("newest", now))
+    monkeypatch.setattr(compaction, "last_load", lambda _, now: ("newest", now) if now.tzinfo else None)
 
     def joined(*rows: dict[str, Any], missing: Sequence[dict[str, Any]] = ()) -> list[list[str]]:
         there = [SimpleNamespace(url=row["file"], version=row["version"]) for row in rows]
@@ -97,6 +97,38 @@ def test_a_new_file_has_as_many_files_as_it_has_room_for(groups: Any) -> None:
         ["4", "5"],
     ]
     assert groups(row(1, size=50), row(2, size=50), row(3, size=1)) == [["1", "2"]]
+
+
+# ---- which books can be changed --------------------------------------------------------------------------------------
+
+
+def test_books_are_changed_in_transactions_alone_and_if_they_have_all_columns() -> None:
+    class Columns:
+        def __init__(self, kind: str, *missing: str) -> None:
+            self.kind = kind
+            self.names = [column.name for column in AUDIT.columns if column.name not in missing]
+
+        def tables(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
+            assert names == ["_audit"]
+            return {"_audit": dict.fromkeys(self.names, "text")} if self.names else {}
+
+    def refused(*words: str) -> str:
+        books: Any = Columns(*words)
+        with pytest.raises(RunError) as error:
+            compaction._check(books)
+        return str(error.value)
+
+    for kind in ("duckdb", "postgres"):
+        books: Any = Columns(kind)
+        compaction._check(books)
+    assert refused("sqlite") == (
+        "Expected a destination of duckdb or postgres, because the books must change in one transaction, but got"
+        " sqlite. Nothing was changed."
+    )
+    assert refused("duckdb", "skipped", "mended") == (
+        "Expected the columns mended, skipped in _audit, but they are missing. Nothing was changed.\n"
+        "Load something with this version first."
+    )
 
 
 # ---- after a kill ----------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ import zstandard
 import forked
 from autopilothq import runner
 from autopilothq.catalog import SUPPRESSIONS
+from autopilothq.errors import RunError
 from autopilothq.privacy import rewrite
 from autopilothq.segment.identity import Id, hash_of
 from autopilothq.warehouses.resolve import DUCKDB_CONFIG
@@ -371,6 +372,36 @@ def refused(call: Call, file: str, *texts: str) -> None:
     assert (said.status, errors(said)) == (1, list(texts))
     assert Path(file).read_bytes() == before
     assert not list(Path().glob(".*.rewrite"))
+
+
+COPY_ROWS = rewrite._copy_rows
+# What becomes wrong as the first table's rows are copied, and what is said of it.
+DIFFERENCES = {
+    "DELETE FROM {new} WHERE n = 3": "table main.t (1,000 rows, but 999 in the copy)",
+    "UPDATE {new} SET n = -n WHERE n = 3": "table main.t (1,000 rows, but 1,000 in the copy)",
+    "ALTER TABLE {new} RENAME n TO m": "column main.t.m, column main.t.n, table main.t",
+}
+
+
+@pytest.mark.parametrize("change", DIFFERENCES)
+def test_a_copy_that_differs_replaces_no_file(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with duckdb.connect("autopilot.duckdb") as con:
+        con.execute("CREATE TABLE t AS SELECT range AS n FROM range(1000); CREATE TABLE u AS SELECT 1 AS n")
+
+    def wrong(engine: duckdb.DuckDBPyConnection, old: str, new: str) -> None:
+        COPY_ROWS(engine, old, new)
+        if new.endswith('"t"'):
+            engine.execute(change.format(new=new))
+
+    monkeypatch.setattr(rewrite, "_copy_rows", wrong)
+    before = Path("autopilot.duckdb").read_bytes()
+    with pytest.raises(RunError) as error:
+        rewrite.rewrite(runner.pipeline())
+    assert str(error.value) == (
+        f"The copy of {Path('autopilot.duckdb').absolute()} differs from it, so the old file stays:"
+        f" {DIFFERENCES[change]}.\nAll rows that were to be deleted are deleted. Please report this."
+    )
+    assert (Path("autopilot.duckdb").read_bytes(), list(Path().glob(".*"))) == (before, [])
 
 
 def test_where_it_can_do_nothing() -> None:

@@ -159,6 +159,8 @@ def test_what_is_put_together(loaded: Path, monkeypatch: pytest.MonkeyPatch) -> 
         older = "SELECT * REPLACE ('older' AS version, 50 AS lines) FROM autopilothq._audit WHERE file = ?"
         connection.execute(f"INSERT INTO autopilothq._audit {older}", [joined])
     before = messages(folder), sums(folder)
+    begun = {files.begun_at(path) for path in files.published_files(folder / "archive")}
+    loads = set(rows(folder, "load_id, loaded_at"))
     monkeypatch.setattr(compaction, "FILES_PER_STATEMENT", 3)
     deletions: list[str] = []
     delete = SqlDataset.delete
@@ -176,6 +178,8 @@ def test_what_is_put_together(loaded: Path, monkeypatch: pytest.MonkeyPatch) -> 
     sizes = [path.stat().st_size for path in files.published_files(folder / "archive")]
     new = [row for row in rows(folder, "file, size, lines, duplicates", "ORDER BY lines") if row[2] in (7, 2)]
     assert [(lines, duplicates) for _, _, lines, duplicates in new][-1] == (7, 1)
+    assert {files.begun_at(Path(file)) for file, *_ in new} <= begun
+    assert set(rows(folder, "load_id, loaded_at")) <= loads
     shop = [size for file, size, *_ in new if "segment-shop" in file]
     assert out == f"6 files became 2 files of {new[-1][1] + shop[0]:,} bytes.\n"
     assert len(sizes) == 10 - 4
