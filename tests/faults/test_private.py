@@ -21,7 +21,7 @@ import autopilothq
 import forked
 from autopilothq import private
 from autopilothq.destination.delivery_log import KILL_POINT_DELIVERIES_ADDED
-from autopilothq.errors import RunError
+from autopilothq.errors import FolderNotOwned, RunError
 from autopilothq.projection.parse import KILL_POINT_LINES_PARSED
 from autopilothq.sources.spool import KILL_POINT_PAGE_STORED
 from autopilothq.warehouses.duckdb import direct
@@ -268,6 +268,19 @@ def test_a_folder_that_another_user_prepared_is_not_used(
         [NOT_OWN.format(folder=theirs, shared=shared, owner=owner), NAME_ANOTHER],
     )
     assert modes(real) == {"pipelines": "drwxr-xr-x"}
+
+
+def test_a_folder_that_is_yet_to_be_made_below_another_users_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o1777)
+    (tmp_path / "dlt").mkdir()
+    if os.geteuid() == 0:
+        os.chown(tmp_path / "dlt", NOBODY, NOBODY)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(FolderNotOwned, match=f"^Expected {tmp_path}/dlt to be a folder of this user"):
+        private.check_own(tmp_path / "dlt" / "pipelines" / "autopilot_events")
 
 
 def test_own_folders_in_a_shared_one_are_used(tmp_path: Path) -> None:
