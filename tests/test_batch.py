@@ -38,6 +38,7 @@ def test_values_that_an_event_is_to_meet_are_not_replaced(values: dict[str, Any]
     # Without an event they may be, and those of somebody else do not matter.
     assert not batch_of(NAMED, item(), item("bo@b.c", ["7"])).conflicts_with(ANN, values)
     assert not batch_of(NAMED, item(triggers=["7"])).conflicts_with("bo@b.c", values | {"Email": "bo@b.c"})
+    assert not batch_of({"Email": ANN}, item(triggers=["7"])).conflicts_with(ANN, values)
 
 
 def test_a_contact_that_must_be_alone_is_in_a_batch_with_others_but_never_merged() -> None:

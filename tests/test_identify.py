@@ -112,6 +112,8 @@ def test_every_standard_field_is_reached_by_its_own_name() -> None:
                 ["MailingStreet", "MailingCity", "MailingState", "MailingPostalCode", "MailingCountry"], None
             ),
         ),
+        ({"name": None, "title": "T"}, {"FirstName": None, "LastName": None, "Title": "T"}),
+        ({"name": "Ann Lee", "title": "T"}, {"FirstName": "Ann", "LastName": "Lee", "Title": "T"}),
         ({"review_rating": None}, {"custom": {"integer--Review--Rating": None}}),
         ({"plan": None}, {"custom": {"string--plan": None}}),
     ],

@@ -280,7 +280,7 @@ class Ledger:
 
     def found(self, owner: str) -> list[tuple[str, float]]:
         assert owner in self.ages
-        return list(self.ages.items())
+        return list(reversed(self.ages.items()))
 
     def drop(self, owner: str) -> None:
         del self.ages[owner]

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from autopilothq import inspect
-from autopilothq.inspect import Received, Waiting
+from autopilothq.inspect import Received, Waiting, received
 from autopilothq.receive import files
 from calling import Call, errors
 from receiving import receiver
@@ -42,6 +42,14 @@ def test_the_status_for_programs() -> None:
             "age_seconds": 185.0,
         },
     }
+
+
+def test_a_file_that_is_published_meanwhile_is_not_counted(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}000-a" for number in (3, 1, 2)]
+    for path in paths[::2]:
+        path.write_bytes(b"12345")
+    assert received._waiting(paths) == Waiting(2, 10, datetime.fromtimestamp(2, UTC))
+    assert received._waiting(paths[1:2]) == NOTHING
 
 
 def test_what_waits(call: Call) -> None:

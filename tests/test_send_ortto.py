@@ -351,7 +351,7 @@ def test_an_audience_without_a_field_is_a_tag_alone(server: FakeOrtto) -> None:
 
 
 def test_a_track_is_a_person_and_then_an_activity(server: FakeOrtto) -> None:
-    message = order(1, userId="u1", properties={"order_id": "o1", "total": 12.5, "Items": 2, "coupon": "x"})
+    message = order(1, userId="u1", properties={"coupon": "x", "order_id": "o1", "total": 12.5, "Items": 2})
     assert counted(send(server, [message])) == {"messages": 1, "delivered": 1}
     created = f"{RECENTLY:%Y-%m-%dT%H:%M:%SZ}"
     assert [(path, body.get("people") or body) for path, body in written(server)] == [

@@ -7,6 +7,7 @@ import sys
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dlt
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, DeltaError
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 import autopilothq
@@ -24,6 +25,7 @@ import stock
 from autopilothq import runner
 from autopilothq.extras import install
 from autopilothq.warehouses.dataset import count_shared, open_dataset
+from autopilothq.warehouses.dataset.delta import MOST_FILES, compact_tables
 from autopilothq.warehouses.delta import KILL_POINT_ROWS_APPENDED, append_new, lake
 from calling import Call, errors
 from faults import killed
@@ -216,6 +218,27 @@ def test_files_of_dlts_that_a_kill_cut_off_stop_no_load_of_a_new_machine(
     assert json.loads((folder / "init").read_text()) == {"initial_version": 1, "current_version": 2}
     tracks = lake_content(bucket.as_uri())["tracks"]
     assert [row["id"] for row in tracks.dicts()] == ["m-1", "m-2", "m-3"]
+
+
+def test_a_table_that_cannot_be_compacted_holds_up_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    done: list[str] = []
+
+    def opened(name: str) -> Any:
+        def compact(**_: Any) -> None:
+            done.append(f"compact {name}")
+
+        def vacuum(**_: Any) -> None:
+            if name == "torn":
+                raise DeltaError("torn")
+            done.append(f"vacuum {name}")
+
+        files = ["file"] * (MOST_FILES + (name != "small"))
+        optimize = SimpleNamespace(compact=compact)
+        return SimpleNamespace(file_uris=lambda: files, optimize=optimize, vacuum=vacuum) if name != "gone" else None
+
+    compact_tables(["gone", "torn", "small", "large"], opened)
+    assert done == ["compact torn", "vacuum small", "compact large", "vacuum large"]
+    assert caplog.messages == ["Delta tables that could not be compacted, and are slow to read: torn; torn"]
 
 
 def test_columns_may_be_named_like_placeholders(tmp_path: Path) -> None:
