@@ -93,6 +93,7 @@ def test_all_keys_of_a_person() -> None:
     assert (batch.contact_key(values), batch.contact_keys(values)) == (ANN, [ANN, "new@b.c", id_])
     assert id_ == f"user_id:{hashlib.sha256(b'U1').hexdigest()}"
     assert batch.user_key("u1") not in (id_, batch.user_key("u2"))
+    assert batch.user_key("u\ud800") == batch.user_key("u?")  # which a field of the account may be given by a trait
     assert batch.contact_keys({"custom": {EXTERNAL_ID: "U1"}}) == [id_]
     assert batch.contact_keys({"Email": "", "custom": {}}) == []
     both = ContactBatch({ANN: values, "bo@b.c": {"Email": "Bo@b.c"}})
