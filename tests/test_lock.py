@@ -264,7 +264,7 @@ class Ledger:
     """Leases in memory: the seconds since each was renewed, by its owner."""
 
     def __init__(self, **ages: float) -> None:
-        self.ages = {f"{name} host-{name}": age for name, age in ages.items()}
+        self.ages = {f"{name} host-{name}, process 7": age for name, age in ages.items()}
         self.renewed: list[str] = []
 
     def connected(self) -> AbstractContextManager[None]:
@@ -288,8 +288,8 @@ class Ledger:
 
 def test_leases_that_ended_are_dropped_and_a_run_that_gives_up_drops_its_own() -> None:
     ledger = Ledger(a=lock.LEASE, b=lock.LEASE + 0.1, c=3600)
-    assert lock.acquire(ledger, "mine here") == "host-a"
-    assert ledger.ages == {"a host-a": lock.LEASE}
+    assert lock.acquire(ledger, "mine here") == "host-a, process 7"
+    assert ledger.ages == {"a host-a, process 7": lock.LEASE}
     assert lock.acquire(Ledger(b=lock.LEASE + 0.1), "mine here") is None
     ledger = Ledger()
     assert lock.acquire(ledger, "mine here") is None
@@ -302,12 +302,12 @@ def test_whoever_waits_for_a_lease_tries_about_once_a_second(monkeypatch: pytest
     def sleep(seconds: float) -> None:
         slept.append(seconds)
         if len(slept) == 3:
-            ledger.drop("a host-a")
+            ledger.drop("a host-a, process 7")
 
     monkeypatch.setattr(time, "sleep", sleep)
     with pytest.raises(BusyError) as busy, lock._lease(ledger, "a warehouse", time.monotonic()):
         pass
-    assert str(busy.value) == f"Another run into a warehouse, on host-a, {BUSY}"
+    assert str(busy.value) == f"Another run into a warehouse, on host-a, process 7, {BUSY}"
     with lock._lease(ledger, "a warehouse", time.monotonic() + 60):
         [owner] = ledger.ages
         assert owner.partition(" ")[2] == lock.process_name()
