@@ -61,7 +61,9 @@ class Books:
 @pytest.fixture
 def groups(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The numbers of the files that are joined, given the rows of files that are all there but those `missing`."""
-    monkeypatch.setattr(compaction, "last_load", lambda _, now: ("newest", now) if now.tzinfo else None)
+    monkeypatch.setattr(
+        compaction, "last_load", lambda books, now: ("newest", now) if books.rows and now.tzinfo else None
+    )
 
     def joined(*rows: dict[str, Any], missing: Sequence[dict[str, Any]] = ()) -> list[list[str]]:
         there = [SimpleNamespace(url=row["file"], version=row["version"]) for row in rows]
