@@ -2,10 +2,14 @@
 
 import gc
 import os
+import shutil
 import stat
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from autopilothq.sources import load_folder
 from autopilothq.sources.load_folder import LOADS_FOLDER, LoadFolder
@@ -67,6 +71,21 @@ def test_a_folder_goes_with_what_keeps_it(tmp_path: Path) -> None:
     del pipeline
     gc.collect()
     assert not folder.parent.exists()
+
+
+def test_what_is_gone_already_or_no_folder_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noted: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", noted.append)
+    pipeline, keeper = Anything(tmp_path), Anything()
+    (tmp_path / LOADS_FOLDER).mkdir()
+    (tmp_path / LOADS_FOLDER / "a file").touch()
+    folder = begin(pipeline, "1", keeper).path.parent
+    temporary = load_folder.temporary_folder(keeper).path
+    shutil.rmtree(folder)
+    temporary.rmdir()
+    del keeper, pipeline
+    gc.collect()
+    assert noted == []
 
 
 def test_files_of_rows_get_their_name_once_and_are_found_by_their_table(tmp_path: Path) -> None:

@@ -167,11 +167,12 @@ def test_what_failed_loads_stored_of_refused_messages_is_deleted(
     [identifies] = files_of(tmp_path, {"id": ["i1", "i2", "i3", "i4"], "user_id": ["u1", "u2", None, "u1"]}).files
     files = {"identifies": [identifies], "tracks": [], "an_event": [], "_audit": [], "users": []}
     dataset = Deletions("identifies", "tracks", "users", "_audit", "accounts")
-    monkeypatch.setattr(isolate, "handed_over", lambda _: files)
-    monkeypatch.setattr(isolate, "open_dataset", lambda _: dataset)
+    monkeypatch.setattr(isolate, "handed_over", {"mine": files}.get)
+    monkeypatch.setattr(isolate, "open_dataset", {"mine": dataset}.get)
+    into: Any = "mine"
     attempts = [NOON.isoformat(), (NOON + timedelta(hours=1)).isoformat()]
     found = RefusedMessages("place", attempts, messages={"i2": "", "i3": "", "t1": ""}, users={"u1": ""})
-    isolate._take_back(UNASKED, found)
+    isolate._take_back(into, found)
     since = NOON - timedelta(milliseconds=1)
     some = ["i2", "i3"], ["t1", "i1"], ["i4"]
     assert dataset.deleted == [
