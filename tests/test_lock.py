@@ -354,5 +354,11 @@ def test_a_table_of_locks_that_is_somebody_elses(tmp_path: Path, postgres: str) 
     table = "CREATE TABLE autopilothq._locks"
     assert refused(f"{table} (id int)") == [f'{LEASE} but: column "owner" does not exist.', NOT_OWN]
     assert refused(f"{table} (owner text)") == [f'{LEASE} but: column "renewed_at" does not exist.', NOT_OWN]
+    view = "CREATE VIEW autopilothq._locks AS SELECT 'a' AS owner, now() AS renewed_at"
+    assert refused(f"{view} LIMIT 1") == [f'{LEASE} but: cannot delete from view "_locks".', NOT_OWN]
+    assert refused(f"CREATE MATERIALIZED {view[7:]}") == [
+        f'{LEASE} but: cannot change materialized view "_locks".',
+        NOT_OWN,
+    ]
     why = 'column "renewed_at" is of type bigint but expression is of type timestamp with time zone'
     assert refused(f"{table} (owner text, renewed_at bigint)") == [f"{LEASE} but: {why}.", NOT_OWN]

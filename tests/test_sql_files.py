@@ -72,6 +72,16 @@ COMMENT ON TABLE odd.keyed IS 'a table'; COMMENT ON COLUMN odd.keyed.note IS 'a 
 COMMENT ON VIEW odd.seen IS 'a view'; COMMENT ON INDEX odd.keyed_pkey IS 'an index';
 COMMENT ON TABLE other.keyed IS 'another table'; COMMENT ON SEQUENCE odd.numbers IS 'a sequence';
 COMMENT ON CONSTRAINT keyed_pkey ON odd.keyed IS 'a constraint'; COMMENT ON SCHEMA odd IS 'a schema';
+CREATE FUNCTION odd.omit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+CREATE TABLE other.part PARTITION OF odd.parts DEFAULT;
+CREATE TRIGGER t BEFORE INSERT ON other.part FOR EACH ROW EXECUTE FUNCTION odd.omit();
+CREATE TRIGGER t BEFORE INSERT OR UPDATE ON odd.staged FOR EACH ROW EXECUTE FUNCTION odd.omit();
+CREATE RULE r AS ON INSERT TO odd.waits DO INSTEAD NOTHING; CREATE RULE r AS ON INSERT TO odd.plain DO ALSO NOTHING;
+CREATE TRIGGER a AFTER INSERT ON odd.keyed FOR EACH ROW EXECUTE FUNCTION odd.omit();
+CREATE TRIGGER b BEFORE UPDATE ON odd.keyed FOR EACH ROW EXECUTE FUNCTION odd.omit();
+CREATE TRIGGER c BEFORE INSERT ON odd.keyed EXECUTE FUNCTION odd.omit();
+CREATE TRIGGER t BEFORE INSERT ON odd.typed FOR EACH ROW EXECUTE FUNCTION odd.omit();
+ALTER TABLE odd.typed DISABLE TRIGGER t;
 CREATE SCHEMA named;
 CREATE TABLE named.opened (id text, received_at timestamptz);
 CREATE TABLE named.opened_earlier (received_at timestamp, id varchar(9)) PARTITION BY LIST (id);
@@ -120,10 +130,10 @@ FOUND: dict[str, tuple[Sequence[str], list[tuple[Any, ...]]]] = {
     "stored_tables_postgres.sql": (
         ["staging", "odd"],
         [
-            ("bare", None, False), ("kept", None, True), ("keyed", ["id", "n"], True), ("parts", None, True),
-            ("plain", None, True), ("seen", None, True), ("staged", ["id"], True), ("staged", ["other"], True),
-            ("typed", ["id"], False),
-            ("waits", ["id"], False),
+            ("bare", None, False, False), ("kept", None, True, False), ("keyed", ["id", "n"], True, False),
+            ("parts", None, True, True), ("plain", None, True, False), ("seen", None, True, False),
+            ("staged", ["id"], True, True), ("staged", ["other"], True, True), ("typed", ["id"], False, False),
+            ("waits", ["id"], False, True),
         ],
     ),
     "table_names_postgres.sql": (

@@ -73,10 +73,21 @@ def test_several_loads_give_what_they_give_in_duckdb(
     got, wanted = rows("tracks", ["id"])
     assert got == wanted
 
-    # Names that are SQLite's own.
-    Path("named.ndjson").write_text('{"type":"track","event":"Sqlite Opened","messageId":"s","userId":"u"}')
-    assert call("load", "archive", "named.ndjson", *SQLITE).status == 0
-    assert sqlite3.connect(FILE).execute("SELECT id, event FROM _sqlite_opened").fetchall() == [("s", "_sqlite_opened")]
+    # Names that are SQLite's own, and those of a view and of tables of somebody else, of which one takes messages.
+    with sqlite3.connect(FILE) as con:
+        con.execute("CREATE VIEW seen AS SELECT 'a' AS id, NULL AS received_at")
+        con.execute("CREATE TABLE owned (id WORDS, received_at)")
+        con.execute("CREATE TABLE strict (id TEXT, received_at DATETIME, who TEXT NOT NULL)")
+        con.execute("CREATE TABLE kept (id TEXT NOT NULL, received_at DATETIME, who TEXT NOT NULL DEFAULT 'me')")
+    made = {"Sqlite Opened": "_sqlite_opened", "Seen": "seen_table", "Owned": "owned_table", "Kept": "kept"}
+    made["Strict"] = "strict_table"
+    lines = [f'{{"type":"track","event":"{event}","messageId":"s","userId":"u"}}' for event in made]
+    for number, (line, table) in enumerate(zip(lines, made.values(), strict=True)):
+        Path("named.ndjson").write_text(line.replace('"s"', f'"s{number}"'))
+        said = call("load", "archive", "named.ndjson", *SQLITE)
+        assert (said.status, errors(said)) == (0, [])
+        wanted = [(f"s{number}", table)]
+        assert sqlite3.connect(FILE).execute(f"SELECT id, event FROM {table}").fetchall() == wanted
 
     said = call("status", *SQLITE)
     assert (said.status, errors(said)) == (

@@ -280,6 +280,7 @@ def test_steps_that_drop_the_key(folder: Path, name: str, step: Callable[[Any], 
         ("tracks", lambda rows: dlt.mark.with_table_name(rows, "mine"), "the table mine"),
         ("tracks", lambda rows: dlt.mark.with_file_import("a.parquet", "parquet", 2, rows), "hints"),
         ("other_events", lambda rows: dlt.mark.with_hints(rows, dlt.mark.make_hints(merge_key="event")), "hints"),
+        ("other_events", lambda rows: dlt.mark.with_table_name(rows, "mine"), "the table mine"),
     ],
 )
 def test_steps_that_return_hints_with_rows(folder: Path, name: str, step: Callable[[Any], Any], came: str) -> None:
@@ -295,15 +296,22 @@ def test_steps_that_return_hints_with_rows(folder: Path, name: str, step: Callab
 def test_a_row_that_a_step_returns_twice_is_stored_once(folder: Path) -> None:
     """Of two that differ it is the first, as they come; an empty table without columns is none."""
     place = Place()
-    source = archive(more(folder, *(track(f"s{number}", "Shoe Bought", number) for number in (1, 2, 3))))
+    events = [track(f"s{number}", "Shoe Bought", number) for number in (1, 2, 3)]
+    users = [identify("i1", "u1", 5), identify("i2", "u1", 6)]
+    source = archive(more(folder, *events, track("t1", "Sock Bought", 4), *users))
     source.tracks.add_map(lambda rows: pa.concat_tables([rows.slice(1), rows, rows.slice(2)]))
     source.tracks.add_map(lambda rows: rows.set_column(0, "id", rows["id"]) if rows.num_rows else pa.table({}))
-    place.run(source.with_resources("tracks"))
-    assert [row["id"] for row in place.con.sql("SELECT id FROM data.tracks").to_arrow_table().to_pylist()] == [
-        "s2",
-        "s3",
-        "s1",
-    ]
+    source.tracks.add_yield_map(lambda rows: iter([rows.slice(1), rows]))
+    source.identifies.add_yield_map(lambda rows: iter([*rows.to_pylist(), rows.to_pylist()]))
+    source.other_events.add_yield_map(lambda rows: iter([rows.slice(2), [rows.slice(1), rows]]))
+    place.run(source.with_resources("tracks", "identifies", "other_events"))
+    tables = ("tracks", "identifies", "shoe_bought", "sock_bought")
+    assert {name: [row["id"] for row in place.rows(name)] for name in tables} == {
+        "tracks": ["s3", "t1", "s1", "s2"],
+        "identifies": ["i1", "i2"],
+        "shoe_bought": ["s3", "s2", "s1"],
+        "sock_bought": ["t1"],
+    }
 
 
 def test_a_step_that_returns_a_frame_without_the_key(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -216,14 +216,17 @@ def rejects(tables: dict[str, Table]) -> dict[str, tuple[Any, ...]]:
 
 
 # An event's rows are refused by a trigger, a user's by one whose error does not say what it is about, and rows of
-# tracks, of identifies, of groups, of accounts and of the books by constraints.
+# tracks, of identifies, of groups, of accounts and of the books by constraints. Both triggers leave out rows, too,
+# without an error.
 REFUSALS = """
     CREATE FUNCTION refuse_user() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-        IF NEW.plan = 'evil' THEN RAISE EXCEPTION 'no evil users'; END IF; RETURN NEW; END $$;
+        IF NEW.plan = 'evil' THEN RAISE EXCEPTION 'no evil users'; END IF;
+        IF NEW.plan = 'gone' THEN RETURN NULL; END IF; RETURN NEW; END $$;
     CREATE FUNCTION refuse_event() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         IF NEW.campaign_id IN ('c-7', 'c-8') THEN
             RAISE 'no campaign %', NEW.campaign_id USING ERRCODE = 'check_violation';
-        END IF; RETURN NEW; END $$;
+        END IF;
+        IF NEW.campaign_id = 'c-9' THEN RETURN NULL; END IF; RETURN NEW; END $$;
     CREATE TRIGGER t BEFORE INSERT ON autopilothq.users FOR EACH ROW EXECUTE FUNCTION refuse_user();
     CREATE TRIGGER t BEFORE INSERT ON autopilothq.email_opened FOR EACH ROW EXECUTE FUNCTION refuse_event();
     ALTER TABLE autopilothq.tracks ADD CONSTRAINT sane CHECK (id <> 'm-20');
@@ -234,13 +237,16 @@ REFUSALS = """
     ALTER TABLE autopilothq._discards ADD CONSTRAINT sane CHECK (value NOT LIKE '%poison%');
 """
 CONSTRAINT = 'new row for relation "{}" violates check constraint "sane"'
+LEFT_OUT = "a trigger or a rule of the table leaves out the row"
 REFUSED = {
     "m-7": "its row of email_opened is refused by the destination: no campaign c-7",
     "m-8": "its row of email_opened is refused by the destination: no campaign c-8",
+    "m-9": f"its row of email_opened is refused by the destination: {LEFT_OUT}",
     "m-20": f"its row of tracks is refused by the destination: {CONSTRAINT.format('tracks')}",
     "i-42": f"its row of identifies is refused by the destination: {CONSTRAINT.format('identifies')}",
     "i-43": "its row of users is refused by the destination: no evil users",
     "i-44": "its row of users is refused by the destination: no evil users",
+    "i-49": f"its row of users is refused by the destination: {LEFT_OUT}",
     "g-46": f"its row of groups is refused by the destination: {CONSTRAINT.format('groups')}",
     "g-47": f"its row of accounts is refused by the destination: {CONSTRAINT.format('accounts')}",
     "g-48": f"its row of accounts is refused by the destination: {CONSTRAINT.format('accounts')}",
@@ -259,9 +265,10 @@ def test_a_warehouse_refuses_rows_of_all_tables(
         group(2, "a", plan="old"),
     ]
     first += [track(3, messageId="fits not", properties={"transactional": "maybe"})]
-    lines: list[Any] = [track(number) for number in (5, 7, 8, 20, 21)]
+    lines: list[Any] = [track(number) for number in (5, 7, 8, 9, 20, 21)]
     lines += [identify(40, "a", plan="good"), identify(41, "b", plan="good")]
     lines += [identify(42, "a", plan="bad"), identify(43, "c", plan="fair"), identify(44, "c", plan="evil")]
+    lines += [identify(49, "e", plan="gone")]
     lines += [group(45, "a", seats=2), group(46, "a", plan="bad")]
     lines += [group(47, "b", plan="fair"), group(48, "b", plan="evil")]
     lines += [b"poison", track(50, messageId="fits not either", properties={"transactional": "poison"})]
@@ -272,11 +279,11 @@ def test_a_warehouse_refuses_rows_of_all_tables(
         cursor.execute(REFUSALS)
     path = file(archive, "2.gz", lines)
     result = load(call, archive, *into)
-    assert (result["lines"], result["stored"], result["duplicates"]) == (16, 6, 0)
-    assert result["rejects"] == {"unreadable": 9, "not_json": 1}
+    assert (result["lines"], result["stored"], result["duplicates"]) == (18, 6, 0)
+    assert result["rejects"] == {"unreadable": 11, "not_json": 1}
 
     tables = content(postgres)
-    numbers = {json.loads(line)["messageId"]: n for n, line in enumerate(map(json.dumps, lines[:14]), 1)}
+    numbers = {json.loads(line)["messageId"]: n for n, line in enumerate(map(json.dumps, lines[:16]), 1)}
     assert rejects(tables) == {id_: (str(path), numbers[id_], why) for id_, why in REFUSED.items()}
     del tables["_locks"]
     assert_sound(tables)

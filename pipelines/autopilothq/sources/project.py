@@ -215,8 +215,8 @@ def existing_tables(load: PlannedLoad, tables: Callable[[int], list[str]]) -> Ex
     # Anybody can make up events, so only as many are looked up as may get a table.
     requested = tables(len(there) + load.settings.max_event_tables + MAX_NAMED)
     names, made = [*requested, *there, *TABLES], load.extraction.made_tables()
-    known = dataset.tables([*names, *made])
     _check_no_views(load, dataset, names)
+    known = dataset.tables([*names, *made])
     # The commands have checked this already, a user's own pipeline has not; a new one does not know what there was.
     if has_lost(dataset, made) or (not made and AUDIT.name in known):
         repair_tables(pipeline, load.extraction.schema.name)

@@ -70,7 +70,8 @@ class SourceLoads:
                 self._source = source
             self._begun.add(name)
             if load_id and name in source.selected_resources:
-                dlt_internals.check_steps(partial(user_hints.check_step, name))
+                table_of = event_table_of if name == EVENTS_RESOURCE else lambda _: name
+                dlt_internals.check_steps(partial(user_hints.check_step, name, table_of, set()))
             return self.load
 
     def _read(self, extraction: tuple[Any, ...], in_run: bool) -> None:

@@ -110,7 +110,7 @@ class RowFiles:
             if self._extraction.pipeline is None or feeds:
                 yield cells
             elif known is None:
-                yield dlt.mark.with_table_name(cells, rows.table)
+                yield dlt.mark.with_table_name(cells, dlt_internals.OwnName(rows.table))
             else:
                 yield dlt.mark.with_hints(cells, self._hints.make(known, rows.columns, typed=False))
 

@@ -1,14 +1,13 @@
 """Checks the hints that users give dlt for a resource: they are followed, or refused before anything is written."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from dlt import Schema
 from dlt.sources import DltResource
 
-from ..catalog import TABLES, Table, key_of
+from ..catalog import Table, key_of
 from ..display import plural
 from ..errors import NotSupported
 from ..projection import TableRows, engine
@@ -136,16 +135,16 @@ def check_nulls(resource: DltResource, rows: TableRows, there: TTableSchemaColum
             )
 
 
-def check_step(name: str, item: Any, meta: Any) -> Any:
+def check_step(name: str, table_of: Callable[[Any], str], returned: set[Any], item: Any, meta: Any) -> Any:
     """Returns what a user's steps made of a resource's rows, `meta` being what marks them.
 
-    Of rows of messages that have the same id it returns the first. Raises NotSupported if rows have lost their key, or
-    come with hints or for another table.
+    Of rows of messages that have the same id, in one item or in several that were made of the same rows, it returns the
+    first. `table_of` tells the table of an item. `returned` has the keys that were returned for rows without a mark of
+    their own. Raises NotSupported if rows have lost their key, or come with hints or for another table.
     """
-    table, has_hints = dlt_internals.item_metadata(meta)
-    if has_hints or (name in TABLES and table not in (None, name)):
+    if mark := dlt_internals.item_mark(meta):
         raise NotSupported(
-            f"Expected rows alone from the steps of {name}, but got {f'the table {table}' if table else 'hints'} with"
+            f"Expected rows alone from the steps of {name}, but got {mark} with"
             " them: rows that it sends elsewhere, or lets replace others, would count as stored.\n"
             "Return rows without dlt.mark, and give hints to the resource: source.resources[...].apply_hints(...)."
         )
@@ -157,16 +156,28 @@ def check_step(name: str, item: Any, meta: Any) -> Any:
                 " missing: it identifies a row, which would otherwise be stored again in each run.\n"
                 f"Return {column} too, as it came, from what you gave add_map(...) or add_yield_map(...)."
             )
-    is_arrow = isinstance(rows, pa.Table | pa.RecordBatch) and rows.num_rows
-    return _first_of_each(rows, "id") if is_arrow and key_of(name) == ("id",) else item
+    has_rows = rows.num_rows if isinstance(rows, pa.Table | pa.RecordBatch) else isinstance(rows, dict)
+    if not has_rows or key_of(name) != ("id",):
+        return item
+    before = dlt_internals.returned_for(meta)
+    return _not_returned(rows, "id", table_of(rows), returned if before is None else before)
 
 
-def _first_of_each(rows: pa.Table | pa.RecordBatch, key: str) -> pa.Table | pa.RecordBatch:
-    """Returns the first row of each key, because a message is stored once."""
-    if pc.count_distinct(rows.column(key), mode="all").as_py() == rows.num_rows:
-        return rows
-    numbered = pa.table({"key": rows.column(key), "number": range(rows.num_rows)})
-    return rows.take(numbered.group_by("key").aggregate([("number", "min")])["number_min"].sort())
+def _not_returned(rows: Any, key: str, table: str, returned: set[Any]) -> Any:
+    """Returns the first row of each key that is not among those `returned` for a table, and adds its key to these.
+
+    A message is stored once. Of a dict that is left out, nothing remains.
+    """
+    if isinstance(rows, dict):
+        is_new = (table, rows[key]) not in returned
+        returned.add((table, rows[key]))
+        return rows if is_new else None
+    new = []
+    for number, value in enumerate(rows.column(key).to_pylist()):
+        if (table, value) not in returned:
+            returned.add((table, value))
+            new.append(number)
+    return rows if len(new) == rows.num_rows else rows.take(pa.array(new, pa.int64()))
 
 
 def _lacks(rows: Any, column: str) -> bool:

@@ -39,7 +39,6 @@ from .dataset import Connections, create_statement, in_utc
 from .dlt_internals import (
     MTIME_DISPATCH,
     DatabaseException,
-    DatabaseTerminalException,
     DatabaseUndefinedRelation,
     FilesystemClient,
     SqlJobClientBase,
@@ -173,8 +172,8 @@ def process_name() -> str:
 
 _PROBE = "SELECT owner, renewed_at FROM {table} WHERE 1 = 0"  # fails if the table is missing, or not this one
 
-_OF_RIGHTS = re.compile("(?i)denied|privilege")  # the errors of databases about rights, and about columns
-_OF_COLUMNS = re.compile("(?i)column")
+_OF_RIGHTS = re.compile("(?i)denied|privilege")  # the errors of databases about rights, and about a table's shape
+_OF_SHAPE = re.compile(r"(?i)column|\bview\b")
 
 
 class TableLeases(Connections):
@@ -242,14 +241,14 @@ class TableLeases(Connections):
             raise
 
     def _explained(self, error: DatabaseException, right: str) -> Exception:
-        """Returns the error of a statement that needs a right, with what to do if it is about rights or columns."""
+        """Returns the error of a statement that needs a right, with what to do if it is about rights or the table."""
         why = gist(str(error))
         if _OF_RIGHTS.search(why):
             return RunError(
                 f"{why}\nA run has its lease there: give the user of the credentials the right to {right}"
                 f" (GRANT SELECT, INSERT, UPDATE, DELETE ON {self._table})."
             )
-        if not _OF_COLUMNS.search(why):
+        if not _OF_SHAPE.search(why):
             return error
         columns = " and ".join(f"{column.name} ({column.type})" for column in LOCK_TABLE.columns)
         return RunError(
@@ -277,7 +276,7 @@ class TableLeases(Connections):
                 rows += client.execute_sql(statement.format(table=table), *values) or ()
             except DatabaseUndefinedRelation:
                 raise
-            except DatabaseTerminalException as error:
+            except DatabaseException as error:
                 raise self._explained(error, statement.partition(" ")[0]) from error
         return rows
 

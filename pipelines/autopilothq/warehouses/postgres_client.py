@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, AnyStr, NamedTuple
+from typing import Any, AnyStr, NamedTuple, cast
 
 import psycopg2
 from dlt import Schema
@@ -30,16 +30,20 @@ from .merging import keys_of, merges_by_key_alone
 from .native import DIRECT_HINT, SEGMENT_TABLE_HINT, TableShape, shape_of
 from .postgres import PostgresConfiguration
 from .postgres_copies import CopyNew, PostgresCopyJob
-from .postgres_merge import Merge, MergeNew, MergeReplacing, Replace
+from .postgres_merge import MAY_OMIT, Merge, MergeNew, MergeReplacing, Replace
 from .postgres_waits import log_waits, raising_busy, with_timeouts
 from .sql_files import sql_file
 
 
 class _StoredTable(NamedTuple):
-    """A table's unique indexes, as sets of columns, and whether files can be copied straight into it."""
+    """A table's unique indexes, as sets of columns.
+
+    Whether files can be copied straight into it, and whether a trigger or a rule may leave out rows without an error.
+    """
 
     keys: set[frozenset[str]]
     takes_files: bool
+    may_omit: bool
 
 
 @hooked
@@ -137,7 +141,7 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
             return []
         insert_only = table.get("x-merge-strategy") == "insert-only"
         job = MergeNew if insert_only and self._is_unique(table) else Merge if insert_only else MergeReplacing
-        return [job.from_table_chain(table_chain, self.sql_client)]
+        return [job.from_table_chain(self._marked(table_chain), self.sql_client)]
 
     def replace_jobs(
         self, usual: Callable[..., list[FollowupJobRequest]], table_chain: Sequence[PreparedTableSchema]
@@ -145,7 +149,12 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
         """Returns the jobs that replace all rows of a table by those in staging."""
         if not table_chain[0].get(SEGMENT_TABLE_HINT):
             return usual(table_chain)
-        return [Replace.from_table_chain(table_chain, self.sql_client)]
+        return [Replace.from_table_chain(self._marked(table_chain), self.sql_client)]
+
+    def _marked(self, table_chain: Sequence[PreparedTableSchema]) -> Sequence[PreparedTableSchema]:
+        """Marks a table in which a trigger or a rule may leave out rows, so that the job checks that all are there."""
+        stored = self._stored(table_chain[0])
+        return [cast(Any, {**table_chain[0], MAY_OMIT: stored is not None and stored.may_omit})]
 
     def _is_direct(self, table: PreparedTableSchema) -> bool:
         """Returns whether a table's files are copied straight into it, which takes half as long as staging and merging.
@@ -178,8 +187,8 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
                 staging = self.sql_client.staging_dataset_name
                 found = self.sql_client.execute_sql(sql_file("stored_tables_postgres.sql"), staging, dataset) or ()
             known[dataset] = {}
-            for there, columns, takes_files in found:
-                known[dataset].setdefault(there, _StoredTable(set(), takes_files))
+            for there, columns, takes_files, may_omit in found:
+                known[dataset].setdefault(there, _StoredTable(set(), takes_files and not may_omit, may_omit))
                 known[dataset][there].keys.update([frozenset(columns)] if columns else ())
         return known[dataset].get(name)
 

@@ -18,6 +18,9 @@ from .dlt_internals import (
 )
 from .merging import SCOPE, keys_of
 
+# A hint for a table: whether a trigger or a rule may leave out rows without an error.
+MAY_OMIT = "x-may-omit"
+
 
 class _StatementParts:
     """The parts of a statement that moves a table's rows from staging: names of tables, keys, columns and cells."""
@@ -31,6 +34,7 @@ class _StatementParts:
             for name, cell in cells.items()
             if table["columns"][name].get("data_type") == "double"
         }
+        self.may_omit = bool(table.get(MAY_OMIT))
         self.keys = list(map(client.escape_column_name, keys_of(table)))
         self.key = ", ".join(self.keys)
         self.columns = ", ".join(names.values())
@@ -39,6 +43,17 @@ class _StatementParts:
     def same_key(self) -> str:
         """Returns the SQL condition that the rows `d` and `s` have the same key."""
         return " AND ".join(f"d.{key} = s.{key}" for key in self.keys)
+
+    def checked(self, *statements: str) -> list[str]:
+        """Returns statements that store the rows, and one after them that raises an error if a row may be missing.
+
+        All run in one transaction. The error is about the row, so that it is found and rejected like others.
+        """
+        if not self.may_omit:
+            return list(statements)
+        missing = f"SELECT FROM {self.staged} s WHERE NOT EXISTS (SELECT FROM {self.table} d WHERE {self.same_key()})"
+        error = "MESSAGE = 'a trigger or a rule of the table leaves out the row', ERRCODE = 'check_violation'"
+        return [*statements, f"DO $$ BEGIN IF EXISTS ({missing}) THEN RAISE USING {error}; END IF; END $$;"]
 
 
 class MergeNew(SqlMergeFollowupJob):
@@ -49,7 +64,9 @@ class MergeNew(SqlMergeFollowupJob):
         """Returns the statement."""
         parts = _StatementParts(table_chain[0], sql_client)
         rows = f"SELECT {parts.cells} FROM {parts.staged}"
-        return [f"INSERT INTO {parts.table} ({parts.columns}) {rows} ON CONFLICT ({parts.key}) DO NOTHING;"]
+        return parts.checked(
+            f"INSERT INTO {parts.table} ({parts.columns}) {rows} ON CONFLICT ({parts.key}) DO NOTHING;"
+        )
 
 
 class Merge(SqlMergeFollowupJob):
@@ -61,7 +78,7 @@ class Merge(SqlMergeFollowupJob):
         parts = _StatementParts(table_chain[0], sql_client, "s.")
         insert = f"INSERT ({parts.columns}) VALUES ({parts.cells})"
         into = f"MERGE INTO {parts.table} d USING {parts.staged} s ON {parts.same_key()}"
-        return [f"{into} WHEN NOT MATCHED THEN {insert};"]
+        return parts.checked(f"{into} WHEN NOT MATCHED THEN {insert};")
 
 
 class MergeReplacing(SqlMergeFollowupJob):
@@ -73,7 +90,7 @@ class MergeReplacing(SqlMergeFollowupJob):
         parts = _StatementParts(table_chain[0], sql_client)
         table: Any = table_chain[0]
         old = table.get(SCOPE) or f"EXISTS (SELECT 1 FROM {parts.staged} s WHERE {parts.same_key()})"
-        return [f"DELETE FROM {parts.table} AS d WHERE {old};", _insert_once(parts)]
+        return parts.checked(f"DELETE FROM {parts.table} AS d WHERE {old};", _insert_once(parts))
 
 
 class Replace(SqlStagingReplaceFollowupJob):
@@ -83,7 +100,7 @@ class Replace(SqlStagingReplaceFollowupJob):
     def generate_sql(cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]) -> list[str]:
         """Returns the statements."""
         parts = _StatementParts(table_chain[0], sql_client)
-        return [f"TRUNCATE TABLE {parts.table};", _insert_once(parts)]
+        return parts.checked(f"TRUNCATE TABLE {parts.table};", _insert_once(parts))
 
 
 def _insert_once(parts: _StatementParts) -> str:

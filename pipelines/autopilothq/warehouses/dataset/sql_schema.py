@@ -7,7 +7,11 @@ LONGEST = 65_535  # characters of text; a destination's largest text type counts
 _LENGTHS = """
     SELECT table_name, column_name, character_maximum_length FROM {columns}
     WHERE table_schema = %s AND character_maximum_length IS NOT NULL"""
-_NAMES = {"duckdb": "table_names_duckdb.sql", "postgres": "table_names_postgres.sql"}
+_NAMES = {
+    "duckdb": "table_names_duckdb.sql",
+    "postgres": "table_names_postgres.sql",
+    "sqlite": "table_names_sqlite.sql",
+}
 _OTHER_NAMES = """
     SELECT lower(table_name), CASE WHEN table_type LIKE '%%VIEW' THEN 'view' ELSE 'messages' END
     FROM {tables} WHERE table_schema = %s"""
@@ -45,6 +49,8 @@ def indexed_columns(sql: Statements, table: str) -> set[str]:
 def taken_names(sql: Statements, kind: str) -> dict[str, set[str]]:
     """Returns the names that no new table can have, as those of `messages` tables, of views (`view`), and `other`."""
     found: dict[str, set[str]] = {"messages": set(), "view": set(), "other": set()}
+    if sql.client.capabilities.sqlglot_dialect == "sqlite":
+        kind = "sqlite"  # one of the databases of the kind `sqlalchemy`
     for name, what in sql.by_schema(sql_file(_NAMES[kind]) if kind in _NAMES else _OTHER_NAMES):
         found[what].add(name)
     return found

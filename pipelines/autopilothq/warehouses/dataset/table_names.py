@@ -17,9 +17,9 @@ _IN_ALL_MESSAGES = ("id", "received_at", "uuid_ts", "event", "event_text")
 class TableNames(NamedTuple):
     """The names in a dataset that a new table cannot have.
 
-    `messages` are tables of messages, whichever pipeline created them. `others`, which are known in DuckDB, PostgreSQL
-    and lakes, are other programs' tables; in PostgreSQL also indexes, sequences and types. A table of messages has a
-    text `id` and a time `received_at`, and requires no column that messages may lack.
+    `messages` are tables of messages, whichever pipeline created them. `others`, which are known in DuckDB, PostgreSQL,
+    SQLite and lakes, are other programs' tables; in PostgreSQL also indexes, sequences and types. A table of messages
+    has a text `id` and a time `received_at`, and requires no column that messages may lack.
     """
 
     messages: frozenset[str] = frozenset()

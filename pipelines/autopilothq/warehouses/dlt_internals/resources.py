@@ -142,26 +142,59 @@ def has_row_steps(resource: DltResource) -> bool:
 
 
 class OwnHints(dict[str, Any]):
-    """Hints that the source itself yields with its rows. Those of a user's step are a plain dict."""
+    """Hints that the source itself yields with its rows. Those of a user's step are a plain dict.
+
+    `returned` are the keys of the rows that the steps have returned for these rows so far.
+    """
+
+    def __init__(self, hints: Mapping[str, Any]) -> None:
+        super().__init__(hints)
+        self.returned = set[Any]()
 
 
-def item_metadata(meta: Any) -> tuple[str | None, bool]:
-    """Returns the table that an item names, and whether a user's step gave it hints of its own."""
+class OwnName(str):
+    """The table that the source itself names with its rows, and their `returned` keys. A user's is a plain text."""
+
+    def __init__(self, _: str) -> None:
+        self.returned = set[Any]()
+
+
+def item_mark(meta: Any) -> str | None:
+    """Returns the mark that a user's step gave an item, as a text for errors; None if there is none."""
+    name, is_own = None, True
     if isinstance(meta, HintsMeta):
-        return cast(str | None, (meta.hints or {}).get("table_name")), not isinstance(meta.hints, OwnHints)
-    return (meta.table_name if isinstance(meta, TableNameMeta) else None), False
+        name, is_own = cast(str | None, (meta.hints or {}).get("table_name")), isinstance(meta.hints, OwnHints)
+    elif isinstance(meta, TableNameMeta):
+        name, is_own = meta.table_name, isinstance(meta.table_name, OwnName)
+    return None if is_own else f"the table {name}" if name else "hints"
+
+
+def returned_for(meta: Any) -> set[Any] | None:
+    """Returns the keys that steps have returned for the rows with this metadata; None if the source gave them none."""
+    mark = meta.hints if isinstance(meta, HintsMeta) else getattr(meta, "table_name", None)
+    return mark.returned if isinstance(mark, OwnHints | OwnName) else None
+
+
+class _CheckItem(MapItem):
+    """Calls a function with each item, and leaves out those for which it returns None."""
+
+    def __call__(self, item: Any, meta: Any = None) -> Any:
+        """Returns the items that are left; None if none is."""
+        checked: Any = super().__call__(item, meta)
+        return [each for each in checked if each is not None] or None if isinstance(item, list) and item else checked
 
 
 def check_steps(check: Callable[[Any, Any], Any]) -> None:
     """Calls `check` with each item and its metadata after the steps of the running resource, and takes what it returns.
 
+    An item for which it returns None is left out.
     Does nothing if the resource has no steps. It lasts for this extraction, because dlt extracts a copy of the steps.
     """
     pipe: Any = dlt.current.pipe()
     last = pipe.steps[-1]
     end = len(pipe.steps) - isinstance(last, ForkPipe)  # the step that passes items to transformers
     if end > 1:
-        pipe.insert_step(MapItem(check), end)
+        pipe.insert_step(_CheckItem(check), end)
         if isinstance(last, ForkPipe):  # it also passes them to its own pipe, where its step is one later now
             last._pipes = [(to, step + 1 if to is pipe else step) for to, step in last._pipes]
 
