@@ -11,11 +11,10 @@ from ...projection.context import ProjectionContext
 from ...projection.keys import long_key_message
 from ...projection.suppression import register_suppressed, suppress
 from ...segment.identity import HashedIds
-from .buffer import OTHER_TABLES
+from .buffer import LATEST_NAMES, OTHER_TABLES
 from .columns import CELL_PREFIX, BufferedTable, as_plain_text, json_value
 
 SQL = engine.statements(files(__package__).joinpath("adopt.sql").read_text(encoding="utf-8"))
-LATEST_NAMES = frozenset(latest.table.name for latest in LATEST)
 _KEYS: dict[str, Type] = {"id": "text", "received_at": "timestamp"}
 
 
@@ -56,7 +55,7 @@ def reject_refused_rows(adoption: Adoption, messages: Mapping[str, str]) -> None
         if refused := adoption.refused.get(name, messages):
             rows = [{"id": id_, "error": error} for id_, error in refused.items()]
             with engine.registered(con, refused_rows=engine.text_table(rows, ("id", "error"))):
-                con.execute(SQL["refused"].format(keys=f"({table.select(_KEYS, {}, {})})", raw=_raw(table)))
+                con.execute(SQL["refused"].format(keys=f"({table.select(_KEYS)})", raw=_raw(table)))
 
 
 def reject_long_keys(adoption: Adoption) -> None:
@@ -67,7 +66,7 @@ def reject_long_keys(adoption: Adoption) -> None:
     of_persons = {of.messages.name: of.key for of in LATEST}
     for name, table in adoption.buffered.items():
         for key in ("id", *([of_persons[name]] if name in of_persons else [])):
-            rows = f"(FROM ({table.select({key: 'text'}, {}, {})}) WHERE strlen({key}) > {most})"
+            rows = f"(FROM ({table.select({key: 'text'})}) WHERE strlen({key}) > {most})"
             if engine.count(con, rows):  # because it takes long to make JSON of all rows
                 con.execute(
                     SQL["long_keys"].format(raw=_raw(table), rows=rows, key=key),
@@ -79,7 +78,7 @@ def reject_rows_without_id(adoption: Adoption) -> None:
     """Rejects the rows of `users` and `accounts` without an id that can be stored."""
     for name in LATEST_NAMES & adoption.buffered.keys():
         con, table = adoption.context.con, adoption.buffered[name]
-        nameless = f"(SELECT seq FROM ({table.select({'id': 'text'}, {}, {})}) WHERE id IS NULL)"
+        nameless = f"(SELECT seq FROM ({table.select({'id': 'text'})}) WHERE id IS NULL)"
         if engine.count(con, nameless):  # because JSON of all rows takes time and memory
             con.execute(SQL["nameless"].format(raw=_raw(table, nameless)), {"message": REJECT_REASONS["no_id"]})
 
@@ -110,7 +109,7 @@ def find_kept(adoption: Adoption) -> None:
     """Finds the rows that are not kept."""
     con, known, stored = adoption.context.con, adoption.context.known, adoption.stored
     for name, table in adoption.buffered.items():
-        con.execute(SQL["keys"].format(name=keys(name), rows=table.select(_KEYS, {}, {})))
+        con.execute(SQL["keys"].format(name=keys(name), rows=table.select(_KEYS)))
     for name in adoption.messages:
         con.execute(SQL["within"].format(keys=keys(name), duplicates="duplicates"))
         if stored is not None and name in known:
@@ -140,7 +139,7 @@ def _find_kept_tracks(adoption: Adoption) -> None:
 def _leave_to_events(adoption: Adoption) -> None:
     """Drops rows of `tracks` whose event's table is adopted, too; rejects those that this table does not have."""
     con, tracks = adoption.context.con, adoption.buffered[TRACKS.name]
-    rows = tracks.select({"id": "text", "event": "text"}, {}, {})
+    rows = tracks.select({"id": "text", "event": "text"})
     events = [name for name in adoption.found if name not in OTHER_TABLES]
     con.execute(SQL["orphans"].format(rows=rows, of_events=engine.is_one_of("lower(event)", events)))
     if not events:

@@ -37,7 +37,7 @@ def _rows_of_messages(adoption: Adoption, latest: Latest, fresh: TableRows | Non
     if fresh is None or buffered is None:
         return None
     con = adoption.context.con
-    rows = buffered.select({latest.key: "text"}, {latest.key: "id"}, {})
+    rows = buffered.select({latest.key: "text"}, {latest.key: "id"})
     con.execute(
         f"CREATE OR REPLACE TABLE latest_ids AS SELECT DISTINCT id FROM ({rows}) ANTI JOIN rejects USING (seq)"
         " WHERE blank_as_null(id) IS NOT NULL"
@@ -63,7 +63,7 @@ def _with_own_rows(adoption: Adoption, latest: Latest, made: TableRows | None) -
     texts.create_table(context, "layers", f'SELECT NULL::INTEGER AS "layer:", {cells} WHERE false')
     named = [columns.names.get(column, column) for column in types]
     own = ", ".join(f"{aliased(column)} AS {engine.name(column)}" for column in named)
-    rows = buffered.select(types, columns.names, {})
+    rows = buffered.select(types, columns.names)
     kept = f'SELECT {own}, 1 AS "layer:" FROM ({rows}) ANTI JOIN duplicates USING (seq) ANTI JOIN rejects USING (seq)'
     texts.insert(context, "layers", kept)
     if made is not None:

@@ -9,7 +9,6 @@ from ...projection.context import declared_types
 from ...projection.types import ColumnValues, merge_values
 from .columns import (
     CELL_PREFIX,
-    CELLS_PER_QUERY,
     LOST_PREFIX,
     BufferedTable,
     aliased,
@@ -123,27 +122,19 @@ def discard_misfits(
     adoption: Adoption, buffered: BufferedTable, table: str, types: Mapping[str, Type], duplicates: str
 ) -> None:
     """Discards the values of a table's rows that do not fit their column's type, or whose column is lost."""
-    con = adoption.context.con
     for group in buffered.groups:
         for lost in group.lost:
             sql = group.discards(engine.name(LOST_PREFIX + lost.name), lost.form, lost.reason)
             _discard_values(adoption, buffered, table, lost.column, [sql], duplicates)
-        may_not_fit = {
-            column: cell(form, of, engine.name(CELL_PREFIX + column))
+        misfits = {
+            column: (f"count(*) FILTER ({name} IS NOT NULL AND {cell(form, of, name)} IS NULL)",)
             for column, form in group.forms.items()
+            for name in [engine.name(CELL_PREFIX + column)]
             if (of := types.get(column)) is not None and (form != of or of not in ("bigint", "bool"))
         }
-        for part in engine.batched(may_not_fit.items(), CELLS_PER_QUERY):
-            counts = ", ".join(
-                f"count(*) FILTER ({engine.name(CELL_PREFIX + column)} IS NOT NULL AND {typed} IS NULL)"
-                for column, typed in part
-            )
-            numbers = con.execute(f"SELECT {counts} FROM {group.source}").fetchone() or ()
-            for (column, _), number in zip(part, numbers, strict=True):
-                if number:
-                    _discard_values(
-                        adoption, buffered, table, column, [group.misfits(column, types[column])], duplicates
-                    )
+        for column, (count,) in group.aggregates(adoption.context.con, misfits):
+            if count:
+                _discard_values(adoption, buffered, table, column, [group.misfits(column, types[column])], duplicates)
 
 
 def _discard_values(

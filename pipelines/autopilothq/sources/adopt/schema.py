@@ -11,7 +11,7 @@ from ...catalog import Type
 from ...projection import engine
 from ...projection.types import SQL_TYPES, type_of_bits
 from .buffer import BufferedRows, buffered_tables, column_names, lost_columns
-from .columns import ADOPT_MACROS, CELL_PREFIX, CELLS_PER_QUERY, Form, as_plain_text, values_of
+from .columns import ADOPT_MACROS, CELL_PREFIX, Form, as_plain_text, values_of
 from .databases import DatabaseTable, PostgresSource, close_databases
 from .files import TableFile, folded_name
 from .first_rows import buffer_first_rows
@@ -126,19 +126,17 @@ _NOTHING_SEEN = _Seen("text", None, None)
 def _seen(con: duckdb.DuckDBPyConnection, buffered: BufferedRows) -> dict[str, _Seen]:
     """Returns the types of the values of buffered rows, by column."""
     [table] = buffered_tables([buffered]).values()
-    values = values_of(con, table, table.columns)
-    found = {name: _Seen(type_of_bits(of.bits), None, None) for name, of in values.items()}
-    texts = [name for name, of in values.items() if of.number and buffered.forms[name] in ("text", "loose", "json")]
-    for part in engine.batched(texts, CELLS_PER_QUERY):
-        cells = []
-        for name in part:
-            column = engine.name(CELL_PREFIX + name)
-            cells.append(f"bit_or(loose_bit({as_plain_text(buffered.forms[name], column)}))")
-            cells.append(f"bool_or({column}[1] IN ('[', '{{'))")
-        row = con.execute(f"SELECT {', '.join(cells)} FROM {table.groups[0].source}").fetchone() or ()
-        for name, bits, nested in zip(part, row[::2], row[1::2], strict=True):
-            becomes = found[name].becomes
-            typed = "JSON" if nested else SQL_TYPES[becomes] if becomes in ("bigint", "double", "bool") else None
-            json = typed if buffered.forms[name] == "json" else None
-            found[name] = _Seen(becomes, SQL_TYPES[type_of_bits(bits)], json)
+    [group] = table.groups
+    found, measures = {}, {}
+    for name, values in values_of(con, table, table.columns).items():
+        form, cell = group.forms[name], engine.name(CELL_PREFIX + name)
+        found[name] = _Seen(type_of_bits(values.bits), None, None)
+        if values.number and form in ("text", "loose", "json"):
+            spelt = f"bit_or(loose_bit({as_plain_text(form, cell)}))"
+            measures[name] = spelt, f"bool_or({cell}[1] IN ('[', '{{'))"
+    for name, (bits, is_nested) in group.aggregates(con, measures):
+        becomes = found[name].becomes
+        typed = "JSON" if is_nested else SQL_TYPES[becomes] if becomes in ("bigint", "double", "bool") else None
+        json = typed if group.forms[name] == "json" else None
+        found[name] = _Seen(becomes, SQL_TYPES[type_of_bits(bits)], json)
     return found

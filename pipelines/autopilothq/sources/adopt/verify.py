@@ -12,10 +12,10 @@ from ...catalog import TRACKS
 from ...projection import engine
 from ...warehouses.dataset import Dataset, table_names
 from ...warehouses.dlt_internals import NamingConvention
-from .buffer import OTHER_TABLES, buffered_tables
+from .buffer import LATEST_NAMES, OTHER_TABLES, buffered_tables
 from .columns import ADOPT_MACROS
 from .databases import buffer_work, close_databases
-from .kept import LATEST_NAMES, SQL
+from .kept import SQL
 from .origin import AdoptedTables
 
 VERIFY_MEMORY = 400  # MB
@@ -56,9 +56,7 @@ def compare_tables(origin: AdoptedTables, dataset: Dataset) -> list[TableCompari
             names = table_names(dataset)
             there = dataset.columns().keys() - names.views - names.others
             tables = buffered_tables(buffered, lambda event: _name_there(event, there))
-            ids = {
-                name: table.select({"id": "text", "received_at": "timestamp"}, {}, {}) for name, table in tables.items()
-            }
+            ids = {name: table.select({"id": "text", "received_at": "timestamp"}) for name, table in tables.items()}
             events = [sql for name, sql in ids.items() if name not in OTHER_TABLES]
             if events:
                 own = [ids[TRACKS.name]] if TRACKS.name in ids else []
