@@ -12,7 +12,7 @@ from ...projection import engine
 from ...projection.types import SQL_TYPES, type_of_bits
 from .buffer import BufferedRows, buffered_tables, column_names, lost_columns
 from .columns import ADOPT_MACROS, CELL_PREFIX, Form, as_plain_text, values_of
-from .databases import DatabaseTable, PostgresSource, close_databases
+from .databases import DatabaseTable, close_databases
 from .files import TableFile, folded_name
 from .first_rows import buffer_first_rows
 from .origin import AdoptedTables, AdoptedWork
@@ -62,7 +62,7 @@ def read_adopted_schema(origin: AdoptedTables) -> AdoptedSchema:
                     columns = _columns_of_file(con, work, number, Path(scratch))
                 else:
                     columns = _columns_of_table(work)
-                    dialect = "postgres" if isinstance(work.database, PostgresSource) else dialect
+                    dialect = work.database.dialect
                 discarded = lost_columns(columns, column_names(columns, table))
                 for name, (_, reason) in discarded.items():
                     lost.setdefault(reason, {}).setdefault(table, []).append(name)
