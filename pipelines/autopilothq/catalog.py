@@ -131,6 +131,7 @@ EVENT_TABLES = tuple(
     Table(event.table, f"{event.name}: {event.description}", COMMON + EVENT + PROPERTIES + event.columns)
     for event in EVENTS
 )
+EVENT_TABLE_NAMES = tuple(table.name for table in EVENT_TABLES)
 EVENTS_RESOURCE = "other_events"  # the tables of events that the catalogue does not know
 EVENT_DESCRIPTION = "An event other than Autopilot's seven; its properties are columns."
 
