@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
 from ...catalog import EXPORT_MARK, TABLES
@@ -137,21 +137,16 @@ def _files_at(url: str, credentials: Any) -> list[_FoundFile]:
 
 def _without_unfinished(found: Sequence[_FoundFile], left_out: dict[str, str]) -> list[_FoundFile]:
     """Returns the files that may hold rows, except those of this program's unfinished exports."""
-    unfinished = {file.below.rpartition("/")[0] for file in found if file.below.rpartition("/")[2] == EXPORT_MARK}
+    unfinished = {PurePosixPath(file.below).parent for file in found if PurePosixPath(file.below).name == EXPORT_MARK}
     whole = []
     for file in found:
         if not _may_hold_rows(file):
             continue
-        if unfinished and any(folder in unfinished for folder in _folders_above(file.below)):
+        if unfinished and not unfinished.isdisjoint(PurePosixPath(file.below).parents):
             left_out[file.url] = UNFINISHED_EXPORT
         else:
             whole.append(file)
     return whole
-
-
-def _folders_above(below: str) -> list[str]:
-    parts = below.split("/")
-    return ["/".join(parts[:number]) for number in range(len(parts))]
 
 
 def _may_hold_rows(file: _FoundFile) -> bool:
