@@ -219,19 +219,19 @@ def local_source(con: duckdb.DuckDBPyConnection, local: Path, file: TableFile, s
     )
     sql = read.format(67108864)
     types = _types(con, sql)
-    columns = {name: form_of(of) for name, of in types.items()}
+    columns = {name: form_of(type_) for name, type_ in types.items()}
     return Source(sql, ANY_ORDER, columns, types, partial(json_in_parts, partial(_contents, local), read))
 
 
 def _types(con: duckdb.DuckDBPyConnection, sql: str) -> dict[str, str]:
-    return {name: str(of) for name, of, *_ in con.execute(f"DESCRIBE FROM {sql}").fetchall()}
+    return {name: str(type_) for name, type_, *_ in con.execute(f"DESCRIBE FROM {sql}").fetchall()}
 
 
 def _parquet_source(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path) -> Source:
     read = "read_parquet({}, binary_as_string = true, hive_partitioning = false)"
     path = engine.glob_literal(str(local))
     types = _types(con, read.format(path))
-    columns = {name: form_of(of) for name, of in types.items()}
+    columns = {name: form_of(type_) for name, type_ in types.items()}
     few = partial(parquet_in_parts, con, local, scratch, read)
     if "file_row_number" in map(str.lower, columns):
         return Source(read.format(path), ANY_ORDER, columns, types, few)
@@ -316,9 +316,5 @@ def avro_source(table: AvroTable) -> Source:
 def _buffer_avro(
     con: duckdb.DuckDBPyConnection, local: Path, file: TableFile, number: int, scratch: Path
 ) -> BufferedRows:
-    with (
-        local.open("rb") as opened,
-        opened_avro(opened, file) as table,
-        engine.registered(con, avro_rows=table.rows),
-    ):
+    with local.open("rb") as opened, opened_avro(opened, file) as table, engine.registered(con, avro_rows=table.rows):
         return buffer_rows(con, avro_source(table), number, file.table, scratch)

@@ -66,19 +66,19 @@ def form_of(sql_type: str) -> tuple[Form, str]:
     return _FORMS.get(re.sub(r"\(.*", "", sql_type, flags=re.DOTALL).strip(), _NESTED)
 
 
-def cell(form: Form, of: Type, name: str) -> str:
+def cell(form: Form, type_: Type, name: str) -> str:
     """Returns SQL that converts a value in a form to a type; null if that would lose anything."""
-    if of == "text" and form in ("text", "loose"):
+    if type_ == "text" and form in ("text", "loose"):
         return f"storable({name})"
-    if form == of:
-        return {"timestamp": f"moment({name})", "double": f"finite({name})"}.get(of, name)
-    if of == "timestamp" and form in ("text", "loose"):
+    if form == type_:
+        return {"timestamp": f"moment({name})", "double": f"finite({name})"}.get(type_, name)
+    if type_ == "timestamp" and form in ("text", "loose"):
         return f"text_moment({name})"
-    if of == "timestamp" and form == "json":
+    if type_ == "timestamp" and form == "json":
         return f"text_moment(as_text({name}))"
     if form == "loose":
-        return f"loose_{of}({name})"
-    return f"as_{of}({_JSON_SQL[form].format(name)})"
+        return f"loose_{type_}({name})"
+    return f"as_{type_}({_JSON_SQL[form].format(name)})"
 
 
 def json_value(form: Form, name: str) -> str:
@@ -89,6 +89,11 @@ def json_value(form: Form, name: str) -> str:
 def as_plain_text(form: Form, name: str) -> str:
     """Returns SQL that converts a value in a form to text."""
     return name if form in ("text", "loose") else f"as_text({_JSON_SQL[form].format(name)})"
+
+
+def cell_name(column: str) -> str:
+    """Returns the quoted name of a column in buffered rows."""
+    return engine.name(CELL_PREFIX + column)
 
 
 def aliased(column: str) -> str:
@@ -119,6 +124,15 @@ class RowGroup(NamedTuple):
         """The relation with the rows, in SQL."""
         return engine.parquet_files(self.paths)
 
+    @property
+    def row_json(self) -> str:
+        """A row as JSON text, in SQL."""
+        cells = (
+            f"{engine.literal(column)}, {json_value(form, cell_name(column))}::JSON"
+            for column, form in self.forms.items()
+        )
+        return f"json_object({', '.join(cells)})::VARCHAR"
+
     def aggregates(
         self, con: duckdb.DuckDBPyConnection, queried: Mapping[str, Sequence[str]]
     ) -> Iterator[tuple[str, tuple[Any, ...]]]:
@@ -137,11 +151,11 @@ class RowGroup(NamedTuple):
             f" FROM {self.source} WHERE {name} IS NOT NULL AND {condition}"
         )
 
-    def misfits(self, column: str, of: Type) -> str:
+    def misfits(self, column: str, type_: Type) -> str:
         """Returns a query, as `discards` does, for the values of a column that cannot become a type."""
-        form, name = self.forms[column], engine.name(CELL_PREFIX + column)
-        reason = "not_a_number" if of == form == "double" else _MISFIT_REASONS.get(of, "does_not_fit")
-        return self.discards(name, form, reason, f"{cell(form, of, name)} IS NULL")
+        form, name = self.forms[column], cell_name(column)
+        reason = "not_a_number" if type_ == form == "double" else _MISFIT_REASONS.get(type_, "does_not_fit")
+        return self.discards(name, form, reason, f"{cell(form, type_, name)} IS NULL")
 
 
 class BufferedTable(NamedTuple):
@@ -165,16 +179,17 @@ class BufferedTable(NamedTuple):
         parts = []
         for group in self.groups:
             cells = [
-                f"{_cell_of(group, column, of)} AS {aliased(names.get(column, column))}" for column, of in types.items()
+                f"{_cell_of(group, column, type_)} AS {aliased(names.get(column, column))}"
+                for column, type_ in types.items()
             ]
             cells += [f"{sql} AS {engine.name(name)}" for name, sql in more.items()]
             parts.append(f"SELECT {', '.join(['seq', *cells])} FROM {group.source}")
         return " UNION ALL ".join(parts)
 
 
-def _cell_of(group: RowGroup, column: str, of: Type) -> str:
+def _cell_of(group: RowGroup, column: str, type_: Type) -> str:
     form = group.forms.get(column)
-    return f"NULL::{SQL_TYPES[of]}" if form is None else cell(form, of, engine.name(CELL_PREFIX + column))
+    return f"NULL::{SQL_TYPES[type_]}" if form is None else cell(form, type_, cell_name(column))
 
 
 def values_of(
@@ -192,7 +207,7 @@ def values_of(
 
 def _measures(form: Form, column: str) -> tuple[str, str]:
     """Returns SQL for the type bits of a column's values, and for their number."""
-    name = engine.name(CELL_PREFIX + column)
+    name = cell_name(column)
     return str(_BITS[form]) if form in _BITS else f"bit_or({_BIT_SQL[form].format(name)})", f"count({name})"
 
 
@@ -201,7 +216,7 @@ def cut_texts(con: duckdb.DuckDBPyConnection, table: BufferedTable) -> dict[str,
     found: Counter[str] = Counter()
     for group in table.groups:
         texts = {
-            column: (f"count(*) FILTER (length({as_plain_text(form, engine.name(CELL_PREFIX + column))}) = {CUT})",)
+            column: (f"count(*) FILTER (length({as_plain_text(form, cell_name(column))}) = {CUT})",)
             for column, form in group.forms.items()
             if form in ("text", "loose", "json")
         }

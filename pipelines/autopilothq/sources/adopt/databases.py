@@ -83,7 +83,7 @@ class Database(ABC):
 
     @staticmethod
     @abstractmethod
-    def form(of: str) -> Form:
+    def form(type_: str) -> Form:
         """Returns the form of columns of a database's type."""
 
     @abstractmethod
@@ -138,8 +138,8 @@ class PostgresSource(Database):
         """Yields a source from which the engine reads a table's rows as a stream."""
         forms: dict[str, tuple[Form, str]] = {}
         cells = []
-        for column, of in table.columns.items():
-            form, template = _POSTGRES_FORMS.get(of, _AS_TEXT)
+        for column, type_ in table.columns.items():
+            form, template = _POSTGRES_FORMS.get(type_, _AS_TEXT)
             forms[column] = form, "{}"
             cells.append(f"{template.format(engine.name(column))} AS {engine.name(column)}")
         with self._connection.cursor() as cursor:
@@ -148,9 +148,9 @@ class PostgresSource(Database):
                 yield Source("database_rows", ANY_ORDER, forms, table.columns)
 
     @staticmethod
-    def form(of: str) -> Form:
+    def form(type_: str) -> Form:
         """Returns the form in which a column of a type comes."""
-        return _POSTGRES_FORMS.get(of, _AS_TEXT)[0]
+        return _POSTGRES_FORMS.get(type_, _AS_TEXT)[0]
 
     def close(self) -> None:
         """Closes the connection."""
@@ -202,15 +202,15 @@ class DuckdbSource(Database):
         self._attach(con)
         try:
             path = self.path(table.schema, table.name)
-            forms = {column: form_of(of) for column, of in table.columns.items()}
+            forms = {column: form_of(type_) for column, type_ in table.columns.items()}
             yield Source(path, ANY_ORDER, forms, table.columns, partial(_table_in_parts, con, path))
         finally:
             con.execute("DETACH adopted")
 
     @staticmethod
-    def form(of: str) -> Form:
+    def form(type_: str) -> Form:
         """Returns the form in which a column of a type comes."""
-        return form_of(of)[0]
+        return form_of(type_)[0]
 
     def close(self) -> None:
         """Closes the file."""
@@ -243,8 +243,8 @@ def open_database(url: str) -> Database:
 def database_tables(database: Database, schema: str) -> Iterator[DatabaseTable]:
     """Yields the tables of a schema that have an `id`. Raises RunError if the schema has no tables."""
     tables: dict[str, dict[str, str]] = {}
-    for table, column, of in database.column_types(schema):
-        tables.setdefault(table, {})[column] = of
+    for table, column, type_ in database.column_types(schema):
+        tables.setdefault(table, {})[column] = type_
     if not tables:
         raise RunError(
             f"Expected tables in the schema {schema} of {database.url}, but it has none.\nName another with --schema."
@@ -260,12 +260,13 @@ def database_tables(database: Database, schema: str) -> Iterator[DatabaseTable]:
         yield DatabaseTable(url, version, 0, folded_name(name), schema, name, columns, database)
 
 
-def buffer_work(con: duckdb.DuckDBPyConnection, work: object, number: int, scratch: Path) -> BufferedRows:
+AdoptedWork = TableFile | DatabaseTable
+
+
+def buffer_work(con: duckdb.DuckDBPyConnection, work: AdoptedWork, number: int, scratch: Path) -> BufferedRows:
     """Buffers the rows of a file, or of a table of a database."""
     if isinstance(work, TableFile):
         return buffer_file(con, work, number, scratch)
-    if not isinstance(work, DatabaseTable):
-        raise TypeError(f"Expected a file or a table of a database, but got {type(work).__name__}.")
     with work.database.opened(con, work) as source:
         return buffer_rows(con, source, number, work.table, scratch)
 

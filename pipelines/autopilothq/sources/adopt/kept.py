@@ -12,7 +12,7 @@ from ...projection.keys import long_key_message
 from ...projection.suppression import register_suppressed, suppress
 from ...segment.identity import HashedIds
 from .buffer import LATEST_NAMES, OTHER_TABLES
-from .columns import CELL_PREFIX, BufferedTable, as_plain_text, json_value
+from .columns import BufferedTable, as_plain_text, cell_name
 
 SQL = engine.statements(files(__package__).joinpath("adopt.sql").read_text(encoding="utf-8"))
 _KEYS: dict[str, Type] = {"id": "text", "received_at": "timestamp"}
@@ -63,9 +63,9 @@ def reject_long_keys(adoption: Adoption) -> None:
     con, most = adoption.context.con, adoption.context.limits.key_bytes
     if most is None:
         return
-    of_persons = {of.messages.name: of.key for of in LATEST}
+    other_keys = {latest.messages.name: latest.key for latest in LATEST}
     for name, table in adoption.buffered.items():
-        for key in ("id", *([of_persons[name]] if name in of_persons else [])):
+        for key in filter(None, ("id", other_keys.get(name))):
             rows = f"(FROM ({table.select({key: 'text'})}) WHERE strlen({key}) > {most})"
             if engine.count(con, rows):  # because it takes long to make JSON of all rows
                 con.execute(
@@ -95,7 +95,7 @@ def reject_deleted_persons(adoption: Adoption, hashes: HashedIds) -> None:
             cells = {"id": "id"} | {column: column for column in PERSON_COLUMNS if column in group.forms}
             cells |= {"user_id": "id"} if name in LATEST_NAMES else {}
             select = ", ".join(
-                f"{as_plain_text(group.forms[column], engine.name(CELL_PREFIX + column))} AS {engine.name(called)}"
+                f"{as_plain_text(group.forms[column], cell_name(column))} AS {engine.name(called)}"
                 for called, column in cells.items()
             )
             parts.append(f"SELECT seq, {select} FROM {group.source}")
@@ -148,24 +148,17 @@ def _leave_to_events(adoption: Adoption) -> None:
         every = " UNION ALL ".join(f"SELECT id FROM {keys(name)}" for name in adoption.events)
         con.execute(SQL["with_event_row"].format(keys=f"({every})"))
     if adoption.stored is not None and engine.count(con, "(FROM orphans ANTI JOIN duplicates USING (seq))"):
-        for there in map(adoption.context.event_table, events):
-            if there in adoption.context.known:
-                engine.read_stored(con, adoption.stored(there, ["id"]), SQL["stored_event_row"])
+        for table in map(adoption.context.event_table, events):
+            if table in adoption.context.known:
+                engine.read_stored(con, adoption.stored(table, ["id"]), SQL["stored_event_row"])
     con.execute(SQL["no_event_row"].format(raw=_raw(tracks)), {"message": REJECT_REASONS["no_event_row"]})
 
 
-def _raw(table: BufferedTable, of: str = "") -> str:
-    """Returns a query of a table's rows (`seq`) as JSON text (`raw`): all, or those that the query `of` selects."""
-    few = f" SEMI JOIN {of} USING (seq)" if of else ""
+def _raw(table: BufferedTable, rows: str = "") -> str:
+    """Returns a query of a table's rows (`seq`) as JSON text (`raw`): all, or those that the query `rows` selects."""
+    selected = f" SEMI JOIN {rows} USING (seq)" if rows else ""
     return " UNION ALL ".join(
-        f"SELECT seq, json_object({cells})::VARCHAR AS raw FROM {group.source}{few}"
-        for group in table.groups
-        for cells in [
-            ", ".join(
-                f"{engine.literal(column)}, {json_value(form, engine.name(CELL_PREFIX + column))}::JSON"
-                for column, form in group.forms.items()
-            )
-        ]
+        f"SELECT seq, {group.row_json} AS raw FROM {group.source}{selected}" for group in table.groups
     )
 
 

@@ -55,11 +55,11 @@ def _with_own_rows(adoption: Adoption, latest: Latest, made: TableRows | None) -
     context, name = adoption.context, latest.table.name
     con, buffered = context.con, adoption.buffered[name]
     columns = table_columns(adoption, name, declared_types(latest.table), [buffered])
-    types = {column: of for column, of in columns.types.items() if column != "uuid_ts"}
+    types = {column: type_ for column, type_ in columns.types.items() if column != "uuid_ts"}
     con.execute(SQL["within"].format(keys=keys(name), duplicates="duplicates"))
     discard_misfits(adoption, buffered, name, columns.types, "duplicates")
     every: dict[str, Type] = {**columns.ordered, **(made.columns if made else {}), **context.known.get(name, {})}
-    cells = ", ".join(f"NULL::{SQL_TYPES[of]} AS {engine.name(column)}" for column, of in every.items())
+    cells = ", ".join(f"NULL::{SQL_TYPES[type_]} AS {engine.name(column)}" for column, type_ in every.items())
     texts.create_table(context, "layers", f'SELECT NULL::INTEGER AS "layer:", {cells} WHERE false')
     named = [columns.names.get(column, column) for column in types]
     own = ", ".join(f"{aliased(column)} AS {engine.name(column)}" for column in named)
@@ -82,7 +82,9 @@ def _first_of_layers(adoption: Adoption, name: str, columns: Mapping[str, Type])
     cells = {"id": "id", "uuid_ts": context.loaded_at_sql}
     values = [column for column in columns if column not in cells]
     cells |= {column: f'arg_min({engine.name(column)}, "layer:")' for column in values}
-    select = ", ".join(f"({cells[column]})::{SQL_TYPES[of]} AS {engine.name(column)}" for column, of in columns.items())
+    select = ", ".join(
+        f"({cells[column]})::{SQL_TYPES[type_]} AS {engine.name(column)}" for column, type_ in columns.items()
+    )
     compared = ", ".join(map(engine.name, ("id", *values)))
     for part, layers in enumerate(_parts_of_layers(context, columns)):
         sql = SQL["first_of_layers"].format(layers=layers, select=select, compared=compared)

@@ -8,7 +8,7 @@ from typing import cast
 import duckdb
 import pyarrow.parquet as pq
 
-from ...catalog import ACCOUNTS, EVENT_TABLES, USERS
+from ...catalog import ACCOUNTS, EVENT_TABLE_NAMES, USERS
 from ...display import plural
 from ...errors import NotSupported
 from ...projection import FileCount, TableRows, engine, texts
@@ -26,7 +26,7 @@ from ..row_files import RowFiles
 from ..table_hints import TableHints
 from .buffer import BufferedRows, buffered_tables
 from .columns import ADOPT_MACROS, BufferedTable, cut_texts
-from .databases import buffer_work, close_databases
+from .databases import AdoptedWork, buffer_work, close_databases
 from .kept import (
     SQL,
     Adoption,
@@ -39,7 +39,7 @@ from .kept import (
     reject_rows_without_id,
 )
 from .latest import is_of_messages, latest_rows_of
-from .origin import AdoptedTables, AdoptedWork
+from .origin import AdoptedTables
 from .rows import discarded_rows, message_rows, tracks_rows
 
 
@@ -107,7 +107,7 @@ def _adoption(
 
 
 def _buffer(con: duckdb.DuckDBPyConnection, load: PlannedLoad, scratch: Path) -> Iterator[BufferedRows]:
-    for number, work in enumerate(load.work):
+    for number, work in enumerate(cast(Sequence[AdoptedWork], load.work)):
         yield buffer_work(con, work, number, scratch)
         load.report.files_done += 1
         load.report.bytes_done += work.size
@@ -116,13 +116,13 @@ def _buffer(con: duckdb.DuckDBPyConnection, load: PlannedLoad, scratch: Path) ->
 
 def _check_room(load: PlannedLoad, adoption: Adoption) -> None:
     """Raises NotSupported if there are more tables of other events than the dataset may have."""
-    there = load.extraction.event_tables()
-    new = {*adoption.events} - {table.name for table in EVENT_TABLES}
-    if new - there and len(new | there) > load.settings.max_event_tables:
+    existing = load.extraction.event_tables()
+    new = {*adoption.events}.difference(EVENT_TABLE_NAMES)
+    if new - existing and len(new | existing) > load.settings.max_event_tables:
         raise NotSupported(
             f"Expected at most {load.settings.max_event_tables:,} tables of other events in the dataset, but with these"
-            f" it has {len(new | there):,}.\nRaise sources.autopilothq.max_event_tables in .dlt/config.toml, or leave"
-            " some out: name the others with --table, which takes exported files."
+            f" it has {len(new | existing):,}.\nRaise sources.autopilothq.max_event_tables in .dlt/config.toml, or"
+            " leave some out: name the others with --table, which takes exported files."
         )
 
 
