@@ -95,7 +95,7 @@ def compact(
             _check(books)
             _finish_begun(Path(folder), books)
             made = [_compact(group, books) for group in _groups(folder, books, now, most)]
-    return Compacted(sum(one.before for one in made), len(made), sum(one.bytes for one in made))
+    return Compacted(sum(each.before for each in made), len(made), sum(each.bytes for each in made))
 
 
 def _check(books: Dataset) -> None:
@@ -126,7 +126,7 @@ def _groups(folder: str, books: Dataset, now: float, most: int) -> Iterator[list
     for _, of_day in groupby(rows, key=lambda row: os.path.dirname(row["file"])):
         group: list[dict[str, Any]] = []
         for row in of_day:
-            if group and sum(one["size"] for one in group) + row["size"] > most:
+            if group and sum(each["size"] for each in group) + row["size"] > most:
                 if len(group) > 1:
                     yield group
                 group = []
