@@ -105,9 +105,9 @@ class _Planned(NamedTuple):
         contacts.check_number(self.action, len(self.people), total, most, confirm)
 
     def summary(self, would: str) -> list[str]:
-        of = "" if self.total is None else f" of the account's {self.total:,}"
+        share = "" if self.total is None else f" of the account's {self.total:,}"
         before = f", {self.job.done_before:,} done by a run that broke off" if self.job.done_before else ""
-        lines = [f"{plural(len(self.people), 'contact')}{of} {would}{self.action.done}{before}"]
+        lines = [f"{plural(len(self.people), 'contact')}{share} {would}{self.action.done}{before}"]
         return lines + [f"  {line}" for line in skipped_line(self.skipped, "contact_id and email")]
 
 

@@ -50,7 +50,8 @@ def print_differences(against: str | None, target: TargetOptions, wait: timedelt
     found = inspect.differences(
         compared.queried, compared.schema, compared.messages, compared.not_yet, compared.dialect
     )
-    out.print_lines(_difference_lines(found, compared))
+    out.print_lines([f"queries for  {compared.queried_name}", f"run on       {compared.schema_name}", ""])
+    out.print_lines([*difference_groups(found), breaking_counts(found, "queries")])
     if any(difference.breaks for difference in found):
         sys.exit(out.NEEDS_ATTENTION)
 
@@ -103,12 +104,6 @@ def upgrade_tables(dry_run: bool, target: TargetOptions, wait: timedelta) -> Non
     out.print_line(f"{summary} in {location['location']}, dataset {location['dataset']}.")
     if done.left:
         sys.exit(out.NEEDS_ATTENTION)
-
-
-def _difference_lines(found: Sequence[Difference], compared: _Comparison) -> list[str]:
-    lines = [f"queries for  {compared.queried_name}", f"run on       {compared.schema_name}", ""]
-    lines += difference_groups(found)
-    return [*lines, breaking_counts(found, "queries")]
 
 
 def breaking_counts(found: Sequence[Difference], what: str) -> str:
