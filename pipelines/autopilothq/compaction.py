@@ -21,6 +21,7 @@ from . import disk, private, runner
 from .catalog import ARCHIVE_FOLDER, AUDIT
 from .display import visible
 from .errors import DatasetNotFound, RunError
+from .explain import explained
 from .projection.engine import batched
 from .receive.files import DONE, OPEN, begun_at, rename
 from .receive.publishing import COMPACTING, alone, remove_unfinished
@@ -83,7 +84,7 @@ def compact(
     """
     if not Path(folder).is_dir():
         raise RunError(f"Expected a receiver's folder at {visible(folder)}, but nothing is there.")
-    with runner.explained(), ExitStack() as stack:
+    with explained(), ExitStack() as stack:
         into = runner.pipeline(destination, credentials, dataset, create=False, wait=wait)
         with queryable_client(into) as client:
             if not dataset_of(client).exists():

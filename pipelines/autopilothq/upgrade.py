@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from . import runner
 from .catalog import ACCOUNTS, AUDIT, GROUPS, LATEST, MESSAGE_TABLES
-from .errors import DatasetNotFound
+from .errors import DatasetNotFound, RunError
+from .explain import explained
 from .inspect import reading
 from .warehouses import lock
 from .warehouses.books import BooksSqlClient, is_book, is_lock
@@ -52,7 +53,7 @@ def upgrade(
     `report` is called with each statement before it runs. Raises RunError if the tables of this kind of destination
     cannot be changed in place, DatasetNotFound if there is no such dataset.
     """
-    with runner.explained():
+    with explained():
         if dry_run:
             with reading(destination, credentials, dataset, wait=wait) as reader:
                 return _run(_complete_upgrade(_upgradable(reader)), report)
@@ -63,7 +64,7 @@ def upgrade(
                 raise DatasetNotFound(f"There is no dataset {into.dataset_name}, so there is nothing to upgrade.")
             found = _upgradable(dataset_of(client))
             if into.has_pending_data and _moves_of_books(found).statements:
-                raise runner.RunError(
+                raise RunError(
                     "A load was cut off, and some of its rows wait in the staging dataset, which does not move.\n"
                     "Load once more without --books-dataset, or give that load up:"
                     f" dlt pipeline {into.pipeline_name} abort-packages"
@@ -74,7 +75,7 @@ def upgrade(
 def _upgradable(dataset: Dataset) -> SqlDataset:
     """Returns the dataset if its tables can be changed in place; raises RunError if not."""
     if not isinstance(dataset, SqlDataset) or dataset.kind not in UPGRADABLE_KINDS:
-        raise runner.RunError(
+        raise RunError(
             f"Expected PostgreSQL or DuckDB, but got {dataset.kind}, whose tables cannot be changed in place.\n"
             "Load the archive into a new dataset instead: --dataset NAME"
         )

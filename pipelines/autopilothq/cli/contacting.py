@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, NamedTuple, TextIO
 
-from .. import runner
 from ..catalog import CONTACTS
 from ..clients.autopilot import Autopilot
 from ..destination import Counts, DeliveryLog, DestinationSettings, contacts, log_dataset
@@ -15,6 +14,7 @@ from ..destination.contacts import ContactAction, ContactJob
 from ..disk import local_path
 from ..display import plural
 from ..errors import RunError
+from ..explain import explained
 from ..warehouses.dataset import dataset_of
 from . import log as logs
 from . import out
@@ -40,7 +40,7 @@ def change_contacts(
     """Runs an action on the contacts of a file or of a query."""
     action = _ACTIONS[name]
     most, confirm = options.pop("most"), options.pop("confirm")
-    with runner.explained():
+    with explained():
         given = autopilot_settings()
         with sending_lock(options):
             people, skipped = _people(file, query, options)

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from .. import inspect, private, runner
+from .. import inspect, private
 from ..disk import local_path
 from ..display import json_text, plural, shortened
 from ..errors import RunError
+from ..explain import explained
 from ..export import ExportBucket, ExportFolder, ExportTarget, export_archive, export_parquet
 from ..sources.file_systems import check_not_empty, is_remote, open_bucket
 from ..warehouses.books import is_lock
@@ -21,7 +22,7 @@ _WORDS = {"messages": "message", "rows": "row", "rejected_lines": "rejected line
 
 def export_dataset(folder: str, form: str, as_json: bool, target: TargetOptions, wait: timedelta) -> None:
     """Writes the target's dataset to a folder, or to a place in a bucket, and prints the counts."""
-    with runner.explained(), inspect.reading(*target, wait=wait, warn=log.warn) as dataset:
+    with explained(), inspect.reading(*target, wait=wait, warn=log.warn) as dataset:
         _check_rights(dataset)
         before = dataset.complete_loads()
         with _target(folder) as files, private.writing(files.stage.parent):

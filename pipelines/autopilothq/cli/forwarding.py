@@ -6,7 +6,6 @@ from functools import partial
 from itertools import chain
 from typing import IO, Any
 
-from .. import runner
 from ..clients.auth import missing_key
 from ..clients.segment_api import SegmentApi, SegmentApiSettings
 from ..destination import Counts, log_dataset
@@ -16,6 +15,7 @@ from ..destination.lines import read_chunks
 from ..destination.outgoing import Outgoing, outgoing, refuse_line
 from ..destination.segment import forward_messages, resolve_segment_settings
 from ..destination.stream import until_reached
+from ..explain import explained
 from ..segment.rebuild import line_of
 from . import log as logs
 from . import out
@@ -28,7 +28,7 @@ from .streaming import RejectWarnings, stopped_by_signals, turns
 def forward_files(paths: Sequence[str], options: dict[str, Any]) -> None:
     """Forwards the messages of files."""
     broken: list[str] = []
-    with runner.explained():
+    with explained():
         given = _settings(options)
         with sending_lock(options), _log(options) as log:
             counts = _forward(_messages(paths, broken), log, given, options)
@@ -37,7 +37,7 @@ def forward_files(paths: Sequence[str], options: dict[str, Any]) -> None:
 
 def forward_rows(query: str, options: dict[str, Any]) -> None:
     """Forwards the rows of a query as messages."""
-    with runner.explained():
+    with explained():
         given = _settings(options)
         with sending_lock(options), tempfile.TemporaryFile() as lines:
             _write_rows(query, options, lines)
@@ -50,7 +50,7 @@ def forward_rows(query: str, options: dict[str, Any]) -> None:
 def forward_stream(options: dict[str, Any]) -> None:
     """Forwards the messages of stdin as they come, until it ends or a signal comes."""
     total, file = Counts(), standard_input().fileno()
-    with runner.explained(), stopped_by_signals() as stop, SegmentApi(_settings(options)) as api:
+    with explained(), stopped_by_signals() as stop, SegmentApi(_settings(options)) as api:
         log = turns(_log(options), stop, options)
         show = out.document if options["dry_run"] else None
         freeze_modules()

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
-from .. import runner
 from ..destination import Counts, audiences, lists
 from ..destination.contact_requests import ContactRequest
 from ..destination.lists import AccountList, ListSync
 from ..display import json_text, shortened, visible
+from ..explain import explained
 from . import out
 from .sending import (
     autopilot_settings,
@@ -34,7 +34,7 @@ def send_with_list(
     """
     counts, lines = Counts(), list[str]()
     planned: list[ContactRequest] = []  # what a dry run would send
-    with runner.explained():
+    with explained():
         given = autopilot_settings(options["unknown_traits"])
         base = visible(given.api.base_url.rstrip("/"))
         with sending_lock(options):

@@ -30,7 +30,7 @@ from ..destination.ortto_fields import ORTTO_SECTION
 from ..destination.settings import SECTION
 from ..display import plural
 from ..errors import BusyError, InvalidQuery, RunError
-from ..explain import explain
+from ..explain import explain, explained
 from ..masking import masked
 from ..segment.message import Reject, digest
 from ..sources.archive.batches import read_batches
@@ -51,7 +51,7 @@ NOT_ALL = 4
 
 def send_files(paths: Sequence[str], triggers: dict[str, list[str]], options: dict[str, Any]) -> None:
     """Sends the messages of files."""
-    with runner.explained():
+    with explained():
         given = with_triggers(account_settings(options), triggers)
         with sending_lock(options), delivery_log(options) as log:
             broken: list[str] = []
@@ -61,7 +61,7 @@ def send_files(paths: Sequence[str], triggers: dict[str, list[str]], options: di
 
 def send_rows(query: str, key: str, options: dict[str, Any]) -> None:
     """Sends an identify for each row of a query."""
-    with runner.explained():
+    with explained():
         given = account_settings(options)
         with sending_lock(options):
             found, skipped = audiences.person_rows(*query_rows(options, query), key)
@@ -72,7 +72,7 @@ def send_rows(query: str, key: str, options: dict[str, Any]) -> None:
 
 def send_changes(name: str, query: str, key: str, options: dict[str, Any]) -> None:
     """Sends who entered and who left an audience."""
-    with runner.explained():
+    with explained():
         given = account_settings(options)
         with sending_lock(options):
             found, skipped = audiences.person_rows(*query_rows(options, query), key)
@@ -90,7 +90,7 @@ def print_deliveries(
     wait: timedelta,
 ) -> None:
     """Prints the last outcome of each message and trigger that was sent to an account."""
-    with runner.explained():
+    with explained():
         where = log_dataset(*target, reads=True, wait=wait)
         with DeliveryLog(where, reads=True, table=ACCOUNT_KINDS[to].log) as log:
             rows = log.latest(status, since)

@@ -13,7 +13,7 @@ from ..destination.lines import StopSignal, read_chunks
 from ..destination.stream import StreamCallbacks, deliver_stream
 from ..display import shortened
 from ..errors import BusyError
-from ..explain import explain
+from ..explain import explain, explained
 from ..masking import masked
 from ..warehouses import lock
 from . import log as logs
@@ -41,7 +41,7 @@ L = TypeVar("L", bound=AbstractContextManager[Any])
 def send_stream(triggers: dict[str, list[str]], options: dict[str, Any]) -> None:
     """Sends the messages of stdin as they come, until it ends or a signal comes."""
     total, title, file = Counts(), account_kind(options).title, standard_input().fileno()
-    with runner.explained(), stopped_by_signals() as stop:
+    with explained(), stopped_by_signals() as stop:
         given = with_triggers(account_settings(options), triggers)
         log = turns(delivery_log(options), stop, options)
         freeze_modules()
