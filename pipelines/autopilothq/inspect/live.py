@@ -87,7 +87,7 @@ def reading(
         with _opened(client), _in_dataset(client, str(pipeline.dataset_name) if exactly else None):
             found = dataset_of(client)
             if not found.exists():
-                hint = "Check how it is spelt." if exactly else "Load something first: autopilothq load archive URL"
+                hint = "Check the spelling." if exactly else "Load something first: autopilothq load archive URL"
                 where = resolve_target(destination, credentials, dataset).path_or_url
                 raise DatasetNotFound(f"There is no dataset {found.name} in {where}. {hint}")
             if warn:
