@@ -99,6 +99,7 @@ from .caching import cache_repeated_work
 from .clients import (
     CLUSTER_COLUMNS_HINT,
     StepCollector,
+    borrowed_connections,
     client_for,
     client_of,
     columns_of_table,
@@ -224,6 +225,7 @@ __all__ = [
     "adds_columns",
     "allows_evolution",
     "as_arrow",
+    "borrowed_connections",
     "cache_repeated_work",
     "check_steps",
     "client_for",
