@@ -22,7 +22,7 @@ from .dlt_internals import Destination, WithLocalFiles, active, get_destination_
 from .duckdb import direct
 from .pipeline_names import PIPELINE
 from .postgres import postgres
-from .settings import DATASET, DUCKDB_FILE, setting, text_setting
+from .settings import DUCKDB_FILE, dataset_name, setting, text_setting
 
 # The order of rows has no meaning, and keeping it slows down DuckDB's checkpoints; the rest bounds the memory. Tables
 # are loaded side by side, and each thread within a table leaves a part that the checkpoint writes again.
@@ -100,7 +100,7 @@ def make_destination(
     """
     destination_name = destination or text_setting("destination_type") or "duckdb"
     kind = _kind_of(destination_name)
-    name = dataset or text_setting("dataset_name") or DATASET
+    name = dataset_name(dataset)
     if kind == "duckdb":
         factory = _duckdb_destination(destination_name, credentials, name, create, wait, reads)
     else:
