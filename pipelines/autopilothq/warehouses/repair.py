@@ -24,10 +24,10 @@ from .dlt_internals import (
     TTableSchemaColumns,
     WithStagingDataset,
     client_for,
-    get_columns_names_with_prop,
     is_complete_column,
 )
 from .hints import SOURCE
+from .merging import keys_of
 
 _log = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ def _without_views(client: Any, missing: dict[str, TTableSchemaColumns]) -> dict
 
 def _refuse_keys(client: SqlJobClientBase, schema: Schema, table: str, columns: TTableSchemaColumns) -> None:
     all_columns = schema.tables[table]["columns"]
-    keys = get_columns_names_with_prop(schema.tables[table], "primary_key")
+    keys = keys_of(schema.tables[table])
     needed = [name for name, column in columns.items() if name in keys or not column.get("nullable", True)]
     if needed and columns is not all_columns:
         name = _name(client, table)
