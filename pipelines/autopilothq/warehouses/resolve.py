@@ -76,9 +76,8 @@ def resolve_target(
     kind = config.destination_type.rpartition(".")[2]
     database = config.credentials.database if kind == "duckdb" else None
     if database and os.path.isabs(database):
-        return Target(
-            kind, f"duckdb:///{database}", name, database
-        )  # some releases of dlt escape the path in str(config)
+        # Some releases of dlt escape the path in str(config).
+        return Target(kind, f"duckdb:///{database}", name, database)
     return Target(kind, str(config), name)
 
 
@@ -145,11 +144,9 @@ def _other_destination(destination_name: str, kind: str, credentials: str | None
     _check_url(kind, credentials or setting(f"destination.{destination_name}.credentials"))
     given = {"credentials": credentials} if credentials else {}
     own: dict[str, Any] = {"postgres": postgres, "bigquery": bigquery}
-    return (
-        own[kind](**given, destination_name=destination_name)
-        if kind in own
-        else Destination.from_reference(destination_name, **given)
-    )
+    if kind in own:
+        return own[kind](**given, destination_name=destination_name)
+    return Destination.from_reference(destination_name, **given)
 
 
 def _check_url(kind: str, credentials: Any) -> None:

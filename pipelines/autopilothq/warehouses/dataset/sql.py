@@ -138,9 +138,10 @@ class SqlDataset(Dataset):
         with self.sql.opened() as client:
             select = ", ".join(self.quoted(table, column) for column in columns)
             text = f"SELECT {select} FROM {self.sql.table(table)}"
-            of = self.sql.written(self.sql.table(table), ())
-            for where, some in _parts(self, table, ids):
-                yield from read_table(client.sql_client, of, self.sql.written(text + where, some), schema, self.kind)
+            name = self.sql.written(self.sql.table(table), ())
+            for where, values in _parts(self, table, ids):
+                query = self.sql.written(text + where, values)
+                yield from read_table(client.sql_client, name, query, schema, self.kind)
 
     def stream(self, before: str, table: str, after: str = "", values: Sequence[Any] = ()) -> Iterator[Row]:
         """Yields the rows of the statement `{before} {table} {after}`, whose `%s` are the values."""

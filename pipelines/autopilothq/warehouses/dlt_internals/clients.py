@@ -97,9 +97,8 @@ _HOOKS = {
     "find_schema": "_get_stored_schema_by_hash_or_newest",
 }
 
-CLUSTER_COLUMNS_HINT = (
-    "x-bigquery-cluster-columns"  # set by `bigquery_adapter`, which cannot be imported without the driver
-)
+# Set by `bigquery_adapter`, which cannot be imported without the driver.
+CLUSTER_COLUMNS_HINT = "x-bigquery-cluster-columns"
 
 _Class = TypeVar("_Class", bound=type)
 

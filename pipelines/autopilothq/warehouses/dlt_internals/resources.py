@@ -94,7 +94,8 @@ def extraction() -> str | None:
 
 def extractions_of(owner: object) -> int:
     """Returns how many extractions of resources that belong to an object are running, in all threads."""
-    return sum(any(name_of_owned(each, owner) for each in of.source.resources.values()) for of in _extracted())
+    sources = [extracted.source for extracted in _extracted()]
+    return sum(any(name_of_owned(resource, owner) for resource in source.resources.values()) for source in sources)
 
 
 def _extracted() -> list[_Extracted]:
