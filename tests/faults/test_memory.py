@@ -843,8 +843,8 @@ def test_rows_that_were_inserted_before_the_memory_was_missed_are_stored_once(
 ) -> None:
     insert, tried = warehouse.InsertNew._insert, []
 
-    def then_missing(self: warehouse.InsertNew) -> None:
-        insert(self)
+    def then_missing(self: warehouse.InsertNew, rows: str) -> None:
+        insert(self, rows)
         tried.append(self)
         if tried.count(self) == 1:
             raise duckdb.OutOfMemoryException("as the settings are put back")

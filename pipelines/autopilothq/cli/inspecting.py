@@ -14,6 +14,7 @@ from ..errors import DatasetNotFound
 from ..explain import explained
 from ..inspect import Difference, Status
 from ..warehouses.dataset import tables_of
+from ..warehouses.settings import dataset_name
 from . import log, out
 from .options import TargetOptions, credentials_of, describe_target
 
@@ -26,7 +27,7 @@ def print_tables(tables: tuple[str, ...], form: str, live: bool, target: TargetO
             found = inspect.described_tables(reader, tables)
         _check_names(tables, existing, f"The dataset {name}")
     else:
-        found, name = inspect.catalogue(), inspect.dataset_name(target.dataset)
+        found, name = inspect.catalogue(), dataset_name(target.dataset)
         _check_names(tables, [table.name for table in found], "The catalogue")
         found = [table for table in found if not tables or table.name in tables]
     if form == "sql":

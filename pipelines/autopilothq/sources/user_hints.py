@@ -49,9 +49,10 @@ def check_hints(resource: DltResource, table: Table | None) -> None:
             " stored is looked for there.\nLeave table_name out, and rename in a view or with dataset_name."
         )
     _check_keys(resource, table.key if table else ("id",))
-    if dlt_internals.file_format(resource) not in (None, "parquet"):
+    file_format = dlt_internals.hints(resource).get("file_format")
+    if file_format not in (None, "parquet"):
         raise NotSupported(
-            f"Expected the file format parquet for {name}, but got {dlt_internals.file_format(resource)}.\n"
+            f"Expected the file format parquet for {name}, but got {file_format}.\n"
             "Leave loader_file_format and file_format out."
         )
     if resource.validator is not None:
@@ -64,7 +65,7 @@ def check_hints(resource: DltResource, table: Table | None) -> None:
 def _check_keys(resource: DltResource, key: Sequence[str]) -> None:
     """Raises NotSupported for keys other than a table's own, whether given for the resource or for a column."""
     name = resource.name
-    given, merge_key = dlt_internals.primary_key(resource), dlt_internals.merge_key(resource)
+    given, merge_key = map(dlt_internals.hints(resource).get, ("primary_key", "merge_key"))
     got = None
     if _names(given) != tuple(key) or merge_key:
         got = f"{given!r} (merge key: {merge_key!r})"

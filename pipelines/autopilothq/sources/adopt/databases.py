@@ -168,7 +168,7 @@ class DuckdbSource(Database):
         self._path = os.path.abspath(local_path(url.removeprefix("duckdb:///").removeprefix("duckdb:")))
         self.url = f"duckdb:///{self._path}"
         if not Path(self._path).is_file():
-            raise RunError(f"Expected a DuckDB file at {self._path}, but there is none.\nCheck how it is spelt.")
+            raise RunError(f"Expected a DuckDB file at {self._path}, but there is none.\nCheck the spelling.")
         self._connection = duckdb.connect(":memory:")
         self._attach(self._connection)
 

@@ -159,7 +159,7 @@ def _may_hold_rows(file: _FoundFile) -> bool:
 def _local_files(url: str) -> list[_FoundFile]:
     root = Path(url).absolute()
     if not root.exists():
-        raise ArchiveError(f"Expected a file or a folder at {url}, but nothing is there.\nCheck how it is spelt.")
+        raise ArchiveError(f"Expected a file or a folder at {url}, but nothing is there.\nCheck the spelling.")
     paths = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file())
     base = root.parent if root.is_file() else root
     found = []
@@ -176,7 +176,7 @@ def _bucket_files(url: str, credentials: Any) -> list[_FoundFile]:
     scheme = url.partition("://")[0]
     listed: Mapping[str, Mapping[str, Any]] = fs.find(root, detail=True)
     if not listed:
-        raise ArchiveError(f"Expected files at {url}, but nothing is there.\nCheck how it is spelt.")
+        raise ArchiveError(f"Expected files at {url}, but nothing is there.\nCheck the spelling.")
     found = []
     for path, info in sorted(listed.items()):
         below = path.removeprefix(root).lstrip("/") or path.rpartition("/")[2]
