@@ -1,7 +1,7 @@
 """Splits stored rows into the same partitions as the messages, because workers cannot access the destination."""
 
 import itertools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import duckdb
@@ -60,7 +60,7 @@ class StoredPartitions:
         sql = f"FROM stored WHERE {key} IS NOT NULL"
         if exists:
             names = [name for of_part in files.ids.values() for name in of_part]
-            ids = engine.parquet_files(self._folder.get(name, str(self._scratch)) for name in names)
+            ids = engine.parquet_files(self._folder.get_all(names, str(self._scratch)))
             self._con.execute(f"CREATE OR REPLACE TEMP TABLE changed_ids AS SELECT DISTINCT id FROM {ids}")
             sql = f"SELECT s.* FROM stored s SEMI JOIN changed_ids i ON i.id = s.{key}"
         return self._split(latest.messages.name, self._read(latest.messages.name, columns), sql, latest.key)
@@ -78,8 +78,4 @@ class StoredPartitions:
         with engine.streamed(self._con, batches) as has_any:
             folder = str(self._scratch / f"stored-{number}")
             found = partition_rows(self._con, sql, key, self._partitions, folder) if has_any else {}
-        return {part: list(self._put(paths, f"stored/{number}-{part}-{table}")) for part, paths in found.items()}
-
-    def _put(self, paths: Collection[str], prefix: str) -> Iterable[str]:
-        for number, path in enumerate(paths):
-            yield self._folder.put(path, f"{prefix}-{number}.parquet")
+        return {part: self._folder.put_all(paths, f"stored/{number}-{part}-{table}") for part, paths in found.items()}

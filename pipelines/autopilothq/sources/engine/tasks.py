@@ -56,10 +56,8 @@ class WorkerContext:
 
     def fetched(self, cells: ParsedCells, scratch: str) -> ParsedCells:
         """Returns the cells with their files fetched to this machine."""
-        found = dataclasses.replace(cells)
-        for what in CELL_FILES:
-            setattr(found, what, [self.folder.get(name, scratch) for name in getattr(cells, what)])
-        return found
+        files: dict[str, Any] = {what: self.folder.get_all(getattr(cells, what), scratch) for what in CELL_FILES}
+        return dataclasses.replace(cells, **files)
 
     @contextmanager
     def engine(self) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:

@@ -11,7 +11,7 @@ import secrets
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -116,6 +116,14 @@ class WorkFolder:
             private.folder(path.parent)
             _bucket(self.url).get_file(f"{self.url}/{name}", str(path))
         return str(path)
+
+    def put_all(self, paths: Collection[str], prefix: str) -> list[str]:
+        """Moves local Parquet files into the folder; returns their names, which are `prefix` and a number."""
+        return [self.put(path, f"{prefix}-{number}.parquet") for number, path in enumerate(paths)]
+
+    def get_all(self, names: Iterable[str], scratch: str) -> list[str]:
+        """Returns the local paths of files, as `get` does."""
+        return [self.get(name, scratch) for name in names]
 
     def take(self, name: str, path: Path) -> None:
         """Moves a file from the folder to a local path."""
