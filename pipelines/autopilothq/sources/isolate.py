@@ -148,7 +148,7 @@ def refuse_rows(into: dlt.Pipeline, source: DltSource, error: PipelineStepFailed
     refused = RefusedMessages.read(into)
     known = len(refused)
     refused.attempts.append(handed_over_at(into).isoformat())
-    load = _loader(into, next(iter(source.resources.values())).table_format)
+    load = partial(_load, into, next(iter(source.resources.values())).table_format)
     while cause is not None:
         if cause.table not in rest:
             return False  # a table of dlt's own
@@ -209,23 +209,19 @@ def find_refused(
 # One load of some rows ------------------------------------------------------------------------------------------------
 
 
-def _loader(into: dlt.Pipeline, table_format: Any) -> Callable[[Sequence[_Part]], Cause | None]:
-    """Returns a function that loads some rows in a load of their own; it returns why that failed, or None."""
-
-    def load(parts: Sequence[_Part]) -> Cause | None:
-        resources = [_resource(into, part, table_format) for part in parts]
-        try:
-            with _quietly(into):
-                into.run(DltSource(Schema(SOURCE), SOURCE, resources))
-        except PipelineStepFailed as error:
-            into.abort_packages()
-            cause = _cause(into, error)
-            if cause is None or cause.is_data is False:
-                raise
-            return cause
-        return None
-
-    return load
+def _load(into: dlt.Pipeline, table_format: Any, parts: Sequence[_Part]) -> Cause | None:
+    """Loads some rows in a load of their own; returns why that failed, or None."""
+    resources = [_resource(into, part, table_format) for part in parts]
+    try:
+        with _quietly(into):
+            into.run(DltSource(Schema(SOURCE), SOURCE, resources))
+    except PipelineStepFailed as error:
+        into.abort_packages()
+        cause = _cause(into, error)
+        if cause is None or cause.is_data is False:
+            raise
+        return cause
+    return None
 
 
 def _load_part(
