@@ -86,14 +86,14 @@ def current_extraction(owner: object, reads_again: bool) -> Extraction:
             f" write into the tables of the events.\nDeselect it: source.{EVENTS_RESOURCE}.selected = False"
         )
     return Extraction(
-        ours,
-        {name: dlt_internals.hints(each) for name, each in ours.items()},
-        feeds,
-        dlt.current.source_schema(),
-        dlt_internals.running_pipeline() if load_id else None,
-        load_id,
-        dlt.current.source_state().get(_MOVED, {}) if load_id else {},
-        frozenset(ours.keys() - source.selected_resources.keys()),
+        resources=ours,
+        hints={name: dlt_internals.hints(each) for name, each in ours.items()},
+        feeds=feeds,
+        schema=dlt.current.source_schema(),
+        pipeline=dlt_internals.running_pipeline() if load_id else None,
+        load_id=load_id,
+        moved=dlt.current.source_state().get(_MOVED, {}) if load_id else {},
+        only_fed=frozenset(ours.keys() - source.selected_resources.keys()),
     )
 
 
@@ -104,7 +104,7 @@ def _check_resource(resource: DltResource, own: str, reads_again: bool) -> None:
             f"Expected the resource {own} by its own name, but it is called {name}: what is loaded is recorded under"
             f" {own}.\nLeave with_name out, and rename in a view: CREATE VIEW {name} AS FROM {own}"
         )
-    user_hints.check_hints(resource, TABLES.get(name))
+    user_hints.check_hints(resource)
     if (resource.limit is not None or resource.incremental is not None) and not reads_again:
         raise NotSupported(
             f"Expected all rows of {name} to be taken, but it has a limit or an incremental: what is left out"

@@ -25,9 +25,10 @@ def mark_functions(resource: DltResource) -> None:
         setattr(function, _OF_SOURCE, True)
 
 
-def check_hints(resource: DltResource, table: Table | None) -> None:
-    """Raises NotSupported for hints that cannot be followed; `table` is None for the resource of unknown events."""
+def check_hints(resource: DltResource) -> None:
+    """Raises NotSupported for hints that cannot be followed."""
     name = resource.name
+    table = TABLES.get(name)  # None for the resource of unknown events
     _check_functions(resource)
     disposition = _disposition(resource)
     replaced = table in REPLACED
