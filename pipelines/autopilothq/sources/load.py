@@ -1,4 +1,9 @@
-"""One load of an origin: plan the work, project its messages, hand the rows over to dlt."""
+"""One load of an origin: plan the work, project its messages, hand the rows over to dlt.
+
+Each step adds to what is known: `Extraction` is what dlt extracts, `LoadTarget` what the destination has,
+`PlannedLoad` both of them and the origin's work, `ProjectedLoad` the rows, and `Load` which of them dlt has taken. Only
+two things change meanwhile: the counts of the `LoadReport`, and what `RefusedMessages` leaves out.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..catalog import AUDIT, DISCARDS
-from ..warehouses.dlt_internals import logger
+from ..projection.context import declared_types
 from ..warehouses.hints import arrow_schema
 from .extraction import note_moved, note_taken
 from .origin import Origin
@@ -24,7 +29,7 @@ class Load:
 
     def __init__(self, planned: PlannedLoad, projected: ProjectedLoad) -> None:
         self.files = projected.files
-        self.hints = projected.hints
+        self.hints = projected.files.hints
         self.report = planned.report
         self._planned = planned
         self._audit = projected.audit
@@ -72,11 +77,10 @@ class Load:
         rows = [] if incomplete else [{**row, "load_id": extraction.load_id} for row in self._audit]
         if not rows and not self._planned.target.replacement.anew:
             return None
-        return pa.Table.from_pylist(rows, arrow_schema({column.name: column.type for column in AUDIT.columns}))
+        return pa.Table.from_pylist(rows, arrow_schema(declared_types(AUDIT)))
 
-    def _warn(self, message: str) -> None:
-        self.report.warnings.append(message)
-        logger.warning(message)
+    def _warn(self, text: str) -> None:
+        self._planned.context.warn(text)
         self._planned.context.report_progress()
 
 
@@ -87,7 +91,7 @@ def run_load(origin: Origin[Any], settings: LoadSettings, keeper: object) -> Loa
     """
     started = monotonic()
     planned = plan_load(origin, settings, keeper)
-    projected = (settings.projector or project)(planned)
+    projected = project(planned)
     report = planned.report
     if planned.context.pipeline is not None:
         for rows in origin.finish(planned.context):

@@ -20,12 +20,13 @@ from .extraction import Extraction, check_alone, current_extraction
 from .load_folder import scratch_of_origin
 from .load_target import LoadTarget, begin_target
 from .origin import LoadContext, Origin, PipelineContext, Work
-from .report import LoadReport, ProgressCallback, no_progress
+from .report import MAX_NAMED, LoadReport, ProgressCallback, no_progress
 
 if TYPE_CHECKING:
     from .project import ProjectedLoad
 
-    Projector = Callable[["PlannedLoad"], ProjectedLoad]
+    Projector = Callable[["PlannedLoad"], ProjectedLoad | None]
+    """Makes the rows of a load; returns None if it noted messages as refused, so that the load must be read again."""
 
 WORKER_MEMORY = 100  # MB of the engine's memory for each worker
 
@@ -118,6 +119,14 @@ class PlannedLoad:
     def report(self) -> LoadReport:
         """The counts so far."""
         return self.context.report
+
+    @property
+    def most_event_tables(self) -> int:
+        """How many tables of events are looked up: as many as may exist, and some more that a warning can name.
+
+        Anybody can make up events, so there may be far more.
+        """
+        return len(self.extraction.event_tables()) + self.settings.max_event_tables + MAX_NAMED
 
     @property
     def recorded_resources(self) -> set[str]:

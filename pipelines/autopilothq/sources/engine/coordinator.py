@@ -5,7 +5,6 @@ rows to dlt: workers need the work folder and the archive, and nothing else.
 """
 
 import dataclasses
-import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -59,13 +58,13 @@ class Coordinator:
         self._con = con
         self._scratch = scratch
 
-    def project(self, numbers: "itertools.count[int]") -> ProjectedLoad | None:
+    def project(self) -> ProjectedLoad | None:
         """Runs all steps; returns None if it found messages that cannot become rows."""
         load = self._load
         shares, lines = self._parse()
-        existing = existing_tables(load, lambda most: _table_names(load, shares, most))
+        existing = existing_tables(load, _table_names(load, shares))
         hints = TableHints(load.extraction, load.target, existing)
-        files = RowFiles(load.extraction, hints, load.target.folder, numbers)
+        files = RowFiles(hints)
         try:
             rows = RowMaker(load, self._run, self._folder, self._con, self._scratch)
             tables = self._decide_tables(shares, existing)
@@ -86,7 +85,7 @@ class Coordinator:
         in_order = dict(sorted(rejects.items(), key=lambda item: (-item[1], item[0])))
         limits = limits_exceeded([row for part in parts for row in part.limits], tables.without_table)
         fill_report(load, counts, lines, in_order, limits)
-        return ProjectedLoad(files, hints, audit)
+        return ProjectedLoad(files, audit)
 
     def _run(self, tasks: Sequence[Any], done: Callable[[Any], object] = lambda _: None) -> list[Any]:
         """Runs tasks and reports how many are done. Raises _MessagesRefused if messages cannot become rows."""
@@ -198,6 +197,6 @@ class Coordinator:
         return [found[each.number] for each in tables.partitions]
 
 
-def _table_names(load: PlannedLoad, shares: Sequence[ParsedShare], most: int) -> list[str]:
-    events = all_cells(shares).event_tables(most)
+def _table_names(load: PlannedLoad, shares: Sequence[ParsedShare]) -> list[str]:
+    events = all_cells(shares).event_tables(load.most_event_tables)
     return [*(table.name for table in MESSAGE_TABLES), *map(load.event_table, events)]

@@ -8,7 +8,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...catalog import BOOKS, LATEST, MESSAGE_TABLES, Latest, Type, key_of, resource_of
+from ...catalog import BOOKS, LATEST, MESSAGE_TABLES, Latest, Type, resource_of
 from ...projection import SQL_TYPES, TableRows, engine
 from ...projection.context import declared_types
 from ...projection.partition import PartitionValues, StoredColumns
@@ -69,7 +69,7 @@ class RowMaker:
         columns = ", ".join(f"{engine.name(name)} {SQL_TYPES[of]}" for name, of in types.items())
         self._con.execute(f"CREATE OR REPLACE TABLE {UNSHAPED} ({columns})")
         rows = TableRows(table, types, self._con.table(UNSHAPED), 0)
-        rows = self._load.target.refused.without(rows, key_of(table))
+        rows = self._load.target.refused.without(rows)
         shaped = files.shaped(rows)
         return RowShape(dict(shaped.columns), shaped.relation.sql_query())
 
@@ -118,7 +118,7 @@ class RowMaker:
             total = sum(each.number for each in written)
             self._load.report.rows[table] = total
             if len(written) > 1 and total <= FEW_ROWS:
-                paths = [self._folder.get(each.name, str(self._scratch)) for each in written]
+                paths = self._folder.get_all((each.name for each in written), str(self._scratch))
                 rows = self._rows(table, plans, engine.parquet_files(paths), total)
                 rows.write(str(files.add(rows)))
                 continue
