@@ -63,8 +63,8 @@ class Extraction(NamedTuple):
         }
 
     def event_tables(self) -> set[str]:
-        """Returns the dataset's tables of events that the catalogue does not know."""
-        names = self.schema.data_table_names()
+        """Returns the dataset's tables of events that the catalogue does not know; none without a pipeline."""
+        names = self.schema.data_table_names() if self.pipeline is not None else []
         return {name for name in names if name not in TABLES and not name.startswith("_")}
 
 

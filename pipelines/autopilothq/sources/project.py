@@ -226,8 +226,6 @@ def _deduplicated(
     load: PlannedLoad, projection: Projection, scratch: Path, existing: ExistingTables, stored: ReadTable | None
 ) -> Deduplicated:
     target, refused = load.target, load.target.refused
-    if target.dataset is None:
-        return projection.deduplicate(max_event_tables=load.settings.max_event_tables, refused=refused.messages)
     return projection.deduplicate(
         existing,
         stored if load.report.lines else None,  # without lines there is no id to look up

@@ -140,7 +140,7 @@ class Coordinator:
             limits=target.limits,
             fills=load.fills,
         )
-        rows = {USERS.name: refused.users, ACCOUNTS.name: refused.accounts} if target.dataset is not None else {}
+        rows = {USERS.name: refused.users, ACCOUNTS.name: refused.accounts}
         return WorkerContext(self._folder, facts, RefusedIds(refused.messages, rows), suppressed)
 
     def _put_table(self, table: pa.Table, name: str) -> str:
@@ -167,7 +167,7 @@ class Coordinator:
 
     def _limit_tables(self, context: WorkerContext, partitions: Sequence[PartitionInput]) -> tuple[Any, dict[str, int]]:
         facts = context.facts
-        there = self._load.extraction.event_tables() if self._load.target.dataset is not None else set[str]()
+        there = self._load.extraction.event_tables()
         new, room = new_tables(facts.tables.names, facts.known, there, self._load.settings.max_event_tables)
         if len(new) <= room:
             return facts.tables, {}
