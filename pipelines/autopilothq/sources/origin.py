@@ -167,7 +167,7 @@ class LoadContext:
             self.loaded_at,
             str(scratch),
             self.memory,
-            shorten=partial(column_name, self),
+            shorten=partial(destination_column, self),
             suppressed=self.suppressed,
             there=there,
             room=room,
@@ -183,7 +183,7 @@ class LoadContext:
         return there, max(0, self.limits.columns - COLUMN_RESERVE - width - len(missing))
 
 
-def column_name(context: LoadContext, name: str) -> str:
+def destination_column(context: LoadContext, name: str) -> str:
     """Returns a column's name in the destination."""
     return context.shorten(escape_reserved(name, context.limits))
 

@@ -26,7 +26,7 @@ from ...segment.message import Discard, Record, Rejected, parse_json
 from ...utc import format_time
 from ...warehouses.dataset import Dataset, in_utc, placeholders
 from ..contact_records import contact_record
-from ..origin import LoadContext, column_name
+from ..origin import LoadContext, destination_column
 from ..times import read_time
 from . import batches
 from .discover import day_and_source
@@ -86,7 +86,7 @@ def _merged(
     hooks: Iterable[HookContact], context: LoadContext, known: Mapping[str, Type]
 ) -> Iterable["_MergedContact"]:
     """Returns the contacts of some hooks, each merged with its stored row."""
-    dataset, column = context.required_pipeline().dataset, partial(column_name, context)
+    dataset, column = context.required_pipeline().dataset, partial(destination_column, context)
     merged: dict[str, _MergedContact] = {}
     for some in batched(hooks, _LOOKED_UP):
         new = dict.fromkeys(hook.record.key[0] for hook in some if hook.record.key[0] not in merged)
