@@ -13,7 +13,6 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ...catalog import ACCOUNTS, MESSAGE_TABLES, USERS
 from ...errors import EngineError, NotSupported
@@ -129,7 +128,7 @@ class Coordinator:
         suppressed = None
         if pairs := target.suppressed.pairs():
             table = pa.table({"salt": [salt for salt, _ in pairs], "hash": [hashed for _, hashed in pairs]})
-            suppressed = self._put_table(table, "suppressed.parquet")
+            suppressed = self._folder.put_table(table, "suppressed.parquet", self._scratch)
         refused = target.refused
         facts = LoadFacts(
             load.context.loaded_at.isoformat(),
@@ -142,11 +141,6 @@ class Coordinator:
         )
         rows = {USERS.name: refused.users, ACCOUNTS.name: refused.accounts}
         return WorkerContext(self._folder, facts, RefusedIds(refused.messages, rows), suppressed)
-
-    def _put_table(self, table: pa.Table, name: str) -> str:
-        path = str(self._scratch / name)
-        pq.write_table(table, path)
-        return self._folder.put(path, name)
 
     # ---- deduplicate -------------------------------------------------------------------------------------------------
 

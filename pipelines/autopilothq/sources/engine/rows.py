@@ -6,7 +6,6 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ...catalog import BOOKS, LATEST, MESSAGE_TABLES, Latest, Type, resource_of
 from ...projection import SQL_TYPES, TableRows, engine
@@ -78,9 +77,7 @@ class RowMaker:
     ) -> list[PartitionFiles]:
         """Makes the rows of all tables except `users` and `accounts`."""
         urls = pa.table({"file": pa.array([work.url for work in self._load.work], pa.string())})
-        path = str(self._scratch / "files.parquet")
-        pq.write_table(urls, path)
-        names = self._folder.put(path, "files.parquet")
+        names = self._folder.put_table(urls, "files.parquet", self._scratch)
         counted = self._load.counted_before()
         return self._run([
             RowsTask(tables.context, partition, found.state, plans, names, counted)

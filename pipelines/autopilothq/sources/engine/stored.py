@@ -6,7 +6,6 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ...catalog import AUDIT, Latest
 from ...projection import ReadTable, engine
@@ -69,9 +68,8 @@ class StoredPartitions:
         found = list(batches)
         if not found:
             return []
-        path = self._scratch / f"stored-{next(self._numbers)}.parquet"
-        pq.write_table(pa.Table.from_batches(found), path)
-        return [self._folder.put(str(path), f"stored/{path.name}")]
+        name = f"stored/stored-{next(self._numbers)}.parquet"
+        return [self._folder.put_table(pa.Table.from_batches(found), name, self._scratch)]
 
     def _split(self, table: str, batches: Iterable[pa.RecordBatch], sql: str, key: str) -> dict[int, list[str]]:
         number = next(self._numbers)
