@@ -123,15 +123,15 @@ def check_alone(extraction: Extraction) -> None:
     ours = extraction.resources.keys() - {book.name for book in BOOKS}
     waiting = dlt_internals.waiting_packages(extraction.pipeline)
     current = waiting.pop(str(extraction.load_id))
-    there = set(current.get(_TABLES, ()))
-    if there & ours or any(_TABLES in state for state in waiting.values()):
+    handed_over = set(current.get(_TABLES, ()))
+    if handed_over & ours or any(_TABLES in state for state in waiting.values()):
         raise NotSupported(
             "Expected the rows of another source to be loaded before this one is read, but they wait: what they bring"
             " is not stored yet, and would be stored twice.\n"
             "Give all folders to one source, archive([...]), or run one source after the other. What was extracted"
             " before, load with pipeline.normalize() and pipeline.load(), or drop with pipeline.abort_packages()."
         )
-    current[_TABLES] = sorted(there | ours)
+    current[_TABLES] = sorted(handed_over | ours)
 
 
 def take_import_schema(extraction: Extraction) -> None:

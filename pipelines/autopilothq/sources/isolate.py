@@ -283,10 +283,10 @@ def _cause(into: dlt.Pipeline, error: PipelineStepFailed) -> Cause | None:
     chain = list(causes(job.client_exception, *_LINKS))
     text = next(iter(str(chain[0]).strip().splitlines()), type(chain[0]).__name__) if chain else job.failed_message
     message = _DRIVER.sub("", text)[:MAX_MESSAGE]
-    table, about = job.job_id.partition(".")[0], is_data(chain)
+    table, caused_by_rows = job.job_id.partition(".")[0], is_data(chain)
     if any(_state(found) == _DUPLICATE for found in chain) and may_hide_rows(open_dataset(into), table):
-        about = False  # no merge can replace a row that the user does not see
-    return Cause(job.load_id, table, message, about)
+        caused_by_rows = False  # no merge can replace a row that the user does not see
+    return Cause(job.load_id, table, message, caused_by_rows)
 
 
 def _state(error: BaseException) -> str:
@@ -302,12 +302,12 @@ def is_data(chain: Collection[BaseException]) -> bool | None:
         if type(error).__name__ in _OF_DELTA_TABLES:
             return False
         if state := _state(error):
-            begins = [state[:length] for length in range(len(state), 1, -1)]
-            about = next((_STATES[begin] for begin in begins if begin in _STATES), None)
-            return None if _NO_PARTITION in str(error) else about
+            prefixes = [state[:length] for length in range(len(state), 1, -1)]
+            caused_by_rows = next((_STATES[prefix] for prefix in prefixes if prefix in _STATES), None)
+            return None if _NO_PARTITION in str(error) else caused_by_rows
         if isinstance(error, duckdb.Error):
-            about = next((about for of, about in _DUCKDB.items() if isinstance(error, of)), None)
-            return None if about and "NOT NULL" in str(error) else about
+            caused_by_rows = next((is_row for kind, is_row in _DUCKDB.items() if isinstance(error, kind)), None)
+            return None if caused_by_rows and "NOT NULL" in str(error) else caused_by_rows
     never = (OSError, MemoryError, DestinationUndefinedEntity, DestinationTransientException)
     return False if any(isinstance(error, never) for error in chain) else None
 

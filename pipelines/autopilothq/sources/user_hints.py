@@ -182,11 +182,11 @@ def check_schema(schema: Schema, table: Table) -> None:
     if there is None:
         return
     for column in table.columns:
-        of = there["columns"].get(column.name, {}).get("data_type", column.type)
-        if of != column.type:
+        given = there["columns"].get(column.name, {}).get("data_type", column.type)
+        if given != column.type:
             raise NotSupported(
                 f"Expected the data type {column.type} for {table.name}.{column.name} in the import schema, but got"
-                f" {of}.\nChange it back there."
+                f" {given}.\nChange it back there."
             )
     if other := _other_key(there["columns"], table.key):
         raise NotSupported(
