@@ -15,13 +15,14 @@ from dlt import Schema
 from dlt.sources import DltResource
 
 from autopilothq.catalog import AUDIT, LINK, TABLES, TRACKS, Type, event_table
-from autopilothq.errors import NotSupported
+from autopilothq.errors import CannotMerge, NotSupported
 from autopilothq.projection import TableRows, engine
 from autopilothq.projection.context import declared_types
 from autopilothq.sources.extraction import Extraction
 from autopilothq.sources.load_target import LoadTarget, Replacement
 from autopilothq.sources.row_files import RowFiles
 from autopilothq.sources.table_hints import TableHints
+from autopilothq.sources.user_hints import check_schema
 from autopilothq.warehouses import dlt_internals
 from autopilothq.warehouses.duckdb import direct
 from autopilothq.warehouses.hints import arrow_schema
@@ -153,6 +154,21 @@ def test_how_rows_are_merged() -> None:
     assert hints.disposition("tracks") == replace
     asked = resource(write_disposition={"disposition": "merge", "strategy": "delete-insert"})
     assert hints_for("postgres", asked).disposition("tracks") == replace
+    with pytest.raises(CannotMerge, match=r"^Expected one of insert-only to merge tracks, but got delete-insert\.$"):
+        hints_for("postgres", asked, strategies=("insert-only",)).disposition("tracks")
+
+
+def test_an_import_schema_may_not_append() -> None:
+    schema = Schema("autopilothq")
+    for disposition in ("merge", "replace", "append"):
+        schema.update_table({"name": "tracks", "write_disposition": disposition, "columns": {}})  # type: ignore[typeddict-item]
+        if disposition != "append":
+            check_schema(schema, TRACKS)
+    with pytest.raises(NotSupported) as error:
+        check_schema(schema, TRACKS)
+    assert str(error.value) == (
+        "Expected the write disposition merge for tracks in the import schema, but got append.\nChange it back there."
+    )
 
 
 @pytest.mark.parametrize(
