@@ -161,7 +161,7 @@ def test_how_rows_are_merged() -> None:
 def test_an_import_schema_may_not_append() -> None:
     schema = Schema("autopilothq")
     for disposition in ("merge", "replace", "append"):
-        schema.update_table({"name": "tracks", "write_disposition": disposition, "columns": {}})  # type: ignore[typeddict-item]
+        schema.update_table({"name": "tracks", "write_disposition": disposition, "columns": {}})
         if disposition != "append":
             check_schema(schema, TRACKS)
     with pytest.raises(NotSupported) as error:

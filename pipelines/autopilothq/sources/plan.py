@@ -87,17 +87,6 @@ class EventTables:
         return shorten_identifier(f"_{name}", self.naming) if name.startswith(self.prefixes) else name
 
 
-@dataclass(frozen=True)
-class FilledTables:
-    """A function, which can be pickled, that returns whether a load of these resources fills a table."""
-
-    resources: frozenset[str]
-
-    def __call__(self, table: str) -> bool:
-        """Returns whether the load fills it. Example: `FilledTables(frozenset({"other_events"}))("shoe_bought")`."""
-        return resource_of(table) in self.resources
-
-
 def workers(memory: int) -> int:
     """Returns how many workers an engine with that much memory (MB) can have. Example: `workers(100) == 1`."""
     return max(1, min(cores(), memory // WORKER_MEMORY))
@@ -151,9 +140,9 @@ class PlannedLoad:
         return {name: table for name, table in moved.items() if table in tables and table != name}
 
     @cached_property
-    def fills(self) -> FilledTables:
-        """The function that returns whether the load fills a table, by its name."""
-        return FilledTables(frozenset(self.extraction.resources))
+    def fills(self) -> Callable[[str], bool]:
+        """The function, which can be pickled, that returns whether the load fills a table, by its name."""
+        return partial(_is_of, frozenset(self.extraction.resources))
 
     def messages_of(self, number: int) -> MessageSelection:
         """Returns the messages of a file that count: those that selected tables take, and those that are loaded."""
@@ -169,6 +158,10 @@ class PlannedLoad:
             for number, loaded in before.items()
             if loaded is not None
         }
+
+
+def _is_of(resources: Collection[str], table: str) -> bool:
+    return resource_of(table) in resources
 
 
 def plan_load(origin: Origin[Any], settings: LoadSettings, keeper: object) -> PlannedLoad:

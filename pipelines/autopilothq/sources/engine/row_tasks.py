@@ -170,24 +170,24 @@ class LatestTask:
         return done
 
 
+@dataclass(frozen=True)
 class _RowWriter:
     """Writes rows into the work folder in the shape of the destination's tables. Names of files begin with `prefix`."""
 
-    def __init__(self, folder: WorkFolder, shapes: Mapping[str, RowShape], prefix: str, scratch: str) -> None:
-        self.written: dict[str, WrittenRows] = {}
-        self._folder = folder
-        self._shapes = shapes
-        self._prefix = prefix
-        self._scratch = scratch
+    folder: WorkFolder
+    shapes: Mapping[str, RowShape]
+    prefix: str
+    scratch: str
+    written: dict[str, WrittenRows] = field(default_factory=dict, init=False)
 
     def write(self, con: duckdb.DuckDBPyConnection, rows: TableRows) -> None:
         """Writes rows of a table that has a shape."""
-        if (shape := self._shapes.get(rows.table)) is None:
+        if (shape := self.shapes.get(rows.table)) is None:
             return
         rows.relation.create_view(UNSHAPED, replace=True)
-        path = f"{self._scratch}/{self._prefix}-rows.parquet"
+        path = f"{self.scratch}/{self.prefix}-rows.parquet"
         TableRows(rows.table, shape.columns, con.sql(shape.sql), rows.number).write(path)
         number = pq.read_metadata(path).num_rows
         if number:
-            name = f"rows/{self._prefix}-{rows.table}.parquet"
-            self.written[rows.table] = WrittenRows(self._folder.put(path, name), number)
+            name = f"rows/{self.prefix}-{rows.table}.parquet"
+            self.written[rows.table] = WrittenRows(self.folder.put(path, name), number)
