@@ -3,7 +3,7 @@
 They share a `SourceLoads`: when dlt asks the first of them for rows, the whole load is read; then each yields its rows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from threading import RLock
 from typing import Any, cast
@@ -11,10 +11,8 @@ from typing import Any, cast
 import dlt
 from dlt.sources import DltResource
 
-from ..catalog import ALWAYS, AUDIT, BOOKS, EVENT_DESCRIPTION, EVENTS_RESOURCE, TABLES, Table
+from ..catalog import BOOKS, EVENT_DESCRIPTION, EVENTS_RESOURCE, TABLES, Table
 from ..errors import InvalidSetting, NotSupported
-from ..projection import ordered_columns
-from ..projection.context import declared_types
 from ..warehouses import dlt_internals
 from ..warehouses.dlt_internals import TTableSchemaColumns, TWriteDispositionDict
 from ..warehouses.native import TABLE_HINTS
@@ -112,11 +110,8 @@ def resources(origin: Origin[Any], settings: LoadSettings) -> list[DltResource]:
     """
     dlt_internals.record_extractions()
     loads = SourceLoads(origin, settings)
-    return [_others(loads) if name == EVENTS_RESOURCE else _resource(loads, _table(name)) for name in _names(origin)]
-
-
-def _names(origin: Origin[Any]) -> Sequence[str]:
-    return [*origin.tables, *(table.name for table in BOOKS)]
+    names = (*origin.tables, *(book.name for book in BOOKS))
+    return [_others(loads) if name == EVENTS_RESOURCE else _resource(loads, _table(name)) for name in names]
 
 
 def _table(name: str) -> Table:
@@ -126,23 +121,9 @@ def _table(name: str) -> Table:
 
 
 def _resource(loads: SourceLoads, table: Table) -> DltResource:
-    types = declared_types(table)
-    if "uuid_ts" in types:
-        types = ordered_columns(types, table.key)
-
     # Columns come only with the rows: in a new table, declared ones would precede all that its rows bring.
     def rows() -> Iterator[Any]:
-        load = loads.begin(table.name)
-        with load.handing_over(table.name):
-            if table is AUDIT:
-                while load.is_waiting():
-                    yield None  # meanwhile dlt takes rows of the others
-                if (audit := load.audit()) is not None:
-                    yield load.files.audit_item(audit)
-            else:
-                yield from load.files.items(table.name)
-            if table in ALWAYS and not load.has(table.name):
-                yield load.files.empty(table, types)
+        yield from loads.begin(table.name).items(table)
 
     dlt_internals.set_owner(rows, loads, table.name)
     made = dlt.resource(
@@ -163,9 +144,7 @@ def _others(loads: SourceLoads) -> DltResource:
     def rows() -> Iterator[Any]:
         load = loads.begin(EVENTS_RESOURCE)
         load.hints.join_own_columns(EVENTS_RESOURCE, columns)
-        with load.handing_over(EVENTS_RESOURCE):
-            for name in load.files.other_tables():
-                yield from load.files.items(name)
+        yield from load.other_items()
 
     def columns(item: Any) -> TTableSchemaColumns:
         return loads.load.files.columns_of(item)
