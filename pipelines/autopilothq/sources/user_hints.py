@@ -25,9 +25,10 @@ def mark_functions(resource: DltResource) -> None:
         setattr(function, _OF_SOURCE, True)
 
 
-def check_hints(resource: DltResource, table: Table | None) -> None:
-    """Raises NotSupported for hints that cannot be followed; `table` is None for the resource of unknown events."""
+def check_hints(resource: DltResource) -> None:
+    """Raises NotSupported for hints that cannot be followed."""
     name = resource.name
+    table = TABLES.get(name)  # None for the resource of unknown events
     _check_functions(resource)
     disposition = _disposition(resource)
     replaced = table in REPLACED
@@ -182,11 +183,11 @@ def check_schema(schema: Schema, table: Table) -> None:
     if there is None:
         return
     for column in table.columns:
-        of = there["columns"].get(column.name, {}).get("data_type", column.type)
-        if of != column.type:
+        given = there["columns"].get(column.name, {}).get("data_type", column.type)
+        if given != column.type:
             raise NotSupported(
                 f"Expected the data type {column.type} for {table.name}.{column.name} in the import schema, but got"
-                f" {of}.\nChange it back there."
+                f" {given}.\nChange it back there."
             )
     if other := _other_key(there["columns"], table.key):
         raise NotSupported(

@@ -1,6 +1,5 @@
 """Makes the rows of a load from adopted tables, without a projection, because they are rows already."""
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import cast
@@ -21,7 +20,7 @@ from ..audit import LinesRead, audit_rows
 from ..load_folder import scratch_of_projection
 from ..older_rows import with_older_rows
 from ..plan import PlannedLoad
-from ..project import ProjectedLoad, existing_tables, fill_report, open_for_few, project, stored_rows, write_rows
+from ..project import ProjectedLoad, existing_tables, fill_report, open_for_few, stored_rows, write_rows
 from ..row_files import RowFiles
 from ..table_hints import TableHints
 from .buffer import BufferedRows, buffered_tables
@@ -52,11 +51,11 @@ class AdoptProjector:
     def __call__(self, load: PlannedLoad) -> ProjectedLoad:
         """Collects all rows and writes the rows of all tables."""
         try:
-            return project(load, self._attempt)
+            return self._project(load)
         finally:
             close_databases(load.work)
 
-    def _attempt(self, load: PlannedLoad, numbers: "itertools.count[int]") -> ProjectedLoad:
+    def _project(self, load: PlannedLoad) -> ProjectedLoad:
         scratch = scratch_of_projection(load.target.folder)
         with engine.connect(str(scratch), load.settings.memory, load.settings.workers) as con:
             con.execute(ADOPT_MACROS)
@@ -75,14 +74,14 @@ class AdoptProjector:
                     engine.join_as_written(con)
                 adoption = _adoption(con, load, buffered, scratch, long)
                 _check_room(load, adoption)
-                return _rows(load, adoption, scratch, numbers)
+                return _rows(load, adoption, scratch)
 
 
 def _adoption(
     con: duckdb.DuckDBPyConnection, load: PlannedLoad, buffered: dict[str, BufferedTable], scratch: Path, long: bool
 ) -> Adoption:
     """Returns the adoption of a load: its buffered tables, and what is known about the destination."""
-    existing = existing_tables(load, lambda _: list(buffered))
+    existing = existing_tables(load, buffered.keys())
     context = ProjectionContext(
         con,
         str(scratch),
@@ -126,10 +125,10 @@ def _check_room(load: PlannedLoad, adoption: Adoption) -> None:
         )
 
 
-def _rows(load: PlannedLoad, adoption: Adoption, scratch: Path, numbers: "itertools.count[int]") -> ProjectedLoad:
+def _rows(load: PlannedLoad, adoption: Adoption, scratch: Path) -> ProjectedLoad:
     """Writes the rows of each table, and counts them in the report."""
     hints = TableHints(load.extraction, load.target, adoption.context.known)
-    files = RowFiles(load.extraction, hints, load.target.folder, numbers)
+    files = RowFiles(hints)
     reject_refused_rows(adoption, load.target.refused.messages)
     reject_long_keys(adoption)
     reject_rows_without_id(adoption)
@@ -156,7 +155,7 @@ def _rows(load: PlannedLoad, adoption: Adoption, scratch: Path, numbers: "iterto
     load.report.lines = sum(count.lines for count in counts)
     audit = audit_rows(load, counts, lines)
     fill_report(load, counts, lines, rejects_by_reason(adoption.context), beyond_limits(adoption.context, {}))
-    return ProjectedLoad(files, hints, audit)
+    return ProjectedLoad(files, audit)
 
 
 def _counts(
