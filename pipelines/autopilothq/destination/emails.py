@@ -5,8 +5,7 @@ from collections.abc import Iterator, Sequence
 from itertools import count, islice
 from typing import Any, NamedTuple
 
-from ..clients.decode import as_text
-from ..segment.json_text import JsonObject
+from ..clients.decode import as_array, as_text, value_at
 from .account import WritableAccount
 from .changes import AddressChanges
 from .delivery_log import DeliveryLog
@@ -185,11 +184,10 @@ class KnownEmails:
         """Yields the user ids and emails of all contacts, because the API cannot search by the value of a field."""
         for page in self._account.contacts():
             for contact in page.contacts:
-                email = as_text(contact.value("Email")) if isinstance(contact, JsonObject) else None
+                email = as_text(value_at(contact, "Email"))
                 if not email:
                     continue
-                fields = contact.value("custom_fields")
-                for custom in fields if isinstance(fields, list) else ():
-                    value = custom.value("value") if isinstance(custom, JsonObject) else None
-                    if value is not None and custom.value("kind") == field_name:
+                for field in as_array(value_at(contact, "custom_fields")) or ():
+                    value = value_at(field, "value")
+                    if value is not None and value_at(field, "kind") == field_name:
                         yield str(value), email

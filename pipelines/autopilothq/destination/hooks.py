@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from ..catalog import HOOK_EVENTS
 from ..clients.auth import is_loopback
-from ..clients.autopilot_hooks import AutopilotHooks
+from ..clients.autopilot import Autopilot
 from ..clients.decode import plain
 from ..errors import NotFound, RequestRejected, RunError
 from ..masking import masked_url
@@ -45,7 +45,7 @@ def check_target(url: str) -> None:
         )
 
 
-def hooks_of(account: AutopilotHooks) -> list[Hook]:
+def hooks_of(account: Autopilot) -> list[Hook]:
     """Returns the hooks of an account."""
     return [hook for hook in map(_hook, plain(account.hooks())) if hook is not None]
 
@@ -58,7 +58,7 @@ def _hook(value: Any) -> Hook | None:
     return Hook(str(id_ or ""), str(event or ""), str(url or ""), created if isinstance(created, int) else None)
 
 
-def add_hooks(account: AutopilotHooks, url: str, events: Sequence[str]) -> Iterator[HookOutcome]:
+def add_hooks(account: Autopilot, url: str, events: Sequence[str]) -> Iterator[HookOutcome]:
     """Registers hooks that post events to a URL, and yields the outcome of each. Existing hooks stay unchanged."""
     known = {hook.event: hook for hook in hooks_of(account) if hook.url == url}
     for event in events:
@@ -67,7 +67,7 @@ def add_hooks(account: AutopilotHooks, url: str, events: Sequence[str]) -> Itera
         yield HookOutcome(event, "was registered already") if there else _added(account, url, event, spellings)
 
 
-def _added(account: AutopilotHooks, url: str, event: str, spellings: Sequence[str]) -> HookOutcome:
+def _added(account: Autopilot, url: str, event: str, spellings: Sequence[str]) -> HookOutcome:
     """Registers a hook for an event, by the first spelling that the account accepts."""
     for spelt in spellings:
         try:
@@ -83,7 +83,7 @@ def _added(account: AutopilotHooks, url: str, event: str, spellings: Sequence[st
     raise AssertionError("an event without a spelling")
 
 
-def _conflict(account: AutopilotHooks, url: str, event: str, spellings: Sequence[str]) -> HookOutcome:
+def _conflict(account: Autopilot, url: str, event: str, spellings: Sequence[str]) -> HookOutcome:
     """Returns the outcome for a 409: the event is registered already, or the account allows one event per URL."""
     if any(hook.url == url and hook.event in spellings for hook in hooks_of(account)):
         return HookOutcome(event, "was registered already")
@@ -91,7 +91,7 @@ def _conflict(account: AutopilotHooks, url: str, event: str, spellings: Sequence
     return HookOutcome(event, text, exists=False)
 
 
-def remove_hooks(account: AutopilotHooks, hook_ids: Iterable[str]) -> Iterator[tuple[str, bool]]:
+def remove_hooks(account: Autopilot, hook_ids: Iterable[str]) -> Iterator[tuple[str, bool]]:
     """Removes hooks, and yields the id of each and whether it existed."""
     for hook_id in hook_ids:
         try:
