@@ -113,7 +113,7 @@ class PersonIds:
         known = [id_ for id_, (_, persons) in on_list.items() if persons & self.persons and id_ not in self._given]
         kinds = {listed.kinds[pair] for pair in listed.pairs_of(self.persons)}
         others = {id_ for id_, (_, persons) in on_list.items() if persons - self.persons}
-        made = closure(graph, [*self._given, *known], kinds, others.__contains__)
+        made = closure(graph, [*self._given, *known], kinds, others)
         self._found = made.found | dict.fromkeys(known, self._given[0])
         self.spelt = spelt.union(self._found, *(on_list[id_][0] for id_ in known))
         self._shared = made.shared
