@@ -25,12 +25,12 @@ class DeferredContacts:
     def defer(self, planned: Planned) -> bool:
         """Defers a contact if it must wait, and returns whether it did."""
         item, _, before = planned
-        if _renames(planned):
+        if planned.renames:
             return False
         failed = item.failed_before or (before is not None and before.status == "failed")
         if not (failed or item.alone or self._is_late(item.key)):
             others = self._linked(planned)
-            if not others or not (item.resent or any(self._is_late(self._planned[one].item.key) for one in others)):
+            if not others or not (item.resent or any(self._is_late(self._planned[other].item.key) for other in others)):
                 return False
         self._add(self._next, planned)
         self._next += 1
@@ -78,7 +78,3 @@ class DeferredContacts:
 
     def _is_late(self, key: Key) -> bool:
         return self._changes.follow(key).lower() != key
-
-
-def _renames(planned: Planned) -> bool:
-    return bool(planned.values.get("_NewEmail"))

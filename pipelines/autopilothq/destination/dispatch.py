@@ -15,7 +15,7 @@ from .counts import Counts
 from .delivery_log import OUTCOME, SENT_AGAIN, Delivery, DeliveryLog, is_rejected
 from .halving import ContactWriter
 from .held import HeldPeople
-from .kind import AUTOPILOT, AccountKind, EventSender
+from .kind import AccountKind
 from .requests import CircuitBreaker, Outcome, RunStopped, outcome_of, send_request
 from .triggers import EventTriggers
 
@@ -30,7 +30,7 @@ class Dispatcher:
     `progress` is called with the counts after each batch. `held` are the people whose messages are deferred. After its
     context ends, nothing more is sent.
 
-    Example: `with Dispatcher(account, log, counts, print) as dispatcher: dispatcher.submit(batch); dispatcher.drain()`.
+    Example: `with Dispatcher(…) as dispatcher: dispatcher.submit(batch); dispatcher.drain()`.
     """
 
     def __init__(
@@ -39,15 +39,13 @@ class Dispatcher:
         log: DeliveryLog,
         counts: Counts,
         progress: Callable[[Counts], None],
-        at_once: int = AT_ONCE,
-        kind: AccountKind = AUTOPILOT,
-        triggers: EventTriggers | None = None,
-        held: HeldPeople | None = None,
+        at_once: int,
+        kind: AccountKind,
+        triggers: EventTriggers,
+        held: HeldPeople,
     ) -> None:
         self._breaker = CircuitBreaker()
-        self._sender = _BatchSender(account, log, counts, self._breaker, kind, held)
-        if kind.new_event_sender is not None:
-            self._sender.event_sender = kind.new_event_sender(account, triggers, log, counts, self._breaker)
+        self._sender = _BatchSender(account, log, counts, self._breaker, kind, triggers, held)
         self._counts = counts
         self._progress = progress
         self._at_once = at_once
@@ -103,20 +101,25 @@ class _BatchSender:
         log: DeliveryLog,
         counts: Counts,
         breaker: CircuitBreaker,
-        kind: AccountKind = AUTOPILOT,
-        held: HeldPeople | None = None,
+        kind: AccountKind,
+        triggers: EventTriggers,
+        held: HeldPeople,
     ) -> None:
-        self.event_sender: EventSender | None = None
+        make = kind.new_event_sender
+        self._event_sender = make(account, triggers, log, counts, breaker) if make is not None else None
         self._kind = kind
         self._account = account
         self._log = log
         self._counts = counts
         self._breaker = breaker
         self.writer = ContactWriter(account, breaker, kind)
-        self._held = HeldPeople() if held is None else held
+        self._held = held
 
     def send_batch(self, batch: ContactBatch) -> list[list[BatchItem]]:
-        """Writes a batch's contacts, and returns the items whose events are to be sent, in a list for each person."""
+        """Writes a batch's contacts, and returns the items whose events are to be sent.
+
+        They are in a list for each person, or in a single list if the account takes many events with one request.
+        """
         outcomes: dict[Key, Outcome] = {}
         ahead = [item for item in batch.items if item.write_ahead]
         self._log.add([item.row_ahead for item in ahead])
@@ -136,16 +139,20 @@ class _BatchSender:
             self._log.write_outcomes(row for row in ahead_done if not is_rejected(row))
             self._log.write_outcomes(filter(is_rejected, ahead_done), (*OUTCOME, "content"))
             self._log_outcomes(batch.refused, done, outcomes)
+        left = [item for item in batch.items if item.triggers and outcomes[item.key].status == "delivered"]
+        if self._event_sender is not None:
+            return [left] if left else []
         events: dict[Key, list[BatchItem]] = {}
-        for item in batch.items:
-            if item.triggers and outcomes[item.key].status == "delivered":
-                events.setdefault(item.key if self.event_sender is None else "", []).append(item)
+        for item in left:
+            events.setdefault(item.key, []).append(item)
         return list(events.values())
 
     def _defer_held(self, batch: ContactBatch, outcomes: dict[Key, Outcome]) -> None:
         """Removes contacts from a batch whose earlier messages must be sent first; they fail as deferred."""
-        people = {} if self._held.is_empty else {key: contact_keys(values) for key, values in batch.contacts.items()}
-        for key, keys in people.items():
+        if self._held.is_empty:
+            return
+        for key, values in list(batch.contacts.items()):
+            keys = contact_keys(values)
             if self._held.holds(keys, batch.renames):
                 self._held.note_unsettled(keys)
                 del batch.contacts[key]
@@ -178,25 +185,24 @@ class _BatchSender:
         rows = refused
         for item, row in done:
             self._counts.add("bad", not item.resent and self.writer.is_bad(item.key, outcomes, item.failed_before))
+            is_identify = row.kind == "identify" and not item.resent
             if item.resent:
                 rows.append(row._replace(message=row.message or SENT_AGAIN))
-                if row.status == "delivered":
-                    self._counts.add_earlier(item.earlier)
-                else:
-                    self._counts.add_message([*item.earlier, row.status], row.message)
-            elif row.kind == "identify":
-                rows += [] if item.write_ahead else [row]
-                self._counts.add_message([row.status], row.message)
-            elif row.status != "delivered":
-                if row.status != "unknown":  # with a new address it is logged already, without a trigger
-                    rows += [row._replace(trigger_id=trigger) for trigger in item.triggers]
+            elif is_identify and not item.write_ahead:
+                rows.append(row)
+            elif not is_identify and row.status not in ("delivered", "unknown"):
+                # The row of a change of an address whose outcome is unknown is in the log, without a trigger.
+                rows += [row._replace(trigger_id=trigger) for trigger in item.triggers]
+            if is_identify or row.status != "delivered":
                 self._counts.add_message([*item.earlier, row.status], row.message)
+            elif item.resent:
+                self._counts.add_earlier(item.earlier)
         self._log.add(rows)
 
     def send_events(self, items: Sequence[BatchItem]) -> list[list[BatchItem]]:
         """Sends events: those of a person one by one, or all with the event sender. Returns []: none are left."""
-        if self.event_sender is not None:
-            self._held.note_failed(key for item in self.event_sender.send(items) for key in item_keys(item))
+        if self._event_sender is not None:
+            self._held.note_failed(key for item in self._event_sender.send(items) for key in item_keys(item))
             return []
         for item in items:
             if not self._held.holds(item_keys(item)):

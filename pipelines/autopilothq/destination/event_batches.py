@@ -89,7 +89,7 @@ class EventBatches:
             row = item.row._replace(
                 trigger_id=activity, endpoint=_ENDPOINT, remarks=_with_remarks(item.row.remarks, remarks)
             )
-            self._counts.add_remarks(f"{name} was {why.partition(', got ')[0]}" for name, why in remarks.items())
+            self._counts.add_remarks(remarks)
             body = {"activity_id": activity, "attributes": values, "key": item.row.message_id, **_person(item)}
             why, created = _created(item.timestamp)
             body |= {"created": created} if created else {}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from ..catalog import DELIVERIES, INTEGRATIONS, Table
-from .batch import BatchItem
+from .batch import BatchItem, Key, user_key
 from .counts import Counts
 from .delivery_log import DeliveryLog
 from .requests import CircuitBreaker
@@ -48,6 +48,12 @@ class AccountKind:
     needs_email: bool = True
     tags: bool = False
     new_event_sender: EventSenderFactory | None = None
+
+    def key_of(self, email: str | None, user_id: str | None) -> Key | None:
+        """Returns the key of a person, or None if the account cannot identify the person."""
+        if email is not None:
+            return email.lower()
+        return user_key(user_id) if user_id and not self.needs_email else None
 
 
 AUTOPILOT = AccountKind(
