@@ -21,9 +21,8 @@ MOST_ACTIVITY_BYTES = 16_000  # bytes of one activity
 DAYS_BACK = 90  # the age of the oldest activity
 _ENDPOINT = "POST /activities/create"
 
-
-_Statuses: TypeAlias = dict[int, list[tuple[str, str | None]]]
-"""The delivery statuses and messages of each item's activities, by the number of the item."""
+_Statuses: TypeAlias = list[tuple[str, str | None]]
+"""The delivery statuses and messages of an item's activities."""
 
 
 class _EventAccount(CountsAttempts, Protocol):
@@ -34,12 +33,12 @@ class _EventAccount(CountsAttempts, Protocol):
 
 
 class _Event(NamedTuple):
-    """An activity to create: the number of its item, the item, its row of the log, and its body."""
+    """An activity to create: its item, its row of the log, its body, and the statuses of its item's activities."""
 
-    number: int
     item: BatchItem
     row: Delivery
     body: dict[str, Any]
+    statuses: _Statuses
 
 
 class EventBatches:
@@ -68,21 +67,21 @@ class EventBatches:
 
         Raises ApiError if every other request would end the same way.
         """
-        statuses: _Statuses = {}
+        sent: list[tuple[BatchItem, _Statuses]] = [(item, []) for item in items]
         try:
-            events = [event for number, item in enumerate(items) for event in self._events(number, item, statuses)]
+            events = [event for item, statuses in sent for event in self._events(item, statuses)]
             for start in range(0, len(events), MOST_WRITTEN):
                 if self._breaker.is_open:
                     break
-                self._send_some(events[start : start + MOST_WRITTEN], statuses)
+                self._send_some(events[start : start + MOST_WRITTEN])
         finally:
-            for number, item in enumerate(items):
-                if found := statuses.get(number):
-                    message = next((text for _, text in found if text), None)
-                    self._counts.add_message([*item.earlier, *(status for status, _ in found)], message)
-        return [items[number] for number, found in statuses.items() if any(status == "failed" for status, _ in found)]
+            for item, statuses in sent:
+                if statuses:
+                    message = next((text for _, text in statuses if text), None)
+                    self._counts.add_message([*item.earlier, *(status for status, _ in statuses)], message)
+        return [item for item, statuses in sent if any(status == "failed" for status, _ in statuses)]
 
-    def _events(self, number: int, item: BatchItem, statuses: _Statuses) -> Iterator[_Event]:
+    def _events(self, item: BatchItem, statuses: _Statuses) -> Iterator[_Event]:
         """Yields the activities of an item, and refuses those that Ortto would not accept."""
         for activity in item.triggers:
             values, remarks = self._activities.attributes(activity, item.properties)
@@ -97,24 +96,23 @@ class EventBatches:
                 why = f"The activity is larger than {MOST_ACTIVITY_BYTES:,} bytes, which Ortto does not accept"
             if why is not None:
                 self._log.add([row._replace(status="refused", message=why, endpoint=None)])
-                statuses.setdefault(number, []).append(("refused", why))
-                continue
-            yield _Event(number, item, row, body)
+                statuses.append(("refused", why))
+            else:
+                yield _Event(item, row, body, statuses)
 
-    def _send_some(self, events: Sequence[_Event], statuses: _Statuses) -> None:
+    def _send_some(self, events: Sequence[_Event]) -> None:
         self._log.add([event.row for event in events])
         outcomes: list[Outcome] = []
         try:
             self._attempt(events, outcomes)
         except ApiError as error:
-            rest = events[len(outcomes) :]
-            outcomes += [outcome_of("failed", _ENDPOINT, error)] * len(rest)
+            outcomes += [outcome_of("failed", _ENDPOINT, error)] * (len(events) - len(outcomes))
             raise
         finally:
             pairs = list(zip(events, outcomes, strict=False))
             self._log.write_outcomes(outcome.of(event.row) for event, outcome in pairs)
             for event, outcome in pairs:
-                statuses.setdefault(event.number, []).append((outcome.status, outcome.message))
+                event.statuses.append((outcome.status, outcome.message))
 
     def _attempt(self, events: Sequence[_Event], outcomes: list[Outcome]) -> None:
         """Creates activities with one request, or in halves if it was refused. `outcomes` gets one for each."""
@@ -132,13 +130,13 @@ class EventBatches:
             self._attempt(events[:middle], outcomes)
             self._attempt(events[middle:], outcomes)
             return
-        outcomes += [_outcome(outcome, one) for one in answers] or [outcome] * len(events)
+        if error is not None:
+            outcomes += [outcome] * len(events)
+        for written in answers:
+            refused = outcome._replace(status="refused", message=refusal(written))
+            outcomes.append(outcome if was_written(written) else refused)
         if isinstance(error, Unavailable):
             self._breaker.failed(error, events[0].item.key)
-
-
-def _outcome(outcome: Outcome, written: Written) -> Outcome:
-    return outcome if was_written(written) else outcome._replace(status="refused", message=refusal(written))
 
 
 def _person(item: BatchItem) -> dict[str, Any]:
