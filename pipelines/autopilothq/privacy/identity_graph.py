@@ -229,10 +229,10 @@ def _not_followed(
 
 def _grouped(shared: Sequence[Shared]) -> list[Shared]:
     """Returns the ids that were not followed; more than CROWD of a kind become a single entry."""
-    count = Counter(one.kind for one in shared)
-    few = [one for one in shared if count[one.kind] <= CROWD]
-    firsts = {one.kind: one for one in reversed(shared) if count[one.kind] > CROWD}
-    return few + [Shared(one.kind, None, one.found_with, MANY, count[one.kind]) for one in firsts.values()]
+    count = Counter(each.kind for each in shared)
+    few = [each for each in shared if count[each.kind] <= CROWD]
+    firsts = {each.kind: each.found_with for each in reversed(shared) if count[each.kind] > CROWD}
+    return few + [Shared(kind, None, found_with, MANY, count[kind]) for kind, found_with in firsts.items()]
 
 
 def _shared_with(strangers: Collection[Id]) -> str:
