@@ -19,7 +19,7 @@ class DeferredContacts:
     def __init__(self, changes: AddressChanges) -> None:
         self._changes = changes
         self._planned: dict[int, Planned] = {}
-        self._numbers: dict[Key, set[int]] = {}  # the numbers of deferred contacts, by key
+        self._numbers: dict[Key, set[int]] = {}  # the numbers of contacts by key, also of those that were released
         self._next = 0
 
     def defer(self, planned: Planned) -> bool:
@@ -38,7 +38,7 @@ class DeferredContacts:
 
     def move(self, before: Key, email: str) -> None:
         """Moves the deferred contacts of the address `before` to the one that an earlier run has changed it to."""
-        for number in sorted(self._numbers.get(before, ())):
+        for number in sorted(self._waiting(before)):
             if self._planned[number].item.key == before:
                 self._add(number, moved_to(self._planned[number], email))
 
@@ -66,11 +66,14 @@ class DeferredContacts:
         found: set[int] = set()
         left = list(self._people(planned)) if self._planned else []
         while left:
-            for number in self._numbers.get(left.pop(), ()):
-                if number in self._planned and number not in found:
-                    found.add(number)
-                    left += self._people(self._planned[number])
+            for number in self._waiting(left.pop()) - found:
+                found.add(number)
+                left += self._people(self._planned[number])
         return found
+
+    def _waiting(self, key: Key) -> set[int]:
+        """Returns the numbers of the contacts with a key that are still deferred."""
+        return self._numbers.get(key, set()) & self._planned.keys()
 
     def _people(self, planned: Planned) -> set[Key]:
         key = planned.item.key
