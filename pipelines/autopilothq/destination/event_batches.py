@@ -2,16 +2,17 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from ..clients.ortto import MOST_WRITTEN, Written
 from ..errors import ApiError, RequestRejected, Unavailable
-from .account import CountsAttempts
+from ..projection.engine import batched
 from .batch import BatchItem
 from .counts import Counts
 from .delivery_log import Delivery, DeliveryLog
-from .ortto import refusal, was_written
+from .ortto import OrttoAccount, refusal, was_written
 from .ortto_fields import USER_ID, Activities
 from .ortto_values import time_of
 from .requests import CircuitBreaker, Outcome, attempt_request, outcome_of
@@ -25,13 +26,6 @@ _Statuses: TypeAlias = list[tuple[str, str | None]]
 """The delivery statuses and messages of an item's activities."""
 
 
-class _EventAccount(CountsAttempts, Protocol):
-    """The part of an account that creates many events with one request."""
-
-    def create_activities(self, activities: Sequence[Mapping[str, Any]], /) -> list[Written]:
-        """Creates activities with one request."""
-
-
 class _Event(NamedTuple):
     """An activity to create: its item, its row of the log, its body, and the statuses of its item's activities."""
 
@@ -41,6 +35,7 @@ class _Event(NamedTuple):
     statuses: _Statuses
 
 
+@dataclass(frozen=True)
 class EventBatches:
     """Creates the activities of events. It is thread-safe.
 
@@ -48,19 +43,11 @@ class EventBatches:
     again until its outcome is known.
     """
 
-    def __init__(
-        self,
-        account: _EventAccount,
-        activities: Activities,
-        log: DeliveryLog,
-        counts: Counts,
-        breaker: CircuitBreaker,
-    ) -> None:
-        self._account = account
-        self._activities = activities
-        self._log = log
-        self._counts = counts
-        self._breaker = breaker
+    account: OrttoAccount
+    activities: Activities
+    log: DeliveryLog
+    counts: Counts
+    breaker: CircuitBreaker
 
     def send(self, items: Sequence[BatchItem]) -> list[BatchItem]:
         """Sends the events of items in their order, and returns the items with an event that failed.
@@ -70,38 +57,38 @@ class EventBatches:
         sent: list[tuple[BatchItem, _Statuses]] = [(item, []) for item in items]
         try:
             events = [event for item, statuses in sent for event in self._events(item, statuses)]
-            for start in range(0, len(events), MOST_WRITTEN):
-                if self._breaker.is_open:
+            for some in batched(events, MOST_WRITTEN):
+                if self.breaker.is_open:
                     break
-                self._send_some(events[start : start + MOST_WRITTEN])
+                self._send_some(some)
         finally:
             for item, statuses in sent:
                 if statuses:
                     message = next((text for _, text in statuses if text), None)
-                    self._counts.add_message([*item.earlier, *(status for status, _ in statuses)], message)
+                    self.counts.add_message([*item.earlier, *(status for status, _ in statuses)], message)
         return [item for item, statuses in sent if any(status == "failed" for status, _ in statuses)]
 
     def _events(self, item: BatchItem, statuses: _Statuses) -> Iterator[_Event]:
         """Yields the activities of an item, and refuses those that Ortto would not accept."""
         for activity in item.triggers:
-            values, remarks = self._activities.attributes(activity, item.properties)
+            values, remarks = self.activities.attributes(activity, item.properties)
             row = item.row._replace(
                 trigger_id=activity, endpoint=_ENDPOINT, remarks=_with_remarks(item.row.remarks, remarks)
             )
-            self._counts.add_remarks(remarks)
+            self.counts.add_remarks(remarks)
             body = {"activity_id": activity, "attributes": values, "key": item.row.message_id, **_person(item)}
             why, created = _created(item.timestamp)
             body |= {"created": created} if created else {}
             if why is None and len(json.dumps(body).encode()) > MOST_ACTIVITY_BYTES:
                 why = f"The activity is larger than {MOST_ACTIVITY_BYTES:,} bytes, which Ortto does not accept"
             if why is not None:
-                self._log.add([row._replace(status="refused", message=why, endpoint=None)])
+                self.log.add([row._replace(status="refused", message=why, endpoint=None)])
                 statuses.append(("refused", why))
             else:
                 yield _Event(item, row, body, statuses)
 
     def _send_some(self, events: Sequence[_Event]) -> None:
-        self._log.add([event.row for event in events])
+        self.log.add([event.row for event in events])
         outcomes: list[Outcome] = []
         try:
             self._attempt(events, outcomes)
@@ -110,7 +97,7 @@ class EventBatches:
             raise
         finally:
             pairs = list(zip(events, outcomes, strict=False))
-            self._log.write_outcomes(outcome.of(event.row) for event, outcome in pairs)
+            self.log.write_outcomes(outcome.of(event.row) for event, outcome in pairs)
             for event, outcome in pairs:
                 event.statuses.append((outcome.status, outcome.message))
 
@@ -119,10 +106,10 @@ class EventBatches:
         answers: list[Written] = []
         bodies = [event.body for event in events]
         outcome, error = attempt_request(
-            self._account,
-            self._breaker,
+            self.account,
+            self.breaker,
             _ENDPOINT,
-            lambda: answers.extend(self._account.create_activities(bodies)),
+            lambda: answers.extend(self.account.create_activities(bodies)),
             once=True,
         )
         if isinstance(error, RequestRejected) and len(events) > 1:
@@ -136,7 +123,7 @@ class EventBatches:
             refused = outcome._replace(status="refused", message=refusal(written))
             outcomes.append(outcome if was_written(written) else refused)
         if isinstance(error, Unavailable):
-            self._breaker.failed(error, events[0].item.key)
+            self.breaker.failed(error, events[0].item.key)
 
 
 def _person(item: BatchItem) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Ortto as an account that is written to: people with `/person/merge`, events with `/activities/create`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 from ..catalog import ORTTO_STANDARD_FIELDS
@@ -104,10 +104,6 @@ class DryRunOrtto(OrttoAccount):
     def attempts(self) -> int:
         """0, because nothing is sent."""
         return 0
-
-    def limit_tries(self, _: int) -> AbstractContextManager[None]:
-        """Does nothing, because no request is sent."""
-        return nullcontext()
 
     def upsert_many(self, contacts: Sequence[Mapping[str, Any]]) -> Upserted:
         """Passes the request to the preview."""

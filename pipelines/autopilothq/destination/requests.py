@@ -13,7 +13,7 @@ from ..errors import (
     Unavailable,
     UnexpectedResponse,
 )
-from .account import CountsAttempts, WritableAccount
+from .account import WritableAccount
 from .delivery_log import Delivery
 
 FAILURES_IN_A_ROW = 3  # persons in a row whose requests failed, after which all others would fail as well
@@ -96,7 +96,7 @@ def send_request(
 
 
 def attempt_request(
-    account: CountsAttempts, breaker: CircuitBreaker, endpoint: str, request: Callable[[], Any], once: bool = False
+    account: WritableAccount, breaker: CircuitBreaker, endpoint: str, request: Callable[[], Any], once: bool = False
 ) -> tuple[Outcome, ApiError | None]:
     """Sends a request and returns its outcome and its error.
 
