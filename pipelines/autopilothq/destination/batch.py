@@ -84,10 +84,6 @@ class ContactBatch:
         standard = {name: value for name, value in values.items() if name != "custom"}
         return _contradicts(before, standard) or _contradicts(before.get("custom", {}), values.get("custom", {}))
 
-    def merge(self, key: Key, values: Mapping[str, Any]) -> None:
-        """Adds values to a contact. They replace earlier ones field by field."""
-        self.contacts[key] = merged(self.contacts.get(key, {}), values)
-
 
 def _contradicts(before: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
     """Returns whether a value differs from the one that its field has before."""

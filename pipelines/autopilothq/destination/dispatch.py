@@ -27,26 +27,13 @@ AT_ONCE = 8  # requests in flight; the client limits their rate
 class Dispatcher:
     """Sends batches concurrently, but those that share a person one after the other.
 
-    `progress` is called with the counts after each batch. `held` are the people whose messages are deferred. After its
-    context ends, nothing more is sent.
+    `progress` is called after each batch. After its context ends, nothing more is sent.
 
-    Example: `with Dispatcher(…) as dispatcher: dispatcher.submit(batch); dispatcher.drain()`.
+    Example: `with Dispatcher(sender, print, 8) as dispatcher: dispatcher.submit(batch); dispatcher.drain()`.
     """
 
-    def __init__(
-        self,
-        account: WritableAccount,
-        log: DeliveryLog,
-        counts: Counts,
-        progress: Callable[[Counts], None],
-        at_once: int,
-        kind: AccountKind,
-        triggers: EventTriggers,
-        held: HeldPeople,
-    ) -> None:
-        self._breaker = CircuitBreaker()
-        self._sender = _BatchSender(account, log, counts, self._breaker, kind, triggers, held)
-        self._counts = counts
+    def __init__(self, sender: "BatchSender", progress: Callable[[], None], at_once: int) -> None:
+        self._sender = sender
         self._progress = progress
         self._at_once = at_once
         self._pool = ThreadPoolExecutor(at_once)
@@ -58,7 +45,7 @@ class Dispatcher:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._breaker.open()
+        self._sender.breaker.open()
         self._pool.shutdown(wait=True)
 
     def follow(self, before: "Dispatcher") -> None:
@@ -85,34 +72,36 @@ class Dispatcher:
         try:
             events = [items for future in done for items in future.result()]
         except RunStopped as stopped:
-            raise self._breaker.cause or stopped from None
+            raise self._sender.breaker.cause or stopped from None
         for items in events:
             people = {key for item in items for key in item_keys(item)}
             self._running[self._pool.submit(self._sender.send_events, items)] = people
-        self._progress(self._counts)
+        self._progress()
 
 
-class _BatchSender:
-    """The work of the threads: it writes the contacts of a batch, and then sends the events of each contact."""
+class BatchSender:
+    """The work of the threads: it writes the contacts of a batch, and then sends the events of each contact.
+
+    `held` are the people whose messages are deferred.
+    """
 
     def __init__(
         self,
         account: WritableAccount,
         log: DeliveryLog,
         counts: Counts,
-        breaker: CircuitBreaker,
         kind: AccountKind,
         triggers: EventTriggers,
         held: HeldPeople,
     ) -> None:
+        self.breaker = CircuitBreaker()
         make = kind.new_event_sender
-        self._event_sender = make(account, triggers, log, counts, breaker) if make is not None else None
+        self._event_sender = make(account, triggers, log, counts, self.breaker) if make is not None else None
         self._kind = kind
         self._account = account
         self._log = log
         self._counts = counts
-        self._breaker = breaker
-        self.writer = ContactWriter(account, breaker, kind)
+        self.writer = ContactWriter(account, self.breaker, kind)
         self._held = held
 
     def send_batch(self, batch: ContactBatch) -> list[list[BatchItem]]:
@@ -174,7 +163,7 @@ class _BatchSender:
         for key, values in batch.contacts.items():
             self.writer.forget(values["Email"])
             request = partial(self._account.upsert, values)
-            outcomes[key] = send_request(self._account, self._breaker, "POST /contact", request, key, once=True)
+            outcomes[key] = send_request(self._account, self.breaker, "POST /contact", request, key, once=True)
             if outcomes[key].status in ("unknown", "failed"):
                 self._held.note_unsettled(contact_keys(values))
 
@@ -221,7 +210,7 @@ class _BatchSender:
         statuses = list(item.earlier)
         message: str | None = None
         for trigger in item.triggers:
-            if self._breaker.is_open:
+            if self.breaker.is_open:
                 return
             who = item.row.email or ""
             endpoint = f"POST {path_of(['trigger', trigger, 'contact', who])}"
@@ -229,7 +218,7 @@ class _BatchSender:
             self._log.add([row])
             request = partial(self._account.trigger, trigger, who)
             try:
-                outcome = send_request(self._account, self._breaker, endpoint, request, item.key)
+                outcome = send_request(self._account, self.breaker, endpoint, request, item.key)
             except ApiError as error:
                 self._log.write_outcomes([outcome_of("failed", endpoint, error).of(row)])
                 raise
@@ -249,13 +238,12 @@ def _rows_with_outcomes(
     The row of an item that was refused for its values has them as its content, so that it is not sent again until they
     change. If several items of the person were merged, it is not known whose values were refused.
     """
-    done = [(item, outcomes[item.key].of(item.row)) for item in items if item.key in outcomes]
-    if not any(is_rejected(row) for _, row in done):
-        return done
     number = Counter(item.key for item in items)
-    return [
-        (item, row._replace(content=content_of(row, item.values) if number[item.key] == 1 else None))
-        if is_rejected(row)
-        else (item, row)
-        for item, row in done
-    ]
+    done: list[tuple[BatchItem, Delivery]] = []
+    for item in items:
+        if item.key in outcomes:
+            row = outcomes[item.key].of(item.row)
+            if is_rejected(row):
+                row = row._replace(content=content_of(row, item.values) if number[item.key] == 1 else None)
+            done.append((item, row))
+    return done

@@ -11,19 +11,21 @@ Items are planned in their order (`plan`). Five parts keep those of a person in 
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
+from functools import partial
 from typing import Any
 
 from ..clients.autopilot import MOST_CONTACTS
+from ..projection.engine import batched
 from ..segment.identity import HashedIds, forms
 from .account import WritableAccount
-from .batch import ContactBatch
+from .batch import ContactBatch, merged
 from .changes import AddressChanges
 from .counts import Counts
 from .deferred import DeferredContacts
 from .delivery_log import FOUND, Delivery, DeliveryLog, DeliveryStatus
-from .dispatch import AT_ONCE, Dispatcher
+from .dispatch import AT_ONCE, BatchSender, Dispatcher
 from .emails import KnownEmails, email_of
 from .fields import Fields
 from .held import HeldPeople
@@ -71,8 +73,8 @@ class Sender:
         self._planner = Planner(
             fields, triggers, self._emails, self._changes, self._counts, unknown, kind, self._deferred.move
         )
-        held = held or HeldPeople()
-        self._dispatcher = Dispatcher(account, log, self._counts, progress, at_once, kind, triggers, held)
+        batch_sender = BatchSender(account, log, self._counts, kind, triggers, held or HeldPeople())
+        self._dispatcher = Dispatcher(batch_sender, partial(progress, self._counts), at_once)
         if after:
             self._emails.forget_oldest()
             self._planner.follow(after._planner, log.run, after._ended)
@@ -86,9 +88,8 @@ class Sender:
 
         Raises ApiError if the run must stop. The next run sends what the log does not have.
         """
-        stream = iter(items)
         with self._dispatcher:
-            while chunk := list(islice(stream, CHUNK)):
+            for chunk in batched(items, CHUNK):
                 self._take(chunk)
             self._drain()
             for planned in self._deferred.release_all():
@@ -142,36 +143,28 @@ class Sender:
         self._emails.apply_changes()
 
 
+@dataclass
 class _Batches:
     """Collects contacts in batches, and submits each when it is full, or does not go together with the next contact."""
 
-    def __init__(
-        self,
-        dispatcher: Dispatcher,
-        planner: Planner,
-        emails: KnownEmails,
-        changes: AddressChanges,
-        log: DeliveryLog,
-        counts: Counts,
-    ) -> None:
-        self._dispatcher = dispatcher
-        self._planner = planner
-        self._emails = emails
-        self._changes = changes
-        self._log = log
-        self._counts = counts
-        self._batch = ContactBatch()
+    dispatcher: Dispatcher
+    planner: Planner
+    emails: KnownEmails
+    changes: AddressChanges
+    log: DeliveryLog
+    counts: Counts
+    batch: ContactBatch = field(default_factory=ContactBatch)
 
     def refuse(self, row: Delivery, before: DeliveryStatus | None) -> None:
         """Counts an item that is refused, and adds its row unless the last row has the same status and message.
 
         The same archive may be sent every hour, and most of its events may have no trigger.
         """
-        self._counts.add_message([row.status], row.message)
+        self.counts.add_message([row.status], row.message)
         if before is not None and (before.status, before.message) == (row.status, *storable([row.message])):
             return
-        self._batch.refused.append(row)
-        if len(self._batch.refused) >= CHUNK:
+        self.batch.refused.append(row)
+        if len(self.batch.refused) >= CHUNK:
             self.flush()
 
     def put(self, planned: Planned) -> None:
@@ -180,8 +173,8 @@ class _Batches:
             self._put_change(planned)
             return
         item, values, _ = planned
-        is_full = item.key not in self._batch.contacts and len(self._batch.contacts) == MOST_CONTACTS
-        if is_full or self._batch.conflicts_with(item.key, values, item.alone):
+        is_full = item.key not in self.batch.contacts and len(self.batch.contacts) == MOST_CONTACTS
+        if is_full or self.batch.conflicts_with(item.key, values, item.alone):
             self.flush()
         # A row of a query is logged before its request, so that it is sent again even if its values change back.
         self._add_to_batch(planned, write_ahead=item.row.content is not None)
@@ -192,43 +185,43 @@ class _Batches:
         item, values, before = planned
         id_, email, new = item.row.message_id, values["Email"], values["_NewEmail"]
         planned = planned.with_item(row=item.row._replace(email=new))  # for a later look-up of its user ids
-        if before is not None and before.status == "unknown" and self._changes.was_made(id_, email, new):
-            self._emails.note_change(None, email, new, item.row.user_id)
+        if before is not None and before.status == "unknown" and self.changes.was_made(id_, email, new):
+            self.emails.note_change(None, email, new, item.row.user_id)
             self._put_made(planned)
             return
-        self._emails.note_change(id_, email, new, item.row.user_id)
+        self.emails.note_change(id_, email, new, item.row.user_id)
         self._add_to_batch(planned, write_ahead=True)
-        self._planner.touch_address(new)
-        self._batch.renames = True
+        self.planner.touch_address(new)
+        self.batch.renames = True
         self.flush()
 
     def _put_made(self, planned: Planned) -> None:
         """Logs a change of an address as made. Only its journeys are left, or values to send after an older message."""
         # Logged now: after the person's next change of address it could not be found any more.
         row = planned.item._replace(values=planned.values).row_ahead
-        self._log.add([row._replace(status="delivered", message=FOUND)])
+        self.log.add([row._replace(status="delivered", message=FOUND)])
         values = renamed(planned.values)
         key, is_track = values["Email"].lower(), row.kind == "track"
-        if is_track or self._planner.order.is_touched(key):
+        if is_track or self.planner.order.is_touched(key):
             self.put(planned.with_item(key=key, resent=not is_track)._replace(values=values))
         else:
-            self._counts.add_message(["delivered"])
+            self.counts.add_message(["delivered"])
 
     def _add_to_batch(self, planned: Planned, write_ahead: bool) -> None:
         item, values, before = planned
         failed_before = before is not None and before.status == "failed"
-        self._batch.merge(item.key, values)
-        self._batch.items.append(
+        self.batch.contacts[item.key] = merged(self.batch.contacts.get(item.key, {}), values)
+        self.batch.items.append(
             item._replace(write_ahead=write_ahead, failed_before=failed_before, values=item.values or values)
         )
 
     def flush(self) -> None:
         """Sends the batch, or only logs its rows if it has no contacts."""
-        batch, self._batch = self._batch, ContactBatch()
+        batch, self.batch = self.batch, ContactBatch()
         if batch.contacts:
-            self._dispatcher.submit(batch)
+            self.dispatcher.submit(batch)
         else:
-            self._log.add(batch.refused)
+            self.log.add(batch.refused)
 
 
 def count_ignored(counts: Counts, ignored: Sequence[Ignored]) -> None:
