@@ -1,11 +1,11 @@
 """Forwards messages to an API that accepts Segment's: in batches, in order, and again until they are delivered."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 
 from ..clients.segment_api import BATCH_MESSAGES, REQUEST_BYTES, SegmentApi, batch_body
 from ..display import visible
 from ..errors import ApiError, NotFound, RequestRejected, Unavailable
+from ..projection.engine import batched
 from .counts import Counts
 from .forward_log import Forwarded, ForwardLog
 from .outgoing import Outgoing
@@ -45,8 +45,7 @@ class Forwarder:
 
         Raises ApiError if the run must stop: the next run sends what is not in the log by then.
         """
-        stream = iter(messages)
-        while chunk := list(islice(stream, QUERIED)):
+        for chunk in batched(messages, QUERIED):
             self._counts.messages += len(chunk)
             for batch in batches(self._to_send(chunk)):
                 self._send(batch)

@@ -12,6 +12,7 @@ import dlt
 
 from ..catalog import Table
 from ..errors import BusyError, RunError
+from ..projection.engine import batched
 from ..segment.identity import HashedIds
 from ..warehouses.books import check_books
 from ..warehouses.dataset import Dataset, dataset_of, deleted_persons, in_utc, placeholders, writes_text
@@ -79,9 +80,8 @@ class LogTable:
         """Yields columns of the rows whose `key` is one of the values; the rows of a value are ordered by time."""
         distinct = list(dict.fromkeys(values)) if self._exists else []
         before = f"SELECT {', '.join(f'{{{column}}}' for column in columns)} FROM"
-        for start in range(0, len(distinct), _IDS):
-            some = distinct[start : start + _IDS]
-            yield from self._select(before, f"WHERE {{{key}}} IN ({placeholders(some)}) ORDER BY {{sent_at}}", some)
+        for ids in batched(distinct, _IDS):
+            yield from self._select(before, f"WHERE {{{key}}} IN ({placeholders(ids)}) ORDER BY {{sent_at}}", ids)
 
     def _select(self, before: str, after: str = "", values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Returns the rows of a query, whose templates before and after the name of the table are given."""
