@@ -10,7 +10,7 @@ from .batch import EXTERNAL_ID
 from .fields import CustomField, Fields, TraitPath, standard_field, trait_leaves
 from .ortto_values import cast_ortto, ortto_type
 from .settings import TriggerMapping
-from .triggers import ids_by_event
+from .triggers import check_ids, ids_by_event
 from .values import CastError, cast
 
 ORTTO_SECTION = "destination.autopilothq.ortto"
@@ -63,7 +63,9 @@ class OrttoFields(Fields):
         if isinstance(target, CustomField):
             return cast_ortto(value, target.type)
         if target not in ORTTO_STANDARD_FIELDS:  # a new address
-            return cast(value, "string") if value else _no_address(value)
+            if not value:
+                raise CastError(f"expected a value for _NewEmail, got {value!r}")
+            return cast(value, "string")
         if target == "unsubscribed":
             return None if value is None else not cast(value, "boolean")
         return cast_ortto(value, ORTTO_STANDARD_FIELDS[target].partition(":")[0])
@@ -80,10 +82,6 @@ class OrttoFields(Fields):
                 f" create it in Ortto, or correct the mapping"
             )
         return field
-
-
-def _no_address(value: Any) -> Any:
-    raise CastError(f"expected a value for _NewEmail, got {value!r}")
 
 
 def _by_name(fields: Sequence[tuple[str, Any]]) -> dict[str, CustomField]:
@@ -124,13 +122,7 @@ class Activities:
         self._by_name = {snake_case(activity.name): [activity.id] for activity in reversed(self.defined.values())}
         self._by_name |= {activity.name: [activity.id] for activity in reversed(self.defined.values())}
         self._mapping = ids_by_event(mapping)
-        for event, ids in self._mapping.items():
-            for id_ in ids:
-                if id_ not in self.defined:
-                    raise InvalidSetting(
-                        f"{ORTTO_SECTION}.activities (or --trigger) sends {event!r} to {id_!r}, but the account's"
-                        f" custom activities are {', '.join(sorted(self.defined)) or 'none at all'}"
-                    )
+        check_ids(self._mapping, self.defined, f"{ORTTO_SECTION}.activities", "custom activities")
 
     def of(self, event: str) -> list[str]:
         """Returns the ids of an event's activities."""
