@@ -128,7 +128,12 @@ def compare_members(
             f"{sent.format(other)}, and nobody can tell who is who by {key}.\n"
             f"Add --key {other}, or give the audience another name."
         )
-    _check_members(found)
+    for row in found:
+        if row.traits:
+            raise RunError(
+                f"Expected only email and user_id of an audience, got {_listed(row.traits)} as well.\n"
+                "Leave them out of the query, or send them as traits: autopilothq send traits."
+            )
     mine = f"{prefix}-{key}-"
     members = {mine + _identity_digest(row, key): row for row in found}
     entered = [(id_, row) for id_, row in members.items() if id_ not in known or known[id_].known != "true"]
@@ -138,16 +143,6 @@ def compare_members(
         if id_.startswith(mine) and id_ not in members and member.known not in (None, "false")
     ]
     return MemberChanges(entered, left, len(members) - len(entered))
-
-
-def _check_members(found: Iterable[PersonRow]) -> None:
-    """Raises RunError if a member's row has traits."""
-    for row in found:
-        if row.traits:
-            raise RunError(
-                f"Expected only email and user_id of an audience, got {_listed(row.traits)} as well.\n"
-                "Leave them out of the query, or send them as traits: autopilothq send traits."
-            )
 
 
 def _membership(id_: str, trait: str, email: str | None, user_id: str | None, is_in: bool) -> Item:
