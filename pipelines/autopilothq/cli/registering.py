@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from .. import inspect
-from ..clients.autopilot_hooks import AutopilotHooks
+from ..clients.autopilot import Autopilot
 from ..clients.urls import path_of
 from ..destination import hooks
 from ..destination.hooks import Hook
@@ -18,11 +18,11 @@ from .sending import autopilot_settings
 
 
 @contextmanager
-def _account() -> Iterator[tuple[AutopilotHooks, str]]:
+def _account() -> Iterator[tuple[Autopilot, str]]:
     """Yields the account of the settings, and its base URL."""
     with explained():
         api = autopilot_settings().api
-        with AutopilotHooks(api) as account:
+        with Autopilot(api) as account:
             yield account, api.base_url.rstrip("/")
 
 

@@ -22,9 +22,9 @@ from ..destination import (
     log_dataset,
     resolve_settings,
 )
-from ..destination.accounts import ACCOUNT_KINDS, ORTTO, AnySettings, OrttoDestinationSettings
+from ..destination.accounts import AnySettings, OrttoDestinationSettings
 from ..destination.audiences import PersonRow
-from ..destination.kind import AUTOPILOT, AccountKind
+from ..destination.kind import ACCOUNT_KINDS, AUTOPILOT, ORTTO, AccountKind
 from ..destination.messages import Ignored, Item, from_line, refuse_item
 from ..destination.ortto_fields import ORTTO_SECTION
 from ..destination.settings import SECTION
