@@ -103,7 +103,7 @@ def test_what_is_deduplicated_with_which_settings(steps: Steps) -> None:
     assert str(found) == "the rows"
     [opened, *rest] = steps.called.pop("deduplicate")
     assert rest == [stored, ["1"], hashes, ["x"], 7]
-    assert (opened.known, opened.limits, opened.widths) == (known, LIMITS["postgres"], {"tracks": 9})
+    assert (opened.existing, opened.limits, opened.widths) == (known, LIMITS["postgres"], {"tracks": 9})
     assert (opened.threads, opened.tables.names) == (1, [*OWN, "opened_", "clicked"])
     assert steps.called == {"reject_refused": (opened, {"a": "no"}, {"users": {}}, lines)}
 
@@ -118,7 +118,7 @@ def test_a_small_load_takes_one_thread_and_asks_nothing_that_is_not_given(
     steps.made.deduplicate(refused_rows={"users": {}})
     [context, *rest] = steps.called.pop("deduplicate")
     assert rest == [None, (), NOBODY, (), MAX_EVENT_TABLES]
-    assert (context.known, context.limits, context.widths) == ({}, OTHER_LIMITS, {})
+    assert (context.existing, context.limits, context.widths) == ({}, OTHER_LIMITS, {})
     assert (context.threads, steps.settings(context)[1]) == (threads, threads)
     assert steps.called == {}
 

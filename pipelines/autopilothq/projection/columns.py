@@ -81,7 +81,7 @@ def plan_columns(
     keeps the columns that it has in the destination and gets up to `room` more, those with the most values first. Runs
     no SQL.
     """
-    known = context.known.get(table, {})
+    existing = context.existing.get(table, {})
     values = merge_values(in_columns, in_rows)
     names: dict[str, str] = {}
     taken: set[str] = set()
@@ -90,15 +90,15 @@ def plan_columns(
         if (name := context.shorten(escape_reserved(column, context.limits))) not in taken:
             names[column] = name
             taken.add(name)
-    new = [column for column, name in names.items() if name not in known]
+    new = [column for column, name in names.items() if name not in existing]
     beyond = dict.fromkeys(new[max(0, room) :])
     extras = {
         column: Extra(
-            known.get(names[column]) or type_of_bits(found.bits),
+            existing.get(names[column]) or type_of_bits(found.bits),
             names[column],
             column in in_columns,
             column in in_rows,
-            names[column] in known,
+            names[column] in existing,
         )
         for column, found in values.items()
         if column in names and column not in beyond
@@ -110,9 +110,9 @@ def plan_columns(
 
 def room_of(context: ProjectionContext, table: str, declared: Collection[str] = ()) -> int:
     """Returns how many more columns a table can get besides `declared` ones, which it gets first."""
-    known = context.known.get(table, {})
-    new = len([column for column in declared if column not in known])
-    return context.limits.columns - COLUMN_RESERVE - max(context.widths.get(table, 0), len(known)) - new
+    existing = context.existing.get(table, {})
+    new = len([column for column in declared if column not in existing])
+    return context.limits.columns - COLUMN_RESERVE - max(context.widths.get(table, 0), len(existing)) - new
 
 
 def plan_existing_columns(

@@ -168,9 +168,10 @@ class ProjectionContext:
     """What all steps of the second half share, in one process.
 
     `con` is a connection to the load's own engine, whose tables docs/projection.md draws; `scratch` is a folder. All
-    else is plain data: the files of `cells`, the destination's tables (`known`), how many columns they have (`widths`),
-    its `limits`, and how it names columns (`shorten`) and events' tables (`event_table`). `loaded_at` is a time in ISO
-    8601, `memory` is in MB. `fills` returns whether the load fills a table; a message may lack rows only in those.
+    else is plain data: the files of `cells`, the tables that the destination has (`existing`), how many columns they
+    have (`widths`), its `limits`, and how it names columns (`shorten`) and events' tables (`event_table`). `loaded_at`
+    is a time in ISO 8601, `memory` is in MB. `fills` returns whether the load fills a table; a message may lack rows
+    only in those.
     """
 
     con: duckdb.DuckDBPyConnection
@@ -180,7 +181,7 @@ class ProjectionContext:
     loaded_at: str
     shorten: Callable[[str], str]
     event_table: Callable[[str], str]
-    known: ExistingTables = field(default_factory=dict)
+    existing: ExistingTables = field(default_factory=dict)
     limits: Limits = OTHER_LIMITS
     widths: Mapping[str, int] = field(default_factory=dict)
     tables: TableNumbers = field(default_factory=lambda: TableNumbers.of(()))

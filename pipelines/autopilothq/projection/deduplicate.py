@@ -141,7 +141,7 @@ def limit_tables(
     in addition to those of the catalogue. Returns the numbers of the tables, and how many messages the events without a
     table have, by the event's slug.
     """
-    new, room = new_tables(context.tables.names, context.known, event_tables, most)
+    new, room = new_tables(context.tables.names, context.existing, event_tables, most)
     if len(new) <= room:
         return context.tables, {}
     beyond = tables_beyond(context.tables.names, new, room, count_messages(context))
@@ -151,10 +151,10 @@ def limit_tables(
 
 
 def new_tables(
-    names: Sequence[str], known: Collection[str], event_tables: Collection[str], most: int
+    names: Sequence[str], existing: Collection[str], event_tables: Collection[str], most: int
 ) -> tuple[list[int], int]:
     """Returns the numbers of the events' tables that do not exist yet, and how many more the dataset may have."""
-    has_table = {*event_tables, *known, *(table.name for table in EVENT_TABLES)}
+    has_table = {*event_tables, *existing, *(table.name for table in EVENT_TABLES)}
     new = [number for number in range(len(MESSAGE_TABLES), len(names)) if names[number] not in has_table]
     return new, max(0, most - len(event_tables))
 
@@ -165,16 +165,16 @@ def tables_beyond(names: Sequence[str], new: Iterable[int], room: int, counts: M
     return {number: counts.get(number, 0) for number in beyond}
 
 
-def ids_to_match(known: ExistingTables, names: Sequence[str], fills: Callable[[str], bool]) -> dict[str, list[str]]:
+def ids_to_match(existing: ExistingTables, names: Sequence[str], fills: Callable[[str], bool]) -> dict[str, list[str]]:
     """Returns the columns, by table, that show which messages are stored: the ids in all tables of messages.
 
     Of `tracks` they include the events. If the load does not fill `tracks`, the tables of events that it fills show
     which tracks are stored.
     """
     events = [] if fills(TRACKS.name) else [name for name in names[len(MESSAGE_TABLES) :] if fills(name)]
-    found = {name: ["id"] for name in (*(table.name for table in MESSAGE_TABLES), *events) if name in known}
+    found = {name: ["id"] for name in (*(table.name for table in MESSAGE_TABLES), *events) if name in existing}
     # A table that another loader created may lack the event's name.
-    if "event" in known.get(TRACKS.name, ()):
+    if "event" in existing.get(TRACKS.name, ()):
         found[TRACKS.name].append("event")
     return found
 
@@ -185,8 +185,8 @@ def match_stored(context: ProjectionContext, stored: ReadTable) -> None:
     A track counts as stored only if its event's table has it too, provided that the load fills that table. So a load
     that was killed between two tables is completed.
     """
-    con, known, names = context.con, context.known, context.tables.names
-    for table_name, columns in ids_to_match(known, names, context.fills).items():
+    con, existing, names = context.con, context.existing, context.tables.names
+    for table_name, columns in ids_to_match(existing, names, context.fills).items():
         track = "s.event, m.id, m.table_number" if "event" in columns else "NULL, NULL, NULL"
         sql = _SQL["match_stored"].format(table_number=names.index(table_name), track=track)
         engine.read_stored(con, stored(table_name, columns), sql)
@@ -194,7 +194,7 @@ def match_stored(context: ProjectionContext, stored: ReadTable) -> None:
         if not context.fills(table_name):
             continue
         con.execute("DELETE FROM in_event_table")
-        if table_name in known:
+        if table_name in existing:
             engine.read_stored(con, stored(table_name, ["id"]), _SQL["match_event_table"], {"event": table_name})
         number = context.tables.names.index(table_name)
         con.execute(_SQL["forget_half_stored"], {"event": table_name, "table_number": number})
@@ -215,7 +215,7 @@ def discard_again(context: ProjectionContext, stored: ReadTable, complete: Colle
         _discard_of_stored(context)
     con.execute(_SQL["stored_with_discards"])
     numbers = con.execute("SELECT DISTINCT table_number FROM stored_with_discards").fetchall()
-    if numbers and AUDIT.name in context.known:
+    if numbers and AUDIT.name in context.existing:
         sql = _SQL["complete_loads"].format(is_complete=engine.is_one_of("load_id", complete))
         engine.read_stored(con, stored(AUDIT.name, ["load_id", "loaded_at"]), sql)
     for (number,) in numbers:
@@ -227,7 +227,7 @@ def _discard_of_stored(context: ProjectionContext) -> None:
     """Discards the values of stored messages that the destination's tables did not take."""
     columns, rows = context.extras_in_columns(), row_values(context, "messages SEMI JOIN stored_in USING (seq)")
     for number, table in enumerate(context.tables.names):
-        if table in context.known:
+        if table in context.existing:
             where = f"{context.tables.where(number)} AND seq IN (SELECT seq FROM stored_in)"
             in_columns, in_rows = columns.get(number, ()), rows.get(number, {})
             plan = plan_existing_columns(context, table, in_columns, in_rows)

@@ -90,7 +90,7 @@ class LoadFacts:
     columns: Mapping[tuple[str, str | None], dict[str, None]] = field(default_factory=dict)
     events: Sequence[EventName] = ()
     tables: TableNumbers = field(default_factory=lambda: TableNumbers.of(()))
-    known: ExistingTables = field(default_factory=dict)
+    existing: ExistingTables = field(default_factory=dict)
     limits: Limits = OTHER_LIMITS
     widths: Mapping[str, int] = field(default_factory=dict)
     fills: Callable[[str], bool] = every_table
@@ -132,7 +132,7 @@ class LoadFacts:
             self.loaded_at,
             self.shorten,
             self.event_table,
-            self.known,
+            self.existing,
             self.limits,
             self.widths,
             self.tables,
@@ -262,7 +262,7 @@ def deduplicate_partition(
 
     def needed() -> set[str]:
         found = context.con.execute(_SQL["tables_of_stored"]).fetchall()
-        return {context.tables.names[number] for (number,) in found} & context.known.keys()
+        return {context.tables.names[number] for (number,) in found} & context.existing.keys()
 
     stored = None if given is None else partition_reader(given, needed)
     deduplicate(context, stored, complete, hashes, (), sys.maxsize)

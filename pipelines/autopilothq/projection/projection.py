@@ -107,7 +107,7 @@ class Projection:
 
     def deduplicate(
         self,
-        known: ExistingTables | None = None,
+        existing: ExistingTables | None = None,
         stored: ReadTable | None = None,
         complete: Collection[str] = (),
         hashes: HashedIds = NOBODY,
@@ -122,7 +122,7 @@ class Projection:
         """Decides, after the last batch, which messages are kept: one of each id, and none that is stored already.
 
         Args:
-            known: The destination's tables, whose columns keep their types.
+            existing: The destination's tables, whose columns keep their types.
             stored: `stored(table, columns)` returns rows of these tables as Arrow batches; it is called for ids only,
                 and for no more tables than necessary.
             complete: The ids of the loads that were not killed; discards that other loads may have lost are written
@@ -139,7 +139,7 @@ class Projection:
         """
         self._close_readers()
         threads = 1 if self._context.cells.size() < SMALL_LOAD else self._context.affordable_threads(self._threads)
-        self._context = dataclasses.replace(self._context, known=known or {}, threads=threads)
+        self._context = dataclasses.replace(self._context, existing=existing or {}, threads=threads)
         self._context.reserve()
         context = open_load(dataclasses.replace(self._context, limits=limits, widths=widths or {}))
         if refused or any(refused_rows.values()):

@@ -131,20 +131,20 @@ class Snapshot:
             self._seen += len(kept)
 
     def rows(
-        self, known: Mapping[str, Type], stored: ReadTable | None = None, newer: ReadTable | None = None
+        self, existing: Mapping[str, Type], stored: ReadTable | None = None, newer: ReadTable | None = None
     ) -> TableRows:
-        """Returns the rows; `known` columns of the destination's table keep their types.
+        """Returns the rows; `existing` columns of the destination's table keep their types.
 
         Pass `stored`, which reads that table, if the scan was complete: rows of records that it did not find are
         returned, too, with the time of the scan in `deleted_at`. Pass `newer`, which reads the table as well, to leave
         out records of which a later change was stored while the scan ran.
         """
         count = _open_records(self._context, self._seen)
-        if newer is not None and "updated_at" in known:
+        if newer is not None and "updated_at" in existing:
             count -= _drop_outdated(self._context, newer)
-        types = _type_records(self._context, self._columns.extras, known)
-        deleted = _find_deleted(self._context, known, stored) if stored is not None and known else 0
-        columns = ordered_columns({**known, **types} if deleted else types, self.table.key)
+        types = _type_records(self._context, self._columns.extras, existing)
+        deleted = _find_deleted(self._context, existing, stored) if stored is not None and existing else 0
+        columns = ordered_columns({**existing, **types} if deleted else types, self.table.key)
         con = self._context.con
         # Each column of the file that is written has its own buffers.
         con.execute(f"SET memory_limit = '{self._context.memory + SNAPSHOT_COLUMN_MEMORY * len(columns)}MB'")
@@ -153,10 +153,10 @@ class Snapshot:
         return TableRows(self.table.name, columns, relation, count + deleted)
 
     def rows_with_discards(
-        self, known: Mapping[str, Type], stored: ReadTable | None = None, newer: ReadTable | None = None
+        self, existing: Mapping[str, Type], stored: ReadTable | None = None, newer: ReadTable | None = None
     ) -> Iterator[TableRows]:
         """Yields the rows as `rows` returns them, then those of `_discards`, if there are any."""
-        yield self.rows(known, stored, newer)
+        yield self.rows(existing, stored, newer)
         if (discards := self.discards()) is not None:
             yield discards
 
@@ -238,7 +238,7 @@ def _drop_outdated(context: _SnapshotContext, stored: ReadTable) -> int:
 
 
 def _type_records(
-    context: _SnapshotContext, extras: Mapping[str, Collection[Type]], known: Mapping[str, Type]
+    context: _SnapshotContext, extras: Mapping[str, Collection[Type]], existing: Mapping[str, Type]
 ) -> dict[str, Type]:
     """Creates the view `current_rows` of typed values, and discards values that do not fit their column.
 
@@ -249,7 +249,7 @@ def _type_records(
     seen = f"as_moment({_cell('received_at')})" if "x:received_at" in there else "NULL"
     cells = {"received_at": f"coalesce({seen}, {context.received_at})", "uuid_ts": context.loaded_at}
     select = [f"{literal} AS {name}" for name, literal in cells.items()]
-    types = catalogue | _extra_types(context, extras, known)
+    types = catalogue | _extra_types(context, extras, existing)
     casts: dict[str, tuple[str, str]] = {}
     for name, of in types.items():
         if name in cells:
@@ -265,12 +265,12 @@ def _type_records(
 
 
 def _extra_types(
-    context: _SnapshotContext, extras: Mapping[str, Collection[Type]], known: Mapping[str, Type]
+    context: _SnapshotContext, extras: Mapping[str, Collection[Type]], existing: Mapping[str, Type]
 ) -> dict[str, Type]:
     """Returns each extra's type: the existing column's, else the one that the origin declared, else by all values."""
     types: dict[str, Type] = {}
     for name, declared in extras.items():
-        if (there := known.get(context.shorten(name))) is not None:
+        if (there := existing.get(context.shorten(name))) is not None:
             types[name] = there
         elif len(declared) == 1:
             types[name] = next(iter(declared))
@@ -297,7 +297,7 @@ def _aggregate(context: _SnapshotContext, aggregates: Sequence[str]) -> list[int
     return found
 
 
-def _find_deleted(context: _SnapshotContext, known: Mapping[str, Type], stored: ReadTable) -> int:
+def _find_deleted(context: _SnapshotContext, existing: Mapping[str, Type], stored: ReadTable) -> int:
     """Creates the view `deleted` of stored rows of records that this scan did not find; returns how many it has.
 
     The rows are read batch by batch, because the engine's join would hold all of them in memory.
@@ -312,7 +312,7 @@ def _find_deleted(context: _SnapshotContext, known: Mapping[str, Type], stored: 
     if not engine.count(con, "missing"):
         return 0
     sql = _SQL["deleted"].format(loaded_at=context.loaded_at, received_at=context.received_at, keys=keys)
-    for batch in stored(context.table.name, list(known)):
+    for batch in stored(context.table.name, list(existing)):
         with engine.registered(con, stored=pa.Table.from_batches([batch])):
             found = con.sql(sql).to_arrow_table()
         if found.num_rows:

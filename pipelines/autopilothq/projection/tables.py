@@ -175,12 +175,12 @@ def table_values(context: ProjectionContext, messages: TableMessages) -> TableVa
 def plan_table(context: ProjectionContext, number: int, values: TableValues) -> TablePlan:
     """Decides the columns of one table by all its values; runs no SQL."""
     name = context.tables.names[number]
-    known = context.known.get(name, {})
+    existing = context.existing.get(name, {})
     if number < len(MESSAGE_TABLES):
         declared = declared_types(MESSAGE_TABLES[number])
     else:
         declared = declared_types(event_table(name))
-        present = [c for c in (*PROPERTIES, *LINK) if values.declared[c.name].number or c.name in known]
+        present = [c for c in (*PROPERTIES, *LINK) if values.declared[c.name].number or c.name in existing]
         declared |= {column.name: column.type for column in present}
     room = room_of(context, name, declared)
     return TablePlan(name, declared, plan_columns(context, name, values.in_columns, values.in_rows, room))

@@ -119,19 +119,19 @@ def _gather_messages(
     context: ProjectionContext, latest: Latest, fresh: TableRows, stored: ReadTable | None, table: str
 ) -> Mapping[str, Type]:
     """Creates a table of this load's messages and the stored ones about the same persons; returns its columns."""
-    known = context.known.get(latest.messages.name) if stored is not None else None
-    types = {**fresh.columns, **(known or {})}
+    existing = context.existing.get(latest.messages.name) if stored is not None else None
+    types = {**fresh.columns, **(existing or {})}
     more = "".join(
         f", NULL::{SQL_TYPES[types[column]]} AS {engine.name(column)}" for column in types.keys() - fresh.columns.keys()
     )
     texts.create_table(context, table, f"SELECT *{more} FROM ({fresh.relation.sql_query()})")
-    if stored is None or not known:
+    if stored is None or not existing:
         return types
     # If `users` (`accounts`) exists, only stored messages about this load's persons matter.
     query = "FROM stored s"
-    if exists := latest.table.name in context.known:
+    if exists := latest.table.name in context.existing:
         query += f" SEMI JOIN latest_ids i ON i.id = s.{latest.key}"
-    with engine.streamed(context.con, stored(latest.messages.name, list(known))) as has_any:
+    with engine.streamed(context.con, stored(latest.messages.name, list(existing))) as has_any:
         if has_any:
             texts.insert(context, table, query)
     if not exists:
@@ -187,10 +187,10 @@ def _discard_too_wide(
     if context.limits.row_bytes is None:
         return
     declared = declared_types(latest.table)
-    known = context.known.get(latest.table.name, {})
+    existing = context.existing.get(latest.table.name, {})
     sql = _SQL["too_wide"].format(
         bytes=VALUE_BYTES_SQL,
-        known=", ".join(engine.literal(PIVOTED + column) for column in traits if column in known) or "''",
+        existing=", ".join(engine.literal(PIVOTED + column) for column in traits if column in existing) or "''",
         declared=", ".join(engine.literal(PIVOTED + column) for column in declared),
         room=context.limits.row_bytes - row_bytes(declared.values(), len(columns)),
     )

@@ -154,7 +154,7 @@ class Coordinator:
     def _decide_tables(self, shares: Sequence[ParsedShare], existing: ExistingTables) -> TablesOfLoad:
         load, target = self._load, self._load.target
         context, cells = self._context, all_cells(shares)
-        facts = dataclasses.replace(context.facts.with_cells(cells), known=existing, widths=target.widths())
+        facts = dataclasses.replace(context.facts.with_cells(cells), existing=existing, widths=target.widths())
         context = dataclasses.replace(context, facts=facts)
         partitions = partition_inputs(shares)
         tables, without_table = self._limit_tables(context, partitions)
@@ -169,7 +169,7 @@ class Coordinator:
     def _limit_tables(self, context: WorkerContext, partitions: Sequence[PartitionInput]) -> tuple[Any, dict[str, int]]:
         facts = context.facts
         there = self._load.extraction.event_tables() if self._load.target.dataset is not None else set[str]()
-        new, room = new_tables(facts.tables.names, facts.known, there, self._load.settings.max_event_tables)
+        new, room = new_tables(facts.tables.names, facts.existing, there, self._load.settings.max_event_tables)
         if len(new) <= room:
             return facts.tables, {}
         counts = sum(

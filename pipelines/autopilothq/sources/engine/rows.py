@@ -98,7 +98,7 @@ class RowMaker:
                 continue
             check_not_adopted(self._load, latest.table.name)
             types = plans.tables[plans.latest[latest.table.name]].types
-            known = tables.context.facts.known
+            known = tables.context.facts.existing
             columns = list(known.get(latest.messages.name, ()))
             stored: dict[int, list[str]] | None = None
             if tables.stored is not None and columns:
@@ -132,5 +132,5 @@ class RowMaker:
 
 def _message_types(tables: TablesOfLoad, latest: Latest, types: Mapping[str, Type]) -> dict[str, Type]:
     """Returns the columns of the messages that `users` (`accounts`) are made of: this load's, and the stored ones."""
-    known = tables.context.facts.known.get(latest.messages.name, {}) if tables.stored is not None else {}
+    known = tables.context.facts.existing.get(latest.messages.name, {}) if tables.stored is not None else {}
     return {**types, **known}
