@@ -18,7 +18,10 @@ from .naming import column_name, event_key, snake_case, table_name
 MAPPING_SETTING = "sources.autopilothq.mapping"
 TARGETS = {
     table_name(name): name
-    for name in (*(event.name for event in EVENTS), *(one.event or one.name for one in ORTTO_ACTIVITIES.values()))
+    for name in (
+        *(event.name for event in EVENTS),
+        *(activity.event or activity.name for activity in ORTTO_ACTIVITIES.values()),
+    )
 }
 """The names of the events that others can be mapped to, by table."""
 
@@ -52,10 +55,10 @@ def read_mappings(settings: Any) -> dict[str, EventMapping]:
     if isinstance(settings, str):  # from the environment
         with suppress(ValueError):
             settings = json.loads(settings)
-    found: dict[str, EventMapping] = {}
-    for name, one in _table(settings, MAPPING_SETTING).items():
+    mappings: dict[str, EventMapping] = {}
+    for name, of_event in _table(settings, MAPPING_SETTING).items():
         where = f'{MAPPING_SETTING}."{name}"'
-        content = _table(one, where)
+        content = _table(of_event, where)
         source, target = event_key(name), content.get("event")
         table = table_name(target) if isinstance(target, str) else ""
         if table not in TARGETS:
@@ -63,13 +66,17 @@ def read_mappings(settings: Any) -> dict[str, EventMapping]:
                 f"Expected an event of the catalogue as {where}.event, such as {', '.join(list(TARGETS.values())[:3])},"
                 f" but got {target!r}."
             )
-        if not source.strip() or source in found or (unknown := content.keys() - {"event", "properties"}):
-            what = "the name of an event" if not source.strip() else "each event once"
-            if source.strip() and source not in found:
-                what = f"nothing but event and properties, not {', '.join(sorted(unknown))}"
-            raise InvalidSetting(f"Expected {what} in {MAPPING_SETTING}, but got {name!r}.")
-        found[source] = EventMapping(table, _properties(content.get("properties"), f"{where}.properties"))
-    return found
+        expected = ""
+        if not source.strip():
+            expected = "the name of an event"
+        elif source in mappings:
+            expected = "each event once"
+        elif unknown := content.keys() - {"event", "properties"}:
+            expected = f"nothing but event and properties, not {', '.join(sorted(unknown))}"
+        if expected:
+            raise InvalidSetting(f"Expected {expected} in {MAPPING_SETTING}, but got {name!r}.")
+        mappings[source] = EventMapping(table, _properties(content.get("properties"), f"{where}.properties"))
+    return mappings
 
 
 def _properties(settings: Any, where: str) -> dict[str, str]:
@@ -171,8 +178,8 @@ def _rename(properties: JsonObject, mapping: EventMapping) -> _Renamed:
         stays.append(column in taken)
         taken.add(column_name(path) if stays[-1] else column)
     if any(stays):
-        rest = _without(properties, (), mapping, (not one for one in stays))
-    moved = [one for one, stay in zip(found, stays, strict=True) if not stay]
+        rest = _without(properties, (), mapping, (not stay for stay in stays))
+    moved = [candidate for candidate, stay in zip(found, stays, strict=True) if not stay]
     names = [(path, target) for path, target, _ in moved]
     return _Renamed(JsonObject([*rest, *((target, value) for _, target, value in moved)]), names)
 
