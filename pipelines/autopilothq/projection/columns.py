@@ -30,7 +30,7 @@ VALUE_BYTES_SQL = (
 
 def row_bytes(declared: Collection[Type], columns: int) -> int:
     """Returns the bytes of a row without its extras: the header, a bit for each of `columns`, the declared values."""
-    return 24 + (columns + COLUMN_RESERVE) // 8 + sum(TYPES[of].row_bytes for of in declared)
+    return 24 + (columns + COLUMN_RESERVE) // 8 + sum(TYPES[type_].row_bytes for type_ in declared)
 
 
 def escape_reserved(column: str, limits: Limits) -> str:
@@ -180,7 +180,7 @@ def _discard_rows(context: ProjectionContext, table: str, where: str, columns: S
 def _discard_misfits(context: ProjectionContext, table: str, where: str, cells: Mapping[str, tuple[str, Type]]) -> None:
     """Discards values that cannot become their column's type; `cells` has their SQL and the type, by column."""
     for part in engine.batched(cells.items(), COLUMNS_AT_ONCE):
-        misfits = {column: f"{cell} IS NOT NULL AND as_{of}({cell}) IS NULL" for column, (cell, of) in part}
+        misfits = {column: f"{cell} IS NOT NULL AND as_{type_}({cell}) IS NULL" for column, (cell, type_) in part}
         counts = ", ".join(f"count(*) FILTER ({misfit})" for misfit in misfits.values())
         numbers = context.con.execute(f"SELECT {counts} FROM messages WHERE {where}").fetchone() or ()
         for (column, misfit), number in zip(misfits.items(), numbers, strict=True):
