@@ -1,5 +1,6 @@
 -- `users` and `accounts`: rows that are made from all messages about a person or a group. `{key}` is the column of the
--- messages that holds their id.
+-- messages that holds their id. Rows are made of the ids in `latest_ids`, from the messages in `latest_messages`. If
+-- many lines are long, `latest_gathered` has all messages, and those two have one part of `latest_parts` at a time.
 
 -- name: changed
 -- The ids of the rows to make: those that messages of this load are about, and those that lose a refused message.
