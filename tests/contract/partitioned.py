@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 
 from autopilothq.catalog import AUDIT, LATEST, MESSAGE_TABLES, TRACKS, Latest
-from autopilothq.projection import ReadTable, audit, engine
+from autopilothq.projection import ReadTable, RefusedIds, audit, engine
 from autopilothq.projection.cells import CELL_FILES, ParsedCells
 from autopilothq.projection.line_reader import LineReader
 from autopilothq.projection.parse import Parser, number_lines
@@ -21,7 +21,6 @@ from autopilothq.projection.partition import (
     NotPartitioned,
     PartitionRows,
     PartitionValues,
-    RefusedIds,
     StoredColumns,
     deduplicate_partition,
     latest_of_partition,

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from autopilothq.catalog import LATEST, LIMITS, MESSAGE_TABLES, REJECT_REASONS, Type
-from autopilothq.projection import engine, partition
+from autopilothq.projection import RefusedIds, engine, partition
 from autopilothq.projection.cells import ParsedCells
 from autopilothq.projection.context import ProjectionContext, TableNumbers, name_events
 from autopilothq.projection.line_reader import LineReader
@@ -23,7 +23,6 @@ from autopilothq.projection.partition import (
     LoadFacts,
     NotPartitioned,
     PartitionValues,
-    RefusedIds,
     StoredColumns,
     count_candidates,
     deduplicate_partition,

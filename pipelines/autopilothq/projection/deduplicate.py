@@ -15,7 +15,7 @@ from ..segment.message import EXTRA, digest
 from . import engine, suppression, texts
 from .cells import short_event, short_event_sql
 from .columns import discard_columns, plan_existing_columns, room_of, row_values
-from .context import NUMBER_OF_KIND, EventName, ExistingTables, ProjectionContext, ReadTable, TableNumbers
+from .context import NUMBER_OF_KIND, EventName, ExistingTables, ProjectionContext, ReadTable, RefusedIds, TableNumbers
 from .tables import count_messages
 
 REJECTS_PER_READ = 500  # each of up to 1 MiB
@@ -62,13 +62,13 @@ def open_messages(context: ProjectionContext, events: Sequence[EventName], only:
 
 def _without_repeats(context: ProjectionContext) -> str:
     """Returns the SQL that makes values null which only repeat another field (docs/contract/warehouse.md#names)."""
-    there = set().union(*context.cells.columns.values())
+    extras = set().union(*context.cells.columns.values())
     event, id_ = engine.name(_REPEATED_EVENT), engine.name(_REPEATED_ID)
     replaced = []
-    if _REPEATED_EVENT in there:
+    if _REPEATED_EVENT in extras:
         repeats = f"coalesce(list_contains(e.repeats, {short_event_sql(event)}), false)"
         replaced.append(f"CASE WHEN NOT {repeats} THEN {event} END AS {event}")
-    if _REPEATED_ID in there:
+    if _REPEATED_ID in extras:
         about = " ".join(f"WHEN '{latest.kind}' THEN m.{latest.key}" for latest in LATEST)
         repeats = f"coalesce(as_text(m.{id_}) = CASE m.kind {about} END, false)"
         replaced.append(f"CASE WHEN NOT ({repeats}) THEN m.{id_} END AS {id_}")
@@ -81,27 +81,25 @@ def reject_messages(context: ProjectionContext, *tables: str) -> None:
     context.con.execute(_SQL["messages"].format(but=but))
 
 
-def reject_refused(
-    context: ProjectionContext,
-    messages: Mapping[str, str],
-    rows: Mapping[str, Mapping[str, str]],
-    read_lines: ReadLines,
-) -> None:
-    """Rejects what the destination refused: `messages` has an error for each refused message, by id.
+def reject_refused(context: ProjectionContext, refused: RefusedIds, read_lines: ReadLines) -> None:
+    """Rejects the messages that the destination refused, and those that refused rows are made of.
 
-    `rows` has an error for each refused row of `users` and `accounts`, by table and id; the messages that the row is
-    made of are rejected. A row that was not refused itself but is made of a refused message is made again without it.
+    A row that was not refused itself but is made of a refused message is made again without it.
     """
+    if not refused:
+        return
     table_name = " ".join(f"WHEN '{latest.kind}' THEN '{latest.table.name}'" for latest in LATEST)
     row_id = " ".join(f"WHEN '{latest.kind}' THEN {latest.key}" for latest in LATEST)
-    refused_messages = [{"id": id_, "error": error} for id_, error in messages.items()]
-    refused_rows = [
-        {"table_name": table, "id": id_, "error": error} for table, ids in rows.items() for id_, error in ids.items()
+    messages = [{"id": id_, "error": error} for id_, error in refused.messages.items()]
+    rows = [
+        {"table_name": table, "id": id_, "error": error}
+        for table, errors in refused.rows.items()
+        for id_, error in errors.items()
     ]
     with engine.registered(
         context.con,
-        refused_messages=engine.text_table(refused_messages, ("id", "error")),
-        refused_rows=engine.text_table(refused_rows, ("table_name", "id", "error")),
+        refused_messages=engine.text_table(messages, ("id", "error")),
+        refused_rows=engine.text_table(rows, ("table_name", "id", "error")),
     ):
         context.con.execute(_SQL["refuse"].format(table_name=table_name, row_id=row_id))
     seqs = [seq for (seq,) in context.con.execute("SELECT seq FROM refused").fetchall()]
@@ -196,8 +194,7 @@ def match_stored(context: ProjectionContext, stored: ReadTable) -> None:
         con.execute("DELETE FROM in_event_table")
         if table_name in existing:
             engine.read_stored(con, stored(table_name, ["id"]), _SQL["match_event_table"], {"event": table_name})
-        number = context.tables.names.index(table_name)
-        con.execute(_SQL["forget_half_stored"], {"event": table_name, "table_number": number})
+        con.execute(_SQL["forget_half_stored"], {"event": table_name, "table_number": names.index(table_name)})
 
 
 def drop_stored(context: ProjectionContext) -> None:

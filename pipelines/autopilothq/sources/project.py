@@ -23,6 +23,7 @@ from ..projection import (
     FileCount,
     Projection,
     ReadTable,
+    RefusedIds,
     TableRows,
 )
 from ..segment.message import Batch
@@ -243,7 +244,9 @@ def _deduplicated(
 ) -> Deduplicated:
     target, refused = load.target, load.target.refused
     if target.dataset is None:
-        return projection.deduplicate(max_event_tables=load.settings.max_event_tables, refused=refused.messages)
+        return projection.deduplicate(
+            max_event_tables=load.settings.max_event_tables, refused=RefusedIds(refused.messages)
+        )
     return projection.deduplicate(
         existing,
         stored if load.report.lines else None,  # without lines there is no id to look up
@@ -253,8 +256,7 @@ def _deduplicated(
         target.widths(),
         load.extraction.event_tables(),
         load.settings.max_event_tables,
-        refused=refused.messages,
-        refused_rows={USERS.name: refused.users, ACCOUNTS.name: refused.accounts},
+        refused=RefusedIds(refused.messages, {USERS.name: refused.users, ACCOUNTS.name: refused.accounts}),
         read_lines=lambda numbers: _kept_lines(scratch, numbers),
     )
 

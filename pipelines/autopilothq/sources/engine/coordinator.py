@@ -18,14 +18,10 @@ import pyarrow.parquet as pq
 
 from ...catalog import ACCOUNTS, MESSAGE_TABLES, USERS
 from ...errors import EngineError, NotSupported
-from ...projection import ExistingTables
+from ...projection import ExistingTables, RefusedIds
 from ...projection.audit import limits_exceeded, merge_counts
 from ...projection.deduplicate import ids_to_match, new_tables, tables_beyond
-from ...projection.partition import (
-    LoadFacts,
-    RefusedIds,
-    merge_partitions,
-)
+from ...projection.partition import LoadFacts, merge_partitions
 from ..audit import LinesRead, audit_rows
 from ..mending import check_nothing_to_mend
 from ..origin import SharedOrigin
