@@ -49,7 +49,9 @@ def find_mends(
     messages: their texts are whole already.
     """
     numbers = [
-        number for number, name in enumerate(context.tables.names) if set(_NEEDED) <= _known(context, name, tables)
+        number
+        for number, name in enumerate(context.tables.names)
+        if name in tables and context.existing[name].keys() >= {*_NEEDED}
     ]
     _find_whole_texts(context, numbers)
     milliseconds = pa.table({"ms": pa.array(map(epoch_ms, loads), pa.int64())})
@@ -70,10 +72,6 @@ def _ids(context: ProjectionContext, query: str) -> list[str]:
     """Returns the ids that a query selects, or none if there are so many that reading all rows is better."""
     found = context.con.execute(f"{query} LIMIT {MOST_IDS + 1}").fetchall()
     return [id_ for (id_,) in found] if len(found) <= MOST_IDS else []
-
-
-def _known(context: ProjectionContext, name: str, tables: Collection[str]) -> set[str]:
-    return set(context.existing[name]) if name in tables else set()
 
 
 def _find_whole_texts(context: ProjectionContext, numbers: Iterable[int]) -> None:
