@@ -93,7 +93,7 @@ class Snapshot:
     `received_at` is when the scan began; a record's own cell of that name takes precedence. `scratch` is an empty
     folder, which the caller deletes; `memory` is in MB. `shorten` returns the name of a column in the destination.
     Records of `suppressed` (deleted) persons are left out and counted in `left_out`. The destination's table has the
-    `existing` columns already, and room for `room` more.
+    columns `there` already, and room for `room` more.
     """
 
     def __init__(
@@ -105,13 +105,13 @@ class Snapshot:
         memory: int = 200,
         shorten: Callable[[str], str] = str,
         suppressed: HashedIds = NOBODY,
-        existing: Collection[str] = (),
+        there: Collection[str] = (),
         room: int = OTHER_LIMITS.columns,
     ) -> None:
         self.table = table
         self.left_out = 0
         self._suppressed = suppressed
-        self._columns = _SnapshotColumns(table, shorten, existing, room)
+        self._columns = _SnapshotColumns(table, shorten, there, room)
         self._seen = 0
         con = engine.connect(scratch, memory, threads=1)
         con.execute(_SQL["tables"])
@@ -131,20 +131,20 @@ class Snapshot:
             self._seen += len(kept)
 
     def rows(
-        self, existing: Mapping[str, Type], stored: ReadTable | None = None, newer: ReadTable | None = None
+        self, known: Mapping[str, Type], stored: ReadTable | None = None, newer: ReadTable | None = None
     ) -> TableRows:
-        """Returns the rows; `existing` columns of the destination's table keep their types.
+        """Returns the rows; `known` columns of the destination's table keep their types.
 
         Pass `stored`, which reads that table, if the scan was complete: rows of records that it did not find are
         returned, too, with the time of the scan in `deleted_at`. Pass `newer`, which reads the table as well, to leave
         out records of which a later change was stored while the scan ran.
         """
         count = _open_records(self._context, self._seen)
-        if newer is not None and "updated_at" in existing:
+        if newer is not None and "updated_at" in known:
             count -= _drop_outdated(self._context, newer)
-        types = _type_records(self._context, self._columns.extras, existing)
-        deleted = _find_deleted(self._context, existing, stored) if stored is not None and existing else 0
-        columns = ordered_columns({**existing, **types} if deleted else types, self.table.key)
+        types = _type_records(self._context, self._columns.extras, known)
+        deleted = _find_deleted(self._context, known, stored) if stored is not None and known else 0
+        columns = ordered_columns({**known, **types} if deleted else types, self.table.key)
         con = self._context.con
         # Each column of the file that is written has its own buffers.
         con.execute(f"SET memory_limit = '{self._context.memory + SNAPSHOT_COLUMN_MEMORY * len(columns)}MB'")
@@ -153,10 +153,10 @@ class Snapshot:
         return TableRows(self.table.name, columns, relation, count + deleted)
 
     def rows_with_discards(
-        self, existing: Mapping[str, Type], stored: ReadTable | None = None, newer: ReadTable | None = None
+        self, known: Mapping[str, Type], stored: ReadTable | None = None, newer: ReadTable | None = None
     ) -> Iterator[TableRows]:
         """Yields the rows as `rows` returns them, then those of `_discards`, if there are any."""
-        yield self.rows(existing, stored, newer)
+        yield self.rows(known, stored, newer)
         if (discards := self.discards()) is not None:
             yield discards
 

@@ -168,7 +168,7 @@ class LoadContext:
             self.memory,
             shorten=self._column_name,
             suppressed=self.suppressed,
-            existing=existing,
+            there=existing,
             room=room,
         )
 
