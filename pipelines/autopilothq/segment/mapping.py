@@ -4,6 +4,7 @@ A mapping gives an event another table, and its properties other columns. `event
 (docs/contract/ortto.md#through-segment).
 """
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -167,21 +168,21 @@ def _is_blank(value: Any) -> bool:
 
 
 def _rename(properties: JsonObject, mapping: EventMapping) -> _Renamed:
-    found = list(_candidates(properties, (), mapping))
-    if not found:
+    """Renames the candidates; one keeps its name if another property, or a candidate before it, has the new column."""
+    candidates = list(_candidates(properties, (), mapping))
+    if not candidates:
         return _Renamed(properties, [])
-    rest = _without(properties, (), mapping, iter([True] * len(found)))
+    rest = _without(properties, (), mapping, itertools.repeat(True))
     taken = {column for _, column, _ in flatten(rest, ("properties",), [])}
-    stays = []
-    for path, target, _ in found:
-        column = column_name((target,))
-        stays.append(column in taken)
-        taken.add(column_name(path) if stays[-1] else column)
-    if any(stays):
-        rest = _without(properties, (), mapping, (not stay for stay in stays))
-    moved = [candidate for candidate, stay in zip(found, stays, strict=True) if not stay]
-    names = [(path, target) for path, target, _ in moved]
-    return _Renamed(JsonObject([*rest, *((target, value) for _, target, value in moved)]), names)
+    moves = []
+    for path, target, _ in candidates:
+        moves.append(column_name((target,)) not in taken)
+        taken.add(column_name((target,) if moves[-1] else path))
+    if not all(moves):
+        rest = _without(properties, (), mapping, iter(moves))
+    moved = list(itertools.compress(candidates, moves))
+    renamed = JsonObject([*rest, *((target, value) for _, target, value in moved)])
+    return _Renamed(renamed, [(path, target) for path, target, _ in moved])
 
 
 def _candidates(value: JsonObject, path: KeyPath, mapping: EventMapping) -> Iterator[tuple[KeyPath, str, Any]]:
