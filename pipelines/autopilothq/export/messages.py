@@ -104,11 +104,11 @@ class MessageRows:
         if column in ("context", self.body) and value.startswith("{"):
             return  # this is a second `context` or body, because a property's value is never an object
         has_no_table = self.kind == "track" and slug is None  # then all of its properties are discarded
-        if discard.reason == "no_column" and (path := self._path_without_column(column)):
+        if reason == "no_column" and (path := self._path_without_column(column)):
             _put_without_column(context if path[0] == "context" else body, path[1:], value)
         elif column.startswith("context_"):
             _put(context, _context_path(column, context), value)
-        elif self.body and (has_no_table or discard.reason != "no_column"):
+        elif self.body and (has_no_table or reason != "no_column"):
             _put(body, (column if has_no_table else property_key(column, self.kind),), value)
 
     def _path_without_column(self, key: str) -> tuple[str, ...] | None:
