@@ -45,14 +45,14 @@ def escape_reserved(column: str, limits: Limits) -> str:
 class Extra(NamedTuple):
     """A column beyond the catalogue's that a table gets: its type, its name there, and how its values are buffered.
 
-    `is_known` tells whether the destination's table has it already.
+    `exists` tells whether the destination's table has it already.
     """
 
     type: Type
     name: str
     in_columns: bool
     in_rows: bool
-    is_known: bool
+    exists: bool
 
 
 class ColumnPlan(NamedTuple):
@@ -218,7 +218,7 @@ def find_too_wide(
     rows = {column: extra for column, extra in extras.items() if extra.in_rows}
     widths = {
         "column": list(rows), "type": [extra.type for extra in rows.values()],
-        "new": [not extra.is_known for extra in rows.values()],
+        "new": [not extra.exists for extra in rows.values()],
     }  # fmt: skip
     with engine.registered(context.con, widths=pa.table(widths)):
         sql = _SQL["too_wide"].format(name=name, bytes=VALUE_BYTES_SQL, where=where, room=room)

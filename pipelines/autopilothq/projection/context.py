@@ -227,15 +227,16 @@ class ProjectionContext:
 
     def extras_in_columns(self) -> dict[int, list[str]]:
         """Returns the extras that are columns of the messages' files, by table; of `tracks` only the context's."""
-        found: dict[int, dict[str, None]] = {}
-        for (kind, event), columns in self.cells.columns.items():
+        extras: dict[int, dict[str, None]] = {}
+        for (kind, event), cells in self.cells.columns.items():
             number = self.tables.events[event] if event is not None else NUMBER_OF_KIND[kind]
-            names = dict.fromkeys(name.removeprefix(EXTRA) for name in columns)
-            of_context = {name: None for name in names if name.startswith("context_")}
-            found.setdefault(number, {}).update(names if number else of_context)
+            names = [cell.removeprefix(EXTRA) for cell in cells]
+            if number:
+                extras.setdefault(number, {}).update(dict.fromkeys(names))
             if kind == "track":
-                found.setdefault(0, {}).update(of_context)
-        return {number: list(names) for number, names in found.items()}
+                of_context = [name for name in names if name.startswith("context_")]
+                extras.setdefault(0, {}).update(dict.fromkeys(of_context))
+        return {number: list(names) for number, names in extras.items()}
 
 
 def book_rows(con: duckdb.DuckDBPyConnection, source: str, table: Table) -> TableRows | None:

@@ -111,7 +111,7 @@ def _text_columns(
     extras = {
         column: extra
         for column, extra in plan_existing_columns(context, name, in_columns, in_rows).taken.items()
-        if extra.is_known and extra.type == "text"
+        if extra.exists and extra.type == "text"
     }
     cells |= {
         extra.name: f"as_text({engine.name(EXTRA + column)})" for column, extra in extras.items() if extra.in_columns

@@ -25,15 +25,15 @@ class TableMessages(NamedTuple):
     """The messages of one table: SQL conditions and names of columns, which can be sent to any worker.
 
     `where` is the condition of the table's messages, `source` the table or view of its kept messages with that
-    condition. `columns` and `rows` are the extras (columns beyond the catalogue's) whose values are buffered as
+    condition. `in_columns` and `in_rows` are the extras (columns beyond the catalogue's) whose values are buffered as
     columns, and as rows; those in rows with what is known of their values.
     """
 
     number: int
     where: str
     source: str
-    columns: Sequence[str]
-    rows: Mapping[str, ColumnValues]
+    in_columns: Sequence[str]
+    in_rows: Mapping[str, ColumnValues]
 
 
 class TableValues(NamedTuple):
@@ -167,8 +167,8 @@ def table_values(context: ProjectionContext, messages: TableMessages) -> TableVa
     numbers = zip(declared, found or (), strict=True)
     return TableValues(
         {column: ColumnValues(0, number) for column, number in numbers},
-        column_values(context, messages.columns, messages.source),
-        messages.rows,
+        column_values(context, messages.in_columns, messages.source),
+        messages.in_rows,
     )
 
 
