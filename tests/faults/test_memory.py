@@ -122,7 +122,7 @@ def test_more_threads_parse_again_when_the_memory_long_sufficed(
 
     def missed(now: Tried) -> bool:
         if len(tried) == 1:
-            parser._note_memory(1, suffices=False)  # nor does it for a thread beside this one
+            parser._note_shortage(1)  # nor does it for a thread beside this one
         return now.turns < needed
 
     tried = tries(parser, missed, monkeypatch)

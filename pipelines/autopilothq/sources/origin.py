@@ -160,7 +160,7 @@ class LoadContext:
         """
         scratch = self.scratch / table
         scratch.mkdir()
-        there, room = self._room(table)
+        existing, room = self._room(table)
         return Snapshot(
             TABLES[table],
             received_at,
@@ -169,18 +169,18 @@ class LoadContext:
             self.memory,
             shorten=partial(destination_column, self),
             suppressed=self.suppressed,
-            there=there,
+            there=existing,
             room=room,
         )
 
     def _room(self, table: str) -> tuple[Collection[str], int]:
         """Returns the columns that a table has already, and how many more fit into it."""
-        there = self.existing_columns(table)
-        width = len(there)
+        existing = self.existing_columns(table)
+        width = len(existing)
         if self.pipeline is not None and table not in self.dropped:
             width = max(self.pipeline.dataset.widths.get(table, 0), width)
-        missing = {column.name for column in TABLES[table].columns} - there.keys()
-        return there, max(0, self.limits.columns - COLUMN_RESERVE - width - len(missing))
+        missing = {column.name for column in TABLES[table].columns} - existing.keys()
+        return existing, max(0, self.limits.columns - COLUMN_RESERVE - width - len(missing))
 
 
 def destination_column(context: LoadContext, name: str) -> str:

@@ -22,6 +22,7 @@ from ..projection import (
     FileCount,
     Projection,
     ReadTable,
+    RefusedIds,
     TableRows,
 )
 from ..segment.message import Batch
@@ -235,8 +236,7 @@ def _deduplicated(
         target.widths(),
         load.extraction.event_tables(),
         load.settings.max_event_tables,
-        refused=refused.messages,
-        refused_rows={USERS.name: refused.users, ACCOUNTS.name: refused.accounts},
+        refused=RefusedIds(refused.messages, {USERS.name: refused.users, ACCOUNTS.name: refused.accounts}),
         read_lines=lambda numbers: _kept_lines(scratch, numbers),
     )
 

@@ -107,7 +107,7 @@ def reject_deleted_persons(adoption: Adoption, hashes: HashedIds) -> None:
 
 def find_kept(adoption: Adoption) -> None:
     """Finds the rows that are not kept."""
-    con, known, stored = adoption.context.con, adoption.context.known, adoption.stored
+    con, known, stored = adoption.context.con, adoption.context.existing, adoption.stored
     for name, table in adoption.buffered.items():
         con.execute(SQL["keys"].format(name=keys(name), rows=table.select(_KEYS)))
     for name in adoption.messages:
@@ -132,7 +132,7 @@ def _find_kept_tracks(adoption: Adoption) -> None:
     con.execute(f'CREATE OR REPLACE VIEW "track keys" AS {" UNION ALL ".join(parts)}')
     names = {"keys": '"track keys"', "duplicates": "track_duplicates"}
     con.execute(SQL["within"].format(**names))
-    if adoption.stored is not None and TRACKS.name in adoption.context.known:
+    if adoption.stored is not None and TRACKS.name in adoption.context.existing:
         engine.read_stored(con, adoption.stored(TRACKS.name, ["id"]), SQL["stored"].format(**names))
 
 
@@ -149,7 +149,7 @@ def _leave_to_events(adoption: Adoption) -> None:
         con.execute(SQL["with_event_row"].format(keys=f"({every})"))
     if adoption.stored is not None and engine.count(con, "(FROM orphans ANTI JOIN duplicates USING (seq))"):
         for table in map(adoption.context.event_table, events):
-            if table in adoption.context.known:
+            if table in adoption.context.existing:
                 engine.read_stored(con, adoption.stored(table, ["id"]), SQL["stored_event_row"])
     con.execute(SQL["no_event_row"].format(raw=_raw(tracks)), {"message": REJECT_REASONS["no_event_row"]})
 

@@ -58,7 +58,7 @@ def _with_own_rows(adoption: Adoption, latest: Latest, made: TableRows | None) -
     types = {column: type_ for column, type_ in columns.types.items() if column != "uuid_ts"}
     con.execute(SQL["within"].format(keys=keys(name), duplicates="duplicates"))
     discard_misfits(adoption, buffered, name, columns.types, "duplicates")
-    every: dict[str, Type] = {**columns.ordered, **(made.columns if made else {}), **context.known.get(name, {})}
+    every: dict[str, Type] = {**columns.ordered, **(made.columns if made else {}), **context.existing.get(name, {})}
     cells = ", ".join(f"NULL::{SQL_TYPES[type_]} AS {engine.name(column)}" for column, type_ in every.items())
     texts.create_table(context, "layers", f'SELECT NULL::INTEGER AS "layer:", {cells} WHERE false')
     named = [columns.names.get(column, column) for column in types]
@@ -68,9 +68,9 @@ def _with_own_rows(adoption: Adoption, latest: Latest, made: TableRows | None) -
     texts.insert(context, "layers", kept)
     if made is not None:
         texts.insert(context, "layers", f'SELECT *, 0 AS "layer:" FROM ({made.relation.sql_query()})')
-    if adoption.stored is not None and name in context.known:
+    if adoption.stored is not None and name in context.existing:
         con.execute(SQL["layer_ids"])
-        with engine.streamed(con, adoption.stored(name, list(context.known[name]))) as has_any:
+        with engine.streamed(con, adoption.stored(name, list(context.existing[name]))) as has_any:
             if has_any:
                 texts.insert(context, "layers", SQL["stored_layer"])
     return _first_of_layers(adoption, name, ordered_columns(every))

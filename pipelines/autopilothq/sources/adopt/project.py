@@ -127,7 +127,7 @@ def _check_room(load: PlannedLoad, adoption: Adoption) -> None:
 
 def _rows(load: PlannedLoad, adoption: Adoption, scratch: Path) -> ProjectedLoad:
     """Writes the rows of each table, and counts them in the report."""
-    hints = TableHints(load.extraction, load.target, adoption.context.known)
+    hints = TableHints(load.extraction, load.target, adoption.context.existing)
     files = RowFiles(hints)
     reject_refused_rows(adoption, load.target.refused.messages)
     reject_long_keys(adoption)
@@ -142,7 +142,7 @@ def _rows(load: PlannedLoad, adoption: Adoption, scratch: Path) -> ProjectedLoad
     for made in latest_rows_of(adoption, fresh):
         # Rows that are not made of messages have the stored values already.
         stored = adoption.stored if is_of_messages(adoption, made.table) else None
-        write_rows(load, files, with_older_rows(load, made, adoption.context.known, stored, scratch))
+        write_rows(load, files, with_older_rows(load, made, adoption.context.existing, stored, scratch))
     for name in adoption.buffered:
         count_table(adoption, name)
     names = [work.url for work in load.work]

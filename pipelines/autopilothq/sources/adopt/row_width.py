@@ -36,7 +36,7 @@ def without_too_wide(context: ProjectionContext, table: str, columns: AdoptedCol
     room = 0 if limit is None else limit - row_bytes(declared, len(columns.types))
     if limit is None or most <= room:
         return rows
-    known = context.known.get(table, {})
+    known = context.existing.get(table, {})
     extras = sorted(columns.names, key=lambda column: (columns.names[column] not in known, column))
     name = engine.name(f"too wide of {table}")
     sizes = ", ".join(_size(columns.types[column], aliased(columns.names[column])) for column in extras)

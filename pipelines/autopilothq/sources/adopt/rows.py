@@ -67,7 +67,7 @@ def _declared(adoption: Adoption, name: str) -> dict[str, Type]:
     """Returns the columns of a table that the catalogue declares, and their types."""
     if name not in adoption.events:
         return declared_types(TABLES[name])
-    existing = {*adoption.buffered[name].columns, *adoption.context.known.get(name, {})}
+    existing = {*adoption.buffered[name].columns, *adoption.context.existing.get(name, {})}
     declared = declared_types(event_table(name))
     return declared | {column.name: column.type for column in (*PROPERTIES, *LINK) if column.name in existing}
 
@@ -85,7 +85,7 @@ def table_columns(
     for each in tables:
         others = [column for column in each.columns if column not in declared and column.startswith(prefix)]
         found = merge_values(found, values_of(context.con, each, others))
-    known = context.known.get(table, {})
+    known = context.existing.get(table, {})
     width = max(context.widths.get(table, 0), len(known)) + len(declared.keys() - known.keys())
     plan = plan_columns(context, table, found, {}, context.limits.columns - COLUMN_RESERVE - width)
     for each in tables:

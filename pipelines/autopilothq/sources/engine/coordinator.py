@@ -17,14 +17,10 @@ import pyarrow as pa
 
 from ...catalog import ACCOUNTS, MESSAGE_TABLES, USERS
 from ...errors import EngineError, NotSupported
-from ...projection import ExistingTables
+from ...projection import ExistingTables, RefusedIds
 from ...projection.audit import limits_exceeded, merge_counts
 from ...projection.deduplicate import ids_to_match, new_tables, tables_beyond
-from ...projection.partition import (
-    LoadFacts,
-    RefusedIds,
-    merge_partitions,
-)
+from ...projection.partition import LoadFacts, merge_partitions
 from ..audit import LinesRead, audit_rows
 from ..mending import check_nothing_to_mend
 from ..origin import SharedOrigin
@@ -146,7 +142,7 @@ class Coordinator:
     def _decide_tables(self, shares: Sequence[ParsedShare], existing: ExistingTables) -> TablesOfLoad:
         load, target = self.load, self.load.target
         context, cells = self._context, all_cells(shares)
-        facts = dataclasses.replace(context.facts.with_cells(cells), known=existing, widths=target.widths())
+        facts = dataclasses.replace(context.facts.with_cells(cells), existing=existing, widths=target.widths())
         context = dataclasses.replace(context, facts=facts)
         partitions = partition_inputs(shares)
         tables, without_table = self._limit_tables(context, partitions)
@@ -161,7 +157,7 @@ class Coordinator:
     def _limit_tables(self, context: WorkerContext, partitions: Sequence[PartitionInput]) -> tuple[Any, dict[str, int]]:
         facts = context.facts
         there = self.load.extraction.event_tables()
-        new, room = new_tables(facts.tables.names, facts.known, there, self.load.settings.max_event_tables)
+        new, room = new_tables(facts.tables.names, facts.existing, there, self.load.settings.max_event_tables)
         if len(new) <= room:
             return facts.tables, {}
         counts = sum(

@@ -61,7 +61,7 @@ class RowMaker:
         types = {plan.name: plan.types for plan in plans.values()} | {book.name: declared_types(book) for book in BOOKS}
         for each in LATEST:
             # The messages are this load's and the stored ones.
-            stored = facts.known.get(each.messages.name, {}) if tables.stored is not None else {}
+            stored = facts.existing.get(each.messages.name, {}) if tables.stored is not None else {}
             message_types = {**plans[latest[each.table.name]].types, **stored}
             types[each.table.name] = latest_columns(each, message_types)
         selected = self.load.extraction.resources
@@ -99,7 +99,7 @@ class RowMaker:
                 continue
             check_not_adopted(self.load, latest.table.name)
             types = plans.tables[plans.latest[latest.table.name]].types
-            known = tables.context.facts.known
+            known = tables.context.facts.existing
             columns = list(known.get(latest.messages.name, ()))
             stored: dict[int, list[str]] | None = None
             if tables.stored is not None and columns:

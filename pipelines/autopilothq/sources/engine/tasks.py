@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import duckdb
 import pyarrow.parquet as pq
 
-from ...projection import engine, unreadable
+from ...projection import RefusedIds, engine, unreadable
 from ...projection.cells import CELL_FILES, ParsedCells
 from ...projection.context import ProjectionContext
 from ...projection.line_reader import LineReader
 from ...projection.parse import Parser
-from ...projection.partition import LoadFacts, RefusedIds
+from ...projection.partition import LoadFacts
 from ...projection.projection import write_all_rows
 from ...segment.identity import NOBODY, HashedIds
 from ...warehouses import suppression_key
