@@ -17,6 +17,7 @@ from autopilothq.cli import COLLECTED
 from calling import Call, caller
 from quicker_dlt import cache_hints, import_commands
 from quicker_lookups import spare_lookups, write_views_once
+from quicker_macros import copied_macros
 from servers import S3, Postgres, postgres_server, s3_server
 from shared_loads import isolation
 
@@ -31,6 +32,13 @@ def pytest_collection_finish() -> None:
     gc.freeze()
     gc.set_threshold(*COLLECTED)
     gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def macros(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The engine's macros, made once."""
+    with copied_macros(tmp_path_factory.mktemp("macros")):
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -16,9 +16,13 @@ from typing import Any
 import dlt  # noqa: F401 - its modules hold the functions by name once they are imported
 import yaml
 from dlt.common import typing as dlt_typing
+from dlt.common import validation
 from dlt.common.configuration.specs import base_configuration
+from dlt.common.normalizers.json import relational
+from dlt.common.schema import schema as dlt_schema
 from dlt.common.schema import utils as schema_utils
 from dlt.common.storages import schema_storage
+from dlt.extract import hints as dlt_hints
 
 import autopilothq
 from autopilothq.warehouses.dlt_internals import cache_repeated_work
@@ -54,10 +58,40 @@ def cache_hints() -> None:
             if asked := getattr(module, name, None):
                 _replace(name, asked, _cached(asked))
     cache_repeated_work()
+    validate_once()
     quick_yaml()
     if importlib.util.find_spec("pandas") is None:
         # Python's own way to say that there is none: DuckDB looks for it some 350 times in a load.
         sys.modules["pandas"] = None  # type: ignore[assignment]
+
+
+def validate_once() -> None:
+    """Has dlt validate hints of tables and what is alike in each schema once; what was refused is validated again."""
+    namings: dict[tuple[type, int | None], Callable[..., bool]] = {}
+    make = schema_utils.column_name_validator
+
+    def validator_of(naming: Any) -> Callable[..., bool]:  # one for namings that are alike
+        return namings.setdefault((type(naming), naming.max_length), make(naming))
+
+    vars(relational)["column_name_validator"] = validator_of
+    for module in (dlt_schema, relational):
+        vars(module)["validate_dict"] = _validating_once(validation.validate_dict)
+    for module in (dlt_hints, schema_utils):
+        vars(module)["validate_dict_ignoring_xkeys"] = _validating_once(validation.validate_dict_ignoring_xkeys)
+
+
+def _validating_once(validate: Callable[..., None]) -> Callable[..., None]:
+    valid = set[tuple[object, ...]]()
+
+    def validated(spec: Any, doc: Any, path: str, validator_f: Callable[..., bool] | None = None) -> None:
+        key = (spec, validator_f, repr(doc))
+        if key not in valid:
+            validate(spec=spec, doc=doc, path=path, validator_f=validator_f)
+            if len(valid) >= 2_000:  # texts of schemas
+                valid.clear()
+            valid.add(key)
+
+    return validated
 
 
 def quick_yaml() -> None:

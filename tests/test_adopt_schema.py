@@ -10,8 +10,8 @@ import pytest
 from adopted import exported
 from autopilothq.catalog import Type
 from autopilothq.sources.adopt.first_rows import _first_lines
+from autopilothq.sources.adopt.origin import AdoptedTables
 from autopilothq.sources.adopt.schema import AdoptedColumn, read_adopted_schema
-from autopilothq.sources.adopt.source import adopted_tables
 from calling import Call
 from contract.loading import message, write
 from servers import S3
@@ -46,8 +46,8 @@ def test_columns_and_types_are_known_of_every_form_here_and_in_a_bucket(
     bucket = s3.bucket()
     fsspec.filesystem("s3", **s3.storage_options).put("unload/", f"{bucket}/unload/", recursive=True)
 
-    here = read_adopted_schema(adopted_tables(["unload"], {}))
-    there = read_adopted_schema(adopted_tables([f"{bucket}/unload"], {}))
+    here = read_adopted_schema(AdoptedTables(("unload",)))
+    there = read_adopted_schema(AdoptedTables((f"{bucket}/unload",)))
     assert here == there
     assert here.tables.keys() == COLUMNS.keys() | {"tracks", "users", "accounts"}
     for table, columns in COLUMNS.items():

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from autopilothq.destination import batch
-from autopilothq.destination.batch import EXTERNAL_ID, BatchItem, ContactBatch
+from autopilothq.destination.batch import EXTERNAL_ID, BatchItem, ContactBatch, merged
 from autopilothq.destination.delivery_log import Delivery, address_digest
 from autopilothq.destination.held import HeldPeople
 
@@ -75,15 +75,9 @@ def test_keys_of_autopilots_own_apply_to_what_they_came_with(
 
 
 def test_contacts_are_merged_field_by_field() -> None:
-    made = ContactBatch()
-    made.merge(ANN, NAMED)
-    made.merge(ANN, {"Email": ANN, "FirstName": "Anne", "custom": {"string--city": "Rome"}})
-    made.merge("bo@b.c", {"Email": "bo@b.c"})
-    custom = {"string--plan": "pro", "string--city": "Rome"}
-    assert made.contacts == {
-        ANN: {"Email": ANN, "FirstName": "Anne", "custom": custom},
-        "bo@b.c": {"Email": "bo@b.c"},
-    }
+    made = merged(NAMED, {"Email": ANN, "FirstName": "Anne", "custom": {"string--city": "Rome"}})
+    assert made == {"Email": ANN, "FirstName": "Anne", "custom": {"string--plan": "pro", "string--city": "Rome"}}
+    assert merged({}, {"Email": "bo@b.c"}) == {"Email": "bo@b.c"}
     assert NAMED["custom"] == {"string--plan": "pro"}
 
 

@@ -334,7 +334,7 @@ def test_the_first_slash_divides_dataset_and_credentials(call: Call) -> None:
     said = call("schema", "diff", "--against", "other/one/two/old.duckdb")
     assert (said.status, said.err) == (
         1,
-        f"Error: There is no dataset other in {Path.cwd()}/one/two/old.duckdb. Check how it is spelt.\n",
+        f"Error: There is no dataset other in {Path.cwd()}/one/two/old.duckdb. Check the spelling.\n",
     )
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from autopilothq.catalog import PERSON_COLUMNS
 from autopilothq.privacy import identity_graph
-from autopilothq.privacy.identity_graph import CROWD, Graph, IsAnother, closure
+from autopilothq.privacy.identity_graph import CROWD, Graph, closure
 from autopilothq.projection import suppression
 from autopilothq.segment.identity import Id, hash_of, id_of
 
@@ -49,13 +49,9 @@ def found(given: str, *rows: str) -> dict[str, str]:
     return {short(id_): short(by) for id_, by in made.found.items()}
 
 
-def nobody(_: Id) -> bool:
-    return False
-
-
-def shared(given: str, *rows: str, is_another: IsAnother = nobody) -> dict[str, str]:
+def shared(given: str, *rows: str, others: Sequence[Id] = ()) -> dict[str, str]:
     """What is not followed, with the id that it was found with, and why."""
-    made = closure(graph([row(text) for text in rows]), ids(given), is_another=is_another)
+    made = closure(graph([row(text) for text in rows]), ids(given), others=others)
     return {
         f"{short(one.id) or f'{one.number} {one.kind}s'} beside {short(one.found_with)}": one.why for one in made.shared
     }
@@ -151,7 +147,7 @@ def test_what_is_not_followed_is_told() -> None:
     assert shared("c:A", "c:A u:1", "c:A u:2") == {
         f"u:{number} beside c:A": "it is one of several that could be the person's" for number in (1, 2)
     }
-    assert shared("e:ada@x", *ADA, is_another=ids("u:ada").__contains__) == {
+    assert shared("e:ada@x", *ADA, others=ids("u:ada")) == {
         "u:ada beside e:ada@x": "it is on the list as another person's",
         "c:A beside e:ada@x": "user_id ada shares a row with it too",
     }
@@ -196,9 +192,7 @@ def test_a_hundred_people_and_a_hundred_devices() -> None:
 
 def test_people_who_were_forgotten_before_stay_apart() -> None:
     made = graph([row("u:ada e:ada@x"), row("u:ada a:phone"), row("e:ada@x u:2")])
-    assert set(closure(made, ids("e:ada@x"), is_another=lambda id_: id_.value == "2").found) == set(
-        ids("e:ada@x u:ada a:phone")
-    )
+    assert set(closure(made, ids("e:ada@x"), others=ids("u:2")).found) == set(ids("e:ada@x u:ada a:phone"))
     assert set(closure(made, ids("e:ada@x"), kinds=["user_id"]).found) == set(ids("e:ada@x"))
 
 

@@ -39,7 +39,7 @@ def shorten(name: str) -> str:
 NO_ENGINE = cast("duckdb.DuckDBPyConnection", None)
 CONTEXT = ProjectionContext(
     NO_ENGINE, "", 200, ParsedCells(), "2024-01-02T03:04:05+00:00", shorten, str,
-    known={"opened": {"have": "bigint", "_xmin": "text"}},
+    existing={"opened": {"have": "bigint", "_xmin": "text"}},
     limits=LIMITS["postgres"],
     tables=TableNumbers.of(name_events(['"opened"', '"email_opened"'], str)),
 )  # fmt: skip
@@ -113,7 +113,7 @@ def test_a_table_has_room_for_what_is_beside_its_own_columns() -> None:
     ]
     for there, widths, expected, used in cases:
         limits = Limits(used + 3 + COLUMN_RESERVE)
-        context = dataclasses.replace(CONTEXT, known={"opened": there}, widths=widths, limits=limits)
+        context = dataclasses.replace(CONTEXT, existing={"opened": there}, widths=widths, limits=limits)
         plan = planned(context, "opened")
         assert (plan.name, plan.declared) == ("opened", expected)
         beside: dict[str, Type] = {"p0": "text", "p1": "text", "p2": "text"}

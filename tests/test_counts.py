@@ -52,11 +52,13 @@ def test_the_parts_of_a_run_are_added_up_and_many_reasons_counted_as_one(monkeyp
     monkeypatch.setattr(counts, "MOST_REASONS", 2)
     names = [name for name, value in vars(Counts()).items() if isinstance(value, int)]
     numbers: dict[str, Any] = {name: number for number, name in enumerate(names, 1)}
-    found = Counts(**numbers, reasons=Counter({("failed", "a"): 1}), remarks=Counter({"x": 1}))
+    found = Counts(**numbers, reasons=Counter({("failed", "a"): 1}), remarks=Counter({"x was left out": 1}))
     found.add_unmapped(["title", "title"])
     more = Counts(**numbers)
     more.reasons.update({("failed", "a"): 2, ("failed", "b"): 3, ("failed", "c"): 4, ("refused", "c"): 5})
-    more.add_remarks(["x", "y", "y", "z", "w"])
+    more.add_remarks({"x": "left out"})
+    more.add_remarks({"y": "left out, got 1"})
+    more.add_remarks({"y": "left out, got 2", "z": "left out", "w": "left out"})
     more.add_unmapped(["title"])
     more.ignored["page"] = 7
     found.merge(more)
@@ -64,7 +66,7 @@ def test_the_parts_of_a_run_are_added_up_and_many_reasons_counted_as_one(monkeyp
     others = {("failed", "other reasons"): 4, ("refused", "other reasons"): 5}
     assert found.reasons == {("failed", "a"): 3, ("failed", "b"): 3, **others}
     assert (found.remarks, found.unmapped, found.ignored) == (
-        {"x": 2, "y": 2, "other remarks": 2},
+        {"x was left out": 2, "y was left out": 2, "other remarks": 2},
         {"title": 3},
         {"page": 7},
     )

@@ -128,6 +128,15 @@ def test_who_comes_late_is_sent_before_a_change_to_the_address_that_theirs_was_c
     assert addresses(deferred.release(planned("x", new="b"))) == ["A"]
 
 
+def test_who_was_sent_before_another_contact_is_not_moved_any_more() -> None:
+    deferred = DeferredContacts(changes())
+    assert deferred.defer(planned("x", FAILED))
+    assert deferred.defer(planned("y", FAILED))
+    assert addresses(deferred.release(planned("x"))) == ["X"]
+    deferred.move(of("x").lower(), of("n"))
+    assert addresses(deferred.release_all()) == ["Y"]
+
+
 def test_who_waits_moves_to_the_address_that_an_earlier_run_has_changed_theirs_to() -> None:
     deferred = DeferredContacts(changes())
     for each in (

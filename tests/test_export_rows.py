@@ -175,9 +175,10 @@ NO_EVENT = {**ROW, "event": None}
                 ("properties.in.名.é", "3", "no_column"), ("properties.n.名", "4", "no_column"),
                 ("properties.\\u0000", "5", "no_column"), ("properties.a.b", "6", "no_column"),
                 ("traits.名", "7", "no_column"), ("名", "8", "no_column"), ("properties.\\\\", "9", "no_column"),
+                ('properties."', "10", "no_column"),
             ],
             ('"event":"x","context":{"ip":"i","page":{"名":1}},'
-            '"properties":{"n":1,"n":{"名":4},"名":2,"in":{"名":{"é":3}},"\\u0000":5,"\\\\\\\\":9}'),
+            '"properties":{"n":1,"n":{"名":4},"名":2,"in":{"名":{"é":3}},"\\u0000":5,"\\\\\\\\":9,"\\"":10}'),
         ),
         # An event without a table: all of its properties are discarded, by their keys.
         (

@@ -378,7 +378,7 @@ COPY_ROWS = rewrite._copy_rows
 # What becomes wrong as the first table's rows are copied, and what is said of it.
 DIFFERENCES = {
     "DELETE FROM {new} WHERE n = 3": "table main.t (1,000 rows, but 999 in the copy)",
-    "UPDATE {new} SET n = -n WHERE n = 3": "table main.t (1,000 rows, but 1,000 in the copy)",
+    "UPDATE {new} SET n = -n WHERE n = 3": "table main.t (1,000 rows, but other values in the copy)",
     "ALTER TABLE {new} RENAME n TO m": "column main.t.m, column main.t.n, table main.t",
 }
 

@@ -1,6 +1,5 @@
 """What dlt gets for the tables of a load: hints and rows, without a load."""
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,12 +15,14 @@ from dlt import Schema
 from dlt.sources import DltResource
 
 from autopilothq.catalog import AUDIT, LINK, TABLES, TRACKS, Type, event_table
-from autopilothq.errors import NotSupported
+from autopilothq.errors import CannotMerge, NotSupported
 from autopilothq.projection import TableRows, engine
+from autopilothq.projection.context import declared_types
 from autopilothq.sources.extraction import Extraction
 from autopilothq.sources.load_target import LoadTarget, Replacement
 from autopilothq.sources.row_files import RowFiles
 from autopilothq.sources.table_hints import TableHints
+from autopilothq.sources.user_hints import check_schema
 from autopilothq.warehouses import dlt_internals
 from autopilothq.warehouses.duckdb import direct
 from autopilothq.warehouses.hints import arrow_schema
@@ -153,6 +154,21 @@ def test_how_rows_are_merged() -> None:
     assert hints.disposition("tracks") == replace
     asked = resource(write_disposition={"disposition": "merge", "strategy": "delete-insert"})
     assert hints_for("postgres", asked).disposition("tracks") == replace
+    with pytest.raises(CannotMerge, match=r"^Expected one of insert-only to merge tracks, but got delete-insert\.$"):
+        hints_for("postgres", asked, strategies=("insert-only",)).disposition("tracks")
+
+
+def test_an_import_schema_may_not_append() -> None:
+    schema = Schema("autopilothq")
+    for disposition in ("merge", "replace", "append"):
+        schema.update_table({"name": "tracks", "write_disposition": disposition, "columns": {}})
+        if disposition != "append":
+            check_schema(schema, TRACKS)
+    with pytest.raises(NotSupported) as error:
+        check_schema(schema, TRACKS)
+    assert str(error.value) == (
+        "Expected the write disposition merge for tracks in the import schema, but got append.\nChange it back there."
+    )
 
 
 @pytest.mark.parametrize(
@@ -198,7 +214,8 @@ def rows_for(table: str, number: int = 2) -> TableRows:
 def files_for(folder: Path, hints: TableHints, feeds: frozenset[str] = frozenset()) -> RowFiles:
     """The files of a load with these hints."""
     hints.extraction = hints.extraction._replace(feeds=feeds)
-    return RowFiles(hints.extraction, hints, folder, itertools.count(4))
+    hints.target = replace(hints.target, folder=folder)
+    return RowFiles(hints)
 
 
 def load_of(
@@ -220,7 +237,7 @@ def test_files_are_handed_over_whole(tmp_path: Path) -> None:
     assert files.other_tables() == ["order_done"]
     assert (list(files.items("screens")), files.are_seen("tracks")) == ([], False)
     [tracks], [order], [pages] = (list(files.items(table)) for table in ("tracks", "order_done", "pages"))
-    assert [Path(item.meta.file_path).name for item in (tracks, order)] == ["rows-4-tracks", "rows-5-order_done"]
+    assert [Path(item.meta.file_path).name for item in (tracks, order)] == ["rows-0-tracks", "rows-1-order_done"]
     assert pq.read_table(tracks.meta.file_path).to_pylist() == [
         {"id": id_, "received_at": AT, "uuid_ts": AT, "n": 7} for id_ in "ab"
     ]
@@ -233,7 +250,7 @@ def test_files_are_handed_over_whole(tmp_path: Path) -> None:
     assert (pages.data.num_rows, pages.data.schema, pages.meta.hints["file_format"]) == (
         0, arrow_schema(ROWS), "parquet",
     )  # fmt: skip
-    assert [Path(item.meta.file_path).name for item in files.items("tracks")] == ["rows-4-tracks"]  # taken up again
+    assert [Path(item.meta.file_path).name for item in files.items("tracks")] == ["rows-0-tracks"]  # taken up again
 
 
 def test_files_for_a_network_are_compressed(tmp_path: Path) -> None:
@@ -295,7 +312,7 @@ def test_without_a_pipeline_there_are_arrow_tables_alone(tmp_path: Path) -> None
     [rows] = files.items("tracks")
     audit = pa.table({"file": ["a"]})
     assert (rows.num_rows, files.empty(TRACKS, ROWS).schema) == (2, arrow_schema(ROWS))
-    assert files.audit_item(audit, AUDIT, {"file": "text"}) is audit
+    assert files.audit_item(audit) is audit
     assert tracks_hints(hints) == {}
 
 
@@ -337,11 +354,10 @@ def test_the_audit_has_times_as_the_destination_takes_them(
     dataset: Any = SimpleNamespace(zoned=zoned)
     hints = load_of(tmp_path, resource("_audit"))
     hints = replace(hints, target=replace(hints.target, native=native_of(kind), dataset=dataset))
-    types: dict[str, Type] = {"file": "text", "loaded_at": "timestamp"}
     audit = pa.table({"file": ["a"], "loaded_at": pa.array([AT], pa.timestamp("us", "UTC"))})
     files = files_for(tmp_path, hints)
-    item, empty = (files.audit_item(each, AUDIT, types) for each in (audit, audit.slice(1)))
+    item, empty = (files.audit_item(each) for each in (audit, audit.slice(1)))
     assert item.data.schema == pa.schema([("file", pa.string()), ("loaded_at", pa.timestamp("us", zone))])
     assert item.data.to_pylist() == [{"file": "a", "loaded_at": AT if zone else AT.replace(tzinfo=None)}]
-    assert item.meta.hints["columns"] == hints.columns(AUDIT, types)
+    assert item.meta.hints["columns"] == hints.columns(AUDIT, declared_types(AUDIT))
     assert ("file_format" in item.meta.hints, empty.meta.hints["file_format"]) == (False, "parquet")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from autopilothq.clients.autopilot_hooks import AutopilotHooks
+from autopilothq.clients.autopilot import Autopilot
 from autopilothq.destination import hooks
 from autopilothq.errors import RunError
 from autopilothq.masking import masked_url
@@ -94,7 +94,7 @@ def test_what_the_account_refuses(call: Call, server: FakeAutopilot) -> None:
     )
     # Another run has registered it meanwhile.
     server.order("GET", "/hooks", content={"hooks": []})
-    with AutopilotHooks(settings_for(server).api) as account:
+    with Autopilot(settings_for(server).api) as account:
         account.add_hook("contact_added", URL)
     assert call(*words)[:2] == (0, "contact_added: was registered already\n")
     server.order("GET", "/hooks", content={"hooks": None})

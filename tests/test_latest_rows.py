@@ -76,7 +76,7 @@ def test_a_row_is_made_of_what_is_stored_and_what_comes(context: ProjectionConte
         yield from pa.Table.from_pylist(PERSONS, schema).to_batches()
 
     there: dict[str, dict[str, Type]] = {"users": {"id": "text"}} if exists else {}
-    context = dataclasses.replace(context, known={"identifies": STORED, **there})
+    context = dataclasses.replace(context, existing={"identifies": STORED, **there})
     rows = users.make_latest(context, USERS, relation(context, [LOADED], FRESH), stored)
     assert asked == [("identifies", list(STORED))]
     gathered = context.con.execute("SELECT id FROM latest_messages ORDER BY id").fetchall()
@@ -99,7 +99,7 @@ def test_stored_messages_about_others_take_no_memory(load: ProjectionContext) ->
 
     known = {"identifies": STORED, "users": declared_types(USERS.table)}
     rows = users.make_latest(
-        dataclasses.replace(load, memory=30, known=known), USERS, relation(load, [LOADED], FRESH), stored
+        dataclasses.replace(load, memory=30, existing=known), USERS, relation(load, [LOADED], FRESH), stored
     )
     assert persons(rows) == [{name: value for name, value in U1.items() if name != "seats"}]
 
@@ -115,7 +115,7 @@ def test_stored_messages_about_these_persons_may_be_long(load: ProjectionContext
             yield from pa.Table.from_pylist([row], schema).to_batches()
 
     known = {"identifies": STORED, "users": declared_types(USERS.table)}
-    context = dataclasses.replace(load, scratch=str(tmp_path), memory=50, known=known)
+    context = dataclasses.replace(load, scratch=str(tmp_path), memory=50, existing=known)
     fresh = [LOADED, *({**LOADED, "id": f"f{n}", "user_id": f"v{n}", "plan": None, "seats": n} for n in range(300))]
     rows = users.make_latest(context, USERS, relation(load, fresh, FRESH), stored)
     columns = 'id, received_at, substr(plan, 1, 3), length(plan), seats, "at"'
@@ -129,7 +129,7 @@ def test_where_nothing_is_stored_it_is_made_of_what_comes(context: ProjectionCon
     fresh = [LOADED, {**LOADED, "id": "m0", "received_at": None, "seats": 1, "plan": "free"}]
     for stored, known in ((None, {"identifies": STORED}), (lambda *_: 1 / 0, {"users": {"id": "text"}})):
         asking: Any = stored
-        loaded = dataclasses.replace(context, known=known)  # type: ignore[arg-type]
+        loaded = dataclasses.replace(context, existing=known)  # type: ignore[arg-type]
         assert persons(users.make_latest(loaded, USERS, relation(context, fresh, FRESH), asking)) == [U1]
 
 
@@ -178,7 +178,7 @@ def test_a_person_loses_what_a_row_has_no_room_for(
     limits = OTHER_LIMITS._replace(row_bytes=row_bytes(declared.values(), len(declared) + len(texts)) + room)
     fresh = {"id": "m1", "received_at": NEW, "user_id": "u1", "context_ip": "::1" * 9, **texts}
     known: dict[str, dict[str, Type]] = {"users": dict.fromkeys(there, "text")} if there else {}
-    context = dataclasses.replace(load, known=known, limits=limits)
+    context = dataclasses.replace(load, existing=known, limits=limits)
     rows = users.make_latest(context, USERS, relation(context, [fresh], types))
     kept = {name: text for name, text in texts.items() if name not in lost}
     assert persons(rows) == [{"id": "u1", "received_at": NEW, "context_ip": "::1" * 9, **kept}]

@@ -63,11 +63,11 @@ def test_a_folder_goes_with_what_keeps_it(tmp_path: Path) -> None:
     pipeline, keeper = Anything(tmp_path), Anything()
     folder = begin(pipeline, "1", keeper).path
     temporary = load_folder.temporary_folder(keeper)
-    assert (temporary.path.exists(), temporary.may_have_copies) == (True, False)
-    assert temporary.path.name.startswith(LOADS_FOLDER)
+    assert temporary.exists()
+    assert temporary.name.startswith(LOADS_FOLDER)
     del keeper
     gc.collect()
-    assert (temporary.path.exists(), folder.exists(), folder.parent.exists()) == (False, False, True)
+    assert (temporary.exists(), folder.exists(), folder.parent.exists()) == (False, False, True)
     del pipeline
     gc.collect()
     assert not folder.parent.exists()
@@ -80,7 +80,7 @@ def test_what_is_gone_already_or_no_folder_is_no_error(tmp_path: Path, monkeypat
     (tmp_path / LOADS_FOLDER).mkdir()
     (tmp_path / LOADS_FOLDER / "a file").touch()
     folder = begin(pipeline, "1", keeper).path.parent
-    temporary = load_folder.temporary_folder(keeper).path
+    temporary = load_folder.temporary_folder(keeper)
     shutil.rmtree(folder)
     temporary.rmdir()
     del keeper, pipeline

@@ -264,36 +264,36 @@ class Ledger:
     """Leases in memory: the seconds since each was renewed, by its owner."""
 
     def __init__(self, **ages: float) -> None:
-        self.ages = {f"{name} host-{name}, process 7": age for name, age in ages.items()}
+        self.leases = {f"{name} host-{name}, process 7": age for name, age in ages.items()}
         self.renewed: list[str] = []
 
     def connected(self) -> AbstractContextManager[None]:
         return nullcontext()
 
     def begin(self, owner: str) -> None:
-        self.ages[owner] = 0.0
+        self.leases[owner] = 0.0
 
     def put(self, owner: str) -> None:
         self.renewed.append(owner)
         if len(self.renewed) == 1:
             raise ConnectionError("lost")
 
-    def found(self, owner: str) -> list[tuple[str, float]]:
-        assert owner in self.ages
-        return list(reversed(self.ages.items()))
+    def ages(self, owner: str) -> dict[str, float]:
+        assert owner in self.leases
+        return dict(reversed(self.leases.items()))
 
     def drop(self, owner: str) -> None:
-        del self.ages[owner]
+        del self.leases[owner]
 
 
 def test_leases_that_ended_are_dropped_and_a_run_that_gives_up_drops_its_own() -> None:
     ledger = Ledger(a=lock.LEASE, b=lock.LEASE + 0.1, c=3600)
     assert lock.acquire(ledger, "mine here") == "host-a, process 7"
-    assert ledger.ages == {"a host-a, process 7": lock.LEASE}
+    assert ledger.leases == {"a host-a, process 7": lock.LEASE}
     assert lock.acquire(Ledger(b=lock.LEASE + 0.1), "mine here") is None
     ledger = Ledger()
     assert lock.acquire(ledger, "mine here") is None
-    assert ledger.ages == {"mine here": 0.0}
+    assert ledger.leases == {"mine here": 0.0}
 
 
 def test_whoever_waits_for_a_lease_tries_about_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,9 +309,9 @@ def test_whoever_waits_for_a_lease_tries_about_once_a_second(monkeypatch: pytest
         pass
     assert str(busy.value) == f"Another run into a warehouse, on host-a, process 7, {BUSY}"
     with lock._lease(ledger, "a warehouse", time.monotonic() + 60):
-        [owner] = ledger.ages
+        [owner] = ledger.leases
         assert owner.partition(" ")[2] == lock.process_name()
-    assert (ledger.ages, len(slept)) == ({}, 3)
+    assert (ledger.leases, len(slept)) == ({}, 3)
     assert all(0.5 <= seconds <= 1.5 for seconds in slept)
 
 
@@ -333,7 +333,7 @@ def test_a_lease_is_renewed_long_before_it_ends_and_after_an_error(caplog: pytes
 def test_a_lease_that_cannot_be_dropped_fails_no_run(caplog: pytest.LogCaptureFixture) -> None:
     ledger = Ledger()
     with lock._lease(ledger, "a warehouse", 0):
-        ledger.ages.clear()
+        ledger.leases.clear()
     assert caplog.messages == ["The lock could not be released: KeyError"]
 
 

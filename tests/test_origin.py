@@ -272,6 +272,21 @@ def test_a_dump_that_is_read_twice_counts_once() -> None:
 
 
 @pytest.mark.usefixtures("read_twice")
+def test_without_a_pipeline_a_message_that_cannot_become_a_row_is_rejected_with_its_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Projection, "unreadable", lambda _: {"m2": "why"})
+    write("1.ndjson", request(1), request(2))
+
+    opened, rejects = source(WebhookDump(Path("dump"))).with_resources("email_opened", "_rejects")
+
+    assert [row["id"] for row in opened.to_pylist()] == ["m1"]
+    assert [(row["line"], row["reason"], row["raw"]) for row in rejects.to_pylist()] == [
+        (2, "unreadable", json.loads(request(2))["body"])
+    ]
+
+
+@pytest.mark.usefixtures("read_twice")
 def test_a_scan_that_is_read_twice_counts_once() -> None:
     with FakeAutopilot(contacts=120) as server:
         reports = [LoadReport()]

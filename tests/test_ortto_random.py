@@ -94,7 +94,7 @@ def test_every_body_becomes_lines() -> None:
         body = text(one if chance.random() < 0.7 else value(chance), chance)
         body = body[: chance.randrange(len(body) + 1)] if chance.random() < 0.1 else body
         found = lines_of_body(body)
-        assert found.data.count(b"\n") == found.number, body
+        assert found.data.count(b"\n") == found.lines, body
         for line in found.data.split(b"\n")[:-1]:
             try:
                 readable += bool(read_message(line, frozenset()))

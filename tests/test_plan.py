@@ -200,7 +200,7 @@ def test_a_stream_knows_the_emails_of_its_last_people_alone(monkeypatch: pytest.
     run.emails.forget_oldest()
     kept = {name: list(known) for name, known in vars(run.emails).items() if isinstance(known, dict)}
     last = ["c@b.c", "d@b.c"]
-    assert kept == {"_emails": ["u-c", "u-d"], "_changing": [], "_own": last, "_came_with": last}
+    assert kept == {"_emails": ["u-c", "u-d"], "_changing": [], "_run_changes": last, "_came_with": last}
 
 
 def test_what_is_delivered_is_known_and_sent_again_only_behind_an_older_item() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from autopilothq.catalog import LIMITS, MAX_EVENT_TABLES, MESSAGE_TABLES, OTHER_LIMITS
-from autopilothq.projection import Projection, TableRows, deduplicate, projection, unreadable
+from autopilothq.projection import Projection, RefusedIds, TableRows, deduplicate, projection, unreadable
 from autopilothq.projection.context import ProjectionContext
 from autopilothq.projection.line_reader import LineReader
 from autopilothq.projection.projection import open_load, write_all_rows
@@ -97,15 +97,16 @@ def test_what_is_deduplicated_with_which_settings(steps: Steps) -> None:
     known: Any = {"tracks": {"id": "text"}}
     hashes, stored = HashedIds([("salt", "hash")]), lambda *_: iter(())
     lines = lambda numbers: [(number, b"") for number in numbers]  # noqa: E731
+    refused = RefusedIds({"a": "no"}, {"users": {}})
     found = steps.made.deduplicate(
-        known, stored, ["1"], hashes, LIMITS["postgres"], {"tracks": 9}, ["x"], 7, {"a": "no"}, {"users": {}}, lines
+        known, stored, ["1"], hashes, LIMITS["postgres"], {"tracks": 9}, ["x"], 7, refused, lines
     )
     assert str(found) == "the rows"
     [opened, *rest] = steps.called.pop("deduplicate")
     assert rest == [stored, ["1"], hashes, ["x"], 7]
-    assert (opened.known, opened.limits, opened.widths) == (known, LIMITS["postgres"], {"tracks": 9})
+    assert (opened.existing, opened.limits, opened.widths) == (known, LIMITS["postgres"], {"tracks": 9})
     assert (opened.threads, opened.tables.names) == (1, [*OWN, "opened_", "clicked"])
-    assert steps.called == {"reject_refused": (opened, {"a": "no"}, {"users": {}}, lines)}
+    assert steps.called == {"reject_refused": (opened, refused, lines)}
 
 
 @pytest.mark.parametrize(("small", "threads"), [(0, 2), (1, 1)])
@@ -113,12 +114,13 @@ def test_a_small_load_takes_one_thread_and_asks_nothing_that_is_not_given(
     steps: Steps, small: int, threads: int
 ) -> None:
     steps.note(projection, "deduplicate")
-    steps.note(deduplicate, "reject_refused")
+    steps.note(deduplicate, "reject_messages")  # which what is refused would bring about
+    steps.patch.setattr(projection, "open_load", lambda context: context)
     steps.patch.setattr(projection, "SMALL_LOAD", steps.made._context.cells.size() + small)
-    steps.made.deduplicate(refused_rows={"users": {}})
+    steps.made.deduplicate(refused=RefusedIds({}, {"users": {}}))
     [context, *rest] = steps.called.pop("deduplicate")
     assert rest == [None, (), NOBODY, (), MAX_EVENT_TABLES]
-    assert (context.known, context.limits, context.widths) == ({}, OTHER_LIMITS, {})
+    assert (context.existing, context.limits, context.widths) == ({}, OTHER_LIMITS, {})
     assert (context.threads, steps.settings(context)[1]) == (threads, threads)
     assert steps.called == {}
 
@@ -126,9 +128,10 @@ def test_a_small_load_takes_one_thread_and_asks_nothing_that_is_not_given(
 def test_refused_rows_alone_are_rejected_too(steps: Steps) -> None:
     steps.note(projection, "deduplicate")
     steps.note(deduplicate, "reject_refused")
-    steps.made.deduplicate(refused_rows={"users": {}, "accounts": {"a": "no"}})
-    _, *refused, lines = steps.called["reject_refused"]
-    assert (refused, list(lines([1]))) == ([{}, {"users": {}, "accounts": {"a": "no"}}], [])
+    rows = {"users": {}, "accounts": {"a": "no"}}
+    steps.made.deduplicate(refused=RefusedIds(rows=rows))
+    _, refused, lines = steps.called["reject_refused"]
+    assert (refused, list(lines([1])), bool(refused)) == (RefusedIds({}, rows), [], True)
 
 
 def test_unreadable_messages_are_looked_for_among_all(steps: Steps) -> None:

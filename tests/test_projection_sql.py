@@ -31,7 +31,7 @@ WORDS = {
     "bytes": "0", "but": "", "cell": '"category"', "condition": "true", "declared": "''", "deep": "false",
     "files": "(SELECT * EXCLUDE (table_number, slug, event_text), false AS irregular FROM parsed)",
     "ids": "SELECT 'email' AS kind, 'a' AS raw, 'a' AS value", "is_complete": "true", "key": "user_id", "keys": '"k:0"',
-    "kinds": "('user', 'user_id')", "known": "''", "last": "", "lenient": "false", "loaded_at": "now()",
+    "kinds": "('user', 'user_id')", "existing": "''", "last": "", "lenient": "false", "loaded_at": "now()",
     "messages": "(SELECT *, false AS irregular FROM parsed)", "partitions": "2", "folder": "'cut'",
     "query": "SELECT 'u' AS user_id",
     "misfit": "true", "name": "a_table", "names": "'t:a'", "only": "true", "pattern": "'(a)(b)'", "pointers": "['']",
@@ -41,7 +41,7 @@ WORDS = {
     "source": "SELECT 'a' AS \"k:0\", 1::BIGINT AS seq", "structs": "{'name': 'a', 'type': 'text', 'value': 'b'}",
     "table": "a_table", "table_name": "WHEN 'identify' THEN 'users'", "table_number": "1", "text": "id",
     "tables": "WHEN 'identify' THEN 'identifies'",
-    "track": "NULL, NULL, NULL",
+    "track": "NULL, NULL, NULL", "irregular": "false", "timed": "FROM named",
     "texts": "(SELECT 'email:a' AS id)", "updated_at": "''", "values": "1", "where": "true",
 }  # fmt: skip
 PARAMETERS = {

@@ -38,7 +38,7 @@ def lines(body: Any, at: datetime = AT) -> list[Any]:
     text = body if isinstance(body, bytes) else json.dumps(body).encode()
     found = hook_lines(parse_body(text), Arrival(at))
     data = found.data.splitlines()
-    assert found.number == len(data)
+    assert found.lines == len(data)
     return [json.loads(line) for line in data]
 
 
@@ -159,7 +159,7 @@ def test_what_cannot_be_read_is_kept_as_a_line() -> None:
     found = hook_lines(Body([msgspec.Raw(b'{"event":\nX')], {}, b""), Arrival(AT))
     assert found == ArchiveLines(b'{"event": X\n', 1, 0)
     found = hook_lines(parse_body(b'{"event":"contact_added","contact_id":"\xff"}'), Arrival(AT))
-    assert (found.number, found.data.count(b"\n"), b"autopilot_contact_added" in found.data) == (1, 1, True)
+    assert (found.lines, found.data.count(b"\n"), b"autopilot_contact_added" in found.data) == (1, 1, True)
 
 
 def test_odd_values_make_lines_that_a_load_can_read() -> None:

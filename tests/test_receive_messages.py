@@ -36,7 +36,7 @@ def lines(body: "str | bytes | dict[str, Any]", path: str = "/hook/segment/shop"
     made = found[0].adapter(parse_body(text), Arrival(AT, found[0].type_of))
     split = made.data.split(b"\n")
     assert split.pop() == b""
-    assert made.number == len(split)
+    assert made.lines == len(split)
     return split
 
 

@@ -12,7 +12,7 @@ from autopilothq.report import RateLimit, report_dict, report_page, theme, wordi
 from autopilothq.report.assemble import OPENING_TIME, day_of, days_of, rated_until
 from autopilothq.report.charts import spread, ticks, verdict
 from autopilothq.report.elements import Markup, element
-from autopilothq.report.numbers import ArrivalDelays, Books, Day, Funnel, MailboxDomain, RecentRun
+from autopilothq.report.numbers import Absent, ArrivalDelays, Books, Day, Funnel, MailboxDomain, RecentRun
 from autopilothq.report.parts.days import drawn, grouped
 from reported import EMPTY, HOSTILE, NOW, PARTS, made, nothing
 
@@ -274,6 +274,23 @@ def test_events_of_wrong_years_are_not_drawn() -> None:
     assert drawn(found[1:]) == (found[1:], 0)
     few = [day(date(1970, 1, 1), 50), day(date(2019, 3, 1), 100)]
     assert drawn(few) == (few, 0)
+
+
+def test_the_page_says_of_which_year_days_are_and_what_is_not_drawn() -> None:
+    days = [day(date(1970, 1, 1)), day(date(2018, 12, 31), 5_000), day(date(2019, 1, 1), 5_001)]
+    text = Page(report_page(replace(made(), days=days))).text
+    assert "1 event before 31 Dec 2018 is not drawn, but counted below." in re.sub(r" ([.,])", r"\1", text)
+    assert "31 Dec 2018 5,000 0 0 0 0 0 0 1 Jan 2019 5,001 0 0 0 0 0 0" in text
+    quarters = [day(date(2018, 1, 1) + timedelta(90 * n), 10) for n in range(20)]
+    assert "Jan 2018 10 0 0 0 0 0 0 Apr 2018 10" in Page(report_page(replace(made(), days=quarters))).text
+
+
+def test_journeys_beyond_the_largest_are_folded_away() -> None:
+    found = made().journeys
+    assert not isinstance(found, Absent)
+    journeys = [replace(found[0], name=f"Journey {n}", emails=[]) for n in range(13)]
+    text = Page(report_page(replace(made(), journeys=journeys))).text
+    assert text.index("Journey 11 Delivered") < text.index("1 more journey") < text.index("Journey 12 Delivered")
 
 
 def test_one_day_and_one_event_make_a_page() -> None:

@@ -14,8 +14,8 @@ from autopilothq import destination
 from autopilothq.catalog import ORTTO_DELIVERIES
 from autopilothq.clients.ortto import Ortto, OrttoSettings
 from autopilothq.destination import Counts, DeliveryLog, OrttoDestinationSettings, audiences, deliver
-from autopilothq.destination.accounts import ORTTO
 from autopilothq.destination.delivery_log import Delivery
+from autopilothq.destination.kind import ORTTO
 from autopilothq.destination.lines import StopSignal
 from autopilothq.destination.messages import Item, from_line
 from autopilothq.destination.ortto_values import cast_ortto

@@ -348,13 +348,15 @@ def test_reasons_of_an_endless_stream_do_not_fill_the_memory(monkeypatch: pytest
     monkeypatch.setattr("autopilothq.destination.counts.MOST_REASONS", 2)
     for number in range(5):
         part.add_message(["refused"], f"nobody knows u{number}")
-    part.add_remarks(["a", "b", "c"])
+    part.add_remarks(dict.fromkeys("abc", "left out: expected a date, got secrets"))
     total.merge(part)
     total.merge(part)
     assert dict(total.reasons) == {
         ("refused", "nobody knows u0"): 2, ("refused", "nobody knows u1"): 2, ("refused", "other reasons"): 6,
     }  # fmt: skip
-    assert dict(total.remarks) == {"a": 2, "b": 2, "other remarks": 2}
+    assert dict(total.remarks) == {
+        "a was left out: expected a date": 2, "b was left out: expected a date": 2, "other remarks": 2,
+    }  # fmt: skip
     assert (total.messages, total.refused) == (0, 10)
 
 

@@ -245,7 +245,7 @@ def test_rows_have_what_waits_in_columns_and_as_rows(
 ) -> None:
     """If there are many, a few are made at a time."""
     known: dict[str, Type] = {"n": "bigint", "s": "text", "b": "bigint", "r": "timestamp"}
-    context = dataclasses.replace(context, known={"Opened": known}, limits=Limits(OPENED_COLUMNS + COLUMN_RESERVE))
+    context = dataclasses.replace(context, existing={"Opened": known}, limits=Limits(OPENED_COLUMNS + COLUMN_RESERVE))
     monkeypatch.setattr(tables, "CELLS_AT_ONCE", at_once * OPENED_COLUMNS)
     builder = TableBuilder(context, row_values(context, "kept"))
     rows = builder.rows(OPENED, 4)

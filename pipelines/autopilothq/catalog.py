@@ -131,6 +131,7 @@ EVENT_TABLES = tuple(
     Table(event.table, f"{event.name}: {event.description}", COMMON + EVENT + PROPERTIES + event.columns)
     for event in EVENTS
 )
+EVENT_TABLE_NAMES = tuple(table.name for table in EVENT_TABLES)
 EVENTS_RESOURCE = "other_events"  # the tables of events that the catalogue does not know
 EVENT_DESCRIPTION = "An event other than Autopilot's seven; its properties are columns."
 
@@ -141,6 +142,15 @@ GROUPS = Table(
     "Every group: a person's company or account.",
     (*COMMON, Column("group_id", "text", "The group's id.", ("groupId",))),
 )
+
+
+def _table_of_views(kind: str) -> Table:
+    """Returns the table of views of pages or screens."""
+    name = Column("name", "text", f"The {kind}'s name.", ("name",))
+    category = Column("category", "text", f"The {kind}'s category.", ("category",))
+    return Table(f"{kind}s", f"Every {kind} view.", (*COMMON, name, category))
+
+
 KINDS: tuple[tuple[str, Table, str | None], ...] = (
     ("identify", IDENTIFIES, "traits"),
     (
@@ -152,32 +162,8 @@ KINDS: tuple[tuple[str, Table, str | None], ...] = (
         ),
         None,
     ),
-    (
-        "page",
-        Table(
-            "pages",
-            "Every page view.",
-            (
-                *COMMON,
-                Column("name", "text", "The page's name.", ("name",)),
-                Column("category", "text", "The page's category.", ("category",)),
-            ),
-        ),
-        "properties",
-    ),
-    (
-        "screen",
-        Table(
-            "screens",
-            "Every screen view.",
-            (
-                *COMMON,
-                Column("name", "text", "The screen's name.", ("name",)),
-                Column("category", "text", "The screen's category.", ("category",)),
-            ),
-        ),
-        "properties",
-    ),
+    ("page", _table_of_views("page"), "properties"),
+    ("screen", _table_of_views("screen"), "properties"),
     ("group", GROUPS, "traits"),
 )
 USERS = Table(

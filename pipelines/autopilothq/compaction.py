@@ -21,6 +21,7 @@ from . import disk, private, runner
 from .catalog import ARCHIVE_FOLDER, AUDIT
 from .display import visible
 from .errors import DatasetNotFound, RunError
+from .explain import explained
 from .projection.engine import batched
 from .receive.files import DONE, OPEN, begun_at, rename
 from .receive.publishing import COMPACTING, alone, remove_unfinished
@@ -83,7 +84,7 @@ def compact(
     """
     if not Path(folder).is_dir():
         raise RunError(f"Expected a receiver's folder at {visible(folder)}, but nothing is there.")
-    with runner.explained(), ExitStack() as stack:
+    with explained(), ExitStack() as stack:
         into = runner.pipeline(destination, credentials, dataset, create=False, wait=wait)
         with queryable_client(into) as client:
             if not dataset_of(client).exists():
@@ -95,7 +96,7 @@ def compact(
             _check(books)
             _finish_begun(Path(folder), books)
             made = [_compact(group, books) for group in _groups(folder, books, now, most)]
-    return Compacted(sum(one.before for one in made), len(made), sum(one.bytes for one in made))
+    return Compacted(sum(each.before for each in made), len(made), sum(each.bytes for each in made))
 
 
 def _check(books: Dataset) -> None:
@@ -126,9 +127,8 @@ def _groups(folder: str, books: Dataset, now: float, most: int) -> Iterator[list
     for _, of_day in groupby(rows, key=lambda row: os.path.dirname(row["file"])):
         group: list[dict[str, Any]] = []
         for row in of_day:
-            if group and sum(one["size"] for one in group) + row["size"] > most:
-                if len(group) > 1:
-                    yield group
+            if sum(each["size"] for each in group) + row["size"] > most:  # never of one file: a small one is half of it
+                yield group
                 group = []
             group.append(row)
         if len(group) > 1:

@@ -30,77 +30,37 @@ _RETYPED = (
     "Somebody changed a column's type: change it back (ALTER TABLE ... ALTER COLUMN ... TYPE), or drop the column:"
     " the next run creates it again, empty."
 )
-_ADVICE = [
-    (re.compile("due to statement timeout"), "Allow more: statement_timeout (seconds) under [destination.postgres]."),
-    (
-        re.compile("is of type .+ but expression is of type|insufficient data left|incorrect binary data|: 0x00$"),
-        _RETYPED,
-    ),
-    (
-        re.compile("cannot insert a non-DEFAULT value into column"),
-        "Somebody made that column one that PostgreSQL fills: drop it, the next run creates it again, empty.",
-    ),
-    (
-        re.compile("null value in column .+ violates not-null"),
-        "Somebody made that column required: allow nulls (ALTER TABLE ... ALTER COLUMN ... DROP NOT NULL).",
-    ),
-    (
-        re.compile("no partition of relation"),
-        "Create the partition, or one for all other rows (PARTITION OF ... DEFAULT).",
-    ),
-    (
-        re.compile("row-level security"),
-        "Let the user of the credentials see and write all rows (ALTER ROLE ... BYPASSRLS).",
-    ),
-    (
-        re.compile("duplicate key value violates unique constraint"),
-        (
-            "If that row is hidden from the user of the credentials, let it see and write all rows (ALTER ROLE ..."
-            " BYPASSRLS)."
-        ),
-    ),
-    (
-        re.compile("^(permission denied for|must be owner of) "),
-        "Give the user of the credentials that right (GRANT, ALTER ... OWNER TO).",
-    ),
-    (
-        re.compile("too many connections|too many clients|connection slots"),
-        "Allow more connections, or let a load take fewer: workers = 1 under [load] of dlt's configuration.",
-    ),
-    (
-        re.compile('database ".*" does not exist'),
-        "Correct the database in the credentials, or create it (CREATE DATABASE); no load does that.",
-    ),
-    (
-        re.compile('role ".*" does not exist'),
-        "Correct the user in the credentials, or create it (CREATE ROLE ... LOGIN); no load does that.",
-    ),
-    (
-        re.compile(r"(?i)\b(relation|table|view|column|schema)\b.* does not exist|does not have a column"),
-        "Run it again: that recreates what somebody dropped.",
-    ),
-    (re.compile("Too many open files"), "Let it open more (ulimit -n 1024), then run it again."),
-    (
-        re.compile("Out of Memory Error|(allocate|pin) block of size"),
-        (
-            "Allow more: memory (MB, 400 unless set) under [sources.autopilothq], or for the load step memory_limit"
-            " under [destination.duckdb.credentials.global_config]."
-        ),
-    ),
+_ADVICE = {
+    "due to statement timeout": "Allow more: statement_timeout (seconds) under [destination.postgres].",
+    "is of type .+ but expression is of type|insufficient data left|incorrect binary data|: 0x00$": _RETYPED,
+    "cannot insert a non-DEFAULT value into column": "Somebody made that column one that PostgreSQL fills: drop it,"
+    " the next run creates it again, empty.",
+    "null value in column .+ violates not-null": "Somebody made that column required: allow nulls (ALTER TABLE ..."
+    " ALTER COLUMN ... DROP NOT NULL).",
+    "no partition of relation": "Create the partition, or one for all other rows (PARTITION OF ... DEFAULT).",
+    "row-level security": "Let the user of the credentials see and write all rows (ALTER ROLE ... BYPASSRLS).",
+    "duplicate key value violates unique constraint": "If that row is hidden from the user of the credentials, let it"
+    " see and write all rows (ALTER ROLE ... BYPASSRLS).",
+    "^(permission denied for|must be owner of) ": "Give the user of the credentials that right (GRANT, ALTER ... OWNER"
+    " TO).",
+    "too many connections|too many clients|connection slots": "Allow more connections, or let a load take fewer:"
+    " workers = 1 under [load] of dlt's configuration.",
+    'database ".*" does not exist': "Correct the database in the credentials, or create it (CREATE DATABASE); no load"
+    " does that.",
+    'role ".*" does not exist': "Correct the user in the credentials, or create it (CREATE ROLE ... LOGIN); no load"
+    " does that.",
+    r"(?i)\b(relation|table|view|column|schema)\b.* does not exist|does not have a column": "Run it again: that"
+    " recreates what somebody dropped.",
+    "Too many open files": "Let it open more (ulimit -n 1024), then run it again.",
+    "Out of Memory Error|(allocate|pin) block of size": "Allow more: memory (MB, 400 unless set) under"
+    " [sources.autopilothq], or for the load step memory_limit under [destination.duckdb.credentials.global_config].",
     # Python does not always say which file it was.
-    (
-        re.compile("^[^/]*No space left on device$"),
-        (
-            "Make room on the disk of the output, of dlt's folder (DLT_DATA_DIR, else ~/.dlt), or of temporary files"
-            " (TMPDIR), then run it again."
-        ),
-    ),
-    (re.compile("No space left|File too large|Disk quota|out of disk"), "Make room on that disk, then run it again."),
-    (
-        re.compile(r"Permission denied.*/|/.*Permission denied"),
-        "Give this user the right to it (chmod, chown), or name another place.",
-    ),
-]
+    "^[^/]*No space left on device$": "Make room on the disk of the output, of dlt's folder (DLT_DATA_DIR, else"
+    " ~/.dlt), or of temporary files (TMPDIR), then run it again.",
+    "No space left|File too large|Disk quota|out of disk": "Make room on that disk, then run it again.",
+    r"Permission denied.*/|/.*Permission denied": "Give this user the right to it (chmod, chown), or name another"
+    " place.",
+}
 """Patterns of messages of databases and operating systems, and what to do about each."""
 _PREAMBLE = re.compile(r"^Connection with `.+? The actual reason given is: ", re.DOTALL)
 """How dlt begins its message about every connection that fails."""
@@ -183,7 +143,7 @@ def _foreign_message(error: BaseException, chain: list[BaseException]) -> str:
     is_fault = type(root) in _PROGRAM_ERRORS or is_own_import_error(root)
     if is_fault or not text:
         text = f"{type(root).__name__}: {text}".rstrip(": ")
-    advice = next((advice for pattern, advice in _ADVICE if pattern.search(text)), "")
+    advice = next((advice for pattern, advice in _ADVICE.items() if re.search(pattern, text)), "")
     if is_fault:
         advice = _REPORT
     if not isinstance(error, PipelineStepFailed):

@@ -9,6 +9,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any
@@ -24,8 +25,8 @@ _WRITERS = {stat.S_IWGRP: stat.S_IRGRP | stat.S_IWGRP, stat.S_IWOTH: stat.S_IROT
 
 def folder(path: Path) -> Path:
     """Makes a folder and its missing parents with mode 700, and returns it. An existing folder stays as it is."""
-    missing = [path, *path.parents]
-    for each in reversed(missing[: next(n for n, each in enumerate(missing) if each.exists())]):
+    missing = list(takewhile(lambda each: not each.exists(), (path, *path.parents)))
+    for each in reversed(missing):
         with suppress(FileExistsError):  # another run made it at this moment
             each.mkdir(FOLDER_MODE)
     return path

@@ -34,13 +34,7 @@ from .warehouses.dlt_internals import (
     logger,
 )
 from .warehouses.duckdb import keep_database_open
-from .warehouses.pipeline_names import (
-    PIPELINE,
-    UNFINISHED_TARGET,
-    assign_pipeline_name,
-    other_name,
-    pipeline_name,
-)
+from .warehouses.pipeline_names import PIPELINE, UNFINISHED_TARGET, assign_pipeline_name, other_name, pipeline_name
 from .warehouses.repair import repair_tables
 from .warehouses.resolve import make_destination, resolve_target
 from .warehouses.settings import DATASET, DUCKDB_FILE, configure, setting

@@ -233,14 +233,7 @@ def _send_event(rng: random.Random, contact: _Contact, received: int, source_id:
 
 
 def _message(
-    rng: random.Random,
-    kind: str,
-    event: str,
-    body: str,
-    contact: _Contact,
-    time: int,
-    received: int,
-    source_id: str,
+    rng: random.Random, kind: str, event: str, body: str, contact: _Contact, time: int, received: int, source_id: str
 ) -> bytes:
     timestamp = _timestamp(time)
     sent = f'"{_timestamp(time + 40)}"' if rng.random() < 0.05 else "null"

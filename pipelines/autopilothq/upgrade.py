@@ -6,15 +6,13 @@ of locks, and those of the staging dataset if the books move.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-import dlt
-
 from . import runner
 from .catalog import ACCOUNTS, AUDIT, GROUPS, LATEST, MESSAGE_TABLES
-from .errors import DatasetNotFound
+from .errors import DatasetNotFound, RunError
+from .explain import explained
 from .inspect import reading
 from .warehouses import lock
 from .warehouses.books import BooksSqlClient, is_book, is_lock
@@ -55,17 +53,18 @@ def upgrade(
     `report` is called with each statement before it runs. Raises RunError if the tables of this kind of destination
     cannot be changed in place, DatasetNotFound if there is no such dataset.
     """
-    with runner.explained():
+    with explained():
         if dry_run:
             with reading(destination, credentials, dataset, wait=wait) as reader:
                 return _run(_complete_upgrade(_upgradable(reader)), report)
         into = runner.pipeline(destination, credentials, dataset, create=False, wait=wait)
-        with _locked(into, wait.total_seconds()), queryable_client(into) as client:
+        seconds = wait.total_seconds()
+        with lock.held(into, seconds), lock.held(into, seconds, "send"), queryable_client(into) as client:
             if not client.is_storage_initialized():
                 raise DatasetNotFound(f"There is no dataset {into.dataset_name}, so there is nothing to upgrade.")
             found = _upgradable(dataset_of(client))
             if into.has_pending_data and _moves_of_books(found).statements:
-                raise runner.RunError(
+                raise RunError(
                     "A load was cut off, and some of its rows wait in the staging dataset, which does not move.\n"
                     "Load once more without --books-dataset, or give that load up:"
                     f" dlt pipeline {into.pipeline_name} abort-packages"
@@ -73,17 +72,10 @@ def upgrade(
             return _run(_complete_upgrade(found), report, found.client.sql_client.execute_sql)
 
 
-@contextmanager
-def _locked(into: dlt.Pipeline, wait: float) -> Iterator[None]:
-    """Holds the locks of loads and of sends."""
-    with lock.held(into, wait), lock.held(into, wait, "send"):
-        yield
-
-
 def _upgradable(dataset: Dataset) -> SqlDataset:
     """Returns the dataset if its tables can be changed in place; raises RunError if not."""
     if not isinstance(dataset, SqlDataset) or dataset.kind not in UPGRADABLE_KINDS:
-        raise runner.RunError(
+        raise RunError(
             f"Expected PostgreSQL or DuckDB, but got {dataset.kind}, whose tables cannot be changed in place.\n"
             "Load the archive into a new dataset instead: --dataset NAME"
         )
@@ -126,14 +118,14 @@ def _moves_of_books(reader: SqlDataset) -> Upgrade:
     home = tables.get(sql.current_dataset(), set())
     with sql.with_books():
         books, is_made = sql.current_dataset(), sql.has_dataset()
-    there = sorted(filter(is_book, home), key=lambda table: (table == AUDIT.name, table))
-    lasting = [table for table in there if not is_lock(table)]
+    in_events = sorted(filter(is_book, home), key=lambda table: (table == AUDIT.name, table))
+    lasting = [table for table in in_events if not is_lock(table)]
     if both := sorted(tables.get(books, set()).intersection(lasting)):
         why = f"{books} has one too: name another dataset for the books, or drop the one that is not needed"
         return Upgrade([], dict.fromkeys(both, why))
     if lasting and not is_made:
         plan.statements.append(f"CREATE SCHEMA IF NOT EXISTS {sql.capabilities.escape_identifier(books)}")
-    for table in there:
+    for table in in_events:
         plan.statements.append(_move(sql, table, books, reader.kind))
     if lasting:
         plan.statements[-1:-1] = _drop_staging(sql, tables, plan.left)
@@ -173,7 +165,9 @@ class _Plan:
         ours = {table["name"]: table["columns"] for table in schema.data_tables()} if schema else {}
         # The dataset may also have tables and columns of its users, and views that replace ours.
         self._ours = ours
-        self._tables = {name: of for name, of in tables_of(reader).items() if name in ours and name not in views}
+        self._tables = {
+            name: columns for name, columns in tables_of(reader).items() if name in ours and name not in views
+        }
         self._keys = reader.keys()
         indexed, in_views = (
             reader.sql.by_schema(sql_file(name)) if reader.kind == "postgres" else () for name in _POSTGRES
@@ -186,17 +180,15 @@ class _Plan:
     def statements(self) -> Iterator[str]:
         """Yields all statements, in the order in which they run."""
         for table, columns in self._tables.items():
-            shape = self._shape(table, {name: of.type for name, of in columns.items()})
+            types: dict[str, Any] = {name: column.type for name, column in columns.items()}
+            shape = shape_of(table, types, self._reader.kind)
             yield from self._change_types(table, shape)
             yield from self._fill_renamed(table)
             yield from self._add_key_and_indexes(table, shape)
         if GROUPS.name in self._tables and ACCOUNTS.name not in tables_of(self._reader):
             yield self._create_accounts()
-            shape = self._shape(ACCOUNTS.name, {"received_at": "timestamp"})
+            shape = shape_of(ACCOUNTS.name, {"received_at": "timestamp"}, self._reader.kind)
             yield from self._add_key_and_indexes(ACCOUNTS.name, shape)
-
-    def _shape(self, table: str, types: Mapping[str, Any]) -> TableShape:
-        return shape_of(table, types, self._reader.kind)
 
     def _change_types(self, table: str, shape: TableShape) -> Iterator[str]:
         """Yields the statement that gives columns their native types, unless a view uses them."""
@@ -253,8 +245,8 @@ class _Plan:
         """Returns the statement that creates `accounts` from `groups`: the last value received of each trait."""
         [made] = [made for made in LATEST if made.table is ACCOUNTS]
         prefix = made.left_out_prefix or "\0"
-        there = [column for column in self._tables[GROUPS.name] if column in self._ours[GROUPS.name]]
-        traits = [column for column in there if column not in made.left_out and not column.startswith(prefix)]
+        ours = [column for column in self._tables[GROUPS.name] if column in self._ours[GROUPS.name]]
+        traits = [column for column in ours if column not in made.left_out and not column.startswith(prefix)]
         key, received = self._name(made.key), self._name("received_at")
         by_bytes = ' COLLATE "C"' if self._reader.kind == "postgres" else ""
         last = f"{received} DESC NULLS LAST, {self._name('id')}{by_bytes} DESC"

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from . import runner
 from .errors import DatasetNotFound, RunError
+from .explain import explained
 from .inspect import AppliedModels, ModelView, applied_models, in_models_dataset, view_comments, views_of
 from .models import MODELS
 from .warehouses import lock
@@ -77,7 +78,7 @@ def remove(target: ModelsTarget, wait: timedelta = timedelta()) -> AppliedModels
 
 @contextmanager
 def _opened(target: ModelsTarget, wait: timedelta) -> Iterator[SqlDataset]:
-    with runner.explained():
+    with explained():
         into = runner.pipeline(*target[:3], create=False, wait=wait)
         with lock.held(into, wait.total_seconds()), queryable_client(into) as client:
             dataset = dataset_of(client)

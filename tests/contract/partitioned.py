@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 
 from autopilothq.catalog import AUDIT, LATEST, MESSAGE_TABLES, TRACKS, Latest
-from autopilothq.projection import ReadTable, audit, engine
+from autopilothq.projection import ReadTable, RefusedIds, audit, engine
 from autopilothq.projection.cells import CELL_FILES, ParsedCells
 from autopilothq.projection.line_reader import LineReader
 from autopilothq.projection.parse import Parser, number_lines
@@ -21,7 +21,6 @@ from autopilothq.projection.partition import (
     NotPartitioned,
     PartitionRows,
     PartitionValues,
-    RefusedIds,
     StoredColumns,
     deduplicate_partition,
     latest_of_partition,
@@ -65,7 +64,7 @@ class Partitioned(Store):
             cells, lines, parts = self._parse(work, facts, files)
             known = {name: dict(types) for name, types in self.types.items()}
             widths = {name: len(types) for name, types in known.items()}
-            facts = dataclasses.replace(facts.with_cells(cells), known=known, limits=self.limits, widths=widths)
+            facts = dataclasses.replace(facts.with_cells(cells), existing=known, limits=self.limits, widths=widths)
             names = [f"file {number}" for number in range(len(files))]
             self._make(work, facts, Deduplicator(self, work, facts, lines).run(parts), names)
         self._end_load()
@@ -121,7 +120,7 @@ class Partitioned(Store):
         part: int,
     ) -> list[tuple[str, str, int]]:
         ids, messages = ([name for found in files for name in found[of].get(part, ())] for of in (0, 1))
-        columns = list(facts.known.get(latest.messages.name, ()))
+        columns = list(facts.existing.get(latest.messages.name, ()))
         given = None
         if columns:
             given = work.cut(self._read, latest.messages.name, columns, latest.key)[part]
@@ -152,7 +151,7 @@ class Deduplicator:
     def run(self, parts: Mapping[int, ParsedCells]) -> list[Deduplicated]:
         """Gives the cells, the values and the state of each partition."""
         for table in MESSAGE_TABLES:
-            if table.name in self._facts.known:
+            if table.name in self._facts.existing:
                 self._cut_columns(table.name, ["id", *(["event"] if table is TRACKS else [])])
         return [(cells, *self._deduplicate(number, cells)) for number, cells in sorted(parts.items())]
 

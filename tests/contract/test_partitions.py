@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from autopilothq.catalog import LATEST, LIMITS, MESSAGE_TABLES, REJECT_REASONS, Type
-from autopilothq.projection import engine, partition
+from autopilothq.projection import RefusedIds, engine, partition
 from autopilothq.projection.cells import ParsedCells
 from autopilothq.projection.context import ProjectionContext, TableNumbers, name_events
 from autopilothq.projection.line_reader import LineReader
@@ -23,7 +23,6 @@ from autopilothq.projection.partition import (
     LoadFacts,
     NotPartitioned,
     PartitionValues,
-    RefusedIds,
     StoredColumns,
     count_candidates,
     deduplicate_partition,
@@ -241,7 +240,9 @@ def test_lines_that_may_be_refused_are_kept(tmp_path: Path) -> None:
 def test_a_partition_is_opened_with_what_is_known_of_all(tmp_path: Path) -> None:
     lines = [message(), message(), message("Other", messageId="m2"), message("Other", messageId="m3", userId="gone")]
     known: dict[str, dict[str, Type]] = {"tracks": {"id": "text"}}
-    facts = LoadFacts(NOW.isoformat(), 200, 2, str, str, known=known, limits=LIMITS["postgres"], widths={"tracks": 9})
+    facts = LoadFacts(
+        NOW.isoformat(), 200, 2, str, str, existing=known, limits=LIMITS["postgres"], widths={"tracks": 9}
+    )
     with engine.connect(str(tmp_path), 200, 1) as con:
         [batch] = batches([lines])
         cells = Parser(str(tmp_path)).parse(LineReader(con), batch)
@@ -333,7 +334,7 @@ def test_what_one_worker_knows_of_a_partition_another_goes_on_with(tmp_path: Pat
         )
     with engine.connect(first, 200, 1) as con:
         types = plans[identifies].types
-        context = dataclasses.replace(facts, known={"identifies": types}).open(con, first, ParsedCells())
+        context = dataclasses.replace(facts, existing={"identifies": types}).open(con, first, ParsedCells())
         files = made_of.messages[0]
         stored = StoredColumns(list(types), files)
         # Of this load's messages, of those that are stored, and of none.

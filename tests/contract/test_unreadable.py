@@ -16,6 +16,7 @@ from autopilothq.segment import message as messages
 from autopilothq.segment.message import Message
 from contract import duck
 from contract.loading import Line, Store, identify, message, rows_of, to_line
+from quicker_macros import text_of_macros
 from shared_loads import isolation
 
 BAD = "boom"
@@ -37,7 +38,7 @@ GOOD = [f"m{n:02}" for n in range(40)]
 
 def raising(macro: str, bad: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes a macro of the engine raise for values that hold a word."""
-    before, plain, after = engine.MACROS.partition(f"CREATE MACRO {macro}(v) AS ")
+    before, plain, after = text_of_macros().partition(f"CREATE MACRO {macro}(v) AS ")
     body, end, after = after.partition(";\n")
     assert plain
     assert end
@@ -93,7 +94,7 @@ def test_a_line_that_the_engine_cannot_read_is_rejected(monkeypatch: pytest.Monk
     monkeypatch.setattr(
         engine,
         "MACROS",
-        engine.MACROS.replace(
+        text_of_macros().replace(
             "CREATE MACRO within_years(t) AS CASE",
             "CREATE MACRO within_years(t) AS CASE"
             f" WHEN t::VARCHAR = '1999-09-09 09:09:09' THEN error('{BAD}')::TIMESTAMP",

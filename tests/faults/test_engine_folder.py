@@ -19,7 +19,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 import autopilothq
 import forked
 from autopilothq.errors import EngineError
-from autopilothq.projection.partition import LoadFacts, RefusedIds
+from autopilothq.projection import RefusedIds
+from autopilothq.projection.partition import LoadFacts
 from autopilothq.sources.engine.tasks import WorkerContext
 from autopilothq.sources.engine.work_folder import WorkFolder, work_folder
 from autopilothq.sources.file_systems import open_bucket

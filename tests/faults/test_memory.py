@@ -122,7 +122,7 @@ def test_more_threads_parse_again_when_the_memory_long_sufficed(
 
     def missed(now: Tried) -> bool:
         if len(tried) == 1:
-            parser._note_memory(1, suffices=False)  # nor does it for a thread beside this one
+            parser._note_shortage(1)  # nor does it for a thread beside this one
         return now.turns < needed
 
     tried = tries(parser, missed, monkeypatch)
@@ -381,12 +381,12 @@ def test_long_texts_of_any_kind_are_stored_as_they_are(tmp_path: Path, monkeypat
     assert {json.loads(row["raw"])["properties"]["html"] for row in rows["_rejects"]} == {long(n) for n in numbers}
 
 
-def test_twelve_hundred_large_texts_are_loaded_with_the_memory_that_is_usual(
+def test_nine_hundred_large_texts_are_loaded_with_the_memory_that_is_usual(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The engine takes 2,048 rows at a time, however large they are."""
     monkeypatch.setattr(projection_module, "SMALL_LOAD", 0)
-    lines = [message(messageId=f"m{n}", properties={"html": long(n, 100_000)}) for n in range(1_200)]
+    lines = [message(messageId=f"m{n}", properties={"html": long(n, 100_000)}) for n in range(900)]
     projection = Projection(NOW, str(tmp_path))
     for batch in batches([lines], lambda _: 320):  # what a batch of an archive has
         projection.add(batch)
@@ -398,7 +398,7 @@ def test_twelve_hundred_large_texts_are_loaded_with_the_memory_that_is_usual(
     assert len(rows["tracks"]) == len(lines)
 
 
-PLANS = {f"u{n}": long(n, 300_000) for n in range(120)}
+PLANS = {f"u{n}": long(n, 300_000) for n in range(60)}
 
 
 def test_large_traits_need_no_memory_for_those_of_all_persons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -415,7 +415,7 @@ def test_large_traits_need_no_memory_for_those_of_all_persons(tmp_path: Path, mo
 def with_large_traits(folder: Path) -> Iterator[Projection]:
     """A load of PLANS with little memory."""
     lines = [identify(messageId=user, userId=user, traits={"plan": plan}) for user, plan in PLANS.items()]
-    with closing(Projection(NOW, str(folder), memory=60, threads=1)) as projection:
+    with closing(Projection(NOW, str(folder), memory=40, threads=1)) as projection:
         for batch in batches([lines], lambda _: 20):
             projection.add(batch)
         yield projection
@@ -843,8 +843,8 @@ def test_rows_that_were_inserted_before_the_memory_was_missed_are_stored_once(
 ) -> None:
     insert, tried = warehouse.InsertNew._insert, []
 
-    def then_missing(self: warehouse.InsertNew) -> None:
-        insert(self)
+    def then_missing(self: warehouse.InsertNew, rows: str) -> None:
+        insert(self, rows)
         tried.append(self)
         if tried.count(self) == 1:
             raise duckdb.OutOfMemoryException("as the settings are put back")

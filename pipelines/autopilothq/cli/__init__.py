@@ -49,6 +49,7 @@ class _Program(click.Group):
 
     def _invoke(self, context: click.Context) -> Any:
         log.hide_credentials(sys.argv[1:])
+        commands = _commands(self, sys.argv[1:])
         try:
             result = super().invoke(context)
         except click.exceptions.NoArgsIsHelpError:
@@ -56,7 +57,7 @@ class _Program(click.Group):
         except click.ClickException as error:
             if isinstance(error, click.UsageError):
                 log.mask(error)
-                log.notify(_commands(self, sys.argv[1:]), error.format_message())
+                log.notify(commands, error.format_message())
             if log.log_settings().json:
                 log.fail(error.format_message(), error.exit_code)
                 context.exit(error.exit_code)
@@ -73,14 +74,14 @@ class _Program(click.Group):
             if not broken_pipe:
                 log.fail(str(explanation), explanation.status)
             if not isinstance(explanation, BusyError):
-                log.notify(_commands(self, sys.argv[1:]), str(explanation))
+                log.notify(commands, str(explanation))
             if broken_pipe:
                 raise broken_pipe from None  # click ends the program silently, as is usual for `head`
             context.exit(explanation.status)
         except SystemExit as end:
-            log.notify(_commands(self, sys.argv[1:]), log.summary() if end.code else None)
+            log.notify(commands, log.summary() if end.code else None)
             raise
-        log.notify(_commands(self, sys.argv[1:]), None)
+        log.notify(commands, None)
         return result
 
 

@@ -14,8 +14,6 @@ class _TablePatterns(click.ParamType[tuple[str, str]]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
         """Parses the table and the pattern."""
-        if isinstance(value, tuple):
-            return value
         table, equals, pattern = value.partition("=")
         if not (table and equals and pattern):
             self.fail(f"Expected TABLE=PATTERN, such as email_opened=opened/*.parquet, but got {value!r}.", param, ctx)
@@ -61,6 +59,7 @@ def adopt_tables(
     Rows are stored unchanged, and rows that are stored already stay. Texts that Segment has cut become whole if the
     archive is loaded, before or after. A URL of a database may be env:NAME or @FILE.
     """
+    from ..sources.adopt.origin import AdoptedTables
     from . import adopting
 
     if bool(urls) == bool(database):
@@ -69,8 +68,8 @@ def adopt_tables(
     named: dict[str, list[str]] = {}
     for table, pattern in tables:
         named.setdefault(table, []).append(pattern)
-    adoption = adopting.AdoptionSettings(urls, named, credentials_of(database) if database else None, schema)
+    origin = AdoptedTables(urls, named, credentials_of(database) if database else None, schema)
     if verify:
-        adopting.print_verification(adoption, options)
+        adopting.print_verification(origin, options)
     else:
-        adopting.run_adoption(adoption, options, report_cut)
+        adopting.run_adoption(origin, options, report_cut)

@@ -4,7 +4,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
-from typing import NamedTuple
 
 from dlt.sources import DltSource
 
@@ -15,8 +14,9 @@ from ..errors import DatasetNotFound
 from ..explain import explained
 from ..inspect import Difference
 from ..inspect.diff import ColumnType, Family, SchemaTable, differences, table_as_loaded, type_of
+from ..sources.adopt.origin import AdoptedTables
 from ..sources.adopt.schema import AdoptedColumn, AdoptedSchema, read_adopted_schema
-from ..sources.adopt.source import adopt, adopted_tables
+from ..sources.adopt.source import adopt
 from ..sources.adopt.verify import TableComparison, compare_tables
 from . import out
 from .inspecting import breaking_counts, difference_groups
@@ -38,18 +38,8 @@ _WHY_LOST = {
 }
 
 
-class AdoptionSettings(NamedTuple):
-    """The origin of adopted tables: URLs with patterns by table, or a database and one of its schemas."""
-
-    urls: tuple[str, ...]
-    named: Mapping[str, Sequence[str]]
-    database: str | None
-    schema: str
-
-
-def run_adoption(adoption: AdoptionSettings, options: LoadOptions, report_cut: bool) -> None:
+def run_adoption(origin: AdoptedTables, options: LoadOptions, report_cut: bool) -> None:
     """Prints the differences that queries will meet, then adopts the tables."""
-    origin = adopted_tables(*adoption)
     with explained():
         _print_coming_differences(read_adopted_schema(origin), options.target, options.wait)
     cut: dict[str, dict[str, int]] = {}
@@ -57,24 +47,21 @@ def run_adoption(adoption: AdoptionSettings, options: LoadOptions, report_cut: b
     def sources(display: ProgressDisplay) -> Iterator[DltSource]:
         with explained():
             yield adopt(
-                list(adoption.urls),
-                tables=adoption.named,
-                database=adoption.database,
-                database_schema=adoption.schema,
-                progress=display.report,
-                cut_texts=cut,
+                list(origin.urls), origin.named, origin.database, origin.schema, progress=display.report, cut_texts=cut
             )
 
     report = run_load_command(sources, options)
     if report_cut:
-        rows = [(f"{table}.{column}", number) for table in sorted(cut) for column, number in sorted(cut[table].items())]
-        lines = [f"{shortened(name)}: {plural(number, 'text')} of exactly {CUT} characters" for name, number in rows]
-        if not report.files:
-            lines = ["No file or table is new, so no text was counted."]
-        out.print_lines(
-            ["", *(lines or [f"No text of {plural(report.files, 'new file')} has exactly {CUT} characters."])],
-            err=options.as_json,
-        )
+        out.print_lines(["", *_cut_lines(cut, report.files)], err=options.as_json)
+
+
+def _cut_lines(cut: Mapping[str, Mapping[str, int]], new_files: int) -> list[str]:
+    """Returns lines about the numbers of texts that may be cut, by table and column."""
+    if not new_files:
+        return ["No file or table is new, so no text was counted."]
+    columns = [(f"{table}.{column}", count) for table in sorted(cut) for column, count in sorted(cut[table].items())]
+    lines = [f"{shortened(name)}: {plural(count, 'text')} of exactly {CUT} characters" for name, count in columns]
+    return lines or [f"No text of {plural(new_files, 'new file')} has exactly {CUT} characters."]
 
 
 def _print_coming_differences(adopted: AdoptedSchema, target: TargetOptions, wait: timedelta) -> None:
@@ -87,13 +74,13 @@ def _print_coming_differences(adopted: AdoptedSchema, target: TargetOptions, wai
         actual = dict(inspect.schema_of_catalogue(kind, dialect))
     queried = {}
     for table, columns in adopted.tables.items():
-        there = actual.get(table, SchemaTable({}))
+        existing = actual.get(table, SchemaTable({}))
         new = {column.called: column.becomes for column in columns.values() if column.called is not None}
-        made = {**table_as_loaded(table, new, kind, dialect).columns, **there.columns}
-        actual[table] = there._replace(columns=made)
+        made = {**table_as_loaded(table, new, kind, dialect).columns, **existing.columns}
+        actual[table] = existing._replace(columns=made)
         queried[table] = SchemaTable(
             {
-                name: _queried(column, there.columns.get(name), made.get(name), adopted.dialect)
+                name: _queried(column, existing.columns.get(name), made.get(name), adopted.dialect)
                 for name, column in columns.items()
             }
         )
@@ -104,11 +91,11 @@ def _print_coming_differences(adopted: AdoptedSchema, target: TargetOptions, wai
 
 def _queried(column: AdoptedColumn, stored: ColumnType | None, made: ColumnType | None, dialect: str) -> ColumnType:
     """Returns the type that queries expect of a column, or, if that is unknown, the type that the column will have."""
-    of = type_of(column.of or "text", dialect)
-    unknown = column.of is None or (
-        column.guessed and (stored is None or stored.family in _FAMILIES.get(of.family, ()))
+    expected = type_of(column.type or "text", dialect)
+    unknown = column.type is None or (
+        column.guessed and (stored is None or stored.family in _FAMILIES.get(expected.family, ()))
     )
-    return (made or of) if unknown else of
+    return (made or expected) if unknown else expected
 
 
 def _coming(found: Sequence[Difference]) -> list[str]:
@@ -126,9 +113,8 @@ def _lost(adopted: AdoptedSchema) -> list[str]:
     return [*lines, ""] if lines else []
 
 
-def print_verification(adoption: AdoptionSettings, options: LoadOptions) -> None:
+def print_verification(origin: AdoptedTables, options: LoadOptions) -> None:
     """Prints the counts of both sides by table. Exits with 1 if a row of the adopted tables is not stored."""
-    origin = adopted_tables(*adoption)
     with inspect.reading(*options.target, wait=options.wait) as reader:
         found = compare_tables(origin, reader)
     if options.as_json:

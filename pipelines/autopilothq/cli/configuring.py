@@ -2,11 +2,14 @@
 
 import os
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
 from ..display import gist
+from ..errors import RunError
 from ..warehouses.settings import misplaced_secret, wrong_setting
 from . import log
 
@@ -30,6 +33,20 @@ def configure_dlt(books_dataset: str | None) -> None:
     configure(**more, **({} if settings.debug else {"runtime__log_level": "CRITICAL"}))
     if books_dataset:
         dlt.config["books_dataset"] = books_dataset
+
+
+@contextmanager
+def missing_explained(**messages: str) -> Iterator[None]:
+    """Raises RunError with a setting's message in place of dlt's error that the setting is missing."""
+    from dlt.common.configuration.exceptions import ConfigFieldMissingException
+
+    try:
+        yield
+    except ConfigFieldMissingException as error:
+        message = next((messages[field] for field in error.fields if field in messages), None)
+        if message is None:
+            raise
+        raise RunError(message) from error
 
 
 def _unread_settings(error: Exception) -> Exception:

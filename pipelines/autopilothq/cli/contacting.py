@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, NamedTuple, TextIO
 
-from .. import runner
 from ..catalog import CONTACTS
 from ..clients.autopilot import Autopilot
 from ..destination import Counts, DeliveryLog, DestinationSettings, contacts, log_dataset
@@ -15,6 +14,7 @@ from ..destination.contacts import ContactAction, ContactJob
 from ..disk import local_path
 from ..display import plural
 from ..errors import RunError
+from ..explain import explained
 from ..warehouses.dataset import dataset_of
 from . import log as logs
 from . import out
@@ -40,7 +40,7 @@ def change_contacts(
     """Runs an action on the contacts of a file or of a query."""
     action = _ACTIONS[name]
     most, confirm = options.pop("most"), options.pop("confirm")
-    with runner.explained():
+    with explained():
         given = autopilot_settings()
         with sending_lock(options):
             people, skipped = _people(file, query, options)
@@ -105,9 +105,9 @@ class _Planned(NamedTuple):
         contacts.check_number(self.action, len(self.people), total, most, confirm)
 
     def summary(self, would: str) -> list[str]:
-        of = "" if self.total is None else f" of the account's {self.total:,}"
+        share = "" if self.total is None else f" of the account's {self.total:,}"
         before = f", {self.job.done_before:,} done by a run that broke off" if self.job.done_before else ""
-        lines = [f"{plural(len(self.people), 'contact')}{of} {would}{self.action.done}{before}"]
+        lines = [f"{plural(len(self.people), 'contact')}{share} {would}{self.action.done}{before}"]
         return lines + [f"  {line}" for line in skipped_line(self.skipped, "contact_id and email")]
 
 

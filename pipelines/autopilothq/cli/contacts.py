@@ -23,10 +23,7 @@ _common = add_options(
         help="Refuse if there are more contacts than this.  [default: half of the account's]",
     ),
     click.option(
-        "--confirm",
-        type=WholeNumber(min=0),
-        metavar="N",
-        help="Proceed despite --max, if there are exactly this many.",
+        "--confirm", type=WholeNumber(min=0), metavar="N", help="Proceed despite --max, if there are exactly this many."
     ),
     click.option("--dry-run", is_flag=True, help="Show how many and whom, their emails masked; change nothing."),
     wait_option,

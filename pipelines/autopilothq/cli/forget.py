@@ -32,10 +32,7 @@ from .options import TargetOptions, WholeNumber, allow_http_option, json_option,
     help="Refuse if the person has more ids than this.",
 )
 @click.option(
-    "--confirm",
-    type=WholeNumber(min=0),
-    metavar="N",
-    help="Proceed despite --max-ids, if there are exactly this many.",
+    "--confirm", type=WholeNumber(min=0), metavar="N", help="Proceed despite --max-ids, if there are exactly this many."
 )
 @target_options
 @wait_option

@@ -6,9 +6,6 @@ from functools import partial
 from itertools import chain
 from typing import IO, Any
 
-from dlt.common.configuration.exceptions import ConfigFieldMissingException
-
-from .. import runner
 from ..clients.auth import missing_key
 from ..clients.segment_api import SegmentApi, SegmentApiSettings
 from ..destination import Counts, log_dataset
@@ -18,41 +15,42 @@ from ..destination.lines import read_chunks
 from ..destination.outgoing import Outgoing, outgoing, refuse_line
 from ..destination.segment import forward_messages, resolve_segment_settings
 from ..destination.stream import until_reached
-from ..errors import RunError
+from ..explain import explained
 from ..segment.rebuild import line_of
 from . import log as logs
 from . import out
+from .configuring import missing_explained
 from .options import freeze_modules, standard_input
-from .sending import answer, archive_lines, dataset_options, end_run, print_counts, reporter, sending_lock
+from .sending import account_kind, answer, archive_lines, dataset_options, end_run, print_counts, reporter, sending_lock
 from .streaming import RejectWarnings, stopped_by_signals, turns
 
 
 def forward_files(paths: Sequence[str], options: dict[str, Any]) -> None:
     """Forwards the messages of files."""
     broken: list[str] = []
-    with runner.explained():
+    with explained():
         given = _settings(options)
         with sending_lock(options), _log(options) as log:
             counts = _forward(_messages(paths, broken), log, given, options)
-    end_run(counts, broken, options["dry_run"])
+    end_run(counts, options, broken)
 
 
 def forward_rows(query: str, options: dict[str, Any]) -> None:
     """Forwards the rows of a query as messages."""
-    with runner.explained():
+    with explained():
         given = _settings(options)
         with sending_lock(options), tempfile.TemporaryFile() as lines:
             _write_rows(query, options, lines)
             lines.seek(0)
             with _log(options) as log:
                 counts = _forward(map(outgoing, lines), log, given, options)
-    end_run(counts, [], options["dry_run"])
+    end_run(counts, options)
 
 
 def forward_stream(options: dict[str, Any]) -> None:
     """Forwards the messages of stdin as they come, until it ends or a signal comes."""
     total, file = Counts(), standard_input().fileno()
-    with runner.explained(), stopped_by_signals() as stop, SegmentApi(_settings(options)) as api:
+    with explained(), stopped_by_signals() as stop, SegmentApi(_settings(options)) as api:
         log = turns(_log(options), stop, options)
         show = out.document if options["dry_run"] else None
         freeze_modules()
@@ -65,34 +63,30 @@ def forward_stream(options: dict[str, Any]) -> None:
         try:
             for lines in read_chunks(file, stop):
                 messages = [outgoing(line) for line in lines]
-                for line, one in zip(lines, messages, strict=True):
-                    if one.refusal is not None:
-                        reject_warnings.add(line, one.refusal)
+                for line, message in zip(lines, messages, strict=True):
+                    if message.refusal is not None:
+                        reject_warnings.add(line, message.refusal)
                 total.merge(until_reached(partial(send, messages), stop, logs.warn))
                 progress(total)
         except BaseException:
-            print_counts(total)
+            print_counts(total, account_kind(options).title)
             raise
-    end_run(total, [], options["dry_run"])
+    end_run(total, options)
 
 
 # ---- inside --------------------------------------------------------------------------------------------------------
 
 
 def _settings(options: dict[str, Any]) -> SegmentApiSettings:
-    try:
+    what = "the write key of the source that takes the messages"
+    missing = missing_key(what, "destination.segment.write_key", ", or name it by --write-key env:NAME")
+    with missing_explained(write_key=missing):
         return resolve_segment_settings(
             write_key=options["write_key"],
             base_url=options["url"],
             requests_per_second=options["requests_per_second"],
             allow_http=logs.allowed_http(),
         )
-    except ConfigFieldMissingException as error:
-        if "write_key" in error.fields:
-            what = "the write key of the source that takes the messages"
-            more = ", or name it by --write-key env:NAME"
-            raise RunError(missing_key(what, "destination.segment.write_key", more)) from error
-        raise
 
 
 def _log(options: dict[str, Any]) -> ForwardLog:

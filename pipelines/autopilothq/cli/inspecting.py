@@ -14,6 +14,7 @@ from ..errors import DatasetNotFound
 from ..explain import explained
 from ..inspect import Difference, Status
 from ..warehouses.dataset import tables_of
+from ..warehouses.settings import dataset_name
 from . import log, out
 from .options import TargetOptions, credentials_of, describe_target
 
@@ -26,7 +27,7 @@ def print_tables(tables: tuple[str, ...], form: str, live: bool, target: TargetO
             found = inspect.described_tables(reader, tables)
         _check_names(tables, existing, f"The dataset {name}")
     else:
-        found, name = inspect.catalogue(), inspect.dataset_name(target.dataset)
+        found, name = inspect.catalogue(), dataset_name(target.dataset)
         _check_names(tables, [table.name for table in found], "The catalogue")
         found = [table for table in found if not tables or table.name in tables]
     if form == "sql":
@@ -50,7 +51,8 @@ def print_differences(against: str | None, target: TargetOptions, wait: timedelt
     found = inspect.differences(
         compared.queried, compared.schema, compared.messages, compared.not_yet, compared.dialect
     )
-    out.print_lines(_difference_lines(found, compared))
+    out.print_lines([f"queries for  {compared.queried_name}", f"run on       {compared.schema_name}", ""])
+    out.print_lines([*difference_groups(found), breaking_counts(found, "queries")])
     if any(difference.breaks for difference in found):
         sys.exit(out.NEEDS_ATTENTION)
 
@@ -103,12 +105,6 @@ def upgrade_tables(dry_run: bool, target: TargetOptions, wait: timedelta) -> Non
     out.print_line(f"{summary} in {location['location']}, dataset {location['dataset']}.")
     if done.left:
         sys.exit(out.NEEDS_ATTENTION)
-
-
-def _difference_lines(found: Sequence[Difference], compared: _Comparison) -> list[str]:
-    lines = [f"queries for  {compared.queried_name}", f"run on       {compared.schema_name}", ""]
-    lines += difference_groups(found)
-    return [*lines, breaking_counts(found, "queries")]
 
 
 def breaking_counts(found: Sequence[Difference], what: str) -> str:

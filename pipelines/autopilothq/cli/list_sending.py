@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
-from .. import runner
 from ..destination import Counts, audiences, lists
 from ..destination.contact_requests import ContactRequest
 from ..destination.lists import AccountList, ListSync
 from ..display import json_text, shortened, visible
+from ..explain import explained
 from . import out
 from .sending import (
     autopilot_settings,
@@ -24,41 +24,44 @@ from .sending import (
 SHOWN_MEMBERS = 5  # members that a dry run shows of those who would enter, and of those who would leave
 
 
-def send_with_list(name: str, query: str, key: str, follows: tuple[str, bool, bool], options: dict[str, Any]) -> None:
+def send_with_list(
+    name: str, query: str, key: str, list_name: str, create_list: bool, list_only: bool, options: dict[str, Any]
+) -> None:
     """Sends who entered and who left an audience, then adds them to a list and removes them from it.
 
-    `follows` are the list's name or id, whether to create it if it is missing, and whether to leave out the trait.
+    `list_name` is the list's name or id. With `create_list` it is created if it is missing; with `list_only` no trait
+    is sent.
     """
-    list_name, create, list_only = follows
-    dry_run, shown = options["dry_run"], list[ContactRequest]()
-    counts, lines = Counts(), []
-    with runner.explained():
+    counts, lines = Counts(), list[str]()
+    planned: list[ContactRequest] = []  # what a dry run would send
+    with explained():
         given = autopilot_settings(options["unknown_traits"])
         base = visible(given.api.base_url.rstrip("/"))
         with sending_lock(options):
-            found, skipped = audiences.person_rows(*query_rows(options, query), key)
-            to = lists.find_list(given, list_name, create, dry_run)
-            if options["requests"] and not to.list_id:
-                out.print_lines([f"POST {base}/list", json_text({"name": to.title})])
+            people, skipped = audiences.person_rows(*query_rows(options, query), key)
+            account_list = lists.find_list(given, list_name, create_list, options["dry_run"])
+            if options["requests"] and not account_list.list_id:
+                out.print_lines([f"POST {base}/list", json_text({"name": account_list.title})])
             with delivery_log(options) as log:
                 if not list_only:
-                    counts, line = deliver_changes(name, key, found, log, given, options, is_all=False)
+                    counts, line = deliver_changes(name, key, people, log, given, options, is_all=False)
                     lines.append(line)
-                show = shown.append if dry_run else None
-                sync = lists.sync_list(name, key, found, to, log, given, counts, reporter(), show)
+                show = planned.append if options["dry_run"] else None
+                sync = lists.sync_list(name, key, people, account_list, log, given, counts, reporter(), show)
     if options["requests"]:
-        out.print_lines(f"{each.method} {base}{each.endpoint.partition(' ')[2]}" for each in shown)
-    out.print_lines([*lines, *_list_lines(to, sync, [] if options["requests"] else shown)])
-    end_run(counts, [], dry_run, skipped_line(skipped, key))
+        out.print_lines(f"{request.method} {base}{request.endpoint.partition(' ')[2]}" for request in planned)
+        planned = []
+    out.print_lines([*lines, *_list_lines(account_list, sync, planned)])
+    end_run(counts, options, more=skipped_line(skipped, key))
 
 
-def _list_lines(to: AccountList, sync: ListSync, shown: Sequence[ContactRequest]) -> list[str]:
-    """Returns lines about the changes of a list, and in a dry run the members concerned."""
-    new = "" if to.list_id else " (new)"
-    title = f"{shortened(to.title or to.list_id)}{new}"
+def _list_lines(account_list: AccountList, sync: ListSync, planned: Sequence[ContactRequest]) -> list[str]:
+    """Returns lines about the changes of a list, and about the members whom planned requests concern."""
+    new = "" if account_list.list_id else " (new)"
+    title = f"{shortened(account_list.title or account_list.list_id)}{new}"
     lines = [f"list {title}: {sync.put_on:,} to put on, {sync.taken_off:,} to take off, {sync.unchanged:,} unchanged"]
     for what, content in (("on", "true"), ("off", "false")):
-        people = [each.row.email or "" for each in shown if each.row.content == content]
+        people = [request.row.email or "" for request in planned if request.row.content == content]
         if people:
             more = f" and {len(people) - SHOWN_MEMBERS:,} more" if len(people) > SHOWN_MEMBERS else ""
             lines.append(f"  {what}: {', '.join(map(shortened, islice(people, SHOWN_MEMBERS)))}{more}")

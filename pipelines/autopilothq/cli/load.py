@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..catalog import ACCOUNT, BOOKS, EVENT_TABLES, TRACKS
+from ..catalog import ACCOUNT, BOOKS, EVENT_TABLE_NAMES, TRACKS
 from ..display import plural
-from ..errors import EngineError, RunError
+from ..errors import EngineError
 from . import log, out
+from .configuring import missing_explained
 from .options import (
     CalendarDay,
     LoadOptions,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from .progress import ProgressDisplay
 
 # What `load api` can load, by its name for `--only`.
-API_TABLES = {"events": [TRACKS.name, *(table.name for table in EVENT_TABLES)]}
+API_TABLES = {"events": [TRACKS.name, *EVENT_TABLE_NAMES]}
 for _table in ACCOUNT:
     API_TABLES.setdefault(_table.name.removesuffix("_contacts"), []).append(_table.name)
 
@@ -145,18 +146,14 @@ def load_api(
 
 def _api(**settings: Any) -> "DltSource":
     """Returns the source; settings that are None come from dlt's configuration."""
-    from dlt.common.configuration.exceptions import ConfigFieldMissingException
-
     from ..clients.auth import missing_key
     from ..explain import explained
     from ..sources.api.source import api
 
     settings["allow_http"] = log.allowed_http()
-    with explained():
-        try:
-            source: DltSource = api(**{name: value for name, value in settings.items() if value is not None})
-        except ConfigFieldMissingException as error:
-            raise RunError(missing_key("the key of Autopilot's API", "sources.autopilothq.api_key")) from error
+    missing = missing_key("the key of Autopilot's API", "sources.autopilothq.api_key")
+    with explained(), missing_explained(api_key=missing):
+        source: DltSource = api(**{name: value for name, value in settings.items() if value is not None})
         return source
 
 

@@ -17,14 +17,8 @@ from ..masking import Masked, masked, remember_credentials
 from ..warehouses.settings import setting
 from . import out
 
-NOTED_COMMANDS = (
-    "load",
-    "adopt",
-    "send",
-    "forward",
-    "contacts",
-    "forget",
-)  # commands whose end the webhook is notified of
+# Commands whose end the webhook is notified of.
+NOTED_COMMANDS = ("load", "adopt", "send", "forward", "contacts", "forget")
 WEBHOOK = "runtime.slack_incoming_hook"
 NOTIFY = "sources.autopilothq.notify"
 NOTIFY_DEFAULT, NOTIFY_ALWAYS = "failure", "always"

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .. import runner
 from ..display import json_text, plural, shortened, visible
+from ..explain import explained
 from ..segment.mapping import MAPPING_SETTING, KeyPath, read_mappings
 from ..segment.naming import column_name
 from ..segment.proposal import KNOWN_COLUMNS, Proposal, SeenEvent, SeenProperty, is_mappable, masked_sample, propose
@@ -20,7 +20,7 @@ _WIDTH = 80
 def print_mapping(urls: Sequence[str], lines: int, as_json: bool) -> None:
     """Prints the proposal for the archives at `urls`, by default for the configured one."""
     found = archive_urls(urls)
-    with runner.explained():
+    with explained():
         files = archive_files_at(found, credentials=setting("sources.autopilothq.credentials"))
         survey = survey_events(files, read_mappings(setting(MAPPING_SETTING)), lines)
     if as_json:

@@ -11,6 +11,7 @@ from ..display import nearest, plural
 from ..errors import RunError
 from ..views import ModelsTarget
 from ..warehouses.dataset import SqlDataset
+from ..warehouses.settings import dataset_name
 from . import out
 from .options import TargetOptions
 
@@ -49,7 +50,7 @@ def print_models(names: Sequence[str], live: bool, target: TargetOptions, wait: 
 
 def _offline(names: Sequence[str], target: TargetOptions) -> dict[str, str]:
     _, dialect = inspect.kind_of(*target)
-    schema = inspect.dataset_name(target.dataset)
+    schema = dataset_name(target.dataset)
     return {name: models.sql(name, dialect=dialect or "duckdb", schema=schema) for name in names}
 
 

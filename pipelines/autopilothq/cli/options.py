@@ -198,8 +198,7 @@ def _content(path: str, param: click.Parameter | None) -> str:
         raise click.BadParameter(f"Expected a value in @{path}, but it cannot be read: {why}.", param=param) from None
     if len(content) > MAX_CREDENTIALS:
         raise click.BadParameter(
-            f"Expected a value in @{path}, but it has more than {MAX_CREDENTIALS:,} characters.",
-            param=param,
+            f"Expected a value in @{path}, but it has more than {MAX_CREDENTIALS:,} characters.", param=param
         )
     if stat.S_ISREG(mode) and mode & stat.S_IROTH:
         log.warn(f"Everybody on this machine can read the credentials in {path}. Keep them to yourself: chmod 600")
@@ -340,13 +339,7 @@ def load_options(command: _Command) -> _Command:
 
     @functools.wraps(command)
     def call(
-        *,
-        target: TargetOptions,
-        wait: timedelta,
-        dry_run: bool,
-        max_rejects: int | None,
-        as_json: bool,
-        **more: Any,
+        *, target: TargetOptions, wait: timedelta, dry_run: bool, max_rejects: int | None, as_json: bool, **more: Any
     ) -> Any:
         return command(options=LoadOptions(target, wait, dry_run, max_rejects, as_json), **more)
 

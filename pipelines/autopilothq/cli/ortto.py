@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..catalog import BOOKS, EVENT_TABLES, EVENTS_RESOURCE, ORTTO_ACCOUNT, PROFILES, TRACKS
+from ..catalog import BOOKS, EVENT_TABLE_NAMES, EVENTS_RESOURCE, ORTTO_ACCOUNT, PROFILES, TRACKS
 from ..warehouses.settings import typed_settings
 from . import log
 from .options import LoadOptions, NameList, Time, load_options, max_seconds_option, require_value
@@ -25,9 +25,8 @@ ORTTO_PEOPLE_PER_LOAD = 20_000
 SECONDS_PER_LOAD = 900.0
 DRY_SECONDS = 60.0  # seconds for which a dry run requests people
 _EVENTS = "events"
-_EVENT_RESOURCES = (PROFILES.name, TRACKS.name, *(table.name for table in EVENT_TABLES), EVENTS_RESOURCE)
 # What the command can load, by its name for `--only`.
-ORTTO_TABLES: dict[str, list[str]] = {_EVENTS: list(_EVENT_RESOURCES)}
+ORTTO_TABLES: dict[str, list[str]] = {_EVENTS: [PROFILES.name, TRACKS.name, *EVENT_TABLE_NAMES, EVENTS_RESOURCE]}
 for _table in ORTTO_ACCOUNT:
     _name = _table.name.removeprefix("ortto_")
     ORTTO_TABLES.setdefault("audiences" if _name == "audience_members" else _name, []).append(_table.name)

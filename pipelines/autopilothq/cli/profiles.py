@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import RunError
 from . import log
+from .configuring import missing_explained
 from .options import LoadOptions, NameList, Time, load_options, require_value
 
 if TYPE_CHECKING:
@@ -54,18 +54,11 @@ def load_profiles(options: LoadOptions, **settings: Any) -> None:
 
 def _source(**settings: Any) -> "DltSource":
     """Returns the source. Missing settings come from dlt's configuration."""
-    from dlt.common.configuration.exceptions import ConfigFieldMissingException
-
     from ..clients.auth import missing_key
     from ..explain import explained
     from ..sources.profiles.source import profiles
 
-    with explained():
-        try:
-            source: DltSource = profiles(**settings)
-        except ConfigFieldMissingException as error:
-            if error.fields[0] == "space":
-                raise RunError(_NO_SPACE) from error
-            what = "an access token of Segment's Profile API"
-            raise RunError(missing_key(what, "sources.autopilothq.profiles.token")) from error
+    no_token = missing_key("an access token of Segment's Profile API", "sources.autopilothq.profiles.token")
+    with explained(), missing_explained(token=no_token, space=_NO_SPACE):
+        source: DltSource = profiles(**settings)
         return source

@@ -44,12 +44,7 @@ def run_receiver(
     check(settings)
     try:
         with _loading(settings.upload or folder, load_every, target, wait) as end_loads:
-            serve(
-                settings,
-                partial(configure_logging, *log_settings()),
-                partial(_report, folder),
-                end_loads,
-            )
+            serve(settings, partial(configure_logging, *log_settings()), partial(_report, folder), end_loads)
     except KeyboardInterrupt:
         raise SystemExit(out.INTERRUPTED) from None
 

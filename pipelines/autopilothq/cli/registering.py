@@ -5,23 +5,24 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from .. import inspect, runner
-from ..clients.autopilot_hooks import AutopilotHooks
+from .. import inspect
+from ..clients.autopilot import Autopilot
 from ..clients.urls import path_of
 from ..destination import hooks
 from ..destination.hooks import Hook
 from ..display import json_text, plural
+from ..explain import explained
 from ..masking import masked_url
 from . import out
 from .sending import autopilot_settings
 
 
 @contextmanager
-def _account() -> Iterator[tuple[AutopilotHooks, str]]:
+def _account() -> Iterator[tuple[Autopilot, str]]:
     """Yields the account of the settings, and its base URL."""
-    with runner.explained():
+    with explained():
         api = autopilot_settings().api
-        with AutopilotHooks(api) as account:
+        with Autopilot(api) as account:
             yield account, api.base_url.rstrip("/")
 
 

@@ -17,8 +17,6 @@ class _PercentLimit(click.ParamType[tuple[str, tuple[float, float]]]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Parses the limit."""
-        if isinstance(value, tuple):
-            return value
         from ..report import RATE_LIMITS
 
         name, _, numbers = str(value).partition("=")

@@ -46,12 +46,8 @@ _options = add_options(
 
 
 def _sending(command: _Command) -> _Command:
-    """Adds the options that all sending commands have."""
-    return _checked(_options(command))
-
-
-def _checked(command: _Command) -> _Command:
-    """Returns a command that refuses `--requests` without `--dry-run`."""
+    """Adds the options that all sending commands have, and refuses `--requests` without `--dry-run`."""
+    command = _options(command)
 
     @wraps(command)
     def run(**options: Any) -> None:
@@ -134,7 +130,7 @@ def send_audience(
             raise click.UsageError("--list is one of Autopilot's lists; Ortto has the audience's tag instead.")
         from . import list_sending
 
-        list_sending.send_with_list(name, query, key, (list_name, create_list, list_only), options)
+        list_sending.send_with_list(name, query, key, list_name, create_list, list_only, options)
         return
     if create_list or list_only:
         raise click.UsageError("Which list? Name it with --list.")
@@ -146,12 +142,7 @@ def send_audience(
 @click.command("deliveries", short_help="Show the last outcome of each message and trigger.")
 @_to("The account.")
 @click.option("--status", type=click.Choice(list(STATUSES)), help="Only those with this outcome.")
-@click.option(
-    "--since",
-    type=Time(),
-    metavar="TIME",
-    help="Only those since this time (UTC).",
-)
+@click.option("--since", type=Time(), metavar="TIME", help="Only those since this time (UTC).")
 @wait_option
 @destination_options
 def show_deliveries(

@@ -9,8 +9,6 @@ from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any
 
-from dlt.common.configuration.exceptions import ConfigFieldMissingException
-
 from .. import inspect, runner
 from ..catalog import STATUSES
 from ..clients.auth import missing_key
@@ -24,15 +22,15 @@ from ..destination import (
     log_dataset,
     resolve_settings,
 )
-from ..destination.accounts import ACCOUNT_KINDS, ORTTO, AnySettings, OrttoDestinationSettings
+from ..destination.accounts import AnySettings, OrttoDestinationSettings
 from ..destination.audiences import PersonRow
-from ..destination.kind import AUTOPILOT, AccountKind
+from ..destination.kind import ACCOUNT_KINDS, AUTOPILOT, ORTTO, AccountKind
 from ..destination.messages import Ignored, Item, from_line, refuse_item
 from ..destination.ortto_fields import ORTTO_SECTION
 from ..destination.settings import SECTION
 from ..display import plural
 from ..errors import BusyError, InvalidQuery, RunError
-from ..explain import explain
+from ..explain import explain, explained
 from ..masking import masked
 from ..segment.message import Reject, digest
 from ..sources.archive.batches import read_batches
@@ -44,6 +42,7 @@ from ..warehouses.query import run_query
 from ..warehouses.settings import setting
 from . import log as logs
 from . import out
+from .configuring import missing_explained
 from .options import freeze_modules
 from .progress import LOG_SECONDS
 
@@ -52,35 +51,35 @@ NOT_ALL = 4
 
 def send_files(paths: Sequence[str], triggers: dict[str, list[str]], options: dict[str, Any]) -> None:
     """Sends the messages of files."""
-    with runner.explained():
+    with explained():
         given = with_triggers(account_settings(options), triggers)
         with sending_lock(options), delivery_log(options) as log:
             broken: list[str] = []
-            counts = _deliver_items(_messages(paths, broken, _kind(options).integrations), log, given, options)
-    end_run(counts, broken, options["dry_run"], title=account_title(options))
+            counts = _deliver_items(_messages(paths, broken, account_kind(options).integrations), log, given, options)
+    end_run(counts, options, broken)
 
 
 def send_rows(query: str, key: str, options: dict[str, Any]) -> None:
     """Sends an identify for each row of a query."""
-    with runner.explained():
+    with explained():
         given = account_settings(options)
         with sending_lock(options):
             found, skipped = audiences.person_rows(*query_rows(options, query), key)
             with delivery_log(options) as log:
                 counts = _deliver_items(list(audiences.trait_items(found)), log, given, options)
-    end_run(counts, [], options["dry_run"], skipped_line(skipped, key), account_title(options))
+    end_run(counts, options, more=skipped_line(skipped, key))
 
 
 def send_changes(name: str, query: str, key: str, options: dict[str, Any]) -> None:
     """Sends who entered and who left an audience."""
-    with runner.explained():
+    with explained():
         given = account_settings(options)
         with sending_lock(options):
             found, skipped = audiences.person_rows(*query_rows(options, query), key)
             with delivery_log(options) as log:
                 counts, line = deliver_changes(name, key, found, log, given, options)
     out.print_line(line)
-    end_run(counts, [], options["dry_run"], skipped_line(skipped, key), account_title(options))
+    end_run(counts, options, more=skipped_line(skipped, key))
 
 
 def print_deliveries(
@@ -91,7 +90,7 @@ def print_deliveries(
     wait: timedelta,
 ) -> None:
     """Prints the last outcome of each message and trigger that was sent to an account."""
-    with runner.explained():
+    with explained():
         where = log_dataset(*target, reads=True, wait=wait)
         with DeliveryLog(where, reads=True, table=ACCOUNT_KINDS[to].log) as log:
             rows = log.latest(status, since)
@@ -114,13 +113,14 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 # ---- inside --------------------------------------------------------------------------------------------------------
 
 
-def _kind(options: dict[str, Any]) -> AccountKind:
+def account_kind(options: dict[str, Any]) -> AccountKind:
+    """Returns the kind of account that `--to` names; commands without it use Autopilot's."""
     return ACCOUNT_KINDS[options.get("to", AUTOPILOT.name)]
 
 
 def account_settings(options: dict[str, Any]) -> AnySettings:
     """Returns the settings of the account of `--to`, with the command's options. Raises RunError without a key."""
-    if _kind(options) is AUTOPILOT:
+    if account_kind(options) is AUTOPILOT:
         return autopilot_settings(options["unknown_traits"])
     given = {"unknown_traits": options["unknown_traits"], "allow_http": logs.allowed_http()}
     found = OrttoDestinationSettings.resolve(**given)
@@ -131,21 +131,12 @@ def account_settings(options: dict[str, Any]) -> AnySettings:
 
 def autopilot_settings(unknown_traits: str | None = None) -> DestinationSettings:
     """Returns the settings of Autopilot's account, with the command's options. Raises RunError without a key."""
-    try:
+    with missing_explained(api_key=_no_key(SECTION, AUTOPILOT)):
         return resolve_settings(unknown_traits=unknown_traits, allow_http=logs.allowed_http())
-    except ConfigFieldMissingException as error:
-        if "api_key" in error.fields:
-            raise RunError(_no_key(SECTION, AUTOPILOT)) from error
-        raise
 
 
 def _no_key(section: str, kind: AccountKind) -> str:
     return missing_key(f"the key of the {kind.title} account that receives", f"{section}.api_key")
-
-
-def account_title(options: dict[str, Any]) -> str:
-    """Returns the display name of the kind of account that `--to` names."""
-    return _kind(options).title
 
 
 def with_triggers(given: AnySettings, triggers: dict[str, list[str]]) -> AnySettings:
@@ -173,7 +164,7 @@ def delivery_log(options: dict[str, Any]) -> DeliveryLog:
     """Returns the account's delivery log in the target's dataset. A dry run only reads it."""
     dry = options["dry_run"]
     where = log_dataset(*dataset_options(options), reads=dry, wait=options["wait"])
-    return DeliveryLog(where, reads=dry, table=_kind(options).log)
+    return DeliveryLog(where, reads=dry, table=account_kind(options).log)
 
 
 def dataset_options(options: dict[str, Any]) -> tuple[str | None, str | None, str | None]:
@@ -235,7 +226,7 @@ def _deliver_items(
 ) -> Counts:
     """Delivers items, or, in a dry run, prints what would change. `is_all` tells that the run changes nothing else."""
     freeze_modules()
-    report = reporter(account_title(options))
+    report = reporter(account_kind(options).title)
     if not options["dry_run"]:
         return deliver(items, log, given, report)
     from .preview import print_preview
@@ -302,18 +293,16 @@ def skipped_line(number: int, key: str) -> list[str]:
     return [f"{plural(number, 'row')} without {key} skipped"] if number else []
 
 
-def end_run(
-    counts: Counts, broken: list[str], dry_run: bool, more: Iterable[str] = (), title: str = AUTOPILOT.title
-) -> None:
-    """Prints the outcome, and exits with 4 if not everything was delivered."""
-    print_counts(counts, dry_run, more, title)
+def end_run(counts: Counts, options: dict[str, Any], broken: Sequence[str] = (), more: Iterable[str] = ()) -> None:
+    """Prints the outcome, and exits with 4 if not everything was delivered. `broken` are as in `archive_lines`."""
+    print_counts(counts, account_kind(options).title, options["dry_run"], more)
     for why in broken:
         out.print_line(masked(f"  not read to its end: {why}"))
     if not counts.all_delivered or broken:
         sys.exit(NOT_ALL)
 
 
-def print_counts(counts: Counts, dry_run: bool = False, more: Iterable[str] = (), title: str = AUTOPILOT.title) -> None:
+def print_counts(counts: Counts, title: str, dry_run: bool = False, more: Iterable[str] = ()) -> None:
     """Prints the counts of a run's outcomes, and their reasons."""
     line = _line(counts, title)
     logs.summarise(line)

@@ -13,15 +13,15 @@ from ..destination.lines import StopSignal, read_chunks
 from ..destination.stream import StreamCallbacks, deliver_stream
 from ..display import shortened
 from ..errors import BusyError
-from ..explain import explain
+from ..explain import explain, explained
 from ..masking import masked
 from ..warehouses import lock
 from . import log as logs
 from . import out
 from .options import freeze_modules, standard_input
 from .sending import (
+    account_kind,
     account_settings,
-    account_title,
     dataset_options,
     delivery_log,
     end_run,
@@ -40,8 +40,8 @@ L = TypeVar("L", bound=AbstractContextManager[Any])
 
 def send_stream(triggers: dict[str, list[str]], options: dict[str, Any]) -> None:
     """Sends the messages of stdin as they come, until it ends or a signal comes."""
-    total, title, file = Counts(), account_title(options), standard_input().fileno()
-    with runner.explained(), stopped_by_signals() as stop:
+    total, title, file = Counts(), account_kind(options).title, standard_input().fileno()
+    with explained(), stopped_by_signals() as stop:
         given = with_triggers(account_settings(options), triggers)
         log = turns(delivery_log(options), stop, options)
         freeze_modules()
@@ -50,9 +50,9 @@ def send_stream(triggers: dict[str, list[str]], options: dict[str, Any]) -> None
         try:
             deliver_stream(read_chunks(file, stop), given, callbacks, total)
         except BaseException:
-            print_counts(total, title=title)
+            print_counts(total, title)
             raise
-    end_run(total, [], options["dry_run"], title=title)
+    end_run(total, options)
 
 
 @contextmanager

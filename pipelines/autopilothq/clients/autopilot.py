@@ -1,4 +1,7 @@
-"""A client of Autopilot's REST API, version 1 (docs/contract/autopilot-api.md), which reads and writes an account."""
+"""A client of Autopilot's REST API, version 1, which reads and writes an account.
+
+(docs/contract/autopilot-api.md, docs/contract/autopilot-hooks.md)
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ..errors import NotFound, UnexpectedResponse
 from ..segment.json_text import JsonObject
-from .decode import JsonValue, as_count, as_text, describe
+from .decode import JsonValue, as_array, as_count, as_text, describe, value_at
 from .http import ApiClient, HttpClient
 from .settings import ApiSettings
 from .urls import path_of
@@ -98,6 +101,10 @@ class Autopilot(ApiClient):
         """Returns `{"name","fieldType",…}` of each custom field that the account defines."""
         return self._array(["contacts", "custom_fields"], None)
 
+    def hooks(self) -> list[Any]:
+        """Returns `{"hook_id","event","target_url","created_at"}` of each REST hook."""
+        return self._array(["hooks"], "hooks")
+
     def contact(self, who: str) -> JsonObject | None:
         """Returns the contact with an id or an email, or None if there is none."""
         try:
@@ -122,9 +129,8 @@ class Autopilot(ApiClient):
             raise ValueError(f"1 to {MOST_CONTACTS} contacts go into one request, got {len(contacts)}")
         idempotent = all(map(_is_idempotent, contacts))
         answer = self._http.request("POST", ["contacts"], body={"contacts": contacts}, idempotent=idempotent)
-        ids = answer.value("contact_ids") if isinstance(answer, JsonObject) else None
-        emails = answer.value("email_contact_map") if isinstance(answer, JsonObject) else None
-        if not isinstance(ids, list) or isinstance(ids, JsonObject) or not isinstance(emails, JsonObject):
+        ids, emails = as_array(value_at(answer, "contact_ids")), value_at(answer, "email_contact_map")
+        if ids is None or not isinstance(emails, JsonObject):
             raise _unexpected("POST", ["contacts"], "an object with contact_ids and email_contact_map", answer)
         return Upserted(ids, dict(emails))
 
@@ -159,6 +165,18 @@ class Autopilot(ApiClient):
         """Creates a list and returns its id. Raises RequestRejected (409) if the name is taken."""
         return _id(["list"], self._http.request("POST", ["list"], body={"name": name}, idempotent=False), "list_id")
 
+    def add_hook(self, event: str, url: str) -> str:
+        """Registers a hook that posts an event to a URL. Returns its id, or an empty text if the API returns none.
+
+        Raises RequestRejected: 409 if there is such a hook already, 400 for an event that the account does not know.
+        """
+        answer = self._http.request("POST", ["hook"], body={"event": event, "target_url": url})
+        return as_text(value_at(answer, "id")) or as_text(value_at(answer, "hook_id")) or ""
+
+    def remove_hook(self, hook_id: str) -> None:
+        """Removes a hook. Raises NotFound if there is none with that id."""
+        self._http.request("DELETE", ["hook", hook_id], wants_json=False)
+
     def _object(self, path: Sequence[str]) -> JsonObject:
         answer = self._http.request("GET", path)
         if not isinstance(answer, JsonObject):
@@ -167,8 +185,8 @@ class Autopilot(ApiClient):
 
     def _array(self, path: Sequence[str], key: str | None) -> list[Any]:
         answer = self._http.request("GET", path)
-        found = answer if key is None else answer.value(key) if isinstance(answer, JsonObject) else None
-        if not isinstance(found, list) or isinstance(found, JsonObject):
+        found = as_array(answer if key is None else value_at(answer, key))
+        if found is None:
             raise _unexpected("GET", path, f"an object with a list of {key}" if key else "an array", answer)
         return found
 
@@ -203,14 +221,13 @@ def _pages(http: HttpClient, path: Sequence[str], bookmark: str | None) -> Itera
 
 def _page(path: Sequence[str], number: int, answer: JsonValue) -> Page:
     where = f" (page {number} of this scan)"
-    contacts = answer.value("contacts") if isinstance(answer, JsonObject) else None
-    if not isinstance(answer, JsonObject) or not isinstance(contacts, list) or isinstance(contacts, JsonObject):
+    contacts = as_array(value_at(answer, "contacts"))
+    if contacts is None:
         raise _unexpected("GET", path, "an object with a list of contacts", answer, where)
-    bookmark = answer.value("bookmark")
+    bookmark = value_at(answer, "bookmark")
     if bookmark is not None and as_text(bookmark) in (None, "", ".", ".."):
         raise _unexpected("GET", path, "a bookmark that is text or null", bookmark, where)
-    total = answer.value("total_contacts")
-    return Page(contacts, as_count(total), as_text(bookmark))
+    return Page(contacts, as_count(value_at(answer, "total_contacts")), as_text(bookmark))
 
 
 def _is_idempotent(contact: Mapping[str, Any]) -> bool:
@@ -219,7 +236,7 @@ def _is_idempotent(contact: Mapping[str, Any]) -> bool:
 
 
 def _id(path: Sequence[str], answer: JsonValue, key: str) -> str:
-    found = as_text(answer.value(key)) if isinstance(answer, JsonObject) else None
+    found = as_text(value_at(answer, key))
     if found is None:
         raise _unexpected("POST", path, f"an object with a {key}", answer)
     return found

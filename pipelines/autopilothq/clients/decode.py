@@ -100,10 +100,20 @@ def as_text(value: Any) -> str | None:
     return str(value) if isinstance(value, str) and not isinstance(value, JsonNumber) else None
 
 
+def as_array(value: Any) -> list[Any] | None:
+    """Returns a JSON array, None for any other value. `JsonObject` is a list, but it is no JSON array."""
+    return value if isinstance(value, list) and not isinstance(value, JsonObject) else None
+
+
 def as_count(value: Any) -> int | None:
     """Returns a JSON number that is whole, not negative and of sensible size, or None for any other value."""
     is_whole = isinstance(value, JsonNumber) and value.isdigit() and len(value) <= MAX_DIGITS
     return int(value) if is_whole else None
+
+
+def value_at(answer: JsonValue, *path: str) -> Any:
+    """Returns the first value at `path` in an answer, None if there is none or the answer is not an object."""
+    return answer.value(*path) if isinstance(answer, JsonObject) else None
 
 
 def plain(value: JsonValue) -> Any:

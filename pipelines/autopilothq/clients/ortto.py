@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..segment.json_text import JsonObject
-from .decode import as_text
+from .decode import as_text, value_at
 from .ortto_answers import (
     ActivityPage,
     PeoplePage,
@@ -135,7 +135,7 @@ class Ortto(OrttoRequests):
         while True:
             answer = self.request("audiences/get", {"limit": AUDIENCES_PER_PAGE, "offset": offset})
             page = array("audiences/get", answer, "audiences")
-            ids = {as_text(one.value("id")) if isinstance(one, JsonObject) else None for one in page}
+            ids = {as_text(value_at(audience, "id")) for audience in page}
             if not page or ids <= seen:
                 return
             yield page

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 from .. import masking
 from ..errors import UnexpectedResponse
 from ..segment.json_text import JsonObject, to_json
-from .decode import JsonValue, as_count, as_text, describe
+from .decode import JsonValue, as_array, as_count, as_text, describe, value_at
 from .urls import path_of
 
 MOST_EMPTY_PAGES = 100  # empty pages in a row, each of which promises more
@@ -55,11 +55,10 @@ class Written(NamedTuple):
 def array(path: str, answer: JsonValue, key: str) -> list[Any]:
     """Returns the list under a key, or the answer itself if it is a list; an empty one for null."""
     found = answer.value(key) if isinstance(answer, JsonObject) else answer
-    if found is None:
-        return []
-    if not isinstance(found, list) or isinstance(found, JsonObject):
+    entries = [] if found is None else as_array(found)
+    if entries is None:
         raise unexpected(path, f"a list of {key} or null", found)
-    return found
+    return entries
 
 
 def people_page(path: str, answer: JsonObject, offset: int) -> PeoplePage:
@@ -109,8 +108,7 @@ def read_written(path: str, answer: JsonObject, key: str, expected: int) -> list
     found = array(path, answer, key)
     if len(found) != expected:
         raise unexpected(path, f"{expected} {key}", found)
-    values = [one if isinstance(one, JsonObject) else JsonObject() for one in found]
-    return [Written(*(as_text(one.value(name)) for name in ("status", "person_id", "error"))) for one in values]
+    return [Written(*(as_text(value_at(entry, name)) for name in ("status", "person_id", "error"))) for entry in found]
 
 
 def unexpected(path: str, expected: str, got: JsonValue) -> UnexpectedResponse:

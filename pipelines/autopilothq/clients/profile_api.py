@@ -12,7 +12,7 @@ from .. import masking
 from ..errors import InvalidSetting, NotFound, UnexpectedResponse
 from ..segment.json_text import JsonObject, to_json
 from ..utc import format_time
-from .decode import JsonValue, TooDeep, as_text, describe
+from .decode import JsonValue, TooDeep, as_array, as_text, describe, value_at
 from .http import ApiClient
 from .settings import ApiSettings
 from .urls import escape, path_of
@@ -96,13 +96,13 @@ class ProfileApi(ApiClient):
 
     def _page(self, path: list[str], answer: JsonValue) -> tuple[list[Any], str | None]:
         """Returns a page's events, and the cursor of the next page, None if this is the last one."""
-        events = answer.value("data") if isinstance(answer, JsonObject) else None
-        if not isinstance(answer, JsonObject) or not isinstance(events, list) or isinstance(events, JsonObject):
+        events = as_array(value_at(answer, "data"))
+        if events is None:
             raise self._unexpected(path, answer, f": expected an object with a list of data, got {describe(answer)}")
-        cursor = answer.value("cursor")
+        cursor = value_at(answer, "cursor")
         if cursor is not None and not isinstance(cursor, JsonObject):
             raise self._unexpected(path, answer, f": expected a cursor that is an object, got {describe(cursor)}")
-        more, following = answer.value("cursor", "has_more"), answer.value("cursor", "next")
+        more, following = value_at(cursor, "has_more"), value_at(cursor, "next")
         if more is not None and not isinstance(more, bool):
             raise self._unexpected(path, answer, f": expected has_more to be true or false, got {describe(more)}")
         if not more:

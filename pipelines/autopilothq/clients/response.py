@@ -14,7 +14,7 @@ from ..errors import ContactLimit, NotAuthorized, NotFound, RequestRejected, Una
 from ..segment.json_text import JsonObject, to_json
 from .auth import where_to_set
 from .call import Call
-from .decode import MAX_VALUES, JsonValue, NotJson, TooDeep, TooManyValues, Truncated, as_text, decode_json
+from .decode import MAX_VALUES, JsonValue, NotJson, TooDeep, TooManyValues, Truncated, as_text, decode_json, value_at
 from .inflate import ACCEPTED, TooBig, Undecodable, UnknownEncoding, inflated
 from .retry import MAX_RETRY_AFTER, TransientFailure, retry_after
 
@@ -109,14 +109,20 @@ def _transient(call: Call, failure: TransientFailure) -> Exception:
 
 def _wait_of(content: bytes) -> float | None:
     """Returns the seconds to wait in the body of Ortto's 429: `try-in-seconds`, at the top level or one below."""
+    answer = _object(content)
+    for value in [answer, *(nested for _, nested in answer)]:
+        asked = value_at(value, "try-in-seconds")
+        if isinstance(asked, str) and _SECONDS.fullmatch(asked):
+            return float(asked)
+    return None
+
+
+def _object(content: bytes) -> JsonObject:
+    """Returns the JSON object in the body of an error, an empty one if it is something else."""
     with suppress(TooManyValues, Truncated, NotJson):
         answer = decode_json(content)
-        if isinstance(answer, JsonObject):
-            for _, value in [("", answer), *answer]:
-                asked = value.value("try-in-seconds") if isinstance(value, JsonObject) else None
-                if isinstance(asked, str) and _SECONDS.fullmatch(asked):
-                    return float(asked)
-    return None
+        return answer if isinstance(answer, JsonObject) else JsonObject()
+    return JsonObject()
 
 
 def _json(call: Call, response: httpx.Response, content: bytes) -> JsonValue:
@@ -157,19 +163,15 @@ def _server_message(response: httpx.Response, content: bytes) -> str:
 
     Autopilot sends `{"error","message"}`, Segment `{"error":{"code","message"}}`, Ortto `{"error","request_id"}`.
     """
-    text = ""
-    with suppress(TooManyValues, Truncated, NotJson):
-        answer = decode_json(content)
-        if isinstance(answer, JsonObject):
-            nested = isinstance(answer.value("error"), JsonObject)
-            code = answer.value("error", "code") if nested else answer.value("error")
-            message = answer.value("error", "message") if nested else answer.value("message")
-            # The code is left out if it only repeats the status.
-            status = _phrase(response.status_code).casefold()
-            parts = (to_json(part) if isinstance(part, list) else str(part) for part in (code, message) if part)
-            text = ": ".join(part for part in parts if part.casefold() != status)
-            if text and as_text(answer.value("request_id")):
-                text = f"{text} (request {answer.value('request_id')})"
+    answer = _object(content)
+    code, message = answer.value("error"), answer.value("message")
+    if isinstance(code, JsonObject):
+        code, message = code.value("code"), code.value("message")
+    parts = (to_json(part) if isinstance(part, list) else str(part) for part in (code, message) if part)
+    # The code is left out if it only repeats the status.
+    text = ": ".join(part for part in parts if part.casefold() != _phrase(response.status_code).casefold())
+    if text and as_text(answer.value("request_id")):
+        text = f"{text} (request {answer.value('request_id')})"
     is_json = "json" in response.headers.get("Content-Type", "")
     text = text or ("" if is_json else content.decode("utf-8", "replace"))
     text = _shortened(masking.masked(text))  # masked first, because a part of a secret would not be recognised

@@ -15,13 +15,13 @@ from ..clients.settings import API_TYPES, MAX_ATTEMPTS, TIMEOUT
 from ..display import plural
 from ..errors import InvalidSetting, NotAuthorized
 from .account import DryRunAccount, WritableAccount
-from .accounts import ACCOUNT_KINDS, ORTTO, AnySettings, OpenAccount, OrttoDestinationSettings, Show
+from .accounts import AnySettings, OpenAccount, OrttoDestinationSettings, Show
 from .counts import Counts
 from .delivery_log import DeliveryLog
 from .dispatch import AT_ONCE
 from .errors import DeliveryFailed, DeliveryImpossible, terminal_error
 from .fields import Fields
-from .kind import AUTOPILOT
+from .kind import ACCOUNT_KINDS, AUTOPILOT, ORTTO
 from .load_package import finish_file, resolve_options, rows_of
 from .messages import Ignored, Item, from_row
 from .ortto import DryRunOrtto, OrttoAccount

@@ -1,7 +1,7 @@
 """The account that is written to: the interface that the destination uses, and its implementation for dry runs."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from ..clients.autopilot import Autopilot, Page, Upserted
@@ -11,16 +11,12 @@ from ..segment.json_text import JsonObject
 from .preview import Preview
 
 
-class CountsAttempts(Protocol):
-    """An account that reports how often it has sent a request."""
+class WritableAccount(Protocol):
+    """The part of `clients.autopilot.Autopilot` that the destination uses."""
 
     @property
     def attempts(self) -> int:
         """How often the calling thread's last request was sent."""
-
-
-class WritableAccount(CountsAttempts, Protocol):
-    """The part of `clients.autopilot.Autopilot` that the destination uses."""
 
     def limit_tries(self, tries: int, /) -> AbstractContextManager[None]:
         """Limits the tries of the calling thread's requests in this context."""
@@ -52,16 +48,13 @@ class DryRunAccount:
 
     def __init__(self, account: Autopilot, preview: Preview, show: Callable[[str], None] | None, base_url: str) -> None:
         self.attempts = 0
+        self.limit_tries = account.limit_tries
         self.contact = account.contact
         self.contacts = account.contacts
         self.triggers = account.triggers
         self._preview = preview
         self._show = show
         self._base = base_url.rstrip("/")
-
-    def limit_tries(self, _: int) -> AbstractContextManager[None]:
-        """Does nothing, because no request is sent."""
-        return nullcontext()
 
     def upsert_many(self, contacts: Sequence[Mapping[str, Any]]) -> Upserted:
         """Passes the request to the preview."""

@@ -1,33 +1,19 @@
-"""The kinds of accounts that messages can be sent to, and their settings."""
+"""An open account, and the settings of an account of Ortto."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-from ..catalog import ORTTO_DELIVERIES, ORTTO_INTEGRATIONS
 from ..clients.ortto import OrttoSettings
 from ..clients.settings import API_TYPES
 from ..warehouses.settings import configured_names, typed_settings, unknown_setting
 from .account import WritableAccount
-from .event_batches import EventBatches
 from .fields import Fields
-from .kind import AUTOPILOT, AccountKind
+from .kind import AccountKind
 from .ortto_fields import ORTTO_SECTION
 from .settings import DestinationSettings, TriggerMapping, check_unknown_traits
 from .triggers import EventTriggers
 
-ORTTO = AccountKind(
-    "ortto",
-    "Ortto",
-    ORTTO_DELIVERIES,
-    ORTTO_INTEGRATIONS,
-    "POST /person/merge",
-    "No custom activity for the event {!r}, in the settings or by its name",
-    needs_email=False,
-    tags=True,
-    new_event_sender=EventBatches,
-)
-ACCOUNT_KINDS = {kind.name: kind for kind in (AUTOPILOT, ORTTO)}
 Show: TypeAlias = Callable[[str], None]
 
 

@@ -2,8 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..display import shortened
@@ -27,9 +26,9 @@ def person_rows(names: Sequence[str], values: Sequence[Sequence[Any]], key: str)
 
     Raises RunError if the result has no key column or has a column twice, or if two rows have the same key.
     """
-    columns = {name.lower(): number for number, name in enumerate(names)}
+    columns = {name.lower(): index for index, name in enumerate(names)}
     if key not in columns:
-        other = next((one for one in ID_COLUMNS if one in columns), None)
+        other = next((column for column in ID_COLUMNS if column in columns), None)
         hint = f"name it so (… AS {key})" + (f", or add --key {other}" if other else "")
         raise RunError(f"Expected a column {key} in the query's answer, got {_listed(names)}.\nN{hint[1:]}.")
     if len(columns) < len(names):
@@ -39,10 +38,10 @@ def person_rows(names: Sequence[str], values: Sequence[Sequence[Any]], key: str)
         )
     found: list[PersonRow] = []
     for row in values:
-        texts = {one: id_text(row[columns[one]]) if one in columns else None for one in ID_COLUMNS}
-        if person := texts[key]:
+        ids = {column: id_text(row[columns[column]]) if column in columns else None for column in ID_COLUMNS}
+        if person := ids[key]:
             traits = {name: value for name, value in zip(names, row, strict=True) if name.lower() not in ID_COLUMNS}
-            found.append(PersonRow(person, texts["email"], texts["user_id"], traits))
+            found.append(PersonRow(person, ids["email"], ids["user_id"], traits))
     repeated = [(who, number) for who, number in Counter(identity(row, key) for row in found).items() if number > 1]
     if repeated:
         who, number = repeated[0]
@@ -76,11 +75,6 @@ def trait_items(found: Sequence[PersonRow]) -> Iterator[Item]:
         yield trait_item(row.key, row.user_id, _with_email(row.traits, row.email))
 
 
-def _prefix(name: str, key: str) -> str:
-    """Returns the prefix of the ids of an audience's messages."""
-    return f"audience-{slug(name)}-{key}-"
-
-
 def slug(name: str) -> str:
     """Returns the name of an audience's trait.
 
@@ -104,9 +98,8 @@ def membership_items(
     another key.
     """
     trait = slug(name)
-    compared = compare_members(
-        partial(_prefix, name), key, found, known, f"The audience {trait} was sent by {{}} before"
-    )
+    sent = f"The audience {trait} was sent by {{}} before"
+    compared = compare_members(f"audience-{trait}", key, found, known, sent)
     items = [_membership(id_, trait, row.email, row.user_id, True) for id_, row in compared.entered]
     for id_, member in compared.left:
         items.append(_membership(id_, trait, member.email if key == "email" else None, member.user_id, False))
@@ -122,21 +115,26 @@ class MemberChanges(NamedTuple):
 
 
 def compare_members(
-    prefix_of: Callable[[str], str], key: str, found: Sequence[PersonRow], known: Mapping[str, Member], what: str
+    prefix: str, key: str, found: Sequence[PersonRow], known: Mapping[str, Member], sent: str
 ) -> MemberChanges:
     """Compares the members of an audience with their records in the log.
 
-    `prefix_of` returns the prefix of their ids in the log for a key column. Raises RunError if the log has them by the
-    other key (`what` is the beginning of the message, with `{}` for that key), or if a row has traits.
+    Their ids in the log are the `prefix`, the key column and a digest of the person. Raises RunError if the log has
+    them by the other key (`sent` is the beginning of the message, with `{}` for that key), or if a row has traits.
     """
-    other = next(iter(set(ID_COLUMNS) - {key}))
-    mine, others = prefix_of(key), prefix_of(other)
-    if any(id_.startswith(others) and member.known for id_, member in known.items()):
+    [other] = set(ID_COLUMNS) - {key}
+    if any(id_.startswith(f"{prefix}-{other}-") and member.known for id_, member in known.items()):
         raise RunError(
-            f"{what.format(other)}, and nobody can tell who is who by {key}.\n"
+            f"{sent.format(other)}, and nobody can tell who is who by {key}.\n"
             f"Add --key {other}, or give the audience another name."
         )
-    _check_members(found)
+    for row in found:
+        if row.traits:
+            raise RunError(
+                f"Expected only email and user_id of an audience, got {_listed(row.traits)} as well.\n"
+                "Leave them out of the query, or send them as traits: autopilothq send traits."
+            )
+    mine = f"{prefix}-{key}-"
     members = {mine + _identity_digest(row, key): row for row in found}
     entered = [(id_, row) for id_, row in members.items() if id_ not in known or known[id_].known != "true"]
     left = [
@@ -145,16 +143,6 @@ def compare_members(
         if id_.startswith(mine) and id_ not in members and member.known not in (None, "false")
     ]
     return MemberChanges(entered, left, len(members) - len(entered))
-
-
-def _check_members(found: Iterable[PersonRow]) -> None:
-    """Raises RunError if a member's row has traits."""
-    for row in found:
-        if row.traits:
-            raise RunError(
-                f"Expected only email and user_id of an audience, got {_listed(row.traits)} as well.\n"
-                "Leave them out of the query, or send them as traits: autopilothq send traits."
-            )
 
 
 def _membership(id_: str, trait: str, email: str | None, user_id: str | None, is_in: bool) -> Item:

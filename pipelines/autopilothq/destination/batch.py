@@ -69,29 +69,25 @@ class ContactBatch:
         After a merge, an event that is still to be sent would meet values other than its own, or one of Autopilot's own
         keys would apply to both or be lost. A contact that must be `alone` is never merged.
         """
-        if key in self.contacts and (alone or any(item.alone for item in self.items if item.key == key)):
-            return True
         if any(other != key and other in self.contacts for other in contact_keys(values)):
             return True  # the person is in the batch by another key
-        if key in self.contacts and self._own_keys_conflict(self.contacts[key], values):
-            return True
-        if not any(item.key == key and item.triggers for item in self.items):
+        if key not in self.contacts:
             return False
-        mine = self.contacts[key]
-        custom = mine.get("custom", {})
-        return any(name in mine and mine[name] != value for name, value in values.items() if name != "custom") or any(
-            name in custom and custom[name] != value for name, value in values.get("custom", {}).items()
-        )
-
-    @staticmethod
-    def _own_keys_conflict(mine: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
-        if mine.get("notify") != values.get("notify"):
+        before, items = self.contacts[key], [item for item in self.items if item.key == key]
+        if alone or any(item.alone for item in items):
             return True
-        return any(name in mine and name in values and mine[name] != values[name] for name in OWN_KEYS)
+        own = {name: values[name] for name in OWN_KEYS if name in values}
+        if before.get("notify") != values.get("notify") or _contradicts(before, own):
+            return True
+        if not any(item.triggers for item in items):
+            return False
+        standard = {name: value for name, value in values.items() if name != "custom"}
+        return _contradicts(before, standard) or _contradicts(before.get("custom", {}), values.get("custom", {}))
 
-    def merge(self, key: Key, values: Mapping[str, Any]) -> None:
-        """Adds values to a contact. They replace earlier ones field by field."""
-        self.contacts[key] = merged(self.contacts.get(key, {}), values)
+
+def _contradicts(before: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+    """Returns whether a value differs from the one that its field has before."""
+    return any(name in before and before[name] != value for name, value in values.items())
 
 
 def merged(before: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -54,12 +54,12 @@ class AddressChanges:
 
     def _follow(self, email: str, at: datetime | None, reached: Collection[str]) -> str:
         while self._of:
-            found = [one for one in self._of.get(address_digest(email), ()) if one.message_id not in reached]
-            later = (one for one in found if at is None or one.sent_at > at)
-            change = next((one for one in later if self._is_made(one, email)), None)
-            if change is None:
+            left = [change for change in self._of.get(address_digest(email), ()) if change.message_id not in reached]
+            later = (change for change in left if at is None or change.sent_at > at)
+            made = next((change for change in later if self._is_made(change, email)), None)
+            if made is None:
                 break
-            email, at = change.email, change.sent_at
+            email, at = made.email, made.sent_at
         return email
 
     def _is_made(self, change: AddressChange, email: str) -> bool:

@@ -8,7 +8,6 @@ again from the beginning, because its contacts may have been created again.
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any, NamedTuple
 
 from ..clients.autopilot import Autopilot
@@ -100,16 +99,16 @@ def contacts_of_rows(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> tup
 
     The column `contact_id` identifies a contact, else `email`. Raises RunError if the result has neither column.
     """
-    columns = {name.lower(): number for number, name in enumerate(names)}
-    numbers = [columns[name] for name in COLUMNS_OF_CONTACTS if name in columns]
-    if not numbers:
+    columns = {name.lower(): index for index, name in enumerate(names)}
+    indexes = [columns[name] for name in COLUMNS_OF_CONTACTS if name in columns]
+    if not indexes:
         raise RunError(
             f"Expected a column {' or '.join(COLUMNS_OF_CONTACTS)} in the query's answer, got {', '.join(names)}.\n"
             "Name it so (… AS email). Nothing was sent."
         )
     found, skipped = [], 0
     for row in rows:
-        who = next(filter(None, (id_text(row[number]) for number in numbers)), None)
+        who = next(filter(None, (id_text(row[index]) for index in indexes)), None)
         if who is None:
             skipped += 1
         else:
@@ -165,12 +164,10 @@ def _is_done(status: DeliveryStatus | None, begun: Collection[str | None], since
 def _request(action: ContactAction, who: str, row: Delivery, suppressed: HashedIds) -> ContactRequest:
     journey = row.trigger_id or ""
     logged = not any(id_ in suppressed for id_ in forms(id_of_contact(who).kind, who))
-    send = partial(_send, action=action, who=who, journey=journey)
-    return ContactRequest(row, action.method, action.path(who, journey), send, absent=action.absent, logged=logged)
-
-
-def _send(account: Autopilot, action: ContactAction, who: str, journey: str) -> None:
-    action.send(account, who, journey)
+    path = action.path(who, journey)
+    return ContactRequest(
+        row, action.method, path, lambda account: action.send(account, who, journey), action.absent, logged=logged
+    )
 
 
 # ---- the limit -----------------------------------------------------------------------------------------------------

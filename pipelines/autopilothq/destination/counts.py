@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 MOST_REASONS = 1000  # reasons that are counted separately, because a stream has no end
@@ -59,10 +59,10 @@ class Counts:
         with self._lock:
             self.unmapped.update(properties)
 
-    def add_remarks(self, remarks: Iterable[str]) -> None:
-        """Counts remarks on traits that were left out, or that the account has no field for."""
+    def add_remarks(self, remarks: Mapping[str, str]) -> None:
+        """Counts remarks on traits that were left out, or that the account has no field for, without their values."""
         with self._lock:
-            self.remarks.update(remarks)
+            self.remarks.update(f"{trait} was {remark.partition(', got ')[0]}" for trait, remark in remarks.items())
 
     def drop_failed(self) -> None:
         """Drops the counts of failed messages, because they are sent again."""

@@ -19,18 +19,18 @@ class DeferredContacts:
     def __init__(self, changes: AddressChanges) -> None:
         self._changes = changes
         self._planned: dict[int, Planned] = {}
-        self._numbers: dict[Key, set[int]] = {}  # the numbers of deferred contacts, by key
+        self._numbers: dict[Key, set[int]] = {}  # the numbers of contacts by key, also of those that were released
         self._next = 0
 
     def defer(self, planned: Planned) -> bool:
         """Defers a contact if it must wait, and returns whether it did."""
         item, _, before = planned
-        if _renames(planned):
+        if planned.renames:
             return False
         failed = item.failed_before or (before is not None and before.status == "failed")
         if not (failed or item.alone or self._is_late(item.key)):
             others = self._linked(planned)
-            if not others or not (item.resent or any(self._is_late(self._planned[one].item.key) for one in others)):
+            if not others or not (item.resent or any(self._is_late(self._planned[other].item.key) for other in others)):
                 return False
         self._add(self._next, planned)
         self._next += 1
@@ -38,7 +38,7 @@ class DeferredContacts:
 
     def move(self, before: Key, email: str) -> None:
         """Moves the deferred contacts of the address `before` to the one that an earlier run has changed it to."""
-        for number in sorted(self._numbers.get(before, ())):
+        for number in sorted(self._waiting(before)):
             if self._planned[number].item.key == before:
                 self._add(number, moved_to(self._planned[number], email))
 
@@ -66,11 +66,14 @@ class DeferredContacts:
         found: set[int] = set()
         left = list(self._people(planned)) if self._planned else []
         while left:
-            for number in self._numbers.get(left.pop(), ()):
-                if number in self._planned and number not in found:
-                    found.add(number)
-                    left += self._people(self._planned[number])
+            for number in self._waiting(left.pop()) - found:
+                found.add(number)
+                left += self._people(self._planned[number])
         return found
+
+    def _waiting(self, key: Key) -> set[int]:
+        """Returns the numbers of the contacts with a key that are still deferred."""
+        return self._numbers.get(key, set()) & self._planned.keys()
 
     def _people(self, planned: Planned) -> set[Key]:
         key = planned.item.key
@@ -78,7 +81,3 @@ class DeferredContacts:
 
     def _is_late(self, key: Key) -> bool:
         return self._changes.follow(key).lower() != key
-
-
-def _renames(planned: Planned) -> bool:
-    return bool(planned.values.get("_NewEmail"))

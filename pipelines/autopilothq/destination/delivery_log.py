@@ -202,7 +202,7 @@ class DeliveryLog(LogTable):
         for delivery in deliveries:
             what = (delivery.trigger_id, *(getattr(delivery, name) for name in columns))
             groups.setdefault(what, []).append(delivery.message_id)
-        if self._reads or not groups:
+        if self.is_read_only or not groups:
             return
         with self._lock, self.dataset.transaction():
             for (trigger, *outcome), ids in groups.items():

@@ -15,7 +15,7 @@ from .counts import Counts
 from .delivery_log import OUTCOME, SENT_AGAIN, Delivery, DeliveryLog, is_rejected
 from .halving import ContactWriter
 from .held import HeldPeople
-from .kind import AUTOPILOT, AccountKind, EventSender
+from .kind import AccountKind
 from .requests import CircuitBreaker, Outcome, RunStopped, outcome_of, send_request
 from .triggers import EventTriggers
 
@@ -27,28 +27,13 @@ AT_ONCE = 8  # requests in flight; the client limits their rate
 class Dispatcher:
     """Sends batches concurrently, but those that share a person one after the other.
 
-    `progress` is called with the counts after each batch. `held` are the people whose messages are deferred. After its
-    context ends, nothing more is sent.
+    `progress` is called after each batch. After its context ends, nothing more is sent.
 
-    Example: `with Dispatcher(account, log, counts, print) as dispatcher: dispatcher.submit(batch); dispatcher.drain()`.
+    Example: `with Dispatcher(sender, print, 8) as dispatcher: dispatcher.submit(batch); dispatcher.drain()`.
     """
 
-    def __init__(
-        self,
-        account: WritableAccount,
-        log: DeliveryLog,
-        counts: Counts,
-        progress: Callable[[Counts], None],
-        at_once: int = AT_ONCE,
-        kind: AccountKind = AUTOPILOT,
-        triggers: EventTriggers | None = None,
-        held: HeldPeople | None = None,
-    ) -> None:
-        self._breaker = CircuitBreaker()
-        self._sender = _BatchSender(account, log, counts, self._breaker, kind, held)
-        if kind.new_event_sender is not None:
-            self._sender.event_sender = kind.new_event_sender(account, triggers, log, counts, self._breaker)
-        self._counts = counts
+    def __init__(self, sender: "BatchSender", progress: Callable[[], None], at_once: int) -> None:
+        self._sender = sender
         self._progress = progress
         self._at_once = at_once
         self._pool = ThreadPoolExecutor(at_once)
@@ -60,7 +45,7 @@ class Dispatcher:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._breaker.open()
+        self._sender.breaker.open()
         self._pool.shutdown(wait=True)
 
     def follow(self, before: "Dispatcher") -> None:
@@ -87,36 +72,43 @@ class Dispatcher:
         try:
             events = [items for future in done for items in future.result()]
         except RunStopped as stopped:
-            raise self._breaker.cause or stopped from None
+            raise self._sender.breaker.cause or stopped from None
         for items in events:
             people = {key for item in items for key in item_keys(item)}
             self._running[self._pool.submit(self._sender.send_events, items)] = people
-        self._progress(self._counts)
+        self._progress()
 
 
-class _BatchSender:
-    """The work of the threads: it writes the contacts of a batch, and then sends the events of each contact."""
+class BatchSender:
+    """The work of the threads: it writes the contacts of a batch, and then sends the events of each contact.
+
+    `held` are the people whose messages are deferred.
+    """
 
     def __init__(
         self,
         account: WritableAccount,
         log: DeliveryLog,
         counts: Counts,
-        breaker: CircuitBreaker,
-        kind: AccountKind = AUTOPILOT,
-        held: HeldPeople | None = None,
+        kind: AccountKind,
+        triggers: EventTriggers,
+        held: HeldPeople,
     ) -> None:
-        self.event_sender: EventSender | None = None
+        self.breaker = CircuitBreaker()
+        make = kind.new_event_sender
+        self._event_sender = make(account, triggers, log, counts, self.breaker) if make is not None else None
         self._kind = kind
         self._account = account
         self._log = log
         self._counts = counts
-        self._breaker = breaker
-        self.writer = ContactWriter(account, breaker, kind)
-        self._held = HeldPeople() if held is None else held
+        self.writer = ContactWriter(account, self.breaker, kind)
+        self._held = held
 
     def send_batch(self, batch: ContactBatch) -> list[list[BatchItem]]:
-        """Writes a batch's contacts, and returns the items whose events are to be sent, in a list for each person."""
+        """Writes a batch's contacts, and returns the items whose events are to be sent.
+
+        They are in a list for each person, or in a single list if the account takes many events with one request.
+        """
         outcomes: dict[Key, Outcome] = {}
         ahead = [item for item in batch.items if item.write_ahead]
         self._log.add([item.row_ahead for item in ahead])
@@ -136,16 +128,20 @@ class _BatchSender:
             self._log.write_outcomes(row for row in ahead_done if not is_rejected(row))
             self._log.write_outcomes(filter(is_rejected, ahead_done), (*OUTCOME, "content"))
             self._log_outcomes(batch.refused, done, outcomes)
+        left = [item for item in batch.items if item.triggers and outcomes[item.key].status == "delivered"]
+        if self._event_sender is not None:
+            return [left] if left else []
         events: dict[Key, list[BatchItem]] = {}
-        for item in batch.items:
-            if item.triggers and outcomes[item.key].status == "delivered":
-                events.setdefault(item.key if self.event_sender is None else "", []).append(item)
+        for item in left:
+            events.setdefault(item.key, []).append(item)
         return list(events.values())
 
     def _defer_held(self, batch: ContactBatch, outcomes: dict[Key, Outcome]) -> None:
         """Removes contacts from a batch whose earlier messages must be sent first; they fail as deferred."""
-        people = {} if self._held.is_empty else {key: contact_keys(values) for key, values in batch.contacts.items()}
-        for key, keys in people.items():
+        if self._held.is_empty:
+            return
+        for key, values in list(batch.contacts.items()):
+            keys = contact_keys(values)
             if self._held.holds(keys, batch.renames):
                 self._held.note_unsettled(keys)
                 del batch.contacts[key]
@@ -167,7 +163,7 @@ class _BatchSender:
         for key, values in batch.contacts.items():
             self.writer.forget(values["Email"])
             request = partial(self._account.upsert, values)
-            outcomes[key] = send_request(self._account, self._breaker, "POST /contact", request, key, once=True)
+            outcomes[key] = send_request(self._account, self.breaker, "POST /contact", request, key, once=True)
             if outcomes[key].status in ("unknown", "failed"):
                 self._held.note_unsettled(contact_keys(values))
 
@@ -178,25 +174,24 @@ class _BatchSender:
         rows = refused
         for item, row in done:
             self._counts.add("bad", not item.resent and self.writer.is_bad(item.key, outcomes, item.failed_before))
+            is_identify = row.kind == "identify" and not item.resent
             if item.resent:
                 rows.append(row._replace(message=row.message or SENT_AGAIN))
-                if row.status == "delivered":
-                    self._counts.add_earlier(item.earlier)
-                else:
-                    self._counts.add_message([*item.earlier, row.status], row.message)
-            elif row.kind == "identify":
-                rows += [] if item.write_ahead else [row]
-                self._counts.add_message([row.status], row.message)
-            elif row.status != "delivered":
-                if row.status != "unknown":  # with a new address it is logged already, without a trigger
-                    rows += [row._replace(trigger_id=trigger) for trigger in item.triggers]
+            elif is_identify and not item.write_ahead:
+                rows.append(row)
+            elif not is_identify and row.status not in ("delivered", "unknown"):
+                # The row of a change of an address whose outcome is unknown is in the log, without a trigger.
+                rows += [row._replace(trigger_id=trigger) for trigger in item.triggers]
+            if is_identify or row.status != "delivered":
                 self._counts.add_message([*item.earlier, row.status], row.message)
+            elif item.resent:
+                self._counts.add_earlier(item.earlier)
         self._log.add(rows)
 
     def send_events(self, items: Sequence[BatchItem]) -> list[list[BatchItem]]:
         """Sends events: those of a person one by one, or all with the event sender. Returns []: none are left."""
-        if self.event_sender is not None:
-            self._held.note_failed(key for item in self.event_sender.send(items) for key in item_keys(item))
+        if self._event_sender is not None:
+            self._held.note_failed(key for item in self._event_sender.send(items) for key in item_keys(item))
             return []
         for item in items:
             if not self._held.holds(item_keys(item)):
@@ -215,7 +210,7 @@ class _BatchSender:
         statuses = list(item.earlier)
         message: str | None = None
         for trigger in item.triggers:
-            if self._breaker.is_open:
+            if self.breaker.is_open:
                 return
             who = item.row.email or ""
             endpoint = f"POST {path_of(['trigger', trigger, 'contact', who])}"
@@ -223,7 +218,7 @@ class _BatchSender:
             self._log.add([row])
             request = partial(self._account.trigger, trigger, who)
             try:
-                outcome = send_request(self._account, self._breaker, endpoint, request, item.key)
+                outcome = send_request(self._account, self.breaker, endpoint, request, item.key)
             except ApiError as error:
                 self._log.write_outcomes([outcome_of("failed", endpoint, error).of(row)])
                 raise
@@ -243,13 +238,12 @@ def _rows_with_outcomes(
     The row of an item that was refused for its values has them as its content, so that it is not sent again until they
     change. If several items of the person were merged, it is not known whose values were refused.
     """
-    done = [(item, outcomes[item.key].of(item.row)) for item in items if item.key in outcomes]
-    if not any(is_rejected(row) for _, row in done):
-        return done
     number = Counter(item.key for item in items)
-    return [
-        (item, row._replace(content=content_of(row, item.values) if number[item.key] == 1 else None))
-        if is_rejected(row)
-        else (item, row)
-        for item, row in done
-    ]
+    done: list[tuple[BatchItem, Delivery]] = []
+    for item in items:
+        if item.key in outcomes:
+            row = outcomes[item.key].of(item.row)
+            if is_rejected(row):
+                row = row._replace(content=content_of(row, item.values) if number[item.key] == 1 else None)
+            done.append((item, row))
+    return done

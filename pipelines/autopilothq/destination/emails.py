@@ -5,8 +5,7 @@ from collections.abc import Iterator, Sequence
 from itertools import count, islice
 from typing import Any, NamedTuple
 
-from ..clients.decode import as_text
-from ..segment.json_text import JsonObject
+from ..clients.decode import as_array, as_text, value_at
 from .account import WritableAccount
 from .changes import AddressChanges
 from .delivery_log import DeliveryLog
@@ -39,16 +38,22 @@ def keep_newest(known: dict[Any, Any]) -> None:
         del known[key]
 
 
-class _OwnChange(NamedTuple):
-    """A change of an address by this run: its number, its message, if it may still be refused, and the new email."""
+class _RunChange(NamedTuple):
+    """A change of an address by this run: its position among them, and the new email.
 
-    number: int
+    `message_id` is its message. It is None if an earlier run sent the message, so that it cannot be refused any more.
+    """
+
+    position: int
     message_id: str | None
     email: str
 
 
 class KnownEmails:
-    """Emails by user id, from this run's items, the delivery log, or the custom field that holds user ids."""
+    """Emails by user id, from this run's items, the delivery log, or the custom field that holds user ids.
+
+    `changes` are the changes of addresses by earlier runs.
+    """
 
     def __init__(self, account: WritableAccount, log: DeliveryLog, fields: Fields, changes: AddressChanges) -> None:
         self._account = account
@@ -59,9 +64,9 @@ class KnownEmails:
         self._changing: dict[str, list[tuple[str | None, str | None]]] = {}
         """The changes that may still be refused, by user id: pairs of a message id and the new email. The first pair
         has no message id, and the email before the changes."""
-        self._own: dict[str, list[_OwnChange]] = {}  # the changes of this run, by the old address
-        self._pending: set[str] = set()  # messages of those that have no outcome yet
-        self._numbers = count()
+        self._run_changes: dict[str, list[_RunChange]] = {}  # the changes of this run, by the old address
+        self._positions = count()  # of the changes of this run
+        self._pending: set[str] = set()  # messages of changes that have no outcome yet
         self._users: dict[str, set[str]] | None = None  # user ids by address, for changes
         self._came_with: dict[str, set[str]] = {}  # user ids by the address that an item of this run had for them
         self._of_delivered: set[str] = set()  # user ids whose emails only delivered tracks had; the log may know better
@@ -97,16 +102,16 @@ class KnownEmails:
 
     def note_change(self, message_id: str | None, email: str, new: str, user_id: str | None) -> None:
         """Changes the email of `user_id` and of all user ids with `email`. The message may still be refused."""
-        self._own.setdefault(email.lower(), []).append(_OwnChange(next(self._numbers), message_id, new))
+        self._run_changes.setdefault(email.lower(), []).append(_RunChange(next(self._positions), message_id, new))
         self._pending.update([message_id] if message_id else [])
         if self._users is None:
             self._users = {}
-            for one, known in self._emails.items():
-                self._users.setdefault(known.lower(), set()).add(one)
-        for one in {*self._users.get(email.lower(), ()), *([user_id] if user_id else [])}:
+            for known, known_email in self._emails.items():
+                self._users.setdefault(known_email.lower(), set()).add(known)
+        for changed in {*self._users.get(email.lower(), ()), *([user_id] if user_id else [])}:
             if message_id is not None:
-                self._changing.setdefault(one, [(None, self._emails.get(one))]).append((message_id, new))
-            self._put(one, new)
+                self._changing.setdefault(changed, [(None, self._emails.get(changed))]).append((message_id, new))
+            self._put(changed, new)
 
     def is_changing(self, user_id: str | None) -> bool:
         """Returns whether the email of a user id depends on a change that has no outcome yet."""
@@ -116,16 +121,16 @@ class KnownEmails:
         """Reverts the changes that were not made, or may not have been. All must have an outcome."""
         statuses = self._log.known(self._pending) if self._pending and not self._log.is_read_only else {}
         # The row without a trigger is about the change. In others of a track, a journey may have refused the contact.
-        changed = {id_: of.status for (id_, trigger), of in statuses.items() if trigger is None}
-        failed = {id_ for (id_, _), of in statuses.items() if of.status == "failed"} - changed.keys()
-        undone = failed | {id_ for id_, status in changed.items() if status != "delivered"}
+        outcomes = {id_: status.status for (id_, trigger), status in statuses.items() if trigger is None}
+        failed = {id_ for (id_, _), status in statuses.items() if status.status == "failed"} - outcomes.keys()
+        undone = failed | {id_ for id_, outcome in outcomes.items() if outcome != "delivered"}
         for user_id, changes in self._changing.items():
-            *_, email = (email for message_id, email in changes if message_id not in undone)
-            self._put(user_id, email)
+            self._put(user_id, [email for message_id, email in changes if message_id not in undone][-1])
         self._changing.clear()
         self._pending.clear()
-        for email, own in self._own.items() if undone else ():
-            self._own[email] = [change for change in own if change.message_id not in undone]
+        if undone:
+            for changes_of_email in self._run_changes.values():
+                changes_of_email[:] = [change for change in changes_of_email if change.message_id not in undone]
 
     def _put(self, user_id: str, email: str | None) -> None:
         before = self._emails.pop(user_id, None) if email is None else self._emails.get(user_id)
@@ -143,7 +148,7 @@ class KnownEmails:
 
         After a scan of the account's contacts all are kept, because the log may lack some.
         """
-        keep_newest(self._own)
+        keep_newest(self._run_changes)
         keep_newest(self._came_with)
         if not self._scanned:
             keep_newest(self._emails)
@@ -160,36 +165,36 @@ class KnownEmails:
         if not missing:
             return
         found = {user_id: self._changes.since(*known) for user_id, known in self._log.emails(missing).items()}
-        self._emails = found | self._emails | found
+        self._emails = found | self._emails | found  # those of the log are the first to be forgotten
         self._of_delivered -= found.keys()
         self._users = None
         for user_id in found.keys() & missing:
-            self._follow_own(user_id)
-        first = dict(reversed(emails))
-        unnamed = {user_id for user_id in missing - set(self._emails) if not first[user_id]}
+            self._follow_run_changes(user_id)
+        first_emails = dict(reversed(emails))
+        unnamed = {user_id for user_id in missing - set(self._emails) if not first_emails[user_id]}
         if self._fields.user_id is not None and not self._scanned and unnamed:
             self._scanned = True
             for user_id, email in self._scan(self._fields.user_id.name):
                 self._emails.setdefault(user_id, email)
 
-    def _follow_own(self, user_id: str) -> None:
-        """Gives a user id of the log the address that this run has changed its own to."""
-        last, email = -1, self._emails[user_id]
-        while change := next((one for one in self._own.get(email.lower(), ()) if one.number > last), None):
+    def _follow_run_changes(self, user_id: str) -> None:
+        """Gives a user id, whose email is that of the log, the email that this run has changed it to."""
+        email, position = self._emails[user_id], -1
+        while later := [each for each in self._run_changes.get(email.lower(), ()) if each.position > position]:
+            change = later[0]
             if change.message_id in self._pending:
                 self._changing.setdefault(user_id, [(None, email)]).append((change.message_id, change.email))
-            last, email = change.number, change.email
+            email, position = change.email, change.position
         self._emails[user_id] = email
 
     def _scan(self, field_name: str) -> Iterator[tuple[str, str]]:
         """Yields the user ids and emails of all contacts, because the API cannot search by the value of a field."""
         for page in self._account.contacts():
             for contact in page.contacts:
-                email = as_text(contact.value("Email")) if isinstance(contact, JsonObject) else None
+                email = as_text(value_at(contact, "Email"))
                 if not email:
                     continue
-                fields = contact.value("custom_fields")
-                for custom in fields if isinstance(fields, list) else ():
-                    value = custom.value("value") if isinstance(custom, JsonObject) else None
-                    if value is not None and custom.value("kind") == field_name:
+                for field in as_array(value_at(contact, "custom_fields")) or ():
+                    value = value_at(field, "value")
+                    if value is not None and value_at(field, "kind") == field_name:
                         yield str(value), email

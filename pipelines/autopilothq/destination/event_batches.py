@@ -2,16 +2,17 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from ..clients.ortto import MOST_WRITTEN, Written
 from ..errors import ApiError, RequestRejected, Unavailable
-from .account import CountsAttempts
+from ..projection.engine import batched
 from .batch import BatchItem
 from .counts import Counts
 from .delivery_log import Delivery, DeliveryLog
-from .ortto import refusal, was_written
+from .ortto import OrttoAccount, refusal, was_written
 from .ortto_fields import USER_ID, Activities
 from .ortto_values import time_of
 from .requests import CircuitBreaker, Outcome, attempt_request, outcome_of
@@ -21,27 +22,20 @@ MOST_ACTIVITY_BYTES = 16_000  # bytes of one activity
 DAYS_BACK = 90  # the age of the oldest activity
 _ENDPOINT = "POST /activities/create"
 
-
-_Statuses: TypeAlias = dict[int, list[tuple[str, str | None]]]
-"""The delivery statuses and messages of each item's activities, by the number of the item."""
-
-
-class _EventAccount(CountsAttempts, Protocol):
-    """The part of an account that creates many events with one request."""
-
-    def create_activities(self, activities: Sequence[Mapping[str, Any]], /) -> list[Written]:
-        """Creates activities with one request."""
+_Statuses: TypeAlias = list[tuple[str, str | None]]
+"""The delivery statuses and messages of an item's activities."""
 
 
 class _Event(NamedTuple):
-    """An activity to create: the number of its item, the item, its row of the log, and its body."""
+    """An activity to create: its item, its row of the log, its body, and the statuses of its item's activities."""
 
-    number: int
     item: BatchItem
     row: Delivery
     body: dict[str, Any]
+    statuses: _Statuses
 
 
+@dataclass(frozen=True)
 class EventBatches:
     """Creates the activities of events. It is thread-safe.
 
@@ -49,82 +43,73 @@ class EventBatches:
     again until its outcome is known.
     """
 
-    def __init__(
-        self,
-        account: _EventAccount,
-        activities: Activities,
-        log: DeliveryLog,
-        counts: Counts,
-        breaker: CircuitBreaker,
-    ) -> None:
-        self._account = account
-        self._activities = activities
-        self._log = log
-        self._counts = counts
-        self._breaker = breaker
+    account: OrttoAccount
+    activities: Activities
+    log: DeliveryLog
+    counts: Counts
+    breaker: CircuitBreaker
 
     def send(self, items: Sequence[BatchItem]) -> list[BatchItem]:
         """Sends the events of items in their order, and returns the items with an event that failed.
 
         Raises ApiError if every other request would end the same way.
         """
-        statuses: _Statuses = {}
+        sent: list[tuple[BatchItem, _Statuses]] = [(item, []) for item in items]
         try:
-            events = [event for number, item in enumerate(items) for event in self._events(number, item, statuses)]
-            for start in range(0, len(events), MOST_WRITTEN):
-                if self._breaker.is_open:
+            events = [event for item, statuses in sent for event in self._events(item, statuses)]
+            for some in batched(events, MOST_WRITTEN):
+                if self.breaker.is_open:
                     break
-                self._send_some(events[start : start + MOST_WRITTEN], statuses)
+                self._send_some(some)
         finally:
-            for number, item in enumerate(items):
-                if found := statuses.get(number):
-                    message = next((text for _, text in found if text), None)
-                    self._counts.add_message([*item.earlier, *(status for status, _ in found)], message)
-        return [items[number] for number, found in statuses.items() if any(status == "failed" for status, _ in found)]
+            for item, statuses in sent:
+                if statuses:
+                    message = next((text for _, text in statuses if text), None)
+                    self.counts.add_message([*item.earlier, *(status for status, _ in statuses)], message)
+        return [item for item, statuses in sent if any(status == "failed" for status, _ in statuses)]
 
-    def _events(self, number: int, item: BatchItem, statuses: _Statuses) -> Iterator[_Event]:
+    def _events(self, item: BatchItem, statuses: _Statuses) -> Iterator[_Event]:
         """Yields the activities of an item, and refuses those that Ortto would not accept."""
         for activity in item.triggers:
-            values, remarks = self._activities.attributes(activity, item.properties)
+            values, remarks = self.activities.attributes(activity, item.properties)
             row = item.row._replace(
                 trigger_id=activity, endpoint=_ENDPOINT, remarks=_with_remarks(item.row.remarks, remarks)
             )
-            self._counts.add_remarks(f"{name} was {why.partition(', got ')[0]}" for name, why in remarks.items())
+            self.counts.add_remarks(remarks)
             body = {"activity_id": activity, "attributes": values, "key": item.row.message_id, **_person(item)}
             why, created = _created(item.timestamp)
             body |= {"created": created} if created else {}
             if why is None and len(json.dumps(body).encode()) > MOST_ACTIVITY_BYTES:
                 why = f"The activity is larger than {MOST_ACTIVITY_BYTES:,} bytes, which Ortto does not accept"
             if why is not None:
-                self._log.add([row._replace(status="refused", message=why, endpoint=None)])
-                statuses.setdefault(number, []).append(("refused", why))
-                continue
-            yield _Event(number, item, row, body)
+                self.log.add([row._replace(status="refused", message=why, endpoint=None)])
+                statuses.append(("refused", why))
+            else:
+                yield _Event(item, row, body, statuses)
 
-    def _send_some(self, events: Sequence[_Event], statuses: _Statuses) -> None:
-        self._log.add([event.row for event in events])
+    def _send_some(self, events: Sequence[_Event]) -> None:
+        self.log.add([event.row for event in events])
         outcomes: list[Outcome] = []
         try:
             self._attempt(events, outcomes)
         except ApiError as error:
-            rest = events[len(outcomes) :]
-            outcomes += [outcome_of("failed", _ENDPOINT, error)] * len(rest)
+            outcomes += [outcome_of("failed", _ENDPOINT, error)] * (len(events) - len(outcomes))
             raise
         finally:
             pairs = list(zip(events, outcomes, strict=False))
-            self._log.write_outcomes(outcome.of(event.row) for event, outcome in pairs)
+            self.log.write_outcomes(outcome.of(event.row) for event, outcome in pairs)
             for event, outcome in pairs:
-                statuses.setdefault(event.number, []).append((outcome.status, outcome.message))
+                event.statuses.append((outcome.status, outcome.message))
 
     def _attempt(self, events: Sequence[_Event], outcomes: list[Outcome]) -> None:
         """Creates activities with one request, or in halves if it was refused. `outcomes` gets one for each."""
         answers: list[Written] = []
         bodies = [event.body for event in events]
         outcome, error = attempt_request(
-            self._account,
-            self._breaker,
+            self.account,
+            self.breaker,
             _ENDPOINT,
-            lambda: answers.extend(self._account.create_activities(bodies)),
+            lambda: answers.extend(self.account.create_activities(bodies)),
             once=True,
         )
         if isinstance(error, RequestRejected) and len(events) > 1:
@@ -132,13 +117,13 @@ class EventBatches:
             self._attempt(events[:middle], outcomes)
             self._attempt(events[middle:], outcomes)
             return
-        outcomes += [_outcome(outcome, one) for one in answers] or [outcome] * len(events)
+        if error is not None:
+            outcomes += [outcome] * len(events)
+        for written in answers:
+            refused = outcome._replace(status="refused", message=refusal(written))
+            outcomes.append(outcome if was_written(written) else refused)
         if isinstance(error, Unavailable):
-            self._breaker.failed(error, events[0].item.key)
-
-
-def _outcome(outcome: Outcome, written: Written) -> Outcome:
-    return outcome if was_written(written) else outcome._replace(status="refused", message=refusal(written))
+            self.breaker.failed(error, events[0].item.key)
 
 
 def _person(item: BatchItem) -> dict[str, Any]:

@@ -174,8 +174,8 @@ def contact_fields(
     if user_id is not None and fields.user_id is not None:
         builder.put(("user_id",), fields.user_id, user_id)
     builder.add_properties(properties or {}, email)
-    for some in (traits, context_traits or {}):
-        builder.add_traits(some)
+    builder.add_traits(traits)
+    builder.add_traits(context_traits or {})
     values = {"Email": email} | builder.standard | ({"custom": builder.custom} if builder.custom else {})
     return ContactFields(values, builder.remarks, builder.unknown, builder.unmapped)
 
@@ -245,10 +245,8 @@ class _ContactBuilder:
                 self.remarks.setdefault(trait, f"left out: {self._taken[name]} has the field {key}")
             return False
         try:
-            if isinstance(target, CustomField):
-                self.custom[key] = self._fields.cast(value, target)
-            else:
-                self.standard[key] = self._fields.cast(value, target)
+            values = self.custom if isinstance(target, CustomField) else self.standard
+            values[key] = self._fields.cast(value, target)
         except CastError as error:
             self.remarks[trait] = f"left out: {error}"
             return False

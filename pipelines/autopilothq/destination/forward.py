@@ -1,11 +1,11 @@
 """Forwards messages to an API that accepts Segment's: in batches, in order, and again until they are delivered."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 
 from ..clients.segment_api import BATCH_MESSAGES, REQUEST_BYTES, SegmentApi, batch_body
 from ..display import visible
 from ..errors import ApiError, NotFound, RequestRejected, Unavailable
+from ..projection.engine import batched
 from .counts import Counts
 from .forward_log import Forwarded, ForwardLog
 from .outgoing import Outgoing
@@ -45,8 +45,7 @@ class Forwarder:
 
         Raises ApiError if the run must stop: the next run sends what is not in the log by then.
         """
-        stream = iter(messages)
-        while chunk := list(islice(stream, QUERIED)):
+        for chunk in batched(messages, QUERIED):
             self._counts.messages += len(chunk)
             for batch in batches(self._to_send(chunk)):
                 self._send(batch)
@@ -59,26 +58,29 @@ class Forwarder:
 
     def _to_send(self, chunk: Sequence[Outgoing]) -> list[Outgoing]:
         """Returns the messages of a chunk that are to be sent now, and logs those that cannot be sent."""
-        statuses = self._log.statuses(self._api.target, (one.message_id for one in chunk))
+        statuses = self._log.statuses(self._api.target, (message.message_id for message in chunk))
         left: dict[str, Outgoing] = {}
         refused: dict[str, Outgoing] = {}
-        for one in chunk:
-            before = statuses.get(one.message_id, ())
-            if any(one.message_id in some for some in (left, refused, self._deferred)):
+        for message in chunk:
+            id_ = message.message_id
+            before = statuses.get(id_, ())
+            if id_ in left or id_ in refused or id_ in self._deferred:
                 self._counts.add("repeated")
-            elif any(id_ in self._suppressed for id_ in one.persons):
+            elif any(person in self._suppressed for person in message.persons):
                 self._counts.add("suppressed")
             elif "delivered" in before:
                 self._counts.add("known")
-            elif one.refusal is not None:
-                refused[one.message_id] = one
+            elif message.refusal is not None:
+                refused[id_] = message
+            elif "failed" in before:
+                self._deferred[id_] = message
             else:
-                (self._deferred if "failed" in before else left)[one.message_id] = one
-        for one in refused.values():
-            if "refused" in statuses.get(one.message_id, ()):  # the same archive may be sent every hour
-                self._counts.add_message(["refused"], one.refusal)
+                left[id_] = message
+        for id_, message in refused.items():
+            if "refused" in statuses.get(id_, ()):  # the same archive may be sent every hour
+                self._counts.add_message(["refused"], message.refusal)
             else:
-                self._log_outcome([one], Outcome("refused", self._api.target, None, one.refusal))
+                self._log_outcome([message], Outcome("refused", self._api.target, None, message.refusal))
         return list(left.values())
 
     def _send(self, batch: Sequence[Outgoing]) -> None:
@@ -114,7 +116,7 @@ class Forwarder:
         self._send(batch[half:])
 
     def _request(self, batch: Sequence[Outgoing]) -> None:
-        texts = [one.text for one in batch]
+        texts = [message.text for message in batch]
         if self._show is None:
             self._api.send(texts)
         else:
@@ -124,10 +126,10 @@ class Forwarder:
         """Logs and counts an outcome that all of these messages have."""
         rows = [
             Forwarded(
-                *(one.message_id, one.kind, one.event, one.user_id, one.anonymous_id, one.email, self._api.target),
-                *(outcome.status, outcome.http_status, outcome.message, outcome.attempts),
+                *(each.message_id, each.kind, each.event, each.user_id, each.anonymous_id, each.email),
+                *(self._api.target, outcome.status, outcome.http_status, outcome.message, outcome.attempts),
             )
-            for one in messages
+            for each in messages
         ]
         self._log.add(rows)
         for _ in rows:
@@ -138,12 +140,12 @@ def batches(messages: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:
     """Yields messages in batches of at most 100 messages and 475,000 bytes, as Segment's own libraries do."""
     batch: list[Outgoing] = []
     size = _ROOM
-    for one in messages:
-        more = len(one.text) + 1
+    for message in messages:
+        more = len(message.text) + 1
         if batch and (len(batch) == BATCH_MESSAGES or size + more > REQUEST_BYTES):
             yield batch
             batch, size = [], _ROOM
-        batch.append(one)
+        batch.append(message)
         size += more
     if batch:
         yield batch

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from secrets import SystemRandom
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 from ..clients.autopilot import Upserted
 from ..errors import ApiError, RequestRejected, Unavailable
@@ -27,12 +27,24 @@ OutcomesByKey: TypeAlias = dict[Key, Outcome]
 
 @dataclass
 class _Batch:
-    """Contacts that failed together, their outcomes so far, and which failed in the last run (`before`) or `alone`."""
+    """Contacts that failed together, their outcomes so far, and which of them failed in the last run, or `alone`."""
 
     contacts: ContactsByKey
     outcomes: OutcomesByKey
-    before: Collection[Key] = ()
+    failed_before: Collection[Key] = ()
     alone: set[Key] = field(default_factory=set)
+
+    def has_only_failed_before(self, contacts: ContactsByKey) -> bool:
+        """Returns whether all of these contacts failed in the last run."""
+        return contacts.keys() <= set(self.failed_before)
+
+
+class _Half(NamedTuple):
+    """Half of the contacts that failed together: the error when it was sent, and the number of answers before that."""
+
+    contacts: ContactsByKey
+    error: ApiError | None
+    answers: int
 
 
 class ContactWriter:
@@ -74,23 +86,28 @@ class ContactWriter:
                     return
             self._breaker.failed(error, min(contacts))
 
-    def _halve(self, batch: "_Batch", contacts: ContactsByKey, error: ApiError | None, answers: int) -> None:
-        """Writes both halves of contacts that failed together. `answers` is the number of answers before that."""
+    def _halve(self, batch: _Batch, contacts: ContactsByKey, error: ApiError, answers: int) -> None:
+        """Writes both halves of contacts that failed together with `error`, and halves those that fail again.
+
+        `answers` is the number of answers before `contacts` were sent.
+        """
+        keys = list(contacts)
+        middle = len(keys) // 2
         with self._diagnosing if _is_server_error(error) else nullcontext():
-            found = []
-            for half in _halves(contacts):
-                before = self._breaker.answers
-                found.append((half, self._attempt_piece(half, batch.outcomes), before))
-            is_silent = self._breaker.answers == answers or contacts.keys() <= set(batch.before)
-            if is_silent and all(_is_server_error(error) for _, error, _ in found):
-                batch.alone |= {key for half, _, _ in found if len(half) == 1 for key in half}
+            halves = [
+                self._attempt_half({key: contacts[key] for key in half}, batch.outcomes)
+                for half in (keys[:middle], keys[middle:])
+            ]
+            is_silent = self._breaker.answers == answers or batch.has_only_failed_before(contacts)
+            if is_silent and all(_is_server_error(half.error) for half in halves):
+                batch.alone |= {key for half in halves if len(half.contacts) == 1 for key in half.contacts}
                 if not self._probe(batch, error):
                     return
-            for half, error_of_half, before in found:
-                if len(half) > 1 and _may_be_one_contact(error_of_half):
-                    self._halve(batch, half, error_of_half, before)
+            for half in halves:
+                if len(half.contacts) > 1 and _may_be_one_contact(half.error):
+                    self._halve(batch, half.contacts, half.error, half.answers)
 
-    def _probe(self, batch: "_Batch", error: ApiError | None) -> bool:
+    def _probe(self, batch: _Batch, error: ApiError) -> bool:
         """Finds out whether there is an outage or several bad contacts. Returns whether to halve on.
 
         Sends a delivered contact once more, which changes nothing; if there is none, tries some contacts alone.
@@ -104,13 +121,12 @@ class ContactWriter:
             if not _is_server_error(self._attempt({key: contacts[key]}, outcomes)):
                 return True
         if self._is_available():
-            is_known = contacts.keys() <= set(batch.before)
-            self._bad |= contacts.keys() if is_known else set()
-            return not is_known
-        if error is not None:
-            self._breaker.open(error)
-            raise error
-        return True
+            if not batch.has_only_failed_before(contacts):
+                return True
+            self._bad |= contacts.keys()
+            return False
+        self._breaker.open(error)
+        raise error
 
     def _is_available(self) -> bool:
         """Returns whether the service still writes a contact that it has written before; no values are sent."""
@@ -126,17 +142,18 @@ class ContactWriter:
         )
         return error is None or isinstance(error, RequestRejected)
 
-    def _attempt_piece(self, contacts: ContactsByKey, outcomes: OutcomesByKey) -> ApiError | None:
-        """Writes a piece of a batch and returns the error, if any. Several contacts are tried only twice.
+    def _attempt_half(self, contacts: ContactsByKey, outcomes: OutcomesByKey) -> _Half:
+        """Writes half of some contacts. Several contacts are tried only twice.
 
         If the service cannot be reached or is over its rate limit, no contact is the cause, and all tries are used.
         """
+        answers = self._breaker.answers
         if len(contacts) > 1:
             with self._account.limit_tries(TRIES_OF_PIECES):
                 error = self._attempt(contacts, outcomes)
             if not isinstance(error, Unavailable) or _is_server_error(error):
-                return error
-        return self._attempt(contacts, outcomes)
+                return _Half(contacts, error, answers)
+        return _Half(contacts, self._attempt(contacts, outcomes), answers)
 
     def _attempt(self, contacts: ContactsByKey, outcomes: OutcomesByKey) -> ApiError | None:
         """Writes contacts with one request and returns its error, None if it succeeded."""
@@ -147,16 +164,24 @@ class ContactWriter:
         )
         if isinstance(error, RequestRejected) and len(contacts) > 1:
             outcome = outcome._replace(status="failed")  # the outcome of each until it was tried alone
-        named = {email.strip().lower() for answer in answers for email, id_ in answer.email_contact_map.items() if id_}
-        refused = {key: why for answer in answers for key, why in answer.refused.items()}
-        unnamed = outcome._replace(status="failed", message=NOT_NAMED.format(self._kind.title))
-        outcomes |= {key: unnamed if error is None and key not in named else outcome for key in contacts}
-        outcomes |= {
-            key: outcome._replace(status="refused", message=refused[key]) for key in contacts if key in refused
-        }
-        written = [contact["Email"] for key, contact in contacts.items() if _is_written(contact, outcomes[key])]
-        self._last_written = written[-1] if written else self._last_written
+        outcomes |= dict.fromkeys(contacts, outcome)
+        if answers:
+            self._read(answers[0], contacts, outcomes)
         return error
+
+    def _read(self, answer: Upserted, contacts: ContactsByKey, outcomes: OutcomesByKey) -> None:
+        """Notes which contacts an answer reports as written. `outcomes` has the outcome of the request for each."""
+        named = {email.strip().lower() for email, id_ in answer.email_contact_map.items() if id_}
+        last_written = self._last_written
+        for key, contact in contacts.items():
+            if key in answer.refused:
+                outcomes[key] = outcomes[key]._replace(status="refused", message=answer.refused[key])
+            elif key not in named:
+                unnamed = NOT_NAMED.format(self._kind.title)
+                outcomes[key] = outcomes[key]._replace(status="failed", message=unnamed)
+            else:
+                last_written = contact.get("Email") or last_written
+        self._last_written = last_written
 
     def is_bad(self, key: Key, outcomes: Mapping[Key, Outcome], failed_before: bool) -> bool:
         """Returns whether a contact failed while the service was available, and would fail again.
@@ -172,17 +197,7 @@ class ContactWriter:
         return others and (outcome.http_status or 0) >= 500
 
 
-def _is_written(contact: Mapping[str, Any], outcome: Outcome) -> bool:
-    return outcome.status == "delivered" and bool(contact.get("Email"))
-
-
-def _halves(contacts: ContactsByKey) -> list[ContactsByKey]:
-    keys = list(contacts)
-    middle = len(keys) // 2
-    return [{key: contacts[key] for key in some} for some in (keys[:middle], keys[middle:])]
-
-
-def _may_be_one_contact(error: ApiError | None) -> bool:
+def _may_be_one_contact(error: ApiError | None) -> TypeGuard[ApiError]:
     """Returns whether one of several contacts may be the cause of an error."""
     return isinstance(error, RequestRejected) or _is_server_error(error)
 

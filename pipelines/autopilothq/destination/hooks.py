@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from ..catalog import HOOK_EVENTS
 from ..clients.auth import is_loopback
-from ..clients.autopilot_hooks import AutopilotHooks
+from ..clients.autopilot import Autopilot
 from ..clients.decode import plain
 from ..errors import NotFound, RequestRejected, RunError
 from ..masking import masked_url
@@ -45,7 +45,7 @@ def check_target(url: str) -> None:
         )
 
 
-def hooks_of(account: AutopilotHooks) -> list[Hook]:
+def hooks_of(account: Autopilot) -> list[Hook]:
     """Returns the hooks of an account."""
     return [hook for hook in map(_hook, plain(account.hooks())) if hook is not None]
 
@@ -58,40 +58,44 @@ def _hook(value: Any) -> Hook | None:
     return Hook(str(id_ or ""), str(event or ""), str(url or ""), created if isinstance(created, int) else None)
 
 
-def add_hooks(account: AutopilotHooks, url: str, events: Sequence[str]) -> Iterator[HookOutcome]:
+def add_hooks(account: Autopilot, url: str, events: Sequence[str]) -> Iterator[HookOutcome]:
     """Registers hooks that post events to a URL, and yields the outcome of each. Existing hooks stay unchanged."""
-    known = {hook.event: hook for hook in hooks_of(account) if hook.url == url}
+    known = {hook.event for hook in hooks_of(account) if hook.url == url}
     for event in events:
-        spellings = [spelt for spelt in (event, _OTHER_SPELLING.get(event)) if spelt]
-        there = next((known[spelt] for spelt in spellings if spelt in known), None)
-        yield HookOutcome(event, "was registered already") if there else _added(account, url, event, spellings)
+        spellings = _spellings(event)
+        is_known = not known.isdisjoint(spellings)
+        yield HookOutcome(event, "was registered already") if is_known else _added(account, url, event, spellings)
 
 
-def _added(account: AutopilotHooks, url: str, event: str, spellings: Sequence[str]) -> HookOutcome:
+def _spellings(event: str) -> list[str]:
+    """Returns the names that an account may know an event by."""
+    return [name for name in (event, _OTHER_SPELLING.get(event)) if name]
+
+
+def _added(account: Autopilot, url: str, event: str, spellings: Sequence[str]) -> HookOutcome:
     """Registers a hook for an event, by the first spelling that the account accepts."""
-    for spelt in spellings:
-        try:
-            hook_id = account.add_hook(spelt, url)
-        except RequestRejected as error:
-            if error.status == _CONFLICT:
-                return _conflict(account, url, event, spellings)
-            if error.status != _BAD_REQUEST or spelt == spellings[-1]:
-                return HookOutcome(event, f"refused: {error.server_message or error}", exists=False)
-        else:
-            named = f" as {spelt}" if spelt != event else ""
-            return HookOutcome(event, f"registered{named}{f' ({hook_id})' if hook_id else ''}")
-    raise AssertionError("an event without a spelling")
+    name, *others = spellings
+    try:
+        hook_id = account.add_hook(name, url)
+    except RequestRejected as error:
+        if error.status == _CONFLICT:
+            return _conflict(account, url, event)
+        if error.status == _BAD_REQUEST and others:
+            return _added(account, url, event, others)
+        return HookOutcome(event, f"refused: {error.server_message or error}", exists=False)
+    named = f" as {name}" if name != event else ""
+    return HookOutcome(event, f"registered{named}{f' ({hook_id})' if hook_id else ''}")
 
 
-def _conflict(account: AutopilotHooks, url: str, event: str, spellings: Sequence[str]) -> HookOutcome:
+def _conflict(account: Autopilot, url: str, event: str) -> HookOutcome:
     """Returns the outcome for a 409: the event is registered already, or the account allows one event per URL."""
-    if any(hook.url == url and hook.event in spellings for hook in hooks_of(account)):
+    if any(hook.url == url and hook.event in _spellings(event) for hook in hooks_of(account)):
         return HookOutcome(event, "was registered already")
     text = "refused: the account has the URL already, but not for this event. Add &for=EVENT to give each its own URL"
     return HookOutcome(event, text, exists=False)
 
 
-def remove_hooks(account: AutopilotHooks, hook_ids: Iterable[str]) -> Iterator[tuple[str, bool]]:
+def remove_hooks(account: Autopilot, hook_ids: Iterable[str]) -> Iterator[tuple[str, bool]]:
     """Removes hooks, and yields the id of each and whether it existed."""
     for hook_id in hook_ids:
         try:

@@ -1,28 +1,11 @@
 """The kinds of accounts: all that the rules of sending need to know about Autopilot and Ortto."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
 
-from ..catalog import DELIVERIES, INTEGRATIONS, Table
-from .batch import BatchItem
-from .counts import Counts
-from .delivery_log import DeliveryLog
-from .requests import CircuitBreaker
-
-
-class EventSender(Protocol):
-    """Sends many events with one request."""
-
-    def send(self, items: Sequence[BatchItem]) -> list[BatchItem]:
-        """Sends the events of items in their order, and returns the items with an event that failed.
-
-        Raises ApiError if every other request would end the same way.
-        """
-
-
-EventSenderFactory: TypeAlias = Callable[[Any, Any, DeliveryLog, Counts, CircuitBreaker], EventSender]
-"""Makes an `EventSender` from an account, its triggers, the log, the counts and the circuit breaker."""
+from ..catalog import DELIVERIES, INTEGRATIONS, ORTTO_DELIVERIES, ORTTO_INTEGRATIONS, Table
+from .batch import Key, user_key
+from .event_batches import EventBatches
 
 
 @dataclass(frozen=True)
@@ -36,7 +19,7 @@ class AccountKind:
     - `no_event`: the message for an event without a trigger or an activity.
     - `needs_email`: whether a contact is identified by an email only, and not also by a user id.
     - `tags`: whether the members of an audience get its name as a tag.
-    - `new_event_sender`: makes an event sender; None if each event is sent to its triggers.
+    - `new_event_sender`: makes what sends many events with one request; None if each event is sent to its triggers.
     """
 
     name: str
@@ -47,7 +30,13 @@ class AccountKind:
     no_event: str
     needs_email: bool = True
     tags: bool = False
-    new_event_sender: EventSenderFactory | None = None
+    new_event_sender: Callable[..., EventBatches] | None = None
+
+    def key_of(self, email: str | None, user_id: str | None) -> Key | None:
+        """Returns the key of a person, or None if the account cannot identify the person."""
+        if email is not None:
+            return email.lower()
+        return user_key(user_id) if user_id and not self.needs_email else None
 
 
 AUTOPILOT = AccountKind(
@@ -58,3 +47,15 @@ AUTOPILOT = AccountKind(
     "POST /contacts",
     "No trigger for the event {!r}, in the settings or by a journey's title",
 )
+ORTTO = AccountKind(
+    "ortto",
+    "Ortto",
+    ORTTO_DELIVERIES,
+    ORTTO_INTEGRATIONS,
+    "POST /person/merge",
+    "No custom activity for the event {!r}, in the settings or by its name",
+    needs_email=False,
+    tags=True,
+    new_event_sender=EventBatches,
+)
+ACCOUNT_KINDS = {kind.name: kind for kind in (AUTOPILOT, ORTTO)}

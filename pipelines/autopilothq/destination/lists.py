@@ -6,7 +6,6 @@ delivered but the request to the list failed, only the list is tried again.
 
 from collections.abc import Callable, Mapping, Sequence
 from difflib import SequenceMatcher
-from functools import partial
 from typing import Any, NamedTuple
 
 from ..clients.autopilot import Autopilot
@@ -55,9 +54,10 @@ def find_list(settings: DestinationSettings, name: str, create: bool, dry_run: b
     A dry run creates no list. Raises RunError if there is none without `create`, or several have the title.
     """
     with Autopilot(settings.api) as account:
-        lists = [found for found in map(_account_list, plain(account.lists())) if found is not None]
-        if found := next((each for each in lists if each.list_id == name), None):
-            return found
+        lists = [each for each in map(_account_list, plain(account.lists())) if each is not None]
+        for each in lists:
+            if each.list_id == name:
+                return each
         titled = [each for each in lists if each.title == name]
         if len(titled) > 1:
             ids = ", ".join(shortened(each.list_id) for each in titled)
@@ -108,11 +108,6 @@ def _create(account: Autopilot, name: str) -> str:
 # ---- who enters and who leaves -------------------------------------------------------------------------------------
 
 
-def _list_prefix(list_id: str, audience: str, key: str) -> str:
-    """Returns the prefix of the message ids in the log for a list that follows an audience."""
-    return f"list-{list_id}-{audience}-{key}-"
-
-
 def _list_changes(
     name: str, list_id: str, key: str, found: Sequence[PersonRow], known: Mapping[str, Member]
 ) -> tuple[list[Delivery], int]:
@@ -122,13 +117,12 @@ def _list_changes(
     list follows the audience by another key.
     """
     audience = slug(name)
-    ids = partial(_list_prefix, list_id, audience)
-    compared = compare_members(ids, key, found, known, f"The list follows the audience {audience} by {{}}")
-    who = [(id_, row.user_id, row.email, "true") for id_, row in compared.entered]
-    who += [(id_, member.user_id, member.email, "false") for id_, member in compared.left]
+    follows = f"The list follows the audience {audience} by {{}}"
+    compared = compare_members(f"list-{list_id}-{audience}", key, found, known, follows)
     rows = [
-        Delivery(id_, LIST_KIND, audience=audience, user_id=user_id, email=email, content=content)
-        for id_, user_id, email, content in who
+        Delivery(id_, LIST_KIND, audience=audience, user_id=person.user_id, email=person.email, content=content)
+        for people, content in ((compared.entered, "true"), (compared.left, "false"))
+        for id_, person in people
     ]
     return rows, compared.unchanged
 

@@ -12,6 +12,7 @@ import dlt
 
 from ..catalog import Table
 from ..errors import BusyError, RunError
+from ..projection.engine import batched
 from ..segment.identity import HashedIds
 from ..warehouses.books import check_books
 from ..warehouses.dataset import Dataset, dataset_of, deleted_persons, in_utc, placeholders, writes_text
@@ -24,8 +25,9 @@ _IDS = 1000  # ids in one statement
 class LogTable:
     """A log in a dataset. It creates the dataset and the table if they are missing, unless it only `reads`.
 
-    `table` is a table of the catalogue whose last columns are the time and the run. The log is thread-safe. It can be
-    opened again after it was closed, and then continues the same run.
+    One that `is_read_only` writes nothing, as in a dry run. `table` is a table of the catalogue whose last columns are
+    the time and the run. The log is thread-safe. It can be opened again after it was closed, and then continues the
+    same run.
     """
 
     table: Table
@@ -33,7 +35,7 @@ class LogTable:
     def __init__(self, dataset: dlt.Dataset, *, reads: bool = False) -> None:
         self._client: JobClientBase = dataset.destination_client
         _check_client(self._client)
-        self._reads = reads
+        self.is_read_only = reads
         self._opened = False
         self._lock = threading.Lock()
         self._last = datetime.now(UTC)
@@ -45,11 +47,11 @@ class LogTable:
             if isinstance(self._client, SqlJobClientBase):
                 check_books(self._client.sql_client)
             self.dataset: Dataset = dataset_of(self._client, literals=True)
-            if not self._reads:
+            if not self.is_read_only:
                 if not opened.enter_context(self.dataset.locked(self.table.name)):
                     raise BusyError("Another run is sending, with the same log.\nRun it again when that one has ended.")
                 self._create()
-            self._exists = not self._reads or not self.dataset.lacks(self.table.name)
+            self._exists = not self.is_read_only or not self.dataset.lacks(self.table.name)
             if self._exists and not self._opened:
                 # Later rows have later times, even if this clock is behind the one that wrote them.
                 [(latest,)] = self._select("SELECT max({sent_at}) FROM")
@@ -69,11 +71,6 @@ class LogTable:
         self.dataset.create(self.table)
         self.dataset.compact(self.table.name)
 
-    @property
-    def is_read_only(self) -> bool:
-        """Whether nothing is written, as in a dry run."""
-        return self._reads
-
     def suppressed_ids(self) -> HashedIds:
         """Returns the hashed ids of deleted persons. Raises SuppressionKeyError if some need a key that is not set."""
         with self._lock:
@@ -83,9 +80,8 @@ class LogTable:
         """Yields columns of the rows whose `key` is one of the values; the rows of a value are ordered by time."""
         distinct = list(dict.fromkeys(values)) if self._exists else []
         before = f"SELECT {', '.join(f'{{{column}}}' for column in columns)} FROM"
-        for start in range(0, len(distinct), _IDS):
-            some = distinct[start : start + _IDS]
-            yield from self._select(before, f"WHERE {{{key}}} IN ({placeholders(some)}) ORDER BY {{sent_at}}", some)
+        for ids in batched(distinct, _IDS):
+            yield from self._select(before, f"WHERE {{{key}}} IN ({placeholders(ids)}) ORDER BY {{sent_at}}", ids)
 
     def _select(self, before: str, after: str = "", values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Returns the rows of a query, whose templates before and after the name of the table are given."""
@@ -95,7 +91,7 @@ class LogTable:
 
     def add(self, deliveries: Sequence[tuple[Any, ...]]) -> None:
         """Writes rows, which get their time and run here. All of them are stored when it returns."""
-        if self._reads or not deliveries:
+        if self.is_read_only or not deliveries:
             return
         with self._lock, self.dataset.transaction():
             rows = [tuple(storable((*delivery, self._now(), self.run))) for delivery in deliveries]

@@ -42,13 +42,17 @@ class PersonOrder:
         That is so if this run sends an older item of the person, or if an earlier run sent one after this item. `sent`
         is when this item was last sent.
         """
-        behind = False
-        if is_delivered and sent:
-            last = self._sent.get(key, sent)
-            self._sent[key] = max(last, sent)
-            behind = sent < last and sent.run != last.run
-        before = self._before
-        if before is None or sent is None or sent.run != before.run:
-            return behind or key in self._touched or (sent is not None and key in self._touched_before)
-        # This run delivered the item before these items: it is a repetition in a stream.
-        return behind or (key in self._touched and sent.at > before.at)
+        if sent is None:
+            return key in self._touched
+        if is_delivered and self._is_behind(key, sent):
+            return True
+        if self._before is not None and sent.run == self._before.run:
+            # This run delivered the item before these items: it is a repetition in a stream.
+            return key in self._touched and sent.at > self._before.at
+        return key in self._touched or key in self._touched_before
+
+    def _is_behind(self, key: Key, sent: Sent) -> bool:
+        """Notes when a delivered item was sent. Returns whether another run sent an older item of the person later."""
+        last = self._sent.get(key, sent)
+        self._sent[key] = max(last, sent)
+        return sent < last and sent.run != last.run

@@ -1,7 +1,7 @@
 """Ortto as an account that is written to: people with `/person/merge`, events with `/activities/create`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 from ..catalog import ORTTO_STANDARD_FIELDS
@@ -38,12 +38,12 @@ class OrttoAccount:
         written = self._client.merge_people([person_of(contact) for contact in contacts])
         taken: dict[str, str] = {}
         refused: dict[str, str] = {}
-        for contact, one in zip(contacts, written, strict=True):
-            if was_written(one):
-                taken[contact_key(contact)] = one.person_id or one.status or "written"
+        for contact, person in zip(contacts, written, strict=True):
+            if was_written(person):
+                taken[contact_key(contact)] = person.person_id or person.status or "written"
             else:
-                refused[contact_key(contact)] = refusal(one)
-        return Upserted([one.person_id or "" for one in written], taken, refused)
+                refused[contact_key(contact)] = refusal(person)
+        return Upserted([person.person_id or "" for person in written], taken, refused)
 
     def upsert(self, contact: Mapping[str, Any]) -> str:
         """Changes the address of a person and writes the other values; creates the person if there is none.
@@ -68,7 +68,7 @@ class OrttoAccount:
     def contact(self, who: str) -> JsonObject | None:
         """Returns the person with an email, or None if there is none."""
         page = next(self._client.people([_EMAIL], {"$str::is": {"field_id": _EMAIL, "value": who}}, limit=1))
-        return next((one for one in page.contacts if isinstance(one, JsonObject)), None)
+        return next((person for person in page.contacts if isinstance(person, JsonObject)), None)
 
     def contacts(self) -> Iterator[Page]:
         """Yields nothing: Ortto identifies people by the user id, so nobody needs to be looked up by it."""
@@ -104,10 +104,6 @@ class DryRunOrtto(OrttoAccount):
     def attempts(self) -> int:
         """0, because nothing is sent."""
         return 0
-
-    def limit_tries(self, _: int) -> AbstractContextManager[None]:
-        """Does nothing, because no request is sent."""
-        return nullcontext()
 
     def upsert_many(self, contacts: Sequence[Mapping[str, Any]]) -> Upserted:
         """Passes the request to the preview."""

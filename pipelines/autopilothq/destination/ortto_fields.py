@@ -10,7 +10,7 @@ from .batch import EXTERNAL_ID
 from .fields import CustomField, Fields, TraitPath, standard_field, trait_leaves
 from .ortto_values import cast_ortto, ortto_type
 from .settings import TriggerMapping
-from .triggers import ids_by_event
+from .triggers import check_ids, ids_by_event
 from .values import CastError, cast
 
 ORTTO_SECTION = "destination.autopilothq.ortto"
@@ -26,7 +26,7 @@ class OrttoFields(Fields):
     """
 
     def __init__(self, custom: Sequence[Mapping[str, Any]], mapping: Mapping[str, str] | None = None) -> None:
-        existing = [*ORTTO_SYSTEM_FIELDS.items(), *((str(one.get("id")), one) for one in custom)]
+        existing = [*ORTTO_SYSTEM_FIELDS.items(), *((str(field.get("id")), field) for field in custom)]
         self._by_name = _by_name(existing)
         self._mapping = {path: self._target(path, name) for path, name in (mapping or {}).items()}
         self.user_id = USER_ID
@@ -63,7 +63,9 @@ class OrttoFields(Fields):
         if isinstance(target, CustomField):
             return cast_ortto(value, target.type)
         if target not in ORTTO_STANDARD_FIELDS:  # a new address
-            return cast(value, "string") if value else _no_address(value)
+            if not value:
+                raise CastError(f"expected a value for _NewEmail, got {value!r}")
+            return cast(value, "string")
         if target == "unsubscribed":
             return None if value is None else not cast(value, "boolean")
         return cast_ortto(value, ORTTO_STANDARD_FIELDS[target].partition(":")[0])
@@ -80,10 +82,6 @@ class OrttoFields(Fields):
                 f" create it in Ortto, or correct the mapping"
             )
         return field
-
-
-def _no_address(value: Any) -> Any:
-    raise CastError(f"expected a value for _NewEmail, got {value!r}")
 
 
 def _by_name(fields: Sequence[tuple[str, Any]]) -> dict[str, CustomField]:
@@ -121,16 +119,10 @@ class Activities:
 
     def __init__(self, schema: Mapping[str, Any], mapping: TriggerMapping | None = None) -> None:
         self.defined = {activity.id: activity for activity in _activities(schema)}
-        self._by_name = {snake_case(one.name): [one.id] for one in reversed(self.defined.values())}
-        self._by_name |= {one.name: [one.id] for one in reversed(self.defined.values())}
+        self._by_name = {snake_case(activity.name): [activity.id] for activity in reversed(self.defined.values())}
+        self._by_name |= {activity.name: [activity.id] for activity in reversed(self.defined.values())}
         self._mapping = ids_by_event(mapping)
-        for event, ids in self._mapping.items():
-            for one in ids:
-                if one not in self.defined:
-                    raise InvalidSetting(
-                        f"{ORTTO_SECTION}.activities (or --trigger) sends {event!r} to {one!r}, but the account's"
-                        f" custom activities are {', '.join(sorted(self.defined)) or 'none at all'}"
-                    )
+        check_ids(self._mapping, self.defined, f"{ORTTO_SECTION}.activities", "custom activities")
 
     def of(self, event: str) -> list[str]:
         """Returns the ids of an event's activities."""
@@ -138,7 +130,7 @@ class Activities:
 
     def journeys(self) -> Mapping[str, str]:
         """Returns the names of the custom activities by their ids."""
-        return {one.id: one.name for one in self.defined.values()}
+        return {id_: activity.name for id_, activity in self.defined.items()}
 
     def attributes(self, activity_id: str, properties: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         """Returns an activity's attributes made from properties, and, by path, why other properties are left out."""
@@ -164,5 +156,6 @@ def _activities(schema: Mapping[str, Any]) -> Iterator[_Activity]:
         for id_, field in ((space or {}).get("fields") or {}).items():
             kind, _, name = id_.partition(":")
             if kind == "act" and not name.startswith(":") and isinstance(field, dict):
-                listed = [(str(one.get("id")), one) for one in field.get("attributes") or [] if isinstance(one, dict)]
-                yield _Activity(id_, str(field.get("name") or id_), _by_name(listed))
+                attributes = [each for each in field.get("attributes") or [] if isinstance(each, dict)]
+                by_name = _by_name([(str(each.get("id")), each) for each in attributes])
+                yield _Activity(id_, str(field.get("name") or id_), by_name)

@@ -91,10 +91,6 @@ def _phone(value: Any) -> dict[str, Any]:
     return {"phone": digits.removeprefix("00") if has_country else digits, "parse_with_country_code": has_country}
 
 
-def _geo(value: Any) -> dict[str, Any]:
-    return {"name": cast(value, "string")}
-
-
 _CASTS: Mapping[str, Callable[[Any], Any]] = {
     "str": lambda value: cast(value, "string"),
     "txt": lambda value: cast(value, "string"),
@@ -104,5 +100,5 @@ _CASTS: Mapping[str, Callable[[Any], Any]] = {
     "dtz": _day,
     "tme": _time,
     "phn": _phone,
-    "geo": _geo,
+    "geo": lambda value: {"name": cast(value, "string")},
 }

@@ -1,11 +1,11 @@
 """Decides what to send for an item, by the delivery log and by what this run has sent so far."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
 
-from .batch import BatchItem, Key, content_of, user_key
+from .batch import BatchItem, Key, content_of
 from .changes import AddressChanges
 from .counts import Counts
 from .delivery_log import REJECTED, Delivery, DeliveryStatus, Sent, is_rejected
@@ -55,31 +55,46 @@ def history_of(item: Item, triggers: Sequence[str], statuses: Statuses) -> Histo
     A trigger that was delivered, or may have been, is not sent again.
     """
     contact = statuses.get((item.message_id, None))
-    found = [(trigger, statuses.get((item.message_id, trigger))) for trigger in triggers]
     earlier: list[str] = []
-    left: list[str] = []
-    for trigger, status in found:
+    left: list[tuple[str, DeliveryStatus | None]] = []
+    known = [contact] if contact is not None else []
+    for trigger in triggers:
+        status = statuses.get((item.message_id, trigger))
+        known += [status] if status is not None else []
         if status is not None and (status.ever or status.status == "unknown"):
             earlier.append("delivered" if status.ever else "unknown")
         else:
-            left.append(trigger)
-    delivered = not left if item.kind == "track" else item.once and contact is not None and contact.ever
-    sent = [status.sent for status in (contact, *(one for _, one in found)) if status is not None and status.sent]
-    last = [contact] if item.kind != "track" else [status for trigger, status in found if trigger in left]
-    rejections = [status for status in last if status is not None and is_rejected(status)]
-    if item.kind == "track":  # an answer with status 200 may have refused the event, not the contact
-        rejections = [status for status in rejections if status.http_status == REJECTED]
-    is_all = len(rejections) == len(last)
-    failed = any(status is not None and status.status == "failed" for trigger, status in found if trigger in left)
-    tried = _last_tried([contact, *(status for _, status in found)]) if item.once else None
+            left.append((trigger, status))
+    if item.kind == "track":
+        delivered = not left
+        rejections = _rejections([status for _, status in left])
+        # An answer with status 200 may have refused the event, not the contact.
+        rejections = rejections if all(status.http_status == REJECTED for status in rejections) else []
+    else:
+        delivered = item.once and contact is not None and contact.ever
+        rejections = _rejections([contact])
     return History(
-        delivered, left, earlier, contact, max(sent, default=None), rejections if is_all else [], tried, failed
+        delivered=delivered,
+        triggers=[trigger for trigger, _ in left],
+        earlier=earlier,
+        contact=contact,
+        sent=max((status.sent for status in known if status.sent), default=None),
+        rejections=rejections,
+        tried=_last_tried(known) if item.once else None,
+        failed=any(status is not None and status.status == "failed" for _, status in left),
     )
 
 
-def _last_tried(statuses: Iterable[DeliveryStatus | None]) -> DeliveryStatus | None:
-    tried = sorted(filter(None, statuses), key=lambda status: (status.tried_at is not None, status.tried_at))
-    return next((status for status in tried if status.changes_address), tried[-1] if tried else None)
+def _rejections(left: Collection[DeliveryStatus | None]) -> list[DeliveryStatus]:
+    """Returns the statuses of what is left, if all of it was refused for the contact's values, else none."""
+    rejections = [status for status in left if status is not None and is_rejected(status)]
+    return rejections if len(rejections) == len(left) else []
+
+
+def _last_tried(known: Iterable[DeliveryStatus]) -> DeliveryStatus | None:
+    """Returns the status of the change of an address if there is one, else the latest."""
+    by_time = sorted(known, key=lambda status: (status.tried_at is not None, status.tried_at))
+    return next((status for status in by_time if status.changes_address), by_time[-1] if by_time else None)
 
 
 class Planned(NamedTuple):
@@ -88,6 +103,11 @@ class Planned(NamedTuple):
     item: BatchItem
     values: dict[str, Any]
     before: DeliveryStatus | None
+
+    @property
+    def renames(self) -> bool:
+        """Whether it changes the contact's address."""
+        return bool(self.values.get("_NewEmail"))
 
     def with_item(self, **changes: Any) -> "Planned":
         """Returns a copy whose item has some fields replaced."""
@@ -130,44 +150,41 @@ class Planner:
         self.order.follow(before.order, Sent(until, run))
 
     def plan(self, item: Item, statuses: Statuses) -> Planned | Delivery | None:
-        """Returns the contact to send, the row of an item that is refused, or None if there is nothing to do."""
-        row = Delivery(
-            item.message_id,
-            item.kind,
-            item.event,
-            item.audience,
-            item.user_id,
-            email_of(self._fields, item),
-            content=item.content,
-        )
+        """Returns the contact to send, the row of an item that is refused, or None if there is nothing to do.
+
+        The item's contact may have another address than the item by now (`current`). If an earlier run has made the
+        item's change of the address, `changed_to` is the address of the contact by now.
+        """
+        own = email_of(self._fields, item)
+        row = Delivery(item.message_id, item.kind, item.event, item.audience, item.user_id, own, content=item.content)
         if item.refusal:
             return _refused(row, item.refusal)
         triggers = self._triggers.of(item.event) if item.kind == "track" and item.event is not None else []
         if item.kind == "track" and not triggers:
             return _refused(row, self._kind.no_event.format(item.event))
         history = history_of(item, triggers, statuses)
-        email = row.email or self._emails.get(item.user_id)
-        now = email and _current_address(self._changes, row.email, email, history.tried)
-        key = self._key(now, item.user_id)
+        email = own or self._emails.get(item.user_id)
+        current = email and _current_address(self._changes, own, email, history.tried)
+        key = self._kind.key_of(current, item.user_id)
         resend = key is not None and self.order.must_resend(key, history.delivered, history.sent)
-        new = self._changes.reach(item.message_id) if email else None
-        if email and new:
-            self._moved(email.lower(), new)
-            self._emails.move(email, new)
-        if row.email and now and item.user_id:
-            _note_email(self._emails, item, row.email, now, history)
+        changed_to = self._changes.reach(item.message_id) if email else None
+        if email and changed_to:
+            self._moved(email.lower(), changed_to)
+            self._emails.move(email, changed_to)
+        if own and current and item.user_id:
+            _note_email(self._emails, item, own, current, history)
         if history.delivered and not resend:
             self._counts.add_earlier(history.earlier)
             return None
         if key is None:
             return self._without_email(row)
-        planned = self._with_contact(item, row._replace(email=email), history, resend, new)
+        planned = self._with_contact(item, row._replace(email=email), history, resend, changed_to)
         if not isinstance(planned, Planned):
             return planned
-        if now and now != email and not new:
+        if current and current != email and not changed_to:
             # An item that was tried is older than the change of its address; for others, the order of items decides.
-            planned = moved_to(planned, now) if history.tried else planned.with_item(person=key)
-        return planned.with_item(failed_before=True) if history.failed else planned
+            planned = moved_to(planned, current) if history.tried else planned.with_item(person=key)
+        return planned.with_item(failed_before=history.failed)
 
     def touch(self, item: BatchItem) -> None:
         """Notes that this run sends an item of a person."""
@@ -177,12 +194,6 @@ class Planner:
         """Notes that this run sends an item of the person who has an address before the changes not yet reached."""
         self.order.touch(self._changes.follow(email).lower())
 
-    def _key(self, email: str | None, user_id: str | None) -> Key | None:
-        """Returns the key of a person, or None if the account cannot identify the person."""
-        if email is not None:
-            return email.lower()
-        return user_key(user_id) if user_id and not self._kind.needs_email else None
-
     def _without_email(self, row: Delivery) -> Delivery:
         if not row.user_id:
             return _refused(row, NO_IDENTIFIER, 400)
@@ -191,38 +202,44 @@ class Planner:
         return _refused(row, text)
 
     def _with_contact(
-        self, item: Item, row: Delivery, history: History, resend: bool, new: str | None
+        self, item: Item, row: Delivery, history: History, resend: bool, changed_to: str | None
     ) -> Planned | Delivery | None:
+        """Returns the contact to send, its refusal, or None, of an item whose person is known (`row` has the email)."""
         before = history.contact
         row, contact = self._contact(item, row)
-        if history.delivered and "_NewEmail" in contact.values and new is None:
+        renames = "_NewEmail" in contact.values
+        if history.delivered and renames and changed_to is None:
             self._counts.add_earlier(history.earlier)
             return None
         if not item.once:
             row = row._replace(content=content_of(row, contact.values))
-        if "_NewEmail" in contact.values and before is not None and before.ever:
+        if renames and before is not None and before.ever:
             # The address was changed already: only the other values are sent again, or the journeys are left.
-            row = row._replace(email=new or contact.values["_NewEmail"])
+            row = row._replace(email=changed_to or contact.values["_NewEmail"])
             contact = contact._replace(values=renamed(contact.values, row.email))
         is_known = before is not None and (before.status, before.content) == ("delivered", row.content)
         if not item.once and not resend and is_known:
             self._counts.add("known")
             return None
-        if history.rejections and {one.content for one in history.rejections} == {content_of(row, contact.values)}:
+        rejected = {status.content for status in history.rejections}
+        if rejected == {content_of(row, contact.values)}:  # it would be refused again
             self._counts.add_message([*history.earlier, "refused"], history.rejections[-1].message)
             return None
         if contact.unknown and self._unknown == "refuse":
             traits = ", ".join(map(repr, contact.unknown))
             return _refused(row, f"The account has no field for {traits}: make it there, map it, or let it be sent")
-        # Counted by trait. The values are only in the log.
-        self._counts.add_remarks(
-            f"{trait} was {remark.partition(', got ')[0]}" for trait, remark in contact.remarks.items()
+        self._counts.add_remarks(contact.remarks)
+        planned = BatchItem(
+            self._kind.key_of(row.email, row.user_id) or "",
+            row,
+            history.triggers,
+            history.earlier,
+            resent=history.delivered,
+            alone=bool(history.rejections),
+            values=contact.values if history.rejections else {},  # those before a change of the address
+            properties=item.properties,
+            timestamp=item.timestamp,
         )
-        key = self._key(row.email, row.user_id) or ""
-        planned = BatchItem(key, row, history.triggers, history.earlier, history.delivered)
-        planned = planned._replace(properties=item.properties, timestamp=item.timestamp)
-        if history.rejections:
-            planned = planned._replace(alone=True, values=contact.values)  # before a change of address
         return Planned(planned, contact.values, before)
 
     def _contact(self, item: Item, row: Delivery) -> tuple[Delivery, ContactFields]:

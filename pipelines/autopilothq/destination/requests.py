@@ -13,7 +13,7 @@ from ..errors import (
     Unavailable,
     UnexpectedResponse,
 )
-from .account import CountsAttempts, WritableAccount
+from .account import WritableAccount
 from .delivery_log import Delivery
 
 FAILURES_IN_A_ROW = 3  # persons in a row whose requests failed, after which all others would fail as well
@@ -40,7 +40,8 @@ class RunStopped(ApiError):
 class CircuitBreaker:
     """Stops all threads of a run: after a wrong key at once, after `FAILURES_IN_A_ROW` failures in a row otherwise.
 
-    `cause` is the error that opened it, None while it is closed or if the run ended by itself.
+    `cause` is the error that opened it, None while it is closed or if the run ended by itself. `answers` is how many
+    requests the service has carried out or refused so far.
     """
 
     def __init__(self) -> None:
@@ -48,12 +49,7 @@ class CircuitBreaker:
         self._open = threading.Event()
         self._lock = threading.Lock()
         self._failures: set[str] = set()
-        self._answers = 0
-
-    @property
-    def answers(self) -> int:
-        """How many requests the service has carried out or refused so far."""
-        return self._answers
+        self.answers = 0
 
     @property
     def is_open(self) -> bool:
@@ -69,7 +65,7 @@ class CircuitBreaker:
         """Notes that the service answers."""
         with self._lock:
             self._failures.clear()
-            self._answers += 1
+            self.answers += 1
 
     def failed(self, error: Unavailable, who: str) -> None:
         """Notes that a request about a person failed. Raises the error if those of too many persons in a row did."""
@@ -100,7 +96,7 @@ def send_request(
 
 
 def attempt_request(
-    account: CountsAttempts, breaker: CircuitBreaker, endpoint: str, request: Callable[[], Any], once: bool = False
+    account: WritableAccount, breaker: CircuitBreaker, endpoint: str, request: Callable[[], Any], once: bool = False
 ) -> tuple[Outcome, ApiError | None]:
     """Sends a request and returns its outcome and its error.
 

@@ -10,7 +10,8 @@ from dlt.common.schema import TTableSchema
 from ..clients.segment_api import BATCH_REQUESTS_PER_SECOND, BATCH_URL, SegmentApi, SegmentApiSettings
 from ..clients.settings import API_TYPES, MAX_ATTEMPTS, TIMEOUT
 from ..errors import InvalidSetting, NotAuthorized
-from ..segment.rebuild import BODIES, line_of, line_of_message
+from ..segment.message import BODIES
+from ..segment.rebuild import line_of, line_of_message
 from .counts import Counts
 from .errors import terminal_error
 from .forward import Forwarder

@@ -1,26 +1,38 @@
-"""Sends items to an account in batches: those of a person in order, and none twice."""
+"""Sends items to an account in batches: those of a person in order, and none twice.
+
+Items are planned in their order (`plan`). Five parts keep those of a person in order:
+
+- `order` finds delivered items that must be sent again, because an older item of their person is sent only now.
+- `deferred` lets contacts that failed in the last run wait until all others are sent, so that they hold up nobody.
+- `dispatch` never has two batches with the same person in flight, and sends the events of a batch after its contacts.
+- `held` are people with an item that failed, or with a change of the address whose outcome is unknown: what comes later
+  must wait for it.
+- `changes` follows the changes of addresses that earlier runs made, and `emails` those of this run.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
+from functools import partial
 from typing import Any
 
 from ..clients.autopilot import MOST_CONTACTS
+from ..projection.engine import batched
 from ..segment.identity import HashedIds, forms
 from .account import WritableAccount
-from .batch import ContactBatch
+from .batch import ContactBatch, merged
 from .changes import AddressChanges
 from .counts import Counts
 from .deferred import DeferredContacts
 from .delivery_log import FOUND, Delivery, DeliveryLog, DeliveryStatus
-from .dispatch import AT_ONCE, Dispatcher
+from .dispatch import AT_ONCE, BatchSender, Dispatcher
 from .emails import KnownEmails, email_of
 from .fields import Fields
 from .held import HeldPeople
 from .kind import AUTOPILOT, AccountKind
 from .log_table import storable
 from .messages import Ignored, Item, id_text
-from .plan import Planned, Planner, renamed
+from .plan import Planned, Planner, Statuses, renamed
 from .triggers import EventTriggers
 
 CHUNK = 1000  # items whose delivery statuses one query returns
@@ -61,12 +73,13 @@ class Sender:
         self._planner = Planner(
             fields, triggers, self._emails, self._changes, self._counts, unknown, kind, self._deferred.move
         )
-        self._dispatcher = Dispatcher(account, log, self._counts, progress, at_once, kind, triggers, held)
+        batch_sender = BatchSender(account, log, self._counts, kind, triggers, held or HeldPeople())
+        self._dispatcher = Dispatcher(batch_sender, partial(progress, self._counts), at_once)
         if after:
             self._emails.forget_oldest()
             self._planner.follow(after._planner, log.run, after._ended)
             self._dispatcher.follow(after._dispatcher)
-        self._batch = ContactBatch()
+        self._batches = _Batches(self._dispatcher, self._planner, self._emails, self._changes, log, self._counts)
         self._seen: set[str] = set()
         self._ended: datetime = log.last
 
@@ -75,13 +88,12 @@ class Sender:
 
         Raises ApiError if the run must stop. The next run sends what the log does not have.
         """
-        stream = iter(items)
         with self._dispatcher:
-            while chunk := list(islice(stream, CHUNK)):
+            for chunk in batched(items, CHUNK):
                 self._take(chunk)
             self._drain()
             for planned in self._deferred.release_all():
-                self._put(planned)
+                self._batches.put(planned)
             self._drain()
         self._ended = self._log.last
         self._progress(self._counts)
@@ -95,87 +107,121 @@ class Sender:
         statuses = self._log.known(item.message_id for item in items)
         self._emails.look_up(items)
         for item in items:
-            if item.once and item.message_id in self._seen:
-                self._counts.add("repeated")
-                continue
-            self._seen.add(item.message_id)
-            email = email_of(self._fields, item)
-            if is_suppressed(item, email, self._suppressed):
-                self._counts.add("suppressed")
-                continue
-            if email is None and self._emails.is_changing(item.user_id):
-                self._drain()
-            planned = self._planner.plan(item, statuses)
-            if isinstance(planned, Delivery):
-                self._refuse(planned, statuses.get((planned.message_id, None)))
-            elif planned is not None and is_to_suppressed(planned.values, self._suppressed):
-                self._counts.add("suppressed")
-            elif planned is not None:
-                if not self._deferred.defer(planned):
-                    for each in (*self._deferred.release(planned), planned):
-                        self._put(each)
-                self._planner.touch(planned.item)
+            self._take_item(item, statuses)
         self._progress(self._counts)
 
-    def _refuse(self, row: Delivery, before: DeliveryStatus | None) -> None:
+    def _take_item(self, item: Item, statuses: Statuses) -> None:
+        """Plans an item. Its contact is deferred, or put into the batch behind those that must be sent before it."""
+        if item.once and item.message_id in self._seen:
+            self._counts.add("repeated")
+            return
+        self._seen.add(item.message_id)
+        email = email_of(self._fields, item)
+        if is_suppressed(item, email, self._suppressed):
+            self._counts.add("suppressed")
+            return
+        if email is None and self._emails.is_changing(item.user_id):
+            self._drain()
+        planned = self._planner.plan(item, statuses)
+        if planned is None:
+            return
+        if isinstance(planned, Delivery):
+            self._batches.refuse(planned, statuses.get((planned.message_id, None)))
+            return
+        if is_to_suppressed(planned.values, self._suppressed):
+            self._counts.add("suppressed")
+            return
+        if not self._deferred.defer(planned):
+            for each in (*self._deferred.release(planned), planned):
+                self._batches.put(each)
+        self._planner.touch(planned.item)
+
+    def _drain(self) -> None:
+        """Waits until everything is sent, and reverts the changes of addresses that were refused."""
+        self._batches.flush()
+        self._dispatcher.drain()
+        self._emails.apply_changes()
+
+
+@dataclass
+class _Batches:
+    """Collects contacts in batches, and submits each when it is full, or does not go together with the next contact."""
+
+    dispatcher: Dispatcher
+    planner: Planner
+    emails: KnownEmails
+    changes: AddressChanges
+    log: DeliveryLog
+    counts: Counts
+    batch: ContactBatch = field(default_factory=ContactBatch)
+
+    def refuse(self, row: Delivery, before: DeliveryStatus | None) -> None:
         """Counts an item that is refused, and adds its row unless the last row has the same status and message.
 
         The same archive may be sent every hour, and most of its events may have no trigger.
         """
-        self._counts.add_message([row.status], row.message)
+        self.counts.add_message([row.status], row.message)
         if before is not None and (before.status, before.message) == (row.status, *storable([row.message])):
             return
-        self._batch.refused.append(row)
-        if len(self._batch.refused) >= CHUNK:
-            self._flush()
+        self.batch.refused.append(row)
+        if len(self.batch.refused) >= CHUNK:
+            self.flush()
 
-    def _drain(self) -> None:
-        """Waits until everything is sent, and reverts the changes of addresses that were refused."""
-        self._flush()
-        self._dispatcher.drain()
-        self._emails.apply_changes()
-
-    def _put(self, planned: Planned) -> None:
+    def put(self, planned: Planned) -> None:
         """Adds a contact to the batch. A change of an address gets a batch of its own."""
-        item, values, before = planned
-        renames = bool(values.get("_NewEmail"))
-        full = item.key not in self._batch.contacts and len(self._batch.contacts) == MOST_CONTACTS
-        if renames or full or self._batch.conflicts_with(item.key, values, item.alone):
-            self._flush()
-        is_found = False
-        if renames:  # a later look-up of its user ids must find the new address
-            email, new, id_ = values["Email"], values["_NewEmail"], item.row.message_id
-            item = item._replace(row=item.row._replace(email=new))
-            is_found = before is not None and before.status == "unknown" and self._changes.was_made(id_, email, new)
-            self._emails.note_change(None if is_found else id_, email, new, item.row.user_id)
-        if is_found:
-            # Logged now: after the person's next change of address it could not be found any more.
-            self._log.add([item._replace(values=values).row_ahead._replace(status="delivered", message=FOUND)])
-            renames, values = (
-                False,
-                renamed(values),
-            )  # only its journeys are left, or values to send again after an older message
-            item = item._replace(key=values["Email"].lower(), resent=item.row.kind != "track")
-            if item.resent and not self._planner.order.is_touched(item.key):
-                self._counts.add_message(["delivered"])
-                return
-        self._batch.merge(item.key, values)
+        if planned.renames:
+            self._put_change(planned)
+            return
+        item, values, _ = planned
+        is_full = item.key not in self.batch.contacts and len(self.batch.contacts) == MOST_CONTACTS
+        if is_full or self.batch.conflicts_with(item.key, values, item.alone):
+            self.flush()
         # A row of a query is logged before its request, so that it is sent again even if its values change back.
-        again = before is not None and before.status == "failed"
-        item = item._replace(write_ahead=renames or item.row.content is not None, failed_before=again)
-        self._batch.items.append(item._replace(values=item.values or values))
-        if renames:
-            self._planner.touch_address(values["_NewEmail"])
-            self._batch.renames = True
-            self._flush()
+        self._add_to_batch(planned, write_ahead=item.row.content is not None)
 
-    def _flush(self) -> None:
-        """Sends the batch, or only logs its rows if it has no contacts."""
-        batch, self._batch = self._batch, ContactBatch()
-        if batch.contacts:
-            self._dispatcher.submit(batch)
+    def _put_change(self, planned: Planned) -> None:
+        """Sends a change of an address in a batch of its own, unless it was made and only its answer was lost."""
+        self.flush()
+        item, values, before = planned
+        id_, email, new = item.row.message_id, values["Email"], values["_NewEmail"]
+        planned = planned.with_item(row=item.row._replace(email=new))  # for a later look-up of its user ids
+        if before is not None and before.status == "unknown" and self.changes.was_made(id_, email, new):
+            self.emails.note_change(None, email, new, item.row.user_id)
+            self._put_made(planned)
+            return
+        self.emails.note_change(id_, email, new, item.row.user_id)
+        self._add_to_batch(planned, write_ahead=True)
+        self.planner.touch_address(new)
+        self.batch.renames = True
+        self.flush()
+
+    def _put_made(self, planned: Planned) -> None:
+        """Logs a change of an address as made. Only its journeys are left, or values to send after an older message."""
+        # Logged now: after the person's next change of address it could not be found any more.
+        row = planned.item._replace(values=planned.values).row_ahead
+        self.log.add([row._replace(status="delivered", message=FOUND)])
+        values = renamed(planned.values)
+        key, is_track = values["Email"].lower(), row.kind == "track"
+        if is_track or self.planner.order.is_touched(key):
+            self.put(planned.with_item(key=key, resent=not is_track)._replace(values=values))
         else:
-            self._log.add(batch.refused)
+            self.counts.add_message(["delivered"])
+
+    def _add_to_batch(self, planned: Planned, write_ahead: bool) -> None:
+        item, values, before = planned
+        failed_before = before is not None and before.status == "failed"
+        self.batch.contacts[item.key] = merged(self.batch.contacts.get(item.key, {}), values)
+        self.batch.items.append(
+            item._replace(write_ahead=write_ahead, failed_before=failed_before, values=item.values or values)
+        )
+
+    def flush(self) -> None:
+        """Sends the batch, or only logs its rows if it has no contacts."""
+        batch, self.batch = self.batch, ContactBatch()
+        if batch.contacts:
+            self.dispatcher.submit(batch)
+        else:
+            self.log.add(batch.refused)
 
 
 def count_ignored(counts: Counts, ignored: Sequence[Ignored]) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import wraps
 from inspect import signature
-from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar, get_args
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import dlt
 
@@ -23,7 +23,6 @@ _OTHER_ACCOUNTS = ("ortto",)  # sections below this one
 P = ParamSpec("P")
 D = TypeVar("D", bound="Destination[Any, Any]")
 
-UnknownTraits = Literal["send", "refuse"]
 TriggerMapping: TypeAlias = Mapping[str, str | Sequence[str]]
 
 
@@ -53,7 +52,7 @@ class DestinationSettings:
 
 def check_unknown_traits(value: str, section: str) -> None:
     """Raises InvalidSetting if the section's `unknown_traits` is neither `send` nor `refuse`."""
-    if value not in get_args(UnknownTraits):
+    if value not in ("send", "refuse"):
         raise InvalidSetting(f"{section}.unknown_traits must be send or refuse, got {value!r}")
 
 

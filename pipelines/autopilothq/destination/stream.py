@@ -12,7 +12,7 @@ from . import open_account
 from .accounts import AnySettings, OpenAccount
 from .batch import Key
 from .counts import Counts
-from .delivery_log import DeliveryLog, DeliveryStatus
+from .delivery_log import DeliveryLog
 from .dispatch import AT_ONCE, DEFERRED
 from .held import HeldPeople
 from .lines import StopSignal
@@ -129,19 +129,14 @@ class _Stream:
         found = [item for item in items if isinstance(item, Item)]
         with self._callbacks.open_log() as log:
             statuses = log.known(item.message_id for item in found)
-        changes = {
-            id_: status.message for (id_, trigger), status in statuses.items() if _is_unsettled_change(trigger, status)
-        }
+        # A status without a trigger that is unknown is that of a change of an address.
+        unknown = {key: status for key, status in statuses.items() if status.status == "unknown"}
+        changes = {id_: status.message for (id_, trigger), status in unknown.items() if trigger is None}
         failed = {id_ for (id_, _), status in statuses.items() if status.status == "failed"}
         return [item for item in found if item.message_id in failed | changes.keys()], list(changes.values())
 
     def _until_reached(self, call: Callable[[], T]) -> T:
         return until_reached(call, self._callbacks.stop, self._callbacks.warn)
-
-
-def _is_unsettled_change(trigger: str | None, status: DeliveryStatus) -> bool:
-    """Returns whether a status is of a change of an address whose outcome is unknown."""
-    return trigger is None and status.status == "unknown"
 
 
 def until_reached(send: Callable[[], T], stop: StopSignal, warn: Callable[[str], None]) -> T:

@@ -1,6 +1,6 @@
 """The triggers of events: the journeys that a contact enters with an event (docs/contract/destination.md#track)."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from ..clients.decode import plain
@@ -23,9 +23,20 @@ class EventTriggers(Protocol):
 def ids_by_event(mapping: TriggerMapping | None) -> dict[str, list[str]]:
     """Returns a setting with a list of ids for each event; the setting may have a single id."""
     return {
-        event: [str(one) for one in (ids if isinstance(ids, list | tuple) else [ids])]
+        event: [str(id_) for id_ in (ids if isinstance(ids, list | tuple) else [ids])]
         for event, ids in (mapping or {}).items()
     }
+
+
+def check_ids(mapping: Mapping[str, Sequence[str]], existing: Collection[str], setting: str, what: str) -> None:
+    """Raises InvalidSetting if a setting names an id that is none of the existing ones; `what` these are."""
+    for event, ids in mapping.items():
+        for id_ in ids:
+            if id_ not in existing:
+                raise InvalidSetting(
+                    f"{setting} (or --trigger) sends {event!r} to {id_!r}, but the account's {what} are"
+                    f" {', '.join(map(visible, sorted(existing))) or 'none at all'}"
+                )
 
 
 class Triggers:
@@ -41,16 +52,8 @@ class Triggers:
         self._mapping = ids_by_event(mapping)
         self._by_title: dict[str | None, list[str]] | None = None
         if self._mapping:
-            self._check({one for ids in self._ids_by_title().values() for one in ids})
-
-    def _check(self, existing: set[str]) -> None:
-        for event, ids in self._mapping.items():
-            for one in ids:
-                if one not in existing:
-                    raise InvalidSetting(
-                        f"{SECTION}.triggers (or --trigger) sends {event!r} to {one!r}, but the account's triggers"
-                        f" are {', '.join(map(visible, sorted(existing))) or 'none at all'}"
-                    )
+            existing = {id_ for ids in self._ids_by_title().values() for id_ in ids}
+            check_ids(self._mapping, existing, f"{SECTION}.triggers", "triggers")
 
     def of(self, event: str) -> list[str]:
         """Returns the ids of an event's triggers."""
@@ -58,7 +61,7 @@ class Triggers:
 
     def journeys(self) -> dict[str, str]:
         """Returns the titles of journeys by trigger, if they were fetched."""
-        return {one: title for title, ids in (self._by_title or {}).items() if title is not None for one in ids}
+        return {id_: title for title, ids in (self._by_title or {}).items() if title is not None for id_ in ids}
 
     def _ids_by_title(self) -> dict[str | None, list[str]]:
         """Returns the ids of triggers by the title of their journey (None without one). They are fetched once."""

@@ -124,7 +124,7 @@ class _Export:
         """Returns the types of a table's columns except the loader's own; notes those that are left out."""
         found: Mapping[str, Type] = self._dataset.tables([name])[name]
         stamped = {"uuid_ts"} | ({"loaded_at"} if self._dataset.dialect == "bigquery" else set())
-        types = {column: of for column, of in found.items() if column not in stamped}
+        types = {column: type_ for column, type_ in found.items() if column not in stamped}
         if others := sorted(self._existing[name].keys() - found.keys()):
             self._left_out.append(f"{name}: {', '.join(others)}")
         return types
@@ -149,8 +149,8 @@ class _Export:
         with engine.registered(self._con, ids=ids):
             found = self._con.execute(_DISCARDED, [table]).fetchall()
         return {
-            row_id: [DiscardedValue(*one[1:]) for one in group]
-            for row_id, group in itertools.groupby(found, lambda one: one[0])
+            row_id: [DiscardedValue(*values) for _, *values in group]
+            for row_id, group in itertools.groupby(found, lambda discarded: discarded[0])
         }
 
     def _export_rejects(self) -> int:

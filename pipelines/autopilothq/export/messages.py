@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from ..catalog import COMMON_NAMES, Type
 from ..segment.json_text import DECODER, to_json
-from ..segment.message import TIMESTAMP_FIELDS
+from ..segment.message import BODIES, OWN_FIELDS, TIMESTAMP_FIELDS
 from ..segment.naming import column_name, snake_case
-from ..segment.rebuild import BODIES, CONTEXT_PATHS, MESSAGE_KEYS, OWN_COLUMNS, array_text, property_key
+from ..segment.rebuild import CONTEXT_PATHS, MESSAGE_KEYS, array_text, property_key
 
 Encoder = Callable[[Any], str]
 _TOP = {**MESSAGE_KEYS, **TIMESTAMP_FIELDS, "event_text": "event"}
@@ -43,7 +43,7 @@ class MessageRows:
         self.columns = list(types)
         self.body = BODIES[kind]
         self._types = types
-        own = OWN_COLUMNS.get(kind, frozenset())
+        own = OWN_FIELDS[kind].keys()
         self._top = {name for name in self.columns if name in _TOP and (name in COMMON_NAMES or name in own)} | own
         self._encoders = [_encoder(types[name], name in self._top) for name in self.columns]
 
@@ -72,7 +72,7 @@ class MessageRows:
                 _put(context, _context_path(name, cells), text)
             else:
                 body[property_key(name, self.kind)] = text
-        for discard in sorted(discards, key=lambda one: _LATER.get(one.reason, 0)):
+        for discard in sorted(discards, key=lambda discard: _LATER.get(discard.reason, 0)):
             self._put_back(discard, slug, top, context, body)
         if self.kind == "track":
             top.setdefault("event", slug or '""')
@@ -104,11 +104,11 @@ class MessageRows:
         if column in ("context", self.body) and value.startswith("{"):
             return  # this is a second `context` or body, because a property's value is never an object
         has_no_table = self.kind == "track" and slug is None  # then all of its properties are discarded
-        if discard.reason == "no_column" and (path := self._path_without_column(column)):
+        if reason == "no_column" and (path := self._path_without_column(column)):
             _put_without_column(context if path[0] == "context" else body, path[1:], value)
         elif column.startswith("context_"):
             _put(context, _context_path(column, context), value)
-        elif self.body and (has_no_table or discard.reason != "no_column"):
+        elif self.body and (has_no_table or reason != "no_column"):
             _put(body, (column if has_no_table else property_key(column, self.kind),), value)
 
     def _path_without_column(self, key: str) -> tuple[str, ...] | None:

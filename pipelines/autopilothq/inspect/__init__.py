@@ -14,15 +14,7 @@ from .diff import (
     schema_of_catalogue,
 )
 from .formats import FORMATS, as_table, ddl, grid
-from .live import (
-    dataset_name,
-    described_tables,
-    kind_of,
-    reading,
-    reading_other,
-    schema_of,
-    target,
-)
+from .live import described_tables, kind_of, reading, reading_other, schema_of, target
 from .received import Received, Waiting, read_received
 from .schema import ColumnInfo, Statistics, TableInfo, catalogue
 from .status import (
@@ -64,7 +56,6 @@ __all__ = [
     "applied_models",
     "as_table",
     "catalogue",
-    "dataset_name",
     "ddl",
     "described_tables",
     "differences",

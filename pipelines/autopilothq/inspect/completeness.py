@@ -91,28 +91,30 @@ def compare_counts(dataset: Dataset, rows: Sequence[Sequence[Any]]) -> list[Camp
     return sorted(found, key=_least_complete_first)
 
 
-def _least_complete_first(one: CampaignCounts) -> tuple[int, float, str, str]:
-    share = one.all.share
-    return (2 if not one.counts else 1 if share is None else 0, share or 0, one.name, one.campaign_id)
+def _least_complete_first(campaign: CampaignCounts) -> tuple[int, float, str, str]:
+    share = campaign.all.share
+    group = 2 if not campaign.counts else 1 if share is None else 0
+    return group, share or 0, campaign.name, campaign.campaign_id
 
 
 def _stored(dataset: Dataset, table: str, rows: Sequence[Sequence[Any]], in_span: bool) -> Iterator[tuple[str, int]]:
     """Yields each campaign with the number of its events in a table; with `in_span`, in the span that Ortto counts."""
-    one = "{campaign_id} = %s" + (" AND {timestamp} >= %s AND {timestamp} <= %s" if in_span else "")
+    condition = "{campaign_id} = %s" + (" AND {timestamp} >= %s AND {timestamp} <= %s" if in_span else "")
     for start in range(0, len(rows), _AT_ONCE):
-        some = rows[start : start + _AT_ONCE]
-        where = " OR ".join([f"({one})"] * len(some))
-        values = [value for row in some for value in ((row[0], row[5], row[6]) if in_span else (row[0],))]
+        chunk = rows[start : start + _AT_ONCE]
+        where = " OR ".join([f"({condition})"] * len(chunk))
+        values = [value for row in chunk for value in ((row[0], row[5], row[6]) if in_span else (row[0],))]
         yield from dataset.rows("{campaign_id}, count(*)", table, f"WHERE {where} GROUP BY {{campaign_id}}", *values)
 
 
 def campaign_lines(campaigns: Sequence[CampaignCounts]) -> list[str]:
     """Returns the least complete campaigns as lines of text, with the sum of all."""
-    counted = [one for one in campaigns if one.counts]
-    counted_at = max(one.counted_at for one in campaigns)
+    counted = [campaign for campaign in campaigns if campaign.counts]
+    counted_at = max(campaign.counted_at for campaign in campaigns)
     head = ["campaign", *ORTTO_COUNTED, "events"]
-    rows = [_cells(one.name, one.counts) for one in counted[:MOST_CAMPAIGNS]]
-    sums = {kind: total(one.counts[kind] for one in counted if kind in one.counts) for kind in ORTTO_COUNTED}
+    rows = [_cells(campaign.name, campaign.counts) for campaign in counted[:MOST_CAMPAIGNS]]
+    every = [campaign.counts for campaign in counted]
+    sums = {kind: total(counts[kind] for counts in every if kind in counts) for kind in ORTTO_COUNTED}
     rows.append(_cells(f"all {len(counted):,}", sums))
     lines = [f"stored of what Ortto counted {moment(counted_at)}", *grid([head, *rows])]
     if len(counted) < len(campaigns):

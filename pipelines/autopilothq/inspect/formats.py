@@ -99,7 +99,7 @@ def _mermaid_names(names: Sequence[str]) -> list[str]:
         if name not in given or name in found:
             plain = _UNREADABLE.sub("_", name[:MAX_CELL]) or "_"
             plain = f"_{plain}" if plain[0].isdigit() else plain
-            plain = next(one for one in _numbered(plain) if one not in given and one not in found)
+            plain = next(unique for unique in _numbered(plain) if unique not in given and unique not in found)
         found.append(plain)
     return found
 

@@ -23,7 +23,7 @@ from ..warehouses.dlt_internals import (
     JobClientBase,
     SqlJobClientBase,
 )
-from ..warehouses.resolve import resolve_target
+from ..warehouses.resolve import make_destination, resolve_target
 from .diff import Schema, SchemaTable, type_of
 from .schema import ColumnInfo, Statistics, TableInfo, table_info
 
@@ -32,20 +32,14 @@ _LOCKED = re.compile(r'Could not set lock on file "(.*?)".*?(?:\(PID (\d+)\)|$)'
 
 def target(destination: str | None, credentials: str | None, dataset: str | None) -> tuple[Destination[Any, Any], str]:
     """Returns the destination and the dataset of a load with these options, without connecting."""
-    with TemporaryDirectory() as folder:
-        pipeline = runner.pipeline(destination, credentials, dataset, pipelines_dir=folder, create=False)
-        return pipeline.destination, dataset_name(dataset)
+    with runner.explained():
+        return make_destination(destination, credentials, dataset, create=False)
 
 
 def kind_of(destination: str | None, credentials: str | None, dataset: str | None) -> tuple[str, str | None]:
     """Returns dlt's name of the destination of these options, and SQLGlot's of its SQL, without connecting."""
-    there, _ = target(destination, credentials, dataset)
-    return there.destination_type.rpartition(".")[2], there.capabilities().sqlglot_dialect
-
-
-def dataset_name(dataset: str | None) -> str:
-    """Returns the name of the dataset of a load with these options."""
-    return str(dataset or runner.setting("dataset_name") or runner.DATASET)
+    factory, _ = target(destination, credentials, dataset)
+    return factory.destination_type.rpartition(".")[2], factory.capabilities().sqlglot_dialect
 
 
 def reading_other(
@@ -87,7 +81,7 @@ def reading(
         with _opened(client), _in_dataset(client, str(pipeline.dataset_name) if exactly else None):
             found = dataset_of(client)
             if not found.exists():
-                hint = "Check how it is spelt." if exactly else "Load something first: autopilothq load archive URL"
+                hint = "Check the spelling." if exactly else "Load something first: autopilothq load archive URL"
                 where = resolve_target(destination, credentials, dataset).path_or_url
                 raise DatasetNotFound(f"There is no dataset {found.name} in {where}. {hint}")
             if warn:

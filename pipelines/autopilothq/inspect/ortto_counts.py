@@ -15,7 +15,7 @@ from .completeness import CampaignCounts, compare_counts
 
 def fetch_campaigns(dataset: Dataset, account: Ortto, now: datetime) -> list[CampaignCounts]:
     """Returns the campaigns as Ortto counts them now, next to the stored events. Raises ApiErrors."""
-    campaigns = [one for page in account.campaigns() for one in page if isinstance(one, JsonObject)]
+    campaigns = [item for page in account.campaigns() for item in page if isinstance(item, JsonObject)]
     return compare_counts(dataset, [_row(report, now) for report in reports(account, campaigns)])
 
 

@@ -23,7 +23,7 @@ SEVEN = tuple(table.name for table in catalog.EVENT_TABLES)
 # The type of the messages in each table, as person_timeline has it.
 MESSAGE_TYPES = {
     **dict.fromkeys((*SEVEN, catalog.TRACKS.name), "track"),
-    **{table.name: of for of, table, _ in catalog.KINDS},
+    **{table.name: kind for kind, table, _ in catalog.KINDS},
 }
 BASE_TYPES: dict[Type, str] = {
     "text": "TEXT",

@@ -11,7 +11,6 @@ from datetime import timedelta
 from tempfile import TemporaryDirectory
 
 import dlt
-import duckdb
 
 from .. import runner
 from ..display import plural
@@ -100,9 +99,14 @@ def delete_person(
         if rewrite:
             rewriting.check_rewritable(into)
         with into.destination_client() as client:
-            made = _delete(given, dataset_of(client), files, into, (max_ids, None if dry_run else confirm), dry_run)
-        if not dry_run:
-            _remove_bytes(into, made, rewrite)
+            made = _delete(given, dataset_of(client), files, into, (max_ids, confirm), dry_run)
+        if dry_run:
+            return made
+        if rewrite:
+            made.rewritten, left, made.remains = rewriting.rewrite(into)
+            made.left |= left
+        else:
+            made.remains = rewriting.remains(into)
         return made
 
 
@@ -124,17 +128,13 @@ def _delete(
         plan = [removal for part in tables for removal in removals(part, person, engine)]
         made = PersonDeletion(dry_run, person.suppressed(), person.count, person.shared(), rows_by_table(plan))
         if not dry_run:
-            _check_confirmed(made, *confirmation)
+            max_ids, confirm = confirmation
+            if made.suppressed > max_ids if confirm is None else made.suppressed != confirm:
+                raise Unconfirmed(made, max_ids, confirm)
             drop_working_copies(into)
             _remove(dataset, listed, person, plan)
-        _rewrite_files(files, hashes, person, engine, made)
+        made.lines, made.left = archive_lines.rewrite_files(files, hashes, person.has_hashes_alone, engine, dry_run)
         return made
-
-
-def _rewrite_files(
-    files: Sequence[File], hashes: HashedIds, person: PersonIds, engine: duckdb.DuckDBPyConnection, made: PersonDeletion
-) -> None:
-    made.lines, made.left = archive_lines.rewrite_files(files, hashes, person.has_hashes_alone, engine, made.dry_run)
 
 
 def _remove(dataset: Dataset, listed: SuppressionList, person: PersonIds, plan: Sequence[Removal]) -> None:
@@ -155,19 +155,6 @@ def _check_rights(dataset: Dataset) -> None:
             " rows of the person there would stay. Nothing was changed.\n"
             "Grant SELECT and DELETE on them, or use the role that owns them."
         )
-
-
-def _check_confirmed(made: PersonDeletion, max_ids: int, confirm: int | None) -> None:
-    if made.suppressed != confirm if confirm is not None else made.suppressed > max_ids:
-        raise Unconfirmed(made, max_ids, confirm)
-
-
-def _remove_bytes(into: dlt.Pipeline, made: PersonDeletion, rewrite: bool) -> None:
-    if rewrite:
-        made.rewritten, left, made.remains = rewriting.rewrite(into)
-        made.left |= left
-    else:
-        made.remains = rewriting.remains(into)
 
 
 def _check(into: dlt.Pipeline, target: Target) -> None:

@@ -5,7 +5,7 @@ they belong to one person, and uncertain ids are reported instead of deleted.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import duckdb
@@ -17,7 +17,6 @@ from ..segment.identity import Id, forms
 PERSONAL_KINDS = ("email", "user_id")  # kinds of ids that identify a person
 # Other ids are followed from ids of these kinds; not from an anonymous id, because a device may have several users.
 LEADING = (*PERSONAL_KINDS, "contact_id")
-IsAnother = Callable[[Id], bool]
 LISTED = "it is on the list as another person's"
 UNNAMED = "no email or user id of the person shares a row with it"
 SEVERAL = "it is one of several that could be the person's"
@@ -145,7 +144,7 @@ def closure(
     graph: Graph,
     given: Collection[Id],
     kinds: Collection[str] = (),
-    is_another: IsAnother = lambda _: False,
+    others: Collection[Id] = (),
 ) -> Closure:
     """Returns the person's ids that follow from those given, and the ids that are uncertain.
 
@@ -153,26 +152,34 @@ def closure(
     followed if it shares a row with the person's email or user id, and no row with an email or a user id of anybody
     else; if there are several such ids, none is. Anonymous ids are followed by the same rule, also from a contact id,
     if there are at most CROWD beside those given. `kinds` are the kinds of the person's ids that are known by their
-    hashes alone. `is_another` returns whether an id is known to be another person's.
+    hashes alone. `others` are ids that are known to be another person's.
     """
     found: dict[Id, Id | None] = dict.fromkeys(given)
-    if not {*kinds, *(id_.kind for id_ in found)}.intersection(PERSONAL_KINDS):
-        found |= _names_of_contact(graph, found, is_another)
-    for kind, most in (*dict.fromkeys((*PERSONAL_KINDS, "contact_id"), 1).items(), ("anonymous_id", CROWD)):
-        if kind == "anonymous_id" or not any(kind == other for other in (*kinds, *(id_.kind for id_ in found))):
-            first = _near(graph, found, kind, PERSONAL_KINDS if most == 1 else LEADING)
-            own = [id_ for id_, others in _names_in_rows_of(graph, first).items() if others <= found.keys()]
-            own = [id_ for id_ in own if not is_another(id_)]
-            if len(own) <= most:
-                found |= {id_: first[id_] for id_ in own}
-    return Closure(found, _grouped(list(_not_followed(graph, found, kinds, is_another))))
+    if not _kinds(found, kinds).intersection(PERSONAL_KINDS):
+        found |= _names_of_contact(graph, found, others)
+    known = _kinds(found, kinds)
+    for kind in (*PERSONAL_KINDS, "contact_id", "anonymous_id"):
+        is_anonymous = kind == "anonymous_id"
+        if kind in known and not is_anonymous:
+            continue
+        near = _near(graph, found, kind, LEADING if is_anonymous else PERSONAL_KINDS)
+        names = _names_in_rows_of(graph, near)
+        own = [id_ for id_ in names if names[id_] <= found.keys() and id_ not in others]
+        if len(own) <= (CROWD if is_anonymous else 1):
+            found |= {id_: near[id_] for id_ in own}
+    return Closure(found, _grouped(list(_not_followed(graph, found, kinds, others))))
+
+
+def _kinds(found: Collection[Id], kinds: Collection[str]) -> set[str]:
+    """Returns the kinds of ids that the person has: those of found ids, and those known by their hashes alone."""
+    return {*kinds, *(id_.kind for id_ in found)}
 
 
 def _near(graph: Graph, found: Collection[Id], kind: str, leading: Collection[str]) -> dict[Id, Id]:
     """Returns the other ids of a kind that share a row with found ids, each with one of those; none if too many do."""
-    near = graph.sharing_a_row(id_ for id_ in found if id_.kind in leading)
-    first = {other: id_ for id_ in near for other in near[id_] if other.kind == kind and other not in found}
-    return {id_: first[id_] for id_ in sorted(first)} if len(first) <= MOST else {}
+    in_rows = graph.sharing_a_row(id_ for id_ in found if id_.kind in leading)
+    near = {other: id_ for id_ in in_rows for other in in_rows[id_] if other.kind == kind and other not in found}
+    return {id_: near[id_] for id_ in sorted(near)} if len(near) <= MOST else {}
 
 
 def _names_in_rows_of(graph: Graph, ids: Iterable[Id]) -> dict[Id, set[Id]]:
@@ -183,52 +190,52 @@ def _names_in_rows_of(graph: Graph, ids: Iterable[Id]) -> dict[Id, set[Id]]:
     }
 
 
-def _names_of_contact(graph: Graph, contacts: Collection[Id], is_another: IsAnother) -> dict[Id, Id | None]:
+def _names_of_contact(graph: Graph, contacts: Collection[Id], others: Collection[Id]) -> dict[Id, Id | None]:
     """Returns the email and user id of a person known only by a contact id, if no other ids share a row with them."""
-    first = _near(graph, contacts, "email", LEADING) | _near(graph, contacts, "user_id", LEADING)
-    ids, names = set(first), _names_in_rows_of(graph, first)
-    if len(ids) > len(PERSONAL_KINDS):
+    near = _near(graph, contacts, "email", LEADING) | _near(graph, contacts, "user_id", LEADING)
+    if len(near) > len(PERSONAL_KINDS):
         return {}
-    further = set().union(*names.values()) - ids
-    ids |= further
-    in_rows = names | _names_in_rows_of(graph, further)
-    is_one = len({id_.kind for id_ in ids}) == len(ids) and all(others <= ids for others in in_rows.values())
-    if not is_one or any(map(is_another, ids)):
+    names = _names_in_rows_of(graph, near)
+    further = set().union(*names.values()) - near.keys()
+    names |= _names_in_rows_of(graph, further)
+    ids = near.keys() | further
+    is_one = len({id_.kind for id_ in ids}) == len(ids) and all(in_row <= ids for in_row in names.values())
+    if not is_one or not ids.isdisjoint(others):
         return {}
     # An id that does not share a row with the contact's shares one with the other id.
-    return {id_: first.get(id_) or next(iter(first)) for id_ in sorted(ids)}
+    return {id_: near.get(id_) or next(iter(near)) for id_ in sorted(ids)}
 
 
 def _not_followed(
-    graph: Graph, found: Collection[Id], kinds: Collection[str], is_another: IsAnother
+    graph: Graph, found: Collection[Id], kinds: Collection[str], others: Collection[Id]
 ) -> Iterator[Shared]:
     """Yields the other ids that share a row with found ids, with the reason why they are not followed."""
-    near = graph.sharing_a_row(id_ for id_ in found if id_.kind in LEADING)
-    first = {other: id_ for id_ in near for other in near[id_] if other not in found}
-    count = Counter(id_.kind for id_ in first)
-    names = _names_in_rows_of(graph, (id_ for id_ in first if count[id_.kind] <= MOST))
-    has = {*kinds, *(id_.kind for id_ in found)}
-    for id_ in sorted(first):
-        if others := names.get(id_, set()) - set(found):
-            why = _shared_with(others)
-        elif is_another(id_):
+    in_rows = graph.sharing_a_row(id_ for id_ in found if id_.kind in LEADING)
+    near = {other: id_ for id_ in in_rows for other in in_rows[id_] if other not in found}
+    count = Counter(id_.kind for id_ in near)
+    names = _names_in_rows_of(graph, (id_ for id_ in near if count[id_.kind] <= MOST))
+    known = _kinds(found, kinds)
+    for id_ in sorted(near):
+        if strangers := names.get(id_, set()) - set(found):
+            why = _shared_with(strangers)
+        elif id_ in others:
             why = LISTED
-        elif id_.kind in has:
+        elif id_.kind in known:
             why = f"the person has another {id_.kind.replace('_', ' ')}"
         else:
-            why = SEVERAL if names.get(id_) or has.isdisjoint(PERSONAL_KINDS) else UNNAMED
-        yield Shared(id_.kind, id_, first[id_], why)
+            why = SEVERAL if names.get(id_) or known.isdisjoint(PERSONAL_KINDS) else UNNAMED
+        yield Shared(id_.kind, id_, near[id_], why)
 
 
 def _grouped(shared: Sequence[Shared]) -> list[Shared]:
     """Returns the ids that were not followed; more than CROWD of a kind become a single entry."""
-    count = Counter(one.kind for one in shared)
-    few = [one for one in shared if count[one.kind] <= CROWD]
-    firsts = {one.kind: one for one in reversed(shared) if count[one.kind] > CROWD}
-    return few + [Shared(one.kind, None, one.found_with, MANY, count[one.kind]) for one in firsts.values()]
+    count = Counter(each.kind for each in shared)
+    few = [each for each in shared if count[each.kind] <= CROWD]
+    firsts = {each.kind: each.found_with for each in reversed(shared) if count[each.kind] > CROWD}
+    return few + [Shared(kind, None, found_with, MANY, count[kind]) for kind, found_with in firsts.items()]
 
 
-def _shared_with(others: Collection[Id]) -> str:
-    shown = [other.masked() for other in sorted(others)[:SHOWN]]
-    more = f" and {len(others) - SHOWN:,} more" if len(others) > SHOWN else ""
-    return f"{', '.join(shown)}{more} {'shares' if len(others) == 1 else 'share'} a row with it too"
+def _shared_with(strangers: Collection[Id]) -> str:
+    shown = [id_.masked() for id_ in sorted(strangers)[:SHOWN]]
+    more = f" and {len(strangers) - SHOWN:,} more" if len(strangers) > SHOWN else ""
+    return f"{', '.join(shown)}{more} {'shares' if len(strangers) == 1 else 'share'} a row with it too"

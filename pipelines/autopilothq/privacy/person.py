@@ -1,7 +1,7 @@
 """Reads the tables that hold ids of persons, and finds the ids of one person."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import count, islice
+from itertools import count
 from shlex import quote
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ import duckdb
 from ..catalog import SUPPRESSIONS
 from ..display import visible
 from ..projection import suppression
+from ..projection.engine import batched
 from ..segment.identity import Id, forms, id_of, kinds_of
 from ..warehouses.dataset import Dataset, placeholders, tables_of
 from .identity_graph import IDS_PER_READ, Graph, Shared, closure
@@ -79,7 +80,7 @@ class PersonTables:
                 cells = ", ".join(self.text(table, column) for column in kinds)
                 rows = self.dataset.stream(f"SELECT DISTINCT {cells} FROM", table)
                 positions = {self.positions[table, column]: of for column, of in kinds.items()}
-                while batch := list(islice(rows, IDS_PER_READ)):
+                for batch in batched(rows, IDS_PER_READ):
                     graph.add(positions, batch)
 
 
@@ -113,7 +114,7 @@ class PersonIds:
         known = [id_ for id_, (_, persons) in on_list.items() if persons & self.persons and id_ not in self._given]
         kinds = {listed.kinds[pair] for pair in listed.pairs_of(self.persons)}
         others = {id_ for id_, (_, persons) in on_list.items() if persons - self.persons}
-        made = closure(graph, [*self._given, *known], kinds, others.__contains__)
+        made = closure(graph, [*self._given, *known], kinds, others)
         self._found = made.found | dict.fromkeys(known, self._given[0])
         self.spelt = spelt.union(self._found, *(on_list[id_][0] for id_ in known))
         self._shared = made.shared

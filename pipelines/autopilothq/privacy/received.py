@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -29,13 +29,19 @@ def all_files_at(urls: Sequence[str], dry_run: bool, stack: ExitStack) -> list[F
         for folder in sorted({folder.resolve() for path in paths for folder in receiver_folders(path)}):
             _publish(folder, stack)
         return archive_files_at(urls)
-    opened = sorted({found for path in paths for found in _open_files_at(path)})
+    opened = {
+        file
+        for path in paths
+        for folder in receiver_folders(path)
+        for file in open_files(folder)
+        if file.is_relative_to(path)
+    }
     files = archive_files_at(urls)
     published = {file.url for file in files}
-    for path in opened:
-        if str(published_name(path)) not in published:
+    for file in sorted(opened):
+        if str(published_name(file)) not in published:
             with suppress(ArchiveError):  # it was published since, which is rare: its lines are not counted
-                files += archive_files_at([str(path)])
+                files += archive_files_at([str(file)])
     return files
 
 
@@ -55,11 +61,6 @@ def _publish(folder: Path, stack: ExitStack) -> None:
             f" {'is' if len(left) == 1 else 'are'} still open: {visible(str(left[0]))}. Nothing was deleted.\n"
             "Look at its log, or stop it, and run this again."
         )
-
-
-def _open_files_at(path: Path) -> Iterator[Path]:
-    for folder in receiver_folders(path):
-        yield from (found for found in open_files(folder) if found.is_relative_to(path))
 
 
 def _local_path(url: str) -> Path | None:

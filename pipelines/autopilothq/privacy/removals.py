@@ -1,7 +1,6 @@
 """Finds and deletes the rows of a person in a dataset."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import islice
 from typing import Any, NamedTuple
 
 import duckdb
@@ -10,6 +9,7 @@ import pyarrow as pa
 from ..catalog import DELIVERY_LOGS, DISCARDS, REJECTS, TABLES, TRACKS, USERS
 from ..destination.delivery_log import CHANGED, address_digest
 from ..projection import suppression
+from ..projection.engine import batched
 from ..warehouses.dataset import placeholders
 from .identity_graph import IDS_PER_READ
 from .person import PersonIds, PersonTables
@@ -90,7 +90,7 @@ def rows_by_table(plan: Iterable[Removal]) -> dict[str, int]:
 
 
 def _by_id(tables: PersonTables, table: str, ids: Collection[str]) -> Iterator[Removal]:
-    for part in _parts(sorted(ids)) if table in tables.columns else ():
+    for part in map(list, batched(sorted(ids), PARAMETERS)) if table in tables.columns else ():
         where = f"{tables.dataset.quoted(table, 'id')} IN ({placeholders(part)})"
         [(count,)] = tables.dataset.stream("SELECT count(*) FROM", table, f"WHERE {where}", part)
         if count:
@@ -104,7 +104,7 @@ def _discards(
     if DISCARDS.name not in tables.columns:
         return set()
     found = _mentioning(tables, DISCARDS.name, ("value",), engine, key="column_name")
-    for part in _parts(sorted(messages)):
+    for part in batched(sorted(messages), PARAMETERS):
         found |= _discards_of(tables, "{row_id} IN (%s)", part)
     for table in TABLES.values():
         position = tables.positions.get((table.name, table.key[0]), -1) if len(table.key) == 1 else -1
@@ -131,7 +131,7 @@ def _mentioning(
     rows = tables.dataset.stream(
         f"SELECT {', '.join(tables.dataset.quoted(table, name) for name in columns)} FROM", table
     )
-    while batch := list(islice(rows, IDS_PER_READ)):
+    for batch in batched(rows, IDS_PER_READ):
         found |= _ids_of_mentions(batch, key, engine)
     return found
 
@@ -145,8 +145,3 @@ def _ids_of_mentions(batch: Sequence[tuple[Any, ...]], key: str | None, engine: 
 def delete_rows(removal: Removal) -> None:
     """Deletes the rows of a removal."""
     removal.tables.dataset.delete(removal.name, removal.where, removal.values)
-
-
-def _parts(values: Sequence[str]) -> Iterator[list[str]]:
-    for start in range(0, len(values), PARAMETERS):
-        yield list(values[start : start + PARAMETERS])

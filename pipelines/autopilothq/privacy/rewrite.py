@@ -234,7 +234,8 @@ def _check_identical(engine: duckdb.DuckDBPyConnection, old: str, new: str, file
     for table in _tables_in(engine, old):
         rows, copied = (_count_and_hash(engine, _qualified(of, *table)) for of in (old, new))
         if rows != copied:
-            wrong.append(("table", f"{'.'.join(table)} ({plural(rows[0], 'row')}, but {copied[0]:,} in the copy)"))
+            differs = f"{copied[0]:,}" if copied[0] != rows[0] else "other values"
+            wrong.append(("table", f"{'.'.join(table)} ({plural(rows[0], 'row')}, but {differs} in the copy)"))
     if wrong:
         what = ", ".join(f"{kind} {name}" for kind, name in wrong[:5])
         raise RunError(

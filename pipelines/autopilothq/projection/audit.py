@@ -5,9 +5,9 @@ from datetime import UTC
 
 import pyarrow as pa
 
-from ..catalog import DISCARDS, KINDS, LIMIT_REASONS, REJECTS, Table
+from ..catalog import DISCARDS, KINDS, LIMIT_REASONS, REJECTS
 from . import engine, texts
-from .context import CountedMessages, FileCount, ProjectionContext, TableRows, declared_types
+from .context import CountedMessages, FileCount, ProjectionContext, TableRows, book_rows
 
 MOST_LISTED = 100  # events without a table that are listed by name
 _COUNTED = pa.schema([("number", pa.int64()), ("names", pa.list_(pa.string())), ("but", pa.bool_())])
@@ -59,7 +59,7 @@ def rejects(context: ProjectionContext, files: Sequence[str]) -> TableRows | Non
     with engine.registered(context.con, files=names):
         texts.create_table(context, "all_rejected", _SQL["all_rejected"], {"loaded_at": context.loaded_at})
     context.con.execute(_SQL["rejected"])
-    return _rows(context, "rejected", REJECTS)
+    return book_rows(context.con, "rejected", REJECTS)
 
 
 def discards(context: ProjectionContext) -> TableRows | None:
@@ -69,7 +69,7 @@ def discards(context: ProjectionContext) -> TableRows | None:
     with engine.registered(context.con, table_names=table):
         texts.create_table(context, "all_discarded", _SQL["all_discarded"], {"loaded_at": context.loaded_at})
     context.con.execute(_SQL["discarded"])
-    return _rows(context, "discarded", DISCARDS)
+    return book_rows(context.con, "discarded", DISCARDS)
 
 
 def beyond_limits(context: ProjectionContext, without_table: Mapping[str, int]) -> dict[str, dict[str, int]]:
@@ -102,12 +102,3 @@ def _largest(numbers: Mapping[str, int]) -> dict[str, int]:
     names = sorted(numbers, key=lambda name: (-numbers[name], name))
     others = {"others": sum(numbers[name] for name in names[MOST_LISTED:])} if len(names) > MOST_LISTED else {}
     return {name: numbers[name] for name in names[:MOST_LISTED]} | others
-
-
-def _rows(context: ProjectionContext, source: str, table: Table) -> TableRows | None:
-    count = engine.count(context.con, source)
-    if not count:
-        return None
-    columns = declared_types(table)
-    relation = context.con.sql(f"SELECT {', '.join(columns)} FROM {source}")
-    return TableRows(table.name, columns, relation, count)

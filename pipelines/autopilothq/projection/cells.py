@@ -218,7 +218,7 @@ def _table(rows: Sequence[tuple[object, ...]], names: Sequence[str]) -> pa.Table
     """Returns rows as an Arrow table: `seq` first, then text."""
     columns = zip(*rows, strict=True) if rows else [()] * len(names)
     types = [pa.int64(), *[pa.string()] * (len(names) - 1)]
-    return pa.table([pa.array(column, of) for column, of in zip(columns, types, strict=True)], names)
+    return pa.table([pa.array(column, type_) for column, type_ in zip(columns, types, strict=True)], names)
 
 
 TEXTS = ("id", "anonymous_id", "user_id", "previous_id", "group_id", "name", "category")
@@ -260,7 +260,7 @@ _UNREAD_SQL = " UNION ALL ".join(
     for name in TIMESTAMP_FIELDS
 )
 NO_MESSAGES_SQL = (
-    f"SELECT {', '.join(f'NULL::{of} AS {engine.name(name)}' for name, (of, _) in _COLUMNS.items())},"
+    f"SELECT {', '.join(f'NULL::{type_} AS {engine.name(name)}' for name, (type_, _) in _COLUMNS.items())},"
     " false AS irregular LIMIT 0"
 )
 
@@ -284,5 +284,5 @@ def with_timestamps_read(messages: str) -> str:
 
 def select_columns(extras: Iterable[str] = (), irregular: str = "false") -> str:
     """Returns the select list that makes the columns of a file of messages, with `extras` after the others."""
-    select = [f"({cell})::{of} AS {engine.name(name)}" for name, (of, cell) in _COLUMNS.items()]
+    select = [f"({cell})::{type_} AS {engine.name(name)}" for name, (type_, cell) in _COLUMNS.items()]
     return ", ".join([*select, *map(engine.name, extras), f"{irregular} AS irregular"])

@@ -30,7 +30,7 @@ VALUE_BYTES_SQL = (
 
 def row_bytes(declared: Collection[Type], columns: int) -> int:
     """Returns the bytes of a row without its extras: the header, a bit for each of `columns`, the declared values."""
-    return 24 + (columns + COLUMN_RESERVE) // 8 + sum(TYPES[of].row_bytes for of in declared)
+    return 24 + (columns + COLUMN_RESERVE) // 8 + sum(TYPES[type_].row_bytes for type_ in declared)
 
 
 def escape_reserved(column: str, limits: Limits) -> str:
@@ -45,14 +45,14 @@ def escape_reserved(column: str, limits: Limits) -> str:
 class Extra(NamedTuple):
     """A column beyond the catalogue's that a table gets: its type, its name there, and how its values are buffered.
 
-    `is_known` tells whether the destination's table has it already.
+    `exists` tells whether the destination's table has it already.
     """
 
     type: Type
     name: str
     in_columns: bool
     in_rows: bool
-    is_known: bool
+    exists: bool
 
 
 class ColumnPlan(NamedTuple):
@@ -81,7 +81,7 @@ def plan_columns(
     keeps the columns that it has in the destination and gets up to `room` more, those with the most values first. Runs
     no SQL.
     """
-    known = context.known.get(table, {})
+    existing = context.existing.get(table, {})
     values = merge_values(in_columns, in_rows)
     names: dict[str, str] = {}
     taken: set[str] = set()
@@ -90,15 +90,15 @@ def plan_columns(
         if (name := context.shorten(escape_reserved(column, context.limits))) not in taken:
             names[column] = name
             taken.add(name)
-    new = [column for column, name in names.items() if name not in known]
+    new = [column for column, name in names.items() if name not in existing]
     beyond = dict.fromkeys(new[max(0, room) :])
     extras = {
         column: Extra(
-            known.get(names[column]) or type_of_bits(found.bits),
+            existing.get(names[column]) or type_of_bits(found.bits),
             names[column],
             column in in_columns,
             column in in_rows,
-            names[column] in known,
+            names[column] in existing,
         )
         for column, found in values.items()
         if column in names and column not in beyond
@@ -110,9 +110,9 @@ def plan_columns(
 
 def room_of(context: ProjectionContext, table: str, declared: Collection[str] = ()) -> int:
     """Returns how many more columns a table can get besides `declared` ones, which it gets first."""
-    known = context.known.get(table, {})
-    new = len([column for column in declared if column not in known])
-    return context.limits.columns - COLUMN_RESERVE - max(context.widths.get(table, 0), len(known)) - new
+    existing = context.existing.get(table, {})
+    new = len([column for column in declared if column not in existing])
+    return context.limits.columns - COLUMN_RESERVE - max(context.widths.get(table, 0), len(existing)) - new
 
 
 def plan_existing_columns(
@@ -180,7 +180,7 @@ def _discard_rows(context: ProjectionContext, table: str, where: str, columns: S
 def _discard_misfits(context: ProjectionContext, table: str, where: str, cells: Mapping[str, tuple[str, Type]]) -> None:
     """Discards values that cannot become their column's type; `cells` has their SQL and the type, by column."""
     for part in engine.batched(cells.items(), COLUMNS_AT_ONCE):
-        misfits = {column: f"{cell} IS NOT NULL AND as_{of}({cell}) IS NULL" for column, (cell, of) in part}
+        misfits = {column: f"{cell} IS NOT NULL AND as_{type_}({cell}) IS NULL" for column, (cell, type_) in part}
         counts = ", ".join(f"count(*) FILTER ({misfit})" for misfit in misfits.values())
         numbers = context.con.execute(f"SELECT {counts} FROM messages WHERE {where}").fetchone() or ()
         for (column, misfit), number in zip(misfits.items(), numbers, strict=True):
@@ -218,7 +218,7 @@ def find_too_wide(
     rows = {column: extra for column, extra in extras.items() if extra.in_rows}
     widths = {
         "column": list(rows), "type": [extra.type for extra in rows.values()],
-        "new": [not extra.is_known for extra in rows.values()],
+        "new": [not extra.exists for extra in rows.values()],
     }  # fmt: skip
     with engine.registered(context.con, widths=pa.table(widths)):
         sql = _SQL["too_wide"].format(name=name, bytes=VALUE_BYTES_SQL, where=where, room=room)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property, partial
+from types import MappingProxyType
 from typing import NamedTuple
 
 import duckdb
@@ -15,7 +16,7 @@ from ..segment.json_text import is_storable, to_json
 from ..segment.message import EXTRA
 from ..segment.naming import event_key, snake_case
 from .cells import DECLARED, ParsedCells, short_event
-from .engine import ALONE_MEMORY, COLUMN_MEMORY, PARQUET, UNCOMPRESSED, is_one_of, literal, name, one_thread
+from .engine import ALONE_MEMORY, COLUMN_MEMORY, PARQUET, UNCOMPRESSED, count, is_one_of, literal, name, one_thread
 
 CELLS_AT_ONCE = 4_000_000  # cells (rows times columns) of a wide table that are made in memory at a time
 GROUP_BYTES = 32 << 20  # bytes of rows that each thread buffers before it writes them
@@ -24,6 +25,7 @@ USUAL_COLUMNS = 60  # columns that the cells of any message have
 WIDE_ROWS = 400  # columns; files of wider rows have dictionaries, without which destinations need more memory
 NUMBER_OF_KIND = {"track": 0} | {kind: MESSAGE_TABLES.index(table) for kind, table, _ in KINDS}
 """The number of each type of message's table; `tracks` is 0."""
+_KIND_OF_NUMBER = {number: kind for kind, number in NUMBER_OF_KIND.items()}
 
 ExistingTables = Mapping[str, Mapping[str, Type]]
 """The destination's tables, with the types of their columns."""
@@ -75,6 +77,16 @@ class FileCount(NamedTuple):
     again: int = 0
 
 
+class RefusedIds(NamedTuple):
+    """What the destination refused, with the errors: messages by id, rows of `users` and `accounts` by table and id."""
+
+    messages: Mapping[str, str] = MappingProxyType({})
+    rows: Mapping[str, Mapping[str, str]] = MappingProxyType({})
+
+    def __bool__(self) -> bool:
+        return bool(self.messages) or any(self.rows.values())
+
+
 class EventName(NamedTuple):
     """An event: its name as JSON text (`event`) and as plain text, its table, and the texts that only repeat its name.
 
@@ -103,8 +115,8 @@ class TableNumbers:
     def of(cls, events: Iterable[EventName]) -> "TableNumbers":
         """Numbers the tables of events. Events without a table are in `tracks` alone."""
         numbers = {table.name: number for number, table in enumerate(MESSAGE_TABLES)}
-        found = {event.event: numbers.setdefault(event.table or TRACKS.name, len(numbers)) for event in events}
-        return cls(list(numbers), found)
+        of_events = {event.event: numbers.setdefault(event.table or TRACKS.name, len(numbers)) for event in events}
+        return cls(list(numbers), of_events)
 
     def without(self, numbers: Iterable[int]) -> "TableNumbers":
         """Returns the same tables, but the events of the tables with these numbers are in `tracks` alone."""
@@ -117,7 +129,7 @@ class TableNumbers:
         if number == 0:
             return "kind = 'track' AND table_number = 0"
         if number < len(MESSAGE_TABLES):
-            return f"kind = {literal(next(kind for kind, of in NUMBER_OF_KIND.items() if of == number))}"
+            return f"kind = {literal(_KIND_OF_NUMBER[number])}"
         return is_one_of("event", map(short_event, self._events_of.get(number, ())))
 
     def where_any(self, numbers: Sequence[int]) -> str:
@@ -132,10 +144,10 @@ class TableNumbers:
 
     @cached_property
     def _events_of(self) -> Mapping[int, Sequence[str]]:
-        found: dict[int, list[str]] = {}
+        events: dict[int, list[str]] = {}
         for event, number in self.events.items():
-            found.setdefault(number, []).append(event)
-        return found
+            events.setdefault(number, []).append(event)
+        return events
 
 
 def name_events(events: Iterable[str], event_table: Callable[[str], str]) -> list[EventName]:
@@ -143,19 +155,13 @@ def name_events(events: Iterable[str], event_table: Callable[[str], str]) -> lis
 
     `event_table` returns the name of an event's table in the destination, by its `event_key`, or "" if it has none.
     """
-    found = []
+    named = []
     for event in events:
         text: str = json.loads(event)
         repeats = tuple(map(short_event, map(to_json, (text, snake_case(text), f"_{snake_case(text)}"))))
-        found.append(
-            EventName(
-                event,
-                short_event(text) if is_storable(text) else None,
-                event_table(event_key(text)) or None,
-                repeats,
-            )
-        )
-    return found
+        stored_text = short_event(text) if is_storable(text) else None
+        named.append(EventName(event, stored_text, event_table(event_key(text)) or None, repeats))
+    return named
 
 
 def every_table(_: str) -> bool:
@@ -168,9 +174,10 @@ class ProjectionContext:
     """What all steps of the second half share, in one process.
 
     `con` is a connection to the load's own engine, whose tables docs/projection.md draws; `scratch` is a folder. All
-    else is plain data: the files of `cells`, the destination's tables (`known`), how many columns they have (`widths`),
-    its `limits`, and how it names columns (`shorten`) and events' tables (`event_table`). `loaded_at` is a time in ISO
-    8601, `memory` is in MB. `fills` returns whether the load fills a table; a message may lack rows only in those.
+    else is plain data: the files of `cells`, the tables that the destination has (`existing`), how many columns they
+    have (`widths`), its `limits`, and how it names columns (`shorten`) and events' tables (`event_table`). `loaded_at`
+    is a time in ISO 8601, `memory` is in MB. `fills` returns whether the load fills a table; a message may lack rows
+    only in those.
     """
 
     con: duckdb.DuckDBPyConnection
@@ -180,7 +187,7 @@ class ProjectionContext:
     loaded_at: str
     shorten: Callable[[str], str]
     event_table: Callable[[str], str]
-    known: ExistingTables = field(default_factory=dict)
+    existing: ExistingTables = field(default_factory=dict)
     limits: Limits = OTHER_LIMITS
     widths: Mapping[str, int] = field(default_factory=dict)
     tables: TableNumbers = field(default_factory=lambda: TableNumbers.of(()))
@@ -220,15 +227,24 @@ class ProjectionContext:
 
     def extras_in_columns(self) -> dict[int, list[str]]:
         """Returns the extras that are columns of the messages' files, by table; of `tracks` only the context's."""
-        found: dict[int, dict[str, None]] = {}
-        for (kind, event), columns in self.cells.columns.items():
+        extras: dict[int, dict[str, None]] = {}
+        for (kind, event), cells in self.cells.columns.items():
             number = self.tables.events[event] if event is not None else NUMBER_OF_KIND[kind]
-            names = dict.fromkeys(name.removeprefix(EXTRA) for name in columns)
-            of_context = {name: None for name in names if name.startswith("context_")}
-            found.setdefault(number, {}).update(names if number else of_context)
+            names = [cell.removeprefix(EXTRA) for cell in cells]
+            if number:
+                extras.setdefault(number, {}).update(dict.fromkeys(names))
             if kind == "track":
-                found.setdefault(0, {}).update(of_context)
-        return {number: list(names) for number, names in found.items()}
+                of_context = [name for name in names if name.startswith("context_")]
+                extras.setdefault(0, {}).update(dict.fromkeys(of_context))
+        return {number: list(names) for number, names in extras.items()}
+
+
+def book_rows(con: duckdb.DuckDBPyConnection, source: str, table: Table) -> TableRows | None:
+    """Returns the rows of a bookkeeping table, which the engine has in `source`; None if there are none."""
+    number = count(con, source)
+    columns = declared_types(table)
+    relation = con.sql(f"SELECT {', '.join(columns)} FROM {source}")
+    return TableRows(table.name, columns, relation, number) if number else None
 
 
 def ordered_columns(types: Mapping[str, Type], key: Sequence[str] = ("id",)) -> dict[str, Type]:

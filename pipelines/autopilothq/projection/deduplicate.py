@@ -15,7 +15,7 @@ from ..segment.message import EXTRA, digest
 from . import engine, suppression, texts
 from .cells import short_event, short_event_sql
 from .columns import discard_columns, plan_existing_columns, room_of, row_values
-from .context import NUMBER_OF_KIND, EventName, ExistingTables, ProjectionContext, ReadTable, TableNumbers
+from .context import NUMBER_OF_KIND, EventName, ExistingTables, ProjectionContext, ReadTable, RefusedIds, TableNumbers
 from .tables import count_messages
 
 REJECTS_PER_READ = 500  # each of up to 1 MiB
@@ -62,13 +62,13 @@ def open_messages(context: ProjectionContext, events: Sequence[EventName], only:
 
 def _without_repeats(context: ProjectionContext) -> str:
     """Returns the SQL that makes values null which only repeat another field (docs/contract/warehouse.md#names)."""
-    there = set().union(*context.cells.columns.values())
+    extras = set().union(*context.cells.columns.values())
     event, id_ = engine.name(_REPEATED_EVENT), engine.name(_REPEATED_ID)
     replaced = []
-    if _REPEATED_EVENT in there:
+    if _REPEATED_EVENT in extras:
         repeats = f"coalesce(list_contains(e.repeats, {short_event_sql(event)}), false)"
         replaced.append(f"CASE WHEN NOT {repeats} THEN {event} END AS {event}")
-    if _REPEATED_ID in there:
+    if _REPEATED_ID in extras:
         about = " ".join(f"WHEN '{latest.kind}' THEN m.{latest.key}" for latest in LATEST)
         repeats = f"coalesce(as_text(m.{id_}) = CASE m.kind {about} END, false)"
         replaced.append(f"CASE WHEN NOT ({repeats}) THEN m.{id_} END AS {id_}")
@@ -81,27 +81,25 @@ def reject_messages(context: ProjectionContext, *tables: str) -> None:
     context.con.execute(_SQL["messages"].format(but=but))
 
 
-def reject_refused(
-    context: ProjectionContext,
-    messages: Mapping[str, str],
-    rows: Mapping[str, Mapping[str, str]],
-    read_lines: ReadLines,
-) -> None:
-    """Rejects what the destination refused: `messages` has an error for each refused message, by id.
+def reject_refused(context: ProjectionContext, refused: RefusedIds, read_lines: ReadLines) -> None:
+    """Rejects the messages that the destination refused, and those that refused rows are made of.
 
-    `rows` has an error for each refused row of `users` and `accounts`, by table and id; the messages that the row is
-    made of are rejected. A row that was not refused itself but is made of a refused message is made again without it.
+    A row that was not refused itself but is made of a refused message is made again without it.
     """
+    if not refused:
+        return
     table_name = " ".join(f"WHEN '{latest.kind}' THEN '{latest.table.name}'" for latest in LATEST)
     row_id = " ".join(f"WHEN '{latest.kind}' THEN {latest.key}" for latest in LATEST)
-    refused_messages = [{"id": id_, "error": error} for id_, error in messages.items()]
-    refused_rows = [
-        {"table_name": table, "id": id_, "error": error} for table, ids in rows.items() for id_, error in ids.items()
+    messages = [{"id": id_, "error": error} for id_, error in refused.messages.items()]
+    rows = [
+        {"table_name": table, "id": id_, "error": error}
+        for table, errors in refused.rows.items()
+        for id_, error in errors.items()
     ]
     with engine.registered(
         context.con,
-        refused_messages=engine.text_table(refused_messages, ("id", "error")),
-        refused_rows=engine.text_table(refused_rows, ("table_name", "id", "error")),
+        refused_messages=engine.text_table(messages, ("id", "error")),
+        refused_rows=engine.text_table(rows, ("table_name", "id", "error")),
     ):
         context.con.execute(_SQL["refuse"].format(table_name=table_name, row_id=row_id))
     seqs = [seq for (seq,) in context.con.execute("SELECT seq FROM refused").fetchall()]
@@ -141,7 +139,7 @@ def limit_tables(
     in addition to those of the catalogue. Returns the numbers of the tables, and how many messages the events without a
     table have, by the event's slug.
     """
-    new, room = new_tables(context.tables.names, context.known, event_tables, most)
+    new, room = new_tables(context.tables.names, context.existing, event_tables, most)
     if len(new) <= room:
         return context.tables, {}
     beyond = tables_beyond(context.tables.names, new, room, count_messages(context))
@@ -151,10 +149,10 @@ def limit_tables(
 
 
 def new_tables(
-    names: Sequence[str], known: Collection[str], event_tables: Collection[str], most: int
+    names: Sequence[str], existing: Collection[str], event_tables: Collection[str], most: int
 ) -> tuple[list[int], int]:
     """Returns the numbers of the events' tables that do not exist yet, and how many more the dataset may have."""
-    has_table = {*event_tables, *known, *(table.name for table in EVENT_TABLES)}
+    has_table = {*event_tables, *existing, *(table.name for table in EVENT_TABLES)}
     new = [number for number in range(len(MESSAGE_TABLES), len(names)) if names[number] not in has_table]
     return new, max(0, most - len(event_tables))
 
@@ -165,16 +163,16 @@ def tables_beyond(names: Sequence[str], new: Iterable[int], room: int, counts: M
     return {number: counts.get(number, 0) for number in beyond}
 
 
-def ids_to_match(known: ExistingTables, names: Sequence[str], fills: Callable[[str], bool]) -> dict[str, list[str]]:
+def ids_to_match(existing: ExistingTables, names: Sequence[str], fills: Callable[[str], bool]) -> dict[str, list[str]]:
     """Returns the columns, by table, that show which messages are stored: the ids in all tables of messages.
 
     Of `tracks` they include the events. If the load does not fill `tracks`, the tables of events that it fills show
     which tracks are stored.
     """
     events = [] if fills(TRACKS.name) else [name for name in names[len(MESSAGE_TABLES) :] if fills(name)]
-    found = {name: ["id"] for name in (*(table.name for table in MESSAGE_TABLES), *events) if name in known}
+    found = {name: ["id"] for name in (*(table.name for table in MESSAGE_TABLES), *events) if name in existing}
     # A table that another loader created may lack the event's name.
-    if "event" in known.get(TRACKS.name, ()):
+    if "event" in existing.get(TRACKS.name, ()):
         found[TRACKS.name].append("event")
     return found
 
@@ -185,8 +183,8 @@ def match_stored(context: ProjectionContext, stored: ReadTable) -> None:
     A track counts as stored only if its event's table has it too, provided that the load fills that table. So a load
     that was killed between two tables is completed.
     """
-    con, known, names = context.con, context.known, context.tables.names
-    for table_name, columns in ids_to_match(known, names, context.fills).items():
+    con, existing, names = context.con, context.existing, context.tables.names
+    for table_name, columns in ids_to_match(existing, names, context.fills).items():
         track = "s.event, m.id, m.table_number" if "event" in columns else "NULL, NULL, NULL"
         sql = _SQL["match_stored"].format(table_number=names.index(table_name), track=track)
         engine.read_stored(con, stored(table_name, columns), sql)
@@ -194,10 +192,9 @@ def match_stored(context: ProjectionContext, stored: ReadTable) -> None:
         if not context.fills(table_name):
             continue
         con.execute("DELETE FROM in_event_table")
-        if table_name in known:
+        if table_name in existing:
             engine.read_stored(con, stored(table_name, ["id"]), _SQL["match_event_table"], {"event": table_name})
-        number = context.tables.names.index(table_name)
-        con.execute(_SQL["forget_half_stored"], {"event": table_name, "table_number": number})
+        con.execute(_SQL["forget_half_stored"], {"event": table_name, "table_number": names.index(table_name)})
 
 
 def drop_stored(context: ProjectionContext) -> None:
@@ -215,7 +212,7 @@ def discard_again(context: ProjectionContext, stored: ReadTable, complete: Colle
         _discard_of_stored(context)
     con.execute(_SQL["stored_with_discards"])
     numbers = con.execute("SELECT DISTINCT table_number FROM stored_with_discards").fetchall()
-    if numbers and AUDIT.name in context.known:
+    if numbers and AUDIT.name in context.existing:
         sql = _SQL["complete_loads"].format(is_complete=engine.is_one_of("load_id", complete))
         engine.read_stored(con, stored(AUDIT.name, ["load_id", "loaded_at"]), sql)
     for (number,) in numbers:
@@ -227,7 +224,7 @@ def _discard_of_stored(context: ProjectionContext) -> None:
     """Discards the values of stored messages that the destination's tables did not take."""
     columns, rows = context.extras_in_columns(), row_values(context, "messages SEMI JOIN stored_in USING (seq)")
     for number, table in enumerate(context.tables.names):
-        if table in context.known:
+        if table in context.existing:
             where = f"{context.tables.where(number)} AND seq IN (SELECT seq FROM stored_in)"
             in_columns, in_rows = columns.get(number, ()), rows.get(number, {})
             plan = plan_existing_columns(context, table, in_columns, in_rows)

@@ -250,6 +250,11 @@ def is_one_of(column: str, texts: Iterable[str]) -> str:
     return f"{column} IN ({listed})" if listed else "false"
 
 
+def coalesce(values: Sequence[str]) -> str:
+    """Returns the SQL of the first of some values that is not null."""
+    return values[0] if len(values) == 1 else f"coalesce({', '.join(values)})"
+
+
 def glob_literal(path: str) -> str:
     """Returns an SQL literal that names this one file where DuckDB expects a glob, as in `read_parquet`.
 

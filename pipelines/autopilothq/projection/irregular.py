@@ -40,21 +40,17 @@ def parse_irregular(
 ) -> Counter[tuple[str, ...]]:
     """Parses lines (`seq`, `text`) into `cells`; returns how many messages hold each object, by its path."""
     objects: Counter[tuple[str, ...]] = Counter()
-    parts = (
-        (piece, *read)
-        for piece in pieces(lines, MOST_IRREGULAR, MOST_LINES)
-        for read in _read_each(piece, files.key_bytes)
-    )
-    for piece, messages, rejects in parts:
-        files.rejects(rejects, cells)
-        files.discards(messages, cells)
-        if messages:
-            _write_messages(con, piece, messages, files, cells)
-            files.extras(messages, cells)
-        for message in messages.values():
-            objects.update(set(message.objects))
-        if len(objects) > MOST_COUNTED:
-            objects = Counter(dict(objects.most_common(MOST_COUNTED)))
+    for piece in pieces(lines, MOST_IRREGULAR, MOST_LINES):
+        for messages, rejects in _read_each(piece, files.key_bytes):
+            files.rejects(rejects, cells)
+            files.discards(messages, cells)
+            if messages:
+                _write_messages(con, piece, messages, files, cells)
+                files.extras(messages, cells)
+            for message in messages.values():
+                objects.update(set(message.objects))
+            if len(objects) > MOST_COUNTED:
+                objects = Counter(dict(objects.most_common(MOST_COUNTED)))
     return objects
 
 

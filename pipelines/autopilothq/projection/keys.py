@@ -15,7 +15,7 @@ def long_key_condition(most: int | None) -> str:
     """Returns the SQL condition for messages with a key of more than `most` bytes; None stands for no limit."""
     if most is None:
         return "false"
-    persons = (f"kind = {engine.literal(of.kind)} AND strlen({of.key}) > {most}" for of in LATEST)
+    persons = (f"kind = {engine.literal(latest.kind)} AND strlen({latest.key}) > {most}" for latest in LATEST)
     return f"coalesce({' OR '.join((f'strlen(id) > {most}', *persons))}, false)"
 
 
@@ -23,7 +23,7 @@ def check_keys(cells: Mapping[str, str], most: int | None) -> None:
     """Raises Rejected if one of a message's keys has more than `most` bytes; None stands for no limit."""
     if most is None:
         return
-    for key in ("id", *(of.key for of in LATEST if of.kind == cells["kind"])):
+    for key in ("id", *(latest.key for latest in LATEST if latest.kind == cells["kind"])):
         if (size := len(cells.get(key, "").encode())) > most:
             raise Rejected("unreadable", long_key_message(key, most, f"{size:,}"))
 

@@ -45,11 +45,13 @@ def find_mends(
 ) -> None:
     """Finds the cut texts in some `tables` of the destination that a message of this load makes whole.
 
-    All of these tables are in `context.known`. `loads` are the times of the loads whose rows were made from messages:
-    their texts are whole already.
+    All of these tables are in `context.existing`. `loads` are the times of the loads whose rows were made from
+    messages: their texts are whole already.
     """
     numbers = [
-        number for number, name in enumerate(context.tables.names) if set(_NEEDED) <= _known(context, name, tables)
+        number
+        for number, name in enumerate(context.tables.names)
+        if name in tables and context.existing[name].keys() >= {*_NEEDED}
     ]
     _find_whole_texts(context, numbers)
     milliseconds = pa.table({"ms": pa.array(map(epoch_ms, loads), pa.int64())})
@@ -70,10 +72,6 @@ def _ids(context: ProjectionContext, query: str) -> list[str]:
     """Returns the ids that a query selects, or none if there are so many that reading all rows is better."""
     found = context.con.execute(f"{query} LIMIT {MOST_IDS + 1}").fetchall()
     return [id_ for (id_,) in found] if len(found) <= MOST_IDS else []
-
-
-def _known(context: ProjectionContext, name: str, tables: Collection[str]) -> set[str]:
-    return set(context.known[name]) if name in tables else set()
 
 
 def _find_whole_texts(context: ProjectionContext, numbers: Iterable[int]) -> None:
@@ -104,15 +102,16 @@ def _text_columns(
 ) -> _TextColumns:
     """Returns one table's text columns, declared and others, that messages of this load can have values of."""
     name = context.tables.names[number]
-    known = context.known[name]
+    existing = context.existing[name]
     is_event = number >= len(MESSAGE_TABLES)
     table = event_table(name) if is_event else MESSAGE_TABLES[number]
     declared = [column.name for column in (*table.columns, *((*PROPERTIES, *LINK) if is_event else ()))]
-    cells = {column: engine.name(column) for column in declared if known.get(column) == "text" and column not in _NEVER}
+    own_texts = [column for column in declared if existing.get(column) == "text" and column not in _NEVER]
+    cells = {column: engine.name(column) for column in own_texts}
     extras = {
         column: extra
         for column, extra in plan_existing_columns(context, name, in_columns, in_rows).taken.items()
-        if extra.is_known and extra.type == "text"
+        if extra.exists and extra.type == "text"
     }
     cells |= {
         extra.name: f"as_text({engine.name(EXTRA + column)})" for column, extra in extras.items() if extra.in_columns
@@ -179,14 +178,14 @@ def with_mended_rows(context: ProjectionContext, stored: ReadRows, made: Iterabl
 
 def _mended_rows(context: ProjectionContext, stored: ReadRows, number: int, made: TableRows | None) -> TableRows:
     name, table = context.tables.names[number], f"mended_{number}"
-    known = context.known[name]
+    existing = context.existing[name]
     touched = _SQL["touched_ids"].format(number=number, where=context.tables.where_of_rows(number))
-    batches = stored(name, list(known), _ids(context, f"FROM ({touched})"))
+    batches = stored(name, list(existing), _ids(context, f"FROM ({touched})"))
     with engine.streamed(context.con, batches) as has_any:
         if has_any:
             texts.create_table(context, table, _SQL["touched"].format(touched=touched))
     mend_texts(context, table, number, mended_columns(context, number))
-    columns = ordered_columns({**known, **(made.columns if made else {})})
+    columns = ordered_columns({**existing, **(made.columns if made else {})})
     query = f"FROM {table}"
     if made is not None:
         query += f" UNION ALL BY NAME (FROM ({made.relation.sql_query()}) ANTI JOIN {table} USING (id))"

@@ -112,24 +112,27 @@ class Parser:
                 made.delete()
                 if alone:
                     raise
-                self._note_memory(taken, suffices=False)
+                self._note_shortage(taken)
             else:
                 cells.extend(made)
-                self._note_memory(taken, suffices=True)
+                self._note_success(taken)
                 return
 
-    def _note_memory(self, taken: int, suffices: bool) -> None:
-        """Halves the threads that parse at a time if the memory did not suffice; doubles them after many successes.
+    def _note_shortage(self, taken: int) -> None:
+        """Halves the threads that parse at a time, because the memory did not suffice; `taken` are this one's turns.
 
         A failed attempt costs time, because its lines are parsed again. So each one doubles the number of successes
-        that are required.
+        that are required before more threads parse again.
         """
         with self._lock:
-            if not suffices:
-                if self._turns_taken < 2 * taken:
-                    self._turns_taken, self._successes = 2 * taken, 0
-                    self._required_successes *= 2
-            elif taken == self._turns_taken > 1:
+            if self._turns_taken < 2 * taken:
+                self._turns_taken, self._successes = 2 * taken, 0
+                self._required_successes *= 2
+
+    def _note_success(self, taken: int) -> None:
+        """Doubles the threads that parse at a time after enough successes, unless all do."""
+        with self._lock:
+            if taken == self._turns_taken > 1:
                 self._successes += 1
                 if self._successes == self._required_successes:
                     self._turns_taken, self._successes = taken // 2, 0

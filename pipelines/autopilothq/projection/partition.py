@@ -29,6 +29,7 @@ from .context import (
     ExistingTables,
     ProjectionContext,
     ReadTable,
+    RefusedIds,
     TableNumbers,
     TableRows,
     every_table,
@@ -41,16 +42,6 @@ from .types import SQL_TYPES
 _SQL = engine.queries("partition.sql")
 # The tables that hold the result of deduplicating a partition.
 _STATE = ("rejects", "discards", "refused", "suppressed", "duplicates", "discarded_again")
-
-
-class RefusedIds(NamedTuple):
-    """What the destination refused, with the errors: messages by id, rows of `users` and `accounts` by table and id."""
-
-    messages: Mapping[str, str]
-    rows: Mapping[str, Mapping[str, str]]
-
-    def __bool__(self) -> bool:
-        return bool(self.messages) or any(self.rows.values())
 
 
 class PartitionValues(NamedTuple):
@@ -90,7 +81,7 @@ class LoadFacts:
     columns: Mapping[tuple[str, str | None], dict[str, None]] = field(default_factory=dict)
     events: Sequence[EventName] = ()
     tables: TableNumbers = field(default_factory=lambda: TableNumbers.of(()))
-    known: ExistingTables = field(default_factory=dict)
+    existing: ExistingTables = field(default_factory=dict)
     limits: Limits = OTHER_LIMITS
     widths: Mapping[str, int] = field(default_factory=dict)
     fills: Callable[[str], bool] = every_table
@@ -132,7 +123,7 @@ class LoadFacts:
             self.loaded_at,
             self.shorten,
             self.event_table,
-            self.known,
+            self.existing,
             self.limits,
             self.widths,
             self.tables,
@@ -158,40 +149,42 @@ def partition_rows(
     con: duckdb.DuckDBPyConnection, query: str, key: str, partitions: int, folder: str, select: str = "*"
 ) -> dict[int, list[str]]:
     """Writes a query's rows to files in a new folder, by a digest of a column; returns the files by partition."""
-    words = {"query": query, "key": engine.name(key), "partitions": partitions, "select": select}
-    con.execute(_SQL["partition_rows"].format(folder=engine.literal(folder), **words))
-    found: dict[int, list[str]] = {}
+    sql = _SQL["partition_rows"].format(
+        query=query, key=engine.name(key), partitions=partitions, select=select, folder=engine.literal(folder)
+    )
+    con.execute(sql)
+    files: dict[int, list[str]] = {}
     for path in sorted(Path(folder).glob("part=*/*.parquet")):
-        found.setdefault(int(path.parent.name.removeprefix("part=")), []).append(str(path))
-    return found
+        files.setdefault(int(path.parent.name.removeprefix("part=")), []).append(str(path))
+    return files
 
 
 def partition_cells(
     con: duckdb.DuckDBPyConnection, cells: ParsedCells, partitions: int, folder: str
 ) -> dict[int, ParsedCells]:
     """Partitions files of cells, into an empty folder. The columns are in `LoadFacts`, not in the cells it returns."""
-    found: dict[int, ParsedCells] = {}
+    parts: dict[int, ParsedCells] = {}
     for what in CELL_FILES:
-        if files := getattr(cells, what):
-            for part, paths in _partition_files(con, cells, what, files, partitions, f"{folder}/{what}").items():
-                of_part = found.setdefault(part, ParsedCells())
-                getattr(of_part, what).extend(paths)
-    return found
+        if getattr(cells, what):
+            for part, files in _partition_files(con, cells, what, partitions, f"{folder}/{what}").items():
+                getattr(parts.setdefault(part, ParsedCells()), what).extend(files)
+    return parts
 
 
 def _partition_files(
-    con: duckdb.DuckDBPyConnection, cells: ParsedCells, what: str, files: Sequence[str], partitions: int, folder: str
+    con: duckdb.DuckDBPyConnection, cells: ParsedCells, what: str, partitions: int, folder: str
 ) -> dict[int, list[str]]:
+    """Partitions the files of one of `CELL_FILES`."""
+    files = getattr(cells, what)
     if partitions == 1:
         return {0: list(files)}
-    source = engine.parquet_files(files, union_by_name="true")
+    query = f"FROM {engine.parquet_files(files, union_by_name='true')}"
     if what == "messages":
-        return partition_rows(con, f"FROM {source} WHERE NOT irregular", "id", partitions, folder)
+        return partition_rows(con, f"{query} WHERE NOT irregular", "id", partitions, folder)
     if what == "rejects":
-        return partition_rows(con, f"FROM {source}", "id", partitions, folder)
-    messages = engine.parquet_files(cells.messages)
-    query = _SQL["with_id"].format(source=f"FROM {source}", messages=messages)
-    return partition_rows(con, query, "id", partitions, folder, "* EXCLUDE (id)")
+        return partition_rows(con, query, "id", partitions, folder)
+    with_id = _SQL["with_id"].format(source=query, messages=engine.parquet_files(cells.messages))
+    return partition_rows(con, with_id, "id", partitions, folder, "* EXCLUDE (id)")
 
 
 def write_refused_lines(
@@ -218,11 +211,11 @@ def partition_reader(given: Mapping[str, StoredColumns], needed: Callable[[], Co
     """
 
     def read(table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        there = given.get(table)
-        if there is None or not set(columns) <= set(there.columns):
+        partitioned = given.get(table)
+        if partitioned is None or not set(columns) <= set(partitioned.columns):
             of_messages = columns if table != AUDIT.name else ("id", "received_at", "uuid_ts")
             raise NotPartitioned(dict.fromkeys(needed(), of_messages) | {table: columns})
-        for path in there.files:
+        for path in partitioned.files:
             with pq.ParquetFile(path) as file:
                 yield from file.iter_batches(columns=list(columns))
 
@@ -236,8 +229,7 @@ def count_candidates(
     context: ProjectionContext, hashes: HashedIds, refused: RefusedIds, read_lines: steps.ReadLines
 ) -> dict[int, int]:
     """Returns how many messages of an open partition each table would get, without duplicates within the load."""
-    if refused:
-        steps.reject_refused(context, refused.messages, refused.rows, read_lines)
+    steps.reject_refused(context, refused, read_lines)
     if hashes:
         steps.reject_suppressed(context, hashes)
     steps.find_duplicates(context)
@@ -257,12 +249,11 @@ def deduplicate_partition(
     `given` has the stored ids and so on, None if nothing is stored, or it does not count. Raises NotPartitioned if more
     columns are needed.
     """
-    if refused:
-        steps.reject_refused(context, refused.messages, refused.rows, read_lines)
+    steps.reject_refused(context, refused, read_lines)
 
     def needed() -> set[str]:
-        found = context.con.execute(_SQL["tables_of_stored"]).fetchall()
-        return {context.tables.names[number] for (number,) in found} & context.known.keys()
+        numbers = context.con.execute(_SQL["tables_of_stored"]).fetchall()
+        return {context.tables.names[number] for (number,) in numbers} & context.existing.keys()
 
     stored = None if given is None else partition_reader(given, needed)
     deduplicate(context, stored, complete, hashes, (), sys.maxsize)
@@ -273,10 +264,9 @@ def deduplicate_partition(
 
 def save_state(context: ProjectionContext, folder: str) -> dict[str, str]:
     """Writes the tables of a deduplicated partition (`_STATE`) to files in an empty folder; returns them by table."""
-    there = {name for (name,) in context.con.execute(_SQL["tables_there"]).fetchall()}
     saved: dict[str, str] = {}
     for table in _STATE:
-        if table in there and engine.count(context.con, table):
+        if engine.count(context.con, table):
             saved[table] = f"{folder}/{table}.parquet"
             context.con.execute(f"COPY {table} TO {engine.literal(saved[table])} ({texts.SMALL_GROUPS})")
     return saved
@@ -292,8 +282,6 @@ def open_deduplicated(
 ) -> "PartitionRows":
     """Opens a partition that another worker has deduplicated."""
     context = facts.open(con, scratch, dataclasses.replace(cells, rejects=[], discards=[]))
-    if "suppressed" in saved:
-        con.execute("CREATE TABLE suppressed (seq BIGINT, id VARCHAR)")
     for table, path in saved.items():
         query = f"FROM {engine.parquet_files([path])}"
         if table in texts.TEXT_TABLES:
@@ -350,8 +338,8 @@ def latest_of_partition(
     """Returns the rows of `users` (`accounts`) of one partition of persons; `types` are the columns of the messages."""
     source = f"SELECT DISTINCT id FROM {engine.parquet_files(ids)}" if ids else "SELECT NULL::VARCHAR AS id LIMIT 0"
     context.con.execute(f"CREATE OR REPLACE TABLE latest_ids AS {source}")
-    empty = ", ".join(f"NULL::{SQL_TYPES[of]} AS {engine.name(column)}" for column, of in types.items())
-    query = f"FROM {engine.parquet_files(messages)}" if messages else f"SELECT {empty} LIMIT 0"
+    nulls = ", ".join(f"NULL::{SQL_TYPES[type_]} AS {engine.name(column)}" for column, type_ in types.items())
+    query = f"FROM {engine.parquet_files(messages)}" if messages else f"SELECT {nulls} LIMIT 0"
     fresh = TableRows(latest.messages.name, types, context.con.sql(query), 0)
     stored = None if given is None else partition_reader({latest.messages.name: given})
     return users.make_latest(context, latest, fresh, stored)

@@ -14,10 +14,6 @@ SELECT m.seq, m.id, l.text FROM lines l JOIN {messages} m USING (seq)
 WHERE NOT m.irregular AND (m.id IN (SELECT id FROM refused_ids) OR m.user_id IN (SELECT id FROM refused_persons)
     OR m.group_id IN (SELECT id FROM refused_persons))
 
--- name: tables_there
--- The tables and views of the engine.
-SELECT table_name FROM duckdb_tables() UNION ALL SELECT view_name FROM duckdb_views() WHERE NOT internal
-
 -- name: tables_of_stored
 -- The tables of the messages that are stored.
 SELECT table_number FROM messages SEMI JOIN stored_in USING (seq)

@@ -25,6 +25,7 @@ from .context import (
     FileCount,
     ProjectionContext,
     ReadTable,
+    RefusedIds,
     TableNumbers,
     TableRows,
     every_table,
@@ -38,6 +39,7 @@ from .users import latest_rows
 # Bytes of messages. A load of less (a few thousand messages) is done before a second thread would have begun to work,
 # and that thread would cost a tenth more processor time.
 SMALL_LOAD = 128 << 10
+NOTHING_REFUSED = RefusedIds()
 
 
 class Projection:
@@ -107,7 +109,7 @@ class Projection:
 
     def deduplicate(
         self,
-        known: ExistingTables | None = None,
+        existing: ExistingTables | None = None,
         stored: ReadTable | None = None,
         complete: Collection[str] = (),
         hashes: HashedIds = NOBODY,
@@ -115,14 +117,13 @@ class Projection:
         widths: Mapping[str, int] | None = None,
         event_tables: Collection[str] = (),
         max_event_tables: int = MAX_EVENT_TABLES,
-        refused: Mapping[str, str] = MappingProxyType({}),
-        refused_rows: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
-        read_lines: steps.ReadLines | None = None,
+        refused: RefusedIds = NOTHING_REFUSED,
+        read_lines: steps.ReadLines = lambda _: (),
     ) -> "Deduplicated":
         """Decides, after the last batch, which messages are kept: one of each id, and none that is stored already.
 
         Args:
-            known: The destination's tables, whose columns keep their types.
+            existing: The destination's tables, whose columns keep their types.
             stored: `stored(table, columns)` returns rows of these tables as Arrow batches; it is called for ids only,
                 and for no more tables than necessary.
             complete: The ids of the loads that were not killed; discards that other loads may have lost are written
@@ -132,18 +133,15 @@ class Projection:
             widths: How many columns each of the destination's tables has.
             event_tables: The destination's tables of events, in addition to those of the catalogue.
             max_event_tables: How many of these there may be.
-            refused: The errors of messages that the destination refused, by id; they are rejected.
-            refused_rows: The errors of rows of `users` and `accounts` that it refused, by table and id; the messages
-                that they are made of are rejected.
+            refused: What the destination refused. Those messages, and the messages of those rows, are rejected.
             read_lines: Returns the whole lines with given numbers in the load, for `_rejects`.
         """
         self._close_readers()
         threads = 1 if self._context.cells.size() < SMALL_LOAD else self._context.affordable_threads(self._threads)
-        self._context = dataclasses.replace(self._context, known=known or {}, threads=threads)
+        self._context = dataclasses.replace(self._context, existing=existing or {}, threads=threads)
         self._context.reserve()
         context = open_load(dataclasses.replace(self._context, limits=limits, widths=widths or {}))
-        if refused or any(refused_rows.values()):
-            steps.reject_refused(context, refused, refused_rows, read_lines or (lambda _: ()))
+        steps.reject_refused(context, refused, read_lines)
         return deduplicate(context, stored, complete, hashes, event_tables, max_event_tables)
 
     def unreadable(self) -> dict[str, str]:

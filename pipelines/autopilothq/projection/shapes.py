@@ -5,16 +5,16 @@ have the same shape. Python examines each shape once and finds the columns of it
 of regular shapes at once. A shape is regular if each of its columns comes from one key.
 """
 
-import itertools
 import json
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..catalog import COMMON_NAMES, CONTEXT, DECLARED_TYPES, KINDS, LINK, PROPERTIES, Column
-from ..segment.message import EXTRA, MAX_OBJECTS, TIMESTAMP_FIELDS, prefixed_if_taken
+from ..catalog import COMMON_NAMES, CONTEXT, DECLARED_TYPES, LINK, PROPERTIES
+from ..segment.message import BODIES, EXTRA, MAX_OBJECTS, OWN_FIELDS, TIMESTAMP_FIELDS, prefixed_if_taken
 from ..segment.naming import LONGEST_COLUMN, column_name
 from . import engine
+from .cells import with_timestamps_read
 
 Path = tuple[str, ...]
 
@@ -32,21 +32,20 @@ _OBJECTS: tuple[Path, ...] = (
     ("properties",),
     ("traits",),
 )
-_DECLARED: dict[Path, Column] = {("context", *column.path): column for column in CONTEXT} | {
-    ("properties", *column.path): column for column in PROPERTIES + LINK
+_DECLARED = {("context", *column.path): column.name for column in CONTEXT} | {
+    ("properties", *column.path): column.name for column in PROPERTIES + LINK
 }
-_KIND_COLUMNS: dict[str, tuple[str, tuple[str, ...]]] = {
-    column.name: (column.path[0], tuple(kind for kind, of, _ in KINDS if column.name in {c.name for c in of.columns}))
-    for _, table, _ in KINDS
-    for column in table.columns
-    if column.name not in COMMON_NAMES
+"""The catalogue's columns by the paths of their values."""
+_DECLARED_COLUMNS = {(path[0], column) for path, column in _DECLARED.items()}
+_OWN_FIELDS = {
+    column: (field, [kind for kind, own in OWN_FIELDS.items() if column in own])
+    for fields in OWN_FIELDS.values()
+    for column, field in fields.items()
 }
-"""The columns that only some types of messages have: the field and these types, by column."""
+"""The fields that only some types of messages have, and these types, by column."""
 _VIEW_COLUMNS = ("name", "category")  # of pages and screens
 _GROUP = "group_id"
-_KIND_NAMES = ("track", *(kind for kind, _, _ in KINDS))
-_TEXT_FIELDS = {"type": "type", "id": "messageId", "user_id": "userId", "anonymous_id": "anonymousId"}
-_TEXT_FIELDS |= {name: field for name, (field, _) in _KIND_COLUMNS.items()}
+_TEXT_FIELDS = ("messageId", "userId", "anonymousId", *(field for field, _ in _OWN_FIELDS.values()))
 # Matches numbers whose digits the engine would change: with an exponent or a trailing zero, very small or long, or -0.
 _CHANGING_NUMBER = r"[:\[,]\s*-?([0-9]+\.?[0-9]*[eE]|[0-9]+\.[0-9]*0\s*[,}\]]|0\.0000|[0-9.]{17})|-0\s*[,}\]]"
 _SQL = engine.queries("shapes.sql")
@@ -54,14 +53,15 @@ _CHANGING = f"regexp_matches(text, {engine.literal(_CHANGING_NUMBER)})"
 
 
 class ProjectionQuery(NamedTuple):
-    """The parts of the query that makes cells of lines (shapes.sql, `cells`).
+    """The query that makes cells of lines (shapes.sql, `cells`): its parts, and the `extras` among the cells.
 
-    `structure` describes the struct that a line is read into. `pointers` are the objects whose keys make a shape.
-    `objects` is a condition for lines with anything but an object or null where other lines have an object, which their
-    shape does not show. `extras` are the names of the cells that the catalogue does not know.
+    `select` are the cells and `irregular` are the tests of a line. `structure` describes the struct that a line is read
+    into. `pointers` are the objects whose keys make a shape. `objects` is a condition for lines with anything but an
+    object or null where other lines have an object, which their shape does not show.
     """
 
     select: str
+    irregular: str
     structure: str
     pointers: str
     objects: str
@@ -73,13 +73,8 @@ class ProjectionQuery(NamedTuple):
         `readable` is a condition for lines whose shape the engine can read. A row is `irregular` if the engine may have
         misread the line.
         """
-        return _SQL["cells"].format(
-            readable=readable,
-            pointers=self.pointers,
-            structure=engine.literal(self.structure),
-            select=self.select,
-            objects=self.objects,
-        )
+        parts = self._asdict() | {"structure": engine.literal(self.structure)}
+        return _SQL["cells"].format(readable=readable, timed=with_timestamps_read("FROM named"), **parts)
 
 
 class RegularShape(NamedTuple):
@@ -98,7 +93,7 @@ class Shapes:
         self._lock = threading.Lock()
         self._objects = tuple(objects)
         self._shapes: dict[str, RegularShape | None] = {}
-        self._leaves: dict[Path, str] = {}
+        self._leaves: set[Path] = set()
         self._spellings: dict[Path, Path] = {}
         self._note_spellings((*_DECLARED, *self._objects))
 
@@ -128,16 +123,36 @@ class Shapes:
             return {text: found_shape for text in ordered if (found_shape := self._shapes[text]) is not None}
 
     def _learn(self, shape: str) -> "RegularShape | None":
-        keys = dict(zip(self._objects, json.loads(shape), strict=True))
-        leaves = self._regular_leaves(keys)
-        if leaves is None or len(self._leaves.keys() | leaves.keys()) > MAX_LEAVES:
-            return None
-        self._leaves |= leaves
-        self._note_spellings(leaves)
-        nulls = [
-            (*parent, key) for parent, names in keys.items() for key in names or () if _lacks_keys(keys, parent, key)
+        """Examines a shape that is new; returns None if it is not regular."""
+        keys = {parent: names or [] for parent, names in zip(self._objects, json.loads(shape), strict=True)}
+        leaves = [
+            (*parent, key) for parent, names in keys.items() if parent for key in names if (*parent, key) not in keys
         ]
-        return RegularShape(list(leaves), nulls)
+        if not self._is_regular(keys, leaves) or len(self._leaves.union(leaves)) > MAX_LEAVES:
+            return None
+        self._leaves.update(leaves)
+        self._note_spellings(leaves)
+        # A key that is an object in other lines and has no keys here is null, `{}` or no object.
+        paths = [(*parent, key) for parent, names in keys.items() for key in names]
+        return RegularShape(leaves, [path for path in paths if keys.get(path) == []])
+
+    def _is_regular(self, keys: Mapping[Path, Sequence[str]], leaves: Sequence[Path]) -> bool:
+        """Returns whether the engine can read the leaves of a shape as columns; `keys` are those of each object.
+
+        It cannot if there are no keys, if a key is too long, if columns have no name or the same name, or if keys
+        differ only in case.
+        """
+        if not keys[()]:
+            return False
+        for names in keys.values():
+            if len({key.lower() for key in names}) != len(names):
+                return False  # the engine's structs ignore case
+            if max(map(len, names), default=0) > LONGEST_COLUMN:
+                return False
+        columns = [(leaf[0], _column(leaf)) for leaf in leaves]
+        if len(set(columns)) != len(columns) or not all(column for _, column in columns):
+            return False
+        return all(self._spellings.get(_lower(part), part) == part for leaf in leaves for part in _parts(leaf))
 
     def _note_spellings(self, paths: Iterable[Path]) -> None:
         """Notes the case of paths: of those that differ only in case, the engine's structs can have only the first."""
@@ -153,58 +168,14 @@ class Shapes:
             return self
         return Shapes((*self._objects, *new))
 
-    def _regular_leaves(self, keys: dict[Path, Sequence[str] | None]) -> dict[Path, str] | None:
-        """Returns the columns of a shape's keys by path, None if the engine cannot read them as columns.
-
-        It cannot if there are no keys, if a key is too long, if columns have no name or the same name, or if keys
-        differ only in case.
-        """
-        if not keys[()]:
-            return None
-        leaves: dict[Path, str] = {}
-        for parent, names in keys.items():
-            if len({key.lower() for key in names or ()}) != len(names or ()):
-                return None  # the engine's structs ignore case
-            if max(map(len, names or ()), default=0) > LONGEST_COLUMN:
-                return None
-            for key in names or ():
-                path = (*parent, key)
-                if parent and path not in keys:
-                    leaves[path] = _column(path)
-        for scope in ("context", "properties", "traits"):
-            columns = [column for path, column in leaves.items() if path[0] == scope]
-            if "" in columns or len(set(columns)) != len(columns):
-                return None
-        if any(self._spellings.get(_lower(part), part) != part for path in leaves for part in _parts(path)):
-            return None
-        return leaves
-
     def query(self, shapes: Iterable["RegularShape"]) -> ProjectionQuery:
         """Returns the query for lines of these shapes."""
-        shapes = list(shapes)
-        leaves = dict.fromkeys(itertools.chain.from_iterable(shape.leaves for shape in shapes))
-        nulls = dict.fromkeys(itertools.chain.from_iterable(shape.nulls for shape in shapes))
-        leaves |= dict.fromkeys(_DECLARED)  # none of them is an object
-        by_scope: dict[str, dict[str, list[Path]]] = {"context": {}, "properties": {}, "traits": {}}
-        for path in leaves:
-            by_scope[path[0]].setdefault(self._cell(path), []).append(path)
-        return _query(
-            by_scope, {path: self._type(path) for path in leaves}, self.pointers(), [_pointer(path) for path in nulls]
-        )
-
-    def _cell(self, path: Path) -> str:
-        column = _column(path)
-        declared = any(column == known.name and path[0] == scope for (scope, *_), known in _DECLARED.items())
-        return column if declared else EXTRA + column
-
-    def _type(self, path: Path) -> str:
-        cell = self._cell(path)
-        return "JSON" if cell.startswith(EXTRA) or DECLARED_TYPES[cell] != "text" else "VARCHAR"
-
-
-def _lacks_keys(keys: Mapping[Path, Sequence[str] | None], parent: Path, key: str) -> bool:
-    """Returns whether a key that is an object in other lines has no keys here: it is null, `{}` or no object."""
-    return (*parent, key) in keys and not keys[(*parent, key)]
+        leaves, nulls = dict[Path, None](), dict[Path, None]()
+        for shape in shapes:
+            leaves |= dict.fromkeys(shape.leaves)
+            nulls |= dict.fromkeys(shape.nulls)
+        # None of the catalogue's paths is an object.
+        return _query(list(leaves | dict.fromkeys(_DECLARED)), self.pointers(), [_pointer(path) for path in nulls])
 
 
 def _pointer(path: Path) -> str:
@@ -213,63 +184,80 @@ def _pointer(path: Path) -> str:
 
 def _parts(path: Path) -> list[Path]:
     """Returns a path and all its parents. Example: `_parts(("a", "b")) == [("a",), ("a", "b")]`."""
-    return [path[: at + 1] for at in range(len(path))]
+    return [path[: length + 1] for length in range(len(path))]
 
 
 def _lower(path: Path) -> Path:
     return tuple(part.lower() for part in path)
 
 
-def _column(path: Path) -> str:
-    return column_name(path) if path[0] == "context" else prefixed_if_taken(column_name(path[1:]), COMMON_NAMES)
+def _column(leaf: Path) -> str:
+    """Returns the column of a leaf; "" if it has none."""
+    return column_name(leaf) if leaf[0] == "context" else prefixed_if_taken(column_name(leaf[1:]), COMMON_NAMES)
 
 
-def _query(
-    by_scope: dict[str, dict[str, list[Path]]], types: dict[Path, str], pointers: Sequence[str], nulls: Sequence[str]
-) -> ProjectionQuery:
-    context = {cell: f"{_first(paths)}::VARCHAR" for cell, paths in by_scope["context"].items()}
-    body = _bodies(by_scope["properties"], by_scope["traits"])
-    own = {name: f"CASE WHEN {_is(kinds)} THEN {_at((key,))} END" for name, (key, kinds) in _KIND_COLUMNS.items()}
-    for name in own.keys() & body.keys():
-        own[name] = f"coalesce({own[name]}, {body.pop(name)})"
-    extras = [cell for cell in (*context, *body) if cell.startswith(EXTRA)]
-    email = _at(("context", "traits", "email"))
-    # Only the context's email is used; a line without it, or with one that does not look like an email, is irregular.
-    anonymous_id = (
-        f"coalesce(known_anonymous_id, CASE WHEN user_id IS NULL"
-        f" AND contains({email}, '@') AND NOT starts_with({email}, '[') THEN {email} END)"
-    )
-    cells = {"kind": "kind", "event": f"CASE WHEN kind = 'track' THEN {_at(('event',))}::VARCHAR END"}
-    cells |= {"id": "id", "user_id": "user_id", "anonymous_id": anonymous_id, **own}
-    for number, (name, field) in enumerate(TIMESTAMP_FIELDS.items(), 1):
-        cells |= {name: f"{_at((field,))}::VARCHAR", f"{name}_read": f"coalesce({name}_usual, unusual[{number}])"}
-    cells |= context | body
-    select = [f"{expression} AS {engine.name(cell)}" for cell, expression in cells.items()]
-    missing = f"id IS NULL OR (user_id IS NULL AND {anonymous_id} IS NULL)"
-    # The properties with columns of the catalogue, whatever their keys and whichever objects they are in.
+def _cell(leaf: Path) -> str:
+    """Returns the name of the cell of a leaf."""
+    column = _column(leaf)
+    return column if (leaf[0], column) in _DECLARED_COLUMNS else EXTRA + column
+
+
+# ---- the query -----------------------------------------------------------------------------------------------------
+
+
+def _query(leaves: Sequence[Path], pointers: Sequence[str], nulls: Sequence[str]) -> ProjectionQuery:
+    """Returns the query that reads these leaves; `nulls` are pointers to objects that may be null."""
+    paths: dict[str, dict[str, list[Path]]] = {"context": {}, "properties": {}, "traits": {}}
+    types: dict[Path, str] = {}
+    for leaf in leaves:
+        cell = _cell(leaf)
+        paths[leaf[0]].setdefault(cell, []).append(leaf)
+        types[leaf] = "JSON" if cell.startswith(EXTRA) or DECLARED_TYPES[cell] != "text" else "VARCHAR"
+    cells = _cells(paths["context"], paths["properties"], paths["traits"])
+    # A track's properties that have columns of the catalogue, whatever their keys and the objects that they are in.
     declared = [
-        f"{_at(path)}::VARCHAR"
-        for cell, paths in by_scope["properties"].items()
-        for path in paths
+        f"{_at(leaf)}::VARCHAR"
+        for cell, found in paths["properties"].items()
         if not cell.startswith(EXTRA)
+        for leaf in found
     ]
-    misread = " OR ".join(f"coalesce({test}, false)" for test in _irregular_tests(types, declared))
+    objects = [f"json_type(text, {engine.literal(pointer)}) NOT IN ('NULL', 'OBJECT')" for pointer in nulls]
     return ProjectionQuery(
-        f"seq, hash(text) AS tie, {', '.join(select)}, has_other OR {missing} OR {misread} AS irregular",
+        ", ".join(f"{expression} AS {engine.name(cell)}" for cell, expression in cells.items()),
+        " OR ".join(f"coalesce({test}, false)" for test in _irregular_tests(types, declared)),
         _structure(types),
         engine.literals(pointers),
-        " OR ".join(f"json_type(text, {engine.literal(pointer)}) NOT IN ('NULL', 'OBJECT')" for pointer in nulls)
-        or "false",
-        extras,
+        " OR ".join(objects) or "false",
+        [cell for cell in cells if cell.startswith(EXTRA)],
     )
 
 
-def _bodies(properties: Mapping[str, Sequence[Path]], traits: Mapping[str, Sequence[Path]]) -> dict[str, str]:
-    """Returns the cells of properties and traits; the type of a message decides which of them it has."""
-    found: dict[str, list[str]] = {}
+def _cells(
+    context: Mapping[str, Sequence[Path]],
+    properties: Mapping[str, Sequence[Path]],
+    traits: Mapping[str, Sequence[Path]],
+) -> dict[str, str]:
+    """Returns the SQL of all cells by name, from the paths of the leaves of each cell."""
+    body = _body_cells(properties, traits)
+    own = {
+        name: f"CASE WHEN {engine.is_one_of('kind', kinds)} THEN {_at((field,))} END"
+        for name, (field, kinds) in _OWN_FIELDS.items()
+    }
+    for name in own.keys() & body.keys():
+        own[name] = f"coalesce({own[name]}, {body.pop(name)})"
+    cells = {"kind": "kind", "event": f"CASE WHEN kind = 'track' THEN {_at(('event',))}::VARCHAR END"}
+    cells |= {"id": "id", "user_id": "user_id", "anonymous_id": "anonymous_id", **own}
+    for name in TIMESTAMP_FIELDS:
+        cells |= {name: engine.name(name), f"{name}_read": f"{name}_read"}
+    return cells | {cell: f"{_first(paths)}::VARCHAR" for cell, paths in context.items()} | body
+
+
+def _body_cells(properties: Mapping[str, Sequence[Path]], traits: Mapping[str, Sequence[Path]]) -> dict[str, str]:
+    """Returns the SQL of the cells of properties and traits; the type of a message decides which of them it has."""
+    cases: dict[str, list[str]] = {}
 
     def add(cell: str, condition: str, value: str) -> None:
-        found.setdefault(cell, []).append(f"CASE WHEN {condition} THEN {value} END")
+        cases.setdefault(cell, []).append(f"CASE WHEN {condition} THEN {value} END")
 
     for cell, paths in properties.items():
         name, value = cell.removeprefix(EXTRA), f"{_first(paths)}::VARCHAR"
@@ -288,57 +276,60 @@ def _bodies(properties: Mapping[str, Sequence[Path]], traits: Mapping[str, Seque
             continue
         add(cell, "kind = 'identify'", value)
         add(f"{EXTRA}_{name}", f"kind = 'group' AND as_text({value}) IS DISTINCT FROM {_at(('groupId',))}", value)
-    return {cell: cases[0] if len(cases) == 1 else f"coalesce({', '.join(cases)})" for cell, cases in found.items()}
+    return {cell: engine.coalesce(found) for cell, found in cases.items()}
 
 
 def _irregular_tests(types: Mapping[Path, str], declared: Sequence[str]) -> list[str]:
     """Returns the SQL conditions for lines that the engine may have misread.
 
-    `declared` is the SQL of a track's properties whose columns are in the catalogue: on a page, their columns may have
-    other types. The conditions are evaluated for every line, so there is a cheap one for each value. Costlier ones look
-    at lists of values inside a CASE, whose branches the engine evaluates only for the lines that reach them.
+    `types` are those of the leaves. `declared` is the SQL of a track's properties whose columns are in the catalogue:
+    on a page, their columns may have other types. The conditions are evaluated for every line, so there is a cheap one
+    for each value. Costlier ones look at lists of values inside a CASE, whose branches the engine evaluates only for
+    the lines that reach them.
     """
-    fields = [_at((field,)) for name, field in _TEXT_FIELDS.items() if name != "type"]
-    texts = fields + [_at(path) for path, of in types.items() if of == "VARCHAR"]
-    jsons = [f"{_at(path)}::VARCHAR" for path, of in types.items() if of == "JSON"]
-    every, listed = ", ".join((*texts, *jsons)), f"[{', '.join(texts)}]"
-    numbers = " OR ".join(f"coalesce(text_may_be_number({value}), false)" for value in texts)
-    values = " OR ".join(f"coalesce({value} >= '#' AND {value} NOT IN ('true', 'false'), false)" for value in jsons)
-    changing = f"any_json_may_change([{', '.join(jsons)}])"
-    brackets = f"any_between([{', '.join(fields)}], '[', '\\')"
-    times = ", ".join(f"{_at((field,))}::VARCHAR" for field in TIMESTAMP_FIELDS.values())
-    changing_times = f"CASE WHEN greatest({times}) >= '[' OR any_json_may_change([{times}]) THEN {_CHANGING} END"
-    arrays = f"any_between([{every}], '[', '\\')"
+    fields = [_at((field,)) for field in _TEXT_FIELDS]
+    texts = fields + [_at(leaf) for leaf, sql_type in types.items() if sql_type == "VARCHAR"]
+    jsons = [f"{_at(leaf)}::VARCHAR" for leaf, sql_type in types.items() if sql_type == "JSON"]
+    times = ", ".join(map(engine.name, TIMESTAMP_FIELDS))
+    every = ", ".join((*texts, *jsons))
+    changing_time = f"CASE WHEN greatest({times}) >= '[' OR any_json_may_change([{times}]) THEN {_CHANGING} END"
+    # What a text begins with if it may have been an array, or an object: `[` or `{`.
+    array_in_field = f"any_between([{', '.join(fields)}], '[', '\\')"
+    array = f"any_between([{every}], '[', '\\')"
+    json_object = f"any_between([{every}], '{{', '|')"
+    number = " OR ".join(f"coalesce(text_may_be_number({value}), false)" for value in texts)
+    unquoted = f"any_number_unquoted([{', '.join(texts)}], text)"
+    # Anything but a text, true and false.
+    value = " OR ".join(f"coalesce({value} >= '#' AND {value} NOT IN ('true', 'false'), false)" for value in jsons)
     return [
-        f"kind NOT IN ({', '.join(map(engine.literal, _KIND_NAMES))}) OR kind IS NULL",
+        f"kind NOT IN ({', '.join(map(engine.literal, BODIES))}) OR kind IS NULL",
         f"kind = 'track' AND NOT coalesce(starts_with({_at(('event',))}::VARCHAR, '\"'), false)",
         f"kind IN ('page', 'screen') AND coalesce({', '.join(declared)}) IS NOT NULL",
-        f"CASE WHEN greatest({every}) >= '{{' THEN any_between([{every}], '{{', '|') END",
-        f"CASE WHEN contains(text, '[') THEN {brackets} OR CASE WHEN {arrays} THEN {_CHANGING} END END",
-        f"CASE WHEN unusual IS NOT NULL THEN {changing_times} END",
-        f"CASE WHEN {numbers} THEN any_number_unquoted({listed}, text) OR {_CHANGING} END",
-        f"CASE WHEN {values} THEN CASE WHEN {changing} THEN {_CHANGING} END END",
+        f"CASE WHEN greatest({every}) >= '{{' THEN {json_object} END",
+        f"CASE WHEN contains(text, '[') THEN {array_in_field} OR CASE WHEN {array} THEN {_CHANGING} END END",
+        f"CASE WHEN unusual IS NOT NULL THEN {changing_time} END",
+        f"CASE WHEN {number} THEN {unquoted} OR {_CHANGING} END",
+        f"CASE WHEN {value} THEN CASE WHEN any_json_may_change([{', '.join(jsons)}]) THEN {_CHANGING} END END",
     ]
 
 
-def _is(kinds: Iterable[str]) -> str:
-    return engine.is_one_of("kind", kinds)
-
-
 def _at(path: Path) -> str:
+    """Returns the SQL of a value of the struct `m`, into which a line is read."""
     return "m." + ".".join(map(engine.name, path))
 
 
 def _first(paths: Sequence[Path]) -> str:
-    return _at(paths[0]) if len(paths) == 1 else f"coalesce({', '.join(map(_at, paths))})"
+    """Returns the SQL of the first of some values of `m` that is not null."""
+    return engine.coalesce([_at(path) for path in paths])
 
 
-def _structure(types: dict[Path, str]) -> str:
-    tree: dict[str, Any] = dict.fromkeys(_TEXT_FIELDS.values(), "VARCHAR")
+def _structure(types: Mapping[Path, str]) -> str:
+    """Returns the JSON that describes a line to `from_json`: its own fields, and leaves with these types."""
+    tree: dict[str, Any] = dict.fromkeys(("type", *_TEXT_FIELDS), "VARCHAR")
     tree |= dict.fromkeys((*TIMESTAMP_FIELDS.values(), "event"), "JSON")
-    for path, leaf in types.items():
+    for path, sql_type in types.items():
         node = tree
         for part in path[:-1]:
             node = node.setdefault(part, {})
-        node[path[-1]] = leaf
+        node[path[-1]] = sql_type
     return json.dumps(tree)

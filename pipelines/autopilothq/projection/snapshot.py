@@ -19,7 +19,7 @@ from ..segment.identity import NOBODY, HashedIds, Id, ids_in, kinds_of
 from ..segment.message import Record
 from . import engine
 from .cells import MOST_BYTES
-from .context import ReadTable, TableRows, declared_types, ordered_columns
+from .context import ReadTable, TableRows, book_rows, declared_types, ordered_columns
 from .types import SQL_TYPES, type_of_bits
 
 SNAPSHOT_COLUMN_MEMORY = 3  # MB that each column can take when the rows are written
@@ -64,22 +64,22 @@ class _SnapshotContext:
 class _SnapshotColumns:
     """A table's columns, which grow with its records.
 
-    The destination's table has the columns `there` already, and room for `room` more.
+    The destination's table has the `existing` columns already, and room for `room` more.
     """
 
-    def __init__(self, table: Table, shorten: Callable[[str], str], there: Collection[str], room: int) -> None:
+    def __init__(self, table: Table, shorten: Callable[[str], str], existing: Collection[str], room: int) -> None:
         self._catalogue = declared_types(table)
         self._shorten = shorten
-        self._there = there
+        self._existing = existing
         self._room = room
         self.extras: dict[str, set[Type]] = {}
         """The columns beyond the catalogue's, with the types that the origin declared for them."""
 
     def take(self, name: str) -> bool:
-        """Adds a column unless it is there already. Returns whether there is room for it."""
+        """Adds a column unless the table has it already. Returns whether there is room for it."""
         if name in self._catalogue or name in self.extras:
             return True
-        if self._shorten(name) not in self._there:
+        if self._shorten(name) not in self._existing:
             if not self._room:
                 return False
             self._room -= 1
@@ -163,16 +163,11 @@ class Snapshot:
     def discards(self) -> TableRows | None:
         """Returns the rows of `_discards`, None if there are none. Call it after `rows`."""
         context = self._context
-        if not engine.count(context.con, "discards"):
-            return None
         sql = _SQL["discarded"].format(
             keys=", ".join(context.keys), received_at=context.received_at, loaded_at=context.loaded_at
         )
         context.con.execute(sql, {"table_name": self.table.name})
-        count = engine.count(context.con, "discarded")
-        columns = declared_types(DISCARDS)
-        relation = context.con.sql(f"SELECT {', '.join(columns)} FROM discarded")
-        return TableRows(DISCARDS.name, columns, relation, count) if count else None
+        return book_rows(context.con, "discarded", DISCARDS)
 
 
 def _ids(table: Table, record: Record) -> Iterator[Id]:
@@ -238,45 +233,46 @@ def _drop_outdated(context: _SnapshotContext, stored: ReadTable) -> int:
 
 
 def _type_records(
-    context: _SnapshotContext, extras: Mapping[str, Collection[Type]], known: Mapping[str, Type]
+    context: _SnapshotContext, extras: Mapping[str, Collection[Type]], existing: Mapping[str, Type]
 ) -> dict[str, Type]:
     """Creates the view `current_rows` of typed values, and discards values that do not fit their column.
 
     Returns the types of the columns, by their names in the destination.
     """
     catalogue = declared_types(context.table)
-    there = set(context.con.table("records").columns)
-    seen = f"as_moment({_cell('received_at')})" if "x:received_at" in there else "NULL"
-    cells = {"received_at": f"coalesce({seen}, {context.received_at})", "uuid_ts": context.loaded_at}
-    select = [f"{literal} AS {name}" for name, literal in cells.items()]
-    types = catalogue | _extra_types(context, extras, known)
+    cells = set(context.con.table("records").columns)
+    own_time = f"as_moment({_cell('received_at')})" if "x:received_at" in cells else "NULL"
+    stamps = {"received_at": f"coalesce({own_time}, {context.received_at})", "uuid_ts": context.loaded_at}
+    select = [f"{sql} AS {name}" for name, sql in stamps.items()]
+    types = catalogue | _extra_types(context, extras, existing)
     casts: dict[str, tuple[str, str]] = {}
-    for name, of in types.items():
-        if name in cells:
+    for name, type_ in types.items():
+        if name in stamps:
             continue
-        is_time = of == "timestamp" and (name in catalogue or name.startswith("custom_"))
-        cast = f"as_{'moment' if is_time else of}({_cell(name)})" if f"x:{name}" in there else "NULL"
-        select.append(f"{cast}::{SQL_TYPES[of]} AS {engine.name(context.shorten(name))}")
-        if cast != "NULL" and of != "text":
+        is_time = type_ == "timestamp" and (name in catalogue or name.startswith("custom_"))
+        has_cell = f"x:{name}" in cells
+        cast = f"as_{'moment' if is_time else type_}({_cell(name)})" if has_cell else "NULL"
+        select.append(f"{cast}::{SQL_TYPES[type_]} AS {engine.name(context.shorten(name))}")
+        if has_cell and type_ != "text":
             casts[name] = cast, "not_a_time" if is_time else "does_not_fit"
     _discard_misfits(context, casts)
     context.con.execute(f"CREATE VIEW current_rows AS SELECT {', '.join(select)} FROM current")
-    return {context.shorten(name): of for name, of in types.items()}
+    return {context.shorten(name): type_ for name, type_ in types.items()}
 
 
 def _extra_types(
-    context: _SnapshotContext, extras: Mapping[str, Collection[Type]], known: Mapping[str, Type]
+    context: _SnapshotContext, extras: Mapping[str, Collection[Type]], existing: Mapping[str, Type]
 ) -> dict[str, Type]:
     """Returns each extra's type: the existing column's, else the one that the origin declared, else by all values."""
     types: dict[str, Type] = {}
     for name, declared in extras.items():
-        if (there := known.get(context.shorten(name))) is not None:
-            types[name] = there
+        if (type_ := existing.get(context.shorten(name))) is not None:
+            types[name] = type_
         elif len(declared) == 1:
-            types[name] = next(iter(declared))
+            [types[name]] = declared
     others = [name for name in extras if name not in types]
-    bits = _aggregate(context, [f"type_bits({_cell(name)})" for name in others])
-    return types | {name: type_of_bits(found or 0) for name, found in zip(others, bits, strict=True)}
+    all_bits = _aggregate(context, [f"type_bits({_cell(name)})" for name in others])
+    return types | {name: type_of_bits(bits or 0) for name, bits in zip(others, all_bits, strict=True)}
 
 
 def _discard_misfits(context: _SnapshotContext, casts: Mapping[str, tuple[str, str]]) -> None:
@@ -291,32 +287,30 @@ def _discard_misfits(context: _SnapshotContext, casts: Mapping[str, tuple[str, s
 
 def _aggregate(context: _SnapshotContext, aggregates: Sequence[str]) -> list[int]:
     """Returns aggregates over all current records, of which only some are computed at a time to save memory."""
-    found: list[int] = []
+    results: list[int] = []
     for part in engine.batched(aggregates, AGGREGATES_AT_ONCE):
-        found += context.con.execute(f"SELECT {', '.join(part)} FROM current").fetchone() or ()
-    return found
+        results += context.con.execute(f"SELECT {', '.join(part)} FROM current").fetchone() or ()
+    return results
 
 
-def _find_deleted(context: _SnapshotContext, known: Mapping[str, Type], stored: ReadTable) -> int:
+def _find_deleted(context: _SnapshotContext, existing: Mapping[str, Type], stored: ReadTable) -> int:
     """Creates the view `deleted` of stored rows of records that this scan did not find; returns how many it has.
 
     The rows are read batch by batch, because the engine's join would hold all of them in memory.
     """
     con, key = context.con, context.table.key
     keys = ", ".join(map(engine.name, key))
-    con.execute(
-        f"CREATE TABLE missing AS SELECT {', '.join(f'NULL::VARCHAR AS {engine.name(name)}' for name in key)} LIMIT 0"
-    )
+    con.execute(f"CREATE TABLE missing ({', '.join(f'{engine.name(name)} VARCHAR' for name in key)})")
     sql = _SQL["missing"].format(keys=keys, same=context.same_key, received_at=context.received_at)
     engine.read_stored(con, stored(context.table.name, [*key, "received_at", "deleted_at"]), sql)
     if not engine.count(con, "missing"):
         return 0
     sql = _SQL["deleted"].format(loaded_at=context.loaded_at, received_at=context.received_at, keys=keys)
-    for batch in stored(context.table.name, list(known)):
+    for batch in stored(context.table.name, list(existing)):
         with engine.registered(con, stored=pa.Table.from_batches([batch])):
-            found = con.sql(sql).to_arrow_table()
-        if found.num_rows:
-            pq.write_table(found, context.path("deleted"))
+            deleted = con.sql(sql).to_arrow_table()
+        if deleted.num_rows:
+            pq.write_table(deleted, context.path("deleted"))
     con.execute(f"CREATE OR REPLACE VIEW deleted AS FROM read_parquet({context.paths('deleted')})")
     return engine.count(con, "deleted")
 

@@ -17,6 +17,8 @@ CREATE TABLE no_extras (seq BIGINT, "column" VARCHAR, value VARCHAR);
 -- Messages that the destination refused, or whose row of `table_name` it refused. If `again`, the row `row_id` must be
 -- made again without the message.
 CREATE TABLE refused (seq BIGINT, id VARCHAR, error VARCHAR, table_name VARCHAR, row_id VARCHAR, again BOOLEAN);
+-- Messages of deleted persons.
+CREATE TABLE suppressed (seq BIGINT, id VARCHAR);
 
 -- Messages that are not kept: duplicates within the load, and those that are stored already.
 CREATE TABLE duplicates (seq BIGINT);

@@ -98,9 +98,9 @@ def suppress(con: duckdb.DuckDBPyConnection) -> int:
     Values that the catalogue does not know are in columns of `messages` or in rows of `extras`.
     """
     con.execute(_SQL["suppressed"])
-    there = set(con.sql("FROM messages LIMIT 0").columns)
+    cells = set(con.sql("FROM messages LIMIT 0").columns)
     for column, kinds in PERSON_COLUMNS.items():
-        for cell in there.intersection((column, EXTRA + column)):
+        for cell in cells.intersection((column, EXTRA + column)):
             name = engine.name(cell)
             text = f"as_text({name})" if cell.startswith(EXTRA) else name
             if _find_ids(con, f"SELECT DISTINCT {text} AS id FROM messages WHERE {name} IS NOT NULL", kinds):
@@ -128,14 +128,14 @@ def people_on_list(ids: str) -> str:
     return ids_on_list(ids_of(f"(SELECT person, person AS id FROM {ids})", ["tagged"]))
 
 
-def ids_of(texts: str, kinds: Iterable[str]) -> str:
+def ids_of(texts: str, kinds: Collection[str]) -> str:
     """Returns a query of the ids, in comparable form, in the column `id` of `texts`, which holds these kinds.
 
     It has all columns of `texts`, and `raw` (the id as it is written), `kind` and `value`, as `identity.id_of` makes
     them.
     """
-    of = tuple(kinds)
-    return " UNION ALL ".join(_ids_of_kind(texts, kind, "email" in of) for kind in of)
+    has_emails = "email" in kinds
+    return " UNION ALL ".join(_ids_of_kind(texts, kind, has_emails) for kind in kinds)
 
 
 def _ids_of_kind(texts: str, kind: str, has_emails: bool) -> str:

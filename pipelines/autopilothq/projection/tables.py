@@ -25,15 +25,15 @@ class TableMessages(NamedTuple):
     """The messages of one table: SQL conditions and names of columns, which can be sent to any worker.
 
     `where` is the condition of the table's messages, `source` the table or view of its kept messages with that
-    condition. `columns` and `rows` are the extras (columns beyond the catalogue's) whose values are buffered as
+    condition. `in_columns` and `in_rows` are the extras (columns beyond the catalogue's) whose values are buffered as
     columns, and as rows; those in rows with what is known of their values.
     """
 
     number: int
     where: str
     source: str
-    columns: Sequence[str]
-    rows: Mapping[str, ColumnValues]
+    in_columns: Sequence[str]
+    in_rows: Mapping[str, ColumnValues]
 
 
 class TableValues(NamedTuple):
@@ -71,15 +71,15 @@ class TableBuilder:
     def __init__(
         self,
         context: ProjectionContext,
-        rows: Mapping[int, Mapping[str, ColumnValues]],
+        row_values: Mapping[int, Mapping[str, ColumnValues]],
         plans: Mapping[int, TablePlan] = MappingProxyType({}),
     ) -> None:
-        """`rows` has the extras whose values are buffered as rows, by table number.
+        """`row_values` has the extras whose values are buffered as rows, by table number.
 
         `plans` has tables whose columns are decided already, from the values of all partitions.
         """
         self._context = context
-        self._rows = rows
+        self._row_values = row_values
         self._plans = plans
         self._columns = context.extras_in_columns()
         self._gathered: Mapping[int, str] = MappingProxyType({})
@@ -114,7 +114,7 @@ class TableBuilder:
         """Returns the messages of a table."""
         where = self._context.tables.where_of_rows(number)
         source = f"{self._gathered.get(number, 'kept')} WHERE {where}"
-        return TableMessages(number, where, source, self._columns.get(number, ()), self._rows.get(number, {}))
+        return TableMessages(number, where, source, self._columns.get(number, ()), self._row_values.get(number, {}))
 
 
 def count_messages(context: ProjectionContext) -> dict[int, int]:
@@ -167,20 +167,20 @@ def table_values(context: ProjectionContext, messages: TableMessages) -> TableVa
     numbers = zip(declared, found or (), strict=True)
     return TableValues(
         {column: ColumnValues(0, number) for column, number in numbers},
-        column_values(context, messages.columns, messages.source),
-        messages.rows,
+        column_values(context, messages.in_columns, messages.source),
+        messages.in_rows,
     )
 
 
 def plan_table(context: ProjectionContext, number: int, values: TableValues) -> TablePlan:
     """Decides the columns of one table by all its values; runs no SQL."""
     name = context.tables.names[number]
-    known = context.known.get(name, {})
+    existing = context.existing.get(name, {})
     if number < len(MESSAGE_TABLES):
         declared = declared_types(MESSAGE_TABLES[number])
     else:
         declared = declared_types(event_table(name))
-        present = [c for c in (*PROPERTIES, *LINK) if values.declared[c.name].number or c.name in known]
+        present = [c for c in (*PROPERTIES, *LINK) if values.declared[c.name].number or c.name in existing]
         declared |= {column.name: column.type for column in present}
     room = room_of(context, name, declared)
     return TablePlan(name, declared, plan_columns(context, name, values.in_columns, values.in_rows, room))
@@ -191,7 +191,7 @@ def table_rows(context: ProjectionContext, messages: TableMessages, plan: TableP
     discard_columns(context, messages.number, messages.where, plan.extras)
     extras, ordered = plan.extras.taken, plan.types
     cells = {extra.name: _extra_cell(column, extra) for column, extra in extras.items()}
-    cells |= {column: _declared_cell(column, of, context.loaded_at_sql) for column, of in plan.declared.items()}
+    cells |= {column: _declared_cell(column, type_, context.loaded_at_sql) for column, type_ in plan.declared.items()}
     select = ", ".join(f"{cells[column]} AS {engine.name(column)}" for column in ordered)
     in_rows = {column: extra.type for column, extra in extras.items() if extra.in_rows}
     context.reserve(len(ordered) if in_rows else 0)
@@ -204,14 +204,14 @@ def table_rows(context: ProjectionContext, messages: TableMessages, plan: TableP
     return TableRows(plan.name, ordered, context.con.sql(sql), count)
 
 
-def _declared_cell(column: str, of: Type, loaded_at: str) -> str:
+def _declared_cell(column: str, type_: Type, loaded_at: str) -> str:
     name = engine.name(column)
     if column == "uuid_ts":
         return loaded_at
     if column in _TIMESTAMPS:
         return f"make_timestamptz(epoch_us({name}))"  # the engine's cast would look up the time zone's rules
-    if of != "text":
-        return f"as_{of}({name})"
+    if type_ != "text":
+        return f"as_{type_}({name})"
     return "slug" if column == "event" else name
 
 
@@ -219,12 +219,12 @@ def _extra_cell(column: str, extra: Extra) -> str:
     """Returns the SQL of an extra's value, which is buffered in a column or as a row, depending on the message."""
     cells = [f"as_{extra.type}({engine.name(EXTRA + column)})"] * extra.in_columns
     cells += [pivoted_cell(column, extra.type)] * extra.in_rows
-    return cells[0] if len(cells) == 1 else f"coalesce({', '.join(cells)})"
+    return engine.coalesce(cells)
 
 
-def pivoted_cell(column: str, of: Type) -> str:
+def pivoted_cell(column: str, type_: Type) -> str:
     """Returns the SQL that types a pivoted value, which is text."""
-    return TYPES[of].from_text.format(engine.name(PIVOTED + column))
+    return TYPES[type_].from_text.format(engine.name(PIVOTED + column))
 
 
 def _pivoted_cells(context: ProjectionContext, number: int, types: Mapping[str, Type], without: str | None) -> str:
@@ -233,9 +233,9 @@ def _pivoted_cells(context: ProjectionContext, number: int, types: Mapping[str, 
     with engine.registered(context.con, types=table):
         context.con.execute(f"CREATE TABLE types_{number} AS FROM types")
     but = f' ANTI JOIN {without} USING (seq, "column")' if without else ""
-    texts = " ".join(f"WHEN '{of}' THEN {forms.to_text.format(f'as_{of}(value)')}" for of, forms in TYPES.items())
+    cases = " ".join(f"WHEN '{name}' THEN {forms.to_text.format(f'as_{name}(value)')}" for name, forms in TYPES.items())
     context.con.execute(
-        f"CREATE VIEW cells_{number} AS SELECT seq, '{PIVOTED}' || \"column\" AS name, CASE type {texts} END AS value"
+        f"CREATE VIEW cells_{number} AS SELECT seq, '{PIVOTED}' || \"column\" AS name, CASE type {cases} END AS value"
         f' FROM (FROM extras{but}) JOIN types_{number} USING ("column")'
     )
     return f"cells_{number}"

@@ -75,5 +75,5 @@ def type_case(template: str, types: Iterable[Type]) -> str:
 
     Example: `type_case("as_{}(value)", ["bool"]) == "CASE type WHEN 'bool' THEN as_bool(value) END"`.
     """
-    cases = " ".join(f"WHEN '{of}' THEN {template.format(of)}" for of in sorted(set(types)))
+    cases = " ".join(f"WHEN '{name}' THEN {template.format(name)}" for name in sorted(set(types)))
     return f"CASE type {cases} END"

@@ -69,32 +69,35 @@ def make_latest(
 def _make_latest(
     context: ProjectionContext, latest: Latest, fresh: TableRows, stored: ReadTable | None, mended: Collection[str]
 ) -> TableRows:
-    gathered = "latest_gathered" if context.cells.has_long_lines else "latest_messages"
+    in_parts = context.cells.has_long_lines
+    gathered = "latest_gathered" if in_parts else "latest_messages"
     types = _gather_messages(context, latest, fresh, stored, gathered)
     mend_texts(context, gathered, MESSAGE_TABLES.index(latest.messages), mended)
-    traits = _traits(latest, types)
-    columns = latest_columns(latest, types)
     table = f"{latest.table.name}_rows"  # stays in the engine: the rows are written later
-    if not context.cells.has_long_lines:
-        _make_rows(context, latest, table, columns, traits)
-    else:
-        for part in _parts(context, latest, types, traits):
-            if part % PARTS_GATHERED == 0:
-                some = _SQL["some"].format(key=latest.key, lowest=part, highest=part + PARTS_GATHERED - 1)
-                texts.create_table(context, "latest_some", some)
-            context.con.execute(_SQL["part"].format(key=latest.key, part=part))
-            _make_rows(context, latest, "latest_rows", columns, traits)
-            (texts.insert if part else texts.create_table)(context, table, "FROM latest_rows")
+    (_make_rows_in_parts if in_parts else _make_rows)(context, latest, table, types)
+    columns = latest_columns(latest, types)
     return TableRows(latest.table.name, columns, context.con.sql(f"FROM {table}"), engine.count(context.con, table))
 
 
-def _parts(context: ProjectionContext, latest: Latest, types: Mapping[str, Type], traits: Mapping[str, Type]) -> range:
+def _make_rows_in_parts(context: ProjectionContext, latest: Latest, table: str, types: Mapping[str, Type]) -> None:
+    """Creates a table of the rows from `latest_gathered`, for some persons at a time."""
+    for part in _parts(context, latest, types):
+        if part % PARTS_GATHERED == 0:
+            some = _SQL["some"].format(key=latest.key, lowest=part, highest=part + PARTS_GATHERED - 1)
+            texts.create_table(context, "latest_some", some)
+        context.con.execute(_SQL["part"].format(key=latest.key, part=part))
+        _make_rows(context, latest, "latest_rows", types)
+        (texts.insert if part else texts.create_table)(context, table, "FROM latest_rows")
+
+
+def _parts(context: ProjectionContext, latest: Latest, types: Mapping[str, Type]) -> range:
     """Splits the persons whose rows are made into parts of few bytes; returns the parts' numbers, at least one."""
     context.con.execute("CREATE OR REPLACE TABLE last_messages (id VARCHAR)")
-    for part in engine.batched(traits, MANY_TRAITS) if traits else [()]:
-        each = [f"arg_max(id, {_RECENCY}) FILTER ({engine.name(column)} IS NOT NULL)" for column in part]
-        last = ", ".join([f"arg_max(id, {_RECENCY})", *each])
-        context.con.execute(_SQL["last_messages"].format(key=latest.key, last_ids=last))
+    traits = _traits(latest, types)
+    for columns in engine.batched(traits, MANY_TRAITS) if traits else [()]:
+        last = [f"arg_max(id, {_RECENCY})"]
+        last += [f"arg_max(id, {_RECENCY}) FILTER ({engine.name(column)} IS NOT NULL)" for column in columns]
+        context.con.execute(_SQL["last_messages"].format(key=latest.key, last_ids=", ".join(last)))
     size = " + ".join(f"coalesce(strlen({engine.name(column)}), 0)" for column in types if types[column] == "text")
     context.con.execute(_SQL["parts"].format(key=latest.key, bytes=size, room=MOST_BYTES))
     [(last_part,)] = context.con.execute("SELECT coalesce(max(part), 0)::BIGINT FROM latest_parts").fetchall()
@@ -107,11 +110,12 @@ def latest_columns(latest: Latest, types: Mapping[str, Type]) -> dict[str, Type]
 
 
 def _traits(latest: Latest, types: Mapping[str, Type]) -> dict[str, Type]:
-    left_out, prefix = latest.left_out, latest.left_out_prefix
+    """Returns the columns of messages that are traits."""
+    prefix = latest.left_out_prefix
     return {
-        column: of
-        for column, of in types.items()
-        if column not in left_out and not (prefix and column.startswith(prefix))
+        column: type_
+        for column, type_ in types.items()
+        if column not in latest.left_out and not (prefix and column.startswith(prefix))
     }
 
 
@@ -119,78 +123,75 @@ def _gather_messages(
     context: ProjectionContext, latest: Latest, fresh: TableRows, stored: ReadTable | None, table: str
 ) -> Mapping[str, Type]:
     """Creates a table of this load's messages and the stored ones about the same persons; returns its columns."""
-    known = context.known.get(latest.messages.name) if stored is not None else None
-    types = {**fresh.columns, **(known or {})}
-    more = "".join(
-        f", NULL::{SQL_TYPES[types[column]]} AS {engine.name(column)}" for column in types.keys() - fresh.columns.keys()
+    existing = context.existing.get(latest.messages.name, {}) if stored is not None else {}
+    types = {**fresh.columns, **existing}
+    nulls = "".join(
+        f", NULL::{SQL_TYPES[types[name]]} AS {engine.name(name)}" for name in types.keys() - fresh.columns.keys()
     )
-    texts.create_table(context, table, f"SELECT *{more} FROM ({fresh.relation.sql_query()})")
-    if stored is None or not known:
+    texts.create_table(context, table, f"SELECT *{nulls} FROM ({fresh.relation.sql_query()})")
+    if stored is None or not existing:
         return types
     # If `users` (`accounts`) exists, only stored messages about this load's persons matter.
-    query = "FROM stored s"
-    if exists := latest.table.name in context.known:
-        query += f" SEMI JOIN latest_ids i ON i.id = s.{latest.key}"
-    with engine.streamed(context.con, stored(latest.messages.name, list(known))) as has_any:
+    has_table = latest.table.name in context.existing
+    query = "FROM stored s" + (f" SEMI JOIN latest_ids i ON i.id = s.{latest.key}" if has_table else "")
+    with engine.streamed(context.con, stored(latest.messages.name, list(existing))) as has_any:
         if has_any:
             texts.insert(context, table, query)
-    if not exists:
+    if not has_table:
         context.con.execute(_SQL["all"].format(key=latest.key, gathered=table))
     return types
 
 
-def _make_rows(
-    context: ProjectionContext, latest: Latest, table: str, columns: Mapping[str, Type], traits: Mapping[str, Type]
-) -> None:
-    """Creates a table of the rows."""
-    make = _make_rows_of_values if len(traits) > MANY_TRAITS else _make_rows_of_messages
-    make(context, latest, table, columns, traits)
+def _make_rows(context: ProjectionContext, latest: Latest, table: str, types: Mapping[str, Type]) -> None:
+    """Creates a table of the rows of `latest_ids` from `latest_messages`, whose columns are `types`."""
+    make = _make_rows_of_values if len(_traits(latest, types)) > MANY_TRAITS else _make_rows_of_messages
+    make(context, latest, table, types)
 
 
-def _make_rows_of_messages(
-    context: ProjectionContext, latest: Latest, table: str, columns: Mapping[str, Type], traits: Mapping[str, Type]
-) -> None:
-    """Creates a table of the rows, with one aggregate per column."""
+def _make_rows_of_messages(context: ProjectionContext, latest: Latest, table: str, types: Mapping[str, Type]) -> None:
+    """Makes the rows with one aggregate per column."""
     context.reserve()
     cells = {"id": latest.key, "received_at": "max(received_at)", "uuid_ts": context.loaded_at_sql}
-    cells |= {column: f"arg_max({engine.name(column)}, {_RECENCY})" for column in traits}
-    select = ", ".join(f"({cells[column]})::{SQL_TYPES[of]} AS {engine.name(column)}" for column, of in columns.items())
+    cells |= {column: f"arg_max({engine.name(column)}, {_RECENCY})" for column in _traits(latest, types)}
+    select = ", ".join(
+        f"({cells[column]})::{SQL_TYPES[type_]} AS {engine.name(column)}"
+        for column, type_ in latest_columns(latest, types).items()
+    )
     context.con.execute(_SQL["rows"].format(table=table, select=select, key=latest.key))
 
 
-def _make_rows_of_values(
-    context: ProjectionContext, latest: Latest, table: str, columns: Mapping[str, Type], traits: Mapping[str, Type]
-) -> None:
-    """Creates a table of the rows, first with a row for each value: hundreds of aggregates at once need much memory."""
+def _make_rows_of_values(context: ProjectionContext, latest: Latest, table: str, types: Mapping[str, Type]) -> None:
+    """Makes the rows from a row for each value: hundreds of aggregates at once need much memory."""
+    traits, columns = _traits(latest, types), latest_columns(latest, types)
     context.reserve(len(columns))
     context.con.execute(f"CREATE OR REPLACE TABLE latest_values {_VALUES}")
     for part in engine.batched(traits.items(), MANY_TRAITS):
         structs = ", ".join(
-            f"{{'name': {engine.literal(PIVOTED + column)}, 'type': '{of}',"
-            f" 'value': {TYPES[of].to_text.format(engine.name(column))}}}"
-            for column, of in part
+            f"{{'name': {engine.literal(PIVOTED + column)}, 'type': '{type_}',"
+            f" 'value': {TYPES[type_].to_text.format(engine.name(column))}}}"
+            for column, type_ in part
         )
         context.con.execute(_SQL["values"].format(key=latest.key, structs=structs))
     context.con.execute(_SQL["last_values"])
     _discard_too_wide(context, latest, columns, traits)
     cells = {"id": "id", "received_at": "m.received_at", "uuid_ts": context.loaded_at_sql}
-    cells |= {column: pivoted_cell(column, of) for column, of in traits.items()}
+    cells |= {column: pivoted_cell(column, type_) for column, type_ in traits.items()}
     select = ", ".join(f"{cells[column]} AS {engine.name(column)}" for column in columns)
     names = ", ".join(engine.literal(PIVOTED + column) for column in traits)
     context.con.execute(_SQL["rows_of_values"].format(table=table, select=select, key=latest.key, names=names))
 
 
 def _discard_too_wide(
-    context: ProjectionContext, latest: Latest, columns: Mapping[str, Type], traits: Mapping[str, Type]
+    context: ProjectionContext, latest: Latest, columns: Collection[str], traits: Collection[str]
 ) -> None:
     """Discards the values that a row of the destination has no room for."""
     if context.limits.row_bytes is None:
         return
     declared = declared_types(latest.table)
-    known = context.known.get(latest.table.name, {})
+    existing = context.existing.get(latest.table.name, {})
     sql = _SQL["too_wide"].format(
         bytes=VALUE_BYTES_SQL,
-        known=", ".join(engine.literal(PIVOTED + column) for column in traits if column in known) or "''",
+        existing=", ".join(engine.literal(PIVOTED + column) for column in traits if column in existing) or "''",
         declared=", ".join(engine.literal(PIVOTED + column) for column in declared),
         room=context.limits.row_bytes - row_bytes(declared.values(), len(columns)),
     )

@@ -1,5 +1,6 @@
 -- `users` and `accounts`: rows that are made from all messages about a person or a group. `{key}` is the column of the
--- messages that holds their id.
+-- messages that holds their id. Rows are made of the ids in `latest_ids`, from the messages in `latest_messages`. If
+-- many lines are long, `latest_gathered` has all messages, and those two have one part of `latest_parts` at a time.
 
 -- name: changed
 -- The ids of the rows to make: those that messages of this load are about, and those that lose a refused message.
@@ -46,10 +47,10 @@ CREATE OR REPLACE TABLE latest_values AS FROM latest_values QUALIFY row_number()
     PARTITION BY id, name ORDER BY coalesce(received_at, TIMESTAMPTZ '0001-01-01') DESC, message DESC) = 1
 
 -- name: too_wide
--- The values that a row of the destination has no room for: columns of its table (`{known}`) get room first, then the
+-- The values that a row of the destination has no room for: columns of its table (`{existing}`) get room first, then the
 -- others by name.
 CREATE OR REPLACE TABLE latest_too_wide AS FROM (
-    SELECT *, sum({bytes}) OVER (PARTITION BY id ORDER BY name NOT IN ({known}), name) AS bytes
+    SELECT *, sum({bytes}) OVER (PARTITION BY id ORDER BY name NOT IN ({existing}), name) AS bytes
     FROM latest_values WHERE name NOT IN ({declared}))
 WHERE bytes > {room}
 

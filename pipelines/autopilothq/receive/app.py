@@ -20,7 +20,7 @@ from . import auth, metrics, settings
 from .endpoints import MOST_ENDPOINTS, Endpoints
 from .messages import ArchiveLines, Arrival, Body, InvalidJson, TooLarge, kept_line, parse_body
 from .room import NoRoom, Room
-from .routes import Adapter, Endpoint, Route, find_route
+from .routes import Endpoint, Route, find_route
 from .settings import Guard, ReceiveSettings
 from .writer import Writer
 
@@ -108,7 +108,7 @@ class App:
         if found:
             # Unknown endpoints have one counter, because senders can make up names.
             metrics.requests(found[1].folder if found[1] in self._endpoints else "other", answer.status).inc()
-        cors = _cors(headers) if found else ()
+        cors = _cors(headers.get(b"origin")) if found else ()
         more = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer.body))]
         if answer.status == 413:
             more.append((b"connection", b"close"))  # the rest of the body is not read
@@ -135,19 +135,19 @@ class App:
         try:
             started = time.perf_counter()
             if len(body) > LARGE or b"content-encoding" in headers:
-                lines = await asyncio.to_thread(self._lines, route, endpoint, guard, headers, body)
+                made = await asyncio.to_thread(self._lines, route, endpoint, guard, headers, body)
             else:
-                lines = self._lines(route, endpoint, guard, headers, body)
-            await self._writer.write(endpoint.folder, lines.data, lines.number)
+                made = self._lines(route, endpoint, guard, headers, body)
+            await self._writer.write(endpoint.folder, made.data, made.lines)
         except NoRoom as error:
             raise _unavailable(str(error)) from None
         finally:
             if held:
                 self._bodies.give(held)
-        metrics.MESSAGES.labels(endpoint.folder).inc(lines.number)
+        metrics.MESSAGES.labels(endpoint.folder).inc(made.lines)
         metrics.SECONDS_TAKEN.observe(time.perf_counter() - started)
-        if lines.deletions:
-            metrics.DELETIONS.labels(endpoint.folder).inc(lines.deletions)
+        if made.deletions:
+            metrics.DELETIONS.labels(endpoint.folder).inc(made.deletions)
             _log.warning(
                 "%s asks for the deletion of a person; the message is kept, and nothing is deleted: autopilothq forget",
                 endpoint.folder,
@@ -158,20 +158,27 @@ class App:
         self, route: Route, endpoint: Endpoint, guard: Guard, headers: auth.Headers, body: bytes
     ) -> ArchiveLines:
         """Returns the lines of a body. Raises Refused if its sender is not allowed, or if it cannot be read."""
+        read, unreadable = Body([], {}, b""), None
         try:
             body = inflate_body(body, headers, self._config.max_body)
             read = parse_body(body)
-        except (InvalidJson, Refused) as error:
-            if isinstance(error, Refused) and not (route.keeps_all and error.answer.status in (400, 415)):
+        except InvalidJson as error:
+            unreadable = Refused(400, "invalid_json", f"Expected JSON. {error}")
+        except Refused as refused:
+            if not route.keeps_all or refused.answer.status == 413:
                 raise
-            self._check(endpoint, guard, headers, body, Body([], {}, b""))
+            unreadable = refused
+        self._check(endpoint, guard, headers, body, read)
+        if unreadable is not None:
             if route.keeps_all:
                 return kept_line(body)
-            raise Refused(400, "invalid_json", f"Expected JSON. {error}") from None
-        self._check(endpoint, guard, headers, body, read)
+            raise unreadable
         if route.adapter is None:
-            return ArchiveLines(b"", 0, 0)
-        return _adapted(route.adapter, read, Arrival(_now(), route.type_of, endpoint.name))
+            return ArchiveLines()
+        try:
+            return route.adapter(read, Arrival(_now(), route.type_of, endpoint.name))
+        except TooLarge as error:
+            raise Refused(413, "too_large", str(error)) from None
 
     def _check(self, endpoint: Endpoint, guard: Guard, headers: auth.Headers, body: bytes, read: Body) -> None:
         if not guard or auth.is_allowed(guard, headers, body, read.first, read.write_key):
@@ -181,37 +188,23 @@ class App:
         raise Refused(401, "unauthorized", "The request lacks a secret of this endpoint, or has a wrong one.")
 
     def _health(self, path: str) -> Answer:
-        if path == "/healthz":
-            return Answer(200)
-        if path == "/readyz":
-            problems = list(self._problems())
-            if not problems:
-                return Answer(200)
+        if path not in ("/healthz", "/readyz"):
+            raise Refused(404, "not_found", "There is no such path.")
+        problems = self._problems() if path == "/readyz" else []
+        if problems:
             raise Refused(503, "not_ready", " ".join(problems), (b"retry-after", b"5"))
-        raise Refused(404, "not_found", "There is no such path.")
+        return Answer(200)
 
     def _problems(self) -> list[str]:
         oldest, failure = self._writer.oldest(), self._writer.failure()
-        return [
-            problem
-            for problem, holds in (
-                ("The receiver is stopping.", self._stopping),
-                (f"The last sync failed: {failure}.", failure is not None),
-                ("The disk is nearly full.", not self._writer.has_space()),
-                (
-                    f"A file has not been published for {oldest:.0f} seconds.",
-                    oldest > self._config.rotate_seconds + OLDEST_EXTRA,
-                ),
-            )
-            if holds
-        ]
-
-
-def _adapted(adapter: Adapter, body: Body, arrival: Arrival) -> ArchiveLines:
-    try:
-        return adapter(body, arrival)
-    except TooLarge as error:
-        raise Refused(413, "too_large", str(error)) from None
+        is_late = oldest > self._config.rotate_seconds + OLDEST_EXTRA
+        problems = {
+            "The receiver is stopping.": self._stopping,
+            f"The last sync failed: {failure}.": failure is not None,
+            "The disk is nearly full.": not self._writer.has_space(),
+            f"A file has not been published for {oldest:.0f} seconds.": is_late,
+        }
+        return [problem for problem, holds in problems.items() if holds]
 
 
 def _now() -> datetime:
@@ -335,7 +328,10 @@ def _too_large(most: int) -> Refused:
 
 
 @functools.lru_cache(maxsize=1000)
-def _cors_of(origin: bytes) -> tuple[tuple[bytes, bytes], ...]:
+def _cors(origin: bytes | None) -> tuple[tuple[bytes, bytes], ...]:
+    """Returns the headers that let a browser's page of another origin send here."""
+    if not origin:
+        return ()
     return (
         (b"access-control-allow-origin", origin),
         (b"access-control-allow-methods", b"POST, OPTIONS"),
@@ -343,8 +339,3 @@ def _cors_of(origin: bytes) -> tuple[tuple[bytes, bytes], ...]:
         (b"access-control-max-age", MAX_AGE),
         (b"vary", b"Origin"),
     )
-
-
-def _cors(headers: auth.Headers) -> tuple[tuple[bytes, bytes], ...]:
-    origin = headers.get(b"origin")
-    return _cors_of(origin) if origin else ()

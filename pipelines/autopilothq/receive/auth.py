@@ -77,7 +77,7 @@ def _signed(guard: Guard, body: bytes, first: bytes) -> Iterable[bytes]:
 
 def _any(given: Sequence[bytes], expected: Iterable[bytes]) -> bool:
     # All are compared, so that the time does not reveal which one matches.
-    return sum(hmac.compare_digest(one, other) for other in expected for one in given if one) > 0
+    return sum(hmac.compare_digest(candidate, other) for other in expected for candidate in given if candidate) > 0
 
 
 def _any_header(headers: Headers, guard: Guard) -> bool:

@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -49,10 +48,7 @@ class Endpoints:
         return guard
 
     def _may_open(self, endpoint: Endpoint) -> bool:
-        names = set(self._open())
-        return endpoint.folder in names or len(names) < MOST_OPEN
-
-    def _open(self) -> Iterator[str]:
-        yield from (endpoint.folder for endpoint, guard in self._guards.items() if not guard)
+        folders = {known.folder for known, guard in self._guards.items() if not guard}
         with suppress(OSError):
-            yield from os.listdir(Path(self._config.folder, ARCHIVE_FOLDER))
+            folders.update(os.listdir(Path(self._config.folder, ARCHIVE_FOLDER)))
+        return endpoint.folder in folders or len(folders) < MOST_OPEN

@@ -62,10 +62,10 @@ class OpenFile:
 
 def _write_all(descriptor: int, pieces: list[bytes]) -> None:
     for start in range(0, len(pieces), MOST_VECTORS):
-        some = pieces[start : start + MOST_VECTORS]
-        missing = sum(map(len, some)) - os.writev(descriptor, some)
+        buffers = pieces[start : start + MOST_VECTORS]
+        missing = sum(map(len, buffers)) - os.writev(descriptor, buffers)
         if missing:  # a full disk, or a signal: the rest is written in one piece, or that fails
-            rest = b"".join(some)[-missing:]
+            rest = b"".join(buffers)[-missing:]
             while rest:
                 rest = rest[os.writev(descriptor, [rest]) :]
 
@@ -119,9 +119,9 @@ def _make_folder(folder: Path, inner: Path) -> None:
     while not inner.is_dir() and inner != folder:
         missing.append(inner)
         inner = inner.parent
-    for one in reversed(missing):
-        private.folder(one)
-        disk.sync(one.parent)
+    for each in reversed(missing):
+        private.folder(each)
+        disk.sync(each.parent)
 
 
 def publish(path: Path) -> Path | None:

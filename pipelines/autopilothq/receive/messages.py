@@ -72,9 +72,9 @@ class Arrival(NamedTuple):
 class ArchiveLines(NamedTuple):
     """Lines of the archive with their line ends, their number, and how many of them request a person's deletion."""
 
-    data: bytes
-    number: int
-    deletions: int
+    data: bytes = b""
+    lines: int = 0
+    deletions: int = 0
 
 
 def parse_body(body: bytes) -> Body:
@@ -123,11 +123,11 @@ def adapted_lines(body: Body, arrival: Arrival, adapt: Callable[[bytes], Sequenc
         if found is None:
             made.append(lines_of(body._replace(elements=[element]), arrival))
         else:
-            made.append(ArchiveLines(b"".join(line + b"\n" for line in found), len(found), 0))
+            made.append(ArchiveLines(b"".join(line + b"\n" for line in found), len(found)))
         added += len(made[-1].data) - len(bytes(element))
         check_added(added)
-    data = b"".join(one.data for one in made)
-    return ArchiveLines(data, sum(one.number for one in made), sum(one.deletions for one in made))
+    data = b"".join(each.data for each in made)
+    return ArchiveLines(data, sum(each.lines for each in made), sum(each.deletions for each in made))
 
 
 def check_added(added: int) -> None:
@@ -144,7 +144,7 @@ def kept_line(body: bytes) -> ArchiveLines:
         body.decode()
     except UnicodeDecodeError:
         body = b"base64:" + base64.b64encode(body)
-    return ArchiveLines((_one_line(body).strip() or b'""') + b"\n", 1, 0)
+    return ArchiveLines((_one_line(body).strip() or b'""') + b"\n", 1)
 
 
 def text_of(value: msgspec.Raw | None) -> str | None:
@@ -194,7 +194,7 @@ def _without_keys(value: bytes) -> bytes:
 
 def _bare(value: object) -> object:
     if isinstance(value, JsonObject):
-        return JsonObject((key, one) for key, one in value if key != WRITE_KEY)
+        return JsonObject((key, inner) for key, inner in value if key != WRITE_KEY)
     return list(map(_bare, value)) if isinstance(value, list) else value
 
 
@@ -284,10 +284,10 @@ def _read_message(text: bytes) -> tuple[JsonFields, bytes]:
     if not isinstance(value, JsonObject):
         raise InvalidJson("Expected an object.")
     fields, repeated = {}, []
-    for key, one in value:
+    for key, inner in value:
         if key in fields:
-            repeated.append(f",{to_json(key)}:{to_json(one)}")
-        fields.setdefault(key, _raw(one))
+            repeated.append(f",{to_json(key)}:{to_json(inner)}")
+        fields.setdefault(key, _raw(inner))
     return fields, "".join(repeated).encode()
 
 

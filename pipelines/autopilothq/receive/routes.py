@@ -44,11 +44,6 @@ class Endpoint(NamedTuple):
         return "-".join(filter(None, self))
 
 
-def single(body: Body, arrival: Arrival) -> ArchiveLines:
-    """Returns the lines of one message, or of an array of messages."""
-    return lines_of(body, arrival)
-
-
 def batch(body: Body, arrival: Arrival) -> ArchiveLines:
     """Returns the lines of the messages in an envelope's `batch`."""
     return lines_of(body, arrival, batch=True)
@@ -60,13 +55,13 @@ def _path(text: str) -> re.Pattern[str]:
 
 ROUTES = (
     # Segment's tracking API: one message a request, its type in the path; the short paths are those of browsers.
-    *(Route("v1", _path(f"/v1/(?:{name}|{name[0]})"), single, name) for name in _TYPES),
+    *(Route("v1", _path(f"/v1/(?:{name}|{name[0]})"), lines_of, name) for name in _TYPES),
     *(Route("v1", _path(f"/v1/{name}"), batch) for name in ("batch", "import", "b")),
     Route("v1", _path("/v1/m"), None),  # browsers' own metrics
     # Jitsu's, of servers and of browsers.
-    *(Route("v1", _path(f"/api/s/(?:s2s/)?{name}"), single, name) for name in _TYPES),
-    Route("segment", _path("/hook/segment/{name}"), single),
-    Route("rudder", _path("/hook/rudder/{name}"), single),
+    *(Route("v1", _path(f"/api/s/(?:s2s/)?{name}"), lines_of, name) for name in _TYPES),
+    Route("segment", _path("/hook/segment/{name}"), lines_of),
+    Route("rudder", _path("/hook/rudder/{name}"), lines_of),
     Route("autopilot", _path("/hook/autopilot/{name}"), hook_lines, keeps_all=True, key_in_query=True),
     Route("ortto", _path("/hook/ortto/{name}"), ortto_lines, keeps_all=True),
 )

@@ -174,13 +174,13 @@ class _Processes(Multiprocess):
 
     def keep_subprocess_alive(self) -> None:
         """Replaces processes that ended or hang. It waits for no answer, so that signals are handled at once."""
-        for number, one in enumerate(self.processes):
+        for number, worker in enumerate(self.processes):
             now = time.monotonic()
-            if one.ping(0):
-                self._answered[one.pid] = now
-            elif not one.process.is_alive() or now - self._answered.setdefault(one.pid, now) > SILENT_TIME:
-                one.kill()
-                one.join()
+            if worker.ping(0):
+                self._answered[worker.pid] = now
+            elif not worker.process.is_alive() or now - self._answered.setdefault(worker.pid, now) > SILENT_TIME:
+                worker.kill()
+                worker.join()
                 self.processes[number] = Process(self.config, self.sockets)
                 with _uninterrupted():
                     self.processes[number].start()
@@ -201,8 +201,8 @@ class _Processes(Multiprocess):
         try:
             super().join_all()
         except KeyboardInterrupt:
-            for one in self.processes:
-                one.process.kill()
+            for worker in self.processes:
+                worker.process.kill()
             raise
         if self.interrupted:
             raise KeyboardInterrupt

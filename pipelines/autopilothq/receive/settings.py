@@ -126,11 +126,11 @@ def ortto_settings(name: str) -> OrttoEndpointSettings:
     if str(personal).lower() not in ("true", "false", "none"):
         raise InvalidSetting(f"Expected true or false as {section}.personal, but got {personal!r}.")
     names: Any = _json(dlt.config.get(f"{section}.names"))
-    if not isinstance(names, Mapping | None) or not all(isinstance(one, str) for one in (names or {}).values()):
+    if not isinstance(names, Mapping | None) or not all(isinstance(label, str) for label in (names or {}).values()):
         raise InvalidSetting(
             f'Expected names by ids as {section}.names, like "act:cm:bought" = "Bought", but got {_no_names(names)}.'
         )
-    found = names_of_ids({str(id_): str(one) for id_, one in (names or {}).items()}, _texts(f"{section}.decimals"))
+    found = names_of_ids({str(id_): str(label) for id_, label in (names or {}).items()}, _texts(f"{section}.decimals"))
     return OrttoEndpointSettings(found, str(personal).lower() == "true")
 
 
@@ -212,14 +212,16 @@ def _encoded(texts: Iterable[str]) -> tuple[bytes, ...]:
     return tuple(text.encode() for text in texts)
 
 
-def _with(sign: str, text: str, name: str, like: str) -> str:
-    if sign not in text:
-        raise InvalidSetting(f"Expected {name} to be like {like!r}, but it has no {sign!r}.")
-    return text
+def _parts(text: str, name: str, like: str) -> tuple[str, str]:
+    """Returns the parts of a text before and after its colon."""
+    head, colon, rest = text.partition(":")
+    if not colon:
+        raise InvalidSetting(f"Expected {name} to be like {like!r}, but it has no ':'.")
+    return head, rest
 
 
 def _basic(text: str, name: str) -> str:
-    _, _, password = _with(":", text, name, "user:password").partition(":")
+    _, password = _parts(text, name, "user:password")
     # With a blank password, a secret that was never filled in, everyone who knows the user's name could send.
     if not password.strip():
         raise InvalidSetting(
@@ -230,7 +232,7 @@ def _basic(text: str, name: str) -> str:
 
 
 def _header(text: str, name: str) -> tuple[bytes, bytes]:
-    header, _, value = _with(":", text, name, "NAME: VALUE").partition(":")
+    header, value = _parts(text, name, "NAME: VALUE")
     # With a blank value, a secret that was never filled in, all requests without the header would match.
     if not (header.strip() and value.strip()):
         raise InvalidSetting(f"Expected {name} to be like 'NAME: VALUE', but its name or its value is blank.")

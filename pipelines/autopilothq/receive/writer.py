@@ -159,12 +159,12 @@ class Writer:
         """Writes the waiting messages, endpoint by endpoint, and has their requests answered."""
         failures: dict[str, str] = {}
         by_endpoint: dict[str, list[_Waiting]] = {}
-        for one in waiting:
-            by_endpoint.setdefault(one.endpoint, []).append(one)
-        for endpoint, some in by_endpoint.items():
+        for message in waiting:
+            by_endpoint.setdefault(message.endpoint, []).append(message)
+        for endpoint, messages in by_endpoint.items():
             try:
                 with metrics.SYNC.time():
-                    self._append(endpoint, some)
+                    self._append(endpoint, messages)
                 self._failures.remove(endpoint)
             except Exception as error:  # noqa: BLE001 - after any error the requests are refused, and the writer continues
                 failures[endpoint] = self._failures.add(endpoint, error)
@@ -173,25 +173,25 @@ class Writer:
         if waiting:
             self._loop.call_soon_threadsafe(self._acknowledge, waiting, failures)
 
-    def _append(self, endpoint: str, some: list[_Waiting]) -> None:
+    def _append(self, endpoint: str, messages: list[_Waiting]) -> None:
         file = self._files.get(endpoint)
         if file is not None and (file.day != files.today(time.time()) or file.is_deleted()):
             self._close(endpoint)
             file = None
         if file is None:
             file = self._files[endpoint] = files.open_file(self.folder, endpoint, time.time())
-        file.append([one.data for one in some])
-        file.lines += sum(one.lines for one in some)
+        file.append([message.data for message in messages])
+        file.lines += sum(message.lines for message in messages)
 
     def _acknowledge(self, waiting: list[_Waiting], failures: dict[str, str]) -> None:
-        for one in waiting:
-            self._room.give(len(one.data))
-            if one.done.cancelled():
+        for message in waiting:
+            self._room.give(len(message.data))
+            if message.done.cancelled():
                 continue
-            if one.endpoint in failures:
-                one.done.set_exception(NoRoom(f"The disk failed: {failures[one.endpoint]}."))
+            if message.endpoint in failures:
+                message.done.set_exception(NoRoom(f"The disk failed: {failures[message.endpoint]}."))
             else:
-                one.done.set_result(None)
+                message.done.set_result(None)
         metrics.PENDING.set(self._room.taken)
 
     def _is_due(self, file: files.OpenFile, now: float) -> bool:

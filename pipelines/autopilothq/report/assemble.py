@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from ..utc import DAY_SECONDS
 from .numbers import (
     ARRIVED_WITHIN,
+    DAY_COUNTS,
     OPENED_WITHIN,
     ArrivalDelays,
     ClickedLink,
@@ -19,6 +21,7 @@ from .numbers import (
     MailboxDomain,
     Opening,
     SendingHour,
+    sum_of,
 )
 
 Cells = Mapping[str, Any]
@@ -45,7 +48,7 @@ _KINDS = ("email", "hour", "delay", "domain", "link", "domains", "people")
 class Pairs(NamedTuple):
     """Rows of people x emails by `email`, `hour`, `delay`, `domain` and `link`; the numbers of people and domains."""
 
-    of: Mapping[str, Sequence[Cells]]
+    rows: Mapping[str, Sequence[Cells]]
     people: int
     domains: int
 
@@ -83,36 +86,37 @@ def _grouped_by(rows: Iterable[Cells], key: Callable[[Cells], Any]) -> dict[Any,
     return found
 
 
-def journeys_of(emails: Sequence[Cells], names: Mapping[str, Cells]) -> list[JourneyFunnel]:
+def journeys_of(pairs: Pairs, names: Mapping[str, Cells]) -> list[JourneyFunnel]:
     """Returns the journeys with delivered emails, and these emails, each sorted by people x emails, largest first."""
-    found: dict[str | None, list[tuple[EmailFunnel, list[Cells]]]] = {}
+    journeys: dict[str | None, list[EmailFunnel]] = {}
     titles: dict[str | None, str | None] = {}
-    for email_id, rows in _grouped_by(emails, lambda row: row["name"]).items():
+    for email_id, rows in _grouped_by(pairs.rows["email"], lambda row: row["name"]).items():
         name = names.get(email_id, {})
         email = EmailFunnel(email_id, name.get("email_name"), name.get("email_subject"), funnel(rows))
         if email.funnel.delivered:
             campaign = name.get("campaign_id")
-            found.setdefault(campaign, []).append((email, rows))
+            journeys.setdefault(campaign, []).append(email)
             titles[campaign] = titles.get(campaign) or name.get("campaign_name")
     listed = [
         JourneyFunnel(
             campaign,
             titles[campaign] or campaign,
-            funnel(row for _, rows in of for row in rows),
-            sorted((email for email, _ in of), key=_largest_first),
+            sum_of(email.funnel for email in found),
+            sorted(found, key=_largest_first),
         )
-        for campaign, of in found.items()
+        for campaign, found in journeys.items()
     ]
     return sorted(listed, key=_largest_first)
 
 
-def _largest_first(one: EmailFunnel | JourneyFunnel) -> tuple[int, int, str]:
-    return -one.funnel.rated, -one.funnel.delivered, one.name or ""
+def _largest_first(part: EmailFunnel | JourneyFunnel) -> tuple[int, int, str]:
+    return -part.funnel.rated, -part.funnel.delivered, part.name or ""
 
 
-def links_of(found: Pairs, names: Mapping[str, Cells]) -> list[ClickedLink]:
+def links_of(pairs: Pairs, names: Mapping[str, Cells]) -> list[ClickedLink]:
     """Returns the links of emails that people clicked who had got the email."""
-    rated = {of: funnel(rows).rated for of, rows in _grouped_by(found.of["email"], lambda row: row["name"]).items()}
+    by_email = _grouped_by(pairs.rows["email"], lambda row: row["name"])
+    rated = {email_id: funnel(rows).rated for email_id, rows in by_email.items()}
     return [
         ClickedLink(
             row["url"],
@@ -122,22 +126,22 @@ def links_of(found: Pairs, names: Mapping[str, Cells]) -> list[ClickedLink]:
             whole(row["clicks"]),
             rated[row["name"]],
         )
-        for row in found.of["link"]
+        for row in pairs.rows["link"]
         if row["clicked"]
     ]
 
 
-def domains_of(found: Pairs) -> list[MailboxDomain]:
+def domains_of(pairs: Pairs) -> list[MailboxDomain]:
     """Returns the mailbox domains, largest first, and all others together as the last one."""
     listed = []
-    by_name = _grouped_by(found.of["domain"], lambda row: row["name"])
+    by_name = _grouped_by(pairs.rows["domain"], lambda row: row["name"])
     for name, rows in by_name.items():
         sent, bounced = sums_of(rows, ("attempted", "bounced"))
         people, complained, unsubscribed = sums_of(rows, ("people", "complained", "unsubscribed"), rated=True)
-        count = found.domains - len(by_name.keys() - {None}) if name is None else 1
+        count = pairs.domains - len(by_name.keys() - {None}) if name is None else 1
         if sent:
             listed.append(MailboxDomain(name, sent, bounced, people, complained, unsubscribed, count))
-    return sorted(listed, key=lambda one: (one.name is None, -one.sent, one.name or ""))
+    return sorted(listed, key=lambda domain: (domain.name is None, -domain.sent, domain.name or ""))
 
 
 # ---- times ---------------------------------------------------------------------------------------------------------
@@ -145,21 +149,16 @@ def domains_of(found: Pairs) -> list[MailboxDomain]:
 
 def days_of(daily: Sequence[Cells], hours: Sequence[Cells], until: datetime | None) -> list[Day]:
     """Returns the days with events before `until`, in order."""
-    rated = {
-        day: funnel(rows)
-        for day, rows in _grouped_by(
-            (row for row in hours if row["number"] is not None), lambda row: day_of(whole(row["number"]) * 3_600)
-        ).items()
-    }
-    names = ("deliveries", "opens", "clicks", "replies", "bounces", "complaints", "unsubscribes")
-    titles = ("delivered", *names[1:])
-    found = {
-        day_of(whole(row["day"]) * DAY_SECONDS): dict(zip(titles, (whole(row[name]) for name in names), strict=True))
+    known = (row for row in hours if row["number"] is not None)
+    rated = _grouped_by(known, lambda row: day_of(whole(row["number"]) * 3_600))
+    columns = {name: "deliveries" if name == "delivered" else name for name in DAY_COUNTS}
+    counts = {
+        day_of(whole(row["day"]) * DAY_SECONDS): {name: whole(row[column]) for name, column in columns.items()}
         for row in daily
     }
     return [
-        Day(day, **found[day], rated=rated.get(day, Funnel()))
-        for day in sorted(found)
+        Day(day, **counts[day], rated=funnel(rated.get(day, ())))
+        for day in sorted(counts)
         if until is None or datetime.combine(day, time.min, UTC) < until
     ]
 
@@ -179,10 +178,12 @@ def day_of(seconds: float) -> date:
     return date.fromordinal(min(max(day, date.min.toordinal()), date.max.toordinal()))
 
 
-def opening_of(rows: Sequence[Cells]) -> Opening | None:
+def opening_of(pairs: Pairs) -> Opening | None:
     """Returns how long after delivery mail was opened, None if none was opened."""
     counts = [0] * len(OPENED_WITHIN)
-    minutes = sorted((whole(row["number"]), whole(row["opened"])) for row in rows if row["number"] is not None)
+    minutes = sorted(
+        (whole(row["number"]), whole(row["opened"])) for row in pairs.rows["delay"] if row["number"] is not None
+    )
     before = sum(count for minute, count in minutes if minute < 0)
     after = [(minute, count) for minute, count in minutes if minute >= 0]
     for minute, count in after:
@@ -197,17 +198,14 @@ def index_of(ends: Sequence[int | None], seconds: float) -> int:
 
 def _median(minutes: Sequence[tuple[int, int]]) -> float:
     """Returns the median in seconds: the middle of its minute. `minutes` are sorted pairs of a minute and a count."""
-    half, seen = sum(count for _, count in minutes) / 2, 0
-    for minute, count in minutes:
-        seen += count
-        if seen >= half:
-            return minute * _MINUTE + _MINUTE / 2
-    return 0.0
+    seen = list(accumulate(count for _, count in minutes))
+    half = next(minute for (minute, _), count in zip(minutes, seen, strict=True) if count >= seen[-1] / 2)
+    return half * _MINUTE + _MINUTE / 2
 
 
-def sending_of(hours: Sequence[Cells]) -> list[SendingHour]:
+def sending_of(pairs: Pairs) -> list[SendingHour]:
     """Returns the rated people x emails by weekday and hour of delivery."""
-    old = (row for row in hours if row["rated"] and row["number"] is not None)
+    old = (row for row in pairs.rows["hour"] if row["rated"] and row["number"] is not None)
     found = _grouped_by(old, lambda row: divmod((whole(row["number"]) + MONDAY * 24) % (WEEK * 24), 24))
     sums = {key: sums_of(rows, ("people", "opened")) for key, rows in found.items()}
     return [SendingHour(*key, *sums[key]) for key in sorted(sums) if sums[key][0]]
@@ -242,9 +240,7 @@ def cohorts_of(rows: Sequence[Cells], unit: str, size: int, last: datetime) -> C
     return Cohorts(unit, found[-MOST_COHORTS:]) if found else None
 
 
-def arrival_of(rows: Sequence[Cells]) -> ArrivalDelays | None:
-    """Returns how long after they happened events arrived, None if there are none."""
-    found = {row["span"] if row["span"] is None else whole(row["span"]): whole(row["events"]) for row in rows}
-    if not any(found.values()):
-        return None
-    return ArrivalDelays([found.get(n, 0) for n in range(len(ARRIVED_WITHIN))], found.get(None, 0))
+def arrival_of(rows: Sequence[Cells]) -> ArrivalDelays:
+    """Returns how long after they happened events arrived."""
+    counts = {row["span"] if row["span"] is None else whole(row["span"]): whole(row["events"]) for row in rows}
+    return ArrivalDelays([counts.get(n, 0) for n in range(len(ARRIVED_WITHIN))], counts.get(None, 0))

@@ -58,5 +58,5 @@ def _sum(runs: list[RecentRun]) -> RecentRun:
 def _most(found: list[Reason]) -> list[Reason]:
     """Returns the most frequent reasons, and all others together as the last one."""
     rest = found[_MOST_REASONS:]
-    others = [Reason(plural(len(rest), "other reason"), "", sum(one.lines for one in rest))] if rest else []
+    others = [Reason(plural(len(rest), "other reason"), "", sum(reason.lines for reason in rest))] if rest else []
     return found[:_MOST_REASONS] + others

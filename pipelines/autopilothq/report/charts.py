@@ -13,6 +13,7 @@ WIDTH, HEIGHT = 1000, 200  # a chart's size in its own coordinates
 LABEL_HEIGHT = 7.5  # the height of a line's name, in percent of the plot's
 NEAR = "near"
 OVER = "over"
+SIGNS = {OVER: "▲", NEAR: "●"}
 
 
 class Line(NamedTuple):
@@ -54,17 +55,14 @@ def verdict(value: float | None, limit: RateLimit) -> str:
     return OVER if shown >= limit.most else NEAR
 
 
-def flag(found: str) -> Markup | None:
-    """Returns the sign and the words for a verdict, None for `""`."""
-    words = {OVER: ("▲", "over the limit"), NEAR: ("●", "near the limit")}
-    return span(f"flag {found}", f"{words[found][0]} {words[found][1]}") if found else None
+def flag(found: str, more: str = "") -> Markup | None:
+    """Returns the sign and the word for a verdict, and `more` words; None for `""`."""
+    return span(f"flag {found}", f"{SIGNS[found]} {found}{more}") if found else None
 
 
 def sparkline(values: Sequence[float | None], label: str) -> Markup:
-    """Returns a small line without axes; days without a value are gaps. `label` describes it for screen readers."""
+    """Returns a small line without axes, for two values at least; None is a gap. Screen readers get the `label`."""
     known = [value for value in values if value is not None]
-    if len(known) < 2:
-        return division("spark")
     least, most = min(known), max(known)
     span_ = (most - least) or 1
     points = [
@@ -84,14 +82,12 @@ def plot(names: Sequence[str], lines: Sequence[Line], label: str) -> Markup:
             for line in lines
         )
     )
-    grid = join(
-        *(division("tick", span(None, rounded(at)), style=f"bottom:{_percents(at, most)}") for at in steps),
-    )
+    grid = (division("tick", span(None, rounded(at)), style=f"bottom:{_percents(at, most)}") for at in steps)
     return join(
         _legend(lines),
         division(
             "plot",
-            grid,
+            *grid,
             _svg(paths, label),
             *_ends(lines, most),
             *_days(names),
@@ -179,14 +175,8 @@ def spread(count: int, most: int) -> list[int]:
 
 
 def _svg(content: Markup, label: str) -> Markup:
-    return element(
-        "svg",
-        content,
-        viewBox=f"0 0 {WIDTH} {HEIGHT}",
-        preserveAspectRatio="none",
-        role="img",
-        aria_label=label,
-    )
+    box = f"0 0 {WIDTH} {HEIGHT}"
+    return element("svg", content, viewBox=box, preserveAspectRatio="none", role="img", aria_label=label)
 
 
 def _path(points: Sequence[tuple[float, float] | None], color: str) -> Markup:
@@ -212,10 +202,4 @@ def _percents(value: float, whole: float) -> str:
 def rated(value: float | None, limit: RateLimit) -> Markup:
     """Returns a percentage with its bullet, and the verdict on the limit in words."""
     found = verdict(value, limit)
-    words = {OVER: "▲ over", NEAR: "● near"}
-    return division(
-        "rated",
-        _bullet(value, limit),
-        span(found or None, percents(value)),
-        span(f"flag {found}", words[found]) if found else None,
-    )
+    return division("rated", _bullet(value, limit), span(found or None, percents(value)), flag(found))

@@ -32,13 +32,13 @@ def display_name(value: str) -> str:
     return shortened(value, MOST_CHARACTERS)
 
 
-def element(tag: str, *content: Content, **attributes: str | float | None) -> Markup:
+def element(tag: str, *content: Content, **attributes: str | None) -> Markup:
     """Returns an element. Attributes that are None are left out; `class_` is `class`, and `_` in a name is `-`.
 
     Example: `element("p", "a < b", class_="note") == '<p class="note">a &lt; b</p>'`.
     """
     given = "".join(
-        f' {name.rstrip("_").replace("_", "-")}="{_attribute(value)}"'
+        f' {name.rstrip("_").replace("_", "-")}="{escaped(value)}"'
         for name, value in attributes.items()
         if value is not None
     )
@@ -52,22 +52,28 @@ def join(*content: Content) -> Markup:
     return Markup("".join(part if isinstance(part, Markup) else escaped(part) for part in content if part is not None))
 
 
-def division(class_: str | None, *content: Content, **attributes: str | float | None) -> Markup:
+def division(class_: str | None, *content: Content, **attributes: str | None) -> Markup:
     """Returns a `div` of a class."""
     return element("div", *content, class_=class_, **attributes)
 
 
-def span(class_: str | None, *content: Content, **attributes: str | float | None) -> Markup:
+def span(class_: str | None, *content: Content, **attributes: str | None) -> Markup:
     """Returns a `span` of a class."""
     return element("span", *content, class_=class_, **attributes)
 
 
-def table(class_: str, heads: Iterable[Markup], rows: Iterable[Markup]) -> Markup:
-    """Returns a `table` of a class, from the cells of its head and its rows."""
-    return element("table", element("thead", element("tr", *heads)), element("tbody", *rows), class_=class_)
+def table(class_: str, columns: Iterable[tuple[str, str]], rows: Iterable[Markup]) -> Markup:
+    """Returns a `table` of a class. `columns` are the titles and classes of its head; without any, it has none."""
+    heads = [element("th", title, class_=of_column or None) for title, of_column in columns]
+    head = element("thead", element("tr", *heads)) if heads else None
+    return element("table", head, element("tbody", *rows), class_=class_)
 
 
-def _attribute(value: str | float) -> str:
-    if isinstance(value, str):
-        return escape(shortened(value, MOST_PROSE))
-    return f"{value:g}"
+def row(name: Content, *cells: Content) -> Markup:
+    """Returns a row of a table, from its name and the cells behind it."""
+    return element("tr", element("th", name, scope="row"), *cells)
+
+
+def data_cell(value: Content, class_: str | None = None, **attributes: str | None) -> Markup:
+    """Returns a cell of a table."""
+    return element("td", value, class_=class_, **attributes)

@@ -4,8 +4,8 @@ The unit of all rates is people x emails: a person who got an email counts once 
 opened or clicked. `rated` people x emails are those whose mail was delivered early enough to have been opened.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, field, fields, is_dataclass
 from datetime import date, datetime
 from typing import Any, NamedTuple
 
@@ -53,6 +53,11 @@ class Funnel:
     unsubscribed: int = 0
 
 
+def sum_of(funnels: Iterable[Funnel]) -> Funnel:
+    """Returns the sums of all numbers of some funnels."""
+    return Funnel(*map(sum, zip(*map(astuple, funnels), strict=True)))
+
+
 @dataclass(frozen=True)
 class Totals(Funnel):
     """The funnel of all mail, with the deliveries, the distinct people, and the people x emails bounced and sent."""
@@ -76,6 +81,10 @@ class Day:
     complaints: int = 0
     unsubscribes: int = 0
     rated: Funnel = field(default_factory=Funnel)
+
+
+DAY_COUNTS = tuple(item.name for item in fields(Day) if item.name not in ("day", "rated"))
+"""The counts of a day."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from .elements import Markup, element, join
 from .numbers import Report
 from .parts.days import days
 from .parts.domains import domains
-from .parts.journeys import all_of
+from .parts.journeys import emails, journeys, links
 from .parts.overview import findings, head
 from .parts.tiles import tiles
 from .parts.timing import cohorts, machines, opening, sending
@@ -32,7 +32,9 @@ def report_page(report: Report) -> str:
         tiles(report),
         findings(report),
         days(report),
-        all_of(report),
+        journeys(report),
+        emails(report),
+        links(report),
         domains(report),
         opening(report),
         machines(report),

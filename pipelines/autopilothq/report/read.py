@@ -9,7 +9,7 @@ import duckdb
 
 from ..display import gist, shortened
 from ..errors import RunError
-from ..inspect import Freshness, LastRun, read_freshness, read_last_run
+from ..inspect import Freshness, read_freshness, read_last_run
 from ..models.render import time_literal
 from ..utc import DAY_SECONDS
 from ..warehouses.dataset import Dataset, in_utc, rows_of_statement, spelling_of, table_path, tables_of
@@ -89,52 +89,49 @@ def read_report(
     if journeys:
         queries = queries.only(journeys=_journey_ids(queries, journeys))
     period = _part(lambda: _period(queries))
-    if isinstance(period, Absent):
-        return _report(queries, now, ReportPeriod(since, until), journeys, limits or RATE_LIMITS, period)
-    rated = f"CASE WHEN first_delivered_at < {time_literal(period.rated_until or now)} THEN 1 ELSE 0 END"
-    queries = queries._replace(values={**queries.values, "rated": rated})
-    return _report(queries, now, period, journeys, limits or RATE_LIMITS, None)
+    if isinstance(period, ReportPeriod):
+        rated = f"CASE WHEN first_delivered_at < {time_literal(period.rated_until or now)} THEN 1 ELSE 0 END"
+        queries = queries._replace(values={**queries.values, "rated": rated})
+    return _report(queries, now, period, journeys, limits or RATE_LIMITS)
 
 
 def _report(
     queries: _Queries,
     now: datetime,
-    period: ReportPeriod,
+    found: ReportPeriod | Absent,
     chosen: Sequence[str],
     limits: Mapping[str, RateLimit],
-    nothing: Absent | None,
 ) -> Report:
-    def part(read: Callable[[], _Part | None], empty: str = "") -> _Part | Absent:
-        return _part(read, empty) if nothing is None else nothing
+    """Reads all parts. Without events in the period, those about mail are absent for the same reason."""
 
-    dataset = queries.dataset
+    def part(read: Callable[[], _Part | None], empty: str = "") -> _Part | Absent:
+        return found if isinstance(found, Absent) else _part(read, empty)
+
+    period = ReportPeriod(*queries.scope[:2]) if isinstance(found, Absent) else found
     pairs = part(lambda: assemble.pairs_of(queries.rows("pairs")), "No mail was sent in this period.")
     names = part(lambda: {row["email_id"]: row for row in queries.rows("names")})
     days = part(lambda: _days(queries, pairs, period), "Nothing happened.")
-    last_run = _part(lambda: _last_run(read_last_run(dataset, now)))
     return Report(
-        target=dataset.title,
+        target=queries.dataset.title,
         made_at=now,
         period=period,
         chosen=list(chosen),
         limits=dict(limits),
         totals=part(lambda: _totals(_known(pairs))),
         days=days,
-        journeys=part(lambda: assemble.journeys_of(_known(pairs).of["email"], _known(names)), "No mail was delivered."),
+        journeys=part(lambda: assemble.journeys_of(_known(pairs), _known(names)), "No mail was delivered."),
         links=part(
             lambda: _links(queries, _known(pairs), _known(names)), "No link of mail of this period was clicked."
         ),
         domains=part(lambda: assemble.domains_of(_known(pairs)), "No person is known by an email."),
         opening=part(lambda: _opening(queries, _known(pairs)), "No mail of this period was opened."),
-        sending=part(
-            lambda: assemble.sending_of(_known(pairs).of["hour"]), "No mail is old enough to have been opened."
-        ),
+        sending=part(lambda: assemble.sending_of(_known(pairs)), "No mail is old enough to have been opened."),
         cohorts=part(lambda: _cohorts(queries, period, _known(days)), "No mail was delivered."),
         machines=part(lambda: _machines(queries, _known(pairs))),
-        books=_part(lambda: read_books(dataset)),
-        arrival=part(lambda: assemble.arrival_of(queries.only(ahead=True).rows("arrival")), "There are no events."),
-        ages=_part(lambda: _ages(read_freshness(dataset, now))),
-        last_run="" if isinstance(last_run, Absent) else last_run,
+        books=_part(lambda: read_books(queries.dataset)),
+        arrival=part(lambda: assemble.arrival_of(queries.only(ahead=True).rows("arrival"))),
+        ages=_part(lambda: _ages(read_freshness(queries.dataset, now))),
+        last_run=_last_run(queries.dataset, now),
     )
 
 
@@ -162,18 +159,18 @@ def _known(part: _Part | Absent) -> _Part:
 def _journey_ids(queries: _Queries, chosen: Sequence[str]) -> list[str]:
     """Returns the ids of the journeys with the given ids or names, which may be former names. Raises RunError."""
     rows = queries.only(since=None, until=None, ahead=True).rows("chosen")
-    found = [
-        [row["campaign_id"] for row in rows if one in (row["campaign_id"], row["campaign_name"])] for one in chosen
-    ]
-    for one, ids in zip(chosen, found, strict=True):
-        if not ids:
+    ids: set[str] = set()
+    for journey in chosen:
+        found = {row["campaign_id"] for row in rows if journey in (row["campaign_id"], row["campaign_name"])}
+        if not found:
             names = sorted({shortened(row["campaign_name"] or row["campaign_id"]) for row in rows})
             listed = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
             raise RunError(
-                f"Expected a journey's name or id, but {queries.dataset.name} has no journey {shortened(one)}.\n"
+                f"Expected a journey's name or id, but {queries.dataset.name} has no journey {shortened(journey)}.\n"
                 f"It has {listed or 'none'}."
             )
-    return sorted({one for ids in found for one in ids})
+        ids |= found
+    return sorted(ids)
 
 
 def _period(queries: _Queries) -> ReportPeriod:
@@ -191,18 +188,15 @@ def _period(queries: _Queries) -> ReportPeriod:
 
 
 def _days(queries: _Queries, pairs: Pairs | Absent, period: ReportPeriod) -> list[Day]:
-    hours = () if isinstance(pairs, Absent) else pairs.of["hour"]
+    hours = () if isinstance(pairs, Absent) else pairs.rows["hour"]
     return assemble.days_of(queries.rows("daily"), hours, period.until)
 
 
 def _totals(pairs: Pairs) -> Totals:
-    emails = pairs.of["email"]
+    emails = pairs.rows["email"]
     deliveries, bounced, sent = assemble.sums_of(emails, ("delivered", "bounced", "attempted"))
-    of = assemble.funnel(emails)
-    return Totals(
-        of.delivered, of.rated, of.opened, of.clicked, of.replied, of.complained, of.unsubscribed,
-        deliveries, pairs.people, bounced, sent,
-    )  # fmt: skip
+    funnel = vars(assemble.funnel(emails))
+    return Totals(**funnel, deliveries=deliveries, people=pairs.people, bounced=bounced, sent=sent)
 
 
 def _links(queries: _Queries, pairs: Pairs, names: Mapping[str, Cells]) -> list[ClickedLink]:
@@ -212,7 +206,7 @@ def _links(queries: _Queries, pairs: Pairs, names: Mapping[str, Cells]) -> list[
 
 def _opening(queries: _Queries, pairs: Pairs) -> Opening | None:
     queries.need(OPENED)
-    return assemble.opening_of(pairs.of["delay"])
+    return assemble.opening_of(pairs)
 
 
 def _cohorts(queries: _Queries, period: ReportPeriod, days: Sequence[Day]) -> Cohorts | None:
@@ -229,19 +223,20 @@ def _machines(queries: _Queries, pairs: Pairs) -> Machines:
             f"They are unknown: {OPENED} has no column {MACHINE}. Messages of Ortto have one, those of Autopilot do "
             "not. Mailbox providers that fetch pictures before anybody reads count as people here."
         )
-    emails = pairs.of["email"]
+    emails = pairs.rows["email"]
     opens, machine_opens = assemble.sums_of(emails, ("opens", "machine_opens"))
     rated, opened, by_people = assemble.sums_of(emails, ("people", "opened", "human_opened"), rated=True)
     return Machines(f"{OPENED}.{MACHINE}", opens, machine_opens, rated, opened, by_people)
 
 
 def _ages(tables: Mapping[str, Freshness]) -> list[TableAge]:
-    known = [TableAge(name, fresh.received_at, fresh.loaded_at) for name, fresh in tables.items()]
+    ages = [TableAge(name, fresh.received_at, fresh.loaded_at) for name, fresh in tables.items()]
     oldest = datetime.min.replace(tzinfo=UTC)
-    return sorted(known, key=lambda one: one.received_at or oldest, reverse=True)
+    return sorted(ages, key=lambda age: age.received_at or oldest, reverse=True)
 
 
-def _last_run(run: LastRun | None) -> str:
-    if run is None:
+def _last_run(dataset: Dataset, now: datetime) -> str:
+    run = _part(lambda: read_last_run(dataset, now))
+    if isinstance(run, Absent):
         return ""
     return ": ".join(filter(None, (f"{moment_of(run.at)}, {run.result}", run.error)))

@@ -81,26 +81,20 @@ def _query_file(name: str) -> str:
     return resources.files(__package__).joinpath(f"queries/{name}.sql").read_text(encoding="utf-8")
 
 
-def _limited(events: exp.Expr, scope: MailScope) -> exp.Query:
+def _limited(events: exp.Query, scope: MailScope) -> exp.Query:
     """Returns a query of the events in the scope."""
-    sent = ", ".join(f"'{event}'" for event in SENT)
-    conditions = [
-        template.format(time_literal(at), sent)
-        for template, at in (
-            ("occurred_at >= {0}", scope.since),
-            ("(occurred_at < {0} OR event NOT IN ({1}))", scope.until),
-        )
-        if at
-    ]
+    conditions = []
+    if scope.since:
+        conditions.append(f"occurred_at >= {time_literal(scope.since)}")
+    if scope.until:
+        sent = ", ".join(f"'{event}'" for event in SENT)
+        conditions.append(f"(occurred_at < {time_literal(scope.until)} OR event NOT IN ({sent}))")
     if not scope.ahead:
         conditions.append(f"coalesce(epoch(occurred_at) - epoch(received_at), 0) < {DAY_SECONDS}")
     if scope.journeys is not None:
-        listed = ", ".join(exp.Literal.string(one).sql(dialect=_BASE) for one in scope.journeys)
+        listed = ", ".join(exp.Literal.string(journey).sql(dialect=_BASE) for journey in scope.journeys)
         conditions.append(f"campaign_id IN ({listed})" if listed else "1 = 0")
-    text = "SELECT * FROM (SELECT 1 AS events) AS events_of" + (f" WHERE {' AND '.join(conditions)}" * bool(conditions))
-    limited = cast(exp.Query, sqlglot.parse_one(text, dialect=_BASE))
-    cast(exp.Subquery, limited.find(exp.Subquery)).set("this", events)
-    return limited
+    return exp.select("*").from_(events.subquery("events_of")).where(*conditions, dialect=_BASE)
 
 
 def _written(found: exp.Query, names: Names) -> str:
@@ -108,7 +102,7 @@ def _written(found: exp.Query, names: Names) -> str:
     point(found, names.path, names.spelling)
     function, before = _EPOCH.get(names.dialect, ("", ()))
     for node in list(found.find_all(exp.TimeToUnix)) if function else ():
-        node.replace(exp.Anonymous(this=function, expressions=[*(one.copy() for one in before), node.this]))
+        node.replace(exp.Anonymous(this=function, expressions=[*(argument.copy() for argument in before), node.this]))
     # DuckDB would also copy all columns of all events if they are read twice.
     for cte in found.find_all(exp.CTE) if names.dialect == "duckdb" else ():
         if cte.alias == _EVENTS:

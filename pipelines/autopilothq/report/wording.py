@@ -3,6 +3,7 @@
 from datetime import UTC, date, datetime
 
 from ..utc import DAY_SECONDS
+from .numbers import RateLimit
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -40,6 +41,12 @@ def percents(value: float | None) -> str:
     digits = 2 if 0 < value < 9.995 else 1
     shown = f"{value:.{digits}f}"
     return f"{shown.removesuffix('.0')}%" if value in (0, 100) else f"{shown}%"
+
+
+def bounds(limit: RateLimit) -> str:
+    """Formats a limit. Example: `bounds(RateLimit(0.1, 0.3)) == "below 0.1%, never 0.3%"`."""
+    never = f", never {limit.most:g}%" if limit.most > limit.goal else ""
+    return f"below {limit.goal:g}%{never}"
 
 
 def rate(part: float, whole: float) -> str:

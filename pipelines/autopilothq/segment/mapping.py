@@ -4,6 +4,7 @@ A mapping gives an event another table, and its properties other columns. `event
 (docs/contract/ortto.md#through-segment).
 """
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -18,7 +19,10 @@ from .naming import column_name, event_key, snake_case, table_name
 MAPPING_SETTING = "sources.autopilothq.mapping"
 TARGETS = {
     table_name(name): name
-    for name in (*(event.name for event in EVENTS), *(one.event or one.name for one in ORTTO_ACTIVITIES.values()))
+    for name in (
+        *(event.name for event in EVENTS),
+        *(activity.event or activity.name for activity in ORTTO_ACTIVITIES.values()),
+    )
 }
 """The names of the events that others can be mapped to, by table."""
 
@@ -52,10 +56,10 @@ def read_mappings(settings: Any) -> dict[str, EventMapping]:
     if isinstance(settings, str):  # from the environment
         with suppress(ValueError):
             settings = json.loads(settings)
-    found: dict[str, EventMapping] = {}
-    for name, one in _table(settings, MAPPING_SETTING).items():
+    mappings: dict[str, EventMapping] = {}
+    for name, of_event in _table(settings, MAPPING_SETTING).items():
         where = f'{MAPPING_SETTING}."{name}"'
-        content = _table(one, where)
+        content = _table(of_event, where)
         source, target = event_key(name), content.get("event")
         table = table_name(target) if isinstance(target, str) else ""
         if table not in TARGETS:
@@ -63,13 +67,17 @@ def read_mappings(settings: Any) -> dict[str, EventMapping]:
                 f"Expected an event of the catalogue as {where}.event, such as {', '.join(list(TARGETS.values())[:3])},"
                 f" but got {target!r}."
             )
-        if not source.strip() or source in found or (unknown := content.keys() - {"event", "properties"}):
-            what = "the name of an event" if not source.strip() else "each event once"
-            if source.strip() and source not in found:
-                what = f"nothing but event and properties, not {', '.join(sorted(unknown))}"
-            raise InvalidSetting(f"Expected {what} in {MAPPING_SETTING}, but got {name!r}.")
-        found[source] = EventMapping(table, _properties(content.get("properties"), f"{where}.properties"))
-    return found
+        expected = ""
+        if not source.strip():
+            expected = "the name of an event"
+        elif source in mappings:
+            expected = "each event once"
+        elif unknown := content.keys() - {"event", "properties"}:
+            expected = f"nothing but event and properties, not {', '.join(sorted(unknown))}"
+        if expected:
+            raise InvalidSetting(f"Expected {expected} in {MAPPING_SETTING}, but got {name!r}.")
+        mappings[source] = EventMapping(table, _properties(content.get("properties"), f"{where}.properties"))
+    return mappings
 
 
 def _properties(settings: Any, where: str) -> dict[str, str]:
@@ -160,21 +168,21 @@ def _is_blank(value: Any) -> bool:
 
 
 def _rename(properties: JsonObject, mapping: EventMapping) -> _Renamed:
-    found = list(_candidates(properties, (), mapping))
-    if not found:
+    """Renames the candidates; one keeps its name if another property, or a candidate before it, has the new column."""
+    candidates = list(_candidates(properties, (), mapping))
+    if not candidates:
         return _Renamed(properties, [])
-    rest = _without(properties, (), mapping, iter([True] * len(found)))
+    rest = _without(properties, (), mapping, itertools.repeat(True))
     taken = {column for _, column, _ in flatten(rest, ("properties",), [])}
-    stays = []
-    for path, target, _ in found:
-        column = column_name((target,))
-        stays.append(column in taken)
-        taken.add(column_name(path) if stays[-1] else column)
-    if any(stays):
-        rest = _without(properties, (), mapping, (not one for one in stays))
-    moved = [one for one, stay in zip(found, stays, strict=True) if not stay]
-    names = [(path, target) for path, target, _ in moved]
-    return _Renamed(JsonObject([*rest, *((target, value) for _, target, value in moved)]), names)
+    moves = []
+    for path, target, _ in candidates:
+        moves.append(column_name((target,)) not in taken)
+        taken.add(column_name((target,) if moves[-1] else path))
+    if not all(moves):
+        rest = _without(properties, (), mapping, iter(moves))
+    moved = list(itertools.compress(candidates, moves))
+    renamed = JsonObject([*rest, *((target, value) for _, target, value in moved)])
+    return _Renamed(renamed, [(path, target) for path, target, _ in moved])
 
 
 def _candidates(value: JsonObject, path: KeyPath, mapping: EventMapping) -> Iterator[tuple[KeyPath, str, Any]]:

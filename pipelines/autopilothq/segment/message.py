@@ -20,7 +20,6 @@ from ..catalog import (
     MAX_KEYS,
     PROPERTY_TYPES,
     REJECT_REASONS,
-    Column,
     Type,
 )
 from .json_text import BLANK, DECODER, JsonNumber, JsonObject, is_deeper, is_encodable, is_storable, to_json
@@ -104,11 +103,13 @@ class Rejected(Exception):
 
 _ID_FIELDS = (("id", "messageId"), ("user_id", "userId"), ("anonymous_id", "anonymousId"))
 _ID_COLUMNS = ("id", "user_id", "anonymous_id", "previous_id", "group_id")
-_BODY = {"track": "properties"} | {kind: body for kind, _, body in KINDS}
-_TEXT_FIELDS: dict[str, tuple[Column, ...]] = {
-    kind: tuple(column for column in table.columns if column.name in ("previous_id", "name", "category", "group_id"))
+BODIES: dict[str, str | None] = {"track": "properties", **{kind: body for kind, _, body in KINDS}}
+"""The key of the properties or traits of each type of message; None if it has neither."""
+OWN_FIELDS: dict[str, dict[str, str]] = {"track": {}} | {
+    kind: {column.name: column.path[0] for column in table.columns if column.name not in COMMON_NAMES}
     for kind, table, _ in KINDS
 }
+"""The fields that only some types of messages have: keys by column, by type."""
 # A trait `id` may repeat the id that the message is about.
 _REPEATED = {latest.kind: {"id": latest.key} for latest in LATEST}
 TIMESTAMP_FIELDS = {
@@ -140,7 +141,7 @@ def read_message(line: bytes, declared: frozenset[str]) -> Message:
     line = without_bom(line)
     message = parse_json(line)
     kind = _kind(message)
-    body_key = _BODY[kind]
+    body_key = BODIES[kind]
     _check_objects(message, body_key)
     discards = list(_repeated_keys(message, kind, body_key))
     cells = {"kind": kind} | _timestamps(message) | _texts(message, kind, discards)
@@ -164,9 +165,9 @@ def _body_cells(
     message: JsonObject, kind: str, leaves: Iterator[Leaf], cells: Mapping[str, str], discards: list[Discard]
 ) -> dict[str, str]:
     """Returns the cells of a message's properties or traits."""
-    own = frozenset(column.name for column in _TEXT_FIELDS.get(kind, ()))
+    own = frozenset(OWN_FIELDS[kind])
     # The name and the category of a page or screen may be among its properties instead.
-    in_body = own - cells.keys() if _BODY[kind] == "properties" else frozenset[str]()
+    in_body = own - cells.keys() if BODIES[kind] == "properties" else frozenset[str]()
     columns = {name: name for name in own} | _REPEATED.get(kind, {})
     repeated = {name: frozenset({cells[column]}) for name, column in columns.items() if column in cells}
     if kind == "track":
@@ -199,7 +200,7 @@ def parse_json(line: bytes) -> JsonObject:
 
 def _kind(message: JsonObject) -> str:
     kind = message.value("type")
-    if not isinstance(kind, str) or isinstance(kind, JsonNumber) or kind not in _BODY:
+    if not isinstance(kind, str) or isinstance(kind, JsonNumber) or kind not in BODIES:
         raise Rejected("unknown_type", f"{REJECT_REASONS['unknown_type']} but {_short(kind)}")
     return str(kind)
 
@@ -207,7 +208,7 @@ def _kind(message: JsonObject) -> str:
 def _repeated_keys(message: JsonObject, kind: str, body_key: str | None) -> Iterator[Discard]:
     """Yields the values that repeated top-level keys lose: only the first value of a key is kept."""
     columns = {key: column for column, key in (*_ID_FIELDS, *TIMESTAMP_FIELDS.items())}
-    columns |= {column.path[0]: column.name for column in _TEXT_FIELDS.get(kind, ())} | {"context": "context"}
+    columns |= {key: column for column, key in OWN_FIELDS[kind].items()} | {"context": "context"}
     columns |= {body_key: body_key} if body_key else {}
     columns |= {"event": "event_text"} if kind == "track" else {}
     seen: dict[str, Any] = {}
@@ -242,9 +243,8 @@ def _timestamps(message: JsonObject) -> dict[str, str]:
 
 
 def _texts(message: JsonObject, kind: str, discards: list[Discard]) -> dict[str, str]:
-    fields = [*_ID_FIELDS, *((column.name, column.path[0]) for column in _TEXT_FIELDS.get(kind, ()))]
     texts = {}
-    for column, key in fields:
+    for column, key in (*_ID_FIELDS, *OWN_FIELDS[kind].items()):
         text = _text(message.value(key), column, discards)
         if text is not None and (text.strip(BLANK) or column not in ("id", "user_id", "anonymous_id")):
             texts[column] = text

@@ -129,22 +129,24 @@ def names_of_schema(schema: JsonObject) -> OrttoNames:
     activities: dict[str, str] = {}
     attributes: dict[tuple[str, str], OrttoField] = {}
     for _, namespace in _pairs(schema.value("namespaces")):
-        for field_id, field in _pairs(namespace.value("fields") if isinstance(namespace, JsonObject) else None):
-            if not isinstance(field, JsonObject) or not (name := storable_text(field.value("name"))):
+        for field_id, content in _pairs(namespace.value("fields") if isinstance(namespace, JsonObject) else None):
+            if (field := _field(content)) is None:
                 continue
             if not field_id.startswith("act:"):
-                attributes["", field_id] = OrttoField(name, storable_text(field.value("display_type")))
+                attributes["", field_id] = field
                 continue
-            activities[field_id] = name
-            listed = field.value("attributes")
-            for one in listed if isinstance(listed, list) and not isinstance(listed, JsonObject) else ():
-                if (
-                    isinstance(one, JsonObject)
-                    and (id_ := storable_text(one.value("id")))
-                    and (of := storable_text(one.value("name")))
-                ):
-                    attributes[field_id, id_] = OrttoField(of, storable_text(one.value("display_type")))
+            activities[field_id] = field.name
+            listed = content.value("attributes")
+            for attribute in listed if isinstance(listed, list) and not isinstance(listed, JsonObject) else ():
+                if (field := _field(attribute)) and (attribute_id := storable_text(attribute.value("id"))):
+                    attributes[field_id, attribute_id] = field
     return OrttoNames(activities, attributes)
+
+
+def _field(content: Any) -> OrttoField | None:
+    """Returns a field or an attribute of a schema, None if it has no name."""
+    name = storable_text(content.value("name")) if isinstance(content, JsonObject) else None
+    return OrttoField(name, storable_text(content.value("display_type"))) if name else None
 
 
 def typed_values(name: str, field_id: str, value: Any, display_type: str | None = None) -> Iterator[TypedValue]:
@@ -168,7 +170,7 @@ def typed_values(name: str, field_id: str, value: Any, display_type: str | None 
         yield name, phone, "text"
     elif kind in ("dtz", "") and (date := _date(value)):
         yield name, date, "text"
-        yield from ((f"{name}_{key}", one, "text") for key, one in value if key not in _DATE_KEYS and one is not None)
+        yield from ((f"{name}_{key}", part, "text") for key, part in _present(value) if key not in _DATE_KEYS)
     else:
         yield name, value, None
 
@@ -204,7 +206,7 @@ def _properties(field_id: str, attributes: JsonObject, receipt: OrttoReceipt) ->
         if attribute is None:
             others.append((attribute_id, value))
         elif receipt.personal or not attribute.personal:
-            known |= {name: one for name, one, _ in _typed(attribute, value)}
+            known |= {column: part for column, part, _ in _typed(attribute, value)}
     of_activity = ORTTO_ACTIVITIES.get(field_id)
     known |= dict(of_activity.properties) if of_activity else {}
     for attribute_id, value in others:
@@ -212,7 +214,7 @@ def _properties(field_id: str, attributes: JsonObject, receipt: OrttoReceipt) ->
         name = name_of(attribute_id, field)
         name = name_of(attribute_id) if name in known else name
         values = typed_values(name, attribute_id, value, field.display_type if field else None)
-        known |= {column: one for column, one, _ in values if column not in known}
+        known |= {column: part for column, part, _ in values if column not in known}
     return list(known.items())
 
 
@@ -223,9 +225,9 @@ def _typed(attribute: OrttoAttribute, value: Any) -> Iterator[TypedValue]:
 def _journey_properties(content: JsonObject, receipt: OrttoReceipt) -> Iterator[tuple[str, Any]]:
     for key, value in content:
         if key == "activity" and isinstance(value, JsonObject):
-            yield from ((f"activity_{name}", one) for name, one in _activity_properties(value, receipt))
+            yield from ((f"activity_{name}", part) for name, part in _activity_properties(value, receipt))
         elif key == "contact" and isinstance(value, JsonObject):
-            yield from ((f"contact_{name}", one) for name, one in _fields(value, receipt.names))
+            yield from ((f"contact_{name}", part) for name, part in _fields(value, receipt.names))
         else:
             yield from _fields([(key, value)], receipt.names)
 
@@ -243,7 +245,7 @@ def _fields(fields: Iterable[tuple[str, Any]], names: OrttoNames) -> Iterator[tu
     for key, value in fields:
         known = names.attribute("", key)
         name = name_of(key, known) if known or ":" in key else key
-        yield from ((column, one) for column, one, _ in typed_values(name, key, value, known and known.display_type))
+        yield from ((column, part) for column, part, _ in typed_values(name, key, value, known and known.display_type))
 
 
 def _line(
@@ -303,15 +305,13 @@ def _with_point(number: JsonNumber, digits: int) -> JsonNumber:
 
 
 def _position(name: str, value: JsonObject) -> Iterator[TypedValue]:
-    for key, one in value:
-        if one is None:
-            continue
+    for key, part in _present(value):
         if key == "name":
-            yield name, one, "text"
-        elif key in _GEO_KEYS and isinstance(one, JsonNumber):
-            yield f"{name}_{key}", _with_point(one, ORTTO_GEO_DIGITS), "double"
+            yield name, part, "text"
+        elif key in _GEO_KEYS and isinstance(part, JsonNumber):
+            yield f"{name}_{key}", _with_point(part, ORTTO_GEO_DIGITS), "double"
         else:
-            yield f"{name}_{key}", one, None
+            yield f"{name}_{key}", part, None
 
 
 def _phone(value: JsonObject) -> str | None:

@@ -78,9 +78,9 @@ def propose(event: SeenEvent) -> Proposal:
     target = _event_of(activity) if activity else None
     if target is None:
         target, why = _by_name(event.name), "its name"
-    special = next((of for id_, of in ORTTO_ATTRIBUTES_OF.items() if _event_of(id_) == target), {})
-    attributes = [special.get(one.id, one) for one in ORTTO_ATTRIBUTES.values()]
-    fitting = [one for one in attributes if _fits(one.column, target)]
+    special = next((own for id_, own in ORTTO_ATTRIBUTES_OF.items() if _event_of(id_) == target), {})
+    attributes = [special.get(attribute.id, attribute) for attribute in ORTTO_ATTRIBUTES.values()]
+    fitting = [attribute for attribute in attributes if _fits(attribute.column, target)]
     properties = _columns(event, fitting)
     if target is None:
         columns = {*properties.values(), *map(column_name, event.properties)}
@@ -157,12 +157,12 @@ def _columns(event: SeenEvent, attributes: list[OrttoAttribute]) -> dict[KeyPath
     ordered = sorted(event.properties.items(), key=lambda item: -item[1].count)
     for match in (_has_id, _has_name, _is_alike):
         for path, _ in ordered:
-            if path in found or any(one.column == column_name(path) for one in attributes):
+            if path in found or any(known.column == column_name(path) for known in attributes):
                 continue
-            for one in attributes:
-                if one.column not in taken and match(path[-1], one):
-                    found[path] = one.column
-                    taken.add(one.column)
+            for attribute in attributes:
+                if attribute.column not in taken and match(path[-1], attribute):
+                    found[path] = attribute.column
+                    taken.add(attribute.column)
                     break
     return {path: found[path] for path in event.properties if path in found}
 

@@ -7,10 +7,10 @@ from decimal import Decimal
 from math import isfinite
 from typing import Any
 
-from ..catalog import COMMON_NAMES, CONTEXT, KINDS
+from ..catalog import COMMON_NAMES, CONTEXT
 from ..utc import format_time
 from .json_text import DECODER, JsonNumber, JsonObject, to_json
-from .message import digest, prefixed_if_taken
+from .message import BODIES, OWN_FIELDS, digest, prefixed_if_taken
 
 # The columns of a message's own fields, with their keys.
 MESSAGE_KEYS = {
@@ -23,8 +23,6 @@ MESSAGE_KEYS = {
     "timestamp": "timestamp",
 }
 CONTEXT_PATHS = {column.name: column.path for column in CONTEXT}
-BODIES: dict[str, str | None] = {"track": "properties", **{kind: body for kind, _, body in KINDS}}
-OWN_COLUMNS = {kind: frozenset(column.name for column in table.columns) - COMMON_NAMES for kind, table, _ in KINDS}
 _TIMES = ("timestamp", "received_at", "original_timestamp")
 
 
@@ -43,12 +41,12 @@ def line_of(row: Mapping[str, Any]) -> bytes:
     message: dict[str, Any] = {"type": kind}
     if not ("id" in cells and any(name in cells for name in _TIMES)):
         return _identify_line(cells)
+    own = OWN_FIELDS[kind]
     for column, key in MESSAGE_KEYS.items():
-        if column in cells and (column in COMMON_NAMES or column in OWN_COLUMNS.get(kind, ())):
+        if column in cells and (column in COMMON_NAMES or column in own):
             message[key] = cells[column]
     if kind == "track":
         message["event"] = cells.get("event_text", cells.get("event"))
-    own = OWN_COLUMNS.get(kind, frozenset())
     body: dict[str, Any] = {}
     context: dict[str, Any] = {}
     for name, value in cells.items():
@@ -94,7 +92,7 @@ def property_key(column: str, kind: str) -> str:
     Example: `property_key("_timestamp", "track") == "timestamp"`.
     """
     bare = column.removeprefix("_")
-    taken = COMMON_NAMES | OWN_COLUMNS.get(kind, frozenset())
+    taken = COMMON_NAMES | OWN_FIELDS[kind].keys()
     return bare if bare != column and prefixed_if_taken(bare, taken) == column else column
 
 
@@ -110,7 +108,7 @@ def _put(into: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
             into["_".join(path)] = value
             return
     if isinstance(inner.get(path[-1]), dict):  # its keys came first
-        into |= {f"{path[-1]}_{key}": one for key, one in inner.pop(path[-1]).items()}
+        into |= {f"{path[-1]}_{key}": below for key, below in inner.pop(path[-1]).items()}
     inner[path[-1]] = value
 
 
@@ -125,7 +123,7 @@ def _message_json(message: Mapping[str, Any]) -> str:
 def _json(value: Any) -> str:
     """Returns the JSON text of a cell, or of an object of cells. NaN and infinities are null, stored arrays arrays."""
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{to_json(str(key))}:{_json(one)}" for key, one in value.items()) + "}"
+        return "{" + ",".join(f"{to_json(str(key))}:{_json(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, datetime):
         return to_json(format_time(value, exact=True))
     if isinstance(value, date):

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -60,18 +59,18 @@ def filter_batch(
     Lines that are no messages stay: the load rejects them. `messages` returns the requested messages of a file,
     `shorten` the destination's name for the table of an `event_key`, empty if there is none.
     """
-    requested = {file: messages(file) for file in pc.unique(batch.lines["file"]).to_pylist()}
-    if all(of == ALL_MESSAGES for of in requested.values()):
+    selections = {file: messages(file) for file in pc.unique(batch.lines["file"]).to_pylist()}
+    if all(selection == ALL_MESSAGES for selection in selections.values()):
         return batch, Counter()
-    requested = {file: of.renamed(shorten) for file, of in requested.items()}
+    selections = {file: selection.renamed(shorten) for file, selection in selections.items()}
     files = batch.lines["file"].to_pylist()
-    decided: dict[Any, bool] = {}
+    decided: dict[tuple[int, str | None, str | None], bool] = {}
     keep = []
     for file, text, (readable, kind, event) in zip(files, batch.lines["text"], read_events(batch.lines), strict=True):
-        of = (file, kind, event) if readable else (file, *_read_slowly(text.as_py()))
-        if of not in decided:
-            decided[of] = _is_requested(*of[1:], requested[file], shorten)
-        keep.append(decided[of])
+        key = (file, kind, event) if readable else (file, *_read_slowly(text.as_py()))
+        if key not in decided:
+            decided[key] = _is_requested(*key[1:], selections[file], shorten)
+        keep.append(decided[key])
     skipped = Counter(file for file, stays in zip(files, keep, strict=True) if not stays)
     return batch._replace(lines=batch.lines.filter(pa.array(keep))), skipped
 

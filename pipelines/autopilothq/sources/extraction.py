@@ -63,8 +63,8 @@ class Extraction(NamedTuple):
         }
 
     def event_tables(self) -> set[str]:
-        """Returns the dataset's tables of events that the catalogue does not know."""
-        names = self.schema.data_table_names()
+        """Returns the dataset's tables of events that the catalogue does not know; none without a pipeline."""
+        names = self.schema.data_table_names() if self.pipeline is not None else []
         return {name for name in names if name not in TABLES and not name.startswith("_")}
 
 
@@ -86,14 +86,14 @@ def current_extraction(owner: object, reads_again: bool) -> Extraction:
             f" write into the tables of the events.\nDeselect it: source.{EVENTS_RESOURCE}.selected = False"
         )
     return Extraction(
-        ours,
-        {name: dlt_internals.hints(each) for name, each in ours.items()},
-        feeds,
-        dlt.current.source_schema(),
-        dlt_internals.running_pipeline() if load_id else None,
-        load_id,
-        dlt.current.source_state().get(_MOVED, {}) if load_id else {},
-        frozenset(ours.keys() - source.selected_resources.keys()),
+        resources=ours,
+        hints={name: dlt_internals.hints(each) for name, each in ours.items()},
+        feeds=feeds,
+        schema=dlt.current.source_schema(),
+        pipeline=dlt_internals.running_pipeline() if load_id else None,
+        load_id=load_id,
+        moved=dlt.current.source_state().get(_MOVED, {}) if load_id else {},
+        only_fed=frozenset(ours.keys() - source.selected_resources.keys()),
     )
 
 
@@ -104,7 +104,7 @@ def _check_resource(resource: DltResource, own: str, reads_again: bool) -> None:
             f"Expected the resource {own} by its own name, but it is called {name}: what is loaded is recorded under"
             f" {own}.\nLeave with_name out, and rename in a view: CREATE VIEW {name} AS FROM {own}"
         )
-    user_hints.check_hints(resource, TABLES.get(name))
+    user_hints.check_hints(resource)
     if (resource.limit is not None or resource.incremental is not None) and not reads_again:
         raise NotSupported(
             f"Expected all rows of {name} to be taken, but it has a limit or an incremental: what is left out"
@@ -123,15 +123,15 @@ def check_alone(extraction: Extraction) -> None:
     ours = extraction.resources.keys() - {book.name for book in BOOKS}
     waiting = dlt_internals.waiting_packages(extraction.pipeline)
     current = waiting.pop(str(extraction.load_id))
-    there = set(current.get(_TABLES, ()))
-    if there & ours or any(_TABLES in state for state in waiting.values()):
+    handed_over = set(current.get(_TABLES, ()))
+    if handed_over & ours or any(_TABLES in state for state in waiting.values()):
         raise NotSupported(
             "Expected the rows of another source to be loaded before this one is read, but they wait: what they bring"
             " is not stored yet, and would be stored twice.\n"
             "Give all folders to one source, archive([...]), or run one source after the other. What was extracted"
             " before, load with pipeline.normalize() and pipeline.load(), or drop with pipeline.abort_packages()."
         )
-    current[_TABLES] = sorted(there | ours)
+    current[_TABLES] = sorted(handed_over | ours)
 
 
 def take_import_schema(extraction: Extraction) -> None:

@@ -148,7 +148,7 @@ def refuse_rows(into: dlt.Pipeline, source: DltSource, error: PipelineStepFailed
     refused = RefusedMessages.read(into)
     known = len(refused)
     refused.attempts.append(handed_over_at(into).isoformat())
-    load = _loader(into, next(iter(source.resources.values())).table_format)
+    load = partial(_load, into, next(iter(source.resources.values())).table_format)
     while cause is not None:
         if cause.table not in rest:
             return False  # a table of dlt's own
@@ -209,23 +209,19 @@ def find_refused(
 # One load of some rows ------------------------------------------------------------------------------------------------
 
 
-def _loader(into: dlt.Pipeline, table_format: Any) -> Callable[[Sequence[_Part]], Cause | None]:
-    """Returns a function that loads some rows in a load of their own; it returns why that failed, or None."""
-
-    def load(parts: Sequence[_Part]) -> Cause | None:
-        resources = [_resource(into, part, table_format) for part in parts]
-        try:
-            with _quietly(into):
-                into.run(DltSource(Schema(SOURCE), SOURCE, resources))
-        except PipelineStepFailed as error:
-            into.abort_packages()
-            cause = _cause(into, error)
-            if cause is None or cause.is_data is False:
-                raise
-            return cause
-        return None
-
-    return load
+def _load(into: dlt.Pipeline, table_format: Any, parts: Sequence[_Part]) -> Cause | None:
+    """Loads some rows in a load of their own; returns why that failed, or None."""
+    resources = [_resource(into, part, table_format) for part in parts]
+    try:
+        with _quietly(into):
+            into.run(DltSource(Schema(SOURCE), SOURCE, resources))
+    except PipelineStepFailed as error:
+        into.abort_packages()
+        cause = _cause(into, error)
+        if cause is None or cause.is_data is False:
+            raise
+        return cause
+    return None
 
 
 def _load_part(
@@ -287,10 +283,10 @@ def _cause(into: dlt.Pipeline, error: PipelineStepFailed) -> Cause | None:
     chain = list(causes(job.client_exception, *_LINKS))
     text = next(iter(str(chain[0]).strip().splitlines()), type(chain[0]).__name__) if chain else job.failed_message
     message = _DRIVER.sub("", text)[:MAX_MESSAGE]
-    table, about = job.job_id.partition(".")[0], is_data(chain)
+    table, caused_by_rows = job.job_id.partition(".")[0], is_data(chain)
     if any(_state(found) == _DUPLICATE for found in chain) and may_hide_rows(open_dataset(into), table):
-        about = False  # no merge can replace a row that the user does not see
-    return Cause(job.load_id, table, message, about)
+        caused_by_rows = False  # no merge can replace a row that the user does not see
+    return Cause(job.load_id, table, message, caused_by_rows)
 
 
 def _state(error: BaseException) -> str:
@@ -306,12 +302,12 @@ def is_data(chain: Collection[BaseException]) -> bool | None:
         if type(error).__name__ in _OF_DELTA_TABLES:
             return False
         if state := _state(error):
-            begins = [state[:length] for length in range(len(state), 1, -1)]
-            about = next((_STATES[begin] for begin in begins if begin in _STATES), None)
-            return None if _NO_PARTITION in str(error) else about
+            prefixes = [state[:length] for length in range(len(state), 1, -1)]
+            caused_by_rows = next((_STATES[prefix] for prefix in prefixes if prefix in _STATES), None)
+            return None if _NO_PARTITION in str(error) else caused_by_rows
         if isinstance(error, duckdb.Error):
-            about = next((about for of, about in _DUCKDB.items() if isinstance(error, of)), None)
-            return None if about and "NOT NULL" in str(error) else about
+            caused_by_rows = next((is_row for kind, is_row in _DUCKDB.items() if isinstance(error, kind)), None)
+            return None if caused_by_rows and "NOT NULL" in str(error) else caused_by_rows
     never = (OSError, MemoryError, DestinationUndefinedEntity, DestinationTransientException)
     return False if any(isinstance(error, never) for error in chain) else None
 

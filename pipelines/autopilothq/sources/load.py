@@ -1,19 +1,25 @@
-"""One load of an origin: plan the work, project its messages, hand the rows over to dlt."""
+"""One load of an origin: plan the work, project its messages, hand the rows over to dlt.
+
+Each step adds to what is known: `Extraction` is what dlt extracts, `LoadTarget` what the destination has,
+`PlannedLoad` both of them and the origin's work, `ProjectedLoad` the rows, and `Load` which of them dlt has taken. Only
+two things change meanwhile: the counts of the `LoadReport`, and what `RefusedMessages` leaves out.
+"""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
 import pyarrow as pa
 
-from ..catalog import AUDIT, DISCARDS
-from ..warehouses.dlt_internals import logger
+from ..catalog import ALWAYS, AUDIT, DISCARDS, EVENTS_RESOURCE, Table
+from ..projection import ordered_columns
+from ..projection.context import declared_types
 from ..warehouses.hints import arrow_schema
 from .extraction import note_moved, note_taken
 from .origin import Origin
 from .plan import LoadSettings, PlannedLoad, plan_load
 from .project import ProjectedLoad, project, write_rows
+from .refused import UUID_TS
 
 
 class Load:
@@ -24,7 +30,7 @@ class Load:
 
     def __init__(self, planned: PlannedLoad, projected: ProjectedLoad) -> None:
         self.files = projected.files
-        self.hints = projected.hints
+        self.hints = projected.files.hints
         self.report = planned.report
         self._planned = planned
         self._audit = projected.audit
@@ -32,24 +38,36 @@ class Load:
         self._ended: set[str] = set()
         self._whole: set[str] = set()
 
-    @contextmanager
-    def handing_over(self, name: str) -> Iterator[None]:
-        """Notes, when the block ends, that dlt is done with a resource's rows, and whether it took all of them."""
+    def items(self, table: Table) -> Iterator[Any]:
+        """Yields the rows of a table of the catalogue as dlt takes them; those of `_audit` after all others."""
+        yield from self._noted(table.name, self._items(table))
+
+    def other_items(self) -> Iterator[Any]:
+        """Yields the rows of all tables that the catalogue does not have."""
+        items = (item for table in self.files.other_tables() for item in self.files.items(table))
+        yield from self._noted(EVENTS_RESOURCE, items)
+
+    def _noted(self, resource: str, items: Iterator[Any]) -> Iterator[Any]:
+        """Yields a resource's items; notes when dlt is done with them, and whether it took all of them."""
         try:
-            yield
-            self._whole.add(name)
+            yield from items
+            self._whole.add(resource)
         finally:
-            self._ended.add(name)
+            self._ended.add(resource)
 
-    def is_waiting(self) -> bool:
-        """Returns whether dlt has not yet finished taking the rows of all resources but `_audit`."""
-        return bool(self._resources - self._ended)
+    def _items(self, table: Table) -> Iterator[Any]:
+        if table is AUDIT:
+            while self._resources - self._ended:
+                yield None  # meanwhile dlt takes rows of the others
+            if (audit := self._audit_rows()) is not None:
+                yield self.files.audit_item(audit)
+        else:
+            yield from self.files.items(table.name)
+        if table in ALWAYS and table.name not in self.hints.existing and table.name not in self.report.rows:
+            types = declared_types(table)
+            yield self.files.empty(table, ordered_columns(types, table.key) if UUID_TS in types else types)
 
-    def has(self, table: str) -> bool:
-        """Returns whether a table exists in the destination, or has rows in this load."""
-        return table in self.hints.existing or table in self.report.rows
-
-    def audit(self) -> pa.Table | None:
+    def _audit_rows(self) -> pa.Table | None:
         """Returns the rows of `_audit`, or None if there is nothing to write.
 
         If not all rows were taken, no file counts as loaded: all are read again.
@@ -72,11 +90,10 @@ class Load:
         rows = [] if incomplete else [{**row, "load_id": extraction.load_id} for row in self._audit]
         if not rows and not self._planned.target.replacement.anew:
             return None
-        return pa.Table.from_pylist(rows, arrow_schema({column.name: column.type for column in AUDIT.columns}))
+        return pa.Table.from_pylist(rows, arrow_schema(declared_types(AUDIT)))
 
-    def _warn(self, message: str) -> None:
-        self.report.warnings.append(message)
-        logger.warning(message)
+    def _warn(self, text: str) -> None:
+        self._planned.context.warn(text)
         self._planned.context.report_progress()
 
 
@@ -87,7 +104,7 @@ def run_load(origin: Origin[Any], settings: LoadSettings, keeper: object) -> Loa
     """
     started = monotonic()
     planned = plan_load(origin, settings, keeper)
-    projected = (settings.projector or project)(planned)
+    projected = project(planned)
     report = planned.report
     if planned.context.pipeline is not None:
         for rows in origin.finish(planned.context):

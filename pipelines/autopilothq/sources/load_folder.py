@@ -28,7 +28,7 @@ class LoadFolder(NamedTuple):
     """
 
     path: Path
-    may_have_copies: bool = False
+    may_have_copies: bool
 
 
 def begin_folder(pipeline: dlt.Pipeline, load_id: str | None, loaded_at: datetime, keeper: object) -> LoadFolder:
@@ -60,11 +60,11 @@ def drop_files(pipeline: dlt.Pipeline) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def temporary_folder(keeper: object) -> LoadFolder:
-    """Makes the folder of a load without a pipeline, which is deleted with `keeper`."""
+def temporary_folder(keeper: object) -> Path:
+    """Makes and returns the folder of a load without a pipeline, which is deleted with `keeper`."""
     folder = Path(mkdtemp(prefix=LOADS_FOLDER))
     weakref.finalize(keeper, shutil.rmtree, folder, ignore_errors=True)
-    return LoadFolder(folder)
+    return folder
 
 
 def scratch_of_origin(folder: Path) -> Path:

@@ -96,19 +96,16 @@ class LoadTarget:
         return self.dataset.complete_loads() - without
 
 
-def _target_without_pipeline(keeper: object) -> LoadTarget:
-    """Returns the target of an iteration without a pipeline; its folder is deleted with `keeper`."""
-    return LoadTarget(temporary_folder(keeper).path)
-
-
 def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool, keeper: object) -> LoadTarget:
-    """Begins a load into the destination of the extraction's pipeline; its folder is deleted with `keeper`.
+    """Begins a load into the destination of the extraction's pipeline, if it has one.
+
+    The load's folder is deleted with `keeper`.
 
     Raises CannotMerge, NotSupported or SuppressionKeyError, before anything is written, if it cannot be loaded.
     """
     pipeline = extraction.pipeline
     if pipeline is None:
-        return _target_without_pipeline(keeper)
+        return LoadTarget(temporary_folder(keeper))
     _check_failed_jobs()
     dlt_internals.dataset_of_run(pipeline)
     table_format = dlt.current.resource().table_format
@@ -124,18 +121,18 @@ def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool,
         if folder.may_have_copies:
             dataset.drop_copies()
         return LoadTarget(
-            folder.path,
-            dataset,
-            table_format,
-            strategies,
-            keys_are_declared(pipeline),
-            native_of(pipeline.destination.destination_type),
-            limits_of(pipeline),
-            suppressed,
-            RefusedMessages.begin(pipeline, dataset.complete_loads, extraction.load_id),
-            _loaded_files(dataset, pipeline) if reads_again else {},
-            _replacement(extraction, dataset, reads_again),
-            table_names(dataset, extraction.own_tables() | TABLES.keys()),
+            folder=folder.path,
+            dataset=dataset,
+            table_format=table_format,
+            strategies=strategies,
+            declares_keys=keys_are_declared(pipeline),
+            native=native_of(pipeline.destination.destination_type),
+            limits=limits_of(pipeline),
+            suppressed=suppressed,
+            refused=RefusedMessages.begin(pipeline, dataset.complete_loads, extraction.load_id),
+            loads=_loaded_files(dataset, pipeline) if reads_again else {},
+            replacement=_replacement(extraction, dataset, reads_again),
+            names=table_names(dataset, extraction.own_tables() | TABLES.keys()),
         )
 
 

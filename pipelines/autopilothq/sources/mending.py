@@ -27,8 +27,8 @@ _BOUND = """SELECT EXISTS (
     OR EXISTS (SELECT FROM pg_constraint WHERE confrelid = r.tableoid) FROM"""
 
 
-def _has_adopted_rows(load: PlannedLoad) -> bool:
-    """Returns whether the dataset has adopted rows; it does not query the destination."""
+def _has_adopted_files(load: PlannedLoad) -> bool:
+    """Returns whether adopted files count as loaded, so that there may be adopted rows; queries nothing."""
     target = load.target
     return not target.replacement.anew and any(version.startswith(ADOPTED) for _, version in target.loads)
 
@@ -38,7 +38,7 @@ def check_nothing_to_mend(load: PlannedLoad, has_duplicates: bool) -> None:
 
     Workers cannot mend these rows, because they do not see what is stored.
     """
-    if has_duplicates and _has_adopted_rows(load):
+    if has_duplicates and _has_adopted_files(load):
         raise NotSupported(
             "Expected a load in this process, because rows were adopted, some messages of this load are stored already"
             " or come twice, and workers do not mend cut texts.\nLoad without an engine."
@@ -50,7 +50,7 @@ def rows_of_messages(
 ) -> Iterator[TableRows]:
     """Yields the rows of the tables of messages, together with the stored rows that this load mends."""
     dataset = load.target.dataset
-    if dataset is None or not load.report.lines or not _has_adopted_rows(load):
+    if dataset is None or not load.report.lines or not _has_adopted_files(load):
         yield from deduplicated.tables()
         return
     tables = [name for name in hints.existing if resource_of(name) in load.extraction.resources]

@@ -8,6 +8,7 @@ does the rest: exactly-once storage, rejects, discards, audit, selection of tabl
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -159,30 +160,32 @@ class LoadContext:
         """
         scratch = self.scratch / table
         scratch.mkdir()
-        there, room = self._room(table)
+        existing, room = self._room(table)
         return Snapshot(
             TABLES[table],
             received_at,
             self.loaded_at,
             str(scratch),
             self.memory,
-            shorten=self._column_name,
+            shorten=partial(destination_column, self),
             suppressed=self.suppressed,
-            there=there,
+            there=existing,
             room=room,
         )
 
-    def _column_name(self, name: str) -> str:
-        return self.shorten(escape_reserved(name, self.limits))
-
     def _room(self, table: str) -> tuple[Collection[str], int]:
         """Returns the columns that a table has already, and how many more fit into it."""
-        there = self.existing_columns(table)
-        width = len(there)
+        existing = self.existing_columns(table)
+        width = len(existing)
         if self.pipeline is not None and table not in self.dropped:
             width = max(self.pipeline.dataset.widths.get(table, 0), width)
-        missing = {column.name for column in TABLES[table].columns} - there.keys()
-        return there, max(0, self.limits.columns - COLUMN_RESERVE - width - len(missing))
+        missing = {column.name for column in TABLES[table].columns} - existing.keys()
+        return existing, max(0, self.limits.columns - COLUMN_RESERVE - width - len(missing))
+
+
+def destination_column(context: LoadContext, name: str) -> str:
+    """Returns a column's name in the destination."""
+    return context.shorten(escape_reserved(name, context.limits))
 
 
 class WorkShare(Protocol):

@@ -20,12 +20,13 @@ from .extraction import Extraction, check_alone, current_extraction
 from .load_folder import scratch_of_origin
 from .load_target import LoadTarget, begin_target
 from .origin import LoadContext, Origin, PipelineContext, Work
-from .report import LoadReport, ProgressCallback, no_progress
+from .report import MAX_NAMED, LoadReport, ProgressCallback, no_progress
 
 if TYPE_CHECKING:
     from .project import ProjectedLoad
 
-    Projector = Callable[["PlannedLoad"], ProjectedLoad]
+    Projector = Callable[["PlannedLoad"], ProjectedLoad | None]
+    """Makes the rows of a load; returns None if it noted messages as refused, so that the load must be read again."""
 
 WORKER_MEMORY = 100  # MB of the engine's memory for each worker
 
@@ -86,17 +87,6 @@ class EventTables:
         return shorten_identifier(f"_{name}", self.naming) if name.startswith(self.prefixes) else name
 
 
-@dataclass(frozen=True)
-class FilledTables:
-    """A function, which can be pickled, that returns whether a load of these resources fills a table."""
-
-    resources: frozenset[str]
-
-    def __call__(self, table: str) -> bool:
-        """Returns whether the load fills it. Example: `FilledTables(frozenset({"other_events"}))("shoe_bought")`."""
-        return resource_of(table) in self.resources
-
-
 def workers(memory: int) -> int:
     """Returns how many workers an engine with that much memory (MB) can have. Example: `workers(100) == 1`."""
     return max(1, min(cores(), memory // WORKER_MEMORY))
@@ -118,6 +108,14 @@ class PlannedLoad:
     def report(self) -> LoadReport:
         """The counts so far."""
         return self.context.report
+
+    @property
+    def most_event_tables(self) -> int:
+        """How many tables of events are looked up: as many as may exist, and some more that a warning can name.
+
+        Anybody can make up events, so there may be far more.
+        """
+        return len(self.extraction.event_tables()) + self.settings.max_event_tables + MAX_NAMED
 
     @property
     def recorded_resources(self) -> set[str]:
@@ -142,9 +140,9 @@ class PlannedLoad:
         return {name: table for name, table in moved.items() if table in tables and table != name}
 
     @cached_property
-    def fills(self) -> FilledTables:
-        """The function that returns whether the load fills a table, by its name."""
-        return FilledTables(frozenset(self.extraction.resources))
+    def fills(self) -> Callable[[str], bool]:
+        """The function, which can be pickled, that returns whether the load fills a table, by its name."""
+        return partial(_is_of, frozenset(self.extraction.resources))
 
     def messages_of(self, number: int) -> MessageSelection:
         """Returns the messages of a file that count: those that selected tables take, and those that are loaded."""
@@ -160,6 +158,10 @@ class PlannedLoad:
             for number, loaded in before.items()
             if loaded is not None
         }
+
+
+def _is_of(resources: Collection[str], table: str) -> bool:
+    return resource_of(table) in resources
 
 
 def plan_load(origin: Origin[Any], settings: LoadSettings, keeper: object) -> PlannedLoad:

@@ -1,8 +1,7 @@
 """Turns the lines of a load into rows: reads what the origin planned, and writes each table's rows into files."""
 
 import copy
-import itertools
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -23,6 +22,7 @@ from ..projection import (
     FileCount,
     Projection,
     ReadTable,
+    RefusedIds,
     TableRows,
 )
 from ..segment.message import Batch
@@ -35,7 +35,7 @@ from .load_folder import scratch_of_projection
 from .mending import rows_of_messages
 from .older_rows import with_older_rows
 from .plan import PlannedLoad
-from .report import COUNTED, MAX_NAMED
+from .report import COUNTED
 from .row_files import RowFiles
 from .table_hints import TableHints
 
@@ -43,39 +43,29 @@ SMALL_LOAD_LINES = 10_000  # lines; a smaller load keeps a DuckDB file open
 
 
 class ProjectedLoad(NamedTuple):
-    """The rows of a load, the hints for their tables, and the rows of `_audit`."""
+    """The rows of a load, and those of `_audit`."""
 
     files: RowFiles
-    hints: TableHints
     audit: list[AuditRow]
 
 
-Attempt = Callable[[PlannedLoad, "itertools.count[int]"], ProjectedLoad | None]
-"""Makes the rows of a load, in numbered files; returns None if it found messages that cannot become rows."""
-
-
-def project(load: PlannedLoad, attempt: Attempt | None = None) -> ProjectedLoad:
-    """Reads all lines and writes the rows of all tables, in this process unless `attempt` does it elsewhere.
+def project(load: PlannedLoad) -> ProjectedLoad:
+    """Reads all lines and writes the rows of all tables, by the settings' projector or in this process.
 
     If messages cannot become rows, for whatever reason, they are noted as refused, and the load is read again without
     them.
     """
     if not load.work:
-        return _no_rows(load)
+        existing = existing_tables(load, [])
+        return ProjectedLoad(RowFiles(TableHints(load.extraction, load.target, existing)), [])
+    projector = load.settings.projector or _project_here
     planned = copy.deepcopy(load.report)
-    numbers = itertools.count()
-    while (projected := (attempt or _attempt)(load, numbers)) is None:
+    while (projected := projector(load)) is None:
         vars(load.report).update(vars(copy.deepcopy(planned)))
     return projected
 
 
-def _no_rows(load: PlannedLoad) -> ProjectedLoad:
-    """Returns the load of an origin that has nothing new."""
-    hints = TableHints(load.extraction, load.target, existing_tables(load, lambda _: []))
-    return ProjectedLoad(RowFiles(load.extraction, hints, load.target.folder, itertools.count()), hints, [])
-
-
-def _attempt(load: PlannedLoad, numbers: "itertools.count[int]") -> ProjectedLoad | None:
+def _project_here(load: PlannedLoad) -> ProjectedLoad | None:
     """Makes the rows in this process; returns None if it found messages that cannot become rows."""
     scratch = scratch_of_projection(load.target.folder)
     context, settings = load.context, load.settings
@@ -83,16 +73,16 @@ def _attempt(load: PlannedLoad, numbers: "itertools.count[int]") -> ProjectedLoa
         context.loaded_at,
         str(scratch),
         settings.memory,
-        settings.workers,
-        context.shorten,
-        load.event_table,
-        load.fills,
-        load.target.limits.key_bytes,
+        threads=settings.workers,
+        shorten=context.shorten,
+        event_table=load.event_table,
+        fills=load.fills,
+        key_bytes=load.target.limits.key_bytes,
     )
     try:
         lines = _read(load, projection, scratch)
         with open_for_few(load, load.report.lines):
-            return _rows(load, projection, scratch, lines, numbers)
+            return _rows(load, projection, scratch, lines)
     except ENVIRONMENT_ERRORS:
         raise
     except Exception:
@@ -174,15 +164,13 @@ def _kept_lines(scratch: Path, numbers: Collection[int]) -> Iterator[tuple[int, 
 # ---- rows out ------------------------------------------------------------------------------------------------------
 
 
-def _rows(
-    load: PlannedLoad, projection: Projection, scratch: Path, lines: LinesRead, numbers: "itertools.count[int]"
-) -> ProjectedLoad:
+def _rows(load: PlannedLoad, projection: Projection, scratch: Path, lines: LinesRead) -> ProjectedLoad:
     """Writes the rows of each table, and counts them in the report."""
-    existing = existing_tables(load, projection.tables)
+    existing = existing_tables(load, projection.tables(load.most_event_tables))
     stored = stored_rows(load, existing)
     deduplicated = _deduplicated(load, projection, scratch, existing, stored)
     hints = TableHints(load.extraction, load.target, existing)
-    files = RowFiles(load.extraction, hints, load.target.folder, numbers)
+    files = RowFiles(hints)
     for rows in rows_of_messages(load, deduplicated, hints, files):
         write_rows(load, files, rows)
     names = [file.url for file in load.work]
@@ -193,7 +181,7 @@ def _rows(
     counts = deduplicated.counts(load.counted_before())
     audit = audit_rows(load, counts, lines)
     fill_report(load, counts, lines, deduplicated.rejects_by_reason(), deduplicated.beyond_limits())
-    return ProjectedLoad(files, hints, audit)
+    return ProjectedLoad(files, audit)
 
 
 def stored_rows(load: PlannedLoad, existing: ExistingTables) -> ReadTable | None:
@@ -203,18 +191,15 @@ def stored_rows(load: PlannedLoad, existing: ExistingTables) -> ReadTable | None
     return None if dataset is None or anew else load.target.refused.unseen(dataset.read, existing)
 
 
-def existing_tables(load: PlannedLoad, tables: Callable[[int], list[str]]) -> ExistingTables:
+def existing_tables(load: PlannedLoad, tables: Collection[str]) -> ExistingTables:
     """Returns the tables that the destination has and keeps, of those that concern this load.
 
-    `tables(most)` returns the tables that the lines may fill, with those of at most `most` events.
+    `tables` are those that the lines may fill, with `most_event_tables` of events at most.
     """
     dataset, pipeline = load.target.dataset, load.extraction.pipeline
     if dataset is None or pipeline is None:
         return {}
-    there = load.extraction.event_tables()
-    # Anybody can make up events, so only as many are looked up as may get a table.
-    requested = tables(len(there) + load.settings.max_event_tables + MAX_NAMED)
-    names, made = [*requested, *there, *TABLES], load.extraction.made_tables()
+    names, made = [*tables, *load.extraction.event_tables(), *TABLES], load.extraction.made_tables()
     _check_no_views(load, dataset, names)
     known = dataset.tables([*names, *made])
     # The commands have checked this already, a user's own pipeline has not; a new one does not know what there was.
@@ -222,7 +207,7 @@ def existing_tables(load: PlannedLoad, tables: Callable[[int], list[str]]) -> Ex
         repair_tables(pipeline, load.extraction.schema.name)
         known = dataset.tables(names)
     existing = {name: known[name] for name in names if name in known and name not in load.target.replacement.dropped}
-    for name in filter(load.fills, existing.keys() & {*requested, *TABLES}):
+    for name in filter(load.fills, existing.keys() & {*tables, *TABLES}):
         check_text_columns(dataset, name, existing[name], key_of(name))
     return existing
 
@@ -242,8 +227,6 @@ def _deduplicated(
     load: PlannedLoad, projection: Projection, scratch: Path, existing: ExistingTables, stored: ReadTable | None
 ) -> Deduplicated:
     target, refused = load.target, load.target.refused
-    if target.dataset is None:
-        return projection.deduplicate(max_event_tables=load.settings.max_event_tables, refused=refused.messages)
     return projection.deduplicate(
         existing,
         stored if load.report.lines else None,  # without lines there is no id to look up
@@ -253,8 +236,7 @@ def _deduplicated(
         target.widths(),
         load.extraction.event_tables(),
         load.settings.max_event_tables,
-        refused=refused.messages,
-        refused_rows={USERS.name: refused.users, ACCOUNTS.name: refused.accounts},
+        refused=RefusedIds(refused.messages, {USERS.name: refused.users, ACCOUNTS.name: refused.accounts}),
         read_lines=lambda numbers: _kept_lines(scratch, numbers),
     )
 
@@ -263,7 +245,7 @@ def write_rows(load: PlannedLoad, files: RowFiles, rows: TableRows) -> None:
     """Writes the rows of a table if it is selected. Other tables are loaded once they are selected."""
     if not load.fills(rows.table):
         return
-    rows = load.target.refused.without(rows, key_of(rows.table))
+    rows = load.target.refused.without(rows)
     files.write(rows)
     load.report.rows[rows.table] = load.report.rows.get(rows.table, 0) + rows.number
 

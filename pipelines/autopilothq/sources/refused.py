@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from dlt import Schema
 
 from .. import disk, private
-from ..catalog import BOOKS
+from ..catalog import BOOKS, key_of
 from ..projection import ExistingTables, ReadTable, TableRows, engine
 from ..utc import epoch_ms
 from ..warehouses.dlt_internals import client_for, logger
@@ -101,12 +101,12 @@ class RefusedMessages:
             rows = self.left_out if again or table not in _EMPTY else self.emptied
             rows.setdefault(table, {})[row] = error
 
-    def without(self, rows: TableRows, columns: Sequence[str]) -> TableRows:
-        """Returns rows without those that were refused; `columns` are the table's key."""
+    def without(self, rows: TableRows) -> TableRows:
+        """Returns rows of a table without those that were refused."""
         if rows.table in self.emptied:
             rows = _emptied(rows, self.emptied[rows.table])
         if rows.table in self.left_out:
-            refused = f"{_key_sql(columns)} IN ({', '.join(map(engine.literal, self.left_out[rows.table]))})"
+            refused = f"{_key_sql(key_of(rows.table))} IN ({', '.join(map(engine.literal, self.left_out[rows.table]))})"
             relation = rows.relation.filter(f"NOT coalesce({refused}, false)")
             rows = rows._replace(relation=relation, number=len(relation))
         return rows

@@ -3,7 +3,7 @@
 They share a `SourceLoads`: when dlt asks the first of them for rows, the whole load is read; then each yields its rows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from threading import RLock
 from typing import Any, cast
@@ -11,9 +11,8 @@ from typing import Any, cast
 import dlt
 from dlt.sources import DltResource
 
-from ..catalog import ALWAYS, AUDIT, BOOKS, EVENT_DESCRIPTION, EVENTS_RESOURCE, TABLES, Table, Type
+from ..catalog import BOOKS, EVENT_DESCRIPTION, EVENTS_RESOURCE, TABLES, Table
 from ..errors import InvalidSetting, NotSupported
-from ..projection import ordered_columns
 from ..warehouses import dlt_internals
 from ..warehouses.dlt_internals import TTableSchemaColumns, TWriteDispositionDict
 from ..warehouses.native import TABLE_HINTS
@@ -36,11 +35,12 @@ class SourceLoads:
         self.settings = settings
         self._origin = origin
         self._lock = RLock()
-        self._load: Load | None = None
+        # The last reading: its extraction, the selection of the source, and the load or the error that came of it.
         self._extraction: tuple[Any, ...] = ()
         self._source: object = None
+        self._load: Load | None = None
+        self._failure: Exception | None = None
         self._begun: set[str] = set()
-        self._failure: tuple[tuple[Any, ...], Exception] | None = None
 
     @property
     def load(self) -> Load:
@@ -56,33 +56,43 @@ class SourceLoads:
         reading fails, the extraction's other resources get the same error.
         """
         with self._lock:
-            load_id = dlt_internals.extraction()
+            load_id, source = dlt_internals.extraction(), dlt.current.source()
             # Without a pipeline, the source itself identifies the extraction.
-            source = dlt.current.source()
             extraction = (dlt_internals.running_pipeline().working_dir, load_id) if load_id else (source,)
-            if load_id and extraction == self._extraction and source is not self._source:
-                raise NotSupported(
-                    "Expected a source once in a run, but two selections of it are extracted: what is stored is noted"
-                    ' for both at once.\nSelect all resources together: with_resources("tracks", "email_opened")'
-                )
-            if self._load is None or extraction != self._extraction or name in self._begun:
-                self._read(extraction, bool(load_id))
-                self._source = source
+            is_known = extraction == self._extraction
+            if load_id and is_known:
+                self._check_run(source)
+            if not is_known or self._load is None or name in self._begun:
+                if load_id:
+                    self._check_thread()
+                self._extraction, self._source = extraction, source
+                self._read()
             self._begun.add(name)
             if load_id and name in source.selected_resources:
                 table_of = event_table_of if name == EVENTS_RESOURCE else lambda _: name
                 dlt_internals.check_steps(partial(user_hints.check_step, name, table_of, set()))
             return self.load
 
-    def _read(self, extraction: tuple[Any, ...], in_run: bool) -> None:
-        """Reads the origin for an extraction. If that failed in this run already, raises the same error again."""
-        if in_run and self._failure and self._failure[0] == extraction:
-            raise self._failure[1]
-        if in_run and dlt_internals.extractions_of(self) > 1:
+    def _check_run(self, source: object) -> None:
+        """Raises the error with which reading failed in this run, or NotSupported for another selection's load."""
+        if self._failure is not None:
+            raise self._failure
+        if source is not self._source:
+            raise NotSupported(
+                "Expected a source once in a run, but two selections of it are extracted: what is stored is noted"
+                ' for both at once.\nSelect all resources together: with_resources("tracks", "email_opened")'
+            )
+
+    def _check_thread(self) -> None:
+        """Raises NotSupported if another thread extracts this source, too."""
+        if dlt_internals.extractions_of(self) > 1:
             raise NotSupported(
                 "Expected a source in one run at a time, but another thread runs it too: both would read and"
                 " count for each other.\nMake a source for each run: archive(...) in each thread."
             )
+
+    def _read(self) -> None:
+        """Reads the origin, and keeps the load or the error."""
         if self._load is not None:
             self._load.hints.remove_row_hints()
         self._load = self._failure = None
@@ -90,9 +100,8 @@ class SourceLoads:
         try:
             self._load = run_load(self._origin, self.settings, self)
         except Exception as error:
-            self._failure = extraction, error
+            self._failure = error
             raise
-        self._extraction = extraction
 
 
 def resources(origin: Origin[Any], settings: LoadSettings) -> list[DltResource]:
@@ -102,11 +111,8 @@ def resources(origin: Origin[Any], settings: LoadSettings) -> list[DltResource]:
     """
     dlt_internals.record_extractions()
     loads = SourceLoads(origin, settings)
-    return [_others(loads) if name == EVENTS_RESOURCE else _resource(loads, _table(name)) for name in _names(origin)]
-
-
-def _names(origin: Origin[Any]) -> Sequence[str]:
-    return [*origin.tables, *(table.name for table in BOOKS)]
+    names = (*origin.tables, *(book.name for book in BOOKS))
+    return [_others(loads) if name == EVENTS_RESOURCE else _resource(loads, _table(name)) for name in names]
 
 
 def _table(name: str) -> Table:
@@ -116,23 +122,9 @@ def _table(name: str) -> Table:
 
 
 def _resource(loads: SourceLoads, table: Table) -> DltResource:
-    types: dict[str, Type] = {column.name: column.type for column in table.columns}
-    if "uuid_ts" in types:
-        types = ordered_columns(types, table.key)
-
     # Columns come only with the rows: in a new table, declared ones would precede all that its rows bring.
     def rows() -> Iterator[Any]:
-        load = loads.begin(table.name)
-        with load.handing_over(table.name):
-            if table is AUDIT:
-                while load.is_waiting():
-                    yield None  # meanwhile dlt takes rows of the others
-                if (audit := load.audit()) is not None:
-                    yield load.files.audit_item(audit, table, types)
-            else:
-                yield from load.files.items(table.name)
-            if table in ALWAYS and not load.has(table.name):
-                yield load.files.empty(table, types)
+        yield from loads.begin(table.name).items(table)
 
     dlt_internals.set_owner(rows, loads, table.name)
     made = dlt.resource(
@@ -153,9 +145,7 @@ def _others(loads: SourceLoads) -> DltResource:
     def rows() -> Iterator[Any]:
         load = loads.begin(EVENTS_RESOURCE)
         load.hints.join_own_columns(EVENTS_RESOURCE, columns)
-        with load.handing_over(EVENTS_RESOURCE):
-            for name in load.files.other_tables():
-                yield from load.files.items(name)
+        yield from load.other_items()
 
     def columns(item: Any) -> TTableSchemaColumns:
         return loads.load.files.columns_of(item)

@@ -13,15 +13,15 @@ import dlt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..catalog import EVENTS_RESOURCE, TABLES, Table, Type, event_table, resource_of
+from ..catalog import AUDIT, EVENTS_RESOURCE, TABLES, Table, Type, event_table, resource_of
 from ..errors import NotSupported
 from ..projection import SQL_TYPES, TableRows, engine, ordered_columns
+from ..projection.context import declared_types
 from ..warehouses import dlt_internals
 from ..warehouses.dlt_internals import TTableSchemaColumns
 from ..warehouses.hints import arrow_schema
 from ..warehouses.resolve import makes_dlt_columns_nullable, reads_files_here
 from . import user_hints
-from .extraction import Extraction
 from .load_folder import hand_over_file, ready_file
 from .table_hints import TableHints
 
@@ -30,13 +30,13 @@ _TABLE = b"autopilothq_table"  # a key in the metadata of Arrow tables: the tabl
 
 
 class RowFiles:
-    """The rows of one load, by table. `number` numbers the files, across all attempts of the load."""
+    """The rows of one attempt of a load, by table, with the hints for them."""
 
-    def __init__(self, extraction: Extraction, hints: TableHints, folder: Path, number: "itertools.count[int]") -> None:
-        self._extraction = extraction
-        self._hints = hints
-        self._folder = folder
-        self._number = number
+    def __init__(self, hints: TableHints) -> None:
+        self.hints = hints
+        self._extraction = hints.extraction
+        self._folder = hints.target.folder
+        self._numbers = itertools.count()
         self._ready: dict[str, list[tuple[Path, TableRows]]] = {}
 
     def write(self, rows: TableRows) -> None:
@@ -53,13 +53,13 @@ class RowFiles:
         if not self.are_seen(rows.table):  # a step may fill them
             with_dlts = not makes_dlt_columns_nullable(self._extraction.pipeline)
             user_hints.check_nulls(resource, rows, there, with_dlts)
-        rows = _with_copies(rows, self._hints.copies(rows.table, rows.columns))
+        rows = _with_copies(rows, self.hints.copies(rows.table, rows.columns))
         rows = _in_order(rows, there)
-        return rows if self._hints.is_zoned(rows.table) else _in_utc(rows)
+        return rows if self.hints.is_zoned(rows.table) else _in_utc(rows)
 
     def add(self, rows: TableRows) -> Path:
         """Adds shaped rows; returns the path of the file to write them to."""
-        path = ready_file(self._folder, next(self._number), rows.table)
+        path = ready_file(self._folder, next(self._numbers), rows.table)
         self._ready.setdefault(rows.table, []).append((path, rows))
         return path
 
@@ -77,7 +77,7 @@ class RowFiles:
             elif known is None:
                 yield dlt.mark.with_file_import(str(path), "parquet", rows.number, cast(Any, rows))
             elif rows.number:
-                hints = self._hints.make(known, rows.columns)
+                hints = self.hints.make(known, rows.columns)
                 yield dlt.mark.with_file_import(str(path), "parquet", rows.number, hints)
             else:
                 yield self.empty(known, rows.columns)
@@ -102,7 +102,7 @@ class RowFiles:
         feeds = resource_of(rows.table) in self._extraction.feeds
         if feeds and known is not None and self._extraction.pipeline is not None:
             # Hints on an item would reach the transformers too.
-            hints = self._hints.make(known, rows.columns, typed=False)
+            hints = self.hints.make(known, rows.columns, typed=False)
             self._extraction.resources[known.name].apply_hints(
                 columns=hints["columns"], write_disposition=hints["write_disposition"]
             )
@@ -112,33 +112,33 @@ class RowFiles:
             elif known is None:
                 yield dlt.mark.with_table_name(cells, dlt_internals.OwnName(rows.table))
             else:
-                yield dlt.mark.with_hints(cells, self._hints.make(known, rows.columns, typed=False))
+                yield dlt.mark.with_hints(cells, self.hints.make(known, rows.columns, typed=False))
 
     def empty(self, table: Table, types: Mapping[str, Type]) -> Any:
         """Returns an item that makes a table without rows."""
         rows = arrow_schema(types).empty_table()
         if self._extraction.pipeline is None:
             return rows
-        return dlt.mark.with_hints(rows, self._hints.make(table, types, file_format=self._hints.empty_format()))
+        return dlt.mark.with_hints(rows, self.hints.make(table, types, file_format=self.hints.empty_format()))
 
-    def audit_item(self, audit: pa.Table, table: Table, types: Mapping[str, Type]) -> Any:
+    def audit_item(self, audit: pa.Table) -> Any:
         """Returns the rows of `_audit` as an item."""
         if self._extraction.pipeline is None:
             return audit
-        if not self._hints.is_zoned(table.name):
+        if not self.hints.is_zoned(AUDIT.name):
             of = pa.timestamp("us")  # in UTC; dlt would take the zone of its own configuration
             fields = [field.with_type(of) if pa.types.is_timestamp(field.type) else field for field in audit.schema]
             audit = audit.cast(pa.schema(fields))
-        more = {} if audit.num_rows else {"file_format": self._hints.empty_format()}
-        return dlt.mark.with_hints(audit, self._hints.make(table, types, **more))
+        file_format = None if audit.num_rows else self.hints.empty_format()
+        return dlt.mark.with_hints(audit, self.hints.make(AUDIT, declared_types(AUDIT), file_format=file_format))
 
     def columns_of(self, item: Any) -> TTableSchemaColumns:
         """Returns the columns of an item of `other_events`."""
         table = event_table(event_table_of(item))
         if isinstance(item, TableRows):
-            return self._hints.columns(table, item.columns)
+            return self.hints.columns(table, item.columns)
         names = item.schema.names if isinstance(item, pa.Table) else ()
-        return self._hints.columns(table, dict.fromkeys(names, "text"), typed=False)
+        return self.hints.columns(table, dict.fromkeys(names, "text"), typed=False)
 
 
 def event_table_of(item: Any) -> str:

@@ -84,6 +84,11 @@ class ScanBatch:
         """Whether it takes so much memory that it is handed on, however few messages it has."""
         return self.size >= LARGE_BATCH
 
+    def add_size(self, size: int) -> None:
+        """Counts bytes that were read."""
+        self.size += size
+        self.scan.size += size
+
     def add_lines(self, lines: Iterable[bytes]) -> None:
         """Adds messages."""
         for line in lines:

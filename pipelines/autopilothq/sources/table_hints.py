@@ -35,7 +35,7 @@ class TableHints:
     mended: set[str] = field(default_factory=set)
     joined: set[str] = field(default_factory=set)
 
-    def make(self, table: Table, types: Mapping[str, Type], typed: bool = True, **more: Any) -> Any:
+    def make(self, table: Table, types: Mapping[str, Type], typed: bool = True, file_format: Any = None) -> Any:
         """Returns dlt's hints for rows of a table: its columns, and how they are merged."""
         _, stored = self.layout(table.name)
         made = dlt_internals.OwnHints(
@@ -43,7 +43,7 @@ class TableHints:
                 columns=self.columns(table, types, typed),
                 write_disposition=self.disposition(table.name),
                 additional_table_hints=stored or None,
-                **more,
+                file_format=file_format,
             )
         )
         self.added[table.name] = made

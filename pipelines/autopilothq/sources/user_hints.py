@@ -7,7 +7,7 @@ import pyarrow as pa
 from dlt import Schema
 from dlt.sources import DltResource
 
-from ..catalog import Table, key_of
+from ..catalog import TABLES, Table, key_of
 from ..display import plural
 from ..errors import NotSupported
 from ..projection import TableRows, engine
@@ -24,9 +24,10 @@ def mark_functions(resource: DltResource) -> None:
         setattr(function, _OF_SOURCE, True)
 
 
-def check_hints(resource: DltResource, table: Table | None) -> None:
-    """Raises NotSupported for hints that cannot be followed; `table` is None for the resource of unknown events."""
+def check_hints(resource: DltResource) -> None:
+    """Raises NotSupported for hints that cannot be followed."""
     name = resource.name
+    table = TABLES.get(name)  # None for the resource of unknown events
     _check_functions(resource)
     disposition = _disposition(resource)
     replaced = table in REPLACED
@@ -48,9 +49,10 @@ def check_hints(resource: DltResource, table: Table | None) -> None:
             " stored is looked for there.\nLeave table_name out, and rename in a view or with dataset_name."
         )
     _check_keys(resource, table.key if table else ("id",))
-    if dlt_internals.file_format(resource) not in (None, "parquet"):
+    file_format = dlt_internals.hints(resource).get("file_format")
+    if file_format not in (None, "parquet"):
         raise NotSupported(
-            f"Expected the file format parquet for {name}, but got {dlt_internals.file_format(resource)}.\n"
+            f"Expected the file format parquet for {name}, but got {file_format}.\n"
             "Leave loader_file_format and file_format out."
         )
     if resource.validator is not None:
@@ -63,7 +65,7 @@ def check_hints(resource: DltResource, table: Table | None) -> None:
 def _check_keys(resource: DltResource, key: Sequence[str]) -> None:
     """Raises NotSupported for keys other than a table's own, whether given for the resource or for a column."""
     name = resource.name
-    given, merge_key = dlt_internals.primary_key(resource), dlt_internals.merge_key(resource)
+    given, merge_key = map(dlt_internals.hints(resource).get, ("primary_key", "merge_key"))
     got = None
     if _names(given) != tuple(key) or merge_key:
         got = f"{given!r} (merge key: {merge_key!r})"
@@ -192,11 +194,11 @@ def check_schema(schema: Schema, table: Table) -> None:
     if there is None:
         return
     for column in table.columns:
-        of = there["columns"].get(column.name, {}).get("data_type", column.type)
-        if of != column.type:
+        given = there["columns"].get(column.name, {}).get("data_type", column.type)
+        if given != column.type:
             raise NotSupported(
                 f"Expected the data type {column.type} for {table.name}.{column.name} in the import schema, but got"
-                f" {of}.\nChange it back there."
+                f" {given}.\nChange it back there."
             )
     if other := _other_key(there["columns"], table.key):
         raise NotSupported(

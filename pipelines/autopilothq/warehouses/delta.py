@@ -10,12 +10,11 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
 from dlt.common.destination.typing import PreparedTableSchema
-from dlt.common.schema.typing import TTableSchema
 from dlt.destinations import filesystem
 
 from ..display import visible
@@ -28,11 +27,11 @@ from .dlt_internals import (
     LoadJob,
     StorageSchemaInfo,
     client_of,
-    get_columns_names_with_prop,
     hooked,
     table_of,
 )
 from .hints import REPLACED
+from .merging import keys_of
 from .native import SEGMENT_TABLE_HINT
 
 # DuckDB's settings. Keys that do not fit in memory spill to disk.
@@ -143,10 +142,9 @@ class AppendNew(DeltaLoadFilesystemJob):
         except DestinationUndefinedEntity:
             super().run()
             return
-        keys = get_columns_names_with_prop(cast(TTableSchema, table_of(self)), "primary_key")
         with TemporaryDirectory() as folder, duckdb.connect(config=ENGINE | {"temp_directory": folder}) as engine:
             engine.execute("SET TimeZone = 'UTC'")
-            self.load(engine, table, keys)
+            self.load(engine, table, keys_of(table_of(self)))
 
     def load(self, engine: duckdb.DuckDBPyConnection, table: Any, keys: Sequence[str]) -> None:
         """Loads the files into an existing table."""

@@ -9,6 +9,7 @@ own.
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -207,18 +208,17 @@ def _load_in_turn(job: LoadJob, load: Callable[[], None], in_parts: Callable[[],
     the only way for a file with long rows.
     """
     file = file_of(job)
+    attempts = [load, load, *([in_parts] if in_parts else [])]
     if in_parts and file.endswith(".parquet") and parts.file_has_long_rows(file):
-        ways = [in_parts]
-    else:
-        ways = [load, load, *([in_parts] if in_parts else [])]
-    for number, way in enumerate(ways, 1):
-        alone = number > 1 or way is in_parts or len(table_of(job)["columns"]) >= WIDE
+        attempts = [in_parts]
+    for number, attempt in enumerate(attempts, 1):
+        alone = number > 1 or attempt is in_parts or len(table_of(job)["columns"]) >= WIDE
         try:
             with _turn(job, alone, again=number > 1):  # other tables may have used the memory before
-                way()
+                attempt()
             return
         except Exception as error:
-            if number == len(ways) or not engine.lacks_memory(error):
+            if number == len(attempts) or not engine.lacks_memory(error):
                 raise
 
 
@@ -235,13 +235,13 @@ def _turn(job: LoadJob, alone: bool, again: bool = False) -> Iterator[None]:
             yield
 
 
-def _parts_of(job: LoadJob) -> Iterator[str]:
-    """Yields SQL for each part of a job's file. A part, and the memory for it, lasts until the next one."""
+def _load_parts(job: LoadJob, load: Callable[[str], None]) -> None:
+    """Loads a job's file in parts: `load` gets SQL for the rows of a part, which are in memory until it returns."""
     con = client_of(job).sql_client.native_connection
     with parts.checkpoint_early(con.execute):
         for part in parts.split_file(file_of(job)):
             with engine.one_thread(con.execute, parts.PART_MEMORY), engine.registered(con, part_of_file=part):
-                yield "part_of_file"
+                load("part_of_file")
 
 
 class DirectCopyJob(DuckDbCopyJob):
@@ -257,26 +257,19 @@ class DirectCopyJob(DuckDbCopyJob):
 
     def run(self) -> None:
         """Loads the file."""
-        in_parts = self._copy_in_parts if self._may_repeat else None
-        _load_in_turn(self, self._copy, self._replace_in_parts if self._keys else in_parts)
+        load_part = self._replace if self._keys else self._copy if self._may_repeat else None
+        in_parts = partial(_load_parts, self, load_part) if load_part else None
+        _load_in_turn(self, partial(self._copy, parquet(file_of(self))), in_parts)
 
-    def _copy(self) -> None:
-        self._copy_rows(parquet(file_of(self)))
-
-    def _copy_in_parts(self) -> None:
-        for part in _parts_of(self):
-            self._copy_rows(part)
-
-    def _copy_rows(self, rows: str) -> None:
+    def _copy(self, rows: str) -> None:
         client = client_of(self).sql_client
         table = client.make_qualified_table_name(self.load_table_name)
         client.execute_sql(f"INSERT INTO {table} BY NAME SELECT * FROM {rows}")
 
-    def _replace_in_parts(self) -> None:
+    def _replace(self, rows: str) -> None:
         client = client_of(self).sql_client
         table, _ = client.table_and_staged(self.load_table_name)
-        for part in _parts_of(self):
-            parts.replace_rows(client, table, part, self._keys)
+        parts.replace_rows(client, table, rows, self._keys)
 
 
 class InsertNew(DuckDbCopyJob):
@@ -288,16 +281,9 @@ class InsertNew(DuckDbCopyJob):
 
     def run(self) -> None:
         """Loads the file."""
-        _load_in_turn(self, self._insert, self._insert_in_parts)
+        _load_in_turn(self, partial(self._insert, parquet(file_of(self))), partial(_load_parts, self, self._insert))
 
-    def _insert(self) -> None:
-        self._insert_rows(parquet(file_of(self)))
-
-    def _insert_in_parts(self) -> None:
-        for part in _parts_of(self):
-            self._insert_rows(part)
-
-    def _insert_rows(self, rows: str) -> None:
+    def _insert(self, rows: str) -> None:
         client = client_of(self).sql_client
         table = client.make_qualified_table_name(self.load_table_name)
         keys = ", ".join(map(client.escape_column_name, self._keys))

@@ -19,7 +19,7 @@ from .. import private
 from ..display import gist
 from ..errors import RunError
 from ..projection import engine
-from .dlt_internals import DuckDbConnectionPool
+from .dlt_internals import DuckDbConnectionPool, borrowed_connections
 
 # Errors about files that cannot be opened although they are not damaged.
 _OTHER_CAUSE = re.compile("Could not set lock|Cannot open file|Too many open files|No space left")
@@ -54,7 +54,6 @@ class WaitingPool(DuckDbConnectionPool):
         self._file = _file(credentials)
         self._path = _path(credentials)
         self._lock = _locks[self._path] if self._file else RLock()
-        self._borrowed = 0
         self._patient = Retrying(
             stop=stop_after_delay(wait),
             wait=wait_fixed(0.5),
@@ -74,15 +73,9 @@ class WaitingPool(DuckDbConnectionPool):
         settings = {**(global_config or {}), **({MERGED_GROUPS: 0} if self._file else {})}
         try:
             with self._lock:
-                if self._file and not self._borrowed:
+                if self._file and not borrowed_connections(self):
                     _checkpoint(self._file, _LARGE_LOG)
-                before = self._borrowed
-                self._borrowed += 1  # now, because dlt may return the connection within the call
-                try:
-                    return self._patient(super().borrow_conn, settings, local_config, pragmas)
-                except BaseException:
-                    self._borrowed = before
-                    raise
+                return self._patient(super().borrow_conn, settings, local_config, pragmas)
         except (IOException, SerializationException, InternalException) as error:
             if not Path(self._path).exists() or _OTHER_CAUSE.search(str(error)):
                 raise
@@ -91,14 +84,14 @@ class WaitingPool(DuckDbConnectionPool):
     def return_conn(self, borrowed_conn: DuckDBPyConnection) -> int:
         """Closes a connection, and with the last one the file; returns how many are left."""
         with self._lock:
-            closed = self._file if self._borrowed == 1 else None
+            closed = self._file if borrowed_connections(self) == 1 else None
             if closed:
                 with suppress(duckdb.Error, OSError):  # the database failed before, or its file was deleted
                     self._allow_merges(borrowed_conn, closed)
-            self._borrowed = super().return_conn(borrowed_conn)
+            left = super().return_conn(borrowed_conn)
             if closed:
                 _checkpoint(closed)
-            return self._borrowed
+            return left
 
     def _allow_merges(self, con: DuckDBPyConnection, file: Path) -> None:
         [(now,)] = con.execute(f"SELECT current_setting('{MERGED_GROUPS}')").fetchall()

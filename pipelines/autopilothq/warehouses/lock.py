@@ -34,8 +34,9 @@ from .. import private
 from ..catalog import LOCK_TABLE, LOCKS
 from ..display import gist, visible
 from ..errors import BusyError, RunError
+from ..utc import parse_time
 from .books import BooksSqlClient
-from .dataset import Connections, create_statement, in_utc
+from .dataset import Connections, create_statement
 from .dlt_internals import (
     MTIME_DISPATCH,
     DatabaseException,
@@ -70,8 +71,8 @@ def held(pipeline: dlt.Pipeline, wait: float, work: str = "") -> Iterator[None]:
                 database = Path(credentials.database)
                 stack.enter_context(_file(f"{database}{suffix}", until, f"into {database}", database))
         elif isinstance(client, SqlJobClientBase):
-            for rows in TableLeases.of(pipeline, locks):
-                stack.enter_context(_lease(rows, pipeline.dataset_name, until))
+            for leases in TableLeases.of(pipeline, locks):
+                stack.enter_context(_lease(leases, pipeline.dataset_name, until))
         elif isinstance(client, FilesystemClient):
             stack.enter_context(_lease(BucketLeases(client, locks), client.config.bucket_url, until))
         yield
@@ -109,8 +110,8 @@ class Leases(Protocol):
     def put(self, owner: str) -> None:
         """Renews a lease, or writes it again."""
 
-    def found(self, owner: str) -> list[tuple[str, float]]:
-        """Returns the owner of each lease and the seconds since it was renewed. `owner` must have a lease."""
+    def ages(self, owner: str) -> dict[str, float]:
+        """Returns the seconds since each lease was renewed, by its owner. `owner` must have a lease."""
 
     def drop(self, owner: str) -> None:
         """Drops a lease, if it exists."""
@@ -119,7 +120,7 @@ class Leases(Protocol):
 @contextmanager
 def _lease(leases: Leases, where: str, until: float) -> Iterator[None]:
     owner = f"{uuid.uuid4().hex} {process_name()}"
-    while other := acquire(leases, owner):
+    while (other := acquire(leases, owner)) is not None:
         if time.monotonic() >= until:
             raise BusyError(_busy(f"into {where}, on {visible(other)},"))
         time.sleep(POLL * random.uniform(0.5, 1.5))  # noqa: S311 - so that two runs that gave up do not meet again
@@ -144,17 +145,14 @@ def acquire(leases: Leases, owner: str) -> str | None:
     """
     with leases.connected():
         leases.begin(owner)
-        other = None
-        for found, age in leases.found(owner):
-            if found == owner:
-                continue
-            if age > LEASE:
-                leases.drop(found)
-            else:
-                other = found.partition(" ")[2]
-        if other:
-            leases.drop(owner)
-        return other
+        ages = leases.ages(owner)
+        for expired in [name for name, age in ages.items() if name != owner and age > LEASE]:
+            leases.drop(expired)
+        others = [name for name, age in ages.items() if name != owner and age <= LEASE]
+        if not others:
+            return None
+        leases.drop(owner)
+        return others[-1].partition(" ")[2]
 
 
 def _renew(leases: Leases, owner: str, done: threading.Event) -> None:
@@ -201,9 +199,8 @@ class TableLeases(Connections):
 
     def begin(self, owner: str) -> None:
         """Writes a first lease. Raises RunError if it could not be dropped again, or the table is somebody else's."""
-        with self.connected():
-            self.drop(owner)  # needs the right to do so, without which a lease would stay until it ends
-            self._insert(owner)
+        self.drop(owner)  # needs the right to do so, without which a lease would stay until it ends
+        self._insert(owner)
 
     def put(self, owner: str) -> None:
         """Renews a lease, or writes it again."""
@@ -213,10 +210,10 @@ class TableLeases(Connections):
             else:
                 self._insert(owner)
 
-    def found(self, owner: str) -> list[tuple[str, float]]:  # noqa: ARG002
-        """Returns all leases."""
-        rows = self._run("SELECT owner, renewed_at, CURRENT_TIMESTAMP FROM {table}")
-        return [(found, (_time(now) - _time(renewed_at)).total_seconds()) for found, renewed_at, now in rows]
+    def ages(self, owner: str) -> dict[str, float]:  # noqa: ARG002
+        """Returns the ages of all leases."""
+        rows = self._run("SELECT owner, renewed_at, CURRENT_TIMESTAMP FROM {table}")  # SQLite returns times as text
+        return {name: (parse_time(now) - parse_time(renewed_at)).total_seconds() for name, renewed_at, now in rows}
 
     def drop(self, owner: str) -> None:
         """Drops a lease."""
@@ -228,17 +225,15 @@ class TableLeases(Connections):
     def _make(self) -> None:
         """Creates the dataset and the table. Raises the first error, unless another run has created them by then."""
         failed = []
-        for make in (self._make_datasets, self._make_table):
+        for step in (self._make_datasets, self._make_table):
             try:
-                make()
+                step()
             except DatabaseException as error:
                 failed.append(error)
         try:
             self._run(_PROBE)
-        except DatabaseUndefinedRelation:
-            if failed:
-                raise failed[0] from None
-            raise
+        except DatabaseUndefinedRelation as error:
+            raise next(iter(failed), error) from None
 
     def _explained(self, error: DatabaseException, right: str) -> Exception:
         """Returns the error of a statement that needs a right, with what to do if it is about rights or the table."""
@@ -311,12 +306,12 @@ class BucketLeases:
         self._fs.makedirs(self._folder, exist_ok=True)
         self._fs.pipe_file(self._path(owner), b"")
 
-    def found(self, owner: str) -> list[tuple[str, float]]:
-        """Returns all leases."""
+    def ages(self, owner: str) -> dict[str, float]:
+        """Returns the ages of all leases; the newly written one of `owner` tells the bucket's time."""
         files = self._fs.ls(self._folder, detail=True, refresh=True)
         changed = {unquote(posixpath.basename(file["name"])): cast(datetime, self._changed(file)) for file in files}
         now = changed[owner]
-        return [(found, (now - at).total_seconds()) for found, at in changed.items()]
+        return {name: (now - at).total_seconds() for name, at in changed.items()}
 
     def drop(self, owner: str) -> None:
         """Drops a lease."""
@@ -325,9 +320,3 @@ class BucketLeases:
 
     def _path(self, owner: str) -> str:
         return f"{self._folder}/{quote(owner, safe='')}"
-
-
-def _time(found: datetime | str) -> datetime:
-    """Returns a destination's time in UTC; SQLite returns times as text."""
-    time_: datetime = in_utc(datetime.fromisoformat(found) if isinstance(found, str) else found)
-    return time_

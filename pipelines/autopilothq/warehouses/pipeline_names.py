@@ -89,12 +89,12 @@ def _default_name_is_free(target: str) -> bool:
         return True
     here = state.get("_local", {}).get("initial_cwd")
     kind = str(state.get("destination_type")).rpartition(".")[2].replace("direct", "duckdb")
-    mine = (
-        here == os.getcwd() and target.startswith(f"{kind} ") and target.endswith(f", dataset {state['dataset_name']}")
-    )
-    # dlt's default name for the file.
-    file = Path(str(here), f"{PIPELINE}.duckdb")
-    return mine and (kind != "duckdb" or str(file) in target or not file.exists())
+    if here != os.getcwd() or not target.startswith(f"{kind} "):
+        return False
+    if not target.endswith(f", dataset {state['dataset_name']}"):
+        return False
+    file = Path(here, f"{PIPELINE}.duckdb")  # dlt's default name
+    return kind != "duckdb" or str(file) in target or not file.exists()
 
 
 def _note(folder: Path) -> Path:

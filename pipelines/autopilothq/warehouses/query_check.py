@@ -38,7 +38,8 @@ def check_query(sql: str, dialect: str | None) -> None:
 def _kinds_in_duckdb(sql: str) -> list[str]:
     """Returns the kind of each statement; SELECT only for one that only reads."""
     # PIVOT is two statements: the first one, which has no text, creates a temporary type.
-    found = [one.type.name for one in duckdb.extract_statements(sql) if one.type.name != "CREATE" or one.query]
+    statements = [(statement.type.name, statement.query) for statement in duckdb.extract_statements(sql)]
+    kinds = [kind for kind, text in statements if kind != "CREATE" or text]
     starts = [start for start, _ in duckdb.tokenize(sql)]
     text = sql.encode()
     words = [text[start:end].split() for start, end in itertools.pairwise([*starts, len(text)])]
@@ -46,7 +47,7 @@ def _kinds_in_duckdb(sql: str) -> list[str]:
     if tokens[:1] == ["pragma"]:
         return ["PRAGMA"]
     called = next((name for name, sign in itertools.pairwise(tokens) if sign == "(" and name in _WRITING), None)
-    return [f"{called}()"] if called else found
+    return [f"{called}()"] if called else kinds
 
 
 def _kinds_elsewhere(sql: str, dialect: str | None) -> list[str]:
@@ -57,7 +58,7 @@ def _kinds_elsewhere(sql: str, dialect: str | None) -> list[str]:
         where = f" in line {first['line']}, column {first['col']}" if first else ""
         kind = f"{dialect} SQL" if dialect else "SQL"
         return [f"text that is not valid {kind}{where}"]
-    return [_kind(one) for one in parsed if one and not isinstance(one, exp.Semicolon)]
+    return [_kind(statement) for statement in parsed if statement and not isinstance(statement, exp.Semicolon)]
 
 
 def _kind(statement: exp.Expr) -> str:

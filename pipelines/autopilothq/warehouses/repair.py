@@ -24,10 +24,10 @@ from .dlt_internals import (
     TTableSchemaColumns,
     WithStagingDataset,
     client_for,
-    get_columns_names_with_prop,
     is_complete_column,
 )
 from .hints import SOURCE
+from .merging import keys_of
 
 _log = logging.getLogger(__name__)
 
@@ -71,12 +71,11 @@ def _repair_staging(client: Any, there: Mapping[str, TTableSchemaColumns], known
         _recreate(client, schema, _missing(client, schema, staged))
     for table in schema.data_table_names():
         staged_columns, final = staged.get(table, {}), there.get(table, {})
-        changed = [
-            final[name].get("data_type")
+        types = [
+            (staged_columns[name].get("data_type"), final[name].get("data_type"))
             for name in staged_columns.keys() & final.keys()
-            if _differ(staged_columns, final, name)
         ]
-        if any(data_type in ARROW for data_type in changed):
+        if any(old != new and new in ARROW for old, new in types):
             empty = f"SELECT {_staging_cells(client, final)} FROM {_name(client, table)} WHERE 1 = 0"
             with client.with_staging_dataset():
                 client.sql_client.drop_tables(table)
@@ -91,10 +90,6 @@ def _staging_cells(client: Any, columns: TTableSchemaColumns) -> str:
         quoted = client.sql_client.escape_column_name(name)
         cells.append(f"CAST({quoted} AS {float_}) AS {quoted}" if column.get("data_type") == "double" else quoted)
     return ", ".join(cells)
-
-
-def _differ(one: TTableSchemaColumns, other: TTableSchemaColumns, name: str) -> bool:
-    return one[name].get("data_type") != other[name].get("data_type")
 
 
 def _recreate(client: SqlJobClientBase, schema: Schema, missing: Collection[str]) -> None:
@@ -130,7 +125,7 @@ def _without_views(client: Any, missing: dict[str, TTableSchemaColumns]) -> dict
 
 def _refuse_keys(client: SqlJobClientBase, schema: Schema, table: str, columns: TTableSchemaColumns) -> None:
     all_columns = schema.tables[table]["columns"]
-    keys = get_columns_names_with_prop(schema.tables[table], "primary_key")
+    keys = keys_of(schema.tables[table])
     needed = [name for name, column in columns.items() if name in keys or not column.get("nullable", True)]
     if needed and columns is not all_columns:
         name = _name(client, table)

@@ -22,7 +22,7 @@ from .dlt_internals import Destination, WithLocalFiles, active, get_destination_
 from .duckdb import direct
 from .pipeline_names import PIPELINE
 from .postgres import postgres
-from .settings import DATASET, DUCKDB_FILE, setting, text_setting
+from .settings import DUCKDB_FILE, dataset_name, setting, text_setting
 
 # The order of rows has no meaning, and keeping it slows down DuckDB's checkpoints; the rest bounds the memory. Tables
 # are loaded side by side, and each thread within a table leaves a part that the checkpoint writes again.
@@ -76,9 +76,8 @@ def resolve_target(
     kind = config.destination_type.rpartition(".")[2]
     database = config.credentials.database if kind == "duckdb" else None
     if database and os.path.isabs(database):
-        return Target(
-            kind, f"duckdb:///{database}", name, database
-        )  # some releases of dlt escape the path in str(config)
+        # Some releases of dlt escape the path in str(config).
+        return Target(kind, f"duckdb:///{database}", name, database)
     return Target(kind, str(config), name)
 
 
@@ -100,7 +99,7 @@ def make_destination(
     """
     destination_name = destination or text_setting("destination_type") or "duckdb"
     kind = _kind_of(destination_name)
-    name = dataset or text_setting("dataset_name") or DATASET
+    name = dataset_name(dataset)
     if kind == "duckdb":
         factory = _duckdb_destination(destination_name, credentials, name, create, wait, reads)
     else:
@@ -145,11 +144,9 @@ def _other_destination(destination_name: str, kind: str, credentials: str | None
     _check_url(kind, credentials or setting(f"destination.{destination_name}.credentials"))
     given = {"credentials": credentials} if credentials else {}
     own: dict[str, Any] = {"postgres": postgres, "bigquery": bigquery}
-    return (
-        own[kind](**given, destination_name=destination_name)
-        if kind in own
-        else Destination.from_reference(destination_name, **given)
-    )
+    if kind in own:
+        return own[kind](**given, destination_name=destination_name)
+    return Destination.from_reference(destination_name, **given)
 
 
 def _check_url(kind: str, credentials: Any) -> None:

@@ -34,17 +34,12 @@ class MessageSelection(NamedTuple):
 
     def covers(self, other: "MessageSelection") -> bool:
         """Returns whether the other selection is a subset of this one."""
-        if self.but:
-            return self.names <= other.names if other.but else not self.names & other.names
-        return not other.but and other.names <= self.names
+        return self | other == self
 
     def __or__(self, other: "MessageSelection") -> "MessageSelection":
-        if self.but and other.but:
-            return MessageSelection(self.names & other.names)
-        if self.but or other.but:
-            most, few = (self, other) if self.but else (other, self)
-            return MessageSelection(most.names - few.names)
-        return MessageSelection(self.names | other.names, but=False)
+        if self.but:
+            return MessageSelection(self.names & other.names if other.but else self.names - other.names)
+        return other | self if other.but else MessageSelection(self.names | other.names, but=False)
 
     def __and__(self, other: "MessageSelection") -> "MessageSelection":
         return ~(~self | ~other)
@@ -59,8 +54,8 @@ Selected = Mapping[str, MessageSelection]
 """The messages whose rows were loaded, by resource; none for a resource that is missing."""
 _EVENTS = frozenset(table.name for table in EVENT_TABLES)
 _TYPES = frozenset(table.name for _, table, _ in KINDS)
-# The messages that have a row in each table. Other resources have rows of other kinds, such as contacts.
-_TAKES = {
+# The messages that have a row in each table of messages.
+_MESSAGES_OF = {
     TRACKS.name: MessageSelection(_TYPES),
     EVENTS_RESOURCE: MessageSelection(_TYPES | _EVENTS | {""}),
     **{name: MessageSelection(frozenset({name}), but=False) for name in _EVENTS | _TYPES},
@@ -74,21 +69,20 @@ def select(resources: Iterable[str], messages: MessageSelection) -> Selected:
 
     An origin's own table, such as `contacts`, is taken whole, because its rows are not of messages.
     """
-    found = {name: _taken(name, messages) for name in resources}
-    return {name: taken for name, taken in found.items() if taken != NONE or name in _BOOKS}
+    taken = {name: _taken(name, messages) for name in resources}
+    return {name: messages for name, messages in taken.items() if messages != NONE or name in _BOOKS}
 
 
-def _taken(name: str, messages: MessageSelection) -> MessageSelection:
-    return messages & _takes(name) if name in _TAKES or name in _BOOKS else ALL_MESSAGES
-
-
-def _takes(name: str) -> MessageSelection:
-    return _TAKES.get(name, ALL_MESSAGES)
+def _taken(resource: str, messages: MessageSelection) -> MessageSelection:
+    """Returns which of these messages a resource takes."""
+    if resource in _BOOKS:
+        return messages
+    return messages & _MESSAGES_OF[resource] if resource in _MESSAGES_OF else ALL_MESSAGES
 
 
 def messages_with_row(table: str) -> MessageSelection:
     """Returns the messages that have a row in a table. Example: `messages_with_row("users").has("identifies")`."""
-    return _TAKES.get(table, MessageSelection(frozenset({table}), but=False))
+    return _MESSAGES_OF.get(table, MessageSelection(frozenset({table}), but=False))
 
 
 def covers(loaded: Selected | None, requested: Selected) -> bool:
@@ -115,7 +109,7 @@ def messages_of(loaded: Selected | None) -> MessageSelection:
     """Returns all messages of which some rows are loaded."""
     if loaded is None:
         return ALL_MESSAGES
-    return reduce(or_, (messages for name, messages in loaded.items() if name in _TAKES), NONE)
+    return reduce(or_, (messages for name, messages in loaded.items() if name in _MESSAGES_OF), NONE)
 
 
 def to_text(loaded: Selected | None, resources: Collection[str]) -> str | None:
@@ -125,13 +119,14 @@ def to_text(loaded: Selected | None, resources: Collection[str]) -> str | None:
     """
     if loaded is None or covers(loaded, select(resources, ALL_MESSAGES)):
         return None
-    return json.dumps({name: _json_of(messages, _takes(name)) for name, messages in sorted(loaded.items())})
+    return json.dumps({name: _json_of(name, messages) for name, messages in sorted(loaded.items())})
 
 
-def _json_of(messages: MessageSelection, most: MessageSelection) -> Any:
-    if messages == most:
+def _json_of(resource: str, messages: MessageSelection) -> Any:
+    whole = _taken(resource, ALL_MESSAGES)
+    if messages == whole:
         return "all"
-    return {"all_but": sorted(messages.names - most.names)} if messages.but else {"only": sorted(messages.names)}
+    return {"all_but": sorted(messages.names - whole.names)} if messages.but else {"only": sorted(messages.names)}
 
 
 def from_text(text: str | None) -> Selected | None:
@@ -139,13 +134,14 @@ def from_text(text: str | None) -> Selected | None:
     if text is None:
         return None
     try:
-        return {name: _taken(name, _messages(words)) for name, words in json.loads(text).items()}
+        return {name: _taken(name, _messages(value)) for name, value in json.loads(text).items()}
     except (ValueError, TypeError, AttributeError):
         return {}
 
 
-def _messages(words: Any) -> MessageSelection:
-    if words == "all":
+def _messages(value: Any) -> MessageSelection:
+    """Returns the selection that `_json_of` wrote. Raises an error that `from_text` knows if the value is no such."""
+    if value == "all":
         return ALL_MESSAGES
-    ((kind, names),) = words.items()
+    ((kind, names),) = value.items()
     return MessageSelection(frozenset(names), kind == "all_but")

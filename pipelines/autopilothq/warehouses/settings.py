@@ -63,6 +63,11 @@ def text_setting(name: str) -> str:
     return value or ""
 
 
+def dataset_name(dataset: str | None) -> str:
+    """Returns the name of the dataset of a load with this option. Raises InvalidSetting if the setting is no text."""
+    return dataset or text_setting("dataset_name") or DATASET
+
+
 def configured_names(section: str) -> dict[str, bool]:
     """Returns the names in a section of dlt's configuration, from its files and the environment.
 

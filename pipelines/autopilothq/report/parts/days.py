@@ -1,14 +1,13 @@
 """The part about days: a plot of deliveries, opens and clicks, and a table of all numbers."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
 from datetime import date, timedelta
 from itertools import groupby, pairwise
 
 from ...display import plural
 from ..charts import Line, plot
-from ..elements import Markup, division, element, table
-from ..numbers import Absent, Day, Funnel, Report
+from ..elements import Markup, data_cell, division, element, row, table
+from ..numbers import DAY_COUNTS, Absent, Day, Report, sum_of
 from ..wording import MONTHS, long_day, moment_of, number, short_day
 from . import absent, card
 
@@ -16,15 +15,6 @@ _TITLE = "What happened, day by day"
 _STRAY = 0.001  # the largest share of events that are left out because they are long before the others
 _GAP = timedelta(days=30)
 MOST_DAYS, MOST_WEEKS = 200, 1_400  # days of the longest period that is shown by day, and by week
-_COLUMNS: tuple[tuple[str, Callable[[Day], int]], ...] = (
-    ("Delivered", lambda day: day.delivered),
-    ("Opens", lambda day: day.opens),
-    ("Clicks", lambda day: day.clicks),
-    ("Replies", lambda day: day.replies),
-    ("Bounces", lambda day: day.bounces),
-    ("Complaints", lambda day: day.complaints),
-    ("Unsubscribes", lambda day: day.unsubscribes),
-)
 
 
 def days(report: Report) -> Markup:
@@ -46,8 +36,8 @@ def days(report: Report) -> Markup:
     # Days have their year if there are several years.
     names = [_name(unit, day.day, shown[0].day.year != shown[-1].day.year) for day in shown]
     lines = [
-        Line(title, color, [value(day) for day in shown])
-        for (title, value), color in zip(_COLUMNS, ("delivered", "opened", "clicked"), strict=False)
+        Line(name.capitalize(), color, [getattr(day, name) for day in shown])
+        for name, color in (("delivered", "delivered"), ("opens", "opened"), ("clicks", "clicked"))
     ]
     title = _TITLE if unit == "day" else f"What happened, {unit} by {unit}"
     label = f"{lines[0].name}, {lines[1].name} and {lines[2].name} by {unit}, {names[0]} to {names[-1]}"
@@ -55,14 +45,12 @@ def days(report: Report) -> Markup:
 
 
 def _table(unit: str, names: Sequence[str], shown: Sequence[Day]) -> Markup:
-    head = [element("th", unit.capitalize()), *(element("th", title, class_="n") for title, _ in _COLUMNS)]
+    columns = [(unit.capitalize(), ""), *((name.capitalize(), "n") for name in DAY_COUNTS)]
     rows = (
-        element(
-            "tr", element("th", name, scope="row"), *(element("td", number(of(day)), class_="n") for _, of in _COLUMNS)
-        )
+        row(name, *(data_cell(number(getattr(day, count)), "n") for count in DAY_COUNTS))
         for name, day in zip(names, shown, strict=True)
     )
-    scroll = division("scroll", table("numbers", head, rows))
+    scroll = division("scroll", table("numbers", columns, rows))
     return element("details", element("summary", f"All numbers by {unit}"), scroll)
 
 
@@ -82,7 +70,7 @@ def drawn(found: Sequence[Day]) -> tuple[Sequence[Day], int]:
 
 
 def _events(day: Day) -> int:
-    return sum(value(day) for _, value in _COLUMNS)
+    return sum(getattr(day, name) for name in DAY_COUNTS)
 
 
 def grouped(found: Sequence[Day]) -> tuple[str, list[Day]]:
@@ -90,30 +78,21 @@ def grouped(found: Sequence[Day]) -> tuple[str, list[Day]]:
     length = (found[-1].day - found[0].day).days + 1
     if length <= MOST_DAYS:
         known = {day.day: day for day in found}
-        return "day", [known.get(one, Day(one)) for one in _every_day(found[0].day, length)]
+        every = (found[0].day + timedelta(days=n) for n in range(length))
+        return "day", [known.get(day, Day(day)) for day in every]
     unit = "week" if length <= MOST_WEEKS else "month"
     groups = groupby(found, key=lambda day: _begin_of(unit, day.day))
-    return unit, [_sum(begin, of) for begin, of in groups]
-
-
-def _every_day(first: date, count: int) -> list[date]:
-    """Returns `count` consecutive days."""
-    return [first + timedelta(days=n) for n in range(count)]
+    return unit, [_sum(begin, list(group)) for begin, group in groups]
 
 
 def _begin_of(unit: str, day: date) -> date:
-    """Returns the first day of a day's week (its Monday) or month, or the day itself."""
-    if unit == "month":
-        return day.replace(day=1)
-    return day - timedelta(days=day.weekday()) if unit == "week" else day
+    """Returns the first day of a day's week (its Monday) or month."""
+    return day.replace(day=1) if unit == "month" else day - timedelta(days=day.weekday())
 
 
-def _sum(begin: date, of: Iterable[Day]) -> Day:
-    listed = list(of)
-    names = [item.name for item in fields(Day) if item.name not in ("day", "rated")]
-    sums = {name: sum(getattr(day, name) for day in listed) for name in names}
-    rated = Funnel(*(sum(column) for column in zip(*(vars(day.rated).values() for day in listed), strict=True)))
-    return Day(begin, rated=rated, **sums)
+def _sum(begin: date, group: Sequence[Day]) -> Day:
+    sums = {name: sum(getattr(day, name) for day in group) for name in DAY_COUNTS}
+    return Day(begin, rated=sum_of(day.rated for day in group), **sums)
 
 
 def _name(unit: str, day: date, with_year: bool) -> str:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from ...display import plural
 from ..charts import bar, named_bar
-from ..elements import Markup, display_name, division, element, join, span, table
-from ..numbers import Absent, ClickedLink, EmailFunnel, Funnel, JourneyFunnel, Report
+from ..elements import Markup, data_cell, display_name, division, element, join, row, span, table
+from ..numbers import Absent, EmailFunnel, JourneyFunnel, Report
 from ..wording import number, rate
 from . import absent, card
 
@@ -25,9 +25,9 @@ def journeys(report: Report) -> Markup:
         "One count for each person and email. Percent of the "
         "people × emails that got the mail early enough to open it. Journeys that delivered nothing are not shown."
     )
-    most = max(one.funnel.rated for one in found)
-    shown = division("funnels", *(_funnel(one, most) for one in found[:_MOST_JOURNEYS]))
-    rest = division("funnels", *(_funnel(one, most) for one in found[_MOST_JOURNEYS:][:_MOST_MORE]))
+    most = max(journey.funnel.rated for journey in found)
+    funnels = [_funnel(journey, most) for journey in found[: _MOST_JOURNEYS + _MOST_MORE]]
+    shown, rest = division("funnels", *funnels[:_MOST_JOURNEYS]), division("funnels", *funnels[_MOST_JOURNEYS:])
     return card("journeys", title, note, shown, _more(len(found) - _MOST_JOURNEYS, "journey", rest))
 
 
@@ -59,7 +59,7 @@ def emails(report: Report) -> Markup | None:
     """Returns a table of all emails with their rates; None if the journeys have none."""
     if isinstance(report.journeys, Absent):
         return None
-    found = [(one, email) for one in report.journeys for email in one.emails]
+    found = [(journey, email) for journey in report.journeys for email in journey.emails]
     found.sort(key=lambda pair: -pair[1].funnel.rated)
     note = (
         "The same, for each email. Click-through is the share of those who opened that clicked; the other rates are of "
@@ -70,33 +70,31 @@ def emails(report: Report) -> Markup | None:
 
 
 def _emails(found: Sequence[tuple[JourneyFunnel, EmailFunnel]]) -> Markup:
-    heads = ("People", "Opened", "Clicked", "Click-through", "Replied", "Unsubscribed")
-    classes = ("n", "n bars", "n bars", "n wide", "n wide", "n wide")
-    head = [element("th", "Email"), *(element("th", a, class_=b) for a, b in zip(heads, classes, strict=True))]
-    rows = (_email(journey, email) for journey, email in found)
-    return table("emails", head, rows)
+    columns = [("Email", ""), ("People", "n"), ("Opened", "n bars"), ("Clicked", "n bars"), ("Click-through", "n wide")]
+    columns += [("Replied", "n wide"), ("Unsubscribed", "n wide")]
+    return table("emails", columns, (_email(journey, email) for journey, email in found))
 
 
 def _email(journey: JourneyFunnel, email: EmailFunnel) -> Markup:
-    funnel: Funnel = email.funnel
-    below = " · ".join(display_name(name) for name in (email.subject, journey.name) if name)
-    return element(
-        "tr",
-        element("th", span("main", display_name(email.name or email.id or NO_EMAIL)), span("sub", below), scope="row"),
-        element("td", number(funnel.rated), class_="n", data_label="People"),
-        *(
-            element(
-                "td",
-                bar(count, funnel.rated, title.lower()),
-                span("n", rate(count, funnel.rated)),
-                class_="n bars",
-                data_label=title,
-            )
-            for count, title in ((funnel.opened, "Opened"), (funnel.clicked, "Clicked"))
-        ),
-        element("td", rate(funnel.clicked, funnel.opened), class_="n wide"),
-        element("td", rate(funnel.replied, funnel.rated), class_="n wide"),
-        element("td", rate(funnel.unsubscribed, funnel.rated), class_="n wide"),
+    funnel = email.funnel
+    bars = (
+        (title, join(bar(count, funnel.rated, title.lower()), span("n", rate(count, funnel.rated))))
+        for title, count in (("Opened", funnel.opened), ("Clicked", funnel.clicked))
+    )
+    return row(
+        _name_of(email.name or email.id or NO_EMAIL, email.subject, journey.name),
+        data_cell(number(funnel.rated), "n", data_label="People"),
+        *(data_cell(content, "n bars", data_label=title) for title, content in bars),
+        data_cell(rate(funnel.clicked, funnel.opened), "n wide"),
+        data_cell(rate(funnel.replied, funnel.rated), "n wide"),
+        data_cell(rate(funnel.unsubscribed, funnel.rated), "n wide"),
+    )
+
+
+def _name_of(name: str, *below: str | None) -> Markup:
+    """Returns the name of a row, with those names below it that are known."""
+    return join(
+        span("main", display_name(name)), span("sub", " · ".join(display_name(other) for other in below if other))
     )
 
 
@@ -106,25 +104,16 @@ def links(report: Report) -> Markup:
     if isinstance(report.links, Absent):
         return absent("links", title, report.links)
     note = "The rate is the people who clicked the link, of all who got its email early enough to open it."
-    head = [element("th", "Link, email"), element("th", class_="bars")]
-    head += [element("th", name, class_=f"n{' narrow' * (name == 'Clicks')}") for name in ("People", "Clicks", "Rate")]
+    columns = [("Link, email", ""), ("", "bars"), ("People", "n"), ("Clicks", "n narrow"), ("Rate", "n")]
     most = max(link.people for link in report.links)
-    rows = (_link(link, most) for link in report.links)
-    return card("links", title, note, table("links", head, rows))
-
-
-def _link(link: ClickedLink, most: int) -> Markup:
-    below = " · ".join(display_name(name) for name in (link.email, link.journey) if name)
-    return element(
-        "tr",
-        element("th", span("main", display_name(link.url or "Without an address")), span("sub", below), scope="row"),
-        element("td", bar(link.people, most, "clicked"), class_="bars"),
-        element("td", number(link.people), class_="n"),
-        element("td", number(link.clicks), class_="n narrow"),
-        element("td", rate(link.people, link.rated), class_="n"),
+    rows = (
+        row(
+            _name_of(link.url or "Without an address", link.email, link.journey),
+            data_cell(bar(link.people, most, "clicked"), "bars"),
+            data_cell(number(link.people), "n"),
+            data_cell(number(link.clicks), "n narrow"),
+            data_cell(rate(link.people, link.rated), "n"),
+        )
+        for link in report.links
     )
-
-
-def all_of(report: Report) -> Markup:
-    """Returns the parts about journeys, emails and links."""
-    return join(journeys(report), emails(report), links(report))
+    return card("links", title, note, table("links", columns, rows))

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 from ...display import plural
-from ..charts import verdict
+from ..charts import OVER, SIGNS, verdict
 from ..elements import Content, Markup, display_name, element, span
 from ..numbers import Absent, Day, MailboxDomain, RateLimit, Report
 from ..wording import PAIRS, length, long_day, moment_of, number, percents, share
@@ -74,8 +74,12 @@ def _limits(report: Report) -> Iterator[Signed]:
         over = _domains_over(report, name)
         if (found := verdict(value, limit)) or over:
             # A single domain can be over a limit that all mail together is under.
-            sign = ("over", "▲") if found == "over" or over else ("near", "●")
-            yield *sign, f"{name.capitalize()} are {percents(value)}, {_stands(found, limit, over)}."
+            stronger = OVER if over else found
+            yield (
+                stronger,
+                SIGNS[stronger],
+                f"{name.capitalize()} are {percents(value)}, {_stands(found, limit, over)}.",
+            )
 
 
 def _stands(found: str, limit: RateLimit, over: str) -> str:
@@ -94,7 +98,7 @@ def _domains_over(report: Report, name: str) -> str:
     names = [
         display_name(domain.name)
         for domain in report.domains
-        if domain.name and _counts(domain, name)[1] >= _ENOUGH and verdict(of_domain(domain, name), limit) == "over"
+        if domain.name and _counts(domain, name)[1] >= _ENOUGH and verdict(of_domain(domain, name), limit) == OVER
     ]
     return ", ".join(names[:3]) + (" and others" * (len(names) > 3))
 
@@ -117,9 +121,11 @@ def _journeys(report: Report) -> Iterator[Signed]:
     if isinstance(report.journeys, Absent):
         return
     known = [
-        (share(one.funnel.opened, one.funnel.rated), one) for one in report.journeys if one.funnel.rated >= _ENOUGH
+        (100 * journey.funnel.opened / journey.funnel.rated, journey)
+        for journey in report.journeys
+        if journey.funnel.rated >= _ENOUGH
     ]
-    ranked = sorted(((value, one) for value, one in known if value is not None), key=lambda pair: pair[0])
+    ranked = sorted(known, key=lambda pair: pair[0])
     if len(ranked) > 1:
         (low, worst), (high, best) = ranked[0], ranked[-1]
         most, least = display_name(best.name or _NO_JOURNEY), display_name(worst.name or _NO_JOURNEY.lower())

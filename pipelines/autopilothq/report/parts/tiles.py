@@ -7,7 +7,7 @@ from ...display import plural
 from ..charts import flag, sparkline, verdict
 from ..elements import Markup, division, element, join
 from ..numbers import Absent, Day, RateLimit, Report, Totals
-from ..wording import PAIRS, moment_of, number, percents, rate, rounded, share
+from ..wording import PAIRS, bounds, moment_of, number, percents, rate, rounded, share
 from . import absent
 from .days import drawn, grouped
 
@@ -23,7 +23,7 @@ class _Courses(NamedTuple):
     def draw(self, title: str, value: Value, write: Callable[[float], str] = percents) -> Markup:
         """Returns a sparkline of a value, with its range below."""
         values = [value(day) for day in self.days]
-        known = [one for one in values if one is not None]
+        known = [point for point in values if point is not None]
         if len(known) < 2:
             return division("spark")
         low, high = write(min(known)), write(max(known))
@@ -63,8 +63,8 @@ def _tiles(report: Report, totals: Totals) -> Iterator[Markup]:
 
 
 def _limited(title: str, value: float | None, more: str, limit: RateLimit, course: Markup) -> Markup:
-    keep = f"keep below {limit.goal:g}%" + (f", never {limit.most:g}%" if limit.most > limit.goal else "")
-    return _tile(title, percents(value), f"{more}; {keep}", flag(verdict(value, limit)), course)
+    sign = flag(verdict(value, limit), " the limit")
+    return _tile(title, percents(value), f"{more}; keep {bounds(limit)}", sign, course)
 
 
 def _tile(title: str, value: str, more: str, sign: Markup | None, course: Markup) -> Markup:
@@ -78,15 +78,12 @@ def _of_rated(name: str) -> Value:
 
 
 def _rated_note(report: Report, totals: Totals) -> Markup:
-    until = report.period.rated_until
     left = totals.delivered - totals.rated
-    if not until:
-        return element("p", class_="rated-note")
-    last = report.period.last
+    last, until = report.period.last, moment_of(report.period.rated_until)
     youngest = f" (the last event is of {moment_of(last)})" if last else ""
     why = (
         f"Rates are of {PAIRS}: a person counts once for each email, however often it came or was opened. "
-        f"Mail delivered after {moment_of(until)} is left out of them, because it may still be opened"
+        f"Mail delivered after {until} is left out of them, because it may still be opened"
         f"{youngest}: {number(left)} of {number(totals.delivered)}."
     )
     return element("p", why if left else why.partition(" Mail")[0], class_="rated-note")

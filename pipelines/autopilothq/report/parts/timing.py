@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from ...display import plural
 from ..assemble import index_of
 from ..charts import columns, named_bar
-from ..elements import Markup, division, element, join, span, table
-from ..numbers import OPENED_WITHIN, Absent, Cohort, Cohorts, Machines, Report, SendingHour
+from ..elements import Markup, data_cell, division, element, join, row, span, table
+from ..numbers import OPENED_WITHIN, Absent, Cohort, Report, SendingHour
 from ..theme import STEPS, step
 from ..wording import WEEKDAYS, length, long_day, number, percents, rate, rounded, share, short_day
 from . import absent, card
@@ -43,13 +43,13 @@ def sending(report: Report) -> Markup:
     found = report.sending
     if isinstance(found, Absent):
         return absent("sending", title, found)
-    known = {(one.weekday, one.hour): one for one in found}
-    shares = [100 * one.opened / one.rated for one in found if one.rated >= _ENOUGH]
+    hours = {(hour.weekday, hour.hour): hour for hour in found}
+    shares = [100 * hour.opened / hour.rated for hour in found if hour.rated >= _ENOUGH]
     least, most = min(shares, default=0.0), max(shares, default=0.0)
     cells: list[Markup] = [span("corner"), *(span("hour", f"{hour}") for hour in range(24))]
     for day, name in enumerate(WEEKDAYS):
         cells.append(span("weekday", name))
-        cells += (_hour(known.get((day, hour)), name, hour, least, most) for hour in range(24))
+        cells += (_hour(hours.get((day, hour)), name, hour, least, most) for hour in range(24))
     note = (
         "Percent that was opened, by weekday and hour (UTC) of the first delivery, of people × emails delivered then."
     )
@@ -59,9 +59,8 @@ def sending(report: Report) -> Markup:
 def _hour(found: SendingHour | None, day: str, hour: int, least: float, most: float) -> Markup:
     title = f"{day} {hour}:00 – {hour}:59 UTC: "
     if found is None or found.rated < _ENOUGH:
-        return span(
-            "cell few", "·", title=f"{title}{plural(found.rated if found else 0, 'person × email', 'people × emails')}"
-        )
+        title += plural(found.rated if found else 0, "person × email", "people × emails")
+        return span("cell few", "·", title=title)
     value = 100 * found.opened / found.rated
     title += f"{percents(value)} of {number(found.rated)} people × emails opened"
     return span(f"cell r{step(value, least, most)}", f"{value:.0f}", title=title)
@@ -85,39 +84,39 @@ def cohorts(report: Report) -> Markup:
     found = report.cohorts
     if isinstance(found, Absent):
         return absent("cohorts", title, found)
-    width = max(len(row.active) for row in found.rows)
+    width = max(len(cohort.active) for cohort in found.rows)
     least, most = _extremes(found.rows)
-    heads = [element("th", "First email"), element("th", "People", class_="n")]
-    heads += [element("th", "0" if n == 0 else f"+{n}", class_=_column(n)) for n in range(width)]
-    rows = (_cohort(row, found, width, least, most) for row in found.rows)
+    columns = [("First email", ""), ("People", "n")]
+    columns += [("0" if n == 0 else f"+{n}", _column_class(n)) for n in range(width)]
+    rows = (_cohort(cohort, found.unit, width, least, most) for cohort in found.rows)
     note = (
         f"People by the {found.unit} of their first email in this period, and the percent of them that opened, clicked "
         f"or replied in that {found.unit} (0), in the next one (+1), and so on. The last {found.unit} of a row may not "
         "be over."
     )
-    return card("cohorts", title, note, table("cohorts", heads, rows))
+    return card("cohorts", title, note, table("cohorts", columns, rows))
 
 
-def _column(n: int) -> str:
+def _column_class(n: int) -> str:
     return "c" if n < SHOWN_ON_PHONES else "c wide"
 
 
-def _extremes(rows: Sequence[Cohort]) -> tuple[float, float]:
-    shares = [100 * active / row.people for row in rows for active in row.active if row.people]
+def _extremes(found: Sequence[Cohort]) -> tuple[float, float]:
+    """Returns the smallest and the largest percentage of active people."""
+    shares = [100 * active / cohort.people for cohort in found for active in cohort.active if cohort.people]
     return min(shares, default=0.0), max(shares, default=0.0)
 
 
-def _cohort(row: Cohort, found: Cohorts, width: int, least: float, most: float) -> Markup:
-    cells = []
+def _cohort(cohort: Cohort, unit: str, width: int, least: float, most: float) -> Markup:
+    cells = [data_cell(rounded(cohort.people), "n")]
     for n in range(width):
-        value = share(row.active[n], row.people) if n < len(row.active) else None
+        value = share(cohort.active[n], cohort.people) if n < len(cohort.active) else None
         if value is None:
-            cells.append(element("td", class_=f"{_column(n)} none"))
+            cells.append(data_cell(None, f"{_column_class(n)} none"))
             continue
-        title = f"{number(row.active[n])} of {plural(row.people, 'person', 'people')}"
-        cells.append(element("td", f"{value:.0f}", class_=f"{_column(n)} r{step(value, least, most)}", title=title))
-    name = short_day(row.begin) if found.unit == "day" else long_day(row.begin)
-    return element("tr", element("th", name, scope="row"), element("td", rounded(row.people), class_="n"), *cells)
+        title = f"{number(cohort.active[n])} of {plural(cohort.people, 'person', 'people')}"
+        cells.append(data_cell(f"{value:.0f}", f"{_column_class(n)} r{step(value, least, most)}", title=title))
+    return row(short_day(cohort.begin) if unit == "day" else long_day(cohort.begin), *cells)
 
 
 def machines(report: Report) -> Markup:
@@ -126,19 +125,13 @@ def machines(report: Report) -> Markup:
     found = report.machines
     if isinstance(found, Absent):
         return absent("machines", title, found)
-    return card("machines", title, _machines_note(found), *_machine_bars(found))
-
-
-def _machines_note(found: Machines) -> Markup:
-    return join(
+    note = join(
         "Mailbox providers fetch pictures before anybody reads, which counts as an open. The column ",
         element("code", found.column),
         f" marks {number(found.machine_opens)} of {plural(found.opens, 'open')} as such.",
     )
-
-
-def _machine_bars(found: Machines) -> list[Markup]:
-    return [
+    bars = (
         named_bar(name, count, found.rated, "opened", rate(count, found.rated))
         for name, count in (("Opened by anyone", found.opened), ("Opened by people", found.opened_by_people))
-    ]
+    )
+    return card("machines", title, note, *bars)

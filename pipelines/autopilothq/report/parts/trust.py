@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from ...display import plural
 from ..charts import bar, percent_short
-from ..elements import Content, Markup, display_name, division, element, join, span, table
+from ..elements import Markup, data_cell, display_name, division, element, join, row, span, table
 from ..numbers import ARRIVED_WITHIN, Absent, ArrivalDelays, Books, Reason, RecentRun, Report, TableAge
 from ..wording import moment_of, number, percents, share
 from . import card
@@ -16,36 +16,27 @@ _Part = TypeVar("_Part")
 
 def trust(report: Report) -> Markup:
     """Returns blocks about the books, arrival delays, rejects and discards, the last loads, and the age of tables."""
+    audit, rejects, discards = (element("code", table) for table in ("_audit", "_rejects", "_discards"))
+    run = f"The last known run: {report.last_run}." if report.last_run else None
     note = join(
-        "From the books of all loads, whatever period is shown: ",
-        *_codes("_audit", "_rejects", "_discards"),
-        ". ",
-        f"The last known run: {report.last_run}." if report.last_run else None,
+        "From the books of all loads, whatever period is shown: ", audit, ", ", rejects, ", ", discards, ". ", run
     )
     books = report.books
-    parts = [
-        _block("Every line is accounted for", _or_why(books, _accounts)),
-        _block("Arrival after the event", _or_why(report.arrival, _arrival)),
-        _block("Rejected lines", _or_why(books, lambda found: _reasons(found.rejects))),
-        _block("Values that did not fit", _or_why(books, lambda found: _reasons(found.discards))),
-        _block("The last loads", _or_why(books, lambda found: _runs(found.runs, found.loads))),
-        _block("Newest rows", _or_why(report.ages, _ages)),
+    blocks = [
+        _block("Every line is accounted for", books, _accounts),
+        _block("Arrival after the event", report.arrival, _arrival),
+        _block("Rejected lines", books, lambda found: _reasons(found.rejects)),
+        _block("Values that did not fit", books, lambda found: _reasons(found.discards)),
+        _block("The last loads", books, lambda found: _runs(found.runs, found.loads)),
+        _block("Newest rows", report.ages, _ages),
     ]
-    return card("trust", "Can the numbers be trusted", note, division("blocks", *parts))
+    return card("trust", "Can the numbers be trusted", note, division("blocks", *blocks))
 
 
-def _codes(*names: str) -> Iterable[Content]:
-    for n, name in enumerate(names):
-        yield ", " if n else None
-        yield element("code", name)
-
-
-def _block(title: str, content: Markup) -> Markup:
+def _block(title: str, part: _Part | Absent, show: Callable[[_Part], Markup]) -> Markup:
+    """Returns a block with what `show` makes of its numbers, or with the reason why there are none."""
+    content = division("absent", part.reason) if isinstance(part, Absent) else show(part)
     return division("block", element("h3", title), content)
-
-
-def _or_why(part: _Part | Absent, show: Callable[[_Part], Markup]) -> Markup:
-    return division("absent", part.reason) if isinstance(part, Absent) else show(part)
 
 
 def _accounts(found: Books) -> Markup:
@@ -74,13 +65,7 @@ def _of(part: int, whole: int) -> str:
 
 
 def _pairs(rows: Iterable[tuple[str, str]]) -> Markup:
-    return element(
-        "table",
-        element(
-            "tbody", *(element("tr", element("th", a, scope="row"), element("td", b, class_="n")) for a, b in rows)
-        ),
-        class_="pairs",
-    )
+    return table("pairs", (), (row(name, data_cell(value, "n")) for name, value in rows))
 
 
 def _arrival(found: ArrivalDelays) -> Markup:
@@ -104,26 +89,24 @@ def _reasons(found: Sequence[Reason]) -> Markup:
     if not found:
         return element("p", "✓ None.", class_="good")
     return _pairs(
-        (" · ".join(display_name(name) for name in (one.where, one.reason) if name), number(one.lines)) for one in found
+        (" · ".join(display_name(name) for name in (reason.where, reason.reason) if name), number(reason.lines))
+        for reason in found
     )
 
 
 def _runs(found: Sequence[RecentRun], loads: int) -> Markup:
-    names = ["Loaded", "Files", "Lines", "Stored", "Duplicates", "Rejected"]
-    classes = ["", "n wide", "n", "n", "n wide", "n"]
+    columns = [("Files", "n wide"), ("Lines", "n"), ("Stored", "n"), ("Duplicates", "n wide"), ("Rejected", "n")]
     if any(run.skipped for run in found):
-        names, classes = [*names, "Skipped"], [*classes, "n wide"]
-    head = [element("th", name, class_=of or None) for name, of in zip(names, classes, strict=True)]
+        columns.append(("Skipped", "n wide"))
     rows = (
-        element(
-            "tr",
-            element("th", moment_of(run.at).removesuffix(" UTC"), scope="row"),
+        row(
+            moment_of(run.at).removesuffix(" UTC"),
             # The last number, `skipped`, is left out if the table has no column for it.
-            *(element("td", number(n), class_=of) for n, of in zip(run[1:], classes[1:], strict=False)),
+            *(data_cell(number(count), class_) for count, (_, class_) in zip(run[1:], columns, strict=False)),
         )
         for run in found
     )
-    return join(table("numbers", head, rows), _and_more(loads - len(found), "earlier load"))
+    return join(table("numbers", [("Loaded", ""), *columns], rows), _and_more(loads - len(found), "earlier load"))
 
 
 def _and_more(count: int, word: str) -> Markup | None:
@@ -131,14 +114,13 @@ def _and_more(count: int, word: str) -> Markup | None:
 
 
 def _ages(found: Sequence[TableAge]) -> Markup:
-    head = [element("th", "Table"), element("th", "Received", class_="n"), element("th", "Loaded", class_="n wide")]
+    columns = [("Table", ""), ("Received", "n"), ("Loaded", "n wide")]
     rows = (
-        element(
-            "tr",
-            element("th", element("code", display_name(one.table)), scope="row"),
-            element("td", moment_of(one.received_at).removesuffix(" UTC"), class_="n"),
-            element("td", moment_of(one.loaded_at).removesuffix(" UTC"), class_="n wide"),
+        row(
+            element("code", display_name(age.table)),
+            data_cell(moment_of(age.received_at).removesuffix(" UTC"), "n"),
+            data_cell(moment_of(age.loaded_at).removesuffix(" UTC"), "n wide"),
         )
-        for one in found[:_MOST_TABLES]
+        for age in found[:_MOST_TABLES]
     )
-    return join(table("numbers", head, rows), _and_more(len(found) - _MOST_TABLES, "more table"))
+    return join(table("numbers", columns, rows), _and_more(len(found) - _MOST_TABLES, "more table"))

@@ -24,8 +24,8 @@ from .in_parts import csv_in_parts, has_long_rows, json_in_parts, parquet_in_par
 _Columns = tuple[
     tuple[tuple[str, Form], ...], tuple[LostColumn, ...]
 ]  # the columns of a file with their forms, and the lost ones
-_LATEST_TABLES = frozenset(latest.table.name for latest in LATEST)
-OTHER_TABLES = _LATEST_TABLES | {table.name for table in MESSAGE_TABLES}  # tables other than those of events
+LATEST_NAMES = frozenset(latest.table.name for latest in LATEST)
+OTHER_TABLES = LATEST_NAMES | {table.name for table in MESSAGE_TABLES}  # tables other than those of events
 _NULL = re.compile(rb"(?:^|[,|;\t])\\N(?:[,|;\t\r]|$)", re.MULTILINE)
 _CHUNK = 8 << 20
 ANY_ORDER = "row_number() OVER ()"  # SQL for a row's number, where rows have none
@@ -34,12 +34,11 @@ KILL_POINT_ROWS_BUFFERED = f"{__name__}:buffer_rows"  # for tests/faults
 
 
 class BufferedRows(NamedTuple):
-    """The buffered rows of a file or table: its number in the load, its table, the path, and the columns' forms.
+    """The buffered rows of a file or table: their table, the path, and the columns' forms.
 
     `lost` are columns whose values are discarded.
     """
 
-    number: int
     table: str
     path: str
     forms: Mapping[str, Form]
@@ -60,9 +59,13 @@ class Source(NamedTuple):
     types: Mapping[str, str]
     few: Callable[[], Generator[str]] | None = None
 
+    def cell(self, name: str) -> str:
+        """Returns SQL for the value of a column in its form."""
+        return self.columns[name][1].format(engine.name(name))
+
 
 def buffer_rows(con: duckdb.DuckDBPyConnection, source: Source, number: int, table: str, scratch: Path) -> BufferedRows:
-    """Writes the rows of a source into a file with Segment's names of columns.
+    """Writes the rows of a source, which has that number in the load, into a file with Segment's names of columns.
 
     Raises NotSupported if a table has no column `id`, which identifies rows.
     """
@@ -72,30 +75,25 @@ def buffer_rows(con: duckdb.DuckDBPyConnection, source: Source, number: int, tab
             f"Expected a column id in {table}, because rows are known by it, but there are"
             f" {', '.join(list(names.values())[:8]) or 'none'}.\nLeave that table out: name the others with --table."
         )
-    cells = {}
-    forms: dict[str, Form] = {}
-    for name, folded in names.items():
-        forms[folded], template = source.columns[name]
-        cells[folded] = template.format(engine.name(name))
-    lost = tuple(
-        LostColumn(name, source.columns[name][0], column, reason)
+    forms = {column: source.columns[name][0] for name, column in names.items()}
+    cells = {column: source.cell(name) for name, column in names.items()}
+    lost = {
+        LostColumn(name, source.columns[name][0], column, reason): source.cell(name)
         for name, (column, reason) in lost_columns(source.columns, names).items()
-    )
-    lost_cells = [source.columns[column.name][1].format(engine.name(column.name)) for column in lost]
-    if table not in _LATEST_TABLES:
-        own = as_plain_text(forms["id"], f"({cells['id']})")
-        name = next(name for name, folded in names.items() if folded == "id")
-        lost += (LostColumn(name, forms["id"], "id", "not_text"),)
-        lost_cells.append(f"CASE WHEN storable({own}) IS NULL THEN {cells['id']} END")
-        cells["id"] = _id_cell(own, cells, table)
-        forms["id"] = "text"
+    }
+    if table not in LATEST_NAMES:
+        [id_name] = [name for name, column in names.items() if column == "id"]
+        text = as_plain_text(forms["id"], f"({cells['id']})")
+        not_text = LostColumn(id_name, forms["id"], "id", "not_text")
+        lost[not_text] = f"CASE WHEN storable({text}) IS NULL THEN {cells['id']} END"
+        cells["id"], forms["id"] = _id_cell(text, cells, table), "text"
+    written = {CELL_PREFIX + column: cell for column, cell in cells.items()}
+    written |= {LOST_PREFIX + column.name: cell for column, cell in lost.items()}
+    select = ", ".join(f"{cell} AS {engine.name(name)}" for name, cell in written.items())
     path = str(scratch / f"buffered-{number}.parquet")
-    select = ", ".join(f"{cell} AS {engine.name(CELL_PREFIX + name)}" for name, cell in cells.items())
-    for column, cell in zip(lost, lost_cells, strict=True):
-        select += f", {cell} AS {engine.name(LOST_PREFIX + column.name)}"
     with engine.memory_for_columns(con, len(cells)):
         _write(con, source, select, number * LINES_PER_FILE, path)
-    return BufferedRows(number, table, path, forms, lost)
+    return BufferedRows(table, path, forms, tuple(lost))
 
 
 def _write(con: duckdb.DuckDBPyConnection, source: Source, select: str, first: int, path: str) -> None:
@@ -154,7 +152,7 @@ def column_names(columns: Mapping[str, object], table: str) -> dict[str, str]:
             called = RUDDERSTACK_COLUMNS[own]
             if called in folded.values():
                 called = own
-        if table in _LATEST_TABLES and own == "anonymous_id":
+        if table in LATEST_NAMES and own == "anonymous_id":
             continue
         if called and called not in LOADER_OWN_COLUMNS and called not in names.values():
             names[name] = called
@@ -221,19 +219,19 @@ def local_source(con: duckdb.DuckDBPyConnection, local: Path, file: TableFile, s
     )
     sql = read.format(67108864)
     types = _types(con, sql)
-    columns = {name: form_of(of) for name, of in types.items()}
+    columns = {name: form_of(type_) for name, type_ in types.items()}
     return Source(sql, ANY_ORDER, columns, types, partial(json_in_parts, partial(_contents, local), read))
 
 
 def _types(con: duckdb.DuckDBPyConnection, sql: str) -> dict[str, str]:
-    return {name: str(of) for name, of, *_ in con.execute(f"DESCRIBE FROM {sql}").fetchall()}
+    return {name: str(type_) for name, type_, *_ in con.execute(f"DESCRIBE FROM {sql}").fetchall()}
 
 
 def _parquet_source(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path) -> Source:
     read = "read_parquet({}, binary_as_string = true, hive_partitioning = false)"
     path = engine.glob_literal(str(local))
     types = _types(con, read.format(path))
-    columns = {name: form_of(of) for name, of in types.items()}
+    columns = {name: form_of(type_) for name, type_ in types.items()}
     few = partial(parquet_in_parts, con, local, scratch, read)
     if "file_row_number" in map(str.lower, columns):
         return Source(read.format(path), ANY_ORDER, columns, types, few)
@@ -318,9 +316,5 @@ def avro_source(table: AvroTable) -> Source:
 def _buffer_avro(
     con: duckdb.DuckDBPyConnection, local: Path, file: TableFile, number: int, scratch: Path
 ) -> BufferedRows:
-    with (
-        local.open("rb") as opened,
-        opened_avro(opened, file) as table,
-        engine.registered(con, avro_rows=table.rows),
-    ):
+    with local.open("rb") as opened, opened_avro(opened, file) as table, engine.registered(con, avro_rows=table.rows):
         return buffer_rows(con, avro_source(table), number, file.table, scratch)

@@ -5,9 +5,12 @@ Values are buffered in a form: one of the contract's types, JSON text (`json`), 
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib.resources import files
-from typing import Literal, NamedTuple
+from itertools import islice
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 import duckdb
 
@@ -48,6 +51,7 @@ _JSON_SQL: dict[Form, str] = {
     "bool": "{}::VARCHAR",
     "timestamp": "moment_json({})",
 }
+_NONE: Mapping[str, str] = MappingProxyType({})
 _MISFIT_REASONS: dict[Type, str] = {"text": "not_text", "timestamp": "not_a_time"}
 ADOPT_MACROS = files(__package__).joinpath("adopt_macros.sql").read_text(encoding="utf-8")
 
@@ -62,19 +66,19 @@ def form_of(sql_type: str) -> tuple[Form, str]:
     return _FORMS.get(re.sub(r"\(.*", "", sql_type, flags=re.DOTALL).strip(), _NESTED)
 
 
-def cell(form: Form, of: Type, name: str) -> str:
+def cell(form: Form, type_: Type, name: str) -> str:
     """Returns SQL that converts a value in a form to a type; null if that would lose anything."""
-    if of == "text" and form in ("text", "loose"):
+    if type_ == "text" and form in ("text", "loose"):
         return f"storable({name})"
-    if form == of:
-        return {"timestamp": f"moment({name})", "double": f"finite({name})"}.get(of, name)
-    if of == "timestamp" and form in ("text", "loose"):
+    if form == type_:
+        return {"timestamp": f"moment({name})", "double": f"finite({name})"}.get(type_, name)
+    if type_ == "timestamp" and form in ("text", "loose"):
         return f"text_moment({name})"
-    if of == "timestamp" and form == "json":
+    if type_ == "timestamp" and form == "json":
         return f"text_moment(as_text({name}))"
     if form == "loose":
-        return f"loose_{of}({name})"
-    return f"as_{of}({_JSON_SQL[form].format(name)})"
+        return f"loose_{type_}({name})"
+    return f"as_{type_}({_JSON_SQL[form].format(name)})"
 
 
 def json_value(form: Form, name: str) -> str:
@@ -85,6 +89,11 @@ def json_value(form: Form, name: str) -> str:
 def as_plain_text(form: Form, name: str) -> str:
     """Returns SQL that converts a value in a form to text."""
     return name if form in ("text", "loose") else f"as_text({_JSON_SQL[form].format(name)})"
+
+
+def cell_name(column: str) -> str:
+    """Returns the quoted name of a column in buffered rows."""
+    return engine.name(CELL_PREFIX + column)
 
 
 def aliased(column: str) -> str:
@@ -115,6 +124,25 @@ class RowGroup(NamedTuple):
         """The relation with the rows, in SQL."""
         return engine.parquet_files(self.paths)
 
+    @property
+    def row_json(self) -> str:
+        """A row as JSON text, in SQL."""
+        cells = (
+            f"{engine.literal(column)}, {json_value(form, cell_name(column))}::JSON"
+            for column, form in self.forms.items()
+        )
+        return f"json_object({', '.join(cells)})::VARCHAR"
+
+    def aggregates(
+        self, con: duckdb.DuckDBPyConnection, queried: Mapping[str, Sequence[str]]
+    ) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        """Yields the values of each column's aggregates over all rows; `queried` are these in SQL, by column."""
+        for part in engine.batched(queried.items(), CELLS_PER_QUERY):
+            cells = ", ".join(sql for _, aggregates in part for sql in aggregates)
+            values = iter(con.execute(f"SELECT {cells} FROM {self.source}").fetchone() or ())
+            for column, aggregates in part:
+                yield column, tuple(islice(values, len(aggregates)))
+
     def discards(self, name: str, form: Form, reason: str, condition: str = "true") -> str:
         """Returns a query (`seq`, `value` as JSON text, `reason`) for the values of a column that meet a condition."""
         value = f"replace({json_value(form, name)}, chr(0), '\\u0000')"
@@ -123,11 +151,11 @@ class RowGroup(NamedTuple):
             f" FROM {self.source} WHERE {name} IS NOT NULL AND {condition}"
         )
 
-    def misfits(self, column: str, of: Type) -> str:
+    def misfits(self, column: str, type_: Type) -> str:
         """Returns a query, as `discards` does, for the values of a column that cannot become a type."""
-        form, name = self.forms[column], engine.name(CELL_PREFIX + column)
-        reason = "not_a_number" if of == form == "double" else _MISFIT_REASONS.get(of, "does_not_fit")
-        return self.discards(name, form, reason, f"{cell(form, of, name)} IS NULL")
+        form, name = self.forms[column], cell_name(column)
+        reason = "not_a_number" if type_ == form == "double" else _MISFIT_REASONS.get(type_, "does_not_fit")
+        return self.discards(name, form, reason, f"{cell(form, type_, name)} IS NULL")
 
 
 class BufferedTable(NamedTuple):
@@ -141,56 +169,57 @@ class BufferedTable(NamedTuple):
         """The names of all columns."""
         return list(dict.fromkeys(column for group in self.groups for column in group.forms))
 
-    def select(self, types: Mapping[str, Type], names: Mapping[str, str], more: Mapping[str, str]) -> str:
+    def select(
+        self, types: Mapping[str, Type], names: Mapping[str, str] = _NONE, more: Mapping[str, str] = _NONE
+    ) -> str:
         """Returns a query of typed cells, with `seq`.
 
-        `types` are those of the columns, `names` are their names in the result, `more` are further cells.
+        `types` are those of the columns, `names` are other names in the result, `more` are further cells.
         """
         parts = []
         for group in self.groups:
             cells = [
-                f"{_cell_of(group, column, of)} AS {aliased(names.get(column, column))}" for column, of in types.items()
+                f"{_cell_of(group, column, type_)} AS {aliased(names.get(column, column))}"
+                for column, type_ in types.items()
             ]
             cells += [f"{sql} AS {engine.name(name)}" for name, sql in more.items()]
             parts.append(f"SELECT {', '.join(['seq', *cells])} FROM {group.source}")
         return " UNION ALL ".join(parts)
 
 
-def _cell_of(group: RowGroup, column: str, of: Type) -> str:
+def _cell_of(group: RowGroup, column: str, type_: Type) -> str:
     form = group.forms.get(column)
-    return f"NULL::{SQL_TYPES[of]}" if form is None else cell(form, of, engine.name(CELL_PREFIX + column))
+    return f"NULL::{SQL_TYPES[type_]}" if form is None else cell(form, type_, cell_name(column))
 
 
-def values_of(con: duckdb.DuckDBPyConnection, table: BufferedTable, columns: Iterable[str]) -> dict[str, ColumnValues]:
+def values_of(
+    con: duckdb.DuckDBPyConnection, table: BufferedTable, columns: Collection[str]
+) -> dict[str, ColumnValues]:
     """Returns the type bits and the number of values of columns, including columns without values."""
     found: dict[str, ColumnValues] = {}
-    listed = list(columns)
     for group in table.groups:
-        for part in engine.batched([column for column in listed if column in group.forms], CELLS_PER_QUERY):
-            cells = []
-            for column in part:
-                name, form = engine.name(CELL_PREFIX + column), group.forms[column]
-                bits = str(_BITS[form]) if form in _BITS else f"bit_or({_BIT_SQL[form].format(name)})"
-                cells += [f"{bits} AS a", f"count({name})"]
-            row = con.execute(f"SELECT {', '.join(cells)} FROM {group.source}").fetchone() or ()
-            for column, bits, number in zip(part, row[::2], row[1::2], strict=True):
-                before = found.get(column, ColumnValues(0, 0))
-                found[column] = ColumnValues(before.bits | (bits or 0), before.number + number)
+        measures = {column: _measures(group.forms[column], column) for column in columns if column in group.forms}
+        for column, (bits, count) in group.aggregates(con, measures):
+            before = found.get(column, ColumnValues(0, 0))
+            found[column] = ColumnValues(before.bits | (bits or 0), before.number + count)
     return found
+
+
+def _measures(form: Form, column: str) -> tuple[str, str]:
+    """Returns SQL for the type bits of a column's values, and for their number."""
+    name = cell_name(column)
+    return str(_BITS[form]) if form in _BITS else f"bit_or({_BIT_SQL[form].format(name)})", f"count({name})"
 
 
 def cut_texts(con: duckdb.DuckDBPyConnection, table: BufferedTable) -> dict[str, int]:
     """Returns how many texts of each column have exactly as many characters as Segment keeps, and so may be cut."""
-    found: dict[str, int] = {}
+    found: Counter[str] = Counter()
     for group in table.groups:
-        texts = [column for column, form in group.forms.items() if form in ("text", "loose", "json")]
-        for part in engine.batched(texts, CELLS_PER_QUERY):
-            names = {column: engine.name(CELL_PREFIX + column) for column in part}
-            cells = [
-                f"count(*) FILTER (length({as_plain_text(group.forms[column], name)}) = {CUT})"
-                for column, name in names.items()
-            ]
-            row = con.execute(f"SELECT {', '.join(cells)} FROM {group.source}").fetchone() or ()
-            for column, number in zip(part, row, strict=True):
-                found[column] = found.get(column, 0) + number
-    return {column: number for column, number in found.items() if number}
+        texts = {
+            column: (f"count(*) FILTER (length({as_plain_text(form, cell_name(column))}) = {CUT})",)
+            for column, form in group.forms.items()
+            if form in ("text", "loose", "json")
+        }
+        for column, (count,) in group.aggregates(con, texts):
+            found[column] += count
+    return dict(+found)

@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from urllib.parse import urlsplit
 
 import duckdb
@@ -61,10 +61,16 @@ class Database(ABC):
 
     url: str
     """Where it is, without secrets."""
+    dialect: ClassVar[str]
+    """The dialect of SQL that the types of its columns are spelled in."""
 
     @abstractmethod
-    def columns(self, schema: str) -> Mapping[str, Mapping[str, str]]:
-        """Returns the types of the columns of each table and view of a schema."""
+    def column_types(self, schema: str) -> list[tuple[str, str, str]]:
+        """Returns table, name and type of each column of a schema's tables and views."""
+
+    @abstractmethod
+    def path(self, schema: str, name: str) -> str:
+        """Returns the name of a table in queries."""
 
     @abstractmethod
     def query_row(self, sql: str) -> tuple[Any, ...]:
@@ -72,14 +78,12 @@ class Database(ABC):
 
     @abstractmethod
     @contextmanager
-    def opened(
-        self, con: duckdb.DuckDBPyConnection, schema: str, name: str, columns: Mapping[str, str]
-    ) -> Iterator[Source]:
+    def opened(self, con: duckdb.DuckDBPyConnection, table: DatabaseTable) -> Iterator[Source]:
         """Yields a source from which the engine can read a table's rows during the block."""
 
     @staticmethod
     @abstractmethod
-    def form(of: str) -> Form:
+    def form(type_: str) -> Form:
         """Returns the form of columns of a database's type."""
 
     @abstractmethod
@@ -89,6 +93,8 @@ class Database(ABC):
 
 class PostgresSource(Database):
     """A PostgreSQL database."""
+
+    dialect = "postgres"
 
     def __init__(self, url: str) -> None:
         """Connects. Raises NotSupported without ADBC, RunError if the database cannot be opened."""
@@ -111,45 +117,40 @@ class PostgresSource(Database):
                 f"Expected a database at {self.url}, but it cannot be opened: {engine.error_line(error)}"
             ) from error
 
-    def columns(self, schema: str) -> Mapping[str, Mapping[str, str]]:
-        """Returns the types of the columns of each table and view."""
-        found: dict[str, dict[str, str]] = {}
+    def column_types(self, schema: str) -> list[tuple[str, str, str]]:
+        """Returns table, name and type of each column of a schema's tables and views."""
         with self._connection.cursor() as cursor:
             cursor.execute(sql_file("columns_postgres.sql"), (schema,))
-            for table, column, of in cursor.fetchall():
-                found.setdefault(table, {})[column] = of
-        return found
+            return list(cursor.fetchall())
+
+    def path(self, schema: str, name: str) -> str:
+        """Returns the name of a table in queries."""
+        return f"{engine.name(schema)}.{engine.name(name)}"
 
     def query_row(self, sql: str) -> tuple[Any, ...]:
-        """Returns the one row of a statement."""
+        """Returns the only row of a query's result."""
         with self._connection.cursor() as cursor:
             cursor.execute(sql)
             return tuple(cursor.fetchone())
 
     @contextmanager
-    def opened(
-        self, con: duckdb.DuckDBPyConnection, schema: str, name: str, columns: Mapping[str, str]
-    ) -> Iterator[Source]:
+    def opened(self, con: duckdb.DuckDBPyConnection, table: DatabaseTable) -> Iterator[Source]:
         """Yields a source from which the engine reads a table's rows as a stream."""
-        forms = {column: _POSTGRES_FORMS.get(of, _AS_TEXT) for column, of in columns.items()}
-        cells = ", ".join(
-            f"{template.format(engine.name(column))} AS {engine.name(column)}"
-            for column, (_, template) in forms.items()
-        )
+        forms: dict[str, tuple[Form, str]] = {}
+        cells = []
+        for column, type_ in table.columns.items():
+            form, template = _POSTGRES_FORMS.get(type_, _AS_TEXT)
+            forms[column] = form, "{}"
+            cells.append(f"{template.format(engine.name(column))} AS {engine.name(column)}")
         with self._connection.cursor() as cursor:
-            cursor.execute(f"SELECT {cells} FROM {engine.name(schema)}.{engine.name(name)}")
+            cursor.execute(f"SELECT {', '.join(cells)} FROM {self.path(table.schema, table.name)}")
             with engine.registered(con, database_rows=cursor.fetch_record_batch()):
-                yield Source(
-                    "database_rows",
-                    ANY_ORDER,
-                    {column: (form, "{}") for column, (form, _) in forms.items()},
-                    columns,
-                )
+                yield Source("database_rows", ANY_ORDER, forms, table.columns)
 
     @staticmethod
-    def form(of: str) -> Form:
+    def form(type_: str) -> Form:
         """Returns the form in which a column of a type comes."""
-        return _POSTGRES_FORMS.get(of, _AS_TEXT)[0]
+        return _POSTGRES_FORMS.get(type_, _AS_TEXT)[0]
 
     def close(self) -> None:
         """Closes the connection."""
@@ -160,12 +161,14 @@ class PostgresSource(Database):
 class DuckdbSource(Database):
     """A DuckDB file."""
 
+    dialect = "duckdb"
+
     def __init__(self, url: str) -> None:
         """Opens the file. Raises RunError if it does not exist or is not a DuckDB file."""
         self._path = os.path.abspath(local_path(url.removeprefix("duckdb:///").removeprefix("duckdb:")))
         self.url = f"duckdb:///{self._path}"
         if not Path(self._path).is_file():
-            raise RunError(f"Expected a DuckDB file at {self._path}, but there is none.\nCheck how it is spelt.")
+            raise RunError(f"Expected a DuckDB file at {self._path}, but there is none.\nCheck the spelling.")
         self._connection = duckdb.connect(":memory:")
         self._attach(self._connection)
 
@@ -177,39 +180,37 @@ class DuckdbSource(Database):
                 f"Expected a DuckDB file at {self._path} that nobody writes to, but it cannot be opened: {error}"
             ) from error
 
-    def columns(self, schema: str) -> Mapping[str, Mapping[str, str]]:
-        """Returns the types of the columns of each table and view."""
-        found: dict[str, dict[str, str]] = {}
-        rows = self._connection.execute(
+    def column_types(self, schema: str) -> list[tuple[str, str, str]]:
+        """Returns table, name and type of each column of a schema's tables and views."""
+        return self._connection.execute(
             "SELECT table_name, column_name, data_type FROM duckdb_columns()"
             " WHERE database_name = 'adopted' AND schema_name = ? ORDER BY table_name, column_index",
             [schema],
         ).fetchall()
-        for table, column, of in rows:
-            found.setdefault(table, {})[column] = of
-        return found
+
+    def path(self, schema: str, name: str) -> str:
+        """Returns the name of a table in queries."""
+        return f"adopted.{engine.name(schema)}.{engine.name(name)}"
 
     def query_row(self, sql: str) -> tuple[Any, ...]:
-        """Returns the one row of a statement."""
+        """Returns the only row of a query's result."""
         return self._connection.execute(sql).fetchone() or ()
 
     @contextmanager
-    def opened(
-        self, con: duckdb.DuckDBPyConnection, schema: str, name: str, columns: Mapping[str, str]
-    ) -> Iterator[Source]:
+    def opened(self, con: duckdb.DuckDBPyConnection, table: DatabaseTable) -> Iterator[Source]:
         """Yields a source from which the engine reads a table of the attached file."""
         self._attach(con)
         try:
-            table = f"adopted.{engine.name(schema)}.{engine.name(name)}"
-            forms = {column: form_of(of) for column, of in columns.items()}
-            yield Source(table, ANY_ORDER, forms, columns, partial(_table_in_parts, con, table))
+            path = self.path(table.schema, table.name)
+            forms = {column: form_of(type_) for column, type_ in table.columns.items()}
+            yield Source(path, ANY_ORDER, forms, table.columns, partial(_table_in_parts, con, path))
         finally:
             con.execute("DETACH adopted")
 
     @staticmethod
-    def form(of: str) -> Form:
+    def form(type_: str) -> Form:
         """Returns the form in which a column of a type comes."""
-        return form_of(of)[0]
+        return form_of(type_)[0]
 
     def close(self) -> None:
         """Closes the file."""
@@ -241,34 +242,32 @@ def open_database(url: str) -> Database:
 
 def database_tables(database: Database, schema: str) -> Iterator[DatabaseTable]:
     """Yields the tables of a schema that have an `id`. Raises RunError if the schema has no tables."""
-    there = database.columns(schema)
-    if not there:
+    tables: dict[str, dict[str, str]] = {}
+    for table, column, type_ in database.column_types(schema):
+        tables.setdefault(table, {})[column] = type_
+    if not tables:
         raise RunError(
             f"Expected tables in the schema {schema} of {database.url}, but it has none.\nName another with --schema."
         )
-    for name, columns in there.items():
+    for name, columns in tables.items():
         if "id" not in map(folded_name, columns):
             continue
         newest = [column for column in columns if folded_name(column) in _NEWEST]
         cells = ", ".join(["count(*)", *(f"max({engine.name(column)})::text" for column in newest)])
-        found = database.query_row(f"SELECT {cells} FROM {_path(database, schema, name)}")
+        found = database.query_row(f"SELECT {cells} FROM {database.path(schema, name)}")
         url = f"{database.url}/{schema}/{name}"
         version = "-".join(map(str, found))
         yield DatabaseTable(url, version, 0, folded_name(name), schema, name, columns, database)
 
 
-def _path(database: Database, schema: str, name: str) -> str:
-    catalog = "adopted." if isinstance(database, DuckdbSource) else ""
-    return f"{catalog}{engine.name(schema)}.{engine.name(name)}"
+AdoptedWork = TableFile | DatabaseTable
 
 
-def buffer_work(con: duckdb.DuckDBPyConnection, work: object, number: int, scratch: Path) -> BufferedRows:
+def buffer_work(con: duckdb.DuckDBPyConnection, work: AdoptedWork, number: int, scratch: Path) -> BufferedRows:
     """Buffers the rows of a file, or of a table of a database."""
     if isinstance(work, TableFile):
         return buffer_file(con, work, number, scratch)
-    if not isinstance(work, DatabaseTable):
-        raise TypeError(f"Expected a file or a table of a database, but got {type(work).__name__}.")
-    with work.database.opened(con, work.schema, work.name, work.columns) as source:
+    with work.database.opened(con, work) as source:
         return buffer_rows(con, source, number, work.table, scratch)
 
 

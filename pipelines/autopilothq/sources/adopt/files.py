@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
 from ...catalog import EXPORT_MARK, TABLES
@@ -105,19 +105,17 @@ def table_files(
     found: dict[str, TableFile] = {}
     left_out: dict[str, str] = {}
     for url in urls:
-        there = _without_unfinished(_files_at(url, credentials), left_out)
-        tables = _tables_by_pattern(there, named) if named else _tables_by_name(there)
-        for file in there:
-            form = _format(file.path)
-            if file.below not in tables:
+        files = _without_unfinished(_files_at(url, credentials), left_out)
+        tables = _tables_by_pattern(files, named) if named else _tables_by_name(files)
+        for file in files:
+            table, file_format = tables.get(file.below), _format(file.path)
+            if table is None:
                 if not named:
                     left_out[file.url] = NOT_A_TABLE
-            elif form is None:
+            elif file_format is None:
                 left_out[file.url] = UNKNOWN_FORMAT
             else:
-                found[file.url] = TableFile(
-                    file.url, file.version, file.size, tables[file.below], form, file.path, file.fs
-                )
+                found[file.url] = TableFile(file.url, file.version, file.size, table, file_format, file.path, file.fs)
     _check_patterns(urls, named, found.values())
     return [found[url] for url in sorted(found)], {url: why for url, why in left_out.items() if url not in found}
 
@@ -139,21 +137,16 @@ def _files_at(url: str, credentials: Any) -> list[_FoundFile]:
 
 def _without_unfinished(found: Sequence[_FoundFile], left_out: dict[str, str]) -> list[_FoundFile]:
     """Returns the files that may hold rows, except those of this program's unfinished exports."""
-    unfinished = {file.below.rpartition("/")[0] for file in found if file.below.rpartition("/")[2] == EXPORT_MARK}
+    unfinished = {PurePosixPath(file.below).parent for file in found if PurePosixPath(file.below).name == EXPORT_MARK}
     whole = []
     for file in found:
         if not _may_hold_rows(file):
             continue
-        if unfinished and any(folder in unfinished for folder in _folders_above(file.below)):
+        if unfinished and not unfinished.isdisjoint(PurePosixPath(file.below).parents):
             left_out[file.url] = UNFINISHED_EXPORT
         else:
             whole.append(file)
     return whole
-
-
-def _folders_above(below: str) -> list[str]:
-    parts = below.split("/")
-    return ["/".join(parts[:number]) for number in range(len(parts))]
 
 
 def _may_hold_rows(file: _FoundFile) -> bool:
@@ -166,7 +159,7 @@ def _may_hold_rows(file: _FoundFile) -> bool:
 def _local_files(url: str) -> list[_FoundFile]:
     root = Path(url).absolute()
     if not root.exists():
-        raise ArchiveError(f"Expected a file or a folder at {url}, but nothing is there.\nCheck how it is spelt.")
+        raise ArchiveError(f"Expected a file or a folder at {url}, but nothing is there.\nCheck the spelling.")
     paths = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file())
     base = root.parent if root.is_file() else root
     found = []
@@ -183,7 +176,7 @@ def _bucket_files(url: str, credentials: Any) -> list[_FoundFile]:
     scheme = url.partition("://")[0]
     listed: Mapping[str, Mapping[str, Any]] = fs.find(root, detail=True)
     if not listed:
-        raise ArchiveError(f"Expected files at {url}, but nothing is there.\nCheck how it is spelt.")
+        raise ArchiveError(f"Expected files at {url}, but nothing is there.\nCheck the spelling.")
     found = []
     for path, info in sorted(listed.items()):
         below = path.removeprefix(root).lstrip("/") or path.rpartition("/")[2]
@@ -200,35 +193,26 @@ def _object_version(info: Mapping[str, Any]) -> str:
     return etag or f"{info.get('size')}-{time}"
 
 
-def _tables_by_pattern(there: Sequence[_FoundFile], named: Mapping[str, Sequence[str]]) -> dict[str, str]:
+def _tables_by_pattern(files: Sequence[_FoundFile], named: Mapping[str, Sequence[str]]) -> dict[str, str]:
     return {
         file.below: table
         for table, patterns in named.items()
-        for file in there
+        for file in files
         if any(fnmatch.fnmatchcase(file.below, pattern) for pattern in patterns)
     }
 
 
-def _tables_by_name(there: Sequence[_FoundFile]) -> dict[str, str]:
+def _tables_by_name(files: Sequence[_FoundFile]) -> dict[str, str]:
     """Returns the table of each file that is named like a table, or is in a folder that is, by the file's path."""
-    folders = {file.below.rpartition("/")[0] for file in there}
     # If a file in a folder is named after a table of the catalogue, all its files are; other folders hold one table.
-    of_tables = {folder for folder in folders if folder == ""} | {
-        folder
-        for file in there
-        for folder, stem in [(file.below.rpartition("/")[0], _stem(file.below))]
-        if stem in TABLES
-    }
-    found = {}
-    for file in there:
-        if table := _table_of(file.below, of_tables):
-            found[file.below] = table
-    return found
+    of_tables = {"", *(file.below.rpartition("/")[0] for file in files if _stem(file.below) in TABLES)}
+    tables = ((file.below, _table_of(file.below, of_tables)) for file in files)
+    return {below: table for below, table in tables if table}
 
 
 def _table_of(below: str, of_tables: set[str]) -> str | None:
-    folder = below.rpartition("/")[0]
-    stem = _stem(below)
+    """Returns the table of a file; `of_tables` are the folders whose files are named after tables."""
+    folder, stem = below.rpartition("/")[0], _stem(below)
     if stem in TABLES:
         return stem
     parts = [part for part in folder.split("/") if part and not _HIVE.fullmatch(part)]

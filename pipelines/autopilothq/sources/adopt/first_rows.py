@@ -23,6 +23,7 @@ from .buffer import (
     raising_archive_error,
 )
 from .files import TableFile, unreadable_file
+from .in_parts import last_row_end, row_end
 
 FIRST_ROWS = 2_000
 FIRST_BYTES = 1 << 20
@@ -106,15 +107,6 @@ def _first_lines(text: Iterator[bytes], quoted: bool) -> bytes:
 
 def _line_end(text: bytes, quoted: bool) -> int:
     """Returns the end of the last line within FIRST_BYTES, else of the first line after that; 0 if no line ends."""
-    end = start = quotes = 0
-    while newline := text.find(b"\n", start) + 1:
-        quotes += text.count(b'"', start, newline) if quoted else 0
-        start = newline
-        if quotes % 2:
-            continue
-        if newline > FIRST_BYTES and end:
-            break
-        end = newline
-        if end >= FIRST_BYTES:
-            break
-    return end
+    if quoted:
+        return last_row_end(text[:FIRST_BYTES]) or row_end(text, 0)
+    return text.rfind(b"\n", 0, FIRST_BYTES) + 1 or text.find(b"\n") + 1

@@ -81,7 +81,7 @@ def has_long_rows(contents: Contents) -> bool:
         return False
     end = 0
     for _ in range(len(piece) * VECTOR // LONG):
-        end = _row_end(piece, end)
+        end = row_end(piece, end) or len(piece)
     return end >= len(piece)
 
 
@@ -100,17 +100,17 @@ def _pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:
     kept, header = b"", b""
     for chunk in chunks:
         kept += chunk
-        if len(kept) < BYTES_AT_ONCE or not (end := _last_end(kept)):
+        if len(kept) < BYTES_AT_ONCE or not (end := last_row_end(kept)):
             continue
         yield header + kept[:end]
-        header = header or kept[: _row_end(kept, 0)]
+        header = header or kept[: row_end(kept, 0)]
         kept = kept[end:]
     if kept:
         yield header + kept
 
 
-def _last_end(text: bytes) -> int:
-    """Returns the end of the last complete row, 0 if none is complete. Rows do not end within quotes."""
+def last_row_end(text: bytes) -> int:
+    """Returns the end of the last complete row of a CSV text, 0 if none is complete. Rows do not end within quotes."""
     end, quotes = len(text), text.count(b'"')
     while (newline := text.rfind(b"\n", 0, end)) >= 0:
         quotes -= text.count(b'"', newline, end)
@@ -120,12 +120,12 @@ def _last_end(text: bytes) -> int:
     return 0
 
 
-def _row_end(text: bytes, start: int) -> int:
-    """Returns the end of the row that begins at `start`."""
+def row_end(text: bytes, start: int) -> int:
+    """Returns the end of the row that begins at `start`, 0 if it is not complete."""
     end, quotes = start, 0
     while newline := text.find(b"\n", end) + 1:
         quotes += text.count(b'"', end, newline)
         end = newline
         if quotes % 2 == 0:
             return end
-    return len(text)
+    return 0

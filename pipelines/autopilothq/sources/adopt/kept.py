@@ -11,11 +11,10 @@ from ...projection.context import ProjectionContext
 from ...projection.keys import long_key_message
 from ...projection.suppression import register_suppressed, suppress
 from ...segment.identity import HashedIds
-from .buffer import OTHER_TABLES
-from .columns import CELL_PREFIX, BufferedTable, as_plain_text, json_value
+from .buffer import LATEST_NAMES, OTHER_TABLES
+from .columns import BufferedTable, as_plain_text, cell_name
 
 SQL = engine.statements(files(__package__).joinpath("adopt.sql").read_text(encoding="utf-8"))
-LATEST_NAMES = frozenset(latest.table.name for latest in LATEST)
 _KEYS: dict[str, Type] = {"id": "text", "received_at": "timestamp"}
 
 
@@ -56,7 +55,7 @@ def reject_refused_rows(adoption: Adoption, messages: Mapping[str, str]) -> None
         if refused := adoption.refused.get(name, messages):
             rows = [{"id": id_, "error": error} for id_, error in refused.items()]
             with engine.registered(con, refused_rows=engine.text_table(rows, ("id", "error"))):
-                con.execute(SQL["refused"].format(keys=f"({table.select(_KEYS, {}, {})})", raw=_raw(table)))
+                con.execute(SQL["refused"].format(keys=f"({table.select(_KEYS)})", raw=_raw(table)))
 
 
 def reject_long_keys(adoption: Adoption) -> None:
@@ -64,10 +63,10 @@ def reject_long_keys(adoption: Adoption) -> None:
     con, most = adoption.context.con, adoption.context.limits.key_bytes
     if most is None:
         return
-    of_persons = {of.messages.name: of.key for of in LATEST}
+    other_keys = {latest.messages.name: latest.key for latest in LATEST}
     for name, table in adoption.buffered.items():
-        for key in ("id", *([of_persons[name]] if name in of_persons else [])):
-            rows = f"(FROM ({table.select({key: 'text'}, {}, {})}) WHERE strlen({key}) > {most})"
+        for key in filter(None, ("id", other_keys.get(name))):
+            rows = f"(FROM ({table.select({key: 'text'})}) WHERE strlen({key}) > {most})"
             if engine.count(con, rows):  # because it takes long to make JSON of all rows
                 con.execute(
                     SQL["long_keys"].format(raw=_raw(table), rows=rows, key=key),
@@ -79,7 +78,7 @@ def reject_rows_without_id(adoption: Adoption) -> None:
     """Rejects the rows of `users` and `accounts` without an id that can be stored."""
     for name in LATEST_NAMES & adoption.buffered.keys():
         con, table = adoption.context.con, adoption.buffered[name]
-        nameless = f"(SELECT seq FROM ({table.select({'id': 'text'}, {}, {})}) WHERE id IS NULL)"
+        nameless = f"(SELECT seq FROM ({table.select({'id': 'text'})}) WHERE id IS NULL)"
         if engine.count(con, nameless):  # because JSON of all rows takes time and memory
             con.execute(SQL["nameless"].format(raw=_raw(table, nameless)), {"message": REJECT_REASONS["no_id"]})
 
@@ -96,7 +95,7 @@ def reject_deleted_persons(adoption: Adoption, hashes: HashedIds) -> None:
             cells = {"id": "id"} | {column: column for column in PERSON_COLUMNS if column in group.forms}
             cells |= {"user_id": "id"} if name in LATEST_NAMES else {}
             select = ", ".join(
-                f"{as_plain_text(group.forms[column], engine.name(CELL_PREFIX + column))} AS {engine.name(called)}"
+                f"{as_plain_text(group.forms[column], cell_name(column))} AS {engine.name(called)}"
                 for called, column in cells.items()
             )
             parts.append(f"SELECT seq, {select} FROM {group.source}")
@@ -108,9 +107,9 @@ def reject_deleted_persons(adoption: Adoption, hashes: HashedIds) -> None:
 
 def find_kept(adoption: Adoption) -> None:
     """Finds the rows that are not kept."""
-    con, known, stored = adoption.context.con, adoption.context.known, adoption.stored
+    con, known, stored = adoption.context.con, adoption.context.existing, adoption.stored
     for name, table in adoption.buffered.items():
-        con.execute(SQL["keys"].format(name=keys(name), rows=table.select(_KEYS, {}, {})))
+        con.execute(SQL["keys"].format(name=keys(name), rows=table.select(_KEYS)))
     for name in adoption.messages:
         con.execute(SQL["within"].format(keys=keys(name), duplicates="duplicates"))
         if stored is not None and name in known:
@@ -133,14 +132,14 @@ def _find_kept_tracks(adoption: Adoption) -> None:
     con.execute(f'CREATE OR REPLACE VIEW "track keys" AS {" UNION ALL ".join(parts)}')
     names = {"keys": '"track keys"', "duplicates": "track_duplicates"}
     con.execute(SQL["within"].format(**names))
-    if adoption.stored is not None and TRACKS.name in adoption.context.known:
+    if adoption.stored is not None and TRACKS.name in adoption.context.existing:
         engine.read_stored(con, adoption.stored(TRACKS.name, ["id"]), SQL["stored"].format(**names))
 
 
 def _leave_to_events(adoption: Adoption) -> None:
     """Drops rows of `tracks` whose event's table is adopted, too; rejects those that this table does not have."""
     con, tracks = adoption.context.con, adoption.buffered[TRACKS.name]
-    rows = tracks.select({"id": "text", "event": "text"}, {}, {})
+    rows = tracks.select({"id": "text", "event": "text"})
     events = [name for name in adoption.found if name not in OTHER_TABLES]
     con.execute(SQL["orphans"].format(rows=rows, of_events=engine.is_one_of("lower(event)", events)))
     if not events:
@@ -149,24 +148,17 @@ def _leave_to_events(adoption: Adoption) -> None:
         every = " UNION ALL ".join(f"SELECT id FROM {keys(name)}" for name in adoption.events)
         con.execute(SQL["with_event_row"].format(keys=f"({every})"))
     if adoption.stored is not None and engine.count(con, "(FROM orphans ANTI JOIN duplicates USING (seq))"):
-        for there in map(adoption.context.event_table, events):
-            if there in adoption.context.known:
-                engine.read_stored(con, adoption.stored(there, ["id"]), SQL["stored_event_row"])
+        for table in map(adoption.context.event_table, events):
+            if table in adoption.context.existing:
+                engine.read_stored(con, adoption.stored(table, ["id"]), SQL["stored_event_row"])
     con.execute(SQL["no_event_row"].format(raw=_raw(tracks)), {"message": REJECT_REASONS["no_event_row"]})
 
 
-def _raw(table: BufferedTable, of: str = "") -> str:
-    """Returns a query of a table's rows (`seq`) as JSON text (`raw`): all, or those that the query `of` selects."""
-    few = f" SEMI JOIN {of} USING (seq)" if of else ""
+def _raw(table: BufferedTable, rows: str = "") -> str:
+    """Returns a query of a table's rows (`seq`) as JSON text (`raw`): all, or those that the query `rows` selects."""
+    selected = f" SEMI JOIN {rows} USING (seq)" if rows else ""
     return " UNION ALL ".join(
-        f"SELECT seq, json_object({cells})::VARCHAR AS raw FROM {group.source}{few}"
-        for group in table.groups
-        for cells in [
-            ", ".join(
-                f"{engine.literal(column)}, {json_value(form, engine.name(CELL_PREFIX + column))}::JSON"
-                for column, form in group.forms.items()
-            )
-        ]
+        f"SELECT seq, {group.row_json} AS raw FROM {group.source}{selected}" for group in table.groups
     )
 
 

@@ -37,7 +37,7 @@ def _rows_of_messages(adoption: Adoption, latest: Latest, fresh: TableRows | Non
     if fresh is None or buffered is None:
         return None
     con = adoption.context.con
-    rows = buffered.select({latest.key: "text"}, {latest.key: "id"}, {})
+    rows = buffered.select({latest.key: "text"}, {latest.key: "id"})
     con.execute(
         f"CREATE OR REPLACE TABLE latest_ids AS SELECT DISTINCT id FROM ({rows}) ANTI JOIN rejects USING (seq)"
         " WHERE blank_as_null(id) IS NOT NULL"
@@ -55,22 +55,22 @@ def _with_own_rows(adoption: Adoption, latest: Latest, made: TableRows | None) -
     context, name = adoption.context, latest.table.name
     con, buffered = context.con, adoption.buffered[name]
     columns = table_columns(adoption, name, declared_types(latest.table), [buffered])
-    types = {column: of for column, of in columns.types.items() if column != "uuid_ts"}
+    types = {column: type_ for column, type_ in columns.types.items() if column != "uuid_ts"}
     con.execute(SQL["within"].format(keys=keys(name), duplicates="duplicates"))
     discard_misfits(adoption, buffered, name, columns.types, "duplicates")
-    every: dict[str, Type] = {**columns.ordered, **(made.columns if made else {}), **context.known.get(name, {})}
-    cells = ", ".join(f"NULL::{SQL_TYPES[of]} AS {engine.name(column)}" for column, of in every.items())
+    every: dict[str, Type] = {**columns.ordered, **(made.columns if made else {}), **context.existing.get(name, {})}
+    cells = ", ".join(f"NULL::{SQL_TYPES[type_]} AS {engine.name(column)}" for column, type_ in every.items())
     texts.create_table(context, "layers", f'SELECT NULL::INTEGER AS "layer:", {cells} WHERE false')
     named = [columns.names.get(column, column) for column in types]
     own = ", ".join(f"{aliased(column)} AS {engine.name(column)}" for column in named)
-    rows = buffered.select(types, columns.names, {})
+    rows = buffered.select(types, columns.names)
     kept = f'SELECT {own}, 1 AS "layer:" FROM ({rows}) ANTI JOIN duplicates USING (seq) ANTI JOIN rejects USING (seq)'
     texts.insert(context, "layers", kept)
     if made is not None:
         texts.insert(context, "layers", f'SELECT *, 0 AS "layer:" FROM ({made.relation.sql_query()})')
-    if adoption.stored is not None and name in context.known:
+    if adoption.stored is not None and name in context.existing:
         con.execute(SQL["layer_ids"])
-        with engine.streamed(con, adoption.stored(name, list(context.known[name]))) as has_any:
+        with engine.streamed(con, adoption.stored(name, list(context.existing[name]))) as has_any:
             if has_any:
                 texts.insert(context, "layers", SQL["stored_layer"])
     return _first_of_layers(adoption, name, ordered_columns(every))
@@ -82,7 +82,9 @@ def _first_of_layers(adoption: Adoption, name: str, columns: Mapping[str, Type])
     cells = {"id": "id", "uuid_ts": context.loaded_at_sql}
     values = [column for column in columns if column not in cells]
     cells |= {column: f'arg_min({engine.name(column)}, "layer:")' for column in values}
-    select = ", ".join(f"({cells[column]})::{SQL_TYPES[of]} AS {engine.name(column)}" for column, of in columns.items())
+    select = ", ".join(
+        f"({cells[column]})::{SQL_TYPES[type_]} AS {engine.name(column)}" for column, type_ in columns.items()
+    )
     compared = ", ".join(map(engine.name, ("id", *values)))
     for part, layers in enumerate(_parts_of_layers(context, columns)):
         sql = SQL["first_of_layers"].format(layers=layers, select=select, compared=compared)

@@ -4,15 +4,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...catalog import EVENT_TABLES, LATEST, MESSAGE_TABLES, NOT_ADOPTED, TABLES
+from ...catalog import EVENT_TABLE_NAMES, NOT_ADOPTED, TABLES
 from ...segment.message import Batch
 from ..older_rows import adopted_version
 from ..origin import LoadContext, Origin
-from .databases import DatabaseTable, close_databases, database_tables, open_database
-from .files import NOT_A_TABLE, TableFile, table_files
+from .buffer import OTHER_TABLES
+from .databases import AdoptedWork, close_databases, database_tables, open_database
+from .files import NOT_A_TABLE, table_files
 
-AdoptedWork = TableFile | DatabaseTable
-_OF_MESSAGES = frozenset(table.name for table in (*MESSAGE_TABLES, *EVENT_TABLES, *(latest.table for latest in LATEST)))
+_OF_MESSAGES = OTHER_TABLES.union(EVENT_TABLE_NAMES)
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,10 @@ class AdoptedTables(Origin[AdoptedWork]):
         return iter(())
 
 
-def _is_adopted(table: str, there: set[str]) -> bool:
+def _is_adopted(table: str, tables: set[str]) -> bool:
     """Returns whether a table is adopted: it is of messages, `users` or `accounts`, and not a view of another table."""
     if table in _OF_MESSAGES:
         return True
     if not table or table in TABLES or table.startswith(NOT_ADOPTED):
         return False
-    return table.removesuffix("_view") not in there - {table}
+    return table.removesuffix("_view") not in tables - {table}

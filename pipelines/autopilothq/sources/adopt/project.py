@@ -1,6 +1,5 @@
 """Makes the rows of a load from adopted tables, without a projection, because they are rows already."""
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import cast
@@ -8,7 +7,7 @@ from typing import cast
 import duckdb
 import pyarrow.parquet as pq
 
-from ...catalog import ACCOUNTS, EVENT_TABLES, USERS
+from ...catalog import ACCOUNTS, EVENT_TABLE_NAMES, USERS
 from ...display import plural
 from ...errors import NotSupported
 from ...projection import FileCount, TableRows, engine, texts
@@ -21,12 +20,12 @@ from ..audit import LinesRead, audit_rows
 from ..load_folder import scratch_of_projection
 from ..older_rows import with_older_rows
 from ..plan import PlannedLoad
-from ..project import ProjectedLoad, existing_tables, fill_report, open_for_few, project, stored_rows, write_rows
+from ..project import ProjectedLoad, existing_tables, fill_report, open_for_few, stored_rows, write_rows
 from ..row_files import RowFiles
 from ..table_hints import TableHints
 from .buffer import BufferedRows, buffered_tables
 from .columns import ADOPT_MACROS, BufferedTable, cut_texts
-from .databases import buffer_work, close_databases
+from .databases import AdoptedWork, buffer_work, close_databases
 from .kept import (
     SQL,
     Adoption,
@@ -39,7 +38,7 @@ from .kept import (
     reject_rows_without_id,
 )
 from .latest import is_of_messages, latest_rows_of
-from .origin import AdoptedTables, AdoptedWork
+from .origin import AdoptedTables
 from .rows import discarded_rows, message_rows, tracks_rows
 
 
@@ -52,11 +51,11 @@ class AdoptProjector:
     def __call__(self, load: PlannedLoad) -> ProjectedLoad:
         """Collects all rows and writes the rows of all tables."""
         try:
-            return project(load, self._attempt)
+            return self._project(load)
         finally:
             close_databases(load.work)
 
-    def _attempt(self, load: PlannedLoad, numbers: "itertools.count[int]") -> ProjectedLoad:
+    def _project(self, load: PlannedLoad) -> ProjectedLoad:
         scratch = scratch_of_projection(load.target.folder)
         with engine.connect(str(scratch), load.settings.memory, load.settings.workers) as con:
             con.execute(ADOPT_MACROS)
@@ -75,14 +74,14 @@ class AdoptProjector:
                     engine.join_as_written(con)
                 adoption = _adoption(con, load, buffered, scratch, long)
                 _check_room(load, adoption)
-                return _rows(load, adoption, scratch, numbers)
+                return _rows(load, adoption, scratch)
 
 
 def _adoption(
     con: duckdb.DuckDBPyConnection, load: PlannedLoad, buffered: dict[str, BufferedTable], scratch: Path, long: bool
 ) -> Adoption:
     """Returns the adoption of a load: its buffered tables, and what is known about the destination."""
-    existing = existing_tables(load, lambda _: list(buffered))
+    existing = existing_tables(load, buffered.keys())
     context = ProjectionContext(
         con,
         str(scratch),
@@ -107,7 +106,7 @@ def _adoption(
 
 
 def _buffer(con: duckdb.DuckDBPyConnection, load: PlannedLoad, scratch: Path) -> Iterator[BufferedRows]:
-    for number, work in enumerate(load.work):
+    for number, work in enumerate(cast(Sequence[AdoptedWork], load.work)):
         yield buffer_work(con, work, number, scratch)
         load.report.files_done += 1
         load.report.bytes_done += work.size
@@ -116,20 +115,20 @@ def _buffer(con: duckdb.DuckDBPyConnection, load: PlannedLoad, scratch: Path) ->
 
 def _check_room(load: PlannedLoad, adoption: Adoption) -> None:
     """Raises NotSupported if there are more tables of other events than the dataset may have."""
-    there = load.extraction.event_tables()
-    new = {*adoption.events} - {table.name for table in EVENT_TABLES}
-    if new - there and len(new | there) > load.settings.max_event_tables:
+    existing = load.extraction.event_tables()
+    new = {*adoption.events}.difference(EVENT_TABLE_NAMES)
+    if new - existing and len(new | existing) > load.settings.max_event_tables:
         raise NotSupported(
             f"Expected at most {load.settings.max_event_tables:,} tables of other events in the dataset, but with these"
-            f" it has {len(new | there):,}.\nRaise sources.autopilothq.max_event_tables in .dlt/config.toml, or leave"
-            " some out: name the others with --table, which takes exported files."
+            f" it has {len(new | existing):,}.\nRaise sources.autopilothq.max_event_tables in .dlt/config.toml, or"
+            " leave some out: name the others with --table, which takes exported files."
         )
 
 
-def _rows(load: PlannedLoad, adoption: Adoption, scratch: Path, numbers: "itertools.count[int]") -> ProjectedLoad:
+def _rows(load: PlannedLoad, adoption: Adoption, scratch: Path) -> ProjectedLoad:
     """Writes the rows of each table, and counts them in the report."""
-    hints = TableHints(load.extraction, load.target, adoption.context.known)
-    files = RowFiles(load.extraction, hints, load.target.folder, numbers)
+    hints = TableHints(load.extraction, load.target, adoption.context.existing)
+    files = RowFiles(hints)
     reject_refused_rows(adoption, load.target.refused.messages)
     reject_long_keys(adoption)
     reject_rows_without_id(adoption)
@@ -143,7 +142,7 @@ def _rows(load: PlannedLoad, adoption: Adoption, scratch: Path, numbers: "iterto
     for made in latest_rows_of(adoption, fresh):
         # Rows that are not made of messages have the stored values already.
         stored = adoption.stored if is_of_messages(adoption, made.table) else None
-        write_rows(load, files, with_older_rows(load, made, adoption.context.known, stored, scratch))
+        write_rows(load, files, with_older_rows(load, made, adoption.context.existing, stored, scratch))
     for name in adoption.buffered:
         count_table(adoption, name)
     names = [work.url for work in load.work]
@@ -156,7 +155,7 @@ def _rows(load: PlannedLoad, adoption: Adoption, scratch: Path, numbers: "iterto
     load.report.lines = sum(count.lines for count in counts)
     audit = audit_rows(load, counts, lines)
     fill_report(load, counts, lines, rejects_by_reason(adoption.context), beyond_limits(adoption.context, {}))
-    return ProjectedLoad(files, hints, audit)
+    return ProjectedLoad(files, audit)
 
 
 def _counts(

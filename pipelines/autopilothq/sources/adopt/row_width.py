@@ -25,18 +25,18 @@ class AdoptedColumns(NamedTuple):
     @property
     def ordered(self) -> dict[str, Type]:
         """The types of the columns by their names in the destination, in the order of a new table."""
-        return ordered_columns({self.names.get(column, column): of for column, of in self.types.items()})
+        return ordered_columns({self.names.get(column, column): type_ for column, type_ in self.types.items()})
 
 
 def without_too_wide(context: ProjectionContext, table: str, columns: AdoptedColumns, rows: str) -> str:
     """Returns a query of rows (`seq` and typed cells) without values that do not fit, and discards these."""
     limit = context.limits.row_bytes
-    declared = [of for column, of in columns.types.items() if column not in columns.names]
+    declared = [type_ for column, type_ in columns.types.items() if column not in columns.names]
     most = sum(TYPES[columns.types[column]].row_bytes for column in columns.names)
     room = 0 if limit is None else limit - row_bytes(declared, len(columns.types))
     if limit is None or most <= room:
         return rows
-    known = context.known.get(table, {})
+    known = context.existing.get(table, {})
     extras = sorted(columns.names, key=lambda column: (columns.names[column] not in known, column))
     name = engine.name(f"too wide of {table}")
     sizes = ", ".join(_size(columns.types[column], aliased(columns.names[column])) for column in extras)
@@ -60,8 +60,8 @@ def without_too_wide(context: ProjectionContext, table: str, columns: AdoptedCol
     return f"SELECT * REPLACE ({', '.join(cells)}) FROM ({rows}) LEFT JOIN {name} USING (seq)"
 
 
-def _size(of: Type, cell: str) -> str:
+def _size(type_: Type, cell: str) -> str:
     """Returns SQL for the bytes that a value takes in a row."""
-    most = str(TYPES[of].row_bytes)
-    size = f"least(strlen({cell}) + 1, {most})" if of == "text" else most
+    most = str(TYPES[type_].row_bytes)
+    size = f"least(strlen({cell}) + 1, {most})" if type_ == "text" else most
     return f"if({cell} IS NULL, 0, {size})"

@@ -7,15 +7,7 @@ from ...projection import TableRows, engine
 from ...projection.columns import ColumnPlan, plan_columns
 from ...projection.context import declared_types
 from ...projection.types import ColumnValues, merge_values
-from .columns import (
-    CELL_PREFIX,
-    CELLS_PER_QUERY,
-    LOST_PREFIX,
-    BufferedTable,
-    aliased,
-    cell,
-    values_of,
-)
+from .columns import LOST_PREFIX, BufferedTable, aliased, cell, cell_name, values_of
 from .kept import SQL, Adoption, keys
 from .row_width import AdoptedColumns, without_too_wide
 
@@ -55,7 +47,7 @@ def tracks_rows(adoption: Adoption) -> Iterator[TableRows]:
 
 def _select(table: BufferedTable, columns: AdoptedColumns, more: Mapping[str, str]) -> str:
     """Returns a query of a table's cells in the order of the columns, with `seq`."""
-    types = {column: of for column, of in columns.types.items() if column not in more}
+    types = {column: type_ for column, type_ in columns.types.items() if column not in more}
     cells = ", ".join(map(aliased, columns.ordered))
     return f"SELECT seq, {cells} FROM ({table.select(types, columns.names, more)})"
 
@@ -75,17 +67,13 @@ def _declared(adoption: Adoption, name: str) -> dict[str, Type]:
     """Returns the columns of a table that the catalogue declares, and their types."""
     if name not in adoption.events:
         return declared_types(TABLES[name])
-    there = {*adoption.buffered[name].columns, *adoption.context.known.get(name, {})}
+    existing = {*adoption.buffered[name].columns, *adoption.context.existing.get(name, {})}
     declared = declared_types(event_table(name))
-    return declared | {column.name: column.type for column in (*PROPERTIES, *LINK) if column.name in there}
+    return declared | {column.name: column.type for column in (*PROPERTIES, *LINK) if column.name in existing}
 
 
 def table_columns(
-    adoption: Adoption,
-    table: str,
-    declared: Mapping[str, Type],
-    buffered: Iterable[BufferedTable],
-    prefix: str = "",
+    adoption: Adoption, table: str, declared: Mapping[str, Type], buffered: Iterable[BufferedTable], prefix: str = ""
 ) -> AdoptedColumns:
     """Decides the columns of a table: declared ones, and others whose names have a prefix, typed by all their values.
 
@@ -97,7 +85,7 @@ def table_columns(
     for each in tables:
         others = [column for column in each.columns if column not in declared and column.startswith(prefix)]
         found = merge_values(found, values_of(context.con, each, others))
-    known = context.known.get(table, {})
+    known = context.existing.get(table, {})
     width = max(context.widths.get(table, 0), len(known)) + len(declared.keys() - known.keys())
     plan = plan_columns(context, table, found, {}, context.limits.columns - COLUMN_RESERVE - width)
     for each in tables:
@@ -112,7 +100,7 @@ def _discard_columns(adoption: Adoption, buffered: BufferedTable, table: str, pl
     for reason, columns in plan.left_out.items():
         for column in columns:
             queries = [
-                group.discards(engine.name(CELL_PREFIX + column), group.forms[column], reason)
+                group.discards(cell_name(column), group.forms[column], reason)
                 for group in buffered.groups
                 if column in group.forms
             ]
@@ -123,27 +111,19 @@ def discard_misfits(
     adoption: Adoption, buffered: BufferedTable, table: str, types: Mapping[str, Type], duplicates: str
 ) -> None:
     """Discards the values of a table's rows that do not fit their column's type, or whose column is lost."""
-    con = adoption.context.con
     for group in buffered.groups:
         for lost in group.lost:
             sql = group.discards(engine.name(LOST_PREFIX + lost.name), lost.form, lost.reason)
             _discard_values(adoption, buffered, table, lost.column, [sql], duplicates)
-        may_not_fit = {
-            column: cell(form, of, engine.name(CELL_PREFIX + column))
+        misfits = {
+            column: (f"count(*) FILTER ({name} IS NOT NULL AND {cell(form, type_, name)} IS NULL)",)
             for column, form in group.forms.items()
-            if (of := types.get(column)) is not None and (form != of or of not in ("bigint", "bool"))
+            for name in [cell_name(column)]
+            if (type_ := types.get(column)) is not None and (form != type_ or type_ not in ("bigint", "bool"))
         }
-        for part in engine.batched(may_not_fit.items(), CELLS_PER_QUERY):
-            counts = ", ".join(
-                f"count(*) FILTER ({engine.name(CELL_PREFIX + column)} IS NOT NULL AND {typed} IS NULL)"
-                for column, typed in part
-            )
-            numbers = con.execute(f"SELECT {counts} FROM {group.source}").fetchone() or ()
-            for (column, _), number in zip(part, numbers, strict=True):
-                if number:
-                    _discard_values(
-                        adoption, buffered, table, column, [group.misfits(column, types[column])], duplicates
-                    )
+        for column, (count,) in group.aggregates(adoption.context.con, misfits):
+            if count:
+                _discard_values(adoption, buffered, table, column, [group.misfits(column, types[column])], duplicates)
 
 
 def _discard_values(

@@ -11,11 +11,11 @@ from ...catalog import Type
 from ...projection import engine
 from ...projection.types import SQL_TYPES, type_of_bits
 from .buffer import BufferedRows, buffered_tables, column_names, lost_columns
-from .columns import ADOPT_MACROS, CELL_PREFIX, CELLS_PER_QUERY, Form, as_plain_text, values_of
-from .databases import DatabaseTable, PostgresSource, close_databases
+from .columns import ADOPT_MACROS, Form, as_plain_text, cell_name, values_of
+from .databases import AdoptedWork, DatabaseTable, close_databases
 from .files import TableFile, folded_name
 from .first_rows import buffer_first_rows
-from .origin import AdoptedTables, AdoptedWork
+from .origin import AdoptedTables
 
 SCHEMA_MEMORY = 400  # MB
 _NUMBERS = ("decimal", "numeric", "hugeint", "uhugeint", "ubigint")  # types whose values come as JSON
@@ -24,11 +24,11 @@ _NUMBERS = ("decimal", "numeric", "hugeint", "uhugeint", "ubigint")  # types who
 class AdoptedColumn(NamedTuple):
     """A column of an adopted table.
 
-    `of` is its type in the adopted table, None if it is unknown. If `guessed`, its values are text, and `of` is the
+    `type` is its type in the adopted table, None if it is unknown. If `guessed`, its values are text, and `type` is the
     type that those seen spell. `called` is its name here, None if it is dropped. `becomes` is its type as a new column.
     """
 
-    of: str | None
+    type: str | None
     guessed: bool
     called: str | None
     becomes: Type
@@ -62,7 +62,7 @@ def read_adopted_schema(origin: AdoptedTables) -> AdoptedSchema:
                     columns = _columns_of_file(con, work, number, Path(scratch))
                 else:
                     columns = _columns_of_table(work)
-                    dialect = "postgres" if isinstance(work.database, PostgresSource) else dialect
+                    dialect = work.database.dialect
                 discarded = lost_columns(columns, column_names(columns, table))
                 for name, (_, reason) in discarded.items():
                     lost.setdefault(reason, {}).setdefault(table, []).append(name)
@@ -76,15 +76,15 @@ def _columns_of_table(table: DatabaseTable) -> dict[str, AdoptedColumn]:
     """Returns the columns by their names in the database."""
     names = column_names(table.columns, table.table)
     return {
-        name: AdoptedColumn(of, False, names.get(name), _type_of_form(table.database.form(of), of))
-        for name, of in table.columns.items()
+        name: AdoptedColumn(type_, False, names.get(name), _type_of_form(table.database.form(type_), type_))
+        for name, type_ in table.columns.items()
     }
 
 
-def _type_of_form(form: Form, of: str) -> Type:
+def _type_of_form(form: Form, type_: str) -> Type:
     """Returns the type of a new column, as far as it can be known without values."""
     if form == "json":
-        return "double" if of.lower().startswith(_NUMBERS) else "text"
+        return "double" if type_.lower().startswith(_NUMBERS) else "text"
     return "text" if form == "loose" else form
 
 
@@ -98,14 +98,14 @@ def _columns_of_file(
     for name in source.columns:
         called = names.get(name)
         found = seen.get(called or "", _NOTHING_SEEN)
-        of, guessed = source.types.get(name), False
+        type_, guessed = source.types.get(name), False
         if file.format == "csv" or (file.format == "json" and found.json is None):
-            of, guessed = found.text, True
+            type_, guessed = found.text, True
         elif file.format == "json":
-            of = found.json
+            type_ = found.json
         elif found.text == SQL_TYPES["timestamp"]:  # Snowflake writes times as text
-            of, guessed = found.text, True
-        columns[name] = AdoptedColumn(of, guessed, called, found.becomes)
+            type_, guessed = found.text, True
+        columns[name] = AdoptedColumn(type_, guessed, called, found.becomes)
     return columns
 
 
@@ -126,19 +126,17 @@ _NOTHING_SEEN = _Seen("text", None, None)
 def _seen(con: duckdb.DuckDBPyConnection, buffered: BufferedRows) -> dict[str, _Seen]:
     """Returns the types of the values of buffered rows, by column."""
     [table] = buffered_tables([buffered]).values()
-    values = values_of(con, table, table.columns)
-    found = {name: _Seen(type_of_bits(of.bits), None, None) for name, of in values.items()}
-    texts = [name for name, of in values.items() if of.number and buffered.forms[name] in ("text", "loose", "json")]
-    for part in engine.batched(texts, CELLS_PER_QUERY):
-        cells = []
-        for name in part:
-            column = engine.name(CELL_PREFIX + name)
-            cells.append(f"bit_or(loose_bit({as_plain_text(buffered.forms[name], column)}))")
-            cells.append(f"bool_or({column}[1] IN ('[', '{{'))")
-        row = con.execute(f"SELECT {', '.join(cells)} FROM {table.groups[0].source}").fetchone() or ()
-        for name, bits, nested in zip(part, row[::2], row[1::2], strict=True):
-            becomes = found[name].becomes
-            typed = "JSON" if nested else SQL_TYPES[becomes] if becomes in ("bigint", "double", "bool") else None
-            json = typed if buffered.forms[name] == "json" else None
-            found[name] = _Seen(becomes, SQL_TYPES[type_of_bits(bits)], json)
+    [group] = table.groups
+    found, measures = {}, {}
+    for name, values in values_of(con, table, table.columns).items():
+        form, cell = group.forms[name], cell_name(name)
+        found[name] = _Seen(type_of_bits(values.bits), None, None)
+        if values.number and form in ("text", "loose", "json"):
+            spelt = f"bit_or(loose_bit({as_plain_text(form, cell)}))"
+            measures[name] = spelt, f"bool_or({cell}[1] IN ('[', '{{'))"
+    for name, (bits, is_nested) in group.aggregates(con, measures):
+        becomes = found[name].becomes
+        typed = "JSON" if is_nested else SQL_TYPES[becomes] if becomes in ("bigint", "double", "bool") else None
+        json = typed if group.forms[name] == "json" else None
+        found[name] = _Seen(becomes, SQL_TYPES[type_of_bits(bits)], json)
     return found

@@ -1,7 +1,6 @@
 """Adopted tables as a dlt source."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import dlt
 from dlt import Schema
@@ -48,17 +47,6 @@ def adopt(
     """
     check_origin_settings("adopt")
     urls = () if tables_url is None else (tables_url,) if isinstance(tables_url, str) else tuple(tables_url)
-    origin = adopted_tables(urls, tables or {}, database, database_schema, credentials)
+    origin = AdoptedTables(urls, tables or {}, database, database_schema, credentials)
     settings = LoadSettings(memory, 0, progress, table_format, max_event_tables, projector=AdoptProjector(cut_texts))
     return resources(origin, settings)
-
-
-def adopted_tables(
-    urls: Sequence[str],
-    named: Mapping[str, Sequence[str]],
-    database: str | None = None,
-    schema: str = "autopilothq",
-    credentials: Any = None,
-) -> AdoptedTables:
-    """Returns the origin of exported tables or of a database's tables; see `adopt`."""
-    return AdoptedTables(tuple(urls), named, database, schema, credentials)

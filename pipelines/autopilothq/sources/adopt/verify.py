@@ -12,10 +12,10 @@ from ...catalog import TRACKS
 from ...projection import engine
 from ...warehouses.dataset import Dataset, table_names
 from ...warehouses.dlt_internals import NamingConvention
-from .buffer import OTHER_TABLES, buffered_tables
+from .buffer import LATEST_NAMES, OTHER_TABLES, buffered_tables
 from .columns import ADOPT_MACROS
 from .databases import buffer_work, close_databases
-from .kept import LATEST_NAMES, SQL
+from .kept import SQL
 from .origin import AdoptedTables
 
 VERIFY_MEMORY = 400  # MB
@@ -50,15 +50,11 @@ def compare_tables(origin: AdoptedTables, dataset: Dataset) -> list[TableCompari
     try:
         with TemporaryDirectory() as scratch, engine.connect(scratch, VERIFY_MEMORY, 2) as con:
             con.execute(ADOPT_MACROS)
-            buffered = []
-            for number, work in enumerate(works):
-                buffered.append(buffer_work(con, work, number, Path(scratch)))
+            buffered = [buffer_work(con, work, number, Path(scratch)) for number, work in enumerate(works)]
             names = table_names(dataset)
-            there = dataset.columns().keys() - names.views - names.others
-            tables = buffered_tables(buffered, lambda event: _name_there(event, there))
-            ids = {
-                name: table.select({"id": "text", "received_at": "timestamp"}, {}, {}) for name, table in tables.items()
-            }
+            stored = dataset.columns().keys() - names.views - names.others
+            tables = buffered_tables(buffered, lambda event: _stored_name(event, stored))
+            ids = {name: table.select({"id": "text", "received_at": "timestamp"}) for name, table in tables.items()}
             events = [sql for name, sql in ids.items() if name not in OTHER_TABLES]
             if events:
                 own = [ids[TRACKS.name]] if TRACKS.name in ids else []
@@ -68,16 +64,16 @@ def compare_tables(origin: AdoptedTables, dataset: Dataset) -> list[TableCompari
         close_databases(works)
 
 
-def _name_there(table: str, there: Set[str]) -> str:
-    """Returns the name that an event's table has in a dataset (`there`), its own if there is no such table.
+def _stored_name(table: str, stored: Set[str]) -> str:
+    """Returns the name of an event's table among the `stored` ones, its own if there is no such table.
 
     A name that is too long has a digest in place of its middle; a reserved one has a prefix or a suffix.
     """
-    limits = [sys.maxsize, *(len(name) for name in there if len(name) >= SHORTEST_LIMIT)]
+    limits = [sys.maxsize, *(len(name) for name in stored if len(name) >= SHORTEST_LIMIT)]
     for more in ("{}", "{}_table", "_{}"):
         for most in limits:
             name = more.format(NamingConvention.shorten_identifier(table, table, most))
-            if (found := NamingConvention.shorten_identifier(name, name, most)) in there:
+            if (found := NamingConvention.shorten_identifier(name, name, most)) in stored:
                 return found
     return table
 
@@ -86,19 +82,17 @@ def compare_table(con: duckdb.DuckDBPyConnection, table: str, rows: str, dataset
     """Returns the comparison of a stored table with the rows (`id`, `received_at`) of a query."""
     con.execute(SQL["adopted_ids"].format(rows=rows))
     con.execute(SQL["stored_ids"])
-    there = dataset.tables([table])
-    if table in there:
+    if table in dataset.tables([table]):
         engine.read_stored(con, dataset.read(table, ["id", "received_at"]), SQL["add_stored_ids"])
     # A row of users or accounts has the time of its last message, which the other side may not have.
     days = [] if table in LATEST_NAMES else con.execute(SQL["days"]).fetchall()
-    sums = con.execute(SQL["sums"]).fetchone() or (0, 0, 0, 0)
-    number, stored, digest, stored_digest = sums
+    [(rows_adopted, rows_stored, digest, stored_digest)] = con.execute(SQL["sums"]).fetchall()
     return TableComparison(
         table,
-        number,
-        stored,
-        number - stored,
+        rows_adopted,
+        rows_stored,
+        rows_adopted - rows_stored,
         f"{digest:x}",
         f"{stored_digest:x}",
-        {str(day): (adopted, there) for day, adopted, there in days},
+        {str(day): (adopted, stored) for day, adopted, stored in days},
     )

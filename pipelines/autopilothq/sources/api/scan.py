@@ -100,8 +100,7 @@ def scan_contacts(
     counter = _ContactCounter()
     try:
         for values, size in _pages(spool, scan, account, deadline):
-            found.size += size
-            scan.size += size
+            found.add_size(size)
             scan.contacts += counter.add(values)
             for value in values:
                 _add_contact(found, value, scope)
@@ -166,14 +165,14 @@ def _add_contact(found: ScanBatch, value: Any, scope: ScanScope) -> None:
 def single_response(scan: Scan, table: Table, values: list[Any]) -> ScanBatch:
     """Returns the records of a table that the API returns in a single response."""
     found = ScanBatch(scan)
-    found.size = scan.size = len(to_json(values))
+    found.add_size(len(to_json(values)))
     found.add_records(table, values)
     scan.complete = True
     return found
 
 
 def scan_group(
-    scan: Scan, spool: Spool, account: Autopilot, deadline: Deadline, of: Group, members: bool, folder: Path
+    scan: Scan, spool: Spool, account: Autopilot, deadline: Deadline, group: Group, members: bool, folder: Path
 ) -> Iterator[ScanBatch]:
     """Yields lists or segments, and their members if requested.
 
@@ -183,22 +182,22 @@ def scan_group(
     if not spool.complete:
         if deadline.is_over():
             raise deadline.exceeded()
-        spool.put(Page(of.request(account), None, None))
+        spool.put(Page(group.request(account), None, None))
     found = ScanBatch(scan)
-    entries, found.size = spool.read(1)
-    found.add_records(of.table, entries)
-    ids = [record.key[0] for record in found.records.get(of.table.name, [])]
+    entries, size = spool.read(1)
+    found.add_records(group.table, entries)
+    ids = [record.key[0] for record in found.records.get(group.table.name, [])]
     if members:
-        _fetch_members(ids, of, account, deadline, folder, spool.start)
-    scan.size += found.size
+        _fetch_members(ids, group, account, deadline, folder, spool.start)
+    found.add_size(size)
     yield found
     for number, name in enumerate(ids if members else ()):
-        yield from _members(scan, of, name, Spool(folder / str(number), spool.start))
+        yield from _members(scan, group, name, Spool(folder / str(number), spool.start))
     scan.complete = True
 
 
 def _fetch_members(
-    ids: list[str], of: Group, account: Autopilot, deadline: Deadline, folder: Path, start: ScanStart
+    ids: list[str], group: Group, account: Autopilot, deadline: Deadline, folder: Path, start: ScanStart
 ) -> None:
     """Fetches the members of all lists or segments into spools, several in parallel; a failure stops all others."""
     failed = Event()
@@ -207,7 +206,7 @@ def _fetch_members(
         spool = Spool.open(folder / str(number)) or Spool.begin(folder / str(number), start)
         try:
             if not spool.complete and not (failed.is_set() or deadline.is_over()):
-                pages = map(_references, of.request_contacts(account, name, spool.bookmark))
+                pages = map(_references, group.request_contacts(account, name, spool.bookmark))
                 for _ in fetch(spool, pages, lambda: failed.is_set() or deadline.is_over()):
                     pass
         except NotFound:
@@ -228,13 +227,13 @@ def _fetch_members(
         raise errors[0]
 
 
-def _members(scan: Scan, of: Group, name: str, spool: Spool) -> Iterator[ScanBatch]:
-    key = of.table.key[0]
+def _members(scan: Scan, group: Group, name: str, spool: Spool) -> Iterator[ScanBatch]:
+    key = group.table.key[0]
     for number in range(1, spool.last + 1):
         found = ScanBatch(scan)
-        values, found.size = spool.read(number)
-        scan.size += found.size
-        found.add_records(of.members, values, {key: name})
+        values, size = spool.read(number)
+        found.add_size(size)
+        found.add_records(group.members, values, {key: name})
         yield found
 
 

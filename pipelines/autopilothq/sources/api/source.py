@@ -125,14 +125,7 @@ class AutopilotApi(Origin[Scan]):
             dataset.tables([table.name for table in (TRACKS, *ACCOUNT)])
             complete = dataset.complete_loads()
         folder = Path(pipeline.working_folder, SCAN_FOLDER)
-        plan = ScanPlan(
-            self.account,
-            self.base_url,
-            folder,
-            context.selected,
-            format_time(context.loaded_at),
-            complete,
-        )
+        plan = ScanPlan(self.account, self.base_url, folder, context.selected, format_time(context.loaded_at), complete)
         scope = ScanScope(plan.has(*EVENT_RESOURCES), plan.has(CONTACTS), self.user_id_field, self.window)
         run = self._run = _Run(context, plan, scope, deadline)
         if scope.events and self.window.until is None:

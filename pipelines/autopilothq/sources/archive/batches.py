@@ -46,7 +46,7 @@ def read_batches(
     whatever the files hold. `timeout` is in seconds, for each block of up to 8 MiB of a file in an object store. Raises
     ArchiveError if MAX_UNANSWERED files in a row timed out.
 
-    Example: `[len(batch.lines) for batch in read_batches(list(list_files(["exports"])))]`.
+    Example: `[len(batch.lines) for batch in read_batches(list_files(["exports"]))]`.
     """
     stop = Event()
     with closing(_batches(files, batch_bytes, max_line, timeout, stop)) as batches, ThreadPoolExecutor(1) as thread:

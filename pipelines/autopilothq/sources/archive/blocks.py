@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import partial
+from itertools import islice
 from time import monotonic
 from typing import Any
 
@@ -136,16 +137,16 @@ def open_readers(files: Sequence[File], piece: int, timeout: float) -> Generator
     timeouts = 0
     with ThreadPoolExecutor(FILES_AHEAD) as pool:
         try:
-            for file in files:
-                if file.fs.async_impl:
-                    waiting.append(BlockReader(file, REMOTE_BLOCK, lambda fetch: pool.submit(fetch).result, timeout))
-                else:
-                    waiting.append(BlockReader(file, min(BLOCK_BYTES, piece)))
-                if len(waiting) == FILES_AHEAD:
-                    with closing(waiting.popleft()) as reader:
-                        yield reader
-                    timeouts = _count_timeouts(reader, timeouts)
-            while waiting:
+            unopened = iter(files)
+            while True:
+                for file in islice(unopened, FILES_AHEAD - len(waiting)):
+                    if file.fs.async_impl:
+                        ahead = BlockReader(file, REMOTE_BLOCK, lambda fetch: pool.submit(fetch).result, timeout)
+                    else:
+                        ahead = BlockReader(file, min(BLOCK_BYTES, piece))
+                    waiting.append(ahead)
+                if not waiting:
+                    return
                 with closing(waiting.popleft()) as reader:
                     yield reader
                 timeouts = _count_timeouts(reader, timeouts)

@@ -9,7 +9,7 @@ from datetime import date, timedelta
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
@@ -24,6 +24,7 @@ from .listing import (
     File,
     Info,
     PathNotFound,
+    file_system,
     file_url,
     filesystem_errors,
     list_folder,
@@ -60,27 +61,29 @@ def list_files(
     until: date | None = None,
     source_id: str | None = None,
     fs: AbstractFileSystem | None = None,
+    credentials: Any = None,
     timeout: float = READ_TIMEOUT,
     left_out: dict[str, str] | None = None,
-) -> Iterator[File]:
+) -> list[File]:
     """Returns the archive's files at `urls` (files, folders, globs), each once, sorted by URL.
 
     `since` and `until` are UTC days, both included. They select day folders, of which others are not even listed; files
     outside day folders are read whatever the days. `source_id` selects one source's folder. `fs` is the file system of
-    all `urls`, by default this machine's. `timeout` is in seconds, for each request to an object store. `left_out`
-    receives what was seen but not returned: its URL (a folder's ends with a slash) and a key of LEFT_OUT.
+    all `urls`; by default each has its own, for which `credentials` are as in `archive`. `timeout` is in seconds, for
+    each request to an object store. `left_out` receives what was seen but not returned: its URL (a folder's ends with a
+    slash) and a key of LEFT_OUT.
 
-    Raises ArchiveError, before the first file is returned, if nothing exists at a URL or a folder cannot be listed.
+    Raises ArchiveError if nothing exists at a URL or a folder cannot be listed.
 
-    Example: `list_files(["exports"], since=date(2019, 3, 1))` yields `File("/data/exports/segment-logs/…")`, ….
+    Example: `list_files(["exports"], since=date(2019, 3, 1))` == [File("/data/exports/segment-logs/…"), …]`.
     """
     seen: dict[str, str] = {}
     selection = _Selection(since, until, source_id, timeout, seen)
     found: dict[str, File] = {}
     for url in urls:
         check_not_empty(url)
+        system = fs or file_system(url, credentials)
         with filesystem_errors(url):
-            system = fs or LocalFileSystem()
             system.invalidate_cache()
             for info in _search(system, normalized_path(system, url), url, selection):
                 file = make_file(system, info)
@@ -88,7 +91,7 @@ def list_files(
                     raise ArchiveError(f"Expected files of different names, but two are {file.url}.\nRename one.")
     if left_out is not None:
         left_out.update((url, why) for url, why in seen.items() if url not in found)
-    return iter(sorted(found.values(), key=lambda file: file.url))
+    return sorted(found.values(), key=lambda file: file.url)
 
 
 def day_and_source(url: str) -> tuple[date | None, str | None]:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -18,14 +19,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...catalog import CONTACTS, HOOK_CONTACT, HOOK_LIBRARY, HOOK_PREFIX, Type
-from ...projection import TableRows, escape_reserved
+from ...projection import TableRows
 from ...projection.engine import batched
 from ...segment.json_text import JsonObject, to_json
 from ...segment.message import Discard, Record, Rejected, parse_json
 from ...utc import format_time
 from ...warehouses.dataset import Dataset, in_utc, placeholders
 from ..contact_records import contact_record
-from ..origin import LoadContext
+from ..origin import LoadContext, destination_column
 from ..times import read_time
 from . import batches
 from .discover import day_and_source
@@ -74,9 +75,9 @@ def contact_rows(files: Sequence[File], context: LoadContext, timeout: float) ->
     snapshot = dataclasses.replace(context, memory=SNAPSHOT_MEMORY).snapshot(CONTACTS.name, context.loaded_at)
     number = min(1 + sum(file.size for file in files) // PART_SIZE, MOST_PARTS)
     for texts in parts_of(_hook_texts(files, timeout), number, context.scratch / "hooks"):
-        merged = _merged(hook_contacts(texts), context, known)
-        for changed in batched((contact for contact in merged if contact.last is not None), _LOOKED_UP):
-            snapshot.add([contact.record() for contact in changed])
+        changed = filter(None, (contact.record() for contact in _merged(hook_contacts(texts), context, known)))
+        for records in batched(changed, _LOOKED_UP):
+            snapshot.add(records)
     yield from snapshot.rows_with_discards(known)
     snapshot.close()
 
@@ -85,7 +86,7 @@ def _merged(
     hooks: Iterable[HookContact], context: LoadContext, known: Mapping[str, Type]
 ) -> Iterable["_MergedContact"]:
     """Returns the contacts of some hooks, each merged with its stored row."""
-    dataset, column = context.required_pipeline().dataset, _column_of(context)
+    dataset, column = context.required_pipeline().dataset, partial(destination_column, context)
     merged: dict[str, _MergedContact] = {}
     for some in batched(hooks, _LOOKED_UP):
         new = dict.fromkeys(hook.record.key[0] for hook in some if hook.record.key[0] not in merged)
@@ -96,11 +97,6 @@ def _merged(
                 merged[contact_id] = _MergedContact(stored.get(contact_id))
             merged[contact_id].add(hook, column)
     return merged.values()
-
-
-def _column_of(context: LoadContext) -> Callable[[str], str]:
-    """Returns a function that returns a column's name in the destination."""
-    return lambda name: context.shorten(escape_reserved(name, context.limits))
 
 
 # ---- hooks out of lines ----------------------------------------------------------------------------------------------
@@ -200,7 +196,7 @@ class _MergedContact:
     """A contact merged from its stored row and hooks; each value comes from the latest of them that has it."""
 
     def __init__(self, stored: _StoredContact | None) -> None:
-        self.last: HookContact | None = None
+        self._last: HookContact | None = None
         self._stored = stored
         self._received_at: datetime | None = stored.received_at if stored else None
         self._cells: dict[str, tuple[datetime, str]] = {}
@@ -211,7 +207,7 @@ class _MergedContact:
         """Adds a hook's values unless the stored row is as new; `column` returns a column's name in the destination."""
         if not self._is_newer(hook):
             return
-        self.last = hook if self.last is None or hook.order >= self.last.order else self.last
+        self._last = hook if self._last is None or hook.order >= self._last.order else self._last
         self._received_at = max(filter(None, (self._received_at, hook.received_at)))
         for name, cell in hook.record.cells.items():
             own = column(name)
@@ -230,11 +226,11 @@ class _MergedContact:
             return hook.updated_at > stored.updated_at
         return stored.received_at is None or hook.received_at > stored.received_at
 
-    def record(self) -> Record:
-        """Returns the record of the row."""
-        if self.last is None or self._received_at is None:
-            raise RuntimeError("Expected a hook to be added before.")
+    def record(self) -> Record | None:
+        """Returns the record of the new row; None if no hook has changed the stored one."""
+        if self._last is None or self._received_at is None:
+            return None
         cells = dict(self._stored.cells) if self._stored else {}
         cells |= {name: cell for name, (_, cell) in self._cells.items()}
         cells["received_at"] = json.dumps(format_time(self._received_at, exact=True))
-        return Record(self.last.record.key, cells, self._discards, self._declared)
+        return Record(self._last.record.key, cells, self._discards, self._declared)

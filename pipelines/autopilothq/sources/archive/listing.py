@@ -19,7 +19,7 @@ from fsspec.spec import AbstractFileSystem
 
 from ...errors import ArchiveError
 from ...utc import to_utc
-from ..file_systems import SCHEMES
+from ..file_systems import SCHEMES, is_remote, open_bucket
 
 Info = dict[str, Any]
 """fsspec's description of a file or folder: `name` (its path), `type`, `size`, and more that depends on the store."""
@@ -53,6 +53,11 @@ class StoreTimeout(TimeoutError):
 
 
 # ---- file systems --------------------------------------------------------------------------------------------------
+
+
+def file_system(url: str, credentials: Any = None) -> AbstractFileSystem:
+    """Returns the file system of a URL: this machine's, or a bucket's. Raises ArchiveError as `open_bucket` does."""
+    return open_bucket(url, credentials) if is_remote(url) else LocalFileSystem()
 
 
 def normalized_path(fs: AbstractFileSystem, url: str) -> str:

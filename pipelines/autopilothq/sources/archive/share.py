@@ -5,13 +5,12 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from fsspec.implementations.local import LocalFileSystem
 
 from ...segment.mapping import Mappings
 from ...segment.message import Batch
-from ..file_systems import is_remote, open_bucket
+from ..file_systems import is_remote
 from . import batches
-from .listing import File
+from .listing import File, file_system
 from .mapped import map_batches
 
 
@@ -29,10 +28,7 @@ class ArchiveShare:
 
     def read(self) -> Iterator[Batch]:
         """Opens the file systems, and yields the lines with their files' numbers in the load."""
-        opened = {
-            root: open_bucket(root) if is_remote(root) else LocalFileSystem()
-            for root in {_root(url) for url, *_ in self.files}
-        }
+        opened = {root: file_system(root) for root in {_root(url) for url, *_ in self.files}}
         files = [File(url, version, size, opened[_root(url)], path) for url, version, size, path in self.files]
         for batch in map_batches(batches.read_batches(files, timeout=self.timeout), self.mappings):
             yield _renumbered(batch, self.first)

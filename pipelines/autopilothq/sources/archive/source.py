@@ -20,7 +20,6 @@ from ...utc import is_empty, to_utc
 from ...warehouses.hints import SOURCE
 from ..engine.project import EngineProjector
 from ..event_filter import requested_messages
-from ..file_systems import is_remote, open_bucket
 from ..origin import MESSAGE_RESOURCES, LoadContext, Origin
 from ..plan import LoadSettings, workers
 from ..report import LoadReport, ProgressCallback, no_progress
@@ -35,6 +34,8 @@ from .share import ArchiveShare
 
 LINES_AT_ONCE = 64 << 20  # bytes of lines that all workers together have at a time
 EXAMPLES = 3  # names that a warning or a report lists
+archive_files_at = list_files
+"""How other rooms list the files of an archive."""
 # Reasons (of LEFT_OUT) for which files are not read that a user may have expected to be: a run warns of them.
 SURPRISING = frozenset({"linked_folder", "unknown_suffix", "not_a_file", "trailing_slash", "unfinished_export"})
 
@@ -143,13 +144,19 @@ class Archive(Origin[File]):
 
     def plan(self, context: LoadContext) -> Sequence[File]:
         """Returns the files that are not loaded yet; warns about files that look like data and are left out."""
-        days, left_out = days_to_read(self.since, self.until), dict[str, str]()
-        found = archive_files_at(
-            self.urls, *days, self.source_id, self.credentials, timeout=self.read_timeout, left_out=left_out
+        (since, until), left_out = days_to_read(self.since, self.until), dict[str, str]()
+        found = list_files(
+            self.urls,
+            since=since,
+            until=until,
+            source_id=self.source_id,
+            credentials=self.credentials,
+            timeout=self.read_timeout,
+            left_out=left_out,
         )
         _report(context.report, left_out)
         if not found:
-            context.report.warnings.append(_nothing_found(self.urls, *days, self.source_id, left_out))
+            context.report.warnings.append(_nothing_found(self.urls, since, until, self.source_id, left_out))
         new = context.new(found)
         self._hook_files[:] = [file for file in new if self.hook_contacts and is_of_hooks(file)]
         return new
@@ -242,25 +249,3 @@ def _day(day: str | date | None, name: str) -> date | None:
         return date.fromisoformat(day) if isinstance(day, str) else day
     except ValueError:
         raise NotSupported(f"Expected a day such as 2019-03-01 for {name}, but got {str(day)!r}.") from None
-
-
-def archive_files_at(
-    urls: Sequence[str],
-    since: date | None = None,
-    until: date | None = None,
-    source_id: str | None = None,
-    credentials: Any = None,
-    timeout: float = READ_TIMEOUT,
-    left_out: dict[str, str] | None = None,
-) -> list[File]:
-    """Returns the files at some URLs, each once. `credentials` is as in `archive`, all else as in `list_files`."""
-    found: dict[str, File] = {}
-    seen: dict[str, str] = {}
-    for url in urls:
-        fs = open_bucket(url, credentials) if is_remote(url) else None
-        options: dict[str, Any] = {"since": since, "until": until, "source_id": source_id, "fs": fs}
-        for file in list_files([url], **options, timeout=timeout, left_out=seen):
-            found[file.url] = file
-    if left_out is not None:
-        left_out.update((url, why) for url, why in seen.items() if url not in found)
-    return [found[url] for url in sorted(found)]

@@ -38,14 +38,14 @@ def survey_events(files: Sequence[File], mappings: Mappings, most: int) -> Event
             if survey.lines == most:
                 return survey
             survey.lines += 1
-            if readable and (kind != "track" or event is None or _is_known(survey, event_key(event), mappings)):
+            if readable and (kind != "track" or event is None or _count_known(survey, event_key(event), mappings)):
                 continue
             _add(survey, text.as_py(), None if readable else mappings)
     return survey
 
 
-def _is_known(survey: EventSurvey, table: str, mappings: Mappings) -> bool:
-    """Returns whether a track needs no new mapping; if so, counts it."""
+def _count_known(survey: EventSurvey, table: str, mappings: Mappings) -> bool:
+    """Counts a track that needs no new mapping; returns whether it is one."""
     survey.known += table in _KNOWN
     survey.mapped += table in mappings
     return table in _KNOWN or table in mappings
@@ -61,7 +61,7 @@ def _add(survey: EventSurvey, line: bytes, mappings: Mappings | None) -> None:
     if message.value("type") != "track" or not isinstance(event, str) or isinstance(event, JsonNumber):
         return
     table = event_key(event)
-    if mappings is not None and _is_known(survey, table, mappings):
+    if mappings is not None and _count_known(survey, table, mappings):
         return
     if table not in survey.events and len(survey.events) >= MAX_EVENTS:
         survey.others += 1

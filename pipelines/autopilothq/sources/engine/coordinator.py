@@ -5,27 +5,22 @@ rows to dlt: workers need the work folder and the archive, and nothing else.
 """
 
 import dataclasses
-import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ...catalog import ACCOUNTS, MESSAGE_TABLES, USERS
 from ...errors import EngineError, NotSupported
-from ...projection import ExistingTables
+from ...projection import ExistingTables, RefusedIds
 from ...projection.audit import limits_exceeded, merge_counts
 from ...projection.deduplicate import ids_to_match, new_tables, tables_beyond
-from ...projection.partition import (
-    LoadFacts,
-    RefusedIds,
-    merge_partitions,
-)
+from ...projection.partition import LoadFacts, merge_partitions
 from ..audit import LinesRead, audit_rows
 from ..mending import check_nothing_to_mend
 from ..origin import SharedOrigin
@@ -47,27 +42,25 @@ class _MessagesRefused(Exception):
     """Messages cannot become rows. Its only argument is their errors by id."""
 
 
+@dataclass(frozen=True)
 class Coordinator:
     """One attempt of a load."""
 
-    def __init__(
-        self, load: PlannedLoad, workers: Workers, folder: WorkFolder, con: duckdb.DuckDBPyConnection, scratch: Path
-    ) -> None:
-        self._load = load
-        self._workers = workers
-        self._folder = folder
-        self._con = con
-        self._scratch = scratch
+    load: PlannedLoad
+    workers: Workers
+    folder: WorkFolder
+    con: duckdb.DuckDBPyConnection
+    scratch: Path
 
-    def project(self, numbers: "itertools.count[int]") -> ProjectedLoad | None:
+    def project(self) -> ProjectedLoad | None:
         """Runs all steps; returns None if it found messages that cannot become rows."""
-        load = self._load
+        load = self.load
         shares, lines = self._parse()
-        existing = existing_tables(load, lambda most: _table_names(load, shares, most))
+        existing = existing_tables(load, _table_names(load, shares))
         hints = TableHints(load.extraction, load.target, existing)
-        files = RowFiles(load.extraction, hints, load.target.folder, numbers)
+        files = RowFiles(hints)
         try:
-            rows = RowMaker(load, self._run, self._folder, self._con, self._scratch)
+            rows = RowMaker(load, self._run, self.folder, self.con, self.scratch)
             tables = self._decide_tables(shares, existing)
             deduplicated = self._deduplicate(tables)
             check_nothing_to_mend(load, any("duplicates" in part.state for part in deduplicated))
@@ -86,19 +79,19 @@ class Coordinator:
         in_order = dict(sorted(rejects.items(), key=lambda item: (-item[1], item[0])))
         limits = limits_exceeded([row for part in parts for row in part.limits], tables.without_table)
         fill_report(load, counts, lines, in_order, limits)
-        return ProjectedLoad(files, hints, audit)
+        return ProjectedLoad(files, audit)
 
     def _run(self, tasks: Sequence[Any], done: Callable[[Any], object] = lambda _: None) -> list[Any]:
         """Runs tasks and reports how many are done. Raises _MessagesRefused if messages cannot become rows."""
-        report = self._load.report
+        report = self.load.report
         report.tasks += len(tasks)
 
         def count(result: Any) -> None:
             report.tasks_done += 1
             done(result)
-            self._load.context.report_progress()
+            self.load.context.report_progress()
 
-        results = self._workers.run(tasks, count)
+        results = self.workers.run(tasks, count)
         if refused := [result for result in results if isinstance(result, CannotBecomeRows)]:
             raise _MessagesRefused({id_: why for result in refused for id_, why in result.messages.items()})
         return results
@@ -106,7 +99,7 @@ class Coordinator:
     # ---- parse -------------------------------------------------------------------------------------------------------
 
     def _parse(self) -> tuple[list[ParsedShare], LinesRead]:
-        load, report = self._load, self._load.report
+        load, report = self.load, self.load.report
         if not isinstance(load.origin, SharedOrigin):
             raise NotSupported("Expected an origin whose work can be shared among workers, such as an archive.")
         context, tasks = self._context, []
@@ -126,11 +119,11 @@ class Coordinator:
     @cached_property
     def _context(self) -> WorkerContext:
         """The context of all tasks, as far as it is known before lines are parsed."""
-        load, target = self._load, self._load.target
+        load, target = self.load, self.load.target
         suppressed = None
         if pairs := target.suppressed.pairs():
             table = pa.table({"salt": [salt for salt, _ in pairs], "hash": [hashed for _, hashed in pairs]})
-            suppressed = self._put_table(table, "suppressed.parquet")
+            suppressed = self.folder.put_table(table, "suppressed.parquet", self.scratch)
         refused = target.refused
         facts = LoadFacts(
             load.context.loaded_at.isoformat(),
@@ -141,20 +134,15 @@ class Coordinator:
             limits=target.limits,
             fills=load.fills,
         )
-        rows = {USERS.name: refused.users, ACCOUNTS.name: refused.accounts} if target.dataset is not None else {}
-        return WorkerContext(self._folder, facts, RefusedIds(refused.messages, rows), suppressed)
-
-    def _put_table(self, table: pa.Table, name: str) -> str:
-        path = str(self._scratch / name)
-        pq.write_table(table, path)
-        return self._folder.put(path, name)
+        rows = {USERS.name: refused.users, ACCOUNTS.name: refused.accounts}
+        return WorkerContext(self.folder, facts, RefusedIds(refused.messages, rows), suppressed)
 
     # ---- deduplicate -------------------------------------------------------------------------------------------------
 
     def _decide_tables(self, shares: Sequence[ParsedShare], existing: ExistingTables) -> TablesOfLoad:
-        load, target = self._load, self._load.target
+        load, target = self.load, self.load.target
         context, cells = self._context, all_cells(shares)
-        facts = dataclasses.replace(context.facts.with_cells(cells), known=existing, widths=target.widths())
+        facts = dataclasses.replace(context.facts.with_cells(cells), existing=existing, widths=target.widths())
         context = dataclasses.replace(context, facts=facts)
         partitions = partition_inputs(shares)
         tables, without_table = self._limit_tables(context, partitions)
@@ -162,14 +150,14 @@ class Coordinator:
         read = stored_rows(load, existing) if load.report.lines else None
         stored = None
         if read is not None:
-            stored = StoredPartitions(self._con, self._folder, self._scratch, read, facts.partitions)
+            stored = StoredPartitions(self.con, self.folder, self.scratch, read, facts.partitions)
             stored.split(ids_to_match(existing, tables.names, facts.fills))
         return TablesOfLoad(context, partitions, without_table, stored)
 
     def _limit_tables(self, context: WorkerContext, partitions: Sequence[PartitionInput]) -> tuple[Any, dict[str, int]]:
         facts = context.facts
-        there = self._load.extraction.event_tables() if self._load.target.dataset is not None else set[str]()
-        new, room = new_tables(facts.tables.names, facts.known, there, self._load.settings.max_event_tables)
+        there = self.load.extraction.event_tables()
+        new, room = new_tables(facts.tables.names, facts.existing, there, self.load.settings.max_event_tables)
         if len(new) <= room:
             return facts.tables, {}
         counts = sum(
@@ -181,7 +169,7 @@ class Coordinator:
 
     def _deduplicate(self, tables: TablesOfLoad) -> list[DeduplicatedPartition]:
         """Deduplicates all partitions. Those that need more stored columns are run again once these are split."""
-        complete = frozenset(self._load.target.complete_loads())
+        complete = frozenset(self.load.target.complete_loads())
         found: dict[int, DeduplicatedPartition] = {}
         while remaining := [each for each in tables.partitions if each.number not in found]:
             tasks = [
@@ -198,6 +186,6 @@ class Coordinator:
         return [found[each.number] for each in tables.partitions]
 
 
-def _table_names(load: PlannedLoad, shares: Sequence[ParsedShare], most: int) -> list[str]:
-    events = all_cells(shares).event_tables(most)
+def _table_names(load: PlannedLoad, shares: Sequence[ParsedShare]) -> list[str]:
+    events = all_cells(shares).event_tables(load.most_event_tables)
     return [*(table.name for table in MESSAGE_TABLES), *map(load.event_table, events)]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import duckdb
 
@@ -59,8 +60,7 @@ class ParseTask:
             partitioned = partition_cells(
                 con, done.all_cells, self.context.facts.partitions, str(new_folder(scratch, "cut"))
             )
-            for part, cells in partitioned.items():
-                done.cells[part] = self._put_files(cells, part)
+            done.cells = {part: self._put_files(cells, part) for part, cells in partitioned.items()}
         done.all_cells = dataclasses.replace(done.all_cells, messages=[], extras=[], rejects=[], discards=[])
         return done
 
@@ -87,9 +87,7 @@ class ParseTask:
 
     def _put_files(self, cells: ParsedCells, part: int) -> ParsedCells:
         """Puts the files of a partition into the work folder."""
-        found = ParsedCells()
-        for what in CELL_FILES:
-            for number, path in enumerate(getattr(cells, what)):
-                name = f"cells/{part}/{self.number}-{what}-{number}.parquet"
-                getattr(found, what).append(self.context.folder.put(path, name))
-        return found
+        prefix = f"cells/{part}/{self.number}"
+        put_all = self.context.folder.put_all
+        files: dict[str, Any] = {what: put_all(getattr(cells, what), f"{prefix}-{what}") for what in CELL_FILES}
+        return ParsedCells(**files)

@@ -43,9 +43,7 @@ class CountTask:
         """Returns the counts by the number of the table."""
         with self.context.engine() as (con, scratch):
             opened = self.context.facts.open(con, scratch, self.context.fetched(self.partition.cells, scratch))
-            lines = refused_lines_reader(
-                [self.context.folder.get(name, scratch) for name in self.partition.refused_lines]
-            )
+            lines = refused_lines_reader(self.context.folder.get_all(self.partition.refused_lines, scratch))
             return count_candidates(opened, self.context.hashes(scratch), self.context.refused, lines)
 
 
@@ -84,14 +82,14 @@ class DeduplicateTask:
         with self.context.engine() as (con, scratch):
             folder = self.context.folder
             opened = self.context.facts.open(con, scratch, self.context.fetched(self.partition.cells, scratch))
-            given = None if self.stored is None else {
-                table: of._replace(files=[folder.get(name, scratch) for name in of.files])
-                for table, of in self.stored.items()
+            stored = None if self.stored is None else {
+                table: columns._replace(files=folder.get_all(columns.files, scratch))
+                for table, columns in self.stored.items()
             }  # fmt: skip
-            lines = refused_lines_reader([folder.get(name, scratch) for name in self.partition.refused_lines])
+            lines = refused_lines_reader(folder.get_all(self.partition.refused_lines, scratch))
             try:
                 hashes = self.context.hashes(scratch)
-                values = deduplicate_partition(opened, given, self.complete, hashes, self.context.refused, lines)
+                values = deduplicate_partition(opened, stored, self.complete, hashes, self.context.refused, lines)
             except NotPartitioned as error:
                 return NeededColumns(*error.args)
             except ENVIRONMENT_ERRORS:

@@ -1,7 +1,5 @@
 """Loads on an engine: the projector that makes the rows of a source's loads."""
 
-import hashlib
-import itertools
 import secrets
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -9,8 +7,9 @@ from dataclasses import dataclass
 from ...projection import engine
 from ..load_folder import scratch_of_projection
 from ..plan import PlannedLoad
-from ..project import ProjectedLoad, project
+from ..project import ProjectedLoad
 from ..refused import target_of
+from ..settings import short_digest
 from .coordinator import Coordinator
 from .executors import EngineFactory, Workers
 from .work_folder import work_folder
@@ -20,7 +19,7 @@ THREADS = 2  # of the coordinator's engine
 
 @dataclass(frozen=True)
 class EngineProjector:
-    """Makes the rows of loads on an engine: an executor, or a function that makes one. Its workers share `work_url`.
+    """The projector of loads on an engine: an executor, or a function that makes one. Its workers share `work_url`.
 
     Without `work_url`, they share the load's own folder, which is enough for processes on one machine.
     """
@@ -28,11 +27,8 @@ class EngineProjector:
     engine: Executor | EngineFactory
     work_url: str | None = None
 
-    def __call__(self, load: PlannedLoad) -> ProjectedLoad:
-        """Reads all lines and writes the rows of all tables."""
-        return project(load, self._attempt)
-
-    def _attempt(self, load: PlannedLoad, numbers: "itertools.count[int]") -> ProjectedLoad | None:
+    def __call__(self, load: PlannedLoad) -> ProjectedLoad | None:
+        """Makes the rows; returns None if it found messages that cannot become rows."""
         scratch = scratch_of_projection(load.target.folder)
         home = self.work_url or str(scratch / "work")
         with (
@@ -40,7 +36,7 @@ class EngineProjector:
             Workers(self.engine) as workers,
             engine.connect(str(scratch), load.settings.memory, THREADS) as con,
         ):
-            return Coordinator(load, workers, folder, con, scratch).project(numbers)
+            return Coordinator(load, workers, folder, con, scratch).project()
 
 
 def _owner(load: PlannedLoad) -> str:
@@ -48,4 +44,4 @@ def _owner(load: PlannedLoad) -> str:
     pipeline = load.extraction.pipeline
     if pipeline is None:
         return secrets.token_hex(8)
-    return f"{pipeline.pipeline_name}-{hashlib.sha256(target_of(pipeline).encode()).hexdigest()[:12]}"
+    return f"{pipeline.pipeline_name}-{short_digest(target_of(pipeline))}"

@@ -123,16 +123,10 @@ class RowsTask:
 
     def _put_files(self, files: LatestFiles, latest: Latest) -> LatestFiles:
         """Puts the files of each partition of persons into the work folder."""
-        prefix = f"latest/{latest.table.name}"
+        folder, number, prefix = self.context.folder, self.partition.number, f"latest/{latest.table.name}"
         return LatestFiles(*(
-            {
-                part: [
-                    self.context.folder.put(path, f"{prefix}/{part}/{self.partition.number}-{what}-{number}.parquet")
-                    for number, path in enumerate(paths)
-                ]
-                for part, paths in by_part.items()
-            }
-            for what, by_part in zip(("ids", "messages"), files, strict=True)
+            {part: folder.put_all(paths, f"{prefix}/{part}/{number}-{what}") for part, paths in by_part.items()}
+            for what, by_part in files._asdict().items()
         ))  # fmt: skip
 
 
@@ -160,10 +154,10 @@ class LatestTask:
         """Makes the rows."""
         done = PartitionFiles()
         with self.context.engine() as (con, scratch):
-            get = self.context.folder.get
+            get_all = self.context.folder.get_all
             opened = self.context.facts.open(con, scratch, ParsedCells())
-            ids, messages = ([get(name, scratch) for name in of.get(self.number, ())] for of in self.files)
-            stored = self.stored and self.stored._replace(files=[get(name, scratch) for name in self.stored.files])
+            ids, messages = (get_all(by_part.get(self.number, ()), scratch) for by_part in self.files)
+            stored = self.stored and self.stored._replace(files=get_all(self.stored.files, scratch))
             made = latest_of_partition(opened, self.latest, ids, messages, self.types, stored)
             books = PartitionRows(opened, {})
             prefix = f"{self.latest.table.name}-{self.number}"
@@ -176,24 +170,24 @@ class LatestTask:
         return done
 
 
+@dataclass(frozen=True)
 class _RowWriter:
     """Writes rows into the work folder in the shape of the destination's tables. Names of files begin with `prefix`."""
 
-    def __init__(self, folder: WorkFolder, shapes: Mapping[str, RowShape], prefix: str, scratch: str) -> None:
-        self.written: dict[str, WrittenRows] = {}
-        self._folder = folder
-        self._shapes = shapes
-        self._prefix = prefix
-        self._scratch = scratch
+    folder: WorkFolder
+    shapes: Mapping[str, RowShape]
+    prefix: str
+    scratch: str
+    written: dict[str, WrittenRows] = field(default_factory=dict, init=False)
 
     def write(self, con: duckdb.DuckDBPyConnection, rows: TableRows) -> None:
         """Writes rows of a table that has a shape."""
-        if (shape := self._shapes.get(rows.table)) is None:
+        if (shape := self.shapes.get(rows.table)) is None:
             return
         rows.relation.create_view(UNSHAPED, replace=True)
-        path = f"{self._scratch}/{self._prefix}-rows.parquet"
+        path = f"{self.scratch}/{self.prefix}-rows.parquet"
         TableRows(rows.table, shape.columns, con.sql(shape.sql), rows.number).write(path)
         number = pq.read_metadata(path).num_rows
         if number:
-            name = f"rows/{self._prefix}-{rows.table}.parquet"
-            self.written[rows.table] = WrittenRows(self._folder.put(path, name), number)
+            name = f"rows/{self.prefix}-{rows.table}.parquet"
+            self.written[rows.table] = WrittenRows(self.folder.put(path, name), number)

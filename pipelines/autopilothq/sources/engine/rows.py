@@ -1,14 +1,14 @@
 """The second half of a load on an engine: decides the columns of all tables, makes rows, and passes them to dlt."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ...catalog import BOOKS, LATEST, MESSAGE_TABLES, Latest, Type, key_of, resource_of
+from ...catalog import BOOKS, LATEST, MESSAGE_TABLES, Type, resource_of
 from ...projection import SQL_TYPES, TableRows, engine
 from ...projection.context import declared_types
 from ...projection.partition import PartitionValues, StoredColumns
@@ -20,7 +20,7 @@ from .partition_tasks import DeduplicatedPartition, PartitionInput
 from .row_tasks import UNSHAPED, LatestTask, PartitionFiles, RowPlans, RowShape, RowsTask, WrittenRows
 from .shares import merged_files
 from .stored import StoredPartitions
-from .tasks import TaskRunner, WorkerContext
+from .tasks import WorkerContext
 from .work_folder import WorkFolder
 
 FEW_ROWS = 200_000  # a table with at most so many rows is passed to dlt as one file
@@ -40,17 +40,18 @@ class TablesOfLoad:
     stored: StoredPartitions | None
 
 
+@dataclass(frozen=True)
 class RowMaker:
-    """Makes the rows of one attempt of a load, once its partitions are deduplicated."""
+    """Makes the rows of one attempt of a load, once its partitions are deduplicated.
 
-    def __init__(
-        self, load: PlannedLoad, run: TaskRunner, folder: WorkFolder, con: duckdb.DuckDBPyConnection, scratch: Path
-    ) -> None:
-        self._load = load
-        self._run = run
-        self._folder = folder
-        self._con = con
-        self._scratch = scratch
+    `run` runs tasks on the workers, and returns their results in order.
+    """
+
+    load: PlannedLoad
+    run: Callable[[Sequence[Any]], list[Any]]
+    folder: WorkFolder
+    con: duckdb.DuckDBPyConnection
+    scratch: Path
 
     def plan(self, tables: TablesOfLoad, merged: PartitionValues, files: RowFiles) -> RowPlans:
         """Decides the columns of all tables, and how their rows are written."""
@@ -59,17 +60,19 @@ class RowMaker:
         plans = facts.plan(merged.values, {*merged.counts, *latest.values()})
         types = {plan.name: plan.types for plan in plans.values()} | {book.name: declared_types(book) for book in BOOKS}
         for each in LATEST:
-            of_messages = _message_types(tables, each, plans[latest[each.table.name]].types)
-            types[each.table.name] = latest_columns(each, of_messages)
-        selected = self._load.extraction.resources
+            # The messages are this load's and the stored ones.
+            stored = facts.existing.get(each.messages.name, {}) if tables.stored is not None else {}
+            message_types = {**plans[latest[each.table.name]].types, **stored}
+            types[each.table.name] = latest_columns(each, message_types)
+        selected = self.load.extraction.resources
         shapes = {name: self._shape(name, of, files) for name, of in types.items() if resource_of(name) in selected}
         return RowPlans(plans, latest, shapes)
 
     def _shape(self, table: str, types: Mapping[str, Type], files: RowFiles) -> RowShape:
         columns = ", ".join(f"{engine.name(name)} {SQL_TYPES[of]}" for name, of in types.items())
-        self._con.execute(f"CREATE OR REPLACE TABLE {UNSHAPED} ({columns})")
-        rows = TableRows(table, types, self._con.table(UNSHAPED), 0)
-        rows = self._load.target.refused.without(rows, key_of(table))
+        self.con.execute(f"CREATE OR REPLACE TABLE {UNSHAPED} ({columns})")
+        rows = TableRows(table, types, self.con.table(UNSHAPED), 0)
+        rows = self.load.target.refused.without(rows)
         shaped = files.shaped(rows)
         return RowShape(dict(shaped.columns), shaped.relation.sql_query())
 
@@ -77,12 +80,10 @@ class RowMaker:
         self, tables: TablesOfLoad, deduplicated: Sequence[DeduplicatedPartition], plans: RowPlans
     ) -> list[PartitionFiles]:
         """Makes the rows of all tables except `users` and `accounts`."""
-        urls = pa.table({"file": pa.array([work.url for work in self._load.work], pa.string())})
-        path = str(self._scratch / "files.parquet")
-        pq.write_table(urls, path)
-        names = self._folder.put(path, "files.parquet")
-        counted = self._load.counted_before()
-        return self._run([
+        urls = pa.table({"file": pa.array([work.url for work in self.load.work], pa.string())})
+        names = self.folder.put_table(urls, "files.parquet", self.scratch)
+        counted = self.load.counted_before()
+        return self.run([
             RowsTask(tables.context, partition, found.state, plans, names, counted)
             for partition, found in zip(tables.partitions, deduplicated, strict=True)
         ])  # fmt: skip
@@ -96,9 +97,9 @@ class RowMaker:
             files = merged_files([part.latest[latest.table.name] for part in parts])
             if not files.ids:
                 continue
-            check_not_adopted(self._load, latest.table.name)
+            check_not_adopted(self.load, latest.table.name)
             types = plans.tables[plans.latest[latest.table.name]].types
-            known = tables.context.facts.known
+            known = tables.context.facts.existing
             columns = list(known.get(latest.messages.name, ()))
             stored: dict[int, list[str]] | None = None
             if tables.stored is not None and columns:
@@ -106,7 +107,7 @@ class RowMaker:
             for number in sorted({*files.ids, *(stored or ())}):
                 given = None if stored is None else StoredColumns(columns, stored.get(number, []))
                 tasks.append(LatestTask(tables.context, latest, number, files, types, given, plans.shapes))
-        return self._run(tasks)
+        return self.run(tasks)
 
     def hand_over(self, parts: Sequence[PartitionFiles], plans: RowPlans, files: RowFiles) -> None:
         """Moves the files of rows from the work folder to dlt. The files of a small table become one."""
@@ -116,21 +117,15 @@ class RowMaker:
                 by_table.setdefault(table, []).append(rows_of_part)
         for table, written in by_table.items():
             total = sum(each.number for each in written)
-            self._load.report.rows[table] = total
+            self.load.report.rows[table] = total
             if len(written) > 1 and total <= FEW_ROWS:
-                paths = [self._folder.get(each.name, str(self._scratch)) for each in written]
+                paths = self.folder.get_all((each.name for each in written), str(self.scratch))
                 rows = self._rows(table, plans, engine.parquet_files(paths), total)
                 rows.write(str(files.add(rows)))
                 continue
             for each in written:
                 path = files.add(self._rows(table, plans, UNSHAPED, each.number))
-                self._folder.take(each.name, path)
+                self.folder.take(each.name, path)
 
     def _rows(self, table: str, plans: RowPlans, source: str, number: int) -> TableRows:
-        return TableRows(table, plans.shapes[table].columns, self._con.sql(f"FROM {source}"), number)
-
-
-def _message_types(tables: TablesOfLoad, latest: Latest, types: Mapping[str, Type]) -> dict[str, Type]:
-    """Returns the columns of the messages that `users` (`accounts`) are made of: this load's, and the stored ones."""
-    known = tables.context.facts.known.get(latest.messages.name, {}) if tables.stored is not None else {}
-    return {**types, **known}
+        return TableRows(table, plans.shapes[table].columns, self.con.sql(f"FROM {source}"), number)

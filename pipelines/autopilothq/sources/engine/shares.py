@@ -1,6 +1,6 @@
 """Splits a load: files into shares that tasks read, and messages into partitions."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ...projection.cells import ParsedCells
 from ...projection.partition import LatestFiles
@@ -53,12 +53,12 @@ def partition_inputs(shares: Sequence[ParsedShare]) -> list[PartitionInput]:
 
 def merged_files(parts: Sequence[LatestFiles]) -> LatestFiles:
     """Returns the files of each partition of persons, collected from all partitions of messages."""
+    return LatestFiles(_merged(part.ids for part in parts), _merged(part.messages for part in parts))
 
-    def merged(of: Callable[[LatestFiles], Mapping[int, Sequence[str]]]) -> dict[int, list[str]]:
-        found: dict[int, list[str]] = {}
-        for part in parts:
-            for number, names in of(part).items():
-                found.setdefault(number, []).extend(names)
-        return found
 
-    return LatestFiles(merged(lambda part: part.ids), merged(lambda part: part.messages))
+def _merged(parts: Iterable[Mapping[int, Sequence[str]]]) -> dict[int, list[str]]:
+    merged: dict[int, list[str]] = {}
+    for part in parts:
+        for number, names in part.items():
+            merged.setdefault(number, []).extend(names)
+    return merged

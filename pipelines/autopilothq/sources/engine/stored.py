@@ -1,12 +1,12 @@
 """Splits stored rows into the same partitions as the messages, because workers cannot access the destination."""
 
 import itertools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ...catalog import AUDIT, Latest
 from ...projection import ReadTable, engine
@@ -14,20 +14,18 @@ from ...projection.partition import LatestFiles, StoredColumns, partition_rows
 from .work_folder import WorkFolder
 
 
+@dataclass(frozen=True)
 class StoredPartitions:
     """Columns of the destination's tables, split into files of the work folder, one or more for each partition."""
 
-    def __init__(
-        self, con: duckdb.DuckDBPyConnection, folder: WorkFolder, scratch: Path, read: ReadTable, partitions: int
-    ) -> None:
-        self._con = con
-        self._folder = folder
-        self._scratch = scratch
-        self._read = read
-        self._partitions = partitions
-        self._columns: dict[str, Sequence[str]] = {}
-        self._files: dict[str, dict[int, list[str]]] = {}
-        self._numbers = itertools.count()
+    con: duckdb.DuckDBPyConnection
+    folder: WorkFolder
+    scratch: Path
+    read: ReadTable
+    partitions: int
+    _columns: dict[str, Sequence[str]] = field(default_factory=dict, init=False)
+    _files: dict[str, dict[int, list[str]]] = field(default_factory=dict, init=False)
+    _numbers: "itertools.count[int]" = field(default_factory=itertools.count, init=False)
 
     def split(self, needed: Mapping[str, Sequence[str]]) -> None:
         """Splits columns of some tables, and again those that were split before; all partitions get all of `_audit`."""
@@ -36,9 +34,9 @@ class StoredPartitions:
             if set(columns) <= set(before):
                 continue
             self._columns[table] = list(dict.fromkeys([*before, *columns]))
-            batches = self._read(table, self._columns[table])
+            batches = self.read(table, self._columns[table])
             if table == AUDIT.name:
-                self._files[table] = dict.fromkeys(range(self._partitions), self._whole(batches))
+                self._files[table] = dict.fromkeys(range(self.partitions), self._whole(batches))
             else:
                 self._files[table] = self._split(table, batches, "FROM stored WHERE id IS NOT NULL", "id")
 
@@ -60,26 +58,21 @@ class StoredPartitions:
         sql = f"FROM stored WHERE {key} IS NOT NULL"
         if exists:
             names = [name for of_part in files.ids.values() for name in of_part]
-            ids = engine.parquet_files(self._folder.get(name, str(self._scratch)) for name in names)
-            self._con.execute(f"CREATE OR REPLACE TEMP TABLE changed_ids AS SELECT DISTINCT id FROM {ids}")
+            ids = engine.parquet_files(self.folder.get_all(names, str(self.scratch)))
+            self.con.execute(f"CREATE OR REPLACE TEMP TABLE changed_ids AS SELECT DISTINCT id FROM {ids}")
             sql = f"SELECT s.* FROM stored s SEMI JOIN changed_ids i ON i.id = s.{key}"
-        return self._split(latest.messages.name, self._read(latest.messages.name, columns), sql, latest.key)
+        return self._split(latest.messages.name, self.read(latest.messages.name, columns), sql, latest.key)
 
     def _whole(self, batches: Iterable[pa.RecordBatch]) -> list[str]:
         found = list(batches)
         if not found:
             return []
-        path = self._scratch / f"stored-{next(self._numbers)}.parquet"
-        pq.write_table(pa.Table.from_batches(found), path)
-        return [self._folder.put(str(path), f"stored/{path.name}")]
+        name = f"stored/stored-{next(self._numbers)}.parquet"
+        return [self.folder.put_table(pa.Table.from_batches(found), name, self.scratch)]
 
     def _split(self, table: str, batches: Iterable[pa.RecordBatch], sql: str, key: str) -> dict[int, list[str]]:
         number = next(self._numbers)
-        with engine.streamed(self._con, batches) as has_any:
-            folder = str(self._scratch / f"stored-{number}")
-            found = partition_rows(self._con, sql, key, self._partitions, folder) if has_any else {}
-        return {part: list(self._put(paths, f"stored/{number}-{part}-{table}")) for part, paths in found.items()}
-
-    def _put(self, paths: Collection[str], prefix: str) -> Iterable[str]:
-        for number, path in enumerate(paths):
-            yield self._folder.put(path, f"{prefix}-{number}.parquet")
+        with engine.streamed(self.con, batches) as has_any:
+            folder = str(self.scratch / f"stored-{number}")
+            found = partition_rows(self.con, sql, key, self.partitions, folder) if has_any else {}
+        return {part: self.folder.put_all(paths, f"stored/{number}-{part}-{table}") for part, paths in found.items()}

@@ -5,7 +5,7 @@ into the work folder. It returns only names and counts.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +14,16 @@ from typing import Any, NamedTuple
 import duckdb
 import pyarrow.parquet as pq
 
-from ...projection import engine, unreadable
+from ...projection import RefusedIds, engine, unreadable
 from ...projection.cells import CELL_FILES, ParsedCells
 from ...projection.context import ProjectionContext
 from ...projection.line_reader import LineReader
 from ...projection.parse import Parser
-from ...projection.partition import LoadFacts, RefusedIds
+from ...projection.partition import LoadFacts
 from ...projection.projection import write_all_rows
 from ...segment.identity import NOBODY, HashedIds
 from ...warehouses import suppression_key
 from .work_folder import WorkFolder
-
-TaskRunner = Callable[[Sequence[Any]], list[Any]]
-"""Runs tasks on the workers, and returns their results in order."""
 
 
 class CannotBecomeRows(NamedTuple):
@@ -56,10 +53,8 @@ class WorkerContext:
 
     def fetched(self, cells: ParsedCells, scratch: str) -> ParsedCells:
         """Returns the cells with their files fetched to this machine."""
-        found = dataclasses.replace(cells)
-        for what in CELL_FILES:
-            setattr(found, what, [self.folder.get(name, scratch) for name in getattr(cells, what)])
-        return found
+        files: dict[str, Any] = {what: self.folder.get_all(getattr(cells, what), scratch) for what in CELL_FILES}
+        return dataclasses.replace(cells, **files)
 
     @contextmanager
     def engine(self) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:

@@ -11,12 +11,15 @@ import secrets
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ... import private
 from ...disk import local_path
@@ -107,6 +110,12 @@ class WorkFolder:
             os.unlink(path)
         return name
 
+    def put_table(self, table: pa.Table, name: str, scratch: Path) -> str:
+        """Writes a table into the folder as a Parquet file, by way of the folder `scratch`; returns the name."""
+        path = scratch / Path(name).name
+        pq.write_table(table, path)
+        return self.put(str(path), name)
+
     def get(self, name: str, scratch: str) -> str:
         """Returns the local path of a file; a file in a bucket is fetched into the folder `scratch`, once."""
         if not self.is_remote:
@@ -116,6 +125,14 @@ class WorkFolder:
             private.folder(path.parent)
             _bucket(self.url).get_file(f"{self.url}/{name}", str(path))
         return str(path)
+
+    def put_all(self, paths: Collection[str], prefix: str) -> list[str]:
+        """Moves local Parquet files into the folder; returns their names, which are `prefix` and a number."""
+        return [self.put(path, f"{prefix}-{number}.parquet") for number, path in enumerate(paths)]
+
+    def get_all(self, names: Iterable[str], scratch: str) -> list[str]:
+        """Returns the local paths of files, as `get` does."""
+        return [self.get(name, scratch) for name in names]
 
     def take(self, name: str, path: Path) -> None:
         """Moves a file from the folder to a local path."""

@@ -119,17 +119,23 @@ class ActivityScan:
         load, settings = self.load, self.load.settings
         scope = FeedScope(kinds, settings.since)
         receipt = OrttoReceipt(_LIBRARY, self.run.start.begun, names=account.names, personal=settings.personal)
-        feed = self.feed = Feed(self.scan, account.client, scope, receipt, self.answers, load.context.suppressed)
-        feed.answered, feed.progress = people.note, self._report_people
+        feed = self.feed = Feed(
+            self.scan,
+            account.client,
+            scope,
+            receipt,
+            self.answers,
+            people.note,
+            self._report_people,
+            load.context.suppressed,
+        )
         due = (DuePerson(contact_of(id_, about), until) for id_, until, about in people.take(settings.people_per_load))
         part = TimeBudget(settings.seconds_per_load)
         yield from feed.batches(due, lambda: part.is_over() or load.deadline.is_over())
         self._report(feed, people.due)
 
-    def _report_people(self) -> None:
-        report, feed = self.load.context.report, self.feed
-        if feed is not None:
-            report.people = feed.asked
+    def _report_people(self, asked: int) -> None:
+        self.load.context.report.people = asked
         self.load.context.report_progress()
 
     def _report(self, feed: Feed, due: int) -> None:
@@ -140,8 +146,8 @@ class ActivityScan:
                 raise feed.stopped
             self.stopped = report.cut_off = str(feed.stopped)
         elif feed.failed:
-            of = f"{feed.failed:,} of {feed.asked:,} people"
-            self.load.warn(f"No answer could be read for {of}: they are due again next time. {feed.failure}")
+            people = f"{feed.failed:,} of {feed.asked:,} people"
+            self.load.warn(f"No answer could be read for {people}: they are due again next time. {feed.failure}")
         if feed.asked >= _MIN_PEOPLE and not feed.known and not feed.failed:
             self.load.warn(
                 f"The account knows none of {feed.asked:,} people. Is {ORTTO_SETTINGS}.api_key the right one?"
@@ -152,10 +158,9 @@ class ActivityScan:
     def finish(self) -> Iterator[TableRows]:
         """Yields the rows of `_profiles`, and stores how far the run is once this load is complete."""
         report, load_id = self.load.context.report, self.load.context.required_pipeline().load_id
-        days = (self.feed.retention_days if self.feed else None) or self.run.retention_days
-        _warn_of_gap(self.load, self.run, days)
-        complete = self.stopped is None and self.people is not None and report.people >= self.people.due
         retention = self.feed.retention_days if self.feed else None
+        _warn_of_gap(self.load, self.run, retention or self.run.retention_days)
+        complete = self.stopped is None and self.people is not None and report.people >= self.people.due
         self.run.write_cursor(load_id, self.answers.segment, complete, retention)
         if self.stopped is not None:
             report.unfinished[self.scan.url] = self.stopped

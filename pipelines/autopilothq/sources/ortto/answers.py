@@ -62,7 +62,7 @@ class Answers:
 
     def end(self, ended: PersonEnd) -> None:
         """Writes the end of a person, and syncs the segment to the disk."""
-        fields: list[Any] = [of.isoformat() if isinstance(of, datetime) else of for of in ended]
+        fields: list[Any] = [value.isoformat() if isinstance(value, datetime) else value for value in ended]
         file = self._segment()
         file.write(_END + json.dumps(fields).encode() + b"\n")
         disk.sync_open(file)

@@ -85,9 +85,10 @@ class Feed:
 
     People in `suppressed` are skipped.
 
+    `answered` is called with people whose activities are in the batches so far, `progress` after each person, with
+    `asked`.
+
     Attributes:
-        answered: Called with people whose activities are in the batches so far.
-        progress: Called after each person.
         asked: How many people are done, including those who were skipped.
         known: How many of them the account has.
         failed: For how many no response could be read.
@@ -103,12 +104,12 @@ class Feed:
         scope: FeedScope,
         receipt: OrttoReceipt,
         answers: Answers,
+        answered: Callable[[list[NotedPerson]], object],
+        progress: Callable[[int], object],
         suppressed: HashedIds = NOBODY,
     ) -> None:
-        self.answered: Callable[[list[NotedPerson]], object] = list
-        self.progress: Callable[[], None] = lambda: None
         self._scan, self._account, self._scope, self._receipt = scan, account, scope, receipt
-        self._answers, self._suppressed = answers, suppressed
+        self._answers, self._answered, self._progress, self._suppressed = answers, answered, progress, suppressed
         self._found = ScanBatch(scan)
         self._noted: list[NotedPerson] = []
         self._order = ActivityOrder()
@@ -124,13 +125,12 @@ class Feed:
         lines = 0
         for entry in self._entries(people, is_over):
             if isinstance(entry, bytes):
-                self._found.size += len(entry)
-                self._scan.size += len(entry)
+                self._found.add_size(len(entry))
                 self._found.add_lines([entry])
                 lines += 1
             else:
                 self._end(entry)
-                self.progress()
+                self._progress(self.asked)
             is_full = lines >= _LINES_PER_BATCH or self._found.is_large
             if is_full or len(self._noted) >= _PEOPLE_PER_BATCH:
                 yield self._batch()
@@ -154,8 +154,8 @@ class Feed:
 
     def _due(self, people: Iterable[DuePerson]) -> Iterator[DuePerson]:
         """Yields the people without responses on the disk, with their email and external id."""
-        for some in engine.batched(people, LOOKED_UP_AT_ONCE):
-            yield from _with_ids(self._account, [of for of in some if of.contact.person not in self._kept])
+        for group in engine.batched(people, LOOKED_UP_AT_ONCE):
+            yield from _with_ids(self._account, [due for due in group if due.contact.person not in self._kept])
 
     def _read_person(self, person: DuePerson) -> Iterator[Entry]:
         """Yields a person's messages, page by page, and the end; writes both to the disk.
@@ -220,7 +220,7 @@ class Feed:
 
     def _batch(self, ended: bool = False) -> Batch:
         """Returns the batch of the messages since the last one."""
-        self.answered(self._noted)
+        self._answered(self._noted)
         found, self._found, self._noted = self._found, ScanBatch(self._scan), []
         return found.batch(ended)
 
@@ -249,4 +249,4 @@ def _message(activity: Any, contact: Contact, receipt: OrttoReceipt) -> bytes:
 
 def _is_suppressed(contact: Contact, suppressed: HashedIds) -> bool:
     ids = (("contact_id", contact.id), ("email", contact.email), ("user_id", contact.external_id))
-    return bool(suppressed) and any(id_of(kind, of) in suppressed for kind, of in ids if of)
+    return bool(suppressed) and any(id_of(kind, value) in suppressed for kind, value in ids if value)

@@ -21,20 +21,20 @@ def requested_kinds(setting: str, requested: Sequence[str], names: Mapping[str, 
     known = {id_: activity.name for id_, activity in ORTTO_ACTIVITIES.items()} | dict(names)
     found = [id_ for id_, activity in ORTTO_ACTIVITIES.items() if activity.pulled]
     for name in requested:
-        more = [id_ for id_, of in known.items() if _is_named(name, id_, of)]
+        more = [id_ for id_, label in known.items() if _is_named(name, id_, label)]
         if not more and name not in (CUSTOM, EVERY):
-            others = ", ".join(f"{of} ({id_})" for id_, of in known.items() if id_ not in found)
+            others = ", ".join(f"{label} ({id_})" for id_, label in known.items() if id_ not in found)
             raise InvalidSetting(f"{setting}: the account has no activity {name!r}. It has {others}.")
         found += more
     return list(dict.fromkeys(found))
 
 
-def _is_named(name: str, id_: str, of: str) -> bool:
+def _is_named(name: str, id_: str, label: str) -> bool:
     if name == EVERY:
         return id_.startswith("act:")
     if name == CUSTOM:
         return id_.startswith(_CUSTOM_ID)
-    return name == id_ or (bool(snake_case(name)) and snake_case(name) == snake_case(of))
+    return name == id_ or (bool(snake_case(name)) and snake_case(name) == snake_case(label))
 
 
 def selected_kinds(kinds: Iterable[str], selected: Collection[str]) -> tuple[str, ...]:

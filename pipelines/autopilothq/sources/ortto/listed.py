@@ -45,12 +45,12 @@ class Lookup:
         if not spool.complete:
             spool.restart()  # the list may have changed
             requested = unknown = 0
-            for some in _batched(values()):
+            for group in _batched(values()):
                 if self._scanner.deadline.is_over():
                     raise OutOfTime
-                contacts, missing = self._look_up(some)
+                contacts, missing = self._look_up(group)
                 spool.put(Page(contacts, None, str(spool.last + 1)))
-                requested, unknown = requested + len(some), unknown + missing
+                requested, unknown = requested + len(group), unknown + missing
             spool.put(Page([], None, None))
             self._warn_of(unknown, requested)
         for number in range(1, spool.last + 1):
@@ -101,14 +101,14 @@ class _NoFilter(Exception):
 
 
 def _batched(values: Iterator[str]) -> Iterator[list[str]]:
-    some: dict[str, None] = {}
+    group: dict[str, None] = {}
     for value in values:
-        some[value] = None
-        if len(some) == VALUES_AT_ONCE:
-            yield list(some)
-            some = {}
-    if some:
-        yield list(some)
+        group[value] = None
+        if len(group) == VALUES_AT_ONCE:
+            yield list(group)
+            group = {}
+    if group:
+        yield list(group)
 
 
 def _filter(values: Any) -> dict[str, Any]:

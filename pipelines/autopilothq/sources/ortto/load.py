@@ -6,7 +6,7 @@ from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
-from ...catalog import EVENT_TABLES, EVENTS_RESOURCE, TRACKS
+from ...catalog import EVENT_TABLE_NAMES, EVENTS_RESOURCE, TRACKS
 from ..scans import ScannedRecords, TimeBudget
 from ..settings import short_digest
 from .run import RUN_FOLDER, RunKey
@@ -14,7 +14,7 @@ from .run import RUN_FOLDER, RunKey
 ACTIVE, EVERYBODY = "active", "all"
 """Values of the setting `people` in place of a file or a query."""
 OUT_OF_TIME = "the time of max_seconds was up"
-ORTTO_EVENT_RESOURCES = (*(table.name for table in EVENT_TABLES), TRACKS.name, EVENTS_RESOURCE)
+ORTTO_EVENT_RESOURCES = (*EVENT_TABLE_NAMES, TRACKS.name, EVENTS_RESOURCE)
 
 
 class PullSettings(NamedTuple):
@@ -78,7 +78,7 @@ class AccountLoad(ScannedRecords):
     def run_key(self) -> RunKey:
         """The key that distinguishes the run from others."""
         people = self.settings.people
-        names = {of: short_digest(self.account, self.scope_id, of) for of in (people, EVERYBODY)}
+        names = {name: short_digest(self.account, self.scope_id, name) for name in (people, EVERYBODY)}
         return RunKey(self.account, names[people], (names[EVERYBODY],) if people == ACTIVE else ())
 
     def begin_reading(self) -> None:

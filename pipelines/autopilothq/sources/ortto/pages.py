@@ -1,6 +1,7 @@
 """Reads pages of people by way of a spool; begins again if the account no longer accepts the cursor of a page."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ...clients.autopilot import Page
@@ -18,20 +19,17 @@ class OutOfTime(Exception):
     """The budget of time ended during a scan; its pages stay in the spool, and the next load continues it."""
 
 
+@dataclass(frozen=True)
 class Query:
     """A query of an account's people: which fields, and of whom, by a filter or an audience (by default of all).
 
     `reduce` returns what to keep of a person, or None to leave the person out; without it everything is kept.
     """
 
-    def __init__(
-        self,
-        fields: Sequence[str],
-        narrowed: Mapping[str, Any] | None = None,
-        audience: str | None = None,
-        reduce: Callable[[JsonObject], Any] | None = None,
-    ) -> None:
-        self.fields, self.narrowed, self.audience, self.reduce = fields, narrowed, audience, reduce
+    fields: Sequence[str]
+    narrowed: Mapping[str, Any] | None = None
+    audience: str | None = None
+    reduce: Callable[[JsonObject], Any] | None = None
 
     def pages(self, account: Ortto, bookmark: str | None) -> Iterator[Page]:
         """Yields the pages after a bookmark of a `Page`, with all fields, even if these take several requests."""
@@ -59,8 +57,8 @@ def _with_fields(account: Ortto, contacts: list[Any], fields: Sequence[str]) -> 
     found: dict[str, list[tuple[str, Any]]] = {}
     for start in range(0, len(fields), MOST_FIELDS):
         for at in range(0, len(ids), IDS_AT_ONCE):
-            some = account.people_by_ids(ids[at : at + IDS_AT_ONCE], fields[start : start + MOST_FIELDS])
-            for name, contact in some.items():
+            found_people = account.people_by_ids(ids[at : at + IDS_AT_ONCE], fields[start : start + MOST_FIELDS])
+            for name, contact in found_people.items():
                 found.setdefault(name, []).extend(person_fields(contact))
     return [_with(contact, found) if isinstance(contact, JsonObject) else contact for contact in contacts]
 

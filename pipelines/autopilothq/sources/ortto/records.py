@@ -147,8 +147,8 @@ class RecordScans:
                 raise OutOfTime
             spool.put(Page(request(self.scanner.account), None, None))
         entries, size = spool.read(1)
-        found = ScanBatch(scan, size=size)
-        scan.size += size
+        found = ScanBatch(scan)
+        found.add_size(size)
         found.add_records(table, [_renamed(entry, key) for entry in entries])
         ids = [record.key[0] for record in found.records.get(table.name, [])]
         yield found
@@ -162,8 +162,8 @@ class RecordScans:
             raise OutOfTime
         for number in range(1, spool.last + 1):
             values, size = spool.read(number)
-            found = ScanBatch(scan, size=size)
-            scan.size += size
+            found = ScanBatch(scan)
+            found.add_size(size)
             found.add_records(PARTS[scan.name].tables[0], values)
             yield found
 
@@ -171,8 +171,7 @@ class RecordScans:
         columns = PersonColumns(self._custom_fields(), self.names)
         batch = ScanBatch(scan)
         for number, (contacts, size) in enumerate(self._pages(spool, columns.ids), 1):
-            batch.size += size
-            scan.size += size
+            batch.add_size(size)
             scan.contacts += len(contacts)
             for contact in contacts:
                 batch.add_record(ORTTO_PEOPLE, contact, lambda found: person_record(found, columns))
@@ -223,8 +222,8 @@ class RecordScans:
         query = Query([EMAIL_FIELD], audience=audience, reduce=_reference)
         try:
             for members, size in self.scanner.scan(spool, query):
-                found = ScanBatch(scan, size=size)
-                scan.size += size
+                found = ScanBatch(scan)
+                found.add_size(size)
                 found.add_records(ORTTO_AUDIENCE_MEMBERS, members, {"audience_id": audience})
                 yield found
         except NotFound:
@@ -248,11 +247,11 @@ class PersonColumns:
     def cells(self, field_id: str, value: Any) -> Iterator[tuple[str, Any, Type | None]]:
         """Yields the columns, the values and the types of a field."""
         known = self._custom.get(field_id) or self._names.attribute("", field_id)
-        for column, one, of in typed_values(
+        for column, cell, type_ in typed_values(
             self._column(field_id, known), field_id, value, known.display_type if known else None
         ):
-            time = activity_time(one) if of == "timestamp" else None
-            yield column, format_time(time, exact=True) if time else one, of
+            time = activity_time(cell) if type_ == "timestamp" else None
+            yield column, format_time(time, exact=True) if time else cell, type_
 
     def _column(self, field_id: str, known: OrttoField | None) -> str:
         if field_id in self._known:
@@ -274,10 +273,10 @@ def person_record(contact: JsonObject, columns: PersonColumns) -> Record:
 def _leaves(contact: JsonObject, columns: PersonColumns, declared: dict[str, Type]) -> Iterator[Leaf]:
     yield ("person", "id"), ORTTO_PEOPLE.key[0], contact.value("id")
     for field_id, value in person_fields(contact):
-        for column, one, of in columns.cells(field_id, value):
-            if of is not None and column.startswith("custom_"):
-                declared.setdefault(column, of)
-            yield ("person", field_id, column), column, one
+        for column, cell, type_ in columns.cells(field_id, value):
+            if type_ is not None and column.startswith("custom_"):
+                declared.setdefault(column, type_)
+            yield ("person", field_id, column), column, cell
     yield from flatten(JsonObject(pair for pair in contact if pair[0] not in ("id", "fields")), ("person",), [])
 
 

@@ -6,7 +6,7 @@ from ...catalog import ORTTO_COUNTS
 from ...clients.autopilot import Page
 from ...clients.decode import as_text
 from ...clients.ortto import Ortto
-from ...errors import NotFound, RequestRejected
+from ...errors import RequestRejected
 from ...segment.json_text import JsonNumber, JsonObject
 
 _PER_PAGE = 10
@@ -23,7 +23,7 @@ def reports(account: Ortto, campaigns: list[JsonObject]) -> Iterator[JsonObject]
             continue
         try:
             report = account.campaign_report(str(campaign.value("id")))
-        except (NotFound, RequestRejected):  # of a kind that has none, or deleted since it was listed
+        except RequestRejected:  # of a kind that has none, or deleted since it was listed
             report = JsonObject()
         yield report_row(campaign, report)
 
@@ -33,9 +33,9 @@ def report_pages(account: Ortto, bookmark: str | None) -> Iterator[Page]:
     campaigns = [each for page in account.campaigns() for each in page if isinstance(each, JsonObject)]
     following = int(bookmark or 0)
     while True:
-        some, following = campaigns[following : following + _PER_PAGE], following + _PER_PAGE
+        counted, following = campaigns[following : following + _PER_PAGE], following + _PER_PAGE
         is_last = following >= len(campaigns)
-        yield Page(list(reports(account, some)), len(campaigns), None if is_last else str(following))
+        yield Page(list(reports(account, counted)), len(campaigns), None if is_last else str(following))
         if is_last:
             return
 

@@ -91,12 +91,7 @@ class Run:
     def spool(self, name: str) -> Spool:
         """Returns this machine's spool of a way to find people, or a new one."""
         folder = self.folder / name
-        return Spool.open(folder) or Spool.begin(folder, self.scan_start)
-
-    @property
-    def scan_start(self) -> ScanStart:
-        """Where a spool of this run begins."""
-        return ScanStart(self.start.account, self.start.begun)
+        return Spool.open(folder) or Spool.begin(folder, ScanStart(self.start.account, self.start.begun))
 
     def write_cursor(self, load_id: str, segment: int, complete: bool, retention: int | None) -> None:
         """Stores how far the run is once the load `load_id` is complete."""
@@ -139,8 +134,7 @@ def _age(start: RunStart, now: datetime) -> timedelta:
 
 
 def _cursor(name: str, complete_loads: set[str]) -> dict[str, Any]:
-    of = read_cursor(_CURSORS, name, complete_loads)
-    return of or read_cursor(_CURSORS, _before(name), complete_loads)
+    return read_cursor(_CURSORS, name, complete_loads) or read_cursor(_CURSORS, _before(name), complete_loads)
 
 
 def _before(name: str) -> str:

@@ -107,8 +107,8 @@ def ortto(
     return resources(origin, LoadSettings(memory // 2, memory // 4, progress, table_format, max_event_tables))
 
 
-def _setting(name: str, of: Any = dlt.config) -> Any:
-    return of.get(f"{ORTTO_SETTINGS}.{name}")
+def _setting(name: str, provider: Any = dlt.config) -> Any:
+    return provider.get(f"{ORTTO_SETTINGS}.{name}")
 
 
 def _number(given: float, name: str, default: float) -> float:

@@ -177,8 +177,8 @@ class Space(Origin[Scan]):
         if pull.stopped is not None:
             context.report.cut_off = str(pull.stopped)
         elif pull.failed:
-            of = f"{pull.failed:,} of {plural(pull.asked, 'person', 'people')}"
-            context.warn(f"No answer could be read for {of}: they are due again next time. {pull.failure}")
+            people = f"{pull.failed:,} of {plural(pull.asked, 'person', 'people')}"
+            context.warn(f"No answer could be read for {people}: they are due again next time. {pull.failure}")
             if pull.failed == pull.asked and isinstance(pull.failure, Unavailable):
                 context.report.cut_off = str(pull.failure)
         if pull.asked >= MIN_PEOPLE_TO_WARN and not pull.known and not pull.failed:

@@ -63,8 +63,8 @@ def profile_id(value: str) -> str | None:
 def people_of_file(path: Path) -> Iterator[list[Person]]:
     """Yields the people of a file in chunks; each line is an email or a user id. Raises InvalidSetting if not text."""
     ids = filter(None, map(profile_id, lines_of_file(path, "emails or user ids")))
-    for some in engine.batched(ids, PEOPLE_AT_ONCE):
-        yield list(map(Person, some))
+    for group in engine.batched(ids, PEOPLE_AT_ONCE):
+        yield list(map(Person, group))
 
 
 def people_of_contacts(spool: Spool, account: Autopilot, progress: Callable[[], None]) -> Iterator[list[Person]]:
@@ -185,9 +185,9 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and not isinstance(value, JsonNumber) and value.strip() else None
 
 
-def start_of(asked: DueProfile, scope: EventScope, now: datetime) -> datetime | None:
+def start_of(person: DueProfile, scope: EventScope, now: datetime) -> datetime | None:
     """Returns the time from which a person's events are requested; None means all that the API still has."""
-    times = [asked.loaded_until - OVERLAP] if asked.loaded_until else []
+    times = [person.loaded_until - OVERLAP] if person.loaded_until else []
     times += [scope.since] if scope.since else []
     start = max(times, default=None)
     return start if start and start > now - RETENTION else None
@@ -275,9 +275,7 @@ class Pull:
         yield self._batch(ended=True)
 
     def _add(self, lines: list[bytes]) -> None:
-        size = sum(map(len, lines))
-        self._found.size += size
-        self._scan.size += size
+        self._found.add_size(sum(map(len, lines)))
         self._found.add_lines(lines)
 
     def _end(self, end: _PersonEnd) -> None:
@@ -357,8 +355,8 @@ class _Requests:
 
     def _run(self) -> None:
         try:
-            while (asked := self._next()) is not None:
-                for answer in _events(self._space, asked, self._scope):
+            while (person := self._next()) is not None:
+                for answer in _events(self._space, person, self._scope):
                     self._put(answer)
         except BaseException as error:  # noqa: BLE001 - raised where the answers are taken
             self._put(error)
@@ -375,18 +373,18 @@ class _Requests:
                 return
 
 
-def _events(space: ProfileApi, asked: DueProfile, scope: EventScope) -> Iterator[_Lines | _PersonEnd]:
+def _events(space: ProfileApi, person: DueProfile, scope: EventScope) -> Iterator[_Lines | _PersonEnd]:
     """Yields the pages of a person, then the person's end. Raises errors that would be the same for everybody."""
     asked_at = datetime.now(UTC)
     known = False
     try:
-        for page in space.events(asked.id, scope.names, start_of(asked, scope, asked_at)):
+        for page in space.events(person.id, scope.names, start_of(person, scope, asked_at)):
             known = True
             events = [event for event in page if not isinstance(event, JsonObject) or scope.has(event)]
-            yield _Lines([message(event, asked.id) for event in events])
+            yield _Lines([message(event, person.id) for event in events])
     except (NotAuthorized, InvalidSetting):
         raise
     except ApiError as error:
-        yield _PersonEnd(asked, asked_at, known, error)
+        yield _PersonEnd(person, asked_at, known, error)
     else:
-        yield _PersonEnd(asked, asked_at, known)
+        yield _PersonEnd(person, asked_at, known)

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 from ...catalog import AUDIT, SUPPRESSIONS, TRACKS, Type
 from ...errors import NotSupported
 from ...segment.identity import NOBODY, HashedIds
+from ...utc import parse_time, to_utc
 from .. import suppression_key
 from ..dlt_internals import LOADS_TABLE_NAME
 from ..selection import Selected, from_text
-from .interface import Dataset, in_utc
+from .interface import Dataset
 
 MAX_SKEW = timedelta(days=1)
 """How far the time of a load may be ahead; beyond that it is from a wrong clock."""
@@ -110,8 +111,7 @@ def first_event_of_others(dataset: Dataset, library: str) -> datetime | None:
     before = dataset.template(TRACKS.name, "SELECT min({timestamp}) FROM")
     name = dataset.quoted(TRACKS.name, "context_library_name")
     [(first,)] = dataset.stream(before, TRACKS.name, f"WHERE {name} IS NULL OR {name} <> %s", (library,))
-    time = datetime.fromisoformat(first) if isinstance(first, str) else first
-    return in_utc(time)  # type: ignore[no-any-return]
+    return to_utc(parse_time(first)) if first else None
 
 
 def last_load(dataset: Dataset, now: datetime) -> tuple[str, datetime] | None:

@@ -19,13 +19,12 @@ from ..dlt_internals import (
     LOADS_TABLE_NAME,
     VERSION_TABLE_NAME,
     DatabaseException,
-    DestinationUndefinedEntity,
     SqlClientBase,
     SqlJobClientBase,
     StorageSchemaInfo,
     columns_of_table,
-    get_columns_names_with_prop,
 )
+from ..merging import keys_of
 from ..native import shape_of
 from .interface import Columns, Dataset, Row, placeholders
 from .sql_arrow import contract_types, is_zoned, read_table
@@ -139,9 +138,10 @@ class SqlDataset(Dataset):
         with self.sql.opened() as client:
             select = ", ".join(self.quoted(table, column) for column in columns)
             text = f"SELECT {select} FROM {self.sql.table(table)}"
-            of = self.sql.written(self.sql.table(table), ())
-            for where, some in _parts(self, table, ids):
-                yield from read_table(client.sql_client, of, self.sql.written(text + where, some), schema, self.kind)
+            name = self.sql.written(self.sql.table(table), ())
+            for where, values in _parts(self, table, ids):
+                query = self.sql.written(text + where, values)
+                yield from read_table(client.sql_client, name, query, schema, self.kind)
 
     def stream(self, before: str, table: str, after: str = "", values: Sequence[Any] = ()) -> Iterator[Row]:
         """Yields the rows of the statement `{before} {table} {after}`, whose `%s` are the values."""
@@ -266,9 +266,9 @@ def _drop_copies(dataset: SqlDataset) -> None:
     with dataset.sql.opened() as client:
         sql = client.sql_client
         for name in found:
-            keys = get_columns_names_with_prop(schema.tables[name], "primary_key")
+            keys = list(map(sql.escape_column_name, keys_of(schema.tables[name])))
             if keys:  # a transformer's table may have none: its copies cannot be recognized
-                drop_copies(sql, name, [sql.escape_column_name(key) for key in keys])
+                _keep_one_of_each(sql, name, keys)
 
 
 def _schema_of(dataset: SqlDataset) -> Schema | None:
@@ -301,8 +301,8 @@ def _native_type(client: SqlJobClientBase, column: str, of: Type) -> str:
     return str(client.capabilities.get_type_mapper().to_destination_type({"name": column, "data_type": of}, table))
 
 
-def drop_copies(client: SqlClientBase[Any], name: str, keys: Sequence[str]) -> None:
-    """Keeps one of the rows with the same key."""
+def _keep_one_of_each(client: SqlClientBase[Any], name: str, keys: Sequence[str]) -> None:
+    """Keeps one of the rows with the same key, which has these quoted columns."""
     table, copies = client.make_qualified_table_name(name), client.make_qualified_table_name("_copies")
     repeated = f"SELECT {', '.join(keys)} FROM {table} GROUP BY {', '.join(keys)} HAVING count(*) > 1"
     if not client.execute_sql(f"SELECT count(*) FROM ({repeated}) t")[0][0]:  # type: ignore[index]
@@ -326,10 +326,7 @@ def stored_schema(client: SqlJobClientBase, name: str, known: Schema | None = No
 
     If the stored schema is the same as `known`, returns `known`, which saves parsing it.
     """
-    try:
-        found = cast(StorageSchemaInfo | None, client.get_stored_schema(name))
-    except DestinationUndefinedEntity:
-        return None
+    found = cast(StorageSchemaInfo | None, client.get_stored_schema(name))
     if found and known and found.version_hash == known.stored_version_hash:
         return known
     return Schema.from_dict(json.loads(found.schema)) if found else None

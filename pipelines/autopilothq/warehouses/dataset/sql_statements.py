@@ -107,9 +107,8 @@ class Statements(Connections):
         if values and not self.literals:
             formats = getattr(self.client.sql_client.dbapi, "paramstyle", "") in ("format", "pyformat")
             plain = text if formats else text.replace("%%", "%")
-            if formats or plain.count("%s") == len(
-                values
-            ):  # otherwise dlt would take a part of a name for a placeholder
+            # Otherwise dlt would take a part of a name for a placeholder.
+            if formats or plain.count("%s") == len(values):
                 return plain, values
         return self.written(text, values), ()
 

@@ -1,7 +1,7 @@
 """The names in a dataset that a new table cannot have."""
 
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -40,28 +40,26 @@ def table_names(dataset: Dataset, made: Collection[str] = ()) -> TableNames:
 
 
 def _names_in_lake(client: FilesystemClient, made: Collection[str]) -> TableNames:
-    others = [name for name in table_folders(client) if name not in made and not name.startswith(DLT_NAME_PREFIX)]
-    found = {name: _is_of_messages(client, name) for name in others}
-    messages, rest = (frozenset(name for name, is_one in found.items() if is_one is of) for of in (True, False))
-    return TableNames(messages, others=rest)
+    messages, others = set[str](), set[str]()
+    for name in table_folders(client):
+        if name in made or name.startswith(DLT_NAME_PREFIX):
+            continue
+        try:
+            table = open_table(client, name)
+            if table is None:
+                continue
+            found = messages if _holds_messages(table) else others
+        except Exception as error:
+            if type(error).__name__ != "DeltaError":  # the library need not be installed
+                raise
+            found = others  # it is damaged or needs a newer library: somebody else's
+        found.add(name)
+    return TableNames(frozenset(messages), others=frozenset(others))
 
 
-def _is_of_messages(client: FilesystemClient, name: str) -> bool | None:
-    """Returns whether a folder is a table of messages, None if it is no table.
-
-    A table that cannot be opened, because it is damaged or needs a newer library, is somebody else's.
-    """
-    try:
-        table = open_table(client, name)
-        return None if table is None else _holds_messages(pa.schema(table.schema().to_arrow()))
-    except Exception as error:
-        if type(error).__name__ != "DeltaError":  # the library need not be installed
-            raise
-        return False
-
-
-def _holds_messages(schema: pa.Schema) -> bool:
-    """Returns whether a table with this schema can hold messages."""
+def _holds_messages(table: Any) -> bool:
+    """Returns whether a Delta table can hold messages."""
+    schema = pa.schema(table.schema().to_arrow())
     types = {field.name: field.type for field in schema}
     required = {field.name for field in schema if not field.nullable}
     return (

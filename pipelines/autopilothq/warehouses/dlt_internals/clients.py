@@ -17,6 +17,7 @@ from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.runtime.collector_base import Collector
 from dlt.common.schema.typing import TColumnSchema, TColumnType, TTableSchemaColumns
 from dlt.common.storages.load_storage import LoadItemStorage
+from dlt.destinations.impl.duckdb.configuration import DuckDbConnectionPool
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
 from dlt.extract.storage import ExtractorItemStorage
@@ -96,9 +97,8 @@ _HOOKS = {
     "find_schema": "_get_stored_schema_by_hash_or_newest",
 }
 
-CLUSTER_COLUMNS_HINT = (
-    "x-bigquery-cluster-columns"  # set by `bigquery_adapter`, which cannot be imported without the driver
-)
+# Set by `bigquery_adapter`, which cannot be imported without the driver.
+CLUSTER_COLUMNS_HINT = "x-bigquery-cluster-columns"
 
 _Class = TypeVar("_Class", bound=type)
 
@@ -125,6 +125,11 @@ def _hook(own: Callable[..., Any], dlts: Callable[..., Any]) -> Callable[..., An
 def declare_transactions(destination: Destination[Any, Any]) -> None:
     """Makes dlt replace rows in one transaction, in a destination for which dlt does not declare transactions."""
     cast(Any, destination).caps_params["supports_transactions"] = True
+
+
+def borrowed_connections(pool: DuckDbConnectionPool) -> int:
+    """Returns how many connections to a DuckDB file are in use."""
+    return pool._conn_borrows
 
 
 def client_of(job: LoadJob) -> Any:

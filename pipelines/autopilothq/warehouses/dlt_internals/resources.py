@@ -94,7 +94,8 @@ def extraction() -> str | None:
 
 def extractions_of(owner: object) -> int:
     """Returns how many extractions of resources that belong to an object are running, in all threads."""
-    return sum(any(name_of_owned(each, owner) for each in of.source.resources.values()) for of in _extracted())
+    sources = [extracted.source for extracted in _extracted()]
+    return sum(any(name_of_owned(resource, owner) for resource in source.resources.values()) for source in sources)
 
 
 def _extracted() -> list[_Extracted]:
@@ -252,60 +253,50 @@ def name_of_owned(resource: DltResource, owner: object) -> str | None:
 _OWNER = "autopilothq_owner"
 
 
-def hints(resource: DltResource) -> Any:
-    """Returns a resource's hints for a later `remove_row_hints`: dlt replaces them and never changes them."""
-    return resource._hints
+def hints(resource: DltResource) -> dict[str, Any]:
+    """Returns a resource's hints by name, such as `primary_key`; dlt replaces them and never changes them."""
+    return dict(resource._hints or {})
 
 
 def hint_functions(resource: DltResource) -> dict[str, Callable[..., Any]]:
     """Returns the hints of a resource that are functions of rows, by name."""
-    given: dict[str, Any] = dict(resource._hints or {})
-    return {name: hint for name, hint in given.items() if callable(hint) and name not in NATURAL_CALLABLES}
+    return {name: hint for name, hint in hints(resource).items() if callable(hint) and name not in NATURAL_CALLABLES}
 
 
-def remove_row_hints(resource: DltResource, before: Any, added: Mapping[str, Any]) -> None:
+def remove_row_hints(resource: DltResource, before: Mapping[str, Any], added: Mapping[str, Any]) -> None:
     """Removes the hints `added` with rows from a resource, which dlt would keep for all later extractions.
 
     `before` are the hints before the extraction. Other changes since then are kept.
     """
-    now: dict[str, Any] = dict(resource._hints or {})
+    now = hints(resource)
     for name in ("write_disposition", "file_format"):
         if name in added and now.get(name) == added[name]:
             now[name] = before.get(name)
-    ours, theirs = added.get("columns") or {}, before.get("columns") or {}
+    columns_before, columns_added = before.get("columns") or {}, added.get("columns") or {}
     columns = {}
     for name, column in (now.get("columns") or {}).items():
-        there = theirs.get(name, {})
-        kept = {key: of for key, of in column.items() if key in there or ours.get(name, {}).get(key) != of}
-        if kept.keys() - {"name"} or name in theirs:
-            columns[name] = {"name": name} | {
-                key: there.get(key, of) if of == ours.get(name, {}).get(key) else of for key, of in kept.items()
-            }
-    now["columns"] = columns
-    now["original_columns"] = columns
-    resource._set_hints(now)  # type: ignore[arg-type]
+        kept = {"name": name} | _without_added(column, columns_before.get(name, {}), columns_added.get(name, {}))
+        if len(kept) > 1 or name in columns_before:
+            columns[name] = kept
+    resource._set_hints(cast(Any, {**now, "columns": columns, "original_columns": columns}))
 
 
-def restore_columns(resource: DltResource, before: Any) -> None:
+def _without_added(column: Mapping[str, Any], before: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a column's hints without those `added`: each is as it was before, or missing if it was."""
+    kept = {}
+    for hint, value in column.items():
+        if value != added.get(hint):
+            kept[hint] = value
+        elif hint in before:
+            kept[hint] = before[hint]
+    return kept
+
+
+def restore_columns(resource: DltResource, before: Mapping[str, Any]) -> None:
     """Restores a resource's columns from the hints `before`, if the columns are a function."""
     if callable(resource.columns):
-        kept = {key: before.get(key) for key in ("columns", "original_columns")}
-        resource._set_hints(cast(Any, {**(resource._hints or {}), **kept}))
-
-
-def primary_key(resource: DltResource) -> Any:
-    """Returns the hint for a resource's primary key."""
-    return (resource._hints or {}).get("primary_key")
-
-
-def merge_key(resource: DltResource) -> Any:
-    """Returns the hint for a resource's merge key, or None if there is none."""
-    return (resource._hints or {}).get("merge_key")
-
-
-def file_format(resource: DltResource) -> Any:
-    """Returns the hint for the format of a resource's files."""
-    return (resource._hints or {}).get("file_format")
+        columns = {name: before.get(name) for name in ("columns", "original_columns")}
+        resource._set_hints(cast(Any, hints(resource) | columns))
 
 
 def allows_evolution(resource: DltResource, schema: Schema, table: str) -> bool:
