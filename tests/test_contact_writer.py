@@ -70,7 +70,7 @@ class Account:
         if set(some.lower()) & set(self.refused):
             raise RequestRejected("x", status=400, server_message="No.", attempts=1)
         named = {f" {one}@B.C": "id" if one != self.without_id else "" for one in some if one not in self.unnamed}
-        return Upserted([], named, {key: why for key, why in self.reasons.items() if key[0] in some.lower()})
+        return Upserted(named, {key: why for key, why in self.reasons.items() if key[0] in some.lower()})
 
 
 class Run:

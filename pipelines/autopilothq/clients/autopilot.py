@@ -47,13 +47,12 @@ class Page(NamedTuple):
 
 
 class Upserted(NamedTuple):
-    """The result of a request that writes contacts: the ids of those written, and their ids by email.
+    """The result of a request that writes contacts: the ids of those written, by email.
 
     `refused` has the reasons why contacts were not written, by email, if the API refuses single contacts.
     """
 
-    contact_ids: list[str]
-    email_contact_map: dict[str, str]
+    email_contact_map: Mapping[str, str]
     refused: Mapping[str, str] = {}
 
 
@@ -129,10 +128,10 @@ class Autopilot(ApiClient):
             raise ValueError(f"1 to {MOST_CONTACTS} contacts go into one request, got {len(contacts)}")
         idempotent = all(map(_is_idempotent, contacts))
         answer = self._http.request("POST", ["contacts"], body={"contacts": contacts}, idempotent=idempotent)
-        ids, emails = as_array(value_at(answer, "contact_ids")), value_at(answer, "email_contact_map")
-        if ids is None or not isinstance(emails, JsonObject):
+        emails = value_at(answer, "email_contact_map")
+        if as_array(value_at(answer, "contact_ids")) is None or not isinstance(emails, JsonObject):
             raise _unexpected("POST", ["contacts"], "an object with contact_ids and email_contact_map", answer)
-        return Upserted(ids, dict(emails))
+        return Upserted(dict(emails))
 
     def trigger(self, trigger_id: str, who: str) -> None:
         """Sends a contact into a trigger's journey. Raises NotFound if there is no such contact or trigger.
