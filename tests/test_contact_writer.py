@@ -10,6 +10,7 @@ import pytest
 from autopilothq.clients.autopilot import Upserted
 from autopilothq.destination import halving
 from autopilothq.destination.halving import ContactWriter
+from autopilothq.destination.kind import AUTOPILOT
 from autopilothq.destination.requests import CircuitBreaker, Outcome, RunStopped, attempt_request, send_request
 from autopilothq.errors import (
     ApiError,
@@ -78,7 +79,7 @@ class Run:
 
     def __init__(self, account: Account | None = None) -> None:
         self.account, self.breaker = account or Account(), CircuitBreaker()
-        self.writer = ContactWriter(cast(Any, self.account), self.breaker)
+        self.writer = ContactWriter(cast(Any, self.account), self.breaker, AUTOPILOT)
 
     def write(self, some: str, before: str = "") -> str:
         """Writes contacts by their letters; returns the letters of those that were delivered."""
@@ -151,9 +152,7 @@ def test_a_failure_counts_unless_a_contact_that_was_written_is_written_still(
     run.account.known = "" if well == "gone" else run.account.known
     run.account.bad += "?" if well == "not asked" else ""
     run.account.refused = "a" if well == "refused" else ""
-    follower = ContactWriter(cast(Any, run.account), run.breaker)
-    follower.follow(run.writer)
-    run.writer = follower
+    run.writer = ContactWriter(cast(Any, run.account), run.breaker, AUTOPILOT, run.writer.last_written)
     run.write("B", before="B")
     assert run.asked() == asked
     is_well = asked.endswith((" A", " C"))

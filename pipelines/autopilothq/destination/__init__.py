@@ -18,7 +18,6 @@ from .account import DryRunAccount, WritableAccount
 from .accounts import AnySettings, OpenAccount, OrttoDestinationSettings, Show
 from .counts import Counts
 from .delivery_log import DeliveryLog
-from .dispatch import AT_ONCE
 from .errors import DeliveryFailed, DeliveryImpossible, terminal_error
 from .fields import Fields
 from .kind import ACCOUNT_KINDS, AUTOPILOT, ORTTO
@@ -28,6 +27,7 @@ from .ortto import DryRunOrtto, OrttoAccount
 from .ortto_fields import Activities, OrttoFields
 from .plan import UNMAPPED
 from .preview import Preview
+from .run_state import RunState
 from .sender import Sender
 from .settings import (
     NAME,
@@ -147,13 +147,11 @@ def deliver(
 
     Example: `with DeliveryLog(log_dataset()) as log: deliver(map(from_line, lines), log, resolve_settings())`.
     """
-    with open_account(settings, preview, show) as (kind, account, fields, triggers):
-        at_once = AT_ONCE if preview is None else 1
-        sender = Sender(account, fields, triggers, log, settings.unknown_traits, progress, at_once, kind)
-        counts = sender.send(items)
+    with open_account(settings, preview, show) as to:
+        counts = Sender(to, log, RunState.new(to, log), progress=progress).send(items)
         if preview is not None:
-            preview.known, preview.labels, preview.journeys = fields.keys, fields.labels, triggers.journeys()
-            preview.is_compared = kind is AUTOPILOT
+            preview.known, preview.labels, preview.journeys = to.fields.keys, to.fields.labels, to.triggers.journeys()
+            preview.is_compared = to.kind is AUTOPILOT
         return counts
 
 
@@ -174,7 +172,7 @@ def open_account(
             writable = OrttoAccount(ortto)
             if preview is not None:
                 writable = DryRunOrtto(ortto, preview, show, people.types)
-            yield OpenAccount(ORTTO, writable, people, activities)
+            yield OpenAccount(ORTTO, writable, people, activities, settings.unknown_traits, preview is not None)
         return
     with Autopilot(settings.api) as autopilot:
         fields = Fields(plain(autopilot.custom_fields()), settings.fields, settings.user_id_field)
@@ -182,4 +180,4 @@ def open_account(
         account: WritableAccount = autopilot
         if preview is not None:
             account = DryRunAccount(autopilot, preview, show, base_url)
-        yield OpenAccount(AUTOPILOT, account, fields, triggers)
+        yield OpenAccount(AUTOPILOT, account, fields, triggers, settings.unknown_traits, preview is not None)

@@ -18,12 +18,17 @@ Show: TypeAlias = Callable[[str], None]
 
 
 class OpenAccount(NamedTuple):
-    """An open account, its fields, and the triggers of its events."""
+    """An open account, its fields, and the triggers of its events.
+
+    `unknown_traits` is the setting for items with traits that the account has no field for: `send` or `refuse`.
+    """
 
     kind: AccountKind
     account: WritableAccount
     fields: Fields
     triggers: EventTriggers
+    unknown_traits: str = "send"
+    is_dry_run: bool = False
 
 
 @dataclass(frozen=True)
