@@ -321,8 +321,9 @@ def test_a_wrong_key_ends_the_run_after_one_request(server: FakeOrtto) -> None:
 
 def members(server: FakeOrtto, name: str, *emails: str) -> Counts:
     found = [audiences.PersonRow(email, email, None, {}) for email in emails]
+    audience = audiences.Audience(audiences.slug(name), "email", found)
     with DeliveryLog(log_in(), table=ORTTO.log) as log:
-        changes, _ = audiences.membership_items(name, "email", found, log.members(audiences.slug(name)))
+        changes, _ = audiences.membership_items(audience, log.members(audience.trait))
         return deliver(changes, log, settings_for(server))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
-from ..destination import Counts, audiences, lists
+from ..destination import Counts, lists
 from ..destination.contact_requests import ContactRequest
 from ..destination.lists import AccountList, ListSync
 from ..display import json_text, shortened, visible
@@ -15,7 +15,7 @@ from .sending import (
     deliver_changes,
     delivery_log,
     end_run,
-    query_rows,
+    queried_audience,
     reporter,
     sending_lock,
     skipped_line,
@@ -38,16 +38,16 @@ def send_with_list(
         given = autopilot_settings(options["unknown_traits"])
         base = visible(given.api.base_url.rstrip("/"))
         with sending_lock(options):
-            people, skipped = audiences.person_rows(*query_rows(options, query), key)
+            audience, skipped = queried_audience(name, query, key, options)
             account_list = lists.find_list(given, list_name, create_list, options["dry_run"])
             if options["requests"] and not account_list.list_id:
                 out.print_lines([f"POST {base}/list", json_text({"name": account_list.title})])
             with delivery_log(options) as log:
                 if not list_only:
-                    counts, line = deliver_changes(name, key, people, log, given, options, is_all=False)
+                    counts, line = deliver_changes(audience, log, given, options, is_all=False)
                     lines.append(line)
                 show = planned.append if options["dry_run"] else None
-                sync = lists.sync_list(name, key, people, account_list, log, given, counts, reporter(), show)
+                sync = lists.sync_list(audience, account_list, log, given, counts, reporter(), show)
     if options["requests"]:
         out.print_lines(f"{request.method} {base}{request.endpoint.partition(' ')[2]}" for request in planned)
         planned = []

@@ -23,7 +23,7 @@ from ..destination import (
     resolve_settings,
 )
 from ..destination.accounts import AnySettings, OrttoDestinationSettings
-from ..destination.audiences import PersonRow
+from ..destination.audiences import Audience
 from ..destination.kind import ACCOUNT_KINDS, AUTOPILOT, ORTTO, AccountKind
 from ..destination.messages import Ignored, Item, from_line, refuse_item
 from ..destination.ortto_fields import ORTTO_SECTION
@@ -75,9 +75,9 @@ def send_changes(name: str, query: str, key: str, options: dict[str, Any]) -> No
     with explained():
         given = account_settings(options)
         with sending_lock(options):
-            found, skipped = audiences.person_rows(*query_rows(options, query), key)
+            audience, skipped = queried_audience(name, query, key, options)
             with delivery_log(options) as log:
-                counts, line = deliver_changes(name, key, found, log, given, options)
+                counts, line = deliver_changes(audience, log, given, options)
     out.print_line(line)
     end_run(counts, options, more=skipped_line(skipped, key))
 
@@ -238,22 +238,22 @@ def _deliver_items(
     return counts
 
 
+def queried_audience(name: str, query: str, key: str, options: dict[str, Any]) -> tuple[Audience, int]:
+    """Returns the audience whose members a query returns, and how many rows have no `key`."""
+    members, skipped = audiences.person_rows(*query_rows(options, query), key)
+    return Audience(audiences.slug(name), key, members), skipped
+
+
 def deliver_changes(
-    name: str,
-    key: str,
-    found: Sequence[PersonRow],
-    log: DeliveryLog,
-    given: AnySettings,
-    options: dict[str, Any],
-    is_all: bool = True,
+    audience: Audience, log: DeliveryLog, given: AnySettings, options: dict[str, Any], is_all: bool = True
 ) -> tuple[Counts, str]:
     """Delivers who entered and who left an audience. Returns the counts, and a line about the changes."""
-    trait = audiences.slug(name)
-    changes, unchanged = audiences.membership_items(name, key, found, log.members(trait))
+    changes, unchanged = audiences.membership_items(audience, log.members(audience.trait))
     counts = _deliver_items(changes, log, given, options, is_all)
     entered = sum(item.content == "true" for item in changes)
-    line = f"{trait}: {plural(len(found), 'member')}, {entered:,} to enter, {len(changes) - entered:,} to leave,"
-    return counts, f"{line} {unchanged:,} unchanged"
+    members, left = plural(len(audience.members), "member"), len(changes) - entered
+    line = f"{audience.trait}: {members}, {entered:,} to enter, {left:,} to leave, {unchanged:,} unchanged"
+    return counts, line
 
 
 def reporter(title: str = AUTOPILOT.title) -> Callable[[Counts], None]:
