@@ -10,9 +10,9 @@ import dlt
 import pytest
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from autopilothq import autopilot, destination
+from autopilothq import autopilot
 from autopilothq.clients.autopilot import Autopilot
-from autopilothq.destination import Counts
+from autopilothq.destination import Counts, opening
 from autopilothq.destination.requests import CircuitBreaker, Outcome, attempt_request
 from autopilothq.errors import NotFound, RequestRejected, Unavailable
 from fake_autopilot import Account, FakeAutopilot
@@ -24,7 +24,7 @@ ALL = range(100)
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
-    monkeypatch.setattr(destination, "Autopilot", IMPATIENT)
+    monkeypatch.setattr(opening, "Autopilot", IMPATIENT)
     with FakeAutopilot(contacts=0) as server:
         yield server
 
@@ -55,7 +55,7 @@ def halved(tmp_path_factory: pytest.TempPathFactory) -> Halved:
         pytest.MonkeyPatch.context() as monkeypatch,
         FakeAutopilot(contacts=0) as server,
     ):
-        monkeypatch.setattr(destination, "Autopilot", IMPATIENT)
+        monkeypatch.setattr(opening, "Autopilot", IMPATIENT)
         server.poison = emails(*(100 * batch + number for batch, bad in enumerate(BAD) for number in bad))
         counts = send(server, map(identify, range(100 * len(BAD))))
         log = rows("message_id, status, http_status, message, endpoint")

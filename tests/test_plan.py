@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from autopilothq.destination import emails
-from autopilothq.destination.accounts import OpenAccount
 from autopilothq.destination.batch import BatchItem, user_key
 from autopilothq.destination.changes import AddressChanges
 from autopilothq.destination.counts import Counts
@@ -17,6 +16,7 @@ from autopilothq.destination.emails import KnownEmails
 from autopilothq.destination.fields import Fields
 from autopilothq.destination.kind import AUTOPILOT, AccountKind
 from autopilothq.destination.messages import NO_IDENTIFIER, Item
+from autopilothq.destination.opening import OpenAccount
 from autopilothq.destination.plan import UNMAPPED, History, Planned, Planner, history_of
 from autopilothq.destination.requests import FAILURES_IN_A_ROW, CircuitBreaker
 from autopilothq.destination.run_state import RunState

@@ -16,9 +16,8 @@ import duckdb
 import pytest
 
 import forked
-from autopilothq import destination
 from autopilothq.cli import streaming
-from autopilothq.destination import Counts, DeliveryLog, emails, lines, stream
+from autopilothq.destination import Counts, DeliveryLog, emails, lines, opening, stream
 from autopilothq.destination.dispatch import DEFERRED
 from autopilothq.destination.lines import StopSignal, read_chunks
 from autopilothq.destination.plan import UNMAPPED
@@ -103,7 +102,7 @@ def test_a_chunk_waits_for_others_no_longer_than_told_and_is_left_unread_while_a
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
-    monkeypatch.setattr(destination, "Autopilot", IMPATIENT)
+    monkeypatch.setattr(opening, "Autopilot", IMPATIENT)
     with FakeAutopilot(contacts=0) as server:
         yield server
 

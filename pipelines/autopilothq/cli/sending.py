@@ -22,12 +22,10 @@ from ..destination import (
     log_dataset,
     resolve_settings,
 )
-from ..destination.accounts import AnySettings, OrttoDestinationSettings
 from ..destination.audiences import Audience
 from ..destination.kind import ACCOUNT_KINDS, AUTOPILOT, ORTTO, AccountKind
 from ..destination.messages import Ignored, Item, from_line, refuse_item
-from ..destination.ortto_fields import ORTTO_SECTION
-from ..destination.settings import SECTION
+from ..destination.settings import ORTTO_SECTION, SECTION, AnySettings, OrttoDestinationSettings
 from ..display import plural
 from ..errors import BusyError, InvalidQuery, RunError
 from ..explain import explain, explained

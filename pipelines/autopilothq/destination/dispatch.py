@@ -9,12 +9,12 @@ from typing import Self
 
 from ..clients.urls import path_of
 from ..errors import ApiError
-from .accounts import OpenAccount
 from .batch import BatchItem, ContactBatch, Key, contact_keys, content_of, item_keys
 from .counts import Counts
 from .delivery_log import OUTCOME, SENT_AGAIN, Delivery, DeliveryLog, is_rejected
 from .halving import ContactWriter
 from .held import HeldPeople
+from .opening import OpenAccount
 from .requests import CircuitBreaker, Outcome, RunStopped, outcome_of, send_request
 
 DEFERRED = "put off: an earlier message of the person is not settled"

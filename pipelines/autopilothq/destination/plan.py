@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from .accounts import OpenAccount
 from .batch import BatchItem, Key, content_of
 from .changes import AddressChanges
 from .counts import Counts
@@ -12,6 +11,7 @@ from .delivery_log import REJECTED, Delivery, DeliveryStatus, Sent, is_rejected
 from .emails import KnownEmails, email_of
 from .fields import ContactFields, contact_fields, trait_leaves
 from .messages import NO_IDENTIFIER, Item
+from .opening import OpenAccount
 from .run_state import RunState
 from .settings import SECTION
 

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, field
 
-from .accounts import OpenAccount
 from .batch import BatchItem
 from .changes import AddressChanges
 from .delivery_log import DeliveryLog, Sent
 from .emails import KnownEmails
+from .opening import OpenAccount
 from .order import PersonOrder
 
 

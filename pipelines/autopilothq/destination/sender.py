@@ -20,7 +20,6 @@ from typing import Any
 from ..clients.autopilot import MOST_CONTACTS
 from ..projection.engine import batched
 from ..segment.identity import HashedIds, forms
-from .accounts import OpenAccount
 from .batch import ContactBatch, merged
 from .counts import Counts
 from .deferred import DeferredContacts
@@ -30,6 +29,7 @@ from .emails import email_of
 from .held import HeldPeople
 from .log_table import storable
 from .messages import Ignored, Item, id_text
+from .opening import OpenAccount
 from .plan import Planned, Planner, Statuses, renamed
 from .run_state import RunState
 

@@ -8,8 +8,6 @@ from typing import TypeVar
 
 from ..errors import Unavailable
 from ..segment.message import MAX_LINE, digest, without_bom
-from . import open_account
-from .accounts import AnySettings, OpenAccount
 from .batch import Key
 from .counts import Counts
 from .delivery_log import DeliveryLog
@@ -17,9 +15,11 @@ from .dispatch import DEFERRED
 from .held import HeldPeople
 from .lines import StopSignal
 from .messages import Ignored, Item, from_line, refuse_item
+from .opening import OpenAccount, open_account
 from .preview import Preview
 from .run_state import RunState
 from .sender import Sender
+from .settings import AnySettings
 
 T = TypeVar("T")
 RETRY_WAITS = (2.0, 5.0)  # seconds before messages that failed while the account answered are sent again
