@@ -75,7 +75,7 @@ def test_an_item_was_tried_last_as_its_change_of_an_address_if_it_made_one() -> 
 
 
 def test_failures_in_a_row_stop_a_run_and_a_success_between_them_does_not() -> None:
-    breaker, error = CircuitBreaker(), Unavailable("503")
+    breaker, error = CircuitBreaker(Any), Unavailable("503")  # type: ignore[arg-type]
     for _ in range(3):
         for number in range(FAILURES_IN_A_ROW - 1):
             breaker.failed(error, f"p{number}@example.com")

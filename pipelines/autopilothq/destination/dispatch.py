@@ -15,7 +15,7 @@ from .delivery_log import OUTCOME, SENT_AGAIN, Delivery, DeliveryLog, is_rejecte
 from .halving import ContactWriter
 from .held import HeldPeople
 from .opening import OpenAccount
-from .requests import CircuitBreaker, Outcome, RunStopped, outcome_of, send_request
+from .requests import CircuitBreaker, Outcome, RunStopped, outcome_of
 
 DEFERRED = "put off: an earlier message of the person is not settled"
 _DEFERRED = Outcome("failed", None, None, DEFERRED)
@@ -82,7 +82,7 @@ class BatchSender:
     def __init__(
         self, to: OpenAccount, log: DeliveryLog, counts: Counts, held: HeldPeople, last_written: str | None
     ) -> None:
-        self.breaker = CircuitBreaker()
+        self.breaker = CircuitBreaker(to.account)
         make = to.kind.new_event_sender
         self._event_sender = make(to.account, to.triggers, log, counts, self.breaker) if make is not None else None
         self._kind = to.kind
@@ -151,7 +151,7 @@ class BatchSender:
         for key, values in batch.contacts.items():
             self.writer.forget(values["Email"])
             request = partial(self._account.upsert, values)
-            outcomes[key] = send_request(self._account, self.breaker, "POST /contact", request, key, once=True)
+            outcomes[key] = self.breaker.send("POST /contact", request, key, once=True)
             if outcomes[key].status in ("unknown", "failed"):
                 self._held.note_unsettled(contact_keys(values))
 
@@ -206,7 +206,7 @@ class BatchSender:
             self._log.add([row])
             request = partial(self._account.trigger, trigger, who)
             try:
-                outcome = send_request(self._account, self.breaker, endpoint, request, item.key)
+                outcome = self.breaker.send(endpoint, request, item.key)
             except ApiError as error:
                 self._log.write_outcomes([outcome_of("failed", endpoint, error).of(row)])
                 raise

@@ -15,7 +15,7 @@ from ..errors import ApiError, RequestRejected, Unavailable
 from .account import WritableAccount
 from .batch import Key
 from .kind import AccountKind
-from .requests import CircuitBreaker, Outcome, attempt_request
+from .requests import CircuitBreaker, Outcome
 
 PROBES = 3  # contacts that are tried alone before a batch whose halves both failed counts as an outage
 TRIES_OF_PIECES = 2  # tries of a piece of several contacts; a single contact gets all tries of the settings
@@ -137,10 +137,7 @@ class ContactWriter:
                 return False
         except ApiError:
             return False
-        _, error = attempt_request(
-            *(self._account, self._breaker, self._kind.contacts),
-            lambda: self._account.upsert_many([{"Email": email}]),
-        )
+        _, error = self._breaker.attempt(self._kind.contacts, lambda: self._account.upsert_many([{"Email": email}]))
         return error is None or isinstance(error, RequestRejected)
 
     def _attempt_half(self, contacts: ContactsByKey, outcomes: OutcomesByKey) -> _Half:
@@ -160,8 +157,8 @@ class ContactWriter:
         """Writes contacts with one request and returns its error, None if it succeeded."""
         answers: list[Upserted] = []
         bodies: Sequence[Mapping[str, Any]] = list(contacts.values())
-        outcome, error = attempt_request(
-            self._account, self._breaker, self._kind.contacts, lambda: answers.append(self._account.upsert_many(bodies))
+        outcome, error = self._breaker.attempt(
+            self._kind.contacts, lambda: answers.append(self._account.upsert_many(bodies))
         )
         if isinstance(error, RequestRejected) and len(contacts) > 1:
             outcome = outcome._replace(status="failed")  # the outcome of each until it was tried alone
