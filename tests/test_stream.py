@@ -290,6 +290,19 @@ def test_a_user_id_leads_to_the_address_that_its_person_has_at_that_message(
     assert (found["Fax"], found["Title"], found["Phone"], server.account.total()) == ("4", "2", "3", people + 1)
 
 
+def test_an_older_message_goes_to_the_present_address_when_its_chunk_is_tried_again(
+    server: FakeAutopilot, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StopSignal, "wait", lambda *_: server.faults.clear())
+    change = identify("new", traits={"email": "p1@example.com", "_NewEmail": "b@example.com"})
+    assert deliver([identify(1), change]).delivered == 2
+    server.order("POST", "/contacts", status=503, times=10_000, skip=1)
+    older, told = identify("old", traits={"email": "p1@example.com", "fax": "1"}), list[str]()
+    counts = deliver([identify(2)], [*map(identify, range(3, 9)), older, change], told=told)
+    assert (counts.delivered, counts.known, len(told)) == (8, 1, 1)
+    assert ((server.account.find("b@example.com") or {})["Fax"], server.account.total()) == ("1", 8)
+
+
 @pytest.mark.parametrize("fault", [{"status": 429, "times": 6}, {"drop": "before", "times": 3}])
 def test_what_follows_a_change_of_address_in_a_later_chunk_waits_for_the_next_run(
     server: FakeAutopilot, deliver: Deliver, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any]

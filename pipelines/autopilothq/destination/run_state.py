@@ -34,12 +34,14 @@ class RunState:
         return cls(changes, KnownEmails(to.account, log, to.fields, changes))
 
     def begin(self) -> None:
-        """Begins the next items. Only the newest 50,000 people are kept."""
+        """Begins the next items, or the same ones again after an outage. Only the newest 50,000 people are kept."""
+        self.changes.begin()
         self.emails.forget_oldest()
         self.order.begin()
 
     def end(self, log: DeliveryLog, last_written: str | None) -> None:
         """Notes that the items are sent."""
+        self.changes.end()
         self.order.end(Sent(log.last, log.run))
         self.last_written = last_written
 
