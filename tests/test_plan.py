@@ -114,7 +114,7 @@ class Run:
         self.emails = KnownEmails(Any, Any, self.fields, changes)  # type: ignore[arg-type]
         self.state = RunState(changes, self.emails)
         to = OpenAccount(kind, Any, self.fields, Leads(), unknown)  # type: ignore[arg-type]
-        self.planner = Planner(to, self.state, self.counts)
+        self.planner = Planner(to, self.state, self.counts, lambda *_: None)
 
     def plan(self, item: Item, *statuses: tuple[str | None, DeliveryStatus]) -> Planned | Delivery | None:
         return self.planner.plan(item, {(item.message_id, trigger): status for trigger, status in statuses})

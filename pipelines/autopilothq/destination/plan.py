@@ -119,13 +119,7 @@ class Planner:
     of a change.
     """
 
-    def __init__(
-        self,
-        to: OpenAccount,
-        state: RunState,
-        counts: Counts,
-        moved: Callable[[Key, str], None] = lambda *_: None,
-    ) -> None:
+    def __init__(self, to: OpenAccount, state: RunState, counts: Counts, moved: Callable[[Key, str], None]) -> None:
         self._to = to
         self._state = state
         self._counts = counts
