@@ -15,12 +15,12 @@ from sqlglot import exp
 
 from autopilothq import catalog, inspect
 from autopilothq.models import BY_NAME, MODELS, Metric, Model
-from autopilothq.models.render import BASE_TYPES, MESSAGE_TYPES, SEVEN, about, columns_read, declares, expanded, file
+from autopilothq.models.render import BASE_TYPES, MESSAGE_TYPES, about, columns_read, declares, expanded, file
 
 HOME = Path(__file__).parents[1] / "pipelines" / "dbt"
 USUAL = "postgres"  # whose SQL DuckDB runs, too
 OTHERS = ("redshift", "snowflake", "bigquery", "databricks")
-BLOCKS = {"email_events": SEVEN, "messages": tuple(MESSAGE_TYPES)}
+BLOCKS = {"email_events": catalog.EVENT_TABLE_NAMES, "messages": tuple(MESSAGE_TYPES)}
 GENERATED = "Made from pipelines/autopilothq/models by `make docs`: change it there."
 INCREMENTAL = ("person_timeline",)  # a row per message, which never changes
 _REF = re.compile(r'["`]ref:(\w+)["`]')
@@ -73,7 +73,7 @@ def block_sql(name: str) -> str:
         f"{{% set {variable} = {value} %}}\n"
         for variable, value in (
             ("block", repr(name)),
-            ("seven", list(SEVEN)),
+            ("seven", list(catalog.EVENT_TABLE_NAMES)),
             ("types", {table: MESSAGE_TYPES[table] for table in BLOCKS[name]}),
         )
     )

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from autopilothq.destination import audiences
-from autopilothq.destination.audiences import PersonRow
+from autopilothq.destination.audiences import Audience, PersonRow
 from autopilothq.destination.delivery_log import Member
 from autopilothq.errors import RunError
 
@@ -19,13 +19,13 @@ def people(*emails: str) -> list[PersonRow]:
 
 def changes(found: list[PersonRow], known: dict[str, Member], key: str = "email") -> list[tuple[Any, ...]]:
     """Who is sent what."""
-    items, _ = audiences.membership_items(NAME, key, found, known)
+    items, _ = audiences.membership_items(Audience(TRAIT, key, found), known)
     return [(item.traits.get("email"), item.user_id, item.traits[TRAIT], item.content) for item in items]
 
 
 def state(*members: tuple[str, str | None]) -> dict[str, Member]:
     """The log after those emails were sent."""
-    items, _ = audiences.membership_items(NAME, "email", people(*(email for email, _ in members)), {})
+    items, _ = audiences.membership_items(Audience(TRAIT, "email", people(*(email for email, _ in members))), {})
     return {item.message_id: Member(email, None, known) for item, (email, known) in zip(items, members, strict=True)}
 
 
@@ -51,14 +51,14 @@ def test_later_syncs_send_who_came_and_who_left(known: str | None, is_in: bool, 
     found = people("A@b.c") if is_in else []
     expected = [] if sent is None else [("A@b.c" if is_in else "a@b.c", None, sent, str(sent).lower())]
     assert changes(found, state(("a@b.c", known))) == expected
-    _, unchanged = audiences.membership_items(NAME, "email", found, state(("a@b.c", known)))
+    _, unchanged = audiences.membership_items(Audience(TRAIT, "email", found), state(("a@b.c", known)))
     assert unchanged == (is_in and sent is None)
 
 
 def test_by_user_id() -> None:
     found = [PersonRow("u1", None, "u1", {}), PersonRow("u2", "b@b.c", "u2", {})]
     assert changes(found, {}, "user_id") == [(None, "u1", True, "true"), ("b@b.c", "u2", True, "true")]
-    items, _ = audiences.membership_items(NAME, "user_id", found, {})
+    items, _ = audiences.membership_items(Audience(TRAIT, "user_id", found), {})
     known = {item.message_id: Member("old@b.c", item.user_id, "true") for item in items}
     assert changes([], known, "user_id") == [(None, "u1", False, "false"), (None, "u2", False, "false")]
 
@@ -66,7 +66,7 @@ def test_by_user_id() -> None:
 def test_an_audience_keeps_its_key() -> None:
     known = state(("a@b.c", "true"))
     with pytest.raises(RunError) as raised:
-        audiences.membership_items(NAME, "user_id", [], known)
+        audiences.membership_items(Audience(TRAIT, "user_id", []), known)
     assert str(raised.value) == (
         f"The audience {TRAIT} was sent by email before, and nobody can tell who is who by user_id.\n"
         "Add --key email, or give the audience another name."
@@ -127,8 +127,9 @@ def test_a_query_that_does_not_say_who(names: list[str], values: list[tuple[Any,
 
 
 def test_an_audience_has_no_traits_and_traits_have_some() -> None:
+    row = PersonRow("a@b.c", "a@b.c", None, {"plan": 1, "size": 2})
     with pytest.raises(RunError) as raised:
-        audiences.membership_items(NAME, "email", [PersonRow("a@b.c", "a@b.c", None, {"plan": 1, "size": 2})], {})
+        audiences.membership_items(Audience(TRAIT, "email", [row]), {})
     assert str(raised.value) == (
         "Expected only email and user_id of an audience, got plan, size as well.\n"
         "Leave them out of the query, or send them as traits: autopilothq send traits."

@@ -13,7 +13,7 @@ import psycopg2
 import pytest
 from dlt.common.runtime.run_context import active
 
-from autopilothq import destination
+from autopilothq.destination import opening
 from calling import caller
 from fake_autopilot import FakeAutopilot
 from sending import IMPATIENT, configure, identify, posts, rows, track, write
@@ -33,7 +33,7 @@ MISSING = "Missing unique identifier traits. Either **email** or **user_id** tra
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
-    monkeypatch.setattr(destination, "Autopilot", IMPATIENT)
+    monkeypatch.setattr(opening, "Autopilot", IMPATIENT)
     with FakeAutopilot(contacts=5) as server:
         configure(monkeypatch, server)
         yield server

@@ -10,7 +10,8 @@ import pytest
 from autopilothq.clients.autopilot import Upserted
 from autopilothq.destination import halving
 from autopilothq.destination.halving import ContactWriter
-from autopilothq.destination.requests import CircuitBreaker, Outcome, RunStopped, attempt_request, send_request
+from autopilothq.destination.kind import AUTOPILOT
+from autopilothq.destination.requests import CircuitBreaker, Outcome, RunStopped
 from autopilothq.errors import (
     ApiError,
     ContactLimit,
@@ -70,15 +71,16 @@ class Account:
         if set(some.lower()) & set(self.refused):
             raise RequestRejected("x", status=400, server_message="No.", attempts=1)
         named = {f" {one}@B.C": "id" if one != self.without_id else "" for one in some if one not in self.unnamed}
-        return Upserted([], named, {key: why for key, why in self.reasons.items() if key[0] in some.lower()})
+        return Upserted(named, {key: why for key, why in self.reasons.items() if key[0] in some.lower()})
 
 
 class Run:
     """A writer of an account, and what comes of its contacts."""
 
     def __init__(self, account: Account | None = None) -> None:
-        self.account, self.breaker = account or Account(), CircuitBreaker()
-        self.writer = ContactWriter(cast(Any, self.account), self.breaker)
+        self.account = account or Account()
+        self.breaker = CircuitBreaker(cast(Any, self.account))
+        self.writer = ContactWriter(cast(Any, self.account), self.breaker, AUTOPILOT)
 
     def write(self, some: str, before: str = "") -> str:
         """Writes contacts by their letters; returns the letters of those that were delivered."""
@@ -151,9 +153,7 @@ def test_a_failure_counts_unless_a_contact_that_was_written_is_written_still(
     run.account.known = "" if well == "gone" else run.account.known
     run.account.bad += "?" if well == "not asked" else ""
     run.account.refused = "a" if well == "refused" else ""
-    follower = ContactWriter(cast(Any, run.account), run.breaker)
-    follower.follow(run.writer)
-    run.writer = follower
+    run.writer = ContactWriter(cast(Any, run.account), run.breaker, AUTOPILOT, run.writer.last_written)
     run.write("B", before="B")
     assert run.asked() == asked
     is_well = asked.endswith((" A", " C"))
@@ -296,7 +296,7 @@ def test_a_batch_of_two_is_halved_too() -> None:
     ],
 )
 def test_what_became_of_a_request_that_ended_with_an_error(error: ApiError, status: str, if_once: str) -> None:
-    account, breaker = cast(Any, Account()), CircuitBreaker()
+    breaker = CircuitBreaker(cast(Any, Account()))
     attempts = 0 if status == "refused" else 1  # which the account counts, if the error does not
 
     def request() -> None:
@@ -304,32 +304,32 @@ def test_what_became_of_a_request_that_ended_with_an_error(error: ApiError, stat
 
     for once, expected in ((False, status), (True, if_once)):
         outcome = Outcome(expected, AT, error.status, "x", attempts)
-        assert attempt_request(account, breaker, AT, request, once) == (outcome, error)
-        assert send_request(account, breaker, AT, request, "a", once) == outcome
-    assert attempt_request(account, breaker, AT, request)[0].status == status
-    assert send_request(account, breaker, AT, request, "a").status == status
+        assert breaker.attempt(AT, request, once) == (outcome, error)
+        assert breaker.send(AT, request, "a", once) == outcome
+    assert breaker.attempt(AT, request)[0].status == status
+    assert breaker.send(AT, request, "a").status == status
     assert breaker.answers == (6 if status == "refused" else 0)
-    assert send_request(account, breaker, AT, lambda: None, "a") == DELIVERED
+    assert breaker.send(AT, lambda: None, "a") == DELIVERED
     if isinstance(error, Unavailable):  # three persons in a row, whichever was asked for before an answer
         for who in "bcb":
-            send_request(account, breaker, AT, request, who)
+            breaker.send(AT, request, who)
         with pytest.raises(Unavailable) as raised:
-            send_request(account, breaker, AT, request, "d")
+            breaker.send(AT, request, "d")
         assert raised.value is breaker.cause is error
 
 
 @pytest.mark.parametrize("error", [NotAuthorized("x"), ContactLimit("y")])
 def test_an_error_that_every_request_would_have_ends_the_run(error: ApiError) -> None:
-    account, breaker = cast(Any, Account()), CircuitBreaker()
+    breaker = CircuitBreaker(cast(Any, Account()))
 
     def request() -> None:
         raise error
 
     assert (breaker.is_open, breaker.cause) == (False, None)
     with pytest.raises(type(error)):
-        attempt_request(account, breaker, AT, request)
+        breaker.attempt(AT, request)
     assert (breaker.is_open, breaker.cause, breaker.answers) == (True, error, 0)
     breaker.open(Unavailable("later"))
     assert breaker.cause is error
     with pytest.raises(RunStopped, match=r"^the run broke off$"):
-        attempt_request(account, breaker, AT, lambda: None)
+        breaker.attempt(AT, lambda: None)

@@ -11,9 +11,8 @@ from typing import Any
 import duckdb
 import pytest
 
-from autopilothq import destination
 from autopilothq.cli import contacting
-from autopilothq.destination import DeliveryLog, contact_requests, contacts
+from autopilothq.destination import DeliveryLog, contact_requests, contacts, opening
 from autopilothq.errors import RunError
 from calling import Call
 from fake_autopilot import FakeAutopilot
@@ -24,7 +23,7 @@ COLUMNS = ("kind", "email", "trigger_id", "endpoint", "status", "http_status", "
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
-    for module in (destination, contacting):
+    for module in (opening, contacting):
         monkeypatch.setattr(module, "Autopilot", IMPATIENT)
     with FakeAutopilot(contacts=0) as server:
         for number in range(10):

@@ -6,6 +6,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from autopilothq.clients.http import HttpClient
 from autopilothq.clients.settings import ApiSettings
 from calling import Call, errors
 
@@ -112,11 +113,11 @@ def test_a_key_goes_over_http_where_that_is_allowed(
     assert (said.status, said.err.splitlines()[-1]) == (1, f"Error: {REFUSED.format(setting)}")
     reached: list[bool] = []
 
-    def client(api: ApiSettings, *_: object, **__: object) -> None:
+    def client(_: HttpClient, api: ApiSettings, **__: object) -> None:
         reached.append(api.allow_http)
         raise RuntimeError("stopped before the network")
 
-    monkeypatch.setattr("autopilothq.clients.http.HttpClient", client)
+    monkeypatch.setattr(HttpClient, "__init__", client)
     call(*command, "--allow-http")
     call(*command)
     monkeypatch.setenv(f"{prefix}__ALLOW_HTTP", "true")

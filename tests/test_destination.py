@@ -22,7 +22,7 @@ from dlt.destinations.impl.postgres.sql_client import Psycopg2SqlClient
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from autopilothq import AutopilothqError, DeliveryFailed, DeliveryImpossible, autopilot, destination
-from autopilothq.destination import DeliveryLog
+from autopilothq.destination import DeliveryLog, opening
 from autopilothq.destination.delivery_log import SENT_AGAIN, Delivery, Member
 from autopilothq.destination.dispatch import AT_ONCE
 from autopilothq.destination.messages import from_row
@@ -43,7 +43,7 @@ def server() -> Iterator[FakeAutopilot]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(destination, "Autopilot", IMPATIENT)
+    monkeypatch.setattr(opening, "Autopilot", IMPATIENT)
 
 
 # ---- identify ------------------------------------------------------------------------------------------------------

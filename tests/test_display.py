@@ -14,10 +14,9 @@ import sqlglot
 import yaml
 
 import autopilothq
-from autopilothq import destination
 from autopilothq.catalog import DELIVERIES
 from autopilothq.cli import log, out
-from autopilothq.destination import audiences
+from autopilothq.destination import audiences, opening
 from autopilothq.display import json_text, shortened, visible, visible_lines, yaml_text
 from autopilothq.errors import RunError
 from autopilothq.inspect import FORMATS, ColumnInfo, TableInfo
@@ -260,7 +259,7 @@ COMMANDS = [
 
 
 def test_no_command_shows_what_acts(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(destination, "Autopilot", IMPATIENT)
+    monkeypatch.setattr(opening, "Autopilot", IMPATIENT)
     make()
     Path("send.ndjson").write_text(
         "\n".join(

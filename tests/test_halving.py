@@ -10,10 +10,10 @@ import dlt
 import pytest
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from autopilothq import autopilot, destination
+from autopilothq import autopilot
 from autopilothq.clients.autopilot import Autopilot
-from autopilothq.destination import Counts
-from autopilothq.destination.requests import CircuitBreaker, Outcome, attempt_request
+from autopilothq.destination import Counts, opening
+from autopilothq.destination.requests import CircuitBreaker, Outcome
 from autopilothq.errors import NotFound, RequestRejected, Unavailable
 from fake_autopilot import Account, FakeAutopilot
 from sending import IMPATIENT, configure, identify, posts, rows, send, settings_for, track
@@ -24,7 +24,7 @@ ALL = range(100)
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
-    monkeypatch.setattr(destination, "Autopilot", IMPATIENT)
+    monkeypatch.setattr(opening, "Autopilot", IMPATIENT)
     with FakeAutopilot(contacts=0) as server:
         yield server
 
@@ -55,7 +55,7 @@ def halved(tmp_path_factory: pytest.TempPathFactory) -> Halved:
         pytest.MonkeyPatch.context() as monkeypatch,
         FakeAutopilot(contacts=0) as server,
     ):
-        monkeypatch.setattr(destination, "Autopilot", IMPATIENT)
+        monkeypatch.setattr(opening, "Autopilot", IMPATIENT)
         server.poison = emails(*(100 * batch + number for batch, bad in enumerate(BAD) for number in bad))
         counts = send(server, map(identify, range(100 * len(BAD))))
         log = rows("message_id, status, http_status, message, endpoint")
@@ -160,16 +160,16 @@ def test_refused_and_failing_ones_in_one_batch(server: FakeAutopilot) -> None:
 @pytest.mark.parametrize("status", [400, 402, 403, 404, 405, 409, 410, 413, 422, 451])
 def test_each_4xx_but_401_408_and_429_refuses_one_request(server: FakeAutopilot, status: int) -> None:
     server.order("POST", "/contact", status=status, message="No.")
-    breaker = CircuitBreaker()
     with Autopilot(settings_for(server).api) as account:
+        breaker = CircuitBreaker(account)
         request = partial(account.upsert, {"Email": "a@b.c"})
-        outcome, error = attempt_request(account, breaker, "POST /contact", request)
+        outcome, error = breaker.attempt("POST /contact", request)
         assert (outcome, type(error), breaker.is_open) == (
             Outcome("refused", "POST /contact", status, "No.", 1),
             NotFound if status == 404 else RequestRejected,
             False,
         )
-        assert attempt_request(account, breaker, "POST /contact", request)[0].status == "delivered"
+        assert breaker.attempt("POST /contact", request)[0].status == "delivered"
 
 
 def test_the_log_counts_the_tries_that_brought_an_answer_without_what_is_documented(server: FakeAutopilot) -> None:

@@ -12,7 +12,6 @@ import httpx
 import pytest
 
 from autopilothq.clients import response
-from autopilothq.clients.auth import basic_auth, key_header
 from autopilothq.clients.decode import plain
 from autopilothq.clients.http import HttpClient
 from autopilothq.clients.pace import Pace, pace_of
@@ -70,8 +69,12 @@ def api(base_url: str, **more: Any) -> ApiSettings:
     return ApiSettings(base_url=base_url, **settings)
 
 
+class KeyedClient(HttpClient):
+    KEY_HEADER = "autopilotapikey"
+
+
 def client(settings: ApiSettings, basic: bool = False, **seams: Any) -> HttpClient:
-    return HttpClient(settings, basic_auth(settings) if basic else key_header(settings, "autopilotapikey"), **seams)
+    return HttpClient(settings, **seams) if basic else KeyedClient(settings, **seams)
 
 
 def connected(server: FakeAutopilot, time: Time, basic: bool = False, **more: Any) -> HttpClient:

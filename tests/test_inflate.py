@@ -114,9 +114,7 @@ def bombs() -> dict[str, tuple[str, bytes]]:
 
 ASKING = """
 import sys
-from autopilothq.clients.auth import key_header
-from autopilothq.clients.http import HttpClient
-from autopilothq.clients.settings import ApiSettings
+from autopilothq.clients.autopilot import Autopilot, AutopilotSettings
 from autopilothq.errors import UnexpectedResponse
 from autopilothq.masking import masked
 
@@ -125,8 +123,8 @@ masked("")  # imports dlt, which is no memory of an answer
 def used(name):
     return int(next(line for line in open("/proc/self/status") if line.startswith(name)).split()[1]) // 1024
 
-api = ApiSettings(api_key="0123456789", setting="a.api_key", base_url=sys.argv[1], requests_per_second=1000)
-with HttpClient(api, key_header(api, "autopilotapikey")) as http:
+settings = AutopilotSettings(api_key="0123456789", base_url=sys.argv[1], requests_per_second=1000)
+with Autopilot(settings) as http:
     base = used("VmRSS")
     for path in sys.argv[2:]:
         try:

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from autopilothq import destination
-from autopilothq.destination import lists
+from autopilothq.destination import lists, opening
 from calling import Call
 from fake_autopilot import FakeAutopilot
 from sending import IMPATIENT, configure, rows
@@ -19,7 +18,7 @@ PATH = f"/list/{ID}/contact/"
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
-    for module in (destination, lists):
+    for module in (opening, lists):
         monkeypatch.setattr(module, "Autopilot", IMPATIENT)
     with FakeAutopilot(contacts=0) as server:
         server.account.fields += [("big_spenders", "boolean"), ("vip", "boolean")]

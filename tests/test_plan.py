@@ -16,8 +16,10 @@ from autopilothq.destination.emails import KnownEmails
 from autopilothq.destination.fields import Fields
 from autopilothq.destination.kind import AUTOPILOT, AccountKind
 from autopilothq.destination.messages import NO_IDENTIFIER, Item
+from autopilothq.destination.opening import OpenAccount
 from autopilothq.destination.plan import UNMAPPED, History, Planned, Planner, history_of
 from autopilothq.destination.requests import FAILURES_IN_A_ROW, CircuitBreaker
+from autopilothq.destination.run_state import RunState
 from autopilothq.errors import NotAuthorized, Unavailable
 
 EARLY, LATE = (Sent(datetime(2019, 3, day, tzinfo=UTC), f"run {day}") for day in (1, 2))
@@ -73,7 +75,7 @@ def test_an_item_was_tried_last_as_its_change_of_an_address_if_it_made_one() -> 
 
 
 def test_failures_in_a_row_stop_a_run_and_a_success_between_them_does_not() -> None:
-    breaker, error = CircuitBreaker(), Unavailable("503")
+    breaker, error = CircuitBreaker(Any), Unavailable("503")  # type: ignore[arg-type]
     for _ in range(3):
         for number in range(FAILURES_IN_A_ROW - 1):
             breaker.failed(error, f"p{number}@example.com")
@@ -110,7 +112,9 @@ class Run:
         self.fields = Fields([{"name": "User Id", "fieldType": "string"}], None, user_id_field)
         changes, self.counts = AddressChanges(Any), Counts()  # type: ignore[arg-type]
         self.emails = KnownEmails(Any, Any, self.fields, changes)  # type: ignore[arg-type]
-        self.planner = Planner(self.fields, Leads(), self.emails, changes, self.counts, unknown, kind)
+        self.state = RunState(changes, self.emails)
+        to = OpenAccount(kind, Any, self.fields, Leads(), unknown)  # type: ignore[arg-type]
+        self.planner = Planner(to, self.state, self.counts, lambda *_: None)
 
     def plan(self, item: Item, *statuses: tuple[str | None, DeliveryStatus]) -> Planned | Delivery | None:
         return self.planner.plan(item, {(item.message_id, trigger): status for trigger, status in statuses})
@@ -208,7 +212,7 @@ def test_what_is_delivered_is_known_and_sent_again_only_behind_an_older_item() -
     assert run.plan(who(), (None, DELIVERED)) is None
     assert run.counts == Counts(known=1)
     assert run.emails.get("u1") is None  # which the log knows
-    run.planner.order.touch("a@b.c")
+    run.state.order.touch("a@b.c")
     assert run.plan(who(), (None, DELIVERED)) == Planned(
         BatchItem("a@b.c", ROW, [], [], resent=True), {"Email": "A@b.c"}, DELIVERED
     )
@@ -220,7 +224,7 @@ def test_a_track_of_unknown_fate_is_counted_and_its_contact_sent_again_behind_an
     run = Run()
     statuses = (("1", DELIVERED), ("2", UNKNOWN))
     assert run.plan(order(), *statuses) is None
-    run.planner.order.touch("a@b.c")
+    run.state.order.touch("a@b.c")
     again = BatchItem("a@b.c", ORDER, [], ["delivered", "unknown"], resent=True, timestamp="now")
     assert run.plan(order(), *statuses) == Planned(again, {"Email": "a@b.c"}, None)
     assert run.plan(order(_NewEmail="new@b.c"), *statuses) is None
@@ -242,33 +246,41 @@ def test_what_an_earlier_run_sent_after_what_it_left_is_sent_again() -> None:
 
 
 def test_a_stream_goes_on_with_what_it_has_sent() -> None:
-    first, second, third = Run(), Run(), Run()
-    first.planner.order.touch("a@b.c")
-    first.plan(who("b@b.c"), (None, DeliveryStatus(True, "delivered", None, LATE)))
-    second.planner.follow(first.planner, LATE.run, LATE.at)
-    assert [run.planner.order.is_touched("a@b.c") for run in (first, second)] == [True, False]
+    run = Run()
+    order = run.state.order
+    order.touch("a@b.c")
+    run.plan(who("b@b.c"), (None, DeliveryStatus(True, "delivered", None, LATE)))
+    assert order.is_touched("a@b.c")
+    order.end(LATE)
+    order.begin()
+    assert not order.is_touched("a@b.c")
     late, early = (DeliveryStatus(True, "delivered", None, sent) for sent in (LATE, EARLY))
-    assert second.plan(who(), (None, late)) is None  # which this run has sent
-    assert second.plan(who(), (None, early)) is not None
-    assert second.plan(who("b@b.c"), (None, early)) is not None
-    assert second.plan(who("c@b.c"), (None, early)) is None
-    second.planner.order.touch("a@b.c")  # by these items
-    assert second.plan(who(), (None, late)) is None
+    assert run.plan(who(), (None, late)) is None  # which this run has sent
+    assert run.plan(who(), (None, early)) is not None
+    assert run.plan(who("b@b.c"), (None, early)) is not None
+    assert run.plan(who("c@b.c"), (None, early)) is None
+    order.touch("a@b.c")  # by these items
+    assert run.plan(who(), (None, late)) is None
     in_vain = DeliveryStatus(True, "delivered", None, LATE._replace(at=LATE.at + timedelta(seconds=1)))
-    assert second.plan(who(), (None, in_vain)) is not None  # delivered as these items were tried before
-    third.planner.follow(second.planner, "another", LATE.at)
-    assert third.plan(who(), (None, late)) is not None
+    assert run.plan(who(), (None, in_vain)) is not None  # delivered as these items were tried before
+    order.begin()  # of these items, because the account could not be reached
+    assert not order.is_touched("a@b.c")
+    order.touch("a@b.c")
+    order.end(LATE._replace(run="another"))
+    order.begin()
+    assert run.plan(who(), (None, late)) is not None
 
 
 def test_of_a_stream_those_are_known_whom_it_sent_to_last(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(emails, "PERSONS_KEPT", 2)
-    runs = [Run() for _ in range(5)]
-    for before, run, key in zip(runs, runs[1:], ("a@b.c", "b@b.c", "a@b.c", "c@b.c"), strict=False):
-        before.planner.order.touch(key)
-        run.planner.follow(before.planner, "run 9", LATE.at)
+    run = Run()
+    for key in ("a@b.c", "b@b.c", "a@b.c", "c@b.c"):
+        run.state.order.touch(key)
+        run.state.order.end(LATE._replace(run="run 9"))
+        run.state.order.begin()
     status = DeliveryStatus(True, "delivered", None, EARLY)
-    assert runs[-1].plan(who("b@b.c"), (None, status)) is None
-    assert runs[-1].plan(who(), (None, status)) is not None
+    assert run.plan(who("b@b.c"), (None, status)) is None
+    assert run.plan(who(), (None, status)) is not None
 
 
 def test_a_row_is_sent_when_it_differs() -> None:
@@ -283,7 +295,7 @@ def test_a_row_is_sent_when_it_differs() -> None:
     assert run.counts == Counts(known=1)
     assert run.plan(item, (None, other)) == found._replace(before=other)
     assert run.plan(item, (None, same._replace(status="failed"))) is not None
-    run.planner.order.touch("a@b.c")
+    run.state.order.touch("a@b.c")
     assert run.plan(item, (None, same)) == found._replace(before=same)
     given = Run().plan(item._replace(content="true"))
     assert isinstance(given, Planned)

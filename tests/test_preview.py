@@ -9,7 +9,7 @@ import duckdb
 import pytest
 from rich.cells import cell_len
 
-from autopilothq import destination
+from autopilothq.destination import opening
 from autopilothq.destination.preview import SHOWN_CONTACTS, FieldChange, Preview, column_of, field_label, shown_value
 from calling import Call
 from fake_autopilot import FakeAutopilot
@@ -26,7 +26,7 @@ CONTACTS = (
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
-    monkeypatch.setattr(destination, "Autopilot", IMPATIENT)
+    monkeypatch.setattr(opening, "Autopilot", IMPATIENT)
     with FakeAutopilot(contacts=0) as server:
         configure(monkeypatch, server)
         yield server

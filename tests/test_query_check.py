@@ -8,7 +8,7 @@ import duckdb
 import psycopg2
 import pytest
 
-from autopilothq import destination
+from autopilothq.destination import opening
 from autopilothq.errors import InvalidQuery
 from autopilothq.warehouses.query_check import check_query
 from calling import Call
@@ -108,7 +108,7 @@ def test_duckdbs_own_forms_of_a_query_are_taken(sql: str) -> None:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
-    monkeypatch.setattr(destination, "Autopilot", IMPATIENT)
+    monkeypatch.setattr(opening, "Autopilot", IMPATIENT)
     with FakeAutopilot(contacts=1) as server:
         configure(monkeypatch, server)
         yield server

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from autopilothq import destination
-from autopilothq.destination import DeliveryLog, deliver
+from autopilothq.destination import DeliveryLog, deliver, opening
 from autopilothq.destination.messages import from_row, trait_item
 from autopilothq.errors import NotAuthorized
 from fake_autopilot import FakeAutopilot
@@ -14,7 +13,7 @@ from sending import IMPATIENT, counted, identify, log_in, posts, rows, send, set
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
-    monkeypatch.setattr(destination, "Autopilot", IMPATIENT)
+    monkeypatch.setattr(opening, "Autopilot", IMPATIENT)
     with FakeAutopilot(contacts=0) as server:
         yield server
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from autopilothq import destination
+from autopilothq.destination import opening
 from fake_autopilot import FakeAutopilot
 from sending import IMPATIENT, posts, send
 
@@ -17,7 +17,7 @@ PAGE = Path(__file__).parents[1] / "pipelines" / "docs" / "explanation" / "diffe
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
-    monkeypatch.setattr(destination, "Autopilot", IMPATIENT)
+    monkeypatch.setattr(opening, "Autopilot", IMPATIENT)
     with FakeAutopilot(contacts=0) as server:
         yield server
 

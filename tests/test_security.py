@@ -9,7 +9,7 @@ import psycopg2
 import pytest
 
 import autopilothq
-from autopilothq import destination
+from autopilothq.destination import opening
 from calling import Call, Said, errors
 from fake_autopilot import FakeAutopilot
 from faults.loads import line, track
@@ -52,7 +52,7 @@ def as_role(url: str, role: str) -> str:
 @pytest.fixture
 def run(call: Call, warehouse: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Said]]:
     """Calls the program as a role: `run("loader", "load", "archive", "a.json")`."""
-    monkeypatch.setattr(destination, "Autopilot", IMPATIENT)
+    monkeypatch.setattr(opening, "Autopilot", IMPATIENT)
 
     def called(role: str, *words: str) -> Said:
         return call(*words, "--destination", "postgres", "--credentials", as_role(warehouse, role))

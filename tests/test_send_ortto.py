@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 import sending
-from autopilothq import destination
 from autopilothq.catalog import ORTTO_DELIVERIES
 from autopilothq.clients.ortto import Ortto, OrttoSettings
-from autopilothq.destination import Counts, DeliveryLog, OrttoDestinationSettings, audiences, deliver
+from autopilothq.destination import Counts, DeliveryLog, OrttoDestinationSettings, audiences, deliver, opening
 from autopilothq.destination.delivery_log import Delivery
 from autopilothq.destination.kind import ORTTO
 from autopilothq.destination.lines import StopSignal
@@ -44,7 +43,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     def client(settings: OrttoSettings) -> Ortto:
         return Ortto(replace(settings, tries=2), sleep=lambda _: None)
 
-    monkeypatch.setattr(destination, "Ortto", client)
+    monkeypatch.setattr(opening, "Ortto", client)
 
 
 def settings_for(server: FakeOrtto, **more: Any) -> OrttoDestinationSettings:
@@ -321,8 +320,9 @@ def test_a_wrong_key_ends_the_run_after_one_request(server: FakeOrtto) -> None:
 
 def members(server: FakeOrtto, name: str, *emails: str) -> Counts:
     found = [audiences.PersonRow(email, email, None, {}) for email in emails]
+    audience = audiences.Audience(audiences.slug(name), "email", found)
     with DeliveryLog(log_in(), table=ORTTO.log) as log:
-        changes, _ = audiences.membership_items(name, "email", found, log.members(audiences.slug(name)))
+        changes, _ = audiences.membership_items(audience, log.members(audience.trait))
         return deliver(changes, log, settings_for(server))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from autopilothq import destination
+from autopilothq.destination import opening
 from autopilothq.destination.delivery_log import SENT_AGAIN
 from autopilothq.destination.dispatch import DEFERRED
 from autopilothq.destination.emails import is_email_address
@@ -19,7 +19,7 @@ from sending import IMPATIENT, counted, identify, posts, rows, send, track
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
-    monkeypatch.setattr(destination, "Autopilot", IMPATIENT)
+    monkeypatch.setattr(opening, "Autopilot", IMPATIENT)
     with FakeAutopilot(contacts=5) as server:
         yield server
 

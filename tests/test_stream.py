@@ -16,9 +16,8 @@ import duckdb
 import pytest
 
 import forked
-from autopilothq import destination
 from autopilothq.cli import streaming
-from autopilothq.destination import Counts, DeliveryLog, emails, lines, stream
+from autopilothq.destination import Counts, DeliveryLog, emails, lines, opening, stream
 from autopilothq.destination.dispatch import DEFERRED
 from autopilothq.destination.lines import StopSignal, read_chunks
 from autopilothq.destination.plan import UNMAPPED
@@ -103,7 +102,7 @@ def test_a_chunk_waits_for_others_no_longer_than_told_and_is_left_unread_while_a
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
-    monkeypatch.setattr(destination, "Autopilot", IMPATIENT)
+    monkeypatch.setattr(opening, "Autopilot", IMPATIENT)
     with FakeAutopilot(contacts=0) as server:
         yield server
 
@@ -289,6 +288,19 @@ def test_a_user_id_leads_to_the_address_that_its_person_has_at_that_message(
     deliver([by_id(2, title="2"), change(3, "b", "c", userId="u1"), later, by_id(3, phone="3")])
     found = server.account.find("c@example.com") or {}
     assert (found["Fax"], found["Title"], found["Phone"], server.account.total()) == ("4", "2", "3", people + 1)
+
+
+def test_an_older_message_goes_to_the_present_address_when_its_chunk_is_tried_again(
+    server: FakeAutopilot, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StopSignal, "wait", lambda *_: server.faults.clear())
+    change = identify("new", traits={"email": "p1@example.com", "_NewEmail": "b@example.com"})
+    assert deliver([identify(1), change]).delivered == 2
+    server.order("POST", "/contacts", status=503, times=10_000, skip=1)
+    older, told = identify("old", traits={"email": "p1@example.com", "fax": "1"}), list[str]()
+    counts = deliver([identify(2)], [*map(identify, range(3, 9)), older, change], told=told)
+    assert (counts.delivered, counts.known, len(told)) == (8, 1, 1)
+    assert ((server.account.find("b@example.com") or {})["Fax"], server.account.total()) == ("1", 8)
 
 
 @pytest.mark.parametrize("fault", [{"status": 429, "times": 6}, {"drop": "before", "times": 3}])

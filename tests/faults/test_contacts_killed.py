@@ -9,7 +9,7 @@ import pytest
 
 from autopilothq.clients.autopilot import KILL_POINT_CONTACT_DELETED, KILL_POINT_PUT_ON_LIST
 from autopilothq.destination import DeliveryLog, contact_requests, contacts, lists
-from autopilothq.destination.audiences import PersonRow
+from autopilothq.destination.audiences import Audience, PersonRow
 from autopilothq.destination.contact_requests import KILL_POINT_REQUESTS_PLANNED, ContactRequests, plan_requests
 from autopilothq.destination.counts import Counts
 from autopilothq.destination.delivery_log import KILL_POINT_DELIVERIES_ADDED, KILL_POINT_OUTCOMES_WRITTEN
@@ -106,7 +106,7 @@ def test_after_a_kill_a_list_comes_out_right(
     found = [PersonRow(email, email, None, {}) for email in [*PEOPLE[60:], "p999@example.com"]]
     counts = Counts()
     with DeliveryLog(log_in()) as log:
-        lists.sync_list("Vip", "email", found, LIST, log, settings_for(server), counts)
+        lists.sync_list(Audience("vip", "email", found), LIST, log, settings_for(server), counts)
     assert counts.all_delivered
     members: set[str] = set()
     after = None

@@ -170,8 +170,9 @@ def test_after_a_kill_an_audience_comes_out_right(
     assert Path("status").read_text() == str(-signal.SIGKILL)
     # Meanwhile some left who may have been sent, and others came.
     found, _ = audiences.person_rows(*answer(SQL.format(50, 300)), "email")
+    audience = audiences.Audience("big_spenders", "email", found)
     with DeliveryLog(log_in()) as log:
-        changes, _ = audiences.membership_items("Big Spenders", "email", found, log.members("big_spenders"))
+        changes, _ = audiences.membership_items(audience, log.members(audience.trait))
         assert deliver(changes, log, settings_for(server)).all_delivered
     last: dict[str, bool] = {}
     for request in server.seen("POST"):

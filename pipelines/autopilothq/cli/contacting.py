@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, NamedTuple, TextIO
+from typing import NamedTuple, TextIO
 
 from ..catalog import CONTACTS
 from ..clients.autopilot import Autopilot
@@ -19,10 +19,10 @@ from ..warehouses.dataset import dataset_of
 from . import log as logs
 from . import out
 from .options import freeze_modules, standard_input
+from .send_options import SendOptions
 from .sending import (
     NOT_ALL,
     autopilot_settings,
-    dataset_options,
     delivery_log,
     query_rows,
     reporter,
@@ -35,11 +35,15 @@ _ACTIONS = {action.name: action for action in (contacts.DELETE, contacts.EJECT, 
 
 
 def change_contacts(
-    name: str, file: str | None, query: str | None, journeys: tuple[str, ...], options: dict[str, Any]
+    name: str,
+    journeys: tuple[str, ...],
+    file: str | None,
+    query: str | None,
+    limit: tuple[int | None, int | None],
+    options: SendOptions,
 ) -> None:
-    """Runs an action on the contacts of a file or of a query."""
+    """Runs an action on the contacts of a file or of a query. `limit` are the values of `--max` and `--confirm`."""
     action = _ACTIONS[name]
-    most, confirm = options.pop("most"), options.pop("confirm")
     with explained():
         given = autopilot_settings()
         with sending_lock(options):
@@ -50,14 +54,14 @@ def change_contacts(
             with delivery_log(options) as log:
                 job = contacts.plan_contacts(action, people, journeys, log)
                 planned = _Planned(action, people, total, skipped, job)
-                if options["dry_run"]:
-                    _show(planned, most, confirm)
+                if options.dry_run:
+                    _show(planned, *limit)
                     return
-                planned.check(most, confirm)
+                planned.check(*limit)
                 _send(planned, given, log)
 
 
-def _people(file: str | None, query: str | None, options: dict[str, Any]) -> tuple[list[str], int]:
+def _people(file: str | None, query: str | None, options: SendOptions) -> tuple[list[str], int]:
     """Returns the contacts, and how many rows of the query have none."""
     if query is not None:
         return contacts.contacts_of_rows(*query_rows(options, query))
@@ -81,9 +85,9 @@ def _opened(file: str) -> Iterator[TextIO]:
         yield opened
 
 
-def _loaded_total(options: dict[str, Any]) -> int | None:
+def _loaded_total(options: SendOptions) -> int | None:
     """Returns how many contacts of the account are in the warehouse, None if there are none."""
-    with log_dataset(*dataset_options(options), reads=True, wait=options["wait"]).destination_client as client:
+    with log_dataset(*options.target, reads=True, wait=options.wait).destination_client as client:
         found = dataset_of(client).rows("count(*)", CONTACTS.name, "WHERE {deleted_at} IS NULL")
     return int(found[0][0]) if found and found[0][0] else None
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import click
 
-from .options import WholeNumber, add_options, allow_http_option, destination_options, wait_option
+from .options import WholeNumber, add_options, allow_http_option, target_options, wait_option
+from .send_options import SendOptions, as_send_options
 
 
 @click.group("contacts", short_help="Delete, eject or unsubscribe contacts in Autopilot.")
@@ -28,45 +29,54 @@ _common = add_options(
     click.option("--dry-run", is_flag=True, help="Show how many and whom, their emails masked; change nothing."),
     wait_option,
     allow_http_option,
-    destination_options,
+    target_options,
+    as_send_options,
 )
 
 
 @contact_commands.command("delete")
 @_common
-def delete_contacts(file: str | None, query: str | None, **options: Any) -> None:
+def delete_contacts(**given: Any) -> None:
     """Permanently delete contacts from the account.
 
     FILE has an email or a contact's id on each line; - is stdin. What is in the warehouse stays: see `forget`.
     """
-    _run("delete", file, query, (), options)
+    _run("delete", (), **given)
 
 
 @contact_commands.command("eject")
 @click.option("--journey", "journeys", multiple=True, required=True, metavar="ID", help="The journey's id; repeatable.")
 @_common
-def eject_contacts(file: str | None, query: str | None, journeys: tuple[str, ...], **options: Any) -> None:
+def eject_contacts(journeys: tuple[str, ...], **given: Any) -> None:
     """Take contacts out of journeys.
 
     FILE has an email or a contact's id on each line; - is stdin. The id of a journey is the campaign_id of its
     events.
     """
-    _run("eject", file, query, journeys, options)
+    _run("eject", journeys, **given)
 
 
 @contact_commands.command("unsubscribe")
 @_common
-def unsubscribe_contacts(file: str | None, query: str | None, **options: Any) -> None:
+def unsubscribe_contacts(**given: Any) -> None:
     """Unsubscribe contacts from all email.
 
     FILE has an email or a contact's id on each line; - is stdin.
     """
-    _run("unsubscribe", file, query, (), options)
+    _run("unsubscribe", (), **given)
 
 
-def _run(action: str, file: str | None, query: str | None, journeys: tuple[str, ...], options: dict[str, Any]) -> None:
+def _run(
+    action: str,
+    journeys: tuple[str, ...],
+    file: str | None,
+    query: str | None,
+    most: int | None,
+    confirm: int | None,
+    options: SendOptions,
+) -> None:
     if (file is None) == (query is None):
         raise click.UsageError("Which contacts? Name a FILE (- is stdin), or a --query.")
     from . import contacting
 
-    contacting.change_contacts(action, file, query, journeys, options)
+    contacting.change_contacts(action, journeys, file, query, (most, confirm), options)

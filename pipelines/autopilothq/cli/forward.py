@@ -4,7 +4,8 @@ from typing import Any
 
 import click
 
-from .options import allow_http_option, credentials_of, destination_options, is_stream, wait_option
+from .options import allow_http_option, credentials_of, is_stream, target_options, wait_option
+from .send_options import SendOptions, as_send_options
 
 
 def _write_key(_: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -21,7 +22,7 @@ def _write_key(_: click.Context, param: click.Parameter, value: str | None) -> s
 @click.command("forward", short_help="Send messages on to Segment, RudderStack or the like.")
 @click.argument("paths", metavar="[PATH...|-]", nargs=-1)
 @click.option(
-    "--to", "url", metavar="URL", help="Where batches are posted to.  [default: https://api.segment.io/v1/batch]"
+    "--to", "base_url", metavar="URL", help="Where batches are posted to.  [default: https://api.segment.io/v1/batch]"
 )
 @click.option("--write-key", metavar="env:NAME|@FILE", callback=_write_key, help="The write key of the source there.")
 @click.option("--query", metavar="SQL", help="Rows of the warehouse, turned back into messages, instead of files.")
@@ -31,8 +32,9 @@ def _write_key(_: click.Context, param: click.Parameter, value: str | None) -> s
 @click.option("--dry-run", is_flag=True, help="Print the requests, send nothing.")
 @wait_option
 @allow_http_option
-@destination_options
-def forward(paths: tuple[str, ...], query: str | None, **options: Any) -> None:
+@target_options
+@as_send_options
+def forward(paths: tuple[str, ...], query: str | None, options: SendOptions, **api: Any) -> None:
     """Send messages on to Segment, RudderStack, or another API like theirs.
 
     PATH is NDJSON, gzip or not: files, folders, globs, s3://. The path - is stdin, whose lines are sent as they come.
@@ -45,8 +47,8 @@ def forward(paths: tuple[str, ...], query: str | None, **options: Any) -> None:
     from . import forwarding
 
     if query:
-        forwarding.forward_rows(query, options)
+        forwarding.forward_rows(query, api, options)
     elif streams:
-        forwarding.forward_stream(options)
+        forwarding.forward_stream(api, options)
     else:
-        forwarding.forward_files(paths, options)
+        forwarding.forward_files(paths, api, options)

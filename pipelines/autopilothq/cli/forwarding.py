@@ -1,7 +1,7 @@
 """Runs `forward` for files, for a stream, or for a query."""
 
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import IO, Any
@@ -21,24 +21,28 @@ from . import log as logs
 from . import out
 from .configuring import missing_explained
 from .options import freeze_modules, standard_input
-from .sending import account_kind, answer, archive_lines, dataset_options, end_run, print_counts, reporter, sending_lock
+from .send_options import SendOptions
+from .sending import account_kind, answer, archive_lines, end_run, print_counts, reporter, sending_lock
 from .streaming import RejectWarnings, stopped_by_signals, turns
 
+ApiOptions = Mapping[str, Any]
+"""The values of `write_key`, `base_url` and `requests_per_second`; None means those of dlt's configuration."""
 
-def forward_files(paths: Sequence[str], options: dict[str, Any]) -> None:
+
+def forward_files(paths: Sequence[str], api: ApiOptions, options: SendOptions) -> None:
     """Forwards the messages of files."""
     broken: list[str] = []
     with explained():
-        given = _settings(options)
+        given = _settings(api)
         with sending_lock(options), _log(options) as log:
             counts = _forward(_messages(paths, broken), log, given, options)
     end_run(counts, options, broken)
 
 
-def forward_rows(query: str, options: dict[str, Any]) -> None:
+def forward_rows(query: str, api: ApiOptions, options: SendOptions) -> None:
     """Forwards the rows of a query as messages."""
     with explained():
-        given = _settings(options)
+        given = _settings(api)
         with sending_lock(options), tempfile.TemporaryFile() as lines:
             _write_rows(query, options, lines)
             lines.seek(0)
@@ -47,18 +51,18 @@ def forward_rows(query: str, options: dict[str, Any]) -> None:
     end_run(counts, options)
 
 
-def forward_stream(options: dict[str, Any]) -> None:
+def forward_stream(api: ApiOptions, options: SendOptions) -> None:
     """Forwards the messages of stdin as they come, until it ends or a signal comes."""
     total, file = Counts(), standard_input().fileno()
-    with explained(), stopped_by_signals() as stop, SegmentApi(_settings(options)) as api:
+    with explained(), stopped_by_signals() as stop, SegmentApi(_settings(api)) as source:
         log = turns(_log(options), stop, options)
-        show = out.document if options["dry_run"] else None
+        show = out.document if options.dry_run else None
         freeze_modules()
         progress, reject_warnings = reporter(), RejectWarnings()
 
         def send(messages: Sequence[Outgoing]) -> Counts:
             with log.take() as opened:
-                return Forwarder(api, opened, show=show).send(messages)
+                return Forwarder(source, opened, show=show).send(messages)
 
         try:
             for lines in read_chunks(file, stop):
@@ -77,24 +81,19 @@ def forward_stream(options: dict[str, Any]) -> None:
 # ---- inside --------------------------------------------------------------------------------------------------------
 
 
-def _settings(options: dict[str, Any]) -> SegmentApiSettings:
+def _settings(api: ApiOptions) -> SegmentApiSettings:
     what = "the write key of the source that takes the messages"
     missing = missing_key(what, "destination.segment.write_key", ", or name it by --write-key env:NAME")
     with missing_explained(write_key=missing):
-        return resolve_segment_settings(
-            write_key=options["write_key"],
-            base_url=options["url"],
-            requests_per_second=options["requests_per_second"],
-            allow_http=logs.allowed_http(),
-        )
+        return resolve_segment_settings(**api, allow_http=logs.allowed_http())
 
 
-def _log(options: dict[str, Any]) -> ForwardLog:
-    dry = options["dry_run"]
-    return ForwardLog(log_dataset(*dataset_options(options), reads=dry, wait=options["wait"]), reads=dry)
+def _log(options: SendOptions) -> ForwardLog:
+    dry = options.dry_run
+    return ForwardLog(log_dataset(*options.target, reads=dry, wait=options.wait), reads=dry)
 
 
-def _write_rows(query: str, options: dict[str, Any], lines: IO[bytes]) -> None:
+def _write_rows(query: str, options: SendOptions, lines: IO[bytes]) -> None:
     """Writes the rows of a query as messages, and closes its connection, because the log may be in the same file."""
     with answer(query, options) as (names, rows):
         for row in chain.from_iterable(rows):
@@ -108,8 +107,6 @@ def _messages(paths: Sequence[str], broken: list[str]) -> Iterator[Outgoing]:
     )
 
 
-def _forward(
-    messages: Iterable[Outgoing], log: ForwardLog, given: SegmentApiSettings, options: dict[str, Any]
-) -> Counts:
+def _forward(messages: Iterable[Outgoing], log: ForwardLog, given: SegmentApiSettings, options: SendOptions) -> Counts:
     freeze_modules()
-    return forward_messages(messages, log, given, reporter(), out.document if options["dry_run"] else None)
+    return forward_messages(messages, log, given, reporter(), out.document if options.dry_run else None)

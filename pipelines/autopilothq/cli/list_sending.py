@@ -2,20 +2,20 @@
 
 from collections.abc import Sequence
 from itertools import islice
-from typing import Any
 
-from ..destination import Counts, audiences, lists
+from ..destination import Counts, lists
 from ..destination.contact_requests import ContactRequest
 from ..destination.lists import AccountList, ListSync
 from ..display import json_text, shortened, visible
 from ..explain import explained
 from . import out
+from .send_options import SendOptions
 from .sending import (
     autopilot_settings,
     deliver_changes,
     delivery_log,
     end_run,
-    query_rows,
+    queried_audience,
     reporter,
     sending_lock,
     skipped_line,
@@ -25,7 +25,7 @@ SHOWN_MEMBERS = 5  # members that a dry run shows of those who would enter, and 
 
 
 def send_with_list(
-    name: str, query: str, key: str, list_name: str, create_list: bool, list_only: bool, options: dict[str, Any]
+    name: str, query: str, key: str, list_name: str, create_list: bool, list_only: bool, options: SendOptions
 ) -> None:
     """Sends who entered and who left an audience, then adds them to a list and removes them from it.
 
@@ -35,20 +35,20 @@ def send_with_list(
     counts, lines = Counts(), list[str]()
     planned: list[ContactRequest] = []  # what a dry run would send
     with explained():
-        given = autopilot_settings(options["unknown_traits"])
+        given = autopilot_settings(options.unknown_traits)
         base = visible(given.api.base_url.rstrip("/"))
         with sending_lock(options):
-            people, skipped = audiences.person_rows(*query_rows(options, query), key)
-            account_list = lists.find_list(given, list_name, create_list, options["dry_run"])
-            if options["requests"] and not account_list.list_id:
+            audience, skipped = queried_audience(name, query, key, options)
+            account_list = lists.find_list(given, list_name, create_list, options.dry_run)
+            if options.requests and not account_list.list_id:
                 out.print_lines([f"POST {base}/list", json_text({"name": account_list.title})])
             with delivery_log(options) as log:
                 if not list_only:
-                    counts, line = deliver_changes(name, key, people, log, given, options, is_all=False)
+                    counts, line = deliver_changes(audience, log, given, options, is_all=False)
                     lines.append(line)
-                show = planned.append if options["dry_run"] else None
-                sync = lists.sync_list(name, key, people, account_list, log, given, counts, reporter(), show)
-    if options["requests"]:
+                show = planned.append if options.dry_run else None
+                sync = lists.sync_list(audience, account_list, log, given, counts, reporter(), show)
+    if options.requests:
         out.print_lines(f"{request.method} {base}{request.endpoint.partition(' ')[2]}" for request in planned)
         planned = []
     out.print_lines([*lines, *_list_lines(account_list, sync, planned)])

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from ..catalog import STATUSES
-from .options import Time, add_options, allow_http_option, destination_options, is_stream, wait_option
+from .options import TargetOptions, Time, add_options, allow_http_option, is_stream, target_options, wait_option
+from .send_options import SendOptions, as_send_options
 
 ACCOUNT_NAMES = ("autopilot", "ortto")  # the names of `destination.ACCOUNT_KINDS`
 KEY_COLUMNS = ("email", "user_id")  # the columns by which `destination` identifies a person
@@ -31,7 +32,7 @@ def _to(what: str) -> Callable[[_Command], _Command]:
 
 
 _options = add_options(
-    destination_options,
+    target_options,
     wait_option,
     allow_http_option,
     click.option(
@@ -47,7 +48,7 @@ _options = add_options(
 
 def _sending(command: _Command) -> _Command:
     """Adds the options that all sending commands have, and refuses `--requests` without `--dry-run`."""
-    command = _options(command)
+    command = _options(as_send_options(command))
 
     @wraps(command)
     def run(**options: Any) -> None:
@@ -78,7 +79,7 @@ _key = click.option(
     help="The trigger of an event's journey; with --to ortto its custom activity; repeatable.",
 )
 @_sending
-def send_messages(paths: tuple[str, ...], triggers: tuple[str, ...], **options: Any) -> None:
+def send_messages(paths: tuple[str, ...], triggers: tuple[str, ...], options: SendOptions) -> None:
     """Send Segment's identify and track messages: NDJSON, gzip or not; files, folders, globs, s3://.
 
     The path - sends the lines of stdin as they come, for as long as they come.
@@ -106,7 +107,7 @@ def send_messages(paths: tuple[str, ...], triggers: tuple[str, ...], **options: 
 @_query
 @_key
 @_sending
-def send_traits(query: str, key: str, **options: Any) -> None:
+def send_traits(query: str, key: str, options: SendOptions) -> None:
     """Send one identify for each row of a query; its columns are traits."""
     from . import sending
 
@@ -122,11 +123,11 @@ def send_traits(query: str, key: str, **options: Any) -> None:
 @click.option("--list-only", is_flag=True, help="Keep only the list, and send no trait.")
 @_sending
 def send_audience(
-    name: str, query: str, key: str, list_name: str | None, create_list: bool, list_only: bool, **options: Any
+    name: str, query: str, key: str, list_name: str | None, create_list: bool, list_only: bool, options: SendOptions
 ) -> None:
     """Send who entered an audience and who left it; the query returns its present members."""
     if list_name is not None:
-        if options["to"] != ACCOUNT_NAMES[0]:
+        if options.to != ACCOUNT_NAMES[0]:
             raise click.UsageError("--list is one of Autopilot's lists; Ortto has the audience's tag instead.")
         from . import list_sending
 
@@ -144,17 +145,11 @@ def send_audience(
 @click.option("--status", type=click.Choice(list(STATUSES)), help="Only those with this outcome.")
 @click.option("--since", type=Time(), metavar="TIME", help="Only those since this time (UTC).")
 @wait_option
-@destination_options
+@target_options
 def show_deliveries(
-    to: str,
-    status: str | None,
-    since: datetime | None,
-    wait: timedelta,
-    destination: str | None,
-    credentials: str | None,
-    dataset: str | None,
+    to: str, status: str | None, since: datetime | None, wait: timedelta, target: TargetOptions
 ) -> None:
     """Show the last outcome of each message and trigger that was sent."""
     from . import sending
 
-    sending.print_deliveries(to, status, since, (destination, credentials, dataset), wait)
+    sending.print_deliveries(to, status, since, target, wait)

@@ -22,12 +22,10 @@ from ..destination import (
     log_dataset,
     resolve_settings,
 )
-from ..destination.accounts import AnySettings, OrttoDestinationSettings
-from ..destination.audiences import PersonRow
+from ..destination.audiences import Audience
 from ..destination.kind import ACCOUNT_KINDS, AUTOPILOT, ORTTO, AccountKind
 from ..destination.messages import Ignored, Item, from_line, refuse_item
-from ..destination.ortto_fields import ORTTO_SECTION
-from ..destination.settings import SECTION
+from ..destination.settings import ORTTO_SECTION, SECTION, AnySettings, OrttoDestinationSettings
 from ..display import plural
 from ..errors import BusyError, InvalidQuery, RunError
 from ..explain import explain, explained
@@ -43,13 +41,14 @@ from ..warehouses.settings import setting
 from . import log as logs
 from . import out
 from .configuring import missing_explained
-from .options import freeze_modules
+from .options import TargetOptions, freeze_modules
 from .progress import LOG_SECONDS
+from .send_options import SendOptions
 
 NOT_ALL = 4
 
 
-def send_files(paths: Sequence[str], triggers: dict[str, list[str]], options: dict[str, Any]) -> None:
+def send_files(paths: Sequence[str], triggers: dict[str, list[str]], options: SendOptions) -> None:
     """Sends the messages of files."""
     with explained():
         given = with_triggers(account_settings(options), triggers)
@@ -59,7 +58,7 @@ def send_files(paths: Sequence[str], triggers: dict[str, list[str]], options: di
     end_run(counts, options, broken)
 
 
-def send_rows(query: str, key: str, options: dict[str, Any]) -> None:
+def send_rows(query: str, key: str, options: SendOptions) -> None:
     """Sends an identify for each row of a query."""
     with explained():
         given = account_settings(options)
@@ -70,24 +69,20 @@ def send_rows(query: str, key: str, options: dict[str, Any]) -> None:
     end_run(counts, options, more=skipped_line(skipped, key))
 
 
-def send_changes(name: str, query: str, key: str, options: dict[str, Any]) -> None:
+def send_changes(name: str, query: str, key: str, options: SendOptions) -> None:
     """Sends who entered and who left an audience."""
     with explained():
         given = account_settings(options)
         with sending_lock(options):
-            found, skipped = audiences.person_rows(*query_rows(options, query), key)
+            audience, skipped = queried_audience(name, query, key, options)
             with delivery_log(options) as log:
-                counts, line = deliver_changes(name, key, found, log, given, options)
+                counts, line = deliver_changes(audience, log, given, options)
     out.print_line(line)
     end_run(counts, options, more=skipped_line(skipped, key))
 
 
 def print_deliveries(
-    to: str,
-    status: str | None,
-    since: datetime | None,
-    target: tuple[str | None, str | None, str | None],
-    wait: timedelta,
+    to: str, status: str | None, since: datetime | None, target: TargetOptions, wait: timedelta
 ) -> None:
     """Prints the last outcome of each message and trigger that was sent to an account."""
     with explained():
@@ -113,16 +108,16 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 # ---- inside --------------------------------------------------------------------------------------------------------
 
 
-def account_kind(options: dict[str, Any]) -> AccountKind:
+def account_kind(options: SendOptions) -> AccountKind:
     """Returns the kind of account that `--to` names; commands without it use Autopilot's."""
-    return ACCOUNT_KINDS[options.get("to", AUTOPILOT.name)]
+    return ACCOUNT_KINDS[options.to]
 
 
-def account_settings(options: dict[str, Any]) -> AnySettings:
+def account_settings(options: SendOptions) -> AnySettings:
     """Returns the settings of the account of `--to`, with the command's options. Raises RunError without a key."""
     if account_kind(options) is AUTOPILOT:
-        return autopilot_settings(options["unknown_traits"])
-    given = {"unknown_traits": options["unknown_traits"], "allow_http": logs.allowed_http()}
+        return autopilot_settings(options.unknown_traits)
+    given = {"unknown_traits": options.unknown_traits, "allow_http": logs.allowed_http()}
     found = OrttoDestinationSettings.resolve(**given)
     if found is None:
         raise RunError(_no_key(ORTTO_SECTION, ORTTO))
@@ -147,42 +142,37 @@ def with_triggers(given: AnySettings, triggers: dict[str, list[str]]) -> AnySett
 
 
 @contextmanager
-def sending_lock(options: dict[str, Any]) -> Iterator[None]:
+def sending_lock(options: SendOptions) -> Iterator[None]:
     """Holds the lock of sending, because no track may be sent by two runs at once.
 
     A load may run meanwhile, but not into a DuckDB file.
     """
-    if options["dry_run"]:
+    if options.dry_run:
         yield
         return
-    wait = options["wait"]
-    with lock.held(runner.pipeline(*dataset_options(options), wait=wait), wait.total_seconds(), "send"):
+    wait = options.wait
+    with lock.held(runner.pipeline(*options.target, wait=wait), wait.total_seconds(), "send"):
         yield
 
 
-def delivery_log(options: dict[str, Any]) -> DeliveryLog:
+def delivery_log(options: SendOptions) -> DeliveryLog:
     """Returns the account's delivery log in the target's dataset. A dry run only reads it."""
-    dry = options["dry_run"]
-    where = log_dataset(*dataset_options(options), reads=dry, wait=options["wait"])
+    dry = options.dry_run
+    where = log_dataset(*options.target, reads=dry, wait=options.wait)
     return DeliveryLog(where, reads=dry, table=account_kind(options).log)
 
 
-def dataset_options(options: dict[str, Any]) -> tuple[str | None, str | None, str | None]:
-    """Returns the destination, credentials and dataset of a command's options. None means dlt's configuration."""
-    return options["destination"], options["credentials"], options["dataset"]
-
-
-def query_rows(options: dict[str, Any], query: str) -> tuple[list[str], list[Any]]:
+def query_rows(options: SendOptions, query: str) -> tuple[list[str], list[Any]]:
     """Returns the columns and rows of a query, and closes its connection."""
     with answer(query, options) as (names, rows):
         return names, list(chain.from_iterable(rows))
 
 
 @contextmanager
-def answer(query: str, options: dict[str, Any]) -> Iterator[tuple[list[str], Iterator[QueryRows]]]:
+def answer(query: str, options: SendOptions) -> Iterator[tuple[list[str], Iterator[QueryRows]]]:
     """Yields the columns of a query, and an iterator of batches of its rows. Raises RunError if the query is wrong."""
     try:
-        with run_query(log_dataset(*dataset_options(options), reads=True, wait=options["wait"]), query) as found:
+        with run_query(log_dataset(*options.target, reads=True, wait=options.wait), query) as found:
             yield found
     except InvalidQuery as error:
         raise RunError(f"{error} Nothing was sent.") from error
@@ -222,38 +212,38 @@ def _lines(files: list[File], broken: list[str]) -> Iterator[bytes | Reject]:
 
 
 def _deliver_items(
-    items: Iterable[Item | Ignored], log: DeliveryLog, given: AnySettings, options: dict[str, Any], is_all: bool = True
+    items: Iterable[Item | Ignored], log: DeliveryLog, given: AnySettings, options: SendOptions, is_all: bool = True
 ) -> Counts:
     """Delivers items, or, in a dry run, prints what would change. `is_all` tells that the run changes nothing else."""
     freeze_modules()
     report = reporter(account_kind(options).title)
-    if not options["dry_run"]:
+    if not options.dry_run:
         return deliver(items, log, given, report)
     from .preview import print_preview
 
     preview = Preview()
-    counts = deliver(items, log, given, report, preview, out.document if options["requests"] else None)
-    if not options["requests"]:
+    counts = deliver(items, log, given, report, preview, out.document if options.requests else None)
+    if not options.requests:
         print_preview(preview, log, is_all)
     return counts
 
 
+def queried_audience(name: str, query: str, key: str, options: SendOptions) -> tuple[Audience, int]:
+    """Returns the audience whose members a query returns, and how many rows have no `key`."""
+    members, skipped = audiences.person_rows(*query_rows(options, query), key)
+    return Audience(audiences.slug(name), key, members), skipped
+
+
 def deliver_changes(
-    name: str,
-    key: str,
-    found: Sequence[PersonRow],
-    log: DeliveryLog,
-    given: AnySettings,
-    options: dict[str, Any],
-    is_all: bool = True,
+    audience: Audience, log: DeliveryLog, given: AnySettings, options: SendOptions, is_all: bool = True
 ) -> tuple[Counts, str]:
     """Delivers who entered and who left an audience. Returns the counts, and a line about the changes."""
-    trait = audiences.slug(name)
-    changes, unchanged = audiences.membership_items(name, key, found, log.members(trait))
+    changes, unchanged = audiences.membership_items(audience, log.members(audience.trait))
     counts = _deliver_items(changes, log, given, options, is_all)
     entered = sum(item.content == "true" for item in changes)
-    line = f"{trait}: {plural(len(found), 'member')}, {entered:,} to enter, {len(changes) - entered:,} to leave,"
-    return counts, f"{line} {unchanged:,} unchanged"
+    members, left = plural(len(audience.members), "member"), len(changes) - entered
+    line = f"{audience.trait}: {members}, {entered:,} to enter, {left:,} to leave, {unchanged:,} unchanged"
+    return counts, line
 
 
 def reporter(title: str = AUTOPILOT.title) -> Callable[[Counts], None]:
@@ -293,9 +283,9 @@ def skipped_line(number: int, key: str) -> list[str]:
     return [f"{plural(number, 'row')} without {key} skipped"] if number else []
 
 
-def end_run(counts: Counts, options: dict[str, Any], broken: Sequence[str] = (), more: Iterable[str] = ()) -> None:
+def end_run(counts: Counts, options: SendOptions, broken: Sequence[str] = (), more: Iterable[str] = ()) -> None:
     """Prints the outcome, and exits with 4 if not everything was delivered. `broken` are as in `archive_lines`."""
-    print_counts(counts, account_kind(options).title, options["dry_run"], more)
+    print_counts(counts, account_kind(options).title, options.dry_run, more)
     for why in broken:
         out.print_line(masked(f"  not read to its end: {why}"))
     if not counts.all_delivered or broken:

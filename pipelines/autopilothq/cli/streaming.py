@@ -19,10 +19,10 @@ from ..warehouses import lock
 from . import log as logs
 from . import out
 from .options import freeze_modules, standard_input
+from .send_options import SendOptions
 from .sending import (
     account_kind,
     account_settings,
-    dataset_options,
     delivery_log,
     end_run,
     print_counts,
@@ -38,14 +38,14 @@ REST = 0.5  # seconds for which it releases them; others that wait for a lock tr
 L = TypeVar("L", bound=AbstractContextManager[Any])
 
 
-def send_stream(triggers: dict[str, list[str]], options: dict[str, Any]) -> None:
+def send_stream(triggers: dict[str, list[str]], options: SendOptions) -> None:
     """Sends the messages of stdin as they come, until it ends or a signal comes."""
     total, title, file = Counts(), account_kind(options).title, standard_input().fileno()
     with explained(), stopped_by_signals() as stop:
         given = with_triggers(account_settings(options), triggers)
         log = turns(delivery_log(options), stop, options)
         freeze_modules()
-        show = out.document if options["dry_run"] else None
+        show = out.document if options.dry_run else None
         callbacks = StreamCallbacks(log.take, stop, reporter(title), logs.warn, RejectWarnings().add, show)
         try:
             deliver_stream(read_chunks(file, stop), given, callbacks, total)
@@ -119,13 +119,13 @@ class Turns(Generic[L]):
             self._stop.wait(OPEN_EVERY)
 
 
-def turns(log: L, stop: StopSignal, options: dict[str, Any]) -> Turns[L]:
+def turns(log: L, stop: StopSignal, options: SendOptions) -> Turns[L]:
     """Returns the turns of a stream. Errors of the warehouse are raised here, before the first line comes."""
     with sending_lock(options), log:
         pass
-    if options["dry_run"]:
+    if options.dry_run:
         return Turns(log, stop, nullcontext)
-    return Turns(log, stop, partial(lock.held, runner.pipeline(*dataset_options(options)), 0, "send"))
+    return Turns(log, stop, partial(lock.held, runner.pipeline(*options.target), 0, "send"))
 
 
 class RejectWarnings:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ..errors import NotFound, UnexpectedResponse
 from ..segment.json_text import JsonObject
 from .decode import JsonValue, as_array, as_count, as_text, describe, value_at
-from .http import ApiClient, HttpClient
+from .http import HttpClient
 from .settings import ApiSettings
 from .urls import path_of
 
@@ -47,17 +47,16 @@ class Page(NamedTuple):
 
 
 class Upserted(NamedTuple):
-    """The result of a request that writes contacts: the ids of those written, and their ids by email.
+    """The result of a request that writes contacts: the ids of those written, by email.
 
     `refused` has the reasons why contacts were not written, by email, if the API refuses single contacts.
     """
 
-    contact_ids: list[str]
-    email_contact_map: dict[str, str]
+    email_contact_map: Mapping[str, str]
     refused: Mapping[str, str] = {}
 
 
-class Autopilot(ApiClient):
+class Autopilot(HttpClient):
     """An account. It is thread-safe; all instances with the same key share one rate limit (`pace.Pace`).
 
     Values are as `decode.decode_json` returns them. Methods raise ApiErrors.
@@ -75,15 +74,15 @@ class Autopilot(ApiClient):
 
     def contacts(self, bookmark: str | None = None) -> Iterator[Page]:
         """Yields all contacts in the order of their ids; with a `bookmark`, those after the page that returned it."""
-        return _pages(self._http, ["contacts"], bookmark)
+        return _pages(self, ["contacts"], bookmark)
 
     def list_contacts(self, list_id: str, bookmark: str | None = None) -> Iterator[Page]:
         """Yields the contacts of a list, as `contacts` does."""
-        return _pages(self._http, ["list", list_id, "contacts"], bookmark)
+        return _pages(self, ["list", list_id, "contacts"], bookmark)
 
     def segment_contacts(self, segment_id: str, bookmark: str | None = None) -> Iterator[Page]:
         """Yields the contacts of a smart segment, as `contacts` does."""
-        return _pages(self._http, ["smart_segments", segment_id, "contacts"], bookmark)
+        return _pages(self, ["smart_segments", segment_id, "contacts"], bookmark)
 
     def lists(self) -> list[Any]:
         """Returns `{"list_id","title"}` of each list."""
@@ -120,7 +119,7 @@ class Autopilot(ApiClient):
         A contact without `Email` or with `_NewEmail` could be created twice: instead of sending it again, this raises
         OutcomeUnknown.
         """
-        answer = self._http.request("POST", ["contact"], body={"contact": contact}, idempotent=_is_idempotent(contact))
+        answer = self.request("POST", ["contact"], body={"contact": contact}, idempotent=_is_idempotent(contact))
         return _id(["contact"], answer, "contact_id")
 
     def upsert_many(self, contacts: Sequence[Mapping[str, Any]]) -> Upserted:
@@ -128,63 +127,63 @@ class Autopilot(ApiClient):
         if not 1 <= len(contacts) <= MOST_CONTACTS:
             raise ValueError(f"1 to {MOST_CONTACTS} contacts go into one request, got {len(contacts)}")
         idempotent = all(map(_is_idempotent, contacts))
-        answer = self._http.request("POST", ["contacts"], body={"contacts": contacts}, idempotent=idempotent)
-        ids, emails = as_array(value_at(answer, "contact_ids")), value_at(answer, "email_contact_map")
-        if ids is None or not isinstance(emails, JsonObject):
+        answer = self.request("POST", ["contacts"], body={"contacts": contacts}, idempotent=idempotent)
+        emails = value_at(answer, "email_contact_map")
+        if as_array(value_at(answer, "contact_ids")) is None or not isinstance(emails, JsonObject):
             raise _unexpected("POST", ["contacts"], "an object with contact_ids and email_contact_map", answer)
-        return Upserted(ids, dict(emails))
+        return Upserted(dict(emails))
 
     def trigger(self, trigger_id: str, who: str) -> None:
         """Sends a contact into a trigger's journey. Raises NotFound if there is no such contact or trigger.
 
         The request is never repeated: OutcomeUnknown means that the contact may be in the journey.
         """
-        self._http.request("POST", ["trigger", trigger_id, "contact", who], idempotent=False, wants_json=False)
+        self.request("POST", ["trigger", trigger_id, "contact", who], idempotent=False, wants_json=False)
 
     def unsubscribe(self, who: str) -> None:
         """Unsubscribes a contact from all email. Raises NotFound if there is no such contact."""
-        self._http.request("POST", ["contact", who, "unsubscribe"], wants_json=False)
+        self.request("POST", ["contact", who, "unsubscribe"], wants_json=False)
 
     def delete_contact(self, who: str) -> None:
         """Deletes a contact. Raises NotFound if there is no such contact."""
-        self._http.request("DELETE", ["contact", who], wants_json=False)
+        self.request("DELETE", ["contact", who], wants_json=False)
 
     def eject(self, journey_id: str, who: str) -> None:
         """Ejects a contact from a journey. Raises NotFound if the contact is not in it."""
-        self._http.request("DELETE", ["journey", journey_id, "contact", who], wants_json=False)
+        self.request("DELETE", ["journey", journey_id, "contact", who], wants_json=False)
 
     def put_on_list(self, list_id: str, who: str) -> None:
         """Adds a contact to a list. Raises NotFound if there is no such contact or list."""
-        self._http.request("POST", ["list", list_id, "contact", who], wants_json=False)
+        self.request("POST", ["list", list_id, "contact", who], wants_json=False)
 
     def take_off_list(self, list_id: str, who: str) -> None:
         """Removes a contact from a list. Raises NotFound if the contact is not on it."""
-        self._http.request("DELETE", ["list", list_id, "contact", who], wants_json=False)
+        self.request("DELETE", ["list", list_id, "contact", who], wants_json=False)
 
     def create_list(self, name: str) -> str:
         """Creates a list and returns its id. Raises RequestRejected (409) if the name is taken."""
-        return _id(["list"], self._http.request("POST", ["list"], body={"name": name}, idempotent=False), "list_id")
+        return _id(["list"], self.request("POST", ["list"], body={"name": name}, idempotent=False), "list_id")
 
     def add_hook(self, event: str, url: str) -> str:
         """Registers a hook that posts an event to a URL. Returns its id, or an empty text if the API returns none.
 
         Raises RequestRejected: 409 if there is such a hook already, 400 for an event that the account does not know.
         """
-        answer = self._http.request("POST", ["hook"], body={"event": event, "target_url": url})
+        answer = self.request("POST", ["hook"], body={"event": event, "target_url": url})
         return as_text(value_at(answer, "id")) or as_text(value_at(answer, "hook_id")) or ""
 
     def remove_hook(self, hook_id: str) -> None:
         """Removes a hook. Raises NotFound if there is none with that id."""
-        self._http.request("DELETE", ["hook", hook_id], wants_json=False)
+        self.request("DELETE", ["hook", hook_id], wants_json=False)
 
     def _object(self, path: Sequence[str]) -> JsonObject:
-        answer = self._http.request("GET", path)
+        answer = self.request("GET", path)
         if not isinstance(answer, JsonObject):
             raise _unexpected("GET", path, "an object", answer)
         return answer
 
     def _array(self, path: Sequence[str], key: str | None) -> list[Any]:
-        answer = self._http.request("GET", path)
+        answer = self.request("GET", path)
         found = as_array(answer if key is None else value_at(answer, key))
         if found is None:
             raise _unexpected("GET", path, f"an object with a list of {key}" if key else "an array", answer)

@@ -4,12 +4,10 @@ import logging
 import ssl
 import threading
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache, partial
-from types import TracebackType
 from typing import Any, ClassVar, Self
 
 import httpx
@@ -29,44 +27,29 @@ from .urls import path_of
 _log = logging.getLogger(__name__)
 
 
-class Closing(ABC):
-    """The base class of clients that a `with` block closes."""
+class HttpClient:
+    """A client for JSON over HTTP with one base URL and one key, which a `with` block closes. It is thread-safe.
 
-    @abstractmethod
-    def close(self) -> None:
-        """Closes the connections."""
+    `KEY_HEADER` is the header that carries the key; if it is None, the key is the user of HTTP Basic. Raises
+    InvalidSetting if the settings cannot work; `request` raises the other ApiErrors.
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class HttpClient(Closing):
-    """A client for JSON over HTTP with one base URL and one key. It is thread-safe.
-
-    `auth` are the headers that carry the key (`auth.key_header`, `auth.basic_auth`). Raises InvalidSetting if the
-    settings cannot work; `request` raises the other ApiErrors.
-
-    Example: `with HttpClient(settings, key_header(settings, "x-key")) as http: http.request("GET", ["contact", id])`.
+    Example: `with HttpClient(settings) as http: http.request("GET", ["contact", id])`.
     """
+
+    KEY_HEADER: ClassVar[str | None] = None
 
     def __init__(
         self,
         settings: ApiSettings,
-        auth: Mapping[str, str],
         *,
         transport: httpx.BaseTransport | None = None,
         pace: Pace | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        self._auth = key_header(settings, self.KEY_HEADER) if self.KEY_HEADER else basic_auth(settings)
         settings.check_numbers()
         url = checked_url(settings)
         self._settings = settings
-        self._auth = auth
         self._base = str(url).rstrip("/")
         self._host = url.host
         self._pace = pace or pace_of(f"{url.scheme}://{url.netloc.decode()}", settings.api_key.strip())
@@ -88,7 +71,13 @@ class HttpClient(Closing):
         )
 
     def __repr__(self) -> str:
-        return f"HttpClient({self._base!r}, {self._settings.setting!r})"
+        return f"{type(self).__name__}({self._base!r}, {self._settings.setting!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Closes the connections. A request after that opens new ones."""
@@ -208,38 +197,3 @@ def _log_retry(call: Call, state: RetryCallState) -> None:
 def _tls() -> ssl.SSLContext:
     """Returns the TLS context, one for the process, because reading all certificates takes a tenth of a second."""
     return httpx.create_ssl_context()
-
-
-class ApiClient(Closing):
-    """The base class of the clients of APIs, which have an `HttpClient`.
-
-    `KEY_HEADER` is the header that carries the key; if it is None, the key is the user of HTTP Basic.
-    """
-
-    KEY_HEADER: ClassVar[str | None] = None
-
-    def __init__(
-        self,
-        settings: ApiSettings,
-        *,
-        transport: httpx.BaseTransport | None = None,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        auth = key_header(settings, self.KEY_HEADER) if self.KEY_HEADER else basic_auth(settings)
-        self._http = HttpClient(settings, auth, transport=transport, sleep=sleep)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._http!r})"
-
-    @property
-    def attempts(self) -> int:
-        """How often the calling thread's last request was sent."""
-        return self._http.attempts
-
-    def limit_tries(self, tries: int) -> AbstractContextManager[None]:
-        """Limits the tries of the calling thread's requests in this context."""
-        return self._http.limit_tries(tries)
-
-    def close(self) -> None:
-        """Closes the connections. A request after that opens new ones."""
-        self._http.close()

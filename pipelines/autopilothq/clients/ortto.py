@@ -133,7 +133,7 @@ class Ortto(OrttoRequests):
         seen: set[str | None] = set()
         offset = 0
         while True:
-            answer = self.request("audiences/get", {"limit": AUDIENCES_PER_PAGE, "offset": offset})
+            answer = self.post("audiences/get", {"limit": AUDIENCES_PER_PAGE, "offset": offset})
             page = array("audiences/get", answer, "audiences")
             ids = {as_text(value_at(audience, "id")) for audience in page}
             if not page or ids <= seen:
@@ -144,7 +144,7 @@ class Ortto(OrttoRequests):
 
     def tags(self) -> list[Any]:
         """Returns `{"id","name","count",…}` of each tag."""
-        return array("tags/get", self.request("tags/get", {}), "tags")
+        return array("tags/get", self.post("tags/get", {}), "tags")
 
     # ---- writing -------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import httpx
 from ..errors import InvalidSetting, NotAuthorized, RequestRejected
 from ..segment.json_text import JsonObject
 from .decode import JsonValue
-from .http import ApiClient
+from .http import HttpClient
 from .ortto_answers import unexpected
 from .pace import Limit, allowance, pace_of
 from .settings import ApiSettings
@@ -53,7 +53,7 @@ class OrttoSettings(ApiSettings):
             object.__setattr__(self, "base_url", REGION_URLS[region])
 
 
-class OrttoRequests(ApiClient):
+class OrttoRequests(HttpClient):
     """Sends requests to an account. After the first 401 or 403 it sends no more, or Ortto would block the address.
 
     For the same reason, malformed requests (400) have a rate limit.
@@ -86,12 +86,12 @@ class OrttoRequests(ApiClient):
         """The address of the API."""
         return self._base_url
 
-    def request(self, path: str, body: Any, *, idempotent: bool = True, limit: Limit | None = None) -> JsonValue:
+    def post(self, path: str, body: Any, *, idempotent: bool = True, limit: Limit | None = None) -> JsonValue:
         """Sends a request and returns the answer; `path` is like `person/get`."""
         if self._denied is not None:
             raise self._denied
         try:
-            return self._http.request("POST", path.split("/"), body=body, idempotent=idempotent, limit=limit)
+            return self.request("POST", path.split("/"), body=body, idempotent=idempotent, limit=limit)
         except NotAuthorized as error:
             self._denied = error
             raise
@@ -102,7 +102,7 @@ class OrttoRequests(ApiClient):
 
     def object(self, path: str, body: Any, *, idempotent: bool = True, limit: Limit | None = None) -> JsonObject:
         """Sends a request and returns the answer. Raises UnexpectedResponse if that is not an object."""
-        answer = self.request(path, body, idempotent=idempotent, limit=limit)
+        answer = self.post(path, body, idempotent=idempotent, limit=limit)
         if not isinstance(answer, JsonObject):
             raise unexpected(path, "an object", answer)
         return answer

@@ -13,7 +13,7 @@ from ..errors import InvalidSetting, NotFound, UnexpectedResponse
 from ..segment.json_text import JsonObject, to_json
 from ..utc import format_time
 from .decode import JsonValue, TooDeep, as_array, as_text, describe, value_at
-from .http import ApiClient
+from .http import HttpClient
 from .settings import ApiSettings
 from .urls import escape, path_of
 
@@ -36,7 +36,7 @@ class ProfileApiSettings(ApiSettings):
     requests_per_second: float = PROFILE_REQUESTS_PER_SECOND
 
 
-class ProfileApi(ApiClient):
+class ProfileApi(HttpClient):
     """The people of a space. It is thread-safe; all instances with the same token share one rate limit (`pace.Pace`).
 
     Values are as `decode.decode_json` returns them. Methods raise ApiErrors.
@@ -58,7 +58,7 @@ class ProfileApi(ApiClient):
             raise InvalidSetting(f"{name} must be the id of a space of Segment Unify, got {settings.space!r}")
 
     def __repr__(self) -> str:
-        return f"ProfileApi({self._http!r}, {self._space!r})"
+        return f"{super().__repr__()[:-1]}, {self._space!r})"
 
     def events(self, person: str, names: Collection[str], start: datetime | None = None) -> Iterator[list[Any]]:
         """Yields a person's events with these names, oldest first, page by page. Yields nothing for an unknown person.
@@ -73,7 +73,7 @@ class ProfileApi(ApiClient):
         seen: set[str] = set()
         while True:
             try:
-                answer = self._http.request("GET", path, params=params)
+                answer = self.request("GET", path, params=params)
             except NotFound:
                 if seen:
                     raise
@@ -113,7 +113,7 @@ class ProfileApi(ApiClient):
 
     def _unexpected(self, path: list[str], answer: JsonValue, what: str) -> UnexpectedResponse:
         shown = path_of(path)
-        text = f"GET {shown}{what}{self._http.request_id}"
+        text = f"GET {shown}{what}{self.request_id}"
         unexpected = UnexpectedResponse(text, method="GET", path=shown, status=200)
         unexpected.content = masking.masked(to_json(answer))
         return unexpected

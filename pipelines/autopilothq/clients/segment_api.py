@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import httpx
 
-from .http import ApiClient
+from .http import HttpClient
 from .settings import ApiSettings
 from .urls import path_of
 
@@ -31,7 +31,7 @@ class SegmentApiSettings(ApiSettings):
     requests_per_second: float = BATCH_REQUESTS_PER_SECOND
 
 
-class SegmentApi(ApiClient):
+class SegmentApi(HttpClient):
     """A source of Segment, or of a product like it, that messages are sent to. The write key is HTTP Basic's user.
 
     Example: `with SegmentApi(SegmentApiSettings(api_key=key)) as source: source.send([b'{"type":"track",…}'])`.
@@ -55,7 +55,7 @@ class SegmentApi(ApiClient):
         The request is idempotent, because the API deduplicates messages by their `messageId`. It has no `sentAt`, by
         which the API would correct the `timestamp` of each message. Raises ApiErrors.
         """
-        self._http.request("POST", self._path, body=batch_body(messages), wants_json=False)
+        self.request("POST", self._path, body=batch_body(messages), wants_json=False)
 
 
 def batch_body(messages: Sequence[bytes]) -> bytes:

@@ -1,43 +1,37 @@
 """The dlt destination `autopilot`, and the functions by which the commands send without a pipeline."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any, Optional
 
 import dlt
 from dlt.common.schema import TTableSchema
 
-from ..clients.autopilot import BASE_URL, REQUESTS_PER_SECOND, Autopilot
-from ..clients.decode import plain
-from ..clients.ortto import Ortto
+from ..clients.autopilot import BASE_URL, REQUESTS_PER_SECOND
 from ..clients.settings import API_TYPES, MAX_ATTEMPTS, TIMEOUT
 from ..display import plural
 from ..errors import InvalidSetting, NotAuthorized
-from .account import DryRunAccount, WritableAccount
-from .accounts import AnySettings, OpenAccount, OrttoDestinationSettings, Show
 from .counts import Counts
 from .delivery_log import DeliveryLog
-from .dispatch import AT_ONCE
 from .errors import DeliveryFailed, DeliveryImpossible, terminal_error
-from .fields import Fields
-from .kind import ACCOUNT_KINDS, AUTOPILOT, ORTTO
+from .kind import ACCOUNT_KINDS, AUTOPILOT
 from .load_package import finish_file, resolve_options, rows_of
 from .messages import Ignored, Item, from_row
-from .ortto import DryRunOrtto, OrttoAccount
-from .ortto_fields import Activities, OrttoFields
+from .opening import open_account
 from .plan import UNMAPPED
 from .preview import Preview
+from .run_state import RunState
 from .sender import Sender
 from .settings import (
     NAME,
     SECTION,
+    AnySettings,
     DestinationSettings,
+    OrttoDestinationSettings,
     check_configuration,
     log_dataset,
     refuses_unknown_settings,
 )
-from .triggers import Triggers
 
 __all__ = [
     "ACCOUNT_KINDS",
@@ -147,39 +141,9 @@ def deliver(
 
     Example: `with DeliveryLog(log_dataset()) as log: deliver(map(from_line, lines), log, resolve_settings())`.
     """
-    with open_account(settings, preview, show) as (kind, account, fields, triggers):
-        at_once = AT_ONCE if preview is None else 1
-        sender = Sender(account, fields, triggers, log, settings.unknown_traits, progress, at_once, kind)
-        counts = sender.send(items)
+    with open_account(settings, preview, show) as to:
+        counts = Sender(to, log, RunState.new(to, log), progress=progress).send(items)
         if preview is not None:
-            preview.known, preview.labels, preview.journeys = fields.keys, fields.labels, triggers.journeys()
-            preview.is_compared = kind is AUTOPILOT
+            preview.known, preview.labels, preview.journeys = to.fields.keys, to.fields.labels, to.triggers.journeys()
+            preview.is_compared = to.kind is AUTOPILOT
         return counts
-
-
-@contextmanager
-def open_account(
-    settings: AnySettings, preview: Preview | None = None, show: Show | None = None
-) -> Iterator[OpenAccount]:
-    """Opens the account of the settings. With a `preview`, the preview gets the requests that would write.
-
-    Raises ApiError if the settings do not fit the account.
-    """
-    settings.check()
-    base_url = settings.api.base_url
-    if isinstance(settings, OrttoDestinationSettings):
-        with Ortto(settings.api) as ortto:
-            people = OrttoFields(plain(ortto.custom_fields()), settings.fields)
-            activities = Activities(plain(ortto.instance_schema()), settings.activities)
-            writable = OrttoAccount(ortto)
-            if preview is not None:
-                writable = DryRunOrtto(ortto, preview, show, people.types)
-            yield OpenAccount(ORTTO, writable, people, activities)
-        return
-    with Autopilot(settings.api) as autopilot:
-        fields = Fields(plain(autopilot.custom_fields()), settings.fields, settings.user_id_field)
-        triggers = Triggers(autopilot, settings.triggers)
-        account: WritableAccount = autopilot
-        if preview is not None:
-            account = DryRunAccount(autopilot, preview, show, base_url)
-        yield OpenAccount(AUTOPILOT, account, fields, triggers)

@@ -60,7 +60,7 @@ class DryRunAccount:
         """Passes the request to the preview."""
         self._preview.write(contacts)
         self._request(["contacts"], {"contacts": contacts})
-        return Upserted([], {contact["Email"]: "dry run" for contact in contacts})
+        return Upserted({contact["Email"]: "dry run" for contact in contacts})
 
     def upsert(self, contact: Mapping[str, Any]) -> str:
         """Passes the request to the preview."""

@@ -88,21 +88,28 @@ def slug(name: str) -> str:
     return trait
 
 
-def membership_items(
-    name: str, key: str, found: Sequence[PersonRow], known: Mapping[str, Member]
-) -> tuple[list[Item], int]:
+class Audience(NamedTuple):
+    """An audience: its name as a trait, the key column of its members, and their rows."""
+
+    trait: str
+    key: str
+    members: Sequence[PersonRow]
+
+
+def membership_items(audience: Audience, known: Mapping[str, Member]) -> tuple[list[Item], int]:
     """Returns the items of who entered (true) and who left (false) since the last delivery, and the number unchanged.
 
     `known` is the log's record of everybody who was ever sent as a member. A person whose delivery failed is sent
     again, but not one who was never delivered and is no longer a member. Raises RunError if the audience was sent by
     another key.
     """
-    trait = slug(name)
+    trait = audience.trait
     sent = f"The audience {trait} was sent by {{}} before"
-    compared = compare_members(f"audience-{trait}", key, found, known, sent)
+    compared = compare_members(f"audience-{trait}", audience, known, sent)
     items = [_membership(id_, trait, row.email, row.user_id, True) for id_, row in compared.entered]
     for id_, member in compared.left:
-        items.append(_membership(id_, trait, member.email if key == "email" else None, member.user_id, False))
+        email = member.email if audience.key == "email" else None
+        items.append(_membership(id_, trait, email, member.user_id, False))
     return items, compared.unchanged
 
 
@@ -114,28 +121,27 @@ class MemberChanges(NamedTuple):
     unchanged: int
 
 
-def compare_members(
-    prefix: str, key: str, found: Sequence[PersonRow], known: Mapping[str, Member], sent: str
-) -> MemberChanges:
+def compare_members(prefix: str, audience: Audience, known: Mapping[str, Member], sent: str) -> MemberChanges:
     """Compares the members of an audience with their records in the log.
 
     Their ids in the log are the `prefix`, the key column and a digest of the person. Raises RunError if the log has
     them by the other key (`sent` is the beginning of the message, with `{}` for that key), or if a row has traits.
     """
+    key = audience.key
     [other] = set(ID_COLUMNS) - {key}
     if any(id_.startswith(f"{prefix}-{other}-") and member.known for id_, member in known.items()):
         raise RunError(
             f"{sent.format(other)}, and nobody can tell who is who by {key}.\n"
             f"Add --key {other}, or give the audience another name."
         )
-    for row in found:
+    for row in audience.members:
         if row.traits:
             raise RunError(
                 f"Expected only email and user_id of an audience, got {_listed(row.traits)} as well.\n"
                 "Leave them out of the query, or send them as traits: autopilothq send traits."
             )
     mine = f"{prefix}-{key}-"
-    members = {mine + _identity_digest(row, key): row for row in found}
+    members = {mine + _identity_digest(row, key): row for row in audience.members}
     entered = [(id_, row) for id_, row in members.items() if id_ not in known or known[id_].known != "true"]
     left = [
         (id_, member)

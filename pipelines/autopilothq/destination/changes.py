@@ -19,10 +19,20 @@ class AddressChanges:
         self._of: dict[str, list[AddressChange]] = {}  # by the digest of the old address
         self._made: dict[str, AddressChange] = {}  # by message id; whether others were made is not known yet
         self._reached: set[str] = set()  # message ids of changes that the items have reached
+        self._reached_now: set[str] = set()  # those of them that the present items have reached
         for change in changes:
             self._of.setdefault(change.before, []).append(change)
             if change.is_known:
                 self._made[change.message_id] = change
+
+    def begin(self) -> None:
+        """Begins the next items, or the same ones again if they were not sent to their end."""
+        self._reached -= self._reached_now
+        self._reached_now.clear()
+
+    def end(self) -> None:
+        """Notes that the items are sent."""
+        self._reached_now.clear()
 
     def follow(self, email: str, at: datetime | None = None) -> str:
         """Returns the current address of the contact that had `email` before the changes not yet reached.
@@ -44,6 +54,7 @@ class AddressChanges:
         if change is None or message_id in self._reached:
             return None
         self._reached.add(message_id)
+        self._reached_now.add(message_id)
         return self._follow(change.email, change.sent_at, self._reached)
 
     def was_made(self, message_id: str, email: str, new: str) -> bool:

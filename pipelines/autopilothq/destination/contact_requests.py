@@ -18,7 +18,7 @@ from ..projection.engine import batched
 from .counts import Counts
 from .delivery_log import OUTCOME, Delivery, DeliveryLog
 from .dispatch import AT_ONCE
-from .requests import CircuitBreaker, Outcome, RunStopped, outcome_of, send_request
+from .requests import CircuitBreaker, Outcome, RunStopped, outcome_of
 
 REQUESTS_AT_ONCE = 100  # requests whose rows are written together
 WRITE_SECONDS = 0.5  # between two writes of outcomes; after a kill, the requests of that time are sent again
@@ -81,7 +81,7 @@ class ContactRequests:
         self._counts = counts
         self._progress = progress
         self._planned = planned
-        self._breaker = CircuitBreaker()
+        self._breaker = CircuitBreaker(account)
 
     def send(self, requests: Iterable[ContactRequest]) -> int:
         """Sends all requests and returns how many had nothing to do (a 404 that counts as delivered).
@@ -125,7 +125,7 @@ class ContactRequests:
         try:
             send = partial(request.send, self._account)
             who = request.row.message_id
-            outcome = send_request(self._account, self._breaker, request.endpoint, send, who)
+            outcome = self._breaker.send(request.endpoint, send, who)
         except RunStopped:
             return Outcome("failed", request.endpoint, None, _BROKEN_OFF)
         except ApiError as error:

@@ -9,15 +9,13 @@ from typing import Self
 
 from ..clients.urls import path_of
 from ..errors import ApiError
-from .account import WritableAccount
 from .batch import BatchItem, ContactBatch, Key, contact_keys, content_of, item_keys
 from .counts import Counts
 from .delivery_log import OUTCOME, SENT_AGAIN, Delivery, DeliveryLog, is_rejected
 from .halving import ContactWriter
 from .held import HeldPeople
-from .kind import AccountKind
-from .requests import CircuitBreaker, Outcome, RunStopped, outcome_of, send_request
-from .triggers import EventTriggers
+from .opening import OpenAccount
+from .requests import CircuitBreaker, Outcome, RunStopped, outcome_of
 
 DEFERRED = "put off: an earlier message of the person is not settled"
 _DEFERRED = Outcome("failed", None, None, DEFERRED)
@@ -47,10 +45,6 @@ class Dispatcher:
     ) -> None:
         self._sender.breaker.open()
         self._pool.shutdown(wait=True)
-
-    def follow(self, before: "Dispatcher") -> None:
-        """Takes over the state of the dispatcher of the batches before these."""
-        self._sender.writer.follow(before._sender.writer)
 
     def submit(self, batch: ContactBatch) -> None:
         """Sends a batch, after those in flight that share a person with it. Raises ApiError as `drain` does."""
@@ -82,26 +76,20 @@ class Dispatcher:
 class BatchSender:
     """The work of the threads: it writes the contacts of a batch, and then sends the events of each contact.
 
-    `held` are the people whose messages are deferred.
+    `held` are the people whose messages are deferred. `last_written` is as in `ContactWriter`.
     """
 
     def __init__(
-        self,
-        account: WritableAccount,
-        log: DeliveryLog,
-        counts: Counts,
-        kind: AccountKind,
-        triggers: EventTriggers,
-        held: HeldPeople,
+        self, to: OpenAccount, log: DeliveryLog, counts: Counts, held: HeldPeople, last_written: str | None
     ) -> None:
-        self.breaker = CircuitBreaker()
-        make = kind.new_event_sender
-        self._event_sender = make(account, triggers, log, counts, self.breaker) if make is not None else None
-        self._kind = kind
-        self._account = account
+        self.breaker = CircuitBreaker(to.account)
+        make = to.kind.new_event_sender
+        self._event_sender = make(to.account, to.triggers, log, counts, self.breaker) if make is not None else None
+        self._kind = to.kind
+        self._account = to.account
         self._log = log
         self._counts = counts
-        self.writer = ContactWriter(account, self.breaker, kind)
+        self.writer = ContactWriter(to.account, self.breaker, to.kind, last_written)
         self._held = held
 
     def send_batch(self, batch: ContactBatch) -> list[list[BatchItem]]:
@@ -163,7 +151,7 @@ class BatchSender:
         for key, values in batch.contacts.items():
             self.writer.forget(values["Email"])
             request = partial(self._account.upsert, values)
-            outcomes[key] = send_request(self._account, self.breaker, "POST /contact", request, key, once=True)
+            outcomes[key] = self.breaker.send("POST /contact", request, key, once=True)
             if outcomes[key].status in ("unknown", "failed"):
                 self._held.note_unsettled(contact_keys(values))
 
@@ -218,7 +206,7 @@ class BatchSender:
             self._log.add([row])
             request = partial(self._account.trigger, trigger, who)
             try:
-                outcome = send_request(self._account, self.breaker, endpoint, request, item.key)
+                outcome = self.breaker.send(endpoint, request, item.key)
             except ApiError as error:
                 self._log.write_outcomes([outcome_of("failed", endpoint, error).of(row)])
                 raise

@@ -15,7 +15,7 @@ from .delivery_log import Delivery, DeliveryLog
 from .ortto import OrttoAccount, refusal, was_written
 from .ortto_fields import USER_ID, Activities
 from .ortto_values import time_of
-from .requests import CircuitBreaker, Outcome, attempt_request, outcome_of
+from .requests import CircuitBreaker, Outcome, outcome_of
 from .values import CastError
 
 MOST_ACTIVITY_BYTES = 16_000  # bytes of one activity
@@ -105,12 +105,8 @@ class EventBatches:
         """Creates activities with one request, or in halves if it was refused. `outcomes` gets one for each."""
         answers: list[Written] = []
         bodies = [event.body for event in events]
-        outcome, error = attempt_request(
-            self.account,
-            self.breaker,
-            _ENDPOINT,
-            lambda: answers.extend(self.account.create_activities(bodies)),
-            once=True,
+        outcome, error = self.breaker.attempt(
+            _ENDPOINT, lambda: answers.extend(self.account.create_activities(bodies)), once=True
         )
         if isinstance(error, RequestRejected) and len(events) > 1:
             middle = len(events) // 2

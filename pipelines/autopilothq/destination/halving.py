@@ -14,8 +14,8 @@ from ..clients.autopilot import Upserted
 from ..errors import ApiError, RequestRejected, Unavailable
 from .account import WritableAccount
 from .batch import Key
-from .kind import AUTOPILOT, AccountKind
-from .requests import CircuitBreaker, Outcome, attempt_request
+from .kind import AccountKind
+from .requests import CircuitBreaker, Outcome
 
 PROBES = 3  # contacts that are tried alone before a batch whose halves both failed counts as an outage
 TRIES_OF_PIECES = 2  # tries of a piece of several contacts; a single contact gets all tries of the settings
@@ -48,25 +48,26 @@ class _Half(NamedTuple):
 
 
 class ContactWriter:
-    """Writes batches of contacts. It is thread-safe; one thread at a time searches for contacts that cause 5xx."""
+    """Writes batches of contacts. It is thread-safe; one thread at a time searches for contacts that cause 5xx.
 
-    def __init__(self, account: WritableAccount, breaker: CircuitBreaker, kind: AccountKind = AUTOPILOT) -> None:
+    `last_written` is the email of the contact that was written last.
+    """
+
+    def __init__(
+        self, account: WritableAccount, breaker: CircuitBreaker, kind: AccountKind, last_written: str | None = None
+    ) -> None:
         self._account = account
         self._kind = kind
         self._breaker = breaker
         self._diagnosing = threading.RLock()  # in an outage all batches fail, and one detects it for all
-        self._last_written: str | None = None  # the email of the contact that was written last
+        self.last_written = last_written
         self._bad: set[Key] = set()  # failed before, and again while the service was available
-
-    def follow(self, before: "ContactWriter") -> None:
-        """Takes over from another writer which contact was written last."""
-        self._last_written = before._last_written
 
     def forget(self, email: str) -> None:
         """Forgets a contact whose address changes, because writing the old address again would create a new contact."""
         with self._diagnosing:
-            if self._last_written is not None and self._last_written.lower() == email.lower():
-                self._last_written = None
+            if self.last_written is not None and self.last_written.lower() == email.lower():
+                self.last_written = None
 
     def write(self, contacts: ContactsByKey, outcomes: OutcomesByKey, failed_before: Collection[Key] = ()) -> None:
         """Writes contacts. `outcomes` gets the outcome of each, even if this raises.
@@ -130,16 +131,13 @@ class ContactWriter:
 
     def _is_available(self) -> bool:
         """Returns whether the service still writes a contact that it has written before; no values are sent."""
-        email = self._last_written
+        email = self.last_written
         try:
             if email is None or self._account.contact(email) is None:
                 return False
         except ApiError:
             return False
-        _, error = attempt_request(
-            *(self._account, self._breaker, self._kind.contacts),
-            lambda: self._account.upsert_many([{"Email": email}]),
-        )
+        _, error = self._breaker.attempt(self._kind.contacts, lambda: self._account.upsert_many([{"Email": email}]))
         return error is None or isinstance(error, RequestRejected)
 
     def _attempt_half(self, contacts: ContactsByKey, outcomes: OutcomesByKey) -> _Half:
@@ -159,8 +157,8 @@ class ContactWriter:
         """Writes contacts with one request and returns its error, None if it succeeded."""
         answers: list[Upserted] = []
         bodies: Sequence[Mapping[str, Any]] = list(contacts.values())
-        outcome, error = attempt_request(
-            self._account, self._breaker, self._kind.contacts, lambda: answers.append(self._account.upsert_many(bodies))
+        outcome, error = self._breaker.attempt(
+            self._kind.contacts, lambda: answers.append(self._account.upsert_many(bodies))
         )
         if isinstance(error, RequestRejected) and len(contacts) > 1:
             outcome = outcome._replace(status="failed")  # the outcome of each until it was tried alone
@@ -172,7 +170,7 @@ class ContactWriter:
     def _read(self, answer: Upserted, contacts: ContactsByKey, outcomes: OutcomesByKey) -> None:
         """Notes which contacts an answer reports as written. `outcomes` has the outcome of the request for each."""
         named = {email.strip().lower() for email, id_ in answer.email_contact_map.items() if id_}
-        last_written = self._last_written
+        last_written = self.last_written
         for key, contact in contacts.items():
             if key in answer.refused:
                 outcomes[key] = outcomes[key]._replace(status="refused", message=answer.refused[key])
@@ -181,7 +179,7 @@ class ContactWriter:
                 outcomes[key] = outcomes[key]._replace(status="failed", message=unnamed)
             else:
                 last_written = contact.get("Email") or last_written
-        self._last_written = last_written
+        self.last_written = last_written
 
     def is_bad(self, key: Key, outcomes: Mapping[Key, Outcome], failed_before: bool) -> bool:
         """Returns whether a contact failed while the service was available, and would fail again.

@@ -12,7 +12,7 @@ from ..clients.autopilot import Autopilot
 from ..clients.decode import plain
 from ..display import shortened
 from ..errors import OutcomeUnknown, RequestRejected, RunError
-from .audiences import PersonRow, compare_members, slug
+from .audiences import Audience, compare_members
 from .changes import AddressChanges
 from .contact_requests import ContactRequest, ContactRequests
 from .counts import Counts
@@ -108,19 +108,17 @@ def _create(account: Autopilot, name: str) -> str:
 # ---- who enters and who leaves -------------------------------------------------------------------------------------
 
 
-def _list_changes(
-    name: str, list_id: str, key: str, found: Sequence[PersonRow], known: Mapping[str, Member]
-) -> tuple[list[Delivery], int]:
+def _list_changes(audience: Audience, list_id: str, known: Mapping[str, Member]) -> tuple[list[Delivery], int]:
     """Returns rows without outcomes for who is to be put on a list (content `true`) and taken off it (`false`).
 
     Also returns how many members are unchanged. `known` are the audience's records in the log. Raises RunError if the
     list follows the audience by another key.
     """
-    audience = slug(name)
-    follows = f"The list follows the audience {audience} by {{}}"
-    compared = compare_members(f"list-{list_id}-{audience}", key, found, known, follows)
+    trait = audience.trait
+    follows = f"The list follows the audience {trait} by {{}}"
+    compared = compare_members(f"list-{list_id}-{trait}", audience, known, follows)
     rows = [
-        Delivery(id_, LIST_KIND, audience=audience, user_id=person.user_id, email=person.email, content=content)
+        Delivery(id_, LIST_KIND, audience=trait, user_id=person.user_id, email=person.email, content=content)
         for people, content in ((compared.entered, "true"), (compared.left, "false"))
         for id_, person in people
     ]
@@ -128,9 +126,7 @@ def _list_changes(
 
 
 def sync_list(
-    name: str,
-    key: str,
-    found: Sequence[PersonRow],
+    audience: Audience,
     to: AccountList,
     log: DeliveryLog,
     settings: DestinationSettings,
@@ -144,7 +140,7 @@ def sync_list(
 
     Raises ApiError if the run must stop; the log has what was not sent.
     """
-    changes, unchanged = _list_changes(name, to.list_id, key, found, log.members(slug(name)))
+    changes, unchanged = _list_changes(audience, to.list_id, log.members(audience.trait))
     entered = sum(row.content == "true" for row in changes)
     with Autopilot(settings.api) as account:
         rows = _with_emails(changes, account, log, settings)

@@ -14,19 +14,18 @@ class PersonOrder:
         self._before: Sent | None = None  # the last row of this run before these items
         self._sent: dict[Key, Sent] = {}  # by person, the latest of the items so far that earlier runs sent
 
-    def follow(self, before: "PersonOrder", last: Sent) -> None:
-        """Takes over the state after the items before these, whose last row was `last`.
-
-        Only the newest 50,000 persons are kept.
-        """
-        self._before = last
-        self._sent = before._sent
-        self._touched_before = before._touched_before
-        for key in before._touched:
-            self._touched_before.pop(key, None)
-            self._touched_before[key] = None
+    def begin(self) -> None:
+        """Begins the next items. Only the newest 50,000 persons are kept."""
+        self._touched = set()
         keep_newest(self._sent)
         keep_newest(self._touched_before)
+
+    def end(self, last: Sent) -> None:
+        """Notes that the items are sent; `last` is the last row of the run."""
+        self._before = last
+        for key in self._touched:
+            self._touched_before.pop(key, None)
+            self._touched_before[key] = None
 
     def touch(self, key: Key) -> None:
         """Notes that this run sends something to a person, whose later items must then be sent again."""

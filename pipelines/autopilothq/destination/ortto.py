@@ -43,7 +43,7 @@ class OrttoAccount:
                 taken[contact_key(contact)] = person.person_id or person.status or "written"
             else:
                 refused[contact_key(contact)] = refusal(person)
-        return Upserted([person.person_id or "" for person in written], taken, refused)
+        return Upserted(taken, refused)
 
     def upsert(self, contact: Mapping[str, Any]) -> str:
         """Changes the address of a person and writes the other values; creates the person if there is none.
@@ -109,7 +109,7 @@ class DryRunOrtto(OrttoAccount):
         """Passes the request to the preview."""
         self._preview.write([self._readable(contact) for contact in contacts])
         self._request("person/merge", {"people": [person_of(contact) for contact in contacts]})
-        return Upserted([], {contact_key(contact): "dry run" for contact in contacts})
+        return Upserted({contact_key(contact): "dry run" for contact in contacts})
 
     def upsert(self, contact: Mapping[str, Any]) -> str:
         """Passes the request to the preview."""

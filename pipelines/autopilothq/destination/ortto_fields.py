@@ -9,11 +9,10 @@ from ..segment.naming import snake_case
 from .batch import EXTERNAL_ID
 from .fields import CustomField, Fields, TraitPath, standard_field, trait_leaves
 from .ortto_values import cast_ortto, ortto_type
-from .settings import TriggerMapping
+from .settings import ORTTO_SECTION, TriggerMapping
 from .triggers import check_ids, ids_by_event
 from .values import CastError, cast
 
-ORTTO_SECTION = "destination.autopilothq.ortto"
 USER_ID = CustomField("External ID", "str", EXTERNAL_ID)
 
 

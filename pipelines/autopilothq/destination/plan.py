@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
 
 from .batch import BatchItem, Key, content_of
@@ -10,12 +9,11 @@ from .changes import AddressChanges
 from .counts import Counts
 from .delivery_log import REJECTED, Delivery, DeliveryStatus, Sent, is_rejected
 from .emails import KnownEmails, email_of
-from .fields import ContactFields, Fields, contact_fields, trait_leaves
-from .kind import AUTOPILOT, AccountKind
+from .fields import ContactFields, contact_fields, trait_leaves
 from .messages import NO_IDENTIFIER, Item
-from .order import PersonOrder
+from .opening import OpenAccount
+from .run_state import RunState
 from .settings import SECTION
-from .triggers import EventTriggers
 
 NOT_OF_TRACKS = "left out: the traits of a track are those of its context"
 UNMAPPED = "not taken: a property of an event that is spelt like a contact's field, and that no setting maps to it"
@@ -117,37 +115,15 @@ class Planned(NamedTuple):
 class Planner:
     """Plans items one by one, in their order.
 
-    `unknown` is the setting for items with traits that the account has no field for: `send` or `refuse`. `changes` are
-    the changes of addresses by earlier runs. `moved` is called with an old address (in lower case) and the contact's
-    current one when the items reach the message of a change.
+    `moved` is called with an old address (in lower case) and the contact's current one when the items reach the message
+    of a change.
     """
 
-    def __init__(
-        self,
-        fields: Fields,
-        triggers: EventTriggers,
-        emails: KnownEmails,
-        changes: AddressChanges,
-        counts: Counts,
-        unknown: str,
-        kind: AccountKind = AUTOPILOT,
-        moved: Callable[[Key, str], None] = lambda *_: None,
-    ) -> None:
-        self._kind = kind
-        self._changes = changes
-        self._moved = moved
-        self._fields = fields
-        self._triggers = triggers
-        self._emails = emails
+    def __init__(self, to: OpenAccount, state: RunState, counts: Counts, moved: Callable[[Key, str], None]) -> None:
+        self._to = to
+        self._state = state
         self._counts = counts
-        self._unknown = unknown
-        self._unmapped: set[str] = set()  # properties that have a remark in a row of this run
-        self.order = PersonOrder()
-
-    def follow(self, before: "Planner", run: str, until: datetime) -> None:
-        """Takes over the state of the planner of the items before these, whose last row has the time `until`."""
-        self._unmapped = before._unmapped
-        self.order.follow(before.order, Sent(until, run))
+        self._moved = moved
 
     def plan(self, item: Item, statuses: Statuses) -> Planned | Delivery | None:
         """Returns the contact to send, the row of an item that is refused, or None if there is nothing to do.
@@ -155,24 +131,24 @@ class Planner:
         The item's contact may have another address than the item by now (`current`). If an earlier run has made the
         item's change of the address, `changed_to` is the address of the contact by now.
         """
-        own = email_of(self._fields, item)
+        own = email_of(self._to.fields, item)
         row = Delivery(item.message_id, item.kind, item.event, item.audience, item.user_id, own, content=item.content)
         if item.refusal:
             return _refused(row, item.refusal)
-        triggers = self._triggers.of(item.event) if item.kind == "track" and item.event is not None else []
+        triggers = self._to.triggers.of(item.event) if item.kind == "track" and item.event is not None else []
         if item.kind == "track" and not triggers:
-            return _refused(row, self._kind.no_event.format(item.event))
+            return _refused(row, self._to.kind.no_event.format(item.event))
         history = history_of(item, triggers, statuses)
-        email = own or self._emails.get(item.user_id)
-        current = email and _current_address(self._changes, own, email, history.tried)
-        key = self._kind.key_of(current, item.user_id)
-        resend = key is not None and self.order.must_resend(key, history.delivered, history.sent)
-        changed_to = self._changes.reach(item.message_id) if email else None
+        email = own or self._state.emails.get(item.user_id)
+        current = email and _current_address(self._state.changes, own, email, history.tried)
+        key = self._to.kind.key_of(current, item.user_id)
+        resend = key is not None and self._state.order.must_resend(key, history.delivered, history.sent)
+        changed_to = self._state.changes.reach(item.message_id) if email else None
         if email and changed_to:
             self._moved(email.lower(), changed_to)
-            self._emails.move(email, changed_to)
+            self._state.emails.move(email, changed_to)
         if own and current and item.user_id:
-            _note_email(self._emails, item, own, current, history)
+            _note_email(self._state.emails, item, own, current, history)
         if history.delivered and not resend:
             self._counts.add_earlier(history.earlier)
             return None
@@ -186,18 +162,10 @@ class Planner:
             planned = moved_to(planned, current) if history.tried else planned.with_item(person=key)
         return planned.with_item(failed_before=history.failed)
 
-    def touch(self, item: BatchItem) -> None:
-        """Notes that this run sends an item of a person."""
-        self.order.touch(item.person or item.key)
-
-    def touch_address(self, email: str) -> None:
-        """Notes that this run sends an item of the person who has an address before the changes not yet reached."""
-        self.order.touch(self._changes.follow(email).lower())
-
     def _without_email(self, row: Delivery) -> Delivery:
         if not row.user_id:
             return _refused(row, NO_IDENTIFIER, 400)
-        hint = "" if self._fields.user_id else f", and {SECTION}.user_id_field names no field that holds it"
+        hint = "" if self._to.fields.user_id else f", and {SECTION}.user_id_field names no field that holds it"
         text = f"No contact is known by the user id {row.user_id!r}: no identify with its email was delivered{hint}"
         return _refused(row, text)
 
@@ -225,12 +193,12 @@ class Planner:
         if rejected == {content_of(row, contact.values)}:  # it would be refused again
             self._counts.add_message([*history.earlier, "refused"], history.rejections[-1].message)
             return None
-        if contact.unknown and self._unknown == "refuse":
+        if contact.unknown and self._to.unknown_traits == "refuse":
             traits = ", ".join(map(repr, contact.unknown))
             return _refused(row, f"The account has no field for {traits}: make it there, map it, or let it be sent")
         self._counts.add_remarks(contact.remarks)
         planned = BatchItem(
-            self._kind.key_of(row.email, row.user_id) or "",
+            self._to.kind.key_of(row.email, row.user_id) or "",
             row,
             history.triggers,
             history.earlier,
@@ -246,13 +214,13 @@ class Planner:
         """Returns the item's row with the remarks added, and its contact."""
         of_track = item.kind == "track"
         email, traits = row.email or "", {} if of_track else item.traits
-        found = contact_fields(self._fields, email, traits, item.user_id, item.properties, item.context_traits)
+        found = contact_fields(self._to.fields, email, traits, item.user_id, item.properties, item.context_traits)
         if of_track:
-            others = [path for path, _ in trait_leaves(item.traits) if self._fields.known(path) != "Email"]
+            others = [path for path, _ in trait_leaves(item.traits) if self._to.fields.known(path) != "Email"]
             found.remarks.update(dict.fromkeys(map(".".join, others), NOT_OF_TRACKS))
-        found = _with_tag(found, item) if self._kind.tags else found
-        new = [name for name in found.unmapped if name not in self._unmapped]
-        self._unmapped.update(new)
+        found = _with_tag(found, item) if self._to.kind.tags else found
+        new = [name for name in found.unmapped if name not in self._state.unmapped]
+        self._state.unmapped.update(new)
         self._counts.add_unmapped(found.unmapped)
         remarks = found.remarks | dict.fromkeys(new, UNMAPPED)
         return row._replace(remarks=json.dumps(remarks, ensure_ascii=False) if remarks else None), found

@@ -1,4 +1,4 @@
-"""Sends one request to the account and returns its outcome; a circuit breaker ends a run whose requests all fail."""
+"""The outcomes of requests, and the circuit breaker that sends them: it ends a run whose requests all fail."""
 
 import threading
 from collections.abc import Callable
@@ -38,13 +38,15 @@ class RunStopped(ApiError):
 
 
 class CircuitBreaker:
-    """Stops all threads of a run: after a wrong key at once, after `FAILURES_IN_A_ROW` failures in a row otherwise.
+    """Sends the requests of all threads of a run to an account, and returns their outcomes.
 
-    `cause` is the error that opened it, None while it is closed or if the run ended by itself. `answers` is how many
-    requests the service has carried out or refused so far.
+    It stops all of them after a wrong key at once, otherwise after `FAILURES_IN_A_ROW` failures in a row. `cause` is
+    the error that opened it, None while it is closed or if the run ended by itself. `answers` is how many requests the
+    service has carried out or refused so far.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, account: WritableAccount) -> None:
+        self._account = account
         self.cause: ApiError | None = None
         self._open = threading.Event()
         self._lock = threading.Lock()
@@ -76,53 +78,40 @@ class CircuitBreaker:
             self.open(error)
             raise error
 
+    def send(self, endpoint: str, request: Callable[[], Any], who: str, once: bool = False) -> Outcome:
+        """Sends a request about a person, which may not be repeated if `once` is true, and returns its outcome.
 
-def send_request(
-    account: WritableAccount,
-    breaker: CircuitBreaker,
-    endpoint: str,
-    request: Callable[[], Any],
-    who: str,
-    once: bool = False,
-) -> Outcome:
-    """Sends a request about a person, which may not be repeated if `once` is true, and returns its outcome.
+        Raises ApiError if every other request would end the same way.
+        """
+        outcome, error = self.attempt(endpoint, request, once)
+        if isinstance(error, Unavailable):
+            self.failed(error, who)
+        return outcome
 
-    Raises ApiError if every other request would end the same way.
-    """
-    outcome, error = attempt_request(account, breaker, endpoint, request, once)
-    if isinstance(error, Unavailable):
-        breaker.failed(error, who)
-    return outcome
+    def attempt(self, endpoint: str, request: Callable[[], Any], once: bool = False) -> tuple[Outcome, ApiError | None]:
+        """Sends a request and returns its outcome and its error, without counting failures, which the caller does.
 
-
-def attempt_request(
-    account: WritableAccount, breaker: CircuitBreaker, endpoint: str, request: Callable[[], Any], once: bool = False
-) -> tuple[Outcome, ApiError | None]:
-    """Sends a request and returns its outcome and its error.
-
-    If it must be carried out only `once`, an unreadable answer makes its outcome unknown. Raises NotAuthorized and
-    ContactLimit, which end the run, and RunStopped after the run's end.
-
-    The breaker is notified of answers only: the caller decides what a failure means.
-    """
-    if breaker.is_open:
-        raise RunStopped("the run broke off")
-    try:
-        request()
-    except (NotAuthorized, ContactLimit) as error:
-        breaker.open(error)
-        raise
-    except RequestRejected as error:
-        breaker.answered()
-        return outcome_of("refused", endpoint, error), error
-    except ApiError as error:
-        is_success = isinstance(error, UnexpectedResponse) and 200 <= (error.status or 0) < 300
-        is_unknown = isinstance(error, OutcomeUnknown) or (once and is_success)
-        outcome = outcome_of("unknown" if is_unknown else "failed", endpoint, error)
-        # The error of an unexpected answer has no number of attempts, but the account has.
-        return outcome._replace(attempts=error.attempts or account.attempts), error
-    breaker.answered()
-    return Outcome("delivered", endpoint, 200, None, account.attempts), None
+        If it must be carried out only `once`, an unreadable answer makes its outcome unknown. Raises NotAuthorized and
+        ContactLimit, which end the run, and RunStopped after the run's end.
+        """
+        if self.is_open:
+            raise RunStopped("the run broke off")
+        try:
+            request()
+        except (NotAuthorized, ContactLimit) as error:
+            self.open(error)
+            raise
+        except RequestRejected as error:
+            self.answered()
+            return outcome_of("refused", endpoint, error), error
+        except ApiError as error:
+            is_success = isinstance(error, UnexpectedResponse) and 200 <= (error.status or 0) < 300
+            is_unknown = isinstance(error, OutcomeUnknown) or (once and is_success)
+            outcome = outcome_of("unknown" if is_unknown else "failed", endpoint, error)
+            # The error of an unexpected answer has no number of attempts, but the account has.
+            return outcome._replace(attempts=error.attempts or self._account.attempts), error
+        self.answered()
+        return Outcome("delivered", endpoint, 200, None, self._account.attempts), None
 
 
 def outcome_of(status: str, endpoint: str, error: ApiError) -> Outcome:

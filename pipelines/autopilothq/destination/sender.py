@@ -8,32 +8,30 @@ Items are planned in their order (`plan`). Five parts keep those of a person in 
 - `held` are people with an item that failed, or with a change of the address whose outcome is unknown: what comes later
   must wait for it.
 - `changes` follows the changes of addresses that earlier runs made, and `emails` those of this run.
+
+`run_state` has what must outlast a sender, because a stream has one for each chunk.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
 from typing import Any
 
 from ..clients.autopilot import MOST_CONTACTS
 from ..projection.engine import batched
 from ..segment.identity import HashedIds, forms
-from .account import WritableAccount
 from .batch import ContactBatch, merged
-from .changes import AddressChanges
 from .counts import Counts
 from .deferred import DeferredContacts
 from .delivery_log import FOUND, Delivery, DeliveryLog, DeliveryStatus
 from .dispatch import AT_ONCE, BatchSender, Dispatcher
-from .emails import KnownEmails, email_of
-from .fields import Fields
+from .emails import email_of
 from .held import HeldPeople
-from .kind import AUTOPILOT, AccountKind
 from .log_table import storable
 from .messages import Ignored, Item, id_text
+from .opening import OpenAccount
 from .plan import Planned, Planner, Statuses, renamed
-from .triggers import EventTriggers
+from .run_state import RunState
 
 CHUNK = 1000  # items whose delivery statuses one query returns
 
@@ -41,53 +39,40 @@ CHUNK = 1000  # items whose delivery statuses one query returns
 class Sender:
     """Sends items, and writes the outcome of each to the log.
 
-    `unknown` is the setting for items with traits that the account has no field for: `send` or `refuse`. `progress` is
-    called with the counts. At most `at_once` requests are in flight. `after` is the sender of the items before these in
-    the same run, which must have finished. `held` are the people whose messages must wait.
+    `state` is that of the run, which may have sent other items before. `held` are the people whose messages must wait.
+    `progress` is called with the counts.
 
-    Example: `counts = Sender(account, Fields(custom_fields), Triggers(account), log).send(items)`.
+    Example: `with open_account(settings) as to: counts = Sender(to, log, RunState.new(to, log)).send(items)`.
     """
 
     def __init__(
         self,
-        account: WritableAccount,
-        fields: Fields,
-        triggers: EventTriggers,
+        to: OpenAccount,
         log: DeliveryLog,
-        unknown: str = "send",
-        progress: Callable[[Counts], None] = lambda _: None,
-        at_once: int = AT_ONCE,
-        kind: AccountKind = AUTOPILOT,
-        after: "Sender | None" = None,
+        state: RunState,
         held: HeldPeople | None = None,
+        progress: Callable[[Counts], None] = lambda _: None,
     ) -> None:
-        self._account = account
-        self._fields = fields
+        self._fields = to.fields
         self._log = log
+        self._state = state
         self._progress = progress
         self._counts = Counts()
         self._suppressed = log.suppressed_ids()
-        self._changes: AddressChanges = after._changes if after else AddressChanges(account, log.changes())
-        self._emails: KnownEmails = after._emails if after else KnownEmails(account, log, fields, self._changes)
-        self._deferred = DeferredContacts(self._changes)
-        self._planner = Planner(
-            fields, triggers, self._emails, self._changes, self._counts, unknown, kind, self._deferred.move
-        )
-        batch_sender = BatchSender(account, log, self._counts, kind, triggers, held or HeldPeople())
-        self._dispatcher = Dispatcher(batch_sender, partial(progress, self._counts), at_once)
-        if after:
-            self._emails.forget_oldest()
-            self._planner.follow(after._planner, log.run, after._ended)
-            self._dispatcher.follow(after._dispatcher)
-        self._batches = _Batches(self._dispatcher, self._planner, self._emails, self._changes, log, self._counts)
+        self._deferred = DeferredContacts(state.changes)
+        self._planner = Planner(to, state, self._counts, self._deferred.move)
+        self._batch_sender = BatchSender(to, log, self._counts, held or HeldPeople(), state.last_written)
+        at_once = 1 if to.is_dry_run else AT_ONCE
+        self._dispatcher = Dispatcher(self._batch_sender, partial(progress, self._counts), at_once)
+        self._batches = _Batches(self._dispatcher, state, log, self._counts)
         self._seen: set[str] = set()
-        self._ended: datetime = log.last
 
     def send(self, items: Iterable[Item | Ignored]) -> Counts:
         """Sends all items and returns how they ended.
 
         Raises ApiError if the run must stop. The next run sends what the log does not have.
         """
+        self._state.begin()
         with self._dispatcher:
             for chunk in batched(items, CHUNK):
                 self._take(chunk)
@@ -95,7 +80,7 @@ class Sender:
             for planned in self._deferred.release_all():
                 self._batches.put(planned)
             self._drain()
-        self._ended = self._log.last
+        self._state.end(self._log, self._batch_sender.writer.last_written)
         self._progress(self._counts)
         return self._counts
 
@@ -105,7 +90,7 @@ class Sender:
         count_ignored(self._counts, [item for item in chunk if isinstance(item, Ignored)])
         items = [item for item in chunk if isinstance(item, Item)]
         statuses = self._log.known(item.message_id for item in items)
-        self._emails.look_up(items)
+        self._state.emails.look_up(items)
         for item in items:
             self._take_item(item, statuses)
         self._progress(self._counts)
@@ -120,7 +105,7 @@ class Sender:
         if is_suppressed(item, email, self._suppressed):
             self._counts.add("suppressed")
             return
-        if email is None and self._emails.is_changing(item.user_id):
+        if email is None and self._state.emails.is_changing(item.user_id):
             self._drain()
         planned = self._planner.plan(item, statuses)
         if planned is None:
@@ -134,13 +119,13 @@ class Sender:
         if not self._deferred.defer(planned):
             for each in (*self._deferred.release(planned), planned):
                 self._batches.put(each)
-        self._planner.touch(planned.item)
+        self._state.touch(planned.item)
 
     def _drain(self) -> None:
         """Waits until everything is sent, and reverts the changes of addresses that were refused."""
         self._batches.flush()
         self._dispatcher.drain()
-        self._emails.apply_changes()
+        self._state.emails.apply_changes()
 
 
 @dataclass
@@ -148,9 +133,7 @@ class _Batches:
     """Collects contacts in batches, and submits each when it is full, or does not go together with the next contact."""
 
     dispatcher: Dispatcher
-    planner: Planner
-    emails: KnownEmails
-    changes: AddressChanges
+    state: RunState
     log: DeliveryLog
     counts: Counts
     batch: ContactBatch = field(default_factory=ContactBatch)
@@ -185,13 +168,13 @@ class _Batches:
         item, values, before = planned
         id_, email, new = item.row.message_id, values["Email"], values["_NewEmail"]
         planned = planned.with_item(row=item.row._replace(email=new))  # for a later look-up of its user ids
-        if before is not None and before.status == "unknown" and self.changes.was_made(id_, email, new):
-            self.emails.note_change(None, email, new, item.row.user_id)
+        if before is not None and before.status == "unknown" and self.state.changes.was_made(id_, email, new):
+            self.state.emails.note_change(None, email, new, item.row.user_id)
             self._put_made(planned)
             return
-        self.emails.note_change(id_, email, new, item.row.user_id)
+        self.state.emails.note_change(id_, email, new, item.row.user_id)
         self._add_to_batch(planned, write_ahead=True)
-        self.planner.touch_address(new)
+        self.state.touch_address(new)
         self.batch.renames = True
         self.flush()
 
@@ -202,7 +185,7 @@ class _Batches:
         self.log.add([row._replace(status="delivered", message=FOUND)])
         values = renamed(planned.values)
         key, is_track = values["Email"].lower(), row.kind == "track"
-        if is_track or self.planner.order.is_touched(key):
+        if is_track or self.state.order.is_touched(key):
             self.put(planned.with_item(key=key, resent=not is_track)._replace(values=values))
         else:
             self.counts.add_message(["delivered"])

@@ -1,4 +1,4 @@
-"""The settings of the destination, and the dataset that keeps its delivery log."""
+"""The settings of accounts, and the dataset that keeps the delivery log."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,14 +10,16 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar
 import dlt
 
 from ..clients.autopilot import AutopilotSettings
+from ..clients.ortto import OrttoSettings
 from ..clients.settings import API_TYPES
 from ..errors import InvalidSetting
 from ..warehouses.dlt_internals import Destination, DestinationCapabilitiesContext
 from ..warehouses.resolve import make_destination
-from ..warehouses.settings import configured_names, unknown_setting
+from ..warehouses.settings import configured_names, typed_settings, unknown_setting
 
 NAME = "autopilothq"
 SECTION = f"destination.{NAME}"
+ORTTO_SECTION = f"{SECTION}.ortto"
 _OTHER_ACCOUNTS = ("ortto",)  # sections below this one
 
 P = ParamSpec("P")
@@ -48,6 +50,46 @@ class DestinationSettings:
     def check(self) -> None:
         """Raises InvalidSetting if `unknown_traits` is neither `send` nor `refuse`."""
         check_unknown_traits(self.unknown_traits, SECTION)
+
+
+@dataclass(frozen=True)
+class OrttoDestinationSettings:
+    """The settings `[destination.autopilothq.ortto]`.
+
+    `fields` maps the paths of traits to names or ids of fields, `activities` the names of events to the ids of custom
+    activities, one or several for each.
+    """
+
+    api: OrttoSettings
+    fields: Mapping[str, str] | None = None
+    activities: TriggerMapping | None = None
+    unknown_traits: str = "send"
+
+    def check(self) -> None:
+        """Raises InvalidSetting if `unknown_traits` is neither `send` nor `refuse`."""
+        check_unknown_traits(self.unknown_traits, ORTTO_SECTION)
+
+    @classmethod
+    def resolve(cls, **explicit: Any) -> "OrttoDestinationSettings | None":
+        """Returns the settings of dlt's configuration. Those in `explicit` that are not None take precedence.
+
+        Returns None without a key. Raises InvalidSetting for a name that is no setting.
+        """
+        types = {**_ORTTO_API, **_ORTTO_RULES}
+        for name in configured_names(ORTTO_SECTION):
+            if name not in types:
+                raise unknown_setting(f"dlt's configuration has no setting {ORTTO_SECTION}.{name}", name, list(types))
+        given = {name: value for name, value in explicit.items() if value is not None}
+        values = typed_settings(ORTTO_SECTION, types) | given
+        if not values.get("api_key"):
+            return None
+        api = {name: values.pop(name) for name in _ORTTO_API if name in values}
+        return cls(OrttoSettings(setting=f"{ORTTO_SECTION}.api_key", **api), **values)
+
+
+_ORTTO_API = {**API_TYPES, "region": str}
+_ORTTO_RULES = {"fields": dict, "activities": dict, "unknown_traits": str}
+AnySettings: TypeAlias = DestinationSettings | OrttoDestinationSettings
 
 
 def check_unknown_traits(value: str, section: str) -> None:

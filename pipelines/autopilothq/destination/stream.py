@@ -8,17 +8,18 @@ from typing import TypeVar
 
 from ..errors import Unavailable
 from ..segment.message import MAX_LINE, digest, without_bom
-from . import open_account
-from .accounts import AnySettings, OpenAccount
 from .batch import Key
 from .counts import Counts
 from .delivery_log import DeliveryLog
-from .dispatch import AT_ONCE, DEFERRED
+from .dispatch import DEFERRED
 from .held import HeldPeople
 from .lines import StopSignal
 from .messages import Ignored, Item, from_line, refuse_item
+from .opening import OpenAccount, open_account
 from .preview import Preview
+from .run_state import RunState
 from .sender import Sender
+from .settings import AnySettings
 
 T = TypeVar("T")
 RETRY_WAITS = (2.0, 5.0)  # seconds before messages that failed while the account answered are sent again
@@ -61,7 +62,7 @@ def deliver_stream(
     """
     preview = None if callbacks.show is None else Preview()
     with open_account(settings, preview, callbacks.show) as to:
-        stream = _Stream(to, settings.unknown_traits, callbacks)
+        stream = _Stream(to, callbacks)
         for lines in chunks:
             items = [_item(line, to.kind.integrations) for line in lines]
             for line, item in zip(lines, items, strict=True):
@@ -74,11 +75,10 @@ def deliver_stream(
 class _Stream:
     """Sends chunks to an open account, with the state that they share."""
 
-    def __init__(self, to: OpenAccount, unknown: str, callbacks: StreamCallbacks) -> None:
+    def __init__(self, to: OpenAccount, callbacks: StreamCallbacks) -> None:
         self._to = to
-        self._unknown = unknown
         self._callbacks = callbacks
-        self._last: Sender | None = None
+        self._state: RunState | None = None  # None until something was sent
         self._unsettled: set[Key] = set()  # people whose change of an address is left to the next run
 
     def send(self, items: Sequence[Item | Ignored]) -> Counts:
@@ -88,44 +88,43 @@ class _Stream:
         try they are sent even if the earlier message fails again. A change of an address whose answer was lost is tried
         again in the same way, and the person's later messages wait until its outcome is known.
         """
-        counts, unsettled = self._until_reached(partial(self._send, items, in_order=True))
-        for wait in RETRY_WAITS:
-            if counts.failed == counts.reasons["failed", DEFERRED] and not counts.unknown:
+        counts, unsettled = self._send(items, in_order=True)
+        waits = list(RETRY_WAITS)
+        while waits:
+            left, changes = self._to_resend(items, counts)
+            is_stopped = bool(left) and self._callbacks.stop.wait(waits.pop(0))
+            if not left or (is_stopped and not counts.reasons["failed", DEFERRED]):
                 break
-            left, changes = self._until_reached(partial(self._to_resend, items))
-            if not left:
-                break
-            stopped = self._callbacks.stop.wait(wait)
-            if stopped and not counts.reasons["failed", DEFERRED]:
-                break
-            last = stopped or wait == RETRY_WAITS[-1]
+            if is_stopped:
+                waits.clear()  # this is the last try
             self._until_reached(self._to.account.triggers)
             counts.drop_failed()
             counts.drop_unknown(changes)
-            again, unsettled = self._until_reached(partial(self._send, left, in_order=not last))
+            again, unsettled = self._send(left, in_order=bool(waits))
             again.messages = 0
             counts.merge(again)
-            if last:
-                break
         self._unsettled = unsettled
         return counts
 
     def _send(self, items: Sequence[Item | Ignored], in_order: bool) -> tuple[Counts, set[Key]]:
-        """Sends items. Returns the counts, and the people with messages that are not settled."""
+        """Sends items once the account is reached. Returns the counts, and the people with unsettled messages."""
+        return self._until_reached(partial(self._attempt, items, in_order))
+
+    def _attempt(self, items: Sequence[Item | Ignored], in_order: bool) -> tuple[Counts, set[Key]]:
         held = HeldPeople(in_order, self._unsettled)
-        kind, account, fields, triggers = self._to
-        at_once = AT_ONCE if self._callbacks.show is None else 1
         with self._callbacks.open_log() as log:
-            sender = Sender(
-                *(account, fields, triggers, log, self._unknown),
-                at_once=at_once, kind=kind, after=self._last, held=held,
-            )  # fmt: skip
-            counts = sender.send(items)
-        self._last = sender
+            state = self._state or RunState.new(self._to, log)
+            counts = Sender(self._to, log, state, held).send(items)
+        self._state = state
         return counts, held.unsettled
 
-    def _to_resend(self, items: Sequence[Item | Ignored]) -> tuple[list[Item], list[str | None]]:
-        """Returns the items to send again, and the log's messages of changes of an address whose outcome is unknown."""
+    def _to_resend(self, items: Sequence[Item | Ignored], counts: Counts) -> tuple[list[Item], list[str | None]]:
+        """Returns the items to send again, and the log's messages of changes of an address whose outcome is unknown.
+
+        Nothing is to be sent again if messages were only deferred.
+        """
+        if counts.failed == counts.reasons["failed", DEFERRED] and not counts.unknown:
+            return [], []
         found = [item for item in items if isinstance(item, Item)]
         with self._callbacks.open_log() as log:
             statuses = log.known(item.message_id for item in found)

@@ -13,7 +13,8 @@ from typing import Any
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
 from .. import runner
-from ..errors import BooksMisplaced, DatasetNotFound
+from ..errors import BooksMisplaced, BusyError, DatasetNotFound
+from ..explain import explained
 from ..warehouses.books import check_books
 from ..warehouses.dataset import Columns, Dataset, dataset_of, in_utc, queryable_client, tables_of
 from ..warehouses.dlt_internals import (
@@ -32,7 +33,7 @@ _LOCKED = re.compile(r'Could not set lock on file "(.*?)".*?(?:\(PID (\d+)\)|$)'
 
 def target(destination: str | None, credentials: str | None, dataset: str | None) -> tuple[Destination[Any, Any], str]:
     """Returns the destination and the dataset of a load with these options, without connecting."""
-    with runner.explained():
+    with explained():
         return make_destination(destination, credentials, dataset, create=False)
 
 
@@ -72,7 +73,7 @@ def reading(
     the destination cannot be queried.
     """
     # The pipeline gets a temporary folder, so that the working folder of a running one is not touched.
-    with runner.explained(), TemporaryDirectory() as folder:
+    with explained(), TemporaryDirectory() as folder:
         pipeline = runner.pipeline(destination, credentials, dataset, pipelines_dir=folder, create=False, wait=wait)
         file = pipeline.destination.config_params.get("credentials")
         if isinstance(file, DuckDbCredentials):
@@ -113,7 +114,7 @@ def _opened(client: JobClientBase) -> Iterator[None]:
         if held is None:
             raise
         by = f"process {held[2]}" if held[2] else "another process"
-        raise runner.BusyError(
+        raise BusyError(
             f"{held[1]} is being written by {by}. Try again when it is done, or wait for it: --wait 10m"
         ) from error
     try:

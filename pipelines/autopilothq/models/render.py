@@ -19,10 +19,9 @@ from .described import BY_NAME
 
 _BASE = "duckdb"  # the dialect of the SQL files
 _PLAIN = ("duckdb", "postgres")  # dialects in which no name of the models is a reserved word
-SEVEN = tuple(table.name for table in catalog.EVENT_TABLES)
 # The type of the messages in each table, as person_timeline has it.
 MESSAGE_TYPES = {
-    **dict.fromkeys((*SEVEN, catalog.TRACKS.name), "track"),
+    **dict.fromkeys((*catalog.EVENT_TABLE_NAMES, catalog.TRACKS.name), "track"),
     **{table.name: kind for kind, table, _ in catalog.KINDS},
 }
 BASE_TYPES: dict[Type, str] = {
@@ -168,7 +167,7 @@ _RELATIONS = (*BY_NAME, *_UNIONS)
 
 def _relation(name: str, existing: Existing, period: Period) -> str:
     if name == "email_events":
-        return _union_of(SEVEN, existing, period)
+        return _union_of(catalog.EVENT_TABLE_NAMES, existing, period)
     if name == "messages":
         return _union_of(tuple(MESSAGE_TYPES), existing, period)
     return expanded(file(name))
@@ -210,7 +209,7 @@ def time_literal(at: datetime) -> str:
 
 def about(table: str, rows: str, period: Period = ALL_TIME) -> str:
     """Returns the SQL for the rows of a table, with the columns `person`, `event`, `type`, `occurred_at` and so on."""
-    event = f"'{table}'" if table in SEVEN else "sent_event"
+    event = f"'{table}'" if table in catalog.EVENT_TABLE_NAMES else "sent_event"
     conditions = [
         f"coalesce(timestamp, received_at) {sign} {time_literal(at)}"
         for sign, at in ((">=", period.since), ("<", period.until))

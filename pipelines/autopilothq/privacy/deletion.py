@@ -15,6 +15,7 @@ import dlt
 from .. import runner
 from ..display import plural
 from ..errors import DatasetNotFound, RunError
+from ..explain import explained
 from ..projection import engine as values
 from ..projection import suppression
 from ..segment.identity import HashedIds, Id
@@ -37,7 +38,7 @@ KILL_POINT_ROWS_DELETED = f"{__name__}:delete_rows"  # for tests/faults
 KILL_POINT_ALL_ROWS_DELETED = f"{__name__}:_remove"  # for tests/faults
 
 
-class Unconfirmed(runner.RunError):
+class Unconfirmed(RunError):
     """The number of the person's ids was not confirmed; nothing was changed. `made` is what would be removed."""
 
     def __init__(self, made: "PersonDeletion", max_ids: int, confirm: int | None) -> None:
@@ -89,7 +90,7 @@ def delete_person(
     bytes that the destination keeps of deleted rows. Raises Unconfirmed, before anything is changed, if `confirm` is
     not the number of all ids, or if it is None and there are more than `max_ids`; RunError; DatasetNotFound.
     """
-    with runner.explained(), ExitStack() as stack:
+    with explained(), ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory()) if dry_run else None
         into = runner.pipeline(destination, credentials, dataset, pipelines_dir=folder, create=False, wait=wait)
         files = all_files_at(archive, dry_run, stack)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import pyarrow as pa
 
-from ..catalog import AUDIT, EVENT_TABLES, LATEST, MESSAGE_TABLES, REJECT_REASONS, TRACKS
+from ..catalog import AUDIT, EVENT_TABLE_NAMES, LATEST, MESSAGE_TABLES, REJECT_REASONS, TRACKS
 from ..segment.identity import HashedIds
 from ..segment.message import EXTRA, digest
 from . import engine, suppression, texts
@@ -152,7 +152,7 @@ def new_tables(
     names: Sequence[str], existing: Collection[str], event_tables: Collection[str], most: int
 ) -> tuple[list[int], int]:
     """Returns the numbers of the events' tables that do not exist yet, and how many more the dataset may have."""
-    has_table = {*event_tables, *existing, *(table.name for table in EVENT_TABLES)}
+    has_table = {*event_tables, *existing, *EVENT_TABLE_NAMES}
     new = [number for number in range(len(MESSAGE_TABLES), len(names)) if names[number] not in has_table]
     return new, max(0, most - len(event_tables))
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ..catalog import (
-    EVENT_TABLES,
+    EVENT_TABLE_NAMES,
     ORTTO_ACTIVITIES,
     ORTTO_ATTRIBUTES,
     ORTTO_ATTRIBUTES_OF,
@@ -31,7 +31,7 @@ _PHONE_KEYS = frozenset({"c", "n"})
 _DATE_KEYS = ("year", "month", "day")
 # Names that an account's own activity cannot have here.
 _TAKEN_TABLES = frozenset({
-    *(table.name for table in EVENT_TABLES),
+    *EVENT_TABLE_NAMES,
     *(table_name(activity.name) for activity in ORTTO_ACTIVITIES.values()),
     ORTTO_JOURNEY_EVENT,
 })  # fmt: skip

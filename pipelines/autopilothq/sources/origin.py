@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from ..catalog import COLUMN_RESERVE, EVENT_TABLES, EVENTS_RESOURCE, KINDS, LATEST, TABLES, TRACKS, Limits, Type
+from ..catalog import COLUMN_RESERVE, EVENT_TABLE_NAMES, EVENTS_RESOURCE, KINDS, LATEST, TABLES, TRACKS, Limits, Type
 from ..errors import NotSupported
 from ..projection import Snapshot, TableRows, escape_reserved
 from ..segment.identity import HashedIds
@@ -24,7 +24,7 @@ from .report import LoadReport, ProgressCallback
 __all__ = ["MESSAGE_RESOURCES", "Batch", "LoadContext", "Origin", "PipelineContext", "TableRows", "Work"]
 
 MESSAGE_RESOURCES = (
-    *(table.name for table in EVENT_TABLES),
+    *EVENT_TABLE_NAMES,
     TRACKS.name,
     *(table.name for _, table, _ in KINDS),
     *(made.table.name for made in LATEST),

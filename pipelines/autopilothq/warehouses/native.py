@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from ..catalog import (
     DELIVERY_LOGS,
-    EVENT_TABLES,
+    EVENT_TABLE_NAMES,
     FORWARDS,
     LATEST,
     MESSAGE_TABLES,
@@ -33,7 +33,7 @@ _LOGS = (*(table.name for table in DELIVERY_LOGS), FORWARDS.name)
 _PLAIN = (SUPPRESSIONS.name, *_LOGS)
 # The column by which `send` looks up the rows of each request.
 _LOG_INDEX = "message_id"
-_MESSAGE_TABLES = frozenset(table.name for table in (*MESSAGE_TABLES, *EVENT_TABLES))
+_MESSAGE_TABLES = frozenset((*(table.name for table in MESSAGE_TABLES), *EVENT_TABLE_NAMES))
 
 
 class TableShape(NamedTuple):

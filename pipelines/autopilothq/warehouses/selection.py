@@ -10,7 +10,7 @@ from functools import reduce
 from operator import or_
 from typing import Any, NamedTuple
 
-from ..catalog import DISCARDS, EVENT_TABLES, EVENTS_RESOURCE, KINDS, LATEST, REJECTS, TRACKS
+from ..catalog import DISCARDS, EVENT_TABLE_NAMES, EVENTS_RESOURCE, KINDS, LATEST, REJECTS, TRACKS
 
 
 class MessageSelection(NamedTuple):
@@ -52,7 +52,7 @@ ALL_MESSAGES = MessageSelection()
 NONE = ~ALL_MESSAGES
 Selected = Mapping[str, MessageSelection]
 """The messages whose rows were loaded, by resource; none for a resource that is missing."""
-_EVENTS = frozenset(table.name for table in EVENT_TABLES)
+_EVENTS = frozenset(EVENT_TABLE_NAMES)
 _TYPES = frozenset(table.name for _, table, _ in KINDS)
 # The messages that have a row in each table of messages.
 _MESSAGES_OF = {

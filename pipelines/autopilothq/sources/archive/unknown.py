@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ...catalog import EVENT_TABLES
+from ...catalog import EVENT_TABLE_NAMES
 from ...segment.json_text import JsonNumber
 from ...segment.mapping import Mappings
 from ...segment.message import Rejected, parse_json
@@ -12,8 +12,6 @@ from ...segment.proposal import MAX_EVENTS, SeenEvent
 from ..event_filter import read_events
 from .batches import read_batches
 from .listing import File
-
-_KNOWN = frozenset(table.name for table in EVENT_TABLES)
 
 
 @dataclass
@@ -46,9 +44,9 @@ def survey_events(files: Sequence[File], mappings: Mappings, most: int) -> Event
 
 def _count_known(survey: EventSurvey, table: str, mappings: Mappings) -> bool:
     """Counts a track that needs no new mapping; returns whether it is one."""
-    survey.known += table in _KNOWN
+    survey.known += table in EVENT_TABLE_NAMES
     survey.mapped += table in mappings
-    return table in _KNOWN or table in mappings
+    return table in EVENT_TABLE_NAMES or table in mappings
 
 
 def _add(survey: EventSurvey, line: bytes, mappings: Mappings | None) -> None:
