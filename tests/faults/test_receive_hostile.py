@@ -1,20 +1,26 @@
 """Hostile senders: the receiver stays up, its memory is limited, and it writes only into its folder."""
 
+import asyncio
+import gc
 import json
 import resource
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from time import process_time
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from isal import igzip
 
-from autopilothq.receive.app import inflate_body
+from autopilothq.receive import settings
+from autopilothq.receive.app import App, inflate_body
+from autopilothq.receive.settings import Guard, ReceiveSettings
 from receiving import Receiver, published, receiver
 from shared_loads import isolation
 
@@ -132,6 +138,39 @@ def test_envelopes_that_each_of_many_messages_would_repeat(running: Receiver) ->
             },
         )
     still_works(running)
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "body", "status"),
+    [
+        ("/v1/track", {b"x-write-key": b"key"}, b'{"cut": ', 400),
+        ("/v1/track", {}, b"{} more", 401),
+        ("/v1/track", {b"x-write-key": b"key"}, b"\x1f\x8bcut", 400),
+        ("/hook/autopilot/shop", {}, b"\x1f\x8bcut", 401),
+        ("/hook/ortto/shop", {b"content-encoding": b"br"}, b"cut", 401),
+    ],
+)
+def test_a_refused_body_is_no_longer_in_memory(
+    path: str, headers: dict[bytes, bytes], body: bytes, status: int, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(settings, "guard", lambda *_: Guard(write_keys=(b"key",)))
+    app, answers = App(ReceiveSettings(str(tmp_path))), list[int]()
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": [*headers.items()]}
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body}
+
+    async def send(message: Any) -> None:
+        answers.extend([message["status"]] if "status" in message else [])
+
+    before = sys.getrefcount(body)
+    gc.disable()  # it runs seldom, because a request makes few objects that it visits
+    try:
+        asyncio.run(app(scope, receive, send))
+        assert (sys.getrefcount(body), answers) == (before, [status])
+    finally:
+        gc.enable()
 
 
 def test_a_body_of_a_hundred_thousand_gzip_members_takes_no_second() -> None:

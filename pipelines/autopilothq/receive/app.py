@@ -158,21 +158,21 @@ class App:
         self, route: Route, endpoint: Endpoint, guard: Guard, headers: auth.Headers, body: bytes
     ) -> ArchiveLines:
         """Returns the lines of a body. Raises Refused if its sender is not allowed, or if it cannot be read."""
-        read, unreadable = Body([], {}, b""), None
+        read, unreadable = Body([], {}, b""), ""  # a text: an error would keep the body until garbage is collected
         try:
             body = inflate_body(body, headers, self._config.max_body)
             read = parse_body(body)
         except InvalidJson as error:
-            unreadable = Refused(400, "invalid_json", f"Expected JSON. {error}")
+            unreadable = f"Expected JSON. {error}"
         except Refused as refused:
             if not route.keeps_all or refused.answer.status == 413:
                 raise
-            unreadable = refused
+            unreadable = str(refused)
         self._check(endpoint, guard, headers, body, read)
-        if unreadable is not None:
+        if unreadable:
             if route.keeps_all:
                 return kept_line(body)
-            raise unreadable
+            raise Refused(400, "invalid_json", unreadable)
         if route.adapter is None:
             return ArchiveLines()
         try:
