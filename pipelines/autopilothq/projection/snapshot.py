@@ -163,6 +163,8 @@ class Snapshot:
     def discards(self) -> TableRows | None:
         """Returns the rows of `_discards`, None if there are none. Call it after `rows`."""
         context = self._context
+        if not engine.count(context.con, "discards"):
+            return None  # without the engine's looking through all records
         sql = _SQL["discarded"].format(
             keys=", ".join(context.keys), received_at=context.received_at, loaded_at=context.loaded_at
         )

@@ -47,8 +47,8 @@ CREATE OR REPLACE TABLE latest_values AS FROM latest_values QUALIFY row_number()
     PARTITION BY id, name ORDER BY coalesce(received_at, TIMESTAMPTZ '0001-01-01') DESC, message DESC) = 1
 
 -- name: too_wide
--- The values that a row of the destination has no room for: columns of its table (`{existing}`) get room first, then the
--- others by name.
+-- The values that a row of the destination has no room for: columns of its table (`{existing}`) get room first, then
+-- the others by name.
 CREATE OR REPLACE TABLE latest_too_wide AS FROM (
     SELECT *, sum({bytes}) OVER (PARTITION BY id ORDER BY name NOT IN ({existing}), name) AS bytes
     FROM latest_values WHERE name NOT IN ({declared}))

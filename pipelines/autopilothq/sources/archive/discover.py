@@ -75,7 +75,7 @@ def list_files(
 
     Raises ArchiveError if nothing exists at a URL or a folder cannot be listed.
 
-    Example: `list_files(["exports"], since=date(2019, 3, 1))` == [File("/data/exports/segment-logs/…"), …]`.
+    Example: `list_files(["exports"], since=date(2019, 3, 1)) == [File("/data/exports/segment-logs/…"), …]`.
     """
     seen: dict[str, str] = {}
     selection = _Selection(since, until, source_id, timeout, seen)

@@ -1,5 +1,6 @@
 """Loads on an engine: the projector that makes the rows of a source's loads."""
 
+import hashlib
 import secrets
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -9,7 +10,6 @@ from ..load_folder import scratch_of_projection
 from ..plan import PlannedLoad
 from ..project import ProjectedLoad
 from ..refused import target_of
-from ..settings import short_digest
 from .coordinator import Coordinator
 from .executors import EngineFactory, Workers
 from .work_folder import work_folder
@@ -44,4 +44,5 @@ def _owner(load: PlannedLoad) -> str:
     pipeline = load.extraction.pipeline
     if pipeline is None:
         return secrets.token_hex(8)
-    return f"{pipeline.pipeline_name}-{short_digest(target_of(pipeline))}"
+    # Not `short_digest`: other versions must find what this one leaves behind, and it must find what they left.
+    return f"{pipeline.pipeline_name}-{hashlib.sha256(target_of(pipeline).encode()).hexdigest()[:12]}"
