@@ -73,7 +73,7 @@ def send(account: Any, items: Sequence[BatchItem]) -> tuple[Log, Counts, list[st
     log, counts = Log(), Counts()
     of_log: Any = log
     of_activities: Any = Activities()
-    batches = EventBatches(account, of_activities, of_log, counts, CircuitBreaker())
+    batches = EventBatches(account, of_activities, of_log, counts, CircuitBreaker(account))
     try:
         failed = batches.send(items)
     except ApiError as error:
