@@ -150,20 +150,24 @@ def test_the_most_frequent_events_have_tables() -> None:
 
 
 def test_what_is_no_message_is_written_as_rows(tmp_path: Path) -> None:
-    files, cells = CellWriter(str(tmp_path)), ParsedCells()
+    files = CellWriter(str(tmp_path))
     messages = {
         5: Message({"id": "a", "x:b": "1", "x:x:c": '"2"'}, [Discard("d", "3", "no_column")], []),
         6: Message({"id": "e"}, [], []),
         7: Message({"x:f": "null"}, [Discard("g", "4", "not_text"), Discard("h", "5", "same_column")], []),
     }
-    files.extras(messages, cells)
-    files.discards(messages, cells)
-    files.rejects([Reject(1, 2, "not_json", "not JSON", b"\xffa\0\r\n")], cells)
-    files.extras({6: messages[6]}, cells)
-    files.discards({}, cells)
-    files.rejects([], cells)
+    files.extras(messages)
+    files.discards(messages)
+    files.rejects([Reject(1, 2, "not_json", "not JSON", b"\xffa\0\r\n")])
+    files.extras({6: messages[6]})
+    files.discards({})
+    files.rejects([])
     extras, discards, rejects = (f"{tmp_path}/{name}.parquet" for name in ("0-extras", "1-discards", "2-rejects"))
-    assert cells == ParsedCells(extras=[extras], discards=[discards], rejects=[rejects])
+    assert files.cells == ParsedCells(extras=[extras], discards=[discards], rejects=[rejects])
+    another = files.another()
+    another.extras(messages)
+    assert another.cells == ParsedCells(extras=[f"{tmp_path}/3-extras.parquet"])
+    assert files.cells.extras == [extras]
     assert rows(extras, "seq", "column", "value") == [(5, "b", "1"), (5, "x:c", '"2"'), (7, "f", "null")]
     assert rows(discards, "seq", "column_name", "value", "reason") == [
         (5, "d", "3", "no_column"), (7, "g", "4", "not_text"), (7, "h", "5", "same_column"),

@@ -24,7 +24,7 @@ from autopilothq.catalog import (
 )
 from autopilothq.projection import Projection, Snapshot, irregular, shapes, users
 from autopilothq.projection import projection as projection_module
-from autopilothq.projection.cells import CellWriter, ParsedCells
+from autopilothq.projection.cells import CellWriter
 from autopilothq.projection.deduplicate import new_tables, tables_beyond
 from autopilothq.segment.json_text import depth
 from autopilothq.segment.message import Message, Record
@@ -475,9 +475,9 @@ def test_lines_that_lose_much_are_written_one_by_one(monkeypatch: pytest.MonkeyP
     written: list[int] = []
     write = CellWriter.discards
 
-    def writing(files: CellWriter, messages: Mapping[int, Message], cells: ParsedCells) -> None:
+    def writing(files: CellWriter, messages: Mapping[int, Message]) -> None:
         written.append(len(messages))
-        write(files, messages, cells)
+        write(files, messages)
 
     monkeypatch.setattr(CellWriter, "discards", writing)
     monkeypatch.setattr(irregular, "MOST_DISCARDED", 0)
