@@ -127,7 +127,17 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPy
         lines = [message(properties={"plan": "a"}), identify(messageId="i", traits={"a": "\0", "b": 1})]
         [batch] = batches([lines])
         cells = Parser(folder).parse(LineReader(con), batch)
-        open_load(ProjectionContext(con, folder, 200, cells, NOW.isoformat(), str, str))
+        open_load(
+            ProjectionContext(
+                con=con,
+                scratch=folder,
+                memory=200,
+                cells=cells,
+                loaded_at=NOW.isoformat(),
+                shorten=str,
+                event_table=str,
+            )
+        )
         suppression.register_suppressed(con, [("salt", "hash")])
         make_relations(con)
         yield con

@@ -72,13 +72,13 @@ class Projection:
         # While batches are added, the parallelism is that of the threads which add them.
         con = engine.connect(scratch, memory, threads=1)
         self._context = ProjectionContext(
-            con,
-            scratch,
-            memory,
-            self._parser.no_messages(con),
-            loaded_at.isoformat(),
-            shorten,
-            event_table or (lambda key: shorten(key) if snake_case(key) else ""),
+            con=con,
+            scratch=scratch,
+            cells=self._parser.no_messages(con),
+            loaded_at=loaded_at.isoformat(),
+            memory=memory,
+            shorten=shorten,
+            event_table=event_table or (lambda key: shorten(key) if snake_case(key) else ""),
             fills=fills,
         )
         self._readers: list[LineReader] = []  # those that no thread is using

@@ -83,17 +83,17 @@ def _adoption(
     """Returns the adoption of a load: its buffered tables, and what is known about the destination."""
     existing = existing_tables(load, buffered.keys())
     context = ProjectionContext(
-        con,
-        str(scratch),
-        load.settings.memory,
-        ParsedCells(has_long_stored_rows=long),
-        load.context.loaded_at.isoformat(),
-        load.context.shorten,
-        load.event_table,
-        existing,
-        load.target.limits,
-        load.target.widths(),
+        con=con,
+        scratch=str(scratch),
+        cells=ParsedCells(has_long_stored_rows=long),
         threads=load.settings.workers,
+        loaded_at=load.context.loaded_at.isoformat(),
+        memory=load.settings.memory,
+        shorten=load.context.shorten,
+        event_table=load.event_table,
+        existing=existing,
+        limits=load.target.limits,
+        widths=load.target.widths(),
     )
     refused = load.target.refused
     return Adoption(

@@ -20,7 +20,7 @@ from ...errors import EngineError, NotSupported
 from ...projection import ExistingTables, RefusedIds
 from ...projection.audit import limits_exceeded, merge_counts
 from ...projection.deduplicate import ids_to_match, new_tables, tables_beyond
-from ...projection.partition import LoadFacts, merge_partitions
+from ...projection.partition import PartitionedLoad, merge_partitions
 from ..audit import LinesRead, audit_rows
 from ..mending import check_nothing_to_mend
 from ..origin import SharedOrigin
@@ -125,47 +125,48 @@ class Coordinator:
             table = pa.table({"salt": [salt for salt, _ in pairs], "hash": [hashed for _, hashed in pairs]})
             suppressed = self.folder.put_table(table, "suppressed.parquet", self.scratch)
         refused = target.refused
-        facts = LoadFacts(
-            load.context.loaded_at.isoformat(),
-            load.settings.memory,
-            partition_count(sum(work.size for work in load.work)),
-            load.context.shorten,
-            load.event_table,
+        partitioned = PartitionedLoad(
+            loaded_at=load.context.loaded_at.isoformat(),
+            memory=load.settings.memory,
+            partitions=partition_count(sum(work.size for work in load.work)),
+            shorten=load.context.shorten,
+            event_table=load.event_table,
             limits=target.limits,
             fills=load.fills,
         )
         rows = {USERS.name: refused.users, ACCOUNTS.name: refused.accounts}
-        return WorkerContext(self.folder, facts, RefusedIds(refused.messages, rows), suppressed)
+        return WorkerContext(self.folder, partitioned, RefusedIds(refused.messages, rows), suppressed)
 
     # ---- deduplicate -------------------------------------------------------------------------------------------------
 
     def _decide_tables(self, shares: Sequence[ParsedShare], existing: ExistingTables) -> TablesOfLoad:
         load, target = self.load, self.load.target
         context, cells = self._context, all_cells(shares)
-        facts = dataclasses.replace(context.facts.with_cells(cells), existing=existing, widths=target.widths())
-        context = dataclasses.replace(context, facts=facts)
+        partitioned = context.load.with_cells(cells)
+        partitioned = dataclasses.replace(partitioned, existing=existing, widths=target.widths())
+        context = dataclasses.replace(context, load=partitioned)
         partitions = partition_inputs(shares)
         tables, without_table = self._limit_tables(context, partitions)
-        context = dataclasses.replace(context, facts=dataclasses.replace(facts, tables=tables))
+        context = dataclasses.replace(context, load=dataclasses.replace(partitioned, tables=tables))
         read = stored_rows(load, existing) if load.report.lines else None
         stored = None
         if read is not None:
-            stored = StoredPartitions(self.con, self.folder, self.scratch, read, facts.partitions)
-            stored.split(ids_to_match(existing, tables.names, facts.fills))
+            stored = StoredPartitions(self.con, self.folder, self.scratch, read, partitioned.partitions)
+            stored.split(ids_to_match(existing, tables.names, partitioned.fills))
         return TablesOfLoad(context, partitions, without_table, stored)
 
     def _limit_tables(self, context: WorkerContext, partitions: Sequence[PartitionInput]) -> tuple[Any, dict[str, int]]:
-        facts = context.facts
+        names = context.load.tables.names
         there = self.load.extraction.event_tables()
-        new, room = new_tables(facts.tables.names, facts.existing, there, self.load.settings.max_event_tables)
+        new, room = new_tables(names, context.load.existing, there, self.load.settings.max_event_tables)
         if len(new) <= room:
-            return facts.tables, {}
+            return context.load.tables, {}
         counts = sum(
             (Counter(found) for found in self._run([CountTask(context, each) for each in partitions])),
             Counter[int](),
         )
-        beyond = tables_beyond(facts.tables.names, new, room, counts)
-        return facts.tables.without(beyond), {facts.tables.names[number]: count for number, count in beyond.items()}
+        beyond = tables_beyond(names, new, room, counts)
+        return context.load.tables.without(beyond), {names[number]: count for number, count in beyond.items()}
 
     def _deduplicate(self, tables: TablesOfLoad) -> list[DeduplicatedPartition]:
         """Deduplicates all partitions. Those that need more stored columns are run again once these are split."""
