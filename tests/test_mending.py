@@ -84,8 +84,8 @@ class Load:
         )
 
     def run(self, seen: Sequence[str] = ()) -> list[Any]:
-        rows, hints, files = (self.rows, self.hints, SimpleNamespace(are_seen=lambda table: table in seen))
-        made: Any = rows_of_messages(self.load, rows, hints, files)  # type: ignore[arg-type]
+        files = SimpleNamespace(hints=self.hints, are_seen=lambda table: table in seen)
+        made: Any = rows_of_messages(self.load, self.rows, files)  # type: ignore[arg-type]
         return list(made)
 
 

@@ -10,13 +10,12 @@ from datetime import datetime
 from ..catalog import AUDIT, resource_of
 from ..display import plural
 from ..errors import NotSupported
-from ..projection import Deduplicated, ExistingTables, TableRows
+from ..projection import Deduplicated, TableRows
 from ..warehouses.dataset import Dataset
 from ..warehouses.dlt_internals import declare_transactions
 from .older_rows import ADOPTED
 from .plan import PlannedLoad
 from .row_files import RowFiles
-from .table_hints import TableHints
 
 # Destinations whose transactions must be declared to dlt. SQLite has them too; a lake's table changes atomically.
 TRANSACTIONAL = frozenset({"duckdb", "postgres"})
@@ -45,11 +44,9 @@ def check_nothing_to_mend(load: PlannedLoad, has_duplicates: bool) -> None:
         )
 
 
-def rows_of_messages(
-    load: PlannedLoad, deduplicated: Deduplicated, hints: TableHints, files: RowFiles
-) -> Iterator[TableRows]:
+def rows_of_messages(load: PlannedLoad, deduplicated: Deduplicated, files: RowFiles) -> Iterator[TableRows]:
     """Yields the rows of the tables of messages, together with the stored rows that this load mends."""
-    dataset = load.target.dataset
+    dataset, hints = load.target.dataset, files.hints
     if dataset is None or not load.report.lines or not _has_adopted_files(load):
         yield from deduplicated.tables()
         return
@@ -57,7 +54,7 @@ def rows_of_messages(
     deduplicated.find_mends(dataset.read, tables, _loads_of_messages(dataset))
     for table, rows in deduplicated.mended().items():
         lengths = deduplicated.mended_lengths(table)
-        if why := _obstacle(table, lengths, dataset, hints.existing, files):
+        if why := _obstacle(table, lengths, dataset, files):
             load.context.warn(f"Texts of {plural(rows, 'row')} of {table} stay cut: {why}.")
             deduplicated.drop_mends(table)
         else:
@@ -77,9 +74,7 @@ def _loads_of_messages(dataset: Dataset) -> set[datetime]:
     }
 
 
-def _obstacle(
-    table: str, lengths: Mapping[str, int], dataset: Dataset, existing: ExistingTables, files: RowFiles
-) -> str | None:
+def _obstacle(table: str, lengths: Mapping[str, int], dataset: Dataset, files: RowFiles) -> str | None:
     """Returns why rows of a table cannot be mended, or None: whole rows are replaced, so other cells could be lost.
 
     `lengths` has the length of the longest whole text by column: a row without room for it would not be stored at all.
@@ -88,7 +83,7 @@ def _obstacle(
         return "a step of yours, or a schema contract, would see these rows again"
     if dataset.kind not in (*TRANSACTIONAL, "filesystem") and dataset.dialect != "sqlite":
         return f"it is untested whether {dataset.kind} loses rows if a load is killed while it replaces them"
-    if dataset.widths.get(table, 0) > len(existing[table]):
+    if dataset.widths.get(table, 0) > len(files.hints.existing[table]):
         return "the table has columns of other types than loads make, which would be lost"
     room = dataset.lengths() if dataset.kind == "postgres" else {}
     is_narrow = {name: length > room.get((table.lower(), name.lower()), length) for name, length in lengths.items()}

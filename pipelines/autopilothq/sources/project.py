@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..catalog import ACCOUNTS, AUDIT, TABLES, USERS, key_of
+from ..catalog import AUDIT, TABLES, key_of
 from ..errors import NotSupported
 from ..projection import (
     ENVIRONMENT_ERRORS,
@@ -22,7 +22,6 @@ from ..projection import (
     FileCount,
     Projection,
     ReadTable,
-    RefusedIds,
     TableRows,
 )
 from ..segment.message import Batch
@@ -57,7 +56,7 @@ def project(load: PlannedLoad) -> ProjectedLoad:
     """
     if not load.work:
         existing = existing_tables(load, [])
-        return ProjectedLoad(RowFiles(TableHints(load.extraction, load.target, existing)), [])
+        return ProjectedLoad(begin_rows(load, existing), [])
     projector = load.settings.projector or _project_here
     planned = copy.deepcopy(load.report)
     while (projected := projector(load)) is None:
@@ -169,9 +168,8 @@ def _rows(load: PlannedLoad, projection: Projection, scratch: Path, lines: Lines
     existing = existing_tables(load, projection.tables(load.most_event_tables))
     stored = stored_rows(load, existing)
     deduplicated = _deduplicated(load, projection, scratch, existing, stored)
-    hints = TableHints(load.extraction, load.target, existing)
-    files = RowFiles(hints)
-    for rows in rows_of_messages(load, deduplicated, hints, files):
+    files = begin_rows(load, existing)
+    for rows in rows_of_messages(load, deduplicated, files):
         write_rows(load, files, rows)
     names = [file.url for file in load.work]
     latest = [with_older_rows(load, made, existing, stored, scratch) for made in deduplicated.latest(stored)]
@@ -226,19 +224,24 @@ def _check_no_views(load: PlannedLoad, dataset: Dataset, names: Collection[str])
 def _deduplicated(
     load: PlannedLoad, projection: Projection, scratch: Path, existing: ExistingTables, stored: ReadTable | None
 ) -> Deduplicated:
-    target, refused = load.target, load.target.refused
+    target = load.target
     return projection.deduplicate(
-        existing,
-        stored if load.report.lines else None,  # without lines there is no id to look up
-        target.complete_loads(),
-        target.suppressed,
-        target.limits,
-        target.widths(),
-        load.extraction.event_tables(),
-        load.settings.max_event_tables,
-        refused=RefusedIds(refused.messages, {USERS.name: refused.users, ACCOUNTS.name: refused.accounts}),
+        existing=existing,
+        stored=stored if load.report.lines else None,  # without lines there is no id to look up
+        complete=target.complete_loads(),
+        hashes=target.suppressed,
+        limits=target.limits,
+        widths=target.widths(),
+        event_tables=load.extraction.event_tables(),
+        max_event_tables=load.settings.max_event_tables,
+        refused=target.refused.ids,
         read_lines=lambda numbers: _kept_lines(scratch, numbers),
     )
+
+
+def begin_rows(load: PlannedLoad, existing: ExistingTables) -> RowFiles:
+    """Returns the files of rows of one attempt of a load, which has none yet."""
+    return RowFiles(TableHints(load.extraction, load.target, existing))
 
 
 def write_rows(load: PlannedLoad, files: RowFiles, rows: TableRows) -> None:

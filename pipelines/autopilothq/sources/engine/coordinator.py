@@ -15,9 +15,9 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from ...catalog import ACCOUNTS, MESSAGE_TABLES, USERS
+from ...catalog import MESSAGE_TABLES
 from ...errors import EngineError, NotSupported
-from ...projection import ExistingTables, RefusedIds
+from ...projection import ExistingTables
 from ...projection.audit import limits_exceeded, merge_counts
 from ...projection.deduplicate import ids_to_match, new_tables, tables_beyond
 from ...projection.partition import PartitionedLoad, merge_partitions
@@ -25,9 +25,7 @@ from ..audit import LinesRead, audit_rows
 from ..mending import check_nothing_to_mend
 from ..origin import SharedOrigin
 from ..plan import PlannedLoad
-from ..project import ProjectedLoad, existing_tables, fill_report, note_unreadable, stored_rows
-from ..row_files import RowFiles
-from ..table_hints import TableHints
+from ..project import ProjectedLoad, begin_rows, existing_tables, fill_report, note_unreadable, stored_rows
 from .executors import Workers
 from .parse_task import ParsedShare, ParseTask
 from .partition_tasks import CountTask, DeduplicatedPartition, DeduplicateTask, NeededColumns, PartitionInput
@@ -57,8 +55,7 @@ class Coordinator:
         load = self.load
         shares, lines = self._parse()
         existing = existing_tables(load, _table_names(load, shares))
-        hints = TableHints(load.extraction, load.target, existing)
-        files = RowFiles(hints)
+        files = begin_rows(load, existing)
         try:
             rows = RowMaker(load, self._run, self.folder, self.con, self.scratch)
             tables = self._decide_tables(shares, existing)
@@ -124,7 +121,6 @@ class Coordinator:
         if pairs := target.suppressed.pairs():
             table = pa.table({"salt": [salt for salt, _ in pairs], "hash": [hashed for _, hashed in pairs]})
             suppressed = self.folder.put_table(table, "suppressed.parquet", self.scratch)
-        refused = target.refused
         partitioned = PartitionedLoad(
             loaded_at=load.context.loaded_at.isoformat(),
             memory=load.settings.memory,
@@ -134,8 +130,7 @@ class Coordinator:
             limits=target.limits,
             fills=load.fills,
         )
-        rows = {USERS.name: refused.users, ACCOUNTS.name: refused.accounts}
-        return WorkerContext(self.folder, partitioned, RefusedIds(refused.messages, rows), suppressed)
+        return WorkerContext(self.folder, partitioned, target.refused.ids, suppressed)
 
     # ---- deduplicate -------------------------------------------------------------------------------------------------
 
