@@ -28,11 +28,10 @@ from ..segment.message import Batch
 from ..warehouses.dataset import Dataset, check_text_columns
 from ..warehouses.duckdb import keep_database_open, reopen_database
 from ..warehouses.repair import has_lost, repair_tables
+from .adopted_rows import rows_of_messages, with_older_rows
 from .audit import AuditRow, LinesRead, audit_rows
 from .event_filter import filter_batch
 from .load_folder import scratch_of_projection
-from .mending import rows_of_messages
-from .older_rows import with_older_rows
 from .plan import PlannedLoad
 from .report import COUNTED
 from .row_files import RowFiles

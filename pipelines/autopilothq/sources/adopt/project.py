@@ -16,9 +16,9 @@ from ...projection.cells import ParsedCells
 from ...projection.context import ProjectionContext
 from ...warehouses.duckdb_parts import file_has_long_rows
 from ...warehouses.selection import NONE, messages_with_row
+from ..adopted_rows import with_older_rows
 from ..audit import LinesRead, audit_rows
 from ..load_folder import scratch_of_projection
-from ..older_rows import with_older_rows
 from ..plan import PlannedLoad
 from ..project import ProjectedLoad, begin_rows, existing_tables, fill_report, open_for_few, stored_rows, write_rows
 from .buffer import BufferedRows, buffered_tables

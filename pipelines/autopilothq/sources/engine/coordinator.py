@@ -21,8 +21,8 @@ from ...projection import ExistingTables
 from ...projection.audit import limits_exceeded, merge_counts
 from ...projection.deduplicate import ids_to_match, new_tables, tables_beyond
 from ...projection.partition import PartitionedLoad, merge_partitions
+from ..adopted_rows import check_nothing_to_mend
 from ..audit import LinesRead, audit_rows
-from ..mending import check_nothing_to_mend
 from ..origin import SharedOrigin
 from ..plan import PlannedLoad
 from ..project import ProjectedLoad, begin_rows, existing_tables, fill_report, note_unreadable, stored_rows

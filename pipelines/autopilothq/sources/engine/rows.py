@@ -13,7 +13,7 @@ from ...projection import SQL_TYPES, TableRows, engine
 from ...projection.context import declared_types
 from ...projection.partition import PartitionValues, StoredColumns
 from ...projection.users import latest_columns
-from ..older_rows import check_not_adopted
+from ..adopted_rows import check_not_adopted
 from ..plan import PlannedLoad
 from ..row_files import RowFiles
 from .partition_tasks import DeduplicatedPartition, PartitionInput

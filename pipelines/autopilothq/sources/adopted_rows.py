@@ -1,22 +1,32 @@
-"""Mends adopted rows as part of a load: texts that Segment had cut become whole (docs/contract/adopt.md#cut-text).
+"""What a load does for rows that were adopted: it makes cut texts whole, and keeps values that no message has.
 
-The mended rows come with the rows of the load, in the same package, and replace the stored ones. So a text is whole by
-the time its file counts as loaded; otherwise the file is read again.
+Cut texts are those that Segment had cut (docs/contract/adopt.md#cut-text). The mended rows come with the rows of the
+load, in the same package, and replace the stored ones. So a text is whole by the time its file counts as loaded;
+otherwise the file is read again.
+
+Adopted rows of `users` and `accounts` are older than any message (docs/contract/adopt.md#users-and-accounts). When such
+a row is made again from messages, values that no message has are taken from the stored row.
 """
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ..catalog import AUDIT, resource_of
 from ..display import plural
 from ..errors import NotSupported
-from ..projection import Deduplicated, TableRows
+from ..projection import Deduplicated, ExistingTables, ReadTable, TableRows, engine, ordered_columns
 from ..warehouses.dataset import Dataset
 from ..warehouses.dlt_internals import declare_transactions
-from .older_rows import ADOPTED
 from .plan import PlannedLoad
 from .row_files import RowFiles
 
+ADOPTED = "adopted "  # begins the versions of adopted files and tables in `_audit`; the table's name follows
+_OWN = frozenset({"id", "received_at", "uuid_ts"})
 # Destinations whose transactions must be declared to dlt. SQLite has them too; a lake's table changes atomically.
 TRANSACTIONAL = frozenset({"duckdb", "postgres"})
 # Whether PostgreSQL generates cells of a table, so that a row cannot be inserted again unchanged, or rows of another
@@ -24,6 +34,14 @@ TRANSACTIONAL = frozenset({"duckdb", "postgres"})
 _BOUND = """SELECT EXISTS (
         SELECT FROM pg_attribute WHERE attrelid = r.tableoid AND (attgenerated <> '' OR attidentity = 'a'))
     OR EXISTS (SELECT FROM pg_constraint WHERE confrelid = r.tableoid) FROM"""
+
+
+def adopted_version(table: str, version: str) -> str:
+    """Returns the version of an adopted file or table for `_audit`, which marks it as adopted."""
+    return f"{ADOPTED}{table} {version}"
+
+
+# ---- cut texts -------------------------------------------------------------------------------------------------------
 
 
 def _has_adopted_files(load: PlannedLoad) -> bool:
@@ -92,3 +110,63 @@ def _obstacle(table: str, lengths: Mapping[str, int], dataset: Dataset, files: R
     if dataset.kind == "postgres" and any(bound for (bound,) in dataset.stream(_BOUND, table, "r LIMIT 1")):
         return "PostgreSQL generates a column of the table, or a foreign key refers to its rows"
     return None
+
+
+# ---- older values ----------------------------------------------------------------------------------------------------
+
+
+def with_older_rows(
+    load: PlannedLoad, rows: TableRows, existing: ExistingTables, stored: ReadTable | None, scratch: Path
+) -> TableRows:
+    """Returns rows of `users` or `accounts`, with the values that only the adopted rows of that table have added."""
+    dataset, types = load.target.dataset, existing.get(rows.table)
+    if stored is None or dataset is None or not types or not _has_adopted_rows(dataset, existing, rows.table):
+        return rows
+    path = str(scratch / f"older-{rows.table}.parquet")
+    if not _write(path, stored(rows.table, list(types))):
+        return rows
+    columns = ordered_columns({**types, **rows.columns})
+    cells = {
+        name: f"made.{engine.name(name)}" if name in rows.columns else f"older.{engine.name(name)}" for name in columns
+    }
+    cells |= {
+        name: f"coalesce(made.{engine.name(name)}, older.{engine.name(name)})"
+        for name in rows.columns.keys() & types.keys() - _OWN
+    }
+    select = ", ".join(f"{cell} AS {engine.name(name)}" for name, cell in cells.items())
+    # `query` makes a view of that name, which is looked up when the rows are written: each table needs its own.
+    view = f"made_{rows.table}"
+    join = f"{view} made LEFT JOIN {engine.parquet_files([path])} older ON older.id = made.id"
+    relation = rows.relation.query(view, f"SELECT {select} FROM {join}")
+    return rows._replace(columns=columns, relation=relation)
+
+
+def check_not_adopted(load: PlannedLoad, table: str) -> None:
+    """Raises NotSupported if rows of a table were adopted: workers do not know the values that only these rows have."""
+    dataset = load.target.dataset
+    existing: ExistingTables = {} if dataset is None else dataset.tables([table, AUDIT.name])
+    if dataset is not None and table in existing and _has_adopted_rows(dataset, existing, table):
+        raise NotSupported(
+            f"Expected a load in this process, because rows of {table} were adopted, and workers do not keep them.\n"
+            "Load without an engine."
+        )
+
+
+def _has_adopted_rows(dataset: Dataset, existing: ExistingTables, table: str) -> bool:
+    if AUDIT.name not in existing:
+        return False
+    # Not by `Dataset.rows`: it would query the columns of all tables, which no load does and SQLite cannot do.
+    where = dataset.template(AUDIT.name, "WHERE {version} LIKE %s")
+    return bool(next(iter(dataset.stream("SELECT 1 FROM", AUDIT.name, where, [f"{ADOPTED}{table} %"])), None))
+
+
+def _write(path: str, batches: Iterable[pa.RecordBatch]) -> bool:
+    """Writes batches as they come; returns whether there were any."""
+    stream = iter(batches)
+    first = next(stream, None)
+    if first is None:
+        return False
+    with pq.ParquetWriter(path, first.schema) as writer:
+        for batch in itertools.chain([first], stream):
+            writer.write_batch(batch)
+    return True
