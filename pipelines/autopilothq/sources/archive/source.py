@@ -18,7 +18,7 @@ from ...segment.mapping import Mappings, read_mappings
 from ...segment.message import Batch
 from ...utc import is_empty, to_utc
 from ...warehouses.hints import SOURCE
-from ..engine.project import EngineProjector
+from ..engine.coordinator import EngineProjector
 from ..event_filter import requested_messages
 from ..origin import MESSAGE_RESOURCES, LoadContext, Origin
 from ..plan import LoadSettings, workers

@@ -1,12 +1,14 @@
 """The coordinator of a load on many workers: splits the load, runs the tasks, decides the columns, and loads the rows.
 
 docs/explanation/beyond-one-machine.md draws the steps. Only the coordinator reads the destination, and only it hands
-rows to dlt: workers need the work folder and the archive, and nothing else.
+rows to dlt: workers need the work folder and the archive, and nothing else. `EngineProjector` runs it for a source.
 """
 
 import dataclasses
+import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,23 +19,58 @@ import pyarrow as pa
 
 from ...catalog import MESSAGE_TABLES
 from ...errors import EngineError, NotSupported
-from ...projection import ExistingTables
+from ...projection import ExistingTables, engine
 from ...projection.audit import limits_exceeded, merge_counts
 from ...projection.deduplicate import ids_to_match, new_tables, tables_beyond
 from ...projection.partition import PartitionedLoad, merge_partitions
 from ..adopted_rows import check_nothing_to_mend
 from ..audit import LinesRead, audit_rows
+from ..load_folder import scratch_of_projection
 from ..origin import SharedOrigin
 from ..plan import PlannedLoad
 from ..project import ProjectedLoad, begin_rows, existing_tables, fill_report, note_unreadable, stored_rows
-from .executors import Workers
+from ..refused import target_of
+from ..settings import short_digest
+from .executors import EngineFactory, Workers
 from .parse_task import ParsedShare, ParseTask
 from .partition_tasks import CountTask, DeduplicatedPartition, DeduplicateTask, NeededColumns, PartitionInput
 from .rows import RowMaker, TablesOfLoad
 from .shares import all_cells, partition_count, partition_inputs, share_ranges
 from .stored import StoredPartitions
 from .tasks import CannotBecomeRows, WorkerContext
-from .work_folder import WorkFolder
+from .work_folder import WorkFolder, work_folder
+
+THREADS = 2  # of the coordinator's engine
+
+
+@dataclass(frozen=True)
+class EngineProjector:
+    """The projector of loads on an engine: an executor, or a function that makes one. Its workers share `work_url`.
+
+    Without `work_url`, they share the load's own folder, which is enough for processes on one machine.
+    """
+
+    executor: Executor | EngineFactory
+    work_url: str | None = None
+
+    def __call__(self, load: PlannedLoad) -> ProjectedLoad | None:
+        """Makes the rows; returns None if it found messages that cannot become rows."""
+        scratch = scratch_of_projection(load.target.folder)
+        home = self.work_url or str(scratch / "work")
+        with (
+            work_folder(home, _owner(load)) as folder,
+            Workers(self.executor) as workers,
+            engine.connect(str(scratch), load.settings.memory, THREADS) as con,
+        ):
+            return Coordinator(load, workers, folder, con, scratch).project()
+
+
+def _owner(load: PlannedLoad) -> str:
+    """Returns a name for a pipeline and its target, by which a load finds the work folders of killed ones."""
+    pipeline = load.extraction.pipeline
+    if pipeline is None:
+        return secrets.token_hex(8)
+    return f"{pipeline.pipeline_name}-{short_digest(target_of(pipeline))}"
 
 
 class _MessagesRefused(Exception):
