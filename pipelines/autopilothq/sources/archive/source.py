@@ -29,8 +29,7 @@ from . import batches
 from .discover import LEFT_OUT, day_and_source, list_files
 from .hook_contacts import contact_rows, is_of_hooks
 from .listing import READ_TIMEOUT, File
-from .mapped import map_batches
-from .share import ArchiveShare
+from .read import ArchiveShare, read_mapped
 
 LINES_AT_ONCE = 64 << 20  # bytes of lines that all workers together have at a time
 EXAMPLES = 3  # names that a warning or a report lists
@@ -168,10 +167,7 @@ class Archive(Origin[File]):
 
     def read(self, work: Sequence[File]) -> Iterator[Batch]:
         """Yields the lines of the files."""
-        batch_bytes = min(batches.BATCH_BYTES, self.batch_bytes)
-        return map_batches(
-            batches.read_batches(work, batch_bytes=batch_bytes, timeout=self.read_timeout), self.mappings
-        )
+        return read_mapped(work, self.mappings, self.read_timeout, min(batches.BATCH_BYTES, self.batch_bytes))
 
     def share(self, work: Sequence[File], first: int) -> ArchiveShare:
         """Returns the share of a worker: these files, without their file system, which may hold secrets."""
