@@ -3,9 +3,11 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pyarrow as pa
@@ -335,6 +337,28 @@ def test_the_first_lines_teach_the_objects_of_all_others(parsing: Parsing, monke
     cells = parsing.parse(*some)
     assert [id_ for _, id_ in parsing.rows(cells)] == [f"{n:02}" for n in range(2 * FREQUENT)]
     assert parsing.slow == [line.encode() for line in some[:FREQUENT]]
+
+
+def test_other_threads_wait_for_the_first_lines(parsing: Parsing, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parse, "FIRST_LINES", 1)
+    parse_pieces, parsed, is_next = Parser._parse_pieces, list[list[int]](), Event()
+    first, second = batches([[track("a"), track("b")], [track("c"), track("d")]], lambda _: 2)
+    waiting: list[Future[ParsedCells]] = []
+
+    def noted(parser: Parser, reader: LineReader, lines: pa.Table, files: CellWriter) -> None:
+        parsed.append([seq % LINES_PER_FILE for seq in lines["seq"].to_pylist()])
+        if len(parsed) > 1:
+            is_next.set()
+        else:
+            waiting.append(pool.submit(parser.parse, LineReader(reader.con), second))
+            assert not is_next.wait(0.2)
+        parse_pieces(parser, reader, lines, files)
+
+    monkeypatch.setattr(Parser, "_parse_pieces", noted)
+    with ThreadPoolExecutor(1) as pool:
+        parsing.parser.parse(parsing.reader, first)
+        waiting[0].result()
+    assert (parsed[0], sorted(parsed[1:])) == ([1], [[1, 2], [2]])  # then all lines of the other batch at once
 
 
 def test_the_columns_of_each_event_are_known(parsing: Parsing) -> None:

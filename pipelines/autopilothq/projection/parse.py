@@ -45,7 +45,7 @@ class Parser:
 
     It remembers the shapes of lines from one batch to the next. Lines whose keys have more than `key_bytes` are
     rejected, because the destination has no room for them. If the engine's memory does not suffice for all threads,
-    fewer of them parse at a time. Example:
+    fewer of them parse at a time. The first lines are parsed before all others, because they have most shapes. Example:
 
         with engine.connect(None, memory=400, threads=1) as con:
             cells = Parser(folder).parse(LineReader(con), batch)
@@ -55,6 +55,7 @@ class Parser:
         self._files = CellWriter(folder, key_bytes)
         self._shapes = Shapes()
         self._first = True
+        self._learning = threading.Lock()  # held while the first lines are parsed
         self._lock = threading.Lock()
         self._turns = LargestFirst(threads)
         self._turns_taken = 1  # by each thread; if it takes twice as many, half as many threads parse at a time
@@ -71,11 +72,18 @@ class Parser:
         files.rejects(batch.rejects)
         lines = number_lines(batch.lines)
         if self._first:
-            self._parse_pieces(reader, lines.slice(0, FIRST_LINES), files)
-            lines = lines.slice(FIRST_LINES)
-            self._first = not files.cells.columns
+            lines = self._parse_first(reader, lines, files)
         self._parse_pieces(reader, lines, files)
         return files.cells
+
+    def _parse_first(self, reader: LineReader, lines: pa.Table, files: CellWriter) -> pa.Table:
+        """Parses the first lines, while other threads wait; returns the lines that are left."""
+        with self._learning:
+            if not self._first:
+                return lines
+            self._parse_pieces(reader, lines.slice(0, FIRST_LINES), files)
+            self._first = not files.cells.columns
+            return lines.slice(FIRST_LINES)
 
     def no_messages(self, con: duckdb.DuckDBPyConnection) -> ParsedCells:
         """Returns cells with a file of messages that has all columns but no rows."""

@@ -20,7 +20,6 @@ from ..catalog import AUDIT, TABLES, key_of
 from ..errors import NotSupported
 from ..projection import (
     ENVIRONMENT_ERRORS,
-    FIRST_LINES,
     LINES_PER_FILE,
     Deduplicated,
     ExistingTables,
@@ -109,10 +108,9 @@ class InProcess:
             return self._rows(lines)
 
     def _read(self) -> LinesRead:
-        """Adds the batches to the projection, several in parallel; the first lines alone: they have most shapes."""
+        """Adds the batches to the projection, several in parallel."""
         load, projection, lines = self.load, self.projection, LinesRead()
         busy: set[Future[None]] = set()
-        first = True
         workers = load.settings.workers
         with ThreadPoolExecutor(workers) as pool:
             for number, whole in enumerate(load.origin.read(load.work)):
@@ -124,10 +122,6 @@ class InProcess:
                         future.result()
                 if load.target.refused:
                     pq.write_table(batch.lines, self.scratch / f"lines-{number}", compression="zstd")
-                if first and batch.lines.num_rows:
-                    projection.add(batch._replace(lines=batch.lines.slice(0, FIRST_LINES), rejects=[]))
-                    batch = batch._replace(lines=batch.lines.slice(FIRST_LINES))
-                    first = False
                 if batch.lines.num_rows or batch.rejects:
                     busy.add(pool.submit(projection.add, batch))
                 self._count(whole, lines)
