@@ -67,12 +67,12 @@ class FileCount(NamedTuple):
     """
 
     number: int
-    lines: int
-    stored: int
-    duplicates: int
-    rejected: int
-    first_received_at: datetime | None
-    last_received_at: datetime | None
+    lines: int = 0
+    stored: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+    first_received_at: datetime | None = None
+    last_received_at: datetime | None = None
     mended: int = 0
     again: int = 0
 

@@ -130,9 +130,16 @@ class PlannedLoad:
         names, native = self.target.names, self.target.native
         own = self.extraction.own_tables()
         there, taken = names.messages | own, (FILE_NAMES | names.views | names.others) - TABLES.keys()
-        patterns = (native.index_suffixes, native.own_prefixes)
-        moved = dict(self.extraction.moved)
-        return EventTables(schema.naming, native.view, there, mapped, taken, *patterns, moved)
+        return EventTables(
+            naming=schema.naming,
+            view=native.view,
+            there=there,
+            mapped=mapped,
+            taken=taken,
+            suffixes=native.index_suffixes,
+            prefixes=native.own_prefixes,
+            moved=dict(self.extraction.moved),
+        )
 
     def moved_tables(self, tables: Collection[str]) -> dict[str, str]:
         """Returns those among these tables that an event has because something else has its name, by that name."""

@@ -83,12 +83,27 @@ def archive(
     check_origin_settings("archive")
     urls = (archive_url,) if isinstance(archive_url, str) else tuple(archive_url)
     mappings = read_mappings(mapping)
-    batch_bytes = LINES_AT_ONCE // workers(memory)
-    common = since, until, _checked_source(source_id), credentials, read_timeout, batch_bytes
-    origin = Archive(urls, *common, mappings, hook_contacts)
-    messages = requested_messages(events, exclude, mappings)
-    projector = None if executor is None else projector_of(executor, work_url, credentials)
-    settings = LoadSettings(memory, 0, progress, table_format, max_event_tables, messages, projector, mappings)
+    origin = Archive(
+        urls,
+        since=since,
+        until=until,
+        source_id=_checked_source(source_id),
+        credentials=credentials,
+        read_timeout=read_timeout,
+        batch_bytes=LINES_AT_ONCE // workers(memory),
+        mappings=mappings,
+        hook_contacts=hook_contacts,
+    )
+    settings = LoadSettings(
+        memory=memory,
+        origin_memory=0,
+        progress=progress,
+        table_format=table_format,
+        max_event_tables=max_event_tables,
+        messages=requested_messages(events, exclude, mappings),
+        projector=None if executor is None else projector_of(executor, work_url, credentials),
+        mappings=mappings,
+    )
     return resources(origin, settings)
 
 
