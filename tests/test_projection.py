@@ -164,7 +164,7 @@ def test_tables_have_their_numbers_once_a_load_is_open(steps: Steps) -> None:
 
 def test_messages_of_deleted_persons_have_no_rows(steps: Steps) -> None:
     hashes = HashedIds([("salt", hash_of("salt", Id("user_id", "u1")))])
-    found = steps.made.deduplicate(hashes=hashes)
+    found = steps.made.deduplicate(suppressed=hashes)
     assert (found.rejects_by_reason(), list(found.tables())) == ({"suppressed": len(LINES)}, [])
 
 

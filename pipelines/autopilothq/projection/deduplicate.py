@@ -109,10 +109,10 @@ def reject_refused(context: ProjectionContext, refused: RefusedIds, read_lines: 
     reject_messages(context, "refused")
 
 
-def reject_suppressed(context: ProjectionContext, hashes: HashedIds) -> None:
+def reject_suppressed(context: ProjectionContext, suppressed: HashedIds) -> None:
     """Rejects the messages of deleted persons, and removes the text of rejected lines that mention them."""
     con, message = context.con, REJECT_REASONS["suppressed"]
-    suppression.register_suppressed(con, hashes.pairs(), hashes.key)
+    suppression.register_suppressed(con, suppressed.pairs(), suppressed.key)
     seqs: list[int] = []
     with con.cursor() as reader:
         lines = reader.sql("SELECT seq AS key, raw || chr(10) || message AS text FROM rejects")

@@ -204,12 +204,12 @@ def partition_reader(given: Mapping[str, StoredColumns], needed: Callable[[], Co
 
 
 def count_candidates(
-    context: ProjectionContext, hashes: HashedIds, refused: RefusedIds, read_lines: steps.ReadLines
+    context: ProjectionContext, suppressed: HashedIds, refused: RefusedIds, read_lines: steps.ReadLines
 ) -> dict[int, int]:
     """Returns how many messages of an open partition each table would get, without duplicates within the load."""
     steps.reject_refused(context, refused, read_lines)
-    if hashes:
-        steps.reject_suppressed(context, hashes)
+    if suppressed:
+        steps.reject_suppressed(context, suppressed)
     steps.find_duplicates(context)
     return count_messages(context)
 
@@ -218,7 +218,7 @@ def deduplicate_partition(
     context: ProjectionContext,
     given: Mapping[str, StoredColumns] | None,
     complete: Collection[str],
-    hashes: HashedIds,
+    suppressed: HashedIds,
     refused: RefusedIds,
     read_lines: steps.ReadLines,
 ) -> PartitionValues:
@@ -234,7 +234,7 @@ def deduplicate_partition(
         return {context.tables.names[number] for (number,) in numbers} & context.existing.keys()
 
     stored = None if given is None else partition_reader(given, needed)
-    deduplicate(context, stored, complete, hashes, (), sys.maxsize)
+    deduplicate(context, stored, complete, suppressed, (), sys.maxsize)
     builder = TableBuilder(context, row_values(context, "kept"))
     counts = builder.gather()
     return PartitionValues(counts, {number: builder.values(number) for number in counts})

@@ -112,7 +112,7 @@ class Projection:
         existing: ExistingTables | None = None,
         stored: ReadTable | None = None,
         complete: Collection[str] = (),
-        hashes: HashedIds = NOBODY,
+        suppressed: HashedIds = NOBODY,
         limits: Limits = OTHER_LIMITS,
         widths: Mapping[str, int] | None = None,
         event_tables: Collection[str] = (),
@@ -128,7 +128,7 @@ class Projection:
                 and for no more tables than necessary.
             complete: The ids of the loads that were not killed; discards that other loads may have lost are written
                 again.
-            hashes: The hashed ids of deleted persons, whose messages are rejected.
+            suppressed: The hashed ids of deleted persons, whose messages are rejected.
             limits: The destination's limits for a table.
             widths: How many columns each of the destination's tables has.
             event_tables: The destination's tables of events, in addition to those of the catalogue.
@@ -142,7 +142,7 @@ class Projection:
         self._context.reserve()
         context = open_load(dataclasses.replace(self._context, limits=limits, widths=widths or {}))
         steps.reject_refused(context, refused, read_lines)
-        return deduplicate(context, stored, complete, hashes, event_tables, max_event_tables)
+        return deduplicate(context, stored, complete, suppressed, event_tables, max_event_tables)
 
     def unreadable(self) -> dict[str, str]:
         """Returns the errors, by message id, of the messages that make `deduplicate` or the making of rows raise."""
@@ -166,13 +166,13 @@ def deduplicate(
     context: ProjectionContext,
     stored: ReadTable | None = None,
     complete: Collection[str] = (),
-    hashes: HashedIds = NOBODY,
+    suppressed: HashedIds = NOBODY,
     event_tables: Collection[str] = (),
     max_event_tables: int = MAX_EVENT_TABLES,
 ) -> "Deduplicated":
     """Decides which messages of an open load are kept; see `Projection.deduplicate`."""
-    if hashes:
-        steps.reject_suppressed(context, hashes)
+    if suppressed:
+        steps.reject_suppressed(context, suppressed)
     steps.find_duplicates(context)
     tables, without_table = steps.limit_tables(context, event_tables, max_event_tables)
     context = dataclasses.replace(context, tables=tables)

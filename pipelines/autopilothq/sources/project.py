@@ -162,7 +162,7 @@ class InProcess:
             existing=existing,
             stored=stored if load.report.lines else None,  # without lines there is no id to look up
             complete=target.complete_loads(),
-            hashes=target.suppressed,
+            suppressed=target.suppressed,
             limits=target.limits,
             widths=target.widths(),
             event_tables=load.extraction.event_tables(),

@@ -44,7 +44,7 @@ class WorkerContext:
     refused: RefusedIds
     suppressed: str | None
 
-    def hashes(self, scratch: str) -> HashedIds:
+    def suppressed_ids(self, scratch: str) -> HashedIds:
         """Returns the hashed ids of deleted persons. The list's key comes from the worker's own settings."""
         if self.suppressed is None:
             return NOBODY
