@@ -21,7 +21,8 @@ from ...catalog import MESSAGE_TABLES
 from ...errors import EngineError, NotSupported
 from ...projection import ExistingTables, engine
 from ...projection.audit import limits_exceeded, merge_counts
-from ...projection.deduplicate import ids_to_match, new_tables, tables_beyond
+from ...projection.context import TableNumbers
+from ...projection.deduplicate import choose_tables, ids_to_match
 from ...projection.partition import PartitionedLoad, merge_partitions
 from ..adopted_rows import check_nothing_to_mend
 from ..audit import LinesRead, audit_rows
@@ -187,18 +188,16 @@ class Coordinator:
             stored.split(ids_to_match(existing, tables.names, partitioned.fills))
         return TablesOfLoad(context, partitions, without_table, stored)
 
-    def _limit_tables(self, context: WorkerContext, partitions: Sequence[PartitionInput]) -> tuple[Any, dict[str, int]]:
-        names = context.load.tables.names
-        there = self.load.extraction.event_tables()
-        new, room = new_tables(names, context.load.existing, there, self.load.settings.max_event_tables)
-        if len(new) <= room:
-            return context.load.tables, {}
-        counts = sum(
-            (Counter(found) for found in self._run([CountTask(context, each) for each in partitions])),
-            Counter[int](),
-        )
-        beyond = tables_beyond(names, new, room, counts)
-        return context.load.tables.without(beyond), {names[number]: count for number, count in beyond.items()}
+    def _limit_tables(
+        self, context: WorkerContext, partitions: Sequence[PartitionInput]
+    ) -> tuple[TableNumbers, dict[str, int]]:
+        def count() -> Counter[int]:
+            counts = self._run([CountTask(context, each) for each in partitions])
+            return sum(map(Counter, counts), Counter[int]())
+
+        event_tables, most = self.load.extraction.event_tables(), self.load.settings.max_event_tables
+        tables, beyond = choose_tables(context.load, event_tables, most, count)
+        return tables, {tables.names[number]: messages for number, messages in beyond.items()}
 
     def _deduplicate(self, tables: TablesOfLoad) -> list[DeduplicatedPartition]:
         """Deduplicates all partitions. Those that need more stored columns are run again once these are split."""
