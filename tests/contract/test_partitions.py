@@ -286,14 +286,15 @@ def test_a_partition_is_opened_with_what_is_known_of_all(tmp_path: Path) -> None
 def test_a_partition_leaves_no_event_without_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[Any, ...]] = []
 
-    def deduplicate(*given: Any) -> None:
-        asked.append(given)
+    def deduplicate(*given: Any, **more: Any) -> None:
+        asked.append((*given, more))
         raise InterruptedError
 
     monkeypatch.setattr(partition, "deduplicate", deduplicate)
     with pytest.raises(InterruptedError):
         deduplicate_partition("context", None, ["1"], NOBODY, RefusedIds({}, {}), list)  # type: ignore[arg-type]
-    assert asked == [("context", None, ["1"], NOBODY, (), sys.maxsize)]  # which ones have one, all partitions decide
+    # Which ones have one, all partitions decide.
+    assert asked == [("context", None, ["1"], {"max_event_tables": sys.maxsize})]
 
 
 def test_plans_are_made_of_data_alone(monkeypatch: pytest.MonkeyPatch) -> None:

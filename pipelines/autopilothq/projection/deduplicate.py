@@ -91,6 +91,13 @@ def reject_messages(context: ProjectionContext, *tables: str) -> None:
     context.con.execute(_SQL["messages"].format(but=but))
 
 
+def leave_out(context: ProjectionContext, suppressed: HashedIds, refused: RefusedIds, read_lines: ReadLines) -> None:
+    """Rejects the messages that the destination refused, and those of deleted persons."""
+    reject_refused(context, refused, read_lines)
+    if suppressed:
+        reject_suppressed(context, suppressed)
+
+
 def reject_refused(context: ProjectionContext, refused: RefusedIds, read_lines: ReadLines) -> None:
     """Rejects the messages that the destination refused, and those that refused rows are made of.
 

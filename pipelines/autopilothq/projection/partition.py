@@ -207,9 +207,7 @@ def count_candidates(
     context: ProjectionContext, suppressed: HashedIds, refused: RefusedIds, read_lines: steps.ReadLines
 ) -> dict[int, int]:
     """Returns how many messages of an open partition each table would get, without duplicates within the load."""
-    steps.reject_refused(context, refused, read_lines)
-    if suppressed:
-        steps.reject_suppressed(context, suppressed)
+    steps.leave_out(context, suppressed, refused, read_lines)
     steps.find_duplicates(context)
     return count_messages(context)
 
@@ -227,14 +225,14 @@ def deduplicate_partition(
     `given` has the stored ids and so on, None if nothing is stored, or it does not count. Raises NotPartitioned if more
     columns are needed.
     """
-    steps.reject_refused(context, refused, read_lines)
+    steps.leave_out(context, suppressed, refused, read_lines)
 
     def needed() -> set[str]:
         numbers = context.con.execute(_SQL["tables_of_stored"]).fetchall()
         return {context.tables.names[number] for (number,) in numbers} & context.existing.keys()
 
     stored = None if given is None else partition_reader(given, needed)
-    deduplicate(context, stored, complete, suppressed, (), sys.maxsize)
+    deduplicate(context, stored, complete, max_event_tables=sys.maxsize)
     builder = TableBuilder(context, row_values(context, "kept"))
     counts = builder.gather()
     return PartitionValues(counts, {number: builder.values(number) for number in counts})

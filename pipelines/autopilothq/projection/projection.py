@@ -141,8 +141,8 @@ class Projection:
         self._context = dataclasses.replace(self._context, existing=existing or {}, threads=threads)
         self._context.reserve()
         context = open_load(dataclasses.replace(self._context, limits=limits, widths=widths or {}))
-        steps.reject_refused(context, refused, read_lines)
-        return deduplicate(context, stored, complete, suppressed, event_tables, max_event_tables)
+        steps.leave_out(context, suppressed, refused, read_lines)
+        return deduplicate(context, stored, complete, event_tables, max_event_tables)
 
     def unreadable(self) -> dict[str, str]:
         """Returns the errors, by message id, of the messages that make `deduplicate` or the making of rows raise."""
@@ -166,13 +166,10 @@ def deduplicate(
     context: ProjectionContext,
     stored: ReadTable | None = None,
     complete: Collection[str] = (),
-    suppressed: HashedIds = NOBODY,
     event_tables: Collection[str] = (),
     max_event_tables: int = MAX_EVENT_TABLES,
 ) -> "Deduplicated":
-    """Decides which messages of an open load are kept; see `Projection.deduplicate`."""
-    if suppressed:
-        steps.reject_suppressed(context, suppressed)
+    """Decides which messages of an open load are kept, of those that are not left out; see `Projection.deduplicate`."""
     steps.find_duplicates(context)
     tables, without_table = steps.limit_tables(context, event_tables, max_event_tables)
     context = dataclasses.replace(context, tables=tables)
