@@ -208,7 +208,13 @@ ROOMS = {
     "halving": Room(
         ["destination/halving.py", "destination/requests.py"], ["tests/test_contact_writer.py", "tests/test_halving.py"]
     ),
-    "mended": Room(["sources/mending.py"], ["tests/test_mending.py"]),
+    "mended": Room(
+        ["sources/adopted_rows.py"],
+        [
+            "tests/test_mending.py",
+            "tests/test_adopt.py::test_a_later_load_of_messages_leaves_what_only_adopted_users_and_accounts_have",
+        ],
+    ),
     "plan": Room(
         [f"destination/{name}.py" for name in ("changes", "order", "plan", "deferred")],
         ["tests/test_plan.py", "tests/test_deferred.py"],

@@ -38,7 +38,8 @@ def shorten(name: str) -> str:
 
 NO_ENGINE = cast("duckdb.DuckDBPyConnection", None)
 CONTEXT = ProjectionContext(
-    NO_ENGINE, "", 200, ParsedCells(), "2024-01-02T03:04:05+00:00", shorten, str,
+    con=NO_ENGINE, scratch="", cells=ParsedCells(), loaded_at="2024-01-02T03:04:05+00:00", memory=200,
+    shorten=shorten, event_table=str,
     existing={"opened": {"have": "bigint", "_xmin": "text"}},
     limits=LIMITS["postgres"],
     tables=TableNumbers.of(name_events(['"opened"', '"email_opened"'], str)),

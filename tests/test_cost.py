@@ -86,14 +86,14 @@ def _count(
 
 def _reading(patch: pytest.MonkeyPatch, counts: Counts) -> None:
     """Has another program open the database while lines are read."""
-    read = project._read
+    read = project.InProcess._read
 
     def reading(*load: Any) -> Any:
         subprocess.run([sys.executable, "-c", READER, "autopilot.duckdb"], check=True)
         counts["readers"] += 1
         return read(*load)
 
-    patch.setattr(project, "_read", reading)
+    patch.setattr(project.InProcess, "_read", reading)
 
 
 @pytest.mark.parametrize(("run", "most"), [(FIRST, 8), (NOTHING_NEW, 5), (MORE, 7)])

@@ -46,7 +46,15 @@ def load() -> Iterator[ProjectionContext]:
     with engine.connect(None, 200, 1) as con:
         con.execute(engine.script("state.sql"))
         con.execute("CREATE TABLE latest_ids AS SELECT 'u1' AS id")
-        yield ProjectionContext(con, "", 200, ParsedCells(), NOW.isoformat(), str, str)
+        yield ProjectionContext(
+            con=con,
+            scratch="",
+            memory=200,
+            cells=ParsedCells(),
+            loaded_at=NOW.isoformat(),
+            shorten=str,
+            event_table=str,
+        )
 
 
 @pytest.fixture(params=[2, 200], ids=["by way of values", "at once"])

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from autopilothq.errors import NotSupported
-from autopilothq.sources.mending import check_nothing_to_mend, rows_of_messages
+from autopilothq.sources.adopted_rows import check_nothing_to_mend, rows_of_messages
 
 FIRST, LAST = datetime(2021, 1, 1, tzinfo=UTC), datetime(2021, 1, 2, tzinfo=UTC)
 ADOPTED = [("rows.csv", "adopted email_opened 1"), ("1.json", "2")]
@@ -84,8 +84,8 @@ class Load:
         )
 
     def run(self, seen: Sequence[str] = ()) -> list[Any]:
-        rows, hints, files = (self.rows, self.hints, SimpleNamespace(are_seen=lambda table: table in seen))
-        made: Any = rows_of_messages(self.load, rows, hints, files)  # type: ignore[arg-type]
+        files = SimpleNamespace(hints=self.hints, are_seen=lambda table: table in seen)
+        made: Any = rows_of_messages(self.load, self.rows, files)  # type: ignore[arg-type]
         return list(made)
 
 

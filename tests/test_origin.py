@@ -247,14 +247,14 @@ def test_lines_of_work_that_continues_are_added_up() -> None:
 @pytest.fixture
 def read_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """A load whose rows cannot be made of all messages at first: it reads all work a second time."""
-    make_rows, fails = project._rows, iter([True])
+    make_rows, fails = project.InProcess._rows, iter([True])
 
     def rows(*words: Any) -> Any:
         if next(fails, False):
             raise ValueError("a message cannot become a row")
         return make_rows(*words)
 
-    monkeypatch.setattr(project, "_rows", rows)
+    monkeypatch.setattr(project.InProcess, "_rows", rows)
     monkeypatch.setattr(Projection, "unreadable", lambda _: {"the message": "why"})
 
 

@@ -3,9 +3,11 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pyarrow as pa
@@ -150,20 +152,24 @@ def test_the_most_frequent_events_have_tables() -> None:
 
 
 def test_what_is_no_message_is_written_as_rows(tmp_path: Path) -> None:
-    files, cells = CellWriter(str(tmp_path)), ParsedCells()
+    files = CellWriter(str(tmp_path))
     messages = {
         5: Message({"id": "a", "x:b": "1", "x:x:c": '"2"'}, [Discard("d", "3", "no_column")], []),
         6: Message({"id": "e"}, [], []),
         7: Message({"x:f": "null"}, [Discard("g", "4", "not_text"), Discard("h", "5", "same_column")], []),
     }
-    files.extras(messages, cells)
-    files.discards(messages, cells)
-    files.rejects([Reject(1, 2, "not_json", "not JSON", b"\xffa\0\r\n")], cells)
-    files.extras({6: messages[6]}, cells)
-    files.discards({}, cells)
-    files.rejects([], cells)
+    files.extras(messages)
+    files.discards(messages)
+    files.rejects([Reject(1, 2, "not_json", "not JSON", b"\xffa\0\r\n")])
+    files.extras({6: messages[6]})
+    files.discards({})
+    files.rejects([])
     extras, discards, rejects = (f"{tmp_path}/{name}.parquet" for name in ("0-extras", "1-discards", "2-rejects"))
-    assert cells == ParsedCells(extras=[extras], discards=[discards], rejects=[rejects])
+    assert files.cells == ParsedCells(extras=[extras], discards=[discards], rejects=[rejects])
+    another = files.another()
+    another.extras(messages)
+    assert another.cells == ParsedCells(extras=[f"{tmp_path}/3-extras.parquet"])
+    assert files.cells.extras == [extras]
     assert rows(extras, "seq", "column", "value") == [(5, "b", "1"), (5, "x:c", '"2"'), (7, "f", "null")]
     assert rows(discards, "seq", "column_name", "value", "reason") == [
         (5, "d", "3", "no_column"), (7, "g", "4", "not_text"), (7, "h", "5", "same_column"),
@@ -333,6 +339,28 @@ def test_the_first_lines_teach_the_objects_of_all_others(parsing: Parsing, monke
     assert parsing.slow == [line.encode() for line in some[:FREQUENT]]
 
 
+def test_other_threads_wait_for_the_first_lines(parsing: Parsing, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parse, "FIRST_LINES", 1)
+    parse_pieces, parsed, is_next = Parser._parse_pieces, list[list[int]](), Event()
+    first, second = batches([[track("a"), track("b")], [track("c"), track("d")]], lambda _: 2)
+    waiting: list[Future[ParsedCells]] = []
+
+    def noted(parser: Parser, reader: LineReader, lines: pa.Table, files: CellWriter) -> None:
+        parsed.append([seq % LINES_PER_FILE for seq in lines["seq"].to_pylist()])
+        if len(parsed) > 1:
+            is_next.set()
+        else:
+            waiting.append(pool.submit(parser.parse, LineReader(reader.con), second))
+            assert not is_next.wait(0.2)
+        parse_pieces(parser, reader, lines, files)
+
+    monkeypatch.setattr(Parser, "_parse_pieces", noted)
+    with ThreadPoolExecutor(1) as pool:
+        parsing.parser.parse(parsing.reader, first)
+        waiting[0].result()
+    assert (parsed[0], sorted(parsed[1:])) == ([1], [[1, 2], [2]])  # then all lines of the other batch at once
+
+
 def test_the_columns_of_each_event_are_known(parsing: Parsing) -> None:
     cells = parsing.parse(
         track("a", x=1, n=None), track("b", y=2), track("c", x=3, y=4), track("d", slow=1.5e-7),
@@ -462,7 +490,16 @@ class Making:
 def test_the_messages_whose_rows_cannot_be_made_are_found_by_halves(parsing: Parsing, tmp_path: Path) -> None:
     cells = parsing.parse(*(track(id_, x=1.5e-7 if id_ == "d" else 1) for id_ in "abcdefg"), "{", track("h", x="\0"))
     canary = parsing.parser.parse_canary(parsing.reader)
-    context = ProjectionContext(parsing.reader.con, str(tmp_path), 200, cells, NOW.isoformat(), str, str, threads=2)
+    context = ProjectionContext(
+        con=parsing.reader.con,
+        scratch=str(tmp_path),
+        memory=200,
+        cells=cells,
+        loaded_at=NOW.isoformat(),
+        shorten=str,
+        event_table=str,
+        threads=2,
+    )
     making = Making(context, {"b", "e", "h"})
     found = find_unreadable(context, canary, making)
     assert list(found.items()) == [("b", "ValueError: b"), ("e", "ValueError: e"), ("h", "ValueError: h")]

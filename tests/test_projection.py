@@ -87,7 +87,7 @@ def test_which_tables_may_have_rows(steps: Steps) -> None:
 
 def test_what_is_deduplicated_with_which_settings(steps: Steps) -> None:
     steps.note(projection, "deduplicate", "the rows")
-    steps.note(deduplicate, "reject_refused")
+    steps.note(deduplicate, "leave_out")
     context = steps.made._context
     assert (context.scratch, context.memory, context.loaded_at) == (steps.folder, 150, NOW.isoformat())
     assert [context.event_table(key) for key in ("opened_it", "購入")] == ["opened_", ""]
@@ -103,10 +103,10 @@ def test_what_is_deduplicated_with_which_settings(steps: Steps) -> None:
     )
     assert str(found) == "the rows"
     [opened, *rest] = steps.called.pop("deduplicate")
-    assert rest == [stored, ["1"], hashes, ["x"], 7]
+    assert rest == [stored, ["1"], ["x"], 7]
     assert (opened.existing, opened.limits, opened.widths) == (known, LIMITS["postgres"], {"tracks": 9})
     assert (opened.threads, opened.tables.names) == (1, [*OWN, "opened_", "clicked"])
-    assert steps.called == {"reject_refused": (opened, refused, lines)}
+    assert steps.called == {"leave_out": (opened, hashes, refused, lines)}
 
 
 @pytest.mark.parametrize(("small", "threads"), [(0, 2), (1, 1)])
@@ -114,12 +114,12 @@ def test_a_small_load_takes_one_thread_and_asks_nothing_that_is_not_given(
     steps: Steps, small: int, threads: int
 ) -> None:
     steps.note(projection, "deduplicate")
-    steps.note(deduplicate, "reject_messages")  # which what is refused would bring about
+    steps.note(deduplicate, "reject_messages")  # which what is refused, or who is deleted, would bring about
     steps.patch.setattr(projection, "open_load", lambda context: context)
     steps.patch.setattr(projection, "SMALL_LOAD", steps.made._context.cells.size() + small)
     steps.made.deduplicate(refused=RefusedIds({}, {"users": {}}))
     [context, *rest] = steps.called.pop("deduplicate")
-    assert rest == [None, (), NOBODY, (), MAX_EVENT_TABLES]
+    assert rest == [None, (), (), MAX_EVENT_TABLES]
     assert (context.existing, context.limits, context.widths) == ({}, OTHER_LIMITS, {})
     assert (context.threads, steps.settings(context)[1]) == (threads, threads)
     assert steps.called == {}
@@ -127,11 +127,11 @@ def test_a_small_load_takes_one_thread_and_asks_nothing_that_is_not_given(
 
 def test_refused_rows_alone_are_rejected_too(steps: Steps) -> None:
     steps.note(projection, "deduplicate")
-    steps.note(deduplicate, "reject_refused")
+    steps.note(deduplicate, "leave_out")
     rows = {"users": {}, "accounts": {"a": "no"}}
     steps.made.deduplicate(refused=RefusedIds(rows=rows))
-    _, refused, lines = steps.called["reject_refused"]
-    assert (refused, list(lines([1])), bool(refused)) == (RefusedIds({}, rows), [], True)
+    _, suppressed, refused, lines = steps.called["leave_out"]
+    assert (suppressed, refused, list(lines([1])), bool(refused)) == (NOBODY, RefusedIds({}, rows), [], True)
 
 
 def test_unreadable_messages_are_looked_for_among_all(steps: Steps) -> None:
@@ -164,7 +164,7 @@ def test_tables_have_their_numbers_once_a_load_is_open(steps: Steps) -> None:
 
 def test_messages_of_deleted_persons_have_no_rows(steps: Steps) -> None:
     hashes = HashedIds([("salt", hash_of("salt", Id("user_id", "u1")))])
-    found = steps.made.deduplicate(hashes=hashes)
+    found = steps.made.deduplicate(suppressed=hashes)
     assert (found.rejects_by_reason(), list(found.tables())) == ({"suppressed": len(LINES)}, [])
 
 

@@ -145,7 +145,16 @@ def context() -> ProjectionContext:
         ("page", None): {"x:f": None, "x:context_g": None},
     }
     con, tables = engine.connect(None, 100, 1), TableNumbers(OWN, {'"A"': 6, '"a"': 6, '"none"': 0})
-    return ProjectionContext(con, "", 96, ParsedCells(columns=columns), NOW.isoformat(), str, str, tables=tables)
+    return ProjectionContext(
+        con=con,
+        scratch="",
+        memory=96,
+        cells=ParsedCells(columns=columns),
+        loaded_at=NOW.isoformat(),
+        shorten=str,
+        event_table=str,
+        tables=tables,
+    )
 
 
 def test_extras_that_are_columns_by_table(context: ProjectionContext) -> None:

@@ -35,7 +35,7 @@ WORDS = {
     "messages": "(SELECT *, false AS irregular FROM parsed)", "partitions": "2", "folder": "'cut'",
     "query": "SELECT 'u' AS user_id",
     "misfit": "true", "name": "a_table", "names": "'t:a'", "only": "true", "pattern": "'(a)(b)'", "pointers": "['']",
-    "objects": "false", "readable": "true", "structure": engine.literal(Shapes().query([]).structure),
+    "objects": "false", "readable": "true", "structure": engine.literal(Shapes().query({}).structure),
     "received_at": "now()", "replaced": "", "room": "1", "row_id": "WHEN 'identify' THEN user_id",
     "rows": "(SELECT seq, value AS id FROM extras)", "same": "true", "select": "1 AS a",
     "source": "SELECT 'a' AS \"k:0\", 1::BIGINT AS seq", "structs": "{'name': 'a', 'type': 'text', 'value': 'b'}",
@@ -127,7 +127,17 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPy
         lines = [message(properties={"plan": "a"}), identify(messageId="i", traits={"a": "\0", "b": 1})]
         [batch] = batches([lines])
         cells = Parser(folder).parse(LineReader(con), batch)
-        open_load(ProjectionContext(con, folder, 200, cells, NOW.isoformat(), str, str))
+        open_load(
+            ProjectionContext(
+                con=con,
+                scratch=folder,
+                memory=200,
+                cells=cells,
+                loaded_at=NOW.isoformat(),
+                shorten=str,
+                event_table=str,
+            )
+        )
         suppression.register_suppressed(con, [("salt", "hash")])
         make_relations(con)
         yield con

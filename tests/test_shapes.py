@@ -158,13 +158,14 @@ def test_the_engine_reads_the_columns_of_all_shapes() -> None:
     known = Shapes().with_objects([("properties", "it's/a")])
     more = [("context", "zoo"), ("properties", "a"), ("properties", "A b"), ("properties", "it's/a", "b")]
     query = known.query(
-        [
-            RegularShape([*more, ("properties", "campaign_id"), ("traits", "a"), ("traits", "campaign_id")], []),
-            RegularShape([("properties", "a"), ("properties", "name")], [("context",), ("properties", "it's/a")]),
-            RegularShape([("traits", "groupId"), ("properties", "ip")], [("context",)]),
-        ]
+        {
+            "1": RegularShape([*more, ("properties", "campaign_id"), ("traits", "a"), ("traits", "campaign_id")], []),
+            "2": RegularShape([("properties", "a"), ("properties", "name")], [("context",), ("properties", "it's/a")]),
+            "3": RegularShape([("traits", "groupId"), ("properties", "ip")], [("context",)]),
+        }
     )
-    plain = Shapes().query([])
+    assert query.shapes.to_pydict() == {"shape": ["1", "2", "3"], "has_nulls": [False, True, True]}
+    plain = Shapes().query({})
     assert query.extras == [
         "x:context_zoo", "x:a", "x:a_b", "x:it_s_a_b", "x:name", "x:_name", "x:ip", "x:campaign_id", "x:group_id",
         "x:_group_id",

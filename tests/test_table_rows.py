@@ -68,7 +68,17 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProjectionContext
     with engine.connect(folder, 200, 1) as con:
         cells = Parser(folder).parse(LineReader(con), next(batches([LINES])))
         named = lambda key: "" if key == "購入" else key.title()  # noqa: E731
-        yield open_load(ProjectionContext(con, folder, 200, cells, NOW.isoformat(), str, named))
+        yield open_load(
+            ProjectionContext(
+                con=con,
+                scratch=folder,
+                memory=200,
+                cells=cells,
+                loaded_at=NOW.isoformat(),
+                shorten=str,
+                event_table=named,
+            )
+        )
 
 
 @pytest.fixture

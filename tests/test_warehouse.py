@@ -81,7 +81,15 @@ def test_workers_can_share_a_load(tmp_path: Path) -> None:
         folder = tmp_path / f"share {number}"
         folder.mkdir()
         con = engine.connect(str(folder), 200, 1)
-        context = ProjectionContext(con, str(folder), 200, cells, NOW.isoformat(), str, str)
+        context = ProjectionContext(
+            con=con,
+            scratch=str(folder),
+            memory=200,
+            cells=cells,
+            loaded_at=NOW.isoformat(),
+            shorten=str,
+            event_table=str,
+        )
         context = open_load(context, f"hash(id) % 2 = {number}")
         find_duplicates(context)
         shares.append((context, TableBuilder(context, row_values(context, "kept"))))

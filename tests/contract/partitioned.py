@@ -17,8 +17,8 @@ from autopilothq.projection.line_reader import LineReader
 from autopilothq.projection.parse import Parser, number_lines
 from autopilothq.projection.partition import (
     LatestFiles,
-    LoadFacts,
     NotPartitioned,
+    PartitionedLoad,
     PartitionRows,
     PartitionValues,
     StoredColumns,
@@ -58,20 +58,26 @@ class Partitioned(Store):
         """One load of some files; gives all tables' rows."""
         self.loads += 1
         at = (NOW + timedelta(days=self.loads)).isoformat()
-        facts = LoadFacts(at, 200, PARTITIONS, self.shorten, lambda key: key if snake_case(key) else "")
+        load = PartitionedLoad(
+            loaded_at=at,
+            memory=200,
+            partitions=PARTITIONS,
+            shorten=self.shorten,
+            event_table=lambda key: key if snake_case(key) else "",
+        )
         with TemporaryDirectory() as folder:
             work = Work(folder)
-            cells, lines, parts = self._parse(work, facts, files)
+            cells, lines, parts = self._parse(work, load, files)
             known = {name: dict(types) for name, types in self.types.items()}
             widths = {name: len(types) for name, types in known.items()}
-            facts = dataclasses.replace(facts.with_cells(cells), existing=known, limits=self.limits, widths=widths)
+            load = dataclasses.replace(load.with_cells(cells), existing=known, limits=self.limits, widths=widths)
             names = [f"file {number}" for number in range(len(files))]
-            self._make(work, facts, Deduplicator(self, work, facts, lines).run(parts), names)
+            self._make(work, load, Deduplicator(self, work, load, lines).run(parts), names)
         self._end_load()
         return self.tables()
 
     def _parse(
-        self, work: "Work", facts: LoadFacts, files: Sequence[Sequence[Line]]
+        self, work: "Work", load: PartitionedLoad, files: Sequence[Sequence[Line]]
     ) -> tuple[ParsedCells, list[str], dict[int, ParsedCells]]:
         found, lines = ParsedCells(), []
         with work.engine() as (con, scratch):
@@ -84,48 +90,48 @@ class Partitioned(Store):
                 ):
                     lines.append(path)
                 found.extend(cells)
-            parts = partition_cells(con, found, facts.partitions, work.folder_of("cut"))
+            parts = partition_cells(con, found, load.partitions, work.folder_of("cut"))
         return found, lines, {number: work.kept_cells(of_part) for number, of_part in parts.items()}
 
-    def _make(self, work: "Work", facts: LoadFacts, parts: Sequence[Deduplicated], names: Sequence[str]) -> None:
+    def _make(self, work: "Work", load: PartitionedLoad, parts: Sequence[Deduplicated], names: Sequence[str]) -> None:
         merged = merge_partitions(values for _, values, _ in parts)
-        plans = facts.plan(merged.values, {*merged.counts, *NUMBERS.values()})
+        plans = load.plan(merged.values, {*merged.counts, *NUMBERS.values()})
         persons: dict[Latest, list[LatestFiles]] = {latest: [] for latest in LATEST}
         discarded, counts = [], []
         for cells, _, state in parts:
             with work.engine() as (con, scratch):
-                rows = open_deduplicated(facts, con, scratch, cells, state, plans)
+                rows = open_deduplicated(load, con, scratch, cells, state, plans)
                 for made in rows.tables():
                     self._merge(made)
                 for latest, number in NUMBERS.items():
                     folder = work.new(latest.table.name)
-                    made_of = rows.partition_latest(latest, plans[number], number, folder, facts.partitions)
+                    made_of = rows.partition_latest(latest, plans[number], number, folder, load.partitions)
                     persons[latest].append(LatestFiles(*map(work.kept, made_of)))
                 self._keep(rows, names)
                 discarded += rows.discarded()
                 counts += rows.counts()
         for latest, files in persons.items():
             for part in sorted({part for found in files for part in found.ids}):
-                discarded += self._make_latest(work, facts, latest, files, plans[NUMBERS[latest]], part)
+                discarded += self._make_latest(work, load, latest, files, plans[NUMBERS[latest]], part)
         self.audit = sorted(audit.merge_counts(counts))
         self.beyond_limits = audit.limits_exceeded(discarded, {})
 
     def _make_latest(
         self,
         work: "Work",
-        facts: LoadFacts,
+        load: PartitionedLoad,
         latest: Latest,
         files: Sequence[LatestFiles],
         plan: TablePlan,
         part: int,
     ) -> list[tuple[str, str, int]]:
         ids, messages = ([name for found in files for name in found[of].get(part, ())] for of in (0, 1))
-        columns = list(facts.existing.get(latest.messages.name, ()))
+        columns = list(load.existing.get(latest.messages.name, ()))
         given = None
         if columns:
             given = work.cut(self._read, latest.messages.name, columns, latest.key)[part]
         with work.engine() as (con, scratch):
-            context = facts.open(con, scratch, ParsedCells())
+            context = load.open(con, scratch, ParsedCells())
             rows = latest_of_partition(context, latest, ids, messages, plan.types, given)
             self._merge(rows)
             books = PartitionRows(context, {})
@@ -141,24 +147,24 @@ class Partitioned(Store):
 class Deduplicator:
     """Deduplicates partitions; what they need of the destination is cut for all when one asks for it."""
 
-    def __init__(self, store: Partitioned, work: "Work", facts: LoadFacts, lines: Sequence[str]) -> None:
+    def __init__(self, store: Partitioned, work: "Work", load: PartitionedLoad, lines: Sequence[str]) -> None:
         self._store = store
         self._work = work
-        self._facts = facts
+        self._load = load
         self._lines = refused_lines_reader(lines)
         self._cut: dict[str, list[StoredColumns]] = {}
 
     def run(self, parts: Mapping[int, ParsedCells]) -> list[Deduplicated]:
         """Gives the cells, the values and the state of each partition."""
         for table in MESSAGE_TABLES:
-            if table.name in self._facts.existing:
+            if table.name in self._load.existing:
                 self._cut_columns(table.name, ["id", *(["event"] if table is TRACKS else [])])
         return [(cells, *self._deduplicate(number, cells)) for number, cells in sorted(parts.items())]
 
     def _deduplicate(self, number: int, cells: ParsedCells) -> tuple[PartitionValues, dict[str, str]]:
         store, given = self._store, {table: of[number] for table, of in self._cut.items()}
         with self._work.engine() as (con, scratch):
-            context = self._facts.open(con, scratch, cells)
+            context = self._load.open(con, scratch, cells)
             try:
                 values = deduplicate_partition(context, given, store.complete, store.hashes, store.refused, self._lines)
             except NotPartitioned as error:

@@ -42,7 +42,17 @@ class Adopting(Store):
             con.execute(kept.SQL["books"])
             tables = buffer.buffered_tables([wait(con, scratch, number, *file) for number, file in enumerate(files)])
             at = (NOW + timedelta(days=self.loads)).isoformat()
-            context = ProjectionContext(con, scratch, 200, ParsedCells(), at, str, str, dict(self.types), self.limits)
+            context = ProjectionContext(
+                con=con,
+                scratch=scratch,
+                memory=200,
+                cells=ParsedCells(),
+                loaded_at=at,
+                shorten=str,
+                event_table=str,
+                existing=dict(self.types),
+                limits=self.limits,
+            )
             adoption = kept.Adoption(context, tables, self._read, {}, {*tables, *found})
             for made in make(adoption, refused or {}, suppressed, len(files)):
                 self._merge(made)

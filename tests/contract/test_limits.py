@@ -3,7 +3,7 @@
 import json
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ from autopilothq.catalog import (
 )
 from autopilothq.projection import Projection, Snapshot, irregular, shapes, users
 from autopilothq.projection import projection as projection_module
-from autopilothq.projection.cells import CellWriter, ParsedCells
-from autopilothq.projection.deduplicate import new_tables, tables_beyond
+from autopilothq.projection.cells import CellWriter
+from autopilothq.projection.context import ExistingTables, SharedContext, TableNumbers
+from autopilothq.projection.deduplicate import choose_tables
 from autopilothq.segment.json_text import depth
 from autopilothq.segment.message import Message, Record
 from contract.loading import NOW, Store, batches, discards, filled, identify, message, raw, rows_of, to_line
@@ -260,14 +261,25 @@ def test_the_new_events_with_most_messages_get_the_tables_that_are_left() -> Non
     names = [*(table.name for table in MESSAGE_TABLES), "email_opened", "known", "there", "b", "often", "a", "absent"]
     known, there, b, often, a, absent = range(len(MESSAGE_TABLES) + 1, len(names))
     assert [names[number] for number in (known, absent)] == ["known", "absent"]
-    new = [b, often, a, absent]
-    for most, room in ((5, 3), (3, 1), (2, 0), (1, 0)):
-        assert new_tables(names, ["tracks", "known"], ["there", "gone"], most) == (new, room)
-    assert new_tables(names, [], [], 1) == ([known, there, *new], 1)
     counts = {b: 1, often: 2, a: 1, there: 9}
-    assert [list(tables_beyond(names, new, room, counts).items()) for room in range(5)] == [
-        [(often, 2), (a, 1), (b, 1), (absent, 0)][room:] for room in range(5)
-    ]
+    tables = TableNumbers(names, {name: number for number, name in enumerate(names)})
+    counted: list[Mapping[int, int]] = []
+
+    def count() -> Mapping[int, int]:
+        counted.append(counts)
+        return counts
+
+    def choose(most: int, existing: ExistingTables, event_tables: Sequence[str]) -> list[tuple[int, int]]:
+        load = SharedContext(loaded_at="", memory=0, shorten=str, event_table=str, existing=existing, tables=tables)
+        chosen, beyond = choose_tables(load, event_tables, most, count)
+        assert chosen == (tables.without(beyond) if beyond else tables)
+        return list(beyond.items())
+
+    for most, room in ((7, 5), (6, 4), (5, 3), (4, 2), (3, 1), (2, 0), (1, 0)):
+        left_out = [(often, 2), (a, 1), (b, 1), (absent, 0)][room:]
+        assert choose(most, {"tracks": {}, "known": {}}, ["there", "gone"]) == left_out
+    assert len(counted) == 5  # only where not all of them have room
+    assert choose(1, {}, []) == [(often, 2), (a, 1), (b, 1), (absent, 0), (known, 0)]
 
 
 def test_of_two_events_as_frequent_the_first_by_name_gets_its_table() -> None:
@@ -475,9 +487,9 @@ def test_lines_that_lose_much_are_written_one_by_one(monkeypatch: pytest.MonkeyP
     written: list[int] = []
     write = CellWriter.discards
 
-    def writing(files: CellWriter, messages: Mapping[int, Message], cells: ParsedCells) -> None:
+    def writing(files: CellWriter, messages: Mapping[int, Message]) -> None:
         written.append(len(messages))
-        write(files, messages, cells)
+        write(files, messages)
 
     monkeypatch.setattr(CellWriter, "discards", writing)
     monkeypatch.setattr(irregular, "MOST_DISCARDED", 0)

@@ -20,8 +20,8 @@ from autopilothq.projection.line_reader import LineReader
 from autopilothq.projection.parse import Parser, number_lines
 from autopilothq.projection.partition import (
     LatestFiles,
-    LoadFacts,
     NotPartitioned,
+    PartitionedLoad,
     PartitionValues,
     StoredColumns,
     count_candidates,
@@ -240,23 +240,39 @@ def test_lines_that_may_be_refused_are_kept(tmp_path: Path) -> None:
 def test_a_partition_is_opened_with_what_is_known_of_all(tmp_path: Path) -> None:
     lines = [message(), message(), message("Other", messageId="m2"), message("Other", messageId="m3", userId="gone")]
     known: dict[str, dict[str, Type]] = {"tracks": {"id": "text"}}
-    facts = LoadFacts(
-        NOW.isoformat(), 200, 2, str, str, existing=known, limits=LIMITS["postgres"], widths={"tracks": 9}
+    load = PartitionedLoad(
+        loaded_at=NOW.isoformat(),
+        memory=200,
+        partitions=2,
+        shorten=str,
+        event_table=str,
+        existing=known,
+        limits=LIMITS["postgres"],
+        widths={"tracks": 9},
     )
     with engine.connect(str(tmp_path), 200, 1) as con:
         [batch] = batches([lines])
         cells = Parser(str(tmp_path)).parse(LineReader(con), batch)
         of_part = dataclasses.replace(cells, columns={}, events=Counter())
         assert partition_cells(con, cells, 1, "no folder") == {0: of_part}  # so it is the only partition
-        context = facts.with_cells(cells).open(con, str(tmp_path), of_part)
+        context = load.with_cells(cells).open(con, str(tmp_path), of_part)
         together = dataclasses.replace(
             cells, messages=[f"{tmp_path}/no-messages.parquet", *cells.messages], events=Counter(cells.events.keys())
         )
         numbers = TableNumbers.of(name_events(cells.events, str))
         assert context == ProjectionContext(
-            con, str(tmp_path), 200, together, NOW.isoformat(), str, str, known, LIMITS["postgres"], {"tracks": 9},
-            numbers,
-        )  # fmt: skip
+            con=con,
+            scratch=str(tmp_path),
+            memory=200,
+            cells=together,
+            loaded_at=NOW.isoformat(),
+            shorten=str,
+            event_table=str,
+            existing=known,
+            limits=LIMITS["postgres"],
+            widths={"tracks": 9},
+            tables=numbers,
+        )
         hashes = HashedIds([("salt", hash_of("salt", Id("user_id", "gone")))])
         counts = count_candidates(context, hashes, RefusedIds({"m2": "no"}, {}), lambda _: [])
         assert {context.tables.names[number]: count for number, count in counts.items()} == {"email_opened": 1}
@@ -270,23 +286,26 @@ def test_a_partition_is_opened_with_what_is_known_of_all(tmp_path: Path) -> None
 def test_a_partition_leaves_no_event_without_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[Any, ...]] = []
 
-    def deduplicate(*given: Any) -> None:
-        asked.append(given)
+    def deduplicate(*given: Any, **more: Any) -> None:
+        asked.append((*given, more))
         raise InterruptedError
 
     monkeypatch.setattr(partition, "deduplicate", deduplicate)
     with pytest.raises(InterruptedError):
         deduplicate_partition("context", None, ["1"], NOBODY, RefusedIds({}, {}), list)  # type: ignore[arg-type]
-    assert asked == [("context", None, ["1"], NOBODY, (), sys.maxsize)]  # which ones have one, all partitions decide
+    # Which ones have one, all partitions decide.
+    assert asked == [("context", None, ["1"], {"max_event_tables": sys.maxsize})]
 
 
 def test_plans_are_made_of_data_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partition, "_no_messages", None)  # a file for an engine
-    plans = LoadFacts(NOW.isoformat(), 200, 2, str, str).plan({}, [1])
+    plans = PartitionedLoad(loaded_at=NOW.isoformat(), memory=200, partitions=2, shorten=str, event_table=str).plan(
+        {}, [1]
+    )
     assert {number: plan.name for number, plan in plans.items()} == {1: "identifies"}
 
 
-def first_of_two(folder: str) -> tuple[LoadFacts, ParsedCells, PartitionValues, dict[str, str]]:
+def first_of_two(folder: str) -> tuple[PartitionedLoad, ParsedCells, PartitionValues, dict[str, str]]:
     """What is known of two partitions, and the cells and the state of the first, which lacks a column of the other."""
     lines: list[list[Line]] = [
         ["no JSON", message(), message(), message(messageId="bad"), message(messageId="gone", userId="gone"),
@@ -300,27 +319,29 @@ def first_of_two(folder: str) -> tuple[LoadFacts, ParsedCells, PartitionValues, 
         cells = [parser.parse(reader, next(batches([part]))) for part in lines]
         for each in cells:
             together.extend(each)
-    facts = LoadFacts(NOW.isoformat(), 200, 2, str, str).with_cells(together)
+    load = PartitionedLoad(
+        loaded_at=NOW.isoformat(), memory=200, partitions=2, shorten=str, event_table=str
+    ).with_cells(together)
     for each in reversed(cells):
         with engine.connect(folder, 200, 1) as con:
-            context = facts.open(con, folder, each)
+            context = load.open(con, folder, each)
             read = lambda numbers: [(number, b"a line") for number in numbers]  # noqa: E731
             values.append(deduplicate_partition(context, None, (), hashes, refused, read))
             saved = save_state(context, folder)
-    return facts, cells[0], merge_partitions(values), saved
+    return load, cells[0], merge_partitions(values), saved
 
 
 def test_what_one_worker_knows_of_a_partition_another_goes_on_with(tmp_path: Path) -> None:
     first, second, latest = (str(tmp_path / name) for name in ("first", "second", "latest"))
     Path(first).mkdir()
     Path(second).mkdir()
-    facts, cells, merged, saved = first_of_two(first)
+    load, cells, merged, saved = first_of_two(first)
     books = ("rejects", "discards", "refused", "suppressed", "duplicates")
     assert saved == {table: f"{first}/{table}.parquet" for table in books}
-    plans = facts.plan(merged.values, merged.counts)
+    plans = load.plan(merged.values, merged.counts)
     users, identifies = LATEST[0], MESSAGE_TABLES.index(LATEST[0].messages)
     with engine.connect(second, 200, 1) as con:
-        rows = open_deduplicated(facts, con, second, cells, saved, plans)
+        rows = open_deduplicated(load, con, second, cells, saved, plans)
         found = {made.table: made.relation.to_arrow_table().to_pylist() for made in rows.tables()}
         assert {table: [(row["id"], row.get("b", 0)) for row in of] for table, of in found.items()} == {
             "email_opened": [("m1", None), ("nul", None)], "tracks": [("m1", 0), ("nul", 0)], "identifies": [("i1", 0)],
@@ -334,7 +355,7 @@ def test_what_one_worker_knows_of_a_partition_another_goes_on_with(tmp_path: Pat
         )
     with engine.connect(first, 200, 1) as con:
         types = plans[identifies].types
-        context = dataclasses.replace(facts, existing={"identifies": types}).open(con, first, ParsedCells())
+        context = dataclasses.replace(load, existing={"identifies": types}).open(con, first, ParsedCells())
         files = made_of.messages[0]
         stored = StoredColumns(list(types), files)
         # Of this load's messages, of those that are stored, and of none.

@@ -20,7 +20,7 @@ import autopilothq
 import forked
 from autopilothq.errors import EngineError
 from autopilothq.projection import RefusedIds
-from autopilothq.projection.partition import LoadFacts
+from autopilothq.projection.partition import PartitionedLoad
 from autopilothq.sources.engine.tasks import WorkerContext
 from autopilothq.sources.engine.work_folder import WorkFolder, work_folder
 from autopilothq.sources.file_systems import open_bucket
@@ -69,8 +69,10 @@ def test_workers_have_the_work_folder_of_the_coordinator_or_say_that_they_do_not
 
 
 def context_of(folder: WorkFolder) -> WorkerContext:
-    facts = LoadFacts("2026-01-02T03:04:05+00:00", 400, 1, str, str)
-    return WorkerContext(folder, facts, RefusedIds({}, {}), None)
+    load = PartitionedLoad(
+        loaded_at="2026-01-02T03:04:05+00:00", memory=400, partitions=1, shorten=str, event_table=str
+    )
+    return WorkerContext(folder, load, RefusedIds({}, {}), None)
 
 
 @pytest.fixture(params=["folder", "bucket"])

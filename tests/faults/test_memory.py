@@ -25,7 +25,7 @@ from autopilothq.privacy.rewrite import rewrite
 from autopilothq.projection import Projection, TableRows, cells, engine, mend, parse, tables, users
 from autopilothq.projection import projection as projection_module
 from autopilothq.projection import texts as texts_module
-from autopilothq.projection.cells import ParsedCells
+from autopilothq.projection.cells import CellWriter, ParsedCells
 from autopilothq.projection.line_reader import LineReader
 from autopilothq.projection.parse import Parser, number_lines
 from autopilothq.projection.types import ARROW
@@ -130,7 +130,7 @@ def test_more_threads_parse_again_when_the_memory_long_sufficed(
     with engine.connect(None, memory=200, threads=1) as con:
         for batch in range(120):
             needed = 4 if batch < 48 else 1
-            parser._parse_in_turn(LineReader(con), lines, ParsedCells())
+            parser._parse_in_turn(LineReader(con), lines, CellWriter(str(tmp_path)))
     # One of four threads goes on; two are tried and fail, then again after twice as long, until all go on again.
     assert [now.turns for now in tried] == [1, 2, *[4] * 16, 2, *[4] * 32, *[2] * 32, *[1] * 40]
 
@@ -140,19 +140,19 @@ def test_a_thread_that_is_alone_rejects_the_large_line_that_needs_still_more_mem
     bad: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A small line needs no more memory than others, so an error at one is the machine's."""
-    parser, cells, text = Parser(str(tmp_path)), ParsedCells(), "x" * 100
+    parser, files, text = Parser(str(tmp_path)), CellWriter(str(tmp_path)), "x" * 100
     lines = number_lines(next(batches([["{", text, "}"]])).lines)
     monkeypatch.setattr(parse, "LARGE_LINE", lines.slice(1, 1).nbytes if bad == "large line" else lines.nbytes + 1)
     enough = [2] if bad == "lines together" else []
     tried = tries(parser, lambda now: 2 in now.lines and now.lines != enough, monkeypatch)
     error = pytest.raises(duckdb.OutOfMemoryException, match=r"^others have it$")
     with engine.connect(None, memory=200, threads=2) as con, error if bad == "small line" else nullcontext():
-        parser._parse_in_turn(LineReader(con), lines, cells)
+        parser._parse_in_turn(LineReader(con), lines, files)
     last = {"large line": [[parse.CANARY_SEQ], [3]], "small line": [], "lines together": [[3]]}
     alone = [[1, 2, 3], [1], [2, 3], [2], *last[bad]]
     assert tried == [(1, "190.7 MiB", 2, [1, 2, 3]), *((1, "381.4 MiB", 1, seqs) for seqs in alone)]
     names = ["seq", "message", "raw"]
-    rejects = [row for path in cells.rejects for row in pq.read_table(path, columns=names).to_pylist()]
+    rejects = [row for path in files.cells.rejects for row in pq.read_table(path, columns=names).to_pylist()]
     told = {"seq": 2, "message": "OutOfMemoryException: others have it", "raw": text}
     assert rejects == [told] * (bad == "large line")
 

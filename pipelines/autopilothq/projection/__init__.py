@@ -3,7 +3,7 @@
 from .cells import LINES_PER_FILE
 from .columns import escape_reserved
 from .context import ExistingTables, FileCount, ReadTable, RefusedIds, TableRows, ordered_columns
-from .parse import ENVIRONMENT_ERRORS, FIRST_LINES
+from .parse import ENVIRONMENT_ERRORS
 from .people import DuePeople, People
 from .projection import Deduplicated, Projection
 from .snapshot import Snapshot
@@ -11,7 +11,6 @@ from .types import SQL_TYPES
 
 __all__ = [
     "ENVIRONMENT_ERRORS",
-    "FIRST_LINES",
     "LINES_PER_FILE",
     "SQL_TYPES",
     "Deduplicated",

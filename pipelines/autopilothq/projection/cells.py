@@ -6,6 +6,7 @@ regular lines are columns of the messages' files, named `x:` and the column's na
 more room than their values.
 """
 
+import copy
 import itertools
 import json
 import sys
@@ -100,7 +101,7 @@ class WrittenMessages(NamedTuple):
 
 
 class CellWriter:
-    """Writes cells into Parquet files of one folder. Threads may share it; each process has a folder of its own.
+    """Writes cells into Parquet files of one folder, and notes them in `cells`. Each process has a folder of its own.
 
     No key among the cells may have more than `key_bytes`, if given.
     """
@@ -108,24 +109,30 @@ class CellWriter:
     def __init__(self, folder: str, key_bytes: int | None = None) -> None:
         self._folder = folder
         self.key_bytes = key_bytes
+        self.cells = ParsedCells()
         self._numbers = itertools.count()
+
+    def another(self) -> "CellWriter":
+        """Returns a writer into the same folder that has no cells yet, for another thread or for an attempt."""
+        other = copy.copy(self)
+        other.cells = ParsedCells()
+        return other
 
     def messages(
         self,
         con: duckdb.DuckDBPyConnection,
         select: str,
-        extras: Sequence[str],
-        cells: ParsedCells,
-        copy: Callable[[str, str], None] | None = None,
+        extras: Sequence[str] = (),
+        copy_to: Callable[[str, str], None] | None = None,
     ) -> WrittenMessages:
         """Writes the messages that a query selects to a file, and notes in `cells` which of `extras` each event has.
 
-        `copy(query, path)`, if given, writes the file instead of a plain COPY.
+        `copy_to(query, path)`, if given, writes the file instead of a plain COPY.
         """
-        path = self._path("messages")
+        path, cells = self._path("messages"), self.cells
         cells.messages.append(path)
-        if copy:
-            copy(select, path)
+        if copy_to:
+            copy_to(select, path)
         else:
             con.execute(engine.copy_statement(select, path))
         file = engine.parquet_files([path])
@@ -149,7 +156,7 @@ class CellWriter:
             self._write("discards", con.execute(_UNREAD_SQL.format(messages=file)).to_arrow_table(), cells.discards)
         return WrittenMessages(path, rows, has_irregular)
 
-    def extras(self, messages: Mapping[int, Message], cells: ParsedCells) -> None:
+    def extras(self, messages: Mapping[int, Message]) -> None:
         """Writes the extras of messages by their numbers, as rows."""
         rows = [
             (seq, name[len(EXTRA) :], cell)
@@ -157,20 +164,20 @@ class CellWriter:
             for name, cell in message.cells.items()
             if name.startswith(EXTRA)
         ]
-        self._write("extras", _table(rows, ("seq", "column", "value")), cells.extras)
+        self._write("extras", _table(rows, ("seq", "column", "value")), self.cells.extras)
 
-    def discards(self, messages: Mapping[int, Message], cells: ParsedCells) -> None:
+    def discards(self, messages: Mapping[int, Message]) -> None:
         """Writes the discarded values of messages by their numbers."""
         rows = [(seq, *discard) for seq, message in messages.items() for discard in message.discards]
-        self._write("discards", _table(rows, ("seq", "column_name", "value", "reason")), cells.discards)
+        self._write("discards", _table(rows, ("seq", "column_name", "value", "reason")), self.cells.discards)
 
-    def rejects(self, rejects: Iterable[Reject], cells: ParsedCells) -> None:
+    def rejects(self, rejects: Iterable[Reject]) -> None:
         """Writes lines that are not messages."""
         rows = [
             (seq_of(reject), digest(reject.raw), reject.reason, reject.message, engine.printable(reject.raw))
             for reject in rejects
         ]
-        self._write("rejects", _table(rows, ("seq", "id", "reason", "message", "raw")), cells.rejects)
+        self._write("rejects", _table(rows, ("seq", "id", "reason", "message", "raw")), self.cells.rejects)
 
     def _write(self, what: str, table: pa.Table, paths: list[str]) -> None:
         if table.num_rows:

@@ -67,12 +67,12 @@ class FileCount(NamedTuple):
     """
 
     number: int
-    lines: int
-    stored: int
-    duplicates: int
-    rejected: int
-    first_received_at: datetime | None
-    last_received_at: datetime | None
+    lines: int = 0
+    stored: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+    first_received_at: datetime | None = None
+    last_received_at: datetime | None = None
     mended: int = 0
     again: int = 0
 
@@ -169,30 +169,39 @@ def every_table(_: str) -> bool:
     return True
 
 
-@dataclass(frozen=True)
-class ProjectionContext:
-    """What all steps of the second half share, in one process.
+@dataclass(frozen=True, kw_only=True)
+class SharedContext:
+    """What all processes of a load have in common, as plain data that can be sent to any worker.
 
-    `con` is a connection to the load's own engine, whose tables docs/projection.md draws; `scratch` is a folder. All
-    else is plain data: the files of `cells`, the tables that the destination has (`existing`), how many columns they
-    have (`widths`), its `limits`, and how it names columns (`shorten`) and events' tables (`event_table`). `loaded_at`
-    is a time in ISO 8601, `memory` is in MB. `fills` returns whether the load fills a table; a message may lack rows
-    only in those.
+    It has the tables that the destination has (`existing`), how many columns they have (`widths`), its `limits`, and
+    how it names columns (`shorten`) and events' tables (`event_table`); `tables` are those of the load's messages.
+    `loaded_at` is a time in ISO 8601, `memory` (MB) is what each engine may use. `fills` returns whether the load fills
+    a table; a message may lack rows only in those.
     """
 
-    con: duckdb.DuckDBPyConnection
-    scratch: str
-    memory: int
-    cells: ParsedCells
     loaded_at: str
+    memory: int
     shorten: Callable[[str], str]
     event_table: Callable[[str], str]
     existing: ExistingTables = field(default_factory=dict)
     limits: Limits = OTHER_LIMITS
     widths: Mapping[str, int] = field(default_factory=dict)
     tables: TableNumbers = field(default_factory=lambda: TableNumbers.of(()))
-    threads: int = 1
     fills: Callable[[str], bool] = every_table
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectionContext(SharedContext):
+    """What all steps of the second half share, in one process.
+
+    `con` is a connection to an engine of its own, which may use `threads` and whose tables docs/projection.md draws;
+    `scratch` is a folder. `cells` are those of the messages that this process has.
+    """
+
+    con: duckdb.DuckDBPyConnection
+    scratch: str
+    cells: ParsedCells
+    threads: int = 1
 
     @property
     def loaded_at_sql(self) -> str:

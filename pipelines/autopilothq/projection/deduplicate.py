@@ -6,6 +6,7 @@ of some ids can run them.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 
 import pyarrow as pa
 
@@ -15,7 +16,16 @@ from ..segment.message import EXTRA, digest
 from . import engine, suppression, texts
 from .cells import short_event, short_event_sql
 from .columns import discard_columns, plan_existing_columns, room_of, row_values
-from .context import NUMBER_OF_KIND, EventName, ExistingTables, ProjectionContext, ReadTable, RefusedIds, TableNumbers
+from .context import (
+    NUMBER_OF_KIND,
+    EventName,
+    ExistingTables,
+    ProjectionContext,
+    ReadTable,
+    RefusedIds,
+    SharedContext,
+    TableNumbers,
+)
 from .tables import count_messages
 
 REJECTS_PER_READ = 500  # each of up to 1 MiB
@@ -81,6 +91,13 @@ def reject_messages(context: ProjectionContext, *tables: str) -> None:
     context.con.execute(_SQL["messages"].format(but=but))
 
 
+def leave_out(context: ProjectionContext, suppressed: HashedIds, refused: RefusedIds, read_lines: ReadLines) -> None:
+    """Rejects the messages that the destination refused, and those of deleted persons."""
+    reject_refused(context, refused, read_lines)
+    if suppressed:
+        reject_suppressed(context, suppressed)
+
+
 def reject_refused(context: ProjectionContext, refused: RefusedIds, read_lines: ReadLines) -> None:
     """Rejects the messages that the destination refused, and those that refused rows are made of.
 
@@ -109,10 +126,10 @@ def reject_refused(context: ProjectionContext, refused: RefusedIds, read_lines: 
     reject_messages(context, "refused")
 
 
-def reject_suppressed(context: ProjectionContext, hashes: HashedIds) -> None:
+def reject_suppressed(context: ProjectionContext, suppressed: HashedIds) -> None:
     """Rejects the messages of deleted persons, and removes the text of rejected lines that mention them."""
     con, message = context.con, REJECT_REASONS["suppressed"]
-    suppression.register_suppressed(con, hashes.pairs(), hashes.key)
+    suppression.register_suppressed(con, suppressed.pairs(), suppressed.key)
     seqs: list[int] = []
     with con.cursor() as reader:
         lines = reader.sql("SELECT seq AS key, raw || chr(10) || message AS text FROM rejects")
@@ -133,34 +150,34 @@ def find_duplicates(context: ProjectionContext) -> None:
 def limit_tables(
     context: ProjectionContext, event_tables: Collection[str], most: int
 ) -> tuple[TableNumbers, dict[str, int]]:
-    """Keeps events in `tracks` alone if the dataset would have more than `most` tables of events.
+    """Keeps the events that `choose_tables` leaves without a table in `tracks` alone.
 
-    Events with the most messages get a table first. `event_tables` are the tables of events that the destination has,
-    in addition to those of the catalogue. Returns the numbers of the tables, and how many messages the events without a
-    table have, by the event's slug.
+    Returns the numbers of the tables, and how many messages these events have, by the event's slug.
     """
-    new, room = new_tables(context.tables.names, context.existing, event_tables, most)
-    if len(new) <= room:
-        return context.tables, {}
-    beyond = tables_beyond(context.tables.names, new, room, count_messages(context))
-    context.con.execute(_SQL["drop_event_tables"], {"table_numbers": list(beyond)})
-    names = context.tables.names
-    return context.tables.without(beyond), {names[number]: count for number, count in beyond.items()}
+    tables, beyond = choose_tables(context, event_tables, most, partial(count_messages, context))
+    if beyond:
+        context.con.execute(_SQL["drop_event_tables"], {"table_numbers": list(beyond)})
+    return tables, {tables.names[number]: count for number, count in beyond.items()}
 
 
-def new_tables(
-    names: Sequence[str], existing: Collection[str], event_tables: Collection[str], most: int
-) -> tuple[list[int], int]:
-    """Returns the numbers of the events' tables that do not exist yet, and how many more the dataset may have."""
-    has_table = {*event_tables, *existing, *EVENT_TABLE_NAMES}
+def choose_tables(
+    shared: SharedContext, event_tables: Collection[str], most: int, count: Callable[[], Mapping[int, int]]
+) -> tuple[TableNumbers, dict[int, int]]:
+    """Chooses the events that get a table, if the dataset would have more than `most` tables of events.
+
+    Events with the most messages get a table first: `count` returns how many messages each table would have, by number.
+    `event_tables` are the tables of events that the destination has, in addition to those of the catalogue. Returns the
+    numbers of the tables, and how many messages each table has that is left out.
+    """
+    names = shared.tables.names
+    has_table = {*event_tables, *shared.existing, *EVENT_TABLE_NAMES}
     new = [number for number in range(len(MESSAGE_TABLES), len(names)) if names[number] not in has_table]
-    return new, max(0, most - len(event_tables))
-
-
-def tables_beyond(names: Sequence[str], new: Iterable[int], room: int, counts: Mapping[int, int]) -> dict[int, int]:
-    """Returns how many messages each new table beyond `room` has, by number; those with the most messages get room."""
+    room = max(0, most - len(event_tables))
+    if len(new) <= room:
+        return shared.tables, {}
+    counts = count()
     beyond = sorted(new, key=lambda number: (-counts.get(number, 0), names[number]))[room:]
-    return {number: counts.get(number, 0) for number in beyond}
+    return shared.tables.without(beyond), {number: counts.get(number, 0) for number in beyond}
 
 
 def ids_to_match(existing: ExistingTables, names: Sequence[str], fills: Callable[[str], bool]) -> dict[str, list[str]]:

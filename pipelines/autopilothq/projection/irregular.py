@@ -17,7 +17,6 @@ from .cells import (
     LINES_PER_FILE,
     TEXTS,
     CellWriter,
-    ParsedCells,
     select_columns,
     split_by_size,
     with_timestamps_read,
@@ -35,18 +34,16 @@ _SELECT_SQL = (
 )
 
 
-def parse_irregular(
-    con: duckdb.DuckDBPyConnection, lines: pa.Table, files: CellWriter, cells: ParsedCells
-) -> Counter[tuple[str, ...]]:
-    """Parses lines (`seq`, `text`) into `cells`; returns how many messages hold each object, by its path."""
+def parse_irregular(con: duckdb.DuckDBPyConnection, lines: pa.Table, files: CellWriter) -> Counter[tuple[str, ...]]:
+    """Parses lines (`seq`, `text`) into `files`; returns how many messages hold each object, by its path."""
     objects: Counter[tuple[str, ...]] = Counter()
     for piece in pieces(lines, MOST_IRREGULAR, MOST_LINES):
         for messages, rejects in _read_each(piece, files.key_bytes):
-            files.rejects(rejects, cells)
-            files.discards(messages, cells)
+            files.rejects(rejects)
+            files.discards(messages)
             if messages:
-                _write_messages(con, piece, messages, files, cells)
-                files.extras(messages, cells)
+                _write_messages(con, piece, messages, files)
+                files.extras(messages)
             for message in messages.values():
                 objects.update(set(message.objects))
             if len(objects) > MOST_COUNTED:
@@ -55,18 +52,14 @@ def parse_irregular(
 
 
 def _write_messages(
-    con: duckdb.DuckDBPyConnection,
-    lines: pa.Table,
-    messages: Mapping[int, Message],
-    files: CellWriter,
-    cells: ParsedCells,
+    con: duckdb.DuckDBPyConnection, lines: pa.Table, messages: Mapping[int, Message], files: CellWriter
 ) -> None:
     rows = [
         {"seq": seq} | {name: cell for name, cell in message.cells.items() if not name.startswith(EXTRA)}
         for seq, message in messages.items()
     ]
     with engine.registered(con, irregular_lines=lines, cells=engine.text_table(rows, ("seq", *_CELLS))):
-        files.messages(con, _SELECT_SQL, (), cells)
+        files.messages(con, _SELECT_SQL)
 
 
 def pieces(lines: pa.Table, most_bytes: int, most_lines: int = sys.maxsize) -> Iterator[pa.Table]:

@@ -10,7 +10,7 @@ Any worker can parse: lines and a folder for the files go in, `ParsedCells` come
 
 import threading
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import nullcontext
 
 import duckdb
@@ -27,7 +27,7 @@ from .cells import LINES_PER_FILE, LONG_LINE, MOST_BYTES, NO_MESSAGES_SQL, CellW
 from .irregular import parse_irregular, pieces
 from .keys import long_key_condition
 from .line_reader import LineReader
-from .shapes import RegularShape, Shapes
+from .shapes import ProjectionQuery, RegularShape, Shapes
 
 FIRST_LINES = 1_000  # lines that are parsed before all others, to learn which objects their messages hold
 FREQUENT = 10  # irregular lines of a batch that must hold an object, at least, before its keys become part of shapes
@@ -45,7 +45,7 @@ class Parser:
 
     It remembers the shapes of lines from one batch to the next. Lines whose keys have more than `key_bytes` are
     rejected, because the destination has no room for them. If the engine's memory does not suffice for all threads,
-    fewer of them parse at a time. Example:
+    fewer of them parse at a time. The first lines are parsed before all others, because they have most shapes. Example:
 
         with engine.connect(None, memory=400, threads=1) as con:
             cells = Parser(folder).parse(LineReader(con), batch)
@@ -55,6 +55,7 @@ class Parser:
         self._files = CellWriter(folder, key_bytes)
         self._shapes = Shapes()
         self._first = True
+        self._learning = threading.Lock()  # held while the first lines are parsed
         self._lock = threading.Lock()
         self._turns = LargestFirst(threads)
         self._turns_taken = 1  # by each thread; if it takes twice as many, half as many threads parse at a time
@@ -67,54 +68,61 @@ class Parser:
         Bad lines become rejects, whatever they hold: if parsing raises anything unexpected, the lines that cause it are
         found and rejected, and all others are kept. Raises only errors that no line has caused.
         """
-        cells = ParsedCells()
-        self._files.rejects(batch.rejects, cells)
+        files = self._files.another()
+        files.rejects(batch.rejects)
         lines = number_lines(batch.lines)
         if self._first:
-            self._parse_pieces(reader, lines.slice(0, FIRST_LINES), cells)
-            lines = lines.slice(FIRST_LINES)
-            self._first = not cells.columns
-        self._parse_pieces(reader, lines, cells)
-        return cells
+            lines = self._parse_first(reader, lines, files)
+        self._parse_pieces(reader, lines, files)
+        return files.cells
+
+    def _parse_first(self, reader: LineReader, lines: pa.Table, files: CellWriter) -> pa.Table:
+        """Parses the first lines, while other threads wait; returns the lines that are left."""
+        with self._learning:
+            if not self._first:
+                return lines
+            self._parse_pieces(reader, lines.slice(0, FIRST_LINES), files)
+            self._first = not files.cells.columns
+            return lines.slice(FIRST_LINES)
 
     def no_messages(self, con: duckdb.DuckDBPyConnection) -> ParsedCells:
         """Returns cells with a file of messages that has all columns but no rows."""
-        cells = ParsedCells()
-        self._files.messages(con, NO_MESSAGES_SQL, (), cells)
-        return cells
+        files = self._files.another()
+        files.messages(con, NO_MESSAGES_SQL)
+        return files.cells
 
     def parse_canary(self, reader: LineReader) -> ParsedCells:
         """Returns the cells of the canary: a plain message, which fails to parse only if all messages do."""
         return self._parse_at_once(reader, _CANARY)
 
-    def _parse_pieces(self, reader: LineReader, lines: pa.Table, cells: ParsedCells) -> None:
+    def _parse_pieces(self, reader: LineReader, lines: pa.Table, files: CellWriter) -> None:
         """Parses lines; if many are long, in pieces of MOST_BYTES, which also bounds the size of the files."""
         sizes = pc.binary_length(lines["text"]).to_numpy()
         long_bytes = int(sizes[sizes > LONG_LINE].sum())
-        cells.long_bytes += long_bytes
+        files.cells.long_bytes += long_bytes
         for piece in pieces(lines, MOST_BYTES) if long_bytes > MOST_BYTES else (lines,):
-            self._parse_in_turn(reader, piece, cells)
+            self._parse_in_turn(reader, piece, files)
 
-    def _parse_in_turn(self, reader: LineReader, lines: pa.Table, cells: ParsedCells) -> None:
+    def _parse_in_turn(self, reader: LineReader, lines: pa.Table, files: CellWriter) -> None:
         """Parses lines in parallel with other threads; if the memory does not suffice, with fewer threads.
 
         The memory may be taken by other threads. So an out-of-memory error is the fault of these lines only if no other
         thread was parsing.
         """
         while lines.num_rows:
-            taken, made = self._turns_taken, ParsedCells()
+            taken, attempt = self._turns_taken, files.another()
             alone = taken > self._turns.most
             memory = engine.one_thread(reader.con.execute, engine.ALONE_MEMORY) if alone else nullcontext()
             try:
                 with self._turns.turn(0, min(taken, self._turns.most)), memory:
-                    self._parse_lines(reader, lines, made, alone)
+                    self._parse_lines(reader, lines, attempt, alone)
             except duckdb.OutOfMemoryException:
-                made.delete()
+                attempt.cells.delete()
                 if alone:
                     raise
                 self._note_shortage(taken)
             else:
-                cells.extend(made)
+                files.cells.extend(attempt.cells)
                 self._note_success(taken)
                 return
 
@@ -137,10 +145,10 @@ class Parser:
                 if self._successes == self._required_successes:
                     self._turns_taken, self._successes = taken // 2, 0
 
-    def _parse_lines(self, reader: LineReader, lines: pa.Table, cells: ParsedCells, alone: bool) -> None:
+    def _parse_lines(self, reader: LineReader, lines: pa.Table, files: CellWriter, alone: bool) -> None:
         """Parses all lines at once; if that raises, parses each half, and so on, down to the lines that raise."""
         try:
-            cells.extend(self._parse_at_once(reader, lines))
+            files.cells.extend(self._parse_at_once(reader, lines))
         except ENVIRONMENT_ERRORS:
             raise
         except Exception as error:
@@ -148,12 +156,12 @@ class Parser:
                 raise
             if lines.num_rows > 1:
                 half = lines.num_rows // 2
-                self._parse_lines(reader, lines.slice(0, half), cells, alone)
-                self._parse_lines(reader, lines.slice(half), cells, alone)
+                self._parse_lines(reader, lines.slice(0, half), files, alone)
+                self._parse_lines(reader, lines.slice(half), files, alone)
             elif not self._parses_canary(reader):
                 raise
             else:
-                self._files.rejects([_unreadable(lines, error)], cells)
+                files.rejects([_unreadable(lines, error)])
 
     def _parses_canary(self, reader: LineReader) -> bool:
         try:
@@ -163,38 +171,36 @@ class Parser:
         return True
 
     def _parse_at_once(self, reader: LineReader, lines: pa.Table) -> ParsedCells:
-        cells = ParsedCells()
+        files = self._files.another()
         try:
-            objects = parse_lines(reader, lines, self._shapes, self._files, cells)
+            objects = parse_lines(reader, lines, self._shapes, files)
         except BaseException:
-            cells.delete()
+            files.cells.delete()
             raise
         with self._lock:
             self._shapes = self._shapes.with_objects(objects)
-        return cells
+        return files.cells
 
 
-def parse_lines(
-    reader: LineReader, lines: pa.Table, shapes: Shapes, files: CellWriter, cells: ParsedCells
-) -> Collection[tuple[str, ...]]:
-    """Parses lines (`seq`, `text`) into `cells`; returns the paths of objects that many irregular lines hold.
+def parse_lines(reader: LineReader, lines: pa.Table, shapes: Shapes, files: CellWriter) -> Collection[tuple[str, ...]]:
+    """Parses lines (`seq`, `text`) into `files`; returns the paths of objects that many irregular lines hold.
 
     First come the lines of known shapes, then those of regular shapes that were new, then the irregular lines.
     """
     misread = misread_conditions(lines["text"])
-    rest, seqs = _parse_known(reader, lines, misread, shapes, files, cells)
+    rest, seqs = _parse_known(reader, lines, misread, shapes, files)
     if rest.num_rows:
         regular, irregular = _probe(reader, rest, misread, shapes)
         seqs += irregular.filter(pc.is_valid(irregular["shape"]))["seq"].chunks  # blank lines have no shape
         if regular:
             rest = rest.filter(pc.invert(pc.is_in(rest["seq"], irregular["seq"])))
             readable = _READABLE.format(misread="false")
-            others, irregulars = _parse_regular(reader, rest, readable, regular, shapes, files, cells)
+            others, irregulars = _parse_regular(reader, rest, readable, shapes.query(regular), files)
             seqs += [*others["seq"].chunks, *irregulars]
     if not seqs:
         return ()
     lines = lines.filter(pc.is_in(lines["seq"], pa.chunked_array(seqs)))
-    objects: Counter[tuple[str, ...]] = parse_irregular(reader.con, lines, files, cells)
+    objects: Counter[tuple[str, ...]] = parse_irregular(reader.con, lines, files)
     enough = max(FREQUENT, lines.num_rows // 100)
     return [path for path, number in objects.items() if number >= enough]
 
@@ -204,12 +210,7 @@ _READABLE = "starts_with(text, '{{') AND NOT contains(text, '\\u0000') AND NOT (
 
 
 def _parse_known(
-    reader: LineReader,
-    lines: pa.Table,
-    misread: tuple[str, str],
-    shapes: Shapes,
-    files: CellWriter,
-    cells: ParsedCells,
+    reader: LineReader, lines: pa.Table, misread: tuple[str, str], shapes: Shapes, files: CellWriter
 ) -> tuple[pa.Table, list[pa.Array]]:
     """Parses the lines of known shapes; returns the lines of other shapes, and the `seq` of irregular lines.
 
@@ -219,16 +220,16 @@ def _parse_known(
     while known:
         valid = () if shapes.all_json else ("NOT json_valid(text)",)
         readable = _READABLE.format(misread=" OR ".join((*valid, *misread)))
-        made = ParsedCells()
+        attempt = files.another()
         try:
-            found = _parse_regular(reader, lines, readable, known, shapes, files, made)
+            found = _parse_regular(reader, lines, readable, shapes.query(known), attempt)
         except (duckdb.InvalidInputException, UnicodeDecodeError):  # the latter if the message quotes invalid UTF-8
-            made.delete()
+            attempt.cells.delete()
             if not shapes.all_json:
                 raise
             shapes.all_json = False
         else:
-            cells.extend(made)
+            files.cells.extend(attempt.cells)
             return found
     return lines, []
 
@@ -251,24 +252,16 @@ def _probe(
 
 
 def _parse_regular(
-    reader: LineReader,
-    lines: pa.Table,
-    readable: str,
-    known: Mapping[str, RegularShape],
-    shapes: Shapes,
-    files: CellWriter,
-    cells: ParsedCells,
+    reader: LineReader, lines: pa.Table, readable: str, query: ProjectionQuery, files: CellWriter
 ) -> tuple[pa.Table, list[pa.Array]]:
-    """Writes the cells of the lines that match `readable` and have known shapes, in one statement.
+    """Writes the cells of the lines that match `readable` and have shapes of the query, in one statement.
 
     Returns the other lines, and the `seq` of the lines that turned out to be irregular.
     """
-    query = shapes.query(known.values())
-    known_shapes = pa.table({"shape": list(known), "has_nulls": [bool(shape.nulls) for shape in known.values()]})
     irregular = f"(irregular OR {long_key_condition(files.key_bytes)})"
     select = f"SELECT {select_columns(query.extras, irregular)} FROM ({query.sql(readable)})"
-    reader.read(lines, known_shapes)
-    written = files.messages(reader.con, select, query.extras, cells, reader.copy)
+    reader.read(lines, query.shapes)
+    written = files.messages(reader.con, select, query.extras, reader.copy)
     file = engine.parquet_files([written.path])
     irregulars = (
         reader.con.execute(f"SELECT seq FROM {file} WHERE irregular").to_arrow_table()["seq"].chunks

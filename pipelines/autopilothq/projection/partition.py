@@ -11,14 +11,14 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..catalog import AUDIT, OTHER_LIMITS, Latest, Limits, Type
+from ..catalog import AUDIT, Latest, Type
 from ..segment.identity import HashedIds
 from . import audit, engine, texts, users
 from . import deduplicate as steps
@@ -26,13 +26,12 @@ from .cells import CELL_FILES, NO_MESSAGES_SQL, ParsedCells
 from .columns import row_values
 from .context import (
     EventName,
-    ExistingTables,
     ProjectionContext,
     ReadTable,
     RefusedIds,
+    SharedContext,
     TableNumbers,
     TableRows,
-    every_table,
     name_events,
 )
 from .projection import Deduplicated, deduplicate
@@ -65,30 +64,20 @@ class NotPartitioned(Exception):
     """
 
 
-@dataclass(frozen=True)
-class LoadFacts:
-    """What all workers of a load must know, as plain data that can be sent anywhere.
+@dataclass(frozen=True, kw_only=True)
+class PartitionedLoad(SharedContext):
+    """A load in so many `partitions`, as all of its workers know it.
 
-    `columns`, `long_bytes`, `events` and `tables` are those of all `ParsedCells` of the load. All else is as in
-    `ProjectionContext`.
+    `columns`, `events` and `long_bytes` are those of all `ParsedCells` of the load.
     """
 
-    loaded_at: str
-    memory: int
     partitions: int
-    shorten: Callable[[str], str]
-    event_table: Callable[[str], str]
     columns: Mapping[tuple[str, str | None], dict[str, None]] = field(default_factory=dict)
     events: Sequence[EventName] = ()
-    tables: TableNumbers = field(default_factory=lambda: TableNumbers.of(()))
-    existing: ExistingTables = field(default_factory=dict)
-    limits: Limits = OTHER_LIMITS
-    widths: Mapping[str, int] = field(default_factory=dict)
-    fills: Callable[[str], bool] = every_table
     long_bytes: int = 0
 
-    def with_cells(self, cells: ParsedCells) -> "LoadFacts":
-        """Returns the facts with the events and the columns of all cells."""
+    def with_cells(self, cells: ParsedCells) -> "PartitionedLoad":
+        """Returns the load with the events and the columns of all cells."""
         events = name_events(cells.events, self.event_table)
         return dataclasses.replace(
             self, columns=cells.columns, events=events, tables=TableNumbers.of(events), long_bytes=cells.long_bytes
@@ -109,26 +98,15 @@ class LoadFacts:
 
     def _context(self, con: duckdb.DuckDBPyConnection, scratch: str, cells: ParsedCells) -> ProjectionContext:
         files = [_no_messages(con, scratch, self.columns)] if scratch else []
-        return ProjectionContext(
-            con,
-            scratch,
-            self.memory,
-            dataclasses.replace(
-                cells,
-                messages=[*files, *cells.messages],
-                columns=dict(self.columns),
-                events=Counter(event.event for event in self.events),
-                long_bytes=self.long_bytes,
-            ),
-            self.loaded_at,
-            self.shorten,
-            self.event_table,
-            self.existing,
-            self.limits,
-            self.widths,
-            self.tables,
-            fills=self.fills,
+        cells = dataclasses.replace(
+            cells,
+            messages=[*files, *cells.messages],
+            columns=dict(self.columns),
+            events=Counter(event.event for event in self.events),
+            long_bytes=self.long_bytes,
         )
+        shared: dict[str, Any] = {each.name: getattr(self, each.name) for each in dataclasses.fields(SharedContext)}
+        return ProjectionContext(con=con, scratch=scratch, cells=cells, **shared)
 
 
 def _no_messages(
@@ -162,7 +140,7 @@ def partition_rows(
 def partition_cells(
     con: duckdb.DuckDBPyConnection, cells: ParsedCells, partitions: int, folder: str
 ) -> dict[int, ParsedCells]:
-    """Partitions files of cells, into an empty folder. The columns are in `LoadFacts`, not in the cells it returns."""
+    """Partitions files of cells, into an empty folder. Their columns are in the `PartitionedLoad` alone."""
     parts: dict[int, ParsedCells] = {}
     for what in CELL_FILES:
         if getattr(cells, what):
@@ -226,12 +204,10 @@ def partition_reader(given: Mapping[str, StoredColumns], needed: Callable[[], Co
 
 
 def count_candidates(
-    context: ProjectionContext, hashes: HashedIds, refused: RefusedIds, read_lines: steps.ReadLines
+    context: ProjectionContext, suppressed: HashedIds, refused: RefusedIds, read_lines: steps.ReadLines
 ) -> dict[int, int]:
     """Returns how many messages of an open partition each table would get, without duplicates within the load."""
-    steps.reject_refused(context, refused, read_lines)
-    if hashes:
-        steps.reject_suppressed(context, hashes)
+    steps.leave_out(context, suppressed, refused, read_lines)
     steps.find_duplicates(context)
     return count_messages(context)
 
@@ -240,7 +216,7 @@ def deduplicate_partition(
     context: ProjectionContext,
     given: Mapping[str, StoredColumns] | None,
     complete: Collection[str],
-    hashes: HashedIds,
+    suppressed: HashedIds,
     refused: RefusedIds,
     read_lines: steps.ReadLines,
 ) -> PartitionValues:
@@ -249,14 +225,14 @@ def deduplicate_partition(
     `given` has the stored ids and so on, None if nothing is stored, or it does not count. Raises NotPartitioned if more
     columns are needed.
     """
-    steps.reject_refused(context, refused, read_lines)
+    steps.leave_out(context, suppressed, refused, read_lines)
 
     def needed() -> set[str]:
         numbers = context.con.execute(_SQL["tables_of_stored"]).fetchall()
         return {context.tables.names[number] for (number,) in numbers} & context.existing.keys()
 
     stored = None if given is None else partition_reader(given, needed)
-    deduplicate(context, stored, complete, hashes, (), sys.maxsize)
+    deduplicate(context, stored, complete, max_event_tables=sys.maxsize)
     builder = TableBuilder(context, row_values(context, "kept"))
     counts = builder.gather()
     return PartitionValues(counts, {number: builder.values(number) for number in counts})
@@ -273,7 +249,7 @@ def save_state(context: ProjectionContext, folder: str) -> dict[str, str]:
 
 
 def open_deduplicated(
-    facts: LoadFacts,
+    load: PartitionedLoad,
     con: duckdb.DuckDBPyConnection,
     scratch: str,
     cells: ParsedCells,
@@ -281,7 +257,7 @@ def open_deduplicated(
     plans: Mapping[int, TablePlan],
 ) -> "PartitionRows":
     """Opens a partition that another worker has deduplicated."""
-    context = facts.open(con, scratch, dataclasses.replace(cells, rejects=[], discards=[]))
+    context = load.open(con, scratch, dataclasses.replace(cells, rejects=[], discards=[]))
     for table, path in saved.items():
         query = f"FROM {engine.parquet_files([path])}"
         if table in texts.TEXT_TABLES:

@@ -57,9 +57,9 @@ class People:
         """
         self._insert("people", ("person", "active_at", "details"), people)
 
-    def leave_out(self, hashes: HashedIds) -> None:
+    def leave_out(self, suppressed: HashedIds) -> None:
         """Leaves out those who are on the suppression list."""
-        suppression.register_suppressed(self._con, hashes.pairs(), hashes.key)
+        suppression.register_suppressed(self._con, suppressed.pairs(), suppressed.key)
         self._con.execute(
             f"DELETE FROM people WHERE person IN (SELECT person FROM ({suppression.people_on_list('people')}))"
         )

@@ -72,13 +72,13 @@ class Projection:
         # While batches are added, the parallelism is that of the threads which add them.
         con = engine.connect(scratch, memory, threads=1)
         self._context = ProjectionContext(
-            con,
-            scratch,
-            memory,
-            self._parser.no_messages(con),
-            loaded_at.isoformat(),
-            shorten,
-            event_table or (lambda key: shorten(key) if snake_case(key) else ""),
+            con=con,
+            scratch=scratch,
+            cells=self._parser.no_messages(con),
+            loaded_at=loaded_at.isoformat(),
+            memory=memory,
+            shorten=shorten,
+            event_table=event_table or (lambda key: shorten(key) if snake_case(key) else ""),
             fills=fills,
         )
         self._readers: list[LineReader] = []  # those that no thread is using
@@ -112,7 +112,7 @@ class Projection:
         existing: ExistingTables | None = None,
         stored: ReadTable | None = None,
         complete: Collection[str] = (),
-        hashes: HashedIds = NOBODY,
+        suppressed: HashedIds = NOBODY,
         limits: Limits = OTHER_LIMITS,
         widths: Mapping[str, int] | None = None,
         event_tables: Collection[str] = (),
@@ -128,7 +128,7 @@ class Projection:
                 and for no more tables than necessary.
             complete: The ids of the loads that were not killed; discards that other loads may have lost are written
                 again.
-            hashes: The hashed ids of deleted persons, whose messages are rejected.
+            suppressed: The hashed ids of deleted persons, whose messages are rejected.
             limits: The destination's limits for a table.
             widths: How many columns each of the destination's tables has.
             event_tables: The destination's tables of events, in addition to those of the catalogue.
@@ -141,8 +141,8 @@ class Projection:
         self._context = dataclasses.replace(self._context, existing=existing or {}, threads=threads)
         self._context.reserve()
         context = open_load(dataclasses.replace(self._context, limits=limits, widths=widths or {}))
-        steps.reject_refused(context, refused, read_lines)
-        return deduplicate(context, stored, complete, hashes, event_tables, max_event_tables)
+        steps.leave_out(context, suppressed, refused, read_lines)
+        return deduplicate(context, stored, complete, event_tables, max_event_tables)
 
     def unreadable(self) -> dict[str, str]:
         """Returns the errors, by message id, of the messages that make `deduplicate` or the making of rows raise."""
@@ -166,13 +166,10 @@ def deduplicate(
     context: ProjectionContext,
     stored: ReadTable | None = None,
     complete: Collection[str] = (),
-    hashes: HashedIds = NOBODY,
     event_tables: Collection[str] = (),
     max_event_tables: int = MAX_EVENT_TABLES,
 ) -> "Deduplicated":
-    """Decides which messages of an open load are kept; see `Projection.deduplicate`."""
-    if hashes:
-        steps.reject_suppressed(context, hashes)
+    """Decides which messages of an open load are kept, of those that are not left out; see `Projection.deduplicate`."""
     steps.find_duplicates(context)
     tables, without_table = steps.limit_tables(context, event_tables, max_event_tables)
     context = dataclasses.replace(context, tables=tables)

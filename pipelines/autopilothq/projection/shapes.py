@@ -10,6 +10,8 @@ import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import pyarrow as pa
+
 from ..catalog import COMMON_NAMES, CONTEXT, DECLARED_TYPES, LINK, PROPERTIES
 from ..segment.message import BODIES, EXTRA, MAX_OBJECTS, OWN_FIELDS, TIMESTAMP_FIELDS, prefixed_if_taken
 from ..segment.naming import LONGEST_COLUMN, column_name
@@ -55,11 +57,13 @@ _CHANGING = f"regexp_matches(text, {engine.literal(_CHANGING_NUMBER)})"
 class ProjectionQuery(NamedTuple):
     """The query that makes cells of lines (shapes.sql, `cells`): its parts, and the `extras` among the cells.
 
-    `select` are the cells and `irregular` are the tests of a line. `structure` describes the struct that a line is read
-    into. `pointers` are the objects whose keys make a shape. `objects` is a condition for lines with anything but an
-    object or null where other lines have an object, which their shape does not show.
+    `shapes` (`shape`, `has_nulls`) are those of the lines that it reads; SQL has them as `known_shapes`. `select` are
+    the cells and `irregular` are the tests of a line. `structure` describes the struct that a line is read into.
+    `pointers` are the objects whose keys make a shape. `objects` is a condition for lines with anything but an object
+    or null where other lines have an object, which their shape does not show.
     """
 
+    shapes: pa.Table
     select: str
     irregular: str
     structure: str
@@ -168,14 +172,16 @@ class Shapes:
             return self
         return Shapes((*self._objects, *new))
 
-    def query(self, shapes: Iterable["RegularShape"]) -> ProjectionQuery:
+    def query(self, shapes: Mapping[str, "RegularShape"]) -> ProjectionQuery:
         """Returns the query for lines of these shapes."""
         leaves, nulls = dict[Path, None](), dict[Path, None]()
-        for shape in shapes:
+        for shape in shapes.values():
             leaves |= dict.fromkeys(shape.leaves)
             nulls |= dict.fromkeys(shape.nulls)
+        known = pa.table({"shape": list(shapes), "has_nulls": [bool(shape.nulls) for shape in shapes.values()]})
         # None of the catalogue's paths is an object.
-        return _query(list(leaves | dict.fromkeys(_DECLARED)), self.pointers(), [_pointer(path) for path in nulls])
+        leaves |= dict.fromkeys(_DECLARED)
+        return _query(known, list(leaves), self.pointers(), [_pointer(path) for path in nulls])
 
 
 def _pointer(path: Path) -> str:
@@ -205,7 +211,7 @@ def _cell(leaf: Path) -> str:
 # ---- the query -----------------------------------------------------------------------------------------------------
 
 
-def _query(leaves: Sequence[Path], pointers: Sequence[str], nulls: Sequence[str]) -> ProjectionQuery:
+def _query(shapes: pa.Table, leaves: Sequence[Path], pointers: Sequence[str], nulls: Sequence[str]) -> ProjectionQuery:
     """Returns the query that reads these leaves; `nulls` are pointers to objects that may be null."""
     paths: dict[str, dict[str, list[Path]]] = {"context": {}, "properties": {}, "traits": {}}
     types: dict[Path, str] = {}
@@ -223,12 +229,13 @@ def _query(leaves: Sequence[Path], pointers: Sequence[str], nulls: Sequence[str]
     ]
     objects = [f"json_type(text, {engine.literal(pointer)}) NOT IN ('NULL', 'OBJECT')" for pointer in nulls]
     return ProjectionQuery(
-        ", ".join(f"{expression} AS {engine.name(cell)}" for cell, expression in cells.items()),
-        " OR ".join(f"coalesce({test}, false)" for test in _irregular_tests(types, declared)),
-        _structure(types),
-        engine.literals(pointers),
-        " OR ".join(objects) or "false",
-        [cell for cell in cells if cell.startswith(EXTRA)],
+        shapes=shapes,
+        select=", ".join(f"{expression} AS {engine.name(cell)}" for cell, expression in cells.items()),
+        irregular=" OR ".join(f"coalesce({test}, false)" for test in _irregular_tests(types, declared)),
+        structure=_structure(types),
+        pointers=engine.literals(pointers),
+        objects=" OR ".join(objects) or "false",
+        extras=[cell for cell in cells if cell.startswith(EXTRA)],
     )
 
 

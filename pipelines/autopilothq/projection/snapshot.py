@@ -116,7 +116,9 @@ class Snapshot:
         con = engine.connect(scratch, memory, threads=1)
         con.execute(_SQL["tables"])
         received, loaded = (f"TIMESTAMPTZ '{time.isoformat()}'" for time in (received_at, loaded_at))
-        self._context = _SnapshotContext(con, table, received, loaded, scratch, memory, shorten)
+        self._context = _SnapshotContext(
+            con, table, received_at=received, loaded_at=loaded, scratch=scratch, memory=memory, shorten=shorten
+        )
 
     def close(self) -> None:
         """Frees the memory."""

@@ -189,19 +189,14 @@ def plan_table(context: ProjectionContext, number: int, values: TableValues) -> 
 def table_rows(context: ProjectionContext, messages: TableMessages, plan: TablePlan, count: int) -> TableRows:
     """Makes the rows of one table; discards values that have no column or do not fit theirs."""
     discard_columns(context, messages.number, messages.where, plan.extras)
-    extras, ordered = plan.extras.taken, plan.types
+    extras, types = plan.extras.taken, plan.types
     cells = {extra.name: _extra_cell(column, extra) for column, extra in extras.items()}
     cells |= {column: _declared_cell(column, type_, context.loaded_at_sql) for column, type_ in plan.declared.items()}
-    select = ", ".join(f"{cells[column]} AS {engine.name(column)}" for column in ordered)
-    in_rows = {column: extra.type for column, extra in extras.items() if extra.in_rows}
-    context.reserve(len(ordered) if in_rows else 0)
-    if in_rows:
-        too_wide = find_too_wide(context, messages.number, messages.where, plan.declared, extras)
-        pivoted = _pivoted_cells(context, messages.number, in_rows, too_wide)
-        sql = _join_pivoted(context, messages, select, len(ordered), pivoted, in_rows)
-    else:
-        sql = f"SELECT {select} FROM {messages.source}"
-    return TableRows(plan.name, ordered, context.con.sql(sql), count)
+    select = ", ".join(f"{cells[column]} AS {engine.name(column)}" for column in types)
+    has_rows = any(extra.in_rows for extra in extras.values())
+    context.reserve(len(types) if has_rows else 0)
+    sql = _join_pivoted(context, messages, plan, select) if has_rows else f"SELECT {select} FROM {messages.source}"
+    return TableRows(plan.name, types, context.con.sql(sql), count)
 
 
 def _declared_cell(column: str, type_: Type, loaded_at: str) -> str:
@@ -241,19 +236,15 @@ def _pivoted_cells(context: ProjectionContext, number: int, types: Mapping[str, 
     return f"cells_{number}"
 
 
-def _join_pivoted(
-    context: ProjectionContext,
-    messages: TableMessages,
-    select: str,
-    columns: int,
-    pivoted: str,
-    in_rows: Mapping[str, Type],
-) -> str:
-    """Returns a query of a table's rows with the values that are buffered as rows.
+def _join_pivoted(context: ProjectionContext, messages: TableMessages, plan: TablePlan, select: str) -> str:
+    """Returns a query of a table's rows with the values that are buffered as rows; discards those without room.
 
     If there are many rows, it makes them in parts, which are written to files.
     """
-    rows = max(1, CELLS_AT_ONCE // columns)
+    in_rows = {column: extra.type for column, extra in plan.extras.taken.items() if extra.in_rows}
+    too_wide = find_too_wide(context, messages.number, messages.where, plan.declared, plan.extras.taken)
+    pivoted = _pivoted_cells(context, messages.number, in_rows, too_wide)
+    rows = max(1, CELLS_AT_ONCE // len(plan.types))
     names = ", ".join(engine.literal(PIVOTED + column) for column in in_rows)
     queries = [
         f"SELECT {select} FROM (FROM {messages.source} AND {part}) m LEFT JOIN"

@@ -28,10 +28,7 @@ class LinesRead:
 def audit_rows(load: PlannedLoad, counts: Iterable[FileCount], lines: LinesRead) -> list[AuditRow]:
     """Returns a row for each file of the load, without the load's id."""
     found = {count.number: count for count in counts}
-    return [
-        _audit_row(load, number, found.get(number, FileCount(number, 0, 0, 0, 0, None, None)), lines)
-        for number in range(len(load.work))
-    ]
+    return [_audit_row(load, number, found.get(number, FileCount(number)), lines) for number in range(len(load.work))]
 
 
 def _audit_row(load: PlannedLoad, number: int, count: FileCount, lines: LinesRead) -> AuditRow:

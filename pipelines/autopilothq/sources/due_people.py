@@ -39,9 +39,9 @@ def due_people(
         people.add(some)
     people.leave_out(context.suppressed)
     with connected(dataset):
-        there = dataset.tables([PROFILES.name])
+        exists = dataset.tables([PROFILES.name])
         columns = [column.name for column in PROFILES.columns]
-        stored = dataset.read(PROFILES.name, columns) if there and not is_anew else ()
+        stored = dataset.read(PROFILES.name, columns) if exists and not is_anew else ()
         people.choose(stored, dataset.complete_loads(), due)
     return people
 

@@ -45,8 +45,8 @@ class Extraction(NamedTuple):
 
     def schema_columns(self, table: str) -> TTableSchemaColumns:
         """Returns a table's columns in dlt's schema."""
-        there = self.schema.tables.get(table)
-        return there["columns"] if there else {}
+        known = self.schema.tables.get(table)
+        return known["columns"] if known else {}
 
     def made_tables(self) -> dict[str, set[str]]:
         """Returns the columns of the tables that dlt has created, including its own ones, according to the schema."""

@@ -358,9 +358,9 @@ def _take_back(into: dlt.Pipeline, refused: RefusedMessages) -> None:
         messages += more
     ids = {table: messages for table in files if _holds_messages(table)} | again
     dataset = open_dataset(into)
-    there = dataset.tables(list(ids))
+    existing = dataset.tables(list(ids))
     since = datetime.fromisoformat(refused.attempts[0]) - timedelta(milliseconds=1)  # some keep no more digits
-    for table in there:
+    for table in existing:
         _delete(dataset, table, ids[table], since)
 
 

@@ -60,7 +60,7 @@ class LoadSettings:
 class EventTables:
     """A function, which can be pickled, that returns the name of an event's table in the destination by `event_key`.
 
-    `view` is the destination's, as in `Native`; `there` are the tables that exist; `mapped` has the tables of mapped
+    `view` is the destination's, as in `Native`; `existing` are the tables that exist; `mapped` has the tables of mapped
     events. Anybody can send an event with a name that no table can have: one of `taken`, one that ends with one of
     `suffixes` (as indexes do), or one that begins with one of `prefixes`. `moved` has the tables that events got for
     that reason in earlier loads: they stay there, even if the name is free by now.
@@ -68,7 +68,7 @@ class EventTables:
 
     naming: NamingConvention
     view: str | None
-    there: frozenset[str]
+    existing: frozenset[str]
     mapped: Mapping[str, str] = field(default_factory=dict)
     taken: frozenset[str] = frozenset()
     suffixes: tuple[str, ...] = ()
@@ -80,9 +80,9 @@ class EventTables:
         slug = self.mapped.get(key, key)
         if not snake_case(slug):
             return ""
-        name = avoid_view_name(shorten_identifier(slug, self.naming), Native(view=self.view), self.there)
-        name = name if name in self.there else self.moved.get(name, name)
-        while name not in self.there and (name in self.taken or name.endswith(self.suffixes)):
+        name = avoid_view_name(shorten_identifier(slug, self.naming), Native(view=self.view), self.existing)
+        name = name if name in self.existing else self.moved.get(name, name)
+        while name not in self.existing and (name in self.taken or name.endswith(self.suffixes)):
             name = shorten_identifier(f"{name}_table", self.naming)
         return shorten_identifier(f"_{name}", self.naming) if name.startswith(self.prefixes) else name
 
@@ -129,10 +129,17 @@ class PlannedLoad:
         mapped = {source: mapping.table for source, mapping in self.settings.mappings.items()}
         names, native = self.target.names, self.target.native
         own = self.extraction.own_tables()
-        there, taken = names.messages | own, (FILE_NAMES | names.views | names.others) - TABLES.keys()
-        patterns = (native.index_suffixes, native.own_prefixes)
-        moved = dict(self.extraction.moved)
-        return EventTables(schema.naming, native.view, there, mapped, taken, *patterns, moved)
+        existing, taken = names.messages | own, (FILE_NAMES | names.views | names.others) - TABLES.keys()
+        return EventTables(
+            naming=schema.naming,
+            view=native.view,
+            existing=existing,
+            mapped=mapped,
+            taken=taken,
+            suffixes=native.index_suffixes,
+            prefixes=native.own_prefixes,
+            moved=dict(self.extraction.moved),
+        )
 
     def moved_tables(self, tables: Collection[str]) -> dict[str, str]:
         """Returns those among these tables that an event has because something else has its name, by that name."""

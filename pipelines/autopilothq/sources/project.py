@@ -1,9 +1,14 @@
-"""Turns the lines of a load into rows: reads what the origin planned, and writes each table's rows into files."""
+"""Turns the lines of a load into rows: reads what the origin planned, and writes each table's rows into files.
+
+A projector does that, in one attempt or more: `project_here` in this process, `engine.coordinator.EngineProjector` on
+many workers, `adopt.project.AdoptProjector` for adopted tables. The steps that they share come last.
+"""
 
 import copy
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,29 +16,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..catalog import ACCOUNTS, AUDIT, TABLES, USERS, key_of
+from ..catalog import AUDIT, TABLES, key_of
 from ..errors import NotSupported
 from ..projection import (
     ENVIRONMENT_ERRORS,
-    FIRST_LINES,
     LINES_PER_FILE,
     Deduplicated,
     ExistingTables,
     FileCount,
     Projection,
     ReadTable,
-    RefusedIds,
     TableRows,
 )
 from ..segment.message import Batch
 from ..warehouses.dataset import Dataset, check_text_columns
 from ..warehouses.duckdb import keep_database_open, reopen_database
 from ..warehouses.repair import has_lost, repair_tables
+from .adopted_rows import rows_of_messages, with_older_rows
 from .audit import AuditRow, LinesRead, audit_rows
 from .event_filter import filter_batch
 from .load_folder import scratch_of_projection
-from .mending import rows_of_messages
-from .older_rows import with_older_rows
 from .plan import PlannedLoad
 from .report import COUNTED
 from .row_files import RowFiles
@@ -57,15 +59,15 @@ def project(load: PlannedLoad) -> ProjectedLoad:
     """
     if not load.work:
         existing = existing_tables(load, [])
-        return ProjectedLoad(RowFiles(TableHints(load.extraction, load.target, existing)), [])
-    projector = load.settings.projector or _project_here
+        return ProjectedLoad(begin_rows(load, existing), [])
+    projector = load.settings.projector or project_here
     planned = copy.deepcopy(load.report)
     while (projected := projector(load)) is None:
         vars(load.report).update(vars(copy.deepcopy(planned)))
     return projected
 
 
-def _project_here(load: PlannedLoad) -> ProjectedLoad | None:
+def project_here(load: PlannedLoad) -> ProjectedLoad | None:
     """Makes the rows in this process; returns None if it found messages that cannot become rows."""
     scratch = scratch_of_projection(load.target.folder)
     context, settings = load.context, load.settings
@@ -80,9 +82,7 @@ def _project_here(load: PlannedLoad) -> ProjectedLoad | None:
         key_bytes=load.target.limits.key_bytes,
     )
     try:
-        lines = _read(load, projection, scratch)
-        with open_for_few(load, load.report.lines):
-            return _rows(load, projection, scratch, lines)
+        return InProcess(load, projection, scratch).project()
     except ENVIRONMENT_ERRORS:
         raise
     except Exception:
@@ -91,6 +91,97 @@ def _project_here(load: PlannedLoad) -> ProjectedLoad | None:
         return None
     finally:
         projection.close()
+
+
+@dataclass(frozen=True)
+class InProcess:
+    """One attempt of a load in this process; `engine.coordinator.Coordinator` is one on many workers."""
+
+    load: PlannedLoad
+    projection: Projection
+    scratch: Path
+
+    def project(self) -> ProjectedLoad:
+        """Reads all lines, and writes the rows of all tables."""
+        lines = self._read()
+        with open_for_few(self.load, self.load.report.lines):
+            return self._rows(lines)
+
+    def _read(self) -> LinesRead:
+        """Adds the batches to the projection, several in parallel."""
+        load, projection, lines = self.load, self.projection, LinesRead()
+        busy: set[Future[None]] = set()
+        workers = load.settings.workers
+        with ThreadPoolExecutor(workers) as pool:
+            for number, whole in enumerate(load.origin.read(load.work)):
+                batch, skipped = filter_batch(whole, load.messages_of, load.event_table)
+                lines.skipped += skipped
+                if len(busy) >= workers:
+                    done, busy = wait(busy, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        future.result()
+                if load.target.refused:
+                    pq.write_table(batch.lines, self.scratch / f"lines-{number}", compression="zstd")
+                if batch.lines.num_rows or batch.rejects:
+                    busy.add(pool.submit(projection.add, batch))
+                self._count(whole, lines)
+            for future in busy:
+                future.result()
+        return lines
+
+    def _count(self, batch: Batch, lines: LinesRead) -> None:
+        report = self.load.report
+        report.lines += batch.lines.num_rows
+        report.bytes_done += batch.bytes
+        report.files_done += len(batch.ended)
+        lines.unfinished |= {number: why for number, why in batch.ended if why is not None}
+        self.load.context.report_progress()
+
+    def _rows(self, lines: LinesRead) -> ProjectedLoad:
+        """Writes the rows of each table, and counts them in the report."""
+        load = self.load
+        existing = existing_tables(load, self.projection.tables(load.most_event_tables))
+        stored = stored_rows(load, existing)
+        deduplicated = self._deduplicated(existing, stored)
+        files = begin_rows(load, existing)
+        for rows in rows_of_messages(load, deduplicated, files):
+            write_rows(load, files, rows)
+        names = [file.url for file in load.work]
+        latest = [with_older_rows(load, made, existing, stored, self.scratch) for made in deduplicated.latest(stored)]
+        for made in (*latest, deduplicated.rejects(names), deduplicated.discards()):
+            if made is not None:
+                write_rows(load, files, made)
+        counts = deduplicated.counts(load.counted_before())
+        audit = audit_rows(load, counts, lines)
+        fill_report(load, counts, lines, deduplicated.rejects_by_reason(), deduplicated.beyond_limits())
+        return ProjectedLoad(files, audit)
+
+    def _deduplicated(self, existing: ExistingTables, stored: ReadTable | None) -> Deduplicated:
+        load, target = self.load, self.load.target
+        return self.projection.deduplicate(
+            existing=existing,
+            stored=stored if load.report.lines else None,  # without lines there is no id to look up
+            complete=target.complete_loads(),
+            suppressed=target.suppressed,
+            limits=target.limits,
+            widths=target.widths(),
+            event_tables=load.extraction.event_tables(),
+            max_event_tables=load.settings.max_event_tables,
+            refused=target.refused.ids,
+            read_lines=self._kept_lines,
+        )
+
+    def _kept_lines(self, numbers: Collection[int]) -> Iterator[tuple[int, bytes]]:
+        """Yields the lines with these numbers in the load, from the copies that `_read` kept."""
+        requested = pa.array(numbers, pa.int64())
+        for path in self.scratch.glob("lines-*"):
+            for batch in pq.ParquetFile(path).iter_batches():
+                number = pc.add(pc.multiply(batch["file"].cast(pa.int64()), LINES_PER_FILE), batch["line"])
+                found = pa.record_batch({"number": number, "text": batch["text"]}).filter(pc.is_in(number, requested))
+                yield from zip(found["number"].to_pylist(), found["text"].to_pylist(), strict=True)
+
+
+# ---- steps that all projectors share -------------------------------------------------------------------------------
 
 
 def open_for_few(load: PlannedLoad, lines: int) -> AbstractContextManager[None]:
@@ -110,78 +201,6 @@ def note_unreadable(load: PlannedLoad, found: Mapping[str, str]) -> bool:
     if load.extraction.pipeline is not None:
         refused.write(load.extraction.pipeline)
     return True
-
-
-# ---- lines in ------------------------------------------------------------------------------------------------------
-
-
-def _read(load: PlannedLoad, projection: Projection, scratch: Path) -> LinesRead:
-    """Adds the batches to the projection, several in parallel; the first lines alone, because they have most shapes."""
-    lines = LinesRead()
-    busy: set[Future[None]] = set()
-    first = True
-    workers = load.settings.workers
-    with ThreadPoolExecutor(workers) as pool:
-        for number, whole in enumerate(load.origin.read(load.work)):
-            batch, skipped = filter_batch(whole, load.messages_of, load.event_table)
-            lines.skipped += skipped
-            if len(busy) >= workers:
-                done, busy = wait(busy, return_when=FIRST_COMPLETED)
-                for future in done:
-                    future.result()
-            if load.target.refused:
-                pq.write_table(batch.lines, scratch / f"lines-{number}", compression="zstd")
-            if first and batch.lines.num_rows:
-                projection.add(batch._replace(lines=batch.lines.slice(0, FIRST_LINES), rejects=[]))
-                batch = batch._replace(lines=batch.lines.slice(FIRST_LINES))
-                first = False
-            if batch.lines.num_rows or batch.rejects:
-                busy.add(pool.submit(projection.add, batch))
-            _count(load, whole, lines)
-        for future in busy:
-            future.result()
-    return lines
-
-
-def _count(load: PlannedLoad, batch: Batch, lines: LinesRead) -> None:
-    load.report.lines += batch.lines.num_rows
-    load.report.bytes_done += batch.bytes
-    load.report.files_done += len(batch.ended)
-    lines.unfinished |= {number: why for number, why in batch.ended if why is not None}
-    load.context.report_progress()
-
-
-def _kept_lines(scratch: Path, numbers: Collection[int]) -> Iterator[tuple[int, bytes]]:
-    """Yields the lines with these numbers in the load, from the copies that `_read` kept."""
-    requested = pa.array(numbers, pa.int64())
-    for path in scratch.glob("lines-*"):
-        for batch in pq.ParquetFile(path).iter_batches():
-            number = pc.add(pc.multiply(batch["file"].cast(pa.int64()), LINES_PER_FILE), batch["line"])
-            found = pa.record_batch({"number": number, "text": batch["text"]}).filter(pc.is_in(number, requested))
-            yield from zip(found["number"].to_pylist(), found["text"].to_pylist(), strict=True)
-
-
-# ---- rows out ------------------------------------------------------------------------------------------------------
-
-
-def _rows(load: PlannedLoad, projection: Projection, scratch: Path, lines: LinesRead) -> ProjectedLoad:
-    """Writes the rows of each table, and counts them in the report."""
-    existing = existing_tables(load, projection.tables(load.most_event_tables))
-    stored = stored_rows(load, existing)
-    deduplicated = _deduplicated(load, projection, scratch, existing, stored)
-    hints = TableHints(load.extraction, load.target, existing)
-    files = RowFiles(hints)
-    for rows in rows_of_messages(load, deduplicated, hints, files):
-        write_rows(load, files, rows)
-    names = [file.url for file in load.work]
-    latest = [with_older_rows(load, made, existing, stored, scratch) for made in deduplicated.latest(stored)]
-    for made in (*latest, deduplicated.rejects(names), deduplicated.discards()):
-        if made is not None:
-            write_rows(load, files, made)
-    counts = deduplicated.counts(load.counted_before())
-    audit = audit_rows(load, counts, lines)
-    fill_report(load, counts, lines, deduplicated.rejects_by_reason(), deduplicated.beyond_limits())
-    return ProjectedLoad(files, audit)
 
 
 def stored_rows(load: PlannedLoad, existing: ExistingTables) -> ReadTable | None:
@@ -223,22 +242,9 @@ def _check_no_views(load: PlannedLoad, dataset: Dataset, names: Collection[str])
         )
 
 
-def _deduplicated(
-    load: PlannedLoad, projection: Projection, scratch: Path, existing: ExistingTables, stored: ReadTable | None
-) -> Deduplicated:
-    target, refused = load.target, load.target.refused
-    return projection.deduplicate(
-        existing,
-        stored if load.report.lines else None,  # without lines there is no id to look up
-        target.complete_loads(),
-        target.suppressed,
-        target.limits,
-        target.widths(),
-        load.extraction.event_tables(),
-        load.settings.max_event_tables,
-        refused=RefusedIds(refused.messages, {USERS.name: refused.users, ACCOUNTS.name: refused.accounts}),
-        read_lines=lambda numbers: _kept_lines(scratch, numbers),
-    )
+def begin_rows(load: PlannedLoad, existing: ExistingTables) -> RowFiles:
+    """Returns the files of rows of one attempt of a load, which has none yet."""
+    return RowFiles(TableHints(load.extraction, load.target, existing))
 
 
 def write_rows(load: PlannedLoad, files: RowFiles, rows: TableRows) -> None:

@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 from dlt import Schema
 
 from .. import disk, private
-from ..catalog import BOOKS, key_of
-from ..projection import ExistingTables, ReadTable, TableRows, engine
+from ..catalog import ACCOUNTS, BOOKS, USERS, key_of
+from ..projection import ExistingTables, ReadTable, RefusedIds, TableRows, engine
 from ..utc import epoch_ms
 from ..warehouses.dlt_internals import client_for, logger
 from ..warehouses.hints import SOURCE
@@ -89,6 +89,11 @@ class RefusedMessages:
         private.folder(path.parent)
         with disk.rewriting(path, "w") as file:
             json.dump({_TARGET if name == "target" else name: value for name, value in asdict(self).items()}, file)
+
+    @property
+    def ids(self) -> RefusedIds:
+        """The ids of the refused messages, and of the refused rows that messages make, as the projection takes them."""
+        return RefusedIds(self.messages, {USERS.name: self.users, ACCOUNTS.name: self.accounts})
 
     def __len__(self) -> int:
         books = (*self.emptied.values(), *self.left_out.values())

@@ -48,13 +48,13 @@ class RowFiles:
     def shaped(self, rows: TableRows) -> TableRows:
         """Returns rows of a selected table as they are written: with all columns, in the destination's form."""
         resource = self._extraction.resources[resource_of(rows.table)]
-        there = self._extraction.schema_columns(rows.table)
+        in_schema = self._extraction.schema_columns(rows.table)
         user_hints.check_columns(resource, rows)
         if not self.are_seen(rows.table):  # a step may fill them
             with_dlts = not makes_dlt_columns_nullable(self._extraction.pipeline)
-            user_hints.check_nulls(resource, rows, there, with_dlts)
+            user_hints.check_nulls(resource, rows, in_schema, with_dlts)
         rows = _with_copies(rows, self.hints.copies(rows.table, rows.columns))
-        rows = _in_order(rows, there)
+        rows = _in_order(rows, in_schema)
         return rows if self.hints.is_zoned(rows.table) else _in_utc(rows)
 
     def add(self, rows: TableRows) -> Path:
@@ -171,9 +171,9 @@ def _batches(path: Path, rows: TableRows) -> Iterator[pa.Table]:
             yield cells.replace_schema_metadata({_TABLE: rows.table})
 
 
-def _in_order(rows: TableRows, there: TTableSchemaColumns) -> TableRows:
+def _in_order(rows: TableRows, in_schema: TTableSchemaColumns) -> TableRows:
     """Returns the rows with the schema's columns first, missing ones as null; otherwise dlt would rewrite the file."""
-    columns = {name: cast(Type, column["data_type"]) for name, column in there.items() if "data_type" in column}
+    columns = {name: cast(Type, column["data_type"]) for name, column in in_schema.items() if "data_type" in column}
     columns |= rows.columns
     cells = [
         engine.name(name) if name in rows.columns else f"NULL::{SQL_TYPES[of]} AS {engine.name(name)}"

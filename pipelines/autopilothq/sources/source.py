@@ -42,7 +42,12 @@ def source(
     Example: `dlt.pipeline("events", destination="duckdb").run(autopilothq.source(WebhookDump(Path("dump"))))`.
     """
     settings = LoadSettings(
-        memory // 2, memory // 2, progress, table_format, max_event_tables, requested_messages(events, exclude)
+        memory=memory // 2,
+        origin_memory=memory // 2,
+        progress=progress,
+        table_format=table_format,
+        max_event_tables=max_event_tables,
+        messages=requested_messages(events, exclude),
     )
 
     @dlt.source(schema=Schema(SOURCE), section=SOURCE, max_table_nesting=0)

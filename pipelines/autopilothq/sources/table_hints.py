@@ -64,11 +64,11 @@ class TableHints:
         own = dict(user_hints.own_columns(resource)) if resource is not None else {}
         pipeline = self.extraction.pipeline
         edited = pipeline is not None and dlt_internals.has_import_schema(pipeline)
-        there = self.extraction.schema_columns(table.name)
+        in_schema = self.extraction.schema_columns(table.name)
         for name, column in made.items():
             if not typed:
                 column.pop("data_type")
-            if edited and there.get(name, {}).get("description"):
+            if edited and in_schema.get(name, {}).get("description"):
                 column.pop("description", None)
             for key in own.get(name, {}).keys() - {"name", "data_type"}:
                 column.pop(key, None)  # type: ignore[misc]
@@ -112,11 +112,11 @@ class TableHints:
 
     def copies(self, table: str, columns: Collection[str]) -> dict[str, str]:
         """Returns the columns that repeat others, with the originals: in an existing table only those of a load."""
-        there = self.extraction.schema_columns(table)
+        in_schema = self.extraction.schema_columns(table)
         return {
             copy: of
             for copy, of in copies_of(table, columns, self.target.native).items()
-            if table not in self.existing or COPY_HINT in there.get(copy, {})
+            if table not in self.existing or COPY_HINT in in_schema.get(copy, {})
         }
 
     def empty_format(self) -> Any:

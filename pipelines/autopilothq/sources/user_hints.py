@@ -104,21 +104,21 @@ def _check_functions(resource: DltResource) -> None:
 def check_columns(resource: DltResource, rows: TableRows) -> None:
     """Raises NotSupported if a user's hints give a column another type than its values have."""
     for name, column in own_columns(resource).items():
-        requested, there = column.get("data_type"), rows.columns.get(name)
-        if requested and there and requested != there:
+        requested, actual = column.get("data_type"), rows.columns.get(name)
+        if requested and actual and requested != actual:
             raise NotSupported(
-                f"Expected the data type {there} for the column {rows.table}.{name}, which its values have, but got"
+                f"Expected the data type {actual} for the column {rows.table}.{name}, which its values have, but got"
                 f" {requested}.\nLeave data_type out, and cast in a view or in a step of your own: add_map(...)."
             )
 
 
-def check_nulls(resource: DltResource, rows: TableRows, there: TTableSchemaColumns, with_dlts: bool) -> None:
+def check_nulls(resource: DltResource, rows: TableRows, in_schema: TTableSchemaColumns, with_dlts: bool) -> None:
     """Raises NotSupported if a row lacks a value that a user's hints or dlt's schema require.
 
     dlt would take the rows and then refuse them, in every run. dlt's own columns are checked only `with_dlts`.
     """
     key = key_of(rows.table)
-    for name, column in {**there, **own_columns(resource)}.items():
+    for name, column in {**in_schema, **own_columns(resource)}.items():
         is_dlts = name.startswith(dlt_internals.DLT_NAME_PREFIX)
         if column.get("nullable", True) or name in key or not rows.number or (is_dlts and not with_dlts):
             continue
@@ -190,25 +190,25 @@ def _lacks(rows: Any, column: str) -> bool:
 
 def check_schema(schema: Schema, table: Table) -> None:
     """Raises NotSupported if an import schema has a type, a key or a write disposition that a table cannot have."""
-    there = schema.tables.get(table.name)
-    if there is None:
+    known = schema.tables.get(table.name)
+    if known is None:
         return
     for column in table.columns:
-        given = there["columns"].get(column.name, {}).get("data_type", column.type)
+        given = known["columns"].get(column.name, {}).get("data_type", column.type)
         if given != column.type:
             raise NotSupported(
                 f"Expected the data type {column.type} for {table.name}.{column.name} in the import schema, but got"
                 f" {given}.\nChange it back there."
             )
-    if other := _other_key(there["columns"], table.key):
+    if other := _other_key(known["columns"], table.key):
         raise NotSupported(
             f"Expected the primary key {', '.join(table.key)} for {table.name} in the import schema, but got {other[1]}"
             f" for its column {other[0]}.\nChange it back there."
         )
-    if there.get("write_disposition") not in (None, "merge", "replace"):
+    if known.get("write_disposition") not in (None, "merge", "replace"):
         raise NotSupported(
             f"Expected the write disposition merge for {table.name} in the import schema, but got"
-            f" {there['write_disposition']}.\nChange it back there."
+            f" {known['write_disposition']}.\nChange it back there."
         )
 
 

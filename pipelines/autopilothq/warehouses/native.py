@@ -87,16 +87,16 @@ def copy_description(of: str) -> str:
     return f"The same as {of}, as Segment's tables call it."
 
 
-def avoid_view_name(table: str, native: Native, there: Collection[str]) -> str:
+def avoid_view_name(table: str, native: Native, existing: Collection[str]) -> str:
     """Returns the name of an event's table, with a suffix if the view of another table has that name.
 
-    `there` are the dataset's tables, which keep their names.
+    `existing` are the dataset's tables, which keep their names.
     Example: `avoid_view_name("tracks_view", native_of("bigquery"), ()) == "tracks_view_table"`, because `tracks_view`
     is the view over `tracks`.
     """
     suffix = native.view.format("") if native.view else ""
     of = table.removesuffix(suffix)
-    taken = of != table and table not in there and (of in there or of in _MESSAGE_TABLES)
+    taken = of != table and table not in existing and (of in existing or of in _MESSAGE_TABLES)
     return f"{table}_table" if taken else table
 
 

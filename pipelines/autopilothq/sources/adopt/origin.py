@@ -6,7 +6,7 @@ from typing import Any
 
 from ...catalog import EVENT_TABLE_NAMES, NOT_ADOPTED, TABLES
 from ...segment.message import Batch
-from ..older_rows import adopted_version
+from ..adopted_rows import adopted_version
 from ..origin import LoadContext, Origin
 from .buffer import OTHER_TABLES
 from .databases import AdoptedWork, close_databases, database_tables, open_database

@@ -7,7 +7,7 @@ from typing import cast
 import duckdb
 import pyarrow.parquet as pq
 
-from ...catalog import ACCOUNTS, EVENT_TABLE_NAMES, USERS
+from ...catalog import EVENT_TABLE_NAMES
 from ...display import plural
 from ...errors import NotSupported
 from ...projection import FileCount, TableRows, engine, texts
@@ -16,13 +16,11 @@ from ...projection.cells import ParsedCells
 from ...projection.context import ProjectionContext
 from ...warehouses.duckdb_parts import file_has_long_rows
 from ...warehouses.selection import NONE, messages_with_row
+from ..adopted_rows import with_older_rows
 from ..audit import LinesRead, audit_rows
 from ..load_folder import scratch_of_projection
-from ..older_rows import with_older_rows
 from ..plan import PlannedLoad
-from ..project import ProjectedLoad, existing_tables, fill_report, open_for_few, stored_rows, write_rows
-from ..row_files import RowFiles
-from ..table_hints import TableHints
+from ..project import ProjectedLoad, begin_rows, existing_tables, fill_report, open_for_few, stored_rows, write_rows
 from .buffer import BufferedRows, buffered_tables
 from .columns import ADOPT_MACROS, BufferedTable, cut_texts
 from .databases import AdoptedWork, buffer_work, close_databases
@@ -83,24 +81,23 @@ def _adoption(
     """Returns the adoption of a load: its buffered tables, and what is known about the destination."""
     existing = existing_tables(load, buffered.keys())
     context = ProjectionContext(
-        con,
-        str(scratch),
-        load.settings.memory,
-        ParsedCells(has_long_stored_rows=long),
-        load.context.loaded_at.isoformat(),
-        load.context.shorten,
-        load.event_table,
-        existing,
-        load.target.limits,
-        load.target.widths(),
+        con=con,
+        scratch=str(scratch),
+        cells=ParsedCells(has_long_stored_rows=long),
         threads=load.settings.workers,
+        loaded_at=load.context.loaded_at.isoformat(),
+        memory=load.settings.memory,
+        shorten=load.context.shorten,
+        event_table=load.event_table,
+        existing=existing,
+        limits=load.target.limits,
+        widths=load.target.widths(),
     )
-    refused = load.target.refused
     return Adoption(
         context,
         buffered,
         stored_rows(load, existing),
-        {USERS.name: refused.users, ACCOUNTS.name: refused.accounts},
+        load.target.refused.ids.rows,
         load.origin.found if isinstance(load.origin, AdoptedTables) else set(buffered),
     )
 
@@ -127,8 +124,7 @@ def _check_room(load: PlannedLoad, adoption: Adoption) -> None:
 
 def _rows(load: PlannedLoad, adoption: Adoption, scratch: Path) -> ProjectedLoad:
     """Writes the rows of each table, and counts them in the report."""
-    hints = TableHints(load.extraction, load.target, adoption.context.existing)
-    files = RowFiles(hints)
+    files = begin_rows(load, adoption.context.existing)
     reject_refused_rows(adoption, load.target.refused.messages)
     reject_long_keys(adoption)
     reject_rows_without_id(adoption)

@@ -18,7 +18,7 @@ from ...segment.mapping import Mappings, read_mappings
 from ...segment.message import Batch
 from ...utc import is_empty, to_utc
 from ...warehouses.hints import SOURCE
-from ..engine.project import EngineProjector
+from ..engine.coordinator import EngineProjector
 from ..event_filter import requested_messages
 from ..origin import MESSAGE_RESOURCES, LoadContext, Origin
 from ..plan import LoadSettings, workers
@@ -29,8 +29,7 @@ from . import batches
 from .discover import LEFT_OUT, day_and_source, list_files
 from .hook_contacts import contact_rows, is_of_hooks
 from .listing import READ_TIMEOUT, File
-from .mapped import map_batches
-from .share import ArchiveShare
+from .read import ArchiveShare, read_mapped
 
 LINES_AT_ONCE = 64 << 20  # bytes of lines that all workers together have at a time
 EXAMPLES = 3  # names that a warning or a report lists
@@ -84,12 +83,27 @@ def archive(
     check_origin_settings("archive")
     urls = (archive_url,) if isinstance(archive_url, str) else tuple(archive_url)
     mappings = read_mappings(mapping)
-    batch_bytes = LINES_AT_ONCE // workers(memory)
-    common = since, until, _checked_source(source_id), credentials, read_timeout, batch_bytes
-    origin = Archive(urls, *common, mappings, hook_contacts)
-    messages = requested_messages(events, exclude, mappings)
-    projector = None if executor is None else projector_of(executor, work_url, credentials)
-    settings = LoadSettings(memory, 0, progress, table_format, max_event_tables, messages, projector, mappings)
+    origin = Archive(
+        urls,
+        since=since,
+        until=until,
+        source_id=_checked_source(source_id),
+        credentials=credentials,
+        read_timeout=read_timeout,
+        batch_bytes=LINES_AT_ONCE // workers(memory),
+        mappings=mappings,
+        hook_contacts=hook_contacts,
+    )
+    settings = LoadSettings(
+        memory=memory,
+        origin_memory=0,
+        progress=progress,
+        table_format=table_format,
+        max_event_tables=max_event_tables,
+        messages=requested_messages(events, exclude, mappings),
+        projector=None if executor is None else projector_of(executor, work_url, credentials),
+        mappings=mappings,
+    )
     return resources(origin, settings)
 
 
@@ -168,10 +182,7 @@ class Archive(Origin[File]):
 
     def read(self, work: Sequence[File]) -> Iterator[Batch]:
         """Yields the lines of the files."""
-        batch_bytes = min(batches.BATCH_BYTES, self.batch_bytes)
-        return map_batches(
-            batches.read_batches(work, batch_bytes=batch_bytes, timeout=self.read_timeout), self.mappings
-        )
+        return read_mapped(work, self.mappings, self.read_timeout, min(batches.BATCH_BYTES, self.batch_bytes))
 
     def share(self, work: Sequence[File], first: int) -> ArchiveShare:
         """Returns the share of a worker: these files, without their file system, which may hold secrets."""

@@ -1,12 +1,15 @@
 """The coordinator of a load on many workers: splits the load, runs the tasks, decides the columns, and loads the rows.
 
 docs/explanation/beyond-one-machine.md draws the steps. Only the coordinator reads the destination, and only it hands
-rows to dlt: workers need the work folder and the archive, and nothing else.
+rows to dlt: workers need the work folder and the archive, and nothing else. `EngineProjector` runs it for a source.
 """
 
 import dataclasses
+import hashlib
+import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,27 +18,61 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from ...catalog import ACCOUNTS, MESSAGE_TABLES, USERS
+from ...catalog import MESSAGE_TABLES
 from ...errors import EngineError, NotSupported
-from ...projection import ExistingTables, RefusedIds
+from ...projection import ExistingTables, engine
 from ...projection.audit import limits_exceeded, merge_counts
-from ...projection.deduplicate import ids_to_match, new_tables, tables_beyond
-from ...projection.partition import LoadFacts, merge_partitions
+from ...projection.context import TableNumbers
+from ...projection.deduplicate import choose_tables, ids_to_match
+from ...projection.partition import PartitionedLoad, merge_partitions
+from ..adopted_rows import check_nothing_to_mend
 from ..audit import LinesRead, audit_rows
-from ..mending import check_nothing_to_mend
+from ..load_folder import scratch_of_projection
 from ..origin import SharedOrigin
 from ..plan import PlannedLoad
-from ..project import ProjectedLoad, existing_tables, fill_report, note_unreadable, stored_rows
-from ..row_files import RowFiles
-from ..table_hints import TableHints
-from .executors import Workers
+from ..project import ProjectedLoad, begin_rows, existing_tables, fill_report, note_unreadable, stored_rows
+from ..refused import target_of
+from .executors import EngineFactory, Workers
 from .parse_task import ParsedShare, ParseTask
 from .partition_tasks import CountTask, DeduplicatedPartition, DeduplicateTask, NeededColumns, PartitionInput
 from .rows import RowMaker, TablesOfLoad
 from .shares import all_cells, partition_count, partition_inputs, share_ranges
 from .stored import StoredPartitions
 from .tasks import CannotBecomeRows, WorkerContext
-from .work_folder import WorkFolder
+from .work_folder import WorkFolder, work_folder
+
+THREADS = 2  # of the coordinator's engine
+
+
+@dataclass(frozen=True)
+class EngineProjector:
+    """The projector of loads on an engine: an executor, or a function that makes one. Its workers share `work_url`.
+
+    Without `work_url`, they share the load's own folder, which is enough for processes on one machine.
+    """
+
+    executor: Executor | EngineFactory
+    work_url: str | None = None
+
+    def __call__(self, load: PlannedLoad) -> ProjectedLoad | None:
+        """Makes the rows; returns None if it found messages that cannot become rows."""
+        scratch = scratch_of_projection(load.target.folder)
+        home = self.work_url or str(scratch / "work")
+        with (
+            work_folder(home, _owner(load)) as folder,
+            Workers(self.executor) as workers,
+            engine.connect(str(scratch), load.settings.memory, THREADS) as con,
+        ):
+            return Coordinator(load, workers, folder, con, scratch).project()
+
+
+def _owner(load: PlannedLoad) -> str:
+    """Returns a name for a pipeline and its target, by which a load finds the work folders of killed ones."""
+    pipeline = load.extraction.pipeline
+    if pipeline is None:
+        return secrets.token_hex(8)
+    # Not `short_digest`: other versions must find what this one leaves behind, and it must find what they left.
+    return f"{pipeline.pipeline_name}-{hashlib.sha256(target_of(pipeline).encode()).hexdigest()[:12]}"
 
 
 class _MessagesRefused(Exception):
@@ -57,8 +94,7 @@ class Coordinator:
         load = self.load
         shares, lines = self._parse()
         existing = existing_tables(load, _table_names(load, shares))
-        hints = TableHints(load.extraction, load.target, existing)
-        files = RowFiles(hints)
+        files = begin_rows(load, existing)
         try:
             rows = RowMaker(load, self._run, self.folder, self.con, self.scratch)
             tables = self._decide_tables(shares, existing)
@@ -124,48 +160,45 @@ class Coordinator:
         if pairs := target.suppressed.pairs():
             table = pa.table({"salt": [salt for salt, _ in pairs], "hash": [hashed for _, hashed in pairs]})
             suppressed = self.folder.put_table(table, "suppressed.parquet", self.scratch)
-        refused = target.refused
-        facts = LoadFacts(
-            load.context.loaded_at.isoformat(),
-            load.settings.memory,
-            partition_count(sum(work.size for work in load.work)),
-            load.context.shorten,
-            load.event_table,
+        partitioned = PartitionedLoad(
+            loaded_at=load.context.loaded_at.isoformat(),
+            memory=load.settings.memory,
+            partitions=partition_count(sum(work.size for work in load.work)),
+            shorten=load.context.shorten,
+            event_table=load.event_table,
             limits=target.limits,
             fills=load.fills,
         )
-        rows = {USERS.name: refused.users, ACCOUNTS.name: refused.accounts}
-        return WorkerContext(self.folder, facts, RefusedIds(refused.messages, rows), suppressed)
+        return WorkerContext(self.folder, partitioned, target.refused.ids, suppressed)
 
     # ---- deduplicate -------------------------------------------------------------------------------------------------
 
     def _decide_tables(self, shares: Sequence[ParsedShare], existing: ExistingTables) -> TablesOfLoad:
         load, target = self.load, self.load.target
         context, cells = self._context, all_cells(shares)
-        facts = dataclasses.replace(context.facts.with_cells(cells), existing=existing, widths=target.widths())
-        context = dataclasses.replace(context, facts=facts)
+        partitioned = context.load.with_cells(cells)
+        partitioned = dataclasses.replace(partitioned, existing=existing, widths=target.widths())
+        context = dataclasses.replace(context, load=partitioned)
         partitions = partition_inputs(shares)
         tables, without_table = self._limit_tables(context, partitions)
-        context = dataclasses.replace(context, facts=dataclasses.replace(facts, tables=tables))
+        context = dataclasses.replace(context, load=dataclasses.replace(partitioned, tables=tables))
         read = stored_rows(load, existing) if load.report.lines else None
         stored = None
         if read is not None:
-            stored = StoredPartitions(self.con, self.folder, self.scratch, read, facts.partitions)
-            stored.split(ids_to_match(existing, tables.names, facts.fills))
+            stored = StoredPartitions(self.con, self.folder, self.scratch, read, partitioned.partitions)
+            stored.split(ids_to_match(existing, tables.names, partitioned.fills))
         return TablesOfLoad(context, partitions, without_table, stored)
 
-    def _limit_tables(self, context: WorkerContext, partitions: Sequence[PartitionInput]) -> tuple[Any, dict[str, int]]:
-        facts = context.facts
-        there = self.load.extraction.event_tables()
-        new, room = new_tables(facts.tables.names, facts.existing, there, self.load.settings.max_event_tables)
-        if len(new) <= room:
-            return facts.tables, {}
-        counts = sum(
-            (Counter(found) for found in self._run([CountTask(context, each) for each in partitions])),
-            Counter[int](),
-        )
-        beyond = tables_beyond(facts.tables.names, new, room, counts)
-        return facts.tables.without(beyond), {facts.tables.names[number]: count for number, count in beyond.items()}
+    def _limit_tables(
+        self, context: WorkerContext, partitions: Sequence[PartitionInput]
+    ) -> tuple[TableNumbers, dict[str, int]]:
+        def count() -> Counter[int]:
+            counts = self._run([CountTask(context, each) for each in partitions])
+            return sum(map(Counter, counts), Counter[int]())
+
+        event_tables, most = self.load.extraction.event_tables(), self.load.settings.max_event_tables
+        tables, beyond = choose_tables(context.load, event_tables, most, count)
+        return tables, {tables.names[number]: messages for number, messages in beyond.items()}
 
     def _deduplicate(self, tables: TablesOfLoad) -> list[DeduplicatedPartition]:
         """Deduplicates all partitions. Those that need more stored columns are run again once these are split."""

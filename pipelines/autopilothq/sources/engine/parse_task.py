@@ -53,12 +53,12 @@ class ParseTask:
         done = ParsedShare()
         with self.context.engine() as (con, scratch):
             with closing(LineReader(con)) as reader:
-                parser = Parser(str(new_folder(scratch, "parsed")), key_bytes=self.context.facts.limits.key_bytes)
+                parser = Parser(str(new_folder(scratch, "parsed")), key_bytes=self.context.load.limits.key_bytes)
                 parse = partial(parser.parse, reader)
                 for number, whole in enumerate(self.share.read()):
                     self._add(con, parse, whole, f"{scratch}/lines-{number}.parquet", done)
             partitioned = partition_cells(
-                con, done.all_cells, self.context.facts.partitions, str(new_folder(scratch, "cut"))
+                con, done.all_cells, self.context.load.partitions, str(new_folder(scratch, "cut"))
             )
             done.cells = {part: self._put_files(cells, part) for part, cells in partitioned.items()}
         done.all_cells = dataclasses.replace(done.all_cells, messages=[], extras=[], rejects=[], discards=[])
@@ -72,7 +72,7 @@ class ParseTask:
         lines: str,
         done: ParsedShare,
     ) -> None:
-        batch, skipped = filter_batch(whole, self.requested.__getitem__, self.context.facts.event_table)
+        batch, skipped = filter_batch(whole, self.requested.__getitem__, self.context.load.event_table)
         cells = parse(batch)
         done.all_cells.extend(cells)
         if self.context.refused and write_refused_lines(

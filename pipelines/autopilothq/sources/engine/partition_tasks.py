@@ -42,9 +42,9 @@ class CountTask:
     def run(self) -> dict[int, int]:
         """Returns the counts by the number of the table."""
         with self.context.engine() as (con, scratch):
-            opened = self.context.facts.open(con, scratch, self.context.fetched(self.partition.cells, scratch))
+            opened = self.context.load.open(con, scratch, self.context.fetched(self.partition.cells, scratch))
             lines = refused_lines_reader(self.context.folder.get_all(self.partition.refused_lines, scratch))
-            return count_candidates(opened, self.context.hashes(scratch), self.context.refused, lines)
+            return count_candidates(opened, self.context.suppressed_ids(scratch), self.context.refused, lines)
 
 
 class DeduplicatedPartition(NamedTuple):
@@ -81,15 +81,15 @@ class DeduplicateTask:
         """Deduplicates the partition."""
         with self.context.engine() as (con, scratch):
             folder = self.context.folder
-            opened = self.context.facts.open(con, scratch, self.context.fetched(self.partition.cells, scratch))
+            opened = self.context.load.open(con, scratch, self.context.fetched(self.partition.cells, scratch))
             stored = None if self.stored is None else {
                 table: columns._replace(files=folder.get_all(columns.files, scratch))
                 for table, columns in self.stored.items()
             }  # fmt: skip
             lines = refused_lines_reader(folder.get_all(self.partition.refused_lines, scratch))
             try:
-                hashes = self.context.hashes(scratch)
-                values = deduplicate_partition(opened, stored, self.complete, hashes, self.context.refused, lines)
+                suppressed = self.context.suppressed_ids(scratch)
+                values = deduplicate_partition(opened, stored, self.complete, suppressed, self.context.refused, lines)
             except NotPartitioned as error:
                 return NeededColumns(*error.args)
             except ENVIRONMENT_ERRORS:

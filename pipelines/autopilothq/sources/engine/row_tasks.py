@@ -88,13 +88,13 @@ class RowsTask:
             cells = self.context.fetched(self.partition.cells, scratch)
             saved = {table: folder.get(name, scratch) for table, name in self.state.items()}
             try:
-                rows = open_deduplicated(self.context.facts, con, scratch, cells, saved, self.plans.tables)
+                rows = open_deduplicated(self.context.load, con, scratch, cells, saved, self.plans.tables)
                 return self._write(con, rows, scratch)
             except ENVIRONMENT_ERRORS:
                 raise
             except Exception:  # noqa: BLE001 - raised again unless messages cause it
                 with self.context.engine() as (again, elsewhere):
-                    return refused_messages(self.context.facts.open(again, elsewhere, cells), again, elsewhere)
+                    return refused_messages(self.context.load.open(again, elsewhere, cells), again, elsewhere)
 
     def _write(self, con: duckdb.DuckDBPyConnection, rows: PartitionRows, scratch: str) -> PartitionFiles:
         done = PartitionFiles()
@@ -108,7 +108,7 @@ class RowsTask:
                     self.plans.tables[number],
                     number,
                     f"{scratch}/{latest.table.name}",
-                    self.context.facts.partitions,
+                    self.context.load.partitions,
                 )
                 done.latest[latest.table.name] = self._put_files(found, latest)
         names = pq.read_table(self.context.folder.get(self.files, scratch))["file"].to_pylist()
@@ -155,7 +155,7 @@ class LatestTask:
         done = PartitionFiles()
         with self.context.engine() as (con, scratch):
             get_all = self.context.folder.get_all
-            opened = self.context.facts.open(con, scratch, ParsedCells())
+            opened = self.context.load.open(con, scratch, ParsedCells())
             ids, messages = (get_all(by_part.get(self.number, ()), scratch) for by_part in self.files)
             stored = self.stored and self.stored._replace(files=get_all(self.stored.files, scratch))
             made = latest_of_partition(opened, self.latest, ids, messages, self.types, stored)

@@ -13,7 +13,7 @@ from ...projection import SQL_TYPES, TableRows, engine
 from ...projection.context import declared_types
 from ...projection.partition import PartitionValues, StoredColumns
 from ...projection.users import latest_columns
-from ..older_rows import check_not_adopted
+from ..adopted_rows import check_not_adopted
 from ..plan import PlannedLoad
 from ..row_files import RowFiles
 from .partition_tasks import DeduplicatedPartition, PartitionInput
@@ -55,13 +55,13 @@ class RowMaker:
 
     def plan(self, tables: TablesOfLoad, merged: PartitionValues, files: RowFiles) -> RowPlans:
         """Decides the columns of all tables, and how their rows are written."""
-        facts = tables.context.facts
+        partitioned = tables.context.load
         latest = {each.table.name: MESSAGE_TABLES.index(each.messages) for each in LATEST}
-        plans = facts.plan(merged.values, {*merged.counts, *latest.values()})
+        plans = partitioned.plan(merged.values, {*merged.counts, *latest.values()})
         types = {plan.name: plan.types for plan in plans.values()} | {book.name: declared_types(book) for book in BOOKS}
         for each in LATEST:
             # The messages are this load's and the stored ones.
-            stored = facts.existing.get(each.messages.name, {}) if tables.stored is not None else {}
+            stored = partitioned.existing.get(each.messages.name, {}) if tables.stored is not None else {}
             message_types = {**plans[latest[each.table.name]].types, **stored}
             types[each.table.name] = latest_columns(each, message_types)
         selected = self.load.extraction.resources
@@ -99,7 +99,7 @@ class RowMaker:
                 continue
             check_not_adopted(self.load, latest.table.name)
             types = plans.tables[plans.latest[latest.table.name]].types
-            known = tables.context.facts.existing
+            known = tables.context.load.existing
             columns = list(known.get(latest.messages.name, ()))
             stored: dict[int, list[str]] | None = None
             if tables.stored is not None and columns:

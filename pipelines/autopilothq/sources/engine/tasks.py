@@ -1,4 +1,4 @@
-"""The common parts of a load's tasks. A task is plain data: names of files and facts, but no secrets.
+"""The common parts of a load's tasks. A task is plain data without secrets.
 
 Each task gets files from the work folder, works in its own engine on the worker's disk, and puts files with fixed names
 into the work folder. It returns only names and counts.
@@ -19,7 +19,7 @@ from ...projection.cells import CELL_FILES, ParsedCells
 from ...projection.context import ProjectionContext
 from ...projection.line_reader import LineReader
 from ...projection.parse import Parser
-from ...projection.partition import LoadFacts
+from ...projection.partition import PartitionedLoad
 from ...projection.projection import write_all_rows
 from ...segment.identity import NOBODY, HashedIds
 from ...warehouses import suppression_key
@@ -34,17 +34,17 @@ class CannotBecomeRows(NamedTuple):
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """What all tasks of a load share: the work folder, the facts, and the messages and rows that are left out.
+    """What all tasks of a load share: the work folder, the load, and the messages and rows that are left out.
 
     `suppressed` is the name of the file with the suppression list; None if the list is empty.
     """
 
     folder: WorkFolder
-    facts: LoadFacts
+    load: PartitionedLoad
     refused: RefusedIds
     suppressed: str | None
 
-    def hashes(self, scratch: str) -> HashedIds:
+    def suppressed_ids(self, scratch: str) -> HashedIds:
         """Returns the hashed ids of deleted persons. The list's key comes from the worker's own settings."""
         if self.suppressed is None:
             return NOBODY
@@ -65,7 +65,7 @@ class WorkerContext:
         self.folder.check()
         try:
             with self.folder.scratch() as scratch:
-                con = engine.connect(scratch, self.facts.memory, threads=1)
+                con = engine.connect(scratch, self.load.memory, threads=1)
                 try:
                     yield con, scratch
                 finally:
