@@ -12,7 +12,8 @@ from typing import cast
 import psycopg2
 import pytest
 
-from autopilothq import explain, extras
+from autopilothq import explain, extras, inspect
+from autopilothq.errors import RunError
 from autopilothq.warehouses.dlt_internals import DestinationConnectionError, ValueNotSecretException
 from calling import Call, errors
 
@@ -127,6 +128,11 @@ def test_two_lines_tell_what_to_do(call: Call, words: list[str], said: str) -> N
     found = call("load", "archive", "archive.ndjson", *words)
     assert (found.status, errors(found)) == (1, said.splitlines())
     assert "SEKRET" not in found.err
+
+
+def test_a_kind_of_destination_that_nobody_knows_is_told_as_an_error_of_a_run() -> None:
+    with pytest.raises(RunError, match=r"^Can't load plugin: sqlalchemy\.dialects:nodb$"):
+        inspect.kind_of("sqlalchemy", "nodb://host/db", None)
 
 
 @pytest.mark.parametrize("words", [["load", "archive", "archive.ndjson"], ["status"]])

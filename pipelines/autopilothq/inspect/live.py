@@ -39,8 +39,9 @@ def target(destination: str | None, credentials: str | None, dataset: str | None
 
 def kind_of(destination: str | None, credentials: str | None, dataset: str | None) -> tuple[str, str | None]:
     """Returns dlt's name of the destination of these options, and SQLGlot's of its SQL, without connecting."""
-    factory, _ = target(destination, credentials, dataset)
-    return factory.destination_type.rpartition(".")[2], factory.capabilities().sqlglot_dialect
+    with runner.explained():
+        factory, _ = target(destination, credentials, dataset)
+        return factory.destination_type.rpartition(".")[2], factory.capabilities().sqlglot_dialect
 
 
 def reading_other(
