@@ -153,6 +153,8 @@ def test_live_formats_tell_more() -> None:
         "  uuid_ts  TIMESTAMP WITH TIME ZONE  -     2019-03-01 00:00:00  The load."
     )
     assert "| `n` | BIGINT | 25 % | - |  |" in FORMATS["markdown"]([LIVE], "mail").splitlines()
+    unnamed = LIVE._replace(columns=(LIVE.columns[1]._replace(native=None),))
+    assert "| `n` | bigint | 25 % | - |  |" in FORMATS["markdown"]([unnamed], "mail").splitlines()
 
 
 def test_a_cell_of_markdown_may_hold_a_bar() -> None:
