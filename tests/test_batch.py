@@ -176,6 +176,14 @@ def test_a_batch_is_sent_when_it_has_no_room_for_one_more_person() -> None:
     assert ([list(each.contacts) for each in sent.batches[1:]], sent.rows) == ([people[-1:]], [])
 
 
+def test_a_batch_is_sent_before_a_contact_that_does_not_go_with_it() -> None:
+    batches, sent = collecting()
+    for one in (planned("bo@b.c"), planned(ANN), planned(ANN).with_item(alone=True), planned("cy@b.c")):
+        batches.put(one)
+    batches.flush()
+    assert [list(each.contacts) for each in sent.batches] == [["bo@b.c", ANN], [ANN, "cy@b.c"]]
+
+
 def test_what_an_item_in_a_batch_knows_of_its_row() -> None:
     batches, sent = collecting()
     batches.put(planned(ANN, FirstName="Ann"))
@@ -223,8 +231,10 @@ def test_who_was_deleted_gets_nothing() -> None:
         (Item("m", "track"), None, False),
     ):
         assert sender.is_suppressed(about, email, suppressed) is is_deleted
-    values = {"Email": "bo@b.c"}, {"Email": ANN}, {"Email": "bo@b.c", "_NewEmail": "Ann@b.c"}, {"custom": {}}
-    assert [sender.is_to_suppressed(each, suppressed) for each in values] == [False, True, True, False]
+    contacts: list[dict[str, Any]] = [
+        {"Email": "bo@b.c"}, {"Email": ANN}, {"Email": "bo@b.c", "_NewEmail": "Ann@b.c"}, {"custom": {}},
+    ]  # fmt: skip
+    assert [sender.is_to_suppressed(each, suppressed) for each in contacts] == [False, True, True, False]
 
 
 def test_what_is_not_sent_is_counted() -> None:

@@ -31,7 +31,8 @@ class Account:
     attempts = 2
 
     def __init__(self, invalid: str = "", **at: ApiError) -> None:
-        self.invalid, self.at = invalid, at
+        self.invalid = invalid
+        self.at: dict[str, ApiError] = at
         self.sent: list[list[str]] = []
         self.bodies: list[Mapping[str, Any]] = []
 
@@ -162,7 +163,8 @@ def test_an_activity_has_its_person_its_time_and_what_its_fields_take() -> None:
 def test_many_requests_that_fail_in_a_row_end_the_run() -> None:
     requests = FAILURES_IN_A_ROW + 1
     down = Unavailable("HTTP 503", status=503)
-    account = Account(**{f"m{MOST_WRITTEN * number}": down for number in range(requests)})
+    account = Account()
+    account.at = {f"m{MOST_WRITTEN * number}": down for number in range(requests)}
     _, counts, _, error = send(account, [item(f"m{number}") for number in range(MOST_WRITTEN * requests)])
     assert (len(account.sent), counts.failed, error) == (FAILURES_IN_A_ROW, MOST_WRITTEN * FAILURES_IN_A_ROW, down)
 

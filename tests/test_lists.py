@@ -4,6 +4,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -236,6 +237,12 @@ def test_who_has_no_email_is_refused_and_who_was_deleted_is_left_out() -> None:
         ),
         (members[3], "DELETE /list/%28new%29/contact/b%40b.c", "was not on the list", None),
     ]
+    account = mock.Mock()
+    for each in requests:
+        each.send(account)
+    assert account.mock_calls == [
+        mock.call.put_on_list("(new)", "a@b.c"), mock.call.take_off_list("(new)", "b@b.c")
+    ]  # fmt: skip
     why = "No contact is known by the user id 'u2'"
     assert log.rows == [members[2]._replace(status="refused", message=why)]
     assert counts == Counts(messages=2, suppressed=1, refused=1, reasons=Counter({("refused", why): 1}))

@@ -167,6 +167,7 @@ class Stored:
         assert columns == "{campaign_id}, count(*)"
         self.asked.append((table, where, len(values)))
         ids = values[::3] if "timestamp" in where else values
+        assert values[1::3] + values[2::3] == MONTH or ids == values
         return [(id_, number) for id_, number in self.events.get(table, {}).items() if id_ in ids]
 
 
@@ -187,6 +188,7 @@ def test_the_events_of_fifty_campaigns_are_counted_by_one_statement() -> None:
         {"delivered": completeness.Count(1, 1), "opened": completeness.Count(2, 3)},
         {"delivered": completeness.Count(4, 5)},
     ]
+    assert (found[-1].counted_from, found[-1].counted_until) == MONTH
     end = " GROUP BY {campaign_id}"
     assert [asked[1:] for asked in dataset.asked if asked[0] == "email_opened"] == [
         (f"WHERE {' OR '.join([of_all] * 50)}{end}", 50),

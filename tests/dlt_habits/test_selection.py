@@ -60,8 +60,8 @@ def test_books_of_a_file() -> None:
     assert first == {"tracks": a}  # the table of another event has no rows
     books = select(["tracks", "_rejects", "_discards", "contacts"], a)
     assert books == {"tracks": a, "_rejects": a, "_discards": a, "contacts": ALL_MESSAGES}
-    text = '{"_discards": {"only": ["a"]}, "_rejects": {"only": ["a"]}, "contacts": "all", "tracks": {"only": ["a"]}}'
-    assert (to_text(books, list(books)), from_text(text)) == (text, books)
+    told = '{"_discards": {"only": ["a"]}, "_rejects": {"only": ["a"]}, "contacts": "all", "tracks": {"only": ["a"]}}'
+    assert (to_text(books, list(books)), from_text(told)) == (told, books)
     second = select(["tracks", "email_opened"], not_a)
     assert second == {"tracks": every["tracks"] & not_a, "email_opened": opened}
     loaded = union(first, second)
