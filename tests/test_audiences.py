@@ -1,5 +1,6 @@
 """Rows of a query become items to send: who has entered and who has left."""
 
+import hashlib
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from autopilothq.destination import audiences
 from autopilothq.destination.audiences import Audience, PersonRow
 from autopilothq.destination.delivery_log import Member
+from autopilothq.destination.messages import Item
 from autopilothq.errors import RunError
 
 NAME = "Order Completed Last 30days"
@@ -71,6 +73,18 @@ def test_an_audience_keeps_its_key() -> None:
         f"The audience {TRAIT} was sent by email before, and nobody can tell who is who by user_id.\n"
         "Add --key email, or give the audience another name."
     )
+
+
+def test_what_else_the_log_has_of_an_audience_does_not_count() -> None:
+    on_a_list = {f"list-1-{id_}": member for id_, member in state(("a@b.c", "true")).items()}
+    assert changes([], on_a_list) == []
+    # Of somebody who was never taken, the key does not matter either.
+    refused = state(("a@b.c", None))
+    found = [PersonRow("u1", None, "u1", {})]
+    [item], unchanged = audiences.membership_items(Audience(TRAIT, "user_id", found), on_a_list | refused)
+    id_ = f"audience-{TRAIT}-user_id-{hashlib.sha256(b'u1').hexdigest()}"
+    assert item == Item(id_, "identify", "u1", {TRAIT: True}, audience=TRAIT, once=False, content="true")
+    assert unchanged == 0
 
 
 def test_an_audience_is_named_by_its_slug() -> None:

@@ -6,10 +6,16 @@ from typing import Any
 
 import pytest
 
-from autopilothq.destination import batch
+from autopilothq.clients.autopilot import MOST_CONTACTS
+from autopilothq.destination import batch, sender
 from autopilothq.destination.batch import EXTERNAL_ID, BatchItem, ContactBatch, merged
-from autopilothq.destination.delivery_log import Delivery, address_digest
+from autopilothq.destination.counts import Counts
+from autopilothq.destination.delivery_log import Delivery, DeliveryStatus, address_digest
 from autopilothq.destination.held import HeldPeople
+from autopilothq.destination.messages import Ignored, Item
+from autopilothq.destination.plan import Planned
+from autopilothq.destination.run_state import RunState
+from autopilothq.segment.identity import HashedIds, hash_of, id_of
 
 ANN = "ann@b.c"
 NAMED = {"Email": ANN, "FirstName": "Ann", "custom": {"string--plan": "pro"}}
@@ -127,3 +133,112 @@ def test_who_must_wait() -> None:
     assert not in_order.is_empty
     in_order.note_failed([ANN], always=True)
     assert (in_order.unsettled, in_order.holds([ANN]), in_order.holds(["cy@b.c"])) == ({ANN, "cy@b.c"}, True, True)
+
+
+# ---- what is collected in batches ----------------------------------------------------------------------------------
+
+
+class Sent:
+    """Stands in for what batches are given to, and for the log."""
+
+    def __init__(self) -> None:
+        self.batches: list[ContactBatch] = []
+        self.rows: list[Delivery] = []
+
+    def submit(self, sent: ContactBatch) -> None:
+        self.batches.append(sent)
+
+    def add(self, rows: Sequence[Delivery]) -> None:
+        self.rows += rows
+
+
+def collecting() -> tuple[Any, Sent]:
+    """Batches that are given to nobody, and what they were given."""
+    sent = Sent()
+    to: Any = sent
+    unasked: Any = None
+    return sender._Batches(to, RunState(unasked, unasked), to, Counts()), sent
+
+
+def planned(key: str, before: str | None = None, content: str | None = None, **values: Any) -> Planned:
+    status = before and DeliveryStatus(False, before, None, None)
+    return Planned(item(key, content=content), {"Email": key, **values}, status or None)
+
+
+def test_a_batch_is_sent_when_it_has_no_room_for_one_more_person() -> None:
+    batches, sent = collecting()
+    people = [f"p{number}@b.c" for number in range(MOST_CONTACTS + 1)]
+    for key in [*people[:-1], people[0], people[-1]]:  # a second message of the first person takes no room
+        batches.put(planned(key))
+    assert [list(each.contacts) for each in sent.batches] == [people[:-1]]
+    assert [one.key for one in sent.batches[0].items] == [*people[:-1], people[0]]
+    batches.flush()
+    batches.flush()
+    assert ([list(each.contacts) for each in sent.batches[1:]], sent.rows) == ([people[-1:]], [])
+
+
+def test_a_batch_is_sent_before_a_contact_that_does_not_go_with_it() -> None:
+    batches, sent = collecting()
+    for one in (planned("bo@b.c"), planned(ANN), planned(ANN).with_item(alone=True), planned("cy@b.c")):
+        batches.put(one)
+    batches.flush()
+    assert [list(each.contacts) for each in sent.batches] == [["bo@b.c", ANN], [ANN, "cy@b.c"]]
+
+
+def test_what_an_item_in_a_batch_knows_of_its_row() -> None:
+    batches, sent = collecting()
+    batches.put(planned(ANN, FirstName="Ann"))
+    batches.put(planned(ANN, "failed", "a digest", LastName="A"))
+    batches.put(planned("bo@b.c", "refused"))
+    kept = planned("cy@b.c").with_item(values={"Email": "before"})
+    batches.put(kept)
+    batches.flush()
+    [found] = sent.batches
+    assert found.contacts == {
+        ANN: {"Email": ANN, "FirstName": "Ann", "LastName": "A"}, "bo@b.c": {"Email": "bo@b.c"},
+        "cy@b.c": {"Email": "cy@b.c"},
+    }  # fmt: skip
+    assert [(one.write_ahead, one.failed_before, one.values) for one in found.items] == [
+        (False, False, {"Email": ANN, "FirstName": "Ann"}),
+        (True, True, {"Email": ANN, "LastName": "A"}),  # a row of a query
+        (False, False, {"Email": "bo@b.c"}),
+        (False, False, {"Email": "before"}),
+    ]
+
+
+def test_a_refusal_is_logged_unless_it_was_the_last_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sender, "CHUNK", 3)
+    batches, sent = collecting()
+    row = Delivery("m", "track", status="refused", message="no trigger\0")
+    last = DeliveryStatus(False, "refused", None, None, message="no trigger\ufffd")
+    for before in (last, last._replace(message="another"), last._replace(status="failed"), None):
+        batches.refuse(row, before)
+    assert (sent.rows, batches.batch.refused, sent.batches) == ([row] * 3, [], [])
+    batches.refuse(row, None)
+    batches.put(planned(ANN))
+    batches.flush()
+    assert ([each.refused for each in sent.batches], len(sent.rows)) == ([[row]], 3)
+    assert batches.counts.reasons == {("refused", "no trigger\0"): 5}
+
+
+def test_who_was_deleted_gets_nothing() -> None:
+    deleted = id_of("email", ANN), id_of("user_id", "u1"), id_of("contact_id", "person_1")
+    suppressed = HashedIds([("salt", hash_of("salt", id_)) for id_ in deleted])
+    for about, email, is_deleted in (
+        (Item("m", "track"), "ANN@b.c", True),
+        (Item("m", "track", "u1"), "bo@b.c", True),
+        (Item("m", "track", "u2", context_traits={"contact_id": " person_1"}), None, True),
+        (Item("m", "track", "u2", context_traits={"contact_id": "person_2"}), "bo@b.c", False),
+        (Item("m", "track"), None, False),
+    ):
+        assert sender.is_suppressed(about, email, suppressed) is is_deleted
+    contacts: list[dict[str, Any]] = [
+        {"Email": "bo@b.c"}, {"Email": ANN}, {"Email": "bo@b.c", "_NewEmail": "Ann@b.c"}, {"custom": {}},
+    ]  # fmt: skip
+    assert [sender.is_to_suppressed(each, suppressed) for each in contacts] == [False, True, True, False]
+
+
+def test_what_is_not_sent_is_counted() -> None:
+    counts = Counts()
+    sender.count_ignored(counts, [Ignored("page"), Ignored("track", not_meant=True), Ignored("page"), Ignored("alias")])
+    assert (counts.not_meant, counts.ignored) == (1, {"page": 2, "alias": 1})

@@ -3,17 +3,20 @@
 import io
 import json
 import sys
-from collections.abc import Iterator
-from datetime import timedelta
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import duckdb
 import pytest
 
 from autopilothq.cli import contacting
 from autopilothq.destination import DeliveryLog, contact_requests, contacts, opening
+from autopilothq.destination.delivery_log import DeliveryStatus, Sent
 from autopilothq.errors import RunError
+from autopilothq.segment.identity import HashedIds, hash_of, id_of
 from calling import Call
 from fake_autopilot import FakeAutopilot
 from sending import IMPATIENT, configure, log_in, rows
@@ -302,6 +305,111 @@ def test_a_query_without_the_columns() -> None:
         "Expected a column contact_id or email in the query's answer, got id, mail.\n"
         "Name it so (… AS email). Nothing was sent."
     )
+
+
+def test_each_contact_of_a_file_or_a_query_comes_once() -> None:
+    lines = ["\ufeffa@b.c\n", "\n", " person_1 \n", "A@b.c\n", "person_1\n", "d@e.f"]
+    assert contacts.contacts_of_lines(lines, "people.txt") == ["a@b.c", "person_1", "d@e.f"]
+    answer = [("a@b.c", None, 1), ("A@B.C", "", 2), (None, "", 3), ("x@y.z", "person_1", 4), (None, None, 5)]
+    assert contacts.contacts_of_rows(["Email", "Contact_Id", "n"], answer) == (["a@b.c", "person_1"], 2)
+
+
+@pytest.mark.parametrize(
+    ("number", "total", "most", "confirm", "why"),
+    [
+        (4, 8, None, None, None),
+        (4, 9, None, None, None),
+        (5, 9, None, None, " and the account has 9, but got none"),
+        (1, 0, None, None, " and the account has 0, but got none"),
+        (1_001, 2_001, None, None, " and the account has 2,001, but got none"),
+        (0, None, None, None, " and the account does not say how many it has, but got none"),
+        (2, 9, 2, None, None),
+        (2, 9, 1, None, " and --max is 1, but got none"),
+        (9, None, 9, None, None),
+        (0, 9, 0, None, None),
+        (1, 9, 0, None, " and --max is 0, but got none"),
+        (9, 9, 1, 9, None),
+        (9, None, None, 8, ", but got --confirm 8"),
+        (1, 9, None, 0, ", but got --confirm 0"),
+    ],
+)
+def test_how_many_contacts_need_a_confirmation(
+    number: int, total: int | None, most: int | None, confirm: int | None, why: str | None
+) -> None:
+    told = None
+    try:
+        contacts.check_number(contacts.UNSUBSCRIBE, number, total, most, confirm)
+    except contacts.TooManyContacts as error:
+        told = str(error)
+    who = f"{number:,} contact" + ("s" if number != 1 else "")
+    assert told == (
+        why
+        and f"Expected --confirm {number}, because {who} would be unsubscribed{why}. Nothing was sent.\n"
+        f"Look at them with --dry-run. If all are meant, add --confirm {number}."
+    )
+
+
+class Log:
+    """A log of a run `3`, with a deleted person and the last statuses of requests, by their place in the job."""
+
+    run = "3"
+
+    def __init__(self, *known: DeliveryStatus | None) -> None:
+        self.statuses = known
+
+    def suppressed_ids(self) -> HashedIds:
+        return HashedIds([("salt", hash_of("salt", id_of("email", "d@b.c")))])
+
+    def known(self, message_ids: Iterable[str]) -> dict[tuple[str, str | None], DeliveryStatus]:
+        return {
+            (id_, "j"): status for id_, status in zip(message_ids, self.statuses, strict=False) if status is not None
+        }
+
+
+def test_what_is_left_of_a_job_that_broke_off() -> None:
+    people = ["a@b.c", "D@b.c", "person_1", "e@b.c", "f@b.c"]
+    now = datetime.now(UTC)
+    lately, long_ago = (Sent(now - timedelta(days=1, minutes=minutes), "2") for minutes in (-1, 1))
+
+    def left(*known: DeliveryStatus | None) -> tuple[list[tuple[str | None, str | None, bool]], int, int]:
+        log: Any = Log(*known)
+        job = contacts.plan_contacts(contacts.EJECT, people, ["j"], log)
+        return [(each.row.email, each.row.content, each.logged) for each in job.requests], *job[1:]
+
+    of_all = [(who, "3", who != "D@b.c") for who in people]
+    done = DeliveryStatus(True, "delivered", "2", lately)
+    assert left() == (of_all, 5, 0)
+    assert left(*[done] * 5) == (of_all, 5, 0)  # a complete job is repeated
+    for status in ("failed", "unknown"):
+        cut_off = DeliveryStatus(False, status, "2", None)
+        old, other = done._replace(sent=long_ago), done._replace(content="1")
+        assert left(done, cut_off, old, other, done) == ([(who, "2", who != "D@b.c") for who in people[1:4]], 3, 2)
+    refused = DeliveryStatus(False, "refused", "2", None)
+    assert left(done, refused) == (of_all, 5, 0)
+
+
+def test_the_requests_of_a_job() -> None:
+    log: Any = Log()
+    requests = [
+        each
+        for action in (contacts.DELETE, contacts.EJECT, contacts.UNSUBSCRIBE)
+        for each in contacts.plan_contacts(action, ["a@b.c"], ["j", "k"], log).requests
+    ]
+    rows_of = [(each.row.kind, each.row.email, each.row.trigger_id, each.endpoint, each.absent) for each in requests]
+    in_journey = "no such contact, or not in the journey"
+    assert rows_of == [
+        ("delete", "a@b.c", None, "DELETE /contact/a%40b.c", "no such contact"),
+        ("eject", "a@b.c", "j", "DELETE /journey/j/contact/a%40b.c", in_journey),
+        ("eject", "a@b.c", "k", "DELETE /journey/k/contact/a%40b.c", in_journey),
+        ("unsubscribe", "a@b.c", None, "POST /contact/a%40b.c/unsubscribe", "no such contact"),
+    ]
+    account = mock.Mock()
+    for each in requests:
+        each.send(account)
+    assert account.mock_calls == [
+        mock.call.delete_contact("a@b.c"), mock.call.eject("j", "a@b.c"), mock.call.eject("k", "a@b.c"),
+        mock.call.unsubscribe("a@b.c"),
+    ]  # fmt: skip
 
 
 def test_arguments(call: Call, server: FakeAutopilot) -> None:

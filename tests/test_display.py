@@ -104,6 +104,7 @@ def test_the_last_column_of_a_grid_keeps_to_the_terminal() -> None:
         "b     /a/long/path/that/stays/whole",
     ]
     assert grid(rows, width=29) == grid(rows)  # too little room for texts
+    assert grid([["name", "text"], ["a", ""]], width=30) == ["name  text", "a"]
 
 
 # The last parts of the names below.
@@ -170,6 +171,27 @@ def test_mermaid_has_lines_of_its_grammar() -> None:
     assert len(set(entities)) == len(tables)
     attributes = [line.split()[1] for line in lines[1 : 1 + len(tables[0].columns)]]
     assert len(set(attributes)) == len(attributes)
+
+
+def test_mermaid_tells_what_a_renamed_column_is_called() -> None:
+    described = ColumnInfo("a b", "text", 'A "b".'), ColumnInfo("a_b", "text", "As it is.")
+    columns = *described, *(ColumnInfo(name, "text") for name in ("a.b", "", "1", "_1"))
+    tables = [TableInfo("a-b", "", columns, ("a b", "_1")), TableInfo("a_b", "", described[1:])]
+    assert (
+        FORMATS["mermaid"](tables, "d")
+        == """\
+erDiagram
+    a_b_2{
+    text a_b_2 PK "a b: A 'b'."
+    text a_b "As it is."
+    text a_b_3 "a.b"
+    text _1_2 "1"
+    text _1 PK
+}
+    a_b{
+    text a_b "As it is."
+}"""
+    )
 
 
 def test_yaml_and_json_name_the_tables_as_they_are() -> None:

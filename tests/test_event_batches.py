@@ -1,6 +1,7 @@
 """Which activities are created by which request, and what the log has before and after it: without an account."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,8 +12,15 @@ from autopilothq.destination.batch import BatchItem
 from autopilothq.destination.counts import Counts
 from autopilothq.destination.delivery_log import Delivery
 from autopilothq.destination.event_batches import EventBatches
-from autopilothq.destination.requests import CircuitBreaker
-from autopilothq.errors import ApiError, NotAuthorized, OutcomeUnknown, RequestRejected, Unavailable
+from autopilothq.destination.requests import FAILURES_IN_A_ROW, CircuitBreaker
+from autopilothq.errors import (
+    ApiError,
+    NotAuthorized,
+    OutcomeUnknown,
+    RequestRejected,
+    Unavailable,
+    UnexpectedResponse,
+)
 
 ENDPOINT = "POST /activities/create"
 
@@ -23,12 +31,15 @@ class Account:
     attempts = 2
 
     def __init__(self, invalid: str = "", **at: ApiError) -> None:
-        self.invalid, self.at = invalid, at
+        self.invalid = invalid
+        self.at: dict[str, ApiError] = at
         self.sent: list[list[str]] = []
+        self.bodies: list[Mapping[str, Any]] = []
 
     def create_activities(self, activities: Sequence[Mapping[str, Any]], /) -> list[Written]:
         names = [f"{one['key']}{one['activity_id']}" for one in activities]
         self.sent.append(names)
+        self.bodies += activities
         for one in activities:
             if one["key"] in self.at:
                 raise self.at[one["key"]]
@@ -39,11 +50,12 @@ class Account:
 
 
 class Activities:
-    """Custom activities that take all properties."""
+    """Custom activities that take all properties but `odd`."""
 
     def attributes(self, activity: str, properties: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         assert activity
-        return dict(properties), {}
+        odd = {"odd": "left out"} if "odd" in properties else {}
+        return {name: value for name, value in properties.items() if name not in odd}, odd
 
 
 class Log:
@@ -108,14 +120,61 @@ def test_one_that_is_too_large_or_not_taken_costs_no_other() -> None:
         "e1": ["unknown", "delivered"],
     }
     why = "The activity is larger than 16,000 bytes, which Ortto does not accept"
+    assert [row for row in log.rows if row.message_id == "b"] == [
+        Delivery("b", "track", email="b@b.c", trigger_id="1", status="refused", message=why)
+    ]
     assert counts.reasons == {("refused", why): 1, ("refused", "no"): 1, ("refused", "bad"): 1}
     assert (counts.delivered, counts.refused, failed, error) == (2, 3, [], None)
+
+
+def test_an_activity_has_its_person_its_time_and_what_its_fields_take() -> None:
+    account = Account()
+    now = datetime.now(UTC).replace(microsecond=0)
+    young, old = (now - timedelta(days=90, minutes=minutes) for minutes in (-1, 1))
+    odd = item("a", properties={"n": 1, "odd": 2}, timestamp=young.isoformat())
+    nameless = item("b", timestamp="soon")
+    log, counts, failed, error = send(
+        account,
+        [
+            odd._replace(row=odd.row._replace(remarks='{"plan": "é"}')),
+            nameless._replace(row=nameless.row._replace(email=None, user_id="u")),
+            item("c", timestamp=old.isoformat()),
+        ],
+    )
+    assert account.bodies == [
+        {
+            "activity_id": "1",
+            "attributes": {"n": 1},
+            "key": "a",
+            "fields": {"str::email": "a@b.c"},
+            "merge_by": ["str::email"],
+            "created": f"{young:%Y-%m-%dT%H:%M:%SZ}",
+        },
+        {"activity_id": "1", "attributes": {}, "key": "b", "fields": {"str::ei": "u"}, "merge_by": ["str::ei"]},
+    ]
+    assert {row.message_id: row.remarks for row in log.rows} == {
+        "a": '{"plan": "é", "odd": "left out"}', "b": None, "c": None,
+    }  # fmt: skip
+    too_old = "The event is older than 90 days, which Ortto does not accept"
+    assert (counts.reasons, counts.remarks) == ({("refused", too_old): 1}, {"odd was left out": 1})
+    assert (counts.delivered, failed, error) == (2, [], None)
+
+
+def test_many_requests_that_fail_in_a_row_end_the_run() -> None:
+    requests = FAILURES_IN_A_ROW + 1
+    down = Unavailable("HTTP 503", status=503)
+    account = Account()
+    account.at = {f"m{MOST_WRITTEN * number}": down for number in range(requests)}
+    _, counts, _, error = send(account, [item(f"m{number}") for number in range(MOST_WRITTEN * requests)])
+    assert (len(account.sent), counts.failed, error) == (FAILURES_IN_A_ROW, MOST_WRITTEN * FAILURES_IN_A_ROW, down)
 
 
 @pytest.mark.parametrize(
     ("raised", "status", "failed", "ends"),
     [
         (OutcomeUnknown("no answer"), "unknown", [], False),
+        (UnexpectedResponse("no JSON", status=200), "unknown", [], False),
+        (UnexpectedResponse("no JSON", status=302), "failed", ["a", "b"], False),
         (Unavailable("HTTP 503", status=503), "failed", ["a", "b"], False),
         (NotAuthorized("wrong key", status=401), "failed", [], True),
     ],

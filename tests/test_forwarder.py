@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from autopilothq.clients.segment_api import REQUEST_BYTES
+from autopilothq.clients.segment_api import BATCH_MESSAGES, REQUEST_BYTES
 from autopilothq.destination.counts import Counts
 from autopilothq.destination.forward import OUTAGE, Forwarder, batches
 from autopilothq.destination.forward_log import Forwarded
@@ -121,6 +121,14 @@ def test_failures_in_a_row_are_an_outage_but_not_others() -> None:
         forward(map(message, names), api, log)
     assert len(api.sent) == OUTAGE
     assert {outcome[0] for outcome in log.outcomes().values()} == {"failed"}
+    # One failure fewer is none: those are counted from the last answer.
+    api = Api(A=RequestRejected("bad", status=400), **dict.fromkeys("BCDEFGH", failed))
+    counts = forward(map(message, "ABCDEFGH"), api, Log())
+    failures = [batch for batch in api.sent if "A" not in batch]
+    assert (len(failures), counts.refused, counts.failed) == (OUTAGE - 1, 1, 7)
+    api = Api(**dict.fromkeys("BCDEFG", failed))
+    counts = forward(map(message, [*map(str, range(BATCH_MESSAGES)), *"BCDEFG"]), api, Log())
+    assert (len(api.sent[1:]), counts.delivered, counts.failed) == (OUTAGE - 1, BATCH_MESSAGES, 6)
     # Each second one fails: neither what is delivered nor what is refused is an outage.
     for others in ({}, dict.fromkeys(names[1::2], RequestRejected("bad", status=400))):
         api, log = Api(**dict.fromkeys(names[::2], failed) | others), Log()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -18,6 +19,7 @@ from dlt.common.schema import Schema
 from autopilothq import archive, catalog, inspect, runner
 from autopilothq.errors import DatasetNotFound
 from autopilothq.inspect import ColumnInfo, Difference, Statistics, Status, TableInfo
+from autopilothq.inspect import status as of_status
 from autopilothq.inspect.diff import ColumnType, SchemaTable, type_of
 from autopilothq.inspect.formats import FORMATS, percent
 from autopilothq.inspect.status import Freshness, LastRun, LoadSummary
@@ -153,6 +155,8 @@ def test_live_formats_tell_more() -> None:
         "  uuid_ts  TIMESTAMP WITH TIME ZONE  -     2019-03-01 00:00:00  The load."
     )
     assert "| `n` | BIGINT | 25 % | - |  |" in FORMATS["markdown"]([LIVE], "mail").splitlines()
+    unnamed = LIVE._replace(columns=(LIVE.columns[1]._replace(native=None),))
+    assert "| `n` | bigint | 25 % | - |  |" in FORMATS["markdown"]([unnamed], "mail").splitlines()
 
 
 def test_a_cell_of_markdown_may_hold_a_bar() -> None:
@@ -569,6 +573,44 @@ def test_the_status_for_programs() -> None:
     }
     assert inspect.status_dict(STATUS, timedelta(hours=26))["fresh"] is False
     assert inspect.status_dict(STATUS, None)["fresh"] is None
+
+
+def test_which_run_was_the_last() -> None:
+    def step(name: str, raised: str | None = None, *loads: str) -> Any:
+        info = SimpleNamespace(loads_ids=loads)
+        return SimpleNamespace(step=name, step_exception=raised, exception_traces=None, step_info=info)
+
+    def last(loaded_at: datetime | None, ended: datetime | None, *steps: Any) -> LastRun | None:
+        trace: Any = SimpleNamespace(finished_at=ended, steps=steps)
+        return of_status._last_run(loaded_at, trace)
+
+    later = NOW + timedelta(microseconds=1)
+    loaded, failed = LastRun(NOW, "loaded"), step("load", "disk full\nat 1")
+    assert [of_status._last_run(at, None) for at in (None, NOW)] == [None, loaded]
+    assert [last(NOW, None, failed), last(later, NOW, failed)] == [loaded, LastRun(later, "loaded")]
+    for at in (NOW, NOW - timedelta(days=1), None):
+        assert last(at, NOW, step("extract", None, "1"), failed) == LastRun(NOW, "failed", "the load step: disk full")
+        assert last(at, NOW, step("extract", None, "1"), step("load")) == LastRun(NOW, "nothing new")
+        assert last(at, NOW, step("extract"), SimpleNamespace(step="load", step_exception=None, step_info=None)) == (
+            LastRun(NOW, "nothing new")
+        )
+        assert last(at, later, step("extract"), step("load", None, "1")) == (at and LastRun(at, "loaded"))
+
+
+@pytest.mark.parametrize(
+    ("messages", "text"),
+    [
+        ([], "of the step"),
+        (["of dlt", " the driver's\nand more"], "the driver's"),
+        (["of dlt", 'failed\nTraceback (most recent call last):\n  File "a"\na.Error: one\n\nb.Error: two\n'], "two"),
+        (["of dlt\nTraceback (most recent call last):\n  cut"], "of dlt"),
+        (["a.Error: one\nb.Error: two"], "a.Error: one"),
+    ],
+)
+def test_an_error_of_a_step_is_one_line(messages: list[str], text: str) -> None:
+    traces = [{"message": message} for message in messages] or None
+    step: Any = SimpleNamespace(step_exception="of the step\nand more", exception_traces=traces)
+    assert of_status._reason(step) == text
 
 
 def test_the_status_of_a_load(told: Told) -> None:

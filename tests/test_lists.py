@@ -1,12 +1,17 @@
 """`send audience --list`: a list follows an audience, over real HTTP, with whole requests and rows of the log."""
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from autopilothq.destination import lists, opening
+from autopilothq.destination.counts import Counts
+from autopilothq.destination.delivery_log import Delivery
+from autopilothq.segment.identity import HashedIds, hash_of, id_of
 from calling import Call
 from fake_autopilot import FakeAutopilot
 from sending import IMPATIENT, configure, rows
@@ -185,6 +190,63 @@ def test_a_list_that_is_not_one(
     assert sent(server) == []
 
 
+def test_an_account_with_many_lists_names_the_most_similar_ones() -> None:
+    titles = [f"b{number:02}" for number in range(20)]
+    found = [lists.AccountList("", title) for title in reversed([*titles, "b20", "Zoes"])]
+    assert lists._listed(found, "zoe") == f"Zoes, {', '.join(titles[:-1])} and 2 more"
+    assert lists._listed(found[2:], "zoe") == ", ".join(titles)
+    assert lists._listed([], "zoe") == "none at all"
+
+
+def test_what_the_account_lists_without_an_id_is_no_list() -> None:
+    odd = [None, "list", {}, {"list_id": "", "title": "a"}, {"list_id": 7}, {"list_id": "c", "title": "d"}]
+    expected = [None] * 4 + [lists.AccountList("7", ""), lists.AccountList("c", "d")]
+    assert list(map(lists._account_list, odd)) == expected
+
+
+class Log:
+    """A log with a deleted person, and what is added to it."""
+
+    def __init__(self, deleted: str) -> None:
+        self.deleted = HashedIds([("salt", hash_of("salt", id_of("email", deleted)))])
+        self.rows: list[Delivery] = []
+
+    def suppressed_ids(self) -> HashedIds:
+        return self.deleted
+
+    def add(self, rows: list[Delivery]) -> None:
+        self.rows += rows
+
+
+def test_who_has_no_email_is_refused_and_who_was_deleted_is_left_out() -> None:
+    people = ("d@b.c", None, "true"), ("a@b.c", "u1", "true"), (None, "u2", "true"), ("b@b.c", None, "false")
+    members = [
+        Delivery(f"m{number}", "list", audience="vip", email=email, user_id=user_id, content=content)
+        for number, (email, user_id, content) in enumerate(people)
+    ]
+    log: Any = Log("D@b.c")
+    counts = Counts()
+    requests = lists._requests(members, "", log, counts)
+    assert [(each.row, each.endpoint, each.absent, each.missing) for each in requests] == [
+        (
+            members[1],
+            "POST /list/%28new%29/contact/a%40b.c",
+            None,
+            "The account has no such contact, or the list no longer exists",
+        ),
+        (members[3], "DELETE /list/%28new%29/contact/b%40b.c", "was not on the list", None),
+    ]
+    account = mock.Mock()
+    for each in requests:
+        each.send(account)
+    assert account.mock_calls == [
+        mock.call.put_on_list("(new)", "a@b.c"), mock.call.take_off_list("(new)", "b@b.c")
+    ]  # fmt: skip
+    why = "No contact is known by the user id 'u2'"
+    assert log.rows == [members[2]._replace(status="refused", message=why)]
+    assert counts == Counts(messages=2, suppressed=1, refused=1, reasons=Counter({("refused", why): 1}))
+
+
 def test_a_list_is_made(call: Call, server: FakeAutopilot) -> None:
     words = ("send", "audience", "Vip", "--query", query("ada"), "--list", "Key accounts", "--create-list")
     said = call(*words, "--dry-run", "--requests")
@@ -264,6 +326,12 @@ def test_by_user_id(call: Call, server: FakeAutopilot) -> None:
             "4 messages: 2 delivered, 2 refused, 0 failed, 0 unknown",
         ],
     )
+    # The log knows the email of a user id, which the query need not have.
+    nobody = next(list_id for list_id, title in server.account.lists.items() if title == "Nobody")
+    sent(server)
+    said = call(*words[:5], "--list", nobody, "--list-only", "--query", "SELECT 'u1' AS user_id")
+    assert (said.status, said.out.splitlines()[1]) == (0, "1 message: 1 delivered, 0 refused, 0 failed, 0 unknown")
+    assert sent(server) == [("POST", f"/list/{nobody}/contact/ada%40example.com", None)]
     said = call(*words, "SELECT 'u1' AS user_id WHERE false")
     assert (said.status, said.out.splitlines()[1]) == (0, "list 1k.csv: 0 to put on, 1 to take off, 0 unchanged")
     assert members(server) == set()

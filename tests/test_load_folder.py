@@ -77,12 +77,18 @@ def test_what_is_gone_already_or_no_folder_is_no_error(tmp_path: Path, monkeypat
     noted: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", noted.append)
     pipeline, keeper = Anything(tmp_path), Anything()
-    (tmp_path / LOADS_FOLDER).mkdir()
-    (tmp_path / LOADS_FOLDER / "a file").touch()
+    home = tmp_path / LOADS_FOLDER
+    home.mkdir()
+    (home / "a file").touch()
     folder = begin(pipeline, "1", keeper).path.parent
     temporary = load_folder.temporary_folder(keeper)
     shutil.rmtree(folder)
     temporary.rmdir()
+    # A link is no folder that can be deleted, and what it leads to stays.
+    link = home / "link"
+    link.symlink_to(tmp_path)
+    load_folder.drop_files(pipeline)  # type: ignore[arg-type]
+    assert (link.is_symlink(), home.is_dir(), names(home)) == (True, True, ["a file", "link"])
     del keeper, pipeline
     gc.collect()
     assert noted == []

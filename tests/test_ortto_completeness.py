@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from autopilothq.catalog import ORTTO_CAMPAIGN_REPORTS
+from autopilothq.catalog import ORTTO_CAMPAIGN_REPORTS, ORTTO_COUNTED
 from autopilothq.clients.decode import decode_json, plain
 from autopilothq.clients.ortto import Ortto, OrttoSettings
 from autopilothq.destination import log_dataset
+from autopilothq.inspect import completeness
 from autopilothq.segment.json_text import JsonObject
 from autopilothq.sources.ortto.reports import report_row, reports
 from autopilothq.warehouses.dataset import dataset_of
@@ -153,6 +154,68 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Said]:
             server.key = "another"
             said["denied"] = command("status", "--ask-ortto")
     return said
+
+
+class Stored:
+    """A dataset with a number of events of each campaign in some tables, and what it was asked."""
+
+    def __init__(self, **events: dict[str, int]) -> None:
+        self.events = events
+        self.asked: list[tuple[str, str, int]] = []
+
+    def rows(self, columns: str, table: str, where: str, *values: Any) -> list[tuple[str, int]]:
+        assert columns == "{campaign_id}, count(*)"
+        self.asked.append((table, where, len(values)))
+        ids = values[::3] if "timestamp" in where else values
+        assert values[1::3] + values[2::3] == MONTH or ids == values
+        return [(id_, number) for id_, number in self.events.get(table, {}).items() if id_ in ids]
+
+
+def counted(id_: str, *numbers: int | None, span: tuple[Any, ...] = (None, None, None)) -> tuple[Any, ...]:
+    """The cells of a report that `compare_counts` gets; the kinds that are not given are not reported."""
+    return (id_, f"name of {id_}", "email", NOW, *span, *numbers, *[None] * (len(ORTTO_COUNTED) - len(numbers)))
+
+
+def test_the_events_of_fifty_campaigns_are_counted_by_one_statement() -> None:
+    ids = [f"c{number:02}" for number in range(51)]
+    of_all, in_span = "({campaign_id} = %s)", "({campaign_id} = %s AND {timestamp} >= %s AND {timestamp} <= %s)"
+    dataset: Any = Stored(email_delivered=dict.fromkeys(ids, 1) | {"j": 4, "other": 9}, email_opened={"c50": 2})
+    rows = [*(counted(id_, 1, 3) for id_ in ids), counted("j", 5, span=("last-month", *MONTH))]
+    found = completeness.compare_counts(dataset, rows)
+    assert [one.campaign_id for one in found] == [*ids[:50], "c50", "j"]
+    assert [found[number].counts for number in (0, 50, 51)] == [
+        {"delivered": completeness.Count(1, 1), "opened": completeness.Count(0, 3)},
+        {"delivered": completeness.Count(1, 1), "opened": completeness.Count(2, 3)},
+        {"delivered": completeness.Count(4, 5)},
+    ]
+    assert (found[-1].counted_from, found[-1].counted_until) == MONTH
+    end = " GROUP BY {campaign_id}"
+    assert [asked[1:] for asked in dataset.asked if asked[0] == "email_opened"] == [
+        (f"WHERE {' OR '.join([of_all] * 50)}{end}", 50),
+        (f"WHERE {of_all}{end}", 1),
+        (f"WHERE {in_span}{end}", 3),
+    ]
+    assert sorted({asked[0] for asked in dataset.asked}) == sorted(ORTTO_COUNTED.values())
+
+
+def test_a_campaign_without_a_whole_span_or_a_name() -> None:
+    begin, end = MONTH
+    dataset: Any = Stored(email_delivered={"a": 1, "b": 1, "c": 1})
+    rows = [counted("a", 1, span=("last-month", begin, None)), counted("b", 1, span=("last-month", None, end))]
+    rows += [(*counted("c", 0)[:1], None, None, *counted("c", 0)[3:])]
+    assert [(one.name, one.type, one.counts) for one in completeness.compare_counts(dataset, rows)] == [
+        ("c", "", {"delivered": completeness.Count(1, 0)}), ("name of a", "email", {}), ("name of b", "email", {}),
+    ]  # fmt: skip
+
+
+def test_the_least_complete_campaigns_are_shown() -> None:
+    ids = [f"c{number:02}" for number in range(22)]
+    dataset: Any = Stored(email_delivered={id_: number for number, id_ in enumerate(ids)})
+    found = completeness.compare_counts(dataset, [*(counted(id_, 100) for id_ in reversed(ids)), counted("d", 0)])
+    lines = completeness.campaign_lines(found)
+    assert [line.split()[2] for line in lines[2:-1]] == ids[:20]
+    assert lines[-1].split() == ["all", "23", "10.5", "%", *"----", "231", "of", "2,200"]
+    assert len(lines) == 23
 
 
 def _messages() -> Iterator[dict[str, Any]]:

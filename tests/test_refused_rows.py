@@ -203,9 +203,19 @@ class Driver(Exception):
     ("state", "about"),
     [
         ("23502", None),
+        ("23503", None),
         ("23505", True),
+        ("25006", False),
+        ("28P01", False),
+        ("3D000", False),
+        ("3F000", False),
+        ("40001", False),
+        ("40P01", False),
+        ("44000", True),
         ("54001", None),
         ("54000", True),
+        ("54023", False),
+        ("58030", False),
         ("2", None),
         ("F0000", False),
         ("HV000", None),
@@ -219,7 +229,14 @@ def test_the_longest_state_counts(state: str, about: bool | None) -> None:
 
 
 def test_duckdb_says_by_its_class_whether_rows_are_at_fault() -> None:
-    assert [isolate.is_data([of("x")]) for of in isolate._DUCKDB] == list(isolate._DUCKDB.values())
+    at_fault = duckdb.ConversionException, duckdb.ConstraintException, duckdb.OutOfRangeException
+    not_at_fault = (
+        duckdb.IOException, duckdb.CatalogException, duckdb.BinderException, duckdb.ConnectionException,
+        duckdb.OutOfMemoryException, duckdb.FatalException, duckdb.InterruptException, duckdb.TransactionException,
+    )  # fmt: skip
+    assert [isolate.is_data([of("x")]) for of in at_fault] == [True] * 3
+    assert [isolate.is_data([of("x")]) for of in not_at_fault] == [False] * 8
+    assert isolate._DUCKDB.keys() == {*at_fault, *not_at_fault}
     assert isolate.is_data([duckdb.ConstraintException("NOT NULL constraint failed: a.b")]) is None
     assert isolate.is_data([duckdb.IOException("NOT NULL")]) is False
     assert [isolate.is_data([of()]) for of in (OSError, MemoryError, RuntimeError)] == [False, False, None]
@@ -264,6 +281,10 @@ def test_a_message_is_refused_with_the_user_that_is_made_of_it(tmp_path: Path) -
     rows = files_of(tmp_path, {"id": ["m1", "m2", "m3", "m4"], "user_id": ["u1", "u2", None, "u1"]})
     assert isolate._messages_of(LATEST[0], rows, one) == (["m1", "m4"], ["u2"])
     assert isolate._messages_of(LATEST[0], isolate.RefusedRows(()), one) == ([], [])
+    groups = files_of(tmp_path, {"id": ["m1", "m2", "m3"], "group_id": ["g1", None, "u1"]})
+    assert isolate._messages_of(LATEST[1], groups, one) == ([], [])
+    assert isolate._messages_of(LATEST[1], groups, RefusedMessages("d", messages={"m1": "why"})) == ([], ["g1"])
+    assert isolate._messages_of(LATEST[1], groups, RefusedMessages("d", accounts={"u1": "why"})) == (["m3"], [])
 
 
 # ---- what is kept of it --------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from autopilothq.warehouses.selection import (
     covers,
     from_text,
     messages_of,
+    messages_with_row,
     select,
     to_text,
     union,
@@ -36,6 +37,19 @@ def test_sets_of_messages(one: MessageSelection) -> None:
         assert of(one & other) == of(one) & of(other)
         assert one.covers(other) == (of(one) >= of(other))
     assert (ALL_MESSAGES.covers(one), one.covers(NONE)) == (True, True)
+    assert one.renamed(str.upper) == MessageSelection(frozenset(map(str.upper, one.names)), one.but)
+
+
+def test_which_messages_have_a_row_in_a_table() -> None:
+    tables = ("email_opened", "a", "", "identifies", "groups")
+    found = {
+        name: {table for table in tables if messages_with_row(name).has(table)}
+        for name in ("tracks", "identifies", "users", "accounts", "email_opened", "a")
+    }
+    assert found == {
+        "tracks": {"email_opened", "a", ""}, "identifies": {"identifies"}, "users": {"identifies"},
+        "accounts": {"groups"}, "email_opened": {"email_opened"}, "a": {"a"},
+    }  # fmt: skip
 
 
 def test_books_of_a_file() -> None:
@@ -44,6 +58,10 @@ def test_books_of_a_file() -> None:
     every = select(["tracks", "email_opened"], ALL_MESSAGES)
     first = select(["tracks", "email_opened"], a)
     assert first == {"tracks": a}  # the table of another event has no rows
+    books = select(["tracks", "_rejects", "_discards", "contacts"], a)
+    assert books == {"tracks": a, "_rejects": a, "_discards": a, "contacts": ALL_MESSAGES}
+    told = '{"_discards": {"only": ["a"]}, "_rejects": {"only": ["a"]}, "contacts": "all", "tracks": {"only": ["a"]}}'
+    assert (to_text(books, list(books)), from_text(told)) == (told, books)
     second = select(["tracks", "email_opened"], not_a)
     assert second == {"tracks": every["tracks"] & not_a, "email_opened": opened}
     loaded = union(first, second)

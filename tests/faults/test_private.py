@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 import stat
+import tempfile
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -65,6 +66,40 @@ def test_an_error_of_the_disk_names_the_folder_that_is_written_to(raised: OSErro
     with pytest.raises((RunError, OSError)) as caught, private.writing(Path("out")):
         raise raised
     assert (str(caught.value), caught.type) == (told, RunError if "out" in told else type(raised))
+
+
+def test_what_is_made_is_private_whatever_the_umask_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = tmp_path / "shared"
+    before = os.umask(0)
+    try:
+        shared.mkdir()
+        made = private.folder(shared / "a" / "b")
+        (made / "old").write_text("a longer text")
+        (made / "link").symlink_to("old")
+        for name in ("new", "old", "link"):
+            with private.opened(made / name, "w") as file:
+                file.write(name)
+        with private.opened(made / "bytes") as file:
+            file.write(b"\x00")
+        private.folder(shared)
+        (made / "c").mkdir()
+        private.restrict(made / "c")
+        private.restrict(made / "missing")
+        # Temporary files may be on another disk.
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+        private.database(made / "new.duckdb")
+    finally:
+        os.umask(before)
+    assert (stat.S_IMODE(shared.stat().st_mode), modes(shared)) == (
+        0o777,
+        {"a": "drwx------", "a/b": "drwx------", "a/b/c": "drwx------"}
+        | {f"a/b/{name}": "-rw-------" for name in ("new", "old", "link", "bytes", "new.duckdb")},
+    )
+    assert [(made / name).read_text() for name in ("new", "old", "link", "bytes")] == ["new", "old", "link", "\0"]
+    # Somebody makes a file anew at this moment.
+    monkeypatch.setattr(os, "unlink", lambda _: None)
+    with pytest.raises(FileExistsError):
+        private.opened(made / "old")
 
 
 class Kill(NamedTuple):
@@ -209,6 +244,7 @@ def test_whoever_may_write_a_database_may_take_its_lock(database: int, lock: int
     guarded.chmod(database)
     path.touch(0o600)
     private.share_lock(path, guarded)
+    private.share_lock(path, tmp_path / "missing")
     assert (path.stat().st_mode & 0o777, guarded.stat().st_mode & 0o777) == (lock, database)
 
 
@@ -280,6 +316,9 @@ def test_a_folder_that_is_yet_to_be_made_below_another_users_is_not_used(
     else:
         monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     with pytest.raises(FolderNotOwned, match=f"^Expected {tmp_path}/dlt to be a folder of this user"):
+        private.check_own(tmp_path / "dlt" / "pipelines" / "autopilot_events")
+    if os.geteuid() == 0:  # nobody else could have put it there
+        tmp_path.chmod(0o755)
         private.check_own(tmp_path / "dlt" / "pipelines" / "autopilot_events")
 
 
