@@ -101,6 +101,7 @@ def test_each_activity_is_in_one_request_and_logged_before_it() -> None:
     assert account.sent == [["two1", "two2", *(f"{name}1" for name in names[:98])], ["m981", "m991"]]
     assert list(log.statuses.values()) == [["unknown", "delivered"]] * (MOST_WRITTEN + 2)
     assert (counts, failed, error) == (Counts(delivered=MOST_WRITTEN + 1), [], None)
+    assert log.rows[0] == Delivery("two", "track", email="two@b.c", trigger_id="1", endpoint=ENDPOINT)
     assert log.rows[-1] == Delivery(
         *("m99", "track"), email="m99@b.c", trigger_id="1", endpoint=ENDPOINT, status="delivered", http_status=200,
         attempts=2,

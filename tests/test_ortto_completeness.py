@@ -202,10 +202,11 @@ def test_a_campaign_without_a_whole_span_or_a_name() -> None:
     begin, end = MONTH
     dataset: Any = Stored(email_delivered={"a": 1, "b": 1, "c": 1})
     rows = [counted("a", 1, span=("last-month", begin, None)), counted("b", 1, span=("last-month", None, end))]
-    rows += [(*counted("c", 0)[:1], None, None, *counted("c", 0)[3:])]
+    rows += [(*counted("c", 0)[:1], None, None, *counted("c", 0, span=(None, *MONTH))[3:])]
     assert [(one.name, one.type, one.counts) for one in completeness.compare_counts(dataset, rows)] == [
         ("c", "", {"delivered": completeness.Count(1, 0)}), ("name of a", "email", {}), ("name of b", "email", {}),
     ]  # fmt: skip
+    assert [where for _, where, _ in dataset.asked if "timestamp" in where] == []
 
 
 def test_the_least_complete_campaigns_are_shown() -> None:
