@@ -139,7 +139,7 @@ class Nothing(SqlDataset):
     """A destination that was never loaded into, or whose tables were made by an earlier version."""
 
     before = False
-    kind = ""
+    kind = dialect = ""
 
     def __init__(self, *_: Any) -> None:
         Dataset.__init__(self)

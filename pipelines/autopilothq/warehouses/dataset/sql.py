@@ -115,7 +115,7 @@ class SqlDataset(Dataset):
 
     def views(self) -> set[str]:
         """Returns the names of the views."""
-        return set(map(str.lower, taken_names(self.sql, self.kind)["view"]))
+        return set(map(str.lower, taken_names(self.sql, self.kind, self.dialect)["view"]))
 
     def parts(self) -> Sequence[Dataset]:
         """Returns this dataset, and the staging dataset if it exists."""

@@ -46,11 +46,10 @@ def indexed_columns(sql: Statements, table: str) -> set[str]:
     return {str(column) for name, column in found if name == table}
 
 
-def taken_names(sql: Statements, kind: str) -> dict[str, set[str]]:
+def taken_names(sql: Statements, kind: str, dialect: str | None) -> dict[str, set[str]]:
     """Returns the names that no new table can have, as those of `messages` tables, of views (`view`), and `other`."""
     found: dict[str, set[str]] = {"messages": set(), "view": set(), "other": set()}
-    if sql.client.capabilities.sqlglot_dialect == "sqlite":
-        kind = "sqlite"  # one of the databases of the kind `sqlalchemy`
+    kind = "sqlite" if dialect == "sqlite" else kind  # one of the databases of the kind `sqlalchemy`
     for name, what in sql.by_schema(sql_file(_NAMES[kind]) if kind in _NAMES else _OTHER_NAMES):
         found[what].add(name)
     return found

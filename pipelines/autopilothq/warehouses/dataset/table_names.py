@@ -36,7 +36,7 @@ def table_names(dataset: Dataset, made: Collection[str] = ()) -> TableNames:
         return _names_in_lake(dataset.client, made)
     if not isinstance(dataset, SqlDataset):
         return TableNames()
-    return TableNames(*map(frozenset, taken_names(dataset.sql, dataset.kind).values()))
+    return TableNames(*map(frozenset, taken_names(dataset.sql, dataset.kind, dataset.dialect).values()))
 
 
 def _names_in_lake(client: FilesystemClient, made: Collection[str]) -> TableNames:
