@@ -201,7 +201,7 @@ def test_a_stream_knows_the_emails_of_its_last_people_alone(monkeypatch: pytest.
     for name in "abcd":
         run.plan(Item(name, "identify", f"u-{name}", {"email": f"{name}@b.c"}))
         run.emails.note_change(None, f"{name}@b.c", f"{name}@new.c", None)
-    run.emails.forget_oldest()
+    run.emails.begin()
     kept = {name: list(known) for name, known in vars(run.emails).items() if isinstance(known, dict)}
     last = ["c@b.c", "d@b.c"]
     assert kept == {"_emails": ["u-c", "u-d"], "_changing": [], "_run_changes": last, "_came_with": last}

@@ -303,6 +303,22 @@ def test_an_older_message_goes_to_the_present_address_when_its_chunk_is_tried_ag
     assert ((server.account.find("b@example.com") or {})["Fax"], server.account.total()) == ("1", 8)
 
 
+def test_a_change_of_address_that_an_outage_kept_from_being_sent_counts_for_nobody_yet(
+    server: FakeAutopilot, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StopSignal, "wait", lambda *_: server.faults.clear())
+    server.order("POST", "/contacts", status=503, times=10_000, skip=1)
+    first = identify("first", userId="u1", traits={"email": "a@example.com"})
+    by_email = identify("by email", traits={"email": "a@example.com", "fax": "1"})
+    by_user_id = {"type": "identify", "messageId": "by user id", "userId": "u1", "traits": {"phone": "2"}}
+    change = identify("new", userId="u1", traits={"email": "a@example.com", "_NewEmail": "b@example.com"})
+    told = list[str]()
+    counts = deliver([first], [*map(identify, range(6)), by_email, by_user_id, change], told=told)
+    found = server.account.find("b@example.com") or {}
+    assert (counts.delivered, len(told)) == (10, 1)
+    assert (found["Fax"], found["Phone"], server.account.total()) == ("1", "2", 7)
+
+
 @pytest.mark.parametrize("fault", [{"status": 429, "times": 6}, {"drop": "before", "times": 3}])
 def test_what_follows_a_change_of_address_in_a_later_chunk_waits_for_the_next_run(
     server: FakeAutopilot, deliver: Deliver, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any]

@@ -1,14 +1,14 @@
 """Finds the email of an item, even if the item has only a user id."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count, islice
 from typing import Any, NamedTuple
 
 from ..clients.decode import as_array, as_text, value_at
 from .account import WritableAccount
 from .changes import AddressChanges
-from .delivery_log import DeliveryLog
+from .delivery_log import DeliveryLog, DeliveryStatus
 from .fields import Fields
 from .messages import Item
 
@@ -47,6 +47,16 @@ class _RunChange(NamedTuple):
     position: int
     message_id: str | None
     email: str
+
+
+def _undone(statuses: Mapping[tuple[str, str | None], DeliveryStatus]) -> set[str]:
+    """Returns the messages whose change of an address was not made, or may not have been.
+
+    The row without a trigger is about the change. In others of a track, a journey may have refused the contact.
+    """
+    outcomes = {id_: status.status for (id_, trigger), status in statuses.items() if trigger is None}
+    failed = {id_ for (id_, _), status in statuses.items() if status.status == "failed"} - outcomes.keys()
+    return failed | {id_ for id_, outcome in outcomes.items() if outcome != "delivered"}
 
 
 class KnownEmails:
@@ -117,13 +127,26 @@ class KnownEmails:
         """Returns whether the email of a user id depends on a change that has no outcome yet."""
         return user_id in self._changing
 
-    def apply_changes(self) -> None:
-        """Reverts the changes that were not made, or may not have been. All must have an outcome."""
+    def begin(self) -> None:
+        """Begins the next items, or the same ones again after an outage: a change that was not sent is reverted.
+
+        Keeps only the newest 50,000 emails, because a stream has no end; the delivery log has the others. After a scan
+        of the account's contacts all are kept, because the log may lack some.
+        """
+        self.apply_changes(all_sent=False)
+        keep_newest(self._run_changes)
+        keep_newest(self._came_with)
+        if not self._scanned:
+            keep_newest(self._emails)
+            self._of_delivered &= self._emails.keys()
+            self._users = None
+
+    def apply_changes(self, all_sent: bool = True) -> None:
+        """Reverts the changes that were not made, or may not have been. All that were sent must have an outcome."""
         statuses = self._log.known(self._pending) if self._pending and not self._log.is_read_only else {}
-        # The row without a trigger is about the change. In others of a track, a journey may have refused the contact.
-        outcomes = {id_: status.status for (id_, trigger), status in statuses.items() if trigger is None}
-        failed = {id_ for (id_, _), status in statuses.items() if status.status == "failed"} - outcomes.keys()
-        undone = failed | {id_ for id_, outcome in outcomes.items() if outcome != "delivered"}
+        undone = _undone(statuses)
+        if not all_sent:
+            undone |= self._pending - {id_ for id_, _ in statuses}
         for user_id, changes in self._changing.items():
             self._put(user_id, [email for message_id, email in changes if message_id not in undone][-1])
         self._changing.clear()
@@ -142,18 +165,6 @@ class KnownEmails:
             self._users[before.lower()].discard(user_id)
         if email is not None:
             self._users.setdefault(email.lower(), set()).add(user_id)
-
-    def forget_oldest(self) -> None:
-        """Keeps only the newest 50,000 emails, because a stream has no end; the delivery log has the others.
-
-        After a scan of the account's contacts all are kept, because the log may lack some.
-        """
-        keep_newest(self._run_changes)
-        keep_newest(self._came_with)
-        if not self._scanned:
-            keep_newest(self._emails)
-            self._of_delivered &= self._emails.keys()
-            self._users = None
 
     def look_up(self, items: Sequence[Item]) -> None:
         """Looks up the emails of user ids whose items have none.

@@ -36,7 +36,7 @@ class RunState:
     def begin(self) -> None:
         """Begins the next items, or the same ones again after an outage. Only the newest 50,000 people are kept."""
         self.changes.begin()
-        self.emails.forget_oldest()
+        self.emails.begin()
         self.order.begin()
 
     def end(self, log: DeliveryLog, last_written: str | None) -> None:
