@@ -16,7 +16,7 @@ from autopilothq.projection.columns import row_bytes
 from autopilothq.projection.context import ProjectionContext, TableRows, declared_types
 from autopilothq.projection.tables import TableBuilder
 from autopilothq.projection.types import ARROW
-from contract.loading import NOW, Row, filled
+from contract.loading import NOW, Row, filled, projection_context
 
 USERS, ACCOUNTS = LATEST
 OLD, NEW = (datetime(2019, 3, day, tzinfo=UTC) for day in (1, 2))
@@ -46,15 +46,7 @@ def load() -> Iterator[ProjectionContext]:
     with engine.connect(None, 200, 1) as con:
         con.execute(engine.script("state.sql"))
         con.execute("CREATE TABLE latest_ids AS SELECT 'u1' AS id")
-        yield ProjectionContext(
-            con=con,
-            scratch="",
-            memory=200,
-            cells=ParsedCells(),
-            loaded_at=NOW.isoformat(),
-            shorten=str,
-            event_table=str,
-        )
+        yield projection_context(con)
 
 
 @pytest.fixture(params=[2, 200], ids=["by way of values", "at once"])

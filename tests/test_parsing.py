@@ -22,7 +22,7 @@ from autopilothq.projection.line_reader import LineReader
 from autopilothq.projection.parse import FREQUENT, Parser, misread_conditions, number_lines
 from autopilothq.projection.unreadable import find_unreadable
 from autopilothq.segment.message import Discard, Message, Reject, digest, read_message
-from contract.loading import NOW, Line, batches, identify, message, raw
+from contract.loading import Line, batches, identify, message, projection_context, raw
 
 # ---- commas and brackets ---------------------------------------------------------------------------------------------
 
@@ -490,16 +490,7 @@ class Making:
 def test_the_messages_whose_rows_cannot_be_made_are_found_by_halves(parsing: Parsing, tmp_path: Path) -> None:
     cells = parsing.parse(*(track(id_, x=1.5e-7 if id_ == "d" else 1) for id_ in "abcdefg"), "{", track("h", x="\0"))
     canary = parsing.parser.parse_canary(parsing.reader)
-    context = ProjectionContext(
-        con=parsing.reader.con,
-        scratch=str(tmp_path),
-        memory=200,
-        cells=cells,
-        loaded_at=NOW.isoformat(),
-        shorten=str,
-        event_table=str,
-        threads=2,
-    )
+    context = projection_context(parsing.reader.con, str(tmp_path), cells, threads=2)
     making = Making(context, {"b", "e", "h"})
     found = find_unreadable(context, canary, making)
     assert list(found.items()) == [("b", "ValueError: b"), ("e", "ValueError: e"), ("h", "ValueError: h")]

@@ -21,7 +21,7 @@ from autopilothq.projection.context import (
     name_events,
     ordered_columns,
 )
-from contract.loading import NOW
+from contract.loading import projection_context
 
 OWN = [table.name for table in MESSAGE_TABLES]
 SETTINGS = ("memory_limit", "threads", "preserve_insertion_order", "enable_progress_bar", "TimeZone", "temp_directory")
@@ -145,16 +145,7 @@ def context() -> ProjectionContext:
         ("page", None): {"x:f": None, "x:context_g": None},
     }
     con, tables = engine.connect(None, 100, 1), TableNumbers(OWN, {'"A"': 6, '"a"': 6, '"none"': 0})
-    return ProjectionContext(
-        con=con,
-        scratch="",
-        memory=96,
-        cells=ParsedCells(columns=columns),
-        loaded_at=NOW.isoformat(),
-        shorten=str,
-        event_table=str,
-        tables=tables,
-    )
+    return projection_context(con, "", ParsedCells(columns=columns), memory=96, tables=tables)
 
 
 def test_extras_that_are_columns_by_table(context: ProjectionContext) -> None:

@@ -10,13 +10,12 @@ import pyarrow as pa
 import pytest
 
 from autopilothq.projection import engine, suppression
-from autopilothq.projection.context import ProjectionContext
 from autopilothq.projection.line_reader import LineReader
 from autopilothq.projection.parse import Parser
 from autopilothq.projection.projection import open_load
 from autopilothq.projection.shapes import Shapes
 from autopilothq.projection.types import ARRAY, BOOLEAN, FLOAT, INTEGER, TEXT, TIME_TEXT
-from contract.loading import NOW, batches, identify, message
+from contract.loading import NOW, batches, identify, message, projection_context
 
 PACKAGE = files("autopilothq.projection")
 SCRIPTS = sorted(path.name for path in Path(str(PACKAGE)).glob("*.sql"))
@@ -127,17 +126,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPy
         lines = [message(properties={"plan": "a"}), identify(messageId="i", traits={"a": "\0", "b": 1})]
         [batch] = batches([lines])
         cells = Parser(folder).parse(LineReader(con), batch)
-        open_load(
-            ProjectionContext(
-                con=con,
-                scratch=folder,
-                memory=200,
-                cells=cells,
-                loaded_at=NOW.isoformat(),
-                shorten=str,
-                event_table=str,
-            )
-        )
+        open_load(projection_context(con, folder, cells))
         suppression.register_suppressed(con, [("salt", "hash")])
         make_relations(con)
         yield con

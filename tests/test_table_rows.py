@@ -37,7 +37,7 @@ from autopilothq.projection.parse import Parser
 from autopilothq.projection.projection import open_load
 from autopilothq.projection.tables import TableBuilder, TableMessages, TableValues, plan_table
 from autopilothq.projection.types import ARRAY, INTEGER, TEXT, TIME_TEXT, ColumnValues
-from contract.loading import NOW, RECEIVED, Row, batches, filled, identify, message
+from contract.loading import NOW, RECEIVED, Row, batches, filled, identify, message, projection_context
 
 OWN = [table.name for table in MESSAGE_TABLES]
 ALONE = {"x": None, "X": None}  # a line with two keys for one column is read by itself: its values are buffered as rows
@@ -68,17 +68,7 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProjectionContext
     with engine.connect(folder, 200, 1) as con:
         cells = Parser(folder).parse(LineReader(con), next(batches([LINES])))
         named = lambda key: "" if key == "購入" else key.title()  # noqa: E731
-        yield open_load(
-            ProjectionContext(
-                con=con,
-                scratch=folder,
-                memory=200,
-                cells=cells,
-                loaded_at=NOW.isoformat(),
-                shorten=str,
-                event_table=named,
-            )
-        )
+        yield open_load(projection_context(con, folder, cells, event_table=named))
 
 
 @pytest.fixture

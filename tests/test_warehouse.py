@@ -12,7 +12,6 @@ import pytest
 from autopilothq.projection import Projection, engine, ordered_columns, types
 from autopilothq.projection.cells import ParsedCells
 from autopilothq.projection.columns import row_values
-from autopilothq.projection.context import ProjectionContext
 from autopilothq.projection.deduplicate import find_duplicates
 from autopilothq.projection.line_reader import LineReader
 from autopilothq.projection.parse import Parser
@@ -20,7 +19,7 @@ from autopilothq.projection.projection import open_load
 from autopilothq.projection.shapes import Shapes
 from autopilothq.projection.tables import TableBuilder, count_messages, plan_table, table_rows, table_values
 from autopilothq.segment.message import MAX_OBJECTS
-from contract.loading import NOW, Row, batches, identify, message
+from contract.loading import NOW, Row, batches, identify, message, projection_context
 
 LINES = [
     [message(messageId=f"{file}-{n}", properties={f"p{n % 7}": n, "o": {f"q{n % 5}": "x"}}) for n in range(120)]
@@ -81,15 +80,7 @@ def test_workers_can_share_a_load(tmp_path: Path) -> None:
         folder = tmp_path / f"share {number}"
         folder.mkdir()
         con = engine.connect(str(folder), 200, 1)
-        context = ProjectionContext(
-            con=con,
-            scratch=str(folder),
-            memory=200,
-            cells=cells,
-            loaded_at=NOW.isoformat(),
-            shorten=str,
-            event_table=str,
-        )
+        context = projection_context(con, str(folder), cells)
         context = open_load(context, f"hash(id) % 2 = {number}")
         find_duplicates(context)
         shares.append((context, TableBuilder(context, row_values(context, "kept"))))

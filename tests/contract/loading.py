@@ -8,11 +8,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import duckdb
 import pyarrow as pa
 
 from autopilothq.catalog import MAX_EVENT_TABLES, OTHER_LIMITS, TABLES, Limits, Type
 from autopilothq.projection import FileCount, Projection, TableRows
-from autopilothq.projection.context import every_table
+from autopilothq.projection.cells import ParsedCells
+from autopilothq.projection.context import ProjectionContext, every_table
 from autopilothq.projection.types import ARROW
 from autopilothq.segment.identity import NOBODY
 from autopilothq.segment.message import Batch, Reject
@@ -23,6 +25,14 @@ Row = dict[str, Any]
 
 NOW = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
 RECEIVED = datetime(2019, 3, 4, 5, 6, 7, 412000, tzinfo=UTC)
+
+
+def projection_context(
+    con: duckdb.DuckDBPyConnection, scratch: str = "", cells: ParsedCells | None = None, **others: Any
+) -> ProjectionContext:
+    """What the steps of a projection share, for tests of single steps: names stay as they are."""
+    usual: dict[str, Any] = {"memory": 200, "loaded_at": NOW.isoformat(), "shorten": str, "event_table": str}
+    return ProjectionContext(con=con, scratch=scratch, cells=cells or ParsedCells(), **{**usual, **others})
 
 
 # ---- lines ---------------------------------------------------------------------------------------------------------

@@ -14,11 +14,9 @@ import pyarrow as pa
 from autopilothq.catalog import LIMITS, REJECT_REASONS
 from autopilothq.projection import FileCount, TableRows, engine
 from autopilothq.projection.audit import rejects
-from autopilothq.projection.cells import ParsedCells
-from autopilothq.projection.context import ProjectionContext
 from autopilothq.segment.identity import NOBODY, HashedIds, Id, hash_of
 from autopilothq.sources.adopt import buffer, columns, kept, latest, rows, verify
-from contract.loading import NOW, Row, Store, filled
+from contract.loading import NOW, Row, Store, filled, projection_context
 
 DAY = datetime(2019, 3, 1, tzinfo=UTC)
 DISCARDED = ("table_name", "row_id", "column_name", "value", "reason", "received_at")
@@ -42,17 +40,7 @@ class Adopting(Store):
             con.execute(kept.SQL["books"])
             tables = buffer.buffered_tables([wait(con, scratch, number, *file) for number, file in enumerate(files)])
             at = (NOW + timedelta(days=self.loads)).isoformat()
-            context = ProjectionContext(
-                con=con,
-                scratch=scratch,
-                memory=200,
-                cells=ParsedCells(),
-                loaded_at=at,
-                shorten=str,
-                event_table=str,
-                existing=dict(self.types),
-                limits=self.limits,
-            )
+            context = projection_context(con, scratch, loaded_at=at, existing=dict(self.types), limits=self.limits)
             adoption = kept.Adoption(context, tables, self._read, {}, {*tables, *found})
             for made in make(adoption, refused or {}, suppressed, len(files)):
                 self._merge(made)
