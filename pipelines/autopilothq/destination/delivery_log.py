@@ -6,9 +6,9 @@ have happened.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import dlt
 
@@ -76,6 +76,10 @@ class DeliveryStatus(NamedTuple):
     def changes_address(self) -> bool:
         """Whether the message changes an address. The new address is then `email`."""
         return bool(self.content and self.content.startswith(CHANGED))
+
+
+Statuses: TypeAlias = Mapping[tuple[str, str | None], DeliveryStatus]
+"""The statuses in the log by message id and trigger; the trigger of an identify is None."""
 
 
 def is_rejected(row: Delivery | DeliveryStatus) -> bool:

@@ -1,14 +1,14 @@
 """Finds the email of an item, even if the item has only a user id."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import count, islice
 from typing import Any, NamedTuple
 
 from ..clients.decode import as_array, as_text, value_at
 from .account import WritableAccount
 from .changes import AddressChanges
-from .delivery_log import DeliveryLog, DeliveryStatus
+from .delivery_log import DeliveryLog, Statuses
 from .fields import Fields
 from .messages import Item
 
@@ -49,7 +49,7 @@ class _RunChange(NamedTuple):
     email: str
 
 
-def _undone(statuses: Mapping[tuple[str, str | None], DeliveryStatus]) -> set[str]:
+def _undone(statuses: Statuses) -> set[str]:
     """Returns the messages whose change of an address was not made, or may not have been.
 
     The row without a trigger is about the change. In others of a track, a journey may have refused the contact.

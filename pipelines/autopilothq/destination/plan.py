@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from .batch import BatchItem, Key, content_of
 from .changes import AddressChanges
 from .counts import Counts
-from .delivery_log import REJECTED, Delivery, DeliveryStatus, Sent, is_rejected
+from .delivery_log import REJECTED, Delivery, DeliveryStatus, Sent, Statuses, is_rejected
 from .emails import KnownEmails, email_of
 from .fields import ContactFields, contact_fields, trait_leaves
 from .messages import NO_IDENTIFIER, Item
@@ -19,8 +19,6 @@ NOT_OF_TRACKS = "left out: the traits of a track are those of its context"
 UNMAPPED = "not taken: a property of an event that is spelt like a contact's field, and that no setting maps to it"
 
 ONLY_A_TAG = "sent only as a tag: the account has no field for it"
-Statuses: TypeAlias = Mapping[tuple[str, str | None], DeliveryStatus]
-"""The statuses in the log by message id and trigger; the trigger of an identify is None."""
 
 
 class History(NamedTuple):

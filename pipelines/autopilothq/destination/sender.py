@@ -23,14 +23,14 @@ from ..segment.identity import HashedIds, forms
 from .batch import ContactBatch, merged
 from .counts import Counts
 from .deferred import DeferredContacts
-from .delivery_log import FOUND, Delivery, DeliveryLog, DeliveryStatus
+from .delivery_log import FOUND, Delivery, DeliveryLog, DeliveryStatus, Statuses
 from .dispatch import AT_ONCE, BatchSender, Dispatcher
 from .emails import email_of
 from .held import HeldPeople
 from .log_table import storable
 from .messages import Ignored, Item, id_text
 from .opening import OpenAccount
-from .plan import Planned, Planner, Statuses, renamed
+from .plan import Planned, Planner, renamed
 from .run_state import RunState
 
 CHUNK = 1000  # items whose delivery statuses one query returns

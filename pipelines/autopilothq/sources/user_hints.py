@@ -162,20 +162,20 @@ def check_step(name: str, table_of: Callable[[Any], str], returned: set[Any], it
     if not has_rows or key_of(name) != ("id",):
         return item
     before = dlt_internals.returned_for(meta)
-    return _not_returned(rows, "id", table_of(rows), returned if before is None else before)
+    return _not_returned(rows, table_of(rows), returned if before is None else before)
 
 
-def _not_returned(rows: Any, key: str, table: str, returned: set[Any]) -> Any:
-    """Returns the first row of each key that is not among those `returned` for a table, and adds its key to these.
+def _not_returned(rows: Any, table: str, returned: set[Any]) -> Any:
+    """Returns the first row of each id that is not among those `returned` for a table, and adds its id to these.
 
     A message is stored once. Of a dict that is left out, nothing remains.
     """
     if isinstance(rows, dict):
-        is_new = (table, rows[key]) not in returned
-        returned.add((table, rows[key]))
+        is_new = (table, rows["id"]) not in returned
+        returned.add((table, rows["id"]))
         return rows if is_new else None
     new = []
-    for number, value in enumerate(rows.column(key).to_pylist()):
+    for number, value in enumerate(rows.column("id").to_pylist()):
         if (table, value) not in returned:
             returned.add((table, value))
             new.append(number)
