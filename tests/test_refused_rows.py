@@ -101,17 +101,18 @@ def test_why_a_load_failed_is_what_the_driver_says() -> None:
     assert isolate._cause(UNASKED, nameless) == isolate.Cause("load 1", "users", "why", None)
 
 
-def test_dlt_tries_a_part_once_and_says_nothing_of_it() -> None:
+def test_dlt_tries_a_part_once_and_says_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     into: Any = SimpleNamespace(collector="the user's")
     log = logging.getLogger("dlt")
-    level = log.level
+    assert dlt.config.get(isolate.RETRIES) is None  # dlt sets its log's level when its configuration is first read
+    monkeypatch.setattr(log, "level", logging.ERROR)
     for tries, after in ((None, isolate.DEFAULT_RETRIES), (3, 3)):
         if tries is not None:
             dlt.config[isolate.RETRIES] = tries
         with suppress(KeyError), isolate._quietly(into):
             assert (dlt.config.get(isolate.RETRIES), log.level, into.collector) == (1, logging.CRITICAL, NULL_COLLECTOR)
             raise KeyError
-        assert (dlt.config.get(isolate.RETRIES), log.level, into.collector) == (after, level, "the user's")
+        assert (dlt.config.get(isolate.RETRIES), log.level, into.collector) == (after, logging.ERROR, "the user's")
 
 
 def test_the_rows_of_a_table_that_is_replaced_are_merged_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
