@@ -1,6 +1,7 @@
 -- One row per email and link. Rates are of the people that the email was delivered to.
 WITH clicked AS (
-    SELECT email_id, link_id, link_url, person, count(*) AS clicks, min(occurred_at) AS first_at, max(occurred_at) AS last_at
+    SELECT email_id, link_id, link_url, person,
+        count(*) AS clicks, min(occurred_at) AS first_at, max(occurred_at) AS last_at
     FROM email_events WHERE event = 'email_clicked' AND email_id IS NOT NULL
     GROUP BY email_id, link_id, link_url, person
 )

@@ -4,7 +4,8 @@
 -- All messages with the numbers of their tables. Values that only repeat another of the message are null.
 CREATE VIEW parsed AS
 SELECT m.*{replaced}, coalesce(e.table_number, k.table_number) AS table_number, e.slug,
-    CASE WHEN m.long_event IS NULL OR e.event_text IS NULL THEN e.event_text ELSE as_text(m.long_event) END AS event_text
+    CASE WHEN m.long_event IS NULL OR e.event_text IS NULL
+        THEN e.event_text ELSE as_text(m.long_event) END AS event_text
 FROM (SELECT * EXCLUDE (irregular) FROM {files} WHERE NOT irregular AND {only}) m
 LEFT JOIN events e ON e.event = m.event LEFT JOIN kinds k ON k.kind = m.kind
 

@@ -42,7 +42,8 @@ CREATE MACRO within_years(t) AS CASE
     WHEN t BETWEEN TIMESTAMP '0001-01-01' AND TIMESTAMP '9999-12-31 23:59:59.999999' THEN t END;
 CREATE MACRO zoned(t) AS (try_cast(t AS TIMESTAMPTZ) AT TIME ZONE 'UTC');
 
--- A column that the catalogue does not know is of type timestamp only if every text is an RFC 3339 date-time with a zone.
+-- A column that the catalogue does not know is of type timestamp only if every text is an RFC 3339 date-time with a
+-- zone.
 CREATE MACRO rfc3339(t) AS CASE
     WHEN regexp_full_match(
         t, '\d{4}-\d\d-\d\d[Tt ]([01]\d|2[0-3]):\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)')

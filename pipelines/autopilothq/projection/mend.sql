@@ -12,7 +12,8 @@ FROM (SELECT seq, id, unnest([{cells}]) AS cell FROM first_messages WHERE {where
 WHERE length(cell.text) > {cut}
 
 -- name: whole_rows
--- The same for values that are buffered as rows; `text_columns` are their columns, with the names of these in the table.
+-- The same for values that are buffered as rows; `text_columns` are their columns, with the names of these in the
+-- table.
 SELECT {number} AS table_number, seq, id, name, text
 FROM (SELECT m.seq, m.id, c.name, as_text(x.value) AS text
     FROM extras x JOIN text_columns c ON c."column" = x."column"

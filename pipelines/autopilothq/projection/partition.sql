@@ -2,7 +2,8 @@
 
 -- name: partition_rows
 -- Writes the rows of a query to a folder of files for each partition, which a digest of a column decides.
-COPY (SELECT {select}, hash({key}) % {partitions} AS part FROM ({query})) TO {folder} (FORMAT parquet, PARTITION_BY (part))
+COPY (SELECT {select}, hash({key}) % {partitions} AS part FROM ({query}))
+TO {folder} (FORMAT parquet, PARTITION_BY (part))
 
 -- name: with_id
 -- Rows about messages (`seq`), with the id of the message.

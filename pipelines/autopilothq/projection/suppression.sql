@@ -7,7 +7,8 @@ CREATE OR REPLACE TEMP TABLE suppressed_hashes AS SELECT salt::VARCHAR AS salt, 
 -- name: salts
 -- The salts of the list, with the two blocks of the key for those that are used with one.
 CREATE OR REPLACE TEMP TABLE salts AS
-SELECT DISTINCT salt, CASE WHEN keyed THEN $inside::BLOB END AS inside, CASE WHEN keyed THEN $outside::BLOB END AS outside
+SELECT DISTINCT salt,
+    CASE WHEN keyed THEN $inside::BLOB END AS inside, CASE WHEN keyed THEN $outside::BLOB END AS outside
 FROM (SELECT salt, starts_with(salt, $mark) AS keyed FROM suppressed_hashes)
 
 -- name: searched_ids
@@ -46,7 +47,9 @@ FROM (SELECT *, split_part(id, ':', 1) AS tag, substr(id, strpos(id, ':') + 1) A
 -- left between punctuation, and the addresses of RFC 5322; and all JSON texts with an @. Marks and joiners count as
 -- letters.
 SELECT key, 'email' AS kind, rtrim(raw, '.') AS raw
-FROM (SELECT key, unnest(regexp_extract_all(text, '[^\s\"]*@[^\s\"]*')) AS run FROM texts WHERE contains(text, '@')) runs
+FROM (
+    SELECT key, unnest(regexp_extract_all(text, '[^\s\"]*@[^\s\"]*')) AS run
+    FROM texts WHERE contains(text, '@')) runs
 JOIN (SELECT run, unnest(flatten([
         [plain],
         regexp_extract_all(plain, '[^\s\"<>()\[\]{},;:=\\|@]+@[\pL\pM\pN\x{200C}\x{200D}._-]+'),

@@ -1,8 +1,8 @@
 -- The tables of a schema, in a row for each unique index, with its columns, or in one row with null if there is no such
 -- index. Partial, deferrable and expression indexes do not count. The third column is whether files can be copied
--- straight into the table: all its columns have types that files have, and none of its rows wait in the staging dataset.
--- The last one is whether a trigger or a rule, of the table or of a partition at any depth, may leave out rows without
--- an error.
+-- straight into the table: all its columns have types that files have, and none of its rows wait in the staging
+-- dataset. The last one is whether a trigger or a rule, of the table or of a partition at any depth, may leave out rows
+-- without an error.
 SELECT c.relname, array_agg(a.attname::text) FILTER (WHERE a.attname IS NOT NULL), NOT EXISTS (
     SELECT FROM pg_attribute f WHERE f.attrelid = c.oid AND f.attnum > 0 AND NOT f.attisdropped
     AND format_type(f.atttypid, NULL) NOT IN (
@@ -11,7 +11,9 @@ AND NOT EXISTS (
     SELECT FROM pg_class s JOIN pg_namespace t ON t.oid = s.relnamespace
     WHERE t.nspname = %s AND s.relname = c.relname AND s.relkind = 'r' AND pg_relation_size(s.oid) > 0), EXISTS (
     SELECT FROM (SELECT c.oid UNION ALL SELECT relid FROM pg_partition_tree(c.oid)) AS part (oid)
-    WHERE EXISTS (SELECT FROM pg_rewrite WHERE ev_class = part.oid AND ev_type = '3' AND is_instead AND c.relkind <> 'v')
+    WHERE EXISTS (
+        SELECT FROM pg_rewrite  -- a rule on inserts (3)
+        WHERE ev_class = part.oid AND ev_type = '3' AND is_instead AND c.relkind <> 'v')
     OR EXISTS (
         SELECT FROM pg_trigger  -- a row (1), before (2), insert (4)
         WHERE tgrelid = part.oid AND tgtype & 7 = 7 AND tgenabled <> 'D' AND NOT tgisinternal))

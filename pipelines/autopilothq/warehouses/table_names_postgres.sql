@@ -1,7 +1,7 @@
 -- The names in a schema that a new table cannot have, each with its kind: a view, a table of messages, or other. Other
 -- are tables without a text `id` or a time `received_at`, tables that require columns that messages may lack, foreign
--- tables, which take no MERGE, indexes, sequences and types. PostgreSQL renames an array type if a table needs its name,
--- but not a domain over arrays.
+-- tables, which take no MERGE, indexes, sequences and types. PostgreSQL renames an array type if a table needs its
+-- name, but not a domain over arrays.
 WITH namespace AS (SELECT oid FROM pg_namespace WHERE nspname = %s)
 SELECT relname, CASE WHEN relkind IN ('v', 'm') THEN 'view' WHEN relkind IN ('r', 'p') AND (
     SELECT count(*) FROM pg_attribute WHERE attrelid = c.oid AND (

@@ -1,6 +1,7 @@
--- People x emails, with the models' measures: by email, by hour of delivery (since 1970, UTC), by minutes until the first
--- open, by mailbox domain, and by link, whose clicks are those of the link; apart by whether they are rated. Two last rows
--- count persons and domains. One statement, so that a destination joins the events of a person and an email once.
+-- People x emails, with the models' measures: by email, by hour of delivery (since 1970, UTC), by minutes until the
+-- first open, by mailbox domain, and by link, whose clicks are those of the link; apart by whether they are rated. Two
+-- last rows count persons and domains. One statement, so that a destination joins the events of a person and an email
+-- once.
 WITH pairs AS (
     SELECT *, {rated} AS rated, CAST(floor(epoch(first_delivered_at) / 3600) AS BIGINT) AS hour,
         CASE WHEN person LIKE '%@%' THEN substr(person, strpos(person, '@') + 1) END AS domain,
@@ -33,14 +34,17 @@ UNION ALL
 SELECT 'delay' AS kind, CAST(NULL AS TEXT) AS name, delay AS number, CAST(NULL AS TEXT) AS url, rated, {measures}
 FROM pairs WHERE rated = 1 GROUP BY delay, rated
 UNION ALL
-SELECT 'domain' AS kind, largest.domain AS name, CAST(NULL AS BIGINT) AS number, CAST(NULL AS TEXT) AS url, rated, {measures}
+SELECT 'domain' AS kind, largest.domain AS name, CAST(NULL AS BIGINT) AS number, CAST(NULL AS TEXT) AS url,
+    rated, {measures}
 FROM pairs LEFT JOIN largest ON largest.domain = pairs.domain
 WHERE pairs.domain IS NOT NULL GROUP BY largest.domain, rated
 UNION ALL
-SELECT 'domains' AS kind, CAST(NULL AS TEXT) AS name, count(DISTINCT domain) AS number, CAST(NULL AS TEXT) AS url, 0 AS rated, {measures}
+SELECT 'domains' AS kind, CAST(NULL AS TEXT) AS name, count(DISTINCT domain) AS number, CAST(NULL AS TEXT) AS url,
+    0 AS rated, {measures}
 FROM pairs WHERE deliveries + bounces > 0
 UNION ALL
-SELECT 'people' AS kind, CAST(NULL AS TEXT) AS name, count(DISTINCT person) AS number, CAST(NULL AS TEXT) AS url, 0 AS rated, {measures}
+SELECT 'people' AS kind, CAST(NULL AS TEXT) AS name, count(DISTINCT person) AS number, CAST(NULL AS TEXT) AS url,
+    0 AS rated, {measures}
 FROM pairs WHERE deliveries > 0
 UNION ALL
 SELECT 'link' AS kind, email_id AS name, CAST(NULL AS BIGINT) AS number, link_url AS url, rated, {measured} FROM links

@@ -1,5 +1,5 @@
--- Decides which rows of adopted tables are kept and rejected. `keys` are the rows of one or several tables (`seq`, `id`,
--- `received_at`), `duplicates` are those that are not kept.
+-- Decides which rows of adopted tables are kept and rejected. `keys` are the rows of one or several tables (`seq`,
+-- `id`, `received_at`), `duplicates` are those that are not kept.
 
 -- name: books
 CREATE TABLE track_duplicates (seq BIGINT);
@@ -14,7 +14,8 @@ CREATE OR REPLACE VIEW {name} AS SELECT * FROM ({rows}) ANTI JOIN rejects USING 
 -- Of the rows with the same id, the earliest is kept.
 INSERT INTO {duplicates} SELECT seq FROM (
     SELECT seq, row_number() OVER (PARTITION BY id ORDER BY received_at NULLS LAST, seq) AS rank
-    FROM {keys} k SEMI JOIN (SELECT hash(id) AS h FROM {keys} GROUP BY h HAVING count(*) > 1) again ON again.h = hash(k.id))
+    FROM {keys} k SEMI JOIN (SELECT hash(id) AS h FROM {keys} GROUP BY h HAVING count(*) > 1) again
+        ON again.h = hash(k.id))
 WHERE rank > 1
 
 -- name: stored
