@@ -53,7 +53,8 @@ def shared(given: str, *rows: str, others: Sequence[Id] = ()) -> dict[str, str]:
     """What is not followed, with the id that it was found with, and why."""
     made = closure(graph([row(text) for text in rows]), ids(given), others=others)
     return {
-        f"{short(one.id) or f'{one.number} {one.kind}s'} beside {short(one.found_with)}": one.why for one in made.shared
+        f"{short(one.id) or f'{one.id_count} {one.kind}s'} beside {short(one.found_with)}": one.why
+        for one in made.shared
     }
 
 

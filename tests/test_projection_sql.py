@@ -26,7 +26,7 @@ NAMED = [(file, name) for file in SCRIPTS for name in engine.queries(file)]
 WORDS = {
     "any_cut": "true", "cells": "{'name': 'a', 'text': 'b'}", "column": "note", "cut": "512", "literal": "'note'",
     "gathered": "latest_messages", "last_ids": "'a'", "part": "0", "lowest": "0", "highest": "1",
-    "mended": "mended_rows", "number": "1", "touched": "SELECT 'a' AS id",
+    "mended": "mended_rows", "touched": "SELECT 'a' AS id",
     "bytes": "0", "but": "", "cell": '"category"', "condition": "true", "declared": "''", "deep": "false",
     "files": "(SELECT * EXCLUDE (table_number, slug, event_text), false AS irregular FROM parsed)",
     "ids": "SELECT 'email' AS kind, 'a' AS raw, 'a' AS value", "is_complete": "true", "key": "user_id", "keys": '"k:0"',
@@ -82,7 +82,7 @@ RELATIONS = {
     "suppressed_ids": "SELECT 'a' AS id",
     "files": "SELECT 0::BIGINT AS number, 'a' AS file",
     "table_names": "SELECT 0::BIGINT AS table_number, 'tracks' AS name",
-    "counted": "SELECT 1::BIGINT AS number, ['tracks'] AS names, false AS but",
+    "counted": "SELECT 1::BIGINT AS file, ['tracks'] AS names, false AS but",
     "all_rejected": "SELECT 1::BIGINT AS number, 'a' AS id, 1::BIGINT AS seq, 'b' AS reason",
     "rejected_once": "SELECT 1::BIGINT AS number",
     "all_discarded": (

@@ -53,7 +53,7 @@ class Pulled:
     """A pull of people one after the other, and what it told."""
 
     def __init__(self, space: Space, scope: EventScope | None = None) -> None:
-        self.scan = Scan("profiles", "url", SCAN, number=3, lines_before=5)
+        self.scan = Scan("profiles", "url", SCAN, index=3, lines_before=5)
         self.answered: list[list[AnsweredProfile]] = []
         self.progress: list[tuple[int, int, int]] = []
         self.pull: Pull = Pull(self.scan, space, scope or EventScope(), 0.5, self.answered.append, self.note)  # type: ignore[arg-type]

@@ -32,16 +32,16 @@ NOON = datetime(2019, 3, 1, 12, tzinfo=UTC)
 # ---- rows that the destination refuses -----------------------------------------------------------------------------
 
 
-def files_of(folder: Path, *columns: dict[str, list[Any]], group: int = 2) -> isolate.RefusedRows:
+def files_of(folder: Path, *columns: dict[str, list[Any]], group: int = 2) -> isolate.FileRows:
     paths = [folder / f"{number}.parquet" for number in range(len(columns))]
     for path, cells in zip(paths, columns, strict=True):
         pq.write_table(pa.table(cells), path, row_group_size=group)
-    return isolate.RefusedRows(paths)
+    return isolate.FileRows(paths)
 
 
 def test_rows_of_several_files_are_numbered_together(tmp_path: Path) -> None:
     rows = files_of(tmp_path, {"n": [0, 1, 2, 3, 4]}, {"n": [5]}, {"n": [6, 7, 8]}, group=3)
-    assert rows.number == 9
+    assert rows.row_count == 9
     for start in range(10):
         for stop in range(start, 11):
             parts = [part["n"].to_pylist() for part in rows.between(start, stop)]
@@ -261,7 +261,7 @@ def test_what_is_refused_is_noted_by_what_identifies_it(tmp_path: Path) -> None:
     for table in ("users", "accounts", "tracks", "order_done", "_rejects", "custom_fields"):
         cells = {"id": ["a", "b"], "name": ["n", "o"], "key": ["k", "l"]}
         isolate._note(one, table, files_of(tmp_path, cells), causes)
-    assert rows.number == 2
+    assert rows.row_count == 2
 
     def error(table: str) -> str:
         return f"its row of {table} is refused by the destination: bad"
@@ -281,7 +281,7 @@ def test_a_message_is_refused_with_the_user_that_is_made_of_it(tmp_path: Path) -
     one = RefusedMessages("d", messages={"m2": "why"}, users={"u1": "why"})
     rows = files_of(tmp_path, {"id": ["m1", "m2", "m3", "m4"], "user_id": ["u1", "u2", None, "u1"]})
     assert isolate._messages_of(LATEST[0], rows, one) == (["m1", "m4"], ["u2"])
-    assert isolate._messages_of(LATEST[0], isolate.RefusedRows(()), one) == ([], [])
+    assert isolate._messages_of(LATEST[0], isolate.FileRows(()), one) == ([], [])
     groups = files_of(tmp_path, {"id": ["m1", "m2", "m3"], "group_id": ["g1", None, "u1"]})
     assert isolate._messages_of(LATEST[1], groups, one) == ([], [])
     assert isolate._messages_of(LATEST[1], groups, RefusedMessages("d", messages={"m1": "why"})) == ([], ["g1"])

@@ -107,7 +107,7 @@ def test_a_scan_of_contacts_begins_behind_what_is_loaded(
     [scan] = plan.scans()
     assert scan.spool is not None
     assert scan.spool.start == begins
-    assert (scan.name, scan.url, scan.started_at, scan.number) == (
+    assert (scan.name, scan.url, scan.started_at, scan.index) == (
         "contacts", f"{URL}/contacts", begins.started_at, 0,
     )  # fmt: skip
     assert (scan.first, scan.contacts_before, scan.contacts) == (*first, first[1])
@@ -148,7 +148,7 @@ def test_what_was_cut_off_long_ago_is_scanned_first(plan: ScanPlan, state: dict[
     spooled(plan.folder / "smart_segments" / "index", ScanStart("account", EARLY), None)
     state["scans"] = {"contacts": cursor(LATE, tables=["contacts"])}
     scans = replace(plan, selected=everything).scans()
-    assert [(scan.number, scan.name, scan.url.removeprefix(URL), scan.started_at) for scan in scans] == [
+    assert [(scan.index, scan.name, scan.url.removeprefix(URL), scan.started_at) for scan in scans] == [
         (0, "smart_segments", "/smart_segments", EARLY),
         (1, "contacts", "/contacts", LATE),
         (2, "lists", "/lists", NOW),

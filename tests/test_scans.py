@@ -78,7 +78,7 @@ class Run:
         scope: ScanScope = BOTH,
         first: int = 1,
     ) -> None:
-        self.scan = Scan("contacts", "url", SCAN, number=2, spool=spool, first=first)
+        self.scan = Scan("contacts", "url", SCAN, index=2, spool=spool, first=first)
         self.found: list[ScanBatch] = []
         self.seen: list[tuple[int, int | None]] = []
         self.error: ScanInterrupted | None = None
@@ -279,7 +279,7 @@ class Lists:
         self, folder: Path, deadline: Deadline | None = None, members: bool = True
     ) -> tuple[Scan, list[dict[str, list[Any]]]]:
         spool = Spool.open(folder / "index") or Spool.begin(folder / "index", START)
-        scan = Scan("lists", "url", SCAN, number=1, spool=spool)
+        scan = Scan("lists", "url", SCAN, index=1, spool=spool)
         none: Any = None
         parts = list(scans.scan_group(scan, spool, none, deadline or Deadline(None), self.group(), members, folder))
         assert scan.size == sum(part.size for part in parts)
@@ -332,7 +332,7 @@ def test_a_list_that_is_deleted_meanwhile_has_the_members_that_came(tmp_path: Pa
 def test_a_member_that_is_none_is_rejected(tmp_path: Path) -> None:
     account = Lists(l1=[Page(["x"], None, None)])
     spool = Spool.begin(tmp_path / "index", START)
-    scan = Scan("lists", "url", SCAN, number=1, spool=spool)
+    scan = Scan("lists", "url", SCAN, index=1, spool=spool)
     none: Any = None
     _, part = scans.scan_group(scan, spool, none, Deadline(None), account.group(), True, tmp_path)
     assert part.rejects == [Reject(1, 1, "not_an_object", REJECT_REASONS["not_an_object"], b'"x"')]
@@ -380,7 +380,7 @@ def test_lists_of_which_one_fails_are_not_loaded(tmp_path: Path, errors: list[Ex
 
 
 def test_an_answer_of_one_page_is_its_table() -> None:
-    scan = Scan("triggers", "url", SCAN, number=3)
+    scan = Scan("triggers", "url", SCAN, index=3)
     values = [JsonObject([("trigger_id", "t"), ("journey", "J")]), "x"]
     found = scans.single_response(scan, TRIGGERS, values)
     assert [(record.key, record.cells) for record in found.records["triggers"]] == [

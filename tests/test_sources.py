@@ -214,7 +214,7 @@ def test_each_part_of_a_scan_has_a_version(first: int, version: str) -> None:
 
 
 def test_lines_rejects_and_records_of_a_scan_are_numbered_together() -> None:
-    found = ScanBatch(Scan("lists", "url", SCAN, number=2, lines_before=4), size=7)
+    found = ScanBatch(Scan("lists", "url", SCAN, index=2, lines_before=4), size=7)
     found.add_lines([b"1\n", b"2\n"])
     values = [
         parse_json(b'{"list_id":"l"}'),
@@ -323,7 +323,7 @@ def test_pages_are_fetched_until_the_time_is_up(tmp_path: Path, how: Callable[..
     assert list(how(spool, iter(given), lambda: spool.last == 2)) == [
         FetchedPage(1, 23, 7, ["a"]), FetchedPage(2, 20, None, []),
     ]  # fmt: skip
-    assert [page.number for page in how(spool, iter(given[2:]), lambda: False)] == [3]
+    assert [fetched.page for fetched in how(spool, iter(given[2:]), lambda: False)] == [3]
     assert spool.complete
 
 

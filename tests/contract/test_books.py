@@ -235,7 +235,7 @@ def test_of_one_line_in_two_files_the_first_is_stored(tmp_path: Path) -> None:
         for batch in order:
             warehouse.add(batch)
         counts = warehouse.deduplicate().counts()
-        assert sorted((count.number, count.stored, count.duplicates) for count in counts) == [(0, 1, 0), (1, 0, 1)]
+        assert sorted((count.file, count.stored, count.duplicates) for count in counts) == [(0, 1, 0), (1, 0, 1)]
         warehouse.close()
 
 

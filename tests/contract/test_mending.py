@@ -120,7 +120,7 @@ def test_a_cut_text_becomes_whole_and_no_other(leaves: int, tmp_path: Path, monk
         "campaign_name": 513, "context_page_url": 513, "note": 700, "other": 513,
     }  # fmt: skip
     assert made.mended_lengths("plan_changed") == {}
-    assert sorted((count.number, count.mended) for count in made.counts()) == [(0, 5), (1, 3)]
+    assert sorted((count.file, count.mended) for count in made.counts()) == [(0, 5), (1, 3)]
     asked = there.asked[
         "email_opened", "id", "received_at", "uuid_ts", "campaign_name", "context_page_url", "note", "other"
     ]

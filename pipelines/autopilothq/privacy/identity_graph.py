@@ -124,13 +124,13 @@ class Graph:
 
 
 class Shared(NamedTuple):
-    """An id that shares a row with one of the person's but is not followed; many of a kind have a `number`, no `id`."""
+    """An id that shares a row with one of the person's but is not followed; many of a kind have a count and no `id`."""
 
     kind: str
     id: Id | None
     found_with: Id
     why: str
-    number: int = 1
+    id_count: int = 1
 
 
 class Closure(NamedTuple):

@@ -151,7 +151,7 @@ class PersonIds:
         """Returns the ids that were not followed, for display."""
         return [
             NotFollowed(
-                shared.id.masked() if shared.id else f"{shared.number:,} {shared.kind}s",
+                shared.id.masked() if shared.id else f"{shared.id_count:,} {shared.kind}s",
                 self._shown(shared.found_with),
                 shared.why,
                 _option(shared),

@@ -10,7 +10,7 @@ from . import engine, texts
 from .context import CountedMessages, FileCount, ProjectionContext, TableRows, book_rows
 
 MOST_LISTED = 100  # events without a table that are listed by name
-_COUNTED = pa.schema([("number", pa.int64()), ("names", pa.list_(pa.string())), ("but", pa.bool_())])
+_COUNTED = pa.schema([("file", pa.int64()), ("names", pa.list_(pa.string())), ("but", pa.bool_())])
 _TABLES = " ".join(f"WHEN '{kind}' THEN '{table.name}'" for kind, table, _ in KINDS)
 _COUNTS = ("lines", "stored", "duplicates", "rejected", "mended", "again")
 _SQL = engine.queries("audit.sql")
@@ -23,11 +23,11 @@ def count_files(context: ProjectionContext, counted: CountedMessages) -> list[Fi
         FileCount(*row[:5], *(time and time.replace(tzinfo=UTC) for time in row[5:7]), *row[7:])
         for row in context.con.execute(_SQL["file_counts"]).fetchall()
     ]
-    return [count._replace(again=again.get(count.number, 0)) for count in found]
+    return [count._replace(again=again.get(count.file, 0)) for count in found]
 
 
 def _counted_again(context: ProjectionContext, counted: CountedMessages) -> dict[int, int]:
-    rows = [{"number": number, "names": list(names), "but": but} for number, (names, but) in counted.items()]
+    rows = [{"file": file, "names": list(names), "but": but} for file, (names, but) in counted.items()]
     with engine.registered(context.con, counted=pa.Table.from_pylist(rows, _COUNTED)):
         return dict(context.con.execute(_SQL["counted_again"].format(tables=_TABLES)).fetchall())
 
@@ -36,8 +36,8 @@ def merge_counts(parts: Iterable[FileCount]) -> list[FileCount]:
     """Returns the counts of each file, added up over the partitions that have its lines."""
     found: dict[int, FileCount] = {}
     for part in parts:
-        before = found.get(part.number)
-        found[part.number] = part if before is None else _added(before, part)
+        before = found.get(part.file)
+        found[part.file] = part if before is None else _added(before, part)
     return list(found.values())
 
 

@@ -139,7 +139,7 @@ class CellWriter:
         counts = "".join(f", count({engine.name(extra)})" for extra in extras)
         rows = discards = 0
         has_irregular = False
-        for kind, event, irregular, messages, unread, *numbers in con.execute(
+        for kind, event, irregular, messages, unread, *extra_counts in con.execute(
             f"SELECT kind, coalesce(long_event, event), irregular, count(*), {_UNREAD_COUNT_SQL}{counts}"
             f" FROM {file} GROUP BY ALL"
         ).fetchall():
@@ -151,7 +151,7 @@ class CellWriter:
             columns = cells.columns.setdefault((kind, event), {})
             if event is not None:
                 cells.events[event] += messages
-            columns |= dict.fromkeys(extra for extra, number in zip(extras, numbers, strict=True) if number)
+            columns |= dict.fromkeys(extra for extra, count in zip(extras, extra_counts, strict=True) if count)
         if discards:
             self._write("discards", con.execute(_UNREAD_SQL.format(messages=file)).to_arrow_table(), cells.discards)
         return WrittenMessages(path, rows, has_irregular)

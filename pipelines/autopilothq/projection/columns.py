@@ -85,7 +85,7 @@ def plan_columns(
     values = merge_values(in_columns, in_rows)
     names: dict[str, str] = {}
     taken: set[str] = set()
-    for column in sorted(values, key=lambda column: (-values[column].number, column)):
+    for column in sorted(values, key=lambda column: (-values[column].value_count, column)):
         # The digest in a shortened name is so short that two names with the same one can be constructed.
         if (name := context.shorten(escape_reserved(column, context.limits))) not in taken:
             names[column] = name
@@ -131,9 +131,9 @@ def column_values(context: ProjectionContext, columns: Collection[str], source: 
         row = context.con.execute(
             f"SELECT {', '.join(f'type_bits({cell}), count({cell})' for cell in cells)} FROM {source}"
         ).fetchone()
-        for column, bits, number in zip(part, (row or ())[::2], (row or ())[1::2], strict=True):
-            if number:
-                found[column] = ColumnValues(bits, number)
+        for column, bits, count in zip(part, (row or ())[::2], (row or ())[1::2], strict=True):
+            if count:
+                found[column] = ColumnValues(bits, count)
     return found
 
 
@@ -145,18 +145,18 @@ def row_values(context: ProjectionContext, messages: str) -> dict[int, dict[str,
     found: dict[int, dict[str, ColumnValues]] = {}
     if context.cells.extras:
         context.con.execute(f"CREATE OR REPLACE TEMP TABLE numbered AS SELECT seq, table_number, kind FROM {messages}")
-        for table, column, bits, number in context.con.execute(_SQL["row_values"]).fetchall():
-            found.setdefault(table, {})[column] = ColumnValues(bits, number)
+        for table, column, bits, count in context.con.execute(_SQL["row_values"]).fetchall():
+            found.setdefault(table, {})[column] = ColumnValues(bits, count)
     return found
 
 
-def discard_columns(context: ProjectionContext, number: int, where: str, plan: ColumnPlan) -> None:
+def discard_columns(context: ProjectionContext, table_number: int, where: str, plan: ColumnPlan) -> None:
     """Discards values of the messages that match `where`: those without a column, and those that do not fit theirs."""
-    table = context.tables.names[number]
+    table = context.tables.names[table_number]
     for reason, left_out in plan.left_out.items():
         _discard_columns(context, table, where, [column for column in left_out if column in plan.in_columns], reason)
         _discard_rows(context, table, where, [column for column in left_out if column in plan.in_rows], reason)
-    own = () if context.declared_fit else (*CONTEXT, *PROPERTIES, *LINK) if number else CONTEXT
+    own = () if context.declared_fit else (*CONTEXT, *PROPERTIES, *LINK) if table_number else CONTEXT
     cells = {column.name: (engine.name(column.name), column.type) for column in own}
     extras = {column: extra for column, extra in plan.taken.items() if extra.in_columns}
     cells |= {column: (engine.name(EXTRA + column), extra.type) for column, extra in extras.items()}
@@ -182,9 +182,9 @@ def _discard_misfits(context: ProjectionContext, table: str, where: str, cells: 
     for part in engine.batched(cells.items(), COLUMNS_AT_ONCE):
         misfits = {column: f"{cell} IS NOT NULL AND as_{type_}({cell}) IS NULL" for column, (cell, type_) in part}
         counts = ", ".join(f"count(*) FILTER ({misfit})" for misfit in misfits.values())
-        numbers = context.con.execute(f"SELECT {counts} FROM messages WHERE {where}").fetchone() or ()
-        for (column, misfit), number in zip(misfits.items(), numbers, strict=True):
-            if number:
+        found = context.con.execute(f"SELECT {counts} FROM messages WHERE {where}").fetchone() or ()
+        for (column, misfit), count in zip(misfits.items(), found, strict=True):
+            if count:
                 sql = _SQL["discard_misfits"].format(cell=cells[column][0], where=where, misfit=misfit)
                 texts.insert(context, "discards", sql, {"table_name": table, "column_name": column})
 
@@ -199,7 +199,7 @@ def _discard_row_misfits(context: ProjectionContext, table: str, where: str, ext
 
 def find_too_wide(
     context: ProjectionContext,
-    number: int,
+    table_number: int,
     where: str,
     declared: Mapping[str, Type],
     extras: Mapping[str, Extra],
@@ -214,7 +214,7 @@ def find_too_wide(
     most = room // TYPES["text"].row_bytes
     if not context.con.execute(_SQL["has_wide_row"].format(where=where, values=most)).fetchone():
         return None
-    name = f"too_wide_{number}"
+    name = f"too_wide_{table_number}"
     rows = {column: extra for column, extra in extras.items() if extra.in_rows}
     widths = {
         "column": list(rows), "type": [extra.type for extra in rows.values()],
@@ -224,7 +224,7 @@ def find_too_wide(
         sql = _SQL["too_wide"].format(name=name, bytes=VALUE_BYTES_SQL, where=where, room=room)
         context.con.execute(sql)
     sql = _SQL["discard_too_wide"].format(name=name)
-    texts.insert(context, "discards", sql, {"table_name": context.tables.names[number]})
+    texts.insert(context, "discards", sql, {"table_name": context.tables.names[table_number]})
     return name
 
 

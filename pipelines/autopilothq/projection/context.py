@@ -60,13 +60,13 @@ class TableRows(NamedTuple):
 
 
 class FileCount(NamedTuple):
-    """What became of a file's lines: `lines == stored + duplicates + rejected`. `number` is its number in the load.
+    """What became of a file's lines: `lines == stored + duplicates + rejected`. `file` is its number in the load.
 
     `mended` counts the cut texts in the destination that the file's messages make whole; `again` counts the lines among
     `stored` that an earlier load of the file has counted already, because it stored part of their rows.
     """
 
-    number: int
+    file: int
     lines: int = 0
     stored: int = 0
     duplicates: int = 0

@@ -49,20 +49,20 @@ def find_mends(
     messages: their texts are whole already.
     """
     numbers = [
-        number
-        for number, name in enumerate(context.tables.names)
+        table_number
+        for table_number, name in enumerate(context.tables.names)
         if name in tables and context.existing[name].keys() >= {*_NEEDED}
     ]
     _find_whole_texts(context, numbers)
     milliseconds = pa.table({"ms": pa.array(map(epoch_ms, loads), pa.int64())})
     with engine.registered(context.con, loads_of_messages=milliseconds):
-        for number in numbers:
-            ids = _ids(context, f"SELECT DISTINCT id FROM whole_texts WHERE table_number = {number}")
-            for columns in engine.batched(_columns(context, "whole_texts", number), TEXTS_PER_QUERY):
+        for table_number in numbers:
+            ids = _ids(context, f"SELECT DISTINCT id FROM whole_texts WHERE table_number = {table_number}")
+            for columns in engine.batched(_columns(context, "whole_texts", table_number), TEXTS_PER_QUERY):
                 cells = ", ".join(_cell(column, engine.name(column)) for column in columns)
                 any_cut = " OR ".join(f"length({engine.name(column)}) = {CUT}" for column in columns)
-                sql = _SQL["cut_texts"].format(number=number, cells=cells, any_cut=any_cut, cut=CUT)
-                batches = stored(context.tables.names[number], [*_NEEDED, *columns], ids)
+                sql = _SQL["cut_texts"].format(table_number=table_number, cells=cells, any_cut=any_cut, cut=CUT)
+                batches = stored(context.tables.names[table_number], [*_NEEDED, *columns], ids)
                 with engine.streamed(context.con, batches) as has_any:
                     if has_any:
                         texts.insert(context, "mends", sql)
@@ -79,17 +79,17 @@ def _find_whole_texts(context: ProjectionContext, numbers: Iterable[int]) -> Non
     con = context.con
     con.execute(_SQL["first_messages"])
     columns, rows = context.extras_in_columns(), row_values(context, "first_messages")
-    for number in numbers:
-        where = context.tables.where_of_rows(number)
-        found = _text_columns(context, number, columns.get(number, ()), rows.get(number, ()))
+    for table_number in numbers:
+        where = context.tables.where_of_rows(table_number)
+        found = _text_columns(context, table_number, columns.get(table_number, ()), rows.get(table_number, ()))
         for part in engine.batched(found.cells.items(), TEXTS_PER_QUERY):
             cells = ", ".join(_cell(column, sql) for column, sql in part)
-            sql = _SQL["whole_cells"].format(number=number, cells=cells, where=where, cut=CUT)
+            sql = _SQL["whole_cells"].format(table_number=table_number, cells=cells, where=where, cut=CUT)
             texts.insert(context, "whole_texts", sql)
         if found.in_rows:
             named = pa.table({"column": list(found.in_rows), "name": list(found.in_rows.values())})
             with engine.registered(con, text_columns=named):
-                sql = _SQL["whole_rows"].format(number=number, where=where, cut=CUT)
+                sql = _SQL["whole_rows"].format(table_number=table_number, where=where, cut=CUT)
                 texts.insert(context, "whole_texts", sql)
 
 
@@ -98,13 +98,13 @@ def _cell(column: str, sql: str) -> str:
 
 
 def _text_columns(
-    context: ProjectionContext, number: int, in_columns: Iterable[str], in_rows: Iterable[str]
+    context: ProjectionContext, table_number: int, in_columns: Iterable[str], in_rows: Iterable[str]
 ) -> _TextColumns:
     """Returns one table's text columns, declared and others, that messages of this load can have values of."""
-    name = context.tables.names[number]
+    name = context.tables.names[table_number]
     existing = context.existing[name]
-    is_event = number >= len(MESSAGE_TABLES)
-    table = event_table(name) if is_event else MESSAGE_TABLES[number]
+    is_event = table_number >= len(MESSAGE_TABLES)
+    table = event_table(name) if is_event else MESSAGE_TABLES[table_number]
     declared = [column.name for column in (*table.columns, *((*PROPERTIES, *LINK) if is_event else ()))]
     own_texts = [column for column in declared if existing.get(column) == "text" and column not in _NEVER]
     cells = {column: engine.name(column) for column in own_texts}
@@ -119,39 +119,41 @@ def _text_columns(
     return _TextColumns(cells, {column: extra.name for column, extra in extras.items() if extra.in_rows})
 
 
-def _columns(context: ProjectionContext, table: str, number: int) -> list[str]:
-    sql = f"SELECT DISTINCT name FROM {table} WHERE table_number = $number ORDER BY name"
-    return [name for (name,) in context.con.execute(sql, {"number": number}).fetchall()]
+def _columns(context: ProjectionContext, table: str, table_number: int) -> list[str]:
+    sql = f"SELECT DISTINCT name FROM {table} WHERE table_number = $table_number ORDER BY name"
+    return [name for (name,) in context.con.execute(sql, {"table_number": table_number}).fetchall()]
 
 
-def mended_columns(context: ProjectionContext, number: int) -> list[str]:
+def mended_columns(context: ProjectionContext, table_number: int) -> list[str]:
     """Returns the columns of a table that have mended texts."""
-    return _columns(context, "mends", number)
+    return _columns(context, "mends", table_number)
 
 
 def mended_tables(context: ProjectionContext) -> dict[str, int]:
     """Returns how many stored rows of each table are mended."""
     found = context.con.execute(_SQL["mended_tables"]).fetchall()
-    return {context.tables.names[number]: rows for number, rows in found}
+    return {context.tables.names[table_number]: rows for table_number, rows in found}
 
 
 def mended_lengths(context: ProjectionContext, table: str) -> dict[str, int]:
     """Returns the columns of a table that have mended texts, with the length of the longest in characters."""
-    number = context.tables.names.index(table)
-    return dict(context.con.execute(_SQL["mended_lengths"], {"number": number}).fetchall())
+    table_number = context.tables.names.index(table)
+    return dict(context.con.execute(_SQL["mended_lengths"], {"table_number": table_number}).fetchall())
 
 
 def drop_mends(context: ProjectionContext, table: str) -> None:
     """Drops the mends of a table, so that its stored texts stay cut."""
-    number = context.tables.names.index(table)
-    texts.create_table(context, "mends", "FROM mends WHERE table_number <> $number", {"number": number})
+    table_number = context.tables.names.index(table)
+    texts.create_table(
+        context, "mends", "FROM mends WHERE table_number <> $table_number", {"table_number": table_number}
+    )
 
 
-def mend_texts(context: ProjectionContext, table: str, number: int, columns: Collection[str]) -> None:
+def mend_texts(context: ProjectionContext, table: str, table_number: int, columns: Collection[str]) -> None:
     """Mends the stored rows that were read into `table`, a table of the engine: some rows at a time, of few bytes."""
     if not columns:
         return
-    con, names = context.con, {"mended": table, "number": number}
+    con, names = context.con, {"mended": table, "table_number": table_number}
     sizes = con.sql(_SQL["sizes"].format(**names)).to_arrow_table()
     texts.create_table(context, "with_whole_texts", _SQL["unmended"].format(**names))
     seqs = sizes["seq"].to_numpy()
@@ -170,21 +172,21 @@ def with_mended_rows(context: ProjectionContext, stored: ReadRows, made: Iterabl
     """
     mended = {name: context.tables.names.index(name) for name in mended_tables(context)}
     for rows in made:
-        number = mended.pop(rows.table, None)
-        yield rows if number is None else _mended_rows(context, stored, number, rows)
-    for number in mended.values():
-        yield _mended_rows(context, stored, number, None)
+        table_number = mended.pop(rows.table, None)
+        yield rows if table_number is None else _mended_rows(context, stored, table_number, rows)
+    for table_number in mended.values():
+        yield _mended_rows(context, stored, table_number, None)
 
 
-def _mended_rows(context: ProjectionContext, stored: ReadRows, number: int, made: TableRows | None) -> TableRows:
-    name, table = context.tables.names[number], f"mended_{number}"
+def _mended_rows(context: ProjectionContext, stored: ReadRows, table_number: int, made: TableRows | None) -> TableRows:
+    name, table = context.tables.names[table_number], f"mended_{table_number}"
     existing = context.existing[name]
-    touched = _SQL["touched_ids"].format(number=number, where=context.tables.where_of_rows(number))
+    touched = _SQL["touched_ids"].format(table_number=table_number, where=context.tables.where_of_rows(table_number))
     batches = stored(name, list(existing), _ids(context, f"FROM ({touched})"))
     with engine.streamed(context.con, batches) as has_any:
         if has_any:
             texts.create_table(context, table, _SQL["touched"].format(touched=touched))
-    mend_texts(context, table, number, mended_columns(context, number))
+    mend_texts(context, table, table_number, mended_columns(context, table_number))
     columns = ordered_columns({**existing, **(made.columns if made else {})})
     query = f"FROM {table}"
     if made is not None:

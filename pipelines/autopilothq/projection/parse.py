@@ -202,7 +202,7 @@ def parse_lines(reader: LineReader, lines: pa.Table, shapes: Shapes, files: Cell
     lines = lines.filter(pc.is_in(lines["seq"], pa.chunked_array(seqs)))
     objects: Counter[tuple[str, ...]] = parse_irregular(reader.con, lines, files)
     enough = max(FREQUENT, lines.num_rows // 100)
-    return [path for path, number in objects.items() if number >= enough]
+    return [path for path, count in objects.items() if count >= enough]
 
 
 # The SQL condition for lines that look like JSON objects and that the engine reads correctly.

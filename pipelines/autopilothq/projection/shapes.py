@@ -301,22 +301,23 @@ def _irregular_tests(types: Mapping[Path, str], declared: Sequence[str]) -> list
     every = ", ".join((*texts, *jsons))
     changing_time = f"CASE WHEN greatest({times}) >= '[' OR any_json_may_change([{times}]) THEN {_CHANGING} END"
     # What a text begins with if it may have been an array, or an object: `[` or `{`.
-    array_in_field = f"any_between([{', '.join(fields)}], '[', '\\')"
-    array = f"any_between([{every}], '[', '\\')"
-    json_object = f"any_between([{every}], '{{', '|')"
-    number = " OR ".join(f"coalesce(text_may_be_number({value}), false)" for value in texts)
-    unquoted = f"any_number_unquoted([{', '.join(texts)}], text)"
+    field_may_be_array = f"any_between([{', '.join(fields)}], '[', '\\')"
+    any_may_be_array = f"any_between([{every}], '[', '\\')"
+    may_be_array = f"{field_may_be_array} OR CASE WHEN {any_may_be_array} THEN {_CHANGING} END"
+    may_be_object = f"any_between([{every}], '{{', '|')"
+    may_be_number = " OR ".join(f"coalesce(text_may_be_number({value}), false)" for value in texts)
+    was_number = f"any_number_unquoted([{', '.join(texts)}], text)"
     # Anything but a text, true and false.
-    value = " OR ".join(f"coalesce({value} >= '#' AND {value} NOT IN ('true', 'false'), false)" for value in jsons)
+    is_other = " OR ".join(f"coalesce({value} >= '#' AND {value} NOT IN ('true', 'false'), false)" for value in jsons)
     return [
         f"kind NOT IN ({', '.join(map(engine.literal, BODIES))}) OR kind IS NULL",
         f"kind = 'track' AND NOT coalesce(starts_with({_at(('event',))}::VARCHAR, '\"'), false)",
         f"kind IN ('page', 'screen') AND coalesce({', '.join(declared)}) IS NOT NULL",
-        f"CASE WHEN greatest({every}) >= '{{' THEN {json_object} END",
-        f"CASE WHEN contains(text, '[') THEN {array_in_field} OR CASE WHEN {array} THEN {_CHANGING} END END",
+        f"CASE WHEN greatest({every}) >= '{{' THEN {may_be_object} END",
+        f"CASE WHEN contains(text, '[') THEN {may_be_array} END",
         f"CASE WHEN unusual IS NOT NULL THEN {changing_time} END",
-        f"CASE WHEN {number} THEN {unquoted} OR {_CHANGING} END",
-        f"CASE WHEN {value} THEN CASE WHEN any_json_may_change([{', '.join(jsons)}]) THEN {_CHANGING} END END",
+        f"CASE WHEN {may_be_number} THEN {was_number} OR {_CHANGING} END",
+        f"CASE WHEN {is_other} THEN CASE WHEN any_json_may_change([{', '.join(jsons)}]) THEN {_CHANGING} END END",
     ]
 
 

@@ -29,7 +29,7 @@ class TableMessages(NamedTuple):
     columns, and as rows; those in rows with what is known of their values.
     """
 
-    number: int
+    table_number: int
     where: str
     source: str
     in_columns: Sequence[str]
@@ -161,26 +161,25 @@ def _gather(context: ProjectionContext, numbers: Collection[int], gathered: dict
 
 def table_values(context: ProjectionContext, messages: TableMessages) -> TableValues:
     """Returns what is known of the values of one table's kept messages."""
-    declared = [column.name for column in (*PROPERTIES, *LINK)] if messages.number >= len(MESSAGE_TABLES) else []
+    declared = [column.name for column in (*PROPERTIES, *LINK)] if messages.table_number >= len(MESSAGE_TABLES) else []
     counts = ", ".join(f"count({engine.name(column)})" for column in declared)
     found = context.con.execute(f"SELECT {counts} FROM {messages.source}").fetchone() if declared else ()
-    numbers = zip(declared, found or (), strict=True)
     return TableValues(
-        {column: ColumnValues(0, number) for column, number in numbers},
+        {column: ColumnValues(0, count) for column, count in zip(declared, found or (), strict=True)},
         column_values(context, messages.in_columns, messages.source),
         messages.in_rows,
     )
 
 
-def plan_table(context: ProjectionContext, number: int, values: TableValues) -> TablePlan:
+def plan_table(context: ProjectionContext, table_number: int, values: TableValues) -> TablePlan:
     """Decides the columns of one table by all its values; runs no SQL."""
-    name = context.tables.names[number]
+    name = context.tables.names[table_number]
     existing = context.existing.get(name, {})
-    if number < len(MESSAGE_TABLES):
-        declared = declared_types(MESSAGE_TABLES[number])
+    if table_number < len(MESSAGE_TABLES):
+        declared = declared_types(MESSAGE_TABLES[table_number])
     else:
         declared = declared_types(event_table(name))
-        present = [c for c in (*PROPERTIES, *LINK) if values.declared[c.name].number or c.name in existing]
+        present = [c for c in (*PROPERTIES, *LINK) if values.declared[c.name].value_count or c.name in existing]
         declared |= {column.name: column.type for column in present}
     room = room_of(context, name, declared)
     return TablePlan(name, declared, plan_columns(context, name, values.in_columns, values.in_rows, room))
@@ -188,7 +187,7 @@ def plan_table(context: ProjectionContext, number: int, values: TableValues) -> 
 
 def table_rows(context: ProjectionContext, messages: TableMessages, plan: TablePlan, count: int) -> TableRows:
     """Makes the rows of one table; discards values that have no column or do not fit theirs."""
-    discard_columns(context, messages.number, messages.where, plan.extras)
+    discard_columns(context, messages.table_number, messages.where, plan.extras)
     extras, types = plan.extras.taken, plan.types
     cells = {extra.name: _extra_cell(column, extra) for column, extra in extras.items()}
     cells |= {column: _declared_cell(column, type_, context.loaded_at_sql) for column, type_ in plan.declared.items()}
@@ -222,18 +221,21 @@ def pivoted_cell(column: str, type_: Type) -> str:
     return TYPES[type_].from_text.format(engine.name(PIVOTED + column))
 
 
-def _pivoted_cells(context: ProjectionContext, number: int, types: Mapping[str, Type], without: str | None) -> str:
+def _pivoted_cells(
+    context: ProjectionContext, table_number: int, types: Mapping[str, Type], without: str | None
+) -> str:
     """Creates a view (`seq`, `name`, `value`) of the values buffered as rows, each as the text of its typed value."""
     table = pa.table({"column": list(types), "type": list(types.values())})
     with engine.registered(context.con, types=table):
-        context.con.execute(f"CREATE TABLE types_{number} AS FROM types")
+        context.con.execute(f"CREATE TABLE types_{table_number} AS FROM types")
     but = f' ANTI JOIN {without} USING (seq, "column")' if without else ""
     cases = " ".join(f"WHEN '{name}' THEN {forms.to_text.format(f'as_{name}(value)')}" for name, forms in TYPES.items())
     context.con.execute(
-        f"CREATE VIEW cells_{number} AS SELECT seq, '{PIVOTED}' || \"column\" AS name, CASE type {cases} END AS value"
-        f' FROM (FROM extras{but}) JOIN types_{number} USING ("column")'
+        f"CREATE VIEW cells_{table_number} AS"
+        f" SELECT seq, '{PIVOTED}' || \"column\" AS name, CASE type {cases} END AS value"
+        f' FROM (FROM extras{but}) JOIN types_{table_number} USING ("column")'
     )
-    return f"cells_{number}"
+    return f"cells_{table_number}"
 
 
 def _join_pivoted(context: ProjectionContext, messages: TableMessages, plan: TablePlan, select: str) -> str:
@@ -242,8 +244,8 @@ def _join_pivoted(context: ProjectionContext, messages: TableMessages, plan: Tab
     If there are many rows, it makes them in parts, which are written to files.
     """
     in_rows = {column: extra.type for column, extra in plan.extras.taken.items() if extra.in_rows}
-    too_wide = find_too_wide(context, messages.number, messages.where, plan.declared, plan.extras.taken)
-    pivoted = _pivoted_cells(context, messages.number, in_rows, too_wide)
+    too_wide = find_too_wide(context, messages.table_number, messages.where, plan.declared, plan.extras.taken)
+    pivoted = _pivoted_cells(context, messages.table_number, in_rows, too_wide)
     rows = max(1, CELLS_AT_ONCE // len(plan.types))
     names = ", ".join(engine.literal(PIVOTED + column) for column in in_rows)
     queries = [
@@ -253,7 +255,7 @@ def _join_pivoted(context: ProjectionContext, messages: TableMessages, plan: Tab
     ]
     if len(queries) == 1:
         return queries[0]
-    files = [f"{context.scratch}/{messages.number}-{part}-rows.parquet" for part in range(len(queries))]
+    files = [f"{context.scratch}/{messages.table_number}-{part}-rows.parquet" for part in range(len(queries))]
     for path, query in zip(files, queries, strict=True):
         context.con.execute(f"COPY ({query}) TO {engine.literal(path)} (FORMAT parquet, ROW_GROUP_SIZE {rows})")
     return f"FROM {engine.parquet_files(files)}"

@@ -44,7 +44,7 @@ class ColumnValues(NamedTuple):
     """What is known of a column's values: their type bits, and how many values there are."""
 
     bits: int
-    number: int
+    value_count: int
 
 
 def merge_values(*parts: Mapping[str, ColumnValues]) -> dict[str, ColumnValues]:
@@ -55,9 +55,9 @@ def merge_values(*parts: Mapping[str, ColumnValues]) -> dict[str, ColumnValues]:
     """
     merged: dict[str, ColumnValues] = {}
     for part in parts:
-        for column, (bits, number) in part.items():
+        for column, (bits, count) in part.items():
             before = merged.get(column, ColumnValues(0, 0))
-            merged[column] = ColumnValues(before.bits | bits, before.number + number)
+            merged[column] = ColumnValues(before.bits | bits, before.value_count + count)
     return merged
 
 

@@ -27,7 +27,7 @@ class LinesRead:
 
 def audit_rows(load: PlannedLoad, counts: Iterable[FileCount], lines: LinesRead) -> list[AuditRow]:
     """Returns a row for each file of the load, without the load's id."""
-    found = {count.number: count for count in counts}
+    found = {count.file: count for count in counts}
     return [_audit_row(load, number, found.get(number, FileCount(number)), lines) for number in range(len(load.work))]
 
 
@@ -41,7 +41,7 @@ def _audit_row(load: PlannedLoad, number: int, count: FileCount, lines: LinesRea
         "file": file.url,
         "version": file.version + unfinished,
         "size": file.size,
-        **{key: value for key, value in count._asdict().items() if key not in ("number", "again")},
+        **{key: value for key, value in count._asdict().items() if key not in ("file", "again")},
         "lines": count.lines + lines.skipped[number],
         "loaded_at": loaded_at,
         "skipped": lines.skipped[number],

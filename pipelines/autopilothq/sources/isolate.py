@@ -91,13 +91,13 @@ class Cause(NamedTuple):
     is_data: bool | None
 
 
-class RefusedRows(NamedTuple):
+class FileRows(NamedTuple):
     """The rows of some Parquet files, numbered from 0."""
 
     files: Sequence[Path]
 
     @property
-    def number(self) -> int:
+    def row_count(self) -> int:
         """The number of rows."""
         return sum(pq.read_metadata(file).num_rows for file in self.files)
 
@@ -106,11 +106,11 @@ class RefusedRows(NamedTuple):
         first = 0
         for file in map(pq.ParquetFile, self.files):
             for group in range(file.num_row_groups):
-                number = file.metadata.row_group(group).num_rows
-                begin, end = max(start - first, 0), min(stop - first, number)
+                in_group = file.metadata.row_group(group).num_rows
+                begin, end = max(start - first, 0), min(stop - first, in_group)
                 if begin < end:
                     yield file.read_row_group(group).slice(begin, end - begin)
-                first += number
+                first += in_group
 
     def lack(self, message: str) -> bool:
         """Returns whether an error is about a column that must not be null and that none of the rows has."""
@@ -127,7 +127,7 @@ class _Part(NamedTuple):
     """The rows of a table from `start` to before `stop`."""
 
     table: str
-    rows: RefusedRows
+    rows: FileRows
     start: int
     stop: int
 
@@ -141,7 +141,7 @@ def refuse_rows(into: dlt.Pipeline, source: DltSource, error: PipelineStepFailed
     disk.
     """
     cause = _cause(into, error)
-    rest = {table: RefusedRows(files) for table, files in handed_over(into).items()}
+    rest = {table: FileRows(files) for table, files in handed_over(into).items()}
     if cause is None or cause.is_data is False or cause.table not in rest or rest[cause.table].lack(cause.message):
         return False
     into.abort_packages()  # else dlt would resume this load instead of loading parts
@@ -156,15 +156,15 @@ def refuse_rows(into: dlt.Pipeline, source: DltSource, error: PipelineStepFailed
             rows = rest.pop(table)
             known_cause = cause if table == cause.table and cause.is_data else None
             warn(
-                f"The destination refuses rows of {table}: they are looked for among {rows.number:,}, and all others"
+                f"The destination refuses rows of {table}: they are looked for among {rows.row_count:,}, and all others"
                 f" are loaded. {cause.message if table == cause.table else ''}".rstrip()
             )
-            bad = find_refused(rows.number, partial(_load_part, load, table, rows), known_cause)
+            bad = find_refused(rows.row_count, partial(_load_part, load, table, rows), known_cause)
             if bad is None:
                 return False
             _note(refused, table, rows, bad)
         # Tables that the load did not reach may have such rows too: finding them now saves reading all lines again.
-        cause = load([_Part(table, rows, 0, rows.number) for table, rows in rest.items()]) if rest else None
+        cause = load([_Part(table, rows, 0, rows.row_count) for table, rows in rest.items()]) if rest else None
     if len(refused) == known:
         return False
     _take_back(into, refused)
@@ -173,9 +173,9 @@ def refuse_rows(into: dlt.Pipeline, source: DltSource, error: PipelineStepFailed
 
 
 def find_refused(
-    number: int, load: Callable[[int, int], Cause | None], cause: Cause | None = None
+    row_count: int, load: Callable[[int, int], Cause | None], cause: Cause | None = None
 ) -> dict[int, Cause] | None:
-    """Loads `number` rows; returns those that cannot be loaded, by number, with their causes.
+    """Loads `row_count` rows; returns those that cannot be loaded, by number, with their causes.
 
     `load(start, stop)` loads the rows from `start` to before `stop`, and returns why it could not, or None. `cause` is
     why all of them together could not be loaded, if known. Returns None if rows do not seem to cause the error: it does
@@ -183,15 +183,15 @@ def find_refused(
 
     Example: `find_refused(4, lambda start, stop: cause if start <= 2 < stop else None) == {2: cause}`.
     """
-    cause = cause or load(0, number)
+    cause = cause or load(0, row_count)
     if cause is None:
         return {}
-    if cause.is_data is None and number > MAX_ALL_REFUSED:
-        some = secrets.SystemRandom().sample(range(number), min(number, SAMPLE))
+    if cause.is_data is None and row_count > MAX_ALL_REFUSED:
+        some = secrets.SystemRandom().sample(range(row_count), min(row_count, SAMPLE))
         if all(load(row, row + 1) for row in some):
             return None
     bad: dict[int, Cause] = {}
-    suspects = [(0, number, cause)]
+    suspects = [(0, row_count, cause)]
     while suspects:
         start, stop, cause = suspects.pop()
         if stop - start == 1:
@@ -206,7 +206,7 @@ def find_refused(
     return bad
 
 
-# One load of some rows ------------------------------------------------------------------------------------------------
+# ---- one load of some rows -------------------------------------------------------------------------------------------
 
 
 def _load(into: dlt.Pipeline, table_format: Any, parts: Sequence[_Part]) -> Cause | None:
@@ -225,7 +225,7 @@ def _load(into: dlt.Pipeline, table_format: Any, parts: Sequence[_Part]) -> Caus
 
 
 def _load_part(
-    load: Callable[[Sequence[_Part]], Cause | None], table: str, rows: RefusedRows, start: int, stop: int
+    load: Callable[[Sequence[_Part]], Cause | None], table: str, rows: FileRows, start: int, stop: int
 ) -> Cause | None:
     return load([_Part(table, rows, start, stop)])
 
@@ -272,7 +272,7 @@ def _quietly(into: dlt.Pipeline) -> Iterator[None]:
         into.collector = collector
 
 
-# Why it failed --------------------------------------------------------------------------------------------------------
+# ---- why it failed ---------------------------------------------------------------------------------------------------
 
 
 def _cause(into: dlt.Pipeline, error: PipelineStepFailed) -> Cause | None:
@@ -318,10 +318,10 @@ def _failed_tables(into: dlt.Pipeline, cause: Cause) -> list[str]:
     return list(dict.fromkeys([cause.table, *(job.job_file_info.table_name for job in failed)]))
 
 
-# The consequences for the next load -----------------------------------------------------------------------------------
+# ---- the consequences for the next load ------------------------------------------------------------------------------
 
 
-def _note(refused: RefusedMessages, table: str, rows: RefusedRows, causes: Mapping[int, Cause]) -> None:
+def _note(refused: RefusedMessages, table: str, rows: FileRows, causes: Mapping[int, Cause]) -> None:
     """Notes what the next load leaves out because of rows that are refused."""
     bad = [
         (rows.at(number), f"its row of {table} is refused by the destination: {cause.message}")
@@ -354,7 +354,7 @@ def _take_back(into: dlt.Pipeline, refused: RefusedMessages) -> None:
     messages = list(refused.messages)
     again: dict[str, list[str]] = {}
     for made in LATEST:
-        more, again[made.table.name] = _messages_of(made, RefusedRows(files.get(made.messages.name, ())), refused)
+        more, again[made.table.name] = _messages_of(made, FileRows(files.get(made.messages.name, ())), refused)
         messages += more
     ids = {table: messages for table in files if _holds_messages(table)} | again
     dataset = open_dataset(into)
@@ -364,13 +364,13 @@ def _take_back(into: dlt.Pipeline, refused: RefusedMessages) -> None:
         _delete(dataset, table, ids[table], since)
 
 
-def _messages_of(made: Latest, messages: RefusedRows, refused: RefusedMessages) -> tuple[list[str], list[str]]:
+def _messages_of(made: Latest, messages: FileRows, refused: RefusedMessages) -> tuple[list[str], list[str]]:
     """Returns the messages whose users (accounts) are refused, and the users (accounts) whose messages are refused."""
     ids = pa.array(refused.messages, pa.string())
     bad = pa.array(_of_made(refused, made.table.name), pa.string())
     more: list[str] = []
     again: list[str] = []
-    for part in messages.between(0, messages.number):
+    for part in messages.between(0, messages.row_count):
         more += part.filter(pc.is_in(part[made.key], bad))["id"].to_pylist()
         again += part.filter(pc.is_in(part["id"], ids))[made.key].drop_null().to_pylist()
     return more, again

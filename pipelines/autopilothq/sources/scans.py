@@ -33,7 +33,7 @@ class TimeBudget:
 class Scan:
     """One scan, which is to an API what a file is to an archive: the unit of work that `_audit` has a row for.
 
-    `number` is its index in the load's work. `first` is the page with which this load begins; `lines_before` and
+    `index` is its place in the load's work. `first` is the page with which this load begins; `lines_before` and
     `contacts_before` are the counts before it. `audited` is its row in `_audit`, if it has one. `size`, `lines` and
     `contacts` grow as it is read; `total` is how many contacts the account has. `complete` is set at its end, `lost` if
     it cannot be continued.
@@ -42,7 +42,7 @@ class Scan:
     name: str
     url: str
     started_at: str
-    number: int = 0
+    index: int = 0
     spool: Spool | None = None
     first: int = 1
     lines_before: int = 0
@@ -99,7 +99,7 @@ class ScanBatch:
         """Adds a reject for a value that is neither a message nor a record."""
         self.scan.lines += 1
         raw = to_json(value).encode()[:MAX_LINE]
-        self.rejects.append(Reject(self.scan.number, self.scan.lines, reason, message, raw))
+        self.rejects.append(Reject(self.scan.index, self.scan.lines, reason, message, raw))
 
     def add_records(self, table: Table, values: Iterable[Any], more: Mapping[str, str] | None = None) -> None:
         """Adds objects as records of a table; `more` has values that the objects do not have, by column."""
@@ -119,7 +119,7 @@ class ScanBatch:
     def batch(self, ended: bool = False, unfinished: str | None = None) -> Batch:
         """Returns the messages and the rejects; `ended` and `unfinished` are as in `make_batch`."""
         return make_batch(
-            self.scan.number, self._lines, rejects=self.rejects, ended=ended, unfinished=unfinished, size=self.size
+            self.scan.index, self._lines, rejects=self.rejects, ended=ended, unfinished=unfinished, size=self.size
         )
 
 

@@ -105,7 +105,7 @@ class Spool:
 
     def contacts_of(self, fetched: "FetchedPage") -> tuple[list[object], int]:
         """Returns the contacts and the size of a page that was fetched, from the disk if it is not in memory."""
-        return self.read(fetched.number) if fetched.contacts is None else (fetched.contacts, fetched.size)
+        return self.read(fetched.page) if fetched.contacts is None else (fetched.contacts, fetched.size)
 
     def _bookmark(self, number: int) -> str | None:
         """Returns the bookmark that a page has for the next one: its first line, so the contacts need not be read."""
@@ -141,11 +141,11 @@ def _write(path: Path, content: bytes) -> None:
 class FetchedPage(NamedTuple):
     """A page that was just put into the spool.
 
-    `size` is in bytes. `total` is the number of contacts in the account, if the API says so. `contacts` are those of
-    the page; None if they must be read from the disk.
+    `page` is its number, `size` is in bytes. `total` is how many contacts the account has, if the API says so.
+    `contacts` are those of the page; None if they must be read from the disk.
     """
 
-    number: int
+    page: int
     size: int
     total: int | None
     contacts: list[object] | None

@@ -201,7 +201,7 @@ def values_of(
         measures = {column: _measures(group.forms[column], column) for column in columns if column in group.forms}
         for column, (bits, count) in group.aggregates(con, measures):
             before = found.get(column, ColumnValues(0, 0))
-            found[column] = ColumnValues(before.bits | (bits or 0), before.number + count)
+            found[column] = ColumnValues(before.bits | (bits or 0), before.value_count + count)
     return found
 
 

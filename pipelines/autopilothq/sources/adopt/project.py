@@ -160,12 +160,12 @@ def _counts(
     """Yields the counts of the rows of each table. Rows that no selected table takes are skipped."""
     before = load.counted_before()
     for count in counts:
-        messages = messages_with_row(tables[count.number])
-        if not load.messages_of(count.number).covers(messages):
-            lines.skipped[count.number] = count.lines - count.rejected
-            yield FileCount(count.number, count.rejected, 0, 0, count.rejected, None, None)
+        messages = messages_with_row(tables[count.file])
+        if not load.messages_of(count.file).covers(messages):
+            lines.skipped[count.file] = count.lines - count.rejected
+            yield FileCount(count.file, count.rejected, 0, 0, count.rejected, None, None)
         else:
-            counted = before.get(count.number, NONE).covers(messages)
+            counted = before.get(count.file, NONE).covers(messages)
             yield count._replace(again=count.stored if counted else 0)
 
 

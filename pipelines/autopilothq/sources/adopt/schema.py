@@ -131,7 +131,7 @@ def _seen(con: duckdb.DuckDBPyConnection, buffered: BufferedRows) -> dict[str, _
     for name, values in values_of(con, table, table.columns).items():
         form, cell = group.forms[name], cell_name(name)
         found[name] = _Seen(type_of_bits(values.bits), None, None)
-        if values.number and form in ("text", "loose", "json"):
+        if values.value_count and form in ("text", "loose", "json"):
             spelt = f"bit_or(loose_bit({as_plain_text(form, cell)}))"
             measures[name] = spelt, f"bool_or({cell}[1] IN ('[', '{{'))"
     for name, (bits, is_nested) in group.aggregates(con, measures):

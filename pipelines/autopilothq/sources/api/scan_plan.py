@@ -49,8 +49,8 @@ class ScanPlan:
         found += [Scan(name, self._url(name), self.now) for name in SINGLE_RESPONSES if name in self.selected]
         # The scan that began earliest comes first; otherwise the budget of time might always be spent before its turn.
         found.sort(key=lambda scan: scan.started_at)
-        for number, scan in enumerate(found):
-            scan.number = number
+        for index, scan in enumerate(found):
+            scan.index = index
         return found
 
     def _url(self, name: str) -> str:

@@ -98,7 +98,7 @@ class ActivityScan:
         except InvalidSetting:
             raise
         except ApiError as error:
-            if self.scan.number == 0:
+            if self.scan.index == 0:
                 raise
             self.stopped = self.load.context.report.cut_off = str(error)
             yield ScanBatch(self.scan).batch(ended=True)
@@ -142,7 +142,7 @@ class ActivityScan:
         """Reports why the scan ended, and failed requests. If nothing came at all, raises the error that stopped it."""
         report = self.load.context.report
         if feed.stopped is not None:
-            if self.scan.number == 0 and not self.scan.size and feed.asked == feed.failed:
+            if self.scan.index == 0 and not self.scan.size and feed.asked == feed.failed:
                 raise feed.stopped
             self.stopped = report.cut_off = str(feed.stopped)
         elif feed.failed:

@@ -56,8 +56,8 @@ class OrttoPull(Origin[Scan]):
         if load.has_events:
             self._activities = ActivityScan.plan(load, f"{self.base_url}/person/get/activities")
             scans.append(self._activities.scan)
-        for number, scan in enumerate(scans):
-            scan.number = number
+        for index, scan in enumerate(scans):
+            scan.index = index
         load.scans = scans
         return scans
 
@@ -115,7 +115,7 @@ def _records(load: AccountLoad, scan: Scan, records: RecordScans) -> Iterator[Ba
         except OutOfTime:
             why = OUT_OF_TIME
         except Unavailable as error:
-            if scan.number == 0:
+            if scan.index == 0:
                 raise
             why = report.cut_off = str(error)
         except (RequestRejected, UnexpectedResponse) as error:
