@@ -226,7 +226,9 @@ ROOMS = {
         ["exported_and_loaded", "however_their_names", "same_tables_again"],
     ),
     "profiles": Room(
-        ["sources/profiles/pull.py"], ["tests/test_pull.py", "tests/test_segment.py"], ["pace_is_reached"]
+        [f"sources/profiles/{name}.py" for name in ("events", "people", "pull")],
+        ["tests/test_pull.py", "tests/test_segment.py"],
+        ["pace_is_reached"],
     ),
 }
 CONFIG = """

@@ -19,7 +19,7 @@ from autopilothq.segment.json_text import to_json
 from autopilothq.segment.message import EXTRA, MAX_OBJECTS, Discard, Rejected, parse_json, read_message
 from autopilothq.segment.naming import LONGEST_COLUMN
 from autopilothq.sources.contact_records import contact_record
-from autopilothq.sources.profiles.pull import message as profile_message
+from autopilothq.sources.profiles.events import message as profile_message
 from autopilothq.sources.records import read_record
 from autopilothq.sources.scans import Scan, ScanBatch
 from autopilothq.sources.spool import ScanStart, Spool

@@ -17,8 +17,10 @@ from autopilothq.errors import (
     UnexpectedResponse,
 )
 from autopilothq.segment.json_text import JsonObject
-from autopilothq.sources.profiles import pull as profiles
-from autopilothq.sources.profiles.pull import EVENT_NAMES, OVERLAP, AnsweredProfile, DueProfile, EventScope, Pull
+from autopilothq.sources.profiles import pull as pulling
+from autopilothq.sources.profiles.events import EVENT_NAMES, OVERLAP, AnsweredProfile, DueProfile, EventScope
+from autopilothq.sources.profiles.people import people_of_contacts
+from autopilothq.sources.profiles.pull import Pull
 from autopilothq.sources.scans import Scan
 from autopilothq.sources.spool import ScanStart, Spool
 
@@ -112,7 +114,7 @@ def test_only_events_of_the_scope_are_taken() -> None:
     ("most", "lines"), [(1, [["1", "2"], ["3"], ["4"], []]), (3, [["1", "2", "3"], ["4"]]), (9, [["1", "2", "3", "4"]])]
 )
 def test_batches_end_between_pages(monkeypatch: pytest.MonkeyPatch, most: int, lines: list[list[str]]) -> None:
-    monkeypatch.setattr(profiles, "LINES_PER_BATCH", most)
+    monkeypatch.setattr(pulling, "LINES_PER_BATCH", most)
     pulled = Pulled(Space(a=[["1", "2"], ["3"]], b=[["4"]])).of("a", "b")
     owners = {"4": "b"}
     assert [[text for _, text in part] for part in pulled.lines] == [
@@ -126,7 +128,7 @@ def test_batches_end_between_pages(monkeypatch: pytest.MonkeyPatch, most: int, l
 
 
 def test_many_people_without_events_are_told_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profiles, "PEOPLE_AT_ONCE", 2)
+    monkeypatch.setattr(pulling, "PEOPLE_PER_BATCH", 2)
     pulled = Pulled(Space(**dict.fromkeys("abcde", ()))).of(*"abcde")
     assert [len(part) for part in pulled.answered] == [2, 2, 1]
 
@@ -158,7 +160,7 @@ def test_a_person_without_an_answer_keeps_the_watermark(error: ApiError, raw: by
 
 
 def test_failures_in_a_row_stop_it_and_those_people_are_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profiles, "MAX_FAILURES", 2)
+    monkeypatch.setattr(pulling, "MAX_FAILURES", 2)
     first, second = Unavailable("first"), Unavailable("second")
     space = Space(a=[first], b=[["1"]], c=[second], d=[first], e=[["2"]])
     pulled = Pulled(space).of(*"abcde")
@@ -171,7 +173,7 @@ def test_failures_in_a_row_stop_it_and_those_people_are_asked_for_again(monkeypa
 
 
 def test_failures_at_the_end_are_about_those_people(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profiles, "MAX_FAILURES", 3)
+    monkeypatch.setattr(pulling, "MAX_FAILURES", 3)
     pulled = Pulled(Space(a=[["1"]], b=[Unavailable("x")], c=[Unavailable("y")])).of(*"abc")
     assert pulled.ended == [("a", True), ("b", False), ("c", False)]
     assert pulled.pull.stopped is None
@@ -188,7 +190,7 @@ def test_what_is_wrong_for_everybody_stops_it(error: ApiError) -> None:
 
 
 def test_where_no_answer_came_at_all_its_error_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profiles, "MAX_FAILURES", 2)
+    monkeypatch.setattr(pulling, "MAX_FAILURES", 2)
     error = Unavailable("down")
     with pytest.raises(Unavailable) as raised:
         Pulled(Space(a=[error], b=[Unavailable("too")])).of(*"ab")
@@ -234,7 +236,7 @@ def test_people_are_those_of_all_pages_of_contacts(tmp_path: Path) -> None:
     for number, name in enumerate("ab", 1):
         spool.put(Page(contacts(f"{name}@x.y"), None, f"b{number}"))
     account, seen = Account(Page(contacts("C@x.y", None, " ", "d@x.y"), 9, "b3"), Page(contacts("e@x.y"), 9, None)), []
-    found = profiles.people_of_contacts(spool, account, lambda: seen.append(spool.last))  # type: ignore[arg-type]
+    found = people_of_contacts(spool, account, lambda: seen.append(spool.last))  # type: ignore[arg-type]
     assert [[who.id for who in people] for people in found] == [
         ["email:a@x.y"], ["email:b@x.y"], ["email:c@x.y", "email:d@x.y"], ["email:e@x.y"],
     ]  # fmt: skip
@@ -242,5 +244,5 @@ def test_people_are_those_of_all_pages_of_contacts(tmp_path: Path) -> None:
     # Only what is needed of a contact is kept on the disk.
     assert spool.read(3)[0] == [JsonObject([("Email", email)]) for email in ("C@x.y", "d@x.y")]
     nobody = Account()
-    again = profiles.people_of_contacts(spool, nobody, lambda: None)  # type: ignore[arg-type]
+    again = people_of_contacts(spool, nobody, lambda: None)  # type: ignore[arg-type]
     assert ([len(people) for people in again], nobody.asked) == ([1, 1, 2, 1], [])

@@ -16,8 +16,10 @@ from autopilothq.clients.profile_api import BASE_URLS, ProfileApi, ProfileApiSet
 from autopilothq.errors import InvalidSetting, NotAuthorized, RequestRejected, Unavailable, UnexpectedResponse
 from autopilothq.segment.json_text import JsonNumber, JsonObject
 from autopilothq.segment.message import parse_json
-from autopilothq.sources.profiles import pull as profiles
-from autopilothq.sources.profiles.pull import EVENT_NAMES, OVERLAP, DueProfile, EventScope, Person, profile_id
+from autopilothq.sources.profiles import events, pull
+from autopilothq.sources.profiles import people as whose
+from autopilothq.sources.profiles.events import EVENT_NAMES, OVERLAP, DueProfile, EventScope, start_of
+from autopilothq.sources.profiles.people import Person, people_of_file, profile_id
 from autopilothq.sources.spool import ScanStart, Spool
 from fake_autopilot import FakeProfiles
 from fake_autopilot.profiles import query_of
@@ -237,7 +239,7 @@ def test_an_event_is_a_message_of_the_contract() -> None:
         b'"source_id":"AbC","timestamp":"2019-03-04T05:06:07.000Z","event":"Email Clicked",'
         b'"properties":{"n":1.10,"big":12345678901234567890.5,"link_url":"https://e.com/?a=b"},"related":{"users":"u"}}'
     )
-    assert profiles.message(event, WHO) == (
+    assert events.message(event, WHO) == (
         b'{"type":"track","event":"Email Clicked","messageId":"api-1","timestamp":"2019-03-04T05:06:07.000Z",'
         b'"userId":"12345","anonymousId":"t@e.com","context":{"traits":{"email":"t@e.com","contact_id":"person_1"}},'
         b'"properties":{"n":1.10,"big":12345678901234567890.5,"link_url":"https://e.com/?a=b"}}\n'
@@ -266,13 +268,13 @@ def external(*ids: tuple[str, Any], collection: str = "users") -> list[dict[str,
     ],
 )
 def test_ids_of_a_message(fields: dict[str, Any], asked: str, found: tuple[Any, str | None]) -> None:
-    message = json.loads(profiles.message(made(**fields), asked))
+    message = json.loads(events.message(made(**fields), asked))
     assert (message.get("userId"), message.get("anonymousId")) == found
 
 
 @pytest.mark.parametrize("event", ["x", JsonNumber("7"), True, None, [1]])
 def test_what_is_no_event_stays_for_the_warehouse_to_reject(event: Any) -> None:
-    assert json.loads(profiles.message(event, WHO)) == (7 if isinstance(event, JsonNumber) else event)
+    assert json.loads(events.message(event, WHO)) == (7 if isinstance(event, JsonNumber) else event)
 
 
 @pytest.mark.parametrize(
@@ -309,7 +311,7 @@ def test_events_of_other_types_names_and_sources_are_not_wanted(fields: dict[str
 def test_each_is_asked_from_a_day_before_the_watermark_on(
     watermark: datetime | None, since: datetime | None, start: datetime | None
 ) -> None:
-    assert profiles.start_of(DueProfile(WHO, watermark), EventScope(since=since), NOW) == start
+    assert start_of(DueProfile(WHO, watermark), EventScope(since=since), NOW) == start
 
 
 # ---- people --------------------------------------------------------------------------------------------------------
@@ -318,8 +320,8 @@ def test_each_is_asked_from_a_day_before_the_watermark_on(
 def test_a_file_has_an_email_or_a_user_id_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "people.txt"
     path.write_bytes("\ufeffA@b.c\r\n\n 12345 \nJürgen@x.de".encode())
-    monkeypatch.setattr(profiles, "PEOPLE_AT_ONCE", 2)
-    assert list(profiles.people_of_file(path)) == [
+    monkeypatch.setattr(whose, "PEOPLE_PER_GROUP", 2)
+    assert list(people_of_file(path)) == [
         [Person("email:a@b.c"), Person("user_id:12345")], [Person("email:jürgen@x.de")],
     ]  # fmt: skip
 
@@ -327,10 +329,10 @@ def test_a_file_has_an_email_or_a_user_id_a_line(tmp_path: Path, monkeypatch: py
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     path = tmp_path / "people.txt"
     with pytest.raises(InvalidSetting, match=r"people\.txt: No such file"):
-        list(profiles.people_of_file(path))
+        list(people_of_file(path))
     path.write_bytes(b"a@b.c\n\xff\n")
     with pytest.raises(InvalidSetting, match=r"people\.txt: expected emails or user ids in UTF-8: .* byte 0xff"):
-        list(profiles.people_of_file(path))
+        list(people_of_file(path))
 
 
 @pytest.mark.parametrize(
@@ -357,8 +359,8 @@ def test_a_record_tells_of_activity(tmp_path: Path, fields: dict[str, Any], acti
         {"Email": " "},
     ]
     came = parse_json(json.dumps({"contacts": contacts}).encode()).value("contacts")
-    spool.put(profiles._reduced(Page(came, None, None)))
-    assert profiles._people(spool.read(1)[0]) == [Person("email:a@b.c", active_at)]
+    spool.put(whose._reduced(Page(came, None, None)))
+    assert whose._people(spool.read(1)[0]) == [Person("email:a@b.c", active_at)]
     assert [name for name, _ in spool.read(1)[0][0]] == [  # type: ignore[attr-defined]
         name for name in ("Email", *fields) if name not in ("mail", "created_at")
     ]
@@ -379,19 +381,17 @@ def test_people_are_asked_for_side_by_side(server: FakeProfiles, space: ProfileA
 
     server.everyone = everyone
     people = (DueProfile(f"user_id:{number}") for number in range(1 + 3 * 8))
-    answers = list(profiles.fetch_events(space, people, EventScope(), 8))
-    assert sorted(answer.person.id for answer in answers if isinstance(answer, profiles._PersonEnd)) == sorted(
+    answers = list(pull.fetch_events(space, people, EventScope(), 8))
+    assert sorted(answer.person.id for answer in answers if isinstance(answer, pull._PersonEnd)) == sorted(
         f"user_id:{number}" for number in range(25)
     )
-    assert not any(isinstance(answer, profiles._PersonEnd) and answer.error for answer in answers)
+    assert not any(isinstance(answer, pull._PersonEnd) and answer.error for answer in answers)
 
 
 def test_nobody_is_asked_for_before_the_answers_are_taken(server: FakeProfiles, space: ProfileApi) -> None:
     server.everyone = lambda _: []
     taken = count()
-    answers = profiles.fetch_events(
-        space, (DueProfile(f"user_id:{next(taken)}") for _ in range(10**6)), EventScope(), 4
-    )
+    answers = pull.fetch_events(space, (DueProfile(f"user_id:{next(taken)}") for _ in range(10**6)), EventScope(), 4)
     for _ in range(5):
         next(answers)
     deadline = threading.Event()
@@ -406,14 +406,14 @@ def test_what_is_nested_too_deeply_costs_that_person(server: FakeProfiles, space
     for _ in range(700):
         deep = [deep]
     server.happen(WHO, properties={"deep": deep})
-    [*_, ended] = profiles.fetch_events(space, iter([DueProfile(WHO)]), EventScope(), 1)
-    assert isinstance(ended, profiles._PersonEnd)
+    [*_, ended] = pull.fetch_events(space, iter([DueProfile(WHO)]), EventScope(), 1)
+    assert isinstance(ended, pull._PersonEnd)
     assert str(ended.error) == f"{WHO}: an answer nested too deeply to be read"
 
 
 def test_settings_that_are_refused_cost_one_request(server: FakeProfiles) -> None:
     with client(server, token="wrong") as space, pytest.raises(NotAuthorized):
-        list(profiles.fetch_events(space, (DueProfile(f"user_id:{number}") for number in range(100)), EventScope(), 50))
+        list(pull.fetch_events(space, (DueProfile(f"user_id:{number}") for number in range(100)), EventScope(), 50))
     assert len(server.requests) == 1
 
 
@@ -424,7 +424,7 @@ def test_the_pace_is_reached_while_answers_take_their_time() -> None:
         client(server, requests_per_second=50) as space,
     ):
         started = datetime.now(UTC)
-        list(profiles.fetch_events(space, (DueProfile(f"user_id:{number}") for number in range(101)), EventScope(), 50))
+        list(pull.fetch_events(space, (DueProfile(f"user_id:{number}") for number in range(101)), EventScope(), 50))
         seconds = (datetime.now(UTC) - started).total_seconds()
     assert len(server.requests) == 101
     assert seconds < 4  # one after the other it takes more than ten

@@ -15,7 +15,8 @@ import pytest
 
 from autopilothq.clients.profile_api import ProfileApi, ProfileApiSettings
 from autopilothq.projection import DuePeople, People
-from autopilothq.sources.profiles.pull import DueProfile, EventScope, fetch_events
+from autopilothq.sources.profiles.events import DueProfile, EventScope
+from autopilothq.sources.profiles.pull import fetch_events
 
 ROOT = Path(__file__).parent.parent.parent
 SECONDS = 6

@@ -26,22 +26,15 @@ from ..origin import MESSAGE_RESOURCES, LoadContext, Origin, planned
 from ..scans import Scan
 from ..settings import RequestSettings, short_digest
 from ..spool import ScanStart, Spool
-from .pull import (
-    LOOKBACK,
-    RETENTION,
-    DueProfile,
-    EventScope,
-    Person,
-    Pull,
-    people_of_contacts,
-    people_of_file,
-    profile_id,
-)
+from .events import RETENTION, DueProfile, EventScope
+from .people import Person, people_of_contacts, people_of_file, profile_id
+from .pull import Pull
 
 SETTINGS = f"sources.{SOURCE}.profiles"
 PEOPLE_FOLDER = "autopilothq-people"  # the folder of contacts, in the pipeline's working folder
 MAX_RUN_AGE = RETENTION / 2  # an older run is not continued, because the events of its first people are due again
 MAX_SCAN_AGE = timedelta(days=1)  # a younger scan of contacts is used again; the next run finds changes since
+LOOKBACK = timedelta(hours=1)  # both a contact's record and the space lag behind the activity
 MIN_PEOPLE_TO_WARN = 10  # of this many people, the space should know at least one
 _CURSORS = "pulls"  # the key of the cursors in dlt's state of the source
 

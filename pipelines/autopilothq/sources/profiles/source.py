@@ -22,8 +22,8 @@ from ..report import ProgressCallback, no_progress
 from ..resources import resources
 from ..settings import RequestSettings, Time, check_origin_settings, short_digest, split_names
 from ..times import read_setting_time
+from .events import EVENT_NAMES, EventScope
 from .origin import SETTINGS, Contacts, Space
-from .pull import EVENT_NAMES, EventScope
 
 
 @dlt.source(schema=Schema(SOURCE), section=SOURCE, max_table_nesting=0)
