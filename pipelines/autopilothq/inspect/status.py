@@ -3,6 +3,8 @@
 import itertools
 import json
 import re
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -101,6 +103,7 @@ def read_status(dataset: Dataset, now: datetime) -> Status:
     load = _last_load(dataset, now)
     loads = [fresh.loaded_at for fresh in tables.values() if fresh.loaded_at]
     trace, waiting = _local_state(dataset.target)
+    discards = _added_rows(dataset, catalog.DISCARDS, "discarded_at", load, "reason", "table_name")
     return Status(
         dataset.title,
         now,
@@ -110,9 +113,9 @@ def read_status(dataset: Dataset, now: datetime) -> Status:
         newest(loads, now),
         tables,
         _events_per_day(dataset, now.astimezone(UTC).date()),
-        _reasons(dataset, catalog.REJECTS.name, "rejected_at", load),
-        _reasons(dataset, catalog.DISCARDS.name, "discarded_at", load),
-        _beyond_limits(dataset, load),
+        _by_reason(_added_rows(dataset, catalog.REJECTS, "rejected_at", load, "reason")),
+        _by_reason(discards),
+        _beyond_limits(discards),
         campaigns=read_campaigns(dataset),
         models=_models(dataset),
     )
@@ -166,31 +169,29 @@ def _events_per_day(dataset: Dataset, today: date) -> dict[date, int]:
     return dict(zip(days, found[0] if found else [0] * DAYS, strict=True))
 
 
-def _reasons(dataset: Dataset, table: str, timestamp: str, load: LoadSummary | None) -> dict[str, int]:
-    """Returns how many rows the last load added to a bookkeeping table, by reason, the most frequent first."""
+def _added_rows(
+    dataset: Dataset, book: catalog.Table, timestamp: str, load: LoadSummary | None, *columns: str
+) -> list[tuple[Any, ...]]:
+    """Counts the rows that the last load added to a bookkeeping table: the values of some columns, and the count."""
     if load is None:
-        return {}
+        return []
     # A load's id is the time when it began, and all its rows were processed after that.
-    rows = dataset.rows(
-        "{reason}, count(*)",
-        table,
-        f"WHERE {{{timestamp}}} >= %s GROUP BY {{reason}} ORDER BY count(*) DESC, {{reason}}",
-        datetime.fromtimestamp(float(load.id), UTC),
-    )
-    return dict(rows)
+    began = datetime.fromtimestamp(float(load.id), UTC)
+    by = ", ".join(f"{{{column}}}" for column in columns)
+    return dataset.rows(f"{by}, count(*)", book.name, f"WHERE {{{timestamp}}} >= %s GROUP BY {by} ORDER BY {by}", began)
 
 
-def _beyond_limits(dataset: Dataset, load: LoadSummary | None) -> dict[str, dict[str, int]]:
-    if load is None:
-        return {}
-    rows = dataset.rows(
-        "{reason}, {table_name}, count(*)",
-        catalog.DISCARDS.name,
-        "WHERE {discarded_at} >= %s GROUP BY {reason}, {table_name} ORDER BY {reason}, {table_name}",
-        datetime.fromtimestamp(float(load.id), UTC),
-    )
+def _by_reason(rows: Iterable[tuple[Any, ...]]) -> dict[str, int]:
+    """Returns how many of the added rows have each reason, the most frequent first."""
+    counts = Counter[str]()
+    for reason, *_, count in rows:
+        counts[reason] += count
+    return dict(counts.most_common())
+
+
+def _beyond_limits(discards: Iterable[tuple[str, str, int]]) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
-    for reason, table, count in rows:
+    for reason, table, count in discards:
         if reason in catalog.LIMIT_REASONS:
             found.setdefault(reason, {})[table] = count
     return found
