@@ -18,7 +18,7 @@ from dlt.common.destination.typing import PreparedTableSchema
 from dlt.destinations import filesystem
 
 from ..display import visible
-from ..projection import engine as values
+from ..projection import engine
 from .configured_once import ConfiguredOnce
 from .dlt_internals import (
     DeltaLoadFilesystemJob,
@@ -142,13 +142,13 @@ class AppendNew(DeltaLoadFilesystemJob):
         except DestinationUndefinedEntity:
             super().run()
             return
-        with TemporaryDirectory() as folder, duckdb.connect(config=ENGINE | {"temp_directory": folder}) as engine:
-            engine.execute("SET TimeZone = 'UTC'")
-            self.load(engine, table, keys_of(table_of(self)))
+        with TemporaryDirectory() as folder, duckdb.connect(config=ENGINE | {"temp_directory": folder}) as con:
+            con.execute("SET TimeZone = 'UTC'")
+            self.load(con, table, keys_of(table_of(self)))
 
-    def load(self, engine: duckdb.DuckDBPyConnection, table: Any, keys: Sequence[str]) -> None:
+    def load(self, con: duckdb.DuckDBPyConnection, table: Any, keys: Sequence[str]) -> None:
         """Loads the files into an existing table."""
-        append_new(engine, table, self.file_paths, keys)
+        append_new(con, table, self.file_paths, keys)
 
 
 class MendRows(AppendNew):
@@ -158,36 +158,36 @@ class MendRows(AppendNew):
     the commits, the next load makes the same replacements again.
     """
 
-    def load(self, engine: duckdb.DuckDBPyConnection, table: Any, keys: Sequence[str]) -> None:
+    def load(self, con: duckdb.DuckDBPyConnection, table: Any, keys: Sequence[str]) -> None:
         """Loads the files into an existing table."""
-        _replace_stored(engine, table, self.file_paths, keys)
-        append_new(engine, table, self.file_paths, keys)
+        _replace_stored(con, table, self.file_paths, keys)
+        append_new(con, table, self.file_paths, keys)
 
 
-def _replace_stored(engine: duckdb.DuckDBPyConnection, table: Any, files: Sequence[str], keys: Sequence[str]) -> None:
+def _replace_stored(con: duckdb.DuckDBPyConnection, table: Any, files: Sequence[str], keys: Sequence[str]) -> None:
     """Replaces the rows of a Delta table whose keys are in Parquet files, up to REPLACED_AT_ONCE in a commit."""
-    rows, key_list = _find_stored(engine, table, files, keys)
+    rows, key_list = _find_stored(con, table, files, keys)
     types = pa.schema(table.schema().to_arrow())
-    names = {name for name, *_ in engine.execute(f"DESCRIBE FROM {rows}").fetchall()}
+    names = {name for name, *_ in con.execute(f"DESCRIBE FROM {rows}").fetchall()}
     columns = [field for field in types if field.name in names]
-    select = ", ".join(values.name(field.name) for field in columns)
-    replacements = engine.execute(f"SELECT {select} FROM {rows} SEMI JOIN stored_keys USING ({key_list})")
-    same_key = " AND ".join(f"target.{values.name(key)} = source.{values.name(key)}" for key in keys)
+    select = ", ".join(engine.name(field.name) for field in columns)
+    replacements = con.execute(f"SELECT {select} FROM {rows} SEMI JOIN stored_keys USING ({key_list})")
+    same_key = " AND ".join(f"target.{engine.name(key)} = source.{engine.name(key)}" for key in keys)
     for part in replacements.to_arrow_reader(REPLACED_AT_ONCE):
         source = pa.Table.from_batches([part]).cast(pa.schema(columns))
         merge = table.merge(source, same_key, source_alias="source", target_alias="target")
         merge.when_matched_update_all().execute()
 
 
-def append_new(engine: duckdb.DuckDBPyConnection, table: Any, files: Sequence[str], keys: Sequence[str]) -> None:
+def append_new(con: duckdb.DuckDBPyConnection, table: Any, files: Sequence[str], keys: Sequence[str]) -> None:
     """Appends the rows of Parquet files whose keys a Delta table does not have, in one commit or none.
 
     Raises deltalake's CommitFailedError if another writer committed in the meantime.
     """
     from deltalake import CommitProperties, write_deltalake
 
-    rows, key_list = _find_stored(engine, table, files, keys)
-    new = engine.sql(f"FROM {rows} ANTI JOIN stored_keys USING ({key_list})")
+    rows, key_list = _find_stored(con, table, files, keys)
+    new = con.sql(f"FROM {rows} ANTI JOIN stored_keys USING ({key_list})")
     if new.limit(1).fetchall():
         # Another writer may have committed these keys since this check: then the append fails, and dlt retries.
         alone = CommitProperties(max_commit_retries=0)
@@ -195,16 +195,16 @@ def append_new(engine: duckdb.DuckDBPyConnection, table: Any, files: Sequence[st
 
 
 def _find_stored(
-    engine: duckdb.DuckDBPyConnection, table: Any, files: Sequence[str], keys: Sequence[str]
+    con: duckdb.DuckDBPyConnection, table: Any, files: Sequence[str], keys: Sequence[str]
 ) -> tuple[str, str]:
     """Creates the table `stored_keys`: the files' keys that a Delta table has. Returns SQL for the rows and keys."""
-    listed = ", ".join(map(values.glob_literal, files))
+    listed = ", ".join(map(engine.glob_literal, files))
     rows = f"read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
-    key_list = ", ".join(map(values.name, keys))
+    key_list = ", ".join(map(engine.name, keys))
     types = pa.schema(table.schema().to_arrow())
     stored = pa.RecordBatchReader.from_stream(table.scan(columns=list(keys)))
     # The stream has text as string_view, which Arrow cannot compare yet.
-    engine.register("stored", stored.cast(pa.schema([types.field(key) for key in keys])))
+    con.register("stored", stored.cast(pa.schema([types.field(key) for key in keys])))
     found = f"FROM stored SEMI JOIN (SELECT {key_list} FROM {rows}) USING ({key_list})"
-    engine.execute(f"CREATE OR REPLACE TABLE stored_keys AS {found}")
+    con.execute(f"CREATE OR REPLACE TABLE stored_keys AS {found}")
     return rows, key_list

@@ -187,9 +187,9 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
                 staging = self.sql_client.staging_dataset_name
                 found = self.sql_client.execute_sql(sql_file("stored_tables_postgres.sql"), staging, dataset) or ()
             known[dataset] = {}
-            for there, columns, takes_files, may_omit in found:
-                known[dataset].setdefault(there, _StoredTable(set(), takes_files and not may_omit, may_omit))
-                known[dataset][there].keys.update([frozenset(columns)] if columns else ())
+            for stored, columns, takes_files, may_omit in found:
+                known[dataset].setdefault(stored, _StoredTable(set(), takes_files and not may_omit, may_omit))
+                known[dataset][stored].keys.update([frozenset(columns)] if columns else ())
         return known[dataset].get(name)
 
 

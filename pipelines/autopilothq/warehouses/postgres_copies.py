@@ -136,11 +136,11 @@ class CopyNew(PostgresCopyJob):
         client, seen, rows = client_of(self).sql_client, set[Any](), 0
         [key] = keys_of(table_of(self))
         column = client.escape_column_name(key)
-        there = f"SELECT {column} FROM {self._table_name()} WHERE {column} = ANY(%s)"
+        stored_keys = f"SELECT {column} FROM {self._table_name()} WHERE {column} = ANY(%s)"
         with pq.ParquetFile(file_of(self)) as file, pq.ParquetWriter(path, file.schema_arrow) as writer:
             for batch in file.iter_batches():
                 keys = batch[key].to_pylist()
-                seen.update(value for (value,) in client.execute_sql(there, keys) or ())
+                seen.update(value for (value,) in client.execute_sql(stored_keys, keys) or ())
                 first = dict(zip(reversed(keys), reversed(range(len(keys))), strict=True))
                 new = sorted(number for value, number in first.items() if value not in seen)
                 seen.update(first)

@@ -44,25 +44,25 @@ def repair_tables(into: dlt.Pipeline, schema_name: str = SOURCE) -> None:
         schema = stored_schema(client, schema_name, known)
         if schema is None:
             return
-        there = _stored_columns(client, schema)
-        missing = _without_views(client, _missing(client, schema, there))
+        stored = _stored_columns(client, schema)
+        missing = _without_views(client, _missing(client, schema, stored))
         for table, columns in missing.items():
             _refuse_keys(client, schema, table, columns)
         _recreate(client, schema, missing)
         for table, columns in missing.items():
             _log.warning(_warning(client, table, [] if columns is schema.tables[table]["columns"] else list(columns)))
         if isinstance(client, WithStagingDataset):
-            _repair_staging(client, _stored_columns(client, schema) if missing else there, schema)
+            _repair_staging(client, _stored_columns(client, schema) if missing else stored, schema)
 
 
 def has_lost(dataset: Dataset, made: Mapping[str, Collection[str]]) -> bool:
     """Returns whether a column of `made` (columns by table) is missing in a table that `dataset.tables` has read."""
-    there = dataset.column_names
-    return any(table in there and set(map(str.lower, columns)) - there[table] for table, columns in made.items())
+    stored = dataset.column_names
+    return any(table in stored and set(map(str.lower, columns)) - stored[table] for table, columns in made.items())
 
 
-def _repair_staging(client: Any, there: Mapping[str, TTableSchemaColumns], known: Schema) -> None:
-    """Recreates staging tables, with the types of the final ones (`there`); without a warning, as they hold no data."""
+def _repair_staging(client: Any, final: Mapping[str, TTableSchemaColumns], known: Schema) -> None:
+    """Recreates staging tables, with the types of the `final` ones; without a warning, as they hold no data."""
     with client.with_staging_dataset():
         schema = stored_schema(client, known.name, known) if client.is_storage_initialized() else None
         if schema is None:
@@ -70,13 +70,13 @@ def _repair_staging(client: Any, there: Mapping[str, TTableSchemaColumns], known
         staged = _stored_columns(client, schema)
         _recreate(client, schema, _missing(client, schema, staged))
     for table in schema.data_table_names():
-        staged_columns, final = staged.get(table, {}), there.get(table, {})
+        staged_columns, final_columns = staged.get(table, {}), final.get(table, {})
         types = [
-            (staged_columns[name].get("data_type"), final[name].get("data_type"))
-            for name in staged_columns.keys() & final.keys()
+            (staged_columns[name].get("data_type"), final_columns[name].get("data_type"))
+            for name in staged_columns.keys() & final_columns.keys()
         ]
         if any(old != new and new in ARROW for old, new in types):
-            empty = f"SELECT {_staging_cells(client, final)} FROM {_name(client, table)} WHERE 1 = 0"
+            empty = f"SELECT {_staging_cells(client, final_columns)} FROM {_name(client, table)} WHERE 1 = 0"
             with client.with_staging_dataset():
                 client.sql_client.drop_tables(table)
                 client.sql_client.execute_sql(f"CREATE TABLE {_name(client, table)} AS {empty}")
@@ -104,12 +104,12 @@ def _stored_columns(client: SqlJobClientBase, schema: Schema) -> dict[str, TTabl
 
 
 def _missing(
-    client: SqlJobClientBase, schema: Schema, there: Mapping[str, TTableSchemaColumns]
+    client: SqlJobClientBase, schema: Schema, stored: Mapping[str, TTableSchemaColumns]
 ) -> dict[str, TTableSchemaColumns]:
     """Returns the missing columns of each table that lacks any; all of its columns if the table is missing."""
     with_case = client.capabilities.generates_case_sensitive_identifiers()
     found: dict[str, TTableSchemaColumns] = {}
-    for name, columns in there.items():
+    for name, columns in stored.items():
         if not columns:
             found[name] = schema.tables[name]["columns"]
         elif new := schema.get_new_table_columns(name, columns, case_sensitive=with_case):

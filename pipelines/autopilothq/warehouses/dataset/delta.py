@@ -21,8 +21,7 @@ import pyarrow as pa
 from ...catalog import Table, Type
 from ...errors import CannotMerge
 from ...extras import install, is_own_import_error
-from ...projection import ExistingTables
-from ...projection import engine as values
+from ...projection import ExistingTables, engine
 from ...projection.types import ARROW
 from ..delta import ENGINE, warn_incomplete
 from ..dlt_internals import (
@@ -120,8 +119,8 @@ class DeltaDataset(Dataset):
     def stream(self, before: str, table: str, after: str = "", values: Sequence[Any] = ()) -> Iterator[Row]:
         """Yields the rows of the statement `{before} {table} {after}`, whose `%s` are the values."""
         text = _filled(f"{before} {quoted(table)} {after}", lambda: "?")
-        with self._reader([table]) as engine:
-            cursor = engine.execute(text, list(values))
+        with self._reader([table]) as con:
+            cursor = con.execute(text, list(values))
             while rows := cursor.fetchmany(ROWS_PER_BATCH):
                 yield from rows
 
@@ -130,14 +129,14 @@ class DeltaDataset(Dataset):
         """Yields the column names of a user's query, and its rows in batches. Raises InvalidQuery."""
         check_query(sql, self.dialect)
         mentioned = [name for name in self.columns() if name in sql.lower()]
-        with self._reader(mentioned) as engine:
-            engine.execute(f"CREATE SCHEMA IF NOT EXISTS {values.name(self.name)}")
+        with self._reader(mentioned) as con:
+            con.execute(f"CREATE SCHEMA IF NOT EXISTS {engine.name(self.name)}")
             for name in mentioned:
-                view = f"{values.name(self.name)}.{values.name(name)}"
-                engine.execute(f"CREATE VIEW {view} AS FROM temp.{values.name(name)}")
-            engine.execute("SET enable_external_access = false")
-            engine.execute("SET lock_configuration = true")
-            cursor = engine.execute(sql)
+                view = f"{engine.name(self.name)}.{engine.name(name)}"
+                con.execute(f"CREATE VIEW {view} AS FROM temp.{engine.name(name)}")
+            con.execute("SET enable_external_access = false")
+            con.execute("SET lock_configuration = true")
+            cursor = con.execute(sql)
             names = [column[0] for column in cursor.description or ()]
             yield names, iter(lambda: cursor.fetchmany(ROWS_PER_BATCH), [])
 
@@ -199,15 +198,15 @@ class DeltaDataset(Dataset):
     @contextmanager
     def _reader(self, names: Sequence[str]) -> Iterator[duckdb.DuckDBPyConnection]:
         """Yields a DuckDB connection that has these tables as they are now."""
-        with TemporaryDirectory() as folder, duckdb.connect(config=ENGINE | {"temp_directory": folder}) as engine:
-            engine.execute("SET TimeZone = 'UTC'")
-            engine.execute(f"SET disabled_optimizers = {values.literal(PUSHDOWN)}")
+        with TemporaryDirectory() as folder, duckdb.connect(config=ENGINE | {"temp_directory": folder}) as con:
+            con.execute("SET TimeZone = 'UTC'")
+            con.execute(f"SET disabled_optimizers = {engine.literal(PUSHDOWN)}")
             for name in names:
                 rows = (
                     _dlt_table(self.client, name) if name in _DLT_TABLES else self._current(name).to_pyarrow_dataset()
                 )
-                engine.register(name, rows)
-            yield engine
+                con.register(name, rows)
+            yield con
 
 
 def table_folders(client: FilesystemClient) -> list[str]:
@@ -310,7 +309,7 @@ def compact_tables(names: Iterable[str], opened: Callable[[str], Any]) -> None:
 
 def quoted(column: str) -> str:
     """Returns a quoted name for a statement of DuckDB or the Delta library, with each `%` doubled."""
-    return values.name(column).replace("%", "%%")
+    return engine.name(column).replace("%", "%%")
 
 
 def bound(text: str, given: Sequence[Any]) -> str:
@@ -332,7 +331,7 @@ def _delta_literal(value: Any) -> str:
         return f"arrow_cast('{value.isoformat()}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value) if isinstance(value, int | float) else values.literal(str(value))
+    return str(value) if isinstance(value, int | float) else engine.literal(str(value))
 
 
 def _native(of: pa.DataType) -> NativeType:

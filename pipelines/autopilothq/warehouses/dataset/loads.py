@@ -33,14 +33,14 @@ class Loaded(NamedTuple):
     mended: int = 0
 
 
-def check_text_columns(dataset: Dataset, table: str, there: Mapping[str, Type], columns: Sequence[str]) -> None:
-    """Raises NotSupported if an existing table (`there`: its types) lacks one of these columns, or it is not text.
+def check_text_columns(dataset: Dataset, table: str, types: Mapping[str, Type], columns: Sequence[str]) -> None:
+    """Raises NotSupported if an existing table with these `types` lacks one of these columns, or it is not text.
 
     The table may belong to another program that chose the same name.
     """
-    missing = next((column for column in columns if there.get(column) != "text"), None)
+    missing = next((column for column in columns if types.get(column) != "text"), None)
     if missing is not None:
-        got = f"it has the type {there[missing]}" if missing in there else "there is no such column"
+        got = f"it has the type {types[missing]}" if missing in types else "there is no such column"
         raise NotSupported(
             f"Expected {table} in the dataset {dataset.name} to have text in its column {missing}, because its rows are"
             f" known by that, but {got}.\nIf it is somebody else's table, rename it (ALTER TABLE ... RENAME TO ...), or"
@@ -84,8 +84,10 @@ def audit_row(dataset: Dataset, file: str, version: str) -> dict[str, Any] | Non
 
 def audit_sums(dataset: Dataset, counts: Sequence[str]) -> str:
     """Returns the SELECT list that sums counts of `_audit`; 0 for those that an older dataset lacks."""
-    there = dataset.columns().get(AUDIT.name, {})
-    return ", ".join(f"sum({{{count}}})" if count in there or count not in _LATER_COUNTS else "0" for count in counts)
+    existing = dataset.columns().get(AUDIT.name, {})
+    return ", ".join(
+        f"sum({{{count}}})" if count in existing or count not in _LATER_COUNTS else "0" for count in counts
+    )
 
 
 def deleted_persons(dataset: Dataset) -> HashedIds:
