@@ -9,6 +9,7 @@ import pytest
 from autopilothq.catalog import LIMITS, MAX_EVENT_TABLES, MESSAGE_TABLES, OTHER_LIMITS
 from autopilothq.projection import Projection, RefusedIds, TableRows, deduplicate, projection, unreadable
 from autopilothq.projection.context import ProjectionContext
+from autopilothq.projection.deduplicate import LeftOut
 from autopilothq.projection.line_reader import LineReader
 from autopilothq.projection.projection import open_load, write_all_rows
 from autopilothq.segment.identity import NOBODY, HashedIds, Id, hash_of
@@ -97,16 +98,14 @@ def test_what_is_deduplicated_with_which_settings(steps: Steps) -> None:
     known: Any = {"tracks": {"id": "text"}}
     hashes, stored = HashedIds([("salt", "hash")]), lambda *_: iter(())
     lines = lambda numbers: [(number, b"") for number in numbers]  # noqa: E731
-    refused = RefusedIds({"a": "no"}, {"users": {}})
-    found = steps.made.deduplicate(
-        known, stored, ["1"], hashes, LIMITS["postgres"], {"tracks": 9}, ["x"], 7, refused, lines
-    )
+    left_out = LeftOut(hashes, RefusedIds({"a": "no"}, {"users": {}}), lines)
+    found = steps.made.deduplicate(known, stored, ["1"], left_out, LIMITS["postgres"], {"tracks": 9}, ["x"], 7)
     assert str(found) == "the rows"
     [opened, *rest] = steps.called.pop("deduplicate")
     assert rest == [stored, ["1"], ["x"], 7]
     assert (opened.existing, opened.limits, opened.widths) == (known, LIMITS["postgres"], {"tracks": 9})
     assert (opened.threads, opened.tables.names) == (1, [*OWN, "opened_", "clicked"])
-    assert steps.called == {"leave_out": (opened, hashes, refused, lines)}
+    assert steps.called == {"leave_out": (opened, left_out)}
 
 
 @pytest.mark.parametrize(("small", "threads"), [(0, 2), (1, 1)])
@@ -117,7 +116,7 @@ def test_a_small_load_takes_one_thread_and_asks_nothing_that_is_not_given(
     steps.note(deduplicate, "reject_messages")  # which what is refused, or who is deleted, would bring about
     steps.patch.setattr(projection, "open_load", lambda context: context)
     steps.patch.setattr(projection, "SMALL_LOAD", steps.made._context.cells.size() + small)
-    steps.made.deduplicate(refused=RefusedIds({}, {"users": {}}))
+    steps.made.deduplicate(left_out=LeftOut(refused=RefusedIds({}, {"users": {}})))
     [context, *rest] = steps.called.pop("deduplicate")
     assert rest == [None, (), (), MAX_EVENT_TABLES]
     assert (context.existing, context.limits, context.widths) == ({}, OTHER_LIMITS, {})
@@ -129,8 +128,8 @@ def test_refused_rows_alone_are_rejected_too(steps: Steps) -> None:
     steps.note(projection, "deduplicate")
     steps.note(deduplicate, "leave_out")
     rows = {"users": {}, "accounts": {"a": "no"}}
-    steps.made.deduplicate(refused=RefusedIds(rows=rows))
-    _, suppressed, refused, lines = steps.called["leave_out"]
+    steps.made.deduplicate(left_out=LeftOut(refused=RefusedIds(rows=rows)))
+    _, (suppressed, refused, lines) = steps.called["leave_out"]
     assert (suppressed, refused, list(lines([1])), bool(refused)) == (NOBODY, RefusedIds({}, rows), [], True)
 
 
@@ -164,7 +163,7 @@ def test_tables_have_their_numbers_once_a_load_is_open(steps: Steps) -> None:
 
 def test_messages_of_deleted_persons_have_no_rows(steps: Steps) -> None:
     hashes = HashedIds([("salt", hash_of("salt", Id("user_id", "u1")))])
-    found = steps.made.deduplicate(suppressed=hashes)
+    found = steps.made.deduplicate(left_out=LeftOut(hashes))
     assert (found.rejects_by_reason(), list(found.tables())) == ({"suppressed": len(LINES)}, [])
 
 

@@ -15,6 +15,7 @@ from autopilothq.catalog import MAX_EVENT_TABLES, OTHER_LIMITS, TABLES, Limits, 
 from autopilothq.projection import FileCount, Projection, TableRows
 from autopilothq.projection.cells import ParsedCells
 from autopilothq.projection.context import ProjectionContext, every_table
+from autopilothq.projection.deduplicate import LeftOut
 from autopilothq.projection.types import ARROW
 from autopilothq.segment.identity import NOBODY
 from autopilothq.segment.message import Batch, Reject
@@ -123,7 +124,7 @@ class Store:
                 self.types,
                 self._read,
                 self.complete,
-                self.suppressed,
+                LeftOut(self.suppressed),
                 limits=self.limits,
                 widths={name: len(types) for name, types in self.types.items()},
                 event_tables=[name for name in self.types if name not in TABLES],

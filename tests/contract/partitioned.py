@@ -13,6 +13,7 @@ import duckdb
 from autopilothq.catalog import AUDIT, LATEST, MESSAGE_TABLES, TRACKS, Latest
 from autopilothq.projection import ReadTable, RefusedIds, audit, engine
 from autopilothq.projection.cells import CELL_FILES, ParsedCells
+from autopilothq.projection.deduplicate import LeftOut
 from autopilothq.projection.line_reader import LineReader
 from autopilothq.projection.parse import Parser, number_lines
 from autopilothq.projection.partition import (
@@ -105,7 +106,7 @@ class Partitioned(Store):
                     self._merge(made)
                 for latest, number in NUMBERS.items():
                     folder = work.new(latest.table.name)
-                    made_of = rows.partition_latest(latest, plans[number], number, folder, load.partitions)
+                    made_of = rows.partition_latest(latest, plans[number], folder, load.partitions)
                     persons[latest].append(LatestFiles(*map(work.kept, made_of)))
                 self._keep(rows, names)
                 discarded += rows.discarded()
@@ -151,7 +152,7 @@ class Deduplicator:
         self._store = store
         self._work = work
         self._load = load
-        self._lines = refused_lines_reader(lines)
+        self._left_out = LeftOut(store.hashes, store.refused, refused_lines_reader(lines))
         self._cut: dict[str, list[StoredColumns]] = {}
 
     def run(self, parts: Mapping[int, ParsedCells]) -> list[Deduplicated]:
@@ -166,7 +167,7 @@ class Deduplicator:
         with self._work.engine() as (con, scratch):
             context = self._load.open(con, scratch, cells)
             try:
-                values = deduplicate_partition(context, given, store.complete, store.hashes, store.refused, self._lines)
+                values = deduplicate_partition(context, given, store.complete, self._left_out)
             except NotPartitioned as error:
                 [needed] = error.args
             else:

@@ -7,6 +7,7 @@ from typing import Any
 
 from autopilothq.projection import FileCount, Projection, RefusedIds
 from autopilothq.projection.audit import limits_exceeded, merge_counts
+from autopilothq.projection.deduplicate import LeftOut
 from autopilothq.segment.message import Reject, digest
 from contract.loading import NOW, RECEIVED, Line, Store, batches, discards, message, rows_of, to_line
 
@@ -88,7 +89,7 @@ def test_a_rejected_line_that_comes_again_in_its_place_is_one_row() -> None:
 def test_a_refused_message_whose_line_nobody_kept_is_rejected_by_its_id(tmp_path: Path) -> None:
     warehouse = Projection(NOW, str(tmp_path))
     warehouse.add(next(batches([[message()]])))
-    book = warehouse.deduplicate(refused=RefusedIds({"m1": "too long"})).rejects(["file 0"])
+    book = warehouse.deduplicate(left_out=LeftOut(refused=RefusedIds({"m1": "too long"}))).rejects(["file 0"])
     assert book is not None
     names = ("id", "reason", "message", "raw")
     [row] = book.relation.to_arrow_table().to_pylist()

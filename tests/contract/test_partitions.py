@@ -16,6 +16,7 @@ from autopilothq.catalog import LATEST, LIMITS, MESSAGE_TABLES, REJECT_REASONS, 
 from autopilothq.projection import RefusedIds, engine, partition
 from autopilothq.projection.cells import ParsedCells
 from autopilothq.projection.context import ProjectionContext, TableNumbers, name_events
+from autopilothq.projection.deduplicate import NOTHING_LEFT_OUT, LeftOut
 from autopilothq.projection.line_reader import LineReader
 from autopilothq.projection.parse import Parser, number_lines
 from autopilothq.projection.partition import (
@@ -37,7 +38,7 @@ from autopilothq.projection.partition import (
 )
 from autopilothq.projection.tables import TableValues
 from autopilothq.projection.types import ColumnValues
-from autopilothq.segment.identity import NOBODY, HashedIds, Id, hash_of
+from autopilothq.segment.identity import HashedIds, Id, hash_of
 from contract.loading import NOW, RECEIVED, Line, Store, batches, filled, identify, message, raw, to_line
 from contract.partitioned import Partitioned
 from contract.test_books import place_digest
@@ -274,10 +275,10 @@ def test_a_partition_is_opened_with_what_is_known_of_all(tmp_path: Path) -> None
             tables=numbers,
         )
         hashes = HashedIds([("salt", hash_of("salt", Id("user_id", "gone")))])
-        counts = count_candidates(context, hashes, RefusedIds({"m2": "no"}, {}), lambda _: [])
+        counts = count_candidates(context, LeftOut(hashes, RefusedIds({"m2": "no"}, {})))
         assert {context.tables.names[number]: count for number, count in counts.items()} == {"email_opened": 1}
         # If nothing stored counts, it is not read, although there are tables.
-        values = deduplicate_partition(context, None, (), NOBODY, RefusedIds({}, {}), lambda _: [])
+        values = deduplicate_partition(context, None, (), NOTHING_LEFT_OUT)
         assert {context.tables.names[number]: count for number, count in values.counts.items()} == {
             "tracks": 1, "email_opened": 1,
         }  # fmt: skip
@@ -292,7 +293,7 @@ def test_a_partition_leaves_no_event_without_a_table(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(partition, "deduplicate", deduplicate)
     with pytest.raises(InterruptedError):
-        deduplicate_partition("context", None, ["1"], NOBODY, RefusedIds({}, {}), list)  # type: ignore[arg-type]
+        deduplicate_partition("context", None, ["1"], NOTHING_LEFT_OUT)  # type: ignore[arg-type]
     # Which ones have one, all partitions decide.
     assert asked == [("context", None, ["1"], {"max_event_tables": sys.maxsize})]
 
@@ -326,7 +327,7 @@ def first_of_two(folder: str) -> tuple[PartitionedLoad, ParsedCells, PartitionVa
         with engine.connect(folder, 200, 1) as con:
             context = load.open(con, folder, each)
             read = lambda numbers: [(number, b"a line") for number in numbers]  # noqa: E731
-            values.append(deduplicate_partition(context, None, (), hashes, refused, read))
+            values.append(deduplicate_partition(context, None, (), LeftOut(hashes, refused, read)))
             saved = save_state(context, folder)
     return load, cells[0], merge_partitions(values), saved
 
@@ -349,10 +350,8 @@ def test_what_one_worker_knows_of_a_partition_another_goes_on_with(tmp_path: Pat
         assert rows.rejects_by_reason() == {"not_json": 1, "unreadable": 1, "suppressed": 1}
         assert rows.discards() is not None
         assert rows.discarded() == [("not_text", "email_opened", 1)]
-        made_of = rows.partition_latest(users, plans[identifies], identifies, latest, 1)
-        assert rows.partition_latest(LATEST[1], plans[identifies], identifies, f"{latest}/none", 1) == LatestFiles(
-            {}, {}
-        )
+        made_of = rows.partition_latest(users, plans[identifies], latest, 1)
+        assert rows.partition_latest(LATEST[1], plans[identifies], f"{latest}/none", 1) == LatestFiles({}, {})
     with engine.connect(first, 200, 1) as con:
         types = plans[identifies].types
         context = dataclasses.replace(load, existing={"identifies": types}).open(con, first, ParsedCells())

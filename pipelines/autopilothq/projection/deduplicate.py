@@ -7,11 +7,12 @@ of some ids can run them.
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import pyarrow as pa
 
 from ..catalog import AUDIT, EVENT_TABLE_NAMES, LATEST, MESSAGE_TABLES, REJECT_REASONS, TRACKS
-from ..segment.identity import HashedIds
+from ..segment.identity import NOBODY, HashedIds
 from ..segment.message import EXTRA, digest
 from . import engine, suppression, texts
 from .cells import short_event, short_event_sql
@@ -44,6 +45,21 @@ _EVENTS = pa.schema(
 )
 ReadLines = Callable[[Collection[int]], Iterable[tuple[int, bytes]]]
 """Returns lines with their numbers in the load, for some of these numbers."""
+
+
+class LeftOut(NamedTuple):
+    """What a load leaves out and rejects: messages of deleted persons (`suppressed`), and what was `refused`.
+
+    The latter is what the destination refused: those messages, and the messages of those rows. `read_lines` returns
+    their whole lines, for `_rejects`.
+    """
+
+    suppressed: HashedIds = NOBODY
+    refused: RefusedIds = RefusedIds()
+    read_lines: ReadLines = lambda _: ()
+
+
+NOTHING_LEFT_OUT = LeftOut()
 
 
 def open_messages(context: ProjectionContext, events: Sequence[EventName], only: str = "true") -> None:
@@ -91,11 +107,11 @@ def reject_messages(context: ProjectionContext, *tables: str) -> None:
     context.con.execute(_SQL["messages"].format(but=but))
 
 
-def leave_out(context: ProjectionContext, suppressed: HashedIds, refused: RefusedIds, read_lines: ReadLines) -> None:
+def leave_out(context: ProjectionContext, left_out: LeftOut) -> None:
     """Rejects the messages that the destination refused, and those of deleted persons."""
-    reject_refused(context, refused, read_lines)
-    if suppressed:
-        reject_suppressed(context, suppressed)
+    reject_refused(context, left_out.refused, left_out.read_lines)
+    if left_out.suppressed:
+        reject_suppressed(context, left_out.suppressed)
 
 
 def reject_refused(context: ProjectionContext, refused: RefusedIds, read_lines: ReadLines) -> None:

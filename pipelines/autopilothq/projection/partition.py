@@ -19,12 +19,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..catalog import AUDIT, Latest, Type
-from ..segment.identity import HashedIds
 from . import audit, engine, texts, users
 from . import deduplicate as steps
 from .cells import CELL_FILES, NO_MESSAGES_SQL, ParsedCells
 from .columns import row_values
 from .context import (
+    NUMBER_OF_KIND,
     EventName,
     ProjectionContext,
     ReadTable,
@@ -203,11 +203,9 @@ def partition_reader(given: Mapping[str, StoredColumns], needed: Callable[[], Co
 # ---- a partition ---------------------------------------------------------------------------------------------------
 
 
-def count_candidates(
-    context: ProjectionContext, suppressed: HashedIds, refused: RefusedIds, read_lines: steps.ReadLines
-) -> dict[int, int]:
+def count_candidates(context: ProjectionContext, left_out: steps.LeftOut) -> dict[int, int]:
     """Returns how many messages of an open partition each table would get, without duplicates within the load."""
-    steps.leave_out(context, suppressed, refused, read_lines)
+    steps.leave_out(context, left_out)
     steps.find_duplicates(context)
     return count_messages(context)
 
@@ -216,16 +214,14 @@ def deduplicate_partition(
     context: ProjectionContext,
     given: Mapping[str, StoredColumns] | None,
     complete: Collection[str],
-    suppressed: HashedIds,
-    refused: RefusedIds,
-    read_lines: steps.ReadLines,
+    left_out: steps.LeftOut,
 ) -> PartitionValues:
     """Decides which messages of an open partition are kept; returns what is known of their values.
 
     `given` has the stored ids and so on, None if nothing is stored, or it does not count. Raises NotPartitioned if more
     columns are needed.
     """
-    steps.leave_out(context, suppressed, refused, read_lines)
+    steps.leave_out(context, left_out)
 
     def needed() -> set[str]:
         numbers = context.con.execute(_SQL["tables_of_stored"]).fetchall()
@@ -274,19 +270,17 @@ class PartitionRows(Deduplicated):
     def __init__(self, context: ProjectionContext, plans: Mapping[int, TablePlan]) -> None:
         super().__init__(context, {}, plans)
 
-    def partition_latest(
-        self, latest: Latest, plan: TablePlan, number: int, folder: str, partitions: int
-    ) -> "LatestFiles":
+    def partition_latest(self, latest: Latest, plan: TablePlan, folder: str, partitions: int) -> "LatestFiles":
         """Partitions the ids and the kept messages that rows of `users` (`accounts`) are made of, by the person.
 
-        `plan` and `number` are those of the table of these messages.
+        `plan` is that of the table of these messages.
         """
         Path(folder).mkdir()
         con = self._context.con
         if not users.find_changed(self._context, latest):
             return LatestFiles({}, {})
         ids = partition_rows(con, "FROM latest_ids", "id", partitions, f"{folder}/ids")
-        rows = self._builder.rows(number).relation.sql_query()
+        rows = self._builder.rows(NUMBER_OF_KIND[latest.kind]).relation.sql_query()
         select = ", ".join(map(engine.name, plan.types))
         query = f"SELECT {select} FROM ({rows}) WHERE {engine.name(latest.key)} IS NOT NULL"
         return LatestFiles(ids, partition_rows(con, query, latest.key, partitions, f"{folder}/messages"))

@@ -13,7 +13,6 @@ from datetime import datetime
 from types import MappingProxyType
 
 from ..catalog import LATEST, MAX_EVENT_TABLES, MESSAGE_TABLES, OTHER_LIMITS, Limits
-from ..segment.identity import NOBODY, HashedIds
 from ..segment.message import Batch
 from ..segment.naming import snake_case
 from . import audit, engine, mend, unreadable
@@ -25,7 +24,6 @@ from .context import (
     FileCount,
     ProjectionContext,
     ReadTable,
-    RefusedIds,
     TableNumbers,
     TableRows,
     every_table,
@@ -39,7 +37,6 @@ from .users import latest_rows
 # Bytes of messages. A load of less (a few thousand messages) is done before a second thread would have begun to work,
 # and that thread would cost a tenth more processor time.
 SMALL_LOAD = 128 << 10
-NOTHING_REFUSED = RefusedIds()
 
 
 class Projection:
@@ -112,13 +109,11 @@ class Projection:
         existing: ExistingTables | None = None,
         stored: ReadTable | None = None,
         complete: Collection[str] = (),
-        suppressed: HashedIds = NOBODY,
+        left_out: steps.LeftOut = steps.NOTHING_LEFT_OUT,
         limits: Limits = OTHER_LIMITS,
         widths: Mapping[str, int] | None = None,
         event_tables: Collection[str] = (),
         max_event_tables: int = MAX_EVENT_TABLES,
-        refused: RefusedIds = NOTHING_REFUSED,
-        read_lines: steps.ReadLines = lambda _: (),
     ) -> "Deduplicated":
         """Decides, after the last batch, which messages are kept: one of each id, and none that is stored already.
 
@@ -128,20 +123,18 @@ class Projection:
                 and for no more tables than necessary.
             complete: The ids of the loads that were not killed; discards that other loads may have lost are written
                 again.
-            suppressed: The hashed ids of deleted persons, whose messages are rejected.
+            left_out: The messages that are rejected: of deleted persons, and what the destination refused.
             limits: The destination's limits for a table.
             widths: How many columns each of the destination's tables has.
             event_tables: The destination's tables of events, in addition to those of the catalogue.
             max_event_tables: How many of these there may be.
-            refused: What the destination refused. Those messages, and the messages of those rows, are rejected.
-            read_lines: Returns the whole lines with given numbers in the load, for `_rejects`.
         """
         self._close_readers()
         threads = 1 if self._context.cells.size() < SMALL_LOAD else self._context.affordable_threads(self._threads)
         self._context = dataclasses.replace(self._context, existing=existing or {}, threads=threads)
         self._context.reserve()
         context = open_load(dataclasses.replace(self._context, limits=limits, widths=widths or {}))
-        steps.leave_out(context, suppressed, refused, read_lines)
+        steps.leave_out(context, left_out)
         return deduplicate(context, stored, complete, event_tables, max_event_tables)
 
     def unreadable(self) -> dict[str, str]:

@@ -7,11 +7,11 @@ from collections.abc import Collection, Mapping
 
 import duckdb
 
-from ..catalog import MESSAGE_TABLES, Latest, Type
+from ..catalog import Latest, Type
 from . import engine, texts
 from .cells import MOST_BYTES
 from .columns import VALUE_BYTES_SQL, row_bytes
-from .context import ProjectionContext, ReadTable, TableRows, declared_types, ordered_columns
+from .context import NUMBER_OF_KIND, ProjectionContext, ReadTable, TableRows, declared_types, ordered_columns
 from .mend import mend_texts, mended_columns
 from .tables import PIVOTED, TableBuilder, pivoted_cell
 from .types import SQL_TYPES, TYPES
@@ -34,7 +34,7 @@ def latest_rows(
     """
     if not find_changed(context, latest):
         return None
-    number = MESSAGE_TABLES.index(latest.messages)
+    number = NUMBER_OF_KIND[latest.kind]
     return make_latest(context, latest, builder.rows(number), stored, mended_columns(context, number))
 
 
@@ -72,7 +72,7 @@ def _make_latest(
     in_parts = context.cells.has_long_lines
     gathered = "latest_gathered" if in_parts else "latest_messages"
     types = _gather_messages(context, latest, fresh, stored, gathered)
-    mend_texts(context, gathered, MESSAGE_TABLES.index(latest.messages), mended)
+    mend_texts(context, gathered, NUMBER_OF_KIND[latest.kind], mended)
     table = f"{latest.table.name}_rows"  # stays in the engine: the rows are written later
     (_make_rows_in_parts if in_parts else _make_rows)(context, latest, table, types)
     columns = latest_columns(latest, types)

@@ -28,6 +28,7 @@ from ..projection import (
     ReadTable,
     TableRows,
 )
+from ..projection.deduplicate import LeftOut
 from ..segment.message import Batch
 from ..warehouses.dataset import Dataset, check_text_columns
 from ..warehouses.duckdb import keep_database_open, reopen_database
@@ -162,13 +163,11 @@ class InProcess:
             existing=existing,
             stored=stored if load.report.lines else None,  # without lines there is no id to look up
             complete=target.complete_loads(),
-            suppressed=target.suppressed,
+            left_out=LeftOut(target.suppressed, target.refused.ids, self._kept_lines),
             limits=target.limits,
             widths=target.widths(),
             event_tables=load.extraction.event_tables(),
             max_event_tables=load.settings.max_event_tables,
-            refused=target.refused.ids,
-            read_lines=self._kept_lines,
         )
 
     def _kept_lines(self, numbers: Collection[int]) -> Iterator[tuple[int, bytes]]:

@@ -12,10 +12,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 
 from ...catalog import MESSAGE_TABLES
@@ -39,7 +37,8 @@ from .rows import RowMaker, TablesOfLoad
 from .shares import all_cells, partition_count, partition_inputs, share_ranges
 from .stored import StoredPartitions
 from .tasks import CannotBecomeRows, WorkerContext
-from .work_folder import WorkFolder, work_folder
+from .work_folder import work_folder
+from .workspace import Workspace
 
 THREADS = 2  # of the coordinator's engine
 
@@ -63,7 +62,7 @@ class EngineProjector:
             Workers(self.executor) as workers,
             engine.connect(str(scratch), load.settings.memory, THREADS) as con,
         ):
-            return Coordinator(load, workers, folder, con, scratch).project()
+            return Coordinator(load, workers, Workspace(folder, con, scratch)).project()
 
 
 def _owner(load: PlannedLoad) -> str:
@@ -85,9 +84,7 @@ class Coordinator:
 
     load: PlannedLoad
     workers: Workers
-    folder: WorkFolder
-    con: duckdb.DuckDBPyConnection
-    scratch: Path
+    workspace: Workspace
 
     def project(self) -> ProjectedLoad | None:
         """Runs all steps; returns None if it found messages that cannot become rows."""
@@ -96,7 +93,7 @@ class Coordinator:
         existing = existing_tables(load, _table_names(load, shares))
         files = begin_rows(load, existing)
         try:
-            rows = RowMaker(load, self._run, self.folder, self.con, self.scratch)
+            rows = RowMaker(load, self._run, self.workspace)
             tables = self._decide_tables(shares, existing)
             deduplicated = self._deduplicate(tables)
             check_nothing_to_mend(load, any("duplicates" in part.state for part in deduplicated))
@@ -159,7 +156,7 @@ class Coordinator:
         suppressed = None
         if pairs := target.suppressed.pairs():
             table = pa.table({"salt": [salt for salt, _ in pairs], "hash": [hashed for _, hashed in pairs]})
-            suppressed = self.folder.put_table(table, "suppressed.parquet", self.scratch)
+            suppressed = self.workspace.put_table(table, "suppressed.parquet")
         partitioned = PartitionedLoad(
             loaded_at=load.context.loaded_at.isoformat(),
             memory=load.settings.memory,
@@ -169,7 +166,7 @@ class Coordinator:
             limits=target.limits,
             fills=load.fills,
         )
-        return WorkerContext(self.folder, partitioned, target.refused.ids, suppressed)
+        return WorkerContext(self.workspace.folder, partitioned, target.refused.ids, suppressed)
 
     # ---- deduplicate -------------------------------------------------------------------------------------------------
 
@@ -185,7 +182,7 @@ class Coordinator:
         read = stored_rows(load, existing) if load.report.lines else None
         stored = None
         if read is not None:
-            stored = StoredPartitions(self.con, self.folder, self.scratch, read, partitioned.partitions)
+            stored = StoredPartitions(self.workspace, read, partitioned.partitions)
             stored.split(ids_to_match(existing, tables.names, partitioned.fills))
         return TablesOfLoad(context, partitions, without_table, stored)
 

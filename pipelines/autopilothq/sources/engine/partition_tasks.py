@@ -4,8 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import duckdb
+
 from ...projection import ENVIRONMENT_ERRORS
 from ...projection.cells import ParsedCells
+from ...projection.context import ProjectionContext
+from ...projection.deduplicate import LeftOut
 from ...projection.partition import (
     NotPartitioned,
     PartitionValues,
@@ -26,6 +30,15 @@ class PartitionInput:
     cells: ParsedCells
     refused_lines: Sequence[str]
 
+    def opened(self, context: WorkerContext, con: duckdb.DuckDBPyConnection, scratch: str) -> ProjectionContext:
+        """Opens the messages in an engine."""
+        return context.load.open(con, scratch, context.fetched(self.cells, scratch))
+
+    def left_out(self, context: WorkerContext, scratch: str) -> LeftOut:
+        """Returns what the load leaves out, with the lines of this partition that may be refused."""
+        lines = refused_lines_reader(context.folder.get_all(self.refused_lines, scratch))
+        return LeftOut(context.suppressed_ids(scratch), context.refused, lines)
+
 
 @dataclass(frozen=True)
 class CountTask:
@@ -42,9 +55,8 @@ class CountTask:
     def run(self) -> dict[int, int]:
         """Returns the counts by the number of the table."""
         with self.context.engine() as (con, scratch):
-            opened = self.context.load.open(con, scratch, self.context.fetched(self.partition.cells, scratch))
-            lines = refused_lines_reader(self.context.folder.get_all(self.partition.refused_lines, scratch))
-            return count_candidates(opened, self.context.suppressed_ids(scratch), self.context.refused, lines)
+            opened = self.partition.opened(self.context, con, scratch)
+            return count_candidates(opened, self.partition.left_out(self.context, scratch))
 
 
 class DeduplicatedPartition(NamedTuple):
@@ -81,15 +93,14 @@ class DeduplicateTask:
         """Deduplicates the partition."""
         with self.context.engine() as (con, scratch):
             folder = self.context.folder
-            opened = self.context.load.open(con, scratch, self.context.fetched(self.partition.cells, scratch))
+            opened = self.partition.opened(self.context, con, scratch)
             stored = None if self.stored is None else {
                 table: columns._replace(files=folder.get_all(columns.files, scratch))
                 for table, columns in self.stored.items()
             }  # fmt: skip
-            lines = refused_lines_reader(folder.get_all(self.partition.refused_lines, scratch))
             try:
-                suppressed = self.context.suppressed_ids(scratch)
-                values = deduplicate_partition(opened, stored, self.complete, suppressed, self.context.refused, lines)
+                left_out = self.partition.left_out(self.context, scratch)
+                values = deduplicate_partition(opened, stored, self.complete, left_out)
             except NotPartitioned as error:
                 return NeededColumns(*error.args)
             except ENVIRONMENT_ERRORS:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from ...catalog import LATEST, Latest, Type
 from ...projection import ENVIRONMENT_ERRORS, FileCount, TableRows
 from ...projection.cells import ParsedCells
+from ...projection.context import NUMBER_OF_KIND
 from ...projection.partition import LatestFiles, PartitionRows, StoredColumns, latest_of_partition, open_deduplicated
 from ...projection.tables import TablePlan
 from ...warehouses.selection import MessageSelection
@@ -32,7 +33,7 @@ class WrittenRows(NamedTuple):
     """A file of rows in the work folder, and how many there are."""
 
     name: str
-    number: int
+    row_count: int
 
 
 @dataclass
@@ -53,12 +54,10 @@ class PartitionFiles:
 class RowPlans:
     """How the rows of all partitions are made: the plan of each table by its number, and how its rows are written.
 
-    `latest` has, for `users` and `accounts`, the numbers of the tables that they are made from. Rows of tables that are
-    not in `shapes` are not written.
+    Rows of tables that are not in `shapes` are not written.
     """
 
     tables: Mapping[int, TablePlan]
-    latest: Mapping[str, int]
     shapes: Mapping[str, RowShape]
 
 
@@ -102,15 +101,9 @@ class RowsTask:
         for made in rows.tables():
             writer.write(con, made)
         for latest in LATEST:
-            if (number := self.plans.latest.get(latest.table.name)) is not None:
-                found = rows.partition_latest(
-                    latest,
-                    self.plans.tables[number],
-                    number,
-                    f"{scratch}/{latest.table.name}",
-                    self.context.load.partitions,
-                )
-                done.latest[latest.table.name] = self._put_files(found, latest)
+            plan, folder = self.plans.tables[NUMBER_OF_KIND[latest.kind]], f"{scratch}/{latest.table.name}"
+            found = rows.partition_latest(latest, plan, folder, self.context.load.partitions)
+            done.latest[latest.table.name] = self._put_files(found, latest)
         names = pq.read_table(self.context.folder.get(self.files, scratch))["file"].to_pylist()
         for book in (rows.rejects(names), rows.discards()):
             if book is not None:
@@ -139,7 +132,7 @@ class LatestTask:
 
     context: WorkerContext
     latest: Latest
-    number: int
+    partition: int
     files: LatestFiles
     types: Mapping[str, Type]
     stored: StoredColumns | None
@@ -148,7 +141,7 @@ class LatestTask:
     @property
     def name(self) -> str:
         """What it does."""
-        return f"The rows of partition {self.number} of {self.latest.table.name}"
+        return f"The rows of partition {self.partition} of {self.latest.table.name}"
 
     def run(self) -> PartitionFiles:
         """Makes the rows."""
@@ -156,11 +149,11 @@ class LatestTask:
         with self.context.engine() as (con, scratch):
             get_all = self.context.folder.get_all
             opened = self.context.load.open(con, scratch, ParsedCells())
-            ids, messages = (get_all(by_part.get(self.number, ()), scratch) for by_part in self.files)
+            ids, messages = (get_all(by_part.get(self.partition, ()), scratch) for by_part in self.files)
             stored = self.stored and self.stored._replace(files=get_all(self.stored.files, scratch))
             made = latest_of_partition(opened, self.latest, ids, messages, self.types, stored)
             books = PartitionRows(opened, {})
-            prefix = f"{self.latest.table.name}-{self.number}"
+            prefix = f"{self.latest.table.name}-{self.partition}"
             writer = _RowWriter(self.context.folder, self.shapes, prefix, scratch)
             for rows in (made, books.discards()):
                 if rows is not None:
@@ -187,7 +180,6 @@ class _RowWriter:
         rows.relation.create_view(UNSHAPED, replace=True)
         path = f"{self.scratch}/{self.prefix}-rows.parquet"
         TableRows(rows.table, shape.columns, con.sql(shape.sql), rows.number).write(path)
-        number = pq.read_metadata(path).num_rows
-        if number:
+        if row_count := pq.read_metadata(path).num_rows:
             name = f"rows/{self.prefix}-{rows.table}.parquet"
-            self.written[rows.table] = WrittenRows(self.folder.put(path, name), number)
+            self.written[rows.table] = WrittenRows(self.folder.put(path, name), row_count)

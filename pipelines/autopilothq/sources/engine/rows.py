@@ -2,15 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 
-from ...catalog import BOOKS, LATEST, MESSAGE_TABLES, Type, resource_of
+from ...catalog import BOOKS, LATEST, Type, resource_of
 from ...projection import SQL_TYPES, TableRows, engine
-from ...projection.context import declared_types
+from ...projection.context import NUMBER_OF_KIND, declared_types
 from ...projection.partition import PartitionValues, StoredColumns
 from ...projection.users import latest_columns
 from ..adopted_rows import check_not_adopted
@@ -21,7 +19,7 @@ from .row_tasks import UNSHAPED, LatestTask, PartitionFiles, RowPlans, RowShape,
 from .shares import merged_files
 from .stored import StoredPartitions
 from .tasks import WorkerContext
-from .work_folder import WorkFolder
+from .workspace import Workspace
 
 FEW_ROWS = 200_000  # a table with at most so many rows is passed to dlt as one file
 
@@ -49,29 +47,27 @@ class RowMaker:
 
     load: PlannedLoad
     run: Callable[[Sequence[Any]], list[Any]]
-    folder: WorkFolder
-    con: duckdb.DuckDBPyConnection
-    scratch: Path
+    workspace: Workspace
 
     def plan(self, tables: TablesOfLoad, merged: PartitionValues, files: RowFiles) -> RowPlans:
         """Decides the columns of all tables, and how their rows are written."""
         partitioned = tables.context.load
-        latest = {each.table.name: MESSAGE_TABLES.index(each.messages) for each in LATEST}
-        plans = partitioned.plan(merged.values, {*merged.counts, *latest.values()})
+        plans = partitioned.plan(merged.values, {*merged.counts, *(NUMBER_OF_KIND[each.kind] for each in LATEST)})
         types = {plan.name: plan.types for plan in plans.values()} | {book.name: declared_types(book) for book in BOOKS}
         for each in LATEST:
             # The messages are this load's and the stored ones.
             stored = partitioned.existing.get(each.messages.name, {}) if tables.stored is not None else {}
-            message_types = {**plans[latest[each.table.name]].types, **stored}
+            message_types = {**plans[NUMBER_OF_KIND[each.kind]].types, **stored}
             types[each.table.name] = latest_columns(each, message_types)
         selected = self.load.extraction.resources
         shapes = {name: self._shape(name, of, files) for name, of in types.items() if resource_of(name) in selected}
-        return RowPlans(plans, latest, shapes)
+        return RowPlans(plans, shapes)
 
     def _shape(self, table: str, types: Mapping[str, Type], files: RowFiles) -> RowShape:
         columns = ", ".join(f"{engine.name(name)} {SQL_TYPES[of]}" for name, of in types.items())
-        self.con.execute(f"CREATE OR REPLACE TABLE {UNSHAPED} ({columns})")
-        rows = TableRows(table, types, self.con.table(UNSHAPED), 0)
+        con = self.workspace.con
+        con.execute(f"CREATE OR REPLACE TABLE {UNSHAPED} ({columns})")
+        rows = TableRows(table, types, con.table(UNSHAPED), 0)
         rows = self.load.target.refused.without(rows)
         shaped = files.shaped(rows)
         return RowShape(dict(shaped.columns), shaped.relation.sql_query())
@@ -81,7 +77,7 @@ class RowMaker:
     ) -> list[PartitionFiles]:
         """Makes the rows of all tables except `users` and `accounts`."""
         urls = pa.table({"file": pa.array([work.url for work in self.load.work], pa.string())})
-        names = self.folder.put_table(urls, "files.parquet", self.scratch)
+        names = self.workspace.put_table(urls, "files.parquet")
         counted = self.load.counted_before()
         return self.run([
             RowsTask(tables.context, partition, found.state, plans, names, counted)
@@ -98,7 +94,7 @@ class RowMaker:
             if not files.ids:
                 continue
             check_not_adopted(self.load, latest.table.name)
-            types = plans.tables[plans.latest[latest.table.name]].types
+            types = plans.tables[NUMBER_OF_KIND[latest.kind]].types
             known = tables.context.load.existing
             columns = list(known.get(latest.messages.name, ()))
             stored: dict[int, list[str]] | None = None
@@ -116,16 +112,16 @@ class RowMaker:
             for table, rows_of_part in part.rows.items():
                 by_table.setdefault(table, []).append(rows_of_part)
         for table, written in by_table.items():
-            total = sum(each.number for each in written)
+            total = sum(each.row_count for each in written)
             self.load.report.rows[table] = total
             if len(written) > 1 and total <= FEW_ROWS:
-                paths = self.folder.get_all((each.name for each in written), str(self.scratch))
+                paths = self.workspace.get_all(each.name for each in written)
                 rows = self._rows(table, plans, engine.parquet_files(paths), total)
                 rows.write(str(files.add(rows)))
                 continue
             for each in written:
-                path = files.add(self._rows(table, plans, UNSHAPED, each.number))
-                self.folder.take(each.name, path)
+                path = files.add(self._rows(table, plans, UNSHAPED, each.row_count))
+                self.workspace.folder.take(each.name, path)
 
-    def _rows(self, table: str, plans: RowPlans, source: str, number: int) -> TableRows:
-        return TableRows(table, plans.shapes[table].columns, self.con.sql(f"FROM {source}"), number)
+    def _rows(self, table: str, plans: RowPlans, source: str, row_count: int) -> TableRows:
+        return TableRows(table, plans.shapes[table].columns, self.workspace.con.sql(f"FROM {source}"), row_count)

@@ -3,24 +3,20 @@
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 
 from ...catalog import AUDIT, Latest
 from ...projection import ReadTable, engine
 from ...projection.partition import LatestFiles, StoredColumns, partition_rows
-from .work_folder import WorkFolder
+from .workspace import Workspace
 
 
 @dataclass(frozen=True)
 class StoredPartitions:
     """Columns of the destination's tables, split into files of the work folder, one or more for each partition."""
 
-    con: duckdb.DuckDBPyConnection
-    folder: WorkFolder
-    scratch: Path
+    workspace: Workspace
     read: ReadTable
     partitions: int
     _columns: dict[str, Sequence[str]] = field(default_factory=dict, init=False)
@@ -58,8 +54,8 @@ class StoredPartitions:
         sql = f"FROM stored WHERE {key} IS NOT NULL"
         if exists:
             names = [name for of_part in files.ids.values() for name in of_part]
-            ids = engine.parquet_files(self.folder.get_all(names, str(self.scratch)))
-            self.con.execute(f"CREATE OR REPLACE TEMP TABLE changed_ids AS SELECT DISTINCT id FROM {ids}")
+            ids = engine.parquet_files(self.workspace.get_all(names))
+            self.workspace.con.execute(f"CREATE OR REPLACE TEMP TABLE changed_ids AS SELECT DISTINCT id FROM {ids}")
             sql = f"SELECT s.* FROM stored s SEMI JOIN changed_ids i ON i.id = s.{key}"
         return self._split(latest.messages.name, self.read(latest.messages.name, columns), sql, latest.key)
 
@@ -68,11 +64,12 @@ class StoredPartitions:
         if not found:
             return []
         name = f"stored/stored-{next(self._numbers)}.parquet"
-        return [self.folder.put_table(pa.Table.from_batches(found), name, self.scratch)]
+        return [self.workspace.put_table(pa.Table.from_batches(found), name)]
 
     def _split(self, table: str, batches: Iterable[pa.RecordBatch], sql: str, key: str) -> dict[int, list[str]]:
-        number = next(self._numbers)
-        with engine.streamed(self.con, batches) as has_any:
-            folder = str(self.scratch / f"stored-{number}")
-            found = partition_rows(self.con, sql, key, self.partitions, folder) if has_any else {}
-        return {part: self.folder.put_all(paths, f"stored/{number}-{part}-{table}") for part, paths in found.items()}
+        number, workspace = next(self._numbers), self.workspace
+        with engine.streamed(workspace.con, batches) as has_any:
+            folder = str(workspace.scratch / f"stored-{number}")
+            found = partition_rows(workspace.con, sql, key, self.partitions, folder) if has_any else {}
+        put_all = workspace.folder.put_all
+        return {part: put_all(paths, f"stored/{number}-{part}-{table}") for part, paths in found.items()}
