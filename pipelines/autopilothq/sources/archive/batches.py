@@ -155,38 +155,69 @@ def _too_long(file: int, line: int, size: int, start: bytes | bytearray, max_lin
 
 
 def _lines(pieces: Iterable[bytes], file: int, max_line: int) -> Generator[_Run | Reject, None, str | None]:
-    """Splits a file's content after newlines. Returns why the file should be read again, or None."""
-    line = 1
-    begun = _BegunLine(max(max_line, MAX_LINE))
+    """Yields the lines of a file's content. Returns why the file should be read again, or None."""
+    splitter = _LineSplitter(file, max_line)
     trouble: DamagedFile | UnreadableFile | None = None
     try:
         for piece in pieces:
-            blank = _is_blank(piece)
-            if blank and begun.blank:
-                cut = piece.rfind(b"\n") + 1
-                line += int(np.count_nonzero(np.frombuffer(piece, np.uint8) == NEWLINE))
-                begun = _BegunLine(begun.room) if cut else begun
-                begun.add(piece[cut:], True)
-                continue
-            ends = line_ends(piece)
-            if not len(ends):
-                begun.add(piece, blank)
-                continue
-            cut = int(ends[-1])
-            yield from _whole_lines(begun, memoryview(piece)[:cut], ends, file, line, max_line)
-            line += len(ends)
-            begun = _BegunLine(begun.room)
-            begun.add(piece[cut:], _is_blank(piece[cut:]))
+            yield from splitter.add(piece)
     except (DamagedFile, UnreadableFile) as error:
         trouble = error
-    start = b"" if begun.blank else bytes(begun.start)
-    if trouble:
-        yield Reject(file, line, "truncated", str(trouble), start[:MAX_LINE])
-    elif begun.size > max_line and start:
-        yield _too_long(file, line, begun.size, start, max_line)
-    elif start:
-        yield _Run(file, line, len(start) + 1, [start, b"\n"], np.array([len(start) + 1]))
+    yield from splitter.end(trouble)
     return str(trouble) if isinstance(trouble, UnreadableFile) else None
+
+
+class _LineSplitter:
+    """Splits the content of one file after newlines, piece by piece."""
+
+    def __init__(self, file: int, max_line: int) -> None:
+        self._file, self._max_line = file, max_line
+        self._line = 1  # the number of the line that has begun
+        self._begun = _BegunLine(max(max_line, MAX_LINE))
+
+    def add(self, piece: bytes) -> Iterator[_Run | Reject]:
+        """Yields the lines that end in the next piece of the content; blank lines may be only counted."""
+        blank = _is_blank(piece)
+        if blank and self._begun.blank:
+            cut = piece.rfind(b"\n") + 1
+            self._line += int(np.count_nonzero(np.frombuffer(piece, np.uint8) == NEWLINE))
+            if cut:
+                self._begun = _BegunLine(self._begun.room)
+            self._begun.add(piece[cut:], True)
+            return
+        ends = line_ends(piece)
+        if not len(ends):
+            self._begun.add(piece, blank)
+            return
+        cut = int(ends[-1])
+        yield from self._whole_lines(memoryview(piece)[:cut], ends)
+        self._line += len(ends)
+        self._begun = _BegunLine(self._begun.room)
+        self._begun.add(piece[cut:], _is_blank(piece[cut:]))
+
+    def _whole_lines(self, data: memoryview, ends: Int64s) -> Iterator[_Run | Reject]:
+        """Yields the lines that end in `data`; the first of them began in earlier pieces."""
+        begun = self._begun
+        if begun.size <= begun.room:
+            yield _Run(self._file, self._line, begun.size + len(data), [bytes(begun.start), data], ends + begun.size)
+            return
+        first = int(ends[0])
+        begun.add(data[: first - 1], _is_blank(bytes(data[: first - 1])))
+        if not begun.blank:
+            yield _too_long(self._file, self._line, begun.size, begun.start, self._max_line)
+        if len(ends) > 1:
+            yield _Run(self._file, self._line + 1, len(data) - first, [data[first:]], ends[1:] - first)
+
+    def end(self, trouble: Exception | None) -> Iterator[_Run | Reject]:
+        """Yields the last line, which has no newline; or a reject if `trouble` cut the content off."""
+        begun = self._begun
+        start = b"" if begun.blank else bytes(begun.start)
+        if trouble:
+            yield Reject(self._file, self._line, "truncated", str(trouble), start[:MAX_LINE])
+        elif begun.size > self._max_line and start:
+            yield _too_long(self._file, self._line, begun.size, start, self._max_line)
+        elif start:
+            yield _Run(self._file, self._line, len(start) + 1, [start, b"\n"], np.array([len(start) + 1]))
 
 
 class _BegunLine:
@@ -199,21 +230,6 @@ class _BegunLine:
         self.start += data[: max(0, self.room - len(self.start))]
         self.size += len(data)
         self.blank = self.blank and blank
-
-
-def _whole_lines(
-    begun: _BegunLine, data: memoryview, ends: Int64s, file: int, line: int, max_line: int
-) -> Iterator[_Run | Reject]:
-    """Yields the lines that end in `data`; the first of them began in earlier pieces."""
-    if begun.size <= begun.room:
-        yield _Run(file, line, begun.size + len(data), [bytes(begun.start), data], ends + begun.size)
-        return
-    first = int(ends[0])
-    begun.add(data[: first - 1], _is_blank(bytes(data[: first - 1])))
-    if not begun.blank:
-        yield _too_long(file, line, begun.size, begun.start, max_line)
-    if len(ends) > 1:
-        yield _Run(file, line + 1, len(data) - first, [data[first:]], ends[1:] - first)
 
 
 def _is_blank(data: bytes) -> bool:

@@ -78,14 +78,14 @@ def list_files(
     Example: `list_files(["exports"], since=date(2019, 3, 1)) == [File("/data/exports/segment-logs/…"), …]`.
     """
     seen: dict[str, str] = {}
-    selection = _Selection(since, until, source_id, timeout, seen)
+    selection = _Selection(since, until, source_id, seen)
     found: dict[str, File] = {}
     for url in urls:
         check_not_empty(url)
         system = fs or file_system(url, credentials)
         with filesystem_errors(url):
             system.invalidate_cache()
-            for info in _search(system, normalized_path(system, url), url, selection):
+            for info in _Search(system, url, selection, timeout).files():
                 file = make_file(system, info)
                 if found.setdefault(file.url, file).path != file.path:
                     raise ArchiveError(f"Expected files of different names, but two are {file.url}.\nRename one.")
@@ -118,35 +118,15 @@ def _folder_day_and_source(folder: str) -> tuple[date | None, str | None]:
 
 
 class _Selection(NamedTuple):
-    """Which day folders and which source to read, the timeout of a listing, and what was left out so far."""
+    """Which day folders and which source to read; `left_out` has what was left out so far."""
 
     since: date | None
     until: date | None
     source_id: str | None
-    timeout: float
     left_out: dict[str, str]
 
-    def excludes(self, fs: AbstractFileSystem, info: Info, *, named: bool = False) -> bool:
-        """Returns whether a file or folder is not selected, and records why. One that the user `named` may be hidden.
-
-        Raises ArchiveError for a broken link, because a whole archive may be missing behind it.
-        """
-        is_folder = info["type"] == "directory"
-        why = self._why_no_folder(info["name"], named) if is_folder else self._why_no_file(info, named)
-        if info["type"] == "broken" and why != "hidden":
-            raise ArchiveError(
-                f"Expected a file or a folder behind the link {info['name']}: {info['error'].strerror}.\n"
-                "Repair or remove the link."
-            ) from info["error"]
-        if why:
-            self.leave_out(fs, info, why)
-        return why is not None
-
-    def leave_out(self, fs: AbstractFileSystem, info: Info, why: str) -> None:
-        """Records that a file or folder is not read."""
-        self.left_out[file_url(fs, info["name"]) + ("/" if info["type"] == "directory" else "")] = why
-
-    def _why_no_folder(self, path: str, named: bool) -> str | None:
+    def why_no_folder(self, path: str, named: bool) -> str | None:
+        """Returns why a folder is not selected (a key of LEFT_OUT); None if it is. A `named` one may be hidden."""
         day, source = _folder_day_and_source(path)
         if _is_hidden(path) and not named:
             return "hidden"
@@ -154,7 +134,8 @@ class _Selection(NamedTuple):
             return "other_days"
         return None if self.source_id is None or source in (None, self.source_id) else "other_source"
 
-    def _why_no_file(self, info: Info, named: bool) -> str | None:
+    def why_no_file(self, info: Info, named: bool) -> str | None:
+        """Returns why a file is not selected (a key of LEFT_OUT); None if it is. A `named` one may be hidden."""
         folder, _, name = info["name"].rpartition("/")
         day, source = _folder_day_and_source(folder)
         other = self.source_id is not None and source != self.source_id and not (named and source is None)
@@ -182,64 +163,139 @@ def _is_hidden(path: str) -> bool:
 # ---- searching -----------------------------------------------------------------------------------------------------
 
 
-def _search(fs: AbstractFileSystem, path: str, url: str, selection: _Selection) -> Iterator[Info]:
-    """Yields the files at `path`; if nothing has exactly that name, those at the path without empty parts (`a//b`)."""
-    *others, last = dict.fromkeys((path, path.rstrip("/") or path, re.sub("//+", "/", path.rstrip("/")) or path))
-    for spelling in others:
-        with suppress(PathNotFound):
-            yield from _files_at(fs, spelling, url, selection)
+class _Search(NamedTuple):
+    """The search for the selected files at a URL, as a user gave it. `timeout` is in seconds, for each request."""
+
+    fs: AbstractFileSystem
+    url: str
+    selection: _Selection
+    timeout: float
+
+    def files(self) -> Iterator[Info]:
+        """Yields the files; if nothing has exactly that name, those at the path without empty parts (`a//b`)."""
+        path = normalized_path(self.fs, self.url)
+        *others, last = dict.fromkeys((path, path.rstrip("/") or path, re.sub("//+", "/", path.rstrip("/")) or path))
+        for spelling in others:
+            with suppress(PathNotFound):
+                yield from self._at(spelling)
+                return
+        yield from self._at(last)
+
+    def _at(self, path: str) -> Iterator[Info]:
+        """Yields the files at a path: one file, the files of a folder, or those of every match of a glob."""
+        info = path_info(self.fs, path, self.timeout)
+        if info is None and GLOB_CHARACTERS.search(path):
+            yield from self._glob(path)
+        elif info is None:
+            raise PathNotFound(
+                f"Expected a file or a folder at {self.url}, but nothing is there.\nCheck the path's spelling."
+            )
+        elif info["type"] == "directory":
+            yield from self._below(path)
+        elif info["type"] != "file":
+            raise ArchiveError(
+                f"Expected a file or a folder at {self.url}, but it is neither (a device, a pipe or a socket)."
+            )
+        else:
+            if not self._excludes(info, named=True):
+                yield info
+            # In a bucket, an object can have the name of a folder; an empty one marks the folder.
+            if not isinstance(self.fs, LocalFileSystem) and (info["size"] == 0 or self.url.endswith("/")):
+                yield from self._below(path)
+
+    def _below(self, root: str) -> Iterator[Info]:
+        """Yields the files below a folder, level by level; linked folders last, and each real folder only once."""
+        if self._excludes({"name": root, "type": "directory"}, named=True):
             return
-    yield from _files_at(fs, last, url, selection)
+        level, links, seen = [root], list[str](), set[str]()
+        with ThreadPoolExecutor(8) as pool:
+            # Only an asynchronous file system may be called from several threads.
+            each: Callable[..., Iterator[list[Info]]] = pool.map if self.fs.async_impl else map
+            while level or links:
+                if not level:
+                    level = [links.pop(0)]
+                level = [folder for folder in level if not _was_seen(self.fs, folder, seen)]
+                folders: list[str] = []
+                for info in (info for infos in each(self._listed, level) for info in infos if not self._excludes(info)):
+                    if info["type"] == "directory":
+                        (links if info.get("islink") else folders).append(info["name"])
+                    else:
+                        yield info
+                level = folders
 
+    def _listed(self, folder: str) -> list[Info]:
+        """Lists a folder; an unfinished export counts as empty, so that part of it is not mistaken for the whole."""
+        infos = list_folder(self.fs, folder, self.timeout)
+        if any(info["name"].rpartition("/")[2] == EXPORT_MARK for info in infos):
+            self._leave_out({"name": folder, "type": "directory"}, "unfinished_export")
+            return []
+        return infos
 
-def _files_at(fs: AbstractFileSystem, path: str, url: str, selection: _Selection) -> Iterator[Info]:
-    """Yields the files at `path`: one file, the files of a folder, or those of every match of a glob."""
-    info = path_info(fs, path, selection.timeout)
-    if info is None and GLOB_CHARACTERS.search(path):
-        yield from _glob(fs, path, url, selection)
-    elif info is None:
-        raise PathNotFound(f"Expected a file or a folder at {url}, but nothing is there.\nCheck the path's spelling.")
-    elif info["type"] == "directory":
-        yield from _files_below(fs, path, selection)
-    elif info["type"] != "file":
-        raise ArchiveError(f"Expected a file or a folder at {url}, but it is neither (a device, a pipe or a socket).")
-    else:
-        if not selection.excludes(fs, info, named=True):
-            yield info
-        # In a bucket, an object can have the name of a folder; an empty one marks the folder.
-        if not isinstance(fs, LocalFileSystem) and (info["size"] == 0 or url.endswith("/")):
-            yield from _files_below(fs, path, selection)
+    def _glob(self, path: str) -> Iterator[Info]:
+        """Yields the files that a glob matches, and those below the folders that it matches."""
+        parts = path.split("/")
+        fixed = next(at for at, part in enumerate(parts) if GLOB_CHARACTERS.search(part))
+        root = "/".join(parts[:fixed]) or ("/" if path.startswith("/") else "")
+        pattern = [part for at, part in enumerate(parts[fixed:], fixed) if part != "**" or parts[at - 1] != "**"]
+        nothing = True
+        for info in self._matches(root, pattern):
+            nothing = False
+            if self._excludes(info, named=True):
+                continue
+            if info["type"] != "directory":
+                yield info
+            elif pattern[-1] != "**":
+                yield from self._below(info["name"])
+        if nothing:
+            raise PathNotFound(
+                f"Expected files that match {self.url}, but none does.\nCheck the pattern, or name a folder."
+            )
 
-
-def _files_below(fs: AbstractFileSystem, root: str, selection: _Selection) -> Iterator[Info]:
-    """Yields the selected files below a folder, level by level; linked folders last, and each real folder only once."""
-    if selection.excludes(fs, {"name": root, "type": "directory"}, named=True):
-        return
-    level, links, seen = [root], list[str](), set[str]()
-    with ThreadPoolExecutor(8) as pool:
-        # Only an asynchronous file system may be called from several threads.
-        each: Callable[..., Iterator[list[Info]]] = pool.map if fs.async_impl else map
-        while level or links:
-            if not level:
-                level = [links.pop(0)]
-            level = [folder for folder in level if not _was_seen(fs, folder, seen)]
-            folders: list[str] = []
-            listings = each(lambda folder: _list_folder(fs, folder, selection), level)
-            for info in (info for infos in listings for info in infos if not selection.excludes(fs, info)):
-                if info["type"] == "directory":
-                    (links if info.get("islink") else folders).append(info["name"])
-                else:
+    def _matches(self, folder: str, pattern: list[str]) -> Iterator[Info]:
+        """Yields the matches below a folder, and folders that were not entered because of their day or source."""
+        head, rest = pattern[0], pattern[1:]
+        if head == "**" and rest:
+            yield from self._matches(folder, rest)
+        for info in self._listed(folder):
+            name, is_folder = info["name"].rpartition("/")[2], info["type"] in ("directory", "broken")
+            if (rest and not is_folder) or not fnmatchcase(name, head):
+                continue
+            if _is_hidden(name) and not head.startswith("."):
+                self._leave_out(info, "hidden")
+            elif is_folder and self._excludes(info, named=True):
+                yield info
+            elif head == "**":
+                if is_folder and info.get("islink"):
+                    self._leave_out(info, "linked_folder")
+                elif is_folder:
+                    yield from self._matches(info["name"], pattern)
+                if not rest:
                     yield info
-            level = folders
+            elif not rest:
+                yield info
+            else:
+                yield from self._matches(info["name"], rest)
 
+    def _excludes(self, info: Info, *, named: bool = False) -> bool:
+        """Returns whether a file or folder is not selected, and records why. One that the user `named` may be hidden.
 
-def _list_folder(fs: AbstractFileSystem, folder: str, selection: _Selection) -> list[Info]:
-    """Lists a folder; an unfinished export counts as empty, so that part of it is not mistaken for the whole."""
-    infos = list_folder(fs, folder, selection.timeout)
-    if any(info["name"].rpartition("/")[2] == EXPORT_MARK for info in infos):
-        selection.leave_out(fs, {"name": folder, "type": "directory"}, "unfinished_export")
-        return []
-    return infos
+        Raises ArchiveError for a broken link, because a whole archive may be missing behind it.
+        """
+        is_folder, selection = info["type"] == "directory", self.selection
+        why = selection.why_no_folder(info["name"], named) if is_folder else selection.why_no_file(info, named)
+        if info["type"] == "broken" and why != "hidden":
+            raise ArchiveError(
+                f"Expected a file or a folder behind the link {info['name']}: {info['error'].strerror}.\n"
+                "Repair or remove the link."
+            ) from info["error"]
+        if why:
+            self._leave_out(info, why)
+        return why is not None
+
+    def _leave_out(self, info: Info, why: str) -> None:
+        """Records that a file or folder is not read."""
+        url = file_url(self.fs, info["name"]) + ("/" if info["type"] == "directory" else "")
+        self.selection.left_out[url] = why
 
 
 def _was_seen(fs: AbstractFileSystem, folder: str, seen: set[str]) -> bool:
@@ -248,48 +304,3 @@ def _was_seen(fs: AbstractFileSystem, folder: str, seen: set[str]) -> bool:
     known = real in seen
     seen.add(real)
     return known
-
-
-def _glob(fs: AbstractFileSystem, path: str, url: str, selection: _Selection) -> Iterator[Info]:
-    """Yields the files that a glob matches, and those below the folders that it matches."""
-    parts = path.split("/")
-    fixed = next(at for at, part in enumerate(parts) if GLOB_CHARACTERS.search(part))
-    root = "/".join(parts[:fixed]) or ("/" if path.startswith("/") else "")
-    pattern = [part for at, part in enumerate(parts[fixed:], fixed) if part != "**" or parts[at - 1] != "**"]
-    nothing = True
-    for info in _matches(fs, root, pattern, selection):
-        nothing = False
-        if selection.excludes(fs, info, named=True):
-            continue
-        if info["type"] != "directory":
-            yield info
-        elif pattern[-1] != "**":
-            yield from _files_below(fs, info["name"], selection)
-    if nothing:
-        raise PathNotFound(f"Expected files that match {url}, but none does.\nCheck the pattern, or name a folder.")
-
-
-def _matches(fs: AbstractFileSystem, folder: str, pattern: list[str], selection: _Selection) -> Iterator[Info]:
-    """Yields the matches below `folder`, and folders that were not entered because of their day or source."""
-    head, rest = pattern[0], pattern[1:]
-    if head == "**" and rest:
-        yield from _matches(fs, folder, rest, selection)
-    for info in _list_folder(fs, folder, selection):
-        name, is_folder = info["name"].rpartition("/")[2], info["type"] in ("directory", "broken")
-        if (rest and not is_folder) or not fnmatchcase(name, head):
-            continue
-        if _is_hidden(name) and not head.startswith("."):
-            selection.leave_out(fs, info, "hidden")
-        elif is_folder and selection.excludes(fs, info, named=True):
-            yield info
-        elif head == "**":
-            if is_folder and info.get("islink"):
-                selection.leave_out(fs, info, "linked_folder")
-            elif is_folder:
-                yield from _matches(fs, info["name"], pattern, selection)
-            if not rest:
-                yield info
-        elif not rest:
-            yield info
-        else:
-            yield from _matches(fs, info["name"], rest, selection)
