@@ -137,17 +137,21 @@ class BatchSender:
 
     def _write(self, batch: ContactBatch, outcomes: dict[Key, Outcome]) -> None:
         """Writes a batch's contacts. `outcomes` gets the outcome of each, even if this raises."""
-        if not batch.contacts:
-            return
-        if not batch.renames:
-            failed_before = {item.key for item in batch.items if item.failed_before}
-            self.writer.write(batch.contacts, outcomes, failed_before)
-            for key, values in batch.contacts.items():
-                # A contact that always fails holds up nobody: `DeferredContacts.move` changes its address.
-                always = key in failed_before and self.writer.is_bad(key, outcomes, failed_before=True)
-                if outcomes[key].status == "failed":
-                    self._held.note_failed(contact_keys(values), always)
-            return
+        if batch.renames:
+            self._change_addresses(batch, outcomes)
+        elif batch.contacts:
+            self._write_contacts(batch, outcomes)
+
+    def _write_contacts(self, batch: ContactBatch, outcomes: dict[Key, Outcome]) -> None:
+        failed_before = {item.key for item in batch.items if item.failed_before}
+        self.writer.write(batch.contacts, outcomes, failed_before)
+        for key, values in batch.contacts.items():
+            # A contact that always fails holds up nobody: `DeferredContacts.move` changes its address.
+            always = key in failed_before and self.writer.is_bad(key, outcomes, failed_before=True)
+            if outcomes[key].status == "failed":
+                self._held.note_failed(contact_keys(values), always)
+
+    def _change_addresses(self, batch: ContactBatch, outcomes: dict[Key, Outcome]) -> None:
         for key, values in batch.contacts.items():
             self.writer.forget(values["Email"])
             request = partial(self._account.upsert, values)
@@ -226,12 +230,12 @@ def _rows_with_outcomes(
     The row of an item that was refused for its values has them as its content, so that it is not sent again until they
     change. If several items of the person were merged, it is not known whose values were refused.
     """
-    number = Counter(item.key for item in items)
+    items_of = Counter(item.key for item in items)
     done: list[tuple[BatchItem, Delivery]] = []
     for item in items:
         if item.key in outcomes:
             row = outcomes[item.key].of(item.row)
             if is_rejected(row):
-                row = row._replace(content=content_of(row, item.values) if number[item.key] == 1 else None)
+                row = row._replace(content=content_of(row, item.values) if items_of[item.key] == 1 else None)
             done.append((item, row))
     return done
