@@ -281,7 +281,9 @@ class Lists:
         spool = Spool.open(folder / "index") or Spool.begin(folder / "index", START)
         scan = Scan("lists", "url", SCAN, index=1, spool=spool)
         none: Any = None
-        parts = list(scans.scan_group(scan, spool, none, deadline or Deadline(None), self.group(), members, folder))
+        parts = list(
+            scans.scan_group(scan, spool, none, deadline or Deadline(None), self.group(), folder if members else None)
+        )
         assert scan.size == sum(part.size for part in parts)
         return scan, [
             {table: [(record.key, record.cells) for record in rows] for table, rows in part.records.items()}
@@ -334,7 +336,7 @@ def test_a_member_that_is_none_is_rejected(tmp_path: Path) -> None:
     spool = Spool.begin(tmp_path / "index", START)
     scan = Scan("lists", "url", SCAN, index=1, spool=spool)
     none: Any = None
-    _, part = scans.scan_group(scan, spool, none, Deadline(None), account.group(), True, tmp_path)
+    _, part = scans.scan_group(scan, spool, none, Deadline(None), account.group(), tmp_path)
     assert part.rejects == [Reject(1, 1, "not_an_object", REJECT_REASONS["not_an_object"], b'"x"')]
 
 

@@ -75,6 +75,11 @@ class Spool:
         except (OSError, EOFError, ValueError, TypeError, zlib.error):
             return None
 
+    @classmethod
+    def open_or_begin(cls, folder: Path, start: ScanStart) -> Self:
+        """Returns the spool in a folder, or a new one if there is none that can be read."""
+        return cls.open(folder) or cls.begin(folder, start)
+
     @property
     def complete(self) -> bool:
         """Whether the spool has the last page of the scan."""
@@ -102,6 +107,10 @@ class Spool:
         """Returns a page's contacts, read without loss, and its size in bytes."""
         content = gzip.decompress(self._path(number).read_bytes())
         return cast(list[object], DECODER.decode(content.partition(b"\n")[2].decode()).value("contacts")), len(content)
+
+    def read_all(self, first: int = 1) -> Iterator[tuple[list[object], int]]:
+        """Yields, from page `first` on, what `read` returns of each page that is there by now."""
+        return map(self.read, range(first, self.last + 1))
 
     def contacts_of(self, fetched: "FetchedPage") -> tuple[list[object], int]:
         """Returns the contacts and the size of a page that was fetched, from the disk if it is not in memory."""

@@ -139,7 +139,7 @@ class _ContactCounter:
 
 def _pages(spool: Spool, scan: Scan, account: Autopilot, deadline: Deadline) -> Iterator[tuple[list[object], int]]:
     """Yields the contacts and the size of each page: first of those in the spool, then of those that it fetches."""
-    yield from map(spool.read, range(scan.first, spool.last + 1))
+    yield from spool.read_all(scan.first)
     if not spool.complete and not (deadline.is_over() and spool.last >= scan.first):
         for fetched in fetch_ahead(spool, account.contacts(spool.bookmark), deadline.is_over):
             scan.total = fetched.total if scan.total is None or fetched.total is not None else scan.total
@@ -172,12 +172,12 @@ def single_response(scan: Scan, table: Table, values: list[Any]) -> ScanBatch:
 
 
 def scan_group(
-    scan: Scan, spool: Spool, account: Autopilot, deadline: Deadline, group: Group, members: bool, folder: Path
+    scan: Scan, spool: Spool, account: Autopilot, deadline: Deadline, group: Group, folder: Path | None
 ) -> Iterator[ScanBatch]:
-    """Yields lists or segments, and their members if requested.
+    """Yields lists or segments, and their members if there is a `folder` for these.
 
-    The spools of the members stay below `folder` until the scan is loaded. Raises ScanInterrupted, if at all, before
-    the first batch.
+    The spools of the members stay below it until the scan is loaded. Raises ScanInterrupted, if at all, before the
+    first batch.
     """
     if not spool.complete:
         if deadline.is_over():
@@ -187,12 +187,13 @@ def scan_group(
     entries, size = spool.read(1)
     found.add_records(group.table, entries)
     ids = [record.key[0] for record in found.records.get(group.table.name, [])]
-    if members:
+    if folder is not None:
         _fetch_members(ids, group, account, deadline, folder, spool.start)
     found.add_size(size)
     yield found
-    for number, name in enumerate(ids if members else ()):
-        yield from _members(scan, group, name, Spool(folder / str(number), spool.start))
+    if folder is not None:
+        for number, name in enumerate(ids):
+            yield from _members(scan, group, name, Spool(folder / str(number), spool.start))
     scan.complete = True
 
 
@@ -203,7 +204,7 @@ def _fetch_members(
     failed = Event()
 
     def fetch_one(number: int, name: str) -> None:
-        spool = Spool.open(folder / str(number)) or Spool.begin(folder / str(number), start)
+        spool = Spool.open_or_begin(folder / str(number), start)
         try:
             if not spool.complete and not (failed.is_set() or deadline.is_over()):
                 pages = map(_references, group.request_contacts(account, name, spool.bookmark))
@@ -229,9 +230,8 @@ def _fetch_members(
 
 def _members(scan: Scan, group: Group, name: str, spool: Spool) -> Iterator[ScanBatch]:
     key = group.table.key[0]
-    for number in range(1, spool.last + 1):
+    for values, size in spool.read_all():
         found = ScanBatch(scan)
-        values, size = spool.read(number)
         found.add_size(size)
         found.add_records(group.members, values, {key: name})
         yield found

@@ -182,8 +182,8 @@ class AutopilotApi(Origin[Scan]):
         common = scan, scan.spool, self.client, run.deadline
         if scan.name == CONTACTS.name:
             return scans.scan_contacts(*common, run.scope, lambda: run.report_contacts(scan))
-        members = run.plan.has(CONTACT_GROUPS[scan.name].members)
-        return scans.scan_group(*common, CONTACT_GROUPS[scan.name], members, run.plan.folder / scan.name)
+        group = CONTACT_GROUPS[scan.name]
+        return scans.scan_group(*common, group, run.plan.folder / scan.name if run.plan.has(group.members) else None)
 
     def finish(self, context: LoadContext) -> Iterator[TableRows]:
         """Yields the rows of contacts and of the tables whose scan is complete; stores the cursors."""

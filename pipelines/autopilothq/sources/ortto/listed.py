@@ -53,8 +53,8 @@ class Lookup:
                 requested, unknown = requested + len(group), unknown + missing
             spool.put(Page([], None, None))
             self._warn_of(unknown, requested)
-        for number in range(1, spool.last + 1):
-            yield [found_person(contact, self._run.begun) for contact in spool.read(number)[0]]
+        for contacts, _ in spool.read_all():
+            yield [found_person(contact, self._run.begun) for contact in contacts]
 
     def _look_up(self, values: Sequence[str]) -> tuple[list[Any], int]:
         """Returns the people of some values, and how many of the values the account does not have."""

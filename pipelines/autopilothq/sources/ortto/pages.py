@@ -98,8 +98,7 @@ class Scanner:
         and ApiErrors.
         """
         restarts = count = 0
-        for number in range(1, spool.last + 1):
-            contacts, size = spool.read(number)
+        for contacts, size in spool.read_all():
             count += len(contacts)
             self._report(query, count, None)
             yield contacts, size

@@ -160,8 +160,7 @@ class RecordScans:
             pass
         if not spool.complete:
             raise OutOfTime
-        for number in range(1, spool.last + 1):
-            values, size = spool.read(number)
+        for values, size in spool.read_all():
             found = ScanBatch(scan)
             found.add_size(size)
             found.add_records(PARTS[scan.name].tables[0], values)
@@ -216,9 +215,7 @@ class RecordScans:
         return found
 
     def _members(self, scan: Scan, number: int, audience: str) -> Iterator[ScanBatch]:
-        spool = Spool.open(self.home / scan.name / str(number)) or Spool.begin(
-            self.home / scan.name / str(number), _spool(scan).start
-        )
+        spool = Spool.open_or_begin(self.home / scan.name / str(number), _spool(scan).start)
         query = Query([EMAIL_FIELD], audience=audience, reduce=_reference)
         try:
             for members, size in self.scanner.scan(spool, query):

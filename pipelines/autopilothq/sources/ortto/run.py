@@ -91,7 +91,7 @@ class Run:
     def spool(self, name: str) -> Spool:
         """Returns this machine's spool of a way to find people, or a new one."""
         folder = self.folder / name
-        return Spool.open(folder) or Spool.begin(folder, ScanStart(self.start.account, self.start.begun))
+        return Spool.open_or_begin(folder, ScanStart(self.start.account, self.start.begun))
 
     def write_cursor(self, load_id: str, segment: int, complete: bool, retention: int | None) -> None:
         """Stores how far the run is once the load `load_id` is complete."""

@@ -52,8 +52,8 @@ def people_of_contacts(spool: Spool, account: Autopilot, progress: Callable[[], 
     `progress` is called after each page that is fetched. Contacts without an email are left out, because the space
     cannot know them.
     """
-    for number in range(1, spool.last + 1):
-        yield _people(spool.read(number)[0])
+    for contacts, _ in spool.read_all():
+        yield _people(contacts)
     if not spool.complete:
         pages = map(_reduced, account.contacts(spool.bookmark))
         for fetched in fetch_ahead(spool, pages, lambda: False):
