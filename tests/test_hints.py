@@ -175,6 +175,17 @@ OF_POSTGRES = {
     'new row violates row-level security policy for table "tracks"': (
         "Let the user of the credentials see and write all rows (ALTER ROLE ... BYPASSRLS)."
     ),
+    'character with byte sequence 0xf0 0x9f 0xa6 0x86 in encoding "UTF8" has no equivalent in encoding "LATIN1"': (
+        "Load into a database that holds every character: CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0."
+    ),
+    "cannot execute CREATE SCHEMA in a read-only transaction": (
+        "Connect to the primary server, or let the user of the credentials write"
+        " (ALTER ROLE ... SET default_transaction_read_only = off)."
+    ),
+    "FATAL:  unsupported startup parameter: options": (
+        "A connection pooler refuses the settings of sessions: name the host and port of PostgreSQL itself in the"
+        " credentials, or allow them (PgBouncer: ignore_startup_parameters = options)."
+    ),
     'FATAL:  too many connections for role "loader"': (
         "Allow more connections, or let a load take fewer: workers = 1 under [load] of dlt's configuration."
     ),

@@ -203,6 +203,8 @@ class Driver(Exception):
 @pytest.mark.parametrize(
     ("state", "about"),
     [
+        ("22021", True),
+        ("22P05", False),
         ("23502", None),
         ("23503", None),
         ("23505", True),

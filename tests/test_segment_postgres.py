@@ -5,13 +5,14 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import dlt
 import psycopg2
 import pyarrow as pa
 import pytest
 from adbc_driver_manager import AdbcConnection, AdbcDatabase
+from dlt import Schema
 from dlt.destinations import postgres as dlt_postgres
 from dlt.load import Load
 from dlt.pipeline.exceptions import PipelineStepFailed
@@ -20,8 +21,10 @@ from dlt.sources import DltSource
 import autopilothq
 from autopilothq import catalog
 from autopilothq.catalog import LOCKS
+from autopilothq.errors import RunError
 from autopilothq.sources import resources
-from autopilothq.warehouses import postgres_adbc, postgres_copies
+from autopilothq.warehouses import postgres_adbc, postgres_copies, postgres_waits
+from autopilothq.warehouses.dlt_internals import client_for
 from autopilothq.warehouses.native import SEGMENT_TABLE_HINT
 from autopilothq.warehouses.postgres import postgres as segment_postgres
 from calling import Call
@@ -440,3 +443,32 @@ def test_a_column_of_a_smaller_type_is_filled_by_way_of_staging(postgres: str) -
     pipeline(segment_postgres(postgres)).run(opened())
     assert query(postgres, "SELECT id, n FROM autopilothq.email_opened") == [("m1", 5)]
     assert query(postgres, "SELECT count(*) FROM autopilothq._rejects") == [(0,)]
+
+
+def test_settings_of_sessions_that_a_pooler_drops(
+    postgres: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """PgBouncer does so if its settings tell it to ignore them; else it refuses connections."""
+    monkeypatch.setattr(postgres_waits, "SESSION", "")
+    client = cast(Any, client_for(pipeline(segment_postgres(postgres)), Schema("autopilothq"))).sql_client
+    for _ in range(2):
+        with client:
+            pass
+    [warning] = caplog.messages
+    assert warning == (
+        "A connection pooler drops the settings of sessions, so lock_timeout and statement_timeout are the server's."
+        " The host and port of PostgreSQL itself in the credentials change that."
+    )
+    query(postgres, f"ALTER DATABASE {postgres.rpartition('/')[2]} SET extra_float_digits = 0")
+    client = cast(Any, client_for(pipeline(segment_postgres(postgres)), Schema("autopilothq"))).sql_client
+    for _ in range(2):
+        with pytest.raises(RunError) as raised, client:
+            pass
+        assert str(raised.value) == (
+            "A connection pooler drops the settings of sessions, and the server's own would change values:"
+            " extra_float_digits = 0, quote_all_identifiers = off.\n"
+            "Name the host and port of PostgreSQL itself in the credentials, or set extra_float_digits = 1 and"
+            " quote_all_identifiers = off for the user (ALTER ROLE ... SET)."
+        )
+    left = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    assert query(postgres, left) == [(0,)]

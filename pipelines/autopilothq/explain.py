@@ -43,6 +43,12 @@ _ADVICE = {
     " see and write all rows (ALTER ROLE ... BYPASSRLS).",
     "^(permission denied for|must be owner of) ": "Give the user of the credentials that right (GRANT, ALTER ... OWNER"
     " TO).",
+    "has no equivalent in encoding": "Load into a database that holds every character: CREATE DATABASE ... ENCODING"
+    " 'UTF8' TEMPLATE template0.",
+    "in a read-only transaction": "Connect to the primary server, or let the user of the credentials write (ALTER ROLE"
+    " ... SET default_transaction_read_only = off).",
+    "unsupported startup parameter": "A connection pooler refuses the settings of sessions: name the host and port of"
+    " PostgreSQL itself in the credentials, or allow them (PgBouncer: ignore_startup_parameters = options).",
     "too many connections|too many clients|connection slots": "Allow more connections, or let a load take fewer:"
     " workers = 1 under [load] of dlt's configuration.",
     'database ".*" does not exist': "Correct the database in the credentials, or create it (CREATE DATABASE); no load"

@@ -28,6 +28,8 @@ class Waits:
         """All locks that a warning was written about."""
         self.gave_up = False
         """Whether a wait has timed out. dlt retries the job, which then waits only briefly."""
+        self.checked = False
+        """Whether it was checked that the settings of a session reach the server."""
 
 
 class _NewTables(dict[str, Any]):

@@ -31,7 +31,7 @@ from .native import DIRECT_HINT, SEGMENT_TABLE_HINT, TableShape, shape_of
 from .postgres import PostgresConfiguration
 from .postgres_copies import CopyNew, PostgresCopyJob
 from .postgres_merge import MAY_OMIT, Merge, MergeNew, MergeReplacing, Replace
-from .postgres_waits import log_waits, raising_busy, with_timeouts
+from .postgres_waits import check_session, log_waits, raising_busy, with_timeouts
 from .sql_files import sql_file
 
 
@@ -202,6 +202,11 @@ class PostgresSqlClient(BooksSqlClient, Psycopg2SqlClient):
     def open_connection(self) -> "psycopg2.extensions.connection":
         """Opens a connection whose waits are logged while it is open."""
         connection: psycopg2.extensions.connection = super().open_connection()
+        try:
+            check_session(connection, self.config.waits)
+        except Exception:
+            super().close_connection()
+            raise
         self._closed = threading.Event()
         log_waits(connection.info.backend_pid, self.config, self._closed)
         return connection

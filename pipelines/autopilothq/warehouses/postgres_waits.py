@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager, suppress
 
 import psycopg2
 
-from ..errors import BusyError
+from ..errors import BusyError, RunError
 from .dlt_internals import PostgresCredentials
 from .postgres import PostgresConfiguration, Waits
 from .sql_files import sql_file
@@ -20,7 +20,9 @@ LOCK_NOT_AVAILABLE = "55P03"
 # Settings of a database or a role could change values: files are copied in UTF-8, floats become `numeric` by way of
 # their text, and the driver for Arrow knows types by their unquoted names. So sessions set these themselves.
 ENCODING = "UTF8"
-SESSION = "-c extra_float_digits=3 -c quote_all_identifiers=off"
+FLOAT_DIGITS = 3
+SESSION = f"-c extra_float_digits={FLOAT_DIGITS} -c quote_all_identifiers=off"
+ARRIVED = "SELECT current_setting('extra_float_digits')::int, current_setting('quote_all_identifiers')::bool"
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +39,33 @@ def with_timeouts(config: PostgresConfiguration) -> PostgresCredentials:
     credentials.query = query | {"options": " ".join(filter(None, [*options, SESSION]))}
     credentials.client_encoding = ENCODING
     return credentials
+
+
+def check_session(connection: "psycopg2.extensions.connection", waits: Waits) -> None:
+    """Warns if the settings of sessions do not reach the server, as through some connection poolers; once per `waits`.
+
+    Raises RunError if the server's own settings would change values.
+    """
+    if waits.checked:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(ARRIVED)
+        [(digits, quoted)] = cursor.fetchall()
+    dropped = "A connection pooler drops the settings of sessions"
+    if digits < 1 or quoted:
+        raise RunError(
+            f"{dropped}, and the server's own would change values: extra_float_digits = {digits},"
+            f" quote_all_identifiers = {'on' if quoted else 'off'}.\n"
+            "Name the host and port of PostgreSQL itself in the credentials, or set extra_float_digits = 1 and"
+            " quote_all_identifiers = off for the user (ALTER ROLE ... SET)."
+        )
+    if digits != FLOAT_DIGITS:
+        _log.warning(
+            "%s, so lock_timeout and statement_timeout are the server's. The host and port of PostgreSQL itself in the"
+            " credentials change that.",
+            dropped,
+        )
+    waits.checked = True
 
 
 def url_of(credentials: PostgresCredentials) -> str:
