@@ -204,7 +204,7 @@ class Driver(Exception):
     ("state", "about"),
     [
         ("22021", True),
-        ("22P05", False),
+        ("22P05", True),
         ("23502", None),
         ("23503", None),
         ("23505", True),

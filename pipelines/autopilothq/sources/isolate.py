@@ -49,14 +49,13 @@ RETRIES = "load.raise_on_max_retries"  # dlt's setting
 DEFAULT_RETRIES = 5
 
 # Whether a row causes an error, by the prefix of its SQLSTATE; the longest prefix counts. True: data exceptions,
-# violated constraints, limits of a row. False: connections, rights, missing tables and columns, disk space, locks, and
-# the encoding of a database that does not hold every character: it would refuse most rows, and `_rejects` their text.
+# violated constraints, limits of a row. False: connections, rights, missing tables and columns, disk space, locks.
 # None: either is possible, as for columns that must not be null or refer to another table, if a trigger raises, or if
 # a partition is missing (which has the state of a violated constraint).
 _STATES: dict[str, bool | None] = {
-    "0A": False, "22": True, "22P05": False, "23": True, "23502": None, "23503": None, "44": True, "54": True,
-    "54001": None, "54011": False, "54023": False, "08": False, "25": False, "28": False, "3D": False, "3F": False,
-    "40": False, "42": False, "53": False, "55": False, "57": False, "58": False, "F0": False,
+    "0A": False, "22": True, "23": True, "23502": None, "23503": None, "44": True, "54": True, "54001": None,
+    "54011": False, "54023": False, "08": False, "25": False, "28": False, "3D": False, "3F": False, "40": False,
+    "42": False, "53": False, "55": False, "57": False, "58": False, "F0": False,
 }  # fmt: skip
 _DUPLICATE = "23505"
 _DUCKDB: dict[type[Exception], bool] = {
