@@ -22,11 +22,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from dlt import Schema
+from dlt.destinations import filesystem
 from dlt.pipeline.exceptions import PipelineStepFailed
 from dlt.sources import DltResource, DltSource
 
 from ..catalog import ACCOUNTS, CURRENT, EVENT_TABLES, LATEST, MESSAGE_TABLES, TABLES, USERS, Latest, Type, event_table
-from ..errors import causes
+from ..display import visible
+from ..errors import RunError, causes
 from ..projection.types import ARROW
 from ..warehouses.dataset import Dataset, may_hide_rows, open_dataset, placeholders
 from ..warehouses.dlt_internals import (
@@ -115,7 +117,11 @@ class RefusedRows(NamedTuple):
     def lack(self, message: str) -> bool:
         """Returns whether an error is about a column that must not be null and that none of the rows has."""
         column = _NOT_NULL.search(message)
-        return column is not None and all(column[1] not in pq.read_schema(file).names for file in self.files)
+        return column is not None and self.have_no(column[1])
+
+    def have_no(self, column: str) -> bool:
+        """Returns whether none of the files has a column."""
+        return all(column not in pq.read_schema(file).names for file in self.files)
 
     def at(self, number: int) -> dict[str, Any]:
         """Returns one row."""
@@ -138,12 +144,13 @@ def refuse_rows(into: dlt.Pipeline, source: DltSource, error: PipelineStepFailed
     All other rows of all tables are stored, and no row of a refused message stays in any table. `warn` is called with a
     warning for each table that is searched. Returns whether it found new rows: if not, the load failed for another
     reason. Raises the error of a part that fails for another reason than its rows, such as a lost connection or a full
-    disk.
+    disk; and RunError if a lake's table requires a column that none of the rows has.
     """
     cause = _cause(into, error)
     rest = {table: RefusedRows(files) for table, files in handed_over(into).items()}
     if cause is None or cause.is_data is False or cause.table not in rest or rest[cause.table].lack(cause.message):
         return False
+    _check_required(into, cause.table, rest[cause.table])
     into.abort_packages()  # else dlt would resume this load instead of loading parts
     refused = RefusedMessages.read(into)
     known = len(refused)
@@ -270,6 +277,18 @@ def _quietly(into: dlt.Pipeline) -> Iterator[None]:
         log.setLevel(level)
         dlt.config[RETRIES] = DEFAULT_RETRIES if retries is None else retries
         into.collector = collector
+
+
+def _check_required(into: dlt.Pipeline, table: str, rows: RefusedRows) -> None:
+    """Raises RunError if a lake's table requires a column that none of the rows has: its errors name no column."""
+    if not isinstance(into.destination, filesystem):
+        return
+    for column in filter(rows.have_no, open_dataset(into).required(table)):
+        raise RunError(
+            f"Expected nulls to be allowed in the column {visible(column)} of {table}, which no message has, but"
+            " somebody made it required.\nAllow them (ALTER TABLE ... ALTER COLUMN ... DROP NOT NULL), or drop the"
+            " column. Nothing of it counts as loaded."
+        )
 
 
 # Why it failed --------------------------------------------------------------------------------------------------------

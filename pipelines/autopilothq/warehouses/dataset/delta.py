@@ -32,7 +32,7 @@ from ..dlt_internals import (
     DestinationUndefinedEntity,
     FilesystemClient,
 )
-from ..hints import arrow_schema
+from ..hints import arrow_schema, check_lake_path
 from ..query_check import check_query
 from .interface import Columns, Dataset, NativeType, Row
 
@@ -102,6 +102,10 @@ class DeltaDataset(Dataset):
                 self.widths[name] = len(fields)
                 found[name] = {field.name: _TYPES[field.type] for field in fields if field.type in _TYPES}
         return found
+
+    def required(self, table: str) -> list[str]:
+        """Returns the columns of a table that must not be null."""
+        return [field.name for field in self._current(table).schema().fields if not field.nullable]
 
     def complete_loads(self) -> set[str]:
         """Returns the ids of dlt's completed loads: each leaves a file that is named after it."""
@@ -252,7 +256,7 @@ def _location_of(client: FilesystemClient, name: str) -> tuple[str, dict[str, st
     """Returns the URL of a Delta table and the storage options of its credentials.
 
     On a new machine dlt does not know the tables of loads that were killed, so they are found by their folder.
-    Raises CannotMerge if the Delta library is not installed.
+    Raises CannotMerge if the Delta library is not installed, or cannot open a folder of this name.
     """
     try:
         import deltalake  # noqa: F401 - dlt's module may have been imported before it was removed
@@ -265,18 +269,23 @@ def _location_of(client: FilesystemClient, name: str) -> tuple[str, dict[str, st
             f"Delta tables need the package deltalake, which is not installed.\nInstall it: {install('deltalake')}"
         ) from error
     config = client.config
+    check_lake_path(config)
     options = deltalake_storage_options(config.credentials, config.deltalake_storage_options)
     return client.get_open_table_location("delta", name), options
 
 
 def open_table(client: FilesystemClient, name: str) -> Any:
-    """Returns a Delta table, or None if there is none."""
+    """Returns a Delta table, or None if there is none. Raises the library's error with the table's name."""
     location, options = _location_of(client, name)
     from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError
 
     if not DeltaTable.is_deltatable(location, options):
         return None
-    return DeltaTable(location, storage_options=options)
+    try:
+        return DeltaTable(location, storage_options=options)
+    except DeltaError as error:
+        raise type(error)(f"The table {name} cannot be opened: {error}") from None
 
 
 def has_many_files(table: Any) -> bool:
