@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, Field, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.schema import PrimitiveType
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 import autopilothq
@@ -259,11 +260,21 @@ def test_a_table_that_cannot_be_compacted_holds_up_no_other(caplog: pytest.LogCa
             done.append(f"vacuum {name}")
 
         files = ["file"] * (MOST_FILES + (name != "small"))
-        optimize = SimpleNamespace(compact=compact)
-        return SimpleNamespace(file_uris=lambda: files, optimize=optimize, vacuum=vacuum) if name != "gone" else None
+        if name == "gone":
+            return None
+        return SimpleNamespace(
+            file_uris=lambda: files,
+            optimize=SimpleNamespace(compact=compact),
+            create_checkpoint=lambda: done.append(f"checkpoint {name}"),
+            vacuum=vacuum,
+        )
 
     compact_tables(["gone", "torn", "small", "large"], opened)
-    assert done == ["compact torn", "vacuum small", "compact large", "vacuum large"]
+    assert done == [
+        *("compact torn", "checkpoint torn"),
+        "vacuum small",
+        *("compact large", "checkpoint large", "vacuum large"),
+    ]
     assert caplog.messages == ["Delta tables that could not be compacted, and are slow to read: torn; torn"]
 
 
@@ -459,7 +470,7 @@ def test_takes_the_table_format_as_an_argument_of_dlt_too_and_rejects_a_row_that
     assert [text for text in caplog.messages if text.startswith("The destination")] == [
         f"The destination refuses rows of email_opened: they are looked for among 2, and all others are loaded. {why}"
     ]
-    mine = Field("mine", "string", nullable=False)
+    mine = Field("mine", PrimitiveType("string"), nullable=False)
     DeltaTable(bucket / "autopilothq" / "tracks").alter.add_columns([mine])
     file(archive, "3.gz", [track(4)])
     with pytest.raises(RunError) as required:

@@ -22,13 +22,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from dlt import Schema
-from dlt.destinations import filesystem
 from dlt.pipeline.exceptions import PipelineStepFailed
 from dlt.sources import DltResource, DltSource
 
 from ..catalog import ACCOUNTS, CURRENT, EVENT_TABLES, LATEST, MESSAGE_TABLES, TABLES, USERS, Latest, Type, event_table
-from ..display import visible
-from ..errors import RunError, causes
+from ..errors import causes
 from ..projection.types import ARROW
 from ..warehouses.dataset import Dataset, may_hide_rows, open_dataset, placeholders
 from ..warehouses.dlt_internals import (
@@ -41,7 +39,7 @@ from ..warehouses.dlt_internals import (
 from ..warehouses.hints import SOURCE, column_hints, keys_are_declared, merge_disposition, merge_strategies, merge_with
 from ..warehouses.native import SEGMENT_TABLE_HINT
 from .load_folder import handed_over, handed_over_at
-from .refused import UUID_TS, RefusedMessages, key
+from .refused import UUID_TS, RefusedMessages, check_required, key
 
 SAMPLE = 5  # rows that are tried alone if the error does not show whether rows cause it
 MAX_ALL_REFUSED = 3  # so many rows may all be refused although the error does not show that rows cause it
@@ -75,6 +73,10 @@ _DUCKDB: dict[type[Exception], bool] = {
 }
 # The Delta library's errors about a table: another writer's commit, one that is append-only or not there, its columns.
 _OF_DELTA_TABLES = {"CommitFailedError", "DeltaProtocolError", "SchemaMismatchError", "TableNotFoundError"}
+# How its other errors begin if a table causes them, not values: a file is gone, or columns differ only in case.
+_OF_A_DELTA_TABLE = re.compile(
+    "(External error: |Generic DeltaTable error: |Parquet error: )*(Failed to fetch metadata|Schema error|Kernel error)"
+)
 _NO_PARTITION = "no partition of relation"
 # The errors of DuckDB and PostgreSQL for a column that must not be null.
 _NOT_NULL = re.compile(r'(?:NOT NULL constraint failed: (?:[^.]*\.)*|null value in column ")(\w+)')
@@ -117,11 +119,7 @@ class RefusedRows(NamedTuple):
     def lack(self, message: str) -> bool:
         """Returns whether an error is about a column that must not be null and that none of the rows has."""
         column = _NOT_NULL.search(message)
-        return column is not None and self.have_no(column[1])
-
-    def have_no(self, column: str) -> bool:
-        """Returns whether none of the files has a column."""
-        return all(column not in pq.read_schema(file).names for file in self.files)
+        return column is not None and all(column[1] not in pq.read_schema(file).names for file in self.files)
 
     def at(self, number: int) -> dict[str, Any]:
         """Returns one row."""
@@ -150,7 +148,7 @@ def refuse_rows(into: dlt.Pipeline, source: DltSource, error: PipelineStepFailed
     rest = {table: RefusedRows(files) for table, files in handed_over(into).items()}
     if cause is None or cause.is_data is False or cause.table not in rest or rest[cause.table].lack(cause.message):
         return False
-    _check_required(into, cause.table, rest[cause.table])
+    check_required(into, cause.table, rest[cause.table].files)
     into.abort_packages()  # else dlt would resume this load instead of loading parts
     refused = RefusedMessages.read(into)
     known = len(refused)
@@ -279,18 +277,6 @@ def _quietly(into: dlt.Pipeline) -> Iterator[None]:
         into.collector = collector
 
 
-def _check_required(into: dlt.Pipeline, table: str, rows: RefusedRows) -> None:
-    """Raises RunError if a lake's table requires a column that none of the rows has: its errors name no column."""
-    if not isinstance(into.destination, filesystem):
-        return
-    for column in filter(rows.have_no, open_dataset(into).required(table)):
-        raise RunError(
-            f"Expected nulls to be allowed in the column {visible(column)} of {table}, which no message has, but"
-            " somebody made it required.\nAllow them (ALTER TABLE ... ALTER COLUMN ... DROP NOT NULL), or drop the"
-            " column. Nothing of it counts as loaded."
-        )
-
-
 # Why it failed --------------------------------------------------------------------------------------------------------
 
 
@@ -318,7 +304,7 @@ def is_data(chain: Collection[BaseException]) -> bool | None:
     for error in chain:
         if getattr(error, "pgcode", "") is None:
             return False  # not the server's answer to a statement: there was no connection, or it broke
-        if type(error).__name__ in _OF_DELTA_TABLES:
+        if type(error).__name__ in _OF_DELTA_TABLES or _OF_A_DELTA_TABLE.match(str(error)):
             return False
         if state := _state(error):
             prefixes = [state[:length] for length in range(len(state), 1, -1)]

@@ -41,7 +41,7 @@ ROWS_PER_BATCH = 10_000
 # DuckDB's optimizers that push conditions down to Arrow. They are disabled, because Arrow cannot compare values with
 # the Delta library's text ("no kernel matching input types (string, string_view)").
 PUSHDOWN = "filter_pushdown,join_filter_pushdown,top_n"
-MOST_FILES = 100  # of a table that is not compacted: each commit adds a file, which all later reads open
+MOST_FILES = 25  # of a table that is not compacted: each commit adds a file, which all later reads open
 # The contract's types as DuckDB, which reads the tables, names them.
 DELTA_TYPES: dict[Type, str] = {
     "text": "VARCHAR",
@@ -102,10 +102,6 @@ class DeltaDataset(Dataset):
                 self.widths[name] = len(fields)
                 found[name] = {field.name: _TYPES[field.type] for field in fields if field.type in _TYPES}
         return found
-
-    def required(self, table: str) -> list[str]:
-        """Returns the columns of a table that must not be null."""
-        return [field.name for field in self._current(table).schema().fields if not field.nullable]
 
     def complete_loads(self) -> set[str]:
         """Returns the ids of dlt's completed loads: each leaves a file that is named after it."""
@@ -288,6 +284,11 @@ def open_table(client: FilesystemClient, name: str) -> Any:
         raise type(error)(f"The table {name} cannot be opened: {error}") from None
 
 
+def required_columns(client: FilesystemClient, name: str) -> list[str]:
+    """Returns the columns of a Delta table that must not be null."""
+    return [field.name for field in open_table(client, name).schema().fields if not field.nullable]
+
+
 def has_many_files(table: Any) -> bool:
     """Returns whether a Delta table has so many files that it should be compacted."""
     return len(table.file_uris()) > MOST_FILES
@@ -309,6 +310,7 @@ def compact_tables(names: Iterable[str], opened: Callable[[str], Any]) -> None:
                 continue
             if has_many_files(table):
                 table.optimize.compact(max_concurrent_tasks=1)  # each task holds rows in memory
+                table.create_checkpoint()  # else all later reads replay up to a hundred commits
             table.vacuum(dry_run=False)
         except (DeltaError, OSError) as error:
             failed[name] = error

@@ -87,10 +87,6 @@ class Dataset(ABC):
         """Returns the tables that exist but that the user may not read, if the destination lists them."""
         return []
 
-    def required(self, table: str) -> list[str]:  # noqa: ARG002
-        """Returns the columns of a table that must not be null, in destinations whose errors do not name them."""
-        return []
-
     def lengths(self) -> dict[tuple[str, str], int]:
         """Returns the maximum length of text columns, by table and column, if the destination limits it."""
         return {}
