@@ -203,6 +203,12 @@ OF_POSTGRES = {
         " the next run creates it again, empty."
     ),
 }
+OF_LAKES = {
+    "The table tracks cannot be opened: Kernel error: No table metadata or protocol found in delta log.": (
+        "The folder _delta_log of that table is damaged: bring it back, or give up the table as how-to/warehouses.md"
+        " says."
+    ),
+}
 RIGHT = "Give this user the right to it (chmod, chown), or name another place."
 
 
@@ -222,7 +228,7 @@ RIGHT = "Give this user the right to it (chmod, chown), or name another place."
             DestinationConnectionError("Client", "mail", 'Cannot open file "/a": Permission denied', OSError()),
             f'Cannot open file "/a": Permission denied\n{RIGHT}',
         ),
-        *((OSError(what), f"{what}\n{advice}") for what, advice in OF_POSTGRES.items()),
+        *((OSError(what), f"{what}\n{advice}") for what, advice in (OF_POSTGRES | OF_LAKES).items()),
         (
             ValueNotSecretException("config.toml", "destination.postgres.credentials"),
             "destination.postgres.credentials is secret, but it is in .dlt/config.toml.\nMove it to .dlt/secrets.toml.",

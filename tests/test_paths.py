@@ -7,12 +7,15 @@ import duckdb
 import pytest
 from dlt.common.configuration.container import Container
 from dlt.common.configuration.specs import PluggableRunContext
+from dlt.destinations.impl.filesystem.configuration import FilesystemDestinationClientConfiguration
 
 from autopilothq.display import visible
+from autopilothq.errors import CannotMerge
 from autopilothq.projection import engine
 from autopilothq.sources.adopt.databases import DuckdbSource
 from autopilothq.sources.engine.work_folder import work_folder
 from autopilothq.warehouses import duckdb as direct
+from autopilothq.warehouses.hints import check_lake_path
 from autopilothq.warehouses.resolve import resolve_target
 from calling import Call, errors
 from faults.loads import content, line, track
@@ -107,19 +110,41 @@ def test_a_path_that_begins_with_a_tilde_is_in_the_home_folder(
             assert resolve_target("filesystem", given).location == f"file://{home}/lake"
 
 
-@pytest.mark.parametrize("sign", ["[", "]", "^", "|", "\\", "%2f"])
+@pytest.mark.parametrize("sign", ["[", "]", "^", "|", "\\", "%2f", "\n", "\x7f"])
 def test_a_lakes_folder_that_its_library_cannot_open(
     sign: str, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A load into it ended with an error of that library, or never."""
     monkeypatch.setenv("SOURCES__AUTOPILOTHQ__TABLE_FORMAT", "delta")
     (tmp_path / "a.ndjson").write_bytes(line(track(1)))
-    place = tmp_path / f"a{sign}b"
-    said = call(
-        "load", "archive", str(tmp_path / "a.ndjson"), "--destination", "filesystem", "--credentials", str(place)
-    )
+    into = ("--destination", "filesystem", "--credentials", str(place := tmp_path / f"a{sign}b"))
     why = (
-        "Error: Expected a local folder for the lake without [ ] ^ | \\ or a sign written like %20 in its path, which"
-        f" the library of Delta tables cannot open, but got {visible(str(place))}."
+        "Error: Expected a local folder for the lake without [ ] ^ | \\, control characters or a sign written like"
+        f" %20 in its path, which the library of Delta tables cannot open, but got {visible(str(place))}."
     )
+    said = call("load", "archive", str(tmp_path / "a.ndjson"), *into)
     assert (said.status, errors(said)) == (1, [why, "Name another folder."])
+    (place / "autopilothq" / "tracks").mkdir(parents=True, exist_ok=True)
+    (place / "autopilothq" / "init").touch()
+    said = call("status", *into)  # as somebody may have renamed a folder
+    assert (said.status, errors(said)) == (1, [why, "Name another folder."])
+
+
+@pytest.mark.parametrize(
+    "folder", ["a#b", "a?b", "a%41", "a%2fb", "a]b", "a^b", "a|b", "a\\b", "a\tb", "a//b", "/a", "..", "a/../b", "./a"]
+)
+def test_a_buckets_folder_that_the_library_of_lakes_cannot_open(folder: str) -> None:
+    """It put all tables into one, which it named by what is before the # or ?, or wrote to another folder."""
+    config = FilesystemDestinationClientConfiguration(bucket_url=f"s3://lake/{folder}")
+    with pytest.raises(CannotMerge) as refused:
+        check_lake_path(config)
+    assert str(refused.value) == (
+        "Expected a bucket's folder for the lake without [ ] ^ | \\ # ?, control characters, empty parts, the parts ."
+        " and .. or a sign written like %20 in its path, which the library of Delta tables cannot open, but got"
+        f" {visible(config.bucket_url)}.\nName another folder."
+    )
+
+
+@pytest.mark.parametrize("folder", ["", "/", "/a/", "/a b", "/a'b=c+d&e:f", "/ä.b./..c", "/50%", "/{*}"])
+def test_other_folders_of_a_bucket_are_lakes(folder: str) -> None:
+    check_lake_path(FilesystemDestinationClientConfiguration(bucket_url=f"s3://lake{folder}"))

@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable, write_deltalake
 from dlt.common.destination.exceptions import DestinationTransientException
 from dlt.load.exceptions import LoadClientJobFailed
 
@@ -243,6 +244,32 @@ def test_duckdb_says_by_its_class_whether_rows_are_at_fault() -> None:
     assert isolate.is_data([duckdb.ConstraintException("NOT NULL constraint failed: a.b")]) is None
     assert isolate.is_data([duckdb.IOException("NOT NULL")]) is False
     assert [isolate.is_data([of()]) for of in (OSError, MemoryError, RuntimeError)] == [False, False, None]
+
+
+def test_a_delta_tables_files_and_columns_are_not_the_rows_fault(tmp_path: Path) -> None:
+    write_deltalake(tmp_path, pa.table({"id": ["a"], "N": [1], "few": pa.array([1], pa.int8())}))
+    table = DeltaTable(tmp_path)
+
+    def error(change: Callable[[], object]) -> Exception:
+        with pytest.raises(Exception, match=" error") as raised:  # the library raises plain Exceptions, too
+            change()
+        return raised.value
+
+    def append(**columns: Any) -> Callable[[], object]:
+        return lambda: write_deltalake(table, pa.table({"id": ["b"], **columns}), mode="append", schema_mode="merge")
+
+    differs_in_case = error(append(n=[1]))
+    too_large = error(append(few=[1000]))
+    table.alter.add_constraint({"sane": "id <> 'Kernel error'"})
+    refused = error(
+        lambda: write_deltalake(table, pa.table({"id": ["Kernel error"]}), mode="append", schema_mode="merge")
+    )
+    for uri in table.file_uris():
+        Path(uri.removeprefix("file://")).unlink()
+    merge = table.merge(pa.table({"id": ["a"]}), "t.id = s.id", source_alias="s", target_alias="t")
+    gone = error(merge.when_matched_delete().execute)
+    found = [isolate.is_data([each]) for each in (differs_in_case, gone, too_large, refused)]
+    assert found == [False, False, None, None]
 
 
 @pytest.mark.parametrize(

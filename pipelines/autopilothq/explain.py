@@ -31,6 +31,9 @@ _RETYPED = (
     " the next run creates it again, empty."
 )
 _ADVICE = {
+    "^Expected the file .+ of a Delta table": "Bring it back, or give up its rows as how-to/warehouses.md says.",
+    "^The table .+ cannot be opened: ": "The folder _delta_log of that table is damaged: bring it back, or give up the"
+    " table as how-to/warehouses.md says.",
     "due to statement timeout": "Allow more: statement_timeout (seconds) under [destination.postgres].",
     "is of type .+ but expression is of type|insufficient data left|incorrect binary data|: 0x00$": _RETYPED,
     "cannot insert a non-DEFAULT value into column": "Somebody made that column one that PostgreSQL fills: drop it,"
@@ -70,6 +73,8 @@ _ADVICE = {
 """Patterns of messages of databases and operating systems, and what to do about each."""
 _PREAMBLE = re.compile(r"^Connection with `.+? The actual reason given is: ", re.DOTALL)
 """How dlt begins its message about every connection that fails."""
+_LOST_FILE = re.compile(r"Object at location (\S.*?) not found")
+"""What the library of Delta tables says of a file that a table's log names; DuckDB puts pages around it."""
 _HELD_FILE = re.compile(r'Could not set lock on file "(.+?)": Conflicting lock is held in (.+?\)|[^.]+)')
 
 
@@ -145,7 +150,10 @@ def _foreign_message(error: BaseException, chain: list[BaseException]) -> str:
     root = next(
         (cause for cause in chain if isinstance(cause, DatabaseException | OSError)), [*causes(error, *_WRAPPED)][-1]
     )
+    lost = next(filter(None, (_LOST_FILE.search(str(cause)) for cause in chain)), None)
     text = gist(_PREAMBLE.sub("", str(root)))
+    if lost:
+        text = f"Expected the file {lost[1]} of a Delta table, but there is none."
     is_fault = type(root) in _PROGRAM_ERRORS or is_own_import_error(root)
     if is_fault or not text:
         text = f"{type(root).__name__}: {text}".rstrip(": ")

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,14 +16,16 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable, write_deltalake
+from deltalake import DeltaTable, Field, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.schema import PrimitiveType
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 import autopilothq
 import forked
 import stock
 from autopilothq import runner
+from autopilothq.errors import RunError
 from autopilothq.extras import install
 from autopilothq.warehouses.dataset import count_shared, open_dataset
 from autopilothq.warehouses.dataset.delta import MOST_FILES, compact_tables
@@ -220,6 +223,30 @@ def test_files_of_dlts_that_a_kill_cut_off_stop_no_load_of_a_new_machine(
     assert [row["id"] for row in tracks.dicts()] == ["m-1", "m-2", "m-3"]
 
 
+def test_a_damaged_table_is_named(tmp_path: Path) -> None:
+    table = tmp_path / "bucket" / "autopilothq" / "tracks"
+    write_deltalake(table, pa.table({"id": ["a"]}))
+    (tmp_path / "bucket" / "autopilothq" / "init").touch()
+    into = pipeline(tmp_path, lake((tmp_path / "bucket").as_uri()))
+    [lost], [log] = table.glob("*.parquet"), (table / "_delta_log").glob("*.json")
+    lost.unlink()
+    readers: list[Callable[[], object]] = [
+        lambda: list(open_dataset(into).read("tracks", ["id"])),
+        lambda: open_dataset(into).rows("count({id})", "tracks"),
+    ]
+    for reader in readers:
+        with pytest.raises(RunError) as error, runner.explained():
+            reader()
+        assert str(error.value) == (
+            f"Expected the file {lost} of a Delta table, but there is none.\n"
+            "Bring it back, or give up its rows as how-to/warehouses.md says."
+        )
+    log.write_bytes(log.read_bytes()[:40])
+    named = pytest.raises(RunError, match=r"^The table tracks cannot be opened: .+\nThe folder _delta_log of ")
+    with named, runner.explained():
+        open_dataset(into).columns()
+
+
 def test_a_table_that_cannot_be_compacted_holds_up_no_other(caplog: pytest.LogCaptureFixture) -> None:
     done: list[str] = []
 
@@ -233,11 +260,21 @@ def test_a_table_that_cannot_be_compacted_holds_up_no_other(caplog: pytest.LogCa
             done.append(f"vacuum {name}")
 
         files = ["file"] * (MOST_FILES + (name != "small"))
-        optimize = SimpleNamespace(compact=compact)
-        return SimpleNamespace(file_uris=lambda: files, optimize=optimize, vacuum=vacuum) if name != "gone" else None
+        if name == "gone":
+            return None
+        return SimpleNamespace(
+            file_uris=lambda: files,
+            optimize=SimpleNamespace(compact=compact),
+            create_checkpoint=lambda: done.append(f"checkpoint {name}"),
+            vacuum=vacuum,
+        )
 
     compact_tables(["gone", "torn", "small", "large"], opened)
-    assert done == ["compact torn", "vacuum small", "compact large", "vacuum large"]
+    assert done == [
+        *("compact torn", "checkpoint torn"),
+        "vacuum small",
+        *("compact large", "checkpoint large", "vacuum large"),
+    ]
     assert caplog.messages == ["Delta tables that could not be compacted, and are slow to read: torn; torn"]
 
 
@@ -433,3 +470,13 @@ def test_takes_the_table_format_as_an_argument_of_dlt_too_and_rejects_a_row_that
     assert [text for text in caplog.messages if text.startswith("The destination")] == [
         f"The destination refuses rows of email_opened: they are looked for among 2, and all others are loaded. {why}"
     ]
+    mine = Field("mine", PrimitiveType("string"), nullable=False)
+    DeltaTable(bucket / "autopilothq" / "tracks").alter.add_columns([mine])
+    file(archive, "3.gz", [track(4)])
+    with pytest.raises(RunError) as required:
+        runner.run(into, autopilothq.archive(str(archive), table_format="delta"))
+    assert str(required.value) == (
+        "Expected nulls to be allowed in the column mine of tracks, which no message has, but somebody made it"
+        " required.\nAllow them (ALTER TABLE ... ALTER COLUMN ... DROP NOT NULL), or drop the column. Nothing of it"
+        " counts as loaded."
+    )

@@ -39,7 +39,7 @@ from ..warehouses.dlt_internals import (
 from ..warehouses.hints import SOURCE, column_hints, keys_are_declared, merge_disposition, merge_strategies, merge_with
 from ..warehouses.native import SEGMENT_TABLE_HINT
 from .load_folder import handed_over, handed_over_at
-from .refused import UUID_TS, RefusedMessages, key
+from .refused import UUID_TS, RefusedMessages, check_required, key
 
 SAMPLE = 5  # rows that are tried alone if the error does not show whether rows cause it
 MAX_ALL_REFUSED = 3  # so many rows may all be refused although the error does not show that rows cause it
@@ -73,6 +73,10 @@ _DUCKDB: dict[type[Exception], bool] = {
 }
 # The Delta library's errors about a table: another writer's commit, one that is append-only or not there, its columns.
 _OF_DELTA_TABLES = {"CommitFailedError", "DeltaProtocolError", "SchemaMismatchError", "TableNotFoundError"}
+# How its other errors begin if a table causes them, not values: a file is gone, or columns differ only in case.
+_OF_A_DELTA_TABLE = re.compile(
+    "(External error: |Generic DeltaTable error: |Parquet error: )*(Failed to fetch metadata|Schema error|Kernel error)"
+)
 _NO_PARTITION = "no partition of relation"
 # The errors of DuckDB and PostgreSQL for a column that must not be null.
 _NOT_NULL = re.compile(r'(?:NOT NULL constraint failed: (?:[^.]*\.)*|null value in column ")(\w+)')
@@ -138,12 +142,13 @@ def refuse_rows(into: dlt.Pipeline, source: DltSource, error: PipelineStepFailed
     All other rows of all tables are stored, and no row of a refused message stays in any table. `warn` is called with a
     warning for each table that is searched. Returns whether it found new rows: if not, the load failed for another
     reason. Raises the error of a part that fails for another reason than its rows, such as a lost connection or a full
-    disk.
+    disk; and RunError if a lake's table requires a column that none of the rows has.
     """
     cause = _cause(into, error)
     rest = {table: FileRows(files) for table, files in handed_over(into).items()}
     if cause is None or cause.is_data is False or cause.table not in rest or rest[cause.table].lack(cause.message):
         return False
+    check_required(into, cause.table, rest[cause.table].files)
     into.abort_packages()  # else dlt would resume this load instead of loading parts
     refused = RefusedMessages.read(into)
     known = len(refused)
@@ -299,7 +304,7 @@ def is_data(chain: Collection[BaseException]) -> bool | None:
     for error in chain:
         if getattr(error, "pgcode", "") is None:
             return False  # not the server's answer to a statement: there was no connection, or it broke
-        if type(error).__name__ in _OF_DELTA_TABLES:
+        if type(error).__name__ in _OF_DELTA_TABLES or _OF_A_DELTA_TABLE.match(str(error)):
             return False
         if state := _state(error):
             prefixes = [state[:length] for length in range(len(state), 1, -1)]

@@ -96,25 +96,33 @@ def merge_strategies(pipeline: dlt.Pipeline, table_format: Any) -> Sequence[str]
             + (_CHOOSE if lake else "Leave table_format out of [sources.autopilothq].")
         )
     if lake:
-        _check_lake_path(pipeline)
+        check_lake_path(pipeline.destination_client().config)
     strategies: Sequence[str] = capabilities.supported_merge_strategies or ()
     select = capabilities.merge_strategies_selector
     table: Any = {"table_format": table_format or capabilities.preferred_table_format}
     return select(strategies, table_schema=table) if select else strategies
 
 
-def _check_lake_path(pipeline: dlt.Pipeline) -> None:
-    """Raises CannotMerge if the library of lakes cannot open a local folder of this name: it may never return."""
-    config: Any = pipeline.destination_client().config
-    path = config.make_local_path(config.bucket_url) if config.is_local_filesystem else ""
-    if _NOT_IN_LAKE_PATHS.search(path):
+def check_lake_path(config: Any) -> None:
+    """Raises CannotMerge if the library of lakes cannot open the place of a destination `filesystem`.
+
+    It may never return, or open another folder: it reads a URL's `#` and `?` as its end, and `%41` as A.
+    """
+    if config.is_local_filesystem:
+        kind, refused, path = "local folder", _NOT_IN_LAKE_PATHS, config.make_local_path(config.bucket_url)
+        signs = "[ ] ^ | \\, control characters"
+    else:
+        kind, refused, path = "bucket's folder", _NOT_IN_LAKE_URLS, config.bucket_url
+        signs = "[ ] ^ | \\ # ?, control characters, empty parts, the parts . and .."
+    if refused.search(path):
         raise CannotMerge(
-            "Expected a local folder for the lake without [ ] ^ | \\ or a sign written like %20 in its path, which the"
+            f"Expected a {kind} for the lake without {signs} or a sign written like %20 in its path, which the"
             f" library of Delta tables cannot open, but got {visible(path)}.\nName another folder."
         )
 
 
-_NOT_IN_LAKE_PATHS = re.compile(r"[][^|\\]|%[0-9A-Fa-f]{2}")
+_NOT_IN_LAKE_PATHS = re.compile(r"[][^|\\\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")
+_NOT_IN_LAKE_URLS = re.compile(rf"{_NOT_IN_LAKE_PATHS.pattern}|[#?]|(?<!:)//|/\.\.?(/|$)")
 _CHOOSE = (
     f'Loads make Delta Lake tables there: table_format = "{LAKE_FORMAT}" in [sources.autopilothq] of'
     f" .dlt/config.toml, or SOURCES__AUTOPILOTHQ__TABLE_FORMAT={LAKE_FORMAT}."

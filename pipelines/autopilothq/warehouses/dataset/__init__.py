@@ -8,7 +8,7 @@ from dlt import Schema
 from ...catalog import LOCKS, TABLES
 from ...errors import RunError
 from ..dlt_internals import DLT_NAME_PREFIX, FilesystemClient, JobClientBase, SqlJobClientBase, client_for
-from .delta import DeltaDataset
+from .delta import DeltaDataset, required_columns
 from .delta_versions import drop_old_versions, maintain
 from .interface import Columns, Dataset, NativeType, Row, in_utc, placeholders
 from .loads import (
@@ -60,6 +60,7 @@ __all__ = [
     "open_dataset",
     "placeholders",
     "queryable_client",
+    "required_columns",
     "rows_of_statement",
     "spelling_of",
     "stored_schema",

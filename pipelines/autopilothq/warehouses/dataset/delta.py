@@ -31,7 +31,7 @@ from ..dlt_internals import (
     DestinationUndefinedEntity,
     FilesystemClient,
 )
-from ..hints import arrow_schema
+from ..hints import arrow_schema, check_lake_path
 from ..query_check import check_query
 from .interface import Columns, Dataset, NativeType, Row
 
@@ -40,7 +40,7 @@ ROWS_PER_BATCH = 10_000
 # DuckDB's optimizers that push conditions down to Arrow. They are disabled, because Arrow cannot compare values with
 # the Delta library's text ("no kernel matching input types (string, string_view)").
 PUSHDOWN = "filter_pushdown,join_filter_pushdown,top_n"
-MOST_FILES = 100  # of a table that is not compacted: each commit adds a file, which all later reads open
+MOST_FILES = 25  # of a table that is not compacted: each commit adds a file, which all later reads open
 # The contract's types as DuckDB, which reads the tables, names them.
 DELTA_TYPES: dict[Type, str] = {
     "text": "VARCHAR",
@@ -251,7 +251,7 @@ def _location_of(client: FilesystemClient, name: str) -> tuple[str, dict[str, st
     """Returns the URL of a Delta table and the storage options of its credentials.
 
     On a new machine dlt does not know the tables of loads that were killed, so they are found by their folder.
-    Raises CannotMerge if the Delta library is not installed.
+    Raises CannotMerge if the Delta library is not installed, or cannot open a folder of this name.
     """
     try:
         import deltalake  # noqa: F401 - dlt's module may have been imported before it was removed
@@ -264,18 +264,28 @@ def _location_of(client: FilesystemClient, name: str) -> tuple[str, dict[str, st
             f"Delta tables need the package deltalake, which is not installed.\nInstall it: {install('deltalake')}"
         ) from error
     config = client.config
+    check_lake_path(config)
     options = deltalake_storage_options(config.credentials, config.deltalake_storage_options)
     return client.get_open_table_location("delta", name), options
 
 
 def open_table(client: FilesystemClient, name: str) -> Any:
-    """Returns a Delta table, or None if there is none."""
+    """Returns a Delta table, or None if there is none. Raises the library's error with the table's name."""
     location, options = _location_of(client, name)
     from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError
 
     if not DeltaTable.is_deltatable(location, options):
         return None
-    return DeltaTable(location, storage_options=options)
+    try:
+        return DeltaTable(location, storage_options=options)
+    except DeltaError as error:
+        raise type(error)(f"The table {name} cannot be opened: {error}") from None
+
+
+def required_columns(client: FilesystemClient, name: str) -> list[str]:
+    """Returns the columns of a Delta table that must not be null."""
+    return [field.name for field in open_table(client, name).schema().fields if not field.nullable]
 
 
 def has_many_files(table: Any) -> bool:
@@ -299,6 +309,7 @@ def compact_tables(names: Iterable[str], opened: Callable[[str], Any]) -> None:
                 continue
             if has_many_files(table):
                 table.optimize.compact(max_concurrent_tasks=1)  # each task holds rows in memory
+                table.create_checkpoint()  # else all later reads replay up to a hundred commits
             table.vacuum(dry_run=False)
         except (DeltaError, OSError) as error:
             failed[name] = error

@@ -14,7 +14,7 @@ KILL_POINT_LOG_DROPPED = f"{__name__}:_drop_log_before"  # for tests/faults
 
 
 def maintain(client: FilesystemClient) -> None:
-    """Compacts the tables that loads write, about once in a hundred loads: each adds a file to `_audit`."""
+    """Compacts the tables that loads write, about once in 25 loads: each adds a file to `_audit`."""
     from deltalake.exceptions import DeltaError
 
     with suppress(DeltaError, OSError):  # the load is complete, and the next one tries again
