@@ -296,7 +296,10 @@ def test_who_may_not_make_schemas_loads_into_those_that_are_there(call: Call, po
         run(admin, [f"CREATE ROLE {role} LOGIN PASSWORD 'x'"])
         place = (*admin[:3], url.replace(url.partition("://")[2].partition("@")[0], f"{role}:x"))
         said = call("load", "archive", write(FIRST, "one.ndjson"), *place)
-        right = "Give the user of the credentials that right (GRANT, ALTER ... OWNER TO)."
+        right = (
+            "Create the missing schema and let that user use it (GRANT USAGE, CREATE ON SCHEMA), or let it create"
+            " schemas (GRANT CREATE ON DATABASE). A load has two: NAME and NAME_staging."
+        )
         assert (said.status, errors(said)) == (
             1,
             [f"Error: permission denied for database {url.rpartition('/')[2]}", right],

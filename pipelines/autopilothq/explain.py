@@ -44,6 +44,8 @@ _ADVICE = {
     "row-level security": "Let the user of the credentials see and write all rows (ALTER ROLE ... BYPASSRLS).",
     "duplicate key value violates unique constraint": "If that row is hidden from the user of the credentials, let it"
     " see and write all rows (ALTER ROLE ... BYPASSRLS).",
+    "^permission denied for database ": "Create the missing schema and let that user use it (GRANT USAGE, CREATE ON"
+    " SCHEMA), or let it create schemas (GRANT CREATE ON DATABASE). A load has two: NAME and NAME_staging.",
     "^(permission denied for|must be owner of) ": "Give the user of the credentials that right (GRANT, ALTER ... OWNER"
     " TO).",
     "has no equivalent in encoding": "Load into a database that holds every character: CREATE DATABASE ... ENCODING"
