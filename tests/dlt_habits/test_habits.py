@@ -272,6 +272,22 @@ def test_steps_that_drop_the_key(folder: Path, name: str, step: Callable[[Any], 
     assert (place.names(), place.pipeline.has_pending_data) == ([], False)
 
 
+@pytest.mark.parametrize(("column", "as_dicts"), [("load_id", False), ("tables", False), ("tables", True)])
+def test_steps_that_drop_what_is_loaded(folder: Path, column: str, as_dicts: bool) -> None:
+    """Without `tables`, a file of which one table was loaded counted as loaded for all of them."""
+    place = Place()
+    source = archive(more(folder, track("s1", "Shoe Bought", 1))).with_resources("tracks", "_audit")
+
+    def step(rows: Any) -> Any:
+        rest = rows.drop_columns([column])
+        return rest.to_pylist() if as_dicts else rest
+
+    source.resources["_audit"].add_map(step)
+    with pytest.raises(PipelineStepFailed, match=f"Expected the column {column} in the rows that the steps of _audit"):
+        place.run(source)
+    assert (place.names(), place.pipeline.has_pending_data) == ([], False)
+
+
 @pytest.mark.parametrize(
     ("name", "step", "came"),
     [

@@ -145,3 +145,10 @@ def test_two_selections_of_one_source_are_refused() -> None:
         place.run([source.with_resources("tracks"), source.with_resources("email_opened")])
     place.run(source.with_resources("tracks", "email_opened"))
     assert [place.count(table) for table in ("tracks", "email_opened")] == [1, 1]
+
+
+def test_a_pipeline_without_a_destination_is_refused() -> None:
+    """It ended with an error of Python's."""
+    Path("a.ndjson").write_text("{}")
+    with pytest.raises(PipelineStepFailed, match=r"Expected a pipeline with a destination, but it has none: "):
+        dlt.pipeline("nowhere").extract(archive("a.ndjson"))

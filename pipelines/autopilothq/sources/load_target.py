@@ -106,7 +106,7 @@ def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool,
     pipeline = extraction.pipeline
     if pipeline is None:
         return LoadTarget(temporary_folder(keeper))
-    _check_failed_jobs()
+    _check_run(pipeline)
     dlt_internals.dataset_of_run(pipeline)
     table_format = dlt.current.resource().table_format
     strategies = merge_strategies(pipeline, table_format)
@@ -136,7 +136,13 @@ def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool,
         )
 
 
-def _check_failed_jobs() -> None:
+def _check_run(pipeline: dlt.Pipeline) -> None:
+    """Raises NotSupported for a pipeline without a destination, or if dlt would complete loads with failed jobs."""
+    if pipeline.destination is None:  # which dlt only misses after it has extracted
+        raise NotSupported(
+            "Expected a pipeline with a destination, but it has none: what is stored there is not read again.\n"
+            'Name one: dlt.pipeline(..., destination="duckdb")'
+        )
     if dlt_internals.ends_with_failed_jobs():
         raise NotSupported(
             "Expected load.raise_on_failed_jobs to be true, which it is by default, but dlt's configuration has false:"

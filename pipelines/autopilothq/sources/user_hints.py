@@ -7,7 +7,7 @@ import pyarrow as pa
 from dlt import Schema
 from dlt.sources import DltResource
 
-from ..catalog import TABLES, Table, key_of
+from ..catalog import AUDIT, TABLES, Table, key_of
 from ..display import plural
 from ..errors import NotSupported
 from ..projection import TableRows, engine
@@ -142,7 +142,8 @@ def check_step(name: str, table_of: Callable[[Any], str], returned: set[Any], it
 
     Of rows of messages that have the same id, in one item or in several that were made of the same rows, it returns the
     first. `table_of` tells the table of an item. `returned` has the keys that were returned for rows without a mark of
-    their own. Raises NotSupported if rows have lost their key, or come with hints or for another table.
+    their own. Raises NotSupported if rows have lost their key, or those of `_audit` what is loaded, or if they come
+    with hints or for another table.
     """
     if mark := dlt_internals.item_mark(meta):
         raise NotSupported(
@@ -159,10 +160,23 @@ def check_step(name: str, table_of: Callable[[Any], str], returned: set[Any], it
                 f"Return {column} too, as it came, from what you gave add_map(...) or add_yield_map(...)."
             )
     has_rows = rows.num_rows if isinstance(rows, pa.Table | pa.RecordBatch) else isinstance(rows, dict)
+    if name == AUDIT.name and has_rows:
+        _check_audit(rows)
     if not has_rows or key_of(name) != ("id",):
         return item
     before = dlt_internals.returned_for(meta)
     return _not_returned(rows, table_of(rows), returned if before is None else before)
+
+
+def _check_audit(rows: Any) -> None:
+    """Raises NotSupported if rows of `_audit` no longer say what is loaded of their files: null means all of it."""
+    names = rows.keys() if isinstance(rows, dict) else rows.schema.names
+    if missing := next((name for name in ("load_id", "tables") if name not in names), None):
+        raise NotSupported(
+            f"Expected the column {missing} in the rows that the steps of _audit return, but it is missing: without it"
+            " what is loaded of a file is unknown, and the rest of it would not be loaded.\n"
+            f"Return {missing} too, as it came, from what you gave add_map(...) or add_yield_map(...)."
+        )
 
 
 def _not_returned(rows: Any, table: str, returned: set[Any]) -> Any:
