@@ -248,13 +248,16 @@ def test_a_later_load_of_lines_that_are_too_long(gone: Gone) -> None:
 def test_a_forgotten_person_is_not_sent_again(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     who = {"type": "identify", "messageId": "back", "traits": {"email": "Ada@Example.com"}}
     change = {"email": "Eßter@example.com", "_NewEmail": "new@example.com"}
-    write("b.ndjson", [who, {**who, "messageId": "other", "traits": change}])
+    by_user_id = {**who, "messageId": "id", "userId": "old ada", "traits": {"email": "fresh@example.com"}}
+    by_contact_id = {**who, "messageId": "contact", "context": {"traits": {"contact_id": "person_A"}}}
+    by_contact_id["traits"] = {"email": "fresher@example.com"}
+    write("b.ndjson", [who, {**who, "messageId": "other", "traits": change}, by_user_id, by_contact_id])
     with FakeAutopilot(0) as account:
         monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__API_KEY", account.key)
         monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__BASE_URL", account.base_url)
         said = call("send", "messages", "b.ndjson")
         sent = [request.body for request in account.requests if request.method == "POST"]
-    sums = "2 messages: 1 delivered, 0 refused, 0 failed, 0 unknown, 1 of deleted persons\n"
+    sums = "4 messages: 1 delivered, 0 refused, 0 failed, 0 unknown, 3 of deleted persons\n"
     assert (said.status, said.out) == (0, sums)
     assert len(sent) == 1
     assert "ada" not in str(sent).lower()

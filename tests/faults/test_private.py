@@ -10,6 +10,7 @@ import signal
 import stat
 import tempfile
 from collections.abc import Iterator
+from contextlib import nullcontext
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
@@ -191,6 +192,19 @@ def test_a_database_that_has_no_room_leaves_no_part_of_a_file(room: int) -> None
     duckdb.connect("new.duckdb").close()
 
 
+@pytest.mark.parametrize(("number", "raises"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EPERM, False)])
+def test_where_no_file_can_be_linked_duckdb_makes_its_own_unless_there_is_no_room(
+    number: int, raises: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refused)
+    with pytest.raises(OSError, match=os.strerror(number)) if raises else nullcontext():
+        private.database(Path("new.duckdb"))
+    assert list(Path().iterdir()) == []
+
+
 @pytest.mark.parametrize("name", KILLS)
 def test_a_call_leaves_nothing_that_others_can_read(name: str, house: Path) -> None:
     folder = house / name
@@ -241,11 +255,14 @@ def test_as_a_library_its_folder_and_its_database_are_private(usual_umask: None)
 def test_whoever_may_write_a_database_may_take_its_lock(database: int, lock: int, tmp_path: Path) -> None:
     guarded, path = tmp_path / "autopilot.duckdb", tmp_path / "autopilot.duckdb.lock"
     guarded.touch()
+    group = NOBODY if os.geteuid() == 0 else max(os.getegid(), *os.getgroups())
+    os.chown(guarded, -1, group)
     guarded.chmod(database)
     path.touch(0o600)
     private.share_lock(path, guarded)
     private.share_lock(path, tmp_path / "missing")
     assert (path.stat().st_mode & 0o777, guarded.stat().st_mode & 0o777) == (lock, database)
+    assert (path.stat().st_uid, path.stat().st_gid) == (os.geteuid(), group)
 
 
 def test_a_group_that_was_given_the_database_can_take_turns(call: Call) -> None:
@@ -322,10 +339,16 @@ def test_a_folder_that_is_yet_to_be_made_below_another_users_is_not_used(
         private.check_own(tmp_path / "dlt" / "pipelines" / "autopilot_events")
 
 
-def test_own_folders_in_a_shared_one_are_used(tmp_path: Path) -> None:
+def test_own_folders_and_those_of_root_in_a_shared_one_are_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "own").mkdir()
     tmp_path.chmod(0o1777)
     private.check_own(tmp_path / "own" / "not there yet" / "nor this")
+    if os.geteuid() == 0:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "geteuid", lambda: NOBODY)
+            private.check_own(tmp_path / "own")
     private.folder(tmp_path / "new" / "below")
     assert modes(tmp_path / "new") == {"below": "drwx------"}
     assert stat.filemode((tmp_path / "new").stat().st_mode) == "drwx------"
