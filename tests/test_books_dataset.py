@@ -100,6 +100,7 @@ def test_books_stand_apart_and_all_goes_on(call: Call, place: tuple[str, ...]) -
     write([message(messageId="m3"), message(messageId="m4", userId="other")], "three.ndjson")
     assert loaded(call, "*.ndjson", *apart) == (1, 1, 0, 1)
     assert tables(place)["autopilothq"] == EVENTS
+    assert_dlt_drops_both(place)
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +131,16 @@ def assert_dlt_finds_both(place: tuple[str, ...]) -> None:
     dataset = dlt.attach("autopilot_events").dataset()
     assert [row[0] for row in dataset.tracks.select("id").fetchall()] == ["m1"]
     assert [row[0] for row in dataset("SELECT stored FROM _audit").fetchall()] == [2]
+    dlt.config[setting] = None
+
+
+def assert_dlt_drops_both(place: tuple[str, ...]) -> None:
+    """A dlt user who drops the storage leaves no books, by which files would count as loaded."""
+    setting = f"destination.{'postgres' if place else 'duckdb'}.books_dataset"
+    dlt.config[setting] = "keeping"
+    with dlt.attach("autopilot_events").destination_client() as client:
+        client.drop_storage()
+    assert tables(place) == {}
     dlt.config[setting] = None
 
 

@@ -238,8 +238,12 @@ def test_an_export_to_a_bucket_that_was_cut_off_starts_anew_and_the_earlier_one_
             with pytest.raises(BusyError) as error:
                 first.publish()
             assert second.publish() == 2
-    assert str(error.value) == (
-        f"Another export has begun to write to {place.url}. Name another place, or wait for it."
+        with pytest.raises(BusyError) as again:  # nor when the other has ended, and removed its mark
+            first.publish()
+    assert (
+        str(error.value)
+        == str(again.value)
+        == (f"Another export has begun to write to {place.url}. Name another place, or wait for it.")
     )
     assert place.names() == [f"{DAY}/export-0001.gz", "tracks.parquet"]
     assert place.fs.cat_file(f"{place.url}/{DAY}/export-0001.gz") == b"whole"

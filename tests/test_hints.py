@@ -11,10 +11,12 @@ from typing import cast
 
 import psycopg2
 import pytest
+from dlt.common.configuration.specs import GcpServiceAccountCredentials
+from dlt.common.exceptions import MissingDependencyException
 
 from autopilothq import explain, extras, inspect
 from autopilothq.errors import RunError
-from autopilothq.warehouses.dlt_internals import DestinationConnectionError, ValueNotSecretException
+from autopilothq.warehouses.dlt_internals import DestinationConnectionError, InvalidNativeValue, ValueNotSecretException
 from calling import Call, errors
 
 KNOWN = (
@@ -90,6 +92,29 @@ def test_the_command_to_install_fits_where_the_package_came_from(tmp_path: Path)
                 " --credentials."
             ),
         ),
+        (  # the option is the URL, and no place for the credentials of a bucket
+            ["--destination", "filesystem", "--credentials", "gs://bucket/events"],
+            (
+                "Error: Expected the setting destination.filesystem.credentials, but there is none.\n"
+                "Set it in .dlt/secrets.toml, by DESTINATION__FILESYSTEM__CREDENTIALS in the environment."
+            ),
+        ),
+        (
+            ["--destination", "filesystem", "--credentials", "az://bucket/events"],
+            (
+                "Error: The destination filesystem needs the package azure, which is not installed.\n"
+                "Install it: {install[az]}"
+            ),
+        ),
+        (
+            ["--destination", "dremio"],
+            (
+                "Error: Expected the settings destination.dremio.credentials, destination.dremio.staging_data_source,"
+                " but there are none.\n"
+                "Set them in .dlt/secrets.toml, by DESTINATION__DREMIO__CREDENTIALS,"
+                " DESTINATION__DREMIO__STAGING_DATA_SOURCE in the environment, or by --credentials."
+            ),
+        ),
         (
             ["--destination", "snowflake"],
             (
@@ -123,7 +148,7 @@ def test_the_command_to_install_fits_where_the_package_came_from(tmp_path: Path)
 )
 def test_two_lines_tell_what_to_do(call: Call, words: list[str], said: str) -> None:
     Path("archive.ndjson").write_text("{}\n")
-    for extra in ("snowflake", "mssql"):
+    for extra in ("snowflake", "mssql", "az"):
         said = said.replace(f"{{install[{extra}]}}", extras.install(extra))
     found = call("load", "archive", "archive.ndjson", *words)
     assert (found.status, errors(found)) == (1, said.splitlines())
@@ -232,6 +257,21 @@ RIGHT = "Give this user the right to it (chmod, chown), or name another place."
         (
             ValueNotSecretException("config.toml", "destination.postgres.credentials"),
             "destination.postgres.credentials is secret, but it is in .dlt/config.toml.\nMove it to .dlt/secrets.toml.",
+        ),
+        (
+            MissingDependencyException("AzureCredentials", ["dlt[az]", "more"]),
+            "AzureCredentials needs the package dlt[az], which is not installed.\nInstall it: " + extras.install("az"),
+        ),
+        (
+            ModuleNotFoundError("No module named 'paramiko'", name="paramiko"),
+            "This needs the package paramiko, which is not installed.\nInstall it: pip install 'paramiko'",
+        ),
+        (
+            InvalidNativeValue(GcpServiceAccountCredentials, str, (), ValueError()),
+            (
+                "Expected what dlt's GcpServiceAccountCredentials takes as credentials, but got something else.\n"
+                "Correct --credentials, or the setting in .dlt/secrets.toml or the environment."
+            ),
         ),
     ],
 )

@@ -18,6 +18,7 @@ import counted_models as counted
 from autopilothq import inspect
 from autopilothq.errors import RunError
 from autopilothq.report import Absent, Report, assemble, read_report, statements
+from autopilothq.report.books import read_books
 from autopilothq.report.numbers import (
     ARRIVED_WITHIN,
     OPENED_WITHIN,
@@ -27,6 +28,8 @@ from autopilothq.report.numbers import (
     Funnel,
     MailboxDomain,
     Opening,
+    Reason,
+    RecentRun,
     Totals,
 )
 from contract.duck import held
@@ -392,6 +395,37 @@ def test_what_is_missing_leaves_the_other_parts(tmp_path: Path) -> None:
         con.execute("DROP TABLE autopilothq.email_delivered; DROP TABLE autopilothq.email_opened")
         con.execute("CREATE TABLE autopilothq.users (id TEXT)")
     assert read(("duckdb", file)).days == Absent("There are no tables of email events in this dataset.")
+
+
+def test_the_last_loads_and_the_most_frequent_reasons_are_told_and_the_others_together(tmp_path: Path) -> None:
+    file = str(tmp_path / "books.duckdb")
+    first = datetime(2024, 3, 1, tzinfo=UTC)
+    with duckdb.connect(file) as con:
+        counts = "lines BIGINT, stored BIGINT, duplicates BIGINT, rejected BIGINT"  # an older dataset has no other
+        con.execute(f"""SET TimeZone = 'UTC'; CREATE SCHEMA autopilothq;
+            CREATE TABLE autopilothq._audit (load_id TEXT, loaded_at TIMESTAMPTZ, {counts});
+            CREATE TABLE autopilothq._rejects (reason TEXT);
+            CREATE TABLE autopilothq._discards (reason TEXT, table_name TEXT, column_name TEXT)""")
+    with inspect.reading("duckdb", file) as dataset:
+        assert read_books(dataset) == Absent("_audit is empty: nothing was loaded from files or an account yet.")
+
+    with duckdb.connect(file) as con:
+        con.execute("""SET TimeZone = 'UTC';
+            INSERT INTO autopilothq._audit SELECT n // 2, TIMESTAMPTZ '2024-03-01' + INTERVAL 1 DAY * (n // 2),
+                n, n - 3, 2, 1 FROM range(3, 20) t(n);
+            INSERT INTO autopilothq._rejects SELECT 'r' || n FROM range(11) t(n), range(12 - n);
+            INSERT INTO autopilothq._discards SELECT 'd' || n % 2, 't' || n % 2, 'c' || n % 7 FROM range(23) t(n)""")
+    with inspect.reading("duckdb", file) as dataset:
+        found = read_books(dataset)
+    day = timedelta(days=1)
+    runs = [RecentRun(first + n * day, 2, 4 * n + 1, 4 * n - 5, 4, 2) for n in range(9, 1, -1)]
+    rejects = [Reason(f"r{n}", "", 12 - n) for n in range(10)]
+    counted_discards = Counter((f"t{n % 2}.c{n % 7}", f"d{n % 2}") for n in range(23))
+    often = sorted(counted_discards.items(), key=lambda found: (-found[1], found[0]))
+    discards = [Reason(reason, where, number) for (where, reason), number in often[:10]]
+    others = Reason("4 other reasons", "", sum(number for _, number in often[10:]))
+    total = RecentRun(first + 9 * day, 17, 187, 136, 34, 17)
+    assert found == Books(total, 9, runs, [*rejects, Reason("1 other reason", "", 2)], [*discards, others])
 
 
 def test_a_question_that_fails_spoils_its_part_alone(target: tuple[str, str], report: Report) -> None:

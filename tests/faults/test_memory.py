@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -712,6 +713,27 @@ def test_all_rows_with_long_texts_are_read_once(source: str, tmp_path: Path, mon
     assert len(batches) == {"a table": 7, "an empty table": 0}.get(source, 1)
     assert [n for some in ids for (n,) in some] == [n for n in range(number) if n != 7]
     assert len(cut) == {"a table whose column is rowid": 1, "an empty table": 1}.get(source, 11)
+
+
+def test_fewer_rows_are_read_at_once_where_memory_runs_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    most, read, schema = 3, sql_arrow._read_query, pa.schema([("n", pa.int64()), ("a", pa.string())])
+
+    def read_few(client: Any, sql: str, *rest: Any) -> Any:
+        first, last = map(int, re.findall(r"BETWEEN (\d+) AND (\d+)", sql)[0])
+        if last - first >= most:
+            raise duckdb.OutOfMemoryException("rows are long")
+        return read(client, sql, *rest)
+
+    monkeypatch.setattr(sql_arrow, "_read_query", read_few)
+    monkeypatch.setattr(sql_arrow, "LONG", 0)
+    with pipeline(tmp_path, direct(str(tmp_path / "autopilot.duckdb"))).sql_client() as client:
+        client.execute_sql("CREATE TABLE main.stored AS SELECT range AS n, repeat('x', 20000) AS a FROM range(40)")
+        batches = list(sql_arrow.read_table(client, "main.stored", "SELECT n, a FROM main.stored", schema, "duckdb"))
+        assert [batch.num_rows for batch in batches] == [*[3] * 13, 1]
+        assert [n for batch in batches for n in batch["n"].to_pylist()] == list(range(40))
+        most = 0
+        with pytest.raises(duckdb.OutOfMemoryException):  # for a single row
+            list(sql_arrow.read_table(client, "main.stored", "SELECT n, a FROM main.stored", schema, "duckdb"))
 
 
 @pytest.mark.parametrize(

@@ -331,10 +331,13 @@ def test_what_is_found_lasts_through_a_kill(tmp_path: Path) -> None:
 
     killed_at(tmp_path, Plan(str(archive), str(folder), (refused.KILL_POINT_REFUSALS_WRITTEN, "after", 1), run=True))
     into = pipeline(folder)
-    assert Path(into.working_dir, refused.FILE).exists()
+    noted = Path(into.working_dir, refused.FILE)
+    # As if a row of the books had been refused even without its text.
+    noted.write_text(json.dumps(json.loads(noted.read_text()) | {"left_out": {"_discards": {"d": "its row is bad"}}}))
     reports: list[autopilothq.LoadReport] = []
     runner.run(into, autopilothq.archive(str(archive), progress=reports.append))
     report = reports[-1]
+    assert report.warnings == ["Rows left out of _discards: 1; its row is bad"]
     assert (report.lines, report.stored, report.duplicates, report.rejects) == (80, 78, 0, {"unreadable": 2})
 
     tables = content(database)

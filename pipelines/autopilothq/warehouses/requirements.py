@@ -40,7 +40,8 @@ def missing_package(error: ImportError, kind: str = "") -> str:
         raise error
     extras = distribution(PACKAGE).metadata.get_all("Provides-Extra") or ()
     requested = error.dependencies[0] if isinstance(error, MissingDependencyException) else str(error.name)
-    extra = kind if kind in extras else requested.removeprefix("dlt[").rstrip("]")
+    # What a filesystem needs is known by its bucket's kind.
+    extra = kind if kind in extras and kind != "filesystem" else requested.removeprefix("dlt[").rstrip("]")
     extra = _EXTRAS.get(extra, extra)
     command = install(extra) if extra in extras else f"pip install '{requested}'"
     cause = next(
@@ -58,7 +59,8 @@ def missing_settings(error: ConfigFieldMissingException) -> str:
         return f"A setting is missing: {', '.join(error.fields)} of {error.spec_name}.\n{WHERE}"
     several = len(names) > 1
     env = ", ".join(name.upper().replace(".", "__") for name in names)
-    option = ", or by --credentials" if names[0].endswith((".credentials", ".bucket_url")) else ""
+    by_option = ".bucket_url" if error.spec_name.startswith("Filesystem") else ".credentials"
+    option = ", or by --credentials" if names[0].endswith(by_option) else ""
     return (
         f"Expected the setting{'s' * several} {', '.join(names)}, but there {'are' if several else 'is'} none.\n"
         f"Set {'them' if several else 'it'} in .dlt/secrets.toml, by {env} in the environment{option}."
