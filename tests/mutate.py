@@ -218,7 +218,7 @@ ROOMS = {
         ],
     ),
     "plan": Room(
-        [f"destination/{name}.py" for name in ("changes", "order", "plan", "deferred")],
+        [f"destination/{name}.py" for name in ("addresses", "changes", "deferred", "history", "order", "plan")],
         ["tests/test_plan.py", "tests/test_deferred.py"],
     ),
     "privacy": Room(["privacy/identity_graph.py"], ["tests/test_closure.py"]),

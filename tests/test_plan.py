@@ -14,10 +14,11 @@ from autopilothq.destination.counts import Counts
 from autopilothq.destination.delivery_log import CHANGED, Delivery, DeliveryStatus, Sent
 from autopilothq.destination.emails import KnownEmails
 from autopilothq.destination.fields import Fields
+from autopilothq.destination.history import History, history_of
 from autopilothq.destination.kind import AUTOPILOT, AccountKind
 from autopilothq.destination.messages import NO_IDENTIFIER, Item
 from autopilothq.destination.opening import OpenAccount
-from autopilothq.destination.plan import UNMAPPED, History, Planned, Planner, history_of
+from autopilothq.destination.plan import UNMAPPED, Planned, Planner
 from autopilothq.destination.requests import FAILURES_IN_A_ROW, CircuitBreaker
 from autopilothq.destination.run_state import RunState
 from autopilothq.errors import NotAuthorized, Unavailable

@@ -24,14 +24,8 @@ class DeferredContacts:
 
     def defer(self, planned: Planned) -> bool:
         """Defers a contact if it must wait, and returns whether it did."""
-        item, _, before = planned
-        if planned.renames:
+        if planned.renames or not self._must_wait(planned):
             return False
-        failed = item.failed_before or (before is not None and before.status == "failed")
-        if not (failed or item.alone or self._is_late(item.key)):
-            others = self._linked(planned)
-            if not others or not (item.resent or any(self._is_late(self._planned[other].item.key) for other in others)):
-                return False
         self._add(self._next, planned)
         self._next += 1
         return True
@@ -78,6 +72,18 @@ class DeferredContacts:
     def _people(self, planned: Planned) -> set[Key]:
         key = planned.item.key
         return {key, self._changes.follow(key).lower(), *contact_keys(planned.values)}
+
+    def _must_wait(self, planned: Planned) -> bool:
+        """Returns whether a contact failed, was refused or is late, or is sent again after one that waits.
+
+        Behind one that is late, every contact waits. Otherwise one that was not delivered yet releases those that wait.
+        """
+        item, _, before = planned
+        failed = item.failed_before or (before is not None and before.status == "failed")
+        if failed or item.alone or self._is_late(item.key):
+            return True
+        others = [self._planned[number].item for number in self._linked(planned)]
+        return bool(others) and (item.resent or any(self._is_late(other.key) for other in others))
 
     def _is_late(self, key: Key) -> bool:
         return self._changes.follow(key).lower() != key

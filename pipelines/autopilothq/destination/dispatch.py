@@ -112,17 +112,12 @@ class BatchSender:
             raise
         finally:
             done = _rows_with_outcomes(batch.items, outcomes)
-            ahead_done = [row for item, row in done if item.write_ahead]
-            self._log.write_outcomes(row for row in ahead_done if not is_rejected(row))
-            self._log.write_outcomes(filter(is_rejected, ahead_done), (*OUTCOME, "content"))
+            self._log_ahead([row for item, row in done if item.write_ahead])
             self._log_outcomes(batch.refused, done, outcomes)
         left = [item for item in batch.items if item.triggers and outcomes[item.key].status == "delivered"]
         if self._event_sender is not None:
             return [left] if left else []
-        events: dict[Key, list[BatchItem]] = {}
-        for item in left:
-            events.setdefault(item.key, []).append(item)
-        return list(events.values())
+        return _by_person(left)
 
     def _defer_held(self, batch: ContactBatch, outcomes: dict[Key, Outcome]) -> None:
         """Removes contacts from a batch whose earlier messages must be sent first; they fail as deferred."""
@@ -158,6 +153,11 @@ class BatchSender:
             outcomes[key] = self.breaker.send("POST /contact", request, key, once=True)
             if outcomes[key].status in ("unknown", "failed"):
                 self._held.note_unsettled(contact_keys(values))
+
+    def _log_ahead(self, rows: Sequence[Delivery]) -> None:
+        """Updates the rows that were written before the request. That of a refused contact gets its values' digest."""
+        self._log.write_outcomes(row for row in rows if not is_rejected(row))
+        self._log.write_outcomes(filter(is_rejected, rows), (*OUTCOME, "content"))
 
     def _log_outcomes(
         self, refused: list[Delivery], done: Iterable[tuple[BatchItem, Delivery]], outcomes: Mapping[Key, Outcome]
@@ -239,3 +239,11 @@ def _rows_with_outcomes(
                 row = row._replace(content=content_of(row, item.values) if items_of[item.key] == 1 else None)
             done.append((item, row))
     return done
+
+
+def _by_person(items: Iterable[BatchItem]) -> list[list[BatchItem]]:
+    """Returns a list of the items of each person."""
+    found: dict[Key, list[BatchItem]] = {}
+    for item in items:
+        found.setdefault(item.key, []).append(item)
+    return list(found.values())

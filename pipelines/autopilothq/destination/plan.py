@@ -1,15 +1,16 @@
 """Decides what to send for an item, by the delivery log and by what this run has sent so far."""
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from .addresses import Addresses, addresses_of
 from .batch import BatchItem, Key, content_of
-from .changes import AddressChanges
 from .counts import Counts
-from .delivery_log import REJECTED, Delivery, DeliveryStatus, Sent, Statuses, is_rejected
-from .emails import KnownEmails, email_of
+from .delivery_log import Delivery, DeliveryStatus, Statuses
+from .emails import email_of
 from .fields import ContactFields, contact_fields, trait_leaves
+from .history import History, history_of
 from .messages import NO_IDENTIFIER, Item
 from .opening import OpenAccount
 from .run_state import RunState
@@ -19,78 +20,6 @@ NOT_OF_TRACKS = "left out: the traits of a track are those of its context"
 UNMAPPED = "not taken: a property of an event that is spelt like a contact's field, and that no setting maps to it"
 
 ONLY_A_TAG = "sent only as a tag: the account has no field for it"
-
-
-class History(NamedTuple):
-    """What earlier runs did with an item.
-
-    - `delivered`: whether nothing is left to send.
-    - `triggers`: those that its contact must still be sent to.
-    - `earlier`: the delivery statuses of its other triggers.
-    - `contact`: the status of the item without a trigger.
-    - `sent`: when it was last sent.
-    - `rejections`: the statuses of what is left, if all of it was refused for the contact's values.
-    - `tried`: its last status, or the status of its change of an address if it made one. None for a row of a query,
-      which may come at any time.
-    - `failed`: whether the last try of an event of it failed.
-    """
-
-    delivered: bool
-    triggers: list[str]
-    earlier: list[str]
-    contact: DeliveryStatus | None
-    sent: Sent | None
-    rejections: Sequence[DeliveryStatus]
-    tried: DeliveryStatus | None
-    failed: bool
-
-
-def history_of(item: Item, triggers: Sequence[str], statuses: Statuses) -> History:
-    """Returns the history of an item. `triggers` are all triggers of its event.
-
-    A trigger that was delivered, or may have been, is not sent again.
-    """
-    contact = statuses.get((item.message_id, None))
-    earlier: list[str] = []
-    left: list[tuple[str, DeliveryStatus | None]] = []
-    known = [contact] if contact is not None else []
-    for trigger in triggers:
-        status = statuses.get((item.message_id, trigger))
-        known += [status] if status is not None else []
-        if status is not None and (status.ever or status.status == "unknown"):
-            earlier.append("delivered" if status.ever else "unknown")
-        else:
-            left.append((trigger, status))
-    if item.kind == "track":
-        delivered = not left
-        rejections = _rejections([status for _, status in left])
-        # An answer with status 200 may have refused the event, not the contact.
-        rejections = rejections if all(status.http_status == REJECTED for status in rejections) else []
-    else:
-        delivered = item.once and contact is not None and contact.ever
-        rejections = _rejections([contact])
-    return History(
-        delivered=delivered,
-        triggers=[trigger for trigger, _ in left],
-        earlier=earlier,
-        contact=contact,
-        sent=max((status.sent for status in known if status.sent), default=None),
-        rejections=rejections,
-        tried=_last_tried(known) if item.once else None,
-        failed=any(status is not None and status.status == "failed" for _, status in left),
-    )
-
-
-def _rejections(left: Collection[DeliveryStatus | None]) -> list[DeliveryStatus]:
-    """Returns the statuses of what is left, if all of it was refused for the contact's values, else none."""
-    rejections = [status for status in left if status is not None and is_rejected(status)]
-    return rejections if len(rejections) == len(left) else []
-
-
-def _last_tried(known: Iterable[DeliveryStatus]) -> DeliveryStatus | None:
-    """Returns the status of the change of an address if there is one, else the latest."""
-    by_time = sorted(known, key=lambda status: (status.tried_at is not None, status.tried_at))
-    return next((status for status in by_time if status.changes_address), by_time[-1] if by_time else None)
 
 
 class Planned(NamedTuple):
@@ -126,8 +55,12 @@ class Planner:
     def plan(self, item: Item, statuses: Statuses) -> Planned | Delivery | None:
         """Returns the contact to send, the row of an item that is refused, or None if there is nothing to do.
 
-        The item's contact may have another address than the item by now (`current`). If an earlier run has made the
-        item's change of the address, `changed_to` is the address of the contact by now.
+        1. What can never be sent is refused: what is no message, and an event without a trigger.
+        2. The log tells what earlier runs did with the item (`History`).
+        3. The addresses of its contact are found; `Addresses` tells which one is used for what.
+        4. Those that matter to other items are noted.
+        5. An item that was delivered is left out, unless an older one of its person was sent after it, or is sent now.
+        6. The contact is made of the item, and is written to the address that it has by now.
         """
         own = email_of(self._to.fields, item)
         row = Delivery(item.message_id, item.kind, item.event, item.audience, item.user_id, own, content=item.content)
@@ -137,30 +70,46 @@ class Planner:
         if item.kind == "track" and not triggers:
             return _refused(row, self._to.kind.no_event.format(item.event))
         history = history_of(item, triggers, statuses)
-        email = own or self._state.emails.get(item.user_id)
-        current = email and _current_address(self._state.changes, own, email, history.tried)
-        key = self._to.kind.key_of(current, item.user_id)
-        resend = key is not None and self._state.order.must_resend(key, history.delivered, history.sent)
-        changed_to = self._state.changes.reach(item.message_id) if email else None
-        if email and changed_to:
-            self._moved(email.lower(), changed_to)
-            self._state.emails.move(email, changed_to)
-        if own and current and item.user_id:
-            _note_email(self._state.emails, item, own, current, history)
+        addresses = addresses_of(item, own, history.tried, self._state.emails, self._state.changes)
+        person = self._to.kind.key_of(addresses.current, item.user_id)
+        resend = person is not None and self._state.order.must_resend(person, history.delivered, history.sent)
+        addresses = self._note_reached(item, addresses)
+        self._note_email(item, addresses, history)
         if history.delivered and not resend:
             self._counts.add_earlier(history.earlier)
             return None
-        if key is None:
-            return self._without_email(row)
-        planned = self._with_contact(item, row._replace(email=email), history, resend, changed_to)
-        if not isinstance(planned, Planned):
-            return planned
-        if current and current != email and not changed_to:
+        if person is None:
+            return self._refuse_unknown(row)
+        planned = self._with_contact(item, row, history, addresses, resend)
+        if isinstance(planned, Planned) and addresses.moved_to:
             # An item that was tried is older than the change of its address; for others, the order of items decides.
-            planned = moved_to(planned, current) if history.tried else planned.with_item(person=key)
-        return planned.with_item(failed_before=history.failed)
+            return moved_to(planned, addresses.moved_to) if history.tried else planned.with_item(person=person)
+        return planned
 
-    def _without_email(self, row: Delivery) -> Delivery:
+    def _note_reached(self, item: Item, addresses: Addresses) -> Addresses:
+        """Notes that the items have reached a message that may have changed an address in an earlier run.
+
+        If it has, deferred contacts and user ids with the old address get the one that its contact has by now. Returns
+        the addresses with `changed_to`.
+        """
+        changed_to = self._state.changes.reach(item.message_id) if addresses.named else None
+        if addresses.named and changed_to:
+            self._moved(addresses.named.lower(), changed_to)
+            self._state.emails.move(addresses.named, changed_to)
+        return addresses._replace(changed_to=changed_to)
+
+    def _note_email(self, item: Item, addresses: Addresses, history: History) -> None:
+        """Notes the email of the item's user id, for items that have only the user id."""
+        if not (item.user_id and addresses.own and addresses.current):
+            return
+        if not history.delivered:
+            now = addresses.current if history.tried else addresses.own
+            self._state.emails.put(item.user_id, now, item.message_id)
+        elif item.kind == "track":
+            self._state.emails.put_delivered(item.user_id, addresses.current)
+
+    def _refuse_unknown(self, row: Delivery) -> Delivery:
+        """Refuses an item whose contact has no known address."""
         if not row.user_id:
             return _refused(row, NO_IDENTIFIER, 400)
         hint = "" if self._to.fields.user_id else f", and {SECTION}.user_id_field names no field that holds it"
@@ -168,28 +117,25 @@ class Planner:
         return _refused(row, text)
 
     def _with_contact(
-        self, item: Item, row: Delivery, history: History, resend: bool, changed_to: str | None
+        self, item: Item, row: Delivery, history: History, addresses: Addresses, resend: bool
     ) -> Planned | Delivery | None:
-        """Returns the contact to send, its refusal, or None, of an item whose person is known (`row` has the email)."""
+        """Returns the contact to send, with the named address or the one that the item has changed it to.
+
+        Returns the row of an item that is refused, or None if there is nothing to do.
+        """
         before = history.contact
-        row, contact = self._contact(item, row)
-        renames = "_NewEmail" in contact.values
-        if history.delivered and renames and changed_to is None:
+        row, contact = self._contact(item, row._replace(email=addresses.named))
+        new = contact.values.get("_NewEmail")
+        if new and history.delivered and not addresses.changed_to:  # an address is not changed a second time
             self._counts.add_earlier(history.earlier)
             return None
         if not item.once:
             row = row._replace(content=content_of(row, contact.values))
-        if renames and before is not None and before.ever:
+        if new and before is not None and before.ever:
             # The address was changed already: only the other values are sent again, or the journeys are left.
-            row = row._replace(email=changed_to or contact.values["_NewEmail"])
+            row = row._replace(email=addresses.changed_to or new)
             contact = contact._replace(values=renamed(contact.values, row.email))
-        is_known = before is not None and (before.status, before.content) == ("delivered", row.content)
-        if not item.once and not resend and is_known:
-            self._counts.add("known")
-            return None
-        rejected = {status.content for status in history.rejections}
-        if rejected == {content_of(row, contact.values)}:  # it would be refused again
-            self._counts.add_message([*history.earlier, "refused"], history.rejections[-1].message)
+        if self._is_done(item, content_of(row, contact.values), history, resend):
             return None
         if contact.unknown and self._to.unknown_traits == "refuse":
             traits = ", ".join(map(repr, contact.unknown))
@@ -201,12 +147,28 @@ class Planner:
             history.triggers,
             history.earlier,
             resent=history.delivered,
+            failed_before=history.failed,
             alone=bool(history.rejections),
             values=contact.values if history.rejections else {},  # those before a change of the address
             properties=item.properties,
             timestamp=item.timestamp,
         )
         return Planned(planned, contact.values, before)
+
+    def _is_done(self, item: Item, content: str, history: History, resend: bool) -> bool:
+        """Returns whether an item with this content need not be sent, and counts it then.
+
+        A row of a query may have been delivered with the same content. Any item may have been refused for it.
+        """
+        before = history.contact
+        is_known = before is not None and (before.status, before.content) == ("delivered", content)
+        if not item.once and not resend and is_known:
+            self._counts.add("known")
+            return True
+        if {status.content for status in history.rejections} == {content}:
+            self._counts.add_message([*history.earlier, "refused"], history.rejections[-1].message)
+            return True
+        return False
 
     def _contact(self, item: Item, row: Delivery) -> tuple[Delivery, ContactFields]:
         """Returns the item's row with the remarks added, and its contact."""
@@ -222,26 +184,6 @@ class Planner:
         self._counts.add_unmapped(found.unmapped)
         remarks = found.remarks | dict.fromkeys(new, UNMAPPED)
         return row._replace(remarks=json.dumps(remarks, ensure_ascii=False) if remarks else None), found
-
-
-def _current_address(changes: AddressChanges, own: str | None, email: str, tried: DeliveryStatus | None) -> str:
-    """Returns the current address of an item's contact. `own` is the item's own email, if it has one.
-
-    An item that was tried before had the address that its contact had then, so only changes since then apply: an
-    earlier change may be of somebody else who had the address before.
-    """
-    if tried is None or tried.changes_address:
-        return changes.follow(email)
-    known = tried.email if own and tried.status != "refused" else None
-    return changes.follow(known or email, tried.tried_at)
-
-
-def _note_email(emails: KnownEmails, item: Item, own: str, now: str, history: History) -> None:
-    """Notes the address of an item's user id: its `own`, or the one that its contact has by now if it was tried."""
-    if not history.delivered:
-        emails.put(item.user_id or "", now if history.tried else own, item.message_id)
-    elif item.kind == "track":
-        emails.put_delivered(item.user_id or "", now)
 
 
 def _with_tag(contact: ContactFields, item: Item) -> ContactFields:

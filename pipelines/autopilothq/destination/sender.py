@@ -1,6 +1,7 @@
 """Sends items to an account in batches: those of a person in order, and none twice.
 
-Items are planned in their order (`plan`). Five parts keep those of a person in order:
+Items are planned in their order (`plan`): `history` is what earlier runs did with an item, and `addresses` tells which
+address its contact has by now. Five parts keep those of a person in order:
 
 - `order` finds delivered items that must be sent again, because an older item of their person is sent only now.
 - `deferred` lets contacts that failed in the last run wait until all others are sent, so that they hold up nobody.
