@@ -234,6 +234,7 @@ OF_LAKES = {
         " says."
     ),
 }
+NEWER = "The table tracks cannot be opened: Kernel error: Unsupported: Feature 'catalogManaged' is not supported"
 RIGHT = "Give this user the right to it (chmod, chown), or name another place."
 
 
@@ -254,6 +255,7 @@ RIGHT = "Give this user the right to it (chmod, chown), or name another place."
             f'Cannot open file "/a": Permission denied\n{RIGHT}',
         ),
         *((OSError(what), f"{what}\n{advice}") for what, advice in (OF_POSTGRES | OF_LAKES).items()),
+        (OSError(NEWER), NEWER),
         (
             ValueNotSecretException("config.toml", "destination.postgres.credentials"),
             "destination.postgres.credentials is secret, but it is in .dlt/config.toml.\nMove it to .dlt/secrets.toml.",

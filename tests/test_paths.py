@@ -131,7 +131,8 @@ def test_a_lakes_folder_that_its_library_cannot_open(
 
 
 @pytest.mark.parametrize(
-    "folder", ["a#b", "a?b", "a%41", "a%2fb", "a]b", "a^b", "a|b", "a\\b", "a\tb", "a//b", "/a", "..", "a/../b", "./a"]
+    "folder",
+    ["a#b", "a?b", "a%41", "a%2fb", "a]b", "a^b", "a|b", "a\\b", "a\tb", "a//b//", "/a", "..", "a/../b", "./a"],
 )
 def test_a_buckets_folder_that_the_library_of_lakes_cannot_open(folder: str) -> None:
     """It put all tables into one, which it named by what is before the # or ?, or wrote to another folder."""
@@ -145,6 +146,6 @@ def test_a_buckets_folder_that_the_library_of_lakes_cannot_open(folder: str) -> 
     )
 
 
-@pytest.mark.parametrize("folder", ["", "/", "/a/", "/a b", "/a'b=c+d&e:f", "/ä.b./..c", "/50%", "/{*}"])
+@pytest.mark.parametrize("folder", ["", "/", "//", "/a/", "/a///", "/a b", "/a'b=c+d&e:f", "/ä.b./..c", "/50%", "/{*}"])
 def test_other_folders_of_a_bucket_are_lakes(folder: str) -> None:
     check_lake_path(FilesystemDestinationClientConfiguration(bucket_url=f"s3://lake{folder}"))

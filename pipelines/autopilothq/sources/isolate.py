@@ -148,7 +148,6 @@ def refuse_rows(into: dlt.Pipeline, source: DltSource, error: PipelineStepFailed
     rest = {table: FileRows(files) for table, files in handed_over(into).items()}
     if cause is None or cause.is_data is False or cause.table not in rest or rest[cause.table].lack(cause.message):
         return False
-    check_required(into, cause.table, rest[cause.table].files)
     into.abort_packages()  # else dlt would resume this load instead of loading parts
     refused = RefusedMessages.read(into)
     known = len(refused)
@@ -159,6 +158,7 @@ def refuse_rows(into: dlt.Pipeline, source: DltSource, error: PipelineStepFailed
             return False  # a table of dlt's own
         for table in filter(rest.__contains__, _failed_tables(into, cause)):
             rows = rest.pop(table)
+            check_required(into, table, rows.files)
             known_cause = cause if table == cause.table and cause.is_data else None
             warn(
                 f"The destination refuses rows of {table}: they are looked for among {rows.row_count:,}, and all others"

@@ -122,7 +122,7 @@ def check_lake_path(config: Any) -> None:
 
 
 _NOT_IN_LAKE_PATHS = re.compile(r"[][^|\\\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")
-_NOT_IN_LAKE_URLS = re.compile(rf"{_NOT_IN_LAKE_PATHS.pattern}|[#?]|(?<!:)//|/\.\.?(/|$)")
+_NOT_IN_LAKE_URLS = re.compile(rf"{_NOT_IN_LAKE_PATHS.pattern}|[#?]|(?<!:)//(?!/*$)|/\.\.?(/|$)")
 _CHOOSE = (
     f'Loads make Delta Lake tables there: table_format = "{LAKE_FORMAT}" in [sources.autopilothq] of'
     f" .dlt/config.toml, or SOURCES__AUTOPILOTHQ__TABLE_FORMAT={LAKE_FORMAT}."

@@ -284,8 +284,9 @@ def open_table(client: FilesystemClient, name: str) -> Any:
 
 
 def required_columns(client: FilesystemClient, name: str) -> list[str]:
-    """Returns the columns of a Delta table that must not be null."""
-    return [field.name for field in open_table(client, name).schema().fields if not field.nullable]
+    """Returns the columns of a Delta table that must not be null; none if there is no such table."""
+    table = open_table(client, name)
+    return [] if table is None else [field.name for field in table.schema().fields if not field.nullable]
 
 
 def has_many_files(table: Any) -> bool:
