@@ -91,6 +91,10 @@ def test_books_stand_apart_and_all_goes_on(call: Call, place: tuple[str, ...]) -
     live = json.loads(call("schema", "--live", "--format", "json", *apart).out)["tables"]
     assert {*EVENTS, "_audit", "_rejects", "_discards"} == {name for name in live if not name.startswith("_dlt")}
     assert call("schema", "diff", *apart).status == 0
+    if place:
+        run(place, ["ALTER TABLE autopilothq.tracks DROP CONSTRAINT tracks_pkey"])
+        said = call("schema", "upgrade", *apart)
+        assert said.out.split("\n\n")[:-1] == ['ALTER TABLE "autopilothq"."tracks" ADD PRIMARY KEY ("id");']
     assert call("schema", "upgrade", *apart).out.startswith("Nothing to upgrade in ")
 
     said = call("forget", "--user-id", "u1", *apart)
