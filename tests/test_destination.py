@@ -574,6 +574,8 @@ def test_a_server_that_stays_out_of_order_ends_the_run(server: FakeAutopilot) ->
     with pytest.raises(Unavailable):
         send(server, map(identify, range(5000)))
     assert len(server.seen("POST")) < 40
+    # What the end of the run kept from being sent has no row.
+    assert set(rows("status", "http_status")) == {("failed", 503)}
     server.faults.clear()
     assert counted(send(server, map(identify, range(300)))) == {"messages": 300, "delivered": 300}
 

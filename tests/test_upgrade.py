@@ -28,7 +28,7 @@ LINES = [
     message(None, type="group", messageId="g2", groupId="a", receivedAt=FEBRUARY, traits={"plan": "y", "seats": 2.5}),
     message(None, type="group", messageId="g3", groupId="b", receivedAt=JANUARY, traits={"plan": "z"}),
     message(None, type="group", messageId="g4", groupId="b", receivedAt=JANUARY, traits={"plan": "later id"}),
-    message(None, type="group", messageId="g0", groupId="\t\n", traits={"plan": "no group's"}),
+    message(None, type="group", messageId="g0", groupId=" \t\n\f\r", traits={"plan": "no group's"}),
     message(None, type="page", messageId="p1", properties={"path": "/"}),
     message(None, type="page", messageId="p2", name="Named"),
     identify(messageId="i1", traits={"age": 1.5}),
