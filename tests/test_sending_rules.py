@@ -213,6 +213,15 @@ def test_what_follows_a_change_of_address_waits_until_it_is_settled(
     assert send(server, messages).known == 6
 
 
+def test_a_change_of_address_that_failed_is_sent_again_whoever_has_the_new_address(server: FakeAutopilot) -> None:
+    change = identify("new", traits={"email": "nobody@example.com", "_NewEmail": "b@example.com", "fax": "2"})
+    server.order("POST", "/contact", status=429, times=2)
+    assert send(server, [identify(1, traits={"email": "b@example.com"}), change]).failed == 1
+    before = len(server.seen("POST", "/contact"))
+    send(server, [change])
+    assert len(server.seen("POST", "/contact")) == before + 1
+
+
 @pytest.mark.parametrize(("path", "made"), [("/contacts", identify), ("/trigger/*", track)])
 def test_a_change_of_address_waits_for_an_older_message_that_failed(
     server: FakeAutopilot, path: str, made: Callable[..., dict[str, Any]]
