@@ -228,13 +228,17 @@ OF_POSTGRES = {
         " the next run creates it again, empty."
     ),
 }
+NEWER = (
+    "Somebody enabled a feature of that table that the package deltalake cannot read: install a newer one, or drop the"
+    " feature with the program that enabled it (ALTER TABLE ... DROP FEATURE)."
+)
 OF_LAKES = {
     "The table tracks cannot be opened: Kernel error: No table metadata or protocol found in delta log.": (
         "The folder _delta_log of that table is damaged: bring it back, or give up the table as how-to/warehouses.md"
         " says."
     ),
+    "The table tracks cannot be opened: Kernel error: Unsupported: Feature 'catalogManaged' is not supported": NEWER,
 }
-NEWER = "The table tracks cannot be opened: Kernel error: Unsupported: Feature 'catalogManaged' is not supported"
 RIGHT = "Give this user the right to it (chmod, chown), or name another place."
 
 
@@ -255,7 +259,6 @@ RIGHT = "Give this user the right to it (chmod, chown), or name another place."
             f'Cannot open file "/a": Permission denied\n{RIGHT}',
         ),
         *((OSError(what), f"{what}\n{advice}") for what, advice in (OF_POSTGRES | OF_LAKES).items()),
-        (OSError(NEWER), NEWER),
         (
             ValueNotSecretException("config.toml", "destination.postgres.credentials"),
             "destination.postgres.credentials is secret, but it is in .dlt/config.toml.\nMove it to .dlt/secrets.toml.",

@@ -32,8 +32,11 @@ _RETYPED = (
 )
 _ADVICE = {
     "^Expected the file .+ of a Delta table": "Bring it back, or give up its rows as how-to/warehouses.md says.",
-    "^The table .+ cannot be opened: (?!Kernel error: Unsupported)": "The folder _delta_log of that table is damaged:"
-    " bring it back, or give up the table as how-to/warehouses.md says.",
+    "^The table .+ cannot be opened: .*(Kernel error: Unsupported|reader features|reader version)": "Somebody enabled a"
+    " feature of that table that the package deltalake cannot read: install a newer one, or drop the feature with the"
+    " program that enabled it (ALTER TABLE ... DROP FEATURE).",
+    "^The table .+ cannot be opened: ": "The folder _delta_log of that table is damaged: bring it back, or give up the"
+    " table as how-to/warehouses.md says.",
     "due to statement timeout": "Allow more: statement_timeout (seconds) under [destination.postgres].",
     "is of type .+ but expression is of type|insufficient data left|incorrect binary data|: 0x00$": _RETYPED,
     "cannot insert a non-DEFAULT value into column": "Somebody made that column one that PostgreSQL fills: drop it,"

@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable, Field, write_deltalake
+from deltalake import DeltaTable, Field, TableFeatures, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.schema import PrimitiveType
 from dlt.pipeline.exceptions import PipelineStepFailed
@@ -245,6 +245,22 @@ def test_a_damaged_table_is_named(tmp_path: Path) -> None:
     named = pytest.raises(RunError, match=r"^The table tracks cannot be opened: .+\nThe folder _delta_log of ")
     with named, runner.explained():
         open_dataset(into).columns()
+
+
+def test_a_table_with_a_feature_that_the_library_lacks_is_named(tmp_path: Path) -> None:
+    table = tmp_path / "bucket" / "autopilothq" / "tracks"
+    write_deltalake(table, pa.table({"id": ["a"]}))
+    DeltaTable(table).alter.add_feature(TableFeatures.DeletionVectors, allow_protocol_versions_increase=True)
+    (tmp_path / "bucket" / "autopilothq" / "init").touch()
+    into = pipeline(tmp_path, lake((tmp_path / "bucket").as_uri()))
+    with pytest.raises(RunError) as error, runner.explained():
+        open_dataset(into).rows("count({id})", "tracks")
+    assert str(error.value) == (
+        "The table tracks cannot be opened: The table has set these reader features: {'deletionVectors'} but these are"
+        " not yet supported by the deltalake reader.\nSomebody enabled a feature of that table that the package"
+        " deltalake cannot read: install a newer one, or drop the feature with the program that enabled it (ALTER TABLE"
+        " ... DROP FEATURE)."
+    )
 
 
 def test_a_table_that_cannot_be_compacted_holds_up_no_other(caplog: pytest.LogCaptureFixture) -> None:

@@ -202,9 +202,7 @@ class DeltaDataset(Dataset):
             con.execute("SET TimeZone = 'UTC'")
             con.execute(f"SET disabled_optimizers = {engine.literal(PUSHDOWN)}")
             for name in names:
-                rows = (
-                    _dlt_table(self.client, name) if name in _DLT_TABLES else self._current(name).to_pyarrow_dataset()
-                )
+                rows = _dlt_table(self.client, name) if name in _DLT_TABLES else _rows(name, self._current(name))
                 con.register(name, rows)
             yield con
 
@@ -281,6 +279,16 @@ def open_table(client: FilesystemClient, name: str) -> Any:
         return DeltaTable(location, storage_options=options)
     except DeltaError as error:
         raise type(error)(f"The table {name} cannot be opened: {error}") from None
+
+
+def _rows(name: str, table: Any) -> Any:
+    """Returns the rows of a Delta table. Raises the library's error with the table's name."""
+    from deltalake.exceptions import DeltaProtocolError
+
+    try:
+        return table.to_pyarrow_dataset()
+    except DeltaProtocolError as error:
+        raise DeltaProtocolError(f"The table {name} cannot be opened: {error}") from None
 
 
 def required_columns(client: FilesystemClient, name: str) -> list[str]:
