@@ -516,6 +516,16 @@ def test_the_dlt_destination(fake: FakeSegment) -> None:
     assert fake.messages[-1]["userId"] == "u3"
 
 
+def test_the_dlt_destination_with_parquet(fake: FakeSegment) -> None:
+    """dlt writes nested values into it as JSON."""
+    to = segment_destination(write_key=KEY, base_url=fake.url, requests_per_second=1000.0)
+    pipeline = dlt.pipeline("to_segment", destination=to, pipelines_dir="pipelines")
+    rows = [track(1), {"user_id": "u1", "address": {"city": "B"}, "tags": ["x"]}]
+    pipeline.run(rows, table_name="rows", loader_file_format="parquet")
+    assert fake.messages[0]["properties"] == {"campaign_id": "c1", "n": 1}
+    assert fake.messages[1]["traits"] == {"address": {"city": "B"}, "tags": ["x"]}
+
+
 def test_a_bad_row_holds_up_no_pipeline(fake: FakeSegment, caplog: pytest.LogCaptureFixture) -> None:
     fake.poison = {"m1"}
     to = segment_destination(write_key=KEY, base_url=fake.url, tries=1, requests_per_second=1000.0)

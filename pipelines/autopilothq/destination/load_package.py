@@ -1,7 +1,10 @@
 """The code that the dlt destinations share: reading files of load packages, their outcome, and the settings."""
 
+import json
 import logging
 from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from typing import Any
 
 from dlt.common.schema import TTableSchema
@@ -24,11 +27,21 @@ def rows_of(path: str, table: TTableSchema) -> Iterator[dict[str, Any]]:
     """Yields the rows of a file of a load package."""
     columns = list(table["columns"])
     if path.endswith(".parquet"):
+        texts = {name for name, column in table["columns"].items() if column.get("data_type") == "json"}
         for batch in ParquetFileBatchIterator(path, _ROWS, 0, columns):
-            yield from batch.to_pylist()
+            yield from (_with_json(row, texts) for row in batch.to_pylist())
     else:
         for rows in JsonlFileBatchIterator(path, _ROWS, 0, columns):
             yield from rows
+
+
+def _with_json(row: dict[str, Any], columns: AbstractSet[str]) -> dict[str, Any]:
+    """Returns a row with the objects and arrays of these columns, which dlt writes into Parquet as JSON."""
+    for name in columns & row.keys():
+        if isinstance(row[name], str):
+            with suppress(ValueError):  # a text that somebody's Arrow table has in such a column
+                row[name] = json.loads(row[name])
+    return row
 
 
 def finish_file(counts: Counts, send_again: bool, done: str, log: logging.Logger) -> None:

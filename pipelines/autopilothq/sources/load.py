@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from time import monotonic
 from typing import Any
 
+import dlt
 import pyarrow as pa
 
 from ..catalog import ALWAYS, AUDIT, DISCARDS, EVENTS_RESOURCE, Table
 from ..projection import ordered_columns
 from ..projection.context import declared_types
 from ..warehouses.hints import arrow_schema
+from .earlier_load import note_earlier
 from .extraction import note_moved, note_taken
 from .origin import Origin
 from .plan import LoadSettings, PlannedLoad, plan_load
@@ -111,6 +113,7 @@ def run_load(origin: Origin[Any], settings: LoadSettings, keeper: object) -> Loa
             write_rows(planned, projected.files, rows)
     if planned.extraction.pipeline is not None:
         note_moved(planned.moved_tables(projected.files.other_tables()))
+        _note_earlier(planned, planned.extraction.pipeline)
     report.discards = report.rows.get(DISCARDS.name, 0)
     for name, errors in planned.target.refused.left_out.items():
         why = next(iter(errors.values()))
@@ -118,3 +121,11 @@ def run_load(origin: Origin[Any], settings: LoadSettings, keeper: object) -> Loa
     report.seconds = monotonic() - started
     planned.context.report_progress()
     return Load(planned, projected)
+
+
+def _note_earlier(planned: PlannedLoad, pipeline: dlt.Pipeline) -> None:
+    """Records which load this one was read after, if it leaves out rows because they are stored."""
+    extraction, target = planned.extraction, planned.target
+    earlier = target.dataset.newest_load if target.dataset is not None else None
+    if planned.work and extraction.load_id is not None and earlier is not None and not target.replacement.anew:
+        note_earlier(pipeline, extraction.load_id, earlier)

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from ..warehouses.hints import (
 from ..warehouses.native import native_of
 from ..warehouses.selection import ALL_MESSAGES, covers
 from . import user_hints
+from .earlier_load import outdated_loads
 from .extraction import Extraction, check_latest, dropped_resources, take_import_schema
 from .load_folder import begin_folder, temporary_folder
 from .refused import RefusedMessages
@@ -116,6 +118,7 @@ def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool,
         write_disposition(name, extraction.resources.get(name), strategies)
     folder = begin_folder(pipeline, extraction.load_id, loaded_at, keeper)
     dataset = open_dataset(pipeline, extraction.schema)
+    dataset.outdated = partial(outdated_loads, pipeline)
     with connected(dataset):
         suppressed = deleted_persons(dataset)  # before anything else, because it may refuse the load
         if folder.may_have_copies:

@@ -1,0 +1,45 @@
+"""Records which complete load a load was read after: its rows leave out what was stored by then.
+
+dlt may load them much later, after the dataset was restored from a backup or dropped, or into another dataset. What
+they leave out is missing there, although dlt completes the load. Such a load must not count as complete.
+"""
+
+import json
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+
+import dlt
+
+from .. import disk, private
+from ..warehouses.dlt_internals import logger
+
+FILE = "autopilothq-loads/earlier.json"  # below the pipeline's working folder, because what waits is there, too
+_MOST = 20  # loads that are kept: hardly more can wait
+
+
+def note_earlier(pipeline: dlt.Pipeline, load_id: str, earlier: str) -> None:
+    """Records that a load was read after the load `earlier`."""
+    path = Path(pipeline.working_dir, FILE)
+    noted = {**_read(path), load_id: earlier}
+    private.folder(path.parent)
+    with disk.rewriting(path, "w") as file:
+        json.dump(dict(sorted(noted.items())[-_MOST:]), file)
+
+
+def outdated_loads(pipeline: dlt.Pipeline, complete: AbstractSet[str]) -> set[str]:
+    """Returns which of a dataset's complete loads lack rows, because the load that they were read after is not there.
+
+    Example: `outdated_loads(pipeline, {"2.0"}) == {"2.0"}` if load 2.0 was read after 1.0.
+    """
+    noted = _read(Path(pipeline.working_dir, FILE))
+    return {load_id for load_id, earlier in noted.items() if load_id in complete and earlier not in complete}
+
+
+def _read(path: Path) -> dict[str, str]:
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError) as error:
+        logger.warning(f"{path} cannot be read, and is ignored: {error}")
+        return {}
