@@ -13,13 +13,13 @@ import dlt
 from .. import disk, private
 from ..warehouses.dlt_internals import logger
 
-FILE = "autopilothq-loads/earlier.json"  # below the pipeline's working folder, because what waits is there, too
+_FILE = "autopilothq-loads/earlier.json"  # below the pipeline's working folder, because what waits is there, too
 _MOST = 20  # loads that are kept: hardly more can wait
 
 
 def note_earlier(pipeline: dlt.Pipeline, load_id: str, earlier: str) -> None:
     """Records that a load was read after the load `earlier`."""
-    path = Path(pipeline.working_dir, FILE)
+    path = Path(pipeline.working_dir, _FILE)
     noted = {**_read(path), load_id: earlier}
     private.folder(path.parent)
     with disk.rewriting(path, "w") as file:
@@ -31,7 +31,7 @@ def outdated_loads(pipeline: dlt.Pipeline, complete: AbstractSet[str]) -> set[st
 
     Example: `outdated_loads(pipeline, {"2.0"}) == {"2.0"}` if load 2.0 was read after 1.0.
     """
-    noted = _read(Path(pipeline.working_dir, FILE))
+    noted = _read(Path(pipeline.working_dir, _FILE))
     return {load_id for load_id, earlier in noted.items() if load_id in complete and earlier not in complete}
 
 

@@ -124,8 +124,9 @@ def run_load(origin: Origin[Any], settings: LoadSettings, keeper: object) -> Loa
 
 
 def _note_earlier(planned: PlannedLoad, pipeline: dlt.Pipeline) -> None:
-    """Records which load this one was read after, if it leaves out rows because they are stored."""
-    extraction, target = planned.extraction, planned.target
-    earlier = target.dataset.newest_load if target.dataset is not None else None
-    if planned.work and extraction.load_id is not None and earlier is not None and not target.replacement.anew:
-        note_earlier(pipeline, extraction.load_id, earlier)
+    """Records which load this one was read after, because it leaves out the rows that are stored."""
+    target, load_id = planned.target, planned.extraction.load_id
+    if not planned.work or target.dataset is None or load_id is None or target.replacement.anew:
+        return
+    if earlier := max(target.dataset.complete_loads(), default=None):
+        note_earlier(pipeline, load_id, earlier)

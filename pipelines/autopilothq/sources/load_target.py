@@ -3,7 +3,6 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +117,6 @@ def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool,
         write_disposition(name, extraction.resources.get(name), strategies)
     folder = begin_folder(pipeline, extraction.load_id, loaded_at, keeper)
     dataset = open_dataset(pipeline, extraction.schema)
-    dataset.outdated = partial(outdated_loads, pipeline)
     with connected(dataset):
         suppressed = deleted_persons(dataset)  # before anything else, because it may refuse the load
         if folder.may_have_copies:
@@ -155,9 +153,13 @@ def _check_run(pipeline: dlt.Pipeline) -> None:
 
 
 def _loaded_files(dataset: Dataset, pipeline: dlt.Pipeline) -> dict[tuple[str, str], Loaded]:
-    """Returns the loaded files, except those of loads with failed jobs: `pipeline.load(raise_on_failed_jobs=False)`."""
-    failed = dlt_internals.failed_loads(pipeline)
-    return {file: loaded for file, loaded in loaded_files(dataset).items() if loaded.load_id not in failed}
+    """Returns the loaded files, except those of loads that lack rows, which are read again.
+
+    Such loads have failed jobs, by `pipeline.load(raise_on_failed_jobs=False)`, or were read after a load whose rows
+    are gone.
+    """
+    lacking = dlt_internals.failed_loads(pipeline) | outdated_loads(pipeline, dataset.complete_loads())
+    return {file: loaded for file, loaded in loaded_files(dataset).items() if loaded.load_id not in lacking}
 
 
 def _replacement(extraction: Extraction, dataset: Dataset, reads_again: bool) -> Replacement:

@@ -102,7 +102,7 @@ class DeltaDataset(Dataset):
                 found[name] = {field.name: _TYPES[field.type] for field in fields if field.type in _TYPES}
         return found
 
-    def completed_loads(self) -> set[str]:
+    def complete_loads(self) -> set[str]:
         """Returns the ids of dlt's completed loads: each leaves a file that is named after it."""
         names = (posixpath.splitext(posixpath.basename(file))[0] for file in dlt_files(self.client, LOADS_TABLE_NAME))
         return {name.rpartition(FILENAME_SEPARATOR)[2] for name in names}

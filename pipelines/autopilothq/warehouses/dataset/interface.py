@@ -11,8 +11,7 @@ table, `%s` is a value, and names quoted by `Dataset.quoted` may be inserted.
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -65,10 +64,6 @@ class Dataset(ABC):
         """The tables among them whose times have a time zone."""
         self.column_names: dict[str, set[str]] = {}
         """The columns of these tables, in destinations where dlt does not check that they still exist."""
-        self.outdated: Callable[[AbstractSet[str]], AbstractSet[str]] = lambda _: frozenset()
-        """Returns which of these completed loads lack rows, and so do not count."""
-        self.newest_load: str | None = None
-        """The newest of the loads that `complete_loads` has returned."""
 
     # ---- metadata ----------------------------------------------------------------------------------------------------
 
@@ -112,14 +107,8 @@ class Dataset(ABC):
         """Returns this dataset, and the staging dataset if it exists."""
         return [self]
 
-    def complete_loads(self) -> set[str]:
-        """Returns the ids of dlt's completed loads, except those that lack rows."""
-        found = self.completed_loads()
-        self.newest_load = max(found, default=None)
-        return found - self.outdated(found)
-
     @abstractmethod
-    def completed_loads(self) -> set[str]:
+    def complete_loads(self) -> set[str]:
         """Returns the ids of dlt's completed loads."""
 
     # ---- reading -----------------------------------------------------------------------------------------------------

@@ -123,7 +123,7 @@ class SqlDataset(Dataset):
         with staged.sql.opened() as client:
             return [self, staged] if client.sql_client.has_dataset() else [self]
 
-    def completed_loads(self) -> set[str]:
+    def complete_loads(self) -> set[str]:
         """Returns the ids of dlt's completed loads."""
         if LOADS_TABLE_NAME not in self.tables([LOADS_TABLE_NAME]):
             return set()
