@@ -265,7 +265,7 @@ RIGHT = "Give this user the right to it (chmod, chown), or name another place."
         ),
         (
             MissingDependencyException("AzureCredentials", ["dlt[az]", "more"]),
-            "AzureCredentials needs the package dlt[az], which is not installed.\nInstall it: " + extras.install("az"),
+            "AzureCredentials needs the package dlt[az], which is not installed.\nInstall it: {install[az]}",
         ),
         (
             ModuleNotFoundError("No module named 'paramiko'", name="paramiko"),
@@ -281,7 +281,8 @@ RIGHT = "Give this user the right to it (chmod, chown), or name another place."
     ],
 )
 def test_what_systems_and_dlt_report_is_short_and_has_advice(error: Exception, message: str) -> None:
-    assert explain.error_message(error) == message
+    # The command depends on the folder that a test runs in.
+    assert explain.error_message(error) == message.replace("{install[az]}", extras.install("az"))
 
 
 @pytest.mark.parametrize(
