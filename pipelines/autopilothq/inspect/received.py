@@ -32,7 +32,7 @@ def read_received(dataset: Dataset, folder: str) -> Received:
     """Returns what waits in a folder for its load into a dataset. Raises ArchiveError if there is no such folder."""
     unpublished = _waiting(open_files(Path(folder)))
     listed = archive_files_at([folder])
-    known = loaded_files(dataset)
+    known = loaded_files(dataset, dataset.complete_loads())
     not_loaded = _waiting(Path(file.path) for file in listed if (file.url, file.version) not in known)
     return Received(folder, unpublished, not_loaded)
 

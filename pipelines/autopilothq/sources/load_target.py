@@ -158,8 +158,8 @@ def _loaded_files(dataset: Dataset, pipeline: dlt.Pipeline) -> dict[tuple[str, s
     Such loads have failed jobs, by `pipeline.load(raise_on_failed_jobs=False)`, or were read after a load whose rows
     are gone.
     """
-    lacking = dlt_internals.failed_loads(pipeline) | outdated_loads(pipeline, dataset.complete_loads())
-    return {file: loaded for file, loaded in loaded_files(dataset).items() if loaded.load_id not in lacking}
+    complete = dataset.complete_loads()
+    return loaded_files(dataset, complete - dlt_internals.failed_loads(pipeline) - outdated_loads(pipeline, complete))
 
 
 def _replacement(extraction: Extraction, dataset: Dataset, reads_again: bool) -> Replacement:

@@ -1,6 +1,6 @@
 """The queries that a load needs: loaded files, completed loads, deleted persons, and other libraries' first event."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -49,13 +49,12 @@ def check_text_columns(dataset: Dataset, table: str, types: Mapping[str, Type], 
         )
 
 
-def loaded_files(dataset: Dataset) -> dict[tuple[str, str], Loaded]:
-    """Returns what completed loads have loaded, by file and version."""
+def loaded_files(dataset: Dataset, complete: Collection[str]) -> dict[tuple[str, str], Loaded]:
+    """Returns what complete loads have loaded, by file and version; `complete` are the ids of those that count."""
     existing = dataset.tables([AUDIT.name]).get(AUDIT.name)
     if existing is None:
         return {}
     check_text_columns(dataset, AUDIT.name, existing, (*AUDIT.key, "load_id"))
-    complete = dataset.complete_loads()
     names = ("file", "version", "load_id", "stored", "tables", "mended")
     columns = [name for name in names if name in existing]
     return {
