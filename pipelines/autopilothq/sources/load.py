@@ -15,6 +15,7 @@ import pyarrow as pa
 from ..catalog import ALWAYS, AUDIT, DISCARDS, EVENTS_RESOURCE, Table
 from ..projection import ordered_columns
 from ..projection.context import declared_types
+from ..warehouses.dataset import connected
 from ..warehouses.hints import arrow_schema
 from .earlier_load import note_earlier
 from .extraction import note_moved, note_taken
@@ -128,5 +129,7 @@ def _note_earlier(planned: PlannedLoad, pipeline: dlt.Pipeline) -> None:
     target, load_id = planned.target, planned.extraction.load_id
     if not planned.work or target.dataset is None or load_id is None or target.replacement.anew:
         return
-    if earlier := max(target.dataset.complete_loads(), default=None):
+    with connected(target.dataset):
+        earlier = max(target.dataset.complete_loads(), default=None)
+    if earlier:
         note_earlier(pipeline, load_id, earlier)
