@@ -198,7 +198,7 @@ class NumberedFeed(Origin[Feed]):
     def plan(self, context: LoadContext) -> Sequence[Feed]:
         pipeline = context.required_pipeline()
         cursor = dlt.current.source_state().get("feed", {"load_id": None, "end": 0})
-        self.start = cursor["end"] if cursor["load_id"] in pipeline.dataset.complete_loads() else 0
+        self.start = cursor["end"] if cursor["load_id"] in pipeline.complete_loads else 0
         self.end = min(self.start + 3, len(self.lines))
         dlt.current.source_state()["feed"] = {"load_id": pipeline.load_id, "end": self.end}
         return [Feed("feed", f"from {self.start}")] if self.start < self.end else []

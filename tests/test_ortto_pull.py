@@ -511,6 +511,20 @@ def test_a_run_goes_on_until_it_is_complete() -> None:
 
 
 @pytest.mark.usefixtures("source_state")
+def test_a_run_that_is_under_way_finds_too_few_where_the_run_before_it_is_unknown() -> None:
+    """So in a dataset that was dropped since, or in another one: the people whom the earlier run found are missing."""
+    hour = timedelta(hours=1)
+    begin().write_cursor("load 1", 1, complete=True, retention=None)
+    under_way = begin(NOW + hour, "load 1")
+    assert under_way.since == NOW
+    under_way.write_cursor("load 2", 2, complete=False, retention=None)
+    for loads in (("load 1",), ("load 1", "load 2")):
+        assert begin(NOW + 2 * hour, *loads).start == under_way.start
+    anew = begin(NOW + 2 * hour)
+    assert (anew.begun, anew.since, anew.loaded_segment) == (NOW + 2 * hour, None, 0)
+
+
+@pytest.mark.usefixtures("source_state")
 def test_what_everyone_was_asked_for_is_loaded_for_the_active_too() -> None:
     everyone = begin(key=RunKey("account", "all"))
     everyone.write_cursor("load 1", 1, complete=True, retention=None)

@@ -43,6 +43,26 @@ def test_profiles_are_asked_again_for_what_they_were_not_asked_or_what_is_droppe
     assert counts() == [6, 3, 3]
 
 
+def test_profiles_are_asked_again_for_what_a_load_left_out_that_waited(server: FakeProfiles) -> None:
+    """It went into another dataset than the one where what it left out is stored."""
+
+    def opened() -> list[str]:
+        return sorted(row["id"] for row in place.rows("email_opened"))
+
+    source = profiles(server.token, server.space, people="people.txt", base_url=server.base_url)
+    source = source.with_resources("email_opened", "_profiles", "_audit")
+    place = Place()
+    place.run(source)
+    new = server.happen("email:a@b.c", "Email Opened", ago=60)["message_id"]
+    before = opened()
+    place.pipeline.extract(source)
+    place.dataset = "third"
+    place.pipeline.run(dataset_name="third")
+    assert opened() == [new]
+    place.run(source)
+    assert opened() == [*before, new]
+
+
 def test_people_of_ortto_are_asked_again_for_tables_that_were_not_selected() -> None:
     """Also if `tracks`, for which everything is asked, was."""
     with FakeOrtto(people=6) as server:

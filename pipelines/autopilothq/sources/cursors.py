@@ -1,16 +1,31 @@
-"""The cursors of origins that read APIs: how far complete loads got, in dlt's state of the source."""
+"""The cursors of origins that read APIs: how far complete loads got, in dlt's state of the source.
 
+A pipeline may load into several datasets, or into one that was restored, so that its newest load is not there. So some
+older cursors are kept, too, and the newest one counts whose load the dataset has.
+"""
+
+from collections.abc import Collection
 from typing import Any
 
 import dlt
 
+_MOST = 5  # older cursors that are kept
 
-def read_cursor(group: str, name: str, complete_loads: set[str]) -> dict[str, Any]:
-    """Returns the cursor that a complete load left below `group`; empty if the destination does not know that load."""
-    cursor: dict[str, Any] | None = dlt.current.source_state().get(group, {}).get(name)
-    return cursor if cursor and cursor["load_id"] in complete_loads else {}
+
+def read_cursor(group: str, name: str, complete_loads: Collection[str]) -> dict[str, Any]:
+    """Returns the newest cursor that one of the complete loads left below `group`; empty if there is none."""
+    cursors: dict[str, Any] = dlt.current.source_state().get(group, {})
+    kept = [*cursors.get(_earlier(name), ()), *filter(None, [cursors.get(name)])]
+    return next((cursor for cursor in reversed(kept) if cursor["load_id"] in complete_loads), {})
 
 
 def write_cursor(group: str, name: str, cursor: dict[str, Any]) -> None:
     """Stores a cursor, which has the load's id as `load_id`; it counts once that load is complete."""
-    dlt.current.source_state().setdefault(group, {})[name] = cursor
+    cursors = dlt.current.source_state().setdefault(group, {})
+    if cursors.get(name, cursor)["load_id"] != cursor["load_id"]:
+        cursors[_earlier(name)] = [*cursors.get(_earlier(name), ()), cursors[name]][-_MOST:]
+    cursors[name] = cursor
+
+
+def _earlier(name: str) -> str:
+    return f"{name} earlier"

@@ -30,7 +30,8 @@ def due_people(
 
     With `is_anew`, earlier requests do not count.
     """
-    dataset = context.required_pipeline().dataset
+    pipeline = context.required_pipeline()
+    dataset = pipeline.dataset
     scratch = context.scratch / "people"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
@@ -42,7 +43,7 @@ def due_people(
         exists = dataset.tables([PROFILES.name])
         columns = [column.name for column in PROFILES.columns]
         stored = dataset.read(PROFILES.name, columns) if exists and not is_anew else ()
-        people.choose(stored, dataset.complete_loads(), due)
+        people.choose(stored, pipeline.complete_loads, due)
     return people
 
 

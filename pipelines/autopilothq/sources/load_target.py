@@ -59,8 +59,9 @@ class LoadTarget:
 
     `folder` is that of the load. `strategies` are the merge strategies of the destination. `declares_keys` is true if
     the destination must be told that keys are never null. `suppressed` are the ids of deleted persons, `refused` is
-    what the destination refused before. `loads` has the files that are loaded, completely or in part, if the origin can
-    read them again, by URL and version. `names` are the names that are taken in the dataset.
+    what the destination refused before. `counted` are the ids of the complete loads that do not lack rows. `loads` has
+    the files that they loaded, completely or in part, if the origin can read them again, by URL and version. `names`
+    are the names that are taken in the dataset.
     """
 
     folder: Path
@@ -72,6 +73,7 @@ class LoadTarget:
     limits: Limits = OTHER_LIMITS
     suppressed: HashedIds = field(default_factory=HashedIds)
     refused: RefusedMessages = field(default_factory=lambda: RefusedMessages(""))
+    counted: frozenset[str] = frozenset()
     loads: Mapping[tuple[str, str], Loaded] = field(default_factory=dict)
     replacement: Replacement = Replacement(anew=True)
     names: TableNames = field(default_factory=TableNames)
@@ -121,6 +123,7 @@ def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool,
         suppressed = deleted_persons(dataset)  # before anything else, because it may refuse the load
         if folder.may_have_copies:
             dataset.drop_copies()
+        counted = _counted_loads(dataset, pipeline)
         return LoadTarget(
             folder=folder.path,
             dataset=dataset,
@@ -131,7 +134,8 @@ def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool,
             limits=limits_of(pipeline),
             suppressed=suppressed,
             refused=RefusedMessages.begin(pipeline, dataset.complete_loads, extraction.load_id),
-            loads=_loaded_files(dataset, pipeline) if reads_again else {},
+            counted=counted,
+            loads=loaded_files(dataset, counted) if reads_again else {},
             replacement=_replacement(extraction, dataset, reads_again),
             names=table_names(dataset, extraction.own_tables() | TABLES.keys()),
         )
@@ -152,14 +156,14 @@ def _check_run(pipeline: dlt.Pipeline) -> None:
         )
 
 
-def _loaded_files(dataset: Dataset, pipeline: dlt.Pipeline) -> dict[tuple[str, str], Loaded]:
-    """Returns the loaded files, except those of loads that lack rows, which are read again.
+def _counted_loads(dataset: Dataset, pipeline: dlt.Pipeline) -> frozenset[str]:
+    """Returns the ids of the complete loads, except those that lack rows: what these loaded is read again.
 
     Such loads have failed jobs, by `pipeline.load(raise_on_failed_jobs=False)`, or were read after a load whose rows
     are gone.
     """
     complete = dataset.complete_loads()
-    return loaded_files(dataset, complete - dlt_internals.failed_loads(pipeline) - outdated_loads(pipeline, complete))
+    return frozenset(complete - dlt_internals.failed_loads(pipeline) - outdated_loads(pipeline, complete))
 
 
 def _replacement(extraction: Extraction, dataset: Dataset, reads_again: bool) -> Replacement:

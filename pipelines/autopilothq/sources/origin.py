@@ -80,11 +80,13 @@ class PipelineContext:
 
     `dataset` reads the tables of the destination. `working_folder` is kept between loads on this machine, and may be
     empty on another one. `load_id` is dlt's id of this load: `_dlt_loads` has it once the load is complete.
+    `complete_loads` are the ids of the complete loads that count: those that do not lack rows.
     """
 
     dataset: Dataset
     working_folder: Path
     load_id: str
+    complete_loads: Collection[str] = frozenset()
 
 
 @dataclass(frozen=True)

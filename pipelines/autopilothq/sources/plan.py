@@ -195,7 +195,8 @@ def _context(
 ) -> LoadContext:
     pipeline = None
     if extraction.pipeline is not None and target.dataset is not None and extraction.load_id is not None:
-        pipeline = PipelineContext(target.dataset, Path(extraction.pipeline.working_dir), extraction.load_id)
+        folder = Path(extraction.pipeline.working_dir)
+        pipeline = PipelineContext(target.dataset, folder, extraction.load_id, target.counted)
     loads = {} if target.replacement.anew else target.loads
     return LoadContext(
         loaded_at=loaded_at,

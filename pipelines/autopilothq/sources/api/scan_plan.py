@@ -1,7 +1,7 @@
 """Plans which scans a load of an account needs, and where each begins: anew, or where an earlier load stopped."""
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ class ScanPlan:
     folder: Path
     selected: frozenset[str]
     now: str
-    complete_loads: set[str]
+    complete_loads: Collection[str]
 
     def has(self, *tables: Table) -> bool:
         """Returns whether any of the tables is selected."""

@@ -123,9 +123,8 @@ class AutopilotApi(Origin[Scan]):
         dataset = pipeline.dataset
         with connected(dataset):
             dataset.tables([table.name for table in (TRACKS, *ACCOUNT)])
-            complete = dataset.complete_loads()
-        folder = Path(pipeline.working_folder, SCAN_FOLDER)
-        plan = ScanPlan(self.account, self.base_url, folder, context.selected, format_time(context.loaded_at), complete)
+        folder, now = Path(pipeline.working_folder, SCAN_FOLDER), format_time(context.loaded_at)
+        plan = ScanPlan(self.account, self.base_url, folder, context.selected, now, pipeline.complete_loads)
         scope = ScanScope(plan.has(*EVENT_RESOURCES), plan.has(CONTACTS), self.user_id_field, self.window)
         run = self._run = _Run(context, plan, scope, deadline)
         if scope.events and self.window.until is None:

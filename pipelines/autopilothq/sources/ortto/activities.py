@@ -62,7 +62,7 @@ class ActivityScan:
     def plan(cls, load: AccountLoad, url: str) -> "ActivityScan":
         """Returns the scan of the run that is under way, or of a new one."""
         pipeline, now = load.context.required_pipeline(), load.context.loaded_at
-        complete = set[str]() if load.is_anew else pipeline.dataset.complete_loads()
+        complete = frozenset[str]() if load.is_anew else pipeline.complete_loads
         if load.is_anew:
             shutil.rmtree(load.home / load.run_key.name, ignore_errors=True)
         run = begin_run(load.home, load.run_key, now, complete)

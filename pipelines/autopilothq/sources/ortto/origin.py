@@ -44,14 +44,15 @@ class OrttoPull(Origin[Scan]):
             return self._plan(context)
 
     def _plan(self, context: LoadContext) -> Sequence[Scan]:
-        dataset = context.required_pipeline().dataset
-        dataset.tables([table.name for table in (TRACKS, *ORTTO_ACCOUNT)])
+        pipeline = context.required_pipeline()
+        pipeline.dataset.tables([table.name for table in (TRACKS, *ORTTO_ACCOUNT)])
         is_anew = begins_anew(ORTTO_EVENT_RESOURCES, "Ortto only has the activities of the last months")
         load = self._load = AccountLoad(
             context, self.account, self.settings, TimeBudget(self.settings.max_seconds), is_anew
         )
-        now, complete = format_time(context.loaded_at), dataset.complete_loads()
-        scans = plan_scans(self.account, self.base_url, load.scans_folder, context.selected, now, complete)
+        now = format_time(context.loaded_at)
+        folder, complete = load.scans_folder, pipeline.complete_loads
+        scans = plan_scans(self.account, self.base_url, folder, context.selected, now, complete)
         self._activities = None
         if load.has_events:
             self._activities = ActivityScan.plan(load, f"{self.base_url}/person/get/activities")

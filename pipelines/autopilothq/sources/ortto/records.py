@@ -1,7 +1,7 @@
 """Scans the records of an account: people, audiences and their members, tags, campaigns, custom fields."""
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -77,7 +77,7 @@ PARTS = {
 
 
 def plan_scans(
-    account: str, base_url: str, home: Path, selected: frozenset[str], now: str, complete_loads: set[str]
+    account: str, base_url: str, home: Path, selected: frozenset[str], now: str, complete_loads: Collection[str]
 ) -> list[Scan]:
     """Returns the scans that the selected tables need; unfinished ones continue after their pages in `home`."""
     found = []

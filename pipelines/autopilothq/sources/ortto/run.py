@@ -7,6 +7,7 @@ not loaded yet; in the destination, dlt's state has how far complete loads got.
 
 import json
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -95,9 +96,6 @@ class Run:
 
     def write_cursor(self, load_id: str, segment: int, complete: bool, retention: int | None) -> None:
         """Stores how far the run is once the load `load_id` is complete."""
-        if self.cursor:
-            # The old cursor counts if that load never becomes complete.
-            write_cursor(_CURSORS, _before(self.key.name), self.cursor)
         cursor = self.start._asdict() | {
             "complete": complete,
             "segment": segment,
@@ -107,15 +105,16 @@ class Run:
         write_cursor(_CURSORS, self.key.name, cursor)
 
 
-def begin_run(home: Path, key: RunKey, now: datetime, complete_loads: set[str]) -> Run:
+def begin_run(home: Path, key: RunKey, now: datetime, complete_loads: Collection[str]) -> Run:
     """Returns the run that is under way on this machine or another, or a new one. `home` is the folder of all runs."""
     folder = home / key.name
-    cursor = _cursor(key.name, complete_loads)
+    cursor = read_cursor(_CURSORS, key.name, complete_loads)
+    last = _last_complete(key, cursor, complete_loads)
     found = _read_start(folder)
-    if found and found.account == key.account and _is_under_way(found, cursor, now):
+    if found and found.account == key.account and _is_under_way(found, cursor, last, now):
         return Run(key, folder, found, cursor)
     shutil.rmtree(folder, ignore_errors=True)
-    start = RunStart(key.account, format_time(now), _last_complete(key, cursor, complete_loads))
+    start = RunStart(key.account, format_time(now), last)
     if cursor and not cursor["complete"]:
         continued = RunStart(*(cursor[name] for name in RunStart._fields))
         start = continued if _age(continued, now) < _MAX_RUN_AGE else start
@@ -123,27 +122,24 @@ def begin_run(home: Path, key: RunKey, now: datetime, complete_loads: set[str]) 
     return Run(key, folder, start, cursor)
 
 
-def _is_under_way(start: RunStart, cursor: dict[str, Any], now: datetime) -> bool:
-    """Returns whether the run in a folder is under way: not complete, not too old, not overtaken by another one."""
+def _is_under_way(start: RunStart, cursor: dict[str, Any], last: str | None, now: datetime) -> bool:
+    """Returns whether the run in a folder is under way: not complete, not too old, not overtaken by another one.
+
+    It is not if it finds only people who were active after a run that is unknown here, as in a dataset that was dropped
+    or in another one. `last` is when the last complete run began.
+    """
     overtaken = bool(cursor) and (cursor["begun"], cursor["complete"]) > (start.begun, False)
-    return not overtaken and _age(start, now) < _MAX_RUN_AGE
+    has_gap = (start.since or "") > (last or "")
+    return not overtaken and not has_gap and _age(start, now) < _MAX_RUN_AGE
 
 
 def _age(start: RunStart, now: datetime) -> timedelta:
     return now.astimezone(UTC) - datetime.fromisoformat(start.begun)
 
 
-def _cursor(name: str, complete_loads: set[str]) -> dict[str, Any]:
-    return read_cursor(_CURSORS, name, complete_loads) or read_cursor(_CURSORS, _before(name), complete_loads)
-
-
-def _before(name: str) -> str:
-    return f"{name} before"
-
-
-def _last_complete(key: RunKey, cursor: dict[str, Any], complete_loads: set[str]) -> str | None:
+def _last_complete(key: RunKey, cursor: dict[str, Any], complete_loads: Collection[str]) -> str | None:
     """Returns when the last complete run with this key, or of one that covers it, began; None if there was none."""
-    others = [_cursor(name, complete_loads) for name in key.covering]
+    others = [read_cursor(_CURSORS, name, complete_loads) for name in key.covering]
     begun = [each["begun"] if each["complete"] else each["since"] for each in (cursor, *others) if each]
     return max(filter(None, begun), default=None)
 

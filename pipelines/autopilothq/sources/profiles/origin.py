@@ -105,12 +105,11 @@ class Space(Origin[Scan]):
 
     def plan(self, context: LoadContext) -> Sequence[Scan]:
         """Returns the run as one scan, and reports how many people are due."""
-        dataset = context.required_pipeline().dataset
-        with connected(dataset):
-            complete = dataset.complete_loads()
+        pipeline = context.required_pipeline()
+        dataset = pipeline.dataset
         is_anew = begins_anew(MESSAGE_RESOURCES, "the Profile API only has the events of the last 14 days")
         self._left_out = frozenset(MESSAGE_RESOURCES) - context.selected
-        cursor = {} if is_anew else read_cursor(_CURSORS, self.run_id, complete)
+        cursor = {} if is_anew else read_cursor(_CURSORS, self.run_id, pipeline.complete_loads)
         now = context.loaded_at
         last_begun = datetime.fromisoformat(cursor["begun"]) if cursor else now
         is_continued = bool(cursor) and not cursor["complete"] and now - last_begun < MAX_RUN_AGE

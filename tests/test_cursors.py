@@ -1,0 +1,30 @@
+"""Which of an origin's cursors counts."""
+
+import pytest
+
+from autopilothq.sources.cursors import read_cursor, write_cursor
+
+pytestmark = pytest.mark.usefixtures("source_state")
+
+
+def at(end: int) -> dict[str, object]:
+    return {"end": end, "load_id": f"load {end}"}
+
+
+def test_each_dataset_of_a_pipeline_has_its_own_cursor() -> None:
+    """They are loaded by turns: the newest cursor is the other one's."""
+    first, second = {"load 1", "load 3"}, {"load 2"}
+    assert read_cursor("feed", "a", first) == {}
+    for end in (1, 2, 3):
+        write_cursor("feed", "a", at(end))
+    write_cursor("feed", "b", at(2))
+    assert [read_cursor("feed", "a", loads) for loads in (first, second, {"load 1"}, {"load 4"})] == [
+        at(3), at(2), at(1), {},
+    ]  # fmt: skip
+    assert [read_cursor("feed", "b", loads) for loads in (first, second)] == [{}, at(2)]
+
+
+def test_only_some_older_cursors_are_kept() -> None:
+    for end in range(8):
+        write_cursor("feed", "a", at(end))
+    assert [read_cursor("feed", "a", {f"load {end}"}) for end in range(8)] == [{}, {}, *map(at, range(2, 8))]
