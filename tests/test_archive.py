@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from autopilothq.errors import ArchiveError
 from autopilothq.extras import install
-from autopilothq.segment.message import MAX_LINE, Reject
+from autopilothq.segment.message import MAX_LINE, Reject, without_bom
 from autopilothq.sources import file_systems
 from autopilothq.sources.archive.batches import CHUNK_ROWS, read_batches
 from autopilothq.sources.archive.discover import list_files
@@ -667,6 +667,21 @@ def test_long_lines_are_set_aside(tmp_path: Path, kind: str, batch_bytes: int) -
     assert ended == [(0, None)]
 
 
+@pytest.mark.parametrize("end", [b"", b"\n", b"\n1\n"])
+def test_a_byte_order_mark_is_no_part_of_a_long_line(tmp_path: Path, end: bytes) -> None:
+    mark, most = b"\xef\xbb\xbf", b"x" * MAX_LINE
+    lines, rejects, _ = outcome(
+        stored(tmp_path, b"0\n" + mark * 2 + most + b"\n" + mark + most + b"y\n" + mark + most + end)
+    )
+    assert [(line, text) for _, line, text in lines[:3]] == [
+        (1, b"0\n"),
+        (2, mark * 2 + most + b"\n"),
+        (4, mark + most + b"\n"),
+    ]
+    message = "Expected a line of at most 1,048,576 bytes, but it has 1,048,577."
+    assert rejects == [Reject(0, 3, "line_too_long", message, most)]
+
+
 def test_a_line_of_64_megabytes_is_not_held(tmp_path: Path) -> None:
     text = b"1\n" + b"x" * (64 << 20) + b"\n3\n" + b"y" * MAX_LINE + b"\n" + b"z" * (MAX_LINE + 1)
     lines, rejects, _ = outcome(stored(tmp_path, gzip.compress(text, 1)))
@@ -752,9 +767,9 @@ def test_any_cutting_gives_the_same_lines(
     files = stored(tmp_path_factory.mktemp("cut"), *(KINDS[kind](text) for text, kind in contents))
     lines, rejects, ended = outcome(files, batch_bytes=batch_bytes, max_line=max_line)
     expected = [line for at, (text, _) in enumerate(contents) for line in as_lines(text, at)]
-    assert lines == [line for line in expected if len(line[2]) - 1 <= max_line]
+    assert lines == [line for line in expected if len(without_bom(line[2])) - 1 <= max_line]
     assert [(reject.file, reject.line, reject.raw + b"\n") for reject in rejects] == [
-        line for line in expected if len(line[2]) - 1 > max_line
+        (file, line, without_bom(text)) for file, line, text in expected if len(without_bom(text)) - 1 > max_line
     ]
     assert ended == [(at, None) for at in range(len(contents))]
     assert outcome(files, max_line=max_line) == (lines, rejects, ended)

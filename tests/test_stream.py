@@ -62,6 +62,10 @@ def test_lines_are_cut_at_their_ends_and_blank_ones_left_out(stop: StopSignal) -
     long = b"x" * (lines._PIECE + 7)
     assert chunks_of(b"a\n" + long + b"\nb\n", stop) == [[b"a", long, b"b"]]
     assert chunks_of(b"y" * (3 * MAX_LINE) + b"\nz", stop) == [[b"y" * (MAX_LINE + 1), b"z"]]
+    mark, most = b"\xef\xbb\xbf", b"x" * MAX_LINE
+    assert chunks_of(mark + most + b"\n" + mark + most + b"xx\n" + mark + b"1\n" + mark + most + b"xx", stop) == [
+        [most, most + b"x", b"1", most + b"x"]
+    ]
 
 
 def _fill(file: int) -> int:

@@ -97,6 +97,10 @@ def test_a_refused_message_whose_line_nobody_kept_is_rejected_by_its_id(tmp_path
     assert [row[name] for name in names] == [place_digest("file 0", 1, b"m1"), "unreadable", "too long", ""]
 
 
+def test_a_byte_order_mark_is_no_part_of_a_rejected_line() -> None:
+    assert Store().run(["{}", "\ufeff{"])["_rejects"] == Store().run(["{}", "{"])["_rejects"]
+
+
 def origin_rejects(*rejects: Reject) -> list[tuple[str, int, str, str, str]]:
     store = Store()
     names = ("file", "line", "reason", "message", "raw")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from ..errors import RunError
-from ..segment.message import MAX_LINE
+from ..segment.message import MAX_LINE, without_bom
 
 CHUNK_LINES: Final = 1000  # as many as one query of the delivery log covers
 CHUNK_BYTES: Final = 8 << 20
@@ -105,8 +105,8 @@ class _Reader:
             whole[0] = self._begun + whole[0]
             self._begun = b""
             self._take(whole)
-        self._begun = (self._begun + rest)[: MAX_LINE + 1]
+        self._begun = without_bom(self._begun + rest)[: MAX_LINE + 1]
         return True
 
     def _take(self, lines: list[bytes]) -> None:
-        self.lines.extend(line[: MAX_LINE + 1] for line in lines if line.strip())
+        self.lines.extend(without_bom(line)[: MAX_LINE + 1] for line in lines if line.strip())

@@ -76,15 +76,16 @@ def _read_each(lines: pa.Table, key_bytes: int | None) -> Iterator[tuple[dict[in
     messages: dict[int, Message] = {}
     rejects: list[Reject] = []
     discarded = 0
-    for seq, line in zip(lines["seq"].to_pylist(), lines["text"].cast(pa.large_binary()).to_pylist(), strict=True):
-        if not without_bom(line).strip(BLANK.encode()):
+    for seq, text in zip(lines["seq"].to_pylist(), lines["text"].cast(pa.large_binary()).to_pylist(), strict=True):
+        line = without_bom(text)
+        if not line.strip(BLANK.encode()):
             continue
         try:
             message = read_message(line, CONTEXT_NAMES)
             check_keys(message.cells, key_bytes)
         except Rejected as error:
-            reason, text = error.args
-            rejects.append(Reject(seq // LINES_PER_FILE, seq % LINES_PER_FILE, reason, text, line))
+            reason, why = error.args
+            rejects.append(Reject(seq // LINES_PER_FILE, seq % LINES_PER_FILE, reason, why, line))
         else:
             messages[seq] = message
             discarded += sum(len(discard.column) + len(discard.value) for discard in message.discards)

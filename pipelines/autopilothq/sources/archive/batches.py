@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ...segment.message import MAX_LINE, Batch, Reject
+from ...segment.message import MAX_LINE, Batch, Reject, without_bom
 from ...segment.not_json import too_long
 from ..records import LINES_SCHEMA
 from .blocks import BLOCK_BYTES, BlockReader, DamagedFile, UnreadableFile, open_readers
@@ -40,7 +40,8 @@ def read_batches(
     does not; a `\\r` before it stays. Blank lines (space, tab, `\\r`) are counted, but may be left out.
 
     A damaged file ends with a `truncated` reject. So does a file that could not be read to its end, for which
-    `Batch.ended` has the reason. A line of more than `max_line` bytes is a `line_too_long` reject.
+    `Batch.ended` has the reason. A line of more than `max_line` bytes, without a byte-order mark at its start, is a
+    `line_too_long` reject.
 
     A thread prepares the next batch while the caller uses this one. Memory stays within a few times `batch_bytes`,
     whatever the files hold. `timeout` is in seconds, for each block of up to 8 MiB of a file in an object store. Raises
@@ -135,20 +136,21 @@ def _table(runs: list[_Run], max_line: int) -> tuple[pa.Table, list[Reject]]:
     column = pa.Array.from_buffers(pa.large_binary(), len(file), [None, pa.py_buffer(offsets), pa.py_buffer(text)])
     table = pa.Table.from_arrays([pa.array(file), pa.array(line), column], schema=LINES_SCHEMA)
     long = np.diff(offsets) - 1 > max_line
-    rejects = [
-        _too_long(int(file[row]), int(line[row]), int(offsets[row + 1] - offsets[row]) - 1, start[:-1], max_line)
-        for row in np.flatnonzero(long)
-        if (start := text[offsets[row] : offsets[row + 1]]).strip(BLANKS)
-    ]
+    rejects: list[Reject] = []
+    for row in np.flatnonzero(long):
+        content = without_bom(text[offsets[row] : offsets[row + 1] - 1])
+        long[row] = len(content) > max_line
+        if long[row] and content.strip(BLANKS):
+            rejects.append(_too_long(int(file[row]), int(line[row]), len(content), content, max_line))
     if long.any():
         table = table.filter(pa.array(~long))
     return pa.Table.from_batches(table.to_batches(max_chunksize=CHUNK_ROWS), LINES_SCHEMA), rejects
 
 
-def _too_long(file: int, line: int, size: int, start: bytes | bytearray, max_line: int) -> Reject:
+def _too_long(file: int, line: int, size: int, start: bytes, max_line: int) -> Reject:
     cause = f" Likely cause: {why}." if (why := too_long(start)) else ""
     message = f"Expected a line of at most {max_line:,} bytes, but it has {size:,}.{cause}"
-    return Reject(file, line, "line_too_long", message, bytes(start[:MAX_LINE]))
+    return Reject(file, line, "line_too_long", message, start[:MAX_LINE])
 
 
 # ---- lines of one file ---------------------------------------------------------------------------------------------
@@ -199,12 +201,13 @@ class _LineSplitter:
         """Yields the lines that end in `data`; the first of them began in earlier pieces."""
         begun = self._begun
         if begun.size <= begun.room:
-            yield _Run(self._file, self._line, begun.size + len(data), [bytes(begun.start), data], ends + begun.size)
+            start = bytes(begun.start)
+            yield _Run(self._file, self._line, len(start) + len(data), [start, data], ends + len(start))
             return
         first = int(ends[0])
         begun.add(data[: first - 1], _is_blank(bytes(data[: first - 1])))
         if not begun.blank:
-            yield _too_long(self._file, self._line, begun.size, begun.start, self._max_line)
+            yield _too_long(self._file, self._line, begun.size, begun.text, self._max_line)
         if len(ends) > 1:
             yield _Run(self._file, self._line + 1, len(data) - first, [data[first:]], ends[1:] - first)
 
@@ -213,23 +216,37 @@ class _LineSplitter:
         begun = self._begun
         start = b"" if begun.blank else bytes(begun.start)
         if trouble:
-            yield Reject(self._file, self._line, "truncated", str(trouble), start[:MAX_LINE])
+            yield Reject(self._file, self._line, "truncated", str(trouble), start and begun.text[:MAX_LINE])
         elif begun.size > self._max_line and start:
-            yield _too_long(self._file, self._line, begun.size, start, self._max_line)
+            yield _too_long(self._file, self._line, begun.size, begun.text, self._max_line)
         elif start:
             yield _Run(self._file, self._line, len(start) + 1, [start, b"\n"], np.array([len(start) + 1]))
 
 
 class _BegunLine:
-    """A line of which only the beginning has been read: its size so far, and its first `room` bytes."""
+    """A line of which only the beginning has been read: its size so far, and its first `room` bytes.
+
+    The byte-order marks before it (`marks` bytes) are neither part of the size nor of the first bytes, `text`.
+    """
 
     def __init__(self, room: int) -> None:
-        self.room, self.size, self.start, self.blank = room, 0, bytearray(), True
+        self.room, self.size, self.marks, self.start, self.blank = room, 0, 0, bytearray(), True
 
     def add(self, data: bytes | memoryview, blank: bool) -> None:
-        self.start += data[: max(0, self.room - len(self.start))]
+        if self.size < len(BYTE_ORDER_MARK):  # a mark may be divided among pieces
+            self._count_marks(bytes(self.start) + data)
+        self.start += data[: max(0, self.room + self.marks - len(self.start))]
         self.size += len(data)
         self.blank = self.blank and blank
+
+    def _count_marks(self, start: bytes) -> None:
+        marks = len(start) - len(without_bom(start))
+        self.size, self.marks = self.size - (marks - self.marks), marks
+
+    @property
+    def text(self) -> bytes:
+        """The first bytes of the line."""
+        return bytes(self.start[self.marks :])
 
 
 def _is_blank(data: bytes) -> bool:
