@@ -28,6 +28,7 @@ from .receive.publishing import COMPACTING, alone, remove_unfinished
 from .sources.archive.source import archive_files_at
 from .warehouses import lock
 from .warehouses.dataset import AUDIT_COUNTS, Dataset, dataset_of, last_load, queryable_client
+from .warehouses.settings import CONFIGURED_TARGET, TargetOptions
 
 LARGEST = 100_000_000
 OLD = timedelta(hours=1)
@@ -70,9 +71,7 @@ class _Journal(NamedTuple):
 
 def compact(
     folder: str,
-    destination: str | None = None,
-    credentials: str | None = None,
-    dataset: str | None = None,
+    target: TargetOptions = CONFIGURED_TARGET,
     now: float = 0,
     most: int = LARGEST,
     wait: timedelta = timedelta(),
@@ -85,7 +84,7 @@ def compact(
     if not Path(folder).is_dir():
         raise RunError(f"Expected a receiver's folder at {visible(folder)}, but nothing is there.")
     with explained(), ExitStack() as stack:
-        into = runner.pipeline(destination, credentials, dataset, create=False, wait=wait)
+        into = runner.pipeline(*target, create=False, wait=wait)
         with queryable_client(into) as client:
             if not dataset_of(client).exists():
                 raise DatasetNotFound(f"There is no dataset {into.dataset_name}, so no file is loaded there yet.")

@@ -12,8 +12,9 @@ from ..privacy import deletion
 from ..privacy.deletion import PersonDeletion, Unconfirmed
 from ..privacy.person import NotFollowed, Suppressed
 from ..segment.identity import Id
+from ..warehouses.settings import TargetOptions
 from . import log, out
-from .options import TargetOptions, describe_target, freeze_modules
+from .options import describe_target, freeze_modules
 
 SHOWN_HASH = 12  # characters
 _KINDS = {"user_ids": "user_id", "emails": "email", "contact_ids": "contact_id", "anonymous_ids": "anonymous_id"}
@@ -34,7 +35,7 @@ def delete(
     freeze_modules()
     location = describe_target(target)
     try:
-        report = deletion.delete_person(_ids(given), *target, archive, dry_run, wait, rewrite, max_ids, confirm)
+        report = deletion.delete_person(_ids(given), target, archive, dry_run, wait, rewrite, max_ids, confirm)
     except Unconfirmed as refused:
         refused.made.dry_run = True
         _print(refused.made, [], location, as_json)

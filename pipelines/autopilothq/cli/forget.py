@@ -6,7 +6,8 @@ from typing import Any
 import click
 
 from ..privacy import MAX_IDS
-from .options import TargetOptions, WholeNumber, allow_http_option, json_option, target_options, wait_option
+from ..warehouses.settings import TargetOptions
+from .options import WholeNumber, allow_http_option, json_option, target_options, wait_option
 
 
 @click.command()

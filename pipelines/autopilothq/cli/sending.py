@@ -37,11 +37,11 @@ from ..sources.archive.source import archive_files_at
 from ..warehouses import lock
 from ..warehouses.dataset.delta import QueryRows
 from ..warehouses.query import run_query
-from ..warehouses.settings import setting
+from ..warehouses.settings import TargetOptions, setting
 from . import log as logs
 from . import out
 from .configuring import missing_explained
-from .options import TargetOptions, freeze_modules
+from .options import freeze_modules
 from .progress import LOG_SECONDS
 from .send_options import SendOptions
 

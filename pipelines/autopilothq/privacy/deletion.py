@@ -25,6 +25,7 @@ from ..warehouses.books import check_books
 from ..warehouses.dataset import Dataset, dataset_of, queryable_client
 from ..warehouses.dlt_internals import SqlJobClientBase
 from ..warehouses.resolve import Target, resolve_target
+from ..warehouses.settings import CONFIGURED_TARGET, TargetOptions
 from . import MAX_IDS, archive_lines
 from . import rewrite as rewriting
 from .person import NotFollowed, PersonIds, Suppressed, person_tables
@@ -74,9 +75,7 @@ class PersonDeletion:
 
 def delete_person(
     given: Sequence[Id],
-    destination: str | None = None,
-    credentials: str | None = None,
-    dataset: str | None = None,
+    target: TargetOptions = CONFIGURED_TARGET,
     archive: Sequence[str] = (),
     dry_run: bool = False,
     wait: timedelta = timedelta(),
@@ -92,9 +91,9 @@ def delete_person(
     """
     with explained(), ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory()) if dry_run else None
-        into = runner.pipeline(destination, credentials, dataset, pipelines_dir=folder, create=False, wait=wait)
+        into = runner.pipeline(*target, pipelines_dir=folder, create=False, wait=wait)
         files = all_files_at(archive, dry_run, stack)
-        _check(into, resolve_target(destination, credentials, dataset))
+        _check(into, resolve_target(target))
         for work in () if dry_run else ("", "send"):  # a run of `send` would write the person into its log again
             stack.enter_context(lock.held(into, wait.total_seconds(), work))
         if rewrite:
