@@ -31,9 +31,9 @@ from ..errors import BusyError, InvalidQuery, RunError
 from ..explain import explain, explained
 from ..masking import masked
 from ..segment.message import Reject, digest
+from ..sources.archive import list_files
 from ..sources.archive.batches import read_batches
 from ..sources.archive.listing import File
-from ..sources.archive.source import archive_files_at
 from ..warehouses import lock
 from ..warehouses.dataset.delta import QueryRows
 from ..warehouses.query import run_query
@@ -196,7 +196,7 @@ def archive_lines(paths: Sequence[str], broken: list[str]) -> Iterator[bytes | R
 
     `broken` gets the files that were not read to their end, and why. Raises ArchiveError if there is no file.
     """
-    files = archive_files_at(paths, credentials=setting("sources.autopilothq.credentials"))
+    files = list_files(paths, credentials=setting("sources.autopilothq.credentials"))
     return _lines(files, broken)
 
 

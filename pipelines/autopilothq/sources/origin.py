@@ -169,7 +169,7 @@ class LoadContext:
             self.memory,
             shorten=partial(destination_column, self),
             suppressed=self.suppressed,
-            there=existing,
+            existing=existing,
             room=room,
         )
 
