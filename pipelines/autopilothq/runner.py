@@ -27,12 +27,12 @@ from .warehouses.dlt_internals import (
     Collector,
     DestinationUndefinedEntity,
     FilesystemClient,
-    StepCollector,
     WithStateSync,
-    cache_repeated_work,
     load_pipeline_state_from_destination,
     logger,
 )
+from .warehouses.dlt_internals.caching import cache_repeated_work
+from .warehouses.dlt_internals.clients import StepCollector
 from .warehouses.duckdb import keep_database_open
 from .warehouses.pipeline_names import PIPELINE, UNFINISHED_TARGET, assign_pipeline_name, other_name, pipeline_name
 from .warehouses.repair import repair_tables
