@@ -370,11 +370,11 @@ def test_a_table_of_many_sparse_columns_takes_no_more_memory_than_there_is(tmp_p
         )
         for number in range(600)
     ]
-    projection = Projection(NOW, str(tmp_path), memory=400)
+    projection = Projection(NOW, str(tmp_path), memory=400, limits=Limits(1_600))
     for batch in batches([lines]):
         projection.add(batch)
     written = {}
-    for rows in projection.deduplicate(limits=Limits(1_600)).tables():
+    for rows in projection.deduplicate().tables():
         rows.write(str(tmp_path / rows.table))
         found = pq.ParquetFile(tmp_path / rows.table).metadata
         written[rows.table] = (found.num_rows, found.num_columns > 1_000)
