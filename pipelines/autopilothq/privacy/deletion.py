@@ -118,7 +118,7 @@ def _delete(
     confirmation: tuple[int, int | None],
     dry_run: bool,
 ) -> PersonDeletion:
-    """Deletes the person's rows and lines. `confirmation`: the most ids without one, and the confirmed number."""
+    """Deletes the person's rows and lines. `confirmation` has `max_ids` and `confirm` of `delete_person`."""
     with TemporaryDirectory() as scratch, values.connect(scratch, MEMORY, threads=2) as engine:
         _check_rights(dataset)
         listed, tables = SuppressionList(dataset), person_tables(dataset)
