@@ -9,7 +9,7 @@ import click
 from ..display import json_text, plural
 from ..inspect.formats import grid
 from ..privacy import deletion
-from ..privacy.deletion import PersonDeletion, Unconfirmed
+from ..privacy.deletion import Confirmation, PersonDeletion, Unconfirmed
 from ..privacy.person import NotFollowed, Suppressed
 from ..segment.identity import Id
 from ..warehouses.settings import TargetOptions
@@ -27,15 +27,14 @@ def delete(
     dry_run: bool,
     wait: timedelta,
     rewrite: bool,
-    max_ids: int,
-    confirm: int | None,
+    confirmation: Confirmation,
     as_json: bool,
 ) -> None:
     """Deletes the person with the given ids, and prints what was removed. Exits with 1 if files were not rewritten."""
     freeze_modules()
     location = describe_target(target)
     try:
-        report = deletion.delete_person(_ids(given), target, archive, dry_run, wait, rewrite, max_ids, confirm)
+        report = deletion.delete_person(_ids(given), target, archive, dry_run, wait, rewrite, confirmation)
     except Unconfirmed as refused:
         refused.made.dry_run = True
         _print(refused.made, [], location, as_json)
