@@ -25,7 +25,7 @@ from dlt.common.storages import schema_storage
 from dlt.extract import hints as dlt_hints
 
 import autopilothq
-from autopilothq.warehouses.dlt_internals import cache_repeated_work
+from autopilothq.warehouses.dlt_internals.caching import cache_repeated_work
 
 ASKED = {
     dlt_typing: (

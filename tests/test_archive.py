@@ -31,7 +31,6 @@ from autopilothq.sources import file_systems
 from autopilothq.sources.archive.batches import CHUNK_ROWS, read_batches
 from autopilothq.sources.archive.discover import list_files
 from autopilothq.sources.archive.listing import File, is_unchanged
-from autopilothq.sources.archive.source import archive_files_at
 from listed import Counting
 from servers import S3
 
@@ -231,7 +230,7 @@ ERRORS: list[tuple[str, str]] = [
 @pytest.mark.parametrize(("url", "message"), ERRORS)
 def test_a_url_that_names_nothing_says_so(tmp_path: Path, url: str, message: str) -> None:
     with pytest.raises(ArchiveError) as error:
-        archive_files_at([url.format(root=tmp_path)])
+        list_files([url.format(root=tmp_path)])
     assert str(error.value).startswith(message.format(root=tmp_path))
 
 
@@ -245,7 +244,7 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, sche
     monkeypatch.setattr(file_systems, "resolve_configuration", lambda config, **_: config)
     monkeypatch.setattr(file_systems, "fsspec_from_config", missing)
     with pytest.raises(ArchiveError) as error:
-        archive_files_at([f"{scheme}://bucket"])
+        list_files([f"{scheme}://bucket"])
     assert str(error.value) == (
         f"{scheme}://bucket needs a package that is missing: dlt[{scheme}]\nInstall it: {install(extra)}"
     )
@@ -257,7 +256,7 @@ def test_a_missing_package_that_no_extra_has_is_named_itself(monkeypatch: pytest
 
     monkeypatch.setattr(file_systems, "resolve_configuration", missing)
     with pytest.raises(ArchiveError) as error:
-        archive_files_at(["sftp://bucket"])
+        list_files(["sftp://bucket"])
     assert str(error.value) == (
         "sftp://bucket needs a package that is missing: Install paramiko\nInstall the package named above."
     )

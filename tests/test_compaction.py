@@ -67,7 +67,7 @@ def groups(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def joined(*rows: dict[str, Any], missing: Sequence[dict[str, Any]] = ()) -> list[list[str]]:
         there = [SimpleNamespace(url=row["file"], version=row["version"]) for row in rows]
-        monkeypatch.setattr(compaction, "archive_files_at", lambda urls: there if urls == ["folder"] else [])
+        monkeypatch.setattr(compaction, "list_files", lambda urls: there if urls == ["folder"] else [])
         books: Any = Books(*rows, *missing)
         found = compaction._groups("folder", books, NOW, MOST)
         return [[os.path.basename(row["file"]).partition("-")[2].lstrip("0")[:-3] for row in group] for group in found]

@@ -23,7 +23,7 @@ from autopilothq.sources.load_target import LoadTarget, Replacement
 from autopilothq.sources.row_files import RowFiles
 from autopilothq.sources.table_hints import TableHints
 from autopilothq.sources.user_hints import check_schema
-from autopilothq.warehouses import dlt_internals
+from autopilothq.warehouses.dlt_internals import resources as dlt_resources
 from autopilothq.warehouses.duckdb import direct
 from autopilothq.warehouses.hints import arrow_schema
 from autopilothq.warehouses.native import native_of
@@ -58,7 +58,7 @@ def hints_for(
         columns: Any = {name: {"name": name, **of} for name, of in there.items()}
         schema.update_table({"name": "tracks", "columns": columns})
     resources = {} if own is None else {own.name: own}
-    hints = {name: dlt_internals.hints(each) for name, each in resources.items()}
+    hints = {name: dlt_resources.hints(each) for name, each in resources.items()}
     extraction = Extraction(resources, hints, frozenset(), schema, pipeline, None)
     return TableHints(extraction, LoadTarget(Path(), native=native_of(kind), **target), existing or {})
 
@@ -185,7 +185,7 @@ def test_hints_of_a_load_are_taken_back() -> None:
     own = resource(columns={"event": {"name": "event", "description": "mine"}})
     hints = hints_for("bigquery", own)
     hints.mended.add("tracks")
-    before = dlt_internals.hints(own)
+    before = dlt_resources.hints(own)
     made = hints.make(TRACKS, TYPES, file_format="parquet")
     assert made["columns"] == hints.columns(TRACKS, TYPES)
     assert made["write_disposition"] == hints.disposition("tracks")
@@ -194,7 +194,7 @@ def test_hints_of_a_load_are_taken_back() -> None:
     assert hints.added == {"tracks": made}
     own.apply_hints(columns=made["columns"], write_disposition=made["write_disposition"])
     hints.remove_row_hints()
-    after = dlt_internals.hints(own)
+    after = dlt_resources.hints(own)
     assert (after["columns"], after.get("write_disposition")) == (before["columns"], before.get("write_disposition"))
 
 

@@ -17,6 +17,7 @@ from dlt.common.exceptions import MissingDependencyException
 from autopilothq import explain, extras, inspect
 from autopilothq.errors import RunError
 from autopilothq.warehouses.dlt_internals import DestinationConnectionError, InvalidNativeValue, ValueNotSecretException
+from autopilothq.warehouses.settings import TargetOptions
 from calling import Call, errors
 
 KNOWN = (
@@ -157,7 +158,7 @@ def test_two_lines_tell_what_to_do(call: Call, words: list[str], said: str) -> N
 
 def test_a_kind_of_destination_that_nobody_knows_is_told_as_an_error_of_a_run() -> None:
     with pytest.raises(RunError, match=r"^Can't load plugin: sqlalchemy\.dialects:nodb$"):
-        inspect.kind_of("sqlalchemy", "nodb://host/db", None)
+        inspect.kind_of(TargetOptions("sqlalchemy", "nodb://host/db"))
 
 
 @pytest.mark.parametrize("words", [["load", "archive", "archive.ndjson"], ["status"]])

@@ -25,6 +25,7 @@ from autopilothq.inspect.formats import FORMATS, percent
 from autopilothq.inspect.status import Freshness, LastRun, LoadSummary
 from autopilothq.warehouses import postgres
 from autopilothq.warehouses.dataset import tables_of
+from autopilothq.warehouses.pipeline_names import PIPELINE
 from calling import Call
 from contract.duck import held
 from contract.loading import message
@@ -696,7 +697,7 @@ def test_the_last_run_here(loaded: Path) -> None:
 
     def files() -> dict[Path, int]:
         # A load's own scratch folder goes when its pipeline is collected, whenever that is.
-        home = loaded / "dlt" / "pipelines" / runner.PIPELINE
+        home = loaded / "dlt" / "pipelines" / PIPELINE
         return {
             file: file.stat().st_mtime_ns for part in ("*.*", "load/**/*", "normalize/**/*") for file in home.glob(part)
         }

@@ -170,15 +170,15 @@ def test_a_table_that_is_dropped_before_the_load_has_room_for_columns_again(monk
     full = {f"custom_{number}": "text" for number in range(1600)}
     dataset: Any = SimpleNamespace(tables=lambda names: dict.fromkeys(names, full), widths={"contacts": 1600})
     made: list[tuple[int, int]] = []
-    monkeypatch.setattr(origin, "Snapshot", lambda *_, there, room, **__: made.append((len(there), room)))
+    monkeypatch.setattr(origin, "Snapshot", lambda *_, existing, room, **__: made.append((len(existing), room)))
     for dropped in (frozenset[str](), frozenset({"contacts"})):
         replacement = Replacement(dropped=dropped)
         load = begin(dataset=dataset, limits=LIMITS["postgres"], replacement=replacement).load
         load.context.snapshot("contacts", load.context.loaded_at)
         shutil.rmtree(load.context.scratch)
         assert load.target.widths() == ({} if dropped else {"contacts": 1600})
-    [(there, none), (nothing, room)] = made
-    assert (there, none, nothing) == (1600, 0, 0)
+    [(existing, none), (nothing, room)] = made
+    assert (existing, none, nothing) == (1600, 0, 0)
     assert room == LIMITS["postgres"].columns - COLUMN_RESERVE - len(TABLES["contacts"].columns)
 
 

@@ -17,6 +17,7 @@ from autopilothq.sources.engine.work_folder import work_folder
 from autopilothq.warehouses import duckdb as direct
 from autopilothq.warehouses.hints import check_lake_path
 from autopilothq.warehouses.resolve import resolve_target
+from autopilothq.warehouses.settings import TargetOptions
 from calling import Call, errors
 from faults.loads import content, line, track
 
@@ -107,7 +108,7 @@ def test_a_path_that_begins_with_a_tilde_is_in_the_home_folder(
     for url in ("~/lake", "file://~/lake"):
         monkeypatch.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", url)
         for given in (None, url):
-            assert resolve_target("filesystem", given).location == f"file://{home}/lake"
+            assert resolve_target(TargetOptions("filesystem", given)).location == f"file://{home}/lake"
 
 
 @pytest.mark.parametrize("sign", ["[", "]", "^", "|", "\\", "%2f", "\n", "\x7f"])

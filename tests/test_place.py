@@ -15,6 +15,8 @@ import pytest
 import forked
 from autopilothq import archive, runner
 from autopilothq.warehouses.pipeline_names import assign_pipeline_name, database_of, pipeline_name
+from autopilothq.warehouses.resolve import resolve_target
+from autopilothq.warehouses.settings import TargetOptions
 from calling import Call, Said, errors
 from prepared import as_prepared, preparing
 from shared_loads import command
@@ -184,7 +186,8 @@ def test_what_an_earlier_version_left_goes_on(folders: tuple[Path, Path], call: 
     into.extract(archive("../archive.ndjson"))
     into.set_local_state_val(runner.UNFINISHED_TARGET, runner.target_of(into))
     into.normalize()
-    assert pipeline_name(str(runner.resolve_target(credentials=str(b / "autopilot.duckdb")))) != "autopilot_events"
+    other = resolve_target(TargetOptions(credentials=str(b / "autopilot.duckdb")))
+    assert pipeline_name(str(other)) != "autopilot_events"
     assert last_line(call).endswith("pipeline autopilot_events")
     assert not into.has_pending_data
     assert ids(a / "autopilot.duckdb") == ["m1"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from autopilothq.catalog import LIMITS, MAX_EVENT_TABLES, MESSAGE_TABLES, OTHER_LIMITS
+from autopilothq.catalog import LIMITS, MAX_EVENT_TABLES, MESSAGE_TABLES
 from autopilothq.projection import Projection, RefusedIds, TableRows, deduplicate, projection, unreadable
 from autopilothq.projection.context import ProjectionContext
 from autopilothq.projection.deduplicate import LeftOut
@@ -43,7 +43,7 @@ class Steps:
                 super().close()
 
         patch.setattr(projection, "LineReader", Counted)
-        self.made = Projection(NOW, self.folder, 150, 2, lambda name: name[:7])
+        self.made = Projection(NOW, self.folder, 150, 2, lambda name: name[:7], limits=LIMITS["postgres"])
         for batch in batches([LINES], lambda count: count // 2 + 1):
             self.made.add(batch)
 
@@ -99,7 +99,7 @@ def test_what_is_deduplicated_with_which_settings(steps: Steps) -> None:
     hashes, stored = HashedIds([("salt", "hash")]), lambda *_: iter(())
     lines = lambda numbers: [(number, b"") for number in numbers]  # noqa: E731
     left_out = LeftOut(hashes, RefusedIds({"a": "no"}, {"users": {}}), lines)
-    found = steps.made.deduplicate(known, stored, ["1"], left_out, LIMITS["postgres"], {"tracks": 9}, ["x"], 7)
+    found = steps.made.deduplicate(known, stored, ["1"], left_out, {"tracks": 9}, ["x"], 7)
     assert str(found) == "the rows"
     [opened, *rest] = steps.called.pop("deduplicate")
     assert rest == [stored, ["1"], ["x"], 7]
@@ -119,7 +119,7 @@ def test_a_small_load_takes_one_thread_and_asks_nothing_that_is_not_given(
     steps.made.deduplicate(left_out=LeftOut(refused=RefusedIds({}, {"users": {}})))
     [context, *rest] = steps.called.pop("deduplicate")
     assert rest == [None, (), (), MAX_EVENT_TABLES]
-    assert (context.existing, context.limits, context.widths) == ({}, OTHER_LIMITS, {})
+    assert (context.existing, context.limits, context.widths) == ({}, LIMITS["postgres"], {})
     assert (context.threads, steps.settings(context)[1]) == (threads, threads)
     assert steps.called == {}
 

@@ -24,7 +24,7 @@ from autopilothq.catalog import LOCKS
 from autopilothq.errors import RunError
 from autopilothq.sources import resources
 from autopilothq.warehouses import postgres_adbc, postgres_copies, postgres_waits
-from autopilothq.warehouses.dlt_internals import client_for
+from autopilothq.warehouses.dlt_internals.clients import client_for
 from autopilothq.warehouses.native import SEGMENT_TABLE_HINT
 from autopilothq.warehouses.postgres import postgres as segment_postgres
 from calling import Call

@@ -234,7 +234,7 @@ def test_each_of_many_columns_has_a_type_of_its_own(contacts: Snapshot) -> None:
 
 
 def test_a_column_that_no_room_is_left_for_is_discarded(tmp_path: Path) -> None:
-    contacts = Snapshot(CONTACTS, SCAN, LOADED, str(tmp_path), shorten=str.lower, there=["there"], room=2)
+    contacts = Snapshot(CONTACTS, SCAN, LOADED, str(tmp_path), shorten=str.lower, existing=["there"], room=2)
     contacts.add([record("1", phone='"5"', a="1", There="2", b="3", c="4", d="5")])
     contacts.add([record("2", a="6", c='"7"', There="8")])
     assert rows_of(contacts.rows({})) == [

@@ -16,7 +16,7 @@ from autopilothq.warehouses.bigquery import bigquery
 from autopilothq.warehouses.duckdb import direct
 from autopilothq.warehouses.postgres import postgres
 from autopilothq.warehouses.resolve import make_destination, resolve_target
-from autopilothq.warehouses.settings import check_top_level
+from autopilothq.warehouses.settings import TargetOptions, check_top_level
 from calling import Call, errors
 from faults.loads import line, track
 
@@ -135,7 +135,7 @@ def test_a_destination_under_a_name_of_ones_own_is_of_this_project(
 ) -> None:
     """As those under dlt's names are: dlt's own would load otherwise, or not at all."""
     monkeypatch.setenv("DESTINATION__WAREHOUSE__DESTINATION_TYPE", kind)
-    made, _ = make_destination("warehouse")
+    made, _ = make_destination(TargetOptions("warehouse"))
     assert (type(made), made.destination_name) == (own, "warehouse")
 
 
@@ -151,7 +151,7 @@ def test_a_lake_and_a_file_under_names_of_ones_own(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("SOURCES__AUTOPILOTHQ__TABLE_FORMAT", "delta")
     assert call("load", "archive", "a.ndjson", "--destination", "place").status == 0
     assert DeltaTable(f"{tmp_path}/PLACE/autopilothq/tracks").to_pyarrow_table()["id"].to_pylist() == ["m-1"]
-    assert resolve_target("file").database == f"{tmp_path}/FILE"
+    assert resolve_target(TargetOptions("file")).database == f"{tmp_path}/FILE"
 
 
 @pytest.mark.parametrize(

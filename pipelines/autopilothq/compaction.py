@@ -25,9 +25,10 @@ from .explain import explained
 from .projection.engine import batched
 from .receive.files import DONE, OPEN, begun_at, rename
 from .receive.publishing import COMPACTING, alone, remove_unfinished
-from .sources.archive.source import archive_files_at
+from .sources.archive import list_files
 from .warehouses import lock
 from .warehouses.dataset import AUDIT_COUNTS, Dataset, dataset_of, last_load, queryable_client
+from .warehouses.settings import CONFIGURED_TARGET, TargetOptions
 
 LARGEST = 100_000_000
 OLD = timedelta(hours=1)
@@ -70,9 +71,7 @@ class _Journal(NamedTuple):
 
 def compact(
     folder: str,
-    destination: str | None = None,
-    credentials: str | None = None,
-    dataset: str | None = None,
+    target: TargetOptions = CONFIGURED_TARGET,
     now: float = 0,
     most: int = LARGEST,
     wait: timedelta = timedelta(),
@@ -85,7 +84,7 @@ def compact(
     if not Path(folder).is_dir():
         raise RunError(f"Expected a receiver's folder at {visible(folder)}, but nothing is there.")
     with explained(), ExitStack() as stack:
-        into = runner.pipeline(destination, credentials, dataset, create=False, wait=wait)
+        into = runner.pipeline(*target, create=False, wait=wait)
         with queryable_client(into) as client:
             if not dataset_of(client).exists():
                 raise DatasetNotFound(f"There is no dataset {into.dataset_name}, so no file is loaded there yet.")
@@ -121,7 +120,7 @@ def _groups(folder: str, books: Dataset, now: float, most: int) -> Iterator[list
 
     Each group has at least two files, and up to `most` bytes.
     """
-    listed = {(file.url, file.version) for file in archive_files_at([folder])}
+    listed = {(file.url, file.version) for file in list_files([folder])}
     rows = [row for row in _loaded_rows(books, listed) if _is_small(row, now, most)]
     rows.sort(key=lambda row: (os.path.dirname(row["file"]), begun_at(Path(row["file"])), row["file"]))
     for _, of_day in groupby(rows, key=lambda row: os.path.dirname(row["file"])):
@@ -170,7 +169,7 @@ def _compact(group: Sequence[Mapping[str, Any]], books: Dataset) -> Compacted:
     new = first.with_name(f"{int(begun_at(first) * 1000)}-{uuid.uuid4().hex}{DONE}")
     part = new.with_name(f".{new.name}{COMPACTING}")
     _join([Path(row["file"]) for row in group], part)
-    [found] = archive_files_at([str(part)])
+    [found] = list_files([str(part)])
     journal = _Journal(books.target, str(new), found.version, [[row["file"], row["version"]] for row in group])
     _write_journal(journal)
     latest = max(group, key=lambda row: row["loaded_at"])

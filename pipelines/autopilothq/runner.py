@@ -27,29 +27,24 @@ from .warehouses.dlt_internals import (
     Collector,
     DestinationUndefinedEntity,
     FilesystemClient,
-    StepCollector,
     WithStateSync,
-    cache_repeated_work,
     load_pipeline_state_from_destination,
     logger,
 )
+from .warehouses.dlt_internals.caching import cache_repeated_work
+from .warehouses.dlt_internals.clients import StepCollector
 from .warehouses.duckdb import keep_database_open
 from .warehouses.pipeline_names import PIPELINE, UNFINISHED_TARGET, assign_pipeline_name, other_name, pipeline_name
 from .warehouses.repair import repair_tables
 from .warehouses.resolve import make_destination, resolve_target
-from .warehouses.settings import DATASET, DUCKDB_FILE, configure, setting
+from .warehouses.settings import TargetOptions, configure
 
 __all__ = [
-    "DATASET",
-    "DUCKDB_FILE",
-    "PIPELINE",
     "UNFINISHED_TARGET",
     "BusyError",
     "RunError",
     "configure",
     "explained",
-    "resolve_target",
-    "setting",
     "target_of",
 ]
 
@@ -101,18 +96,19 @@ def pipeline(
     """
     cache_repeated_work()
     with explained():
-        to, dataset_name = make_destination(destination, credentials, dataset, create, wait)
+        options = TargetOptions(destination, credentials, dataset)
+        to, dataset_name = make_destination(options, create, wait)
         name = PIPELINE
         if pipelines_dir is None:
-            target = resolve_target(destination, credentials, dataset)
+            target = resolve_target(options)
             name = assign_pipeline_name(str(target), target.database) if create else pipeline_name(str(target))
-        options: dict[str, Any] = {"progress": progress, "pipelines_dir": pipelines_dir}
+        given: dict[str, Any] = {"progress": progress, "pipelines_dir": pipelines_dir}
         working_folder.move_unreadable_folder(name, pipelines_dir)
         opened: dlt.Pipeline = dlt.pipeline(
             name,
             destination=to,
             dataset_name=dataset_name,
-            **{option: value for option, value in options.items() if value is not None},
+            **{option: value for option, value in given.items() if value is not None},
         )
         if opened.first_run:
             private.restrict(Path(opened.working_dir))
@@ -152,20 +148,13 @@ def run(into: dlt.Pipeline, source: DltSource | Iterable[DltSource], wait: timed
         return info
 
 
-def dry_run(
-    destination: str | None,
-    credentials: str | None,
-    dataset: str | None,
-    progress: Collector,
-    source: DltSource,
-    wait: timedelta = timedelta(),
-) -> None:
+def dry_run(target: TargetOptions, progress: Collector, source: DltSource, wait: timedelta = timedelta()) -> None:
     """Reads the source as a run would, and loads nothing; the pipeline lives in a temporary folder.
 
     If another program has the DuckDB file open, this waits for up to `wait`.
     """
     with explained(), tempfile.TemporaryDirectory() as folder:
-        into = pipeline(destination, credentials, dataset, progress, folder, create=False, wait=wait)
+        into = pipeline(*target, progress, folder, create=False, wait=wait)
         # Without this folder, a load would treat the machine as new, and remove what killed loads stored twice.
         private.folder(Path(into.working_dir, "autopilothq"))
         into.extract(source)

@@ -19,6 +19,7 @@ from .warehouses.books import BooksSqlClient, is_book, is_lock
 from .warehouses.dataset import Dataset, SqlDataset, dataset_of, queryable_client, stored_schema, tables_of
 from .warehouses.hints import SOURCE
 from .warehouses.native import TableShape, shape_of
+from .warehouses.settings import CONFIGURED_TARGET, TargetOptions
 from .warehouses.sql_files import sql_file
 
 UPGRADABLE_KINDS = ("duckdb", "postgres")
@@ -41,9 +42,7 @@ class Upgrade(NamedTuple):
 
 
 def upgrade(
-    destination: str | None = None,
-    credentials: str | None = None,
-    dataset: str | None = None,
+    target: TargetOptions = CONFIGURED_TARGET,
     dry_run: bool = False,
     wait: timedelta = timedelta(),
     report: Callable[[str], None] | None = None,
@@ -55,9 +54,9 @@ def upgrade(
     """
     with explained():
         if dry_run:
-            with reading(destination, credentials, dataset, wait=wait) as reader:
+            with reading(*target, wait=wait) as reader:
                 return _run(_complete_upgrade(_upgradable(reader)), report)
-        into = runner.pipeline(destination, credentials, dataset, create=False, wait=wait)
+        into = runner.pipeline(*target, create=False, wait=wait)
         seconds = wait.total_seconds()
         with lock.held(into, seconds), lock.held(into, seconds, "send"), queryable_client(into) as client:
             if not client.is_storage_initialized():

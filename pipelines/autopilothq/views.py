@@ -7,7 +7,6 @@ transactions, either all views are replaced or none is.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import NamedTuple
 
 from . import runner
 from .errors import DatasetNotFound, RunError
@@ -18,33 +17,27 @@ from .warehouses import lock
 from .warehouses.comments import comments_on
 from .warehouses.dataset import SqlDataset, dataset_of, queryable_client
 from .warehouses.dlt_internals import DatabaseException
+from .warehouses.settings import TargetOptions
 
 _COMMENTED = ("duckdb", "postgres", "redshift", "snowflake")  # dialects with COMMENT ON
 _REPLACE = {"tsql": "CREATE OR ALTER VIEW"}
 
 
-class ModelsTarget(NamedTuple):
-    """Where the models' views are: the target of a load, and the name of their dataset if it is not the default."""
-
-    destination: str | None = None
-    credentials: str | None = None
-    dataset: str | None = None
-    models_dataset: str | None = None
-
-
 def apply(
-    target: ModelsTarget, wait: timedelta = timedelta(), dry_run: bool = False
+    target: TargetOptions, models_dataset: str | None = None, wait: timedelta = timedelta(), dry_run: bool = False
 ) -> tuple[AppliedModels, list[str]]:
     """Creates or replaces the views. Returns what was there before, and the statements.
+
+    They are in `models_dataset`; None is the default, which derives from the name of the target's dataset.
 
     Raises RunError if the destination has no views, or something else has a view's name; DatasetNotFound if nothing was
     loaded yet.
     """
     with _opened(target, wait) as dataset:
         views = views_of(dataset)
-        before = applied_models(dataset, target.models_dataset, views)
+        before = applied_models(dataset, models_dataset, views)
         _check_names(dataset, before)
-        with in_models_dataset(dataset, target.models_dataset):
+        with in_models_dataset(dataset, models_dataset):
             creating = [line for view in views for line in _create(dataset, view)]
             if dry_run:
                 return before, creating
@@ -61,14 +54,14 @@ def apply(
         return before, creating
 
 
-def remove(target: ModelsTarget, wait: timedelta = timedelta()) -> AppliedModels:
+def remove(target: TargetOptions, models_dataset: str | None = None, wait: timedelta = timedelta()) -> AppliedModels:
     """Drops the views that `apply` made, and their dataset if nothing else is in it and it may be dropped.
 
     Returns what was there before, but not reliably what was up to date: the models are not rendered for that.
     """
     with _opened(target, wait) as dataset:
-        before = applied_models(dataset, target.models_dataset, [ModelView(model, "") for model in MODELS])
-        with in_models_dataset(dataset, target.models_dataset):
+        before = applied_models(dataset, models_dataset, [ModelView(model, "") for model in MODELS])
+        with in_models_dataset(dataset, models_dataset):
             _run(dataset, [_drop(dataset, name) for name in before.ours])
             if before.ours and dataset.kind in ("duckdb", "postgres") and not view_comments(dataset):
                 with suppress(DatabaseException):  # a schema that is an administrator's, or has something else in it
@@ -77,9 +70,9 @@ def remove(target: ModelsTarget, wait: timedelta = timedelta()) -> AppliedModels
 
 
 @contextmanager
-def _opened(target: ModelsTarget, wait: timedelta) -> Iterator[SqlDataset]:
+def _opened(target: TargetOptions, wait: timedelta) -> Iterator[SqlDataset]:
     with explained():
-        into = runner.pipeline(*target[:3], create=False, wait=wait)
+        into = runner.pipeline(*target, create=False, wait=wait)
         with lock.held(into, wait.total_seconds()), queryable_client(into) as client:
             dataset = dataset_of(client)
             if not isinstance(dataset, SqlDataset):

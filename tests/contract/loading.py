@@ -114,7 +114,7 @@ class Store:
         """
         scratch = tempfile.mkdtemp()
         self.loads += 1
-        options: dict[str, Any] = {"shorten": self.shorten, "fills": self.fills, "key_bytes": self.limits.key_bytes}
+        options: dict[str, Any] = {"shorten": self.shorten, "fills": self.fills, "limits": self.limits}
         projection = Projection(NOW + timedelta(days=self.loads), scratch, **options)
         try:
             for batch in batches(files, chunks):
@@ -125,7 +125,6 @@ class Store:
                 self._read,
                 self.complete,
                 LeftOut(self.suppressed),
-                limits=self.limits,
                 widths={name: len(types) for name, types in self.types.items()},
                 event_tables=[name for name in self.types if name not in TABLES],
                 max_event_tables=self.max_event_tables,

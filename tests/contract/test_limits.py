@@ -370,11 +370,11 @@ def test_a_table_of_many_sparse_columns_takes_no_more_memory_than_there_is(tmp_p
         )
         for number in range(600)
     ]
-    projection = Projection(NOW, str(tmp_path), memory=400)
+    projection = Projection(NOW, str(tmp_path), memory=400, limits=Limits(1_600))
     for batch in batches([lines]):
         projection.add(batch)
     written = {}
-    for rows in projection.deduplicate(limits=Limits(1_600)).tables():
+    for rows in projection.deduplicate().tables():
         rows.write(str(tmp_path / rows.table))
         found = pq.ParquetFile(tmp_path / rows.table).metadata
         written[rows.table] = (found.num_rows, found.num_columns > 1_000)
@@ -409,7 +409,7 @@ def test_no_table_takes_threads_or_memory_from_the_next(tmp_path: Path, monkeypa
 
 def test_contacts_have_no_more_columns_than_their_table_takes(tmp_path: Path) -> None:
     """Columns that are there take no room."""
-    things = Snapshot(CONTACTS, NOW, NOW, str(tmp_path), there={"custom_there"}, room=2)
+    things = Snapshot(CONTACTS, NOW, NOW, str(tmp_path), existing={"custom_there"}, room=2)
     cells = {f"custom_{name}": "1" for name in ("a", "there", "b", "c")}
     things.add([Record(("c1",), {"email": '"a@b.c"', **cells}, [], {})])
     rows = things.rows({"custom_there": "bigint"})

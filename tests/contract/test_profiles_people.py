@@ -15,6 +15,7 @@ from autopilothq import LoadReport, runner
 from autopilothq.errors import RunError
 from autopilothq.privacy.deletion import delete_person
 from autopilothq.segment.identity import id_of
+from autopilothq.warehouses.settings import TargetOptions
 from contract.duck import held, load, pipeline, query, rows_in, tables
 from contract.loading import Row, message
 from contract.pulling import USUAL, A, B, books, moment, path_of, person, pull, watermarks
@@ -89,7 +90,7 @@ def asked_of(server: FakeProfiles, sql: str) -> list[str]:
     """Returns about whom a load would ask; nothing is loaded."""
     settings: dict[str, Any] = {"token": server.token, "space": server.space, "base_url": server.base_url}
     source = autopilothq.profiles(**settings, people=sql)
-    runner.dry_run("duckdb", "autopilot.duckdb", "autopilothq", NULL_COLLECTOR, source)
+    runner.dry_run(TargetOptions("duckdb", "autopilot.duckdb", "autopilothq"), NULL_COLLECTOR, source)
     return server.asked()
 
 
@@ -131,7 +132,7 @@ def later(tmp_path_factory: pytest.TempPathFactory) -> Later:
             server.happen(who)
         pull(server, *USUAL)
         mark(since := datetime.now(UTC) - timedelta(days=20))
-        delete_person([id_of("email", "A@example.com")], credentials="autopilot.duckdb")
+        delete_person([id_of("email", "A@example.com")], TargetOptions(credentials="autopilot.duckdb"))
         before = list(watermarks())
         server.asked()
         return Later(since, before, pull(server, *USUAL), server.asked(), list(watermarks()))

@@ -13,7 +13,7 @@ import pytest
 from dlt import destinations
 
 from autopilothq import archive
-from autopilothq.warehouses import dlt_internals
+from autopilothq.warehouses.dlt_internals import resources as dlt_resources
 from dlt_habits.habits import Place, identify, track
 
 
@@ -44,7 +44,7 @@ def test_in_a_resource(url: str) -> None:
     place.run([mine, number])
     assert (place.names(), ids(place, "mine")) == (["mine", "number"], ["m1", "m2"])
     assert place.rows("number")[0]["rows"] == 7  # the messages, their tables, a user, the file
-    dlt_internals.record_extractions.cache_clear()  # as if two threads made the first source of the process
+    dlt_resources.record_extractions.cache_clear()  # as if two threads made the first source of the process
     place.run([archive(url), mine()])
     assert (ids(place, "tracks"), ids(place, "mine")) == (["m1", "m2"], ["m1", "m1", "m2", "m2"])
     assert place.balances()
@@ -89,13 +89,13 @@ def test_while_a_pipeline_is_active_whose_destination_merges_otherwise(url: str)
 def test_what_is_extracted_is_known_in_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also while the thread of the run goes on: a resource that took itself for one without a pipeline read again."""
     found, asked, place = set[tuple[bool, str]](), Event(), Place()
-    dlt_internals.record_extractions()
+    dlt_resources.record_extractions()
 
     @dlt.resource(name="asking", parallelized=True)
     def asking() -> Iterator[Any]:
         for _ in range(5_000):
-            dlt_internals.dataset_of_run(place.pipeline)
-            found.add((dlt_internals.extraction() is None, place.pipeline.dataset_name))
+            dlt_resources.dataset_of_run(place.pipeline)
+            found.add((dlt_resources.extraction() is None, place.pipeline.dataset_name))
             place.pipeline.dataset_name = "data"
         asked.set()
         yield {"a": 1}

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from autopilothq import compaction
+from autopilothq.warehouses.settings import TargetOptions
 from faults.killed import kill_at, run_plans
 
 
@@ -17,9 +18,8 @@ def run(folder: str, point: tuple[str, str, int] | None) -> None:
     os.environ["DLT_DATA_DIR"] = str(Path(folder, "dlt"))
     if point:
         kill_at(*point)
-    compaction.compact(
-        f"{folder}/archive", credentials=str(Path(folder).with_name("autopilot.duckdb")), now=time.time()
-    )
+    target = TargetOptions(credentials=str(Path(folder).with_name("autopilot.duckdb")))
+    compaction.compact(f"{folder}/archive", target, now=time.time())
 
 
 def main() -> None:

@@ -35,12 +35,8 @@ from autopilothq.warehouses import duckdb as warehouse
 from autopilothq.warehouses import duckdb_parts as parts
 from autopilothq.warehouses import duckdb_pool
 from autopilothq.warehouses.dataset import sql_arrow
-from autopilothq.warehouses.dlt_internals import (
-    DatabaseTransientException,
-    DuckDbConnectionPool,
-    SqlLoadJob,
-    file_of,
-)
+from autopilothq.warehouses.dlt_internals import DatabaseTransientException, DuckDbConnectionPool, SqlLoadJob
+from autopilothq.warehouses.dlt_internals.clients import file_of
 from autopilothq.warehouses.duckdb import direct
 from calling import Call, errors
 from contract.loading import NOW, batches, identify, message, write

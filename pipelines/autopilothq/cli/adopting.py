@@ -18,10 +18,11 @@ from ..sources.adopt.origin import AdoptedTables
 from ..sources.adopt.schema import AdoptedColumn, AdoptedSchema, read_adopted_schema
 from ..sources.adopt.source import adopt
 from ..sources.adopt.verify import TableComparison, compare_tables
+from ..warehouses.settings import TargetOptions
 from . import out
 from .inspecting import breaking_counts, difference_groups
 from .loading import run_load_command
-from .options import LoadOptions, TargetOptions
+from .options import LoadOptions
 from .progress import ProgressDisplay
 
 DAYS_SHOWN = 10  # days of a table that differ and are shown
@@ -70,7 +71,7 @@ def _print_coming_differences(adopted: AdoptedSchema, target: TargetOptions, wai
         with inspect.reading(*target, wait=wait) as reader:
             actual, kind, dialect = dict(inspect.schema_of(reader)), reader.kind, reader.dialect
     except DatasetNotFound:
-        kind, dialect = inspect.kind_of(*target)
+        kind, dialect = inspect.kind_of(target)
         actual = dict(inspect.schema_of_catalogue(kind, dialect))
     queried = {}
     for table, columns in adopted.tables.items():

@@ -6,14 +6,15 @@ from datetime import timedelta
 
 from .. import compaction
 from ..display import plural
+from ..warehouses.settings import TargetOptions
 from . import out
-from .options import TargetOptions, freeze_modules
+from .options import freeze_modules
 
 
 def print_compacted(folder: str, target: TargetOptions, wait: timedelta) -> None:
     """Joins files that are loaded into the target, and prints the result."""
     freeze_modules()
-    made = compaction.compact(os.path.abspath(folder), *target, now=time.time(), wait=wait)
+    made = compaction.compact(os.path.abspath(folder), target, now=time.time(), wait=wait)
     if made.after:
         files = plural(made.after, "file")
         out.print_line(f"{plural(made.before, 'file')} became {files} of {made.bytes:,} bytes.")

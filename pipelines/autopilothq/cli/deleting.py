@@ -9,11 +9,12 @@ import click
 from ..display import json_text, plural
 from ..inspect.formats import grid
 from ..privacy import deletion
-from ..privacy.deletion import PersonDeletion, Unconfirmed
+from ..privacy.deletion import Confirmation, PersonDeletion, Unconfirmed
 from ..privacy.person import NotFollowed, Suppressed
 from ..segment.identity import Id
+from ..warehouses.settings import TargetOptions
 from . import log, out
-from .options import TargetOptions, describe_target, freeze_modules
+from .options import describe_target, freeze_modules
 
 SHOWN_HASH = 12  # characters
 _KINDS = {"user_ids": "user_id", "emails": "email", "contact_ids": "contact_id", "anonymous_ids": "anonymous_id"}
@@ -26,15 +27,14 @@ def delete(
     dry_run: bool,
     wait: timedelta,
     rewrite: bool,
-    max_ids: int,
-    confirm: int | None,
+    confirmation: Confirmation,
     as_json: bool,
 ) -> None:
     """Deletes the person with the given ids, and prints what was removed. Exits with 1 if files were not rewritten."""
     freeze_modules()
     location = describe_target(target)
     try:
-        report = deletion.delete_person(_ids(given), *target, archive, dry_run, wait, rewrite, max_ids, confirm)
+        report = deletion.delete_person(_ids(given), target, archive, dry_run, wait, rewrite, confirmation)
     except Unconfirmed as refused:
         refused.made.dry_run = True
         _print(refused.made, [], location, as_json)

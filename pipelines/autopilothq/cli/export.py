@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import click
 
-from .options import TargetOptions, json_option, target_options, wait_option
+from ..warehouses.settings import TargetOptions
+from .options import json_option, target_options, wait_option
 
 
 @click.command("export", short_help="Write the dataset as an archive or as Parquet.")

@@ -13,8 +13,8 @@ from ..export import ExportBucket, ExportFolder, ExportTarget, export_archive, e
 from ..sources.file_systems import check_not_empty, is_remote, open_bucket
 from ..warehouses.books import is_lock
 from ..warehouses.dataset import Dataset
+from ..warehouses.settings import TargetOptions
 from . import log, out
-from .options import TargetOptions
 
 MOST_COLUMNS = 200  # characters of a list of columns
 _WORDS = {"messages": "message", "rows": "row", "rejected_lines": "rejected line", "files": "file"}

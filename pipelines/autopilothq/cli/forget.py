@@ -6,7 +6,8 @@ from typing import Any
 import click
 
 from ..privacy import MAX_IDS
-from .options import TargetOptions, WholeNumber, allow_http_option, json_option, target_options, wait_option
+from ..warehouses.settings import TargetOptions
+from .options import WholeNumber, allow_http_option, json_option, target_options, wait_option
 
 
 @click.command()
@@ -54,6 +55,7 @@ def forget(
     All given ids belong to one person; their options are repeatable, and so is --archive. An id in the same row as one
     of them is the person's too, unless it also appears with ids of others: look at --dry-run first.
     """
+    from ..privacy.deletion import Confirmation
     from . import deleting
 
-    deleting.delete(given, target, archive, dry_run, wait, rewrite, max_ids, confirm, as_json)
+    deleting.delete(given, target, archive, dry_run, wait, rewrite, Confirmation(confirm, max_ids), as_json)

@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import click
 
-from .options import Duration, LocalPath, TargetOptions, target_options, wait_option
+from ..warehouses.settings import TargetOptions
+from .options import Duration, LocalPath, target_options, wait_option
 
 SCHEMA_FORMATS = ("table", "markdown", "json", "yaml", "dbt", "mermaid", "sql")
 

@@ -14,9 +14,9 @@ from ..errors import DatasetNotFound
 from ..explain import explained
 from ..inspect import Difference, Status
 from ..warehouses.dataset import tables_of
-from ..warehouses.settings import dataset_name
+from ..warehouses.settings import TargetOptions, dataset_name
 from . import log, out
-from .options import TargetOptions, credentials_of, describe_target
+from .options import credentials_of, describe_target
 
 
 def print_tables(tables: tuple[str, ...], form: str, live: bool, target: TargetOptions, wait: timedelta) -> None:
@@ -32,7 +32,7 @@ def print_tables(tables: tuple[str, ...], form: str, live: bool, target: TargetO
         found = [table for table in found if not tables or table.name in tables]
     if form == "sql":
         with explained():
-            out.document(inspect.ddl(found, *inspect.target(*target)))
+            out.document(inspect.ddl(found, *inspect.destination_of(target)))
     elif form == "table":
         out.document(inspect.as_table(found, name, out.width()))
     else:
@@ -81,13 +81,13 @@ def _with_catalogue(target: TargetOptions, wait: timedelta) -> _Comparison:
 def _with_dataset(against: str, target: TargetOptions, wait: timedelta) -> _Comparison:
     dataset, slash, credentials = against.partition("/")
     against = f"{dataset}/{credentials_of(credentials)}" if slash else against
-    with inspect.reading_other(against, target.destination, target.credentials, wait) as reader:
+    with inspect.reading_other(against, target, wait) as reader:
         queried_name, queried = reader.title, inspect.schema_of(reader)
     try:
         with inspect.reading(*target, wait=wait) as reader:
             schema = inspect.schema_of(reader)
     except DatasetNotFound:
-        kind, dialect = inspect.kind_of(*target)
+        kind, dialect = inspect.kind_of(target)
         schema, name = inspect.schema_of_catalogue(kind, dialect), "the catalogue, because nothing was loaded yet"
         return _Comparison(queried_name, queried, name, schema, dialect, inspect.SWITCH_UNLOADED)
     return _Comparison(queried_name, queried, reader.title, schema, reader.dialect, inspect.SWITCH)
@@ -96,7 +96,7 @@ def _with_dataset(against: str, target: TargetOptions, wait: timedelta) -> _Comp
 def upgrade_tables(dry_run: bool, target: TargetOptions, wait: timedelta) -> None:
     """Upgrades the tables, and prints each statement before it runs."""
     location = describe_target(target)
-    done = upgrade.upgrade(*target, dry_run, wait, lambda text: out.print_lines([f"{text};", ""]))
+    done = upgrade.upgrade(target, dry_run, wait, lambda text: out.print_lines([f"{text};", ""]))
     for table, why in done.left.items():
         out.print_lines([f"{shortened(table)} stays as it is: {why}.", ""])
     count = len(done.statements)

@@ -43,7 +43,7 @@ def run_load_command(
         location = describe_target(options.target)
         steps = runner.Steps(display)
         if options.dry_run:
-            runner.dry_run(*options.target, steps, first, options.wait)
+            runner.dry_run(options.target, steps, first, options.wait)
         else:
             into = runner.pipeline(*options.target, steps, wait=options.wait)
             runner.run(into, itertools.chain([first], parts), options.wait)

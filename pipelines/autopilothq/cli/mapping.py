@@ -22,6 +22,6 @@ def show_mapping(urls: tuple[str, ...], lines: int, as_json: bool) -> None:
     Events of Ortto that came through Segment have names that somebody typed in. The mapping says which of Autopilot's
     they are. Nothing is loaded, and values are masked.
     """
-    from .mappings import print_mapping
+    from .proposing import print_mapping
 
     print_mapping(urls, lines, as_json)

@@ -9,16 +9,14 @@ import click
 from .. import inspect, models, views
 from ..display import nearest, plural
 from ..errors import RunError
-from ..views import ModelsTarget
 from ..warehouses.dataset import SqlDataset
-from ..warehouses.settings import dataset_name
+from ..warehouses.settings import TargetOptions, dataset_name
 from . import out
-from .options import TargetOptions
 
 
 def apply_models(dry_run: bool, models_dataset: str | None, target: TargetOptions, wait: timedelta) -> None:
     """Creates or replaces the views, and prints what changed; a dry run prints the statements instead."""
-    before, statements = views.apply(ModelsTarget(*target, models_dataset), wait, dry_run)
+    before, statements = views.apply(target, models_dataset, wait, dry_run)
     if dry_run:
         out.document("\n".join(f"{statement};" for statement in statements))
         return
@@ -29,7 +27,7 @@ def apply_models(dry_run: bool, models_dataset: str | None, target: TargetOption
 
 def drop_models(models_dataset: str | None, target: TargetOptions, wait: timedelta) -> None:
     """Drops the views, and prints how many."""
-    before = views.remove(ModelsTarget(*target, models_dataset), wait)
+    before = views.remove(target, models_dataset, wait)
     count = plural(len(before.ours), "view") if before.ours else "No views"
     out.print_line(f"{count} dropped in {before.dataset}.")
 
@@ -49,7 +47,7 @@ def print_models(names: Sequence[str], live: bool, target: TargetOptions, wait: 
 
 
 def _offline(names: Sequence[str], target: TargetOptions) -> dict[str, str]:
-    _, dialect = inspect.kind_of(*target)
+    _, dialect = inspect.kind_of(target)
     schema = dataset_name(target.dataset)
     return {name: models.sql(name, dialect=dialect or "duckdb", schema=schema) for name in names}
 

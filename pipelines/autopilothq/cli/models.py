@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import click
 
-from .options import TargetOptions, target_options, wait_option
+from ..warehouses.settings import TargetOptions
+from .options import target_options, wait_option
 
 _models_dataset_option = click.option(
     "--models-dataset",

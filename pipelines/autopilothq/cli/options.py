@@ -16,7 +16,7 @@ from ..disk import local_path
 from ..errors import RunError
 from ..masking import remember_credentials
 from ..utc import is_empty, parse_time
-from ..warehouses.settings import DATASET, DUCKDB_FILE
+from ..warehouses.settings import DATASET, DUCKDB_FILE, TargetOptions
 from . import log
 from .configuring import configure_dlt
 
@@ -208,14 +208,6 @@ def _content(path: str, param: click.Parameter | None) -> str:
 # ---- options -------------------------------------------------------------------------------------------------------
 
 
-class TargetOptions(NamedTuple):
-    """The target in dlt's terms. None means the value of dlt's configuration."""
-
-    destination: str | None
-    credentials: str | None
-    dataset: str | None
-
-
 class LoadOptions(NamedTuple):
     """The options that all loading commands have."""
 
@@ -366,7 +358,7 @@ def describe_target(options: TargetOptions) -> dict[str, str]:
     from ..warehouses.resolve import resolve_target
 
     with explained():
-        target = resolve_target(*options)
+        target = resolve_target(options)
         return {
             "destination": target.kind,
             "location": target.path_or_url,

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from .options import Duration, LocalPath, TargetOptions, WholeNumber, require_value, target_options, wait_option
+from ..warehouses.settings import TargetOptions
+from .options import Duration, LocalPath, WholeNumber, require_value, target_options, wait_option
 
 _MB = 1 << 20
 _SIZES = {"KB": 1 << 10, "MB": _MB, "GB": 1 << 30}

@@ -13,9 +13,9 @@ from typing import Any
 
 from ..errors import RunError
 from ..extras import install, is_own_import_error
+from ..warehouses.settings import TargetOptions
 from . import out
 from .log import configure_logging, line, log_settings
-from .options import TargetOptions
 
 _EXTRA = "receive"
 _STOP_SECONDS = 5.0

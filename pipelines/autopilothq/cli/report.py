@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from .options import LocalPath, TargetOptions, Time, check_period, json_option, target_options, wait_option
+from ..warehouses.settings import TargetOptions
+from .options import LocalPath, Time, check_period, json_option, target_options, wait_option
 
 OUTPUT = "report.html"
 

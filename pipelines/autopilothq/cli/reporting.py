@@ -10,8 +10,8 @@ import click
 from .. import disk, inspect
 from ..display import json_text, plural, shortened
 from ..report import RATE_LIMITS, Absent, RateLimit, Report, read_report, report_dict, report_page
+from ..warehouses.settings import TargetOptions
 from . import log, out
-from .options import TargetOptions
 
 MOST_REASON = 200  # characters of the reason why a part is empty
 

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from ..catalog import STATUSES
-from .options import TargetOptions, Time, add_options, allow_http_option, is_stream, target_options, wait_option
+from ..warehouses.settings import TargetOptions
+from .options import Time, add_options, allow_http_option, is_stream, target_options, wait_option
 from .send_options import SendOptions, as_send_options
 
 ACCOUNT_NAMES = ("autopilot", "ortto")  # the names of `destination.ACCOUNT_KINDS`

@@ -5,7 +5,7 @@ from datetime import timedelta
 from functools import wraps
 from typing import Any, NamedTuple
 
-from .options import TargetOptions
+from ..warehouses.settings import TargetOptions
 
 
 class SendOptions(NamedTuple):

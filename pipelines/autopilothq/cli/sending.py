@@ -31,17 +31,17 @@ from ..errors import BusyError, InvalidQuery, RunError
 from ..explain import explain, explained
 from ..masking import masked
 from ..segment.message import Reject, digest
+from ..sources.archive import list_files
 from ..sources.archive.batches import read_batches
 from ..sources.archive.listing import File
-from ..sources.archive.source import archive_files_at
 from ..warehouses import lock
 from ..warehouses.dataset.delta import QueryRows
 from ..warehouses.query import run_query
-from ..warehouses.settings import setting
+from ..warehouses.settings import TargetOptions, setting
 from . import log as logs
 from . import out
 from .configuring import missing_explained
-from .options import TargetOptions, freeze_modules
+from .options import freeze_modules
 from .progress import LOG_SECONDS
 from .send_options import SendOptions
 
@@ -196,7 +196,7 @@ def archive_lines(paths: Sequence[str], broken: list[str]) -> Iterator[bytes | R
 
     `broken` gets the files that were not read to their end, and why. Raises ArchiveError if there is no file.
     """
-    files = archive_files_at(paths, credentials=setting("sources.autopilothq.credentials"))
+    files = list_files(paths, credentials=setting("sources.autopilothq.credentials"))
     return _lines(files, broken)
 
 

@@ -3,11 +3,8 @@
 import dlt
 
 from ..errors import ApiError, AutopilothqError
-from ..warehouses.dlt_internals import (
-    DestinationTerminalException,
-    DestinationTransientException,
-    ends_with_failed_jobs,
-)
+from ..warehouses.dlt_internals import DestinationTerminalException, DestinationTransientException
+from ..warehouses.dlt_internals.resources import ends_with_failed_jobs
 
 
 class DeliveryFailed(AutopilothqError, DestinationTransientException):

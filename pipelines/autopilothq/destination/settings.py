@@ -15,7 +15,7 @@ from ..clients.settings import API_TYPES
 from ..errors import InvalidSetting
 from ..warehouses.dlt_internals import Destination, DestinationCapabilitiesContext
 from ..warehouses.resolve import make_destination
-from ..warehouses.settings import configured_names, typed_settings, unknown_setting
+from ..warehouses.settings import TargetOptions, configured_names, typed_settings, unknown_setting
 
 NAME = "autopilothq"
 SECTION = f"destination.{NAME}"
@@ -140,5 +140,5 @@ def log_dataset(
     `destination`, `credentials` and `dataset` are dlt's. None means the configured one, or a local DuckDB file. With
     `reads`, no file is created, and an existing one is opened read-only.
     """
-    target, name = make_destination(destination, credentials, dataset, not reads, wait, reads)
+    target, name = make_destination(TargetOptions(destination, credentials, dataset), not reads, wait, reads)
     return dlt.dataset(target, name, schema=dlt.Schema(NAME))

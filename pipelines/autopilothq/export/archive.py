@@ -58,7 +58,7 @@ class _Export:
         self._discards = self._read_discards()
 
     def run(self) -> ExportedArchive:
-        """Exports all tables, `tracks` first: a load that runs meanwhile writes a row of an event's table no later."""
+        """Exports all tables, `tracks` first, because a load never writes it before the event's own table."""
         messages: Counter[str] = Counter()
         events = self._event_tables()
         if TRACKS.name in self._existing:

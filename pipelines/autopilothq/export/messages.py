@@ -93,7 +93,7 @@ class MessageRows:
         column, value, reason = discard
         if column in self._top:
             if reason == "same_column":
-                return  # the other key of the two is lost: a message has each of its own keys once
+                return  # a key that lost its column cannot be put back, because a message has each top-level key once
             if column == "received_at" and top.get("receivedAt") == _received_fallback(top):
                 top["receivedAt"] = value
             elif column == "anonymous_id" and top.get("anonymousId") in _emails(context, body):
@@ -151,7 +151,7 @@ def _context_path(column: str, cells: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _put(into: dict[str, Any], path: Sequence[str], text: str) -> None:
-    """Puts JSON text at a path (see `_context_path`). A key that is taken gets blanks: its column is the same."""
+    """Puts JSON text at a path (see `_context_path`). Blanks after a key that is taken leave its column the same."""
     for part in path[:-1]:
         into = into.setdefault(part, {})
     key = path[-1]
@@ -205,6 +205,6 @@ def _boolean(value: bool) -> str:
 
 
 def _time(text: str) -> str:
-    """Example: `_time("2019-03-04 05:06:07.412000") == '"2019-03-04T05:06:07.412Z"'`."""
+    """Returns a time as JSON text. Example: `_time("2019-03-04 05:06:07.412000") == '"2019-03-04T05:06:07.412Z"'`."""
     of_day = text[11:-3] if text.endswith("000") else text[11:]
     return f'"{text[:10]}T{of_day}Z"'

@@ -14,7 +14,7 @@ from .diff import (
     schema_of_catalogue,
 )
 from .formats import FORMATS, as_table, ddl, grid
-from .live import described_tables, kind_of, reading, reading_other, schema_of, target
+from .live import described_tables, destination_of, kind_of, reading, reading_other, schema_of
 from .received import Received, Waiting, read_received
 from .schema import ColumnInfo, Statistics, TableInfo, catalogue
 from .status import (
@@ -58,6 +58,7 @@ __all__ = [
     "catalogue",
     "ddl",
     "described_tables",
+    "destination_of",
     "differences",
     "grid",
     "in_models_dataset",
@@ -72,7 +73,6 @@ __all__ = [
     "schema_of_catalogue",
     "status_dict",
     "status_text",
-    "target",
     "view_comments",
     "views_of",
 ]

@@ -15,7 +15,8 @@ from ..display import MAX_CELL, json_text, plural, shortened, visible, yaml_text
 from ..errors import RunError
 from ..projection import ordered_columns
 from ..warehouses.comments import COMMENTED
-from ..warehouses.dlt_internals import Destination, SqlJobClientBase, create_statements, offline_client
+from ..warehouses.dlt_internals import Destination, SqlJobClientBase
+from ..warehouses.dlt_internals.clients import create_statements, offline_client
 from ..warehouses.hints import layout_hints
 from ..warehouses.native import SEGMENT_TABLE_HINT, copies_of, copy_description, native_of
 from ..warehouses.requirements import missing_package

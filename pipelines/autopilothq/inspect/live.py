@@ -25,36 +25,35 @@ from ..warehouses.dlt_internals import (
     SqlJobClientBase,
 )
 from ..warehouses.resolve import make_destination, resolve_target
+from ..warehouses.settings import TargetOptions
 from .diff import Schema, SchemaTable, type_of
 from .schema import ColumnInfo, Statistics, TableInfo, table_info
 
 _LOCKED = re.compile(r'Could not set lock on file "(.*?)".*?(?:\(PID (\d+)\)|$)')
 
 
-def target(destination: str | None, credentials: str | None, dataset: str | None) -> tuple[Destination[Any, Any], str]:
+def destination_of(target: TargetOptions) -> tuple[Destination[Any, Any], str]:
     """Returns the destination and the dataset of a load with these options, without connecting."""
     with explained():
-        return make_destination(destination, credentials, dataset, create=False)
+        return make_destination(target, create=False)
 
 
-def kind_of(destination: str | None, credentials: str | None, dataset: str | None) -> tuple[str, str | None]:
+def kind_of(target: TargetOptions) -> tuple[str, str | None]:
     """Returns dlt's name of the destination of these options, and SQLGlot's of its SQL, without connecting."""
-    with runner.explained():
-        factory, _ = target(destination, credentials, dataset)
+    with explained():
+        factory, _ = destination_of(target)
         return factory.destination_type.rpartition(".")[2], factory.capabilities().sqlglot_dialect
 
 
-def reading_other(
-    against: str, destination: str | None, credentials: str | None, wait: timedelta
-) -> AbstractContextManager[Dataset]:
+def reading_other(against: str, target: TargetOptions, wait: timedelta) -> AbstractContextManager[Dataset]:
     """Returns the context of a dataset given as `DATASET` or `DATASET/CREDENTIALS`: the first slash divides them.
 
-    The kind of destination is the scheme of the credentials, if they are a URL, else `destination`.
+    The kind of destination is the scheme of the credentials, if they are a URL; what is not given is as in `target`.
     """
     dataset, _, other = against.partition("/")
     scheme = other.partition("://")[0] if "://" in other else ""
-    kind = {"postgresql": "postgres"}.get(scheme, scheme) or destination
-    return reading(kind, other or credentials, dataset, exactly=True, wait=wait)
+    kind = {"postgresql": "postgres"}.get(scheme, scheme) or target.destination
+    return reading(kind, other or target.credentials, dataset, exactly=True, wait=wait)
 
 
 @contextmanager
@@ -84,7 +83,7 @@ def reading(
             found = dataset_of(client)
             if not found.exists():
                 hint = "Check the spelling." if exactly else "Load something first: autopilothq load archive URL"
-                where = resolve_target(destination, credentials, dataset).path_or_url
+                where = resolve_target(TargetOptions(destination, credentials, dataset)).path_or_url
                 raise DatasetNotFound(f"There is no dataset {found.name} in {where}. {hint}")
             if warn:
                 _check_books(client, warn)

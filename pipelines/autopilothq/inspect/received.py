@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ..receive.files import begun_at, open_files
-from ..sources.archive.source import archive_files_at
+from ..sources.archive import list_files
 from ..warehouses.dataset import Dataset, loaded_files
 
 
@@ -31,7 +31,7 @@ class Received:
 def read_received(dataset: Dataset, folder: str) -> Received:
     """Returns what waits in a folder for its load into a dataset. Raises ArchiveError if there is no such folder."""
     unpublished = _waiting(open_files(Path(folder)))
-    listed = archive_files_at([folder])
+    listed = list_files([folder])
     known = loaded_files(dataset, dataset.complete_loads())
     not_loaded = _waiting(Path(file.path) for file in listed if (file.url, file.version) not in known)
     return Received(folder, unpublished, not_loaded)

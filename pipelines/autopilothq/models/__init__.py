@@ -1,4 +1,4 @@
-"""The models: views over the tables of events that define numbers for people and programs.
+"""The models: views over the tables of events, which define the numbers that people and programs use.
 
 Each model is a SQL file of this folder in DuckDB's SQL. It reads other models, `email_events` (the rows of the seven
 events) and `messages` (the rows of all messages); `{counts}` and the like stand for the files of these names. A model

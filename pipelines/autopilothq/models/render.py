@@ -192,7 +192,7 @@ def _fragment(name: str) -> str:
 
 
 def _union_of(tables: Sequence[str], existing: Existing, period: Period = ALL_TIME) -> str:
-    """Returns the SQL for the rows of several tables of messages, as `about` makes it; missing columns are null."""
+    """Returns the SQL for the rows of several tables, each as `about` returns it; missing columns are null."""
     found = [name for name in tables if name in existing]
     columns = columns_read(tables)
     selects = [about(name, _cells(name, columns, existing[name]), period) for name in found]

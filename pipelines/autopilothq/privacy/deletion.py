@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import dlt
 
@@ -25,6 +26,7 @@ from ..warehouses.books import check_books
 from ..warehouses.dataset import Dataset, dataset_of, queryable_client
 from ..warehouses.dlt_internals import SqlJobClientBase
 from ..warehouses.resolve import Target, resolve_target
+from ..warehouses.settings import CONFIGURED_TARGET, TargetOptions
 from . import MAX_IDS, archive_lines
 from . import rewrite as rewriting
 from .person import NotFollowed, PersonIds, Suppressed, person_tables
@@ -38,15 +40,30 @@ KILL_POINT_ROWS_DELETED = f"{__name__}:delete_rows"  # for tests/faults
 KILL_POINT_ALL_ROWS_DELETED = f"{__name__}:_remove"  # for tests/faults
 
 
+class Confirmation(NamedTuple):
+    """The number of ids that the caller has confirmed; without it, up to `max_ids` may be deleted."""
+
+    number: int | None = None
+    max_ids: int = MAX_IDS
+
+    def allows(self, ids: int) -> bool:
+        """Returns whether so many ids may be deleted."""
+        return ids <= self.max_ids if self.number is None else ids == self.number
+
+
+NO_CONFIRMATION = Confirmation()
+
+
 class Unconfirmed(RunError):
     """The number of the person's ids was not confirmed; nothing was changed. `made` is what would be removed."""
 
-    def __init__(self, made: "PersonDeletion", max_ids: int, confirm: int | None) -> None:
+    def __init__(self, made: "PersonDeletion", confirmation: Confirmation) -> None:
         self.made = made
+        number, max_ids = confirmation
         super().__init__(
             f"Expected --confirm {made.suppressed}, because {plural(made.suppressed, 'id')} would be deleted as this"
             f" person's{'' if made.suppressed <= max_ids else f' and --max-ids is {max_ids}'},"
-            f" but got {'none' if confirm is None else f'--confirm {confirm}'}. Nothing was changed.\n"
+            f" but got {'none' if number is None else f'--confirm {number}'}. Nothing was changed.\n"
             f"Check the ids, and how each was found. If all are one person's, add --confirm {made.suppressed}."
         )
 
@@ -74,33 +91,30 @@ class PersonDeletion:
 
 def delete_person(
     given: Sequence[Id],
-    destination: str | None = None,
-    credentials: str | None = None,
-    dataset: str | None = None,
+    target: TargetOptions = CONFIGURED_TARGET,
     archive: Sequence[str] = (),
     dry_run: bool = False,
     wait: timedelta = timedelta(),
     rewrite: bool = False,
-    max_ids: int = MAX_IDS,
-    confirm: int | None = None,
+    confirmation: Confirmation = NO_CONFIRMATION,
 ) -> PersonDeletion:
     """Deletes the rows and lines of the person with these ids, and keeps the person out of later loads.
 
     Ids that share a row with the person's are theirs, too, if that is certain (`closure`). `rewrite` also removes the
-    bytes that the destination keeps of deleted rows. Raises Unconfirmed, before anything is changed, if `confirm` is
-    not the number of all ids, or if it is None and there are more than `max_ids`; RunError; DatasetNotFound.
+    bytes that the destination keeps of deleted rows. Raises Unconfirmed, before anything is changed, if the number of
+    all ids is not confirmed; RunError; DatasetNotFound.
     """
     with explained(), ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory()) if dry_run else None
-        into = runner.pipeline(destination, credentials, dataset, pipelines_dir=folder, create=False, wait=wait)
+        into = runner.pipeline(*target, pipelines_dir=folder, create=False, wait=wait)
         files = all_files_at(archive, dry_run, stack)
-        _check(into, resolve_target(destination, credentials, dataset))
+        _check(into, resolve_target(target))
         for work in () if dry_run else ("", "send"):  # a run of `send` would write the person into its log again
             stack.enter_context(lock.held(into, wait.total_seconds(), work))
         if rewrite:
             rewriting.check_rewritable(into)
         with into.destination_client() as client:
-            made = _delete(given, dataset_of(client), files, into, (max_ids, confirm), dry_run)
+            made = _delete(given, dataset_of(client), files, into, confirmation, dry_run)
         if dry_run:
             return made
         if rewrite:
@@ -116,10 +130,9 @@ def _delete(
     dataset: Dataset,
     files: Sequence[File],
     into: dlt.Pipeline,
-    confirmation: tuple[int, int | None],
+    confirmation: Confirmation,
     dry_run: bool,
 ) -> PersonDeletion:
-    """Deletes the person's rows and lines. `confirmation`: the most ids without one, and the confirmed number."""
     with TemporaryDirectory() as scratch, values.connect(scratch, MEMORY, threads=2) as engine:
         _check_rights(dataset)
         listed, tables = SuppressionList(dataset), person_tables(dataset)
@@ -129,9 +142,8 @@ def _delete(
         plan = [removal for part in tables for removal in removals(part, person, engine)]
         made = PersonDeletion(dry_run, person.suppressed(), person.count, person.shared(), rows_by_table(plan))
         if not dry_run:
-            max_ids, confirm = confirmation
-            if made.suppressed > max_ids if confirm is None else made.suppressed != confirm:
-                raise Unconfirmed(made, max_ids, confirm)
+            if not confirmation.allows(made.suppressed):
+                raise Unconfirmed(made, confirmation)
             drop_working_copies(into)
             _remove(dataset, listed, person, plan)
         made.lines, made.left = archive_lines.rewrite_files(files, hashes, person.has_hashes_alone, engine, dry_run)

@@ -11,8 +11,8 @@ from ..display import visible
 from ..errors import ArchiveError, RunError
 from ..receive.files import open_files, published_name
 from ..receive.publishing import WAIT, alone, publish_open, receiver_folders, remove_unfinished
+from ..sources.archive import list_files
 from ..sources.archive.listing import GLOB_CHARACTERS, File
-from ..sources.archive.source import archive_files_at
 
 _LOCAL = re.compile(r"(file|local):(//)?")
 
@@ -28,7 +28,7 @@ def all_files_at(urls: Sequence[str], dry_run: bool, stack: ExitStack) -> list[F
     if not dry_run:
         for folder in sorted({folder.resolve() for path in paths for folder in receiver_folders(path)}):
             _publish(folder, stack)
-        return archive_files_at(urls)
+        return list_files(urls)
     opened = {
         file
         for path in paths
@@ -36,12 +36,12 @@ def all_files_at(urls: Sequence[str], dry_run: bool, stack: ExitStack) -> list[F
         for file in open_files(folder)
         if file.is_relative_to(path)
     }
-    files = archive_files_at(urls)
+    files = list_files(urls)
     published = {file.url for file in files}
     for file in sorted(opened):
         if str(published_name(file)) not in published:
             with suppress(ArchiveError):  # it was published since, which is rare: its lines are not counted
-                files += archive_files_at([str(file)])
+                files += list_files([str(file)])
     return files
 
 

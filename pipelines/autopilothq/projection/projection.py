@@ -45,7 +45,7 @@ class Projection:
     `scratch` is an empty folder for cells and for whatever exceeds `memory` (MB); the caller deletes it. A small load
     uses only one of the `threads`. `shorten` returns the name of a column in the destination, `event_table` (by
     default `shorten`) that of an event's table, by the event's slug. `fills` returns whether the load fills a table.
-    Messages whose keys have more than `key_bytes` are rejected. Example:
+    `limits` are those of the destination. Example:
 
         projection = Projection(loaded_at=datetime.now(UTC), scratch=folder)
         projection.add(batch)
@@ -62,10 +62,10 @@ class Projection:
         shorten: Callable[[str], str] = str,
         event_table: Callable[[str], str] | None = None,
         fills: Callable[[str], bool] = every_table,
-        key_bytes: int | None = None,
+        limits: Limits = OTHER_LIMITS,
     ) -> None:
         self._threads = threads
-        self._parser = Parser(scratch, threads, key_bytes)
+        self._parser = Parser(scratch, threads, limits.key_bytes)
         # While batches are added, the parallelism is that of the threads which add them.
         con = engine.connect(scratch, memory, threads=1)
         self._context = ProjectionContext(
@@ -77,6 +77,7 @@ class Projection:
             shorten=shorten,
             event_table=event_table or (lambda key: shorten(key) if snake_case(key) else ""),
             fills=fills,
+            limits=limits,
         )
         self._readers: list[LineReader] = []  # those that no thread is using
         self._lock = threading.Lock()
@@ -110,7 +111,6 @@ class Projection:
         stored: ReadTable | None = None,
         complete: Collection[str] = (),
         left_out: steps.LeftOut = steps.NOTHING_LEFT_OUT,
-        limits: Limits = OTHER_LIMITS,
         widths: Mapping[str, int] | None = None,
         event_tables: Collection[str] = (),
         max_event_tables: int = MAX_EVENT_TABLES,
@@ -124,7 +124,6 @@ class Projection:
             complete: The ids of the loads that were not killed; discards that other loads may have lost are written
                 again.
             left_out: The messages that are rejected: of deleted persons, and what the destination refused.
-            limits: The destination's limits for a table.
             widths: How many columns each of the destination's tables has.
             event_tables: The destination's tables of events, in addition to those of the catalogue.
             max_event_tables: How many of these there may be.
@@ -133,7 +132,7 @@ class Projection:
         threads = 1 if self._context.cells.size() < SMALL_LOAD else self._context.affordable_threads(self._threads)
         self._context = dataclasses.replace(self._context, existing=existing or {}, threads=threads)
         self._context.reserve()
-        context = open_load(dataclasses.replace(self._context, limits=limits, widths=widths or {}))
+        context = open_load(dataclasses.replace(self._context, widths=widths or {}))
         steps.leave_out(context, left_out)
         return deduplicate(context, stored, complete, event_tables, max_event_tables)
 

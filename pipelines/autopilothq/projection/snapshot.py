@@ -93,7 +93,7 @@ class Snapshot:
     `received_at` is when the scan began; a record's own cell of that name takes precedence. `scratch` is an empty
     folder, which the caller deletes; `memory` is in MB. `shorten` returns the name of a column in the destination.
     Records of `suppressed` (deleted) persons are left out and counted in `left_out`. The destination's table has the
-    columns `there` already, and room for `room` more.
+    columns `existing` already, and room for `room` more.
     """
 
     def __init__(
@@ -105,13 +105,13 @@ class Snapshot:
         memory: int = 200,
         shorten: Callable[[str], str] = str,
         suppressed: HashedIds = NOBODY,
-        there: Collection[str] = (),
+        existing: Collection[str] = (),
         room: int = OTHER_LIMITS.columns,
     ) -> None:
         self.table = table
         self.left_out = 0
         self._suppressed = suppressed
-        self._columns = _SnapshotColumns(table, shorten, there, room)
+        self._columns = _SnapshotColumns(table, shorten, existing, room)
         self._seen = 0
         con = engine.connect(scratch, memory, threads=1)
         con.execute(_SQL["tables"])

@@ -33,12 +33,12 @@ def is_allowed(guard: Guard, headers: Headers, body: bytes, first: bytes, write_
 
 
 def is_direct(headers: Headers) -> bool:
-    """Returns whether a request comes without a proxy, that is, from the machine that has made the connection."""
+    """Returns whether a request came without a proxy, that is, from the machine that made the connection."""
     return not headers.keys() & FORWARDED
 
 
 def with_query_key(headers: Headers, query: bytes) -> Headers:
-    """Returns the headers, with the write key of a query's `key` unless a header has one."""
+    """Returns the headers, with the write key that the query has as `key`, unless a header has one."""
     keys = parse_qs(query.decode("latin-1"), encoding="latin-1").get("key")
     return {WRITE_KEY_HEADER: keys[0].encode("latin-1"), **headers} if keys else headers
 

@@ -71,7 +71,7 @@ def _write_all(descriptor: int, pieces: list[bytes]) -> None:
 
 
 def today(now: float) -> int:
-    """Returns the midnight (UTC) of the day of a time in seconds, in milliseconds."""
+    """Returns the start of a time's UTC day, in milliseconds since 1970; the time is in seconds."""
     return int(now * 1000) // DAY_MS * DAY_MS
 
 

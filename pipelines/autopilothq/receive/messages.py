@@ -113,7 +113,7 @@ def lines_of(body: Body, arrival: Arrival, batch: bool = False) -> ArchiveLines:
 
 
 def adapted_lines(body: Body, arrival: Arrival, adapt: Callable[[bytes], Sequence[bytes] | None]) -> ArchiveLines:
-    """Returns the lines that `adapt` makes of a body's elements. If it returns None, the element is a message.
+    """Returns the lines that `adapt` makes of a body's elements; an element for which it returns None is a message.
 
     Raises TooLarge.
     """
@@ -237,7 +237,7 @@ def _is_missing(fields: Mapping[str, msgspec.Raw], key: str) -> bool:
 
 
 def _is_id(value: msgspec.Raw) -> bool:
-    """Returns whether the load accepts a value as a message's id; else a repeated message would be stored twice."""
+    """Returns whether the load accepts a value as an id. With any other, a message that is repeated is stored twice."""
     if bytes(value).startswith(b'"'):
         text = text_of(value)
         return text is not None and is_encodable(text) and bool(text.strip(BLANK))
@@ -302,9 +302,9 @@ def _read_elements(text: bytes) -> list[msgspec.Raw]:
 
 
 def _read_batches(body: Body) -> list[msgspec.Raw]:
-    """Returns the messages of an envelope, of all its keys `batch`: what is acknowledged is not sent again.
+    """Returns the messages in all keys `batch` of an envelope, because what is acknowledged is not sent again.
 
-    A repeated `batch` that is no array is kept as a message. Raises InvalidJson if none is an array.
+    A `batch` that is not an array is kept as a message. Raises InvalidJson if none is an array.
     """
     repeated = _decoded(b"{%b}" % body.repeated[1:])
     pairs = repeated if isinstance(repeated, JsonObject) else ()

@@ -1,7 +1,7 @@
-"""httptools' parser, but a request that offers another protocol is an ordinary one (RFC 9110, section 7.8).
+"""httptools' parser, which takes a request that offers another protocol for an ordinary one (RFC 9110, section 7.8).
 
 Java's HTTP client offers HTTP/2 with each request (`Upgrade: h2c`). httptools takes the bytes after such a head for
-that protocol, so that the body would be lost. Instead the head is parsed again, without the offer.
+that protocol, so the body would be lost. Here the head is parsed again, without the offer.
 """
 
 from array import array
@@ -11,7 +11,7 @@ import httptools
 
 
 class Connection(Protocol):
-    """The callbacks' object of a parser: `url` and `headers` of the last head, and the `parser` of further bytes."""
+    """Receives a parser's callbacks: `url` and `headers` of the last head, and the `parser` of what follows."""
 
     parser: httptools.HttpRequestParser
     url: bytes
@@ -19,9 +19,9 @@ class Connection(Protocol):
 
 
 class RequestParser(httptools.HttpRequestParser):
-    """A parser that parses a head with an offer twice, and calls `connection` both times; see `is_offer`.
+    """Parses requests for a `connection`; a head with an offer (see `is_offer`) is parsed, and reported, twice.
 
-    Then another parser replaces it, because this one may take the connection for closed.
+    A new parser parses it the second time and replaces this one, which may take the connection for closed.
     """
 
     def __init__(self, connection: Connection) -> None:

@@ -1,4 +1,4 @@
-"""The paths, and how their bodies become lines, as data: a new sender is a new row."""
+"""The routes as data: which paths there are, and how their bodies become lines. A new sender is a new row."""
 
 import re
 from collections.abc import Callable

@@ -41,7 +41,7 @@ CONNECTIONS = 65_536
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's protocol, but it closes connections that are slow or send too much at once.
+    """uvicorn's protocol, which also closes connections that are slow or send too much at once.
 
     A request that comes in one piece, as nearly all do, needs no timer.
     """
@@ -133,7 +133,7 @@ def _most_connections() -> int:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, but it calls `stopping` as soon as it is asked to stop."""
+    """uvicorn's server, which calls `stopping` as soon as it is asked to stop."""
 
     stopping: Callable[[], object]
 
@@ -145,7 +145,7 @@ class _Server(uvicorn.Server):
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Blocks Ctrl-C, which a terminal sends to all, in processes that are started meanwhile: this one stops them."""
+    """Blocks Ctrl-C in the processes that the block starts: a terminal sends it to all, but this process stops them."""
     resource_tracker.ensure_running()  # it would unblock the signal if it were started with the first of them
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -249,7 +249,7 @@ def serve(
 
 
 def check(settings: ReceiveSettings) -> None:
-    """Raises InvalidSetting if an endpoint's secrets are invalid, or if other machines reach a receiver without any.
+    """Raises InvalidSetting if an endpoint's secrets are invalid, or other machines can reach a receiver without any.
 
     Also raises it for a URL that nothing can be uploaded to.
     """

@@ -37,7 +37,7 @@ def uploading(settings: ReceiveSettings) -> Callable[[Path], None] | None:
 
 
 def check_upload(url: str) -> None:
-    """Raises InvalidSetting if the URL is not a place to upload to. Does not connect to the bucket."""
+    """Raises InvalidSetting if nothing can be uploaded to the URL. Does not connect to the bucket."""
     try:
         fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:

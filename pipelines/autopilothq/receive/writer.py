@@ -1,7 +1,7 @@
 """The only writer of a process: messages that come during a sync are written and synced together, then acknowledged.
 
-A sync takes some milliseconds for one message as for a thousand. So requests wait in memory while the disk is busy with
-earlier ones, but never longer than two syncs (docs/explanation/receiving.md#acknowledged).
+A sync takes a few milliseconds, for one message or for a thousand. So requests wait in memory while the disk is busy
+with earlier ones, but never longer than two syncs (docs/explanation/receiving.md#acknowledged).
 """
 
 import asyncio
@@ -35,7 +35,7 @@ class _Waiting(NamedTuple):
 
 
 class _Failures:
-    """Why the last syncs of endpoints failed. The disk is tried here, as nothing may be sent while `/readyz` fails."""
+    """Why the last syncs of endpoints failed. It tries the disk itself: while `/readyz` fails, nobody may send."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -21,7 +21,7 @@ from ..display import plural
 from ..errors import NotSupported
 from ..projection import Deduplicated, ExistingTables, ReadTable, TableRows, engine, ordered_columns
 from ..warehouses.dataset import Dataset
-from ..warehouses.dlt_internals import declare_transactions
+from ..warehouses.dlt_internals.clients import declare_transactions
 from .plan import PlannedLoad
 from .row_files import RowFiles
 

@@ -11,8 +11,8 @@ import dlt
 from ..catalog import PROFILES
 from ..errors import InvalidSetting, NotSupported
 from ..projection import DuePeople, People
-from ..warehouses import dlt_internals
 from ..warehouses.dataset import connected
+from ..warehouses.dlt_internals import resources as dlt_resources
 from . import user_hints
 from .origin import LoadContext
 
@@ -58,7 +58,7 @@ def begins_anew(tables: Collection[str], why: str) -> bool:
                 f"Expected {resource.name} not to be replaced, because {why}.\n"
                 'Leave write_disposition out, or read all that it has again: refresh="drop_sources".'
             )
-    dropped, emptied = dlt_internals.dropped_tables()
+    dropped, emptied = dlt_resources.dropped_tables()
     return bool((dropped | emptied) & {PROFILES.name, *tables})
 
 

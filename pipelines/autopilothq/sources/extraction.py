@@ -10,8 +10,8 @@ from dlt.sources import DltResource
 
 from ..catalog import AUDIT, BOOKS, EVENTS_RESOURCE, LATEST, TABLES, resource_of
 from ..errors import NotSupported
-from ..warehouses import dlt_internals
 from ..warehouses.dlt_internals import TTableSchemaColumns, is_complete_column
+from ..warehouses.dlt_internals import resources as dlt_resources
 from ..warehouses.native import TABLE_HINTS
 from . import user_hints
 
@@ -74,12 +74,12 @@ def current_extraction(owner: object, reads_again: bool) -> Extraction:
     Raises NotSupported, before anything is written, if their users request something that is not possible.
     """
     source = dlt.current.source()
-    load_id = dlt_internals.extraction()
+    load_id = dlt_resources.extraction()
     extracted = {resource.name: resource for resource in source.resources.extracted}
-    ours = {name: each for name, each in extracted.items() if dlt_internals.name_of_owned(each, owner)}
+    ours = {name: each for name, each in extracted.items() if dlt_resources.name_of_owned(each, owner)}
     for each in ours.values():
-        _check_resource(each, dlt_internals.name_of_owned(each, owner) or "", reads_again)
-    feeds = frozenset(parent for each in extracted.values() for parent in dlt_internals.parents(each))
+        _check_resource(each, dlt_resources.name_of_owned(each, owner) or "", reads_again)
+    feeds = frozenset(parent for each in extracted.values() for parent in dlt_resources.parents(each))
     if EVENTS_RESOURCE in feeds & source.selected_resources.keys():
         raise NotSupported(
             f"Expected {EVENTS_RESOURCE} not to be selected, because a transformer takes its rows, which dlt would"
@@ -87,10 +87,10 @@ def current_extraction(owner: object, reads_again: bool) -> Extraction:
         )
     return Extraction(
         resources=ours,
-        hints={name: dlt_internals.hints(each) for name, each in ours.items()},
+        hints={name: dlt_resources.hints(each) for name, each in ours.items()},
         feeds=feeds,
         schema=dlt.current.source_schema(),
-        pipeline=dlt_internals.running_pipeline() if load_id else None,
+        pipeline=dlt_resources.running_pipeline() if load_id else None,
         load_id=load_id,
         moved=dlt.current.source_state().get(_MOVED, {}) if load_id else {},
         only_fed=frozenset(ours.keys() - source.selected_resources.keys()),
@@ -121,7 +121,7 @@ def check_alone(extraction: Extraction) -> None:
     if extraction.pipeline is None:
         return
     ours = extraction.resources.keys() - {book.name for book in BOOKS}
-    waiting = dlt_internals.waiting_packages(extraction.pipeline)
+    waiting = dlt_resources.waiting_packages(extraction.pipeline)
     current = waiting.pop(str(extraction.load_id))
     handed_over = set(current.get(_TABLES, ()))
     if handed_over & ours or any(_TABLES in state for state in waiting.values()):

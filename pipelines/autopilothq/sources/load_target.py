@@ -12,7 +12,6 @@ from dlt.sources import DltResource
 from ..catalog import AUDIT, DISCARDS, OTHER_LIMITS, OTHER_NATIVE, TABLES, TRACKS, USERS, Limits, Native
 from ..errors import CannotMerge, NotSupported
 from ..segment.identity import HashedIds
-from ..warehouses import dlt_internals
 from ..warehouses.dataset import (
     Dataset,
     Loaded,
@@ -24,6 +23,7 @@ from ..warehouses.dataset import (
     table_names,
 )
 from ..warehouses.dlt_internals import TWriteDispositionDict
+from ..warehouses.dlt_internals import resources as dlt_resources
 from ..warehouses.hints import (
     REPLACED,
     STRATEGIES,
@@ -110,10 +110,10 @@ def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool,
     if pipeline is None:
         return LoadTarget(temporary_folder(keeper))
     _check_run(pipeline)
-    dlt_internals.dataset_of_run(pipeline)
+    dlt_resources.dataset_of_run(pipeline)
     table_format = dlt.current.resource().table_format
     strategies = merge_strategies(pipeline, table_format)
-    if dlt_internals.has_import_schema(pipeline):
+    if dlt_resources.has_import_schema(pipeline):
         take_import_schema(extraction)
     for name in (TRACKS.name, USERS.name, *extraction.resources.keys() & TABLES.keys()):
         write_disposition(name, extraction.resources.get(name), strategies)
@@ -148,7 +148,7 @@ def _check_run(pipeline: dlt.Pipeline) -> None:
             "Expected a pipeline with a destination, but it has none: what is stored there is not read again.\n"
             'Name one: dlt.pipeline(..., destination="duckdb")'
         )
-    if dlt_internals.ends_with_failed_jobs():
+    if dlt_resources.ends_with_failed_jobs():
         raise NotSupported(
             "Expected load.raise_on_failed_jobs to be true, which it is by default, but dlt's configuration has false:"
             " rows whose job fails would be missing, and count as stored.\n"
@@ -163,7 +163,7 @@ def _counted_loads(dataset: Dataset, pipeline: dlt.Pipeline) -> frozenset[str]:
     are gone.
     """
     complete = dataset.complete_loads()
-    return frozenset(complete - dlt_internals.failed_loads(pipeline) - outdated_loads(pipeline, complete))
+    return frozenset(complete - dlt_resources.failed_loads(pipeline) - outdated_loads(pipeline, complete))
 
 
 def _replacement(extraction: Extraction, dataset: Dataset, reads_again: bool) -> Replacement:
@@ -172,7 +172,7 @@ def _replacement(extraction: Extraction, dataset: Dataset, reads_again: bool) ->
     Raises NotSupported if the rest of the dataset would no longer be consistent with it.
     """
     resources = extraction.resources
-    dropped, emptied = dlt_internals.dropped_tables()
+    dropped, emptied = dlt_resources.dropped_tables()
     replaced = {name for name, each in resources.items() if user_hints.is_replaced(each)}
     if reads_again:
         dropped |= dropped_resources(resources.keys())

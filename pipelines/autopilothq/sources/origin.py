@@ -171,7 +171,7 @@ class LoadContext:
             self.memory,
             shorten=partial(destination_column, self),
             suppressed=self.suppressed,
-            there=existing,
+            existing=existing,
             room=room,
         )
 

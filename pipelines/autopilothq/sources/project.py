@@ -80,7 +80,7 @@ def project_here(load: PlannedLoad) -> ProjectedLoad | None:
         shorten=context.shorten,
         event_table=load.event_table,
         fills=load.fills,
-        key_bytes=load.target.limits.key_bytes,
+        limits=load.target.limits,
     )
     try:
         return InProcess(load, projection, scratch).project()
@@ -164,7 +164,6 @@ class InProcess:
             stored=stored if load.report.lines else None,  # without lines there is no id to look up
             complete=target.complete_loads(),
             left_out=LeftOut(target.suppressed, target.refused.ids, self._kept_lines),
-            limits=target.limits,
             widths=target.widths(),
             event_tables=load.extraction.event_tables(),
             max_event_tables=load.settings.max_event_tables,

@@ -25,7 +25,8 @@ from ..errors import RunError
 from ..projection import ExistingTables, ReadTable, RefusedIds, TableRows, engine
 from ..utc import epoch_ms
 from ..warehouses.dataset import required_columns
-from ..warehouses.dlt_internals import FilesystemClient, client_for, logger
+from ..warehouses.dlt_internals import FilesystemClient, logger
+from ..warehouses.dlt_internals.clients import client_for
 from ..warehouses.hints import SOURCE
 
 # Below the pipeline's working folder. The deletion of a person removes the folders of this name.

@@ -13,8 +13,8 @@ from dlt.sources import DltResource
 
 from ..catalog import BOOKS, EVENT_DESCRIPTION, EVENTS_RESOURCE, TABLES, Table
 from ..errors import InvalidSetting, NotSupported
-from ..warehouses import dlt_internals
 from ..warehouses.dlt_internals import TTableSchemaColumns, TWriteDispositionDict
+from ..warehouses.dlt_internals import resources as dlt_resources
 from ..warehouses.native import TABLE_HINTS
 from . import user_hints
 from .load import Load, run_load
@@ -56,9 +56,9 @@ class SourceLoads:
         reading fails, the extraction's other resources get the same error.
         """
         with self._lock:
-            load_id, source = dlt_internals.extraction(), dlt.current.source()
+            load_id, source = dlt_resources.extraction(), dlt.current.source()
             # Without a pipeline, the source itself identifies the extraction.
-            extraction = (dlt_internals.running_pipeline().working_dir, load_id) if load_id else (source,)
+            extraction = (dlt_resources.running_pipeline().working_dir, load_id) if load_id else (source,)
             is_known = extraction == self._extraction
             if load_id and is_known:
                 self._check_run(source)
@@ -70,7 +70,7 @@ class SourceLoads:
             self._begun.add(name)
             if load_id and name in source.selected_resources:
                 table_of = event_table_of if name == EVENTS_RESOURCE else lambda _: name
-                dlt_internals.check_steps(partial(user_hints.check_step, name, table_of, set()))
+                dlt_resources.check_steps(partial(user_hints.check_step, name, table_of, set()))
             return self.load
 
     def _check_run(self, source: object) -> None:
@@ -85,7 +85,7 @@ class SourceLoads:
 
     def _check_thread(self) -> None:
         """Raises NotSupported if another thread extracts this source, too."""
-        if dlt_internals.extractions_of(self) > 1:
+        if dlt_resources.extractions_of(self) > 1:
             raise NotSupported(
                 "Expected a source in one run at a time, but another thread runs it too: both would read and"
                 " count for each other.\nMake a source for each run: archive(...) in each thread."
@@ -109,7 +109,7 @@ def resources(origin: Origin[Any], settings: LoadSettings) -> list[DltResource]:
 
     Raises InvalidSetting for a table that the catalogue does not have.
     """
-    dlt_internals.record_extractions()
+    dlt_resources.record_extractions()
     loads = SourceLoads(origin, settings)
     names = (*origin.tables, *(book.name for book in BOOKS))
     return [_others(loads) if name == EVENTS_RESOURCE else _resource(loads, _table(name)) for name in names]
@@ -126,7 +126,7 @@ def _resource(loads: SourceLoads, table: Table) -> DltResource:
     def rows() -> Iterator[Any]:
         yield from loads.begin(table.name).items(table)
 
-    dlt_internals.set_owner(rows, loads, table.name)
+    dlt_resources.set_owner(rows, loads, table.name)
     made = dlt.resource(
         rows,
         name=table.name,
@@ -153,7 +153,7 @@ def _others(loads: SourceLoads) -> DltResource:
     def disposition(item: Any) -> TWriteDispositionDict:
         return loads.load.hints.disposition(event_table_of(item))
 
-    dlt_internals.set_owner(rows, loads, EVENTS_RESOURCE)
+    dlt_resources.set_owner(rows, loads, EVENTS_RESOURCE)
     made = dlt.resource(
         rows,
         name=EVENTS_RESOURCE,

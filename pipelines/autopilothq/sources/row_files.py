@@ -17,8 +17,8 @@ from ..catalog import AUDIT, EVENTS_RESOURCE, TABLES, Table, Type, event_table, 
 from ..errors import NotSupported
 from ..projection import SQL_TYPES, TableRows, engine, ordered_columns
 from ..projection.context import declared_types
-from ..warehouses import dlt_internals
 from ..warehouses.dlt_internals import TTableSchemaColumns
+from ..warehouses.dlt_internals import resources as dlt_resources
 from ..warehouses.hints import arrow_schema
 from ..warehouses.resolve import makes_dlt_columns_nullable, reads_files_here
 from . import user_hints
@@ -86,15 +86,15 @@ class RowFiles:
         """Returns whether anything but the destination sees a table's rows."""
         name = resource_of(table)
         resource = self._extraction.resources[name]
-        if self._extraction.pipeline is None or name in self._extraction.feeds or dlt_internals.has_row_steps(resource):
+        if self._extraction.pipeline is None or name in self._extraction.feeds or dlt_resources.has_row_steps(resource):
             return True
         if self._adds_columns:
             return True
-        return not dlt_internals.allows_evolution(resource, self._extraction.schema, table)
+        return not dlt_resources.allows_evolution(resource, self._extraction.schema, table)
 
     @cached_property
     def _adds_columns(self) -> bool:
-        return dlt_internals.adds_columns()  # dlt adds them to Arrow tables, but not to files
+        return dlt_resources.adds_columns()  # dlt adds them to Arrow tables, but not to files
 
     def _arrow_tables(self, path: Path, rows: TableRows) -> Iterator[Any]:
         """Yields the rows as Arrow tables, without declared types, because a user's step may change the types."""
@@ -110,7 +110,7 @@ class RowFiles:
             if self._extraction.pipeline is None or feeds:
                 yield cells
             elif known is None:
-                yield dlt.mark.with_table_name(cells, dlt_internals.OwnName(rows.table))
+                yield dlt.mark.with_table_name(cells, dlt_resources.OwnName(rows.table))
             else:
                 yield dlt.mark.with_hints(cells, self.hints.make(known, rows.columns, typed=False))
 

@@ -9,8 +9,8 @@ import dlt
 
 from ..catalog import Layout, Table, Type
 from ..projection import ExistingTables, ordered_columns
-from ..warehouses import dlt_internals
 from ..warehouses.dlt_internals import TTableSchemaColumns, TWriteDispositionDict
+from ..warehouses.dlt_internals import resources as dlt_resources
 from ..warehouses.hints import capabilities_of, column_hints, layout_hints, replacing_disposition
 from ..warehouses.native import COPY_HINT, copies_of
 from . import user_hints
@@ -38,7 +38,7 @@ class TableHints:
     def make(self, table: Table, types: Mapping[str, Type], typed: bool = True, file_format: Any = None) -> Any:
         """Returns dlt's hints for rows of a table: its columns, and how they are merged."""
         _, stored = self.layout(table.name)
-        made = dlt_internals.OwnHints(
+        made = dlt_resources.OwnHints(
             dlt.mark.make_hints(
                 columns=self.columns(table, types, typed),
                 write_disposition=self.disposition(table.name),
@@ -63,7 +63,7 @@ class TableHints:
         resource = self.extraction.resources.get(table.name)
         own = dict(user_hints.own_columns(resource)) if resource is not None else {}
         pipeline = self.extraction.pipeline
-        edited = pipeline is not None and dlt_internals.has_import_schema(pipeline)
+        edited = pipeline is not None and dlt_resources.has_import_schema(pipeline)
         in_schema = self.extraction.schema_columns(table.name)
         for name, column in made.items():
             if not typed:
@@ -132,6 +132,6 @@ class TableHints:
     def remove_row_hints(self) -> None:
         """Removes the hints of this load from the resources."""
         for name, added in self.added.items():
-            dlt_internals.remove_row_hints(self.extraction.resources[name], self.extraction.hints[name], added)
+            dlt_resources.remove_row_hints(self.extraction.resources[name], self.extraction.hints[name], added)
         for name in self.joined:
-            dlt_internals.restore_columns(self.extraction.resources[name], self.extraction.hints[name])
+            dlt_resources.restore_columns(self.extraction.resources[name], self.extraction.hints[name])

@@ -11,8 +11,8 @@ from ..catalog import AUDIT, TABLES, Table, key_of
 from ..display import plural
 from ..errors import NotSupported
 from ..projection import TableRows, engine
-from ..warehouses import dlt_internals
-from ..warehouses.dlt_internals import TTableSchemaColumns
+from ..warehouses.dlt_internals import DLT_NAME_PREFIX, TTableSchemaColumns
+from ..warehouses.dlt_internals import resources as dlt_resources
 from ..warehouses.hints import REPLACED, STRATEGIES
 
 _OF_SOURCE = "autopilothq_hint"  # the attribute of functions that are hints of the source itself
@@ -20,7 +20,7 @@ _OF_SOURCE = "autopilothq_hint"  # the attribute of functions that are hints of 
 
 def mark_functions(resource: DltResource) -> None:
     """Marks the functions among a resource's hints as the source's own: functions of users are refused."""
-    for function in dlt_internals.hint_functions(resource).values():
+    for function in dlt_resources.hint_functions(resource).values():
         setattr(function, _OF_SOURCE, True)
 
 
@@ -49,7 +49,7 @@ def check_hints(resource: DltResource) -> None:
             " stored is looked for there.\nLeave table_name out, and rename in a view or with dataset_name."
         )
     _check_keys(resource, table.key if table else ("id",))
-    file_format = dlt_internals.hints(resource).get("file_format")
+    file_format = dlt_resources.hints(resource).get("file_format")
     if file_format not in (None, "parquet"):
         raise NotSupported(
             f"Expected the file format parquet for {name}, but got {file_format}.\n"
@@ -65,7 +65,7 @@ def check_hints(resource: DltResource) -> None:
 def _check_keys(resource: DltResource, key: Sequence[str]) -> None:
     """Raises NotSupported for keys other than a table's own, whether given for the resource or for a column."""
     name = resource.name
-    given, merge_key = map(dlt_internals.hints(resource).get, ("primary_key", "merge_key"))
+    given, merge_key = map(dlt_resources.hints(resource).get, ("primary_key", "merge_key"))
     got = None
     if _names(given) != tuple(key) or merge_key:
         got = f"{given!r} (merge key: {merge_key!r})"
@@ -92,7 +92,7 @@ def _other_key(columns: TTableSchemaColumns, key: Sequence[str]) -> tuple[str, s
 
 
 def _check_functions(resource: DltResource) -> None:
-    for hint, function in dlt_internals.hint_functions(resource).items():
+    for hint, function in dlt_resources.hint_functions(resource).items():
         if not hasattr(function, _OF_SOURCE):
             raise NotSupported(
                 f"Expected the hint {hint} of {resource.name} to be a value, but got a function of rows: rows that it"
@@ -119,7 +119,7 @@ def check_nulls(resource: DltResource, rows: TableRows, in_schema: TTableSchemaC
     """
     key = key_of(rows.table)
     for name, column in {**in_schema, **own_columns(resource)}.items():
-        is_dlts = name.startswith(dlt_internals.DLT_NAME_PREFIX)
+        is_dlts = name.startswith(DLT_NAME_PREFIX)
         if column.get("nullable", True) or name in key or not rows.number or (is_dlts and not with_dlts):
             continue
         empty = rows.relation.filter(f"{engine.name(name)} IS NULL") if name in rows.columns else rows.relation
@@ -145,13 +145,13 @@ def check_step(name: str, table_of: Callable[[Any], str], returned: set[Any], it
     their own. Raises NotSupported if rows have lost their key, or those of `_audit` what is loaded, or if they come
     with hints or for another table.
     """
-    if mark := dlt_internals.item_mark(meta):
+    if mark := dlt_resources.item_mark(meta):
         raise NotSupported(
             f"Expected rows alone from the steps of {name}, but got {mark} with"
             " them: rows that it sends elsewhere, or lets replace others, would count as stored.\n"
             "Return rows without dlt.mark, and give hints to the resource: source.resources[...].apply_hints(...)."
         )
-    rows = dlt_internals.as_arrow(item)
+    rows = dlt_resources.as_arrow(item)
     for column in key_of(name):
         if _lacks(rows, column):
             raise NotSupported(
@@ -164,7 +164,7 @@ def check_step(name: str, table_of: Callable[[Any], str], returned: set[Any], it
         _check_audit(rows)
     if not has_rows or key_of(name) != ("id",):
         return item
-    before = dlt_internals.returned_for(meta)
+    before = dlt_resources.returned_for(meta)
     return _not_returned(rows, table_of(rows), returned if before is None else before)
 
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from .dlt_internals import BigQueryClient, TPartialTableSchema, hooked
+from .dlt_internals import BigQueryClient, TPartialTableSchema
+from .dlt_internals.clients import hooked
 from .native import SEGMENT_TABLE_HINT, shape_of
 
 

@@ -18,9 +18,8 @@ from .dlt_internals import (
     SqlClientBase,
     SqlJobClientBase,
     TTableSchemaColumns,
-    information_schema,
-    schema_components,
 )
+from .dlt_internals.clients import information_schema, schema_components
 
 BOOK_NAMES = frozenset(table.name for table in (*BOOKS, PROFILES, SUPPRESSIONS, *DELIVERY_LOGS, FORWARDS))
 

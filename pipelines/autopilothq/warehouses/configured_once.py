@@ -4,7 +4,8 @@ import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from .dlt_internals import Destination, pipeline_of_config
+from .dlt_internals import Destination
+from .dlt_internals.clients import pipeline_of_config
 
 if TYPE_CHECKING:
     _Base = Destination[Any, Any]

@@ -26,10 +26,8 @@ from .dlt_internals import (
     FilesystemClient,
     LoadJob,
     StorageSchemaInfo,
-    client_of,
-    hooked,
-    table_of,
 )
+from .dlt_internals.clients import client_of, hooked, table_of
 from .hints import REPLACED
 from .merging import keys_of
 from .native import SEGMENT_TABLE_HINT

@@ -37,12 +37,8 @@ from .dlt_internals import (
     LoadJob,
     SqlLoadJob,
     TPartialTableSchema,
-    client_for,
-    client_of,
-    file_of,
-    hooked,
-    table_of,
 )
+from .dlt_internals.clients import client_for, client_of, file_of, hooked, table_of
 from .duckdb_pool import WaitingPool
 from .hints import SOURCE, without_not_null
 from .merging import dedup_order, deduplicates_staging, keys_of, replaces_by_key

@@ -19,7 +19,8 @@ from .. import private
 from ..display import gist
 from ..errors import RunError
 from ..projection import engine
-from .dlt_internals import DuckDbConnectionPool, borrowed_connections
+from .dlt_internals import DuckDbConnectionPool
+from .dlt_internals.clients import borrowed_connections
 
 # Errors about files that cannot be opened although they are not damaged.
 _OTHER_CAUSE = re.compile("Could not set lock|Cannot open file|Too many open files|No space left")

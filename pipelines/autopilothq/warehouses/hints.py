@@ -36,13 +36,13 @@ from ..display import visible
 from ..errors import CannotMerge
 from ..projection.types import ARROW
 from .dlt_internals import (
-    CLUSTER_COLUMNS_HINT,
     DLT_NAME_PREFIX,
     NamingConvention,
     TLoaderMergeStrategy,
     TTableSchemaColumns,
     TWriteDispositionDict,
 )
+from .dlt_internals.clients import CLUSTER_COLUMNS_HINT
 from .native import ALL_ROWS, COPY_HINT, SEGMENT_TABLE_HINT, copy_description
 
 SOURCE = "autopilothq"

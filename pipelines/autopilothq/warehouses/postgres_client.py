@@ -23,8 +23,8 @@ from .dlt_internals import (
     Psycopg2SqlClient,
     TColumnType,
     TPartialTableSchema,
-    hooked,
 )
+from .dlt_internals.clients import hooked
 from .hints import without_not_null
 from .merging import keys_of, merges_by_key_alone
 from .native import DIRECT_HINT, SEGMENT_TABLE_HINT, TableShape, shape_of

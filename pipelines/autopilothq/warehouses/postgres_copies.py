@@ -11,15 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .dlt_internals import (
-    DatabaseTransientException,
-    PostgresParquetCopyJob,
-    client_of,
-    file_of,
-    hooked,
-    set_file,
-    table_of,
-)
+from .dlt_internals import DatabaseTransientException, PostgresParquetCopyJob
+from .dlt_internals.clients import client_of, file_of, hooked, set_file, table_of
 from .merging import keys_of
 from .postgres import PostgresConfiguration
 from .postgres_waits import log_waits, raising_busy, url_of, with_timeouts

@@ -20,7 +20,8 @@ import dlt
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
 from .dataset.delta import DeltaDataset, QueryRows
-from .dlt_internals import DBApiCursor, FilesystemClient, SqlClientBase, client_for
+from .dlt_internals import DBApiCursor, FilesystemClient, SqlClientBase
+from .dlt_internals.clients import client_for
 from .query_check import check_query
 
 QUERY_ROWS_PER_FETCH = 10_000  # fetched at a time

@@ -23,9 +23,9 @@ from .dlt_internals import (
     SqlJobClientBase,
     TTableSchemaColumns,
     WithStagingDataset,
-    client_for,
     is_complete_column,
 )
+from .dlt_internals.clients import client_for
 from .hints import SOURCE
 from .merging import keys_of
 

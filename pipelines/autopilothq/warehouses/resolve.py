@@ -22,7 +22,7 @@ from .dlt_internals import Destination, WithLocalFiles, active, get_destination_
 from .duckdb import direct
 from .pipeline_names import PIPELINE
 from .postgres import postgres
-from .settings import DUCKDB_FILE, dataset_name, setting, text_setting
+from .settings import CONFIGURED_TARGET, DUCKDB_FILE, TargetOptions, dataset_name, setting, text_setting
 
 # The order of rows has no meaning, and keeping it slows down DuckDB's checkpoints; the rest bounds the memory. Tables
 # are loaded side by side, and each thread within a table leaves a part that the checkpoint writes again.
@@ -60,14 +60,12 @@ class Target(NamedTuple):
         return self.database or self.location
 
 
-def resolve_target(
-    destination: str | None = None, credentials: str | None = None, dataset: str | None = None
-) -> Target:
+def resolve_target(options: TargetOptions = CONFIGURED_TARGET) -> Target:
     """Returns the target of a load with these options, without connecting to it.
 
     Raises RunError if a package of the destination is missing.
     """
-    factory, name = make_destination(destination, credentials, dataset)
+    factory, name = make_destination(options)
     try:
         config = factory.configuration(get_destination_client_initial_config(factory, name))
         _ = factory.client_class
@@ -82,9 +80,7 @@ def resolve_target(
 
 
 def make_destination(
-    destination: str | None = None,
-    credentials: str | None = None,
-    dataset: str | None = None,
+    options: TargetOptions = CONFIGURED_TARGET,
     create: bool = True,
     wait: timedelta = timedelta(),
     reads: bool = False,
@@ -97,13 +93,13 @@ def make_destination(
     names a separate dataset for the books. Raises RunError if a DuckDB file is named like the dataset, or the books
     cannot be in another dataset.
     """
-    destination_name = destination or text_setting("destination_type") or "duckdb"
+    destination_name = options.destination or text_setting("destination_type") or "duckdb"
     kind = _kind_of(destination_name)
-    name = dataset_name(dataset)
+    name = dataset_name(options.dataset)
     if kind == "duckdb":
-        factory = _duckdb_destination(destination_name, credentials, name, create, wait, reads)
+        factory = _duckdb_destination(destination_name, options.credentials, name, create, wait, reads)
     else:
-        factory = _other_destination(destination_name, kind, credentials)
+        factory = _other_destination(destination_name, kind, options.credentials)
     if books := text_setting("books_dataset"):
         _set_books_dataset(books, factory, kind, name)
     if issubclass(factory.spec, WithLocalFiles):

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..display import nearest
 from ..errors import InvalidSetting
@@ -30,6 +30,17 @@ _SECTIONS = {
 # may have settings, it must be more similar: neither `database_name` nor `dataset_name_2` is a misspelt `dataset_name`.
 _TYPING_ERROR, _TYPING_ERROR_AMONG_ALL = 0.8, 0.9
 TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", dict: "a table", str: "a text"}
+
+
+class TargetOptions(NamedTuple):
+    """A target in dlt's terms, as a user names it. None means the value of dlt's configuration."""
+
+    destination: str | None = None
+    credentials: str | None = None
+    dataset: str | None = None
+
+
+CONFIGURED_TARGET = TargetOptions()
 
 
 def configure(**more: Any) -> None:

@@ -28,8 +28,8 @@ from .dlt_internals import (
     json_decode_state,
     migrate_load_package_state,
     migrate_pipeline_state,
-    take_folders_literally,
 )
+from .dlt_internals.clients import take_folders_literally
 from .pipeline_names import PACKAGES, package_folders
 
 VERSIONED = ("normalize/.version", "load/.version")

@@ -1,1 +1,5 @@
-"""Segment's raw archive."""
+"""Segment's raw archive. Other rooms list its files with `list_files`."""
+
+from .discover import list_files
+
+__all__ = ["list_files"]

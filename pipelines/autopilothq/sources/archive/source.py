@@ -33,8 +33,6 @@ from .read import ArchiveShare, read_mapped
 
 LINES_AT_ONCE = 64 << 20  # bytes of lines that all workers together have at a time
 EXAMPLES = 3  # names that a warning or a report lists
-archive_files_at = list_files
-"""How other rooms list the files of an archive."""
 # Reasons (of LEFT_OUT) for which files are not read that a user may have expected to be: a run warns of them.
 SURPRISING = frozenset({"linked_folder", "unknown_suffix", "not_a_file", "trailing_slash", "unfinished_export"})
 

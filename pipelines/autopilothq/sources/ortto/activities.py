@@ -117,17 +117,10 @@ class ActivityScan:
 
     def _read_feed(self, account: Account, people: People, kinds: tuple[str, ...]) -> Iterator[Batch]:
         load, settings = self.load, self.load.settings
-        scope = FeedScope(kinds, settings.since)
+        scope = FeedScope(kinds, settings.since, load.context.suppressed)
         receipt = OrttoReceipt(_LIBRARY, self.run.start.begun, names=account.names, personal=settings.personal)
         feed = self.feed = Feed(
-            self.scan,
-            account.client,
-            scope,
-            receipt,
-            self.answers,
-            people.note,
-            self._report_people,
-            load.context.suppressed,
+            self.scan, account.client, scope, receipt, self.answers, answered=people.note, progress=self._report_people
         )
         due = (DuePerson(contact_of(id_, about), until) for id_, until, about in people.take(settings.people_per_load))
         part = TimeBudget(settings.seconds_per_load)

@@ -33,15 +33,21 @@ class DuePerson(NamedTuple):
 
 
 class FeedScope(NamedTuple):
-    """Which activities to load: the ids of their kinds, and the earliest time."""
+    """Which activities to load: the ids of their kinds, and the earliest time; none of `suppressed` people."""
 
     kinds: tuple[str, ...]
     since: datetime | None = None
+    suppressed: HashedIds = NOBODY
 
     def has(self, activity: Any) -> bool:
         """Returns whether an activity is in the scope. One without a readable time is."""
         time = read_time(activity.value("created_at")) if self.since and isinstance(activity, JsonObject) else None
         return self.since is None or time is None or time >= self.since
+
+    def excludes(self, contact: Contact) -> bool:
+        """Returns whether a person is suppressed."""
+        ids = (("contact_id", contact.id), ("email", contact.email), ("user_id", contact.external_id))
+        return bool(self.suppressed) and any(id_of(kind, value) in self.suppressed for kind, value in ids if value)
 
     def start_of(self, person: DuePerson) -> datetime | None:
         """Returns the time from which a person's activities are needed; None for all of them."""
@@ -83,8 +89,6 @@ class ActivityOrder:
 class Feed:
     """Requests the activities of people, and yields them as batches of messages.
 
-    People in `suppressed` are skipped.
-
     `answered` is called with people whose activities are in the batches so far, `progress` after each person, with
     `asked`.
 
@@ -106,10 +110,9 @@ class Feed:
         answers: Answers,
         answered: Callable[[list[NotedPerson]], object],
         progress: Callable[[int], object],
-        suppressed: HashedIds = NOBODY,
     ) -> None:
         self._scan, self._account, self._scope, self._receipt = scan, account, scope, receipt
-        self._answers, self._answered, self._progress, self._suppressed = answers, answered, progress, suppressed
+        self._answers, self._answered, self._progress = answers, answered, progress
         self._found = ScanBatch(scan)
         self._noted: list[NotedPerson] = []
         self._order = ActivityOrder()
@@ -163,7 +166,7 @@ class Feed:
         Raises errors that would be the same for everybody.
         """
         contact, asked_at = person.contact, datetime.now(UTC)
-        if _is_suppressed(contact, self._suppressed):
+        if self._scope.excludes(contact):
             self.asked += 1
             return
         ended = PersonEnd(contact.person, asked_at, asked_at)
@@ -245,8 +248,3 @@ def _message(activity: Any, contact: Contact, receipt: OrttoReceipt) -> bytes:
     if not isinstance(activity, JsonObject):
         return f"{to_json(activity)}\n".encode()
     return ortto_message(activity, OrttoPerson(*contact), receipt) + b"\n"
-
-
-def _is_suppressed(contact: Contact, suppressed: HashedIds) -> bool:
-    ids = (("contact_id", contact.id), ("email", contact.email), ("user_id", contact.external_id))
-    return bool(suppressed) and any(id_of(kind, value) in suppressed for kind, value in ids if value)

@@ -7,7 +7,8 @@ from dlt import Schema
 
 from ...catalog import LOCKS, TABLES
 from ...errors import RunError
-from ..dlt_internals import DLT_NAME_PREFIX, FilesystemClient, JobClientBase, SqlJobClientBase, client_for
+from ..dlt_internals import DLT_NAME_PREFIX, FilesystemClient, JobClientBase, SqlJobClientBase
+from ..dlt_internals.clients import client_for
 from .delta import DeltaDataset, required_columns
 from .delta_versions import drop_old_versions, maintain
 from .interface import Columns, Dataset, NativeType, Row, in_utc, placeholders

@@ -22,8 +22,8 @@ from ..dlt_internals import (
     SqlClientBase,
     SqlJobClientBase,
     StorageSchemaInfo,
-    columns_of_table,
 )
+from ..dlt_internals.clients import columns_of_table
 from ..merging import keys_of
 from ..native import shape_of
 from .interface import Columns, Dataset, Row, placeholders

@@ -6,15 +6,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from typing import Any, cast
 
 from ..books import BooksSqlClient, is_book
-from ..dlt_internals import (
-    DatabaseException,
-    DatabaseUndefinedRelation,
-    SqlClientBase,
-    SqlJobClientBase,
-    information_schema,
-    schema_components,
-    stored_columns,
-)
+from ..dlt_internals import DatabaseException, DatabaseUndefinedRelation, SqlClientBase, SqlJobClientBase
+from ..dlt_internals.clients import information_schema, schema_components, stored_columns
 from .interface import NativeType, Row
 
 ROWS_PER_FETCH = 10_000

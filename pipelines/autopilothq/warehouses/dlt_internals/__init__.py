@@ -1,7 +1,7 @@
 """Everything undocumented that this project uses of dlt. No other package here touches dlt's undocumented parts.
 
-`clients` is about destinations, `resources` about sources and their resources, `runtime` about configuration, and
-`caching` caches what dlt computes many times.
+This module has dlt's own names. `clients` is about destinations, `resources` about sources and their resources,
+`runtime` about configuration, and `caching` caches what dlt computes many times.
 
 A release of dlt may change any of it without notice, so start here when you try a new release. What dlt's guides
 document is imported where it is used. A test enforces both, and `make check` runs the suite with the oldest release
@@ -67,7 +67,6 @@ from dlt.common.storages.load_package import (
     load_package_state,
     migrate_load_package_state,
 )
-from dlt.common.storages.load_storage import LoadItemStorage
 from dlt.common.versioned_state import json_decode_state
 from dlt.dataset.utils import get_destination_client_initial_config
 from dlt.destinations.exceptions import (
@@ -86,7 +85,6 @@ from dlt.destinations.job_client_impl import SqlJobClientBase, SqlLoadJob
 from dlt.destinations.sql_client import SqlClientBase
 from dlt.destinations.sql_jobs import SqlMergeFollowupJob, SqlStagingReplaceFollowupJob
 from dlt.destinations.typing import DBTransaction
-from dlt.extract.storage import ExtractorItemStorage
 from dlt.load.exceptions import LoadClientJobException
 from dlt.pipeline.state_sync import (
     PIPELINE_STATE_ENGINE_VERSION,
@@ -94,56 +92,6 @@ from dlt.pipeline.state_sync import (
     migrate_pipeline_state,
 )
 from dlt.pipeline.trace import PipelineStepTrace, load_trace
-
-from .caching import cache_repeated_work
-from .clients import (
-    CLUSTER_COLUMNS_HINT,
-    StepCollector,
-    borrowed_connections,
-    client_for,
-    client_of,
-    columns_of_table,
-    create_statements,
-    declare_transactions,
-    file_of,
-    hooked,
-    information_schema,
-    offline_client,
-    pipeline_of_config,
-    schema_components,
-    set_file,
-    stored_columns,
-    table_of,
-    take_folders_literally,
-)
-from .resources import (
-    OwnHints,
-    OwnName,
-    adds_columns,
-    allows_evolution,
-    as_arrow,
-    check_steps,
-    dataset_of_run,
-    dropped_tables,
-    ends_with_failed_jobs,
-    extraction,
-    extractions_of,
-    failed_loads,
-    has_import_schema,
-    has_row_steps,
-    hint_functions,
-    hints,
-    item_mark,
-    name_of_owned,
-    parents,
-    record_extractions,
-    remove_row_hints,
-    restore_columns,
-    returned_for,
-    running_pipeline,
-    set_owner,
-    waiting_packages,
-)
 
 if TYPE_CHECKING:
     from dlt.common.libs.deltalake import deltalake_storage_options
@@ -153,7 +101,6 @@ if TYPE_CHECKING:
     from dlt.destinations.impl.postgres.sql_client import Psycopg2SqlClient
 
 __all__ = [
-    "CLUSTER_COLUMNS_HINT",
     "DLT_NAME_PREFIX",
     "FILENAME_SEPARATOR",
     "LOADS_TABLE_NAME",
@@ -182,7 +129,6 @@ __all__ = [
     "DuckDbConnectionPool",
     "DuckDbCopyJob",
     "DuckDbSqlClient",
-    "ExtractorItemStorage",
     "FilesystemClient",
     "FilesystemConfiguration",
     "FollowupJobRequest",
@@ -190,13 +136,10 @@ __all__ = [
     "JobClientBase",
     "JsonlFileBatchIterator",
     "LoadClientJobException",
-    "LoadItemStorage",
     "LoadJob",
     "LookupTraces",
     "NamingConvention",
     "NotResolved",
-    "OwnHints",
-    "OwnName",
     "PackageStorage",
     "ParquetFileBatchIterator",
     "ParsedLoadJobFileName",
@@ -211,7 +154,6 @@ __all__ = [
     "SqlLoadJob",
     "SqlMergeFollowupJob",
     "SqlStagingReplaceFollowupJob",
-    "StepCollector",
     "StorageSchemaInfo",
     "TColumnType",
     "TDataType",
@@ -225,38 +167,13 @@ __all__ = [
     "WithStagingDataset",
     "WithStateSync",
     "active",
-    "adds_columns",
-    "allows_evolution",
-    "as_arrow",
-    "borrowed_connections",
-    "cache_repeated_work",
-    "check_steps",
-    "client_for",
-    "client_of",
-    "columns_of_table",
-    "create_statements",
-    "dataset_of_run",
-    "declare_transactions",
     "deltalake_storage_options",
-    "dropped_tables",
-    "ends_with_failed_jobs",
-    "extraction",
-    "extractions_of",
-    "failed_loads",
-    "file_of",
     "fsspec_from_config",
     "get_adbc_driver_location",
     "get_columns_names_with_prop",
     "get_dedup_sort_tuple",
     "get_destination_client_initial_config",
-    "has_import_schema",
-    "has_row_steps",
-    "hint_functions",
-    "hints",
-    "hooked",
-    "information_schema",
     "is_complete_column",
-    "item_mark",
     "json",
     "json_decode_state",
     "load_package_state",
@@ -265,24 +182,8 @@ __all__ = [
     "logger",
     "migrate_load_package_state",
     "migrate_pipeline_state",
-    "name_of_owned",
     "new_table",
-    "offline_client",
-    "parents",
-    "pipeline_of_config",
-    "record_extractions",
-    "remove_row_hints",
     "resolve_configuration",
-    "restore_columns",
-    "returned_for",
-    "running_pipeline",
-    "schema_components",
-    "set_file",
-    "set_owner",
-    "stored_columns",
-    "table_of",
-    "take_folders_literally",
-    "waiting_packages",
 ]
 
 # Imported on first use: these need an optional package, or DuckDB, which the receiver does not import.

@@ -8,7 +8,7 @@ from ..explain import explained
 from ..segment.mapping import MAPPING_SETTING, KeyPath, read_mappings
 from ..segment.naming import column_name
 from ..segment.proposal import KNOWN_COLUMNS, Proposal, SeenEvent, SeenProperty, is_mappable, masked_sample, propose
-from ..sources.archive.source import archive_files_at
+from ..sources.archive import list_files
 from ..sources.archive.unknown import EventSurvey, survey_events
 from ..warehouses.settings import setting
 from . import out
@@ -21,7 +21,7 @@ def print_mapping(urls: Sequence[str], lines: int, as_json: bool) -> None:
     """Prints the proposal for the archives at `urls`, by default for the configured one."""
     found = archive_urls(urls)
     with explained():
-        files = archive_files_at(found, credentials=setting("sources.autopilothq.credentials"))
+        files = list_files(found, credentials=setting("sources.autopilothq.credentials"))
         survey = survey_events(files, read_mappings(setting(MAPPING_SETTING)), lines)
     if as_json:
         out.document(json_text(_as_json(survey), indent=2))
