@@ -1061,6 +1061,10 @@ def test_time_out_and_tries_are_settings(configured: FakeAutopilot, monkeypatch:
 def test_rows_look_like_messages_or_do_not() -> None:
     item = from_row({"email": "a@b.c", "userId": 5, "type": "lead"})
     assert (item.user_id, item.traits, item.once) == ("5", {"email": "a@b.c", "type": "lead"}, False)  # type: ignore[union-attr]
+    message = {"type": "track", "messageId": "m", "userId": "u", "event": "A", "originalTimestamp": "t"}
+    respelt = {"type": "track", "message_id": "m", "user_id": "u", "event": "A", "original_timestamp": "t"}
+    assert from_row(respelt) == from_row({key.lower(): value for key, value in message.items()}) == from_row(message)
+    assert from_row(respelt | {"id": 5, "event": None}).once is False  # type: ignore[union-attr]
     again: Callable[..., Any] = lambda **row: from_row(row).message_id  # type: ignore[union-attr] # noqa: E731
     assert again(email="A@b.c", x=1) == again(email="a@b.c", x=2) != again(email="a@b.c", y=1)
 

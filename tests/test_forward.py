@@ -14,6 +14,7 @@ from typing import Any
 import dlt
 import duckdb
 import pytest
+from dlt.pipeline.exceptions import PipelineStepFailed
 
 import forked
 from autopilothq import catalog, segment_destination
@@ -243,11 +244,12 @@ def test_rows_become_messages() -> None:
         received_at="r", uuid_ts="u", sent_at="s", context_traits_email="a@b.c", context_user_agent="UA",
         context_other_thing=1, _timestamp="t", _x=None, tags='["a",1.0]', not_json="[a]", amount=Decimal("1.10"),
         rate=float("nan"), ok=True, _dlt_id="d", day=date(2026, 11, 1), both=["a", 1],
+        raw=b"\xff", read=memoryview(b"\xff"),
     ) == {
         "type": "track", "messageId": "m", "userId": "u", "timestamp": "2026-11-01T05:06:07.000001Z",
         "event": "Email Opened", "context": {"traits": {"email": "a@b.c"}, "userAgent": "UA", "other_thing": 1},
         "properties": {"timestamp": "t", "tags": ["a", 1.0], "not_json": "[a]", "amount": 1.1, "rate": None, "ok": True,
-                       "day": "2026-11-01", "both": ["a", 1]},
+                       "day": "2026-11-01", "both": ["a", 1], "raw": "/w==", "read": "/w=="},
     }  # fmt: skip
     page = made(type="page", id="p", anonymous_id="a", timestamp="t", name="Home", title="T")
     assert page == {"type": "page", "messageId": "p", "anonymousId": "a", "timestamp": "t", "name": "Home",
@@ -516,13 +518,15 @@ def test_the_dlt_destination(fake: FakeSegment) -> None:
     assert fake.messages[-1]["userId"] == "u3"
 
 
-def test_the_dlt_destination_with_parquet(fake: FakeSegment) -> None:
-    """dlt writes nested values into it as JSON."""
+@pytest.mark.parametrize("naming", ["snake_case", "sql_ci_v1"])
+def test_the_dlt_destination_with_parquet(fake: FakeSegment, naming: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """dlt writes nested values into it as JSON; a naming convention changes the keys of messages."""
+    monkeypatch.setenv("SCHEMA__NAMING", naming)
     to = segment_destination(write_key=KEY, base_url=fake.url, requests_per_second=1000.0)
     pipeline = dlt.pipeline("to_segment", destination=to, pipelines_dir="pipelines")
     rows = [track(1), {"user_id": "u1", "address": {"city": "B"}, "tags": ["x"]}]
     pipeline.run(rows, table_name="rows", loader_file_format="parquet")
-    assert fake.messages[0]["properties"] == {"campaign_id": "c1", "n": 1}
+    assert fake.messages[0] == track(1)
     assert fake.messages[1]["traits"] == {"address": {"city": "B"}, "tags": ["x"]}
 
 
@@ -551,3 +555,12 @@ def test_the_dlt_destination_by_its_name(fake: FakeSegment, monkeypatch: pytest.
     monkeypatch.setenv("DESTINATION__SEGMENT__TRYS", "1")
     with pytest.raises(InvalidSetting, match="did you mean tries"):
         resolve_segment_settings()
+
+
+def test_the_dlt_destination_takes_whole_files(fake: FakeSegment) -> None:
+    more: dict[str, Any] = {"batch_size": 10}  # a setting of every destination of this kind
+    to = segment_destination(write_key=KEY, base_url=fake.url, **more)
+    pipeline = dlt.pipeline("to_segment", destination=to, pipelines_dir="pipelines")
+    with pytest.raises(PipelineStepFailed, match=r"destination\.segment\.batch_size must be 0, which hands over whole"):
+        pipeline.run([{"user_id": "u"}], table_name="people")
+    assert fake.messages == []

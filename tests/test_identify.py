@@ -159,6 +159,7 @@ def test_a_field_of_the_account_by_its_name_or_in_snake_case(name: str) -> None:
         ("order_completed", True, "true"),
         ("order_completed", 5, "5"),
         ("order_completed", [1, {"a": "é"}], '[1, {"a": "é"}]'),
+        ("order_completed", [datetime(2019, 3, 1, tzinfo=UTC)], '["2019-03-01T00:00:00.000Z"]'),
         ("trial_ends", "2019-03-01T05:06:07Z", "2019-03-01T05:06:07Z"),
         ("trial_ends", date(2019, 3, 1), "2019-03-01"),
         ("trial_ends", datetime(2019, 3, 1, 5, 6, 7, 8000, UTC), "2019-03-01T05:06:07.008Z"),
@@ -199,6 +200,7 @@ def test_values_take_the_type_of_the_field(trait: str, value: Any, expected: Any
         ({"phones": [{"home": "1"}]}, {"phones": "left out: expected a text, got an object"}),
         ({"smog": "\ud800"}, {"smog": "left out: it holds half a surrogate pair, which is no text"}),
         ({"order_completed": b"x"}, {"order_completed": "left out: bytes are no text"}),
+        ({"order_completed": [b"x"]}, {"order_completed": "left out: bytes are no text"}),
         ({"name": 5}, {"name": "left out: expected a name, got 5"}),
     ],
 )  # fmt: skip

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dlt
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
+from dlt.pipeline.helpers import pipeline_drop
 
 import autopilothq
 import forked
@@ -21,7 +23,19 @@ from autopilothq.warehouses.dataset.delta_versions import KILL_POINT_LOG_DROPPED
 from autopilothq.warehouses.delta import lake
 from calling import Call, errors
 from fake_autopilot import FakeAutopilot, FakeProfiles, contact
-from faults.loads import WHEN, Table, assert_same, content, file, in_memory, lake_content, load, pipeline, track
+from faults.loads import (
+    WHEN,
+    Table,
+    assert_same,
+    content,
+    file,
+    files_in,
+    in_memory,
+    lake_content,
+    load,
+    pipeline,
+    track,
+)
 from prepared import as_prepared, preparing
 from sending import answer, configure, log_in, send
 from sending import identify as identify_one
@@ -134,6 +148,16 @@ def test_a_lake_that_is_not_there(call: Call) -> None:
 
 
 # ---- loading ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("loaded")
+def test_dlts_own_command_drops_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `dlt pipeline autopilot_events drop email_opened` does: with dlt's own destination."""
+    monkeypatch.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", bucket())
+    assert files_in(Path("bucket/autopilothq/email_opened"))
+    pipeline_drop(dlt.attach("autopilot_events"), ["email_opened"])()
+    assert not files_in(Path("bucket/autopilothq/email_opened"))
+    assert files_in(Path("bucket/autopilothq/tracks"))
 
 
 def scanned(tables: dict[str, Table]) -> dict[str, list[Any]]:

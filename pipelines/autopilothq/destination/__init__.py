@@ -15,7 +15,7 @@ from .counts import Counts
 from .delivery_log import DeliveryLog
 from .errors import DeliveryFailed, DeliveryImpossible, terminal_error
 from .kind import ACCOUNT_KINDS, AUTOPILOT
-from .load_package import finish_file, resolve_options, rows_of
+from .load_package import finish_file, path_of_file, resolve_options, rows_of
 from .messages import Ignored, Item, from_row
 from .opening import open_account
 from .plan import UNMAPPED
@@ -98,13 +98,14 @@ def autopilot(
     api |= {"timeout": timeout, "tries": tries}
     mappings = {"fields": fields, "triggers": triggers}
     more = {"unknown_traits": unknown_traits, "user_id_field": user_id_field, "allow_http": allow_http}
-    _deliver_file(str(items), table, DestinationSettings.from_options(**api, **mappings, **more), log)
+    _deliver_file(items, table, DestinationSettings.from_options(**api, **mappings, **more), log)
 
 
-def _deliver_file(path: str, table: TTableSchema, settings: DestinationSettings, log: dlt.Dataset | None) -> None:
+def _deliver_file(items: Any, table: TTableSchema, settings: DestinationSettings, log: dlt.Dataset | None) -> None:
     """Sends the rows of a file of a load package. Raises DeliveryFailed or DeliveryImpossible, for dlt to handle."""
     try:
         check_configuration(SECTION, autopilot)
+        path = path_of_file(items, SECTION)
         with DeliveryLog(log if log is not None else log_dataset()) as deliveries:
             counts = deliver(map(from_row, rows_of(path, table)), deliveries, settings)
     except (InvalidSetting, NotAuthorized) as error:

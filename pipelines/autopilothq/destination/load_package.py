@@ -10,6 +10,7 @@ from typing import Any
 from dlt.common.schema import TTableSchema
 
 from ..display import plural
+from ..errors import InvalidSetting
 from ..warehouses.dlt_internals import (
     Destination,
     JsonlFileBatchIterator,
@@ -21,6 +22,16 @@ from .errors import DeliveryFailed
 from .settings import check_configuration
 
 _ROWS = 1000  # rows that are read at once
+
+
+def path_of_file(items: Any, section: str) -> str:
+    """Returns the path of the file that dlt hands over. Raises InvalidSetting if dlt is set to hand over rows."""
+    if not isinstance(items, str):
+        raise InvalidSetting(
+            f"{section}.batch_size must be 0, which hands over whole files: the delivery log records what of a file was"
+            " sent. Leave it out"
+        )
+    return items
 
 
 def rows_of(path: str, table: TTableSchema) -> Iterator[dict[str, Any]]:

@@ -9,13 +9,14 @@ from ..catalog import INTEGRATIONS, MAX_DEPTH, REJECT_REASONS
 from ..segment.json_text import is_deeper
 from ..segment.message import digest
 from ..segment.naming import snake_case
+from ..segment.rebuild import has_message_id, restore_keys
 
 ID_COLUMNS = ("email", "user_id")
 _IGNORED = ("page", "screen", "group", "alias")  # types of messages that write no contact
 _TYPES = frozenset({"identify", "track", *_IGNORED})
 # Keys that distinguish a message from a row with a column `type`. `integrations` is one of them, because a message that
 # was taken for a row would be delivered even if it is disabled for the account.
-_MESSAGE_KEYS = ("traits", "properties", "event", "messageId", "context", "integrations", "anonymousId")
+_MESSAGE_KEYS = ("traits", "properties", "event", "context", "integrations", "anonymousId")
 NO_IDENTIFIER = "Missing unique identifier traits. Either **email** or **user_id** traits must be provided"
 
 
@@ -131,8 +132,9 @@ def from_row(row: Mapping[str, Any]) -> Item | Ignored:
 
     Example: `from_row({"email": "a@b.c", "plan": "pro"})`.
     """
-    if row.get("type") in _TYPES and any(row.get(key) is not None for key in _MESSAGE_KEYS):
-        known = {key: value for key, value in row.items() if value is not None}
+    is_typed = row.get("type") in _TYPES
+    if is_typed and (has_message_id(row) or any(row.get(key) is not None for key in _MESSAGE_KEYS)):
+        known = restore_keys(row)
         return _from_message(known, digest(json.dumps(known, sort_keys=True, default=str).encode()))
     user_id, traits = _without_user_id(row)
     email = next((value for name, value in traits.items() if name.lower() == "email"), None)

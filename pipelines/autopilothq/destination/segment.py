@@ -11,18 +11,18 @@ from ..clients.segment_api import BATCH_REQUESTS_PER_SECOND, BATCH_URL, SegmentA
 from ..clients.settings import API_TYPES, MAX_ATTEMPTS, TIMEOUT
 from ..errors import InvalidSetting, NotAuthorized
 from ..segment.message import BODIES
-from ..segment.rebuild import line_of, line_of_message
+from ..segment.rebuild import has_message_id, line_of, line_of_message
 from .counts import Counts
 from .errors import terminal_error
 from .forward import Forwarder
 from .forward_log import ForwardLog
-from .load_package import finish_file, resolve_options, rows_of
+from .load_package import finish_file, path_of_file, resolve_options, rows_of
 from .outgoing import Outgoing, outgoing
 from .settings import check_configuration, log_dataset, refuses_unknown_settings
 
 SEGMENT = "segment"
 SEGMENT_SECTION = f"destination.{SEGMENT}"
-_MESSAGE_KEYS = frozenset({"messageId", "userId", "anonymousId", "properties", "traits"})
+_MESSAGE_KEYS = frozenset({"userId", "anonymousId", "properties", "traits"})
 _log = logging.getLogger(__name__)
 
 
@@ -63,13 +63,14 @@ def segment_destination(
     """
     limits: dict[str, Any] = {"requests_per_second": requests_per_second, "timeout": timeout, "tries": tries}
     settings = SegmentApiSettings(api_key=write_key, base_url=base_url, allow_http=allow_http, **limits)
-    _forward_file(str(items), table, settings, log)
+    _forward_file(items, table, settings, log)
 
 
-def _forward_file(path: str, table: TTableSchema, settings: SegmentApiSettings, log: dlt.Dataset | None) -> None:
+def _forward_file(items: Any, table: TTableSchema, settings: SegmentApiSettings, log: dlt.Dataset | None) -> None:
     """Forwards the rows of a file of a load package. Raises DeliveryFailed or DeliveryImpossible, for dlt to handle."""
     try:
         check_configuration(SEGMENT_SECTION, segment_destination)
+        path = path_of_file(items, SEGMENT_SECTION)
         with ForwardLog(log if log is not None else log_dataset()) as forwards:
             counts = forward_messages(map(outgoing, map(_line, rows_of(path, table))), forwards, settings)
     except (InvalidSetting, NotAuthorized) as error:
@@ -85,7 +86,8 @@ def _line(row: Mapping[str, Any]) -> bytes:
 
 def _is_message(row: Mapping[str, Any]) -> bool:
     """Returns whether a row is a message as Segment's libraries send it, rather than a row of a table."""
-    return row.get("type") in BODIES and any(row.get(key) is not None for key in _MESSAGE_KEYS)
+    is_typed = row.get("type") in BODIES
+    return is_typed and (has_message_id(row) or any(row.get(key) is not None for key in _MESSAGE_KEYS))
 
 
 def resolve_segment_settings(**explicit: Any) -> SegmentApiSettings:

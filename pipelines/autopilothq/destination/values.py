@@ -66,7 +66,7 @@ def _string(value: Any) -> str:
         raise CastError("expected a text, got an object")
     if isinstance(value, bytes | bytearray | memoryview):
         raise CastError("bytes are no text")
-    text = json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | tuple) else str(value)
+    text = json.dumps(value, ensure_ascii=False, default=_string) if isinstance(value, list | tuple) else str(value)
     if text and not is_text(text):
         raise CastError("it holds half a surrogate pair, which is no text")
     return text

@@ -1,6 +1,7 @@
 """Rebuilds messages from rows: the reverse of the projection (docs/contract/forward.md#rows)."""
 
 import json
+from base64 import b64encode
 from collections.abc import Mapping
 from datetime import date, datetime
 from decimal import Decimal
@@ -11,6 +12,7 @@ from ..catalog import COMMON_NAMES, CONTEXT
 from ..utc import format_time
 from .json_text import DECODER, JsonNumber, JsonObject, to_json
 from .message import BODIES, OWN_FIELDS, digest, prefixed_if_taken
+from .naming import snake_case
 
 # The columns of a message's own fields, with their keys.
 MESSAGE_KEYS = {
@@ -24,6 +26,9 @@ MESSAGE_KEYS = {
 }
 CONTEXT_PATHS = {column.name: column.path for column in CONTEXT}
 _TIMES = ("timestamp", "received_at", "original_timestamp")
+_RESPELT = {
+    spelt: key for key in (*MESSAGE_KEYS.values(), "sentAt") for spelt in {snake_case(key), key.lower()} - {key}
+}
 
 
 def line_of(row: Mapping[str, Any]) -> bytes:
@@ -66,7 +71,27 @@ def line_of(row: Mapping[str, Any]) -> bytes:
 
 def line_of_message(message: Mapping[str, Any]) -> bytes:
     """Returns a message as a line of JSON; columns that are null are left out."""
-    return _json({key: value for key, value in message.items() if value is not None}).encode()
+    return _json(restore_keys(message)).encode()
+
+
+def restore_keys(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a message without nulls, and with its own keys as Segment spells them.
+
+    dlt's naming conventions may have made `message_id` or `messageid` of `messageId`.
+
+    Example: `restore_keys({"type": "identify", "user_id": "u1"}) == {"type": "identify", "userId": "u1"}`.
+    """
+    present = {key: value for key, value in message.items() if value is not None}
+    return {
+        _RESPELT.get(key, key): value
+        for key, value in present.items()
+        if key not in _RESPELT or _RESPELT[key] not in present
+    }
+
+
+def has_message_id(row: Mapping[str, Any]) -> bool:
+    """Returns whether a row has the id of a message in any spelling, and no `id`, as a row of a table has it."""
+    return row.get("id") is None and any(row.get(key) is not None for key in ("messageId", "message_id", "messageid"))
 
 
 def _kind(cells: dict[str, Any]) -> str:
@@ -121,7 +146,10 @@ def _message_json(message: Mapping[str, Any]) -> str:
 
 
 def _json(value: Any) -> str:
-    """Returns the JSON text of a cell, or of an object of cells. NaN and infinities are null, stored arrays arrays."""
+    """Returns the JSON text of a cell, or of an object of cells.
+
+    NaN and infinities are null, stored arrays are arrays, bytes are base64 as dlt writes them.
+    """
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{to_json(str(key))}:{_json(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, datetime):
@@ -134,6 +162,8 @@ def _json(value: Any) -> str:
         return json.dumps(value) if isfinite(value) else "null"
     if isinstance(value, str):
         return array_text(value) or to_json(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return to_json(b64encode(value).decode())
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(_json, value)) + "]"
     return to_json(value) if value is None or isinstance(value, bool | int) else to_json(str(value))

@@ -7,7 +7,7 @@ kill may cut one off; such a file counts as missing. Everything else is dlt's ow
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -66,6 +66,17 @@ class LakeClient(FilesystemClient):
     def create_dataset(self) -> None:
         """Creates the dataset's folder, which may exist already: the lock of the first load is in it."""
         self.fs_client.makedirs(self.dataset_path, exist_ok=True)
+
+    def initialize_storage(self, truncate_tables: Iterable[str] | None = None) -> None:
+        """Creates the dataset, or empties tables.
+
+        After each load, dlt empties the staging tables. A lake has none, so an empty staging dataset would be created
+        for nothing, and `dlt pipeline NAME drop` fails at one without a schema.
+        """
+        if truncate_tables is None:
+            super().initialize_storage()
+        elif names := list(truncate_tables):
+            super().initialize_storage(names)
 
     def get_load_job_class(self, table: PreparedTableSchema, file_path: str) -> type[LoadJob]:
         """Returns the job that loads a file."""
