@@ -194,6 +194,23 @@ def test_a_file_that_is_no_duckdb_database(call: Call, command: tuple[str, ...],
     )
 
 
+@pytest.mark.parametrize("command", [("status",), ("load", "archive", "archive.ndjson")])
+@pytest.mark.parametrize("name", ["events.ndjson", "events.csv"])
+def test_a_file_of_data_instead_of_a_duckdb_file(call: Call, command: tuple[str, ...], name: str) -> None:
+    """DuckDB would open it as a database in memory, where a load is gone when it ends."""
+    Path("archive.ndjson").write_text(GOOD)
+    Path(name).write_text('{"a":1}\n')
+    said = call(*command, "--credentials", name)
+    assert said.status == 1
+    first, advice = said.err.strip().splitlines()[-2:]
+    assert first == (
+        f"Error: Expected a DuckDB file at {Path(name).absolute()}, but DuckDB takes it for a file of data, because of"
+        " its name."
+    )
+    assert advice == "Name another by --credentials, such as autopilot.duckdb. Nothing was written to this one."
+    assert Path(name).read_text() == '{"a":1}\n'
+
+
 def test_a_file_of_another_version_of_duckdb(call: Call) -> None:
     """It is neither damaged nor to be moved away."""
     duckdb.connect("new.duckdb").close()

@@ -12,7 +12,7 @@ from typing import Any
 
 import duckdb
 from dlt.destinations.impl.duckdb.configuration import DuckDbBaseCredentials
-from duckdb import DuckDBPyConnection, InternalException, IOException, SerializationException
+from duckdb import CatalogException, DuckDBPyConnection, InternalException, IOException, SerializationException
 from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_fixed
 
 from .. import private
@@ -25,6 +25,10 @@ from .dlt_internals.clients import borrowed_connections
 # Errors about files that cannot be opened although they are not damaged.
 _OTHER_CAUSE = re.compile("Could not set lock|Cannot open file|Too many open files|No space left")
 _OTHER_VERSION = re.compile("version number|storage version")  # errors about files of another version of DuckDB
+# DuckDB opens a file of data (by its suffix: .csv, .json, .parquet, ...) as views of an empty database in memory, where
+# all that is written is gone with the connection. That database has no path, and cannot be opened read-only.
+_WHERE = "SELECT path FROM duckdb_databases() WHERE database_name = current_database()"
+_IN_MEMORY = "Cannot launch in-memory database in read-only mode"
 # DuckDB's setting for how many merges of small row groups a checkpoint makes. A merge takes memory for 2,048 rows,
 # however large they are; if it runs out, the program can no longer use the database. So no merge is made until the file
 # is closed.
@@ -76,7 +80,15 @@ class WaitingPool(DuckDbConnectionPool):
             with self._lock:
                 if self._file and not borrowed_connections(self):
                     _checkpoint(self._file, _LARGE_LOG)
-                return self._patient(super().borrow_conn, settings, local_config, pragmas)
+                con = self._patient(super().borrow_conn, settings, local_config, pragmas)
+                if self._file and con.execute(_WHERE).fetchall() == [(None,)]:
+                    super().return_conn(con)
+                    raise _data_file(self._path)
+                return con
+        except CatalogException as error:
+            if _IN_MEMORY not in str(error):
+                raise
+            raise _data_file(self._path) from error
         except (IOException, SerializationException, InternalException) as error:
             if not Path(self._path).exists() or _OTHER_CAUSE.search(str(error)):
                 raise
@@ -137,6 +149,13 @@ def _checkpoint(file: Path, more_than: int = 0) -> None:
         duckdb.connect(file, config={MERGED_GROUPS: 0, "threads": 1}) as con,
     ):
         con.execute("CHECKPOINT")
+
+
+def _data_file(path: str) -> RunError:
+    return RunError(
+        f"Expected a DuckDB file at {path}, but DuckDB takes it for a file of data, because of its name.\n"
+        "Name another by --credentials, such as autopilot.duckdb. Nothing was written to this one."
+    )
 
 
 def _unreadable(path: str, why: str) -> RunError:
