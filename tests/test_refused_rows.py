@@ -319,6 +319,7 @@ def test_refused_rows_of_all_tables_are_found_and_noted(tmp_path: Path, monkeypa
     ]
     parts = [("tracks", 0, 2), ("tracks", 2, 3), ("tracks", 3, 4), ("users", 0, 4), ("an_event", 0, 4)]
     assert search.done[:6] == ["given up", *([part] for part in parts)]
+    assert [] not in search.done  # a load of nothing takes its time, too
     assert RefusedMessages.read(search.into) == RefusedMessages(
         "duckdb d, dataset set",
         [NOON.isoformat()],
@@ -330,6 +331,16 @@ def test_refused_rows_of_all_tables_are_found_and_noted(tmp_path: Path, monkeypa
     assert [(table, values[:-1]) for table, _, values in search.dataset.deleted] == [
         ("tracks", ["tracks 2", "an_event 0"])
     ]
+
+
+def test_a_lakes_required_column_is_told_instead_of_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = Search(tmp_path, monkeypatch, {}, [])
+    search.into.destination_client = lambda: "a lake"
+    monkeypatch.setattr(refused, "FilesystemClient", str)
+    monkeypatch.setattr(refused, "required_columns", lambda *_: ["mine"])
+    with pytest.raises(RunError, match="the column mine of users, which no message has"):
+        search.found(failed("users", RuntimeError("why?")))
+    assert (search.done, search.warnings) == (["given up"], [])
 
 
 NO_COLUMN = duckdb.ConstraintException("NOT NULL constraint failed: tracks.plan")
