@@ -19,9 +19,10 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from dlt.common.destination.exceptions import DestinationTransientException
 from dlt.load.exceptions import LoadClientJobFailed
+from dlt.pipeline.exceptions import PipelineStepFailed
 
 from autopilothq.catalog import LATEST, TABLES, resource_of
-from autopilothq.errors import NotSupported, causes
+from autopilothq.errors import NotSupported, RunError, causes
 from autopilothq.projection import TableRows, engine
 from autopilothq.sources import isolate, refused, row_files
 from autopilothq.sources.refused import RefusedMessages
@@ -127,6 +128,81 @@ def test_the_rows_of_a_table_that_is_replaced_are_merged_in_parts(monkeypatch: p
     ]
 
 
+@pytest.mark.parametrize("zone", ["UTC", None])
+def test_a_part_of_a_table_has_the_hints_of_its_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zone: str | None
+) -> None:
+    into = dlt.pipeline("d", pipelines_dir=str(tmp_path), destination="duckdb", dataset_name="set")
+    times_ = pa.array([NOON] * 4, pa.timestamp("us", zone))
+    rows = files_of(tmp_path, {"id": ["a", "b", "c", "d"], "received_at": times_, "number": [1, 2, 3, 4]})
+    time = {"data_type": "timestamp", "nullable": True} | ({} if zone else {"timezone": False})
+    for table, strategy in (("tracks", "insert-only"), ("an_event", "insert-only"), ("users", "delete-insert")):
+        made = isolate._resource(into, isolate._Part(table, rows, 1, 4), None)
+        assert [part["id"].to_pylist() for part in made] == [["b"], ["c", "d"]]
+        schema: Any = made.compute_table_schema()
+        columns = [
+            column | {"description": bool(column.pop("description", ""))} for column in schema["columns"].values()
+        ]
+        assert columns == [
+            {"name": "id", "data_type": "text", "nullable": True, "primary_key": True, "description": True},
+            {"name": "received_at", "description": True, **time},
+            {"name": "number", "data_type": "bigint", "nullable": True, "description": False},
+        ]
+        assert {name: of for name, of in schema.items() if name != "columns"} == {
+            "name": table,
+            "resource": table,
+            "write_disposition": "merge",
+            "x-merge-strategy": strategy,
+            "file_format": "parquet",
+            "x-segment-table": True,
+        }
+    monkeypatch.setattr(isolate, "merge_strategies", lambda _, table_format: {"delta": ["upsert"]}[table_format])
+    lake: Any = isolate._resource(into, isolate._Part("users", rows, 0, 1), "delta").compute_table_schema()
+    assert (lake["table_format"], lake["x-merge-strategy"]) == ("delta", "upsert")
+
+
+class NotLoaded(PipelineStepFailed):
+    """dlt's error for a load, with its cause."""
+
+    def __init__(self, cause: BaseException) -> None:
+        Exception.__init__(self)
+        self.__cause__ = cause
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (None, None),
+        (duckdb.ConstraintException("no"), isolate.Cause("load 1", "tracks", "no", True)),
+        (RuntimeError("why?"), isolate.Cause("load 1", "tracks", "why?", None)),
+        (OSError("disk full"), NotLoaded),
+        ("no job", NotLoaded),
+    ],
+)
+def test_a_part_that_fails_is_given_up_and_what_no_row_causes_is_raised(
+    monkeypatch: pytest.MonkeyPatch, error: Any, cause: Any
+) -> None:
+    done: list[Any] = []
+
+    def run(source: Any) -> None:
+        done.append((source.name, source.schema.name, list(source.resources), into.collector))
+        if error == "no job":
+            raise NotLoaded(RuntimeError())
+        if error:
+            raise NotLoaded(LoadClientJobFailed("load 1", "tracks.x", "failed", error))
+
+    into: Any = SimpleNamespace(collector="the user's", run=run, abort_packages=lambda: done.append("given up"))
+    monkeypatch.setattr(isolate, "_resource", lambda *of: dlt.resource([of], name=of[1].table))
+    parts = [isolate._Part(table, isolate.FileRows([]), 0, 1) for table in ("tracks", "users")]
+    if cause is NotLoaded:
+        with pytest.raises(NotLoaded):
+            isolate._load(into, None, parts)
+    else:
+        assert isolate._load(into, None, parts) == cause
+    loaded = ("autopilothq", "autopilothq", ["tracks", "users"], NULL_COLLECTOR)
+    assert done == ([loaded, "given up"] if error else [loaded])
+
+
 def test_what_the_next_load_leaves_out_because_of_rows(tmp_path: Path) -> None:
     rows = files_of(tmp_path, {"id": ["a", "b"], "list_id": ["l", "m"], "contact_id": ["x", "y"]})
     found = RefusedMessages("place")
@@ -185,6 +261,125 @@ def test_what_failed_loads_stored_of_refused_messages_is_deleted(
         ),
         ("users", "users.id IN (%s) AND users.uuid_ts >= %s", ["u2", since]),
     ]
+
+
+def failed(table: str, error: BaseException) -> NotLoaded:
+    return NotLoaded(LoadClientJobFailed("load 1", f"{table}.x", "failed", error))
+
+
+class Search:
+    """A pipeline that handed over rows and whose destination refuses some, and what was done with it."""
+
+    def __init__(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, bad: dict[str, str], also_failed: list[str]
+    ) -> None:
+        self.bad, self.done, self.warnings = bad, list[Any](), list[str]()
+        self.dataset = Deletions("tracks", "users")
+        waiting = folder / "autopilothq" / "1-x" / "waiting"
+        waiting.mkdir(parents=True)
+        (waiting / "begun").write_text(NOON.isoformat())
+        for number, table in enumerate(("tracks", "users", "an_event")):
+            ids = [f"{table} {row}" for row in range(4)]
+            pq.write_table(pa.table({"id": ids, "number": [*range(4)]}), waiting / f"rows-{number}-{table}")
+        self.into = pipeline_at(folder)
+        jobs = {
+            "failed_jobs": [SimpleNamespace(job_file_info=SimpleNamespace(table_name=name)) for name in also_failed]
+        }
+        self.into.get_load_package_info = {"load 1": SimpleNamespace(jobs=jobs), "part": SimpleNamespace(jobs={})}.get
+        self.into.abort_packages = lambda: self.done.append("given up")
+        self.into.destination_client = lambda: None
+        monkeypatch.setattr(isolate, "open_dataset", lambda _: self.dataset)
+        monkeypatch.setattr(isolate, "_load", self.load)
+
+    def load(self, into: Any, table_format: str, parts: list[Any]) -> isolate.Cause | None:
+        assert (into, table_format) == (self.into, "delta")
+        self.done.append([(part.table, part.start, part.stop) for part in parts])
+        for part in parts:
+            for rows in part.rows.between(part.start, part.stop):
+                for id_ in rows["id"].to_pylist():
+                    if id_ in self.bad or part.table in self.bad:
+                        return isolate.Cause("part", self.bad.get(part.table, part.table), self.bad.get(id_, "?"), None)
+        return None
+
+    def found(self, error: NotLoaded) -> bool:
+        source: Any = SimpleNamespace(resources={"any": SimpleNamespace(table_format="delta")})
+        return isolate.refuse_rows(self.into, source, error, self.warnings.append)
+
+
+SEARCHED = "The destination refuses rows of {}: they are looked for among 4, and all others are loaded."
+
+
+def test_refused_rows_of_all_tables_are_found_and_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = Search(tmp_path, monkeypatch, {"tracks 2": "bad number", "an_event 0": "no event"}, ["users", "tracks"])
+    assert search.found(failed("tracks", duckdb.ConstraintException("no 2")))
+    assert search.warnings == [
+        f"{SEARCHED.format('tracks')} no 2",
+        SEARCHED.format("users"),
+        f"{SEARCHED.format('an_event')} no event",
+    ]
+    parts = [("tracks", 0, 2), ("tracks", 2, 3), ("tracks", 3, 4), ("users", 0, 4), ("an_event", 0, 4)]
+    assert search.done[:6] == ["given up", *([part] for part in parts)]
+    assert [] not in search.done  # a load of nothing takes its time, too
+    assert RefusedMessages.read(search.into) == RefusedMessages(
+        "duckdb d, dataset set",
+        [NOON.isoformat()],
+        {
+            "tracks 2": "its row of tracks is refused by the destination: bad number",
+            "an_event 0": "its row of an_event is refused by the destination: no event",
+        },
+    )
+    assert [(table, values[:-1]) for table, _, values in search.dataset.deleted] == [
+        ("tracks", ["tracks 2", "an_event 0"])
+    ]
+
+
+def test_a_lakes_required_column_is_told_instead_of_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = Search(tmp_path, monkeypatch, {}, [])
+    search.into.destination_client = lambda: "a lake"
+    monkeypatch.setattr(refused, "FilesystemClient", str)
+    monkeypatch.setattr(refused, "required_columns", lambda *_: ["mine"])
+    with pytest.raises(RunError, match="the column mine of users, which no message has"):
+        search.found(failed("users", RuntimeError("why?")))
+    assert (search.done, search.warnings) == (["given up"], [])
+
+
+NO_COLUMN = duckdb.ConstraintException("NOT NULL constraint failed: tracks.plan")
+
+
+@pytest.mark.parametrize(
+    ("error", "bad", "searched"),
+    [
+        (NotLoaded(RuntimeError("no job")), {}, []),
+        (failed("tracks", OSError("disk full")), {}, []),
+        (failed("_dlt_loads", RuntimeError("why?")), {}, []),
+        (failed("tracks", NO_COLUMN), {}, []),
+        (failed("tracks", RuntimeError("why?")), {}, ["tracks"]),
+        (failed("tracks", RuntimeError("why?")), {f"tracks {row}": "" for row in range(4)}, ["tracks"]),
+        (failed("tracks", RuntimeError("why?")), {"tracks 1": "", "users": "_dlt_loads"}, ["tracks"]),
+    ],
+)
+def test_what_rows_do_not_explain_refuses_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: NotLoaded, bad: dict[str, str], searched: list[str]
+) -> None:
+    search = Search(tmp_path, monkeypatch, bad, [])
+    assert not search.found(error)
+    assert [warning.split()[5].rstrip(":") for warning in search.warnings] == searched
+    assert search.done[:1] == ["given up"] * len(searched)
+    assert (search.dataset.deleted, (tmp_path / refused.FILE).exists()) == ([], False)
+
+
+@pytest.mark.parametrize(
+    ("state", "hidden", "is_data"), [("23505", True, False), ("23505", False, True), ("23514", True, True)]
+)
+def test_a_row_that_is_hidden_from_the_user_is_not_its_copys_fault(
+    monkeypatch: pytest.MonkeyPatch, state: str, hidden: bool, is_data: bool
+) -> None:
+    monkeypatch.setattr(isolate, "open_dataset", {"mine": "its dataset"}.get)
+    monkeypatch.setattr(isolate, "may_hide_rows", lambda *of: {("its dataset", "users"): hidden}[of])
+    driver = type("Driver", (Exception,), {"sqlstate": state})("twice")
+    into: Any = "mine"
+    found = isolate._cause(into, failed("users", driver))
+    assert found == isolate.Cause("load 1", "users", "twice", is_data)
 
 
 def test_causes_are_followed_once() -> None:
@@ -382,6 +577,32 @@ def test_a_row_of_the_books_is_first_emptied_and_then_left_out() -> None:
     assert one.left_out == {"_rejects": {"b": "4"}, "_audit": {"a": "5"}}
     assert (len(one), bool(one), bool(RefusedMessages("d"))) == (5, True, False)
     assert refused.key(["a", 1, None]) == "a\n1\nNone"
+
+
+def test_what_is_refused_is_left_out_by_its_id() -> None:
+    found = RefusedMessages("d", messages={"m": "bad"}, users={"u": "evil"}, accounts={"g": "gone"})
+    assert found.ids == ({"m": "bad"}, {"users": {"u": "evil"}, "accounts": {"g": "gone"}})
+
+
+@pytest.mark.parametrize(("required", "wrong"), [(["id", "number"], None), (["id", "mine\n"], r"mine\n")])
+def test_a_lakes_column_that_is_required_and_that_no_row_has_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, required: list[str], wrong: str | None
+) -> None:
+    files = files_of(tmp_path, {"id": ["a"]}, {"id": ["b"], "number": [1]}).files
+    into: Any = SimpleNamespace(destination_client=lambda: "a lake")
+    refused.check_required(into, "tracks", files)  # a warehouse says by itself what it lacks
+    monkeypatch.setattr(refused, "FilesystemClient", str)
+    monkeypatch.setattr(refused, "required_columns", lambda *of: {("a lake", "tracks"): required}[of])
+    if wrong is None:
+        refused.check_required(into, "tracks", files)
+        return
+    with pytest.raises(RunError) as raised:
+        refused.check_required(into, "tracks", files)
+    assert str(raised.value) == (
+        f"Expected nulls to be allowed in the column {wrong} of tracks, which no message has, but somebody made it"
+        " required.\nAllow them (ALTER TABLE ... ALTER COLUMN ... DROP NOT NULL), or drop the column. Nothing of it"
+        " counts as loaded."
+    )
 
 
 def relation_of(cells: str) -> Any:

@@ -16,7 +16,7 @@ from autopilothq.warehouses.bigquery import bigquery
 from autopilothq.warehouses.duckdb import direct
 from autopilothq.warehouses.postgres import postgres
 from autopilothq.warehouses.resolve import make_destination, resolve_target
-from autopilothq.warehouses.settings import TargetOptions, check_top_level
+from autopilothq.warehouses.settings import TargetOptions, check_top_level, configured_names
 from calling import Call, errors
 from faults.loads import line, track
 
@@ -97,6 +97,22 @@ def test_the_command_names_a_misspelt_setting_of_a_file(call: Call) -> None:
     said = call("load", "ortto")
     error = "dlt's configuration has no setting sources.autopilothq.ortto.regoin: did you mean region?"
     assert (said.status, errors(said)) == (1, [f"Error: {error}"])
+
+
+def test_a_name_with_a_value_anywhere_is_that_of_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("A", "BELOW__X", "A_THEN__X", "A_THEN", "A_BEFORE", "A_BEFORE__X", "IN_FILE__X", "HERE"):
+        monkeypatch.setenv(f"ROOM__PART__{name}", "1")
+    monkeypatch.setenv("ROOM__PARTS__Z", "1")
+    Path(".dlt").mkdir()
+    Path(".dlt/secrets.toml").write_text("[room.part]\nin_file = 1\nsecret = 1\npublic.x = 1\ntable.x = 1\n")
+    Path(".dlt/config.toml").write_text("[room.part]\nhere.x = 1\nsecret.x = 1\npublic = 1\ntable.x = 1\n")
+    active().reload()
+    tables = configured_names("room.part")
+    assert tables == {
+        **dict.fromkeys(("a", "a_then", "a_before", "in_file", "here", "secret", "public"), False),
+        **dict.fromkeys(("below", "table"), True),
+    }
+    assert configured_names("room.none") == {}
 
 
 @pytest.mark.parametrize(

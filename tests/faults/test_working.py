@@ -69,6 +69,28 @@ def test_finds_what_dlt_could_not_read(name: str, left: Path, tmp_path: Path) ->
         assert (found and found[0]) == (None if (path.name, damage) == HARMLESS else path)
 
 
+def test_what_is_not_there_yet_is_not_unreadable(left: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert working_folder.unreadable(tmp_path / "new") is None
+    folder = tmp_path / "folder"
+    shutil.copytree(left, folder)
+    for name in ("load/.version", "normalize/.version"):
+        (folder / name).unlink()
+        assert working_folder.unreadable(folder) is None
+    (folder / "state.json").rename(tmp_path / "state.json")
+    assert working_folder.unreadable(folder) is None
+    (tmp_path / "state.json").rename(folder / "state.json")
+    [schema] = folder.glob("schemas/*")
+    schema.unlink()  # the state names it
+    assert working_folder.unreadable(folder) == (schema, "No such file or directory")
+
+    def refused(*_: object, **__: object) -> str:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    with pytest.raises(PermissionError):  # another folder would not help, and this one has no fault
+        working_folder.unreadable(left)
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("site")

@@ -55,8 +55,6 @@ def missing_package(error: ImportError, kind: str = "") -> str:
 def missing_settings(error: ConfigFieldMissingException) -> str:
     """Returns the message about missing settings: their names, where they belong, and what else is missing."""
     names = list(_settings(error))
-    if not names:
-        return f"A setting is missing: {', '.join(error.fields)} of {error.spec_name}.\n{WHERE}"
     several = len(names) > 1
     env = ", ".join(name.upper().replace(".", "__") for name in names)
     by_option = ".bucket_url" if error.spec_name.startswith("Filesystem") else ".credentials"
@@ -78,16 +76,11 @@ def wrong_credentials(error: InvalidNativeValue) -> str:
     )
 
 
-WHERE = "Put it into .dlt/secrets.toml or the environment; the README shows where."
-
-
 def _settings(error: ConfigFieldMissingException) -> Iterator[str]:
     for field, traces in error.traces.items():
-        trace = traces[0] if traces else None
+        trace = traces[0]
         while isinstance(trace, LookupTraces):
-            trace = next((found[0] for found in trace.traces.values() if found), None)
-        if trace is None:
-            return
+            trace = next(iter(trace.traces.values()))[0]
         sections = list(trace.sections)
         yield ".".join(sections if sections[-1:] == [field] else [*sections, field])
 

@@ -113,8 +113,6 @@ def unreadable(folder: Path) -> tuple[Path, str] | None:
 
 def _files(folder: Path) -> Iterator[tuple[Path, Callable[[str], Any]]]:
     """Yields the files that dlt reads, each with the function that parses it."""
-    if not folder.is_dir():
-        return
     state = folder / "state.json"
     schemas = sorted(folder.glob("schemas/*.schema.json"))
     if state.exists():
