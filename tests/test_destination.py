@@ -466,7 +466,9 @@ def test_what_was_not_carried_out_comes_again(server: FakeAutopilot) -> None:
     server.order("POST", "/trigger/*", status=429, times=2)
     server.order("POST", "/trigger/*", status=404, message="Trigger could not be found.")
     triggers = {"Order Completed": ["0003", "0007", "0011"]}
-    assert counted(send(server, [track(1)], triggers=triggers)) == {"messages": 1, "failed": 1}
+    counts = send(server, [track(1)], triggers=triggers)
+    assert counted(counts) == {"messages": 1, "failed": 1}
+    assert counts.reasons == {("failed", "Ordered 429."): 1}
     assert rows("trigger_id", "status", "http_status", "message") == [
         ("0003", "failed", 429, "Ordered 429."),
         ("0007", "refused", 404, "Trigger could not be found."),
