@@ -856,12 +856,13 @@ def test_a_log_that_does_not_exist_yet_is_read_as_an_empty_one() -> None:
 
 
 def test_the_last_row_of_a_change_of_an_address_tells_whether_it_was_made() -> None:
-    tries = [("m1", "unknown"), ("m2", "unknown"), ("m3", "delivered"), ("m4", "refused"), ("m1", "delivered")]
+    first = [("m1", "unknown"), ("m2", "unknown"), ("m3", "delivered"), ("m4", "refused")]
+    tries = [*first, ("m6", "unknown"), ("m1", "delivered")]
     changed = [Delivery(id_, content=f"{CHANGED}{id_}", email="b@b.c", status=status) for id_, status in tries]
     with DeliveryLog(log_in()) as log:
         log.add([*changed, Delivery("m5", content="true"), changed[1]._replace(status="failed")])
         found = [(change.message_id, change.before, change.is_known) for change in log.changes()]
-    assert found == [("m3", "m3", True), ("m1", "m1", True)]
+    assert found == [("m3", "m3", True), ("m6", "m6", False), ("m1", "m1", True)]
 
 
 def test_times_in_the_log_never_go_back(server: FakeAutopilot) -> None:

@@ -271,6 +271,7 @@ def test_what_this_run_says_of_a_user_id_counts_more_than_the_log_and_a_delivere
     log.logged = {"u1": "log@b.c", "u2": "log@b.c", "u3": "log@b.c"}
     known.put_delivered("u1", "track@b.c")
     known.put_delivered("u2", "track@b.c")
+    assert known.get("u2") == "track@b.c"
     known.put("u2", "now@b.c")
     known.put_delivered("u2", "track@b.c")
     known.look_up([Item("i1", "identify", "u1"), Item("i2", "identify", "u2"), Item("i3", "identify", "u3")])
