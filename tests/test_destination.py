@@ -23,7 +23,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from autopilothq import AutopilothqError, DeliveryFailed, DeliveryImpossible, autopilot, destination
 from autopilothq.destination import DeliveryLog, opening
-from autopilothq.destination.delivery_log import SENT_AGAIN, Delivery, Member
+from autopilothq.destination.delivery_log import CHANGED, SENT_AGAIN, Delivery, Member
 from autopilothq.destination.dispatch import AT_ONCE
 from autopilothq.destination.messages import from_row
 from autopilothq.destination.plan import NOT_OF_TRACKS, UNMAPPED
@@ -466,7 +466,9 @@ def test_what_was_not_carried_out_comes_again(server: FakeAutopilot) -> None:
     server.order("POST", "/trigger/*", status=429, times=2)
     server.order("POST", "/trigger/*", status=404, message="Trigger could not be found.")
     triggers = {"Order Completed": ["0003", "0007", "0011"]}
-    assert counted(send(server, [track(1)], triggers=triggers)) == {"messages": 1, "failed": 1}
+    counts = send(server, [track(1)], triggers=triggers)
+    assert counted(counts) == {"messages": 1, "failed": 1}
+    assert counts.reasons == {("failed", "Ordered 429."): 1}
     assert rows("trigger_id", "status", "http_status", "message") == [
         ("0003", "failed", 429, "Ordered 429."),
         ("0007", "refused", 404, "Trigger could not be found."),
@@ -844,6 +846,23 @@ def test_a_log_in_postgresql_is_made_with_its_index_or_not_at_all(
     assert made() == [[], []]
     with log:
         assert made() == [[("_deliveries",)], [("_deliveries",)]]
+
+
+def test_a_log_that_does_not_exist_yet_is_read_as_an_empty_one() -> None:
+    with DeliveryLog(log_in(), reads=True) as log:
+        log.add([Delivery("m1")])
+        log.write_outcomes([Delivery("m1")])
+        assert (log.known(["m1"]), log.emails(["u1"]), log.changes(), log.latest()) == ({}, {}, [], [])
+
+
+def test_the_last_row_of_a_change_of_an_address_tells_whether_it_was_made() -> None:
+    first = [("m1", "unknown"), ("m2", "unknown"), ("m3", "delivered"), ("m4", "refused")]
+    tries = [*first, ("m6", "unknown"), ("m1", "delivered")]
+    changed = [Delivery(id_, content=f"{CHANGED}{id_}", email="b@b.c", status=status) for id_, status in tries]
+    with DeliveryLog(log_in()) as log:
+        log.add([*changed, Delivery("m5", content="true"), changed[1]._replace(status="failed")])
+        found = [(change.message_id, change.before, change.is_known) for change in log.changes()]
+    assert found == [("m3", "m3", True), ("m6", "m6", False), ("m1", "m1", True)]
 
 
 def test_times_in_the_log_never_go_back(server: FakeAutopilot) -> None:

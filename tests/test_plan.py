@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections import Counter
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -203,9 +204,81 @@ def test_a_stream_knows_the_emails_of_its_last_people_alone(monkeypatch: pytest.
         run.plan(Item(name, "identify", f"u-{name}", {"email": f"{name}@b.c"}))
         run.emails.note_change(None, f"{name}@b.c", f"{name}@new.c", None)
     run.emails.begin()
-    kept = {name: list(known) for name, known in vars(run.emails).items() if isinstance(known, dict)}
+    parts = [run.emails, *(part for part in vars(run.emails).values() if type(part).__module__ == emails.__name__)]
+    kept = [(name, list(of)) for part in parts for name, of in vars(part).items() if isinstance(of, dict | set)]
     last = ["c@b.c", "d@b.c"]
-    assert kept == {"_emails": ["u-c", "u-d"], "_changing": [], "_run_changes": last, "_came_with": last}
+    assert sorted(known for known in kept if known[1]) == [
+        ("_came_with", last),
+        ("_emails", ["u-c", "u-d"]),
+        ("_run_changes", last),
+    ]
+
+
+class Log:
+    """A delivery log that knows these statuses of messages, and these emails of user ids."""
+
+    is_read_only = False
+
+    def __init__(self) -> None:
+        self.statuses: dict[tuple[str, str | None], DeliveryStatus] = {}
+        self.logged: dict[str, str] = {}
+
+    def known(self, message_ids: Iterable[str]) -> dict[tuple[str, str | None], DeliveryStatus]:
+        wanted = set(message_ids)
+        return {key: status for key, status in self.statuses.items() if key[0] in wanted}
+
+    def emails(self, user_ids: Iterable[str]) -> dict[str, tuple[str, datetime]]:
+        return {user_id: (self.logged[user_id], EARLY.at) for user_id in user_ids if user_id in self.logged}
+
+
+def test_emails_follow_changes_of_addresses_but_those_that_were_not_made() -> None:
+    log, of_nobody = Log(), AddressChanges(Any)  # type: ignore[arg-type]
+    known = KnownEmails(Any, log, Fields([], None, None), of_nobody)  # type: ignore[arg-type]
+
+    def found() -> list[str | None]:
+        return [known.get(f"u{number}") for number in range(1, 6)]
+
+    known.put("u1", "a@b.c")
+    known.put("u2", "A@b.c")
+    known.note_change("m1", "a@b.c", "b@b.c", None)
+    known.put("u3", "b@b.c")
+    known.note_change("m2", "b@b.c", "c@b.c", "u4")
+    known.put("u1", "d@b.c", "m3")
+    known.note_change("m4", "d@b.c", "e@b.c", None)
+    assert found() == ["e@b.c", "c@b.c", "c@b.c", "c@b.c", None]
+    refused = DELIVERED._replace(status="refused")
+    log.statuses = {("m1", None): DELIVERED, ("m1", "7"): refused, ("m2", None): refused, ("m4", "7"): FAILED}
+    known.apply_changes()
+    assert found() == ["d@b.c", "b@b.c", "b@b.c", None, None]
+    assert not known.is_changing("u1")
+    known.note_change("m5", "b@b.c", "f@b.c", None)
+    assert found() == ["d@b.c", "f@b.c", "f@b.c", None, None]
+    known.begin()  # the account could not be reached, so that nothing was sent
+    assert found() == ["d@b.c", "b@b.c", "b@b.c", None, None]
+    log.logged = {"u4": "g@b.c", "u5": "a@b.c"}
+    known.note_change("m6", "b@b.c", "h@b.c", None)
+    known.look_up([Item("i4", "identify", "u4"), Item("i5", "identify", "u5")])
+    assert found() == ["d@b.c", "h@b.c", "h@b.c", "g@b.c", "h@b.c"]
+    assert known.is_changing("u5")
+    log.statuses["m6", None] = refused
+    known.apply_changes()
+    assert found() == ["d@b.c", "b@b.c", "b@b.c", "g@b.c", "b@b.c"]
+
+
+def test_what_this_run_says_of_a_user_id_counts_more_than_the_log_and_a_delivered_track_less() -> None:
+    log, of_nobody = Log(), AddressChanges(Any)  # type: ignore[arg-type]
+    known = KnownEmails(Any, log, Fields([], None, None), of_nobody)  # type: ignore[arg-type]
+    log.logged = {"u1": "log@b.c", "u2": "log@b.c", "u3": "log@b.c"}
+    known.put_delivered("u1", "track@b.c")
+    known.put_delivered("u2", "track@b.c")
+    assert known.get("u2") == "track@b.c"
+    known.put("u2", "now@b.c")
+    known.put_delivered("u2", "track@b.c")
+    known.look_up([Item("i1", "identify", "u1"), Item("i2", "identify", "u2"), Item("i3", "identify", "u3")])
+    assert [known.get(user_id) for user_id in ("u1", "u2", "u3")] == ["log@b.c", "now@b.c", "log@b.c"]
+    known.move("NOW@b.c", "new@b.c")
+    known.move("log@b.c", "new@b.c")  # which no item of this run had
+    assert [known.get(user_id) for user_id in ("u1", "u2", "u3")] == ["log@b.c", "new@b.c", "log@b.c"]
 
 
 def test_what_is_delivered_is_known_and_sent_again_only_behind_an_older_item() -> None:

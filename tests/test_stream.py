@@ -379,7 +379,7 @@ def test_reasons_of_an_endless_stream_do_not_fill_the_memory(monkeypatch: pytest
     total, part = Counts(), Counts()
     monkeypatch.setattr("autopilothq.destination.counts.MOST_REASONS", 2)
     for number in range(5):
-        part.add_message(["refused"], f"nobody knows u{number}")
+        part.add_message([("refused", f"nobody knows u{number}")])
     part.add_remarks(dict.fromkeys("abc", "left out: expected a date, got secrets"))
     total.merge(part)
     total.merge(part)

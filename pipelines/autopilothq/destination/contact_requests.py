@@ -109,7 +109,7 @@ class ContactRequests:
         try:
             for each, outcome in zip(requests, pool.map(self._send_one, requests), strict=True):
                 done.append((each, outcome))
-                self._counts.add_message([outcome.status], outcome.message)
+                self._counts.add_message([(outcome.status, outcome.message)])
                 absent += outcome.http_status == NOT_FOUND and outcome.status == "delivered"
                 if time.monotonic() - written_at >= WRITE_SECONDS:
                     self._write(done)

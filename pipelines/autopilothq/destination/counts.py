@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 MOST_REASONS = 1000  # reasons that are counted separately, because a stream has no end
 WORST_FIRST = ("failed", "unknown", "refused", "delivered")
+_UNKNOWN_BEFORE = "an earlier run could not tell whether it was carried out"
 
 
 @dataclass
@@ -39,18 +40,24 @@ class Counts:
         with self._lock:
             setattr(self, name, getattr(self, name) + number)
 
-    def add_message(self, statuses: Sequence[str], reason: str | None = None) -> None:
-        """Counts a message by the worst of its delivery statuses; `reason` is the reason for it."""
-        worst = next(status for status in WORST_FIRST if status in statuses)
+    def add_message(self, outcomes: Iterable[tuple[str, str | None]], earlier: Sequence[str] = ()) -> None:
+        """Counts a message by the worst of its outcomes, and the first reason for it.
+
+        `outcomes` are pairs of a delivery status and its reason, `earlier` the statuses that earlier runs logged.
+        """
+        reasons: dict[str, str | None] = {}
+        for status, reason in (*outcomes, *((status, _UNKNOWN_BEFORE) for status in earlier)):
+            reasons.setdefault(status, reason)
+        worst = next(status for status in WORST_FIRST if status in reasons)
         self.add(worst)
         if worst != "delivered":
             with self._lock:
-                self.reasons[worst, reason or ""] += 1
+                self.reasons[worst, reasons[worst] or ""] += 1
 
     def add_earlier(self, statuses: Sequence[str]) -> None:
         """Counts a message that is not sent again, by the delivery statuses that earlier runs logged."""
         if "unknown" in statuses:
-            self.add_message(statuses, "an earlier run could not tell whether it was carried out")
+            self.add_message([], statuses)
         else:
             self.add("known")
 

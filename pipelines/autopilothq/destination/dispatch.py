@@ -175,7 +175,7 @@ class BatchSender:
                 # The row of a change of an address whose outcome is unknown is in the log, without a trigger.
                 rows += [row._replace(trigger_id=trigger) for trigger in item.triggers]
             if is_identify or row.status != "delivered":
-                self._counts.add_message([*item.earlier, row.status], row.message)
+                self._counts.add_message([(row.status, row.message)], item.earlier)
             elif item.resent:
                 self._counts.add_earlier(item.earlier)
         self._log.add(rows)
@@ -190,7 +190,7 @@ class BatchSender:
                 self._send_event(item)
             else:
                 self._log.add([_DEFERRED.of(item.row)._replace(trigger_id=trigger) for trigger in item.triggers])
-                self._counts.add_message([*item.earlier, "failed"], DEFERRED)
+                self._counts.add_message([("failed", DEFERRED)], item.earlier)
         return []
 
     def _send_event(self, item: BatchItem) -> None:
@@ -199,8 +199,7 @@ class BatchSender:
         A trigger is not idempotent: its row is written before its request, and it is not sent again until the outcome
         is known.
         """
-        statuses = list(item.earlier)
-        message: str | None = None
+        outcomes: list[tuple[str, str | None]] = []
         for trigger in item.triggers:
             if self.breaker.is_open:
                 return
@@ -217,9 +216,8 @@ class BatchSender:
             self._log.write_outcomes([outcome.of(row)])
             if outcome.status == "failed":
                 self._held.note_failed(item_keys(item))
-            statuses.append(outcome.status)
-            message = outcome.message or message
-        self._counts.add_message(statuses, message)
+            outcomes.append((outcome.status, outcome.message))
+        self._counts.add_message(outcomes, item.earlier)
 
 
 def _rows_with_outcomes(

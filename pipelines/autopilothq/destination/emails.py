@@ -1,7 +1,7 @@
 """Finds the email of an item, even if the item has only a user id."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, KeysView, Sequence
 from itertools import count, islice
 from typing import Any, NamedTuple
 
@@ -59,10 +59,87 @@ def _undone(statuses: Statuses) -> set[str]:
     return failed | {id_ for id_, outcome in outcomes.items() if outcome != "delivered"}
 
 
+class _EmailsByUser:
+    """The email of each user id, those that are forgotten first in front, and the user ids of each email."""
+
+    def __init__(self) -> None:
+        self._emails: dict[str, str] = {}
+        self._users: dict[str, set[str]] | None = None  # by the lower-case email; made when it is first asked for
+
+    def get(self, user_id: str) -> str | None:
+        return self._emails.get(user_id)
+
+    def users_of(self, email: str) -> set[str]:
+        if self._users is None:
+            self._users = {}
+            for user_id, known in self._emails.items():
+                self._users.setdefault(known.lower(), set()).add(user_id)
+        return set(self._users.get(email.lower(), ()))
+
+    def user_ids(self) -> KeysView[str]:
+        return self._emails.keys()
+
+    def put(self, user_id: str, email: str | None) -> None:
+        before = self._emails.get(user_id)
+        if email is None:
+            self._emails.pop(user_id, None)
+        else:
+            self._emails[user_id] = email
+        if self._users is None or before == email:
+            return
+        if before is not None:
+            self._users[before.lower()].discard(user_id)
+        if email is not None:
+            self._users.setdefault(email.lower(), set()).add(user_id)
+
+    def put_in_front(self, emails: dict[str, str]) -> None:
+        self._emails = emails | self._emails | emails
+        self._users = None
+
+    def keep_newest(self) -> None:
+        keep_newest(self._emails)
+        self._users = None
+
+
+class _PendingChanges:
+    """Messages that change emails and have no outcome yet, and what reverts those that turn out not to be made."""
+
+    def __init__(self) -> None:
+        self.messages: set[str] = set()
+        self._emails: dict[str, list[tuple[str | None, str | None]]] = {}
+        """The emails of each user id whose email changes, in their order, each with the message that it is from. The
+        first is the one before the changes, of no message."""
+
+    def __contains__(self, user_id: str | None) -> bool:
+        return user_id in self._emails
+
+    def note(self, message_id: str | None) -> None:
+        """Notes a message without an outcome. None is one that cannot be refused any more."""
+        self.messages.update([message_id] if message_id else [])
+
+    def change(self, user_id: str, before: str | None, message_id: str | None, email: str) -> None:
+        """Notes that a message changes the email of a user id, which was `before`."""
+        self._emails.setdefault(user_id, [(None, before)]).append((message_id, email))
+
+    def finish(self, undone: Collection[str]) -> dict[str, str | None]:
+        """Returns the email of each user id that no undone message has made, and forgets all messages."""
+        emails_by_user = {
+            user_id: [email for message_id, email in emails if message_id not in undone][-1]
+            for user_id, emails in self._emails.items()
+        }
+        self._emails.clear()
+        self.messages.clear()
+        return emails_by_user
+
+
 class KnownEmails:
     """Emails by user id, from this run's items, the delivery log, or the custom field that holds user ids.
 
-    `changes` are the changes of addresses by earlier runs.
+    What the items of this run say counts most, then the log, then the delivered tracks of earlier runs, and then the
+    account. `changes` are the changes of addresses by earlier runs.
+
+    A change of an address by this run counts at once for all that comes after it. If it turns out that it was not made,
+    it is reverted (`apply_changes`).
     """
 
     def __init__(self, account: WritableAccount, log: DeliveryLog, fields: Fields, changes: AddressChanges) -> None:
@@ -70,14 +147,10 @@ class KnownEmails:
         self._log = log
         self._changes = changes
         self._fields = fields
-        self._emails: dict[str, str] = {}
-        self._changing: dict[str, list[tuple[str | None, str | None]]] = {}
-        """The changes that may still be refused, by user id: pairs of a message id and the new email. The first pair
-        has no message id, and the email before the changes."""
+        self._emails = _EmailsByUser()
+        self._pending = _PendingChanges()
         self._run_changes: dict[str, list[_RunChange]] = {}  # the changes of this run, by the old address
         self._positions = count()  # of the changes of this run
-        self._pending: set[str] = set()  # messages of changes that have no outcome yet
-        self._users: dict[str, set[str]] | None = None  # user ids by address, for changes
         self._came_with: dict[str, set[str]] = {}  # user ids by the address that an item of this run had for them
         self._of_delivered: set[str] = set()  # user ids whose emails only delivered tracks had; the log may know better
         self._scanned = False
@@ -91,41 +164,37 @@ class KnownEmails:
 
         It is that of a message, which waits if a change before it waits for its outcome.
         """
-        self._put(user_id, email)
+        if user_id in self._pending:
+            self._pending.note(message_id)
+            self._pending.change(user_id, self._emails.get(user_id), message_id, email)
+        self._emails.put(user_id, email)
         self._of_delivered.discard(user_id)
-        if user_id in self._changing:
-            self._changing[user_id].append((message_id, email))
-            self._pending.update([message_id] if message_id else [])
         self._came_with.setdefault(email.lower(), set()).add(user_id)
 
     def put_delivered(self, user_id: str, email: str) -> None:
         """Stores the email by now of a user id that a delivered track had, unless the log knows of another."""
-        if user_id not in self._emails or user_id in self._of_delivered:
-            self._put(user_id, email)
+        if self._emails.get(user_id) is None or user_id in self._of_delivered:
+            self._emails.put(user_id, email)
             self._of_delivered.add(user_id)
 
     def move(self, email: str, new: str) -> None:
         """Changes the email of user ids that had `email` in this run to the one that an earlier run changed it to."""
         for user_id in self._came_with.pop(email.lower(), ()):
-            if self._emails.get(user_id, "").lower() == email.lower():
-                self._put(user_id, new)
+            if (self._emails.get(user_id) or "").lower() == email.lower():
+                self._emails.put(user_id, new)
 
     def note_change(self, message_id: str | None, email: str, new: str, user_id: str | None) -> None:
         """Changes the email of `user_id` and of all user ids with `email`. The message may still be refused."""
         self._run_changes.setdefault(email.lower(), []).append(_RunChange(next(self._positions), message_id, new))
-        self._pending.update([message_id] if message_id else [])
-        if self._users is None:
-            self._users = {}
-            for known, known_email in self._emails.items():
-                self._users.setdefault(known_email.lower(), set()).add(known)
-        for changed in {*self._users.get(email.lower(), ()), *([user_id] if user_id else [])}:
+        self._pending.note(message_id)
+        for changed in self._emails.users_of(email) | ({user_id} if user_id else set()):
             if message_id is not None:
-                self._changing.setdefault(changed, [(None, self._emails.get(changed))]).append((message_id, new))
-            self._put(changed, new)
+                self._pending.change(changed, self._emails.get(changed), message_id, new)
+            self._emails.put(changed, new)
 
     def is_changing(self, user_id: str | None) -> bool:
         """Returns whether the email of a user id depends on a change that has no outcome yet."""
-        return user_id in self._changing
+        return user_id in self._pending
 
     def begin(self) -> None:
         """Begins the next items, or the same ones again after an outage: a change that was not sent is reverted.
@@ -137,34 +206,21 @@ class KnownEmails:
         keep_newest(self._run_changes)
         keep_newest(self._came_with)
         if not self._scanned:
-            keep_newest(self._emails)
-            self._of_delivered &= self._emails.keys()
-            self._users = None
+            self._emails.keep_newest()
+            self._of_delivered &= self._emails.user_ids()
 
     def apply_changes(self, all_sent: bool = True) -> None:
         """Reverts the changes that were not made, or may not have been. All that were sent must have an outcome."""
-        statuses = self._log.known(self._pending) if self._pending and not self._log.is_read_only else {}
+        messages = self._pending.messages
+        statuses = self._log.known(messages) if messages and not self._log.is_read_only else {}
         undone = _undone(statuses)
         if not all_sent:
-            undone |= self._pending - {id_ for id_, _ in statuses}
-        for user_id, changes in self._changing.items():
-            self._put(user_id, [email for message_id, email in changes if message_id not in undone][-1])
-        self._changing.clear()
-        self._pending.clear()
+            undone |= messages - {id_ for id_, _ in statuses}
+        for user_id, email in self._pending.finish(undone).items():
+            self._emails.put(user_id, email)
         if undone:
             for changes_of_email in self._run_changes.values():
                 changes_of_email[:] = [change for change in changes_of_email if change.message_id not in undone]
-
-    def _put(self, user_id: str, email: str | None) -> None:
-        before = self._emails.pop(user_id, None) if email is None else self._emails.get(user_id)
-        if email is not None:
-            self._emails[user_id] = email
-        if self._users is None or before == email:
-            return
-        if before is not None:
-            self._users[before.lower()].discard(user_id)
-        if email is not None:
-            self._users.setdefault(email.lower(), set()).add(user_id)
 
     def look_up(self, items: Sequence[Item]) -> None:
         """Looks up the emails of user ids whose items have none.
@@ -172,31 +228,32 @@ class KnownEmails:
         The account's contacts are scanned only if a user id is in neither the log nor an earlier item.
         """
         emails = [(item.user_id, email_of(self._fields, item)) for item in items if item.user_id]
-        missing = {user_id for user_id, email in emails if not email} - (set(self._emails) - self._of_delivered)
+        missing = {user_id for user_id, email in emails if not email} - (self._emails.user_ids() - self._of_delivered)
         if not missing:
             return
         found = {user_id: self._changes.since(*known) for user_id, known in self._log.emails(missing).items()}
-        self._emails = found | self._emails | found  # those of the log are the first to be forgotten
+        self._emails.put_in_front(found)  # those of the log are the first to be forgotten
         self._of_delivered -= found.keys()
-        self._users = None
-        for user_id in found.keys() & missing:
-            self._follow_run_changes(user_id)
+        for user_id, email in found.items():
+            self._follow_run_changes(user_id, email)
         first_emails = dict(reversed(emails))
-        unnamed = {user_id for user_id in missing - set(self._emails) if not first_emails[user_id]}
+        unnamed = {user_id for user_id in missing - self._emails.user_ids() if not first_emails[user_id]}
         if self._fields.user_id is not None and not self._scanned and unnamed:
             self._scanned = True
             for user_id, email in self._scan(self._fields.user_id.name):
-                self._emails.setdefault(user_id, email)
+                if self._emails.get(user_id) is None:
+                    self._emails.put(user_id, email)
 
-    def _follow_run_changes(self, user_id: str) -> None:
-        """Gives a user id, whose email is that of the log, the email that this run has changed it to."""
-        email, position = self._emails[user_id], -1
+    def _follow_run_changes(self, user_id: str, email: str) -> None:
+        """Gives a user id, whose email in the log is `email`, the one that this run has changed it to."""
+        logged, position = email, -1
         while later := [each for each in self._run_changes.get(email.lower(), ()) if each.position > position]:
             change = later[0]
-            if change.message_id in self._pending:
-                self._changing.setdefault(user_id, [(None, email)]).append((change.message_id, change.email))
+            if change.message_id in self._pending.messages:
+                self._pending.change(user_id, email, change.message_id, change.email)
             email, position = change.email, change.position
-        self._emails[user_id] = email
+        if email != logged:
+            self._emails.put(user_id, email)
 
     def _scan(self, field_name: str) -> Iterator[tuple[str, str]]:
         """Yields the user ids and emails of all contacts, because the API cannot search by the value of a field."""

@@ -64,8 +64,7 @@ class EventBatches:
         finally:
             for item, statuses in sent:
                 if statuses:
-                    message = next((text for _, text in statuses if text), None)
-                    self.counts.add_message([*item.earlier, *(status for status, _ in statuses)], message)
+                    self.counts.add_message(statuses, item.earlier)
         return [item for item, statuses in sent if any(status == "failed" for status, _ in statuses)]
 
     def _events(self, item: BatchItem, statuses: _Statuses) -> Iterator[_Event]:

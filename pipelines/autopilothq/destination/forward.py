@@ -78,7 +78,7 @@ class Forwarder:
                 left[id_] = message
         for id_, message in refused.items():
             if "refused" in statuses.get(id_, ()):  # the same archive may be sent every hour
-                self._counts.add_message(["refused"], message.refusal)
+                self._counts.add_message([("refused", message.refusal)])
             else:
                 self._log_outcome([message], Outcome("refused", self._api.target, None, message.refusal))
         return list(left.values())
@@ -133,7 +133,7 @@ class Forwarder:
         ]
         self._log.add(rows)
         for _ in rows:
-            self._counts.add_message([outcome.status], outcome.message)
+            self._counts.add_message([(outcome.status, outcome.message)])
 
 
 def batches(messages: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:

@@ -181,7 +181,7 @@ def _requests(rows: Sequence[Delivery], list_id: str, log: DeliveryLog, counts: 
             why = f"No contact is known by the user id {row.user_id!r}"
             refused.append(row._replace(status="refused", message=why))
             counts.add("messages")
-            counts.add_message(["refused"], why)
+            counts.add_message([("refused", why)])
         else:
             requests.append(_request(row, list_id or _NEW_LIST, row.email))
     log.add(refused)

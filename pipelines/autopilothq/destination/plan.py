@@ -166,7 +166,7 @@ class Planner:
             self._counts.add("known")
             return True
         if {status.content for status in history.rejections} == {content}:
-            self._counts.add_message([*history.earlier, "refused"], history.rejections[-1].message)
+            self._counts.add_message([("refused", history.rejections[-1].message)], history.earlier)
             return True
         return False
 

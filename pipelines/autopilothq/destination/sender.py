@@ -144,7 +144,7 @@ class _Batches:
 
         The same archive may be sent every hour, and most of its events may have no trigger.
         """
-        self.counts.add_message([row.status], row.message)
+        self.counts.add_message([(row.status, row.message)])
         if before is not None and (before.status, before.message) == (row.status, *storable([row.message])):
             return
         self.batch.refused.append(row)
@@ -189,7 +189,7 @@ class _Batches:
         if is_track or self.state.order.is_touched(key):
             self.put(planned.with_item(key=key, resent=not is_track)._replace(values=values))
         else:
-            self.counts.add_message(["delivered"])
+            self.counts.add_message([("delivered", None)])
 
     def _add_to_batch(self, planned: Planned, write_ahead: bool) -> None:
         item, values, before = planned
