@@ -14,6 +14,7 @@ from typing import Any
 import dlt
 import duckdb
 import pytest
+from dlt.common.schema import TTableSchema
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 import forked
@@ -21,6 +22,7 @@ from autopilothq import catalog, segment_destination
 from autopilothq.clients.segment_api import SegmentApiSettings
 from autopilothq.destination.forward import batches
 from autopilothq.destination.forward_log import ForwardLog
+from autopilothq.destination.load_package import path_of_file
 from autopilothq.destination.outgoing import Outgoing, outgoing
 from autopilothq.destination.segment import forward_messages, resolve_segment_settings
 from autopilothq.errors import InvalidSetting
@@ -564,3 +566,33 @@ def test_the_dlt_destination_takes_whole_files(fake: FakeSegment) -> None:
     with pytest.raises(PipelineStepFailed, match=r"destination\.segment\.batch_size must be 0, which hands over whole"):
         pipeline.run([{"user_id": "u"}], table_name="people")
     assert fake.messages == []
+
+
+def test_rows_that_dlt_took_apart_are_not_sent(fake: FakeSegment) -> None:
+    to = segment_destination(write_key=KEY, base_url=fake.url, requests_per_second=1000.0)
+    pipeline = dlt.pipeline("to_segment", destination=to, pipelines_dir="pipelines")
+    person = {"user_id": "u", "address": {"city": {"name": "B"}}, "tags": [{"user_id": "x"}]}
+    nested = dlt.resource([person], name="people", max_table_nesting=1)
+    with pytest.raises(PipelineStepFailed, match="Rows must be whole, but dlt took the nested values of 'people' out"):
+        pipeline.run(nested)
+    assert fake.messages == []
+    pipeline.abort_packages()
+    pipeline.run(dlt.resource([person], name="people", max_table_nesting=0))
+    assert [message["traits"] for message in fake.messages] == [{"address": person["address"], "tags": person["tags"]}]
+
+
+def test_a_table_of_taken_out_values_is_known() -> None:
+    nested: TTableSchema = {"name": "a▶b", "parent": "a", "columns": {}}
+    with pytest.raises(InvalidSetting, match="the nested values of 'a' out of them"):
+        path_of_file("file.jsonl", nested, "destination.segment")
+    whole: TTableSchema = {**nested, "resource": "b"}  # whose parent its resource declares
+    assert path_of_file("file.jsonl", whole, "destination.segment") == "file.jsonl"
+
+
+def test_nesting_is_no_setting_of_the_destination(fake: FakeSegment, monkeypatch: pytest.MonkeyPatch) -> None:
+    more: dict[str, Any] = {"max_table_nesting": 2}
+    with pytest.raises(InvalidSetting, match="takes no setting max_table_nesting: nested values belong to their row"):
+        segment_destination(write_key=KEY, base_url=fake.url, **more)
+    monkeypatch.setenv("DESTINATION__SEGMENT__MAX_TABLE_NESTING", "2")
+    with pytest.raises(InvalidSetting, match=r"has no setting destination\.segment\.max_table_nesting: nested values"):
+        resolve_segment_settings()

@@ -139,10 +139,10 @@ def test_the_command_to_install_fits_where_the_package_came_from(tmp_path: Path)
             ),
         ),
         (
-            ["--destination", "lancedb"],
+            ["--destination", "lancedb"],  # whose package would be installed in vain
             (
-                "Error: The destination lancedb needs the package lancedb, which is not installed.\n"
-                "Install it: pip install 'lancedb'"
+                "Error: Expected a destination that answers SQL, but lancedb does not: nobody could tell what is stored"
+                ' there.\nName another one, such as destination="duckdb" or --destination duckdb.'
             ),
         ),
     ],
@@ -240,6 +240,24 @@ OF_LAKES = {
     ),
     "The table tracks cannot be opened: Kernel error: Unsupported: Feature 'catalogManaged' is not supported": NEWER,
 }
+EXTENSIONS = (
+    "DuckDB gets its extensions from the network, once. Without network, install this one elsewhere with the same"
+    " version of DuckDB (INSTALL), and copy ~/.duckdb/extensions from there. duckdb and ducklake take another folder,"
+    " too: extension_directory under [destination.NAME.credentials.global_config]."
+)
+URL = "http://extensions.duckdb.org/v1.5.6/linux_amd64/httpfs.duckdb_extension.gz"
+OF_EXTENSIONS = {
+    f'IO Error: Failed to download extension "httpfs" at URL "{URL}"': EXTENSIONS,
+    "An error occurred while trying to automatically install the required extension 'httpfs':": EXTENSIONS,
+    'IO Error: Extension "/home/ada/.duckdb/extensions/v1.5.6/linux_amd64/httpfs.duckdb_extension" not found.': (
+        EXTENSIONS
+    ),
+    "Invalid Input Error: Failed to load 'httpfs', The file is not a DuckDB extension.": (
+        "Its file in ~/.duckdb/extensions is damaged, or not for this version of DuckDB and this machine: remove it,"
+        " and DuckDB gets it anew (or copy the right one to its place)."
+    ),
+    "IO Error: Can't find the home directory at ''": "Set HOME: DuckDB keeps its extensions below it.",
+}
 RIGHT = "Give this user the right to it (chmod, chown), or name another place."
 
 
@@ -259,7 +277,7 @@ RIGHT = "Give this user the right to it (chmod, chown), or name another place."
             DestinationConnectionError("Client", "mail", 'Cannot open file "/a": Permission denied', OSError()),
             f'Cannot open file "/a": Permission denied\n{RIGHT}',
         ),
-        *((OSError(what), f"{what}\n{advice}") for what, advice in (OF_POSTGRES | OF_LAKES).items()),
+        *((OSError(what), f"{what}\n{advice}") for what, advice in (OF_POSTGRES | OF_LAKES | OF_EXTENSIONS).items()),
         (
             ValueNotSecretException("config.toml", "destination.postgres.credentials"),
             "destination.postgres.credentials is secret, but it is in .dlt/config.toml.\nMove it to .dlt/secrets.toml.",

@@ -68,6 +68,13 @@ _ADVICE = {
     "Too many open files": "Let it open more (ulimit -n 1024), then run it again.",
     "Out of Memory Error|(allocate|pin) block of size": "Allow more: memory (MB, 400 unless set) under"
     " [sources.autopilothq], or for the load step memory_limit under [destination.duckdb.credentials.global_config].",
+    "Failed to download ext|automatically install the required ext|^IO Error: Extension .+ not found": "DuckDB gets"
+    " its extensions from the network, once. Without network, install this one elsewhere with the same version of"
+    " DuckDB (INSTALL), and copy ~/.duckdb/extensions from there. duckdb and ducklake take another folder, too:"
+    " extension_directory under [destination.NAME.credentials.global_config].",
+    "Failed to load '.+', The file ": "Its file in ~/.duckdb/extensions is damaged, or not for this version of DuckDB"
+    " and this machine: remove it, and DuckDB gets it anew (or copy the right one to its place).",
+    "find the home directory": "Set HOME: DuckDB keeps its extensions below it.",
     # Python does not always say which file it was.
     "^[^/]*No space left on device$": "Make room on the disk of the output, of dlt's folder (DLT_DATA_DIR, else"
     " ~/.dlt), or of temporary files (TMPDIR), then run it again.",

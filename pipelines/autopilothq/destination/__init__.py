@@ -105,7 +105,7 @@ def _deliver_file(items: Any, table: TTableSchema, settings: DestinationSettings
     """Sends the rows of a file of a load package. Raises DeliveryFailed or DeliveryImpossible, for dlt to handle."""
     try:
         check_configuration(SECTION, autopilot)
-        path = path_of_file(items, SECTION)
+        path = path_of_file(items, table, SECTION)
         with DeliveryLog(log if log is not None else log_dataset()) as deliveries:
             counts = deliver(map(from_row, rows_of(path, table)), deliveries, settings)
     except (InvalidSetting, NotAuthorized) as error:

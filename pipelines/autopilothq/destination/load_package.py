@@ -24,14 +24,32 @@ from .settings import check_configuration
 _ROWS = 1000  # rows that are read at once
 
 
-def path_of_file(items: Any, section: str) -> str:
-    """Returns the path of the file that dlt hands over. Raises InvalidSetting if dlt is set to hand over rows."""
+def path_of_file(items: Any, table: TTableSchema, section: str) -> str:
+    """Returns the path of the file that dlt hands over, of a table's rows.
+
+    Raises InvalidSetting if dlt is set to hand over rows, or took nested values out of them.
+    """
     if not isinstance(items, str):
         raise InvalidSetting(
             f"{section}.batch_size must be 0, which hands over whole files: the delivery log records what of a file was"
             " sent. Leave it out"
         )
+    if _is_taken_apart(table):
+        raise InvalidSetting(
+            f"Rows must be whole, but dlt took the nested values of {table.get('parent', table['name'])!r} out of them."
+            " Set max_table_nesting=0 on that resource (dlt remembers another number), drop the load that waits"
+            " (dlt pipeline NAME abort-packages), and run it again"
+        )
     return items
+
+
+def _is_taken_apart(table: TTableSchema) -> bool:
+    """Returns whether dlt takes nested values out of a table's rows, or made the table of such values.
+
+    A table with a parent that a resource declares itself has whole rows.
+    """
+    is_nested = "parent" in table and "resource" not in table
+    return is_nested or bool((table.get("x-normalizer") or {}).get("max_nesting"))
 
 
 def rows_of(path: str, table: TTableSchema) -> Iterator[dict[str, Any]]:

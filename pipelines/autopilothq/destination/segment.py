@@ -70,7 +70,7 @@ def _forward_file(items: Any, table: TTableSchema, settings: SegmentApiSettings,
     """Forwards the rows of a file of a load package. Raises DeliveryFailed or DeliveryImpossible, for dlt to handle."""
     try:
         check_configuration(SEGMENT_SECTION, segment_destination)
-        path = path_of_file(items, SEGMENT_SECTION)
+        path = path_of_file(items, table, SEGMENT_SECTION)
         with ForwardLog(log if log is not None else log_dataset()) as forwards:
             counts = forward_messages(map(outgoing, map(_line, rows_of(path, table))), forwards, settings)
     except (InvalidSetting, NotAuthorized) as error:

@@ -122,6 +122,11 @@ def _check_names(names: Iterable[str], factory: Callable[..., "Destination[Any, 
     """Raises InvalidSetting, with the most similar setting, for a name that is not a setting of a destination."""
     own = list(signature(factory).parameters)[2:]  # without the rows and their table
     for name in names:
+        if name == "max_table_nesting":
+            raise InvalidSetting(
+                f"{before}{name}: nested values belong to their row. Leave it out, and drop a load that waits"
+                " (dlt pipeline NAME abort-packages)"
+            )
         if name in own or name in factory().spec.get_resolvable_fields():
             continue
         if name not in DestinationCapabilitiesContext.get_resolvable_fields():

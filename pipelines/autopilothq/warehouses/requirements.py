@@ -18,17 +18,25 @@ from .dlt_internals import (
 
 # Extras of this package that dlt has under another name.
 _EXTRAS = {"gs": "gcs", "pyiceberg": "iceberg"}
-# dlt's destinations that are not warehouses.
-_NO_WAREHOUSES = {"destination", "dummy", "lance", "lancedb", "qdrant", "weaviate"}
+# dlt's destinations whose tables cannot be queried.
+NO_WAREHOUSES = {"destination", "dummy", "lance", "lancedb", "qdrant", "weaviate"}
 
 
 def unknown_destination(error: UnknownDestinationModule) -> str:
     """Returns the message about a destination that dlt does not know."""
-    known = sorted(set(destinations.__all__) - _NO_WAREHOUSES)
-    near = difflib.get_close_matches(error.ref, known, n=1)
+    known = sorted(set(destinations.__all__) - NO_WAREHOUSES)
+    near = ["filesystem"] if error.ref == "delta" else difflib.get_close_matches(error.ref, known, n=1)
     guess = f"Did you mean {near[0]}? " if near else ""
     own = "" if "." in error.ref else f" One that you named yourself needs destination.{error.ref}.destination_type."
     return f"There is no destination {error.ref}.\n{guess}dlt has {', '.join(known)}.{own}"
+
+
+def no_warehouse(kind: str) -> str:
+    """Returns the message about a destination whose tables cannot be queried."""
+    return (
+        f"Expected a destination that answers SQL, but {kind} does not: nobody could tell what is stored there.\n"
+        'Name another one, such as destination="duckdb" or --destination duckdb.'
+    )
 
 
 def missing_package(error: ImportError, kind: str = "") -> str:

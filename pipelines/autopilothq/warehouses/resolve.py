@@ -91,7 +91,7 @@ def make_destination(
     the current folder. A DuckDB file is created only with `create`, opened read-only with `reads`, and waited for, up
     to `wait`, if another program has it open. Relative paths begin in the current folder. The setting `books_dataset`
     names a separate dataset for the books. Raises RunError if a DuckDB file is named like the dataset, or the books
-    cannot be in another dataset.
+    cannot be in another dataset, or the destination's tables cannot be queried.
     """
     destination_name = options.destination or text_setting("destination_type") or "duckdb"
     kind = _kind_of(destination_name)
@@ -131,6 +131,8 @@ def _local_folder() -> str:
 
 
 def _other_destination(destination_name: str, kind: str, credentials: str | None) -> Any:
+    if kind in requirements.NO_WAREHOUSES:  # before their packages, which would be installed in vain
+        raise RunError(requirements.no_warehouse(kind))
     if kind == "filesystem":
         url = credentials or str(setting(f"destination.{destination_name}.bucket_url") or "")
         if url.removeprefix("file://").startswith("~"):  # dlt would create a folder of that name

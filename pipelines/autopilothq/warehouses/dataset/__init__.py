@@ -9,6 +9,7 @@ from ...catalog import LOCKS, TABLES
 from ...errors import RunError
 from ..dlt_internals import DLT_NAME_PREFIX, FilesystemClient, JobClientBase, SqlJobClientBase
 from ..dlt_internals.clients import client_for
+from ..requirements import no_warehouse
 from .delta import DeltaDataset, required_columns
 from .delta_versions import drop_old_versions, maintain
 from .interface import Columns, Dataset, NativeType, Row, in_utc, placeholders
@@ -97,10 +98,7 @@ def dataset_of(client: JobClientBase, literals: bool = False) -> Dataset:
     if isinstance(client, FilesystemClient):
         return DeltaDataset(client)
     kind = client.config.destination_type.rpartition(".")[2]
-    raise RunError(
-        f"Expected a destination that answers SQL, but {kind} does not: nobody could tell what is stored there.\n"
-        'Name another one, such as destination="duckdb" or --destination duckdb.'
-    )
+    raise RunError(no_warehouse(kind))
 
 
 def queryable_client(pipeline: dlt.Pipeline) -> JobClientBase:
