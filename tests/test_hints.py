@@ -13,6 +13,7 @@ import psycopg2
 import pytest
 from dlt.common.configuration.specs import GcpServiceAccountCredentials
 from dlt.common.exceptions import MissingDependencyException
+from dlt.load.exceptions import LoadClientJobFailed, LoadClientJobRetry
 
 from autopilothq import explain, extras, inspect
 from autopilothq.errors import RunError
@@ -302,6 +303,26 @@ RIGHT = "Give this user the right to it (chmod, chown), or name another place."
 def test_what_systems_and_dlt_report_is_short_and_has_advice(error: Exception, message: str) -> None:
     # The command depends on the folder that a test runs in.
     assert explain.error_message(error) == message.replace("{install[az]}", extras.install("az"))
+
+
+COPIED = "PGRES_FATAL_ERROR ERROR:  insufficient data left in message\nCONTEXT:  COPY opened, line 1, column n"
+CAST = 'column "n" is of type text but expression is of type bigint'
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        LoadClientJobRetry("1", "opened.0.parquet", 1, 1, f"{COPIED}\n. SQLSTATE: 08P01\n", OSError()),
+        LoadClientJobFailed("1", "opened.0.sql", f"{CAST}\nLINE 1: INSERT INTO", OSError()),
+        OSError(f'{COPIED}: "5"'),
+    ],
+)
+def test_the_column_that_somebody_changed_is_named(error: Exception) -> None:
+    _, _, advice = explain.error_message(error).partition("\n")
+    assert advice == (
+        "Somebody changed the type of the column n of opened: change it back (ALTER TABLE ... ALTER COLUMN ... TYPE),"
+        " or drop the column: the next run creates it again, empty."
+    )
 
 
 @pytest.mark.parametrize(

@@ -450,10 +450,11 @@ def test_settings_of_sessions_that_a_pooler_drops(
 ) -> None:
     """PgBouncer does so if its settings tell it to ignore them; else it refuses connections."""
     monkeypatch.setattr(postgres_waits, "SESSION", "")
-    client = cast(Any, client_for(pipeline(segment_postgres(postgres)), Schema("autopilothq"))).sql_client
-    for _ in range(2):
-        with client:
-            pass
+    for _ in range(2):  # as the query and the log of `send` do
+        client = cast(Any, client_for(pipeline(segment_postgres(postgres)), Schema("autopilothq"))).sql_client
+        for _ in range(2):
+            with client:
+                pass
     [warning] = caplog.messages
     assert warning == (
         "A connection pooler drops the settings of sessions, so lock_timeout and statement_timeout are the server's."

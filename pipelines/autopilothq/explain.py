@@ -17,6 +17,7 @@ from .warehouses.dlt_internals import (
     ConfigValueCannotBeCoercedException,
     DatabaseException,
     InvalidNativeValue,
+    LoadClientJobException,
     UnknownDestinationModule,
     ValueNotSecretException,
 )
@@ -27,8 +28,8 @@ _PROGRAM_ERRORS = (AssertionError, AttributeError, IndexError, KeyError, NameErr
 _WRAPPED = ("exception", "__cause__")  # where dlt and Python keep the error that another one wraps
 _REPORT = "This is a fault of autopilothq: please report what `autopilothq --debug` shows of it."
 _RETYPED = (
-    "Somebody changed a column's type: change it back (ALTER TABLE ... ALTER COLUMN ... TYPE), or drop the column:"
-    " the next run creates it again, empty."
+    "Somebody changed {}: change it back (ALTER TABLE ... ALTER COLUMN ... TYPE), or drop the column: the next run"
+    " creates it again, empty."
 )
 _ADVICE = {
     "^Expected the file .+ of a Delta table": "Bring it back, or give up its rows as how-to/warehouses.md says.",
@@ -83,6 +84,9 @@ _ADVICE = {
     " place.",
 }
 """Patterns of messages of databases and operating systems, and what to do about each."""
+_COPIED = re.compile(r"CONTEXT:\s+COPY (.+?), line \d+, column (.+?)(?:: |$)", re.MULTILINE)
+"""Where PostgreSQL was in a file when it failed: the table and the column."""
+_MISTYPED = re.compile('column "(.+)" is of type .+ but expression is of type')
 _PREAMBLE = re.compile(r"^Connection with `.+? The actual reason given is: ", re.DOTALL)
 """How dlt begins its message about every connection that fails."""
 _LOST_FILE = re.compile(r"Object at location (\S.*?) not found")
@@ -170,9 +174,23 @@ def _foreign_message(error: BaseException, chain: list[BaseException]) -> str:
     if is_fault or not text:
         text = f"{type(root).__name__}: {text}".rstrip(": ")
     advice = next((advice for pattern, advice in _ADVICE.items() if re.search(pattern, text)), "")
+    if advice == _RETYPED:
+        advice = advice.format(_retyped(text, chain))
     if is_fault:
         advice = _REPORT
     if not isinstance(error, PipelineStepFailed):
         return f"{text}\n{advice}".rstrip()
     nothing = "Nothing of it counts as loaded; run it again once that is fixed."
     return f"The {error.step} step failed: {text}\n{f'{advice} Nothing of it counts as loaded.' if advice else nothing}"
+
+
+def _retyped(text: str, chain: list[BaseException]) -> str:
+    """Returns what somebody changed: the type of the column that an error names, if it names one."""
+    copied = next(filter(None, (_COPIED.search(str(cause)) for cause in chain)), None)
+    mistyped = _MISTYPED.search(text)
+    job = next((cause for cause in chain if isinstance(cause, LoadClientJobException)), None)
+    if copied:
+        return f"the type of the column {copied[2]} of {copied[1]}"
+    if mistyped and job:
+        return f"the type of the column {mistyped[1]} of {job.job_id.partition('.')[0]}"
+    return "a column's type"

@@ -130,6 +130,23 @@ def test_what_is_refused_or_of_deleted_persons_is_rejected() -> None:
     assert [row["message"] for row in found["_rejects"]] == ["too long"]
 
 
+@pytest.mark.parametrize("long", [False, True])
+def test_what_is_stored_of_a_refused_user_is_a_duplicate(long: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine keeps the texts of long lines elsewhere."""
+    monkeypatch.setattr(ParsedCells, "has_long_lines", long)
+    store = Partitioned()
+    store.run([identify(messageId="i1"), message(type="group", messageId="g1", groupId="g")])
+    store.refused = RefusedIds({}, {"users": {"u1": "no"}, "accounts": {"g": "never"}})
+    lines: list[Line] = [
+        identify(messageId="i1"), identify(messageId="i2", traits={"a": 1}), identify(messageId="i3", userId="u2"),
+        message(type="group", messageId="g1", groupId="g"), message(type="group", messageId="g2", groupId="g"),
+    ]  # fmt: skip
+    found = store.run(lines)
+    assert sorted((row["line"], row["message"]) for row in found["_rejects"]) == [(2, "no"), (5, "never")]
+    [again] = store.audit
+    assert (again.lines, again.stored, again.duplicates, again.rejected) == (5, 1, 2, 2)
+
+
 def test_a_row_that_loses_a_refused_message_is_made_again_of_those_that_are_stored() -> None:
     """A first try of the load may have written it with that message."""
     store = Partitioned()

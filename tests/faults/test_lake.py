@@ -19,6 +19,7 @@ import pytest
 from deltalake import DeltaTable, Field, TableFeatures, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.schema import PrimitiveType
+from dlt import Schema
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 import autopilothq
@@ -30,6 +31,7 @@ from autopilothq.extras import install
 from autopilothq.warehouses.dataset import count_shared, open_dataset
 from autopilothq.warehouses.dataset.delta import MOST_FILES, compact_tables
 from autopilothq.warehouses.delta import KILL_POINT_ROWS_APPENDED, append_new, lake
+from autopilothq.warehouses.dlt_internals.clients import client_for
 from calling import Call, errors
 from faults import killed
 from faults.killed import Plan
@@ -221,6 +223,23 @@ def test_files_of_dlts_that_a_kill_cut_off_stop_no_load_of_a_new_machine(
     assert json.loads((folder / "init").read_text()) == {"initial_version": 1, "current_version": 2}
     tracks = lake_content(bucket.as_uri())["tracks"]
     assert [row["id"] for row in tracks.dicts()] == ["m-1", "m-2", "m-3"]
+
+
+@pytest.mark.parametrize("init", [False, True])
+def test_dlt_drops_tables_where_it_stored_no_schema(tmp_path: Path, init: bool) -> None:
+    """As its `refresh` does in the staging dataset, of which earlier versions left an empty one."""
+    bucket = tmp_path / "bucket"
+    client: Any = client_for(pipeline(tmp_path, lake(f"{bucket}")), Schema("autopilothq"))
+    staging = bucket / f"{Path(client.dataset_path).name}_staging"
+    for name in ("tracks", "kept"):
+        (staging / name).mkdir(parents=True)
+        (staging / name / "a.parquet").touch()
+    if init:
+        (staging / "init").write_text('{"versions": 2}')
+    with client.with_staging_dataset():
+        client.drop_tables("tracks")
+    assert [path.name for path in staging.rglob("*.parquet")] == ["a.parquet"]
+    assert (staging / "kept" / "a.parquet").exists()
 
 
 def test_a_damaged_table_is_named(tmp_path: Path) -> None:

@@ -140,6 +140,7 @@ def reject_refused(context: ProjectionContext, refused: RefusedIds, read_lines: 
     with engine.registered(context.con, raw_lines=engine.text_table(found, ("seq", "id", "raw"))):
         texts.insert(context, "rejects", _SQL["reject_refused"])
     reject_messages(context, "refused")
+    context.con.execute(_SQL["candidates_of_refused"])
 
 
 def reject_suppressed(context: ProjectionContext, suppressed: HashedIds) -> None:
@@ -228,6 +229,18 @@ def match_stored(context: ProjectionContext, stored: ReadTable) -> None:
         if table_name in existing:
             engine.read_stored(con, stored(table_name, ["id"]), _SQL["match_event_table"], {"event": table_name})
         con.execute(_SQL["forget_half_stored"], {"event": table_name, "table_number": names.index(table_name)})
+    _admit_stored(context)
+
+
+def _admit_stored(context: ProjectionContext) -> None:
+    """Takes stored messages of refused users (accounts) back from the rejects: they are duplicates."""
+    con = context.con
+    if not con.execute("SELECT 1 FROM refused LIMIT 1").fetchone():
+        return
+    con.execute(_SQL["refused_but_stored"])
+    if con.execute("SELECT 1 FROM refused_but_stored LIMIT 1").fetchone():
+        texts.create_table(context, "rejects", _SQL["rejected_still"])
+        con.execute(_SQL["admit"])
 
 
 def drop_stored(context: ProjectionContext) -> None:

@@ -21,6 +21,22 @@ CREATE VIEW kept AS FROM messages ANTI JOIN duplicates USING (seq)
 -- Until then: the messages that may turn out to be stored.
 CREATE VIEW candidates AS SELECT seq, id, table_number FROM messages ANTI JOIN duplicates USING (seq)
 
+-- name: candidates_of_refused
+-- Also those of refused users (accounts): what is stored of them is a duplicate all the same.
+CREATE OR REPLACE VIEW candidates AS SELECT seq, id, table_number FROM messages ANTI JOIN duplicates USING (seq)
+UNION ALL SELECT seq, id, table_number FROM parsed SEMI JOIN (FROM refused WHERE row_id IS NOT NULL AND NOT again)
+USING (seq)
+
+-- name: refused_but_stored
+CREATE OR REPLACE TEMP TABLE refused_but_stored AS
+SELECT seq FROM refused SEMI JOIN stored_in USING (seq) SEMI JOIN (FROM rejects WHERE reason = 'unreadable') USING (seq)
+
+-- name: rejected_still
+FROM rejects ANTI JOIN refused_but_stored USING (seq)
+
+-- name: admit
+DELETE FROM refused WHERE seq IN (FROM refused_but_stored)
+
 -- name: duplicates_within
 -- Keeps the earliest of the messages with one id; `tie` makes the choice independent of the order of the lines.
 INSERT INTO duplicates SELECT seq FROM (

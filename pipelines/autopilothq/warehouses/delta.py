@@ -78,6 +78,11 @@ class LakeClient(FilesystemClient):
         elif names := list(truncate_tables):
             super().initialize_storage(names)
 
+    def drop_tables(self, *tables: str, delete_schema: bool = True) -> None:
+        """Drops tables, and the stored schemas, if there are any: a staging dataset has none, at which dlt fails."""
+        has_schemas = self.fs_client.isdir(self.get_table_dir(self.schema.version_table_name))
+        super().drop_tables(*tables, delete_schema=delete_schema and has_schemas)
+
     def get_load_job_class(self, table: PreparedTableSchema, file_path: str) -> type[LoadJob]:
         """Returns the job that loads a file."""
         job: type[LoadJob] = super().get_load_job_class(table, file_path)

@@ -25,6 +25,7 @@ SESSION = f"-c extra_float_digits={FLOAT_DIGITS} -c quote_all_identifiers=off"
 ARRIVED = "SELECT current_setting('extra_float_digits')::int, current_setting('quote_all_identifiers')::bool"
 
 _log = logging.getLogger(__name__)
+_warned: set[tuple[str, int, str]] = set()  # the databases that a pooler was warned about, by host, port and name
 
 
 def with_timeouts(config: PostgresConfiguration) -> PostgresCredentials:
@@ -42,8 +43,9 @@ def with_timeouts(config: PostgresConfiguration) -> PostgresCredentials:
 
 
 def check_session(connection: "psycopg2.extensions.connection", waits: Waits) -> None:
-    """Warns if the settings of sessions do not reach the server, as through some connection poolers; once per `waits`.
+    """Warns if the settings of sessions do not reach the server, as through some connection poolers.
 
+    A program does so once for each database, however many destinations it opens there; `waits` are of one of them.
     Raises RunError if the server's own settings would change values.
     """
     if waits.checked:
@@ -59,7 +61,9 @@ def check_session(connection: "psycopg2.extensions.connection", waits: Waits) ->
             "Name the host and port of PostgreSQL itself in the credentials, or set extra_float_digits = 1 and"
             " quote_all_identifiers = off for the user (ALTER ROLE ... SET)."
         )
-    if digits != FLOAT_DIGITS:
+    database = (connection.info.host, connection.info.port, connection.info.dbname)
+    if digits != FLOAT_DIGITS and database not in _warned:
+        _warned.add(database)
         _log.warning(
             "%s, so lock_timeout and statement_timeout are the server's. The host and port of PostgreSQL itself in the"
             " credentials change that.",
