@@ -123,7 +123,7 @@ def test_a_load_begins_with_its_extraction_and_its_target(reads_again: bool) -> 
     assert at.tzinfo is UTC
     assert called == [
         ("current_extraction", "the keeper", reads_again),
-        ("check_alone", load.extraction),
+        ("check_alone", load.extraction, reads_again),
         ("begin_target", load.extraction, at, reads_again, "the keeper"),
         ("close_database", PIPELINE),
     ]

@@ -13,6 +13,7 @@ from autopilothq.sources.scans import Scan
 from autopilothq.sources.spool import ScanStart, Spool
 
 EARLY, LATE, NOW = (f"2019-05-0{day}T00:00:00.000Z" for day in (1, 2, 3))
+OLD = "2019-04-25T23:00:00.000Z"
 URL = "https://api2.autopilothq.com/v1"
 TABLES = ["contacts", "tracks"]
 
@@ -84,6 +85,9 @@ WHOLE = ScanStart("account", LATE)
         (BEHIND, "34", cursor(LATE, tables=["tracks"]), BEHIND, "34", (3, 200)),
         (BEHIND, "34", cursor(LATE, page=4, contacts=300), BEHIND, "4", (4, 300)),
         (BEHIND, "", cursor(LATE), BEHIND, "", (3, 200)),
+        # Pages that are too old to be the account's state, unless a load has some of the scan.
+        (WHOLE._replace(started_at=OLD), "12", {}, ANEW, "", (1, 0)),
+        (WHOLE._replace(started_at=OLD), "1234", cursor(OLD), WHOLE._replace(started_at=OLD), "34", (3, 200)),
         # Pages of a scan before that of a load.
         (ScanStart("account", EARLY), "1234", cursor(LATE), BEHIND, "", (3, 200)),
     ],
@@ -141,6 +145,38 @@ def test_lists_are_scanned_again_unless_their_pages_wait_to_be_loaded(
     assert Spool.open(folder / "index").start == scan.spool.start  # type: ignore[union-attr]
     assert len(list((folder / "index").glob("*.gz"))) == len(pages)
     assert (folder / "0").exists() == bool(pages)
+
+
+@pytest.mark.usefixtures("state")
+def test_pages_of_lists_that_are_too_old_are_requested_again(plan: ScanPlan) -> None:
+    folder = plan.folder / "lists"
+    spooled(folder / "index", ScanStart("account", OLD), None)
+    [scan] = replace(plan, selected=frozenset({"lists"})).scans()
+    assert (scan.started_at, list((folder / "index").glob("*.gz"))) == (NOW, [])
+
+
+@pytest.mark.parametrize(
+    ("gone", "contacts_pages", "lists_pages"),
+    [
+        ({"lost": {"tracks"}}, "", "1"),
+        ({"replaced": {"contacts"}}, "", "1"),
+        ({"lost": {"lists_contacts"}}, "34", ""),
+        ({"replaced": {"lists"}}, "34", "1"),
+        ({"lost": {"triggers"}, "replaced": {"users"}}, "34", "1"),
+    ],
+)
+def test_a_scan_does_not_go_on_where_its_earlier_rows_are_dropped(
+    plan: ScanPlan, state: dict[str, Any], gone: Any, contacts_pages: str, lists_pages: str
+) -> None:
+    """Lists are only loaded whole, so they can be replaced by pages of several loads, too."""
+    state["scans"] = {"contacts": cursor(LATE)}
+    spooled(plan.folder / "contacts", WHOLE, "b1", "b2", "b3", "b4")
+    spooled(plan.folder / "lists" / "index", WHOLE, None)
+    scans = replace(plan, selected=frozenset({*TABLES, "lists", "lists_contacts"}), **gone).scans()
+    pages = {"contacts": contacts_pages, "lists": lists_pages}
+    assert {scan.name: scan.started_at for scan in scans} == {name: LATE if pages[name] else NOW for name in pages}
+    for name, folder in (("contacts", "contacts"), ("lists", "lists/index")):
+        assert sorted(path.stem for path in (plan.folder / folder).glob("*.gz")) == [f"0000000{n}" for n in pages[name]]
 
 
 def test_what_was_cut_off_long_ago_is_scanned_first(plan: ScanPlan, state: dict[str, Any]) -> None:

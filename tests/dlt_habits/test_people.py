@@ -1,14 +1,17 @@
-"""Origins that keep a cursor for each person: no event is passed over, whatever is selected, dropped or replaced."""
+"""Origins that keep cursors of their own: no event is passed over, whatever is selected, dropped or replaced."""
 
-from collections.abc import Iterator
+import logging
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from autopilothq import ortto, profiles
+from autopilothq import api, ortto, profiles
 from dlt_habits.habits import Place
+from fake_autopilot import FakeAutopilot
 from fake_autopilot.profiles import FakeProfiles
 from fake_ortto import FakeOrtto
 
@@ -75,3 +78,74 @@ def test_people_of_ortto_are_asked_again_for_tables_that_were_not_selected() -> 
         assert before
         place.run(source.with_resources("tracks", "email_opened", "_profiles", "_audit"))
         assert sorted(row["id"] for row in place.rows("email_opened")) == sorted(before)
+
+
+PACE = 1000
+SERVICE = (
+    'The table "data"."email_clicked" was missing and was created again, empty; DELETE FROM "data"."_dlt_loads" WHERE'
+    " schema_name = 'autopilothq' makes the next run of each source read again all that there still is, which stores"
+    " what is missing and nothing twice"
+)
+SCANNED = (
+    'The table "data"."email_clicked" was missing and was created again, empty; the next complete scan stores what'
+    ' Autopilot\'s API still has; DELETE FROM "data"."_audit" makes the next run read the archive again, which stores'
+    " what is missing and nothing twice"
+)
+SETS = {"profiles": ("email_clicked", "_profiles"), "ortto": ("email_clicked", "_profiles", "ortto_tags")}
+
+
+@pytest.fixture(params=["profiles", "ortto", "api"])
+def origin(request: pytest.FixtureRequest, server: FakeProfiles) -> Iterator[tuple[str, Callable[[], DltSource]]]:
+    """The name of a source, and a function that returns it with few of its tables."""
+    name = request.param
+    tables = (*SETS.get(name, ("email_clicked", "triggers")), "_audit")
+    with FakeOrtto(people=6) as people, FakeAutopilot(contacts=12) as account:
+        made: dict[str, Callable[[], DltSource]] = {
+            "profiles": lambda: profiles(server.token, server.space, people="people.txt", base_url=server.base_url),
+            "ortto": lambda: ortto(
+                people.key,
+                base_url=people.base_url,
+                requests_per_second=PACE,
+                activity_requests_per_second=PACE,
+            ),
+            "api": lambda: api(account.key, base_url=account.base_url, requests_per_second=PACE),
+        }
+        yield name, lambda: made[name]().with_resources(*tables)
+
+
+def test_what_brings_back_a_dropped_table(
+    origin: tuple[str, Callable[[], DltSource]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """As the warning says."""
+    name, source = origin
+    place = Place()
+    place.run(source())
+    before = [sorted(row["id"] for row in place.rows("email_clicked")), place.count("_profiles")]
+    assert before[0]
+    place.con.execute("DROP TABLE data.email_clicked")
+    caplog.clear()
+    place.run(source())
+    warned = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert warned == [SCANNED if name == "api" else SERVICE]
+    if name != "api":
+        place.con.execute(*re.findall("DELETE FROM .*'", warned[0]))
+        place.run(source())
+    assert [sorted(row["id"] for row in place.rows("email_clicked")), place.count("_profiles")] == before
+
+
+def test_two_sources_in_one_run_are_told_to_run_one_by_one(origin: tuple[str, Callable[[], DltSource]]) -> None:
+    with pytest.raises(PipelineStepFailed, match=r"twice\.\nRun one source after the other\. What was"):
+        Place().run([origin[1](), origin[1]()])
+
+
+def test_a_scan_of_the_api_begins_again_where_its_tables_are_replaced() -> None:
+    """Its earlier pages are gone with the tables; here each run has time for one page."""
+    place = Place()
+    with FakeAutopilot(contacts=250) as account:
+
+        def run(**words: str) -> int:
+            source = api(account.key, base_url=account.base_url, requests_per_second=PACE, max_seconds=0)
+            place.run(source.with_resources("contacts", "_audit"), **words)
+            return place.count("contacts")
+
+        assert [run(), run(), run(write_disposition="replace"), run(), run()] == [100, 200, 100, 200, 250]

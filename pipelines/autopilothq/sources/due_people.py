@@ -6,8 +6,6 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
-import dlt
-
 from ..catalog import PROFILES
 from ..errors import InvalidSetting, NotSupported
 from ..projection import DuePeople, People
@@ -52,12 +50,11 @@ def begins_anew(tables: Collection[str], why: str) -> bool:
 
     Raises NotSupported, with the reason `why`, if dlt is to replace them.
     """
-    for resource in dlt.current.source().resources.extracted:
-        if resource.name in tables and user_hints.is_replaced(resource):
-            raise NotSupported(
-                f"Expected {resource.name} not to be replaced, because {why}.\n"
-                'Leave write_disposition out, or read all that it has again: refresh="drop_sources".'
-            )
+    if replaced := user_hints.replaced_resources() & set(tables):
+        raise NotSupported(
+            f"Expected {min(replaced)} not to be replaced, because {why}.\n"
+            'Leave write_disposition out, or read all that it has again: refresh="drop_sources".'
+        )
     dropped, emptied = dlt_resources.dropped_tables()
     return bool((dropped | emptied) & {PROFILES.name, *tables})
 

@@ -112,7 +112,7 @@ def _check_resource(resource: DltResource, own: str, reads_again: bool) -> None:
         )
 
 
-def check_alone(extraction: Extraction) -> None:
+def check_alone(extraction: Extraction, reads_again: bool) -> None:
     """Raises NotSupported if extracted rows of another load wait to be loaded, because they do not count as stored yet.
 
     Both loads would store the same messages, and each would make rows of `users` without the other's messages. Other
@@ -125,11 +125,12 @@ def check_alone(extraction: Extraction) -> None:
     current = waiting.pop(str(extraction.load_id))
     handed_over = set(current.get(_TABLES, ()))
     if handed_over & ours or any(_TABLES in state for state in waiting.values()):
+        one = "Give all folders to one source, archive([...]), or run" if reads_again else "Run"
         raise NotSupported(
             "Expected the rows of another source to be loaded before this one is read, but they wait: what they bring"
             " is not stored yet, and would be stored twice.\n"
-            "Give all folders to one source, archive([...]), or run one source after the other. What was extracted"
-            " before, load with pipeline.normalize() and pipeline.load(), or drop with pipeline.abort_packages()."
+            f"{one} one source after the other. What was extracted before, load with pipeline.normalize() and"
+            " pipeline.load(), or drop with pipeline.abort_packages()."
         )
     current[_TABLES] = sorted(handed_over | ours)
 

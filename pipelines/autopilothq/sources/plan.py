@@ -178,7 +178,7 @@ def plan_load(origin: Origin[Any], settings: LoadSettings, keeper: object) -> Pl
     """
     loaded_at = datetime.now(UTC)
     extraction = current_extraction(keeper, origin.reads_again)
-    check_alone(extraction)
+    check_alone(extraction, origin.reads_again)
     selected = select(extraction.data_resources, settings.messages)
     target = begin_target(extraction, loaded_at, origin.reads_again, keeper)
     context = _context(settings, extraction, target, loaded_at, selected)

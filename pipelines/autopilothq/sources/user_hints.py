@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import dlt
 import pyarrow as pa
 from dlt import Schema
 from dlt.sources import DltResource
@@ -230,6 +231,11 @@ def is_replaced(resource: DltResource) -> bool:
     """Returns whether a user requested that a resource's tables be replaced."""
     disposition = _disposition(resource)
     return disposition is not None and disposition["disposition"] == "replace"
+
+
+def replaced_resources() -> set[str]:
+    """Returns the extracted resources whose tables a user requested to be replaced."""
+    return {each.name for each in dlt.current.source().resources.extracted if is_replaced(each)}
 
 
 def strategy(resource: DltResource) -> str | None:

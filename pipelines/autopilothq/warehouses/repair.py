@@ -13,7 +13,7 @@ from typing import Any
 import dlt
 from dlt import Schema
 
-from ..catalog import AUDIT
+from ..catalog import AUDIT, AUTOPILOT_CURRENT, CONTACTS, CURRENT, EVENT_TABLES, ORTTO_PEOPLE, PROFILES, TRACKS
 from ..errors import RunError
 from ..projection.types import ARROW
 from .books import check_books
@@ -30,6 +30,9 @@ from .hints import SOURCE
 from .merging import keys_of
 
 _log = logging.getLogger(__name__)
+
+_SCANNED = {table.name for table in (*CURRENT, ORTTO_PEOPLE)}  # of which each complete scan brings all rows
+_SCANNED_TOO = {table.name for table in (CONTACTS, TRACKS, *EVENT_TABLES)}  # archives have rows of these, too
 
 
 def repair_tables(into: dlt.Pipeline, schema_name: str = SOURCE) -> None:
@@ -148,14 +151,22 @@ def _warning(client: SqlJobClientBase, table: str, columns: list[str]) -> str:
 
 
 def _read_again(client: SqlJobClientBase, table: str) -> str:
+    """Returns what brings the rows of a table back, by the sources that the dataset's schema has tables of."""
+    schema = client.schema
     if table in (AUDIT.name, LOADS_TABLE_NAME):
         return "all files are read again, and nothing is stored twice"
-    if table in client.schema.dlt_table_names():
+    if table in (PROFILES.name, *schema.dlt_table_names()):
         return "nothing is lost by that"
-    return (
-        f"DELETE FROM {_name(client, AUDIT.name)} makes the next run read the archive again,"
-        " which stores what is missing and nothing twice"
-    )
+    if table in _SCANNED:
+        return "the next complete scan of the account fills it"
+    again = f"DELETE FROM {_name(client, AUDIT.name)} makes the next run read the archive again,"
+    if PROFILES.name in schema.tables:  # of sources that ask for each person what is new since their last load
+        column = schema.naming.normalize_identifier("schema_name")
+        loads = f"DELETE FROM {_name(client, LOADS_TABLE_NAME)} WHERE {column} = '{schema.name}'"
+        again = f"{loads} makes the next run of each source read again all that there still is,"
+    again += " which stores what is missing and nothing twice"
+    is_scanned = table in _SCANNED_TOO and any(each.name in schema.tables for each in AUTOPILOT_CURRENT)
+    return f"the next complete scan stores what Autopilot's API still has; {again}" if is_scanned else again
 
 
 def _name(client: Any, table: str) -> str:

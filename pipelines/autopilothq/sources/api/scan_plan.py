@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ EVENT_RESOURCES = (*EVENT_TABLES, TRACKS)
 SINGLE_RESPONSES = {CUSTOM_FIELDS.name: Autopilot.custom_fields, TRIGGERS.name: Autopilot.triggers}
 """The tables that the API returns in a single response, with the requests for them."""
 _CURSORS = "scans"  # the key of the cursors in dlt's state of the source
+_MAX_SCAN_AGE = timedelta(days=7)  # pages of an older scan are not the account's state any more, if none is loaded
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class ScanPlan:
     """Decides which scans a load makes.
 
     `account` is a digest that identifies the account. `folder` has the spools of earlier loads. `now` is when the load
-    began (RFC 3339). `complete_loads` are the ids of the loads whose cursors count.
+    began (RFC 3339). `complete_loads` are the ids of the loads whose cursors count. dlt drops or empties the tables
+    `lost` before it loads the rows, and puts them in place of those of the tables `replaced`.
     """
 
     account: str
@@ -33,6 +36,8 @@ class ScanPlan:
     selected: frozenset[str]
     now: str
     complete_loads: Collection[str]
+    lost: Collection[str] = frozenset()
+    replaced: Collection[str] = frozenset()
 
     def has(self, *tables: Table) -> bool:
         """Returns whether any of the tables is selected."""
@@ -62,9 +67,10 @@ class ScanPlan:
         return cursor if cursor and cursor["account"] == self.account else {}
 
     def _scan_of_contacts(self) -> Scan:
-        folder, cursor = self.folder / CONTACTS.name, self._cursor(CONTACTS.name)
+        is_anew = bool(self.tables_of_contacts() & {*self.lost, *self.replaced})
+        folder, cursor = self.folder / CONTACTS.name, {} if is_anew else self._cursor(CONTACTS.name)
         spool = Spool.open(folder)
-        if spool and self._is_stale(spool, cursor):
+        if spool and (is_anew or self._is_stale(spool, cursor)):
             spool.delete()
             spool = None
         if spool and spool.start.page == 1 and spool.last == 0:
@@ -92,18 +98,23 @@ class ScanPlan:
         if start.account != self.account:
             return True
         if not cursor or cursor["started_at"] < start.started_at:
-            return spool.first > 1  # the pages before it are no longer known
+            return spool.first > 1 or self._is_old(spool)  # the pages before it are no longer known
         if cursor["started_at"] > start.started_at or cursor["bookmark"] is None or cursor["page"] < spool.first:
             return True
         other_tables = cursor["page"] > start.page and not self.tables_of_contacts() <= set(cursor["tables"])
         return spool.last + 1 < cursor["page"] or other_tables
 
+    def _is_old(self, spool: Spool) -> bool:
+        began, now = map(datetime.fromisoformat, (spool.start.started_at, self.now))
+        return now - began > _MAX_SCAN_AGE
+
     def _scan_of_group(self, name: str) -> Scan:
-        folder, cursor = self.folder / name, self._cursor(name)
+        folder, cursor, of = self.folder / name, self._cursor(name), CONTACT_GROUPS[name]
         spool = Spool.open(folder / "index")
         if spool is not None:
             is_loaded = bool(cursor) and cursor["started_at"] >= spool.start.started_at
-            if spool.start.account != self.account or is_loaded:
+            is_loaded |= bool({of.table.name, of.members.name} & {*self.lost})  # maybe: the cursor is lost, too
+            if spool.start.account != self.account or is_loaded or self._is_old(spool):
                 shutil.rmtree(folder)
                 spool = None
         spool = spool or Spool.begin(folder / "index", ScanStart(self.account, self.now))

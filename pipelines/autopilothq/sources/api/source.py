@@ -21,6 +21,7 @@ from ...segment.json_text import JsonObject
 from ...segment.message import Batch
 from ...utc import format_time
 from ...warehouses.dataset import connected, first_event_of_others
+from ...warehouses.dlt_internals import dropped_tables
 from ...warehouses.hints import SOURCE
 from ..origin import LoadContext, Origin, planned
 from ..plan import LoadSettings
@@ -29,6 +30,7 @@ from ..resources import resources
 from ..scans import Scan, ScanBatch, ScannedRecords
 from ..settings import RequestSettings, Time, check_origin_settings
 from ..times import read_period
+from ..user_hints import replaced_resources
 from . import scan as scans
 from .contacts import LIBRARY, Window
 from .scan import CONTACT_GROUPS, Deadline, ScanInterrupted, ScanScope, concerns_one_scan
@@ -124,7 +126,8 @@ class AutopilotApi(Origin[Scan]):
         with connected(dataset):
             dataset.tables([table.name for table in (TRACKS, *ACCOUNT)])
         folder, now = Path(pipeline.working_folder, SCAN_FOLDER), format_time(context.loaded_at)
-        plan = ScanPlan(self.account, self.base_url, folder, context.selected, now, pipeline.complete_loads)
+        complete, lost, replaced = pipeline.complete_loads, set().union(*dropped_tables()), replaced_resources()
+        plan = ScanPlan(self.account, self.base_url, folder, context.selected, now, complete, lost, replaced)
         scope = ScanScope(plan.has(*EVENT_RESOURCES), plan.has(CONTACTS), self.user_id_field, self.window)
         run = self._run = _Run(context, plan, scope, deadline)
         if scope.events and self.window.until is None:
