@@ -237,6 +237,7 @@ def _load_part(
 
 def _resource(into: dlt.Pipeline, part: _Part, table_format: Any) -> DltResource:
     table = TABLES.get(part.table) or event_table(part.table)
+    # A load decides the columns of a table once, on an engine too, so all of the table's files have the same.
     schema = pq.read_schema(part.rows.files[0])
     types = {field.name: _TYPES[field.type] for field in schema}
     zoned = pa.timestamp("us") not in schema.types
