@@ -354,7 +354,7 @@ def cells_of_leaves(
         elif not column:
             discards.append(Discard(_key(path), to_json(value), "no_column"))
         elif not is_storable(value):
-            reason = "not_a_number" if isinstance(value, JsonNumber) else "not_text"
+            reason = "not_text" if isinstance(value, str) and not isinstance(value, JsonNumber) else "not_a_number"
             discards.append(Discard(column, to_json(value), reason))
         elif column not in best:
             best[column] = path, value
