@@ -197,6 +197,10 @@ def test_a_message_is_sent_as_it_came() -> None:
     [
         ({"userId": "1"}, {"messageId": "?"}),
         ({"userId": "1", "messageId": ""}, {"messageId": "?"}),
+        ({"userId": "1", "messageId": "\0"}, {"messageId": "?"}),
+        ({"userId": "1", "messageId": ["m"]}, {"messageId": "?"}),
+        ({"userId": "\u00a0", "messageId": "\u00a0"}, {}),  # no blanks of JSON: the warehouse has them
+        ({"userId": {}, "anonymousId": "\0", "messageId": "m", "traits": {"email": "a@b.c"}}, {"anonymousId": "a@b.c"}),
         ({"messageId": "m", "traits": {"email": "a@b.c"}}, {"anonymousId": "a@b.c"}),
         (
             {"messageId": "m", "userId": None, "anonymousId": " ", "traits": {"email": "a@b.c"}},

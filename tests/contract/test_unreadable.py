@@ -68,7 +68,7 @@ def test_lines_whose_slow_path_raises_are_rejected(monkeypatch: pytest.MonkeyPat
         for n in range(len(errors))
     ]
     some = lines(bad[0], odd="\0")
-    some[24:24], some[35:35] = bad[1:2], bad[2:]
+    some[24:24], some[35:35] = bad[1:2], ["\ufeff" + bad[2]]
     store = Store()
     found = store.run(some)
     assert ids(found) == ids(found, "email_opened") == GOOD

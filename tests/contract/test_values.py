@@ -306,6 +306,7 @@ UNSTORABLE = [
     ("NaN", "not_a_number"),
     ("Infinity", "not_a_number"),
     ("-Infinity", "not_a_number"),
+    ('[1,{"a":["NaN",NaN]}]', "not_a_number"),  # an array's text would not be JSON
     (r'"a\u0000"', "not_text"),
     (r'"\uD800"', "not_text"),
     (r'"\uDC00\uD800"', "not_text"),

@@ -7,7 +7,7 @@ from ..catalog import REJECT_REASONS
 from ..clients.segment_api import MESSAGE_BYTES
 from ..segment.identity import Id, fold_email, ids_of_cells
 from ..segment.json_text import JsonObject, to_json
-from ..segment.message import MAX_LINE, Rejected, digest, parse_json, read_message, without_bom
+from ..segment.message import MAX_LINE, Rejected, digest, is_id, parse_json, read_message, without_bom
 
 # Keys that Segment adds to a message, or its library to a batch. They are added again to a forwarded message.
 ADDED = frozenset({"receivedAt", "sentAt", "writeKey", "projectId", "version", "_metadata"})
@@ -77,19 +77,17 @@ def _as_sent(message: JsonObject, id_: str, cells: dict[str, str]) -> JsonObject
         if key not in ADDED and key not in keys:
             keys.add(key)
             sent.append((key, value))
-    _set(sent, "messageId", message.value("messageId"), id_)
-    if not _has_value(message.value("userId")) and not _has_value(message.value("anonymousId")):
-        _set(sent, "anonymousId", None, cells["anonymous_id"])
+    if not is_id(message.value("messageId")):
+        _set(sent, "messageId", id_)
+    if not is_id(message.value("userId")) and not is_id(message.value("anonymousId")):
+        _set(sent, "anonymousId", cells["anonymous_id"])
     times = [value for value in map(message.value, _TIMES) if _has_value(value)]
-    if times:
-        _set(sent, "timestamp", message.value("timestamp"), times[0])
+    if times and not _has_value(message.value("timestamp")):
+        _set(sent, "timestamp", times[0])
     return sent
 
 
-def _set(message: JsonObject, key: str, found: Any, value: Any) -> None:
-    """Sets a key to a value, unless the value found for it is neither null nor blank."""
-    if _has_value(found):
-        return
+def _set(message: JsonObject, key: str, value: Any) -> None:
     message[:] = [pair for pair in message if pair[0] != key]
     message.append((key, value))
 

@@ -14,6 +14,7 @@ from ..catalog import EPOCHS
 from ..utc import EPOCH, format_time
 
 _INTEGER = re.compile(r"[+-]?[0-9]+(\.0*)?")
+_LONG_INTEGER = re.compile(r"[+-]?[0-9]{16,}")
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
 _DAY = re.compile(r"[0-9]{8}")
 _ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -87,9 +88,10 @@ def _float(value: Any) -> float | int:
     if isinstance(value, int | float | Decimal | str) and not isinstance(value, bool) and "_" not in str(value):
         with suppress(ValueError, OverflowError):  # Python reads 1_000 as a number, and integers of 400 digits
             number = float(value)
-    if not math.isfinite(number):
+    if not math.isfinite(number) or (number == 0 and re.search("[1-9]", str(value).lower().partition("e")[0])):
         raise CastError(f"expected a number, got {shown(value)}")
-    return value if isinstance(value, int) else number
+    is_long = _LONG_INTEGER.fullmatch(str(value).strip())  # a float may not hold all its digits
+    return int(value) if isinstance(value, int) or is_long else number
 
 
 def _boolean(value: Any) -> bool:

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from ..catalog import MAX_DEPTH
 from ..machine import LargestFirst
-from ..segment.message import Batch, Reject
+from ..segment.message import Batch, Reject, without_bom
 from . import engine
 from .cells import LINES_PER_FILE, LONG_LINE, MOST_BYTES, NO_MESSAGES_SQL, CellWriter, ParsedCells, select_columns
 from .irregular import parse_irregular, pieces
@@ -291,7 +291,7 @@ def _may_need_much(lines: pa.Table) -> bool:
 
 
 def _unreadable(lines: pa.Table, error: Exception) -> Reject:
-    seq, text = lines["seq"][0].as_py(), lines["text"].cast(pa.large_binary())[0].as_py()
+    seq, text = lines["seq"][0].as_py(), without_bom(lines["text"].cast(pa.large_binary())[0].as_py())
     return Reject(seq // LINES_PER_FILE, seq % LINES_PER_FILE, "unreadable", engine.error_line(error), text)
 
 

@@ -66,10 +66,25 @@ def is_deeper(text: bytes, most: int) -> bool:
 
 
 def is_storable(value: Any) -> bool:
-    """Returns whether a value can be stored: not NaN, an infinity, or text with NUL or lone surrogates."""
+    """Returns whether a value can be stored: not NaN, an infinity, or text with NUL or lone surrogates.
+
+    An array or an object must have neither NaN nor infinities: its text would not be JSON.
+    """
     if isinstance(value, JsonNumber):
         return value[-1].isdigit()  # not NaN, Infinity, -Infinity
+    if isinstance(value, list):
+        return _is_json(value)
     return not isinstance(value, str) or is_encodable(value)
+
+
+def _is_json(value: Any) -> bool:
+    if isinstance(value, JsonNumber):
+        return is_storable(value)
+    if isinstance(value, list):
+        for inner in value:  # a loop, as in `to_json`
+            if not _is_json(inner[1] if isinstance(value, JsonObject) else inner):
+                return False
+    return True
 
 
 def storable_text(value: Any) -> str | None:

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from ..catalog import EVENTS, ORTTO_ACTIVITIES
 from ..errors import InvalidSetting
-from .json_text import BLANK, JsonNumber, JsonObject, is_storable, to_json
-from .message import Rejected, digest, flatten, parse_json, without_bom
+from .json_text import BLANK, JsonNumber, JsonObject, to_json
+from .message import Rejected, digest, flatten, is_id, parse_json, without_bom
 from .naming import column_name, event_key, snake_case, table_name
 
 MAPPING_SETTING = "sources.autopilothq.mapping"
@@ -116,7 +116,7 @@ def mapped_line(line: bytes, mappings: Mappings) -> bytes:
     renamed = _rename(properties, mapping)
     if not renamed.names:
         return line
-    if _has_id(message) and (found := _rename_in_text(line, renamed.names)):
+    if is_id(message.value("messageId")) and (found := _rename_in_text(line, renamed.names)):
         return found
     at = next(number for number, (key, _) in enumerate(message) if key == "properties")
     message[at] = ("properties", renamed.properties)
@@ -152,15 +152,10 @@ def _with_id(message: JsonObject, line: bytes) -> JsonObject:
 
     A value that cannot be an id follows as a second `messageId`, so that the load discards it.
     """
-    if _has_id(message):
+    if is_id(message.value("messageId")):
         return message
     rest = [pair for pair in message if pair[0] != "messageId" or not _is_blank(pair[1])]
     return JsonObject([("messageId", digest(without_bom(line))), *rest])
-
-
-def _has_id(message: JsonObject) -> bool:
-    id_ = message.value("messageId")
-    return not _is_blank(id_) and not isinstance(id_, list) and is_storable(id_)
 
 
 def _is_blank(value: Any) -> bool:
