@@ -200,6 +200,22 @@ def test_parts_that_are_empty_for_one_reason_are_told_at_once_in_the_width_of_th
     ]
 
 
+def test_a_line_of_a_result_breaks_between_words_on_a_terminal_with_its_text_escaped(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = "/tmp/" + "long-name-" * 4
+    text = f"  1 refused: {path} has\x1b[31m no trigger for it"
+    out.print_wrapped(text)
+    monkeypatch.setattr(out, "width", lambda: 40)
+    out.print_wrapped(text)
+    assert capsys.readouterr().out.splitlines() == [
+        f"  1 refused: {path} has\\x1b[31m no trigger for it",
+        "  1 refused:",
+        f"    {path}",
+        "    has\\x1b[31m no trigger for it",
+    ]
+
+
 def test_a_dataset_that_is_not_there(call: Call) -> None:
     said = call("report", "--dataset", "other")
     assert said.status == 1

@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import cast
 
+import duckdb
 import psycopg2
 import pytest
 from dlt.common.configuration.specs import GcpServiceAccountCredentials
@@ -278,6 +279,11 @@ RIGHT = "Give this user the right to it (chmod, chown), or name another place."
         (
             OSError(28, "No space left on device", "/data/a"),
             "[Errno 28] No space left on device: '/data/a'\nMake room on that disk, then run it again.",
+        ),
+        (OSError(30, "Read-only file system", "/data/a"), f"[Errno 30] Read-only file system: '/data/a'\n{RIGHT}"),
+        (
+            duckdb.IOException('IO Error: Cannot open file "/data/a": Operation not permitted'),
+            f'IO Error: Cannot open file "/data/a": Operation not permitted\n{RIGHT}',
         ),
         (OSError(13, "Permission denied", "/data/a"), f"[Errno 13] Permission denied: '/data/a'\n{RIGHT}"),
         (

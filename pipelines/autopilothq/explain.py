@@ -76,8 +76,8 @@ _ADVICE = {
     "^[^/]*No space left on device$": "Make room on the disk of the output, of dlt's folder (DLT_DATA_DIR, else"
     " ~/.dlt), or of temporary files (TMPDIR), then run it again.",
     "No space left|File too large|Disk quota|out of disk": "Make room on that disk, then run it again.",
-    r"Permission denied.*/|/.*Permission denied": "Give this user the right to it (chmod, chown), or name another"
-    " place.",
+    r"(Permission denied|not permitted|Read-only f).*/|/.*(Permission denied|not permitted|Read-only f)": "Give"
+    " this user the right to it (chmod, chown), or name another place.",
 }
 """Patterns of messages of databases and operating systems, and what to do about each."""
 _UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)

@@ -72,6 +72,11 @@ def wrapped(text: str, indent: str) -> list[str]:
     )
 
 
+def print_wrapped(text: str) -> None:
+    """Prints one line as `print_line` does; on a terminal it breaks between words, and what follows is indented."""
+    print_lines(wrapped(visible(text), "    "))
+
+
 def flush() -> None:
     """Flushes the output before the process ends by a signal."""
     with suppress(OSError):
