@@ -13,8 +13,10 @@ from autopilothq import adopt, api, archive, ortto, profiles, source
 from autopilothq.errors import InvalidSetting
 from autopilothq.receive.settings import ENDPOINT_KINDS
 from autopilothq.warehouses.bigquery import bigquery
+from autopilothq.warehouses.dlt_internals import PostgresCredentials
 from autopilothq.warehouses.duckdb import direct
-from autopilothq.warehouses.postgres import postgres
+from autopilothq.warehouses.postgres import PostgresConfiguration, Waits, postgres
+from autopilothq.warehouses.postgres_waits import with_timeouts
 from autopilothq.warehouses.resolve import make_destination, resolve_target
 from autopilothq.warehouses.settings import TargetOptions, check_top_level
 from calling import Call, errors
@@ -82,6 +84,20 @@ def test_a_source_of_ones_own_refuses_numbers_out_of_their_ranges() -> None:
     origin: Any = None
     with pytest.raises(InvalidSetting, match="at least 0 as the setting max_event_tables, but got -3"):
         source(origin, max_event_tables=-3)
+
+
+@pytest.mark.parametrize("name", ["lock_timeout", "statement_timeout"])
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), 1e30])
+def test_a_time_out_of_postgresql_that_no_server_can_count_is_refused(name: str, seconds: float) -> None:
+    config = PostgresConfiguration()
+    config.waits, config.credentials = Waits(), PostgresCredentials("postgresql://ada:1@host/db")
+    setattr(config, name, seconds)
+    with pytest.raises(InvalidSetting) as raised:
+        with_timeouts(config)
+    expected = (
+        f"Expected a number of at least 0 and at most 1,000,000 as destination.postgres.{name}, but got {seconds}."
+    )
+    assert str(raised.value) == expected
 
 
 def test_a_text_for_the_seconds_of_ortto_is_refused_as_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
