@@ -1,8 +1,10 @@
 """`schema`, `schema diff` and `status` as a user sees them: arguments in, exact texts and exit status out."""
 
 import json
+import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -152,7 +154,19 @@ def test_every_format_names_every_column(call: Call, form: str) -> None:
             ("schema", "--format", "pdf"),
             "Error: Invalid value for '--format': 'pdf' is not one of 'table', 'markdown',",
         ),
-        (("schema", "diff", "more"), "Error: Got unexpected extra argument (more)"),
+        (
+            ("schema", "diff", "more"),
+            "Error: Got unexpected extra argument (more): diff takes no arguments, only options (--against, ",
+        ),
+        (("export", "a", "b"), "Error: Got unexpected extra argument (b)"),
+        (("hooks", "list", "x"), "Error: Got unexpected extra argument (x): list takes no arguments, only options."),
+        (
+            ("forget", "nobody@example.com"),
+            (
+                "Error: Got unexpected extra argument (nobody@example.com): forget takes no arguments, only options"
+                " (--email, --user-id, --contact-id, --anonymous-id, …)."
+            ),
+        ),
         (
             ("status", "--max-age", "999999999d"),
             "Error: Invalid value for '--max-age': Expected a number with s, m, h or d, such as 2h, but got '9999999",
@@ -426,15 +440,19 @@ def held(file: str) -> Iterator[int]:
         child.kill()
 
 
-def test_a_file_that_is_being_written(call: Call) -> None:
+def test_a_file_that_another_program_has_open(call: Call) -> None:
     with held("autopilot.duckdb") as process:
         said = call("status")
+        loaded = call("load", "archive", "archive")
+    program = os.path.realpath(sys.executable)
+    assert said == loaded
     assert said == (
         75,
         "",
         (
-            f"Error: {Path.cwd()}/autopilot.duckdb is being written by process {process}."
-            " Try again when it is done, or wait for it: --wait 10m\n"
+            f"Error: The DuckDB file {Path.cwd()}/autopilot.duckdb is open in another program:"
+            f" {program} (PID {process}).\n"
+            "Close it there and run this again, or wait for that: --wait 10m\n"
         ),
     )
 

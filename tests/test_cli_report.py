@@ -11,7 +11,7 @@ import duckdb
 import pytest
 
 from autopilothq import sample
-from autopilothq.cli import reporting
+from autopilothq.cli import out, reporting
 from calling import Call
 from contract.duck import held
 from contract.loading import message
@@ -183,6 +183,37 @@ def test_wrong_arguments(call: Call, words: tuple[str, ...], message: str) -> No
     said = call("report", *words)
     assert said.status == 2
     assert said.err.endswith(f"Error: {message}\n")
+
+
+def test_parts_that_are_empty_for_one_reason_are_told_at_once_in_the_width_of_the_terminal(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = "totals, days, journeys, links, domains, opening, sending, cohorts, machines, arrival"
+    why = "There are no email events in this period."
+    said = call("report", "--since", "2031-01-01")
+    assert said.out.splitlines()[1:] == [f"  no {parts}: {why}"]
+    monkeypatch.setattr(out, "width", lambda: 80)
+    said = call("report", "--since", "2031-01-01")
+    assert said.out.splitlines()[1:] == [
+        "  no totals, days, journeys, links, domains, opening, sending, cohorts,",
+        f"    machines, arrival: {why}",
+    ]
+
+
+def test_a_line_of_a_result_breaks_between_words_on_a_terminal_with_its_text_escaped(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = "/tmp/" + "long-name-" * 4
+    text = f"  1 refused: {path} has\x1b[31m no trigger for it"
+    out.print_wrapped(text)
+    monkeypatch.setattr(out, "width", lambda: 40)
+    out.print_wrapped(text)
+    assert capsys.readouterr().out.splitlines() == [
+        f"  1 refused: {path} has\\x1b[31m no trigger for it",
+        "  1 refused:",
+        f"    {path}",
+        "    has\\x1b[31m no trigger for it",
+    ]
 
 
 def test_a_dataset_that_is_not_there(call: Call) -> None:

@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import cast
 
+import duckdb
 import psycopg2
 import pytest
 from dlt.common.configuration.specs import GcpServiceAccountCredentials
@@ -157,6 +158,31 @@ def test_two_lines_tell_what_to_do(call: Call, words: list[str], said: str) -> N
     assert "SEKRET" not in found.err
 
 
+@pytest.mark.parametrize(
+    ("folder", "named", "why"),
+    [
+        ("file", "file/pipelines", "Not a directory"),
+        ("file/below/it", "file/below/it", "Not a directory"),
+        ("x" * 300, "x" * 300, "File name too long"),
+        ("/proc/none", "/proc/none", "No such file or directory"),
+    ],
+)
+def test_a_folder_of_dlt_that_cannot_be_made(
+    call: Call, monkeypatch: pytest.MonkeyPatch, folder: str, named: str, why: str
+) -> None:
+    Path("file").touch()
+    Path("archive.ndjson").write_text("{}\n")
+    monkeypatch.setenv("DLT_DATA_DIR", str(Path(folder).absolute()))
+    found = call("load", "archive", "archive.ndjson")
+    assert (found.status, errors(found)) == (
+        1,
+        [
+            f"Error: Cannot write to {Path(named).absolute()}, for dlt's folder {Path(folder).absolute()}: {why}.",
+            "Name a folder that this user may write to: DLT_DATA_DIR=/path/to/folder",
+        ],
+    )
+
+
 def test_a_kind_of_destination_that_nobody_knows_is_told_as_an_error_of_a_run() -> None:
     with pytest.raises(RunError, match=r"^Can't load plugin: sqlalchemy\.dialects:nodb$"):
         inspect.kind_of(TargetOptions("sqlalchemy", "nodb://host/db"))
@@ -272,6 +298,11 @@ RIGHT = "Give this user the right to it (chmod, chown), or name another place."
         (
             OSError(28, "No space left on device", "/data/a"),
             "[Errno 28] No space left on device: '/data/a'\nMake room on that disk, then run it again.",
+        ),
+        (OSError(30, "Read-only file system", "/data/a"), f"[Errno 30] Read-only file system: '/data/a'\n{RIGHT}"),
+        (
+            duckdb.IOException('IO Error: Cannot open file "/data/a": Operation not permitted'),
+            f'IO Error: Cannot open file "/data/a": Operation not permitted\n{RIGHT}',
         ),
         (OSError(13, "Permission denied", "/data/a"), f"[Errno 13] Permission denied: '/data/a'\n{RIGHT}"),
         (

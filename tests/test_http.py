@@ -158,6 +158,7 @@ def test_parameters(server: FakeAutopilot, time: Time) -> None:
     [
         ({"requests_per_second": 0}, "sources.autopilothq.requests_per_second must be a number above 0, got 0"),
         ({"timeout": float("nan")}, "sources.autopilothq.timeout must be a number above 0, got nan"),
+        ({"timeout": 1e30}, "sources.autopilothq.timeout must be at most 1,000,000 seconds, got 1e+30"),
         ({"tries": -1}, "sources.autopilothq.tries must be a number above 0, got -1"),
         *(
             (

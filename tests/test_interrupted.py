@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from dlt.common.exceptions import SignalReceivedException
 
@@ -27,6 +28,7 @@ if moment == "end":
 from autopilothq.__main__ import run_process
 run_process()
 """
+ABORTED_LOAD = "Aborted! Nothing of what was not finished counts as loaded; the next run reads it again."
 
 
 @pytest.mark.parametrize(
@@ -34,6 +36,7 @@ run_process()
     [
         (["status"], "click", ""),
         (["status"], "dlt", "\nAborted!\n"),
+        (["load", "archive", "archive"], "dlt", f"\n{ABORTED_LOAD}\n"),
         (["--version"], "end", ""),
     ],
 )
@@ -48,8 +51,8 @@ def test_as_the_program_begins_and_ends(words: list[str], moment: str, said: str
 @pytest.mark.parametrize(
     ("signalled", "status", "said"),
     [
-        (KeyboardInterrupt(), 130, ["", "Aborted!"]),
-        (SignalReceivedException(signal.SIGINT), 130, ["", "Aborted!"]),
+        (KeyboardInterrupt(), 130, ["", ABORTED_LOAD]),
+        (SignalReceivedException(signal.SIGINT), 130, ["", ABORTED_LOAD]),
         (
             SignalReceivedException(signal.SIGTERM),
             1,
@@ -72,3 +75,28 @@ def test_amid_a_step_of_dlt(
     Path("archive").mkdir()
     ended = call("load", "archive", "archive")
     assert (ended.status, errors(ended)) == (status, said)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["adopt", "tables"], ABORTED_LOAD),
+        (["send", "archive", "x"], "Aborted! Run it again for the rest: what was delivered is not sent again."),
+        (["forward", "x"], "Aborted! Run it again for the rest: what was delivered is not sent again."),
+        (
+            ["contacts", "delete", "x"],
+            "Aborted! Run it again within a day for the rest: contacts that are done are left out.",
+        ),
+        (["forget", "--email", "a@example.com"], "Aborted! Run it again: that completes it."),
+        (["export", "folder"], "Aborted!"),
+    ],
+)
+def test_what_becomes_of_the_work_is_told(
+    call: Call, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(click.Command, "invoke", interrupted)
+    ended = call(*words)
+    assert (ended.status, errors(ended)) == (130, ["", said])

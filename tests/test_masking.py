@@ -92,7 +92,10 @@ def test_a_call_that_cannot_be_read_is_repeated_without_its_password(call: Call)
     said = call("postgres//loader:Xq0/Zz1@warehouse/db")
     assert (said.status, "Xq0" in said.err, "Zz1" in said.err) == (2, False, False)
     said = call("status", "postgres//loader:Xq0/Zz1@warehouse/db")
-    assert said.err.splitlines()[-1] == "Error: Got unexpected extra argument (postgres//loader:***@warehouse/db)"
+    assert said.err.splitlines()[-1] == (
+        "Error: Got unexpected extra argument (postgres//loader:***@warehouse/db): status takes no arguments, only"
+        " options (--max-age, --received, --destination, --credentials, …)."
+    )
 
 
 STRINGS = [

@@ -527,6 +527,14 @@ def test_a_folder_that_nothing_can_be_written_to(call: Call, folder: str, why: s
     assert (said.status, said.out, said.err) == (1, "", f"Error: Cannot write to {folder}: {why}.\n")
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-1"])
+def test_sizes_without_an_end(call: Call, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("RECEIVE__MIN_FREE_MB", value)
+    said = call("receive", "archive")
+    expected = f"Error: Expected a number of at least 0 as receive.min_free_mb, in MB, but got '{value}'.\n"
+    assert (said.status, said.err) == (1, expected)
+
+
 @pytest.mark.parametrize("value", ["-1", "0", "65", "much"])
 def test_wrong_sizes(call: Call, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("RECEIVE__MAX_BODY_MB", value)

@@ -331,7 +331,7 @@ def test_only_mail_of_a_period_counts_but_all_that_people_did_with_it(target: tu
     ]
     assert (found.period.events, found.period.first, found.period.last) == (len(times), min(times), max(times))
     nothing = read(target, since=counted.FIRST - timedelta(days=9), until=counted.FIRST - timedelta(days=8))
-    assert nothing.totals == Absent("There are no email events of this period and these journeys.")
+    assert nothing.totals == Absent("There are no email events in this period.")
     assert nothing.period.events == 0
 
 
@@ -348,7 +348,9 @@ def test_a_journey_that_is_not_there_is_an_error_with_those_that_are(target: tup
 
 def test_a_period_without_events_has_no_numbers_and_says_so(target: tuple[str, str]) -> None:
     found = read(target, since=datetime(2030, 1, 1, tzinfo=UTC))
-    assert found.totals == Absent("There are no email events of this period and these journeys.")
+    assert found.totals == Absent("There are no email events in this period.")
+    found = read(target, until=datetime(2010, 1, 1, tzinfo=UTC), journeys=["News"])
+    assert found.totals == Absent("There are no email events of these journeys in this period.")
     assert not isinstance(found.books, Absent)
 
 

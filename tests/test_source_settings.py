@@ -9,12 +9,14 @@ from deltalake import DeltaTable
 from dlt.common.runtime.run_context import active
 from dlt.sources import DltSource
 
-from autopilothq import adopt, api, archive, ortto, profiles
+from autopilothq import adopt, api, archive, ortto, profiles, source
 from autopilothq.errors import InvalidSetting
 from autopilothq.receive.settings import ENDPOINT_KINDS
 from autopilothq.warehouses.bigquery import bigquery
+from autopilothq.warehouses.dlt_internals import PostgresCredentials
 from autopilothq.warehouses.duckdb import direct
-from autopilothq.warehouses.postgres import postgres
+from autopilothq.warehouses.postgres import PostgresConfiguration, Waits, postgres
+from autopilothq.warehouses.postgres_waits import with_timeouts
 from autopilothq.warehouses.resolve import make_destination, resolve_target
 from autopilothq.warehouses.settings import TargetOptions, check_top_level, configured_names
 from calling import Call, errors
@@ -28,6 +30,80 @@ ORIGINS: dict[str, Callable[[], Any]] = {
     "profiles": lambda: profiles(token="1", space="2", people="people.txt"),
     "ortto": lambda: ortto(api_key="1"),
 }
+
+
+@pytest.mark.parametrize(
+    ("origin", "variable", "value", "error"),
+    [
+        ("archive", "MEMORY", "0", "at least 1 and at most 1,000,000,000 as the setting memory, but got 0"),
+        (
+            "adopt",
+            "ADOPT__MEMORY",
+            "1000000001",
+            "at least 1 and at most 1,000,000,000 as the setting memory, but got 1",
+        ),
+        ("archive", "MAX_EVENT_TABLES", "-3", "at least 0 as the setting max_event_tables, but got -3."),
+        ("profiles", "MAX_EVENT_TABLES", "-1", "at least 0 as the setting max_event_tables, but got -1."),
+        (
+            "archive",
+            "READ_TIMEOUT",
+            "nan",
+            "at least 0.001 and at most 1,000,000 as the setting read_timeout, but got nan",
+        ),
+        (
+            "archive",
+            "READ_TIMEOUT",
+            "inf",
+            "at least 0.001 and at most 1,000,000 as the setting read_timeout, but got inf",
+        ),
+        ("archive", "READ_TIMEOUT", "0", "at least 0.001 and at most 1,000,000 as the setting read_timeout, but got 0"),
+        ("api", "API__MAX_SECONDS", "-1", "at least 0 as the setting max_seconds, but got -1.0."),
+        ("ortto", "ORTTO__MAX_SECONDS", "nan", "at least 0 as the setting max_seconds, but got nan."),
+        ("ortto", "ORTTO__SECONDS_PER_LOAD", "-1", "at least 0 as the setting seconds_per_load, but got -1.0."),
+        ("profiles", "PROFILES__PEOPLE_PER_LOAD", "0", "at least 1 as the setting people_per_load, but got 0."),
+        ("ortto", "ORTTO__PEOPLE_PER_LOAD", "-2", "at least 1 as the setting people_per_load, but got -2."),
+    ],
+)
+def test_a_number_out_of_its_range_is_refused_with_the_range(
+    monkeypatch: pytest.MonkeyPatch, origin: str, variable: str, value: str, error: str
+) -> None:
+    monkeypatch.setenv(f"{SECTION}{variable}", value)
+    with pytest.raises(InvalidSetting) as raised:
+        ORIGINS[origin]()
+    assert str(raised.value).startswith(f"Expected a number of {error}")
+
+
+def test_numbers_at_the_ends_of_their_ranges_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("MEMORY", "1"), ("MAX_EVENT_TABLES", "0"), ("READ_TIMEOUT", "0.001")):
+        monkeypatch.setenv(f"{SECTION}{name}", value)
+    monkeypatch.setenv(f"{SECTION}ORTTO__MAX_SECONDS", "inf")
+    assert [ORIGINS[name]().name for name in ("archive", "ortto")] == ["autopilothq", "autopilothq"]
+
+
+def test_a_source_of_ones_own_refuses_numbers_out_of_their_ranges() -> None:
+    origin: Any = None
+    with pytest.raises(InvalidSetting, match="at least 0 as the setting max_event_tables, but got -3"):
+        source(origin, max_event_tables=-3)
+
+
+@pytest.mark.parametrize("name", ["lock_timeout", "statement_timeout"])
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), 1e30])
+def test_a_time_out_of_postgresql_that_no_server_can_count_is_refused(name: str, seconds: float) -> None:
+    config = PostgresConfiguration()
+    config.waits, config.credentials = Waits(), PostgresCredentials("postgresql://ada:1@host/db")
+    setattr(config, name, seconds)
+    with pytest.raises(InvalidSetting) as raised:
+        with_timeouts(config)
+    expected = (
+        f"Expected a number of at least 0 and at most 1,000,000 as destination.postgres.{name}, but got {seconds}."
+    )
+    assert str(raised.value) == expected
+
+
+def test_a_text_for_the_seconds_of_ortto_is_refused_as_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"{SECTION}ORTTO__MAX_SECONDS", "abc")
+    with pytest.raises(InvalidSetting, match=r"^sources.autopilothq.ortto.max_seconds must be a number, got 'abc'$"):
+        ORIGINS["ortto"]()
 
 
 @pytest.mark.parametrize(

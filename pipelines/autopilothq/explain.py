@@ -1,11 +1,15 @@
 """Explains errors of dlt, drivers and file systems to a person: what went wrong at the root, and what to do."""
 
+import errno
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from dlt.common.configuration.exceptions import ConfigFieldMissingException
 from dlt.common.exceptions import MissingDependencyException
+from dlt.common.pipeline import get_dlt_pipelines_dir
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from .display import gist
@@ -80,13 +84,14 @@ _ADVICE = {
     "^[^/]*No space left on device$": "Make room on the disk of the output, of dlt's folder (DLT_DATA_DIR, else"
     " ~/.dlt), or of temporary files (TMPDIR), then run it again.",
     "No space left|File too large|Disk quota|out of disk": "Make room on that disk, then run it again.",
-    r"Permission denied.*/|/.*Permission denied": "Give this user the right to it (chmod, chown), or name another"
-    " place.",
+    r"(Permission denied|not permitted|Read-only f).*/|/.*(Permission denied|not permitted|Read-only f)": "Give"
+    " this user the right to it (chmod, chown), or name another place.",
 }
 """Patterns of messages of databases and operating systems, and what to do about each."""
 _COPIED = re.compile(r"CONTEXT:\s+COPY (.+?), line \d+, column (.+?)(?:: |$)", re.MULTILINE)
 """Where PostgreSQL was in a file when it failed: the table and the column."""
 _MISTYPED = re.compile('column "(.+)" is of type .+ but expression is of type')
+_UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
 _PREAMBLE = re.compile(r"^Connection with `.+? The actual reason given is: ", re.DOTALL)
 """How dlt begins its message about every connection that fails."""
 _LOST_FILE = re.compile(r"Object at location (\S.*?) not found")
@@ -161,6 +166,20 @@ def _own_message(chain: list[BaseException]) -> str | None:
     return None
 
 
+def _unusable_data_folder(error: OSError) -> str:
+    """Returns what to do if dlt's folder cannot be made or written to; "" if an error is about something else."""
+    if error.errno not in _UNUSABLE or not error.filename:
+        return ""
+    folder, named = Path(get_dlt_pipelines_dir()).absolute().parent, Path(os.fsdecode(error.filename)).absolute()
+    is_above, is_below = named in (folder, *folder.parents), folder in named.parents
+    if not is_above and not (is_below and (error.errno != errno.ENOENT or not folder.exists())):
+        return ""
+    return (
+        f"Cannot write to {named}, for dlt's folder {folder}: {error.strerror}.\n"
+        "Name a folder that this user may write to: DLT_DATA_DIR=/path/to/folder"
+    )
+
+
 def _foreign_message(error: BaseException, chain: list[BaseException]) -> str:
     """Returns what a database, the system or a library reports, and what to do about it."""
     root = next(
@@ -170,6 +189,8 @@ def _foreign_message(error: BaseException, chain: list[BaseException]) -> str:
     text = gist(_PREAMBLE.sub("", str(root)))
     if lost:
         text = f"Expected the file {lost[1]} of a Delta table, but there is none."
+    if isinstance(root, OSError) and (unusable := _unusable_data_folder(root)):
+        return unusable
     is_fault = type(root) in _PROGRAM_ERRORS or is_own_import_error(root)
     if is_fault or not text:
         text = f"{type(root).__name__}: {text}".rstrip(": ")

@@ -32,6 +32,7 @@ from .send import send, show_deliveries
 # Python's garbage collector runs after this many new objects, and visits older ones in every 20th run, the oldest in
 # every 2,000th.
 COLLECTED = (50_000, 20, 100)
+_MOST_NAMES = 4  # options that an error names
 
 
 class _Program(click.Group):
@@ -44,7 +45,7 @@ class _Program(click.Group):
         except (Exception, KeyboardInterrupt) as error:
             if not _was_interrupted(error):
                 raise
-            log.abort(out.INTERRUPTED)
+            log.abort(_commands(self, sys.argv[1:]), out.INTERRUPTED)
             context.exit(out.INTERRUPTED)
 
     def _invoke(self, context: click.Context) -> Any:
@@ -57,6 +58,7 @@ class _Program(click.Group):
         except click.ClickException as error:
             if isinstance(error, click.UsageError):
                 log.mask(error)
+                _name_options(error)
                 log.notify(commands, error.format_message())
             if log.log_settings().json:
                 log.fail(error.format_message(), error.exit_code)
@@ -111,6 +113,27 @@ def _visible(error: click.ClickException) -> click.ClickException:
     if isinstance(error, click.UsageError):
         return click.UsageError(visible(message), error.ctx)
     return click.ClickException(visible(message))
+
+
+def _name_options(error: click.UsageError) -> None:
+    """Adds the options to the error about an argument of a command that has no arguments.
+
+    Those that the argument may be meant for come first: of an address those of emails.
+    """
+    command = error.ctx.command if error.ctx else None
+    if command is None or not error.message.startswith("Got unexpected extra argument"):
+        return
+    if any(isinstance(parameter, click.Argument) for parameter in command.params):
+        return
+    names = [
+        parameter.opts[0]
+        for parameter in command.params
+        if isinstance(parameter, click.Option) and not (parameter.is_flag or parameter.hidden)
+    ]
+    if "@" in error.message:
+        names.sort(key=lambda name: "email" not in name)
+    most = ", ".join(names[:_MOST_NAMES]) + ", …" * (len(names) > _MOST_NAMES)
+    vars(error)["message"] = f"{error.message}: {command.name} takes no arguments, only options{most and f' ({most})'}."
 
 
 def _commands(command: click.Command, args: Sequence[str]) -> list[str]:

@@ -146,7 +146,7 @@ def _send(planned: _Planned, given: DestinationSettings, log: DeliveryLog) -> No
         logs.line("info", "done", **numbers, refused=counts.refused, failed=counts.failed + counts.unknown)
     out.print_line(line)
     for (status, why), number in counts.reasons.most_common(SHOWN_PEOPLE):
-        out.print_line(f"  {number:,} {status}: {why}")
+        out.print_wrapped(f"  {number:,} {status}: {why}")
     if action.of_journey and absent and absent == counts.messages:
         out.print_line("  Nobody was there. Is it the journey's id, as campaign_id has it?")
     if not counts.all_delivered:

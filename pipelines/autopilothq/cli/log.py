@@ -19,6 +19,17 @@ from . import out
 
 # Commands whose end the webhook is notified of.
 NOTED_COMMANDS = ("load", "adopt", "send", "forward", "contacts", "forget")
+_UNFINISHED = "Nothing of what was not finished counts as loaded; the next run reads it again."
+_UNDELIVERED = "Run it again for the rest: what was delivered is not sent again."
+_LEFT = {
+    "load": _UNFINISHED,
+    "adopt": _UNFINISHED,
+    "send": _UNDELIVERED,
+    "forward": _UNDELIVERED,
+    "contacts": "Run it again within a day for the rest: contacts that are done are left out.",
+    "forget": "Run it again: that completes it.",
+}
+"""What Ctrl-C leaves of a command that changes something."""
 WEBHOOK = "runtime.slack_incoming_hook"
 NOTIFY = "sources.autopilothq.notify"
 NOTIFY_DEFAULT, NOTIFY_ALWAYS = "failure", "always"
@@ -70,12 +81,13 @@ def fail(message: str, status: int) -> None:
         out.document(f"Error: {masked(message)}", err=True)
 
 
-def abort(status: int) -> None:
-    """Reports that Ctrl-C ended the run."""
+def abort(commands: Sequence[str], status: int) -> None:
+    """Reports that Ctrl-C ended the run, and what becomes of its work; `commands` are the command's names."""
+    message = " ".join(["Aborted!", *filter(None, [_LEFT.get(" ".join(commands[:1]))])])
     if log_settings().json:
-        line("error", "Aborted!", status=status)
+        line("error", message, status=status)
     else:
-        out.document("\nAborted!", err=True)  # below the ^C of the terminal
+        out.document(f"\n{message}", err=True)  # below the ^C of the terminal
 
 
 def warn(message: str) -> None:

@@ -3,6 +3,7 @@
 import select
 import shutil
 import sys
+import textwrap
 import traceback
 from collections.abc import Iterable
 from contextlib import nullcontext, suppress
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 NEEDS_ATTENTION = 1
 """The exit status of a command that succeeded, and found something that needs attention."""
+MIN_COLUMNS = 20  # of a line that is wrapped, however narrow the terminal is
 INTERRUPTED = 130
 """The exit status after Ctrl-C, as shells report it."""
 
@@ -55,6 +57,24 @@ def _echo(text: str, err: bool) -> None:
 def width() -> int | None:
     """Returns the number of columns of the terminal, None if the output is not a terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def wrapped(text: str, indent: str) -> list[str]:
+    """Returns a text in lines of the terminal's width, all but the first indented; in one line if it is none."""
+    columns = width()
+    # Hyphens and long words are left alone: names and paths would no longer be found, or copied.
+    return (
+        [text]
+        if columns is None
+        else textwrap.wrap(
+            text, max(columns, MIN_COLUMNS), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        )
+    )
+
+
+def print_wrapped(text: str) -> None:
+    """Prints one line as `print_line` does; on a terminal it breaks between words, and what follows is indented."""
+    print_lines(wrapped(visible(text), "    "))
 
 
 def flush() -> None:

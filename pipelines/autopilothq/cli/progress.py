@@ -181,21 +181,21 @@ def print_result(
     if report.rows:
         out.counts("would load" if dry_run else None, ("table", "rows"), sorted(report.rows.items()))
         out.print_line()
-    out.print_line(counts)
+    out.print_wrapped(counts)
     if mended:
-        out.print_line(mended)
+        out.print_wrapped(mended)
     for reason, count in report.rejects.items():
-        out.print_line(f"  {count:,} {reason}: {REJECT_REASONS.get(reason, '')}")
+        out.print_wrapped(f"  {count:,} {reason}: {REJECT_REASONS.get(reason, '')}")
     for reason, tables in report.beyond_limits.items():
-        out.print_line(f"  {limit_warning(reason, tables)}")
+        out.print_wrapped(f"  {limit_warning(reason, tables)}")
     for file, why in report.unfinished.items():
-        out.print_line(masked(f"  {file} {'is read again' if counted == 'files' else 'goes on'} next time: {why}"))
+        out.print_wrapped(masked(f"  {file} {'is read again' if counted == 'files' else 'goes on'} next time: {why}"))
     for why, count in report.skipped.items():
         names = report.skipped_examples[why]
         because = (LEFT_OUT | NOT_ADOPTED_BECAUSE)[why]
-        out.print_line(f"  {count:,} left out ({because}): {', '.join(names)}{', …' * (count > len(names))}")
-    out.print_line(_work(report, counted))
-    out.print_line(f"into {location['location']}, dataset {location['dataset']}, pipeline {location['pipeline']}")
+        out.print_wrapped(f"  {count:,} left out ({because}): {', '.join(names)}{', …' * (count > len(names))}")
+    out.print_wrapped(_work(report, counted))
+    out.print_wrapped(f"into {location['location']}, dataset {location['dataset']}, pipeline {location['pipeline']}")
 
 
 def _work(report: LoadReport, counted: Counted) -> str:

@@ -53,6 +53,9 @@ def _summary(found: Report, path: Path) -> Iterator[str]:
     period = found.period
     days = f"{period.first:%Y-%m-%d} to {period.last:%Y-%m-%d}, " if period.first and period.last else ""
     yield f"{path}: {days}{plural(period.events, 'email event')}, {path.stat().st_size / 1000:,.0f} kB"
+    names: dict[str, list[str]] = {}
     for name, part in vars(found).items():
         if isinstance(part, Absent):
-            yield f"  no {name}: {shortened(part.reason, MOST_REASON)}"
+            names.setdefault(shortened(part.reason, MOST_REASON), []).append(name)
+    for reason, absent in names.items():
+        yield from out.wrapped(f"  no {', '.join(absent)}: {reason}", "    ")

@@ -90,7 +90,7 @@ def print_deliveries(
         with DeliveryLog(where, reads=True, table=ACCOUNT_KINDS[to].log) as log:
             rows = log.latest(status, since)
     if rows:
-        out.document("\n".join([*inspect.grid([_HEAD, *map(_cells, rows)]), ""]))
+        out.document("\n".join([*inspect.grid([_HEAD, *map(_cells, rows)], width=out.width()), ""]))
     counts = {name: sum(row["status"] == name for row in rows) for name in STATUSES}
     out.print_line(", ".join(f"{number:,} {name}" for name, number in counts.items()))
 
@@ -287,7 +287,7 @@ def end_run(counts: Counts, options: SendOptions, broken: Sequence[str] = (), mo
     """Prints the outcome, and exits with 4 if not everything was delivered. `broken` are as in `archive_lines`."""
     print_counts(counts, account_kind(options).title, options.dry_run, more)
     for why in broken:
-        out.print_line(masked(f"  not read to its end: {why}"))
+        out.print_wrapped(masked(f"  not read to its end: {why}"))
     if not counts.all_delivered or broken:
         sys.exit(NOT_ALL)
 
@@ -298,13 +298,13 @@ def print_counts(counts: Counts, title: str, dry_run: bool = False, more: Iterab
     logs.summarise(line)
     if logs.log_settings().json:
         logs.line("info", "done", **_numbers(counts), dry_run=dry_run)
-    out.print_line(("would send " if dry_run else "") + line)
+    out.print_wrapped(("would send " if dry_run else "") + line)
     for line in more:
-        out.print_line(f"  {line}")
+        out.print_wrapped(f"  {line}")
     for (status, why), number in counts.reasons.most_common(20):
-        out.print_line(f"  {number:,} {status}: {why}")
+        out.print_wrapped(f"  {number:,} {status}: {why}")
     for remark, number in counts.remarks.most_common(20):
-        out.print_line(f"  {plural(number, 'time')} {remark}")
+        out.print_wrapped(f"  {plural(number, 'time')} {remark}")
     for name, number in counts.unmapped.most_common(20):
         why = "it is spelt like a contact's field"
-        out.print_line(f"  {plural(number, 'time')} the property {name} was not taken: {why}")
+        out.print_wrapped(f"  {plural(number, 'time')} the property {name} was not taken: {why}")

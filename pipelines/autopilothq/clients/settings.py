@@ -9,6 +9,7 @@ from ..errors import InvalidSetting
 
 ALLOW_HTTP = "sources.autopilothq.allow_http"
 TIMEOUT = 30.0  # seconds
+MAX_TIMEOUT = 1_000_000  # seconds
 MAX_ATTEMPTS = 6  # the waits between them add up to about 15 seconds
 API_TYPES: Mapping[str, type] = {
     "api_key": str,
@@ -56,8 +57,10 @@ class ApiSettings:
         return f"{self.setting.rpartition('.')[0]}.{name}"
 
     def check_numbers(self) -> None:
-        """Raises InvalidSetting if a number is not above 0, or not finite."""
+        """Raises InvalidSetting if a number is not above 0, or not finite, or a time-out that no system can count."""
         for name in self.NUMBERS:
             value = getattr(self, name)
+            if name == "timeout" and MAX_TIMEOUT < value < inf:
+                raise InvalidSetting(f"{self.name_of(name)} must be at most {MAX_TIMEOUT:,} seconds, got {value!r}")
             if not 0 < value < inf:
                 raise InvalidSetting(f"{self.name_of(name)} must be a number above 0, got {value!r}")

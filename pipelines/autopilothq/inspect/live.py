@@ -2,7 +2,6 @@
 
 import base64
 import json
-import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -13,14 +12,13 @@ from typing import Any
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
 from .. import runner
-from ..errors import BooksMisplaced, BusyError, DatasetNotFound
+from ..errors import BooksMisplaced, DatasetNotFound
 from ..explain import explained
 from ..warehouses.books import check_books
 from ..warehouses.dataset import Columns, Dataset, dataset_of, in_utc, queryable_client, tables_of
 from ..warehouses.dlt_internals import (
     VERSION_TABLE_NAME,
     Destination,
-    DestinationConnectionError,
     JobClientBase,
     SqlJobClientBase,
 )
@@ -28,8 +26,6 @@ from ..warehouses.resolve import make_destination, resolve_target
 from ..warehouses.settings import TargetOptions
 from .diff import Schema, SchemaTable, type_of
 from .schema import ColumnInfo, Statistics, TableInfo, table_info
-
-_LOCKED = re.compile(r'Could not set lock on file "(.*?)".*?(?:\(PID (\d+)\)|$)')
 
 
 def destination_of(target: TargetOptions) -> tuple[Destination[Any, Any], str]:
@@ -107,16 +103,7 @@ def _in_dataset(client: JobClientBase, name: str | None) -> AbstractContextManag
 
 @contextmanager
 def _opened(client: JobClientBase) -> Iterator[None]:
-    try:
-        client.__enter__()
-    except DestinationConnectionError as error:
-        held = _LOCKED.search(str(error))
-        if held is None:
-            raise
-        by = f"process {held[2]}" if held[2] else "another process"
-        raise BusyError(
-            f"{held[1]} is being written by {by}. Try again when it is done, or wait for it: --wait 10m"
-        ) from error
+    client.__enter__()
     try:
         yield
     finally:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, NamedTuple
 
 import dlt
@@ -82,10 +83,10 @@ def receive_settings(folder: str, **options: Any) -> ReceiveSettings:
         if value is None:
             continue
         try:
-            number = float(value)
+            number = -1 if isinstance(value, bool) else float(value)
         except (TypeError, ValueError):
             number = -1
-        if number < 0 or (name == "max_body" and not 0 < number <= MOST_BODY):
+        if not 0 <= number < inf or (name == "max_body" and not 0 < number <= MOST_BODY):
             most = f"more than 0 and at most {MOST_BODY}" if name == "max_body" else "of at least 0"
             raise InvalidSetting(f"Expected a number {most} as {RECEIVE_SECTION}.{name}_mb, in MB, but got {value!r}.")
         sizes[name] = int(number * MB)

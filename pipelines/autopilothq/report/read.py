@@ -179,7 +179,8 @@ def _period(queries: _Queries) -> ReportPeriod:
     scope = queries.scope
     (row,) = queries.rows("bounds_until", until=time_literal(scope.until)) if scope.until else queries.rows("bounds")
     if not row["events"]:
-        raise _Missing(f"There are no email events{' of this period and these journeys' * (scope != MailScope())}.")
+        named = (("of these journeys", scope.journeys), ("in this period", scope.since or scope.until))
+        raise _Missing(f"{' '.join(['There are no email events', *(text for text, given in named if given)])}.")
     last = row["received"] or row["last"]
     if last is None:
         raise _Missing("The email events have no times.")

@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from datetime import date
 from importlib import import_module
+from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..clients.settings import MAX_ATTEMPTS, TIMEOUT
 from ..warehouses.hints import SOURCE
-from ..warehouses.settings import configured_names, is_misspelt, unknown_setting
+from ..warehouses.settings import TIMEOUT_RANGE, Range, check_range, configured_names, is_misspelt, unknown_setting
 
 if TYPE_CHECKING:
     from ..clients.autopilot import Autopilot
@@ -36,18 +37,27 @@ else:
 ORIGINS = ("archive", "adopt", "api", "profiles", "ortto")
 """The origins that have settings in dlt's configuration. Those of the first one are in the shared section."""
 _OF_ALL = ("allow_http", "api_key", "notify", "suppression_key")  # in the shared section, and of no single origin
+_RANGES = {
+    "memory": Range(1, 1_000_000_000),
+    "max_event_tables": Range(0),
+    "read_timeout": TIMEOUT_RANGE,
+    "max_seconds": Range(0, inf),
+    "people_per_load": Range(1),
+    "seconds_per_load": Range(0, inf),
+}
 _IN_PYTHON_ONLY = ("cut_texts", "executor", "progress")
 _TABLES = ("credentials", "mapping", "tables")  # settings that are tables themselves
 
 
-def check_origin_settings(origin: str) -> None:
-    """Raises InvalidSetting if the files or the environment of dlt's configuration misspell a setting of an origin.
+def check_origin_settings(origin: str, **numbers: float | None) -> None:
+    """Raises InvalidSetting if dlt's configuration misspells a setting of an origin, or a number is out of its range.
 
     Sections below the origin's are ignored, because dlt has its own there, such as `data_writer`. So are names in the
     shared section that resemble no setting: they may be for a source of the user's own.
 
-    Example: `check_origin_settings("ortto")`.
+    Example: `check_origin_settings("ortto", memory=400, max_seconds=inf)`.
     """
+    check_numbers(**numbers)
     shared, own = f"sources.{SOURCE}", _settings_of(origin)
     if origin != ORIGINS[0]:
         _check_section(f"{shared}.{origin}", own)
@@ -56,6 +66,16 @@ def check_origin_settings(origin: str) -> None:
     if any(name not in known for name, is_table in configured_names(shared).items() if not is_table):
         known.update(*map(_settings_of, ORIGINS))
     _check_section(shared, sorted(known), lets_others=True)
+
+
+def check_numbers(**numbers: float | None) -> None:
+    """Raises InvalidSetting if one of a source's numbers is out of its range. None is no number.
+
+    Example: `check_numbers(memory=400, max_event_tables=500)`.
+    """
+    for name, value in numbers.items():
+        if value is not None:
+            check_range(f"the setting {name}", value, _RANGES[name])
 
 
 def _check_section(section: str, known: Sequence[str], lets_others: bool = False) -> None:

@@ -13,6 +13,7 @@ from .origin import Origin, W
 from .plan import LoadSettings
 from .report import ProgressCallback, no_progress
 from .resources import resources
+from .settings import check_numbers
 
 
 def source(
@@ -41,14 +42,9 @@ def source(
 
     Example: `dlt.pipeline("events", destination="duckdb").run(autopilothq.source(WebhookDump(Path("dump"))))`.
     """
-    settings = LoadSettings(
-        memory=memory // 2,
-        origin_memory=memory // 2,
-        progress=progress,
-        table_format=table_format,
-        max_event_tables=max_event_tables,
-        messages=requested_messages(events, exclude),
-    )
+    check_numbers(memory=memory, max_event_tables=max_event_tables)
+    messages = requested_messages(events, exclude)
+    settings = LoadSettings(memory // 2, memory // 2, progress, table_format, max_event_tables, messages)
 
     @dlt.source(schema=Schema(SOURCE), section=SOURCE, max_table_nesting=0)
     def tables_of_origin() -> Iterable[DltResource]:

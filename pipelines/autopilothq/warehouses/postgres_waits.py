@@ -10,12 +10,14 @@ import psycopg2
 from ..errors import BusyError, RunError
 from .dlt_internals import PostgresCredentials
 from .postgres import PostgresConfiguration, Waits
+from .settings import TIMEOUT_RANGE, check_range
 from .sql_files import sql_file
 
 LOG_INTERVAL = 10.0  # seconds between two queries of what a connection waits for
 SECOND_TIMEOUT = 1.0  # seconds to wait for a lock once a wait has timed out
 # A server that disappears without closing the connection is noticed after two minutes instead of two hours.
 KEEPALIVES = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 6}
+TIMEOUTS = TIMEOUT_RANGE._replace(least=0)  # 0 leaves them to the server
 LOCK_NOT_AVAILABLE = "55P03"
 # Settings of a database or a role could change values: files are copied in UTF-8, floats become `numeric` by way of
 # their text, and the driver for Arrow knows types by their unquoted names. So sessions set these themselves.
@@ -33,6 +35,8 @@ def with_timeouts(config: PostgresConfiguration) -> PostgresCredentials:
     credentials: PostgresCredentials = config.credentials.copy()
     query = KEEPALIVES | (credentials.query or {})
     options = [str(query.pop("options", ""))]
+    for name in ("lock_timeout", "statement_timeout"):
+        check_range(f"destination.postgres.{name}", getattr(config, name), TIMEOUTS)
     lock_timeout = min(SECOND_TIMEOUT, config.lock_timeout) if config.waits.gave_up else config.lock_timeout
     for name, seconds in (("lock_timeout", lock_timeout), ("statement_timeout", config.statement_timeout)):
         if seconds and name not in options[0]:

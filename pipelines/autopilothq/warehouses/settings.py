@@ -1,7 +1,9 @@
 """Reads dlt's settings, and has the defaults of this project."""
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..display import nearest
@@ -30,6 +32,17 @@ _SECTIONS = {
 # may have settings, it must be more similar: neither `database_name` nor `dataset_name_2` is a misspelt `dataset_name`.
 _TYPING_ERROR, _TYPING_ERROR_AMONG_ALL = 0.8, 0.9
 TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", dict: "a table", str: "a text"}
+
+
+class Range(NamedTuple):
+    """The numbers that a setting may have: from `least` to `most`, both included. None is every finite number."""
+
+    least: float
+    most: float | None = None
+
+
+TIMEOUT_RANGE = Range(0.001, 1_000_000)
+"""The range of a time-out: systems count in whole milliseconds, and cannot count beyond some weeks of them."""
 
 
 class TargetOptions(NamedTuple):
@@ -152,6 +165,16 @@ def _typed(name: str, of: type) -> Any:
         return next((value for value in values if value is not None), None)
     except ValueError as error:
         raise InvalidSetting(f"{name} must be {TYPE_NAMES[of]}, got {setting(name)!r}") from error
+
+
+def check_range(name: str, value: float, allowed: Range) -> None:
+    """Raises InvalidSetting if the value of a setting is out of its range; NaN is always.
+
+    Example: `check_range("the setting max_event_tables", 500, Range(0))`.
+    """
+    if not allowed.least <= value <= (sys.float_info.max if allowed.most is None else allowed.most):
+        most = "" if allowed.most in (None, inf) else f" and at most {allowed.most:,}"
+        raise InvalidSetting(f"Expected a number of at least {allowed.least:g}{most} as {name}, but got {value}.")
 
 
 # ---- messages for dlt's errors; this module must not import dlt -----------------------------------------------------

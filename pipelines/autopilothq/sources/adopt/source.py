@@ -45,7 +45,7 @@ def adopt(
 
     Example: `pipeline.run(adopt("s3://bucket/unload/"))`.
     """
-    check_origin_settings("adopt")
+    check_origin_settings("adopt", memory=memory, max_event_tables=max_event_tables)
     urls = () if tables_url is None else (tables_url,) if isinstance(tables_url, str) else tuple(tables_url)
     origin = AdoptedTables(urls, tables or {}, database, database_schema, credentials)
     settings = LoadSettings(memory, 0, progress, table_format, max_event_tables, projector=AdoptProjector(cut_texts))

@@ -74,7 +74,7 @@ def api(
 
     Example: `pipeline.run(api(until="2019-03-01").with_resources("email_opened", "contacts"))`.
     """
-    check_origin_settings("api")
+    check_origin_settings("api", memory=memory, max_seconds=max_seconds)
     client = RequestSettings(base_url, requests_per_second, timeout, tries, allow_http).autopilot(api_key)
     window = Window(*read_period(since, until))
     account = hashlib.sha256(f"{base_url}\n{api_key}".encode()).hexdigest()[:12]  # it does not reveal the key

@@ -173,4 +173,6 @@ def _count_timeouts(reader: BlockReader, timeouts: int) -> int:
 def _describe(error: Exception) -> str:
     if isinstance(error, StoreTimeout | _FileChanged):
         return str(error)
+    if isinstance(error, OSError) and error.filename and error.strerror:  # the file is named already
+        return f"{type(error).__name__}: {error.strerror}"
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

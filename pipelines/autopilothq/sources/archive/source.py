@@ -78,7 +78,7 @@ def archive(
 
     Example: `pipeline.run(archive("s3://bucket/segment-logs/AbC123xYz9/", since="2019-03-01"))`.
     """
-    check_origin_settings("archive")
+    check_origin_settings("archive", memory=memory, max_event_tables=max_event_tables, read_timeout=read_timeout)
     urls = (archive_url,) if isinstance(archive_url, str) else tuple(archive_url)
     mappings = read_mappings(mapping)
     origin = Archive(

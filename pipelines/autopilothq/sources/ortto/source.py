@@ -16,6 +16,7 @@ from ...clients.settings import MAX_ATTEMPTS, TIMEOUT
 from ...errors import InvalidSetting
 from ...warehouses.dlt_internals import NotResolved
 from ...warehouses.hints import SOURCE
+from ...warehouses.settings import typed_settings
 from ..plan import LoadSettings
 from ..report import ProgressCallback, no_progress
 from ..resources import resources
@@ -82,7 +83,15 @@ def ortto(
 
     Example: `pipeline.run(ortto().with_resources("_profiles", "email_opened", "ortto_people"))`.
     """
-    check_origin_settings("ortto")
+    max_seconds = _number(max_seconds, "max_seconds", inf)
+    check_origin_settings(
+        "ortto",
+        memory=memory,
+        max_event_tables=max_event_tables,
+        max_seconds=max_seconds,
+        people_per_load=people_per_load,
+        seconds_per_load=seconds_per_load,
+    )
     settings = OrttoSettings(
         api_key=str(api_key or _setting("api_key", dlt.secrets) or _no_key()),
         region=region,
@@ -100,7 +109,7 @@ def ortto(
         personal,
         people_per_load,
         seconds_per_load,
-        _number(max_seconds, "max_seconds", inf),
+        max_seconds,
     )
     base = settings.base_url.rstrip("/")
     origin = OrttoPull(Ortto(settings), base, short_digest(base, account or settings.api_key.strip()), pull)
@@ -113,8 +122,8 @@ def _setting(name: str, provider: Any = dlt.config) -> Any:
 
 def _number(given: float, name: str, default: float) -> float:
     """Returns the given number unless it is the default, else the configured one, else the default."""
-    value = _setting(name) if given == default else given
-    return default if value is None else float(value)
+    configured: dict[str, float] = typed_settings(ORTTO_SETTINGS, {name: float}) if given == default else {}
+    return configured.get(name, given)
 
 
 def _no_key() -> str:

@@ -74,7 +74,7 @@ def profiles(
 
     Example: `pipeline.run(profiles(space="spa_1", people="select email from contacts"))`.
     """
-    check_origin_settings("profiles")
+    check_origin_settings("profiles", memory=memory, max_event_tables=max_event_tables, people_per_load=people_per_load)
     requests = _requests(region, base_url, requests_per_second)._replace(
         timeout=timeout, tries=tries, allow_http=allow_http
     )
