@@ -416,6 +416,7 @@ def test_what_is_refused_for_the_same_reason_as_before_is_not_logged_again(serve
 def test_the_settings_choose_the_triggers_before_the_titles(server: FakeAutopilot) -> None:
     triggers = {"Order Completed": ["0003", "0011"], "Unheard Of": "0003"}
     send(server, [track(1), track(2, "Unheard Of"), track(3, "Trial Extended")], triggers=triggers)
+    assert len(server.seen("GET", "/triggers")) == 1
     assert sorted(path for path, _ in posts(server) if path != "/contacts") == [
         "/trigger/0003/contact/p1%40example.com",
         "/trigger/0003/contact/p2%40example.com",
@@ -872,6 +873,8 @@ def test_a_log_that_does_not_exist_yet_is_read_as_an_empty_one() -> None:
         log.add([Delivery("m1")])
         log.write_outcomes([Delivery("m1")])
         assert (log.known(["m1"]), log.emails(["u1"]), log.changes(), log.latest()) == ({}, {}, [], [])
+    with duckdb.connect("autopilot.duckdb") as con:
+        assert con.sql("SHOW ALL TABLES").fetchall() == []
 
 
 def test_the_last_row_of_a_change_of_an_address_tells_whether_it_was_made() -> None:
