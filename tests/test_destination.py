@@ -22,15 +22,16 @@ from dlt.destinations.impl.postgres.sql_client import Psycopg2SqlClient
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from autopilothq import AutopilothqError, DeliveryFailed, DeliveryImpossible, autopilot, destination
-from autopilothq.destination import DeliveryLog, opening
+from autopilothq.destination import Counts, DeliveryLog, deliver, opening
 from autopilothq.destination.delivery_log import CHANGED, SENT_AGAIN, Delivery, Member
 from autopilothq.destination.dispatch import AT_ONCE
-from autopilothq.destination.messages import from_row
+from autopilothq.destination.messages import from_line, from_row
 from autopilothq.destination.plan import NOT_OF_TRACKS, UNMAPPED
 from autopilothq.errors import InvalidSetting, NotAuthorized, RunError, Unavailable
 from fake_autopilot import FakeAutopilot
 from sending import IMPATIENT, answer, configure, counted, identify, log_in, posts, rows, send, settings_for, track
 from servers import ask
+from waiting import wait_for
 
 MISSING = "Missing unique identifier traits. Either **email** or **user_id** traits must be provided"
 
@@ -415,6 +416,7 @@ def test_what_is_refused_for_the_same_reason_as_before_is_not_logged_again(serve
 def test_the_settings_choose_the_triggers_before_the_titles(server: FakeAutopilot) -> None:
     triggers = {"Order Completed": ["0003", "0011"], "Unheard Of": "0003"}
     send(server, [track(1), track(2, "Unheard Of"), track(3, "Trial Extended")], triggers=triggers)
+    assert len(server.seen("GET", "/triggers")) == 1
     assert sorted(path for path, _ in posts(server) if path != "/contacts") == [
         "/trigger/0003/contact/p1%40example.com",
         "/trigger/0003/contact/p2%40example.com",
@@ -605,6 +607,24 @@ def test_a_key_that_is_withdrawn_stops_the_run_and_loses_nothing(server: FakeAut
     server.faults.clear()
     assert counted(send(server, messages)) == {"messages": 50, "delivered": 49, "known": 1}
     assert Counter(Counter(who for _, who in server.account.triggered).values()) == {1: 50}
+
+
+def test_no_more_journeys_are_entered_once_a_run_is_interrupted(server: FakeAutopilot) -> None:
+    events = [track(number, email="p@example.com") for number in range(3)]
+    server.order("POST", "/trigger/*", late=0.3)
+
+    def interrupt(_: Counts) -> None:
+        if server.seen("POST", "/contacts"):
+            wait_for(lambda: server.seen("POST", "/trigger/*"))
+            raise KeyboardInterrupt
+
+    items = (from_line(json.dumps(event).encode()) for event in events)
+    with DeliveryLog(log_in()) as log, pytest.raises(KeyboardInterrupt):
+        deliver(items, log, settings_for(server), interrupt)
+    assert len(server.seen("POST", "/trigger/*")) == 1
+    assert rows("message_id", "status") == [("t0", "delivered")]
+    assert counted(send(server, events)) == {"messages": 3, "delivered": 2, "known": 1}
+    assert len(server.seen("POST", "/trigger/*")) == 3
 
 
 def test_what_is_older_does_not_win_because_it_comes_late(server: FakeAutopilot) -> None:
@@ -853,6 +873,8 @@ def test_a_log_that_does_not_exist_yet_is_read_as_an_empty_one() -> None:
         log.add([Delivery("m1")])
         log.write_outcomes([Delivery("m1")])
         assert (log.known(["m1"]), log.emails(["u1"]), log.changes(), log.latest()) == ({}, {}, [], [])
+    with duckdb.connect("autopilot.duckdb") as con:
+        assert con.sql("SHOW ALL TABLES").fetchall() == []
 
 
 def test_the_last_row_of_a_change_of_an_address_tells_whether_it_was_made() -> None:

@@ -1,5 +1,6 @@
 """Which activities are created by which request, and what the log has before and after it: without an account."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,7 +27,7 @@ ENDPOINT = "POST /activities/create"
 
 
 class Account:
-    """An account that fails at each request with one of the messages `at`, and does not take those `invalid`."""
+    """An account that fails at each request with one of the activities `at`, and does not take messages `invalid`."""
 
     attempts = 2
 
@@ -41,8 +42,8 @@ class Account:
         self.sent.append(names)
         self.bodies += activities
         for one in activities:
-            if one["key"] in self.at:
-                raise self.at[one["key"]]
+            if error := self.at.get(one["key"]) or self.at.get(f"{one['key']}{one['activity_id']}"):
+                raise error
         return [
             Written("invalid", None, "no") if one["key"] in self.invalid.split() else Written("ingested", "p", None)
             for one in activities
@@ -193,3 +194,10 @@ def test_after_the_end_nothing_is_sent_or_logged() -> None:
     log, counts, _, error = send(account, [item(f"m{number}") for number in range(MOST_WRITTEN + 1)])
     assert (len(account.sent), len(log.statuses), error) == (1, MOST_WRITTEN, account.at["m0"])
     assert (counts.failed, counts.delivered) == (MOST_WRITTEN, 0)
+
+
+def test_a_message_with_several_outcomes_is_counted_with_the_reason_for_the_worst() -> None:
+    bad, down = RequestRejected("HTTP 400", status=400, server_message="bad"), Unavailable("HTTP 503", status=503)
+    log, counts, failed, error = send(Account(a1=bad, a2=down), [item("a", "1", "2", "3", "4")])
+    assert [statuses[-1] for statuses in log.statuses.values()] == ["refused", "failed", "delivered", "delivered"]
+    assert (counts, failed, error) == (Counts(failed=1, reasons=Counter({("failed", "HTTP 503"): 1})), ["a"], None)

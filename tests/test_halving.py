@@ -1,6 +1,8 @@
 """One bad contact costs no good one, and an outage ends the run (docs/contract/destination.md#delivery-log)."""
 
+import json
 import logging
+import time
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -12,12 +14,14 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from autopilothq import autopilot
 from autopilothq.clients.autopilot import Autopilot
-from autopilothq.destination import Counts, opening
+from autopilothq.destination import Counts, DeliveryLog, deliver, opening, sender
+from autopilothq.destination.messages import from_line
 from autopilothq.destination.requests import CircuitBreaker, Outcome
 from autopilothq.errors import NotFound, RequestRejected, Unavailable
 from fake_autopilot import Account, FakeAutopilot
-from sending import IMPATIENT, configure, identify, posts, rows, send, settings_for, track
+from sending import IMPATIENT, configure, identify, log_in, posts, rows, send, settings_for, track
 from shared_loads import isolation
+from waiting import wait_for
 
 ALL = range(100)
 
@@ -197,6 +201,37 @@ def test_an_outage_that_begins_while_a_batch_is_halved(server: FakeAutopilot) ->
     with pytest.raises(Unavailable):
         send(server, map(identify, ALL))
     assert len(posts(server)) < 40
+
+
+def test_a_change_of_an_address_waits_while_its_contact_is_asked_for(
+    server: FakeAutopilot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender, "CHUNK", 1)
+    monkeypatch.setattr(sender, "MOST_CONTACTS", 1)
+    server.poison = emails(3)
+
+    def once_changed(contact: Any) -> Any:
+        end = time.monotonic() + 0.3
+        while server.account.find("p1@example.com") and time.monotonic() < end:
+            time.sleep(0.02)
+        return contact
+
+    server.order("GET", "/contact/*", edit=once_changed)
+
+    def messages() -> Iterator[dict[str, Any]]:
+        yield from (identify(1), identify(3))
+        wait_for(lambda: log.known(["i1"]))
+        yield identify(4)
+        wait_for(lambda: server.seen("GET", "/contact/*"))
+        yield identify("new", traits={"email": "p1@example.com", "_NewEmail": "q1@example.com"})
+
+    with DeliveryLog(log_in()) as log:
+        lines = (json.dumps(message).encode() for message in messages())
+        assert ended(deliver(map(from_line, lines), log, settings_for(server))) == (3, 0, 1, 0)
+    assert {contact["Email"] for contact in server.account.page(None)["contacts"]} == {
+        "p4@example.com",
+        "q1@example.com",
+    }
 
 
 def test_no_journey_for_a_contact_that_fails(server: FakeAutopilot) -> None:
