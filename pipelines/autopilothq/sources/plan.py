@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..catalog import DISCARDS, FILE_NAMES, MAX_EVENT_TABLES, REJECTS, TABLES, Native, resource_of
 from ..machine import cores
+from ..projection import SharedContext
 from ..segment.mapping import Mappings
 from ..segment.naming import snake_case
 from ..warehouses.dlt_internals import NamingConvention
@@ -150,6 +151,17 @@ class PlannedLoad:
     def fills(self) -> Callable[[str], bool]:
         """The function, which can be pickled, that returns whether the load fills a table, by its name."""
         return partial(_is_of, frozenset(self.extraction.resources))
+
+    def shared_context(self) -> SharedContext:
+        """Returns what the processes that project this load have in common, before lines are read."""
+        return SharedContext(
+            loaded_at=self.context.loaded_at.isoformat(),
+            memory=self.settings.memory,
+            shorten=self.context.shorten,
+            event_table=self.event_table,
+            limits=self.target.limits,
+            fills=self.fills,
+        )
 
     def messages_of(self, number: int) -> MessageSelection:
         """Returns the messages of a file that count: those that selected tables take, and those that are loaded."""
