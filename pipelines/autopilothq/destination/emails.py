@@ -189,7 +189,7 @@ class KnownEmails:
                 self._emails.setdefault(user_id, email)
 
     def _follow_run_changes(self, user_id: str) -> None:
-        """Gives a user id, whose email is that of the log, the email that this run has changed it to."""
+        """Replaces the email that the log has for a user id by the one that this run has changed it to."""
         email, position = self._emails[user_id], -1
         while later := [each for each in self._run_changes.get(email.lower(), ()) if each.position > position]:
             change = later[0]

@@ -62,9 +62,9 @@ class EventTables:
     """A function, which can be pickled, that returns the name of an event's table in the destination by `event_key`.
 
     `view` is the destination's, as in `Native`; `existing` are the tables that exist; `mapped` has the tables of mapped
-    events. Anybody can send an event with a name that no table can have: one of `taken`, one that ends with one of
-    `suffixes` (as indexes do), or one that begins with one of `prefixes`. `moved` has the tables that events got for
-    that reason in earlier loads: they stay there, even if the name is free by now.
+    events. No table can have a name that is `taken`, ends with one of `suffixes` (as indexes do), or begins with one of
+    `prefixes`. Anybody can send an event with such a name, so it gets another table. `moved` has the tables that events
+    got for that reason in earlier loads: they stay there, even if the name is free by now.
     """
 
     naming: NamingConvention

@@ -55,8 +55,7 @@ class ProjectedLoad(NamedTuple):
 def project(load: PlannedLoad) -> ProjectedLoad:
     """Reads all lines and writes the rows of all tables, by the settings' projector or in this process.
 
-    If messages cannot become rows, for whatever reason, they are noted as refused, and the load is read again without
-    them.
+    Messages that cannot become rows are noted as refused, and the load is read again without them.
     """
     if not load.work:
         existing = existing_tables(load, [])

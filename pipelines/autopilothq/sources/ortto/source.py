@@ -112,7 +112,7 @@ def _setting(name: str, provider: Any = dlt.config) -> Any:
 
 
 def _number(given: float, name: str, default: float) -> float:
-    """Returns the given number unless it is the default, else the configured one, else the default."""
+    """Returns the given number; if that is the default, the configured number takes precedence, if there is one."""
     value = _setting(name) if given == default else given
     return default if value is None else float(value)
 
