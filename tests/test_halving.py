@@ -2,7 +2,6 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,13 +19,6 @@ from sending import IMPATIENT, configure, identify, posts, rows, send, settings_
 from shared_loads import isolation
 
 ALL = range(100)
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
-    monkeypatch.setattr(opening, "Autopilot", IMPATIENT)
-    with FakeAutopilot(contacts=0) as server:
-        yield server
 
 
 def ended(counts: Counts) -> tuple[int, int, int, int]:

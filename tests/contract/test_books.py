@@ -46,7 +46,7 @@ def place_digest(file: str, line: int, text: bytes) -> str:
     return hashlib.sha256(f"{file}\n{line}\n{hashlib.sha256(text).hexdigest()}".encode()).hexdigest()
 
 
-def test_a_rejected_line_is_kept_whole_with_its_place_and_reason() -> None:
+def test_a_rejected_line_is_kept_whole_with_its_file_line_and_reason() -> None:
     lines: list[Line] = [text for text, _ in REJECTS]
     store = Store()
     found = store.run([message(messageId="a")], [*lines[:10], message(messageId="b"), *lines[10:]])
@@ -79,7 +79,7 @@ def test_a_rejected_line_has_a_row_for_each_of_its_places() -> None:
     assert len(found) == sum(count.rejected for count in store.audit) == 3
 
 
-def test_a_rejected_line_that_comes_again_in_its_place_is_one_row() -> None:
+def test_a_rejected_line_that_comes_again_with_its_file_is_one_row() -> None:
     store = Store()
     once = store.run(["{"])["_rejects"]
     assert store.run(["{"])["_rejects"] == once

@@ -215,7 +215,7 @@ BOTTOMS = ["1", "1.10", '"[["']
 
 
 @pytest.mark.parametrize("kind", ["array", "object"])
-def test_what_nests_too_deeply_is_rejected_in_every_place(kind: str) -> None:
+def test_what_nests_too_deeply_is_rejected_wherever_it_is(kind: str) -> None:
     places: list[dict[str, Any]] = [{"event": "$x"}, {"properties": {"p": "$x"}}, {"context": {"p": "$x"}}, {"o": "$x"}]
     texts = [(nested(400, bottom, kind), nested(MAX_DEPTH - 2, bottom, kind)) for bottom in BOTTOMS]
     lines = [
@@ -356,7 +356,7 @@ def test_a_line_that_is_made_like_others_hides_nothing() -> None:
     assert [(row["a"], row["b"]) for row in rows] == [(1, 2)] * 50
 
 
-def test_a_few_odd_lines_take_no_room_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_few_irregular_lines_take_no_columns_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shapes, "MAX_LEAVES", 20)
     odd = [message(messageId=f"o{n:02}", properties={f"k{n}_{at}": at for at in range(15)}) for n in range(20)]
     usual = [message(messageId=f"u{n:02}", properties={"plan": "pro", "seats": n}) for n in range(60)]

@@ -155,7 +155,7 @@ def test_a_thread_that_is_alone_rejects_the_large_line_that_needs_still_more_mem
 
 
 @pytest.mark.parametrize("megabytes", [30, 100])
-def test_tables_that_have_no_memory_beside_others_are_inserted_alone(
+def test_tables_that_run_out_of_memory_next_to_others_are_inserted_alone(
     megabytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(warehouse, "_queue", LargestFirst(4))
@@ -630,7 +630,7 @@ def test_how_many_groups_of_rows_are_merged_is_the_user_s_choice(
     assert found == [(7 if setting else 100,)]
 
 
-def test_a_file_that_is_deleted_while_it_is_open_is_made_anew(tmp_path: Path) -> None:
+def test_a_file_that_is_deleted_while_it_is_open_is_created_again(tmp_path: Path) -> None:
     file = tmp_path / "autopilot.duckdb"
     target = pipeline(tmp_path, direct(str(file)))
     for _ in range(2):
