@@ -14,10 +14,13 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from autopilothq.cli import COLLECTED
+from autopilothq.destination import opening
 from calling import Call, caller
+from fake_autopilot import FakeAutopilot
 from quicker_dlt import cache_hints, import_commands
 from quicker_lookups import spare_lookups, write_views_once
 from quicker_macros import copied_macros
+from sending import IMPATIENT
 from servers import S3, Postgres, postgres_server, s3_server
 from shared_loads import isolation
 
@@ -50,6 +53,14 @@ def isolated(tmp_path: Path) -> Iterator[None]:
     MemoryFileSystem.clear_instance_cache()
     MemoryFileSystem.store.clear()
     MemoryFileSystem.pseudo_dirs[:] = [""]
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
+    """Autopilot with an empty account, which sending reaches without waits; some modules have another one."""
+    monkeypatch.setattr(opening, "Autopilot", IMPATIENT)
+    with FakeAutopilot(contacts=0) as server:
+        yield server
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ ROOMS = {
         [
             *(f"tests/test_{name}.py" for name in ("line_reader", "parsing", "shapes")),
             *contract("values", "unreadable", "collisions", "limits", "fast_path"),
-            "tests/contract/test_books.py::test_a_rejected_line_is_kept_whole_with_its_place_and_reason",
+            "tests/contract/test_books.py::test_a_rejected_line_is_kept_whole_with_its_file_line_and_reason",
             "tests/contract/test_books.py::test_blank_lines_are_no_lines_but_have_their_numbers",
             f"{MEMORY}::test_more_threads_parse_again_when_the_memory_long_sufficed",
             f"{MEMORY}::test_a_thread_that_is_alone_rejects_the_large_line_that_needs_still_more_memory",
@@ -186,7 +186,7 @@ ROOMS = {
             f"{MEMORY}::test_large_traits_are_stored_replaced_and_read_again_with_less_memory_than_they_have",
             f"{MEMORY}::test_what_a_file_s_log_has_is_written_without_memory_for_long_texts_that_are_stored",
             f"{MEMORY}::test_small_groups_of_rows_are_merged_as_a_file_is_closed",
-            f"{MEMORY}::test_a_file_that_is_deleted_while_it_is_open_is_made_anew",
+            f"{MEMORY}::test_a_file_that_is_deleted_while_it_is_open_is_created_again",
             f"{MEMORY}::test_what_was_read_of_a_file_in_parts_is_not_kept",
             f"{MEMORY}::test_all_rows_with_long_texts_are_read_once",
             f"{MEMORY}::test_parts_that_are_there_are_stored_once_when_their_file_comes_again",

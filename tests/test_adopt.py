@@ -364,7 +364,7 @@ def test_names_that_segment_does_not_make_stop_nothing(call: Call) -> None:
     assert (verified.status, verified.out.splitlines()[-1]) == (0, "Every row is stored.")
 
 
-def test_odd_values_are_discarded_what_is_stored_stays_and_deleted_persons_stay_away(call: Call) -> None:
+def test_values_that_do_not_fit_are_discarded_and_stored_rows_and_deletions_remain(call: Call) -> None:
     with duckdb.connect("odd.duckdb") as con:
         con.execute(ODD)
     message = {

@@ -328,7 +328,7 @@ def test_content_comes_in_pieces_of_the_size_that_is_asked_for(tmp_path: Path, p
     ],
     ids=["cut gzip", "garbage", "garbage behind zeros", "checksum", "cut zstd", "zstd garbage"],
 )
-def test_damage_is_told_with_its_place(tmp_path: Path, data: bytes, content: bytes | None, message: str) -> None:
+def test_damage_is_reported_with_its_position(tmp_path: Path, data: bytes, content: bytes | None, message: str) -> None:
     pieces, trouble = unpacked(tmp_path, data, 1000)
     assert trouble == message.format(size=len(data))
     assert TEXT.startswith(b"".join(pieces)) if content is None else b"".join(pieces) == content

@@ -264,7 +264,7 @@ OF_ANOTHER = (
 )
 
 
-def test_nothing_is_done_beside_books_that_are_elsewhere(
+def test_nothing_is_done_while_books_are_in_another_dataset(
     call: Call, older: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__API_KEY", "none is asked")

@@ -249,7 +249,7 @@ breaks queries:
 """
 
 
-def test_diff_with_segments_schema_in_the_same_place(call: Call, segment: str) -> None:
+def test_diff_with_segments_schema_in_the_same_database(call: Call, segment: str) -> None:
     lines = (
         message(messageId="m1"),
         identify(messageId="m2", userId="u", traits={"seats": 3}),

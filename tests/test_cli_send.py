@@ -470,7 +470,7 @@ def test_another_warehouse(server: FakeAutopilot, call: Call, postgres: str) -> 
     assert password not in "".join(said.err)
 
 
-def test_the_log_is_beside_what_was_loaded(server: FakeAutopilot, call: Call) -> None:
+def test_the_log_is_in_the_dataset_of_the_loads(server: FakeAutopilot, call: Call) -> None:
     write(
         [{"type": "track", "event": "Email Opened", "userId": "1", "context": {"traits": {"email": "a@b.c"}}}],
         "a.ndjson",

@@ -68,7 +68,7 @@ NEW = {
 
 
 @pytest.mark.parametrize("room", [-2, 0, 1, 4, 5])
-def test_a_table_gets_the_columns_with_most_values_beside_those_that_it_has(room: int) -> None:
+def test_a_table_keeps_its_columns_and_gets_those_with_most_values(room: int) -> None:
     """The catalogue's names have their own place, and of two names that are shortened alike the more frequent stays."""
     taken = dict(list(NEW.items())[: max(0, room)])
     assert plan_columns(CONTEXT, "opened", IN_COLUMNS, IN_ROWS, room) == ColumnPlan(
@@ -100,7 +100,7 @@ def planned(context: ProjectionContext, table: str) -> TablePlan:
     return plan_table(context, number, values)
 
 
-def test_a_table_has_room_for_what_is_beside_its_own_columns() -> None:
+def test_a_table_has_room_for_columns_in_addition_to_its_own() -> None:
     """Columns count that are known, that the destination has besides, and that the catalogue adds."""
     common: dict[str, Type] = declared_types(event_table("opened"))
     present: dict[str, Type] = {"email_id": "text", "link_id": "text"}

@@ -229,7 +229,7 @@ def test_a_job_that_broke_off_is_continued(call: Call, server: FakeAutopilot) ->
     )
 
 
-def test_a_job_that_broke_off_long_ago_begins_anew(
+def test_a_job_that_broke_off_long_ago_starts_from_the_beginning(
     call: Call, server: FakeAutopilot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.order("DELETE", "/contact/*", status=401, skip=2, times=99)

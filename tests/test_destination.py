@@ -1075,7 +1075,7 @@ def test_unknown_settings_of_the_configuration_are_errors(where: str, monkeypatc
 
 
 @pytest.mark.parametrize("where", ["secrets.toml", "environment"])
-def test_settings_of_ortto_beside_those_of_autopilot(
+def test_settings_of_ortto_do_not_change_those_of_autopilot(
     where: str, configured: FakeAutopilot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if where == "environment":

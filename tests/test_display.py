@@ -325,7 +325,7 @@ def test_no_command_shows_what_acts(call: Call, monkeypatch: pytest.MonkeyPatch)
     assert TABLE in json.loads(said["schema", "--live", "--format", "json"].out)["tables"]
 
 
-def test_a_traceback_does_not_act_either(capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_characters_of_a_traceback_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     try:
         raise ValueError(f"a{ACTING}\nb")
     except ValueError as error:

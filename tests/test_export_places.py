@@ -61,7 +61,7 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
     assert names(out) == ["mine.txt"]
 
 
-def test_an_export_that_was_cut_off_starts_anew(tmp_path: Path) -> None:
+def test_an_interrupted_export_starts_from_the_beginning(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with ExportFolder(out) as files:
         files.append(f"{DAY}/export-0001.gz", b"half")
@@ -226,7 +226,7 @@ def test_a_bucket_has_all_files_or_a_mark_and_no_load_takes_what_is_marked(place
     )
 
 
-def test_an_export_to_a_bucket_that_was_cut_off_starts_anew_and_the_earlier_one_ends(place: Place) -> None:
+def test_an_interrupted_export_to_a_bucket_starts_from_the_beginning_and_the_earlier_one_ends(place: Place) -> None:
     with place.export() as first:
         first.append(f"{DAY}/export-0001.gz", b"half")
         first.append(f"{DAY}/export-0002.gz", b"more")

@@ -565,7 +565,7 @@ def test_a_damaged_file_stays_as_it_is(call: Call) -> None:
 # ---- what loads leave -----------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_left_beside_the_dataset(call: Call, loaded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_left_outside_of_the_dataset(call: Call, loaded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOAD__DELETE_COMPLETED_JOBS", "false")  # as loads in plain dlt leave them
     working = loaded / "dlt/pipelines/autopilot_events"
     assert list(working.glob("load/loaded/*/completed_jobs/*"))

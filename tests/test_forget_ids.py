@@ -63,7 +63,7 @@ THEIRS = [one for number, id_ in enumerate(OTHERS, len(ODD)) for one in lines_of
 WORDS = [word for id_ in ODD for word in ("--email" if "@" in id_ else "--user-id", id_)]
 
 
-def test_odd_ids_go_everywhere_and_stay_away(call: Call) -> None:
+def test_ids_with_special_characters_are_deleted_everywhere_and_stay_deleted(call: Call) -> None:
     write("theirs.ndjson", THEIRS)
     write("all.ndjson", [one for pair in zip(MINE, [*THEIRS, *[b""] * 99], strict=False) for one in pair if one])
     Path("again.ndjson").write_bytes(b"".join(one + b"\n" for one in MINE))

@@ -4,7 +4,6 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,13 +23,6 @@ from shared_loads import isolation
 from waiting import wait_for
 
 ALL = range(100)
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
-    monkeypatch.setattr(opening, "Autopilot", IMPATIENT)
-    with FakeAutopilot(contacts=0) as server:
-        yield server
 
 
 def ended(counts: Counts) -> tuple[int, int, int, int]:

@@ -150,7 +150,7 @@ def test_a_group_without_traits_has_a_row_among_long_lines_too(load: ProjectionC
     assert persons(rows) == [{"id": "u1", "received_at": NEW}]
 
 
-def test_whole_texts_take_the_place_of_those_that_were_cut(context: ProjectionContext) -> None:
+def test_whole_texts_replace_those_that_were_cut(context: ProjectionContext) -> None:
     number = MESSAGE_TABLES.index(USERS.messages)
     context.con.execute(f"INSERT INTO mends VALUES ({number}, 1, 'm4', 'plan', 'professional')")
     rows = users.make_latest(context, USERS, relation(context, [LOADED], FRESH), None, ["plan"])

@@ -128,7 +128,7 @@ def test_parts_of_a_connection_string(string: str, text: str, expected: str) -> 
     assert masked(text) == expected
 
 
-def test_what_stands_in_the_environment_and_in_secrets_toml(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_of_the_environment_and_of_secrets_toml_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS__PASSWORD", "fromEnv1")
     monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", "postgresql://me:from@Env2@host/db")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "fromEnv/3+4")

@@ -22,7 +22,7 @@ PARTS = [
 
 
 @pytest.mark.parametrize(("text", "alone"), [*((text, True) for text in ALONE), *((text, False) for text in PARTS)])
-def test_an_email_stands_alone(text: str, alone: bool) -> None:
+def test_an_email_is_found_only_as_a_whole(text: str, alone: bool) -> None:
     assert contains_email(text, EMAIL) is alone
 
 
@@ -83,7 +83,7 @@ def test_lines_that_may_be_of_a_person(
 
 
 @pytest.mark.parametrize(("by_name", "mentioned"), [([], []), ([Id("email", "a,b@x!y")], [0, 2, 4])])
-def test_an_email_of_odd_signs_is_found_among_words_where_its_name_is_known(
+def test_an_email_of_unusual_characters_is_found_among_words_where_its_name_is_known(
     by_name: list[Id], mentioned: list[int]
 ) -> None:
     lines = ["to <A,b@x!y>.", "xa,b@x!y", "xa,b@x!y <a,b@x!y>", "b@x!y", "<a\0,b\\x00@x!y>"]

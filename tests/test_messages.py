@@ -158,7 +158,7 @@ IDS: list[tuple[str, dict[str, str]]] = [
 
 
 @pytest.mark.parametrize(("fields", "kept"), IDS)
-def test_the_email_stands_in_where_there_is_no_id(fields: str, kept: dict[str, str]) -> None:
+def test_the_email_becomes_the_id_if_there_is_none(fields: str, kept: dict[str, str]) -> None:
     assert cells(f'{{"type":"identify","messageId":"m",{fields}}}') == {"kind": "identify", "id": "m", **kept}
 
 

@@ -95,7 +95,7 @@ def test_identities_are_joined_by_ids_that_messages_share(loaded: Loaded) -> Non
     assert rows["abe@example.com"]["identity"] == "vic@example.com"
 
 
-def test_a_load_goes_on_beside_the_views_and_status_tells_when_they_are_out_of_date(loaded: Loaded) -> None:
+def test_a_load_works_with_the_views_present_and_status_tells_when_they_are_out_of_date(loaded: Loaded) -> None:
     status = command("status", *loaded.target)
     assert "models     8 views in autopilothq_models\n" in status.out
     late = {"event": "Email Delivered", "messageId": "late", "timestamp": "2024-04-01", "properties": {"price": 1.5}}
@@ -283,7 +283,7 @@ NAMED = ("email_name", "email_subject", "campaign_id", "campaign_name")
         *((1, {**B, name: "a"}, [(1, {**B, name: other}) for other in "gfedcb"]) for name in NAMED),
     ],
 )
-def test_each_number_is_beside_the_names_of_the_last_event_that_has_them(
+def test_each_row_of_numbers_has_the_names_of_the_last_event_that_has_any(
     day: int, told: Row, others: list[tuple[int | None, Row]]
 ) -> None:
     """A name counts more than a journey, and that more than the time; of equal ones the first in order is taken."""
@@ -301,7 +301,7 @@ def test_each_number_is_beside_the_names_of_the_last_event_that_has_them(
         (1, "a", [(1, other) for other in "gfedcb"]),
     ],
 )
-def test_each_number_of_a_journey_is_beside_its_last_name(
+def test_each_row_of_a_journey_has_its_last_name(
     day: int, told: str, others: list[tuple[int | None, str | None]]
 ) -> None:
     sent = [

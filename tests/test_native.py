@@ -73,7 +73,7 @@ def test_no_property_has_the_name_of_a_copy() -> None:
     )
 
 
-def test_a_users_hints_for_how_tracks_is_stored_take_the_place_of_the_catalogues() -> None:
+def test_a_users_hints_for_how_tracks_is_stored_replace_the_catalogues() -> None:
     def layout(kind: str, **own: object) -> object:
         extraction: Any = SimpleNamespace(hints={"tracks": own})
         target: Any = SimpleNamespace(native=native_of(kind))

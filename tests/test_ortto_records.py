@@ -89,7 +89,7 @@ def test_a_scan_goes_on_for_a_day(now: str, began: str) -> None:
     assert (scan.spool.start.account, scan.spool.start.started_at) == ("account", began)
 
 
-def test_a_scan_that_is_loaded_begins_anew() -> None:
+def test_a_scan_that_is_loaded_starts_from_the_first_page() -> None:
     later = "2026-11-26T13:00:00.000Z"
     [scan] = plan("ortto_tags")
     note_loaded("account", scan, "load 1")

@@ -62,7 +62,7 @@ def test_what_is_no_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str,
     assert str(raised.value) == expected
 
 
-def test_ortto_has_settings_beside_those_of_autopilot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_ortto_has_settings_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__API_KEY", "autopilot's")
     (tmp_path / ".dlt").mkdir()
     (tmp_path / ".dlt/config.toml").write_text('[destination.autopilothq.ortto]\nregion = "au"\n')

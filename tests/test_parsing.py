@@ -47,7 +47,7 @@ TIGHT = [
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3, parse.PIECE])
-def test_what_ends_as_no_value_is_seen_wherever_it_stands(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_end_that_no_value_has_is_found_at_any_position(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parse, "PIECE", piece)
     for text in ("a" * at + loose for at in range(4) for loose in LOOSE):
         assert (text, doubts(text)) == (text, (True, False))

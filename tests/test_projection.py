@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from autopilothq.catalog import LIMITS, MAX_EVENT_TABLES, MESSAGE_TABLES
-from autopilothq.projection import Projection, RefusedIds, TableRows, deduplicate, projection, unreadable
+from autopilothq.projection import RefusedIds, TableRows, deduplicate, projection, unreadable
 from autopilothq.projection.context import ProjectionContext
 from autopilothq.projection.deduplicate import LeftOut
 from autopilothq.projection.line_reader import LineReader
 from autopilothq.projection.projection import open_load, write_all_rows
 from autopilothq.segment.identity import NOBODY, HashedIds, Id, hash_of
-from contract.loading import NOW, batches, identify, message
+from contract.loading import NOW, batches, identify, message, new_projection
 
 OWN = [table.name for table in MESSAGE_TABLES]
 LINES = [
@@ -43,7 +43,7 @@ class Steps:
                 super().close()
 
         patch.setattr(projection, "LineReader", Counted)
-        self.made = Projection(NOW, self.folder, 150, 2, lambda name: name[:7], limits=LIMITS["postgres"])
+        self.made = new_projection(self.folder, memory=150, shorten=lambda name: name[:7], limits=LIMITS["postgres"])
         for batch in batches([LINES], lambda count: count // 2 + 1):
             self.made.add(batch)
 

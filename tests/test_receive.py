@@ -433,7 +433,7 @@ def test_loads_what_it_receives() -> None:
     assert _stored() == [("m1",)]
 
 
-def test_the_load_beside_it_reads_the_bucket_and_hides_credentials(tmp_path: Path) -> None:
+def test_the_load_of_load_every_reads_the_bucket_and_hides_credentials(tmp_path: Path) -> None:
     bucket, credentials = tmp_path / "bucket", Path("received.duckdb")
     words = ("--rotate", "1s", "--load-every", "3s", "--wait", "1m", "--books-dataset", "books")
     places = ("--upload", bucket.as_uri(), "--credentials", "env:WHERE")

@@ -162,7 +162,7 @@ def test_what_cannot_be_read_is_kept_as_a_line() -> None:
     assert (found.lines, found.data.count(b"\n"), b"autopilot_contact_added" in found.data) == (1, 1, True)
 
 
-def test_odd_values_make_lines_that_a_load_can_read() -> None:
+def test_unusual_values_become_lines_that_a_load_can_read() -> None:
     contact = b'{"a":NaN,"Email":"a@b.c"}'
     body = b'{"event":"contact_added","contact_id":7,"email":"\\ud800@x","list_id":1e999,"contact":%b}' % contact
     data = hook_lines(parse_body(body), Arrival(AT)).data

@@ -302,7 +302,7 @@ def test_what_is_json_is_kept_to_the_digit(text: bytes, kept: bytes) -> None:
     json.loads(line.decode(errors="replace"))
 
 
-def test_the_first_of_a_key_that_repeats_counts_beside_a_number_too_long_for_python() -> None:
+def test_the_first_of_repeated_keys_counts_even_if_another_is_too_long_for_python() -> None:
     number = b"3" * 5_000
     [line] = lines(b'{"messageId":1,"messageId":%b}' % number)
     added = ",".join(f'"{name}":"{RECEIVED}"' for name in ("receivedAt", "originalTimestamp", "timestamp")).encode()

@@ -1,21 +1,12 @@
 """Contacts that Autopilot refuses for their values: they are found, and not sent again until they change."""
 
-from collections.abc import Iterator
-
 import pytest
 
-from autopilothq.destination import DeliveryLog, deliver, opening
+from autopilothq.destination import DeliveryLog, deliver
 from autopilothq.destination.messages import from_row, trait_item
 from autopilothq.errors import NotAuthorized
 from fake_autopilot import FakeAutopilot
-from sending import IMPATIENT, counted, identify, log_in, posts, rows, send, settings_for, track
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
-    monkeypatch.setattr(opening, "Autopilot", IMPATIENT)
-    with FakeAutopilot(contacts=0) as server:
-        yield server
+from sending import counted, identify, log_in, posts, rows, send, settings_for, track
 
 
 def test_a_contact_that_is_refused_is_not_sent_again_until_it_changes(server: FakeAutopilot) -> None:

@@ -1,25 +1,16 @@
 """Each row of RudderStack's public test data for Autopilot, and where this project differs on purpose."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from autopilothq.destination import opening
 from fake_autopilot import FakeAutopilot
-from sending import IMPATIENT, posts, send
+from sending import posts, send
 
 DATA: dict[str, Any] = json.loads((Path(__file__).parent / "rudderstack_cases.json").read_text())
 PAGE = Path(__file__).parents[1] / "pipelines" / "docs" / "explanation" / "differences.md"
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
-    monkeypatch.setattr(opening, "Autopilot", IMPATIENT)
-    with FakeAutopilot(contacts=0) as server:
-        yield server
 
 
 @pytest.mark.parametrize("case", DATA["cases"], ids=lambda case: f"row {case['row']}")

@@ -254,7 +254,7 @@ def test_tables_that_an_earlier_version_made_stay_as_they_are(call: Call, postgr
     assert numeric(postgres, "double precision") == {("order_completed", "revenue")}
 
 
-def test_a_view_in_place_of_a_table_is_refused(postgres: str) -> None:
+def test_a_view_with_the_name_of_a_table_is_refused(postgres: str) -> None:
     def tables() -> list[Any]:
         return query(postgres, "SELECT table_name FROM information_schema.tables WHERE table_schema = 'autopilothq'")
 

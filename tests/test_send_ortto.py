@@ -400,7 +400,7 @@ def test_a_track_of_a_user_id_alone(server: FakeOrtto) -> None:
     assert (activity["fields"], activity["merge_by"]) == ({"str::ei": "10001"}, ["str::ei"])
 
 
-def test_an_event_that_leads_nowhere_is_refused(server: FakeOrtto) -> None:
+def test_an_event_without_an_activity_is_refused(server: FakeOrtto) -> None:
     assert counted(send(server, [order(1, event="Unheard of")])) == {"messages": 1, "refused": 1}
     text = "No custom activity for the event 'Unheard of', in the settings or by its name"
     assert (written(server), rows("message")) == ([], [(text,)])

@@ -170,7 +170,7 @@ def test_a_record_is_known_by_its_key(text: bytes, key: str | None) -> None:
     assert rejected.value.args == ("no_id", f"{REJECT_REASONS['no_id']}: expected `name` in {keys}")
 
 
-def test_what_a_record_lacks_is_named_beside_its_first_keys() -> None:
+def test_what_a_record_lacks_is_named_with_its_first_keys() -> None:
     value = parse_json(b'{"a":1,"b":2,"c":3,"d":4,"e":5,"f":6}')
     with pytest.raises(Rejected) as rejected:
         records.record_of(LISTS_CONTACTS, value)
@@ -200,7 +200,7 @@ def test_fields_of_a_record_leave_its_own_columns_alone() -> None:
 # ---- scans ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_scan_counts_anew_each_time_that_it_is_read() -> None:
+def test_a_scan_starts_its_counts_at_zero_each_time_that_it_is_read() -> None:
     scan = Scan("contacts", "url", SCAN, lines_before=3, contacts_before=2)
     assert (scan.size, scan.lines, scan.contacts, scan.total, scan.complete, scan.lost) == (0, 3, 2, None, False, False)
     scan.size, scan.lines, scan.contacts, scan.complete, scan.lost = 9, 9, 9, True, True

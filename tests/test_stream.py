@@ -17,7 +17,7 @@ import pytest
 
 import forked
 from autopilothq.cli import streaming
-from autopilothq.destination import Counts, DeliveryLog, emails, lines, opening, stream
+from autopilothq.destination import Counts, DeliveryLog, emails, lines, stream
 from autopilothq.destination.dispatch import DEFERRED
 from autopilothq.destination.lines import StopSignal, read_chunks
 from autopilothq.destination.plan import UNMAPPED
@@ -26,7 +26,7 @@ from autopilothq.segment.message import MAX_LINE
 from autopilothq.warehouses.delta import lake
 from calling import MAIN, Call
 from fake_autopilot import FakeAutopilot
-from sending import IMPATIENT, configure, identify, log_in, posts, rows, settings_for, track
+from sending import configure, identify, log_in, posts, rows, settings_for, track
 from waiting import wait_for
 
 # ---- lines -----------------------------------------------------------------------------------------------------------
@@ -102,13 +102,6 @@ def test_a_chunk_waits_for_others_no_longer_than_told_and_is_left_unread_while_a
 
 
 # ---- delivery --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
-    monkeypatch.setattr(opening, "Autopilot", IMPATIENT)
-    with FakeAutopilot(contacts=0) as server:
-        yield server
 
 
 Deliver = Callable[..., Counts]

@@ -216,7 +216,7 @@ def test_what_cannot_be_upgraded_says_so(call: Call) -> None:
 
 
 @pytest.mark.parametrize("work", ["", "send"])
-def test_nothing_is_upgraded_beside_a_run_that_writes(call: Call, work: str) -> None:
+def test_nothing_is_upgraded_while_a_run_writes(call: Call, work: str) -> None:
     with lock.held(runner.pipeline(), 0, work):
         said = call("schema", "upgrade")
     assert (said.status, said.err.partition(" is at work.")[0]) == (

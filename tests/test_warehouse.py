@@ -19,7 +19,7 @@ from autopilothq.projection.projection import open_load
 from autopilothq.projection.shapes import Shapes
 from autopilothq.projection.tables import TableBuilder, count_messages, plan_table, table_rows, table_values
 from autopilothq.segment.message import MAX_OBJECTS
-from contract.loading import NOW, Row, batches, identify, message, projection_context
+from contract.loading import Row, batches, identify, message, new_projection, projection_context
 
 LINES = [
     [message(messageId=f"{file}-{n}", properties={f"p{n % 7}": n, "o": {f"q{n % 5}": "x"}}) for n in range(120)]
@@ -42,7 +42,7 @@ def test_threads_may_add_at_the_same_time(tmp_path: Path) -> None:
     for threads in (1, 4):
         scratch = tmp_path / f"{threads}"
         scratch.mkdir()
-        projection = Projection(NOW, str(scratch))
+        projection = new_projection(scratch)
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(projection.add, batches(LINES, lambda _: 80)))
         found.append(everything(projection))
@@ -66,7 +66,7 @@ def test_workers_can_share_a_load(tmp_path: Path) -> None:
     """Each step takes and gives data that travels: lines are parsed by files, messages are reduced by their ids."""
     mixed = [message(messageId=f"0-{n}", properties={"p1": 0.5 + n, "new": "\0"}) for n in range(100, 130)]
     files = [*LINES, mixed]
-    whole = Projection(NOW, str(tmp_path))
+    whole = new_projection(tmp_path)
     for batch in batches(files):
         whole.add(batch)
     cells = ParsedCells()
@@ -100,7 +100,7 @@ def test_workers_can_share_a_load(tmp_path: Path) -> None:
 
 
 def test_a_load_without_lines_has_no_rows(tmp_path: Path) -> None:
-    projection = Projection(NOW, str(tmp_path))
+    projection = new_projection(tmp_path)
     made = projection.deduplicate()
     assert list(made.tables()) == []
     assert made.counts() == []

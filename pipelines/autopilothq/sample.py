@@ -10,7 +10,7 @@ import json
 import os
 import random
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import groupby
@@ -124,20 +124,36 @@ def write(folder: str, events: int = 10_000, seed: int = 1) -> list[str]:
 def _lines(rng: random.Random, events: int, days: int, source_id: str) -> Iterator[tuple[int, bytes]]:
     """Yields the archive's lines with the time at which Segment received each (ms), in the order of that time."""
     emails = _emails(rng)
-    waiting: list[_Event] = []
-    ties = 0
+    contacts = max(20, events // 12)
+    send_gap = days * DAY_MS / max(1, int(events / EVENTS_PER_SEND))
     written = 0
     received = FIRST_DAY
     last = b""
-    total_sends = max(1, int(events / EVENTS_PER_SEND))
-    send_gap = days * DAY_MS / total_sends
-    sends = 0
-    contacts = max(20, events // 12)
-    while written < events:
+    for event in _email_events_in_order(rng, send_gap, len(emails), contacts):
+        if written >= events:
+            return
+        received = max(received + 1, event.time + 200 + int(rng.expovariate(1 / 400)))
+        contact = _contact(event.contact, source_id)
+        if rng.random() < SEND_EVENT_SHARE:
+            lines: Sequence[bytes] = _send_event(rng, contact, received, source_id)[: events - written]
+        elif last and rng.random() < REPLAY_SHARE:
+            lines = [last]
+        else:
+            last = _email_event(rng, event, emails[event.email], contact, received, source_id)
+            lines = [last]
+        written += len(lines)
+        yield from ((received, line) for line in lines)
+
+
+def _email_events_in_order(rng: random.Random, send_gap: float, emails: int, contacts: int) -> Iterator[_Event]:
+    """Yields an email's delivery every `send_gap` ms, and what follows from each, without end, in the order of time."""
+    waiting: list[_Event] = []
+    ties = sends = 0
+    while True:
         next_send = FIRST_DAY + int(sends * send_gap)
         if not waiting or next_send <= waiting[0].time:
             ties += 1
-            email = min(int(rng.expovariate(0.25)), len(emails) - 1)
+            email = min(int(rng.expovariate(0.25)), emails - 1)
             name = "Email Bounced" if rng.random() < BOUNCE_CHANCE else "Email Delivered"
             heapq.heappush(waiting, _Event(next_send, ties, name, email, int(contacts * rng.random() ** 1.5)))
             sends += 1
@@ -148,19 +164,7 @@ def _lines(rng: random.Random, events: int, days: int, source_id: str) -> Iterat
                 ties += 1
                 time = event.time + least + int(rng.expovariate(1 / mean))
                 heapq.heappush(waiting, _Event(time, ties, name, event.email, event.contact))
-        received = max(received + 1, event.time + 200 + int(rng.expovariate(1 / 400)))
-        contact = _contact(event.contact, source_id)
-        if rng.random() < SEND_EVENT_SHARE:
-            for line in _send_event(rng, contact, received, source_id)[: events - written]:
-                written += 1
-                yield received, line
-        elif last and rng.random() < REPLAY_SHARE:
-            written += 1
-            yield received, last
-        else:
-            written += 1
-            last = _email_event(rng, event, emails[event.email], contact, received, source_id)
-            yield received, last
+        yield event
 
 
 def _steps(name: str) -> tuple[tuple[str, float, int, float], ...]:

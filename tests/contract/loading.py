@@ -14,11 +14,12 @@ import pyarrow as pa
 from autopilothq.catalog import MAX_EVENT_TABLES, OTHER_LIMITS, TABLES, Limits, Type
 from autopilothq.projection import FileCount, Projection, TableRows
 from autopilothq.projection.cells import ParsedCells
-from autopilothq.projection.context import ProjectionContext, every_table
+from autopilothq.projection.context import ProjectionContext, SharedContext, every_table
 from autopilothq.projection.deduplicate import LeftOut
 from autopilothq.projection.types import ARROW
 from autopilothq.segment.identity import NOBODY
 from autopilothq.segment.message import Batch, Reject
+from autopilothq.segment.naming import snake_case
 
 SCHEMA = pa.schema([("file", pa.int32()), ("line", pa.int64()), ("text", pa.large_binary())])
 Line = bytes | str | Mapping[str, Any]
@@ -34,6 +35,16 @@ def projection_context(
     """What the steps of a projection share, for tests of single steps: names stay as they are."""
     usual: dict[str, Any] = {"memory": 200, "loaded_at": NOW.isoformat(), "shorten": str, "event_table": str}
     return ProjectionContext(con=con, scratch=scratch, cells=cells or ParsedCells(), **{**usual, **others})
+
+
+def new_projection(scratch: object, loaded_at: datetime = NOW, threads: int = 2, **others: Any) -> Projection:
+    """A projection into an empty folder; `others` are fields of `SharedContext`. Names stay as they are by default."""
+    shorten: Callable[[str], str] = others.get("shorten", str)
+    usual: dict[str, Any] = {
+        "memory": 400, "shorten": shorten, "event_table": lambda key: shorten(key) if snake_case(key) else ""
+    }  # fmt: skip
+    shared = SharedContext(loaded_at=loaded_at.isoformat(), **{**usual, **others})
+    return Projection(shared, str(scratch), threads)
 
 
 # ---- lines ---------------------------------------------------------------------------------------------------------
@@ -115,7 +126,7 @@ class Store:
         scratch = tempfile.mkdtemp()
         self.loads += 1
         options: dict[str, Any] = {"shorten": self.shorten, "fills": self.fills, "limits": self.limits}
-        projection = Projection(NOW + timedelta(days=self.loads), scratch, **options)
+        projection = new_projection(scratch, NOW + timedelta(days=self.loads), **options)
         try:
             for batch in batches(files, chunks):
                 projection.add(batch)

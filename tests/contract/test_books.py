@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from autopilothq.projection import FileCount, Projection, RefusedIds
+from autopilothq.projection import FileCount, RefusedIds
 from autopilothq.projection.audit import limits_exceeded, merge_counts
 from autopilothq.projection.deduplicate import LeftOut
 from autopilothq.segment.message import Reject, digest
-from contract.loading import NOW, RECEIVED, Line, Store, batches, discards, message, rows_of, to_line
+from contract.loading import NOW, RECEIVED, Line, Store, batches, discards, message, new_projection, rows_of, to_line
 
 # The line and its reason; those that are `truncated` or `line_too_long` come from the origin.
 REJECTS: list[tuple[Line, str]] = [
@@ -46,7 +46,7 @@ def place_digest(file: str, line: int, text: bytes) -> str:
     return hashlib.sha256(f"{file}\n{line}\n{hashlib.sha256(text).hexdigest()}".encode()).hexdigest()
 
 
-def test_a_rejected_line_is_kept_whole_with_its_place_and_reason() -> None:
+def test_a_rejected_line_is_kept_whole_with_its_file_line_and_reason() -> None:
     lines: list[Line] = [text for text, _ in REJECTS]
     store = Store()
     found = store.run([message(messageId="a")], [*lines[:10], message(messageId="b"), *lines[10:]])
@@ -79,7 +79,7 @@ def test_a_rejected_line_has_a_row_for_each_of_its_places() -> None:
     assert len(found) == sum(count.rejected for count in store.audit) == 3
 
 
-def test_a_rejected_line_that_comes_again_in_its_place_is_one_row() -> None:
+def test_a_rejected_line_that_comes_again_with_its_file_is_one_row() -> None:
     store = Store()
     once = store.run(["{"])["_rejects"]
     assert store.run(["{"])["_rejects"] == once
@@ -87,7 +87,7 @@ def test_a_rejected_line_that_comes_again_in_its_place_is_one_row() -> None:
 
 
 def test_a_refused_message_whose_line_nobody_kept_is_rejected_by_its_id(tmp_path: Path) -> None:
-    warehouse = Projection(NOW, str(tmp_path))
+    warehouse = new_projection(tmp_path)
     warehouse.add(next(batches([[message()]])))
     book = warehouse.deduplicate(left_out=LeftOut(refused=RefusedIds({"m1": "too long"}))).rejects(["file 0"])
     assert book is not None
@@ -236,7 +236,7 @@ def test_of_one_line_in_two_files_the_first_is_stored(tmp_path: Path) -> None:
     both = list(batches([[message()], [message()]], chunks=lambda _: 1))
     for name, order in (("a", both), ("b", both[::-1])):
         (tmp_path / name).mkdir()
-        warehouse = Projection(NOW, str(tmp_path / name))
+        warehouse = new_projection(tmp_path / name)
         for batch in order:
             warehouse.add(batch)
         counts = warehouse.deduplicate().counts()
@@ -245,7 +245,7 @@ def test_of_one_line_in_two_files_the_first_is_stored(tmp_path: Path) -> None:
 
 
 def test_reasons_are_counted(tmp_path: Any) -> None:
-    warehouse = Projection(NOW, str(tmp_path))
+    warehouse = new_projection(tmp_path)
     for batch in batches([["[]", "{", "}", message(), message(type="x")]]):
         warehouse.add(batch)
     counts = [("not_json", 2), ("not_an_object", 1), ("unknown_type", 1)]

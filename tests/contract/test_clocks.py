@@ -359,7 +359,7 @@ FALLBACKS: list[tuple[dict[str, Any], str | None]] = [
 ]
 
 
-def test_without_a_time_of_receipt_the_next_best_clock_stands_in() -> None:
+def test_without_a_time_of_receipt_the_next_best_clock_is_used() -> None:
     found = rows_of(
         *(message(messageId=f"{n}", **{"receivedAt": ..., **clocks}) for n, (clocks, _) in enumerate(FALLBACKS))
     )

@@ -228,7 +228,7 @@ def test_a_prefixed_column_belongs_to_the_key_that_is_spelt_like_it() -> None:
     assert [entry[2:4] for entry in discards(found)] == [("_id", "1")]
 
 
-def test_both_values_are_discarded_where_the_winner_does_not_fit_either() -> None:
+def test_both_values_are_discarded_if_the_winner_does_not_fit() -> None:
     store = Store()
     store.run([message(properties={"a_b": 1})])
     found = store.run([message(messageId="m2", properties={"a b": 2, "a_b": "x"})])

@@ -77,7 +77,7 @@ def identified() -> dict[str, list[Row]]:
 
 
 @pytest.mark.parametrize("kind", TABLES)
-def test_ids_are_taken_as_sent_and_the_email_stands_in(kind: str) -> None:
+def test_ids_are_taken_as_sent_and_the_email_replaces_missing_ones(kind: str) -> None:
     found = identified()
     assert {row["id"]: (row["anonymous_id"], row["user_id"]) for row in found[TABLES[kind]]} == {
         f"{kind} {number:02}": ids for number, (_, ids) in enumerate(IDS) if ids is not None
@@ -195,7 +195,7 @@ def test_a_second_message_with_a_stored_id_does_not_change_the_user() -> None:
     assert [row["plan"] for row in store.tables()["users"]] == ["free"]
 
 
-def test_traits_beside_the_common_columns_are_the_users_too() -> None:
+def test_traits_in_addition_to_the_common_columns_are_also_columns_of_users() -> None:
     store = Store()
     store.run([at(1, traits={"id": 7, "timestamp": "soon"})])
     (user,) = store.tables()["users"]

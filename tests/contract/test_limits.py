@@ -22,14 +22,26 @@ from autopilothq.catalog import (
     TABLES,
     Limits,
 )
-from autopilothq.projection import Projection, Snapshot, irregular, shapes, users
+from autopilothq.projection import Snapshot, irregular, shapes, users
 from autopilothq.projection import projection as projection_module
 from autopilothq.projection.cells import CellWriter
 from autopilothq.projection.context import ExistingTables, SharedContext, TableNumbers
 from autopilothq.projection.deduplicate import choose_tables
 from autopilothq.segment.json_text import depth
 from autopilothq.segment.message import Message, Record
-from contract.loading import NOW, Store, batches, discards, filled, identify, message, raw, rows_of, to_line
+from contract.loading import (
+    NOW,
+    Store,
+    batches,
+    discards,
+    filled,
+    identify,
+    message,
+    new_projection,
+    raw,
+    rows_of,
+    to_line,
+)
 from contract.partitioned import Partitioned
 
 pytestmark = pytest.mark.usefixtures("several_threads")
@@ -203,7 +215,7 @@ BOTTOMS = ["1", "1.10", '"[["']
 
 
 @pytest.mark.parametrize("kind", ["array", "object"])
-def test_what_nests_too_deeply_is_rejected_in_every_place(kind: str) -> None:
+def test_what_nests_too_deeply_is_rejected_wherever_it_is(kind: str) -> None:
     places: list[dict[str, Any]] = [{"event": "$x"}, {"properties": {"p": "$x"}}, {"context": {"p": "$x"}}, {"o": "$x"}]
     texts = [(nested(400, bottom, kind), nested(MAX_DEPTH - 2, bottom, kind)) for bottom in BOTTOMS]
     lines = [
@@ -344,7 +356,7 @@ def test_a_line_that_is_made_like_others_hides_nothing() -> None:
     assert [(row["a"], row["b"]) for row in rows] == [(1, 2)] * 50
 
 
-def test_a_few_odd_lines_take_no_room_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_few_irregular_lines_take_no_columns_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shapes, "MAX_LEAVES", 20)
     odd = [message(messageId=f"o{n:02}", properties={f"k{n}_{at}": at for at in range(15)}) for n in range(20)]
     usual = [message(messageId=f"u{n:02}", properties={"plan": "pro", "seats": n}) for n in range(60)]
@@ -370,7 +382,7 @@ def test_a_table_of_many_sparse_columns_takes_no_more_memory_than_there_is(tmp_p
         )
         for number in range(600)
     ]
-    projection = Projection(NOW, str(tmp_path), memory=400, limits=Limits(1_600))
+    projection = new_projection(tmp_path, memory=400, limits=Limits(1_600))
     for batch in batches([lines]):
         projection.add(batch)
     written = {}
@@ -390,7 +402,7 @@ def test_no_table_takes_threads_or_memory_from_the_next(tmp_path: Path, monkeypa
         for number in range(20)
     ]
     odd = [message("Odd", messageId=f"o{number}", properties={"a": "[1, 1.10]", "b": [1.10]}) for number in range(30)]
-    projection = Projection(NOW, str(tmp_path), memory=400, threads=2)
+    projection = new_projection(tmp_path, memory=400, threads=2)
     for batch in batches([[*wide, *odd, *(message(messageId=f"m{number}") for number in range(40))]]):
         projection.add(batch)
     settings = "SELECT current_setting('threads'), current_setting('memory_limit')"

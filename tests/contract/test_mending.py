@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from autopilothq.catalog import CUT, Type
-from autopilothq.projection import Deduplicated, Projection, shapes
-from contract.loading import NOW, RECEIVED, Line, Row, Store, batches, filled, identify, message
+from autopilothq.projection import Deduplicated, shapes
+from contract.loading import NOW, RECEIVED, Line, Row, Store, batches, filled, identify, message, new_projection
 
 ADOPTED, LOADED = datetime(2021, 1, 1, tzinfo=UTC), datetime(2021, 1, 2, 0, 0, 0, 123456, tzinfo=UTC)
 TIMES: dict[str, Type] = {"received_at": "timestamp", "uuid_ts": "timestamp"}
@@ -50,7 +50,7 @@ class Destination(Store):
         return self._read(table, columns)
 
     def mend(self, scratch: Path, lines: Sequence[Line], tables: Collection[str] = tuple(COLUMNS)) -> Deduplicated:
-        projection = Projection(NOW, str(scratch))
+        projection = new_projection(scratch)
         for batch in batches([lines[:2], lines[2:]]):
             projection.add(batch)
         events = [name for name in self.types if name in ("email_opened", "plan_changed")]

@@ -9,8 +9,8 @@ from functools import cache
 import pyarrow as pa
 import pytest
 
-from autopilothq.projection import Projection, TableRows, cells, mend, parse
-from contract.loading import NOW, Line, Row, Store, batches, filled, identify, message
+from autopilothq.projection import TableRows, cells, mend, parse
+from contract.loading import NOW, Line, Row, Store, batches, filled, identify, message, new_projection
 
 LONG = "https://example.com/" + "a" * 600
 CUT = LONG[:512]
@@ -65,7 +65,7 @@ class Adopted(Store):
     def mend(self, lines: Sequence[Line], tables: Sequence[str], loads: Sequence[datetime], leave: str = "") -> None:
         """Loads the lines; `made` are the rows that dlt gets."""
         scratch = tempfile.mkdtemp()
-        projection = Projection(NOW, scratch)
+        projection = new_projection(scratch)
         try:
             for batch in batches([lines]):
                 projection.add(batch)

@@ -294,7 +294,7 @@ def test_a_declared_column_has_its_type_from_the_start(number: int) -> None:
     )
 
 
-def test_a_number_keeps_its_digits_beside_a_text_that_looks_like_it() -> None:
+def test_a_number_keeps_its_digits_if_a_text_looks_like_it() -> None:
     line = raw(message(context={"library": {"version": "$v"}, "integration": {"version": "1.1"}}), v="1.10")
     found = row(line)
     assert (found["context_library_version"], found["context_integration_version"]) == ("1.10", "1.1")

@@ -98,6 +98,12 @@ class Place:
         )
 
 
+def archive_of(name: str, *messages: dict[str, Any]) -> str:
+    """Writes messages into an archive of one file here; returns its name."""
+    Path(name).write_text("\n".join(map(json.dumps, messages)))
+    return name
+
+
 def kept(folder: Path) -> Place:
     """Returns a copy of the place that was kept there. It takes over the pipeline: earlier places can load no more."""
     working = Path(dlt.pipeline("habits", destination="duckdb").working_dir)

@@ -1,27 +1,18 @@
 """A pipeline whose schemas have a dataset each: a load looks only at what its own dataset has."""
 
-import json
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 from autopilothq import archive, profiles
-from dlt_habits.habits import Place, identify, track
+from dlt_habits.habits import Place, archive_of, identify, track
 from fake_autopilot.profiles import FakeProfiles
-
-
-def file_of(name: str, *messages: dict[str, Any]) -> str:
-    Path(name).write_text("\n".join(map(json.dumps, messages)))
-    return name
 
 
 def test_each_schema_has_a_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also in a pipeline whose name no schema can have; what a user drops there is made again there."""
     monkeypatch.setenv("USE_SINGLE_DATASET", "false")
     opened = track("m1", "Email Opened", 1)
-    first = file_of("a.ndjson", identify("i1", "u1", 1, plan="pro"), opened)
-    second = file_of("b.ndjson", identify("i2", "u1", 2, city="Bern"), opened)
+    first = archive_of("a.ndjson", identify("i1", "u1", 1, plan="pro"), opened)
+    second = archive_of("b.ndjson", identify("i2", "u1", 2, city="Bern"), opened)
     place, own = Place("my-events"), "data_autopilothq"
     place.run(archive.clone(name="mine")(first))  # the first schema of a pipeline has the dataset's own name
     place.run(archive(first))

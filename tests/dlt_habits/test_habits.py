@@ -646,7 +646,7 @@ def test_books_of_some_adopted_tables(tmp_path: Path) -> None:
     ("name", "columns", "loaded"),
     [("tracks", "1 AS n", False), ("shoe_bought", "* FROM data.mine", True), ("tracks", "* FROM data.mine", True)],
 )
-def test_a_view_in_place_of_a_table_is_refused(folder: Path, name: str, columns: str, loaded: bool) -> None:
+def test_a_view_with_the_name_of_a_table_is_refused(folder: Path, name: str, columns: str, loaded: bool) -> None:
     """Also where a load has made the table, and somebody put a view in its place."""
     source, place = archive(more(folder, track("s1", "Shoe Bought", 1), identify("i1", "u1", 2))), Place()
     if loaded:
@@ -666,7 +666,7 @@ def test_a_view_in_place_of_a_table_is_refused(folder: Path, name: str, columns:
     assert before == [name] or (loaded and place.count("mine") == 1)
 
 
-def test_a_table_of_somebody_else_in_place_of_one_of_these_is_refused(folder: Path) -> None:
+def test_a_foreign_table_with_the_name_of_one_of_these_is_refused(folder: Path) -> None:
     """Unlike an event's, these have no other name. Rows go into one only if they can be told apart there."""
     place, source = Place(), archive(more(folder, identify("i1", "u1", 1)))
     place.con.execute("CREATE SCHEMA data")

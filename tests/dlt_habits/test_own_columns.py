@@ -21,7 +21,7 @@ def columns(place: Place) -> dict[str, Any]:
     return dict(place.pipeline.default_schema.tables["shoe_bought"]["columns"])
 
 
-def test_hints_for_other_events_come_beside_their_own(events: str) -> None:
+def test_hints_for_other_events_are_added_to_their_own(events: str) -> None:
     """In each run of the source, and until they are changed."""
     source = archive(events)
     source.other_events.apply_hints(

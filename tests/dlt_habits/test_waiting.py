@@ -13,17 +13,12 @@ from dlt.extract import DltResource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from autopilothq import archive
-from dlt_habits.habits import Place, identify, track
+from dlt_habits.habits import Place, archive_of, identify, track
 
 IN_ANOTHER_THREAD = (
     "Expected a source in one run at a time, but another thread runs it too: both would read and count for each other"
     r"\.\nMake a source for each run: archive\(\.\.\.\) in each thread\."
 )
-
-
-def archive_of(name: str, *messages: dict[str, Any]) -> str:
-    Path(name).write_text("\n".join(map(json.dumps, messages)))
-    return name
 
 
 def two_archives() -> tuple[str, str]:

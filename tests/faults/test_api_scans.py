@@ -132,7 +132,7 @@ def test_a_page_that_is_none_stops_the_scan_and_is_asked_for_again(server: FakeA
     whole(server)
 
 
-def test_a_bookmark_that_repeats_stops_the_scan_and_then_it_begins_anew(server: FakeAutopilot) -> None:
+def test_a_repeated_bookmark_stops_the_scan_and_the_next_load_restarts_it(server: FakeAutopilot) -> None:
     first = server.account.contact_id(PAGE - 1)
     server.order("GET", page(server, 2), edit=lambda answer: answer | {"bookmark": first}, times=2)
     repeats = f"bookmark '{first}' came before; stopped, because the scan would never end"
@@ -145,7 +145,7 @@ def test_a_bookmark_that_repeats_stops_the_scan_and_then_it_begins_anew(server: 
     whole(server)
 
 
-def test_a_bookmark_that_is_refused_later_begins_the_scan_anew(server: FakeAutopilot) -> None:
+def test_a_bookmark_that_is_refused_later_restarts_the_scan(server: FakeAutopilot) -> None:
     scan(server, "contacts", max_seconds=0)
     server.order("GET", page(server, 2), status=400, message="Invalid bookmark provided.")
     assert failure(scan(server, "contacts")).endswith(": 400 Bad Request: Invalid bookmark provided.")
@@ -155,7 +155,7 @@ def test_a_bookmark_that_is_refused_later_begins_the_scan_anew(server: FakeAutop
     whole(server)
 
 
-def test_a_wrong_key_stops_at_once_and_another_account_begins_anew(server: FakeAutopilot) -> None:
+def test_a_wrong_key_stops_at_once_and_another_account_starts_from_the_first_page(server: FakeAutopilot) -> None:
     with pytest.raises(RunError) as error:
         scan(server, api_key="wrong")
     assert str(error.value) == (
@@ -172,7 +172,7 @@ def test_a_wrong_key_stops_at_once_and_another_account_begins_anew(server: FakeA
     assert paths(server) == [page(server, number) for number in (1, 2, 3)]
 
 
-def test_tables_that_a_part_was_not_loaded_for_begin_anew(server: FakeAutopilot) -> None:
+def test_tables_that_a_part_was_not_loaded_for_restart_the_scan(server: FakeAutopilot) -> None:
     scan(server, "contacts", max_seconds=0)
     paths(server)
     scan(server, "tracks", "contacts", max_seconds=0)

@@ -39,7 +39,7 @@ from autopilothq.warehouses.dlt_internals import DatabaseTransientException, Duc
 from autopilothq.warehouses.dlt_internals.clients import file_of
 from autopilothq.warehouses.duckdb import direct
 from calling import Call, errors
-from contract.loading import NOW, batches, identify, message, write
+from contract.loading import NOW, batches, identify, message, new_projection, write
 from faults.loads import content, in_memory, pipeline
 
 
@@ -64,7 +64,7 @@ def test_no_message_is_rejected_because_many_threads_read(
     monkeypatch.setattr(projection_module, "SMALL_LOAD", 0)  # as in a load that takes all threads
     lines = [wide("Wide", number, 190) for number in range(50 * max(threads, 2))]
     first, *others = batches([lines], lambda _: 50)
-    projection = Projection(NOW, str(tmp_path), memory=memory, threads=threads)
+    projection = new_projection(tmp_path, memory=memory, threads=threads)
     projection.add(first)
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(projection.add, others))
@@ -155,7 +155,7 @@ def test_a_thread_that_is_alone_rejects_the_large_line_that_needs_still_more_mem
 
 
 @pytest.mark.parametrize("megabytes", [30, 100])
-def test_tables_that_have_no_memory_beside_others_are_inserted_alone(
+def test_tables_that_run_out_of_memory_next_to_others_are_inserted_alone(
     megabytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(warehouse, "_queue", LargestFirst(4))
@@ -280,7 +280,7 @@ def test_long_texts_need_no_memory_for_all_of_them(
     monkeypatch.setattr(projection_module, "SMALL_LOAD", 0)
     monkeypatch.setattr(engine, "ALONE_MEMORY", 0)  # nor is there more for a thread that is alone
     lines = [message(messageId=f"m{number}", properties={"html": f"{number} <p>" * 2000}) for number in range(3000)]
-    projection = Projection(NOW, str(tmp_path), memory=80, threads=threads)
+    projection = new_projection(tmp_path, memory=80, threads=threads)
     for batch in batches([lines], lambda _: 500):
         projection.add(batch)
     written = {}
@@ -341,7 +341,7 @@ def test_long_texts_of_any_kind_are_stored_as_they_are(tmp_path: Path, monkeypat
     take_few_bytes_at_once(monkeypatch, 3 * LONG)
     monkeypatch.setattr(tables, "GATHERED_BYTES", 10 * LONG)
     numbers = range(3)
-    projection = Projection(NOW, str(tmp_path), shorten=lambda name: name[:40])
+    projection = new_projection(tmp_path, shorten=lambda name: name[:40])
     for batch in batches([[line for number in numbers for line in long_lines(number)]], lambda _: 30):
         projection.add(batch)
     made = projection.deduplicate()
@@ -384,7 +384,7 @@ def test_nine_hundred_large_texts_are_loaded_with_the_memory_that_is_usual(
     """The engine takes 2,048 rows at a time, however large they are."""
     monkeypatch.setattr(projection_module, "SMALL_LOAD", 0)
     lines = [message(messageId=f"m{n}", properties={"html": long(n, 100_000)}) for n in range(900)]
-    projection = Projection(NOW, str(tmp_path))
+    projection = new_projection(tmp_path)
     for batch in batches([lines], lambda _: 320):  # what a batch of an archive has
         projection.add(batch)
     rows = written(projection.deduplicate().tables(), tmp_path)
@@ -412,7 +412,7 @@ def test_large_traits_need_no_memory_for_those_of_all_persons(tmp_path: Path, mo
 def with_large_traits(folder: Path) -> Iterator[Projection]:
     """A load of PLANS with little memory."""
     lines = [identify(messageId=user, userId=user, traits={"plan": plan}) for user, plan in PLANS.items()]
-    with closing(Projection(NOW, str(folder), memory=40, threads=1)) as projection:
+    with closing(new_projection(folder, memory=40, threads=1)) as projection:
         for batch in batches([lines], lambda _: 20):
             projection.add(batch)
         yield projection
@@ -630,7 +630,7 @@ def test_how_many_groups_of_rows_are_merged_is_the_user_s_choice(
     assert found == [(7 if setting else 100,)]
 
 
-def test_a_file_that_is_deleted_while_it_is_open_is_made_anew(tmp_path: Path) -> None:
+def test_a_file_that_is_deleted_while_it_is_open_is_created_again(tmp_path: Path) -> None:
     file = tmp_path / "autopilot.duckdb"
     target = pipeline(tmp_path, direct(str(file)))
     for _ in range(2):

@@ -98,7 +98,7 @@ def load_with_a_kill(point: tuple[str, str, int], *words: str) -> None:
     assert said.status == 0, said.err
 
 
-def test_a_killed_load_mends_in_the_next(mended: Mended) -> None:
+def test_the_load_after_a_killed_one_mends_the_texts(mended: Mended) -> None:
     shutil.copy(mended.adopted, "autopilot.duckdb")
     load_with_a_kill((MERGE, "before", 4), "load", "archive", str(mended.archive))
     check(mended.before, tables(of_duckdb("autopilot.duckdb")))

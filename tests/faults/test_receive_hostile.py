@@ -227,7 +227,7 @@ def test_names_that_lead_elsewhere(running: Receiver, path: str) -> None:
     assert {path.name for path in Path(running.folder, "segment-logs").iterdir()} <= {"v1", "segment-cut"}
 
 
-def test_text_of_strangers_acts_nowhere(running: Receiver) -> None:
+def test_text_from_outside_is_never_interpreted(running: Receiver) -> None:
     evil = {**TRACK, "messageId": "evil", "event": "\u001b[2J\n\r\u0000", "userId": "';--"}
     assert running.post("/v1/batch", {"batch": [evil]}).status_code == 200
     said = running.stop()

@@ -352,7 +352,7 @@ def test_more_connections_than_descriptors() -> None:
         (b"CONNECT x:80 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", b"40"),
     ],
 )  # fmt: skip
-def test_odd_requests(odd: Receiver, sent: bytes, status: bytes) -> None:
+def test_malformed_requests_are_answered_and_the_receiver_works_on(odd: Receiver, sent: bytes, status: bytes) -> None:
     found = answers(odd, sent)
     assert found.startswith(b"HTTP/1.1 " + status), found
     assert odd.post("/v1/track", track(1)).status_code == 200

@@ -69,22 +69,30 @@ class _Program(click.Group):
         except Exception as error:  # errors of the program itself and of libraries are explained as well
             if log.log_settings().debug or _was_interrupted(error):
                 raise
-            from ..explain import explain
-
-            explanation = explain(error)
-            broken_pipe = _broken_pipe(error)
-            if not broken_pipe:
-                log.fail(str(explanation), explanation.status)
-            if not isinstance(explanation, BusyError):
-                log.notify(commands, str(explanation))
-            if broken_pipe:
-                raise broken_pipe from None  # click ends the program silently, as is usual for `head`
-            context.exit(explanation.status)
+            context.exit(_explain(error, commands))
         except SystemExit as end:
             log.notify(commands, log.summary() if end.code else None)
             raise
         log.notify(commands, None)
         return result
+
+
+def _explain(error: Exception, commands: Sequence[str]) -> int:
+    """Prints what an error means, and notifies the webhook; returns the exit status.
+
+    Raises BrokenPipeError if nobody reads the output: then click ends the program silently, as is usual for `head`.
+    """
+    from ..explain import explain
+
+    explanation = explain(error)
+    broken_pipe = _broken_pipe(error)
+    if not broken_pipe:
+        log.fail(str(explanation), explanation.status)
+    if not isinstance(explanation, BusyError):
+        log.notify(commands, str(explanation))
+    if broken_pipe:
+        raise broken_pipe from None
+    return explanation.status
 
 
 def _broken_pipe(error: BaseException) -> BrokenPipeError | None:

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import time
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from rich.console import Console
@@ -178,12 +179,18 @@ def print_result(
         values = {name: value for name, value in dataclasses.asdict(report).items() if name not in without}
         out.print_line(json_text({**values, "into": location, "dry_run": dry_run}))
         return
+    _print_tables_and_lines(report, dry_run, (counts, mended), counted)
+    out.print_wrapped(_work(report, counted))
+    out.print_wrapped(f"into {location['location']}, dataset {location['dataset']}, pipeline {location['pipeline']}")
+
+
+def _print_tables_and_lines(report: LoadReport, dry_run: bool, totals: Iterable[str], counted: Counted) -> None:
+    """Prints the rows of each table, the totals of the lines, and why some are missing."""
     if report.rows:
         out.counts("would load" if dry_run else None, ("table", "rows"), sorted(report.rows.items()))
         out.print_line()
-    out.print_wrapped(counts)
-    if mended:
-        out.print_wrapped(mended)
+    for text in filter(None, totals):
+        out.print_wrapped(text)
     for reason, count in report.rejects.items():
         out.print_wrapped(f"  {count:,} {reason}: {REJECT_REASONS.get(reason, '')}")
     for reason, tables in report.beyond_limits.items():
@@ -194,8 +201,6 @@ def print_result(
         names = report.skipped_examples[why]
         because = (LEFT_OUT | NOT_ADOPTED_BECAUSE)[why]
         out.print_wrapped(f"  {count:,} left out ({because}): {', '.join(names)}{', …' * (count > len(names))}")
-    out.print_wrapped(_work(report, counted))
-    out.print_wrapped(f"into {location['location']}, dataset {location['dataset']}, pipeline {location['pipeline']}")
 
 
 def _work(report: LoadReport, counted: Counted) -> str:

@@ -143,12 +143,8 @@ class HttpClient:
         call.attempts += 1
         # Each attempt builds its request, so that the headers go only to this URL. That is done before the wait for a
         # slot, so that a request that cannot be built takes none.
-        body: dict[str, Any] = {"json": call.body}
-        headers = self._auth
-        if isinstance(call.body, bytes):
-            body, headers = {"content": call.body}, {**self._auth, "Content-Type": "application/json"}
         request = self._client.build_request(
-            call.method, self._base + call.path, params=call.params, headers=headers, **body
+            call.method, self._base + call.path, params=call.params, **_content(call, self._auth)
         )
         slots = [call.limit.wait()] if call.limit else []
         slots.append(self._pace.wait(self._settings.requests_per_second))
@@ -177,6 +173,13 @@ class HttpClient:
             if again.wait is not None:  # the limit is the account's, so its other requests wait as well
                 (call.limit.pace if call.limit else self._pace).hold(again.wait)
             raise
+
+
+def _content(call: Call, auth: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the arguments of a request that are its headers and its body."""
+    if isinstance(call.body, bytes):
+        return {"content": call.body, "headers": {**auth, "Content-Type": "application/json"}}
+    return {"json": call.body, "headers": auth}
 
 
 def _trace(slots: Sequence[PaceSlot], event: str, info: Mapping[str, Any]) -> None:

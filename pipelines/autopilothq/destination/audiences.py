@@ -26,6 +26,19 @@ def person_rows(names: Sequence[str], values: Sequence[Sequence[Any]], key: str)
 
     Raises RunError if the result has no key column or has a column twice, or if two rows have the same key.
     """
+    columns = _columns(names, key)
+    found: list[PersonRow] = []
+    for row in values:
+        ids = {column: id_text(row[columns[column]]) if column in columns else None for column in ID_COLUMNS}
+        if person := ids[key]:
+            traits = {name: value for name, value in zip(names, row, strict=True) if name.lower() not in ID_COLUMNS}
+            found.append(PersonRow(person, ids["email"], ids["user_id"], traits))
+    _check_unique(found, key)
+    return found, len(values) - len(found)
+
+
+def _columns(names: Sequence[str], key: str) -> dict[str, int]:
+    """Returns the position of each column by its lower-case name; raises RunError without the key, or for a repeat."""
     columns = {name.lower(): index for index, name in enumerate(names)}
     if key not in columns:
         other = next((column for column in ID_COLUMNS if column in columns), None)
@@ -36,13 +49,12 @@ def person_rows(names: Sequence[str], values: Sequence[Sequence[Any]], key: str)
         raise RunError(
             f"Expected each column of the query once, got {shortened(twice)} twice.\nGive one of them another name."
         )
-    found: list[PersonRow] = []
-    for row in values:
-        ids = {column: id_text(row[columns[column]]) if column in columns else None for column in ID_COLUMNS}
-        if person := ids[key]:
-            traits = {name: value for name, value in zip(names, row, strict=True) if name.lower() not in ID_COLUMNS}
-            found.append(PersonRow(person, ids["email"], ids["user_id"], traits))
-    repeated = [(who, number) for who, number in Counter(identity(row, key) for row in found).items() if number > 1]
+    return columns
+
+
+def _check_unique(rows: Sequence[PersonRow], key: str) -> None:
+    """Raises RunError if two rows have the same key."""
+    repeated = [(who, number) for who, number in Counter(identity(row, key) for row in rows).items() if number > 1]
     if repeated:
         who, number = repeated[0]
         raise RunError(
@@ -50,7 +62,6 @@ def person_rows(names: Sequence[str], values: Sequence[Sequence[Any]], key: str)
             f" and {len(repeated) - 1} more that come twice.\n"
             "Let the query choose: GROUP BY, DISTINCT or QUALIFY. Nothing was sent."
         )
-    return found, len(values) - len(found)
 
 
 def _listed(names: Iterable[str]) -> str:

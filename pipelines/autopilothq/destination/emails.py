@@ -245,7 +245,7 @@ class KnownEmails:
                     self._emails.put(user_id, email)
 
     def _follow_run_changes(self, user_id: str, email: str) -> None:
-        """Gives a user id, whose email in the log is `email`, the one that this run has changed it to."""
+        """Replaces `email`, which the log has for a user id, by the one that this run has changed it to."""
         logged, position = email, -1
         while later := [each for each in self._run_changes.get(email.lower(), ()) if each.position > position]:
             change = later[0]

@@ -18,8 +18,8 @@ class DeliveryImpossible(AutopilothqError, DestinationTerminalException):
 def terminal_error(error: ApiError) -> DeliveryFailed | DeliveryImpossible:
     """Returns the error that ends the run at once.
 
-    It is DeliveryFailed, so that no row is lost, if dlt is configured to drop packages that fail permanently or to
-    complete loads without their failed jobs; else DeliveryImpossible.
+    Usually it is DeliveryImpossible. If dlt is configured to drop packages that fail permanently, or to complete loads
+    without their failed jobs, it is DeliveryFailed, so that no row is lost.
     """
     drops = dlt.config.get("load.auto_abort_on_terminal_error", bool) or ends_with_failed_jobs()
     return DeliveryFailed(str(error)) if drops else DeliveryImpossible(str(error))

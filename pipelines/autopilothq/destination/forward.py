@@ -1,6 +1,6 @@
 """Forwards messages to an API that accepts Segment's: in batches, in order, and again until they are delivered."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from ..clients.segment_api import BATCH_MESSAGES, REQUEST_BYTES, SegmentApi, batch_body
 from ..display import visible
@@ -76,12 +76,17 @@ class Forwarder:
                 self._deferred[id_] = message
             else:
                 left[id_] = message
+        known = {id_ for id_ in refused if "refused" in statuses.get(id_, ())}
+        self._log_refused(refused, known)
+        return list(left.values())
+
+    def _log_refused(self, refused: Mapping[str, Outgoing], known: Collection[str]) -> None:
+        """Logs messages that cannot be sent, by their ids, or only counts those that are `known` to be refused."""
         for id_, message in refused.items():
-            if "refused" in statuses.get(id_, ()):  # the same archive may be sent every hour
+            if id_ in known:  # the same archive may be sent every hour
                 self._counts.add_message([("refused", message.refusal)])
             else:
                 self._log_outcome([message], Outcome("refused", self._api.target, None, message.refusal))
-        return list(left.values())
 
     def _send(self, batch: Sequence[Outgoing]) -> None:
         """Sends a batch. If it is refused or causes a server error, halves it until the bad messages are found.

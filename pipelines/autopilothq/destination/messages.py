@@ -42,7 +42,7 @@ class Item(NamedTuple):
 
 
 class Ignored(NamedTuple):
-    """A message of a type that no account takes, or, if `not_meant`, one whose `integrations` disable the account."""
+    """A message that is not sent: no account takes its type, or (`not_meant`) its `integrations` exclude this one."""
 
     type: str
     not_meant: bool = False

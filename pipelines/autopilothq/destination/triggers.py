@@ -40,7 +40,7 @@ def check_ids(mapping: Mapping[str, Sequence[str]], existing: Collection[str], s
 
 
 class Triggers:
-    """The triggers of each event: those of the settings, else those of journeys whose title is the event's name.
+    """The triggers of each event: those that the settings name, else those of journeys with the event's name as title.
 
     Raises InvalidSetting if the settings name a trigger that the account does not have.
 

@@ -92,14 +92,9 @@ class MessageRows:
     ) -> None:
         column, value, reason = discard
         if column in self._top:
-            if reason == "same_column":
-                return  # a key that lost its column cannot be put back, because a message has each top-level key once
-            if column == "received_at" and top.get("receivedAt") == _received_fallback(top):
-                top["receivedAt"] = value
-            elif column == "anonymous_id" and top.get("anonymousId") in _emails(context, body):
-                top["anonymousId"] = value
-            else:
-                top.setdefault(_TOP.get(column, column), value)
+            # A key that lost its column cannot be put back, because a message has each top-level key once.
+            if reason != "same_column":
+                _put_back_on_top(column, value, top, _emails(context, body))
             return
         if column in ("context", self.body) and value.startswith("{"):
             return  # this is a second `context` or body, because a property's value is never an object
@@ -129,6 +124,16 @@ def _unescaped(part: str) -> str:
         return str(DECODER.decode(f'"{part}"'))
     except ValueError:
         return part
+
+
+def _put_back_on_top(column: str, value: str, top: dict[str, str], emails: Sequence[Any]) -> None:
+    """Puts a discarded value back under its top-level key, where the row may have what a load used instead."""
+    if column == "received_at" and top.get("receivedAt") == _received_fallback(top):
+        top["receivedAt"] = value
+    elif column == "anonymous_id" and top.get("anonymousId") in emails:
+        top["anonymousId"] = value
+    else:
+        top.setdefault(_TOP.get(column, column), value)
 
 
 def _received_fallback(top: Mapping[str, str]) -> str | None:

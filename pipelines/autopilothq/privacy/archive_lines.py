@@ -25,19 +25,8 @@ def rewrite_files(
     `by_hash`: some of the ids are known only by their hashes. Returns the number of removed lines by file, and why a
     file was not changed, by file.
     """
+    found, left = _find_lines(files, hashes, by_hash, engine)
     removed: dict[str, int] = {}
-    left: dict[str, str] = {}
-    found: dict[int, set[int]] = defaultdict(set)
-    for batch in read_batches(files):
-        rejects = [reject for reject in batch.rejects if reject.reason != "truncated"]
-        for number, line in _lines(batch.lines, hashes, by_hash, engine):
-            found[number].add(line)
-        raw = pa.array([reject.raw for reject in rejects], pa.large_binary())
-        for key in suppression.find_mentions(engine, pa.array(range(len(rejects)), pa.int64()), raw):
-            found[rejects[key].file].add(rejects[key].line)
-        for reject in batch.rejects:
-            if reject.reason == "truncated":
-                left[files[reject.file].url] = reject.message
     for number, lines in sorted(found.items()):
         file = files[number]
         if file.url not in left and not dry_run:
@@ -48,6 +37,23 @@ def rewrite_files(
         if file.url not in left:
             removed[file.url] = len(lines)
     return removed, left
+
+
+def _find_lines(
+    files: Sequence[File], hashes: HashedIds, by_hash: bool, engine: duckdb.DuckDBPyConnection
+) -> tuple[dict[int, set[int]], dict[str, str]]:
+    """Returns the person's lines by the file's number, and why a file could not be read to its end, by file."""
+    found: dict[int, set[int]] = defaultdict(set)
+    unread: dict[str, str] = {}
+    for batch in read_batches(files):
+        for number, line in _lines(batch.lines, hashes, by_hash, engine):
+            found[number].add(line)
+        unread |= {files[each.file].url: each.message for each in batch.rejects if each.reason == "truncated"}
+        rejects = [reject for reject in batch.rejects if reject.reason != "truncated"]
+        raw = pa.array([reject.raw for reject in rejects], pa.large_binary())
+        for key in suppression.find_mentions(engine, pa.array(range(len(rejects)), pa.int64()), raw):
+            found[rejects[key].file].add(rejects[key].line)
+    return found, unread
 
 
 def _lines(

@@ -38,18 +38,7 @@ def removals(tables: PersonTables, person: PersonIds, engine: duckdb.DuckDBPyCon
 
     In this order, a later deletion can complete one that was killed between two removals.
     """
-    direct: list[Removal] = []
-    ids: dict[str, set[str]] = {}
-    dataset = tables.dataset
-    for table in tables.kinds:
-        where, texts = _where(tables, table, person)
-        if texts:
-            key = dataset.quoted(table, "id") if "id" in tables.columns[table] else "1"
-            found = [row[0] for row in dataset.stream(f"SELECT {key} FROM", table, f"WHERE {where}", texts)]
-            if "id" in tables.columns[table] and table != USERS.name:
-                ids[table] = set(found)
-            if found:
-                direct.append(Removal(tables, table, where, texts, len(found)))
+    direct, ids = _direct(tables, person)
     messages = set().union(*ids.values())
     events = {table: found for table, found in ids.items() if "event" in tables.columns[table]}
     # A track's two rows are deleted together, even if only one of them has a property with the person's id.
@@ -61,6 +50,25 @@ def removals(tables: PersonTables, person: PersonIds, engine: duckdb.DuckDBPyCon
     yield from _by_id(tables, REJECTS.name, _mentioning(tables, REJECTS.name, ("raw", "message"), engine))
     # Delivery logs come first: their digests of addresses are found only while another row has the address itself.
     yield from sorted(direct, key=lambda removal: removal.name not in _LOGS)
+
+
+def _direct(tables: PersonTables, person: PersonIds) -> tuple[list[Removal], dict[str, set[str]]]:
+    """Returns the rows that have one of the person's ids, and the ids of those that are messages, by table."""
+    removals: list[Removal] = []
+    ids: dict[str, set[str]] = {}
+    dataset = tables.dataset
+    for table in tables.kinds:
+        where, texts = _where(tables, table, person)
+        if not texts:
+            continue
+        has_id = "id" in tables.columns[table]
+        key = dataset.quoted(table, "id") if has_id else "1"
+        found = [row[0] for row in dataset.stream(f"SELECT {key} FROM", table, f"WHERE {where}", texts)]
+        if has_id and table != USERS.name:
+            ids[table] = set(found)
+        if found:
+            removals.append(Removal(tables, table, where, texts, len(found)))
+    return removals, ids
 
 
 def _where(tables: PersonTables, table: str, person: PersonIds) -> tuple[str, list[str]]:

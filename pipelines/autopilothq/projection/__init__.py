@@ -2,7 +2,7 @@
 
 from .cells import LINES_PER_FILE
 from .columns import escape_reserved
-from .context import ExistingTables, FileCount, ReadTable, RefusedIds, TableRows, ordered_columns
+from .context import ExistingTables, FileCount, ReadTable, RefusedIds, SharedContext, TableRows, ordered_columns
 from .parse import ENVIRONMENT_ERRORS
 from .people import DuePeople, People
 from .projection import Deduplicated, Projection
@@ -21,6 +21,7 @@ __all__ = [
     "Projection",
     "ReadTable",
     "RefusedIds",
+    "SharedContext",
     "Snapshot",
     "TableRows",
     "escape_reserved",

@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import cached_property, partial
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -188,6 +188,10 @@ class SharedContext:
     widths: Mapping[str, int] = field(default_factory=dict)
     tables: TableNumbers = field(default_factory=lambda: TableNumbers.of(()))
     fills: Callable[[str], bool] = every_table
+
+    def shared_fields(self) -> dict[str, Any]:
+        """Returns these fields by name, without those of a subclass."""
+        return {each.name: getattr(self, each.name) for each in fields(SharedContext)}
 
 
 @dataclass(frozen=True, kw_only=True)

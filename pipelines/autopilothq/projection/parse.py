@@ -316,9 +316,8 @@ def misread_conditions(text: pa.ChunkedArray) -> tuple[str, str]:
     """Returns two SQL conditions for lines that the engine misreads: too leniently, or because they nest too deeply.
 
     A condition is `false` if no line can match. That is decided from the bytes of all lines at once, because a pattern
-    in the engine would take as long as reading all the JSON. The bytes before a comma or a closing bracket are enough:
-    machine-made JSON has neither a comma, nor several blanks, nor `nan` and the like there, and few lines have so many
-    brackets.
+    in the engine would take as long as reading all the JSON. It looks only at the bytes before commas and closing
+    brackets, and counts brackets. Machine-made JSON has no comma, blanks or `nan` at such a place.
     """
     scans = [_scan_ends(chunk) for chunk in text.chunks]
     lenient = any(may_be_lenient for may_be_lenient, _ in scans)

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -105,8 +105,7 @@ class PartitionedLoad(SharedContext):
             events=Counter(event.event for event in self.events),
             long_bytes=self.long_bytes,
         )
-        shared: dict[str, Any] = {each.name: getattr(self, each.name) for each in dataclasses.fields(SharedContext)}
-        return ProjectionContext(con=con, scratch=scratch, cells=cells, **shared)
+        return ProjectionContext(con=con, scratch=scratch, cells=cells, **self.shared_fields())
 
 
 def _no_messages(

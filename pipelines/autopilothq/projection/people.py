@@ -1,4 +1,4 @@
-"""The people whose events an API is asked for: takes all of them, returns those who are due, and their rows afterwards.
+"""The people whose events are requested from an API: decides who is due, and makes their rows from the answers.
 
 There may be millions, so they are in the engine, not in Python.
 """
@@ -19,11 +19,12 @@ _SQL = engine.queries("people.sql")
 
 
 class DuePeople(NamedTuple):
-    """The rule that decides who is due. `begun` is when this run began, or the one that it continues.
+    """The rule that decides who is due.
 
-    Nobody is due for whom the API was asked since then. With `look_back`, those are due for whom the API never answered
-    or whose last activity is later than their watermark minus that span; without it, everybody. With `retry`, those are
-    due, too, whose last answer could not be read, whether they were added or not.
+    - `begun`: when this run began, or the one that it continues. Whoever was asked for since then is not due.
+    - `look_back`: if given, people are due only if the API never answered for them, or if their last activity is later
+      than their watermark minus this span.
+    - `retry`: people whose last answer could not be read are due, too, even if they were not added.
     """
 
     begun: datetime

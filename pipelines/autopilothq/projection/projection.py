@@ -7,14 +7,13 @@ the values of columns (`columns.column_values`, whose type bits are merged), and
 
 import dataclasses
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
 from types import MappingProxyType
 
-from ..catalog import LATEST, MAX_EVENT_TABLES, MESSAGE_TABLES, OTHER_LIMITS, Limits
+from ..catalog import LATEST, MAX_EVENT_TABLES, MESSAGE_TABLES
 from ..segment.message import Batch
-from ..segment.naming import snake_case
 from . import audit, engine, mend, unreadable
 from . import deduplicate as steps
 from .columns import discard_without_table, row_values
@@ -24,9 +23,9 @@ from .context import (
     FileCount,
     ProjectionContext,
     ReadTable,
+    SharedContext,
     TableNumbers,
     TableRows,
-    every_table,
     name_events,
 )
 from .line_reader import LineReader
@@ -42,42 +41,22 @@ SMALL_LOAD = 128 << 10
 class Projection:
     """One load: add all batches, deduplicate, take the rows of each table.
 
-    `scratch` is an empty folder for cells and for whatever exceeds `memory` (MB); the caller deletes it. A small load
-    uses only one of the `threads`. `shorten` returns the name of a column in the destination, `event_table` (by
-    default `shorten`) that of an event's table, by the event's slug. `fills` returns whether the load fills a table.
-    `limits` are those of the destination. Example:
+    `shared` is what is known before lines are read. `scratch` is an empty folder for cells and for whatever exceeds
+    the memory; the caller deletes it. A small load uses only one of the `threads`. Example:
 
-        projection = Projection(loaded_at=datetime.now(UTC), scratch=folder)
+        projection = Projection(shared, scratch=folder)
         projection.add(batch)
         for rows in projection.deduplicate().tables():
             rows.write(f"{rows.table}.parquet")
     """
 
-    def __init__(
-        self,
-        loaded_at: datetime,
-        scratch: str,
-        memory: int = 400,
-        threads: int = 2,
-        shorten: Callable[[str], str] = str,
-        event_table: Callable[[str], str] | None = None,
-        fills: Callable[[str], bool] = every_table,
-        limits: Limits = OTHER_LIMITS,
-    ) -> None:
+    def __init__(self, shared: SharedContext, scratch: str, threads: int = 2) -> None:
         self._threads = threads
-        self._parser = Parser(scratch, threads, limits.key_bytes)
+        self._parser = Parser(scratch, threads, shared.limits.key_bytes)
         # While batches are added, the parallelism is that of the threads which add them.
-        con = engine.connect(scratch, memory, threads=1)
+        con = engine.connect(scratch, shared.memory, threads=1)
         self._context = ProjectionContext(
-            con=con,
-            scratch=scratch,
-            cells=self._parser.no_messages(con),
-            loaded_at=loaded_at.isoformat(),
-            memory=memory,
-            shorten=shorten,
-            event_table=event_table or (lambda key: shorten(key) if snake_case(key) else ""),
-            fills=fills,
-            limits=limits,
+            con=con, scratch=scratch, cells=self._parser.no_messages(con), **shared.shared_fields()
         )
         self._readers: list[LineReader] = []  # those that no thread is using
         self._lock = threading.Lock()

@@ -25,8 +25,8 @@ class TableMessages(NamedTuple):
     """The messages of one table: SQL conditions and names of columns, which can be sent to any worker.
 
     `where` is the condition of the table's messages, `source` the table or view of its kept messages with that
-    condition. `in_columns` and `in_rows` are the extras (columns beyond the catalogue's) whose values are buffered as
-    columns, and as rows; those in rows with what is known of their values.
+    condition. `in_columns` are the extras (columns beyond the catalogue's) whose values are buffered as columns.
+    `in_rows` are those whose values are buffered as rows, with what is known of these values.
     """
 
     table_number: int

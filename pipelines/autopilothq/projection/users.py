@@ -16,7 +16,7 @@ from .mend import mend_texts, mended_columns
 from .tables import PIVOTED, TableBuilder, pivoted_cell
 from .types import SQL_TYPES, TYPES
 
-PARTS_GATHERED = 16  # parts whose messages are copied together, so that not each part needs a pass over all messages
+PARTS_GATHERED = 16  # parts whose messages are copied in one pass over all messages
 MANY_TRAITS = 200  # more traits are aggregated as rows, with a row for each value
 _RECENCY = "(coalesce(received_at, TIMESTAMPTZ '0001-01-01'), id)"
 _VALUES = "(id VARCHAR, received_at TIMESTAMPTZ, message VARCHAR, name VARCHAR, type VARCHAR, value VARCHAR)"

@@ -25,8 +25,9 @@ from .settings import Guard, ReceiveSettings
 from .writer import Writer
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+AsgiMessage = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[AsgiMessage]]
+Send = Callable[[AsgiMessage], Awaitable[None]]
 
 _ZEROS = re.compile(rb"\0*")
 GZIP_PIECE = 1 << 12  # bytes; small, because after each of many tiny members the rest of a piece is copied
@@ -259,6 +260,11 @@ async def _body(headers: auth.Headers, receive: Receive, most: int, room: Room) 
         if len(body) > most:
             raise _too_large(most)
         return body, 0
+    return await _body_of_pieces(message, receive, most, room)
+
+
+async def _body_of_pieces(message: AsgiMessage, receive: Receive, most: int, room: Room) -> tuple[bytes, int]:
+    """Returns the body whose first piece is in `message`, and its size, which it reserves in `room`."""
     pieces, size = [], 0
     try:
         while True:

@@ -136,11 +136,16 @@ def names_of_schema(schema: JsonObject) -> OrttoNames:
                 attributes["", field_id] = field
                 continue
             activities[field_id] = field.name
-            listed = content.value("attributes")
-            for attribute in listed if isinstance(listed, list) and not isinstance(listed, JsonObject) else ():
-                if (field := _field(attribute)) and (attribute_id := storable_text(attribute.value("id"))):
-                    attributes[field_id, attribute_id] = field
+            attributes |= {(field_id, attribute_id): attribute for attribute_id, attribute in _attributes(content)}
     return OrttoNames(activities, attributes)
+
+
+def _attributes(activity: JsonObject) -> Iterator[tuple[str, OrttoField]]:
+    """Yields the attributes of an activity that have an id and a name, with their ids."""
+    listed = activity.value("attributes")
+    for attribute in listed if isinstance(listed, list) and not isinstance(listed, JsonObject) else ():
+        if (field := _field(attribute)) and (attribute_id := storable_text(attribute.value("id"))):
+            yield attribute_id, field
 
 
 def _field(content: Any) -> OrttoField | None:

@@ -43,10 +43,15 @@ def line_of(row: Mapping[str, Any]) -> bytes:
     given = ((name.lower(), value) for name, value in row.items() if value is not None)
     cells = {name: value for name, value in given if not name.startswith("_dlt_")}
     kind = _kind(cells)
-    message: dict[str, Any] = {"type": kind}
-    if not ("id" in cells and any(name in cells for name in _TIMES)):
-        return _identify_line(cells)
+    if "id" in cells and any(name in cells for name in _TIMES):
+        return _message_line(kind, cells)
+    return _identify_line(cells)
+
+
+def _message_line(kind: str, cells: Mapping[str, Any]) -> bytes:
+    """Returns the message of a row of a table of messages."""
     own = OWN_FIELDS[kind]
+    message: dict[str, Any] = {"type": kind}
     for column, key in MESSAGE_KEYS.items():
         if column in cells and (column in COMMON_NAMES or column in own):
             message[key] = cells[column]

@@ -1,7 +1,7 @@
 """The cursors of origins that read APIs: how far complete loads got, in dlt's state of the source.
 
-A pipeline may load into several datasets, or into one that was restored, so that its newest load is not there. So some
-older cursors are kept, too, and the newest one counts whose load the dataset has.
+A pipeline may load into several datasets, or into one that was restored from a backup. Such a dataset may lack the
+newest load. So some older cursors are kept, too, and what counts is the newest one whose load the dataset has.
 """
 
 from collections.abc import Collection

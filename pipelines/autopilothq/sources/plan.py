@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..catalog import DISCARDS, FILE_NAMES, MAX_EVENT_TABLES, REJECTS, TABLES, Native, resource_of
 from ..machine import cores
+from ..projection import SharedContext
 from ..segment.mapping import Mappings
 from ..segment.naming import snake_case
 from ..warehouses.dlt_internals import NamingConvention
@@ -61,9 +62,9 @@ class EventTables:
     """A function, which can be pickled, that returns the name of an event's table in the destination by `event_key`.
 
     `view` is the destination's, as in `Native`; `existing` are the tables that exist; `mapped` has the tables of mapped
-    events. Anybody can send an event with a name that no table can have: one of `taken`, one that ends with one of
-    `suffixes` (as indexes do), or one that begins with one of `prefixes`. `moved` has the tables that events got for
-    that reason in earlier loads: they stay there, even if the name is free by now.
+    events. No table can have a name that is `taken`, ends with one of `suffixes` (as indexes do), or begins with one of
+    `prefixes`. Anybody can send an event with such a name, so it gets another table. `moved` has the tables that events
+    got for that reason in earlier loads: they stay there, even if the name is free by now.
     """
 
     naming: NamingConvention
@@ -150,6 +151,17 @@ class PlannedLoad:
     def fills(self) -> Callable[[str], bool]:
         """The function, which can be pickled, that returns whether the load fills a table, by its name."""
         return partial(_is_of, frozenset(self.extraction.resources))
+
+    def shared_context(self) -> SharedContext:
+        """Returns what the processes that project this load have in common, before lines are read."""
+        return SharedContext(
+            loaded_at=self.context.loaded_at.isoformat(),
+            memory=self.settings.memory,
+            shorten=self.context.shorten,
+            event_table=self.event_table,
+            limits=self.target.limits,
+            fills=self.fills,
+        )
 
     def messages_of(self, number: int) -> MessageSelection:
         """Returns the messages of a file that count: those that selected tables take, and those that are loaded."""

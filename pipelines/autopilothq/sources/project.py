@@ -55,8 +55,7 @@ class ProjectedLoad(NamedTuple):
 def project(load: PlannedLoad) -> ProjectedLoad:
     """Reads all lines and writes the rows of all tables, by the settings' projector or in this process.
 
-    If messages cannot become rows, for whatever reason, they are noted as refused, and the load is read again without
-    them.
+    Messages that cannot become rows are noted as refused, and the load is read again without them.
     """
     if not load.work:
         existing = existing_tables(load, [])
@@ -71,17 +70,7 @@ def project(load: PlannedLoad) -> ProjectedLoad:
 def project_here(load: PlannedLoad) -> ProjectedLoad | None:
     """Makes the rows in this process; returns None if it found messages that cannot become rows."""
     scratch = scratch_of_projection(load.target.folder)
-    context, settings = load.context, load.settings
-    projection = Projection(
-        context.loaded_at,
-        str(scratch),
-        settings.memory,
-        threads=settings.workers,
-        shorten=context.shorten,
-        event_table=load.event_table,
-        fills=load.fills,
-        limits=load.target.limits,
-    )
+    projection = Projection(load.shared_context(), str(scratch), load.settings.workers)
     try:
         return InProcess(load, projection, scratch).project()
     except ENVIRONMENT_ERRORS:

@@ -24,8 +24,8 @@ class TableHints:
 
     `existing` are the tables that the destination has already. `added` collects the hints that were made: dlt keeps
     them in the resources for all later extractions, and `remove_row_hints` removes them. `mended` are the tables of
-    messages in which rows of this load replace stored ones. `joined` are the resources whose columns are those of their
-    rows, combined with a user's hints.
+    messages in which rows of this load replace stored ones. `joined` are the resources whose columns combine those of
+    their rows with a user's hints.
     """
 
     extraction: Extraction

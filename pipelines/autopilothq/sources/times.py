@@ -16,7 +16,7 @@ _FAR_DIGITS = 15
 def read_setting_time(time: str | date | None, name: str = "since") -> datetime | None:
     """Returns the time that a setting or a caller gives: ISO 8601, UTC if it has no zone; a date means its midnight.
 
-    Raises InvalidSetting, which calls the setting `name`, for a text that is not a time, or one that has none in UTC.
+    Raises InvalidSetting for a text that is not a time, or a time that UTC cannot express; it names the setting `name`.
     """
     if time is None:
         return None

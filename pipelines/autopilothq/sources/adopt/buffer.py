@@ -131,7 +131,7 @@ def lost_columns(columns: Iterable[str], names: Mapping[str, str]) -> dict[str, 
 
 
 def _id_cell(own: str, cells: Mapping[str, str], table: str) -> str:
-    """Returns SQL for a row's id; if it has no valid one, for a digest of the row, so that it is stored only once."""
+    """Returns SQL for a row's id, or for a digest of the row if it has no valid id, so that it is stored only once."""
     row = ", ".join(f"({cell})::VARCHAR" for cell in cells.values())
     return f"coalesce(blank_as_null(storable({own})), sha256(to_json([{engine.literal(table)}, {row}])::VARCHAR))"
 
@@ -139,8 +139,8 @@ def _id_cell(own: str, cells: Mapping[str, str], table: str) -> str:
 def column_names(columns: Mapping[str, object], table: str) -> dict[str, str]:
     """Returns Segment's names of a table's columns, without the columns that loaders add.
 
-    Of two columns with the same name, the one that is spelt exactly so is kept, else the first. RudderStack's columns
-    get Segment's names.
+    Of several columns with the same name, the one that is spelt exactly like it is kept, else the first. Columns of
+    RudderStack get Segment's names.
     """
     every = {name: folded_name(name) for name in columns}
     folded = dict(sorted(every.items(), key=lambda item: item[0] != item[1]))

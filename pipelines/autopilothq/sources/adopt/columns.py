@@ -102,7 +102,7 @@ def aliased(column: str) -> str:
 
 
 class LostColumn(NamedTuple):
-    """A column whose values are discarded, because its name gives no column here, or that of another one.
+    """A column whose values are discarded, because its name gives no column, or one that another column already has.
 
     `name` is its name in the adopted table, `column` the one in `_discards`."""
 

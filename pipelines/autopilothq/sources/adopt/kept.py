@@ -137,7 +137,7 @@ def _find_kept_tracks(adoption: Adoption) -> None:
 
 
 def _leave_to_events(adoption: Adoption) -> None:
-    """Drops rows of `tracks` whose event's table is adopted, too; rejects those that this table does not have."""
+    """Drops rows of `tracks` if their event's table is adopted, too; rejects those that are missing in that table."""
     con, tracks = adoption.context.con, adoption.buffered[TRACKS.name]
     rows = tracks.select({"id": "text", "event": "text"})
     events = [name for name in adoption.found if name not in OTHER_TABLES]

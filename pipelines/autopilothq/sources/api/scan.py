@@ -221,11 +221,12 @@ def _fetch_members(
     with ThreadPoolExecutor(PARALLEL_SCANS) as pool:
         done = [pool.submit(fetch_one, number, name) for number, name in enumerate(ids)]
     errors = [error for future in done if (error := future.exception())]
-    errors.sort(key=lambda error: isinstance(error, Unavailable) + 2 * isinstance(error, ScanInterrupted))
-    if errors:
-        if isinstance(errors[0], Unavailable):
-            raise ScanInterrupted(str(errors[0]), alone=concerns_one_scan(errors[0])) from errors[0]
-        raise errors[0]
+    if not errors:
+        return
+    worst = min(errors, key=lambda error: isinstance(error, Unavailable) + 2 * isinstance(error, ScanInterrupted))
+    if isinstance(worst, Unavailable):
+        raise ScanInterrupted(str(worst), alone=concerns_one_scan(worst)) from worst
+    raise worst
 
 
 def _members(scan: Scan, group: Group, name: str, spool: Spool) -> Iterator[ScanBatch]:

@@ -157,15 +157,8 @@ class Coordinator:
         if pairs := target.suppressed.pairs():
             table = pa.table({"salt": [salt for salt, _ in pairs], "hash": [hashed for _, hashed in pairs]})
             suppressed = self.workspace.put_table(table, "suppressed.parquet")
-        partitioned = PartitionedLoad(
-            loaded_at=load.context.loaded_at.isoformat(),
-            memory=load.settings.memory,
-            partitions=partition_count(sum(work.size for work in load.work)),
-            shorten=load.context.shorten,
-            event_table=load.event_table,
-            limits=target.limits,
-            fills=load.fills,
-        )
+        partitions = partition_count(sum(work.size for work in load.work))
+        partitioned = PartitionedLoad(partitions=partitions, **load.shared_context().shared_fields())
         return WorkerContext(self.workspace.folder, partitioned, target.refused.ids, suppressed)
 
     # ---- deduplicate -------------------------------------------------------------------------------------------------

@@ -192,17 +192,20 @@ class RecordScans:
             except RequestRejected as error:
                 if is_taken:  # pages came, so the account refuses the cursor, not a field
                     raise
-                refused = next((id_ for id_ in fields if id_ in error.server_message.split()), None)
-                if refused is None or _is_time(refused):
-                    self.has_times = False
-                    fields = [id_ for id_ in fields if not _is_time(id_)]
-                else:
-                    fields = [id_ for id_ in fields if id_ != refused and id_ not in _TAGS]
+                fields = self._without_refused(fields, error)
             else:
                 self.has_times = (is_new and any(map(_is_time, fields))) or self.has_times
                 return
         sure = {field.id for field in ORTTO_PERSON_FIELDS}.difference(_TAGS)
         yield from self.scanner.scan(spool, Query([id_ for id_ in fields if id_ in sure]))
+
+    def _without_refused(self, fields: Sequence[str], error: RequestRejected) -> list[str]:
+        """Returns the fields without the one that the error names; without all times if it names none, or a time."""
+        refused = next((id_ for id_ in fields if id_ in error.server_message.split()), None)
+        if refused is None or _is_time(refused):
+            self.has_times = False
+            return [id_ for id_ in fields if not _is_time(id_)]
+        return [id_ for id_ in fields if id_ != refused and id_ not in _TAGS]
 
     def _custom_fields(self) -> Mapping[str, OrttoField]:
         found = {}

@@ -138,7 +138,7 @@ def _age(start: RunStart, now: datetime) -> timedelta:
 
 
 def _last_complete(key: RunKey, cursor: dict[str, Any], complete_loads: Collection[str]) -> str | None:
-    """Returns when the last complete run with this key, or of one that covers it, began; None if there was none."""
+    """Returns when the last complete run began that had this key or one that covers it; None if there was none."""
     others = [read_cursor(_CURSORS, name, complete_loads) for name in key.covering]
     begun = [each["begun"] if each["complete"] else each["since"] for each in (cursor, *others) if each]
     return max(filter(None, begun), default=None)

@@ -2,8 +2,8 @@
 
 Which form of a filter an account accepts is not documented, so it is tried once, for one person. What the account
 refuses is not tried again: after fifteen malformed requests in fifteen seconds it bans an address. There are three ways
-to find those who were active, the best first: a filter of the account; everyone's times of last activities, which are
-compared here; everyone.
+to find those who were active, the best first: let the account filter them; fetch the times of everyone's last
+activities and compare them here; take everyone.
 """
 
 import json

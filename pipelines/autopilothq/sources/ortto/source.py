@@ -121,7 +121,7 @@ def _setting(name: str, provider: Any = dlt.config) -> Any:
 
 
 def _number(given: float, name: str, default: float) -> float:
-    """Returns the given number unless it is the default, else the configured one, else the default."""
+    """Returns the given number; if that is the default, the configured number takes precedence, if there is one."""
     configured: dict[str, float] = typed_settings(ORTTO_SETTINGS, {name: float}) if given == default else {}
     return configured.get(name, given)
 

@@ -158,11 +158,11 @@ class Dataset(ABC):
 
     @abstractmethod
     def update(self, table: str, changes: Mapping[str, Any], where: str, values: Sequence[Any]) -> None:
-        """Sets columns of the rows that meet a condition, whose names are quoted and whose `%s` are the values."""
+        """Sets columns of the rows that meet `where`: SQL with quoted names, and a `%s` for each of the values."""
 
     @abstractmethod
     def delete(self, table: str, where: str, values: Sequence[Any]) -> None:
-        """Deletes the rows that meet a condition, whose names are quoted and whose `%s` are the values."""
+        """Deletes the rows that meet `where`: SQL with quoted names, and a `%s` for each of the values."""
 
     def transaction(self) -> AbstractContextManager[Any]:
         """Returns a context whose writes all take effect together, or not at all.

@@ -47,7 +47,7 @@ def indexed_columns(sql: Statements, table: str) -> set[str]:
 
 
 def taken_names(sql: Statements, kind: str, dialect: str | None) -> dict[str, set[str]]:
-    """Returns the names that no new table can have, as those of `messages` tables, of views (`view`), and `other`."""
+    """Returns the names that no new table can have: tables of messages (`messages`), views (`view`), and `other`."""
     found: dict[str, set[str]] = {"messages": set(), "view": set(), "other": set()}
     kind = "sqlite" if dialect == "sqlite" else kind  # one of the databases of the kind `sqlalchemy`
     for name, what in sql.by_schema(sql_file(_NAMES[kind]) if kind in _NAMES else _OTHER_NAMES):
