@@ -24,7 +24,8 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from autopilothq.catalog import LATEST, TABLES, resource_of
 from autopilothq.errors import NotSupported, RunError, causes
 from autopilothq.projection import TableRows, engine
-from autopilothq.sources import isolate, refused, row_files
+from autopilothq.sources import isolate, refused, row_files, unfit
+from autopilothq.sources.file_rows import FileRows
 from autopilothq.sources.refused import RefusedMessages
 from autopilothq.warehouses.dlt_internals import NULL_COLLECTOR
 
@@ -34,11 +35,11 @@ NOON = datetime(2019, 3, 1, 12, tzinfo=UTC)
 # ---- rows that the destination refuses -----------------------------------------------------------------------------
 
 
-def files_of(folder: Path, *columns: dict[str, list[Any]], group: int = 2) -> isolate.FileRows:
+def files_of(folder: Path, *columns: dict[str, list[Any]], group: int = 2) -> FileRows:
     paths = [folder / f"{number}.parquet" for number in range(len(columns))]
     for path, cells in zip(paths, columns, strict=True):
         pq.write_table(pa.table(cells), path, row_group_size=group)
-    return isolate.FileRows(paths)
+    return FileRows(paths)
 
 
 def test_rows_of_several_files_are_numbered_together(tmp_path: Path) -> None:
@@ -193,7 +194,7 @@ def test_a_part_that_fails_is_given_up_and_what_no_row_causes_is_raised(
 
     into: Any = SimpleNamespace(collector="the user's", run=run, abort_packages=lambda: done.append("given up"))
     monkeypatch.setattr(isolate, "_resource", lambda *of: dlt.resource([of], name=of[1].table))
-    parts = [isolate._Part(table, isolate.FileRows([]), 0, 1) for table in ("tracks", "users")]
+    parts = [isolate._Part(table, FileRows([]), 0, 1) for table in ("tracks", "users")]
     if cause is NotLoaded:
         with pytest.raises(NotLoaded):
             isolate._load(into, None, parts)
@@ -331,6 +332,59 @@ def test_refused_rows_of_all_tables_are_found_and_noted(tmp_path: Path, monkeypa
     assert [(table, values[:-1]) for table, _, values in search.dataset.deleted] == [
         ("tracks", ["tracks 2", "an_event 0"])
     ]
+
+
+LACKS = 'character with byte sequence 0xe2 in encoding "UTF8" has no equivalent in encoding "LATIN1"'
+
+
+def test_rows_that_an_encoding_cannot_hold_are_found_without_a_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with an id that no statement can name."""
+    search = Search(tmp_path, monkeypatch, {}, [])
+    waiting = tmp_path / "autopilothq" / "1-x" / "waiting"
+    cells = {"id": ["a", "é", "→", "d"], "number": [1, 2, 3, 4], "name": ["ü", "é", "x", "☎"]}
+    for number, table in ((0, "tracks"), (1, "users"), (3, "identifies")):
+        pq.write_table(pa.table(cells | {"user_id": ["u"] * 4}), waiting / f"rows-{number}-{table}", row_group_size=2)
+    pq.write_table(pa.table({"id": ["r"], "raw": ["→"], "message": ["→"]}), waiting / "rows-4-_rejects")
+    assert search.found(failed("_rejects", RuntimeError(LACKS)))
+    assert search.done == ["given up"]
+    assert sorted(search.warnings) == [
+        f"The destination refuses 2 rows of {table}: LATIN1, its encoding, lacks characters."
+        for table in ("identifies", "tracks")
+    ]
+    why = "its row of tracks is refused by the destination: its encoding LATIN1 lacks U+{}"
+    assert RefusedMessages.read(search.into) == RefusedMessages(
+        "duckdb d, dataset set",
+        [NOON.isoformat()],
+        {"→": why.format("2192"), "d": why.format("260E")},
+        encoding="LATIN1",
+    )
+    deleted = [(table, values[:-1]) for table, _, values in search.dataset.deleted]
+    assert sorted(deleted) == [("tracks", ["d"]), ("users", ["u", "u"])]
+    search.into.abort_packages = lambda: None
+    # What is left is looked for in parts.
+    assert not search.found(failed("identifies", RuntimeError(LACKS)))
+    assert search.done[1] == [("identifies", 0, 4)]
+
+
+def test_encodings_that_python_knows_otherwise_are_left_to_the_search() -> None:
+    names = ("LATIN1", "WIN1252", "EUC_JP", "UTF8", "SQL_ASCII")
+    assert [unfit.encoding_of(LACKS.replace("LATIN1", name)) for name in names] == ["LATIN1", "WIN1252", *[None] * 3]
+    parts = [pa.table({"a": ["é", "€", None]}), pa.table({"a": ["", "→"], "n": [1, 2]})]
+    assert unfit.unfit_rows(parts, "WIN1252") == {4: "its encoding WIN1252 lacks U+2192"}
+
+
+def test_texts_of_the_books_have_escapes_where_an_encoding_lacks_characters() -> None:
+    sql = "FROM (VALUES ('a', 'é😀\n\\\"→\u200d', NULL), ('b', 'plain', '→')) t(id, raw, message)"
+    rows = TableRows("_rejects", {"id": "text", "raw": "text", "message": "text"}, relation_of(sql), 2)
+    found = RefusedMessages("d", encoding="LATIN1").without(rows)
+    assert found.relation.fetchall() == [
+        ("a", r"\u00E9\uD83D\uDE00" + '\n\\"' + r"\u2192\u200D", None),
+        ("b", "plain", r"\u2192"),
+    ]
+    values = TableRows("_discards", {"id": "text", "value": "text"}, relation_of("SELECT 'é' id, 'é' AS value"), 1)
+    assert RefusedMessages("d", encoding="LATIN1").without(values).relation.fetchall() == [("é", r"\u00E9")]
 
 
 def test_a_lakes_required_column_is_told_instead_of_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -505,7 +559,7 @@ def test_a_message_is_refused_with_the_user_that_is_made_of_it(tmp_path: Path) -
     one = RefusedMessages("d", messages={"m2": "why"}, users={"u1": "why"})
     rows = files_of(tmp_path, {"id": ["m1", "m2", "m3", "m4"], "user_id": ["u1", "u2", None, "u1"]})
     assert isolate._messages_of(LATEST[0], rows, one) == (["m1", "m4"], ["u2"])
-    assert isolate._messages_of(LATEST[0], isolate.FileRows(()), one) == ([], [])
+    assert isolate._messages_of(LATEST[0], FileRows(()), one) == ([], [])
     groups = files_of(tmp_path, {"id": ["m1", "m2", "m3"], "group_id": ["g1", None, "u1"]})
     assert isolate._messages_of(LATEST[1], groups, one) == ([], [])
     assert isolate._messages_of(LATEST[1], groups, RefusedMessages("d", messages={"m1": "why"})) == ([], ["g1"])

@@ -201,6 +201,10 @@ def _load(into: dlt.Pipeline, source: DltSource) -> LoadInfo:
             if not isolate.refuse_rows(into, source, error, lambda text: _warn(into, text)):
                 raise
         else:
+            # dlt does not write a schema again that it deleted as it aborted the first load of a pipeline.
+            for name in into.schema_names:
+                if not into.schemas.has_schema(name):
+                    into.schemas.save_schema(into.schemas[name])
             refusals.drop(into)
             drop_files(into)
             working_folder.drop_old_packages(into)

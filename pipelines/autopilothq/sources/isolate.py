@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import dlt
@@ -38,8 +37,10 @@ from ..warehouses.dlt_internals import (
 )
 from ..warehouses.hints import SOURCE, column_hints, keys_are_declared, merge_disposition, merge_strategies, merge_with
 from ..warehouses.native import SEGMENT_TABLE_HINT
+from .file_rows import FileRows
 from .load_folder import handed_over, handed_over_at
 from .refused import UUID_TS, RefusedMessages, check_required, key
+from .unfit import encoding_of, find_unfit, fits
 
 SAMPLE = 5  # rows that are tried alone if the error does not show whether rows cause it
 MAX_ALL_REFUSED = 3  # so many rows may all be refused although the error does not show that rows cause it
@@ -78,8 +79,6 @@ _OF_A_DELTA_TABLE = re.compile(
     "(External error: |Generic DeltaTable error: |Parquet error: )*(Failed to fetch metadata|Schema error|Kernel error)"
 )
 _NO_PARTITION = "no partition of relation"
-# The errors of DuckDB and PostgreSQL for a column that must not be null.
-_NOT_NULL = re.compile(r'(?:NOT NULL constraint failed: (?:[^.]*\.)*|null value in column ")(\w+)')
 _LINKS = ("exception", "dbapi_exception", "__cause__", "__context__")  # from dlt's errors to the driver's
 # What PostgreSQL's ADBC driver puts before the server's message.
 _DRIVER = re.compile(r"^[A-Z_ ]+: \[libpq\] .*? ERROR:\s+")
@@ -93,38 +92,6 @@ class Cause(NamedTuple):
     table: str
     message: str
     is_data: bool | None
-
-
-class FileRows(NamedTuple):
-    """The rows of some Parquet files, numbered from 0."""
-
-    files: Sequence[Path]
-
-    @property
-    def row_count(self) -> int:
-        """The number of rows."""
-        return sum(pq.read_metadata(file).num_rows for file in self.files)
-
-    def between(self, start: int, stop: int) -> Iterator[pa.Table]:
-        """Yields the rows from `start` to before `stop`, at most a row group of a file at a time."""
-        first = 0
-        for file in map(pq.ParquetFile, self.files):
-            for group in range(file.num_row_groups):
-                in_group = file.metadata.row_group(group).num_rows
-                begin, end = max(start - first, 0), min(stop - first, in_group)
-                if begin < end:
-                    yield file.read_row_group(group).slice(begin, end - begin)
-                first += in_group
-
-    def lack(self, message: str) -> bool:
-        """Returns whether an error is about a column that must not be null and that none of the rows has."""
-        column = _NOT_NULL.search(message)
-        return column is not None and all(column[1] not in pq.read_schema(file).names for file in self.files)
-
-    def at(self, number: int) -> dict[str, Any]:
-        """Returns one row."""
-        [row] = next(self.between(number, number + 1)).to_pylist()
-        return dict(row)
 
 
 class _Part(NamedTuple):
@@ -152,6 +119,7 @@ def refuse_rows(into: dlt.Pipeline, source: DltSource, error: PipelineStepFailed
     refused = RefusedMessages.read(into)
     known = len(refused)
     refused.attempts.append(handed_over_at(into).isoformat())
+    cause = _refuse_unfit(refused, cause, rest, warn)
     load = partial(_load, into, next(iter(source.resources.values())).table_format)
     while cause is not None:
         if cause.table not in rest:
@@ -342,6 +310,24 @@ def _note(refused: RefusedMessages, table: str, rows: FileRows, causes: Mapping[
         refused.add_rows(table, {key([row[column] for column in columns]): error for row, error in bad})
 
 
+def _refuse_unfit(
+    refused: RefusedMessages, cause: Cause, rest: Mapping[str, FileRows], warn: Callable[[str], None]
+) -> Cause | None:
+    """Notes all rows with characters that the encoding of the database lacks; returns what is left to search for.
+
+    Users and accounts get their texts from such messages, and are made again without them. The books keep their texts.
+    """
+    known, encoding = len(refused), encoding_of(cause.message)
+    if encoding is None:
+        return cause
+    refused.encoding = encoding
+    for table, unfit in find_unfit(encoding, rest):
+        if table not in (USERS.name, ACCOUNTS.name):
+            _note(refused, table, rest[table], {row: cause._replace(message=why) for row, why in unfit.items()})
+            warn(f"The destination refuses {len(unfit):,} rows of {table}: {encoding}, its encoding, lacks characters.")
+    return cause if len(refused) == known else None
+
+
 def _holds_messages(table: str) -> bool:
     return TABLES.get(table) in (None, *MESSAGE_TABLES, *EVENT_TABLES)
 
@@ -367,7 +353,7 @@ def _take_back(into: dlt.Pipeline, refused: RefusedMessages) -> None:
     existing = dataset.tables(list(ids))
     since = datetime.fromisoformat(refused.attempts[0]) - timedelta(milliseconds=1)  # some keep no more digits
     for table in existing:
-        _delete(dataset, table, ids[table], since)
+        _delete(dataset, table, [id_ for id_ in ids[table] if fits(id_, refused.encoding)], since)
 
 
 def _messages_of(made: Latest, messages: FileRows, refused: RefusedMessages) -> tuple[list[str], list[str]]:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from dlt import Schema
 
 from .. import disk, private
-from ..catalog import ACCOUNTS, BOOKS, USERS, key_of
+from ..catalog import ACCOUNTS, DISCARDS, REJECTS, USERS, key_of
 from ..display import visible
 from ..errors import RunError
 from ..projection import ExistingTables, ReadTable, RefusedIds, TableRows, engine
@@ -34,6 +34,8 @@ FILE = "autopilothq-refused/refused.json"
 _TARGET = "place"  # the name of `target` in the file, as earlier versions read and wrote it
 UUID_TS = "uuid_ts"
 KILL_POINT_REFUSALS_WRITTEN = f"{__name__}:RefusedMessages.write"  # for tests/faults
+ESCAPED = {REJECTS.name: ("raw", "message"), DISCARDS.name: ("value",)}
+"""The columns of the books that have texts of messages."""
 Errors = dict[str, str]
 """The errors of refused messages or rows, by what identifies them."""
 
@@ -49,6 +51,7 @@ class RefusedMessages:
         users: The errors of refused rows of `users`, by the user's id.
         accounts: The errors of refused rows of `accounts`, by the group's id.
         emptied: Rows of `_rejects` and `_discards` that are loaded without their text, by table and `key`.
+        encoding: The database's encoding if it lacks characters: the texts of these two are loaded with escapes.
         left_out: Rows that are not loaded at all, by table and `key`; these include emptied ones that failed again.
         load_id: The load that leaves all of these out.
     """
@@ -61,6 +64,7 @@ class RefusedMessages:
     emptied: dict[str, Errors] = field(default_factory=dict)
     left_out: dict[str, Errors] = field(default_factory=dict)
     load_id: str | None = None
+    encoding: str | None = None
 
     @classmethod
     def read(cls, pipeline: dlt.Pipeline) -> Self:
@@ -93,7 +97,10 @@ class RefusedMessages:
         path = Path(pipeline.working_dir, FILE)
         private.folder(path.parent)
         with disk.rewriting(path, "w") as file:
-            json.dump({_TARGET if name == "target" else name: value for name, value in asdict(self).items()}, file)
+            content = {_TARGET if name == "target" else name: value for name, value in asdict(self).items()}
+            if self.encoding is None:
+                del content["encoding"]  # earlier versions do not know it
+            json.dump(content, file)
 
     @property
     def ids(self) -> RefusedIds:
@@ -102,7 +109,7 @@ class RefusedMessages:
 
     def __len__(self) -> int:
         books = (*self.emptied.values(), *self.left_out.values())
-        return sum(map(len, (self.messages, self.users, self.accounts, *books)))
+        return sum(map(len, (self.messages, self.users, self.accounts, *books))) + (self.encoding is not None)
 
     def add_rows(self, table: str, errors: Errors) -> None:
         """Adds rows of a table that neither holds messages nor is made of them, by their `key`."""
@@ -113,6 +120,8 @@ class RefusedMessages:
 
     def without(self, rows: TableRows) -> TableRows:
         """Returns rows of a table without those that were refused."""
+        if self.encoding and rows.table in ESCAPED:
+            rows = _with_escapes(rows)
         if rows.table in self.emptied:
             rows = _emptied(rows, self.emptied[rows.table])
         if rows.table in self.left_out:
@@ -156,9 +165,24 @@ def _key_sql(columns: Sequence[str]) -> str:
     return f"concat_ws(chr(10), {', '.join(map(engine.name, columns))})"
 
 
-# The columns of the books that are emptied, and the column that takes the error.
-_EMPTY = {book.name: text for book, text in zip(BOOKS, ("raw", "value"), strict=False)}
-_ERROR = "message"
+_ERROR = "message"  # the column that takes the error of an emptied row
+# The columns of the books that are emptied.
+_EMPTY = {book: columns[0] for book, columns in ESCAPED.items()}
+# Every encoding of a database has ASCII, and a line of JSON with escapes says the same.
+_ASCII = r"""CASE WHEN strlen({text}) = length({text}) THEN {text} ELSE array_to_string(
+    list_transform(regexp_extract_all({text}, '(?s).'), lambda c: CASE
+    WHEN unicode(c) < 128 THEN c
+    WHEN unicode(c) < 65536 THEN format('\u{{:04X}}', unicode(c))
+    ELSE format('\u{{:04X}}\u{{:04X}}', 55232 + (unicode(c) >> 10), 56320 + (unicode(c) & 1023)) END), '') END"""
+
+
+def _with_escapes(rows: TableRows) -> TableRows:
+    """Returns the rows of a book with ASCII texts."""
+    cells = {name: engine.name(name) for name in rows.columns}
+    for text in ESCAPED[rows.table]:
+        if text in cells:
+            cells[text] = f"{_ASCII.format(text=cells[text])} AS {cells[text]}"
+    return rows._replace(relation=rows.relation.project(", ".join(cells.values())))
 
 
 def _emptied(rows: TableRows, errors: Errors) -> TableRows:
