@@ -21,7 +21,7 @@ from ...segment.json_text import JsonObject
 from ...segment.message import Batch
 from ...utc import format_time
 from ...warehouses.dataset import connected, first_event_of_others
-from ...warehouses.dlt_internals import dropped_tables
+from ...warehouses.dlt_internals.resources import dropped_tables
 from ...warehouses.hints import SOURCE
 from ..origin import LoadContext, Origin, planned
 from ..plan import LoadSettings
