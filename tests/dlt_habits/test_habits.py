@@ -523,6 +523,10 @@ def test_tables_that_were_dropped(source: Callable[..., DltSource], loaded: Plac
     place.run(source().add_limit(1))
     place.run(source())
     assert place.tables() == whole
+    pipeline_drop(place.pipeline, resources=["users", "email_opened"], state_paths="*")()
+    place.run(source())
+    assert place.tables() == whole
+    assert place.balances()
 
 
 def test_tables_that_a_user_dropped(

@@ -158,10 +158,17 @@ def check_latest(resources: Collection[str]) -> None:
             )
 
 
-def dropped_resources(resources: Collection[str]) -> set[str]:
-    """Returns the resources that `dlt pipeline ... drop` has dropped since they were loaded: they have no state."""
-    taken = set(dlt.current.source_state().get(_TAKEN, ())) & set(resources)
-    return {name for name in taken if _TAKEN not in dlt.current.resource_state(name)}
+def dropped_resources(resources: Collection[str], loaded: Collection[str]) -> set[str]:
+    """Returns the resources that `dlt pipeline ... drop` has dropped since they were loaded: they have no state.
+
+    With `--state-paths` the command also drops the note of what was taken. Then `loaded` stands in for it: the
+    resources of which a file is loaded.
+    """
+    state = dlt.current.source_state()
+    taken = state.get(_TAKEN)
+    if taken is None:  # unless it is dropped, resources have no notes either, as on a machine that lacks the state
+        taken = loaded if any(_TAKEN in each for each in state.get("resources", {}).values()) else ()
+    return {name for name in set(taken) & set(resources) if _TAKEN not in dlt.current.resource_state(name)}
 
 
 def note_taken(resources: Collection[str]) -> None:

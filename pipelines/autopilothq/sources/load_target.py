@@ -1,8 +1,9 @@
 """The destination of one load: how it takes tables, what is loaded there, and what dlt is about to replace."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,7 @@ def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool,
         if folder.may_have_copies:
             dataset.drop_copies()
         counted = _counted_loads(dataset, pipeline)
+        loads = loaded_files(dataset, counted) if reads_again else {}
         return LoadTarget(
             folder=folder.path,
             dataset=dataset,
@@ -135,8 +137,8 @@ def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool,
             suppressed=suppressed,
             refused=RefusedMessages.begin(pipeline, dataset.complete_loads, extraction.load_id),
             counted=counted,
-            loads=loaded_files(dataset, counted) if reads_again else {},
-            replacement=_replacement(extraction, dataset, reads_again),
+            loads=loads,
+            replacement=_replacement(extraction, dataset, reads_again, loads.values()),
             names=table_names(dataset, extraction.own_tables() | TABLES.keys()),
         )
 
@@ -166,7 +168,7 @@ def _counted_loads(dataset: Dataset, pipeline: dlt.Pipeline) -> frozenset[str]:
     return frozenset(complete - dlt_resources.failed_loads(pipeline) - outdated_loads(pipeline, complete))
 
 
-def _replacement(extraction: Extraction, dataset: Dataset, reads_again: bool) -> Replacement:
+def _replacement(extraction: Extraction, dataset: Dataset, reads_again: bool, loads: Iterable[Loaded]) -> Replacement:
     """Returns what dlt will drop, empty or replace: those rows still exist, but must not count as stored.
 
     Raises NotSupported if the rest of the dataset would no longer be consistent with it.
@@ -175,7 +177,8 @@ def _replacement(extraction: Extraction, dataset: Dataset, reads_again: bool) ->
     dropped, emptied = dlt_resources.dropped_tables()
     replaced = {name for name, each in resources.items() if user_hints.is_replaced(each)}
     if reads_again:
-        dropped |= dropped_resources(resources.keys())
+        loaded = (resources if each.selected is None else each.selected for each in loads)
+        dropped |= dropped_resources(resources.keys(), set(chain.from_iterable(loaded)))
     lost = dropped | emptied | replaced
     if lost and AUDIT.name not in lost | resources.keys() and dataset.tables([AUDIT.name]):
         raise NotSupported(
