@@ -77,6 +77,7 @@ RELATIONS = {
     "refused_ids": "SELECT 'a' AS id",
     "refused_persons": "SELECT 'a' AS id",
     "refused_rows": "SELECT 'users' AS table_name, 'a' AS id, 'b' AS error",
+    "refused_but_stored": "SELECT 1::BIGINT AS seq",
     "raw_lines": "SELECT 1::BIGINT AS seq, 'a' AS id, 'b' AS raw",
     "suppressed": "SELECT 1::BIGINT AS seq, 'a' AS id",
     "suppressed_ids": "SELECT 'a' AS id",

@@ -75,7 +75,7 @@ def test_each_role_can_do_its_work_and_nothing_else(run: Callable[..., Said], wa
         ("loader", ["load", "archive", "a.json", "b.json"], "into postgresql://autopilot_loader:***@"),
         ("reader", ["deliveries"], "1 delivered, 0 refused, 0 failed, 0 unknown"),
         ("reader", ["status"], "discards "),
-        ("reader", ["report"], "  no machines: "),
+        ("reader", ["report"], "  no cohorts: "),
         ("reader", ["schema", "--live", "own"], "  user_id "),
         ("reader", ["export", "takeout"], "takeout: 3 messages"),
         ("loader", ["models", "apply"], "8 views in autopilothq_models: 8 created."),

@@ -116,8 +116,7 @@ def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool,
     strategies = merge_strategies(pipeline, table_format)
     if dlt_resources.has_import_schema(pipeline):
         take_import_schema(extraction)
-    for name in (TRACKS.name, USERS.name, *extraction.resources.keys() & TABLES.keys()):
-        write_disposition(name, extraction.resources.get(name), strategies)
+    _check_merging(extraction, strategies)
     folder = begin_folder(pipeline, extraction.load_id, loaded_at, keeper)
     dataset = open_dataset(pipeline, extraction.schema)
     with connected(dataset):
@@ -156,6 +155,12 @@ def _check_run(pipeline: dlt.Pipeline) -> None:
             " rows whose job fails would be missing, and count as stored.\n"
             "Remove it under [load] in .dlt/config.toml, or LOAD__RAISE_ON_FAILED_JOBS."
         )
+
+
+def _check_merging(extraction: Extraction, strategies: Sequence[str]) -> None:
+    """Raises CannotMerge unless the destination can merge the tables of this load."""
+    for name in (TRACKS.name, USERS.name, *extraction.resources.keys() & TABLES.keys()):
+        write_disposition(name, extraction.resources.get(name), strategies)
 
 
 def _counted_loads(dataset: Dataset, pipeline: dlt.Pipeline) -> frozenset[str]:
