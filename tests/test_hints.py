@@ -304,6 +304,7 @@ RIGHT = "Give this user the right to it (chmod, chown), or name another place."
             duckdb.IOException('IO Error: Cannot open file "/data/a": Operation not permitted'),
             f'IO Error: Cannot open file "/data/a": Operation not permitted\n{RIGHT}',
         ),
+        (OSError(13, "Permission denied", 5), "[Errno 13] Permission denied: 5"),  # Python opened a file by its number
         (OSError(13, "Permission denied", "/data/a"), f"[Errno 13] Permission denied: '/data/a'\n{RIGHT}"),
         (
             DestinationConnectionError("Client", "mail", 'Cannot open file "/a": Permission denied', OSError()),

@@ -139,6 +139,7 @@ def test_a_field_of_the_account_by_its_name_or_in_snake_case(name: str) -> None:
         ("smog_level", Decimal("4.5"), 4.5),
         ("smog_level", " 9007199254740993", 9007199254740993),
         ("smog_level", Decimal(-9007199254740993), -9007199254740993),
+        ("smog_level", Decimal("9007199254740993.000000000"), 9007199254740993),
         ("smog_level", "0e-400", 0.0),
         ("customer", "True", True),
         ("customer", 0, False),

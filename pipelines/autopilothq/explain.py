@@ -168,7 +168,7 @@ def _own_message(chain: list[BaseException]) -> str | None:
 
 def _unusable_data_folder(error: OSError) -> str:
     """Returns what to do if dlt's folder cannot be made or written to; "" if an error is about something else."""
-    if error.errno not in _UNUSABLE or not error.filename:
+    if error.errno not in _UNUSABLE or not error.filename or isinstance(error.filename, int):
         return ""
     folder, named = Path(get_dlt_pipelines_dir()).absolute().parent, Path(os.fsdecode(error.filename)).absolute()
     is_above, is_below = named in (folder, *folder.parents), folder in named.parents

@@ -14,7 +14,7 @@ from ..catalog import EPOCHS
 from ..utc import EPOCH, format_time
 
 _INTEGER = re.compile(r"[+-]?[0-9]+(\.0*)?")
-_LONG_INTEGER = re.compile(r"[+-]?[0-9]{16,}")
+_LONG_INTEGER = re.compile(r"([+-]?[0-9]{16,})(\.0*)?")
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
 _DAY = re.compile(r"[0-9]{8}")
 _ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -90,8 +90,10 @@ def _float(value: Any) -> float | int:
             number = float(value)
     if not math.isfinite(number) or (number == 0 and re.search("[1-9]", str(value).lower().partition("e")[0])):
         raise CastError(f"expected a number, got {shown(value)}")
-    is_long = _LONG_INTEGER.fullmatch(str(value).strip())  # a float may not hold all its digits
-    return int(value) if isinstance(value, int) or is_long else number
+    if isinstance(value, int | float):
+        return value
+    long = _LONG_INTEGER.fullmatch(str(value).strip())  # a float may not hold all its digits
+    return int(long[1]) if long else number
 
 
 def _boolean(value: Any) -> bool:

@@ -4,7 +4,7 @@ A pipeline may load into several datasets, or into one that was restored from a 
 newest load. So some older cursors are kept, too, and what counts is the newest one whose load the dataset has.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import dlt
@@ -19,11 +19,17 @@ def read_cursor(group: str, name: str, complete_loads: Collection[str]) -> dict[
     return next((cursor for cursor in reversed(kept) if cursor["load_id"] in complete_loads), {})
 
 
-def write_cursor(group: str, name: str, cursor: dict[str, Any]) -> None:
-    """Stores a cursor, which has the load's id as `load_id`; it counts once that load is complete."""
+def write_cursor(group: str, name: str, cursor: dict[str, Any], base: Mapping[str, Any] | None = None) -> None:
+    """Stores a cursor, which has the load's id as `load_id`; it counts once that load is complete.
+
+    `base` is the cursor that counted when the load began. It is kept, however many loads have failed since.
+    """
     cursors = dlt.current.source_state().setdefault(group, {})
     if cursors.get(name, cursor)["load_id"] != cursor["load_id"]:
-        cursors[_earlier(name)] = [*cursors.get(_earlier(name), ()), cursors[name]][-_MOST:]
+        earlier = [*cursors.get(_earlier(name), ()), cursors[name]]
+        if len(earlier) > _MOST:
+            earlier.remove(next(each for each in earlier if not base or each["load_id"] != base["load_id"]))
+        cursors[_earlier(name)] = earlier
     cursors[name] = cursor
 
 

@@ -127,7 +127,7 @@ class ScanPlan:
             bookmark = None if scan.lost else scan.spool.bookmark
             cursor |= {"page": scan.spool.last + 1, "bookmark": bookmark, "contacts": scan.contacts}
             cursor["tables"] = sorted(self.tables_of_contacts())
-        write_cursor(_CURSORS, scan.name, cursor)
+        write_cursor(_CURSORS, scan.name, cursor, self._cursor(scan.name))
 
 
 def tables_of_scan(scan: Scan) -> Iterable[Table]:

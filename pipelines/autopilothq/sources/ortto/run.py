@@ -102,7 +102,7 @@ class Run:
             "retention": retention or self.cursor.get("retention"),
             "load_id": load_id,
         }
-        write_cursor(_CURSORS, self.key.name, cursor)
+        write_cursor(_CURSORS, self.key.name, cursor, self.cursor)
 
 
 def begin_run(home: Path, key: RunKey, now: datetime, complete_loads: Collection[str]) -> Run:

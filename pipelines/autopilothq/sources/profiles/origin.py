@@ -188,7 +188,7 @@ class Space(Origin[Scan]):
         begun = format_time(run.begun)
         since = begun if complete or not run.cursor else run.cursor["since"]
         cursor = {"begun": begun, "complete": complete, "since": since, "load_id": pipeline.load_id}
-        write_cursor(_CURSORS, self.run_id, cursor)
+        write_cursor(_CURSORS, self.run_id, cursor, run.cursor)
         yield run.people.rows(pipeline.load_id)
         run.people.close()
 
