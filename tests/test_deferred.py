@@ -148,6 +148,7 @@ def test_who_waits_moves_to_the_address_that_an_earlier_run_has_changed_theirs_t
         assert deferred.defer(each)
     deferred.move(of("x").lower(), of("n"))
     deferred.move(of("nobody").lower(), of("m"))
+    deferred.move(of("x").lower(), of("m"))  # by now it is somebody else's
     assert addresses(deferred.release(planned("y"))) == ["Y"]
     assert addresses(deferred.release(planned("n"))) == ["N", "N", "Z"]
 

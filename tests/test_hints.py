@@ -7,18 +7,21 @@ from contextlib import closing
 from importlib.metadata import Distribution, distribution
 from os import PathLike
 from pathlib import Path
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 
 import duckdb
 import psycopg2
 import pytest
 from dlt.common.configuration.specs import GcpServiceAccountCredentials
 from dlt.common.exceptions import MissingDependencyException
+from dlt.destinations import fabric, mssql
 from dlt.load.exceptions import LoadClientJobFailed, LoadClientJobRetry
 
 from autopilothq import explain, extras, inspect
 from autopilothq.errors import RunError
 from autopilothq.warehouses.dlt_internals import DestinationConnectionError, InvalidNativeValue, ValueNotSecretException
+from autopilothq.warehouses.dlt_internals.clients import with_required_credentials
 from autopilothq.warehouses.settings import TargetOptions
 from calling import Call, errors
 
@@ -156,6 +159,54 @@ def test_two_lines_tell_what_to_do(call: Call, words: list[str], said: str) -> N
     found = call("load", "archive", "archive.ndjson", *words)
     assert (found.status, errors(found)) == (1, said.splitlines())
     assert "SEKRET" not in found.err
+
+
+@pytest.fixture
+def azure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package that Fabric's credentials need, as far as they need it to be resolved."""
+    identity = SimpleNamespace(DefaultAzureCredential=object)
+    monkeypatch.setitem(sys.modules, "azure", cast(Any, SimpleNamespace(identity=identity)))
+    monkeypatch.setitem(sys.modules, "azure.identity", cast(Any, identity))
+
+
+NO_CREDENTIALS = (
+    "Error: Expected the setting destination.fabric.credentials, but there is none.\n"
+    "Set it in .dlt/secrets.toml, by DESTINATION__FABRIC__CREDENTIALS in the environment, or by --credentials. Its"
+    " package is missing too: {install}"
+)
+
+
+@pytest.mark.usefixtures("azure")
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([], NO_CREDENTIALS),
+        (["HOST"], NO_CREDENTIALS),
+        (["DATABASE"], NO_CREDENTIALS),
+        (
+            ["HOST", "DATABASE"],
+            ("Error: The destination fabric needs the package pyodbc, which is not installed.\nInstall it: {install}"),
+        ),
+    ],
+)
+def test_credentials_that_dlt_takes_for_optional_are_required(
+    call: Call, monkeypatch: pytest.MonkeyPatch, given: list[str], said: str
+) -> None:
+    Path("archive.ndjson").write_text("{}\n")
+    for part in given:
+        monkeypatch.setenv(f"DESTINATION__FABRIC__CREDENTIALS__{part}", "x")
+    found = call("load", "archive", "archive.ndjson", "--destination", "fabric")
+    assert (found.status, errors(found)) == (1, said.format(install=extras.install("fabric")).splitlines())
+
+
+class MaybeAnonymous(fabric):
+    """A destination of somebody's own, who knows why its credentials are optional."""
+
+
+def test_only_credentials_that_dlt_itself_takes_for_optional_become_required() -> None:
+    for made in (MaybeAnonymous(), mssql()):
+        before = made.spec
+        assert with_required_credentials(made).spec is before
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,12 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from autopilothq.clients.decode import decode_json
 from autopilothq.destination import emails
 from autopilothq.destination.batch import BatchItem, user_key
 from autopilothq.destination.changes import AddressChanges
@@ -231,6 +233,18 @@ class Log:
         return {user_id: (self.logged[user_id], EARLY.at) for user_id in user_ids if user_id in self.logged}
 
 
+def test_all_people_of_an_account_stay_known_because_the_log_may_lack_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(emails, "PERSONS_KEPT", 1)
+    of_each = '{"Email": "%s@b.c", "custom_fields": [{"kind": "User Id", "value": "u-%s"}]}'
+    contacts = [decode_json((of_each % (name, name)).encode()) for name in "abc"]
+    account = SimpleNamespace(contacts=lambda: [SimpleNamespace(contacts=contacts)])
+    fields = Fields([{"name": "User Id", "fieldType": "string"}], None, "User Id")
+    known = KnownEmails(account, Log(), fields, AddressChanges(Any))  # type: ignore[arg-type]
+    known.look_up([Item("m1", "identify", "u-a")])
+    known.begin()
+    assert [known.get(f"u-{name}") for name in "abc"] == ["a@b.c", "b@b.c", "c@b.c"]
+
+
 def test_emails_follow_changes_of_addresses_but_those_that_were_not_made() -> None:
     log, of_nobody = Log(), AddressChanges(Any)  # type: ignore[arg-type]
     known = KnownEmails(Any, log, Fields([], None, None), of_nobody)  # type: ignore[arg-type]
@@ -272,10 +286,13 @@ def test_what_this_run_says_of_a_user_id_counts_more_than_the_log_and_a_delivere
     known.put_delivered("u1", "track@b.c")
     known.put_delivered("u2", "track@b.c")
     assert known.get("u2") == "track@b.c"
+    known.put("u2", "before@b.c")
     known.put("u2", "now@b.c")
     known.put_delivered("u2", "track@b.c")
     known.look_up([Item("i1", "identify", "u1"), Item("i2", "identify", "u2"), Item("i3", "identify", "u3")])
     assert [known.get(user_id) for user_id in ("u1", "u2", "u3")] == ["log@b.c", "now@b.c", "log@b.c"]
+    known.move("before@b.c", "else@b.c")  # which was somebody else's by then
+    assert known.get("u2") == "now@b.c"
     known.move("NOW@b.c", "new@b.c")
     known.move("log@b.c", "new@b.c")  # which no item of this run had
     assert [known.get(user_id) for user_id in ("u1", "u2", "u3")] == ["log@b.c", "new@b.c", "log@b.c"]

@@ -501,15 +501,16 @@ def test_a_row_with_a_column_type_is_a_row() -> None:
     assert (item.traits, item.once) == ({"type": "group", "email": "u@b.c", "event": None}, False)
 
 
-def test_no_contact_gets_the_address_of_a_deleted_person(server: FakeAutopilot, call: Call) -> None:
+def test_nothing_is_sent_of_a_deleted_person_and_no_contact_gets_the_address(server: FakeAutopilot, call: Call) -> None:
     """As the message does that once gave the person the address, in an archive that is sent again."""
     change = identify(1, traits={"email": "p1@example.com", "_NewEmail": "N@example.com"})
     send(server, [change])
-    assert call("forget", "--email", "n@example.com").status == 0
+    assert call("forget", "--email", "n@example.com", "--user-id", "gone").status == 0
     posts(server)
     own = identify(3, traits={"email": "n@example.com"})
+    by_user_id = identify(4, userId="gone")  # with an address that nobody deleted
     late = identify(2, traits={"email": "p1@example.com", "fax": "2"})
-    counts = send(server, [own, change, late])
-    assert (counts.suppressed, counted(counts)) == (2, {"messages": 3, "delivered": 1})
+    counts = send(server, [own, by_user_id, change, late])
+    assert (counts.suppressed, counted(counts)) == (3, {"messages": 4, "delivered": 1})
     assert posts(server) == [("/contacts", {"contacts": [{"Email": "p1@example.com", "Fax": "2"}]})]
     assert rows("message_id", "email") == [("i2", "p1@example.com")]

@@ -19,6 +19,7 @@ from . import requirements
 from .bigquery import bigquery
 from .delta import lake
 from .dlt_internals import Destination, WithLocalFiles, active, get_destination_client_initial_config
+from .dlt_internals.clients import with_required_credentials
 from .duckdb import direct
 from .pipeline_names import PIPELINE
 from .postgres import postgres
@@ -144,7 +145,8 @@ def _other_destination(destination_name: str, kind: str, credentials: str | None
     own: dict[str, Any] = {"postgres": postgres, "bigquery": bigquery}
     if kind in own:
         return own[kind](**given, destination_name=destination_name)
-    return Destination.from_reference(destination_name, **given)
+    made: Any = Destination.from_reference(destination_name, **given)
+    return with_required_credentials(made)
 
 
 def _check_url(kind: str, credentials: Any) -> None:

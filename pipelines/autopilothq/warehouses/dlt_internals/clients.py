@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 
 import dlt
 from dlt import Schema
-from dlt.common.configuration import inject_section
+from dlt.common.configuration import configspec, inject_section
 from dlt.common.configuration.container import Container
 from dlt.common.configuration.specs.config_section_context import ConfigSectionContext
 from dlt.common.data_types import TDataType
@@ -17,6 +17,7 @@ from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.runtime.collector_base import Collector
 from dlt.common.schema.typing import TColumnSchema, TColumnType, TTableSchemaColumns
 from dlt.common.storages.load_storage import LoadItemStorage
+from dlt.common.typing import is_optional_type
 from dlt.destinations.impl.duckdb.configuration import DuckDbConnectionPool
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
@@ -188,6 +189,20 @@ def offline_client(destination: Destination[Any, Any], schema: Schema, dataset: 
     spec._bind_dataset_name(dataset_name=dataset)
     config = destination.configuration(spec, accept_partial=True)
     return cast(SqlJobClientBase, made_by(schema, config, destination.capabilities(config, schema.naming)))
+
+
+def with_required_credentials(destination: Destination[Any, Any]) -> Destination[Any, Any]:
+    """Returns a destination that is not resolved without credentials if it is one of dlt's own.
+
+    dlt declares those of Fabric as optional, but its client cannot do without.
+    """
+    spec = destination.spec
+    is_own = type(destination).__module__.startswith("dlt.")
+    if is_own and is_optional_type(spec.get_resolvable_fields()["credentials"]):
+        kind = spec.credentials_type()
+        required = {"__module__": spec.__module__, "__annotations__": {"credentials": kind}, "credentials": None}
+        setattr(destination, "spec", configspec(type(spec.__name__, (spec,), required)))  # noqa: B010 - a property
+    return destination
 
 
 def create_statements(client: SqlJobClientBase, tables: Sequence[str]) -> list[str]:
