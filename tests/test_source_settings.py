@@ -31,32 +31,20 @@ ORIGINS: dict[str, Callable[[], Any]] = {
     "ortto": lambda: ortto(api_key="1"),
 }
 
+MEMORY = "at least 1 and at most 1,000,000,000 as the setting memory,"
+READ_TIMEOUT = "at least 0.001 and at most 1,000,000 as the setting read_timeout,"
+
 
 @pytest.mark.parametrize(
     ("origin", "variable", "value", "error"),
     [
-        ("archive", "MEMORY", "0", "at least 1 and at most 1,000,000,000 as the setting memory, but got 0"),
-        (
-            "adopt",
-            "ADOPT__MEMORY",
-            "1000000001",
-            "at least 1 and at most 1,000,000,000 as the setting memory, but got 1",
-        ),
+        ("archive", "MEMORY", "0", f"{MEMORY} but got 0"),
+        ("adopt", "ADOPT__MEMORY", "1000000001", f"{MEMORY} but got 1"),
         ("archive", "MAX_EVENT_TABLES", "-3", "at least 0 as the setting max_event_tables, but got -3."),
         ("profiles", "MAX_EVENT_TABLES", "-1", "at least 0 as the setting max_event_tables, but got -1."),
-        (
-            "archive",
-            "READ_TIMEOUT",
-            "nan",
-            "at least 0.001 and at most 1,000,000 as the setting read_timeout, but got nan",
-        ),
-        (
-            "archive",
-            "READ_TIMEOUT",
-            "inf",
-            "at least 0.001 and at most 1,000,000 as the setting read_timeout, but got inf",
-        ),
-        ("archive", "READ_TIMEOUT", "0", "at least 0.001 and at most 1,000,000 as the setting read_timeout, but got 0"),
+        ("archive", "READ_TIMEOUT", "nan", f"{READ_TIMEOUT} but got nan"),
+        ("archive", "READ_TIMEOUT", "inf", f"{READ_TIMEOUT} but got inf"),
+        ("archive", "READ_TIMEOUT", "0", f"{READ_TIMEOUT} but got 0"),
         ("api", "API__MAX_SECONDS", "-1", "at least 0 as the setting max_seconds, but got -1.0."),
         ("ortto", "ORTTO__MAX_SECONDS", "nan", "at least 0 as the setting max_seconds, but got nan."),
         ("ortto", "ORTTO__SECONDS_PER_LOAD", "-1", "at least 0 as the setting seconds_per_load, but got -1.0."),

@@ -83,7 +83,8 @@ def fail(message: str, status: int) -> None:
 
 def abort(commands: Sequence[str], status: int) -> None:
     """Reports that Ctrl-C ended the run, and what becomes of its work; `commands` are the command's names."""
-    message = " ".join(["Aborted!", *filter(None, [_LEFT.get(" ".join(commands[:1]))])])
+    left = _LEFT.get(commands[0]) if commands else None
+    message = f"Aborted! {left}" if left else "Aborted!"
     if log_settings().json:
         line("error", message, status=status)
     else:

@@ -62,13 +62,11 @@ def width() -> int | None:
 def wrapped(text: str, indent: str) -> list[str]:
     """Returns a text in lines of the terminal's width, all but the first indented; in one line if it is none."""
     columns = width()
+    if columns is None:
+        return [text]
     # Hyphens and long words are left alone: names and paths would no longer be found, or copied.
-    return (
-        [text]
-        if columns is None
-        else textwrap.wrap(
-            text, max(columns, MIN_COLUMNS), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-        )
+    return textwrap.wrap(
+        text, max(columns, MIN_COLUMNS), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
 
 

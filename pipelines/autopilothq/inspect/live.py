@@ -75,7 +75,7 @@ def reading(
         if isinstance(file, DuckDbCredentials):
             file.read_only = True
         client = queryable_client(pipeline)
-        with _opened(client), _in_dataset(client, str(pipeline.dataset_name) if exactly else None):
+        with client, _in_dataset(client, str(pipeline.dataset_name) if exactly else None):
             found = dataset_of(client)
             if not found.exists():
                 hint = "Check the spelling." if exactly else "Load something first: autopilothq load archive URL"
@@ -99,15 +99,6 @@ def _in_dataset(client: JobClientBase, name: str | None) -> AbstractContextManag
     if name is None or not isinstance(client, SqlJobClientBase):
         return nullcontext()
     return client.sql_client.with_alternative_dataset_name(name)
-
-
-@contextmanager
-def _opened(client: JobClientBase) -> Iterator[None]:
-    client.__enter__()
-    try:
-        yield
-    finally:
-        client.__exit__(None, None, None)  # type: ignore[arg-type]
 
 
 def described_tables(dataset: Dataset, names: Sequence[str] = ()) -> list[TableInfo]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..clients.settings import MAX_TIMEOUT
 from ..display import nearest
 from ..errors import InvalidSetting
 
@@ -41,7 +42,7 @@ class Range(NamedTuple):
     most: float | None = None
 
 
-TIMEOUT_RANGE = Range(0.001, 1_000_000)
+TIMEOUT_RANGE = Range(0.001, MAX_TIMEOUT)
 """The range of a time-out: systems count in whole milliseconds, and cannot count beyond some weeks of them."""
 
 
