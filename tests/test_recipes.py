@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from fnmatch import fnmatch
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ COMMAND = re.compile(r"\bautopilothq (?:--log-format json )?((?:load|status|rece
 def calls() -> Iterator[tuple[str, list[str]]]:
     """Every call of the program that a recipe makes, and in which."""
     for name in CALLING:
-        text = re.sub(r"\$\{\w+:\+(.+?) \S+\}", r"\1 2019-03-01", code(name))  # ${SINCE:+--since "$SINCE"}
+        text = re.sub(r"\$\{\w+:\+(.+?) \S+\}", r"\1 2019-03-01", code(name))  # ${FIRST_DAY:+--since "$FIRST_DAY"}
         for words in COMMAND.findall(text):
             yield name, shlex.split(words)
 
@@ -269,6 +270,14 @@ def test_workflow_is_one_that_github_accepts() -> None:
         assert ("uses" in step) != ("run" in step)
         assert set(step) <= {"name", "uses", "with", "run", "env", "if"}
         assert "${{" not in step.get("run", "")  # an input in a script is a way in for any command
+
+
+def test_workflow_has_no_variable_that_dlt_takes_for_a_setting() -> None:
+    """An input that is left out is an empty variable, and dlt finds a setting by its bare name, too."""
+    (job,) = workflow()["jobs"].values()
+    variables = {name.lower() for step in job["steps"] for name in step.get("env", {})}
+    assert len(variables) >= 2
+    assert not variables & signature(archive).parameters.keys()
 
 
 def test_workflow_takes_actions_by_their_commit() -> None:
