@@ -112,22 +112,24 @@ test: $(VENV)/.dev
 # the command from end to end. The modules of all other tests are only imported.
 PORTABLE = contract/test_clocks contract/test_collisions contract/test_identity contract/test_names \
 	contract/test_routing contract/test_values test_api test_audiences test_client test_decode test_fake_autopilot \
-	test_hints test_http test_identify test_inflate test_messages test_naming test_native test_nesting \
-	test_ortto_messages test_plan test_progress test_projection_sql test_segment test_sql_files test_warehouse
+	test_hints test_http test_http_retries test_identify test_inflate test_messages test_naming test_native \
+	test_nesting test_ortto_messages test_pace test_plan test_progress test_projection_sql test_segment \
+	test_sql_files test_warehouse
 # Of these, what a Python between the oldest and the newest can do differently from both.
-ESSENTIAL = contract/test_clocks contract/test_values test_decode test_http test_messages test_native test_nesting \
-	test_segment test_warehouse
+ESSENTIAL = contract/test_clocks contract/test_values test_decode test_http test_http_retries test_messages \
+	test_native test_nesting test_pace test_segment test_warehouse
 # Tests with neither a server nor a killed process, nor so many lines that they take long.
 FAST = $(PORTABLE) contract/test_fast_path contract/test_once test_archive_blocks test_archive_listing \
 	test_archive_source test_cost test_house test_load_plan test_machine test_ortto_random test_persons \
-	test_projection test_pull test_receive_messages test_refused_rows test_scan_plan test_scans test_sources
+	test_projection test_pull test_receive_messages test_refused_messages test_refused_rows test_rows_to_dlt \
+	test_scan_plan test_scans test_sources
 
 test-fast: $(VENV)/.dev
 	$(PYTEST) $(FAST:%=tests/%.py)
 
 OTHERS = $(filter-out $(PORTABLE:%=tests/%.py),$(wildcard tests/test_*.py tests/*/test_*.py)) $(PACES)
 # These measure a pace, so another Python's tests must not run on the machine at the same time.
-PACES = tests/test_http.py::test_one_budget_for_all_threads_and_clients_of_a_key \
+PACES = tests/test_pace.py::test_one_budget_for_all_threads_and_clients_of_a_key \
 	tests/test_segment.py::test_the_pace_is_reached_while_answers_take_their_time
 
 test-portable: $(VENV)/.dev

@@ -16,6 +16,10 @@ MAIN = "from autopilothq.cli import main; main()"
 """The program as Python's `-c` takes it, for processes of its own."""
 
 
+GOOD = '{"type":"track","event":"Email Opened","messageId":"m1","userId":"1","receivedAt":"2019-03-04T05:06:07.412Z"}\n'
+"""A line of an archive that loads."""
+
+
 class Said(NamedTuple):
     """What a call printed, and its exit status."""
 

@@ -24,6 +24,8 @@ HOME = ROOT / "build" / "mutate"
 SHARED = ("event_filter", "isolate", "records", "refused", "scans", "spool", "times")
 LIMITS = "tests/contract/test_limits.py"
 MEMORY = "tests/faults/test_memory.py"
+FILES = "tests/faults/test_memory_files.py"
+SENDING = ("delivery_log", "send_again", "send_identify", "send_ortto", "send_track", "sending_rules")
 HABITS = "tests/dlt_habits/test_habits.py"
 
 
@@ -110,6 +112,7 @@ ROOMS = {
         [f"sources/{name}.py" for name in SHARED],
         [
             "tests/test_sources.py",
+            "tests/test_refused_messages.py",
             "tests/test_refused_rows.py",
             "tests/test_api.py",
             *(
@@ -127,11 +130,11 @@ ROOMS = {
     ),
     "rows": Room(
         [f"sources/{name}.py" for name in ("plan", "report", "row_files", "table_hints")],
-        [f"tests/test_{name}.py" for name in ("given_to_dlt", "load_plan", "native", "refused_rows", "sources")],
+        [f"tests/test_{name}.py" for name in ("given_to_dlt", "load_plan", "native", "rows_to_dlt", "sources")],
     ),
     "archive": Room(
         ["sources/archive/*.py"],
-        [f"tests/test_archive{name}.py" for name in ("", "_blocks", "_listing", "_source")],
+        [f"tests/test_archive{name}.py" for name in ("", "_blocks", "_finding", "_listing", "_source")],
         ["bomb", "bounded_by", "cut_anywhere", "few_bytes", "many_small", "over_http", "64_megabytes"],
     ),
     "api": Room(
@@ -155,7 +158,10 @@ ROOMS = {
     ),
     "refusals": Room(
         ["sources/isolate.py", "sources/load_folder.py"],
-        ["tests/test_load_folder.py", "tests/test_refused_rows.py", "tests/faults/test_refused.py"],
+        [
+            *(f"tests/test_{name}.py" for name in ("load_folder", "refused_messages", "refused_rows")),
+            "tests/faults/test_refused.py",
+        ],
     ),
     "compaction": Room(["compaction.py"], ["tests/test_compaction.py", "tests/faults/test_compact_killed.py"]),
     "batch": Room(
@@ -164,7 +170,7 @@ ROOMS = {
     ),
     "sending": Room(
         [f"destination/{name}.py" for name in ("delivery_log", "dispatch", "emails", "log_table", "sender")],
-        [f"tests/test_{name}.py" for name in ("sending_rules", "destination", "send_ortto")],
+        [f"tests/test_{name}.py" for name in SENDING],
     ),
     "events": Room(["destination/event_batches.py"], ["tests/test_event_batches.py", "tests/test_send_ortto.py"]),
     "forward": Room(["destination/forward*.py"], ["tests/test_forwarder.py", "tests/test_forward.py"]),
@@ -183,20 +189,20 @@ ROOMS = {
         ["warehouses/duckdb_parts.py", "warehouses/duckdb_pool.py"],
         [
             "tests/test_duckdb_pool.py",
-            f"{MEMORY}::test_large_traits_are_stored_replaced_and_read_again_with_less_memory_than_they_have",
-            f"{MEMORY}::test_what_a_file_s_log_has_is_written_without_memory_for_long_texts_that_are_stored",
-            f"{MEMORY}::test_small_groups_of_rows_are_merged_as_a_file_is_closed",
-            f"{MEMORY}::test_a_file_that_is_deleted_while_it_is_open_is_created_again",
-            f"{MEMORY}::test_what_was_read_of_a_file_in_parts_is_not_kept",
-            f"{MEMORY}::test_all_rows_with_long_texts_are_read_once",
-            f"{MEMORY}::test_parts_that_are_there_are_stored_once_when_their_file_comes_again",
-            f"{MEMORY}::test_rows_that_wait_in_staging_replace_others_in_parts_if_memory_runs_out",
-            f"{MEMORY}::test_of_staged_rows_with_the_same_key_the_first_replaces_others",
-            f"{MEMORY}::test_rows_of_a_file_are_long_if_there_are_many_bytes_of_them_and_of_each",
-            f"{MEMORY}::test_a_part_of_a_table_has_as_many_rows_as_it_has_room_for",
-            f"{MEMORY}::test_rows_come_one_by_one_if_there_is_no_memory_to_look_at_them",
-            "tests/test_cli.py::test_a_file_that_is_no_duckdb_database",
-            "tests/test_cli.py::test_a_file_of_another_version_of_duckdb",
+            f"{FILES}::test_large_traits_are_stored_replaced_and_read_again_with_less_memory_than_they_have",
+            f"{FILES}::test_what_a_file_s_log_has_is_written_without_memory_for_long_texts_that_are_stored",
+            f"{FILES}::test_small_groups_of_rows_are_merged_as_a_file_is_closed",
+            f"{FILES}::test_a_file_that_is_deleted_while_it_is_open_is_created_again",
+            f"{FILES}::test_what_was_read_of_a_file_in_parts_is_not_kept",
+            f"{FILES}::test_all_rows_with_long_texts_are_read_once",
+            f"{FILES}::test_parts_that_are_there_are_stored_once_when_their_file_comes_again",
+            f"{FILES}::test_rows_that_wait_in_staging_replace_others_in_parts_if_memory_runs_out",
+            f"{FILES}::test_of_staged_rows_with_the_same_key_the_first_replaces_others",
+            f"{FILES}::test_rows_of_a_file_are_long_if_there_are_many_bytes_of_them_and_of_each",
+            f"{FILES}::test_a_part_of_a_table_has_as_many_rows_as_it_has_room_for",
+            f"{FILES}::test_rows_come_one_by_one_if_there_is_no_memory_to_look_at_them",
+            "tests/test_cli_errors.py::test_a_file_that_is_no_duckdb_database",
+            "tests/test_cli_errors.py::test_a_file_of_another_version_of_duckdb",
             "tests/faults/test_destinations.py::test_a_duckdb_file_that_another_process_holds",
         ],
     ),

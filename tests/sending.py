@@ -19,6 +19,7 @@ from autopilothq.destination.messages import from_line
 from autopilothq.warehouses.query import run_query
 from fake_autopilot import FakeAutopilot, Request
 
+MISSING = "Missing unique identifier traits. Either **email** or **user_id** traits must be provided"
 COUNTED = ("messages", "delivered", "refused", "failed", "unknown", "known", "repeated")
 
 
@@ -33,6 +34,11 @@ def identify(number: int | str, **more: Any) -> dict[str, Any]:
     traits = {"email": f"p{number}@example.com"} | more.pop("traits", {"title": f"T{number}"})
     message = {"type": "identify", "messageId": f"i{number}", "traits": traits}
     return message | more
+
+
+def by_user_id(number: int, user_id: str, **traits: Any) -> dict[str, Any]:
+    """An identify of a person whose email is not in it."""
+    return {"type": "identify", "messageId": f"u{number}", "userId": user_id, "traits": traits}
 
 
 def track(number: int | str, event: str = "Order Completed", email: str | None = None, **more: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from dlt.common.runtime.run_context import active
 from autopilothq.destination import opening
 from calling import caller
 from fake_autopilot import FakeAutopilot
-from sending import IMPATIENT, configure, identify, posts, rows, track, write
+from sending import IMPATIENT, MISSING, configure, identify, posts, rows, track, write
 
 
 class Said(NamedTuple):
@@ -28,7 +28,6 @@ class Said(NamedTuple):
 
 
 Call = Callable[..., Said]
-MISSING = "Missing unique identifier traits. Either **email** or **user_id** traits must be provided"
 
 
 @pytest.fixture

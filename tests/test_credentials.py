@@ -8,9 +8,7 @@ import pytest
 
 from autopilothq.clients.http import HttpClient
 from autopilothq.clients.settings import ApiSettings
-from calling import Call, errors
-
-GOOD = '{"type":"track","event":"Email Opened","messageId":"m1","userId":"1","receivedAt":"2019-03-04T05:06:07.412Z"}\n'
+from calling import GOOD, Call, errors
 
 
 def test_credentials_come_from_a_variable_and_from_a_file(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,10 +17,10 @@ from autopilothq.projection import mentions, suppression
 from autopilothq.segment.identity import HashedIds, Id, fold, forms, hash_of, ids_in, ids_of_cells, lower_email
 from autopilothq.segment.message import read_message
 from calling import Call, errors
+from deleting import forget, here, load, rows, write
 from faults.loads import content, track
 from prepared import as_prepared, preparing
 from shared_loads import command
-from test_forget import forget, here, load, rows, write
 
 EMAILS = [
     "bounce=ada@example.com", "a|b@example.com", "{ada}@example.com", "a'da@example.com", '"a da"@example.com',

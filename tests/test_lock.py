@@ -21,13 +21,12 @@ from autopilothq import runner
 from autopilothq.errors import BusyError, RunError
 from autopilothq.warehouses import lock
 from autopilothq.warehouses.duckdb import direct
-from calling import Call, errors
+from calling import GOOD, Call, errors
 from faults import holder, lock_holder
 from prepared import as_prepared, preparing
 from servers import S3
 from shared_loads import command
 
-GOOD = '{"type":"track","event":"Email Opened","messageId":"m1","userId":"1","receivedAt":"2019-03-04T05:06:07.412Z"}\n'
 BUSY = "is at work. Try again when it is done, or wait for it: --wait 10m"
 
 

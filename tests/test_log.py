@@ -18,12 +18,11 @@ import forked
 from autopilothq import sample
 from autopilothq.clients.webhook import post_note
 from autopilothq.errors import InvalidSetting, RequestRejected, RunError, Unavailable
-from calling import Call, Said
+from calling import GOOD, Call, Said
 from fake_autopilot import FakeAutopilot
 from prepared import as_prepared, preparing
 from shared_loads import command
 
-GOOD = '{"type":"track","event":"Email Opened","messageId":"m1","userId":"1","receivedAt":"2019-03-04T05:06:07.412Z"}\n'
 PATH = "/services/T000/B000/secret"
 
 

@@ -11,8 +11,8 @@ from autopilothq import inspect
 from autopilothq.inspect import Received, Waiting, received
 from autopilothq.receive import files
 from calling import Call, errors
+from inspected import NOW, STATUS
 from receiving import receiver
-from test_inspection import NOW, STATUS
 
 OLDEST = NOW - timedelta(minutes=3, seconds=5)
 RECEIVED = Received("archive", Waiting(1, 1200, NOW - timedelta(seconds=12)), Waiting(1234, 5_000_000, OLDEST))

@@ -1,11 +1,9 @@
-"""Rows on their way to dlt, and those that the destination refuses: without a load."""
+"""Rows that the destination refuses: without a load."""
 
-import json
 import logging
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,25 +19,14 @@ from dlt.common.destination.exceptions import DestinationTransientException
 from dlt.load.exceptions import LoadClientJobFailed
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from autopilothq.catalog import LATEST, TABLES, resource_of
-from autopilothq.errors import NotSupported, RunError, causes
-from autopilothq.projection import TableRows, engine
-from autopilothq.sources import isolate, refused, row_files, unfit
+from autopilothq.catalog import LATEST, TABLES
+from autopilothq.errors import RunError, causes
+from autopilothq.projection import TableRows
+from autopilothq.sources import isolate, refused, unfit
 from autopilothq.sources.file_rows import FileRows
 from autopilothq.sources.refused import RefusedMessages
 from autopilothq.warehouses.dlt_internals import NULL_COLLECTOR
-
-NOON = datetime(2019, 3, 1, 12, tzinfo=UTC)
-
-
-# ---- rows that the destination refuses -----------------------------------------------------------------------------
-
-
-def files_of(folder: Path, *columns: dict[str, list[Any]], group: int = 2) -> FileRows:
-    paths = [folder / f"{number}.parquet" for number in range(len(columns))]
-    for path, cells in zip(paths, columns, strict=True):
-        pq.write_table(pa.table(cells), path, row_group_size=group)
-    return FileRows(paths)
+from refusals import NOON, files_of, pipeline_at, relation_of
 
 
 def test_rows_of_several_files_are_numbered_together(tmp_path: Path) -> None:
@@ -564,229 +551,3 @@ def test_a_message_is_refused_with_the_user_that_is_made_of_it(tmp_path: Path) -
     assert isolate._messages_of(LATEST[1], groups, one) == ([], [])
     assert isolate._messages_of(LATEST[1], groups, RefusedMessages("d", messages={"m1": "why"})) == ([], ["g1"])
     assert isolate._messages_of(LATEST[1], groups, RefusedMessages("d", accounts={"u1": "why"})) == (["m3"], [])
-
-
-# ---- what is kept of it --------------------------------------------------------------------------------------------
-
-
-def pipeline_at(folder: Path, name: str = "d") -> Any:
-    config = type("Config", (), {"destination_type": "dlt.destinations.duckdb", "__str__": lambda _: name})()
-    client = SimpleNamespace(config=config)
-    clients = client, None  # of the destination and of staging
-    return SimpleNamespace(
-        working_dir=str(folder), dataset_name="set", pipeline_name="p", _get_destination_clients=lambda _: clients
-    )
-
-
-def test_what_is_refused_is_kept_for_its_destination(tmp_path: Path) -> None:
-    place = pipeline_at(tmp_path)
-    target = "duckdb d, dataset set"
-    assert RefusedMessages.read(place) == RefusedMessages(target)
-    one = RefusedMessages(
-        target, ["2019-03-01T12:00:00+00:00"], {"m": "w"}, {"u": "w"}, {"a": "w"}, {"_rejects": {"k": "w"}}
-    )
-    one.write(place)
-    assert RefusedMessages.read(place) == one
-    assert RefusedMessages.read(pipeline_at(tmp_path, "other")) == RefusedMessages("duckdb other, dataset set")
-    path = tmp_path / "autopilothq-refused" / "refused.json"
-    assert (os.listdir(path.parent), oct(path.stat().st_mode & 0o777)) == (["refused.json"], "0o600")
-    assert json.loads(path.read_bytes())["place"] == target
-    (tmp_path / "state.json").touch()
-    refused.drop(place)
-    assert ((tmp_path / "state.json").exists(), path.parent.exists()) == (True, False)
-    refused.drop(place)
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"place":"duckdb d, dataset set","other":1}'])
-def test_a_damaged_file_counts_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
-    told: list[str] = []
-    monkeypatch.setattr("autopilothq.sources.refused.logger.warning", told.append)
-    path = tmp_path / "autopilothq-refused" / "refused.json"
-    path.parent.mkdir()
-    path.write_bytes(content)
-    assert RefusedMessages.read(pipeline_at(tmp_path)) == RefusedMessages("duckdb d, dataset set")
-    assert [text.startswith(f"{path} cannot be read, and is ignored: ") for text in told] == [True]
-
-
-def test_what_a_complete_load_left_out_is_not_left_out_again(tmp_path: Path) -> None:
-    place = pipeline_at(tmp_path)
-    empty = RefusedMessages("duckdb d, dataset set")
-    assert RefusedMessages.begin(place, lambda: pytest.fail("not asked"), "1") == empty
-    assert not (tmp_path / "autopilothq-refused").exists()
-    RefusedMessages("duckdb d, dataset set", messages={"m": "w"}).write(place)
-    for load in ("1", "2"):  # the first one was not complete
-        found = RefusedMessages.begin(place, lambda: {"0"}, load)
-        assert (found.messages, found.load_id) == ({"m": "w"}, load)
-        assert RefusedMessages.read(place) == found
-    assert RefusedMessages.begin(place, lambda: {"2"}, "3") == empty
-
-
-def test_a_row_of_the_books_is_first_emptied_and_then_left_out() -> None:
-    one = RefusedMessages("d")
-    one.add_rows("_rejects", {"a": "1", "b": "2"})
-    one.add_rows("_discards", {"a": "3"})
-    one.add_rows("_rejects", {"b": "4"})
-    one.add_rows("_audit", {"a": "5"})
-    assert one.emptied == {"_rejects": {"a": "1", "b": "2"}, "_discards": {"a": "3"}}
-    assert one.left_out == {"_rejects": {"b": "4"}, "_audit": {"a": "5"}}
-    assert (len(one), bool(one), bool(RefusedMessages("d"))) == (5, True, False)
-    assert refused.key(["a", 1, None]) == "a\n1\nNone"
-
-
-def test_what_is_refused_is_left_out_by_its_id() -> None:
-    found = RefusedMessages("d", messages={"m": "bad"}, users={"u": "evil"}, accounts={"g": "gone"})
-    assert found.ids == ({"m": "bad"}, {"users": {"u": "evil"}, "accounts": {"g": "gone"}})
-
-
-@pytest.mark.parametrize(("required", "wrong"), [(["id", "number"], None), (["id", "mine\n"], r"mine\n")])
-def test_a_lakes_column_that_is_required_and_that_no_row_has_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, required: list[str], wrong: str | None
-) -> None:
-    files = files_of(tmp_path, {"id": ["a"]}, {"id": ["b"], "number": [1]}).files
-    into: Any = SimpleNamespace(destination_client=lambda: "a lake")
-    refused.check_required(into, "tracks", files)  # a warehouse says by itself what it lacks
-    monkeypatch.setattr(refused, "FilesystemClient", str)
-    monkeypatch.setattr(refused, "required_columns", lambda *of: {("a lake", "tracks"): required}[of])
-    if wrong is None:
-        refused.check_required(into, "tracks", files)
-        return
-    with pytest.raises(RunError) as raised:
-        refused.check_required(into, "tracks", files)
-    assert str(raised.value) == (
-        f"Expected nulls to be allowed in the column {wrong} of tracks, which no message has, but somebody made it"
-        " required.\nAllow them (ALTER TABLE ... ALTER COLUMN ... DROP NOT NULL), or drop the column. Nothing of it"
-        " counts as loaded."
-    )
-
-
-def relation_of(cells: str) -> Any:
-    return engine.connect(None, memory=400, threads=1).sql(cells)
-
-
-def test_rows_are_handed_over_without_what_was_refused() -> None:
-    sql = "FROM (VALUES ('a', 'x', NULL), ('b', 'y', 'm'), ('c''', 'z', NULL), (NULL, 'w', NULL)) t(id, raw, message)"
-    rows = TableRows("_rejects", {"id": "text", "raw": "text", "message": "text"}, relation_of(sql), 4)
-    one = RefusedMessages(
-        "d", emptied={"_rejects": {"a": "it's", "b": "bad"}}, left_out={"_rejects": {"b": "w", "c'": "w"}}
-    )
-    found = one.without(rows)
-    assert (found.relation.fetchall(), found.number) == ([("a", "", "it's"), (None, "w", None)], 2)
-    assert RefusedMessages("d").without(rows) is rows
-    sql = "FROM (VALUES ('x', 1), ('x', 2)) t(list_id, contact_id)"
-    two = TableRows("lists_contacts", {"list_id": "text", "contact_id": "bigint"}, relation_of(sql), 2)
-    left = RefusedMessages("d", left_out={"lists_contacts": {"x\n2": "w"}}).without(two)
-    assert (left.relation.fetchall(), left.number) == ([("x", 1)], 1)
-    values = TableRows("_discards", {"id": "text", "value": "text"}, relation_of("SELECT 'a' id, 'v' AS value"), 1)
-    assert RefusedMessages("d", emptied={"_discards": {"a": "w"}}).without(values).relation.fetchall() == [("a", "")]
-
-
-def test_what_failed_loads_stored_counts_as_new() -> None:
-    times_ = [NOON.replace(microsecond=microsecond) for microsecond in (1000, 1999, 2000)]
-    batch = pa.record_batch({"id": ["a", "b", "c"], "uuid_ts": pa.array(times_, pa.timestamp("us", "UTC"))})
-    asked = []
-
-    def read(table: str, columns: Any) -> Iterator[pa.RecordBatch]:
-        asked.append((table, list(columns)))
-        yield batch.select(list(columns))
-
-    attempts = [NOON.replace(microsecond=1500).isoformat()]
-    known: Any = {"tracks": {"id": "text", "uuid_ts": "timestamp"}, "old": {"id": "text"}}
-    unseen = RefusedMessages("d", attempts).unseen(read, known)
-    found = [
-        [part.to_pylist() for part in unseen(*asks)]
-        for asks in (("tracks", ["id"]), ("old", ["id"]), ("unknown", ["id"]))
-    ]
-    assert found == [[[{"id": "c"}]], *[[[{"id": "a"}, {"id": "b"}, {"id": "c"}]]] * 2]
-    assert [part.to_pylist() for part in unseen("tracks", ["id", "uuid_ts"])] == [[{"id": "c", "uuid_ts": times_[2]}]]
-    assert asked == [("tracks", ["id", "uuid_ts"]), ("old", ["id"]), ("unknown", ["id"]), ("tracks", ["id", "uuid_ts"])]
-    assert RefusedMessages("d").unseen(read, known) is read
-
-
-# ---- rows on their way to dlt --------------------------------------------------------------------------------------
-
-
-class Filtered(dict[int, str]):
-    """Stands in for a column of a pandas frame without its first rows: iterated as values, indexed by their numbers."""
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.values())
-
-
-def test_the_table_of_an_item_is_where_it_says_so() -> None:
-    rows = TableRows("order_done", {}, relation_of("SELECT 1"), 1)
-    table = pa.table({"event": ["order_paid"]})
-    marked = table.replace_schema_metadata({b"autopilothq_table": b"order_done"})
-    for item, name in [
-        (rows, "order_done"), (marked, "order_done"), ({"event": "order_paid"}, "order_paid"),
-        ({"event": ["order_paid", "x"]}, "order_paid"), (table, "order_paid"),
-        ({"event": Filtered({3: "order_paid", 5: "x"})}, "order_paid"),
-    ]:  # fmt: skip
-        assert row_files.event_table_of(item) == name
-    for item in ({"id": 1}, {"event": []}, {"event": Filtered()}, table.schema.empty_table(), 7):
-        with pytest.raises(NotSupported) as error:
-            row_files.event_table_of(item)
-        assert str(error.value) == (
-            "Expected a row with the column event in what a step makes of other_events, but there is none: it says"
-            " which table the rows are for.\nReturn that column too, and None if no row is left."
-        )
-    assert [resource_of(name) for name in ("tracks", "order_done")] == ["tracks", "other_events"]
-
-
-def test_rows_have_the_columns_of_the_schema_first() -> None:
-    rows = TableRows("t", {"id": "text", "n": "bigint"}, relation_of("SELECT 'a' AS id, 7 AS n"), 1)
-    there: Any = {
-        "n": {"data_type": "bigint"}, "at": {"data_type": "timestamp"}, "odd": {}, "x y": {"data_type": "double"},
-    }  # fmt: skip
-    found = row_files._in_order(rows, there)
-    assert list(found.columns.items()) == [("n", "bigint"), ("at", "timestamp"), ("x y", "double"), ("id", "text")]
-    assert (found.relation.columns, found.relation.fetchall()) == (["n", "at", "x y", "id"], [(7, None, None, "a")])
-    assert [str(of) for of in found.relation.types[1:3]] == ["TIMESTAMP WITH TIME ZONE", "DOUBLE"]
-
-
-def test_copies_repeat_their_column() -> None:
-    rows = TableRows(
-        "t",
-        {"id": "text", "received_at": "timestamp", "uuid_ts": "timestamp"},
-        relation_of("SELECT 'a' AS id, now() AS received_at, now() AS uuid_ts"),
-        1,
-    )
-    assert row_files._with_copies(rows, {}) is rows
-    found = row_files._with_copies(rows, {"loaded at": "received_at"})
-    assert list(found.columns) == ["id", "received_at", "uuid_ts", "loaded at"]
-    assert found.columns["loaded at"] == "timestamp"
-    [[_, first, second]] = found.relation.project('id, received_at, "loaded at"').fetchall()
-    assert first == second
-
-
-def test_times_without_a_zone_are_in_utc() -> None:
-    sql = "SELECT TIMESTAMPTZ '2019-03-01 14:00:00+02' AS \"at\", 'a' AS \"i d\""
-    with duckdb.connect() as con:
-        con.execute("SET TimeZone = 'America/New_York'")
-        rows = TableRows("t", {"at": "timestamp", "i d": "text"}, con.sql(sql), 1)
-        found = row_files._in_utc(rows)
-        assert (found.relation.columns, found.relation.fetchall()) == (
-            ["at", "i d"],
-            [(NOON.replace(tzinfo=None), "a")],
-        )
-
-
-@pytest.mark.parametrize(
-    ("cells", "sizes"), [(1_000_000, [2_500]), (2_400, [1_200, 1_200, 100]), (1, [1_000, 1_000, 500])]
-)
-def test_tables_for_the_steps_of_users_come_in_batches(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cells: int, sizes: list[int]
-) -> None:
-    monkeypatch.setattr(row_files, "CELLS_PER_BATCH", cells)
-    path = tmp_path / "x.parquet"
-    relation = relation_of("SELECT n, n::VARCHAR AS id, 1 AS more FROM range(2500) t(n)")
-    rows = TableRows("tracks", {"id": "text", "n": "bigint"}, relation, 2_500)
-    rows.write(str(path))
-    tables = list(row_files._batches(path, rows))
-    assert [len(table) for table in tables] == sizes
-    assert {tuple(table.schema.names) for table in tables} == {("id", "n")}
-    assert {table.schema.metadata[b"autopilothq_table"] for table in tables} == {b"tracks"}
-    assert [n for table in tables for n in table["n"].to_pylist()] == list(range(2_500))
-    empty = list(row_files._batches(path, rows._replace(number=0)))
-    assert [(len(table), table.schema.names, table.schema.metadata) for table in empty] == [
-        (0, ["id", "n"], {b"autopilothq_table": b"tracks"})
-    ]

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -17,9 +17,7 @@ from autopilothq.destination.delivery_log import Delivery
 from autopilothq.destination.kind import ORTTO
 from autopilothq.destination.lines import StopSignal
 from autopilothq.destination.messages import Item, from_line
-from autopilothq.destination.ortto_values import cast_ortto
 from autopilothq.destination.stream import StreamCallbacks, deliver_stream
-from autopilothq.destination.values import CastError
 from autopilothq.errors import ContactLimit, InvalidSetting, NotAuthorized
 from calling import Call
 from fake_autopilot import FakeAutopilot
@@ -461,61 +459,6 @@ def test_an_event_that_is_too_old_is_refused(server: FakeOrtto) -> None:
         ("refused", "The event is older than 90 days, which Ortto does not accept", ORDER)
     ]
     assert [path for path, _ in written(server)] == ["/person/merge"]
-
-
-# ---- values --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("value", "kind", "cast"),
-    [
-        (5, "str", "5"),
-        (None, "phn", None),
-        ("12", "int", 12),
-        (1.0, "int", 1),
-        ("1.005", "decimal", 1005),
-        (-0.001, "decimal", -1),
-        (7, "decimal", 7000),
-        ("yes", "bol", None),
-        ("1.0", "bol", True),
-        (date(2026, 3, 1), "dtz", {"year": 2026, "month": 3, "day": 1, "timezone": "UTC"}),
-        ("2026-03-01T01:00:00+02:00", "dtz", {"year": 2026, "month": 2, "day": 28, "timezone": "UTC"}),
-        (1_772_600_767, "tme", "2026-03-04T05:06:07Z"),
-        ("0001-01-01", "tme", "0001-01-01T00:00:00Z"),
-        ("0044 555 0100", "phn", {"phone": "445550100", "parse_with_country_code": True}),
-        ("0555 0100", "phn", {"phone": "05550100", "parse_with_country_code": False}),
-        ("Łódź", "geo", {"name": "Łódź"}),
-    ],
-)
-def test_values_become_what_a_field_takes(value: Any, kind: str, cast: Any) -> None:
-    if kind == "bol" and cast is None:
-        with pytest.raises(CastError, match="expected true or false, got 'yes'"):
-            cast_ortto(value, kind)
-    else:
-        assert cast_ortto(value, kind) == cast
-
-
-@pytest.mark.parametrize(
-    ("value", "kind", "why"),
-    [
-        ("1.0005", "decimal", "expected a number with at most 3 digits after the point, got '1.0005'"),
-        ("NaN", "decimal", "expected a number with at most 3 digits after the point, got 'NaN'"),
-        (True, "decimal", "expected a number, got True"),
-        ("1e999999", "decimal", "expected a number, got '1e999999'"),
-        (2**63, "int", "expected an integer of 64 bits, got 9223372036854775808"),
-        ("none", "phn", "expected a phone number, got 'none'"),
-        ("soon", "dtz", "expected a date, got 'soon'"),
-        *(
-            (time, kind, f"expected a date of the years 1 to 9999 in UTC, got '{time}'")
-            for time, kind in [("0001-01-01T00:00:00+02:00", "dtz"), ("9999-12-31T23:59:59-12:00", "tme")]
-        ),
-        ("x", "obj", "this kind of field cannot be written"),
-    ],
-)
-def test_values_that_a_field_does_not_take_are_told(value: Any, kind: str, why: str) -> None:
-    with pytest.raises(CastError) as caught:
-        cast_ortto(value, kind)
-    assert str(caught.value) == why
 
 
 # ---- the command ---------------------------------------------------------------------------------------------------

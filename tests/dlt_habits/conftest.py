@@ -1,11 +1,13 @@
 """Fixtures that the tests of this folder share: one archive, and the result of one plain load of it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from dlt.extract import DltSource
 
 from autopilothq import archive
-from dlt_habits.habits import Place, Rows, write
+from dlt_habits.habits import Place, Rows, kept, write
 
 _WHOLE: dict[Path, Rows] = {}
 
@@ -33,3 +35,17 @@ def whole(there: Path, folder: Path) -> Rows:
         _WHOLE[there] = place.tables()
         place.pipeline.drop()
     return _WHOLE[there]
+
+
+@pytest.fixture
+def source(folder: Path) -> Callable[..., DltSource]:
+    """Makes a source of the small archive: `source(events=["Email Opened"])`."""
+    return lambda **words: archive(str(folder), **words)
+
+
+@pytest.fixture
+def loaded(there: Path, whole: Rows) -> Place:
+    """A place that has the whole archive."""
+    place = kept(there)
+    assert place.tables() == whole
+    return place

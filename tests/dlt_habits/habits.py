@@ -104,6 +104,11 @@ def archive_of(name: str, *messages: dict[str, Any]) -> str:
     return name
 
 
+def more(folder: Path, *lines: dict[str, Any]) -> str:
+    """Another file, in the current folder."""
+    return archive_of(f"{folder.name}.ndjson", *lines)
+
+
 def kept(folder: Path) -> Place:
     """Returns a copy of the place that was kept there. It takes over the pipeline: earlier places can load no more."""
     working = Path(dlt.pipeline("habits", destination="duckdb").working_dir)

@@ -24,6 +24,7 @@ from fsspec import AbstractFileSystem
 from fsspec.asyn import sync
 
 import autopilothq
+from archived import NAMED, NAMELESS, all_lines, nameless, outcome
 from autopilothq import sample
 from autopilothq.errors import ArchiveError
 from autopilothq.segment.message import Batch
@@ -32,7 +33,6 @@ from autopilothq.sources.archive.discover import list_files
 from calling import Call, errors
 from faults.loads import assert_same, assert_sound, content, in_memory, line, load, pipeline, track
 from servers import S3
-from test_archive import NAMED, NAMELESS, all_lines, nameless, outcome
 
 DAYS = {"2019-03-01": "1551398400000", "2019-03-02": "1551484800000", "2019-03-03": "1551571200000"}
 

@@ -1,0 +1,127 @@
+"""Hints and choices that a load refuses before it writes anything."""
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dlt.extract import DltSource
+from dlt.extract.exceptions import ResourceExtractionError
+from dlt.pipeline.exceptions import PipelineStepFailed
+from pydantic import BaseModel
+
+from autopilothq import archive
+from autopilothq.sources.api.source import api
+from dlt_habits.habits import Place, more, track
+
+
+class _Model(BaseModel):
+    id: str
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "append": ({"write_disposition": "append"}, "Leave write_disposition out: what is stored stays"),
+    "skip": ({"write_disposition": "skip"}, "Expected the write disposition merge or replace for tracks, but got skip"),
+    "scd2": ({"write_disposition": {"disposition": "merge", "strategy": "scd2"}}, "Leave the strategy out"),
+    "table": ({"table_name": "mine"}, "Expected the table name tracks for the resource tracks, but got 'mine'"),
+    "key": ({"primary_key": "user_id"}, "Expected the primary key id for tracks, but got 'user_id'"),
+    "merge key of a column": (
+        {"columns": {"user_id": {"merge_key": True}}},
+        "Expected the primary key id for tracks, but got merge_key for its column user_id: messages are unique by it",
+    ),
+    "key of a column": (
+        {"columns": {"id": {"primary_key": True}, "user_id": {"primary_key": True}}},
+        "Expected the primary key id for tracks, but got primary_key for its column user_id: messages are unique by it",
+    ),
+    "type": ({"columns": {"user_id": {"data_type": "bigint"}}}, "Expected the data type text for the column tracks.us"),
+    "null": (
+        {"columns": {"anonymous_id": {"nullable": False}}},
+        "Expected a value in each row of tracks.anonymous_id, because its hints say nullable=False, but 5 of 16 rows",
+    ),
+    "absent": (
+        {"columns": {"note": {"data_type": "text", "nullable": False}}},
+        "Expected a value in each row of tracks.note, because its hints say nullable=False, but 16 of 16 rows",
+    ),
+    "model": ({"columns": _Model}, "Expected columns of tracks as a dict of hints"),
+    "format": ({"file_format": "jsonl"}, "Expected the file format parquet for tracks, but got jsonl"),
+}
+
+
+@pytest.mark.parametrize("hint", REFUSED)
+def test_a_hint_is_refused_before_a_write(source: Callable[..., DltSource], hint: str) -> None:
+    words, said = REFUSED[hint]
+    mine, place = source(), Place()
+    mine.tracks.apply_hints(**words)
+    with pytest.raises(PipelineStepFailed) as raised:
+        place.run(mine)
+    assert said in str(raised.value)
+    assert (place.names(), place.pipeline.has_pending_data) == ([], False)
+
+
+@pytest.mark.parametrize(
+    "hint",
+    ["table_name", "write_disposition", "primary_key", "merge_key", "columns", "table_format", "schema_contract"],
+)
+def test_a_function_as_a_hint_is_refused(source: Callable[..., DltSource], hint: str) -> None:
+    """`other_events` takes such hints, because its tables come with its rows: they would lead rows past the books."""
+    mine = source()
+    words: Any = {hint: lambda _: "replace"}
+    mine.other_events.apply_hints(**words)
+    with pytest.raises(ResourceExtractionError) as raised:
+        list(mine)
+    assert f"Expected the hint {hint} of other_events to be a value, but got a function of rows" in str(raised.value)
+
+
+def test_other_names_are_refused(source: Callable[..., DltSource]) -> None:
+    mine = source()
+    mine.resources.add(mine.tracks.with_name("events"))
+    with pytest.raises(PipelineStepFailed, match="Expected the resource tracks by its own name"):
+        Place().run(mine)
+
+
+def test_a_limit_of_a_source_that_keeps_marks() -> None:
+    """The API is not asked, and nothing is written."""
+    mine, place = api(api_key="key", base_url="http://127.0.0.1:9"), Place()
+    mine.contacts.add_limit(1)
+    with pytest.raises(PipelineStepFailed, match="Expected all rows of contacts to be taken, but it has a limit"):
+        place.run(mine)
+    assert place.names() == []
+
+
+def test_users_need_identifies(source: Callable[..., DltSource]) -> None:
+    with pytest.raises(PipelineStepFailed, match="Expected identifies among the selected resources"):
+        Place().run(source().with_resources("users", "_audit"))
+
+
+def test_an_import_schema(folder: Path) -> None:
+    """What people write into it takes precedence over the catalogue; an impossible type is refused."""
+    place = Place(import_schema_path="mine", export_schema_path="theirs")
+    place.run(archive(more(folder, track("m1", "Email Opened", 1))))
+    text = Path("theirs/autopilothq.schema.yaml").read_text()
+    mine = Path("mine/autopilothq.schema.yaml")
+    mine.write_text(text.replace("Every event, with", "OURS, with").replace("The contact's email address.", "Mail."))
+    place.run(archive(more(folder, track("m2", "Email Opened", 2))))
+    table = place.pipeline.default_schema.tables["tracks"]
+    assert str(table["description"]).startswith("OURS, with")
+    assert table["columns"]["context_traits_email"]["description"] == "Mail."
+    assert place.count("tracks") == 2
+
+    known = json.dumps(place.pipeline.default_schema.to_dict())
+    for hint, value, said in (
+        ("data_type", "bigint", r"Expected the data type text for tracks\.user_id in the import schema, but got big"),
+        ("merge_key", True, "Expected the primary key id for tracks in the import schema, but got merge_key for its c"),
+    ):
+        schema = json.loads(known)
+        schema["tables"]["tracks"]["columns"]["user_id"][hint] = value
+        mine.write_text(json.dumps(schema))  # JSON is YAML
+        with pytest.raises(PipelineStepFailed, match=said):
+            place.run(archive(more(folder, track("m3", "Email Opened", 3))))
+        assert place.count("tracks") == 2
+
+
+def test_a_source_is_not_pickled(source: Callable[..., DltSource]) -> None:
+    """Python refuses that, as with every dlt source that has functions: it has to be created where it runs."""
+    with pytest.raises(AttributeError, match="Can't pickle local object"):
+        pickle.dumps(source())

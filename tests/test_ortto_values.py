@@ -1,0 +1,61 @@
+"""The values that fields of Ortto take."""
+
+from datetime import date
+from typing import Any
+
+import pytest
+
+from autopilothq.destination.ortto_values import cast_ortto
+from autopilothq.destination.values import CastError
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "cast"),
+    [
+        (5, "str", "5"),
+        (None, "phn", None),
+        ("12", "int", 12),
+        (1.0, "int", 1),
+        ("1.005", "decimal", 1005),
+        (-0.001, "decimal", -1),
+        (7, "decimal", 7000),
+        ("yes", "bol", None),
+        ("1.0", "bol", True),
+        (date(2026, 3, 1), "dtz", {"year": 2026, "month": 3, "day": 1, "timezone": "UTC"}),
+        ("2026-03-01T01:00:00+02:00", "dtz", {"year": 2026, "month": 2, "day": 28, "timezone": "UTC"}),
+        (1_772_600_767, "tme", "2026-03-04T05:06:07Z"),
+        ("0001-01-01", "tme", "0001-01-01T00:00:00Z"),
+        ("0044 555 0100", "phn", {"phone": "445550100", "parse_with_country_code": True}),
+        ("0555 0100", "phn", {"phone": "05550100", "parse_with_country_code": False}),
+        ("Łódź", "geo", {"name": "Łódź"}),
+    ],
+)
+def test_values_become_what_a_field_takes(value: Any, kind: str, cast: Any) -> None:
+    if kind == "bol" and cast is None:
+        with pytest.raises(CastError, match="expected true or false, got 'yes'"):
+            cast_ortto(value, kind)
+    else:
+        assert cast_ortto(value, kind) == cast
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "why"),
+    [
+        ("1.0005", "decimal", "expected a number with at most 3 digits after the point, got '1.0005'"),
+        ("NaN", "decimal", "expected a number with at most 3 digits after the point, got 'NaN'"),
+        (True, "decimal", "expected a number, got True"),
+        ("1e999999", "decimal", "expected a number, got '1e999999'"),
+        (2**63, "int", "expected an integer of 64 bits, got 9223372036854775808"),
+        ("none", "phn", "expected a phone number, got 'none'"),
+        ("soon", "dtz", "expected a date, got 'soon'"),
+        *(
+            (time, kind, f"expected a date of the years 1 to 9999 in UTC, got '{time}'")
+            for time, kind in [("0001-01-01T00:00:00+02:00", "dtz"), ("9999-12-31T23:59:59-12:00", "tme")]
+        ),
+        ("x", "obj", "this kind of field cannot be written"),
+    ],
+)
+def test_values_that_a_field_does_not_take_are_told(value: Any, kind: str, why: str) -> None:
+    with pytest.raises(CastError) as caught:
+        cast_ortto(value, kind)
+    assert str(caught.value) == why

@@ -1,0 +1,233 @@
+"""What is sent again, and what is not, after failures, repetitions and messages that come late."""
+
+import json
+import random
+from collections import Counter
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from typing import Any
+
+import pytest
+
+from autopilothq import destination
+from autopilothq.destination import Counts, DeliveryLog, deliver
+from autopilothq.destination.delivery_log import SENT_AGAIN
+from autopilothq.destination.dispatch import AT_ONCE
+from autopilothq.destination.messages import from_line
+from autopilothq.errors import NotAuthorized, Unavailable
+from fake_autopilot import FakeAutopilot
+from sending import counted, identify, log_in, posts, rows, send, settings_for, track
+from waiting import wait_for
+
+
+def test_repeating_a_run_sends_nothing(server: FakeAutopilot) -> None:
+    messages = [*map(identify, range(150)), *map(track, range(3))]
+    send(server, messages)
+    posts(server)
+    assert counted(send(server, messages)) == {"messages": 153, "known": 153}
+    assert posts(server) == []
+    server.key = "fedcba9876543210fedcba9876543210"  # a log is about one account, whatever its key
+    assert counted(send(server, messages)) == {"messages": 153, "known": 153}
+
+
+def test_a_message_that_comes_twice_is_sent_once(server: FakeAutopilot) -> None:
+    counts = send(server, [identify(1), track(1), identify(1), track(1)])
+    assert counted(counts) == {"messages": 4, "delivered": 2, "repeated": 2}
+    assert len(posts(server)) == 2
+
+
+def test_one_bad_contact_costs_no_good_one(server: FakeAutopilot) -> None:
+    messages = list(map(identify, range(99)))
+    messages.insert(50, identify("bad", traits={"email": "not an address"}))
+    assert counted(send(server, messages)) == {"messages": 100, "delivered": 99, "refused": 1}
+    sizes = [len(body["contacts"]) for _, body in posts(server)]
+    assert sizes == [100, 50, 50, 25, 25, 12, 13, 6, 6, 3, 3, 1, 2]
+    [bad] = [row for row in rows("message_id", "endpoint", "status", "http_status", "message") if row[2] != "delivered"]
+    assert bad == ("ibad", "POST /contacts", "refused", 400, "Invalid contact provided.")
+
+
+@pytest.mark.parametrize(
+    "fault", [{"status": 429}, {"status": 408}, {"status": 500}, {"drop": "before"}, {"drop": "after"}]
+)
+def test_a_passing_failure_is_tried_again(server: FakeAutopilot, fault: dict[str, Any]) -> None:
+    server.order("POST", "/contacts", **fault)
+    assert counted(send(server, [identify(1)])) == {"messages": 1, "delivered": 1}
+    assert rows("status", "http_status", "attempts") == [("delivered", 200, 2)]
+
+
+def test_a_lasting_failure_is_logged_and_sent_again(server: FakeAutopilot) -> None:
+    server.order("POST", "/contacts", status=503, message="Down.", times=2)
+    assert counted(send(server, [identify(1)])) == {"messages": 1, "failed": 1}
+    assert rows("status", "http_status", "message", "attempts") == [("failed", 503, "Down.", 2)]
+    messages = list(map(identify, range(100)))
+    assert counted(send(server, messages)) == {"messages": 100, "delivered": 100}
+
+
+def test_a_server_that_stays_out_of_order_ends_the_run(server: FakeAutopilot) -> None:
+    server.order("POST", "*", status=503, times=10_000)
+    with pytest.raises(Unavailable):
+        send(server, map(identify, range(5000)))
+    assert len(server.seen("POST")) < 40
+    # What the end of the run kept from being sent has no row.
+    assert set(rows("status", "http_status")) == {("failed", 503)}
+    server.faults.clear()
+    assert counted(send(server, map(identify, range(300)))) == {"messages": 300, "delivered": 300}
+
+
+def test_a_wrong_key_stops_the_run_at_once(server: FakeAutopilot) -> None:
+    with pytest.raises(NotAuthorized) as raised:
+        send(server, [identify(1)], api_key="f" * 32)
+    assert str(raised.value) == (
+        "GET /contacts/custom_fields: 401 Unauthorized: Provided autopilotapikey not valid. Check"
+        " destination.autopilothq.api_key (in .dlt/secrets.toml, or DESTINATION__AUTOPILOTHQ__API_KEY in the"
+        " environment)"
+    )
+    assert len(server.requests) == 1
+
+
+def test_a_key_that_is_withdrawn_stops_the_run_and_loses_nothing(server: FakeAutopilot) -> None:
+    server.order("POST", "/trigger/*", skip=1, status=401, times=100)
+    messages = [track(number) for number in range(50)]
+    with pytest.raises(NotAuthorized):
+        send(server, messages)
+    # Those that were under way with it, and no more.
+    assert len(server.seen("POST", "/trigger/*")) <= 1 + AT_ONCE
+    assert Counter(rows("status"))["delivered",] == 1
+    assert set(rows("status")) == {("delivered",), ("failed",)}
+    server.faults.clear()
+    assert counted(send(server, messages)) == {"messages": 50, "delivered": 49, "known": 1}
+    assert Counter(Counter(who for _, who in server.account.triggered).values()) == {1: 50}
+
+
+def test_no_more_journeys_are_entered_once_a_run_is_interrupted(server: FakeAutopilot) -> None:
+    events = [track(number, email="p@example.com") for number in range(3)]
+    server.order("POST", "/trigger/*", late=0.3)
+
+    def interrupt(_: Counts) -> None:
+        if server.seen("POST", "/contacts"):
+            wait_for(lambda: server.seen("POST", "/trigger/*"))
+            raise KeyboardInterrupt
+
+    items = (from_line(json.dumps(event).encode()) for event in events)
+    with DeliveryLog(log_in()) as log, pytest.raises(KeyboardInterrupt):
+        deliver(items, log, settings_for(server), interrupt)
+    assert len(server.seen("POST", "/trigger/*")) == 1
+    assert rows("message_id", "status") == [("t0", "delivered")]
+    assert counted(send(server, events)) == {"messages": 3, "delivered": 2, "known": 1}
+    assert len(server.seen("POST", "/trigger/*")) == 3
+
+
+def test_what_is_older_does_not_win_because_it_comes_late(server: FakeAutopilot) -> None:
+    old = identify(1, traits={"email": "a@example.com", "title": "old", "fax": "1"})
+    others = [identify(f"x{number}") for number in range(99)]
+    new = identify(2, traits={"email": "a@example.com", "title": "new"})
+    server.order("POST", "/contacts", status=429, times=2)
+    send(server, [old, *others], triggers={"Go": "0003"})
+    send(server, [new])
+    posts(server)
+    assert counted(send(server, [old, new])) == {"messages": 2, "delivered": 1, "known": 1}
+    contact = {"Email": "a@example.com", "Title": "new", "Fax": "1"}
+    assert posts(server) == [("/contacts", {"contacts": [contact]})]
+
+
+@pytest.mark.parametrize(
+    ("fault", "kept"),
+    [
+        ({"status": 429, "message": "Wait.", "times": 2}, ("new", "failed", 429, "Wait.", 2)),
+        ({"status": 401, "times": 1}, ("new", "failed", 401, "Ordered 401.", 1)),  # the run breaks off
+    ],
+)
+@pytest.mark.parametrize("kind", [identify, track])
+def test_what_is_newer_is_sent_again_until_it_follows_what_came_late(
+    server: FakeAutopilot, kind: Callable[..., dict[str, Any]], fault: dict[str, Any], kept: tuple[Any, ...]
+) -> None:
+    def person(title: str) -> dict[str, Any]:
+        message = kind(title, email="a@example.com") if kind is track else kind(title)
+        traits = {"email": "a@example.com", "title": title}
+        return (
+            message | {"messageId": title} | ({"context": {"traits": traits}} if kind is track else {"traits": traits})
+        )
+
+    def title() -> Any:
+        return (server.account.find("a@example.com") or {})["Title"]
+
+    send(server, [person("new")])
+    messages = [person("old"), *map(identify, range(100)), person("new")]  # two requests
+    server.order("POST", "/contacts", skip=1, **fault)
+    with pytest.raises(NotAuthorized) if fault["status"] == 401 else nullcontext():
+        assert counted(send(server, messages)) == {"messages": 102, "delivered": 100, "failed": 2}
+    assert title() == "old"
+    posts(server)
+    assert counted(send(server, messages)) == {"messages": 102, "delivered": 1, "known": 101}
+    assert title() == "new"
+    last = {"Email": "a@example.com", "Title": "new"}
+    assert [contact for path, body in posts(server) if path == "/contacts" for contact in body["contacts"]] == [
+        {"Email": "p99@example.com", "Title": "T99"},
+        last,
+    ]
+    assert counted(send(server, messages)) == {"messages": 102, "known": 102}
+    assert posts(server) == []
+    columns = ("message_id", "status", "http_status", "message", "attempts")
+    first, *again = [row for row in rows(*columns) if row[0] == "new"]
+    assert first == ("new", "delivered", 200, None, 1)
+    assert again == [kept, ("new", "delivered", 200, SENT_AGAIN, 1)]
+
+
+@pytest.mark.parametrize("fault", [{}, {"status": 429, "times": 2}])
+def test_a_track_of_unknown_fate_keeps_its_values_behind_what_came_late(
+    server: FakeAutopilot, fault: dict[str, Any]
+) -> None:
+    old, new = identify(1, traits={"email": "p1@example.com", "title": "old"}), track(1)
+    new["context"]["traits"]["title"] = "new"
+    server.order("POST", "/trigger/*", drop="after")
+    assert send(server, [new]).unknown == 1
+    others = map(identify, range(2, 102))  # so that the older one is in another request
+    if fault:
+        server.order("POST", "/contacts", skip=1, **fault)
+    counts = send(server, [old, *others, new])
+    why = "Ordered 429." if fault else "an earlier run could not tell whether it was carried out"
+    status = "failed" if fault else "unknown"
+    lost = 2 if fault else 1  # with the last of the others
+    assert counts.reasons == {(status, why): lost}
+    assert (counts.messages, counts.delivered, getattr(counts, status)) == (102, 102 - lost, lost)
+    server.faults.clear()
+    assert send(server, [old, new]).unknown == 1
+    assert [(server.account.find("p1@example.com") or {})["Title"], len(server.account.triggered)] == ["new", 1]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_whatever_faults_come_each_message_is_delivered_in_the_end(server: FakeAutopilot, seed: int) -> None:
+    dice = random.Random(seed)
+    faults: list[dict[str, Any]] = [
+        {"status": 503},
+        {"status": 429},
+        {"drop": "before"},
+        {"drop": "after"},
+        {"late": 0.01},
+    ]
+    for _ in range(75):
+        server.order("POST", "*", **dice.choice(faults))
+    messages = [
+        identify(number, traits={"email": f"p{number % 150}@example.com", "fax": str(number)}) for number in range(300)
+    ]
+    messages += [track(f"e{number}", email=f"p{number}@example.com") for number in range(20)]
+    dice.shuffle(messages)
+    last = {
+        message["traits"]["email"]: message["traits"]["fax"] for message in messages if message["type"] == "identify"
+    }
+    counts = destination.Counts(failed=1)
+    while counts.failed:
+        with suppress(Unavailable):
+            counts = send(server, messages)
+    assert counts.delivered + counts.known + counts.unknown == counts.messages == 320
+    assert {email: (server.account.find(email) or {})["Fax"] for email in last} == last
+    entered = Counter(str((server.account.find(who) or {})["Email"]) for _, who in server.account.triggered)
+    assert set(entered.values()) == {1}
+    unknown = {row["email"] for row in _latest() if row["status"] == "unknown"}
+    assert set(entered) | unknown == {f"p{number}@example.com" for number in range(20)}
+    assert len(unknown) == counts.unknown
+
+
+def _latest() -> list[dict[str, Any]]:
+    with DeliveryLog(log_in(), reads=True) as log:
+        return log.latest()
