@@ -231,7 +231,7 @@ ROOMS = {
     "export": Room(
         ["export/*.py"],
         [f"tests/test_export{name}.py" for name in ("", "_places", "_rows", "_tables")],
-        ["exported_and_loaded", "however_their_names", "same_tables_again"],
+        ["exported_and_loaded", "names_of_mixed_case", "same_tables_again"],
     ),
     "profiles": Room(
         [f"sources/profiles/{name}.py" for name in ("events", "people", "pull")],

@@ -63,7 +63,7 @@ LAYOUTS: list[tuple[str, dict[str, Any], list[str]]] = [
 
 
 @pytest.mark.parametrize(("url", "options", "expected"), LAYOUTS)
-def test_finds_every_layout_from_wherever_the_url_points(
+def test_finds_every_layout_from_each_folder_that_a_url_can_name(
     bucket: Path, url: str, options: dict[str, Any], expected: list[str]
 ) -> None:
     assert names(bucket, f"{bucket}/{url}", **options) == expected
@@ -77,7 +77,7 @@ def test_other_days_and_sources_are_never_listed(bucket: Path, url: str) -> None
     assert fs.listed == ["segment-logs", A, SECOND]
 
 
-def test_a_file_has_one_url_however_it_is_spelt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_spellings_of_a_file_give_one_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = str(put(tmp_path / "in" / "x.gz"))
     monkeypatch.chdir(tmp_path)
     spellings = [

@@ -99,7 +99,7 @@ def test_a_path_in_a_bucket_keeps_the_slashes_that_are_names(url: str, path: str
         ("abfss", "b/x/", "az://b/x/"),
     ],
 )
-def test_a_store_has_one_scheme_whatever_its_package_calls_it(protocol: Any, path: str, url: str) -> None:
+def test_all_protocol_names_of_a_store_give_one_scheme(protocol: Any, path: str, url: str) -> None:
     store: Any = SimpleNamespace(protocol=protocol)
     assert listing.file_url(store, path) == url
 
@@ -336,7 +336,7 @@ def test_each_request_to_a_store_has_its_time(memory: MemoryFileSystem, monkeypa
         ({"name": "b/X/", "type": "directory", "x": 1}, {"name": "b/X/", "type": "directory", "x": 1}),
     ],
 )
-def test_entries_are_named_alike_whatever_the_store_writes(given: dict[str, Any], listed: dict[str, Any]) -> None:
+def test_entries_of_all_stores_are_named_alike(given: dict[str, Any], listed: dict[str, Any]) -> None:
     asked: list[Any] = []
     store: Any = SimpleNamespace(async_impl=False, protocol="x", ls=answering([given], asked))
     assert listing.list_folder(store, "b/X", 1) == ([listed] if listed else [])

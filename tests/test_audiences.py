@@ -152,7 +152,7 @@ def test_an_audience_has_no_traits_and_traits_have_some() -> None:
         list(audiences.trait_items(people("a@b.c")))
 
 
-def test_traits_of_a_person_are_one_item_whatever_they_are() -> None:
+def test_a_persons_item_has_the_same_id_for_other_values_of_its_traits() -> None:
     one, two, other = (
         next(audiences.trait_items([PersonRow("a@b.c", email, None, traits)]))
         for email, traits in (("a@b.c", {"x": 1}), ("A@b.c", {"x": 2}), ("a@b.c", {"y": 1}))

@@ -197,7 +197,7 @@ def test_people_who_were_forgotten_before_stay_apart() -> None:
     assert set(closure(made, ids("e:ada@x"), kinds=["user_id"]).found) == set(ids("e:ada@x"))
 
 
-def test_rows_are_told_apart_however_they_were_read() -> None:
+def test_rows_of_one_batch_and_of_several_are_told_apart() -> None:
     made = graph([row("u:1 a:1")], [row("u:2 a:2"), row("u:3 a:3")], [row("u:4 a:4")])
     assert made.sharing_a_row(ids("u:1 u:2 u:3 u:4")) == {
         id_: set(ids(f"a:{id_.value}")) for id_ in ids("u:1 u:2 u:3 u:4")

@@ -30,7 +30,7 @@ def test_only_some_older_cursors_are_kept() -> None:
     assert [read_cursor("feed", "a", {f"load {end}"}) for end in range(8)] == [{}, {}, *map(at, range(2, 8))]
 
 
-def test_the_cursor_that_counts_is_kept_however_many_loads_fail_after_it() -> None:
+def test_the_last_complete_loads_cursor_is_kept_while_later_loads_fail() -> None:
     write_cursor("feed", "a", at(0))
     for end in range(1, 9):
         write_cursor("feed", "a", at(end), read_cursor("feed", "a", {"load 0"}))

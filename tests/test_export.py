@@ -224,7 +224,7 @@ def test_a_dataset_that_was_exported_and_loaded_has_the_same_tables(
         assert len(before) > 20
 
 
-def test_own_tables_are_exported_however_their_names_are_spelt(tmp_path: Path, postgres: str) -> None:
+def test_own_tables_are_exported_with_names_of_mixed_case(tmp_path: Path, postgres: str) -> None:
     own = (
         'CREATE TABLE autopilothq."MyShoes" ("ShoeSize" integer, name text)',
         "INSERT INTO autopilothq.\"MyShoes\" VALUES (43, 'brogue')",

@@ -34,7 +34,7 @@ def values(traits: dict[str, Any], mapping: dict[str, str] | None = None, **more
 
 
 @pytest.mark.parametrize("spelling", ["firstName", "first_name", "firstname", "FirstName", "FIRST NAME", "first-name"])
-def test_standard_fields_are_known_however_spelt(spelling: str) -> None:
+def test_standard_fields_are_known_in_all_spellings(spelling: str) -> None:
     assert values({spelling: "Ann"}) == {"FirstName": "Ann"}
 
 

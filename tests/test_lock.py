@@ -235,7 +235,7 @@ def test_a_file_that_an_analyst_has_open(call: Call) -> None:
         "models show person_email --live",
     ],
 )
-def test_whoever_is_told_to_waits_for_a_file_in_use(words: str, loaded: Path, call: Call) -> None:
+def test_wait_makes_a_command_wait_for_a_file_in_use(words: str, loaded: Path, call: Call) -> None:
     with as_prepared(loaded), program(holder.__file__, "autopilot.duckdb") as process:
         closing = threading.Timer(0.5, process.communicate)
         closing.start()
@@ -295,7 +295,7 @@ def test_leases_that_ended_are_dropped_and_a_run_that_gives_up_drops_its_own() -
     assert ledger.leases == {"mine here": 0.0}
 
 
-def test_whoever_waits_for_a_lease_tries_about_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_waits_for_a_lease_tries_about_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     ledger, slept = Ledger(a=1), list[float]()
 
     def sleep(seconds: float) -> None:

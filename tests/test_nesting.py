@@ -118,7 +118,7 @@ def test_a_person_whose_answer_nests_too_deeply_is_told_apart(kind: str) -> None
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_whatever_an_answer_may_hold_is_spooled_and_becomes_a_record(kind: str, tmp_path: Path) -> None:
+def test_a_contact_of_the_greatest_depth_is_spooled_and_becomes_a_record(kind: str, tmp_path: Path) -> None:
     inner = nested(MAX_ANSWER_DEPTH - 3, kind)
     answer = f'{{"contacts":[{{"contact_id":"c1","deep":{inner}}}]}}'
     [contact] = (found := decode_json(answer.encode())).value("contacts")  # type: ignore[union-attr]

@@ -84,7 +84,7 @@ def test_with_a_look_back_those_are_due_who_were_active_since(people: People) ->
     ]
 
 
-def test_those_without_an_answer_the_last_time_are_asked_for_again_whoever_is_added(people: People) -> None:
+def test_people_without_an_answer_last_time_are_asked_for_again_along_with_added_ones(people: People) -> None:
     people.add([("added", at(1)), ("quiet", at(1))])
     stored = [("added", 20, 30), ("quiet", 30, 30), ("failed", None, 30), ("half", 20, 30), ("fine", 30, 30)]
     assert choose(people, profiles(stored), lag=2, retry=True) == [
@@ -117,7 +117,7 @@ def test_those_who_were_never_asked_for_come_first_all_others_in_an_order_that_s
     assert [person for person, *_ in people.take(3)] == shuffled[0][:3]
 
 
-def test_an_id_with_an_at_sign_is_an_email_whatever_its_kind_but_a_contacts(people: People) -> None:
+def test_an_id_of_any_kind_but_a_contacts_is_an_email_if_it_has_an_at_sign(people: People) -> None:
     gone = Id("email", "ada@example.com"), Id("contact_id", "x@y"), Id("user_id", "a:b")
     left_out = ["email:Ada@Example.com", "user_id:ADA@example.com", "anonymous_id:ada@example.com", "contact_id:x@y"]
     stay = ["contact_id:X@y", "contact_id:ada@example.com", "email:x@y", "user_id:A:b", "user_id:a"]

@@ -108,7 +108,7 @@ def test_a_column_holds_ids(kinds: tuple[str, ...], value: str, found: list[Id])
     assert list(ids_in(kinds, value)) == found
 
 
-def test_cells_hold_ids_whatever_they_are_declared_as() -> None:
+def test_cells_of_all_types_hold_ids() -> None:
     cells = {
         "kind": "track",
         "id": "m",

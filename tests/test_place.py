@@ -219,7 +219,7 @@ def scan(seen: list[int]) -> Any:
 
 
 @pytest.mark.usefixtures("folders")
-def test_scans_go_on_whatever_the_pipeline_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scans_go_on_under_other_names_of_the_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     names = []
     for machine, places in (("one", ["x"]), ("two", ["y", "x"]), ("three", ["x"]), ("two", ["x"])):

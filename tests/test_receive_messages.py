@@ -128,7 +128,7 @@ def test_a_retry_is_the_same_message() -> None:
         ("true", None), ("5", None), ("1.10", None), ("1E5", None), ('"m"', None), ('"\u00a0"', None),
     ],
 )  # fmt: skip
-def test_a_retry_is_the_same_message_whatever_stands_for_its_id(sent: str, discarded: str | None) -> None:
+def test_a_retry_is_the_same_message_even_with_an_unusable_id(sent: str, discarded: str | None) -> None:
     body = parse_body(f'{{"userId":"1","event":"E","messageId":{sent}}}'.encode())
     read = [
         read_message(lines_of(body, Arrival(AT + timedelta(seconds=late), "track")).data, frozenset())

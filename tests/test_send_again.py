@@ -196,7 +196,7 @@ def test_a_track_of_unknown_fate_keeps_its_values_behind_what_came_late(
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_whatever_faults_come_each_message_is_delivered_in_the_end(server: FakeAutopilot, seed: int) -> None:
+def test_each_message_is_delivered_in_the_end_despite_random_faults(server: FakeAutopilot, seed: int) -> None:
     dice = random.Random(seed)
     faults: list[dict[str, Any]] = [
         {"status": 503},

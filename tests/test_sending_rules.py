@@ -213,7 +213,7 @@ def test_what_follows_a_change_of_address_waits_until_it_is_settled(
     assert send(server, messages).known == 6
 
 
-def test_a_change_of_address_that_failed_is_sent_again_whoever_has_the_new_address(server: FakeAutopilot) -> None:
+def test_a_failed_change_of_address_is_sent_again_even_if_the_new_address_is_taken(server: FakeAutopilot) -> None:
     change = identify("new", traits={"email": "nobody@example.com", "_NewEmail": "b@example.com", "fax": "2"})
     server.order("POST", "/contact", status=429, times=2)
     assert send(server, [identify(1, traits={"email": "b@example.com"}), change]).failed == 1

@@ -152,7 +152,7 @@ def test_objects_are_learnt_once_and_not_without_bounds() -> None:
     assert more.with_objects(many) is more
 
 
-def test_a_declared_column_stays_one_whatever_a_line_has_there() -> None:
+def test_a_declared_column_stays_one_if_a_line_has_an_object_there() -> None:
     known = Shapes()
     assert known.with_objects([("properties", "campaign_id"), ("context", "ip", "v4")]) is known
 

@@ -274,7 +274,7 @@ def test_lists_and_custom_fields_keep_their_digits(digits: dict[str, list[Row]])
     ]
 
 
-def test_a_contact_has_typed_columns_in_whatever_notation_its_dates_come(scanned: list[Scanned]) -> None:
+def test_a_contacts_columns_are_typed_for_all_notations_of_dates(scanned: list[Scanned]) -> None:
     found = scanned[0].of(61, 62)
     when = {"received_at": found[0]["received_at"]}
     assert [filled(row) for row in found] == [

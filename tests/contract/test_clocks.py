@@ -39,7 +39,7 @@ def test_times_are_corrected_as_in_the_vectors() -> None:
     assert [row["timestamp"] for row in rows] == [datetime.fromisoformat(vector["timestamp"]) for vector in VECTORS]
 
 
-def test_a_time_without_a_zone_is_utc_whatever_the_zone_of_the_machine() -> None:
+def test_a_time_without_a_zone_is_utc_in_all_zones_of_the_machine() -> None:
     assert time.localtime(0).tm_hour == 19  # of the tests, it is New York's
     clocks = {"receivedAt": "2019-03-04 12:00", "sentAt": "2019-03-04", "timestamp": "2019-03-04T12:00:07"}
     read_alone = raw(message(messageId="m2", properties={"a": "$a"}, **clocks), a="1.10")

@@ -215,7 +215,7 @@ BOTTOMS = ["1", "1.10", '"[["']
 
 
 @pytest.mark.parametrize("kind", ["array", "object"])
-def test_what_nests_too_deeply_is_rejected_wherever_it_is(kind: str) -> None:
+def test_what_nests_too_deeply_is_rejected_in_every_part_of_a_message(kind: str) -> None:
     places: list[dict[str, Any]] = [{"event": "$x"}, {"properties": {"p": "$x"}}, {"context": {"p": "$x"}}, {"o": "$x"}]
     texts = [(nested(400, bottom, kind), nested(MAX_DEPTH - 2, bottom, kind)) for bottom in BOTTOMS]
     lines = [

@@ -95,7 +95,7 @@ def discarded(id_: str) -> list[Discards]:
     return [[entry for entry in found if entry[1] == id_] for found in loaded()[1]]
 
 
-def test_the_first_stays_where_the_second_comes_in_a_later_load_whatever_its_time() -> None:
+def test_the_first_stays_if_the_second_has_an_earlier_time_but_comes_in_a_later_load() -> None:
     store, _ = loaded()
     assert [row["plan"] for row in store.tables()["email_opened"] if row["id"] == "later"] == ["first"]
     assert "more" not in store.types["email_opened"]
@@ -130,7 +130,7 @@ def met() -> list[dict[str, list[Row]]]:
 
 
 @pytest.mark.parametrize("number", range(len(SECONDS)), ids=lambda number: SECONDS[number]["type"])
-def test_an_id_is_stored_once_whatever_the_kind(number: int) -> None:
+def test_an_id_is_stored_once_across_kinds_of_messages(number: int) -> None:
     for tables in met():
         assert {
             name: ids

@@ -39,9 +39,7 @@ BROKEN = '{"userId":"bob"'
 
 
 @pytest.mark.parametrize("leaves", [0, 200], ids=["line by line", "by the engine"])
-def test_messages_of_deleted_persons_are_rejected_whatever_names_them(
-    leaves: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_messages_are_rejected_by_every_id_of_deleted_persons(leaves: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shapes, "MAX_LEAVES", leaves)
     monkeypatch.setattr(deduplicate, "REJECTS_PER_READ", 1)
     store = Store()

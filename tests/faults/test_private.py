@@ -69,7 +69,7 @@ def test_an_error_of_the_disk_names_the_folder_that_is_written_to(raised: OSErro
     assert (str(caught.value), caught.type) == (told, RunError if "out" in told else type(raised))
 
 
-def test_what_is_made_is_private_whatever_the_umask_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_made_is_private_under_any_umask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shared = tmp_path / "shared"
     before = os.umask(0)
     try:
@@ -252,7 +252,7 @@ def test_as_a_library_its_folder_and_its_database_are_private(usual_umask: None)
 @pytest.mark.parametrize(
     ("database", "lock"), [(0o600, 0o600), (0o640, 0o600), (0o660, 0o660), (0o664, 0o660), (0o666, 0o666)]
 )
-def test_whoever_may_write_a_database_may_take_its_lock(database: int, lock: int, tmp_path: Path) -> None:
+def test_all_users_who_may_write_a_database_may_take_its_lock(database: int, lock: int, tmp_path: Path) -> None:
     guarded, path = tmp_path / "autopilot.duckdb", tmp_path / "autopilot.duckdb.lock"
     guarded.touch()
     group = NOBODY if os.geteuid() == 0 else max(os.getegid(), *os.getgroups())

@@ -169,7 +169,7 @@ os.fdatasync = fdatasync
 """
 
 
-def test_a_stop_takes_ten_seconds_at_most_whatever_hangs() -> None:
+def test_a_stop_takes_ten_seconds_at_most_even_if_all_hangs() -> None:
     """A load, a sender amid a body, and the disk."""
     with receiver("archive", "--load-every", "1s", before=HANGING) as running:
         acknowledged = send(running, 3)

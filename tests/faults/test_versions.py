@@ -204,7 +204,7 @@ def test_trusts_size_and_time_of_a_local_file(history: list[Step]) -> None:
     assert [len(rows_of(step, 12)) for step in history[:3]] == [0, 0, 2]
 
 
-def test_reads_new_files_whatever_their_days_and_times(history: list[Step]) -> None:
+def test_reads_new_files_of_all_days_and_times(history: list[Step]) -> None:
     assert [step.books.get("75.gz") for step in history] == [(1, 1, 0, 0), *[None] * 5]
     assert ["75.gz" in step.opened for step in history] == [True, *[False] * 5]
     for number in LATE:
