@@ -21,7 +21,7 @@ from environments import environment
 ROOT = Path(__file__).parents[1]
 HOME = ROOT / "build" / "mutate"
 # What the sources share and needs no load to be tested; the rest of it is for the tests in contract/.
-SHARED = ("event_filter", "isolate", "records", "refused", "scans", "spool", "times")
+SHARED = ("data_errors", "event_filter", "isolate", "records", "refused", "scans", "spool", "times")
 LIMITS = "tests/contract/test_limits.py"
 MEMORY = "tests/faults/test_memory.py"
 FILES = "tests/faults/test_memory_files.py"
@@ -157,7 +157,7 @@ ROOMS = {
         ["activities_have_a_pace"],
     ),
     "refusals": Room(
-        ["sources/isolate.py", "sources/load_folder.py"],
+        ["sources/data_errors.py", "sources/isolate.py", "sources/load_folder.py"],
         [
             *(f"tests/test_{name}.py" for name in ("load_folder", "refused_messages", "refused_rows")),
             "tests/faults/test_refused.py",

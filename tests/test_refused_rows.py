@@ -22,7 +22,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from autopilothq.catalog import LATEST, TABLES
 from autopilothq.errors import RunError, causes
 from autopilothq.projection import TableRows
-from autopilothq.sources import isolate, refused, unfit
+from autopilothq.sources import data_errors, isolate, refused, unfit
 from autopilothq.sources.file_rows import FileRows
 from autopilothq.sources.refused import RefusedMessages
 from autopilothq.warehouses.dlt_internals import NULL_COLLECTOR
@@ -464,8 +464,8 @@ class Driver(Exception):
 def test_the_longest_state_counts(state: str, about: bool | None) -> None:
     error = Driver()
     error.pgcode = state
-    assert isolate.is_data([error]) is about
-    assert isolate.is_data([MemoryError(), error]) is about
+    assert data_errors.is_data([error]) is about
+    assert data_errors.is_data([MemoryError(), error]) is about
 
 
 def test_duckdb_says_by_its_class_whether_rows_are_at_fault() -> None:
@@ -474,12 +474,12 @@ def test_duckdb_says_by_its_class_whether_rows_are_at_fault() -> None:
         duckdb.IOException, duckdb.CatalogException, duckdb.BinderException, duckdb.ConnectionException,
         duckdb.OutOfMemoryException, duckdb.FatalException, duckdb.InterruptException, duckdb.TransactionException,
     )  # fmt: skip
-    assert [isolate.is_data([of("x")]) for of in at_fault] == [True] * 3
-    assert [isolate.is_data([of("x")]) for of in not_at_fault] == [False] * 8
-    assert isolate._DUCKDB.keys() == {*at_fault, *not_at_fault}
-    assert isolate.is_data([duckdb.ConstraintException("NOT NULL constraint failed: a.b")]) is None
-    assert isolate.is_data([duckdb.IOException("NOT NULL")]) is False
-    assert [isolate.is_data([of()]) for of in (OSError, MemoryError, RuntimeError)] == [False, False, None]
+    assert [data_errors.is_data([of("x")]) for of in at_fault] == [True] * 3
+    assert [data_errors.is_data([of("x")]) for of in not_at_fault] == [False] * 8
+    assert data_errors._DUCKDB.keys() == {*at_fault, *not_at_fault}
+    assert data_errors.is_data([duckdb.ConstraintException("NOT NULL constraint failed: a.b")]) is None
+    assert data_errors.is_data([duckdb.IOException("NOT NULL")]) is False
+    assert [data_errors.is_data([of()]) for of in (OSError, MemoryError, RuntimeError)] == [False, False, None]
 
 
 def test_a_delta_tables_files_and_columns_are_not_the_rows_fault(tmp_path: Path) -> None:
@@ -504,7 +504,7 @@ def test_a_delta_tables_files_and_columns_are_not_the_rows_fault(tmp_path: Path)
         Path(uri.removeprefix("file://")).unlink()
     merge = table.merge(pa.table({"id": ["a"]}), "t.id = s.id", source_alias="s", target_alias="t")
     gone = error(merge.when_matched_delete().execute)
-    found = [isolate.is_data([each]) for each in (differs_in_case, gone, too_large, refused)]
+    found = [data_errors.is_data([each]) for each in (differs_in_case, gone, too_large, refused)]
     assert found == [False, False, None, None]
 
 

@@ -18,7 +18,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 import autopilothq
 import forked
 from autopilothq import runner
-from autopilothq.sources import isolate, refused
+from autopilothq.sources import data_errors, isolate, refused
 from autopilothq.sources.isolate import Cause
 from autopilothq.warehouses.duckdb import InsertNew
 from calling import Call
@@ -123,12 +123,12 @@ class DriverError(Exception):
     ids=lambda value: f"{type(value).__name__} {getattr(value, '__dict__', None) or value}",
 )
 def test_tells_whether_an_error_is_about_the_rows(error: Exception, about: bool | None) -> None:
-    assert isolate.is_data([error]) is about
+    assert data_errors.is_data([error]) is about
 
 
 def test_what_the_driver_says_counts_more_than_how_dlt_classes_it() -> None:
-    assert isolate.is_data([DatabaseTransientException(DriverError()), DriverError(pgcode="22001")]) is True
-    assert isolate.is_data([DatabaseTransientException(DriverError()), DriverError()]) is False
+    assert data_errors.is_data([DatabaseTransientException(DriverError()), DriverError(pgcode="22001")]) is True
+    assert data_errors.is_data([DatabaseTransientException(DriverError()), DriverError()]) is False
 
 
 # A source that is extracted again ------------------------------------------------------------------------------------

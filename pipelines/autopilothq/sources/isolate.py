@@ -9,14 +9,13 @@ fails alone is refused. All other rows are stored early that way, like those of 
 import logging
 import re
 import secrets
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
 
 import dlt
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -30,13 +29,12 @@ from ..projection.types import ARROW
 from ..warehouses.dataset import Dataset, may_hide_rows, open_dataset, placeholders
 from ..warehouses.dlt_internals import (
     NULL_COLLECTOR,
-    DestinationTransientException,
-    DestinationUndefinedEntity,
     LoadClientJobException,
     TWriteDispositionDict,
 )
 from ..warehouses.hints import SOURCE, column_hints, keys_are_declared, merge_disposition, merge_strategies, merge_with
 from ..warehouses.native import SEGMENT_TABLE_HINT
+from .data_errors import is_data, sqlstate
 from .file_rows import FileRows
 from .load_folder import handed_over, handed_over_at
 from .refused import UUID_TS, RefusedMessages, check_required, key
@@ -49,36 +47,7 @@ MAX_MESSAGE = 500  # characters of an error that are kept
 RETRIES = "load.raise_on_max_retries"  # dlt's setting
 DEFAULT_RETRIES = 5
 
-# Whether a row causes an error, by the prefix of its SQLSTATE; the longest prefix counts. True: data exceptions,
-# violated constraints, limits of a row. False: connections, rights, missing tables and columns, disk space, locks.
-# None: either is possible, as for columns that must not be null or refer to another table, if a trigger raises, or if
-# a partition is missing (which has the state of a violated constraint).
-_STATES: dict[str, bool | None] = {
-    "0A": False, "22": True, "23": True, "23502": None, "23503": None, "44": True, "54": True, "54001": None,
-    "54011": False, "54023": False, "08": False, "25": False, "28": False, "3D": False, "3F": False, "40": False,
-    "42": False, "53": False, "55": False, "57": False, "58": False, "F0": False,
-}  # fmt: skip
 _DUPLICATE = "23505"
-_DUCKDB: dict[type[Exception], bool] = {
-    duckdb.ConversionException: True,
-    duckdb.ConstraintException: True,
-    duckdb.OutOfRangeException: True,
-    duckdb.IOException: False,
-    duckdb.CatalogException: False,
-    duckdb.BinderException: False,
-    duckdb.ConnectionException: False,
-    duckdb.OutOfMemoryException: False,
-    duckdb.FatalException: False,
-    duckdb.InterruptException: False,
-    duckdb.TransactionException: False,
-}
-# The Delta library's errors about a table: another writer's commit, one that is append-only or not there, its columns.
-_OF_DELTA_TABLES = {"CommitFailedError", "DeltaProtocolError", "SchemaMismatchError", "TableNotFoundError"}
-# How its other errors begin if a table causes them, not values: a file is gone, or columns differ only in case.
-_OF_A_DELTA_TABLE = re.compile(
-    "(External error: |Generic DeltaTable error: |Parquet error: )*(Failed to fetch metadata|Schema error|Kernel error)"
-)
-_NO_PARTITION = "no partition of relation"
 _LINKS = ("exception", "dbapi_exception", "__cause__", "__context__")  # from dlt's errors to the driver's
 # What PostgreSQL's ADBC driver puts before the server's message.
 _DRIVER = re.compile(r"^[A-Z_ ]+: \[libpq\] .*? ERROR:\s+")
@@ -258,32 +227,9 @@ def _cause(into: dlt.Pipeline, error: PipelineStepFailed) -> Cause | None:
     text = next(iter(str(chain[0]).strip().splitlines()), type(chain[0]).__name__) if chain else job.failed_message
     message = _DRIVER.sub("", text)[:MAX_MESSAGE]
     table, caused_by_rows = job.job_id.partition(".")[0], is_data(chain)
-    if any(_state(found) == _DUPLICATE for found in chain) and may_hide_rows(open_dataset(into), table):
+    if any(sqlstate(found) == _DUPLICATE for found in chain) and may_hide_rows(open_dataset(into), table):
         caused_by_rows = False  # no merge can replace a row that the user does not see
     return Cause(job.load_id, table, message, caused_by_rows)
-
-
-def _state(error: BaseException) -> str:
-    """Returns the SQLSTATE of a driver's error, an empty text if it has none."""
-    return str(getattr(error, "pgcode", None) or getattr(error, "sqlstate", None) or "")
-
-
-def is_data(chain: Collection[BaseException]) -> bool | None:
-    """Returns whether values of rows cause errors; the driver's error takes precedence over dlt's classification."""
-    for error in chain:
-        if getattr(error, "pgcode", "") is None:
-            return False  # not the server's answer to a statement: there was no connection, or it broke
-        if type(error).__name__ in _OF_DELTA_TABLES or _OF_A_DELTA_TABLE.match(str(error)):
-            return False
-        if state := _state(error):
-            prefixes = [state[:length] for length in range(len(state), 1, -1)]
-            caused_by_rows = next((_STATES[prefix] for prefix in prefixes if prefix in _STATES), None)
-            return None if _NO_PARTITION in str(error) else caused_by_rows
-        if isinstance(error, duckdb.Error):
-            caused_by_rows = next((is_row for kind, is_row in _DUCKDB.items() if isinstance(error, kind)), None)
-            return None if caused_by_rows and "NOT NULL" in str(error) else caused_by_rows
-    never = (OSError, MemoryError, DestinationUndefinedEntity, DestinationTransientException)
-    return False if any(isinstance(error, never) for error in chain) else None
 
 
 def _failed_tables(into: dlt.Pipeline, cause: Cause) -> list[str]:
