@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 from ..catalog import REJECT_REASONS
 from ..clients.segment_api import MESSAGE_BYTES
 from ..segment.identity import Id, fold_email, ids_of_cells
-from ..segment.json_text import JsonObject, to_json
-from ..segment.message import MAX_LINE, Rejected, digest, is_id, parse_json, read_message, without_bom
+from ..segment.json_text import JsonObject, is_id, to_json
+from ..segment.message import MAX_LINE, Rejected, digest, parse_json, read_message, without_bom
 
 # Keys that Segment adds to a message, or its library to a batch. They are added again to a forwarded message.
 ADDED = frozenset({"receivedAt", "sentAt", "writeKey", "projectId", "version", "_metadata"})

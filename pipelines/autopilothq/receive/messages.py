@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ..segment.json_text import BLANK, DECODER, JsonObject, is_encodable, to_json
+from ..segment.json_text import DECODER, JsonObject, is_id, to_json
 from ..utc import format_time, to_utc
 
 JsonFields = dict[str, msgspec.Raw]
@@ -238,10 +238,10 @@ def _is_missing(fields: Mapping[str, msgspec.Raw], key: str) -> bool:
 
 def _is_id(value: msgspec.Raw) -> bool:
     """Returns whether the load accepts a value as an id. With any other, a message that is repeated is stored twice."""
-    if bytes(value).startswith(b'"'):
-        text = text_of(value)
-        return text is not None and is_encodable(text) and bool(text.strip(BLANK))
-    return bytes(value) in (b"true", b"false") or bytes(value)[-1:].isdigit()
+    json_text = bytes(value)
+    if json_text.startswith(b'"'):
+        return is_id(text_of(value))
+    return json_text in (b"true", b"false") or json_text[-1:].isdigit()
 
 
 def _time(text: str | None) -> datetime | None:

@@ -77,6 +77,15 @@ def is_storable(value: Any) -> bool:
     return not isinstance(value, str) or is_encodable(value)
 
 
+def is_id(value: Any) -> bool:
+    """Returns whether a value in the field of an id is one: a text, a number or a boolean that is stored, not blank.
+
+    Example: `is_id(JsonNumber("5")) and not is_id(" ")`.
+    """
+    blank = isinstance(value, str) and not value.strip(BLANK)
+    return not (value is None or blank or isinstance(value, list)) and is_storable(value)
+
+
 def _is_json(value: Any) -> bool:
     if isinstance(value, JsonNumber):
         return is_storable(value)

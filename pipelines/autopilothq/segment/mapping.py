@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from ..catalog import EVENTS, ORTTO_ACTIVITIES
 from ..errors import InvalidSetting
-from .json_text import BLANK, JsonNumber, JsonObject, to_json
-from .message import Rejected, digest, flatten, is_id, parse_json, without_bom
+from .json_text import BLANK, JsonNumber, JsonObject, is_id, to_json
+from .message import Rejected, digest, flatten, parse_json, without_bom
 from .naming import column_name, event_key, snake_case, table_name
 
 MAPPING_SETTING = "sources.autopilothq.mapping"

@@ -125,15 +125,6 @@ def digest(line: bytes) -> str:
     return hashlib.sha256(line.rstrip(b"\r\n")).hexdigest()
 
 
-def is_id(value: Any) -> bool:
-    """Returns whether a value in the field of an id is one: a text, a number or a boolean that is stored, not blank.
-
-    Example: `is_id(JsonNumber("5")) and not is_id(" ")`.
-    """
-    blank = isinstance(value, str) and not value.strip(BLANK)
-    return not (value is None or blank or isinstance(value, list)) and is_storable(value)
-
-
 def without_bom(line: bytes) -> bytes:
     """Returns a line without the byte-order marks at its start."""
     while line.startswith(BOM):
