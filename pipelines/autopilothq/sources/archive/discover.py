@@ -68,7 +68,7 @@ def list_files(
     """Returns the archive's files at `urls` (files, folders, globs), each once, sorted by URL.
 
     `since` and `until` are UTC days, both included. They select day folders, of which others are not even listed; files
-    outside day folders are read whatever the days. `source_id` selects one source's folder. `fs` is the file system of
+    outside of day folders are always read. `source_id` selects one source's folder. `fs` is the file system of
     all `urls`; by default each has its own, for which `credentials` are as in `archive`. `timeout` is in seconds, for
     each request to an object store. `left_out` receives what was seen but not returned: its URL (a folder's ends with a
     slash) and a key of LEFT_OUT.
@@ -82,16 +82,21 @@ def list_files(
     found: dict[str, File] = {}
     for url in urls:
         check_not_empty(url)
-        system = fs or file_system(url, credentials)
-        with filesystem_errors(url):
-            system.invalidate_cache()
-            for info in _Search(system, url, selection, timeout).files():
-                file = make_file(system, info)
-                if found.setdefault(file.url, file).path != file.path:
-                    raise ArchiveError(f"Expected files of different names, but two are {file.url}.\nRename one.")
+        for file in _selected(fs or file_system(url, credentials), url, selection, timeout):
+            first = found.setdefault(file.url, file)
+            if first.path != file.path:
+                raise ArchiveError(f"Expected files of different names, but two are {file.url}.\nRename one.")
     if left_out is not None:
         left_out.update((url, why) for url, why in seen.items() if url not in found)
     return sorted(found.values(), key=lambda file: file.url)
+
+
+def _selected(fs: AbstractFileSystem, url: str, selection: "_Selection", timeout: float) -> Iterator[File]:
+    """Yields the selected files at a URL, as they are now; a file comes again for each name that leads to it."""
+    with filesystem_errors(url):
+        fs.invalidate_cache()
+        for info in _Search(fs, url, selection, timeout).files():
+            yield make_file(fs, info)
 
 
 def day_and_source(url: str) -> tuple[date | None, str | None]:
