@@ -11,7 +11,6 @@ from threading import RLock
 from typing import Any
 
 import duckdb
-from dlt.destinations.impl.duckdb.configuration import DuckDbBaseCredentials
 from duckdb import CatalogException, DuckDBPyConnection, InternalException, IOException, SerializationException
 from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_fixed
 
@@ -19,7 +18,7 @@ from .. import private
 from ..display import gist
 from ..errors import RunError
 from ..projection import engine
-from .dlt_internals import DuckDbConnectionPool
+from .dlt_internals import DuckDbBaseCredentials, DuckDbConnectionPool
 from .dlt_internals.clients import borrowed_connections
 
 # Errors about files that cannot be opened although they are not damaged.

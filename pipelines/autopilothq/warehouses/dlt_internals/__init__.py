@@ -77,7 +77,11 @@ from dlt.destinations.exceptions import (
     DestinationConnectionError,
 )
 from dlt.destinations.file_batching import JsonlFileBatchIterator, ParquetFileBatchIterator
-from dlt.destinations.impl.duckdb.configuration import DuckDbClientConfiguration, DuckDbConnectionPool
+from dlt.destinations.impl.duckdb.configuration import (
+    DuckDbBaseCredentials,
+    DuckDbClientConfiguration,
+    DuckDbConnectionPool,
+)
 from dlt.destinations.impl.filesystem.filesystem import FILENAME_SEPARATOR, DeltaLoadFilesystemJob, FilesystemClient
 from dlt.destinations.impl.postgres.configuration import PostgresClientConfiguration, PostgresCredentials
 from dlt.destinations.impl.postgres.factory import get_adbc_driver_location
@@ -124,6 +128,7 @@ __all__ = [
     "DestinationTerminalException",
     "DestinationTransientException",
     "DestinationUndefinedEntity",
+    "DuckDbBaseCredentials",
     "DuckDbClient",
     "DuckDbClientConfiguration",
     "DuckDbConnectionPool",
