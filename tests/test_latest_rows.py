@@ -60,7 +60,7 @@ def context(
 
 def persons(rows: TableRows) -> list[Row]:
     found = sorted(rows.relation.to_arrow_table().to_pylist(), key=lambda row: str(row["id"]))
-    assert [list(row) for row in found] == [list(rows.columns)] * rows.number
+    assert [list(row) for row in found] == [list(rows.columns)] * rows.row_count
     assert {row["uuid_ts"] for row in found} == {NOW}
     return [filled(row) for row in found]
 
@@ -122,7 +122,7 @@ def test_stored_messages_about_these_persons_may_be_long(load: ProjectionContext
     found = rows.relation.query("rows", f"SELECT {columns} FROM rows").fetchall()
     others = [(f"v{n}", NEW, str(n % 10) * 3, 200_000, n, NEW) for n in range(300)]
     assert sorted(found) == [("u1", NEW, "pro", 3, None, NEW), *sorted(others)]
-    assert rows.number == 301
+    assert rows.row_count == 301
 
 
 def test_where_nothing_is_stored_it_is_made_of_what_comes(context: ProjectionContext) -> None:

@@ -136,7 +136,7 @@ def test_who_was_asked_for_is_a_row(tmp_path: Path) -> None:
     people.note([])
     people.note([("b", None, START + 6 * MINUTE), ("c", None, START + 7 * MINUTE)])
     made = people.rows("it's a load")
-    assert (made.table, made.number) == ("_profiles", 3)
+    assert (made.table, made.row_count) == ("_profiles", 3)
     assert made.columns == {column.name: column.type for column in PROFILES.columns}
     assert sorted(made.relation.fetchall()) == [
         ("it's a space", person, "scope", at(watermark), START + asked * MINUTE, "it's a load")

@@ -147,7 +147,7 @@ def test_all_rows_of_some_messages_are_made(steps: Steps) -> None:
     written: list[tuple[str, int, str]] = []
 
     def write(rows: TableRows, path: str) -> None:
-        written.append((rows.table, rows.number, path))
+        written.append((rows.table, rows.row_count, path))
 
     steps.patch.setattr(TableRows, "write", write)
     write_all_rows(steps.made._context, "id IN ('a', 'g')", "a path")

@@ -105,12 +105,12 @@ def test_rows_are_handed_over_without_what_was_refused() -> None:
         "d", emptied={"_rejects": {"a": "it's", "b": "bad"}}, left_out={"_rejects": {"b": "w", "c'": "w"}}
     )
     found = one.without(rows)
-    assert (found.relation.fetchall(), found.number) == ([("a", "", "it's"), (None, "w", None)], 2)
+    assert (found.relation.fetchall(), found.row_count) == ([("a", "", "it's"), (None, "w", None)], 2)
     assert RefusedMessages("d").without(rows) is rows
     sql = "FROM (VALUES ('x', 1), ('x', 2)) t(list_id, contact_id)"
     two = TableRows("lists_contacts", {"list_id": "text", "contact_id": "bigint"}, relation_of(sql), 2)
     left = RefusedMessages("d", left_out={"lists_contacts": {"x\n2": "w"}}).without(two)
-    assert (left.relation.fetchall(), left.number) == ([("x", 1)], 1)
+    assert (left.relation.fetchall(), left.row_count) == ([("x", 1)], 1)
     values = TableRows("_discards", {"id": "text", "value": "text"}, relation_of("SELECT 'a' id, 'v' AS value"), 1)
     assert RefusedMessages("d", emptied={"_discards": {"a": "w"}}).without(values).relation.fetchall() == [("a", "")]
 

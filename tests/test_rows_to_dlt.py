@@ -96,7 +96,7 @@ def test_tables_for_the_steps_of_users_come_in_batches(
     assert {tuple(table.schema.names) for table in tables} == {("id", "n")}
     assert {table.schema.metadata[b"autopilothq_table"] for table in tables} == {b"tracks"}
     assert [n for table in tables for n in table["n"].to_pylist()] == list(range(2_500))
-    empty = list(row_files._batches(path, rows._replace(number=0)))
+    empty = list(row_files._batches(path, rows._replace(row_count=0)))
     assert [(len(table), table.schema.names, table.schema.metadata) for table in empty] == [
         (0, ["id", "n"], {b"autopilothq_table": b"tracks"})
     ]

@@ -58,7 +58,7 @@ def reading(*rows: Row) -> ReadTable:
 def rows_of(made: TableRows | None) -> list[dict[str, Any]]:
     assert made is not None
     table = made.relation.to_arrow_table()
-    assert (table.num_rows, table.column_names) == (made.number, list(made.columns))
+    assert (table.num_rows, table.column_names) == (made.row_count, list(made.columns))
     return sorted(map(filled, table.to_pylist()), key=str)
 
 

@@ -249,7 +249,7 @@ def test_rows_have_what_waits_in_columns_and_as_rows(
     monkeypatch.setattr(tables, "CELLS_AT_ONCE", at_once * OPENED_COLUMNS)
     builder = TableBuilder(context, row_values(context, "kept"))
     rows = builder.rows(OPENED, 4)
-    assert (rows.table, rows.number, builder.rows(OPENED), reserved) == ("Opened", 4, rows, [OPENED_COLUMNS])
+    assert (rows.table, rows.row_count, builder.rows(OPENED), reserved) == ("Opened", 4, rows, [OPENED_COLUMNS])
     declared = declared_types(event_table("Opened"))
     assert rows.columns == declared | {"campaign_id": "text", "transactional": "bool"} | known
     assert list(rows.columns)[:5] == ["id", "received_at", "uuid_ts", "anonymous_id", "b"]
@@ -297,11 +297,11 @@ def test_rows_are_made_by_the_plans_that_there_are(context: ProjectionContext) -
     """The plans that come from all partitions together."""
     plan = plan_table(context, IDENTIFIES, TableValues({}, {"b": ColumnValues(TEXT, 9)}, {}))
     made = TableBuilder(context, {}, {IDENTIFIES: plan})
-    assert [(rows.table, rows.number, rows.columns.get("b")) for rows in made.tables()][:1] == [
+    assert [(rows.table, rows.row_count, rows.columns.get("b")) for rows in made.tables()][:1] == [
         ("identifies", 1, "text")
     ]
     assert made.rows(IDENTIFIES).columns["b"] == "text"
-    assert TableBuilder(context, {}).rows(IDENTIFIES).number == 0  # where nobody has counted them
+    assert TableBuilder(context, {}).rows(IDENTIFIES).row_count == 0  # where nobody has counted them
 
 
 def test_a_table_whose_messages_are_all_stored_has_its_columns(context: ProjectionContext) -> None:

@@ -161,7 +161,7 @@ class Store:
 
     def _merge(self, rows: TableRows) -> None:
         found = rows.relation.to_arrow_table().to_pylist()
-        assert len(found) == rows.number, f"{rows.table} has {len(found)} rows, but {rows.number} were announced"
+        assert len(found) == rows.row_count, f"{rows.table} has {len(found)} rows, but {rows.row_count} were announced"
         assert len({row["id"] for row in found}) == len(found), f"{rows.table} has an id twice"
         assert all(self.types.get(rows.table, {}).get(name, of) == of for name, of in rows.columns.items())
         before, columns = self.types.get(rows.table, {}), dict(rows.columns)

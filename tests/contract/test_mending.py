@@ -63,7 +63,7 @@ class Destination(Store):
         found = {}
         for rows in made.with_mended_rows(self.read):
             cells = [filled(row) for row in rows.relation.to_arrow_table().to_pylist()]
-            assert len(cells) == rows.number
+            assert len(cells) == rows.row_count
             found[rows.table] = {
                 row["id"]: {name: row[name] for name in COLUMNS[rows.table] if name in row} for row in cells
             }

@@ -89,7 +89,7 @@ class Adopted(Store):
 
 def _rows(rows: TableRows) -> list[Row]:
     found = rows.relation.to_arrow_table().to_pylist()
-    assert (len(found), list(found[0])) == (rows.number, list(rows.columns)), rows.table
+    assert (len(found), list(found[0])) == (rows.row_count, list(rows.columns)), rows.table
     return sorted(({"uuid_ts": row["uuid_ts"], **filled(row)} for row in found), key=lambda row: str(row["id"]))
 
 

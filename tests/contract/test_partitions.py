@@ -383,4 +383,4 @@ def test_what_one_worker_knows_of_a_partition_another_goes_on_with(tmp_path: Pat
                 {"id": "u1", "a": 1, "received_at": RECEIVED}
             ]
         none = latest_of_partition(context, users, [], [], types, None)
-        assert (none.table, none.number, none.columns) == ("users", 0, made.columns)
+        assert (none.table, none.row_count, none.columns) == ("users", 0, made.columns)

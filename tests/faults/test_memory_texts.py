@@ -58,7 +58,7 @@ def written(made: Iterable[TableRows | None], folder: Path) -> dict[str, list[di
         if rows is not None:
             rows.write(str(folder / rows.table))
             found[rows.table] = pq.read_table(folder / rows.table).to_pylist()
-            assert rows.number == len(found[rows.table])
+            assert rows.row_count == len(found[rows.table])
     return found
 
 

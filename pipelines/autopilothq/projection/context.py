@@ -42,7 +42,7 @@ class TableRows(NamedTuple):
     table: str
     columns: Mapping[str, Type]
     relation: duckdb.DuckDBPyRelation
-    number: int
+    row_count: int
 
     def write(self, path: str, compressed: bool = True) -> None:
         """Writes the rows to a Parquet file; wide rows in small groups, because each thread holds a group in memory."""

@@ -168,7 +168,7 @@ def mend_texts(context: ProjectionContext, table: str, table_number: int, column
 def with_mended_rows(context: ProjectionContext, stored: ReadRows, made: Iterable[TableRows]) -> Iterator[TableRows]:
     """Yields the rows of this load; for tables with mends, together with mended rows, which replace the stored ones.
 
-    Other stored rows stay as they are. `TableRows.number` counts both.
+    Other stored rows stay as they are. `TableRows.row_count` counts both.
     """
     mended = {name: context.tables.names.index(name) for name in mended_tables(context)}
     for rows in made:

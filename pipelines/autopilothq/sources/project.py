@@ -240,7 +240,7 @@ def write_rows(load: PlannedLoad, files: RowFiles, rows: TableRows) -> None:
         return
     rows = load.target.refused.without(rows)
     files.write(rows)
-    load.report.rows[rows.table] = load.report.rows.get(rows.table, 0) + rows.number
+    load.report.rows[rows.table] = load.report.rows.get(rows.table, 0) + rows.row_count
 
 
 def fill_report(

@@ -127,7 +127,7 @@ class RefusedMessages:
         if rows.table in self.left_out:
             refused = f"{_key_sql(key_of(rows.table))} IN ({', '.join(map(engine.literal, self.left_out[rows.table]))})"
             relation = rows.relation.filter(f"NOT coalesce({refused}, false)")
-            rows = rows._replace(relation=relation, number=len(relation))
+            rows = rows._replace(relation=relation, row_count=len(relation))
         return rows
 
     def unseen(self, read: ReadTable, known: ExistingTables) -> ReadTable:

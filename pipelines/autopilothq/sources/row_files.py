@@ -75,10 +75,10 @@ class RowFiles:
             if self.are_seen(table):
                 yield from self._arrow_tables(path, rows)
             elif known is None:
-                yield dlt.mark.with_file_import(str(path), "parquet", rows.number, cast(Any, rows))
-            elif rows.number:
+                yield dlt.mark.with_file_import(str(path), "parquet", rows.row_count, cast(Any, rows))
+            elif rows.row_count:
                 hints = self.hints.make(known, rows.columns)
-                yield dlt.mark.with_file_import(str(path), "parquet", rows.number, hints)
+                yield dlt.mark.with_file_import(str(path), "parquet", rows.row_count, hints)
             else:
                 yield self.empty(known, rows.columns)
 
@@ -166,7 +166,7 @@ def _batches(path: Path, rows: TableRows) -> Iterator[pa.Table]:
     schema = arrow_schema(rows.columns)
     most = max(1_000, CELLS_PER_BATCH // max(1, len(rows.columns)))
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(most) if rows.number else (schema.empty_table(),):
+        for batch in file.iter_batches(most) if rows.row_count else (schema.empty_table(),):
             cells = pa.table(batch.columns, names=batch.schema.names).select(schema.names).cast(schema)
             yield cells.replace_schema_metadata({_TABLE: rows.table})
 

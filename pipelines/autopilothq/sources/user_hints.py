@@ -121,7 +121,7 @@ def check_nulls(resource: DltResource, rows: TableRows, in_schema: TTableSchemaC
     key = key_of(rows.table)
     for name, column in {**in_schema, **own_columns(resource)}.items():
         is_dlts = name.startswith(DLT_NAME_PREFIX)
-        if column.get("nullable", True) or name in key or not rows.number or (is_dlts and not with_dlts):
+        if column.get("nullable", True) or name in key or not rows.row_count or (is_dlts and not with_dlts):
             continue
         empty = rows.relation.filter(f"{engine.name(name)} IS NULL") if name in rows.columns else rows.relation
         [[number]] = empty.aggregate("count(*)").fetchall()
@@ -134,7 +134,7 @@ def check_nulls(resource: DltResource, rows: TableRows, in_schema: TTableSchemaC
                 )
             raise NotSupported(
                 f"Expected a value in each row of {rows.table}.{name}, because its hints say nullable=False, but"
-                f" {number:,} of {plural(rows.number, 'row')} {'has' if number == 1 else 'have'} none.\n{what}"
+                f" {number:,} of {plural(rows.row_count, 'row')} {'has' if number == 1 else 'have'} none.\n{what}"
             )
 
 

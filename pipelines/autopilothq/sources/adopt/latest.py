@@ -127,4 +127,4 @@ def _not_refused(adoption: Adoption, rows: TableRows) -> TableRows:
     if not refused:
         return rows
     relation = rows.relation.filter(f"NOT {engine.is_one_of('id', refused)}")
-    return rows._replace(relation=relation, number=len(relation))
+    return rows._replace(relation=relation, row_count=len(relation))

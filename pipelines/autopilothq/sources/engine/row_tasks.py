@@ -179,7 +179,7 @@ class _RowWriter:
             return
         rows.relation.create_view(UNSHAPED, replace=True)
         path = f"{self.scratch}/{self.prefix}-rows.parquet"
-        TableRows(rows.table, shape.columns, con.sql(shape.sql), rows.number).write(path)
+        TableRows(rows.table, shape.columns, con.sql(shape.sql), rows.row_count).write(path)
         if row_count := pq.read_metadata(path).num_rows:
             name = f"rows/{self.prefix}-{rows.table}.parquet"
             self.written[rows.table] = WrittenRows(self.folder.put(path, name), row_count)
