@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from autopilothq.catalog import CONTACTS, LISTS_CONTACTS, ORTTO_PEOPLE, Type
-from autopilothq.projection import ReadTable, Snapshot, TableRows, context, engine, snapshot
+from autopilothq.projection import ReadTable, Snapshot, SnapshotTarget, TableRows, context, engine, snapshot
 from autopilothq.projection.context import declared_types
 from autopilothq.projection.types import ARROW
 from autopilothq.segment.identity import HashedIds, Id, hash_of
@@ -189,7 +189,9 @@ def test_columns_that_are_known_of_old_come_with_rows_that_need_them_alone(conta
 
 
 def test_a_column_has_the_type_that_it_had_else_the_declared_one_else_that_of_its_values(tmp_path: Path) -> None:
-    contacts = Snapshot(CONTACTS, SCAN, LOADED, str(tmp_path), shorten=lambda name: name.replace(" ", "_"))
+    contacts = Snapshot(
+        CONTACTS, SCAN, LOADED, str(tmp_path), target=SnapshotTarget(lambda name: name.replace(" ", "_"))
+    )
     both: dict[str, Type] = {"of one": "double", "of two": "double", "had it": "double", "phone": "bigint"}
     zulu, offset = '"2020-01-02T03:04:05Z"', '"2020-01-02T03:04:05+01:00"'
     contacts.add(
@@ -234,7 +236,7 @@ def test_each_of_many_columns_has_a_type_of_its_own(contacts: Snapshot) -> None:
 
 
 def test_a_column_that_no_room_is_left_for_is_discarded(tmp_path: Path) -> None:
-    contacts = Snapshot(CONTACTS, SCAN, LOADED, str(tmp_path), shorten=str.lower, existing=["there"], room=2)
+    contacts = Snapshot(CONTACTS, SCAN, LOADED, str(tmp_path), target=SnapshotTarget(str.lower, ["there"], 2))
     contacts.add([record("1", phone='"5"', a="1", There="2", b="3", c="4", d="5")])
     contacts.add([record("2", a="6", c='"7"', There="8")])
     assert rows_of(contacts.rows({})) == [

@@ -22,7 +22,7 @@ from autopilothq.catalog import (
     TABLES,
     Limits,
 )
-from autopilothq.projection import Snapshot, irregular, shapes, users
+from autopilothq.projection import Snapshot, SnapshotTarget, irregular, shapes, users
 from autopilothq.projection import projection as projection_module
 from autopilothq.projection.cells import CellWriter
 from autopilothq.projection.context import ExistingTables, SharedContext, TableNumbers
@@ -421,7 +421,7 @@ def test_no_table_takes_threads_or_memory_from_the_next(tmp_path: Path, monkeypa
 
 def test_contacts_have_no_more_columns_than_their_table_takes(tmp_path: Path) -> None:
     """Columns that are there take no room."""
-    things = Snapshot(CONTACTS, NOW, NOW, str(tmp_path), existing={"custom_there"}, room=2)
+    things = Snapshot(CONTACTS, NOW, NOW, str(tmp_path), target=SnapshotTarget(existing={"custom_there"}, room=2))
     cells = {f"custom_{name}": "1" for name in ("a", "there", "b", "c")}
     things.add([Record(("c1",), {"email": '"a@b.c"', **cells}, [], {})])
     rows = things.rows({"custom_there": "bigint"})

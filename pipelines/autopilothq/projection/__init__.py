@@ -6,7 +6,7 @@ from .context import ExistingTables, FileCount, ReadTable, RefusedIds, SharedCon
 from .parse import ENVIRONMENT_ERRORS
 from .people import DuePeople, People
 from .projection import Deduplicated, Projection
-from .snapshot import Snapshot
+from .snapshot import Snapshot, SnapshotTarget
 from .types import SQL_TYPES
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "RefusedIds",
     "SharedContext",
     "Snapshot",
+    "SnapshotTarget",
     "TableRows",
     "escape_reserved",
     "ordered_columns",

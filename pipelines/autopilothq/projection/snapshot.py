@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -26,6 +27,17 @@ SNAPSHOT_COLUMN_MEMORY = 3  # MB that each column can take when the rows are wri
 AGGREGATES_AT_ONCE = 50  # aggregates that one query computes
 KILL_POINT_SNAPSHOT_ROWS = f"{__name__}:Snapshot.rows"  # for tests/faults
 _SQL = engine.queries("snapshot.sql")
+
+
+class SnapshotTarget(NamedTuple):
+    """The destination's table: how it names a column, the columns that it has, and how many more it has room for."""
+
+    shorten: Callable[[str], str] = str
+    existing: Collection[str] = ()
+    room: int = OTHER_LIMITS.columns
+
+
+_NEW_TABLE = SnapshotTarget()
 
 
 @dataclass(frozen=True)
@@ -62,16 +74,12 @@ class _SnapshotContext:
 
 
 class _SnapshotColumns:
-    """A table's columns, which grow with its records.
+    """A table's columns, which grow with its records as long as the destination's table has room for them."""
 
-    The destination's table has the `existing` columns already, and room for `room` more.
-    """
-
-    def __init__(self, table: Table, shorten: Callable[[str], str], existing: Collection[str], room: int) -> None:
+    def __init__(self, table: Table, target: SnapshotTarget) -> None:
         self._catalogue = declared_types(table)
-        self._shorten = shorten
-        self._existing = existing
-        self._room = room
+        self._target = target
+        self._room = target.room
         self.extras: dict[str, set[Type]] = {}
         """The columns beyond the catalogue's, with the types that the origin declared for them."""
 
@@ -79,7 +87,7 @@ class _SnapshotColumns:
         """Adds a column unless the table has it already. Returns whether there is room for it."""
         if name in self._catalogue or name in self.extras:
             return True
-        if self._shorten(name) not in self._existing:
+        if self._target.shorten(name) not in self._target.existing:
             if not self._room:
                 return False
             self._room -= 1
@@ -90,10 +98,10 @@ class _SnapshotColumns:
 class Snapshot:
     """One table's records: add them all, then take the rows and the discards. The last record of each key is kept.
 
-    `received_at` is when the scan began; a record's own cell of that name takes precedence. `scratch` is an empty
-    folder, which the caller deletes; `memory` is in MB. `shorten` returns the name of a column in the destination.
-    Records of `suppressed` (deleted) persons are left out and counted in `left_out`. The destination's table has the
-    columns `existing` already, and room for `room` more.
+    `LoadContext.snapshot` makes one for an origin. `received_at` is when the scan began; a record's own cell of that
+    name takes precedence. `scratch` is an empty folder, which the caller deletes; `memory` is in MB. Records of
+    `suppressed` (deleted) persons are left out and counted in `left_out`. `target` describes the destination's table;
+    by default it is a new one.
     """
 
     def __init__(
@@ -103,21 +111,19 @@ class Snapshot:
         loaded_at: datetime,
         scratch: str,
         memory: int = 200,
-        shorten: Callable[[str], str] = str,
         suppressed: HashedIds = NOBODY,
-        existing: Collection[str] = (),
-        room: int = OTHER_LIMITS.columns,
+        target: SnapshotTarget = _NEW_TABLE,
     ) -> None:
         self.table = table
         self.left_out = 0
         self._suppressed = suppressed
-        self._columns = _SnapshotColumns(table, shorten, existing, room)
+        self._columns = _SnapshotColumns(table, target)
         self._seen = 0
         con = engine.connect(scratch, memory, threads=1)
         con.execute(_SQL["tables"])
         received, loaded = (f"TIMESTAMPTZ '{time.isoformat()}'" for time in (received_at, loaded_at))
         self._context = _SnapshotContext(
-            con, table, received_at=received, loaded_at=loaded, scratch=scratch, memory=memory, shorten=shorten
+            con, table, received_at=received, loaded_at=loaded, scratch=scratch, memory=memory, shorten=target.shorten
         )
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from ..catalog import COLUMN_RESERVE, EVENT_TABLE_NAMES, EVENTS_RESOURCE, KINDS, LATEST, TABLES, TRACKS, Limits, Type
 from ..errors import NotSupported
-from ..projection import Snapshot, TableRows, escape_reserved
+from ..projection import Snapshot, SnapshotTarget, TableRows, escape_reserved
 from ..segment.identity import HashedIds
 from ..segment.message import Batch
 from ..warehouses.dataset import Dataset
@@ -162,27 +162,24 @@ class LoadContext:
         """
         scratch = self.scratch / table
         scratch.mkdir()
-        existing, room = self._room(table)
         return Snapshot(
             TABLES[table],
             received_at,
             self.loaded_at,
             str(scratch),
             self.memory,
-            shorten=partial(destination_column, self),
             suppressed=self.suppressed,
-            existing=existing,
-            room=room,
+            target=self._target(table),
         )
 
-    def _room(self, table: str) -> tuple[Collection[str], int]:
-        """Returns the columns that a table has already, and how many more fit into it."""
+    def _target(self, table: str) -> SnapshotTarget:
         existing = self.existing_columns(table)
         width = len(existing)
         if self.pipeline is not None and table not in self.dropped:
             width = max(self.pipeline.dataset.widths.get(table, 0), width)
         missing = {column.name for column in TABLES[table].columns} - existing.keys()
-        return existing, max(0, self.limits.columns - COLUMN_RESERVE - width - len(missing))
+        room = max(0, self.limits.columns - COLUMN_RESERVE - width - len(missing))
+        return SnapshotTarget(partial(destination_column, self), existing, room)
 
 
 def destination_column(context: LoadContext, name: str) -> str:
