@@ -87,7 +87,7 @@ def open_messages(context: ProjectionContext, events: Sequence[EventName], only:
 
 
 def _without_repeats(context: ProjectionContext) -> str:
-    """Returns the SQL that makes values null which only repeat another field (docs/contract/warehouse.md#names)."""
+    """Returns the SQL that nulls values that only repeat another field (docs/contract/warehouse.md#names)."""
     extras = set().union(*context.cells.columns.values())
     event, id_ = engine.name(_REPEATED_EVENT), engine.name(_REPEATED_ID)
     replaced = []

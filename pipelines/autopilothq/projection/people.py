@@ -21,7 +21,7 @@ _SQL = engine.queries("people.sql")
 class DuePeople(NamedTuple):
     """The rule that decides who is due.
 
-    - `begun`: when this run began, or the one that it continues. Whoever was asked for since then is not due.
+    - `begun`: when this run began, or the one that it continues. People who were asked for since then are not due.
     - `look_back`: if given, people are due only if the API never answered for them, or if their last activity is later
       than their watermark minus this span.
     - `retry`: people whose last answer could not be read are due, too, even if they were not added.

@@ -116,7 +116,7 @@ class Projection:
         return deduplicate(context, stored, complete, event_tables, max_event_tables)
 
     def unreadable(self) -> dict[str, str]:
-        """Returns the errors, by message id, of the messages that make `deduplicate` or the making of rows raise."""
+        """Returns the errors, by message id, of the messages for which `deduplicate` or making rows raises."""
         with closing(LineReader(self._context.con)) as reader:
             canary = self._parser.parse_canary(reader)
         return unreadable.find_unreadable(self._context, canary, write_all_rows)
@@ -153,9 +153,9 @@ def deduplicate(
 
 
 def write_all_rows(context: ProjectionContext, only: str, path: str) -> None:
-    """Makes all rows of some messages as if nothing was stored, and writes them to a file, one table over the other.
+    """Writes all rows of some messages, as if nothing were stored, to a single file that each table overwrites.
 
-    It is called to see whether that raises; `only` is an SQL condition for the messages.
+    It is called to see whether it raises; `only` is an SQL condition for the messages.
     """
     made = deduplicate(open_load(context, only))
     for rows in (*made.tables(), *made.latest(), made.discards()):

@@ -58,7 +58,7 @@ def register_suppressed(
 
 
 def _key_blocks(key: SuppressionKey | None) -> dict[str, bytes | None]:
-    """Returns the two blocks that HMAC-SHA256 (RFC 2104) hashes first: the key, XORed with a constant each."""
+    """Returns the two blocks that HMAC-SHA256 (RFC 2104) hashes first: the key XORed with each of its constants."""
     if key is None:
         return {"inside": None, "outside": None}
     block = hashlib.sha256(key.secret).digest() if len(key.secret) > BLOCK else key.secret

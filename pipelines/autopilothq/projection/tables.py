@@ -125,7 +125,7 @@ def count_messages(context: ProjectionContext) -> dict[int, int]:
 
 
 def gather_small_tables(context: ProjectionContext, counts: Mapping[int, int]) -> dict[int, str]:
-    """Copies the kept messages of small tables in one pass, so that not each table needs a pass over all messages.
+    """Copies the kept messages of small tables in one pass, so that each table does not need a pass over all messages.
 
     Returns the names of the copies by table number: one table of the engine, or several if many lines are long.
     """

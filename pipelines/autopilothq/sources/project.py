@@ -230,7 +230,7 @@ def _check_no_views(load: PlannedLoad, dataset: Dataset, names: Collection[str])
 
 
 def begin_rows(load: PlannedLoad, existing: ExistingTables) -> RowFiles:
-    """Returns the files of rows of one attempt of a load, which has none yet."""
+    """Returns the files for the rows of one attempt of a load, which are still to be written."""
     return RowFiles(TableHints(load.extraction, load.target, existing))
 
 

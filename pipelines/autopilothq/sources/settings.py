@@ -1,8 +1,8 @@
 """The settings that the sources share: their types, and how they are read.
 
-dlt reads the annotations of a source's function when it is defined, but it does not support unions. Some it ignores:
-then the setting cannot come from the configuration. Of others it uses the first type: then a list in `config.toml`
-becomes text. Therefore such settings are `Any` to dlt, and have their types only for type checkers.
+dlt reads the annotations of a source's function when it is defined, but it does not support unions. It ignores
+some, so that the setting cannot come from the configuration. Of others it uses the first type, so that a list in
+`config.toml` becomes text. Therefore such settings are `Any` to dlt, and have their types only for type checkers.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """Finds rows with characters that the encoding of a PostgreSQL database lacks, such as LATIN1, without asking it.
 
-There may be many of them, and to look for each in loads of its own would take minutes.
+There may be many of them, and searching for each by separate loads would take minutes.
 """
 
 import re
@@ -25,12 +25,12 @@ def encoding_of(error: str) -> str | None:
 
 
 def fits(text: str, encoding: str | None) -> bool:
-    """Returns whether an encoding has all characters of a text; None has."""
+    """Returns whether an encoding has all characters of a text; None stands for one that does."""
     return encoding is None or _lacking(text, _codec(encoding)) is None
 
 
 def find_unfit(encoding: str, tables: Mapping[str, FileRows]) -> Iterator[tuple[str, dict[int, str]]]:
-    """Yields the tables that have unfit rows, with why, by the rows' numbers. Texts with escapes do not matter."""
+    """Yields each table with unfit rows, and why, by row number. Texts that are loaded with escapes always fit."""
     for table, rows in tables.items():
         if unfit := unfit_rows(rows.between(0, rows.row_count), encoding, ESCAPED.get(table, ())):
             yield table, unfit

@@ -139,11 +139,11 @@ def check_nulls(resource: DltResource, rows: TableRows, in_schema: TTableSchemaC
 
 
 def check_step(name: str, table_of: Callable[[Any], str], returned: set[Any], item: Any, meta: Any) -> Any:
-    """Returns what a user's steps made of a resource's rows, `meta` being what marks them.
+    """Returns what a user's steps made of a resource's rows, which `meta` marks.
 
-    Of rows of messages that have the same id, in one item or in several that were made of the same rows, it returns the
-    first. `table_of` tells the table of an item. `returned` has the keys that were returned for rows without a mark of
-    their own. Raises NotSupported if rows have lost their key, or those of `_audit` what is loaded, or if they come
+    Of messages' rows with the same id, in one item or in several that were made of the same rows, it returns only the
+    first. `table_of` returns the table of an item. `returned` has the keys that were returned for rows without their
+    own mark. Raises NotSupported if rows have lost their key, or those of `_audit` what is loaded, or if they come
     with hints or for another table.
     """
     if mark := dlt_resources.item_mark(meta):

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class bigquery(ConfiguredOnce, dlt_bigquery):  # noqa: N801 - destinations are named like functions
-    """BigQuery as a destination, by the name `bigquery` in dlt's configuration."""
+    """BigQuery as a destination, named `bigquery` in dlt's configuration."""
 
     @property
     def destination_type(self) -> str:

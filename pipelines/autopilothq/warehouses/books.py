@@ -58,7 +58,7 @@ def name_staging_after_books(config: HasBooksDataset) -> None:
 
 
 class BooksSqlClient(SqlClientBase[Any]):
-    """A SQL client that finds the books in the dataset `books`; None: in the events' dataset, as everything else."""
+    """A SQL client that finds the books in the dataset `books`, or with None in the events' dataset."""
 
     books: str | None = None
     events_dataset: str = ""

@@ -44,7 +44,7 @@ _Found = TypeVar("_Found")
 
 
 class lake(ConfiguredOnce, filesystem):  # noqa: N801 - destinations are named like functions
-    """A lake as a destination, by the name `filesystem` in dlt's configuration."""
+    """A lake as a destination, named `filesystem` in dlt's configuration."""
 
     @property
     def destination_type(self) -> str:
@@ -79,7 +79,7 @@ class LakeClient(FilesystemClient):
             super().initialize_storage(names)
 
     def drop_tables(self, *tables: str, delete_schema: bool = True) -> None:
-        """Drops tables, and the stored schemas, if there are any: a staging dataset has none, at which dlt fails."""
+        """Drops tables, and the stored schemas if there are any: dlt fails in a staging dataset, which has none."""
         has_schemas = self.fs_client.isdir(self.get_table_dir(self.schema.version_table_name))
         super().drop_tables(*tables, delete_schema=delete_schema and has_schemas)
 

@@ -56,7 +56,7 @@ class DirectConfiguration(DuckDbClientConfiguration):
 
 
 class direct(ConfiguredOnce, duckdb):  # noqa: N801 - destinations are named like functions
-    """DuckDB as a destination, by the name `duckdb` in dlt's configuration."""
+    """DuckDB as a destination, named `duckdb` in dlt's configuration."""
 
     spec: type[DuckDbClientConfiguration] = DirectConfiguration
     kept: ExitStack | None = None

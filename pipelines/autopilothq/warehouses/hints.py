@@ -104,9 +104,9 @@ def merge_strategies(pipeline: dlt.Pipeline, table_format: Any) -> Sequence[str]
 
 
 def check_lake_path(config: Any) -> None:
-    """Raises CannotMerge if the library of lakes cannot open the place of a destination `filesystem`.
+    """Raises CannotMerge if the Delta library cannot open the folder of a `filesystem` destination.
 
-    It may never return, or open another folder: it reads a URL's `#` and `?` as its end, and `%41` as A.
+    The library may hang, or open another folder: to it, `#` and `?` end a URL, and `%41` is an A.
     """
     if config.is_local_filesystem:
         kind, refused, path = "local folder", _NOT_IN_LAKE_PATHS, config.make_local_path(config.bucket_url)

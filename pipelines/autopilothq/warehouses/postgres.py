@@ -60,7 +60,7 @@ class PostgresConfiguration(PostgresClientConfiguration):
 
 
 class postgres(ConfiguredOnce, dlt_postgres):  # noqa: N801 - destinations are named like functions
-    """PostgreSQL as a destination, by the name `postgres` in dlt's configuration."""
+    """PostgreSQL as a destination, named `postgres` in dlt's configuration."""
 
     spec: type[PostgresClientConfiguration] = PostgresConfiguration
 

@@ -50,7 +50,7 @@ class SharedConnection(Connection):
 
 @lru_cache(maxsize=4)
 def _database(url: str) -> AdbcDatabase:
-    """Returns the driver's object for a server, which has its types: they take ten times as long to read as connecting.
+    """Returns the driver's object for a server. It holds the types, which take ten times as long to read as connecting.
 
     It holds no connection itself, so the server may restart meanwhile.
     """

@@ -49,7 +49,7 @@ def with_timeouts(config: PostgresConfiguration) -> PostgresCredentials:
 def check_session(connection: "psycopg2.extensions.connection", waits: Waits) -> None:
     """Warns if the settings of sessions do not reach the server, as through some connection poolers.
 
-    A program does so once for each database, however many destinations it opens there; `waits` are of one of them.
+    It warns once for each database, even if a program opens several destinations there; `waits` are of one of them.
     Raises RunError if the server's own settings would change values.
     """
     if waits.checked:

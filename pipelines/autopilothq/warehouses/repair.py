@@ -151,7 +151,7 @@ def _warning(client: SqlJobClientBase, table: str, columns: list[str]) -> str:
 
 
 def _read_again(client: SqlJobClientBase, table: str) -> str:
-    """Returns what brings the rows of a table back, by the sources that the dataset's schema has tables of."""
+    """Returns what brings the rows of a table back, which depends on the sources whose tables the schema has."""
     schema = client.schema
     if table in (AUDIT.name, LOADS_TABLE_NAME):
         return "all files are read again, and nothing is stored twice"

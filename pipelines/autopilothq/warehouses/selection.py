@@ -25,7 +25,7 @@ class MessageSelection(NamedTuple):
     but: bool = True
 
     def has(self, table: str) -> bool:
-        """Returns whether a message of this table is selected; "": the message is an event without a table."""
+        """Returns whether a message of this table is selected; `""` stands for an event without a table."""
         return (table in self.names) != self.but
 
     def renamed(self, shorten: Callable[[str], str]) -> "MessageSelection":
@@ -140,7 +140,7 @@ def from_text(text: str | None) -> Selected | None:
 
 
 def _messages(value: Any) -> MessageSelection:
-    """Returns the selection that `_json_of` wrote. Raises an error that `from_text` knows if the value is no such."""
+    """Returns the selection that `_json_of` wrote. Raises an error that `from_text` handles if the value is not one."""
     if value == "all":
         return ALL_MESSAGES
     ((kind, names),) = value.items()

@@ -1,4 +1,4 @@
-"""Reads dlt's settings, and has the defaults of this project."""
+"""Reads dlt's settings, and holds the defaults of this project."""
 
 import os
 import sys
@@ -81,7 +81,7 @@ def setting(name: str) -> Any:
 
 
 def text_setting(name: str) -> str:
-    """Returns a text of dlt's configuration or secrets, "" if it is in neither. Raises InvalidSetting for no text."""
+    """Returns a text of dlt's configuration or secrets, else "". Raises InvalidSetting if what is there is not text."""
     value = setting(name)
     if not isinstance(value, str | None):
         raise InvalidSetting(f"{name} must be {TYPE_NAMES[str]}, got {value!r}")
@@ -89,7 +89,7 @@ def text_setting(name: str) -> str:
 
 
 def dataset_name(dataset: str | None) -> str:
-    """Returns the name of the dataset of a load with this option. Raises InvalidSetting if the setting is no text."""
+    """Returns the name of the dataset of a load with this option. Raises InvalidSetting if the setting is not text."""
     return dataset or text_setting("dataset_name") or DATASET
 
 
@@ -169,7 +169,7 @@ def _typed(name: str, of: type) -> Any:
 
 
 def check_range(name: str, value: float, allowed: Range) -> None:
-    """Raises InvalidSetting if the value of a setting is out of its range; NaN is always.
+    """Raises InvalidSetting if the value of a setting is out of its range, as NaN always is.
 
     Example: `check_range("the setting max_event_tables", 500, Range(0))`.
     """
