@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 import zstandard
 from fsspec.implementations.local import LocalFileSystem
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from archived import DAYS, SECOND, A, Line, Outcome, Refusing, not_blank, outcome, put, rows
@@ -371,6 +371,7 @@ content = st.lists(
     st.integers(1, 300),
     st.sampled_from([5, 20, MAX_LINE]),
 )
+@example([(b"\n\xef\xbb\xbf" + b" " * 30 + b"\n", "plain")], 1, 5)  # a long blank line is no line either
 def test_any_cutting_gives_the_same_lines(
     tmp_path_factory: pytest.TempPathFactory, contents: list[tuple[bytes, str]], batch_bytes: int, max_line: int
 ) -> None:
@@ -382,7 +383,9 @@ def test_any_cutting_gives_the_same_lines(
     expected = [line for at, (text, _) in enumerate(contents) for line in as_lines(text, at)]
     assert lines == [line for line in expected if len(without_bom(line[2])) - 1 <= max_line]
     assert [(reject.file, reject.line, reject.raw + b"\n") for reject in rejects] == [
-        (file, line, without_bom(text)) for file, line, text in expected if len(without_bom(text)) - 1 > max_line
+        (file, line, without_bom(text))
+        for file, line, text in expected
+        if len(without_bom(text)) - 1 > max_line and not_blank([(file, line, without_bom(text))])
     ]
     assert ended == [(at, None) for at in range(len(contents))]
     assert outcome(files, max_line=max_line) == (lines, rejects, ended)
