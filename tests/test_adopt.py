@@ -22,7 +22,7 @@ from autopilothq.sources.adopt.buffer import column_names
 from autopilothq.sources.adopt.files import folded_name, table_files
 from autopilothq.warehouses import hints
 from calling import Call, Said
-from servers import S3
+from servers import S3, ask
 from shared_loads import command, isolation
 
 
@@ -215,6 +215,13 @@ def test_postgresql_becomes_duckdb_and_duckdb_becomes_postgresql(adopted: Adopte
     source = f"duckdb:///{adopted.file}"
     there = call("adopt", "--from", source, "--destination", "postgres", "--credentials", postgres)
     assert there.status == 0, there.err
+    # A column whose name differs from another's only in case must not lend it its values.
+    ask(
+        postgres,
+        """ALTER TABLE autopilothq.email_opened RENAME note TO "NOTE";
+        ALTER TABLE autopilothq.email_opened ADD note text; UPDATE autopilothq.email_opened SET note = "NOTE";
+        UPDATE autopilothq.email_opened SET "NOTE" = 'other'""",
+    )
     back = call("adopt", "--from", postgres, "--credentials", "back.duckdb", "--json")
     # The two of the load, and u2, who has a row of their own now.
     assert report(back)["stored"] == report(adopted.first)["stored"] + 3

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from autopilothq import catalog
-from autopilothq.segment.json_text import DECODER, JsonObject, to_json
+from autopilothq.segment.json_text import DECODER, JsonNumber, JsonObject, to_json
 from autopilothq.segment.ortto import (
     OrttoNames,
     OrttoPerson,
@@ -234,6 +234,16 @@ def test_a_contacts_other_fields_are_traits() -> None:
         "str_cm_plan": "pro",
     }
     assert (found["messageId"], found["timestamp"]) == ("ortto-7", "2026-11-01T05:06:09.000Z")
+
+
+def test_what_can_be_no_id_stays_for_the_load_to_report() -> None:
+    line = ortto_message(parsed({"id": "c1", "field_id": "act::o"}), OrttoPerson({"a": 1}, ["x"], True), RECEIPT)
+    found = json.loads(line)
+    assert found["context"]["traits"] == {"contact_id": {"a": 1}, "email": ["x"]}
+    assert (found["userId"], "anonymousId" in found) == (True, False)
+    line = ortto_message(parsed({"id": "c1", "field_id": "act::o"}), OrttoPerson(JsonNumber("5"), " ", ""), RECEIPT)
+    found = json.loads(line)
+    assert (found["context"]["traits"], found["anonymousId"], "userId" in found) == ({"contact_id": "5"}, "5", False)
 
 
 def test_a_step_of_a_journey() -> None:

@@ -92,6 +92,16 @@ def test_the_short_forms() -> None:
     assert lines(hook) == [message("contact_left_segment", id_, {"segment_id": "s"})]
 
 
+def test_what_can_be_neither_an_id_nor_a_contact_is_a_property() -> None:
+    hook: dict[str, Any] = {"event": "contact_added", "contact_id": 7, "email": ["a@b.c"], "contact": "Ada"}
+    [found] = lines(hook)
+    assert (found["anonymousId"], found["context"]["traits"]) == ("7", {"contact_id": "7"})
+    assert found["properties"] == {"email": ["a@b.c"], "contact": "Ada"}
+    assert "contact" not in found
+    [found] = lines({"event": "contact_added", "contact_id": " ", "email": None, "contact": {"Email": "a@b.c"}})
+    assert (found["anonymousId"], found["properties"]) == ("a@b.c", {})
+
+
 def test_either_spelling_of_an_unsubscribe_is_one_event() -> None:
     for event in ("contact_unsubscribed", "contact_unsubscribes"):
         [found] = lines({"event": event, "contact_id": ID, "email": "ada@example.com"})
@@ -99,12 +109,13 @@ def test_either_spelling_of_an_unsubscribe_is_one_event() -> None:
 
 
 def test_a_journeys_webhook_gives_a_message_for_each_contact() -> None:
-    journey = {"name": "New Journey", "id": "campaign_1"}
+    journey = {"name": "New Journey", "id": "campaign_1", "version": 3}
     body = {"records": [UPDATED, 5, {"contact_id": "person_2"}], "journey": journey, "offer": {"code": 1.10}}
     others = '{"offer":{"code":1.10}}'
     text = json.dumps(body).replace("1.1}", "1.10}").encode()
     first, third, second = lines(text)
-    properties = {"campaign_id": "campaign_1", "campaign_name": "New Journey", "offer": {"code": 1.1}}
+    about_it = {"campaign_id": "campaign_1", "campaign_name": "New Journey", "journey": {"version": 3}}
+    properties = {**about_it, "offer": {"code": 1.1}}
     about = f"[{compact(journey)},{others},"
     when = compact(UPDATED["updated_at"])
     assert first == message(

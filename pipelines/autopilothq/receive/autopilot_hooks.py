@@ -8,13 +8,14 @@ import hashlib
 from collections.abc import Iterator
 
 from ..catalog import HOOK_CONTACT, HOOK_EVENTS, HOOK_JOURNEY, HOOK_LIBRARY, HOOK_PREFIX
-from ..segment.json_text import DECODER, JsonNumber, JsonObject, is_storable, to_json
+from ..segment.json_text import DECODER, JsonNumber, JsonObject, is_storable, storable_text, to_json
 from ..utc import format_time
 from .messages import STAMPS, WRITE_KEY, ArchiveLines, Arrival, Body, adapted_lines, check_added, kept_line
 
 _SPELLINGS = {event.other: event.name for event in HOOK_EVENTS if event.other}
-_OF_HOOKS = frozenset({"event", "contact_id", "email", "contact", WRITE_KEY})
+_OF_HOOKS = frozenset({"event", WRITE_KEY})
 _OF_JOURNEYS = frozenset({"records", "journey", WRITE_KEY})
+_CAMPAIGN = {"id": "campaign_id", "name": "campaign_name"}  # the properties that a journey's keys become
 
 
 def hook_lines(body: Body, arrival: Arrival) -> ArchiveLines:
@@ -45,17 +46,20 @@ def _adapt(element: bytes, arrival: Arrival) -> list[bytes] | None:
 def _hook_line(hook: JsonObject, arrival: Arrival) -> bytes:
     event = _text(hook.value("event")) or ""
     contact = hook.value("contact")
+    email, contact_id = (storable_text(hook.value(key)) for key in ("email", "contact_id"))
+    # What can be neither an id nor a contact is a property, so that it is not lost.
+    own = {"email": email, "contact_id": contact_id, "contact": isinstance(contact, JsonObject)}
+    properties = _others(hook, _OF_HOOKS.union(key for key in own if own[key] or _is_blank(hook.value(key))))
     contact = contact if isinstance(contact, JsonObject) else JsonObject()
-    properties = _others(hook, _OF_HOOKS)
     id_ = _digest(to_json(hook), contact, arrival)
-    email = _text(hook.value("email")) or _text(contact.value("Email"))
-    contact_id = _text(hook.value("contact_id")) or _text(contact.value("contact_id"))
-    return _track(_SPELLINGS.get(event, event), id_, (email, contact_id), properties, contact, arrival)
+    who = (email or storable_text(contact.value("Email")), contact_id or storable_text(contact.value("contact_id")))
+    return _track(_SPELLINGS.get(event, event), id_, who, properties, contact, arrival)
 
 
 def _journey_lines(body: JsonObject, arrival: Arrival) -> Iterator[bytes]:
     journey, others = body.value("journey"), _others(body, _OF_JOURNEYS)
-    about = [("campaign_id", journey.value("id")), ("campaign_name", journey.value("name"))]
+    about = [(name, journey.value(key)) for key, name in _CAMPAIGN.items()]
+    about.append(("journey", _others(journey, frozenset(_CAMPAIGN)) or None))
     properties = JsonObject([(key, value) for key, value in about if value is not None] + others)
     check_added(len(body.value("records")) * (STAMPS + len(to_json([journey, others]))))
     for contact in body.value("records"):
@@ -63,7 +67,7 @@ def _journey_lines(body: JsonObject, arrival: Arrival) -> Iterator[bytes]:
             yield to_json(contact).encode()
             continue
         id_ = _digest(to_json([journey, others, contact]), contact, arrival)
-        who = (_text(contact.value("Email")), _text(contact.value("contact_id")))
+        who = (storable_text(contact.value("Email")), storable_text(contact.value("contact_id")))
         yield _track(HOOK_JOURNEY, id_, who, properties, contact, arrival)
 
 
@@ -111,6 +115,10 @@ def _track(
     # As text, because its keys (one for each email that the contact got) would give every line a shape of its own.
     message += [(HOOK_CONTACT, to_json(contact))] if contact else []
     return to_json(JsonObject(message)).encode()
+
+
+def _is_blank(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _text(value: object) -> str | None:

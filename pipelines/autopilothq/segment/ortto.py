@@ -261,7 +261,7 @@ def _line(
     person: OrttoPerson,
     receipt: OrttoReceipt,
 ) -> bytes:
-    contact_id, email, external_id = (storable_text(part) for part in person[:3])
+    contact_id, email, external_id = map(_id_as_sent, person[:3])
     time = created if created is not None else receipt.sent_at if receipt.sent_at is not None else receipt.received_at
     traits = [("email", email), ("contact_id", contact_id), *_fields(person.fields, receipt.names)]
     context = JsonObject([
@@ -278,7 +278,7 @@ def _line(
         ("sentAt", receipt.sent_at),
         ("receivedAt", receipt.received_at),
         ("userId", external_id),
-        ("anonymousId", email or contact_id),
+        ("anonymousId", storable_text(email) or storable_text(contact_id)),
         ("context", context),
         ("properties", JsonObject(properties)),
     ]
@@ -286,6 +286,13 @@ def _line(
 
 
 # ---- values --------------------------------------------------------------------------------------------------------
+
+
+def _id_as_sent(value: Any) -> Any:
+    """Returns an id as text, None if it is blank; any other value unchanged, so that the load reports it."""
+    if isinstance(value, str) and not value.strip():
+        return None
+    return storable_text(value) or value
 
 
 def _present(pairs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:

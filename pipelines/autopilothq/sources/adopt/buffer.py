@@ -17,6 +17,7 @@ from ...catalog import LATEST, LOADER_OWN_COLUMNS, MESSAGE_TABLES, RUDDERSTACK_C
 from ...errors import NotSupported
 from ...projection import LINES_PER_FILE, engine
 from .avro import AvroTable, opened_avro
+from .column_names import csv_names, json_names, own_names, parquet_names
 from .columns import CELL_PREFIX, LOST_PREFIX, BufferedTable, Form, LostColumn, RowGroup, as_plain_text, form_of
 from .files import COMPRESSIONS, TableFile, folded_name, unreadable_file
 from .in_parts import csv_in_parts, has_long_rows, json_in_parts, parquet_in_parts, write_in_parts
@@ -219,8 +220,18 @@ def local_source(con: duckdb.DuckDBPyConnection, local: Path, file: TableFile, s
     )
     sql = read.format(67108864)
     types = _types(con, sql)
-    columns = {name: form_of(type_) for name, type_ in types.items()}
+    names = own_names(list(types), partial(json_names, con, local))
+    columns = _columns({name: form_of(type_) for name, type_ in types.items()}, names)
+    types = {names[name]: type_ for name, type_ in types.items()}
     return Source(sql, ANY_ORDER, columns, types, partial(json_in_parts, partial(_contents, local), read))
+
+
+def _columns(forms: Mapping[str, tuple[Form, str]], names: Mapping[str, str]) -> dict[str, tuple[Form, str]]:
+    """Returns the forms of columns, with SQL for their values, by the names that the file has for them."""
+    return {
+        names[read]: (form, template.replace("{}", engine.name(read).replace("{", "{{").replace("}", "}}")))
+        for read, (form, template) in forms.items()
+    }
 
 
 def _types(con: duckdb.DuckDBPyConnection, sql: str) -> dict[str, str]:
@@ -231,7 +242,9 @@ def _parquet_source(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path) 
     read = "read_parquet({}, binary_as_string = true, hive_partitioning = false)"
     path = engine.glob_literal(str(local))
     types = _types(con, read.format(path))
-    columns = {name: form_of(type_) for name, type_ in types.items()}
+    names = own_names(list(types), partial(parquet_names, local))
+    columns = _columns({name: form_of(type_) for name, type_ in types.items()}, names)
+    types = {names[name]: type_ for name, type_ in types.items()}
     few = partial(parquet_in_parts, con, local, scratch, read)
     if "file_row_number" in map(str.lower, columns):
         return Source(read.format(path), ANY_ORDER, columns, types, few)
@@ -254,7 +267,8 @@ def _csv_source(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path) -> S
         sql = ""
         with closing(few()) as parts:
             types = _types(con, next(parts))
-    return Source(sql, ANY_ORDER, dict.fromkeys(types, ("loose", "{}")), {}, few)
+    names = own_names(list(types), partial(csv_names, con, read.format(engine.glob_literal(str(local)))))
+    return Source(sql, ANY_ORDER, _columns(dict.fromkeys(types, ("loose", "{}")), names), {}, few)
 
 
 def _has_null_marks(path: Path) -> bool:

@@ -138,10 +138,11 @@ class PostgresSource(Database):
         """Yields a source from which the engine reads a table's rows as a stream."""
         forms: dict[str, tuple[Form, str]] = {}
         cells = []
-        for column, type_ in table.columns.items():
+        for number, (column, type_) in enumerate(table.columns.items()):
             form, template = _POSTGRES_FORMS.get(type_, _AS_TEXT)
-            forms[column] = form, "{}"
-            cells.append(f"{template.format(engine.name(column))} AS {engine.name(column)}")
+            # Numbers, because the engine does not distinguish names that differ only in case.
+            forms[column] = form, f"c{number}"
+            cells.append(f"{template.format(engine.name(column))} AS c{number}")
         with self._connection.cursor() as cursor:
             cursor.execute(f"SELECT {', '.join(cells)} FROM {self.path(table.schema, table.name)}")
             with engine.registered(con, database_rows=cursor.fetch_record_batch()):

@@ -1,0 +1,74 @@
+"""Finds the names of columns as a file has them: the engine numbers those that differ from another one only in case."""
+
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ...projection import engine
+
+_NUMBERED = re.compile(r"(.+)_\d+", re.DOTALL)
+_KEYS = """
+SELECT key FROM (
+    SELECT unnest(json_keys(json)) AS key, generate_subscripts(json_keys(json), 1) AS place, row
+    FROM (SELECT json, row_number() OVER () AS row FROM read_ndjson_objects({path}, maximum_object_size = {size}))
+) GROUP BY key ORDER BY min((row, place))
+"""
+_LONGEST_OBJECT = 1 << 26  # bytes
+
+
+def own_names(read: Sequence[str], in_file: Callable[[], Sequence[str]]) -> dict[str, str]:
+    """Returns the names in a file by those that the engine has read; `in_file` is only called if they may differ.
+
+    Example: `own_names(["Foo", "foo_1"], lambda: ["Foo", "foo"]) == {"Foo": "Foo", "foo_1": "foo"}`.
+    """
+    lower = {name.lower() for name in read}
+    if not any(_stem(name) in lower for name in read):
+        return {name: name for name in read}
+    found = in_file()
+    left = [name for name in found if name not in read]
+    names: dict[str, str] = {}
+    for name in read:
+        own = next((other for other in left if other.lower() == _stem(name)), name) if name not in found else name
+        left = [other for other in left if other != own]
+        names[name] = own
+    return names
+
+
+def _stem(name: str) -> str | None:
+    """Returns a name without the number behind it, in lower case; None if it has no number."""
+    numbered = _NUMBERED.fullmatch(name)
+    return numbered[1].lower() if numbered else None
+
+
+def parquet_names(path: Path) -> list[str]:
+    """Returns the names of a Parquet file's columns; none if Arrow has no types for them."""
+    with suppress(pa.ArrowException):
+        return list(pq.read_schema(path).names)
+    return []
+
+
+def csv_names(con: duckdb.DuckDBPyConnection, read: str) -> list[str]:
+    """Returns the names in the header of a CSV file; none if there is no memory for its rows.
+
+    `read` is SQL that reads it with its header.
+    """
+    with suppress(duckdb.OutOfMemoryException):
+        header = con.execute(f"FROM {read.replace('header = true', 'header = false')} LIMIT 1").fetchone()
+        return [str(name) for name in header or ()]
+    return []
+
+
+def json_names(con: duckdb.DuckDBPyConnection, path: Path) -> list[str]:
+    """Returns the keys of the objects in a file with an object on each line, in the order in which they appear.
+
+    There are none if there is no memory for the objects.
+    """
+    keys = _KEYS.format(path=engine.glob_literal(str(path)), size=_LONGEST_OBJECT)
+    with suppress(duckdb.OutOfMemoryException):
+        return [str(key) for (key,) in con.execute(keys).fetchall()]
+    return []

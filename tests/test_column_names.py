@@ -1,0 +1,58 @@
+"""Names of columns that differ only in case, as files have them (docs/contract/adopt.md#columns-and-types)."""
+
+from collections.abc import Callable, Iterator
+from json import dumps
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from autopilothq.projection import engine
+from autopilothq.sources.adopt import buffer, columns
+from autopilothq.sources.adopt.column_names import own_names
+from autopilothq.sources.adopt.files import FileFormat, TableFile
+
+NAMES = ("id", "Foo", "foo", "id_1", "n_2", "{x}")
+
+
+@pytest.fixture(scope="module")
+def con() -> Iterator[duckdb.DuckDBPyConnection]:
+    with engine.connect(None, 200, 1) as found:
+        found.execute(columns.ADOPT_MACROS)
+        yield found
+
+
+def parquet(path: Path) -> None:
+    pq.write_table(pa.table([[name] for name in NAMES], names=list(NAMES)), path)
+
+
+def csv(path: Path) -> None:
+    path.write_text("\n".join([",".join(NAMES)] * 2))
+
+
+def json(path: Path) -> None:
+    path.write_text(dumps({name: name for name in NAMES}))
+
+
+@pytest.mark.parametrize(("form", "write"), [("parquet", parquet), ("csv", csv), ("json", json)])
+def test_the_column_that_is_spelt_like_its_name_is_adopted(
+    con: duckdb.DuckDBPyConnection, tmp_path: Path, form: FileFormat, write: Callable[[Path], None]
+) -> None:
+    path = tmp_path / f"shop.{form}"
+    write(path)
+    found = buffer.buffer_file(con, TableFile(str(path), "", 0, "shop", form, str(path)), 0, tmp_path)
+    cells = {name: f'"c:{name}"' for name in ("id", "foo", "id_1", "n_2", "x")}
+    assert set(found.forms) == set(cells)
+    row = con.execute(f"SELECT {', '.join(cells.values())}, \"l:Foo\" FROM '{found.path}'").fetchone()
+    values = [value.strip('"') for value in row or ()]
+    assert values == ["id", "foo", "id_1", "n_2", "{x}", "Foo"]
+    assert ("Foo", "foo", "same_column") in {(lost.name, lost.column, lost.reason) for lost in found.lost}
+
+
+def test_numbers_that_a_file_has_itself_stay() -> None:
+    assert own_names(["a", "a_1", "A_2", "b_1"], lambda: ["a", "A", "a_1"]) == {
+        "a": "a", "a_1": "a_1", "A_2": "A", "b_1": "b_1",
+    }  # fmt: skip
+    assert own_names(["Foo", "foo_1"], list) == {"Foo": "Foo", "foo_1": "foo_1"}
