@@ -161,6 +161,18 @@ def test_two_lines_tell_what_to_do(call: Call, words: list[str], said: str) -> N
     assert "SEKRET" not in found.err
 
 
+def test_an_own_name_of_a_destination_does_not_hide_its_package(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("archive.ndjson").write_text("{}\n")
+    monkeypatch.setenv("DESTINATION__SHOP__DESTINATION_TYPE", "mssql")
+    found = call("load", "archive", "archive.ndjson", "--destination", "shop")
+    install = f"Install it: {extras.install('mssql')}"
+    assert errors(found) == ["Error: The destination shop needs the package pyodbc, which is not installed.", install]
+    monkeypatch.setenv("DESTINATION__SHOP__DESTINATION_TYPE", "snowflake")
+    missing = errors(call("load", "archive", "archive.ndjson", "--destination", "shop"))
+    assert missing[0] == "Error: Expected the setting destination.shop.credentials, but there is none."
+    assert missing[1].endswith(f" Its package is missing too: {extras.install('snowflake')}")
+
+
 @pytest.fixture
 def azure(monkeypatch: pytest.MonkeyPatch) -> None:
     """The package that Fabric's credentials need, as far as they need it to be resolved."""

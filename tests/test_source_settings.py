@@ -75,15 +75,19 @@ def test_a_source_of_ones_own_refuses_numbers_out_of_their_ranges() -> None:
 
 
 @pytest.mark.parametrize("name", ["lock_timeout", "statement_timeout"])
-@pytest.mark.parametrize("seconds", [-1.0, float("nan"), 1e30])
-def test_a_time_out_of_postgresql_that_no_server_can_count_is_refused(name: str, seconds: float) -> None:
+@pytest.mark.parametrize(("seconds", "called"), [(-1.0, "postgres"), (float("nan"), None), (1e30, "shop")])
+def test_a_time_out_of_postgresql_that_no_server_can_count_is_refused(
+    name: str, seconds: float, called: str | None
+) -> None:
     config = PostgresConfiguration()
+    config.destination_name = called
     config.waits, config.credentials = Waits(), PostgresCredentials("postgresql://ada:1@host/db")
     setattr(config, name, seconds)
     with pytest.raises(InvalidSetting) as raised:
         with_timeouts(config)
     expected = (
-        f"Expected a number of at least 0 and at most 1,000,000 as destination.postgres.{name}, but got {seconds}."
+        f"Expected a number of at least 0 and at most 1,000,000 as destination.{called or 'postgres'}.{name}, but got"
+        f" {seconds}."
     )
     assert str(raised.value) == expected
 

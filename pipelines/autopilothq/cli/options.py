@@ -22,6 +22,7 @@ from .configuring import configure_dlt
 
 MAX_CREDENTIALS = 65_536  # characters of a file; a service account's key has some 2,500
 
+_EMPTY = "Expected a value, but got an empty text. For the default leave the option out."
 _LONGEST = timedelta(days=36_500)  # time-outs of 300 years overflow in Python
 
 _Command = Callable[..., Any]
@@ -54,6 +55,8 @@ class Time(click.ParamType[datetime]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         """Parses the time."""
+        if isinstance(value, str) and not value.strip():
+            self.fail(_EMPTY, param, ctx)
         try:
             return parse_time(value)
         except ValueError:
@@ -67,6 +70,8 @@ class CalendarDay(click.ParamType[date]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
         """Parses the day."""
+        if isinstance(value, str) and not value.strip():
+            self.fail(_EMPTY, param, ctx)
         try:
             return datetime.strptime(value, "%Y-%m-%d").date()  # noqa: DTZ007 - a day has no zone
         except ValueError:
@@ -125,9 +130,7 @@ class NameList(click.ParamType[list[str]]):
 def require_value(_: click.Context, param: click.Parameter, value: str | None) -> str | None:
     """Returns an option's value. Raises BadParameter if it is empty, as from an unset shell variable."""
     if value is not None and not value.strip():
-        raise click.BadParameter(
-            "Expected a value, but got an empty text. For the default leave the option out.", param=param
-        )
+        raise click.BadParameter(_EMPTY, param=param)
     return value
 
 

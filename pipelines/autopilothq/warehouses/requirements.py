@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterator
 from importlib.metadata import distribution
+from typing import Any
 
 from dlt import destinations
 from dlt.common.configuration.exceptions import ConfigFieldMissingException
@@ -39,13 +40,15 @@ def no_warehouse(kind: str) -> str:
     )
 
 
-def missing_package(error: ImportError, kind: str = "") -> str:
-    """Returns the message about a package that is not installed; `kind` is the destination that needs it.
+def missing_package(error: ImportError, factory: Destination[Any, Any] | None = None) -> str:
+    """Returns the message about a package that is not installed; `factory` is the destination that needs it.
 
     Raises the error itself if it is about a module of this package, because that is a bug.
     """
     if is_own_import_error(error):
         raise error
+    # Its type, because its name may be one that the user chose.
+    kind = factory.destination_type.rpartition(".")[2] if factory else ""
     extras = distribution(PACKAGE).metadata.get_all("Provides-Extra") or ()
     requested = error.dependencies[0] if isinstance(error, MissingDependencyException) else str(error.name)
     # What a filesystem needs is known by its bucket's kind.
@@ -56,7 +59,7 @@ def missing_package(error: ImportError, kind: str = "") -> str:
         (cause for cause in (error, error.__cause__, error.__context__) if getattr(cause, "name", None)), error
     )
     package = getattr(cause, "name", None) or requested
-    who = f"The destination {kind}" if kind else getattr(error, "caller", "This")
+    who = f"The destination {factory.destination_name}" if factory else getattr(error, "caller", "This")
     return f"{who} needs the package {package}, which is not installed.\nInstall it: {command}"
 
 
@@ -95,14 +98,15 @@ def _settings(error: ConfigFieldMissingException) -> Iterator[str]:
 
 def _package_of(setting: str) -> str:
     """Returns a sentence on the package of the setting's destination if that is missing too, else an empty text."""
-    room, kind, *_ = [*setting.split("."), ""]
+    room, name, *_ = [*setting.split("."), ""]
+    factory = None
     try:
-        factory = Destination.from_reference(kind) if room == "destination" else None
+        factory = Destination.from_reference(name) if room == "destination" else None
         _ = factory and factory.client_class
     except ImportError as error:
         if is_own_import_error(error):
             return ""
-        return f" Its package is missing too: {missing_package(error, kind).partition('Install it: ')[2]}"
+        return f" Its package is missing too: {missing_package(error, factory).partition('Install it: ')[2]}"
     except Exception:  # noqa: BLE001 - the missing setting is reported already
         return ""
     return ""

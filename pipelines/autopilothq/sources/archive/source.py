@@ -232,9 +232,10 @@ def days_to_read(since: str | date | None, until: str | date | None) -> tuple[da
     beyond the calendar in UTC.
     """
     try:
-        interval = dlt.current.interval() if since is None and until is None else None
+        first_day, last_day = _day(since, "since"), _day(until, "until")
+        interval = dlt.current.interval() if first_day is None and last_day is None else None
         if interval is None:
-            return _checked(_day(since, "since"), _day(until, "until"))
+            return _checked(first_day, last_day)
         # The interval does not include its end: a day's interval ends when the next day begins.
         start, end = interval  # older releases of dlt return a plain tuple
         first, last = (time.astimezone(UTC) for time in (start, end - timedelta(microseconds=1)))
@@ -252,9 +253,10 @@ def _checked(since: date | None, until: date | None) -> tuple[date | None, date 
 
 
 def _day(day: str | date | None, name: str) -> date | None:
+    """Returns a day; an empty text is none, because variables of the environment that nobody has filled are empty."""
     try:
         if isinstance(day, datetime):
             return to_utc(day).date()
-        return date.fromisoformat(day) if isinstance(day, str) else day
+        return (date.fromisoformat(day) if day.strip() else None) if isinstance(day, str) else day
     except ValueError:
         raise NotSupported(f"Expected a day such as 2019-03-01 for {name}, but got {str(day)!r}.") from None
