@@ -43,7 +43,7 @@ def test_hooks_are_registered_listed_and_removed(call: Call, server: FakeAutopil
     assert (said.status, said.out.splitlines()) == (
         0,
         [
-            f"{'id':<35}  {'event':<25}  {'created at':<19}  URL",
+            f"{'id':<35}  {'event':<25}  {'created at (UTC)':<19}  URL",
             *(
                 f"{f'hook_{event}_{number:04d}':<35}  {event:<25}  2018-11-01 00:00:00  {SHOWN}"
                 for number, event in enumerate(HOOKS, 1)

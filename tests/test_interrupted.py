@@ -97,7 +97,7 @@ def test_amid_a_step_of_dlt(
             "Aborted! `hooks list` shows which hooks there are; run it again for the rest.",
         ),
         (["hooks", "list"], "Aborted! It only reads: nothing was changed."),
-        (["receive", "folder", "--compact"], "Aborted! What was received stays, and can be loaded."),
+        (["receive", "folder", "--compact"], "Aborted! What was received is kept."),
         (["sample", "folder"], "Aborted! What it has written stays: name another folder, or remove it."),
         (["deliveries"], "Aborted! It only reads: nothing was changed."),
     ],

@@ -21,7 +21,7 @@ from prometheus_client import Counter
 from prometheus_client.metrics import MetricWrapperBase
 
 from autopilothq.receive import files, metrics, settings
-from calling import Call
+from calling import Call, errors
 from contract.duck import query
 from receiving import Receiver, hidden, published, receiver
 from shared_loads import isolation
@@ -236,6 +236,13 @@ def test_other_machines_need_settings(call: Call) -> None:
         'Set for instance receive.v1.write_keys, or [receive.segment.NAME] signature = "…".\n'
     )
     assert not Path("archive").exists()
+
+
+def test_a_bucket_without_a_scheme_is_no_folder_that_files_are_moved_to(call: Call) -> None:
+    for url in ("my-bucket/events", "s3:/my-bucket/events"):
+        said = call("receive", "archive", "--upload", url)
+        expected = f"Error: Expected a bucket's URL, such as s3://bucket/prefix, but got {url}."
+        assert (said.status, errors(said)) == (1, [expected])
 
 
 def test_other_machines_reach_endpoints_with_settings_alone() -> None:

@@ -30,7 +30,7 @@ _LEFT = {
     "forward": _UNDELIVERED,
     "contacts": "Run it again within a day for the rest: contacts that are done are left out.",
     "forget": _CONTINUED,
-    "receive": "What was received stays, and can be loaded.",
+    "receive": "What was received is kept.",
     "sample": "What it has written stays: name another folder, or remove it.",
     "export": "What it has written is no export yet: run it again, it starts from scratch.",
     "models apply": _CONTINUED,

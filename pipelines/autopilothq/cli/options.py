@@ -185,7 +185,8 @@ def credentials_of(value: str, param: click.Parameter | None = None) -> str:
     return found
 
 
-def _credentials(context: click.Context, param: click.Parameter, value: str | None) -> str | None:
+def read_credentials(context: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Returns the credentials that an option gives, as `credentials_of` does. Raises BadParameter for an empty text."""
     given = require_value(context, param, value)
     return given and credentials_of(given, param)
 
@@ -246,7 +247,7 @@ _destination_options = add_options(
     click.option(
         "--credentials",
         metavar="URL|PATH|env:NAME|@FILE",
-        callback=_credentials,
+        callback=read_credentials,
         help="Its credentials, as dlt takes them. Every user of this machine can see a password on a command line: name"
         " a variable (env:NAME) or a file (@FILE) that holds it, or set it in dlt's configuration.  [default:"
         f" {DUCKDB_FILE}]",

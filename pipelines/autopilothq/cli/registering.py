@@ -53,7 +53,7 @@ def print_hooks(as_json: bool) -> None:
         return
     if found:
         rows = [(hook.hook_id, hook.event, _time(hook) or "-", masked_url(hook.url)) for hook in found]
-        out.document("\n".join([*inspect.grid([("id", "event", "created at", "URL"), *rows], cut=False), ""]))
+        out.document("\n".join([*inspect.grid([("id", "event", "created at (UTC)", "URL"), *rows], cut=False), ""]))
     out.print_line(plural(len(found), "hook"))
 
 

@@ -19,6 +19,8 @@ from .dlt_internals import (
 
 # Extras of this package that dlt has under another name.
 _EXTRAS = {"gs": "gcs", "pyiceberg": "iceberg"}
+# Settings that credentials can lack if they are given as a URL.
+_OF_A_USER = (".credentials.username", ".credentials.password")
 # dlt's destinations whose tables cannot be queried.
 NO_WAREHOUSES = {"destination", "dummy", "lance", "lancedb", "qdrant", "weaviate"}
 
@@ -70,6 +72,8 @@ def missing_settings(error: ConfigFieldMissingException) -> str:
     env = ", ".join(name.upper().replace(".", "__") for name in names)
     by_option = ".bucket_url" if error.spec_name.startswith("Filesystem") else ".credentials"
     option = ", or by --credentials" if names[0].endswith(by_option) else ""
+    if names[0].endswith(_OF_A_USER):
+        option = ", or in the URL of the credentials"
     return (
         f"Expected the setting{'s' * several} {', '.join(names)}, but there {'are' if several else 'is'} none.\n"
         f"Set {'them' if several else 'it'} in .dlt/secrets.toml, by {env} in the environment{option}."
@@ -90,10 +94,16 @@ def wrong_credentials(error: InvalidNativeValue) -> str:
 def _settings(error: ConfigFieldMissingException) -> Iterator[str]:
     for field, traces in error.traces.items():
         trace = traces[0]
+        names = list(trace.traces) if isinstance(trace, LookupTraces) else []
+        is_partial = {f".{field}.{name}" for name in names} <= set(_OF_A_USER)
         while isinstance(trace, LookupTraces):
             trace = next(iter(trace.traces.values()))[0]
         sections = list(trace.sections)
-        yield ".".join(sections if sections[-1:] == [field] else [*sections, field])
+        setting = ".".join(sections if sections[-1:] == [field] else [*sections, field])
+        if names and is_partial:  # credentials are given, without these
+            yield from (f"{setting}.{name}" for name in names)
+        else:
+            yield setting
 
 
 def _package_of(setting: str) -> str:
