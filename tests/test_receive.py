@@ -381,6 +381,8 @@ def test_metrics() -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with receiver("archive", "--metrics", f"127.0.0.1:{port}", "--workers", "2", anew=True) as running:
+        assert httpx.get(f"{running.url}/healthz", timeout=60).status_code == 200
+        idle = httpx.get(f"http://127.0.0.1:{port}/metrics").text
         for _ in range(20):
             sent = httpx.post(running.url + "/v1/batch", json={"batch": [TRACK, TRACK]}, timeout=60)
             assert sent.status_code == 200
@@ -395,6 +397,7 @@ def test_metrics() -> None:
     assert 'autopilothq_receive_messages_total{endpoint="v1"} 40.0' in text
     assert 'autopilothq_receive_requests_total{endpoint="other",status="404"} 20.0' in text
     assert "made-up" not in text
+    assert "\nautopilothq_receive_oldest_unpublished_seconds 0.0\n" in idle
     [age] = re.findall(r"^autopilothq_receive_oldest_unpublished_seconds (.+)$", text, re.MULTILINE)
     assert 0 < float(age) < 60
     assert len(published(running.folder)) == 40
