@@ -480,6 +480,7 @@ def test_a_second_run_counts_no_cut_texts(adopted: Adopted, call: Call) -> None:
     [
         (["adopt"], "Expected a FOLDER to adopt, or a database with --from, but got neither."),
         (["adopt", "a", "--from", "duckdb:///b"], "to adopt, or a database with --from, but got both a and --from."),
+        (["adopt", "--from", "env:NO_SUCH"], "Invalid value for '--from': Expected a value in env:NO_SUCH, but that"),
         (["adopt", "a", "--table", "x"], "Expected TABLE=PATTERN, such as email_opened=opened/*.parquet, but got 'x'."),
         (["adopt", "foo://x"], "Expected a path, or a URL that begins with s3://, gs://, az:// or file://, but got"),
     ],

@@ -112,12 +112,21 @@ def test_a_day_is_one_in_utc(day: Any, expected: date | None) -> None:
     assert source.days_to_read(None, day) == (None, expected)
 
 
-@pytest.mark.parametrize("text", ["yesterday", "2019-03-01T12:00:00Z", "2019-02-30", ""])
+@pytest.mark.parametrize("text", ["yesterday", "2019-03-01T12:00:00Z", "2019-02-30"])
 def test_a_text_that_is_no_day_is_told(text: str) -> None:
     for name, days in (("since", (text, None)), ("until", ("2019-03-01", text))):
         with pytest.raises(NotSupported) as raised:
             source.days_to_read(*days)
         assert str(raised.value) == f"Expected a day such as 2019-03-01 for {name}, but got {text!r}."
+
+
+def test_an_empty_day_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment has empty variables for what nobody set; a scheduler's interval holds then, too."""
+    assert source.days_to_read("", " ") == (None, None)
+    assert source.days_to_read("2019-03-01", "") == (date(2019, 3, 1), None)
+    monkeypatch.setenv("DLT_INTERVAL_START", "2019-03-02T00:00:00Z")
+    monkeypatch.setenv("DLT_INTERVAL_END", "2019-03-04T00:00:00Z")
+    assert source.days_to_read("", "") == (date(2019, 3, 2), date(2019, 3, 3))
 
 
 def test_a_source_whose_variable_nobody_set_is_told() -> None:

@@ -214,6 +214,7 @@ def test_all_of_it_from_the_configuration(call: Call) -> None:
         ('since = "2019-03-05"', [], "1 line, 1 stored, 0 duplicates, 0 rejected"),
         ('since = "2019-03-05"', ["--since", "2019-03-04"], "2 lines, 2 stored, 0 duplicates, 0 rejected"),
         ('until = "2019-03-04"', [], "1 line, 1 stored, 0 duplicates, 0 rejected"),
+        ('since = ""\nuntil = " "', [], "2 lines, 2 stored, 0 duplicates, 0 rejected"),
         ('source_id = "other"', [], "0 lines, 0 stored, 0 duplicates, 0 rejected"),
         ('events = "Email Clicked"', [], "2 lines, 0 stored, 0 duplicates, 0 rejected, 2 skipped"),
     ],

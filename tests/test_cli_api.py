@@ -117,6 +117,7 @@ def test_a_wrong_key_is_one_line(call: Call, server: FakeAutopilot, monkeypatch:
                 " 2019-03-01T00:00:00+00:00."
             ),
         ),
+        (("--since", ""), "Expected a value, but got an empty text. For the default leave the option out."),
         (("--max-seconds", "-1"), "-1.0 is not in the range x>=0."),
     ],
 )

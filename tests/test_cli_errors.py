@@ -123,7 +123,15 @@ def test_a_password_is_never_printed(call: Call, url: str, monkeypatch: pytest.M
                 ("a", option, ""),
                 f"Error: Invalid value for '{option}': {EMPTY}",
             )
-            for option in ("--credentials", "--dataset", "--destination", "--books-dataset", "--source-id")
+            for option in (
+                "--credentials",
+                "--dataset",
+                "--destination",
+                "--books-dataset",
+                "--source-id",
+                "--since",
+                "--until",
+            )
         ),
         (
             ("a", "--engine", "proceses:8"),

@@ -206,12 +206,17 @@ def test_another_run_is_refused(load: Call, server: FakeOrtto) -> None:
     assert "Another run" in second[1]
 
 
+NO_FILE = (
+    "Expected a file with ids or emails, or a query (SELECT ...), but {} cannot be read: No such file or directory."
+)
+
+
 @pytest.mark.parametrize(
     ("words", "settings", "text"),
     [
         ([], {"API_KEY": None}, NO_KEY),
-        (["--people", "missing.txt"], {}, "missing.txt: No such file or directory"),
-        (["--people", "~/missing.txt"], {}, f"{Path.home()}/missing.txt: No such file or directory"),
+        (["--people", "missing.txt"], {}, NO_FILE.format("missing.txt")),
+        (["--people", "~/missing.txt"], {}, NO_FILE.format(f"{Path.home()}/missing.txt")),
         (["--people", "latin.txt"], {}, "latin.txt: expected ids or emails in UTF-8: 'utf-8' codec can't decode"),
         (["--people", "select 1; drop table x"], {}, None),
         ([], {"REGION": "mars"}, "sources.autopilothq.ortto.region must be au, eu or empty, got 'mars'"),

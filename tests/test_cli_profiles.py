@@ -90,6 +90,12 @@ def test_a_run_that_is_cut_off_is_an_error(call: Call, server: FakeProfiles, mon
     assert query("SELECT count(*) FROM autopilothq.tracks") == [(2,)]
 
 
+NO_FILE = (
+    "Expected a file with emails or user ids, or a query (SELECT ...), but {} cannot be read: No such file or"
+    " directory."
+)
+
+
 @pytest.mark.parametrize(
     ("words", "settings", "text"),
     [
@@ -116,8 +122,8 @@ def test_a_run_that_is_cut_off_is_an_error(call: Call, server: FakeProfiles, mon
                 " .dlt/secrets.toml, or SOURCES__AUTOPILOTHQ__API_KEY in the environment."
             ),
         ),
-        (["--space", "s", "--people", "gone.txt"], {}, "gone.txt: No such file or directory"),
-        (["--space", "s", "--people", "~/gone.txt"], {}, f"{Path.home()}/gone.txt: No such file or directory"),
+        (["--space", "s", "--people", "gone.txt"], {}, NO_FILE.format("gone.txt")),
+        (["--space", "s", "--people", "~/gone.txt"], {}, NO_FILE.format(f"{Path.home()}/gone.txt")),
         (
             ["--space", "s", "--people", "people.txt"],
             {"REGION": "mars"},

@@ -315,6 +315,15 @@ def log(columns: str) -> list[tuple[Any, ...]]:
         return con.execute(f"SELECT {columns} FROM autopilothq._forwards ORDER BY sent_at").fetchall()
 
 
+def test_a_folder_without_messages_is_told(forward: Any, call: Call) -> None:
+    Path("empty").mkdir()
+    Path("empty/dummy-object.txt").touch()
+    there = "was found at empty. What is there: 1 write tests and job markers."
+    none = "0 messages: 0 delivered, 0 refused, 0 failed, 0 unknown"
+    assert forward("empty") == (0, [none], [f"Warning: Nothing to send {there}"])
+    assert errors(call("mapping", "empty")) == [f"Warning: Nothing to map {there}"]
+
+
 def test_what_was_delivered_to_a_target_is_not_sent_there_again(fake: FakeSegment, forward: Any) -> None:
     path = write([track(number) for number in range(250)] + [track(3)])
     done = "251 messages: 250 delivered, 0 refused, 0 failed, 0 unknown, 1 twice in the input"

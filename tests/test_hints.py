@@ -144,6 +144,24 @@ def test_the_command_to_install_fits_where_the_package_came_from(tmp_path: Path)
             ),
         ),
         (
+            ["--destination", "postgres", "--credentials", "postgresql://reader@127.0.0.1:1/db"],
+            (
+                "Error: Expected the setting destination.postgres.credentials.password, but there is none.\n"
+                "Set it in .dlt/secrets.toml, by DESTINATION__POSTGRES__CREDENTIALS__PASSWORD in the environment, or in"
+                " the URL of the credentials."
+            ),
+        ),
+        (
+            ["--destination", "postgres", "--credentials", "postgresql://127.0.0.1:1/db"],
+            (
+                "Error: Expected the settings destination.postgres.credentials.password,"
+                " destination.postgres.credentials.username, but there are none.\n"
+                "Set them in .dlt/secrets.toml, by DESTINATION__POSTGRES__CREDENTIALS__PASSWORD,"
+                " DESTINATION__POSTGRES__CREDENTIALS__USERNAME in the environment, or in the URL of the"
+                " credentials."
+            ),
+        ),
+        (
             ["--destination", "lancedb"],  # whose package would be installed in vain
             (
                 "Error: Expected a destination that answers SQL, but lancedb does not: nobody could tell what is stored"
@@ -159,6 +177,18 @@ def test_two_lines_tell_what_to_do(call: Call, words: list[str], said: str) -> N
     found = call("load", "archive", "archive.ndjson", *words)
     assert (found.status, errors(found)) == (1, said.splitlines())
     assert "SEKRET" not in found.err
+
+
+def test_an_own_name_of_a_destination_does_not_hide_its_package(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("archive.ndjson").write_text("{}\n")
+    monkeypatch.setenv("DESTINATION__SHOP__DESTINATION_TYPE", "mssql")
+    found = call("load", "archive", "archive.ndjson", "--destination", "shop")
+    install = f"Install it: {extras.install('mssql')}"
+    assert errors(found) == ["Error: The destination shop needs the package pyodbc, which is not installed.", install]
+    monkeypatch.setenv("DESTINATION__SHOP__DESTINATION_TYPE", "snowflake")
+    missing = errors(call("load", "archive", "archive.ndjson", "--destination", "shop"))
+    assert missing[0] == "Error: Expected the setting destination.shop.credentials, but there is none."
+    assert missing[1].endswith(f" Its package is missing too: {extras.install('snowflake')}")
 
 
 @pytest.fixture
@@ -333,6 +363,9 @@ OF_EXTENSIONS = {
     "Invalid Input Error: Failed to load 'httpfs', The file is not a DuckDB extension.": (
         "Its file in ~/.duckdb/extensions is damaged, or not for this version of DuckDB and this machine: remove it,"
         " and DuckDB gets it anew (or copy the right one to its place)."
+    ),
+    'Binder Error: Unique file handle conflict: Cannot attach "a" - the file is already attached by "adopted"': (
+        "That file is the one that is loaded into: load into another one (--credentials)."
     ),
     "IO Error: Can't find the home directory at ''": "Set HOME: DuckDB keeps its extensions below it.",
 }

@@ -1,5 +1,6 @@
 """`autopilothq hooks` as a user sees it, against an account over real HTTP."""
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -43,7 +44,7 @@ def test_hooks_are_registered_listed_and_removed(call: Call, server: FakeAutopil
     assert (said.status, said.out.splitlines()) == (
         0,
         [
-            f"{'id':<35}  {'event':<25}  {'created at':<19}  URL",
+            f"{'id':<35}  {'event':<25}  {'created at (UTC)':<19}  URL",
             *(
                 f"{f'hook_{event}_{number:04d}':<35}  {event:<25}  2018-11-01 00:00:00  {SHOWN}"
                 for number, event in enumerate(HOOKS, 1)
@@ -52,6 +53,8 @@ def test_hooks_are_registered_listed_and_removed(call: Call, server: FakeAutopil
             "7 hooks",
         ],
     )
+    listed = json.loads(call("hooks", "list", "--json").out)["hooks"]
+    assert [each["created_at"] for each in listed] == ["2018-11-01T00:00:00+00:00"] * 7
     said = call("hooks", "add", "env:HOOK_TARGET", "--event", "contact_added")
     assert (said.status, said.out) == (0, "contact_added: was registered already\n")
     said = call("hooks", "remove", "hook_contact_added_0001", "hook_9")

@@ -35,7 +35,7 @@ ABORTED_LOAD = "Aborted! Nothing of what was not finished counts as loaded; the 
     ("words", "moment", "said"),
     [
         (["status"], "click", ""),
-        (["status"], "dlt", "\nAborted!\n"),
+        (["status"], "dlt", "\nAborted! It only reads: nothing was changed.\n"),
         (["load", "archive", "archive"], "dlt", f"\n{ABORTED_LOAD}\n"),
         (["--version"], "end", ""),
     ],
@@ -88,7 +88,18 @@ def test_amid_a_step_of_dlt(
             "Aborted! Run it again within a day for the rest: contacts that are done are left out.",
         ),
         (["forget", "--email", "a@example.com"], "Aborted! Run it again: that completes it."),
-        (["export", "folder"], "Aborted!"),
+        (["export", "folder"], "Aborted! What it has written is no export yet: run it again, it starts from scratch."),
+        (["schema", "upgrade"], "Aborted! Run it again: that completes it."),
+        (["models", "apply"], "Aborted! Run it again: that completes it."),
+        (["models", "show"], "Aborted! It only reads: nothing was changed."),
+        (
+            ["hooks", "remove", "1"],
+            "Aborted! `hooks list` shows which hooks there are; run it again for the rest.",
+        ),
+        (["hooks", "list"], "Aborted! It only reads: nothing was changed."),
+        (["receive", "folder", "--compact"], "Aborted! What was received is kept."),
+        (["sample", "folder"], "Aborted! What it has written stays: name another folder, or remove it."),
+        (["deliveries"], "Aborted! It only reads: nothing was changed."),
     ],
 )
 def test_what_becomes_of_the_work_is_told(

@@ -143,7 +143,7 @@ def test_so_are_a_wrong_call_and_its_end_by_ctrl_c(call: Call, monkeypatch: pyte
     monkeypatch.setattr("autopilothq.cli.inspecting.print_tables", interrupt)
     for words, status, message in (
         (["load", "arch"], 2, "No such command 'arch'. Did you mean 'archive'?"),
-        (["schema"], 130, "Aborted!"),
+        (["schema"], 130, "Aborted! It only reads: nothing was changed."),
     ):
         said = call("--log-format", "json", *words)
         assert (said.status, said.out) == (status, "")

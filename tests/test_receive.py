@@ -21,7 +21,7 @@ from prometheus_client import Counter
 from prometheus_client.metrics import MetricWrapperBase
 
 from autopilothq.receive import files, metrics, settings
-from calling import Call
+from calling import Call, errors
 from contract.duck import query
 from receiving import Receiver, hidden, published, receiver
 from shared_loads import isolation
@@ -238,6 +238,13 @@ def test_other_machines_need_settings(call: Call) -> None:
     assert not Path("archive").exists()
 
 
+def test_a_bucket_without_a_scheme_is_no_folder_that_files_are_moved_to(call: Call) -> None:
+    for url in ("my-bucket/events", "s3:/my-bucket/events"):
+        said = call("receive", "archive", "--upload", url)
+        expected = f"Error: Expected a bucket's URL, such as s3://bucket/prefix, but got {url}."
+        assert (said.status, errors(said)) == (1, [expected])
+
+
 def test_other_machines_reach_endpoints_with_settings_alone() -> None:
     with receiver(env={"RECEIVE__V1__WRITE_KEYS": "k"}, listen="0.0.0.0:0") as running:
         url = running.url.replace("0.0.0.0", "127.0.0.1")
@@ -374,6 +381,8 @@ def test_metrics() -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with receiver("archive", "--metrics", f"127.0.0.1:{port}", "--workers", "2", anew=True) as running:
+        assert httpx.get(f"{running.url}/healthz", timeout=60).status_code == 200
+        idle = httpx.get(f"http://127.0.0.1:{port}/metrics").text
         for _ in range(20):
             sent = httpx.post(running.url + "/v1/batch", json={"batch": [TRACK, TRACK]}, timeout=60)
             assert sent.status_code == 200
@@ -388,6 +397,7 @@ def test_metrics() -> None:
     assert 'autopilothq_receive_messages_total{endpoint="v1"} 40.0' in text
     assert 'autopilothq_receive_requests_total{endpoint="other",status="404"} 20.0' in text
     assert "made-up" not in text
+    assert "\nautopilothq_receive_oldest_unpublished_seconds 0.0\n" in idle
     [age] = re.findall(r"^autopilothq_receive_oldest_unpublished_seconds (.+)$", text, re.MULTILINE)
     assert 0 < float(age) < 60
     assert len(published(running.folder)) == 40

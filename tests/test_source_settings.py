@@ -10,13 +10,13 @@ from dlt.common.runtime.run_context import active
 from dlt.sources import DltSource
 
 from autopilothq import adopt, api, archive, ortto, profiles, source
-from autopilothq.errors import InvalidSetting
+from autopilothq.errors import BusyError, InvalidSetting
 from autopilothq.receive.settings import ENDPOINT_KINDS
 from autopilothq.warehouses.bigquery import bigquery
 from autopilothq.warehouses.dlt_internals import PostgresCredentials
 from autopilothq.warehouses.duckdb import direct
 from autopilothq.warehouses.postgres import PostgresConfiguration, Waits, postgres
-from autopilothq.warehouses.postgres_waits import with_timeouts
+from autopilothq.warehouses.postgres_waits import LOCK_NOT_AVAILABLE, raising_busy, with_timeouts
 from autopilothq.warehouses.resolve import make_destination, resolve_target
 from autopilothq.warehouses.settings import TargetOptions, check_top_level, configured_names
 from calling import Call, errors
@@ -75,17 +75,31 @@ def test_a_source_of_ones_own_refuses_numbers_out_of_their_ranges() -> None:
 
 
 @pytest.mark.parametrize("name", ["lock_timeout", "statement_timeout"])
-@pytest.mark.parametrize("seconds", [-1.0, float("nan"), 1e30])
-def test_a_time_out_of_postgresql_that_no_server_can_count_is_refused(name: str, seconds: float) -> None:
+@pytest.mark.parametrize(("seconds", "called"), [(-1.0, "postgres"), (float("nan"), None), (1e30, "shop")])
+def test_a_time_out_of_postgresql_that_no_server_can_count_is_refused(
+    name: str, seconds: float, called: str | None
+) -> None:
     config = PostgresConfiguration()
+    config.destination_name = called
     config.waits, config.credentials = Waits(), PostgresCredentials("postgresql://ada:1@host/db")
     setattr(config, name, seconds)
     with pytest.raises(InvalidSetting) as raised:
         with_timeouts(config)
     expected = (
-        f"Expected a number of at least 0 and at most 1,000,000 as destination.postgres.{name}, but got {seconds}."
+        f"Expected a number of at least 0 and at most 1,000,000 as destination.{called or 'postgres'}.{name}, but got"
+        f" {seconds}."
     )
     assert str(raised.value) == expected
+
+
+@pytest.mark.parametrize(("called", "section"), [(None, "destination.postgres"), ("shop", "destination.shop")])
+def test_a_lock_that_came_too_late_names_the_section_of_its_destination(called: str | None, section: str) -> None:
+    config = PostgresConfiguration()
+    config.waits, config.destination_name = Waits(), called
+    late = RuntimeError()
+    vars(late)["pgcode"] = LOCK_NOT_AVAILABLE
+    with pytest.raises(BusyError, match=rf"lock_timeout \(seconds\) under \[{section}\] of"), raising_busy(config):
+        raise late
 
 
 def test_a_text_for_the_seconds_of_ortto_is_refused_as_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:

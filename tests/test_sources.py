@@ -39,6 +39,8 @@ EAST = timezone(timedelta(hours=2))
     ("given", "expected"),
     [
         (None, None),
+        ("", None),
+        (" ", None),
         ("2019-03-01", datetime(2019, 3, 1, tzinfo=UTC)),
         ("2019-03-01T12:00:00", NOON),
         ("2019-03-01T14:00:00+02:00", NOON),

@@ -73,6 +73,7 @@ _ADVICE = {
     "Too many open files": "Let it open more (ulimit -n 1024), then run it again.",
     "Out of Memory Error|(allocate|pin) block of size": "Allow more: memory (MB, 400 unless set) under"
     " [sources.autopilothq], or for the load step memory_limit under [destination.duckdb.credentials.global_config].",
+    "Unique file handle conflict": "That file is the one that is loaded into: load into another one (--credentials).",
     "Failed to download ext|automatically install the required ext|^IO Error: Extension .+ not found": "DuckDB gets"
     " its extensions from the network, once. Without network, install this one elsewhere with the same version of"
     " DuckDB (INSTALL), and copy ~/.duckdb/extensions from there. duckdb and ducklake take another folder, too:"

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from .options import LoadOptions, credentials_of, load_options, require_value
+from .options import LoadOptions, load_options, read_credentials
 
 
 class _TablePatterns(click.ParamType[tuple[str, str]]):
@@ -34,7 +34,7 @@ class _TablePatterns(click.ParamType[tuple[str, str]]):
     "--from",
     "database",
     metavar="URL",
-    callback=require_value,
+    callback=read_credentials,
     help="Read a database instead: postgresql://... or duckdb:///FILE.",
 )
 @click.option(
@@ -68,7 +68,7 @@ def adopt_tables(
     named: dict[str, list[str]] = {}
     for table, pattern in tables:
         named.setdefault(table, []).append(pattern)
-    origin = AdoptedTables(urls, named, credentials_of(database) if database else None, schema)
+    origin = AdoptedTables(urls, named, database, schema)
     if verify:
         adopting.print_verification(origin, options)
     else:

@@ -21,15 +21,26 @@ from . import out
 NOTED_COMMANDS = ("load", "adopt", "send", "forward", "contacts", "forget")
 _UNFINISHED = "Nothing of what was not finished counts as loaded; the next run reads it again."
 _UNDELIVERED = "Run it again for the rest: what was delivered is not sent again."
+_CONTINUED = "Run it again: that completes it."
+_REGISTERED = "`hooks list` shows which hooks there are; run it again for the rest."
 _LEFT = {
     "load": _UNFINISHED,
     "adopt": _UNFINISHED,
     "send": _UNDELIVERED,
     "forward": _UNDELIVERED,
     "contacts": "Run it again within a day for the rest: contacts that are done are left out.",
-    "forget": "Run it again: that completes it.",
+    "forget": _CONTINUED,
+    "receive": "What was received is kept.",
+    "sample": "What it has written stays: name another folder, or remove it.",
+    "export": "What it has written is no export yet: run it again, it starts from scratch.",
+    "models apply": _CONTINUED,
+    "models drop": _CONTINUED,
+    "schema upgrade": _CONTINUED,
+    "hooks add": _REGISTERED,
+    "hooks remove": _REGISTERED,
 }
 """What Ctrl-C leaves of a command that changes something."""
+_UNCHANGED = "It only reads: nothing was changed."
 WEBHOOK = "runtime.slack_incoming_hook"
 NOTIFY = "sources.autopilothq.notify"
 NOTIFY_DEFAULT, NOTIFY_ALWAYS = "failure", "always"
@@ -83,8 +94,9 @@ def fail(message: str, status: int) -> None:
 
 def abort(commands: Sequence[str], status: int) -> None:
     """Reports that Ctrl-C ended the run, and what becomes of its work; `commands` are the command's names."""
-    left = _LEFT.get(commands[0]) if commands else None
-    message = f"Aborted! {left}" if left else "Aborted!"
+    names = (" ".join(commands[:2]), *commands[:1])
+    left = next((_LEFT[name] for name in names if name in _LEFT), _UNCHANGED)
+    message = f"Aborted! {left}" if commands else "Aborted!"
     if log_settings().json:
         line("error", message, status=status)
     else:

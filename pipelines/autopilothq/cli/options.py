@@ -22,6 +22,7 @@ from .configuring import configure_dlt
 
 MAX_CREDENTIALS = 65_536  # characters of a file; a service account's key has some 2,500
 
+_EMPTY = "Expected a value, but got an empty text. For the default leave the option out."
 _LONGEST = timedelta(days=36_500)  # time-outs of 300 years overflow in Python
 
 _Command = Callable[..., Any]
@@ -54,6 +55,8 @@ class Time(click.ParamType[datetime]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         """Parses the time."""
+        if isinstance(value, str) and not value.strip():
+            self.fail(_EMPTY, param, ctx)
         try:
             return parse_time(value)
         except ValueError:
@@ -67,6 +70,8 @@ class CalendarDay(click.ParamType[date]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
         """Parses the day."""
+        if isinstance(value, str) and not value.strip():
+            self.fail(_EMPTY, param, ctx)
         try:
             return datetime.strptime(value, "%Y-%m-%d").date()  # noqa: DTZ007 - a day has no zone
         except ValueError:
@@ -125,9 +130,7 @@ class NameList(click.ParamType[list[str]]):
 def require_value(_: click.Context, param: click.Parameter, value: str | None) -> str | None:
     """Returns an option's value. Raises BadParameter if it is empty, as from an unset shell variable."""
     if value is not None and not value.strip():
-        raise click.BadParameter(
-            "Expected a value, but got an empty text. For the default leave the option out.", param=param
-        )
+        raise click.BadParameter(_EMPTY, param=param)
     return value
 
 
@@ -182,7 +185,8 @@ def credentials_of(value: str, param: click.Parameter | None = None) -> str:
     return found
 
 
-def _credentials(context: click.Context, param: click.Parameter, value: str | None) -> str | None:
+def read_credentials(context: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Returns the credentials that an option gives, as `credentials_of` does. Raises BadParameter for an empty text."""
     given = require_value(context, param, value)
     return given and credentials_of(given, param)
 
@@ -243,7 +247,7 @@ _destination_options = add_options(
     click.option(
         "--credentials",
         metavar="URL|PATH|env:NAME|@FILE",
-        callback=_credentials,
+        callback=read_credentials,
         help="Its credentials, as dlt takes them. Every user of this machine can see a password on a command line: name"
         " a variable (env:NAME) or a file (@FILE) that holds it, or set it in dlt's configuration.  [default:"
         f" {DUCKDB_FILE}]",

@@ -9,9 +9,10 @@ from ..segment.mapping import MAPPING_SETTING, KeyPath, read_mappings
 from ..segment.naming import column_name
 from ..segment.proposal import KNOWN_COLUMNS, Proposal, SeenEvent, SeenProperty, is_mappable, masked_sample, propose
 from ..sources.archive import list_files
+from ..sources.archive.source import nothing_found
 from ..sources.archive.unknown import EventSurvey, survey_events
 from ..warehouses.settings import setting
-from . import out
+from . import log, out
 from .options import archive_urls
 
 _WIDTH = 80
@@ -21,7 +22,10 @@ def print_mapping(urls: Sequence[str], lines: int, as_json: bool) -> None:
     """Prints the proposal for the archives at `urls`, by default for the configured one."""
     found = archive_urls(urls)
     with explained():
-        files = list_files(found, credentials=setting("sources.autopilothq.credentials"))
+        left_out: dict[str, str] = {}
+        files = list_files(found, credentials=setting("sources.autopilothq.credentials"), left_out=left_out)
+        if not files:
+            log.warn(nothing_found("map", found, left_out))
         survey = survey_events(files, read_mappings(setting(MAPPING_SETTING)), lines)
     if as_json:
         out.document(json_text(_as_json(survey), indent=2))

@@ -29,7 +29,7 @@ def run_receiver(
 ) -> None:
     """Receives until the process is asked to stop. Loads alongside it wait up to `wait` for other runs.
 
-    Ctrl-C stops it like SIGTERM, but with another exit status. Raises RunError if the extra is not installed.
+    Ctrl-C stops it like SIGTERM, but then it raises KeyboardInterrupt. Raises RunError if the extra is not installed.
     """
     try:
         from ..receive import receive_settings
@@ -42,11 +42,8 @@ def run_receiver(
         ) from error
     settings = receive_settings(folder, **options)
     check(settings)
-    try:
-        with _loading(settings.upload or folder, load_every, target, wait) as end_loads:
-            serve(settings, partial(configure_logging, *log_settings()), partial(_report, folder), end_loads)
-    except KeyboardInterrupt:
-        raise SystemExit(out.INTERRUPTED) from None
+    with _loading(settings.upload or folder, load_every, target, wait) as end_loads:
+        serve(settings, partial(configure_logging, *log_settings()), partial(_report, folder), end_loads)
 
 
 def _report(folder: str, url: str) -> None:

@@ -48,20 +48,22 @@ def print_hooks(as_json: bool) -> None:
     with _account() as (account, _):
         found = hooks.hooks_of(account)
     if as_json:
-        listed = [hook._asdict() | {"url": masked_url(hook.url), "created_at": _time(hook)} for hook in found]
+        listed = [hook._asdict() | {"url": masked_url(hook.url), "created_at": _time(hook, iso=True)} for hook in found]
         out.print_line(json_text({"hooks": listed}))
         return
     if found:
         rows = [(hook.hook_id, hook.event, _time(hook) or "-", masked_url(hook.url)) for hook in found]
-        out.document("\n".join([*inspect.grid([("id", "event", "created at", "URL"), *rows], cut=False), ""]))
+        out.document("\n".join([*inspect.grid([("id", "event", "created at (UTC)", "URL"), *rows], cut=False), ""]))
     out.print_line(plural(len(found), "hook"))
 
 
-def _time(hook: Hook) -> str | None:
+def _time(hook: Hook, iso: bool = False) -> str | None:
+    """Returns when a hook was made: in UTC, with the zone if `iso`; a number that is no time as it came."""
     if hook.created_at is None:
         return None
     try:
-        return f"{datetime.fromtimestamp(hook.created_at / 1000, UTC):%Y-%m-%d %H:%M:%S}"
+        at = datetime.fromtimestamp(hook.created_at / 1000, UTC)
+        return at.isoformat() if iso else f"{at:%Y-%m-%d %H:%M:%S}"
     except (OverflowError, ValueError, OSError):
         return str(hook.created_at)
 

@@ -34,6 +34,7 @@ from ..segment.message import Reject, digest
 from ..sources.archive import list_files
 from ..sources.archive.batches import read_batches
 from ..sources.archive.listing import File
+from ..sources.archive.source import nothing_found
 from ..warehouses import lock
 from ..warehouses.dataset.delta import QueryRows
 from ..warehouses.query import run_query
@@ -194,9 +195,13 @@ def _messages(paths: Sequence[str], broken: list[str], names: Sequence[str]) -> 
 def archive_lines(paths: Sequence[str], broken: list[str]) -> Iterator[bytes | Reject]:
     """Lists files, and returns an iterator of their lines and rejects, in order.
 
-    `broken` gets the files that were not read to their end, and why. Raises ArchiveError if there is no file.
+    `broken` gets the files that were not read to their end, and why. Warns if there is no file. Raises ArchiveError if
+    nothing exists at a path.
     """
-    files = list_files(paths, credentials=setting("sources.autopilothq.credentials"))
+    left_out: dict[str, str] = {}
+    files = list_files(paths, credentials=setting("sources.autopilothq.credentials"), left_out=left_out)
+    if not files:
+        logs.warn(nothing_found("send", paths, left_out))
     return _lines(files, broken)
 
 

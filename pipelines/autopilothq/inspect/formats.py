@@ -153,7 +153,7 @@ def ddl(tables: Sequence[TableInfo], destination: Destination[Any, Any], dataset
     try:
         client_class: Any = destination.client_class
     except ModuleNotFoundError as error:
-        raise RunError(missing_package(error, destination.destination_name)) from error
+        raise RunError(missing_package(error, destination)) from error
     if not issubclass(client_class, SqlJobClientBase):
         raise RunError(f"Expected a destination that answers SQL, but {destination.destination_name} does not.")
     # Names must stay on one line, because statements are assembled from lines.

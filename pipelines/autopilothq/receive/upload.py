@@ -38,10 +38,13 @@ def uploading(settings: ReceiveSettings) -> Callable[[Path], None] | None:
 
 def check_upload(url: str) -> None:
     """Raises InvalidSetting if nothing can be uploaded to the URL. Does not connect to the bucket."""
+    expected = f"Expected a bucket's URL, such as s3://bucket/prefix, but got {url}"
+    if "://" not in url:  # a folder here, to which all files would be moved
+        raise InvalidSetting(f"{expected}.")
     try:
         fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
-        raise InvalidSetting(f"Expected a bucket's URL, such as s3://bucket/prefix, but got {url}: {error}") from error
+        raise InvalidSetting(f"{expected}: {error}") from error
 
 
 def upload(path: Path, folder: Path, url: str) -> None:
@@ -56,7 +59,7 @@ def upload(path: Path, folder: Path, url: str) -> None:
         size = path.stat().st_size
         filesystem, root = fsspec.core.url_to_fs(url)
         target = f"{root}/{name}"
-        if urlsplit(url).scheme in ("", "file"):
+        if urlsplit(url).scheme == "file":
             filesystem.makedirs(target.rpartition("/")[0], exist_ok=True)
         try:
             filesystem.put_file(str(path), target)

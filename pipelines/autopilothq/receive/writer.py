@@ -121,7 +121,7 @@ class Writer:
     def oldest(self) -> float:
         """Returns the age in seconds of the oldest file of this process that is not published."""
         opened = [*(file.opened for file in [*self._files.values()]), *self._publisher.opened()]
-        return time.monotonic() - min(opened, default=time.monotonic())
+        return time.monotonic() - min(opened) if opened else 0.0
 
     async def stop(self) -> None:
         """Writes the waiting messages and publishes all files. Does not wait for a disk that hangs."""

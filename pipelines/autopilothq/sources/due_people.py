@@ -75,4 +75,6 @@ def lines_of_file(path: Path, what: str) -> Iterator[str]:
     except UnicodeDecodeError as error:
         raise InvalidSetting(f"{path}: expected {what} in UTF-8: {error}") from error
     except OSError as error:
-        raise InvalidSetting(f"{path}: {error.strerror}") from error
+        raise InvalidSetting(
+            f"Expected a file with {what}, or a query (SELECT ...), but {path} cannot be read: {error.strerror}."
+        ) from error

@@ -16,9 +16,10 @@ _FAR_DIGITS = 15
 def read_setting_time(time: str | date | None, name: str = "since") -> datetime | None:
     """Returns the time that a setting or a caller gives: ISO 8601, UTC if it has no zone; a date means its midnight.
 
+    An empty text is no time, because variables of the environment that nobody has filled are empty.
     Raises InvalidSetting for a text that is not a time, or a time that UTC cannot express; it names the setting `name`.
     """
-    if time is None:
+    if time is None or not str(time).strip():
         return None
     if isinstance(time, date) and not isinstance(time, datetime):
         return datetime(time.year, time.month, time.day, tzinfo=UTC)

@@ -36,7 +36,7 @@ def with_timeouts(config: PostgresConfiguration) -> PostgresCredentials:
     query = KEEPALIVES | (credentials.query or {})
     options = [str(query.pop("options", ""))]
     for name in ("lock_timeout", "statement_timeout"):
-        check_range(f"destination.postgres.{name}", getattr(config, name), TIMEOUTS)
+        check_range(f"{_section(config)}.{name}", getattr(config, name), TIMEOUTS)
     lock_timeout = min(SECOND_TIMEOUT, config.lock_timeout) if config.waits.gave_up else config.lock_timeout
     for name, seconds in (("lock_timeout", lock_timeout), ("statement_timeout", config.statement_timeout)):
         if seconds and name not in options[0]:
@@ -44,6 +44,11 @@ def with_timeouts(config: PostgresConfiguration) -> PostgresCredentials:
     credentials.query = query | {"options": " ".join(filter(None, [*options, SESSION]))}
     credentials.client_encoding = ENCODING
     return credentials
+
+
+def _section(config: PostgresConfiguration) -> str:
+    """Returns the section of a destination's settings; it may have a name of its own."""
+    return f"destination.{config.destination_name or 'postgres'}"
 
 
 def check_session(connection: "psycopg2.extensions.connection", waits: Waits) -> None:
@@ -95,7 +100,7 @@ def raising_busy(config: PostgresConfiguration) -> Iterator[None]:
         waits.gave_up = True
         raise BusyError(
             f"Waited for {waits.last}, and gave up after {config.lock_timeout:g} s.\nRelease it there and run this"
-            " again, or wait longer: lock_timeout (seconds) under [destination.postgres] of dlt's configuration"
+            f" again, or wait longer: lock_timeout (seconds) under [{_section(config)}] of dlt's configuration"
         ) from error
 
 

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterator
 from importlib.metadata import distribution
+from typing import Any
 
 from dlt import destinations
 from dlt.common.configuration.exceptions import ConfigFieldMissingException
@@ -18,6 +19,8 @@ from .dlt_internals import (
 
 # Extras of this package that dlt has under another name.
 _EXTRAS = {"gs": "gcs", "pyiceberg": "iceberg"}
+# Settings that credentials can lack if they are given as a URL.
+_OF_A_USER = (".credentials.username", ".credentials.password")
 # dlt's destinations whose tables cannot be queried.
 NO_WAREHOUSES = {"destination", "dummy", "lance", "lancedb", "qdrant", "weaviate"}
 
@@ -39,13 +42,15 @@ def no_warehouse(kind: str) -> str:
     )
 
 
-def missing_package(error: ImportError, kind: str = "") -> str:
-    """Returns the message about a package that is not installed; `kind` is the destination that needs it.
+def missing_package(error: ImportError, factory: Destination[Any, Any] | None = None) -> str:
+    """Returns the message about a package that is not installed; `factory` is the destination that needs it.
 
     Raises the error itself if it is about a module of this package, because that is a bug.
     """
     if is_own_import_error(error):
         raise error
+    # Its type, because its name may be one that the user chose.
+    kind = factory.destination_type.rpartition(".")[2] if factory else ""
     extras = distribution(PACKAGE).metadata.get_all("Provides-Extra") or ()
     requested = error.dependencies[0] if isinstance(error, MissingDependencyException) else str(error.name)
     # What a filesystem needs is known by its bucket's kind.
@@ -56,7 +61,7 @@ def missing_package(error: ImportError, kind: str = "") -> str:
         (cause for cause in (error, error.__cause__, error.__context__) if getattr(cause, "name", None)), error
     )
     package = getattr(cause, "name", None) or requested
-    who = f"The destination {kind}" if kind else getattr(error, "caller", "This")
+    who = f"The destination {factory.destination_name}" if factory else getattr(error, "caller", "This")
     return f"{who} needs the package {package}, which is not installed.\nInstall it: {command}"
 
 
@@ -67,6 +72,8 @@ def missing_settings(error: ConfigFieldMissingException) -> str:
     env = ", ".join(name.upper().replace(".", "__") for name in names)
     by_option = ".bucket_url" if error.spec_name.startswith("Filesystem") else ".credentials"
     option = ", or by --credentials" if names[0].endswith(by_option) else ""
+    if names[0].endswith(_OF_A_USER):
+        option = ", or in the URL of the credentials"
     return (
         f"Expected the setting{'s' * several} {', '.join(names)}, but there {'are' if several else 'is'} none.\n"
         f"Set {'them' if several else 'it'} in .dlt/secrets.toml, by {env} in the environment{option}."
@@ -87,22 +94,29 @@ def wrong_credentials(error: InvalidNativeValue) -> str:
 def _settings(error: ConfigFieldMissingException) -> Iterator[str]:
     for field, traces in error.traces.items():
         trace = traces[0]
+        names = list(trace.traces) if isinstance(trace, LookupTraces) else []
+        is_partial = {f".{field}.{name}" for name in names} <= set(_OF_A_USER)
         while isinstance(trace, LookupTraces):
             trace = next(iter(trace.traces.values()))[0]
         sections = list(trace.sections)
-        yield ".".join(sections if sections[-1:] == [field] else [*sections, field])
+        setting = ".".join(sections if sections[-1:] == [field] else [*sections, field])
+        if names and is_partial:  # credentials are given, without these
+            yield from (f"{setting}.{name}" for name in names)
+        else:
+            yield setting
 
 
 def _package_of(setting: str) -> str:
     """Returns a sentence on the package of the setting's destination if that is missing too, else an empty text."""
-    room, kind, *_ = [*setting.split("."), ""]
+    room, name, *_ = [*setting.split("."), ""]
+    factory = None
     try:
-        factory = Destination.from_reference(kind) if room == "destination" else None
+        factory = Destination.from_reference(name) if room == "destination" else None
         _ = factory and factory.client_class
     except ImportError as error:
         if is_own_import_error(error):
             return ""
-        return f" Its package is missing too: {missing_package(error, kind).partition('Install it: ')[2]}"
+        return f" Its package is missing too: {missing_package(error, factory).partition('Install it: ')[2]}"
     except Exception:  # noqa: BLE001 - the missing setting is reported already
         return ""
     return ""

@@ -71,7 +71,7 @@ def resolve_target(options: TargetOptions = CONFIGURED_TARGET) -> Target:
         config = factory.configuration(get_destination_client_initial_config(factory, name))
         _ = factory.client_class
     except ImportError as error:
-        raise RunError(requirements.missing_package(error, factory.destination_name)) from error
+        raise RunError(requirements.missing_package(error, factory)) from error
     kind = config.destination_type.rpartition(".")[2]
     database = config.credentials.database if kind == "duckdb" else None
     if database and os.path.isabs(database):

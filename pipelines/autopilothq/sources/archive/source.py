@@ -168,7 +168,10 @@ class Archive(Origin[File]):
         )
         _report(context.report, left_out)
         if not found:
-            context.report.warnings.append(_nothing_found(self.urls, since, until, self.source_id, left_out))
+            asked = [f"source {self.source_id}"] if self.source_id else []
+            asked += [f"from {since}"] if since else []
+            asked += [f"to {until}"] if until else []
+            context.report.warnings.append(nothing_found("load", self.urls, left_out, asked))
         new = context.new(found)
         self._hook_files[:] = [file for file in new if self.hook_contacts and is_of_hooks(file)]
         return new
@@ -197,17 +200,11 @@ def _report(report: LoadReport, left_out: Mapping[str, str]) -> None:
                 report.warnings.append(f"Not read ({LEFT_OUT[why]}): {_some(names)}.")
 
 
-def _nothing_found(
-    urls: Sequence[str],
-    since: date | None,
-    until: date | None,
-    source_id: str | None,
-    left_out: Mapping[str, str],
-) -> str:
-    """Returns the warning that nothing was found: what was searched for, where, and what is there instead."""
-    requested = [f"source {source_id}"] if source_id else []
-    requested += [f"from {since}"] if since else []
-    requested += [f"to {until}"] if until else []
+def nothing_found(verb: str, urls: Sequence[str], left_out: Mapping[str, str], asked: Sequence[str] = ()) -> str:
+    """Returns the warning that nothing was found: to do what, where, what was asked for, and what is there instead.
+
+    Example: `nothing_found("load", ["logs"], {}, ["from 2019-03-01"])`.
+    """
     others = [day_and_source(url) for url, why in left_out.items() if why in ("other_days", "other_source")]
     days = sorted({day for day, _ in others if day})
     sources = sorted({source for _, source in others if source})
@@ -215,8 +212,8 @@ def _nothing_found(
     there += [f"sources {_some(sources)}"] if sources else []
     counts = Counter(left_out.values())
     there += [f"{counts[why]:,} {text}" for why, text in LEFT_OUT.items() if why in counts]
-    what = f" ({', '.join(requested)})" if requested else ""
-    return f"Nothing to load was found at {_some(urls)}{what}. What is there: {'; '.join(there) or 'no file at all'}."
+    what = f" ({', '.join(asked)})" if asked else ""
+    return f"Nothing to {verb} was found at {_some(urls)}{what}. What is there: {'; '.join(there) or 'no file at all'}."
 
 
 def _some(names: Sequence[str]) -> str:
@@ -232,9 +229,10 @@ def days_to_read(since: str | date | None, until: str | date | None) -> tuple[da
     beyond the calendar in UTC.
     """
     try:
-        interval = dlt.current.interval() if since is None and until is None else None
+        first_day, last_day = _day(since, "since"), _day(until, "until")
+        interval = dlt.current.interval() if first_day is None and last_day is None else None
         if interval is None:
-            return _checked(_day(since, "since"), _day(until, "until"))
+            return _checked(first_day, last_day)
         # The interval does not include its end: a day's interval ends when the next day begins.
         start, end = interval  # older releases of dlt return a plain tuple
         first, last = (time.astimezone(UTC) for time in (start, end - timedelta(microseconds=1)))
@@ -252,9 +250,10 @@ def _checked(since: date | None, until: date | None) -> tuple[date | None, date 
 
 
 def _day(day: str | date | None, name: str) -> date | None:
+    """Returns a day; an empty text is none, because variables of the environment that nobody has filled are empty."""
     try:
         if isinstance(day, datetime):
             return to_utc(day).date()
-        return date.fromisoformat(day) if isinstance(day, str) else day
+        return (date.fromisoformat(day) if day.strip() else None) if isinstance(day, str) else day
     except ValueError:
         raise NotSupported(f"Expected a day such as 2019-03-01 for {name}, but got {str(day)!r}.") from None

@@ -105,7 +105,7 @@ def ortto(
     pull = PullSettings(
         people,
         tuple(filter(None, split_names(activities or ()))),
-        read_setting_time(since or _setting("since") or None),
+        read_setting_time(since or _setting("since")),
         personal,
         people_per_load,
         seconds_per_load,
