@@ -24,6 +24,16 @@ def test_each_dataset_of_a_pipeline_has_its_own_cursor() -> None:
     assert [read_cursor("feed", "b", loads) for loads in (first, second)] == [{}, at(2)]
 
 
+def test_a_cursor_may_have_to_have_further_values() -> None:
+    """As that of one of two accounts that are loaded by turns."""
+    for end, account in enumerate("abab"):
+        write_cursor("feed", "a", at(end) | {"account": account})
+    loads = {f"load {end}" for end in range(3)}
+    assert [read_cursor("feed", "a", loads, account=account).get("end") for account in "abc"] == [2, 1, None]
+    assert read_cursor("feed", "a", loads, account="b", lost=None)["end"] == 1
+    assert read_cursor("feed", "a", loads, account="b", lost="x") == {}
+
+
 def test_only_some_older_cursors_are_kept() -> None:
     for end in range(8):
         write_cursor("feed", "a", at(end))

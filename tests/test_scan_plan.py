@@ -179,6 +179,22 @@ def test_a_scan_does_not_go_on_where_its_earlier_rows_are_dropped(
         assert sorted(path.stem for path in (plan.folder / folder).glob("*.gz")) == [f"0000000{n}" for n in pages[name]]
 
 
+def test_a_scan_does_not_go_on_where_a_load_stopped_before_its_tables_were_dropped(
+    plan: ScanPlan, state: dict[str, Any]
+) -> None:
+    """Not even if the load that was to begin it again was never loaded; what later loads leave counts."""
+    state["scans"] = {"contacts": cursor(LATE)}
+    dropped = {"contacts": "load 2", "lists": "load 2"}
+    after = replace(plan, dropped=dropped)
+    [scan] = after.scans()
+    assert (scan.started_at, scan.first) == (NOW, 1)
+    assert scan.spool is not None
+    scan.spool.put(Page([], None, "b1"))
+    after.write_cursor(scan, "load 3")
+    assert state["scans"]["contacts"]["dropped"] == {"contacts": "load 2"}
+    assert [replace(after, complete_loads={"load 1", "load 3"}).scans()[0].first] == [2]
+
+
 def test_what_was_cut_off_long_ago_is_scanned_first(plan: ScanPlan, state: dict[str, Any]) -> None:
     everything = frozenset({"contacts", "lists", "smart_segments_contacts", "custom_fields", "triggers", "users"})
     spooled(plan.folder / "smart_segments" / "index", ScanStart("account", EARLY), None)

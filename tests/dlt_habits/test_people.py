@@ -4,10 +4,12 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
+from dlt.pipeline.helpers import pipeline_drop
 
 from autopilothq import api, ortto, profiles
 from dlt_habits.habits import Place
@@ -131,6 +133,39 @@ def test_what_brings_back_a_dropped_table(
         place.con.execute(*re.findall("DELETE FROM .*'", warned[0]))
         place.run(source())
     assert [sorted(row["id"] for row in place.rows("email_clicked")), place.count("_profiles")] == before
+
+
+@pytest.mark.parametrize(("name", "by_command"), [("profiles", False), ("ortto", True)])
+def test_a_table_that_dlt_drops_is_filled_again(name: str, by_command: bool) -> None:
+    """By its command, or by `refresh` of that table alone in a load of a single person: the next load asks for all."""
+    with FakeProfiles() as space, FakeOrtto(people=2) as account:
+        for person in ("email:a@b.c", "email:d@e.f"):
+            for days in (1, 9):
+                space.happen(person, "Email Clicked", ago=days * DAY)
+        Path("people.txt").write_text("a@b.c\nd@e.f")
+        where: dict[str, Any] = (
+            {"token": space.token, "space": space.space, "people": "people.txt", "base_url": space.base_url}
+            if name == "profiles"
+            else {"api_key": account.key, "base_url": account.base_url, "activity_requests_per_second": PACE}
+        )
+
+        def source(*tables: str, most: int | None = None) -> DltSource:
+            made = (profiles if name == "profiles" else ortto)(**where, requests_per_second=PACE, people_per_load=most)
+            return made.with_resources("email_clicked", *tables, "_audit")
+
+        def ids(table: str) -> list[str]:
+            return sorted(row["id"] for row in place.rows(table))
+
+        place = Place()
+        place.run(source("tracks", "_profiles"))
+        before = ids("email_clicked"), ids("tracks")
+        assert len(before[0]) > 1
+        if by_command:
+            pipeline_drop(place.pipeline, resources=["email_clicked"])()
+        else:
+            place.run(source(most=1), refresh="drop_resources")
+        place.run(source("tracks", "_profiles"))
+        assert (ids("email_clicked"), ids("tracks")) == before
 
 
 def test_two_sources_in_one_run_are_told_to_run_one_by_one(origin: tuple[str, Callable[[], DltSource]]) -> None:

@@ -12,11 +12,15 @@ import dlt
 _MOST = 5  # older cursors that are kept
 
 
-def read_cursor(group: str, name: str, complete_loads: Collection[str]) -> dict[str, Any]:
-    """Returns the newest cursor that one of the complete loads left below `group`; empty if there is none."""
+def read_cursor(group: str, name: str, complete_loads: Collection[str], **of: Any) -> dict[str, Any]:
+    """Returns the newest cursor that one of the complete loads left below `group`; empty if there is none.
+
+    `of` are further values that it must have; None stands for one that it must not have.
+    """
     cursors: dict[str, Any] = dlt.current.source_state().get(group, {})
     kept = [*cursors.get(_earlier(name), ()), *filter(None, [cursors.get(name)])]
-    return next((cursor for cursor in reversed(kept) if cursor["load_id"] in complete_loads), {})
+    found = (each for each in reversed(kept) if all(each.get(key) == value for key, value in of.items()))
+    return next((cursor for cursor in found if cursor["load_id"] in complete_loads), {})
 
 
 def write_cursor(group: str, name: str, cursor: dict[str, Any], base: Mapping[str, Any] | None = None) -> None:

@@ -10,8 +10,8 @@ from ..catalog import PROFILES
 from ..errors import InvalidSetting, NotSupported
 from ..projection import DuePeople, People
 from ..warehouses.dataset import connected
-from ..warehouses.dlt_internals import resources as dlt_resources
 from . import user_hints
+from .dropped import dropped_before
 from .origin import LoadContext
 
 _QUERY = re.compile(r"\s*(select|with|from)\s", re.IGNORECASE)
@@ -21,13 +21,8 @@ FoundPeople = (
 """Chunks of people, as `People.add` takes them."""
 
 
-def due_people(
-    context: LoadContext, key: tuple[str, str], found: FoundPeople, due: DuePeople, is_anew: bool = False
-) -> People:
-    """Returns those of the `found` people who are due and not deleted; `key` is as in `People`.
-
-    With `is_anew`, earlier requests do not count.
-    """
+def due_people(context: LoadContext, key: tuple[str, str], found: FoundPeople, due: DuePeople) -> People:
+    """Returns those of the `found` people who are due and not deleted; `key` is as in `People`."""
     pipeline = context.required_pipeline()
     dataset = pipeline.dataset
     scratch = context.scratch / "people"
@@ -40,23 +35,22 @@ def due_people(
     with connected(dataset):
         exists = dataset.tables([PROFILES.name])
         columns = [column.name for column in PROFILES.columns]
-        stored = dataset.read(PROFILES.name, columns) if exists and not is_anew else ()
+        stored = dataset.read(PROFILES.name, columns) if exists else ()
         people.choose(stored, pipeline.complete_loads, due)
     return people
 
 
-def begins_anew(tables: Collection[str], why: str) -> bool:
-    """Returns whether dlt drops or empties tables of events, so that earlier requests do not count.
+def dropped_events(context: LoadContext, tables: Collection[str], why: str) -> dict[str, str]:
+    """Returns what `dropped_before` does of the selected tables of events: earlier requests do not count for them.
 
-    Raises NotSupported, with the reason `why`, if dlt is to replace them.
+    Raises NotSupported, with the reason `why`, if dlt is to replace any of them.
     """
     if replaced := user_hints.replaced_resources() & set(tables):
         raise NotSupported(
             f"Expected {min(replaced)} not to be replaced, because {why}.\n"
             'Leave write_disposition out, or read all that it has again: refresh="drop_sources".'
         )
-    dropped, emptied = dlt_resources.dropped_tables()
-    return bool((dropped | emptied) & {PROFILES.name, *tables})
+    return dropped_before(context.selected & set(tables), context.required_pipeline().load_id)
 
 
 def is_query(people: str) -> bool:

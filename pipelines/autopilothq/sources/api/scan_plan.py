@@ -1,8 +1,8 @@
 """Plans which scans a load of an account needs, and where each begins: anew, or where an earlier load stopped."""
 
 import shutil
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,9 @@ class ScanPlan:
     """Decides which scans a load makes.
 
     `account` is a digest that identifies the account. `folder` has the spools of earlier loads. `now` is when the load
-    began (RFC 3339). `complete_loads` are the ids of the loads whose cursors count. dlt drops or empties the tables
-    `lost` before it loads the rows, and puts them in place of those of the tables `replaced`.
+    began (RFC 3339). `complete_loads` are the ids of the loads whose cursors count. The tables `lost` were dropped or
+    emptied since the last load, or dlt does it before it loads the rows, which it puts in place of those of the tables
+    `replaced`. `dropped` is what `dropped_before` returns: scans do not go on where earlier loads stopped.
     """
 
     account: str
@@ -38,6 +39,7 @@ class ScanPlan:
     complete_loads: Collection[str]
     lost: Collection[str] = frozenset()
     replaced: Collection[str] = frozenset()
+    dropped: Mapping[str, str] = field(default_factory=dict)
 
     def has(self, *tables: Table) -> bool:
         """Returns whether any of the tables is selected."""
@@ -63,8 +65,12 @@ class ScanPlan:
 
     def _cursor(self, name: str) -> dict[str, Any]:
         """Returns the cursor that complete loads left of this account's last scan; empty if there is none."""
-        cursor = read_cursor(_CURSORS, name, self.complete_loads)
-        return cursor if cursor and cursor["account"] == self.account else {}
+        return read_cursor(_CURSORS, name, self.complete_loads, account=self.account, **self._dropped_of(name))
+
+    def _dropped_of(self, name: str) -> dict[str, Any]:
+        """Returns the part of a cursor that says which tables of a scan of several loads were dropped before it."""
+        dropped = {table: self.dropped[table] for table in self.tables_of_contacts() & self.dropped.keys()}
+        return {"dropped": dropped or None} if name == CONTACTS.name else {}
 
     def _scan_of_contacts(self) -> Scan:
         is_anew = bool(self.tables_of_contacts() & {*self.lost, *self.replaced})
@@ -127,6 +133,7 @@ class ScanPlan:
             bookmark = None if scan.lost else scan.spool.bookmark
             cursor |= {"page": scan.spool.last + 1, "bookmark": bookmark, "contacts": scan.contacts}
             cursor["tables"] = sorted(self.tables_of_contacts())
+            cursor |= {name: dropped for name, dropped in self._dropped_of(scan.name).items() if dropped}
         write_cursor(_CURSORS, scan.name, cursor, self._cursor(scan.name))
 
 

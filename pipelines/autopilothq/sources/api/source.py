@@ -21,8 +21,8 @@ from ...segment.json_text import JsonObject
 from ...segment.message import Batch
 from ...utc import format_time
 from ...warehouses.dataset import connected, first_event_of_others
-from ...warehouses.dlt_internals.resources import dropped_tables
 from ...warehouses.hints import SOURCE
+from ..dropped import dropped_before
 from ..origin import LoadContext, Origin, planned
 from ..plan import LoadSettings
 from ..report import ProgressCallback, no_progress
@@ -126,8 +126,18 @@ class AutopilotApi(Origin[Scan]):
         with connected(dataset):
             dataset.tables([table.name for table in (TRACKS, *ACCOUNT)])
         folder, now = Path(pipeline.working_folder, SCAN_FOLDER), format_time(context.loaded_at)
-        complete, lost, replaced = pipeline.complete_loads, set().union(*dropped_tables()), replaced_resources()
-        plan = ScanPlan(self.account, self.base_url, folder, context.selected, now, complete, lost, replaced)
+        dropped = dropped_before(context.selected & {*self.tables}, pipeline.load_id)
+        plan = ScanPlan(
+            self.account,
+            self.base_url,
+            folder,
+            context.selected,
+            now,
+            pipeline.complete_loads,
+            lost={table for table, load_id in dropped.items() if load_id == pipeline.load_id},
+            replaced=replaced_resources(),
+            dropped=dropped,
+        )
         scope = ScanScope(plan.has(*EVENT_RESOURCES), plan.has(CONTACTS), self.user_id_field, self.window)
         run = self._run = _Run(context, plan, scope, deadline)
         if scope.events and self.window.until is None:

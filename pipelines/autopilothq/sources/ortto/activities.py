@@ -1,6 +1,5 @@
 """Scans the activities of an account's people, for a whole run or a part of one (docs/contract/ortto-pull.md)."""
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -27,7 +26,7 @@ from .kinds import requested_kinds, selected_kinds
 from .listed import Lookup
 from .load import ACTIVE, EVERYBODY, OUT_OF_TIME, AccountLoad
 from .pages import OutOfTime, Scanner
-from .run import TIMES_LAG, Run, begin_run
+from .run import TIMES_LAG, Run, begin_run, drop_runs
 from .search import WAYS, Found, Search, contact_of, time_field
 
 ORTTO_SETTINGS = f"sources.{SOURCE}.ortto"
@@ -62,10 +61,9 @@ class ActivityScan:
     def plan(cls, load: AccountLoad, url: str) -> "ActivityScan":
         """Returns the scan of the run that is under way, or of a new one."""
         pipeline, now = load.context.required_pipeline(), load.context.loaded_at
-        complete = frozenset[str]() if load.is_anew else pipeline.complete_loads
-        if load.is_anew:
-            shutil.rmtree(load.home / load.run_key.name, ignore_errors=True)
-        run = begin_run(load.home, load.run_key, now, complete)
+        if pipeline.load_id in load.dropped.values():
+            drop_runs(load.home, load.account)
+        run = begin_run(load.home, load.run_key, now, pipeline.complete_loads)
         answers = Answers(run.folder / "answers", run.loaded_segment)
         if PROFILES.name not in load.context.selected:
             load.warn(
@@ -168,7 +166,7 @@ def _due_people(load: AccountLoad, run: Run, account: Account, kinds: tuple[str,
     # People who are found without a time of an activity count as active when the run began, so they are due.
     due = DuePeople(run.begun, TIMES_LAG, retry=load.settings.people == ACTIVE)
     key = f"ortto-{load.account}", load.scope_id
-    people = due_people(context, key, _found_people(load, run, account, kinds), due, load.is_anew)
+    people = due_people(context, key, _found_people(load, run, account, kinds), due)
     context.report.people_total = people.due
     context.report.people_found_by = WAYS.get(run.start.way)
     context.report_progress()

@@ -1,6 +1,7 @@
 """One load of an account of Ortto: what it requests, and its state while it runs."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from math import inf
 from pathlib import Path
@@ -38,14 +39,14 @@ class PullSettings(NamedTuple):
 class AccountLoad(ScannedRecords):
     """One load of an account: its budget of time, its scans, and the records that they find.
 
-    `account` is a digest that identifies the account. If `is_anew`, nothing counts as loaded, because dlt drops or
-    empties tables of events first.
+    `account` is a digest that identifies the account. `dropped` are the tables of events that were dropped, with the
+    last loads before which they were; what was requested earlier does not count.
     """
 
     account: str
     settings: PullSettings
     deadline: TimeBudget
-    is_anew: bool = False
+    dropped: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def home(self) -> Path:
@@ -64,7 +65,7 @@ class AccountLoad(ScannedRecords):
 
     @property
     def scope_id(self) -> str:
-        """A digest of the requested activities, `since`, and the selected tables.
+        """A digest of the requested activities, `since`, the selected tables, and those that were dropped.
 
         A watermark holds only for one scope, because it says nothing about what the scope leaves out. With `tracks`
         everything is requested, but tables that are not selected get no rows.
@@ -72,7 +73,8 @@ class AccountLoad(ScannedRecords):
         tables, selected = set(ORTTO_EVENT_RESOURCES), self.context.selected
         tables = {TRACKS.name} | (tables - selected) if TRACKS.name in selected else tables & selected
         since = self.settings.since.isoformat() if self.settings.since else None
-        return short_digest(sorted(tables), sorted(self.settings.activities), since)
+        dropped = [sorted(self.dropped.items())] if self.dropped else []
+        return short_digest(sorted(tables), sorted(self.settings.activities), since, *dropped)
 
     @property
     def run_key(self) -> RunKey:

@@ -12,7 +12,7 @@ from ...segment.message import Batch
 from ...segment.ortto import OrttoNames, names_of_schema
 from ...utc import format_time
 from ...warehouses.dataset import connected
-from ..due_people import begins_anew
+from ..due_people import dropped_events
 from ..origin import LoadContext, Origin, planned
 from ..scans import Scan, ScanBatch, TimeBudget
 from .activities import Account, ActivityScan
@@ -46,9 +46,9 @@ class OrttoPull(Origin[Scan]):
     def _plan(self, context: LoadContext) -> Sequence[Scan]:
         pipeline = context.required_pipeline()
         pipeline.dataset.tables([table.name for table in (TRACKS, *ORTTO_ACCOUNT)])
-        is_anew = begins_anew(ORTTO_EVENT_RESOURCES, "Ortto only has the activities of the last months")
+        dropped = dropped_events(context, ORTTO_EVENT_RESOURCES, "Ortto only has the activities of the last months")
         load = self._load = AccountLoad(
-            context, self.account, self.settings, TimeBudget(self.settings.max_seconds), is_anew
+            context, self.account, self.settings, TimeBudget(self.settings.max_seconds), dropped
         )
         now = format_time(context.loaded_at)
         folder, complete = load.scans_folder, pipeline.complete_loads

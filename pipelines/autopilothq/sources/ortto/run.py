@@ -105,6 +105,14 @@ class Run:
         write_cursor(_CURSORS, self.key.name, cursor, self.cursor)
 
 
+def drop_runs(home: Path, account: str) -> None:
+    """Deletes what this machine has of an account's runs. `home` is the folder of all runs."""
+    for file in home.glob(f"*/{_START}"):
+        start = _read_start(file.parent)
+        if start and start.account == account:
+            shutil.rmtree(file.parent, ignore_errors=True)
+
+
 def begin_run(home: Path, key: RunKey, now: datetime, complete_loads: Collection[str]) -> Run:
     """Returns the run that is under way on this machine or another, or a new one. `home` is the folder of all runs."""
     folder = home / key.name

@@ -21,7 +21,7 @@ from ...warehouses.dataset import audit_row, connected
 from ...warehouses.hints import SOURCE
 from ...warehouses.query import read_query
 from ..cursors import read_cursor, write_cursor
-from ..due_people import begins_anew, due_people, is_query
+from ..due_people import dropped_events, due_people, is_query
 from ..origin import MESSAGE_RESOURCES, LoadContext, Origin, planned
 from ..scans import Scan
 from ..settings import RequestSettings, short_digest
@@ -48,15 +48,11 @@ class Contacts(NamedTuple):
 
 @dataclass
 class _Run:
-    """One load of a run that began at `begun`; `cursor` is what complete loads left of the last run.
-
-    If `is_anew`, earlier requests do not count, because dlt drops or empties tables of events first.
-    """
+    """One load of a run that began at `begun`; `cursor` is what complete loads left of the last run."""
 
     context: LoadContext
     begun: datetime
     cursor: dict[str, Any]
-    is_anew: bool
     people: People
     pull: Pull | None = None
 
@@ -80,6 +76,7 @@ class Space(Origin[Scan]):
     people_per_load: int | None = None
     _run: _Run | None = field(init=False, default=None)
     _left_out: frozenset[str] = field(init=False, default=frozenset())
+    _dropped: dict[str, str] = field(init=False, default_factory=dict)
 
     tables = (PROFILES.name, *MESSAGE_RESOURCES)
 
@@ -90,13 +87,14 @@ class Space(Origin[Scan]):
 
     @property
     def scope_id(self) -> str:
-        """A digest of the requested events, `since`, and the tables that are not selected.
+        """A digest of the requested events, `since`, the tables that are not selected, and those that were dropped.
 
         A watermark holds only for one scope, because it says nothing about what the scope leaves out.
         """
         since = [self.scope.since.isoformat()] if self.scope.since else []
         left_out = [sorted(self._left_out)] if self._left_out else []
-        return short_digest(sorted(self.scope.names), self.scope.source_id, *since, *left_out)
+        dropped = [sorted(self._dropped.items())] if self._dropped else []
+        return short_digest(sorted(self.scope.names), self.scope.source_id, *since, *left_out, *dropped)
 
     @property
     def run_id(self) -> str:
@@ -107,25 +105,28 @@ class Space(Origin[Scan]):
         """Returns the run as one scan, and reports how many people are due."""
         pipeline = context.required_pipeline()
         dataset = pipeline.dataset
-        is_anew = begins_anew(MESSAGE_RESOURCES, "the Profile API only has the events of the last 14 days")
+        why = "the Profile API only has the events of the last 14 days"
+        self._dropped = dropped_events(context, MESSAGE_RESOURCES, why)
+        if pipeline.load_id in self._dropped.values():
+            shutil.rmtree(pipeline.working_folder / PEOPLE_FOLDER, ignore_errors=True)  # of runs that do not go on
         self._left_out = frozenset(MESSAGE_RESOURCES) - context.selected
-        cursor = {} if is_anew else read_cursor(_CURSORS, self.run_id, pipeline.complete_loads)
+        cursor = read_cursor(_CURSORS, self.run_id, pipeline.complete_loads)
         now = context.loaded_at
         last_begun = datetime.fromisoformat(cursor["begun"]) if cursor else now
         is_continued = bool(cursor) and not cursor["complete"] and now - last_begun < MAX_RUN_AGE
         begun = last_begun if is_continued else now
         if cursor and not is_continued:
             _warn_of_gap(context, cursor)
-        self._run = _Run(context, begun, cursor, is_anew, self._due_people(context, begun, is_anew))
+        self._run = _Run(context, begun, cursor, self._due_people(context, begun))
         context.report.people_total = self._run.people.due
         with connected(dataset):
             audited = audit_row(dataset, self.url, format_time(begun))
         lines = audited["lines"] if audited else 0
         return [Scan("profiles", self.url, format_time(begun), lines_before=lines, audited=audited)]
 
-    def _due_people(self, context: LoadContext, begun: datetime, is_anew: bool) -> People:
+    def _due_people(self, context: LoadContext, begun: datetime) -> People:
         due = DuePeople(begun, LOOKBACK if self.people == "api" else None)
-        return due_people(context, (self.name, self.scope_id), self._found_people(context), due, is_anew)
+        return due_people(context, (self.name, self.scope_id), self._found_people(context), due)
 
     def _found_people(self, context: LoadContext) -> Iterator[Sequence[Person]]:
         """Yields all people in chunks. Raises InvalidSetting for a query of several columns."""
@@ -150,7 +151,7 @@ class Space(Origin[Scan]):
         run = planned(self._run)
         if run.pull is not None:
             run.people.close()
-            run.people = self._due_people(run.context, run.begun, run.is_anew)
+            run.people = self._due_people(run.context, run.begun)
             work[0].begin_reading()
 
         def report_people() -> None:
