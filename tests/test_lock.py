@@ -24,7 +24,7 @@ from autopilothq.warehouses.duckdb import direct
 from calling import Call, errors
 from faults import holder, lock_holder
 from prepared import as_prepared, preparing
-from servers import S3
+from servers import S3, ask
 from shared_loads import command
 
 GOOD = '{"type":"track","event":"Email Opened","messageId":"m1","userId":"1","receivedAt":"2019-03-04T05:06:07.412Z"}\n'
@@ -94,6 +94,33 @@ def test_a_run_from_elsewhere_into_one_duckdb_file(tmp_path: Path) -> None:
         with lock.held(machine(tmp_path / "three", direct("another.duckdb")), 0):
             pass
     assert str(busy.value) == f"Another run into {place} {BUSY}"
+
+
+def test_each_kind_of_work_has_locks_of_its_own(tmp_path: Path, postgres: str) -> None:
+    place = str(Path("autopilot.duckdb").absolute())
+    other = f"autopilothq, on {lock.process_name()},"
+    for name, to, into in (("a", direct(place), place), ("b", dlt.destinations.postgres(postgres), other)):
+        one, two = (machine(tmp_path / f"{name}{number}", to) for number in (1, 2))
+        with lock.held(one, 0), lock.held(one, 0, "send"):
+            for work, run, what in (
+                *(("", one, "of the pipeline autopilot_events"), ("send", one, "of the pipeline autopilot_events")),
+                *(("", two, f"into {into}"), ("send", two, f"into {into}")),
+            ):
+                with pytest.raises(BusyError) as busy, lock.held(run, 0, work):
+                    pass
+                assert str(busy.value) == f"Another run {what} {BUSY}"
+        locks = ["autopilot_events.lock", "autopilot_events.send.lock"]
+        assert sorted(path.name for path in (tmp_path / f"{name}2").glob("*.lock")) == locks
+    assert sorted(map(str, Path().iterdir())) == ["a.ndjson", "autopilot.duckdb.lock", "autopilot.duckdb.send.lock"]
+    tables = "SELECT tablename FROM pg_tables WHERE schemaname = 'autopilothq' ORDER BY 1"
+    assert ask(postgres, tables) == [("_locks",), ("_locks_send",)]
+
+
+def test_a_database_without_a_place_for_a_lock_has_none(tmp_path: Path) -> None:
+    with closing(duckdb.connect()) as con:
+        for name, to in (("a", dlt.destinations.duckdb(con)), ("b", direct("nowhere/autopilot.duckdb"))):
+            with lock.held(machine(tmp_path / name, to), 0):
+                assert list(map(str, Path().iterdir())) == ["a.ndjson"]
 
 
 def test_what_a_dead_process_held_is_free(tmp_path: Path, call: Call) -> None:
