@@ -382,7 +382,7 @@ def test_what_is_left_of_a_job_that_broke_off() -> None:
     assert left() == (of_all, 5, 0)
     assert left(*[done] * 5) == (of_all, 5, 0)  # a complete job is repeated
     for status in ("failed", "unknown"):
-        cut_off = DeliveryStatus(False, status, "2", None)
+        cut_off = DeliveryStatus(False, status, "2", lately)
         old, other = done._replace(sent=long_ago), done._replace(content="1")
         assert left(done, cut_off, old, other, done) == ([(who, "2", who != "D@b.c") for who in people[1:4]], 3, 2)
     refused = DeliveryStatus(False, "refused", "2", None)

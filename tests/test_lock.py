@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -98,8 +99,13 @@ def test_a_run_from_elsewhere_into_one_duckdb_file(tmp_path: Path) -> None:
 
 def test_each_kind_of_work_has_locks_of_its_own(tmp_path: Path, postgres: str) -> None:
     place = str(Path("autopilot.duckdb").absolute())
-    other = f"autopilothq, on {lock.process_name()},"
-    for name, to, into in (("a", direct(place), place), ("b", dlt.destinations.postgres(postgres), other)):
+    other = f", on {socket.gethostname()}, process {os.getpid()},"
+    lake = Path("lake").absolute()
+    for name, to, into in (
+        ("a", direct(place), place),
+        ("b", dlt.destinations.postgres(postgres), f"autopilothq{other}"),
+        ("c", dlt.destinations.filesystem(lake.as_uri()), f"{lake.as_uri()}{other}"),
+    ):
         one, two = (machine(tmp_path / f"{name}{number}", to) for number in (1, 2))
         with lock.held(one, 0), lock.held(one, 0, "send"):
             for work, run, what in (
@@ -109,9 +115,10 @@ def test_each_kind_of_work_has_locks_of_its_own(tmp_path: Path, postgres: str) -
                 with pytest.raises(BusyError) as busy, lock.held(run, 0, work):
                     pass
                 assert str(busy.value) == f"Another run {what} {BUSY}"
-        locks = ["autopilot_events.lock", "autopilot_events.send.lock"]
-        assert sorted(path.name for path in (tmp_path / f"{name}2").glob("*.lock")) == locks
-    assert sorted(map(str, Path().iterdir())) == ["a.ndjson", "autopilot.duckdb.lock", "autopilot.duckdb.send.lock"]
+        files = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / f"{name}2").glob("*.lock")}
+        assert files == {"autopilot_events.lock": 0o600, "autopilot_events.send.lock": 0o600}
+    assert sorted(map(str, Path().glob("*.lock"))) == ["autopilot.duckdb.lock", "autopilot.duckdb.send.lock"]
+    assert sorted(path.name for path in (lake / "autopilothq").iterdir()) == ["_locks", "_locks_send"]
     tables = "SELECT tablename FROM pg_tables WHERE schemaname = 'autopilothq' ORDER BY 1"
     assert ask(postgres, tables) == [("_locks",), ("_locks_send",)]
 
@@ -355,6 +362,24 @@ def test_a_lease_is_renewed_long_before_it_ends_and_after_an_error(caplog: pytes
     lock._renew(ledger, "mine here", Done())
     assert (waited, ledger.renewed) == ([15.0] * 4, ["mine here"] * 3)
     assert caplog.messages == ["The lock could not be renewed: ConnectionError"]
+
+
+def test_a_lease_that_is_being_renewed_as_the_run_ends_is_dropped_after_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "LEASE", 0.01)
+    renewing = threading.Event()
+
+    class Slow(Ledger):
+        def put(self, owner: str) -> None:
+            renewing.set()
+            time.sleep(0.1)
+            self.leases[owner] = 0.0
+
+    ledger = Slow()
+    with lock._lease(ledger, "a warehouse", 0):
+        renewing.wait()
+    assert ledger.leases == {}
+    time.sleep(0.15)
+    assert ledger.leases == {}
 
 
 def test_a_lease_that_cannot_be_dropped_fails_no_run(caplog: pytest.LogCaptureFixture) -> None:
