@@ -16,6 +16,7 @@ import dlt
 import duckdb
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 from dlt.common.destination.exceptions import DestinationTerminalException, DestinationTransientException
 from dlt.common.runtime.run_context import active
 from dlt.destinations.impl.postgres.sql_client import Psycopg2SqlClient
@@ -28,6 +29,7 @@ from autopilothq.destination.dispatch import AT_ONCE
 from autopilothq.destination.messages import from_line, from_row
 from autopilothq.destination.plan import NOT_OF_TRACKS, UNMAPPED
 from autopilothq.errors import InvalidSetting, NotAuthorized, RunError, Unavailable
+from autopilothq.warehouses.dataset import delta
 from fake_autopilot import FakeAutopilot
 from sending import IMPATIENT, answer, configure, counted, identify, log_in, posts, rows, send, settings_for, track
 from servers import ask
@@ -777,7 +779,8 @@ def test_text_that_no_warehouse_can_store_stops_no_message(server: FakeAutopilot
     assert set(rows("message_id", "user_id")) == {("a?", None), ("b?", "u\ufffd"), ("t?", None)}
 
 
-def test_the_log_may_be_in_a_lake(server: FakeAutopilot) -> None:
+def test_the_log_may_be_in_a_lake(server: FakeAutopilot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delta, "MOST_FILES", 1)
     lake = dlt.destinations.filesystem(Path("lake").absolute().as_uri())
     messages = [identify(1), track(1), identify("bad", traits={"email": "nobody"})]
     for counts in (
@@ -792,6 +795,8 @@ def test_the_log_may_be_in_a_lake(server: FakeAutopilot) -> None:
             found.append([{**row, "sent_at": 0, "run": 0} for row in log.latest()])
     assert found[0] == found[1]
     assert [row["status"] for row in found[0]] == ["delivered", "refused", "delivered"]
+    # The second run made one file of those that the writes of the first one had added.
+    assert len(DeltaTable("lake/autopilothq/_deliveries").file_uris()) == 1
 
 
 def test_one_run_at_a_time(server: FakeAutopilot, postgres: str) -> None:
