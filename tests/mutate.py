@@ -164,7 +164,7 @@ ROOMS = {
     ),
     "sending": Room(
         [f"destination/{name}.py" for name in ("delivery_log", "dispatch", "emails", "log_table", "sender")],
-        [f"tests/test_{name}.py" for name in ("sending_rules", "destination", "send_ortto")],
+        [f"tests/test_{name}.py" for name in ("dispatch", "sending_rules", "destination", "send_ortto")],
     ),
     "events": Room(["destination/event_batches.py"], ["tests/test_event_batches.py", "tests/test_send_ortto.py"]),
     "forward": Room(["destination/forward*.py"], ["tests/test_forwarder.py", "tests/test_forward.py"]),

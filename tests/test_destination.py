@@ -3,6 +3,7 @@
 import json
 import logging
 import random
+import re
 import threading
 import time
 from collections import Counter
@@ -898,6 +899,9 @@ def test_times_in_the_log_never_go_back(server: FakeAutopilot) -> None:
         con.execute("UPDATE autopilothq._deliveries SET sent_at = sent_at + INTERVAL 1 DAY")
     send(server, [identify(2)])
     assert [row[0] for row in rows("message_id")] == ["i1", "i2"]
+    [first, second] = [row[0] for row in rows("run")]
+    assert first != second
+    assert all(re.fullmatch("[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}", run) for run in (first, second))
 
 
 def test_the_log_takes_any_text(postgres: str) -> None:
