@@ -109,7 +109,7 @@ def test_the_error_that_ended_a_run_is_told_whichever_request_it_stopped(cause: 
     stopped = RunStopped("the run broke off")
 
     class Stopped(Sender):
-        def work(self, *what: str) -> None:
+        def work(self, *_: str) -> None:
             self.breaker.cause = cause
             raise stopped
 

@@ -19,8 +19,10 @@ import pytest
 
 import forked
 from autopilothq import runner
+from autopilothq.display import gist
 from autopilothq.errors import BusyError, RunError
 from autopilothq.warehouses import lock
+from autopilothq.warehouses.dlt_internals import DatabaseException
 from autopilothq.warehouses.duckdb import direct
 from calling import Call, errors
 from faults import holder, lock_holder
@@ -149,6 +151,11 @@ def test_two_machines_and_one_warehouse(tmp_path: Path, postgres: str) -> None:
     with mock.patch("psycopg2.connect", wraps=psycopg2.connect) as connect, claim("two"):
         assert connect.call_count == 2  # to look for the table, and to claim
     assert connect.call_count == 3  # to let go
+    # What is wrong with neither rights nor the table is told as it is.
+    standby = dlt.destinations.postgres(f"{postgres}?options=-cdefault_transaction_read_only%3Don")
+    with pytest.raises(DatabaseException) as refused, lock.held(machine(tmp_path / "three", standby), 0):
+        pass
+    assert gist(str(refused.value)) == "cannot execute DELETE in a read-only transaction"
 
 
 def test_what_a_dead_machine_held_is_free_after_the_lease(
