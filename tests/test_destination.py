@@ -25,7 +25,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from autopilothq import AutopilothqError, DeliveryFailed, DeliveryImpossible, autopilot, destination
 from autopilothq.destination import Counts, DeliveryLog, deliver, opening
-from autopilothq.destination.delivery_log import CHANGED, SENT_AGAIN, Delivery, Member
+from autopilothq.destination.delivery_log import CHANGED, FOUND, SENT_AGAIN, Delivery, Member
 from autopilothq.destination.dispatch import AT_ONCE
 from autopilothq.destination.messages import from_line, from_row
 from autopilothq.destination.plan import NOT_OF_TRACKS, UNMAPPED
@@ -915,6 +915,30 @@ def test_the_log_takes_any_text(postgres: str) -> None:
             [row] = log.latest("refused", datetime(2000, 1, 1, tzinfo=UTC))
             assert (row["message_id"], row["email"], row["message"]) == (odd, "a\ufffdb?", odd + odd)
             assert log.latest("delivered") == log.latest(since=datetime(2100, 1, 1, tzinfo=UTC)) == []
+
+
+def test_what_became_of_messages_as_the_log_knows_it() -> None:
+    said = [
+        *(("a", None, "failed"), ("b", None, "delivered"), ("b", None, "failed"), ("c", None, "unknown")),
+        *(("c", None, FOUND), ("d", "7", "delivered"), ("d", "8", "refused"), ("e", None, "unknown")),
+        *(("e", None, "refused"), ("f", None, "delivered"), ("f", None, "delivered"), ("g", None, "delivered")),
+    ]
+    with DeliveryLog(log_in()) as log:
+        for id_, trigger, status in said:
+            row = Delivery(id_, trigger_id=trigger, status=status)
+            log.add([row._replace(status="delivered", message=FOUND) if status == FOUND else row])
+        known = log.known(["a", "b", "c", "d", "e", "f", "none"])
+    times = [row[0] for row in rows("sent_at")]
+    assert {key: (one.ever, one.status, one.sent and times.index(one.sent.at)) for key, one in known.items()} == {
+        ("a", None): (False, "failed", None),
+        ("b", None): (True, "failed", 1),
+        ("c", None): (True, "delivered", 3),
+        ("d", "7"): (True, "delivered", 5),
+        ("d", "8"): (False, "refused", None),
+        ("e", None): (False, "refused", 7),
+        ("f", None): (True, "delivered", 10),
+    }
+    assert {one.sent.run for one in known.values() if one.sent} == {log.run}
 
 
 def test_members_as_the_log_knows_them() -> None:
