@@ -941,6 +941,18 @@ def test_what_became_of_messages_as_the_log_knows_it() -> None:
     assert {one.sent.run for one in known.values() if one.sent} == {log.run}
 
 
+def test_emails_of_user_ids_as_the_log_knows_them() -> None:
+    first = Delivery("m", "identify", user_id="u1", email="a@b.c", status="delivered")
+    said = [first, first._replace(status="refused", email="b@b.c"), first._replace(message=SENT_AGAIN, email="c@b.c")]
+    said += [first._replace(kind="track", trigger_id="7", email="d@b.c"), first._replace(kind="delete", email="e@b.c")]
+    said += [first._replace(email=None), first._replace(user_id="u2"), first._replace(user_id="u4")]
+    said.append(first._replace(kind="track", user_id="u2", email="new@b.c"))  # it changed the address
+    with DeliveryLog(log_in()) as log:
+        log.add(said)
+        found = log.emails(["u1", "u2", "u3"])
+    assert {user_id: email for user_id, (email, _) in found.items()} == {"u1": "a@b.c", "u2": "new@b.c"}
+
+
 def test_members_as_the_log_knows_them() -> None:
     def said(who: str, content: str, status: str) -> Delivery:
         return Delivery(who, "identify", audience="a", email=f"{who}@b.c", content=content, status=status)
