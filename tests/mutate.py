@@ -25,7 +25,7 @@ SHARED = ("data_errors", "event_filter", "isolate", "records", "refused", "scans
 LIMITS = "tests/contract/test_limits.py"
 MEMORY = "tests/faults/test_memory.py"
 FILES = "tests/faults/test_memory_files.py"
-SENDING = ("delivery_log", "send_again", "send_identify", "send_ortto", "send_track", "sending_rules")
+SENDING = ("delivery_log", "dispatch", "send_again", "send_identify", "send_ortto", "send_track", "sending_rules")
 HABITS = "tests/dlt_habits/test_habits.py"
 
 

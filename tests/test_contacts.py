@@ -1,6 +1,5 @@
 """`contacts delete`, `eject` and `unsubscribe` as a user sees them, against an account over real HTTP."""
 
-import io
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -14,7 +13,7 @@ import pytest
 
 from autopilothq.cli import contacting
 from autopilothq.destination import DeliveryLog, contact_requests, contacts, opening
-from autopilothq.destination.delivery_log import DeliveryStatus, Sent
+from autopilothq.destination.delivery_log import Delivery, DeliveryStatus, Sent
 from autopilothq.errors import RunError
 from autopilothq.segment.identity import HashedIds, hash_of, id_of
 from calling import Call
@@ -100,8 +99,10 @@ def test_contacts_are_unsubscribed_by_a_query(call: Call, server: FakeAutopilot)
 
 
 def test_contacts_are_taken_out_of_journeys(call: Call, server: FakeAutopilot, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("p1@example.com\np2@example.com\n"))
-    said = call("contacts", "eject", "-", "--journey", "campaign_1", "--journey", "campaign/2")
+    listed(1, 2, name="stdin")
+    with open("stdin") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        said = call("contacts", "eject", "-", "--journey", "campaign_1", "--journey", "campaign/2")
     assert (said.status, said.out.splitlines()) == (
         0,
         [
@@ -381,11 +382,30 @@ def test_what_is_left_of_a_job_that_broke_off() -> None:
     assert left() == (of_all, 5, 0)
     assert left(*[done] * 5) == (of_all, 5, 0)  # a complete job is repeated
     for status in ("failed", "unknown"):
-        cut_off = DeliveryStatus(False, status, "2", None)
+        cut_off = DeliveryStatus(False, status, "2", lately)
         old, other = done._replace(sent=long_ago), done._replace(content="1")
         assert left(done, cut_off, old, other, done) == ([(who, "2", who != "D@b.c") for who in people[1:4]], 3, 2)
     refused = DeliveryStatus(False, "refused", "2", None)
     assert left(done, refused) == (of_all, 5, 0)
+
+
+def test_a_job_that_broke_off_is_continued_by_its_own_command_alone() -> None:
+    def jobs() -> list[str | None]:
+        every: list[tuple[contacts.ContactAction, list[str]]] = [
+            (contacts.EJECT, ["j"]),
+            (contacts.EJECT, ["k"]),
+            (contacts.DELETE, []),
+            (contacts.UNSUBSCRIBE, []),
+        ]
+        plans = [contacts.plan_contacts(action, ["a@b.c"], journeys, log) for action, journeys in every]
+        rows.extend(each.row for plan in plans for each in plan.requests)
+        return [each.row.content for plan in plans for each in plan.requests]
+
+    rows: list[Delivery] = []
+    with DeliveryLog(log_in()) as log:
+        assert jobs() == [log.run] * 4
+        log.add([rows[0]._replace(status="failed", content="1")])
+        assert jobs() == ["1", log.run, log.run, log.run]
 
 
 def test_the_requests_of_a_job() -> None:
@@ -412,7 +432,7 @@ def test_the_requests_of_a_job() -> None:
     ]  # fmt: skip
 
 
-def test_arguments(call: Call, server: FakeAutopilot) -> None:
+def test_arguments(call: Call, server: FakeAutopilot, monkeypatch: pytest.MonkeyPatch) -> None:
     for words in ((), ("people.txt", "--query", "SELECT 1")):
         said = call("contacts", "delete", *words)
         assert (said.status, said.err.splitlines()[-1]) == (
@@ -429,8 +449,12 @@ def test_arguments(call: Call, server: FakeAutopilot) -> None:
         ),
     )
     Path("latin.txt").write_bytes(b"\xe9@example.com\n")
-    assert call("contacts", "delete", "latin.txt").err == (
-        "Error: Expected a file with an email or an id on each line, but latin.txt cannot be read: it is not UTF-8"
-        " text.\n"
-    )
+    # As Python opens stdin in a container, which has no locale.
+    with open("latin.txt", encoding="utf-8", errors="surrogateescape") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        for file, name in (("latin.txt", "latin.txt"), ("-", "stdin")):
+            assert call("contacts", "delete", file).err == (
+                f"Error: Expected a file with an email or an id on each line, but {name} cannot be read: it is not"
+                " UTF-8 text.\n"
+            )
     assert sent(server) == []

@@ -1,6 +1,7 @@
 """What the log of deliveries holds, wherever it is."""
 
 import random
+import re
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any
 import dlt
 import duckdb
 import pytest
+from deltalake import DeltaTable
 from dlt.destinations.impl.postgres.sql_client import Psycopg2SqlClient
 
 from autopilothq.destination import DeliveryLog
-from autopilothq.destination.delivery_log import CHANGED, Delivery, Member
+from autopilothq.destination.delivery_log import CHANGED, FOUND, SENT_AGAIN, Delivery, Member
 from autopilothq.errors import RunError
+from autopilothq.warehouses.dataset import delta
 from fake_autopilot import FakeAutopilot
 from sending import answer, by_user_id, counted, identify, log_in, posts, rows, send, track
 from servers import ask
@@ -34,7 +37,8 @@ def test_text_that_no_warehouse_can_store_stops_no_message(server: FakeAutopilot
     assert set(rows("message_id", "user_id")) == {("a?", None), ("b?", "u\ufffd"), ("t?", None)}
 
 
-def test_the_log_may_be_in_a_lake(server: FakeAutopilot) -> None:
+def test_the_log_may_be_in_a_lake(server: FakeAutopilot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delta, "MOST_FILES", 1)
     lake = dlt.destinations.filesystem(Path("lake").absolute().as_uri())
     messages = [identify(1), track(1), identify("bad", traits={"email": "nobody"})]
     for counts in (
@@ -49,6 +53,8 @@ def test_the_log_may_be_in_a_lake(server: FakeAutopilot) -> None:
             found.append([{**row, "sent_at": 0, "run": 0} for row in log.latest()])
     assert found[0] == found[1]
     assert [row["status"] for row in found[0]] == ["delivered", "refused", "delivered"]
+    # The second run made one file of those that the writes of the first one had added.
+    assert len(DeltaTable("lake/autopilothq/_deliveries").file_uris()) == 1
 
 
 def test_one_run_at_a_time(server: FakeAutopilot, postgres: str) -> None:
@@ -150,6 +156,9 @@ def test_times_in_the_log_never_go_back(server: FakeAutopilot) -> None:
         con.execute("UPDATE autopilothq._deliveries SET sent_at = sent_at + INTERVAL 1 DAY")
     send(server, [identify(2)])
     assert [row[0] for row in rows("message_id")] == ["i1", "i2"]
+    [first, second] = [row[0] for row in rows("run")]
+    assert first != second
+    assert all(re.fullmatch("[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}", run) for run in (first, second))
 
 
 def test_the_log_takes_any_text(postgres: str) -> None:
@@ -163,6 +172,42 @@ def test_the_log_takes_any_text(postgres: str) -> None:
             [row] = log.latest("refused", datetime(2000, 1, 1, tzinfo=UTC))
             assert (row["message_id"], row["email"], row["message"]) == (odd, "a\ufffdb?", odd + odd)
             assert log.latest("delivered") == log.latest(since=datetime(2100, 1, 1, tzinfo=UTC)) == []
+
+
+def test_what_became_of_messages_as_the_log_knows_it() -> None:
+    said = [
+        *(("a", None, "failed"), ("b", None, "delivered"), ("b", None, "failed"), ("c", None, "unknown")),
+        *(("c", None, FOUND), ("d", "7", "delivered"), ("d", "8", "refused"), ("e", None, "unknown")),
+        *(("e", None, "refused"), ("f", None, "delivered"), ("f", None, "delivered"), ("g", None, "delivered")),
+    ]
+    with DeliveryLog(log_in()) as log:
+        for id_, trigger, status in said:
+            row = Delivery(id_, trigger_id=trigger, status=status)
+            log.add([row._replace(status="delivered", message=FOUND) if status == FOUND else row])
+        known = log.known(["a", "b", "c", "d", "e", "f", "none"])
+    times = [row[0] for row in rows("sent_at")]
+    assert {key: (one.ever, one.status, one.sent and times.index(one.sent.at)) for key, one in known.items()} == {
+        ("a", None): (False, "failed", None),
+        ("b", None): (True, "failed", 1),
+        ("c", None): (True, "delivered", 3),
+        ("d", "7"): (True, "delivered", 5),
+        ("d", "8"): (False, "refused", None),
+        ("e", None): (False, "refused", 7),
+        ("f", None): (True, "delivered", 10),
+    }
+    assert {one.sent.run for one in known.values() if one.sent} == {log.run}
+
+
+def test_emails_of_user_ids_as_the_log_knows_them() -> None:
+    first = Delivery("m", "identify", user_id="u1", email="a@b.c", status="delivered")
+    said = [first, first._replace(status="refused", email="b@b.c"), first._replace(message=SENT_AGAIN, email="c@b.c")]
+    said += [first._replace(kind="track", trigger_id="7", email="d@b.c"), first._replace(kind="delete", email="e@b.c")]
+    said += [first._replace(email=None), first._replace(user_id="u2"), first._replace(user_id="u4")]
+    said.append(first._replace(kind="track", user_id="u2", email="new@b.c"))  # it changed the address
+    with DeliveryLog(log_in()) as log:
+        log.add(said)
+        found = log.emails(["u1", "u2", "u3"])
+    assert {user_id: email for user_id, (email, _) in found.items()} == {"u1": "a@b.c", "u2": "new@b.c"}
 
 
 def test_members_as_the_log_knows_them() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -18,13 +19,15 @@ import pytest
 
 import forked
 from autopilothq import runner
+from autopilothq.display import gist
 from autopilothq.errors import BusyError, RunError
 from autopilothq.warehouses import lock
+from autopilothq.warehouses.dlt_internals import DatabaseException
 from autopilothq.warehouses.duckdb import direct
 from calling import GOOD, Call, errors
 from faults import holder, lock_holder
 from prepared import as_prepared, preparing
-from servers import S3
+from servers import S3, ask
 from shared_loads import command
 
 BUSY = "is at work. Try again when it is done, or wait for it: --wait 10m"
@@ -95,6 +98,39 @@ def test_a_run_from_elsewhere_into_one_duckdb_file(tmp_path: Path) -> None:
     assert str(busy.value) == f"Another run into {place} {BUSY}"
 
 
+def test_each_kind_of_work_has_locks_of_its_own(tmp_path: Path, postgres: str) -> None:
+    place = str(Path("autopilot.duckdb").absolute())
+    other = f", on {socket.gethostname()}, process {os.getpid()},"
+    lake = Path("lake").absolute()
+    for name, to, into in (
+        ("a", direct(place), place),
+        ("b", dlt.destinations.postgres(postgres), f"autopilothq{other}"),
+        ("c", dlt.destinations.filesystem(lake.as_uri()), f"{lake.as_uri()}{other}"),
+    ):
+        one, two = (machine(tmp_path / f"{name}{number}", to) for number in (1, 2))
+        with lock.held(one, 0), lock.held(one, 0, "send"):
+            for work, run, what in (
+                *(("", one, "of the pipeline autopilot_events"), ("send", one, "of the pipeline autopilot_events")),
+                *(("", two, f"into {into}"), ("send", two, f"into {into}")),
+            ):
+                with pytest.raises(BusyError) as busy, lock.held(run, 0, work):
+                    pass
+                assert str(busy.value) == f"Another run {what} {BUSY}"
+        files = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / f"{name}2").glob("*.lock")}
+        assert files == {"autopilot_events.lock": 0o600, "autopilot_events.send.lock": 0o600}
+    assert sorted(map(str, Path().glob("*.lock"))) == ["autopilot.duckdb.lock", "autopilot.duckdb.send.lock"]
+    assert sorted(path.name for path in (lake / "autopilothq").iterdir()) == ["_locks", "_locks_send"]
+    tables = "SELECT tablename FROM pg_tables WHERE schemaname = 'autopilothq' ORDER BY 1"
+    assert ask(postgres, tables) == [("_locks",), ("_locks_send",)]
+
+
+def test_a_database_without_a_place_for_a_lock_has_none(tmp_path: Path) -> None:
+    with closing(duckdb.connect()) as con:
+        for name, to in (("a", dlt.destinations.duckdb(con)), ("b", direct("nowhere/autopilot.duckdb"))):
+            with lock.held(machine(tmp_path / name, to), 0):
+                assert list(map(str, Path().iterdir())) == ["a.ndjson"]
+
+
 def test_what_a_dead_process_held_is_free(tmp_path: Path, call: Call) -> None:
     place = str(Path("autopilot.duckdb").absolute())
     with program(lock_holder.__file__, place, str(tmp_path / "dlt" / "pipelines")) as process:
@@ -114,6 +150,11 @@ def test_two_machines_and_one_warehouse(tmp_path: Path, postgres: str) -> None:
     with mock.patch("psycopg2.connect", wraps=psycopg2.connect) as connect, claim("two"):
         assert connect.call_count == 2  # to look for the table, and to claim
     assert connect.call_count == 3  # to let go
+    # What is wrong with neither rights nor the table is told as it is.
+    standby = dlt.destinations.postgres(f"{postgres}?options=-cdefault_transaction_read_only%3Don")
+    with pytest.raises(DatabaseException) as refused, lock.held(machine(tmp_path / "three", standby), 0):
+        pass
+    assert gist(str(refused.value)) == "cannot execute DELETE in a read-only transaction"
 
 
 def test_what_a_dead_machine_held_is_free_after_the_lease(
@@ -327,6 +368,24 @@ def test_a_lease_is_renewed_long_before_it_ends_and_after_an_error(caplog: pytes
     lock._renew(ledger, "mine here", Done())
     assert (waited, ledger.renewed) == ([15.0] * 4, ["mine here"] * 3)
     assert caplog.messages == ["The lock could not be renewed: ConnectionError"]
+
+
+def test_a_lease_that_is_being_renewed_as_the_run_ends_is_dropped_after_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "LEASE", 0.01)
+    renewing = threading.Event()
+
+    class Slow(Ledger):
+        def put(self, owner: str) -> None:
+            renewing.set()
+            time.sleep(0.1)
+            self.leases[owner] = 0.0
+
+    ledger = Slow()
+    with lock._lease(ledger, "a warehouse", 0):
+        renewing.wait()
+    assert ledger.leases == {}
+    time.sleep(0.15)
+    assert ledger.leases == {}
 
 
 def test_a_lease_that_cannot_be_dropped_fails_no_run(caplog: pytest.LogCaptureFixture) -> None:

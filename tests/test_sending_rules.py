@@ -6,7 +6,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from autopilothq.destination import opening
+from autopilothq.destination import DeliveryLog, deliver, opening, sender
 from autopilothq.destination.delivery_log import SENT_AGAIN
 from autopilothq.destination.dispatch import DEFERRED
 from autopilothq.destination.emails import is_email_address
@@ -14,7 +14,7 @@ from autopilothq.destination.messages import Ignored, Item, from_row, is_enabled
 from autopilothq.destination.plan import UNMAPPED
 from calling import Call
 from fake_autopilot import FakeAutopilot
-from sending import IMPATIENT, counted, identify, posts, rows, send, track
+from sending import IMPATIENT, counted, identify, log_in, posts, rows, send, settings_for, track
 
 
 @pytest.fixture
@@ -139,6 +139,15 @@ def test_what_is_not_meant_is_counted_and_leaves_no_trace(server: FakeAutopilot)
     assert counts.all_delivered
     assert [contact["Email"] for contact in contacts(server)] == ["p2@example.com"]
     assert rows("message_id") == [("i2",)]
+
+
+def test_messages_that_are_not_sent_are_progress(server: FakeAutopilot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sender, "CHUNK", 2)
+    told: list[tuple[int, int]] = []
+    messages = [Ignored("track", not_meant=number < 3) for number in range(4)]
+    with DeliveryLog(log_in()) as log:
+        deliver(messages, log, settings_for(server), lambda counts: told.append((counts.messages, counts.not_meant)))
+    assert told == [(2, 2), (4, 3)]
 
 
 # ---- what a track changes ------------------------------------------------------------------------------------------
@@ -509,8 +518,9 @@ def test_nothing_is_sent_of_a_deleted_person_and_no_contact_gets_the_address(ser
     posts(server)
     own = identify(3, traits={"email": "n@example.com"})
     by_user_id = identify(4, userId="gone")  # with an address that nobody deleted
+    refused = track(5, "Of No Journey", email="N@example.com")  # whose row would have the address
     late = identify(2, traits={"email": "p1@example.com", "fax": "2"})
-    counts = send(server, [own, by_user_id, change, late])
-    assert (counts.suppressed, counted(counts)) == (3, {"messages": 4, "delivered": 1})
+    counts = send(server, [own, by_user_id, change, refused, late])
+    assert (counts.suppressed, counted(counts)) == (4, {"messages": 5, "delivered": 1})
     assert posts(server) == [("/contacts", {"contacts": [{"Email": "p1@example.com", "Fax": "2"}]})]
     assert rows("message_id", "email") == [("i2", "p1@example.com")]

@@ -78,10 +78,10 @@ def _people(file: str | None, query: str | None, options: SendOptions) -> tuple[
 
 @contextmanager
 def _opened(file: str) -> Iterator[TextIO]:
-    if file == "-":
-        yield standard_input()
-        return
-    with open(local_path(file), encoding="utf-8") as opened:
+    is_stdin = file == "-"
+    # Python's own stdin depends on the locale, and takes bytes that are no text without a word in some.
+    path = standard_input().fileno() if is_stdin else local_path(file)
+    with open(path, encoding="utf-8", closefd=not is_stdin) as opened:
         yield opened
 
 

@@ -82,7 +82,6 @@ class Sender:
                 self._batches.put(planned)
             self._drain()
         self._state.end(self._log, self._batch_sender.writer.last_written)
-        self._progress(self._counts)
         return self._counts
 
     def _take(self, chunk: Sequence[Item | Ignored]) -> None:

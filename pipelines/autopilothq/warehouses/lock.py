@@ -80,7 +80,6 @@ def held(pipeline: dlt.Pipeline, wait: float, work: str = "") -> Iterator[None]:
 
 @contextmanager
 def _file(path: str, until: float, which: str, guarded: Path | None = None) -> Iterator[None]:
-    private.folder(Path(path).parent)
     lock = FileLock(path, mode=private.FILE_MODE)
     try:
         lock.acquire(timeout=max(until - time.monotonic(), 0), poll_interval=POLL / 5)

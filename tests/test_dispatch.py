@@ -1,0 +1,118 @@
+"""What is in flight at once, and what ends with a run, without an account."""
+
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from autopilothq.destination.batch import BatchItem, ContactBatch
+from autopilothq.destination.delivery_log import Delivery
+from autopilothq.destination.dispatch import Dispatcher
+from autopilothq.destination.requests import RunStopped
+from autopilothq.errors import NotAuthorized
+
+
+class Breaker:
+    cause: Exception | None = None
+
+    def __init__(self) -> None:
+        self.stopped = threading.Event()
+
+    def open(self) -> None:
+        self.stopped.set()
+
+
+class Sender:
+    """Notes the people of each batch as it begins and as it ends, and returns an item for the events of each.
+
+    Each batch waits until `at_once` are in flight.
+    """
+
+    def __init__(self, at_once: int = 1) -> None:
+        self.breaker = Breaker()
+        self.noted: list[tuple[str, str]] = []
+        self._together = threading.Barrier(at_once)
+
+    def send_batch(self, batch: ContactBatch) -> list[list[BatchItem]]:
+        self.work("contact", *batch.contacts)
+        return [[BatchItem(key, Delivery("m", "track", email=key), ["7"])] for key in batch.contacts]
+
+    def send_events(self, items: list[BatchItem]) -> list[list[BatchItem]]:
+        self.work("event", *(item.key for item in items))
+        return []
+
+    def work(self, *what: str) -> None:
+        self.noted.append(("begin", " ".join(what)))
+        self._together.wait(5)
+        time.sleep(0.02)
+        self.noted.append(("end", " ".join(what)))
+
+
+def batch(key: str) -> ContactBatch:
+    return ContactBatch({key: {"Email": key}}, [])
+
+
+def dispatched(sender: Any, at_once: int, *keys: str) -> int:
+    """Sends batches, and returns how often progress was told."""
+    told: list[None] = []
+    with Dispatcher(sender, lambda: told.append(None), at_once) as dispatcher:
+        for key in keys:
+            dispatcher.submit(batch(key))
+        dispatcher.drain()
+    return len(told)
+
+
+def test_batches_of_one_person_wait_for_the_events_of_those_before_them() -> None:
+    sender = Sender()
+    assert dispatched(sender, 8, "a@b.c", "a@b.c") == 4
+    assert sender.noted == [(when, f"{what} a@b.c") for what in ("contact", "event") * 2 for when in ("begin", "end")]
+
+
+def test_batches_of_others_are_sent_at_the_same_time() -> None:
+    sender = Sender(at_once=2)
+    assert dispatched(sender, 2, "a@b.c", "d@b.c") in (2, 3, 4)  # two may end together
+    work = [f"{what} {who}" for what in ("contact", "event") for who in ("a@b.c", "d@b.c")]
+    assert sorted(sender.noted) == [(when, what) for when in ("begin", "end") for what in work]
+
+
+def test_a_slow_answer_holds_up_nobody_else() -> None:
+    class Slow(Sender):
+        def work(self, *what: str) -> None:
+            if what == ("contact", "d@b.c"):
+                self.breaker.open()
+            assert what != ("contact", "a@b.c") or self.breaker.stopped.wait(5)
+
+    assert dispatched(Slow(), 2, "a@b.c", "c@b.c", "d@b.c") > 1
+
+
+def test_a_run_that_ends_early_stops_the_requests_and_waits_for_those_in_flight() -> None:
+    class Slow(Sender):
+        def work(self, *what: str) -> None:
+            assert self.breaker.stopped.wait(5)
+            super().work(*what)
+
+    sender: Any = Slow()
+
+    def interrupted() -> None:
+        with Dispatcher(sender, lambda: None, 1) as dispatcher:
+            dispatcher.submit(batch("a@b.c"))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert sender.noted == [("begin", "contact a@b.c"), ("end", "contact a@b.c")]
+
+
+@pytest.mark.parametrize("cause", [NotAuthorized("no such key"), None])
+def test_the_error_that_ended_a_run_is_told_whichever_request_it_stopped(cause: NotAuthorized | None) -> None:
+    stopped = RunStopped("the run broke off")
+
+    class Stopped(Sender):
+        def work(self, *_: str) -> None:
+            self.breaker.cause = cause
+            raise stopped
+
+    with pytest.raises(type(cause or stopped)) as told:
+        dispatched(Stopped(), 1, "a@b.c")
+    assert told.value is (cause or stopped)
