@@ -12,12 +12,15 @@ from ..extras import PACKAGE, install, is_own_import_error
 from .dlt_internals import (
     Destination,
     InvalidNativeValue,
+    LookupTrace,
     LookupTraces,
     UnknownDestinationModule,
 )
 
 # Extras of this package that dlt has under another name.
 _EXTRAS = {"gs": "gcs", "pyiceberg": "iceberg"}
+# Parts of credentials that dlt finds itself once the others are there.
+_FOUND = {"driver", "azure_tenant_id", "azure_client_id", "azure_client_secret"}
 # dlt's destinations whose tables cannot be queried.
 NO_WAREHOUSES = {"destination", "dummy", "lance", "lancedb", "qdrant", "weaviate"}
 
@@ -85,12 +88,20 @@ def wrong_credentials(error: InvalidNativeValue) -> str:
 
 
 def _settings(error: ConfigFieldMissingException) -> Iterator[str]:
-    for field, traces in error.traces.items():
-        trace = traces[0]
-        while isinstance(trace, LookupTraces):
-            trace = next(iter(trace.traces.values()))[0]
-        sections = list(trace.sections)
-        yield ".".join(sections if sections[-1:] == [field] else [*sections, field])
+    """Yields the names of missing settings; of credentials that are there in part, those of the missing parts."""
+    for field, (first, *others) in error.traces.items():
+        if isinstance(first, LookupTraces) and first.resolved_fields_set and not others:
+            parts = first.traces.keys() - _FOUND or first.traces.keys()
+            yield from (_setting(part, first.traces[part][0]) for part in first.traces if part in parts)
+        else:
+            yield _setting(field, first)
+
+
+def _setting(field: str, trace: LookupTrace | LookupTraces) -> str:
+    while isinstance(trace, LookupTraces):
+        trace = next(iter(trace.traces.values()))[0]
+    sections = list(trace.sections)
+    return ".".join(sections if sections[-1:] == [field] else [*sections, field])
 
 
 def _package_of(setting: str) -> str:
