@@ -150,7 +150,7 @@ def _other_destination(destination_name: str, kind: str, credentials: str | None
 
 
 def _with_settings(given: DuckDbCredentials, section: str) -> DuckDbCredentials:
-    """Returns a file's credentials with dlt's settings in a section, which dlt does not read for credentials that it is given.
+    """Returns a file's credentials with dlt's settings in a section: dlt reads none for credentials that it is given.
 
     The time zone of sessions is left out: all queries here expect UTC.
     """
