@@ -13,6 +13,7 @@ import psycopg2
 import pytest
 from dlt.common.runtime.run_context import active
 
+from autopilothq.cli import out
 from autopilothq.destination import opening
 from calling import caller
 from fake_autopilot import FakeAutopilot
@@ -130,7 +131,7 @@ def test_a_damaged_file_is_said(server: FakeAutopilot, call: Call) -> None:
     Path("damaged.gz").write_bytes(whole[: len(whole) // 2])
     said = call("send", "messages", "damaged.gz")
     assert said.status == 4
-    assert said.out[1] == "  1 refused: truncated: the file breaks off or is damaged here"
+    assert said.out[1] == "  1 refused: truncated: the file breaks off, is damaged or could not be read from here on"
     assert posts(server)
 
 
@@ -309,12 +310,17 @@ def test_traits(server: FakeAutopilot, call: Call) -> None:
     warehouse(PEOPLE.format(f"{ANN}, {BOB}, (NULL, 'u3', 1, NULL, NULL)"))
     query = 'SELECT email, user_id, spent AS smog_level, since AS "Trial Ends", plan FROM main.people ORDER BY email; '
     said = call("send", "traits", "--query", query)
-    assert (said.status, said.out[:2]) == (
+    assert (said.status, said.out) == (
         0,
-        ["2 messages: 2 delivered, 0 refused, 0 failed, 0 unknown", "  1 row without email skipped"],
+        [
+            "2 messages: 2 delivered, 0 refused, 0 failed, 0 unknown",
+            "  1 row without email skipped",
+            "  1 time plan.name was sent as string--plan_name, for which the account has no field",
+            "  1 time plan was left out: the account has no field for it",
+        ],
     )
     ann = {"float--Smog--Level": 12.5, "date--Trial--Ends": "2019-03-01T00:00:00.000Z", "string--plan_name": "pro"}
-    bob = {"float--Smog--Level": None, "date--Trial--Ends": None, "string--plan": None}
+    bob = {"float--Smog--Level": None, "date--Trial--Ends": None}
     assert posts(server) == [
         (
             "/contacts",
@@ -488,7 +494,7 @@ def test_the_log_is_in_the_dataset_of_the_loads(server: FakeAutopilot, call: Cal
 
 
 @pytest.mark.usefixtures("server")
-def test_deliveries(call: Call) -> None:
+def test_deliveries(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     assert call("deliveries") == (0, ["0 delivered, 0 refused, 0 failed, 0 unknown"], [])
     assert not Path("autopilot.duckdb").exists()
     path = write([identify(1, userId="u1"), track(1), track(2, "Later"), {"type": "identify", "messageId": "m3"}])
@@ -509,6 +515,21 @@ def test_deliveries(call: Call) -> None:
         "sent at (UTC)".ljust(21),
         "3 delivered, 1 refused, 0 failed, 0 unknown",
     )
+    monkeypatch.setattr(out, "width", lambda: 80)
+    assert [re.sub(r"^\d{4}-.{14}", "", line) for line in call("deliveries").out[:-2]] == [
+        "sent at (UTC)        status     type      http  person",
+        "  refused    identify  400   -",
+        "  message m3: Missing unique identifier traits. Either **email** or **user_id**",
+        "  traits must be provided",
+        "  delivered  identify  200   p1@example.com",
+        "  message i1",
+        "  delivered  track     200   p1@example.com",
+        "  message t1, of Order Completed, trigger 0007",
+        "  delivered  track     200   p2@example.com",
+        "  message t2, of Later, trigger 0003",
+    ]
+    monkeypatch.setattr(out, "width", lambda: 160)
+    assert len(call("deliveries").out) == len(said.out) + 1  # the table, with the last column wrapped
     assert call("deliveries", "--status", "refused").out[-1] == "0 delivered, 1 refused, 0 failed, 0 unknown"
     assert call("deliveries", "--since", "2100-01-01").out == ["0 delivered, 0 refused, 0 failed, 0 unknown"]
     said = call("deliveries", "--status", "lost")

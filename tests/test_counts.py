@@ -16,14 +16,15 @@ def test_a_message_counts_once_by_the_worst_that_happened_to_it() -> None:
         for statuses in permutations(WORST_FIRST[number:]):
             found.add_message([(status, f"why {status}") for status in statuses])
     found.add_message([("delivered", None), ("refused", None)])
+    found.add_message([("refused", None), ("refused", "why refused")])
     found.add_message([("refused", "why refused"), ("refused", "too")], ["delivered"])
     found.add_message([("refused", "why refused")], ["unknown"])
-    assert (found.failed, found.unknown, found.refused, found.delivered) == (24, 7, 4, 1)
+    assert (found.failed, found.unknown, found.refused, found.delivered) == (24, 7, 5, 1)
     assert found.reasons == {
         ("failed", "why failed"): 24,
         ("unknown", "why unknown"): 6,
         ("unknown", "an earlier run could not tell whether it was carried out"): 1,
-        ("refused", "why refused"): 3,
+        ("refused", "why refused"): 4,
         ("refused", ""): 1,
     }
 

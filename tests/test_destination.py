@@ -85,10 +85,13 @@ def test_arrow_tables_keep_their_nulls(configured: FakeAutopilot) -> None:
 @pytest.mark.usefixtures("configured")
 def test_a_refused_row_fails_no_package(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "autopilothq"):
-        pipeline = run([{"email": "nobody"}, {"email": "a@example.com", "title": "CEO"}, {"title": "no one"}])
+        group = {"email": "b@example.com", "type": "group", "message_id": 5}
+        pipeline = run([{"email": "nobody"}, {"email": "a@example.com", "title": "CEO"}, {"title": "no one"}, group])
     assert not pipeline.has_pending_data
     assert Counter(rows("status")) == {("delivered",): 1, ("refused",): 2}
     assert f"1 row refused: {MISSING}" in caplog.messages
+    why = "with a message's id or parts it is a Segment message, of a type that Autopilot does not take"
+    assert f"1 row of type group not sent: {why}" in caplog.messages
 
 
 def test_rows_that_failed_stay_pending_and_come_before_new_ones(configured: FakeAutopilot) -> None:

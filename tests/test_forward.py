@@ -249,12 +249,14 @@ def test_rows_become_messages() -> None:
         timestamp=datetime(2026, 11, 1, 5, 6, 7, 1, UTC),
         received_at="r", uuid_ts="u", sent_at="s", context_traits_email="a@b.c", context_user_agent="UA",
         context_other_thing=1, _timestamp="t", _x=None, tags='["a",1.0]', not_json="[a]", amount=Decimal("1.10"),
+        nan="[NaN]", deep='[{"a":[-Infinity]}]',
         rate=float("nan"), ok=True, _dlt_id="d", day=date(2026, 11, 1), both=["a", 1],
         raw=b"\xff", read=memoryview(b"\xff"),
     ) == {
         "type": "track", "messageId": "m", "userId": "u", "timestamp": "2026-11-01T05:06:07.000001Z",
         "event": "Email Opened", "context": {"traits": {"email": "a@b.c"}, "userAgent": "UA", "other_thing": 1},
-        "properties": {"timestamp": "t", "tags": ["a", 1.0], "not_json": "[a]", "amount": 1.1, "rate": None, "ok": True,
+        "properties": {"timestamp": "t", "tags": ["a", 1.0], "not_json": "[a]", "amount": 1.1, "nan": "[NaN]",
+                       "deep": '[{"a":[-Infinity]}]', "rate": None, "ok": True,
                        "day": "2026-11-01", "both": ["a", 1], "raw": "/w==", "read": "/w=="},
     }  # fmt: skip
     page = made(type="page", id="p", anonymous_id="a", timestamp="t", name="Home", title="T")

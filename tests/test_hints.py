@@ -91,6 +91,15 @@ def test_the_command_to_install_fits_where_the_package_came_from(tmp_path: Path)
             ),
         ),
         (
+            ["--destination", "postgres", "--credentials", "postgresql://ada@/db"],
+            (
+                "Error: Expected the settings destination.postgres.credentials.password,"
+                " destination.postgres.credentials.host, but there are none.\n"
+                "Set them in .dlt/secrets.toml, by DESTINATION__POSTGRES__CREDENTIALS__PASSWORD,"
+                " DESTINATION__POSTGRES__CREDENTIALS__HOST in the environment."
+            ),
+        ),
+        (
             ["--destination", "filesystem"],
             (
                 "Error: Expected the setting destination.filesystem.bucket_url, but there is none.\n"
@@ -205,14 +214,20 @@ NO_CREDENTIALS = (
     " package is missing too: {install}"
 )
 
+NO_PART = (
+    "Error: Expected the setting destination.fabric.credentials.{part}, but there is none.\n"
+    "Set it in .dlt/secrets.toml, by DESTINATION__FABRIC__CREDENTIALS__{variable} in the environment. Its package is"
+    " missing too: {install}"
+)
+
 
 @pytest.mark.usefixtures("azure")
 @pytest.mark.parametrize(
     ("given", "said"),
     [
         ([], NO_CREDENTIALS),
-        (["HOST"], NO_CREDENTIALS),
-        (["DATABASE"], NO_CREDENTIALS),
+        (["HOST"], NO_PART.format(part="database", variable="DATABASE", install="{install}")),
+        (["DATABASE"], NO_PART.format(part="host", variable="HOST", install="{install}")),
         (
             ["HOST", "DATABASE"],
             ("Error: The destination fabric needs the package pyodbc, which is not installed.\nInstall it: {install}"),

@@ -115,7 +115,6 @@ def test_every_standard_field_is_reached_by_its_own_name() -> None:
         ({"name": None, "title": "T"}, {"FirstName": None, "LastName": None, "Title": "T"}),
         ({"name": "Ann Lee", "title": "T"}, {"FirstName": "Ann", "LastName": "Lee", "Title": "T"}),
         ({"review_rating": None}, {"custom": {"integer--Review--Rating": None}}),
-        ({"plan": None}, {"custom": {"string--plan": None}}),
     ],
 )
 def test_null_clears(traits: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -163,6 +162,8 @@ def test_a_field_of_the_account_by_its_name_or_in_snake_case(name: str) -> None:
         ("order_completed", True, "true"),
         ("order_completed", 5, "5"),
         ("order_completed", [1, {"a": "é"}], '[1, {"a": "é"}]'),
+        ("order_completed", [Decimal("1.50"), (Decimal(7),), {"a": Decimal("0.1")}], '[1.50, [7], {"a": 0.1}]'),
+        ("order_completed", ["1.50", {"a": None}, [True], Decimal("NaN")], '["1.50", {"a": null}, [true], "NaN"]'),
         ("order_completed", [datetime(2019, 3, 1, tzinfo=UTC)], '["2019-03-01T00:00:00.000Z"]'),
         ("trial_ends", "2019-03-01T05:06:07Z", "2019-03-01T05:06:07Z"),
         ("trial_ends", date(2019, 3, 1), "2019-03-01"),
@@ -233,6 +234,16 @@ def test_other_traits_go_by_their_own_name_and_type_and_are_said(value: Any, key
     assert found.values == {"Email": EMAIL, "custom": {key: sent}}
     assert found.unknown == ["Plan Size"]
     assert found.remarks == {"Plan Size": f"sent as {key}, for which the account has no field"}
+
+
+def test_null_makes_no_field_and_clears_one_that_the_run_has_made() -> None:
+    fields = Fields(CUSTOM)
+    null = {"plan": None, "size": None}
+    found = [contact_fields(fields, EMAIL, traits) for traits in (null, {"plan": 5}, null)]
+    assert [made.values.get("custom") for made in found] == [None, {"integer--plan": 5}, {"integer--plan": None}]
+    assert [made.unknown for made in found] == [["plan", "size"], ["plan"], ["plan", "size"]]
+    left_out = "left out: the account has no field for it"
+    assert found[0].remarks == {"plan": left_out, "size": left_out}
 
 
 def test_nested_traits_are_flattened() -> None:

@@ -362,6 +362,17 @@ def test_encodings_that_python_knows_otherwise_are_left_to_the_search() -> None:
     assert unfit.unfit_rows(parts, "WIN1252") == {4: "its encoding WIN1252 lacks U+2192"}
 
 
+@pytest.mark.parametrize(
+    ("encoding", "has", "lacks"),
+    [("EUC_CN", "中文é→", "餘"), ("KOI8R", "Яё", "é"), ("KOI8U", "їґ", "é"), ("ISO_8859_5", "Яё", "é"),
+     ("ISO_8859_6", "ع", "é"), ("ISO_8859_7", "Ω€", "é"), ("ISO_8859_8", "א", "é")],
+)  # fmt: skip
+def test_other_encodings_that_python_knows_as_postgresql_does(encoding: str, has: str, lacks: str) -> None:
+    assert unfit.encoding_of(LACKS.replace("LATIN1", encoding)) == encoding
+    why = f"its encoding {encoding} lacks U+{ord(lacks):04X}"
+    assert unfit.unfit_rows([pa.table({"a": [has, "plain", has + lacks]})], encoding) == {2: why}
+
+
 def test_texts_of_the_books_have_escapes_where_an_encoding_lacks_characters() -> None:
     sql = "FROM (VALUES ('a', 'é😀\n\\\"→\u200d', NULL), ('b', 'plain', '→')) t(id, raw, message)"
     rows = TableRows("_rejects", {"id": "text", "raw": "text", "message": "text"}, relation_of(sql), 2)

@@ -1,9 +1,11 @@
 """Misspelt settings of the origins, in a file and in the environment; settings of others there are left alone."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from deltalake import DeltaTable
 from dlt.common.runtime.run_context import active
@@ -13,11 +15,11 @@ from autopilothq import adopt, api, archive, ortto, profiles, source
 from autopilothq.errors import BusyError, InvalidSetting
 from autopilothq.receive.settings import ENDPOINT_KINDS
 from autopilothq.warehouses.bigquery import bigquery
-from autopilothq.warehouses.dlt_internals import PostgresCredentials
+from autopilothq.warehouses.dlt_internals import PostgresCredentials, get_destination_client_initial_config
 from autopilothq.warehouses.duckdb import direct
 from autopilothq.warehouses.postgres import PostgresConfiguration, Waits, postgres
 from autopilothq.warehouses.postgres_waits import LOCK_NOT_AVAILABLE, raising_busy, with_timeouts
-from autopilothq.warehouses.resolve import make_destination, resolve_target
+from autopilothq.warehouses.resolve import DUCKDB_CONFIG, make_destination, resolve_target
 from autopilothq.warehouses.settings import TargetOptions, check_top_level, configured_names
 from calling import Call, errors
 from faults.loads import line, track
@@ -31,14 +33,14 @@ ORIGINS: dict[str, Callable[[], Any]] = {
     "ortto": lambda: ortto(api_key="1"),
 }
 
-MEMORY = "at least 1 and at most 1,000,000,000 as the setting memory,"
+MEMORY = "at least 20 and at most 1,000,000,000 as the setting memory,"
 READ_TIMEOUT = "at least 0.001 and at most 1,000,000 as the setting read_timeout,"
 
 
 @pytest.mark.parametrize(
     ("origin", "variable", "value", "error"),
     [
-        ("archive", "MEMORY", "0", f"{MEMORY} but got 0"),
+        ("archive", "MEMORY", "19", f"{MEMORY} but got 19"),
         ("adopt", "ADOPT__MEMORY", "1000000001", f"{MEMORY} but got 1"),
         ("archive", "MAX_EVENT_TABLES", "-3", "at least 0 as the setting max_event_tables, but got -3."),
         ("profiles", "MAX_EVENT_TABLES", "-1", "at least 0 as the setting max_event_tables, but got -1."),
@@ -62,7 +64,7 @@ def test_a_number_out_of_its_range_is_refused_with_the_range(
 
 
 def test_numbers_at_the_ends_of_their_ranges_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("MEMORY", "1"), ("MAX_EVENT_TABLES", "0"), ("READ_TIMEOUT", "0.001")):
+    for name, value in (("MEMORY", "20"), ("MAX_EVENT_TABLES", "0"), ("READ_TIMEOUT", "0.001")):
         monkeypatch.setenv(f"{SECTION}{name}", value)
     monkeypatch.setenv(f"{SECTION}ORTTO__MAX_SECONDS", "inf")
     assert [ORIGINS[name]().name for name in ("archive", "ortto")] == ["autopilothq", "autopilothq"]
@@ -231,6 +233,34 @@ def test_a_destination_under_a_name_of_ones_own_is_of_this_project(
     monkeypatch.setenv("DESTINATION__WAREHOUSE__DESTINATION_TYPE", kind)
     made, _ = make_destination(TargetOptions("warehouse"))
     assert (type(made), made.destination_name) == (own, "warehouse")
+
+
+def test_dlts_settings_of_a_duckdb_file(monkeypatch: pytest.MonkeyPatch, call: Call) -> None:
+    """Also those in variables, which hold only text."""
+    Path(".dlt").mkdir()
+    toml = '[destination.duckdb.credentials]\nextensions = ["json"]\n[destination.duckdb.credentials.global_config]\n'
+    Path(".dlt/config.toml").write_text(f'{toml}memory_limit = "300MB"\n')
+    monkeypatch.setenv("DESTINATION__DUCKDB__CREDENTIALS__STATEMENTS", '["CREATE TEMP TABLE made AS SELECT 7 AS it"]')
+    monkeypatch.setenv("DESTINATION__DUCKDB__CREDENTIALS__LOCAL_CONFIG", '{"errors_as_json": true}')
+    monkeypatch.setenv("DESTINATION__DUCKDB__CREDENTIALS__PRAGMAS", '["disable_optimizer"]')
+    active().reload()
+    made, name = make_destination(TargetOptions("duckdb"))
+    given = made.configuration(get_destination_client_initial_config(made, name)).credentials
+    assert (given.extensions, given.pragmas, given.local_config) == (
+        ["json"],
+        ["disable_optimizer"],
+        {"errors_as_json": True},
+    )
+    assert given.statements == ["CREATE TEMP TABLE made AS SELECT 7 AS it"]
+    assert given.global_config == DUCKDB_CONFIG | {"memory_limit": "300MB"}
+    monkeypatch.setenv("DESTINATION__DUCKDB__CREDENTIALS__STATEMENTS", "CREATE SECRET (TYPE s3, KEY_ID '7')")
+    monkeypatch.setenv("DESTINATION__DUCKDB__CREDENTIALS__EXTENSIONS", '["nosuch"]')
+    duckdb.connect("autopilot.duckdb").close()
+    assert errors(call("status"))[0] == "Error: destination.duckdb.credentials.statements must be a list"
+    monkeypatch.delenv("DESTINATION__DUCKDB__CREDENTIALS__STATEMENTS")
+    said = errors(call("status"))
+    assert re.fullmatch('Error: IO Error: Extension ".*nosuch.*" not found.', said[0])
+    assert said[1].startswith("DuckDB gets its extensions from the network, once.")
 
 
 def test_a_lake_and_a_file_under_names_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call) -> None:

@@ -537,7 +537,7 @@ ALWAYS = (TRACKS, *EVENT_TABLES, *BOOKS)
 REJECT_REASONS = {
     "not_json": "not JSON",
     "not_an_object": "JSON, but not an object",
-    "truncated": "the file breaks off or is damaged here",
+    "truncated": "the file breaks off, is damaged or could not be read from here on",
     "line_too_long": "longer than 1 MiB",
     "unknown_type": "`type` is none of track, identify, alias, page, screen, group",
     "no_user_anon_id": "no `userId`, no `anonymousId` and no email",

@@ -515,3 +515,23 @@ def test_takes_the_table_format_as_an_argument_of_dlt_too_and_rejects_a_row_that
         " required.\nAllow them (ALTER TABLE ... ALTER COLUMN ... DROP NOT NULL), or drop the column. Nothing of it"
         " counts as loaded."
     )
+
+
+def test_only_tables_that_have_a_folder_cost_a_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in a dataset that dlt has not initialized."""
+    into = pipeline(tmp_path, lake(tmp_path.as_uri()))
+    asked: list[str] = []
+    usual = DeltaTable.is_deltatable
+
+    def is_table(location: str, options: dict[str, str] | None = None) -> bool:
+        asked.append(Path(location).name)
+        return usual(location, options)
+
+    monkeypatch.setattr(DeltaTable, "is_deltatable", is_table)
+    assert open_dataset(into).tables(["tracks", "pages"]) == {}
+    folder = tmp_path / into.dataset_name
+    write_deltalake(f"{folder}/tracks", pa.table({"id": ["m"]}))
+    (folder / "pages").mkdir()
+    assert open_dataset(into).tables(["tracks", "pages", "groups"]) == {"tracks": {"id": "text"}}
+    assert open_dataset(into).tables(["tracks"]) == {"tracks": {"id": "text"}}
+    assert asked == ["tracks", "pages", "tracks"]

@@ -26,7 +26,7 @@ from ..destination.audiences import Audience
 from ..destination.kind import ACCOUNT_KINDS, AUTOPILOT, ORTTO, AccountKind
 from ..destination.messages import Ignored, Item, from_line, refuse_item
 from ..destination.settings import ORTTO_SECTION, SECTION, AnySettings, OrttoDestinationSettings
-from ..display import plural
+from ..display import plural, shortened, visible
 from ..errors import BusyError, InvalidQuery, RunError
 from ..explain import explain, explained
 from ..masking import masked
@@ -91,7 +91,7 @@ def print_deliveries(
         with DeliveryLog(where, reads=True, table=ACCOUNT_KINDS[to].log) as log:
             rows = log.latest(status, since)
     if rows:
-        out.document("\n".join([*inspect.grid([_HEAD, *map(_cells, rows)], width=out.width()), ""]))
+        out.document("\n".join([*_deliveries(list(map(_cells, rows))), ""]))
     counts = {name: sum(row["status"] == name for row in rows) for name in STATUSES}
     out.print_line(", ".join(f"{number:,} {name}" for name, number in counts.items()))
 
@@ -104,6 +104,24 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     what = (row["kind"], row["email"] or row["user_id"], row["message_id"], row["audience"] or row["event"])
     answer = (row["trigger_id"], str(row["http_status"] or "-"))
     return [sent_at, row["status"], *(text or "-" for text in (*what, *answer)), row["message"] or ""]
+
+
+def _deliveries(cells: Sequence[Sequence[str]]) -> list[str]:
+    """Returns deliveries as a table; on a terminal that is too narrow for it, each with its last columns below."""
+    width = out.width()
+    table = inspect.grid([_HEAD, *cells], width=width)
+    if width is None or max(map(len, table)) <= width:
+        return table
+    head, *lines = inspect.grid([[*row[:3], row[7], row[3]] for row in (_HEAD, *cells)])
+    found = [head]
+    for line, row in zip(lines, cells, strict=True):
+        named = [f"{name} {cell}" for name, cell in zip(_BELOW, map(shortened, row[4:7]), strict=True) if cell != "-"]
+        text = ": ".join(filter(None, (", ".join(named), visible(row[8]))))
+        found += [line, *out.wrapped(f"  {text}", "  ")]
+    return found
+
+
+_BELOW = ("message", "of", "trigger")
 
 
 # ---- inside --------------------------------------------------------------------------------------------------------

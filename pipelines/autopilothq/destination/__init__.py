@@ -49,6 +49,7 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
+_IGNORED = "with a message's id or parts it is a Segment message, of a type that Autopilot does not take"
 
 
 @refuses_unknown_settings
@@ -113,6 +114,8 @@ def _deliver_file(items: Any, table: TTableSchema, settings: DestinationSettings
     finish_file(counts, counts.failed > counts.bad, "delivered", _log)  # bad rows must not hold up all later ones
     if counts.not_meant:
         _log.info("%s not meant for Autopilot", plural(counts.not_meant, "row was", "rows were"))
+    for type_, number in counts.ignored.items():
+        _log.warning("%s of type %s not sent: %s", plural(number, "row"), type_, _IGNORED)
     if counts.unmapped:
         _log.warning("%s: %s", UNMAPPED, ", ".join(counts.unmapped))
 

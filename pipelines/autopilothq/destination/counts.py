@@ -47,7 +47,7 @@ class Counts:
         """
         reasons: dict[str, str | None] = {}
         for status, reason in (*outcomes, *((status, _UNKNOWN_BEFORE) for status in earlier)):
-            reasons.setdefault(status, reason)
+            reasons[status] = reasons.get(status) or reason
         worst = next(status for status in WORST_FIRST if status in reasons)
         self.add(worst)
         if worst != "delivered":

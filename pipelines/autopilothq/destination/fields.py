@@ -67,6 +67,7 @@ class Fields:
         self._slugs = {snake_case(field.name): field for field in reversed(existing)}
         self._slugs.pop("", None)
         self._mapping = {path: self._target(path, name) for path, name in (mapping or {}).items()}
+        self._new: dict[str, CustomField] = {}
         self.user_id = self.custom(user_id_field) if user_id_field else None
         if user_id_field and self.user_id is None:
             raise InvalidSetting(
@@ -126,8 +127,14 @@ class Fields:
         return cast(value, target.type) if isinstance(target, CustomField) else _cast_standard(value, target)
 
     def new_field(self, path: TraitPath, value: Any) -> CustomField | None:
-        """Returns the field for a trait that the account has no field for, or None if such traits cannot be sent."""
-        return CustomField("_".join(path), own_type(value))
+        """Returns the field for a trait that the account has no field for, or None if such traits cannot be sent.
+
+        Null has no type, so it clears only the field that an earlier value of the run has made.
+        """
+        name = "_".join(path)
+        if value is not None:
+            self._new[name] = CustomField(name, own_type(value))
+        return self._new.get(name)
 
 
 def standard_field(path: TraitPath) -> str | None:

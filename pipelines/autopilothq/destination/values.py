@@ -26,7 +26,7 @@ class CastError(Exception):
 
 
 def own_type(value: Any) -> str:
-    """Returns the type of custom field that fits a value. Null fits a string."""
+    """Returns the type of custom field that fits a value."""
     if isinstance(value, bool):
         return "boolean"
     if isinstance(value, int):
@@ -67,10 +67,21 @@ def _string(value: Any) -> str:
         raise CastError("expected a text, got an object")
     if isinstance(value, bytes | bytearray | memoryview):
         raise CastError("bytes are no text")
-    text = json.dumps(value, ensure_ascii=False, default=_string) if isinstance(value, list | tuple) else str(value)
+    text = _json(value) if isinstance(value, list | tuple) else str(value)
     if text and not is_text(text):
         raise CastError("it holds half a surrogate pair, which is no text")
     return text
+
+
+def _json(value: Any) -> str:
+    """Returns the JSON text of a value in an array. Decimals are numbers with all their digits."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_json, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_json(str(key))}: {_json(inner)}' for key, inner in value.items())}}}"
+    if isinstance(value, Decimal) and value.is_finite():
+        return str(value)
+    return json.dumps(value, ensure_ascii=False, default=_string)
 
 
 def _integer(value: Any) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..catalog import COMMON_NAMES, CONTEXT
 from ..utc import format_time
-from .json_text import DECODER, JsonNumber, JsonObject, to_json
+from .json_text import DECODER, JsonNumber, JsonObject, is_storable, to_json
 from .message import BODIES, OWN_FIELDS, digest, prefixed_if_taken
 from .naming import snake_case
 
@@ -183,4 +183,4 @@ def array_text(text: str) -> str | None:
     except (ValueError, RecursionError):
         return None
     plain = isinstance(value, list) and not isinstance(value, JsonObject | JsonNumber)
-    return text if plain and to_json(value) == text else None
+    return text if plain and is_storable(value) and to_json(value) == text else None

@@ -12,13 +12,14 @@ import pyarrow.compute as pc
 from .file_rows import FileRows
 from .refused import ESCAPED
 
-_LACKS = re.compile(r'has no equivalent in encoding "((?:LATIN|WIN)\d+)"')
+_LACKS = re.compile(r'has no equivalent in encoding "((?:LATIN|WIN)\d+|ISO_8859_[5-8]|KOI8[RU]|EUC_CN)"')
 
 
 def encoding_of(error: str) -> str | None:
     """Returns the encoding of a database if an error says that it lacks a character.
 
-    Encodings of several bytes are left to the search for single rows: Python's have other characters than PostgreSQL's.
+    Only those that have the same characters in Python as in PostgreSQL. EUC_JP and others are left to the search for
+    single rows.
     """
     found = _LACKS.search(error)
     return found[1] if found else None
@@ -57,7 +58,7 @@ def unfit_rows(parts: Iterable[pa.Table], encoding: str, but: Collection[str] = 
 
 
 def _codec(encoding: str) -> str:
-    return encoding.lower().replace("win", "cp")
+    return "gb2312" if encoding == "EUC_CN" else encoding.lower().replace("win", "cp").replace("koi8", "koi8_")
 
 
 def _lacking(text: str, codec: str) -> str | None:

@@ -13,6 +13,7 @@ from ..extras import PACKAGE, install, is_own_import_error
 from .dlt_internals import (
     Destination,
     InvalidNativeValue,
+    LookupTrace,
     LookupTraces,
     UnknownDestinationModule,
 )
@@ -21,6 +22,8 @@ from .dlt_internals import (
 _EXTRAS = {"gs": "gcs", "pyiceberg": "iceberg"}
 # Settings that credentials can lack if they are given as a URL.
 _OF_A_USER = (".credentials.username", ".credentials.password")
+# Parts of credentials that dlt finds itself once the others are there.
+_FOUND = {"driver", "azure_tenant_id", "azure_client_id", "azure_client_secret"}
 # dlt's destinations whose tables cannot be queried.
 NO_WAREHOUSES = {"destination", "dummy", "lance", "lancedb", "qdrant", "weaviate"}
 
@@ -92,18 +95,20 @@ def wrong_credentials(error: InvalidNativeValue) -> str:
 
 
 def _settings(error: ConfigFieldMissingException) -> Iterator[str]:
-    for field, traces in error.traces.items():
-        trace = traces[0]
-        names = list(trace.traces) if isinstance(trace, LookupTraces) else []
-        is_partial = {f".{field}.{name}" for name in names} <= set(_OF_A_USER)
-        while isinstance(trace, LookupTraces):
-            trace = next(iter(trace.traces.values()))[0]
-        sections = list(trace.sections)
-        setting = ".".join(sections if sections[-1:] == [field] else [*sections, field])
-        if names and is_partial:  # credentials are given, without these
-            yield from (f"{setting}.{name}" for name in names)
+    """Yields the names of missing settings; of credentials that are there in part, those of the missing parts."""
+    for field, (first, *others) in error.traces.items():
+        if isinstance(first, LookupTraces) and first.resolved_fields_set and not others:
+            parts = first.traces.keys() - _FOUND or first.traces.keys()
+            yield from (_setting(part, first.traces[part][0]) for part in first.traces if part in parts)
         else:
-            yield setting
+            yield _setting(field, first)
+
+
+def _setting(field: str, trace: LookupTrace | LookupTraces) -> str:
+    while isinstance(trace, LookupTraces):
+        trace = next(iter(trace.traces.values()))[0]
+    sections = list(trace.sections)
+    return ".".join(sections if sections[-1:] == [field] else [*sections, field])
 
 
 def _package_of(setting: str) -> str:

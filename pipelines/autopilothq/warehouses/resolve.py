@@ -23,7 +23,7 @@ from .dlt_internals.clients import with_required_credentials
 from .duckdb import direct
 from .pipeline_names import PIPELINE
 from .postgres import postgres
-from .settings import CONFIGURED_TARGET, DUCKDB_FILE, TargetOptions, dataset_name, setting, text_setting
+from .settings import CONFIGURED_TARGET, DUCKDB_FILE, TargetOptions, dataset_name, setting, text_setting, typed_settings
 
 # The order of rows has no meaning, and keeping it slows down DuckDB's checkpoints; the rest bounds the memory. Tables
 # are loaded side by side, and each thread within a table leaves a part that the checkpoint writes again.
@@ -149,6 +149,18 @@ def _other_destination(destination_name: str, kind: str, credentials: str | None
     return with_required_credentials(made)
 
 
+def _with_settings(given: DuckDbCredentials, section: str) -> DuckDbCredentials:
+    """Returns a file's credentials with dlt's settings in a section: dlt reads none for credentials that it is given.
+
+    The time zone of sessions is left out: all queries here expect UTC.
+    """
+    types = dict.fromkeys(("extensions", "pragmas", "statements"), list)
+    for name, value in typed_settings(section, types | dict.fromkeys(("global_config", "local_config"), dict)).items():
+        setattr(given, name, value)
+    given.global_config = DUCKDB_CONFIG | (given.global_config or {})
+    return given
+
+
 def _check_url(kind: str, credentials: Any) -> None:
     """Raises RunError if a part of the password would be taken for the host, and so sent to a name server."""
     if not isinstance(credentials, str):
@@ -205,6 +217,5 @@ def _duckdb_destination(
         return direct(credentials=nowhere, destination_name=destination_name)
     if create and not database.startswith(":"):
         _check_folder(database)
-    spec = DuckDbCredentials(database, read_only=reads)
-    spec.global_config = DUCKDB_CONFIG | settings.get("global_config", {})
+    spec = _with_settings(DuckDbCredentials(database, read_only=reads), f"destination.{destination_name}.credentials")
     return direct(credentials=spec, destination_name=destination_name, wait=wait.total_seconds())

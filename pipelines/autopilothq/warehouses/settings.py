@@ -32,7 +32,14 @@ _SECTIONS = {
 # How similar a name must be to that of a setting to count as its misspelling. Outside of sections, where any program
 # may have settings, it must be more similar: neither `database_name` nor `dataset_name_2` is a misspelt `dataset_name`.
 _TYPING_ERROR, _TYPING_ERROR_AMONG_ALL = 0.8, 0.9
-TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", dict: "a table", str: "a text"}
+TYPE_NAMES = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    dict: "a table",
+    str: "a text",
+    list: "a list",
+}
 
 
 class Range(NamedTuple):
@@ -165,7 +172,8 @@ def _typed(name: str, of: type) -> Any:
         values = (provider.get(name, of) for provider in providers)
         return next((value for value in values if value is not None), None)
     except ValueError as error:
-        raise InvalidSetting(f"{name} must be {TYPE_NAMES[of]}, got {setting(name)!r}") from error
+        got = "" if of is list else f", got {setting(name)!r}"  # a list of statements may hold secrets
+        raise InvalidSetting(f"{name} must be {TYPE_NAMES[of]}{got}") from error
 
 
 def check_range(name: str, value: float, allowed: Range) -> None:

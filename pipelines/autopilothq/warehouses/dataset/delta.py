@@ -95,7 +95,9 @@ class DeltaDataset(Dataset):
     def tables(self, names: Sequence[str]) -> ExistingTables:
         """Returns the tables among these that exist, with the contract's types of their columns."""
         found: dict[str, dict[str, Type]] = {}
-        for name in names:
+        # Most of a load's tables may not exist, and each would cost a request.
+        listed = set(_folders(self.client)) if len(names) > 1 else set(names)
+        for name in filter(listed.__contains__, names):
             if (table := self._table(name)) is not None:
                 fields = pa.schema(table.schema().to_arrow())
                 self.widths[name] = len(fields)
@@ -209,10 +211,16 @@ class DeltaDataset(Dataset):
 
 def table_folders(client: FilesystemClient) -> list[str]:
     """Returns the names of the folders of a dataset."""
-    if not client.is_storage_initialized():
+    return sorted(_folders(client)) if client.is_storage_initialized() else []
+
+
+def _folders(client: FilesystemClient) -> list[str]:
+    """Returns the names of a dataset's folders, also if dlt has not initialized it."""
+    try:
+        listed = client.fs_client.ls(client.dataset_path, detail=True, refresh=True)
+    except FileNotFoundError:
         return []
-    listed = client.fs_client.ls(client.dataset_path, detail=True, refresh=True)
-    return sorted(posixpath.basename(entry["name"].rstrip("/")) for entry in listed if entry["type"] == "directory")
+    return [posixpath.basename(entry["name"].rstrip("/")) for entry in listed if entry["type"] != "file"]
 
 
 def dlt_files(client: FilesystemClient, table: str) -> list[str]:

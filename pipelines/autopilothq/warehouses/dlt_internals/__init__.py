@@ -15,6 +15,7 @@ from dlt.common import logger
 from dlt.common.configuration.exceptions import (
     ConfigValueCannotBeCoercedException,
     InvalidNativeValue,
+    LookupTrace,
     LookupTraces,
     ValueNotSecretException,
 )
@@ -142,6 +143,7 @@ __all__ = [
     "JsonlFileBatchIterator",
     "LoadClientJobException",
     "LoadJob",
+    "LookupTrace",
     "LookupTraces",
     "NamingConvention",
     "NotResolved",
