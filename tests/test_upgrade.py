@@ -28,6 +28,7 @@ LINES = [
     message(None, type="group", messageId="g2", groupId="a", receivedAt=FEBRUARY, traits={"plan": "y", "seats": 2.5}),
     message(None, type="group", messageId="g3", groupId="b", receivedAt=JANUARY, traits={"plan": "z"}),
     message(None, type="group", messageId="g4", groupId="b", receivedAt=JANUARY, traits={"plan": "later id"}),
+    message(None, type="group", messageId="g5", groupId="b", receivedAt=None, traits={"plan": "at an unknown time"}),
     message(None, type="group", messageId="g0", groupId=" \t\n\f\r", traits={"plan": "no group's"}),
     message(None, type="page", messageId="p1", properties={"path": "/"}),
     message(None, type="page", messageId="p2", name="Named"),
@@ -43,6 +44,7 @@ NAMES = """
 # What people add for themselves: names in capitals, and views over our tables.
 OWN = '''
     ALTER TABLE autopilothq.tracks ADD COLUMN "Own Col" double precision;
+    ALTER TABLE autopilothq.groups ADD COLUMN "Own Col" double precision;
     CREATE TABLE autopilothq."Own ""T""" (id text, "X" double precision);
     INSERT INTO autopilothq."Own ""T""" VALUES ('o', NULL);
     CREATE SCHEMA marts; CREATE MATERIALIZED VIEW marts.ages AS SELECT id, age FROM autopilothq.users'''
@@ -111,6 +113,7 @@ def test_an_old_dataset_is_judged_upgraded_and_loaded_into(call: Call, old: str)
         'ALTER TABLE "autopilothq"."order" ALTER COLUMN "revenue" TYPE numeric USING "revenue"::text::numeric,'
         ' ALTER COLUMN "share" TYPE numeric USING "share"::text::numeric;'
     ) in statements
+    assert [statement for statement in statements if "Own Col" in statement] == []
     assert 'ALTER TABLE "autopilothq"."_audit" ADD PRIMARY KEY ("file", "version");' in statements
     assert 'CREATE INDEX ON "autopilothq"."tracks" ("received_at");' in statements
     assert 'CREATE INDEX ON "autopilothq"."accounts" ("received_at");' in statements
@@ -140,7 +143,7 @@ def test_an_old_dataset_is_judged_upgraded_and_loaded_into(call: Call, old: str)
     assert ask(old, accounts) == [("a", "y", "old", Decimal("2.5")), ("b", "later id", None, None)]
 
     more = [
-        message(None, type="group", messageId="g5", groupId="a", receivedAt=JANUARY, traits={"plan": "w", "new": "n"}),
+        message(None, type="group", messageId="g6", groupId="a", receivedAt=JANUARY, traits={"plan": "w", "new": "n"}),
         message("Order", messageId="t2", properties={"revenue": 1}),
         message("Order", messageId="t3", properties={"revenue": 0.3}),
     ]
