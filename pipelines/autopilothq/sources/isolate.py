@@ -47,7 +47,6 @@ MAX_ALL_REFUSED = 3  # so many rows may all be refused although the error does n
 IDS_PER_DELETE = 100
 MAX_MESSAGE = 500  # characters of an error that are kept
 RETRIES = "load.raise_on_max_retries"  # dlt's setting
-DEFAULT_RETRIES = 5
 
 # Whether a row causes an error, by the prefix of its SQLSTATE; the longest prefix counts. True: data exceptions,
 # violated constraints, limits of a row. False: connections, rights, missing tables and columns, disk space, locks.
@@ -242,7 +241,7 @@ def _quietly(into: dlt.Pipeline) -> Iterator[None]:
         yield
     finally:
         log.setLevel(level)
-        dlt.config[RETRIES] = DEFAULT_RETRIES if retries is None else retries
+        dlt.config[RETRIES] = retries
         into.collector = collector
 
 
