@@ -139,6 +139,10 @@ def test_an_old_dataset_is_judged_upgraded_and_loaded_into(call: Call, old: str)
     assert ask(old, "SELECT u.id, u.age, count(*) FROM autopilothq.users u GROUP BY u.id") == [
         ("u1", Decimal("1.5"), 1)
     ]
+    columns = "WHERE table_schema = 'autopilothq' AND table_name = 'accounts' ORDER BY 1"
+    assert ask(old, f"SELECT column_name FROM information_schema.columns {columns}") == [
+        (name,) for name in ("gone", "id", "plan", "received_at", "seats", "uuid_ts")
+    ]
     accounts = "SELECT id, plan, gone, seats FROM autopilothq.accounts ORDER BY id"
     assert ask(old, accounts) == [("a", "y", "old", Decimal("2.5")), ("b", "later id", None, None)]
 
