@@ -375,6 +375,18 @@ def test_rows_that_an_encoding_cannot_hold_are_found_without_a_load(
     assert search.done[1] == [("identifies", 0, 4)]
 
 
+def test_an_encoding_that_lacks_only_characters_of_rejected_lines_costs_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = Search(tmp_path, monkeypatch, {}, [])
+    waiting = tmp_path / "autopilothq" / "1-x" / "waiting"
+    pq.write_table(pa.table({"id": ["r"], "raw": ["→"], "message": ["→"]}), waiting / "rows-4-_rejects")
+    assert search.found(failed("_rejects", RuntimeError(LACKS)))
+    assert (search.done, search.warnings) == (["given up"], [])
+    expected = RefusedMessages("duckdb d, dataset set", [NOON.isoformat()], encoding="LATIN1")
+    assert RefusedMessages.read(search.into) == expected
+
+
 def test_encodings_that_python_knows_otherwise_are_left_to_the_search() -> None:
     names = ("LATIN1", "WIN1252", "EUC_JP", "UTF8", "SQL_ASCII")
     assert [unfit.encoding_of(LACKS.replace("LATIN1", name)) for name in names] == ["LATIN1", "WIN1252", *[None] * 3]

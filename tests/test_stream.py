@@ -220,6 +220,34 @@ def test_what_fails_alone_is_tried_again_and_does_not_hold_the_stream_up(
     assert rows("message_id", "status")[-3:] == [("i2", "failed")] * 3
 
 
+def test_what_failed_is_tried_again_once_the_account_answers(
+    server: FakeAutopilot, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits, told = list[float](), list[str]()
+
+    def wait(_: StopSignal, seconds: float) -> None:
+        if not waits:
+            server.order("GET", "/triggers", status=503, times=3)
+        waits.append(seconds)
+
+    monkeypatch.setattr(StopSignal, "wait", wait)
+    server.order("POST", "/contacts", status=500, times=3)
+    assert deliver([identify(1)], told=told) == Counts(1, delivered=1)
+    assert (waits, len(told)) == ([2.0, 1.0], 1)
+    assert told[0].endswith("Nothing else is read; it is tried again in 1 s.")
+
+
+def test_an_event_whose_answer_was_lost_is_not_tried_again(
+    server: FakeAutopilot, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(StopSignal, "wait", lambda _, seconds: waits.append(seconds))
+    server.order("POST", "/trigger/*", drop="after")
+    counts = deliver([track(1)])
+    assert (counts.messages, counts.delivered, counts.unknown, waits) == (1, 0, 1, [])
+    assert [trigger for trigger, _ in server.account.triggered] == ["0007"]
+
+
 def test_each_attempt_of_an_event_has_its_outcome(
     server: FakeAutopilot, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
