@@ -115,6 +115,7 @@ def test_the_list_alone(call: Call, server: FakeAutopilot) -> None:
             "  1 refused: The account has no such contact, or the list no longer exists",
         ],
     )
+    assert [each.path for each in server.requests if each.method == "GET"] == ["/lists"]  # emails are there already
     assert sent(server) == [
         ("POST", f"{PATH}ada%40example.com", None),
         ("POST", f"{PATH}bo%40example.com", None),
