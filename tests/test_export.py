@@ -233,6 +233,7 @@ def test_own_tables_are_exported_with_names_of_mixed_case(tmp_path: Path, postgr
     twins = (
         'CREATE TABLE autopilothq.myshoes (name integer, "Name" text)',
         "INSERT INTO autopilothq.myshoes VALUES (7, 'x')",
+        'ALTER TABLE autopilothq.tracks ADD COLUMN "Own Col" integer',
     )
     with isolation(tmp_path):
         write("1.jsonl", LINES[0])
@@ -252,3 +253,4 @@ def test_own_tables_are_exported_with_names_of_mixed_case(tmp_path: Path, postgr
         assert pq.read_table("duckdb/myshoes.parquet").to_pylist() == shoes
         assert pq.read_table("postgres/MyShoes.parquet").to_pylist() == shoes
         assert pq.read_table("postgres/myshoes.parquet").to_pylist() == [{"name": 7}]
+        assert "own col" in pq.read_schema("postgres/tracks.parquet").names

@@ -58,7 +58,8 @@ class Log:
 
 
 def message(name: str, **more: Any) -> Outgoing:
-    return Outgoing(name, "track", "E", name.encode(), user_id=f"u-{name}", **more)
+    id_ = f"u-{name}"
+    return Outgoing(name, "track", "E", name.encode(), user_id=id_, **{"persons": [Id("user_id", id_)]} | more)
 
 
 def forward(messages: Iterable[Outgoing], api: Any, log: Any, **more: Any) -> Counts:

@@ -115,6 +115,7 @@ def test_the_list_alone(call: Call, server: FakeAutopilot) -> None:
             "  1 refused: The account has no such contact, or the list no longer exists",
         ],
     )
+    assert [each.path for each in server.requests if each.method == "GET"] == ["/lists"]  # emails are there already
     assert sent(server) == [
         ("POST", f"{PATH}ada%40example.com", None),
         ("POST", f"{PATH}bo%40example.com", None),
@@ -278,6 +279,10 @@ def test_a_list_is_made(call: Call, server: FakeAutopilot) -> None:
         1,
         "Error: The list Key accounts could not be made: A list with this name already exists.\nNothing was sent.\n",
     )
+    server.order("POST", "/list", drop="after")
+    said = call(*words)
+    advice = "Run it again: if the list was made, it is found. Nothing else was sent."
+    assert (said.status, said.out, said.err.splitlines()[-1]) == (1, "", advice)
 
 
 def test_a_dry_run_shows_who_would_come_and_who_would_leave(call: Call, server: FakeAutopilot) -> None:

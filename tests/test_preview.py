@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,37 @@ def test_present_and_new_values_are_shown(server: FakeAutopilot, call: Call) -> 
 
 
 @pytest.mark.usefixtures("server")
+def test_who_gets_another_address_stays_one_person(call: Call) -> None:
+    with duckdb.connect("autopilot.duckdb") as con:
+        con.execute(CONTACTS)
+    messages = [
+        identify(1, traits={"email": "P1@example.com", "firstName": "Anne"}),
+        identify(2, traits={"email": "p1@example.com", "_NewEmail": "B@example.com"}),
+        identify(3, traits={"email": "b@example.com", "title": "CFO"}),
+        track(4, email="b@example.com"),
+    ]
+    assert preview(call, messages) == [
+        "Nothing is sent. What would change:",
+        "",
+        "p1@example.com",
+        "  FirstName             Ann            → Anne",
+        "  Email                 P1@example.com → B@example.com",
+        "  Title                 CEO            → CFO",
+        "  enters the journey Order Completed (0007)",
+        "",
+        "field                                        values    cleared",
+        "FirstName                                         1          0",
+        "Email                                             1          0",
+        "Title                                             1          0",
+        "",
+        "journey                                    entering",
+        "Order Completed (0007)                            1",
+        "",
+        "would send 4 messages: 4 delivered, 0 refused, 0 failed, 0 unknown",
+    ]
+
+
+@pytest.mark.usefixtures("server")
 def test_the_page_shows_what_the_program_prints(call: Call) -> None:
     with duckdb.connect("autopilot.duckdb") as con:
         con.execute(CONTACTS)
@@ -118,6 +150,8 @@ def test_without_the_table_contacts(call: Call) -> None:
 
 @pytest.mark.usefixtures("server")
 def test_nothing_to_change(call: Call) -> None:
+    with duckdb.connect("autopilot.duckdb") as con:
+        con.execute(CONTACTS)
     said = call("send", "messages", write([]), "--dry-run")
     assert said.out.splitlines() == [
         "Nothing is sent, and nothing would change.",
@@ -147,6 +181,8 @@ def test_a_contact_that_comes_twice_is_one() -> None:
         ("LinkedIn", "LinkedIn", "linked_in"),
         ("unsubscribed", "unsubscribed", "unsubscribed"),
         ("_NewEmail", "Email", "email"),
+        ("tags", "gets the tag", "tags"),
+        ("unset_tags", "loses the tag", "unset_tags"),
         ("integer--Review--Rating", "Review Rating", "custom_review_rating"),
     ],
 )
@@ -162,7 +198,10 @@ def test_names_for_people_and_columns(key: str, label: str, column: str) -> None
         ([], "(empty)"),
         (["big_spenders", "2019-03-01T00:00:00.000Z"], "big_spenders, 2019-03-01"),
         (False, "false"),
+        (True, "true"),
         (5.0, "5"),
+        (1234567.0, "1234567"),
+        (1234567.891, "1234567.891"),
         (datetime(2019, 3, 1, 5, 6, tzinfo=UTC), "2019-03-01 05:06"),
         ("2019-03-01T00:00:00.000Z", "2019-03-01"),
         ("2019-03-01T02:00:00+02:00", "2019-03-01"),
@@ -174,6 +213,29 @@ def test_names_for_people_and_columns(key: str, label: str, column: str) -> None
 )
 def test_values_for_people(value: Any, shown: str) -> None:
     assert shown_value(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("now", "then", "same"),
+    [
+        (None, "", True),
+        ("None", None, False),
+        ("", False, False),
+        (True, True, True),
+        (True, False, False),
+        (4, "4.0", True),
+        (Decimal("4.00"), 4, True),
+        (4.5, "4.6", False),
+        (4, "four", False),
+        ("01234", "1234", False),
+        ("Nan", "Nan", True),
+        ("2019-03-01", "2019-03-01T00:00:00.000Z", True),
+        (datetime(2019, 3, 1, tzinfo=UTC), "2019-03-01", True),
+        (datetime(2019, 3, 1, tzinfo=UTC), "2019-03-02", False),
+    ],
+)
+def test_a_value_stays_if_it_means_the_same(now: Any, then: Any, same: bool) -> None:
+    assert (FieldChange("f", now, then).is_unchanged, FieldChange("f", then, now).is_unchanged) == (same, same)
 
 
 def test_values_beyond_all_calendars_and_floats_are_compared() -> None:

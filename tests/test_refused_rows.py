@@ -15,7 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from dlt.common.configuration.resolve import resolve_configuration
 from dlt.common.destination.exceptions import DestinationTransientException
+from dlt.load.configuration import LoaderConfiguration
 from dlt.load.exceptions import LoadClientJobFailed
 from dlt.pipeline.exceptions import PipelineStepFailed
 
@@ -91,18 +93,23 @@ def test_why_a_load_failed_is_what_the_driver_says() -> None:
     assert isolate._cause(UNASKED, nameless) == isolate.Cause("load 1", "users", "why", None)
 
 
+def dlts_retries() -> int:
+    """How often dlt would try a job of a load."""
+    return resolve_configuration(LoaderConfiguration(), sections=("load",), accept_partial=True).raise_on_max_retries
+
+
 def test_dlt_tries_a_part_once_and_says_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     into: Any = SimpleNamespace(collector="the user's")
     log = logging.getLogger("dlt")
     assert dlt.config.get(isolate.RETRIES) is None  # dlt sets its log's level when its configuration is first read
     monkeypatch.setattr(log, "level", logging.ERROR)
-    for tries, after in ((None, isolate.DEFAULT_RETRIES), (3, 3)):
+    for tries, after in ((None, 5), (3, 3)):
         if tries is not None:
-            dlt.config[isolate.RETRIES] = tries
+            dlt.config["load.raise_on_max_retries"] = tries
         with suppress(KeyError), isolate._quietly(into):
-            assert (dlt.config.get(isolate.RETRIES), log.level, into.collector) == (1, logging.CRITICAL, NULL_COLLECTOR)
+            assert (dlts_retries(), log.level, into.collector) == (1, logging.CRITICAL, NULL_COLLECTOR)
             raise KeyError
-        assert (dlt.config.get(isolate.RETRIES), log.level, into.collector) == (after, logging.ERROR, "the user's")
+        assert (dlts_retries(), log.level, into.collector) == (after, logging.ERROR, "the user's")
 
 
 def test_the_rows_of_a_table_that_is_replaced_are_merged_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,6 +360,18 @@ def test_rows_that_an_encoding_cannot_hold_are_found_without_a_load(
     # What is left is looked for in parts.
     assert not search.found(failed("identifies", RuntimeError(LACKS)))
     assert search.done[1] == [("identifies", 0, 4)]
+
+
+def test_an_encoding_that_lacks_only_characters_of_rejected_lines_costs_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = Search(tmp_path, monkeypatch, {}, [])
+    waiting = tmp_path / "autopilothq" / "1-x" / "waiting"
+    pq.write_table(pa.table({"id": ["r"], "raw": ["→"], "message": ["→"]}), waiting / "rows-4-_rejects")
+    assert search.found(failed("_rejects", RuntimeError(LACKS)))
+    assert (search.done, search.warnings) == (["given up"], [])
+    expected = RefusedMessages("duckdb d, dataset set", [NOON.isoformat()], encoding="LATIN1")
+    assert RefusedMessages.read(search.into) == expected
 
 
 def test_encodings_that_python_knows_otherwise_are_left_to_the_search() -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dlt
@@ -22,7 +23,7 @@ from autopilothq.destination.dispatch import DEFERRED
 from autopilothq.destination.lines import StopSignal, read_chunks
 from autopilothq.destination.plan import UNMAPPED
 from autopilothq.errors import RunError, Unavailable
-from autopilothq.segment.message import MAX_LINE
+from autopilothq.segment.message import MAX_LINE, digest
 from autopilothq.warehouses.delta import lake
 from calling import MAIN, Call
 from fake_autopilot import FakeAutopilot
@@ -111,11 +112,16 @@ Deliver = Callable[..., Counts]
 def deliver(server: FakeAutopilot, stop: StopSignal) -> Deliver:
     """Delivers chunks of messages, and returns the counts; what a person is told is in `told`."""
 
-    def delivered(*chunks: list[Any], told: "list[str] | None" = None, log: "DeliveryLog | None" = None) -> Counts:
+    def delivered(
+        *chunks: list[Any],
+        told: "list[str] | None" = None,
+        log: "DeliveryLog | None" = None,
+        progress: Callable[[Counts], None] = lambda _: None,
+    ) -> Counts:
         total, said = Counts(), [] if told is None else told
         log = log or DeliveryLog(log_in())
         ends = stream.StreamCallbacks(
-            lambda: log, stop, lambda _: None, said.append, lambda line, why: said.append(f"{why}: {line.decode()}")
+            lambda: log, stop, progress, said.append, lambda line, why: said.append(f"{why}: {line.decode()}")
         )
         as_lines = ([one if isinstance(one, bytes) else json.dumps(one).encode() for one in some] for some in chunks)
         stream.deliver_stream(as_lines, settings_for(server), ends, total)
@@ -127,7 +133,12 @@ def deliver(server: FakeAutopilot, stop: StopSignal) -> Deliver:
 def test_chunks_are_delivered_once_each(server: FakeAutopilot, deliver: Deliver) -> None:
     told: list[str] = []
     one, two = (track(number, properties={"title": "Hat"}) for number in (1, 2))
-    counts = deliver([identify(1), one], [identify(2), two, b"oops"], [identify(1), identify(2), one], told=told)
+    seen: list[int] = []
+    counts = deliver(
+        [identify(1), one], [identify(2), two, b"oops"], [identify(1), identify(2), one],
+        told=told, progress=lambda so_far: seen.append(so_far.messages),
+    )  # fmt: skip
+    assert seen == [2, 5, 8]
     assert counts == Counts(8, delivered=4, refused=1, known=3, reasons=counts.reasons, unmapped=Counter({"title": 2}))
     assert told == ["not_json: not JSON: oops"]
     assert [path for path, _ in posts(server)] == [
@@ -138,6 +149,15 @@ def test_chunks_are_delivered_once_each(server: FakeAutopilot, deliver: Deliver)
     assert sorted(rows("message_id", "remarks"))[1:] == [("i1", None), ("i2", None), ("t1", said), ("t2", None)]
     assert deliver([identify(1), identify(2), one]).known == 3
     assert posts(server) == []
+
+
+def test_a_line_of_more_than_one_mebibyte_is_refused(deliver: Deliver) -> None:
+    most = json.dumps(identify(1)).encode().ljust(MAX_LINE)
+    told: list[str] = []
+    counts = deliver([most, most + b" "], told=told)
+    assert counts.reasons == {("refused", "line_too_long: longer than 1 MiB"): 1}
+    assert [why.partition(" {")[0] for why in told] == ["line_too_long: longer than 1 MiB:"]
+    assert sorted(rows("message_id", "status")) == [(digest(most), "refused"), ("i1", "delivered")]
 
 
 def test_an_older_message_of_a_person_does_not_win_in_a_later_chunk(server: FakeAutopilot, deliver: Deliver) -> None:
@@ -198,6 +218,34 @@ def test_what_fails_alone_is_tried_again_and_does_not_hold_the_stream_up(
     counts = deliver([identify(2)], [identify(1)])
     assert (counts.messages, counts.failed, counts.known, waits) == (2, 1, 1, [2.0, 2.0, 5.0])
     assert rows("message_id", "status")[-3:] == [("i2", "failed")] * 3
+
+
+def test_what_failed_is_tried_again_once_the_account_answers(
+    server: FakeAutopilot, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits, told = list[float](), list[str]()
+
+    def wait(_: StopSignal, seconds: float) -> None:
+        if not waits:
+            server.order("GET", "/triggers", status=503, times=3)
+        waits.append(seconds)
+
+    monkeypatch.setattr(StopSignal, "wait", wait)
+    server.order("POST", "/contacts", status=500, times=3)
+    assert deliver([identify(1)], told=told) == Counts(1, delivered=1)
+    assert (waits, len(told)) == ([2.0, 1.0], 1)
+    assert told[0].endswith("Nothing else is read; it is tried again in 1 s.")
+
+
+def test_an_event_whose_answer_was_lost_is_not_tried_again(
+    server: FakeAutopilot, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(StopSignal, "wait", lambda _, seconds: waits.append(seconds))
+    server.order("POST", "/trigger/*", drop="after")
+    counts = deliver([track(1)])
+    assert (counts.messages, counts.delivered, counts.unknown, waits) == (1, 0, 1, [])
+    assert [trigger for trigger, _ in server.account.triggered] == ["0007"]
 
 
 def test_each_attempt_of_an_event_has_its_outcome(
@@ -359,6 +407,34 @@ def test_a_stream_asks_for_the_triggers_until_they_are_there(server: FakeAutopil
     assert len(server.account.triggered) == 1
 
 
+def test_an_outage_is_waited_for_longer_and_longer_but_for_at_most_a_minute() -> None:
+    attempts = iter([Unavailable("HTTP 503")] * 8)
+    waits, told = list[float](), list[str]()
+
+    def send() -> str:
+        for error in attempts:
+            raise error
+        return "done"
+
+    stop: Any = SimpleNamespace(is_set=False, wait=waits.append)
+    assert stream.until_reached(send, stop, told.append) == "done"
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert told == [f"HTTP 503. Nothing else is read; it is tried again in {wait:.0f} s." for wait in waits]
+
+
+@pytest.mark.parametrize(("is_set", "waits"), [(True, 0), (False, 1)])
+def test_a_stream_that_is_asked_to_end_ends_with_the_error(is_set: bool, waits: int) -> None:
+    error, told = Unavailable("HTTP 503"), list[str]()
+
+    def send() -> None:
+        raise error
+
+    stop: Any = SimpleNamespace(is_set=is_set, wait=lambda _: True)
+    with pytest.raises(Unavailable) as raised:
+        stream.until_reached(send, stop, told.append)
+    assert (raised.value, len(told)) == (error, waits)
+
+
 def test_a_stream_that_is_to_end_does_not_wait_for_the_account(
     server: FakeAutopilot, deliver: Deliver, stop: StopSignal
 ) -> None:
@@ -450,8 +526,17 @@ def test_stdin_that_ends(server: FakeAutopilot, monkeypatch: pytest.MonkeyPatch,
     configure(monkeypatch, server)
     status, out, _ = call_with(json.dumps(identify(1)) + "\n" + json.dumps(track(1)), "send", "messages", "-")
     assert (status, out) == (0, "2 messages: 2 delivered, 0 refused, 0 failed, 0 unknown\n")
+    posts(server)
     status, out, _ = call_with(json.dumps(identify(3)) + "\n", "send", "messages", "-", "--dry-run")
-    assert (status, out.splitlines()[-1]) == (0, "would send 1 message: 1 delivered, 0 refused, 0 failed, 0 unknown")
+    assert (status, out.splitlines()) == (
+        0,
+        [
+            f"POST {server.base_url}/contacts",
+            '{"contacts": [{"Email": "p3@example.com", "Title": "T3"}]}',
+            "would send 1 message: 1 delivered, 0 refused, 0 failed, 0 unknown",
+        ],
+    )
+    assert (posts(server), rows("message_id")) == ([], [("i1",), ("t1",)])
     assert call_with("", "send", "messages", "-", "other.json")[0] == 2
 
 

@@ -28,6 +28,7 @@ LINES = [
     message(None, type="group", messageId="g2", groupId="a", receivedAt=FEBRUARY, traits={"plan": "y", "seats": 2.5}),
     message(None, type="group", messageId="g3", groupId="b", receivedAt=JANUARY, traits={"plan": "z"}),
     message(None, type="group", messageId="g4", groupId="b", receivedAt=JANUARY, traits={"plan": "later id"}),
+    message(None, type="group", messageId="g5", groupId="b", receivedAt=None, traits={"plan": "at an unknown time"}),
     message(None, type="group", messageId="g0", groupId=" \t\n\f\r", traits={"plan": "no group's"}),
     message(None, type="page", messageId="p1", properties={"path": "/"}),
     message(None, type="page", messageId="p2", name="Named"),
@@ -43,6 +44,7 @@ NAMES = """
 # What people add for themselves: names in capitals, and views over our tables.
 OWN = '''
     ALTER TABLE autopilothq.tracks ADD COLUMN "Own Col" double precision;
+    ALTER TABLE autopilothq.groups ADD COLUMN "Own Col" double precision;
     CREATE TABLE autopilothq."Own ""T""" (id text, "X" double precision);
     INSERT INTO autopilothq."Own ""T""" VALUES ('o', NULL);
     CREATE SCHEMA marts; CREATE MATERIALIZED VIEW marts.ages AS SELECT id, age FROM autopilothq.users'''
@@ -111,6 +113,7 @@ def test_an_old_dataset_is_judged_upgraded_and_loaded_into(call: Call, old: str)
         'ALTER TABLE "autopilothq"."order" ALTER COLUMN "revenue" TYPE numeric USING "revenue"::text::numeric,'
         ' ALTER COLUMN "share" TYPE numeric USING "share"::text::numeric;'
     ) in statements
+    assert [statement for statement in statements if "Own Col" in statement] == []
     assert 'ALTER TABLE "autopilothq"."_audit" ADD PRIMARY KEY ("file", "version");' in statements
     assert 'CREATE INDEX ON "autopilothq"."tracks" ("received_at");' in statements
     assert 'CREATE INDEX ON "autopilothq"."accounts" ("received_at");' in statements
@@ -136,11 +139,15 @@ def test_an_old_dataset_is_judged_upgraded_and_loaded_into(call: Call, old: str)
     assert ask(old, "SELECT u.id, u.age, count(*) FROM autopilothq.users u GROUP BY u.id") == [
         ("u1", Decimal("1.5"), 1)
     ]
+    columns = "WHERE table_schema = 'autopilothq' AND table_name = 'accounts' ORDER BY 1"
+    assert ask(old, f"SELECT column_name FROM information_schema.columns {columns}") == [
+        (name,) for name in ("gone", "id", "plan", "received_at", "seats", "uuid_ts")
+    ]
     accounts = "SELECT id, plan, gone, seats FROM autopilothq.accounts ORDER BY id"
     assert ask(old, accounts) == [("a", "y", "old", Decimal("2.5")), ("b", "later id", None, None)]
 
     more = [
-        message(None, type="group", messageId="g5", groupId="a", receivedAt=JANUARY, traits={"plan": "w", "new": "n"}),
+        message(None, type="group", messageId="g6", groupId="a", receivedAt=JANUARY, traits={"plan": "w", "new": "n"}),
         message("Order", messageId="t2", properties={"revenue": 1}),
         message("Order", messageId="t3", properties={"revenue": 0.3}),
     ]
@@ -157,8 +164,8 @@ def test_duplicate_and_missing_ids_are_only_reported(call: Call, postgres: str) 
     for table in ("tracks", "pages"):
         ask(postgres, f"ALTER TABLE autopilothq.{table} DROP CONSTRAINT {table}_pkey, ALTER id DROP NOT NULL")
     ask(postgres, "INSERT INTO autopilothq.tracks SELECT * FROM autopilothq.tracks WHERE id = 't1'")
-    ask(postgres, "ALTER TABLE autopilothq.pages ADD COLUMN _category int")
-    ask(postgres, "INSERT INTO autopilothq.pages (name, _category) VALUES ('mine', 5)")
+    ask(postgres, "ALTER TABLE autopilothq.pages DROP COLUMN name, ADD COLUMN _name text, ADD COLUMN _category int")
+    ask(postgres, "INSERT INTO autopilothq.pages (_name, _category) VALUES ('mine', 5)")
     ask(postgres, "ALTER TABLE autopilothq.identifies RENAME TO kept")
     ask(postgres, "CREATE VIEW autopilothq.identifies AS SELECT * FROM autopilothq.kept")
     ask(postgres, 'ALTER TABLE autopilothq."order" ALTER revenue TYPE float8, ALTER share TYPE float8')

@@ -247,8 +247,7 @@ class _Plan:
         ours = [column for column in self._tables[GROUPS.name] if column in self._ours[GROUPS.name]]
         traits = [column for column in ours if column not in made.left_out and not column.startswith(prefix)]
         key, received = self._name(made.key), self._name("received_at")
-        by_bytes = ' COLLATE "C"' if self._reader.kind == "postgres" else ""
-        last = f"{received} DESC NULLS LAST, {self._name('id')}{by_bytes} DESC"
+        last = f'{received} DESC NULLS LAST, {self._name("id")} COLLATE "C" DESC'
         cells = [f"{key} AS {self._name('id')}", f"max({received}) AS {received}", f"now() AS {self._name('uuid_ts')}"]
         cells += [
             f"(array_agg({name} ORDER BY {last}) FILTER (WHERE {name} IS NOT NULL))[1] AS {name}"

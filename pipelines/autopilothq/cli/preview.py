@@ -25,7 +25,7 @@ def print_preview(preview: Preview, log: DeliveryLog, is_all: bool = True) -> No
     """
     columns = [column_of(key) for contact in preview.contacts for key, _ in written_fields(contact.values)]
     emails = [contact.email.lower() for contact in preview.contacts]
-    now = current_contacts(log.dataset, emails, columns) if preview.is_compared else None
+    now = current_contacts(log.dataset, emails, columns) if emails and preview.is_compared else None
     nothing = "Nothing is sent, and nothing would change." if is_all else "Nothing is sent."
     out.print_line("Nothing is sent. What would change:" if preview.people else nothing)
     if preview.people and now is None and preview.is_compared:

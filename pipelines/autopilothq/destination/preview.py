@@ -34,7 +34,9 @@ class FieldChange(NamedTuple):
     @property
     def is_unchanged(self) -> bool:
         """Whether the field has that value already."""
-        same: bool = _comparable(self.now) == _comparable(self.then)
+        # Of two texts, "01234" is another postal code than "1234", and a person may be named Nan.
+        are_texts = isinstance(self.now, str) and isinstance(self.then, str)
+        same: bool = _comparable(self.now, are_texts) == _comparable(self.then, are_texts)
         return same
 
 
@@ -72,7 +74,8 @@ class Preview:
     _people: set[Key] = field(default_factory=set)
     _first: dict[Key, dict[str, Any]] = field(default_factory=dict)
     _triggers: dict[Key, list[str]] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
+    _present: dict[Key, Key] = field(default_factory=dict)  # of new addresses, under which the account has nobody yet
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def people(self) -> int:
@@ -91,10 +94,15 @@ class Preview:
         """Adds contacts that would be written."""
         with self._lock:
             for values in contacts:
-                key = str(values.get("_NewEmail") or "").lower() or contact_key(values)
+                address = contact_key(values)
+                key = self._present.get(address, address)
+                if values.get("_NewEmail"):
+                    self._present[str(values["_NewEmail"]).lower()] = key
                 self._people.add(key)
                 if key in self._first or len(self._first) < SHOWN_CONTACTS:
-                    self._first[key] = merged(self._first.get(key, {}), values)
+                    before = self._first.get(key, {})
+                    present = {} if key == address else {"Email": before["Email"]}
+                    self._first[key] = merged(before, values) | present
                 for name, value in written_fields(values):
                     (self.cleared if value is None else self.values)[name] += 1
 
@@ -102,7 +110,8 @@ class Preview:
         """Counts a contact that would enter a journey."""
         with self._lock:
             self.entering[trigger_id] += 1
-            if (key := email.lower()) in self._first:
+            key = self._present.get(email.lower(), email.lower())
+            if key in self._first:
                 self._triggers.setdefault(key, []).append(trigger_id)
 
     def label(self, key: str) -> str:
@@ -124,9 +133,9 @@ def current_contacts(
     existing = dataset.tables([CONTACTS.name]).get(CONTACTS.name)
     if existing is None or "email" not in existing:
         return None
-    names = ["email", *(name for name in dict.fromkeys(columns) if name in existing and name != "email")]
+    names = [name for name in dict.fromkeys(["email", *columns]) if name in existing]
     where = f"WHERE lower({{email}}) IN ({placeholders(emails)}) AND {{deleted_at}} IS NULL"
-    rows = dataset.rows(", ".join(f"{{{name}}}" for name in names), CONTACTS.name, where, *emails) if emails else []
+    rows = dataset.rows(", ".join(f"{{{name}}}" for name in names), CONTACTS.name, where, *emails)
     return {str(row[0]).lower(): dict(zip(names, row, strict=True)) for row in rows}
 
 
@@ -158,7 +167,7 @@ def shown_value(value: Any) -> str:
         return "true" if value else "false"
     at = _time(value)
     if at is None:
-        return f"{value:g}" if isinstance(value, float) and abs(value) < 1e6 else str(value)
+        return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
     return f"{at.date()}" if (at.hour, at.minute) == (0, 0) else f"{at.date()} {at:%H:%M}"
 
 
@@ -172,14 +181,16 @@ def _time(value: Any) -> datetime | None:
     return None
 
 
-def _comparable(value: Any) -> Any:
-    """Returns a value in a normal form, in which values with the same meaning are equal."""
+def _comparable(value: Any, is_text: bool) -> Any:
+    """Returns a value in a normal form, in which values with the same meaning are equal.
+
+    With `is_text`, a text is not taken for a number.
+    """
     if value is None or value == "":
         return None
-    if isinstance(value, bool):
-        return value
     if (at := _time(value)) is not None:
         return at
-    with suppress(ValueError, TypeError, OverflowError):
-        return float(value)
+    if not is_text:
+        with suppress(ValueError, TypeError, OverflowError):
+            return float(value)
     return str(value)

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TypeVar
 
 from ..errors import Unavailable
-from ..segment.message import MAX_LINE, digest, without_bom
+from ..segment.message import MAX_LINE, digest
 from .batch import Key
 from .counts import Counts
 from .delivery_log import DeliveryLog
@@ -49,7 +49,7 @@ def _item(line: bytes, integrations: Sequence[str]) -> Item | Ignored:
     """Returns the item of a line as `from_line` does, but refuses lines of more than 1 MiB."""
     if len(line) > MAX_LINE:
         return refuse_item(digest(line[:MAX_LINE]), "line_too_long")
-    return from_line(without_bom(line), integrations)
+    return from_line(line, integrations)
 
 
 def deliver_stream(

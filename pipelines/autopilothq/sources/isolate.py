@@ -45,7 +45,6 @@ MAX_ALL_REFUSED = 3  # so many rows may all be refused although the error does n
 IDS_PER_DELETE = 100
 MAX_MESSAGE = 500  # characters of an error that are kept
 RETRIES = "load.raise_on_max_retries"  # dlt's setting
-DEFAULT_RETRIES = 5
 
 _DUPLICATE = "23505"
 _LINKS = ("exception", "dbapi_exception", "__cause__", "__context__")  # from dlt's errors to the driver's
@@ -211,7 +210,7 @@ def _quietly(into: dlt.Pipeline) -> Iterator[None]:
         yield
     finally:
         log.setLevel(level)
-        dlt.config[RETRIES] = DEFAULT_RETRIES if retries is None else retries
+        dlt.config[RETRIES] = retries
         into.collector = collector
 
 

@@ -180,8 +180,7 @@ def _with_escapes(rows: TableRows) -> TableRows:
     """Returns the rows of a book with ASCII texts."""
     cells = {name: engine.name(name) for name in rows.columns}
     for text in ESCAPED[rows.table]:
-        if text in cells:
-            cells[text] = f"{_ASCII.format(text=cells[text])} AS {cells[text]}"
+        cells[text] = f"{_ASCII.format(text=cells[text])} AS {cells[text]}"
     return rows._replace(relation=rows.relation.project(", ".join(cells.values())))
 
 

@@ -86,8 +86,8 @@ class SqlDataset(Dataset):
             own = {name: spelt for name in names if (spelt := self.sql.own_spelling(name))}
             found = dict(client.get_storage_tables([name for name in dict.fromkeys(names) if name not in own]))
             found |= {name: columns_of_table(client, spelt) for name, spelt in own.items()}
-        unbounded = self.kind == "postgres"
-        self._known |= {name: contract_types(columns, unbounded) for name, columns in found.items() if columns}
+        spellings = self.sql.spelt if self.kind == "postgres" else None
+        self._known |= {name: contract_types(name, columns, spellings) for name, columns in found.items() if columns}
         self.widths |= {name: len(columns) for name, columns in found.items()}
         self.column_names |= {name: set(map(str.lower, columns)) for name, columns in found.items()}
         self.zoned |= {name for name, columns in found.items() if any(map(is_zoned, columns.values()))}

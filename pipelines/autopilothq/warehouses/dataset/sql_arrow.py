@@ -1,6 +1,6 @@
 """Reads the results of queries as Arrow, in the contract's types, from destinations that answer SQL."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -102,14 +102,19 @@ def typed(column: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
     return column.cast(type_)
 
 
-def contract_types(columns: TTableSchemaColumns, unbounded: bool) -> dict[str, Type]:
+def contract_types(
+    table: str, columns: TTableSchemaColumns, postgres_names: Mapping[tuple[str, str], tuple[str, str]] | None
+) -> dict[str, Type]:
     """Returns the contract's types of columns, by lower-case name; columns of other types are left out.
 
-    `unbounded`: a `numeric` without a precision, as in PostgreSQL, is a float.
+    `postgres_names`: PostgreSQL's names of tables and columns, where these are known, by those in lower case. In
+    PostgreSQL a `numeric` without a precision is a float, and a column named "Own Column" is found by this name alone.
     """
     types = {name: column.get("data_type") for name, column in columns.items()}
-    if unbounded:
+    if postgres_names is not None:
         types |= {name: "double" for name, of in types.items() if of == "decimal" and "precision" not in columns[name]}
+        lower = {name: (table, name.lower()) for name in types}
+        types = {name: of for name, of in types.items() if postgres_names.get(lower[name], lower[name])[1] == name}
     # Snowflake reports names in upper case; the contract's are in lower case. Of two, the lower-case one counts.
     spelt = sorted(types, key=lambda name: name == name.lower())
     found = {name.lower(): types[name] for name in spelt}
