@@ -18,10 +18,11 @@ from dlt.common.normalizers.naming.snake_case import NamingConvention
 from adopted import Row, at, exported, rows, tables
 from autopilothq.catalog import OTHER_LIMITS
 from autopilothq.projection import context
+from autopilothq.sources.adopt import buffer
 from autopilothq.sources.adopt.buffer import column_names
 from autopilothq.sources.adopt.files import folded_name, table_files
 from autopilothq.warehouses import hints
-from calling import Call, Said
+from calling import Call, Said, errors
 from servers import S3, ask
 from shared_loads import command, isolation
 
@@ -532,3 +533,14 @@ def test_what_cannot_be_adopted_is_said(
     assert said.status == 1
     assert message in said.err
     assert "not-told" not in said.err
+
+
+def test_a_full_disk_is_not_said_of_the_file_that_is_adopted(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise duckdb.IOException(text)
+
+    text = 'IO Error: Could not write file "/dlt/buffered-1.parquet": No space left on device'
+    Path("email_opened.csv").write_text("id\na\n")
+    monkeypatch.setattr(buffer, "_write", full)
+    said = call("adopt", "email_opened.csv")
+    assert (said.status, errors(said)[-2:]) == (1, [f"Error: {text}", "Make room on that disk, then run it again."])

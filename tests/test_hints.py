@@ -436,6 +436,28 @@ def test_what_systems_and_dlt_report_is_short_and_has_advice(error: Exception, m
     assert explain.error_message(error) == message.replace("{install[az]}", extras.install("az"))
 
 
+@pytest.mark.parametrize("full", [("dlt",), ("dlt", "work"), ("temporary",)])
+def test_the_folders_whose_disks_are_full_are_named_where_the_error_names_none(
+    full: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = {
+        "dlt": f"dlt's folder (DLT_DATA_DIR) {tmp_path}/dlt",
+        "temporary": f"the folder of temporary files (TMPDIR) {tmp_path}/temporary",
+        "work": f"the current folder {tmp_path}/work",
+    }
+    for name in folders:
+        (tmp_path / name).mkdir(exist_ok=True)
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setattr(explain, "get_dlt_pipelines_dir", lambda: f"{tmp_path}/dlt/pipelines")
+    monkeypatch.setattr(explain, "gettempdir", lambda: f"{tmp_path}/temporary")
+    free = SimpleNamespace(free=1 << 30)
+    monkeypatch.setattr(explain, "disk_usage", lambda path: SimpleNamespace(free=4096) if path.name in full else free)
+    assert explain.error_message(OSError(28, "No space left on device")) == (
+        "[Errno 28] No space left on device\n"
+        f"The disk is full of {' and of '.join(folders[name] for name in full)}: make room there, then run it again."
+    )
+
+
 COPIED = "PGRES_FATAL_ERROR ERROR:  insufficient data left in message\nCONTEXT:  COPY opened, line 1, column n"
 CAST = 'column "n" is of type text but expression is of type bigint'
 

@@ -183,14 +183,14 @@ def _compact(group: Sequence[Mapping[str, Any]], books: Dataset) -> Compacted:
 
 def _join(files: Iterable[Path], part: Path) -> None:
     """Writes the files' gzip members one after the other, and syncs them to the disk."""
-    with private.opened(str(part)) as joined:
+    with private.naming(part), private.opened(str(part)) as joined:
         for file in files:
             joined.write(file.read_bytes())
         disk.sync_open(joined)
 
 
 def _write_journal(journal: _Journal) -> None:
-    with private.opened(str(journal.path)) as file:
+    with private.naming(journal.path), private.opened(str(journal.path)) as file:
         file.write(json.dumps(journal._asdict()).encode())
         disk.sync_open(file)
     disk.sync(journal.path.parent)

@@ -41,7 +41,7 @@ def rewriting(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """
     unfinished = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     try:
-        with private.opened(unfinished, mode) as file:
+        with private.naming(path), private.opened(unfinished, mode) as file:
             yield file
             sync_open(file)
         os.replace(unfinished, path)

@@ -4,8 +4,10 @@ import errno
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from shutil import disk_usage
+from tempfile import gettempdir
 
 from dlt.common.configuration.exceptions import ConfigFieldMissingException
 from dlt.common.exceptions import MissingDependencyException
@@ -35,6 +37,12 @@ _RETYPED = (
     "Somebody changed {}: change it back (ALTER TABLE ... ALTER COLUMN ... TYPE), or drop the column: the next run"
     " creates it again, empty."
 )
+# Python does not always say which file it was.
+_UNNAMED = (
+    "Make room on the disk of the output, of dlt's folder (DLT_DATA_DIR, else ~/.dlt), or of temporary files (TMPDIR),"
+    " then run it again."
+)
+_FULL = 1 << 20  # bytes that are free on a disk; a run that failed for lack of room has removed some of its files
 _ADVICE = {
     "^Expected the file .+ of a Delta table": "Bring it back, or give up its rows as how-to/warehouses.md says.",
     "^The table .+ cannot be opened: .*(Kernel error: Unsupported|reader features|reader version)": "Somebody enabled a"
@@ -81,9 +89,7 @@ _ADVICE = {
     "Failed to load '.+', The file ": "Its file in ~/.duckdb/extensions is damaged, or not for this version of DuckDB"
     " and this machine: remove it, and DuckDB gets it anew (or copy the right one to its place).",
     "find the home directory": "Set HOME: DuckDB keeps its extensions below it.",
-    # Python does not always say which file it was.
-    "^[^/]*No space left on device$": "Make room on the disk of the output, of dlt's folder (DLT_DATA_DIR, else"
-    " ~/.dlt), or of temporary files (TMPDIR), then run it again.",
+    "^[^/]*(No space left on device|Disk quota exceeded|File too large)$": _UNNAMED,
     "No space left|File too large|Disk quota|out of disk": "Make room on that disk, then run it again.",
     r"(Permission denied|not permitted|Read-only f).*/|/.*(Permission denied|not permitted|Read-only f)": "Give"
     " this user the right to it (chmod, chown), or name another place.",
@@ -198,12 +204,29 @@ def _foreign_message(error: BaseException, chain: list[BaseException]) -> str:
     advice = next((advice for pattern, advice in _ADVICE.items() if re.search(pattern, text)), "")
     if advice == _RETYPED:
         advice = advice.format(_retyped(text, chain))
+    if advice == _UNNAMED:
+        advice = _full_folders() or advice
     if is_fault:
         advice = _REPORT
     if not isinstance(error, PipelineStepFailed):
         return f"{text}\n{advice}".rstrip()
     nothing = "Nothing of it counts as loaded; run it again once that is fixed."
     return f"The {error.step} step failed: {text}\n{f'{advice} Nothing of it counts as loaded.' if advice else nothing}"
+
+
+def _full_folders() -> str:
+    """Returns what to do about those of the folders where this program writes whose disk is full; "" if none is."""
+    folders = {Path(get_dlt_pipelines_dir()).absolute().parent: "dlt's folder (DLT_DATA_DIR)"}
+    with suppress(OSError):  # there is none that can be written to
+        folders.setdefault(Path(gettempdir()).absolute(), "the folder of temporary files (TMPDIR)")
+    folders.setdefault(Path.cwd(), "the current folder")
+    full = [f"{what} {folder}" for folder, what in folders.items() if _free_bytes(folder) < _FULL]
+    return f"The disk is full of {' and of '.join(full)}: make room there, then run it again." if full else ""
+
+
+def _free_bytes(folder: Path) -> int:
+    """Returns how much room there is on the disk that has a folder, or would have it."""
+    return disk_usage(next(each for each in (folder, *folder.parents) if each.exists())).free
 
 
 def _retyped(text: str, chain: list[BaseException]) -> str:

@@ -20,6 +20,7 @@ UMASK = 0o077
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_OF_THE_DISK = (*_NO_ROOM, errno.EIO)
 _WRITERS = {stat.S_IWGRP: stat.S_IRGRP | stat.S_IWGRP, stat.S_IWOTH: stat.S_IROTH | stat.S_IWOTH}
 
 
@@ -49,8 +50,19 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         named = error.filename and Path(os.fsdecode(error.filename))
-        if folder in (named, *named.parents) if named else error.errno in (*_NO_ROOM, errno.EIO):
+        if folder in (named, *named.parents) if named else error.errno in _OF_THE_DISK:
             raise RunError(f"Cannot write to {folder}: {error.strerror}.") from error
+        raise
+
+
+@contextmanager
+def naming(path: Path | str) -> Iterator[None]:
+    """Names a file in errors of the disk, while the block writes it: those of writing and syncing name none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _OF_THE_DISK and error.filename is None:
+            error.filename = str(path)
         raise
 
 

@@ -9,7 +9,7 @@ import shutil
 import signal
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from fnmatch import fnmatch
 from pathlib import Path
@@ -21,10 +21,13 @@ import pytest
 
 import autopilothq
 import forked
-from autopilothq import private
+from autopilothq import compaction, disk, private
 from autopilothq.destination.delivery_log import KILL_POINT_DELIVERIES_ADDED
 from autopilothq.errors import FolderNotOwned, RunError
 from autopilothq.projection.parse import KILL_POINT_LINES_PARSED
+from autopilothq.receive import files
+from autopilothq.sources.archive import list_files
+from autopilothq.sources.archive.remove_lines import remove_lines
 from autopilothq.sources.spool import KILL_POINT_PAGE_STORED
 from autopilothq.warehouses.duckdb import direct
 from calling import Call, errors
@@ -67,6 +70,40 @@ def test_an_error_of_the_disk_names_the_folder_that_is_written_to(raised: OSErro
     with pytest.raises((RunError, OSError)) as caught, private.writing(Path("out")):
         raise raised
     assert (str(caught.value), caught.type) == (told, RunError if "out" in told else type(raised))
+
+
+def _rewritten(path: Path) -> None:
+    with disk.rewriting(path) as file:
+        file.write(b"{}")
+
+
+def _without_lines(path: Path) -> None:
+    path.write_bytes(b"{}\n{}\n")
+    [file] = list_files([str(path)])
+    remove_lines(file, [1])
+
+
+def _compressed(path: Path) -> None:
+    files.compress(path.with_name("messages"), path)
+
+
+def _joined(path: Path) -> None:
+    compaction._join([path.with_name("messages")], path)
+
+
+@pytest.mark.parametrize("write", [_rewritten, _without_lines, _compressed, _joined])
+def test_an_error_of_a_full_disk_names_the_file_that_is_written(
+    write: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "messages").write_bytes(b"{}\n")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        write(tmp_path / "1.json")
+    assert Path(caught.value.filename).name in ("1.json", ".1.json.forgetting")
+    assert Path(caught.value.filename).parent == tmp_path
 
 
 def test_what_is_made_is_private_under_any_umask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

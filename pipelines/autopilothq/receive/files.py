@@ -149,7 +149,8 @@ def published_name(path: Path) -> Path:
 
 def compress(path: Path, part: Path) -> None:
     """Writes a file's gzip and syncs it to the disk."""
-    with open(path, "rb") as lines, open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as raw:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    with private.naming(part), open(path, "rb") as lines, open(os.open(part, flags, 0o600), "wb") as raw:
         with igzip.open(raw, "wb", compresslevel=2) as packed:  # type: ignore[no-untyped-call]
             while piece := lines.read(PIECE_SIZE):
                 packed.write(piece)

@@ -30,6 +30,8 @@ OTHER_TABLES = LATEST_NAMES | {table.name for table in MESSAGE_TABLES}  # tables
 _NULL = re.compile(rb"(?:^|[,|;\t])\\N(?:[,|;\t\r]|$)", re.MULTILINE)
 _CHUNK = 8 << 20
 ANY_ORDER = "row_number() OVER ()"  # SQL for a row's number, where rows have none
+_OF_WRITING = re.compile("Could not write|No space left")
+"""What DuckDB says if the disk of the buffered rows fails, not the file that is read."""
 _ZSTD_CHUNK = 1 << 10  # small, because four bytes can hold 128 KiB, which zstd returns at once
 KILL_POINT_ROWS_BUFFERED = f"{__name__}:buffer_rows"  # for tests/faults
 
@@ -204,6 +206,8 @@ def raising_archive_error(file: TableFile) -> Iterator[None]:
     except duckdb.OutOfMemoryException:
         raise
     except (duckdb.Error, EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
+        if isinstance(error, duckdb.IOException) and _OF_WRITING.search(str(error)):
+            raise
         raise unreadable_file(file, error) from error
 
 

@@ -63,7 +63,7 @@ def remove_lines(file: File, lines: Collection[int]) -> None:
 
 
 def _write(file: File, lines: frozenset[int], temporary: str) -> None:
-    with private.opened(temporary) as out:
+    with private.naming(temporary), private.opened(temporary) as out:
         try:
             out.writelines(_rewritten(file, lines))
         except (DamagedFile, UnreadableFile) as error:
