@@ -96,7 +96,7 @@ def test_the_command_to_install_fits_where_the_package_came_from(tmp_path: Path)
                 "Error: Expected the settings destination.postgres.credentials.password,"
                 " destination.postgres.credentials.host, but there are none.\n"
                 "Set them in .dlt/secrets.toml, by DESTINATION__POSTGRES__CREDENTIALS__PASSWORD,"
-                " DESTINATION__POSTGRES__CREDENTIALS__HOST in the environment."
+                " DESTINATION__POSTGRES__CREDENTIALS__HOST in the environment, or in the URL of the credentials."
             ),
         ),
         (

@@ -21,8 +21,10 @@ from ..projection import engine
 from .dlt_internals import DuckDbBaseCredentials, DuckDbConnectionPool
 from .dlt_internals.clients import borrowed_connections
 
-# Errors about files that cannot be opened although they are not damaged.
-_OTHER_CAUSE = re.compile("Could not set lock|Cannot open file|Too many open files|No space left|duckdb_extension")
+# Errors about files that cannot be opened although they are not damaged. A file of SQLite's calls for its extension.
+_OTHER_CAUSE = re.compile(
+    "Could not set lock|Cannot open file|Too many open files|No space left|(?<!sqlite_scanner).duckdb_extension"
+)
 _OTHER_VERSION = re.compile("version number|storage version")  # errors about files of another version of DuckDB
 # DuckDB opens a file of data (by its suffix: .csv, .json, .parquet, ...) as views of an empty database in memory, where
 # all that is written is gone with the connection. That database has no path, and cannot be opened read-only.
