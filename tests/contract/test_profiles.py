@@ -204,8 +204,7 @@ def test_only_the_events_that_are_wanted(server: FakeProfiles) -> None:
     for name in names:
         server.happen(A, name)
         server.happen(A, name, type="page")
-        for source_id in ("other", "", None, 7):
-            server.happen(A, name, source_id=source_id)
+        server.happen(A, name, source_id="other")
     everything = [event for events in server.people.values() for event in events]
     server.order("GET", "*", edit=lambda page: page | {"data": everything}, times=10)
     pull(server, "a@example.com", source_id="AbC123xYz9")

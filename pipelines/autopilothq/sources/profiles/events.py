@@ -27,7 +27,11 @@ class EventScope(NamedTuple):
     def has(self, event: JsonObject) -> bool:
         """Returns whether an event is in the scope. An event without a name is, so that the load rejects it."""
         kind, name, source_id = (nonblank_text(event.value(key)) for key in ("type", "event", "source_id"))
-        return kind in (None, "track") and (name is None or name in self.names) and self.source_id in (None, source_id)
+        return (
+            kind in (None, "track")
+            and (name is None or name in self.names)
+            and (self.source_id is None or source_id in (None, self.source_id))
+        )
 
 
 class DueProfile(NamedTuple):
