@@ -207,7 +207,7 @@ def test_another_run_is_refused(load: Call, server: FakeOrtto) -> None:
 
 
 NO_FILE = (
-    "Expected a file with ids or emails, or a query (SELECT ...), but {} cannot be read: No such file or directory."
+    "Expected a file with ids or emails, or a query (SELECT ...), but could not read {}: No such file or directory."
 )
 
 

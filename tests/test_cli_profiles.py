@@ -91,7 +91,7 @@ def test_a_run_that_is_cut_off_is_an_error(call: Call, server: FakeProfiles, mon
 
 
 NO_FILE = (
-    "Expected a file with emails or user ids, or a query (SELECT ...), but {} cannot be read: No such file or"
+    "Expected a file with emails or user ids, or a query (SELECT ...), but could not read {}: No such file or"
     " directory."
 )
 

@@ -170,7 +170,7 @@ def test_a_table_that_is_dropped_before_the_load_has_room_for_columns_again(monk
     full = {f"custom_{number}": "text" for number in range(1600)}
     dataset: Any = SimpleNamespace(tables=lambda names: dict.fromkeys(names, full), widths={"contacts": 1600})
     made: list[tuple[int, int]] = []
-    monkeypatch.setattr(origin, "Snapshot", lambda *_, existing, room, **__: made.append((len(existing), room)))
+    monkeypatch.setattr(origin, "Snapshot", lambda *_, target, **__: made.append((len(target.existing), target.room)))
     for dropped in (frozenset[str](), frozenset({"contacts"})):
         replacement = Replacement(dropped=dropped)
         load = begin(dataset=dataset, limits=LIMITS["postgres"], replacement=replacement).load

@@ -70,5 +70,5 @@ def lines_of_file(path: Path, what: str) -> Iterator[str]:
         raise InvalidSetting(f"{path}: expected {what} in UTF-8: {error}") from error
     except OSError as error:
         raise InvalidSetting(
-            f"Expected a file with {what}, or a query (SELECT ...), but {path} cannot be read: {error.strerror}."
+            f"Expected a file with {what}, or a query (SELECT ...), but could not read {path}: {error.strerror}."
         ) from error
