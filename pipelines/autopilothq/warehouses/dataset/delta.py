@@ -18,7 +18,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from ...catalog import Table, Type
+from ...catalog import TRACKS, Table, Type
 from ...errors import CannotMerge
 from ...extras import install, is_own_import_error
 from ...projection import ExistingTables, engine
@@ -96,8 +96,7 @@ class DeltaDataset(Dataset):
         """Returns the tables among these that exist, with the contract's types of their columns."""
         found: dict[str, dict[str, Type]] = {}
         # Most of a load's tables may not exist, and each would cost a request.
-        listed = set(_folders(self.client)) if len(names) > 1 else set(names)
-        for name in filter(listed.__contains__, names):
+        for name in _with_folders(self.client, names) if len(names) > 1 else names:
             if (table := self._table(name)) is not None:
                 fields = pa.schema(table.schema().to_arrow())
                 self.widths[name] = len(fields)
@@ -210,14 +209,32 @@ class DeltaDataset(Dataset):
 
 
 def table_folders(client: FilesystemClient) -> list[str]:
-    """Returns the names of the folders of a dataset."""
-    return sorted(_folders(client)) if client.is_storage_initialized() else []
+    """Returns the names of a dataset's tables, and of other folders next to them."""
+    if not client.is_storage_initialized():
+        return []
+    place, folder = _place_of(client, TRACKS.name)
+    before, _, after = folder.rpartition(TRACKS.name)
+    ours = (name for name in _folders(client, place) if name.startswith(before) and name.endswith(after))
+    return sorted(filter(None, (name.removeprefix(before).removesuffix(after) for name in ours)))
 
 
-def _folders(client: FilesystemClient) -> list[str]:
-    """Returns the names of a dataset's folders, also if dlt has not initialized it."""
+def _with_folders(client: FilesystemClient, names: Sequence[str]) -> list[str]:
+    """Returns those of the tables that have a folder."""
+    places = {name: _place_of(client, name) for name in names}
+    listed = {place: set(_folders(client, place)) for place in {place for place, _ in places.values()}}
+    return [name for name, (place, folder) in places.items() if folder in listed[place]]
+
+
+def _place_of(client: FilesystemClient, name: str) -> tuple[str, str]:
+    """Returns where dlt's `layout` puts the folder of a table, and the folder's name."""
+    place, folder = posixpath.split(client.get_table_prefix(name).rstrip("/"))
+    return place, folder
+
+
+def _folders(client: FilesystemClient, place: str) -> list[str]:
+    """Returns the names of the folders in a place; none if there is no such place."""
     try:
-        listed = client.fs_client.ls(client.dataset_path, detail=True, refresh=True)
+        listed = client.fs_client.ls(place, detail=True, refresh=True)
     except FileNotFoundError:
         return []
     return [posixpath.basename(entry["name"].rstrip("/")) for entry in listed if entry["type"] != "file"]
