@@ -526,7 +526,7 @@ def test_takes_the_table_format_as_an_argument_of_dlt_too_and_rejects_a_row_that
         ("raw/tracks_{table_name}.{load_id}.{file_id}.{ext}", "raw/tracks_tracks."),
     ],
 )
-def test_finds_tables_wherever_the_layout_puts_their_folders(tmp_path: Path, layout: str, folder: str) -> None:
+def test_finds_tables_in_the_folders_that_the_layout_gives_them(tmp_path: Path, layout: str, folder: str) -> None:
     into = pipeline(tmp_path, lake(tmp_path.as_uri(), layout=layout))
     dataset = open_dataset(into)
     assert isinstance(dataset, DeltaDataset)

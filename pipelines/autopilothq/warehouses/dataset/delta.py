@@ -212,29 +212,29 @@ def table_folders(client: FilesystemClient) -> list[str]:
     """Returns the names of a dataset's tables, and of other folders next to them."""
     if not client.is_storage_initialized():
         return []
-    place, folder = _place_of(client, TRACKS.name)
+    parent, folder = _folder_of(client, TRACKS.name)
     before, _, after = folder.rpartition(TRACKS.name)
-    ours = (name for name in _folders(client, place) if name.startswith(before) and name.endswith(after))
+    ours = (name for name in _folders(client, parent) if name.startswith(before) and name.endswith(after))
     return sorted(filter(None, (name.removeprefix(before).removesuffix(after) for name in ours)))
 
 
 def _with_folders(client: FilesystemClient, names: Sequence[str]) -> list[str]:
     """Returns those of the tables that have a folder."""
-    places = {name: _place_of(client, name) for name in names}
-    listed = {place: set(_folders(client, place)) for place in {place for place, _ in places.values()}}
-    return [name for name, (place, folder) in places.items() if folder in listed[place]]
+    found = {name: _folder_of(client, name) for name in names}
+    listed = {parent: set(_folders(client, parent)) for parent in {parent for parent, _ in found.values()}}
+    return [name for name, (parent, folder) in found.items() if folder in listed[parent]]
 
 
-def _place_of(client: FilesystemClient, name: str) -> tuple[str, str]:
-    """Returns where dlt's `layout` puts the folder of a table, and the folder's name."""
-    place, folder = posixpath.split(client.get_table_prefix(name).rstrip("/"))
-    return place, folder
+def _folder_of(client: FilesystemClient, table: str) -> tuple[str, str]:
+    """Returns the parent's path and the name of a table's folder, which dlt's setting `layout` determines."""
+    parent, folder = posixpath.split(client.get_table_prefix(table).rstrip("/"))
+    return parent, folder
 
 
-def _folders(client: FilesystemClient, place: str) -> list[str]:
-    """Returns the names of the folders in a place; none if there is no such place."""
+def _folders(client: FilesystemClient, parent: str) -> list[str]:
+    """Returns the names of the folders in a folder; none if it does not exist."""
     try:
-        listed = client.fs_client.ls(place, detail=True, refresh=True)
+        listed = client.fs_client.ls(parent, detail=True, refresh=True)
     except FileNotFoundError:
         return []
     return [posixpath.basename(entry["name"].rstrip("/")) for entry in listed if entry["type"] != "file"]
