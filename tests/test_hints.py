@@ -341,6 +341,10 @@ OF_POSTGRES = {
     'no partition of relation "tracks" found for row': (
         "Create the partition, or one for all other rows (PARTITION OF ... DEFAULT)."
     ),
+    'column "fresh" of relation "identifies" does not exist': (
+        "If somebody added a column to that table whose name differs only in its case, rename it (ALTER TABLE ..."
+        " RENAME COLUMN)."
+    ),
     'null value in column "mine" of relation "order" violates not-null constraint': (
         "Somebody made that column required: allow nulls (ALTER TABLE ... ALTER COLUMN ... DROP NOT NULL)."
     ),

@@ -56,6 +56,8 @@ _ADVICE = {
     " the next run creates it again, empty.",
     "null value in column .+ violates not-null": "Somebody made that column required: allow nulls (ALTER TABLE ..."
     " ALTER COLUMN ... DROP NOT NULL).",
+    "colliding names when case insensitive|column .+ of relation .+ does not exist": "If somebody added a column to"
+    " that table whose name differs only in its case, rename it (ALTER TABLE ... RENAME COLUMN).",
     "no partition of relation": "Create the partition, or one for all other rows (PARTITION OF ... DEFAULT).",
     "row-level security": "Let the user of the credentials see and write all rows (ALTER ROLE ... BYPASSRLS).",
     "duplicate key value violates unique constraint": "If that row is hidden from the user of the credentials, let it"
