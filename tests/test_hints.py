@@ -341,6 +341,10 @@ OF_POSTGRES = {
     'no partition of relation "tracks" found for row': (
         "Create the partition, or one for all other rows (PARTITION OF ... DEFAULT)."
     ),
+    'column "fresh" of relation "identifies" does not exist': (
+        "If somebody added a column to that table whose name differs only in its case, rename it (ALTER TABLE ..."
+        " RENAME COLUMN)."
+    ),
     'null value in column "mine" of relation "order" violates not-null constraint': (
         "Somebody made that column required: allow nulls (ALTER TABLE ... ALTER COLUMN ... DROP NOT NULL)."
     ),
@@ -456,6 +460,11 @@ def test_the_folders_whose_disks_are_full_are_named_where_the_error_names_none(
         "[Errno 28] No space left on device\n"
         f"The disk is full of {' and of '.join(folders[name] for name in full)}: make room there, then run it again."
     )
+    if "work" not in full:
+        (tmp_path / "work").rmdir()
+        assert explain.error_message(OSError(28, "No space left on device")).count(folders[full[0]]) == 1
+        (tmp_path / "work").mkdir()
+        monkeypatch.chdir(tmp_path)
 
 
 COPIED = "PGRES_FATAL_ERROR ERROR:  insufficient data left in message\nCONTEXT:  COPY opened, line 1, column n"

@@ -258,6 +258,9 @@ def test_dlts_settings_of_a_duckdb_file(monkeypatch: pytest.MonkeyPatch, call: C
     duckdb.connect("autopilot.duckdb").close()
     assert errors(call("status"))[0] == "Error: destination.duckdb.credentials.statements must be a list"
     monkeypatch.delenv("DESTINATION__DUCKDB__CREDENTIALS__STATEMENTS")
+    monkeypatch.setenv("DESTINATION__DUCKDB__CREDENTIALS__LOCAL_CONFIG", '{"s3_secret_access_key": "7"')
+    assert errors(call("status"))[0] == "Error: destination.duckdb.credentials.local_config must be a table"
+    monkeypatch.delenv("DESTINATION__DUCKDB__CREDENTIALS__LOCAL_CONFIG")
     said = errors(call("status"))
     assert re.fullmatch('Error: IO Error: Extension ".*nosuch.*" not found.', said[0])
     assert said[1].startswith("DuckDB gets its extensions from the network, once.")

@@ -56,6 +56,8 @@ _ADVICE = {
     " the next run creates it again, empty.",
     "null value in column .+ violates not-null": "Somebody made that column required: allow nulls (ALTER TABLE ..."
     " ALTER COLUMN ... DROP NOT NULL).",
+    "colliding names when case insensitive|column .+ of relation .+ does not exist": "If somebody added a column to"
+    " that table whose name differs only in its case, rename it (ALTER TABLE ... RENAME COLUMN).",
     "no partition of relation": "Create the partition, or one for all other rows (PARTITION OF ... DEFAULT).",
     "row-level security": "Let the user of the credentials see and write all rows (ALTER ROLE ... BYPASSRLS).",
     "duplicate key value violates unique constraint": "If that row is hidden from the user of the credentials, let it"
@@ -216,12 +218,18 @@ def _foreign_message(error: BaseException, chain: list[BaseException]) -> str:
 
 def _full_folders() -> str:
     """Returns what to do about those of the folders where this program writes whose disk is full; "" if none is."""
-    folders = {Path(get_dlt_pipelines_dir()).absolute().parent: "dlt's folder (DLT_DATA_DIR)"}
-    with suppress(OSError):  # there is none that can be written to
-        folders.setdefault(Path(gettempdir()).absolute(), "the folder of temporary files (TMPDIR)")
-    folders.setdefault(Path.cwd(), "the current folder")
-    full = [f"{what} {folder}" for folder, what in folders.items() if _free_bytes(folder) < _FULL]
-    return f"The disk is full of {' and of '.join(full)}: make room there, then run it again." if full else ""
+    full: dict[Path, str] = {}
+    for find, what in (
+        (lambda: Path(get_dlt_pipelines_dir()).parent, "dlt's folder (DLT_DATA_DIR)"),
+        (gettempdir, "the folder of temporary files (TMPDIR)"),
+        (Path.cwd, "the current folder"),
+    ):
+        with suppress(OSError):  # the current folder is gone, or no folder of temporary files can be written to
+            folder = Path(find()).absolute()
+            if _free_bytes(folder) < _FULL:
+                full.setdefault(folder, what)
+    named = " and of ".join(f"{what} {folder}" for folder, what in full.items())
+    return f"The disk is full of {named}: make room there, then run it again." if full else ""
 
 
 def _free_bytes(folder: Path) -> int:

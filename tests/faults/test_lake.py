@@ -26,10 +26,11 @@ import autopilothq
 import forked
 import stock
 from autopilothq import runner
+from autopilothq.catalog import TRACKS
 from autopilothq.errors import RunError
 from autopilothq.extras import install
-from autopilothq.warehouses.dataset import count_shared, open_dataset
-from autopilothq.warehouses.dataset.delta import MOST_FILES, compact_tables
+from autopilothq.warehouses.dataset import count_shared, drop_old_versions, open_dataset
+from autopilothq.warehouses.dataset.delta import MOST_FILES, DeltaDataset, compact_tables
 from autopilothq.warehouses.delta import KILL_POINT_ROWS_APPENDED, append_new, lake
 from autopilothq.warehouses.dlt_internals.clients import client_for
 from calling import Call, errors
@@ -515,6 +516,28 @@ def test_takes_the_table_format_as_an_argument_of_dlt_too_and_rejects_a_row_that
         " required.\nAllow them (ALTER TABLE ... ALTER COLUMN ... DROP NOT NULL), or drop the column. Nothing of it"
         " counts as loaded."
     )
+
+
+@pytest.mark.parametrize(
+    ("layout", "folder"),
+    [
+        ("{table_name}/{load_id}.{file_id}.{ext}", "tracks"),
+        ("raw/{table_name}/{load_id}.{file_id}.{ext}", "raw/tracks"),
+        ("raw/tracks_{table_name}.{load_id}.{file_id}.{ext}", "raw/tracks_tracks."),
+    ],
+)
+def test_finds_tables_in_the_folders_that_the_layout_gives_them(tmp_path: Path, layout: str, folder: str) -> None:
+    into = pipeline(tmp_path, lake(tmp_path.as_uri(), layout=layout))
+    dataset = open_dataset(into)
+    assert isinstance(dataset, DeltaDataset)
+    dataset.create(TRACKS)
+    table = tmp_path / into.dataset_name / folder
+    table.with_name("tracks_").mkdir()
+    assert set(dataset.tables(["tracks", "pages"])) == set(dataset.tables(["tracks"])) == {"tracks"}
+    assert set(dataset.columns()) >= {"tracks"}
+    dataset.insert(TRACKS, [])
+    drop_old_versions(dataset.client, "tracks")
+    assert [DeltaTable(table).version(), len([*table.glob("_delta_log/*0.json")])] == [1, 0]
 
 
 def test_only_tables_that_have_a_folder_cost_a_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

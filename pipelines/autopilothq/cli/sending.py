@@ -97,6 +97,7 @@ def print_deliveries(
 
 
 _HEAD = ("sent at (UTC)", "status", "type", "person", "message", "event or audience", "trigger", "http", "answer")
+_BELOW = ("message", "of", "trigger")  # their titles in the lines below a delivery
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
@@ -119,9 +120,6 @@ def _deliveries(cells: Sequence[Sequence[str]]) -> list[str]:
         text = ": ".join(filter(None, (", ".join(named), visible(row[8]))))
         found += [line, *out.wrapped(f"  {text}", "  ")]
     return found
-
-
-_BELOW = ("message", "of", "trigger")
 
 
 # ---- inside --------------------------------------------------------------------------------------------------------

@@ -172,7 +172,7 @@ def _typed(name: str, of: type) -> Any:
         values = (provider.get(name, of) for provider in providers)
         return next((value for value in values if value is not None), None)
     except ValueError as error:
-        got = "" if of is list else f", got {setting(name)!r}"  # a list of statements may hold secrets
+        got = "" if ".credentials." in name else f", got {setting(name)!r}"  # which may hold secrets
         raise InvalidSetting(f"{name} must be {TYPE_NAMES[of]}{got}") from error
 
 

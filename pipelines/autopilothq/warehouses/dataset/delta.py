@@ -18,7 +18,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from ...catalog import Table, Type
+from ...catalog import TRACKS, Table, Type
 from ...errors import CannotMerge
 from ...extras import install, is_own_import_error
 from ...projection import ExistingTables, engine
@@ -96,8 +96,7 @@ class DeltaDataset(Dataset):
         """Returns the tables among these that exist, with the contract's types of their columns."""
         found: dict[str, dict[str, Type]] = {}
         # Most of a load's tables may not exist, and each would cost a request.
-        listed = set(_folders(self.client)) if len(names) > 1 else set(names)
-        for name in filter(listed.__contains__, names):
+        for name in _with_folders(self.client, names) if len(names) > 1 else names:
             if (table := self._table(name)) is not None:
                 fields = pa.schema(table.schema().to_arrow())
                 self.widths[name] = len(fields)
@@ -210,14 +209,32 @@ class DeltaDataset(Dataset):
 
 
 def table_folders(client: FilesystemClient) -> list[str]:
-    """Returns the names of the folders of a dataset."""
-    return sorted(_folders(client)) if client.is_storage_initialized() else []
+    """Returns the names of a dataset's tables, and of other folders next to them."""
+    if not client.is_storage_initialized():
+        return []
+    parent, folder = _folder_of(client, TRACKS.name)
+    before, _, after = folder.rpartition(TRACKS.name)
+    ours = (name for name in _folders(client, parent) if name.startswith(before) and name.endswith(after))
+    return sorted(filter(None, (name.removeprefix(before).removesuffix(after) for name in ours)))
 
 
-def _folders(client: FilesystemClient) -> list[str]:
-    """Returns the names of a dataset's folders, also if dlt has not initialized it."""
+def _with_folders(client: FilesystemClient, names: Sequence[str]) -> list[str]:
+    """Returns those of the tables that have a folder."""
+    found = {name: _folder_of(client, name) for name in names}
+    listed = {parent: set(_folders(client, parent)) for parent in {parent for parent, _ in found.values()}}
+    return [name for name, (parent, folder) in found.items() if folder in listed[parent]]
+
+
+def _folder_of(client: FilesystemClient, table: str) -> tuple[str, str]:
+    """Returns the parent's path and the name of a table's folder, which dlt's setting `layout` determines."""
+    parent, folder = posixpath.split(client.get_table_prefix(table).rstrip("/"))
+    return parent, folder
+
+
+def _folders(client: FilesystemClient, parent: str) -> list[str]:
+    """Returns the names of the folders in a folder; none if it does not exist."""
     try:
-        listed = client.fs_client.ls(client.dataset_path, detail=True, refresh=True)
+        listed = client.fs_client.ls(parent, detail=True, refresh=True)
     except FileNotFoundError:
         return []
     return [posixpath.basename(entry["name"].rstrip("/")) for entry in listed if entry["type"] != "file"]

@@ -42,7 +42,7 @@ def drop_old_versions(client: FilesystemClient, name: str) -> None:
 def _drop_log_before(client: FilesystemClient, name: str, version: int) -> None:
     """Removes commits and checkpoints of a table's log that are older than a version."""
     files: Any = client.fs_client
-    folder = f"{client.get_table_dir(name).rstrip('/')}/{LOG}"
+    folder = f"{client.get_table_prefix(name).rstrip('/')}/{LOG}"
     for entry in sorted(files.ls(folder, detail=True, refresh=True), key=lambda found: str(found["name"])):
         number = posixpath.basename(entry["name"]).partition(".")[0]
         if entry["type"] == "file" and number.isdigit() and int(number) < version:
