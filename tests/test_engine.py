@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import dlt
-import duckdb
 import pytest
 
 import autopilothq
 from autopilothq.sources.engine import coordinator, shares
 from autopilothq.warehouses.duckdb import direct
+from contract.duck import held
 from faults.loads import DATASET, ODDITIES, assert_same, assert_sound, content, file, load, track
 from prepared import as_prepared, preparing
 from shared_loads import isolation
@@ -36,16 +36,16 @@ class Inline(Executor):
 
 @pytest.fixture(scope="module", autouse=True)
 def small() -> Iterator[None]:
-    """Cuts small loads as large ones are: a file a share, three partitions."""
+    """Cuts small loads as large ones are: a file a share, two partitions."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(shares, "MIN_SHARE", 1)
-        monkeypatch.setattr(coordinator, "partition_count", lambda _: 3)
+        monkeypatch.setattr(coordinator, "partition_count", lambda _: 2)
         yield
 
 
 def both(folder: Path, url: Path | str, **options: Any) -> tuple[autopilothq.LoadReport, autopilothq.LoadReport]:
     """Loads the same into two DuckDB files, in one process and on an engine; the reports."""
-    with duckdb.connect(str(folder / "one.duckdb")), duckdb.connect(str(folder / "two.duckdb")):  # opened once
+    with held(folder / "one.duckdb"), held(folder / "two.duckdb"):
         one = load(into(folder, "one"), url, **options)
         work = str(folder / "work")
         return one, load(into(folder, "two"), url, executor=Inline(), work_url=work, **options)

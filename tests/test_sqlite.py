@@ -81,11 +81,14 @@ def test_several_loads_give_what_they_give_in_duckdb(
         con.execute("CREATE TABLE kept (id TEXT NOT NULL, received_at DATETIME, who TEXT NOT NULL DEFAULT 'me')")
     made = {"Sqlite Opened": "_sqlite_opened", "Seen": "seen_table", "Owned": "owned_table", "Kept": "kept"}
     made["Strict"] = "strict_table"
-    lines = [f'{{"type":"track","event":"{event}","messageId":"s","userId":"u"}}' for event in made]
-    for number, (line, table) in enumerate(zip(lines, made.values(), strict=True)):
-        Path("named.ndjson").write_text(line.replace('"s"', f'"s{number}"'))
-        said = call("load", "archive", "named.ndjson", *SQLITE)
-        assert (said.status, errors(said)) == (0, [])
+    lines = [
+        f'{{"type":"track","event":"{event}","messageId":"s{number}","userId":"u"}}\n'
+        for number, event in enumerate(made)
+    ]
+    Path("named.ndjson").write_text("".join(lines))
+    said = call("load", "archive", "named.ndjson", *SQLITE)
+    assert (said.status, errors(said)) == (0, [])
+    for number, table in enumerate(made.values()):
         wanted = [(f"s{number}", table)]
         assert sqlite3.connect(FILE).execute(f"SELECT id, event FROM {table}").fetchall() == wanted
 

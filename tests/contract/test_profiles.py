@@ -99,7 +99,7 @@ def pulled(server: FakeProfiles) -> Pulled:
     """A load of all of them."""
     server.requests.clear()
     names = (who.partition(":")[2] for who in (BOTH, SINCE, BAD, BROKEN, FAILED, REFUSED))
-    report = pull(server, "A@Example.com", "12345", *names)
+    report = pull(server, "A@Example.com", "12345", *names, tables=())
     asked = {person_of(request): query_of(request) for request in reversed(server.requests)}
     return Pulled(report, asked, tables(), watermarks())
 
@@ -207,16 +207,16 @@ def test_only_the_events_that_are_wanted(server: FakeProfiles) -> None:
         server.happen(A, name, source_id="other")
     everything = [event for events in server.people.values() for event in events]
     server.order("GET", "*", edit=lambda page: page | {"data": everything}, times=10)
-    pull(server, "a@example.com", source_id="AbC123xYz9")
+    pull(server, "a@example.com", source_id="AbC123xYz9", tables=())
     assert sorted(row["event"] for row in rows_in("tracks")) == ["email_opened", "email_replied"]
-    pull(server, "a@example.com", events=["Order Completed"], source_id="AbC123xYz9")
+    pull(server, "a@example.com", events=["Order Completed"], source_id="AbC123xYz9", tables=())
     assert "start" not in query_of(server.requests[-1])  # nothing of it was requested before
     assert query_of(server.requests[-1])["include"] == "Order Completed"
     assert len(rows_in("order_completed")) == 1
 
 
 def test_someone_without_events(server: FakeProfiles) -> None:
-    report = pull(server, "nobody@example.com")
+    report = pull(server, "nobody@example.com", tables=())
     assert (report.people, report.people_total, report.lines, report.warnings) == (1, 1, 0, [])
     assert {name: len(rows) for name, rows in tables().items() if rows} == {"_audit": 1, "_profiles": 1}
     assert books() == [(0, 0, 0, 0)]
@@ -225,7 +225,7 @@ def test_someone_without_events(server: FakeProfiles) -> None:
 
 def test_a_space_that_knows_nobody_is_told_and_leaves_no_events(server: FakeProfiles) -> None:
     everyone = [person(number) for number in range(10)]
-    report = pull(server, *everyone)
+    report = pull(server, *everyone, tables=())
     assert (report.people, report.people_total, report.lines) == (10, 10, 0)
     text = "The space spa_7Qx knows none of 10 people. Is sources.autopilothq.profiles.space the right one?"
     assert report.warnings == [text]
