@@ -91,12 +91,12 @@ def buffer_rows(con: duckdb.DuckDBPyConnection, source: Source, number: int, tab
         lost[not_text] = f"CASE WHEN storable({text}) IS NULL THEN {cells['id']} END"
         cells["id"], forms["id"] = _id_cell(text, cells, table), "text"
     written = {CELL_PREFIX + column: cell for column, cell in cells.items()}
-    written |= {LOST_PREFIX + column.name: cell for column, cell in lost.items()}
+    written |= {f"{LOST_PREFIX}{index}": lost[column] for index, column in enumerate(sorted(lost))}
     select = ", ".join(f"{cell} AS {engine.name(name)}" for name, cell in written.items())
     path = str(scratch / f"buffered-{number}.parquet")
     with engine.memory_for_columns(con, len(cells)):
         _write(con, source, select, number * LINES_PER_FILE, path)
-    return BufferedRows(table, path, forms, tuple(lost))
+    return BufferedRows(table, path, forms, tuple(sorted(lost)))
 
 
 def _write(con: duckdb.DuckDBPyConnection, source: Source, select: str, first: int, path: str) -> None:
@@ -172,7 +172,7 @@ def buffered_tables(
     groups: dict[str, dict[_Columns, list[str]]] = defaultdict(lambda: defaultdict(list))
     for rows in buffered:
         table = rows.table if rows.table in OTHER_TABLES else event_table(rows.table)
-        groups[table][tuple(sorted(rows.forms.items())), tuple(sorted(rows.lost))].append(rows.path)
+        groups[table][tuple(sorted(rows.forms.items())), rows.lost].append(rows.path)
     return {
         table: BufferedTable(table, [RowGroup(dict(forms), lost, paths) for (forms, lost), paths in found.items()])
         for table, found in groups.items()
