@@ -221,12 +221,27 @@ def test_postgresql_becomes_duckdb_and_duckdb_becomes_postgresql(adopted: Adopte
         postgres,
         """ALTER TABLE autopilothq.email_opened RENAME note TO "NOTE";
         ALTER TABLE autopilothq.email_opened ADD note text; UPDATE autopilothq.email_opened SET note = "NOTE";
-        UPDATE autopilothq.email_opened SET "NOTE" = 'other'""",
+        UPDATE autopilothq.email_opened SET "NOTE" = 'other';
+        CREATE TABLE autopilothq.pages (
+            id text, "NOTE" text, "Note" text, note text, name numeric, price numeric, ratio numeric);
+        INSERT INTO autopilothq.pages VALUES
+            ('a', 'NOTE', 'Note', 'note', 1.10, 1234567890123456789012345678901234567890, 'NaN'),
+            ('b', NULL, NULL, NULL, '-Infinity', 2.50, 2.50)""",
     )
     back = call("adopt", "--from", postgres, "--credentials", "back.duckdb", "--json")
-    # The two of the load, and u2, who has a row of their own now.
-    assert report(back)["stored"] == report(adopted.first)["stored"] + 3
-    found = tables(Path("back.duckdb"), TABLES[:-2])
+    # The two of the load, those of pages, and u2, who has a row of their own now.
+    assert report(back)["stored"] == report(adopted.first)["stored"] + 5
+    found = tables(Path("back.duckdb"), [*TABLES[:-2], "pages", "_discards"])
+    assert found.pop("pages") == [
+        {"id": "a", "note": "note", "name": "1.10", "price": "1234567890123456789012345678901234567890"},
+        {"id": "b", "price": "2.50", "ratio": 2.5},
+    ]
+    names = ("row_id", "column_name", "value", "reason")
+    assert sorted(tuple(row[name] for name in names) for row in found.pop("_discards")) == [
+        ("a", "note", '"NOTE"', "same_column"), ("a", "note", '"Note"', "same_column"),
+        ("a", "ratio", "NaN", "not_a_number"), ("b", "name", "-Infinity", "not_a_number"),
+        *((f"o{number}", "note", '"other"', "same_column") for number in (1, 2, 3)),
+    ]  # fmt: skip
     for table in found:
         assert found[table] == adopted.in_the_end[table], table
     assert call("adopt", "--from", postgres, "--credentials", "back.duckdb", "--verify").status == 0
@@ -303,7 +318,8 @@ def test_columns_of_rudderstack_get_segments_names_and_those_of_loaders_go() -> 
 
 ODD = """
 CREATE SCHEMA autopilothq;
-CREATE TABLE autopilothq.email_opened AS FROM (VALUES
+CREATE TABLE autopilothq.email_opened AS SELECT *, CASE id WHEN 'odd' THEN '-inf'::DOUBLE END AS subject,
+    CASE id WHEN 'odd' THEN [1.25::DECIMAL(38, 20)] END AS prices FROM (VALUES
     ('twice', TIMESTAMPTZ '2019-01-02 00:00:00+00', 'later', 1.5::DOUBLE, 1::HUGEINT, [1, 2], 'b@example.com'),
     ('twice', TIMESTAMPTZ '2019-01-01 00:00:00+00', 'earlier', 2, 2, [3], 'b@example.com'),
     ('odd', 'infinity'::TIMESTAMPTZ, 'a' || chr(0) || 'b', 'nan'::DOUBLE, 99999999999999999999::HUGEINT, NULL, NULL),
@@ -385,7 +401,9 @@ def test_values_that_do_not_fit_are_discarded_and_stored_rows_and_deletions_rema
     Path("m.json").write_text(json.dumps(message) + "\n")
     assert call("load", "archive", "m.json").status == 0
     assert call("forget", "--email", "gone@example.com").status == 0
-    said = report(call("adopt", "--from", "duckdb:///odd.duckdb", "--json"))
+    called = call("adopt", "--from", "duckdb:///odd.duckdb", "--json")
+    assert "  type DECIMAL(38,20)[] -> text: comparisons fail" in called.err
+    said = report(called)
     counts = {name: said[name] for name in ("lines", "stored", "duplicates", "rejected", "rejects", "skipped")}
     assert counts == {
         "lines": 5, "stored": 2, "duplicates": 2, "rejected": 1, "rejects": {"suppressed": 1},
@@ -394,7 +412,7 @@ def test_values_that_do_not_fit_are_discarded_and_stored_rows_and_deletions_rema
     file = Path("autopilot.duckdb")
     common = {"event": "email_opened"}
     assert rows(file, "email_opened") == [
-        {"id": "odd", "big": "99999999999999999999", **common},
+        {"id": "odd", "big": "99999999999999999999", "prices": "[1.25000000000000000000]", **common},
         {"id": "s", "user_id": "u", "note": "x" * 600, "event_text": "Email Opened", **common},
         {"id": "twice", "received_at": at("2019-01-01"), "note": "earlier", "ratio": 2.0, "big": "2", "parts": "[3]",
          "context_traits_email": "b@example.com", **common},
@@ -404,6 +422,7 @@ def test_values_that_do_not_fit_are_discarded_and_stored_rows_and_deletions_rema
         ("note", '"a\\u0000b"', "not_text"),
         ("ratio", '"nan"', "not_a_number"),
         ("received_at", '"infinity"', "not_a_time"),
+        ("subject", '"-inf"', "not_a_number"),
     ]
     assert rows(file, "plan_changed") == []
 

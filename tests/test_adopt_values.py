@@ -53,6 +53,11 @@ CASES: dict[str, Cases] = {
     },
     "finite(t::DOUBLE)": {"1.5": 1.5, "inf": None, "-inf": None, "nan": None, None: None},
     "number_json(t::DOUBLE)": {"1.5": "1.5", "inf": '"inf"', "nan": '"nan"', None: None},
+    "storable_text(t)": {
+        '"x"': "x", '"NaN"': "NaN", '"a\\nb"': "a\nb", "1.10": "1.10", "true": "true", '["inf",null]': '["inf",null]',
+        r'["\u0000"]': r'["\u0000"]', r'["a\"NaN\\"]': r'["a\"NaN\\"]',
+        **each((r'"a\u0000b"', "NaN", "-Infinity", "nan", "[NaN]", '{"a":-inf}', '["a\\"",NaN,""]', None)),
+    },
     "moment_json(t::TIMESTAMPTZ)": {"2019-03-01 11:00:00.5+01": '"2019-03-01T10:00:00.500000Z"', None: None},
     "stamp(t)": {**UNZONED, **ZONED, **each(NO_STAMPS), None: None},
     "zoned_stamp(t)": {**ZONED, **each(UNZONED), **each(NO_STAMPS), None: None},
@@ -103,7 +108,9 @@ CASES: dict[str, Cases] = {
         "1.5": FLOAT,
         "true": BOOLEAN,
         "[1]": ARRAY,
-        None: None,
+        '["NaN"]': ARRAY,
+        '"NaN"': TEXT,
+        **each(("NaN", "-Infinity", "[1,NaN]", None)),
     },
 }  # fmt: skip
 

@@ -5,6 +5,12 @@ CREATE MACRO moment(t) AS CASE
     WHEN t BETWEEN TIMESTAMPTZ '0001-01-01 00:00:00+00' AND TIMESTAMPTZ '9999-12-31 23:59:59.999999+00' THEN t END;
 CREATE MACRO finite(d) AS CASE WHEN isfinite(d) THEN d END;
 CREATE MACRO number_json(d) AS CASE WHEN isfinite(d) THEN d::VARCHAR ELSE '"' || d::VARCHAR || '"' END;
+CREATE MACRO is_finite_json(v) AS NOT regexp_matches(v, '(?i)nan|inf') OR is_text(v)
+    OR NOT regexp_matches(regexp_replace(v, '"([^"\\]|\\.)*"', '', 'g'), '(?i)nan|inf');
+CREATE MACRO storable_text(v) AS CASE
+    WHEN NOT is_text(v) THEN CASE WHEN is_finite_json(v) THEN v END
+    WHEN contains(v, '\') THEN storable(as_text(v))
+    ELSE as_text(v) END;
 CREATE MACRO moment_json(t) AS '"' || strftime(t AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%S.%fZ') || '"';
 
 -- A time as warehouses write it: a date, `T` or a blank, a time of day, and perhaps a zone (`Z`, `+00`, `+00:00`,
@@ -31,6 +37,5 @@ CREATE MACRO loose_bit(t) AS CASE
     WHEN is_number(t) AND try_cast(t AS DOUBLE)::VARCHAR = t THEN 8
     WHEN stamp(t) IS NULL THEN 1 ELSE 2 END;
 CREATE MACRO json_bit(v) AS CASE
-    WHEN v IS NULL THEN NULL
     WHEN is_text(v) THEN CASE WHEN zoned_stamp(as_text(v)) IS NULL THEN 1 ELSE 2 END
-    ELSE type_bit(v) END;
+    WHEN is_finite_json(v) THEN type_bit(v) END;

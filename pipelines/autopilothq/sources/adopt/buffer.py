@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, NamedTuple
 
 import duckdb
@@ -21,6 +22,7 @@ from .column_names import csv_names, json_names, own_names, parquet_names
 from .columns import CELL_PREFIX, LOST_PREFIX, BufferedTable, Form, LostColumn, RowGroup, as_plain_text, form_of
 from .files import COMPRESSIONS, TableFile, folded_name, unreadable_file
 from .in_parts import csv_in_parts, has_long_rows, json_in_parts, parquet_in_parts, write_in_parts
+from .json_digits import copied_with_digits
 
 _Columns = tuple[
     tuple[tuple[str, Form], ...], tuple[LostColumn, ...]
@@ -91,12 +93,12 @@ def buffer_rows(con: duckdb.DuckDBPyConnection, source: Source, number: int, tab
         lost[not_text] = f"CASE WHEN storable({text}) IS NULL THEN {cells['id']} END"
         cells["id"], forms["id"] = _id_cell(text, cells, table), "text"
     written = {CELL_PREFIX + column: cell for column, cell in cells.items()}
-    written |= {LOST_PREFIX + column.name: cell for column, cell in lost.items()}
+    written |= {f"{LOST_PREFIX}{index}": lost[column] for index, column in enumerate(sorted(lost))}
     select = ", ".join(f"{cell} AS {engine.name(name)}" for name, cell in written.items())
     path = str(scratch / f"buffered-{number}.parquet")
     with engine.memory_for_columns(con, len(cells)):
         _write(con, source, select, number * LINES_PER_FILE, path)
-    return BufferedRows(table, path, forms, tuple(lost))
+    return BufferedRows(table, path, forms, tuple(sorted(lost)))
 
 
 def _write(con: duckdb.DuckDBPyConnection, source: Source, select: str, first: int, path: str) -> None:
@@ -172,7 +174,7 @@ def buffered_tables(
     groups: dict[str, dict[_Columns, list[str]]] = defaultdict(lambda: defaultdict(list))
     for rows in buffered:
         table = rows.table if rows.table in OTHER_TABLES else event_table(rows.table)
-        groups[table][tuple(sorted(rows.forms.items())), tuple(sorted(rows.lost))].append(rows.path)
+        groups[table][tuple(sorted(rows.forms.items())), rows.lost].append(rows.path)
     return {
         table: BufferedTable(table, [RowGroup(dict(forms), lost, paths) for (forms, lost), paths in found.items()])
         for table, found in groups.items()
@@ -185,17 +187,14 @@ def buffered_tables(
 def buffer_file(con: duckdb.DuckDBPyConnection, file: TableFile, number: int, scratch: Path) -> BufferedRows:
     """Buffers the rows of a file. Raises ArchiveError if it cannot be read."""
     local = Path(file.path)
-    if file.fs is not None:
-        local = scratch / f"fetched-{number}-{file.path.rpartition('/')[2]}"
-        file.fs.get_file(file.path, str(local))
-    try:
+    with TemporaryDirectory(dir=scratch) as copies:
+        if file.fs is not None:
+            local = Path(copies, f"fetched-{local.name}")
+            file.fs.get_file(file.path, str(local))
         with raising_archive_error(file):
             if file.format == "avro":
                 return _buffer_avro(con, local, file, number, scratch)
-            return buffer_rows(con, local_source(con, local, file, scratch), number, file.table, scratch)
-    finally:
-        if file.fs is not None:
-            local.unlink(missing_ok=True)
+            return buffer_rows(con, local_source(con, local, file, Path(copies)), number, file.table, scratch)
 
 
 @contextmanager
@@ -217,16 +216,26 @@ def local_source(con: duckdb.DuckDBPyConnection, local: Path, file: TableFile, s
         return _parquet_source(con, local, scratch)
     if file.format == "csv":
         return _csv_source(con, local, scratch)
-    _check_whole(local)
+    return _json_source(con, local, scratch)
+
+
+def _json_source(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path) -> Source:
+    copy = scratch / f"{local.name}.digits.json"
+    digits = copied_with_digits(partial(_contents, local), copy)
+    local = copy if digits else local
     read = (
         f"read_json({engine.glob_literal(str(local))}, format = 'newline_delimited', maximum_depth = 1,"
-        " sample_size = -1, maximum_object_size = {}, hive_partitioning = false)"
+        " map_inference_threshold = -1, sample_size = -1, maximum_object_size = {}, hive_partitioning = false)"
     )
     sql = read.format(67108864)
     types = _types(con, sql)
     names = own_names(list(types), partial(json_names, con, local))
     columns = _columns({name: form_of(type_) for name, type_ in types.items()}, names)
     types = {names[name]: type_ for name, type_ in types.items()}
+    for text in digits.values():
+        del columns[text], types[text]
+    for key in digits.keys() & columns.keys():
+        columns[key] = "json", f"coalesce(as_text({engine.name(digits[key])}::VARCHAR), {columns[key][1]})"
     return Source(sql, ANY_ORDER, columns, types, partial(json_in_parts, partial(_contents, local), read))
 
 
@@ -278,7 +287,7 @@ def _csv_source(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path) -> S
 def _has_null_marks(path: Path) -> bool:
     r"""Returns whether a CSV file has nulls as `\N`. In other files an empty value without quotes is null.
 
-    A compressed file is read to its end, as in `_check_whole`.
+    A compressed file is read to its end: if it is cut off, the engine would ignore all rows after that.
     """
     kept, found = b"", False
     for chunk in _contents(path):
@@ -287,13 +296,6 @@ def _has_null_marks(path: Path) -> bool:
             break
         kept = chunk[-4:]
     return found
-
-
-def _check_whole(path: Path) -> None:
-    """Raises an error if a compressed file is cut off or damaged: the engine would ignore all rows after that."""
-    if path.suffix in COMPRESSIONS:
-        for _ in _contents(path):
-            pass
 
 
 def _contents(path: Path) -> Iterator[bytes]:

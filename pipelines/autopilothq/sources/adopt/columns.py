@@ -21,7 +21,7 @@ from ...projection.types import BOOLEAN, FLOAT, INTEGER, TIME_TEXT, ColumnValues
 Form = Type | Literal["json", "loose"]
 CELLS_PER_QUERY = 50
 CELL_PREFIX = "c:"  # begins the names of all columns of buffered rows except `seq`
-LOST_PREFIX = "l:"  # begins the names of columns whose values are discarded
+LOST_PREFIX = "l:"  # begins the names of columns whose values are discarded; then comes their index
 _FORMS: dict[str, tuple[Form, str]] = {
     "VARCHAR": ("text", "{}"),
     "BOOLEAN": ("bool", "{}"),
@@ -52,6 +52,8 @@ _JSON_SQL: dict[Form, str] = {
     "timestamp": "moment_json({})",
 }
 _NONE: Mapping[str, str] = MappingProxyType({})
+# SQL for whether a value is neither NaN nor an infinity and contains none, by form, where the form has these.
+_FINITE_SQL: dict[Form, str] = {"json": "is_finite_json({})", "double": "isfinite({})"}
 _MISFIT_REASONS: dict[Type, str] = {"text": "not_text", "timestamp": "not_a_time"}
 ADOPT_MACROS = files(__package__).joinpath("adopt_macros.sql").read_text(encoding="utf-8")
 
@@ -68,8 +70,10 @@ def form_of(sql_type: str) -> tuple[Form, str]:
 
 def cell(form: Form, type_: Type, name: str) -> str:
     """Returns SQL that converts a value in a form to a type; null if that would lose anything."""
-    if type_ == "text" and form in ("text", "loose"):
-        return f"storable({name})"
+    if type_ == "text":
+        return {"json": f"storable_text({name})", "double": f"finite({name})::VARCHAR"}.get(
+            form, f"storable({as_plain_text(form, name)})"
+        )
     if form == type_:
         return {"timestamp": f"moment({name})", "double": f"finite({name})"}.get(type_, name)
     if type_ == "timestamp" and form in ("text", "loose"):
@@ -144,17 +148,22 @@ class RowGroup(NamedTuple):
                 yield column, tuple(islice(values, len(aggregates)))
 
     def discards(self, name: str, form: Form, reason: str, condition: str = "true") -> str:
-        """Returns a query (`seq`, `value` as JSON text, `reason`) for the values of a column that meet a condition."""
+        """Returns a query (`seq`, `value` as JSON text, `reason`) for the values of a column that meet a condition.
+
+        `reason` is SQL.
+        """
         value = f"replace({json_value(form, name)}, chr(0), '\\u0000')"
         return (
-            f"SELECT seq, {value} AS value, {engine.literal(reason)} AS reason"
+            f"SELECT seq, {value} AS value, {reason} AS reason"
             f" FROM {self.source} WHERE {name} IS NOT NULL AND {condition}"
         )
 
     def misfits(self, column: str, type_: Type) -> str:
         """Returns a query, as `discards` does, for the values of a column that cannot become a type."""
         form, name = self.forms[column], cell_name(column)
-        reason = "not_a_number" if type_ == form == "double" else _MISFIT_REASONS.get(type_, "does_not_fit")
+        reason = engine.literal(_MISFIT_REASONS.get(type_, "does_not_fit"))
+        if form in _FINITE_SQL:
+            reason = f"CASE WHEN {_FINITE_SQL[form].format(name)} THEN {reason} ELSE 'not_a_number' END"
         return self.discards(name, form, reason, f"{cell(form, type_, name)} IS NULL")
 
 

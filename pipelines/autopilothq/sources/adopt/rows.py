@@ -100,7 +100,7 @@ def _discard_columns(adoption: Adoption, buffered: BufferedTable, table: str, pl
     for reason, columns in plan.left_out.items():
         for column in columns:
             queries = [
-                group.discards(cell_name(column), group.forms[column], reason)
+                group.discards(cell_name(column), group.forms[column], engine.literal(reason))
                 for group in buffered.groups
                 if column in group.forms
             ]
@@ -112,8 +112,8 @@ def discard_misfits(
 ) -> None:
     """Discards the values of a table's rows that do not fit their column's type, or whose column is lost."""
     for group in buffered.groups:
-        for lost in group.lost:
-            sql = group.discards(engine.name(LOST_PREFIX + lost.name), lost.form, lost.reason)
+        for index, lost in enumerate(group.lost):
+            sql = group.discards(engine.name(f"{LOST_PREFIX}{index}"), lost.form, engine.literal(lost.reason))
             _discard_values(adoption, buffered, table, lost.column, [sql], duplicates)
         misfits = {
             column: (f"count(*) FILTER ({name} IS NOT NULL AND {cell(form, type_, name)} IS NULL)",)

@@ -84,7 +84,7 @@ def _columns_of_table(table: DatabaseTable) -> dict[str, AdoptedColumn]:
 def _type_of_form(form: Form, type_: str) -> Type:
     """Returns the type of a new column, as far as it can be known without values."""
     if form == "json":
-        return "double" if type_.lower().startswith(_NUMBERS) else "text"
+        return "double" if type_.lower().startswith(_NUMBERS) and not type_.endswith("]") else "text"
     return "text" if form == "loose" else form
 
 
