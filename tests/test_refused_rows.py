@@ -328,6 +328,13 @@ def test_refused_rows_of_all_tables_are_found_and_noted(tmp_path: Path, monkeypa
     ]
 
 
+def in_latin1(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacking(_: object, units: list[str]) -> tuple[str, set[str]]:
+        return "LATIN1", {unit for unit in units if ord(unit) > 255}
+
+    monkeypatch.setattr(unfit, "lacking_characters", lacking)
+
+
 LACKS = 'character with byte sequence 0xe2 in encoding "UTF8" has no equivalent in encoding "LATIN1"'
 
 
@@ -335,6 +342,7 @@ def test_rows_that_an_encoding_cannot_hold_are_found_without_a_load(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also with an id that no statement can name."""
+    in_latin1(monkeypatch)
     search = Search(tmp_path, monkeypatch, {}, [])
     waiting = tmp_path / "autopilothq" / "1-x" / "waiting"
     cells = {"id": ["a", "é", "→", "d"], "number": [1, 2, 3, 4], "name": ["ü", "é", "x", "☎"]}
@@ -365,6 +373,7 @@ def test_rows_that_an_encoding_cannot_hold_are_found_without_a_load(
 def test_an_encoding_that_lacks_only_characters_of_rejected_lines_costs_no_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    in_latin1(monkeypatch)
     search = Search(tmp_path, monkeypatch, {}, [])
     waiting = tmp_path / "autopilothq" / "1-x" / "waiting"
     pq.write_table(pa.table({"id": ["r"], "raw": ["→"], "message": ["→"]}), waiting / "rows-4-_rejects")
@@ -374,22 +383,22 @@ def test_an_encoding_that_lacks_only_characters_of_rejected_lines_costs_no_row(
     assert RefusedMessages.read(search.into) == expected
 
 
-def test_encodings_that_python_knows_otherwise_are_left_to_the_search() -> None:
-    names = ("LATIN1", "WIN1252", "EUC_JP", "UTF8", "SQL_ASCII")
-    assert [unfit.encoding_of(LACKS.replace("LATIN1", name)) for name in names] == ["LATIN1", "WIN1252", *[None] * 3]
-    parts = [pa.table({"a": ["é", "€", None]}), pa.table({"a": ["", "→"], "n": [1, 2]})]
-    assert unfit.unfit_rows(parts, "WIN1252") == {4: "its encoding WIN1252 lacks U+2192"}
+def test_a_row_is_unfit_for_the_first_character_that_an_encoding_lacks() -> None:
+    parts = [pa.table({"a": ["é", "€", None]}), pa.table({"a": ["→", "é→☎"], "n": [1, 2], "b": ["→", ""]})]
+    lacking = unfit.Lacking("WIN1252", {"→", "☎"})
+    assert unfit.unfit_rows(parts, lacking, ["b"]) == dict.fromkeys((3, 4), "its encoding WIN1252 lacks U+2192")
+    assert unfit.unfit_rows(parts, lacking, ["a"]) == {3: "its encoding WIN1252 lacks U+2192"}
+    assert unfit.unfit_rows(parts, unfit.Lacking("WIN1252", set())) == {}
 
 
-@pytest.mark.parametrize(
-    ("encoding", "has", "lacks"),
-    [("EUC_CN", "中文é→", "餘"), ("KOI8R", "Яё", "é"), ("KOI8U", "їґ", "é"), ("ISO_8859_5", "Яё", "é"),
-     ("ISO_8859_6", "ع", "é"), ("ISO_8859_7", "Ω€", "é"), ("ISO_8859_8", "א", "é")],
-)  # fmt: skip
-def test_other_encodings_that_python_knows_as_postgresql_does(encoding: str, has: str, lacks: str) -> None:
-    assert unfit.encoding_of(LACKS.replace("LATIN1", encoding)) == encoding
-    why = f"its encoding {encoding} lacks U+{ord(lacks):04X}"
-    assert unfit.unfit_rows([pa.table({"a": [has, "plain", has + lacks]})], encoding) == {2: why}
+def test_a_database_that_cannot_tell_what_it_lacks_is_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unfit, "lacking_characters", lambda *_: None)
+    search = Search(tmp_path, monkeypatch, {"tracks 2": LACKS}, [])
+    assert search.found(failed("tracks", RuntimeError(LACKS)))
+    assert search.warnings == [f"{SEARCHED.format('tracks')} {LACKS}"]
+    why = f"its row of tracks is refused by the destination: {LACKS}"
+    expected = RefusedMessages("duckdb d, dataset set", [NOON.isoformat()], {"tracks 2": why})
+    assert RefusedMessages.read(search.into) == expected
 
 
 def test_texts_of_the_books_have_escapes_where_an_encoding_lacks_characters() -> None:
@@ -400,8 +409,10 @@ def test_texts_of_the_books_have_escapes_where_an_encoding_lacks_characters() ->
         ("a", r"\u00E9\uD83D\uDE00" + '\n\\"' + r"\u2192\u200D", None),
         ("b", "plain", r"\u2192"),
     ]
-    values = TableRows("_discards", {"id": "text", "value": "text"}, relation_of("SELECT 'é' id, 'é' AS value"), 1)
-    assert RefusedMessages("d", encoding="LATIN1").without(values).relation.fetchall() == [("é", r"\u00E9")]
+    names: Any = dict.fromkeys(("id", "column_name", "value"), "text")
+    values = TableRows("_discards", names, relation_of("SELECT 'é' id, 'ü' AS column_name, 'é' AS value"), 1)
+    found = RefusedMessages("d", encoding="LATIN1").without(values)
+    assert found.relation.fetchall() == [("é", r"\u00FC", r"\u00E9")]
 
 
 def test_a_lakes_required_column_is_told_instead_of_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

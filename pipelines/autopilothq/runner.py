@@ -198,19 +198,27 @@ def _load(into: dlt.Pipeline, source: DltSource) -> LoadInfo:
         try:
             info = into.run(source)
         except PipelineStepFailed as error:
+            _write_schemas(into)
             if not isolate.refuse_rows(into, source, error, lambda text: _warn(into, text)):
                 raise
         else:
-            # dlt does not write a schema again that it deleted as it aborted the first load of a pipeline.
-            for name in into.schema_names:
-                if not into.schemas.has_schema(name):
-                    into.schemas.save_schema(into.schemas[name])
+            _write_schemas(into)
             refusals.drop(into)
             drop_files(into)
             working_folder.drop_old_packages(into)
             if isinstance(into.destination, lake):
                 maintain(cast(FilesystemClient, into.destination_client()))
             return info
+
+
+def _write_schemas(into: dlt.Pipeline) -> None:
+    """Writes the schemas that dlt deleted as it aborted the first load of a pipeline, and does not write again.
+
+    Without their files it cannot abort another one.
+    """
+    for name in into.schema_names:
+        if not into.schemas.has_schema(name):
+            into.schemas.save_schema(into.schemas[name])
 
 
 def _abort(into: dlt.Pipeline, error: PipelineStepFailed) -> None:

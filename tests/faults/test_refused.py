@@ -408,3 +408,26 @@ def test_an_error_that_is_not_about_rows_rejects_none(tmp_path: Path, monkeypatc
     tables = content(database)
     assert_sound(tables)
     assert (len(tables["tracks"].rows), len(tables["_rejects"].rows)) == (10, 0)
+
+
+def test_a_pipelines_first_load_may_be_refused_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file(tmp_path / "archive", "1.gz", [track(1)])
+    database = in_memory()
+    merge, left = InsertNew.run, [duckdb.ConversionException("no"), duckdb.ConversionException("no")]
+
+    def fail_twice(job: InsertNew) -> None:
+        if job.load_table_name == "tracks" and left:
+            raise left.pop()
+        merge(job)
+
+    def refuse(into: dlt.Pipeline, *_: object) -> bool:
+        into.abort_packages()
+        return True
+
+    monkeypatch.setenv("LOAD__RAISE_ON_MAX_RETRIES", "1")
+    monkeypatch.setattr(InsertNew, "run", fail_twice)
+    monkeypatch.setattr(isolate, "refuse_rows", refuse)
+    runner.run(pipeline(tmp_path, database), autopilothq.archive(str(tmp_path / "archive")))
+    tables = content(database)
+    assert_sound(tables)
+    assert [row["id"] for row in tables["tracks"].dicts()] == ["m-1"]

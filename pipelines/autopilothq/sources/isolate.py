@@ -38,7 +38,7 @@ from .data_errors import is_data, sqlstate
 from .file_rows import FileRows
 from .load_folder import handed_over, handed_over_at
 from .refused import UUID_TS, RefusedMessages, check_required, key
-from .unfit import encoding_of, find_unfit, fits
+from .unfit import find_unfit, lacking_of, lacks_characters, texts_of
 
 SAMPLE = 5  # rows that are tried alone if the error does not show whether rows cause it
 MAX_ALL_REFUSED = 3  # so many rows may all be refused although the error does not show that rows cause it
@@ -87,7 +87,7 @@ def refuse_rows(into: dlt.Pipeline, source: DltSource, error: PipelineStepFailed
     refused = RefusedMessages.read(into)
     known = len(refused)
     refused.attempts.append(handed_over_at(into).isoformat())
-    cause = _refuse_unfit(refused, cause, rest, warn)
+    cause = _refuse_unfit(refused, cause, rest, open_dataset(into), warn) if lacks_characters(cause.message) else cause
     load = partial(_load, into, next(iter(source.resources.values())).table_format)
     while cause is not None:
         if cause.table not in rest:
@@ -256,20 +256,28 @@ def _note(refused: RefusedMessages, table: str, rows: FileRows, causes: Mapping[
 
 
 def _refuse_unfit(
-    refused: RefusedMessages, cause: Cause, rest: Mapping[str, FileRows], warn: Callable[[str], None]
+    refused: RefusedMessages,
+    cause: Cause,
+    rest: Mapping[str, FileRows],
+    dataset: Dataset,
+    warn: Callable[[str], None],
 ) -> Cause | None:
     """Notes all rows with characters that the encoding of the database lacks; returns what is left to search for.
 
     Users and accounts get their texts from such messages, and are made again without them. The books keep their texts.
     """
-    known, encoding = len(refused), encoding_of(cause.message)
-    if encoding is None:
+    known = len(refused)
+    tables = {table: rows for table, rows in rest.items() if table not in (USERS.name, ACCOUNTS.name)}
+    lacking = lacking_of(dataset, texts_of(tables))
+    if lacking is None:
         return cause
-    refused.encoding = encoding
-    for table, unfit in find_unfit(encoding, rest):
-        if table not in (USERS.name, ACCOUNTS.name):
-            _note(refused, table, rest[table], {row: cause._replace(message=why) for row, why in unfit.items()})
-            warn(f"The destination refuses {len(unfit):,} rows of {table}: {encoding}, its encoding, lacks characters.")
+    refused.encoding = lacking.encoding
+    for table, unfit in find_unfit(tables, lacking):
+        _note(refused, table, rest[table], {row: cause._replace(message=why) for row, why in unfit.items()})
+        warn(
+            f"The destination refuses {len(unfit):,} rows of {table}: {lacking.encoding}, its encoding, lacks"
+            " characters."
+        )
     return cause if len(refused) == known else None
 
 
@@ -297,8 +305,9 @@ def _take_back(into: dlt.Pipeline, refused: RefusedMessages) -> None:
     dataset = open_dataset(into)
     existing = dataset.tables(list(ids))
     since = datetime.fromisoformat(refused.attempts[0]) - timedelta(milliseconds=1)  # some keep no more digits
+    lacking = lacking_of(dataset, ids.values()) if refused.encoding else None  # no statement can name such an id
     for table in existing:
-        _delete(dataset, table, [id_ for id_ in ids[table] if fits(id_, refused.encoding)], since)
+        _delete(dataset, table, [id_ for id_ in ids[table] if not (lacking and lacking.first(id_))], since)
 
 
 def _messages_of(made: Latest, messages: FileRows, refused: RefusedMessages) -> tuple[list[str], list[str]]:

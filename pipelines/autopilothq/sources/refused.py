@@ -34,7 +34,7 @@ FILE = "autopilothq-refused/refused.json"
 _TARGET = "place"  # the name of `target` in the file, as earlier versions read and wrote it
 UUID_TS = "uuid_ts"
 KILL_POINT_REFUSALS_WRITTEN = f"{__name__}:RefusedMessages.write"  # for tests/faults
-ESCAPED = {REJECTS.name: ("raw", "message"), DISCARDS.name: ("value",)}
+ESCAPED = {REJECTS.name: ("raw", "message"), DISCARDS.name: ("value", "column_name")}
 """The columns of the books that have texts of messages."""
 Errors = dict[str, str]
 """The errors of refused messages or rows, by what identifies them."""

@@ -1,70 +1,89 @@
-"""Finds rows with characters that the encoding of a PostgreSQL database lacks, such as LATIN1, without asking it.
+"""Finds rows with characters that the encoding of a PostgreSQL database lacks, such as LATIN1, by asking the server.
 
 There may be many of them, and searching for each by separate loads would take minutes.
 """
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..warehouses.dataset import Dataset, lacking_characters
 from .file_rows import FileRows
 from .refused import ESCAPED
 
-_LACKS = re.compile(r'has no equivalent in encoding "((?:LATIN|WIN)\d+|ISO_8859_[5-8]|KOI8[RU]|EUC_CN)"')
+# A character, and the mark after it that EUC_JIS_2004 has only together with some kana.
+_UNIT = re.compile("[^\0-\x7f]\u309a?")
+_MARKED = re.compile("[^\0-\x7f]\u309a")
 
 
-def encoding_of(error: str) -> str | None:
-    """Returns the encoding of a database if an error says that it lacks a character.
+class Lacking(NamedTuple):
+    """The name of a database's encoding, and what it lacks of some texts: characters, and those with a mark."""
 
-    Only those that have the same characters in Python as in PostgreSQL. EUC_JP and others are left to the search for
-    single rows.
-    """
-    found = _LACKS.search(error)
-    return found[1] if found else None
+    encoding: str
+    units: Collection[str]
+
+    def first(self, text: str) -> str | None:
+        """Returns the first character of one of the texts that the encoding lacks, None if it has all.
+
+        Example: `Lacking("LATIN1", {"→"}).first("é→") == "→"`.
+        """
+        unfit = (unit for unit in _UNIT.findall(text) if unit in self.units)
+        return next((character for unit in unfit for character in unit if character in self.units), None)
 
 
-def fits(text: str, encoding: str | None) -> bool:
-    """Returns whether an encoding has all characters of a text; None stands for one that does."""
-    return encoding is None or _lacking(text, _codec(encoding)) is None
+def lacks_characters(error: str) -> bool:
+    """Returns whether an error of PostgreSQL says that the encoding of the database lacks a character."""
+    return "has no equivalent in encoding" in error
 
 
-def find_unfit(encoding: str, tables: Mapping[str, FileRows]) -> Iterator[tuple[str, dict[int, str]]]:
-    """Yields each table with unfit rows, and why, by row number. Texts that are loaded with escapes always fit."""
+def lacking_of(dataset: Dataset, parts: Iterable[Collection[str]]) -> Lacking | None:
+    """Returns what a PostgreSQL database lacks of some texts, which are given in parts; None if it cannot tell."""
+    units: set[str] = set()
+    for texts in parts:
+        joined = "\n".join(texts)
+        units.update(joined, _MARKED.findall(joined))
+    found = lacking_characters(dataset, [unit for unit in units if not unit.isascii()])
+    return Lacking(*found) if found else None
+
+
+def find_unfit(tables: Mapping[str, FileRows], lacking: Lacking) -> Iterator[tuple[str, dict[int, str]]]:
+    """Yields each table with unfit rows, and why, by row number."""
     for table, rows in tables.items():
-        if unfit := unfit_rows(rows.between(0, rows.row_count), encoding, ESCAPED.get(table, ())):
+        if unfit := unfit_rows(rows.between(0, rows.row_count), lacking, ESCAPED.get(table, ())):
             yield table, unfit
 
 
-def unfit_rows(parts: Iterable[pa.Table], encoding: str, but: Collection[str] = ()) -> dict[int, str]:
+def unfit_rows(parts: Iterable[pa.Table], lacking: Lacking, but: Collection[str] = ()) -> dict[int, str]:
     """Returns why rows are unfit for an encoding, by their number; `but` are columns that do not matter.
 
-    Example: `unfit_rows([pa.table({"a": ["é", "→"]})], "LATIN1") == {1: "its encoding LATIN1 lacks U+2192"}`.
+    Example: `unfit_rows([pa.table({"a": ["é", "→"]})], Lacking("LATIN1", {"→"}))
+    == {1: "its encoding LATIN1 lacks U+2192"}`.
     """
-    codec = _codec(encoding)
     found: dict[int, str] = {}
     start = 0
     for part in parts:
-        for field in part.schema:
-            if field.name in but or not (pa.types.is_string(field.type) or pa.types.is_large_string(field.type)):
-                continue
-            texts = part[field.name].combine_chunks()
-            for row in pc.indices_nonzero(pc.invert(pc.string_is_ascii(texts))).to_pylist():
-                if lacking := _lacking(texts[row].as_py(), codec):
-                    found[start + row] = f"its encoding {encoding} lacks {lacking}"
+        for numbers, texts in _texts(part, but):
+            for row, text in zip(numbers, texts, strict=True):
+                if character := lacking.first(text):
+                    found[start + row] = f"its encoding {lacking.encoding} lacks U+{ord(character):04X}"
         start += part.num_rows
     return found
 
 
-def _codec(encoding: str) -> str:
-    return "gb2312" if encoding == "EUC_CN" else encoding.lower().replace("win", "cp").replace("koi8", "koi8_")
+def texts_of(tables: Mapping[str, FileRows]) -> Iterator[list[str]]:
+    """Yields the texts of rows that are not ASCII, in parts. Texts that are loaded with escapes do not count."""
+    for table, rows in tables.items():
+        for part in rows.between(0, rows.row_count):
+            yield from (texts for _, texts in _texts(part, ESCAPED.get(table, ())))
 
 
-def _lacking(text: str, codec: str) -> str | None:
-    """Returns the first character that a codec lacks, None if there is none."""
-    try:
-        text.encode(codec)
-    except UnicodeEncodeError as error:
-        return f"U+{ord(text[error.start]):04X}"
-    return None
+def _texts(part: pa.Table, but: Collection[str]) -> Iterator[tuple[list[int], list[str]]]:
+    """Yields the texts of each column that are not ASCII, with the numbers of their rows."""
+    for field in part.schema:
+        if field.name not in but and (pa.types.is_string(field.type) or pa.types.is_large_string(field.type)):
+            column = part[field.name].combine_chunks()
+            numbers = pc.indices_nonzero(pc.invert(pc.string_is_ascii(column)))
+            yield numbers.to_pylist(), column.take(numbers).to_pylist()

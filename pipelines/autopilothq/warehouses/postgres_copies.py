@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .dlt_internals import DatabaseTransientException, PostgresParquetCopyJob
+from .dlt_internals import DatabaseTerminalException, DatabaseTransientException, PostgresParquetCopyJob
 from .dlt_internals.clients import client_of, file_of, hooked, set_file, table_of
 from .merging import keys_of
 from .postgres import PostgresConfiguration
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 LARGE_FILE = 4 * 2**20  # bytes; to index the rows of a smaller file takes hardly any time
 UNIQUE_VIOLATION = "23505"
+DATA_EXCEPTION = "22"  # the class of SQL states
 
 _log = logging.getLogger(__name__)
 
@@ -35,13 +36,15 @@ class PostgresCopyJob(PostgresParquetCopyJob):
 
     def run(self) -> None:
         """Loads the file."""
-        from adbc_driver_manager import AdbcStatusCode, OperationalError
+        from adbc_driver_manager import AdbcStatusCode, Error
 
         self._closed = threading.Event()
         try:
             with raising_busy(cast(PostgresConfiguration, client_of(self).config)):
                 super().run()
-        except OperationalError as error:
+        except Error as error:
+            if (error.sqlstate or "").startswith(DATA_EXCEPTION):
+                raise DatabaseTerminalException(error) from error  # no other try would store the value
             if error.status_code == AdbcStatusCode.IO and not error.sqlstate:
                 # The driver gives no SQL state for a broken connection, so dlt could not tell it from other errors.
                 raise DatabaseTransientException(error) from error
@@ -112,8 +115,8 @@ class CopyNew(PostgresCopyJob):
                 self._indexes_last = Path(file_of(self)).stat().st_size >= LARGE_FILE
                 try:
                     return super().run()
-                except Error as error:
-                    if not self._indexes_last or error.sqlstate == UNIQUE_VIOLATION:
+                except (Error, DatabaseTerminalException) as error:
+                    if not self._indexes_last or getattr(error, "sqlstate", None) == UNIQUE_VIOLATION:
                         raise
                     _log.info("The indexes of %s are not made last: %s", table, error)
                 finally:

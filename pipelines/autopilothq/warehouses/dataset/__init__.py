@@ -27,7 +27,7 @@ from .loads import (
     newest,
 )
 from .queries import count_shared, rows_of_statement, spelling_of, table_path
-from .sql import SqlDataset, connected, create_statement, may_hide_rows, stored_schema, writes_text
+from .sql import SqlDataset, connected, create_statement, lacking_characters, may_hide_rows, stored_schema, writes_text
 from .sql_statements import Connections
 from .table_names import TableNames, table_names
 
@@ -54,6 +54,7 @@ __all__ = [
     "drop_old_versions",
     "first_event_of_others",
     "in_utc",
+    "lacking_characters",
     "last_load",
     "loaded_files",
     "maintain",

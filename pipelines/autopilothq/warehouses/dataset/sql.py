@@ -31,6 +31,7 @@ from .sql_arrow import contract_types, is_zoned, read_table
 from .sql_schema import (
     comments,
     indexed_columns,
+    lacking_units,
     primary_keys,
     secured_tables,
     taken_names,
@@ -232,6 +233,18 @@ def _create(dataset: SqlDataset, table: Table) -> None:
                 sql.execute_sql(f"CREATE INDEX ON {where}")
         for statement in catalogue_comments(sql, table) if dataset.kind in COMMENTED else ():
             sql.execute_sql(statement)
+
+
+def lacking_characters(dataset: Dataset, units: Sequence[str]) -> tuple[str, set[str]] | None:
+    """Returns the encoding of a PostgreSQL database, and those of some characters that it cannot hold.
+
+    Each may be of several code points, which are then tried together. Returns None if the database cannot tell:
+    without PL/pgSQL, which databases have unless somebody dropped it.
+    """
+    with suppress(DatabaseException):
+        if isinstance(dataset, SqlDataset) and dataset.kind == "postgres":
+            return lacking_units(dataset.sql, units)
+    return None
 
 
 @contextmanager

@@ -1,4 +1,9 @@
-"""Reads metadata of a dataset's tables beyond their columns: keys, comments, lengths, indexes, and taken names."""
+"""Reads metadata of a dataset's tables beyond their columns: keys, comments, lengths, indexes, and taken names.
+
+And, of a PostgreSQL that is not in UTF-8, which characters it lacks.
+"""
+
+from collections.abc import Sequence
 
 from ..sql_files import sql_file
 from .sql_statements import Statements
@@ -15,6 +20,24 @@ _NAMES = {
 _OTHER_NAMES = """
     SELECT lower(table_name), CASE WHEN table_type LIKE '%%VIEW' THEN 'view' ELSE 'messages' END
     FROM {tables} WHERE table_schema = %s"""
+
+# An error names one character, and would be logged by the server each time; so they are tried in a block, each alone.
+_LACKING = """
+    DO $$ DECLARE
+        unit bytea;
+        lacking bytea[] := '{}';
+    BEGIN
+        FOREACH unit IN ARRAY %s::bytea[] LOOP
+            BEGIN
+                PERFORM convert(unit, 'UTF8', getdatabaseencoding());
+            EXCEPTION WHEN untranslatable_character THEN
+                lacking := lacking || unit;
+            END;
+        END LOOP;
+        PERFORM set_config('autopilothq.lacking', lacking::text, true);
+    END $$;
+    SELECT getdatabaseencoding(), current_setting('autopilothq.lacking')::bytea[]"""
+UNITS_PER_STATEMENT = 50_000
 
 _COMMENTS = {"duckdb": "comments_duckdb.sql", "postgres": "comments_postgres.sql"}
 
@@ -63,3 +86,16 @@ def unreadable_tables(sql: Statements) -> list[str]:
 def secured_tables(sql: Statements) -> list[str]:
     """Returns the tables of PostgreSQL whose row-level security applies to the user."""
     return [str(name) for (name,) in sql.by_schema(sql_file("row_security_postgres.sql"))]
+
+
+def lacking_units(sql: Statements, units: Sequence[str]) -> tuple[str, set[str]]:
+    """Returns the encoding of a PostgreSQL database, and those of some characters that it cannot hold.
+
+    Each may be of several code points, which are then tried together.
+    """
+    encoding, lacking = "", set[str]()
+    for start in range(0, max(len(units), 1), UNITS_PER_STATEMENT):
+        some = [unit.encode() for unit in units[start : start + UNITS_PER_STATEMENT]]
+        [(encoding, found)] = sql.stream(_LACKING, [some])
+        lacking.update(bytes(unit).decode() for unit in found)
+    return encoding, lacking
