@@ -503,7 +503,7 @@ def test_what_a_command_lacks_is_said_with_what_came(call: Call, words: list[str
         (["behind"], "behind/email_opened.csv.gz, but it cannot be read: BadGzipFile: Not a gzipped file (b'ru')"),
         (["flushed"], "flushed/email_opened.json.gz, but it cannot be read: EOFError: Compressed file ended before"),
         (["frames"], "email_opened.csv.zst, but it cannot be read: EOFError: it ends in the middle of its zstd data"),
-        (["many"], "Expected at most 1 tables of other events in the dataset, but with these it has 2.\nRaise"),
+        (["many"], "Expected at most 1 table of other events in the dataset, but with these it has 2.\nRaise"),
         (["no_id"], "Expected a column id in email_opened, because rows are known by it, but there are name."),
         (["avro"], "email_opened.avro, but it cannot be read: ValueError: cannot read header - is it"),
         (["--from", "mysql://there"], "Expected postgresql://... or duckdb:///file to adopt from, but got mysql."),
