@@ -12,7 +12,7 @@ from autopilothq.errors import NotSupported
 from autopilothq.segment.identity import HashedIds
 from autopilothq.sources.archive import source
 from autopilothq.sources.archive.discover import LEFT_OUT
-from autopilothq.sources.archive.source import Archive
+from autopilothq.sources.archive.source import Archive, nothing_found
 from autopilothq.sources.origin import LoadContext
 from autopilothq.sources.report import LoadReport, no_progress
 
@@ -84,6 +84,31 @@ def test_where_nothing_is_found_what_is_there_is_told(tmp_path: Path, archive: P
     assert report.warnings == [
         f"Nothing to load was found at {many[0]}, {many[1]}, {many[2]} and 3 more. What is there: no file at all."
     ]
+
+
+@pytest.mark.parametrize(
+    ("number", "there"),
+    [
+        (1, [
+            "1 write test or job marker", "1 marker of a folder", "1 empty file",
+            "1 hidden, because its name begins with a dot", "1 linked folder, which ** does not enter",
+            "1 outside of day folders and without a suffix of .gz, .json, .jsonl, .ndjson, .zst",
+            "1 device, pipe or socket", "1 object with content whose name ends with a slash",
+            "1 of an export that has not ended, or was cut off",
+        ]),
+        (2, [
+            "2 write tests and job markers", "2 markers of folders", "2 empty files",
+            "2 hidden, because their names begin with a dot", "2 linked folders, which ** does not enter",
+            "2 outside of day folders and without a suffix of .gz, .json, .jsonl, .ndjson, .zst",
+            "2 devices, pipes or sockets", "2 objects with content whose name ends with a slash",
+            "2 of exports that have not ended, or were cut off",
+        ]),
+    ],
+)  # fmt: skip
+def test_what_is_there_is_counted_in_words_that_agree(number: int, there: list[str]) -> None:
+    left_out = {f"{why}{n}": why for why in LEFT_OUT for n in range(number) if not why.startswith("other_")}
+    found = nothing_found("load", ["logs"], left_out)
+    assert found == f"Nothing to load was found at logs. What is there: {'; '.join(there)}."
 
 
 @pytest.mark.parametrize(

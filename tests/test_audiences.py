@@ -128,7 +128,7 @@ def test_rows_by_the_key() -> None:
             ["email"],
             [("a@b.c",), ("A@b.c",), ("a@b.c",), ("x@y.z",), ("x@y.z",)],
             (
-                "Expected one row for each email, got 3 for a@b.c, and 1 more that come twice.\n"
+                "Expected one row for each email, got 3 for a@b.c, and 1 more that comes twice.\n"
                 "Let the query choose: GROUP BY, DISTINCT or QUALIFY. Nothing was sent."
             ),
         ),

@@ -312,7 +312,7 @@ def test_what_is_left_out_and_nothing_found_is_told(call: Call) -> None:
         ),
         ("logs/segment-logs", "empty", "--since", "2030-01-01", "--until", "2030-01-31"): (
             "at logs/segment-logs, empty (from 2030-01-01, to 2030-01-31). What is there: 3 days from 2019-03-01 to"
-            " 2019-03-03; sources AbC, XyZ; 3 outside of the requested days; 1 write tests and job markers."
+            " 2019-03-03; sources AbC, XyZ; 3 outside of the requested days; 1 write test or job marker."
         ),
     }
     for words, text in found_in_vain.items():

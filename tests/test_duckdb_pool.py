@@ -97,6 +97,23 @@ def test_nothing_is_written_of_what_is_no_file_or_only_read(file: Path, steps: l
     assert [duckdb_pool._file(credentials) for credentials in unnamed] == [None, None]
 
 
+def test_what_only_reads_leaves_out_statements_that_write(file: Path) -> None:
+    duckdb.connect(file).close()
+    writing = ["CREATE SCHEMA raw", f"ATTACH '{file}.other' AS beside"]
+    pool = pool_of(file)
+    for read_only, schemas in ((True, []), (False, [("raw",)])):
+        pool.credentials.read_only = read_only
+        pool.credentials.statements = [*writing, "SET GLOBAL default_order = 'DESC'"]
+        pool = WaitingPool(pool.credentials, 0)
+        con = pool.borrow_conn()
+        assert setting(con, "default_order") == "DESC"
+        assert con.execute("SELECT schema_name FROM duckdb_schemas() WHERE schema_name = 'raw'").fetchall() == schemas
+        pool.return_conn(con)
+    pool.credentials.read_only, pool.credentials.statements = True, ["FROM nope"]
+    with pytest.raises(duckdb.CatalogException, match="nope does not exist"):
+        WaitingPool(pool.credentials, 0).borrow_conn()
+
+
 @pytest.mark.parametrize(
     ("wait", "errors", "slept"),
     [

@@ -320,7 +320,7 @@ def log(columns: str) -> list[tuple[Any, ...]]:
 def test_a_folder_without_messages_is_told(forward: Any, call: Call) -> None:
     Path("empty").mkdir()
     Path("empty/dummy-object.txt").touch()
-    there = "was found at empty. What is there: 1 write tests and job markers."
+    there = "was found at empty. What is there: 1 write test or job marker."
     none = "0 messages: 0 delivered, 0 refused, 0 failed, 0 unknown"
     assert forward("empty") == (0, [none], [f"Warning: Nothing to send {there}"])
     assert errors(call("mapping", "empty")) == [f"Warning: Nothing to map {there}"]

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import dlt
 import duckdb
 import psycopg2
 import pytest
@@ -22,6 +23,8 @@ from autopilothq import explain, extras, inspect
 from autopilothq.errors import RunError
 from autopilothq.warehouses.dlt_internals import DestinationConnectionError, InvalidNativeValue, ValueNotSecretException
 from autopilothq.warehouses.dlt_internals.clients import with_required_credentials
+from autopilothq.warehouses.duckdb import direct
+from autopilothq.warehouses.postgres import postgres
 from autopilothq.warehouses.settings import TargetOptions
 from calling import Call, errors
 
@@ -468,6 +471,27 @@ def test_the_folders_whose_disks_are_full_are_named_where_the_error_names_none(
 
 
 COPIED = "PGRES_FATAL_ERROR ERROR:  insufficient data left in message\nCONTEXT:  COPY opened, line 1, column n"
+
+
+@pytest.mark.parametrize(
+    ("made", "section"),
+    [
+        (postgres("postgresql://u:p@h/d", destination_name="warehouse"), "warehouse"),
+        (postgres("postgresql://u:p@h/d"), "postgres"),
+        (direct("warehouse.duckdb", destination_name="warehouse"), "postgres"),
+        (None, "postgres"),
+    ],
+)
+def test_the_settings_of_a_destination_with_a_name_of_its_own_are_named(
+    made: Any, section: str, tmp_path: Path
+) -> None:
+    dlt.pipeline("named", str(tmp_path), destination=made)
+    assert explain.error_message(psycopg2.OperationalError("canceling statement due to statement timeout")) == (
+        "canceling statement due to statement timeout\n"
+        f"Allow more: statement_timeout (seconds) under [destination.{section}]."
+    )
+
+
 CAST = 'column "n" is of type text but expression is of type bigint'
 
 

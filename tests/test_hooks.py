@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from autopilothq.cli import out
 from autopilothq.clients.autopilot import Autopilot
 from autopilothq.destination import hooks
 from autopilothq.errors import RunError
@@ -32,7 +33,9 @@ def sent(server: FakeAutopilot) -> list[tuple[str, str, object]]:
     return found
 
 
-def test_hooks_are_registered_listed_and_removed(call: Call, server: FakeAutopilot) -> None:
+def test_hooks_are_registered_listed_and_removed(
+    call: Call, server: FakeAutopilot, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said = call("hooks", "add", "env:HOOK_TARGET")
     assert (said.status, said.out.splitlines(), said.err) == (
         0,
@@ -53,6 +56,22 @@ def test_hooks_are_registered_listed_and_removed(call: Call, server: FakeAutopil
             "7 hooks",
         ],
     )
+    with monkeypatch.context() as terminal:
+        terminal.setattr(out, "width", lambda: 80)
+        assert call("hooks", "list").out.splitlines() == [
+            f"{'id':<35}  event",
+            *(
+                line
+                for number, event in enumerate(HOOKS, 1)
+                for line in (
+                    f"{f'hook_{event}_{number:04d}':<35}  {event}",
+                    "  created 2018-11-01 00:00:00 (UTC):",
+                    f"  {SHOWN}",
+                )
+            ),
+            "",
+            "7 hooks",
+        ]
     listed = json.loads(call("hooks", "list", "--json").out)["hooks"]
     assert [each["created_at"] for each in listed] == ["2018-11-01T00:00:00+00:00"] * 7
     said = call("hooks", "add", "env:HOOK_TARGET", "--event", "contact_added")

@@ -98,6 +98,13 @@ def test_a_run_from_elsewhere_into_one_duckdb_file(tmp_path: Path) -> None:
     assert str(busy.value) == f"Another run into {place} {BUSY}"
 
 
+def test_a_folder_where_no_file_can_be_created_is_no_other_run(tmp_path: Path) -> None:
+    place = direct("/proc/self/task/autopilot.duckdb")
+    with pytest.raises(RunError) as error, lock.held(machine(tmp_path, place), 0):
+        pass
+    assert str(error.value) == "Cannot write to /proc/self/task: No such file or directory."
+
+
 def test_each_kind_of_work_has_locks_of_its_own(tmp_path: Path, postgres: str) -> None:
     place = str(Path("autopilot.duckdb").absolute())
     other = f", on {socket.gethostname()}, process {os.getpid()},"

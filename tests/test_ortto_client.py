@@ -474,7 +474,7 @@ def test_of_each_one_that_is_written_there_must_be_a_word(server: FakeOrtto, ort
     assert ortto.merge_people([{}, {}]) == [Written(None, None, None), Written("merged", None, None)]
     with pytest.raises(UnexpectedResponse) as caught:
         ortto.merge_people([{}])
-    assert str(caught.value) == "POST /person/merge: expected 1 people, got an array of 2"
+    assert str(caught.value) == "POST /person/merge: expected an array of 1 in people, got an array of 2"
 
 
 def test_an_account_that_is_full_says_so_at_once(server: FakeOrtto, ortto: Ortto) -> None:

@@ -22,6 +22,10 @@ LARGE = LoadReport(
     contacts=1_234_567, contacts_total=9_999_999, people=512_345, people_total=999_999,
 )  # fmt: skip
 SMALL = LoadReport(files=14, files_done=3, bytes=12_000, bytes_done=9_000, lines=9_999, people=1_234, people_total=None)
+TABLES = LoadReport(files=4, files_done=3, lines=1)  # whose bytes nobody knows
+ONE = LoadReport(
+    files=1, files_done=1, bytes=12_000, bytes_done=12_000, lines=1, contacts=1, contacts_total=1, people=1
+)
 
 
 def full_disk() -> TextIO:
@@ -68,6 +72,11 @@ def test_a_load_goes_on_where_stderr_takes_nothing(
         ("people", SMALL, "1,234 people  9,999 events", "1,234 people  9,999 events"),
         ("people read", LARGE, "1.2M of 10.0M people  123.5M", "1,234,567 of 9,999,999 people  123,456,789 events"),
         ("rows", SMALL, "0.0 MB  9,999 events", "0.0 MB  9,999 events"),
+        ("tables", TABLES, " 75% 3/4 tables  1 event  ", " 75% 3/4 tables  1 event  "),
+        ("files", TABLES, " 75% 3/4 files  1 event  ", " 75%  3/4 files  1 event  "),
+        ("files", ONE, "100% 1/1 file  1 event  ", "12.0/12.0 kB 1/1 file  1 event  "),
+        ("contacts", ONE, "1 of 1 contact  1 event", "1 of 1 contact  1 event"),
+        ("people", ONE, "1 person  1 event", "1 person  1 event"),
     ],
 )
 def test_the_bar_is_one_line(counted: Counted, report: LoadReport, narrow: str, wide: str, width: int) -> None:

@@ -17,9 +17,11 @@ import duckdb
 import httpx
 import pytest
 from dlt.common.runtime.run_context import active
+from fsspec.registry import known_implementations
 from prometheus_client import Counter
 from prometheus_client.metrics import MetricWrapperBase
 
+from autopilothq.extras import install
 from autopilothq.receive import files, metrics, settings
 from calling import Call, errors
 from contract.duck import query
@@ -243,6 +245,16 @@ def test_a_bucket_without_a_scheme_is_no_folder_that_files_are_moved_to(call: Ca
         said = call("receive", "archive", "--upload", url)
         expected = f"Error: Expected a bucket's URL, such as s3://bucket/prefix, but got {url}."
         assert (said.status, errors(said)) == (1, [expected])
+
+
+@pytest.mark.parametrize(("scheme", "extra"), [("gs", "gcs"), ("gcs", "gcs"), ("az", "az"), ("abfss", "az")])
+def test_a_bucket_whose_package_is_missing_names_the_extra(
+    call: Call, scheme: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(known_implementations, scheme, {"class": "nosuch.Store", "err": "Get nosuch"})
+    said = call("receive", "archive", "--upload", f"{scheme}://bucket")
+    missing = f"Error: {scheme}://bucket needs a package that is missing: nosuch"
+    assert (said.status, errors(said)) == (1, [missing, f"Install it: {install(extra)}"])
 
 
 def test_other_machines_reach_endpoints_with_settings_alone() -> None:
@@ -526,6 +538,7 @@ def test_an_address_that_another_program_has(call: Call, monkeypatch: pytest.Mon
         f"Error: Expected to listen on {address}, but: Address already in use.\n"
         f"Stop the program that does, or choose another address with {option}.\n"
     )
+    assert not Path("archive").exists()
 
 
 @pytest.mark.parametrize(

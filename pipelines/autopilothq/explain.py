@@ -27,6 +27,7 @@ from .warehouses.dlt_internals import (
     UnknownDestinationModule,
     ValueNotSecretException,
 )
+from .warehouses.dlt_internals.runtime import active_destination
 from .warehouses.settings import misplaced_secret, wrong_setting
 
 # What Python raises if the program itself is wrong. Compared by exact type: libraries derive their errors from some.
@@ -37,6 +38,7 @@ _RETYPED = (
     "Somebody changed {}: change it back (ALTER TABLE ... ALTER COLUMN ... TYPE), or drop the column: the next run"
     " creates it again, empty."
 )
+_TIMED_OUT = "Allow more: statement_timeout (seconds) under [destination.{}]."
 # Python does not always say which file it was.
 _UNNAMED = (
     "Make room on the disk of the output, of dlt's folder (DLT_DATA_DIR, else ~/.dlt), or of temporary files (TMPDIR),"
@@ -50,7 +52,7 @@ _ADVICE = {
     " program that enabled it (ALTER TABLE ... DROP FEATURE).",
     "^The table .+ cannot be opened: ": "The folder _delta_log of that table is damaged: bring it back, or give up the"
     " table as how-to/warehouses.md says.",
-    "due to statement timeout": "Allow more: statement_timeout (seconds) under [destination.postgres].",
+    "due to statement timeout": _TIMED_OUT,
     "is of type .+ but expression is of type|insufficient data left|incorrect binary data|: 0x00$": _RETYPED,
     "cannot insert a non-DEFAULT value into column": "Somebody made that column one that PostgreSQL fills: drop it,"
     " the next run creates it again, empty.",
@@ -206,6 +208,8 @@ def _foreign_message(error: BaseException, chain: list[BaseException]) -> str:
     advice = next((advice for pattern, advice in _ADVICE.items() if re.search(pattern, text)), "")
     if advice == _RETYPED:
         advice = advice.format(_retyped(text, chain))
+    if advice == _TIMED_OUT:
+        advice = advice.format(_postgres_name())
     if advice == _UNNAMED:
         advice = _full_folders() or advice
     if is_fault:
@@ -235,6 +239,13 @@ def _full_folders() -> str:
 def _free_bytes(folder: Path) -> int:
     """Returns how much room there is on the disk that has a folder, or would have it."""
     return disk_usage(next(each for each in (folder, *folder.parents) if each.exists())).free
+
+
+def _postgres_name() -> str:
+    """Returns the name of the pipeline's PostgreSQL, below which its settings are; `postgres` if it loads elsewhere."""
+    destination = active_destination()
+    is_postgres = destination is not None and destination.destination_type.endswith("postgres")
+    return destination.destination_name if destination is not None and is_postgres else "postgres"
 
 
 def _retyped(text: str, chain: list[BaseException]) -> str:

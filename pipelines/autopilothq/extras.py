@@ -8,12 +8,22 @@ from urllib.parse import unquote, urlparse
 PACKAGE = "dlt-autopilothq"
 EXTRAS = {"s3": "s3", "gs": "gcs", "az": "az"}
 """The extra that each scheme of a bucket needs."""
+SCHEMES = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
+"""fsspec's names of stores whose URLs have several schemes."""
 _OWN = __name__.partition(".")[0]
 
 
 def is_own_import_error(error: BaseException) -> bool:
     """Returns whether the module that could not be imported is one of this package, so that no extra is missing."""
     return isinstance(error, ImportError) and str(error.name).partition(".")[0] == _OWN
+
+
+def missing_of_bucket(url: str, missing: object) -> str:
+    """Returns the message that a package is missing which the URL of a bucket needs, with what to install."""
+    scheme = url.partition("://")[0]
+    extra = EXTRAS.get(SCHEMES.get(scheme, scheme))
+    todo = f"Install it: {install(extra)}" if extra else "Install the package named above."
+    return f"{url} needs a package that is missing: {missing}\n{todo}"
 
 
 def install(extra: str) -> str:

@@ -309,7 +309,9 @@ def test_a_refused_token_stops_at_once(server: FakeProfiles, monkeypatch: pytest
     server.order("GET", "*", status=403, times=10**6, skip=10)
     report = pull(server, *everyone)
     assert report.cut_off is not None
-    assert "Check sources.autopilothq.profiles.token" in report.cut_off
+    token, secret = "sources.autopilothq.profiles.token", "SOURCES__AUTOPILOTHQ__PROFILES__TOKEN"
+    where = f"in .dlt/secrets.toml, or {secret} in the environment"
+    assert report.cut_off.endswith(f". Check {token} ({where}) and sources.autopilothq.profiles.space")
     # Answers that are under way in other threads when the first refusal comes are requested again next time.
     assert 10 - 3 <= report.stored == len(watermarks()) <= 10
     assert len(server.requests) <= 1 + 10 + 4

@@ -243,6 +243,16 @@ def test_dlt_drops_tables_where_it_stored_no_schema(tmp_path: Path, init: bool) 
     assert (staging / "kept" / "a.parquet").exists()
 
 
+def test_no_refresh_leaves_a_staging_dataset(tmp_path: Path) -> None:
+    """Not even an empty one, for which dlt makes a folder, a file `init` and the folder of the schemas."""
+    rows = dlt.resource([{"id": "a"}], name="tracks")
+    loaded = pipeline(tmp_path, lake(f"{tmp_path}/bucket"))
+    for _ in range(2):
+        loaded.run(rows, refresh="drop_resources", loader_file_format="jsonl")
+    assert [path.name for path in (tmp_path / "bucket").iterdir()] == [loaded.dataset_name]
+    assert len([*(tmp_path / "bucket").glob("*/tracks/*.jsonl*")]) == 1
+
+
 def test_a_damaged_table_is_named(tmp_path: Path) -> None:
     table = tmp_path / "bucket" / "autopilothq" / "tracks"
     write_deltalake(table, pa.table({"id": ["a"]}))

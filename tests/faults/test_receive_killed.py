@@ -185,7 +185,7 @@ def test_a_sync_that_fails() -> None:
         wait_for(lambda: httpx.get(f"{running.url}/readyz").status_code == 200, 10)  # though nobody sends anything
         assert running.post("/v1/track", track(3)).status_code == 200
         said = running.stop()
-    assert said == "Warning: Messages of v1 cannot be kept: Input/output error\n"
+    assert said == "Warning: Messages of v1 cannot be kept in archive: Input/output error\n"
     assert [one["messageId"] for one in published(running.folder)] == ["m0", "m1", "m3"]
     assert hidden(running.folder) == []
 

@@ -23,7 +23,7 @@ from . import out
 from .inspecting import breaking_counts, difference_groups
 from .loading import run_load_command
 from .options import LoadOptions
-from .progress import ProgressDisplay
+from .progress import OF_FILES, Counted, ProgressDisplay
 
 DAYS_SHOWN = 10  # days of a table that differ and are shown
 _FAMILIES: dict[Family, tuple[Family, ...]] = {
@@ -51,18 +51,19 @@ def run_adoption(origin: AdoptedTables, options: LoadOptions, report_cut: bool) 
                 list(origin.urls), origin.named, origin.database, origin.schema, progress=display.report, cut_texts=cut
             )
 
-    report = run_load_command(sources, options)
+    counted: Counted = "files" if origin.database is None else "tables"
+    report = run_load_command(sources, options, counted)
     if report_cut:
-        out.print_lines(["", *_cut_lines(cut, report.files)], err=options.as_json)
+        out.print_lines(["", *_cut_lines(cut, report.files, counted)], err=options.as_json)
 
 
-def _cut_lines(cut: Mapping[str, Mapping[str, int]], new_files: int) -> list[str]:
+def _cut_lines(cut: Mapping[str, Mapping[str, int]], new: int, counted: Counted) -> list[str]:
     """Returns lines about the numbers of texts that may be cut, by table and column."""
-    if not new_files:
+    if not new:
         return ["No file or table is new, so no text was counted."]
     columns = [(f"{table}.{column}", count) for table in sorted(cut) for column, count in sorted(cut[table].items())]
     lines = [f"{shortened(name)}: {plural(count, 'text')} of exactly {CUT} characters" for name, count in columns]
-    return lines or [f"No text of {plural(new_files, 'new file')} has exactly {CUT} characters."]
+    return lines or [f"No text of {plural(new, f'new {OF_FILES[counted]}')} has exactly {CUT} characters."]
 
 
 def _print_coming_differences(adopted: AdoptedSchema, target: TargetOptions, wait: timedelta) -> None:

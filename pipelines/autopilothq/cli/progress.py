@@ -12,11 +12,13 @@ from rich.progress import (
     DownloadColumn,
     Progress,
     SpinnerColumn,
+    Task,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from ..catalog import BOOKS, REJECT_REASONS
 from ..display import json_text, plural
@@ -27,19 +29,27 @@ from ..sources.archive.discover import LEFT_OUT
 from ..sources.report import LoadReport, limit_warning
 from . import log, out
 
-Counted = Literal["files", "contacts", "people", "people read", "rows"]
-"""The unit of a run's progress: `people` are those requested, `people read` the rows of a scan."""
+Counted = Literal["files", "tables", "contacts", "people", "people read", "rows"]
+"""The unit of a run's progress: `tables` are a database's, `people` requested ones, `people read` rows of a scan."""
 LOG_SECONDS = 5.0
 WIDE_TERMINAL = 120  # columns that have room for everything
 _LARGE = re.compile(r"\d{2,3}(,\d{3})+|\d(,\d{3}){2,}")
 _TASKS = ("tasks", "tasks_done")  # counts that only an engine has
+OF_FILES = {"files": "file", "tables": "table"}  # the units whose number a report has as that of its files
 _STEPS = {"extract": "reading", "normalize": "handing over", "load": "loading"}
+
+
+class _Bytes(DownloadColumn):
+    """Shows how many bytes were read of how many, if a load knows that."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task) if task.fields["has_bytes"] else Text()
 
 
 class ProgressDisplay:
     """Shows the progress of a run: a bar on a terminal, log lines elsewhere.
 
-    The bar measures the unit `counted`, and for files their bytes. `last` is the latest report.
+    The bar measures the unit `counted`, and for files their bytes, if they are known. `last` is the latest report.
     """
 
     def __init__(self, console: Console, counted: Counted = "files") -> None:
@@ -56,7 +66,7 @@ class ProgressDisplay:
             TextColumn("{task.description}"),
             BarColumn() if self._wide else BarColumn(bar_width=None),
             TaskProgressColumn(),
-            *((DownloadColumn(),) if self._wide and counted == "files" else ()),
+            *((_Bytes(),) if self._wide and counted == "files" else ()),
             TextColumn("{task.fields[counts]}"),
             TimeElapsedColumn(),
             *((TimeRemainingColumn(),) if self._wide else ()),
@@ -65,7 +75,7 @@ class ProgressDisplay:
             expand=not self._wide,
             disable=self._json or not console.is_terminal,
         )
-        self._task = self._bar.add_task("looking", total=None, counts="")
+        self._task = self._bar.add_task("looking", total=None, counts="", has_bytes=False)
         self._started = time.monotonic()
 
     def __enter__(self) -> "ProgressDisplay":
@@ -81,7 +91,7 @@ class ProgressDisplay:
         for warning in report.warnings[self._warned :]:
             self.warn(warning)
         self._warned = len(report.warnings)
-        if self._counted != "files":
+        if self._counted not in OF_FILES:
             # People are read until it is known whose events to request.
             is_read = self._counted == "people" and report.people_total is None and report.contacts
             counted: Counted = "people read" if is_read else self._counted
@@ -93,10 +103,15 @@ class ProgressDisplay:
             self._log(counts)
             return
         rate = report.lines / max(time.monotonic() - self._started, 0.001)
-        counts = f"{report.files_done:,}/{report.files:,} files  {plural(report.lines, 'event')}  {rate:,.0f}/s"
-        counts += f"  {report.tasks_done:,}/{report.tasks:,} tasks" if report.tasks else ""
-        self._bar.update(self._task, completed=report.bytes_done, total=report.bytes, counts=self._fitting(counts))
-        self._log(f"{report.bytes_done / 1e6:,.1f} of {report.bytes / 1e6:,.1f} MB  {counts}")
+        counts = f"{report.files_done:,}/{plural(report.files, OF_FILES[self._counted])}"
+        counts += f"  {plural(report.lines, 'event')}  {rate:,.0f}/s"
+        counts += f"  {report.tasks_done:,}/{plural(report.tasks, 'task')}" if report.tasks else ""
+        done, total = (report.bytes_done, report.bytes) if report.bytes else (report.files_done, report.files)
+        self._bar.update(
+            self._task, completed=done, total=total, has_bytes=report.bytes > 0, counts=self._fitting(counts)
+        )
+        size = f"{report.bytes_done / 1e6:,.1f} of {report.bytes / 1e6:,.1f} MB  " if report.bytes else ""
+        self._log(size + counts)
 
     def _fitting(self, counts: str) -> str:
         """Returns the counts, with large numbers rounded if the terminal is narrow."""
@@ -153,7 +168,8 @@ def _of(report: LoadReport, counted: Counted) -> str:
     done, total = _done(report, counted)
     if counted == "rows":
         return plural(done, "row")
-    return f"{done:,}{'' if total is None else f' of {total:,}'} {counted.removesuffix(' read')}"
+    of, number = ("", done) if total is None else (f"{done:,} of ", total)
+    return of + (plural(number, "contact") if counted == "contacts" else plural(number, "person", "people"))
 
 
 def _size(report: LoadReport) -> str:
@@ -196,7 +212,7 @@ def _print_tables_and_lines(report: LoadReport, dry_run: bool, totals: Iterable[
     for reason, tables in report.beyond_limits.items():
         out.print_wrapped(f"  {limit_warning(reason, tables)}")
     for file, why in report.unfinished.items():
-        out.print_wrapped(masked(f"  {file} {'is read again' if counted == 'files' else 'goes on'} next time: {why}"))
+        out.print_wrapped(masked(f"  {file} {'is read again' if counted in OF_FILES else 'goes on'} next time: {why}"))
     for why, count in report.skipped.items():
         names = report.skipped_examples[why]
         because = (LEFT_OUT | NOT_ADOPTED_BECAUSE)[why]
@@ -204,12 +220,13 @@ def _print_tables_and_lines(report: LoadReport, dry_run: bool, totals: Iterable[
 
 
 def _work(report: LoadReport, counted: Counted) -> str:
-    if counted != "files":
+    if counted not in OF_FILES:
         found = f", found by {report.people_found_by}" if report.people_found_by else ""
         return f"{_of(report, counted)}{found}, {_size(report)}, {report.seconds:.1f} s"
     rate = report.lines / max(report.seconds, 0.001)
+    size = f" {report.bytes / 1e6:,.1f} MB," if counted == "files" else ""
     return (
-        f"{plural(report.files, 'new file')}, {report.files_known:,} known, {report.bytes / 1e6:,.1f} MB,"
+        f"{plural(report.files, f'new {OF_FILES[counted]}')}, {report.files_known:,} known,{size}"
         f" {report.seconds:.1f} s, {rate:,.0f} events/s"
     )
 

@@ -37,7 +37,8 @@ def _toml(survey: EventSurvey) -> Iterator[str]:
     yield f"# {plural(survey.lines, 'line')}: {survey.known:,} of Autopilot's events, {survey.mapped:,} of mapped ones,"
     yield f"# {_unknown(survey):,} of others."
     if survey.others:
-        yield f"# {survey.others:,} of them are of events that are not shown, because there are too many."
+        others = plural(survey.others, "of them is of an event that is", "of them are of events that are")
+        yield f"# {others} not shown, because there are too many."
     for event in sorted(survey.events.values(), key=lambda event: -event.count):
         yield ""
         yield from _event(event, propose(event))

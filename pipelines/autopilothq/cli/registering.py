@@ -5,16 +5,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from .. import inspect
 from ..clients.autopilot import Autopilot
 from ..clients.urls import path_of
 from ..destination import hooks
 from ..destination.hooks import Hook
-from ..display import json_text, plural
+from ..display import json_text, plural, visible
 from ..explain import explained
 from ..masking import masked_url
 from . import out
 from .sending import autopilot_settings
+from .tabular import fitted
 
 
 @contextmanager
@@ -53,7 +53,9 @@ def print_hooks(as_json: bool) -> None:
         return
     if found:
         rows = [(hook.hook_id, hook.event, _time(hook) or "-", masked_url(hook.url)) for hook in found]
-        out.document("\n".join([*inspect.grid([("id", "event", "created at (UTC)", "URL"), *rows], cut=False), ""]))
+        below = [f"{'' if at == '-' else f'created {at} (UTC): '}{visible(url)}" for _, _, at, url in rows]
+        rows.insert(0, ("id", "event", "created at (UTC)", "URL"))
+        out.document("\n".join([*fitted(rows, [row[:2] for row in rows], below, cut=False), ""]))
     out.print_line(plural(len(found), "hook"))
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any
 
-from .. import inspect, runner
+from .. import runner
 from ..catalog import STATUSES
 from ..clients.auth import missing_key
 from ..destination import (
@@ -45,6 +45,7 @@ from .configuring import missing_explained
 from .options import freeze_modules
 from .progress import LOG_SECONDS
 from .send_options import SendOptions
+from .tabular import fitted
 
 NOT_ALL = 4
 
@@ -109,17 +110,13 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 
 def _deliveries(cells: Sequence[Sequence[str]]) -> list[str]:
     """Returns deliveries as a table; on a terminal that is too narrow for it, each with its last columns below."""
-    width = out.width()
-    table = inspect.grid([_HEAD, *cells], width=width)
-    if width is None or max(map(len, table)) <= width:
-        return table
-    head, *lines = inspect.grid([[*row[:3], row[7], row[3]] for row in (_HEAD, *cells)])
-    found = [head]
-    for line, row in zip(lines, cells, strict=True):
-        named = [f"{name} {cell}" for name, cell in zip(_BELOW, map(shortened, row[4:7]), strict=True) if cell != "-"]
-        text = ": ".join(filter(None, (", ".join(named), visible(row[8]))))
-        found += [line, *out.wrapped(f"  {text}", "  ")]
-    return found
+    rows = [_HEAD, *cells]
+    return fitted(rows, [[*row[:3], row[7], row[3]] for row in rows], list(map(_below, cells)))
+
+
+def _below(cells: Sequence[str]) -> str:
+    named = [f"{name} {cell}" for name, cell in zip(_BELOW, map(shortened, cells[4:7]), strict=True) if cell != "-"]
+    return ": ".join(filter(None, (", ".join(named), visible(cells[8]))))
 
 
 # ---- inside --------------------------------------------------------------------------------------------------------

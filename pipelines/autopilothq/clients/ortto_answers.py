@@ -107,7 +107,7 @@ def read_written(path: str, answer: JsonObject, key: str, expected: int) -> list
     """Returns the outcome of each person or activity that was written, in the order of the request."""
     found = array(path, answer, key)
     if len(found) != expected:
-        raise unexpected(path, f"{expected} {key}", found)
+        raise unexpected(path, f"an array of {expected} in {key}", found)
     return [Written(*(as_text(value_at(entry, name)) for name in ("status", "person_id", "error"))) for entry in found]
 
 

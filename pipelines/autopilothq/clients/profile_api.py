@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 
@@ -29,6 +29,8 @@ class ProfileApiSettings(ApiSettings):
 
     Example: `ProfileApiSettings(api_key=token, space="spa_1", base_url=BASE_URLS["eu"])`.
     """
+
+    ALSO_BY_403: ClassVar[str | None] = "space"
 
     space: str
     setting: str = "sources.autopilothq.profiles.token"

@@ -86,7 +86,8 @@ def read_answer(call: Call, response: httpx.Response, content: bytes) -> JsonVal
         )
         raise call.error(UnexpectedResponse, text, status)
     if status == 401 or (status == 403 and not (settings.REFUSES_BY_403 and call.method != "GET")):
-        text = f"{what.rstrip('.')}. Check {settings.setting} ({where_to_set(settings.setting)})"
+        also = f" and {settings.name_of(settings.ALSO_BY_403)}" if status == 403 and settings.ALSO_BY_403 else ""
+        text = f"{what.rstrip('.')}. Check {settings.setting} ({where_to_set(settings.setting)}){also}"
         raise call.error(NotAuthorized, text, status, message)
     if status == settings.ACCOUNT_FULL:
         text = f"{what.rstrip('.')}. The account holds as many contacts as its plan allows: archive some, or extend it"

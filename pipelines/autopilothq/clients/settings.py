@@ -38,6 +38,8 @@ class ApiSettings:
     NUMBERS: ClassVar[tuple[str, ...]] = ("requests_per_second", "timeout", "tries")
     REFUSES_BY_403: ClassVar[bool] = False
     """Whether a 403 to a request other than a GET is about that request only; else it is about the key."""
+    ALSO_BY_403: ClassVar[str | None] = None
+    """Another setting of the section that a 403 may be about as well as the key. None if there is none."""
     ACCOUNT_FULL: ClassVar[int | None] = None
     """The status by which the API reports that the account is full. None if the API has no such status."""
 

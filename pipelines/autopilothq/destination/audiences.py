@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..display import shortened
+from ..display import plural, shortened
 from ..errors import RunError
 from ..segment.naming import snake_case
 from .delivery_log import Member
@@ -59,7 +59,7 @@ def _check_unique(rows: Sequence[PersonRow], key: str) -> None:
         who, number = repeated[0]
         raise RunError(
             f"Expected one row for each {key}, got {number} for {shortened(who)},"
-            f" and {len(repeated) - 1} more that come twice.\n"
+            f" and {plural(len(repeated) - 1, 'more that comes', 'more that come')} twice.\n"
             "Let the query choose: GROUP BY, DISTINCT or QUALIFY. Nothing was sent."
         )
 

@@ -222,10 +222,10 @@ def serve(
     the URL as soon as senders can connect; `stopping` is called as soon as the receiver is asked to stop.
     """
     check(settings)
-    _check_folder(Path(settings.folder))
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(CONNECTIONS, hard), hard))
     with _listening(settings) as listener, _metrics(settings):
+        _check_folder(Path(settings.folder))  # so that a receiver that cannot listen leaves no folder behind
         config = uvicorn.Config(
             functools.partial(_make_app, settings, prepare), factory=True, http=Protocol, ws="none", lifespan="on",
             access_log=False, log_config=None, server_header=False, backlog=BACKLOG, workers=settings.workers,

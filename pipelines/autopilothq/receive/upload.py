@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import fsspec
 
 from ..errors import InvalidSetting
+from ..extras import missing_of_bucket
 from . import files, metrics
 from .settings import ReceiveSettings
 
@@ -37,13 +38,16 @@ def uploading(settings: ReceiveSettings) -> Callable[[Path], None] | None:
 
 
 def check_upload(url: str) -> None:
-    """Raises InvalidSetting if nothing can be uploaded to the URL. Does not connect to the bucket."""
+    """Raises InvalidSetting if nothing can be uploaded to the URL, or a package is missing. Does not connect to it."""
     expected = f"Expected a bucket's URL, such as s3://bucket/prefix, but got {url}"
     if "://" not in url:  # a folder here, to which all files would be moved
         raise InvalidSetting(f"{expected}.")
     try:
         fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
+    except ImportError as error:
+        missing = getattr(error.__cause__, "name", None) or error
+        raise InvalidSetting(missing_of_bucket(url, missing)) from error
+    except ValueError as error:
         raise InvalidSetting(f"{expected}: {error}") from error
 
 

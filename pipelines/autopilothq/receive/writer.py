@@ -168,7 +168,7 @@ class Writer:
                 self._failures.remove(endpoint)
             except Exception as error:  # noqa: BLE001 - after any error the requests are refused, and the writer continues
                 failures[endpoint] = self._failures.add(endpoint, error)
-                _log.error("Messages of %s cannot be kept: %s", endpoint, failures[endpoint])
+                _log.error("Messages of %s cannot be kept in %s: %s", endpoint, self.folder, failures[endpoint])
                 self._close(endpoint)
         if waiting:
             self._loop.call_soon_threadsafe(self._acknowledge, waiting, failures)

@@ -5,12 +5,9 @@ from typing import Any
 from dlt.common.configuration.exceptions import ConfigFieldMissingException
 
 from ..errors import ArchiveError
-from ..extras import EXTRAS, install
+from ..extras import missing_of_bucket
 from ..warehouses.dlt_internals import FilesystemConfiguration, fsspec_from_config, resolve_configuration
 from ..warehouses.hints import SOURCE
-
-# fsspec's names of stores whose URLs have several schemes.
-SCHEMES = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
 
 
 def is_remote(url: str) -> bool:
@@ -36,11 +33,8 @@ def open_bucket(url: str, credentials: Any = None) -> Any:
             f"Put [sources.{SOURCE}.credentials] into .dlt/secrets.toml, or sign in to the cloud in its own way."
         ) from error
     except ImportError as error:
-        scheme = url.partition("://")[0]
-        extra = EXTRAS.get(SCHEMES.get(scheme, scheme))
-        todo = f"Install it: {install(extra)}" if extra else "Install the package named above."
         missing = ", ".join(getattr(error, "dependencies", ())) or error  # dlt's own text has several lines
-        raise ArchiveError(f"{url} needs a package that is missing: {missing}\n{todo}") from error
+        raise ArchiveError(missing_of_bucket(url, missing)) from error
     except ValueError as error:
         if not str(error).startswith("Protocol not known"):
             raise

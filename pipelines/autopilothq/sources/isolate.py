@@ -24,6 +24,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from dlt.sources import DltResource, DltSource
 
 from ..catalog import ACCOUNTS, CURRENT, EVENT_TABLES, LATEST, MESSAGE_TABLES, TABLES, USERS, Latest, Type, event_table
+from ..display import plural
 from ..errors import causes
 from ..projection.types import ARROW
 from ..warehouses.dataset import Dataset, may_hide_rows, open_dataset, placeholders
@@ -274,10 +275,8 @@ def _refuse_unfit(
     refused.encoding = lacking.encoding
     for table, unfit in find_unfit(tables, lacking):
         _note(refused, table, rest[table], {row: cause._replace(message=why) for row, why in unfit.items()})
-        warn(
-            f"The destination refuses {len(unfit):,} rows of {table}: {lacking.encoding}, its encoding, lacks"
-            " characters."
-        )
+        rows = plural(len(unfit), "row")
+        warn(f"The destination refuses {rows} of {table}: {lacking.encoding}, its encoding, lacks characters.")
     return cause if len(refused) == known else None
 
 

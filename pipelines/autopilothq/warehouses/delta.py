@@ -8,6 +8,7 @@ kill may cut one off; such a file counts as missing. Everything else is dlt's ow
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -62,6 +63,7 @@ class LakeClient(FilesystemClient):
     """Loads Parquet files into `insert-only` Delta tables without the library's merge."""
 
     _incomplete: frozenset[str] = frozenset()  # paths of dlt's files that a kill cut off
+    _in_staging = False  # whether the client is directed to the staging dataset
 
     def create_dataset(self) -> None:
         """Creates the dataset's folder, which may exist already: the lock of the first load is in it."""
@@ -70,13 +72,28 @@ class LakeClient(FilesystemClient):
     def initialize_storage(self, truncate_tables: Iterable[str] | None = None) -> None:
         """Creates the dataset, or empties tables.
 
-        After each load, dlt empties the staging tables. A lake has none, so an empty staging dataset would be created
-        for nothing, and `dlt pipeline NAME drop` fails at one without a schema.
+        After each load, and before one with `refresh`, dlt turns to the staging tables. A lake has none, so an empty
+        staging dataset would be created for nothing, and `dlt pipeline NAME drop` fails at one without a schema.
         """
         if truncate_tables is None:
-            super().initialize_storage()
+            if not self._in_staging:
+                super().initialize_storage()
         elif names := list(truncate_tables):
             super().initialize_storage(names)
+
+    @contextmanager
+    def with_staging_dataset(self) -> Iterator[FilesystemClient]:
+        """Directs the client to the staging dataset in the block."""
+        with super().with_staging_dataset():
+            self._in_staging = True
+            try:
+                yield self
+            finally:
+                self._in_staging = False
+
+    def update_stored_schema(self, *args: Any, **kwargs: Any) -> Any:
+        """Stores the schema; a staging dataset has none."""
+        return {} if self._in_staging else super().update_stored_schema(*args, **kwargs)
 
     def drop_tables(self, *tables: str, delete_schema: bool = True) -> None:
         """Drops tables, and the stored schemas if there are any: dlt fails in a staging dataset, which has none."""

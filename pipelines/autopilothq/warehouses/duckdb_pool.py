@@ -18,8 +18,8 @@ from .. import private
 from ..display import gist
 from ..errors import RunError
 from ..projection import engine
-from .dlt_internals import DuckDbBaseCredentials, DuckDbConnectionPool
-from .dlt_internals.clients import borrowed_connections
+from .dlt_internals import DuckDbBaseCredentials
+from .dlt_internals.clients import ReadingPool, borrowed_connections
 
 # Errors about files that cannot be opened although they are not damaged. A file of SQLite's calls for its extension.
 _OTHER_CAUSE = re.compile(
@@ -52,7 +52,7 @@ _LONG_BYTES = """
     WHERE bytes / rows * 2048 > {most}"""
 
 
-class WaitingPool(DuckDbConnectionPool):
+class WaitingPool(ReadingPool):
     """Connections to a database; each waits, up to `wait` seconds, while another program has it open."""
 
     def __init__(self, credentials: DuckDbBaseCredentials, wait: float) -> None:

@@ -80,6 +80,7 @@ def held(pipeline: dlt.Pipeline, wait: float, work: str = "") -> Iterator[None]:
 
 @contextmanager
 def _file(path: str, until: float, which: str, guarded: Path | None = None) -> Iterator[None]:
+    _check_creates(path)
     lock = FileLock(path, mode=private.FILE_MODE)
     try:
         lock.acquire(timeout=max(until - time.monotonic(), 0), poll_interval=POLL / 5)
@@ -91,6 +92,19 @@ def _file(path: str, until: float, which: str, guarded: Path | None = None) -> I
         yield
     finally:
         lock.release()
+
+
+def _check_creates(path: str) -> None:
+    """Raises RunError where no file can be created for the reason that there is none: FileLock would wait for another.
+
+    It takes that for a lock which another run removes at this moment. It reports all other errors itself.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, private.FILE_MODE))
+    except FileNotFoundError as error:
+        raise RunError(f"Cannot write to {Path(path).parent}: {error.strerror}.") from error
+    except OSError:
+        pass
 
 
 def _busy(which: str) -> str:

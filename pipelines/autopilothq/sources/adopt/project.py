@@ -116,9 +116,9 @@ def _check_room(load: PlannedLoad, adoption: Adoption) -> None:
     new = {*adoption.events}.difference(EVENT_TABLE_NAMES)
     if new - existing and len(new | existing) > load.settings.max_event_tables:
         raise NotSupported(
-            f"Expected at most {load.settings.max_event_tables:,} tables of other events in the dataset, but with these"
-            f" it has {len(new | existing):,}.\nRaise sources.autopilothq.max_event_tables in .dlt/config.toml, or"
-            " leave some out: name the others with --table, which takes exported files."
+            f"Expected at most {plural(load.settings.max_event_tables, 'table')} of other events in the dataset, but"
+            f" with these it has {len(new | existing):,}.\nRaise sources.autopilothq.max_event_tables in"
+            " .dlt/config.toml, or leave some out: name the others with --table, which takes exported files."
         )
 
 

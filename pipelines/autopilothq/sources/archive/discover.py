@@ -49,7 +49,18 @@ LEFT_OUT = {
     "trailing_slash": "objects with content whose name ends with a slash",
     "unfinished_export": "of exports that have not ended, or were cut off",
 }
-"""The reasons why an entry of a listing is not read, in words for a user."""
+"""The reasons why an entry of a listing is not read, in words for a user: what several such entries are."""
+ONE_LEFT_OUT = {
+    "not_data": "write test or job marker",
+    "folder_marker": "marker of a folder",
+    "empty": "empty file",
+    "hidden": "hidden, because its name begins with a dot",
+    "linked_folder": "linked folder, which ** does not enter",
+    "not_a_file": "device, pipe or socket",
+    "trailing_slash": "object with content whose name ends with a slash",
+    "unfinished_export": "of an export that has not ended, or was cut off",
+}
+"""What a single such entry is, where that differs."""
 
 _DAY = re.compile(r"[0-9]{12,14}")  # the day's first millisecond
 

@@ -18,8 +18,9 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from ...errors import ArchiveError
+from ...extras import SCHEMES
 from ...utc import to_utc
-from ..file_systems import SCHEMES, is_remote, open_bucket
+from ..file_systems import is_remote, open_bucket
 
 Info = dict[str, Any]
 """fsspec's description of a file or folder: `name` (its path), `type`, `size`, and more that depends on the store."""

@@ -26,7 +26,7 @@ from ..report import LoadReport, ProgressCallback, no_progress
 from ..resources import resources
 from ..settings import Engine, EventMappings, Names, check_origin_settings
 from . import batches
-from .discover import LEFT_OUT, day_and_source, list_files
+from .discover import LEFT_OUT, ONE_LEFT_OUT, day_and_source, list_files
 from .hook_contacts import contact_rows, is_of_hooks
 from .listing import READ_TIMEOUT, File
 from .read import ArchiveShare, read_mapped
@@ -211,7 +211,7 @@ def nothing_found(verb: str, urls: Sequence[str], left_out: Mapping[str, str], a
     there = [f"{plural(len(days), 'day')} from {days[0]} to {days[-1]}"] if days else []
     there += [f"sources {_some(sources)}"] if sources else []
     counts = Counter(left_out.values())
-    there += [f"{counts[why]:,} {text}" for why, text in LEFT_OUT.items() if why in counts]
+    there += [plural(counts[why], ONE_LEFT_OUT.get(why, text), text) for why, text in LEFT_OUT.items() if why in counts]
     what = f" ({', '.join(asked)})" if asked else ""
     return f"Nothing to {verb} was found at {_some(urls)}{what}. What is there: {'; '.join(there) or 'no file at all'}."
 

@@ -6,6 +6,7 @@ from functools import cache, partial
 from typing import Any, TypeVar, cast
 
 import dlt
+import duckdb
 from dlt import Schema
 from dlt.common.configuration import configspec, inject_section
 from dlt.common.configuration.container import Container
@@ -131,6 +132,21 @@ def declare_transactions(destination: Destination[Any, Any]) -> None:
 def borrowed_connections(pool: DuckDbConnectionPool) -> int:
     """Returns how many connections to a DuckDB file are in use."""
     return pool._conn_borrows
+
+
+class ReadingPool(DuckDbConnectionPool):
+    """dlt's connections to a database; one that is only read leaves out those of dlt's `statements` that would write.
+
+    Loads, which write, run them all.
+    """
+
+    def _execute_statements(self, conn: duckdb.DuckDBPyConnection) -> None:
+        for statement in self._statements:
+            try:
+                conn.execute(statement.sql)
+            except duckdb.Error as error:
+                if not self.credentials.read_only or "in read-only mode" not in str(error):
+                    raise
 
 
 def client_of(job: LoadJob) -> Any:

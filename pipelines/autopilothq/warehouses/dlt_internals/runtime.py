@@ -4,6 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import dlt
+from dlt.common.configuration.container import Container
+from dlt.common.destination import Destination
+from dlt.common.pipeline import PipelineContext
 from dlt.common.runtime.run_context import active
 from dlt.common.runtime.telemetry import stop_telemetry
 from dlt.pipeline.configuration import PipelineConfiguration
@@ -25,3 +28,9 @@ def configuration_files() -> Iterator[dict[str, Any]]:
 def is_pipeline_setting(name: str) -> bool:
     """Returns whether dlt itself has a setting of that name for pipelines."""
     return name in PipelineConfiguration.get_resolvable_fields()
+
+
+def active_destination() -> Destination[Any, Any] | None:
+    """Returns the destination of the pipeline that was made or run last; None if there is no pipeline."""
+    context = Container()[PipelineContext]
+    return context.pipeline().destination if context.is_active() else None
