@@ -237,6 +237,20 @@ def test_other_destinations_and_the_same_name_are_refused(call: Call) -> None:
     assert not Path("autopilot.duckdb").exists()
 
 
+@pytest.mark.parametrize("where", ["environment", "secrets.toml", "config.toml"])
+def test_the_option_takes_precedence_over_the_setting(where: str, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOOKS_DATASET", "elsewhere")
+    if where != "environment":
+        monkeypatch.delenv("BOOKS_DATASET")
+        Path(".dlt").mkdir()
+        Path(".dlt", where).write_text('books_dataset = "elsewhere"\n')
+    said = call("load", "archive", write(FIRST, "one.ndjson"), "--books-dataset", "autopilothq")
+    assert (said.status, said.err) == (
+        1,
+        "Error: Expected another dataset for the books than autopilothq, which the events' tables are in.\n",
+    )
+
+
 def run(place: tuple[str, ...], statements: list[str]) -> None:
     if not place:
         with duckdb.connect("autopilot.duckdb") as con:

@@ -54,7 +54,7 @@ TABLES: Tables = {
         REJECT,
         [
             (AT, "not_json", "{1"), (None, "not_json", "{2"), (AT, "not_json", None), (AT, "truncated", "{3"),
-            (AT, "line_too_long", "{4"), (AT, "not_json", "{5"),
+            (AT, "line_too_long", "{4"), (AT, "not_json", "{5"), (AT, "suppressed", None), (AT, "suppressed", ""),
         ],
     ),
 }  # fmt: skip

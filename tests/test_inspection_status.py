@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -156,6 +157,17 @@ discards                  none"""
     )
 
 
+@pytest.mark.parametrize(
+    ("rejects", "shown"),
+    [({}, "4 without a new row in _rejects"), ({"not_json": 3}, "3 not_json, 1 without a new row in _rejects")],
+)
+def test_lines_that_were_rejected_before_are_among_the_rejects(rejects: dict[str, int], shown: str) -> None:
+    """A file that cannot be read to its end is read again in each run, and its reject is stored once."""
+    assert inspect.status_text(replace(STATUS, rejects=rejects)).splitlines()[-2] == (
+        f"rejects of the last load  {shown}"
+    )
+
+
 def test_the_status_for_programs() -> None:
     assert inspect.status_dict(STATUS, timedelta(hours=27)) == {
         "place": "duckdb events.duckdb, dataset mail",
@@ -292,6 +304,10 @@ def test_a_clock_that_was_wrong_once_does_not_hide_that_nothing_comes(call: Call
     with duckdb.connect("autopilot.duckdb") as con:
         ahead = "SELECT now() - INTERVAL 1 HOUR + INTERVAL (9 * n) YEAR AS uuid_ts FROM range(2) t(n)"
         con.execute(f'CREATE TABLE autopilothq."100 %s %% off" AS {ahead}')
+        con.execute(
+            "INSERT INTO autopilothq._rejects (id, reason, rejected_at)"
+            " VALUES ('r', 'not_json', now() + INTERVAL 9 YEAR)"
+        )
     assert call("status", "--max-age", "1d").status == 0
     for days, fresh in ((0, True), (2, False)):
         with inspect.reading("duckdb", "autopilot.duckdb") as reader:
@@ -301,6 +317,7 @@ def test_a_clock_that_was_wrong_once_does_not_hide_that_nothing_comes(call: Call
         assert found.newest_load is not None
         assert found.now - found.last_load.loaded_at < timedelta(days=days, minutes=9)
         assert found.tables["tracks"].loaded_at == found.newest_load
+        assert found.rejects == {}
         # Another program's table, whose name contains a placeholder.
         assert FIRST < (found.tables["100 %s %% off"].loaded_at or FIRST) < found.now
 

@@ -23,7 +23,8 @@ def configure_dlt(books_dataset: str | None) -> None:
     except Exception as error:
         raise _unread_settings(error) from error
 
-    from ..warehouses.settings import check_top_level, configure  # not from the runner, which imports all loaders
+    # Not from the runner, which imports all loaders.
+    from ..warehouses.settings import check_top_level, configure, setting
 
     check_top_level()
     settings = log.log_settings()
@@ -33,6 +34,8 @@ def configure_dlt(books_dataset: str | None) -> None:
     configure(**more, **({} if settings.debug else {"runtime__log_level": "CRITICAL"}))
     if books_dataset:
         dlt.config["books_dataset"] = books_dataset
+        if setting("books_dataset") != books_dataset:  # secrets.toml has another, or the environment, which comes first
+            os.environ["BOOKS_DATASET"] = books_dataset
 
 
 @contextmanager

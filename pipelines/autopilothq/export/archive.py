@@ -18,8 +18,10 @@ from .messages import DiscardedValue, MessageRows
 from .target import ExportTarget
 
 LOOKUP_MEMORY = 200  # MB for the ids and discarded values that are looked up; beyond that they spill to disk
-LEFT_OUT_REASONS = ("line_too_long", "truncated", "bad_answer", "no_id", "suppressed")
+LEFT_OUT_REASONS = ("line_too_long", "truncated", "bad_answer", "no_id")
 """Reasons of rejects that are not exported: their line is incomplete, or was no line of an archive."""
+DELETED = "suppressed"
+"""The reason of rejects that stand for a deleted person's lines: they have no line, and nobody misses it."""
 _DISCARD_COLUMNS = ("table_name", "row_id", "column_name", "value", "reason")
 _DISCARDED = """
     SELECT row_id, column_name, value, reason FROM discarded SEMI JOIN ids ON id = row_id
@@ -162,6 +164,8 @@ class _Export:
         for batch in self._dataset.read(REJECTS.name, ["rejected_at", "reason", "raw"]):
             _, reasons, lines = (batch.column(number).to_pylist() for number in range(3))
             for day, reason, raw in zip(_days_of(batch.column(0)), reasons, lines, strict=True):
+                if reason == DELETED:
+                    continue
                 if raw is None or reason in LEFT_OUT_REASONS:
                     left_out += 1
                     continue

@@ -175,10 +175,12 @@ def _added_rows(
     """Counts the rows that the last load added to a bookkeeping table: the values of some columns, and the count."""
     if load is None:
         return []
-    # A load's id is the time when it began, and all its rows were processed after that.
+    # A load's id is the time when it began, and all its rows were processed after that. Later ones are those of loads
+    # in the future, from a wrong clock.
     began = datetime.fromtimestamp(float(load.id), UTC)
     by = ", ".join(f"{{{column}}}" for column in columns)
-    return dataset.rows(f"{by}, count(*)", book.name, f"WHERE {{{timestamp}}} >= %s GROUP BY {by} ORDER BY {by}", began)
+    within = f"WHERE {{{timestamp}}} >= %s AND {{{timestamp}}} <= %s GROUP BY {by} ORDER BY {by}"
+    return dataset.rows(f"{by}, count(*)", book.name, within, began, load.loaded_at)
 
 
 def _by_reason(rows: Iterable[tuple[Any, ...]]) -> dict[str, int]:
@@ -260,7 +262,7 @@ def status_text(status: Status, width: int | None = None) -> str:
         _chart(status.events_per_day),
         grid(
             [
-                ["rejects of the last load", _listed(status.rejects)],
+                ["rejects of the last load", _rejects_text(status)],
                 ["discards", _listed(status.discards)],
                 *([f"  {reason}", _listed(tables)] for reason, tables in status.beyond_limits.items()),
             ],
@@ -319,6 +321,13 @@ def _chart(days: dict[date, int]) -> list[str]:
     width = len(f"{most:,}")
     # A day with any events has a bar.
     return [title, *grid([[f"{day}", f"{n:,}".rjust(width), "█" * -(-BAR * n // most)] for day, n in days.items()])]
+
+
+def _rejects_text(status: Status) -> str:
+    """Returns the rejects by reason; a line that was read again keeps the row that it has in `_rejects`."""
+    without = (status.last_load.rejected if status.last_load else 0) - sum(status.rejects.values())
+    again = f"{without:,} without a new row in {catalog.REJECTS.name}" if without > 0 else ""
+    return ", ".join(filter(None, (_listed(status.rejects) if status.rejects or not again else "", again)))
 
 
 def _listed(reasons: dict[str, int]) -> str:
