@@ -19,7 +19,7 @@ from adopted import Row
 from autopilothq.warehouses.delta import KILL_POINT_ROWS_REPLACED
 from cut import CHANGED, DUCKS, URL, archive, of_duckdb, of_lake, of_postgres, opened, tables, unload, write
 from faults.killed import MAIN
-from servers import ask
+from servers import Postgres, ask
 from shared_loads import command, isolation
 
 PAGE = {"context_page_url": URL}
@@ -114,12 +114,29 @@ def test_the_same_in_a_lake(mended: Mended, tmp_path: Path, monkeypatch: pytest.
     check(before, tables(rows))
 
 
-def test_the_same_in_postgresql(mended: Mended, postgres: str, tmp_path: Path) -> None:
-    words = ("--destination", "postgres", "--credentials", postgres)
-    assert command("adopt", str(unload(tmp_path / "unload")), *words).status == 0
-    before = tables(of_postgres(postgres))
+@pytest.fixture(scope="module")
+def adopted_postgres(postgresql: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL that has the adoption, to be copied."""
+    home = tmp_path_factory.mktemp("adopted")
+    with postgresql.database() as url:
+        with isolation(home):
+            said = command("adopt", str(unload(home / "unload")), "--destination", "postgres", "--credentials", url)
+        assert said.status == 0, said.err
+        yield url
+
+
+@pytest.fixture
+def adopted(postgresql: Postgres, adopted_postgres: str) -> Iterator[str]:
+    """The URL of a PostgreSQL that has the adoption."""
+    with postgresql.database(adopted_postgres) as url:
+        yield url
+
+
+def test_the_same_in_postgresql(mended: Mended, adopted: str) -> None:
+    words = ("--destination", "postgres", "--credentials", adopted)
+    before = tables(of_postgres(adopted))
     assert command("load", "archive", str(mended.archive), *words).status == 0
-    after = tables(of_postgres(postgres))
+    after = tables(of_postgres(adopted))
     check(before, after)
     assert [row["mended"] for row in after["_audit"]] == [10, 4, 0, 0, 0]
 
@@ -139,23 +156,22 @@ def test_a_text_stays_cut_where_its_column_has_no_room(postgres: str, tmp_path: 
     assert after == before | {"tracks": [before["tracks"][0] | PAGE]}
 
 
-def test_rows_that_postgresql_does_not_let_go_stay_cut(postgres: str, tmp_path: Path) -> None:
-    words = ("--destination", "postgres", "--credentials", postgres)
-    assert command("adopt", str(unload(tmp_path / "unload")), *words).status == 0
-    ask(postgres, "ALTER TABLE autopilothq.email_opened ADD upper_note text GENERATED ALWAYS AS (upper(note)) STORED")
-    ask(postgres, "ALTER TABLE autopilothq.identifies ADD UNIQUE (id)")
-    ask(postgres, "CREATE TABLE mine (id varchar REFERENCES autopilothq.identifies (id) ON DELETE CASCADE)")
-    ask(postgres, "INSERT INTO mine VALUES ('i1')")
+def test_rows_that_postgresql_does_not_let_go_stay_cut(adopted: str, tmp_path: Path) -> None:
+    words = ("--destination", "postgres", "--credentials", adopted)
+    ask(adopted, "ALTER TABLE autopilothq.email_opened ADD upper_note text GENERATED ALWAYS AS (upper(note)) STORED")
+    ask(adopted, "ALTER TABLE autopilothq.identifies ADD UNIQUE (id)")
+    ask(adopted, "CREATE TABLE mine (id varchar REFERENCES autopilothq.identifies (id) ON DELETE CASCADE)")
+    ask(adopted, "INSERT INTO mine VALUES ('i1')")
     said = command("load", "archive", str(archive(tmp_path / "archive")), *words)
     assert said.status == 0, said.err
     why = "stay cut: PostgreSQL generates a column of the table, or a foreign key refers to its rows."
     assert f"Texts of 6 rows of email_opened {why}" in said.err
     assert f"Texts of 1 row of identifies {why}" in said.err
-    assert ask(postgres, "SELECT id FROM mine") == [("i1",)]
+    assert ask(adopted, "SELECT id FROM mine") == [("i1",)]
     lengths = "SELECT id, length(context_page_url) FROM autopilothq.{} WHERE id IN ('o1', 'i1', 'new') ORDER BY 2"
-    assert ask(postgres, lengths.format("email_opened")) == [("o1", 512), ("new", len(URL))]
-    assert ask(postgres, lengths.format("identifies")) == [("i1", 512)]
-    assert sorted(ask(postgres, lengths.format("tracks"))) == [("new", len(URL)), ("o1", len(URL))]
+    assert ask(adopted, lengths.format("email_opened")) == [("o1", 512), ("new", len(URL))]
+    assert ask(adopted, lengths.format("identifies")) == [("i1", 512)]
+    assert sorted(ask(adopted, lengths.format("tracks"))) == [("new", len(URL)), ("o1", len(URL))]
 
 
 def test_a_step_of_a_user_sees_no_adopted_row_again(mended: Mended) -> None:
