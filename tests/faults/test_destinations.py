@@ -14,13 +14,28 @@ import forked
 from autopilothq.warehouses.postgres import postgres as postgres_destination
 from contract.loading import identify, message, write
 from faults import holder, small_disk
-from faults.loads import Table, assert_same, assert_sound, content, in_memory, load, messages, odd_archive, pipeline
+from faults.loads import (
+    FEW_TABLES,
+    Table,
+    assert_same,
+    assert_sound,
+    content,
+    file,
+    in_memory,
+    load,
+    messages,
+    odd_archive,
+    pipeline,
+    track,
+)
 from servers import Postgres
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return odd_archive(tmp_path_factory.mktemp("house") / "archive", 300)
+    folder = odd_archive(tmp_path_factory.mktemp("house") / "archive", 0, FEW_TABLES)
+    file(folder / "later", "more.gz", [track(n, userId=f"u{n % 9}") for n in range(20, 1_520)])
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +108,7 @@ def test_a_database_whose_connections_break_in_the_middle(
     run, calls = SqlLoadJob.run, iter(range(1000))
 
     def breaking(self: SqlLoadJob) -> None:
-        if next(calls) >= 6:
+        if next(calls) >= 3:
             with closing(psycopg2.connect(postgres)) as server, server.cursor() as cursor:
                 cursor.execute(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"

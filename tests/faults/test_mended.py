@@ -117,7 +117,7 @@ def test_the_same_in_a_lake(mended: Mended, tmp_path: Path, monkeypatch: pytest.
 @pytest.fixture(scope="module")
 def adopted_postgres(postgresql: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A PostgreSQL that has the adoption, to be copied."""
-    home = tmp_path_factory.mktemp("adopted")
+    home = tmp_path_factory.mktemp("unloaded")
     with postgresql.database() as url:
         with isolation(home):
             said = command("adopt", str(unload(home / "unload")), "--destination", "postgres", "--credentials", url)
