@@ -20,7 +20,7 @@ from fake_autopilot import FakeAutopilot
 from quicker_dlt import cache_hints, import_commands
 from quicker_lookups import spare_lookups, write_views_once
 from quicker_macros import copied_macros
-from sending import IMPATIENT
+from sending import IMPATIENT, close_logs
 from servers import S3, Postgres, postgres_server, s3_server
 from shared_loads import isolation
 
@@ -49,6 +49,7 @@ def isolated(tmp_path: Path) -> Iterator[None]:
     """Each test runs in an empty folder, with settings, state and secrets of its own only."""
     with isolation(tmp_path):
         yield
+    close_logs()
     # What one test leaves there, another would find.
     MemoryFileSystem.clear_instance_cache()
     MemoryFileSystem.store.clear()

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from autopilothq.clients.settings import MAX_ATTEMPTS, ApiSettings
 from autopilothq.destination import Counts, DeliveryLog, DestinationSettings, deliver
 from autopilothq.destination.messages import from_line
 from autopilothq.warehouses.query import run_query
+from contract.duck import held
 from fake_autopilot import FakeAutopilot, Request
 
 MISSING = "Missing unique identifier traits. Either **email** or **user_id** traits must be provided"
@@ -95,8 +97,29 @@ def counted(counts: Counts) -> dict[str, int]:
 
 
 def log_in(place: Any = None) -> dlt.Dataset:
-    """The dataset of the log, in a DuckDB file here unless told otherwise."""
-    return destination.log_dataset() if place is None else dlt.dataset(place, "autopilothq", dlt.Schema("autopilothq"))
+    """The dataset of the log, in a DuckDB file here unless told otherwise; that stays open for the rest of the test."""
+    if place is None:
+        keep_log_open()
+        return destination.log_dataset()
+    return dlt.dataset(place, "autopilothq", dlt.Schema("autopilothq"))
+
+
+KEPT = dict[Path, ExitStack]()
+"""What keeps databases open until the test has ended, by their file."""
+
+
+def keep_log_open(file: str = "autopilot.duckdb") -> None:
+    """Keeps the log's database open: each send opens it twice, and closing it takes a third of a small send's time."""
+    path = Path(file).absolute()
+    if path not in KEPT:
+        KEPT[path] = ExitStack()
+        KEPT[path].enter_context(held(path))
+
+
+def close_logs() -> None:
+    """Closes the databases that were kept open."""
+    while KEPT:
+        KEPT.popitem()[1].close()
 
 
 def answer(sql: str, place: Any = None) -> tuple[list[str], list[Any]]:
@@ -107,7 +130,7 @@ def answer(sql: str, place: Any = None) -> tuple[list[str], list[Any]]:
 
 def rows(*columns: str, file: str = "autopilot.duckdb", table: str = DELIVERIES.name) -> list[tuple[Any, ...]]:
     """Columns of the log's rows in the order of time."""
-    with duckdb.connect(file, read_only=True) as con:
+    with duckdb.connect(file, read_only=Path(file).absolute() not in KEPT) as con:
         return con.execute(f"SELECT {', '.join(columns)} FROM autopilothq.{table} ORDER BY sent_at").fetchall()
 
 

@@ -79,9 +79,11 @@ def test_large_activities_are_handed_on_few_at_a_time(
         lines.append(batch.lines.num_rows)
         add(projection, batch)
 
+    server.account.made = 3
     monkeypatch.setattr(scans, "LARGE_BATCH", 1)
     monkeypatch.setattr(Projection, "add", counted)
     assert load("--only", "events").status == 0
+    assert len(lines) > 5
     assert lines == [1] * sum(len(server.account.activities(id_)) for _, id_ in server.account.ids())
 
 

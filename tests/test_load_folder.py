@@ -60,6 +60,7 @@ def test_a_load_may_find_copies_on_a_new_machine_and_after_a_kill(tmp_path: Path
 
 
 def test_a_folder_goes_with_what_keeps_it(tmp_path: Path) -> None:
+    gc.freeze()  # what other tests left is not looked at: that takes a second each time
     pipeline, keeper = Anything(tmp_path), Anything()
     folder = begin(pipeline, "1", keeper).path
     temporary = load_folder.temporary_folder(keeper)

@@ -81,11 +81,6 @@ def test_threads_that_add_lines_share_readers(steps: Steps) -> None:
     assert steps.closed == steps.opened == [steps.closed[0], steps.closed[1]]
 
 
-def test_which_tables_may_have_rows(steps: Steps) -> None:
-    assert steps.made.tables() == [*OWN, "clicked", "opened_"]
-    assert steps.made.tables(1) == [*OWN, "clicked"]
-
-
 def test_what_is_deduplicated_with_which_settings(steps: Steps) -> None:
     steps.note(projection, "deduplicate", "the rows")
     steps.note(deduplicate, "leave_out")
@@ -155,7 +150,9 @@ def test_all_rows_of_some_messages_are_made(steps: Steps) -> None:
     assert sorted(written) == sorted((*each, "a path") for each in expected)
 
 
-def test_tables_have_their_numbers_once_a_load_is_open(steps: Steps) -> None:
+def test_which_tables_may_have_rows_and_their_numbers_once_a_load_is_open(steps: Steps) -> None:
+    assert steps.made.tables() == [*OWN, "clicked", "opened_"]
+    assert steps.made.tables(1) == [*OWN, "clicked"]
     context = open_load(steps.made._context)
     assert context.tables.names == [*OWN, "opened_", "clicked"]
     assert context.con.execute("SELECT count(*) FROM messages").fetchall() == [(len(LINES),)]

@@ -119,8 +119,7 @@ def test_what_a_killed_receiver_left(call: Call, loaded: None) -> None:  # noqa:
     assert mentions(Path("archive"), b"ada@example.com") == []
 
 
-@pytest.mark.parametrize("url", ["archive", "archive/segment-logs/v1", "file://{}/archive", "arch*/"])
-def test_a_dry_run_reads_what_is_open_and_changes_nothing(call: Call, loaded: None, url: str) -> None:  # noqa: ARG001
+def test_a_dry_run_reads_what_is_open_and_changes_nothing(call: Call, loaded: None) -> None:  # noqa: ARG001
     with receiver("archive", "--rotate", "1h") as running:
         for person in ("ada", "bob"):
             assert running.post("/v1/track", message(person, 1)).status_code == 200
@@ -130,10 +129,11 @@ def test_a_dry_run_reads_what_is_open_and_changes_nothing(call: Call, loaded: No
 
         before = state()
         [name] = hidden(running.folder)
-        said = call(*ADA, url.format(Path.cwd()), "--dry-run", "--json")
-        assert said.status == 0, said.err
-        assert {Path(file).name: lines for file, lines in json.loads(said.out)["lines"].items()} == {name: 1}
-        assert state() == before
+        for url in ("archive", "archive/segment-logs/v1", f"file://{Path.cwd()}/archive", "arch*/"):
+            said = call(*ADA, url, "--dry-run", "--json")
+            assert said.status == 0, said.err
+            assert {Path(file).name: lines for file, lines in json.loads(said.out)["lines"].items()} == {name: 1}, url
+            assert state() == before, url
         running.stop()
 
 

@@ -316,7 +316,7 @@ def test_dlt_knows_that_the_archives_credentials_are_secret(monkeypatch: pytest.
     monkeypatch.setenv("SOURCES__AUTOPILOTHQ__CREDENTIALS", '{"aws_secret_access_key": "hidden"}')
     sample.write("archive", events=10)
     pipeline = dlt.pipeline("trace", destination=dlt.destinations.duckdb("trace.duckdb"), dataset_name="autopilothq")
-    pipeline.run(archive("archive"))
+    pipeline.extract(archive("archive"))
     assert pipeline.last_trace is not None
     seen = [value for value in pipeline.last_trace.resolved_config_values if value.key == "credentials"]
     assert [value.is_secret_hint for value in seen] == [True]

@@ -31,22 +31,27 @@ def contacts(server: FakeAutopilot) -> list[dict[str, Any]]:
 # ---- who -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("message", "email"),
-    [
-        ({"traits": {"email": "a@b.c"}, "userId": "u@b.c"}, "a@b.c"),
-        ({"traits": {"email": " "}, "context": {"traits": {"Email": "c@b.c"}}, "userId": "u@b.c"}, "c@b.c"),
-        ({"userId": "u@b.c"}, "u@b.c"),
-        ({"traits": {"userId": "u@b.c"}}, "u@b.c"),
-        ({"context": {"traits": {"user_id": "u@b.c"}}}, "u@b.c"),
-        ({"userId": "auth0|u@b.c"}, None),
-        ({"userId": "u1"}, None),
-    ],
-)
 @pytest.mark.parametrize("kind", ["identify", "track"])
-def test_the_email_of_a_message(server: FakeAutopilot, kind: str, message: dict[str, Any], email: str | None) -> None:
-    send(server, [{"type": kind, "event": "Order Completed", "messageId": "m"} | message])
-    assert [contact["Email"] for contact in contacts(server)] == ([email] if email else [])
+def test_the_email_of_a_message(server: FakeAutopilot, kind: str) -> None:
+    found: list[tuple[dict[str, Any], str | None]] = [
+        ({"traits": {"email": "a@b.1"}, "userId": "u@b.1"}, "a@b.1"),
+        ({"traits": {"email": " "}, "context": {"traits": {"Email": "c@b.2"}}, "userId": "u@b.2"}, "c@b.2"),
+        ({"userId": "u@b.3"}, "u@b.3"),
+        ({"traits": {"userId": "u@b.4"}}, "u@b.4"),
+        ({"context": {"traits": {"user_id": "u@b.5"}}}, "u@b.5"),
+        ({"userId": "auth0|u@b.6"}, None),
+        ({"userId": "u1"}, None),
+    ]
+    send(
+        server,
+        [
+            {"type": kind, "event": "Order Completed", "messageId": f"m{number}"} | message
+            for number, (message, _) in enumerate(found)
+        ],
+    )
+    assert [contact["Email"] for contact in contacts(server)] == [email for _, email in found if email]
+    emails = {f"m{number}": email for number, (_, email) in enumerate(found)}
+    assert dict(rows("message_id", "email")) == emails
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from autopilothq.clients.profile_api import BASE_URLS
 from autopilothq.destination.messages import ID_COLUMNS
 from autopilothq.inspect import FORMATS
 from calling import MAIN
+from shared_loads import isolation
 
 SLOW = {"dlt", "duckdb", "httpx", "numpy", "pyarrow", "rich", "sqlglot", "yaml"}
 PROGRAM = """
@@ -104,34 +105,60 @@ READ_TIMEOUT.
 """
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("secrets.toml", b"[a\n", NO_TOML.format("secrets.toml", r"Unexpected character: '\n' at line 1 col 2")),
-        (
-            "config.toml",
-            b'a = "\xff',
-            NO_TOML.format("config.toml", "'utf-8' codec can't decode byte 0xff in position 5: invalid start byte"),
-        ),
-        ("config.toml", b'[sources.autopilothq]\nread_timeout = "soon"\n', NO_FLOAT),
-        (
-            "config.toml",
-            b'[runtime]\nslack_incoming_hook = "https://hooks.example.com/a"\n',
-            f"Error: {MISPLACED}\n",
-        ),
-        ("config.toml", b"[runtime]\nlog_level = 5\n", f"Error: dlt cannot begin with {RUNTIME}: Unknown level: '5'\n"),
-    ],
-)
-def test_settings_that_cannot_be_read_are_an_error_of_two_lines(name: str, text: bytes, message: str) -> None:
+SETTINGS: list[tuple[str, bytes, str]] = [
+    ("secrets.toml", b"[a\n", NO_TOML.format("secrets.toml", r"Unexpected character: '\n' at line 1 col 2")),
+    (
+        "config.toml",
+        b'a = "\xff',
+        NO_TOML.format("config.toml", "'utf-8' codec can't decode byte 0xff in position 5: invalid start byte"),
+    ),
+    ("config.toml", b'[sources.autopilothq]\nread_timeout = "soon"\n', NO_FLOAT),
+    ("config.toml", b'[runtime]\nslack_incoming_hook = "https://hooks.example.com/a"\n', f"Error: {MISPLACED}\n"),
+    ("config.toml", b"[runtime]\nlog_level = 5\n", f"Error: dlt cannot begin with {RUNTIME}: Unknown level: '5'\n"),
+]
+# Imports what dlt does, and runs the program in each of some folders, in a process that is forked from that.
+IN_FOLDERS = f"""
+import os, sys
+import duckdb, fsspec, numpy, orjson, pendulum, pyarrow.parquet, requests, rich.progress, sqlglot, tomlkit, yaml
+
+for folder in sys.argv[1:]:
+    if not os.fork():
+        os.chdir(folder)
+        for number, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT), number)
+        sys.argv = ["autopilothq", "load", "archive", "."]
+        status = 0
+        try:
+            {MAIN}
+        except SystemExit as ended:
+            status = ended.code
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, str, str]]:
+    """The exit status, stdout and stderr of loads that find the settings of SETTINGS."""
+    home = tmp_path_factory.mktemp("settings")
+    folders = [home / str(number) for number in range(len(SETTINGS))]
+    for folder, (name, text, _) in zip(folders, SETTINGS, strict=True):
+        (folder / ".dlt").mkdir(parents=True)
+        (folder / ".dlt" / name).write_bytes(text)
+    with isolation(home):
+        statuses = python(IN_FOLDERS, *map(str, folders)).split()
+    said = [((folder / "out").read_text(), (folder / "err").read_text()) for folder in folders]
+    return [(int(status), *texts) for status, texts in zip(statuses, said, strict=True)]
+
+
+@pytest.mark.parametrize("number", range(len(SETTINGS)))
+def test_settings_that_cannot_be_read_are_an_error_of_two_lines(number: int, ended: list[tuple[int, str, str]]) -> None:
     """The first two once left a traceback, whose last line was that a container should not be initialized."""
-    file = Path(".dlt", name)
-    file.parent.mkdir(exist_ok=True)
-    file.write_bytes(text)
-    program = [sys.executable, "-c", MAIN]
-    ended = subprocess.run([*program, "load", "archive", "."], capture_output=True, text=True, check=False)
-    file.unlink()  # this process reads it, too, when the test has ended
-    assert (ended.returncode, ended.stdout) == (1, "")
-    assert re.sub(r"\d\d:\d\d:\d\d reading\n", "", ended.stderr) == message
+    status, out, err = ended[number]
+    assert (status, out) == (1, "")
+    assert re.sub(r"\d\d:\d\d:\d\d reading\n", "", err) == SETTINGS[number][2]
 
 
 @pytest.mark.parametrize(
