@@ -44,7 +44,7 @@ def chunks_of(data: bytes, stop: StopSignal, **more: Any) -> list[list[bytes]]:
     reading, writing = os.pipe()
     thread = threading.Thread(target=_write, args=(writing, data))
     thread.start()
-    found = list(read_chunks(reading, stop, **more))
+    found = list(read_chunks(reading, stop, **{"seconds": 60.0} | more))  # however busy the machine is
     thread.join()
     os.close(reading)
     return found
