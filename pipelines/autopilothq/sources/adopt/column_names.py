@@ -14,9 +14,9 @@ from ...projection import engine
 _NUMBERED = re.compile(r"(.+)_\d+", re.DOTALL)
 _KEYS = """
 SELECT key FROM (
-    SELECT unnest(json_keys(json)) AS key, generate_subscripts(json_keys(json), 1) AS place, row
+    SELECT unnest(json_keys(json)) AS key, generate_subscripts(json_keys(json), 1) AS position, row
     FROM (SELECT json, row_number() OVER () AS row FROM read_ndjson_objects({path}, maximum_object_size = {size}))
-) GROUP BY key ORDER BY min((row, place))
+) GROUP BY key ORDER BY min((row, position))
 """
 _LONGEST_OBJECT = 1 << 26  # bytes
 
