@@ -260,7 +260,7 @@ def test_lists_have_ids_emails_and_external_ids(server: FakeOrtto) -> None:
     # Who was found by an email or an id of one's own came with both.
     assert [of.body["contact_ids"] for of in server.requests if of.path == "/person/get-by-ids"] == [[bob]]
     assert {id_ for id_, _ in asked(server)} == {ada, bob, cat}
-    assert report.warnings == ["1 of 4 people of the list is not in the account."]
+    assert report.warnings == ["1 of 4 people of the list are not in the account."]
     assert query("SELECT context_traits_email, user_id FROM autopilothq.tracks ORDER BY ALL") == [
         ("ada@example.com", None), ("bob@example.com", None), (None, "C-3"),
     ]  # fmt: skip
@@ -271,7 +271,7 @@ def test_lists_have_ids_emails_and_external_ids(server: FakeOrtto) -> None:
     assert report.people_found_by == "a list, compared with everyone"
     assert [text.partition(":")[0] for text in report.warnings] == [
         "The account does not take a filter by email, so everyone is read. POST /person/get",
-        "1 of 4 people of the list is not in the account.",
+        "1 of 4 people of the list are not in the account.",
     ]
     # Of the active, those count who were active since they were asked for.
     server.takes_filters = False

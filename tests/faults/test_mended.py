@@ -128,7 +128,7 @@ def adopted_postgres(postgresql: Postgres, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def adopted(postgresql: Postgres, adopted_postgres: str) -> Iterator[str]:
     """The URL of a PostgreSQL that has the adoption."""
-    with postgresql.database(adopted_postgres) as url:
+    with postgresql.database(like=adopted_postgres) as url:
         yield url
 
 

@@ -109,8 +109,8 @@ def test_a_load_goes_on_without_messages_that_an_encoding_cannot_hold(
         tables = content(f"{url}?client_encoding=utf8")
     assert (reports[-1].stored, reports[-1].rejects) == (3, {"unreadable": 4, "not_json": 1})
     assert sorted(warnings) == [
-        f"The destination refuses {rows} rows of {table}: EUC_JP, its encoding, lacks characters."
-        for rows, table in ((1, "identifies"), (2, "tracks"), (3, "email_opened"))
+        f"The destination refuses {rows} of {table}: EUC_JP, its encoding, lacks characters."
+        for rows, table in (("1 row", "identifies"), ("2 rows", "tracks"), ("3 rows", "email_opened"))
     ]
     assert max(tries.values()) == 2
     del tables["_locks"]

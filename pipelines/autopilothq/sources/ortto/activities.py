@@ -9,7 +9,6 @@ from typing import NamedTuple
 from ...catalog import PROFILES
 from ...clients.ortto import Ortto
 from ...disk import local_path
-from ...display import plural
 from ...errors import ApiError, InvalidSetting
 from ...projection import DuePeople, People
 from ...projection.context import TableRows
@@ -138,7 +137,7 @@ class ActivityScan:
                 raise feed.stopped
             self.stopped = report.cut_off = str(feed.stopped)
         elif feed.failed:
-            people = f"{feed.failed:,} of {plural(feed.asked, 'person', 'people')}"
+            people = f"{feed.failed:,} of {feed.asked:,} people"
             self.load.warn(f"No answer could be read for {people}: they are due again next time. {feed.failure}")
         if feed.asked >= _MIN_PEOPLE and not feed.known and not feed.failed:
             self.load.warn(

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ...clients.autopilot import Page
-from ...display import plural
 from ...errors import RequestRejected
 from ...segment.identity import fold_email
 from ...segment.json_text import JsonObject
@@ -94,8 +93,7 @@ class Lookup:
 
     def _warn_of(self, unknown: int, requested: int) -> None:
         if unknown:
-            people = plural(requested, "person", "people")
-            self._warn(f"{unknown:,} of {people} of the list {'is' if unknown == 1 else 'are'} not in the account.")
+            self._warn(f"{unknown:,} of {requested:,} people of the list are not in the account.")
 
 
 class _NoFilter(Exception):

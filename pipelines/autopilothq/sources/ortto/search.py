@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from ...clients.ortto import MOST_FIELDS
-from ...display import plural
 from ...errors import RequestRejected
 from ...segment.json_text import JsonNumber, JsonObject, storable_text
 from ...utc import format_time
@@ -142,8 +141,8 @@ class Search:
             return FIELDS if self.has_times else EVERYONE
         if way == FIELDS and tally.people and not tally.has_times:
             self._warn(
-                f"None of {plural(tally.people, 'person', 'people')} has a time of an activity, so everyone is due."
-                " If nobody was ever sent an email, that finds nothing: name people by --people."
+                f"None of {tally.people:,} people has a time of an activity, so everyone is due. If nobody was"
+                " ever sent an email, that finds nothing: name people by --people."
             )
             return EVERYONE
         return None
