@@ -187,8 +187,10 @@ def test_401_and_403_name_the_setting(server: FakeProfiles) -> None:
     other = PATH.replace("spa_7Qx", "other")
     assert texts == [
         f"GET {PATH}: 401 Unauthorized: authentication_error: The token is not valid. (Request-Id req-0001). {check}",
-        f"GET {other}: 403 Forbidden: authentication_error: No. (Request-Id req-0002). {check}"
-        " and sources.autopilothq.profiles.space",
+        (
+            f"GET {other}: 403 Forbidden: authentication_error: No. (Request-Id req-0002). {check}"
+            " and sources.autopilothq.profiles.space"
+        ),
     ]
 
 
