@@ -22,7 +22,7 @@ from .column_names import csv_names, json_names, own_names, parquet_names
 from .columns import CELL_PREFIX, LOST_PREFIX, BufferedTable, Form, LostColumn, RowGroup, as_plain_text, form_of
 from .files import COMPRESSIONS, TableFile, folded_name, unreadable_file
 from .in_parts import csv_in_parts, has_long_rows, json_in_parts, parquet_in_parts, write_in_parts
-from .json_digits import copied_with_digits
+from .json_digits import UnreadableLine, copied_with_digits
 
 _Columns = tuple[
     tuple[tuple[str, Form], ...], tuple[LostColumn, ...]
@@ -204,7 +204,7 @@ def raising_archive_error(file: TableFile) -> Iterator[None]:
         yield
     except duckdb.OutOfMemoryException:
         raise
-    except (duckdb.Error, EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
+    except (duckdb.Error, EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError, UnreadableLine) as error:
         if isinstance(error, duckdb.IOException) and _OF_WRITING.search(str(error)):
             raise
         raise unreadable_file(file, error) from error
@@ -222,7 +222,7 @@ def local_source(con: duckdb.DuckDBPyConnection, local: Path, file: TableFile, s
 def _json_source(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path) -> Source:
     copy = scratch / f"{local.name}.digits.json"
     digits = copied_with_digits(partial(_contents, local), copy)
-    local = copy if digits else local
+    local = copy if copy.exists() else local
     read = (
         f"read_json({engine.glob_literal(str(local))}, format = 'newline_delimited', maximum_depth = 1,"
         " map_inference_threshold = -1, sample_size = -1, maximum_object_size = {}, hive_partitioning = false)"
