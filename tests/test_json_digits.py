@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from autopilothq.errors import ArchiveError
+from autopilothq.errors import ArchiveError, NotSupported
 from autopilothq.projection import engine
 from autopilothq.segment.json_text import DECODER, to_json
 from autopilothq.sources.adopt import buffer, columns, first_rows, json_digits
@@ -64,6 +64,15 @@ def test_lines_that_begin_with_byte_order_marks_keep_their_values(tmp_path: Path
     assert _adopted(tmp_path, f'{mark}{{"id":"a","n":1.50,"t":"\ufeff"}}\n{mark}{{"id":"b"}}\n') == [
         ("a", "1.50", '"\ufeff"'), ("b", None, None),
     ]  # fmt: skip
+
+
+def test_a_table_with_more_columns_than_any_needs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine would take minutes, and a gigabyte for a thousand of them."""
+    monkeypatch.setattr(buffer, "MAX_KEYS", 3)
+    line = '{"id":"a","n":1,"t":2}\n'
+    assert _adopted(tmp_path, line) == [("a", "1", "2")]
+    with pytest.raises(NotSupported, match=r"^Expected at most 3 columns in shop, but there are 4\.\nLeave that table"):
+        _adopted(tmp_path, line + '{"id":"b","u":3}\n')
 
 
 def test_a_key_like_the_name_of_a_column_of_digits_is_a_column(tmp_path: Path) -> None:
