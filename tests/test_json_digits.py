@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from autopilothq.errors import ArchiveError
+from autopilothq.errors import ArchiveError, NotSupported
 from autopilothq.projection import engine
 from autopilothq.segment.json_text import DECODER, to_json
-from autopilothq.sources.adopt import buffer, columns
+from autopilothq.sources.adopt import buffer, columns, first_rows, json_digits
 from autopilothq.sources.adopt.files import TableFile
 
 NUMBERS = [
@@ -59,17 +59,78 @@ def test_more_columns_than_the_engine_takes_for_keys_of_a_map_are_columns(tmp_pa
     assert set(found.forms) == {"id", *(f"c{number}" for number in range(250))}
 
 
-def test_a_line_that_cannot_be_read_for_its_digits_is_as_the_engine_reads_it(tmp_path: Path) -> None:
-    """One that is nested too deep keeps its values; one that is no JSON is said."""
+@pytest.mark.parametrize("mark", ["", "\ufeff", "\ufeff\ufeff"])
+def test_lines_that_begin_with_byte_order_marks_keep_their_values(tmp_path: Path, mark: str) -> None:
+    assert _adopted(tmp_path, f'{mark}{{"id":"a","n":1.50,"t":"\ufeff"}}\n{mark}{{"id":"b"}}\n') == [
+        ("a", "1.50", '"\ufeff"'), ("b", None, None),
+    ]  # fmt: skip
+
+
+def test_a_table_with_more_columns_than_any_needs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine would take minutes, and a gigabyte for a thousand of them."""
+    monkeypatch.setattr(buffer, "MAX_KEYS", 3)
+    line = '{"id":"a","n":1,"t":2}\n'
+    assert _adopted(tmp_path, line) == [("a", "1", "2")]
+    with pytest.raises(NotSupported, match=r"^Expected at most 3 columns in shop, but there are 4\.\nLeave that table"):
+        _adopted(tmp_path, line + '{"id":"b","u":3}\n')
+
+
+def test_a_key_like_the_name_of_a_column_of_digits_is_a_column(tmp_path: Path) -> None:
+    assert _adopted(tmp_path, '{"id":"a","n":1.50}\n{"id":"b","digits:0":"2.50"}\n') == [
+        ("a", "1.50", None), ("b", None, '"2.50"'),
+    ]  # fmt: skip
+
+
+def test_a_line_is_as_deep_as_that_of_an_archive(tmp_path: Path) -> None:
+    deep = "[" * 248 + "{}" + "]" * 248
+    line = '{"id":"a","n":1.50,"t":%s}\n'
+    assert _adopted(tmp_path, line % f"[{deep[1:-1]}]") == [("a", "1.50", deep)]
+    text = f'"{"[" * 300}"'
+    assert _adopted(tmp_path, line % text) == [("a", "1.50", text)]
+
+
+DEEP = "line 3 is nested too deeply to be read: more than 250 objects or arrays in another; take that line out"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (f'{{"id":"b","t":{"[" * 250}1{"]" * 250}}}', DEEP),
+        ('{"a":' * 30_000 + "1" + "}" * 30_000, DEEP),
+        ("[" * 30_000, DEEP),
+        ('"' + "x" * (1 << 20), "line 3 is longer than 1 MB; each line must be one object"),
+        ('{"id":"c","n":1.50,', 'Malformed JSON in file "'),
+    ],
+)
+def test_a_line_that_the_engine_cannot_read_is_said(
+    tmp_path: Path, line: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of levels by the ten thousands, the engine would end the process."""
+    monkeypatch.setattr(json_digits, "LONGEST_LINE", 1 << 20)
+    with pytest.raises(ArchiveError) as raised:
+        _adopted(tmp_path, '{"id":"a","n":1}\n\n' + line)
+    [first, second] = str(raised.value).splitlines()
+    assert f"Expected json in {tmp_path}/shop.json, but it cannot be read: " in first
+    assert said in first
+    assert second == "Export it again, or leave it out."
+
+
+def test_the_first_rows_of_a_file_without_line_ends_are_not_searched_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_digits, "LONGEST_LINE", 1 << 20)
     path = tmp_path / "shop.json"
-    file = TableFile(str(path), "", 0, "shop", "json", str(path))
-    line = '{"id":"a","n":1.50}\n{"id":"b","n":1.5,"deep":%s}\n[1.50]'
+    path.write_bytes(b'{"id":"a"}' * 200_000)
+    with engine.connect(None, 400, 1) as con, pytest.raises(ArchiveError, match="line 1 is longer than 1 MB"):
+        first_rows.buffer_first_rows(con, TableFile(str(path), "", 0, "shop", "json", str(path)), 0, tmp_path)
+
+
+def _adopted(folder: Path, text: str) -> list[tuple[str | None, ...]]:
+    """Returns the rows of a file of JSON lines: the id, and the values of the columns n and t, or digits:0."""
+    path = folder / "shop.json"
+    path.write_text(text)
     with engine.connect(None, 400, 1) as con:
         con.execute(columns.ADOPT_MACROS)
-        path.write_text(line.removesuffix("\n[1.50]") % ("[" * 2000 + "1.50" + "]" * 2000))
-        found = buffer.buffer_file(con, file, 0, tmp_path)
-        rows = con.execute(f'SELECT "c:id", "c:n", strlen("c:deep") FROM \'{found.path}\' ORDER BY 1').fetchall()
-        assert rows == [("a", "1.50", None), ("b", "1.5", 4003)]
-        path.write_text(line % "")
-        with pytest.raises(ArchiveError, match=r"shop\.json, but it cannot be read: .*Malformed JSON"):
-            buffer.buffer_file(con, file, 0, tmp_path)
+        found = buffer.buffer_file(con, TableFile(str(path), "", 0, "shop", "json", str(path)), 0, folder)
+        other = '"c:t"' if "t" in found.forms else '"c:digits_0"'
+        return con.execute(f'SELECT "c:id", "c:n"::VARCHAR, {other} FROM \'{found.path}\' ORDER BY 1').fetchall()

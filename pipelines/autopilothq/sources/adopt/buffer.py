@@ -14,7 +14,7 @@ from typing import IO, NamedTuple
 import duckdb
 import zstandard
 
-from ...catalog import LATEST, LOADER_OWN_COLUMNS, MESSAGE_TABLES, RUDDERSTACK_COLUMNS, RUDDERSTACK_MARKS
+from ...catalog import LATEST, LOADER_OWN_COLUMNS, MAX_KEYS, MESSAGE_TABLES, RUDDERSTACK_COLUMNS, RUDDERSTACK_MARKS
 from ...errors import NotSupported
 from ...projection import LINES_PER_FILE, engine
 from .avro import AvroTable, opened_avro
@@ -22,7 +22,7 @@ from .column_names import csv_names, json_names, own_names, parquet_names
 from .columns import CELL_PREFIX, LOST_PREFIX, BufferedTable, Form, LostColumn, RowGroup, as_plain_text, form_of
 from .files import COMPRESSIONS, TableFile, folded_name, unreadable_file
 from .in_parts import csv_in_parts, has_long_rows, json_in_parts, parquet_in_parts, write_in_parts
-from .json_digits import copied_with_digits
+from .json_digits import UnreadableLine, copied_with_digits
 
 _Columns = tuple[
     tuple[tuple[str, Form], ...], tuple[LostColumn, ...]
@@ -72,13 +72,18 @@ class Source(NamedTuple):
 def buffer_rows(con: duckdb.DuckDBPyConnection, source: Source, number: int, table: str, scratch: Path) -> BufferedRows:
     """Writes the rows of a source, which has that number in the load, into a file with Segment's names of columns.
 
-    Raises NotSupported if a table has no column `id`, which identifies rows.
+    Raises NotSupported if a table has no column `id`, which identifies rows, or more columns than any table needs.
     """
     names = column_names(source.columns, table)
     if "id" not in names.values():
         raise NotSupported(
             f"Expected a column id in {table}, because rows are known by it, but there are"
             f" {', '.join(list(names.values())[:8]) or 'none'}.\nLeave that table out: name the others with --table."
+        )
+    if len(source.columns) > MAX_KEYS:
+        raise NotSupported(
+            f"Expected at most {MAX_KEYS:,} columns in {table}, but there are {len(source.columns):,}.\n"
+            "Leave that table out: name the others with --table."
         )
     forms = {column: source.columns[name][0] for name, column in names.items()}
     cells = {column: source.cell(name) for name, column in names.items()}
@@ -149,18 +154,20 @@ def column_names(columns: Mapping[str, object], table: str) -> dict[str, str]:
     """
     every = {name: folded_name(name) for name in columns}
     folded = dict(sorted(every.items(), key=lambda item: item[0] != item[1]))
-    is_rudderstack = bool(RUDDERSTACK_MARKS & set(folded.values()))
+    every_column, taken = set(folded.values()), set[str]()
+    is_rudderstack = bool(RUDDERSTACK_MARKS & every_column)
     names: dict[str, str] = {}
     for name, own in folded.items():
         called: str | None = own
         if is_rudderstack and own in RUDDERSTACK_COLUMNS:
             called = RUDDERSTACK_COLUMNS[own]
-            if called in folded.values():
+            if called in every_column:
                 called = own
         if table in LATEST_NAMES and own == "anonymous_id":
             continue
-        if called and called not in LOADER_OWN_COLUMNS and called not in names.values():
+        if called and called not in LOADER_OWN_COLUMNS and called not in taken:
             names[name] = called
+            taken.add(called)
     return names
 
 
@@ -204,7 +211,7 @@ def raising_archive_error(file: TableFile) -> Iterator[None]:
         yield
     except duckdb.OutOfMemoryException:
         raise
-    except (duckdb.Error, EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
+    except (duckdb.Error, EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError, UnreadableLine) as error:
         if isinstance(error, duckdb.IOException) and _OF_WRITING.search(str(error)):
             raise
         raise unreadable_file(file, error) from error
@@ -222,7 +229,7 @@ def local_source(con: duckdb.DuckDBPyConnection, local: Path, file: TableFile, s
 def _json_source(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path) -> Source:
     copy = scratch / f"{local.name}.digits.json"
     digits = copied_with_digits(partial(_contents, local), copy)
-    local = copy if digits else local
+    local = copy if copy.exists() else local
     read = (
         f"read_json({engine.glob_literal(str(local))}, format = 'newline_delimited', maximum_depth = 1,"
         " map_inference_threshold = -1, sample_size = -1, maximum_object_size = {}, hive_partitioning = false)"

@@ -24,6 +24,7 @@ from .buffer import (
 )
 from .files import TableFile, unreadable_file
 from .in_parts import last_row_end, row_end
+from .json_digits import check_length
 
 FIRST_ROWS = 2_000
 FIRST_BYTES = 1 << 20
@@ -102,6 +103,8 @@ def _first_lines(text: Iterator[bytes], quoted: bool) -> bytes:
         kept += chunk
         if len(kept) >= FIRST_BYTES and (end := _line_end(kept, quoted)):
             return kept[:end]
+        if not quoted:
+            check_length(len(kept), 1)
     return kept
 
 

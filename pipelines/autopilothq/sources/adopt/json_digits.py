@@ -1,13 +1,19 @@
-"""Keeps the digits of numbers in JSON lines, of which the engine would read `1.50` as `1.5`, and `1e2` as `100.0`."""
+"""Keeps the digits of numbers in JSON lines, of which the engine would read `1.50` as `1.5`, and `1e2` as `100.0`.
+
+Lines on which the engine would end the process, or for which there is no memory, are refused before it reads them.
+"""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from secrets import token_hex
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ...segment.json_text import DECODER, JsonNumber, JsonObject, to_json
+from ...catalog import MAX_DEPTH
+from ...segment.json_text import DECODER, JsonNumber, JsonObject, is_deeper, to_json
+from ...segment.message import BOM, without_bom
 from .in_parts import Contents
 
 # Numbers that the engine may spell differently: -0, with an exponent, with a zero at the end, near 0, or with so many
@@ -16,35 +22,71 @@ _LONG = "|".join(rf"\d{{{before},}}\.\d{{{16 - before},}}" for before in range(1
 _NUMBER = rf"-0|-?(?:\d+(?:\.\d+)?[eE][-+]?\d+|\d+\.\d+0|0\.0000\d+|{_LONG})"
 _CHANGING = rf"[:\[,]\s*(?:{_NUMBER})\s*[,}}\]]"
 _CHANGING_IN_TEXT = re.compile(_CHANGING)
-_COLUMN = "digits:"
+_COLUMN = f"digits {token_hex(8)} "  # no key of a file begins like it
+LONGEST_LINE = 128 << 20  # bytes; the engine reads at most two objects of the maximum size at once
+
+
+class UnreadableLine(Exception):
+    """A line that is longer, or nested deeper, than the engine can read."""
 
 
 def copied_with_digits(contents: Contents, copy: Path) -> dict[str, str]:
-    """Copies JSON lines if the engine would change digits in them; returns the keys of the values that have these.
+    """Copies JSON lines if the engine would change digits in them, or if one begins with a byte-order mark, which the
+    copy lacks; returns the keys of the values whose digits would change.
 
     Each key comes with the name of a column in the copy: it has these values as JSON text, and is null elsewhere. The
-    contents are read to their end, which shows whether a compressed file is whole.
+    contents are read to their end, which shows whether a compressed file is whole. Raises UnreadableLine.
     """
     columns: dict[str, str] = {}
-    if any([_may_change([text])[0] for text in _whole_lines(contents())]):  # noqa: C419 - to the end
+    if any([_has_bom(text) or _may_change([text])[0] for text in _checked(_whole_lines(contents()))]):  # noqa: C419
         with copy.open("wb") as copied:
             for text in _whole_lines(contents()):
-                lines = text.split(b"\n")
+                lines = [without_bom(line) for line in text.split(b"\n")]
                 changing = zip(lines, _may_change(lines), strict=True)
                 copied.write(b"\n".join(_with_texts(line, columns) if changes else line for line, changes in changing))
     return columns
 
 
 def _whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yields a text in pieces of whole lines."""
-    kept = b""
+    """Yields a text in pieces of whole lines. Raises UnreadableLine if a line is too long."""
+    kept, number = bytearray(), 1
     for chunk in chunks:
         end = chunk.rfind(b"\n") + 1
         if end:
-            yield kept + chunk[:end]
-            kept = b""
+            kept += chunk[:end]
+            yield bytes(kept)
+            kept.clear()
+            number += chunk.count(b"\n")
         kept += chunk[end:]
-    yield kept
+        check_length(len(kept), number)
+    yield bytes(kept)
+
+
+def check_length(size: int, number: int) -> None:
+    """Raises UnreadableLine if a line of so many bytes, which has this number in its file, is too long."""
+    if size > LONGEST_LINE:
+        raise UnreadableLine(f"line {number} is longer than {LONGEST_LINE >> 20} MB; each line must be one object")
+
+
+def _checked(texts: Iterable[bytes]) -> Iterator[bytes]:
+    """Yields pieces of whole lines. Raises UnreadableLine if a line is nested too deeply.
+
+    The engine recurses over the levels of a line, and some tens of thousands end the process; a thousand may, in a
+    thread with a small stack.
+    """
+    number = 1
+    for text in texts:
+        for index, line in enumerate(text.split(b"\n"), number):
+            if len(line) > MAX_DEPTH and is_deeper(line, MAX_DEPTH):
+                levels = f"more than {MAX_DEPTH} objects or arrays in another"
+                raise UnreadableLine(f"line {index} is nested too deeply to be read: {levels}; take that line out")
+        number = index
+        yield text
+
+
+def _has_bom(text: bytes) -> bool:
+    """Returns whether a line begins with a byte-order mark."""
+    return text.startswith(BOM) or b"\n" + BOM in text
 
 
 def _may_change(texts: Sequence[bytes]) -> list[bool]:
@@ -57,8 +99,8 @@ def _with_texts(line: bytes, columns: dict[str, str]) -> bytes:
     """Returns a line with the JSON texts of the values whose digits would change; adds their keys to `columns`."""
     try:
         texts = _changing_values(line)
-    except (ValueError, RecursionError):
-        return line  # it is no JSON, which the engine says, or nested hundreds of levels deep
+    except ValueError:
+        return line  # it is no JSON, which the engine says
     if not texts:
         return line
     cells = JsonObject((columns.setdefault(key, f"{_COLUMN}{len(columns)}"), text) for key, text in texts)
