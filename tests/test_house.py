@@ -448,7 +448,6 @@ DOCUMENTED: dict[str, set[str] | None] = {
     "dlt.common.pipeline": {"LoadInfo", "get_dlt_pipelines_dir"},
     "dlt.common.schema": {"TColumnSchema", "TTableSchema"},
     "dlt.common.schema.typing": {"TColumnSchema", "TTableSchema"},
-    "dlt.destinations.impl.duckdb.configuration": {"DuckDbCredentials"},
     "dlt.pipeline.exceptions": {"PipelineStepFailed"},
     "dlt.pipeline.trace": {"PipelineTrace"},
 }

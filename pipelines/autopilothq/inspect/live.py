@@ -9,8 +9,6 @@ from datetime import datetime, timedelta
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
-
 from .. import runner
 from ..errors import BooksMisplaced, DatasetNotFound
 from ..explain import explained
@@ -19,6 +17,7 @@ from ..warehouses.dataset import Columns, Dataset, dataset_of, in_utc, queryable
 from ..warehouses.dlt_internals import (
     VERSION_TABLE_NAME,
     Destination,
+    DuckDbCredentials,
     JobClientBase,
     SqlJobClientBase,
 )

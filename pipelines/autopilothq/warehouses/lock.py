@@ -27,7 +27,6 @@ from typing import Any, Protocol, cast
 from urllib.parse import quote, unquote
 
 import dlt
-from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 from filelock import FileLock, Timeout
 
 from .. import private
@@ -41,6 +40,7 @@ from .dlt_internals import (
     MTIME_DISPATCH,
     DatabaseException,
     DatabaseUndefinedRelation,
+    DuckDbCredentials,
     FilesystemClient,
     SqlJobClientBase,
     logger,

@@ -17,10 +17,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import dlt
-from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
 from .dataset.delta import DeltaDataset, QueryRows
-from .dlt_internals import DBApiCursor, FilesystemClient, SqlClientBase
+from .dlt_internals import DBApiCursor, DuckDbCredentials, FilesystemClient, SqlClientBase
 from .dlt_internals.clients import client_for
 from .query_check import check_query
 

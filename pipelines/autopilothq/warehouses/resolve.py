@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import dlt
 import duckdb
 from dlt.common.pipeline import get_dlt_pipelines_dir
-from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 from dlt.sources import credentials as specs
 
 from ..disk import local_path
@@ -18,7 +17,7 @@ from ..machine import cores
 from . import requirements
 from .bigquery import bigquery
 from .delta import lake
-from .dlt_internals import Destination, WithLocalFiles, active, get_destination_client_initial_config
+from .dlt_internals import Destination, DuckDbCredentials, WithLocalFiles, active, get_destination_client_initial_config
 from .dlt_internals.clients import with_required_credentials
 from .duckdb import direct
 from .pipeline_names import PIPELINE

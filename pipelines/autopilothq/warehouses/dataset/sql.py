@@ -9,7 +9,6 @@ from typing import Any, cast
 import pyarrow as pa
 from dlt import Schema
 from dlt.common.destination.typing import PreparedTableSchema
-from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
 from ...catalog import Table, Type
 from ...projection import ExistingTables
@@ -19,6 +18,7 @@ from ..dlt_internals import (
     LOADS_TABLE_NAME,
     VERSION_TABLE_NAME,
     DatabaseException,
+    DuckDbCredentials,
     SqlClientBase,
     SqlJobClientBase,
     StorageSchemaInfo,

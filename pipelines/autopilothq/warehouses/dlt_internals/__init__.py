@@ -82,6 +82,7 @@ from dlt.destinations.impl.duckdb.configuration import (
     DuckDbBaseCredentials,
     DuckDbClientConfiguration,
     DuckDbConnectionPool,
+    DuckDbCredentials,
 )
 from dlt.destinations.impl.filesystem.filesystem import FILENAME_SEPARATOR, DeltaLoadFilesystemJob, FilesystemClient
 from dlt.destinations.impl.postgres.configuration import PostgresClientConfiguration, PostgresCredentials
@@ -134,6 +135,7 @@ __all__ = [
     "DuckDbClientConfiguration",
     "DuckDbConnectionPool",
     "DuckDbCopyJob",
+    "DuckDbCredentials",
     "DuckDbSqlClient",
     "FilesystemClient",
     "FilesystemConfiguration",
