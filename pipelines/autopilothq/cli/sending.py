@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import runner
 from ..catalog import STATUSES
@@ -97,26 +97,48 @@ def print_deliveries(
     out.print_line(", ".join(f"{number:,} {name}" for name, number in counts.items()))
 
 
-_HEAD = ("sent at (UTC)", "status", "type", "person", "message", "event or audience", "trigger", "http", "answer")
-_BELOW = ("message", "of", "trigger")  # their titles in the lines below a delivery
+class _Cells(NamedTuple):
+    """The cells of a delivery in the order of the table's columns."""
+
+    sent_at: str
+    status: str
+    kind: str
+    person: str
+    message: str
+    about: str
+    trigger: str
+    http: str
+    answer: str
 
 
-def _cells(row: Mapping[str, Any]) -> list[str]:
-    sent_at = f"{row['sent_at'].astimezone(UTC):%Y-%m-%d %H:%M:%S}"
-    what = (row["kind"], row["email"] or row["user_id"], row["message_id"], row["audience"] or row["event"])
-    answer = (row["trigger_id"], str(row["http_status"] or "-"))
-    return [sent_at, row["status"], *(text or "-" for text in (*what, *answer)), row["message"] or ""]
+_HEAD = _Cells("sent at (UTC)", "status", "type", "person", "message", "event or audience", "trigger", "http", "answer")
 
 
-def _deliveries(cells: Sequence[Sequence[str]]) -> list[str]:
+def _cells(row: Mapping[str, Any]) -> _Cells:
+    return _Cells(
+        sent_at=f"{row['sent_at'].astimezone(UTC):%Y-%m-%d %H:%M:%S}",
+        status=row["status"],
+        kind=row["kind"] or "-",
+        person=row["email"] or row["user_id"] or "-",
+        message=row["message_id"] or "-",
+        about=row["audience"] or row["event"] or "-",
+        trigger=row["trigger_id"] or "-",
+        http=str(row["http_status"] or "-"),
+        answer=row["message"] or "",
+    )
+
+
+def _deliveries(deliveries: Sequence[_Cells]) -> list[str]:
     """Returns deliveries as a table; on a terminal that is too narrow for it, each with its last columns below."""
-    rows = [_HEAD, *cells]
-    return fitted(rows, [[*row[:3], row[7], row[3]] for row in rows], list(map(_below, cells)))
+    rows = [_HEAD, *deliveries]
+    narrow = [(row.sent_at, row.status, row.kind, row.http, row.person) for row in rows]
+    return fitted(rows, narrow, list(map(_below, deliveries)))
 
 
-def _below(cells: Sequence[str]) -> str:
-    named = [f"{name} {cell}" for name, cell in zip(_BELOW, map(shortened, cells[4:7]), strict=True) if cell != "-"]
-    return ": ".join(filter(None, (", ".join(named), visible(cells[8]))))
+def _below(cells: _Cells) -> str:
+    parts = (("message", cells.message), ("of", cells.about), ("trigger", cells.trigger))
+    named = ", ".join(f"{name} {shortened(cell)}" for name, cell in parts if cell != "-")
+    return ": ".join(filter(None, (named, visible(cells.answer))))
 
 
 # ---- inside --------------------------------------------------------------------------------------------------------
