@@ -1,6 +1,6 @@
 """Names of columns that differ only in case, as files have them (docs/contract/adopt.md#columns-and-types)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from json import dumps
 from pathlib import Path
 
@@ -24,12 +24,12 @@ def con() -> Iterator[duckdb.DuckDBPyConnection]:
         yield found
 
 
-def parquet(path: Path) -> None:
-    pq.write_table(pa.table([[name] for name in NAMES], names=list(NAMES)), path)
+def parquet(path: Path, names: Sequence[str] = NAMES) -> None:
+    pq.write_table(pa.table([[name] for name in names], names=list(names)), path)
 
 
-def csv(path: Path) -> None:
-    path.write_text("\n".join([",".join(NAMES)] * 2))
+def csv(path: Path, names: Sequence[str] = NAMES) -> None:
+    path.write_text("\n".join([",".join(names)] * 2))
 
 
 def json(path: Path) -> None:
@@ -53,7 +53,21 @@ def test_the_column_that_is_spelt_like_its_name_is_adopted(
 
 
 def test_numbers_that_a_file_has_itself_stay() -> None:
-    assert own_names(["a", "a_1", "A_2", "b_1"], lambda: ["a", "A", "a_1"]) == {
+    assert own_names(["a", "a_1", "A_2", "b_1"], lambda: ["a", "A", "a_1"], in_order=False) == {
         "a": "a", "a_1": "a_1", "A_2": "A", "b_1": "b_1",
     }  # fmt: skip
+    assert own_names(["a", "a_1"], lambda: ["a", "a"]) == {"a": "a", "a_1": "a_1"}
+    assert own_names(["a", "a_1", "column2"], lambda: ["a", "A", ""]) == {"a": "a", "a_1": "A", "column2": "column2"}
     assert own_names(["Foo", "foo_1"], list) == {"Foo": "Foo", "foo_1": "foo_1"}
+
+
+@pytest.mark.parametrize(("form", "write"), [("parquet", parquet), ("csv", csv)])
+def test_numbers_of_a_file_and_of_the_engine_are_told_apart_by_their_order(
+    con: duckdb.DuckDBPyConnection, tmp_path: Path, form: FileFormat, write: Callable[..., None]
+) -> None:
+    path = tmp_path / f"shop.{form}"
+    write(path, ("id", "Foo", "foo", "foo_1", "Foo_1", "n"))  # which the engine calls Foo, foo_1, foo_1_1, Foo_1_2
+    found = buffer.buffer_file(con, TableFile(str(path), "", 0, "shop", form, str(path)), 0, tmp_path)
+    row = con.execute(f"""SELECT "c:foo", "c:foo_1", "c:n", "l:0", "l:1" FROM '{found.path}'""").fetchone()
+    assert [value.strip('"') for value in row or ()] == ["foo", "foo_1", "n", "Foo", "Foo_1"]
+    assert [lost.name for lost in found.lost if lost.reason == "same_column"] == ["Foo", "Foo_1"]

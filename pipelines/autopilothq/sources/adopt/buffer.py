@@ -236,7 +236,7 @@ def _json_source(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path) -> 
     )
     sql = read.format(67108864)
     types = _types(con, sql)
-    names = own_names(list(types), partial(json_names, con, local))
+    names = own_names(list(types), partial(json_names, con, local), in_order=False)
     columns = _columns({name: form_of(type_) for name, type_ in types.items()}, names)
     types = {names[name]: type_ for name, type_ in types.items()}
     for text in digits.values():

@@ -21,8 +21,11 @@ SELECT key FROM (
 _LONGEST_OBJECT = 1 << 26  # bytes
 
 
-def own_names(read: Sequence[str], in_file: Callable[[], Sequence[str]]) -> dict[str, str]:
+def own_names(read: Sequence[str], in_file: Callable[[], Sequence[str]], in_order: bool = True) -> dict[str, str]:
     """Returns the names in a file by those that the engine has read; `in_file` is only called if they may differ.
+
+    `in_order` says that the engine keeps the file's order. Otherwise, and if names in the file are equal or empty, the
+    numbers tell which is which.
 
     Example: `own_names(["Foo", "foo_1"], lambda: ["Foo", "foo"]) == {"Foo": "Foo", "foo_1": "foo"}`.
     """
@@ -30,6 +33,8 @@ def own_names(read: Sequence[str], in_file: Callable[[], Sequence[str]]) -> dict
     if not any(_stem(name) in lower for name in read):
         return {name: name for name in read}
     found = in_file()
+    if in_order and len(set(filter(None, found))) == len(read):
+        return dict(zip(read, found, strict=True))
     left = [name for name in found if name not in read]
     names: dict[str, str] = {}
     for name in read:
@@ -59,7 +64,7 @@ def csv_names(con: duckdb.DuckDBPyConnection, read: str) -> list[str]:
     """
     with suppress(duckdb.OutOfMemoryException):
         header = con.execute(f"FROM {read.replace('header = true', 'header = false')} LIMIT 1").fetchone()
-        return [str(name) for name in header or ()]
+        return [name or "" for name in header or ()]
     return []
 
 
