@@ -202,3 +202,16 @@ def test_whether_rows_are_so_long_that_there_may_be_no_memory_to_merge_them(
         if "LIMIT" in made:  # what waits may be long, too
             con.execute(f"CREATE TABLE more AS {short}")
             assert duckdb_pool._has_long_rows(con, file)
+
+
+def test_where_a_database_is_is_asked_once_and_no_connection_stays_open_if_it_cannot_be_told(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = pool_of(file)
+    first = pool.borrow_conn()
+    monkeypatch.setattr(duckdb_pool, "_WHERE", "SELECT error('no memory for that')")
+    assert pool.return_conn(pool.borrow_conn()) == 1
+    assert pool.return_conn(first) == 0
+    with pytest.raises(duckdb.InvalidInputException, match="no memory for that"):
+        pool.borrow_conn()
+    duckdb.connect(file, read_only=True).close()  # DuckDB opens no file so that is open to be written

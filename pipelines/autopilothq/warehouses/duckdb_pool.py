@@ -79,12 +79,12 @@ class WaitingPool(ReadingPool):
         settings = {**(global_config or {}), **({MERGED_GROUPS: 0} if self._file else {})}
         try:
             with self._lock:
-                if self._file and not borrowed_connections(self):
-                    _checkpoint(self._file, _LARGE_LOG)
+                opened = None if borrowed_connections(self) else self._file
+                if opened:
+                    _checkpoint(opened, _LARGE_LOG)
                 con = self._patient(super().borrow_conn, settings, local_config, pragmas)
-                if self._file and con.execute(_WHERE).fetchall() == [(None,)]:
-                    super().return_conn(con)
-                    raise _data_file(self._path)
+                if opened:
+                    self._check_file(con)
                 return con
         except CatalogException as error:
             if _IN_MEMORY not in str(error):
@@ -94,6 +94,15 @@ class WaitingPool(ReadingPool):
             if not Path(self._path).exists() or _OTHER_CAUSE.search(str(error)):
                 raise
             raise _unreadable(self._path, str(error)) from error
+
+    def _check_file(self, con: DuckDBPyConnection) -> None:
+        """Raises RunError if a database is not in its file. The connection is returned if that cannot be told, too."""
+        try:
+            if con.execute(_WHERE).fetchall() == [(None,)]:
+                raise _data_file(self._path)
+        except Exception:
+            super().return_conn(con)
+            raise
 
     def return_conn(self, borrowed_conn: DuckDBPyConnection) -> int:
         """Closes a connection, and with the last one the file; returns how many are left."""
