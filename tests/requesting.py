@@ -7,9 +7,7 @@ import pytest
 from autopilothq.clients.http import HttpClient
 from autopilothq.clients.pace import Pace
 from autopilothq.clients.settings import ApiSettings
-from autopilothq.errors import (
-    ApiError,
-)
+from autopilothq.errors import ApiError
 from fake_autopilot import FakeAutopilot
 from fake_autopilot.server import KEY
 

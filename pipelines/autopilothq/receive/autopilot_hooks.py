@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterator
 
 from ..catalog import HOOK_CONTACT, HOOK_EVENTS, HOOK_JOURNEY, HOOK_LIBRARY, HOOK_PREFIX
-from ..segment.json_text import DECODER, JsonNumber, JsonObject, is_storable, storable_text, to_json
+from ..segment.json_text import DECODER, JsonNumber, JsonObject, is_blank, storable_text, to_json
 from ..utc import format_time
 from .messages import STAMPS, WRITE_KEY, ArchiveLines, Arrival, Body, adapted_lines, check_added, kept_line
 
@@ -49,7 +49,7 @@ def _hook_line(hook: JsonObject, arrival: Arrival) -> bytes:
     email, contact_id = (storable_text(hook.value(key)) for key in ("email", "contact_id"))
     # What can be neither an id nor a contact is a property, so that it is not lost.
     own = {"email": email, "contact_id": contact_id, "contact": isinstance(contact, JsonObject)}
-    properties = _others(hook, _OF_HOOKS.union(key for key in own if own[key] or _is_blank(hook.value(key))))
+    properties = _others(hook, _OF_HOOKS.union(key for key in own if own[key] or is_blank(hook.value(key))))
     contact = contact if isinstance(contact, JsonObject) else JsonObject()
     id_ = _digest(to_json(hook), contact, arrival)
     who = (email or storable_text(contact.value("Email")), contact_id or storable_text(contact.value("contact_id")))
@@ -117,10 +117,5 @@ def _track(
     return to_json(JsonObject(message)).encode()
 
 
-def _is_blank(value: object) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip())
-
-
 def _text(value: object) -> str | None:
-    is_text = isinstance(value, str) and not isinstance(value, JsonNumber)
-    return str(value) if is_text and str(value).strip() and is_storable(value) else None
+    return None if isinstance(value, JsonNumber) else storable_text(value)

@@ -96,9 +96,14 @@ def _is_json(value: Any) -> bool:
     return True
 
 
+def is_blank(value: Any) -> bool:
+    """Returns whether a value is null or blank text."""
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
 def storable_text(value: Any) -> str | None:
     """Returns a text or a number as text; None for blank text, text that cannot be stored, and any other value."""
-    return str(value) if isinstance(value, str) and value.strip() and is_storable(value) else None
+    return str(value) if isinstance(value, str) and not is_blank(value) and is_storable(value) else None
 
 
 def is_encodable(text: str) -> bool:

@@ -21,7 +21,7 @@ from ..catalog import (
     OrttoAttribute,
     Type,
 )
-from .json_text import JsonNumber, JsonObject, storable_text, to_json
+from .json_text import JsonNumber, JsonObject, is_blank, storable_text, to_json
 from .naming import snake_case, table_name
 
 _INTEGER = re.compile(r"-?[0-9]+")
@@ -290,9 +290,7 @@ def _line(
 
 def _id_as_sent(value: Any) -> Any:
     """Returns an id as text, None if it is blank; any other value unchanged, so that the load reports it."""
-    if isinstance(value, str) and not value.strip():
-        return None
-    return storable_text(value) or value
+    return None if is_blank(value) else storable_text(value) or value
 
 
 def _present(pairs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:

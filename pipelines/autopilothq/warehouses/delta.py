@@ -8,7 +8,6 @@ kill may cut one off; such a file counts as missing. Everything else is dlt's ow
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import cache
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -63,7 +62,6 @@ class LakeClient(FilesystemClient):
     """Loads Parquet files into `insert-only` Delta tables without the library's merge."""
 
     _incomplete: frozenset[str] = frozenset()  # paths of dlt's files that a kill cut off
-    _in_staging = False  # whether the client is directed to the staging dataset
 
     def create_dataset(self) -> None:
         """Creates the dataset's folder, which may exist already: the lock of the first load is in it."""
@@ -81,15 +79,9 @@ class LakeClient(FilesystemClient):
         elif names := list(truncate_tables):
             super().initialize_storage(names)
 
-    @contextmanager
-    def with_staging_dataset(self) -> Iterator[FilesystemClient]:
-        """Directs the client to the staging dataset in the block."""
-        with super().with_staging_dataset():
-            self._in_staging = True
-            try:
-                yield self
-            finally:
-                self._in_staging = False
+    @property
+    def _in_staging(self) -> bool:
+        return self.dataset_name == self.create_dataset_names(self.schema, self.config)[1]
 
     def update_stored_schema(self, *args: Any, **kwargs: Any) -> Any:
         """Stores the schema; a staging dataset has none."""

@@ -21,7 +21,7 @@ from .avro import AvroTable, opened_avro
 from .column_names import csv_names, json_names, own_names, parquet_names
 from .columns import CELL_PREFIX, LOST_PREFIX, BufferedTable, Form, LostColumn, RowGroup, as_plain_text, form_of
 from .files import COMPRESSIONS, TableFile, folded_name, unreadable_file
-from .in_parts import csv_in_parts, has_long_rows, json_in_parts, parquet_in_parts, write_in_parts
+from .in_parts import LONGEST_OBJECT, csv_in_parts, has_long_rows, json_in_parts, parquet_in_parts, write_in_parts
 from .json_digits import UnreadableLine, copied_with_digits
 
 _Columns = tuple[
@@ -234,7 +234,7 @@ def _json_source(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path) -> 
         f"read_json({engine.glob_literal(str(local))}, format = 'newline_delimited', maximum_depth = 1,"
         " map_inference_threshold = -1, sample_size = -1, maximum_object_size = {}, hive_partitioning = false)"
     )
-    sql = read.format(67108864)
+    sql = read.format(LONGEST_OBJECT)
     types = _types(con, sql)
     names = own_names(list(types), partial(json_names, con, local), in_order=False)
     columns = _columns({name: form_of(type_) for name, type_ in types.items()}, names)

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...projection import engine
+from .in_parts import LONGEST_OBJECT
 
 _NUMBERED = re.compile(r"(.+)_\d+", re.DOTALL)
 _KEYS = """
@@ -18,7 +19,6 @@ SELECT key FROM (
     FROM (SELECT json, row_number() OVER () AS row FROM read_ndjson_objects({path}, maximum_object_size = {size}))
 ) GROUP BY key ORDER BY min((row, position))
 """
-_LONGEST_OBJECT = 1 << 26  # bytes
 
 
 def own_names(read: Sequence[str], in_file: Callable[[], Sequence[str]], in_order: bool = True) -> dict[str, str]:
@@ -73,7 +73,7 @@ def json_names(con: duckdb.DuckDBPyConnection, path: Path) -> list[str]:
 
     There are none if there is no memory for the objects.
     """
-    keys = _KEYS.format(path=engine.glob_literal(str(path)), size=_LONGEST_OBJECT)
+    keys = _KEYS.format(path=engine.glob_literal(str(path)), size=LONGEST_OBJECT)
     with suppress(duckdb.OutOfMemoryException):
         return [str(key) for (key,) in con.execute(keys).fetchall()]
     return []

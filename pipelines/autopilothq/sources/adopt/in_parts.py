@@ -12,6 +12,7 @@ from ...projection import engine
 from ...warehouses.duckdb_parts import BYTES_AT_ONCE, LONG, ROWS_AT_ONCE, VECTOR, split_batches, split_file
 
 SHORTEST_OBJECT = 1 << 20  # bytes; the engine has room for two JSON objects of the maximum size at a time
+LONGEST_OBJECT = 64 << 20  # bytes
 Contents = Callable[[], Iterable[bytes]]
 """Reads the text of a file in chunks."""
 

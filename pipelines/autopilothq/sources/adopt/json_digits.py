@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from ...catalog import MAX_DEPTH
 from ...segment.json_text import DECODER, JsonNumber, JsonObject, is_deeper, to_json
 from ...segment.message import BOM, without_bom
-from .in_parts import Contents
+from .in_parts import LONGEST_OBJECT, Contents
 
 # Numbers that the engine may spell differently: -0, with an exponent, with a zero at the end, near 0, or with so many
 # digits that a float may not have all of them.
@@ -23,7 +23,7 @@ _NUMBER = rf"-0|-?(?:\d+(?:\.\d+)?[eE][-+]?\d+|\d+\.\d+0|0\.0000\d+|{_LONG})"
 _CHANGING = rf"[:\[,]\s*(?:{_NUMBER})\s*[,}}\]]"
 _CHANGING_IN_TEXT = re.compile(_CHANGING)
 _COLUMN = f"digits {token_hex(8)} "  # no key of a file begins like it
-LONGEST_LINE = 128 << 20  # bytes; the engine reads at most two objects of the maximum size at once
+LONGEST_LINE = 2 * LONGEST_OBJECT  # the engine reads at most two objects of the maximum size at once
 
 
 class UnreadableLine(Exception):
