@@ -1,16 +1,21 @@
 """Connections to DuckDB files, and what of a file is written when: `autopilothq.warehouses.duckdb_pool`."""
 
+import json
+import os
 import time
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import dlt
 import duckdb
 import pytest
+from dlt.common.destination.client import RunnableLoadJob
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 from duckdb import DuckDBPyConnection
 
+from autopilothq import archive
 from autopilothq.projection import engine
 from autopilothq.warehouses import duckdb_pool
 from autopilothq.warehouses.dlt_internals import DuckDbConnectionPool
@@ -215,3 +220,26 @@ def test_where_a_database_is_is_asked_once_and_no_connection_stays_open_if_it_ca
     with pytest.raises(duckdb.InvalidInputException, match="no memory for that"):
         pool.borrow_conn()
     duckdb.connect(file, read_only=True).close()  # DuckDB opens no file so that is open to be written
+
+
+def test_a_file_is_open_as_long_as_dlt_loads_it_and_no_longer(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each job of dlt would open it: with 1,000 tables that took half of a load."""
+    Path("email.ndjson").write_text(json.dumps({"type": "track", "event": "Email Opened", "messageId": "1"}))
+    monkeypatch.setenv("LOAD__WORKERS", "1")
+    seen, run_managed = list[bool](), RunnableLoadJob.run_managed
+
+    def is_open() -> bool:
+        return any(os.path.realpath(each) == str(file) for each in Path("/proc/self/fd").iterdir())
+
+    def noted(*what: Any) -> None:
+        seen.append(is_open())
+        run_managed(*what)
+
+    pipeline = dlt.pipeline("opened", destination=dlt.destinations.duckdb(str(file)), dataset_name="autopilothq")
+    pipeline.extract(archive("email.ndjson"))
+    pipeline.normalize()
+    assert not is_open()
+    monkeypatch.setattr(RunnableLoadJob, "run_managed", noted)
+    pipeline.load()
+    assert set(seen) == {True}
+    assert not is_open()

@@ -16,6 +16,7 @@ from ..catalog import ALWAYS, AUDIT, DISCARDS, EVENTS_RESOURCE, Table
 from ..projection import ordered_columns
 from ..projection.context import declared_types
 from ..warehouses.dataset import connected
+from ..warehouses.duckdb import close_database_after, keep_open_while_loading
 from ..warehouses.hints import arrow_schema
 from .earlier_load import note_earlier
 from .extraction import note_moved, note_taken
@@ -107,14 +108,16 @@ def run_load(origin: Origin[Any], settings: LoadSettings, keeper: object) -> Loa
     """
     started = monotonic()
     planned = plan_load(origin, settings, keeper)
-    projected = project(planned)
+    with close_database_after(planned.extraction.pipeline):
+        projected = project(planned)
+        if planned.context.pipeline is not None:
+            for rows in origin.finish(planned.context):
+                write_rows(planned, projected.files, rows)
+        if planned.extraction.pipeline is not None:
+            note_moved(planned.moved_tables(projected.files.other_tables()))
+            _note_earlier(planned, planned.extraction.pipeline)
+            keep_open_while_loading(planned.extraction.pipeline)
     report = planned.report
-    if planned.context.pipeline is not None:
-        for rows in origin.finish(planned.context):
-            write_rows(planned, projected.files, rows)
-    if planned.extraction.pipeline is not None:
-        note_moved(planned.moved_tables(projected.files.other_tables()))
-        _note_earlier(planned, planned.extraction.pipeline)
     report.discards = report.rows.get(DISCARDS.name, 0)
     for name, errors in planned.target.refused.left_out.items():
         why = next(iter(errors.values()))

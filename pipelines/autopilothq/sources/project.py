@@ -7,7 +7,6 @@ many workers, `adopt.project.AdoptProjector` for adopted tables. The steps that 
 import copy
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -31,7 +30,7 @@ from ..projection import (
 from ..projection.deduplicate import LeftOut
 from ..segment.message import Batch
 from ..warehouses.dataset import Dataset, check_text_columns
-from ..warehouses.duckdb import keep_database_open, reopen_database
+from ..warehouses.duckdb import reopen_database
 from ..warehouses.repair import has_lost, repair_tables
 from .adopted_rows import rows_of_messages, with_older_rows
 from .audit import AuditRow, LinesRead, audit_rows
@@ -94,8 +93,8 @@ class InProcess:
     def project(self) -> ProjectedLoad:
         """Reads all lines, and writes the rows of all tables."""
         lines = self._read()
-        with open_for_few(self.load, self.load.report.lines):
-            return self._rows(lines)
+        open_for_few(self.load, self.load.report.lines)
+        return self._rows(lines)
 
     def _read(self) -> LinesRead:
         """Adds the batches to the projection, several in parallel."""
@@ -171,11 +170,10 @@ class InProcess:
 # ---- steps that all projectors share -------------------------------------------------------------------------------
 
 
-def open_for_few(load: PlannedLoad, lines: int) -> AbstractContextManager[None]:
-    """Keeps a DuckDB file open for the rest of a small load, which does not lock others out for long."""
-    pipeline = load.extraction.pipeline if lines <= SMALL_LOAD_LINES else None
-    reopen_database(pipeline)
-    return keep_database_open(pipeline)
+def open_for_few(load: PlannedLoad, lines: int) -> None:
+    """Opens a DuckDB file for the rest of a small load, which does not lock others out for long."""
+    if lines <= SMALL_LOAD_LINES:
+        reopen_database(load.extraction.pipeline)
 
 
 def note_unreadable(load: PlannedLoad, found: Mapping[str, str]) -> bool:

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
+from weakref import WeakKeyDictionary, WeakSet
 
 import dlt
 from dlt import Schema
@@ -28,17 +29,19 @@ from .books import BooksClient, BooksSqlClient, name_staging_after_books
 from .comments import comment_statements
 from .configured_once import ConfiguredOnce
 from .dlt_internals import (
+    Destination,
     DestinationCapabilitiesContext,
     DuckDbClient,
     DuckDbClientConfiguration,
     DuckDbCopyJob,
     DuckDbSqlClient,
     FollowupJobRequest,
+    JobClientBase,
     LoadJob,
     SqlLoadJob,
     TPartialTableSchema,
 )
-from .dlt_internals.clients import client_for, client_of, file_of, hooked, table_of
+from .dlt_internals.clients import client_for, client_of, enter_before_loading, file_of, hooked, table_of
 from .duckdb_pool import WaitingPool
 from .hints import SOURCE, without_not_null
 from .merging import dedup_order, deduplicates_staging, keys_of, replaces_by_key
@@ -59,8 +62,6 @@ class direct(ConfiguredOnce, duckdb):  # noqa: N801 - destinations are named lik
     """DuckDB as a destination, named `duckdb` in dlt's configuration."""
 
     spec: type[DuckDbClientConfiguration] = DirectConfiguration
-    kept: ExitStack | None = None
-    """The connections that `keep_database_open` holds open."""
 
     def __init__(self, credentials: Any = None, destination_name: str = "duckdb", **more: Any) -> None:
         super().__init__(credentials=credentials, destination_name=destination_name, **more)
@@ -78,39 +79,62 @@ class direct(ConfiguredOnce, duckdb):  # noqa: N801 - destinations are named lik
         return super().configuration(initial_config, accept_partial)
 
 
+_OPEN: WeakKeyDictionary[dlt.Pipeline, ExitStack] = WeakKeyDictionary()  # connections that keep a file open
+
+
 @contextmanager
-def keep_database_open(pipeline: dlt.Pipeline | None) -> Iterator[None]:
-    """Keeps a pipeline's DuckDB file open during the block; does nothing for other destinations.
-
-    Opening and closing a file takes 20 ms of processor time, and more with each table. Other programs cannot open it
-    meanwhile, so `close_database` closes it before something that may take long, and `reopen_database` opens it again.
-    """
-    destination = pipeline.destination if pipeline else None
-    with ExitStack() as ended, ExitStack() as kept:
-        if isinstance(destination, direct) and destination.kept is None:
-            ended.callback(setattr, destination, "kept", None)
-            destination.kept = kept
-        if pipeline and isinstance(destination, duckdb):
-            kept.enter_context(_connection(pipeline))
+def close_database_after(pipeline: dlt.Pipeline | None) -> Iterator[None]:
+    """Closes what `reopen_database` opens during the block when the outermost such block of the pipeline ends."""
+    if pipeline is None or pipeline in _OPEN:
         yield
-
-
-def close_database(pipeline: dlt.Pipeline | None) -> None:
-    """Closes a pipeline's DuckDB file that `keep_database_open` holds, so that other programs can open it."""
-    destination = pipeline.destination if pipeline else None
-    if isinstance(destination, direct) and destination.kept:
-        destination.kept.close()
+        return
+    with ExitStack() as opened:
+        _OPEN[pipeline] = opened
+        try:
+            yield
+        finally:
+            del _OPEN[pipeline]
 
 
 def reopen_database(pipeline: dlt.Pipeline | None) -> None:
-    """Opens a pipeline's DuckDB file for the rest of the outermost `keep_database_open`, if there is one."""
-    destination = pipeline.destination if pipeline else None
-    if pipeline and isinstance(destination, direct) and destination.kept:
-        destination.kept.enter_context(_connection(pipeline))
+    """Opens a pipeline's DuckDB file for the rest of the outermost `close_database_after`, if there is one.
+
+    Opening and closing a file takes 20 ms of processor time, and more with each table; a small load would do so nine
+    times. Other programs cannot open the file meanwhile, so `close_database` closes it before something that may take
+    long. Does nothing for other destinations.
+    """
+    opened = _OPEN.get(pipeline) if pipeline else None
+    if pipeline and opened is not None and isinstance(pipeline.destination, duckdb):
+        opened.enter_context(cast(Any, client_for(pipeline, Schema(SOURCE))).sql_client)
 
 
-def _connection(pipeline: dlt.Pipeline) -> AbstractContextManager[object]:
-    return cast(AbstractContextManager[object], cast(Any, client_for(pipeline, Schema(SOURCE))).sql_client)
+def close_database(pipeline: dlt.Pipeline | None) -> None:
+    """Closes a pipeline's DuckDB file that `reopen_database` opened, so that other programs can open it."""
+    opened = _OPEN.get(pipeline) if pipeline else None
+    if opened is not None:
+        opened.close()
+
+
+@contextmanager
+def keep_database_open(pipeline: dlt.Pipeline | None) -> Iterator[None]:
+    """Keeps a pipeline's DuckDB file open during the block; does nothing for other destinations."""
+    with close_database_after(pipeline):
+        reopen_database(pipeline)
+        yield
+
+
+def keep_open_while_loading(pipeline: dlt.Pipeline) -> None:
+    """Makes dlt keep a pipeline's DuckDB file open while it loads a package; otherwise each job opens it."""
+    if isinstance(pipeline.destination, duckdb):
+        _KEPT_OPEN.add(pipeline.destination)
+        enter_before_loading(_opened)
+
+
+_KEPT_OPEN: WeakSet[Destination[Any, Any]] = WeakSet()
+
+
+def _opened(destination: Destination[Any, Any], client: JobClientBase) -> AbstractContextManager[object]:
+    return cast(Any, client).sql_client if destination in _KEPT_OPEN else nullcontext()
 
 
 class DirectSqlClient(BooksSqlClient, DuckDbSqlClient):

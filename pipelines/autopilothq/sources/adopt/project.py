@@ -64,8 +64,8 @@ class AdoptProjector:
             self.cut.update((name, cut) for name, table in buffered.items() if (cut := cut_texts(con, table)))
             _warn_of_cut(load, self.cut)
             widest = max((len(table.columns) for table in buffered.values()), default=0)
-            few = open_for_few(load, sum(pq.read_metadata(rows.path).num_rows for rows in found))
-            with few, engine.memory_for_columns(con, widest):
+            open_for_few(load, sum(pq.read_metadata(rows.path).num_rows for rows in found))
+            with engine.memory_for_columns(con, widest):
                 long = any(file_has_long_rows(rows.path) for rows in found)
                 con.execute(f"SET enable_caching_operators = {not long}")  # these operators gather small groups of rows
                 if long:

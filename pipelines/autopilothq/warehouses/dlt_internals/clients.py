@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, partial
+from contextlib import AbstractContextManager
+from functools import cache, partial, wraps
 from typing import Any, TypeVar, cast
 
 import dlt
@@ -23,6 +24,7 @@ from dlt.destinations.impl.duckdb.configuration import DuckDbConnectionPool
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
 from dlt.extract.storage import ExtractorItemStorage
+from dlt.load.load import Load
 
 
 @cache
@@ -147,6 +149,21 @@ class ReadingPool(DuckDbConnectionPool):
             except duckdb.Error as error:
                 if not self.credentials.read_only or "in read-only mode" not in str(error):
                     raise
+
+
+@cache
+def enter_before_loading(
+    entered: Callable[[Destination[Any, Any], JobClientBase], AbstractContextManager[object]],
+) -> None:
+    """Patches dlt, once per process, to load each package within `entered`, which gets the destination and a client."""
+    load = Load.load_single_package
+
+    @wraps(load)
+    def within(step: Load, load_id: str, schema: Schema) -> None:
+        with entered(step.destination, step.get_destination_client(schema)):
+            load(step, load_id, schema)
+
+    setattr(Load, "load_single_package", within)  # noqa: B010
 
 
 def client_of(job: LoadJob) -> Any:
