@@ -228,6 +228,8 @@ def _load_in_turn(job: LoadJob, load: Callable[[], None], in_parts: Callable[[],
     the only way for a file with long rows.
     """
     file = file_of(job)
+    if file.endswith(".parquet") and not parts.file_has_rows(file):
+        return  # most tables of a first load, for each of which DuckDB would run two statements
     attempts = [load, load, *([in_parts] if in_parts else [])]
     if in_parts and file.endswith(".parquet") and parts.file_has_long_rows(file):
         attempts = [in_parts]

@@ -27,6 +27,11 @@ EARLY_CHECKPOINTS = {"checkpoint_threshold": "128MB", MERGED_GROUPS: 0}  # DuckD
 PART_MEMORY = 450  # MB, for a part and for rows that are written to the file
 
 
+def file_has_rows(file: str) -> bool:
+    """Returns whether a Parquet file has any row."""
+    return bool(pq.read_metadata(file).num_rows)
+
+
 def file_has_long_rows(file: str) -> bool:
     """Returns whether the rows of a Parquet file are so long that they have to be loaded in parts."""
     rows = pq.read_metadata(file)
