@@ -392,7 +392,8 @@ def test_metrics() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with receiver("archive", "--metrics", f"127.0.0.1:{port}", "--workers", "2", anew=True) as running:
+    words = ("--metrics", f"127.0.0.1:{port}", "--workers", "2")
+    with receiver("archive", *words, env={"RECEIVE__RUDDER__SHOP__HEADER": "X-Secret: s"}, anew=True) as running:
         assert httpx.get(f"{running.url}/healthz", timeout=60).status_code == 200
         idle = httpx.get(f"http://127.0.0.1:{port}/metrics").text
         for _ in range(20):
@@ -410,6 +411,8 @@ def test_metrics() -> None:
     assert 'autopilothq_receive_requests_total{endpoint="other",status="404"} 20.0' in text
     assert "made-up" not in text
     assert "\nautopilothq_receive_oldest_unpublished_seconds 0.0\n" in idle
+    begun = re.findall(r"^autopilothq_receive_(\w+){endpoint=\"rudder-shop\"} 0.0$", idle, re.MULTILINE)
+    assert sorted(begun) == ["deletions_total", "messages_total", "unauthorized_total"]
     [age] = re.findall(r"^autopilothq_receive_oldest_unpublished_seconds (.+)$", text, re.MULTILINE)
     assert 0 < float(age) < 60
     assert len(published(running.folder)) == 40

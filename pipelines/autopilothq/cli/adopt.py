@@ -43,7 +43,7 @@ class _TablePatterns(click.ParamType[tuple[str, str]]):
 @click.option(
     "--verify", is_flag=True, help="Load nothing, compare with what is stored; exit with 1 if rows are missing."
 )
-@click.option("--report-cut", is_flag=True, help="List the columns with texts that Segment may have cut.")
+@click.option("--report-cut", is_flag=True, help="Also list the columns with texts that Segment may have cut.")
 @load_options
 def adopt_tables(
     urls: tuple[str, ...],

@@ -24,7 +24,12 @@ def _write_key(_: click.Context, param: click.Parameter, value: str | None) -> s
 @click.option(
     "--to", "base_url", metavar="URL", help="Where batches are posted to.  [default: https://api.segment.io/v1/batch]"
 )
-@click.option("--write-key", metavar="env:NAME|@FILE", callback=_write_key, help="The write key of the source there.")
+@click.option(
+    "--write-key",
+    metavar="env:NAME|@FILE",
+    callback=_write_key,
+    help="The write key of the source there.  [default: the setting destination.segment.write_key]",
+)
 @click.option("--query", metavar="SQL", help="Rows of the warehouse, turned back into messages, instead of files.")
 @click.option(
     "--requests-per-second", type=float, metavar="NUMBER", help="The pace; a request has 100 messages.  [default: 10]"

@@ -10,7 +10,10 @@ from .options import allow_http_option, credentials_of, json_option, with_dlt
 
 @click.group("hooks", short_help="Add, list or remove Autopilot's REST hooks.")
 def hook_commands() -> None:
-    """Register Autopilot's REST hooks, which post changes of contacts to `receive`."""
+    """Register Autopilot's REST hooks, which post changes of contacts to `receive`.
+
+    The key is the setting destination.autopilothq.api_key of dlt's configuration.
+    """
 
 
 _dry_run = click.option("--dry-run", is_flag=True, help="Print the requests, send nothing.")

@@ -74,7 +74,10 @@ def load_archive(
     options: LoadOptions,
     **settings: Any,
 ) -> None:
-    """Load Segment's raw archive: files, folders, globs, s3://, gs://, az://."""
+    """Load Segment's raw archive: files, folders, globs, s3://, gs://, az://.
+
+    Without a URL, the setting sources.autopilothq.archive_url of dlt's configuration names the archive.
+    """
     from ..explain import explained
     from ..sources.archive.source import archive
     from .loading import run_load_command

@@ -20,7 +20,8 @@ def show_mapping(urls: tuple[str, ...], lines: int, as_json: bool) -> None:
     """Show an archive's unknown events, and propose a mapping as TOML.
 
     Events of Ortto that came through Segment have names that somebody typed in. The mapping says which of Autopilot's
-    they are. Nothing is loaded, and values are masked.
+    they are. Nothing is loaded, and values are masked. Without a URL, the setting sources.autopilothq.archive_url of
+    dlt's configuration names the archive.
     """
     from .proposing import print_mapping
 

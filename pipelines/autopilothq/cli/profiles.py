@@ -19,12 +19,13 @@ PEOPLE_PER_LOAD = 20_000  # some minutes of work, which a killed run loses at mo
 _NO_SPACE = "Which space? Name it (--space), or set sources.autopilothq.profiles.space in dlt's configuration."
 
 
-@click.command("profiles", short_help="Load 14 days of whole events from Segment's Profile API.")
+@click.command("profiles", short_help="Load complete events of 14 days from Segment's Profile API.")
 @click.option(
     "--people",
     metavar="api|FILE|SQL",
     callback=require_value,
-    help="Whose events: of contacts with new activity (api), of the ids in a file, or of a query.",
+    help="Whose events: of contacts with new activity (api), of the ids in a file, or of a query."
+    "  [default: api, if Autopilot's key is set]",
 )
 @click.option("--space", metavar="ID", callback=require_value, help="The space of Segment Unify.")
 @click.option("--region", type=click.Choice(REGIONS), help="Where the space is.  [default: us]")

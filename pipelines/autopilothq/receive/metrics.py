@@ -21,6 +21,12 @@ PUBLISHED = Counter(f"{PREFIX}_published_files", "Files that the archive has.")
 UPLOADED = Counter(f"{PREFIX}_uploaded_files", "Files that the bucket has.")
 
 
+def begin(endpoint: str) -> None:
+    """Begins an endpoint's counters at 0, because Prometheus sees no increase in a counter that begins later."""
+    for counter in (MESSAGES, DELETIONS, UNAUTHORIZED):
+        counter.labels(endpoint)
+
+
 @functools.lru_cache(maxsize=1000)
 def requests(endpoint: str, status: int) -> Counter:
     """Returns the counter of an endpoint's requests with a status. The cache is faster than prometheus's lookup."""

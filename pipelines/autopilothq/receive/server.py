@@ -286,9 +286,14 @@ def _make_app(settings: ReceiveSettings, prepare: Callable[[], object]) -> Any:
     prepare()
     if parent := multiprocessing.parent_process():
         threading.Thread(target=_follow, args=(parent,), name="parent", daemon=True).start()
+    from . import metrics
     from .app import App
+    from .routes import Endpoint
     from .upload import uploading
 
+    for section in guarded_endpoints():
+        kind, _, name = section.partition(".")
+        metrics.begin(Endpoint(kind, name).folder)
     return App(settings, uploading(settings))
 
 

@@ -21,6 +21,7 @@ from .dlt_internals import (
 )
 from .dlt_internals.clients import information_schema, schema_components
 
+STAGING = "_staging"  # what dlt appends to a dataset's name for the dataset in which it stages rows
 BOOK_NAMES = frozenset(table.name for table in (*BOOKS, PROFILES, SUPPRESSIONS, *DELIVERY_LOGS, FORWARDS))
 
 
@@ -54,7 +55,7 @@ def name_staging_after_books(config: HasBooksDataset) -> None:
     """Names the staging dataset after the dataset of the books."""
     if config.books_dataset:
         # dlt replaces `%s` with the dataset's name. Later it replaces characters that names cannot have with `_`.
-        config.staging_dataset_name_layout = f"{config.books_dataset.replace('%', '_')}_staging"
+        config.staging_dataset_name_layout = f"{config.books_dataset.replace('%', '_')}{STAGING}"
 
 
 class BooksSqlClient(SqlClientBase[Any]):
@@ -119,7 +120,9 @@ class BooksSqlClient(SqlClientBase[Any]):
     def _check_not_separate(self, tables: Mapping[str, set[str]]) -> None:
         events = self.events_dataset
         for dataset, names in sorted(tables.items()):
-            if {AUDIT.name, VERSION_TABLE_NAME} <= names and TRACKS.name not in names:
+            # A staging dataset has such tables, too.
+            is_staging = dataset.endswith(STAGING) and dataset.removesuffix(STAGING) in tables
+            if {AUDIT.name, VERSION_TABLE_NAME} <= names and TRACKS.name not in names and not is_staging:
                 raise BooksMisplaced(
                     f"{events} has no books, and {dataset} has only books. If they belong to {events}, add"
                     f" --books-dataset {dataset}, or set books_dataset; else load into another dataset: --dataset NAME"
