@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
-from autopilothq.receive import files
-from autopilothq.receive.publishing import publish_open, receiver_folders
+from autopilothq.receive import files, publishing
+from autopilothq.receive.publishing import receiver_folders
 from calling import Call, errors
 from contract.duck import query
 from prepared import preparing
@@ -131,7 +131,7 @@ def test_a_dry_run_reads_what_is_open_and_changes_nothing(call: Call, loaded: Pa
 
 
 def test_a_receiver_that_does_not_publish(call: Call, loaded: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
-    monkeypatch.setattr(publish_open, "__defaults__", (0.5,))
+    monkeypatch.setattr(publishing, "WAIT", 0.5)
     file = files.open_file(Path("archive"), "v1", time.time())
     file.append([json.dumps(message("ada", 1)).encode() + b"\n"])
     said = call(*ADA, "archive")
