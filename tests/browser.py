@@ -1,6 +1,5 @@
 """A real Chromium without a window, spoken to by its own protocol over two pipes."""
 
-import base64
 import fcntl
 import json
 import os
@@ -84,11 +83,6 @@ class Tab:
         """The URLs that were asked for, that of the page first."""
         sent = (event["params"] for event in self.events if event["method"] == "Network.requestWillBeSent")
         return [one["request"]["url"] for one in sent]
-
-    def picture(self, file: Path) -> None:
-        """Writes a picture of the whole page, as PNG."""
-        found = self.call("Page.captureScreenshot", captureBeyondViewport=True)
-        file.write_bytes(base64.b64decode(found["data"]))
 
 
 class _Pipe(NamedTuple):

@@ -1,9 +1,9 @@
 import gc
 import os
-import time
+from time import tzset
 
 os.environ["TZ"] = "America/New_York"  # what takes the machine's zone for UTC is noticed
-time.tzset()
+tzset()
 gc.disable()  # until all is imported, which stays: to look at it again and again takes a quarter of a worker's start
 
 from collections.abc import Iterator
@@ -17,9 +17,11 @@ from autopilothq.cli import COLLECTED
 from autopilothq.destination import opening
 from calling import Call, caller
 from fake_autopilot import FakeAutopilot
+from prepared import as_prepared
 from quicker_dlt import cache_hints, import_commands
 from quicker_lookups import spare_lookups, write_views_once
 from quicker_macros import copied_macros
+from requesting import Time
 from sending import IMPATIENT, close_logs
 from servers import S3, Postgres, postgres_server, s3_server
 from shared_loads import isolation
@@ -65,9 +67,21 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
 
 
 @pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+@pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """Calls the program in this process: `call("load", "archive", "file.gz").status`."""
     return caller(monkeypatch, capsys)
+
+
+@pytest.fixture
+def loaded(prepared: Path) -> Iterator[Path]:
+    """Works in the folder that the module's fixture `prepared` gives, as it was prepared; it has dlt's folder too."""
+    with as_prepared(prepared):
+        yield prepared
 
 
 @pytest.fixture

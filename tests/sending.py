@@ -108,9 +108,9 @@ KEPT = dict[Path, ExitStack]()
 """What keeps databases open until the test has ended, by their file."""
 
 
-def keep_log_open(file: str = "autopilot.duckdb") -> None:
+def keep_log_open() -> None:
     """Keeps the log's database open: each send opens it twice, and closing it takes a third of a small send's time."""
-    path = Path(file).absolute()
+    path = Path("autopilot.duckdb").absolute()
     if path not in KEPT:
         KEPT[path] = ExitStack()
         KEPT[path].enter_context(held(path))
@@ -128,9 +128,10 @@ def answer(sql: str, place: Any = None) -> tuple[list[str], list[Any]]:
         return names, [row for some in rows for row in some]
 
 
-def rows(*columns: str, file: str = "autopilot.duckdb", table: str = DELIVERIES.name) -> list[tuple[Any, ...]]:
+def rows(*columns: str, table: str = DELIVERIES.name) -> list[tuple[Any, ...]]:
     """Columns of the log's rows in the order of time."""
-    with duckdb.connect(file, read_only=Path(file).absolute() not in KEPT) as con:
+    path = Path("autopilot.duckdb").absolute()
+    with duckdb.connect(path, read_only=path not in KEPT) as con:
         return con.execute(f"SELECT {', '.join(columns)} FROM autopilothq.{table} ORDER BY sent_at").fetchall()
 
 

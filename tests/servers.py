@@ -125,7 +125,7 @@ class _Runner:
 def _start_postgres(run: _Runner, programs: Path, home: Path) -> "tuple[subprocess.Popen[bytes], int]":
     log = home / "log"
     for _ in range(5):  # another process may take the free port first
-        port = _free_port()
+        port = free_port()
         server = run.start(
             programs / "postgres", "-D", home / "data", "-p", str(port), "-h", "127.0.0.1", "-k", "",
             # Nothing here outlives the run: no waiting for the disk.
@@ -182,7 +182,7 @@ def _give(folder: Path, account: _Account) -> None:
         os.chown(path, account.uid, account.gid, follow_symlinks=False)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -53,8 +53,8 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return called
 
 
-def warehouse(sql: str, file: str = "autopilot.duckdb") -> None:
-    with duckdb.connect(file) as con:
+def warehouse(sql: str) -> None:
+    with duckdb.connect("autopilot.duckdb") as con:
         con.execute(sql)
 
 

@@ -70,13 +70,6 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-@pytest.fixture
-def loaded(prepared: Path) -> Iterator[Path]:
-    """Works where Ada and Bob are loaded; yields that folder, which also has dlt's."""
-    with as_prepared(prepared):
-        yield prepared
-
-
 # ---- the whole ------------------------------------------------------------------------------------------------------
 
 

@@ -19,7 +19,7 @@ from autopilothq.segment.message import read_message
 from calling import Call, errors
 from deleting import forget, here, load, rows, write
 from faults.loads import content, track
-from prepared import as_prepared, preparing
+from prepared import preparing
 from shared_loads import command
 
 EMAILS = [
@@ -179,14 +179,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-@pytest.fixture
-def paired(prepared: Path) -> Iterator[None]:
-    """Works where those are loaded."""
-    with as_prepared(prepared):
-        yield
-
-
-@pytest.mark.usefixtures("paired")
+@pytest.mark.usefixtures("loaded")
 def test_a_stranger_who_pairs_a_hundred_ids(call: Call) -> None:
     said = call("forget", "--email", "ada@example.com", "--archive", "a.ndjson")
     assert said.status == 0, said.err
@@ -205,7 +198,7 @@ def test_a_stranger_who_pairs_a_hundred_ids(call: Call) -> None:
     assert len(Path("a.ndjson").read_bytes().splitlines()) == len(expected)
 
 
-@pytest.mark.usefixtures("paired")
+@pytest.mark.usefixtures("loaded")
 def test_more_ids_than_agreed_to_change_nothing(call: Call) -> None:
     before, file = here(), Path("a.ndjson").read_bytes()
     for words, came, most in (

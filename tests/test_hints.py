@@ -33,7 +33,6 @@ KNOWN = (
     " postgres, redshift, snowflake, sqlalchemy, synapse"
 )
 
-NO_ROLE = "Correct the user in the credentials, or create it (CREATE ROLE ... LOGIN); no load does that."
 DROPPED = "Run it again: that recreates what somebody dropped."
 
 

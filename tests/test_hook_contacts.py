@@ -58,7 +58,7 @@ def stored(*columns: str) -> list[tuple[Any, ...]]:
 
 
 @pytest.fixture(scope="module")
-def brought(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A load of hooks of three contacts."""
     whole = contact(
         1,
@@ -87,14 +87,7 @@ def brought(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-@pytest.fixture
-def with_hooks(brought: Path) -> Iterator[None]:
-    """Works where those are loaded."""
-    with as_prepared(brought):
-        yield
-
-
-@pytest.mark.usefixtures("with_hooks")
+@pytest.mark.usefixtures("loaded")
 def test_hooks_become_events_of_their_own_and_rows_of_contacts() -> None:
     found = tables()
     assert {name: len(rows) for name, rows in found.items() if name.startswith("autopilot_")} == {
@@ -278,7 +271,7 @@ def test_lines_are_in_parts_by_their_contacts(tmp_path: Path) -> None:
     assert [line for part in parts for line in part if line in parts[0]] == parts[0]  # in their order
 
 
-@pytest.mark.usefixtures("with_hooks")
+@pytest.mark.usefixtures("loaded")
 def test_a_deleted_persons_contact_stays_away() -> None:
     with held():
         assert command("forget", "--contact-id", "person_1").status == 0

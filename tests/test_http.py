@@ -34,11 +34,6 @@ def server() -> Iterator[FakeAutopilot]:
         yield server
 
 
-@pytest.fixture
-def time() -> Time:
-    return Time()
-
-
 # ---- what goes out -------------------------------------------------------------------------------------------------
 
 

@@ -23,11 +23,6 @@ def server() -> Iterator[FakeAutopilot]:
         yield server
 
 
-@pytest.fixture
-def time() -> Time:
-    return Time()
-
-
 # ---- tries ---------------------------------------------------------------------------------------------------------
 
 PASSING: list[dict[str, Any]] = [

@@ -23,7 +23,7 @@ from calling import Call
 from contract.duck import held
 from contract.loading import message
 from inspected import FIRST, NOW, STATUS, make_tables, query
-from prepared import as_prepared, preparing
+from prepared import preparing
 from sending import write
 from shared_loads import isolation
 
@@ -281,13 +281,6 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with preparing(tmp_path_factory.mktemp("loaded")) as home:
         load("autopilot.duckdb", write([message()], "a.ndjson"))
     return home
-
-
-@pytest.fixture
-def loaded(prepared: Path) -> Iterator[Path]:
-    """Works where that is loaded; gives the folder that has dlt's too."""
-    with as_prepared(prepared):
-        yield prepared
 
 
 @pytest.mark.usefixtures("loaded")

@@ -29,9 +29,9 @@ MAPPINGS = read_mappings(MAPPING)
 OPENED = {"event": "Email Opened"}
 
 
-def mapped(properties: str, event: str = "Email sent", rest: str = '"messageId":"m","type":"track"') -> str:
+def mapped(properties: str, event: str = "Email sent") -> str:
     """The properties of a line after it was mapped."""
-    line = f'{{{rest},"event":"{event}","properties":{properties},"userId":"1"}}\n'.encode()
+    line = f'{{"messageId":"m","type":"track","event":"{event}","properties":{properties},"userId":"1"}}\n'.encode()
     found = mapped_line(line, MAPPINGS).decode()
     return found.split('"properties":')[1].removesuffix(',"userId":"1"}\n')
 

@@ -321,20 +321,6 @@ def test_numbers_keep_their_digits(server: FakeOrtto, ortto: Ortto) -> None:
     assert page.activities[0].value("attr", "int::sr") == JsonNumber("1.10")
 
 
-def test_activities_of_some_days_go_on_from_a_page(server: FakeOrtto, ortto: Ortto) -> None:
-    [page] = ortto.activities("000000000000000000000100", [], "last-7-days", offset=500, limit=7)
-    assert (page.activities, page.next_offset) == ([], 500)
-    assert [request.body for request in server.requests] == [
-        {
-            "person_id": "000000000000000000000100",
-            "activities": [],
-            "limit": 7,
-            "offset": 500,
-            "timeframe": {"type": "last-7-days"},
-        }
-    ]
-
-
 def test_an_unknown_person_is_not_found(ortto: Ortto) -> None:
     with pytest.raises(NotFound):
         list(ortto.activities("f" * 24, []))

@@ -482,7 +482,6 @@ def test_answers_are_kept_until_they_are_loaded() -> None:
 
 
 KEY = RunKey("account", "active", ("all",))
-Begin = Callable[..., Any]
 
 
 def begin(at: datetime = NOW, *loads: str, key: RunKey = KEY, home: str = "home") -> Any:

@@ -11,11 +11,6 @@ from requesting import Time, api, client
 from waiting import timed
 
 
-@pytest.fixture
-def time() -> Time:
-    return Time()
-
-
 def most_in_a_second(times: list[float]) -> int:
     return max(sum(1 for other in times if start <= other < start + 1) for start in times)
 

@@ -42,12 +42,10 @@ def profiles(rows: Sequence[Stored], space: str = "space", scope: str = "scope",
     return pa.RecordBatch.from_arrays([*texts, *times], names)
 
 
-def choose(
-    people: People, *stored: pa.RecordBatch, begun: int = 100, lag: int | None = None, retry: bool = False
-) -> Due:
+def choose(people: People, *stored: pa.RecordBatch, lag: int | None = None, retry: bool = False) -> Due:
     """Returns the ids of those who are due; the loads 1 and 2 count."""
     look_back = None if lag is None else lag * MINUTE
-    people.choose(stored, ["1", "2"], DuePeople(START + begun * MINUTE, look_back, retry))
+    people.choose(stored, ["1", "2"], DuePeople(START + 100 * MINUTE, look_back, retry))
     found = list(people.take())
     assert len(found) == people.due
     return sorted(found)

@@ -64,8 +64,8 @@ class Pulled:
     def note(self) -> None:
         self.progress.append((self.pull.asked, self.pull.known, self.pull.failed))
 
-    def of(self, *people: str, until: datetime | None = BEFORE) -> "Pulled":
-        for batch in self.pull.batches(DueProfile(f"user_id:{person}", until) for person in people):
+    def of(self, *people: str) -> "Pulled":
+        for batch in self.pull.batches(DueProfile(f"user_id:{person}", BEFORE) for person in people):
             self.batches.append(batch)
         return self
 

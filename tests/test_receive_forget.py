@@ -15,11 +15,11 @@ from typing import Any
 import httpx
 import pytest
 
-from autopilothq.receive import files
-from autopilothq.receive.publishing import publish_open, receiver_folders
+from autopilothq.receive import files, publishing
+from autopilothq.receive.publishing import receiver_folders
 from calling import Call, errors
 from contract.duck import query
-from prepared import as_prepared, preparing
+from prepared import preparing
 from receiving import Receiver, hidden, published, receiver
 from shared_loads import command
 from waiting import wait_for
@@ -80,15 +80,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-@pytest.fixture
-def loaded(prepared: Path) -> Iterator[None]:
-    """Works where that is loaded."""
-    with as_prepared(prepared):
-        yield
-
-
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_receiver_under_load(call: Call, loaded: None, workers: str) -> None:  # noqa: ARG001
+def test_a_receiver_under_load(call: Call, loaded: Path, workers: str) -> None:  # noqa: ARG001
     with receiver("archive", "--rotate", "1h", "--workers", workers) as running:
         with sending(running, "bob") as bobs:
             with sending(running, "ada") as adas:
@@ -109,7 +102,7 @@ def test_a_receiver_under_load(call: Call, loaded: None, workers: str) -> None: 
     assert query("SELECT reason, count(*) FROM autopilothq._rejects GROUP BY 1") == [("suppressed", 1)]
 
 
-def test_what_a_killed_receiver_left(call: Call, loaded: None) -> None:  # noqa: ARG001
+def test_what_a_killed_receiver_left(call: Call, loaded: Path) -> None:  # noqa: ARG001
     with receiver("archive", "--rotate", "1h") as running:
         for person in ("ada", "bob"):
             assert running.post("/v1/track", message(person, 1)).status_code == 200
@@ -119,7 +112,7 @@ def test_what_a_killed_receiver_left(call: Call, loaded: None) -> None:  # noqa:
     assert mentions(Path("archive"), b"ada@example.com") == []
 
 
-def test_a_dry_run_reads_what_is_open_and_changes_nothing(call: Call, loaded: None) -> None:  # noqa: ARG001
+def test_a_dry_run_reads_what_is_open_and_changes_nothing(call: Call, loaded: Path) -> None:  # noqa: ARG001
     with receiver("archive", "--rotate", "1h") as running:
         for person in ("ada", "bob"):
             assert running.post("/v1/track", message(person, 1)).status_code == 200
@@ -137,8 +130,8 @@ def test_a_dry_run_reads_what_is_open_and_changes_nothing(call: Call, loaded: No
         running.stop()
 
 
-def test_a_receiver_that_does_not_publish(call: Call, loaded: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
-    monkeypatch.setattr(publish_open, "__defaults__", (0.5,))
+def test_a_receiver_that_does_not_publish(call: Call, loaded: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
+    monkeypatch.setattr(publishing, "WAIT", 0.5)
     file = files.open_file(Path("archive"), "v1", time.time())
     file.append([json.dumps(message("ada", 1)).encode() + b"\n"])
     said = call(*ADA, "archive")

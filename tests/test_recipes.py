@@ -6,7 +6,6 @@ import hmac
 import json
 import re
 import shlex
-import socket
 import stat
 import subprocess
 import sys
@@ -29,6 +28,7 @@ import autopilothq
 from autopilothq import archive, cli, sample
 from autopilothq.errors import BusyError, TooManyRejects
 from autopilothq.receive.routes import find_route
+from servers import free_port
 
 RECIPES = Path(__file__).parents[1] / "pipelines" / "recipes"
 WRONG_WORDS = click.UsageError.exit_code
@@ -225,12 +225,6 @@ def test_systemds_receiver_takes_events_that_the_loads_unit_loads(home: Path) ->
     assert loaded.returncode == 0
     with duckdb.connect(str(home / "autopilot.duckdb"), read_only=True) as con:
         assert con.execute("SELECT id, user_id FROM autopilothq.email_opened").fetchall() == [("m", "é")]
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def test_proxies_pass_on_paths_of_endpoints_alone() -> None:

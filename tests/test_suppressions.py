@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from autopilothq.segment.identity import KEYED, HashedIds, Id, SuppressionKey, h
 from autopilothq.warehouses import suppression_key
 from calling import Call, errors
 from contract.duck import held, rows_in
+from deleting import here
 from fake_autopilot import FakeAutopilot, FakeProfiles
-from faults.loads import Table, content, line, track
-from prepared import as_prepared, preparing
+from faults.loads import line, track
+from prepared import preparing
 from searching import found_in
 from shared_loads import command
 
@@ -54,13 +55,6 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
             said = command("load", "archive", "a.ndjson", "sigma.ndjson")
         assert said.status == 0, said.err
     return home
-
-
-@pytest.fixture
-def loaded(prepared: Path) -> Iterator[Path]:
-    """Works where those are loaded; gives the folder that has dlt's too."""
-    with as_prepared(prepared):
-        yield prepared
 
 
 def test_the_key_is_documented() -> None:
@@ -170,7 +164,7 @@ def nothing_without_the_key(call: Call, monkeypatch: pytest.MonkeyPatch) -> None
             ["send", "messages", "send.ndjson"],
             ["forget", "--user-id", "eve", "--archive", "new.ndjson"],
         ]
-        before = stored()
+        before = here()
         for number, words in enumerate(commands):
             secret, texts = ("another secret of 30 characters", OTHER_KEY) if number % 2 else (None, NO_KEY)
             assert refusal(call, monkeypatch, secret, words) == (1, texts), words
@@ -178,7 +172,7 @@ def nothing_without_the_key(call: Call, monkeypatch: pytest.MonkeyPatch) -> None
         said = call(*commands[-1])
         assert (said.status, "\n".join(errors(said))) == (1, SHORT)
         assert [request for request in (*account.requests, *profiles.requests) if request.method == "POST"] == []
-    assert stored() == before
+    assert here() == before
     assert Path("new.ndjson").read_bytes() == Path("a.ndjson").read_bytes()
 
 
@@ -213,11 +207,6 @@ def load(call: Call, name: str, of: str = "a.ndjson") -> dict[str, Any]:
     assert said.status == 0, said.err
     found: dict[str, Any] = json.loads(said.out)
     return found
-
-
-def stored() -> dict[str, Table]:
-    with held() as con:
-        return content(con)
 
 
 def persons() -> set[str]:

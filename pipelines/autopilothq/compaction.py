@@ -28,9 +28,9 @@ from .receive.publishing import COMPACTING, alone, remove_unfinished
 from .sources.archive import list_files
 from .warehouses import lock
 from .warehouses.dataset import AUDIT_COUNTS, Dataset, dataset_of, last_load, queryable_client
-from .warehouses.settings import CONFIGURED_TARGET, TargetOptions
+from .warehouses.settings import TargetOptions
 
-LARGEST = 100_000_000
+LARGEST = 100_000_000  # bytes of a compressed file
 OLD = timedelta(hours=1)
 JOURNAL = ".compaction"
 FILES_PER_STATEMENT = 1000
@@ -69,14 +69,8 @@ class _Journal(NamedTuple):
         return new.with_name(f".{new.name}{JOURNAL}")
 
 
-def compact(
-    folder: str,
-    target: TargetOptions = CONFIGURED_TARGET,
-    now: float = 0,
-    most: int = LARGEST,
-    wait: timedelta = timedelta(),
-) -> Compacted:
-    """Joins the files of each endpoint and day that a target has loaded, into files of up to `most` compressed bytes.
+def compact(folder: str, target: TargetOptions, now: float, wait: timedelta = timedelta()) -> Compacted:
+    """Joins the files of each endpoint and day that a target has loaded, into files of at most `LARGEST` bytes.
 
     `now` is in seconds since 1970. Files that were begun within the last hour, and those of the newest load, stay as
     they are. Raises BusyError if a load or a deletion is still at work after `wait`, DatasetNotFound, and RunError.
@@ -94,7 +88,7 @@ def compact(
             books = dataset_of(client, literals=True)
             _check(books)
             _finish_begun(Path(folder), books)
-            made = [_compact(group, books) for group in _groups(folder, books, now, most)]
+            made = [_compact(group, books) for group in _groups(folder, books, now, LARGEST)]
     return Compacted(sum(each.before for each in made), len(made), sum(each.bytes for each in made))
 
 

@@ -65,7 +65,11 @@ def rows_in(table: str) -> list[Row]:
 
 def _tables(con: duckdb.DuckDBPyConnection) -> dict[str, list[Row]]:
     columns: dict[str, list[str]] = {}
-    for table, column, _ in _rows(con, _columns("true")):  # at once: this takes longer than all of the rows
+    listed = (
+        "SELECT table_name, column_name FROM information_schema.columns"
+        " WHERE table_schema = 'autopilothq' ORDER BY table_name, ordinal_position"
+    )
+    for table, column in _rows(con, listed):  # at once: this takes longer than all of the rows
         if not table.startswith("_dlt_"):
             columns.setdefault(table, []).append(column)
     return {
@@ -77,22 +81,10 @@ def _tables(con: duckdb.DuckDBPyConnection) -> dict[str, list[Row]]:
     }
 
 
-def columns_of(table: str) -> list[tuple[str, str]]:
-    """A table's columns in their order, with DuckDB's words for their types."""
-    return [(column, of) for _, column, of in query(_columns(f"table_name = '{table}'"))]
-
-
 def query(sql: str) -> list[tuple[Any, ...]]:
     """The rows of a query of `autopilot.duckdb`."""
     with _connected() as con:
         return _rows(con, sql)
-
-
-def _columns(which: str) -> str:
-    return (
-        "SELECT table_name, column_name, data_type FROM information_schema.columns"
-        f" WHERE table_schema = 'autopilothq' AND {which} ORDER BY table_name, ordinal_position"
-    )
 
 
 @contextmanager

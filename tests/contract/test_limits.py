@@ -49,9 +49,9 @@ pytestmark = pytest.mark.usefixtures("several_threads")
 ROOM = 3  # columns beyond those that are declared
 
 
-def narrow(declared: int, row_bytes: int | None = None) -> Limits:
+def narrow(declared: int) -> Limits:
     """Limits that leave `ROOM` columns beside the declared ones."""
-    return Limits(declared + ROOM + COLUMN_RESERVE, row_bytes)
+    return Limits(declared + ROOM + COLUMN_RESERVE, None)
 
 
 OPENED, IDENTIFIED = (len(TABLES[table].columns) for table in ("email_opened", "identifies"))

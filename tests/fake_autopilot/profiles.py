@@ -24,15 +24,13 @@ class FakeProfiles(Fake):
         *,
         port: int = 0,
         host: str = "127.0.0.1",
-        token: str = TOKEN,
-        space: str = SPACE,
         rate: int | None = None,
         latency: float = 0,
         everyone: Callable[[str], list[Any]] | None = None,
     ) -> None:
         super().__init__(host=host, port=port, rate=rate, latency=latency)
-        self.token = token
-        self.space = space
+        self.token = TOKEN
+        self.space = SPACE
         self.page = 100  # events at most
         self.people: dict[str, list[dict[str, Any]]] = {}
         self.everyone = everyone

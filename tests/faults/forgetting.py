@@ -43,9 +43,5 @@ def run(plan: Plan) -> None:
     cli.main()
 
 
-def main() -> None:
-    run_plans(lambda *plan: run(Plan(*plan)))
-
-
 if __name__ == "__main__":
-    main()
+    run_plans(lambda *plan: run(Plan(*plan)))

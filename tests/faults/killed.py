@@ -122,27 +122,30 @@ def kill_when(point: "tuple[str, str, int] | float") -> None:
 
 def run_plans(run: Callable[..., object]) -> None:
     """Runs each plan of the file that the program was called with in a process of its own, and prints how it ended."""
+    statuses, sys.stdout = sys.stdout, sys.stderr
     for number, plan in enumerate(json.loads(Path(sys.argv[1]).read_text())):
-        child = os.fork()
-        if not child:
-            status = 1
-            try:
-                sys.stdout = sys.stderr
-                run(*plan)
-                status = 0
-            except BaseException:  # noqa: BLE001 - what it is, is printed
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(status)
-        _, ended = os.waitpid(child, 0)
-        sys.stdout.write(f"{number} {os.waitstatus_to_exitcode(ended)}\n")
-        sys.stdout.flush()
+        statuses.write(f"{number} {run_apart(run, *plan)}\n")
+        statuses.flush()
 
 
-def main() -> None:
-    run_plans(lambda *plan: load(Plan(*plan)))
+def run_apart(run: Callable[..., object], *words: Any) -> int:
+    """Calls a function in a process of its own, and returns how it ended."""
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            run(*words)
+            status = 0
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+        except BaseException:  # noqa: BLE001 - what it is, is printed
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status)
 
 
 if __name__ == "__main__":
-    main()
+    run_plans(lambda *plan: load(Plan(*plan)))

@@ -29,9 +29,5 @@ def load(url: str, key: str, folder: str, point: tuple[str, str, int]) -> None:
     pipeline(Path(folder)).run(source.with_resources(*TABLES))
 
 
-def main() -> None:
-    run_plans(load)
-
-
 if __name__ == "__main__":
-    main()
+    run_plans(load)

@@ -22,9 +22,5 @@ def run(folder: str, point: tuple[str, str, int] | None) -> None:
     compaction.compact(f"{folder}/archive", target, now=time.time())
 
 
-def main() -> None:
-    run_plans(run)
-
-
 if __name__ == "__main__":
-    main()
+    run_plans(run)

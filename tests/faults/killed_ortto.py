@@ -35,9 +35,5 @@ def load(folder: str, url: str, key: str, point: tuple[str, str, int]) -> None:
     pull(pipeline(Path(folder)), url, key)
 
 
-def main() -> None:
-    run_plans(load)
-
-
 if __name__ == "__main__":
-    main()
+    run_plans(load)

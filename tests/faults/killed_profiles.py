@@ -33,9 +33,5 @@ def load(folder: str, url: str, token: str, space: str, point: tuple[str, str, i
     pull(pipeline(Path(folder)), url, token, space)
 
 
-def main() -> None:
-    run_plans(load)
-
-
 if __name__ == "__main__":
-    main()
+    run_plans(load)

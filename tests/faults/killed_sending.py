@@ -1,19 +1,19 @@
-"""Calls the program, and is killed on the way: a program of the tests. It prints the exit status of each plan.
+"""Calls the program, and is killed on the way: a program of the tests.
 
-Its argument is a file with a list of plans. Each runs in a process of its own, as `killed` does it.
+Its argument is a file with a list of plans. Each runs in a process of its own, and `status` in its folder says how it
+ended.
 """
 
 import json
 import os
 import sys
-import traceback
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import dlt
 
 from autopilothq import autopilot, cli
-from faults.killed import kill_when
+from faults.killed import kill_when, run_apart
 
 
 class Plan(NamedTuple):
@@ -51,21 +51,7 @@ def pipeline(rows: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     for plan in json.loads(Path(sys.argv[1]).read_text()):
-        child = os.fork()
-        if not child:
-            status = 1
-            try:
-                call(Plan(*plan))
-                status = 0
-            except SystemExit as ended:
-                status = int(ended.code or 0)
-            except Exception:  # noqa: BLE001 - what it is, is printed
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(status)
-        _, status = os.waitpid(child, 0)
-        Path(plan[0], "status").write_text(str(os.waitstatus_to_exitcode(status)))
+        Path(plan[0], "status").write_text(str(run_apart(call, Plan(*plan))))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from autopilothq.sources.refused import target_of
 from autopilothq.warehouses import suppression_key
 from contract.test_unreadable import raising
 from faults.loads import content, file, files_in, load, track
-from prepared import as_prepared, preparing
+from prepared import preparing
 from servers import S3
 from test_engine import Inline, both, into, same
 
@@ -54,13 +54,6 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with preparing(tmp_path_factory.mktemp("faults")) as home:
         load(into(home, "one"), archive_of(home / "archive"))
     return home
-
-
-@pytest.fixture
-def loaded(prepared: Path) -> Iterator[Path]:
-    """The folder in which `one.duckdb` has that archive, loaded by one process."""
-    with as_prepared(prepared):
-        yield prepared
 
 
 def on_engine(folder: Path, executor: Executor) -> autopilothq.LoadReport:

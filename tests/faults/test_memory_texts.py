@@ -80,8 +80,8 @@ def test_long_texts_of_any_kind_are_stored_as_they_are(tmp_path: Path, monkeypat
     assert made.rejects_by_reason() == {"event_not_defined": len(numbers)}
     projection.close()
 
-    def texts_of(table: str, column: str, key: str = "id") -> dict[str, str]:
-        return {row[key]: row[column] for row in rows[table] if row[column] is not None and not row[column].isdigit()}
+    def texts_of(table: str, column: str) -> dict[str, str]:
+        return {row["id"]: row[column] for row in rows[table] if row[column] is not None and not row[column].isdigit()}
 
     kinds = ("property", "link", "event", "name", "irregular", "misfit", "short", "id")
     ids = {kind: [long(f"id {n}") if kind == "id" else f"{kind} {n}" for n in numbers] for kind in kinds}

@@ -18,7 +18,7 @@ _NOT_LOADED = (
 )
 
 
-def print_preview(preview: Preview, log: DeliveryLog, is_all: bool = True) -> None:
+def print_preview(preview: Preview, log: DeliveryLog, is_all: bool) -> None:
     """Prints the changes of the first contacts, then the counts by field and journey.
 
     `is_all` tells that the run would change nothing else.

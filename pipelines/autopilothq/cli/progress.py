@@ -176,9 +176,7 @@ def _size(report: LoadReport) -> str:
     return f"{report.bytes_done / 1e6:,.1f} MB"
 
 
-def print_result(
-    report: LoadReport, as_json: bool, dry_run: bool, location: dict[str, str], counted: Counted = "files"
-) -> None:
+def print_result(report: LoadReport, as_json: bool, dry_run: bool, location: dict[str, str], counted: Counted) -> None:
     """Prints the counts of a load and the place of its data, as text or as JSON."""
     skipped = f" {report.lines_skipped:,} skipped," if report.lines_skipped else ""
     counts = (

@@ -5,9 +5,10 @@ from typing import Any
 
 from ..display import json_text, plural, shortened, visible
 from ..explain import explained
+from ..segment.json_text import is_encodable
 from ..segment.mapping import MAPPING_SETTING, KeyPath, read_mappings
 from ..segment.naming import column_name
-from ..segment.proposal import KNOWN_COLUMNS, Proposal, SeenEvent, SeenProperty, is_mappable, masked_sample, propose
+from ..segment.proposal import KNOWN_COLUMNS, Proposal, SeenEvent, SeenProperty, masked_sample, propose
 from ..sources.archive import list_files
 from ..sources.archive.source import nothing_found
 from ..sources.archive.unknown import EventSurvey, survey_events
@@ -50,7 +51,7 @@ def _unknown(survey: EventSurvey) -> int:
 
 def _event(event: SeenEvent, proposal: Proposal) -> Iterator[str]:
     name = shortened(json_text(event.name), 50)
-    if proposal.event is None or not is_mappable(event.name):
+    if proposal.event is None or not is_encodable(event.name):  # files of configuration hold no lone surrogates
         yield f"# {name}: {plural(event.count, 'message')}. Nothing is like it; it keeps its table."
         yield from (_property(path, seen, None, 0) for path, seen in event.properties.items())
         return
@@ -62,7 +63,7 @@ def _event(event: SeenEvent, proposal: Proposal) -> Iterator[str]:
         return
     yield ""
     yield f"[{section}.properties]"
-    targets = {path: target for path, target in proposal.properties.items() if is_mappable(".".join(path))}
+    targets = {path: target for path, target in proposal.properties.items() if is_encodable(".".join(path))}
     width = max((len(_setting(path, target)) for path, target in targets.items()), default=0)
     for path, seen in event.properties.items():
         yield _property(path, seen, targets.get(path), width)

@@ -3,7 +3,7 @@
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -144,7 +144,5 @@ class RejectWarnings:
             return
         more = f" ({self._more:,} more since the last one)" if self._more else ""
         self._last, self._more = now, 0
-        text = ""
-        with suppress(UnicodeDecodeError):
-            text = line[:200].decode("utf-8", "replace")
+        text = line[:200].decode("utf-8", "replace")
         logs.warn(f"refused: {why}{more}: {shortened(masked(text))}")

@@ -79,24 +79,15 @@ class Ortto(OrttoRequests):
         return dict(contacts or [])
 
     @limit_empty_pages("person/get/activities", lambda page: page.activities)
-    def activities(
-        self,
-        person_id: str,
-        kinds: Sequence[str],
-        timeframe: str = "all",
-        *,
-        offset: int = 0,
-        limit: int = ACTIVITIES_PER_PAGE,
-    ) -> Iterator[ActivityPage]:
+    def activities(self, person_id: str, kinds: Sequence[str]) -> Iterator[ActivityPage]:
         """Yields a person's activities of `kinds` such as `act::o`, or of all kinds if that is empty, page by page.
 
-        `timeframe` is one of the API's names, such as `last-7-days`. Raises NotFound or RequestRejected for an unknown
-        person.
+        Raises NotFound or RequestRejected for an unknown person.
         """
-        path, has_more = "person/get/activities", True
+        path, offset, has_more = "person/get/activities", 0, True
         while has_more:
-            body = {"person_id": person_id, "activities": list(kinds), "limit": limit, "offset": offset}
-            answer = self.object(path, body | {"timeframe": {"type": timeframe}}, limit=self.activities_limit)
+            body = {"person_id": person_id, "activities": list(kinds), "limit": ACTIVITIES_PER_PAGE, "offset": offset}
+            answer = self.object(path, body | {"timeframe": {"type": "all"}}, limit=self.activities_limit)
             page = activity_page(path, answer, offset)
             offset, has_more = page.next_offset, page.has_more
             yield page

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
 
-import httpx
-
 from .. import masking
 from ..errors import InvalidSetting, NotFound, UnexpectedResponse
 from ..segment.json_text import JsonObject, to_json
@@ -46,14 +44,8 @@ class ProfileApi(HttpClient):
     Example: `with ProfileApi(settings) as space: list(space.events("email:a@b.c", ["Email Opened"]))`.
     """
 
-    def __init__(
-        self,
-        settings: ProfileApiSettings,
-        *,
-        transport: httpx.BaseTransport | None = None,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        super().__init__(settings, transport=transport, sleep=sleep)
+    def __init__(self, settings: ProfileApiSettings, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        super().__init__(settings, sleep=sleep)
         self._space = settings.space.strip()
         if self._space in ("", ".", ".."):
             name = settings.name_of("space")

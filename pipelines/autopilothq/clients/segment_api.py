@@ -1,8 +1,7 @@
 """A client of Segment's tracking API, and of APIs like it: sends messages in batches (docs/contract/forward.md)."""
 
 import hashlib
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import httpx
@@ -37,17 +36,11 @@ class SegmentApi(HttpClient):
     Example: `with SegmentApi(SegmentApiSettings(api_key=key)) as source: source.send([b'{"type":"track",…}'])`.
     """
 
-    def __init__(
-        self,
-        settings: ApiSettings,
-        *,
-        transport: httpx.BaseTransport | None = None,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
+    def __init__(self, settings: ApiSettings) -> None:
         root, self._path = _split(settings.base_url)
         self.url = f"{root}{path_of(self._path)}"
         self.target = f"{self.url} {_fingerprint(settings.api_key)}"
-        super().__init__(replace(settings, base_url=root), transport=transport, sleep=sleep)
+        super().__init__(replace(settings, base_url=root))
 
     def send(self, messages: Sequence[bytes]) -> None:
         """Sends messages, each a JSON object, in one request.

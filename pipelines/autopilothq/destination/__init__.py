@@ -25,6 +25,7 @@ from .sender import Sender
 from .settings import (
     NAME,
     SECTION,
+    WHOLE_FILES,
     AnySettings,
     DestinationSettings,
     OrttoDestinationSettings,
@@ -53,14 +54,7 @@ _IGNORED = "with a message's id or parts it is a Segment message, of a type that
 
 
 @refuses_unknown_settings
-@dlt.destination(
-    name=NAME,
-    batch_size=0,  # whole files: the delivery log records more exactly than dlt how much of a file was sent
-    loader_file_format="typed-jsonl",
-    naming_convention="direct",
-    max_table_nesting=0,
-    loader_parallelism_strategy="sequential",
-)
+@dlt.destination(name=NAME, **WHOLE_FILES)
 def autopilot(
     items: Any,
     table: TTableSchema,

@@ -48,7 +48,7 @@ class ListSync(NamedTuple):
 # ---- which list ----------------------------------------------------------------------------------------------------
 
 
-def find_list(settings: DestinationSettings, name: str, create: bool, dry_run: bool = False) -> AccountList:
+def find_list(settings: DestinationSettings, name: str, create: bool, dry_run: bool) -> AccountList:
     """Returns the list with that id or title. If there is none, creates it, provided that `create` is true.
 
     A dry run creates no list. Raises RunError if there is none without `create`, or several have the title.

@@ -18,7 +18,7 @@ from .forward import Forwarder
 from .forward_log import ForwardLog
 from .load_package import finish_file, path_of_file, resolve_options, rows_of
 from .outgoing import Outgoing, outgoing
-from .settings import check_configuration, log_dataset, refuses_unknown_settings
+from .settings import WHOLE_FILES, check_configuration, log_dataset, refuses_unknown_settings
 
 SEGMENT = "segment"
 SEGMENT_SECTION = f"destination.{SEGMENT}"
@@ -27,14 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 @refuses_unknown_settings
-@dlt.destination(
-    name=SEGMENT,
-    batch_size=0,  # whole files: the log records more exactly than dlt how much of a file was sent
-    loader_file_format="typed-jsonl",
-    naming_convention="direct",
-    max_table_nesting=0,
-    loader_parallelism_strategy="sequential",
-)
+@dlt.destination(name=SEGMENT, **WHOLE_FILES)
 def segment_destination(
     items: Any,
     table: TTableSchema,

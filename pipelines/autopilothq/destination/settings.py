@@ -21,6 +21,14 @@ NAME = "autopilothq"
 SECTION = f"destination.{NAME}"
 ORTTO_SECTION = f"{SECTION}.ortto"
 _OTHER_ACCOUNTS = ("ortto",)  # sections below this one
+WHOLE_FILES: Mapping[str, Any] = {
+    "batch_size": 0,  # whole files: the log records more exactly than dlt how much of a file was sent
+    "loader_file_format": "typed-jsonl",
+    "naming_convention": "direct",
+    "max_table_nesting": 0,
+    "loader_parallelism_strategy": "sequential",
+}
+"""How dlt hands its files to both destinations."""
 
 P = ParamSpec("P")
 D = TypeVar("D", bound="Destination[Any, Any]")

@@ -1,6 +1,6 @@
 """Inspects schemas and destinations: tables and columns, how two schemas differ, and whether the data is fresh."""
 
-from .completeness import CampaignCounts, Count
+from .completeness import CampaignCounts
 from .diff import (
     CATALOGUE,
     LATER,
@@ -39,7 +39,6 @@ __all__ = [
     "AppliedModels",
     "CampaignCounts",
     "ColumnInfo",
-    "Count",
     "Difference",
     "DifferenceMessages",
     "Freshness",

@@ -68,15 +68,10 @@ def _query(dataset: SqlDataset, name: str, tables: Existing) -> exp.Query:
     return found
 
 
-def models_dataset(dataset: Dataset, name: str | None = None) -> str:
-    """Returns the name of the dataset that holds a dataset's models."""
-    return name or f"{dataset.name}{SUFFIX}"
-
-
 @contextmanager
-def in_models_dataset(dataset: SqlDataset, name: str | None = None) -> Iterator[str]:
+def in_models_dataset(dataset: SqlDataset, name: str | None) -> Iterator[str]:
     """Directs the statements in the block to the dataset of the models, and yields its name."""
-    with dataset.client.sql_client.with_alternative_dataset_name(models_dataset(dataset, name)):
+    with dataset.client.sql_client.with_alternative_dataset_name(name or f"{dataset.name}{SUFFIX}"):
         yield dataset.client.sql_client.dataset_name
 
 

@@ -8,10 +8,9 @@ becomes one query that needs nothing else:
 """
 
 from .described import BY_NAME, MODELS, Metric, Model
-from .render import ALL_TIME, Existing, Period, declared_tables, in_dialect, point, query, sql
+from .render import Existing, Period, declared_tables, in_dialect, point, query, sql
 
 __all__ = [
-    "ALL_TIME",
     "BY_NAME",
     "MODELS",
     "Existing",

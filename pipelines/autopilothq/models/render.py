@@ -191,7 +191,7 @@ def _fragment(name: str) -> str:
     return re.sub("^--.*\n", "", file(name), flags=re.MULTILINE).strip()
 
 
-def _union_of(tables: Sequence[str], existing: Existing, period: Period = ALL_TIME) -> str:
+def _union_of(tables: Sequence[str], existing: Existing, period: Period) -> str:
     """Returns the SQL for the rows of several tables, each as `about` returns it; missing columns are null."""
     found = [name for name in tables if name in existing]
     columns = columns_read(tables)

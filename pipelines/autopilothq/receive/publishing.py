@@ -33,15 +33,15 @@ def receiver_folders(path: Path) -> list[Path]:
     return sorted(logs.parent for logs in path.rglob(ARCHIVE_FOLDER) if logs.is_dir())
 
 
-def publish_open(folder: Path, wait: float = WAIT) -> list[Path]:
-    """Publishes the files that are open now, and returns those that are still open after `wait` seconds.
+def publish_open(folder: Path) -> list[Path]:
+    """Publishes the files that are open now, and returns those that are still open after `WAIT` seconds.
 
     Raises OSError if the files may not be read or written.
     """
     before = list(open_files(folder))
     if before:
         recover(folder)
-    until, ordered = time.monotonic() + wait, False
+    until, ordered = time.monotonic() + WAIT, False
     while (before := [path for path in before if path.exists()]) and time.monotonic() < until:
         if not ordered:
             order(folder)

@@ -22,9 +22,9 @@ class Markup(str):
 Content = str | Markup | None
 
 
-def escaped(value: str, most: int = MOST_PROSE) -> Markup:
-    """Escapes a text for HTML, on one line and cut to `most` characters."""
-    return Markup(escape(shortened(value, most)))
+def escaped(value: str) -> Markup:
+    """Escapes a text for HTML, on one line and cut to `MOST_PROSE` characters."""
+    return Markup(escape(shortened(value, MOST_PROSE)))
 
 
 def display_name(value: str) -> str:

@@ -14,7 +14,7 @@ from ..catalog import (
     ORTTO_ATTRIBUTES_OF,
     OrttoAttribute,
 )
-from .json_text import JsonNumber, JsonObject, is_encodable, to_json
+from .json_text import JsonNumber, JsonObject, to_json
 from .mapping import TARGETS, KeyPath
 from .message import flatten
 from .naming import column_name, snake_case
@@ -97,11 +97,6 @@ def masked_sample(text: str) -> str:
     shown = text[:SAMPLE_LENGTH]
     form = "".join("9" if c.isdigit() else ("A" if c.isupper() else "a") if c.isalpha() else c for c in shown)
     return form if len(text) <= SAMPLE_LENGTH else f"{form}…"
-
-
-def is_mappable(name: str) -> bool:
-    """Returns whether a setting can name an event or a property: configuration files cannot hold lone surrogates."""
-    return is_encodable(name)
 
 
 def _kind(value: Any) -> str:

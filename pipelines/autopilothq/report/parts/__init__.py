@@ -4,14 +4,14 @@ from ..elements import Content, Markup, division, element
 from ..numbers import Absent
 
 
-def card(anchor: str, title: str, note: Content, *content: Content, class_: str = "card") -> Markup:
+def card(anchor: str, title: str, note: Content, *content: Content) -> Markup:
     """Returns a part of the page: a heading, a note on the meaning of its numbers, and its content."""
     return element(
         "section",
         element("h2", title),
         element("p", note, class_="note") if note else None,
         *content,
-        class_=class_,
+        class_="card",
         id=anchor,
     )
 
