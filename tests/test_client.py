@@ -182,6 +182,7 @@ def test_a_scan_that_broke_off_can_go_on_behind_its_last_page(server: FakeAutopi
 
 
 def test_the_account(server: FakeAutopilot, autopilot: Autopilot) -> None:
+    assert plain(autopilot.account()) == {"instanceId": "fake-1", "fullName": "Made Up", "email": "made.up@example.com"}
     assert plain(autopilot.lists()[2]) == {"list_id": OLD_LIST, "title": "Old customers / 2014"}
     assert plain(autopilot.smart_segments()[0]) == {"segment_id": "contactlist_sseg1456891025207", "title": "Ladies"}
     assert plain(autopilot.triggers()[0]) == {
@@ -191,14 +192,14 @@ def test_the_account(server: FakeAutopilot, autopilot: Autopilot) -> None:
     }
     assert [field.value("name") for field in autopilot.custom_fields()][:2] == ["Review Rating", "Smog Level"]
     assert [request.path for request in server.requests] == [
-        "/lists", "/smart_segments", "/triggers", "/contacts/custom_fields",
+        "/account", "/lists", "/smart_segments", "/triggers", "/contacts/custom_fields",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("path", "ask", "expected"),
     [
-        ("/contact/7", lambda autopilot: autopilot.contact("7"), "an object"),
+        ("/account", Autopilot.account, "an object"),
         ("/lists", Autopilot.lists, "an object with a list of lists"),
         ("/smart_segments", Autopilot.smart_segments, "an object with a list of segments"),
         ("/triggers", Autopilot.triggers, "an object with a list of triggers"),

@@ -68,6 +68,10 @@ class Autopilot(HttpClient):
 
     # ---- reading -------------------------------------------------------------------------------------------------
 
+    def account(self) -> JsonObject:
+        """Returns the account that the key belongs to. This is the cheapest way to check a key."""
+        return self._object(["account"])
+
     def contacts(self, bookmark: str | None = None) -> Iterator[Page]:
         """Yields all contacts in the order of their ids; with a `bookmark`, those after the page that returned it."""
         return _pages(self, ["contacts"], bookmark)
@@ -102,14 +106,10 @@ class Autopilot(HttpClient):
 
     def contact(self, who: str) -> JsonObject | None:
         """Returns the contact with an id or an email, or None if there is none."""
-        path = ["contact", who]
         try:
-            answer = self.request("GET", path)
+            return self._object(["contact", who])
         except NotFound:
             return None
-        if not isinstance(answer, JsonObject):
-            raise _unexpected("GET", path, "an object", answer)
-        return answer
 
     # ---- writing -------------------------------------------------------------------------------------------------
 
@@ -175,6 +175,12 @@ class Autopilot(HttpClient):
     def remove_hook(self, hook_id: str) -> None:
         """Removes a hook. Raises NotFound if there is none with that id."""
         self.request("DELETE", ["hook", hook_id], wants_json=False)
+
+    def _object(self, path: Sequence[str]) -> JsonObject:
+        answer = self.request("GET", path)
+        if not isinstance(answer, JsonObject):
+            raise _unexpected("GET", path, "an object", answer)
+        return answer
 
     def _array(self, path: Sequence[str], key: str | None) -> list[Any]:
         answer = self.request("GET", path)
