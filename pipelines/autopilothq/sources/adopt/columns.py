@@ -6,7 +6,7 @@ Values are buffered in a form: one of the contract's types, JSON text (`json`), 
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from itertools import islice
 from types import MappingProxyType
@@ -116,6 +116,19 @@ class LostColumn(NamedTuple):
     reason: str
 
 
+class DiscardedValues(NamedTuple):
+    """The values of a column that are discarded: those that meet a condition.
+
+    `column` is its name in `_discards`, `name` the quoted one in buffered rows; `reason` and `condition` are SQL.
+    """
+
+    column: str
+    name: str
+    form: Form
+    reason: str
+    condition: str = "true"
+
+
 class RowGroup(NamedTuple):
     """Files of a table that have the same columns in the same forms."""
 
@@ -147,24 +160,23 @@ class RowGroup(NamedTuple):
             for column, aggregates in part:
                 yield column, tuple(islice(values, len(aggregates)))
 
-    def discards(self, name: str, form: Form, reason: str, condition: str = "true") -> str:
-        """Returns a query (`seq`, `value` as JSON text, `reason`) for the values of a column that meet a condition.
-
-        `reason` is SQL.
-        """
-        value = f"replace({json_value(form, name)}, chr(0), '\\u0000')"
-        return (
-            f"SELECT seq, {value} AS value, {reason} AS reason"
-            f" FROM {self.source} WHERE {name} IS NOT NULL AND {condition}"
+    def discards(self, discarded: Iterable[DiscardedValues]) -> str:
+        """Returns a query (`seq`, `column`, `value` as JSON text, `reason`) for values; it reads the rows once."""
+        values = ", ".join(
+            f"{{'column': {engine.literal(each.column)}, 'reason': {each.reason}, 'value': CASE WHEN {each.name} IS NOT"
+            f" NULL AND {each.condition} THEN replace({json_value(each.form, each.name)}, chr(0), '\\u0000') END}}"
+            for each in discarded
         )
+        unnested = f"SELECT seq, unnest([{values}]) AS v FROM {self.source}"
+        return f'SELECT seq, v."column", v.value, v.reason FROM ({unnested}) WHERE v.value IS NOT NULL'
 
-    def misfits(self, column: str, type_: Type) -> str:
-        """Returns a query, as `discards` does, for the values of a column that cannot become a type."""
+    def misfits(self, column: str, type_: Type) -> DiscardedValues:
+        """Returns the values of a column that cannot become a type."""
         form, name = self.forms[column], cell_name(column)
         reason = engine.literal(_MISFIT_REASONS.get(type_, "does_not_fit"))
         if form in _FINITE_SQL:
             reason = f"CASE WHEN {_FINITE_SQL[form].format(name)} THEN {reason} ELSE 'not_a_number' END"
-        return self.discards(name, form, reason, f"{cell(form, type_, name)} IS NULL")
+        return DiscardedValues(column, name, form, reason, f"{cell(form, type_, name)} IS NULL")
 
 
 class BufferedTable(NamedTuple):
