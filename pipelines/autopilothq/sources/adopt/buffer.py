@@ -249,7 +249,7 @@ def _json_source(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path) -> 
 def _columns(forms: Mapping[str, tuple[Form, str]], names: Mapping[str, str]) -> dict[str, tuple[Form, str]]:
     """Returns the forms of columns, with SQL for their values, by the names that the file has for them."""
     return {
-        names[read]: (form, template.replace("{}", engine.name(read).replace("{", "{{").replace("}", "}}")))
+        names[read]: (form, template.format(engine.name(read)).replace("{", "{{").replace("}", "}}"))
         for read, (form, template) in forms.items()
     }
 

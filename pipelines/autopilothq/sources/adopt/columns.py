@@ -38,7 +38,8 @@ _FORMS: dict[str, tuple[Form, str]] = {
         ("timestamp", "({}::TIMESTAMP AT TIME ZONE 'UTC')"),
     ),
 }
-_NESTED: tuple[Form, str] = ("json", "to_json({})::VARCHAR")
+# A decimal of few digits within another type, after names and labels in quotes, which may look like one.
+_SHORT_DECIMAL = re.compile(r"""("(?:[^"]|"")*"|'(?:[^']|'')*')|DECIMAL\((?:\d|1[0-5]),(\d+)\)""")
 _BITS: dict[Form, int] = {"timestamp": TIME_TEXT, "bigint": INTEGER, "double": FLOAT, "bool": BOOLEAN}
 # SQL for the type bit of a value, by form, where the form does not determine it; and for a value as JSON text, by form.
 _BIT_SQL: dict[Form, str] = {"text": "text_bit({})", "loose": "loose_bit({})", "json": "json_bit({})"}
@@ -63,9 +64,17 @@ def form_of(sql_type: str) -> tuple[Form, str]:
 
     Example: `form_of("DECIMAL(38,6)") == ("json", "{}::VARCHAR")`.
     """
-    if sql_type.endswith("]"):
-        return _NESTED
-    return _FORMS.get(re.sub(r"\(.*", "", sql_type, flags=re.DOTALL).strip(), _NESTED)
+    scalar = None if sql_type.endswith("]") else _FORMS.get(re.sub(r"\(.*", "", sql_type, flags=re.DOTALL).strip())
+    return scalar or ("json", f"to_json({_with_all_digits(sql_type)})::VARCHAR")
+
+
+def _with_all_digits(sql_type: str) -> str:
+    """Returns a template of SQL for a nested value whose decimals keep the zeros at their ends in JSON.
+
+    The engine makes JSON of a decimal of at most 15 digits as of a float.
+    """
+    wider = _SHORT_DECIMAL.sub(lambda found: found[1] or f"DECIMAL(18,{found[2]})", sql_type)
+    return "{}" if wider == sql_type else f"{{}}::{wider.replace('{', '{{').replace('}', '}}')}"
 
 
 def cell(form: Form, type_: Type, name: str) -> str:
