@@ -32,8 +32,8 @@ def csv(path: Path, names: Sequence[str] = NAMES) -> None:
     path.write_text("\n".join([",".join(names)] * 2))
 
 
-def json(path: Path) -> None:
-    path.write_text(dumps({name: name for name in NAMES}))
+def json(path: Path, names: Sequence[str] = NAMES) -> None:
+    path.write_text(dumps({name: name for name in names}))
 
 
 @pytest.mark.parametrize(("form", "write"), [("parquet", parquet), ("csv", csv), ("json", json)])
@@ -58,10 +58,13 @@ def test_numbers_that_a_file_has_itself_stay() -> None:
     }  # fmt: skip
     assert own_names(["a", "a_1"], lambda: ["a", "a"]) == {"a": "a", "a_1": "a_1"}
     assert own_names(["a", "a_1", "column2"], lambda: ["a", "A", ""]) == {"a": "a", "a_1": "A", "column2": "column2"}
+    keys = ["id", "a_1", "A", "a", "A_1", "A_2", ""]  # of JSON
+    read = ["id", "a_1", "A", "a_1_1", "A_1_2", "A_2", "C6"]
+    assert own_names(read, lambda: keys, in_order=False) == dict(zip(read, keys, strict=True))
     assert own_names(["Foo", "foo_1"], list) == {"Foo": "Foo", "foo_1": "foo_1"}
 
 
-@pytest.mark.parametrize(("form", "write"), [("parquet", parquet), ("csv", csv)])
+@pytest.mark.parametrize(("form", "write"), [("parquet", parquet), ("csv", csv), ("json", json)])
 def test_numbers_of_a_file_and_of_the_engine_are_told_apart_by_their_order(
     con: duckdb.DuckDBPyConnection, tmp_path: Path, form: FileFormat, write: Callable[..., None]
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 from autopilothq.errors import ArchiveError, NotSupported
 from autopilothq.projection import engine
 from autopilothq.segment.json_text import DECODER, to_json
-from autopilothq.sources.adopt import buffer, columns, first_rows, json_digits
+from autopilothq.sources.adopt import buffer, columns, first_rows, in_parts
 from autopilothq.sources.adopt.files import TableFile
 
 NUMBERS = [
@@ -99,14 +99,18 @@ DEEP = "line 3 is nested too deeply to be read: more than 250 objects or arrays 
         ('{"a":' * 30_000 + "1" + "}" * 30_000, DEEP),
         ("[" * 30_000, DEEP),
         ('"' + "x" * (1 << 20), "line 3 is longer than 1 MB; each line must be one object"),
-        ('{"id":"c","n":1.50,', 'Malformed JSON in file "'),
+        ('{"id":"c","n":1.50,', "line 3 is no JSON: Expecting property name enclosed in double quotes"),
+        ('{"id":"c","n":nan}\n\xff', "line 4 is no JSON: Expecting value"),
+        ('{"id":"c","n":1.50}\n{"id":"d","n":1,"n":2}', 'line 4 repeats the key "n"'),
+        ('{"id":"c","t":", ]","n":1.50 , }', "line 3 is no JSON: it has a comma before the end of an object or array"),
+        ('{"id":"c","t":[1,]}\n', "line 3 is no JSON: it has a comma before the end of an object or array"),
     ],
 )
 def test_a_line_that_the_engine_cannot_read_is_said(
     tmp_path: Path, line: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of levels by the ten thousands, the engine would end the process."""
-    monkeypatch.setattr(json_digits, "LONGEST_LINE", 1 << 20)
+    monkeypatch.setattr(in_parts, "LONGEST_LINE", 1 << 20)
     with pytest.raises(ArchiveError) as raised:
         _adopted(tmp_path, '{"id":"a","n":1}\n\n' + line)
     [first, second] = str(raised.value).splitlines()
@@ -118,11 +122,49 @@ def test_a_line_that_the_engine_cannot_read_is_said(
 def test_the_first_rows_of_a_file_without_line_ends_are_not_searched_to_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(json_digits, "LONGEST_LINE", 1 << 20)
+    monkeypatch.setattr(in_parts, "LONGEST_LINE", 1 << 20)
     path = tmp_path / "shop.json"
     path.write_bytes(b'{"id":"a"}' * 200_000)
     with engine.connect(None, 400, 1) as con, pytest.raises(ArchiveError, match="line 1 is longer than 1 MB"):
         first_rows.buffer_first_rows(con, TableFile(str(path), "", 0, "shop", "json", str(path)), 0, tmp_path)
+
+
+def test_a_comma_within_a_text_ends_no_object(tmp_path: Path) -> None:
+    line = r'{"id":"a","n":nan,"t":"x, ] \" ,}"}'
+    assert _adopted(tmp_path, line) == [("a", "nan", r'"x, ] \" ,}"')]
+
+
+def test_an_empty_key_is_not_taken_for_a_column_that_the_engine_names(tmp_path: Path) -> None:
+    """Its values go to _discards. A column that is called like that stays."""
+    found, cells = _buffered(tmp_path, '{"id":"a","":5.0,"c3":1}\n{"id":"b","":7}')
+    assert [(column.name, column.reason) for column in found.lost] == [("", "no_column"), ("id", "not_text")]
+    assert cells == [{"seq": 1, "c:id": "a", "c:c3": "1", "l:0": "5.0", "l:1": None},
+                     {"seq": 2, "c:id": "b", "c:c3": None, "l:0": "7", "l:1": None}]  # fmt: skip
+    found, cells = _buffered(tmp_path, '{"id":"a","C1":5}')
+    assert cells == [{"seq": 1, "c:id": "a", "c:c1": "5", "l:0": None}]
+
+
+def test_a_csv_file_without_line_ends_is_not_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(in_parts, "LONGEST_LINE", 4 << 20)
+    monkeypatch.setattr(in_parts, "BYTES_AT_ONCE", 1 << 20)
+    path = tmp_path / "shop.csv"
+    path.write_bytes(b"id," * 3_000_000)
+    file, said = TableFile(str(path), "", 0, "shop", "csv", str(path)), "a row is longer than 4 MB; check its line ends"
+    with engine.connect(None, 400, 1) as con:
+        with pytest.raises(ArchiveError, match=said):
+            first_rows.buffer_first_rows(con, file, 0, tmp_path)
+        with pytest.raises(ArchiveError, match=said):
+            buffer.buffer_file(con, file, 0, tmp_path)
+
+
+def _buffered(folder: Path, text: str) -> tuple[buffer.BufferedRows, list[dict[str, object]]]:
+    """Returns what is known of the buffered rows of a file of JSON lines, and their cells by name."""
+    path = folder / "shop.json"
+    path.write_text(text)
+    with engine.connect(None, 400, 1) as con:
+        con.execute(columns.ADOPT_MACROS)
+        found = buffer.buffer_file(con, TableFile(str(path), "", 0, "shop", "json", str(path)), 0, folder)
+        return found, con.execute(f"FROM '{found.path}' ORDER BY seq").to_arrow_table().to_pylist()
 
 
 def _adopted(folder: Path, text: str) -> list[tuple[str | None, ...]]:

@@ -61,7 +61,7 @@ FROM ({raw}) SEMI JOIN (SELECT seq FROM orphans ANTI JOIN duplicates USING (seq)
 
 -- name: misfits
 INSERT INTO adopted_discards
-SELECT $table_name, k.id, $column_name, v.value, v.reason, k.received_at
+SELECT $table_name, k.id, v."column", v.value, v.reason, k.received_at
 FROM ({misfits}) v JOIN {keys} k USING (seq) ANTI JOIN {duplicates} d USING (seq)
 
 -- name: too_wide

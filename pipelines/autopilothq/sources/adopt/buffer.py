@@ -21,8 +21,16 @@ from .avro import AvroTable, opened_avro
 from .column_names import csv_names, json_names, own_names, parquet_names
 from .columns import CELL_PREFIX, LOST_PREFIX, BufferedTable, Form, LostColumn, RowGroup, as_plain_text, form_of
 from .files import COMPRESSIONS, TableFile, folded_name, unreadable_file
-from .in_parts import LONGEST_OBJECT, csv_in_parts, has_long_rows, json_in_parts, parquet_in_parts, write_in_parts
-from .json_digits import UnreadableLine, copied_with_digits
+from .in_parts import (
+    LONGEST_OBJECT,
+    UnreadableLine,
+    csv_in_parts,
+    has_long_rows,
+    json_in_parts,
+    parquet_in_parts,
+    write_in_parts,
+)
+from .json_digits import copied_with_digits, unreadable_line
 
 _Columns = tuple[
     tuple[tuple[str, Form], ...], tuple[LostColumn, ...]
@@ -198,15 +206,19 @@ def buffer_file(con: duckdb.DuckDBPyConnection, file: TableFile, number: int, sc
         if file.fs is not None:
             local = Path(copies, f"fetched-{local.name}")
             file.fs.get_file(file.path, str(local))
-        with raising_archive_error(file):
+        with raising_archive_error(file, local):
             if file.format == "avro":
                 return _buffer_avro(con, local, file, number, scratch)
             return buffer_rows(con, local_source(con, local, file, Path(copies)), number, file.table, scratch)
 
 
 @contextmanager
-def raising_archive_error(file: TableFile) -> Iterator[None]:
-    """Raises ArchiveError in place of errors in the block about the content of a file."""
+def raising_archive_error(file: TableFile, local: Path | None = None) -> Iterator[None]:
+    """Raises ArchiveError in place of errors in the block about the content of a file.
+
+    `local` has this content; of JSON lines the error tells the line, for which the engine gives another number, and the
+    name of a copy.
+    """
     try:
         yield
     except duckdb.OutOfMemoryException:
@@ -214,7 +226,10 @@ def raising_archive_error(file: TableFile) -> Iterator[None]:
     except (duckdb.Error, EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError, UnreadableLine) as error:
         if isinstance(error, duckdb.IOException) and _OF_WRITING.search(str(error)):
             raise
-        raise unreadable_file(file, error) from error
+        broken = None
+        if local is not None and file.format == "json" and isinstance(error, duckdb.InvalidInputException):
+            broken = unreadable_line(partial(_contents, local))
+        raise unreadable_file(file, broken or error) from error
 
 
 def local_source(con: duckdb.DuckDBPyConnection, local: Path, file: TableFile, scratch: Path) -> Source:
@@ -249,7 +264,7 @@ def _json_source(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path) -> 
 def _columns(forms: Mapping[str, tuple[Form, str]], names: Mapping[str, str]) -> dict[str, tuple[Form, str]]:
     """Returns the forms of columns, with SQL for their values, by the names that the file has for them."""
     return {
-        names[read]: (form, template.replace("{}", engine.name(read).replace("{", "{{").replace("}", "}}")))
+        names[read]: (form, template.format(engine.name(read)).replace("{", "{{").replace("}", "}}"))
         for read, (form, template) in forms.items()
     }
 

@@ -13,6 +13,7 @@ from ...projection import engine
 from .in_parts import LONGEST_OBJECT
 
 _NUMBERED = re.compile(r"(.+)_\d+", re.DOTALL)
+_NAMELESS = re.compile(r"C\d+")  # the engine's name for an empty key of JSON
 _KEYS = """
 SELECT key FROM (
     SELECT unnest(json_keys(json)) AS key, generate_subscripts(json_keys(json), 1) AS position, row
@@ -24,16 +25,17 @@ SELECT key FROM (
 def own_names(read: Sequence[str], in_file: Callable[[], Sequence[str]], in_order: bool = True) -> dict[str, str]:
     """Returns the names in a file by those that the engine has read; `in_file` is only called if they may differ.
 
-    `in_order` says that the engine keeps the file's order. Otherwise, and if names in the file are equal or empty, the
-    numbers tell which is which.
+    `in_order` says that the engine keeps the file's order. If it does not, or if names in the file are equal or empty,
+    and the engine would number these names otherwise in that order, the numbers tell which is which.
 
     Example: `own_names(["Foo", "foo_1"], lambda: ["Foo", "foo"]) == {"Foo": "Foo", "foo_1": "foo"}`.
     """
     lower = {name.lower() for name in read}
-    if not any(_stem(name) in lower for name in read):
+    may_differ = any(_stem(name) in lower or (_NAMELESS.fullmatch(name) and not in_order) for name in read)
+    if not may_differ:
         return {name: name for name in read}
     found = in_file()
-    if in_order and len(set(filter(None, found))) == len(read):
+    if len(set(filter(None, found))) == len(read) if in_order else _numbered(found) == [*read]:
         return dict(zip(read, found, strict=True))
     left = [name for name in found if name not in read]
     names: dict[str, str] = {}
@@ -41,6 +43,20 @@ def own_names(read: Sequence[str], in_file: Callable[[], Sequence[str]], in_orde
         own = next((other for other in left if other.lower() == _stem(name)), name) if name not in found else name
         left = [other for other in left if other != own]
         names[name] = own
+    return names
+
+
+def _numbered(keys: Sequence[str]) -> list[str]:
+    """Returns the engine's names for the keys of JSON that it finds in this order."""
+    repeated: dict[str, int] = {}
+    names = []
+    for index, key in enumerate(keys):
+        name = key or f"C{index}"
+        while (lower := name.lower()) in repeated:
+            repeated[lower] += 1
+            name = f"{name}_{repeated[lower]}"
+        repeated[lower] = 0
+        names.append(name)
     return names
 
 
@@ -74,6 +90,6 @@ def json_names(con: duckdb.DuckDBPyConnection, path: Path) -> list[str]:
     There are none if there is no memory for the objects.
     """
     keys = _KEYS.format(path=engine.glob_literal(str(path)), size=LONGEST_OBJECT)
-    with suppress(duckdb.OutOfMemoryException):
+    with suppress(duckdb.OutOfMemoryException), engine.one_thread(con.execute, 0):  # which reads in the file's order
         return [str(key) for (key,) in con.execute(keys).fetchall()]
     return []

@@ -6,7 +6,7 @@ Values are buffered in a form: one of the contract's types, JSON text (`json`), 
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from itertools import islice
 from types import MappingProxyType
@@ -38,7 +38,8 @@ _FORMS: dict[str, tuple[Form, str]] = {
         ("timestamp", "({}::TIMESTAMP AT TIME ZONE 'UTC')"),
     ),
 }
-_NESTED: tuple[Form, str] = ("json", "to_json({})::VARCHAR")
+# A decimal of few digits within another type, after names and labels in quotes, which may look like one.
+_SHORT_DECIMAL = re.compile(r"""("(?:[^"]|"")*"|'(?:[^']|'')*')|DECIMAL\((?:\d|1[0-5]),(\d+)\)""")
 _BITS: dict[Form, int] = {"timestamp": TIME_TEXT, "bigint": INTEGER, "double": FLOAT, "bool": BOOLEAN}
 # SQL for the type bit of a value, by form, where the form does not determine it; and for a value as JSON text, by form.
 _BIT_SQL: dict[Form, str] = {"text": "text_bit({})", "loose": "loose_bit({})", "json": "json_bit({})"}
@@ -63,9 +64,17 @@ def form_of(sql_type: str) -> tuple[Form, str]:
 
     Example: `form_of("DECIMAL(38,6)") == ("json", "{}::VARCHAR")`.
     """
-    if sql_type.endswith("]"):
-        return _NESTED
-    return _FORMS.get(re.sub(r"\(.*", "", sql_type, flags=re.DOTALL).strip(), _NESTED)
+    scalar = None if sql_type.endswith("]") else _FORMS.get(re.sub(r"\(.*", "", sql_type, flags=re.DOTALL).strip())
+    return scalar or ("json", f"to_json({_with_all_digits(sql_type)})::VARCHAR")
+
+
+def _with_all_digits(sql_type: str) -> str:
+    """Returns a template of SQL for a nested value whose decimals keep the zeros at their ends in JSON.
+
+    The engine makes JSON of a decimal of at most 15 digits as of a float.
+    """
+    wider = _SHORT_DECIMAL.sub(lambda found: found[1] or f"DECIMAL(18,{found[2]})", sql_type)
+    return "{}" if wider == sql_type else f"{{}}::{wider.replace('{', '{{').replace('}', '}}')}"
 
 
 def cell(form: Form, type_: Type, name: str) -> str:
@@ -116,6 +125,19 @@ class LostColumn(NamedTuple):
     reason: str
 
 
+class DiscardedValues(NamedTuple):
+    """The values of a column that are discarded: those that meet a condition.
+
+    `column` is its name in `_discards`, `name` the quoted one in buffered rows; `reason` and `condition` are SQL.
+    """
+
+    column: str
+    name: str
+    form: Form
+    reason: str
+    condition: str = "true"
+
+
 class RowGroup(NamedTuple):
     """Files of a table that have the same columns in the same forms."""
 
@@ -147,24 +169,23 @@ class RowGroup(NamedTuple):
             for column, aggregates in part:
                 yield column, tuple(islice(values, len(aggregates)))
 
-    def discards(self, name: str, form: Form, reason: str, condition: str = "true") -> str:
-        """Returns a query (`seq`, `value` as JSON text, `reason`) for the values of a column that meet a condition.
-
-        `reason` is SQL.
-        """
-        value = f"replace({json_value(form, name)}, chr(0), '\\u0000')"
-        return (
-            f"SELECT seq, {value} AS value, {reason} AS reason"
-            f" FROM {self.source} WHERE {name} IS NOT NULL AND {condition}"
+    def discards(self, discarded: Iterable[DiscardedValues]) -> str:
+        """Returns a query (`seq`, `column`, `value` as JSON text, `reason`) for values; it reads the rows once."""
+        values = ", ".join(
+            f"{{'column': {engine.literal(each.column)}, 'reason': {each.reason}, 'value': CASE WHEN {each.name} IS NOT"
+            f" NULL AND {each.condition} THEN replace({json_value(each.form, each.name)}, chr(0), '\\u0000') END}}"
+            for each in discarded
         )
+        unnested = f"SELECT seq, unnest([{values}]) AS v FROM {self.source}"
+        return f'SELECT seq, v."column", v.value, v.reason FROM ({unnested}) WHERE v.value IS NOT NULL'
 
-    def misfits(self, column: str, type_: Type) -> str:
-        """Returns a query, as `discards` does, for the values of a column that cannot become a type."""
+    def misfits(self, column: str, type_: Type) -> DiscardedValues:
+        """Returns the values of a column that cannot become a type."""
         form, name = self.forms[column], cell_name(column)
         reason = engine.literal(_MISFIT_REASONS.get(type_, "does_not_fit"))
         if form in _FINITE_SQL:
             reason = f"CASE WHEN {_FINITE_SQL[form].format(name)} THEN {reason} ELSE 'not_a_number' END"
-        return self.discards(name, form, reason, f"{cell(form, type_, name)} IS NULL")
+        return DiscardedValues(column, name, form, reason, f"{cell(form, type_, name)} IS NULL")
 
 
 class BufferedTable(NamedTuple):

@@ -23,8 +23,7 @@ from .buffer import (
     raising_archive_error,
 )
 from .files import TableFile, unreadable_file
-from .in_parts import last_row_end, row_end
-from .json_digits import check_length
+from .in_parts import check_length, check_row_length, last_row_end, row_end
 
 FIRST_ROWS = 2_000
 FIRST_BYTES = 1 << 20
@@ -44,7 +43,7 @@ def buffer_first_rows(
     elif file.fs is not None:
         part = scratch / f"first-{number}.parquet"
         _copy_rows(file, part)
-    with raising_archive_error(file):
+    with raising_archive_error(file, part):
         source = local_source(con, part, file, scratch)
         if file.format == "parquet":
             few = partial(_few_rows, con, file, scratch / f"few-{number}.parquet", scratch)
@@ -103,7 +102,9 @@ def _first_lines(text: Iterator[bytes], quoted: bool) -> bytes:
         kept += chunk
         if len(kept) >= FIRST_BYTES and (end := _line_end(kept, quoted)):
             return kept[:end]
-        if not quoted:
+        if quoted:
+            check_row_length(len(kept))
+        else:
             check_length(len(kept), 1)
     return kept
 

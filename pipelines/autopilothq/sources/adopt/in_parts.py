@@ -13,8 +13,25 @@ from ...warehouses.duckdb_parts import BYTES_AT_ONCE, LONG, ROWS_AT_ONCE, VECTOR
 
 SHORTEST_OBJECT = 1 << 20  # bytes; the engine has room for two JSON objects of the maximum size at a time
 LONGEST_OBJECT = 64 << 20  # bytes
+LONGEST_LINE = 2 * LONGEST_OBJECT  # the engine reads at most two objects of the maximum size at once
 Contents = Callable[[], Iterable[bytes]]
 """Reads the text of a file in chunks."""
+
+
+class UnreadableLine(Exception):
+    """A line that is no JSON, or is longer, or nested deeper, than the engine can read."""
+
+
+def check_length(size: int, number: int) -> None:
+    """Raises UnreadableLine if a line of so many bytes, which has this number in its file, is too long."""
+    if size > LONGEST_LINE:
+        raise UnreadableLine(f"line {number} is longer than {LONGEST_LINE >> 20} MB; each line must be one object")
+
+
+def check_row_length(size: int) -> None:
+    """Raises UnreadableLine if a row of CSV has so many bytes that the engine cannot read it."""
+    if size > LONGEST_LINE:
+        raise UnreadableLine(f"a row is longer than {LONGEST_LINE >> 20} MB; check its line ends and quotes")
 
 
 def write_in_parts(con: duckdb.DuckDBPyConnection, parts: Iterable[str], select: str, first: int, path: str) -> None:
@@ -101,7 +118,10 @@ def _pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:
     kept, header = b"", b""
     for chunk in chunks:
         kept += chunk
-        if len(kept) < BYTES_AT_ONCE or not (end := last_row_end(kept)):
+        if len(kept) < BYTES_AT_ONCE:
+            continue
+        if not (end := last_row_end(kept)):
+            check_row_length(len(kept))
             continue
         yield header + kept[:end]
         header = header or kept[: row_end(kept, 0)]

@@ -4,6 +4,7 @@ Lines on which the engine would end the process, or for which there is no memory
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from secrets import token_hex
@@ -14,7 +15,7 @@ import pyarrow.compute as pc
 from ...catalog import MAX_DEPTH
 from ...segment.json_text import DECODER, JsonNumber, JsonObject, is_deeper, to_json
 from ...segment.message import BOM, without_bom
-from .in_parts import LONGEST_OBJECT, Contents
+from .in_parts import Contents, UnreadableLine, check_length
 
 # Numbers that the engine may spell differently: -0, with an exponent, with a zero at the end, near 0, or with so many
 # digits that a float may not have all of them.
@@ -23,11 +24,34 @@ _NUMBER = rf"-0|-?(?:\d+(?:\.\d+)?[eE][-+]?\d+|\d+\.\d+0|0\.0000\d+|{_LONG})"
 _CHANGING = rf"[:\[,]\s*(?:{_NUMBER})\s*[,}}\]]"
 _CHANGING_IN_TEXT = re.compile(_CHANGING)
 _COLUMN = f"digits {token_hex(8)} "  # no key of a file begins like it
-LONGEST_LINE = 2 * LONGEST_OBJECT  # the engine reads at most two objects of the maximum size at once
 
 
-class UnreadableLine(Exception):
-    """A line that is longer, or nested deeper, than the engine can read."""
+# A comma that ends an object or array, after texts, in which one may stand. The engine takes it for JSON.
+_TRAILING_COMMA = r",\s*[}\]]"
+_TRAILING_COMMA_IN_LINE = re.compile(rb'"(?:[^"\\]|\\.)*"|(' + _TRAILING_COMMA.encode() + b")")
+# Numbers that the engine reads, but the decoder does not; after texts, which may have such words.
+_NOT_FINITE = re.compile(r'("(?:[^"\\]|\\.)*")|-?(?:nan|inf(?:inity)?)', re.IGNORECASE)
+
+
+def unreadable_line(contents: Contents) -> UnreadableLine | None:
+    """Returns the error for the first line that is no JSON, or repeats a key of its object; None if there is none."""
+    number = 1
+    for text in _whole_lines(contents()):
+        for index, line in enumerate(text.split(b"\n"), number):
+            if why := _unreadable(without_bom(line).strip()):
+                return UnreadableLine(f"line {index} {why}")
+        number = index
+    return None
+
+
+def _unreadable(line: bytes) -> str:
+    """Returns why a line cannot be read; empty if it can be, or is blank."""
+    try:
+        found = DECODER.decode(_NOT_FINITE.sub(lambda word: word[1] or "0", line.decode())) if line else []
+    except ValueError as error:
+        return f"is no JSON: {getattr(error, 'msg', error)}"
+    keys = Counter(key for key, _ in found) if isinstance(found, JsonObject) else Counter[str]()
+    return next((f"repeats the key {to_json(key)}" for key, times in keys.items() if times > 1), "")
 
 
 def copied_with_digits(contents: Contents, copy: Path) -> dict[str, str]:
@@ -62,21 +86,18 @@ def _whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
     yield bytes(kept)
 
 
-def check_length(size: int, number: int) -> None:
-    """Raises UnreadableLine if a line of so many bytes, which has this number in its file, is too long."""
-    if size > LONGEST_LINE:
-        raise UnreadableLine(f"line {number} is longer than {LONGEST_LINE >> 20} MB; each line must be one object")
-
-
 def _checked(texts: Iterable[bytes]) -> Iterator[bytes]:
-    """Yields pieces of whole lines. Raises UnreadableLine if a line is nested too deeply.
+    """Yields pieces of whole lines. Raises UnreadableLine if a line is nested too deeply, or has a comma too many.
 
     The engine recurses over the levels of a line, and some tens of thousands end the process; a thousand may, in a
     thread with a small stack.
     """
     number = 1
     for text in texts:
+        [may_trail] = pc.match_substring_regex(pa.array([text], pa.large_binary()), _TRAILING_COMMA).to_pylist()
         for index, line in enumerate(text.split(b"\n"), number):
+            if may_trail and any(found[1] for found in _TRAILING_COMMA_IN_LINE.finditer(line)):
+                raise UnreadableLine(f"line {index} is no JSON: it has a comma before the end of an object or array")
             if len(line) > MAX_DEPTH and is_deeper(line, MAX_DEPTH):
                 levels = f"more than {MAX_DEPTH} objects or arrays in another"
                 raise UnreadableLine(f"line {index} is nested too deeply to be read: {levels}; take that line out")

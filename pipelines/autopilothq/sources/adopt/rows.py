@@ -7,7 +7,17 @@ from ...projection import TableRows, engine
 from ...projection.columns import ColumnPlan, plan_columns
 from ...projection.context import declared_types
 from ...projection.types import ColumnValues, merge_values
-from .columns import LOST_PREFIX, BufferedTable, aliased, cell, cell_name, values_of
+from .columns import (
+    CELLS_PER_QUERY,
+    LOST_PREFIX,
+    BufferedTable,
+    DiscardedValues,
+    RowGroup,
+    aliased,
+    cell,
+    cell_name,
+    values_of,
+)
 from .kept import SQL, Adoption, keys
 from .row_width import AdoptedColumns, without_too_wide
 
@@ -97,14 +107,14 @@ def table_columns(
 def _discard_columns(adoption: Adoption, buffered: BufferedTable, table: str, plan: ColumnPlan) -> None:
     if table == TRACKS.name and buffered.name != TRACKS.name:
         return  # the event's table discards them
-    for reason, columns in plan.left_out.items():
-        for column in columns:
-            queries = [
-                group.discards(cell_name(column), group.forms[column], engine.literal(reason))
-                for group in buffered.groups
-                if column in group.forms
-            ]
-            _discard_values(adoption, buffered, table, column, queries, "duplicates")
+    for group in buffered.groups:
+        discarded = [
+            DiscardedValues(column, cell_name(column), group.forms[column], engine.literal(reason))
+            for reason, columns in plan.left_out.items()
+            for column in columns
+            if column in group.forms
+        ]
+        _discard_values(adoption, buffered, table, group, discarded, "duplicates")
 
 
 def discard_misfits(
@@ -112,29 +122,35 @@ def discard_misfits(
 ) -> None:
     """Discards the values of a table's rows that do not fit their column's type, or whose column is lost."""
     for group in buffered.groups:
-        for index, lost in enumerate(group.lost):
-            sql = group.discards(engine.name(f"{LOST_PREFIX}{index}"), lost.form, engine.literal(lost.reason))
-            _discard_values(adoption, buffered, table, lost.column, [sql], duplicates)
+        discarded = [
+            DiscardedValues(lost.column, engine.name(f"{LOST_PREFIX}{index}"), lost.form, engine.literal(lost.reason))
+            for index, lost in enumerate(group.lost)
+        ]
         misfits = {
             column: (f"count(*) FILTER ({name} IS NOT NULL AND {cell(form, type_, name)} IS NULL)",)
             for column, form in group.forms.items()
             for name in [cell_name(column)]
             if (type_ := types.get(column)) is not None and (form != type_ or type_ not in ("bigint", "bool"))
         }
-        for column, (count,) in group.aggregates(adoption.context.con, misfits):
-            if count:
-                _discard_values(adoption, buffered, table, column, [group.misfits(column, types[column])], duplicates)
+        counts = group.aggregates(adoption.context.con, misfits)
+        discarded += [group.misfits(column, types[column]) for column, (count,) in counts if count]
+        _discard_values(adoption, buffered, table, group, discarded, duplicates)
 
 
 def _discard_values(
-    adoption: Adoption, buffered: BufferedTable, table: str, column: str, queries: list[str], duplicates: str
+    adoption: Adoption,
+    buffered: BufferedTable,
+    table: str,
+    group: RowGroup,
+    discarded: Iterable[DiscardedValues],
+    duplicates: str,
 ) -> None:
-    """Discards the values of queries (`seq`, `value`, `reason`) whose rows are kept."""
-    if queries:
-        sql = SQL["misfits"].format(
-            misfits=" UNION ALL ".join(queries), keys=keys(buffered.name), duplicates=duplicates
-        )
-        adoption.context.con.execute(sql, {"table_name": table, "column_name": column})
+    """Discards values of the rows of a group that are kept."""
+    context = adoption.context
+    # A query for each column would take minutes for thousands; for several at once there must be memory.
+    for part in engine.batched(discarded, 1 if context.cells.has_long_lines else CELLS_PER_QUERY):
+        sql = SQL["misfits"].format(misfits=group.discards(part), keys=keys(buffered.name), duplicates=duplicates)
+        context.con.execute(sql, {"table_name": table})
 
 
 def discarded_rows(adoption: Adoption) -> TableRows | None:
