@@ -1,4 +1,4 @@
-"""Records which complete load a load was read after: its rows leave out what was stored by then.
+"""Records which complete loads a load was read after: its rows leave out what was stored by then.
 
 dlt may load them much later, after the dataset was restored from a backup or dropped, or into another dataset. What
 they leave out is missing there, although dlt completes the load. Such a load must not count as complete.
@@ -17,29 +17,35 @@ _FILE = "autopilothq-loads/earlier.json"  # below the pipeline's working folder,
 _MOST = 20  # loads that are kept: hardly more can wait
 
 
-def note_earlier(pipeline: dlt.Pipeline, load_id: str, earlier: str) -> None:
-    """Records that a load was read after the load `earlier`."""
+def note_earlier(pipeline: dlt.Pipeline, load_id: str, complete: AbstractSet[str]) -> None:
+    """Records that a load was read after the loads `complete`; loads that are complete and lack nothing are forgotten.
+
+    All of them, because none is surely the last one: ids are times, and another machine's clock may be wrong.
+    """
+    if not complete:
+        return
     path = Path(pipeline.working_dir, _FILE)
-    noted = {**_read(path), load_id: earlier}
+    kept = {of: earlier for of, earlier in _read(path).items() if of not in complete or not earlier <= complete}
+    noted = [(of, sorted(earlier)) for of, earlier in {**kept, load_id: complete}.items()]
     private.folder(path.parent)
     with disk.rewriting(path, "w") as file:
-        json.dump(dict(sorted(noted.items())[-_MOST:]), file)
+        json.dump(dict(noted[-_MOST:]), file)
 
 
 def outdated_loads(pipeline: dlt.Pipeline, complete: AbstractSet[str]) -> set[str]:
-    """Returns which of a dataset's complete loads lack rows, because the load that they were read after is not there.
+    """Returns which of a dataset's complete loads lack rows, because loads that they were read after are not there.
 
     Example: `outdated_loads(pipeline, {"2.0"}) == {"2.0"}` if load 2.0 was read after 1.0.
     """
     noted = _read(Path(pipeline.working_dir, _FILE))
-    return {load_id for load_id, earlier in noted.items() if load_id in complete and earlier not in complete}
+    return {load_id for load_id, earlier in noted.items() if load_id in complete and not earlier <= complete}
 
 
-def _read(path: Path) -> dict[str, str]:
+def _read(path: Path) -> dict[str, AbstractSet[str]]:
     try:
-        return dict(json.loads(path.read_bytes()))
+        return {load_id: frozenset(earlier) for load_id, earlier in json.loads(path.read_bytes()).items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         logger.warning(f"{path} cannot be read, and is ignored: {error}")
         return {}

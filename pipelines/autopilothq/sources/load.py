@@ -125,11 +125,9 @@ def run_load(origin: Origin[Any], settings: LoadSettings, keeper: object) -> Loa
 
 
 def _note_earlier(planned: PlannedLoad, pipeline: dlt.Pipeline) -> None:
-    """Records which load this one was read after, because it leaves out the rows that are stored."""
+    """Records which loads this one was read after, because it leaves out the rows that are stored."""
     target, load_id = planned.target, planned.extraction.load_id
     if not planned.work or target.dataset is None or load_id is None or target.replacement.anew:
         return
     with connected(target.dataset):
-        earlier = max(target.dataset.complete_loads(), default=None)
-    if earlier:
-        note_earlier(pipeline, load_id, earlier)
+        note_earlier(pipeline, load_id, target.dataset.complete_loads())
