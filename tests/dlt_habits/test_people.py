@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import dlt
 import pytest
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 from dlt.pipeline.helpers import pipeline_drop
 
+import stock
 from autopilothq import api, ortto, profiles
 from dlt_habits.habits import Place
 from fake_autopilot import FakeAutopilot
@@ -166,6 +168,23 @@ def test_a_table_that_dlt_drops_is_filled_again(name: str, by_command: bool) -> 
             place.run(source(most=1), refresh="drop_resources")
         place.run(source("tracks", "_profiles"))
         assert (ids("email_clicked"), ids("tracks")) == before
+
+
+def test_a_table_that_another_pipeline_drops_is_filled_again(server: FakeProfiles) -> None:
+    """Each asks for people of its own, and has a cursor that says so."""
+    server.happen("email:d@e.f", "Email Clicked", ago=DAY)
+    place = Place()
+    other = dlt.pipeline("other", destination=stock.duckdb(place.con), dataset_name=place.dataset)
+
+    def run(into: dlt.Pipeline, person: str) -> int:
+        Path(person).write_text(person)
+        source = profiles(server.token, server.space, people=person, base_url=server.base_url)
+        into.run(source.with_resources("email_clicked", "_audit"))
+        return place.count("email_clicked")
+
+    assert (run(other, "a@b.c"), run(place.pipeline, "d@e.f")) == (3, 4)
+    pipeline_drop(place.pipeline, resources=["email_clicked"])()
+    assert (run(place.pipeline, "d@e.f"), run(other, "a@b.c")) == (1, 4)
 
 
 def test_two_sources_in_one_run_are_told_to_run_one_by_one(origin: tuple[str, Callable[[], DltSource]]) -> None:

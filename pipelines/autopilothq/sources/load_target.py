@@ -36,6 +36,7 @@ from ..warehouses.hints import (
 from ..warehouses.native import native_of
 from ..warehouses.selection import ALL_MESSAGES, covers
 from . import user_hints
+from .dropped import note_dropped
 from .earlier_load import outdated_loads
 from .extraction import Extraction, check_latest, dropped_resources, take_import_schema
 from .load_folder import begin_folder, temporary_folder
@@ -192,6 +193,8 @@ def _replacement(extraction: Extraction, dataset: Dataset, reads_again: bool, lo
         )
     if not lost:
         check_latest(resources.keys())
+    elif reads_again and extraction.load_id is not None:
+        note_dropped(lost, extraction.load_id)
     return Replacement(frozenset(dropped), frozenset(replaced | ({AUDIT.name} if lost else set())), bool(lost))
 
 
