@@ -13,8 +13,8 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from dlt.pipeline.helpers import pipeline_drop
 
 import stock
-from autopilothq import api, ortto, profiles
-from dlt_habits.habits import Place
+from autopilothq import api, archive, ortto, profiles
+from dlt_habits.habits import Place, archive_of, track
 from fake_autopilot import FakeAutopilot
 from fake_autopilot.profiles import FakeProfiles
 from fake_ortto import FakeOrtto
@@ -170,21 +170,20 @@ def test_a_table_that_dlt_drops_is_filled_again(name: str, by_command: bool) -> 
         assert (ids("email_clicked"), ids("tracks")) == before
 
 
-def test_a_table_that_another_pipeline_drops_is_filled_again(server: FakeProfiles) -> None:
-    """Each asks for people of its own, and has a cursor that says so."""
-    server.happen("email:d@e.f", "Email Clicked", ago=DAY)
+def test_a_table_that_another_pipeline_replaces_is_filled_again(server: FakeProfiles) -> None:
+    """Its cursor says that it is filled. The other one loads something else, and has no cursor."""
     place = Place()
     other = dlt.pipeline("other", destination=stock.duckdb(place.con), dataset_name=place.dataset)
+    clicks = archive(archive_of("a.ndjson", track("m1", "Email Clicked", 1))).with_resources("email_clicked", "_audit")
 
-    def run(into: dlt.Pipeline, person: str) -> int:
-        Path(person).write_text(person)
-        source = profiles(server.token, server.space, people=person, base_url=server.base_url)
-        into.run(source.with_resources("email_clicked", "_audit"))
+    def asked() -> int:
+        source = profiles(server.token, server.space, people="people.txt", base_url=server.base_url)
+        other.run(source.with_resources("email_clicked", "_audit"))
         return place.count("email_clicked")
 
-    assert (run(other, "a@b.c"), run(place.pipeline, "d@e.f")) == (3, 4)
-    pipeline_drop(place.pipeline, resources=["email_clicked"])()
-    assert (run(place.pipeline, "d@e.f"), run(other, "a@b.c")) == (1, 4)
+    assert asked() == 3
+    place.run(clicks, write_disposition="replace")
+    assert (place.count("email_clicked"), asked()) == (1, 4)
 
 
 def test_two_sources_in_one_run_are_told_to_run_one_by_one(origin: tuple[str, Callable[[], DltSource]]) -> None:

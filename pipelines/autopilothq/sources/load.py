@@ -17,7 +17,7 @@ from ..projection import ordered_columns
 from ..projection.context import declared_types
 from ..warehouses.dataset import connected
 from ..warehouses.hints import arrow_schema
-from .earlier_load import note_earlier
+from .earlier_load import Stored, note_earlier
 from .extraction import note_moved, note_taken
 from .origin import Origin
 from .plan import LoadSettings, PlannedLoad, plan_load
@@ -130,4 +130,6 @@ def _note_earlier(planned: PlannedLoad, pipeline: dlt.Pipeline) -> None:
     if not planned.work or target.dataset is None or load_id is None or target.replacement.anew:
         return
     with connected(target.dataset):
-        note_earlier(pipeline, load_id, target.dataset.complete_loads())
+        now = Stored(target.dataset.complete_loads(), {loaded.load_id for loaded in target.loads.values()})
+    again = {before.load_id for work in planned.work if (before := target.loaded(work.url, work.version))}
+    note_earlier(pipeline, load_id, now._replace(audited=now.audited - again), now)
