@@ -1,18 +1,26 @@
 """Which tables were dropped or emptied, and before which load, according to dlt's state."""
 
+from collections.abc import Collection, Sequence
+from copy import deepcopy
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dlt
 import pytest
 
 from autopilothq.sources import dropped
-from autopilothq.sources.dropped import dropped_before
+from autopilothq.sources.dropped import dropped_before, note_dropped
+from autopilothq.warehouses.dlt_internals.clients import stored_states
 
 
 class State(dict[str, Any]):
-    """dlt's state of the source, and what dlt drops in the load."""
+    """dlt's state of the source, what dlt drops in the load, and the states that pipelines have stored."""
 
     lost: tuple[set[str], set[str]] = set(), set()
+    replaced: Collection[str] = ()
+    stored: Sequence[Any] = ()
+    name = "x"
 
     def drop(self, *resources: str) -> None:
         """Drops the state of resources, as dlt does it with their tables."""
@@ -30,6 +38,9 @@ def state(monkeypatch: pytest.MonkeyPatch) -> State:
     monkeypatch.setattr(dlt.current, "source_state", lambda: found)
     monkeypatch.setattr(dlt.current, "resource_state", of)
     monkeypatch.setattr(dropped, "dropped_tables", lambda: found.lost)
+    monkeypatch.setattr(dropped, "replaced_resources", lambda: found.replaced)
+    monkeypatch.setattr(dropped, "running_pipeline", lambda: SimpleNamespace(pipeline_name=found.name))
+    monkeypatch.setattr(dropped, "stored_states", lambda _: found.stored)
     return found
 
 
@@ -61,3 +72,67 @@ def test_what_dlt_drops_or_empties_in_this_load_begins_again(state: State, lost:
     """Also where dlt has dropped all state, as for `drop_sources`."""
     state.lost = lost
     assert dropped_before({"tracks", "email_opened", "other_events"}, "1") == {"tracks": "1", "other_events": "1"}
+
+
+def test_what_another_pipeline_drops_begins_again_once(state: State) -> None:
+    """In each pipeline that had loaded it, also on another machine under the same name (`x2`)."""
+    pipelines = {name: State() for name in ("x", "x2", "y", "new")}
+    ids = map(str, range(1, 100))
+
+    def run(name: str) -> dict[str, str]:
+        state.clear()
+        state.update(deepcopy(pipelines[name]))
+        state.name = name[:1]
+        state.stored = [{"sources": {"autopilothq": other}} for of, other in pipelines.items() if of != name]
+        found = dropped_before({"a", "b"}, next(ids))
+        pipelines[name].update(deepcopy(state))
+        return found
+
+    assert [run("x"), run("x2"), run("y")] == [{}, {}, {}]
+    pipelines["x"]["resources"].pop("a")
+    after = {"x": {"a": "4"}, "x2": {"a": "5"}, "y": {"a": "6"}, "new": {}}
+    for _ in range(2):
+        assert {name: run(name) for name in pipelines} == after
+    pipelines["y"]["resources"].clear()
+    both = {"y": "12", "x": "13", "x2": "14", "new": "15"}
+    for _ in range(2):
+        assert {name: run(name) for name in both} == {name: {"a": load, "b": load} for name, load in both.items()}
+
+
+def test_what_is_replaced_begins_again_in_other_pipelines(state: State) -> None:
+    """The load that replaces it requests everything anyway."""
+    dropped_before({"a", "b"}, "1")
+    state.replaced = {"a"}
+    assert dropped_before({"a", "b"}, "2") == {}
+    assert dropped._drops([{"sources": {"s": state}}])["a"] == {"x": 1}
+
+
+def test_what_a_load_without_cursors_drops_begins_again(state: State) -> None:
+    assert dropped_before({"tracks", "other_events"}, "1") == {}
+    note_dropped({"tracks", "shoe_bought", "users"}, "2")
+    for load in ("3", "4"):
+        assert dropped_before({"tracks", "other_events", "email_opened"}, load) == {"tracks": "2", "other_events": "2"}
+    assert dropped._drops([{"sources": {"s": state}}]) == {
+        "tracks": {"x": 1}, "other_events": {"x": 1}, "users": {"x": 1}, "email_opened": {},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "filesystem"])
+def test_the_states_that_are_stored_are_the_newest_of_the_dataset(tmp_path: Path, kind: str) -> None:
+    url = (tmp_path / "lake").as_uri() if kind == "filesystem" else str(tmp_path / "lake.duckdb")
+    to = dlt.destinations.filesystem(url) if kind == "filesystem" else dlt.destinations.duckdb(url)
+
+    def noting(pipeline: str, count: int) -> Any:
+        @dlt.resource(name="t")
+        def rows() -> Any:
+            dlt.current.resource_state()["drops"] = {pipeline: count}
+            yield {"n": 1}
+
+        return rows
+
+    of = {name: dlt.pipeline(name, destination=to, dataset_name=name[-1]) for name in ("a_x", "b_x", "c_y")}
+    assert stored_states(of["a_x"]) == []
+    for name, count in (("a_x", 1), ("a_x", 2), ("b_x", 3), ("c_y", 4)):
+        of[name].run(noting(name, count))
+    found = {name: dropped._drops(stored_states(each)) for name, each in of.items()}
+    assert found == {name: {"t": {"a_x": 2, "b_x": 3}} for name in ("a_x", "b_x")} | {"c_y": {"t": {"c_y": 4}}}

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 import dlt
 import duckdb
 import pytest
+from filelock import FileLock
 
 import forked
 from autopilothq import archive, runner
+from autopilothq.warehouses import pipeline_names
 from autopilothq.warehouses.pipeline_names import assign_pipeline_name, database_of, pipeline_name
 from autopilothq.warehouses.resolve import resolve_target
 from autopilothq.warehouses.settings import TargetOptions
@@ -246,6 +248,24 @@ def test_first_runs_at_once_get_names_of_their_own() -> None:
     assert names.count("autopilot_events") == 1
     assert [pipeline_name(place) for place in places] == names
     assert database_of("no/such/folder") is None
+
+
+def test_a_first_run_that_stopped_does_not_block_all_others_for_ever(
+    monkeypatch: pytest.MonkeyPatch, call: Call, folders: tuple[Path, Path]
+) -> None:
+    monkeypatch.setattr(pipeline_names, "NAMING_TIME", 0.1)
+    path = pipeline_names.pipelines_dir() / ".autopilot_events.lock"
+    path.parent.mkdir(parents=True)
+    with FileLock(path, is_singleton=False):
+        said = call("load", "archive", "../archive.ndjson")
+    assert (said.status, errors(said)) == (
+        75,
+        [
+            f"Error: Another run holds {path}, and does not go on: it was stopped, or its disk does not respond.",
+            f"Continue or end it (fuser {path} shows its process), or wait for it: --wait 10m",
+        ],
+    )
+    assert list(folders[0].iterdir()) == []
 
 
 def test_a_server_is_found_by_its_credentials_which_are_not_shown(

@@ -98,6 +98,12 @@ def test_calls_are_found() -> None:
     }
 
 
+def test_loads_of_recipes_fail_for_what_could_not_be_read() -> None:
+    """By default a damaged file leaves the status 0, and nobody who only looks at failures would hear of it."""
+    loads = [(name, words[words.index("--max-rejects") + 1]) for name, words in calls() if words[0] == "load"]
+    assert loads == [("crontab", "0"), ("autopilothq.service", "0"), ("github-actions.yml", "0")]
+
+
 # cron --------------------------------------------------------------------------------------------------------------
 
 

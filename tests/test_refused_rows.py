@@ -15,8 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from dlt.common.configuration import inject_section
 from dlt.common.configuration.resolve import resolve_configuration
+from dlt.common.configuration.specs.config_section_context import ConfigSectionContext
 from dlt.common.destination.exceptions import DestinationTransientException
+from dlt.common.storages import LoadStorageConfiguration
 from dlt.load.configuration import LoaderConfiguration
 from dlt.load.exceptions import LoadClientJobFailed
 from dlt.pipeline.exceptions import PipelineStepFailed
@@ -94,22 +97,35 @@ def test_why_a_load_failed_is_what_the_driver_says() -> None:
 
 
 def dlts_retries() -> int:
-    """How often dlt would try a job of a load."""
-    return resolve_configuration(LoaderConfiguration(), sections=("load",), accept_partial=True).raise_on_max_retries
+    """How often dlt would try a job of a load of the pipeline `p`."""
+    with inject_section(ConfigSectionContext(pipeline_name="p", sections=("load",))):
+        kept = LoadStorageConfiguration(load_volume_path="load")
+        return resolve_configuration(LoaderConfiguration(_load_storage_config=kept)).raise_on_max_retries
 
 
-def test_dlt_tries_a_part_once_and_says_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("variable", "value", "before"),
+    [
+        ("LOAD__RAISE_ON_FAILED_JOBS", "true", 5),  # dlt's default number
+        ("LOAD__RAISE_ON_MAX_RETRIES", "3", 3),
+        ("LOAD__RAISE_ON_MAX_RETRIES", "0", 0),  # for ever
+        ("P__LOAD__RAISE_ON_MAX_RETRIES", "7", 7),
+    ],
+)
+def test_dlt_tries_a_part_once_and_says_nothing_of_it(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, before: int
+) -> None:
+    """Whatever its user has set, and it counts again afterwards."""
     into: Any = SimpleNamespace(collector="the user's")
     log = logging.getLogger("dlt")
-    assert dlt.config.get(isolate.RETRIES) is None  # dlt sets its log's level when its configuration is first read
+    monkeypatch.setenv(variable, value)
+    assert dlts_retries() == before  # dlt sets its log's level when its configuration is first read
     monkeypatch.setattr(log, "level", logging.ERROR)
-    for tries, after in ((None, 5), (3, 3)):
-        if tries is not None:
-            dlt.config["load.raise_on_max_retries"] = tries
+    for _ in range(2):
         with suppress(KeyError), isolate._quietly(into):
             assert (dlts_retries(), log.level, into.collector) == (1, logging.CRITICAL, NULL_COLLECTOR)
             raise KeyError
-        assert (dlts_retries(), log.level, into.collector) == (after, logging.ERROR, "the user's")
+        assert (dlts_retries(), log.level, into.collector) == (before, logging.ERROR, "the user's")
 
 
 def test_the_rows_of_a_table_that_is_replaced_are_merged_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:

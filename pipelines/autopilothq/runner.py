@@ -101,7 +101,7 @@ def pipeline(
         name = PIPELINE
         if pipelines_dir is None:
             target = resolve_target(options)
-            name = assign_pipeline_name(str(target), target.database) if create else pipeline_name(str(target))
+            name = assign_pipeline_name(str(target), target.database, wait) if create else pipeline_name(str(target))
         given: dict[str, Any] = {"progress": progress, "pipelines_dir": pipelines_dir}
         working_folder.move_unreadable_folder(name, pipelines_dir)
         opened: dlt.Pipeline = dlt.pipeline(

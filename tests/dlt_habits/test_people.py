@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import dlt
 import pytest
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 from dlt.pipeline.helpers import pipeline_drop
 
-from autopilothq import api, ortto, profiles
-from dlt_habits.habits import Place
+import stock
+from autopilothq import api, archive, ortto, profiles
+from dlt_habits.habits import Place, archive_of, track
 from fake_autopilot import FakeAutopilot
 from fake_autopilot.profiles import FakeProfiles
 from fake_ortto import FakeOrtto
@@ -166,6 +168,22 @@ def test_a_table_that_dlt_drops_is_filled_again(name: str, by_command: bool) -> 
             place.run(source(most=1), refresh="drop_resources")
         place.run(source("tracks", "_profiles"))
         assert (ids("email_clicked"), ids("tracks")) == before
+
+
+def test_a_table_that_another_pipeline_replaces_is_filled_again(server: FakeProfiles) -> None:
+    """Its cursor says that it is filled. The other one loads something else, and has no cursor."""
+    place = Place()
+    other = dlt.pipeline("other", destination=stock.duckdb(place.con), dataset_name=place.dataset)
+    clicks = archive(archive_of("a.ndjson", track("m1", "Email Clicked", 1))).with_resources("email_clicked", "_audit")
+
+    def asked() -> int:
+        source = profiles(server.token, server.space, people="people.txt", base_url=server.base_url)
+        other.run(source.with_resources("email_clicked", "_audit"))
+        return place.count("email_clicked")
+
+    assert asked() == 3
+    place.run(clicks, write_disposition="replace")
+    assert (place.count("email_clicked"), asked()) == (1, 4)
 
 
 def test_two_sources_in_one_run_are_told_to_run_one_by_one(origin: tuple[str, Callable[[], DltSource]]) -> None:

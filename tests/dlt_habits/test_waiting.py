@@ -12,6 +12,7 @@ from dlt.destinations.impl.duckdb.duck import DuckDbCopyJob
 from dlt.extract import DltResource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
+import stock
 from autopilothq import archive
 from dlt_habits.habits import Place, archive_of, identify, track
 
@@ -76,6 +77,24 @@ def test_rows_that_waited_while_stored_ones_were_lost() -> None:
     place.run(archive([first, second]))
     place.dataset = "third"
     check_whole(place, 2, 0)  # the second identify was stored by the load that waited
+
+
+def test_rows_that_waited_while_another_machine_replaced_the_stored_ones() -> None:
+    """The file was rewritten in place, and its first version is no longer there."""
+    first, second = two_archives()
+    place = Place()
+    other = dlt.pipeline("other", destination=stock.duckdb(place.con), dataset_name="data")
+    place.run(archive(first))
+    archive_of(
+        first, identify("i1", "u1", 1, plan="pro"), track("m1", "Email Opened", 1), track("m2", "Shoe Bought", 3)
+    )
+    place.pipeline.extract(archive(first))
+    other.run(archive(second), write_disposition="replace")
+    place.pipeline.run()
+    place.run(archive(first))
+    found = [sorted(row["id"] for row in place.rows(name)) for name in ("tracks", "identifies")]
+    assert found == [["m1", "m2"], ["i1", "i2"]]
+    assert place.balances()
 
 
 def test_other_tables_of_one_run_are_no_hindrance() -> None:

@@ -2,16 +2,24 @@
 
 dlt drops the state of a resource together with its tables, for `refresh` and for `dlt pipeline ... drop`. So each
 resource has a note there, and one that had a note and lacks it was dropped.
+
+Other pipelines may load into the same dataset, also one of the same name on another machine, whose cursors go on
+although their rows are gone, too. They find the drop in the states that dlt stores in the destination: each resource
+counts there the drops by each pipeline, and one that is new to a pipeline is for it like a drop of its own.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 import dlt
 
 from ..catalog import resource_of
-from ..warehouses.dlt_internals.resources import dropped_tables
+from ..warehouses.dlt_internals.clients import stored_states
+from ..warehouses.dlt_internals.resources import dropped_tables, running_pipeline
+from .user_hints import replaced_resources
 
 _BEGUN = "begun"  # a key in dlt's state: of a resource, the load before which its tables were dropped, or ""
+_DROPS = "drops"  # a key in dlt's state of a resource: how often each pipeline has dropped its tables, by name
 
 
 def dropped_before(resources: Collection[str], load_id: str) -> dict[str, str]:
@@ -28,11 +36,49 @@ def dropped_before(resources: Collection[str], load_id: str) -> dict[str, str]:
     if noted is None:  # unless `--state-paths` dropped it, resources have no notes either
         noted = resources if any(_BEGUN in each for each in state.get("resources", {}).values()) else ()
     lost = set(map(resource_of, set().union(*dropped_tables())))
+    pipeline, replaced = running_pipeline(), replaced_resources()
+    stored = _drops(stored_states(pipeline))
     begun = {}
     for name in sorted(resources):
         own = dlt.current.resource_state(name)
-        if name in lost or (name in noted and _BEGUN not in own):
+        known = own.get(_DROPS, {})
+        drops = _latest(known, stored.get(name, {}))
+        is_dropped = name in lost or (name in noted and _BEGUN not in own)
+        if is_dropped or (name in noted and drops != known):
             own[_BEGUN] = load_id
+        if is_dropped or name in replaced:
+            drops = _with_one_more(drops, pipeline)
+        if drops:
+            own[_DROPS] = drops
         begun[name] = own.setdefault(_BEGUN, "")
     state[_BEGUN] = sorted({*noted, *resources})
     return {name: load for name, load in begun.items() if load}
+
+
+def note_dropped(tables: Collection[str], load_id: str) -> None:
+    """Notes that the tables are dropped, emptied or replaced before the load `load_id`, which has no cursors itself."""
+    pipeline, state = running_pipeline(), dlt.current.source_state()
+    stored = _drops(stored_states(pipeline))
+    for name in set(map(resource_of, tables)):
+        own = dlt.current.resource_state(name)
+        own[_BEGUN] = load_id
+        own[_DROPS] = _with_one_more(_latest(own.get(_DROPS, {}), stored.get(name, {})), pipeline)
+    state[_BEGUN] = sorted({*state.get(_BEGUN, ()), *map(resource_of, tables)})
+
+
+def _drops(states: Iterable[Any]) -> dict[str, dict[str, int]]:
+    """Returns how often each pipeline has dropped the tables of each resource, according to all states."""
+    found: dict[str, dict[str, int]] = {}
+    for state in states:
+        for source in state.get("sources", {}).values():
+            for name, own in source.get("resources", {}).items():
+                found[name] = _latest(found.get(name, {}), own.get(_DROPS, {}))
+    return found
+
+
+def _latest(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    return {name: max(one.get(name, 0), other.get(name, 0)) for name in sorted({*one, *other})}
+
+
+def _with_one_more(drops: Mapping[str, int], pipeline: dlt.Pipeline) -> dict[str, int]:
+    return {**drops, pipeline.pipeline_name: drops.get(pipeline.pipeline_name, 0) + 1}

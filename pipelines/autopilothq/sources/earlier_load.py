@@ -1,12 +1,14 @@
-"""Records which complete load a load was read after: its rows leave out what was stored by then.
+"""Records which complete loads a load was read after: its rows leave out what was stored by then.
 
-dlt may load them much later, after the dataset was restored from a backup or dropped, or into another dataset. What
-they leave out is missing there, although dlt completes the load. Such a load must not count as complete.
+dlt may load them much later, after the dataset was restored from a backup or dropped, after another machine replaced
+its rows, or into another dataset. What they leave out is missing there, although dlt completes the load. Such a load
+must not count as complete.
 """
 
 import json
 from collections.abc import Set as AbstractSet
 from pathlib import Path
+from typing import NamedTuple
 
 import dlt
 
@@ -17,29 +19,51 @@ _FILE = "autopilothq-loads/earlier.json"  # below the pipeline's working folder,
 _MOST = 20  # loads that are kept: hardly more can wait
 
 
-def note_earlier(pipeline: dlt.Pipeline, load_id: str, earlier: str) -> None:
-    """Records that a load was read after the load `earlier`."""
+class Stored(NamedTuple):
+    """The complete loads of a dataset, and those of them that loaded files according to `_audit`."""
+
+    complete: AbstractSet[str]
+    audited: AbstractSet[str] = frozenset()
+
+    def lacks(self, earlier: "Stored") -> bool:
+        """Returns whether the dataset was restored or dropped since, or all that `_audit` had was replaced or deleted.
+
+        Single loads may leave `_audit`: later ones take over their files.
+        """
+        is_replaced = bool(earlier.audited) and not earlier.audited & self.audited
+        return is_replaced or not earlier.complete <= self.complete
+
+
+def note_earlier(pipeline: dlt.Pipeline, load_id: str, earlier: Stored, now: Stored) -> None:
+    """Records that a load was read after the loads `earlier`, of those that are stored `now`.
+
+    All of them, because none is surely the last one: ids are times, and another machine's clock may be wrong. Loads
+    that are complete and lack nothing are forgotten.
+    """
+    if not earlier.complete:
+        return
     path = Path(pipeline.working_dir, _FILE)
-    noted = {**_read(path), load_id: earlier}
+    kept = {of: each for of, each in _read(path).items() if of not in now.complete or now.lacks(each)}
+    noted = [(of, list(map(sorted, each))) for of, each in {**kept, load_id: earlier}.items()]
     private.folder(path.parent)
     with disk.rewriting(path, "w") as file:
-        json.dump(dict(sorted(noted.items())[-_MOST:]), file)
+        json.dump(dict(noted[-_MOST:]), file)
 
 
-def outdated_loads(pipeline: dlt.Pipeline, complete: AbstractSet[str]) -> set[str]:
-    """Returns which of a dataset's complete loads lack rows, because the load that they were read after is not there.
+def outdated_loads(pipeline: dlt.Pipeline, now: Stored) -> set[str]:
+    """Returns which of a dataset's complete loads lack rows, because loads that they were read after are not there.
 
-    Example: `outdated_loads(pipeline, {"2.0"}) == {"2.0"}` if load 2.0 was read after 1.0.
+    Example: `outdated_loads(pipeline, Stored({"2.0"})) == {"2.0"}` if load 2.0 was read after 1.0.
     """
     noted = _read(Path(pipeline.working_dir, _FILE))
-    return {load_id for load_id, earlier in noted.items() if load_id in complete and earlier not in complete}
+    return {load_id for load_id, earlier in noted.items() if load_id in now.complete and now.lacks(earlier)}
 
 
-def _read(path: Path) -> dict[str, str]:
+def _read(path: Path) -> dict[str, Stored]:
     try:
-        return dict(json.loads(path.read_bytes()))
+        return {load_id: Stored(*map(frozenset, each)) for load_id, each in json.loads(path.read_bytes()).items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         logger.warning(f"{path} cannot be read, and is ignored: {error}")
         return {}

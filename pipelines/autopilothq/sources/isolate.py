@@ -33,6 +33,7 @@ from ..warehouses.dlt_internals import (
     LoadClientJobException,
     TWriteDispositionDict,
 )
+from ..warehouses.dlt_internals.runtime import jobs_tried_once
 from ..warehouses.hints import SOURCE, column_hints, keys_are_declared, merge_disposition, merge_strategies, merge_with
 from ..warehouses.native import SEGMENT_TABLE_HINT
 from .data_errors import is_data, sqlstate
@@ -45,7 +46,6 @@ SAMPLE = 5  # rows that are tried alone if the error does not show whether rows 
 MAX_ALL_REFUSED = 3  # so many rows may all be refused although the error does not show that rows cause it
 IDS_PER_DELETE = 100
 MAX_MESSAGE = 500  # characters of an error that are kept
-RETRIES = "load.raise_on_max_retries"  # dlt's setting
 
 _DUPLICATE = "23505"
 _LINKS = ("exception", "dbapi_exception", "__cause__", "__context__")  # from dlt's errors to the driver's
@@ -201,17 +201,15 @@ def _disposition(into: dlt.Pipeline, table: str, table_format: Any) -> TWriteDis
 def _quietly(into: dlt.Pipeline) -> Iterator[None]:
     """Keeps dlt from retrying and logging parts that fail, as is expected here."""
     collector = into.collector
-    retries: Any = dlt.config.get(RETRIES)
     log = logging.getLogger("dlt")
     level = log.level
     into.collector = NULL_COLLECTOR
-    dlt.config[RETRIES] = 1
     log.setLevel(logging.CRITICAL)
     try:
-        yield
+        with jobs_tried_once():
+            yield
     finally:
         log.setLevel(level)
-        dlt.config[RETRIES] = retries
         into.collector = collector
 
 

@@ -18,7 +18,7 @@ from ..projection.context import declared_types
 from ..warehouses.dataset import connected
 from ..warehouses.duckdb import close_database_after, keep_open_while_loading
 from ..warehouses.hints import arrow_schema
-from .earlier_load import note_earlier
+from .earlier_load import Stored, note_earlier
 from .extraction import note_moved, note_taken
 from .origin import Origin
 from .plan import LoadSettings, PlannedLoad, plan_load
@@ -128,11 +128,11 @@ def run_load(origin: Origin[Any], settings: LoadSettings, keeper: object) -> Loa
 
 
 def _note_earlier(planned: PlannedLoad, pipeline: dlt.Pipeline) -> None:
-    """Records which load this one was read after, because it leaves out the rows that are stored."""
+    """Records which loads this one was read after, because it leaves out the rows that are stored."""
     target, load_id = planned.target, planned.extraction.load_id
     if not planned.work or target.dataset is None or load_id is None or target.replacement.anew:
         return
     with connected(target.dataset):
-        earlier = max(target.dataset.complete_loads(), default=None)
-    if earlier:
-        note_earlier(pipeline, load_id, earlier)
+        now = Stored(target.dataset.complete_loads(), {loaded.load_id for loaded in target.loads.values()})
+    again = {before.load_id for work in planned.work if (before := target.loaded(work.url, work.version))}
+    note_earlier(pipeline, load_id, now._replace(audited=now.audited - again), now)

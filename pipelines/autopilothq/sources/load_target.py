@@ -36,7 +36,8 @@ from ..warehouses.hints import (
 from ..warehouses.native import native_of
 from ..warehouses.selection import ALL_MESSAGES, covers
 from . import user_hints
-from .earlier_load import outdated_loads
+from .dropped import note_dropped
+from .earlier_load import Stored, outdated_loads
 from .extraction import Extraction, check_latest, dropped_resources, take_import_schema
 from .load_folder import begin_folder, temporary_folder
 from .refused import RefusedMessages
@@ -123,8 +124,7 @@ def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool,
         suppressed = deleted_persons(dataset)  # before anything else, because it may refuse the load
         if folder.may_have_copies:
             dataset.drop_copies()
-        counted = _counted_loads(dataset, pipeline)
-        loads = loaded_files(dataset, counted) if reads_again else {}
+        counted, loads = _counted_loads(dataset, pipeline, reads_again)
         return LoadTarget(
             folder=folder.path,
             dataset=dataset,
@@ -163,14 +163,19 @@ def _check_merging(extraction: Extraction, strategies: Sequence[str]) -> None:
         write_disposition(name, extraction.resources.get(name), strategies)
 
 
-def _counted_loads(dataset: Dataset, pipeline: dlt.Pipeline) -> frozenset[str]:
-    """Returns the ids of the complete loads, except those that lack rows: what these loaded is read again.
+def _counted_loads(
+    dataset: Dataset, pipeline: dlt.Pipeline, reads_again: bool
+) -> tuple[frozenset[str], dict[tuple[str, str], Loaded]]:
+    """Returns the ids of the complete loads, except those that lack rows, and the files that they loaded.
 
-    Such loads have failed jobs, by `pipeline.load(raise_on_failed_jobs=False)`, or were read after a load whose rows
-    are gone.
+    What loads that lack rows have loaded is read again. Such loads have failed jobs, by
+    `pipeline.load(raise_on_failed_jobs=False)`, or were read after a load whose rows are gone.
     """
     complete = dataset.complete_loads()
-    return frozenset(complete - dlt_resources.failed_loads(pipeline) - outdated_loads(pipeline, complete))
+    files = loaded_files(dataset, complete) if reads_again else {}
+    stored = Stored(complete, {loaded.load_id for loaded in files.values()})
+    counted = frozenset(complete - dlt_resources.failed_loads(pipeline) - outdated_loads(pipeline, stored))
+    return counted, {file: loaded for file, loaded in files.items() if loaded.load_id in counted}
 
 
 def _replacement(extraction: Extraction, dataset: Dataset, reads_again: bool, loads: Iterable[Loaded]) -> Replacement:
@@ -192,6 +197,8 @@ def _replacement(extraction: Extraction, dataset: Dataset, reads_again: bool, lo
         )
     if not lost:
         check_latest(resources.keys())
+    elif reads_again and extraction.load_id is not None:
+        note_dropped(lost, extraction.load_id)
     return Replacement(frozenset(dropped), frozenset(replaced | ({AUDIT.name} if lost else set())), bool(lost))
 
 

@@ -7,16 +7,19 @@ the folder (`dlt pipeline NAME sync`). It also has the path of a DuckDB file, wh
 
 import json
 import os
+from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from dlt.common.pipeline import get_dlt_pipelines_dir
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from .. import disk, private
+from ..errors import BusyError
 
 PIPELINE = "autopilot_events"
+NAMING_TIME = 10.0  # seconds; a name is chosen within milliseconds
 UNFINISHED_TARGET = "autopilothq_unfinished_at"
 """The key of the target in dlt's local state."""
 PACKAGES = ("normalize/extracted", "load/normalized")
@@ -52,16 +55,27 @@ def _own_name(target: str) -> str:
     return f"{PIPELINE}_{sha256(target.encode()).hexdigest()[:8]}"
 
 
-def assign_pipeline_name(target: str, database: str | None) -> str:
-    """Assigns a pipeline to a target permanently, and returns its name; `database` is the path of its DuckDB file."""
+def assign_pipeline_name(target: str, database: str | None, wait: timedelta = timedelta()) -> str:
+    """Assigns a pipeline to a target permanently, and returns its name; `database` is the path of its DuckDB file.
+
+    Two first runs may start at once, so it waits for the other one: up to `wait`, and at least NAMING_TIME.
+    Raises BusyError if that one does not go on.
+    """
     folder = private.folder(pipelines_dir())
-    with FileLock(folder / f".{PIPELINE}.lock", mode=private.FILE_MODE):  # two first runs may start at once
-        name = pipeline_name(target)
-        note = {"place": target, "database": database}
-        if _read(_note(folder / name)) != note:
-            with disk.rewriting(_note(folder / name), "w") as file:
-                json.dump(note, file)
-        return name
+    path = folder / f".{PIPELINE}.lock"
+    try:
+        with FileLock(path, max(wait.total_seconds(), NAMING_TIME), mode=private.FILE_MODE):
+            name = pipeline_name(target)
+            note = {"place": target, "database": database}
+            if _read(_note(folder / name)) != note:
+                with disk.rewriting(_note(folder / name), "w") as file:
+                    json.dump(note, file)
+            return name
+    except Timeout:
+        raise BusyError(
+            f"Another run holds {path}, and does not go on: it was stopped, or its disk does not respond.\n"
+            f"Continue or end it (fuser {path} shows its process), or wait for it: --wait 10m"
+        ) from None
 
 
 def _target_of_pipeline(name: str) -> str | None:

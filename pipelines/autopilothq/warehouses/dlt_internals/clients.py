@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import cache, partial, wraps
 from typing import Any, TypeVar, cast
 
@@ -14,17 +14,21 @@ from dlt.common.configuration.container import Container
 from dlt.common.configuration.specs.config_section_context import ConfigSectionContext
 from dlt.common.data_types import TDataType
 from dlt.common.destination import Destination
-from dlt.common.destination.client import JobClientBase, LoadJob
+from dlt.common.destination.client import JobClientBase, LoadJob, WithStateSync
+from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.runtime.collector_base import Collector
 from dlt.common.schema.typing import TColumnSchema, TColumnType, TTableSchemaColumns
 from dlt.common.storages.load_storage import LoadItemStorage
 from dlt.common.typing import is_optional_type
 from dlt.destinations.impl.duckdb.configuration import DuckDbConnectionPool
+from dlt.destinations.impl.filesystem.filesystem import FilesystemClient
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
 from dlt.extract.storage import ExtractorItemStorage
 from dlt.load.load import Load
+from dlt.pipeline.exceptions import PipelineStateEngineNoUpgradePathException
+from dlt.pipeline.state_sync import load_pipeline_state_from_destination
 
 
 @cache
@@ -242,3 +246,27 @@ def create_statements(client: SqlJobClientBase, tables: Sequence[str]) -> list[s
     """Returns the statements with which dlt creates these tables of the client's schema, if none of them exists."""
     statements, _ = client._build_schema_update_sql([(table, {}) for table in tables])
     return statements
+
+
+def stored_states(pipeline: dlt.Pipeline) -> list[Any]:
+    """Returns the newest state of each pipeline that loads into the dataset of a pipeline.
+
+    One that this version of dlt cannot read is left out.
+    """
+    states: list[Any] = []
+    with suppress(DestinationUndefinedEntity), pipeline.destination_client() as client:
+        if isinstance(client, WithStateSync):
+            for name in sorted(_names_of_states(client)):
+                with suppress(ValueError, PipelineStateEngineNoUpgradePathException):
+                    states.append(load_pipeline_state_from_destination(name, client) or {})
+    return states
+
+
+def _names_of_states(client: Any) -> set[str]:
+    """Returns the names of the pipelines whose states a dataset has. Raises DestinationUndefinedEntity if it is new."""
+    table = client.schema.state_table_name
+    if isinstance(client, FilesystemClient):
+        return {parts[0] for _, parts in client._list_dlt_table_files(table)}
+    [column] = client._norm_and_escape_columns("pipeline_name")
+    name = client.sql_client.make_qualified_table_name(table)
+    return {str(found) for (found,) in client.sql_client.execute_sql(f"SELECT DISTINCT {column} FROM {name}") or ()}

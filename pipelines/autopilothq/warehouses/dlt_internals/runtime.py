@@ -1,6 +1,7 @@
-"""dlt's runtime: the telemetry that its import starts, and the files of its configuration."""
+"""dlt's runtime: the telemetry that its import starts, the files of its configuration, and how often jobs are tried."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import dlt
@@ -9,6 +10,7 @@ from dlt.common.destination import Destination
 from dlt.common.pipeline import PipelineContext
 from dlt.common.runtime.run_context import active
 from dlt.common.runtime.telemetry import stop_telemetry
+from dlt.load.configuration import LoaderConfiguration
 from dlt.pipeline.configuration import PipelineConfiguration
 
 
@@ -34,3 +36,22 @@ def active_destination() -> Destination[Any, Any] | None:
     """Returns the destination of the pipeline that was made or run last; None if there is no pipeline."""
     context = Container()[PipelineContext]
     return context.pipeline().destination if context.is_active() else None
+
+
+@contextmanager
+def jobs_tried_once() -> Iterator[None]:
+    """Makes dlt try each job of a load once in the block, whatever `load.raise_on_max_retries` is set to.
+
+    A variable of the environment or a pipeline's own section would beat what is set in `dlt.config`.
+    """
+    on_resolved = LoaderConfiguration.on_resolved
+
+    def resolved(config: LoaderConfiguration) -> None:
+        on_resolved(config)
+        config.raise_on_max_retries = 1
+
+    setattr(LoaderConfiguration, "on_resolved", resolved)  # noqa: B010
+    try:
+        yield
+    finally:
+        setattr(LoaderConfiguration, "on_resolved", on_resolved)  # noqa: B010
