@@ -29,7 +29,7 @@ BOOKS = {"_audit", "_rejects", "_discards", "_dlt_loads", "_dlt_pipeline_state",
 
 
 @pytest.fixture(params=["duckdb", "postgres"])
-def place(request: pytest.FixtureRequest) -> Iterator[tuple[str, ...]]:
+def target(request: pytest.FixtureRequest) -> Iterator[tuple[str, ...]]:
     if request.param == "duckdb":
         yield ()
         return
@@ -38,11 +38,11 @@ def place(request: pytest.FixtureRequest) -> Iterator[tuple[str, ...]]:
         yield ("--destination", "postgres", "--credentials", url)
 
 
-def ask(place: tuple[str, ...], query: str) -> list[tuple[Any, ...]]:
-    if not place:
+def ask(target: tuple[str, ...], query: str) -> list[tuple[Any, ...]]:
+    if not target:
         with duckdb.connect("autopilot.duckdb") as con:
             return con.sql(query).fetchall()
-    connection = psycopg2.connect(place[-1])
+    connection = psycopg2.connect(target[-1])
     with connection, connection.cursor() as cursor:
         cursor.execute(query)
         found = cursor.fetchall()
@@ -50,10 +50,10 @@ def ask(place: tuple[str, ...], query: str) -> list[tuple[Any, ...]]:
     return found
 
 
-def tables(place: tuple[str, ...]) -> dict[str, set[str]]:
+def tables(target: tuple[str, ...]) -> dict[str, set[str]]:
     """The tables of each schema."""
     found: dict[str, set[str]] = {}
-    for schema, table in ask(place, "SELECT table_schema, table_name FROM information_schema.tables"):
+    for schema, table in ask(target, "SELECT table_schema, table_name FROM information_schema.tables"):
         if schema not in ("pg_catalog", "information_schema"):
             found.setdefault(schema, set()).add(table)
     return found
@@ -70,20 +70,20 @@ def loaded(call: Call, file: str, *words: str) -> tuple[int, ...]:
     return told["files"], told["stored"], told["duplicates"], told["rejected"]
 
 
-def test_books_stand_apart_and_all_goes_on(call: Call, place: tuple[str, ...]) -> None:
+def test_books_stand_apart_and_all_goes_on(call: Call, target: tuple[str, ...]) -> None:
     dlt.config["books_dataset"] = "keeping"  # as a dlt user does
-    assert loaded(call, write(FIRST, "one.ndjson"), *place) == (1, 2, 0, 1)
-    there = tables(place)
+    assert loaded(call, write(FIRST, "one.ndjson"), *target) == (1, 2, 0, 1)
+    there = tables(target)
     assert there["autopilothq"] == EVENTS
     assert there["keeping"] >= BOOKS
     assert set(there) <= {"autopilothq", "keeping", "keeping_staging"}
-    assert_dlt_finds_both(place)
+    assert_dlt_finds_both(target)
 
     dlt.config["books_dataset"] = None  # calls say it from here on
-    apart = (*place, "--books-dataset", "keeping")
+    apart = (*target, "--books-dataset", "keeping")
     write([message(messageId="m1"), message(messageId="m2")], "two.ndjson")
     assert loaded(call, "*.ndjson", *apart) == (1, 1, 1, 0)  # nothing of the first, which is known
-    assert ask(place, "SELECT file, stored FROM keeping._audit ORDER BY file") == [
+    assert ask(target, "SELECT file, stored FROM keeping._audit ORDER BY file") == [
         (f"{Path.cwd()}/one.ndjson", 2),
         (f"{Path.cwd()}/two.ndjson", 1),
     ]
@@ -91,20 +91,20 @@ def test_books_stand_apart_and_all_goes_on(call: Call, place: tuple[str, ...]) -
     live = json.loads(call("schema", "--live", "--format", "json", *apart).out)["tables"]
     assert {*EVENTS, "_audit", "_rejects", "_discards"} == {name for name in live if not name.startswith("_dlt")}
     assert call("schema", "diff", *apart).status == 0
-    if place:
-        run(place, ["ALTER TABLE autopilothq.tracks DROP CONSTRAINT tracks_pkey"])
+    if target:
+        run(target, ["ALTER TABLE autopilothq.tracks DROP CONSTRAINT tracks_pkey"])
         said = call("schema", "upgrade", *apart)
         assert said.out.split("\n\n")[:-1] == ['ALTER TABLE "autopilothq"."tracks" ADD PRIMARY KEY ("id");']
     assert call("schema", "upgrade", *apart).out.startswith("Nothing to upgrade in ")
 
     said = call("forget", "--user-id", "u1", *apart)
     assert said.status == 0, said.err
-    assert tables(place)["keeping"] >= BOOKS | {"_suppressions"}
-    assert ask(place, "SELECT count(*) FROM autopilothq.tracks") == [(0,)]
+    assert tables(target)["keeping"] >= BOOKS | {"_suppressions"}
+    assert ask(target, "SELECT count(*) FROM autopilothq.tracks") == [(0,)]
     write([message(messageId="m3"), message(messageId="m4", userId="other")], "three.ndjson")
     assert loaded(call, "*.ndjson", *apart) == (1, 1, 0, 1)
-    assert tables(place)["autopilothq"] == EVENTS
-    assert_dlt_drops_both(place)
+    assert tables(target)["autopilothq"] == EVENTS
+    assert_dlt_drops_both(target)
 
 
 @pytest.fixture(scope="module")
@@ -116,41 +116,41 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def older(call: Call, place: tuple[str, ...], request: pytest.FixtureRequest) -> Iterator[tuple[str, ...]]:
-    """A place whose books are among the events."""
-    if not place:
+def older(call: Call, target: tuple[str, ...], request: pytest.FixtureRequest) -> Iterator[tuple[str, ...]]:
+    """A target whose books are among the events."""
+    if not target:
         with as_prepared(request.getfixturevalue("prepared")):
-            yield place
+            yield target
         return
-    assert loaded(call, write(FIRST, "one.ndjson"), *place) == (1, 2, 0, 1)
-    yield place
+    assert loaded(call, write(FIRST, "one.ndjson"), *target) == (1, 2, 0, 1)
+    yield target
 
 
-def assert_dlt_finds_both(place: tuple[str, ...]) -> None:
+def assert_dlt_finds_both(target: tuple[str, ...]) -> None:
     """Events and books are in one dataset for a dlt user who sets the destination's `books_dataset`."""
-    setting = f"destination.{'postgres' if place else 'duckdb'}.books_dataset"
+    setting = f"destination.{'postgres' if target else 'duckdb'}.books_dataset"
     dlt.config[setting] = "keeping"
-    if place:
-        dlt.secrets["destination.postgres.credentials"] = place[-1]
+    if target:
+        dlt.secrets["destination.postgres.credentials"] = target[-1]
     dataset = dlt.attach("autopilot_events").dataset()
     assert [row[0] for row in dataset.tracks.select("id").fetchall()] == ["m1"]
     assert [row[0] for row in dataset("SELECT stored FROM _audit").fetchall()] == [2]
     dlt.config[setting] = None
 
 
-def assert_dlt_drops_both(place: tuple[str, ...]) -> None:
+def assert_dlt_drops_both(target: tuple[str, ...]) -> None:
     """A dlt user who drops the storage leaves no books, by which files would count as loaded."""
-    setting = f"destination.{'postgres' if place else 'duckdb'}.books_dataset"
+    setting = f"destination.{'postgres' if target else 'duckdb'}.books_dataset"
     dlt.config[setting] = "keeping"
     with dlt.attach("autopilot_events").destination_client() as client:
         client.drop_storage()
-    assert tables(place) == {}
+    assert tables(target) == {}
     dlt.config[setting] = None
 
 
 def test_an_older_dataset_moves_its_books(call: Call, older: tuple[str, ...]) -> None:
-    place, apart = older, (*older, "--books-dataset", "keeping")
-    before = ask(place, "SELECT * FROM autopilothq._audit")
+    target, apart = older, (*older, "--books-dataset", "keeping")
+    before = ask(target, "SELECT * FROM autopilothq._audit")
 
     said = call("load", "archive", "one.ndjson", *apart)
     assert said.status == 1
@@ -158,24 +158,24 @@ def test_an_older_dataset_moves_its_books(call: Call, older: tuple[str, ...]) ->
         "Error: The books of autopilothq are in autopilothq itself. Move them first: autopilothq schema upgrade"
         " --books-dataset keeping"
     )
-    assert "_audit" not in tables(place).get("keeping", set())
-    if place:  # what else an upgrade does is done too, before the move
-        run(place, ["ALTER TABLE autopilothq.tracks DROP CONSTRAINT tracks_pkey"])
+    assert "_audit" not in tables(target).get("keeping", set())
+    if target:  # what else an upgrade does is done too, before the move
+        run(target, ["ALTER TABLE autopilothq.tracks DROP CONSTRAINT tracks_pkey"])
     planned = call("schema", "upgrade", "--dry-run", *apart)
     said = call("schema", "upgrade", *apart)
     assert (said.status, said.err) == (0, "")
     assert said.out.split("\n\n")[:-1] == planned.out.split("\n\n")[:-1]
     first = (
         'ALTER TABLE "autopilothq"."tracks" ADD PRIMARY KEY ("id");'
-        if place
+        if target
         else 'CREATE SCHEMA IF NOT EXISTS "keeping";'
     )
     assert said.out.partition("\n\n")[0] == first
-    assert tables(place)["autopilothq"] == EVENTS
-    assert ask(place, "SELECT * FROM keeping._audit") == before
+    assert tables(target)["autopilothq"] == EVENTS
+    assert ask(target, "SELECT * FROM keeping._audit") == before
     write([message(messageId="m2"), FIRST[0]], "two.ndjson")
     assert loaded(call, "*.ndjson", *apart) == (1, 1, 1, 0)  # nothing of the first, which is known
-    assert tables(place)["autopilothq"] == EVENTS
+    assert tables(target)["autopilothq"] == EVENTS
 
 
 def test_an_upgrade_drops_and_moves_nothing_that_is_still_needed(call: Call, prepared: Path) -> None:
@@ -251,13 +251,13 @@ def test_the_option_takes_precedence_over_the_setting(where: str, call: Call, mo
     )
 
 
-def run(place: tuple[str, ...], statements: list[str]) -> None:
-    if not place:
+def run(target: tuple[str, ...], statements: list[str]) -> None:
+    if not target:
         with duckdb.connect("autopilot.duckdb") as con:
             for statement in statements:
                 con.execute(statement)
         return
-    connection = psycopg2.connect(place[-1])
+    connection = psycopg2.connect(target[-1])
     with connection, connection.cursor() as cursor:
         for statement in statements:
             cursor.execute(statement)
@@ -283,26 +283,26 @@ def test_nothing_is_done_while_books_are_in_another_dataset(
 ) -> None:
     monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__API_KEY", "none is asked")
     monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__BASE_URL", "http://127.0.0.1:9")
-    place, file = older, "one.ndjson"
-    apart = (*place, "--books-dataset", "Keep-Ing%s")  # dlt's rules for names make that `keep_ing_s`
-    assert call("forget", "--user-id", "u1", *place).status == 0
-    if place:
-        assert "autopilothq_staging" in tables(place)
+    target, file = older, "one.ndjson"
+    apart = (*target, "--books-dataset", "Keep-Ing%s")  # dlt's rules for names make that `keep_ing_s`
+    assert call("forget", "--user-id", "u1", *target).status == 0
+    if target:
+        assert "autopilothq_staging" in tables(target)
         # A run that does not know of the books' dataset has its lock among the events.
-        run(place, ["INSERT INTO autopilothq._locks VALUES ('1 elsewhere', now())"])
+        run(target, ["INSERT INTO autopilothq._locks VALUES ('1 elsewhere', now())"])
         said = call("schema", "upgrade", *apart)
         assert (said.status, said.err.partition(" is at work.")[0]) == (
             75,
             "Error: Another run into autopilothq, on elsewhere,",
         )
-        run(place, ["DELETE FROM autopilothq._locks"])
+        run(target, ["DELETE FROM autopilothq._locks"])
 
     # An upgrade that was broken off before its last statement.
     planned = call("schema", "upgrade", "--dry-run", *apart).out.split("\n\n")[:-1]
     *first, last = [statement.removesuffix(";") for statement in planned]
     assert '"_audit"' in last
-    run(place, first)
-    there = tables(place)
+    run(target, first)
+    there = tables(target)
     assert there["autopilothq"] == EVENTS | {"_audit"}
     assert there["keep_ing_s"] - {"_locks", "_locks_send"} == (BOOKS | {"_suppressions"}) - {"_audit"}
     for words in (("load", "archive", file), ("forget", "--user-id", "u2"), ("send", "messages", file)):
@@ -313,20 +313,20 @@ def test_nothing_is_done_while_books_are_in_another_dataset(
     # The list of forgotten persons moved with the rest.
     both = write([FIRST[0], message(messageId="o1", userId="other")], "two.ndjson")
     assert loaded(call, both, *apart) == (1, 1, 0, 1)
-    assert ask(place, "SELECT id FROM autopilothq.tracks") == [("o1",)]
-    there = tables(place)
+    assert ask(target, "SELECT id FROM autopilothq.tracks") == [("o1",)]
+    there = tables(target)
     assert {name for name in there if not name.startswith("keep_ing_s")} == {"autopilothq"}
     assert there["autopilothq"] == EVENTS
 
     dlt.config["books_dataset"] = ""  # another process does not know what these calls said
     # Another dataset, whose staging dataset has tables named like books, comes first in the alphabet.
     staged = [f"CREATE TABLE a_staging.{name} (id int)" for name in ("_audit", "_dlt_version")]
-    run(place, ["CREATE SCHEMA a", "CREATE SCHEMA a_staging", "CREATE TABLE a.tracks (id int)", *staged])
+    run(target, ["CREATE SCHEMA a", "CREATE SCHEMA a_staging", "CREATE TABLE a.tracks (id int)", *staged])
     for words in (("load", "archive", file), ("forget", "--user-id", "other")):
-        said = call(*words, *place)
+        said = call(*words, *target)
         assert (said.status, said.err) == (1, NOT_KNOWN), words
     for line in ("status --json", "report --json", "export out"):
-        said = call(*line.split(), *place)
+        said = call(*line.split(), *target)
         assert (said.status, said.err) == (0, NOT_KNOWN.replace("Error", "Warning")), line
     said = call("load", "archive", file, *apart, "--dataset", "second")
     assert (said.status, said.err) == (1, OF_ANOTHER)
@@ -337,8 +337,8 @@ def test_who_may_not_make_schemas_loads_into_those_that_are_there(call: Call, po
         admin, role = ("--destination", "postgres", "--credentials", url), f"loader_{url[-6:]}"
         schemas = "".join(f"CREATE SCHEMA {name} AUTHORIZATION {role};" for name in ("autopilothq", "b", "b_staging"))
         run(admin, [f"CREATE ROLE {role} LOGIN PASSWORD 'x'"])
-        place = (*admin[:3], url.replace(url.partition("://")[2].partition("@")[0], f"{role}:x"))
-        said = call("load", "archive", write(FIRST, "one.ndjson"), *place)
+        target = (*admin[:3], url.replace(url.partition("://")[2].partition("@")[0], f"{role}:x"))
+        said = call("load", "archive", write(FIRST, "one.ndjson"), *target)
         right = (
             "Create the missing schema and let that user use it (GRANT USAGE, CREATE ON SCHEMA), or let it create"
             " schemas (GRANT CREATE ON DATABASE). A load has two: NAME and NAME_staging."
@@ -348,6 +348,6 @@ def test_who_may_not_make_schemas_loads_into_those_that_are_there(call: Call, po
             [f"Error: permission denied for database {url.rpartition('/')[2]}", right],
         )
         run(admin, [schemas])
-        assert loaded(call, "one.ndjson", *place, "--books-dataset", "b") == (1, 2, 0, 1)
-        assert loaded(call, "one.ndjson", *place, "--books-dataset", "b") == (0, 0, 0, 0)
+        assert loaded(call, "one.ndjson", *target, "--books-dataset", "b") == (1, 2, 0, 1)
+        assert loaded(call, "one.ndjson", *target, "--books-dataset", "b") == (0, 0, 0, 0)
         assert tables(admin)["b"] >= BOOKS

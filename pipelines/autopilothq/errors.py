@@ -2,7 +2,7 @@
 
     AutopilothqError
     ├── RunError                  a run or a command cannot be carried out; nothing of it counts as done
-    │   ├── BusyError             another run, or another program, is at work in the same place
+    │   ├── BusyError             another run, or another program, is at work with the same target
     │   ├── DatasetNotFound       the destination has no such dataset yet
     │   ├── EngineError           the workers of an engine cannot carry out a load
     │   ├── InvalidQuery          a query is not one statement that only reads
@@ -46,7 +46,7 @@ class RunError(AutopilothqError):
 
 
 class BusyError(RunError):
-    """Another run, or another program, is at work in the same place. Trying again later helps."""
+    """Another run, or another program, is at work with the same target. Trying again later helps."""
 
     status = 75  # EX_TEMPFAIL of sysexits.h
 

@@ -7,7 +7,7 @@ import pytest
 from dlt.extract import DltSource
 
 from autopilothq import archive
-from dlt_habits.habits import Place, Rows, kept, write
+from dlt_habits.habits import Rows, Target, kept, write
 
 _WHOLE: dict[Path, Rows] = {}
 
@@ -20,7 +20,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def there(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that keeps the place with the whole archive."""
+    """The folder that keeps the target with the whole archive."""
     return tmp_path_factory.mktemp("whole")
 
 
@@ -28,12 +28,12 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(there: Path, folder: Path) -> Rows:
     """The result of one plain load of the whole archive; the first test that needs it makes it."""
     if there not in _WHOLE:
-        place = Place()
-        place.run(archive(str(folder)))
-        assert place.balances()
-        place.keep(there)
-        _WHOLE[there] = place.tables()
-        place.pipeline.drop()
+        target = Target()
+        target.run(archive(str(folder)))
+        assert target.balances()
+        target.keep(there)
+        _WHOLE[there] = target.tables()
+        target.pipeline.drop()
     return _WHOLE[there]
 
 
@@ -44,8 +44,8 @@ def source(folder: Path) -> Callable[..., DltSource]:
 
 
 @pytest.fixture
-def loaded(there: Path, whole: Rows) -> Place:
-    """A place that has the whole archive."""
-    place = kept(there)
-    assert place.tables() == whole
-    return place
+def loaded(there: Path, whole: Rows) -> Target:
+    """A target that has the whole archive."""
+    target = kept(there)
+    assert target.tables() == whole
+    return target

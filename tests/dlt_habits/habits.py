@@ -43,7 +43,7 @@ def identify(id_: str, user: str, minute: int, **traits: Any) -> dict[str, Any]:
     return {"type": "identify", "userId": user, "messageId": id_, "receivedAt": at(minute), "traits": traits}
 
 
-class Place:
+class Target:
     """A dataset in a DuckDB of its own, and the pipeline that loads there."""
 
     def __init__(self, name: str = "habits", dataset: str = "data", **options: Any) -> None:
@@ -52,7 +52,7 @@ class Place:
         self.pipeline = dlt.pipeline(name, destination=stock.duckdb(self.con), dataset_name=dataset, **options)
 
     def keep(self, folder: Path) -> None:
-        """Keeps everything of this place, to continue with in copies of it: `kept(folder)`."""
+        """Keeps everything of this target, to continue with in copies of it: `kept(folder)`."""
         self.con.execute(f"ATTACH '{folder}/kept.duckdb' AS kept; COPY FROM DATABASE memory TO kept; DETACH kept")
         shutil.copytree(self.pipeline.working_dir, folder / "kept", dirs_exist_ok=True)
 
@@ -109,14 +109,14 @@ def more(folder: Path, *lines: dict[str, Any]) -> str:
     return archive_of(f"{folder.name}.ndjson", *lines)
 
 
-def kept(folder: Path) -> Place:
-    """Returns a copy of the place that was kept there. It takes over the pipeline: earlier places can load no more."""
+def kept(folder: Path) -> Target:
+    """Returns a copy of the target that was kept there. It takes over the pipeline: earlier copies load no more."""
     working = Path(dlt.pipeline("habits", destination="duckdb").working_dir)
     shutil.rmtree(working, ignore_errors=True)
     shutil.copytree(folder / "kept", working)
-    place = Place()
-    place.con.execute("SET TimeZone = 'UTC'")  # as dlt has it once it has loaded
-    place.con.execute(
+    target = Target()
+    target.con.execute("SET TimeZone = 'UTC'")  # as dlt has it once it has loaded
+    target.con.execute(
         f"ATTACH '{folder}/kept.duckdb' AS kept (READ_ONLY); COPY FROM DATABASE kept TO memory; DETACH kept"
     )
-    return place
+    return target

@@ -3,7 +3,7 @@
 import pytest
 
 from autopilothq import archive, profiles
-from dlt_habits.habits import Place, archive_of, identify, track
+from dlt_habits.habits import Target, archive_of, identify, track
 from fake_autopilot.profiles import FakeProfiles
 
 
@@ -13,17 +13,17 @@ def test_each_schema_has_a_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = track("m1", "Email Opened", 1)
     first = archive_of("a.ndjson", identify("i1", "u1", 1, plan="pro"), opened)
     second = archive_of("b.ndjson", identify("i2", "u1", 2, city="Bern"), opened)
-    place, own = Place("my-events"), "data_autopilothq"
-    place.run(archive.clone(name="mine")(first))  # the first schema of a pipeline has the dataset's own name
-    place.run(archive(first))
-    assert place.tables(own) == place.tables()
-    place.con.execute(f"DROP TABLE {own}.email_opened")
-    place.run(archive(second))
-    [user] = place.rows("users", own)
+    target, own = Target("my-events"), "data_autopilothq"
+    target.run(archive.clone(name="mine")(first))  # the first schema of a pipeline has the dataset's own name
+    target.run(archive(first))
+    assert target.tables(own) == target.tables()
+    target.con.execute(f"DROP TABLE {own}.email_opened")
+    target.run(archive(second))
+    [user] = target.rows("users", own)
     assert (user["plan"], user["city"]) == ("pro", "Bern")
-    assert [place.count(name, own) for name in ("identifies", "tracks", "email_opened", "_audit")] == [2, 1, 1, 2]
-    assert [place.count(name) for name in ("identifies", "tracks", "email_opened", "_audit")] == [1, 1, 1, 1]
-    place.con.execute(f"UPDATE {own}.users SET id = 'u2'")
+    assert [target.count(name, own) for name in ("identifies", "tracks", "email_opened", "_audit")] == [2, 1, 1, 2]
+    assert [target.count(name) for name in ("identifies", "tracks", "email_opened", "_audit")] == [1, 1, 1, 1]
+    target.con.execute(f"UPDATE {own}.users SET id = 'u2'")
     with FakeProfiles() as server:
-        place.run(profiles(server.token, server.space, people="select id from users", base_url=server.base_url))
+        target.run(profiles(server.token, server.space, people="select id from users", base_url=server.base_url))
         assert server.asked() == ["user_id:u2"]

@@ -12,10 +12,10 @@ from deltalake import DeltaTable
 
 import stock
 from autopilothq import archive
-from dlt_habits.habits import Place, Rows
+from dlt_habits.habits import Rows, Target
 
 
-class PostgresPlace(Place):
+class PostgresTarget(Target):
     """A dataset in PostgreSQL, whose tables are read by one connection: there is a query for each."""
 
     def __init__(self, url: str, connection: Any) -> None:
@@ -54,29 +54,29 @@ def here(whole: Rows) -> dict[str, int]:
 
 
 @pytest.fixture
-def postgres_place(postgres: str) -> Iterator[PostgresPlace]:
+def postgres_target(postgres: str) -> Iterator[PostgresTarget]:
     with closing(psycopg2.connect(postgres)) as connection:
-        yield PostgresPlace(postgres, connection)
+        yield PostgresTarget(postgres, connection)
 
 
-def test_postgresql(postgres_place: PostgresPlace, folder: Path, here: dict[str, int]) -> None:
+def test_postgresql(postgres_target: PostgresTarget, folder: Path, here: dict[str, int]) -> None:
     """With steps, a limit, a selection, replaced, dropped, and in another dataset."""
     url = str(folder)
-    place, mine = postgres_place, archive(url)
+    target, mine = postgres_target, archive(url)
     for resource in mine.resources.values():
         resource.add_map(lambda rows: rows)
-    place.run(mine.with_resources("tracks", "users", "identifies", "_audit"))
-    place.run(mine.with_resources("email_opened", "_discards", "_audit").add_limit(1))
-    place.run(mine)
-    whole = place.tables()
+    target.run(mine.with_resources("tracks", "users", "identifies", "_audit"))
+    target.run(mine.with_resources("email_opened", "_discards", "_audit").add_limit(1))
+    target.run(mine)
+    whole = target.tables()
     assert sizes(whole) == here
-    assert place.balances()
-    place.run(archive(url), write_disposition="replace")
-    assert place.tables() == whole
-    place.run(archive(url), refresh="drop_resources")
-    assert place.tables() == whole
-    place.run(archive(url), dataset_name="third")
-    assert place.tables("third") == whole
+    assert target.balances()
+    target.run(archive(url), write_disposition="replace")
+    assert target.tables() == whole
+    target.run(archive(url), refresh="drop_resources")
+    assert target.tables() == whole
+    target.run(archive(url), dataset_name="third")
+    assert target.tables("third") == whole
 
 
 def test_a_lake(tmp_path: Path, folder: Path, here: dict[str, int]) -> None:

@@ -11,7 +11,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from dlt.pipeline.helpers import pipeline_drop
 
 from autopilothq import adopt, archive
-from dlt_habits.habits import Place, Rows, identify, more, track
+from dlt_habits.habits import Rows, Target, identify, more, track
 from shared_loads import isolation
 
 # One source, several runs ------------------------------------------------------------------------------------------
@@ -39,7 +39,7 @@ def again(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Again:
         yield {"a": 1}
 
     with isolation(tmp_path_factory.mktemp("again")):
-        mine, first, second = archive(str(folder)), Place("first"), Place("second")
+        mine, first, second = archive(str(folder)), Target("first"), Target("second")
         first.run(archive(more(folder, track("m1", "Email Opened", 1, only_here="x"))))
         before = first.tables()
         with pytest.raises(PipelineStepFailed, match="not now"):
@@ -89,7 +89,7 @@ class Steps(NamedTuple):
 @pytest.fixture(scope="module")
 def by_steps(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Steps:
     with isolation(tmp_path_factory.mktemp("steps")):
-        place, mine = Place(dev_mode=True), archive(str(folder)).parallelize()
+        target, mine = Target(dev_mode=True), archive(str(folder)).parallelize()
         mine.max_table_nesting = 3
         mine.root_key = True
         mine.tracks.apply_hints(
@@ -97,10 +97,10 @@ def by_steps(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Steps:
             columns={"note": {"data_type": "text"}},
             additional_table_hints={"x-ours": "yes"},
         )
-        place.pipeline.extract(mine)
-        place.pipeline.normalize()
-        place.pipeline.load()
-        return Steps(place.tables(place.pipeline.dataset_name), place.pipeline.default_schema.tables["tracks"])
+        target.pipeline.extract(mine)
+        target.pipeline.normalize()
+        target.pipeline.load()
+        return Steps(target.tables(target.pipeline.dataset_name), target.pipeline.default_schema.tables["tracks"])
 
 
 def test_extract_normalize_load_one_by_one_and_in_dev_mode(by_steps: Steps, whole: Rows) -> None:
@@ -122,7 +122,7 @@ def test_hints_that_are_obeyed(by_steps: Steps, whole: Rows) -> None:
 
 
 def test_replace_and_refresh(source: Callable[..., DltSource], whole: Rows) -> None:
-    place = Place()
+    target = Target()
     for words in (
         {"write_disposition": "replace"},
         {"refresh": "drop_sources"},
@@ -130,45 +130,45 @@ def test_replace_and_refresh(source: Callable[..., DltSource], whole: Rows) -> N
         {"refresh": "drop_data"},
         {},
     ):
-        place.run(source(), **words)
-        assert place.tables() == whole, words
-        assert place.balances()
+        target.run(source(), **words)
+        assert target.tables() == whole, words
+        assert target.balances()
 
 
-def test_some_tables_again(source: Callable[..., DltSource], folder: Path, loaded: Place, whole: Rows) -> None:
+def test_some_tables_again(source: Callable[..., DltSource], folder: Path, loaded: Target, whole: Rows) -> None:
     """Replaced with a part of the archive, a table lacks the rest: the next run loads it."""
-    place, mine = loaded, archive(str(folder / "more.ndjson"))
+    target, mine = loaded, archive(str(folder / "more.ndjson"))
     mine.tracks.apply_hints(write_disposition="replace")
-    place.run(mine)
-    assert 0 < place.count("tracks") < len(whole["tracks"])
-    place.run(source())
-    assert place.tables() == whole
-    place.run(mine.with_resources("tracks", "email_opened", "_audit"), refresh="drop_resources")
-    assert 0 < place.count("tracks") < len(whole["tracks"])
-    place.run(source())
-    assert place.tables() == whole
+    target.run(mine)
+    assert 0 < target.count("tracks") < len(whole["tracks"])
+    target.run(source())
+    assert target.tables() == whole
+    target.run(mine.with_resources("tracks", "email_opened", "_audit"), refresh="drop_resources")
+    assert 0 < target.count("tracks") < len(whole["tracks"])
+    target.run(source())
+    assert target.tables() == whole
     for words in ({"write_disposition": "replace"}, {"refresh": "drop_resources"}, {"refresh": "drop_data"}):
         with pytest.raises(PipelineStepFailed, match="Select _audit too"):
-            place.run(source().with_resources("tracks"), **words)
-        assert place.tables() == whole
+            target.run(source().with_resources("tracks"), **words)
+        assert target.tables() == whole
 
 
-def test_tables_that_were_dropped(source: Callable[..., DltSource], loaded: Place, whole: Rows) -> None:
+def test_tables_that_were_dropped(source: Callable[..., DltSource], loaded: Target, whole: Rows) -> None:
     """With dlt's command `pipeline ... drop`."""
-    place = loaded
-    pipeline_drop(place.pipeline, resources=["tracks", "identifies"])()
-    assert (place.count("tracks"), place.count("identifies")) == (0, 0)
-    place.run(source().add_limit(1))
-    place.run(source())
-    assert place.tables() == whole
-    pipeline_drop(place.pipeline, resources=["users", "email_opened"], state_paths="*")()
-    place.run(source())
-    assert place.tables() == whole
-    assert place.balances()
+    target = loaded
+    pipeline_drop(target.pipeline, resources=["tracks", "identifies"])()
+    assert (target.count("tracks"), target.count("identifies")) == (0, 0)
+    target.run(source().add_limit(1))
+    target.run(source())
+    assert target.tables() == whole
+    pipeline_drop(target.pipeline, resources=["users", "email_opened"], state_paths="*")()
+    target.run(source())
+    assert target.tables() == whole
+    assert target.balances()
 
 
 def test_tables_that_a_user_dropped(
-    source: Callable[..., DltSource], loaded: Place, whole: Rows, caplog: pytest.LogCaptureFixture
+    source: Callable[..., DltSource], loaded: Target, whole: Rows, caplog: pytest.LogCaptureFixture
 ) -> None:
     """By SQL: dlt does not check again whether its tables exist, so each later load would fail."""
     for lost in (
@@ -194,46 +194,46 @@ def test_tables_that_a_user_dropped(
 
 def test_selected_resources(source: Callable[..., DltSource], whole: Rows) -> None:
     """What is not selected is loaded when it is selected later, from files that are known too."""
-    place = Place()
-    place.run(source().with_resources("email_opened", "_audit"))
-    assert {name: len(rows) for name, rows in place.tables().items()} == {
+    target = Target()
+    target.run(source().with_resources("email_opened", "_audit"))
+    assert {name: len(rows) for name, rows in target.tables().items()} == {
         "_audit": len(whole["_audit"]), "email_opened": len(whole["email_opened"]),
     }  # fmt: skip
-    assert {row["tables"] for row in place.rows("_audit")} == {'{"email_opened": "all"}'}
-    loads = place.con.execute("SELECT max(uuid_ts) FROM data.email_opened").fetchall()
+    assert {row["tables"] for row in target.rows("_audit")} == {'{"email_opened": "all"}'}
+    loads = target.con.execute("SELECT max(uuid_ts) FROM data.email_opened").fetchall()
     mine = source()
     mine.tracks.selected = mine.identifies.selected = mine.users.selected = mine.resources["_discards"].selected = False
-    place.run(mine)
-    assert place.names() == sorted({*place.names()} - {"tracks", "users", "_discards"})
-    place.run(source())
-    assert place.tables() == whole
-    assert place.balances()
-    assert loads == place.con.execute("SELECT max(uuid_ts) FROM data.email_opened").fetchall()
-    place.run(source().email_opened)  # a resource alone, without books
-    place.run([source().email_opened, source().tracks])
-    assert place.tables() == whole
+    target.run(mine)
+    assert target.names() == sorted({*target.names()} - {"tracks", "users", "_discards"})
+    target.run(source())
+    assert target.tables() == whole
+    assert target.balances()
+    assert loads == target.con.execute("SELECT max(uuid_ts) FROM data.email_opened").fetchall()
+    target.run(source().email_opened)  # a resource alone, without books
+    target.run([source().email_opened, source().tracks])
+    assert target.tables() == whole
 
 
 def test_some_events(source: Callable[..., DltSource], whole: Rows) -> None:
-    place = Place()
-    place.run(source(events=["Email Opened"]))
-    assert {name: len(rows) for name, rows in place.tables().items() if name != "_rejects"} == {
+    target = Target()
+    target.run(source(events=["Email Opened"]))
+    assert {name: len(rows) for name, rows in target.tables().items() if name != "_rejects"} == {
         "_audit": len(whole["_audit"]),
         "_discards": 1,
         "email_opened": len(whole["email_opened"]),
         "tracks": len(whole["email_opened"]),
     }
-    lines = sum(row["lines"] for row in place.rows("_audit"))
-    assert (place.count("_rejects"), place.balances()) == (1, True)
-    assert sum(row["stored"] for row in place.rows("_audit")) == len(whole["email_opened"])
-    place.run(source(exclude="shoe_bought, Email Clicked"))
-    assert (place.count("shoe_bought"), place.count("email_clicked")) == (0, 0)
-    assert place.tables()["users"] == whole["users"]
-    assert place.balances()
-    place.run(source())
-    assert place.tables() == whole
-    assert place.balances()
-    assert sum(row["lines"] for row in place.rows("_audit")) == lines
+    lines = sum(row["lines"] for row in target.rows("_audit"))
+    assert (target.count("_rejects"), target.balances()) == (1, True)
+    assert sum(row["stored"] for row in target.rows("_audit")) == len(whole["email_opened"])
+    target.run(source(exclude="shoe_bought, Email Clicked"))
+    assert (target.count("shoe_bought"), target.count("email_clicked")) == (0, 0)
+    assert target.tables()["users"] == whole["users"]
+    assert target.balances()
+    target.run(source())
+    assert target.tables() == whole
+    assert target.balances()
+    assert sum(row["lines"] for row in target.rows("_audit")) == lines
     with pytest.raises(Exception, match="Expected events or exclude, but got both"):
         source(events=["a"], exclude=["b"])
     with pytest.raises(Exception, match=r"Expected the name of an event, .* but got '…'"):
@@ -242,14 +242,14 @@ def test_some_events(source: Callable[..., DltSource], whole: Rows) -> None:
 
 def test_books_of_some_tables_and_some_events(folder: Path) -> None:
     """What no selected table takes is no more stored than what was not requested, and nothing counts twice."""
-    opened, place = track("o1", "Email Opened", 1), Place()
+    opened, target = track("o1", "Email Opened", 1), Target()
     others = identify("i1", "u1", 4), {"type": "page", "messageId": "p1", "userId": "u1"}
     url = more(folder, opened, opened, track("c1", "Email Clicked", 2), track("s1", "Shoe Bought", 3), *others, {})
     names = ("lines", "stored", "duplicates", "rejected", "skipped", "tables")
 
     def books(**words: Any) -> tuple[Any, ...]:
-        place.run(archive(url, **words).with_resources(*tables))
-        [row] = place.rows("_audit")
+        target.run(archive(url, **words).with_resources(*tables))
+        [row] = target.rows("_audit")
         return tuple(row.get(name) for name in names)
 
     tables: tuple[str, ...] = ("email_opened", "_audit")
@@ -264,24 +264,24 @@ def test_books_of_some_tables_and_some_events(folder: Path) -> None:
     tables = tuple(archive(url).resources)
     assert books() == (7, 5, 1, 1, 0, None)
     stored = ("tracks", "email_opened", "email_clicked", "shoe_bought", "identifies", "pages")
-    assert [place.count(name) for name in stored] == [3, 1, 1, 1, 1, 1]
+    assert [target.count(name) for name in stored] == [3, 1, 1, 1, 1, 1]
 
 
 def test_books_of_some_adopted_tables(tmp_path: Path) -> None:
-    place, folder = Place(), tmp_path / "tables"
+    target, folder = Target(), tmp_path / "tables"
     folder.mkdir()
     for table, ids in {"email_opened": "ab", "identifies": "c"}.items():
         (folder / f"{table}.csv").write_text("\n".join(["id,user_id", *(f"{id_},u1" for id_ in ids)]))
 
     def books(*tables: str) -> list[tuple[Any, ...]]:
-        place.run(adopt(str(folder)).with_resources(*tables, "_audit"))
+        target.run(adopt(str(folder)).with_resources(*tables, "_audit"))
         return [
-            tuple(row[name] for name in ("lines", "stored", "duplicates", "skipped")) for row in place.rows("_audit")
+            tuple(row[name] for name in ("lines", "stored", "duplicates", "skipped")) for row in target.rows("_audit")
         ]
 
     assert books("identifies", "users") == [(2, 0, 0, 2), (1, 1, 0, 0)]
     assert books("tracks", "email_opened") == [(2, 2, 0, 0), (1, 1, 0, 0)]
-    assert [place.count(name) for name in ("tracks", "email_opened", "identifies")] == [2, 2, 1]
+    assert [target.count(name) for name in ("tracks", "email_opened", "identifies")] == [2, 2, 1]
 
 
 @pytest.mark.parametrize(
@@ -290,48 +290,48 @@ def test_books_of_some_adopted_tables(tmp_path: Path) -> None:
 )
 def test_a_view_with_the_name_of_a_table_is_refused(folder: Path, name: str, columns: str, loaded: bool) -> None:
     """Also where a load has made the table, and somebody put a view in its place."""
-    place, some = Place(), ("tracks", "other_events", "identifies", "users", "_audit")  # each takes its time
+    target, some = Target(), ("tracks", "other_events", "identifies", "users", "_audit")  # each takes its time
     source = archive(more(folder, track("s1", "Shoe Bought", 1), identify("i1", "u1", 2))).with_resources(*some)
     if loaded:
-        place.run(source)
-        place.con.execute(f"ALTER TABLE data.{name} RENAME TO mine")
+        target.run(source)
+        target.con.execute(f"ALTER TABLE data.{name} RENAME TO mine")
         source = archive(more(folder, track("s2", "Shoe Bought", 3))).with_resources(*some)
-    place.con.execute(f"CREATE SCHEMA IF NOT EXISTS data; CREATE VIEW data.{name} AS SELECT {columns}")
-    before = place.names()
+    target.con.execute(f"CREATE SCHEMA IF NOT EXISTS data; CREATE VIEW data.{name} AS SELECT {columns}")
+    before = target.names()
     with pytest.raises(PipelineStepFailed) as raised:
-        place.run(source)
+        target.run(source)
     assert str(raised.value).endswith(
         f"Expected {name} in the dataset data to be a table, because rows are loaded into it, but it is a view.\n"
         "Rename it (ALTER VIEW ... RENAME TO ...) or drop it: the load makes the table. Or load into another dataset"
         " (--dataset, dataset_name)."
     )
-    assert (place.names(), place.pipeline.has_pending_data) == (before, False)
-    assert before == [name] or (loaded and place.count("mine") == 1)
+    assert (target.names(), target.pipeline.has_pending_data) == (before, False)
+    assert before == [name] or (loaded and target.count("mine") == 1)
 
 
 def test_a_foreign_table_with_the_name_of_one_of_these_is_refused(folder: Path) -> None:
     """Unlike an event's, these have no other name. Rows go into one only if they can be told apart there."""
-    place, source = Place(), archive(more(folder, identify("i1", "u1", 1)))
-    place.con.execute("CREATE SCHEMA data")
+    target, source = Target(), archive(more(folder, identify("i1", "u1", 1)))
+    target.con.execute("CREATE SCHEMA data")
     for name, columns, missing, got in (
         ("tracks", "1 AS n", "id", "there is no such column"),
         ("users", "1 AS id", "id", "it has the type bigint"),
         ("_audit", "'f' AS file, 1 AS version", "version", "it has the type bigint"),
         ("_suppressions", "'s' AS salt", "id", "there is no such column"),
     ):
-        place.con.execute(f"CREATE TABLE data.{name} AS SELECT {columns}")
+        target.con.execute(f"CREATE TABLE data.{name} AS SELECT {columns}")
         with pytest.raises(PipelineStepFailed) as raised:
-            place.run(source)
+            target.run(source)
         assert str(raised.value).endswith(
             f"Expected {name} in the dataset data to have text in its column {missing}, because its rows are known by"
             f" that, but {got}.\nIf it is somebody else's table, rename it (ALTER TABLE ... RENAME TO"
             " ...), or load into another dataset (--dataset, dataset_name). If the column was changed, change it back,"
             " or drop the table: the load makes it."
         )
-        assert (place.names(), place.pipeline.has_pending_data) == ([name], False)
-        place.con.execute(f"DROP TABLE data.{name}")
-    place.run(source)
-    assert (place.count("users"), place.count("_audit")) == (1, 1)
+        assert (target.names(), target.pipeline.has_pending_data) == ([name], False)
+        target.con.execute(f"DROP TABLE data.{name}")
+    target.run(source)
+    assert (target.count("users"), target.count("_audit")) == (1, 1)
 
 
 def test_an_event_with_the_name_of_a_view_or_of_anothers_table_has_another_table(folder: Path) -> None:
@@ -339,23 +339,23 @@ def test_an_event_with_the_name_of_a_view_or_of_anothers_table_has_another_table
 
     The event keeps the other table when they are gone.
     """
-    place = Place()
-    place.con.execute("CREATE SCHEMA data; CREATE VIEW data.shoe_bought AS SELECT 'v' AS id, now() AS received_at")
-    place.con.execute("CREATE TABLE data.Shoe_Bought_Table AS SELECT 2 AS n, 'a' AS id")
-    place.con.execute("CREATE TABLE data.init AS SELECT 's0' AS id, now() AS received_at")  # of another pipeline
-    place.con.execute("CREATE TABLE data.bill (id text, received_at timestamp, total int NOT NULL)")
+    target = Target()
+    target.con.execute("CREATE SCHEMA data; CREATE VIEW data.shoe_bought AS SELECT 'v' AS id, now() AS received_at")
+    target.con.execute("CREATE TABLE data.Shoe_Bought_Table AS SELECT 2 AS n, 'a' AS id")
+    target.con.execute("CREATE TABLE data.init AS SELECT 's0' AS id, now() AS received_at")  # of another pipeline
+    target.con.execute("CREATE TABLE data.bill (id text, received_at timestamp, total int NOT NULL)")
     for number in (1, 2, 3):
         lines = [track(f"{event[0]}{number}", event, number) for event in ("Shoe Bought", "Bill")]
         source = archive(more(folder, *lines, track("i", "Init", 1)))
-        place.run(source.with_resources("tracks", "other_events", "_audit"))
+        target.run(source.with_resources("tracks", "other_events", "_audit"))
         if number == 2:
-            assert [row["id"] for row in place.rows("shoe_bought")] == ["v"]
-            assert place.rows("shoe_bought_table") == [{"n": 2, "id": "a"}]
-            place.con.execute("DROP VIEW data.shoe_bought; DROP TABLE data.shoe_bought_table; DROP TABLE data.bill")
-    assert [row["id"] for row in place.rows("shoe_bought_table_table")] == ["S1", "S2", "S3"]
-    assert [row["id"] for row in place.rows("bill_table")] == ["B1", "B2", "B3"]
-    assert [row["id"] for row in place.rows("init")] == ["s0", "i"]
-    assert [(row["event"], row["event_text"]) for row in place.rows("tracks") if row["id"][0] == "S"] == [
+            assert [row["id"] for row in target.rows("shoe_bought")] == ["v"]
+            assert target.rows("shoe_bought_table") == [{"n": 2, "id": "a"}]
+            target.con.execute("DROP VIEW data.shoe_bought; DROP TABLE data.shoe_bought_table; DROP TABLE data.bill")
+    assert [row["id"] for row in target.rows("shoe_bought_table_table")] == ["S1", "S2", "S3"]
+    assert [row["id"] for row in target.rows("bill_table")] == ["B1", "B2", "B3"]
+    assert [row["id"] for row in target.rows("init")] == ["s0", "i"]
+    assert [(row["event"], row["event_text"]) for row in target.rows("tracks") if row["id"][0] == "S"] == [
         ("shoe_bought_table_table", "Shoe Bought")
     ] * 3
-    assert {"shoe_bought", "bill"}.isdisjoint(place.names())
+    assert {"shoe_bought", "bill"}.isdisjoint(target.names())

@@ -14,7 +14,7 @@ from dlt import destinations
 
 from autopilothq import archive
 from autopilothq.warehouses.dlt_internals import resources as dlt_resources
-from dlt_habits.habits import Place, identify, track
+from dlt_habits.habits import Target, identify, track
 
 
 @pytest.fixture
@@ -24,8 +24,8 @@ def url() -> str:
     return "events.ndjson"
 
 
-def ids(place: Place, table: str) -> list[str]:
-    return sorted(row["id"] for row in place.rows(table))
+def ids(target: Target, table: str) -> list[str]:
+    return sorted(row["id"] for row in target.rows(table))
 
 
 def test_in_a_resource(url: str) -> None:
@@ -40,14 +40,14 @@ def test_in_a_resource(url: str) -> None:
     def number() -> Iterator[Any]:
         yield {"rows": sum(rows.num_rows for rows in archive(url))}
 
-    place = Place()
-    place.run([mine, number])
-    assert (place.names(), ids(place, "mine")) == (["mine", "number"], ["m1", "m2"])
-    assert place.rows("number")[0]["rows"] == 7  # the messages, their tables, a user, the file
+    target = Target()
+    target.run([mine, number])
+    assert (target.names(), ids(target, "mine")) == (["mine", "number"], ["m1", "m2"])
+    assert target.rows("number")[0]["rows"] == 7  # the messages, their tables, a user, the file
     dlt_resources.record_extractions.cache_clear()  # as if two threads made the first source of the process
-    place.run([archive(url), mine()])
-    assert (ids(place, "tracks"), ids(place, "mine")) == (["m1", "m2"], ["m1", "m1", "m2", "m2"])
-    assert place.balances()
+    target.run([archive(url), mine()])
+    assert (ids(target, "tracks"), ids(target, "mine")) == (["m1", "m2"], ["m1", "m1", "m2", "m2"])
+    assert target.balances()
 
 
 def test_in_a_transformer_of_another_source(url: str) -> None:
@@ -56,9 +56,9 @@ def test_in_a_transformer_of_another_source(url: str) -> None:
         for rows in archive(url).identifies:
             yield rows.select(["id", "plan"])
 
-    place = Place()
-    place.run(archive(url).tracks | users_of)
-    assert [(row["id"], row["plan"]) for row in place.rows("users_of")] == [("i1", "pro")]
+    target = Target()
+    target.run(archive(url).tracks | users_of)
+    assert [(row["id"], row["plan"]) for row in target.rows("users_of")] == [("i1", "pro")]
 
 
 def test_into_a_destination_that_only_appends(url: str) -> None:
@@ -88,15 +88,15 @@ def test_while_a_pipeline_is_active_whose_destination_merges_otherwise(url: str)
 
 def test_what_is_extracted_is_known_in_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also while the thread of the run goes on: a resource that took itself for one without a pipeline read again."""
-    found, asked, place = set[tuple[bool, str]](), Event(), Place()
+    found, asked, target = set[tuple[bool, str]](), Event(), Target()
     dlt_resources.record_extractions()
 
     @dlt.resource(name="asking", parallelized=True)
     def asking() -> Iterator[Any]:
         for _ in range(5_000):
-            dlt_resources.dataset_of_run(place.pipeline)
-            found.add((dlt_resources.extraction() is None, place.pipeline.dataset_name))
-            place.pipeline.dataset_name = "data"
+            dlt_resources.dataset_of_run(target.pipeline)
+            found.add((dlt_resources.extraction() is None, target.pipeline.dataset_name))
+            target.pipeline.dataset_name = "data"
         asked.set()
         yield {"a": 1}
 
@@ -106,11 +106,11 @@ def test_what_is_extracted_is_known_in_every_thread(monkeypatch: pytest.MonkeyPa
             yield None
 
     monkeypatch.setenv("EXTRACT__FUTURES_POLL_INTERVAL", "0.00001")  # so that it calls and returns all the time
-    monkeypatch.setattr(place.pipeline, "normalize", lambda **_: None)
+    monkeypatch.setattr(target.pipeline, "normalize", lambda **_: None)
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
-        place.pipeline.run([asking(), going_on()], dataset_name="third")
+        target.pipeline.run([asking(), going_on()], dataset_name="third")
     finally:
         sys.setswitchinterval(interval)
     assert found == {(False, "third")}

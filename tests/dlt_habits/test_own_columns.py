@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from autopilothq import archive
-from dlt_habits.habits import Place, track
+from dlt_habits.habits import Target, track
 
 
 @pytest.fixture
@@ -17,8 +17,8 @@ def events() -> str:
     return "events.ndjson"
 
 
-def columns(place: Place) -> dict[str, Any]:
-    return dict(place.pipeline.default_schema.tables["shoe_bought"]["columns"])
+def columns(target: Target) -> dict[str, Any]:
+    return dict(target.pipeline.default_schema.tables["shoe_bought"]["columns"])
 
 
 def test_hints_for_other_events_are_added_to_their_own(events: str) -> None:
@@ -28,21 +28,21 @@ def test_hints_for_other_events_are_added_to_their_own(events: str) -> None:
         columns={"user_id": {"description": "Ours.", "x-mark": 1}, "note": {"data_type": "text"}}  # type: ignore[typeddict-unknown-key]
     )
     for name in ("first", "second"):
-        place = Place(name)
-        place.run(source)
-        [row] = place.rows("shoe_bought")
+        target = Target(name)
+        target.run(source)
+        [row] = target.rows("shoe_bought")
         assert (row["id"], row["size"]) == ("m1", 42)
-        assert columns(place)["note"]["data_type"] == "text"
-        assert columns(place)["user_id"] == {
+        assert columns(target)["note"]["data_type"] == "text"
+        assert columns(target)["user_id"] == {
             "name": "user_id", "data_type": "text", "nullable": True, "description": "Ours.", "x-mark": 1,
         }  # fmt: skip
     source.other_events.apply_hints(columns={"user_id": {"description": "Theirs."}})
-    place = Place("third")
-    place.run(source)
-    assert columns(place)["user_id"]["description"] == "Theirs."
+    target = Target("third")
+    target.run(source)
+    assert columns(target)["user_id"]["description"] == "Theirs."
 
 
 def test_columns_of_a_run_are_for_all_tables(events: str) -> None:
-    place = Place()
-    place.run(archive(events), columns={"note": {"data_type": "text"}})
-    assert (place.count("shoe_bought"), columns(place)["note"]["data_type"]) == (1, "text")
+    target = Target()
+    target.run(archive(events), columns={"note": {"data_type": "text"}})
+    assert (target.count("shoe_bought"), columns(target)["note"]["data_type"]) == (1, "text")

@@ -14,7 +14,7 @@ from dlt.pipeline.helpers import pipeline_drop
 
 import stock
 from autopilothq import api, archive, ortto, profiles
-from dlt_habits.habits import Place, archive_of, track
+from dlt_habits.habits import Target, archive_of, track
 from fake_autopilot import FakeAutopilot
 from fake_autopilot.profiles import FakeProfiles
 from fake_ortto import FakeOrtto
@@ -37,16 +37,16 @@ def test_profiles_are_asked_again_for_what_they_were_not_asked_or_what_is_droppe
         return profiles(server.token, server.space, people="people.txt", base_url=server.base_url)
 
     def counts() -> list[int]:
-        return [place.count(name) for name in ("tracks", "email_opened", "email_clicked")]
+        return [target.count(name) for name in ("tracks", "email_opened", "email_clicked")]
 
-    place = Place()
-    place.run(source().with_resources("email_opened", "_profiles", "_audit"))
+    target = Target()
+    target.run(source().with_resources("email_opened", "_profiles", "_audit"))
     assert counts() == [0, 3, 0]
-    place.run(source())
+    target.run(source())
     assert counts() == [6, 3, 3]
     with pytest.raises(PipelineStepFailed, match="not to be replaced, because the Profile API only has the events of"):
-        place.run(source(), write_disposition="replace")
-    place.run(source(), refresh="drop_sources")
+        target.run(source(), write_disposition="replace")
+    target.run(source(), refresh="drop_sources")
     assert counts() == [6, 3, 3]
 
 
@@ -54,34 +54,34 @@ def test_profiles_are_asked_again_for_what_a_load_left_out_that_waited(server: F
     """It went into another dataset than the one where what it left out is stored."""
 
     def opened() -> list[str]:
-        return sorted(row["id"] for row in place.rows("email_opened"))
+        return sorted(row["id"] for row in target.rows("email_opened"))
 
     source = profiles(server.token, server.space, people="people.txt", base_url=server.base_url)
     source = source.with_resources("email_opened", "_profiles", "_audit")
-    place = Place()
-    place.run(source)
+    target = Target()
+    target.run(source)
     new = server.happen("email:a@b.c", "Email Opened", ago=60)["message_id"]
     before = opened()
-    place.pipeline.extract(source)
-    place.dataset = "third"
-    place.pipeline.run(dataset_name="third")
+    target.pipeline.extract(source)
+    target.dataset = "third"
+    target.pipeline.run(dataset_name="third")
     assert opened() == [new]
-    place.run(source)
+    target.run(source)
     assert opened() == [*before, new]
 
 
 def test_people_of_ortto_are_asked_again_for_tables_that_were_not_selected() -> None:
     """Also if `tracks`, for which everything is asked, was."""
     with FakeOrtto(people=6) as server:
-        place, pace = Place(), 1000
+        target, pace = Target(), 1000
         source = ortto(
             server.key, base_url=server.base_url, requests_per_second=pace, activity_requests_per_second=pace
         )
-        place.run(source.with_resources("tracks", "_profiles", "_audit"))
-        before = [row["id"] for row in place.rows("tracks") if row["event"] == "email_opened"]
+        target.run(source.with_resources("tracks", "_profiles", "_audit"))
+        before = [row["id"] for row in target.rows("tracks") if row["event"] == "email_opened"]
         assert before
-        place.run(source.with_resources("tracks", "email_opened", "_profiles", "_audit"))
-        assert sorted(row["id"] for row in place.rows("email_opened")) == sorted(before)
+        target.run(source.with_resources("tracks", "email_opened", "_profiles", "_audit"))
+        assert sorted(row["id"] for row in target.rows("email_opened")) == sorted(before)
 
 
 PACE = 1000
@@ -122,19 +122,19 @@ def test_what_brings_back_a_dropped_table(
 ) -> None:
     """As the warning says."""
     name, source = origin
-    place = Place()
-    place.run(source())
-    before = [sorted(row["id"] for row in place.rows("email_clicked")), place.count("_profiles")]
+    target = Target()
+    target.run(source())
+    before = [sorted(row["id"] for row in target.rows("email_clicked")), target.count("_profiles")]
     assert before[0]
-    place.con.execute("DROP TABLE data.email_clicked")
+    target.con.execute("DROP TABLE data.email_clicked")
     caplog.clear()
-    place.run(source())
+    target.run(source())
     warned = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert warned == [SCANNED if name == "api" else SERVICE]
     if name != "api":
-        place.con.execute(*re.findall("DELETE FROM .*'", warned[0]))
-        place.run(source())
-    assert [sorted(row["id"] for row in place.rows("email_clicked")), place.count("_profiles")] == before
+        target.con.execute(*re.findall("DELETE FROM .*'", warned[0]))
+        target.run(source())
+    assert [sorted(row["id"] for row in target.rows("email_clicked")), target.count("_profiles")] == before
 
 
 @pytest.mark.parametrize(("name", "by_command"), [("profiles", False), ("ortto", True)])
@@ -156,49 +156,49 @@ def test_a_table_that_dlt_drops_is_filled_again(name: str, by_command: bool) -> 
             return made.with_resources("email_clicked", *tables, "_audit")
 
         def ids(table: str) -> list[str]:
-            return sorted(row["id"] for row in place.rows(table))
+            return sorted(row["id"] for row in target.rows(table))
 
-        place = Place()
-        place.run(source("tracks", "_profiles"))
+        target = Target()
+        target.run(source("tracks", "_profiles"))
         before = ids("email_clicked"), ids("tracks")
         assert len(before[0]) > 1
         if by_command:
-            pipeline_drop(place.pipeline, resources=["email_clicked"])()
+            pipeline_drop(target.pipeline, resources=["email_clicked"])()
         else:
-            place.run(source(most=1), refresh="drop_resources")
-        place.run(source("tracks", "_profiles"))
+            target.run(source(most=1), refresh="drop_resources")
+        target.run(source("tracks", "_profiles"))
         assert (ids("email_clicked"), ids("tracks")) == before
 
 
 def test_a_table_that_another_pipeline_replaces_is_filled_again(server: FakeProfiles) -> None:
     """Its cursor says that it is filled. The other one loads something else, and has no cursor."""
-    place = Place()
-    other = dlt.pipeline("other", destination=stock.duckdb(place.con), dataset_name=place.dataset)
+    target = Target()
+    other = dlt.pipeline("other", destination=stock.duckdb(target.con), dataset_name=target.dataset)
     clicks = archive(archive_of("a.ndjson", track("m1", "Email Clicked", 1))).with_resources("email_clicked", "_audit")
 
     def asked() -> int:
         source = profiles(server.token, server.space, people="people.txt", base_url=server.base_url)
         other.run(source.with_resources("email_clicked", "_audit"))
-        return place.count("email_clicked")
+        return target.count("email_clicked")
 
     assert asked() == 3
-    place.run(clicks, write_disposition="replace")
-    assert (place.count("email_clicked"), asked()) == (1, 4)
+    target.run(clicks, write_disposition="replace")
+    assert (target.count("email_clicked"), asked()) == (1, 4)
 
 
 def test_two_sources_in_one_run_are_told_to_run_one_by_one(origin: tuple[str, Callable[[], DltSource]]) -> None:
     with pytest.raises(PipelineStepFailed, match=r"twice\.\nRun one source after the other\. What was"):
-        Place().run([origin[1](), origin[1]()])
+        Target().run([origin[1](), origin[1]()])
 
 
 def test_a_scan_of_the_api_begins_again_where_its_tables_are_replaced() -> None:
     """Its earlier pages are gone with the tables; here each run has time for one page."""
-    place = Place()
+    target = Target()
     with FakeAutopilot(contacts=250) as account:
 
         def run(**words: str) -> int:
             source = api(account.key, base_url=account.base_url, requests_per_second=PACE, max_seconds=0)
-            place.run(source.with_resources("contacts", "_audit"), **words)
-            return place.count("contacts")
+            target.run(source.with_resources("contacts", "_audit"), **words)
+            return target.count("contacts")
 
         assert [run(), run(), run(write_disposition="replace"), run(), run()] == [100, 200, 100, 200, 250]

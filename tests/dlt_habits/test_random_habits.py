@@ -13,72 +13,72 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from autopilothq import archive
-from dlt_habits.habits import Place, Rows
+from dlt_habits.habits import Rows, Target
 
 
 @contextmanager
-def killed(place: Place) -> Iterator[None]:
+def killed(target: Target) -> Iterator[None]:
     """If there is anything to load, the load ends in the middle and is dropped."""
     with suppress(PipelineStepFailed):
         yield
-    if place.pipeline.has_pending_data:
-        place.pipeline.abort_packages()
+    if target.pipeline.has_pending_data:
+        target.pipeline.abort_packages()
 
 
-def plain(place: Place, folder: Path) -> None:
-    place.run(archive(str(folder / "more.ndjson")))
+def plain(target: Target, folder: Path) -> None:
+    target.run(archive(str(folder / "more.ndjson")))
 
 
-def limited(place: Place, folder: Path) -> None:
-    place.run(archive(str(folder)).add_limit(1))
+def limited(target: Target, folder: Path) -> None:
+    target.run(archive(str(folder)).add_limit(1))
 
 
-def one_limited(place: Place, folder: Path) -> None:
+def one_limited(target: Target, folder: Path) -> None:
     source = archive(str(folder))
     source.tracks.add_limit(1)
-    place.run(source)
+    target.run(source)
 
 
-def mapped(place: Place, folder: Path) -> None:
+def mapped(target: Target, folder: Path) -> None:
     source = archive(str(folder))
     source.tracks.add_map(lambda rows: rows)
-    place.run(source)
+    target.run(source)
 
 
-def some_tables(place: Place, folder: Path) -> None:
-    place.run(archive(str(folder)).with_resources("tracks", "email_opened", "_audit"))
+def some_tables(target: Target, folder: Path) -> None:
+    target.run(archive(str(folder)).with_resources("tracks", "email_opened", "_audit"))
 
 
-def no_tracks(place: Place, folder: Path) -> None:
-    place.run(archive(str(folder)).with_resources("email_delivered", "identifies", "users", "_rejects", "_audit"))
+def no_tracks(target: Target, folder: Path) -> None:
+    target.run(archive(str(folder)).with_resources("email_delivered", "identifies", "users", "_rejects", "_audit"))
 
 
-def without_books(place: Place, folder: Path) -> None:
-    place.run(archive(str(folder)).with_resources("email_opened", "other_events"))
+def without_books(target: Target, folder: Path) -> None:
+    target.run(archive(str(folder)).with_resources("email_opened", "other_events"))
 
 
-def some_events(place: Place, folder: Path) -> None:
-    place.run(archive(str(folder), events=["Email Opened", "Shoe Bought"]))
+def some_events(target: Target, folder: Path) -> None:
+    target.run(archive(str(folder), events=["Email Opened", "Shoe Bought"]))
 
 
-def other_events(place: Place, folder: Path) -> None:
-    place.run(archive(str(folder), exclude=["Email Opened"]))
+def other_events(target: Target, folder: Path) -> None:
+    target.run(archive(str(folder), exclude=["Email Opened"]))
 
 
-def replaced(place: Place, folder: Path) -> None:
-    place.run(archive(str(folder / "more.ndjson")), write_disposition="replace")
+def replaced(target: Target, folder: Path) -> None:
+    target.run(archive(str(folder / "more.ndjson")), write_disposition="replace")
 
 
-def dropped(place: Place, folder: Path) -> None:
-    place.run(archive(str(folder / "more.ndjson")).with_resources("tracks", "_audit"), refresh="drop_resources")
+def dropped(target: Target, folder: Path) -> None:
+    target.run(archive(str(folder / "more.ndjson")).with_resources("tracks", "_audit"), refresh="drop_resources")
 
 
-def killed_at_the_end(place: Place, folder: Path) -> None:
-    with killed(place), patch.object(Load, "complete_package", side_effect=OSError("killed")):
-        place.run(archive(str(folder)))
+def killed_at_the_end(target: Target, folder: Path) -> None:
+    with killed(target), patch.object(Load, "complete_package", side_effect=OSError("killed")):
+        target.run(archive(str(folder)))
 
 
-def killed_between_tables(place: Place, folder: Path) -> None:
+def killed_between_tables(target: Target, folder: Path) -> None:
     run = DuckDbCopyJob.run
 
     def fail(job: DuckDbCopyJob) -> None:
@@ -86,11 +86,11 @@ def killed_between_tables(place: Place, folder: Path) -> None:
             raise RuntimeError("killed")
         run(job)
 
-    with killed(place), patch.object(DuckDbCopyJob, "run", fail):
-        place.run(archive(str(folder)))
+    with killed(target), patch.object(DuckDbCopyJob, "run", fail):
+        target.run(archive(str(folder)))
 
 
-HABITS: dict[str, Callable[[Place, Path], None]] = {
+HABITS: dict[str, Callable[[Target, Path], None]] = {
     habit.__name__: habit
     for habit in (
         plain, limited, one_limited, mapped, some_tables, no_tracks, without_books, some_events, other_events,
@@ -110,15 +110,15 @@ def test_any_sequence_of_habits(folder: Path, whole: Rows, monkeypatch: pytest.M
     def holds(habits: list[str]) -> None:
         nonlocal number
         number += 1
-        place = Place(f"habits_{number}")
+        target = Target(f"habits_{number}")
         for habit in habits:
             try:
-                HABITS[habit](place, folder)
+                HABITS[habit](target, folder)
             except PipelineStepFailed as error:
                 if "Select _audit too" not in str(error):
                     raise
-        place.run(archive(str(folder)))
-        assert place.tables() == whole
-        assert place.balances()
+        target.run(archive(str(folder)))
+        assert target.tables() == whole
+        assert target.balances()
 
     holds()

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from autopilothq import archive
 from autopilothq.sources.api.source import api
-from dlt_habits.habits import Place, more, track
+from dlt_habits.habits import Target, more, track
 
 
 class _Model(BaseModel):
@@ -52,12 +52,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("hint", REFUSED)
 def test_a_hint_is_refused_before_a_write(source: Callable[..., DltSource], hint: str) -> None:
     words, said = REFUSED[hint]
-    mine, place = source(), Place()
+    mine, target = source(), Target()
     mine.tracks.apply_hints(**words)
     with pytest.raises(PipelineStepFailed) as raised:
-        place.run(mine)
+        target.run(mine)
     assert said in str(raised.value)
-    assert (place.names(), place.pipeline.has_pending_data) == ([], False)
+    assert (target.names(), target.pipeline.has_pending_data) == ([], False)
 
 
 @pytest.mark.parametrize(
@@ -78,37 +78,37 @@ def test_other_names_are_refused(source: Callable[..., DltSource]) -> None:
     mine = source()
     mine.resources.add(mine.tracks.with_name("events"))
     with pytest.raises(PipelineStepFailed, match="Expected the resource tracks by its own name"):
-        Place().run(mine)
+        Target().run(mine)
 
 
 def test_a_limit_of_a_source_that_keeps_marks() -> None:
     """The API is not asked, and nothing is written."""
-    mine, place = api(api_key="key", base_url="http://127.0.0.1:9"), Place()
+    mine, target = api(api_key="key", base_url="http://127.0.0.1:9"), Target()
     mine.contacts.add_limit(1)
     with pytest.raises(PipelineStepFailed, match="Expected all rows of contacts to be taken, but it has a limit"):
-        place.run(mine)
-    assert place.names() == []
+        target.run(mine)
+    assert target.names() == []
 
 
 def test_users_need_identifies(source: Callable[..., DltSource]) -> None:
     with pytest.raises(PipelineStepFailed, match="Expected identifies among the selected resources"):
-        Place().run(source().with_resources("users", "_audit"))
+        Target().run(source().with_resources("users", "_audit"))
 
 
 def test_an_import_schema(folder: Path) -> None:
     """What people write into it takes precedence over the catalogue; an impossible type is refused."""
-    place = Place(import_schema_path="mine", export_schema_path="theirs")
-    place.run(archive(more(folder, track("m1", "Email Opened", 1))))
+    target = Target(import_schema_path="mine", export_schema_path="theirs")
+    target.run(archive(more(folder, track("m1", "Email Opened", 1))))
     text = Path("theirs/autopilothq.schema.yaml").read_text()
     mine = Path("mine/autopilothq.schema.yaml")
     mine.write_text(text.replace("Every event, with", "OURS, with").replace("The contact's email address.", "Mail."))
-    place.run(archive(more(folder, track("m2", "Email Opened", 2))))
-    table = place.pipeline.default_schema.tables["tracks"]
+    target.run(archive(more(folder, track("m2", "Email Opened", 2))))
+    table = target.pipeline.default_schema.tables["tracks"]
     assert str(table["description"]).startswith("OURS, with")
     assert table["columns"]["context_traits_email"]["description"] == "Mail."
-    assert place.count("tracks") == 2
+    assert target.count("tracks") == 2
 
-    known = json.dumps(place.pipeline.default_schema.to_dict())
+    known = json.dumps(target.pipeline.default_schema.to_dict())
     for hint, value, said in (
         ("data_type", "bigint", r"Expected the data type text for tracks\.user_id in the import schema, but got big"),
         ("merge_key", True, "Expected the primary key id for tracks in the import schema, but got merge_key for its c"),
@@ -117,8 +117,8 @@ def test_an_import_schema(folder: Path) -> None:
         schema["tables"]["tracks"]["columns"]["user_id"][hint] = value
         mine.write_text(json.dumps(schema))  # JSON is YAML
         with pytest.raises(PipelineStepFailed, match=said):
-            place.run(archive(more(folder, track("m3", "Email Opened", 3))))
-        assert place.count("tracks") == 2
+            target.run(archive(more(folder, track("m3", "Email Opened", 3))))
+        assert target.count("tracks") == 2
 
 
 def test_a_source_is_not_pickled(source: Callable[..., DltSource]) -> None:

@@ -15,23 +15,23 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from autopilothq import archive
 from autopilothq.catalog import TABLES
-from dlt_habits.habits import Place, Rows, identify, kept, more, track
+from dlt_habits.habits import Rows, Target, identify, kept, more, track
 from shared_loads import isolation
 
 
-def types(place: Place) -> list[Any]:
+def types(target: Target) -> list[Any]:
     """The columns of all tables, as the database has them, and as dlt's schema describes them."""
     sql = (
         "SELECT table_name, column_name, data_type, is_nullable FROM information_schema.columns"
         " WHERE NOT starts_with(table_name, '_dlt') AND table_schema = 'data' ORDER BY table_name, ordinal_position"
     )
-    tables = place.pipeline.default_schema.data_tables()
+    tables = target.pipeline.default_schema.data_tables()
     described = {
         (table["name"], name): (table.get("description"), column.get("description"))
         for table in tables
         for name, column in table["columns"].items()
     }
-    return [(*row, described[row[0], row[1]]) for row in place.con.execute(sql).fetchall()]
+    return [(*row, described[row[0], row[1]]) for row in target.con.execute(sql).fetchall()]
 
 
 class Stepped(NamedTuple):
@@ -51,22 +51,22 @@ def stepped(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Stepped:
         return rows
 
     with isolation(tmp_path_factory.mktemp("stepped")):
-        place, mine = Place("mapped"), archive(str(folder))
+        target, mine = Target("mapped"), archive(str(folder))
         for resource in mine.resources.values():
             resource.add_map(look)
         old = archive(more(folder, track("late", "Email Opened", 1) | {"receivedAt": "2018-01-01T00:00:00Z"}))
         for source in (mine, old):
             source.tracks.apply_hints(incremental=dlt.sources.incremental("received_at"))
-        place.run(mine)
-        known, tables = types(place), [place.tables()]
+        target.run(mine)
+        known, tables = types(target), [target.tables()]
         for source in (archive(str(folder)), old):
-            place.run(source)
-            tables.append(place.tables())
+            target.run(source)
+            tables.append(target.tables())
     return Stepped(seen, known, tables)
 
 
 def test_both_ways_give_the_same_tables(
-    source: Callable[..., DltSource], stepped: Stepped, loaded: Place, whole: Rows
+    source: Callable[..., DltSource], stepped: Stepped, loaded: Target, whole: Rows
 ) -> None:
     """A step that changes nothing sees Arrow tables, and the tables have the same columns and descriptions."""
     assert stepped.seen == {pa.Table}
@@ -83,21 +83,21 @@ def test_incremental(stepped: Stepped, whole: Rows) -> None:
 
 def test_columns_that_dlt_adds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """dlt's setting holds for all rows, in every run; tables that have such columns need it from then on."""
-    place = Place()
+    target = Target()
     for setting in ("ADD_DLT_LOAD_ID", "ADD_DLT_ID"):
         monkeypatch.setenv(f"NORMALIZE__PARQUET_NORMALIZER__{setting}", "true")
     for number in range(2):
         source = archive(more(folder, track(f"s{number}", "Shoe Bought", 1)))
-        place.run(source.with_resources("tracks", "other_events", "_audit"))
-    rows = {name: place.rows(name) for name in ("tracks", "shoe_bought", "_audit")}
+        target.run(source.with_resources("tracks", "other_events", "_audit"))
+    rows = {name: target.rows(name) for name in ("tracks", "shoe_bought", "_audit")}
     assert {name: len({row["_dlt_id"] for row in found}) for name, found in rows.items()} == dict.fromkeys(rows, 2)
     loads = {row["load_id"] for row in rows["_audit"]}
     assert {name: {row["_dlt_load_id"] for row in found} for name, found in rows.items()} == dict.fromkeys(rows, loads)
     monkeypatch.setenv("NORMALIZE__PARQUET_NORMALIZER__ADD_DLT_LOAD_ID", "false")
     monkeypatch.setenv("NORMALIZE__PARQUET_NORMALIZER__ADD_DLT_ID", "false")
     with pytest.raises(PipelineStepFailed, match=r"made again without it: dlt pipeline NAME drop tracks$"):
-        place.run(archive(more(folder, track("m1", "Email Opened", 1))).with_resources("tracks"))
-    assert (place.count("tracks"), place.pipeline.has_pending_data) == (2, False)
+        target.run(archive(more(folder, track("m1", "Email Opened", 1))).with_resources("tracks"))
+    assert (target.count("tracks"), target.pipeline.has_pending_data) == (2, False)
 
 
 def test_map_filter_and_yield_map(source: Callable[..., DltSource], whole: Rows) -> None:
@@ -107,14 +107,14 @@ def test_map_filter_and_yield_map(source: Callable[..., DltSource], whole: Rows)
     mine.email_delivered.add_filter(lambda rows: rows.num_rows < 0)
     mine.tracks.add_yield_map(lambda rows: iter([rows.slice(0, 10), rows.slice(10)]))
     mine.other_events.add_map(lambda rows: pa.Table.from_pylist(rows.to_pylist()))
-    place = Place()
-    place.run(mine)
-    assert all(row["day"] == f"{row['received_at']:%Y-%m-%d}" for row in place.rows("email_opened"))
-    assert (place.count("email_delivered"), place.count("tracks")) == (0, len(whole["tracks"]))
-    assert place.count("shoe_bought") == len(whole["shoe_bought"])
-    place.run(source())
-    assert (place.count("email_delivered"), place.count("tracks")) == (0, len(whole["tracks"]))
-    assert place.tables()["_audit"] == whole["_audit"]
+    target = Target()
+    target.run(mine)
+    assert all(row["day"] == f"{row['received_at']:%Y-%m-%d}" for row in target.rows("email_opened"))
+    assert (target.count("email_delivered"), target.count("tracks")) == (0, len(whole["tracks"]))
+    assert target.count("shoe_bought") == len(whole["shoe_bought"])
+    target.run(source())
+    assert (target.count("email_delivered"), target.count("tracks")) == (0, len(whole["tracks"]))
+    assert target.tables()["_audit"] == whole["_audit"]
 
 
 @pytest.mark.parametrize(
@@ -130,18 +130,18 @@ def test_map_filter_and_yield_map(source: Callable[..., DltSource], whole: Rows)
 @pytest.mark.parametrize("name", ["tracks", "other_events"])
 def test_steps_that_drop_the_key(folder: Path, name: str, step: Callable[[Any], Any]) -> None:
     """Refused before anything is written: rows would be stored again in each run."""
-    place = Place()
+    target = Target()
     source = archive(more(folder, track("s1", "Shoe Bought", 1, size=1))).with_resources("tracks", "other_events")
     source.resources[name].add_map(step)
     with pytest.raises(PipelineStepFailed, match=f"Expected the column id with .* that the steps of {name} return"):
-        place.run(source)
-    assert (place.names(), place.pipeline.has_pending_data) == ([], False)
+        target.run(source)
+    assert (target.names(), target.pipeline.has_pending_data) == ([], False)
 
 
 @pytest.mark.parametrize(("column", "as_dicts"), [("load_id", False), ("tables", False), ("tables", True)])
 def test_steps_that_drop_what_is_loaded(folder: Path, column: str, as_dicts: bool) -> None:
     """Without `tables`, a file of which one table was loaded counted as loaded for all of them."""
-    place = Place()
+    target = Target()
     source = archive(more(folder, track("s1", "Shoe Bought", 1))).with_resources("tracks", "_audit")
 
     def step(rows: Any) -> Any:
@@ -150,8 +150,8 @@ def test_steps_that_drop_what_is_loaded(folder: Path, column: str, as_dicts: boo
 
     source.resources["_audit"].add_map(step)
     with pytest.raises(PipelineStepFailed, match=f"Expected the column {column} in the rows that the steps of _audit"):
-        place.run(source)
-    assert (place.names(), place.pipeline.has_pending_data) == ([], False)
+        target.run(source)
+    assert (target.names(), target.pipeline.has_pending_data) == ([], False)
 
 
 @pytest.mark.parametrize(
@@ -167,17 +167,17 @@ def test_steps_that_drop_what_is_loaded(folder: Path, column: str, as_dicts: boo
 )
 def test_steps_that_return_hints_with_rows(folder: Path, name: str, step: Callable[[Any], Any], came: str) -> None:
     """By the first one all rows of a user but one were lost, and counted as stored."""
-    place = Place()
+    target = Target()
     source = archive(more(folder, track("s1", "Shoe Bought", 1), track("s2", "Shoe Bought", 2)))
     source.resources[name].add_map(step)
     with pytest.raises(PipelineStepFailed, match=f"Expected rows alone from the steps of {name}, but got {came} with"):
-        place.run(source.with_resources("tracks", "other_events"))
-    assert (place.names(), place.pipeline.has_pending_data) == ([], False)
+        target.run(source.with_resources("tracks", "other_events"))
+    assert (target.names(), target.pipeline.has_pending_data) == ([], False)
 
 
 def test_a_row_that_a_step_returns_twice_is_stored_once(folder: Path) -> None:
     """Of two that differ it is the first, as they come; an empty table without columns is none."""
-    place = Place()
+    target = Target()
     events = [track(f"s{number}", "Shoe Bought", number) for number in (1, 2, 3)]
     users = [identify("i1", "u1", 5), identify("i2", "u1", 6)]
     source = archive(more(folder, *events, track("t1", "Sock Bought", 4), *users))
@@ -186,9 +186,9 @@ def test_a_row_that_a_step_returns_twice_is_stored_once(folder: Path) -> None:
     source.tracks.add_yield_map(lambda rows: iter([rows.slice(1), rows]))
     source.identifies.add_yield_map(lambda rows: iter([*rows.to_pylist(), rows.to_pylist()]))
     source.other_events.add_yield_map(lambda rows: iter([rows.slice(2), [rows.slice(1), rows]]))
-    place.run(source.with_resources("tracks", "identifies", "other_events"))
+    target.run(source.with_resources("tracks", "identifies", "other_events"))
     tables = ("tracks", "identifies", "shoe_bought", "sock_bought")
-    assert {name: [row["id"] for row in place.rows(name)] for name in tables} == {
+    assert {name: [row["id"] for row in target.rows(name)] for name in tables} == {
         "tracks": ["s3", "t1", "s1", "s2"],
         "identifies": ["i1", "i2"],
         "shoe_bought": ["s3", "s2", "s1"],
@@ -210,16 +210,16 @@ def test_a_step_that_returns_a_frame_without_the_key(folder: Path, monkeypatch: 
         monkeypatch.setitem(sys.modules, "dlt.common.libs.pandas", library)
         return DataFrame(rows.drop_columns(["id"]))
 
-    place, source = Place(), archive(more(folder, track("s1", "Shoe Bought", 1))).with_resources("tracks")
+    target, source = Target(), archive(more(folder, track("s1", "Shoe Bought", 1))).with_resources("tracks")
     source.tracks.add_map(framed)
     with pytest.raises(PipelineStepFailed, match="Expected the column id with a value in each row that the steps of"):
-        place.run(source)
-    assert (place.names(), place.pipeline.has_pending_data) == ([], False)
+        target.run(source)
+    assert (target.names(), target.pipeline.has_pending_data) == ([], False)
 
 
 def test_a_step_of_a_resource_that_a_transformer_of_the_source_reads(folder: Path) -> None:
     """The rows go on to the transformer and into the table, once each."""
-    place, seen = Place(), [0]
+    target, seen = Target(), [0]
     source = archive(more(folder, track("s1", "Shoe Bought", 1, size=1))).with_resources("tracks")
 
     def counted(rows: pa.Table) -> pa.Table:
@@ -235,33 +235,33 @@ def test_a_step_of_a_resource_that_a_transformer_of_the_source_reads(folder: Pat
         yield rows.select(["id"])
 
     source.resources.add(ids)
-    place.run(source)
-    assert (place.count("tracks"), place.count("ids")) == (1, 1)
+    target.run(source)
+    assert (target.count("tracks"), target.count("ids")) == (1, 1)
 
 
 def test_a_limit_is_not_the_whole(source: Callable[..., DltSource], whole: Rows) -> None:
-    place, mine = Place(), source()
+    target, mine = Target(), source()
     mine.tracks.add_limit(1)
-    place.run(mine)
-    assert place.count("_audit") == 0
-    place.run(source().add_limit(2, count_rows=True))
-    assert place.count("_audit") == 0
-    place.run(source())
-    assert place.tables() == whole
-    assert place.balances()
+    target.run(mine)
+    assert target.count("_audit") == 0
+    target.run(source().add_limit(2, count_rows=True))
+    assert target.count("_audit") == 0
+    target.run(source())
+    assert target.tables() == whole
+    assert target.balances()
 
 
 def test_contracts(folder: Path, tmp_path: Path) -> None:
     """Contracts discard columns, rows with new columns, or tables; frozen columns stop a run before it writes."""
     first, second = track("m1", "Email Opened", 1), track("m2", "Email Opened", 2, shoe=1)
     third = track("m3", "Shoe Bought", 3)
-    begun = Place()
+    begun = Target()
     begun.run(archive(more(folder, first)))
     begun.keep(tmp_path)
 
-    def loaded(place: Place, contract: Any) -> list[int]:
-        place.run(archive(more(folder, second, third)), schema_contract=contract)
-        return [place.count(name) for name in ("tracks", "email_opened", "shoe_bought")]
+    def loaded(target: Target, contract: Any) -> list[int]:
+        target.run(archive(more(folder, second, third)), schema_contract=contract)
+        return [target.count(name) for name in ("tracks", "email_opened", "shoe_bought")]
 
     values = kept(tmp_path)
     assert loaded(values, {"columns": "discard_value"}) == [3, 2, 1]
@@ -282,13 +282,13 @@ def test_transformers(source: Callable[..., DltSource], whole: Rows, caplog: pyt
         yield rows.select(["user_id"])
 
     mine.resources.add(openers)
-    place = Place()
-    place.run(mine)
-    found = place.tables()
+    target = Target()
+    target.run(mine)
+    found = target.tables()
     assert len(found.pop("openers")) == len(whole["email_opened"])
     assert found == whole
-    place.run(source())  # looks for copies that a killed run may have left, but not in a table without a key
-    again = place.tables()
+    target.run(source())  # looks for copies that a killed run may have left, but not in a table without a key
+    again = target.tables()
     assert len(again.pop("openers")) == len(whole["email_opened"])
     assert again == whole
 
@@ -300,21 +300,21 @@ def test_transformers(source: Callable[..., DltSource], whole: Rows, caplog: pyt
 
     mine.resources.add(others)
     with pytest.raises(PipelineStepFailed, match=r"Deselect it: source\.other_events\.selected = False"):
-        Place("others").run(mine)
+        Target("others").run(mine)
     mine.other_events.selected = False
-    place = Place("others")
-    place.run(mine)
+    target = Target("others")
+    target.run(mine)
     [said] = [record.getMessage() for record in caplog.records if "transformer" in record.getMessage()]
     assert said == (
         "other_events is not selected, but a transformer took its rows: they count as loaded, and no later load brings"
         ' them into tables of their own, except with write_disposition="replace".'
     )
-    assert place.count("others") == sum(len(rows) for name, rows in whole.items() if name not in TABLES)
+    assert target.count("others") == sum(len(rows) for name, rows in whole.items() if name not in TABLES)
 
 
 def test_an_event_with_the_name_of_a_users_own_table_has_another_table(folder: Path) -> None:
     """Anybody can send one; it neither stops a load nor comes into that table."""
-    place = Place()
+    target = Target()
     source = archive(more(folder, track("o1", "Email Opened", 1), track("s1", "Shoe Bought", 1)))
 
     @dlt.transformer(data_from=source.email_opened, name="openers")
@@ -322,13 +322,13 @@ def test_an_event_with_the_name_of_a_users_own_table_has_another_table(folder: P
         yield rows.select(["event"])
 
     source.resources.add(openers)
-    place.run(source)
-    place.run(archive(more(folder, track("o2", "Openers", 2), track("s2", "Shoe Bought", 2))))
-    assert (place.rows("openers"), [row["id"] for row in place.rows("openers_table")]) == (
+    target.run(source)
+    target.run(archive(more(folder, track("o2", "Openers", 2), track("s2", "Shoe Bought", 2))))
+    assert (target.rows("openers"), [row["id"] for row in target.rows("openers_table")]) == (
         [{"event": "email_opened"}],
         ["o2"],
     )
-    assert [row["id"] for row in place.rows("shoe_bought")] == ["s1", "s2"]
+    assert [row["id"] for row in target.rows("shoe_bought")] == ["s1", "s2"]
 
 
 @pytest.mark.usefixtures("loaded")

@@ -21,7 +21,7 @@ _WORDS = {"messages": "message", "rows": "row", "rejected_lines": "rejected line
 
 
 def export_dataset(folder: str, form: str, as_json: bool, target: TargetOptions, wait: timedelta) -> None:
-    """Writes the target's dataset to a folder, or to a place in a bucket, and prints the counts."""
+    """Writes the target's dataset to a folder, or to a prefix of a bucket, and prints the counts."""
     with explained(), inspect.reading(*target, wait=wait, warn=log.warn) as dataset:
         _check_rights(dataset)
         before = dataset.complete_loads()

@@ -356,7 +356,7 @@ def load_options(command: _Command) -> _Command:
 
 
 def describe_target(options: TargetOptions) -> dict[str, str]:
-    """Returns the place of a target's data: `destination`, `location`, `dataset`, and dlt's `pipeline`."""
+    """Returns where a target's data is: `destination`, `location`, `dataset`, and dlt's `pipeline`."""
     from ..explain import explained
     from ..warehouses.pipeline_names import pipeline_name
     from ..warehouses.resolve import resolve_target

@@ -177,7 +177,7 @@ def _size(report: LoadReport) -> str:
 
 
 def print_result(report: LoadReport, as_json: bool, dry_run: bool, location: dict[str, str], counted: Counted) -> None:
-    """Prints the counts of a load and the place of its data, as text or as JSON."""
+    """Prints the counts of a load and where its data is, as text or as JSON."""
     skipped = f" {report.lines_skipped:,} skipped," if report.lines_skipped else ""
     counts = (
         f"{plural(report.lines, 'line')}, {report.stored:,} stored, {plural(report.duplicates, 'duplicate')},"

@@ -41,11 +41,11 @@ class BucketFiles(Protocol):
 
 
 class ExportBucket(ExportTarget):
-    """A place in a bucket, given by its URL and its file system.
+    """A prefix of a bucket, given by its URL and its file system.
 
     The files wait on this machine. When all are complete, they are uploaded, and their sizes are compared with what the
     bucket lists. The marks are removed last; until then no load reads any of the files. Of two exports to one
-    place, the later one continues and the other raises BusyError.
+    prefix, the later one continues and the other raises BusyError.
     """
 
     def __init__(self, url: str, fs: BucketFiles) -> None:
@@ -96,14 +96,14 @@ class ExportBucket(ExportTarget):
     # ---- the bucket --------------------------------------------------------------------------------------------------
 
     def _mark(self) -> None:
-        """Marks the place as this export's."""
+        """Marks the prefix as this export's."""
         mark = self.stage.parent / "mark"
         mark.write_bytes(self._own_mark)
         for name in MARKS:
             self._put(mark, name)
 
     def _check_mark(self) -> None:
-        """Raises BusyError if another export has marked the place since."""
+        """Raises BusyError if another export has marked the prefix since."""
         try:
             found = self._fs.cat_file(f"{self._root}/{EXPORT_MARK}")
         except FileNotFoundError:
@@ -134,7 +134,7 @@ class ExportBucket(ExportTarget):
             )
 
     def _names(self, everything: bool = True) -> dict[str, int]:
-        """Returns the sizes of all files by name below the place; without `everything`, of its first level."""
+        """Returns the sizes of all files by name below the prefix; without `everything`, of its first level."""
         self._fs.invalidate_cache()
         try:
             if everything:

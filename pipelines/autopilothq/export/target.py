@@ -16,10 +16,10 @@ _OWN_FILE = re.compile(rf"{ARCHIVE_FOLDER}/{SOURCE_FOLDER}/-?[0-9]+/export-[0-9]
 
 
 class ExportTarget(ABC):
-    """A place for an export, which is empty or has an interrupted export; that one is started from scratch.
+    """A folder, or a prefix of a bucket, for an export. An interrupted export in it is started from scratch.
 
-    Files wait in a folder of this machine until `publish` is called. Entering raises RunError if the place has anything
-    else.
+    Files wait in a folder of this machine until `publish` is called. Entering raises RunError if the target has
+    anything else.
     """
 
     stage: Path
@@ -49,7 +49,7 @@ class ExportTarget(ABC):
 
 
 def is_own_file(name: str) -> bool:
-    """Returns whether a name below the place is one that an export gives.
+    """Returns whether a name below the target is one that an export gives.
 
     Example: `is_own_file("segment-logs/autopilothq/1551398400000/export-0001.gz")`.
     """
@@ -57,7 +57,7 @@ def is_own_file(name: str) -> bool:
 
 
 def not_empty_error(target: object) -> RunError:
-    """Returns the error for a place that has anything else."""
+    """Returns the error for a target that has anything else."""
     return RunError(
         f"Expected {target} to be an empty folder, or a new one, but there is something in it.\n"
         "Name another folder, or move what is in it."

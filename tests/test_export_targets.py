@@ -1,4 +1,4 @@
-"""Where `export` writes: a folder or a place in a bucket has complete files, or a mark that keeps loads away."""
+"""Where `export` writes: a folder or a prefix of a bucket has complete files, or a mark that keeps loads away."""
 
 import errno
 import gzip
@@ -181,8 +181,8 @@ def _refuse_sync(monkeypatch: pytest.MonkeyPatch, below: Path, name: str, number
 # ---- a bucket --------------------------------------------------------------------------------------------------------
 
 
-class Place:
-    """A place in a new bucket, and what is there."""
+class Prefix:
+    """A prefix of a new bucket, and what is there."""
 
     def __init__(self, s3: S3) -> None:
         self.url = f"{s3.bucket()}/out"
@@ -200,39 +200,39 @@ class Place:
 
 
 @pytest.fixture
-def place(s3: S3) -> Place:
-    return Place(s3)
+def prefix(s3: S3) -> Prefix:
+    return Prefix(s3)
 
 
-def test_a_bucket_has_all_files_or_a_mark_and_no_load_takes_what_is_marked(place: Place) -> None:
-    with place.export() as files:
+def test_a_bucket_has_all_files_or_a_mark_and_no_load_takes_what_is_marked(prefix: Prefix) -> None:
+    with prefix.export() as files:
         files.append(f"{DAY}/export-0001.gz", b"a")
         files.append(f"{DAY}/export-0001.gz", b"b")
-        assert place.names() == sorted(MARKS)
+        assert prefix.names() == sorted(MARKS)
         files._upload(f"{DAY}/export-0001.gz")
         left_out: dict[str, str] = {}
-        assert list(list_files([place.url], fs=place.fs, left_out=left_out)) == []
-        assert left_out == {f"{place.url}/": "unfinished_export"}
-        assert place.loaded("/segment-logs") == place.loaded("/segment-logs/autopilothq") == []
+        assert list(list_files([prefix.url], fs=prefix.fs, left_out=left_out)) == []
+        assert left_out == {f"{prefix.url}/": "unfinished_export"}
+        assert prefix.loaded("/segment-logs") == prefix.loaded("/segment-logs/autopilothq") == []
         assert files.publish() == 1
-    assert place.names() == [f"{DAY}/export-0001.gz"]
-    assert place.loaded() == [f"{place.url}/{DAY}/export-0001.gz"]
-    assert place.fs.cat_file(f"{place.url}/{DAY}/export-0001.gz") == b"ab"
-    with pytest.raises(RunError) as error, place.export():
+    assert prefix.names() == [f"{DAY}/export-0001.gz"]
+    assert prefix.loaded() == [f"{prefix.url}/{DAY}/export-0001.gz"]
+    assert prefix.fs.cat_file(f"{prefix.url}/{DAY}/export-0001.gz") == b"ab"
+    with pytest.raises(RunError) as error, prefix.export():
         pass
     assert str(error.value) == (
-        f"Expected {place.url} to be an empty folder, or a new one, but there is something in it.\n"
+        f"Expected {prefix.url} to be an empty folder, or a new one, but there is something in it.\n"
         "Name another folder, or move what is in it."
     )
 
 
-def test_an_interrupted_export_to_a_bucket_starts_from_the_beginning_and_the_earlier_one_ends(place: Place) -> None:
-    with place.export() as first:
+def test_an_interrupted_export_to_a_bucket_starts_from_the_beginning_and_the_earlier_one_ends(prefix: Prefix) -> None:
+    with prefix.export() as first:
         first.append(f"{DAY}/export-0001.gz", b"half")
         first.append(f"{DAY}/export-0002.gz", b"more")
         first._upload(f"{DAY}/export-0002.gz")
-        with place.export() as second:
-            assert place.names() == sorted(MARKS)
+        with prefix.export() as second:
+            assert prefix.names() == sorted(MARKS)
             second.append(f"{DAY}/export-0001.gz", b"whole")
             second.create("tracks.parquet").close()
             with pytest.raises(BusyError) as error:
@@ -243,14 +243,14 @@ def test_an_interrupted_export_to_a_bucket_starts_from_the_beginning_and_the_ear
     assert (
         str(error.value)
         == str(again.value)
-        == (f"Another export has begun to write to {place.url}. Name another place, or wait for it.")
+        == (f"Another export has begun to write to {prefix.url}. Name another place, or wait for it.")
     )
-    assert place.names() == [f"{DAY}/export-0001.gz", "tracks.parquet"]
-    assert place.fs.cat_file(f"{place.url}/{DAY}/export-0001.gz") == b"whole"
+    assert prefix.names() == [f"{DAY}/export-0001.gz", "tracks.parquet"]
+    assert prefix.fs.cat_file(f"{prefix.url}/{DAY}/export-0001.gz") == b"whole"
 
 
-def test_a_bucket_that_is_not_there_is_said_before_anything_is_read(place: Place) -> None:
-    with pytest.raises(RunError) as error, ExportBucket("s3://not-there-x/FAX/", place.fs):
+def test_a_bucket_that_is_not_there_is_said_before_anything_is_read(prefix: Prefix) -> None:
+    with pytest.raises(RunError) as error, ExportBucket("s3://not-there-x/FAX/", prefix.fs):
         pass
     assert str(error.value).splitlines() == [
         "Cannot write to s3://not-there-x/FAX: FileNotFoundError: The specified bucket does not exist",
