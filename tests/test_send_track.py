@@ -1,6 +1,7 @@
 """The rules of docs/contract/destination.md for a track, against an account over real HTTP."""
 
 import json
+import threading
 from collections import Counter
 from typing import Any
 
@@ -129,6 +130,17 @@ def test_a_trigger_that_times_out_or_fails_is_unknown_one_that_must_wait_is_repe
         ("t1", "unknown", 503, 1),
         ("t2", "delivered", 200, 2),
     ]
+
+
+def test_journeys_of_different_people_are_entered_at_the_same_time(server: FakeAutopilot) -> None:
+    both = threading.Barrier(2)
+
+    def together(answer: Any) -> Any:
+        both.wait(2)
+        return answer
+
+    server.order("POST", "/trigger/*", times=2, edit=together)
+    assert counted(send(server, [track(1), track(2)])) == {"messages": 2, "delivered": 2}
 
 
 def test_what_was_not_carried_out_comes_again(server: FakeAutopilot) -> None:

@@ -435,6 +435,16 @@ def test_a_user_id_follows_a_change_that_is_made_and_none_that_is_refused(server
     assert shown(server, "e") == {"e": ("T1", "5")}
 
 
+def test_a_change_of_address_that_is_refused_is_sent_again_once_its_values_change(server: FakeAutopilot) -> None:
+    server.order("POST", "/contact", status=400, message="No.")
+    refused = change(1, "p1", "b", title="T1")
+    for _ in range(2):
+        assert counted(send(server, [refused])) == {"messages": 1, "refused": 1}
+        assert rows("status", "http_status", "message", "attempts") == [("refused", 400, "No.", 1)]
+    assert [path for path, _ in posts(server)] == ["/contact"]
+    assert send(server, [change(1, "p1", "b", title="T2")]).delivered == 1
+
+
 def test_a_change_of_address_whose_answer_cannot_be_read_may_have_been_made(server: FakeAutopilot) -> None:
     messages = [identify(1), change(2, "p1", "b", title="T2")]
     server.order("POST", "/contact", edit=lambda _: b"<html>")

@@ -121,8 +121,6 @@ class BatchSender:
 
     def _defer_held(self, batch: ContactBatch, outcomes: dict[Key, Outcome]) -> None:
         """Removes contacts from a batch whose earlier messages must be sent first; they fail as deferred."""
-        if self._held.is_empty:
-            return
         for key, values in list(batch.contacts.items()):
             keys = contact_keys(values)
             if self._held.holds(keys, batch.renames):

@@ -19,11 +19,6 @@ class HeldPeople:
         self.unsettled = set(unsettled)
         self._failed: set[Key] = set()
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nobody's messages must wait."""
-        return not self.unsettled and not self._failed
-
     def note_failed(self, people: Iterable[Key], always: bool = False) -> None:
         """Notes people with a message that failed. One that `always` fails holds up nobody, except in order."""
         if self.in_order:
