@@ -22,6 +22,7 @@ Path = tuple[str, ...]
 
 MAX_LEAVES = 200  # keys that the fast path reads; lines with others take the slow path
 MAX_SHAPES = 1_000  # shapes of one batch that are examined, the most frequent ones first; others need known keys
+MAX_SPARSE = 100  # leaves of which lines of rare shapes may have any; with more, columns without values cost too much
 MAX_KNOWN = 10_000  # shapes that are remembered
 MAX_SHAPE = 1 << 14  # characters of a shape that is examined or remembered
 
@@ -215,7 +216,7 @@ class _KnownKeys:
             return
         is_leaf = len(path) > 1 and path not in self._objects
         taken = {("case", *_lower(path))} | ({("column", path[0], _column(path))} if is_leaf else set())
-        if taken & self._taken:
+        if taken & self._taken or (is_leaf and len(self._plain.leaves) >= MAX_SPARSE):
             return
         self._taken |= taken
         known.add(path[-1])
