@@ -154,6 +154,50 @@ def test_the_most_frequent_shapes_are_looked_at(monkeypatch: pytest.MonkeyPatch)
     assert list(known.known()) == [c]
 
 
+KNOWN = {
+    "_": ["type", "properties", "traits"],
+    "properties": ["a", "b", "plan"],
+    "properties__plan": ["of"],
+    "traits": ["a", "c d"],
+}
+OF_KNOWN_KEYS: list[tuple[dict[str, list[str]], bool]] = [
+    ({"_": ["type"]}, True),
+    ({"_": ["properties", "type"], "properties": ["b"]}, True),
+    ({"_": ["traits", "type"], "traits": ["c d"]}, True),
+    ({"_": ["type", "properties"], "properties": ["plan", "a"], "properties__plan": ["of"]}, True),
+    ({"_": []}, False),
+    ({"_": ["type", "other"]}, False),
+    ({"_": ["type"], "properties": ["c d"]}, False),  # known of others only
+    ({"_": ["type"], "context": ["a"]}, False),
+    ({"_": ["type"], "properties": ["a", "a"]}, False),
+    ({"_": ["type"], "traits": ["c d", "c_d"]}, False),  # known, and one column
+    ({"_": ["type"], "traits": ["c_d"]}, False),
+    ({"_": ["type", "Type"]}, False),
+    ({"_": ["Type"]}, False),
+]
+
+
+def test_rare_shapes_of_known_keys_are_regular(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Shapes().with_objects([("properties", "plan"), ("missing", "parent")])
+    leaves = [
+        ("properties", "a"),
+        ("properties", "b"),
+        ("traits", "a"),
+        ("traits", "c d"),
+        ("properties", "plan", "of"),
+    ]
+    for keys in (KNOWN, {"_": ["type"], "traits": ["c_d"]}, {"_": ["Type"]}):
+        assert learnt(known, **keys)
+    monkeypatch.setattr(shapes, "MAX_SHAPES", 0)
+    assert [learnt(known, **keys) for keys, _ in OF_KNOWN_KEYS] == [
+        RegularShape(leaves, []) if regular else None for _, regular in OF_KNOWN_KEYS
+    ]
+    nulls = [*(tuple(pointer[1:].split("/")) for pointer in OBJECTS[1:]), ("missing", "parent"), ("properties", "plan")]
+    for of in ({"_": ["properties"], "properties": []}, {"_": ["properties"], "properties": ["plan"]}):
+        assert learnt(known, **of) == RegularShape(leaves, nulls)
+    assert len(known.known()) == 3  # they are not remembered
+
+
 def test_the_engine_reads_the_columns_of_all_shapes() -> None:
     known = Shapes().with_objects([("properties", "it's/a")])
     more = [("context", "zoo"), ("properties", "a"), ("properties", "A b"), ("properties", "it's/a", "b")]

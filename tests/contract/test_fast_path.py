@@ -1,5 +1,6 @@
 """Lines of all shapes that Segment documents take the fast path, none the slow one, with the same rows."""
 
+import itertools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +8,7 @@ from unittest import mock
 
 import pytest
 
+from autopilothq.projection import shapes
 from autopilothq.segment import message as messages
 from contract.both_ways import differences
 from contract.loading import Line, Row, message, rows_of
@@ -75,3 +77,23 @@ def test_lines_of_a_documented_shape_are_read_at_once(
 def test_they_are_read_at_once_as_they_are_read_one_by_one() -> None:
     lines = [line(number * 10 + n) for number, (line, _) in enumerate(SHAPES.values()) for n in range(3)]
     assert differences(lines) == []
+
+
+def test_lines_with_a_shape_each_are_read_at_once_if_their_keys_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a key has no object that has one elsewhere; odd lines among them are read one by one."""
+    monkeypatch.setattr(shapes, "MAX_SHAPES", 1)
+    body = {"campaign_id": "c", "plan": {"of": 1}, "score": 2, "a b": "x", "name": [1]}
+    subsets = itertools.product((CONTEXT, None), itertools.product((1, 0), repeat=len(body)))
+    lines: list[Line] = [
+        message(messageId=f"m{n}", context=context, properties=dict(itertools.compress(body.items(), chosen)))
+        for n, (context, chosen) in enumerate(subsets)
+    ]
+    nulls = [{"plan": None}, {"plan": 1}, {"plan": [{"of": 1}]}]
+    odd = [*nulls, {"a_b": 1}, {"a b": 1, "a_b": 2}, {"Score": 1}, {"new": 1}]
+    lines += [message(messageId=f"o{n}", properties=properties) for n, properties in enumerate(odd)]
+    lines += [message(messageId=f"l{n}", context=CONTEXT, properties=body) for n in range(3)]  # examined
+    first: list[Line] = [message(messageId=f"f{n}", context=CONTEXT, properties=body) for n in range(len(lines) + 1)]
+    with mock.patch("autopilothq.projection.irregular.read_message", wraps=messages.read_message) as read:
+        assert differences(first + lines) == []  # a load in two batches; the other one does not count
+    alone = [json.loads(call.args[0])["messageId"] for call in read.call_args_list]
+    assert [id_ for id_ in alone if not id_.startswith("f")] == ["o1", "o2", "o3", "o4", "o5", "o6"]

@@ -21,7 +21,8 @@ from .cells import with_timestamps_read
 Path = tuple[str, ...]
 
 MAX_LEAVES = 200  # keys that the fast path reads; lines with others take the slow path
-MAX_SHAPES = 1_000  # shapes of one batch that are examined, the most frequent ones first
+MAX_SHAPES = 1_000  # shapes of one batch that are examined, the most frequent ones first; others need known keys
+MAX_SPARSE = 100  # leaves of which lines of rare shapes may have any; with more, columns without values cost too much
 MAX_KNOWN = 10_000  # shapes that are remembered
 MAX_SHAPE = 1 << 14  # characters of a shape that is examined or remembered
 
@@ -98,6 +99,7 @@ class Shapes:
         self._objects = tuple(objects)
         self._shapes: dict[str, RegularShape | None] = {}
         self._leaves: set[Path] = set()
+        self._keys = _KnownKeys(self._objects)
         self._spellings: dict[Path, Path] = {}
         self._note_spellings((*_DECLARED, *self._objects))
 
@@ -113,18 +115,22 @@ class Shapes:
     def regular(self, found: Mapping[str, int]) -> dict[str, "RegularShape"]:
         """Returns those of some shapes that are regular.
 
-        `found` has the number of lines of each shape. Only the most frequent shapes are examined, so lines with a shape
-        each do not displace those of all others.
+        `found` has the number of lines of each shape. Only the most frequent shapes are examined and remembered, so
+        lines with a shape each do not displace those of all others. Of the rest, those of known keys are regular:
+        messages with a dozen keys that each may lack have thousands of shapes.
         """
         short = (shape for shape in found if len(shape) <= MAX_SHAPE)
-        ordered = sorted(short, key=lambda shape: (-found[shape], shape))[:MAX_SHAPES]
+        ordered = sorted(short, key=lambda shape: (-found[shape], shape))
+        rest = ordered[MAX_SHAPES:]
+        del ordered[MAX_SHAPES:]
         with self._lock:
             if len(self._shapes) > MAX_KNOWN:
                 self._shapes.clear()
             for shape in ordered:
                 if shape not in self._shapes:
                     self._shapes[shape] = self._learn(shape)
-            return {text: found_shape for text in ordered if (found_shape := self._shapes[text]) is not None}
+            regular = {text: self._shapes[text] for text in ordered} | {text: self._keys.shape(text) for text in rest}
+        return {text: shape for text, shape in regular.items() if shape is not None}
 
     def _learn(self, shape: str) -> "RegularShape | None":
         """Examines a shape that is new; returns None if it is not regular."""
@@ -136,6 +142,7 @@ class Shapes:
             return None
         self._leaves.update(leaves)
         self._note_spellings(leaves)
+        self._keys.add(keys)
         # A key that is an object in other lines and has no keys here is null, `{}` or no object.
         paths = [(*parent, key) for parent, names in keys.items() for key in names]
         return RegularShape(leaves, [path for path in paths if keys.get(path) == []])
@@ -175,13 +182,57 @@ class Shapes:
     def query(self, shapes: Mapping[str, "RegularShape"]) -> ProjectionQuery:
         """Returns the query for lines of these shapes."""
         leaves, nulls = dict[Path, None](), dict[Path, None]()
-        for shape in shapes.values():
+        for shape in {id(shape): shape for shape in shapes.values()}.values():  # thousands may be one object
             leaves |= dict.fromkeys(shape.leaves)
             nulls |= dict.fromkeys(shape.nulls)
         known = pa.table({"shape": list(shapes), "has_nulls": [bool(shape.nulls) for shape in shapes.values()]})
         # None of the catalogue's paths is an object.
         leaves |= dict.fromkeys(_DECLARED)
         return _query(known, list(leaves), self.pointers(), [_pointer(path) for path in nulls])
+
+
+class _KnownKeys:
+    """The keys of regular shapes, of which a line may have any: no two have the same column, or differ only in case."""
+
+    def __init__(self, objects: Sequence[Path]) -> None:
+        self._objects = objects
+        self._names: list[set[str]] = [set() for _ in objects]
+        # An object that may be null, and where it and the object that holds it are in a shape.
+        self._parents = [
+            (n, objects.index(path[:-1]), path[-1]) for n, path in enumerate(objects) if path[:-1] in objects and path
+        ]
+        self._taken: set[tuple[str, ...]] = set()
+        self._plain = RegularShape([], [])
+        self._with_nulls = RegularShape(self._plain.leaves, [path for path in objects if path])
+
+    def add(self, keys: Mapping[Path, Sequence[str]]) -> None:
+        """Adds the keys of a regular shape, by the object that has them."""
+        for known, (parent, names) in zip(self._names, keys.items(), strict=True):
+            for name in names:
+                self._add(known, (*parent, name))
+
+    def _add(self, known: set[str], path: Path) -> None:
+        if path[-1] in known or len(known) == MAX_LEAVES:
+            return
+        is_leaf = len(path) > 1 and path not in self._objects
+        taken = {("case", *_lower(path))} | ({("column", path[0], _column(path))} if is_leaf else set())
+        if taken & self._taken or (is_leaf and len(self._plain.leaves) >= MAX_SPARSE):
+            return
+        self._taken |= taken
+        known.add(path[-1])
+        if is_leaf:
+            self._plain.leaves.append(path)
+
+    def shape(self, text: str) -> "RegularShape | None":
+        """Returns the shape of this text with all known leaves; None if it has other keys, or a key twice."""
+        keys = [names or () for names in json.loads(text)]
+        for names, known in zip(keys, self._names, strict=True):
+            if not known.issuperset(names) or len(set(names)) != len(names):
+                return None
+        if not keys[0]:
+            return None
+        has_nulls = any(not keys[n] and name in keys[parent] for n, parent, name in self._parents)
+        return self._with_nulls if has_nulls else self._plain
 
 
 def _pointer(path: Path) -> str:
