@@ -96,9 +96,9 @@ def test_books_stand_apart_and_all_goes_on(call: Call, target: tuple[str, ...]) 
         said = call("schema", "upgrade", *apart)
         assert said.out.split("\n\n")[:-1] == ['ALTER TABLE "autopilothq"."tracks" ADD PRIMARY KEY ("id");']
     # Where no books move, a dataset of that name is not the one that loads used until now.
-    run(place, ["CREATE SCHEMA autopilothq_staging", "CREATE TABLE autopilothq_staging.tracks (id text)"])
+    run(target, ["CREATE SCHEMA autopilothq_staging", "CREATE TABLE autopilothq_staging.tracks (id text)"])
     assert call("schema", "upgrade", *apart).out.startswith("Nothing to upgrade in ")
-    run(place, ["DROP SCHEMA autopilothq_staging CASCADE"])
+    run(target, ["DROP SCHEMA autopilothq_staging CASCADE"])
 
     said = call("forget", "--user-id", "u1", *apart)
     assert said.status == 0, said.err
