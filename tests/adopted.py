@@ -49,9 +49,10 @@ def snowflake_parquet(folder: Path) -> None:
         con.execute(
             "COPY (SELECT 'c1' AS ID, '2019-03-03 10:00:00.000 Z' AS RECEIVED_AT, 'u1' AS USER_ID,"
             " '2019-03-03 09:59:58.500 -0800' AS ORIGINAL_TIMESTAMP, 'https://example.com' AS LINK_URL,"
-            " 12345678901::DECIMAL(38, 0) AS CLICKS, 1.5::DECIMAL(10, 2) AS PRICE,"
-            " {'DECIMAL(9,1) {}': 1.50::DECIMAL(9, 2), 'tax': [0::DECIMAL(15, 3)]} AS COSTS,"
-            " '2019-03-03 10:00:00.000 Z' AS SEEN_AT, 'email_clicked' AS EVENT, 'Email Clicked' AS EVENT_TEXT)"
+            " 12345678901::DECIMAL(38, 0) AS CLICKS, 1.5::DECIMAL(10, 2) AS PRICE, -0.25::DECIMAL(4, 4) AS SHARE,"
+            " {'DECIMAL(9,1) {}': 1.50::DECIMAL(9, 2), 'tax': [0::DECIMAL(15, 3)], 'off': 0.5::DECIMAL(16, 16)}"
+            " AS COSTS, '2019-03-03 10:00:00.000 Z' AS SEEN_AT, 'email_clicked' AS EVENT,"
+            " 'Email Clicked' AS EVENT_TEXT)"
             f" TO '{folder / 'data_0_0_0.snappy.parquet'}' (FORMAT parquet)"
         )
 

@@ -88,7 +88,7 @@ def test_names_of_snowflake_are_folded_and_its_times_as_text_are_times(adopted: 
     assert adopted.tables["email_clicked"] == [
         {"id": "c1", "received_at": at("2019-03-03 10:00:00"), "original_timestamp": at("2019-03-03 17:59:58.500"),
          "user_id": "u1", "link_url": "https://example.com", "clicks": 12345678901, "price": 1.5,
-         "costs": '{"DECIMAL(9,1) {}":1.50,"tax":[0.000]}',
+         "share": -0.25, "costs": '{"DECIMAL(9,1) {}":1.50,"tax":[0.000],"off":0.5000000000000000}',
          "seen_at": at("2019-03-03 10:00:00"), "event": "email_clicked", "event_text": "Email Clicked"}
     ]  # fmt: skip
 

@@ -125,7 +125,7 @@ def test_the_states_that_are_stored_are_the_newest_of_the_dataset(tmp_path: Path
     def noting(pipeline: str, count: int) -> Any:
         @dlt.resource(name="t")
         def rows() -> Any:
-            dlt.current.resource_state()["drops"] = {pipeline: count}
+            dlt.current.resource_state().update({dropped._DROPS: {pipeline: count}, "drops": "of a user"})
             yield {"n": 1}
 
         return rows

@@ -243,3 +243,14 @@ def test_a_file_is_open_as_long_as_dlt_loads_it_and_no_longer(file: Path, monkey
     pipeline.load()
     assert set(seen) == {True}
     assert not is_open()
+
+
+def test_a_load_is_given_up_also_where_the_file_cannot_be_opened(file: Path) -> None:
+    """As dlt gives it up elsewhere."""
+    Path("email.ndjson").write_text(json.dumps({"type": "track", "event": "Email Opened", "messageId": "1"}))
+    pipeline = dlt.pipeline("given_up", destination=dlt.destinations.duckdb(str(file)), dataset_name="autopilothq")
+    pipeline.extract(archive("email.ndjson").with_resources("email_opened", "_audit"))
+    pipeline.normalize()
+    file.write_bytes(b"no database" * 1000)
+    pipeline.abort_packages()
+    assert not pipeline.has_pending_data

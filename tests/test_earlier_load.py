@@ -43,6 +43,18 @@ def test_a_load_does_not_count_where_all_files_before_it_were_replaced(
     assert outdated_loads(pipeline, Stored({"1.0", "2.0", "3.0", "4.0"}, audited)) == lacking
 
 
+def test_a_load_of_an_api_leaves_files_that_were_replaced_to_loads_of_files(pipeline: Any) -> None:
+    """It does not look them up. A load may be of both, in any order, and each of them notes what it was read after."""
+    before, files = Stored({"1.0"}), Stored({"1.0"}, {"1.0"})
+    for load_id, notes in (("2.0", (before, files)), ("3.0", (files, before))):
+        for each in notes:
+            note_earlier(pipeline, load_id, each, each)
+    complete = {"1.0", "2.0", "3.0"}
+    note_earlier(pipeline, "4.0", Stored(complete), Stored(complete))
+    assert outdated_loads(pipeline, Stored(complete)) == set()
+    assert outdated_loads(pipeline, Stored(complete, {"9.0"})) == {"2.0", "3.0"}
+
+
 def test_what_lacks_nothing_is_forgotten_and_the_newest_others_are_kept(pipeline: Any) -> None:
     notes = Path(pipeline.working_dir, "autopilothq-loads", "earlier.json")
     note(pipeline, AHEAD, {"1.0"})

@@ -186,6 +186,17 @@ def test_a_table_that_another_pipeline_replaces_is_filled_again(server: FakeProf
     assert (target.count("email_clicked"), asked()) == (1, 4)
 
 
+def test_people_are_not_asked_again_where_an_archive_is_loaded_in_the_same_run(server: FakeProfiles) -> None:
+    """The load is of both, and the next one of the API does not look up which files it was read after."""
+    target = Target()
+    for number in range(3):
+        archive_of(f"{number}.ndjson", track(f"m{number}", "Email Clicked", 1))
+        source = profiles(server.token, server.space, people="people.txt", base_url=server.base_url)
+        clicks = archive("*.ndjson").with_resources("email_clicked", "_audit")
+        target.run([source.with_resources("email_opened", "_profiles", "_audit"), clicks])
+    assert [("start=" in request.path) for request in server.requests] == [False, True, True]
+
+
 def test_two_sources_in_one_run_are_told_to_run_one_by_one(origin: tuple[str, Callable[[], DltSource]]) -> None:
     with pytest.raises(PipelineStepFailed, match=r"twice\.\nRun one source after the other\. What was"):
         Target().run([origin[1](), origin[1]()])

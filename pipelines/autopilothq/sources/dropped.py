@@ -19,7 +19,8 @@ from ..warehouses.dlt_internals.resources import dropped_tables, running_pipelin
 from .user_hints import replaced_resources
 
 _BEGUN = "begun"  # a key in dlt's state: of a resource, the load before which its tables were dropped, or ""
-_DROPS = "drops"  # a key in dlt's state of a resource: how often each pipeline has dropped its tables, by name
+# A key in dlt's state of a resource, which no other source has: how often each pipeline has dropped its tables.
+_DROPS = "autopilothq_drops"
 
 
 def dropped_before(resources: Collection[str], load_id: str) -> dict[str, str]:

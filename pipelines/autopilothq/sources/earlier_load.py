@@ -20,31 +20,45 @@ _MOST = 20  # loads that are kept: hardly more can wait
 
 
 class Stored(NamedTuple):
-    """The complete loads of a dataset, and those of them that loaded files according to `_audit`."""
+    """The complete loads of a dataset, and those of them that loaded files according to `_audit`.
+
+    Loads of APIs do not look them up: `audited` is None.
+    """
 
     complete: AbstractSet[str]
-    audited: AbstractSet[str] = frozenset()
+    audited: AbstractSet[str] | None = None
 
     def lacks(self, earlier: "Stored") -> bool:
         """Returns whether the dataset was restored or dropped since, or all that `_audit` had was replaced or deleted.
 
         Single loads may leave `_audit`: later ones take over their files.
         """
-        is_replaced = bool(earlier.audited) and not earlier.audited & self.audited
-        return is_replaced or not earlier.complete <= self.complete
+        if earlier.audited and self.audited is not None and self.audited.isdisjoint(earlier.audited):
+            return True
+        return not earlier.complete <= self.complete
+
+    def shows(self, earlier: "Stored") -> bool:
+        """Returns whether it shows that the dataset has all of an earlier state."""
+        return not self.lacks(earlier) and (self.audited is not None or not earlier.audited)
+
+    def joined(self, other: "Stored") -> "Stored":
+        """Returns the loads of both."""
+        return Stored(self.complete | other.complete, (self.audited or frozenset()) | (other.audited or frozenset()))
 
 
 def note_earlier(pipeline: dlt.Pipeline, load_id: str, earlier: Stored, now: Stored) -> None:
     """Records that a load was read after the loads `earlier`, of those that are stored `now`.
 
-    All of them, because none is surely the last one: ids are times, and another machine's clock may be wrong. Loads
-    that are complete and lack nothing are forgotten.
+    All of them, because none is surely the last one: ids are times, and another machine's clock may be wrong. Several
+    sources may share a load. Loads that are complete and lack nothing are forgotten.
     """
     if not earlier.complete:
         return
     path = Path(pipeline.working_dir, _FILE)
-    kept = {of: each for of, each in _read(path).items() if of not in now.complete or now.lacks(each)}
-    noted = [(of, list(map(sorted, each))) for of, each in {**kept, load_id: earlier}.items()]
+    kept = {of: each for of, each in _read(path).items() if of not in now.complete or not now.shows(each)}
+    if load_id in kept:
+        earlier = earlier.joined(kept.pop(load_id))
+    noted = [(of, [sorted(loads or ()) for loads in each]) for of, each in {**kept, load_id: earlier}.items()]
     private.folder(path.parent)
     with disk.rewriting(path, "w") as file:
         json.dump(dict(noted[-_MOST:]), file)

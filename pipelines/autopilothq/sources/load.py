@@ -133,6 +133,10 @@ def _note_earlier(planned: PlannedLoad, pipeline: dlt.Pipeline) -> None:
     if not planned.work or target.dataset is None or load_id is None or target.replacement.anew:
         return
     with connected(target.dataset):
-        now = Stored(target.dataset.complete_loads(), {loaded.load_id for loaded in target.loads.values()})
+        complete = target.dataset.complete_loads()
+    if not planned.origin.reads_again:
+        note_earlier(pipeline, load_id, Stored(complete), Stored(complete))
+        return
+    audited = {loaded.load_id for loaded in target.loads.values()}
     again = {before.load_id for work in planned.work if (before := target.loaded(work.url, work.version))}
-    note_earlier(pipeline, load_id, now._replace(audited=now.audited - again), now)
+    note_earlier(pipeline, load_id, Stored(complete, audited - again), Stored(complete, audited))

@@ -173,7 +173,7 @@ def _counted_loads(
     """
     complete = dataset.complete_loads()
     files = loaded_files(dataset, complete) if reads_again else {}
-    stored = Stored(complete, {loaded.load_id for loaded in files.values()})
+    stored = Stored(complete, {loaded.load_id for loaded in files.values()} if reads_again else None)
     counted = frozenset(complete - dlt_resources.failed_loads(pipeline) - outdated_loads(pipeline, stored))
     return counted, {file: loaded for file, loaded in files.items() if loaded.load_id in counted}
 

@@ -31,15 +31,16 @@ _FORMS: dict[str, tuple[Form, str]] = {
     "JSON": ("json", "nullif({}::VARCHAR, 'null')"),
     **dict.fromkeys(("BIGINT", "INTEGER", "SMALLINT", "TINYINT"), ("bigint", "{}::BIGINT")),
     **dict.fromkeys(("UINTEGER", "USMALLINT", "UTINYINT"), ("bigint", "{}::BIGINT")),
-    **dict.fromkeys(("HUGEINT", "UHUGEINT", "UBIGINT", "DECIMAL"), ("json", "{}::VARCHAR")),
+    **dict.fromkeys(("HUGEINT", "UHUGEINT", "UBIGINT"), ("json", "{}::VARCHAR")),
     **dict.fromkeys(("DATE", "TIME", "UUID", "ENUM", "INTERVAL"), ("text", "{}::VARCHAR")),
     **dict.fromkeys(
         ("TIMESTAMP", "TIMESTAMP_NS", "TIMESTAMP_MS", "TIMESTAMP_S"),
         ("timestamp", "({}::TIMESTAMP AT TIME ZONE 'UTC')"),
     ),
 }
-# A decimal of few digits within another type, after names and labels in quotes, which may look like one.
-_SHORT_DECIMAL = re.compile(r"""("(?:[^"]|"")*"|'(?:[^']|'')*')|DECIMAL\((?:\d|1[0-5]),(\d+)\)""")
+# A decimal in a type, after names and labels in quotes, which may look like one.
+_DECIMAL = re.compile(r"""("(?:[^"]|"")*"|'(?:[^']|'')*')|DECIMAL\((\d+),(\d+)\)""")
+_LEAST_DIGITS = 18  # of a decimal of which the engine makes JSON with all digits; with fewer than 16 it takes a float
 _BITS: dict[Form, int] = {"timestamp": TIME_TEXT, "bigint": INTEGER, "double": FLOAT, "bool": BOOLEAN}
 # SQL for the type bit of a value, by form, where the form does not determine it; and for a value as JSON text, by form.
 _BIT_SQL: dict[Form, str] = {"text": "text_bit({})", "loose": "loose_bit({})", "json": "json_bit({})"}
@@ -64,17 +65,23 @@ def form_of(sql_type: str) -> tuple[Form, str]:
 
     Example: `form_of("DECIMAL(38,6)") == ("json", "{}::VARCHAR")`.
     """
-    scalar = None if sql_type.endswith("]") else _FORMS.get(re.sub(r"\(.*", "", sql_type, flags=re.DOTALL).strip())
-    return scalar or ("json", f"to_json({_with_all_digits(sql_type)})::VARCHAR")
+    base = sql_type if sql_type.endswith("]") else re.sub(r"\(.*", "", sql_type, flags=re.DOTALL).strip()
+    if base == "DECIMAL":
+        return "json", f"{_with_all_digits(sql_type)}::VARCHAR"
+    return _FORMS.get(base) or ("json", f"to_json({_with_all_digits(sql_type, _LEAST_DIGITS)})::VARCHAR")
 
 
-def _with_all_digits(sql_type: str) -> str:
-    """Returns a template of SQL for a nested value whose decimals keep the zeros at their ends in JSON.
+def _with_all_digits(sql_type: str, least: int = 0) -> str:
+    """Returns a template of SQL for a value whose decimals have at least so many digits, one of them before the point.
 
-    The engine makes JSON of a decimal of at most 15 digits as of a float.
+    The engine would write .5 for 0.5 if a decimal has all digits behind the point. Of 38 there, the last one is lost.
     """
-    wider = _SHORT_DECIMAL.sub(lambda found: found[1] or f"DECIMAL(18,{found[2]})", sql_type)
+    wider = _DECIMAL.sub(lambda found: found[1] or _wider(int(found[2]), int(found[3]), least), sql_type)
     return "{}" if wider == sql_type else f"{{}}::{wider.replace('{', '{{').replace('}', '}}')}"
+
+
+def _wider(width: int, scale: int, least: int) -> str:
+    return f"DECIMAL({min(max(width + (width == scale), least), 38)},{min(scale, 37)})"
 
 
 def cell(form: Form, type_: Type, name: str) -> str:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cache, partial, wraps
 from typing import Any, TypeVar, cast
 
@@ -159,12 +159,16 @@ class ReadingPool(DuckDbConnectionPool):
 def enter_before_loading(
     entered: Callable[[Destination[Any, Any], JobClientBase], AbstractContextManager[object]],
 ) -> None:
-    """Patches dlt, once per process, to load each package within `entered`, which gets the destination and a client."""
+    """Patches dlt, once per process, to load each package within `entered`, which gets the destination and a client.
+
+    Not one that is aborted: dlt does that also where it cannot connect.
+    """
     load = Load.load_single_package
 
     @wraps(load)
     def within(step: Load, load_id: str, schema: Schema) -> None:
-        with entered(step.destination, step.get_destination_client(schema)):
+        is_aborted = step.load_storage.normalized_packages.has_abort_flag(load_id)
+        with nullcontext() if is_aborted else entered(step.destination, step.get_destination_client(schema)):
             load(step, load_id, schema)
 
     setattr(Load, "load_single_package", within)  # noqa: B010
