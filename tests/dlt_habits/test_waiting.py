@@ -136,6 +136,10 @@ def test_jobs_that_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(PipelineStepFailed, match=r"Expected load\.raise_on_failed_jobs to be true"):
         target.run(source)
     monkeypatch.delenv("LOAD__RAISE_ON_FAILED_JOBS")
+    monkeypatch.setenv("LOAD__RAISE_ON_MAX_RETRIES", "0")
+    with pytest.raises(PipelineStepFailed, match=r"Expected load\.raise_on_max_retries to be at least 1, .* has 0: "):
+        target.run(source)
+    monkeypatch.delenv("LOAD__RAISE_ON_MAX_RETRIES")
     target.pipeline.extract(source)
     target.pipeline.normalize()
     with monkeypatch.context() as broken:
