@@ -1,23 +1,56 @@
 """Which loads lack rows, because what they were read after is not in the dataset."""
 
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
 
-from autopilothq.sources.earlier_load import Stored, note_earlier, outdated_loads
+from autopilothq.sources.earlier_load import Brought, Stored, note_earlier
+from autopilothq.sources.earlier_load import outdated_loads as found_outdated
 
+AT = datetime(2019, 3, 20, 10, tzinfo=UTC)
 AHEAD = "9999999999.0"  # of a machine whose clock is wrong
 
 
 @pytest.fixture
 def pipeline(tmp_path: Path) -> Any:
-    return SimpleNamespace(working_dir=str(tmp_path))
+    return SimpleNamespace(working_dir=str(tmp_path), last_trace=None)
 
 
-def note(pipeline: Any, load_id: str, earlier: set[str], audited: frozenset[str] = frozenset()) -> None:
-    note_earlier(pipeline, load_id, Stored(earlier, audited), Stored(earlier, audited))
+def note(
+    pipeline: Any,
+    load_id: str,
+    earlier: set[str],
+    audited: frozenset[str] = frozenset(),
+    rows: Mapping[str, int] = MappingProxyType({}),
+) -> None:
+    brought = Brought(AT.isoformat(), rows)
+    note_earlier(pipeline, load_id, Stored(earlier, audited), Stored(earlier, audited), brought)
+
+
+class Dataset:
+    """Tables with as many rows of one time as given, and how often they were counted."""
+
+    def __init__(self, **rows: int) -> None:
+        self.stored = rows
+        self.looks = 0
+
+    def columns(self) -> dict[str, Any]:
+        times = {"_rejects": "rejected_at", "_discards": "discarded_at", "_profiles": "asked_at"}
+        return {table: {times.get(table, "uuid_ts"): "timestamp"} for table in self.stored}
+
+    def rows(self, select: str, table: str, where: str, *between: datetime) -> list[tuple[int]]:
+        [column] = self.columns()[table]
+        assert (select, where) == ("count(*)", f"WHERE {{{column}}} >= %s AND {{{column}}} <= %s")
+        self.looks += 1
+        return [(self.stored[table] * (between[0] < AT < between[1]),)]
+
+
+def outdated_loads(pipeline: Any, now: Stored, dataset: Any = None) -> set[str]:
+    return found_outdated(pipeline, now, dataset)
 
 
 def test_a_load_counts_only_with_all_that_it_was_read_after(pipeline: Any) -> None:
@@ -43,11 +76,64 @@ def test_a_load_does_not_count_where_all_files_before_it_were_replaced(
     assert outdated_loads(pipeline, Stored({"1.0", "2.0", "3.0", "4.0"}, audited)) == lacking
 
 
+BROUGHT = {"tracks": 2, "_rejects": 1, "_profiles": 3}
+
+
+@pytest.mark.parametrize(
+    ("lost", "lacking"),
+    [
+        ({}, set()),
+        ({"tracks": 3}, set()),
+        ({"_profiles": 0}, set()),  # which says nothing of when its rows were stored
+        ({"tracks": 1}, {"2.0"}),
+        ({"_rejects": 0}, {"2.0"}),
+        ({"tracks": None}, {"2.0"}),
+    ],
+)
+def test_a_load_that_may_have_been_continued_counts_only_with_its_own_rows(
+    pipeline: Any, lost: dict[str, Any], lacking: set[str]
+) -> None:
+    """They are counted once, also if no earlier load is complete."""
+    note(pipeline, "2.0", set(), rows=BROUGHT)
+    dataset = Dataset(**{table: rows for table, rows in {**BROUGHT, **lost}.items() if rows is not None})
+    assert outdated_loads(pipeline, Stored(set()), dataset) == set()  # it waits
+    assert dataset.looks == 0
+    assert outdated_loads(pipeline, Stored({"2.0"}), dataset) == lacking
+    dataset.stored, dataset.looks = {}, 0
+    note(pipeline, "3.0", {"2.0"}, rows=BROUGHT)
+    assert outdated_loads(pipeline, Stored({"2.0"}), dataset) == lacking
+    assert dataset.looks == 0
+
+
+@pytest.mark.parametrize(
+    ("steps", "looks"),
+    [
+        ("extract normalize load run", 0),
+        ("extract normalize load run load", 3),
+        ("normalize load run", 3),
+        ("extract normalize load", 3),  # each by itself: one that was killed is not recorded
+    ],
+)
+def test_rows_of_a_load_that_one_run_made_are_not_counted(pipeline: Any, steps: str, looks: int) -> None:
+    info = SimpleNamespace(loads_ids=["2.0"])
+    traced = [SimpleNamespace(step=step, step_exception=None, step_info=info) for step in steps.split()]
+    pipeline.last_trace = SimpleNamespace(steps=traced)
+    counted = {"tracks": 2, "_rejects": 1, "identifies": 3}
+    dataset = Dataset(**counted)
+    note(pipeline, "2.0", set(), rows=counted)
+    assert outdated_loads(pipeline, Stored({"2.0"}), dataset) == set()
+    assert dataset.looks == looks
+    traced[-1].step_exception = "no"
+    note(pipeline, "2.0", set(), rows=counted)
+    assert outdated_loads(pipeline, Stored({"2.0"}), dataset) == set()
+    assert dataset.looks == looks + 3
+
+
 def test_what_lacks_nothing_is_forgotten_and_the_newest_others_are_kept(pipeline: Any) -> None:
     notes = Path(pipeline.working_dir, "autopilothq-loads", "earlier.json")
     note(pipeline, AHEAD, {"1.0"})
     note(pipeline, "3.0", {"1.0", AHEAD}, frozenset({"1.0"}))
-    assert notes.read_text() == f'{{"3.0": [["1.0", "{AHEAD}"], ["1.0"]]}}'
+    assert notes.read_text() == f'{{"3.0": [["1.0", "{AHEAD}"], ["1.0"], ["{AT.isoformat()}", {{}}]]}}'
     for number in range(4, 40):
         note(pipeline, f"{number}.0", {"1.0"})
     assert outdated_loads(pipeline, Stored({f"{number}.0" for number in range(2, 40)})) == {

@@ -1,22 +1,31 @@
-"""Records which complete loads a load was read after: its rows leave out what was stored by then.
+"""Records which complete loads a load was read after, and which rows it brings.
 
-dlt may load them much later, after the dataset was restored from a backup or dropped, after another machine replaced
-its rows, or into another dataset. What they leave out is missing there, although dlt completes the load. Such a load
-must not count as complete.
+Its rows leave out what was stored by then. dlt may load them much later, after the dataset was restored from a backup
+or dropped, after another machine replaced its rows, or into another dataset. What they leave out is missing there. And
+a load that was cut off is continued: what it had stored before is missing if the dataset was restored meanwhile. dlt
+completes the load all the same. Such a load must not count as complete.
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import dlt
 
 from .. import disk, private
+from ..catalog import DISCARDS, REJECTS
+from ..warehouses.dataset import Dataset
 from ..warehouses.dlt_internals import logger
+from ..warehouses.dlt_internals.resources import uncut_loads
 
 _FILE = "autopilothq-loads/earlier.json"  # below the pipeline's working folder, because what waits is there, too
 _MOST = 20  # loads that are kept: hardly more can wait
+_STORED_AT = {REJECTS.name: "rejected_at", DISCARDS.name: "discarded_at"}  # of all other tables it is uuid_ts
+_LOST_DIGITS = timedelta(milliseconds=1)  # some destinations keep no more digits of a time
 
 
 class Stored(NamedTuple):
@@ -34,36 +43,91 @@ class Stored(NamedTuple):
         return is_replaced or not earlier.complete <= self.complete
 
 
-def note_earlier(pipeline: dlt.Pipeline, load_id: str, earlier: Stored, now: Stored) -> None:
-    """Records that a load was read after the loads `earlier`, of those that are stored `now`.
+class Brought(NamedTuple):
+    """The rows that a load brings: the time at which it stores them (ISO 8601), and how many by table."""
+
+    stored_at: str = ""
+    rows: Mapping[str, int] = MappingProxyType({})
+
+    def is_in(self, dataset: Dataset) -> bool:
+        """Returns whether all these rows are in a dataset, as far as its tables say when rows were stored."""
+        at = datetime.fromisoformat(self.stored_at)
+        found = dataset.columns()
+        for table, count in self.rows.items():
+            column = _STORED_AT.get(table, "uuid_ts")
+            if table not in found:
+                return False
+            if column in found[table]:
+                within = f"WHERE {{{column}}} >= %s AND {{{column}}} <= %s"
+                [[stored]] = dataset.rows("count(*)", table, within, at - _LOST_DIGITS, at + _LOST_DIGITS)
+                if stored < count:
+                    return False
+        return True
+
+
+class _Noted(NamedTuple):
+    """What is recorded of a load. `brought` has no rows if they need no look, and is None if some are known to lack."""
+
+    earlier: Stored
+    brought: Brought | None = Brought()
+
+
+def note_earlier(pipeline: dlt.Pipeline, load_id: str, earlier: Stored, now: Stored, brought: Brought) -> None:
+    """Records that a load was read after the loads `earlier`, of those that are stored `now`, and what it brings.
 
     All of them, because none is surely the last one: ids are times, and another machine's clock may be wrong. Loads
     that are complete and lack nothing are forgotten.
     """
-    if not earlier.complete:
+    if not earlier.complete and not brought.rows:
         return
-    path = Path(pipeline.working_dir, _FILE)
-    kept = {of: each for of, each in _read(path).items() if of not in now.complete or now.lacks(each)}
-    noted = [(of, list(map(sorted, each))) for of, each in {**kept, load_id: earlier}.items()]
-    private.folder(path.parent)
-    with disk.rewriting(path, "w") as file:
-        json.dump(dict(noted[-_MOST:]), file)
+    kept = {
+        of: each
+        for of, each in _read(pipeline).items()
+        if of not in now.complete or now.lacks(each.earlier) or each.brought is None or each.brought.rows
+    }
+    _write(pipeline, {**kept, load_id: _Noted(earlier, brought)})
 
 
-def outdated_loads(pipeline: dlt.Pipeline, now: Stored) -> set[str]:
-    """Returns which of a dataset's complete loads lack rows, because loads that they were read after are not there.
+def outdated_loads(pipeline: dlt.Pipeline, now: Stored, dataset: Dataset) -> set[str]:
+    """Returns which of a dataset's complete loads lack rows: their own, or those of loads that they were read after.
 
-    Example: `outdated_loads(pipeline, Stored({"2.0"})) == {"2.0"}` if load 2.0 was read after 1.0.
+    A load's own rows are looked up once, and only if it may have been cut off and continued.
+
+    Example: `outdated_loads(pipeline, Stored({"2.0"}), dataset) == {"2.0"}` if load 2.0 was read after 1.0.
     """
-    noted = _read(Path(pipeline.working_dir, _FILE))
-    return {load_id for load_id, earlier in noted.items() if load_id in now.complete and now.lacks(earlier)}
+    noted = _read(pipeline)
+    complete = {load_id: each for load_id, each in noted.items() if load_id in now.complete}
+    unchecked = {load_id: each.brought for load_id, each in complete.items() if each.brought and each.brought.rows}
+    if unchecked:
+        uncut = uncut_loads(pipeline)
+        for load_id, brought in unchecked.items():
+            is_whole = load_id in uncut or brought.is_in(dataset)
+            complete[load_id] = complete[load_id]._replace(brought=Brought() if is_whole else None)
+        _write(pipeline, {**noted, **complete})
+    return {load_id for load_id, each in complete.items() if each.brought is None or now.lacks(each.earlier)}
 
 
-def _read(path: Path) -> dict[str, Stored]:
+def _write(pipeline: dlt.Pipeline, noted: Mapping[str, _Noted]) -> None:
+    path = Path(pipeline.working_dir, _FILE)
+    private.folder(path.parent)
+    texts = [
+        (load_id, [*map(sorted, earlier), brought and [brought.stored_at, dict(brought.rows)]])
+        for load_id, (earlier, brought) in noted.items()
+    ]
+    with disk.rewriting(path, "w") as file:
+        json.dump(dict(texts[-_MOST:]), file)
+
+
+def _read(pipeline: dlt.Pipeline) -> dict[str, _Noted]:
+    path = Path(pipeline.working_dir, _FILE)
     try:
-        return {load_id: Stored(*map(frozenset, each)) for load_id, each in json.loads(path.read_bytes()).items()}
+        return {load_id: _noted(*each) for load_id, each in json.loads(path.read_bytes()).items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         logger.warning(f"{path} cannot be read, and is ignored: {error}")
         return {}
+
+
+def _noted(complete: list[str], audited: list[str], brought: Sequence[Any] | None = ()) -> _Noted:
+    return _Noted(Stored(frozenset(complete), frozenset(audited)), None if brought is None else Brought(*brought))

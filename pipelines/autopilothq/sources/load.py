@@ -18,7 +18,7 @@ from ..projection.context import declared_types
 from ..warehouses.dataset import connected
 from ..warehouses.duckdb import close_database_after, keep_open_while_loading
 from ..warehouses.hints import arrow_schema
-from .earlier_load import Stored, note_earlier
+from .earlier_load import Brought, Stored, note_earlier
 from .extraction import note_moved, note_taken
 from .origin import Origin
 from .plan import LoadSettings, PlannedLoad, plan_load
@@ -128,11 +128,16 @@ def run_load(origin: Origin[Any], settings: LoadSettings, keeper: object) -> Loa
 
 
 def _note_earlier(planned: PlannedLoad, pipeline: dlt.Pipeline) -> None:
-    """Records which loads this one was read after, because it leaves out the rows that are stored."""
+    """Records which loads this one was read after, because it leaves out the rows that are stored, and its rows."""
     target, load_id = planned.target, planned.extraction.load_id
-    if not planned.work or target.dataset is None or load_id is None or target.replacement.anew:
+    if target.dataset is None or load_id is None:
+        return
+    rows = {table: count for table, count in planned.report.rows.items() if count and table != AUDIT.name}
+    brought = Brought(planned.context.loaded_at.isoformat(), rows)
+    if not planned.work or target.replacement.anew:
+        note_earlier(pipeline, load_id, Stored(frozenset()), Stored(frozenset()), brought)
         return
     with connected(target.dataset):
         now = Stored(target.dataset.complete_loads(), {loaded.load_id for loaded in target.loads.values()})
     again = {before.load_id for work in planned.work if (before := target.loaded(work.url, work.version))}
-    note_earlier(pipeline, load_id, now._replace(audited=now.audited - again), now)
+    note_earlier(pipeline, load_id, now._replace(audited=now.audited - again), now, brought)

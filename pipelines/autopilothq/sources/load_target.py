@@ -178,12 +178,13 @@ def _counted_loads(
     """Returns the ids of the complete loads, except those that lack rows, and the files that they loaded.
 
     What loads that lack rows have loaded is read again. Such loads have failed jobs, by
-    `pipeline.load(raise_on_failed_jobs=False)`, or were read after a load whose rows are gone.
+    `pipeline.load(raise_on_failed_jobs=False)`, were read after a load whose rows are gone, or had stored a part of
+    their rows before these went.
     """
     complete = dataset.complete_loads()
     files = loaded_files(dataset, complete) if reads_again else {}
     stored = Stored(complete, {loaded.load_id for loaded in files.values()})
-    counted = frozenset(complete - dlt_resources.failed_loads(pipeline) - outdated_loads(pipeline, stored))
+    counted = frozenset(complete - dlt_resources.failed_loads(pipeline) - outdated_loads(pipeline, stored, dataset))
     return counted, {file: loaded for file, loaded in files.items() if loaded.load_id in counted}
 
 

@@ -233,6 +233,19 @@ def failed_loads(pipeline: dlt.Pipeline) -> set[str]:
     return {job.parents[1].name for job in finished.glob(f"*/{PackageStorage.FAILED_JOBS_FOLDER}/*")}
 
 
+def uncut_loads(pipeline: dlt.Pipeline) -> set[str]:
+    """Returns the ids of the loads that a pipeline's last `run` extracted, normalized and loaded without an error.
+
+    It may have cut off and continued any other load.
+    """
+    trace = pipeline.last_trace
+    steps = {step.step: step for step in (trace.steps if trace else ())}
+    is_one_run = trace is not None and steps.keys() == {"extract", "normalize", "load", "run"} and len(trace.steps) == 4
+    if not is_one_run or any(step.step_exception for step in steps.values()):
+        return set()
+    return set.intersection(*(set(getattr(step.step_info, "loads_ids", ())) for step in steps.values()))
+
+
 def adds_columns() -> bool:
     """Returns whether dlt is configured to add columns of its own to Arrow tables."""
     config = resolve_configuration(
