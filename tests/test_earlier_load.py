@@ -106,6 +106,22 @@ def test_a_load_that_may_have_been_continued_counts_only_with_its_own_rows(
 
 
 @pytest.mark.parametrize(
+    ("rows", "complete", "lacking"),
+    [
+        ({"users": 1}, {"1.0"}, set()),
+        ({"users": 1}, {"1.0", "3.0"}, {"2.0"}),
+        ({"users": 1}, {"1.0", "1.5"}, {"2.0"}),  # by a clock that is behind
+        ({"tracks": 1}, {"1.0", "3.0"}, set()),
+    ],
+)
+def test_a_load_that_may_have_been_continued_after_another_one_does_not_count_if_its_rows_replace_others(
+    pipeline: Any, rows: dict[str, int], complete: set[str], lacking: set[str]
+) -> None:
+    note(pipeline, "2.0", {"1.0"}, rows=rows)
+    assert outdated_loads(pipeline, Stored({"2.0", *complete}), Dataset(**rows)) == lacking
+
+
+@pytest.mark.parametrize(
     ("steps", "looks"),
     [
         ("extract normalize load run", 0),

@@ -97,6 +97,21 @@ def test_rows_that_waited_while_another_machine_replaced_the_stored_ones() -> No
     assert target.balances()
 
 
+def test_users_of_a_load_that_waited_while_another_machine_loaded() -> None:
+    """Its row, made of what it had read, replaced the newer one, and traits of the other machine's file were gone."""
+    first = archive_of("a.ndjson", identify("i1", "u1", 1, plan="free", city="Bern"))
+    second = archive_of("b.ndjson", identify("i2", "u1", 2, plan="pro", age=3))
+    target = Target()
+    other = dlt.pipeline("other", destination=stock.duckdb(target.con), dataset_name="data")
+    target.pipeline.extract(archive(first))
+    other.run(archive(second))
+    target.pipeline.run()
+    target.run(archive(first))
+    [user] = target.rows("users")
+    assert (user["plan"], user["city"], user["age"]) == ("pro", "Bern", 3)
+    assert target.balances()
+
+
 def test_a_load_that_was_cut_off_and_went_on_after_a_backup_was_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables that were finished before lack rows, and dlt does not load them again."""
     first = archive_of("a.ndjson", identify("i1", "u1", 1, plan="pro"), track("m1", "Email Opened", 1))

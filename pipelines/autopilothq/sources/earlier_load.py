@@ -2,8 +2,9 @@
 
 Its rows leave out what was stored by then. dlt may load them much later, after the dataset was restored from a backup
 or dropped, after another machine replaced its rows, or into another dataset. What they leave out is missing there. And
-a load that was cut off is continued: what it had stored before is missing if the dataset was restored meanwhile. dlt
-completes the load all the same. Such a load must not count as complete.
+a load that was cut off is continued: what it had stored before is missing if the dataset was restored meanwhile, and
+its rows of users, which replace others, know nothing of what another machine loaded meanwhile. dlt completes the load
+all the same. Such a load must not count as complete.
 """
 
 import json
@@ -21,6 +22,7 @@ from ..catalog import DISCARDS, REJECTS
 from ..warehouses.dataset import Dataset
 from ..warehouses.dlt_internals import logger
 from ..warehouses.dlt_internals.resources import uncut_loads
+from ..warehouses.hints import REPLACED
 
 _FILE = "autopilothq-loads/earlier.json"  # below the pipeline's working folder, because what waits is there, too
 _MOST = 20  # loads that are kept: hardly more can wait
@@ -48,6 +50,11 @@ class Brought(NamedTuple):
 
     stored_at: str = ""
     rows: Mapping[str, int] = MappingProxyType({})
+
+    @property
+    def replaces(self) -> bool:
+        """Whether any of them replace rows, such as those of users."""
+        return not self.rows.keys().isdisjoint(table.name for table in REPLACED)
 
     def is_in(self, dataset: Dataset) -> bool:
         """Returns whether all these rows are in a dataset, as far as its tables say when rows were stored."""
@@ -91,7 +98,8 @@ def note_earlier(pipeline: dlt.Pipeline, load_id: str, earlier: Stored, now: Sto
 def outdated_loads(pipeline: dlt.Pipeline, now: Stored, dataset: Dataset) -> set[str]:
     """Returns which of a dataset's complete loads lack rows: their own, or those of loads that they were read after.
 
-    A load's own rows are looked up once, and only if it may have been cut off and continued.
+    It lacks its own also if they replaced rows that loads have brought since it was read. Its own rows are looked up
+    once, and only if it may have been cut off and continued.
 
     Example: `outdated_loads(pipeline, Stored({"2.0"}), dataset) == {"2.0"}` if load 2.0 was read after 1.0.
     """
@@ -101,7 +109,8 @@ def outdated_loads(pipeline: dlt.Pipeline, now: Stored, dataset: Dataset) -> set
     if unchecked:
         uncut = uncut_loads(pipeline)
         for load_id, brought in unchecked.items():
-            is_whole = load_id in uncut or brought.is_in(dataset)
+            since = now.complete - complete[load_id].earlier.complete - {load_id}
+            is_whole = load_id in uncut or (not (since and brought.replaces) and brought.is_in(dataset))
             complete[load_id] = complete[load_id]._replace(brought=Brought() if is_whole else None)
         _write(pipeline, {**noted, **complete})
     return {load_id for load_id, each in complete.items() if each.brought is None or now.lacks(each.earlier)}

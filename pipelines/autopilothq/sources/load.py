@@ -134,8 +134,9 @@ def _note_earlier(planned: PlannedLoad, pipeline: dlt.Pipeline) -> None:
         return
     rows = {table: count for table, count in planned.report.rows.items() if count and table != AUDIT.name}
     brought = Brought(planned.context.loaded_at.isoformat(), rows)
-    if not planned.work or target.replacement.anew:
-        note_earlier(pipeline, load_id, Stored(frozenset()), Stored(frozenset()), brought)
+    if not planned.work or target.replacement.anew:  # it leaves nothing out
+        if rows:
+            note_earlier(pipeline, load_id, Stored(target.counted), Stored(frozenset()), brought)
         return
     with connected(target.dataset):
         now = Stored(target.dataset.complete_loads(), {loaded.load_id for loaded in target.loads.values()})
