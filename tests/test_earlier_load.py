@@ -1,7 +1,7 @@
 """Which loads lack rows, because what they were read after is not in the dataset."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
@@ -29,6 +29,13 @@ def note(
 ) -> None:
     brought = Brought(AT.isoformat(), rows)
     note_earlier(pipeline, load_id, Stored(earlier, audited), Stored(earlier, audited), brought)
+
+
+def trace_of(load_id: str, steps: str) -> Any:
+    info = SimpleNamespace(loads_ids=[load_id])
+    return SimpleNamespace(
+        steps=[SimpleNamespace(step=step, step_exception=None, step_info=info) for step in steps.split()]
+    )
 
 
 class Dataset:
@@ -122,6 +129,24 @@ def test_a_load_that_may_have_been_continued_after_another_one_does_not_count_if
 
 
 @pytest.mark.parametrize(
+    ("rows", "audited", "ended", "lacking"),
+    [
+        ({"users": 1}, {"3.0"}, AT - timedelta(seconds=1), {"2.0"}),
+        ({"users": 1}, {"3.0"}, AT + timedelta(seconds=1), set()),
+        ({"users": 1}, set(), AT - timedelta(seconds=1), set()),  # of another program
+        ({"tracks": 1}, {"3.0"}, AT - timedelta(seconds=1), set()),
+    ],
+)
+def test_a_load_that_another_one_overtook_does_not_count_if_its_rows_replace_others(
+    pipeline: Any, rows: dict[str, int], audited: set[str], ended: datetime, lacking: set[str]
+) -> None:
+    pipeline.last_trace = trace_of("2.0", "extract normalize load run")
+    note(pipeline, "2.0", {"1.0"}, rows=rows)
+    dataset = SimpleNamespace(rows=lambda *_: [("1.0", AT), ("2.0", AT), ("3.0", ended)])
+    assert outdated_loads(pipeline, Stored({"1.0", "2.0", "3.0"}, {"1.0", "2.0", *audited}), dataset) == lacking
+
+
+@pytest.mark.parametrize(
     ("steps", "looks"),
     [
         ("extract normalize load run", 0),
@@ -131,15 +156,13 @@ def test_a_load_that_may_have_been_continued_after_another_one_does_not_count_if
     ],
 )
 def test_rows_of_a_load_that_one_run_made_are_not_counted(pipeline: Any, steps: str, looks: int) -> None:
-    info = SimpleNamespace(loads_ids=["2.0"])
-    traced = [SimpleNamespace(step=step, step_exception=None, step_info=info) for step in steps.split()]
-    pipeline.last_trace = SimpleNamespace(steps=traced)
+    pipeline.last_trace = trace_of("2.0", steps)
     counted = {"tracks": 2, "_rejects": 1, "identifies": 3}
     dataset = Dataset(**counted)
     note(pipeline, "2.0", set(), rows=counted)
     assert outdated_loads(pipeline, Stored({"2.0"}), dataset) == set()
     assert dataset.looks == looks
-    traced[-1].step_exception = "no"
+    pipeline.last_trace.steps[-1].step_exception = "no"
     note(pipeline, "2.0", set(), rows=counted)
     assert outdated_loads(pipeline, Stored({"2.0"}), dataset) == set()
     assert dataset.looks == looks + 3

@@ -97,15 +97,27 @@ def test_rows_that_waited_while_another_machine_replaced_the_stored_ones() -> No
     assert target.balances()
 
 
-def test_users_of_a_load_that_waited_while_another_machine_loaded() -> None:
+@pytest.mark.parametrize("waits", [True, False])
+def test_users_of_a_load_that_another_machine_overtook(waits: bool) -> None:
     """Its row, made of what it had read, replaced the newer one, and traits of the other machine's file were gone."""
     first = archive_of("a.ndjson", identify("i1", "u1", 1, plan="free", city="Bern"))
     second = archive_of("b.ndjson", identify("i2", "u1", 2, plan="pro", age=3))
     target = Target()
     other = dlt.pipeline("other", destination=stock.duckdb(target.con), dataset_name="data")
-    target.pipeline.extract(archive(first))
-    other.run(archive(second))
-    target.pipeline.run()
+
+    def overtake(rows: Any) -> Any:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(other.run, archive(second)).result()
+        return rows
+
+    source = archive(first)
+    if waits:
+        target.pipeline.extract(source)
+        other.run(archive(second))
+        target.pipeline.run()
+    else:
+        source.identifies.add_map(overtake)
+        target.run(source)
     target.run(archive(first))
     [user] = target.rows("users")
     assert (user["plan"], user["city"], user["age"]) == ("pro", "Bern", 3)

@@ -20,7 +20,7 @@ import dlt
 from .. import disk, private
 from ..catalog import DISCARDS, REJECTS
 from ..warehouses.dataset import Dataset
-from ..warehouses.dlt_internals import logger
+from ..warehouses.dlt_internals import LOADS_TABLE_NAME, logger
 from ..warehouses.dlt_internals.resources import uncut_loads
 from ..warehouses.hints import REPLACED
 
@@ -98,8 +98,8 @@ def note_earlier(pipeline: dlt.Pipeline, load_id: str, earlier: Stored, now: Sto
 def outdated_loads(pipeline: dlt.Pipeline, now: Stored, dataset: Dataset) -> set[str]:
     """Returns which of a dataset's complete loads lack rows: their own, or those of loads that they were read after.
 
-    It lacks its own also if they replaced rows that loads have brought since it was read. Its own rows are looked up
-    once, and only if it may have been cut off and continued.
+    It lacks its own also if they replaced rows that other loads have brought since it was read; a run's lock prevents
+    that as long as it is renewed. Its own are looked up once, and only if it may have been cut off and continued.
 
     Example: `outdated_loads(pipeline, Stored({"2.0"}), dataset) == {"2.0"}` if load 2.0 was read after 1.0.
     """
@@ -109,11 +109,21 @@ def outdated_loads(pipeline: dlt.Pipeline, now: Stored, dataset: Dataset) -> set
     if unchecked:
         uncut = uncut_loads(pipeline)
         for load_id, brought in unchecked.items():
-            since = now.complete - complete[load_id].earlier.complete - {load_id}
-            is_whole = load_id in uncut or (not (since and brought.replaces) and brought.is_in(dataset))
+            since = now._replace(complete=now.complete - complete[load_id].earlier.complete - {load_id})
+            if load_id in uncut:
+                is_whole = not (brought.replaces and _overtook(dataset, since, load_id))
+            else:
+                is_whole = not (brought.replaces and since.complete) and brought.is_in(dataset)
             complete[load_id] = complete[load_id]._replace(brought=Brought() if is_whole else None)
         _write(pipeline, {**noted, **complete})
     return {load_id for load_id, each in complete.items() if each.brought is None or now.lacks(each.earlier)}
+
+
+def _overtook(dataset: Dataset, since: Stored, load_id: str) -> bool:
+    """Returns whether any of the loads `since` that loaded files was complete before the load `load_id` was."""
+    others = since.complete & since.audited
+    ended: dict[str, Any] = dict(dataset.rows("{load_id}, {inserted_at}", LOADS_TABLE_NAME)) if others else {}
+    return any(ended[other] < ended[load_id] for other in others)
 
 
 def _write(pipeline: dlt.Pipeline, noted: Mapping[str, _Noted]) -> None:
