@@ -102,6 +102,11 @@ def test_loads_of_recipes_fail_for_what_could_not_be_read() -> None:
     """By default a damaged file leaves the status 0, and nobody who only looks at failures would hear of it."""
     loads = [(name, words[words.index("--max-rejects") + 1]) for name, words in calls() if words[0] == "load"]
     assert loads == [("crontab", "0"), ("autopilothq.service", "0"), ("github-actions.yml", "0")]
+    for name in ("airflow_dag.py", "dagster_assets.py"):
+        assert re.findall(r"(?m)^MAX_REJECTS = (.+)$|rejected > (MAX_REJECTS):", code(name)) == [
+            ("0", ""),
+            ("", "MAX_REJECTS"),
+        ]
 
 
 # cron --------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,12 @@ from typing import Any
 
 import pendulum
 from airflow.sdk import dag, task
+from airflow.sdk.exceptions import AirflowFailException
 from airflow.timetables.interval import CronDataIntervalTimetable
+
+# If more lines are rejected, the task fails: of a file that is damaged or cannot be read nobody would hear otherwise.
+# Where a few lines are always rejected, such as Segment's own deletions, raise the number.
+MAX_REJECTS = 0
 
 
 @dag(
@@ -46,7 +51,13 @@ def autopilothq() -> None:
         wait = timedelta(minutes=30)  # for a run by hand; then RunError, and Airflow tries again (exit status 75)
         runner.configure()
         runner.run(runner.pipeline(wait=wait), archive(progress=reports.append), wait)
-        return asdict(reports[-1])
+        report = reports[-1]
+        rejected = report.rejected - report.rejects.get("suppressed", 0)  # messages of deleted persons do not count
+        if rejected > MAX_REJECTS:
+            # Everything else is loaded, and a retry would find no more: it is for a person to look at.
+            why = f"{rejected:,} rejected, more than {MAX_REJECTS:,}; the rest is loaded: {report.rejects}"
+            raise AirflowFailException(why)
+        return asdict(report)
 
     load()
 

@@ -18,9 +18,13 @@ from autopilothq import LoadReport, archive, runner
 WAIT = timedelta(minutes=30)
 RETRIES = dg.RetryPolicy(max_retries=3, delay=300, backoff=dg.Backoff.EXPONENTIAL)
 
+# If more lines are rejected, the run fails: of a file that is damaged or cannot be read nobody would hear otherwise.
+# Where a few lines are always rejected, such as Segment's own deletions, raise the number.
+MAX_REJECTS = 0
+
 
 def load(**days: Any) -> dg.MaterializeResult:
-    """One run; what it did is the materialization's metadata."""
+    """One run; what it did is the metadata of the materialization, or of the failure."""
     os.umask(0o077)  # a run has a process of its own, and what it writes may name people
     reports = [LoadReport()]
     runner.configure()
@@ -29,7 +33,13 @@ def load(**days: Any) -> dg.MaterializeResult:
     rows = {f"rows/{table}": number for table, number in report.rows.items()}
     rejects = {f"rejects/{reason}": lines for reason, lines in report.rejects.items()}
     counts = {"lines": report.lines, "stored": report.stored, "duplicates": report.duplicates}
-    return dg.MaterializeResult(metadata=counts | {"rejected": report.rejected} | rows | rejects)
+    metadata = counts | {"rejected": report.rejected} | rows | rejects
+    rejected = report.rejected - report.rejects.get("suppressed", 0)  # messages of deleted persons do not count
+    if rejected > MAX_REJECTS:
+        # Everything else is loaded, and a retry would find no more: it is for a person to look at.
+        why = f"{rejected:,} rejected, more than {MAX_REJECTS:,}; the rest is loaded"
+        raise dg.Failure(why, metadata=metadata, allow_retries=False)
+    return dg.MaterializeResult(metadata=metadata)
 
 
 @dg.asset(retry_policy=RETRIES)

@@ -91,9 +91,11 @@ def test_dagster(archive: Path) -> None:
     ran(programs / "dagster", "definitions", "validate", "-f", RECIPES / "dagster_assets.py")
     seen = known(ran(programs / "python", HERE / "run_dagster.py"))
     lines = lines_of_days(archive)
-    day, days, hourly = seen["day"], seen["range"], seen["hourly"]
+    day, days, hourly = seen["day"], seen["failed"], seen["hourly"]
     assert [run["lines"] for run in (day, days, hourly)] == [lines[2], sum(lines[3:5]), sum(lines) - sum(lines[2:5])]
     assert (days["rejected"], days["rejects/not_json"], days["rows/_rejects"]) == (1, 1, 1)
+    assert (days["why"], days["retries"]) == ("1 rejected, more than 0; the rest is loaded", 0)
+    assert seen["range"]["lines"] == 0  # everything else is loaded
     for table in ("tracks", "email_opened", "_audit"):
         rows = sum(run[f"rows/{table}"] for run in (day, days, hourly))
         assert loaded(f"SELECT count(*) FROM {table}") == [rows]
@@ -117,17 +119,20 @@ def test_airflow(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DESTINATION__DUCKDB__CREDENTIALS")
     ran(programs / "airflow", "db", "migrate", **home)
     ends = [f"2019-03-0{day}T02:00:00+00:00" for day in (3, 4, 5)]
-    seen = known(ran(programs / "python", HERE / "run_airflow.py", "dags", *ends[:2], **home))
+    seen = known(ran(programs / "python", HERE / "run_airflow.py", "dags", *ends, **home))
     assert seen["errors"] == {}
     assert seen["dag"] == [True, 1, "2019-03-01T00:00:00+00:00", [3]]
-    assert [run["state"] for run in seen["runs"]] == [["success", "success"]] * 2
-    assert [run["interval"][1] for run in seen["runs"]] == ends[:2]
+    # The second is failed, not up for a retry, because of the line that is none.
+    states = ["success", "failed", "success"]
+    assert [run["state"] for run in seen["runs"]] == [[state, state] for state in states]
+    assert [run["interval"][1] for run in seen["runs"]] == ends
     # From 2 o'clock to 2 o'clock the interval touches two days; what the run before has loaded is known.
     lines = lines_of_days(archive)
-    assert [run["xcom"]["lines"] for run in seen["runs"]] == [lines[1] + lines[2], lines[3]]
-    assert [run["xcom"]["files_known"] for run in seen["runs"]] == [0, 2]
-    assert loaded(DAYS) == ["2019-03-02", "2019-03-03", "2019-03-04"]
-    assert loaded(LINES_OF_DAY) == lines[1:4]
+    first, failed, third = (run["xcom"] for run in seen["runs"])
+    assert ([first["lines"], third["lines"]], failed) == ([lines[1] + lines[2], lines[4]], None)
+    assert [first["files_known"], third["files_known"]] == [0, 3]
+    assert loaded(DAYS) == ["2019-03-02", "2019-03-03", "2019-03-04", "2019-03-05"]
+    assert loaded(LINES_OF_DAY) == lines[1:5]
 
 
 def test_marimo(archive: Path) -> None:

@@ -24,6 +24,16 @@ def materialized(asset: Any, instance: dg.DagsterInstance, **tags: str) -> dict[
     return {name: value.value for name, value in event.metadata.items()}
 
 
+def failed(asset: Any, instance: dg.DagsterInstance, **tags: str) -> dict[str, Any]:
+    done = dg.materialize([asset], instance=instance, tags=tags, raise_on_error=False)
+    retries = [event for event in done.all_events if event.is_step_up_for_retry]
+    failure = done.failure_data_for_node(asset.key.path[-1])
+    assert failure is not None
+    assert failure.user_failure_data is not None
+    metadata = {name: value.value for name, value in failure.user_failure_data.metadata.items()}
+    return {"why": failure.user_failure_data.description, "retries": len(retries), **metadata}
+
+
 def busy() -> str:
     """What the asset raises while another run is at work."""
     recipe.WAIT = timedelta()
@@ -38,9 +48,11 @@ def busy() -> str:
 def main() -> None:
     with dg.instance_for_test() as instance:
         days = recipe.autopilothq_days
+        fourth_and_fifth = dict(zip(RANGE, ("2019-03-04", "2019-03-05"), strict=True))
         known: dict[str, Any] = {
             "day": materialized(days, instance, **{PARTITION: "2019-03-03"}),
-            "range": materialized(days, instance, **dict(zip(RANGE, ("2019-03-04", "2019-03-05"), strict=True))),
+            "failed": failed(days, instance, **fourth_and_fifth),
+            "range": materialized(days, instance, **fourth_and_fifth),
             "hourly": materialized(recipe.autopilothq, instance),
             "partitions": sorted(instance.get_materialized_partitions(days.key)),
         }

@@ -97,6 +97,66 @@ def test_rows_that_waited_while_another_machine_replaced_the_stored_ones() -> No
     assert target.balances()
 
 
+@pytest.mark.parametrize("waits", [True, False])
+def test_users_of_a_load_that_another_machine_overtook(waits: bool) -> None:
+    """Its row, made of what it had read, replaced the newer one, and traits of the other machine's file were gone."""
+    first = archive_of("a.ndjson", identify("i1", "u1", 1, plan="free", city="Bern"))
+    second = archive_of("b.ndjson", identify("i2", "u1", 2, plan="pro", age=3))
+    target = Target()
+    other = dlt.pipeline("other", destination=stock.duckdb(target.con), dataset_name="data")
+
+    def overtake(rows: Any) -> Any:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(other.run, archive(second)).result()
+        return rows
+
+    source = archive(first)
+    if waits:
+        target.pipeline.extract(source)
+        other.run(archive(second))
+        target.pipeline.run()
+    else:
+        source.identifies.add_map(overtake)
+        target.run(source)
+    target.run(archive(first))
+    [user] = target.rows("users")
+    assert (user["plan"], user["city"], user["age"]) == ("pro", "Bern", 3)
+    assert target.balances()
+
+
+def test_a_load_that_was_cut_off_and_went_on_after_a_backup_was_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables that were finished before lack rows, and dlt does not load them again."""
+    first = archive_of("a.ndjson", identify("i1", "u1", 1, plan="pro"), track("m1", "Email Opened", 1))
+    new = identify("i2", "u2", 2, plan="free"), track("m2", "Email Opened", 2), {"type": "delete"}
+    second = archive_of("b.ndjson", *new)
+    run = DuckDbCopyJob.run
+
+    def fail(job: DuckDbCopyJob) -> None:
+        if job.load_table_name in ("_audit", "email_opened"):
+            raise DatabaseTerminalException(ValueError("the database is gone"))
+        run(job)
+
+    target = Target()
+    target.run(archive(first))
+    target.con.execute("ATTACH 'backup.duckdb' AS backup; COPY FROM DATABASE memory TO backup")
+    with monkeypatch.context() as broken:
+        broken.setattr(DuckDbCopyJob, "run", fail)
+        for source in (archive(second), None):  # what the first run stages, the second one merges
+            with pytest.raises(PipelineStepFailed, match="the database is gone"):
+                target.run(source)
+    assert [target.count(name) for name in ("identifies", "tracks", "email_opened", "_audit")] == [2, 2, 1, 1]
+    target.con.execute(
+        "DROP SCHEMA data CASCADE; DROP SCHEMA data_staging CASCADE; COPY FROM DATABASE backup TO memory"
+    )
+    target.pipeline.run()
+    assert [target.count(name) for name in ("identifies", "tracks", "email_opened", "_audit")] == [1, 1, 2, 2]
+    target.run(archive([first, second]))
+    found = [sorted(row["id"] for row in target.rows(name)) for name in ("identifies", "tracks", "email_opened")]
+    assert found == [["i1", "i2"], ["m1", "m2"], ["m1", "m2"]]
+    assert sorted((row["id"], row["plan"]) for row in target.rows("users")) == [("u1", "pro"), ("u2", "free")]
+    assert (target.count("_rejects"), target.balances()) == (1, True)
+
+
 def test_other_tables_of_one_run_are_no_hindrance() -> None:
     first, second = two_archives()
     target = Target()
@@ -136,6 +196,10 @@ def test_jobs_that_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(PipelineStepFailed, match=r"Expected load\.raise_on_failed_jobs to be true"):
         target.run(source)
     monkeypatch.delenv("LOAD__RAISE_ON_FAILED_JOBS")
+    monkeypatch.setenv("LOAD__RAISE_ON_MAX_RETRIES", "0")
+    with pytest.raises(PipelineStepFailed, match=r"Expected load\.raise_on_max_retries to be at least 1, .* has 0: "):
+        target.run(source)
+    monkeypatch.delenv("LOAD__RAISE_ON_MAX_RETRIES")
     target.pipeline.extract(source)
     target.pipeline.normalize()
     with monkeypatch.context() as broken:

@@ -2,9 +2,11 @@
 
 import errno
 import gzip
+import re
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
@@ -12,9 +14,17 @@ import autopilothq
 from autopilothq.segment.message import MAX_LINE
 from faults.loads import Table, assert_same, assert_sound, content, file, in_memory, line, load, pipeline, track
 
+DOCS = Path(autopilothq.__file__).parents[1] / "docs"
+
 
 def rejects(tables: dict[str, Table]) -> list[tuple[str, int, str]]:
     return sorted((Path(row["file"]).name, row["line"], row["reason"]) for row in tables["_rejects"].dicts())
+
+
+def broken_off(database: duckdb.DuckDBPyConnection) -> set[str]:
+    """The files that a query of the documents finds."""
+    [query] = re.findall(r"```sql\n(.*?)```", (DOCS / "how-to" / "schedule.md").read_text(), re.DOTALL)
+    return {Path(row[0]).name for row in database.execute(query).fetchall()}
 
 
 def books(tables: dict[str, Table]) -> dict[str, tuple[int, int, int, int]]:
@@ -194,6 +204,7 @@ def test_files_that_could_not_be_read_are_read_another_time(tmp_path: Path, monk
         assert ["Input/output error" in why for why in whys.values()] == [True, True, False]
         assert "Permission denied" in whys["3.json"]
         assert report.rejects == {"truncated": 3}
+    assert broken_off(database) == {"1.json", "2.json", "3.json"}
     # What is before the place where it failed is there already, and what is in other files.
     first, second = reports
     assert 10 < first.stored < 110
@@ -207,6 +218,7 @@ def test_files_that_could_not_be_read_are_read_another_time(tmp_path: Path, monk
     assert_sound(tables)
     assert_same(tables, undisturbed, but=["_audit", "_rejects"])
     assert tables["_audit"].total("stored") == 310
+    assert broken_off(database) == set()
     assert load(pipeline(tmp_path, database), archive).files == 0
 
 

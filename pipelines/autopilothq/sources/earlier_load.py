@@ -1,22 +1,32 @@
-"""Records which complete loads a load was read after: its rows leave out what was stored by then.
+"""Records which complete loads a load was read after, and which rows it brings.
 
-dlt may load them much later, after the dataset was restored from a backup or dropped, after another machine replaced
-its rows, or into another dataset. What they leave out is missing there, although dlt completes the load. Such a load
-must not count as complete.
+Its rows leave out what was stored by then. dlt may load them much later, after the dataset was restored from a backup
+or dropped, after another machine replaced its rows, or into another dataset. What they leave out is missing there. And
+a load that was cut off is continued: what it had stored before is missing if the dataset was restored meanwhile, and
+its rows of users, which replace others, know nothing of what another machine loaded meanwhile. dlt completes the load
+all the same. Such a load must not count as complete.
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import dlt
 
 from .. import disk, private
-from ..warehouses.dlt_internals import logger
+from ..catalog import DISCARDS, REJECTS
+from ..warehouses.dataset import Dataset
+from ..warehouses.dlt_internals import LOADS_TABLE_NAME, logger
+from ..warehouses.dlt_internals.resources import uncut_loads
+from ..warehouses.hints import REPLACED
 
 _FILE = "autopilothq-loads/earlier.json"  # below the pipeline's working folder, because what waits is there, too
 _MOST = 20  # loads that are kept: hardly more can wait
+_STORED_AT = {REJECTS.name: "rejected_at", DISCARDS.name: "discarded_at"}  # of all other tables it is uuid_ts
+_LOST_DIGITS = timedelta(milliseconds=1)  # some destinations keep no more digits of a time
 
 
 class Stored(NamedTuple):
@@ -46,38 +56,117 @@ class Stored(NamedTuple):
         return Stored(self.complete | other.complete, (self.audited or frozenset()) | (other.audited or frozenset()))
 
 
-def note_earlier(pipeline: dlt.Pipeline, load_id: str, earlier: Stored, now: Stored) -> None:
-    """Records that a load was read after the loads `earlier`, of those that are stored `now`.
+class Brought(NamedTuple):
+    """The rows that a source brings: the time at which it stores them (ISO 8601), and how many by table."""
+
+    stored_at: str
+    rows: Mapping[str, int]
+
+    @property
+    def replaces(self) -> bool:
+        """Whether any of them replace rows, such as those of users."""
+        return not self.rows.keys().isdisjoint(table.name for table in REPLACED)
+
+    def is_in(self, dataset: Dataset) -> bool:
+        """Returns whether all these rows are in a dataset, as far as its tables say when rows were stored."""
+        at = datetime.fromisoformat(self.stored_at)
+        found = dataset.columns()
+        for table, count in self.rows.items():
+            column = _STORED_AT.get(table, "uuid_ts")
+            if table not in found:
+                return False
+            if column in found[table]:
+                within = f"WHERE {{{column}}} >= %s AND {{{column}}} <= %s"
+                [[stored]] = dataset.rows("count(*)", table, within, at - _LOST_DIGITS, at + _LOST_DIGITS)
+                if stored < count:
+                    return False
+        return True
+
+
+class _Noted(NamedTuple):
+    """What is recorded of a load. `brought` is empty if its rows need no look, and None if some are known to lack."""
+
+    earlier: Stored
+    brought: tuple[Brought, ...] | None = ()
+
+
+def note_earlier(pipeline: dlt.Pipeline, load_id: str, earlier: Stored, now: Stored, brought: Brought) -> None:
+    """Records that a load was read after the loads `earlier`, of those that are stored `now`, and what it brings.
 
     All of them, because none is surely the last one: ids are times, and another machine's clock may be wrong. Several
     sources may share a load. Loads that are complete and lack nothing are forgotten.
     """
-    if not earlier.complete:
+    if not earlier.complete and not brought.rows:
         return
-    path = Path(pipeline.working_dir, _FILE)
-    kept = {of: each for of, each in _read(path).items() if of not in now.complete or not now.shows(each)}
+    kept = {of: each for of, each in _read(pipeline).items() if of not in now.complete or _is_needed(each, now)}
+    noted = _Noted(earlier, (brought,) if brought.rows else ())
     if load_id in kept:
-        earlier = earlier.joined(kept.pop(load_id))
-    noted = [(of, [sorted(loads or ()) for loads in each]) for of, each in {**kept, load_id: earlier}.items()]
-    private.folder(path.parent)
-    with disk.rewriting(path, "w") as file:
-        json.dump(dict(noted[-_MOST:]), file)
+        other = kept.pop(load_id)
+        noted = _Noted(earlier.joined(other.earlier), (*(noted.brought or ()), *(other.brought or ())))
+    _write(pipeline, {**kept, load_id: noted})
 
 
-def outdated_loads(pipeline: dlt.Pipeline, now: Stored) -> set[str]:
-    """Returns which of a dataset's complete loads lack rows, because loads that they were read after are not there.
+def _is_needed(noted: _Noted, now: Stored) -> bool:
+    return noted.brought != () or not now.shows(noted.earlier)
 
-    Example: `outdated_loads(pipeline, Stored({"2.0"})) == {"2.0"}` if load 2.0 was read after 1.0.
+
+def outdated_loads(pipeline: dlt.Pipeline, now: Stored, dataset: Dataset) -> set[str]:
+    """Returns which of a dataset's complete loads lack rows: their own, or those of loads that they were read after.
+
+    It lacks its own also if they replaced rows that other loads had brought since it was read; a run's lock prevents
+    that as long as it is renewed. Its own are looked up once, and only if it may have been cut off and continued.
+
+    Example: `outdated_loads(pipeline, Stored({"2.0"}), dataset) == {"2.0"}` if load 2.0 was read after 1.0.
     """
-    noted = _read(Path(pipeline.working_dir, _FILE))
-    return {load_id for load_id, earlier in noted.items() if load_id in now.complete and now.lacks(earlier)}
+    noted = _read(pipeline)
+    complete = {load_id: each for load_id, each in noted.items() if load_id in now.complete}
+    unchecked = [load_id for load_id, each in complete.items() if each.brought]
+    if unchecked:
+        uncut = uncut_loads(pipeline)
+        for load_id in unchecked:
+            is_whole = _is_whole(dataset, now, load_id, complete[load_id], load_id in uncut)
+            complete[load_id] = complete[load_id]._replace(brought=() if is_whole else None)
+        _write(pipeline, {**noted, **complete})
+    return {load_id for load_id, each in complete.items() if each.brought is None or now.lacks(each.earlier)}
 
 
-def _read(path: Path) -> dict[str, Stored]:
+def _is_whole(dataset: Dataset, now: Stored, load_id: str, noted: _Noted, is_uncut: bool) -> bool:
+    """Returns whether all rows that a complete load brings are there, and it replaced none of a later one."""
+    brought = noted.brought or ()
+    others = (now.complete & (now.audited or frozenset())) - noted.earlier.complete - {load_id}
+    if any(each.replaces for each in brought) and others and _overtook(dataset, others, load_id):
+        return False
+    return is_uncut or all(each.is_in(dataset) for each in brought)
+
+
+def _overtook(dataset: Dataset, others: AbstractSet[str], load_id: str) -> bool:
+    """Returns whether any of the other loads was complete before a load was."""
+    ended: dict[str, Any] = dict(dataset.rows("{load_id}, {inserted_at}", LOADS_TABLE_NAME))
+    return any(ended[other] < ended[load_id] for other in others)
+
+
+def _write(pipeline: dlt.Pipeline, noted: Mapping[str, _Noted]) -> None:
+    path = Path(pipeline.working_dir, _FILE)
+    private.folder(path.parent)
+    texts = [
+        (load_id, [*(sorted(loads or ()) for loads in earlier), brought and [[at, dict(rows)] for at, rows in brought]])
+        for load_id, (earlier, brought) in noted.items()
+    ]
+    with disk.rewriting(path, "w") as file:
+        json.dump(dict(texts[-_MOST:]), file)
+
+
+def _read(pipeline: dlt.Pipeline) -> dict[str, _Noted]:
+    path = Path(pipeline.working_dir, _FILE)
     try:
-        return {load_id: Stored(*map(frozenset, each)) for load_id, each in json.loads(path.read_bytes()).items()}
+        return {load_id: _noted(*each) for load_id, each in json.loads(path.read_bytes()).items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         logger.warning(f"{path} cannot be read, and is ignored: {error}")
         return {}
+
+
+def _noted(complete: list[str], audited: list[str], brought: Sequence[Any] | None = ()) -> _Noted:
+    rows = None if brought is None else tuple(Brought(at, counts) for at, counts in brought)
+    return _Noted(Stored(frozenset(complete), frozenset(audited)), rows)

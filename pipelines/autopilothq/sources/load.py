@@ -17,8 +17,8 @@ from ..projection import ordered_columns
 from ..projection.context import declared_types
 from ..warehouses.dataset import connected
 from ..warehouses.duckdb import close_database_after, keep_open_while_loading
-from ..warehouses.hints import arrow_schema
-from .earlier_load import Stored, note_earlier
+from ..warehouses.hints import REPLACED, arrow_schema
+from .earlier_load import Brought, Stored, note_earlier
 from .extraction import note_moved, note_taken
 from .origin import Origin
 from .plan import LoadSettings, PlannedLoad, plan_load
@@ -128,15 +128,24 @@ def run_load(origin: Origin[Any], settings: LoadSettings, keeper: object) -> Loa
 
 
 def _note_earlier(planned: PlannedLoad, pipeline: dlt.Pipeline) -> None:
-    """Records which loads this one was read after, because it leaves out the rows that are stored."""
+    """Records which loads this one was read after, because it leaves out the rows that are stored, and its rows."""
     target, load_id = planned.target, planned.extraction.load_id
-    if not planned.work or target.dataset is None or load_id is None or target.replacement.anew:
+    if target.dataset is None or load_id is None:
+        return
+    again = planned.origin.reads_again
+    # An API's account would be requested anew if users that another load has made since were taken for lost.
+    left_out = {AUDIT.name} if again else {table.name for table in REPLACED}
+    rows = {table: count for table, count in planned.report.rows.items() if count and table not in left_out}
+    brought = Brought(planned.context.loaded_at.isoformat(), rows)
+    if not planned.work or target.replacement.anew:  # it leaves nothing out
+        if rows:
+            note_earlier(pipeline, load_id, Stored(target.counted), Stored(frozenset()), brought)
         return
     with connected(target.dataset):
         complete = target.dataset.complete_loads()
-    if not planned.origin.reads_again:
-        note_earlier(pipeline, load_id, Stored(complete), Stored(complete))
-        return
-    audited = {loaded.load_id for loaded in target.loads.values()}
-    again = {before.load_id for work in planned.work if (before := target.loaded(work.url, work.version))}
-    note_earlier(pipeline, load_id, Stored(complete, audited - again), Stored(complete, audited))
+    audited = {loaded.load_id for loaded in target.loads.values()} if again else None
+    now = earlier = Stored(complete, audited)
+    if audited is not None:
+        replaced = {before.load_id for work in planned.work if (before := target.loaded(work.url, work.version))}
+        earlier = Stored(complete, audited - replaced)
+    note_earlier(pipeline, load_id, earlier, now, brought)

@@ -143,7 +143,10 @@ def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool,
 
 
 def _check_run(pipeline: dlt.Pipeline) -> None:
-    """Raises NotSupported for a pipeline without a destination, or if dlt would complete loads with failed jobs."""
+    """Raises NotSupported for a pipeline without a destination, or if dlt would report no failed jobs.
+
+    It would complete loads without them, or repeat them for ever.
+    """
     if pipeline.destination is None:  # which dlt only misses after it has extracted
         raise NotSupported(
             "Expected a pipeline with a destination, but it has none: what is stored there is not read again.\n"
@@ -154,6 +157,12 @@ def _check_run(pipeline: dlt.Pipeline) -> None:
             "Expected load.raise_on_failed_jobs to be true, which it is by default, but dlt's configuration has false:"
             " rows whose job fails would be missing, and count as stored.\n"
             "Remove it under [load] in .dlt/config.toml, or LOAD__RAISE_ON_FAILED_JOBS."
+        )
+    if dlt_resources.repeats_jobs_for_ever():
+        raise NotSupported(
+            "Expected load.raise_on_max_retries to be at least 1, and it is 5 by default, but dlt's configuration has"
+            " 0: it would repeat a job for ever whose error it takes for temporary, and no run would end or fail.\n"
+            "Remove it under [load] in .dlt/config.toml, or LOAD__RAISE_ON_MAX_RETRIES."
         )
 
 
@@ -169,12 +178,13 @@ def _counted_loads(
     """Returns the ids of the complete loads, except those that lack rows, and the files that they loaded.
 
     What loads that lack rows have loaded is read again. Such loads have failed jobs, by
-    `pipeline.load(raise_on_failed_jobs=False)`, or were read after a load whose rows are gone.
+    `pipeline.load(raise_on_failed_jobs=False)`, were read after a load whose rows are gone, or had stored a part of
+    their rows before these went.
     """
     complete = dataset.complete_loads()
     files = loaded_files(dataset, complete) if reads_again else {}
     stored = Stored(complete, {loaded.load_id for loaded in files.values()} if reads_again else None)
-    counted = frozenset(complete - dlt_resources.failed_loads(pipeline) - outdated_loads(pipeline, stored))
+    counted = frozenset(complete - dlt_resources.failed_loads(pipeline) - outdated_loads(pipeline, stored, dataset))
     return counted, {file: loaded for file, loaded in files.items() if loaded.load_id in counted}
 
 

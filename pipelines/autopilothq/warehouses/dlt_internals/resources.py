@@ -207,20 +207,43 @@ def as_arrow(item: Any) -> Any:
 
 @configspec
 class _FailedJobs(BaseConfiguration):
-    """dlt's setting whether a failed job ends the load with an error."""
+    """dlt's settings whether a failed job ends the load with an error, and after how many attempts (0: never)."""
 
     raise_on_failed_jobs: bool = True
+    raise_on_max_retries: int = 5
 
 
 def ends_with_failed_jobs() -> bool:
     """Returns whether dlt is configured to complete loads although some of their jobs failed."""
-    return not resolve_configuration(_FailedJobs(), sections=(known_sections.LOAD,)).raise_on_failed_jobs
+    return not _failed_jobs().raise_on_failed_jobs
+
+
+def repeats_jobs_for_ever() -> bool:
+    """Returns whether dlt is configured to repeat jobs without end if their errors may be temporary."""
+    return _failed_jobs().raise_on_max_retries == 0
+
+
+def _failed_jobs() -> _FailedJobs:
+    return resolve_configuration(_FailedJobs(), sections=(known_sections.LOAD,))
 
 
 def failed_loads(pipeline: dlt.Pipeline) -> set[str]:
     """Returns the ids of this machine's loads that were completed although some of their jobs failed."""
     finished = Path(pipeline.working_dir, "load", LoadStorage.LOADED_FOLDER)
     return {job.parents[1].name for job in finished.glob(f"*/{PackageStorage.FAILED_JOBS_FOLDER}/*")}
+
+
+def uncut_loads(pipeline: dlt.Pipeline) -> set[str]:
+    """Returns the ids of the loads that a pipeline's last `run` extracted, normalized and loaded without an error.
+
+    It may have cut off and continued any other load.
+    """
+    trace = pipeline.last_trace
+    steps = {step.step: step for step in (trace.steps if trace else ())}
+    is_one_run = trace is not None and steps.keys() == {"extract", "normalize", "load", "run"} and len(trace.steps) == 4
+    if not is_one_run or any(step.step_exception for step in steps.values()):
+        return set()
+    return set.intersection(*(set(getattr(step.step_info, "loads_ids", ())) for step in steps.values()))
 
 
 def adds_columns() -> bool:
