@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import current_thread, main_thread
 from typing import Any, cast
@@ -27,11 +28,15 @@ from autopilothq import runner
 from autopilothq.catalog import TABLES
 from autopilothq.projection import projection
 from autopilothq.sources import project
+from autopilothq.warehouses import postgres_adbc
 from autopilothq.warehouses.dataset import connected, open_dataset
 from autopilothq.warehouses.dlt_internals import caching, get_destination_client_initial_config, new_table
 from autopilothq.warehouses.duckdb import direct
+from autopilothq.warehouses.postgres_adbc import SharedConnection
+from autopilothq.warehouses.postgres_client import PostgresSqlClient
 from contract.loading import message, rows_of
 from fake_ortto import FakeOrtto
+from servers import ask
 from shared_loads import command, isolation
 
 LINE = {"userId": "u1", "receivedAt": "2019-03-20T10:00:00Z", "type": "track", "event": "Shoe Bought"}
@@ -123,6 +128,35 @@ def test_what_is_asked_of_a_warehouse_together_takes_one_connection(postgres: st
         dataset.exists()
         dataset.exists()
     assert connect.call_count == 3
+
+
+def test_a_dataset_is_asked_once_whether_it_exists_while_connected(postgres: str) -> None:
+    ask(postgres, "CREATE SCHEMA autopilothq")
+    dataset = open_dataset(runner.pipeline("postgres", postgres))
+    run = PostgresSqlClient.execute_query
+    with mock.patch.object(PostgresSqlClient, "execute_query", autospec=True, side_effect=run) as execute:
+        with connected(dataset):
+            assert (dataset.lacks("_suppressions"), dataset.complete_loads(), dataset.tables(["_audit"])) == (
+                True,
+                set(),
+                {},
+            )
+        assert execute.call_count == 4
+        ask(postgres, "DROP SCHEMA autopilothq")
+        assert dataset.lacks("_suppressions")
+        assert execute.call_count == 5
+
+
+def test_tables_that_are_copied_at_one_time_read_the_types_of_the_server_once(postgres: str) -> None:
+    def connect(_: object) -> None:
+        SharedConnection(postgres).close()
+
+    with (
+        mock.patch.object(postgres_adbc, "AdbcDatabase", wraps=postgres_adbc.AdbcDatabase) as database,
+        ThreadPoolExecutor(4) as threads,
+    ):
+        list(threads.map(connect, range(4)))
+    assert database.call_count == 1
 
 
 def test_another_program_can_read_the_database_while_lines_are_read(costs: list[Counts]) -> None:

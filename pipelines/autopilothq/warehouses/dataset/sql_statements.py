@@ -48,8 +48,26 @@ class Statements(Connections):
         self.client = client
         self.is_staging = is_staging
         self.literals = literals
+        self._exists: bool | None = None  # None: not connected, so that it may be dropped meanwhile
         self.spelt: dict[tuple[str, str], tuple[str, str]] = {}
         """The spelling of tables and columns in the destination, by their names in lower case."""
+
+    @contextmanager
+    def connected(self) -> Iterator[None]:
+        """Runs all statements in the block on one connection, and asks once whether the dataset exists if it does."""
+        with super().connected():
+            self._exists = False
+            try:
+                yield
+            finally:
+                self._exists = None
+
+    def exists(self, client: Any) -> bool:
+        """Returns whether the dataset exists; `client` is open."""
+        found = self._exists or bool(client.is_storage_initialized())
+        if self._exists is not None:
+            self._exists = found
+        return found
 
     @contextmanager
     def opened(self) -> Iterator[Any]:
@@ -127,7 +145,7 @@ class Statements(Connections):
         `information_schema` leaves out what a user has no rights on. Raises the destination's error for such a table.
         """
         with self.open() as client:
-            if not client.is_storage_initialized():
+            if not self.exists(client):
                 return True
         try:
             list(self.stream(f"SELECT 1 FROM {self.table(table)} WHERE 1 = 0", ()))
