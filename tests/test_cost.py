@@ -17,6 +17,7 @@ import duckdb
 import psycopg2
 import pytest
 import yaml
+from adbc_driver_manager import AdbcDatabase
 from dlt.common import typing as dlt_typing
 from dlt.common.configuration import resolve
 from dlt.common.destination import reference
@@ -24,11 +25,10 @@ from dlt.common.schema import utils as schema_utils
 from dlt.common.storages import LiveSchemaStorage, SchemaStorage, SchemaStorageConfiguration
 from dlt.extract import extract
 
-from autopilothq import runner
+from autopilothq import archive, runner
 from autopilothq.catalog import TABLES
 from autopilothq.projection import projection
 from autopilothq.sources import project
-from autopilothq.warehouses import postgres_adbc
 from autopilothq.warehouses.dataset import connected, open_dataset
 from autopilothq.warehouses.dlt_internals import caching, get_destination_client_initial_config, new_table
 from autopilothq.warehouses.duckdb import direct
@@ -152,7 +152,7 @@ def test_tables_that_are_copied_at_one_time_read_the_types_of_the_server_once(po
         SharedConnection(postgres).close()
 
     with (
-        mock.patch.object(postgres_adbc, "AdbcDatabase", wraps=postgres_adbc.AdbcDatabase) as database,
+        mock.patch("autopilothq.warehouses.postgres_adbc.AdbcDatabase", wraps=AdbcDatabase) as database,
         ThreadPoolExecutor(4) as threads,
     ):
         list(threads.map(connect, range(4)))
@@ -213,6 +213,20 @@ def test_a_schema_that_another_program_wrote_is_read() -> None:
     changed.update_table(new_table("tracks", columns=[{"name": "id", "data_type": "text"}]))
     theirs.save_schema(changed)
     assert "tracks" in ours["events"].tables
+
+
+def test_a_source_spares_dlt_its_repeated_work_in_a_pipeline_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = Counts()
+    _count(monkeypatch, counts, SchemaStorage, "load_schema")
+    dlts_own = lambda storage, name: storage.live_schemas.setdefault(name, storage.load_schema(name))  # noqa: E731
+    monkeypatch.setattr(LiveSchemaStorage, "__getitem__", dlts_own)
+    caching.reread_only_changed_schemas.cache_clear()
+    caching.cache_repeated_work.cache_clear()
+    archive("archive")
+    schemas = LiveSchemaStorage(SchemaStorageConfiguration("schemas"), makedirs=True)
+    schemas.save_schema(dlt.Schema("events"))
+    assert schemas["events"] is schemas["events"]
+    assert counts["load_schema"] == 1
 
 
 def test_the_hash_of_a_schema_is_that_of_what_is_in_it_now() -> None:

@@ -16,6 +16,7 @@ from dlt.common.configuration.specs.base_configuration import BaseConfiguration
 from dlt.common.storages.live_schema_storage import LiveSchemaStorage
 
 
+@cache
 def cache_repeated_work() -> None:
     """Applies all patches of this module, once per process."""
     cache_hint_functions()
