@@ -20,9 +20,12 @@ import yaml
 from adbc_driver_manager import AdbcDatabase
 from dlt.common import typing as dlt_typing
 from dlt.common.configuration import resolve
-from dlt.common.destination import reference
+from dlt.common.configuration.container import Container
+from dlt.common.destination import DestinationCapabilitiesContext, client, reference
 from dlt.common.schema import utils as schema_utils
 from dlt.common.storages import LiveSchemaStorage, SchemaStorage, SchemaStorageConfiguration
+from dlt.common.storages.load_package import ParsedLoadJobFileName
+from dlt.destinations import utils as destination_utils
 from dlt.extract import extract
 
 from autopilothq import archive, runner
@@ -168,7 +171,7 @@ def test_the_destination_is_configured_a_few_times(costs: list[Counts], run: int
     assert costs[run]["resolve_configuration"] <= 6, costs
 
 
-@pytest.mark.parametrize(("run", "most"), [(FIRST, 550), (NOTHING_NEW, 180), (MORE, 330)])
+@pytest.mark.parametrize(("run", "most"), [(FIRST, 240), (NOTHING_NEW, 110), (MORE, 150)])
 def test_settings_are_looked_up_a_few_times(costs: list[Counts], run: int, most: int) -> None:
     assert costs[run]["_resolve_config_fields"] <= most, costs
 
@@ -254,6 +257,29 @@ def test_a_trace_has_the_same_text_as_dlts_own() -> None:
     }
     options: Any = {"allow_unicode": True, "default_flow_style": False, "sort_keys": False}
     assert cast(Any, extract).yaml.dump(columns, **options) == yaml.dump(columns, **options)
+
+
+def test_the_name_of_a_jobs_file_is_parsed_once() -> None:
+    caching.cache_repeated_work()
+    name = "tracks.0a1b2c3d4e.2.parquet"
+    parse = ParsedLoadJobFileName.parse
+    assert parse(name) is parse(name)
+    assert parse(name) == ("tracks", "0a1b2c3d4e", 2, "parquet", False)
+    with pytest.raises(ValueError, match="tracks"):
+        parse("tracks.parquet")
+
+
+def test_capabilities_are_those_that_are_passed_or_else_those_of_the_run() -> None:
+    caching.cache_repeated_work()
+    table = new_table("t", write_disposition="merge", columns=[{"name": "id", "data_type": "text"}])
+    passed, of_run = (DestinationCapabilitiesContext.generic_capabilities() for _ in range(2))
+    passed.supported_merge_strategies, of_run.supported_merge_strategies = ["upsert"], ["insert-only"]
+    passed.preferred_table_format, of_run.preferred_table_format = "delta", "iceberg"
+    with Container().injectable_context(of_run):
+        for given, strategy, table_format in (((passed,), "upsert", "delta"), ((), "insert-only", "iceberg")):
+            assert cast(Any, destination_utils).resolve_merge_strategy({"t": table}, table, *given) == strategy
+            prepared = cast(Any, client).prepare_load_table({"t": table}, table, *given)
+            assert prepared["table_format"] == table_format
 
 
 def test_a_description_of_a_table_is_copied_whole() -> None:
