@@ -23,17 +23,28 @@ class Connections:
 
     def __init__(self, opened: Opened) -> None:
         self.open = opened
+        self._exists: bool | None = None  # None: not connected, so that the dataset may be dropped meanwhile
 
     @contextmanager
     def connected(self) -> Iterator[None]:
-        """Runs all statements in the block on one connection: opening one takes many times as long as a query."""
+        """Runs all statements in the block on one connection: opening one takes many times as long as a query.
+
+        A dataset that exists is not asked about again in the block.
+        """
         before = self.open
         with before() as client:
-            self.open = lambda: nullcontext(client)
+            self.open, self._exists = (lambda: nullcontext(client)), False
             try:
                 yield
             finally:
-                self.open = before
+                self.open, self._exists = before, None
+
+    def exists(self, client: Any) -> bool:
+        """Returns whether the dataset of an open client exists."""
+        found = self._exists or bool(client.is_storage_initialized())
+        if self._exists is not None:
+            self._exists = found
+        return found
 
 
 class Statements(Connections):
@@ -48,26 +59,8 @@ class Statements(Connections):
         self.client = client
         self.is_staging = is_staging
         self.literals = literals
-        self._exists: bool | None = None  # None: not connected, so that it may be dropped meanwhile
         self.spelt: dict[tuple[str, str], tuple[str, str]] = {}
         """The spelling of tables and columns in the destination, by their names in lower case."""
-
-    @contextmanager
-    def connected(self) -> Iterator[None]:
-        """Runs all statements in the block on one connection, and asks once whether the dataset exists if it does."""
-        with super().connected():
-            self._exists = False
-            try:
-                yield
-            finally:
-                self._exists = None
-
-    def exists(self, client: Any) -> bool:
-        """Returns whether the dataset exists; `client` is open."""
-        found = self._exists or bool(client.is_storage_initialized())
-        if self._exists is not None:
-            self._exists = found
-        return found
 
     @contextmanager
     def opened(self) -> Iterator[Any]:
