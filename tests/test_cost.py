@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import current_thread, main_thread
 from typing import Any, cast
@@ -16,22 +17,29 @@ import duckdb
 import psycopg2
 import pytest
 import yaml
+from adbc_driver_manager import AdbcDatabase
 from dlt.common import typing as dlt_typing
 from dlt.common.configuration import resolve
-from dlt.common.destination import reference
+from dlt.common.configuration.container import Container
+from dlt.common.destination import DestinationCapabilitiesContext, client, reference
 from dlt.common.schema import utils as schema_utils
 from dlt.common.storages import LiveSchemaStorage, SchemaStorage, SchemaStorageConfiguration
+from dlt.common.storages.load_package import ParsedLoadJobFileName
+from dlt.destinations import utils as destination_utils
 from dlt.extract import extract
 
-from autopilothq import runner
+from autopilothq import archive, runner
 from autopilothq.catalog import TABLES
 from autopilothq.projection import projection
 from autopilothq.sources import project
 from autopilothq.warehouses.dataset import connected, open_dataset
 from autopilothq.warehouses.dlt_internals import caching, get_destination_client_initial_config, new_table
 from autopilothq.warehouses.duckdb import direct
+from autopilothq.warehouses.postgres_adbc import SharedConnection
+from autopilothq.warehouses.postgres_client import PostgresSqlClient
 from contract.loading import message, rows_of
 from fake_ortto import FakeOrtto
+from servers import ask
 from shared_loads import command, isolation
 
 LINE = {"userId": "u1", "receivedAt": "2019-03-20T10:00:00Z", "type": "track", "event": "Shoe Bought"}
@@ -125,6 +133,35 @@ def test_what_is_asked_of_a_warehouse_together_takes_one_connection(postgres: st
     assert connect.call_count == 3
 
 
+def test_a_dataset_is_asked_once_whether_it_exists_while_connected(postgres: str) -> None:
+    ask(postgres, "CREATE SCHEMA autopilothq")
+    dataset = open_dataset(runner.pipeline("postgres", postgres))
+    run = PostgresSqlClient.execute_query
+    with mock.patch.object(PostgresSqlClient, "execute_query", autospec=True, side_effect=run) as execute:
+        with connected(dataset):
+            assert (dataset.lacks("_suppressions"), dataset.complete_loads(), dataset.tables(["_audit"])) == (
+                True,
+                set(),
+                {},
+            )
+        assert execute.call_count == 4
+        ask(postgres, "DROP SCHEMA autopilothq")
+        assert dataset.lacks("_suppressions")
+        assert execute.call_count == 5
+
+
+def test_tables_that_are_copied_at_one_time_read_the_types_of_the_server_once(postgres: str) -> None:
+    def connect(_: object) -> None:
+        SharedConnection(postgres).close()
+
+    with (
+        mock.patch("autopilothq.warehouses.postgres_adbc.AdbcDatabase", wraps=AdbcDatabase) as database,
+        ThreadPoolExecutor(4) as threads,
+    ):
+        list(threads.map(connect, range(4)))
+    assert database.call_count == 1
+
+
 def test_another_program_can_read_the_database_while_lines_are_read(costs: list[Counts]) -> None:
     assert [run["readers"] for run in costs] == [1, 0, 1]  # where nothing is new, no lines are read
 
@@ -134,7 +171,7 @@ def test_the_destination_is_configured_a_few_times(costs: list[Counts], run: int
     assert costs[run]["resolve_configuration"] <= 6, costs
 
 
-@pytest.mark.parametrize(("run", "most"), [(FIRST, 550), (NOTHING_NEW, 180), (MORE, 330)])
+@pytest.mark.parametrize(("run", "most"), [(FIRST, 240), (NOTHING_NEW, 110), (MORE, 150)])
 def test_settings_are_looked_up_a_few_times(costs: list[Counts], run: int, most: int) -> None:
     assert costs[run]["_resolve_config_fields"] <= most, costs
 
@@ -181,6 +218,20 @@ def test_a_schema_that_another_program_wrote_is_read() -> None:
     assert "tracks" in ours["events"].tables
 
 
+def test_a_source_spares_dlt_its_repeated_work_in_a_pipeline_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = Counts()
+    _count(monkeypatch, counts, SchemaStorage, "load_schema")
+    dlts_own = lambda storage, name: storage.live_schemas.setdefault(name, storage.load_schema(name))  # noqa: E731
+    monkeypatch.setattr(LiveSchemaStorage, "__getitem__", dlts_own)
+    caching.reread_only_changed_schemas.cache_clear()
+    caching.cache_repeated_work.cache_clear()
+    archive("archive")
+    schemas = LiveSchemaStorage(SchemaStorageConfiguration("schemas"), makedirs=True)
+    schemas.save_schema(dlt.Schema("events"))
+    assert schemas["events"] is schemas["events"]
+    assert counts["load_schema"] == 1
+
+
 def test_the_hash_of_a_schema_is_that_of_what_is_in_it_now() -> None:
     caching.hash_schemas_once()
     stored = dlt.Schema.from_dict({**dlt.Schema("events").to_dict()})
@@ -206,6 +257,29 @@ def test_a_trace_has_the_same_text_as_dlts_own() -> None:
     }
     options: Any = {"allow_unicode": True, "default_flow_style": False, "sort_keys": False}
     assert cast(Any, extract).yaml.dump(columns, **options) == yaml.dump(columns, **options)
+
+
+def test_the_name_of_a_jobs_file_is_parsed_once() -> None:
+    caching.cache_repeated_work()
+    name = "tracks.0a1b2c3d4e.2.parquet"
+    parse = ParsedLoadJobFileName.parse
+    assert parse(name) is parse(name)
+    assert parse(name) == ("tracks", "0a1b2c3d4e", 2, "parquet", False)
+    with pytest.raises(ValueError, match="tracks"):
+        parse("tracks.parquet")
+
+
+def test_capabilities_are_those_that_are_passed_or_else_those_of_the_run() -> None:
+    caching.cache_repeated_work()
+    table = new_table("t", write_disposition="merge", columns=[{"name": "id", "data_type": "text"}])
+    passed, of_run = (DestinationCapabilitiesContext.generic_capabilities() for _ in range(2))
+    passed.supported_merge_strategies, of_run.supported_merge_strategies = ["upsert"], ["insert-only"]
+    passed.preferred_table_format, of_run.preferred_table_format = "delta", "iceberg"
+    with Container().injectable_context(of_run):
+        for given, strategy, table_format in (((passed,), "upsert", "delta"), ((), "insert-only", "iceberg")):
+            assert cast(Any, destination_utils).resolve_merge_strategy({"t": table}, table, *given) == strategy
+            prepared = cast(Any, client).prepare_load_table({"t": table}, table, *given)
+            assert prepared["table_format"] == table_format
 
 
 def test_a_description_of_a_table_is_copied_whole() -> None:

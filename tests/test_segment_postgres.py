@@ -1,6 +1,7 @@
 """PostgreSQL's tables have Segment's types and keys, so SQL for Segment's runs (docs/contract/warehouse.md#types)."""
 
 import json
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -370,7 +371,7 @@ def test_a_connection_that_breaks_at_once_is_closed(monkeypatch: pytest.MonkeyPa
     assert closed == [True]
 
 
-def test_rows_that_a_users_step_doubles_are_stored_once(postgres: str) -> None:
+def test_rows_that_a_users_step_doubles_are_stored_once(postgres: str, caplog: pytest.LogCaptureFixture) -> None:
     write("1.ndjson", *(message(messageId=f"m{number}") for number in range(3)))
     into = pipeline(segment_postgres(postgres))
     doubled = opened()
@@ -379,6 +380,11 @@ def test_rows_that_a_users_step_doubles_are_stored_once(postgres: str) -> None:
     rows = query(postgres, "SELECT id, event FROM autopilothq.tracks ORDER BY id")
     assert rows == [(f"m{number}", "email_opened") for number in range(3)]
     assert query(postgres, "SELECT count(*) FROM autopilothq.email_opened") == [(3,)]
+    assert query(postgres, "SELECT count(*) FROM autopilothq._discards") == [(0,)]
+    slow = "For data items in `{}` yielded as arrow: this will degrade performance."  # as dlt says
+    for table in ("mine", "_rejects"):  # the user's own has rows
+        logging.getLogger("dlt").warning(slow.format(table))
+    assert caplog.messages == [slow.format("mine")]
 
 
 def test_a_load_of_an_earlier_version_is_completed_from_staging(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:

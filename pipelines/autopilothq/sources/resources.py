@@ -15,6 +15,7 @@ from ..catalog import BOOKS, EVENT_DESCRIPTION, EVENTS_RESOURCE, TABLES, Table
 from ..errors import InvalidSetting, NotSupported
 from ..warehouses.dlt_internals import TTableSchemaColumns, TWriteDispositionDict
 from ..warehouses.dlt_internals import resources as dlt_resources
+from ..warehouses.dlt_internals.caching import cache_repeated_work
 from ..warehouses.native import TABLE_HINTS
 from . import user_hints
 from .load import Load, run_load
@@ -110,6 +111,7 @@ def resources(origin: Origin[Any], settings: LoadSettings) -> list[DltResource]:
     Raises InvalidSetting for a table that the catalogue does not have.
     """
     dlt_resources.record_extractions()
+    cache_repeated_work()
     loads = SourceLoads(origin, settings)
     names = (*origin.tables, *(book.name for book in BOOKS))
     return [_others(loads) if name == EVENTS_RESOURCE else _resource(loads, _table(name)) for name in names]

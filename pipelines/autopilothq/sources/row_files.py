@@ -119,7 +119,7 @@ class RowFiles:
         rows = arrow_schema(types).empty_table()
         if self._extraction.pipeline is None:
             return rows
-        return dlt.mark.with_hints(rows, self.hints.make(table, types, file_format=self.hints.empty_format()))
+        return dlt.mark.with_hints(rows, self.hints.make(table, types, file_format=self._empty_format(table)))
 
     def audit_item(self, audit: pa.Table) -> Any:
         """Returns the rows of `_audit` as an item."""
@@ -129,8 +129,12 @@ class RowFiles:
             of = pa.timestamp("us")  # in UTC; dlt would take the zone of its own configuration
             fields = [field.with_type(of) if pa.types.is_timestamp(field.type) else field for field in audit.schema]
             audit = audit.cast(pa.schema(fields))
-        file_format = None if audit.num_rows else self.hints.empty_format()
+        file_format = None if audit.num_rows else self._empty_format(AUDIT)
         return dlt.mark.with_hints(audit, self.hints.make(AUDIT, declared_types(AUDIT), file_format=file_format))
+
+    def _empty_format(self, table: Table) -> Any:
+        dlt_resources.expect_no_rows(table.name)
+        return self.hints.empty_format()
 
     def columns_of(self, item: Any) -> TTableSchemaColumns:
         """Returns the columns of an item of `other_events`."""

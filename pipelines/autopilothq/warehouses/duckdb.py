@@ -15,6 +15,7 @@ from typing import Any, cast
 from weakref import WeakKeyDictionary, WeakSet
 
 import dlt
+import pyarrow as pa
 from dlt import Schema
 from dlt.common.configuration import configspec
 from dlt.common.destination.typing import PreparedTableSchema
@@ -134,7 +135,11 @@ _KEPT_OPEN: WeakSet[Destination[Any, Any]] = WeakSet()
 
 
 def _opened(destination: Destination[Any, Any], client: JobClientBase) -> AbstractContextManager[object]:
-    return cast(Any, client).sql_client if destination in _KEPT_OPEN else nullcontext()
+    if destination not in _KEPT_OPEN:
+        return nullcontext()
+    pa.default_memory_pool().release_unused()  # of steps that saw the rows; DuckDB needs memory of its own now
+    opened: AbstractContextManager[object] = cast(Any, client).sql_client
+    return opened
 
 
 class DirectSqlClient(BooksSqlClient, DuckDbSqlClient):

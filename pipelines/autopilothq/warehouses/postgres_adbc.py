@@ -13,6 +13,7 @@ from .dlt_internals import get_adbc_driver_location
 # The driver counts the open connections of a database without a lock: if two threads open or close one at the same
 # moment, a count is lost, and the last connection that closes fails.
 _counting = threading.Lock()
+_opening = threading.Lock()  # tables are copied at one time, and each would read the types of the server
 
 
 class SharedConnection(Connection):
@@ -26,7 +27,8 @@ class SharedConnection(Connection):
     """Statements to run before the transaction is committed."""
 
     def __init__(self, url: str) -> None:
-        database = _database(url)
+        with _opening:
+            database = _database(url)
         with _counting:
             connection = AdbcConnection(database)
         try:

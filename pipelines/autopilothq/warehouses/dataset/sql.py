@@ -82,7 +82,7 @@ class SqlDataset(Dataset):
     def tables(self, names: Sequence[str]) -> ExistingTables:
         """Returns the tables among these that exist, with the contract's types of their columns."""
         with self.sql.open() as client:
-            if not client.is_storage_initialized():
+            if not self.sql.exists(client):
                 return {}
             own = {name: spelt for name in names if (spelt := self.sql.own_spelling(name))}
             found = dict(client.get_storage_tables([name for name in dict.fromkeys(names) if name not in own]))
@@ -96,7 +96,7 @@ class SqlDataset(Dataset):
 
     def lacks(self, table: str) -> bool:
         """Returns whether a table does not exist. Raises the destination's error if the user may not read it."""
-        return table not in self.tables([table]) and (self.kind == "duckdb" or self.sql.lacks(table))
+        return table not in self.tables([table]) if self.kind == "duckdb" else self.sql.lacks(table)
 
     def unreadable(self) -> list[str]:
         """Returns the tables that exist but that the user may not read, if the destination lists them."""

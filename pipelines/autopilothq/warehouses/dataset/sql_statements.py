@@ -23,17 +23,28 @@ class Connections:
 
     def __init__(self, opened: Opened) -> None:
         self.open = opened
+        self._exists: bool | None = None  # None: not connected, so that the dataset may be dropped meanwhile
 
     @contextmanager
     def connected(self) -> Iterator[None]:
-        """Runs all statements in the block on one connection: opening one takes many times as long as a query."""
+        """Runs all statements in the block on one connection: opening one takes many times as long as a query.
+
+        A dataset that exists is not asked about again in the block.
+        """
         before = self.open
         with before() as client:
-            self.open = lambda: nullcontext(client)
+            self.open, self._exists = (lambda: nullcontext(client)), False
             try:
                 yield
             finally:
-                self.open = before
+                self.open, self._exists = before, None
+
+    def exists(self, client: Any) -> bool:
+        """Returns whether the dataset of an open client exists."""
+        found = self._exists or bool(client.is_storage_initialized())
+        if self._exists is not None:
+            self._exists = found
+        return found
 
 
 class Statements(Connections):
@@ -127,7 +138,7 @@ class Statements(Connections):
         `information_schema` leaves out what a user has no rights on. Raises the destination's error for such a table.
         """
         with self.open() as client:
-            if not client.is_storage_initialized():
+            if not self.exists(client):
                 return True
         try:
             list(self.stream(f"SELECT 1 FROM {self.table(table)} WHERE 1 = 0", ()))

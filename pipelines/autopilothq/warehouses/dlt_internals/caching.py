@@ -1,10 +1,10 @@
-"""Caches and speeds up what dlt repeats many times in a run: reading schemas, and interpreting type hints."""
+"""Caches and speeds up what dlt repeats many times in a run, such as reading schemas and interpreting type hints."""
 
 import os
 from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
-from functools import cache, partial, wraps
+from functools import cache, lru_cache, partial, wraps
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +14,10 @@ import yaml
 from dlt import Schema
 from dlt.common.configuration.specs.base_configuration import BaseConfiguration
 from dlt.common.storages.live_schema_storage import LiveSchemaStorage
+from dlt.common.storages.load_package import ParsedLoadJobFileName
 
 
+@cache
 def cache_repeated_work() -> None:
     """Applies all patches of this module, once per process."""
     cache_hint_functions()
@@ -23,6 +25,8 @@ def cache_repeated_work() -> None:
     write_traces_quickly()
     copy_schemas_quickly()
     hash_schemas_once()
+    pass_capabilities_on()
+    parse_file_names_once()
 
 
 @cache
@@ -84,6 +88,7 @@ _HINT_FUNCTIONS = {
     ),
 }
 _MOST_HINTS = 10_000
+_MOST_FILES = 10_000
 
 
 @cache
@@ -158,3 +163,39 @@ def hash_schemas_once() -> None:
     Otherwise dlt hashes that dict a second time, with the same result.
     """
     setattr(Schema, "version_hash", property(lambda schema: schema.to_dict()["version_hash"]))  # noqa: B010
+
+
+# Functions whose third argument is a destination's capabilities, by the modules that call them.
+_OF_CAPABILITIES = {
+    "dlt.common.destination.client": "prepare_load_table",
+    "dlt.common.destination.utils": "prepare_load_table",
+    "dlt.destinations.utils": "resolve_merge_strategy",
+}
+
+
+@cache
+def pass_capabilities_on() -> None:
+    """Makes dlt call a function with the capabilities that it passes; it does so a dozen times for each table.
+
+    Otherwise dlt resolves a configuration of that argument first, and gets what was passed.
+    """
+    for module, name in _OF_CAPABILITIES.items():
+        setattr(import_module(module), name, _uninjected(getattr(import_module(module), name)))
+
+
+def _uninjected(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function whose third argument is only injected if it is not passed."""
+    own = function.__wrapped__  # type: ignore[attr-defined] # the function that dlt has decorated
+
+    @wraps(function)
+    def called(*args: Any, **more: Any) -> Any:
+        return (own if len(args) == 3 and args[2] is not None else function)(*args, **more)
+
+    return called
+
+
+@cache
+def parse_file_names_once() -> None:
+    """Makes dlt parse the name of a job's file once: after each job that ends, it lists the files of all of them."""
+    parse = lru_cache(maxsize=_MOST_FILES)(ParsedLoadJobFileName.parse)
+    setattr(ParsedLoadJobFileName, "parse", staticmethod(parse))  # noqa: B010

@@ -1,5 +1,6 @@
 """dlt's extraction: the load package that it writes, the call of `run` that started it, and the hints of resources."""
 
+import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, wraps
@@ -198,6 +199,20 @@ def check_steps(check: Callable[[Any, Any], Any]) -> None:
         pipe.insert_step(_CheckItem(check), end)
         if isinstance(last, ForkPipe):  # it also passes them to its own pipe, where its step is one later now
             last._pipes = [(to, step + 1 if to is pipe else step) for to, step in last._pipes]
+
+
+_WITHOUT_ROWS: set[str] = set()
+
+
+def expect_no_rows(table: str) -> None:
+    """Keeps dlt from warning that Arrow tables become SQL slowly, for a table that is only created."""
+    _WITHOUT_ROWS.add(table)
+    logging.getLogger("dlt").addFilter(_warns_of_rows)
+
+
+def _warns_of_rows(record: logging.LogRecord) -> bool:
+    text = record.getMessage()
+    return not ("will degrade performance" in text and any(f"`{table}`" in text for table in _WITHOUT_ROWS))
 
 
 def as_arrow(item: Any) -> Any:
