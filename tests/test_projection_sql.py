@@ -27,6 +27,7 @@ WORDS = {
     "any_cut": "true", "cells": "{'name': 'a', 'text': 'b'}", "column": "note", "cut": "512", "literal": "'note'",
     "gathered": "latest_messages", "last_ids": "'a'", "part": "0", "lowest": "0", "highest": "1",
     "mended": "mended_rows", "touched": "SELECT 'a' AS id",
+    "examined": "messages WHERE true", "extras": "extras",
     "bytes": "0", "but": "", "cell": '"category"', "condition": "true", "declared": "''", "deep": "false",
     "files": "(SELECT * EXCLUDE (table_number, slug, event_text), false AS irregular FROM parsed)",
     "ids": "SELECT 'email' AS kind, 'a' AS raw, 'a' AS value", "is_complete": "true", "key": "user_id", "keys": '"k:0"',

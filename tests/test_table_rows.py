@@ -23,6 +23,7 @@ from autopilothq.catalog import (
 from autopilothq.projection import engine, tables
 from autopilothq.projection.columns import (
     ColumnPlan,
+    ExaminedValues,
     Extra,
     discard_columns,
     discard_without_table,
@@ -96,8 +97,8 @@ def test_a_table_discards_what_has_no_column_and_what_does_not_fit(context: Proj
     }
     left_out = {"same_column": ["b"], "too_many_columns": ["d", "q"]}
     assert context.tables.names == NAMES
-    where = context.tables.where(OPENED)
-    discard_columns(context, OPENED, where, ColumnPlan(taken, left_out, frozenset("bcdns"), frozenset("bnqr")))
+    examined = ExaminedValues.of(context.tables.where(OPENED))
+    discard_columns(context, OPENED, examined, ColumnPlan(taken, left_out, frozenset("bcdns"), frozenset("bnqr")))
     assert discards(context) == [
         ("a", "Opened", "b", "5", "same_column"),
         ("a", "Opened", "s", '"x"', "does_not_fit"),
@@ -113,7 +114,8 @@ def test_a_table_discards_what_has_no_column_and_what_does_not_fit(context: Proj
 
 
 def test_tracks_have_no_properties_that_could_not_fit(context: ProjectionContext) -> None:
-    discard_columns(context, 0, context.tables.where_of_rows(0), ColumnPlan({}, {}, frozenset(), frozenset()))
+    examined = ExaminedValues.of(context.tables.where_of_rows(0))
+    discard_columns(context, 0, examined, ColumnPlan({}, {}, frozenset(), frozenset()))
     assert discards(context) == []
 
 
@@ -126,7 +128,7 @@ def test_a_row_keeps_what_it_has_room_for(context: ProjectionContext, spare: int
     limits = LIMITS["postgres"]._replace(row_bytes=row_bytes(declared.values(), 9) + spare)
     context = dataclasses.replace(context, limits=limits)
     where = context.tables.where(WIDE_TABLE)
-    table = find_too_wide(context, WIDE_TABLE, where, declared, extras)
+    table = find_too_wide(context, WIDE_TABLE, ExaminedValues.of(where).extras, declared, extras)
     lost = ["w0", "w1", "w2", "w3", "w4"][kept - 1 :]
     assert table == (f"too_wide_{WIDE_TABLE}" if lost else None)
     if table:
@@ -138,7 +140,8 @@ def test_a_row_keeps_what_it_has_room_for(context: ProjectionContext, spare: int
 
 def test_other_destinations_have_room_in_a_row(context: ProjectionContext) -> None:
     extras = {name: Extra("text", name, False, True, False) for name in WIDE}
-    assert find_too_wide(context, WIDE_TABLE, context.tables.where(WIDE_TABLE), {}, extras) is None
+    rows = ExaminedValues.of(context.tables.where(WIDE_TABLE)).extras
+    assert find_too_wide(context, WIDE_TABLE, rows, {}, extras) is None
 
 
 def test_events_without_a_table_lose_their_properties(context: ProjectionContext) -> None:
@@ -199,9 +202,39 @@ def test_small_tables_are_gathered_first(context: ProjectionContext, monkeypatch
         "kept WHERE kind = 'track'",
     ]
     groups = OWN.index("groups")
-    assert builder.messages(groups) == TableMessages(groups, "kind = 'group'", "kept WHERE kind = 'group'", (), {})
+    assert builder.messages(groups) == TableMessages(
+        groups, "kept WHERE kind = 'group'", ExaminedValues.of("kind = 'group'"), (), {}
+    )
     context.con.execute("INSERT INTO duplicates SELECT seq FROM messages WHERE kind = 'track'")
     assert TableBuilder(context, {}).gather() == {IDENTIFIES: 1}
+
+
+def test_values_in_rows_are_gathered_by_table(context: ProjectionContext) -> None:
+    """A table need not look through the values of all others; alone it would gain nothing."""
+    found = row_values(context, "kept")
+    builder = TableBuilder(context, found)
+    builder.gather()
+    opened = "event IN ('\"Opened\"')"
+    assert builder.messages(OPENED).examined == ExaminedValues(
+        f"gathered WHERE {opened}", f"(FROM gathered_extras WHERE table_number = {OPENED})"
+    )
+    counts = context.con.execute("SELECT table_number, count(*) FROM gathered_extras GROUP BY ALL").fetchall()
+    assert dict(counts) == {OPENED: 7, OTHER: 5, WIDE_TABLE: 6}
+    alone = TableBuilder(context, {OPENED: found[OPENED]})
+    alone.gather()
+    assert alone.messages(OPENED).examined.extras == ExaminedValues.of(opened).extras
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_stored_message_is_discarded_again_wherever_its_table_is(context: ProjectionContext, again: bool) -> None:
+    """Only if a killed load may have lost its discards."""
+    context.con.execute("INSERT INTO duplicates SELECT seq FROM messages WHERE id IN ('a', 'd')")
+    if again:
+        context.con.execute("INSERT INTO discarded_again SELECT seq FROM messages WHERE id = 'a'")
+    builder = TableBuilder(context, row_values(context, "kept"))
+    assert [rows.table for rows in builder.tables()][-1] == "tracks"
+    found = {value for id_, _, column, value, _ in discards(context) if id_ == "a" and column == "transactional"}
+    assert found == ({'"maybe"'} if again else set())
 
 
 def test_where_nothing_can_be_gathered_all_is_read(context: ProjectionContext) -> None:

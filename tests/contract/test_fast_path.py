@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any
 from unittest import mock
 
@@ -76,6 +77,22 @@ def test_lines_of_a_documented_shape_are_read_at_once(
 
 def test_they_are_read_at_once_as_they_are_read_one_by_one() -> None:
     lines = [line(number * 10 + n) for number, (line, _) in enumerate(SHAPES.values()) for n in range(3)]
+    assert differences(lines) == []
+
+
+def test_lines_without_an_id_are_read_at_once() -> None:
+    """Their id is the digest of the line, whatever ends it; an object for an id is read by itself."""
+    ids = ("", ',"messageId":null', ',"messageId":""', ',"messageId":" \\t"', ',"messageId":{}', ',"messageId":7')
+    lines = [
+        f'{{"type":"track","event":"Email Opened","userId":"ü{n}"{id_}}} {end}'.encode()
+        for n, id_ in enumerate(ids)
+        for end in ("\n", "\r\n")
+    ]
+    with mock.patch("autopilothq.projection.irregular.read_message", wraps=messages.read_message) as read:
+        found = rows_of(*lines)["email_opened"]
+    assert [call.args[0].strip() for call in read.call_args_list] == [line.strip() for line in lines[-4:-2]]
+    without = {sha256(line.rstrip(b"\r\n")).hexdigest() for line in lines[:-2]}
+    assert {row["id"] for row in found} == without | {"7"}
     assert differences(lines) == []
 
 

@@ -1,4 +1,5 @@
--- The values of extras. Their discards have the columns `seq`, `table_name`, `column_name`, `value` and `reason`.
+-- The values of extras. `{examined}` are some messages with a condition, `{extras}` their values that are buffered as
+-- rows. The discards have the columns `seq`, `table_name`, `column_name`, `value` and `reason`.
 
 -- name: row_values
 -- The type bits and the number of each column's values that are buffered as rows, by table; of `tracks` only those of
@@ -9,41 +10,41 @@ UNION ALL
 SELECT 0, "column", type_bits(value), count(*) FROM extras JOIN numbered USING (seq)
 WHERE kind = 'track' AND starts_with("column", 'context_') GROUP BY ALL
 
+-- name: gather_extras
+-- The values, buffered as rows, of the messages of small tables.
+CREATE OR REPLACE TABLE gathered_extras AS SELECT table_number, seq, "column", value
+FROM extras JOIN (SELECT seq, table_number FROM messages WHERE {where}) USING (seq)
+
 -- name: discard_column
 -- The values of a column of the messages' files that its table does not get.
 SELECT seq, $table_name AS table_name, $column_name AS column_name, {cell} AS value, $reason AS reason
-FROM messages WHERE {where} AND {cell} IS NOT NULL
+FROM {examined} AND {cell} IS NOT NULL
 
 -- name: discard_rows
 -- The values, buffered as rows, of columns that their table does not get (`left_out`).
-SELECT seq, $table_name AS table_name, x."column" AS column_name, value, $reason AS reason FROM extras x
-SEMI JOIN (SELECT seq FROM messages WHERE {where}) m USING (seq)
+SELECT seq, $table_name AS table_name, x."column" AS column_name, value, $reason AS reason FROM {extras} x
 SEMI JOIN left_out o ON o."column" = x."column"
 
 -- name: discard_misfits
 -- Values that cannot become their column's type.
 SELECT seq, $table_name AS table_name, $column_name AS column_name, {cell} AS value, 'does_not_fit' AS reason
-FROM messages WHERE {where} AND {misfit}
+FROM {examined} AND {misfit}
 
 -- name: discard_row_misfits
 -- The same for values that are buffered as rows; `types` are the types of their columns.
 SELECT seq, $table_name AS table_name, x."column" AS column_name, value, 'does_not_fit' AS reason
-FROM extras x JOIN types t ON t."column" = x."column"
-SEMI JOIN (SELECT seq FROM messages WHERE {where}) m USING (seq)
-WHERE {misfit}
+FROM {extras} x JOIN types t ON t."column" = x."column" WHERE {misfit}
 
 -- name: has_wide_row
 -- Returns a row if a message has so many values that a row of the destination may have no room for them.
-SELECT 1 FROM extras SEMI JOIN (SELECT seq FROM messages WHERE {where}) m USING (seq)
-GROUP BY seq HAVING count(*) > {values} LIMIT 1
+SELECT 1 FROM {extras} GROUP BY seq HAVING count(*) > {values} LIMIT 1
 
 -- name: too_wide
 -- The values that a row of the destination has no room for. Columns that the table has already get room first, then the
 -- others by name.
 CREATE TABLE {name} AS SELECT seq, "column" FROM (
     SELECT seq, "column", sum(bytes) OVER (PARTITION BY seq ORDER BY new, "column") AS bytes
-    FROM (SELECT seq, x."column", w.new, {bytes} AS bytes FROM extras x JOIN widths w ON w."column" = x."column"
-        SEMI JOIN (SELECT seq FROM messages WHERE {where}) m USING (seq)))
+    FROM (SELECT seq, x."column", w.new, {bytes} AS bytes FROM {extras} x JOIN widths w ON w."column" = x."column"))
 WHERE bytes > {room}
 
 -- name: discard_too_wide

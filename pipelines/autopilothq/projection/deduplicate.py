@@ -16,7 +16,7 @@ from ..segment.identity import NOBODY, HashedIds
 from ..segment.message import EXTRA, digest
 from . import engine, suppression, texts
 from .cells import short_event, short_event_sql
-from .columns import discard_columns, plan_existing_columns, room_of, row_values
+from .columns import ExaminedValues, discard_columns, plan_existing_columns, room_of, row_values
 from .context import (
     NUMBER_OF_KIND,
     EventName,
@@ -278,4 +278,4 @@ def _discard_of_stored(context: ProjectionContext) -> None:
                 # The load that stored these rows created all columns that it had room for: what has none now is of
                 # another copy of the message, which was never stored.
                 plan = plan._replace(left_out={**plan.left_out, "too_many_columns": ()})
-            discard_columns(context, number, where, plan)
+            discard_columns(context, number, ExaminedValues.of(where), plan)

@@ -9,7 +9,9 @@ WITH shaped AS (
 ), parsed AS (
     SELECT seq, text, has_nulls, from_json(text, {structure}) AS m FROM shaped JOIN known_shapes USING (shape)
 ), named AS (
-    SELECT seq, text, has_nulls, m, m."type" AS kind, blank_as_null(m."messageId") AS id,
+    SELECT seq, text, has_nulls, m, m."type" AS kind,
+        -- A message without an id gets a digest of its line, without the line ending (`message.digest`).
+        coalesce(blank_as_null(m."messageId"), sha256(rtrim(text, chr(13) || chr(10)))) AS id,
         blank_as_null(m."userId") AS user_id, blank_as_null(m."anonymousId") AS known_anonymous_id,
         m."context"."traits"."email" AS email,
         m."type" IN ('track', 'page', 'screen') AS has_properties, m."type" IN ('identify', 'group') AS has_traits,
@@ -26,5 +28,5 @@ WITH shaped AS (
     FROM timed
 )
 SELECT seq, hash(text) AS tie, {select},
-    has_other OR id IS NULL OR (user_id IS NULL AND anonymous_id IS NULL) OR {irregular} AS irregular
+    has_other OR (user_id IS NULL AND anonymous_id IS NULL) OR {irregular} AS irregular
 FROM identified

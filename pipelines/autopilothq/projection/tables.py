@@ -1,6 +1,7 @@
 """Makes the rows of each table from the cells of the messages that are kept."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -11,12 +12,23 @@ from ..catalog import LINK, MESSAGE_TABLES, PROPERTIES, Type, event_table
 from ..segment.message import EXTRA
 from . import engine, texts
 from .cells import MOST_BYTES, split_by_size
-from .columns import ColumnPlan, Extra, column_values, discard_columns, find_too_wide, plan_columns, room_of
+from .columns import (
+    ColumnPlan,
+    ExaminedValues,
+    Extra,
+    column_values,
+    discard_columns,
+    find_too_wide,
+    gather_extras,
+    plan_columns,
+    room_of,
+)
 from .context import CELLS_AT_ONCE, ProjectionContext, TableRows, declared_types, ordered_columns
 from .types import TYPES, ColumnValues, merge_values
 
 GATHERED_ROWS = 50_000  # rows of small tables that are gathered in one table
 GATHERED_BYTES = 16 << 20  # the same in bytes, if many lines are long
+GATHERED_VALUES = 1_000_000  # values buffered as rows that are gathered, too
 PIVOTED = "t:"  # prefix of the names of columns that are pivoted from rows
 _TIMESTAMPS = ("received_at", "sent_at", "original_timestamp", "timestamp")
 
@@ -24,14 +36,14 @@ _TIMESTAMPS = ("received_at", "sent_at", "original_timestamp", "timestamp")
 class TableMessages(NamedTuple):
     """The messages of one table: SQL conditions and names of columns, which can be sent to any worker.
 
-    `where` is the condition of the table's messages, `source` the table or view of its kept messages with that
-    condition. `in_columns` are the extras (columns beyond the catalogue's) whose values are buffered as columns.
-    `in_rows` are those whose values are buffered as rows, with what is known of these values.
+    `source` is the table or view of the table's kept messages with a condition, `examined` the values that the table
+    may discard, also of other messages. `in_columns` are the extras (columns beyond the catalogue's) whose values are
+    buffered as columns. `in_rows` are those whose values are buffered as rows, with what is known of these values.
     """
 
     table_number: int
-    where: str
     source: str
+    examined: ExaminedValues
     in_columns: Sequence[str]
     in_rows: Mapping[str, ColumnValues]
 
@@ -83,6 +95,8 @@ class TableBuilder:
         self._plans = plans
         self._columns = context.extras_in_columns()
         self._gathered: Mapping[int, str] = MappingProxyType({})
+        self._gathered_extras: Mapping[int, str] = MappingProxyType({})
+        self._makes_again = bool(engine.count(context.con, "discarded_again"))
         self._made: dict[int, TableRows] = {}
 
     def tables(self) -> Iterator[TableRows]:
@@ -95,8 +109,18 @@ class TableBuilder:
         counts = count_messages(self._context)
         tracks = sum(count for number, count in counts.items() if number == 0 or number >= len(MESSAGE_TABLES))
         self._gathered = gather_small_tables(self._context, counts)
+        self._gather_extras()
         counts.pop(0, None)
         return counts | ({0: tracks} if tracks else {})
+
+    def _gather_extras(self) -> None:
+        """Gathers the values that the messages of small tables have as rows, if several tables have any."""
+        cells, values = self._context.cells, self._row_values
+        numbers = sorted(values.keys() & self._gathered.keys())
+        total = sum(found.value_count for number in numbers for found in values[number].values())
+        if len(numbers) > 1 and total <= GATHERED_VALUES and not cells.has_long_lines:
+            with suppress(duckdb.OutOfMemoryException):
+                self._gathered_extras = gather_extras(self._context, numbers)
 
     def values(self, number: int) -> TableValues:
         """Returns what is known of the values of a table's messages."""
@@ -113,8 +137,14 @@ class TableBuilder:
     def messages(self, number: int) -> TableMessages:
         """Returns the messages of a table."""
         where = self._context.tables.where_of_rows(number)
-        source = f"{self._gathered.get(number, 'kept')} WHERE {where}"
-        return TableMessages(number, where, source, self._columns.get(number, ()), self._row_values.get(number, {}))
+        gathered = self._gathered.get(number)
+        source = f"{gathered or 'kept'} WHERE {where}"
+        examined = ExaminedValues.of(where)
+        if gathered and not self._makes_again:  # messages that are not kept have no discards then
+            examined = examined._replace(messages=source)
+        if extras := self._gathered_extras.get(number):
+            examined = examined._replace(extras=extras)
+        return TableMessages(number, source, examined, self._columns.get(number, ()), self._row_values.get(number, {}))
 
 
 def count_messages(context: ProjectionContext) -> dict[int, int]:
@@ -187,7 +217,7 @@ def plan_table(context: ProjectionContext, table_number: int, values: TableValue
 
 def table_rows(context: ProjectionContext, messages: TableMessages, plan: TablePlan, count: int) -> TableRows:
     """Makes the rows of one table; discards values that have no column or do not fit theirs."""
-    discard_columns(context, messages.table_number, messages.where, plan.extras)
+    discard_columns(context, messages.table_number, messages.examined, plan.extras)
     extras, types = plan.extras.taken, plan.types
     cells = {extra.name: _extra_cell(column, extra) for column, extra in extras.items()}
     cells |= {column: _declared_cell(column, type_, context.loaded_at_sql) for column, type_ in plan.declared.items()}
@@ -222,18 +252,19 @@ def pivoted_cell(column: str, type_: Type) -> str:
 
 
 def _pivoted_cells(
-    context: ProjectionContext, table_number: int, types: Mapping[str, Type], without: str | None
+    context: ProjectionContext, table_number: int, extras: str, types: Mapping[str, Type], without: str | None
 ) -> str:
     """Creates a view (`seq`, `name`, `value`) of the values buffered as rows, each as the text of its typed value."""
     table = pa.table({"column": list(types), "type": list(types.values())})
     with engine.registered(context.con, types=table):
         context.con.execute(f"CREATE TABLE types_{table_number} AS FROM types")
     but = f' ANTI JOIN {without} USING (seq, "column")' if without else ""
-    cases = " ".join(f"WHEN '{name}' THEN {forms.to_text.format(f'as_{name}(value)')}" for name, forms in TYPES.items())
+    texts = {type_: TYPES[type_].to_text.format(f"as_{type_}(value)") for type_ in sorted(set(types.values()))}
+    cases = " ".join(f"WHEN '{type_}' THEN {text}" for type_, text in texts.items())
     context.con.execute(
         f"CREATE VIEW cells_{table_number} AS"
         f" SELECT seq, '{PIVOTED}' || \"column\" AS name, CASE type {cases} END AS value"
-        f' FROM (FROM extras{but}) JOIN types_{table_number} USING ("column")'
+        f' FROM (FROM {extras}{but}) JOIN types_{table_number} USING ("column")'
     )
     return f"cells_{table_number}"
 
@@ -244,8 +275,9 @@ def _join_pivoted(context: ProjectionContext, messages: TableMessages, plan: Tab
     If there are many rows, it makes them in parts, which are written to files.
     """
     in_rows = {column: extra.type for column, extra in plan.extras.taken.items() if extra.in_rows}
-    too_wide = find_too_wide(context, messages.table_number, messages.where, plan.declared, plan.extras.taken)
-    pivoted = _pivoted_cells(context, messages.table_number, in_rows, too_wide)
+    number, extras = messages.table_number, messages.examined.extras
+    too_wide = find_too_wide(context, number, extras, plan.declared, plan.extras.taken)
+    pivoted = _pivoted_cells(context, number, extras, in_rows, too_wide)
     rows = max(1, CELLS_AT_ONCE // len(plan.types))
     names = ", ".join(engine.literal(PIVOTED + column) for column in in_rows)
     queries = [
