@@ -236,6 +236,14 @@ def test_a_failed_change_of_address_is_sent_again_even_if_the_new_address_is_tak
     assert len(server.seen("POST", "/contact")) == before + 1
 
 
+def test_what_the_new_address_got_is_sent_again_behind_a_change_that_comes_late(server: FakeAutopilot) -> None:
+    newer = identify(2, traits={"email": "B@example.com", "title": "T2"})
+    assert send(server, [newer]).delivered == 1
+    counts = send(server, [change(1, "p1", "b", title="T1"), newer])
+    assert counted(counts) == {"messages": 2, "delivered": 1, "known": 1}
+    assert (server.account.find("b@example.com") or {})["Title"] == "T2"
+
+
 @pytest.mark.parametrize(("path", "made"), [("/contacts", identify), ("/trigger/*", track)])
 def test_a_change_of_address_waits_for_an_older_message_that_failed(
     server: FakeAutopilot, path: str, made: Callable[..., dict[str, Any]]
@@ -460,7 +468,7 @@ def test_a_track_whose_change_of_address_had_no_answer(server: FakeAutopilot, dr
     server.order("POST", "/contact", drop=drop)
     assert send(server, [change]).unknown == 1
     assert server.account.triggered == []
-    assert send(server, [change]).delivered == 1
+    assert counted(send(server, [change])) == {"messages": 1, "delivered": 1}
     assert len(server.account.triggered) == 1
     assert server.account.find("p1@example.com") is None
     assert server.account.total() == 6
