@@ -230,7 +230,7 @@ ROOMS = {
     "privacy": Room(["privacy/identity_graph.py"], ["tests/test_closure.py"]),
     "export": Room(
         ["export/*.py"],
-        [f"tests/test_export{name}.py" for name in ("", "_places", "_rows", "_tables")],
+        [f"tests/test_export{name}.py" for name in ("", "_targets", "_rows", "_tables")],
         ["exported_and_loaded", "names_of_mixed_case", "same_tables_again"],
     ),
     "profiles": Room(
