@@ -140,6 +140,11 @@ def test_a_log_that_does_not_exist_yet_is_read_as_an_empty_one() -> None:
         assert con.sql("SHOW ALL TABLES").fetchall() == []
 
 
+def test_a_destination_without_sql_is_refused_before_it_is_opened() -> None:
+    with pytest.raises(RunError, match="Expected a destination that answers SQL, but dummy does not"):
+        DeliveryLog(log_in(dlt.destinations.dummy()))
+
+
 def test_the_last_row_of_a_change_of_an_address_tells_whether_it_was_made() -> None:
     first = [("m1", "unknown"), ("m2", "unknown"), ("m3", "delivered"), ("m4", "refused")]
     tries = [*first, ("m6", "unknown"), ("m1", "delivered")]

@@ -379,6 +379,7 @@ def test_what_follows_a_change_of_address_in_a_later_chunk_waits_for_the_next_ru
     server.order("POST", "/contact", **fault)
     counts = deliver(*chunks, [track(4, email="B@example.com")])
     assert (counts.delivered, counts.failed + counts.unknown, counts.reasons["failed", DEFERRED]) == (2, 3, 2)
+    assert [body for path, body in posts(server) if path == "/contacts" and not body["contacts"]] == []
     assert (server.account.total(), server.account.triggered, waits) == (2, [], [2.0, 5.0])
     assert deliver(*chunks, [track(4, email="B@example.com")]).delivered == 3
     assert (server.account.total(), (server.account.find("b@example.com") or {})["Fax"]) == (2, "2")
