@@ -179,6 +179,14 @@ def test_the_log_takes_any_text(postgres: str) -> None:
             assert log.latest("delivered") == log.latest(since=datetime(2100, 1, 1, tzinfo=UTC)) == []
 
 
+def test_an_outcome_is_written_to_the_row_of_its_trigger() -> None:
+    ends = [("m", "1", "delivered"), ("m", "2", "refused"), ("n", None, "failed")]
+    with DeliveryLog(log_in()) as log:
+        log.add([Delivery(id_, trigger_id=trigger) for id_, trigger, _ in ends])
+        log.write_outcomes([Delivery(id_, trigger_id=trigger, status=status) for id_, trigger, status in ends])
+    assert rows("message_id", "trigger_id", "status") == ends
+
+
 def test_what_became_of_messages_as_the_log_knows_it() -> None:
     said = [
         *(("a", None, "failed"), ("b", None, "delivered"), ("b", None, "failed"), ("c", None, "unknown")),
