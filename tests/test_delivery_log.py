@@ -140,6 +140,11 @@ def test_a_log_that_does_not_exist_yet_is_read_as_an_empty_one() -> None:
         assert con.sql("SHOW ALL TABLES").fetchall() == []
 
 
+def test_a_destination_without_sql_is_refused_before_it_is_opened() -> None:
+    with pytest.raises(RunError, match="Expected a destination that answers SQL, but dummy does not"):
+        DeliveryLog(log_in(dlt.destinations.dummy()))
+
+
 def test_the_last_row_of_a_change_of_an_address_tells_whether_it_was_made() -> None:
     first = [("m1", "unknown"), ("m2", "unknown"), ("m3", "delivered"), ("m4", "refused")]
     tries = [*first, ("m6", "unknown"), ("m1", "delivered")]
@@ -172,6 +177,14 @@ def test_the_log_takes_any_text(postgres: str) -> None:
             [row] = log.latest("refused", datetime(2000, 1, 1, tzinfo=UTC))
             assert (row["message_id"], row["email"], row["message"]) == (odd, "a\ufffdb?", odd + odd)
             assert log.latest("delivered") == log.latest(since=datetime(2100, 1, 1, tzinfo=UTC)) == []
+
+
+def test_an_outcome_is_written_to_the_row_of_its_trigger() -> None:
+    ends = [("m", "1", "delivered"), ("m", "2", "refused"), ("n", None, "failed")]
+    with DeliveryLog(log_in()) as log:
+        log.add([Delivery(id_, trigger_id=trigger) for id_, trigger, _ in ends])
+        log.write_outcomes([Delivery(id_, trigger_id=trigger, status=status) for id_, trigger, status in ends])
+    assert rows("message_id", "trigger_id", "status") == ends
 
 
 def test_what_became_of_messages_as_the_log_knows_it() -> None:

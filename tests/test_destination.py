@@ -137,6 +137,22 @@ def test_the_log_may_be_in_another_dataset() -> None:
         assert [row["email"] for row in deliveries.latest()] == ["a@example.com"]
 
 
+@pytest.mark.usefixtures("configured")
+def test_a_variable_named_log_is_not_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOG", "debug")  # as many programs have one
+    run([{"email": "a@example.com"}])
+    assert rows("email", "status") == [("a@example.com", "delivered")]
+    with pytest.raises(InvalidSetting) as raised:
+        autopilot(log="crm")
+    assert str(raised.value) == "autopilot() takes a dataset as its log, got 'crm'"
+    monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__LOG", "crm")
+    with pytest.raises(InvalidSetting) as raised:
+        destination.resolve_settings()
+    assert str(raised.value) == (
+        "destination.autopilothq.log is no setting: the log is a dataset, which only Python code can name"
+    )
+
+
 def test_wrong_settings(server: FakeAutopilot) -> None:
     with pytest.raises(InvalidSetting, match="unknown_traits must be send or refuse, got 'perhaps'"):
         send(server, [], unknown_traits="perhaps")

@@ -2,13 +2,18 @@
 
 import threading
 import time
+from collections.abc import Iterable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from autopilothq.destination.batch import BatchItem, ContactBatch
+from autopilothq.destination.counts import Counts
 from autopilothq.destination.delivery_log import Delivery
-from autopilothq.destination.dispatch import Dispatcher
+from autopilothq.destination.dispatch import BatchSender, Dispatcher
+from autopilothq.destination.held import HeldPeople
+from autopilothq.destination.kind import AUTOPILOT
 from autopilothq.destination.requests import RunStopped
 from autopilothq.errors import NotAuthorized
 
@@ -116,3 +121,28 @@ def test_the_error_that_ended_a_run_is_told_whichever_request_it_stopped(cause: 
     with pytest.raises(type(cause or stopped)) as told:
         dispatched(Stopped(), 1, "a@b.c")
     assert told.value is (cause or stopped)
+
+
+class Log:
+    """A log that notes each row as it is written."""
+
+    def __init__(self) -> None:
+        self.noted: list[tuple[str, str]] = []
+
+    def add(self, rows: Iterable[Delivery], *_: Any) -> None:
+        self.noted += [(row.message_id, row.status) for row in rows]
+
+    write_outcomes = add
+
+
+def test_what_the_end_of_a_run_kept_from_being_sent_has_no_outcome_but_of_a_row_that_was_written_ahead() -> None:
+    log, counts = Log(), Counts()
+    to: Any = SimpleNamespace(kind=AUTOPILOT, account=None, triggers=None)
+    of_log: Any = log
+    sender = BatchSender(to, of_log, counts, HeldPeople(), None)
+    sender.breaker.open()
+    items = [BatchItem(who, Delivery(who, "identify"), [], write_ahead=who == "b") for who in "ab"]
+    contacts = {who: {"Email": who} for who in "ab"}
+    with pytest.raises(RunStopped):
+        sender.send_batch(ContactBatch(contacts, items, [Delivery("c", status="refused")]))
+    assert (log.noted, counts) == ([("b", "unknown"), ("b", "failed"), ("c", "refused")], Counts())

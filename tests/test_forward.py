@@ -564,6 +564,7 @@ def test_a_bad_row_holds_up_no_pipeline(fake: FakeSegment, caplog: pytest.LogCap
 def test_the_dlt_destination_by_its_name(fake: FakeSegment, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"WRITE_KEY": KEY, "BASE_URL": fake.url}.items():
         monkeypatch.setenv(f"DESTINATION__SEGMENT__{name}", value)
+    monkeypatch.setenv("LOG", "debug")  # which dlt gives to an argument of that name
     pipeline = dlt.pipeline("by_name", destination="autopilothq.segment_destination", pipelines_dir="pipelines")
     pipeline.run([{"id": "m1", "event": "a", "event_text": "A", "user_id": "u", "timestamp": "t"}], table_name="a")
     assert [(message["messageId"], message["event"]) for message in fake.messages] == [("m1", "A")]

@@ -173,6 +173,15 @@ def test_what_is_newer_is_sent_again_until_it_follows_what_came_late(
     assert again == [kept, ("new", "delivered", 200, SENT_AGAIN, 1)]
 
 
+def test_what_is_sent_again_is_never_given_up_as_bad(server: FakeAutopilot) -> None:
+    """Until it is written, the account may have the older values, so the dlt destination keeps its row."""
+    old, new = (identify(title, traits={"email": "p1@example.com", "title": title}) for title in ("old", "new"))
+    assert send(server, [new]).delivered == 1
+    server.poison = {"p1@example.com"}
+    counts = send(server, [old, identify(2), new])
+    assert (counts.delivered, counts.failed, counts.bad) == (1, 2, 1)
+
+
 @pytest.mark.parametrize("fault", [{}, {"status": 429, "times": 2}])
 def test_a_track_of_unknown_fate_keeps_its_values_behind_what_came_late(
     server: FakeAutopilot, fault: dict[str, Any]

@@ -288,20 +288,24 @@ def test_a_change_of_address_without_an_answer_is_settled_before_what_follows_it
     monkeypatch.setattr(StopSignal, "wait", lambda _, seconds: waits.append(seconds))
     change = identify("new", traits={"email": "p1@example.com", "_NewEmail": "b@example.com"})
     server.order("POST", "/contact", drop=drop, times=times)
-    ends = deliver([identify(1), change, identify(2, traits={"email": "b@example.com", "fax": "2"})])
+    by_id = {"type": "identify", "messageId": "id", "userId": "u1", "traits": {"phone": "3"}}
+    first, later = identify(1, userId="u1"), identify(2, traits={"email": "b@example.com", "fax": "2"})
+    ends = deliver([first, change, later, by_id])
     if times == 1:
-        assert ends == Counts(3, delivered=3)
-        assert (server.account.find("b@example.com") or {})["Fax"] == "2"
-        assert deliver([identify(1), change]).known == 2
+        assert ends == Counts(4, delivered=4)
+        found = server.account.find("b@example.com") or {}
+        assert (found["Fax"], found["Phone"]) == ("2", "3")
+        assert deliver([first, change]).known == 2
     else:  # nobody can tell: what follows it is left to the next run, with it
-        assert (ends.messages, ends.delivered, ends.unknown, ends.failed, waits) == (3, 1, 1, 1, [2.0, 5.0])
+        assert (ends.messages, ends.delivered, ends.unknown, ends.failed, waits) == (4, 1, 1, 2, [2.0, 5.0])
     assert server.account.total() == 1
 
 
+@pytest.mark.parametrize("stopped", [False, True])
 def test_the_next_event_of_a_person_waits_for_one_that_failed(
-    server: FakeAutopilot, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
+    server: FakeAutopilot, deliver: Deliver, monkeypatch: pytest.MonkeyPatch, stopped: bool
 ) -> None:
-    monkeypatch.setattr(StopSignal, "wait", lambda *_: False)
+    monkeypatch.setattr(StopSignal, "wait", lambda *_: stopped)
     server.order("POST", "/trigger/*", status=429, times=2)
     assert deliver([track(1), track(2, "Trial Extended", "p1@example.com")]) == Counts(2, delivered=2)
     assert [trigger for trigger, _ in server.account.triggered] == ["0007", "0011"]
@@ -375,6 +379,7 @@ def test_what_follows_a_change_of_address_in_a_later_chunk_waits_for_the_next_ru
     server.order("POST", "/contact", **fault)
     counts = deliver(*chunks, [track(4, email="B@example.com")])
     assert (counts.delivered, counts.failed + counts.unknown, counts.reasons["failed", DEFERRED]) == (2, 3, 2)
+    assert [body for path, body in posts(server) if path == "/contacts" and not body["contacts"]] == []
     assert (server.account.total(), server.account.triggered, waits) == (2, [], [2.0, 5.0])
     assert deliver(*chunks, [track(4, email="B@example.com")]).delivered == 3
     assert (server.account.total(), (server.account.find("b@example.com") or {})["Fax"]) == (2, "2")
@@ -399,6 +404,7 @@ def test_a_contact_whose_address_was_changed_is_not_asked_for(
     renamed = identify("new", traits={"email": "p1@example.com", "_NewEmail": "q1@example.com"})
     counts = deliver([identify(1)], [renamed], [identify(3)])
     assert (counts.delivered, counts.failed, server.account.total()) == (2, 1, 1)
+    assert [request.path for request in server.seen("GET") if request.path.startswith("/contact/")] == []
 
 
 def test_a_stream_asks_for_the_triggers_until_they_are_there(server: FakeAutopilot, deliver: Deliver) -> None:

@@ -31,6 +31,7 @@ from .settings import (
     OrttoDestinationSettings,
     check_configuration,
     log_dataset,
+    log_dataset_of,
     refuses_unknown_settings,
 )
 
@@ -96,12 +97,12 @@ def autopilot(
     _deliver_file(items, table, DestinationSettings.from_options(**api, **mappings, **more), log)
 
 
-def _deliver_file(items: Any, table: TTableSchema, settings: DestinationSettings, log: dlt.Dataset | None) -> None:
+def _deliver_file(items: Any, table: TTableSchema, settings: DestinationSettings, log: Any) -> None:
     """Sends the rows of a file of a load package. Raises DeliveryFailed or DeliveryImpossible, for dlt to handle."""
     try:
         check_configuration(SECTION, autopilot)
         path = path_of_file(items, table, SECTION)
-        with DeliveryLog(log if log is not None else log_dataset()) as deliveries:
+        with DeliveryLog(log_dataset_of(log)) as deliveries:
             counts = deliver(map(from_row, rows_of(path, table)), deliveries, settings)
     except (InvalidSetting, NotAuthorized) as error:
         raise terminal_error(error) from error

@@ -18,7 +18,7 @@ from .forward import Forwarder
 from .forward_log import ForwardLog
 from .load_package import finish_file, path_of_file, resolve_options, rows_of
 from .outgoing import Outgoing, outgoing
-from .settings import WHOLE_FILES, check_configuration, log_dataset, refuses_unknown_settings
+from .settings import WHOLE_FILES, check_configuration, log_dataset_of, refuses_unknown_settings
 
 SEGMENT = "segment"
 SEGMENT_SECTION = f"destination.{SEGMENT}"
@@ -59,12 +59,12 @@ def segment_destination(
     _forward_file(items, table, settings, log)
 
 
-def _forward_file(items: Any, table: TTableSchema, settings: SegmentApiSettings, log: dlt.Dataset | None) -> None:
+def _forward_file(items: Any, table: TTableSchema, settings: SegmentApiSettings, log: Any) -> None:
     """Forwards the rows of a file of a load package. Raises DeliveryFailed or DeliveryImpossible, for dlt to handle."""
     try:
         check_configuration(SEGMENT_SECTION, segment_destination)
         path = path_of_file(items, table, SEGMENT_SECTION)
-        with ForwardLog(log if log is not None else log_dataset()) as forwards:
+        with ForwardLog(log_dataset_of(log)) as forwards:
             counts = forward_messages(map(outgoing, map(_line, rows_of(path, table))), forwards, settings)
     except (InvalidSetting, NotAuthorized) as error:
         raise terminal_error(error) from error

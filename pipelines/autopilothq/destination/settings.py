@@ -107,22 +107,29 @@ def check_unknown_traits(value: str, section: str) -> None:
 
 
 def refuses_unknown_settings(factory: Callable[P, D]) -> Callable[P, D]:
-    """Makes a dlt destination's factory raise InvalidSetting for arguments that dlt would only warn about."""
+    """Makes a dlt destination's factory raise InvalidSetting for arguments that dlt would only warn about.
+
+    So it does for a log that is no dataset.
+    """
 
     @wraps(factory)
     def make(*args: P.args, **settings: P.kwargs) -> D:
         _check_names(settings, factory, f"{factory.__name__}() takes no setting ")
+        if not isinstance(log := settings.get("log"), dlt.Dataset | None):
+            raise InvalidSetting(f"{factory.__name__}() takes a dataset as its log, got {log!r}")
         return factory(*args, **settings)
 
     return make
 
 
 def check_configuration(section: str, factory: Callable[..., "Destination[Any, Any]"]) -> None:
-    """Raises InvalidSetting if the files or the environment of dlt's configuration name an unknown setting.
+    """Raises InvalidSetting if the files or the environment of dlt's configuration name an unknown setting, or a log.
 
     Example: `check_configuration("destination.autopilothq", autopilot)`.
     """
     names = [name for name in configured_names(section) if name not in _OTHER_ACCOUNTS]
+    if "log" in names:
+        raise InvalidSetting(f"{section}.log is no setting: the log is a dataset, which only Python code can name")
     _check_names(names, factory, f"dlt's configuration has no setting {section}.")
 
 
@@ -139,6 +146,14 @@ def _check_names(names: Iterable[str], factory: Callable[..., "Destination[Any, 
             continue
         if name not in DestinationCapabilitiesContext.get_resolvable_fields():
             raise unknown_setting(f"{before}{name}", name, own)
+
+
+def log_dataset_of(log: Any) -> dlt.Dataset:
+    """Returns the dataset that a destination is given for its log, or the one of dlt's configuration.
+
+    To a destination without one, dlt gives the text of any environment variable or setting with the name `log`.
+    """
+    return log if isinstance(log, dlt.Dataset) else log_dataset()
 
 
 def log_dataset(
