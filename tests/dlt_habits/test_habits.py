@@ -11,7 +11,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from dlt.pipeline.helpers import pipeline_drop
 
 from autopilothq import adopt, archive
-from dlt_habits.habits import Rows, Target, identify, more, track
+from dlt_habits.habits import Rows, Target, archive_of, identify, more, track
 from shared_loads import isolation
 
 # One source, several runs ------------------------------------------------------------------------------------------
@@ -151,6 +151,17 @@ def test_some_tables_again(source: Callable[..., DltSource], folder: Path, loade
         with pytest.raises(PipelineStepFailed, match="Select _audit too"):
             target.run(source().with_resources("tracks"), **words)
         assert target.tables() == whole
+
+
+def test_a_replaced_table_keeps_its_columns_types() -> None:
+    """dlt replaces the rows alone: a value that does not fit a column, as it was made, is kept apart."""
+    target = Target()
+    for vip in (True, "gold"):
+        url = archive_of("a.ndjson", track("m1", "Email Opened", 1, vip=True), track("m2", "Email Opened", 2, vip=vip))
+        source = archive(url).with_resources("email_opened", "_discards", "_audit")
+        target.run(source, write_disposition="replace")
+    assert [(row["id"], row.get("vip")) for row in target.rows("email_opened")] == [("m1", True), ("m2", None)]
+    assert [(row["row_id"], row["value"]) for row in target.rows("_discards")] == [("m2", '"gold"')]
 
 
 def test_tables_that_were_dropped(source: Callable[..., DltSource], loaded: Target, whole: Rows) -> None:

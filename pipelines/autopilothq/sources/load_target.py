@@ -196,10 +196,10 @@ def _replacement(extraction: Extraction, dataset: Dataset, reads_again: bool, lo
     resources = extraction.resources
     dropped, emptied = dlt_resources.dropped_tables()
     replaced = {name for name, each in resources.items() if user_hints.is_replaced(each)}
+    lost = dropped | emptied | replaced
     if reads_again:
         loaded = (resources if each.selected is None else each.selected for each in loads)
-        dropped |= dropped_resources(resources.keys(), set(chain.from_iterable(loaded)))
-    lost = dropped | emptied | replaced
+        lost |= dropped_resources(resources.keys(), set(chain.from_iterable(loaded)))
     if lost and AUDIT.name not in lost | resources.keys() and dataset.tables([AUDIT.name]):
         raise NotSupported(
             f"Expected _audit among the selected resources, because {', '.join(sorted(lost))} is to be replaced:"
