@@ -10,7 +10,7 @@ all the same. Such a load must not count as complete.
 import json
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,8 @@ from ..warehouses.hints import REPLACED
 _FILE = "autopilothq-loads/earlier.json"  # below the pipeline's working folder, because what waits is there, too
 _MOST = 20  # loads that are kept: hardly more can wait
 _STORED_AT = {REJECTS.name: "rejected_at", DISCARDS.name: "discarded_at"}  # of all other tables it is uuid_ts
+_EVER = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
+_REPLACED = frozenset(table.name for table in REPLACED)
 _LOST_DIGITS = timedelta(milliseconds=1)  # some destinations keep no more digits of a time
 
 
@@ -65,10 +67,13 @@ class Brought(NamedTuple):
     @property
     def replaces(self) -> bool:
         """Whether any of them replace rows, such as those of users."""
-        return not self.rows.keys().isdisjoint(table.name for table in REPLACED)
+        return not self.rows.keys().isdisjoint(_REPLACED)
 
     def is_in(self, dataset: Dataset) -> bool:
-        """Returns whether all these rows are in a dataset, as far as its tables say when rows were stored."""
+        """Returns whether all these rows are in a dataset, as far as its tables say when rows were stored.
+
+        Rows that replace others may have been replaced since, and rejects and discards may have been stored before.
+        """
         at = datetime.fromisoformat(self.stored_at)
         found = dataset.columns()
         for table, count in self.rows.items():
@@ -76,8 +81,10 @@ class Brought(NamedTuple):
             if table not in found:
                 return False
             if column in found[table]:
+                since = _EVER[0] if table in _STORED_AT else at - _LOST_DIGITS
+                until = _EVER[1] if table in _REPLACED else at + _LOST_DIGITS
                 within = f"WHERE {{{column}}} >= %s AND {{{column}}} <= %s"
-                [[stored]] = dataset.rows("count(*)", table, within, at - _LOST_DIGITS, at + _LOST_DIGITS)
+                [[stored]] = dataset.rows("count(*)", table, within, since, until)
                 if stored < count:
                     return False
         return True
@@ -120,7 +127,7 @@ def outdated_loads(pipeline: dlt.Pipeline, now: Stored, dataset: Dataset) -> set
     """
     noted = _read(pipeline)
     complete = {load_id: each for load_id, each in noted.items() if load_id in now.complete}
-    unchecked = [load_id for load_id, each in complete.items() if each.brought]
+    unchecked = [load_id for load_id, each in complete.items() if each.brought and _can_check(each, now)]
     if unchecked:
         uncut = uncut_loads(pipeline)
         for load_id in unchecked:
@@ -128,6 +135,11 @@ def outdated_loads(pipeline: dlt.Pipeline, now: Stored, dataset: Dataset) -> set
             complete[load_id] = complete[load_id]._replace(brought=() if is_whole else None)
         _write(pipeline, {**noted, **complete})
     return {load_id for load_id, each in complete.items() if each.brought is None or now.lacks(each.earlier)}
+
+
+def _can_check(noted: _Noted, now: Stored) -> bool:
+    """Returns whether it is known which loads have loaded files, if that is needed."""
+    return now.audited is not None or not any(each.replaces for each in noted.brought or ())
 
 
 def _is_whole(dataset: Dataset, now: Stored, load_id: str, noted: _Noted, is_uncut: bool) -> bool:

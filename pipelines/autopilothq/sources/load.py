@@ -24,6 +24,7 @@ from .origin import Origin
 from .plan import LoadSettings, PlannedLoad, plan_load
 from .project import ProjectedLoad, project, write_rows
 from .refused import UUID_TS
+from .row_files import RowFiles
 
 
 class Load:
@@ -115,7 +116,7 @@ def run_load(origin: Origin[Any], settings: LoadSettings, keeper: object) -> Loa
                 write_rows(planned, projected.files, rows)
         if planned.extraction.pipeline is not None:
             note_moved(planned.moved_tables(projected.files.other_tables()))
-            _note_earlier(planned, planned.extraction.pipeline)
+            _note_earlier(planned, projected.files, planned.extraction.pipeline)
             keep_open_while_loading(planned.extraction.pipeline)
     report = planned.report
     report.discards = report.rows.get(DISCARDS.name, 0)
@@ -127,7 +128,7 @@ def run_load(origin: Origin[Any], settings: LoadSettings, keeper: object) -> Loa
     return Load(planned, projected)
 
 
-def _note_earlier(planned: PlannedLoad, pipeline: dlt.Pipeline) -> None:
+def _note_earlier(planned: PlannedLoad, files: RowFiles, pipeline: dlt.Pipeline) -> None:
     """Records which loads this one was read after, because it leaves out the rows that are stored, and its rows."""
     target, load_id = planned.target, planned.extraction.load_id
     if target.dataset is None or load_id is None:
@@ -135,7 +136,8 @@ def _note_earlier(planned: PlannedLoad, pipeline: dlt.Pipeline) -> None:
     again = planned.origin.reads_again
     # An API's account would be requested anew if users that another load has made since were taken for lost.
     left_out = {AUDIT.name} if again else {table.name for table in REPLACED}
-    rows = {table: count for table, count in planned.report.rows.items() if count and table not in left_out}
+    made = {table: count for table, count in planned.report.rows.items() if count and table not in left_out}
+    rows = {table: count for table, count in made.items() if not files.are_seen(table)}  # a step may drop rows
     brought = Brought(planned.context.loaded_at.isoformat(), rows)
     if not planned.work or target.replacement.anew:  # it leaves nothing out
         if rows:

@@ -172,7 +172,7 @@ def _renew(leases: Leases, owner: str, done: threading.Event) -> None:
     while not done.wait(LEASE / 4):
         try:
             leases.put(owner)
-        except Exception as error:  # noqa: BLE001 - the next attempt may succeed; merging by id protects anyway
+        except Exception as error:  # noqa: BLE001 - the next attempt may succeed; see `sources.earlier_load`
             logger.warning(f"The lock could not be renewed: {type(error).__name__}")
 
 
