@@ -266,7 +266,7 @@ IN_DOUBT: dict[str, tuple[dict[str, Any], set[str]]] = {
     "event": ({"event": "$v"}, {value for value in VALUES if not value.startswith('"')} | EVERYWHERE),
     "id": ({"userId": "$v", "anonymousId": "a"}, NO_IDS),
     "only id": ({"userId": "$v"}, NO_IDS | {'""', "null"}),
-    "message id": ({"messageId": "$v"}, NO_IDS | {'""', "null"}),
+    "message id": ({"messageId": "$v"}, NO_IDS),
     "group id": ({"type": "group", "event": ..., "groupId": "$v"}, NO_IDS),
     "name": ({"type": "page", "event": ..., "name": "$v"}, NO_IDS),
     "time": ({"sentAt": "$v"}, NUMBERS | EVERYWHERE),
