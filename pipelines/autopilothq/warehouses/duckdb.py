@@ -125,21 +125,26 @@ def keep_database_open(pipeline: dlt.Pipeline | None) -> Iterator[None]:
 
 
 def keep_open_while_loading(pipeline: dlt.Pipeline) -> None:
-    """Makes dlt keep a pipeline's DuckDB file open while it loads a package; otherwise each job opens it."""
+    """Makes dlt keep a pipeline's DuckDB file open while it loads a package; otherwise each job opens it.
+
+    Not for a package of very many columns: new rows stay in memory, some 30 KB for each column, until the file is
+    closed.
+    """
     if isinstance(pipeline.destination, duckdb):
         _KEPT_OPEN.add(pipeline.destination)
         enter_before_loading(_opened)
 
 
+MOST_OPEN_COLUMNS = 5_000  # of all tables together
 _KEPT_OPEN: WeakSet[Destination[Any, Any]] = WeakSet()
 
 
-def _opened(destination: Destination[Any, Any], client: JobClientBase) -> AbstractContextManager[object]:
+def _opened(destination: Destination[Any, Any], client: JobClientBase, columns: int) -> AbstractContextManager[object]:
     if destination not in _KEPT_OPEN:
         return nullcontext()
     pa.default_memory_pool().release_unused()  # of steps that saw the rows; DuckDB needs memory of its own now
     opened: AbstractContextManager[object] = cast(Any, client).sql_client
-    return opened
+    return opened if columns <= MOST_OPEN_COLUMNS else nullcontext()
 
 
 class DirectSqlClient(BooksSqlClient, DuckDbSqlClient):

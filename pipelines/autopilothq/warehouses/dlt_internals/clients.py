@@ -19,6 +19,7 @@ from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.runtime.collector_base import Collector
 from dlt.common.schema.typing import TColumnSchema, TColumnType, TTableSchemaColumns
+from dlt.common.storages.load_package import ParsedLoadJobFileName
 from dlt.common.storages.load_storage import LoadItemStorage
 from dlt.common.typing import is_optional_type
 from dlt.destinations.impl.duckdb.configuration import DuckDbConnectionPool
@@ -157,18 +158,22 @@ class ReadingPool(DuckDbConnectionPool):
 
 @cache
 def enter_before_loading(
-    entered: Callable[[Destination[Any, Any], JobClientBase], AbstractContextManager[object]],
+    entered: Callable[[Destination[Any, Any], JobClientBase, int], AbstractContextManager[object]],
 ) -> None:
-    """Patches dlt, once per process, to load each package within `entered`, which gets the destination and a client.
+    """Patches dlt, once per process, to load each package within `entered`.
 
-    Not one that is aborted: dlt does that also where it cannot connect.
+    That gets the destination, a client, and the number of columns of all tables that wait for rows. Not for a package
+    that is aborted: dlt does that also where it cannot connect.
     """
     load = Load.load_single_package
 
     @wraps(load)
     def within(step: Load, load_id: str, schema: Schema) -> None:
-        is_aborted = step.load_storage.normalized_packages.has_abort_flag(load_id)
-        with nullcontext() if is_aborted else entered(step.destination, step.get_destination_client(schema)):
+        waiting = step.load_storage.normalized_packages
+        tables = {ParsedLoadJobFileName.parse(file).table_name for file in waiting.list_new_jobs(load_id)}
+        columns = sum(len(schema.tables[table]["columns"]) for table in tables & schema.tables.keys())
+        is_aborted = waiting.has_abort_flag(load_id)
+        with nullcontext() if is_aborted else entered(step.destination, step.get_destination_client(schema), columns):
             load(step, load_id, schema)
 
     setattr(Load, "load_single_package", within)  # noqa: B010
