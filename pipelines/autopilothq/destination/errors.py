@@ -4,7 +4,7 @@ import dlt
 
 from ..errors import ApiError, AutopilothqError
 from ..warehouses.dlt_internals import DestinationTerminalException, DestinationTransientException
-from ..warehouses.dlt_internals.resources import ends_with_failed_jobs
+from ..warehouses.dlt_internals.resources import failed_jobs
 
 
 class DeliveryFailed(AutopilothqError, DestinationTransientException):
@@ -21,5 +21,5 @@ def terminal_error(error: ApiError) -> DeliveryFailed | DeliveryImpossible:
     Usually it is DeliveryImpossible. If dlt is configured to drop packages that fail permanently, or to complete loads
     without their failed jobs, it is DeliveryFailed, so that no row is lost.
     """
-    drops = dlt.config.get("load.auto_abort_on_terminal_error", bool) or ends_with_failed_jobs()
+    drops = dlt.config.get("load.auto_abort_on_terminal_error", bool) or not failed_jobs().raise_on_failed_jobs
     return DeliveryFailed(str(error)) if drops else DeliveryImpossible(str(error))

@@ -152,13 +152,14 @@ def _check_run(pipeline: dlt.Pipeline) -> None:
             "Expected a pipeline with a destination, but it has none: what is stored there is not read again.\n"
             'Name one: dlt.pipeline(..., destination="duckdb")'
         )
-    if dlt_resources.ends_with_failed_jobs():
+    settings = dlt_resources.failed_jobs()
+    if not settings.raise_on_failed_jobs:
         raise NotSupported(
             "Expected load.raise_on_failed_jobs to be true, which it is by default, but dlt's configuration has false:"
             " rows whose job fails would be missing, and count as stored.\n"
             "Remove it under [load] in .dlt/config.toml, or LOAD__RAISE_ON_FAILED_JOBS."
         )
-    if dlt_resources.repeats_jobs_for_ever():
+    if settings.raise_on_max_retries == 0:
         raise NotSupported(
             "Expected load.raise_on_max_retries to be at least 1, and it is 5 by default, but dlt's configuration has"
             " 0: it would repeat a job for ever whose error it takes for temporary, and no run would end or fail.\n"

@@ -221,25 +221,16 @@ def as_arrow(item: Any) -> Any:
 
 
 @configspec
-class _FailedJobs(BaseConfiguration):
+class FailedJobs(BaseConfiguration):
     """dlt's settings whether a failed job ends the load with an error, and after how many attempts (0: never)."""
 
     raise_on_failed_jobs: bool = True
     raise_on_max_retries: int = 5
 
 
-def ends_with_failed_jobs() -> bool:
-    """Returns whether dlt is configured to complete loads although some of their jobs failed."""
-    return not _failed_jobs().raise_on_failed_jobs
-
-
-def repeats_jobs_for_ever() -> bool:
-    """Returns whether dlt is configured to repeat jobs without end if their errors may be temporary."""
-    return _failed_jobs().raise_on_max_retries == 0
-
-
-def _failed_jobs() -> _FailedJobs:
-    return resolve_configuration(_FailedJobs(), sections=(known_sections.LOAD,))
+def failed_jobs() -> FailedJobs:
+    """Returns what dlt is configured to do about jobs of a load that fail."""
+    return resolve_configuration(FailedJobs(), sections=(known_sections.LOAD,))
 
 
 def failed_loads(pipeline: dlt.Pipeline) -> set[str]:
