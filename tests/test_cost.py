@@ -1,5 +1,6 @@
 """Limits to the cost of a small load: how often it opens the database, and asks dlt the same question again."""
 
+import gc
 import json
 import os
 import subprocess
@@ -21,6 +22,7 @@ from adbc_driver_manager import AdbcDatabase
 from dlt.common import typing as dlt_typing
 from dlt.common.configuration import resolve
 from dlt.common.configuration.container import Container
+from dlt.common.configuration.specs import BaseConfiguration
 from dlt.common.destination import DestinationCapabilitiesContext, client, reference
 from dlt.common.schema import utils as schema_utils
 from dlt.common.storages import LiveSchemaStorage, SchemaStorage, SchemaStorageConfiguration
@@ -257,6 +259,15 @@ def test_a_trace_has_the_same_text_as_dlts_own() -> None:
     }
     options: Any = {"allow_unicode": True, "default_flow_style": False, "sort_keys": False}
     assert cast(Any, extract).yaml.dump(columns, **options) == yaml.dump(columns, **options)
+
+
+def test_a_source_that_is_made_again_and_again_leaves_nothing() -> None:
+    def kept() -> int:
+        archive("archive")
+        gc.collect()
+        return len(BaseConfiguration.__subclasses__())
+
+    assert kept() == kept()
 
 
 def test_the_name_of_a_jobs_file_is_parsed_once() -> None:

@@ -100,8 +100,15 @@ def cache_hint_functions() -> None:
     for module, functions in _HINT_FUNCTIONS.items():
         for name in functions:
             setattr(import_module(module), name, _cached(getattr(import_module(module), name)))
-    fields = _cached(BaseConfiguration.get_resolvable_fields.__func__)  # type: ignore[attr-defined]
-    setattr(BaseConfiguration, "get_resolvable_fields", classmethod(lambda of: {**fields(of)}))  # noqa: B010
+    fields_of = BaseConfiguration.get_resolvable_fields.__func__  # type: ignore[attr-defined]
+    known: WeakKeyDictionary[type, Any] = WeakKeyDictionary()  # dlt makes a class for each function that it configures
+
+    def fields(of: type) -> dict[str, Any]:
+        if of not in known:
+            known[of] = fields_of(of)
+        return {**known[of]}
+
+    setattr(BaseConfiguration, "get_resolvable_fields", classmethod(fields))  # noqa: B010
 
 
 def _cached(function: Callable[..., Any]) -> Callable[..., Any]:
