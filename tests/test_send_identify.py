@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -9,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from autopilothq.destination import DeliveryLog, opening
+from autopilothq.destination import DeliveryLog, Preview, deliver, opening
 from autopilothq.destination.delivery_log import Delivery
+from autopilothq.destination.messages import from_line
 from autopilothq.segment.message import digest
 from fake_autopilot import FakeAutopilot
 from sending import (
@@ -19,9 +21,11 @@ from sending import (
     by_user_id,
     counted,
     identify,
+    log_in,
     posts,
     rows,
     send,
+    settings_for,
     track,
 )
 
@@ -263,6 +267,21 @@ def test_batches_go_side_by_side(server: FakeAutopilot) -> None:
     assert counted(send(server, map(identify, range(400)))) == {"messages": 400, "delivered": 400}
     assert not everyone.broken
     assert len(server.seen("POST")) == 4
+
+
+def test_a_dry_run_shows_one_request_after_the_other(server: FakeAutopilot) -> None:
+    shown: list[str] = []
+
+    def show(text: str) -> None:
+        shown.append(text.removeprefix(f"POST {server.base_url}/").partition("\n")[0])
+        time.sleep(0.01)
+        shown.append("end")
+
+    items = [from_line(json.dumps(track(number)).encode()) for number in (1, 2)]
+    with DeliveryLog(log_in(), reads=True) as log:
+        deliver(items, log, settings_for(server), preview=Preview(), show=show)
+    enters = [f"trigger/0007/contact/p{number}%40example.com" for number in (1, 2)]
+    assert shown == ["contacts", "end", enters[0], "end", enters[1], "end"]
 
 
 def test_an_address_is_changed_alone_and_not_repeated(server: FakeAutopilot) -> None:
