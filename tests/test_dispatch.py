@@ -68,10 +68,14 @@ def dispatched(sender: Any, at_once: int, *keys: str) -> int:
     return len(told)
 
 
-def test_batches_of_one_person_wait_for_the_events_of_those_before_them() -> None:
+@pytest.mark.parametrize(("at_once", "people"), [(8, ("a@b.c", "a@b.c")), (1, ("a@b.c", "d@b.c"))])
+def test_batches_of_one_person_and_those_beyond_the_limit_wait_for_the_events_of_those_before_them(
+    at_once: int, people: tuple[str, ...]
+) -> None:
     sender = Sender()
-    assert dispatched(sender, 8, "a@b.c", "a@b.c") == 4
-    assert sender.noted == [(when, f"{what} a@b.c") for what in ("contact", "event") * 2 for when in ("begin", "end")]
+    assert dispatched(sender, at_once, *people) == 4
+    work = [f"{what} {who}" for who in people for what in ("contact", "event")]
+    assert sender.noted == [(when, what) for what in work for when in ("begin", "end")]
 
 
 def test_batches_of_others_are_sent_at_the_same_time() -> None:

@@ -13,7 +13,7 @@ from autopilothq import destination
 from autopilothq.destination import Counts, DeliveryLog, deliver
 from autopilothq.destination.delivery_log import SENT_AGAIN
 from autopilothq.destination.dispatch import AT_ONCE
-from autopilothq.destination.messages import from_line
+from autopilothq.destination.messages import from_line, from_row
 from autopilothq.errors import NotAuthorized, Unavailable
 from fake_autopilot import FakeAutopilot
 from sending import counted, identify, log_in, posts, rows, send, settings_for, track
@@ -34,6 +34,15 @@ def test_a_message_that_comes_twice_is_sent_once(server: FakeAutopilot) -> None:
     counts = send(server, [identify(1), track(1), identify(1), track(1)])
     assert counted(counts) == {"messages": 4, "delivered": 2, "repeated": 2}
     assert len(posts(server)) == 2
+
+
+def test_of_two_rows_of_a_person_the_values_of_the_last_stay(server: FakeAutopilot) -> None:
+    """They have no ids, so neither is the other one again."""
+    found = [from_row({"email": "p1@example.com", "title": title}) for title in ("old", "new")]
+    for _ in range(2):
+        with DeliveryLog(log_in()) as log:
+            assert counted(deliver(found, log, settings_for(server))) == {"messages": 2, "delivered": 2}
+        assert posts(server) == [("/contacts", {"contacts": [{"Email": "p1@example.com", "Title": "new"}]})]
 
 
 def test_one_bad_contact_costs_no_good_one(server: FakeAutopilot) -> None:
@@ -59,8 +68,11 @@ def test_a_lasting_failure_is_logged_and_sent_again(server: FakeAutopilot) -> No
     server.order("POST", "/contacts", status=503, message="Down.", times=2)
     assert counted(send(server, [identify(1)])) == {"messages": 1, "failed": 1}
     assert rows("status", "http_status", "message", "attempts") == [("failed", 503, "Down.", 2)]
+    posts(server)
     messages = list(map(identify, range(100)))
     assert counted(send(server, messages)) == {"messages": 100, "delivered": 100}
+    first, last = (body["contacts"] for _, body in posts(server))  # with no other in its request, which may fail again
+    assert (len(first), last) == (99, [{"Email": "p1@example.com", "Title": "T1"}])
 
 
 def test_a_server_that_stays_out_of_order_ends_the_run(server: FakeAutopilot) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -9,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from autopilothq.destination import DeliveryLog, opening
+from autopilothq.destination import DeliveryLog, Preview, deliver, opening
 from autopilothq.destination.delivery_log import Delivery
+from autopilothq.destination.messages import from_line
 from autopilothq.segment.message import digest
 from fake_autopilot import FakeAutopilot
 from sending import (
@@ -19,9 +21,11 @@ from sending import (
     by_user_id,
     counted,
     identify,
+    log_in,
     posts,
     rows,
     send,
+    settings_for,
     track,
 )
 
@@ -222,11 +226,12 @@ def test_unknown_traits_may_be_refused(server: FakeAutopilot) -> None:
 
 
 def test_hundred_contacts_a_request(server: FakeAutopilot) -> None:
-    assert counted(send(server, map(identify, range(1200)))) == {"messages": 1200, "delivered": 1200}
+    messages = [*map(identify, range(1200)), identify("x", traits={"email": "p1199@example.com"})]  # no contact more
+    assert counted(send(server, messages)) == {"messages": 1201, "delivered": 1201}
     assert len(server.seen("GET")) == 1
     sizes = [len(body["contacts"]) for _, body in posts(server)]
     assert sizes == [100] * 12
-    assert len(set(rows("message_id"))) == 1200
+    assert len(set(rows("message_id"))) == 1201
 
 
 def test_messages_for_one_email_are_merged_in_order(server: FakeAutopilot) -> None:
@@ -263,6 +268,21 @@ def test_batches_go_side_by_side(server: FakeAutopilot) -> None:
     assert counted(send(server, map(identify, range(400)))) == {"messages": 400, "delivered": 400}
     assert not everyone.broken
     assert len(server.seen("POST")) == 4
+
+
+def test_a_dry_run_shows_one_request_after_the_other(server: FakeAutopilot) -> None:
+    shown: list[str] = []
+
+    def show(text: str) -> None:
+        shown.append(text.removeprefix(f"POST {server.base_url}/").partition("\n")[0])
+        time.sleep(0.01)
+        shown.append("end")
+
+    items = [from_line(json.dumps(track(number)).encode()) for number in (1, 2)]
+    with DeliveryLog(log_in(), reads=True) as log:
+        deliver(items, log, settings_for(server), preview=Preview(), show=show)
+    enters = [f"trigger/0007/contact/p{number}%40example.com" for number in (1, 2)]
+    assert shown == ["contacts", "end", enters[0], "end", enters[1], "end"]
 
 
 def test_an_address_is_changed_alone_and_not_repeated(server: FakeAutopilot) -> None:

@@ -169,7 +169,7 @@ class BatchSender:
                 rows.append(row._replace(message=row.message or SENT_AGAIN))
             elif is_identify and not item.write_ahead:
                 rows.append(row)
-            elif not is_identify and row.status not in ("delivered", "unknown"):
+            elif row.status not in ("delivered", "unknown"):
                 # The row of a change of an address whose outcome is unknown is in the log, without a trigger.
                 rows += [row._replace(trigger_id=trigger) for trigger in item.triggers]
             if is_identify or row.status != "delivered":
