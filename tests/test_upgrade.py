@@ -32,6 +32,7 @@ LINES = [
     message(None, type="group", messageId="g0", groupId=" \t\n\f\r", traits={"plan": "no group's"}),
     message(None, type="page", messageId="p1", properties={"path": "/"}),
     message(None, type="page", messageId="p2", name="Named"),
+    message(None, type="screen", messageId="s1", name="Start"),
     identify(messageId="i1", traits={"age": 1.5}),
 ]
 # What earlier versions kept of a page whose name is among its properties.
@@ -220,6 +221,10 @@ def test_what_cannot_be_upgraded_says_so(call: Call) -> None:
     said = call("schema", "upgrade")
     why = "There is no dataset autopilothq, so there is nothing to upgrade."
     assert (said.status, errors(said)) == (1, [f"Error: {why}"])
+    with duckdb.connect("autopilot.duckdb") as con:
+        con.execute("CREATE SCHEMA autopilothq; CREATE TABLE autopilothq.tracks (id text)")
+    said = call("schema", "upgrade")  # no load made that
+    assert (said.status, said.out.partition(" in ")[0]) == (0, "Nothing to upgrade")
 
 
 @pytest.mark.parametrize("work", ["", "send"])
