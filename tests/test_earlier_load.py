@@ -135,6 +135,7 @@ def test_a_load_that_may_have_been_continued_counts_only_with_its_own_rows(
         ("users", AT - timedelta(days=1), {"2.0"}),
         ("_rejects", AT - timedelta(days=1), set()),  # the file was read before
         ("_rejects", AT + timedelta(days=1), {"2.0"}),
+        ("_discards", AT + timedelta(days=1), {"2.0"}),
         ("tracks", AT + timedelta(days=1), {"2.0"}),
         ("tracks", AT - timedelta(days=1), {"2.0"}),
     ],
@@ -171,12 +172,14 @@ def test_a_load_that_another_one_overtook_does_not_count_if_its_rows_replace_oth
 
 def test_rows_of_all_sources_that_share_a_load_are_counted(pipeline: Any) -> None:
     note(pipeline, "2.0", {"1.0"}, rows={"tracks": 2})
-    note(pipeline, "2.0", {"1.0"}, rows={"identifies": 1})
-    stored, whole = Stored({"1.0", "2.0"}), {"tracks": 2, "identifies": 1}
+    note(pipeline, "2.0", {"1.0", "1.5"}, rows={"identifies": 1})  # read once another run had completed one more
+    stored, whole = Stored({"1.0", "1.5", "2.0"}), {"tracks": 2, "identifies": 1}
     notes = Path(pipeline.working_dir, "autopilothq-loads", "earlier.json").read_bytes()
     for rows, lacking in ((whole, set()), (whole | {"tracks": 1}, {"2.0"}), (whole | {"identifies": 0}, {"2.0"})):
         Path(pipeline.working_dir, "autopilothq-loads", "earlier.json").write_bytes(notes)
         assert outdated_loads(pipeline, stored, Dataset(**rows)) == lacking
+    Path(pipeline.working_dir, "autopilothq-loads", "earlier.json").write_bytes(notes)
+    assert outdated_loads(pipeline, Stored({"1.0", "2.0"}), Dataset(**whole)) == {"2.0"}
 
 
 @pytest.mark.parametrize(
@@ -204,8 +207,9 @@ def test_rows_of_a_load_that_one_run_made_are_not_counted(pipeline: Any, steps: 
 def test_what_lacks_nothing_is_forgotten_and_the_newest_others_are_kept(pipeline: Any) -> None:
     notes = Path(pipeline.working_dir, "autopilothq-loads", "earlier.json")
     note(pipeline, AHEAD, {"1.0"})
-    note(pipeline, "3.0", {"1.0", AHEAD}, frozenset({"1.0"}))
-    assert notes.read_text() == f'{{"3.0": [["1.0", "{AHEAD}"], ["1.0"], []]}}'
+    note(pipeline, "2.0", {"1.0"}, frozenset({"1.0"}))
+    note(pipeline, "3.0", {"1.0", "2.0", AHEAD}, frozenset({"1.0"}))
+    assert notes.read_text() == f'{{"3.0": [["1.0", "2.0", "{AHEAD}"], ["1.0"], []]}}'
     for number in range(4, 40):
         note(pipeline, f"{number}.0", {"1.0"})
     assert outdated_loads(pipeline, Stored({f"{number}.0" for number in range(2, 40)})) == {
