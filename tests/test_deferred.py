@@ -158,11 +158,12 @@ def test_who_waits_moves_to_the_address_that_an_earlier_run_has_changed_theirs_t
 
 def test_an_address_leads_to_the_one_that_its_contact_has_by_now() -> None:
     known = changes("ab", "bc", "ad")
-    assert [known.follow(email) for email in ("a@b.c", of("b"), of("c"), of("x"))] == [
+    assert [known.follow(email) for email in ("a@b.c", of("b"), of("c"), of("x"), "\ud800@b.c")] == [
         of("c"),
         of("c"),
         of("c"),
         of("x"),
+        "\ud800@b.c",  # no UTF-8, but a message may have it
     ]
     assert [known.since(of("a"), day(number)) for number in range(4)] == [of("c"), of("d"), of("d"), of("a")]
     assert [known.since(of("b"), day(number)) for number in (1, 2)] == [of("c"), of("b")]

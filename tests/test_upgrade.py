@@ -32,6 +32,7 @@ LINES = [
     message(None, type="group", messageId="g0", groupId=" \t\n\f\r", traits={"plan": "no group's"}),
     message(None, type="page", messageId="p1", properties={"path": "/"}),
     message(None, type="page", messageId="p2", name="Named"),
+    message(None, type="screen", messageId="s1", name="Start"),
     identify(messageId="i1", traits={"age": 1.5}),
 ]
 # What earlier versions kept of a page whose name is among its properties.
@@ -164,6 +165,8 @@ def test_duplicate_and_missing_ids_are_only_reported(call: Call, postgres: str) 
     for table in ("tracks", "pages"):
         ask(postgres, f"ALTER TABLE autopilothq.{table} DROP CONSTRAINT {table}_pkey, ALTER id DROP NOT NULL")
     ask(postgres, "INSERT INTO autopilothq.tracks SELECT * FROM autopilothq.tracks WHERE id = 't1'")
+    ask(postgres, "ALTER TABLE autopilothq._audit DROP CONSTRAINT _audit_pkey")
+    ask(postgres, "INSERT INTO autopilothq._audit SELECT * FROM autopilothq._audit")
     ask(postgres, "ALTER TABLE autopilothq.pages DROP COLUMN name, ADD COLUMN _name text, ADD COLUMN _category int")
     ask(postgres, "INSERT INTO autopilothq.pages (_name, _category) VALUES ('mine', 5)")
     ask(postgres, "ALTER TABLE autopilothq.identifies RENAME TO kept")
@@ -179,9 +182,12 @@ def test_duplicate_and_missing_ids_are_only_reported(call: Call, postgres: str) 
         'ALTER TABLE "autopilothq"."order" ALTER COLUMN "share" TYPE numeric USING "share"::text::numeric;',
         "tracks stays as it is: rows have the same id: delete the copies, then run this again.",
         "pages stays as it is: rows have no id: give them one or delete them, then run this again.",
+        "_audit stays as it is: rows have the same file, version: delete the copies, then run this again.",
         "order.revenue stays as it is: models.money uses it: drop that view, run this again, recreate the view.",
     ]
-    ask(postgres, "DELETE FROM autopilothq.tracks a USING autopilothq.tracks b WHERE a.id = b.id AND a.ctid < b.ctid")
+    for table in ("tracks", "_audit"):
+        copies = f"a USING autopilothq.{table} b WHERE a = b AND a.ctid < b.ctid"
+        ask(postgres, f"DELETE FROM autopilothq.{table} {copies}")
     ask(postgres, "DELETE FROM autopilothq.pages WHERE id IS NULL; DROP VIEW models.money")
     said = call("schema", "upgrade", *there)
     assert (said.status, said.out.split("\n\n")[:-1]) == (
@@ -189,6 +195,7 @@ def test_duplicate_and_missing_ids_are_only_reported(call: Call, postgres: str) 
         [
             'ALTER TABLE "autopilothq"."tracks" ADD PRIMARY KEY ("id");',
             'ALTER TABLE "autopilothq"."pages" ADD PRIMARY KEY ("id");',
+            'ALTER TABLE "autopilothq"."_audit" ADD PRIMARY KEY ("file", "version");',
             'ALTER TABLE "autopilothq"."order" ALTER COLUMN "revenue" TYPE numeric USING "revenue"::text::numeric;',
         ],
     )
@@ -220,6 +227,10 @@ def test_what_cannot_be_upgraded_says_so(call: Call) -> None:
     said = call("schema", "upgrade")
     why = "There is no dataset autopilothq, so there is nothing to upgrade."
     assert (said.status, errors(said)) == (1, [f"Error: {why}"])
+    with duckdb.connect("autopilot.duckdb") as con:
+        con.execute("CREATE SCHEMA autopilothq; CREATE TABLE autopilothq.tracks (id text)")
+    said = call("schema", "upgrade")  # no load made that
+    assert (said.status, said.out.partition(" in ")[0]) == (0, "Nothing to upgrade")
 
 
 @pytest.mark.parametrize("work", ["", "send"])
