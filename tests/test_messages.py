@@ -374,7 +374,7 @@ def test_a_body_that_comes_again_is_discarded() -> None:
         ('"messageId":[1.10]', Discard("id", "[1.10]", "does_not_fit")),
         ('"anonymousId":{"a":1}', Discard("anonymous_id", '{"a":1}', "does_not_fit")),
         ('"anonymousId":"\\u0000"', Discard("anonymous_id", r'"\u0000"', "not_text")),
-        ('"anonymousId":NaN', Discard("anonymous_id", "NaN", "not_text")),
+        ('"anonymousId":NaN', Discard("anonymous_id", "NaN", "not_a_number")),
         ('"properties":{"a":-Infinity}', Discard("a", "-Infinity", "not_a_number")),
         ('"properties":{"A b":"\\ud800"}', Discard("a_b", r'"\uD800"', "not_text")),
         ('"properties":{"a":{"名":1.10}}', Discard("properties.a.名", "1.10", "no_column")),

@@ -262,7 +262,7 @@ def _text(value: Any, column: str, discards: list[Discard]) -> str | None:
         discards.append(Discard(column, to_json(value), "does_not_fit"))
         return None
     if not is_storable(value):
-        discards.append(Discard(column, to_json(value), "not_text"))
+        discards.append(Discard(column, to_json(value), _unstorable(value)))
         return None
     return str(value) if isinstance(value, str) else to_json(value)
 
@@ -354,8 +354,7 @@ def cells_of_leaves(
         elif not column:
             discards.append(Discard(_key(path), to_json(value), "no_column"))
         elif not is_storable(value):
-            reason = "not_text" if isinstance(value, str) and not isinstance(value, JsonNumber) else "not_a_number"
-            discards.append(Discard(column, to_json(value), reason))
+            discards.append(Discard(column, to_json(value), _unstorable(value)))
         elif column not in best:
             best[column] = path, value
         else:
@@ -365,6 +364,11 @@ def cells_of_leaves(
                 best[column] = path, value
             discards.append(Discard(column, to_json(loser), "same_column"))
     return dict(_cell(column, value, declared) for column, (_, value) in best.items())
+
+
+def _unstorable(value: Any) -> str:
+    """Returns the reason why a value cannot be stored (`is_storable`)."""
+    return "not_text" if isinstance(value, str) and not isinstance(value, JsonNumber) else "not_a_number"
 
 
 def _key(path: tuple[str, ...]) -> str:
