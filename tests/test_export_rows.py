@@ -25,13 +25,17 @@ TYPES: dict[str, Type] = {
 
 
 def lines(kind: str, row: Mapping[str, Any], *discards: tuple[str, str, str]) -> list[str]:
-    """The lines of a row with these cells, and of one of nulls."""
+    """The lines of a row with these cells, and of one of nulls; they are the same if the rows are repeated."""
     types: dict[str, Type] = {"id": "text", **{name: TYPES.get(name, "text") for name in row}}
     rows = [{"id": "m1", **row}, {"id": "m2", **dict.fromkeys(row)}]
-    batch = pa.RecordBatch.from_pylist(rows, schema=arrow_schema(types))
+    batch = pa.RecordBatch.from_pylist([*rows, *rows], schema=arrow_schema(types))
     found = {"m1": [DiscardedValue(*one) for one in discards], "m3": [DiscardedValue("n", "1", "not_a_number")]}
-    made = [line.decode() for line in MessageRows(kind, types).lines(batch, found if discards else {})]
+    messages = MessageRows(kind, types)
+    made, repeated = (
+        [line.decode() for line in messages.lines(some, found if discards else {})] for some in (batch[:2], batch)
+    )
     assert [line[-1] for line in made] == ["\n", "\n"]
+    assert repeated == [*made, *made]
     return [line[:-1] for line in made]
 
 

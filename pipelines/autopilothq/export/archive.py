@@ -26,6 +26,7 @@ _DISCARD_COLUMNS = ("table_name", "row_id", "column_name", "value", "reason")
 _DISCARDED = """
     SELECT row_id, column_name, value, reason FROM discarded SEMI JOIN ids ON id = row_id
     WHERE table_name = ? ORDER BY ALL"""
+_NO_ROW = "false"
 _EVENT_COLUMNS = {"id", "received_at", "event", "event_text"}
 
 
@@ -100,7 +101,7 @@ class _Export:
             self._dataset.tables([name])
             ids = self._dataset.read(name, ["id"])
             engine.read_stored(self._con, ids, "DELETE FROM only_in_tracks WHERE id IN (SELECT id FROM stored)")
-        return "id IN (SELECT id FROM only_in_tracks)"
+        return "id IN (SELECT id FROM only_in_tracks)" if engine.count(self._con, "only_in_tracks") else _NO_ROW
 
     def _export_table(self, kind: str, name: str, only: str | None = None) -> int:
         """Exports the rows of a table that meet the SQL condition `only`, by default all; returns their number."""
@@ -115,7 +116,7 @@ class _Export:
         return count
 
     def _filtered(self, batches: Iterator[pa.RecordBatch], only: str | None) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
+        for batch in batches if only != _NO_ROW else ():
             if only is None:
                 yield batch
                 continue

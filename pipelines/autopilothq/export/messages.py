@@ -4,10 +4,15 @@
 sending are kept, and values that did not fit their column are put back from `_discards`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import repeat
 from json.encoder import encode_basestring
+from operator import itemgetter
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from ..catalog import COMMON_NAMES, Type
@@ -17,6 +22,7 @@ from ..segment.naming import column_name, snake_case
 from ..segment.rebuild import CONTEXT_PATHS, MESSAGE_KEYS, array_text, property_key
 
 Encoder = Callable[[Any], str]
+CELLS_OF_TEMPLATES = 100_000  # in all templates of a table that are remembered, about 10 MB
 _TOP = {**MESSAGE_KEYS, **TIMESTAMP_FIELDS, "event_text": "event"}
 
 
@@ -46,20 +52,38 @@ class MessageRows:
         own = OWN_FIELDS[kind].keys()
         self._top = {name for name in self.columns if name in _TOP and (name in COMMON_NAMES or name in own)} | own
         self._encoders = [_encoder(types[name], name in self._top) for name in self.columns]
+        self._template = lru_cache(max(1, CELLS_OF_TEMPLATES // len(types)))(self._new_template)
 
-    def lines(self, batch: pa.RecordBatch, discards: Mapping[str, Sequence[DiscardedValue]]) -> Iterable[bytes]:
+    def lines(self, batch: pa.RecordBatch, discards: Mapping[str, Sequence[DiscardedValue]]) -> Iterator[bytes]:
         """Yields the line of each row. `discards` are the rows' discarded values, by the rows' ids."""
-        cells = [_cells(batch.column(number), self._types[name]) for number, name in enumerate(self.columns)]
-        at = self.columns.index("id")
-        for row in zip(*cells, strict=True):
-            found = {
-                name: encode(cell)
-                for name, encode, cell in zip(self.columns, self._encoders, row, strict=True)
-                if cell is not None
-            }
-            yield self._line(found, discards.get(row[at], ()))
+        texts, filled = self._texts(batch)
+        ids = batch.column(self.columns.index("id")).to_pylist() if discards else repeat(None, len(batch))
+        times = Counter(filled)
+        for id_, which, row in zip(ids, filled, zip(*texts, strict=True), strict=True):
+            if id_ in discards or times[which] == 1:  # a template that is used once costs more than it saves
+                cells = {name: text for name, text in zip(self.columns, row, strict=True) if text is not None}
+                yield self._line(cells, discards.get(id_, ())).encode()
+            else:
+                yield self._template(which).line(row).encode()
 
-    def _line(self, cells: dict[str, str], discards: Sequence[DiscardedValue]) -> bytes:
+    def _texts(self, batch: pa.RecordBatch) -> tuple[list[list[str | None]], list[bytes]]:
+        """Returns the JSON texts of the cells by column, and for each row which it has, one bit for each column."""
+        texts: list[list[str | None]] = []
+        filled = np.empty((len(self.columns), len(batch)), np.bool_)
+        none: list[str | None] = [None] * len(batch)
+        for number, column in enumerate(batch.columns):
+            nulls = column.null_count
+            filled[number] = column.is_valid() if 0 < nulls < len(batch) else not nulls
+            of, encode = self._types[self.columns[number]], self._encoders[number]
+            texts.append(none if nulls == len(batch) else _texts(column, of, encode))
+        return texts, [bits.tobytes() for bits in np.packbits(filled, axis=0).T]
+
+    def _new_template(self, filled: bytes) -> "_Template":
+        """Returns the line of rows that have values in these columns, which is the same but for the values."""
+        numbers = np.flatnonzero(np.unpackbits(np.frombuffer(filled, np.uint8))).tolist()
+        return _Template(self._line({self.columns[number]: f"\0{number}\0" for number in numbers}, ()))
+
+    def _line(self, cells: dict[str, str], discards: Sequence[DiscardedValue]) -> str:
         """Returns the line for cells that are JSON text."""
         slug = cells.pop("event", None)
         top = {"type": f'"{self.kind}"'}
@@ -80,7 +104,7 @@ class MessageRows:
             top["context"] = _object(context)
         if body and self.body:
             top[self.body] = _object(body)
-        return f"{_object(top)}\n".encode()
+        return f"{_object(top)}\n"
 
     def _put_back(
         self,
@@ -116,6 +140,21 @@ class MessageRows:
 
 
 # ---- inside --------------------------------------------------------------------------------------------------------
+
+
+class _Template:
+    """A line in which `\\0<number>\\0` stands for the row's text with this number."""
+
+    def __init__(self, line: str) -> None:
+        self._parts: list[Any] = list(line.split("\0"))
+        numbers = [int(number) for number in line.split("\0")[1::2]]
+        # Of a single number, `itemgetter` would not return a tuple.
+        self._values = itemgetter(*numbers) if len(numbers) > 1 else lambda row: [row[number] for number in numbers]
+
+    def line(self, row: Sequence[str | None]) -> str:
+        """Returns the line of a row."""
+        self._parts[1::2] = self._values(row)
+        return "".join(self._parts)
 
 
 def _unescaped(part: str) -> str:
@@ -178,7 +217,10 @@ def _put_without_column(into: dict[str, Any], path: Sequence[str], text: str) ->
 
 
 def _object(values: Mapping[str, Any]) -> str:
-    return "{" + ",".join(f"{to_json(key)}:{_json(value)}" for key, value in values.items()) + "}"
+    return "{" + ",".join([f"{_key(key)}:{_json(value)}" for key, value in values.items()]) + "}"
+
+
+_key = lru_cache(10_000)(to_json)
 
 
 def _json(value: Any) -> str:
@@ -187,22 +229,25 @@ def _json(value: Any) -> str:
 
 
 def _encoder(of: Type, top: bool) -> Encoder:
-    """Returns the function that turns a column's cells, as `_cells` returns them, into JSON text."""
+    """Returns the function that turns a column's cells, as `_texts` reads them, into JSON text."""
     if of == "text":
         return encode_basestring if top else _text
     encoders: dict[str, Encoder] = {"bool": _boolean, "bigint": str, "double": repr, "timestamp": _time}
     return encoders[of]
 
 
-def _cells(column: pa.Array, of: Type) -> list[Any]:
-    """Returns cells as Python values; times as text, which is much faster."""
-    if of == "timestamp":
+def _texts(column: pa.Array, of: Type, encode: Encoder) -> list[str | None]:
+    """Returns the JSON texts of a column's cells."""
+    if of == "timestamp":  # made from text, which is much faster
         column = column.cast(pa.timestamp("us")).cast(pa.string())
-    return list(column.to_pylist())
+    cells = column.to_pylist()
+    if encode is _text:  # called only for what may be an array
+        return [None if cell is None else _text(cell) if cell[:1] == "[" else encode_basestring(cell) for cell in cells]
+    return [None if cell is None else encode(cell) for cell in cells]
 
 
 def _text(text: str) -> str:
-    return (array_text(text) if text.startswith("[") else None) or encode_basestring(text)
+    return array_text(text) or encode_basestring(text)
 
 
 def _boolean(value: bool) -> str:

@@ -63,15 +63,16 @@ def _lines(
     keys = pa.array(range(lines.num_rows), pa.int64())
     texts = lines["text"].combine_chunks()
     suspects = pa.array(suppression.find_suspects(engine, keys, texts, by_hash), pa.int64())
+    found: list[int] = []
     rejected: list[int] = []
-    for key, row in zip(suspects.to_pylist(), lines.take(suspects).to_pylist(), strict=True):
+    for key, text in zip(suspects.to_pylist(), texts.take(suspects).to_pylist(), strict=True):
         try:
-            cells = read_line(row["text"], CONTEXT_NAMES).cells
+            cells = read_line(text, CONTEXT_NAMES).cells
         except Rejected:
             rejected.append(key)
         else:
             if any(id_ in hashes for id_ in ids_of_cells(cells)):
-                yield row["file"], row["line"]
+                found.append(key)
     mentions = pa.array(rejected, pa.int64())
-    for key in suppression.find_mentions(engine, mentions, texts.take(mentions)):
+    for key in [*found, *suppression.find_mentions(engine, mentions, texts.take(mentions))]:
         yield lines["file"][key].as_py(), lines["line"][key].as_py()

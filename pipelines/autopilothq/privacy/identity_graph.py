@@ -78,10 +78,15 @@ class Graph:
         """Returns, for each of these ids, the other ids that share a row with it."""
         found: dict[Id, set[Id]] = {id_: set() for id_ in ids}
         self._take(found)
+        # A table of their rows, because the engine would take them for many and hold all other cells in memory.
+        self._con.execute(
+            "CREATE OR REPLACE TEMP TABLE their_rows AS"
+            " SELECT row_number, kind, value FROM cells SEMI JOIN taken USING (kind, value)"
+        )
         pairs = self._con.execute("""
             SELECT DISTINCT a.kind, a.value, b.kind, b.value
-            FROM (SELECT row_number, kind, value FROM cells SEMI JOIN taken USING (kind, value)) a
-            JOIN (FROM cells ANTI JOIN doubtful USING (kind, value)) b USING (row_number)
+            FROM (FROM cells SEMI JOIN their_rows USING (row_number)) b JOIN their_rows a USING (row_number)
+            ANTI JOIN doubtful d ON d.kind = b.kind AND d.value = b.value
             WHERE (a.kind, a.value) <> (b.kind, b.value)""")
         while some := pairs.fetchmany(IDS_PER_READ):
             for kind, value, other_kind, other in some:
@@ -114,6 +119,10 @@ class Graph:
             ).fetchall():
                 found[position].add(cell)
         return {position: sorted(cells) for position, cells in found.items()}
+
+    def close(self) -> None:
+        """Frees the memory of all rows."""
+        self._con.execute("DROP TABLE cells")
 
     def _take(self, ids: Iterable[Id]) -> None:
         listed = list(ids)

@@ -119,6 +119,7 @@ class PersonIds:
         self.spelt = spelt.union(self._found, *(on_list[id_][0] for id_ in known))
         self._shared = made.shared
         self.cells = graph.cells(self._found)
+        graph.close()
 
     @property
     def ids(self) -> list[Id]:

@@ -77,7 +77,8 @@ JOIN (VALUES {kinds}) words(ending, kind) ON ends_with(pairs.word, words.ending)
 SELECT DISTINCT key FROM mentions SEMI JOIN ({ids}) USING (kind, raw)
 
 -- name: holding
--- The texts, in searchable form, that hold an id which is known in plain text.
-WITH folded AS MATERIALIZED (SELECT key, searchable(text) AS text FROM texts)
-SELECT key, text FROM folded
-WHERE EXISTS (SELECT 1 FROM searched_ids WHERE {condition} AND contains(folded.text, searched_ids.folded))
+-- The texts, in searchable form, that hold an id which is known in plain text. The ids come second in the join, so that
+-- they are what it keeps in memory, and texts pass by.
+SELECT DISTINCT key, text
+FROM (SELECT key, searchable(text) AS text FROM texts)
+JOIN (SELECT folded FROM searched_ids WHERE {condition}) ON contains(text, folded)
