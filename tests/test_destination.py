@@ -103,6 +103,19 @@ def test_rows_that_failed_stay_pending_and_come_before_new_ones(configured: Fake
     assert [body["contacts"][0]["Title"] for _, body in posts(configured)] == ["old", "new"]
 
 
+def test_a_row_that_fails_twice_while_the_account_answers_keeps_no_package(configured: FakeAutopilot) -> None:
+    configured.poison = {"b@example.com"}
+    run([{"email": "a@example.com"}])
+    with pytest.raises(PipelineStepFailed, match="1 of 1 row could not be delivered: "):
+        run([{"email": "b@example.com"}])
+    run([{"email": "c@example.com"}])
+    assert rows("email", "status") == [
+        ("a@example.com", "delivered"),
+        *[("b@example.com", "failed")] * 2,
+        ("c@example.com", "delivered"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("drops", "raises"), [("false", "true"), ("true", "true"), ("false", "false")], ids=["keeps", "drops", "completes"]
 )

@@ -150,6 +150,16 @@ class DeliveryLog(LogTable):
             if status == "delivered" and email and message != SENT_AGAIN and (kind, trigger) in _OF_CONTACTS
         }
 
+    def last_contact(self) -> str | None:
+        """Returns the email of the contact that was written last, None if there is none."""
+        if not self._exists:
+            return None
+        numbered = "row_number() OVER (ORDER BY {sent_at} DESC) AS back"
+        where = "WHERE {kind} = %s AND {status} = %s AND {email} IS NOT NULL) AS rows_back WHERE back = 1"
+        before = f"SELECT {{email}} FROM (SELECT {{email}}, {numbered} FROM"
+        found = self._select(before, where, ["identify", "delivered"])
+        return found[0][0] if found else None
+
     def changes(self) -> list[AddressChange]:
         """Returns the changes of addresses that were made or may have been, in their order."""
         if not self._exists:

@@ -79,8 +79,10 @@ def finish_file(counts: Counts, send_again: bool, done: str, log: logging.Logger
     `done` is the participle for the message, such as `delivered`.
     """
     if send_again:
-        why = next(reason for (status, reason) in counts.reasons if status == "failed")
-        raise DeliveryFailed(f"{counts.failed:,} of {plural(counts.messages, 'row')} could not be {done}: {why}")
+        reasons = sorted(counts.reasons)  # those of failed rows before unknown ones
+        why = next(reason for status, reason in reasons if status in ("failed", "unknown"))
+        number = counts.failed + counts.unsettled
+        raise DeliveryFailed(f"{number:,} of {plural(counts.messages, 'row')} could not be {done}: {why}")
     for (status, why), number in counts.reasons.items():
         log.warning("%s %s: %s", plural(number, "row"), status, why)
 
