@@ -199,12 +199,12 @@ def test_what_fails_in_a_second_try_while_the_account_answers_is_left(server: Fa
     server.poison = {"p3@example.com"}
     assert [of_package(server, [identify(3)]) for _ in range(2)] == [(1, 0), (1, 1)]
     server.poison.clear()
-    server.order("POST", "/contact", status=503, times=4)
+    server.order("POST", "/contact", status=503, times=8)
     messages = [
         identify(5, traits={"email": "p4@example.com", "_NewEmail": "p5@example.com"}),
         identify(6, traits={"email": "p4@example.com", "title": "T6"}),
     ]
-    assert of_package(server, messages) == (2, 0)
+    assert [of_package(server, messages) for _ in range(5)] == [(2, 0)] * 5  # a single request each time
     server.order("POST", "/contacts", status=503, times=2)  # an outage
     assert of_package(server, messages) == (2, 0)
     assert of_package(server, messages) == (1, 1)

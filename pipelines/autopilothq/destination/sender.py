@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any
 
 from ..clients.autopilot import MOST_CONTACTS
+from ..clients.settings import MAX_ATTEMPTS
 from ..projection.engine import batched
 from ..segment.identity import HashedIds, forms
 from .batch import ContactBatch, merged
@@ -192,8 +193,9 @@ class _Batches:
 
     def _add_to_batch(self, planned: Planned, write_ahead: bool) -> None:
         item, values, before = planned
-        # So has a change of an address whose outcome is unknown still, because it was not found in the account.
-        failed_before = before is not None and before.status in ("failed", *(("unknown",) if planned.renames else ()))
+        failed_before = before is not None and before.status == "failed"
+        if planned.renames:  # a single request each time, which is tried again by runs only
+            failed_before = before is not None and before.rows >= MAX_ATTEMPTS - 1
         self.batch.contacts[item.key] = merged(self.batch.contacts.get(item.key, {}), values)
         self.batch.items.append(
             item._replace(write_ahead=write_ahead, failed_before=failed_before, values=item.values or values)
