@@ -103,6 +103,35 @@ def test_rows_that_failed_stay_pending_and_come_before_new_ones(configured: Fake
     assert [body["contacts"][0]["Title"] for _, body in posts(configured)] == ["old", "new"]
 
 
+def test_a_row_that_fails_twice_while_the_account_answers_keeps_no_package(configured: FakeAutopilot) -> None:
+    configured.poison = {"b@example.com"}
+    run([{"email": "a@example.com"}])
+    with pytest.raises(PipelineStepFailed, match="1 of 1 row could not be delivered: "):
+        run([{"email": "b@example.com"}])
+    run([{"email": "c@example.com"}])
+    assert rows("email", "status") == [
+        ("a@example.com", "delivered"),
+        *[("b@example.com", "failed")] * 2,
+        ("c@example.com", "delivered"),
+    ]
+
+
+@pytest.mark.parametrize(("naming", "form"), [("direct", "typed-jsonl"), ("snake_case", "parquet")])
+def test_values_of_other_types_than_the_first_stay_in_their_column(
+    configured: FakeAutopilot, monkeypatch: pytest.MonkeyPatch, naming: str, form: Any
+) -> None:
+    monkeypatch.setenv("SCHEMA__NAMING", naming)
+    data: list[dict[str, Any]] = [
+        {"email": "a@example.com", "user_id": 7, "trial_ends": 1551398400, "title": 1},
+        {"email": "b@example.com", "user_id": "u", "trial_ends": "2019-03-02T10:00:00+02:00", "title": "CEO"},
+    ]
+    run(data, loader_file_format=form)
+    dates = ({"custom": {"date--Trial--Ends": f"2019-03-0{time}.000Z"}} for time in ("1T00:00:00", "2T08:00:00"))
+    contacts = [{"Email": "a@example.com", "Title": "1"}, {"Email": "b@example.com", "Title": "CEO"}]
+    assert posts(configured) == [("/contacts", {"contacts": [a | b for a, b in zip(contacts, dates, strict=True)]})]
+    assert rows("user_id") == [("7",), ("u",)]
+
+
 @pytest.mark.parametrize(
     ("drops", "raises"), [("false", "true"), ("true", "true"), ("false", "false")], ids=["keeps", "drops", "completes"]
 )

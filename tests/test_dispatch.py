@@ -143,7 +143,8 @@ def test_what_the_end_of_a_run_kept_from_being_sent_has_no_outcome_but_of_a_row_
     log, counts = Log(), Counts()
     to: Any = SimpleNamespace(kind=AUTOPILOT, account=None, triggers=None)
     of_log: Any = log
-    sender = BatchSender(to, of_log, counts, HeldPeople(), None)
+    state: Any = SimpleNamespace(last_written=None, gives_up=False)
+    sender = BatchSender(to, of_log, counts, HeldPeople(), state)
     sender.breaker.open()
     items = [BatchItem(who, Delivery(who, "identify"), [], write_ahead=who == "b") for who in "ab"]
     contacts = {who: {"Email": who} for who in "ab"}

@@ -135,6 +135,9 @@ def test_waits_grow_with_some_jitter(server: FakeAutopilot, time: Time) -> None:
     [
         ({"retry_after": 7}, 7),
         ({"retry_after": "Fri, 01 Mar 2019 10:00:07 GMT", "headers": {"Date": "Fri, 01 Mar 2019 10:00:00 GMT"}}, 7),
+        # A date without a zone is in UTC.
+        ({"retry_after": "Fri Mar  1 10:00:07 2019", "headers": {"Date": "Fri, 01 Mar 2019 10:00:00 GMT"}}, 7),
+        ({"retry_after": "Fri, 01 Mar 2019 10:00:07 -0000", "headers": {"Date": "Fri, 01 Mar 2019 10:00:00 GMT"}}, 7),
         # What says nothing: the growing waits.
         ({"retry_after": "Fri, 01 Mar 2019 10:00:00 GMT"}, 0.5),
         ({"retry_after": 0}, 0.5),

@@ -3,7 +3,7 @@
 import json
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext, suppress
 from typing import Any
 
@@ -185,13 +185,45 @@ def test_what_is_newer_is_sent_again_until_it_follows_what_came_late(
     assert again == [kept, ("new", "delivered", 200, SENT_AGAIN, 1)]
 
 
-def test_what_is_sent_again_is_never_given_up_as_bad(server: FakeAutopilot) -> None:
-    """Until it is written, the account may have the older values, so the dlt destination keeps its row."""
+def test_what_is_sent_again_is_not_given_up_as_bad_at_once(server: FakeAutopilot) -> None:
+    """Until it is written, the account may have the older values, so the dlt destination tries it once more."""
     old, new = (identify(title, traits={"email": "p1@example.com", "title": title}) for title in ("old", "new"))
     assert send(server, [new]).delivered == 1
     server.poison = {"p1@example.com"}
     counts = send(server, [old, identify(2), new])
     assert (counts.delivered, counts.failed, counts.bad) == (1, 2, 1)
+
+
+def of_package(server: FakeAutopilot, messages: Iterable[Any]) -> tuple[int, int]:
+    """Sends the messages of a load package: how many are left, and how many of these are not worth another try."""
+    with DeliveryLog(log_in()) as log:
+        items = (from_line(json.dumps(message).encode()) for message in messages)
+        counts = deliver(items, log, settings_for(server), gives_up=True)
+    return counts.failed + counts.unsettled, counts.bad
+
+
+def test_what_fails_in_a_second_try_while_the_account_answers_is_left(server: FakeAutopilot) -> None:
+    old, new = (identify(title, traits={"email": "p1@example.com", "title": title}) for title in ("old", "new"))
+    assert of_package(server, [new, identify(4)]) == (0, 0)
+    server.poison = {"p1@example.com"}
+    assert of_package(server, [old, identify(2), new]) == (2, 1)
+    assert of_package(server, [old, identify(2), new]) == (2, 2)
+    server.poison = {"p3@example.com"}
+    assert [of_package(server, [identify(3)]) for _ in range(2)] == [(1, 0), (1, 1)]
+    server.poison.clear()
+    server.order("POST", "/contact", status=503, times=8)
+    messages = [
+        identify(5, traits={"email": "p4@example.com", "_NewEmail": "p5@example.com"}),
+        identify(6, traits={"email": "p4@example.com", "title": "T6"}),
+    ]
+    assert [of_package(server, messages) for _ in range(5)] == [(2, 0)] * 5  # a single request each time
+    server.order("POST", "/contacts", status=503, times=2)  # an outage
+    assert of_package(server, messages) == (2, 0)
+    assert of_package(server, messages) == (1, 1)
+    posts(server)
+    assert of_package(server, messages) == (1, 1)
+    assert of_package(server, messages) == (0, 0)
+    assert server.account.find("p5@example.com")
 
 
 @pytest.mark.parametrize("fault", [{}, {"status": 429, "times": 2}])

@@ -15,6 +15,8 @@ from tenacity import (
     wait_random,
 )
 
+from ..utc import to_utc
+
 MAX_RETRY_AFTER = 300.0  # seconds; a longer wait that a server asks for is an error instead of a hanging program
 
 _BACKOFF = wait_exponential(multiplier=0.5, max=30) + wait_random(0, 0.5)
@@ -68,6 +70,11 @@ def retry_after(response: httpx.Response) -> float | None:
             return float(text)
         if text:
             sent = response.headers.get("Date")
-            now = parsedate_to_datetime(sent) if sent else datetime.now(UTC)
-            return max(0.0, (parsedate_to_datetime(text) - now).total_seconds())
+            now = _http_date(sent) if sent else datetime.now(UTC)
+            return max(0.0, (_http_date(text) - now).total_seconds())
     return None
+
+
+def _http_date(text: str) -> datetime:
+    """Returns the time of an HTTP date, which is in UTC even in the form without a zone. Raises ValueError."""
+    return to_utc(parsedate_to_datetime(text))

@@ -103,10 +103,11 @@ def _deliver_file(items: Any, table: TTableSchema, settings: DestinationSettings
         check_configuration(SECTION, autopilot)
         path = path_of_file(items, table, SECTION)
         with DeliveryLog(log_dataset_of(log)) as deliveries:
-            counts = deliver(map(from_row, rows_of(path, table)), deliveries, settings)
+            counts = deliver(map(from_row, rows_of(path, table)), deliveries, settings, gives_up=True)
     except (InvalidSetting, NotAuthorized) as error:
         raise terminal_error(error) from error
-    finish_file(counts, counts.failed > counts.bad, "delivered", _log)  # bad rows must not hold up all later ones
+    # Bad rows must not hold up all later ones.
+    finish_file(counts, counts.failed + counts.unsettled > counts.bad, "delivered", _log)
     if counts.not_meant:
         _log.info("%s not meant for Autopilot", plural(counts.not_meant, "row was", "rows were"))
     for type_, number in counts.ignored.items():
@@ -132,16 +133,20 @@ def deliver(
     progress: Callable[[Counts], None] = lambda _: None,
     preview: Preview | None = None,
     show: Callable[[str], None] | None = None,
+    gives_up: bool = False,
 ) -> Counts:
     """Sends items to the account of the settings and returns how they ended.
 
     With a `preview`, requests that would write are not sent: the preview gets them, and `show` is called with the text
-    of each. Raises ApiError before anything is sent if the settings do not fit the account.
+    of each. `gives_up` is as in `RunState`. Raises ApiError before anything is sent if the settings do not fit the
+    account.
 
     Example: `with DeliveryLog(log_dataset()) as log: deliver(map(from_line, lines), log, resolve_settings())`.
     """
     with open_account(settings, preview, show) as to:
-        counts = Sender(to, log, RunState.new(to, log), progress=progress).send(items)
+        state = RunState.new(to, log)
+        state.gives_up = gives_up
+        counts = Sender(to, log, state, progress=progress).send(items)
         if preview is not None:
             preview.known, preview.labels, preview.journeys = to.fields.keys, to.fields.labels, to.triggers.journeys()
             preview.is_compared = to.kind is AUTOPILOT

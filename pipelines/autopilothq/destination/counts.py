@@ -20,6 +20,7 @@ class Counts:
     failed: int = 0
     unknown: int = 0
     bad: int = 0  # failed ones that failed while others succeeded, so that a later try would not help
+    unsettled: int = 0  # of a load package, unknown ones that change an address, which a later try settles
     known: int = 0  # delivered by an earlier run
     repeated: int = 0  # came before in this run
     suppressed: int = 0  # of persons on the suppression list; they have no row in the log

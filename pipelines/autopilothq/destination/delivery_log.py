@@ -60,7 +60,7 @@ class DeliveryStatus(NamedTuple):
     """The delivery status of a message and a trigger.
 
     `ever` tells whether it was ever delivered, `sent` when it was, or may have been, delivered last. All else is of its
-    last row: `tried_at` is the time of that row, `email` the address that was tried.
+    last row: `tried_at` is the time of that row, `email` the address that was tried. `rows` is the number of rows.
     """
 
     ever: bool
@@ -71,6 +71,7 @@ class DeliveryStatus(NamedTuple):
     http_status: int | None = None
     email: str | None = None
     tried_at: datetime | None = None
+    rows: int = 1
 
     @property
     def changes_address(self) -> bool:
@@ -133,7 +134,8 @@ class DeliveryLog(LogTable):
             ever = status == "delivered" or (before is not None and before.ever)
             was_sent = status == "unknown" or (status == "delivered" and message != FOUND)
             last = Sent(at, run) if was_sent else before.sent if before else None
-            found = DeliveryStatus(ever, status, content, last, message, http_status, email, at)
+            number = 1 + (before.rows if before else 0)
+            found = DeliveryStatus(ever, status, content, last, message, http_status, email, at, number)
             statuses[message_id, trigger] = found
         return statuses
 
@@ -149,6 +151,16 @@ class DeliveryLog(LogTable):
             for user_id, email, status, kind, trigger, message, at in rows
             if status == "delivered" and email and message != SENT_AGAIN and (kind, trigger) in _OF_CONTACTS
         }
+
+    def last_contact(self) -> str | None:
+        """Returns the email of the contact that was written last, None if there is none."""
+        if not self._exists:
+            return None
+        numbered = "row_number() OVER (ORDER BY {sent_at} DESC) AS back"
+        where = "WHERE {kind} = %s AND {status} = %s AND {email} IS NOT NULL) AS rows_back WHERE back = 1"
+        before = f"SELECT {{email}} FROM (SELECT {{email}}, {numbered} FROM"
+        found = self._select(before, where, ["identify", "delivered"])
+        return found[0][0] if found else None
 
     def changes(self) -> list[AddressChange]:
         """Returns the changes of addresses that were made or may have been, in their order."""

@@ -16,6 +16,7 @@ from .halving import ContactWriter
 from .held import HeldPeople
 from .opening import OpenAccount
 from .requests import CircuitBreaker, Outcome, RunStopped, outcome_of
+from .run_state import RunState
 
 DEFERRED = "put off: an earlier message of the person is not settled"
 _DEFERRED = Outcome("failed", None, None, DEFERRED)
@@ -76,12 +77,10 @@ class Dispatcher:
 class BatchSender:
     """The work of the threads: it writes the contacts of a batch, and then sends the events of each contact.
 
-    `held` are the people whose messages are deferred. `last_written` is as in `ContactWriter`.
+    `held` are the people whose messages are deferred. `state` is that of the run.
     """
 
-    def __init__(
-        self, to: OpenAccount, log: DeliveryLog, counts: Counts, held: HeldPeople, last_written: str | None
-    ) -> None:
+    def __init__(self, to: OpenAccount, log: DeliveryLog, counts: Counts, held: HeldPeople, state: RunState) -> None:
         self.breaker = CircuitBreaker(to.account)
         make = to.kind.new_event_sender
         self._event_sender = make(to.account, to.triggers, log, counts, self.breaker) if make is not None else None
@@ -89,7 +88,9 @@ class BatchSender:
         self._account = to.account
         self._log = log
         self._counts = counts
-        self.writer = ContactWriter(to.account, self.breaker, to.kind, last_written)
+        written_before = log.last_contact if state.gives_up else None
+        self.writer = ContactWriter(to.account, self.breaker, to.kind, state.last_written, written_before)
+        self._gives_up = state.gives_up
         self._held = held
 
     def send_batch(self, batch: ContactBatch) -> list[list[BatchItem]]:
@@ -145,12 +146,15 @@ class BatchSender:
                 self._held.note_failed(contact_keys(values), always)
 
     def _change_addresses(self, batch: ContactBatch, outcomes: dict[Key, Outcome]) -> None:
+        may_give_up = self._gives_up and any(item.failed_before for item in batch.items)
         for key, values in batch.contacts.items():
             self.writer.forget(values["Email"])
             request = partial(self._account.upsert, values)
             outcomes[key] = self.breaker.send("POST /contact", request, key, once=True)
             if outcomes[key].status in ("unknown", "failed"):
                 self._held.note_unsettled(contact_keys(values))
+            if outcomes[key].status == "unknown" and may_give_up and self.writer.is_available():
+                self._held.give_up(contact_keys(values))
 
     def _log_ahead(self, rows: Sequence[Delivery]) -> None:
         """Updates the rows that were written before the request. That of a refused contact gets its values' digest."""
@@ -163,7 +167,9 @@ class BatchSender:
         """Counts the items whose outcome is known, and writes the rows that are not in the log yet."""
         rows = refused
         for item, row in done:
-            self._counts.add("bad", not item.resent and self.writer.is_bad(item.key, outcomes, item.failed_before))
+            is_given_up = self._held.are_given_up(item_keys(item))
+            self._counts.add("bad", is_given_up if row.message == DEFERRED else _is_bad(self.writer, item, outcomes))
+            self._counts.add("unsettled", self._gives_up and row.status == "unknown" and not is_given_up)
             is_identify = row.kind == "identify" and not item.resent
             if item.resent:
                 rows.append(row._replace(message=row.message or SENT_AGAIN))
@@ -216,6 +222,15 @@ class BatchSender:
                 self._held.note_failed(item_keys(item))
             outcomes.append((outcome.status, outcome.message))
         self._counts.add_message(outcomes, item.earlier)
+
+
+def _is_bad(writer: ContactWriter, item: BatchItem, outcomes: Mapping[Key, Outcome]) -> bool:
+    """Returns whether another try of an item that failed would not help.
+
+    One that is sent again gets a second try, because an older message's values may stand in its place.
+    """
+    is_bad = writer.is_bad(item.key, outcomes, item.failed_before)
+    return is_bad and (item.failed_before or not item.resent)
 
 
 def _rows_with_outcomes(

@@ -4,7 +4,7 @@ A batch that is refused, or that gets a 5xx at each try, is halved until the bad
 """
 
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from secrets import SystemRandom
@@ -50,22 +50,30 @@ class _Half(NamedTuple):
 class ContactWriter:
     """Writes batches of contacts. It is thread-safe; one thread at a time searches for contacts that cause 5xx.
 
-    `last_written` is the email of the contact that was written last.
+    `last_written` is the email of the contact that was written last, `written_before` returns one of earlier runs.
     """
 
     def __init__(
-        self, account: WritableAccount, breaker: CircuitBreaker, kind: AccountKind, last_written: str | None = None
+        self,
+        account: WritableAccount,
+        breaker: CircuitBreaker,
+        kind: AccountKind,
+        last_written: str | None = None,
+        written_before: Callable[[], str | None] | None = None,
     ) -> None:
         self._account = account
         self._kind = kind
         self._breaker = breaker
         self._diagnosing = threading.RLock()  # in an outage all batches fail, and one detects it for all
         self.last_written = last_written
+        self._written_before = written_before
+        self._changed: set[str] = set()
         self._bad: set[Key] = set()  # failed before, and again while the service was available
 
     def forget(self, email: str) -> None:
         """Forgets a contact whose address changes, because writing the old address again would create a new contact."""
         with self._diagnosing:
+            self._changed.add(email.lower())
             if self.last_written is not None and self.last_written.lower() == email.lower():
                 self.last_written = None
 
@@ -82,7 +90,7 @@ class ContactWriter:
             self._halve(_Batch(contacts, outcomes, failed_before), contacts, error, answers)
         elif isinstance(error, Unavailable):
             with self._diagnosing:
-                if _is_server_error(error) and self._is_available():
+                if _is_server_error(error) and self.is_available():
                     self._bad |= set(failed_before)
                     return
             self._breaker.failed(error, min(contacts))
@@ -121,7 +129,7 @@ class ContactWriter:
         for key in good or SystemRandom().sample(others, min(PROBES, len(others))):
             if not _is_server_error(self._attempt({key: contacts[key]}, outcomes)):
                 return True
-        if self._is_available():
+        if self.is_available():
             if not batch.has_only_failed_before(contacts):
                 return True
             self._bad |= contacts.keys()
@@ -129,16 +137,19 @@ class ContactWriter:
         self._breaker.open(error)
         raise error
 
-    def _is_available(self) -> bool:
+    def is_available(self) -> bool:
         """Returns whether the service still writes a contact that it has written before; no values are sent."""
-        email = self.last_written
-        try:
-            if email is None or self._account.contact(email) is None:
+        with self._diagnosing:
+            email = self.last_written or (self._written_before() if self._written_before else None)
+            if email is None or email.lower() in self._changed:
                 return False
-        except ApiError:
-            return False
-        _, error = self._breaker.attempt(self._kind.contacts, lambda: self._account.upsert_many([{"Email": email}]))
-        return error is None or isinstance(error, RequestRejected)
+            try:
+                if self._account.contact(email) is None:
+                    return False
+            except ApiError:
+                return False
+            _, error = self._breaker.attempt(self._kind.contacts, lambda: self._account.upsert_many([{"Email": email}]))
+            return error is None or isinstance(error, RequestRejected)
 
     def _attempt_half(self, contacts: ContactsByKey, outcomes: OutcomesByKey) -> _Half:
         """Writes half of some contacts. Several contacts are tried only twice.
@@ -164,22 +175,8 @@ class ContactWriter:
             outcome = outcome._replace(status="failed")  # the outcome of each until it was tried alone
         outcomes |= dict.fromkeys(contacts, outcome)
         if answers:
-            self._read(answers[0], contacts, outcomes)
+            self.last_written = _read(answers[0], contacts, outcomes, self._kind.title) or self.last_written
         return error
-
-    def _read(self, answer: Upserted, contacts: ContactsByKey, outcomes: OutcomesByKey) -> None:
-        """Notes which contacts an answer reports as written. `outcomes` has the outcome of the request for each."""
-        named = {email.strip().lower() for email, id_ in answer.email_contact_map.items() if id_}
-        last_written = self.last_written
-        for key, contact in contacts.items():
-            if key in answer.refused:
-                outcomes[key] = outcomes[key]._replace(status="refused", message=answer.refused[key])
-            elif key not in named:
-                unnamed = NOT_NAMED.format(self._kind.title)
-                outcomes[key] = outcomes[key]._replace(status="failed", message=unnamed)
-            else:
-                last_written = contact.get("Email") or last_written
-        self.last_written = last_written
 
     def is_bad(self, key: Key, outcomes: Mapping[Key, Outcome], failed_before: bool) -> bool:
         """Returns whether a contact failed while the service was available, and would fail again.
@@ -193,6 +190,23 @@ class ContactWriter:
             return failed_before
         others = key in self._bad or any(other.status in ("delivered", "refused") for other in outcomes.values())
         return others and (outcome.http_status or 0) >= 500
+
+
+def _read(answer: Upserted, contacts: ContactsByKey, outcomes: OutcomesByKey, title: str) -> str | None:
+    """Notes which contacts an answer reports as written, and returns the email of the last one.
+
+    `outcomes` has the outcome of the request for each. `title` is that of the account's kind.
+    """
+    named = {email.strip().lower() for email, id_ in answer.email_contact_map.items() if id_}
+    last_written: str | None = None
+    for key, contact in contacts.items():
+        if key in answer.refused:
+            outcomes[key] = outcomes[key]._replace(status="refused", message=answer.refused[key])
+        elif key not in named:
+            outcomes[key] = outcomes[key]._replace(status="failed", message=NOT_NAMED.format(title))
+        else:
+            last_written = contact.get("Email") or last_written
+    return last_written
 
 
 def _may_be_one_contact(error: ApiError | None) -> TypeGuard[ApiError]:

@@ -18,6 +18,7 @@ class HeldPeople:
         self.in_order = in_order
         self.unsettled = set(unsettled)
         self._failed: set[Key] = set()
+        self._given_up: set[Key] = set()
 
     def note_failed(self, people: Iterable[Key], always: bool = False) -> None:
         """Notes people with a message that failed. One that `always` fails holds up nobody, except in order."""
@@ -26,9 +27,19 @@ class HeldPeople:
         elif not always:
             self._failed.update(people)
 
-    def note_unsettled(self, people: Iterable[Key]) -> None:
-        """Notes people whose later messages must all wait."""
+    def note_unsettled(self, people: Collection[Key]) -> None:
+        """Notes people whose later messages must all wait. They are given up with the one that they wait for."""
         self.unsettled.update(people)
+        if self.are_given_up(people):
+            self._given_up.update(people)
+
+    def give_up(self, people: Iterable[Key]) -> None:
+        """Notes people who wait for what failed again while the account answered, so that another try may fail, too."""
+        self._given_up.update(people)
+
+    def are_given_up(self, people: Collection[Key]) -> bool:
+        """Returns whether another try is not worth waiting for."""
+        return not self._given_up.isdisjoint(people)
 
     def holds(self, people: Collection[Key], renames: bool = False) -> bool:
         """Returns whether a person's message must wait. `renames` tells that it changes the person's address."""

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import Any
@@ -22,6 +22,7 @@ from .errors import DeliveryFailed
 from .settings import check_configuration
 
 _ROWS = 1000  # rows that are read at once
+_VARIANT_SEPARATORS = ("▶", "__")  # of dlt's naming conventions: `plan▶v_text`, `plan__v_text`
 
 
 def path_of_file(items: Any, table: TTableSchema, section: str) -> str:
@@ -53,15 +54,34 @@ def _is_taken_apart(table: TTableSchema) -> bool:
 
 
 def rows_of(path: str, table: TTableSchema) -> Iterator[dict[str, Any]]:
-    """Yields the rows of a file of a load package."""
-    columns = list(table["columns"])
+    """Yields the rows of a file of a load package, with each value under the name that it came with."""
+    columns, variants = list(table["columns"]), _variants(table)
     if path.endswith(".parquet"):
         texts = {name for name, column in table["columns"].items() if column.get("data_type") == "json"}
         for batch in ParquetFileBatchIterator(path, _ROWS, 0, columns):
-            yield from (_with_json(row, texts) for row in batch.to_pylist())
+            yield from (_without_variants(_with_json(row, texts), variants) for row in batch.to_pylist())
     else:
         for rows in JsonlFileBatchIterator(path, _ROWS, 0, columns):
-            yield from rows
+            yield from (_without_variants(row, variants) for row in rows)
+
+
+def _variants(table: TTableSchema) -> dict[str, str]:
+    """Returns the columns into which dlt puts values of a type other than their column's, with that column's name."""
+    columns, found = table["columns"], dict[str, str]()
+    for name in (name for name, column in columns.items() if column.get("variant")):
+        bases = (name.rpartition(f"{separator}v_")[0] for separator in _VARIANT_SEPARATORS)
+        if base := next((base for base in bases if base in columns), None):
+            found[name] = found.get(base, base)
+    return found
+
+
+def _without_variants(row: dict[str, Any], variants: Mapping[str, str]) -> dict[str, Any]:
+    """Returns a row whose values are in the columns that they came for."""
+    for name in variants.keys() & row.keys():
+        value = row.pop(name)
+        if value is not None:
+            row[variants[name]] = value
+    return row
 
 
 def _with_json(row: dict[str, Any], columns: AbstractSet[str]) -> dict[str, Any]:
@@ -79,8 +99,10 @@ def finish_file(counts: Counts, send_again: bool, done: str, log: logging.Logger
     `done` is the participle for the message, such as `delivered`.
     """
     if send_again:
-        why = next(reason for (status, reason) in counts.reasons if status == "failed")
-        raise DeliveryFailed(f"{counts.failed:,} of {plural(counts.messages, 'row')} could not be {done}: {why}")
+        reasons = sorted(counts.reasons)  # those of failed rows before unknown ones
+        why = next(reason for status, reason in reasons if status in ("failed", "unknown"))
+        number = counts.failed + counts.unsettled
+        raise DeliveryFailed(f"{number:,} of {plural(counts.messages, 'row')} could not be {done}: {why}")
     for (status, why), number in counts.reasons.items():
         log.warning("%s %s: %s", plural(number, "row"), status, why)
 

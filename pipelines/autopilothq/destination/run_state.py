@@ -19,6 +19,7 @@ class RunState:
     - `order`: the people whose delivered items must be sent again.
     - `unmapped`: properties that have a remark in a row of this run.
     - `last_written`: the email of the contact that was written last.
+    - `gives_up`: whether a contact that the log has as delivered tells if what fails for a second time is bad.
     """
 
     changes: AddressChanges
@@ -26,6 +27,7 @@ class RunState:
     order: PersonOrder = field(default_factory=PersonOrder)
     unmapped: set[str] = field(default_factory=set)
     last_written: str | None = None
+    gives_up: bool = False
 
     @classmethod
     def new(cls, to: OpenAccount, log: DeliveryLog) -> "RunState":

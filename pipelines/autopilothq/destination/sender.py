@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any
 
 from ..clients.autopilot import MOST_CONTACTS
+from ..clients.settings import MAX_ATTEMPTS
 from ..projection.engine import batched
 from ..segment.identity import HashedIds, forms
 from .batch import ContactBatch, merged
@@ -62,7 +63,7 @@ class Sender:
         self._suppressed = log.suppressed_ids()
         self._deferred = DeferredContacts(state.changes)
         self._planner = Planner(to, state, self._counts, self._deferred.move)
-        self._batch_sender = BatchSender(to, log, self._counts, held or HeldPeople(), state.last_written)
+        self._batch_sender = BatchSender(to, log, self._counts, held or HeldPeople(), state)
         at_once = 1 if to.is_dry_run else AT_ONCE
         self._dispatcher = Dispatcher(self._batch_sender, partial(progress, self._counts), at_once)
         self._batches = _Batches(self._dispatcher, state, log, self._counts)
@@ -193,6 +194,8 @@ class _Batches:
     def _add_to_batch(self, planned: Planned, write_ahead: bool) -> None:
         item, values, before = planned
         failed_before = before is not None and before.status == "failed"
+        if planned.renames:  # a single request each time, which is tried again by runs only
+            failed_before = before is not None and before.rows >= MAX_ATTEMPTS - 1
         self.batch.contacts[item.key] = merged(self.batch.contacts.get(item.key, {}), values)
         self.batch.items.append(
             item._replace(write_ahead=write_ahead, failed_before=failed_before, values=item.values or values)
