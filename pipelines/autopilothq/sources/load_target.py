@@ -209,7 +209,7 @@ def _replacement(extraction: Extraction, dataset: Dataset, reads_again: bool, lo
     if not lost:
         check_latest(resources.keys())
     elif reads_again and extraction.load_id is not None:
-        note_dropped(lost, extraction.load_id)
+        note_dropped(lost, extraction.load_id, dataset.name)
     return Replacement(frozenset(dropped), frozenset(replaced | ({AUDIT.name} if lost else set())), bool(lost))
 
 
