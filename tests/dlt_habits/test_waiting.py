@@ -14,6 +14,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 import stock
 from autopilothq import archive
+from autopilothq.projection import Deduplicated
 from dlt_habits.habits import Target, archive_of, identify, track
 
 IN_ANOTHER_THREAD = (
@@ -97,8 +98,8 @@ def test_rows_that_waited_while_another_machine_replaced_the_stored_ones() -> No
     assert target.balances()
 
 
-@pytest.mark.parametrize("waits", [True, False])
-def test_users_of_a_load_that_another_machine_overtook(waits: bool) -> None:
+@pytest.mark.parametrize("when", ["it waits", "dlt takes its rows", "it makes rows"])
+def test_users_of_a_load_that_another_machine_overtook(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its row, made of what it had read, replaced the newer one, and traits of the other machine's file were gone."""
     first = archive_of("a.ndjson", identify("i1", "u1", 1, plan="free", city="Bern"))
     second = archive_of("b.ndjson", identify("i2", "u1", 2, plan="pro", age=3))
@@ -111,12 +112,21 @@ def test_users_of_a_load_that_another_machine_overtook(waits: bool) -> None:
         return rows
 
     source = archive(first)
-    if waits:
+    if when == "it waits":
         target.pipeline.extract(source)
         other.run(archive(second))
         target.pipeline.run()
-    else:
+    elif when == "dlt takes its rows":
         source.identifies.add_map(overtake)
+        target.run(source)
+    else:
+        made = Deduplicated.discards
+
+        def overtaken(load: Deduplicated) -> Any:
+            monkeypatch.setattr(Deduplicated, "discards", made)
+            return overtake(made(load))
+
+        monkeypatch.setattr(Deduplicated, "discards", overtaken)
         target.run(source)
     target.run(archive(first))
     [user] = target.rows("users")
