@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import dlt
+import duckdb
 import pytest
 from dlt.destinations.exceptions import DatabaseTerminalException
 from dlt.destinations.impl.duckdb.duck import DuckDbCopyJob
@@ -15,6 +16,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 import stock
 from autopilothq import archive
 from autopilothq.projection import Deduplicated
+from autopilothq.warehouses.duckdb import direct
 from dlt_habits.habits import Target, archive_of, identify, track
 
 IN_ANOTHER_THREAD = (
@@ -165,6 +167,20 @@ def test_a_load_that_was_cut_off_and_went_on_after_a_backup_was_restored(monkeyp
     assert found == [["i1", "i2"], ["m1", "m2"], ["m1", "m2"]]
     assert sorted((row["id"], row["plan"]) for row in target.rows("users")) == [("u1", "pro"), ("u2", "free")]
     assert (target.count("_rejects"), target.balances()) == (1, True)
+
+
+def test_rows_that_waited_while_a_table_and_a_column_were_dropped() -> None:
+    """dlt has stored their schema, and did not look again: no run of the pipeline could load them any more."""
+    pipeline = dlt.pipeline("waits", destination=direct("waits.duckdb"), dataset_name="data")
+    pipeline.run(archive(archive_of("a.ndjson", track("m1", "Email Opened", 1, campaign="a"))))
+    pipeline.extract(archive(archive_of("b.ndjson", track("m2", "Email Opened", 2, campaign="b"))))
+    with duckdb.connect("waits.duckdb") as con:
+        con.execute("DROP TABLE data.tracks; ALTER TABLE data.email_opened DROP COLUMN campaign")
+    pipeline.run()
+    with duckdb.connect("waits.duckdb") as con:
+        assert con.sql("SELECT id FROM data.tracks").fetchall() == [("m2",)]
+        opened = con.sql("SELECT id, campaign FROM data.email_opened ORDER BY id").fetchall()
+    assert opened == [("m1", None), ("m2", "b")]
 
 
 def test_other_tables_of_one_run_are_no_hindrance() -> None:
