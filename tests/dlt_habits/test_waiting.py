@@ -136,6 +136,29 @@ def test_users_of_a_load_that_another_machine_overtook(when: str, monkeypatch: p
     assert target.balances()
 
 
+def test_rows_that_another_pipeline_took_away_while_they_were_staged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both stage them in the same tables, which each load of dlt's empties first."""
+    first, second = (archive_of(f"{name}.ndjson", track(name, "Email Opened", 1)) for name in "ab")
+    target = Target()
+    other = dlt.pipeline("other", destination=stock.duckdb(target.con), dataset_name="data")
+    run = DuckDbCopyJob.run
+
+    def overtake(job: DuckDbCopyJob) -> None:
+        run(job)
+        if job.load_table_name == "tracks":
+            monkeypatch.setattr(DuckDbCopyJob, "run", run)
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(other.run, archive(second).with_resources("tracks", "_audit")).result()
+
+    monkeypatch.setattr(DuckDbCopyJob, "run", overtake)
+    source = archive(first).with_resources("tracks", "_audit")
+    target.run(source)
+    assert [row["id"] for row in target.rows("tracks")] == ["b"]
+    target.run(source)
+    assert sorted(row["id"] for row in target.rows("tracks")) == ["a", "b"]
+    assert target.balances()
+
+
 def test_a_load_that_was_cut_off_and_went_on_after_a_backup_was_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables that were finished before lack rows, and dlt does not load them again."""
     first = archive_of("a.ndjson", identify("i1", "u1", 1, plan="pro"), track("m1", "Email Opened", 1))
