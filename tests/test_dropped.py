@@ -10,8 +10,11 @@ import dlt
 import pytest
 
 from autopilothq.sources import dropped
-from autopilothq.sources.dropped import dropped_before, note_dropped
 from autopilothq.warehouses.dlt_internals.clients import stored_states
+
+
+def dropped_before(resources: Collection[str], load_id: str, dataset: str = "data") -> dict[str, str]:
+    return dropped.dropped_before(resources, load_id, dataset)
 
 
 class State(dict[str, Any]):
@@ -99,21 +102,40 @@ def test_what_another_pipeline_drops_begins_again_once(state: State) -> None:
         assert {name: run(name) for name in both} == {name: {"a": load, "b": load} for name, load in both.items()}
 
 
+@pytest.mark.parametrize(
+    ("drops", "begun"),
+    [
+        ({"data/y": 1}, {"a": "2"}),
+        ({"other/y": 1}, {}),  # it loads into this dataset now, and takes its state along
+        ({"other/y": 1, "data/z": 1}, {"a": "2"}),
+        ({"y": 1}, {"a": "2"}),  # of an earlier version
+        ({"my/data/y": 1}, {}),
+    ],
+)
+def test_what_another_pipeline_dropped_in_another_dataset_stays(
+    state: State, drops: dict[str, int], begun: dict[str, str]
+) -> None:
+    dropped_before({"a"}, "1")
+    state.stored = [{"sources": {"autopilothq": {"resources": {"a": {dropped._DROPS: drops}}}}}]
+    assert dropped_before({"a"}, "2") == dropped_before({"a"}, "3") == begun
+    assert dropped._drops([{"sources": {"s": state}}])["a"] == drops  # whoever loads into that dataset learns of it
+
+
 def test_what_is_replaced_begins_again_in_other_pipelines(state: State) -> None:
     """The load that replaces it requests everything anyway."""
     dropped_before({"a", "b"}, "1")
     state.replaced = {"a"}
     assert dropped_before({"a", "b"}, "2") == {}
-    assert dropped._drops([{"sources": {"s": state}}])["a"] == {"x": 1}
+    assert dropped._drops([{"sources": {"s": state}}])["a"] == {"data/x": 1}
 
 
 def test_what_a_load_without_cursors_drops_begins_again(state: State) -> None:
     assert dropped_before({"tracks", "other_events"}, "1") == {}
-    note_dropped({"tracks", "shoe_bought", "users"}, "2")
+    dropped.note_dropped({"tracks", "shoe_bought", "users"}, "2", "data")
     for load in ("3", "4"):
         assert dropped_before({"tracks", "other_events", "email_opened"}, load) == {"tracks": "2", "other_events": "2"}
     assert dropped._drops([{"sources": {"s": state}}]) == {
-        "tracks": {"x": 1}, "other_events": {"x": 1}, "users": {"x": 1}, "email_opened": {},
+        "tracks": {"data/x": 1}, "other_events": {"data/x": 1}, "users": {"data/x": 1}, "email_opened": {},
     }  # fmt: skip
 
 

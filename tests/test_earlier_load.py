@@ -172,6 +172,29 @@ def test_a_load_that_another_one_overtook_does_not_count_if_its_rows_replace_oth
     assert outdated_loads(pipeline, Stored({"1.0", "2.0", "3.0"}, {"1.0", "2.0", *audited}), dataset) == lacking
 
 
+@pytest.mark.parametrize(("began", "stored", "lacking"), [(-1, 1, set()), (-1, 0, {"2.0"}), (1, 0, set())])
+def test_rows_of_a_load_are_counted_if_another_one_was_at_work_at_the_same_time(
+    pipeline: Any, began: float, stored: int, lacking: set[str]
+) -> None:
+    """Each can take away rows that the other one has staged. Which of them ended first tells nothing."""
+    pipeline.last_trace = trace_of("2.0", "extract normalize load run")
+    note(pipeline, "2.0", {"1.0"}, rows={"tracks": 1})
+    dataset, other = Dataset(tracks=stored), str(AT.timestamp() + began)
+    dataset.loads = [("1.0", AT), ("2.0", AT), (other, AT + timedelta(hours=1))]
+    assert outdated_loads(pipeline, Stored({"1.0", "2.0", other}, {"2.0", other}), dataset) == lacking
+
+
+def test_a_load_that_ended_while_another_one_was_read_overtook_it(pipeline: Any) -> None:
+    """Its rows count as stored before, but not all of them were there when rows of users were made."""
+    for load_id, meanwhile in (("2.0", {"1.0"}), ("3.0", set[str]())):
+        brought = Brought(AT.isoformat(), {"users": 1})
+        note_earlier(pipeline, load_id, Stored({"1.0"}), Stored({"1.0"}), brought, meanwhile)
+    dataset = Dataset(users=1)
+    dataset.loads = [("1.0", AT - timedelta(seconds=1)), ("2.0", AT), ("3.0", AT)]
+    now = Stored({"1.0", "2.0", "3.0"}, {"1.0", "2.0"})
+    assert [outdated_loads(pipeline, now, dataset) for _ in range(2)] == [{"2.0"}] * 2
+
+
 def test_rows_of_all_sources_that_share_a_load_are_counted(pipeline: Any) -> None:
     note(pipeline, "2.0", {"1.0"}, rows={"tracks": 2})
     note(pipeline, "2.0", {"1.0", "1.5"}, rows={"identifies": 1})  # read once another run had completed one more

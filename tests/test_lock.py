@@ -157,6 +157,9 @@ def test_two_machines_and_one_warehouse(tmp_path: Path, postgres: str) -> None:
     with mock.patch("psycopg2.connect", wraps=psycopg2.connect) as connect, claim("two"):
         assert connect.call_count == 2  # to look for the table, and to claim
     assert connect.call_count == 3  # to let go
+    leases = lock.TableLeases(machine(tmp_path / "one", dlt.destinations.postgres(postgres)))
+    assert [leases.put("mine here") for _ in range(2)] == [False, True]
+    leases.drop("mine here")
     # What is wrong with neither rights nor the table is told as it is.
     standby = dlt.destinations.postgres(f"{postgres}?options=-cdefault_transaction_read_only%3Don")
     with pytest.raises(DatabaseException) as refused, lock.held(machine(tmp_path / "three", standby), 0):
@@ -242,6 +245,11 @@ def test_two_machines_and_one_bucket(tmp_path: Path, s3: S3, cloud: bool, monkey
     assert str(busy.value) == f"Another run into {place}, on {lock.process_name()}, {BUSY}"
     with claim("two"):
         pass
+    client: Any = machine(tmp_path / "one", dlt.destinations.filesystem(place)).destination_client()
+    leases, other = (lock.BucketLeases(client) for _ in range(2))
+    assert [leases.put("mine here") for _ in range(2)] == [False, True]
+    other.drop("mine here")
+    assert not leases.put("mine here")
 
 
 def test_a_file_that_an_analyst_has_open(call: Call) -> None:
@@ -320,10 +328,11 @@ class Ledger:
     def begin(self, owner: str) -> None:
         self.leases[owner] = 0.0
 
-    def put(self, owner: str) -> None:
+    def put(self, owner: str) -> bool:
         self.renewed.append(owner)
         if len(self.renewed) == 1:
             raise ConnectionError("lost")
+        return len(self.renewed) == 2
 
     def ages(self, owner: str) -> dict[str, float]:
         assert owner in self.leases
@@ -374,7 +383,11 @@ def test_a_lease_is_renewed_long_before_it_ends_and_after_an_error(caplog: pytes
     ledger = Ledger()
     lock._renew(ledger, "mine here", Done())
     assert (waited, ledger.renewed) == ([15.0] * 4, ["mine here"] * 3)
-    assert caplog.messages == ["The lock could not be renewed: ConnectionError"]
+    lost = (
+        "The lock expired before it could be renewed, and another run took it: both may have been at work at the same"
+        " time."
+    )
+    assert caplog.messages == ["The lock could not be renewed: ConnectionError", lost]
 
 
 def test_a_lease_that_is_being_renewed_as_the_run_ends_is_dropped_after_that(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -382,10 +395,11 @@ def test_a_lease_that_is_being_renewed_as_the_run_ends_is_dropped_after_that(mon
     renewing = threading.Event()
 
     class Slow(Ledger):
-        def put(self, owner: str) -> None:
+        def put(self, owner: str) -> bool:
             renewing.set()
             time.sleep(0.1)
             self.leases[owner] = 0.0
+            return True
 
     ledger = Slow()
     with lock._lease(ledger, "a warehouse", 0):

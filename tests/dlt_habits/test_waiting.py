@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import dlt
+import duckdb
 import pytest
 from dlt.destinations.exceptions import DatabaseTerminalException
 from dlt.destinations.impl.duckdb.duck import DuckDbCopyJob
@@ -14,6 +15,8 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 import stock
 from autopilothq import archive
+from autopilothq.projection import Deduplicated
+from autopilothq.warehouses.duckdb import direct
 from dlt_habits.habits import Target, archive_of, identify, track
 
 IN_ANOTHER_THREAD = (
@@ -97,8 +100,8 @@ def test_rows_that_waited_while_another_machine_replaced_the_stored_ones() -> No
     assert target.balances()
 
 
-@pytest.mark.parametrize("waits", [True, False])
-def test_users_of_a_load_that_another_machine_overtook(waits: bool) -> None:
+@pytest.mark.parametrize("when", ["it waits", "dlt takes its rows", "it makes rows"])
+def test_users_of_a_load_that_another_machine_overtook(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its row, made of what it had read, replaced the newer one, and traits of the other machine's file were gone."""
     first = archive_of("a.ndjson", identify("i1", "u1", 1, plan="free", city="Bern"))
     second = archive_of("b.ndjson", identify("i2", "u1", 2, plan="pro", age=3))
@@ -111,16 +114,48 @@ def test_users_of_a_load_that_another_machine_overtook(waits: bool) -> None:
         return rows
 
     source = archive(first)
-    if waits:
+    if when == "it waits":
         target.pipeline.extract(source)
         other.run(archive(second))
         target.pipeline.run()
-    else:
+    elif when == "dlt takes its rows":
         source.identifies.add_map(overtake)
+        target.run(source)
+    else:
+        made = Deduplicated.discards
+
+        def overtaken(load: Deduplicated) -> Any:
+            monkeypatch.setattr(Deduplicated, "discards", made)
+            return overtake(made(load))
+
+        monkeypatch.setattr(Deduplicated, "discards", overtaken)
         target.run(source)
     target.run(archive(first))
     [user] = target.rows("users")
     assert (user["plan"], user["city"], user["age"]) == ("pro", "Bern", 3)
+    assert target.balances()
+
+
+def test_rows_that_another_pipeline_took_away_while_they_were_staged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both stage them in the same tables, which each load of dlt's empties first."""
+    first, second = (archive_of(f"{name}.ndjson", track(name, "Email Opened", 1)) for name in "ab")
+    target = Target()
+    other = dlt.pipeline("other", destination=stock.duckdb(target.con), dataset_name="data")
+    run = DuckDbCopyJob.run
+
+    def overtake(job: DuckDbCopyJob) -> None:
+        run(job)
+        if job.load_table_name == "tracks":
+            monkeypatch.setattr(DuckDbCopyJob, "run", run)
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(other.run, archive(second).with_resources("tracks", "_audit")).result()
+
+    monkeypatch.setattr(DuckDbCopyJob, "run", overtake)
+    source = archive(first).with_resources("tracks", "_audit")
+    target.run(source)
+    assert [row["id"] for row in target.rows("tracks")] == ["b"]
+    target.run(source)
+    assert sorted(row["id"] for row in target.rows("tracks")) == ["a", "b"]
     assert target.balances()
 
 
@@ -155,6 +190,20 @@ def test_a_load_that_was_cut_off_and_went_on_after_a_backup_was_restored(monkeyp
     assert found == [["i1", "i2"], ["m1", "m2"], ["m1", "m2"]]
     assert sorted((row["id"], row["plan"]) for row in target.rows("users")) == [("u1", "pro"), ("u2", "free")]
     assert (target.count("_rejects"), target.balances()) == (1, True)
+
+
+def test_rows_that_waited_while_a_table_and_a_column_were_dropped() -> None:
+    """dlt has stored their schema, and did not look again: no run of the pipeline could load them any more."""
+    pipeline = dlt.pipeline("waits", destination=direct("waits.duckdb"), dataset_name="data")
+    pipeline.run(archive(archive_of("a.ndjson", track("m1", "Email Opened", 1, campaign="a"))))
+    pipeline.extract(archive(archive_of("b.ndjson", track("m2", "Email Opened", 2, campaign="b"))))
+    with duckdb.connect("waits.duckdb") as con:
+        con.execute("DROP TABLE data.tracks; ALTER TABLE data.email_opened DROP COLUMN campaign")
+    pipeline.run()
+    with duckdb.connect("waits.duckdb") as con:
+        assert con.sql("SELECT id FROM data.tracks").fetchall() == [("m2",)]
+        opened = con.sql("SELECT id, campaign FROM data.email_opened ORDER BY id").fetchall()
+    assert opened == [("m1", None), ("m2", "b")]
 
 
 def test_other_tables_of_one_run_are_no_hindrance() -> None:

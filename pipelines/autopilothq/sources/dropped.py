@@ -5,7 +5,8 @@ resource has a note there, and one that had a note and lacks it was dropped.
 
 Other pipelines may load into the same dataset, also one of the same name on another machine, whose cursors go on
 although their rows are gone, too. They find the drop in the states that dlt stores in the destination: each resource
-counts there the drops by each pipeline, and one that is new to a pipeline is for it like a drop of its own.
+counts there the drops by each pipeline, and one that is new to a pipeline is for it like a drop of its own. A pipeline
+takes its state along into other datasets, so drops are counted by dataset, too.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -19,18 +20,21 @@ from ..warehouses.dlt_internals.resources import dropped_tables, running_pipelin
 from .user_hints import replaced_resources
 
 _BEGUN = "begun"  # a key in dlt's state: of a resource, the load before which its tables were dropped, or ""
-# A key in dlt's state of a resource, which no other source has: how often each pipeline has dropped its tables.
+# A key in dlt's state of a resource, which no other source has: how often each pipeline has dropped its tables in each
+# dataset, by `DATASET/PIPELINE`. Earlier versions did not name the dataset: it may be any.
 _DROPS = "autopilothq_drops"
 
 
-def dropped_before(resources: Collection[str], load_id: str) -> dict[str, str]:
+def dropped_before(resources: Collection[str], load_id: str, dataset: str) -> dict[str, str]:
     """Returns, by resource, the last load before which its tables were dropped or emptied; `load_id` is this load.
+
+    `dataset` is the name, in the destination, of the dataset that it loads into.
 
     Resources whose tables never were are missing. A cursor whose name or content depends on the result does not hold
     for earlier loads.
 
     Example: after `dlt pipeline NAME drop tracks`,
-    `dropped_before({"tracks", "email_opened"}, "2.0") == {"tracks": "2.0"}`.
+    `dropped_before({"tracks", "email_opened"}, "2.0", "data") == {"tracks": "2.0"}`.
     """
     state = dlt.current.source_state()
     noted = state.get(_BEGUN)
@@ -45,10 +49,10 @@ def dropped_before(resources: Collection[str], load_id: str) -> dict[str, str]:
         known = own.get(_DROPS, {})
         drops = _latest(known, stored.get(name, {}))
         is_dropped = name in lost or (name in noted and _BEGUN not in own)
-        if is_dropped or (name in noted and drops != known):
+        if is_dropped or (name in noted and _within(drops, dataset) != _within(known, dataset)):
             own[_BEGUN] = load_id
         if is_dropped or name in replaced:
-            drops = _with_one_more(drops, pipeline)
+            drops = _with_one_more(drops, dataset, pipeline)
         if drops:
             own[_DROPS] = drops
         begun[name] = own.setdefault(_BEGUN, "")
@@ -56,19 +60,19 @@ def dropped_before(resources: Collection[str], load_id: str) -> dict[str, str]:
     return {name: load for name, load in begun.items() if load}
 
 
-def note_dropped(tables: Collection[str], load_id: str) -> None:
-    """Notes that the tables are dropped, emptied or replaced before the load `load_id`, which has no cursors itself."""
+def note_dropped(tables: Collection[str], load_id: str, dataset: str) -> None:
+    """Notes that a dataset's tables are dropped, emptied or replaced before a load, which has no cursors itself."""
     pipeline, state = running_pipeline(), dlt.current.source_state()
     stored = _drops(stored_states(pipeline))
     for name in set(map(resource_of, tables)):
         own = dlt.current.resource_state(name)
         own[_BEGUN] = load_id
-        own[_DROPS] = _with_one_more(_latest(own.get(_DROPS, {}), stored.get(name, {})), pipeline)
+        own[_DROPS] = _with_one_more(_latest(own.get(_DROPS, {}), stored.get(name, {})), dataset, pipeline)
     state[_BEGUN] = sorted({*state.get(_BEGUN, ()), *map(resource_of, tables)})
 
 
 def _drops(states: Iterable[Any]) -> dict[str, dict[str, int]]:
-    """Returns how often each pipeline has dropped the tables of each resource, according to all states."""
+    """Returns the drops of the tables of each resource, according to all states."""
     found: dict[str, dict[str, int]] = {}
     for state in states:
         for source in state.get("sources", {}).values():
@@ -81,5 +85,11 @@ def _latest(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
     return {name: max(one.get(name, 0), other.get(name, 0)) for name in sorted({*one, *other})}
 
 
-def _with_one_more(drops: Mapping[str, int], pipeline: dlt.Pipeline) -> dict[str, int]:
-    return {**drops, pipeline.pipeline_name: drops.get(pipeline.pipeline_name, 0) + 1}
+def _within(drops: Mapping[str, int], dataset: str) -> dict[str, int]:
+    """Returns the drops that may have been in a dataset."""
+    return {where: count for where, count in drops.items() if where.rpartition("/")[0] in ("", dataset)}
+
+
+def _with_one_more(drops: Mapping[str, int], dataset: str, pipeline: dlt.Pipeline) -> dict[str, int]:
+    where = f"{dataset}/{pipeline.pipeline_name}"
+    return {**drops, where: drops.get(where, 0) + 1}

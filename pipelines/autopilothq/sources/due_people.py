@@ -50,7 +50,8 @@ def dropped_events(context: LoadContext, tables: Collection[str], why: str) -> d
             f"Expected {min(replaced)} not to be replaced, because {why}.\n"
             'Leave write_disposition out, or read all that it has again: refresh="drop_sources".'
         )
-    return dropped_before(context.selected & set(tables), context.required_pipeline().load_id)
+    pipeline = context.required_pipeline()
+    return dropped_before(context.selected & set(tables), pipeline.load_id, pipeline.dataset.name)
 
 
 def is_query(people: str) -> bool:

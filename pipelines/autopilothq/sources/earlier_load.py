@@ -5,6 +5,10 @@ or dropped, after another machine replaced its rows, or into another dataset. Wh
 a load that was cut off is continued: what it had stored before is missing if the dataset was restored meanwhile, and
 its rows of users, which replace others, know nothing of what another machine loaded meanwhile. dlt completes the load
 all the same. Such a load must not count as complete.
+
+Two loads at the same time stage their rows in the same tables, where one can take away those of the other. A run's lock
+prevents that as long as it is renewed, and pipelines of one's own have none. dlt does not notice, so the rows of a load
+are counted if another one was at work meanwhile.
 """
 
 import json
@@ -91,25 +95,38 @@ class Brought(NamedTuple):
 
 
 class _Noted(NamedTuple):
-    """What is recorded of a load. `brought` is empty if its rows need no look, and None if some are known to lack."""
+    """What is recorded of a load. `brought` is empty if its rows need no look, and None if some are known to lack.
+
+    `meanwhile` are those of the earlier loads that became complete while it was read.
+    """
 
     earlier: Stored
     brought: tuple[Brought, ...] | None = ()
+    meanwhile: AbstractSet[str] = frozenset()
 
 
-def note_earlier(pipeline: dlt.Pipeline, load_id: str, earlier: Stored, now: Stored, brought: Brought) -> None:
+def note_earlier(
+    pipeline: dlt.Pipeline,
+    load_id: str,
+    earlier: Stored,
+    now: Stored,
+    brought: Brought,
+    meanwhile: AbstractSet[str] = frozenset(),
+) -> None:
     """Records that a load was read after the loads `earlier`, of those that are stored `now`, and what it brings.
 
-    All of them, because none is surely the last one: ids are times, and another machine's clock may be wrong. Several
-    sources may share a load. Loads that are complete and lack nothing are forgotten.
+    All of them, because none is surely the last one: ids are times, and another machine's clock may be wrong. Those
+    that became complete `meanwhile` may have stored rows that it has seen, and others that it has not. Several sources
+    may share a load. Loads that are complete and lack nothing are forgotten.
     """
     if not earlier.complete and not brought.rows:
         return
     kept = {of: each for of, each in _read(pipeline).items() if of not in now.complete or _is_needed(each, now)}
-    noted = _Noted(earlier, (brought,) if brought.rows else ())
+    noted = _Noted(earlier, (brought,) if brought.rows else (), meanwhile)
     if load_id in kept:
         other = kept.pop(load_id)
-        noted = _Noted(earlier.joined(other.earlier), (*(noted.brought or ()), *(other.brought or ())))
+        both = (*(noted.brought or ()), *(other.brought or ()))
+        noted = _Noted(earlier.joined(other.earlier), both, meanwhile | other.meanwhile)
     _write(pipeline, {**kept, load_id: noted})
 
 
@@ -120,8 +137,8 @@ def _is_needed(noted: _Noted, now: Stored) -> bool:
 def outdated_loads(pipeline: dlt.Pipeline, now: Stored, dataset: Dataset) -> set[str]:
     """Returns which of a dataset's complete loads lack rows: their own, or those of loads that they were read after.
 
-    It lacks its own also if they replaced rows that other loads had brought since it was read; a run's lock prevents
-    that as long as it is renewed. Its own are looked up once, and only if it may have been cut off and continued.
+    It lacks its own also if they replaced rows that other loads had brought since it was read. Its own are looked up
+    once, and only if it may have been cut off and continued, or another load was at work at the same time.
 
     Example: `outdated_loads(pipeline, Stored({"2.0"}), dataset) == {"2.0"}` if load 2.0 was read after 1.0.
     """
@@ -145,27 +162,27 @@ def _can_check(noted: _Noted, now: Stored) -> bool:
 def _is_whole(dataset: Dataset, now: Stored, load_id: str, noted: _Noted, is_uncut: bool) -> bool:
     """Returns whether all rows that a complete load brings are there, and it replaced none of a later one."""
     brought = noted.brought or ()
-    others = (now.complete & (now.audited or frozenset())) - noted.earlier.complete - {load_id}
-    if any(each.replaces for each in brought) and others and _overtook(dataset, others, load_id):
+    seen = noted.earlier.complete - noted.meanwhile
+    others = (now.complete & (now.audited or frozenset())) - seen - {load_id}
+    ended: dict[str, Any] = dict(dataset.rows("{load_id}, {inserted_at}", LOADS_TABLE_NAME)) if others else {}
+    if any(each.replaces for each in brought) and any(ended[other] < ended[load_id] for other in others):
         return False
-    return is_uncut or all(each.is_in(dataset) for each in brought)
-
-
-def _overtook(dataset: Dataset, others: AbstractSet[str], load_id: str) -> bool:
-    """Returns whether any of the other loads was complete before a load was."""
-    ended: dict[str, Any] = dict(dataset.rows("{load_id}, {inserted_at}", LOADS_TABLE_NAME))
-    return any(ended[other] < ended[load_id] for other in others)
+    # An id is the time at which a load began.
+    is_alone = all(float(other) > ended[load_id].timestamp() for other in others)
+    return (is_uncut and is_alone) or all(each.is_in(dataset) for each in brought)
 
 
 def _write(pipeline: dlt.Pipeline, noted: Mapping[str, _Noted]) -> None:
     path = Path(pipeline.working_dir, _FILE)
     private.folder(path.parent)
-    texts = [
-        (load_id, [*(sorted(loads or ()) for loads in earlier), brought and [[at, dict(rows)] for at, rows in brought]])
-        for load_id, (earlier, brought) in noted.items()
-    ]
     with disk.rewriting(path, "w") as file:
-        json.dump(dict(texts[-_MOST:]), file)
+        json.dump({load_id: _text(each) for load_id, each in [*noted.items()][-_MOST:]}, file)
+
+
+def _text(noted: _Noted) -> list[Any]:
+    brought = noted.brought and [[at, dict(rows)] for at, rows in noted.brought]
+    text: list[Any] = [*(sorted(loads or ()) for loads in noted.earlier), brought]
+    return [*text, sorted(noted.meanwhile)] if noted.meanwhile else text
 
 
 def _read(pipeline: dlt.Pipeline) -> dict[str, _Noted]:
@@ -179,6 +196,8 @@ def _read(pipeline: dlt.Pipeline) -> dict[str, _Noted]:
         return {}
 
 
-def _noted(complete: list[str], audited: list[str], brought: Sequence[Any] | None = ()) -> _Noted:
+def _noted(
+    complete: list[str], audited: list[str], brought: Sequence[Any] | None = (), meanwhile: Sequence[str] = ()
+) -> _Noted:
     rows = None if brought is None else tuple(Brought(at, counts) for at, counts in brought)
-    return _Noted(Stored(frozenset(complete), frozenset(audited)), rows)
+    return _Noted(Stored(frozenset(complete), frozenset(audited)), rows, frozenset(meanwhile))

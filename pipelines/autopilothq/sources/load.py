@@ -150,4 +150,4 @@ def _note_earlier(planned: PlannedLoad, files: RowFiles, pipeline: dlt.Pipeline)
     if audited is not None:
         replaced = {before.load_id for work in planned.work if (before := target.loaded(work.url, work.version))}
         earlier = Stored(complete, audited - replaced)
-    note_earlier(pipeline, load_id, earlier, now, brought)
+    note_earlier(pipeline, load_id, earlier, now, brought, frozenset(complete - target.complete))

@@ -61,9 +61,9 @@ class LoadTarget:
 
     `folder` is that of the load. `strategies` are the merge strategies of the destination. `declares_keys` is true if
     the destination must be told that keys are never null. `suppressed` are the ids of deleted persons, `refused` is
-    what the destination refused before. `counted` are the ids of the complete loads that do not lack rows. `loads` has
-    the files that they loaded, completely or in part, if the origin can read them again, by URL and version. `names`
-    are the names that are taken in the dataset.
+    what the destination refused before. `complete` are the ids of the loads that are complete as this one begins,
+    `counted` those of them that do not lack rows. `loads` has the files that the latter loaded, completely or in part,
+    if the origin can read them again, by URL and version. `names` are the names that are taken in the dataset.
     """
 
     folder: Path
@@ -75,6 +75,7 @@ class LoadTarget:
     limits: Limits = OTHER_LIMITS
     suppressed: HashedIds = field(default_factory=HashedIds)
     refused: RefusedMessages = field(default_factory=lambda: RefusedMessages(""))
+    complete: frozenset[str] = frozenset()
     counted: frozenset[str] = frozenset()
     loads: Mapping[tuple[str, str], Loaded] = field(default_factory=dict)
     replacement: Replacement = Replacement(anew=True)
@@ -124,7 +125,7 @@ def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool,
         suppressed = deleted_persons(dataset)  # before anything else, because it may refuse the load
         if folder.may_have_copies:
             dataset.drop_copies()
-        counted, loads = _counted_loads(dataset, pipeline, reads_again)
+        complete, counted, loads = _counted_loads(dataset, pipeline, reads_again)
         return LoadTarget(
             folder=folder.path,
             dataset=dataset,
@@ -135,6 +136,7 @@ def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool,
             limits=limits_of(pipeline),
             suppressed=suppressed,
             refused=RefusedMessages.begin(pipeline, dataset.complete_loads, extraction.load_id),
+            complete=complete,
             counted=counted,
             loads=loads,
             replacement=_replacement(extraction, dataset, reads_again, loads.values()),
@@ -175,18 +177,18 @@ def _check_merging(extraction: Extraction, strategies: Sequence[str]) -> None:
 
 def _counted_loads(
     dataset: Dataset, pipeline: dlt.Pipeline, reads_again: bool
-) -> tuple[frozenset[str], dict[tuple[str, str], Loaded]]:
-    """Returns the ids of the complete loads, except those that lack rows, and the files that they loaded.
+) -> tuple[frozenset[str], frozenset[str], dict[tuple[str, str], Loaded]]:
+    """Returns the ids of the complete loads, those of them that do not lack rows, and the files that the latter loaded.
 
     What loads that lack rows have loaded is read again. Such loads have failed jobs, by
     `pipeline.load(raise_on_failed_jobs=False)`, were read after a load whose rows are gone, or had stored a part of
     their rows before these went.
     """
-    complete = dataset.complete_loads()
+    complete = frozenset(dataset.complete_loads())
     files = loaded_files(dataset, complete) if reads_again else {}
     stored = Stored(complete, {loaded.load_id for loaded in files.values()} if reads_again else None)
-    counted = frozenset(complete - dlt_resources.failed_loads(pipeline) - outdated_loads(pipeline, stored, dataset))
-    return counted, {file: loaded for file, loaded in files.items() if loaded.load_id in counted}
+    counted = complete - dlt_resources.failed_loads(pipeline) - outdated_loads(pipeline, stored, dataset)
+    return complete, counted, {file: loaded for file, loaded in files.items() if loaded.load_id in counted}
 
 
 def _replacement(extraction: Extraction, dataset: Dataset, reads_again: bool, loads: Iterable[Loaded]) -> Replacement:
@@ -209,7 +211,7 @@ def _replacement(extraction: Extraction, dataset: Dataset, reads_again: bool, lo
     if not lost:
         check_latest(resources.keys())
     elif reads_again and extraction.load_id is not None:
-        note_dropped(lost, extraction.load_id)
+        note_dropped(lost, extraction.load_id, dataset.name)
     return Replacement(frozenset(dropped), frozenset(replaced | ({AUDIT.name} if lost else set())), bool(lost))
 
 

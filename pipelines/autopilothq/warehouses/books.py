@@ -18,6 +18,7 @@ from .dlt_internals import (
     SqlClientBase,
     SqlJobClientBase,
     TTableSchemaColumns,
+    is_complete_column,
 )
 from .dlt_internals.clients import information_schema, schema_components
 
@@ -183,6 +184,22 @@ class BooksClient(SqlJobClientBase):
         super().initialize_storage(truncate_tables)  # type: ignore[arg-type]
         if isinstance(self.sql_client, BooksSqlClient):
             self.sql_client.create_books_dataset()
+
+    def update_stored_schema(self, only_tables: Any = None, expected_update: Any = None, force: bool = False) -> Any:
+        """Creates what the tables of a load lack, and returns it.
+
+        dlt does not look where it has stored the schema before. But a load that waited may find tables that were
+        dropped or restored since, or never made, because only a load of other tables has stored its schema.
+        """
+        return super().update_stored_schema(only_tables, expected_update, force or self._is_any_lacking(only_tables))
+
+    def _is_any_lacking(self, tables: Iterable[str] | None) -> bool:
+        known = [name for name in tables or () if name in self.schema.tables]
+        with_case = self.capabilities.generates_case_sensitive_identifiers()
+        return any(
+            any(map(is_complete_column, self.schema.get_new_table_columns(name, columns, case_sensitive=with_case)))
+            for name, columns in self.get_storage_tables(known)
+        )
 
     def get_storage_tables(self, table_names: Iterable[str]) -> Iterable[tuple[str, TTableSchemaColumns]]:
         """Yields tables and the columns that they have in the destination."""

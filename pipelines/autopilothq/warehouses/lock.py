@@ -9,6 +9,9 @@
 
 Neither a warehouse nor a bucket guarantees that a key is unique. So a run first writes its lease and then looks for
 others: if there is another one, it drops its own and tries again. Two runs may both give up, but never both continue.
+
+Only a run that cannot renew its lease, because its machine sleeps or has no network, may go on beside the one that took
+it over. It warns, and `sources.earlier_load` finds out what its loads lack.
 """
 
 import os
@@ -120,8 +123,8 @@ class Leases(Protocol):
     def begin(self, owner: str) -> None:
         """Writes a first lease. Raises RunError if it could not be dropped again."""
 
-    def put(self, owner: str) -> None:
-        """Renews a lease, or writes it again."""
+    def put(self, owner: str) -> bool:
+        """Renews a lease, or writes it again; returns whether it was still there."""
 
     def ages(self, owner: str) -> dict[str, float]:
         """Returns the seconds since each lease was renewed, by its owner. `owner` must have a lease."""
@@ -171,8 +174,12 @@ def acquire(leases: Leases, owner: str) -> str | None:
 def _renew(leases: Leases, owner: str, done: threading.Event) -> None:
     while not done.wait(LEASE / 4):
         try:
-            leases.put(owner)
-        except Exception as error:  # noqa: BLE001 - the next attempt may succeed; see `sources.earlier_load`
+            if not leases.put(owner):
+                logger.warning(
+                    "The lock expired before it could be renewed, and another run took it: both may have been at work"
+                    " at the same time."
+                )
+        except Exception as error:  # noqa: BLE001 - the next attempt may succeed
             logger.warning(f"The lock could not be renewed: {type(error).__name__}")
 
 
@@ -215,13 +222,15 @@ class TableLeases(Connections):
         self.drop(owner)  # needs the right to do so, without which a lease would stay until it ends
         self._insert(owner)
 
-    def put(self, owner: str) -> None:
-        """Renews a lease, or writes it again."""
+    def put(self, owner: str) -> bool:
+        """Renews a lease, or writes it again; returns whether it was still there."""
         with self.connected():
-            if self._run("SELECT owner FROM {table} WHERE owner = %s", owner):
+            is_there = bool(self._run("SELECT owner FROM {table} WHERE owner = %s", owner))
+            if is_there:
                 self._run("UPDATE {table} SET renewed_at = CURRENT_TIMESTAMP WHERE owner = %s", owner)
             else:
                 self._insert(owner)
+            return is_there
 
     def ages(self, owner: str) -> dict[str, float]:  # noqa: ARG002
         """Returns the ages of all leases."""
@@ -314,10 +323,13 @@ class BucketLeases:
         """Writes a first lease."""
         self.put(owner)
 
-    def put(self, owner: str) -> None:
-        """Writes or renews a lease."""
+    def put(self, owner: str) -> bool:
+        """Writes or renews a lease; returns whether it was still there."""
         self._fs.makedirs(self._folder, exist_ok=True)
+        self._fs.invalidate_cache()
+        is_there = bool(self._fs.exists(self._path(owner)))
         self._fs.pipe_file(self._path(owner), b"")
+        return is_there
 
     def ages(self, owner: str) -> dict[str, float]:
         """Returns the ages of all leases; the newly written one of `owner` tells the bucket's time."""

@@ -126,7 +126,7 @@ class AutopilotApi(Origin[Scan]):
         with connected(dataset):
             dataset.tables([table.name for table in (TRACKS, *ACCOUNT)])
         folder, now = Path(pipeline.working_folder, SCAN_FOLDER), format_time(context.loaded_at)
-        dropped = dropped_before(context.selected & {*self.tables}, pipeline.load_id)
+        dropped = dropped_before(context.selected & {*self.tables}, pipeline.load_id, dataset.name)
         plan = ScanPlan(
             self.account,
             self.base_url,
