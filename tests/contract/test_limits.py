@@ -342,30 +342,6 @@ def test_columns_whose_shortened_names_are_alike_lose_nothing_in_silence(
     assert discards(found) == [("email_opened", "m1", "abcdef2", "2", "same_column")]
 
 
-@pytest.mark.parametrize("leaves", [0, 200], ids=["line by line", "by the engine"])
-def test_discarded_values_are_told_by_the_name_that_their_column_has(
-    leaves: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shapes, "MAX_LEAVES", leaves)
-    store = Store(LIMITS["postgres"])
-    store.shorten = lambda name: name[:20]
-    key = "a" * 25
-    store.run([message(messageId="m1", properties={key: 1, "xmin": 1})])
-    found = store.run(
-        [
-            message(messageId="m2", properties={key: "x", "xmin": "y", key.upper(): 2, "名" * 25: 3}),
-            raw(message(messageId="m3", properties={key: "$value"}), value=r'"\u0000"'),
-        ]
-    )
-    assert sorted(discards(found)) == [
-        ("email_opened", "m2", "_xmin", '"y"', "does_not_fit"),
-        ("email_opened", "m2", "a" * 20, '"x"', "does_not_fit"),
-        ("email_opened", "m2", "a" * 20, "2", "same_column"),
-        ("email_opened", "m2", f"properties.{'名' * 25}", "3", "no_column"),
-        ("email_opened", "m3", "a" * 20, r'"\u0000"', "not_text"),
-    ]
-
-
 # ---- shapes --------------------------------------------------------------------------------------------------------
 
 

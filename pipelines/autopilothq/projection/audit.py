@@ -5,14 +5,11 @@ from datetime import UTC
 
 import pyarrow as pa
 
-from ..catalog import COMMON_NAMES, DECLARED_TYPES, DISCARDS, KINDS, LIMIT_REASONS, REJECTS
+from ..catalog import DISCARDS, KINDS, LIMIT_REASONS, REJECTS
 from . import engine, texts
-from .columns import stored_name
 from .context import CountedMessages, FileCount, ProjectionContext, TableRows, book_rows
 
-NAMES_AT_ONCE = 50_000  # names of columns that are Python objects at a time
 MOST_LISTED = 100  # events without a table that are listed by name
-_DECLARED = COMMON_NAMES | DECLARED_TYPES.keys()
 _COUNTED = pa.schema([("file", pa.int64()), ("names", pa.list_(pa.string())), ("but", pa.bool_())])
 _TABLES = " ".join(f"WHEN '{kind}' THEN '{table.name}'" for kind, table, _ in KINDS)
 _COUNTS = ("lines", "stored", "duplicates", "rejected", "mended", "again")
@@ -69,28 +66,10 @@ def discards(context: ProjectionContext) -> TableRows | None:
     """Returns the rows of `_discards`, None if there are none. Call it after making the rows of all tables."""
     names = context.tables.names
     table = pa.table({"table_number": range(len(names)), "name": names})
-    _find_stored_names(context)
     with engine.registered(context.con, table_names=table):
         texts.create_table(context, "all_discarded", _SQL["all_discarded"], {"loaded_at": context.loaded_at})
     context.con.execute(_SQL["discarded"])
     return book_rows(context.con, "discarded", DISCARDS)
-
-
-def _find_stored_names(context: ProjectionContext) -> None:
-    """Finds the names of discards' columns that differ in the destination: shortened ones, and reserved ones.
-
-    They are a table of the engine, `stored_names`.
-    """
-    context.con.execute(_SQL["discarded_columns"])
-    for start in range(0, engine.count(context.con, "discarded_columns"), NAMES_AT_ONCE):
-        part = f"FROM discarded_columns LIMIT {NAMES_AT_ONCE} OFFSET {start}"
-        found = [row for row in context.con.execute(part).fetchall() if row[0] not in _DECLARED]
-        rows = [(column, reason, stored_name(context, column)) for column, reason in found]
-        names = [row for row in rows if row[0] != row[2]]
-        if names:
-            columns = dict(zip(("column_name", "reason", "stored_name"), zip(*names, strict=True), strict=True))
-            with engine.registered(context.con, found=pa.table(columns)):
-                context.con.execute("INSERT INTO stored_names FROM found")
 
 
 def beyond_limits(context: ProjectionContext, without_table: Mapping[str, int]) -> dict[str, dict[str, int]]:

@@ -30,24 +30,14 @@ CREATE OR REPLACE TABLE rejected_once AS
 SELECT number FROM all_rejected QUALIFY row_number() OVER (PARTITION BY id ORDER BY seq, reason) = 1;
 CREATE OR REPLACE VIEW rejected AS FROM all_rejected SEMI JOIN rejected_once USING (number)
 
--- name: discarded_columns
--- The names, as in the messages, of columns whose values were discarded. With the other reasons a value has no column,
--- nor has one whose column's shortened name is another column's, which only its table tells.
-CREATE OR REPLACE TABLE discarded_columns AS
-SELECT DISTINCT column_name, reason FROM discards
-WHERE reason NOT IN ('no_column', 'too_many_columns', 'too_many_keys', 'too_many_tables')
-    AND (reason <> 'same_column' OR table_name IS NULL);
-DELETE FROM stored_names
-
 -- name: all_discarded
--- The rows of `_discards`. `stored_names` has the columns that are named otherwise in the destination.
+-- The rows of `_discards`.
 SELECT nextval('row_numbers') AS number, sha256(concat_ws(chr(10), table_name, row_id, column_name, value)) AS id, *,
     sha256(value) AS digest, $loaded_at::TIMESTAMPTZ AS discarded_at
 FROM (
-    SELECT seq, d.table_name AS of_table, coalesce(d.table_name, n.name) AS table_name, m.id AS row_id,
-        coalesce(stored_name, column_name) AS column_name, value, reason, m.received_at::TIMESTAMPTZ AS received_at
+    SELECT seq, d.table_name AS of_table, coalesce(d.table_name, n.name) AS table_name, m.id AS row_id, column_name,
+        value, reason, m.received_at::TIMESTAMPTZ AS received_at
     FROM discards d JOIN messages m USING (seq) JOIN table_names n USING (table_number)
-    LEFT JOIN stored_names USING (column_name, reason)
     WHERE seq NOT IN (FROM duplicates) OR seq IN (FROM discarded_again)
     UNION ALL BY NAME FROM discards_of_latest)
 

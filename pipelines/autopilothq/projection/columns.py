@@ -42,11 +42,6 @@ def escape_reserved(column: str, limits: Limits) -> str:
     return f"_{column}" if taken else column
 
 
-def stored_name(context: ProjectionContext, column: str) -> str:
-    """Returns the name that a column beyond the catalogue's has in the destination."""
-    return context.shorten(escape_reserved(column, context.limits))
-
-
 class Extra(NamedTuple):
     """A column beyond the catalogue's that a table gets: its type, its name there, and how its values are buffered.
 
@@ -108,7 +103,7 @@ def plan_columns(
     taken: set[str] = set()
     for column in sorted(values, key=lambda column: (-values[column].value_count, column)):
         # The digest in a shortened name is so short that two names with the same one can be constructed.
-        if (name := stored_name(context, column)) not in taken:
+        if (name := context.shorten(escape_reserved(column, context.limits))) not in taken:
             names[column] = name
             taken.add(name)
     new = [column for column, name in names.items() if name not in existing]

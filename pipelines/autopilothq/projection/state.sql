@@ -33,7 +33,5 @@ CREATE TABLE mends (table_number INTEGER, seq BIGINT, id VARCHAR, name VARCHAR, 
 -- The times of complete loads, and the stored messages of other loads, whose discards may be lost.
 CREATE TABLE complete_loads (loaded_at TIMESTAMPTZ);
 CREATE TABLE discarded_again (seq BIGINT);
--- The discards' columns, as in the messages, that the destination names otherwise.
-CREATE TABLE stored_names (column_name VARCHAR, reason VARCHAR, stored_name VARCHAR);
 -- Numbers for the rows of the books.
 CREATE SEQUENCE row_numbers;
