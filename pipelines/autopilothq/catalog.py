@@ -231,7 +231,7 @@ DISCARDS = Table(
         Column("id", "text", "A digest of table, row, column and value."),
         Column("table_name", "text", "The table that holds the row."),
         Column("row_id", "text", "The row's id."),
-        Column("column_name", "text", "The column; the key as sent if there is no column for it."),
+        Column("column_name", "text", "The column's name, unshortened; the key as sent if there is no column for it."),
         Column("value", "text", "The value as JSON text."),
         Column("reason", "text", "Why it was discarded."),
         Column("received_at", "timestamp", "When Segment received the message."),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dlt
 import pytest
 from dlt.extract import DltSource
 from dlt.extract.exceptions import ResourceExtractionError
@@ -93,6 +94,19 @@ def test_a_limit_of_a_source_that_keeps_marks() -> None:
 def test_users_need_identifies(source: Callable[..., DltSource]) -> None:
     with pytest.raises(PipelineStepFailed, match="Expected identifies among the selected resources"):
         Target().run(source().with_resources("users", "_audit"))
+
+
+def test_a_duckdb_file_that_is_named_like_the_dataset(source: Callable[..., DltSource]) -> None:
+    """dlt names the file after the pipeline. It would fail in the load, and try that package again in each run."""
+    pipeline = dlt.pipeline("AutopilotHQ", destination="duckdb", dataset_name="autopilothq")
+    with pytest.raises(PipelineStepFailed) as raised:
+        pipeline.run(source())
+    assert str(raised.value).endswith(
+        f"The DuckDB file {Path('AutopilotHQ.duckdb').absolute()} is named like the dataset autopilothq, and DuckDB"
+        ' cannot tell them apart.\nName another file (dlt.destinations.duckdb("other.duckdb")) or another dataset'
+        ' (dataset_name="other").'
+    )
+    assert not pipeline.has_pending_data
 
 
 def test_an_import_schema(folder: Path) -> None:

@@ -17,6 +17,7 @@ from ..warehouses.dataset import (
     Dataset,
     Loaded,
     TableNames,
+    check_dataset_name,
     connected,
     deleted_persons,
     loaded_files,
@@ -119,8 +120,8 @@ def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool,
     if dlt_resources.has_import_schema(pipeline):
         take_import_schema(extraction)
     _check_merging(extraction, strategies)
+    check_dataset_name(dataset := open_dataset(pipeline, extraction.schema))
     folder = begin_folder(pipeline, extraction.load_id, loaded_at, keeper)
-    dataset = open_dataset(pipeline, extraction.schema)
     with connected(dataset):
         suppressed = deleted_persons(dataset)  # before anything else, because it may refuse the load
         if folder.may_have_copies:

@@ -16,6 +16,7 @@ from ..errors import RunError
 from ..machine import cores
 from . import requirements
 from .bigquery import bigquery
+from .dataset import are_named_alike
 from .delta import lake
 from .dlt_internals import Destination, DuckDbCredentials, WithLocalFiles, active, get_destination_client_initial_config
 from .dlt_internals.clients import with_required_credentials
@@ -174,7 +175,7 @@ def _check_url(kind: str, credentials: Any) -> None:
 
 
 def _check_file(database: str, dataset: str, option: str) -> None:
-    if Path(database).stem.lower() == dataset.lower():
+    if are_named_alike(database, dataset):
         raise RunError(
             f"The DuckDB file {database} is named like the dataset {dataset}, and DuckDB cannot tell them apart.\n"
             f"Name another file (--credentials other.duckdb) or another dataset ({option} other)."

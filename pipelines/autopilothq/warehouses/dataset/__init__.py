@@ -27,7 +27,17 @@ from .loads import (
     newest,
 )
 from .queries import count_shared, rows_of_statement, spelling_of, table_path
-from .sql import SqlDataset, connected, create_statement, lacking_characters, may_hide_rows, stored_schema, writes_text
+from .sql import (
+    SqlDataset,
+    are_named_alike,
+    check_dataset_name,
+    connected,
+    create_statement,
+    lacking_characters,
+    may_hide_rows,
+    stored_schema,
+    writes_text,
+)
 from .sql_statements import Connections
 from .table_names import TableNames, table_names
 
@@ -43,8 +53,10 @@ __all__ = [
     "Row",
     "SqlDataset",
     "TableNames",
+    "are_named_alike",
     "audit_row",
     "audit_sums",
+    "check_dataset_name",
     "check_text_columns",
     "connected",
     "count_shared",

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ from dlt import Schema
 from dlt.common.destination.typing import PreparedTableSchema
 
 from ...catalog import Table, Type
+from ...errors import NotSupported
 from ...projection import ExistingTables
 from ...projection.types import ARROW
 from ..comments import COMMENTED, catalogue_comments
@@ -290,6 +292,23 @@ def _schema_of(dataset: SqlDataset) -> Schema | None:
         return None
     with dataset.sql.open() as client:
         return stored_schema(client, dataset.schema_name)
+
+
+def are_named_alike(database: str, dataset: str) -> bool:
+    """Returns whether DuckDB cannot tell a database from a dataset in it: it names the database after the file."""
+    return Path(database).stem.lower() == dataset.lower()
+
+
+def check_dataset_name(dataset: Dataset) -> None:
+    """Raises NotSupported if a DuckDB file is named like the dataset in it."""
+    if not isinstance(dataset, SqlDataset) or dataset.kind != "duckdb":
+        return
+    database = cast(Any, dataset.client.config).credentials.database
+    if are_named_alike(database, dataset.name):
+        raise NotSupported(
+            f"The DuckDB file {database} is named like the dataset {dataset.name}, and DuckDB cannot tell them apart.\n"
+            'Name another file (dlt.destinations.duckdb("other.duckdb")) or another dataset (dataset_name="other").'
+        )
 
 
 def writes_text(client: SqlJobClientBase) -> bool:
