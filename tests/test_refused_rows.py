@@ -565,17 +565,6 @@ def test_a_delta_tables_files_and_columns_are_not_the_rows_fault(tmp_path: Path)
     assert found == [False, False, None, None]
 
 
-@pytest.mark.parametrize(
-    ("table", "holds"),
-    [
-        ("tracks", True), ("identifies", True), ("email_opened", True), ("order_done", True), ("users", False),
-        ("_rejects", False), ("contacts", False),
-    ],
-)  # fmt: skip
-def test_which_tables_hold_messages(table: str, holds: bool) -> None:
-    assert isolate._holds_messages(table) is holds
-
-
 def test_what_is_refused_is_noted_by_what_identifies_it(tmp_path: Path) -> None:
     one = RefusedMessages("d", users={"old": "why"}, messages={"m": "why"})
     causes = {1: isolate.Cause("1", "t", "bad", True)}

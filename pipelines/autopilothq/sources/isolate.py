@@ -23,7 +23,7 @@ from dlt import Schema
 from dlt.pipeline.exceptions import PipelineStepFailed
 from dlt.sources import DltResource, DltSource
 
-from ..catalog import ACCOUNTS, CURRENT, EVENT_TABLES, LATEST, MESSAGE_TABLES, TABLES, USERS, Latest, Type, event_table
+from ..catalog import ACCOUNTS, CURRENT, LATEST, TABLES, USERS, Latest, Type, event_table
 from ..display import plural
 from ..errors import causes
 from ..projection.types import ARROW
@@ -35,7 +35,7 @@ from ..warehouses.dlt_internals import (
 )
 from ..warehouses.dlt_internals.runtime import jobs_tried_once
 from ..warehouses.hints import SOURCE, column_hints, keys_are_declared, merge_disposition, merge_strategies, merge_with
-from ..warehouses.native import SEGMENT_TABLE_HINT
+from ..warehouses.native import SEGMENT_TABLE_HINT, holds_messages
 from .data_errors import is_data, sqlstate
 from .file_rows import FileRows
 from .load_folder import handed_over, handed_over_at
@@ -247,7 +247,7 @@ def _note(refused: RefusedMessages, table: str, rows: FileRows, causes: Mapping[
     ]
     if table in (USERS.name, ACCOUNTS.name):
         _of_made(refused, table).update({row["id"]: error for row, error in bad})
-    elif _holds_messages(table):
+    elif holds_messages(table):
         refused.messages |= {row["id"]: error for row, error in bad}
     else:
         columns = TABLES[table].key
@@ -278,10 +278,6 @@ def _refuse_unfit(
     return cause if len(refused) == known else None
 
 
-def _holds_messages(table: str) -> bool:
-    return TABLES.get(table) in (None, *MESSAGE_TABLES, *EVENT_TABLES)
-
-
 def _of_made(refused: RefusedMessages, table: str) -> dict[str, str]:
     """Returns the refused rows of `users` or `accounts`, tables that are made of messages."""
     return refused.users if table == USERS.name else refused.accounts
@@ -298,7 +294,7 @@ def _take_back(into: dlt.Pipeline, refused: RefusedMessages) -> None:
     for made in LATEST:
         more, again[made.table.name] = _messages_of(made, FileRows(files.get(made.messages.name, ())), refused)
         messages += more
-    ids = {table: messages for table in files if _holds_messages(table)} | again
+    ids = {table: messages for table in files if holds_messages(table)} | again
     dataset = open_dataset(into)
     existing = dataset.tables(list(ids))
     since = datetime.fromisoformat(refused.attempts[0]) - timedelta(milliseconds=1)  # some keep no more digits
