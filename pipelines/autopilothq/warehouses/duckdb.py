@@ -289,8 +289,9 @@ class DirectCopyJob(DuckDbCopyJob):
 
     def run(self) -> None:
         """Loads the file."""
-        load_part = self._replace if self._keys else self._copy if self._may_repeat else None
-        in_parts = partial(_load_parts, self, load_part) if load_part else None
+        in_parts = None
+        if self._keys or self._may_repeat:
+            in_parts = partial(_load_parts, self, self._replace if self._keys else self._copy)
         _load_in_turn(self, partial(self._copy, parquet(file_of(self))), in_parts)
 
     def _copy(self, rows: str) -> None:
