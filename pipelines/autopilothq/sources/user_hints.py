@@ -31,17 +31,16 @@ def check_hints(resource: DltResource) -> None:
     table = TABLES.get(name)  # None for the resource of unknown events
     _check_functions(resource)
     disposition = _disposition(resource)
-    replaced = table in REPLACED
     if disposition and disposition["disposition"] not in ("merge", "replace"):
         raise NotSupported(
             f"Expected the write disposition merge or replace for {name}, but got {disposition['disposition']}: a"
             " message that comes again would be stored twice.\n"
             "Leave write_disposition out: what is stored stays, and what is new is added."
         )
-    strategy = disposition.get("strategy") if disposition else None
-    if strategy is not None and strategy not in STRATEGIES[replaced]:
+    requested, possible = strategy(resource), STRATEGIES[table in REPLACED]
+    if requested is not None and requested not in possible:
         raise NotSupported(
-            f"Expected the merge strategy {' or '.join(STRATEGIES[replaced])} for {name}, but got {strategy}.\n"
+            f"Expected the merge strategy {' or '.join(possible)} for {name}, but got {requested}.\n"
             "Leave the strategy out: the best one that the destination has is taken."
         )
     if table is not None and resource.table_name != table.name:
@@ -139,12 +138,19 @@ def check_nulls(resource: DltResource, rows: TableRows, in_schema: TTableSchemaC
 
 
 def check_step(name: str, table_of: Callable[[Any], str], returned: set[Any], item: Any, meta: Any) -> Any:
-    """Returns what a user's steps made of a resource's rows, which `meta` marks.
+    """Checks an item that a user's steps made of a resource's rows; returns it without messages that it has again.
 
-    Of messages' rows with the same id, in one item or in several that were made of the same rows, it returns only the
-    first. `table_of` returns the table of an item. `returned` has the keys that were returned for rows without their
-    own mark. Raises NotSupported if rows have lost their key, or those of `_audit` what is loaded, or if they come
-    with hints or for another table.
+    Of rows with the same message id, in this item or in others that were made of the same rows, only the first stays.
+
+    Args:
+        name: The resource.
+        table_of: Returns the table of an item.
+        returned: The keys that were returned so far for rows whose `meta` does not keep them.
+        item: The rows: a dict, an Arrow table, or a data frame.
+        meta: dlt's metadata of the item, with the mark that this source gave the rows.
+
+    Raises NotSupported if rows have lost their key, or those of `_audit` what is loaded, or if they come with hints or
+    for another table.
     """
     if mark := dlt_resources.item_mark(meta):
         raise NotSupported(
