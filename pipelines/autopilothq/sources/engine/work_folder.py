@@ -37,7 +37,7 @@ _NAME_ONE = "Name a folder or a bucket as --work-url (work_url) that this machin
 class WorkFolder:
     """A folder by its URL, which has no secrets: each worker opens the folder with its own credentials.
 
-    Example: `folder.put(Path("a.parquet"), "cells/3/0-messages-0.parquet")`.
+    Example: `folder.put("a.parquet", "cells/3/0-messages-0.parquet") == "cells/3/0-messages-0.parquet"`.
     """
 
     url: str
@@ -102,9 +102,8 @@ class WorkFolder:
         try:
             os.replace(path, target)
         except OSError:  # another disk
-            temporary = (
-                f"{target}.{secrets.token_hex(8)}"  # random, because processes in two containers may have the same id
-            )
+            # Not named after the process: processes in two containers may have the same id.
+            temporary = f"{target}.{secrets.token_hex(8)}"
             shutil.copyfile(path, temporary)
             os.replace(temporary, target)
             os.unlink(path)
