@@ -141,13 +141,8 @@ def check_step(name: str, table_of: Callable[[Any], str], returned: set[Any], it
     """Checks an item that a user's steps made of a resource's rows; returns it without messages that it has again.
 
     Of rows with the same message id, in this item or in others that were made of the same rows, only the first stays.
-
-    Args:
-        name: The resource.
-        table_of: Returns the table of an item.
-        returned: The keys that were returned so far for rows whose `meta` does not keep them.
-        item: The rows: a dict, an Arrow table, or a data frame.
-        meta: dlt's metadata of the item, with the mark that this source gave the rows.
+    `table_of` returns the table of an item. `meta` has the mark that this source gave the rows, and with it the ids
+    that were returned for them; `returned` has those for rows without a mark.
 
     Raises NotSupported if rows have lost their key, or those of `_audit` what is loaded, or if they come with hints or
     for another table.
