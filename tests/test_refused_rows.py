@@ -434,8 +434,8 @@ def test_texts_of_the_books_have_escapes_where_an_encoding_lacks_characters() ->
 def test_a_lakes_required_column_is_told_instead_of_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     search = Search(tmp_path, monkeypatch, {}, [])
     search.into.destination_client = lambda: "a lake"
-    monkeypatch.setattr(refused, "FilesystemClient", str)
-    monkeypatch.setattr(refused, "required_columns", lambda *_: ["mine"])
+    monkeypatch.setattr(isolate, "FilesystemClient", str)
+    monkeypatch.setattr(isolate, "required_columns", lambda *_: ["mine"])
     with pytest.raises(RunError, match="the column mine of users, which no message has"):
         search.found(failed("users", RuntimeError("why?")))
     assert (search.done, search.warnings) == (["given up"], [])
