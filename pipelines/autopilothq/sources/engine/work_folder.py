@@ -18,9 +18,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from ... import private
 from ...disk import local_path
 from ...errors import EngineError
@@ -108,12 +105,6 @@ class WorkFolder:
             os.replace(temporary, target)
             os.unlink(path)
         return name
-
-    def put_table(self, table: pa.Table, name: str, scratch: Path) -> str:
-        """Writes a table into the folder as a Parquet file, by way of the folder `scratch`; returns the name."""
-        path = scratch / Path(name).name
-        pq.write_table(table, path)
-        return self.put(str(path), name)
 
     def get(self, name: str, scratch: str) -> str:
         """Returns the local path of a file; a file in a bucket is fetched into the folder `scratch`, once."""
