@@ -18,10 +18,10 @@ def read_cursor(group: str, name: str, complete_loads: Collection[str], **of: An
     `of` are further values that it must have; None stands for one that it must not have.
     """
     cursors: dict[str, Any] = dlt.current.source_state().get(group, {})
-    oldest_first: list[dict[str, Any] | None] = [*cursors.get(_earlier(name), ()), cursors.get(name)]
-    for each in reversed(oldest_first):
+    for each in reversed([*cursors.get(_earlier(name), ()), cursors.get(name)]):
         if each and all(each.get(key) == value for key, value in of.items()) and each["load_id"] in complete_loads:
-            return each
+            newest: dict[str, Any] = each
+            return newest
     return {}
 
 

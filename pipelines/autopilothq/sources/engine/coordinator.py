@@ -197,7 +197,8 @@ class Coordinator:
         found: dict[int, DeduplicatedPartition] = {}
         while remaining := [each for each in tables.partitions if each.number not in found]:
             tasks = [
-                DeduplicateTask(tables.context, each, stored and stored.of(each.number), complete) for each in remaining
+                DeduplicateTask(tables.context, each, stored.of(each.number) if stored else None, complete)
+                for each in remaining
             ]
             for each, result in zip(remaining, self._run(tasks), strict=True):
                 if not isinstance(result, NeededColumns):
