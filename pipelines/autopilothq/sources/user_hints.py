@@ -230,8 +230,7 @@ def check_schema(schema: Schema, table: Table) -> None:
 
 def is_replaced(resource: DltResource) -> bool:
     """Returns whether a user requested that a resource's tables be replaced."""
-    disposition = _disposition(resource)
-    return disposition is not None and disposition["disposition"] == "replace"
+    return bool(_disposition(resource).get("disposition") == "replace")
 
 
 def replaced_resources() -> set[str]:
@@ -241,8 +240,7 @@ def replaced_resources() -> set[str]:
 
 def strategy(resource: DltResource) -> str | None:
     """Returns the merge strategy that a user requested for a resource, or None."""
-    disposition = _disposition(resource)
-    return disposition.get("strategy") if disposition else None
+    return _disposition(resource).get("strategy")
 
 
 def own_columns(resource: DltResource) -> TTableSchemaColumns:
@@ -251,11 +249,11 @@ def own_columns(resource: DltResource) -> TTableSchemaColumns:
     return columns if isinstance(columns, dict) else {}
 
 
-def _disposition(resource: DltResource) -> dict[str, Any] | None:
-    """Returns a resource's write disposition, or None if the source decides it for each item."""
+def _disposition(resource: DltResource) -> dict[str, Any]:
+    """Returns a resource's write disposition; empty if the source decides it for each item."""
     disposition: Any = resource.write_disposition
     if callable(disposition):
-        return None
+        return {}
     return {"disposition": disposition} if isinstance(disposition, str) else dict(disposition)
 
 
