@@ -9,7 +9,7 @@ from dlt import Schema
 from autopilothq.catalog import LIMITS, TABLES, Type
 from autopilothq.sources.table_hints import TableHints
 from autopilothq.warehouses.merging import merges_by_key_alone, replaces_by_key
-from autopilothq.warehouses.native import TableShape, avoid_view_name, native_of, shape_of
+from autopilothq.warehouses.native import TableShape, avoid_view_name, holds_messages, native_of, shape_of
 
 COLUMNS: dict[str, Type] = {"id": "text", "received_at": "timestamp", "uuid_ts": "timestamp", "n": "double"}
 NUMERIC = {"n": "numeric"}
@@ -129,3 +129,14 @@ def test_what_hints_leave_of_a_merge_by_the_key_alone(
 def test_a_table_with_others_below_it_is_merged_as_dlt_does() -> None:
     table: Any = {"name": "users", "columns": {}, **MERGED}
     assert (merges_by_key_alone([table]), merges_by_key_alone([table, table])) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("table", "holds"),
+    [
+        ("tracks", True), ("identifies", True), ("email_opened", True), ("order_done", True), ("users", False),
+        ("_rejects", False), ("contacts", False),
+    ],
+)  # fmt: skip
+def test_which_tables_hold_messages(table: str, holds: bool) -> None:
+    assert holds_messages(table) is holds

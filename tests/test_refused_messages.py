@@ -12,7 +12,7 @@ import pytest
 
 from autopilothq.errors import RunError
 from autopilothq.projection import TableRows
-from autopilothq.sources import refused
+from autopilothq.sources import isolate, refused
 from autopilothq.sources.refused import RefusedMessages
 from refusals import NOON, files_of, pipeline_at, relation_of
 
@@ -83,14 +83,14 @@ def test_a_lakes_column_that_is_required_and_that_no_row_has_is_named(
 ) -> None:
     files = files_of(tmp_path, {"id": ["a"]}, {"id": ["b"], "number": [1]}).files
     into: Any = SimpleNamespace(destination_client=lambda: "a lake")
-    refused.check_required(into, "tracks", files)  # a warehouse says by itself what it lacks
-    monkeypatch.setattr(refused, "FilesystemClient", str)
-    monkeypatch.setattr(refused, "required_columns", lambda *of: {("a lake", "tracks"): required}[of])
+    isolate.check_required(into, "tracks", files)  # a warehouse says by itself what it lacks
+    monkeypatch.setattr(isolate, "FilesystemClient", str)
+    monkeypatch.setattr(isolate, "required_columns", lambda *of: {("a lake", "tracks"): required}[of])
     if wrong is None:
-        refused.check_required(into, "tracks", files)
+        isolate.check_required(into, "tracks", files)
         return
     with pytest.raises(RunError) as raised:
-        refused.check_required(into, "tracks", files)
+        isolate.check_required(into, "tracks", files)
     assert str(raised.value) == (
         f"Expected nulls to be allowed in the column {wrong} of tracks, which no message has, but somebody made it"
         " required.\nAllow them (ALTER TABLE ... ALTER COLUMN ... DROP NOT NULL), or drop the column. Nothing of it"

@@ -434,8 +434,8 @@ def test_texts_of_the_books_have_escapes_where_an_encoding_lacks_characters() ->
 def test_a_lakes_required_column_is_told_instead_of_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     search = Search(tmp_path, monkeypatch, {}, [])
     search.into.destination_client = lambda: "a lake"
-    monkeypatch.setattr(refused, "FilesystemClient", str)
-    monkeypatch.setattr(refused, "required_columns", lambda *_: ["mine"])
+    monkeypatch.setattr(isolate, "FilesystemClient", str)
+    monkeypatch.setattr(isolate, "required_columns", lambda *_: ["mine"])
     with pytest.raises(RunError, match="the column mine of users, which no message has"):
         search.found(failed("users", RuntimeError("why?")))
     assert (search.done, search.warnings) == (["given up"], [])
@@ -563,17 +563,6 @@ def test_a_delta_tables_files_and_columns_are_not_the_rows_fault(tmp_path: Path)
     gone = error(merge.when_matched_delete().execute)
     found = [data_errors.is_data([each]) for each in (differs_in_case, gone, too_large, refused)]
     assert found == [False, False, None, None]
-
-
-@pytest.mark.parametrize(
-    ("table", "holds"),
-    [
-        ("tracks", True), ("identifies", True), ("email_opened", True), ("order_done", True), ("users", False),
-        ("_rejects", False), ("contacts", False),
-    ],
-)  # fmt: skip
-def test_which_tables_hold_messages(table: str, holds: bool) -> None:
-    assert isolate._holds_messages(table) is holds
 
 
 def test_what_is_refused_is_noted_by_what_identifies_it(tmp_path: Path) -> None:

@@ -18,9 +18,11 @@ def read_cursor(group: str, name: str, complete_loads: Collection[str], **of: An
     `of` are further values that it must have; None stands for one that it must not have.
     """
     cursors: dict[str, Any] = dlt.current.source_state().get(group, {})
-    kept = [*cursors.get(_earlier(name), ()), *filter(None, [cursors.get(name)])]
-    found = (each for each in reversed(kept) if all(each.get(key) == value for key, value in of.items()))
-    return next((cursor for cursor in found if cursor["load_id"] in complete_loads), {})
+    for each in reversed([*cursors.get(_earlier(name), ()), cursors.get(name)]):
+        if each and all(each.get(key) == value for key, value in of.items()) and each["load_id"] in complete_loads:
+            newest: dict[str, Any] = each
+            return newest
+    return {}
 
 
 def write_cursor(group: str, name: str, cursor: dict[str, Any], base: Mapping[str, Any] | None = None) -> None:
@@ -29,8 +31,9 @@ def write_cursor(group: str, name: str, cursor: dict[str, Any], base: Mapping[st
     `base` is the cursor that counted when the load began. It is kept, however many loads have failed since.
     """
     cursors = dlt.current.source_state().setdefault(group, {})
-    if cursors.get(name, cursor)["load_id"] != cursor["load_id"]:
-        earlier = [*cursors.get(_earlier(name), ()), cursors[name]]
+    last = cursors.get(name)
+    if last is not None and last["load_id"] != cursor["load_id"]:
+        earlier = [*cursors.get(_earlier(name), ()), last]
         if len(earlier) > _MOST:
             earlier.remove(next(each for each in earlier if not base or each["load_id"] != base["load_id"]))
         cursors[_earlier(name)] = earlier

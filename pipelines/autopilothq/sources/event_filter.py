@@ -84,13 +84,14 @@ def read_events(lines: pa.Table) -> list[tuple[bool, str | None, str | None]]:
 
 
 def _read_slowly(line: bytes) -> tuple[str | None, str | None]:
+    """Returns the type of a line's message and its event, for a line that the engine cannot read."""
     try:
         message = parse_json(line)
     except Rejected:
         return None, None
-    kind, event = message.value("type"), message.value("event")
-    texts = (found if isinstance(found, str) and not isinstance(found, JsonNumber) else None for found in (kind, event))
-    return next(texts), next(texts)
+    values = message.value("type"), message.value("event")
+    kind, event = (each if isinstance(each, str) and not isinstance(each, JsonNumber) else None for each in values)
+    return kind, event
 
 
 def _is_requested(

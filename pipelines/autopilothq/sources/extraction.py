@@ -76,9 +76,11 @@ def current_extraction(owner: object, reads_again: bool) -> Extraction:
     source = dlt.current.source()
     load_id = dlt_resources.extraction()
     extracted = {resource.name: resource for resource in source.resources.extracted}
-    ours = {name: each for name, each in extracted.items() if dlt_resources.name_of_owned(each, owner)}
-    for each in ours.values():
-        _check_resource(each, dlt_resources.name_of_owned(each, owner) or "", reads_again)
+    ours: dict[str, DltResource] = {}
+    for name, each in extracted.items():
+        if own_name := dlt_resources.name_of_owned(each, owner):
+            _check_resource(each, own_name, reads_again)
+            ours[name] = each
     feeds = frozenset(parent for each in extracted.values() for parent in dlt_resources.parents(each))
     if EVENTS_RESOURCE in feeds & source.selected_resources.keys():
         raise NotSupported(
@@ -97,12 +99,13 @@ def current_extraction(owner: object, reads_again: bool) -> Extraction:
     )
 
 
-def _check_resource(resource: DltResource, own: str, reads_again: bool) -> None:
+def _check_resource(resource: DltResource, own_name: str, reads_again: bool) -> None:
+    """Raises NotSupported for a resource that a user renamed, limited, or gave hints that cannot be followed."""
     name = resource.name
-    if name != own:
+    if name != own_name:
         raise NotSupported(
-            f"Expected the resource {own} by its own name, but it is called {name}: what is loaded is recorded under"
-            f" {own}.\nLeave with_name out, and rename in a view: CREATE VIEW {name} AS FROM {own}"
+            f"Expected the resource {own_name} by its own name, but it is called {name}: what is loaded is recorded"
+            f" under {own_name}.\nLeave with_name out, and rename in a view: CREATE VIEW {name} AS FROM {own_name}"
         )
     user_hints.check_hints(resource)
     if (resource.limit is not None or resource.incremental is not None) and not reads_again:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import dlt
@@ -23,23 +24,19 @@ from dlt import Schema
 from dlt.pipeline.exceptions import PipelineStepFailed
 from dlt.sources import DltResource, DltSource
 
-from ..catalog import ACCOUNTS, CURRENT, EVENT_TABLES, LATEST, MESSAGE_TABLES, TABLES, USERS, Latest, Type, event_table
-from ..display import plural
-from ..errors import causes
+from ..catalog import ACCOUNTS, CURRENT, LATEST, TABLES, USERS, Latest, Type, event_table
+from ..display import plural, visible
+from ..errors import RunError, causes
 from ..projection.types import ARROW
-from ..warehouses.dataset import Dataset, may_hide_rows, open_dataset, placeholders
-from ..warehouses.dlt_internals import (
-    NULL_COLLECTOR,
-    LoadClientJobException,
-    TWriteDispositionDict,
-)
+from ..warehouses.dataset import Dataset, may_hide_rows, open_dataset, placeholders, required_columns
+from ..warehouses.dlt_internals import NULL_COLLECTOR, FilesystemClient, LoadClientJobException, TWriteDispositionDict
 from ..warehouses.dlt_internals.runtime import jobs_tried_once
 from ..warehouses.hints import SOURCE, column_hints, keys_are_declared, merge_disposition, merge_strategies, merge_with
-from ..warehouses.native import SEGMENT_TABLE_HINT
+from ..warehouses.native import SEGMENT_TABLE_HINT, holds_messages
 from .data_errors import is_data, sqlstate
 from .file_rows import FileRows
 from .load_folder import handed_over, handed_over_at
-from .refused import UUID_TS, RefusedMessages, check_required, key
+from .refused import UUID_TS, RefusedMessages, key
 from .unfit import find_unfit, lacking_of, lacks_characters, texts_of
 
 SAMPLE = 5  # rows that are tried alone if the error does not show whether rows cause it
@@ -88,7 +85,7 @@ def refuse_rows(into: dlt.Pipeline, source: DltSource, error: PipelineStepFailed
     refused = RefusedMessages.read(into)
     known = len(refused)
     refused.attempts.append(handed_over_at(into).isoformat())
-    cause = _refuse_unfit(refused, cause, rest, open_dataset(into), warn) if lacks_characters(cause.message) else cause
+    cause = _refuse_unfit(refused, cause, rest, into, warn)
     load = partial(_load, into, next(iter(source.resources.values())).table_format)
     while cause is not None:
         if cause.table not in rest:
@@ -148,6 +145,24 @@ def find_refused(
     return bad
 
 
+def check_required(into: dlt.Pipeline, table: str, files: Sequence[Path]) -> None:
+    """Raises RunError if a lake's table requires a column that none of these Parquet files has.
+
+    The errors of the library name no column, and would look like those of single rows.
+    """
+    client = into.destination_client()
+    if not isinstance(client, FilesystemClient):
+        return
+    loaded = {column for file in files for column in pq.read_schema(file).names}
+    for column in required_columns(client, table):
+        if column not in loaded:
+            raise RunError(
+                f"Expected nulls to be allowed in the column {visible(column)} of {table}, which no message has, but"
+                " somebody made it required.\nAllow them (ALTER TABLE ... ALTER COLUMN ... DROP NOT NULL), or drop the"
+                " column. Nothing of it counts as loaded."
+            )
+
+
 # ---- one load of some rows -------------------------------------------------------------------------------------------
 
 
@@ -173,12 +188,13 @@ def _load_part(
 
 
 def _resource(into: dlt.Pipeline, part: _Part, table_format: Any) -> DltResource:
+    """Returns a resource that yields some rows of a table, with the hints that a load gives them."""
     table = TABLES.get(part.table) or event_table(part.table)
     # A load decides the columns of a table once, on an engine too, so all of the table's files have the same.
     schema = pq.read_schema(part.rows.files[0])
     types = {field.name: _TYPES[field.type] for field in schema}
     zoned = pa.timestamp("us") not in schema.types
-    made = dlt.resource(
+    resource = dlt.resource(
         part.rows.between(part.start, part.stop),
         name=part.table,
         primary_key=table.key,
@@ -187,8 +203,8 @@ def _resource(into: dlt.Pipeline, part: _Part, table_format: Any) -> DltResource
         table_format=table_format,
         file_format="parquet",
     )
-    made.apply_hints(additional_table_hints={SEGMENT_TABLE_HINT: True})
-    return made
+    resource.apply_hints(additional_table_hints={SEGMENT_TABLE_HINT: True})
+    return resource
 
 
 def _disposition(into: dlt.Pipeline, table: str, table_format: Any) -> TWriteDispositionDict:
@@ -246,8 +262,8 @@ def _note(refused: RefusedMessages, table: str, rows: FileRows, causes: Mapping[
         for number, cause in causes.items()
     ]
     if table in (USERS.name, ACCOUNTS.name):
-        _of_made(refused, table).update({row["id"]: error for row, error in bad})
-    elif _holds_messages(table):
+        _errors_of(refused, table).update({row["id"]: error for row, error in bad})
+    elif holds_messages(table):
         refused.messages |= {row["id"]: error for row, error in bad}
     else:
         columns = TABLES[table].key
@@ -258,16 +274,19 @@ def _refuse_unfit(
     refused: RefusedMessages,
     cause: Cause,
     rest: Mapping[str, FileRows],
-    dataset: Dataset,
+    into: dlt.Pipeline,
     warn: Callable[[str], None],
 ) -> Cause | None:
-    """Notes all rows with characters that the encoding of the database lacks; returns what is left to search for.
+    """Notes all rows with characters that the encoding of the database lacks, if that is the cause.
 
-    Users and accounts get their texts from such messages, and are made again without them. The books keep their texts.
+    Returns the cause if rows are still to be looked for, else None. Users and accounts get their texts from such
+    messages, and are made again without them. The books keep their texts.
     """
+    if not lacks_characters(cause.message):
+        return cause
     known = len(refused)
     tables = {table: rows for table, rows in rest.items() if table not in (USERS.name, ACCOUNTS.name)}
-    lacking = lacking_of(dataset, texts_of(tables))
+    lacking = lacking_of(open_dataset(into), texts_of(tables))
     if lacking is None:
         return cause
     refused.encoding = lacking.encoding
@@ -278,12 +297,8 @@ def _refuse_unfit(
     return cause if len(refused) == known else None
 
 
-def _holds_messages(table: str) -> bool:
-    return TABLES.get(table) in (None, *MESSAGE_TABLES, *EVENT_TABLES)
-
-
-def _of_made(refused: RefusedMessages, table: str) -> dict[str, str]:
-    """Returns the refused rows of `users` or `accounts`, tables that are made of messages."""
+def _errors_of(refused: RefusedMessages, table: str) -> dict[str, str]:
+    """Returns the errors of refused rows of `users` or `accounts`, tables that are made of messages."""
     return refused.users if table == USERS.name else refused.accounts
 
 
@@ -298,7 +313,7 @@ def _take_back(into: dlt.Pipeline, refused: RefusedMessages) -> None:
     for made in LATEST:
         more, again[made.table.name] = _messages_of(made, FileRows(files.get(made.messages.name, ())), refused)
         messages += more
-    ids = {table: messages for table in files if _holds_messages(table)} | again
+    ids = {table: messages for table in files if holds_messages(table)} | again
     dataset = open_dataset(into)
     existing = dataset.tables(list(ids))
     since = datetime.fromisoformat(refused.attempts[0]) - timedelta(milliseconds=1)  # some keep no more digits
@@ -310,7 +325,7 @@ def _take_back(into: dlt.Pipeline, refused: RefusedMessages) -> None:
 def _messages_of(made: Latest, messages: FileRows, refused: RefusedMessages) -> tuple[list[str], list[str]]:
     """Returns the messages whose users (accounts) are refused, and the users (accounts) whose messages are refused."""
     ids = pa.array(refused.messages, pa.string())
-    bad = pa.array(_of_made(refused, made.table.name), pa.string())
+    bad = pa.array(_errors_of(refused, made.table.name), pa.string())
     more: list[str] = []
     again: list[str] = []
     for part in messages.between(0, messages.row_count):

@@ -133,9 +133,9 @@ def _note_earlier(planned: PlannedLoad, files: RowFiles, pipeline: dlt.Pipeline)
     target, load_id = planned.target, planned.extraction.load_id
     if target.dataset is None or load_id is None:
         return
-    again = planned.origin.reads_again
+    reads_again = planned.origin.reads_again
     # An API's account would be requested anew if users that another load has made since were taken for lost.
-    left_out = {AUDIT.name} if again else {table.name for table in REPLACED}
+    left_out = {AUDIT.name} if reads_again else {table.name for table in REPLACED}
     made = {table: count for table, count in planned.report.rows.items() if count and table not in left_out}
     rows = {table: count for table, count in made.items() if not files.are_seen(table)}  # a step may drop rows
     brought = Brought(planned.context.loaded_at.isoformat(), rows)
@@ -145,9 +145,10 @@ def _note_earlier(planned: PlannedLoad, files: RowFiles, pipeline: dlt.Pipeline)
         return
     with connected(target.dataset):
         complete = target.dataset.complete_loads()
-    audited = {loaded.load_id for loaded in target.loads.values()} if again else None
-    now = earlier = Stored(complete, audited)
-    if audited is not None:
-        replaced = {before.load_id for work in planned.work if (before := target.loaded(work.url, work.version))}
-        earlier = Stored(complete, audited - replaced)
+    now = earlier = Stored(complete)
+    if reads_again:
+        audited = {loaded.load_id for loaded in target.loads.values()}
+        # `_audit` will have this load for their files, and perhaps nothing else of these loads.
+        taken_over = {before.load_id for work in planned.work if (before := target.loaded(work.url, work.version))}
+        now, earlier = Stored(complete, audited), Stored(complete, audited - taken_over)
     note_earlier(pipeline, load_id, earlier, now, brought, frozenset(complete - target.complete))

@@ -126,17 +126,13 @@ class PlannedLoad:
     @cached_property
     def event_table(self) -> EventTables:
         """The function that returns the name of an event's table in the destination, by its `event_key`."""
-        schema = self.extraction.schema
-        mapped = {source: mapping.table for source, mapping in self.settings.mappings.items()}
         names, native = self.target.names, self.target.native
-        own = self.extraction.own_tables()
-        existing, taken = names.messages | own, (FILE_NAMES | names.views | names.others) - TABLES.keys()
         return EventTables(
-            naming=schema.naming,
+            naming=self.extraction.schema.naming,
             view=native.view,
-            existing=existing,
-            mapped=mapped,
-            taken=taken,
+            existing=names.messages | self.extraction.own_tables(),
+            mapped={source: mapping.table for source, mapping in self.settings.mappings.items()},
+            taken=(FILE_NAMES | names.views | names.others) - TABLES.keys(),
             suffixes=native.index_suffixes,
             prefixes=native.own_prefixes,
             moved=dict(self.extraction.moved),
@@ -150,7 +146,7 @@ class PlannedLoad:
     @cached_property
     def fills(self) -> Callable[[str], bool]:
         """The function, which can be pickled, that returns whether the load fills a table, by its name."""
-        return partial(_is_of, frozenset(self.extraction.resources))
+        return partial(_fills_table, frozenset(self.extraction.resources))
 
     def shared_context(self) -> SharedContext:
         """Returns what the processes that project this load have in common, before lines are read."""
@@ -171,15 +167,14 @@ class PlannedLoad:
 
     def counted_before(self) -> dict[int, MessageSelection]:
         """Returns the messages of each file that earlier loads have counted, by the file's number in the load."""
-        before = {number: self.target.loaded(work.url, work.version) for number, work in enumerate(self.work)}
         return {
-            number: messages_of(loaded.selected).renamed(self.event_table)
-            for number, loaded in before.items()
-            if loaded is not None
+            number: messages_of(before.selected).renamed(self.event_table)
+            for number, work in enumerate(self.work)
+            if (before := self.target.loaded(work.url, work.version))
         }
 
 
-def _is_of(resources: Collection[str], table: str) -> bool:
+def _fills_table(resources: Collection[str], table: str) -> bool:
     return resource_of(table) in resources
 
 

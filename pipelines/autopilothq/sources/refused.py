@@ -15,17 +15,13 @@ from typing import Self
 import dlt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from dlt import Schema
 
 from .. import disk, private
 from ..catalog import ACCOUNTS, DISCARDS, REJECTS, USERS, key_of
-from ..display import visible
-from ..errors import RunError
 from ..projection import ExistingTables, ReadTable, RefusedIds, TableRows, engine
 from ..utc import epoch_ms
-from ..warehouses.dataset import required_columns
-from ..warehouses.dlt_internals import FilesystemClient, logger
+from ..warehouses.dlt_internals import logger
 from ..warehouses.dlt_internals.clients import client_for
 from ..warehouses.hints import SOURCE
 
@@ -194,21 +190,3 @@ def _emptied(rows: TableRows, errors: Errors) -> TableRows:
         cases = " ".join(f"WHEN {engine.literal(id_)} THEN {engine.literal(why)}" for id_, why in errors.items())
         cells[_ERROR] = f"CASE id {cases} ELSE {_ERROR} END AS {_ERROR}"
     return rows._replace(relation=rows.relation.project(", ".join(cells.values())))
-
-
-def check_required(into: dlt.Pipeline, table: str, files: Sequence[Path]) -> None:
-    """Raises RunError if a lake's table requires a column that none of these Parquet files has.
-
-    The errors of the library name no column, and would look like those of single rows.
-    """
-    client = into.destination_client()
-    if not isinstance(client, FilesystemClient):
-        return
-    loaded = {column for file in files for column in pq.read_schema(file).names}
-    for column in required_columns(client, table):
-        if column not in loaded:
-            raise RunError(
-                f"Expected nulls to be allowed in the column {visible(column)} of {table}, which no message has, but"
-                " somebody made it required.\nAllow them (ALTER TABLE ... ALTER COLUMN ... DROP NOT NULL), or drop the"
-                " column. Nothing of it counts as loaded."
-            )

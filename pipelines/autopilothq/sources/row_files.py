@@ -74,7 +74,7 @@ class RowFiles:
             path = hand_over_file(ready)
             if self.are_seen(table):
                 yield from self._arrow_tables(path, rows)
-            elif known is None:
+            elif known is None:  # dlt takes the table's name and columns from the last argument, as from rows
                 yield dlt.mark.with_file_import(str(path), "parquet", rows.row_count, cast(Any, rows))
             elif rows.row_count:
                 hints = self.hints.make(known, rows.columns)
@@ -88,9 +88,7 @@ class RowFiles:
         resource = self._extraction.resources[name]
         if self._extraction.pipeline is None or name in self._extraction.feeds or dlt_resources.has_row_steps(resource):
             return True
-        if self._adds_columns:
-            return True
-        return not dlt_resources.allows_evolution(resource, self._extraction.schema, table)
+        return self._adds_columns or not dlt_resources.allows_evolution(resource, self._extraction.schema, table)
 
     @cached_property
     def _adds_columns(self) -> bool:

@@ -47,12 +47,9 @@ class Spool:
         self.start = start
         self._folder = folder
         self._has_put = False
-        numbers = sorted(int(path.stem) for path in folder.glob("*.gz"))
-        self.last = start.page - 1
-        self.bookmark = start.bookmark
+        self.first, self.last, self.bookmark = start.page, start.page - 1, start.bookmark
         self._bookmarks = {start.bookmark}
-        self.first = start.page
-        for number in numbers:
+        for number in sorted(int(path.stem) for path in folder.glob("*.gz")):
             if number > self.last + 1:
                 self.first = number
             self.last, self.bookmark = number, self._bookmark(number)
@@ -106,7 +103,8 @@ class Spool:
     def read(self, number: int) -> tuple[list[object], int]:
         """Returns a page's contacts, read without loss, and its size in bytes."""
         content = gzip.decompress(self._path(number).read_bytes())
-        return cast(list[object], DECODER.decode(content.partition(b"\n")[2].decode()).value("contacts")), len(content)
+        _bookmark, _, text = content.partition(b"\n")
+        return cast(list[object], DECODER.decode(text.decode()).value("contacts")), len(content)
 
     def read_all(self, first: int = 1) -> Iterator[tuple[list[object], int]]:
         """Yields, from page `first` on, what `read` returns of each page that is there by now."""
@@ -115,14 +113,6 @@ class Spool:
     def contacts_of(self, fetched: "FetchedPage") -> tuple[list[object], int]:
         """Returns the contacts and the size of a page that was fetched, from the disk if it is not in memory."""
         return self.read(fetched.page) if fetched.contacts is None else (fetched.contacts, fetched.size)
-
-    def _bookmark(self, number: int) -> str | None:
-        """Returns the bookmark that a page has for the next one: its first line, so the contacts need not be read."""
-        with gzip.open(self._path(number)) as page:
-            return cast(str | None, json.loads(page.readline()))
-
-    def _path(self, number: int) -> Path:
-        return self._folder / f"{number:08}.gz"
 
     def drop(self, before: int) -> None:
         """Deletes the pages before page `before`."""
@@ -140,6 +130,14 @@ class Spool:
     def delete(self) -> None:
         """Deletes the spool."""
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _bookmark(self, number: int) -> str | None:
+        """Returns the bookmark that a page has for the next one: its first line, so the contacts need not be read."""
+        with gzip.open(self._path(number)) as page:
+            return cast(str | None, json.loads(page.readline()))
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number:08}.gz"
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -56,8 +56,8 @@ def find_unfit(tables: Mapping[str, FileRows], lacking: Lacking) -> Iterator[tup
             yield table, unfit
 
 
-def unfit_rows(parts: Iterable[pa.Table], lacking: Lacking, but: Collection[str] = ()) -> dict[int, str]:
-    """Returns why rows are unfit for an encoding, by their number; `but` are columns that do not matter.
+def unfit_rows(parts: Iterable[pa.Table], lacking: Lacking, ignored: Collection[str] = ()) -> dict[int, str]:
+    """Returns why rows are unfit for an encoding, by their number; columns in `ignored` do not matter.
 
     Example: `unfit_rows([pa.table({"a": ["é", "→"]})], Lacking("LATIN1", {"→"}))
     == {1: "its encoding LATIN1 lacks U+2192"}`.
@@ -65,7 +65,7 @@ def unfit_rows(parts: Iterable[pa.Table], lacking: Lacking, but: Collection[str]
     found: dict[int, str] = {}
     start = 0
     for part in parts:
-        for numbers, texts in _texts(part, but):
+        for numbers, texts in _texts(part, ignored):
             for row, text in zip(numbers, texts, strict=True):
                 if character := lacking.first(text):
                     found[start + row] = f"its encoding {lacking.encoding} lacks U+{ord(character):04X}"
@@ -80,10 +80,10 @@ def texts_of(tables: Mapping[str, FileRows]) -> Iterator[list[str]]:
             yield from (texts for _, texts in _texts(part, ESCAPED.get(table, ())))
 
 
-def _texts(part: pa.Table, but: Collection[str]) -> Iterator[tuple[list[int], list[str]]]:
+def _texts(part: pa.Table, ignored: Collection[str]) -> Iterator[tuple[list[int], list[str]]]:
     """Yields the texts of each column that are not ASCII, with the numbers of their rows."""
     for field in part.schema:
-        if field.name not in but and (pa.types.is_string(field.type) or pa.types.is_large_string(field.type)):
+        if field.name not in ignored and (pa.types.is_string(field.type) or pa.types.is_large_string(field.type)):
             column = part[field.name].combine_chunks()
             numbers = pc.indices_nonzero(pc.invert(pc.string_is_ascii(column)))
             yield numbers.to_pylist(), column.take(numbers).to_pylist()

@@ -31,17 +31,16 @@ def check_hints(resource: DltResource) -> None:
     table = TABLES.get(name)  # None for the resource of unknown events
     _check_functions(resource)
     disposition = _disposition(resource)
-    replaced = table in REPLACED
     if disposition and disposition["disposition"] not in ("merge", "replace"):
         raise NotSupported(
             f"Expected the write disposition merge or replace for {name}, but got {disposition['disposition']}: a"
             " message that comes again would be stored twice.\n"
             "Leave write_disposition out: what is stored stays, and what is new is added."
         )
-    strategy = disposition.get("strategy") if disposition else None
-    if strategy is not None and strategy not in STRATEGIES[replaced]:
+    requested, possible = strategy(resource), STRATEGIES[table in REPLACED]
+    if requested is not None and requested not in possible:
         raise NotSupported(
-            f"Expected the merge strategy {' or '.join(STRATEGIES[replaced])} for {name}, but got {strategy}.\n"
+            f"Expected the merge strategy {' or '.join(possible)} for {name}, but got {requested}.\n"
             "Leave the strategy out: the best one that the destination has is taken."
         )
     if table is not None and resource.table_name != table.name:
@@ -139,12 +138,14 @@ def check_nulls(resource: DltResource, rows: TableRows, in_schema: TTableSchemaC
 
 
 def check_step(name: str, table_of: Callable[[Any], str], returned: set[Any], item: Any, meta: Any) -> Any:
-    """Returns what a user's steps made of a resource's rows, which `meta` marks.
+    """Checks an item that a user's steps made of a resource's rows; returns it without messages that it has again.
 
-    Of messages' rows with the same id, in one item or in several that were made of the same rows, it returns only the
-    first. `table_of` returns the table of an item. `returned` has the keys that were returned for rows without their
-    own mark. Raises NotSupported if rows have lost their key, or those of `_audit` what is loaded, or if they come
-    with hints or for another table.
+    Of rows with the same message id, in this item or in others that were made of the same rows, only the first stays.
+    `table_of` returns the table of an item. `meta` has the mark that this source gave the rows, and with it the ids
+    that were returned for them; `returned` has those for rows without a mark.
+
+    Raises NotSupported if rows have lost their key, or those of `_audit` what is loaded, or if they come with hints or
+    for another table.
     """
     if mark := dlt_resources.item_mark(meta):
         raise NotSupported(
@@ -229,8 +230,7 @@ def check_schema(schema: Schema, table: Table) -> None:
 
 def is_replaced(resource: DltResource) -> bool:
     """Returns whether a user requested that a resource's tables be replaced."""
-    disposition = _disposition(resource)
-    return disposition is not None and disposition["disposition"] == "replace"
+    return bool(_disposition(resource).get("disposition") == "replace")
 
 
 def replaced_resources() -> set[str]:
@@ -240,8 +240,7 @@ def replaced_resources() -> set[str]:
 
 def strategy(resource: DltResource) -> str | None:
     """Returns the merge strategy that a user requested for a resource, or None."""
-    disposition = _disposition(resource)
-    return disposition.get("strategy") if disposition else None
+    return _disposition(resource).get("strategy")
 
 
 def own_columns(resource: DltResource) -> TTableSchemaColumns:
@@ -250,11 +249,11 @@ def own_columns(resource: DltResource) -> TTableSchemaColumns:
     return columns if isinstance(columns, dict) else {}
 
 
-def _disposition(resource: DltResource) -> dict[str, Any] | None:
-    """Returns a resource's write disposition, or None if the source decides it for each item."""
+def _disposition(resource: DltResource) -> dict[str, Any]:
+    """Returns a resource's write disposition; empty if the source decides it for each item."""
     disposition: Any = resource.write_disposition
     if callable(disposition):
-        return None
+        return {}
     return {"disposition": disposition} if isinstance(disposition, str) else dict(disposition)
 
 

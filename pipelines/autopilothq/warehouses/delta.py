@@ -221,8 +221,7 @@ def _find_stored(
     con: duckdb.DuckDBPyConnection, table: Any, files: Sequence[str], keys: Sequence[str]
 ) -> tuple[str, str]:
     """Creates the table `stored_keys`: the files' keys that a Delta table has. Returns SQL for the rows and keys."""
-    listed = ", ".join(map(engine.glob_literal, files))
-    rows = f"read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
+    rows = engine.parquet_files(files, union_by_name="true", hive_partitioning="false")
     key_list = ", ".join(map(engine.name, keys))
     types = pa.schema(table.schema().to_arrow())
     stored = pa.RecordBatchReader.from_stream(table.scan(columns=list(keys)))

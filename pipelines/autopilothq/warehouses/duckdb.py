@@ -80,21 +80,23 @@ class direct(ConfiguredOnce, duckdb):  # noqa: N801 - destinations are named lik
         return super().configuration(initial_config, accept_partial)
 
 
-_OPEN: WeakKeyDictionary[dlt.Pipeline, ExitStack] = WeakKeyDictionary()  # connections that keep a file open
+_CONNECTIONS: WeakKeyDictionary[dlt.Pipeline, ExitStack] = WeakKeyDictionary()  # those that keep files open
+_KEPT_OPEN: WeakSet[Destination[Any, Any]] = WeakSet()  # while dlt loads a package
+MOST_OPEN_COLUMNS = 5_000  # of all tables together
 
 
 @contextmanager
 def close_database_after(pipeline: dlt.Pipeline | None) -> Iterator[None]:
     """Closes what `reopen_database` opens during the block when the outermost such block of the pipeline ends."""
-    if pipeline is None or pipeline in _OPEN:
+    if pipeline is None or pipeline in _CONNECTIONS:
         yield
         return
-    with ExitStack() as opened:
-        _OPEN[pipeline] = opened
+    with ExitStack() as connections:
+        _CONNECTIONS[pipeline] = connections
         try:
             yield
         finally:
-            del _OPEN[pipeline]
+            del _CONNECTIONS[pipeline]
 
 
 def reopen_database(pipeline: dlt.Pipeline | None) -> None:
@@ -104,16 +106,14 @@ def reopen_database(pipeline: dlt.Pipeline | None) -> None:
     times. Other programs cannot open the file meanwhile, so `close_database` closes it before something that may take
     long. Does nothing for other destinations.
     """
-    opened = _OPEN.get(pipeline) if pipeline else None
-    if pipeline and opened is not None and isinstance(pipeline.destination, duckdb):
-        opened.enter_context(cast(Any, client_for(pipeline, Schema(SOURCE))).sql_client)
+    if pipeline is not None and pipeline in _CONNECTIONS and isinstance(pipeline.destination, duckdb):
+        _CONNECTIONS[pipeline].enter_context(cast(Any, client_for(pipeline, Schema(SOURCE))).sql_client)
 
 
 def close_database(pipeline: dlt.Pipeline | None) -> None:
     """Closes a pipeline's DuckDB file that `reopen_database` opened, so that other programs can open it."""
-    opened = _OPEN.get(pipeline) if pipeline else None
-    if opened is not None:
-        opened.close()
+    if pipeline is not None and pipeline in _CONNECTIONS:
+        _CONNECTIONS[pipeline].close()
 
 
 @contextmanager
@@ -132,19 +132,18 @@ def keep_open_while_loading(pipeline: dlt.Pipeline) -> None:
     """
     if isinstance(pipeline.destination, duckdb):
         _KEPT_OPEN.add(pipeline.destination)
-        enter_before_loading(_opened)
+        enter_before_loading(_kept_open)
 
 
-MOST_OPEN_COLUMNS = 5_000  # of all tables together
-_KEPT_OPEN: WeakSet[Destination[Any, Any]] = WeakSet()
-
-
-def _opened(destination: Destination[Any, Any], client: JobClientBase, columns: int) -> AbstractContextManager[object]:
+def _kept_open(
+    destination: Destination[Any, Any], client: JobClientBase, columns: int
+) -> AbstractContextManager[object]:
+    """Returns the context in which dlt loads a package whose tables have that many columns."""
     if destination not in _KEPT_OPEN:
         return nullcontext()
     pa.default_memory_pool().release_unused()  # of steps that saw the rows; DuckDB needs memory of its own now
-    opened: AbstractContextManager[object] = cast(Any, client).sql_client
-    return opened if columns <= MOST_OPEN_COLUMNS else nullcontext()
+    connection: AbstractContextManager[object] = cast(Any, client).sql_client
+    return connection if columns <= MOST_OPEN_COLUMNS else nullcontext()
 
 
 class DirectSqlClient(BooksSqlClient, DuckDbSqlClient):
@@ -212,7 +211,7 @@ class DirectClient(BooksClient, DuckDbClient):
 
 def parquet(path: str) -> str:
     """Returns SQL for the rows of a Parquet file. A folder named `a=b` in its path adds no column."""
-    return f"read_parquet({engine.glob_literal(path)}, hive_partitioning = false)"
+    return engine.parquet_files([path], hive_partitioning="false")
 
 
 def _is_direct(table: PreparedTableSchema) -> bool:
@@ -289,8 +288,9 @@ class DirectCopyJob(DuckDbCopyJob):
 
     def run(self) -> None:
         """Loads the file."""
-        load_part = self._replace if self._keys else self._copy if self._may_repeat else None
-        in_parts = partial(_load_parts, self, load_part) if load_part else None
+        in_parts = None
+        if self._keys or self._may_repeat:
+            in_parts = partial(_load_parts, self, self._replace if self._keys else self._copy)
         _load_in_turn(self, partial(self._copy, parquet(file_of(self))), in_parts)
 
     def _copy(self, rows: str) -> None:

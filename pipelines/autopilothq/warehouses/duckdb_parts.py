@@ -96,7 +96,7 @@ def replace_from_staging(
     if position:
         others = f"SELECT number FROM (SELECT rowid AS number, {position} AS position FROM {staged}) WHERE position > 1"
         client.execute_sql(f"DELETE FROM {staged} WHERE rowid IN ({others})")
-    [[start, last]] = client.execute_sql(f"SELECT coalesce(min(rowid), 0), coalesce(max(rowid), -1) FROM {staged}")
+    start, last = rowid_range(client.execute_sql, staged)
     while start <= last:
         part = f"(SELECT * FROM {staged} WHERE rowid BETWEEN {start} AND {start + STAGED_ROWS - 1})"
         replace_rows(client, table, part, keys)
@@ -108,13 +108,19 @@ def longest_texts(execute: Callable[[str], Any], table: str, columns: Sequence[s
 
     `execute` returns the rows of a query. The names of table and columns are quoted.
     """
-    [[last]] = execute(f"SELECT coalesce(max(rowid), -1) FROM {table}")
+    _, last = rowid_range(execute, table)
     statistics = ", ".join(f"stats({column})" for column in columns)
     lengths = dict[str, int]()
     for row in execute(f"SELECT {statistics} FROM {table} WHERE rowid = {last}"):
         for column, found in zip(columns, row, strict=True):
             lengths[column] = sum(map(int, re.findall(r"Max String Length: (\d+)", str(found))))
     return lengths
+
+
+def rowid_range(execute: Callable[[str], Any], table: str) -> tuple[int, int]:
+    """Returns the first and the last `rowid` of a table; 0 and -1 if it has no rows."""
+    [[first, last]] = execute(f"SELECT coalesce(min(rowid), 0), coalesce(max(rowid), -1) FROM {table}")
+    return first, last
 
 
 def has_rowid(columns: Sequence[str]) -> bool:
@@ -136,7 +142,7 @@ def split_table(execute: Callable[[str], Any], table: str) -> Iterator[str]:
         yield "true"
         return
     size = " + ".join(f"coalesce(strlen({column}::VARCHAR), 0)" for column, most in lengths.items() if most)
-    [[start, last]] = execute(f"SELECT min(rowid), max(rowid) FROM {table}")
+    start, last = rowid_range(execute, table)
     rows = max(1, BYTES_AT_ONCE // longest)
     while start <= last:
         part = f"rowid BETWEEN {start} AND {start + rows - 1}"

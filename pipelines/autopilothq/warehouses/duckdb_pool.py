@@ -79,11 +79,11 @@ class WaitingPool(ReadingPool):
         settings = {**(global_config or {}), **({MERGED_GROUPS: 0} if self._file else {})}
         try:
             with self._lock:
-                opened = None if borrowed_connections(self) else self._file
-                if opened:
-                    _checkpoint(opened, _LARGE_LOG)
+                file_to_open = None if borrowed_connections(self) else self._file
+                if file_to_open:
+                    _checkpoint(file_to_open, _LARGE_LOG)
                 con = self._patient(super().borrow_conn, settings, local_config, pragmas)
-                if opened:
+                if file_to_open:
                     self._check_file(con)
                 return con
         except CatalogException as error:
@@ -96,7 +96,7 @@ class WaitingPool(ReadingPool):
             raise _unreadable(self._path, str(error)) from error
 
     def _check_file(self, con: DuckDBPyConnection) -> None:
-        """Raises RunError if a database is not in its file. The connection is returned if that cannot be told, too."""
+        """Raises RunError if a database is not in its file; returns the connection to the pool if it raises."""
         try:
             if con.execute(_WHERE).fetchall() == [(None,)]:
                 raise _data_file(self._path)
@@ -107,16 +107,17 @@ class WaitingPool(ReadingPool):
     def return_conn(self, borrowed_conn: DuckDBPyConnection) -> int:
         """Closes a connection, and with the last one the file; returns how many are left."""
         with self._lock:
-            closed = self._file if borrowed_connections(self) == 1 else None
-            if closed:
+            file_to_close = self._file if borrowed_connections(self) == 1 else None
+            if file_to_close:
                 with suppress(duckdb.Error, OSError):  # the database failed before, or its file was deleted
-                    self._allow_merges(borrowed_conn, closed)
+                    self._allow_merges(borrowed_conn, file_to_close)
             left = super().return_conn(borrowed_conn)
-            if closed:
-                _checkpoint(closed)
+            if file_to_close:
+                _checkpoint(file_to_close)
             return left
 
     def _allow_merges(self, con: DuckDBPyConnection, file: Path) -> None:
+        """Lets DuckDB merge row groups when it closes the file, unless the user decided that or texts are long."""
         [(now,)] = con.execute(f"SELECT current_setting('{MERGED_GROUPS}')").fetchall()
         # Any other number was set by the user, in dlt's `statements` or `pragmas`.
         if now == 0 and not _has_long_rows(con, file):

@@ -131,15 +131,16 @@ _CHOOSE = (
 
 def merge_disposition(table: str, supported: Sequence[str]) -> TWriteDispositionDict:
     """Returns a table's write disposition, with one of the supported strategies. Raises CannotMerge if none fits."""
-    strategies = STRATEGIES[TABLES.get(table) in REPLACED]
-    if TABLES.get(table) in CURRENT and "delete-insert" in supported:
-        # All rows go and the new ones come in one transaction; dlt's own `replace` is atomic on few destinations.
-        return cast(TWriteDispositionDict, {**merge_with("delete-insert"), "destination_scope": ALL_ROWS})
-    if TABLES.get(table) in CURRENT and "cdc" in supported:
-        return merge_with("cdc")  # in a lake: one commit writes the rows by their key and deletes all others
-    for strategy in strategies:
-        if strategy in supported and TABLES.get(table) not in CURRENT:
-            return merge_with(strategy)
+    known = TABLES.get(table)
+    strategies = STRATEGIES[known in REPLACED]
+    if known in CURRENT:
+        if "delete-insert" in supported:
+            # All rows go and the new ones come in one transaction; dlt's own `replace` is atomic on few destinations.
+            return cast(TWriteDispositionDict, {**merge_with("delete-insert"), "destination_scope": ALL_ROWS})
+        if "cdc" in supported:
+            return merge_with("cdc")  # in a lake: one commit writes the rows by their key and deletes all others
+    elif found := next((strategy for strategy in strategies if strategy in supported), None):
+        return merge_with(found)
     raise CannotMerge(
         f"Expected a destination that can merge ({' or '.join(strategies)}), but this one can only append.\n"
         "Loading there would store messages twice: use DuckDB or a warehouse."

@@ -65,14 +65,14 @@ def held(pipeline: dlt.Pipeline, wait: float, work: str = "") -> Iterator[None]:
     locks = f"{LOCKS}_{work}" if work else LOCKS
     with ExitStack() as stack:
         working = Path(pipeline.working_dir).absolute()
-        stack.enter_context(_file(f"{working}{suffix}", until, f"of the pipeline {pipeline.pipeline_name}"))
+        stack.enter_context(_file_lock(f"{working}{suffix}", until, f"of the pipeline {pipeline.pipeline_name}"))
         client = pipeline.destination_client()
         credentials = getattr(client.config, "credentials", None)
         if isinstance(credentials, DuckDbCredentials):
             # DuckDB itself reports a missing folder.
             if not credentials.database.startswith(":") and Path(credentials.database).parent.is_dir():
                 database = Path(credentials.database)
-                stack.enter_context(_file(f"{database}{suffix}", until, f"into {database}", database))
+                stack.enter_context(_file_lock(f"{database}{suffix}", until, f"into {database}", database))
         elif isinstance(client, SqlJobClientBase):
             for leases in TableLeases.of(pipeline, locks):
                 stack.enter_context(_lease(leases, pipeline.dataset_name, until))
@@ -82,7 +82,8 @@ def held(pipeline: dlt.Pipeline, wait: float, work: str = "") -> Iterator[None]:
 
 
 @contextmanager
-def _file(path: str, until: float, which: str, guarded: Path | None = None) -> Iterator[None]:
+def _file_lock(path: str, until: float, which: str, guarded: Path | None = None) -> Iterator[None]:
+    """Holds a lock file during the block. Raises BusyError, naming `which` run has it, if it is not free by `until`."""
     _check_creates(path)
     lock = FileLock(path, mode=private.FILE_MODE)
     try:
@@ -135,6 +136,7 @@ class Leases(Protocol):
 
 @contextmanager
 def _lease(leases: Leases, where: str, until: float) -> Iterator[None]:
+    """Holds a lease during the block, and renews it. Raises BusyError if another run still has one at `until`."""
     owner = f"{uuid.uuid4().hex} {process_name()}"
     while (other := acquire(leases, owner)) is not None:
         if time.monotonic() >= until:
@@ -286,7 +288,7 @@ class TableLeases(Connections):
             client.sql_client.execute_sql(create_statement(client, LOCK_TABLE._replace(name=self._table)))
 
     def _run(self, statement: str, *values: str) -> list[Any]:
-        rows: list[Any] = []
+        rows: list[Any] = []  # stays empty if an upgrade has dropped the table in the events' dataset
         with self.open() as client, self._in_its_dataset(client):
             table = client.make_qualified_table_name(self._table)
             try:

@@ -72,13 +72,13 @@ def shape_of(table: str, columns: Mapping[str, Type], kind: str) -> TableShape:
         key_of(table) if native.keyed else (),
         tuple(name for name in native.indexed if name in columns),
         copies_of(table, columns, native),
-        native.view.format(table) if native.view and _holds_messages(table) else None,
+        native.view.format(table) if native.view and holds_messages(table) else None,
     )
 
 
 def copies_of(table: str, columns: Collection[str], native: Native) -> dict[str, str]:
     """Returns the columns of a table that repeat others, each with the column that it repeats."""
-    has_messages = _holds_messages(table) or any(table == made.table.name for made in LATEST)
+    has_messages = holds_messages(table) or any(table == made.table.name for made in LATEST)
     return {copy: of for copy, of in native.copies.items() if of in columns} if has_messages else {}
 
 
@@ -100,6 +100,6 @@ def avoid_view_name(table: str, native: Native, existing: Collection[str]) -> st
     return f"{table}_table" if taken else table
 
 
-def _holds_messages(table: str) -> bool:
+def holds_messages(table: str) -> bool:
     """Returns whether a table has a row for each message of some kind or event."""
     return table in _MESSAGE_TABLES or table not in TABLES

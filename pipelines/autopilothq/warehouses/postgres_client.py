@@ -21,6 +21,7 @@ from .dlt_internals import (
     PostgresClient,
     PostgresParquetCopyJob,
     Psycopg2SqlClient,
+    SqlMergeFollowupJob,
     TColumnType,
     TPartialTableSchema,
 )
@@ -139,8 +140,9 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
         [table] = table_chain
         if self._is_direct(table):
             return []
-        insert_only = table.get("x-merge-strategy") == "insert-only"
-        job = MergeNew if insert_only and self._is_unique(table) else Merge if insert_only else MergeReplacing
+        job: type[SqlMergeFollowupJob] = MergeReplacing
+        if table.get("x-merge-strategy") == "insert-only":
+            job = MergeNew if self._is_unique(table) else Merge
         return [job.from_table_chain(self._marked(table_chain), self.sql_client)]
 
     def replace_jobs(

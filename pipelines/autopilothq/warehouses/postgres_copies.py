@@ -137,9 +137,11 @@ class CopyNew(PostgresCopyJob):
             for batch in file.iter_batches():
                 keys = batch[key].to_pylist()
                 seen.update(value for (value,) in client.execute_sql(stored_keys, keys) or ())
-                first = dict(zip(reversed(keys), reversed(range(len(keys))), strict=True))
-                new = sorted(number for value, number in first.items() if value not in seen)
-                seen.update(first)
+                new = []
+                for number, value in enumerate(keys):
+                    if value not in seen:
+                        seen.add(value)
+                        new.append(number)
                 writer.write_batch(batch.take(pa.array(new, pa.int64())))
                 rows += len(new)
         return rows

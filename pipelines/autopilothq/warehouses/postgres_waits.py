@@ -34,12 +34,13 @@ def with_timeouts(config: PostgresConfiguration) -> PostgresCredentials:
     """Returns the credentials with the time-outs that their own options do not set, and with SESSION and ENCODING."""
     credentials: PostgresCredentials = config.credentials.copy()
     query = KEEPALIVES | (credentials.query or {})
-    options = [str(query.pop("options", ""))]
+    own = str(query.pop("options", ""))
+    options = [own]
     for name in ("lock_timeout", "statement_timeout"):
         check_range(f"{_section(config)}.{name}", getattr(config, name), TIMEOUTS)
     lock_timeout = min(SECOND_TIMEOUT, config.lock_timeout) if config.waits.gave_up else config.lock_timeout
     for name, seconds in (("lock_timeout", lock_timeout), ("statement_timeout", config.statement_timeout)):
-        if seconds and name not in options[0]:
+        if seconds and name not in own:
             options.append(f"-c {name}={max(round(seconds * 1000), 1)}")
     credentials.query = query | {"options": " ".join(filter(None, [*options, SESSION]))}
     credentials.client_encoding = ENCODING

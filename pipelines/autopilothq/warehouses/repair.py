@@ -50,10 +50,11 @@ def repair_tables(into: dlt.Pipeline, schema_name: str = SOURCE) -> None:
         stored = _stored_columns(client, schema)
         missing = _without_views(client, _missing(client, schema, stored))
         for table, columns in missing.items():
-            _refuse_keys(client, schema, table, columns)
+            if stored[table]:
+                _refuse_keys(client, schema, table, columns)
         _recreate(client, schema, missing)
         for table, columns in missing.items():
-            _log.warning(_warning(client, table, [] if columns is schema.tables[table]["columns"] else list(columns)))
+            _log.warning(_warning(client, table, list(columns) if stored[table] else []))
         if isinstance(client, WithStagingDataset):
             _repair_staging(client, _stored_columns(client, schema) if missing else stored, schema)
 
@@ -127,10 +128,10 @@ def _without_views(client: Any, missing: dict[str, TTableSchemaColumns]) -> dict
 
 
 def _refuse_keys(client: SqlJobClientBase, schema: Schema, table: str, columns: TTableSchemaColumns) -> None:
-    all_columns = schema.tables[table]["columns"]
+    """Raises RunError if an existing table lacks one of its key's columns, or one that must not be null."""
     keys = keys_of(schema.tables[table])
     needed = [name for name, column in columns.items() if name in keys or not column.get("nullable", True)]
-    if needed and columns is not all_columns:
+    if needed:
         name = _name(client, table)
         raise RunError(
             f"The column {needed[0]} of {name} is missing, and rows cannot be told apart without it.\n"
@@ -140,6 +141,7 @@ def _refuse_keys(client: SqlJobClientBase, schema: Schema, table: str, columns: 
 
 
 def _warning(client: SqlJobClientBase, table: str, columns: list[str]) -> str:
+    """Returns the warning that columns of a table were recreated; without `columns` the whole table was."""
     name = _name(client, table)
     if not columns:
         return f"The table {name} was missing and was created again, empty; {_read_again(client, table)}"

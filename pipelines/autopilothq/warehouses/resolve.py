@@ -204,18 +204,19 @@ def _duckdb_destination(
             "Expected the path of a DuckDB file, got a MotherDuck URL, which is a destination of its own.\n"
             "Name that: --destination motherduck"
         )
-    if not database.startswith(":"):
+    is_file = not database.startswith(":")
+    if is_file:
         database = os.path.abspath(os.path.join(_local_folder(), database))
     if "?" in database:
         raise RunError(
             f"DuckDB cannot keep a database at {database}: it takes what follows a ? for options.\n"
             "Rename that folder, or name a file elsewhere (--credentials /data/other.duckdb)."
         )
-    elsewhere = reads and database.startswith(":")  # only dlt can open it
-    if not create and not elsewhere and not Path(database).exists():
+    # Anything else, such as `:pipeline:`, only dlt can open.
+    if not create and (is_file or not reads) and not Path(database).exists():
         nowhere = duckdb.connect(config={"enable_external_access": False})
         return direct(credentials=nowhere, destination_name=destination_name)
-    if create and not database.startswith(":"):
+    if create and is_file:
         _check_folder(database)
     spec = _with_settings(DuckDbCredentials(database, read_only=reads), f"destination.{destination_name}.credentials")
     return direct(credentials=spec, destination_name=destination_name, wait=wait.total_seconds())

@@ -55,7 +55,7 @@ Selected = Mapping[str, MessageSelection]
 _EVENTS = frozenset(EVENT_TABLE_NAMES)
 _TYPES = frozenset(table.name for _, table, _ in KINDS)
 # The messages that have a row in each table of messages.
-_MESSAGES_OF = {
+_MESSAGES_WITH_ROW = {
     TRACKS.name: MessageSelection(_TYPES),
     EVENTS_RESOURCE: MessageSelection(_TYPES | _EVENTS | {""}),
     **{name: MessageSelection(frozenset({name}), but=False) for name in _EVENTS | _TYPES},
@@ -77,12 +77,12 @@ def _taken(resource: str, messages: MessageSelection) -> MessageSelection:
     """Returns which of these messages a resource takes."""
     if resource in _BOOKS:
         return messages
-    return messages & _MESSAGES_OF[resource] if resource in _MESSAGES_OF else ALL_MESSAGES
+    return messages & _MESSAGES_WITH_ROW[resource] if resource in _MESSAGES_WITH_ROW else ALL_MESSAGES
 
 
 def messages_with_row(table: str) -> MessageSelection:
     """Returns the messages that have a row in a table. Example: `messages_with_row("users").has("identifies")`."""
-    return _MESSAGES_OF.get(table, MessageSelection(frozenset({table}), but=False))
+    return _MESSAGES_WITH_ROW.get(table, MessageSelection(frozenset({table}), but=False))
 
 
 def covers(loaded: Selected | None, requested: Selected) -> bool:
@@ -109,7 +109,7 @@ def messages_of(loaded: Selected | None) -> MessageSelection:
     """Returns all messages of which some rows are loaded."""
     if loaded is None:
         return ALL_MESSAGES
-    return reduce(or_, (messages for name, messages in loaded.items() if name in _MESSAGES_OF), NONE)
+    return reduce(or_, (messages for name, messages in loaded.items() if name in _MESSAGES_WITH_ROW), NONE)
 
 
 def to_text(loaded: Selected | None, resources: Collection[str]) -> str | None:
@@ -119,10 +119,10 @@ def to_text(loaded: Selected | None, resources: Collection[str]) -> str | None:
     """
     if loaded is None or covers(loaded, select(resources, ALL_MESSAGES)):
         return None
-    return json.dumps({name: _json_of(name, messages) for name, messages in sorted(loaded.items())})
+    return json.dumps({name: _to_json(name, messages) for name, messages in sorted(loaded.items())})
 
 
-def _json_of(resource: str, messages: MessageSelection) -> Any:
+def _to_json(resource: str, messages: MessageSelection) -> Any:
     whole = _taken(resource, ALL_MESSAGES)
     if messages == whole:
         return "all"
@@ -134,13 +134,13 @@ def from_text(text: str | None) -> Selected | None:
     if text is None:
         return None
     try:
-        return {name: _taken(name, _messages(value)) for name, value in json.loads(text).items()}
+        return {name: _taken(name, _from_json(value)) for name, value in json.loads(text).items()}
     except (ValueError, TypeError, AttributeError):
         return {}
 
 
-def _messages(value: Any) -> MessageSelection:
-    """Returns the selection that `_json_of` wrote. Raises an error that `from_text` handles if the value is not one."""
+def _from_json(value: Any) -> MessageSelection:
+    """Returns the selection that `_to_json` wrote. Raises an error that `from_text` handles if the value is not one."""
     if value == "all":
         return ALL_MESSAGES
     ((kind, names),) = value.items()

@@ -109,9 +109,9 @@ class Coordinator:
         counts = merge_counts(count for part in parts for count in part.counts)
         audit = audit_rows(load, counts, lines)
         rejects = sum((Counter(part.rejects) for part in parts), Counter[str]())
-        in_order = dict(sorted(rejects.items(), key=lambda item: (-item[1], item[0])))
+        frequent_first = dict(sorted(rejects.items(), key=lambda item: (-item[1], item[0])))
         limits = limits_exceeded([row for part in parts for row in part.limits], tables.without_table)
-        fill_report(load, counts, lines, in_order, limits)
+        fill_report(load, counts, lines, frequent_first, limits)
         return ProjectedLoad(files, audit)
 
     def _run(self, tasks: Sequence[Any], done: Callable[[Any], object] = lambda _: None) -> list[Any]:
@@ -164,12 +164,11 @@ class Coordinator:
     # ---- deduplicate -------------------------------------------------------------------------------------------------
 
     def _decide_tables(self, shares: Sequence[ParsedShare], existing: ExistingTables) -> TablesOfLoad:
-        load, target = self.load, self.load.target
-        context, cells = self._context, all_cells(shares)
-        partitioned = context.load.with_cells(cells)
-        partitioned = dataclasses.replace(partitioned, existing=existing, widths=target.widths())
-        context = dataclasses.replace(context, load=partitioned)
-        partitions = partition_inputs(shares)
+        """Decides which events get a table, now that all of them are known, and splits the stored ids of the tables."""
+        load, partitions = self.load, partition_inputs(shares)
+        partitioned = self._context.load.with_cells(all_cells(shares))
+        partitioned = dataclasses.replace(partitioned, existing=existing, widths=load.target.widths())
+        context = dataclasses.replace(self._context, load=partitioned)
         tables, without_table = self._limit_tables(context, partitions)
         context = dataclasses.replace(context, load=dataclasses.replace(partitioned, tables=tables))
         read = stored_rows(load, existing) if load.report.lines else None
@@ -182,6 +181,8 @@ class Coordinator:
     def _limit_tables(
         self, context: WorkerContext, partitions: Sequence[PartitionInput]
     ) -> tuple[TableNumbers, dict[str, int]]:
+        """Returns the numbered tables, and how many messages each event has that gets no table, by its slug."""
+
         def count() -> Counter[int]:
             counts = self._run([CountTask(context, each) for each in partitions])
             return sum(map(Counter, counts), Counter[int]())
@@ -192,20 +193,18 @@ class Coordinator:
 
     def _deduplicate(self, tables: TablesOfLoad) -> list[DeduplicatedPartition]:
         """Deduplicates all partitions. Those that need more stored columns are run again once these are split."""
-        complete = frozenset(self.load.target.complete_loads())
+        complete, stored = frozenset(self.load.target.complete_loads()), tables.stored
         found: dict[int, DeduplicatedPartition] = {}
         while remaining := [each for each in tables.partitions if each.number not in found]:
             tasks = [
-                DeduplicateTask(
-                    tables.context, each, tables.stored.of(each.number) if tables.stored else None, complete
-                )
+                DeduplicateTask(tables.context, each, stored.of(each.number) if stored else None, complete)
                 for each in remaining
             ]
             for each, result in zip(remaining, self._run(tasks), strict=True):
                 if not isinstance(result, NeededColumns):
                     found[each.number] = result
-                elif tables.stored is not None:
-                    tables.stored.split(result.tables)
+                elif stored is not None:
+                    stored.split(result.tables)
         return [found[each.number] for each in tables.partitions]
 
 

@@ -16,11 +16,12 @@ from ...extras import PACKAGE, install
 from ...warehouses.dlt_internals import logger
 
 TRIES = 3
+_INSTALL = "Install the same versions on all machines."
 EngineFactory = Callable[[], Executor]
 """Makes an executor at the beginning of a load, and another one if its workers died."""
 
 
-# ---- engines by name -----------------------------------------------------------------------------------------------
+# ---- engines by name -------------------------------------------------------------------------------------------------
 
 
 def engine_of(name: str) -> EngineFactory:
@@ -52,11 +53,11 @@ def _dask(address: str) -> Executor:
         client = Client(address, set_as_default=False)
     except OSError as error:
         raise EngineError(f"Expected Dask's scheduler at {address}, but got {type(error).__name__}: {error}") from error
-    return _WithClient(client.get_executor(pure=False), client.close)
+    return _DaskExecutor(client.get_executor(pure=False), client.close)
 
 
-class _WithClient(Executor):
-    """An executor that closes its client when it shuts down."""
+class _DaskExecutor(Executor):
+    """Dask's executor, which also closes its client when it shuts down."""
 
     def __init__(self, executor: Executor, close: Callable[[], object]) -> None:
         self._executor = executor
@@ -111,7 +112,7 @@ def _missing(extra: str, package: str) -> EngineError:
     )
 
 
-# ---- tasks ---------------------------------------------------------------------------------------------------------
+# ---- tasks -----------------------------------------------------------------------------------------------------------
 
 
 class WorkerTask(Protocol):
@@ -135,7 +136,7 @@ def run_task(expected: tuple[str, str], task: bytes) -> Any:
     if (found := versions()) != expected:
         raise EngineError(
             f"Expected {_named(expected)} on every worker, as on the coordinator, but a worker has {_named(found)}.\n"
-            "Install the same versions on all machines."
+            f"{_INSTALL}"
         )
     return pickle.loads(task).run()  # noqa: S301 - the coordinator of this load has pickled it
 
@@ -158,6 +159,7 @@ def _named(found: tuple[str, str]) -> str:
 
 
 def _error_of(future: "Future[Any]") -> BaseException | None:
+    """Returns the error with which a task ended in its worker, None if it succeeded."""
     try:
         error = future.exception()
     except CancelledError as lost:  # the executor cancelled it, because its cluster lost it
@@ -172,14 +174,14 @@ class Workers:
 
     def __init__(self, engine: Executor | EngineFactory) -> None:
         """`engine` is an executor, which is left running, or a function that makes one, which is then shut down."""
-        self._make = None if isinstance(engine, Executor) else engine
+        self._factory = None if isinstance(engine, Executor) else engine
         self._executor = engine if isinstance(engine, Executor) else engine()
 
     def __enter__(self) -> "Workers":
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._make is not None:
+        if self._factory is not None:
             self._executor.shutdown(wait=not any(error), cancel_futures=True)
 
     def run(self, tasks: Sequence[WorkerTask], done: Callable[[Any], object]) -> list[Any]:
@@ -207,7 +209,7 @@ class Workers:
                     results[number] = future.result()
                     done(results[number])
                 else:
-                    self._check(error, tasks[number], tries[number], executor)
+                    self._prepare_retry(error, tasks[number], tries[number], executor)
                     submit(number)
         finally:
             for future in running:
@@ -222,14 +224,13 @@ class Workers:
             self._renew(self._executor)
             return self._executor.submit(pickle.loads, call)
 
-    def _check(self, error: BaseException, task: WorkerTask, tries: int, executor: Executor) -> None:
-        """Prepares a retry of a failed task. Raises the error if the task must not be retried."""
+    def _prepare_retry(self, error: BaseException, task: WorkerTask, tries: int, executor: Executor) -> None:
+        """Logs that a failed task is tried again, on a new executor if its own broke; raises if it must not be."""
         if isinstance(error, AutopilothqError):
             raise error
         if isinstance(error, ModuleNotFoundError) and PACKAGE.rpartition("-")[2] in str(error):
             raise EngineError(
-                f"Expected {_named(versions())} on every worker, but a worker does not have it: {error}\n"
-                "Install the same versions on all machines."
+                f"Expected {_named(versions())} on every worker, but a worker does not have it: {error}\n{_INSTALL}"
             ) from error
         if tries >= TRIES:
             raise EngineError(
@@ -242,11 +243,11 @@ class Workers:
 
     def _renew(self, broken: Executor) -> None:
         """Replaces an executor whose workers died, unless it was replaced before."""
-        if self._make is None:
+        if self._factory is None:
             raise EngineError(
                 "A worker of the executor died, and broke the executor.\n"
                 "Give a function that makes one (executor=lambda: ProcessPoolExecutor(8)): it is then called again."
             )
         if broken is self._executor:
             broken.shutdown(wait=False, cancel_futures=True)
-            self._executor = self._make()
+            self._executor = self._factory()

@@ -2,10 +2,9 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import duckdb
@@ -33,6 +32,14 @@ class ParsedShare:
     ended: list[tuple[int, str | None]] = field(default_factory=list)
     skipped: Counter[int] = field(default_factory=Counter)
 
+    def add(self, batch: Batch, skipped: Counter[int], cells: ParsedCells) -> None:
+        """Adds the counts of a batch as it was read, and the cells of those of its lines that were not skipped."""
+        self.all_cells.extend(cells)
+        self.lines += batch.lines.num_rows
+        self.bytes += batch.bytes
+        self.ended += batch.ended
+        self.skipped += skipped
+
 
 @dataclass(frozen=True)
 class ParseTask:
@@ -54,9 +61,12 @@ class ParseTask:
         with self.context.engine() as (con, scratch):
             with closing(LineReader(con)) as reader:
                 parser = Parser(str(new_folder(scratch, "parsed")), key_bytes=self.context.load.limits.key_bytes)
-                parse = partial(parser.parse, reader)
                 for number, whole in enumerate(self.share.read()):
-                    self._add(con, parse, whole, f"{scratch}/lines-{number}.parquet", done)
+                    batch, skipped = filter_batch(whole, self.requested.__getitem__, self.context.load.event_table)
+                    cells = parser.parse(reader, batch)
+                    done.add(whole, skipped, cells)
+                    if self.context.refused:
+                        self._keep_refused(con, batch, cells, f"{scratch}/lines-{number}.parquet", done)
             partitioned = partition_cells(
                 con, done.all_cells, self.context.load.partitions, str(new_folder(scratch, "cut"))
             )
@@ -64,26 +74,13 @@ class ParseTask:
         done.all_cells = dataclasses.replace(done.all_cells, messages=[], extras=[], rejects=[], discards=[])
         return done
 
-    def _add(
-        self,
-        con: duckdb.DuckDBPyConnection,
-        parse: Callable[[Batch], ParsedCells],
-        whole: Batch,
-        lines: str,
-        done: ParsedShare,
+    def _keep_refused(
+        self, con: duckdb.DuckDBPyConnection, batch: Batch, cells: ParsedCells, path: str, done: ParsedShare
     ) -> None:
-        batch, skipped = filter_batch(whole, self.requested.__getitem__, self.context.load.event_table)
-        cells = parse(batch)
-        done.all_cells.extend(cells)
-        if self.context.refused and write_refused_lines(
-            con, number_lines(batch.lines), cells.messages, self.context.refused, lines
-        ):
+        """Puts the lines of a batch that may be refused into the work folder, by way of the file `path`."""
+        if write_refused_lines(con, number_lines(batch.lines), cells.messages, self.context.refused, path):
             name = f"lines/{self.number}-{len(done.refused_lines)}.parquet"
-            done.refused_lines.append(self.context.folder.put(lines, name))
-        done.lines += whole.lines.num_rows
-        done.bytes += whole.bytes
-        done.ended += whole.ended
-        done.skipped += skipped
+            done.refused_lines.append(self.context.folder.put(path, name))
 
     def _put_files(self, cells: ParsedCells, part: int) -> ParsedCells:
         """Puts the files of a partition into the work folder."""

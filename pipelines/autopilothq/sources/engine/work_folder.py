@@ -18,9 +18,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from ... import private
 from ...disk import local_path
 from ...errors import EngineError
@@ -37,7 +34,7 @@ _NAME_ONE = "Name a folder or a bucket as --work-url (work_url) that this machin
 class WorkFolder:
     """A folder by its URL, which has no secrets: each worker opens the folder with its own credentials.
 
-    Example: `folder.put(Path("a.parquet"), "cells/3/0-messages-0.parquet")`.
+    Example: `folder.put("a.parquet", "cells/3/0-messages-0.parquet") == "cells/3/0-messages-0.parquet"`.
     """
 
     url: str
@@ -102,19 +99,12 @@ class WorkFolder:
         try:
             os.replace(path, target)
         except OSError:  # another disk
-            temporary = (
-                f"{target}.{secrets.token_hex(8)}"  # random, because processes in two containers may have the same id
-            )
+            # Not named after the process: processes in two containers may have the same id.
+            temporary = f"{target}.{secrets.token_hex(8)}"
             shutil.copyfile(path, temporary)
             os.replace(temporary, target)
             os.unlink(path)
         return name
-
-    def put_table(self, table: pa.Table, name: str, scratch: Path) -> str:
-        """Writes a table into the folder as a Parquet file, by way of the folder `scratch`; returns the name."""
-        path = scratch / Path(name).name
-        pq.write_table(table, path)
-        return self.put(str(path), name)
 
     def get(self, name: str, scratch: str) -> str:
         """Returns the local path of a file; a file in a bucket is fetched into the folder `scratch`, once."""

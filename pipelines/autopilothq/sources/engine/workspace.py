@@ -6,6 +6,7 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from .work_folder import WorkFolder
 
@@ -20,7 +21,9 @@ class Workspace:
 
     def put_table(self, table: pa.Table, name: str) -> str:
         """Writes a table into the work folder as a Parquet file; returns the name."""
-        return self.folder.put_table(table, name, self.scratch)
+        path = self.scratch / Path(name).name
+        pq.write_table(table, path)
+        return self.folder.put(str(path), name)
 
     def get_all(self, names: Iterable[str]) -> list[str]:
         """Returns the local paths of files of the work folder."""

@@ -16,7 +16,7 @@ from ..scans import Scan, ScanBatch
 from ..times import read_time
 from .answers import Answers, Entry, PersonEnd
 from .pages import person_fields
-from .search import EMAIL_FIELD, EXTERNAL_ID_FIELD, Contact, contact_of_fields
+from .search import ID_FIELDS, Contact, contact_of_fields
 
 ACTIVITY_OVERLAP = timedelta(days=1)  # activities may come late, so each request goes back one more day
 MAX_FAILED_IN_A_ROW = 5  # people; after so many, the service is at fault, not the people
@@ -51,8 +51,8 @@ class FeedScope(NamedTuple):
 
     def start_of(self, person: DuePerson) -> datetime | None:
         """Returns the time from which a person's activities are needed; None for all of them."""
-        times = [person.loaded_until - ACTIVITY_OVERLAP] if person.loaded_until else []
-        return max([*times, *([self.since] if self.since else [])], default=None)
+        not_loaded = person.loaded_until - ACTIVITY_OVERLAP if person.loaded_until else None
+        return max(filter(None, (not_loaded, self.since)), default=None)
 
 
 NotedPerson = tuple[str, datetime | None, datetime]
@@ -234,7 +234,7 @@ def _with_ids(account: Ortto, people: list[DuePerson]) -> list[DuePerson]:
     found: dict[str, Any] = {}
     if missing:
         with suppress(RequestRejected):  # then activities have only the contact id
-            found = account.people_by_ids(missing, [EMAIL_FIELD, EXTERNAL_ID_FIELD])
+            found = account.people_by_ids(missing, ID_FIELDS)
     return [
         person._replace(contact=contact_of_fields(person.contact.id, person_fields(found[person.contact.id])))
         if person.contact.id in found

@@ -10,7 +10,7 @@ from ...segment.identity import fold_email
 from ...segment.json_text import JsonObject
 from .pages import OutOfTime, Query, Scanner
 from .run import Run
-from .search import EMAIL_FIELD, EXTERNAL_ID_FIELD, LIST, MATCHED, Contact, Found, found_person, reduce_person
+from .search import ID_FIELDS, LIST, MATCHED, Contact, Found, found_person, reduce_person
 
 VALUES_AT_ONCE = 50  # values in one request
 _ID = re.compile("[0-9a-f]{24}")
@@ -61,7 +61,7 @@ class Lookup:
         ids = {value for value in values if _ID.fullmatch(value)}
         contacts: list[Any] = [[id_, None, None, None] for id_ in sorted(ids)]  # `Feed` looks up their other ids
         if requested := {_key(value): value for value in values if value not in ids}:
-            query = Query([EMAIL_FIELD, EXTERNAL_ID_FIELD], _filter(requested.values()), reduce=reduce_person)
+            query = Query(ID_FIELDS, _filter(requested.values()), reduce=reduce_person)
             try:
                 found = [contact for page in query.pages(self._scanner.account, None) for contact in page.contacts]
             except RequestRejected as error:
@@ -86,7 +86,7 @@ class Lookup:
 
         spool = self._run.spool(MATCHED)
         is_new = spool.last == 0
-        for contacts, _ in self._scanner.scan(spool, Query([EMAIL_FIELD, EXTERNAL_ID_FIELD], reduce=matching)):
+        for contacts, _ in self._scanner.scan(spool, Query(ID_FIELDS, reduce=matching)):
             yield [found_person(contact, self._run.begun) for contact in contacts]
         if is_new:
             self._warn_of(len(missing), len(requested))
@@ -116,7 +116,8 @@ def _filter(values: Any) -> dict[str, Any]:
     requested = dict.fromkeys(
         form for value in values for form in ((value, value.lower()) if "@" in value else (value,))
     )
-    fields = ((EMAIL_FIELD if "@" in value else EXTERNAL_ID_FIELD, value) for value in requested)
+    email, external_id = ID_FIELDS
+    fields = ((email if "@" in value else external_id, value) for value in requested)
     return {"$or": [{"$str::is": {"field_id": field, "value": value}} for field, value in fields]}
 
 

@@ -20,6 +20,7 @@ from .pages import Query, Scanner, person_fields
 from .run import TIMES_LAG, Run
 
 EMAIL_FIELD, EXTERNAL_ID_FIELD = "str::email", "str::ei"
+ID_FIELDS = (EMAIL_FIELD, EXTERNAL_ID_FIELD)
 FILTER, FIELDS, EVERYONE, ALL, LIST, MATCHED = "filter", "fields", "everyone", "all", "list", "matched"
 WAYS: Mapping[str | None, str] = {
     FILTER: "a filter of the account",
@@ -84,7 +85,7 @@ class Search:
     def everyone(self) -> Iterator[list[Found]]:
         """Yields all people, page by page."""
         self._run.set_way(ALL)
-        yield from self._pages(ALL, Query([EMAIL_FIELD, EXTERNAL_ID_FIELD], reduce=reduce_person))
+        yield from self._pages(ALL, Query(ID_FIELDS, reduce=reduce_person))
 
     def active(self, since: datetime | None) -> Iterator[list[Found]]:
         """Yields the people who were active since a time, or since the last run; more if the account lacks times."""
@@ -125,13 +126,13 @@ class Search:
         if way == FILTER:
             value = start.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             parts = [{"$tme::absolute_after": {"field_id": field, "value": value}} for field in self._times]
-            return Query([EMAIL_FIELD, EXTERNAL_ID_FIELD], {"$or": parts}, reduce=tally.every), tally
+            return Query(ID_FIELDS, {"$or": parts}, reduce=tally.every), tally
         if way == FIELDS:
             return self._query_of_times(tally.active), tally
-        return Query([EMAIL_FIELD, EXTERNAL_ID_FIELD], reduce=tally.every), tally
+        return Query(ID_FIELDS, reduce=tally.every), tally
 
     def _query_of_times(self, reduce: Callable[[JsonObject], Any] | None = None) -> Query:
-        return Query([EMAIL_FIELD, EXTERNAL_ID_FIELD, *self._times], reduce=reduce)
+        return Query([*ID_FIELDS, *self._times], reduce=reduce)
 
     def _better(self, way: str, tally: "_Tally") -> str | None:
         """Returns the way to try next if this one found so little that it may not work; None if it worked."""

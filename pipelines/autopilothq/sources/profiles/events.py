@@ -91,7 +91,6 @@ def nonblank_text(value: Any) -> str | None:
 
 def start_of(person: DueProfile, scope: EventScope, now: datetime) -> datetime | None:
     """Returns the time from which a person's events are requested; None means all that the API still has."""
-    times = [person.loaded_until - OVERLAP] if person.loaded_until else []
-    times += [scope.since] if scope.since else []
-    start = max(times, default=None)
+    not_loaded = person.loaded_until - OVERLAP if person.loaded_until else None
+    start = max(filter(None, (not_loaded, scope.since)), default=None)
     return start if start and start > now - RETENTION else None

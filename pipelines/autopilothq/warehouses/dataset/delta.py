@@ -22,6 +22,7 @@ from ...catalog import TRACKS, Table, Type
 from ...errors import CannotMerge
 from ...extras import install, is_own_import_error
 from ...projection import ExistingTables, engine
+from ...projection.context import declared_types
 from ...projection.types import ARROW
 from ..delta import ENGINE, warn_incomplete
 from ..dlt_internals import (
@@ -156,7 +157,7 @@ class DeltaDataset(Dataset):
         from deltalake import DeltaTable
 
         if self._table(table.name) is None:
-            schema = arrow_schema({column.name: column.type for column in table.columns})
+            schema = arrow_schema(declared_types(table))
             location, options = _location_of(self.client, table.name)
             self.client.initialize_storage()
             DeltaTable.create(location, schema, mode="ignore", storage_options=options)
@@ -167,7 +168,7 @@ class DeltaDataset(Dataset):
         """Inserts rows, with a cell for each column of the catalogue's table."""
         from deltalake import write_deltalake
 
-        schema = arrow_schema({column.name: column.type for column in table.columns})
+        schema = arrow_schema(declared_types(table))
         cells = zip(*rows, strict=True) if rows else ((),) * len(schema)
         arrays = [pa.array(column, field.type) for column, field in zip(cells, schema, strict=True)]
         write_deltalake(self._current(table.name), pa.table(arrays, schema=schema), mode="append", schema_mode="merge")

@@ -23,8 +23,8 @@ def rows_of_statement(dataset: Dataset, statement: str) -> list[Row]:
     if isinstance(dataset, DeltaDataset):
         with dataset.answer(statement) as (_, answers):
             return [tuple(row) for rows in answers for row in rows]
-    parts = statement.replace("%", "%%")
-    return list(dataset.sql.stream(parts, ())) if isinstance(dataset, SqlDataset) else []
+    escaped = statement.replace("%", "%%")
+    return list(dataset.sql.stream(escaped, ())) if isinstance(dataset, SqlDataset) else []
 
 
 def count_shared(dataset: Dataset, table: str, by: str, others: Sequence[str]) -> dict[Any, int]:

@@ -40,7 +40,7 @@ from .sql_schema import (
     text_lengths,
     unreadable_tables,
 )
-from .sql_statements import Opened, Statements
+from .sql_statements import Connect, Statements
 
 ROWS_PER_INSERT = 100
 IDS_PER_QUERY = 1_000
@@ -53,11 +53,11 @@ class SqlDataset(Dataset):
     """
 
     def __init__(
-        self, client: SqlJobClientBase, opened: Opened | None = None, is_staging: bool = False, literals: bool = False
+        self, client: SqlJobClientBase, connect: Connect | None = None, is_staging: bool = False, literals: bool = False
     ) -> None:
         super().__init__()
         self.client = client
-        self.sql = Statements(client, opened, is_staging, literals)
+        self.sql = Statements(client, connect, is_staging, literals)
         self._columns: dict[str, Columns] | None = None
         self._known: dict[str, dict[str, Type]] = {}
         self.kind = client.config.destination_type.rpartition(".")[2]
@@ -123,7 +123,7 @@ class SqlDataset(Dataset):
     def parts(self) -> Sequence[Dataset]:
         """Returns this dataset, and the staging dataset if it exists."""
         staged = SqlDataset(self.client, self.sql.open, is_staging=True, literals=self.sql.literals)
-        with staged.sql.opened() as client:
+        with staged.sql.open_in_dataset() as client:
             return [self, staged] if client.sql_client.has_dataset() else [self]
 
     def complete_loads(self) -> set[str]:
@@ -138,11 +138,11 @@ class SqlDataset(Dataset):
     def read(self, table: str, columns: Sequence[str], ids: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
         """Yields columns of a table that `tables` has found, in the contract's types."""
         schema = pa.schema([(column, ARROW[self._known[table][column]]) for column in columns])
-        with self.sql.opened() as client:
+        with self.sql.open_in_dataset() as client:
             select = ", ".join(self.quoted(table, column) for column in columns)
             text = f"SELECT {select} FROM {self.sql.table(table)}"
             name = self.sql.written(self.sql.table(table), ())
-            for where, values in _parts(self, table, ids):
+            for where, values in _conditions(self, table, ids):
                 query = self.sql.written(text + where, values)
                 yield from read_table(client.sql_client, name, query, schema, self.kind)
 
@@ -197,7 +197,7 @@ class SqlDataset(Dataset):
         _drop_copies(self)
 
 
-def _parts(dataset: SqlDataset, table: str, ids: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
+def _conditions(dataset: SqlDataset, table: str, ids: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
     """Yields conditions and their values that select a table's rows by id; without ids, one that selects all rows.
 
     Only PostgreSQL selects rows by id, with its index, because its driver makes a Python object of each cell.
@@ -221,7 +221,7 @@ def may_hide_rows(dataset: Dataset, table: str) -> bool:
 
 
 def _create(dataset: SqlDataset, table: Table) -> None:
-    with dataset.sql.opened() as client:
+    with dataset.sql.open_in_dataset() as client:
         sql = client.sql_client
         if not sql.has_dataset():
             sql.create_dataset()
@@ -278,7 +278,7 @@ def _drop_copies(dataset: SqlDataset) -> None:
     if schema is None or dataset.client.capabilities.supports_transactions is False:
         return
     found = dataset.tables(schema.data_table_names())
-    with dataset.sql.opened() as client:
+    with dataset.sql.open_in_dataset() as client:
         sql = client.sql_client
         for name in found:
             keys = list(map(sql.escape_column_name, keys_of(schema.tables[name])))

@@ -11,7 +11,7 @@ from ...catalog import Type
 from ...projection.engine import lacks_memory
 from ...projection.types import ARROW
 from ..dlt_internals import DatabaseException, SqlClientBase, TTableSchemaColumns
-from ..duckdb_parts import LONG, MOST_ROWS, VECTOR, has_rowid, longest_texts, stored_column_names
+from ..duckdb_parts import LONG, MOST_ROWS, VECTOR, has_rowid, longest_texts, rowid_range, stored_column_names
 
 CELLS_PER_READ = 40_000
 BYTES_PER_READ = 16 << 20  # from a table with long texts
@@ -55,7 +55,7 @@ def _read_in_parts(
     client: SqlClientBase[Any], table: str, sql: str, schema: pa.Schema, rows: int
 ) -> Iterator[pa.RecordBatch]:
     """Yields the rows of a DuckDB table, about BYTES_PER_READ at a time; `rows` is how many to read first."""
-    [[start, last]] = client.execute_sql(f"SELECT coalesce(min(rowid), 0), coalesce(max(rowid), -1) FROM {table}") or ()
+    start, last = rowid_range(client.execute_sql, table)
     while start <= last:
         part = f"{sql} WHERE rowid BETWEEN {start} AND {start + rows - 1}"
         try:

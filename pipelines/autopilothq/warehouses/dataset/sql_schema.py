@@ -89,10 +89,7 @@ def secured_tables(sql: Statements) -> list[str]:
 
 
 def lacking_units(sql: Statements, units: Sequence[str]) -> tuple[str, set[str]]:
-    """Returns the encoding of a PostgreSQL database, and those of some characters that it cannot hold.
-
-    Each may be of several code points, which are then tried together.
-    """
+    """Returns the encoding of a PostgreSQL database, and the units that it lacks, as `lacking_characters` does."""
     encoding, lacking = "", set[str]()
     for start in range(0, max(len(units), 1), UNITS_PER_STATEMENT):
         some = [unit.encode() for unit in units[start : start + UNITS_PER_STATEMENT]]

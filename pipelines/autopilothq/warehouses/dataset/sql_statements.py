@@ -12,17 +12,18 @@ from .interface import NativeType, Row
 
 ROWS_PER_FETCH = 10_000
 _VALUE = re.compile(r"%[s%]")
-Opened = Callable[[], Any]
+Connect = Callable[[], Any]
+"""Returns a context manager whose value is dlt's client with an open connection."""
 
 
 class Connections:
     """Opens the connections for statements: `open` opens one for each statement, except within `connected`.
 
-    Example of `opened`: `pipeline.sql_client`.
+    Example: `Connections(pipeline.sql_client)`.
     """
 
-    def __init__(self, opened: Opened) -> None:
-        self.open = opened
+    def __init__(self, connect: Connect) -> None:
+        self.open = connect
         self._exists: bool | None = None  # None: not connected, so that the dataset may be dropped meanwhile
 
     @contextmanager
@@ -50,12 +51,12 @@ class Connections:
 class Statements(Connections):
     """Builds and runs statements for a dataset, or for its staging dataset.
 
-    `opened` returns a client with an open connection for each statement; without it `client` is open already. With
+    `connect` opens a connection for each statement; without it the connection of `client` is open already. With
     `literals` values are written into statements: thousands of parameters take DuckDB thirty times as long.
     """
 
-    def __init__(self, client: SqlJobClientBase, opened: Opened | None, is_staging: bool, literals: bool) -> None:
-        super().__init__(opened or (lambda: nullcontext(client)))
+    def __init__(self, client: SqlJobClientBase, connect: Connect | None, is_staging: bool, literals: bool) -> None:
+        super().__init__(connect or (lambda: nullcontext(client)))
         self.client = client
         self.is_staging = is_staging
         self.literals = literals
@@ -63,23 +64,24 @@ class Statements(Connections):
         """The spelling of tables and columns in the destination, by their names in lower case."""
 
     @contextmanager
-    def opened(self) -> Iterator[Any]:
-        """Yields an open client whose statements go to the dataset."""
-        with self.open() as client, self._at(client):
+    def open_in_dataset(self) -> Iterator[Any]:
+        """Yields an open client whose statements go to this dataset, which may be the staging dataset."""
+        with self.open() as client, self._directed(client):
             yield client
 
-    def _at(self, client: Any) -> AbstractContextManager[Any]:
+    def _directed(self, client: Any) -> AbstractContextManager[Any]:
+        """Returns a context in which a client uses the names of this dataset."""
         return client.sql_client.with_staging_dataset() if self.is_staging else nullcontext()
 
     def dataset_name(self) -> str:
         """Returns the dataset's name."""
-        with self._at(self.client):
+        with self._directed(self.client):
             return self.client.sql_client.dataset_name
 
     def table(self, name: str) -> str:
         """Returns a table's qualified name, with each `%` doubled."""
         spelt = self._spelt_table(name)
-        with self._at(self.client):
+        with self._directed(self.client):
             named = self.client.sql_client.make_qualified_table_name
             return (named(spelt, casefold=False) if spelt else named(name)).replace("%", "%%")
 
@@ -97,7 +99,7 @@ class Statements(Connections):
     def path(self, name: str) -> list[str]:
         """Returns the parts of a table's name as the destination has it, unquoted."""
         spelt = self._spelt_table(name)
-        with self._at(self.client):
+        with self._directed(self.client):
             named = self.client.sql_client.make_qualified_table_name_path
             return list(named(spelt, quote=False, casefold=False) if spelt else named(name, quote=False))
 
@@ -126,7 +128,7 @@ class Statements(Connections):
 
     def stream(self, text: str, values: Sequence[Any]) -> Iterator[Row]:
         """Yields the rows that a statement returns."""
-        with self.opened() as client:
+        with self.open_in_dataset() as client:
             statement, rest = self.bound(text, values)
             with client.sql_client.execute_query(statement, *rest) as cursor:
                 while rows := cursor.fetchmany(ROWS_PER_FETCH):
@@ -148,14 +150,14 @@ class Statements(Connections):
 
     def run(self, text: str, values: Sequence[Any]) -> None:
         """Runs a statement that writes."""
-        with self.opened() as client:
+        with self.open_in_dataset() as client:
             statement, rest = self.bound(text, values)
             client.sql_client.execute_sql(statement, *rest)
 
     def columns(self) -> Iterator[tuple[str, str, NativeType]]:
         """Yields the table, name and type of each column of the dataset, and notes the spelling of names in `spelt`."""
         fold = self.client.capabilities.casefold_identifier
-        with self.opened() as client:
+        with self.open_in_dataset() as client:
             for dataset, belongs in _datasets_of(client.sql_client):
                 with dataset:
                     found: dict[str, dict[str, NativeType]] = {}
@@ -179,7 +181,7 @@ class Statements(Connections):
         and its `%s` for the name of the schema.
         """
         rows: list[Row] = []
-        with self.opened() as client:
+        with self.open_in_dataset() as client:
             sql = client.sql_client
             text = query.format_map({name: information_schema(sql, view) for name, view in _VIEWS.items()})
             for dataset, belongs in _datasets_of(sql):

@@ -48,7 +48,7 @@ def _names_in_lake(client: FilesystemClient, made: Collection[str]) -> TableName
             table = open_table(client, name)
             if table is None:
                 continue
-            found = messages if _holds_messages(table) else others
+            found = messages if _can_hold_messages(table) else others
         except Exception as error:
             if type(error).__name__ != "DeltaError":  # the library need not be installed
                 raise
@@ -57,7 +57,7 @@ def _names_in_lake(client: FilesystemClient, made: Collection[str]) -> TableName
     return TableNames(frozenset(messages), others=frozenset(others))
 
 
-def _holds_messages(table: Any) -> bool:
+def _can_hold_messages(table: Any) -> bool:
     """Returns whether a Delta table can hold messages."""
     schema = pa.schema(table.schema().to_arrow())
     types = {field.name: field.type for field in schema}
