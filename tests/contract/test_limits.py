@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -22,7 +23,7 @@ from autopilothq.catalog import (
     TABLES,
     Limits,
 )
-from autopilothq.projection import Snapshot, SnapshotTarget, irregular, shapes, users
+from autopilothq.projection import Snapshot, SnapshotTarget, audit, engine, irregular, shapes, users
 from autopilothq.projection import projection as projection_module
 from autopilothq.projection.cells import CellWriter
 from autopilothq.projection.context import ExistingTables, SharedContext, TableNumbers
@@ -347,6 +348,7 @@ def test_discarded_values_are_told_by_the_name_that_their_column_has(
     leaves: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shapes, "MAX_LEAVES", leaves)
+    monkeypatch.setattr(audit, "NAMES_AT_ONCE", 1)
     store = Store(LIMITS["postgres"])
     store.shorten = lambda name: name[:20]
     key = "a" * 25
@@ -363,6 +365,18 @@ def test_discarded_values_are_told_by_the_name_that_their_column_has(
         ("email_opened", "m2", "a" * 20, "2", "same_column"),
         ("email_opened", "m2", f"properties.{'名' * 25}", "3", "no_column"),
         ("email_opened", "m3", "a" * 20, r'"\u0000"', "not_text"),
+    ]
+
+
+def test_the_names_of_more_columns_than_the_engine_reads_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "stored_name", lambda *_: "x")
+    context: Any = SimpleNamespace(con=engine.connect(None, 500, threads=2))
+    context.con.execute("CREATE TABLE stored_names (column_name VARCHAR, reason VARCHAR, stored_name VARCHAR)")
+    names = "SELECT i::VARCHAR AS column_name, 'not_text' AS reason, NULL AS table_name FROM range(150_000) many(i)"
+    context.con.execute(f"CREATE TABLE discards AS {names}")
+    audit._find_stored_names(context)
+    assert context.con.sql("SELECT count(*), count(DISTINCT column_name) FROM stored_names").fetchall() == [
+        (150_000, 150_000)
     ]
 
 

@@ -83,7 +83,8 @@ def _find_stored_names(context: ProjectionContext) -> None:
     """
     context.con.execute(_SQL["discarded_columns"])
     for start in range(0, engine.count(context.con, "discarded_columns"), NAMES_AT_ONCE):
-        part = f"FROM discarded_columns LIMIT {NAMES_AT_ONCE} OFFSET {start}"
+        # By row ids, because the engine keeps no order in which an OFFSET would find the next ones.
+        part = f"FROM discarded_columns WHERE rowid BETWEEN {start} AND {start + NAMES_AT_ONCE - 1}"
         found = [row for row in context.con.execute(part).fetchall() if row[0] not in _DECLARED]
         rows = [(column, reason, stored_name(context, column)) for column, reason in found]
         names = [row for row in rows if row[0] != row[2]]
