@@ -197,7 +197,11 @@ class BooksClient(SqlJobClientBase):
 
     def _is_any_lacking(self, tables: Iterable[str] | None) -> bool:
         known = [name for name in tables or () if name in self.schema.tables]
-        return any(self._create_table_update(name, columns) for name, columns in self.get_storage_tables(known))
+        with_case = self.capabilities.generates_case_sensitive_identifiers()
+        return any(
+            self.schema.get_new_table_columns(name, columns, case_sensitive=with_case)
+            for name, columns in self.get_storage_tables(known)
+        )
 
     def get_storage_tables(self, table_names: Iterable[str]) -> Iterable[tuple[str, TTableSchemaColumns]]:
         """Yields tables and the columns that they have in the destination."""
