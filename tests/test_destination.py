@@ -116,6 +116,12 @@ def test_a_row_that_fails_twice_while_the_account_answers_keeps_no_package(confi
     ]
 
 
+def test_what_is_told_of_a_package_that_stays_pending_is_what_its_rows_wait_for(configured: FakeAutopilot) -> None:
+    configured.order("POST", "/contact", status=503, message="down", times=9)
+    with pytest.raises(PipelineStepFailed, match="2 of 2 rows could not be delivered: down"):
+        run([{"email": "a@example.com", "_NewEmail": "b@example.com"}, {"email": "a@example.com", "title": "CEO"}])
+
+
 @pytest.mark.parametrize(("naming", "form"), [("direct", "typed-jsonl"), ("snake_case", "parquet")])
 def test_values_of_other_types_than_the_first_stay_in_their_column(
     configured: FakeAutopilot, monkeypatch: pytest.MonkeyPatch, naming: str, form: Any

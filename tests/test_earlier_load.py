@@ -172,16 +172,30 @@ def test_a_load_that_another_one_overtook_does_not_count_if_its_rows_replace_oth
     assert outdated_loads(pipeline, Stored({"1.0", "2.0", "3.0"}, {"1.0", "2.0", *audited}), dataset) == lacking
 
 
-@pytest.mark.parametrize(("began", "stored", "lacking"), [(-1, 1, set()), (-1, 0, {"2.0"}), (1, 0, set())])
+BEFORE, AFTER = (str(AT.timestamp() + seconds) for seconds in (-1, 1))
+
+
+@pytest.mark.parametrize(
+    ("other", "reads_files", "stored", "lacking"),
+    [
+        (BEFORE, True, 1, set()),
+        (BEFORE, True, 0, {"2.0"}),
+        (BEFORE, False, 0, {"2.0"}),  # an API's stages its rows in the same tables
+        (AFTER, True, 0, set()),
+        ("no time", False, 1, set()),
+        ("no time", False, 0, {"2.0"}),
+    ],
+)
 def test_rows_of_a_load_are_counted_if_another_one_was_at_work_at_the_same_time(
-    pipeline: Any, began: float, stored: int, lacking: set[str]
+    pipeline: Any, other: str, reads_files: bool, stored: int, lacking: set[str]
 ) -> None:
     """Each can take away rows that the other one has staged. Which of them ended first tells nothing."""
     pipeline.last_trace = trace_of("2.0", "extract normalize load run")
     note(pipeline, "2.0", {"1.0"}, rows={"tracks": 1})
-    dataset, other = Dataset(tracks=stored), str(AT.timestamp() + began)
+    dataset = Dataset(tracks=stored)
     dataset.loads = [("1.0", AT), ("2.0", AT), (other, AT + timedelta(hours=1))]
-    assert outdated_loads(pipeline, Stored({"1.0", "2.0", other}, {"2.0", other}), dataset) == lacking
+    audited = {"2.0", other} if reads_files else {"2.0"}
+    assert outdated_loads(pipeline, Stored({"1.0", "2.0", other}, audited), dataset) == lacking
 
 
 def test_a_load_that_ended_while_another_one_was_read_overtook_it(pipeline: Any) -> None:

@@ -226,6 +226,20 @@ def test_what_fails_in_a_second_try_while_the_account_answers_is_left(server: Fa
     assert server.account.find("p5@example.com")
 
 
+def test_a_change_of_an_address_that_only_waited_was_not_tried(server: FakeAutopilot) -> None:
+    messages = [identify(1), identify(2, traits={"email": "p1@example.com", "_NewEmail": "p2@example.com"})]
+    assert of_package(server, [identify(3)]) == (0, 0)
+    for _ in range(5):
+        server.order("POST", "/contacts", status=429, times=2)
+        assert of_package(server, messages) == (2, 0)
+    server.order("POST", "/contact", status=503, times=6)
+    # Its own contact is the one that was written last, but writing that again could create a second one.
+    assert [of_package(server, messages) for _ in range(6)] == [*[(1, 0)] * 5, (0, 0)]
+    assert not server.account.find("p2@example.com")
+    assert of_package(server, messages) == (0, 0)
+    assert server.account.find("p2@example.com")
+
+
 @pytest.mark.parametrize("fault", [{}, {"status": 429, "times": 2}])
 def test_a_track_of_unknown_fate_keeps_its_values_behind_what_came_late(
     server: FakeAutopilot, fault: dict[str, Any]

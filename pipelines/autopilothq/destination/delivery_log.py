@@ -27,6 +27,7 @@ KILL_POINT_LOG_CREATED = f"{__name__}:DeliveryLog._create"  # for tests/faults
 KILL_POINT_DELIVERIES_ADDED = f"{__name__}:DeliveryLog.add"  # for tests/faults
 KILL_POINT_OUTCOMES_WRITTEN = f"{__name__}:DeliveryLog.write_outcomes"  # for tests/faults
 KILL_POINT_LOG_CLOSED = f"{__name__}:DeliveryLog.__exit__"  # for tests/faults
+_NEWEST = 100  # contacts written last, of which one that can still be written is sought
 _OF_CONTACTS = {("identify", None), ("track", None)}  # kinds and triggers of rows that are about a contact
 
 
@@ -60,7 +61,8 @@ class DeliveryStatus(NamedTuple):
     """The delivery status of a message and a trigger.
 
     `ever` tells whether it was ever delivered, `sent` when it was, or may have been, delivered last. All else is of its
-    last row: `tried_at` is the time of that row, `email` the address that was tried. `rows` is the number of rows.
+    last row: `tried_at` is the time of that row, `email` the address that was tried. `unknown` is the number of
+    rows without a known outcome.
     """
 
     ever: bool
@@ -71,7 +73,7 @@ class DeliveryStatus(NamedTuple):
     http_status: int | None = None
     email: str | None = None
     tried_at: datetime | None = None
-    rows: int = 1
+    unknown: int = 0
 
     @property
     def changes_address(self) -> bool:
@@ -134,8 +136,8 @@ class DeliveryLog(LogTable):
             ever = status == "delivered" or (before is not None and before.ever)
             was_sent = status == "unknown" or (status == "delivered" and message != FOUND)
             last = Sent(at, run) if was_sent else before.sent if before else None
-            number = 1 + (before.rows if before else 0)
-            found = DeliveryStatus(ever, status, content, last, message, http_status, email, at, number)
+            unknown = (before.unknown if before else 0) + (status == "unknown")
+            found = DeliveryStatus(ever, status, content, last, message, http_status, email, at, unknown)
             statuses[message_id, trigger] = found
         return statuses
 
@@ -152,15 +154,15 @@ class DeliveryLog(LogTable):
             if status == "delivered" and email and message != SENT_AGAIN and (kind, trigger) in _OF_CONTACTS
         }
 
-    def last_contact(self) -> str | None:
-        """Returns the email of the contact that was written last, None if there is none."""
+    def last_contacts(self) -> list[str]:
+        """Returns the emails of the contacts that were written last, the newest first."""
         if not self._exists:
-            return None
-        numbered = "row_number() OVER (ORDER BY {sent_at} DESC) AS back"
-        where = "WHERE {kind} = %s AND {status} = %s AND {email} IS NOT NULL) AS rows_back WHERE back = 1"
+            return []
+        numbered = "row_number() OVER (ORDER BY max({sent_at}) DESC) AS back"
         before = f"SELECT {{email}} FROM (SELECT {{email}}, {numbered} FROM"
-        found = self._select(before, where, ["identify", "delivered"])
-        return found[0][0] if found else None
+        where = "WHERE {kind} = %s AND {status} = %s AND {email} IS NOT NULL GROUP BY {email}) AS newest"
+        after = f"{where} WHERE back <= {_NEWEST} ORDER BY back"
+        return [email for (email,) in self._select(before, after, ["identify", "delivered"])]
 
     def changes(self) -> list[AddressChange]:
         """Returns the changes of addresses that were made or may have been, in their order."""

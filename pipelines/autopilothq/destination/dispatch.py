@@ -88,7 +88,7 @@ class BatchSender:
         self._account = to.account
         self._log = log
         self._counts = counts
-        written_before = log.last_contact if state.gives_up else None
+        written_before = log.last_contacts if state.gives_up else list[str]
         self.writer = ContactWriter(to.account, self.breaker, to.kind, state.last_written, written_before)
         self._gives_up = state.gives_up
         self._held = held

@@ -50,7 +50,7 @@ class _Half(NamedTuple):
 class ContactWriter:
     """Writes batches of contacts. It is thread-safe; one thread at a time searches for contacts that cause 5xx.
 
-    `last_written` is the email of the contact that was written last, `written_before` returns one of earlier runs.
+    `last_written` is the email of the contact that was written last, `written_before` returns those of earlier runs.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class ContactWriter:
         breaker: CircuitBreaker,
         kind: AccountKind,
         last_written: str | None = None,
-        written_before: Callable[[], str | None] | None = None,
+        written_before: Callable[[], Sequence[str]] = list,
     ) -> None:
         self._account = account
         self._kind = kind
@@ -140,8 +140,9 @@ class ContactWriter:
     def is_available(self) -> bool:
         """Returns whether the service still writes a contact that it has written before; no values are sent."""
         with self._diagnosing:
-            email = self.last_written or (self._written_before() if self._written_before else None)
-            if email is None or email.lower() in self._changed:
+            emails = [self.last_written] if self.last_written else self._written_before()
+            email = next((email for email in emails if email.lower() not in self._changed), None)
+            if email is None:
                 return False
             try:
                 if self._account.contact(email) is None:

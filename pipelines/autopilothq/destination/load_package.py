@@ -18,6 +18,7 @@ from ..warehouses.dlt_internals import (
     resolve_configuration,
 )
 from .counts import Counts
+from .dispatch import DEFERRED
 from .errors import DeliveryFailed
 from .settings import check_configuration
 
@@ -99,7 +100,8 @@ def finish_file(counts: Counts, send_again: bool, done: str, log: logging.Logger
     `done` is the participle for the message, such as `delivered`.
     """
     if send_again:
-        reasons = sorted(counts.reasons)  # those of failed rows before unknown ones
+        # Those of failed rows before unknown ones, and last those of rows that wait for one of these.
+        reasons = sorted(counts.reasons, key=lambda each: (each[1] == DEFERRED, each[0]))
         why = next(reason for status, reason in reasons if status in ("failed", "unknown"))
         number = counts.failed + counts.unsettled
         raise DeliveryFailed(f"{number:,} of {plural(counts.messages, 'row')} could not be {done}: {why}")

@@ -195,7 +195,7 @@ class _Batches:
         item, values, before = planned
         failed_before = before is not None and before.status == "failed"
         if planned.renames:  # a single request each time, which is tried again by runs only
-            failed_before = before is not None and before.rows >= MAX_ATTEMPTS - 1
+            failed_before = before is not None and before.unknown >= MAX_ATTEMPTS - 1
         self.batch.contacts[item.key] = merged(self.batch.contacts.get(item.key, {}), values)
         self.batch.items.append(
             item._replace(write_ahead=write_ahead, failed_before=failed_before, values=item.values or values)

@@ -162,14 +162,21 @@ def _can_check(noted: _Noted, now: Stored) -> bool:
 def _is_whole(dataset: Dataset, now: Stored, load_id: str, noted: _Noted, is_uncut: bool) -> bool:
     """Returns whether all rows that a complete load brings are there, and it replaced none of a later one."""
     brought = noted.brought or ()
-    seen = noted.earlier.complete - noted.meanwhile
-    others = (now.complete & (now.audited or frozenset())) - seen - {load_id}
+    others = now.complete - (noted.earlier.complete - noted.meanwhile) - {load_id}
+    readers = others & (now.audited or frozenset())
     ended: dict[str, Any] = dict(dataset.rows("{load_id}, {inserted_at}", LOADS_TABLE_NAME)) if others else {}
-    if any(each.replaces for each in brought) and any(ended[other] < ended[load_id] for other in others):
+    if any(each.replaces for each in brought) and any(ended[other] < ended[load_id] for other in readers):
         return False
-    # An id is the time at which a load began.
-    is_alone = all(float(other) > ended[load_id].timestamp() for other in others)
+    is_alone = all(_began(other) > ended[load_id].timestamp() for other in others)
     return (is_uncut and is_alone) or all(each.is_in(dataset) for each in brought)
+
+
+def _began(load_id: str) -> float:
+    """Returns when a load began, which dlt's id of it tells; with another id it may have been at any time."""
+    try:
+        return float(load_id)
+    except ValueError:
+        return 0.0
 
 
 def _write(pipeline: dlt.Pipeline, noted: Mapping[str, _Noted]) -> None:

@@ -18,7 +18,6 @@ from .dlt_internals import (
     SqlClientBase,
     SqlJobClientBase,
     TTableSchemaColumns,
-    is_complete_column,
 )
 from .dlt_internals.clients import information_schema, schema_components
 
@@ -191,13 +190,16 @@ class BooksClient(SqlJobClientBase):
         dlt does not look where it has stored the schema before. But a load that waited may find tables that were
         dropped or restored since, or never made, because only a load of other tables has stored its schema.
         """
-        return super().update_stored_schema(only_tables, expected_update, force or self._is_any_lacking(only_tables))
+        made = super().update_stored_schema(only_tables, expected_update, force)
+        if not made and not force and self._is_any_lacking(only_tables):
+            made = super().update_stored_schema(only_tables, expected_update, force=True)
+        return made
 
     def _is_any_lacking(self, tables: Iterable[str] | None) -> bool:
         known = [name for name in tables or () if name in self.schema.tables]
         with_case = self.capabilities.generates_case_sensitive_identifiers()
         return any(
-            any(map(is_complete_column, self.schema.get_new_table_columns(name, columns, case_sensitive=with_case)))
+            self.schema.get_new_table_columns(name, columns, case_sensitive=with_case)
             for name, columns in self.get_storage_tables(known)
         )
 
