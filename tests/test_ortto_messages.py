@@ -105,6 +105,15 @@ def test_which_event_an_activity_is(field_id: str, attr: Any, event: str) -> Non
     assert message(field_id, attr, RECEIPT._replace(names=names))["event"] == event
 
 
+def test_an_activity_without_a_name_is_known_by_its_id() -> None:
+    attributes = [{"id": "int:cm:p", "name": "Price", "display_type": "decimal"}]
+    fields = {"act:cm:x": {"name": "", "attributes": attributes}, "act:cm:y": {}, "act:cm:z": None}
+    names = names_of_schema(parsed({"namespaces": {"cm": {"fields": fields}}}))
+    assert names.activities == dict.fromkeys(fields, "")
+    bought = message("act:cm:x", {"int:cm:p": 1500}, RECEIPT._replace(names=names))
+    assert (bought["event"], bought["properties"]) == ("act:cm:x", {"price": 1.5})
+
+
 def test_two_kinds_of_unsubscription_are_told_apart() -> None:
     assert message("act::u-all", {"idt::ei": "e1", "str::rn": "Too many"})["properties"] == {
         "email_id": "e1",

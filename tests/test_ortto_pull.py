@@ -400,6 +400,14 @@ def test_a_kind_that_is_not_there_is_named() -> None:
         requested_kinds("activities", ["Orders"], CUSTOM)
 
 
+def test_a_kind_without_a_name_is_requested_by_its_id() -> None:
+    names = CUSTOM | {"act:cm:z": ""}
+    assert requested_kinds("activities", ["custom"], names) == [*USUAL, *names]
+    assert requested_kinds("activities", ["act:cm:z"], names) == [*USUAL, "act:cm:z"]
+    with pytest.raises(InvalidSetting, match=r"Trial \(act:cm:y\), act:cm:z\.$"):
+        requested_kinds("activities", ["Orders"], names)
+
+
 def test_only_kinds_of_selected_tables_are_asked_for() -> None:
     kinds = [*USUAL, "act:cm:x"]
     assert selected_kinds(kinds, {"tracks"}) == tuple(kinds)

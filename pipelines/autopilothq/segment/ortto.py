@@ -130,19 +130,18 @@ def names_of_schema(schema: JsonObject) -> OrttoNames:
     attributes: dict[tuple[str, str], OrttoField] = {}
     for _, namespace in _pairs(schema.value("namespaces")):
         for field_id, content in _pairs(namespace.value("fields") if isinstance(namespace, JsonObject) else None):
-            if (field := _field(content)) is None:
-                continue
-            if not field_id.startswith("act:"):
+            field = _field(content)
+            if field_id.startswith("act:"):
+                activities[field_id] = field.name if field else ""
+                attributes |= {(field_id, attribute_id): attribute for attribute_id, attribute in _attributes(content)}
+            elif field:
                 attributes["", field_id] = field
-                continue
-            activities[field_id] = field.name
-            attributes |= {(field_id, attribute_id): attribute for attribute_id, attribute in _attributes(content)}
     return OrttoNames(activities, attributes)
 
 
-def _attributes(activity: JsonObject) -> Iterator[tuple[str, OrttoField]]:
+def _attributes(activity: Any) -> Iterator[tuple[str, OrttoField]]:
     """Yields the attributes of an activity that have an id and a name, with their ids."""
-    listed = activity.value("attributes")
+    listed = activity.value("attributes") if isinstance(activity, JsonObject) else None
     for attribute in listed if isinstance(listed, list) and not isinstance(listed, JsonObject) else ():
         if (field := _field(attribute)) and (attribute_id := storable_text(attribute.value("id"))):
             yield attribute_id, field

@@ -15,15 +15,15 @@ _CUSTOM_ID = "act:cm:"
 def requested_kinds(setting: str, requested: Sequence[str], names: Mapping[str, str]) -> list[str]:
     """Returns the ids of the activities to request: the usual ones, and those `requested` by id, name or table.
 
-    `names` has the names of the account's activities by id. Raises InvalidSetting, which names the `setting`, for an
-    activity that the account does not have.
+    `names` has the names of the account's activities by id, an empty text for those without one. Raises
+    InvalidSetting, which names the `setting`, for an activity that the account does not have.
     """
     known = {id_: activity.name for id_, activity in ORTTO_ACTIVITIES.items()} | dict(names)
     found = [id_ for id_, activity in ORTTO_ACTIVITIES.items() if activity.pulled]
     for name in requested:
         more = [id_ for id_, label in known.items() if _is_named(name, id_, label)]
         if not more and name not in (CUSTOM, EVERY):
-            others = ", ".join(f"{label} ({id_})" for id_, label in known.items() if id_ not in found)
+            others = ", ".join(f"{label} ({id_})" if label else id_ for id_, label in known.items() if id_ not in found)
             raise InvalidSetting(f"{setting}: the account has no activity {name!r}. It has {others}.")
         found += more
     return list(dict.fromkeys(found))
