@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import duckdb
 import httpx
@@ -230,6 +231,18 @@ def test_a_body_in_chunks(secured: Receiver) -> None:
     assert answer.status_code == 413
 
 
+@pytest.mark.parametrize("framing", [b"content-length: 20000000", b"transfer-encoding: chunked"])
+def test_a_sender_that_reads_nothing_before_its_body_is_sent_sees_that_it_is_too_large(
+    secured: Receiver, framing: bytes
+) -> None:
+    url = urlsplit(secured.url)
+    head = b"POST /hook/segment/open HTTP/1.1\r\nhost: x\r\n" + framing + b"\r\n\r\n"
+    body = b" " * 20_000_000
+    with socket.create_connection((url.hostname, url.port), timeout=10) as connection:
+        connection.sendall(head + (body if b"length" in framing else b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)))
+        assert connection.recv(100).startswith(b"HTTP/1.1 413 Request Entity Too Large\r\n")
+
+
 def test_other_machines_need_settings(call: Call) -> None:
     said = call("receive", "archive", "--listen", "0.0.0.0:0")
     assert said.status == 1
@@ -402,12 +415,17 @@ def test_metrics() -> None:
             assert (
                 httpx.post(running.url + "/hook/rudder/made-up", json={}, headers={"Via": "1.1 x"}).status_code == 404
             )
+        url = urlsplit(running.url)
+        with socket.create_connection((url.hostname, url.port)) as broken_off:
+            broken_off.sendall(b"POST /v1/track HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{")
         time.sleep(1.5)
         text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
         assert httpx.get(f"{running.url}/metrics").status_code == 404
         running.stop()
     assert 'autopilothq_receive_requests_total{endpoint="v1",status="200"} 20.0' in text
     assert 'autopilothq_receive_messages_total{endpoint="v1"} 40.0' in text
+    assert 'autopilothq_receive_requests_total{endpoint="v1",status="408"} 1.0' in text
+    assert 'endpoint="v1",status="400"' not in text  # what was broken off is not thrown away
     assert 'autopilothq_receive_requests_total{endpoint="other",status="404"} 20.0' in text
     assert "made-up" not in text
     assert "\nautopilothq_receive_oldest_unpublished_seconds 0.0\n" in idle

@@ -219,6 +219,11 @@ def test_an_envelope_without_messages_is_kept(path: str) -> None:
         ("/v1/batch", '{"batch":{"writeKey":"secret","n":1.10}}', b'{"batch":{"n":1.10},'),
         ("/v1/track", '{"batch":[{"n": 1.10}]}', b'{"batch":[{"n": 1.10}],'),
         ("/v1/track", f'{{"batch":{"[" * 900}{"]" * 900}}}', b'{"batch":[[['),
+        (
+            "/hook/ortto/shop",
+            '{"writeKey":"secret","run_id":"r","write\\u004bey":"secret"}',
+            b'{"type":"track","event":"ortto_journey_action",',
+        ),
     ],
 )
 def test_no_write_key_is_kept_of_messages_that_are_not_where_they_belong(path: str, body: str, kept: bytes) -> None:
@@ -300,6 +305,14 @@ def test_what_is_json_is_kept_to_the_digit(text: bytes, kept: bytes) -> None:
     assert line.startswith(kept)
     assert line.endswith(b',"a":2}') == (b'"a":2' in text)  # a repeated key is kept, after the first
     json.loads(line.decode(errors="replace"))
+
+
+def test_repeated_keys_stay_beside_a_write_key() -> None:
+    [line] = lines('{"writeKey":"secret","a":1,"writeKey":"secret","messageId":"m","a":1.10,"a":{"writeKey":2}}')
+    assert line.startswith(b'{"a":1,"messageId":"m",')
+    assert line.endswith(b',"a":1.10,"a":{"writeKey":2}}')
+    assert b"secret" not in line
+    assert lines('{"writeKey":"secret","writeKey":"secret","messageId":"m"}') == lines('{"messageId":"m"}')
 
 
 def test_the_first_of_repeated_keys_counts_even_if_another_is_too_long_for_python() -> None:

@@ -15,9 +15,10 @@ from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 import autopilothq
 from autopilothq.explain import explain
 from autopilothq.machine import LargestFirst
-from autopilothq.projection import engine, parse
+from autopilothq.projection import context, engine, parse
 from autopilothq.projection import projection as projection_module
 from autopilothq.projection.cells import CellWriter, ParsedCells
+from autopilothq.projection.context import TableRows
 from autopilothq.projection.line_reader import LineReader
 from autopilothq.projection.parse import Parser, number_lines
 from autopilothq.warehouses import duckdb as warehouse
@@ -137,6 +138,22 @@ def test_a_thread_that_is_alone_rejects_the_large_line_that_needs_still_more_mem
     rejects = [row for path in files.cells.rejects for row in pq.read_table(path, columns=names).to_pylist()]
     told = {"seq": 2, "message": "OutOfMemoryException: others have it", "raw": text}
     assert rejects == [told] * (bad == "large line")
+
+
+def test_a_wide_table_gets_memory_for_its_columns_when_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(context, "ALONE_MEMORY", 30)  # so that few columns need more
+    columns = [f"c{number}" for number in range(400)]
+    cells = ", ".join(f"CASE WHEN hash(range + {name[1:]}) % 3 = 0 THEN range || 'x' END AS {name}" for name in columns)
+    with engine.connect(str(tmp_path), 400, threads=1) as con:
+        con.execute(f"CREATE TABLE made AS SELECT {cells} FROM range(3000)")
+        con.execute("SET memory_limit = '30MB'")  # as for a narrow table that was made later
+        rows = TableRows("users", dict.fromkeys(columns, "text"), con.sql("FROM made"), 3000)
+        rows.write(str(tmp_path / "users.parquet"))
+        assert engine.memory_limit(con.execute) < 31_000_000
+        con.execute("SET memory_limit = '400MB'")
+        assert pq.read_table(tmp_path / "users.parquet").equals(con.sql("FROM made").to_arrow_table())
 
 
 @pytest.mark.parametrize("megabytes", [30, 100])

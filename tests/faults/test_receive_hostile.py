@@ -28,7 +28,11 @@ SMUGGLED = (
     b"POST /v1/track HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
     b"POST /v1/track HTTP/1.1\r\nhost: x\r\n\r\n"
 )
-QUICK = "from autopilothq.receive import server\nserver.BODY_TIME = server.HEADER_TIME = 1.0"
+QUICK = """
+from autopilothq.receive import app, server
+server.BODY_TIME = server.HEADER_TIME = 1.0
+app.IDLE_REST = 0.2
+"""
 TRACK = {"type": "track", "event": "Email Opened", "userId": "1"}
 
 

@@ -55,7 +55,8 @@ class TableRows(NamedTuple):
         try:
             execute(copy)
         except duckdb.OutOfMemoryException:
-            with one_thread(execute, ALONE_MEMORY):
+            # Another table may have been made since memory was reserved for the columns of this one.
+            with one_thread(execute, ALONE_MEMORY + int(COLUMN_MEMORY * len(self.columns))):
                 execute(copy)
 
 

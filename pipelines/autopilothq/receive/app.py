@@ -12,6 +12,7 @@ import re
 import time
 import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +37,8 @@ OLDEST_EXTRA = 60.0  # seconds that a file may stay open beyond `rotate_seconds`
 SUCCESS = b'{"success": true}'
 METHODS = ("POST", "PUT", "PATCH")
 MAX_AGE = b"86400"
+IDLE_REST = 1.0  # seconds without a piece of the rest of a body that is too large, after which it is not read on
+REST_TIME = 10.0  # seconds in which that rest is read at most
 
 _log = logging.getLogger(__name__)
 
@@ -112,7 +115,7 @@ class App:
         cors = _cors(headers.get(b"origin")) if found else ()
         more = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer.body))]
         if answer.status == 413:
-            more.append((b"connection", b"close"))  # the rest of the body is not read
+            more.append((b"connection", b"close"))  # the rest of the body may not be read
         await send({
             "type": "http.response.start", "status": answer.status, "headers": [*more, *answer.headers, *cors],
         })  # fmt: skip
@@ -253,6 +256,8 @@ async def _body(headers: auth.Headers, receive: Receive, most: int, room: Room) 
     """
     length = headers.get(b"content-length", b"")
     if length.isdigit() and int(length) > most:
+        if b"expect" not in headers:
+            await _discard_rest(receive)
         raise _too_large(most)
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body"):
@@ -269,9 +274,11 @@ async def _body_of_pieces(message: AsgiMessage, receive: Receive, most: int, roo
     try:
         while True:
             if message["type"] == "http.disconnect":
-                raise Refused(400, "incomplete", "The body ended early.")
+                raise Refused(408, "incomplete", "The body ended early.")
             piece = message.get("body", b"")
             if size + len(piece) > most:
+                if message.get("more_body"):
+                    await _discard_rest(receive)
                 raise _too_large(most)
             await room.take(len(piece), "Too many large bodies come at once.")
             size += len(piece)
@@ -285,6 +292,16 @@ async def _body_of_pieces(message: AsgiMessage, receive: Receive, most: int, roo
     except BaseException:
         room.give(size)
         raise
+
+
+async def _discard_rest(receive: Receive) -> None:
+    """Reads the rest of a body that is refused: its sender would see a broken connection instead of the answer."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(REST_TIME):
+            more = True
+            while more:
+                message = await asyncio.wait_for(receive(), IDLE_REST)
+                more = message["type"] == "http.request" and message.get("more_body", False)
 
 
 def inflate_body(body: bytes, headers: auth.Headers, most: int) -> bytes:

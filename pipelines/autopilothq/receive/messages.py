@@ -166,7 +166,8 @@ def _line(element: bytes, envelope: JsonFields, arrival: Arrival) -> tuple[bytes
         fields["batch"] = msgspec.Raw(_without_keys(bytes(fields["batch"])))
     if WRITE_KEY in fields:
         del fields[WRITE_KEY]
-        repeated = b""  # one of them may be another write key
+        others = _without_keys(b"{%b}" % repeated[1:])[1:-1]  # one of them may be another write key
+        repeated = others and b"," + others
     if arrival.kind is not None:
         fields["type"] = _json(arrival.kind)
     if not _is_id(sent := fields.get("messageId", NULL)):

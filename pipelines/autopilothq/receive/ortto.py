@@ -11,7 +11,7 @@ from ..catalog import KINDS, ORTTO_TEST
 from ..segment.json_text import DECODER, JsonObject
 from ..segment.ortto import OrttoPerson, OrttoReceipt, ortto_journey_message, ortto_message
 from ..utc import format_time
-from .messages import ArchiveLines, Arrival, Body, adapted_lines, kept_line
+from .messages import WRITE_KEY, ArchiveLines, Arrival, Body, adapted_lines, kept_line
 from .settings import ortto_settings
 
 _log = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ def _adapt(element: bytes, receipt: OrttoReceipt) -> list[bytes] | None:
 def _message(value: JsonObject, receipt: OrttoReceipt) -> list[bytes] | None:
     if isinstance(kind := value.value("type"), str) and kind in _TYPES:
         return None  # a message of Segment's, which a template made
+    value = JsonObject(pair for pair in value if pair[0] != WRITE_KEY)  # it may be the endpoint's secret
     receipt = receipt._replace(sent_at=value.value("time"))
     activity, contact = value.value("activity"), value.value("contact")
     is_activity = isinstance(activity, JsonObject) and isinstance(activity.value("field_id"), str)
