@@ -429,6 +429,43 @@ def test_values_that_do_not_fit_are_discarded_and_stored_rows_and_deletions_rema
     assert rows(file, "plan_changed") == []
 
 
+def test_traits_of_other_types_in_users_than_in_identifies_stop_no_load(call: Call) -> None:
+    """What comes together gets a type for all its values; later the table's types stay. An empty column has no say."""
+    folder, file = Path("unload"), Path("autopilot.duckdb")
+    folder.mkdir()
+    (folder / "users.csv").write_text(
+        "id,word,share,active,number,whole,since,name,code\n"
+        "u1,abc,1.5,2019-01-01 00:00:00,5,5,2019-01-01 00:00:00,abc,5\nu2,abc,1.5,2019-01-01 00:00:00,,,,,\n"
+    )
+    (folder / "identifies_0.csv").write_text(
+        "id,received_at,user_id,word,share,active,paid\ni1,2019-01-01 00:00:00,u1,5,2,t,t\n"
+    )
+    with duckdb.connect() as con:
+        con.execute(f"COPY (SELECT 'e' AS id, NULL::BIGINT AS paid LIMIT 0) TO '{folder}/identifies_1.parquet'")
+    assert call("adopt", "unload").status == 0
+    first = rows(file, "users")
+    assert first == [
+        {"id": "u1", "received_at": at("2019-01-01"), "word": "5", "share": 2.0, "active": "true", "paid": True,
+         "number": 5, "whole": 5, "since": at("2019-01-01"), "name": "abc", "code": 5},
+        {"id": "u2", "word": "abc", "share": 1.5, "active": "2019-01-01 00:00:00"},
+    ]  # fmt: skip
+
+    later = {"word": 7, "number": "abc", "whole": 1.5, "since": True, "name": 5, "code": "7", "paid": "no"}
+    message = {"type": "identify", "messageId": "i2", "userId": "u1", "receivedAt": "2020-01-01T00:00:00Z"}
+    Path("m.json").write_text(json.dumps(message | {"traits": later}) + "\n")
+    assert call("load", "archive", "m.json").status == 0
+    assert rows(file, "users") == [
+        first[0] | {"received_at": at("2020-01-01"), "word": "7", "name": "5", "code": 7}, first[1],
+    ]  # fmt: skip
+    assert sorted((row["table_name"], row["row_id"], row["column_name"], row["value"], row["reason"])
+                  for row in rows(file, "_discards")) == [
+        ("identifies", "i2", "paid", '"no"', "does_not_fit"),
+        ("users", "u1", "number", '"abc"', "does_not_fit"),
+        ("users", "u1", "since", "true", "does_not_fit"),
+        ("users", "u1", "whole", "1.5", "does_not_fit"),
+    ]  # fmt: skip
+
+
 def test_rows_that_the_destination_refuses_are_rejected_whole(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of users too, which are made of no message. Those that it has no room for are not tried."""
     monkeypatch.setattr(hints, "OTHER_LIMITS", OTHER_LIMITS._replace(key_bytes=4))

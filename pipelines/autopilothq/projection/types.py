@@ -50,14 +50,17 @@ class ColumnValues(NamedTuple):
 def merge_values(*parts: Mapping[str, ColumnValues]) -> dict[str, ColumnValues]:
     """Returns what is known of each column's values in all parts of a load, whichever workers have examined them.
 
+    Bits of a part without values, which are those of its column's type, count only if no part has values.
+
     Example: `merge_values({"a": ColumnValues(INTEGER, 2)}, {"a": ColumnValues(FLOAT, 1)})` gives
     `{"a": ColumnValues(INTEGER | FLOAT, 3)}`.
     """
     merged: dict[str, ColumnValues] = {}
     for part in parts:
-        for column, (bits, count) in part.items():
-            before = merged.get(column, ColumnValues(0, 0))
-            merged[column] = ColumnValues(before.bits | bits, before.value_count + count)
+        for column, values in part.items():
+            before = merged.get(column, values._replace(value_count=0))
+            counted = [each for each in (before, values) if each.value_count] or [before, values]
+            merged[column] = ColumnValues(counted[0].bits | counted[-1].bits, before.value_count + values.value_count)
     return merged
 
 

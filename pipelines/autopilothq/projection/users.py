@@ -12,6 +12,7 @@ from . import engine, texts
 from .cells import MOST_BYTES
 from .columns import VALUE_BYTES_SQL, row_bytes
 from .context import NUMBER_OF_KIND, ProjectionContext, ReadTable, TableRows, declared_types, ordered_columns
+from .fit import with_types
 from .mend import mend_texts, mended_columns
 from .tables import PIVOTED, TableBuilder, pivoted_cell
 from .types import SQL_TYPES, TYPES
@@ -76,7 +77,8 @@ def _make_latest(
     table = f"{latest.table.name}_rows"  # stays in the engine: the rows are written later
     (_make_rows_in_parts if in_parts else _make_rows)(context, latest, table, types)
     columns = latest_columns(latest, types)
-    return TableRows(latest.table.name, columns, context.con.sql(f"FROM {table}"), engine.count(context.con, table))
+    made = TableRows(latest.table.name, columns, context.con.sql(f"FROM {table}"), engine.count(context.con, table))
+    return with_types(context, made, context.existing.get(latest.table.name, {}))
 
 
 def _make_rows_in_parts(context: ProjectionContext, latest: Latest, table: str, types: Mapping[str, Type]) -> None:

@@ -16,7 +16,7 @@ import duckdb
 
 from ...catalog import CUT, Type
 from ...projection import SQL_TYPES, engine
-from ...projection.types import BOOLEAN, FLOAT, INTEGER, TIME_TEXT, ColumnValues
+from ...projection.types import BOOLEAN, FLOAT, INTEGER, TIME_TEXT, ColumnValues, merge_values
 
 Form = Type | Literal["json", "loose"]
 CELLS_PER_QUERY = 50
@@ -236,9 +236,8 @@ def values_of(
     found: dict[str, ColumnValues] = {}
     for group in table.groups:
         measures = {column: _measures(group.forms[column], column) for column in columns if column in group.forms}
-        for column, (bits, count) in group.aggregates(con, measures):
-            before = found.get(column, ColumnValues(0, 0))
-            found[column] = ColumnValues(before.bits | (bits or 0), before.value_count + count)
+        measured = {column: ColumnValues(bits or 0, n) for column, (bits, n) in group.aggregates(con, measures)}
+        found = merge_values(found, measured)
     return found
 
 

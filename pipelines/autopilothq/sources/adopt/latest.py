@@ -6,6 +6,7 @@ from ...catalog import LATEST, TABLES, Latest, Type
 from ...projection import TableRows, engine, ordered_columns, texts
 from ...projection.cells import MOST_BYTES
 from ...projection.context import ProjectionContext, declared_types
+from ...projection.fit import with_types
 from ...projection.types import SQL_TYPES
 from ...projection.users import PARTS_GATHERED, make_latest
 from .columns import aliased
@@ -55,6 +56,10 @@ def _with_own_rows(adoption: Adoption, latest: Latest, made: TableRows | None) -
     context, name = adoption.context, latest.table.name
     con, buffered = context.con, adoption.buffered[name]
     columns = table_columns(adoption, name, declared_types(latest.table), [buffered])
+    if made is not None:
+        common = _common_types(columns, made.columns, context.existing.get(name, {}))
+        made = with_types(context, made, common)
+        columns = columns.with_types(common)
     types = {column: type_ for column, type_ in columns.types.items() if column != "uuid_ts"}
     con.execute(SQL["within"].format(keys=keys(name), duplicates="duplicates"))
     discard_misfits(adoption, buffered, name, columns.types, "duplicates")
@@ -74,6 +79,15 @@ def _with_own_rows(adoption: Adoption, latest: Latest, made: TableRows | None) -
             if has_any:
                 texts.insert(context, "layers", SQL["stored_layer"])
     return _first_of_layers(adoption, name, ordered_columns(every))
+
+
+def _common_types(columns: AdoptedColumns, made: Mapping[str, Type], existing: Mapping[str, Type]) -> dict[str, Type]:
+    """Returns the types of new columns that the table's own rows have as one type, and rows of messages as another."""
+    return {
+        column: "double" if {type_, made[column]} == {"bigint", "double"} else "text"
+        for column, type_ in columns.ordered.items()
+        if column not in existing and made.get(column, type_) != type_
+    }
 
 
 def _first_of_layers(adoption: Adoption, name: str, columns: Mapping[str, Type]) -> TableRows:

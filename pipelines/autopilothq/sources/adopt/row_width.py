@@ -27,6 +27,11 @@ class AdoptedColumns(NamedTuple):
         """The types of the columns by their names in the destination, in the order of a new table."""
         return ordered_columns({self.names.get(column, column): type_ for column, type_ in self.types.items()})
 
+    def with_types(self, types: Mapping[str, Type]) -> "AdoptedColumns":
+        """Returns the columns with other types, which come by the destination's names."""
+        named = {column: types.get(self.names.get(column, column), type_) for column, type_ in self.types.items()}
+        return self._replace(types=named)
+
 
 def without_too_wide(context: ProjectionContext, table: str, columns: AdoptedColumns, rows: str) -> str:
     """Returns a query of rows (`seq` and typed cells) without values that do not fit, and discards these."""
