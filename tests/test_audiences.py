@@ -1,12 +1,15 @@
 """Rows of a query become items to send: who has entered and who has left."""
 
 import hashlib
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from autopilothq.cli import kept_rows
 from autopilothq.destination import audiences
-from autopilothq.destination.audiences import Audience, PersonRow
+from autopilothq.destination.audiences import Audience, PersonRow, PersonRows, audience_changes, membership_items
 from autopilothq.destination.delivery_log import Member
 from autopilothq.destination.messages import Item
 from autopilothq.errors import RunError
@@ -21,13 +24,14 @@ def people(*emails: str) -> list[PersonRow]:
 
 def changes(found: list[PersonRow], known: dict[str, Member], key: str = "email") -> list[tuple[Any, ...]]:
     """Who is sent what."""
-    items, _ = audiences.membership_items(Audience(TRAIT, key, found), known)
+    items = membership_items(audience_changes(Audience(TRAIT, key, found), known))
     return [(item.traits.get("email"), item.user_id, item.traits[TRAIT], item.content) for item in items]
 
 
 def state(*members: tuple[str, str | None]) -> dict[str, Member]:
     """The log after those emails were sent."""
-    items, _ = audiences.membership_items(Audience(TRAIT, "email", people(*(email for email, _ in members))), {})
+    found = people(*(email for email, _ in members))
+    items = membership_items(audience_changes(Audience(TRAIT, "email", found), {}))
     return {item.message_id: Member(email, None, known) for item, (email, known) in zip(items, members, strict=True)}
 
 
@@ -53,14 +57,15 @@ def test_later_syncs_send_who_came_and_who_left(known: str | None, is_in: bool, 
     found = people("A@b.c") if is_in else []
     expected = [] if sent is None else [("A@b.c" if is_in else "a@b.c", None, sent, str(sent).lower())]
     assert changes(found, state(("a@b.c", known))) == expected
-    _, unchanged = audiences.membership_items(Audience(TRAIT, "email", found), state(("a@b.c", known)))
-    assert unchanged == (is_in and sent is None)
+    compared = audience_changes(Audience(TRAIT, "email", found), state(("a@b.c", known)))
+    assert len(compared.unchanged) == (is_in and sent is None)
+    assert (compared.entering, len(compared.left)) == (sent is True, sent is False)
 
 
 def test_by_user_id() -> None:
     found = [PersonRow("u1", None, "u1", {}), PersonRow("u2", "b@b.c", "u2", {})]
     assert changes(found, {}, "user_id") == [(None, "u1", True, "true"), ("b@b.c", "u2", True, "true")]
-    items, _ = audiences.membership_items(Audience(TRAIT, "user_id", found), {})
+    items = membership_items(audience_changes(Audience(TRAIT, "user_id", found), {}))
     known = {item.message_id: Member("old@b.c", item.user_id, "true") for item in items}
     assert changes([], known, "user_id") == [(None, "u1", False, "false"), (None, "u2", False, "false")]
 
@@ -68,7 +73,7 @@ def test_by_user_id() -> None:
 def test_an_audience_keeps_its_key() -> None:
     known = state(("a@b.c", "true"))
     with pytest.raises(RunError) as raised:
-        audiences.membership_items(Audience(TRAIT, "user_id", []), known)
+        audience_changes(Audience(TRAIT, "user_id", []), known)
     assert str(raised.value) == (
         f"The audience {TRAIT} was sent by email before, and nobody can tell who is who by user_id.\n"
         "Add --key email, or give the audience another name."
@@ -81,10 +86,11 @@ def test_what_else_the_log_has_of_an_audience_does_not_count() -> None:
     # Of somebody who was never taken, the key does not matter either.
     refused = state(("a@b.c", None))
     found = [PersonRow("u1", None, "u1", {})]
-    [item], unchanged = audiences.membership_items(Audience(TRAIT, "user_id", found), on_a_list | refused)
+    compared = audience_changes(Audience(TRAIT, "user_id", found), on_a_list | refused)
+    [item] = membership_items(compared)
     id_ = f"audience-{TRAIT}-user_id-{hashlib.sha256(b'u1').hexdigest()}"
     assert item == Item(id_, "identify", "u1", {TRAIT: True}, audience=TRAIT, once=False, content="true")
-    assert unchanged == 0
+    assert (compared.entering, len(compared.unchanged)) == (1, 0)
 
 
 def test_an_audience_is_named_by_its_slug() -> None:
@@ -96,11 +102,23 @@ def test_an_audience_is_named_by_its_slug() -> None:
 def test_rows_by_the_key() -> None:
     names = ["EMAIL", "plan", "User_ID"]
     values = [(" a@b.c ", 1, 7), (None, 2, 8), ("", 3, 9), ("d@e.f", None, None)]
-    assert audiences.person_rows(names, values, "email") == (
-        [PersonRow("a@b.c", "a@b.c", "7", {"plan": 1}), PersonRow("d@e.f", "d@e.f", None, {"plan": None})],
-        2,
-    )
-    assert [row.key for row in audiences.person_rows(names, values, "user_id")[0]] == ["7", "8", "9"]
+    found = PersonRows(names, values, "email")
+    first = [PersonRow("a@b.c", "a@b.c", "7", {"plan": 1}), PersonRow("d@e.f", "d@e.f", None, {"plan": None})]
+    assert [list(found), list(found)] == [first, first]
+    assert (len(found), found.skipped) == (2, 2)
+    assert [row.key for row in PersonRows(names, values, "user_id")] == ["7", "8", "9"]
+
+
+def test_rows_wait_with_their_types_in_memory_or_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = [("a@b.c", Decimal("1.50"), datetime(2026, 1, 2, tzinfo=UTC), b"x"), ("d@e.f", None, [1], {"k": 2.0})]
+    for size in (0, 1_000, 1):
+        monkeypatch.setattr(kept_rows, "KEPT_BYTES", size)
+        with kept_rows.kept_rows() as rows:
+            assert list(rows) == []
+            rows.add([(*first[0][:3], memoryview(b"x")), first[1]])  # as psycopg2 reads bytes
+            assert next(iter(rows)) == first[0]
+            rows.add([("g@h.i",) * 4])
+            assert list(zip(rows, rows, strict=True)) == [(row, row) for row in (*first, ("g@h.i",) * 4)]
 
 
 @pytest.mark.parametrize(
@@ -136,14 +154,14 @@ def test_rows_by_the_key() -> None:
 )
 def test_a_query_that_does_not_say_who(names: list[str], values: list[tuple[Any, ...]], message: str) -> None:
     with pytest.raises(RunError) as raised:
-        audiences.person_rows(names, values, "email")
+        PersonRows(names, values, "email")
     assert str(raised.value) == message
 
 
 def test_an_audience_has_no_traits_and_traits_have_some() -> None:
     row = PersonRow("a@b.c", "a@b.c", None, {"plan": 1, "size": 2})
     with pytest.raises(RunError) as raised:
-        audiences.membership_items(Audience(TRAIT, "email", [row]), {})
+        audience_changes(Audience(TRAIT, "email", [row]), {})
     assert str(raised.value) == (
         "Expected only email and user_id of an audience, got plan, size as well.\n"
         "Leave them out of the query, or send them as traits: autopilothq send traits."

@@ -347,6 +347,6 @@ def test_a_note_calls_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_errors_of_a_query_quote_in_one_line() -> None:
     for names, values in (([EVIL], []), (["email", EVIL, EVIL], []), (["email"], [(EVIL,), (EVIL,)])):
         with pytest.raises(RunError) as raised:
-            audiences.person_rows(names, values, "email")
+            audiences.PersonRows(names, values, "email")
         assert_harmless(str(raised.value))
         assert str(raised.value).count("\n") == 1

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +14,14 @@ from autopilothq.destination import emails
 from autopilothq.destination.batch import BatchItem, user_key
 from autopilothq.destination.changes import AddressChanges
 from autopilothq.destination.counts import Counts
-from autopilothq.destination.delivery_log import CHANGED, Delivery, DeliveryStatus, Sent
+from autopilothq.destination.delivery_log import (
+    CHANGED,
+    AddressChange,
+    Delivery,
+    DeliveryStatus,
+    Sent,
+    address_digest,
+)
 from autopilothq.destination.emails import KnownEmails
 from autopilothq.destination.fields import Fields
 from autopilothq.destination.history import History, history_of
@@ -109,12 +116,21 @@ class Leads:
         return {}
 
 
+OF_ANOTHER = AddressChange("m0", address_digest("another@b.c"), "new@b.c", is_known=True, sent_at=EARLY.at)
+
+
 class Run:
     """A planner without an account, and what it counts."""
 
-    def __init__(self, unknown: str = "send", user_id_field: str | None = None, kind: AccountKind = AUTOPILOT) -> None:
+    def __init__(
+        self,
+        unknown: str = "send",
+        user_id_field: str | None = None,
+        kind: AccountKind = AUTOPILOT,
+        before: Sequence[AddressChange] = (),
+    ) -> None:
         self.fields = Fields([{"name": "User Id", "fieldType": "string"}], None, user_id_field)
-        changes, self.counts = AddressChanges(Any), Counts()  # type: ignore[arg-type]
+        changes, self.counts = AddressChanges(Any, before), Counts()  # type: ignore[arg-type]
         self.emails = KnownEmails(Any, Any, self.fields, changes)  # type: ignore[arg-type]
         self.state = RunState(changes, self.emails)
         to = OpenAccount(kind, Any, self.fields, Leads(), unknown)  # type: ignore[arg-type]
@@ -201,7 +217,7 @@ def test_a_field_may_hold_the_user_id() -> None:
 def test_a_stream_knows_the_emails_of_its_last_people_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """It has no end, so nothing that it knows of each of them may stay."""
     monkeypatch.setattr(emails, "PERSONS_KEPT", 2)
-    run = Run()
+    run = Run(before=[OF_ANOTHER])
     for name in "abcd":
         run.plan(Item(name, "identify", f"u-{name}", {"email": f"{name}@b.c"}))
         run.emails.note_change(None, f"{name}@b.c", f"{name}@new.c", None)
@@ -280,7 +296,7 @@ def test_emails_follow_changes_of_addresses_but_those_that_were_not_made() -> No
 
 
 def test_what_this_run_says_of_a_user_id_counts_more_than_the_log_and_a_delivered_track_less() -> None:
-    log, of_nobody = Log(), AddressChanges(Any)  # type: ignore[arg-type]
+    log, of_nobody = Log(), AddressChanges(Any, [OF_ANOTHER])  # type: ignore[arg-type]
     known = KnownEmails(Any, log, Fields([], None, None), of_nobody)  # type: ignore[arg-type]
     log.logged = {"u1": "log@b.c", "u2": "log@b.c", "u3": "log@b.c"}
     known.put_delivered("u1", "track@b.c")
@@ -364,7 +380,7 @@ def test_a_stream_goes_on_with_what_it_has_sent() -> None:
 
 def test_of_a_stream_those_are_known_whom_it_sent_to_last(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(emails, "PERSONS_KEPT", 2)
-    run = Run()
+    run = Run(before=[OF_ANOTHER])
     for key in ("a@b.c", "b@b.c", "a@b.c", "c@b.c"):
         run.state.order.touch(key)
         run.state.order.end(LATE._replace(run="run 9"))

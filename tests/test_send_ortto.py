@@ -320,7 +320,7 @@ def members(server: FakeOrtto, name: str, *emails: str) -> Counts:
     found = [audiences.PersonRow(email, email, None, {}) for email in emails]
     audience = audiences.Audience(audiences.slug(name), "email", found)
     with DeliveryLog(log_in(), table=ORTTO.log) as log:
-        changes, _ = audiences.membership_items(audience, log.members(audience.trait))
+        changes = list(audiences.membership_items(audiences.audience_changes(audience, log.members(audience.trait))))
         return deliver(changes, log, settings_for(server))
 
 

@@ -142,9 +142,9 @@ def test_after_a_kill_rows_whose_values_go_back_go_back(
     folder, server = house[point]
     monkeypatch.chdir(folder)
     assert Path("status").read_text() == str(-signal.SIGKILL)
-    found, _ = audiences.person_rows(*answer(TITLES.format("old")), "email")
+    found = audiences.PersonRows(*answer(TITLES.format("old")), "email")
     with DeliveryLog(log_in()) as log:
-        assert deliver(list(audiences.trait_items(found)), log, settings_for(server)).all_delivered
+        assert deliver(audiences.trait_items(found), log, settings_for(server)).all_delivered
     assert {(server.account.find(f"p{number}@example.com") or {})["Title"] for number in range(150)} == {"old"}
 
 
@@ -169,10 +169,10 @@ def test_after_a_kill_an_audience_comes_out_right(
     monkeypatch.chdir(folder)
     assert Path("status").read_text() == str(-signal.SIGKILL)
     # Meanwhile some left who may have been sent, and others came.
-    found, _ = audiences.person_rows(*answer(SQL.format(50, 300)), "email")
+    found = audiences.PersonRows(*answer(SQL.format(50, 300)), "email")
     audience = audiences.Audience("big_spenders", "email", found)
     with DeliveryLog(log_in()) as log:
-        changes, _ = audiences.membership_items(audience, log.members(audience.trait))
+        changes = audiences.membership_items(audiences.audience_changes(audience, log.members(audience.trait)))
         assert deliver(changes, log, settings_for(server)).all_delivered
     last: dict[str, bool] = {}
     for request in server.seen("POST"):

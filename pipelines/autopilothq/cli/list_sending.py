@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from itertools import islice
 
-from ..destination import Counts, lists
+from ..destination import Counts, audiences, lists
+from ..destination.audiences import Audience
 from ..destination.contact_requests import ContactRequest
 from ..destination.lists import AccountList, ListSync
 from ..display import json_text, shortened, visible
@@ -15,7 +16,7 @@ from .sending import (
     deliver_changes,
     delivery_log,
     end_run,
-    queried_audience,
+    person_rows,
     reporter,
     sending_lock,
     skipped_line,
@@ -37,8 +38,8 @@ def send_with_list(
     with explained():
         given = autopilot_settings(options.unknown_traits)
         base = visible(given.api.base_url.rstrip("/"))
-        with sending_lock(options):
-            audience, skipped = queried_audience(name, query, key, options)
+        with sending_lock(options), person_rows(query, key, options) as found:
+            audience = Audience(audiences.slug(name), key, found)
             account_list = lists.find_list(given, list_name, create_list, options.dry_run)
             if options.requests and not account_list.list_id:
                 out.print_lines([f"POST {base}/list", json_text({"name": account_list.title})])
@@ -52,7 +53,7 @@ def send_with_list(
         out.print_lines(f"{request.method} {base}{request.endpoint.partition(' ')[2]}" for request in planned)
         planned = []
     out.print_lines([*lines, *_list_lines(account_list, sync, planned)])
-    end_run(counts, options, more=skipped_line(skipped, key))
+    end_run(counts, options, more=skipped_line(found.skipped, key))
 
 
 def _list_lines(account_list: AccountList, sync: ListSync, planned: Sequence[ContactRequest]) -> list[str]:

@@ -22,7 +22,7 @@ from ..destination import (
     log_dataset,
     resolve_settings,
 )
-from ..destination.audiences import Audience
+from ..destination.audiences import Audience, PersonRows
 from ..destination.kind import ACCOUNT_KINDS, AUTOPILOT, ORTTO, AccountKind
 from ..destination.messages import Ignored, Item, from_line, refuse_item
 from ..destination.settings import ORTTO_SECTION, SECTION, AnySettings, OrttoDestinationSettings
@@ -42,6 +42,7 @@ from ..warehouses.settings import TargetOptions, setting
 from . import log as logs
 from . import out
 from .configuring import missing_explained
+from .kept_rows import kept_rows
 from .options import freeze_modules
 from .progress import LOG_SECONDS
 from .send_options import SendOptions
@@ -64,23 +65,21 @@ def send_rows(query: str, key: str, options: SendOptions) -> None:
     """Sends an identify for each row of a query."""
     with explained():
         given = account_settings(options)
-        with sending_lock(options):
-            found, skipped = audiences.person_rows(*query_rows(options, query), key)
-            with delivery_log(options) as log:
-                counts = _deliver_items(list(audiences.trait_items(found)), log, given, options)
-    end_run(counts, options, more=skipped_line(skipped, key))
+        with sending_lock(options), person_rows(query, key, options) as found, delivery_log(options) as log:
+            counts = _deliver_items(audiences.trait_items(found), log, given, options)
+    end_run(counts, options, more=skipped_line(found.skipped, key))
 
 
 def send_changes(name: str, query: str, key: str, options: SendOptions) -> None:
     """Sends who entered and who left an audience."""
     with explained():
         given = account_settings(options)
-        with sending_lock(options):
-            audience, skipped = queried_audience(name, query, key, options)
+        with sending_lock(options), person_rows(query, key, options) as found:
+            audience = Audience(audiences.slug(name), key, found)
             with delivery_log(options) as log:
                 counts, line = deliver_changes(audience, log, given, options)
     out.print_line(line)
-    end_run(counts, options, more=skipped_line(skipped, key))
+    end_run(counts, options, more=skipped_line(found.skipped, key))
 
 
 def print_deliveries(
@@ -219,6 +218,19 @@ def answer(query: str, options: SendOptions) -> Iterator[tuple[list[str], Iterat
         raise RunError(f"The warehouse cannot answer the query: {masked(reason)}\nNothing was sent.") from error
 
 
+@contextmanager
+def person_rows(query: str, key: str, options: SendOptions) -> Iterator[PersonRows]:
+    """Yields the rows of a query that have a `key`, whose connection is closed.
+
+    They wait in a file, because they may be too many for memory.
+    """
+    with kept_rows() as rows:
+        with answer(query, options) as (names, batches):
+            for batch in batches:
+                rows.add(batch)
+        yield PersonRows(names, rows, key)
+
+
 def _messages(paths: Sequence[str], broken: list[str], names: Sequence[str]) -> Iterator[Item | Ignored]:
     """Returns the messages of files in order, for the account with these names in `integrations`."""
     return (
@@ -268,22 +280,15 @@ def _deliver_items(
     return counts
 
 
-def queried_audience(name: str, query: str, key: str, options: SendOptions) -> tuple[Audience, int]:
-    """Returns the audience whose members a query returns, and how many rows have no `key`."""
-    members, skipped = audiences.person_rows(*query_rows(options, query), key)
-    return Audience(audiences.slug(name), key, members), skipped
-
-
 def deliver_changes(
     audience: Audience, log: DeliveryLog, given: AnySettings, options: SendOptions, is_all: bool = True
 ) -> tuple[Counts, str]:
     """Delivers who entered and who left an audience. Returns the counts, and a line about the changes."""
-    changes, unchanged = audiences.membership_items(audience, log.members(audience.trait))
-    counts = _deliver_items(changes, log, given, options, is_all)
-    entered = sum(item.content == "true" for item in changes)
-    members, left = plural(len(audience.members), "member"), len(changes) - entered
-    line = f"{audience.trait}: {members}, {entered:,} to enter, {left:,} to leave, {unchanged:,} unchanged"
-    return counts, line
+    changes = audiences.audience_changes(audience, log.members(audience.trait))
+    counts = _deliver_items(audiences.membership_items(changes), log, given, options, is_all)
+    members = plural(len(audience.members), "member")
+    numbers = f"{changes.entering:,} to enter, {len(changes.left):,} to leave, {len(changes.unchanged):,} unchanged"
+    return counts, f"{audience.trait}: {members}, {numbers}"
 
 
 def reporter(title: str = AUTOPILOT.title) -> Callable[[Counts], None]:

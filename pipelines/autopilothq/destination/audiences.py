@@ -2,7 +2,8 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from ..display import plural, shortened
@@ -21,20 +22,50 @@ class PersonRow(NamedTuple):
     traits: dict[str, Any]
 
 
-def person_rows(names: Sequence[str], values: Sequence[Sequence[Any]], key: str) -> tuple[list[PersonRow], int]:
-    """Returns the rows of a query's result that have a key, and how many have none.
+class PersonRows(Collection[PersonRow]):
+    """The rows of a query's result that have a key, made anew whenever they are iterated over.
+
+    `rows` are those of the result, which can be iterated over several times. `skipped` is how many have no key; the
+    length is how many have one.
 
     Raises RunError if the result has no key column or has a column twice, or if two rows have the same key.
+
+    Example: `list(PersonRows(["email", "plan"], [("a@b.c", "pro")], "email"))`.
     """
-    columns = _columns(names, key)
-    found: list[PersonRow] = []
-    for row in values:
-        ids = {column: id_text(row[columns[column]]) if column in columns else None for column in ID_COLUMNS}
-        if person := ids[key]:
-            traits = {name: value for name, value in zip(names, row, strict=True) if name.lower() not in ID_COLUMNS}
-            found.append(PersonRow(person, ids["email"], ids["user_id"], traits))
-    _check_unique(found, key)
-    return found, len(values) - len(found)
+
+    def __init__(self, names: Sequence[str], rows: Iterable[Sequence[Any]], key: str) -> None:
+        self._names = names
+        self._rows = rows
+        self._key = key
+        self._columns = _columns(names, key)
+        self._traits = [(name, index) for index, name in enumerate(names) if name.lower() not in ID_COLUMNS]
+        self.skipped = 0
+        self._number = 0
+        _check_unique(self._identities(), key)
+
+    def __len__(self) -> int:
+        return self._number
+
+    def __contains__(self, row: object) -> bool:
+        return any(row == each for each in self)
+
+    def __iter__(self) -> Iterator[PersonRow]:
+        for row in self._rows:
+            if person := self._id(row, self._key):
+                traits = {name: row[index] for name, index in self._traits}
+                yield PersonRow(person, self._id(row, "email"), self._id(row, "user_id"), traits)
+
+    def _identities(self) -> Iterator[str]:
+        for row in self._rows:
+            if person := self._id(row, self._key):
+                self._number += 1
+                yield identity(person, self._key)
+            else:
+                self.skipped += 1
+
+    def _id(self, row: Sequence[Any], column: str) -> str | None:
+        index = self._columns.get(column)
+        return None if index is None else id_text(row[index])
 
 
 def _columns(names: Sequence[str], key: str) -> dict[str, int]:
@@ -52,9 +83,9 @@ def _columns(names: Sequence[str], key: str) -> dict[str, int]:
     return columns
 
 
-def _check_unique(rows: Sequence[PersonRow], key: str) -> None:
+def _check_unique(identities: Iterable[str], key: str) -> None:
     """Raises RunError if two rows have the same key."""
-    repeated = [(who, number) for who, number in Counter(identity(row, key) for row in rows).items() if number > 1]
+    repeated = [(who, number) for who, number in Counter(identities).items() if number > 1]
     if repeated:
         who, number = repeated[0]
         raise RunError(
@@ -68,22 +99,16 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(map(shortened, names))
 
 
-def identity(row: PersonRow, key: str) -> str:
+def identity(person: str, key: str) -> str:
     """Returns the value that identifies a person: the user id as it is, or the email in lower case."""
-    return row.key.lower() if key == "email" else row.key
+    return person.lower() if key == "email" else person
 
 
-def _identity_digest(row: PersonRow, key: str) -> str:
-    """Returns the last part of the ids of a person's messages: a digest, so that the log does not reveal the person."""
-    return hashlib.sha256(identity(row, key).encode("utf-8", "replace")).hexdigest()
-
-
-def trait_items(found: Sequence[PersonRow]) -> Iterator[Item]:
-    """Yields an identify for each row, with the row's columns as traits. Raises RunError if a row has none."""
-    for row in found:
-        if not row.traits:
-            raise RunError("Expected columns besides email and user_id, which are the traits, got none.")
-        yield trait_item(row.key, row.user_id, _with_email(row.traits, row.email))
+def trait_items(found: Collection[PersonRow]) -> Iterator[Item]:
+    """Returns an identify for each row, with the row's columns as traits. Raises RunError if there are none."""
+    if any(not row.traits for row in islice(found, 1)):  # all have the same columns
+        raise RunError("Expected columns besides email and user_id, which are the traits, got none.")
+    return (trait_item(row.key, row.user_id, _with_email(row.traits, row.email)) for row in found)
 
 
 def slug(name: str) -> str:
@@ -104,32 +129,51 @@ class Audience(NamedTuple):
 
     trait: str
     key: str
-    members: Sequence[PersonRow]
+    members: Collection[PersonRow]
 
 
-def membership_items(audience: Audience, known: Mapping[str, Member]) -> tuple[list[Item], int]:
-    """Returns the items of who entered (true) and who left (false) since the last delivery, and the number unchanged.
+class MemberChanges(NamedTuple):
+    """Who entered and who `left` an audience, with their ids in the log.
+
+    `prefix` is that of the ids. `unchanged` are the ids of those who are members by the log and still are.
+    """
+
+    audience: Audience
+    prefix: str
+    left: Sequence[tuple[str, Member]]
+    unchanged: Collection[str]
+
+    def entered(self) -> Iterator[tuple[str, PersonRow]]:
+        """Yields who entered. The members are gone through anew each time, because they may be too many for memory."""
+        for row in self.audience.members:
+            id_ = _member_id(self.prefix, row, self.audience.key)
+            if id_ not in self.unchanged:
+                yield id_, row
+
+    @property
+    def entering(self) -> int:
+        """How many entered."""
+        return len(self.audience.members) - len(self.unchanged)
+
+
+def audience_changes(audience: Audience, known: Mapping[str, Member]) -> MemberChanges:
+    """Returns who entered and who left an audience since the last delivery.
 
     `known` is the log's record of everybody who was ever sent as a member. A person whose delivery failed is sent
     again, but not one who was never delivered and is no longer a member. Raises RunError if the audience was sent by
     another key.
     """
-    trait = audience.trait
-    sent = f"The audience {trait} was sent by {{}} before"
-    compared = compare_members(f"audience-{trait}", audience, known, sent)
-    items = [_membership(id_, trait, row.email, row.user_id, True) for id_, row in compared.entered]
-    for id_, member in compared.left:
-        email = member.email if audience.key == "email" else None
-        items.append(_membership(id_, trait, email, member.user_id, False))
-    return items, compared.unchanged
+    sent = f"The audience {audience.trait} was sent by {{}} before"
+    return compare_members(f"audience-{audience.trait}", audience, known, sent)
 
 
-class MemberChanges(NamedTuple):
-    """Who `entered` and who `left` an audience, with their ids in the log, and how many members are unchanged."""
-
-    entered: list[tuple[str, PersonRow]]
-    left: list[tuple[str, Member]]
-    unchanged: int
+def membership_items(changes: MemberChanges) -> Iterator[Item]:
+    """Yields the items of who entered (true) and who left (false) an audience."""
+    trait, key = changes.audience.trait, changes.audience.key
+    for id_, row in changes.entered():
+        yield _membership(id_, trait, row.email, row.user_id, True)
+    for id_, member in changes.left:
+        yield _membership(id_, trait, member.email if key == "email" else None, member.user_id, False)
 
 
 def compare_members(prefix: str, audience: Audience, known: Mapping[str, Member], sent: str) -> MemberChanges:
@@ -151,15 +195,19 @@ def compare_members(prefix: str, audience: Audience, known: Mapping[str, Member]
                 f"Expected only email and user_id of an audience, got {_listed(row.traits)} as well.\n"
                 "Leave them out of the query, or send them as traits: autopilothq send traits."
             )
-    mine = f"{prefix}-{key}-"
-    members = {mine + _identity_digest(row, key): row for row in audience.members}
-    entered = [(id_, row) for id_, row in members.items() if id_ not in known or known[id_].known != "true"]
+    ids = (_member_id(prefix, row, key) for row in audience.members)
+    members = {id_ for id_ in ids if id_ in known}
     left = [
         (id_, member)
         for id_, member in known.items()
-        if id_.startswith(mine) and id_ not in members and member.known not in (None, "false")
+        if id_.startswith(f"{prefix}-{key}-") and id_ not in members and member.known not in (None, "false")
     ]
-    return MemberChanges(entered, left, len(members) - len(entered))
+    return MemberChanges(audience, prefix, left, {id_ for id_ in members if known[id_].known == "true"})
+
+
+def _member_id(prefix: str, row: PersonRow, key: str) -> str:
+    """Returns the id of a member's message: with a digest of the person, so that the log does not reveal who it is."""
+    return f"{prefix}-{key}-{hashlib.sha256(identity(row.key, key).encode('utf-8', 'replace')).hexdigest()}"
 
 
 def _membership(id_: str, trait: str, email: str | None, user_id: str | None, is_in: bool) -> Item:

@@ -25,6 +25,11 @@ class AddressChanges:
             if change.is_known:
                 self._made[change.message_id] = change
 
+    @property
+    def has_any(self) -> bool:
+        """Whether an earlier run has changed an address, or may have."""
+        return bool(self._of)
+
     def begin(self) -> None:
         """Begins the next items, or the same ones again if they were not sent to their end."""
         self._reached -= self._reached_now

@@ -169,7 +169,8 @@ class KnownEmails:
             self._pending.change(user_id, self._emails.get(user_id), message_id, email)
         self._emails.put(user_id, email)
         self._of_delivered.discard(user_id)
-        self._came_with.setdefault(email.lower(), set()).add(user_id)
+        if self._changes.has_any:  # or `move` is never called
+            self._came_with.setdefault(email.lower(), set()).add(user_id)
 
     def put_delivered(self, user_id: str, email: str) -> None:
         """Stores the email by now of a user id that a delivered track had, unless the log knows of another."""

@@ -119,10 +119,10 @@ def _list_changes(audience: Audience, list_id: str, known: Mapping[str, Member])
     compared = compare_members(f"list-{list_id}-{trait}", audience, known, follows)
     rows = [
         Delivery(id_, LIST_KIND, audience=trait, user_id=person.user_id, email=person.email, content=content)
-        for people, content in ((compared.entered, "true"), (compared.left, "false"))
+        for people, content in ((compared.entered(), "true"), (compared.left, "false"))
         for id_, person in people
     ]
-    return rows, compared.unchanged
+    return rows, len(compared.unchanged)
 
 
 def sync_list(

@@ -98,10 +98,11 @@ class Sender:
 
     def _take_item(self, item: Item, statuses: Statuses) -> None:
         """Plans an item. Its contact is deferred, or put into the batch behind those that must be sent before it."""
-        if item.once and item.message_id in self._seen:
-            self._counts.add("repeated")
-            return
-        self._seen.add(item.message_id)
+        if item.once:
+            if item.message_id in self._seen:
+                self._counts.add("repeated")
+                return
+            self._seen.add(item.message_id)
         email = email_of(self._fields, item)
         if is_suppressed(item, email, self._suppressed):
             self._counts.add("suppressed")

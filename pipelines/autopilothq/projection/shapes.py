@@ -138,20 +138,22 @@ class Shapes:
         leaves = [
             (*parent, key) for parent, names in keys.items() if parent for key in names if (*parent, key) not in keys
         ]
-        if not self._is_regular(keys, leaves) or len(self._leaves.union(leaves)) > MAX_LEAVES:
+        # The spellings of known leaves are noted. Each of many lines may have a shape of its own of the same keys.
+        new = [leaf for leaf in leaves if leaf not in self._leaves]
+        if not self._is_regular(keys, leaves, new) or len(self._leaves) + len(new) > MAX_LEAVES:
             return None
-        self._leaves.update(leaves)
-        self._note_spellings(leaves)
+        self._leaves.update(new)
+        self._note_spellings(new)
         self._keys.add(keys)
         # A key that is an object in other lines and has no keys here is null, `{}` or no object.
         paths = [(*parent, key) for parent, names in keys.items() for key in names]
         return RegularShape(leaves, [path for path in paths if keys.get(path) == []])
 
-    def _is_regular(self, keys: Mapping[Path, Sequence[str]], leaves: Sequence[Path]) -> bool:
+    def _is_regular(self, keys: Mapping[Path, Sequence[str]], leaves: Sequence[Path], new: Sequence[Path]) -> bool:
         """Returns whether the engine can read the leaves of a shape as columns; `keys` are those of each object.
 
-        It cannot if there are no keys, if a key is too long, if columns have no name or the same name, or if keys
-        differ only in case.
+        `new` are the leaves that no regular shape before had. It cannot if there are no keys, if a key is too long, if
+        columns have no name or the same name, or if keys differ only in case.
         """
         if not keys[()]:
             return False
@@ -163,7 +165,7 @@ class Shapes:
         columns = [(leaf[0], _column(leaf)) for leaf in leaves]
         if len(set(columns)) != len(columns) or not all(column for _, column in columns):
             return False
-        return all(self._spellings.get(_lower(part), part) == part for leaf in leaves for part in _parts(leaf))
+        return all(self._spellings.get(_lower(part), part) == part for leaf in new for part in _parts(leaf))
 
     def _note_spellings(self, paths: Iterable[Path]) -> None:
         """Notes the case of paths: of those that differ only in case, the engine's structs can have only the first."""
@@ -209,10 +211,11 @@ class _KnownKeys:
         """Adds the keys of a regular shape, by the object that has them."""
         for known, (parent, names) in zip(self._names, keys.items(), strict=True):
             for name in names:
-                self._add(known, (*parent, name))
+                if name not in known:
+                    self._add(known, (*parent, name))
 
     def _add(self, known: set[str], path: Path) -> None:
-        if path[-1] in known or len(known) == MAX_LEAVES:
+        if len(known) == MAX_LEAVES:
             return
         is_leaf = len(path) > 1 and path not in self._objects
         taken = {("case", *_lower(path))} | ({("column", path[0], _column(path))} if is_leaf else set())
