@@ -313,6 +313,7 @@ def test_a_line_of_64_megabytes_is_not_held(tmp_path: Path) -> None:
         (b"\r", b" %s", "a file without line ends: each object needs a line of its own"),
         (b",", b"[%s]", "a JSON array: each object needs a line of its own, without brackets and commas"),
         (b",", b"%s", None),
+        (b"", b"x%s", None),
     ],
 )
 def test_a_line_that_is_too_long_has_its_likely_cause(

@@ -20,6 +20,7 @@ MAPPING = {
             "idt::c": "campaign_id",
             "Campaign name": "campaign_name",
             "activity.attr.str::s": "email_subject",
+            'a "name"': "email_name",
         },
     },
     "link": {"event": "email_clicked", "properties": {"購入": "link_url"}},
@@ -47,7 +48,8 @@ def mapped(properties: str, event: str = "Email sent") -> str:
          '{"activity":{"attr":{"x":1}},"email_subject":"Hi"}'),
         ("Email sent", '{"activity_attr_str_s":"Hi"}', '{"email_subject":"Hi"}'),
         ("Email sent", '{"idt::c":{"a":1}}', '{"campaign_id":{"a":1}}'),
-        ("Email sent", '{"idt::c":null}', '{"idt::c":null}'),
+        ("Email sent", '{"idt::c":null,"Campaign name":"x"}', '{"idt::c":null,"campaign_name":"x"}'),
+        ("Email sent", r'{"a \"name\"":1.10}', '{"email_name":1.10}'),
         # A name that is taken stays whose it is.
         ("Email sent", '{"campaign":{"id":1},"idt::c":"d1"}', '{"campaign":{"id":1},"idt::c":"d1"}'),
         ("Email sent", '{"campaign_id":1,"idt::c":"d1"}', '{"campaign_id":1,"idt::c":"d1"}'),
@@ -72,6 +74,7 @@ def test_properties_get_their_new_names(event: str, properties: str, found: str)
         '"context":{"idt::c":1},"properties":{"idt\\u003a:c":"d1"}',
         r'"properties":{"x\"idt::c":1,"idt:\u003ac":2}',
         r'"properties":{"x\"idt::c":1,"idt::c":2}',
+        r'"properties":{"x\"idt::c":1,"idt::c" :2}',
         r'"properties":{"a":"\"idt::c\":","idt::c":2}',
         '"properties":{"campaign_id":null,"idt::c":"d1"}',
         '"properties":{"idt::c":1,"idt::c":2}',
@@ -88,16 +91,20 @@ def test_keys_are_renamed_in_the_text_as_in_what_was_read(monkeypatch: pytest.Mo
 
 
 def test_other_lines_stay_as_they_are() -> None:
-    for line in (b"no json\n", b'{"type":"identify","event":"Email sent","properties":{"idt::c":1}}\n', b"[1]\n"):
-        assert mapped_line(line, MAPPINGS) == line
+    body = b'"properties":{"idt::c":1}}\n'
+    mappings = {**MAPPINGS, "5": MAPPINGS["email_sent"]}
+    for begin in (b'{"type":"identify","event":"Email sent",', b'{"type":"track",', b'{"type":"track","event":5,'):
+        assert mapped_line(begin + body, mappings) == begin + body
+    assert [mapped_line(line, MAPPINGS) for line in (b"no json\n", b"[1]\n")] == [b"no json\n", b"[1]\n"]
 
 
 @pytest.mark.parametrize("own", ['"messageId":" ",', '"messageId":null,', "", '"messageId":["x"],', '"messageId":7,'])
 def test_a_mapped_message_has_the_id_that_it_would_have(own: str) -> None:
-    line = f'{{{own}"type":"track","event":"Email sent","userId":"1","properties":{{"idt::c":"d1"}}}}\n'.encode()
+    rest = '"sentAt":" ","properties":{"idt::c":"d1"}}\n'
+    line = f'{{{own}"type":"track","event":"Email sent","userId":"1",{rest}'.encode()
     found = read_message(mapped_line(line, MAPPINGS), frozenset()).cells
     assert found["id"] == read_message(line, frozenset()).cells["id"] == ("7" if "7" in own else digest(line))
-    assert found["campaign_id"] == "d1"
+    assert (found["campaign_id"], found["sent_at"]) == ("d1", '" "')
 
 
 @pytest.mark.parametrize(
@@ -108,11 +115,14 @@ def test_a_mapped_message_has_the_id_that_it_would_have(own: str) -> None:
         ({"a": {}}, 'an event of the catalogue as {}."a".event, such as {events}, but got None.'),
         ({"a": {"event": "Opened"}},
          'an event of the catalogue as {}."a".event, such as {events}, but got \'Opened\'.'),
+        ({"a": {"event": "Received email"}},
+         'an event of the catalogue as {}."a".event, such as {events}, but got \'Received email\'.'),
         ({" ": {"event": "Email Opened"}}, "the name of an event in {}, but got ' '."),
         ({"a b": OPENED, "A-B": OPENED}, "each event once in {}, but got 'A-B'."),
         ({"a": {**OPENED, "property": {}}}, "nothing but event and properties, not property in {}, but got 'a'."),
         ({"a": {**OPENED, "properties": {"x": "é"}}},
          'the name of a column as {}."a".properties."x", but got \'é\'.'),
+        ({"a": {**OPENED, "properties": {"x": 1}}}, 'the name of a column as {}."a".properties."x", but got 1.'),
     ],
 )  # fmt: skip
 def test_wrong_settings(settings: Any, message: str) -> None:

@@ -253,7 +253,11 @@ CAUSES = [
     (gzip.compress(b"{}", mtime=0), "gzip within gzip: decompress the file once"),
     (b"[1,2]", None),
     (b"\0\0\0", None),
+    ("購入".encode("utf-16"), UTF_16),
     (b'{"a":1}x', None),
+    (b'{"a":1,{"b":2}}', None),
+    (b'{"a":,"b":1}', None),
+    (b'{"a"::1}', None),
 ]
 
 
@@ -348,7 +352,7 @@ def test_an_object_has_its_leaves_in_order() -> None:
 
 
 def test_a_key_that_comes_again_in_the_message_itself_is_discarded() -> None:
-    line = '{"type":"track","event":"a","event":"b","userId":"1","userId":"2","userId":"1",'
+    line = '{"type":"track","event":"a","event":"b","userId":"1","userId":"2","userId":"1","userId":null,'
     line += '"context":{},"context":{"ip":"::1"}}'
     assert cells(line)["user_id"] == "1"
     assert discards(line) == [

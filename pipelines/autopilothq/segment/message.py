@@ -200,7 +200,7 @@ def parse_json(line: bytes) -> JsonObject:
 
 def _kind(message: JsonObject) -> str:
     kind = message.value("type")
-    if not isinstance(kind, str) or isinstance(kind, JsonNumber) or kind not in BODIES:
+    if not isinstance(kind, str) or kind not in BODIES:
         raise Rejected("unknown_type", f"{REJECT_REASONS['unknown_type']} but {_short(kind)}")
     return str(kind)
 
