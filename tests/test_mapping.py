@@ -42,13 +42,16 @@ def mapped(properties: str, event: str = "Email sent") -> str:
     [
         ("Email sent", '{"idt::c":"d1","n":1.10}', '{"campaign_id":"d1","n":1.10}'),
         ("email_sent", '{"idt_c":"d1"}', '{"campaign_id":"d1"}'),  # by their columns
+        ("Email sent", '{"IDT c":"d1"}', '{"campaign_id":"d1"}'),
         ("Email sent", '{"campaign_name":"x"}', '{"campaign_name":"x"}'),
         ("Email sent", '{"Campaign name":"x"}', '{"campaign_name":"x"}'),
         ("Email sent", '{"activity":{"attr":{"str::s":"Hi","x":1}}}',
          '{"activity":{"attr":{"x":1}},"email_subject":"Hi"}'),
         ("Email sent", '{"activity_attr_str_s":"Hi"}', '{"email_subject":"Hi"}'),
         ("Email sent", '{"idt::c":{"a":1}}', '{"campaign_id":{"a":1}}'),
-        ("Email sent", '{"idt::c":null,"Campaign name":"x"}', '{"idt::c":null,"campaign_name":"x"}'),
+        ("Email sent", '{"idt::c":null}', '{"idt::c":null}'),
+        ("Email sent", '{"idt::c":null,"Campaign name":"x","idt_c":2,"campaign_id":1}',
+         '{"idt::c":null,"campaign_name":"x","idt_c":2,"campaign_id":1}'),
         ("Email sent", r'{"a \"name\"":1.10}', '{"email_name":1.10}'),
         # A name that is taken stays whose it is.
         ("Email sent", '{"campaign":{"id":1},"idt::c":"d1"}', '{"campaign":{"id":1},"idt::c":"d1"}'),
@@ -92,17 +95,29 @@ def test_keys_are_renamed_in_the_text_as_in_what_was_read(monkeypatch: pytest.Mo
 
 def test_other_lines_stay_as_they_are() -> None:
     body = b'"properties":{"idt::c":1}}\n'
-    mappings = {**MAPPINGS, "5": MAPPINGS["email_sent"]}
+    mappings = {**MAPPINGS, "_5": MAPPINGS["email_sent"]}
     for begin in (b'{"type":"identify","event":"Email sent",', b'{"type":"track",', b'{"type":"track","event":5,'):
         assert mapped_line(begin + body, mappings) == begin + body
     assert [mapped_line(line, MAPPINGS) for line in (b"no json\n", b"[1]\n")] == [b"no json\n", b"[1]\n"]
 
 
-@pytest.mark.parametrize("own", ['"messageId":" ",', '"messageId":null,', "", '"messageId":["x"],', '"messageId":7,'])
+@pytest.mark.parametrize(
+    "own",
+    [
+        '"messageId":" ",',
+        '"messageId":null,',
+        "",
+        '"messageId":["x"],',
+        '"messageId":7,',
+        '"messageId":null,"messageId":"x",',
+    ],
+)
 def test_a_mapped_message_has_the_id_that_it_would_have(own: str) -> None:
     rest = '"sentAt":" ","properties":{"idt::c":"d1"}}\n'
     line = f'{{{own}"type":"track","event":"Email sent","userId":"1",{rest}'.encode()
-    found = read_message(mapped_line(line, MAPPINGS), frozenset()).cells
+    read = read_message(mapped_line(line, MAPPINGS), frozenset())
+    found = read.cells
+    assert [one[:2] for one in read.discards] == [one[:2] for one in read_message(line, frozenset()).discards]
     assert found["id"] == read_message(line, frozenset()).cells["id"] == ("7" if "7" in own else digest(line))
     assert (found["campaign_id"], found["sent_at"]) == ("d1", '" "')
 

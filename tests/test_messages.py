@@ -217,6 +217,7 @@ MESSAGES = [
     (b'{"a":1', "not_json", "not JSON: Expecting ',' delimiter at character 6: the line ends there"),
     (b'{"a":' + b"x" * 99, "not_json", f"not JSON: Expecting value at character 5: {'x' * 40}"),
     (b"[1.10]", "not_an_object", "JSON, but not an object: [1.10]"),
+    (b"true", "not_an_object", "JSON, but not an object: true"),
     (b"{}", "unknown_type", "`type` is none of track, identify, alias, page, screen, group but nothing"),
     (b'{"type":"delete"}', "unknown_type",
      '`type` is none of track, identify, alias, page, screen, group but "delete"'),

@@ -293,7 +293,7 @@ def flatten(
     `flatten(JsonObject([("a", JsonObject([("b", 1)]))]), ("properties",), [])` is
     `(("properties", "a", "b"), "a_b", 1)`.
     """
-    if long is None and sum(map(len, path)) > LONGEST_COLUMN:
+    if sum(map(len, path)) > LONGEST_COLUMN:
         long, path = long_path(path if path[0] == "context" else path[1:]), path[:1]
     if long is None and len(objects) < MAX_OBJECTS and all(map(is_encodable, path)):
         objects.append(path)
