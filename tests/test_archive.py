@@ -242,6 +242,13 @@ def test_a_file_that_cannot_be_opened_is_read_again_later(tmp_path: Path) -> Non
     assert outcome([gone, there]) == ([(1, 1, b"{}\n")], [reject], [(0, message), (1, None)])
 
 
+@pytest.mark.parametrize(("begin", "raw"), [(b"{}\n\xef\xbb\xbf{", b"{"), (b" \t ", b"")])
+def test_what_is_left_of_a_file_has_neither_a_mark_nor_blanks_alone(tmp_path: Path, begin: bytes, raw: bytes) -> None:
+    files = stored(tmp_path, begin + b"}\n", fs=Refusing("0.gz", TimeoutError("slow"), good=len(begin)))
+    _, [reject], _ = outcome(files)
+    assert (reject.reason, reject.raw) == ("truncated", raw)
+
+
 @pytest.mark.parametrize("good", [3, 5000])
 @pytest.mark.parametrize("error", [TimeoutError("slow"), ConnectionResetError("reset"), RuntimeError("odd")])
 def test_a_connection_that_breaks_costs_only_the_rest(tmp_path: Path, error: Exception, good: int) -> None:
