@@ -116,6 +116,7 @@ def all_lines(files: Sequence[File], **options: Any) -> list[Line]:
 
 def outcome(files: Sequence[File], **options: Any) -> Outcome:
     batches = list(read_batches(files, **options))
+    assert all(len(batch.lines) or batch.rejects or batch.ended for batch in batches)  # none is empty
     rejects = [reject for batch in batches for reject in batch.rejects]
     ended = [end for batch in batches for end in batch.ended]
     return not_blank([row for batch in batches for row in rows(batch.lines)]), rejects, ended

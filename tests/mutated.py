@@ -207,9 +207,17 @@ def say(text: str) -> None:
     sys.__stdout__.flush()  # type: ignore[union-attr]
 
 
+def operands(node: Any) -> Iterator[Any]:
+    """Either operand of `and` or `or` alone: mutmut puts one word in place of the other, and drops nothing."""
+    for operand in (node.left, node.right):
+        yield operand.with_changes(lpar=[*node.lpar, *operand.lpar], rpar=[*operand.rpar, *node.rpar])
+
+
 def make(patterns: Sequence[str]) -> dict[str, list[str]]:
     """Makes the mutants; returns those that match a pattern, all without any, with the lines that they change."""
     mutmut: Any = import_module("mutmut.__main__")
+    mutators = import_module("mutmut.mutation.mutators").mutation_operators
+    mutators.append((import_module("libcst").BooleanOperation, operands))
     activate("mutant_generation")
     Path("mutants").mkdir()
     mutmut.copy_src_dir()

@@ -242,6 +242,13 @@ def test_a_file_that_cannot_be_opened_is_read_again_later(tmp_path: Path) -> Non
     assert outcome([gone, there]) == ([(1, 1, b"{}\n")], [reject], [(0, message), (1, None)])
 
 
+@pytest.mark.parametrize(("begin", "raw"), [(b"{}\n\xef\xbb\xbf{", b"{"), (b" \t ", b"")])
+def test_what_is_left_of_a_file_has_neither_a_mark_nor_blanks_alone(tmp_path: Path, begin: bytes, raw: bytes) -> None:
+    files = stored(tmp_path, begin + b"}\n", fs=Refusing("0.gz", TimeoutError("slow"), good=len(begin)))
+    _, [reject], _ = outcome(files)
+    assert (reject.reason, reject.raw) == ("truncated", raw)
+
+
 @pytest.mark.parametrize("good", [3, 5000])
 @pytest.mark.parametrize("error", [TimeoutError("slow"), ConnectionResetError("reset"), RuntimeError("odd")])
 def test_a_connection_that_breaks_costs_only_the_rest(tmp_path: Path, error: Exception, good: int) -> None:
@@ -313,6 +320,7 @@ def test_a_line_of_64_megabytes_is_not_held(tmp_path: Path) -> None:
         (b"\r", b" %s", "a file without line ends: each object needs a line of its own"),
         (b",", b"[%s]", "a JSON array: each object needs a line of its own, without brackets and commas"),
         (b",", b"%s", None),
+        (b"", b"x%s", None),
     ],
 )
 def test_a_line_that_is_too_long_has_its_likely_cause(

@@ -20,6 +20,7 @@ MAPPING = {
             "idt::c": "campaign_id",
             "Campaign name": "campaign_name",
             "activity.attr.str::s": "email_subject",
+            'a "name"': "email_name",
         },
     },
     "link": {"event": "email_clicked", "properties": {"購入": "link_url"}},
@@ -41,6 +42,7 @@ def mapped(properties: str, event: str = "Email sent") -> str:
     [
         ("Email sent", '{"idt::c":"d1","n":1.10}', '{"campaign_id":"d1","n":1.10}'),
         ("email_sent", '{"idt_c":"d1"}', '{"campaign_id":"d1"}'),  # by their columns
+        ("Email sent", '{"IDT c":"d1"}', '{"campaign_id":"d1"}'),
         ("Email sent", '{"campaign_name":"x"}', '{"campaign_name":"x"}'),
         ("Email sent", '{"Campaign name":"x"}', '{"campaign_name":"x"}'),
         ("Email sent", '{"activity":{"attr":{"str::s":"Hi","x":1}}}',
@@ -48,6 +50,9 @@ def mapped(properties: str, event: str = "Email sent") -> str:
         ("Email sent", '{"activity_attr_str_s":"Hi"}', '{"email_subject":"Hi"}'),
         ("Email sent", '{"idt::c":{"a":1}}', '{"campaign_id":{"a":1}}'),
         ("Email sent", '{"idt::c":null}', '{"idt::c":null}'),
+        ("Email sent", '{"idt::c":null,"Campaign name":"x","idt_c":2,"campaign_id":1}',
+         '{"idt::c":null,"campaign_name":"x","idt_c":2,"campaign_id":1}'),
+        ("Email sent", r'{"a \"name\"":1.10}', '{"email_name":1.10}'),
         # A name that is taken stays whose it is.
         ("Email sent", '{"campaign":{"id":1},"idt::c":"d1"}', '{"campaign":{"id":1},"idt::c":"d1"}'),
         ("Email sent", '{"campaign_id":1,"idt::c":"d1"}', '{"campaign_id":1,"idt::c":"d1"}'),
@@ -72,6 +77,7 @@ def test_properties_get_their_new_names(event: str, properties: str, found: str)
         '"context":{"idt::c":1},"properties":{"idt\\u003a:c":"d1"}',
         r'"properties":{"x\"idt::c":1,"idt:\u003ac":2}',
         r'"properties":{"x\"idt::c":1,"idt::c":2}',
+        r'"properties":{"x\"idt::c":1,"idt::c" :2}',
         r'"properties":{"a":"\"idt::c\":","idt::c":2}',
         '"properties":{"campaign_id":null,"idt::c":"d1"}',
         '"properties":{"idt::c":1,"idt::c":2}',
@@ -88,16 +94,32 @@ def test_keys_are_renamed_in_the_text_as_in_what_was_read(monkeypatch: pytest.Mo
 
 
 def test_other_lines_stay_as_they_are() -> None:
-    for line in (b"no json\n", b'{"type":"identify","event":"Email sent","properties":{"idt::c":1}}\n', b"[1]\n"):
-        assert mapped_line(line, MAPPINGS) == line
+    body = b'"properties":{"idt::c":1}}\n'
+    mappings = {**MAPPINGS, "_5": MAPPINGS["email_sent"]}
+    for begin in (b'{"type":"identify","event":"Email sent",', b'{"type":"track",', b'{"type":"track","event":5,'):
+        assert mapped_line(begin + body, mappings) == begin + body
+    assert [mapped_line(line, MAPPINGS) for line in (b"no json\n", b"[1]\n")] == [b"no json\n", b"[1]\n"]
 
 
-@pytest.mark.parametrize("own", ['"messageId":" ",', '"messageId":null,', "", '"messageId":["x"],', '"messageId":7,'])
+@pytest.mark.parametrize(
+    "own",
+    [
+        '"messageId":" ",',
+        '"messageId":null,',
+        "",
+        '"messageId":["x"],',
+        '"messageId":7,',
+        '"messageId":null,"messageId":"x",',
+    ],
+)
 def test_a_mapped_message_has_the_id_that_it_would_have(own: str) -> None:
-    line = f'{{{own}"type":"track","event":"Email sent","userId":"1","properties":{{"idt::c":"d1"}}}}\n'.encode()
-    found = read_message(mapped_line(line, MAPPINGS), frozenset()).cells
+    rest = '"sentAt":" ","properties":{"idt::c":"d1"}}\n'
+    line = f'{{{own}"type":"track","event":"Email sent","userId":"1",{rest}'.encode()
+    read = read_message(mapped_line(line, MAPPINGS), frozenset())
+    found = read.cells
+    assert [one[:2] for one in read.discards] == [one[:2] for one in read_message(line, frozenset()).discards]
     assert found["id"] == read_message(line, frozenset()).cells["id"] == ("7" if "7" in own else digest(line))
-    assert found["campaign_id"] == "d1"
+    assert (found["campaign_id"], found["sent_at"]) == ("d1", '" "')
 
 
 @pytest.mark.parametrize(
@@ -108,11 +130,14 @@ def test_a_mapped_message_has_the_id_that_it_would_have(own: str) -> None:
         ({"a": {}}, 'an event of the catalogue as {}."a".event, such as {events}, but got None.'),
         ({"a": {"event": "Opened"}},
          'an event of the catalogue as {}."a".event, such as {events}, but got \'Opened\'.'),
+        ({"a": {"event": "Received email"}},
+         'an event of the catalogue as {}."a".event, such as {events}, but got \'Received email\'.'),
         ({" ": {"event": "Email Opened"}}, "the name of an event in {}, but got ' '."),
         ({"a b": OPENED, "A-B": OPENED}, "each event once in {}, but got 'A-B'."),
         ({"a": {**OPENED, "property": {}}}, "nothing but event and properties, not property in {}, but got 'a'."),
         ({"a": {**OPENED, "properties": {"x": "é"}}},
          'the name of a column as {}."a".properties."x", but got \'é\'.'),
+        ({"a": {**OPENED, "properties": {"x": 1}}}, 'the name of a column as {}."a".properties."x", but got 1.'),
     ],
 )  # fmt: skip
 def test_wrong_settings(settings: Any, message: str) -> None:

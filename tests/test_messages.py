@@ -217,6 +217,7 @@ MESSAGES = [
     (b'{"a":1', "not_json", "not JSON: Expecting ',' delimiter at character 6: the line ends there"),
     (b'{"a":' + b"x" * 99, "not_json", f"not JSON: Expecting value at character 5: {'x' * 40}"),
     (b"[1.10]", "not_an_object", "JSON, but not an object: [1.10]"),
+    (b"true", "not_an_object", "JSON, but not an object: true"),
     (b"{}", "unknown_type", "`type` is none of track, identify, alias, page, screen, group but nothing"),
     (b'{"type":"delete"}', "unknown_type",
      '`type` is none of track, identify, alias, page, screen, group but "delete"'),
@@ -253,7 +254,11 @@ CAUSES = [
     (gzip.compress(b"{}", mtime=0), "gzip within gzip: decompress the file once"),
     (b"[1,2]", None),
     (b"\0\0\0", None),
+    ("購入".encode("utf-16"), UTF_16),
     (b'{"a":1}x', None),
+    (b'{"a":1,{"b":2}}', None),
+    (b'{"a":,"b":1}', None),
+    (b'{"a"::1}', None),
 ]
 
 
@@ -348,7 +353,7 @@ def test_an_object_has_its_leaves_in_order() -> None:
 
 
 def test_a_key_that_comes_again_in_the_message_itself_is_discarded() -> None:
-    line = '{"type":"track","event":"a","event":"b","userId":"1","userId":"2","userId":"1",'
+    line = '{"type":"track","event":"a","event":"b","userId":"1","userId":"2","userId":"1","userId":null,'
     line += '"context":{},"context":{"ip":"::1"}}'
     assert cells(line)["user_id"] == "1"
     assert discards(line) == [

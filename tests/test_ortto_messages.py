@@ -155,6 +155,8 @@ def test_attributes_that_nobody_knows_keep_their_values() -> None:
                             },
                             "str:cm:plan": {"name": "Plan"},
                             "act:cm:broken": None,
+                            "act:cm:bare": {"name": "Bare"},
+                            "act:cm:odd": {"name": "Odd", "attributes": {"id": "int:cm:price", "name": "Price"}},
                         }
                     },
                     "": None,
@@ -181,10 +183,12 @@ def test_attributes_that_nobody_knows_keep_their_values() -> None:
         ("int:cm:price", "2.50", "decimal", [("x", "2.50", "double")]),
         ("int:cm:n", "2", "integer", [("x", "2", "bigint")]),
         ("str:cm:s", '"1.10"', None, [("x", '"1.10"', "text")]),
+        ("str:cm:s", '"1.10"', "decimal", [("x", '"1.10"', "text")]),
         ("str:cm:s", "null", None, []),
         ("u4s:cm:tags", "[1,2]", None, [("x", "[1,2]", "text")]),
         ("phn::phone", '{"c":"44","n":"5550100"}', None, [("x", '"+445550100"', "text")]),
         ("phn::phone", '{"c":"+44","n":"5550100"}', None, [("x", '"+445550100"', "text")]),
+        ("phn::phone", '{"c":"44","n":"+15550100"}', None, [("x", '"+15550100"', "text")]),
         ("phn::phone", '{"c":"","n":"5550100"}', None, [("x", '"5550100"', "text")]),
         ("phn::phone", '{"phone":"5"}', None, [("x", '{"phone":"5"}', None)]),
         (
@@ -207,12 +211,17 @@ def test_attributes_that_nobody_knows_keep_their_values() -> None:
             None,
             [("x", f'{{"year":{"9" * 5000},"month":1,"day":1}}', None)],
         ),
-        ("dtz::birthday", '{"year":1990,"month":13,"day":1}', None, [("x", '{"year":1990,"month":13,"day":1}', None)]),
+        *(("dtz::birthday", value, None, [("x", value, None)])
+          for value in (f'{{"year":1990,"month":{month},"day":{day}}}' for month, day in ((13, 1), (1.5, 1), (1, 32)))),
         ("tme::o!l", '"2026-11-01T05:06:07Z"', None, [("x", '"2026-11-01T05:06:07Z"', "timestamp")]),
         ("phone", '{"c":"44","n":"1"}', None, [("x", '"+441"', "text")]),  # a webhook's contact has names, no ids
         ("country", '{"name":"Peru","lat":1,"lng":2}', None,
          [("x", '"Peru"', "text"), ("x_lat", "0.000001", "double"), ("x_lng", "0.000002", "double")]),
-        ("obj::i", '{"lat":1,"lng":2}', None, [("x", '{"lat":1,"lng":2}', None)]),
+        ("phn::phone", '{"c":"44","n":"1","x":"2"}', None, [("x", '{"c":"44","n":"1","x":"2"}', None)]),
+        ("geo::position", '{"lat":"0"}', None, [("x_lat", '"0"', None)]),
+        *(("phn::phone", value, None, [("x", value, None)]) for value in ("{}", '{"c":"44"}')),
+        *(("obj::i", value, None, [("x", value, None)])
+          for value in ('{"lat":1,"lng":2}', '{"c":"44","n":"1"}', '{"year":1990,"month":5,"day":1}')),
     ],
 )  # fmt: skip
 def test_values(field_id: str, value: str, display_type: str | None, found: list[Any]) -> None:
@@ -224,6 +233,7 @@ def test_names() -> None:
     assert (name_of("str::u-ctx"), name_of("tme::o!l"), name_of("str:cm:購入")) == ("str_u_ctx", "tme_o_l", "str_cm")
     names = names_of_ids({"act:cm:x": "Bought", "int:cm:price": "Unit price"}, ["int:cm:price", "int:cm:tax"])
     assert names.activities == {"act:cm:x": "Bought"}
+    assert name_of("::") == "::"
     assert message("act:cm:x", {"int:cm:price": 1999, "int:cm:tax": 5}, RECEIPT._replace(names=names))[
         "properties"
     ] == {
@@ -242,7 +252,13 @@ def test_a_contacts_other_fields_are_traits() -> None:
         "phone_number": "+445550100",
         "str_cm_plan": "pro",
     }
-    assert (found["messageId"], found["timestamp"]) == ("ortto-7", "2026-11-01T05:06:09.000Z")
+    names = names_of_ids({"first_name": "Given name"}, ["int:cm:tax"])
+    fields.append(("int:cm:tax", JsonNumber("5")))
+    receipt = RECEIPT._replace(names=names)
+    line = ortto_message(parsed({"id": 7, "field_id": "act::o"}), OrttoPerson("a1", None, None, fields), receipt)
+    traits = json.loads(line)["context"]["traits"]
+    assert (traits["given_name"], traits["int_cm_tax"]) == ("Ada", 0.005)
+    assert (found["messageId"], found["timestamp"], found["properties"]) == ("ortto-7", "2026-11-01T05:06:09.000Z", {})
 
 
 def test_what_can_be_no_id_stays_for_the_load_to_report() -> None:
@@ -253,6 +269,8 @@ def test_what_can_be_no_id_stays_for_the_load_to_report() -> None:
     line = ortto_message(parsed({"id": "c1", "field_id": "act::o"}), OrttoPerson(JsonNumber("5"), " ", ""), RECEIPT)
     found = json.loads(line)
     assert (found["context"]["traits"], found["anonymousId"], "userId" in found) == ({"contact_id": "5"}, "5", False)
+    found = json.loads(ortto_message(parsed({"id": " "}), OrttoPerson("a1"), RECEIPT))
+    assert (found["event"], found["messageId"].startswith("ortto-sha256-")) == ("", True)
 
 
 def test_a_step_of_a_journey() -> None:
@@ -301,6 +319,31 @@ def test_steps_of_people_without_an_id_are_told_apart() -> None:
     ada, bob = (message_id(email=email, time="now") for email in ("ada@example.com", "bob@example.com"))
     assert ada != bob
     assert message_id(email="ada@example.com", time="later") == ada
+    del step["run_id"]
+    assert message_id(contact_id="a1", plan="pro") != message_id(contact_id="a1", plan="free")
+
+
+def test_whom_a_journey_acts_on_may_be_in_its_contact() -> None:
+    body = parsed({"email": "", "contact": {"contact_id": "a1", "email": "ada@example.com", "external_id": "12345"}})
+    found = json.loads(ortto_journey_message(body, RECEIPT))
+    assert (found["userId"], found["anonymousId"]) == ("12345", "ada@example.com")
+    assert found["context"]["traits"] == {"email": "ada@example.com", "contact_id": "a1"}
+
+
+@pytest.mark.parametrize(
+    ("body", "properties"),
+    [
+        ({"contact": "a1", "activity": "c1"}, {"contact": "a1", "activity": "c1"}),
+        ({"contact": {"x": {"a": 1}}, "x": {"a": 1}}, {"contact_x": {"a": 1}, "x": {"a": 1}}),
+        ({"activity": {"attr": "none", "x": {"a": 1}}}, {"activity_attr": "none", "activity_x": {"a": 1}}),
+        ({"activity": {"attr": {"idt::ei": "e1"}}}, {"activity_email_id": "e1"}),
+        ({"activity": {"field_id": "act::rt", "attr": {"str::rn": "x"}}},
+         {"activity_field_id": "act::rt", "activity_reaction_name": "x"}),
+    ],
+)  # fmt: skip
+def test_what_a_journey_sends_keeps_its_shape(body: dict[str, Any], properties: dict[str, Any]) -> None:
+    found = json.loads(ortto_journey_message(parsed({"email": "ada@example.com", **body}), RECEIPT))
+    assert found["properties"] == {"email": "ada@example.com", **properties}
 
 
 def test_columns_are_named_once() -> None:

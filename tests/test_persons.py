@@ -96,6 +96,7 @@ def test_columns_hold_kinds_of_ids(table: str, column: str, kinds: tuple[str, ..
         (("email", "user_id"), "Ada@example.com", [ADA]),
         (("email", "user_id"), "ada", [Id("user_id", "ada")]),
         (("email",), "ada", []),
+        (("email", "contact_id"), "Ada@example.com", [ADA]),
         (("email", "user_id", "contact_id"), " ", []),
         (("contact_id",), "a@x", [Id("contact_id", "a@x")]),
         (("contact_id", "email"), "5", [Id("contact_id", "5")]),
@@ -118,11 +119,12 @@ def test_cells_of_all_types_hold_ids() -> None:
         "x:email": '"B\\u0040x"',
         "x:contact_id": "5",
         "x:previous_id": "[1]",
+        "x:user_id": "1.10",
         "x:plan": '"a@x"',
     }
     assert list(ids_of_cells(cells)) == [
         Id("user_id", "u"), Id("anonymous_id", '"quoted"'), Id("email", "c@x"), Id("email", "b@x"),
-        Id("contact_id", "5"), Id("user_id", "[1]"), Id("anonymous_id", "[1]"),
+        Id("contact_id", "5"), Id("user_id", "[1]"), Id("anonymous_id", "[1]"), Id("user_id", "1.10"),
     ]  # fmt: skip
 
 

@@ -33,12 +33,23 @@ def seen(name: str, *properties: Any) -> SeenEvent:
         ("Email Replid", {}, "Email Replied", "its name"),
         ("Opened or clicked", {}, None, ""),  # both are as likely
         ("Farewell", {"idt::c": "d1", "str::u-ctx": "x"}, "Email Unsubscribed", "its properties"),
+        ("Email unsubscribed, sent", {}, "Email Unsubscribed", "its name"),
+        ("Farewell", {"x": "act::s"}, "Sent email", "x"),
         ("Purchase", {"total": 1}, None, ""),
         ("購入", {}, None, ""),
     ],
 )
 def test_which_event_is_proposed(name: str, properties: Any, event: str | None, why: str) -> None:
     assert propose(seen(name, properties))[:2] == (event, why)
+
+
+def test_an_activity_is_that_of_all_messages() -> None:
+    for others in ({"x": "act::o"}, {}):
+        assert propose(seen("Email sent", {"x": "act::r"}, others))[:2] == ("Sent email", "its name")
+
+
+def test_the_first_values_of_a_property_are_shown() -> None:
+    assert seen("x", *({"a": number} for number in (1, 1, 2, 3, 4))).properties[("a",)].values == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize(
@@ -53,6 +64,9 @@ def test_which_event_is_proposed(name: str, properties: Any, event: str | None, 
         ("Spam", {"str::rn": 1}, ["spam_reason"]),
         ("Opens", {"idt::c": 1, "campaign": {"id": 2}}, [None, None]),  # the column is there already
         ("Opens", {"x": {"idt::c": 1}, "idt::c": 1}, ["campaign_id", None]),
+        # What has a column gets no second one of a similar name.
+        ("Clicks", {"UTM campaign name": 1}, ["utm_campaign"]),
+        ("Clicks", {"campaign_name": 1}, [None]),
     ],
 )
 def test_which_columns_are_proposed(name: str, properties: Any, columns: list[str | None]) -> None:
@@ -178,10 +192,11 @@ def test_names_without_number_take_bounded_room(call: Call) -> None:
     Path("archive").mkdir()
     keys = {f"k{number}": 1 for number in range(MAX_PROPERTIES + 100)}
     lines = [line(f"Event {number}", keys if not number else {}) for number in range(MAX_EVENTS + 5)]
+    lines.append(lines[0])
     Path("archive/1.ndjson").write_text("".join(lines))
     found = json.loads(call("mapping", "archive", "--json").out)
-    assert (len(found["events"]), found["unknown"]) == (MAX_EVENTS, MAX_EVENTS + 5)
-    assert len(found["events"][0]["properties"]) == MAX_PROPERTIES
+    assert (len(found["events"]), found["unknown"]) == (MAX_EVENTS, MAX_EVENTS + 6)
+    assert [it["number"] for it in found["events"][0]["properties"].values()] == [2] * MAX_PROPERTIES
 
 
 def test_an_archive_must_be_named(call: Call) -> None:

@@ -97,6 +97,10 @@ def test_what_is_nobody_is_not_asked_for(value: str) -> None:
     assert profile_id(value) is None
 
 
+def test_an_id_may_be_the_name_of_a_kind() -> None:
+    assert profile_id("Email") == "user_id:email"
+
+
 @pytest.mark.parametrize("number", [0, 1, 2, 3, 4, 7])
 def test_pages_go_on_while_there_are_more(server: FakeProfiles, space: ProfileApi, number: int) -> None:
     server.page = 3

@@ -135,12 +135,19 @@ def test_a_record_stays_out_where_a_later_change_came_while_the_scan_ran(contact
     assert [row["contact_id"] for row in found] == ["before", "began", "never", "new", "same", "twice", "unknown"]
 
 
-def test_what_the_destination_cannot_tell_is_not_asked_for(contacts: Snapshot) -> None:
-    def unread(*_: object) -> Iterator[pa.RecordBatch]:
-        raise AssertionError
+def unread(*_: object) -> Iterator[pa.RecordBatch]:
+    raise AssertionError
 
+
+@pytest.mark.parametrize(
+    ("known", "readers"),
+    [({"contact_id": "text"}, {"newer": unread}), (TYPES, {}), ({}, {"stored": unread})],
+)
+def test_what_the_destination_cannot_tell_is_not_asked_for(
+    contacts: Snapshot, known: dict[str, Type], readers: dict[str, ReadTable]
+) -> None:
     contacts.add([record("1", updated_at=changed(SCAN))])
-    assert len(rows_of(contacts.rows({"contact_id": "text"}, newer=unread))) == 1
+    assert len(rows_of(contacts.rows(known, **readers))) == 1
 
 
 def test_records_that_do_not_say_when_they_changed_stay(contacts: Snapshot) -> None:

@@ -83,7 +83,7 @@ def ids_in(kinds: Collection[str], value: str) -> Iterator[Id]:
         if kind == "tagged":
             tag, _, tagged = value.partition(":")
             yield from forms(tag, tagged)
-        elif value.strip() and ((kind == "contact_id" and contacts_alone) or (kind == "email") == ("@" in value)):
+        elif value.strip() and (contacts_alone or (kind == "email") == ("@" in value)):
             yield from forms(kind, value)
 
 

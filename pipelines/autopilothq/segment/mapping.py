@@ -141,7 +141,7 @@ def _rename_in_text(line: bytes, names: Sequence[tuple[KeyPath, str]]) -> bytes 
     for path, name in names:
         key = to_json(path[0]).encode() + b":"
         at = line.find(key)
-        if len(path) > 1 or b"\\" in key or line.count(key) != 1 or line[at - 1 : at] == b"\\":
+        if len(path) > 1 or line.count(key) != 1 or line[at - 1 : at] == b"\\":
             return None
         line = line.replace(key, to_json(name).encode() + b":")
     return line

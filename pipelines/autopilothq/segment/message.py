@@ -200,7 +200,7 @@ def parse_json(line: bytes) -> JsonObject:
 
 def _kind(message: JsonObject) -> str:
     kind = message.value("type")
-    if not isinstance(kind, str) or isinstance(kind, JsonNumber) or kind not in BODIES:
+    if not isinstance(kind, str) or kind not in BODIES:
         raise Rejected("unknown_type", f"{REJECT_REASONS['unknown_type']} but {_short(kind)}")
     return str(kind)
 
@@ -293,7 +293,7 @@ def flatten(
     `flatten(JsonObject([("a", JsonObject([("b", 1)]))]), ("properties",), [])` is
     `(("properties", "a", "b"), "a_b", 1)`.
     """
-    if long is None and sum(map(len, path)) > LONGEST_COLUMN:
+    if sum(map(len, path)) > LONGEST_COLUMN:
         long, path = long_path(path if path[0] == "context" else path[1:]), path[:1]
     if long is None and len(objects) < MAX_OBJECTS and all(map(is_encodable, path)):
         objects.append(path)

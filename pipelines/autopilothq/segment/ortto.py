@@ -142,7 +142,7 @@ def names_of_schema(schema: JsonObject) -> OrttoNames:
 def _attributes(activity: Any) -> Iterator[tuple[str, OrttoField]]:
     """Yields the attributes of an activity that have an id and a name, with their ids."""
     listed = activity.value("attributes") if isinstance(activity, JsonObject) else None
-    for attribute in listed if isinstance(listed, list) and not isinstance(listed, JsonObject) else ():
+    for attribute in listed if isinstance(listed, list) else ():
         if (field := _field(attribute)) and (attribute_id := storable_text(attribute.value("id"))):
             yield attribute_id, field
 
@@ -170,7 +170,7 @@ def typed_values(name: str, field_id: str, value: Any, display_type: str | None 
         yield name, value, ORTTO_TYPES.get(kind)
     elif kind == "geo" or (not kind and keys >= _GEO_KEYS):
         yield from _position(name, value)
-    elif kind in ("phn", "") and keys and keys <= _PHONE_KEYS and (phone := _phone(value)):
+    elif kind in ("phn", "") and keys <= _PHONE_KEYS and (phone := _phone(value)):
         yield name, phone, "text"
     elif kind in ("dtz", "") and (date := _date(value)):
         yield name, date, "text"
@@ -335,7 +335,7 @@ def _date(value: JsonObject) -> str | None:
     if not all(isinstance(part, JsonNumber) and part.isdigit() and len(part) <= 4 for part in parts):
         return None
     year, month, day = map(int, parts)
-    return f"{year:04}-{month:02}-{day:02}" if year <= 9999 and 0 < month < 13 and 0 < day < 32 else None
+    return f"{year:04}-{month:02}-{day:02}" if 0 < month < 13 and 0 < day < 32 else None
 
 
 def names_of_ids(names: Mapping[str, str], decimals: Collection[str] = ()) -> OrttoNames:

@@ -127,7 +127,7 @@ def _by_name(name: str) -> str | None:
     if len(found) == 1:
         return found[0]
     best = _most_alike(snake_case(name), TARGETS)
-    return TARGETS[best] if best and (not found or TARGETS[best] in found) else None
+    return TARGETS[best] if best else None
 
 
 def _most_alike(name: str, names: Iterable[str]) -> str | None:
@@ -163,7 +163,7 @@ def _columns(event: SeenEvent, attributes: list[OrttoAttribute]) -> dict[KeyPath
 
 
 def _has_id(key: str, attribute: OrttoAttribute) -> bool:
-    return key == attribute.id or snake_case(key) == snake_case(attribute.id)
+    return snake_case(key) == snake_case(attribute.id)
 
 
 def _has_name(key: str, attribute: OrttoAttribute) -> bool:
@@ -171,8 +171,7 @@ def _has_name(key: str, attribute: OrttoAttribute) -> bool:
 
 
 def _is_alike(key: str, attribute: OrttoAttribute) -> bool:
-    slug = snake_case(key)
-    return len(slug) > 3 and _most_alike(slug, _names(attribute)) is not None
+    return _most_alike(snake_case(key), _names(attribute)) is not None
 
 
 def _names(attribute: OrttoAttribute) -> Iterator[str]:

@@ -110,7 +110,7 @@ def _fill(
                 rejects.append(item)
             else:
                 runs.append(item)
-    if runs or rejects or ended:
+    if ended:  # by now, the last file is among them
         yield _batch(runs, rejects, ended, taken, max_line)
 
 

@@ -77,7 +77,7 @@ def message(event: Any, person_id: str) -> bytes:
 
 def _external_ids(event: JsonObject) -> Iterator[tuple[str, str]]:
     found = event.value("external_ids")
-    for entry in found if isinstance(found, list) and not isinstance(found, JsonObject) else ():
+    for entry in found if isinstance(found, list) else ():
         if isinstance(entry, JsonObject) and entry.value("collection") in (None, "users"):
             kind, value = nonblank_text(entry.value("type")), entry.value("id")
             if kind and isinstance(value, str) and value.strip():
