@@ -10,7 +10,7 @@ from . import engine, texts
 from .context import ProjectionContext, TableRows
 
 _MOMENT = "'\"' || strftime({} AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%S.%fZ') || '\"'"
-_SQL = engine.queries("users.sql")
+_SQL = engine.queries("fit.sql")
 
 
 def with_types(context: ProjectionContext, rows: TableRows, types: Mapping[str, Type]) -> TableRows:
@@ -23,8 +23,8 @@ def with_types(context: ProjectionContext, rows: TableRows, types: Mapping[str, 
         cell = engine.name(column)
         value = (_MOMENT if rows.columns[column] == "timestamp" else "to_json({})::VARCHAR").format(cell)
         cells[column] = f"as_{type_}({value})"
-        misfits = _SQL["discard_misfits"].format(
-            rows=rows.relation.sql_query(), value=value, cell=cell, fitting=cells[column]
+        misfits = _SQL["discard_unfit"].format(
+            made=rows.relation.sql_query(), value=value, cell=cell, fitting=cells[column]
         )
         texts.insert(context, "discards_of_latest", misfits, {"table_name": rows.table, "column_name": column})
     replaced = ", ".join(f"{cell} AS {engine.name(column)}" for column, cell in cells.items())

@@ -59,11 +59,6 @@ SELECT $table_name AS table_name, id AS row_id, substr(name, $start) AS column_n
     CASE type WHEN 'text' THEN to_json(value)::VARCHAR ELSE value END AS value, 'row_too_wide' AS reason, received_at
 FROM latest_too_wide
 
--- name: discard_misfits
-SELECT $table_name AS table_name, id AS row_id, $column_name AS column_name, {value} AS value,
-    'does_not_fit' AS reason, received_at
-FROM ({rows}) WHERE {cell} IS NOT NULL AND {fitting} IS NULL
-
 -- name: delete_too_wide
 DELETE FROM latest_values WHERE (id, name) IN (SELECT (id, name) FROM latest_too_wide)
 
