@@ -1,5 +1,6 @@
 """The receiver as senders, watchers and the loader see it."""
 
+import asyncio
 import base64
 import gzip
 import hashlib
@@ -23,7 +24,8 @@ from prometheus_client import Counter
 from prometheus_client.metrics import MetricWrapperBase
 
 from autopilothq.extras import install
-from autopilothq.receive import files, metrics, settings
+from autopilothq.receive import app, files, metrics, settings
+from autopilothq.receive.room import Room
 from calling import Call, errors
 from contract.duck import query
 from receiving import Receiver, hidden, published, receiver
@@ -241,6 +243,20 @@ def test_a_sender_that_reads_nothing_before_its_body_is_sent_sees_that_it_is_too
     with socket.create_connection((url.hostname, url.port), timeout=10) as connection:
         connection.sendall(head + (body if b"length" in framing else b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)))
         assert connection.recv(100).startswith(b"HTTP/1.1 413 Request Entity Too Large\r\n")
+
+
+def test_a_body_that_is_too_large_leaves_its_room_to_others_while_its_rest_comes() -> None:
+    room, taken = Room(100), list[int]()
+    pieces = iter([(b"x" * 60, True), (b"x" * 60, True), (b"x", False)])
+
+    async def receive() -> app.AsgiMessage:
+        taken.append(room.taken)
+        body, more = next(pieces)
+        return {"type": "http.request", "body": body, "more_body": more}
+
+    with pytest.raises(app.Refused, match="at most 100 bytes"):
+        asyncio.run(app._body({}, receive, 100, room))
+    assert (taken, room.taken) == ([0, 60, 0], 0)
 
 
 def test_other_machines_need_settings(call: Call) -> None:

@@ -270,7 +270,7 @@ async def _body(headers: auth.Headers, receive: Receive, most: int, room: Room) 
 
 async def _body_of_pieces(message: AsgiMessage, receive: Receive, most: int, room: Room) -> tuple[bytes, int]:
     """Returns the body whose first piece is in `message`, and its size, which it reserves in `room`."""
-    pieces, size = [], 0
+    pieces, size = list[bytes](), 0
     try:
         while True:
             if message["type"] == "http.disconnect":
@@ -278,6 +278,8 @@ async def _body_of_pieces(message: AsgiMessage, receive: Receive, most: int, roo
             piece = message.get("body", b"")
             if size + len(piece) > most:
                 if message.get("more_body"):
+                    room.give(size)  # to others at once, because the rest may take long
+                    pieces, size = [], 0
                     await _discard_rest(receive)
                 raise _too_large(most)
             await room.take(len(piece), "Too many large bodies come at once.")
