@@ -110,12 +110,13 @@ def test_rows_by_the_key() -> None:
 
 
 def test_rows_wait_with_their_types_in_memory_or_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = [("a@b.c", Decimal("1.50"), datetime(2026, 1, 2, tzinfo=UTC), b"x"), ("d@e.f", None, [1], {"k": 2.0})]
+    first = [("a@b.c", Decimal("1.50"), datetime(2026, 1, 2, tzinfo=UTC), b"x"), ("d@e.f", None, [b"y"], {"k": 2.0})]
     for size in (0, 1_000, 1):
         monkeypatch.setattr(kept_rows, "KEPT_BYTES", size)
         with kept_rows.kept_rows() as rows:
             assert list(rows) == []
-            rows.add([(*first[0][:3], memoryview(b"x")), first[1]])  # as psycopg2 reads bytes
+            # As psycopg2 reads bytes.
+            rows.add([(*first[0][:3], memoryview(b"x")), ("d@e.f", None, [memoryview(b"y")], {"k": 2.0})])
             assert next(iter(rows)) == first[0]
             rows.add([("g@h.i",) * 4])
             assert list(zip(rows, rows, strict=True)) == [(row, row) for row in (*first, ("g@h.i",) * 4)]

@@ -1,5 +1,6 @@
 """Keeps the rows of a query while the query's connection is closed, which may have the log's file open."""
 
+import copyreg
 import pickle
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -7,6 +8,12 @@ from tempfile import SpooledTemporaryFile
 from typing import Any
 
 KEPT_BYTES = 10_000_000  # bytes that are kept in memory; more are written to a temporary file without a name
+
+
+class _Pickler(pickle.Pickler):
+    """Writes views of memory, which psycopg2 reads for bytes, alone and in arrays, as bytes."""
+
+    dispatch_table = copyreg.dispatch_table | {memoryview: lambda view: (bytes, (view.tobytes(),))}
 
 
 class KeptRows:
@@ -17,7 +24,7 @@ class KeptRows:
 
     def add(self, rows: Iterable[Sequence[Any]]) -> None:
         """Adds rows, which are read together."""
-        pickle.dump([tuple(map(_plain, row)) for row in rows], self._file, pickle.HIGHEST_PROTOCOL)
+        _Pickler(self._file, pickle.HIGHEST_PROTOCOL).dump(list(map(tuple, rows)))
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         position, end = 0, self._file.seek(0, 2)
@@ -36,8 +43,3 @@ def kept_rows() -> Iterator[KeptRows]:
     """
     with SpooledTemporaryFile(max_size=KEPT_BYTES) as file:
         yield KeptRows(file)
-
-
-def _plain(value: Any) -> Any:
-    """Returns a value of a driver as one that can be written: psycopg2 reads bytes as a view of memory."""
-    return bytes(value) if isinstance(value, memoryview) else value
