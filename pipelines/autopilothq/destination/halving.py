@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 from secrets import SystemRandom
 from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
@@ -18,6 +19,7 @@ from .kind import AccountKind
 from .requests import CircuitBreaker, Outcome
 
 PROBES = 3  # contacts that are tried alone before a batch whose halves both failed counts as an outage
+LAST_WRITTEN = 3  # contacts of earlier requests that are looked for in the account, where some may be deleted since
 TRIES_OF_PIECES = 2  # tries of a piece of several contacts; a single contact gets all tries of the settings
 NOT_NAMED = "{}'s answer does not name this contact: it was not written"
 
@@ -140,17 +142,20 @@ class ContactWriter:
     def is_available(self) -> bool:
         """Returns whether the service still writes a contact that it has written before; no values are sent."""
         with self._diagnosing:
-            emails = [self.last_written] if self.last_written else self._written_before()
-            email = next((email for email in emails if email.lower() not in self._changed), None)
-            if email is None:
-                return False
             try:
-                if self._account.contact(email) is None:
-                    return False
+                email = self._find_written()
             except ApiError:
+                return False
+            if email is None:
                 return False
             _, error = self._breaker.attempt(self._kind.contacts, lambda: self._account.upsert_many([{"Email": email}]))
             return error is None or isinstance(error, RequestRejected)
+
+    def _find_written(self) -> str | None:
+        """Returns the email of a contact that was written before and still exists, None if the last ones do not."""
+        emails = [self.last_written] if self.last_written else self._written_before()
+        unchanged = islice((email for email in emails if email.lower() not in self._changed), LAST_WRITTEN)
+        return next((email for email in unchanged if self._account.contact(email) is not None), None)
 
     def _attempt_half(self, contacts: ContactsByKey, outcomes: OutcomesByKey) -> _Half:
         """Writes half of some contacts. Several contacts are tried only twice.

@@ -178,8 +178,7 @@ def _renew(leases: Leases, owner: str, done: threading.Event) -> None:
         try:
             if not leases.put(owner):
                 logger.warning(
-                    "The lock expired before it could be renewed, and another run took it: both may have been at work"
-                    " at the same time."
+                    "The lock expired before it could be renewed: another run may have been at work at the same time."
                 )
         except Exception as error:  # noqa: BLE001 - the next attempt may succeed
             logger.warning(f"The lock could not be renewed: {type(error).__name__}")
