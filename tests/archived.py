@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
-from autopilothq.segment.message import Reject
+from autopilothq.segment.message import MAX_LINE, Reject
 from autopilothq.sources.archive.batches import read_batches
 from autopilothq.sources.archive.listing import File
 
@@ -116,7 +116,9 @@ def all_lines(files: Sequence[File], **options: Any) -> list[Line]:
 
 def outcome(files: Sequence[File], **options: Any) -> Outcome:
     batches = list(read_batches(files, **options))
-    assert all(len(batch.lines) or batch.rejects or batch.ended for batch in batches)  # none is empty
+    # None is empty, unless all its lines are blank and too long.
+    is_empty = [not (len(batch.lines) or batch.rejects or batch.ended) for batch in batches]
+    assert options.get("max_line", MAX_LINE) < MAX_LINE or not any(is_empty)
     rejects = [reject for batch in batches for reject in batch.rejects]
     ended = [end for batch in batches for end in batch.ended]
     return not_blank([row for batch in batches for row in rows(batch.lines)]), rejects, ended

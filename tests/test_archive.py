@@ -380,6 +380,7 @@ content = st.lists(
     st.sampled_from([5, 20, MAX_LINE]),
 )
 @example([(b"\n\xef\xbb\xbf" + b" " * 30 + b"\n", "plain")], 1, 5)  # a long blank line is no line either
+@example([(b"\n\xef\xbb\xbf" + b" " * 30, "plain")], 1, 5)
 def test_any_cutting_gives_the_same_lines(
     tmp_path_factory: pytest.TempPathFactory, contents: list[tuple[bytes, str]], batch_bytes: int, max_line: int
 ) -> None:

@@ -218,6 +218,8 @@ class _LineSplitter:
         if trouble:
             yield Reject(self._file, self._line, "truncated", str(trouble), start and begun.text[:MAX_LINE])
         elif begun.size > self._max_line and start:
+            if begun.size <= begun.room and _is_blank(begun.text):  # behind a byte-order mark
+                return
             yield _too_long(self._file, self._line, begun.size, begun.text, self._max_line)
         elif start:
             yield _Run(self._file, self._line, len(start) + 1, [start, b"\n"], np.array([len(start) + 1]))
