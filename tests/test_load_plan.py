@@ -28,8 +28,8 @@ from autopilothq.warehouses.dataset import TableNames
 from autopilothq.warehouses.dataset.loads import Loaded
 from autopilothq.warehouses.selection import ALL_MESSAGES, MessageSelection
 
-OPENED = MessageSelection(frozenset({"email_opened"}), but=False)
-CLICKED = MessageSelection(frozenset({"email_clicked"}), but=False)
+OPENED = MessageSelection(frozenset({"email_opened"}), all_but=False)
+CLICKED = MessageSelection(frozenset({"email_clicked"}), all_but=False)
 DATASET: Any = SimpleNamespace()
 PIPELINE: Any = SimpleNamespace(working_dir="a pipeline's")
 

@@ -85,7 +85,7 @@ RELATIONS = {
     "suppressed_ids": "SELECT 'a' AS id",
     "files": "SELECT 0::BIGINT AS number, 'a' AS file",
     "table_names": "SELECT 0::BIGINT AS table_number, 'tracks' AS name",
-    "counted": "SELECT 1::BIGINT AS file, ['tracks'] AS names, false AS but",
+    "counted": "SELECT 1::BIGINT AS file, ['tracks'] AS names, false AS all_but",
     "all_rejected": "SELECT 1::BIGINT AS number, 'a' AS id, 1::BIGINT AS seq, 'b' AS reason",
     "rejected_once": "SELECT 1::BIGINT AS number",
     "all_discarded": (

@@ -335,10 +335,10 @@ def test_pages_are_fetched_until_the_time_is_up(tmp_path: Path, how: Callable[..
 def test_names_of_events_are_tables() -> None:
     assert requested_messages(None, None) == ALL_MESSAGES
     assert requested_messages("Email Opened, email_clicked", None) == MessageSelection(
-        frozenset({"email_opened", "email_clicked"}), but=False
+        frozenset({"email_opened", "email_clicked"}), all_but=False
     )
-    assert requested_messages([], None) == MessageSelection(frozenset(), but=False)
-    assert requested_messages(None, ["Email Opened"]) == MessageSelection(frozenset({"email_opened"}), but=True)
+    assert requested_messages([], None) == MessageSelection(frozenset(), all_but=False)
+    assert requested_messages(None, ["Email Opened"]) == MessageSelection(frozenset({"email_opened"}), all_but=True)
     for names, text in [
         (("a", "b"), "Expected events or exclude, but got both: say which events you want, or which you do not."),
         (("…", None), "Expected the name of an event, like Email Opened or email_opened, but got '…'."),
@@ -370,13 +370,13 @@ LINES = {
 }
 
 
-@pytest.mark.parametrize("but", [True, False])
-def test_only_lines_whose_messages_are_requested_are_left(but: bool) -> None:
+@pytest.mark.parametrize("all_but", [True, False])
+def test_only_lines_whose_messages_are_requested_are_left(all_but: bool) -> None:
     lines = [(number, text) for number, text in enumerate(LINES, 1)]
     batch = records.make_batch(3, lines, ended=True, size=5)
-    requested = MessageSelection(frozenset({"email_opened"}), but)
+    requested = MessageSelection(frozenset({"email_opened"}), all_but)
     found, skipped = event_filter.filter_batch(batch, {3: requested}.__getitem__, lambda name: name)
-    stays = [text for text, table in LINES.items() if table == "" or (table == "email_opened") != but]
+    stays = [text for text, table in LINES.items() if table == "" or (table == "email_opened") != all_but]
     assert found.lines["text"].to_pylist() == stays
     assert skipped == Counter({3: len(LINES) - len(stays)})
     assert (found.rejects, found.ended, found.bytes) == ([], [(3, None)], 5)
@@ -386,7 +386,7 @@ def test_only_lines_whose_messages_are_requested_are_left(but: bool) -> None:
 def test_each_file_has_its_own_requested_messages_by_the_name_in_the_destination() -> None:
     text = b'{"type":"track","event":"Email Opened"}'
     parts = [records.make_batch(file, [(1, text)]).lines for file in (0, 1, 2)]
-    named = [MessageSelection(frozenset({name}), but=False) for name in ("email_opened_long", "x")]
+    named = [MessageSelection(frozenset({name}), all_but=False) for name in ("email_opened_long", "x")]
     requested = [ALL_MESSAGES, *named]
     found, skipped = event_filter.filter_batch(
         Batch(pa.concat_tables(parts), [], [], 0), requested.__getitem__, lambda name: name[:12]

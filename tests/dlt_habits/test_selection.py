@@ -21,8 +21,8 @@ from autopilothq.warehouses.selection import (
 
 TABLES = ("email_opened", "a", "b", "")  # "": an event without a table
 SETS = [
-    MessageSelection(frozenset(names), but)
-    for names, but in product([(), ("a",), ("b",), ("a", "b"), ("email_opened",)], (True, False))
+    MessageSelection(frozenset(names), all_but)
+    for names, all_but in product([(), ("a",), ("b",), ("a", "b"), ("email_opened",)], (True, False))
 ]
 
 
@@ -37,7 +37,7 @@ def test_sets_of_messages(one: MessageSelection) -> None:
         assert of(one & other) == of(one) & of(other)
         assert one.covers(other) == (of(one) >= of(other))
     assert (ALL_MESSAGES.covers(one), one.covers(NONE)) == (True, True)
-    assert one.renamed(str.upper) == MessageSelection(frozenset(map(str.upper, one.names)), one.but)
+    assert one.renamed(str.upper) == MessageSelection(frozenset(map(str.upper, one.names)), one.all_but)
 
 
 def test_which_messages_have_a_row_in_a_table() -> None:
@@ -53,8 +53,8 @@ def test_which_messages_have_a_row_in_a_table() -> None:
 
 
 def test_books_of_a_file() -> None:
-    a, not_a = MessageSelection(frozenset("a"), but=False), MessageSelection(frozenset("a"))
-    opened = MessageSelection(frozenset({"email_opened"}), but=False)
+    a, not_a = MessageSelection(frozenset("a"), all_but=False), MessageSelection(frozenset("a"))
+    opened = MessageSelection(frozenset({"email_opened"}), all_but=False)
     every = select(["tracks", "email_opened"], ALL_MESSAGES)
     first = select(["tracks", "email_opened"], a)
     assert first == {"tracks": a}  # the table of another event has no rows
@@ -116,8 +116,10 @@ def test_the_books_of_all_messages_that_are_loaded_or_requested_are_loaded() -> 
         True, False,
     ]  # fmt: skip
     assert from_text('{"_discards": "all", "identifies": {"all_but": ["a"]}, "users": {"only": ["a"]}}') == {
-        "_discards": ALL_MESSAGES, "identifies": MessageSelection(frozenset({"identifies"}), but=False), "users": NONE,
-    }  # fmt: skip
+        "_discards": ALL_MESSAGES,
+        "identifies": MessageSelection(frozenset({"identifies"}), all_but=False),
+        "users": NONE,
+    }
 
 
 @pytest.mark.parametrize("messages", SETS)

@@ -10,7 +10,7 @@ from . import engine, texts
 from .context import CountedMessages, FileCount, ProjectionContext, TableRows, book_rows
 
 MOST_LISTED = 100  # events without a table that are listed by name
-_COUNTED = pa.schema([("file", pa.int64()), ("names", pa.list_(pa.string())), ("but", pa.bool_())])
+_COUNTED = pa.schema([("file", pa.int64()), ("names", pa.list_(pa.string())), ("all_but", pa.bool_())])
 _TABLES = " ".join(f"WHEN '{kind}' THEN '{table.name}'" for kind, table, _ in KINDS)
 _COUNTS = ("lines", "stored", "duplicates", "rejected", "mended", "again")
 _SQL = engine.queries("audit.sql")
@@ -27,7 +27,7 @@ def count_files(context: ProjectionContext, counted: CountedMessages) -> list[Fi
 
 
 def _counted_again(context: ProjectionContext, counted: CountedMessages) -> dict[int, int]:
-    rows = [{"file": file, "names": list(names), "but": but} for file, (names, but) in counted.items()]
+    rows = [{"file": file, "names": list(names), "all_but": all_but} for file, (names, all_but) in counted.items()]
     with engine.registered(context.con, counted=pa.Table.from_pylist(rows, _COUNTED)):
         return dict(context.con.execute(_SQL["counted_again"].format(tables=_TABLES)).fetchall())
 

@@ -13,7 +13,7 @@ LEFT JOIN (SELECT file_of(seq) AS file, count(DISTINCT (seq, name)) AS mended FR
 -- name: counted_again
 -- The number of kept messages of each file that earlier loads have counted already; `counted` has their tables.
 SELECT counted.file, count(*) FROM kept JOIN counted ON counted.file = file_of(seq)
-WHERE list_contains(names, CASE kind {tables} ELSE coalesce(slug, '') END) <> but GROUP BY 1
+WHERE list_contains(names, CASE kind {tables} ELSE coalesce(slug, '') END) <> all_but GROUP BY 1
 
 -- name: rejects_by_reason
 SELECT reason, count(*) FROM rejects GROUP BY 1 ORDER BY 2 DESC, 1

@@ -40,7 +40,7 @@ def requested_messages(
     names = events if events is not None else exclude or ()
     mapped = mappings or {}
     tables = (mapped[table].table if table in mapped else table for table in _tables(names))
-    return MessageSelection(frozenset(tables), but=events is None)
+    return MessageSelection(frozenset(tables), all_but=events is None)
 
 
 def _tables(names: str | Sequence[str]) -> Iterable[str]:

@@ -14,38 +14,38 @@ from ..catalog import DISCARDS, EVENT_TABLE_NAMES, EVENTS_RESOURCE, KINDS, LATES
 
 
 class MessageSelection(NamedTuple):
-    """A set of messages, by their tables: those in `names`, or with `but` all others.
+    """A set of messages, by their tables: those in `names`, or with `all_but` all others.
 
     The table of a track is its event's, `""` if the event's name gives none; that of any other message is the table of
     its type, such as `identifies`.
-    Example: `MessageSelection(frozenset({"email_opened"}), but=False).has("email_opened")`.
+    Example: `MessageSelection(frozenset({"email_opened"}), all_but=False).has("email_opened")`.
     """
 
     names: frozenset[str] = frozenset()
-    but: bool = True
+    all_but: bool = True
 
     def has(self, table: str) -> bool:
         """Returns whether a message of this table is selected; `""` stands for an event without a table."""
-        return (table in self.names) != self.but
+        return (table in self.names) != self.all_but
 
     def renamed(self, shorten: Callable[[str], str]) -> "MessageSelection":
         """Returns the same messages by the names that `shorten` returns for their tables."""
-        return MessageSelection(frozenset(map(shorten, self.names)), self.but)
+        return MessageSelection(frozenset(map(shorten, self.names)), self.all_but)
 
     def covers(self, other: "MessageSelection") -> bool:
         """Returns whether the other selection is a subset of this one."""
         return self | other == self
 
     def __or__(self, other: "MessageSelection") -> "MessageSelection":
-        if self.but:
-            return MessageSelection(self.names & other.names if other.but else self.names - other.names)
-        return other | self if other.but else MessageSelection(self.names | other.names, but=False)
+        if self.all_but:
+            return MessageSelection(self.names & other.names if other.all_but else self.names - other.names)
+        return other | self if other.all_but else MessageSelection(self.names | other.names, all_but=False)
 
     def __and__(self, other: "MessageSelection") -> "MessageSelection":
         return ~(~self | ~other)
 
     def __invert__(self) -> "MessageSelection":
-        return MessageSelection(self.names, not self.but)
+        return MessageSelection(self.names, not self.all_but)
 
 
 ALL_MESSAGES = MessageSelection()
@@ -58,8 +58,8 @@ _TYPES = frozenset(table.name for _, table, _ in KINDS)
 _MESSAGES_WITH_ROW = {
     TRACKS.name: MessageSelection(_TYPES),
     EVENTS_RESOURCE: MessageSelection(_TYPES | _EVENTS | {""}),
-    **{name: MessageSelection(frozenset({name}), but=False) for name in _EVENTS | _TYPES},
-    **{made.table.name: MessageSelection(frozenset({made.messages.name}), but=False) for made in LATEST},
+    **{name: MessageSelection(frozenset({name}), all_but=False) for name in _EVENTS | _TYPES},
+    **{made.table.name: MessageSelection(frozenset({made.messages.name}), all_but=False) for made in LATEST},
 }
 _BOOKS = (REJECTS.name, DISCARDS.name)  # they hold what was rejected and discarded of the selected messages
 
@@ -82,7 +82,7 @@ def _taken(resource: str, messages: MessageSelection) -> MessageSelection:
 
 def messages_with_row(table: str) -> MessageSelection:
     """Returns the messages that have a row in a table. Example: `messages_with_row("users").has("identifies")`."""
-    return _MESSAGES_WITH_ROW.get(table, MessageSelection(frozenset({table}), but=False))
+    return _MESSAGES_WITH_ROW.get(table, MessageSelection(frozenset({table}), all_but=False))
 
 
 def covers(loaded: Selected | None, requested: Selected) -> bool:
@@ -126,7 +126,7 @@ def _to_json(resource: str, messages: MessageSelection) -> Any:
     whole = _taken(resource, ALL_MESSAGES)
     if messages == whole:
         return "all"
-    return {"all_but": sorted(messages.names - whole.names)} if messages.but else {"only": sorted(messages.names)}
+    return {"all_but": sorted(messages.names - whole.names)} if messages.all_but else {"only": sorted(messages.names)}
 
 
 def from_text(text: str | None) -> Selected | None:
