@@ -64,7 +64,8 @@ def change_contacts(
 def _people(file: str | None, query: str | None, options: SendOptions) -> tuple[list[str], int]:
     """Returns the contacts, and how many rows of the query have none."""
     if query is not None:
-        return contacts.contacts_of_rows(*query_rows(options, query))
+        with query_rows(query, options) as (names, rows):
+            return contacts.contacts_of_rows(names, rows)
     name = "stdin" if file == "-" else str(file)
     try:
         with _opened(str(file)) as lines:

@@ -1,10 +1,8 @@
 """Runs `forward` for files, for a stream, or for a query."""
 
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain
-from typing import IO, Any
+from typing import Any
 
 from ..clients.auth import missing_key
 from ..clients.segment_api import SegmentApi, SegmentApiSettings
@@ -22,7 +20,7 @@ from . import out
 from .configuring import missing_explained
 from .options import freeze_modules, standard_input
 from .send_options import SendOptions
-from .sending import account_kind, answer, archive_lines, end_run, print_counts, reporter, sending_lock
+from .sending import account_kind, archive_lines, end_run, print_counts, query_rows, reporter, sending_lock
 from .streaming import RejectWarnings, stopped_by_signals, turns
 
 ApiOptions = Mapping[str, Any]
@@ -43,11 +41,9 @@ def forward_rows(query: str, api: ApiOptions, options: SendOptions) -> None:
     """Forwards the rows of a query as messages."""
     with explained():
         given = _settings(api)
-        with sending_lock(options), tempfile.TemporaryFile() as lines:
-            _write_rows(query, options, lines)
-            lines.seek(0)
-            with _log(options) as log:
-                counts = _forward(map(outgoing, lines), log, given, options)
+        with sending_lock(options), query_rows(query, options) as (names, rows), _log(options) as log:
+            messages = (outgoing(line_of(dict(zip(names, row, strict=True)))) for row in rows)
+            counts = _forward(messages, log, given, options)
     end_run(counts, options)
 
 
@@ -91,13 +87,6 @@ def _settings(api: ApiOptions) -> SegmentApiSettings:
 def _log(options: SendOptions) -> ForwardLog:
     dry = options.dry_run
     return ForwardLog(log_dataset(*options.target, reads=dry, wait=options.wait), reads=dry)
-
-
-def _write_rows(query: str, options: SendOptions, lines: IO[bytes]) -> None:
-    """Writes the rows of a query as messages, and closes its connection, because the log may be in the same file."""
-    with answer(query, options) as (names, rows):
-        for row in chain.from_iterable(rows):
-            lines.write(line_of(dict(zip(names, row, strict=True))) + b"\n")
 
 
 def _messages(paths: Sequence[str], broken: list[str]) -> Iterator[Outgoing]:

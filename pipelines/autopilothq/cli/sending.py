@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import chain
 from typing import Any, NamedTuple
 
 from .. import runner
@@ -36,13 +35,12 @@ from ..sources.archive.batches import read_batches
 from ..sources.archive.listing import File
 from ..sources.archive.source import nothing_found
 from ..warehouses import lock
-from ..warehouses.dataset.delta import QueryRows
 from ..warehouses.query import run_query
 from ..warehouses.settings import TargetOptions, setting
 from . import log as logs
 from . import out
 from .configuring import missing_explained
-from .kept_rows import kept_rows
+from .kept_rows import KeptRows, kept_rows
 from .options import freeze_modules
 from .progress import LOG_SECONDS
 from .send_options import SendOptions
@@ -197,37 +195,31 @@ def delivery_log(options: SendOptions) -> DeliveryLog:
     return DeliveryLog(where, reads=dry, table=account_kind(options).log)
 
 
-def query_rows(options: SendOptions, query: str) -> tuple[list[str], list[Any]]:
-    """Returns the columns and rows of a query, and closes its connection."""
-    with answer(query, options) as (names, rows):
-        return names, list(chain.from_iterable(rows))
-
-
 @contextmanager
-def answer(query: str, options: SendOptions) -> Iterator[tuple[list[str], Iterator[QueryRows]]]:
-    """Yields the columns of a query, and an iterator of batches of its rows. Raises RunError if the query is wrong."""
-    try:
-        with run_query(log_dataset(*options.target, reads=True, wait=options.wait), query) as found:
-            yield found
-    except InvalidQuery as error:
-        raise RunError(f"{error} Nothing was sent.") from error
-    except Exception as error:  # drivers have their own exceptions for wrong SQL
-        if isinstance(explain(error), BusyError):
-            raise
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise RunError(f"The warehouse cannot answer the query: {masked(reason)}\nNothing was sent.") from error
+def query_rows(query: str, options: SendOptions) -> Iterator[tuple[list[str], KeptRows]]:
+    """Yields the columns and rows of a query, whose connection is closed. Raises RunError if the query is wrong.
+
+    The rows wait in a file, because they may be too many for memory.
+    """
+    with kept_rows() as rows:
+        try:
+            with run_query(log_dataset(*options.target, reads=True, wait=options.wait), query) as (names, batches):
+                for batch in batches:
+                    rows.add(batch)
+        except InvalidQuery as error:
+            raise RunError(f"{error} Nothing was sent.") from error
+        except Exception as error:  # drivers have their own exceptions for wrong SQL
+            if isinstance(explain(error), BusyError):
+                raise
+            reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            raise RunError(f"The warehouse cannot answer the query: {masked(reason)}\nNothing was sent.") from error
+        yield names, rows
 
 
 @contextmanager
 def person_rows(query: str, key: str, options: SendOptions) -> Iterator[PersonRows]:
-    """Yields the rows of a query that have a `key`, whose connection is closed.
-
-    They wait in a file, because they may be too many for memory.
-    """
-    with kept_rows() as rows:
-        with answer(query, options) as (names, batches):
-            for batch in batches:
-                rows.add(batch)
+    """Yields the rows of a query that have a `key`."""
+    with query_rows(query, options) as (names, rows):
         yield PersonRows(names, rows, key)
 
 
