@@ -1,7 +1,6 @@
 """What is known of a load before a line is read: its workers, the tables of its events, its origin's context."""
 
 import copy
-import dataclasses
 import shutil
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -163,7 +162,6 @@ def test_the_origin_is_told_of_the_destination() -> None:
     assert [len(context.shorten("n" * width)) for width in (20, 21)] == [20, 20]
     assert load.selected == {"tracks": OPENED}
     context.scratch.rmdir()
-    assert begin(messages=OPENED, **there, replacement=Replacement(anew=True)).load.context.loaded == frozenset()
 
 
 def test_a_table_that_is_dropped_before_the_load_has_room_for_columns_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,8 +189,6 @@ def test_messages_of_a_file_that_are_loaded_already_are_read_too() -> None:
     loads = {("a", "1"): Loaded("5", 1, {"tracks": CLICKED}), ("b", "1"): Loaded("5", 1, None)}
     load = begin(messages=OPENED, loads=loads).load
     assert [load.messages_of(number) for number in range(3)] == [OPENED | CLICKED, ALL_MESSAGES, OPENED]
-    load = dataclasses.replace(load, target=dataclasses.replace(load.target, replacement=Replacement(anew=True)))
-    assert load.messages_of(0) == OPENED
 
 
 def test_the_table_of_an_event() -> None:

@@ -73,9 +73,7 @@ class Load:
         self.destination = SimpleNamespace(caps_params={})
         self.hints = SimpleNamespace(existing=EXISTING, mended=set())
         self.load: Any = SimpleNamespace(
-            target=SimpleNamespace(
-                dataset=dataset, loads=dict.fromkeys(adopted), replacement=SimpleNamespace(anew=False)
-            ),
+            target=SimpleNamespace(dataset=dataset, loads=dict.fromkeys(adopted)),
             extraction=SimpleNamespace(
                 resources={"email_opened", "other_events"}, pipeline=SimpleNamespace(destination=self.destination)
             ),
@@ -145,10 +143,6 @@ def test_texts_stay_cut_where_rows_would_lose_something(dataset: Stored, seen: l
 def test_nothing_is_looked_for_where_nothing_was_adopted_or_read(load: Load) -> None:
     assert load.run() == ["new rows"]
     assert load.rows.asked == []
-    if load.load.report.lines:
-        load.load.target.loads = dict.fromkeys(ADOPTED)
-        load.load.target.replacement.anew = True  # nothing of these stays
-        assert load.run() == ["new rows"]
 
 
 def test_workers_refuse_what_they_cannot_mend() -> None:

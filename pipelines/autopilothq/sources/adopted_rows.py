@@ -46,8 +46,7 @@ def adopted_version(table: str, version: str) -> str:
 
 def _has_adopted_files(load: PlannedLoad) -> bool:
     """Returns whether adopted files count as loaded, so that there may be adopted rows; queries nothing."""
-    target = load.target
-    return not target.replacement.anew and any(version.startswith(ADOPTED) for _, version in target.loads)
+    return any(version.startswith(ADOPTED) for _, version in load.target.loads)
 
 
 def check_nothing_to_mend(load: PlannedLoad, has_duplicates: bool) -> None:

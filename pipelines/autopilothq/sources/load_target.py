@@ -48,7 +48,8 @@ from .refused import RefusedMessages
 class Replacement:
     """What dlt replaces in this load: the tables that it drops first, and those whose rows it replaces.
 
-    `anew` is true if anything is dropped, emptied or replaced: then all work is read again.
+    `anew` is true if anything is dropped, emptied or replaced: then nothing counts as stored, and all work is read
+    again.
     """
 
     dropped: frozenset[str] = frozenset()
@@ -63,8 +64,9 @@ class LoadTarget:
     `folder` is that of the load. `strategies` are the merge strategies of the destination. `declares_keys` is true if
     the destination must be told that keys are never null. `suppressed` are the ids of deleted persons, `refused` is
     what the destination refused before. `complete` are the ids of the loads that are complete as this one begins,
-    `counted` those of them that do not lack rows. `loads` has the files that the latter loaded, completely or in part,
-    if the origin can read them again, by URL and version. `names` are the names that are taken in the dataset.
+    `counted` those of them that do not lack rows. `loads` has the files that count as loaded by the latter, completely
+    or in part, by URL and version; none if the origin cannot read them again, or all of them are. `names` are the names
+    that are taken in the dataset.
     """
 
     folder: Path
@@ -84,14 +86,14 @@ class LoadTarget:
 
     def loaded(self, url: str, version: str) -> Loaded | None:
         """Returns what counts as loaded of a file, or None if nothing does."""
-        return None if self.replacement.anew else self.loads.get((url, version))
+        return self.loads.get((url, version))
 
     def widths(self) -> Mapping[str, int]:
         """Returns how many columns each table has, of those that were looked up and are not dropped before the load."""
         found = {} if self.dataset is None else self.dataset.widths
         return {name: width for name, width in found.items() if name not in self.replacement.dropped}
 
-    def complete_loads(self) -> set[str]:
+    def loads_with_discards(self) -> set[str]:
         """Returns the ids of the complete loads, except those that loaded files without their discards.
 
         The discards of the latter are written again.
@@ -104,9 +106,7 @@ class LoadTarget:
 
 
 def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool, keeper: object) -> LoadTarget:
-    """Begins a load into the destination of the extraction's pipeline, if it has one.
-
-    The load's folder is deleted with `keeper`.
+    """Begins a load into the pipeline's destination, if it has one. The load's folder is deleted with `keeper`.
 
     Raises CannotMerge, NotSupported or SuppressionKeyError, before anything is written, if it cannot be loaded.
     """
@@ -127,6 +127,7 @@ def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool,
         if folder.may_have_copies:
             dataset.drop_copies()
         complete, counted, loads = _counted_loads(dataset, pipeline, reads_again)
+        replacement = _replacement(extraction, dataset, reads_again, loads.values())
         return LoadTarget(
             folder=folder.path,
             dataset=dataset,
@@ -139,8 +140,8 @@ def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool,
             refused=RefusedMessages.begin(pipeline, dataset.complete_loads, extraction.load_id),
             complete=complete,
             counted=counted,
-            loads=loads,
-            replacement=_replacement(extraction, dataset, reads_again, loads.values()),
+            loads={} if replacement.anew else loads,
+            replacement=replacement,
             names=table_names(dataset, extraction.own_tables() | TABLES.keys()),
         )
 

@@ -204,11 +204,10 @@ def _context(
     if extraction.pipeline is not None and target.dataset is not None and extraction.load_id is not None:
         folder = Path(extraction.pipeline.working_dir)
         pipeline = PipelineContext(target.dataset, folder, extraction.load_id, target.counted)
-    loads = {} if target.replacement.anew else target.loads
     return LoadContext(
         loaded_at=loaded_at,
         selected=frozenset(extraction.resources),
-        loaded=frozenset(file for file, loaded in loads.items() if covers(loaded.selected, selected)),
+        loaded=frozenset(file for file, loaded in target.loads.items() if covers(loaded.selected, selected)),
         pipeline=pipeline,
         scratch=scratch_of_origin(target.folder),
         memory=settings.origin_memory,

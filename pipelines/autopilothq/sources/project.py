@@ -150,7 +150,7 @@ class InProcess:
         return self.projection.deduplicate(
             existing=existing,
             stored=stored if load.report.lines else None,  # without lines there is no id to look up
-            complete=target.complete_loads(),
+            complete=target.loads_with_discards(),
             left_out=LeftOut(target.suppressed, target.refused.ids, self._kept_lines),
             widths=target.widths(),
             event_tables=load.extraction.event_tables(),

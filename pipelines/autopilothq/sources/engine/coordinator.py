@@ -193,7 +193,7 @@ class Coordinator:
 
     def _deduplicate(self, tables: TablesOfLoad) -> list[DeduplicatedPartition]:
         """Deduplicates all partitions. Those that need more stored columns are run again once these are split."""
-        complete, stored = frozenset(self.load.target.complete_loads()), tables.stored
+        complete, stored = frozenset(self.load.target.loads_with_discards()), tables.stored
         found: dict[int, DeduplicatedPartition] = {}
         while remaining := [each for each in tables.partitions if each.number not in found]:
             tasks = [
