@@ -235,7 +235,7 @@ def test_who_was_deleted_gets_nothing() -> None:
     contacts: list[dict[str, Any]] = [
         {"Email": "bo@b.c"}, {"Email": ANN}, {"Email": "bo@b.c", "_NewEmail": "Ann@b.c"}, {"custom": {}},
     ]  # fmt: skip
-    assert [sender.is_to_suppressed(each, suppressed) for each in contacts] == [False, True, True, False]
+    assert [sender.has_suppressed_address(each, suppressed) for each in contacts] == [False, True, True, False]
 
 
 def test_what_is_not_sent_is_counted() -> None:

@@ -249,7 +249,7 @@ def test_all_of_a_job_is_in_the_log_before_its_first_request(monkeypatch: pytest
     with DeliveryLog(log_in()) as log:
         job = contacts.plan_contacts(contacts.UNSUBSCRIBE, people, (), log)
         contact_requests.plan_requests(job.requests, log)
-        known = log.known(each.row.message_id for each in job.requests)
+        known = log.statuses(each.row.message_id for each in job.requests)
         assert {(state.status, state.content) for state in known.values()} == {("failed", log.run)}
         assert {row["message"] for row in log.latest()} == {"not sent yet"}
 
@@ -356,15 +356,13 @@ class Log:
     run = "3"
 
     def __init__(self, *known: DeliveryStatus | None) -> None:
-        self.statuses = known
+        self.known = known
 
     def suppressed_ids(self) -> HashedIds:
         return HashedIds([("salt", hash_of("salt", id_of("email", "d@b.c")))])
 
-    def known(self, message_ids: Iterable[str]) -> dict[tuple[str, str | None], DeliveryStatus]:
-        return {
-            (id_, "j"): status for id_, status in zip(message_ids, self.statuses, strict=False) if status is not None
-        }
+    def statuses(self, message_ids: Iterable[str]) -> dict[tuple[str, str | None], DeliveryStatus]:
+        return {(id_, "j"): status for id_, status in zip(message_ids, self.known, strict=False) if status is not None}
 
 
 def test_what_is_left_of_a_job_that_broke_off() -> None:

@@ -136,7 +136,7 @@ def test_a_log_that_does_not_exist_yet_is_read_as_an_empty_one() -> None:
     with DeliveryLog(log_in(), reads=True) as log:
         log.add([Delivery("m1")])
         log.write_outcomes([Delivery("m1")])
-        assert (log.known(["m1"]), log.emails(["u1"]), log.changes(), log.latest()) == ({}, {}, [], [])
+        assert (log.statuses(["m1"]), log.emails(["u1"]), log.changes(), log.latest()) == ({}, {}, [], [])
     with duckdb.connect("autopilot.duckdb") as con:
         assert con.sql("SHOW ALL TABLES").fetchall() == []
 
@@ -174,7 +174,7 @@ def test_the_log_takes_any_text(postgres: str) -> None:
         with DeliveryLog(log_in(place)) as log:
             log.add([Delivery(odd, email="a\0b\ud800", message=odd, trigger_id=odd)])
             log.write_outcomes([Delivery(odd, trigger_id=odd, status="refused", message=odd + odd)])
-            assert set(log.known([odd])) == {(odd, odd)}
+            assert set(log.statuses([odd])) == {(odd, odd)}
             [row] = log.latest("refused", datetime(2000, 1, 1, tzinfo=UTC))
             assert (row["message_id"], row["email"], row["message"]) == (odd, "a\ufffdb?", odd + odd)
             assert log.latest("delivered") == log.latest(since=datetime(2100, 1, 1, tzinfo=UTC)) == []
@@ -198,7 +198,7 @@ def test_what_became_of_messages_as_the_log_knows_it() -> None:
         for id_, trigger, status in said:
             row = Delivery(id_, trigger_id=trigger, status=status)
             log.add([row._replace(status="delivered", message=FOUND) if status == FOUND else row])
-        known = log.known(["a", "b", "c", "d", "e", "f", "none"])
+        known = log.statuses(["a", "b", "c", "d", "e", "f", "none"])
     times = [row[0] for row in rows("sent_at")]
     assert {key: (one.ever, one.status, one.sent and times.index(one.sent.at)) for key, one in known.items()} == {
         ("a", None): (False, "failed", None),

@@ -212,7 +212,7 @@ def test_a_change_of_an_address_waits_while_its_contact_is_asked_for(
 
     def messages() -> Iterator[dict[str, Any]]:
         yield from (identify(1), identify(3))
-        wait_for(lambda: log.known(["i1"]))
+        wait_for(lambda: log.statuses(["i1"]))
         yield identify(4)
         wait_for(lambda: server.seen("GET", "/contact/*"))
         yield identify("new", traits={"email": "p1@example.com", "_NewEmail": "q1@example.com"})

@@ -238,12 +238,12 @@ class Log:
     is_read_only = False
 
     def __init__(self) -> None:
-        self.statuses: dict[tuple[str, str | None], DeliveryStatus] = {}
+        self.known: dict[tuple[str, str | None], DeliveryStatus] = {}
         self.logged: dict[str, str] = {}
 
-    def known(self, message_ids: Iterable[str]) -> dict[tuple[str, str | None], DeliveryStatus]:
+    def statuses(self, message_ids: Iterable[str]) -> dict[tuple[str, str | None], DeliveryStatus]:
         wanted = set(message_ids)
-        return {key: status for key, status in self.statuses.items() if key[0] in wanted}
+        return {key: status for key, status in self.known.items() if key[0] in wanted}
 
     def emails(self, user_ids: Iterable[str]) -> dict[str, tuple[str, datetime]]:
         return {user_id: (self.logged[user_id], EARLY.at) for user_id in user_ids if user_id in self.logged}
@@ -277,7 +277,7 @@ def test_emails_follow_changes_of_addresses_but_those_that_were_not_made() -> No
     known.note_change("m4", "d@b.c", "e@b.c", None)
     assert found() == ["e@b.c", "c@b.c", "c@b.c", "c@b.c", None]
     refused = DELIVERED._replace(status="refused")
-    log.statuses = {("m1", None): DELIVERED, ("m1", "7"): refused, ("m2", None): refused, ("m4", "7"): FAILED}
+    log.known = {("m1", None): DELIVERED, ("m1", "7"): refused, ("m2", None): refused, ("m4", "7"): FAILED}
     known.apply_changes()
     assert found() == ["d@b.c", "b@b.c", "b@b.c", None, None]
     assert not known.is_changing("u1")
@@ -290,7 +290,7 @@ def test_emails_follow_changes_of_addresses_but_those_that_were_not_made() -> No
     known.look_up([Item("i4", "identify", "u4"), Item("i5", "identify", "u5")])
     assert found() == ["d@b.c", "h@b.c", "h@b.c", "g@b.c", "h@b.c"]
     assert known.is_changing("u5")
-    log.statuses["m6", None] = refused
+    log.known["m6", None] = refused
     known.apply_changes()
     assert found() == ["d@b.c", "b@b.c", "b@b.c", "g@b.c", "b@b.c"]
 

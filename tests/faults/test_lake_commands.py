@@ -244,7 +244,7 @@ def test_sends_and_keeps_its_log_in_s3(s3: S3, server: FakeAutopilot) -> None:
     place = lake(f"{s3.bucket()}/lake", credentials=s3.credentials)
     odd = "'; DROP TABLE x -- \\n \\ \n\t\r\x01 %s %(a)s {} é 株 \U0001f600 \"$$"
     with DeliveryLog(log_in(place)) as log:
-        assert (log.known([odd]), log.latest(), log.members("none")) == ({}, [], {})
+        assert (log.statuses([odd]), log.latest(), log.members("none")) == ({}, [], {})
     messages = [identify_one(1), identify_one(odd, traits={"email": "odd@example.com"}), identify_one(3)]
     assert send(server, messages, place).delivered == 3
     assert send(server, messages, place).known == 3

@@ -139,7 +139,7 @@ def plan_contacts(
     rows = [
         (who, _row(action, who, journey)) for journey in (journeys if action.of_journey else [""]) for who in contacts
     ]
-    known = log.known(row.message_id for _, row in rows)
+    known = log.statuses(row.message_id for _, row in rows)
     begun = {status.content for status in known.values() if status.status in ("failed", "unknown") and status.content}
     job = max(begun, default=log.run)
     since = datetime.now(UTC) - CONTINUED_WITHIN

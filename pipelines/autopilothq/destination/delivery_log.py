@@ -119,14 +119,14 @@ def address_digest(email: str) -> str:
 class DeliveryLog(LogTable):
     """The delivery log in a dataset. `table` is that of the kind of account.
 
-    Example: `with DeliveryLog(dlt.dataset("duckdb", "crm")) as log: log.known(["m1"])`.
+    Example: `with DeliveryLog(dlt.dataset("duckdb", "crm")) as log: log.statuses(["m1"])`.
     """
 
     def __init__(self, dataset: dlt.Dataset, *, reads: bool = False, table: Table = DELIVERIES) -> None:
         super().__init__(dataset, reads=reads)
         self.table = table
 
-    def known(self, message_ids: Iterable[str]) -> dict[tuple[str, str | None], DeliveryStatus]:
+    def statuses(self, message_ids: Iterable[str]) -> Statuses:
         """Returns the delivery statuses of messages, by id and trigger."""
         statuses: dict[tuple[str, str | None], DeliveryStatus] = {}
         columns = ("message_id", "trigger_id", "status", "content", "message", "http_status", "email", "sent_at", "run")

@@ -213,7 +213,7 @@ class KnownEmails:
     def apply_changes(self, all_sent: bool = True) -> None:
         """Reverts the changes that were not made, or may not have been. All that were sent must have an outcome."""
         messages = self._pending.messages
-        statuses = self._log.known(messages) if messages and not self._log.is_read_only else {}
+        statuses = self._log.statuses(messages) if messages and not self._log.is_read_only else {}
         undone = _undone(statuses)
         if not all_sent:
             undone |= messages - {id_ for id_, _ in statuses}

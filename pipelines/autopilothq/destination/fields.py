@@ -98,7 +98,7 @@ class Fields:
             )
         return field
 
-    def known(self, path: TraitPath) -> str | CustomField | None:
+    def of_trait(self, path: TraitPath) -> str | CustomField | None:
         """Returns the field of the trait at a path, or None if the account has none for it."""
         return self._mapping.get(".".join(path)) or standard_field(path) or self.custom("_".join(path))
 
@@ -114,7 +114,7 @@ class Fields:
 
     def email(self, traits: Mapping[str, Any]) -> str | None:
         """Returns the email among traits or properties, in any spelling and by any mapping; None if there is none."""
-        found = [(path, value) for path, value in trait_leaves(traits) if self.known(path) == "Email"]
+        found = [(path, value) for path, value in trait_leaves(traits) if self.of_trait(path) == "Email"]
         found.sort(key=lambda leaf: (not self.is_mapped(leaf[0]), leaf[0] != ("email",)))
         return next((value.strip() for _, value in found if isinstance(value, str) and is_text(value.strip())), None)
 
@@ -222,7 +222,7 @@ class _ContactBuilder:
                 if whole == "name":
                     names.append((path, value))
                     continue
-            target = self._fields.known(path)
+            target = self._fields.of_trait(path)
             if target is None:
                 self._put_unknown(path, value)
             elif target != "Email":  # the email identifies the contact and is not one of its values

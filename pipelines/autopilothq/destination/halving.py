@@ -181,7 +181,7 @@ class ContactWriter:
             outcome = outcome._replace(status="failed")  # the outcome of each until it was tried alone
         outcomes |= dict.fromkeys(contacts, outcome)
         if answers:
-            self.last_written = _read(answers[0], contacts, outcomes, self._kind.title) or self.last_written
+            self.last_written = _note_answer(answers[0], contacts, outcomes, self._kind.title) or self.last_written
         return error
 
     def is_bad(self, key: Key, outcomes: Mapping[Key, Outcome], failed_before: bool) -> bool:
@@ -198,7 +198,7 @@ class ContactWriter:
         return others and (outcome.http_status or 0) >= 500
 
 
-def _read(answer: Upserted, contacts: ContactsByKey, outcomes: OutcomesByKey, title: str) -> str | None:
+def _note_answer(answer: Upserted, contacts: ContactsByKey, outcomes: OutcomesByKey, title: str) -> str | None:
     """Notes which contacts an answer reports as written, and returns the email of the last one.
 
     `outcomes` has the outcome of the request for each. `title` is that of the account's kind.

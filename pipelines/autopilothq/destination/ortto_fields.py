@@ -49,7 +49,7 @@ class OrttoFields(Fields):
         """Returns the field with that id or name, or with the same name in snake_case; None if there is none."""
         return self._by_name.get(name) or self._by_name.get(snake_case(name))
 
-    def known(self, path: TraitPath) -> str | CustomField | None:
+    def of_trait(self, path: TraitPath) -> str | CustomField | None:
         """Returns the field of the trait at a path, or None if the account has none for it."""
         mapped = self._mapping.get(".".join(path))
         standard = standard_field(path)

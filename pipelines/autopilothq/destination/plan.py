@@ -176,7 +176,7 @@ class Planner:
         email, traits = row.email or "", {} if of_track else item.traits
         found = contact_fields(self._to.fields, email, traits, item.user_id, item.properties, item.context_traits)
         if of_track:
-            others = [path for path, _ in trait_leaves(item.traits) if self._to.fields.known(path) != "Email"]
+            others = [path for path, _ in trait_leaves(item.traits) if self._to.fields.of_trait(path) != "Email"]
             found.remarks.update(dict.fromkeys(map(".".join, others), NOT_OF_TRACKS))
         found = _with_tag(found, item) if self._to.kind.tags else found
         new = [name for name in found.unmapped if name not in self._state.unmapped]

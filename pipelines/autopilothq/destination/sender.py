@@ -90,7 +90,7 @@ class Sender:
         self._counts.messages += len(chunk)
         count_ignored(self._counts, [item for item in chunk if isinstance(item, Ignored)])
         items = [item for item in chunk if isinstance(item, Item)]
-        statuses = self._log.known(item.message_id for item in items)
+        statuses = self._log.statuses(item.message_id for item in items)
         self._state.emails.look_up(items)
         for item in items:
             self._take_item(item, statuses)
@@ -115,7 +115,7 @@ class Sender:
         if isinstance(planned, Delivery):
             self._batches.refuse(planned, statuses.get((planned.message_id, None)))
             return
-        if is_to_suppressed(planned.values, self._suppressed):
+        if has_suppressed_address(planned.values, self._suppressed):
             self._counts.add("suppressed")
             return
         if not self._deferred.defer(planned):
@@ -224,7 +224,7 @@ def is_suppressed(item: Item, email: str | None, suppressed: HashedIds) -> bool:
     return any(id_ in suppressed for kind, value in ids if value for id_ in forms(kind, value))
 
 
-def is_to_suppressed(values: Mapping[str, Any], suppressed: HashedIds) -> bool:
+def has_suppressed_address(values: Mapping[str, Any], suppressed: HashedIds) -> bool:
     """Returns whether a contact has, or is to have, the address of a person on the suppression list."""
     emails = [str(email) for email in (values.get("Email"), values.get("_NewEmail")) if email]
     return any(id_ in suppressed for email in emails for id_ in forms("email", email))

@@ -57,7 +57,7 @@ class DestinationSettings:
 
     def check(self) -> None:
         """Raises InvalidSetting if `unknown_traits` is neither `send` nor `refuse`."""
-        check_unknown_traits(self.unknown_traits, SECTION)
+        _check_unknown_traits(self.unknown_traits, SECTION)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class OrttoDestinationSettings:
 
     def check(self) -> None:
         """Raises InvalidSetting if `unknown_traits` is neither `send` nor `refuse`."""
-        check_unknown_traits(self.unknown_traits, ORTTO_SECTION)
+        _check_unknown_traits(self.unknown_traits, ORTTO_SECTION)
 
     @classmethod
     def resolve(cls, **explicit: Any) -> "OrttoDestinationSettings | None":
@@ -100,7 +100,7 @@ _ORTTO_RULES = {"fields": dict, "activities": dict, "unknown_traits": str}
 AnySettings: TypeAlias = DestinationSettings | OrttoDestinationSettings
 
 
-def check_unknown_traits(value: str, section: str) -> None:
+def _check_unknown_traits(value: str, section: str) -> None:
     """Raises InvalidSetting if the section's `unknown_traits` is neither `send` nor `refuse`."""
     if value not in ("send", "refuse"):
         raise InvalidSetting(f"{section}.unknown_traits must be send or refuse, got {value!r}")

@@ -127,7 +127,7 @@ class _Stream:
             return [], []
         found = [item for item in items if isinstance(item, Item)]
         with self._callbacks.open_log() as log:
-            statuses = log.known(item.message_id for item in found)
+            statuses = log.statuses(item.message_id for item in found)
         # A status without a trigger that is unknown is that of a change of an address.
         unknown = {key: status for key, status in statuses.items() if status.status == "unknown"}
         changes = {id_: status.message for (id_, trigger), status in unknown.items() if trigger is None}
