@@ -74,9 +74,6 @@ def forward_stream(api: ApiOptions, options: SendOptions) -> None:
     end_run(total, options)
 
 
-# ---- inside --------------------------------------------------------------------------------------------------------
-
-
 def _settings(api: ApiOptions) -> SegmentApiSettings:
     what = "the write key of the source that takes the messages"
     missing = missing_key(what, "destination.segment.write_key", ", or name it by --write-key env:NAME")

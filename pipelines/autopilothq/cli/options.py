@@ -289,20 +289,6 @@ max_seconds_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
-def destination_options(command: _Command) -> _Command:
-    """Adds the options of a target; the command gets `destination`, `credentials` and `dataset`.
-
-    dlt is imported and configured when the command runs, so that its help is fast.
-    """
-
-    @functools.wraps(command)
-    def call(*, books_dataset: str | None, **more: Any) -> Any:
-        configure_dlt(books_dataset)
-        return command(**more)
-
-    return _destination_options(call)
-
-
 def with_dlt(command: _Command) -> _Command:
     """Configures dlt before a command without a target runs."""
 
@@ -321,13 +307,24 @@ def freeze_modules() -> None:
 
 
 def target_options(command: _Command) -> _Command:
-    """Adds the options of a target; the command gets them as one TargetOptions, `target`."""
+    """Adds the options of a target; the command gets them as one TargetOptions, `target`.
+
+    dlt is imported and configured when the command runs, so that its help is fast.
+    """
 
     @functools.wraps(command)
-    def call(*, destination: str | None, credentials: str | None, dataset: str | None, **more: Any) -> Any:
+    def call(
+        *,
+        destination: str | None,
+        credentials: str | None,
+        dataset: str | None,
+        books_dataset: str | None,
+        **more: Any,
+    ) -> Any:
+        configure_dlt(books_dataset)
         return command(target=TargetOptions(destination, credentials, dataset), **more)
 
-    return destination_options(call)
+    return _destination_options(call)
 
 
 def load_options(command: _Command) -> _Command:

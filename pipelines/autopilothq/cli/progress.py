@@ -91,17 +91,23 @@ class ProgressDisplay:
         for warning in report.warnings[self._warned :]:
             self.warn(warning)
         self._warned = len(report.warnings)
-        if self._counted not in OF_FILES:
-            # People are read until it is known whose events to request.
-            is_read = self._counted == "people" and report.people_total is None and report.contacts
-            counted: Counted = "people read" if is_read else self._counted
-            done, total = _done(report, counted)
-            # Rows are counted only at the end.
-            read = _size(report) if counted == "rows" else _of(report, counted)
-            counts = f"{read}  {plural(report.lines, 'event')}"
-            self._bar.update(self._task, completed=done, total=total, counts=self._fitting(counts))
-            self._log(counts)
-            return
+        if self._counted in OF_FILES:
+            self._show_files(report)
+        else:
+            self._show_scan(report)
+
+    def _show_scan(self, report: LoadReport) -> None:
+        # People are read until it is known whose events to request.
+        is_read = self._counted == "people" and report.people_total is None and report.contacts
+        counted: Counted = "people read" if is_read else self._counted
+        done, total = _done(report, counted)
+        # Rows are counted only at the end.
+        read = _size(report) if counted == "rows" else _of(report, counted)
+        counts = f"{read}  {plural(report.lines, 'event')}"
+        self._bar.update(self._task, completed=done, total=total, counts=self._fitting(counts))
+        self._log(counts)
+
+    def _show_files(self, report: LoadReport) -> None:
         rate = report.lines / max(time.monotonic() - self._started, 0.001)
         counts = f"{report.files_done:,}/{plural(report.files, OF_FILES[self._counted])}"
         counts += f"  {plural(report.lines, 'event')}  {rate:,.0f}/s"

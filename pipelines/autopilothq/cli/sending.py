@@ -138,7 +138,7 @@ def _below(cells: _Cells) -> str:
     return ": ".join(filter(None, (named, visible(cells.answer))))
 
 
-# ---- inside --------------------------------------------------------------------------------------------------------
+# ---- shared by the commands ----------------------------------------------------------------------------------------
 
 
 def account_kind(options: SendOptions) -> AccountKind:

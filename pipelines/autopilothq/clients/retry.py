@@ -30,9 +30,7 @@ class TransientFailure(Exception):
     seconds that the server asks for.
     """
 
-    def __init__(
-        self, reason: str, status: int | None = None, server_message: str = "", wait: float | None = None
-    ) -> None:
+    def __init__(self, reason: str, status: int | None, server_message: str = "", wait: float | None = None) -> None:
         super().__init__(reason)
         self.reason, self.status, self.server_message, self.wait = reason, status, server_message, wait
 
