@@ -112,12 +112,12 @@ class Ortto(OrttoRequests):
             page, offset, has_more = campaign_page(path, answer, offset)
             yield page
 
-    def campaign_report(self, campaign_id: str, **more: str) -> JsonObject:
-        """Returns the numbers of a campaign; `more` are `asset_id`, `shape_id`, `timeframe`, …
+    def campaign_report(self, campaign_id: str) -> JsonObject:
+        """Returns the numbers of a campaign; `reports` in it is null for a campaign that was never sent.
 
-        `reports` in it is null for a campaign that was never sent. The API accepts 60 such requests in ten minutes.
+        The API accepts 60 such requests in ten minutes.
         """
-        return self.object("campaign/reports/get", {"campaign_id": campaign_id} | more, limit=self.reports_limit)
+        return self.object("campaign/reports/get", {"campaign_id": campaign_id}, limit=self.reports_limit)
 
     def audiences(self) -> Iterator[list[Any]]:
         """Yields all audiences, page by page, until a page has no new one."""
