@@ -55,7 +55,7 @@ def message(number: int, of: str = "") -> dict[str, Any]:
 def receive(folder: Path, endpoint: str, day: int, *numbers: int, more: bytes = b"") -> Path:
     """Publishes a file that was begun so many days ago, shortly after noon."""
     file = files.open_file(
-        folder / "archive", endpoint, files.today(time.time()) / 1000 - (day - 0.5) * DAY + numbers[0]
+        folder / "archive", endpoint, files.midnight(time.time()) / 1000 - (day - 0.5) * DAY + numbers[0]
     )
     file.append([json.dumps(message(number, folder.name)).encode() + b"\n" for number in numbers] + [more])
     file.close()

@@ -188,7 +188,7 @@ class App:
         if not guard or auth.is_allowed(guard, headers, body, read.first, read.write_key):
             return
         metrics.UNAUTHORIZED.labels(endpoint.folder).inc()
-        self._refusals.log(endpoint)
+        self._refusals.log_unauthorized(endpoint)
         raise Refused(401, "unauthorized", "The request lacks a secret of this endpoint, or has a wrong one.")
 
     def _health(self, path: str) -> Answer:
@@ -232,21 +232,21 @@ class _Refusals:
             why = "it has no settings" if status == 404 else "it accepts only POST"
             _log.error("%d for %s: what was sent is lost, because %s", status, found[1].folder, why)
 
+    def log_unauthorized(self, endpoint: Endpoint) -> None:
+        """Logs a request that lacks a secret of its endpoint."""
+        if self._is_due(endpoint):
+            _log.error(
+                "401 for %s: what was sent is lost, because senders discard what they may not send. Compare the secrets"
+                " of the sender and of [%s]",
+                endpoint.folder, ".".join(filter(None, (settings.RECEIVE_SECTION, *endpoint))),
+            )  # fmt: skip
+
     def _is_due(self, endpoint: Endpoint) -> bool:
         now = time.monotonic()
         if now - self._last.get(endpoint, -10.0) < 10 or len(self._last) >= MOST_ENDPOINTS:
             return False
         self._last[endpoint] = now
         return True
-
-    def log(self, endpoint: Endpoint) -> None:
-        if not self._is_due(endpoint):
-            return
-        _log.error(
-            "401 for %s: what was sent is lost, because senders discard what they may not send. Compare the secrets of"
-            " the sender and of [%s]",
-            endpoint.folder, ".".join(filter(None, (settings.RECEIVE_SECTION, *endpoint))),
-        )  # fmt: skip
 
 
 async def _body(headers: auth.Headers, receive: Receive, most: int, room: Room) -> tuple[bytes, int]:

@@ -12,7 +12,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from isal import igzip
@@ -38,7 +38,7 @@ class OpenFile:
     opened: float
     size: int = 0
     lines: int = 0
-    day: int = field(default=0)
+    day: int = 0
 
     def append(self, pieces: list[bytes]) -> None:
         """Appends bytes and syncs them to the disk. If it raises OSError, nothing was appended."""
@@ -70,14 +70,14 @@ def _write_all(descriptor: int, pieces: list[bytes]) -> None:
                 rest = rest[os.writev(descriptor, [rest]) :]
 
 
-def today(now: float) -> int:
-    """Returns the start of a time's UTC day, in milliseconds since 1970; the time is in seconds."""
-    return int(now * 1000) // DAY_MS * DAY_MS
+def midnight(at: float) -> int:
+    """Returns when the UTC day of a time began, in milliseconds since 1970; the time is in seconds."""
+    return int(at * 1000) // DAY_MS * DAY_MS
 
 
 def open_file(folder: Path, endpoint: str, now: float) -> OpenFile:
     """Creates a file for an endpoint's messages of today, and syncs its name to the disk."""
-    day = today(now)
+    day = midnight(now)
     folder_of_day = folder / ARCHIVE_FOLDER / endpoint / str(day)
     while True:
         _make_folder(folder, folder_of_day)

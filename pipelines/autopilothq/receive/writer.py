@@ -175,7 +175,7 @@ class Writer:
 
     def _append(self, endpoint: str, messages: list[_Waiting]) -> None:
         file = self._files.get(endpoint)
-        if file is not None and (file.day != files.today(time.time()) or file.is_deleted()):
+        if file is not None and (file.day != files.midnight(time.time()) or file.is_deleted()):
             self._close(endpoint)
             file = None
         if file is None:
@@ -198,7 +198,7 @@ class Writer:
         return (
             file.size >= self.settings.rotate_bytes
             or time.monotonic() - file.opened >= self.settings.rotate_seconds
-            or file.day != files.today(now)
+            or file.day != files.midnight(now)
         )
 
     def _ordered(self) -> int:
