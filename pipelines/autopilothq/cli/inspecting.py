@@ -79,9 +79,8 @@ def _with_catalogue(target: TargetOptions, wait: timedelta) -> _Comparison:
 
 
 def _with_dataset(against: str, target: TargetOptions, wait: timedelta) -> _Comparison:
-    dataset, slash, credentials = against.partition("/")
-    against = f"{dataset}/{credentials_of(credentials)}" if slash else against
-    with inspect.reading_other(against, target, wait) as reader:
+    dataset, _, credentials = against.partition("/")
+    with inspect.reading_other(dataset, credentials and credentials_of(credentials), target, wait) as reader:
         queried_name, queried = reader.title, inspect.schema_of(reader)
     try:
         with inspect.reading(*target, wait=wait) as reader:

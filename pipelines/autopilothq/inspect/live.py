@@ -40,15 +40,16 @@ def kind_of(target: TargetOptions) -> tuple[str, str | None]:
         return factory.destination_type.rpartition(".")[2], factory.capabilities().sqlglot_dialect
 
 
-def reading_other(against: str, target: TargetOptions, wait: timedelta) -> AbstractContextManager[Dataset]:
-    """Returns the context of a dataset given as `DATASET` or `DATASET/CREDENTIALS`: the first slash divides them.
+def reading_other(
+    dataset: str, credentials: str, target: TargetOptions, wait: timedelta
+) -> AbstractContextManager[Dataset]:
+    """Returns the context of another dataset; without `credentials`, of one where `target` is.
 
-    The kind of destination is the scheme of the credentials, if they are a URL; what is not given is as in `target`.
+    The kind of destination is the scheme of the credentials, if they are a URL, else that of `target`.
     """
-    dataset, _, other = against.partition("/")
-    scheme = other.partition("://")[0] if "://" in other else ""
+    scheme = credentials.partition("://")[0] if "://" in credentials else ""
     kind = {"postgresql": "postgres"}.get(scheme, scheme) or target.destination
-    return reading(kind, other or target.credentials, dataset, exactly=True, wait=wait)
+    return reading(kind, credentials or target.credentials, dataset, exactly=True, wait=wait)
 
 
 @contextmanager
