@@ -13,6 +13,7 @@ from autopilothq.clients.decode import decode_json, plain
 from autopilothq.clients.ortto import Ortto, OrttoSettings
 from autopilothq.destination import log_dataset
 from autopilothq.inspect import completeness
+from autopilothq.inspect.completeness import CampaignReport
 from autopilothq.segment.json_text import JsonObject
 from autopilothq.sources.ortto.reports import report_row, reports
 from autopilothq.warehouses.dataset import dataset_of
@@ -171,9 +172,10 @@ class Stored:
         return [(id_, number) for id_, number in self.events.get(table, {}).items() if id_ in ids]
 
 
-def counted(id_: str, *numbers: int | None, span: tuple[Any, ...] = (None, None, None)) -> tuple[Any, ...]:
-    """The cells of a report that `compare_counts` gets; the kinds that are not given are not reported."""
-    return (id_, f"name of {id_}", "email", NOW, *span, *numbers, *[None] * (len(ORTTO_COUNTED) - len(numbers)))
+def counted(id_: str, *numbers: int | None, span: tuple[Any, Any, Any] = (None, None, None)) -> CampaignReport:
+    """A campaign's report; the kinds that are not given are not reported."""
+    every = [*numbers, *[None] * (len(ORTTO_COUNTED) - len(numbers))]
+    return CampaignReport(id_, f"name of {id_}", "email", NOW, *span, every)
 
 
 def test_the_events_of_fifty_campaigns_are_counted_by_one_statement() -> None:
@@ -202,7 +204,7 @@ def test_a_campaign_without_a_whole_span_or_a_name() -> None:
     begin, end = MONTH
     dataset: Any = Stored(email_delivered={"a": 1, "b": 1, "c": 1})
     rows = [counted("a", 1, span=("last-month", begin, None)), counted("b", 1, span=("last-month", None, end))]
-    rows += [(*counted("c", 0)[:1], None, None, *counted("c", 0, span=(None, *MONTH))[3:])]
+    rows += [counted("c", 0, span=(None, *MONTH))._replace(campaign_name=None, campaign_type=None)]
     assert [(one.name, one.type, one.counts) for one in completeness.compare_counts(dataset, rows)] == [
         ("c", "", {"delivered": completeness.Count(1, 0)}), ("name of a", "email", {}), ("name of b", "email", {}),
     ]  # fmt: skip

@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..catalog import ORTTO_CAMPAIGN_REPORTS, ORTTO_COUNTED
 from ..display import plural
+from ..projection import engine
 from ..warehouses.dataset import Dataset
 from .formats import grid, moment, percent
 
@@ -21,7 +22,7 @@ class Count:
 
     stored: int
     ortto: int
-    share: float | None = None
+    share: float | None = field(init=False)
 
     def __post_init__(self) -> None:
         self.share = self.stored / self.ortto if self.ortto else None
@@ -55,23 +56,47 @@ def total(counts: Iterable[Count]) -> Count:
     return Count(sum(count.stored for count in listed), sum(count.ortto for count in listed))
 
 
+class CampaignReport(NamedTuple):
+    """A row of `ortto_campaign_reports`; `numbers` are those of the columns `ORTTO_COUNTED`."""
+
+    campaign_id: str
+    campaign_name: str | None
+    campaign_type: str | None
+    received_at: datetime
+    timeframe: str | None
+    counted_from: datetime | None
+    counted_until: datetime | None
+    numbers: Sequence[int | None]
+
+    @property
+    def is_of_all_time(self) -> bool:
+        """Whether Ortto counts all time."""
+        return self.timeframe is None
+
+    @property
+    def has_span(self) -> bool:
+        """Whether Ortto counts a span of time, and both its ends are known."""
+        return not self.is_of_all_time and self.counted_from is not None and self.counted_until is not None
+
+
 def read_campaigns(dataset: Dataset) -> list[CampaignCounts] | None:
     """Returns the campaigns that Ortto counts, the least complete first; None if no load has fetched Ortto's counts."""
-    names = ("campaign_id", "campaign_name", "campaign_type", "received_at", "timeframe", "counted_from")
-    columns = ", ".join(f"{{{name}}}" for name in (*names, "counted_until", *ORTTO_COUNTED))
+    names = CampaignReport._fields[:-1]
+    columns = ", ".join(f"{{{name}}}" for name in (*names, *ORTTO_COUNTED))
     rows = dataset.rows(columns, ORTTO_CAMPAIGN_REPORTS.name)
-    return compare_counts(dataset, rows) if rows else None
+    reports = [CampaignReport._make((*row[: len(names)], row[len(names) :])) for row in rows]
+    return compare_counts(dataset, reports) if reports else None
 
 
-def compare_counts(dataset: Dataset, rows: Sequence[Sequence[Any]]) -> list[CampaignCounts]:
-    """Returns Ortto's counts of campaigns, from rows of the reports, and how many of these events are stored."""
-    whole = [row for row in rows if row[4] is None]
-    spans = [row for row in rows if row[4] is not None and row[5] is not None and row[6] is not None]
+def compare_counts(dataset: Dataset, reports: Sequence[CampaignReport]) -> list[CampaignCounts]:
+    """Returns Ortto's counts of campaigns, and how many of these events are stored."""
+    whole = [report for report in reports if report.is_of_all_time]
+    spans = [report for report in reports if report.has_span]
     stored = {
         kind: Counter(dict([*_stored(dataset, table, whole, False), *_stored(dataset, table, spans, True)]))
         for kind, table in ORTTO_COUNTED.items()
     }
-    known = {row[0] for row in (*whole, *spans)}
+    known = {report.campaign_id for report in (*whole, *spans)}
     found = [
         CampaignCounts(
             id_,
@@ -86,7 +111,7 @@ def compare_counts(dataset: Dataset, rows: Sequence[Sequence[Any]]) -> list[Camp
                 if number is not None and id_ in known
             },
         )
-        for id_, name, type_, at, _, begin, end, *numbers in rows
+        for id_, name, type_, at, _, begin, end, numbers in reports
     ]
     return sorted(found, key=_least_complete_first)
 
@@ -97,13 +122,16 @@ def _least_complete_first(campaign: CampaignCounts) -> tuple[int, float, str, st
     return group, share or 0, campaign.name, campaign.campaign_id
 
 
-def _stored(dataset: Dataset, table: str, rows: Sequence[Sequence[Any]], in_span: bool) -> Iterator[tuple[str, int]]:
+def _stored(
+    dataset: Dataset, table: str, reports: Sequence[CampaignReport], in_span: bool
+) -> Iterator[tuple[str, int]]:
     """Yields each campaign with the number of its events in a table; with `in_span`, in the span that Ortto counts."""
     condition = "{campaign_id} = %s" + (" AND {timestamp} >= %s AND {timestamp} <= %s" if in_span else "")
-    for start in range(0, len(rows), _AT_ONCE):
-        chunk = rows[start : start + _AT_ONCE]
+    for chunk in engine.batched(reports, _AT_ONCE):
         where = " OR ".join([f"({condition})"] * len(chunk))
-        values = [value for row in chunk for value in ((row[0], row[5], row[6]) if in_span else (row[0],))]
+        values: list[Any] = []
+        for report in chunk:
+            values += [report.campaign_id, *((report.counted_from, report.counted_until) if in_span else ())]
         yield from dataset.rows("{campaign_id}, count(*)", table, f"WHERE {where} GROUP BY {{campaign_id}}", *values)
 
 
