@@ -18,8 +18,7 @@ from duckdb import DuckDBPyConnection
 
 from autopilothq import archive
 from autopilothq.projection import engine
-from autopilothq.warehouses import duckdb as warehouse
-from autopilothq.warehouses import duckdb_pool
+from autopilothq.warehouses import duckdb_open, duckdb_pool
 from autopilothq.warehouses.dlt_internals import DuckDbConnectionPool
 from autopilothq.warehouses.duckdb_pool import WaitingPool
 
@@ -230,7 +229,7 @@ def test_a_file_is_open_as_long_as_dlt_loads_it_and_no_longer(
 ) -> None:
     """Each job of dlt would open it, which takes long if there are many tables; but many columns take much memory."""
     if not is_kept:
-        monkeypatch.setattr(warehouse, "MOST_OPEN_COLUMNS", 10)
+        monkeypatch.setattr(duckdb_open, "MOST_OPEN_COLUMNS", 10)
     Path("email.ndjson").write_text(json.dumps({"type": "track", "event": "Email Opened", "messageId": "1"}))
     monkeypatch.setenv("LOAD__WORKERS", "1")
     seen, run_managed = list[bool](), RunnableLoadJob.run_managed

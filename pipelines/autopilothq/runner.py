@@ -33,7 +33,7 @@ from .warehouses.dlt_internals import (
 )
 from .warehouses.dlt_internals.caching import cache_repeated_work
 from .warehouses.dlt_internals.clients import StepCollector
-from .warehouses.duckdb import keep_database_open
+from .warehouses.duckdb_open import keep_database_open
 from .warehouses.pipeline_names import PIPELINE, UNFINISHED_TARGET, assign_pipeline_name, other_name, pipeline_name
 from .warehouses.repair import repair_tables
 from .warehouses.resolve import make_destination, resolve_target

@@ -22,7 +22,8 @@ from dlt.common.libs.deltalake import deltalake_storage_options
 
 import autopilothq
 from autopilothq import sample
-from autopilothq.warehouses.duckdb import direct, keep_database_open
+from autopilothq.warehouses.duckdb import direct
+from autopilothq.warehouses.duckdb_open import keep_database_open
 from autopilothq.warehouses.working_folder import drop_partial_files
 from servers import S3
 

@@ -16,7 +16,7 @@ from ..catalog import ALWAYS, AUDIT, DISCARDS, EVENTS_RESOURCE, Table
 from ..projection import ordered_columns
 from ..projection.context import declared_types
 from ..warehouses.dataset import connected
-from ..warehouses.duckdb import close_database_after, keep_open_while_loading
+from ..warehouses.duckdb_open import close_database_after, keep_open_while_loading
 from ..warehouses.hints import REPLACED, arrow_schema
 from .earlier_load import Brought, Stored, note_earlier
 from .extraction import note_moved, note_taken

@@ -13,7 +13,7 @@ from ..projection import SharedContext
 from ..segment.mapping import Mappings
 from ..segment.naming import snake_case
 from ..warehouses.dlt_internals import NamingConvention
-from ..warehouses.duckdb import close_database
+from ..warehouses.duckdb_open import close_database
 from ..warehouses.hints import shorten_identifier
 from ..warehouses.native import avoid_view_name
 from ..warehouses.selection import ALL_MESSAGES, MessageSelection, Selected, covers, messages_of, select

@@ -30,7 +30,7 @@ from ..projection import (
 from ..projection.deduplicate import LeftOut
 from ..segment.message import Batch
 from ..warehouses.dataset import Dataset, check_text_columns
-from ..warehouses.duckdb import reopen_database
+from ..warehouses.duckdb_open import reopen_database
 from ..warehouses.repair import has_lost, repair_tables
 from .adopted_rows import rows_of_messages, with_older_rows
 from .audit import AuditRow, LinesRead, audit_rows

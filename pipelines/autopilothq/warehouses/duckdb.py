@@ -8,14 +8,11 @@ own.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
-from weakref import WeakKeyDictionary, WeakSet
+from typing import Any
 
-import dlt
-import pyarrow as pa
 from dlt import Schema
 from dlt.common.configuration import configspec
 from dlt.common.destination.typing import PreparedTableSchema
@@ -30,21 +27,19 @@ from .books import BooksClient, BooksSqlClient, name_staging_after_books
 from .comments import comment_statements
 from .configured_once import ConfiguredOnce
 from .dlt_internals import (
-    Destination,
     DestinationCapabilitiesContext,
     DuckDbClient,
     DuckDbClientConfiguration,
     DuckDbCopyJob,
     DuckDbSqlClient,
     FollowupJobRequest,
-    JobClientBase,
     LoadJob,
     SqlLoadJob,
     TPartialTableSchema,
 )
-from .dlt_internals.clients import client_for, client_of, enter_before_loading, file_of, hooked, table_of
+from .dlt_internals.clients import client_of, file_of, hooked, table_of
 from .duckdb_pool import WaitingPool
-from .hints import SOURCE, without_not_null
+from .hints import without_not_null
 from .merging import dedup_order, deduplicates_staging, keys_of, replaces_by_key
 from .pipeline_names import database_of
 
@@ -78,72 +73,6 @@ class direct(ConfiguredOnce, duckdb):  # noqa: N801 - destinations are named lik
         if folder and "credentials" not in self.config_params and (known := database_of(folder)):
             self.config_params["legacy_db_path"] = known
         return super().configuration(initial_config, accept_partial)
-
-
-_CONNECTIONS: WeakKeyDictionary[dlt.Pipeline, ExitStack] = WeakKeyDictionary()  # those that keep files open
-_KEPT_OPEN: WeakSet[Destination[Any, Any]] = WeakSet()  # while dlt loads a package
-MOST_OPEN_COLUMNS = 5_000  # of all tables together
-
-
-@contextmanager
-def close_database_after(pipeline: dlt.Pipeline | None) -> Iterator[None]:
-    """Closes what `reopen_database` opens during the block when the outermost such block of the pipeline ends."""
-    if pipeline is None or pipeline in _CONNECTIONS:
-        yield
-        return
-    with ExitStack() as connections:
-        _CONNECTIONS[pipeline] = connections
-        try:
-            yield
-        finally:
-            del _CONNECTIONS[pipeline]
-
-
-def reopen_database(pipeline: dlt.Pipeline | None) -> None:
-    """Opens a pipeline's DuckDB file for the rest of the outermost `close_database_after`, if there is one.
-
-    Opening and closing a file takes 20 ms of processor time, and more with each table; a small load would do so nine
-    times. Other programs cannot open the file meanwhile, so `close_database` closes it before something that may take
-    long. Does nothing for other destinations.
-    """
-    if pipeline is not None and pipeline in _CONNECTIONS and isinstance(pipeline.destination, duckdb):
-        _CONNECTIONS[pipeline].enter_context(cast(Any, client_for(pipeline, Schema(SOURCE))).sql_client)
-
-
-def close_database(pipeline: dlt.Pipeline | None) -> None:
-    """Closes a pipeline's DuckDB file that `reopen_database` opened, so that other programs can open it."""
-    if pipeline is not None and pipeline in _CONNECTIONS:
-        _CONNECTIONS[pipeline].close()
-
-
-@contextmanager
-def keep_database_open(pipeline: dlt.Pipeline | None) -> Iterator[None]:
-    """Keeps a pipeline's DuckDB file open during the block; does nothing for other destinations."""
-    with close_database_after(pipeline):
-        reopen_database(pipeline)
-        yield
-
-
-def keep_open_while_loading(pipeline: dlt.Pipeline) -> None:
-    """Makes dlt keep a pipeline's DuckDB file open while it loads a package; otherwise each job opens it.
-
-    Not for a package of very many columns: new rows stay in memory, some 30 KB for each column, until the file is
-    closed.
-    """
-    if isinstance(pipeline.destination, duckdb):
-        _KEPT_OPEN.add(pipeline.destination)
-        enter_before_loading(_kept_open)
-
-
-def _kept_open(
-    destination: Destination[Any, Any], client: JobClientBase, columns: int
-) -> AbstractContextManager[object]:
-    """Returns the context in which dlt loads a package whose tables have that many columns."""
-    if destination not in _KEPT_OPEN:
-        return nullcontext()
-    pa.default_memory_pool().release_unused()  # of steps that saw the rows; DuckDB needs memory of its own now
-    connection: AbstractContextManager[object] = cast(Any, client).sql_client
-    return connection if columns <= MOST_OPEN_COLUMNS else nullcontext()
 
 
 class DirectSqlClient(BooksSqlClient, DuckDbSqlClient):
