@@ -80,7 +80,7 @@ def _people(file: str | None, query: str | None, options: SendOptions) -> tuple[
 @contextmanager
 def _opened(file: str) -> Iterator[TextIO]:
     is_stdin = file == "-"
-    # Python's own stdin depends on the locale, and takes bytes that are no text without a word in some.
+    # Python's own stdin depends on the locale, and in some it accepts bytes that are not UTF-8.
     path = standard_input().fileno() if is_stdin else local_path(file)
     with open(path, encoding="utf-8", closefd=not is_stdin) as opened:
         yield opened

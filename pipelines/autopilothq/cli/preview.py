@@ -21,7 +21,7 @@ _NOT_LOADED = (
 def print_preview(preview: Preview, log: DeliveryLog, is_all: bool) -> None:
     """Prints the changes of the first contacts, then the counts by field and journey.
 
-    `is_all` tells that the run would change nothing else.
+    `is_all` is whether the run would change nothing else.
     """
     columns = [column_of(key) for contact in preview.contacts for key, _ in written_fields(contact.values)]
     emails = [contact.email.lower() for contact in preview.contacts]

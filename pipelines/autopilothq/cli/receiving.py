@@ -33,7 +33,7 @@ def run_receiver(
     """
     try:
         from ..receive import receive_settings
-        from ..receive.server import check, serve
+        from ..receive.server import serve
     except ModuleNotFoundError as error:
         if is_own_import_error(error):
             raise
@@ -41,7 +41,6 @@ def run_receiver(
             f"Expected the packages that receive events, but {error.name} is not installed.\n{install(_EXTRA)}"
         ) from error
     settings = receive_settings(folder, **options)
-    check(settings)
     with _loading(settings.upload or folder, load_every, target, wait) as end_loads:
         serve(settings, partial(configure_logging, *log_settings()), partial(_report, folder), end_loads)
 

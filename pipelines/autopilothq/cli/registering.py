@@ -60,7 +60,7 @@ def print_hooks(as_json: bool) -> None:
 
 
 def _time(hook: Hook, iso: bool = False) -> str | None:
-    """Returns when a hook was made: in UTC, with the zone if `iso`; a number that is no time as it came."""
+    """Returns when a hook was made, in UTC, with the zone if `iso`. A number that is not a time stays unchanged."""
     if hook.created_at is None:
         return None
     try:

@@ -258,7 +258,7 @@ def _lines(files: list[File], broken: list[str]) -> Iterator[bytes | Reject]:
 def _deliver_items(
     items: Iterable[Item | Ignored], log: DeliveryLog, given: AnySettings, options: SendOptions, is_all: bool = True
 ) -> Counts:
-    """Delivers items, or, in a dry run, prints what would change. `is_all` tells that the run changes nothing else."""
+    """Delivers items, or, in a dry run, prints what would change. `is_all` is whether the run changes nothing else."""
     freeze_modules()
     report = reporter(account_kind(options).title)
     if not options.dry_run:

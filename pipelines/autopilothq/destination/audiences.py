@@ -23,10 +23,10 @@ class PersonRow(NamedTuple):
 
 
 class PersonRows(Collection[PersonRow]):
-    """The rows of a query's result that have a key, made anew whenever they are iterated over.
+    """The rows of a query's result that have a key.
 
-    `rows` are those of the result, which can be iterated over several times. `skipped` is how many have no key; the
-    length is how many have one.
+    `rows` are those of the result, which are read again in each iteration, because they may be too many for memory.
+    `skipped` is how many have no key; the length is how many have one.
 
     Raises RunError if the result has no key column or has a column twice, or if two rows have the same key.
 
@@ -144,7 +144,7 @@ class MemberChanges(NamedTuple):
     unchanged: Collection[str]
 
     def entered(self) -> Iterator[tuple[str, PersonRow]]:
-        """Yields who entered. The members are gone through anew each time, because they may be too many for memory."""
+        """Yields who entered, in an iteration over all members."""
         for row in self.audience.members:
             id_ = _member_id(self.prefix, row, self.audience.key)
             if id_ not in self.unchanged:

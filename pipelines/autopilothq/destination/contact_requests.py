@@ -26,7 +26,7 @@ NOT_SENT_YET = "not sent yet"
 NOT_FOUND = 404
 KILL_POINT_REQUESTS_PLANNED = f"{__name__}:plan_requests"  # for tests/faults
 _BROKEN_OFF = "not sent, because the run broke off"
-_DIFFERS = tuple(column for column in OUTCOME if column != "endpoint")
+_UPDATED = tuple(column for column in OUTCOME if column != "endpoint")  # a row has its endpoint already
 
 
 class ContactRequest(NamedTuple):
@@ -63,7 +63,7 @@ def plan_requests(requests: Iterable[ContactRequest], log: DeliveryLog) -> None:
 class ContactRequests:
     """Sends requests, and writes the outcome of each to the log and the counts.
 
-    `planned` tells that `plan_requests` has written their rows. `progress` is called with the counts.
+    `planned` is whether `plan_requests` has written their rows. `progress` is called with the counts.
 
     Example: `ContactRequests(account, log, counts).send(requests)`.
     """
@@ -101,7 +101,7 @@ class ContactRequests:
         self._counts.messages += len(requests)
         before = [Outcome("unknown", each.endpoint).of(each.row) for each in requests if each.logged]
         if self._planned:
-            self._log.write_outcomes(before, _DIFFERS, over="failed")
+            self._log.write_outcomes(before, _UPDATED, over="failed")
         else:
             self._log.add(before)
         done: list[tuple[ContactRequest, Outcome]] = []
@@ -119,7 +119,7 @@ class ContactRequests:
         return absent
 
     def _write(self, done: Iterable[tuple[ContactRequest, Outcome]]) -> None:
-        self._log.write_outcomes((outcome.of(each.row) for each, outcome in done if each.logged), _DIFFERS)
+        self._log.write_outcomes((outcome.of(each.row) for each, outcome in done if each.logged), _UPDATED)
 
     def _send_one(self, request: ContactRequest) -> Outcome:
         try:

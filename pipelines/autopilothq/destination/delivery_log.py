@@ -60,9 +60,9 @@ class Sent(NamedTuple):
 class DeliveryStatus(NamedTuple):
     """The delivery status of a message and a trigger.
 
-    `ever` tells whether it was ever delivered, `sent` when it was, or may have been, delivered last. All else is of its
-    last row: `tried_at` is the time of that row, `email` the address that was tried. `unknown` is the number of
-    rows without a known outcome.
+    `ever` is whether it was ever delivered, `sent` when it was, or may have been, delivered last. `unknown` is the
+    number of rows without a known outcome. All else is of its last row: `tried_at` is the time of that row, `email` the
+    address that was tried.
     """
 
     ever: bool

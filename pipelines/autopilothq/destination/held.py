@@ -42,5 +42,5 @@ class HeldPeople:
         return not self._given_up.isdisjoint(people)
 
     def holds(self, people: Collection[Key], renames: bool = False) -> bool:
-        """Returns whether a person's message must wait. `renames` tells that it changes the person's address."""
+        """Returns whether a person's message must wait; `renames` is whether it changes the person's address."""
         return not self.unsettled.isdisjoint(people) or (renames and not self._failed.isdisjoint(people))

@@ -19,7 +19,8 @@ class RunState:
     - `order`: the people whose delivered items must be sent again.
     - `unmapped`: properties that have a remark in a row of this run.
     - `last_written`: the email of the contact that was written last.
-    - `gives_up`: whether a contact that the log has as delivered tells if what fails for a second time is bad.
+    - `gives_up`: whether what fails for a second time counts as bad if the account still accepts a contact that the
+      log has as delivered.
     """
 
     changes: AddressChanges

@@ -81,7 +81,7 @@ class OrttoDestinationSettings:
     def resolve(cls, **explicit: Any) -> "OrttoDestinationSettings | None":
         """Returns the settings of dlt's configuration. Those in `explicit` that are not None take precedence.
 
-        Returns None without a key. Raises InvalidSetting for a name that is no setting.
+        Returns None without a key. Raises InvalidSetting for an unknown setting.
         """
         types = {**_ORTTO_API, **_ORTTO_RULES}
         for name in configured_names(ORTTO_SECTION):
@@ -109,7 +109,7 @@ def _check_unknown_traits(value: str, section: str) -> None:
 def refuses_unknown_settings(factory: Callable[P, D]) -> Callable[P, D]:
     """Makes a dlt destination's factory raise InvalidSetting for arguments that dlt would only warn about.
 
-    So it does for a log that is no dataset.
+    It also raises it for a `log` that is not a dataset.
     """
 
     @wraps(factory)
