@@ -15,7 +15,7 @@ import yaml
 
 import autopilothq
 from autopilothq.catalog import DELIVERIES
-from autopilothq.cli import log, out
+from autopilothq.cli import notes, out
 from autopilothq.destination import audiences, opening
 from autopilothq.display import json_text, shortened, visible, visible_lines, yaml_text
 from autopilothq.errors import RunError
@@ -337,11 +337,11 @@ def test_control_characters_of_a_traceback_are_escaped(capsys: pytest.CaptureFix
 
 
 def test_a_note_calls_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    notes: list[str] = []
+    posted: list[str] = []
     monkeypatch.setenv("RUNTIME__SLACK_INCOMING_HOOK", "https://example.com/hook")
-    monkeypatch.setattr("autopilothq.clients.webhook.post_note", lambda _, text, **__: notes.append(text))
-    log.notify(["load", "archive"], "two lines\n<!channel> & <https://e.com|a>\x1b\u202e")
-    assert notes[0].endswith("failed: two lines\n&lt;!channel&gt; &amp; &lt;https://e.com|a&gt;\\x1b\\u202e")
+    monkeypatch.setattr("autopilothq.clients.webhook.post_note", lambda _, text, **__: posted.append(text))
+    notes.notify(["load", "archive"], "two lines\n<!channel> & <https://e.com|a>\x1b\u202e")
+    assert posted[0].endswith("failed: two lines\n&lt;!channel&gt; &amp; &lt;https://e.com|a&gt;\\x1b\\u202e")
 
 
 def test_errors_of_a_query_quote_in_one_line() -> None:

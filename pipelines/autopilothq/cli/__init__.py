@@ -12,7 +12,7 @@ import click
 from .. import private
 from ..display import visible
 from ..errors import BusyError, causes
-from . import log, out
+from . import log, notes, out
 from .adopt import adopt_tables
 from .contacts import contact_commands
 from .export import export
@@ -59,7 +59,7 @@ class _Program(click.Group):
             if isinstance(error, click.UsageError):
                 log.mask(error)
                 _name_options(error)
-                log.notify(commands, error.format_message())
+                notes.notify(commands, error.format_message())
             if log.log_settings().json:
                 log.fail(error.format_message(), error.exit_code)
                 context.exit(error.exit_code)
@@ -71,9 +71,9 @@ class _Program(click.Group):
                 raise
             context.exit(_explain(error, commands))
         except SystemExit as end:
-            log.notify(commands, log.summary() if end.code else None)
+            notes.notify(commands, notes.summary() if end.code else None)
             raise
-        log.notify(commands, None)
+        notes.notify(commands, None)
         return result
 
 
@@ -89,7 +89,7 @@ def _explain(error: Exception, commands: Sequence[str]) -> int:
     if not broken_pipe:
         log.fail(str(explanation), explanation.status)
     if not isinstance(explanation, BusyError):
-        log.notify(commands, str(explanation))
+        notes.notify(commands, str(explanation))
     if broken_pipe:
         raise broken_pipe from None
     return explanation.status

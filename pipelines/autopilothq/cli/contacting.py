@@ -17,7 +17,7 @@ from ..errors import RunError
 from ..explain import explained
 from ..warehouses.dataset import dataset_of
 from . import log as logs
-from . import out
+from . import notes, out
 from .options import freeze_modules, standard_input
 from .send_options import SendOptions
 from .sending import (
@@ -141,7 +141,7 @@ def _send(planned: _Planned, given: DestinationSettings, log: DeliveryLog) -> No
         f"{plural(counts.messages, 'request')}: {counts.delivered - absent:,} {action.done}, {absent:,} not there,"
         f" {counts.refused:,} refused, {counts.failed + counts.unknown:,} failed"
     )
-    logs.summarise(line)
+    notes.summarise(line)
     if logs.log_settings().json:
         numbers = {"requests": counts.messages, "delivered": counts.delivered - absent, "not_there": absent}
         logs.line("info", "done", **numbers, refused=counts.refused, failed=counts.failed + counts.unknown)

@@ -13,7 +13,7 @@ from ..privacy.deletion import Confirmation, PersonDeletion, Unconfirmed
 from ..privacy.person import NotFollowed, Suppressed
 from ..segment.identity import Id
 from ..warehouses.settings import TargetOptions
-from . import log, out
+from . import notes, out
 from .options import describe_target, freeze_modules
 
 SHOWN_HASH = 12  # characters
@@ -40,7 +40,7 @@ def delete(
         _print(refused.made, [], location, as_json)
         raise
     summary = _summary(report)
-    log.summarise(summary)
+    notes.summarise(summary)
     _print(report, [summary], location, as_json)
     if report.left:
         sys.exit(out.NEEDS_ATTENTION)

@@ -1,24 +1,18 @@
-"""Log lines on stderr, and notes to a webhook about the end of a run."""
+"""Log lines on stderr, of this program and of libraries."""
 
 import logging
 import sys
 import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from socket import gethostname
 from typing import Any, NamedTuple, TextIO, cast
 
 import click
 
-from ..clients.settings import ALLOW_HTTP
-from ..display import gist, json_text, visible, visible_lines
-from ..errors import ApiError
+from ..display import gist, json_text, visible_lines
 from ..masking import Masked, masked, remember_credentials
-from ..warehouses.settings import setting
 from . import out
 
-# Commands whose end the webhook is notified of.
-NOTED_COMMANDS = ("load", "adopt", "send", "forward", "contacts", "forget")
 _UNFINISHED = "Nothing of what was not finished counts as loaded; the next run reads it again."
 _UNDELIVERED = "Run it again for the rest: what was delivered is not sent again."
 _CONTINUED = "Run it again: that completes it."
@@ -41,9 +35,6 @@ _LEFT = {
 }
 """What Ctrl-C leaves of a command that changes something."""
 _UNCHANGED = "It only reads: nothing was changed."
-WEBHOOK = "runtime.slack_incoming_hook"
-NOTIFY = "sources.autopilothq.notify"
-NOTIFY_DEFAULT, NOTIFY_ALWAYS = "failure", "always"
 ALLOW_HTTP_KEY = "autopilothq.allow_http"  # in click's context
 
 
@@ -192,52 +183,7 @@ def _log_thread_error(args: threading.ExceptHookArgs) -> None:
     )
 
 
-def summarise(text: str) -> None:
-    """Stores a summary of the run for the note to the webhook."""
-    click.get_current_context().find_root().meta[__name__] = text
-
-
-def summary() -> str:
-    """Returns the stored summary of the run, empty if there is none."""
-    return str(click.get_current_context().find_root().meta.get(__name__, ""))
-
-
-def _for_slack(text: str) -> str:
-    """Escapes a text for Slack, where `<!channel>` would notify everybody and `<https://...|...>` hide a link."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
 def allowed_http() -> bool | None:
     """Returns True if `--allow-http` was given, else None, so that the settings apply."""
     context = click.get_current_context(silent=True)
     return bool(context and context.find_root().meta.get(ALLOW_HTTP_KEY)) or None
-
-
-def notify(commands: Sequence[str], failure: str | None) -> None:
-    """Posts a note about the end of a run to the webhook, if the settings have one and want it.
-
-    `commands` are the command's names, such as `["load", "archive"]`. `failure` is the error, None if the run
-    succeeded. A note that cannot be sent only causes a warning.
-    """
-    if not commands or commands[0] not in NOTED_COMMANDS:
-        return
-    try:
-        import dlt
-
-        hook, when = setting(WEBHOOK), setting(NOTIFY) or NOTIFY_DEFAULT
-        allows = bool(allowed_http() or dlt.config.get(ALLOW_HTTP, bool))
-    except Exception:  # noqa: BLE001 - settings that cannot be read are why the run failed
-        return
-    if hook and when not in (NOTIFY_DEFAULT, NOTIFY_ALWAYS):
-        warn(f"Expected {NOTIFY_DEFAULT} or {NOTIFY_ALWAYS} as {NOTIFY}, but got {when!r}: only failures are notified.")
-    if not hook or (failure is None and when != NOTIFY_ALWAYS):
-        return
-    from ..clients import webhook
-
-    ended = "done" if failure is None else "failed"
-    result = visible_lines(masked(failure)) if failure else visible(masked(summary()))
-    text = f"autopilothq {' '.join(commands)} on {gethostname()} {ended}: {result}"
-    try:
-        webhook.post_note(str(hook), _for_slack(masked(text)), allow_http=allows)
-    except ApiError as error:
-        warn(f"The webhook of {WEBHOOK} could not be notified: {error}")

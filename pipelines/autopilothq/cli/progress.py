@@ -27,7 +27,7 @@ from ..masking import masked
 from ..sources.adopt.files import NOT_ADOPTED_BECAUSE
 from ..sources.archive.discover import LEFT_OUT
 from ..sources.report import LoadReport, limit_warning
-from . import log, out
+from . import log, notes, out
 
 Counted = Literal["files", "tables", "contacts", "people", "people read", "rows"]
 """The unit of a run's progress: `tables` are a database's, `people` requested ones, `people read` rows of a scan."""
@@ -191,7 +191,7 @@ def print_result(report: LoadReport, as_json: bool, dry_run: bool, location: dic
     )
     whole = plural(report.mended, "text that was cut is", "texts that were cut are") + " whole again"
     mended = whole if report.mended else ""
-    log.summarise(", ".join(filter(None, (counts, mended, f"{report.seconds:.1f} s"))))
+    notes.summarise(", ".join(filter(None, (counts, mended, f"{report.seconds:.1f} s"))))
     if log.log_settings().json:
         log.line("info", "done", **_counts(report), into=location, dry_run=dry_run)
     if as_json:

@@ -38,7 +38,7 @@ from ..warehouses import lock
 from ..warehouses.query import run_query
 from ..warehouses.settings import TargetOptions, setting
 from . import log as logs
-from . import out
+from . import notes, out
 from .configuring import missing_explained
 from .kept_rows import KeptRows, kept_rows
 from .options import freeze_modules
@@ -332,7 +332,7 @@ def end_run(counts: Counts, options: SendOptions, broken: Sequence[str] = (), mo
 def print_counts(counts: Counts, title: str, dry_run: bool = False, more: Iterable[str] = ()) -> None:
     """Prints the counts of a run's outcomes, and their reasons."""
     line = _line(counts, title)
-    logs.summarise(line)
+    notes.summarise(line)
     if logs.log_settings().json:
         logs.line("info", "done", **_numbers(counts), dry_run=dry_run)
     out.print_wrapped(("would send " if dry_run else "") + line)
