@@ -15,14 +15,14 @@ class HeldPeople:
     """
 
     def __init__(self, in_order: bool = False, unsettled: Iterable[Key] = ()) -> None:
-        self.in_order = in_order
+        self._in_order = in_order
         self.unsettled = set(unsettled)
         self._failed: set[Key] = set()
         self._given_up: set[Key] = set()
 
     def note_failed(self, people: Iterable[Key], always: bool = False) -> None:
         """Notes people with a message that failed. One that `always` fails holds up nobody, except in order."""
-        if self.in_order:
+        if self._in_order:
             self.unsettled.update(people)
         elif not always:
             self._failed.update(people)

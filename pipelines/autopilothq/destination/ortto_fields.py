@@ -117,11 +117,11 @@ class Activities:
     """
 
     def __init__(self, schema: Mapping[str, Any], mapping: TriggerMapping | None = None) -> None:
-        self.defined = {activity.id: activity for activity in _activities(schema)}
-        self._by_name = {snake_case(activity.name): [activity.id] for activity in reversed(self.defined.values())}
-        self._by_name |= {activity.name: [activity.id] for activity in reversed(self.defined.values())}
+        self._defined = {activity.id: activity for activity in _activities(schema)}
+        self._by_name = {snake_case(activity.name): [activity.id] for activity in reversed(self._defined.values())}
+        self._by_name |= {activity.name: [activity.id] for activity in reversed(self._defined.values())}
         self._mapping = ids_by_event(mapping)
-        check_ids(self._mapping, self.defined, f"{ORTTO_SECTION}.activities", "custom activities")
+        check_ids(self._mapping, self._defined, f"{ORTTO_SECTION}.activities", "custom activities")
 
     def of(self, event: str) -> list[str]:
         """Returns the ids of an event's activities."""
@@ -129,11 +129,11 @@ class Activities:
 
     def journeys(self) -> Mapping[str, str]:
         """Returns the names of the custom activities by their ids."""
-        return {id_: activity.name for id_, activity in self.defined.items()}
+        return {id_: activity.name for id_, activity in self._defined.items()}
 
     def attributes(self, activity_id: str, properties: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         """Returns an activity's attributes made from properties, and, by path, why other properties are left out."""
-        known = self.defined[activity_id].attributes
+        known = self._defined[activity_id].attributes
         values: dict[str, Any] = {}
         remarks: dict[str, str] = {}
         for path, value in trait_leaves(properties):

@@ -45,9 +45,9 @@ class MessageRows:
     """
 
     def __init__(self, kind: str, types: Mapping[str, Type]) -> None:
-        self.kind = kind
+        self._kind = kind
         self.columns = list(types)
-        self.body = BODIES[kind]
+        self._body = BODIES[kind]
         self._types = types
         own = OWN_FIELDS[kind].keys()
         self._top = {name for name in self.columns if name in _TOP and (name in COMMON_NAMES or name in own)} | own
@@ -86,7 +86,7 @@ class MessageRows:
     def _line(self, cells: dict[str, str], discards: Sequence[DiscardedValue]) -> str:
         """Returns the line for cells that are JSON text."""
         slug = cells.pop("event", None)
-        top = {"type": f'"{self.kind}"'}
+        top = {"type": f'"{self._kind}"'}
         context: dict[str, Any] = {}
         body: dict[str, str] = {}
         for name, text in cells.items():
@@ -95,15 +95,15 @@ class MessageRows:
             elif name.startswith("context_"):
                 _put(context, _context_path(name, cells), text)
             else:
-                body[property_key(name, self.kind)] = text
+                body[property_key(name, self._kind)] = text
         for discard in sorted(discards, key=lambda discard: _LATER.get(discard.reason, 0)):
             self._put_back(discard, slug, top, context, body)
-        if self.kind == "track":
+        if self._kind == "track":
             top.setdefault("event", slug or '""')
         if context:
             top["context"] = _object(context)
-        if body and self.body:
-            top[self.body] = _object(body)
+        if body and self._body:
+            top[self._body] = _object(body)
         return f"{_object(top)}\n"
 
     def _put_back(
@@ -120,21 +120,21 @@ class MessageRows:
             if reason != "same_column":
                 _put_back_on_top(column, value, top, _emails(context, body))
             return
-        if column in ("context", self.body) and value.startswith("{"):
+        if column in ("context", self._body) and value.startswith("{"):
             return  # this is a second `context` or body, because a property's value is never an object
-        has_no_table = self.kind == "track" and slug is None  # then all of its properties are discarded
+        has_no_table = self._kind == "track" and slug is None  # then all of its properties are discarded
         if reason == "no_column" and (path := self._path_without_column(column)):
             _put_without_column(context if path[0] == "context" else body, path[1:], value)
         elif column.startswith("context_"):
             _put(context, _context_path(column, context), value)
-        elif self.body and (has_no_table or reason != "no_column"):
-            _put(body, (column if has_no_table else property_key(column, self.kind),), value)
+        elif self._body and (has_no_table or reason != "no_column"):
+            _put(body, (column if has_no_table else property_key(column, self._kind),), value)
 
     def _path_without_column(self, key: str) -> tuple[str, ...] | None:
         """Returns the path of a value without a column, from its key in `_discards`; None if it is not certain."""
         for part in (key.split("."), [_unescaped(part) for part in key.split(".")]):
             path = tuple(part)
-            if len(path) > 1 and path[0] in ("context", self.body) and not column_name(path):
+            if len(path) > 1 and path[0] in ("context", self._body) and not column_name(path):
                 return path
         return None
 

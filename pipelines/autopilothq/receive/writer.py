@@ -72,16 +72,16 @@ class Writer:
     """Writes the messages of one process into files, and publishes them. Call `start` first and `stop` last."""
 
     def __init__(self, settings: ReceiveSettings, published: Callable[[Path], None] | None = None) -> None:
-        self.folder = Path(settings.folder)
-        self.settings = settings
-        self._failures = _Failures(self.folder)
+        self._folder = Path(settings.folder)
+        self._settings = settings
+        self._failures = _Failures(self._folder)
         self._waiting: deque[_Waiting] = deque()
         self._room = Room(settings.max_pending)
         self._wake = threading.Event()
         self._stopping = False
         self._files: dict[str, files.OpenFile] = {}
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
-        self._publisher = Publisher(self.folder, published)
+        self._publisher = Publisher(self._folder, published)
 
     def start(self) -> None:
         """Starts the threads that write and publish, also the files of killed processes."""
@@ -110,8 +110,8 @@ class Writer:
         if (now := time.monotonic()) - self._free_at >= 1:
             self._free_at = now
             with contextlib.suppress(OSError):
-                found = os.statvfs(self.folder)
-                self._free = found.f_bavail * found.f_frsize >= self.settings.min_free
+                found = os.statvfs(self._folder)
+                self._free = found.f_bavail * found.f_frsize >= self._settings.min_free
         return self._free
 
     def failure(self) -> str | None:
@@ -168,7 +168,7 @@ class Writer:
                 self._failures.remove(endpoint)
             except Exception as error:  # noqa: BLE001 - after any error the requests are refused, and the writer continues
                 failures[endpoint] = self._failures.add(endpoint, error)
-                _log.error("Messages of %s cannot be kept in %s: %s", endpoint, self.folder, failures[endpoint])
+                _log.error("Messages of %s cannot be kept in %s: %s", endpoint, self._folder, failures[endpoint])
                 self._close(endpoint)
         if waiting:
             self._loop.call_soon_threadsafe(self._acknowledge, waiting, failures)
@@ -179,7 +179,7 @@ class Writer:
             self._close(endpoint)
             file = None
         if file is None:
-            file = self._files[endpoint] = files.open_file(self.folder, endpoint, time.time())
+            file = self._files[endpoint] = files.open_file(self._folder, endpoint, time.time())
         file.append([message.data for message in messages])
         file.lines += sum(message.lines for message in messages)
 
@@ -196,14 +196,14 @@ class Writer:
 
     def _is_due(self, file: files.OpenFile, now: float) -> bool:
         return (
-            file.size >= self.settings.rotate_bytes
-            or time.monotonic() - file.opened >= self.settings.rotate_seconds
+            file.size >= self._settings.rotate_bytes
+            or time.monotonic() - file.opened >= self._settings.rotate_seconds
             or file.day != files.midnight(now)
         )
 
     def _ordered(self) -> int:
         try:
-            return (self.folder / f".{files.ORDER}").stat().st_mtime_ns
+            return (self._folder / f".{files.ORDER}").stat().st_mtime_ns
         except OSError:
             return 0
 
