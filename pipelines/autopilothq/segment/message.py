@@ -6,6 +6,7 @@ irregular ones with this module. Both give the same cells; tests compare them (d
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ from .not_json import JSON_ARRAY, not_json, not_utf8
 MAX_LINE = 1 << 20  # bytes; a longer line is no message, because Segment accepts up to 32 KB
 
 BOM = b"\xef\xbb\xbf"  # UTF-8's byte-order mark
+_BOMS = re.compile(b"(?:%b)*+" % BOM)
 MAX_OBJECTS = 200  # nested objects that the fast path reads; lines with others take the slow path
 EXTRA = "x:"  # prefix of the name of a cell whose column is not in the catalogue
 
@@ -127,9 +129,10 @@ def digest(line: bytes) -> str:
 
 def without_bom(line: bytes) -> bytes:
     """Returns a line without the byte-order marks at its start."""
-    while line.startswith(BOM):
-        line = line[len(BOM) :]
-    return line
+    if not line.startswith(BOM):
+        return line
+    marks = _BOMS.match(line)
+    return line[marks.end() :] if marks else line
 
 
 def read_message(line: bytes, declared: frozenset[str]) -> Message:
