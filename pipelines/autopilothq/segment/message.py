@@ -135,6 +135,11 @@ def without_bom(line: bytes) -> bytes:
     return line[marks.end() :] if marks else line
 
 
+def is_blank_line(line: bytes) -> bool:
+    """Returns whether a line is none, because it has nothing but blanks behind its byte-order marks."""
+    return not without_bom(line).strip(BLANK.encode())
+
+
 def read_message(line: bytes, declared: frozenset[str]) -> Message:
     """Returns the message of a line as cells; raises `Rejected` if the contract has no row for it.
 
@@ -185,8 +190,9 @@ def _body_cells(
 def parse_json(line: bytes) -> JsonObject:
     """Returns the JSON object of a line, read without loss as in `json_text`; raises `Rejected` if it is not one.
 
-    Example: `to_json(parse_json(b'{"a": 1.10}')) == '{"a":1.10}'`.
+    Byte-order marks at its start are ignored. Example: `to_json(parse_json(b'{"a": 1.10}')) == '{"a":1.10}'`.
     """
+    line = without_bom(line)
     if is_deeper(line, MAX_DEPTH):
         raise Rejected("not_json", f"nested too deeply to be read: more than {MAX_DEPTH} objects or arrays in another")
     try:
