@@ -99,7 +99,7 @@ class Protocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override] # asyncio takes True for "keep it open"
         """Keeps the connection for the answers if the sender, which sends no more, has sent its requests whole."""
-        if self._in_body or self.cycle is None or self.cycle.response_complete:
+        if self._in_body or getattr(self.cycle, "response_complete", True):  # None before the first request
             return False
         self._end_timer()
         self.cycle.keep_alive = False

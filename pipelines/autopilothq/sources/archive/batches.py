@@ -233,7 +233,7 @@ class _BegunLine:
 
     def add(self, data: bytes) -> None:
         if self.size < len(BOM):  # a mark may be divided among pieces
-            start = self.text + data
+            start = bytes(self.text) + data
             data = without_bom(start)
             self.marks += (len(start) - len(data)) // len(BOM)
             self.size, self.text, self.blank = 0, bytearray(), True
