@@ -35,6 +35,22 @@ def message(field_id: str, attr: Any, receipt: OrttoReceipt = RECEIPT) -> dict[s
     return dict(json.loads(ortto_message(activity, OrttoPerson("a1", "ada@example.com", "12345"), receipt)))
 
 
+@pytest.mark.parametrize(
+    ("created", "time"),
+    [
+        ("1793509567", "2026-11-01T05:06:07.000Z"),
+        ("1793509567000", "2026-11-01T05:06:07.000Z"),
+        ("253402300799999", "9999-12-31T23:59:59.999Z"),
+        ("253402300800000", "253402300800000 ms"),
+        ("NaN", "NaN ms"),
+    ],
+)
+def test_numbers_are_seconds_or_milliseconds_and_never_microseconds(created: str, time: str) -> None:
+    activity, receipt = parsed(f'{{"id":"c1","created":{created}}}'), RECEIPT._replace(sent_at=JsonNumber(created))
+    found = json.loads(ortto_message(activity, OrttoPerson("a1"), receipt))
+    assert {found[name] for name in ("timestamp", "originalTimestamp", "sentAt")} == {time}
+
+
 def test_an_activity_is_a_message() -> None:
     attr = {
         "idt::c": "d1",

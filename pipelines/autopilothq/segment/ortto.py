@@ -23,6 +23,7 @@ from ..catalog import (
 )
 from .json_text import JsonNumber, JsonObject, is_blank, storable_text, to_json
 from .naming import snake_case, table_name
+from .times import message_time, time_of_number
 
 _INTEGER = re.compile(r"-?[0-9]+")
 _DECIMAL = "decimal"  # a display type
@@ -261,7 +262,8 @@ def _line(
     receipt: OrttoReceipt,
 ) -> bytes:
     contact_id, email, external_id = map(_id_as_sent, person[:3])
-    time = created if created is not None else receipt.sent_at if receipt.sent_at is not None else receipt.received_at
+    created, sent_at = map(_time_as_sent, (created, receipt.sent_at))
+    time = created if created is not None else sent_at if sent_at is not None else receipt.received_at
     traits = [("email", email), ("contact_id", contact_id), *_fields(person.fields, receipt.names)]
     context = JsonObject([
         ("library", JsonObject([("name", receipt.library)])),
@@ -274,7 +276,7 @@ def _line(
         ("messageId", message_id),
         ("timestamp", time),
         ("originalTimestamp", time),
-        ("sentAt", receipt.sent_at),
+        ("sentAt", sent_at),
         ("receivedAt", receipt.received_at),
         ("userId", external_id),
         ("anonymousId", storable_text(email) or storable_text(contact_id)),
@@ -290,6 +292,10 @@ def _line(
 def _id_as_sent(value: Any) -> Any:
     """Returns an id as text, None if it is blank; any other value unchanged, so that the load reports it."""
     return None if is_blank(value) else storable_text(value) or value
+
+
+def _time_as_sent(value: Any) -> Any:
+    return message_time(value, time_of_number(value) if isinstance(value, JsonNumber) else None)
 
 
 def _present(pairs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:

@@ -11,9 +11,9 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ...catalog import MAILS, REJECT_REASONS
-from ...segment.json_text import JsonNumber, JsonObject, storable_text, to_json
+from ...segment.json_text import JsonObject, storable_text, to_json
 from ...segment.message import Rejected
-from ...utc import format_time
+from ...segment.times import message_time
 from ..times import read_time
 
 LIBRARY = "autopilot-api"
@@ -59,9 +59,7 @@ def messages(contact: JsonObject, received_at: str, user_id_field: str | None, w
         for key, value in emails if isinstance(emails, JsonObject) else ():
             if value is None or not window.has(time := read_time(value)):
                 continue
-            timestamp = (
-                f'"{format_time(time, exact=True)}"' if time and isinstance(value, JsonNumber) else to_json(value)
-            )
+            timestamp = to_json(message_time(value, time))
             key_json, id_json = _email(key)
             # A digest, so that the same contact, map and key have the same id, which does not reveal them.
             digest = hashlib.sha256(f'[{contact_json},"{name}",{key_json}]'.encode()).hexdigest()
