@@ -157,6 +157,19 @@ def test_milliseconds_beyond_the_calendar_are_no_microseconds(number: str) -> No
     assert found["email_opened"][0]["timestamp"] is None
 
 
+@pytest.mark.parametrize(
+    ("email", "reason"),
+    [('"a\\u0000b"', "not_text"), ('"\\uD800"', "not_text"), ("NaN", "not_a_number"), ('" "', None)],
+)
+def test_an_email_that_cannot_be_stored_is_counted_where_it_is_missing(email: str, reason: str | None) -> None:
+    person = parse_json(f'{{"contact_id":"person_1","Email":{email},"mail_opened":{{"k":1}}}}'.encode())
+    found = rows_of(*api.messages(person, SCAN, None, ALL))
+    [opened] = found["email_opened"]
+    assert (opened["anonymous_id"], opened["context_traits_email"]) == ("person_1", None)
+    lost = [("email_opened", opened["id"], "context_traits_email", email, reason)]
+    assert discards(found) == (lost if reason else [])
+
+
 CUSTOM = [
     {"kind": "user id", "value": 9, "deleted": True},
     {"kind": "user id", "value": 4711, "deleted": False},

@@ -21,7 +21,7 @@ from ..catalog import (
     OrttoAttribute,
     Type,
 )
-from .json_text import JsonNumber, JsonObject, is_blank, storable_text, to_json
+from .json_text import JsonNumber, JsonObject, id_as_sent, storable_text, to_json
 from .naming import snake_case, table_name
 from .times import message_time, time_of_number
 
@@ -261,7 +261,7 @@ def _line(
     person: OrttoPerson,
     receipt: OrttoReceipt,
 ) -> bytes:
-    contact_id, email, external_id = map(_id_as_sent, person[:3])
+    contact_id, email, external_id = map(id_as_sent, person[:3])
     created, sent_at = map(_time_as_sent, (created, receipt.sent_at))
     time = created if created is not None else sent_at if sent_at is not None else receipt.received_at
     traits = [("email", email), ("contact_id", contact_id), *_fields(person.fields, receipt.names)]
@@ -287,11 +287,6 @@ def _line(
 
 
 # ---- values --------------------------------------------------------------------------------------------------------
-
-
-def _id_as_sent(value: Any) -> Any:
-    """Returns an id as text, None if it is blank; any other value unchanged, so that the load reports it."""
-    return None if is_blank(value) else storable_text(value) or value
 
 
 def _time_as_sent(value: Any) -> Any:
