@@ -18,6 +18,7 @@ from autopilothq.segment.ortto import (
     ortto_message,
     typed_values,
 )
+from contract.loading import discards, rows_of
 
 RECEIPT = OrttoReceipt("ortto-webhook", "2026-11-01T05:06:09.000Z")
 
@@ -49,6 +50,20 @@ def test_numbers_are_seconds_or_milliseconds_and_never_microseconds(created: str
     activity, receipt = parsed(f'{{"id":"c1","created":{created}}}'), RECEIPT._replace(sent_at=JsonNumber(created))
     found = json.loads(ortto_message(activity, OrttoPerson("a1"), receipt))
     assert {found[name] for name in ("timestamp", "originalTimestamp", "sentAt")} == {time}
+
+
+def test_the_first_of_repeated_attributes_counts_and_the_others_stay_for_the_load_to_report() -> None:
+    attr = '{"str::cn":"A","x":1,"str::cn":"B","str::mine":"c","str::cn":2,"str::mine":"d"}'
+    activity = parsed(f'{{"id":"c1","field_id":"act::o","created":"2026-11-01T05:06:07Z","attr":{attr}}}')
+    found = rows_of(ortto_message(activity, OrttoPerson("a1"), RECEIPT))
+    [opened] = found["email_opened"]
+    assert (opened["campaign_name"], opened["x"], opened["str_mine"]) == ("A", 1, "c")
+    assert [row[2:4] for row in discards(found)] == [
+        ("campaign_name", '"B"'),
+        ("campaign_name", "2"),
+        ("str_mine", '"d"'),
+    ]
+    assert {row[4] for row in discards(found)} == {"same_column"}
 
 
 def test_an_activity_is_a_message() -> None:

@@ -203,7 +203,25 @@ def _event(field_id: str, attributes: JsonObject, names: OrttoNames) -> str:
 
 
 def _properties(field_id: str, attributes: JsonObject, receipt: OrttoReceipt) -> list[tuple[str, Any]]:
-    """Returns the properties of an activity. Those of the catalogue take precedence over others of that name."""
+    """Returns the properties of an activity.
+
+    The first of repeated attributes counts. The others follow, as repeated properties that the load reports.
+    """
+    first, repeated = dict[str, Any](), list[tuple[str, Any]]()
+    for attribute_id, value in attributes:
+        if attribute_id in first:
+            repeated.append((attribute_id, value))
+        first.setdefault(attribute_id, value)
+    found = list(_unique_properties(field_id, first.items(), receipt).items())
+    of_activity = _unique_properties(field_id, (), receipt) if repeated else {}
+    for attribute in repeated:
+        again = _unique_properties(field_id, [attribute], receipt)
+        found += [(column, part) for column, part in again.items() if column not in of_activity]
+    return found
+
+
+def _unique_properties(field_id: str, attributes: Iterable[tuple[str, Any]], receipt: OrttoReceipt) -> dict[str, Any]:
+    """Returns the properties of different attributes. Those of the catalogue take precedence over others."""
     special = ORTTO_ATTRIBUTES_OF.get(field_id, {})
     known, others = dict[str, Any](), list[tuple[str, Any]]()
     for attribute_id, value in attributes:
@@ -220,7 +238,7 @@ def _properties(field_id: str, attributes: JsonObject, receipt: OrttoReceipt) ->
         name = name_of(attribute_id) if name in known else name
         values = typed_values(name, attribute_id, value, field.display_type if field else None)
         known |= {column: part for column, part, _ in values if column not in known}
-    return list(known.items())
+    return known
 
 
 def _typed(attribute: OrttoAttribute, value: Any) -> Iterator[TypedValue]:
