@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
-from autopilothq.segment.message import MAX_LINE, Reject
+from autopilothq.segment.message import MAX_LINE, Reject, without_bom
 from autopilothq.sources.archive.batches import read_batches
 from autopilothq.sources.archive.listing import File
 
@@ -107,7 +107,7 @@ def rows(lines: pa.Table) -> list[Line]:
 
 
 def not_blank(lines: Sequence[Line]) -> list[Line]:
-    return [line for line in lines if line[2].strip(b" \t\r\n")]
+    return [line for line in lines if without_bom(line[2]).strip(b" \t\r\n")]
 
 
 def all_lines(files: Sequence[File], **options: Any) -> list[Line]:

@@ -26,6 +26,7 @@ from autopilothq.sources.records import record_of
 from autopilothq.sources.scans import Scan, ScanBatch
 from autopilothq.sources.spool import ScanStart, Spool, fetch_ahead
 from autopilothq.sources.times import read_time
+from contract.loading import discards, rows_of
 from fake_autopilot import FakeAutopilot
 
 SCAN = "2019-05-01T00:00:00.000Z"
@@ -139,11 +140,34 @@ def test_the_window_is_of_the_events_time() -> None:
 
 
 def test_an_unreadable_time_stays_for_the_warehouse_to_discard() -> None:
-    for value in (["soon", 1], 10**30, "2016-12-20T09:05:00+01:00"):
+    for value in (["soon", 1], "2016-12-20T09:05:00+01:00"):
         [message] = events(contact(mail_opened={"k": value}))
         assert message["timestamp"] == value
     [line] = api.messages(contact(mail_opened={"k": ["soon", 1]}), SCAN, None, ALL)
     assert read_message(line, frozenset()).cells["timestamp"] == '["soon",1]'
+
+
+@pytest.mark.parametrize("number", ["253402300800000", "1e15", "99999999999999999999", "1" + "0" * 30])
+def test_milliseconds_beyond_the_calendar_are_no_microseconds(number: str) -> None:
+    person = JsonObject([("contact_id", "p"), ("mail_opened", JsonObject([("k", JsonNumber(number))]))])
+    found = rows_of(*api.messages(person, SCAN, None, ALL))
+    assert discards(found) == [
+        ("email_opened", found["email_opened"][0]["id"], "timestamp", f'"{number} ms"', "not_a_time")
+    ]
+    assert found["email_opened"][0]["timestamp"] is None
+
+
+@pytest.mark.parametrize(
+    ("email", "reason"),
+    [('"a\\u0000b"', "not_text"), ('"\\uD800"', "not_text"), ("NaN", "not_a_number"), ('" "', None)],
+)
+def test_an_email_that_cannot_be_stored_is_counted_where_it_is_missing(email: str, reason: str | None) -> None:
+    person = parse_json(f'{{"contact_id":"person_1","Email":{email},"mail_opened":{{"k":1}}}}'.encode())
+    found = rows_of(*api.messages(person, SCAN, None, ALL))
+    [opened] = found["email_opened"]
+    assert (opened["anonymous_id"], opened["context_traits_email"]) == ("person_1", None)
+    lost = [("email_opened", opened["id"], "context_traits_email", email, reason)]
+    assert discards(found) == (lost if reason else [])
 
 
 CUSTOM = [

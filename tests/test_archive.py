@@ -242,7 +242,9 @@ def test_a_file_that_cannot_be_opened_is_read_again_later(tmp_path: Path) -> Non
     assert outcome([gone, there]) == ([(1, 1, b"{}\n")], [reject], [(0, message), (1, None)])
 
 
-@pytest.mark.parametrize(("begin", "raw"), [(b"{}\n\xef\xbb\xbf{", b"{"), (b" \t ", b"")])
+@pytest.mark.parametrize(
+    ("begin", "raw"), [(b"{}\n\xef\xbb\xbf{", b"{"), (b" \t ", b""), (b"\xef\xbb\xbf\n\xef\xbb\xbf\t ", b"")]
+)
 def test_what_is_left_of_a_file_has_neither_a_mark_nor_blanks_alone(tmp_path: Path, begin: bytes, raw: bytes) -> None:
     files = stored(tmp_path, begin + b"}\n", fs=Refusing("0.gz", TimeoutError("slow"), good=len(begin)))
     _, [reject], _ = outcome(files)
@@ -300,6 +302,28 @@ def test_a_byte_order_mark_is_no_part_of_a_long_line(tmp_path: Path, end: bytes)
     ]
     message = "Expected a line of at most 1,048,576 bytes, but it has 1,048,577."
     assert rejects == [Reject(0, 3, "line_too_long", message, most)]
+
+
+@pytest.mark.parametrize("kind", ["plain", "gzip"])
+@pytest.mark.parametrize("long", [9, 2 * MAX_LINE + 9])  # in one piece, or over several
+def test_blanks_behind_marks_are_no_line_however_many(tmp_path: Path, kind: str, long: int) -> None:
+    mark, blanks = b"\xef\xbb\xbf", b" " * long
+    text = mark * 2 + blanks + b"\n1\n" + mark + blanks + b"\r\n" + mark + blanks + mark + b"\n2\n" + mark * 2 + blanks
+    lines, [reject], ended = outcome(stored(tmp_path, KINDS[kind](text)), max_line=8)
+    assert lines == [(0, 2, b"1\n"), (0, 5, b"2\n")]
+    # A mark behind something else is text.
+    message = f"Expected a line of at most 8 bytes, but it has {long + 3:,}."
+    assert reject == Reject(0, 4, "line_too_long", message, (blanks + mark)[:MAX_LINE])
+    assert ended == [(0, None)]
+
+
+def test_a_line_of_byte_order_marks_is_read_in_bounded_time_and_memory(tmp_path: Path) -> None:
+    text = b"1\n" + b"\xef\xbb\xbf" * (2 << 20) + b"2\n" + b"\xef\xbb\xbf" * (1 << 20)
+    start = time.process_time()
+    [(_, _, first), (_, number, second)], rejects, _ = outcome(stored(tmp_path, gzip.compress(text, 1)))
+    assert (first, number, without_bom(second), rejects) == (b"1\n", 2, b"2\n", [])
+    assert len(second) < 4 << 20
+    assert time.process_time() - start < 4
 
 
 def test_a_line_of_64_megabytes_is_not_held(tmp_path: Path) -> None:

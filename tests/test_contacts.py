@@ -309,7 +309,7 @@ def test_a_query_without_the_columns() -> None:
 
 
 def test_each_contact_of_a_file_or_a_query_comes_once() -> None:
-    lines = ["\ufeffa@b.c\n", "\n", " person_1 \n", "A@b.c\n", "person_1\n", "d@e.f"]
+    lines = ["\ufeffa@b.c\n", "\n", " person_1 \n", "\ufeff\ufeff A@b.c\n", "\ufeff \n", "person_1\n", "d@e.f"]
     assert contacts.contacts_of_lines(lines, "people.txt") == ["a@b.c", "person_1", "d@e.f"]
     answer = [("a@b.c", None, 1), ("A@B.C", "", 2), (None, "", 3), ("x@y.z", "person_1", 4), (None, None, 5)]
     assert contacts.contacts_of_rows(["Email", "Contact_Id", "n"], answer) == (["a@b.c", "person_1"], 2)

@@ -19,6 +19,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 import forked
 from autopilothq import catalog, segment_destination
+from autopilothq.cli.sending import archive_lines
 from autopilothq.clients.segment_api import SegmentApiSettings
 from autopilothq.destination.forward import batches
 from autopilothq.destination.forward_log import ForwardLog
@@ -174,6 +175,11 @@ def test_tables_that_were_forwarded_give_the_same_tables(tables: dict[str, dict[
 
 
 # ---- messages --------------------------------------------------------------------------------------------------------
+
+
+def test_lines_with_nothing_but_blanks_behind_their_marks_are_none(tmp_path: Path) -> None:
+    (tmp_path / "a.ndjson").write_bytes(b"\xef\xbb\xbf1\n \r\n\n\xef\xbb\xbf\t\n\x0b\n\xef\xbb\xbf\n")
+    assert list(archive_lines([str(tmp_path)], [])) == [b"1\n", b"\x0b\n"]
 
 
 def test_a_message_is_sent_as_it_came() -> None:

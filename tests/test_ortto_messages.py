@@ -18,6 +18,7 @@ from autopilothq.segment.ortto import (
     ortto_message,
     typed_values,
 )
+from contract.loading import discards, rows_of
 
 RECEIPT = OrttoReceipt("ortto-webhook", "2026-11-01T05:06:09.000Z")
 
@@ -33,6 +34,36 @@ def message(field_id: str, attr: Any, receipt: OrttoReceipt = RECEIPT) -> dict[s
     """The message of an activity of Ada's."""
     activity = parsed({"id": "c1", "field_id": field_id, "created": "2026-11-01T05:06:07Z", "attr": attr})
     return dict(json.loads(ortto_message(activity, OrttoPerson("a1", "ada@example.com", "12345"), receipt)))
+
+
+@pytest.mark.parametrize(
+    ("created", "time"),
+    [
+        ("1793509567", "2026-11-01T05:06:07.000Z"),
+        ("1793509567000", "2026-11-01T05:06:07.000Z"),
+        ("253402300799999", "9999-12-31T23:59:59.999Z"),
+        ("253402300800000", "253402300800000 ms"),
+        ("NaN", "NaN ms"),
+    ],
+)
+def test_numbers_are_seconds_or_milliseconds_and_never_microseconds(created: str, time: str) -> None:
+    activity, receipt = parsed(f'{{"id":"c1","created":{created}}}'), RECEIPT._replace(sent_at=JsonNumber(created))
+    found = json.loads(ortto_message(activity, OrttoPerson("a1"), receipt))
+    assert {found[name] for name in ("timestamp", "originalTimestamp", "sentAt")} == {time}
+
+
+def test_the_first_of_repeated_attributes_counts_and_the_others_stay_for_the_load_to_report() -> None:
+    attr = '{"str::cn":"A","x":1,"str::cn":"B","str::mine":"c","str::cn":2,"str::mine":"d"}'
+    activity = parsed(f'{{"id":"c1","field_id":"act::o","created":"2026-11-01T05:06:07Z","attr":{attr}}}')
+    found = rows_of(ortto_message(activity, OrttoPerson("a1"), RECEIPT))
+    [opened] = found["email_opened"]
+    assert (opened["campaign_name"], opened["x"], opened["str_mine"]) == ("A", 1, "c")
+    assert [row[2:4] for row in discards(found)] == [
+        ("campaign_name", '"B"'),
+        ("campaign_name", "2"),
+        ("str_mine", '"d"'),
+    ]
+    assert {row[4] for row in discards(found)} == {"same_column"}
 
 
 def test_an_activity_is_a_message() -> None:

@@ -11,7 +11,7 @@ import pytest
 from autopilothq.clients.autopilot import Page
 from autopilothq.clients.ortto import Ortto, OrttoSettings
 from autopilothq.errors import InvalidSetting, RequestRejected
-from autopilothq.segment.json_text import DECODER, JsonObject, to_json
+from autopilothq.segment.json_text import DECODER, JsonNumber, JsonObject, to_json
 from autopilothq.segment.message import Discard
 from autopilothq.segment.ortto import OrttoField, OrttoNames
 from autopilothq.sources.ortto.answers import Answers, PersonEnd
@@ -464,6 +464,9 @@ def test_the_start_is_a_day_before_the_watermark_or_the_requested_time() -> None
     assert FeedScope(()).start_of(DuePerson(Contact("a"))) is None
     scope = FeedScope((), NOW - timedelta(hours=2))
     assert [scope.has(of) for of in [*page(1, 2, 3, None), 7]] == [True, True, False, True, True]
+    numbers = ("1795694400", "1795694400000", "1700000000")
+    counted = [JsonObject([("created_at", JsonNumber(number))]) for number in numbers]
+    assert [scope.has(of) for of in counted] == [True, True, False]  # seconds or milliseconds
 
 
 # ---- kept answers and runs -------------------------------------------------------------------------------------------

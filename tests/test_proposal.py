@@ -175,9 +175,11 @@ def test_the_same_as_json(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_blank_lines_are_none(call: Call) -> None:
-    Path("a.ndjson").write_text("\n".join(["", LINES[0].strip(), " \r", LINES[0].strip(), "\t", "no JSON", ""]))
-    counts = [json.loads(call("mapping", "a.ndjson", "--json", *more).out)["lines"] for more in ((), ("--lines", "2"))]
-    assert counts == [3, 2]
+    Path("a.ndjson").write_text(
+        "\n".join(["", LINES[0].strip(), " \r", "\ufeff" + LINES[0].strip(), "\ufeff\t", "no JSON", ""])
+    )
+    found = [json.loads(call("mapping", "a.ndjson", "--json", *more).out) for more in ((), ("--lines", "2"))]
+    assert [(each["lines"], each["unknown"]) for each in found] == [(3, 2), (2, 2)]
 
 
 def test_a_known_event_and_another_message_need_no_mapping_where_the_engine_cannot_read_them(call: Call) -> None:

@@ -245,6 +245,20 @@ def test_a_sender_that_reads_nothing_before_its_body_is_sent_sees_that_it_is_too
         assert connection.recv(100).startswith(b"HTTP/1.1 413 Request Entity Too Large\r\n")
 
 
+@pytest.mark.parametrize(("requests", "begun", "answers"), [(1, b"", 1), (3, b"", 3), (1, b"POST", 1), (1, b"{", 0)])
+def test_a_sender_that_closes_its_half_gets_the_answers_to_whole_requests(
+    secured: Receiver, requests: int, begun: bytes, answers: int
+) -> None:
+    url = urlsplit(secured.url)
+    size = 2 + (begun == b"{")
+    request = b"POST /hook/segment/open HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n{}" % size
+    with socket.create_connection((url.hostname, url.port), timeout=10) as connection:
+        connection.sendall(request * requests + begun.replace(b"{", b""))
+        connection.shutdown(socket.SHUT_WR)
+        found = b"".join(iter(lambda: connection.recv(1000), b""))
+    assert found.count(b"HTTP/1.1 200 OK\r\n") == answers
+
+
 def test_a_body_that_is_too_large_leaves_its_room_to_others_while_its_rest_comes() -> None:
     room, taken = Room(100), list[int]()
     pieces = iter([(b"x" * 60, True), (b"x" * 60, True), (b"x", False)])

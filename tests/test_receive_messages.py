@@ -237,6 +237,11 @@ def test_no_write_key_is_kept_of_messages_that_are_not_where_they_belong(path: s
     [
         ("/v1/batch", '{"context":{"a":"' + "x" * 100 + '"},"batch":[{},5]}', 2 * (300 + 108 + 4 + 4)),
         ("/v1/batch", '{"integrations":"' + "x" * 100 + '","sentAt":7,"batch":[{},{}]}', 2 * (300 + 102 + 1 + 4)),
+        (
+            "/v1/batch",
+            '{"context":1,"batch":[{},{}],"context":{"a":2}}',
+            2 * (300 + 1 + 4 + 4 + len(',"context":{"a":2}')),
+        ),
         ("/v1/track", "[{},{},5]", 3 * (300 + 12)),
     ],
 )
@@ -313,6 +318,35 @@ def test_repeated_keys_stay_beside_a_write_key() -> None:
     assert line.endswith(b',"a":1.10,"a":{"writeKey":2}}')
     assert b"secret" not in line
     assert lines('{"writeKey":"secret","writeKey":"secret","messageId":"m"}') == lines('{"messageId":"m"}')
+
+
+TWICE = (
+    '{"context":{"a":1,"b":2,"a":3,"b":4,"a":null},"sentAt":"2026-11-01T05:06:09Z","sentAt":"x","context":5,"other":6,'
+    '"integrations":{"All":true},"other":7,"batch":[%s],"integrations":{"All":false}}'
+)
+
+
+@pytest.mark.parametrize(
+    ("own", "context", "rest"),
+    [
+        ("", '{"a":1,"b":2,"a":3,"b":4,"a":null}', ',"sentAt":"x","context":5,"integrations":{"All":false}}'),
+        (
+            ',"context":{"b":8,"c":9,"b":0},"sentAt":"y"',
+            '{"a":1,"b":8,"c":9,"a":3,"a":null,"b":0}',
+            ',"context":5,"integrations":{"All":false}}',
+        ),
+        (
+            ',"context":null,"context":[]',
+            '{"a":1,"b":2,"a":3,"b":4,"a":null}',
+            ',"context":[],"sentAt":"x","context":5,"integrations":{"All":false}}',
+        ),
+    ],
+)
+def test_repeated_keys_of_an_envelope_stay_where_it_counts(own: str, context: str, rest: str) -> None:
+    """The load counts each value of a repeated key that it does not store."""
+    [line] = lines(TWICE % f'{{"messageId":"m"{own}}}', "/v1/batch")
+    assert f'"context":{context},'.encode() in line
+    assert line.endswith(rest.encode())
 
 
 def test_the_first_of_repeated_keys_counts_even_if_another_is_too_long_for_python() -> None:

@@ -326,7 +326,7 @@ def test_each_is_asked_from_a_day_before_the_watermark_on(
 
 def test_a_file_has_an_email_or_a_user_id_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "people.txt"
-    path.write_bytes("\ufeffA@b.c\r\n\n 12345 \nJürgen@x.de".encode())
+    path.write_bytes("\ufeffA@b.c\r\n\n 12345 \n\ufeff\ufeff \n\ufeffJürgen@x.de".encode())
     monkeypatch.setattr(whose, "PEOPLE_PER_GROUP", 2)
     assert list(people_of_file(path)) == [
         [Person("email:a@b.c"), Person("user_id:12345")], [Person("email:jürgen@x.de")],

@@ -364,6 +364,8 @@ LINES = {
     b'{"type":"track","event":7,"x":"\\ud800"}': "",
     b'{"type":"track","event":["Order Done"],"x":"\\ud800"}': "",
     b'{"type":7,"event":"Order Done","x":"\\ud800"}': "",
+    b'\xef\xbb\xbf{"type":"track","event":"Order Done"}': "order_done",
+    b'\xef\xbb\xbf{"type":"track","event":"Email Opened"}': "email_opened",
     b"no JSON": "",
     b"[]": "",
     b'{"type":"track","event":"Email Opened"}\xff': "",

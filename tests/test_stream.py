@@ -67,6 +67,10 @@ def test_lines_are_cut_at_their_ends_and_blank_ones_left_out(stop: StopSignal) -
     assert chunks_of(mark + most + b"\n" + mark + most + b"xx\n" + mark + b"1\n" + mark + most + b"xx", stop) == [
         [most, most + b"x", b"1", most + b"x"]
     ]
+    assert chunks_of(mark + b"\n" + mark + b" \t\r\n1\n" + mark, stop) == [[b"1"]]
+    # Text behind however many blanks is no blank line.
+    blanks, late = b" " * (MAX_LINE + 1), b"x" + b" " * lines._PIECE
+    assert chunks_of(blanks + late + b"\n" + mark + blanks * 2 + b"\n2", stop) == [[blanks[1:] + b"x", b"2"]]
 
 
 def _fill(file: int) -> int:

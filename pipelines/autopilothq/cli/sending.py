@@ -29,7 +29,7 @@ from ..display import plural, shortened, visible
 from ..errors import BusyError, InvalidQuery, RunError
 from ..explain import explain, explained
 from ..masking import masked
-from ..segment.message import Reject, digest
+from ..segment.message import Reject, digest, is_blank_line
 from ..sources.archive import list_files
 from ..sources.archive.batches import read_batches
 from ..sources.archive.listing import File
@@ -249,7 +249,7 @@ def _lines(files: list[File], broken: list[str]) -> Iterator[bytes | Reject]:
         rejects = {(reject.file, reject.line) for reject in batch.rejects}
         columns = (batch.lines.column(name) for name in ("file", "line", "text"))
         for file, line, text in zip(*(column.to_pylist() for column in columns), strict=True):
-            if (file, line) not in rejects and text.strip():
+            if (file, line) not in rejects and not is_blank_line(text):
                 yield text
         yield from batch.rejects
         broken += [f"{files[number].url}: {why}" for number, why in batch.ended if why is not None]

@@ -82,7 +82,7 @@ def contacts_of_lines(lines: Iterable[str], name: str) -> list[str]:
     """
     found: list[str] = []
     for number, line in enumerate(lines, 1):
-        who = line.strip().removeprefix("\ufeff")
+        who = line.strip().lstrip("\ufeff").lstrip()
         if not who:
             continue
         if len(who.split()) > 1 or any(sign in who for sign in ',;"') or not ("@" in who or who.startswith(CONTACT_ID)):

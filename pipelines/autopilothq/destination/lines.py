@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from ..errors import RunError
-from ..segment.message import MAX_LINE, without_bom
+from ..segment.json_text import BLANK
+from ..segment.message import MAX_LINE, is_blank_line, without_bom
 
 CHUNK_LINES: Final = 1000  # as many as one query of the delivery log covers
 CHUNK_BYTES: Final = 8 << 20
@@ -105,8 +106,14 @@ class _Reader:
             whole[0] = self._begun + whole[0]
             self._begun = b""
             self._take(whole)
-        self._begun = without_bom(self._begun + rest)[: MAX_LINE + 1]
+        self._begun = _shortened(without_bom(self._begun + rest))
         return True
 
     def _take(self, lines: list[bytes]) -> None:
-        self.lines.extend(without_bom(line)[: MAX_LINE + 1] for line in lines if line.strip())
+        self.lines.extend(_shortened(without_bom(line)) for line in lines if not is_blank_line(line))
+
+
+def _shortened(line: bytes) -> bytes:
+    """Returns the first MAX_LINE + 1 bytes of a line, the last of which shows that it is not blank, if need be."""
+    start, rest = line[: MAX_LINE + 1], line[MAX_LINE + 1 :].strip(BLANK.encode())
+    return start[:-1] + rest[:1] if rest and is_blank_line(start) else start

@@ -9,8 +9,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..catalog import CONTEXT_NAMES
-from ..segment.json_text import BLANK
-from ..segment.message import EXTRA, TIMESTAMP_FIELDS, Message, Reject, Rejected, read_message, without_bom
+from ..segment.message import (
+    EXTRA,
+    TIMESTAMP_FIELDS,
+    Message,
+    Reject,
+    Rejected,
+    is_blank_line,
+    read_message,
+    without_bom,
+)
 from . import engine
 from .cells import (
     DECLARED,
@@ -78,7 +86,7 @@ def _read_each(lines: pa.Table, key_bytes: int | None) -> Iterator[tuple[dict[in
     discarded = 0
     for seq, text in zip(lines["seq"].to_pylist(), lines["text"].cast(pa.large_binary()).to_pylist(), strict=True):
         line = without_bom(text)
-        if not line.strip(BLANK.encode()):
+        if is_blank_line(line):
             continue
         try:
             message = read_message(line, CONTEXT_NAMES)

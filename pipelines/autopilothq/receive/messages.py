@@ -9,7 +9,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import NamedTuple
@@ -61,6 +61,13 @@ class Body(NamedTuple):
         return text_of(self.envelope.get(WRITE_KEY))
 
 
+class Envelope(NamedTuple):
+    """What a batch says of all its messages: the keys, and those of them that are repeated, as JSON text."""
+
+    fields: JsonFields
+    repeated: Sequence[tuple[str, bytes]] = ()
+
+
 class Arrival(NamedTuple):
     """The circumstances of a message: its time of receipt, the type of its route, and the name of its endpoint."""
 
@@ -98,11 +105,12 @@ def lines_of(body: Body, arrival: Arrival, batch: bool = False) -> ArchiveLines:
 
     Other values become lines as well, and the load reports what is wrong with them. Raises TooLarge.
     """
-    elements, envelope = body.elements, JsonFields()
+    elements, envelope = body.elements, Envelope({})
     if batch and "batch" in body.envelope:
         with suppress(InvalidJson):  # if it is not an array, the envelope itself is kept
-            elements, envelope = _read_batches(body), body.envelope
-    check_added(len(elements) * (STAMPS + sum(len(bytes(envelope.get(key, NULL))) for key in _OF_ENVELOPE)))
+            elements, envelope = _read_batches(body), _envelope(body)
+    each = sum(len(bytes(envelope.fields.get(key, NULL))) for key in _OF_ENVELOPE)
+    check_added(len(elements) * (STAMPS + each + len(_repeated(envelope.repeated, _OF_ENVELOPE))))
     lines, deletions = [], 0
     for element in elements:
         line, deletes = _line(bytes(element), envelope, arrival)
@@ -157,7 +165,7 @@ def text_of(value: msgspec.Raw | None) -> str | None:
         return None
 
 
-def _line(element: bytes, envelope: JsonFields, arrival: Arrival) -> tuple[bytes, bool]:
+def _line(element: bytes, envelope: Envelope, arrival: Arrival) -> tuple[bytes, bool]:
     """Returns the line of a message, and whether it requests a person's deletion."""
     if not element.startswith(b"{"):
         return _one_line(_without_keys(element)), False
@@ -174,11 +182,14 @@ def _line(element: bytes, envelope: JsonFields, arrival: Arrival) -> tuple[bytes
         fields["messageId"] = _json(_digest(fields))
         if bytes(sent) not in ABSENT:  # the load uses the first one, and reports the other
             repeated = b',"messageId":' + bytes(sent) + repeated
+    taken = {"sentAt"} if _is_missing(fields, "sentAt") else set[str]()
     for key in _MERGED:
-        if key in envelope:
-            fields[key] = _merged(envelope[key], fields.get(key))
-    if _is_missing(fields, "sentAt") and "sentAt" in envelope:
-        fields["sentAt"] = envelope["sentAt"]
+        if key in envelope.fields:
+            fields[key] = _merged(envelope.fields[key], fields.get(key))
+            taken.add(key)
+    if "sentAt" in taken and "sentAt" in envelope.fields:
+        fields["sentAt"] = envelope.fields["sentAt"]
+    repeated += _repeated(envelope.repeated, taken)
     _stamp(fields, arrival.at)
     return _one_line(_encoded(fields, repeated)), bytes(fields.get("type", NULL)) == b'"delete"'
 
@@ -229,8 +240,9 @@ def _merged(under: msgspec.Raw, own: msgspec.Raw | None) -> msgspec.Raw:
         return under
     if not (bytes(own).startswith(b"{") and bytes(under).startswith(b"{")):
         return own
-    (fields, _), (own_fields, repeated) = _read_message(bytes(under)), _read_message(bytes(own))
-    return msgspec.Raw(_encoded(fields | own_fields, repeated))
+    (fields, repeated), (own_fields, own_repeated) = _read_message(bytes(under)), _read_message(bytes(own))
+    stay = _repeated(_pairs(repeated), fields.keys() - own_fields.keys()) if repeated else b""
+    return msgspec.Raw(_encoded(fields | own_fields, stay + own_repeated))
 
 
 def _is_missing(fields: Mapping[str, msgspec.Raw], key: str) -> bool:
@@ -287,9 +299,20 @@ def _read_message(text: bytes) -> tuple[JsonFields, bytes]:
     fields, repeated = {}, []
     for key, inner in value:
         if key in fields:
-            repeated.append(f",{to_json(key)}:{to_json(inner)}")
+            repeated.append((key, to_json(inner).encode()))
         fields.setdefault(key, _raw(inner))
-    return fields, "".join(repeated).encode()
+    return fields, _repeated(repeated, fields.keys())
+
+
+def _repeated(pairs: Iterable[tuple[str, bytes]], keys: Container[str]) -> bytes:
+    """Returns those of the pairs that have these keys, as JSON text that follows the first value of each key."""
+    return b"".join(b",%b:%b" % (to_json(key).encode(), value) for key, value in pairs if key in keys)
+
+
+def _pairs(repeated: bytes) -> list[tuple[str, msgspec.Raw]]:
+    """Returns the repeated keys of an object with their values; `repeated` is what `_read_message` has of them."""
+    found = _decoded(b"{%b}" % repeated[1:])
+    return [(key, _raw(value)) for key, value in found] if isinstance(found, JsonObject) else []
 
 
 def _read_elements(text: bytes) -> list[msgspec.Raw]:
@@ -307,16 +330,18 @@ def _read_batches(body: Body) -> list[msgspec.Raw]:
 
     A `batch` that is not an array is kept as a message. Raises InvalidJson if none is an array.
     """
-    repeated = _decoded(b"{%b}" % body.repeated[1:])
-    pairs = repeated if isinstance(repeated, JsonObject) else ()
     found, arrays = list[msgspec.Raw](), 0
-    for batch in (body.envelope["batch"], *(_raw(value) for key, value in pairs if key == "batch")):
+    for batch in (body.envelope["batch"], *(value for key, value in _pairs(body.repeated) if key == "batch")):
         is_array = bytes(batch).startswith(b"[")
         found += _read_elements(bytes(batch)) if is_array else [batch]
         arrays += is_array
     if not arrays:
         raise InvalidJson("Expected an array.")
     return found
+
+
+def _envelope(body: Body) -> Envelope:
+    return Envelope(body.envelope, [(key, bytes(value)) for key, value in _pairs(body.repeated) if key in _OF_ENVELOPE])
 
 
 def _cut(array: str, number: int) -> Iterator[msgspec.Raw]:

@@ -97,6 +97,14 @@ class Protocol(HttpToolsProtocol):
         self._end_timer()
         super().on_message_complete()
 
+    def eof_received(self) -> bool:  # type: ignore[override] # asyncio takes True for "keep it open"
+        """Keeps the connection for the answers if the sender, which sends no more, has sent its requests whole."""
+        if self._in_body or getattr(self.cycle, "response_complete", True):  # None before the first request
+            return False
+        self._end_timer()
+        self.cycle.keep_alive = False
+        return True
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Stops the timer."""
         self._end_timer()

@@ -106,6 +106,11 @@ def storable_text(value: Any) -> str | None:
     return str(value) if isinstance(value, str) and not is_blank(value) and is_storable(value) else None
 
 
+def id_as_sent(value: Any) -> Any:
+    """Returns an id as text, None if it is blank; any other value unchanged, so that the load reports it."""
+    return None if is_blank(value) else storable_text(value) or value
+
+
 def is_encodable(text: str) -> bool:
     """Returns whether UTF-8 and every warehouse can hold a text: it has neither lone surrogates nor NUL."""
     try:

@@ -104,7 +104,7 @@ def mapped_line(line: bytes, mappings: Mappings) -> bytes:
     `{"type":"track","event":"Email sent","properties":{"idt::c":"d1"},…}` gets `"properties":{"campaign_id":"d1"}`.
     """
     try:
-        message = parse_json(without_bom(line))
+        message = parse_json(line)
     except Rejected:
         return line
     event, properties = message.value("event"), message.value("properties")

@@ -6,6 +6,7 @@ irregular ones with this module. Both give the same cells; tests compare them (d
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ from .not_json import JSON_ARRAY, not_json, not_utf8
 MAX_LINE = 1 << 20  # bytes; a longer line is no message, because Segment accepts up to 32 KB
 
 BOM = b"\xef\xbb\xbf"  # UTF-8's byte-order mark
+_BOMS = re.compile(b"(?:%b)*+" % BOM)
 MAX_OBJECTS = 200  # nested objects that the fast path reads; lines with others take the slow path
 EXTRA = "x:"  # prefix of the name of a cell whose column is not in the catalogue
 
@@ -127,9 +129,15 @@ def digest(line: bytes) -> str:
 
 def without_bom(line: bytes) -> bytes:
     """Returns a line without the byte-order marks at its start."""
-    while line.startswith(BOM):
-        line = line[len(BOM) :]
-    return line
+    if not line.startswith(BOM):
+        return line
+    marks = _BOMS.match(line)
+    return line[marks.end() :] if marks else line
+
+
+def is_blank_line(line: bytes) -> bool:
+    """Returns whether a line is none, because it has nothing but blanks behind its byte-order marks."""
+    return not without_bom(line).strip(BLANK.encode())
 
 
 def read_message(line: bytes, declared: frozenset[str]) -> Message:
@@ -182,8 +190,9 @@ def _body_cells(
 def parse_json(line: bytes) -> JsonObject:
     """Returns the JSON object of a line, read without loss as in `json_text`; raises `Rejected` if it is not one.
 
-    Example: `to_json(parse_json(b'{"a": 1.10}')) == '{"a":1.10}'`.
+    Byte-order marks at its start are ignored. Example: `to_json(parse_json(b'{"a": 1.10}')) == '{"a":1.10}'`.
     """
+    line = without_bom(line)
     if is_deeper(line, MAX_DEPTH):
         raise Rejected("not_json", f"nested too deeply to be read: more than {MAX_DEPTH} objects or arrays in another")
     try:

@@ -21,8 +21,9 @@ from ..catalog import (
     OrttoAttribute,
     Type,
 )
-from .json_text import JsonNumber, JsonObject, is_blank, storable_text, to_json
+from .json_text import JsonNumber, JsonObject, id_as_sent, storable_text, to_json
 from .naming import snake_case, table_name
+from .times import message_time, time_of_number
 
 _INTEGER = re.compile(r"-?[0-9]+")
 _DECIMAL = "decimal"  # a display type
@@ -202,7 +203,25 @@ def _event(field_id: str, attributes: JsonObject, names: OrttoNames) -> str:
 
 
 def _properties(field_id: str, attributes: JsonObject, receipt: OrttoReceipt) -> list[tuple[str, Any]]:
-    """Returns the properties of an activity. Those of the catalogue take precedence over others of that name."""
+    """Returns the properties of an activity.
+
+    The first of repeated attributes counts. The others follow, as repeated properties that the load reports.
+    """
+    first, repeated = dict[str, Any](), list[tuple[str, Any]]()
+    for attribute_id, value in attributes:
+        if attribute_id in first:
+            repeated.append((attribute_id, value))
+        first.setdefault(attribute_id, value)
+    found = list(_unique_properties(field_id, first.items(), receipt).items())
+    of_activity = _unique_properties(field_id, (), receipt) if repeated else {}
+    for attribute in repeated:
+        again = _unique_properties(field_id, [attribute], receipt)
+        found += [(column, part) for column, part in again.items() if column not in of_activity]
+    return found
+
+
+def _unique_properties(field_id: str, attributes: Iterable[tuple[str, Any]], receipt: OrttoReceipt) -> dict[str, Any]:
+    """Returns the properties of different attributes. Those of the catalogue take precedence over others."""
     special = ORTTO_ATTRIBUTES_OF.get(field_id, {})
     known, others = dict[str, Any](), list[tuple[str, Any]]()
     for attribute_id, value in attributes:
@@ -219,7 +238,7 @@ def _properties(field_id: str, attributes: JsonObject, receipt: OrttoReceipt) ->
         name = name_of(attribute_id) if name in known else name
         values = typed_values(name, attribute_id, value, field.display_type if field else None)
         known |= {column: part for column, part, _ in values if column not in known}
-    return list(known.items())
+    return known
 
 
 def _typed(attribute: OrttoAttribute, value: Any) -> Iterator[TypedValue]:
@@ -260,8 +279,9 @@ def _line(
     person: OrttoPerson,
     receipt: OrttoReceipt,
 ) -> bytes:
-    contact_id, email, external_id = map(_id_as_sent, person[:3])
-    time = created if created is not None else receipt.sent_at if receipt.sent_at is not None else receipt.received_at
+    contact_id, email, external_id = map(id_as_sent, person[:3])
+    created, sent_at = map(_time_as_sent, (created, receipt.sent_at))
+    time = created if created is not None else sent_at if sent_at is not None else receipt.received_at
     traits = [("email", email), ("contact_id", contact_id), *_fields(person.fields, receipt.names)]
     context = JsonObject([
         ("library", JsonObject([("name", receipt.library)])),
@@ -274,7 +294,7 @@ def _line(
         ("messageId", message_id),
         ("timestamp", time),
         ("originalTimestamp", time),
-        ("sentAt", receipt.sent_at),
+        ("sentAt", sent_at),
         ("receivedAt", receipt.received_at),
         ("userId", external_id),
         ("anonymousId", storable_text(email) or storable_text(contact_id)),
@@ -287,9 +307,8 @@ def _line(
 # ---- values --------------------------------------------------------------------------------------------------------
 
 
-def _id_as_sent(value: Any) -> Any:
-    """Returns an id as text, None if it is blank; any other value unchanged, so that the load reports it."""
-    return None if is_blank(value) else storable_text(value) or value
+def _time_as_sent(value: Any) -> Any:
+    return message_time(value, time_of_number(value) if isinstance(value, JsonNumber) else None)
 
 
 def _present(pairs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:

@@ -60,13 +60,13 @@ def is_query(people: str) -> bool:
 
 
 def lines_of_file(path: Path, what: str) -> Iterator[str]:
-    """Yields the lines of a file, without blank ones.
+    """Yields the lines of a file, without blank ones and byte-order marks.
 
     Raises InvalidSetting, with `what` the file should have, if it cannot be read as UTF-8.
     """
     try:
-        with path.open(encoding="utf-8-sig") as lines:
-            yield from filter(None, map(str.strip, lines))
+        with path.open(encoding="utf-8") as lines:
+            yield from filter(None, (line.lstrip("\ufeff").strip() for line in lines))
     except UnicodeDecodeError as error:
         raise InvalidSetting(f"{path}: expected {what} in UTF-8: {error}") from error
     except OSError as error:

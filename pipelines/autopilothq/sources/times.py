@@ -1,16 +1,13 @@
 """Reads times in the notations of settings and APIs."""
 
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from datetime import UTC, date, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from ..errors import InvalidSetting
 from ..segment.json_text import JsonNumber
-from ..utc import EPOCH, is_empty, parse_time, to_utc
-
-_FAR = 10**15  # milliseconds, which are beyond the calendar
-_FAR_DIGITS = 15
+from ..segment.times import time_of_milliseconds
+from ..utc import is_empty, parse_time, to_utc
 
 
 def read_setting_time(time: str | date | None, name: str = "since") -> datetime | None:
@@ -46,10 +43,7 @@ def read_time(value: Any) -> datetime | None:
     """
     try:
         if isinstance(value, JsonNumber):
-            if value.isdigit() and len(value) < _FAR_DIGITS:
-                return EPOCH + timedelta(milliseconds=int(value))
-            milliseconds = Decimal(value)
-            return EPOCH + timedelta(microseconds=round(milliseconds * 1000)) if abs(milliseconds) < _FAR else None
+            return time_of_milliseconds(value)
         if not isinstance(value, str):
             return None
         time = datetime.fromisoformat(value) if value[:1].isdigit() else parsedate_to_datetime(value)

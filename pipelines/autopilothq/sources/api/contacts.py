@@ -11,9 +11,9 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ...catalog import MAILS, REJECT_REASONS
-from ...segment.json_text import JsonNumber, JsonObject, storable_text, to_json
+from ...segment.json_text import JsonObject, id_as_sent, storable_text, to_json
 from ...segment.message import Rejected
-from ...utc import format_time
+from ...segment.times import message_time
 from ..times import read_time
 
 LIBRARY = "autopilot-api"
@@ -52,16 +52,14 @@ def messages(contact: JsonObject, received_at: str, user_id_field: str | None, w
         raise Rejected("no_id", f"{REJECT_REASONS['no_id']}: a contact without `contact_id`")
     contact_json = to_json(contact_id)
     user_id = _custom_value(fields.get("custom_fields"), user_id_field) if user_id_field else None
-    rest = _common(contact_json, storable_text(fields.get("Email")), user_id, received_at)
+    rest = _common(contact_json, id_as_sent(fields.get("Email")), user_id, received_at)
     for name, event, bounce_type in MAILS:
         emails = fields.get(name)
         bounce = f',"bounce_type":"{bounce_type}"' if bounce_type else ""
         for key, value in emails if isinstance(emails, JsonObject) else ():
             if value is None or not window.has(time := read_time(value)):
                 continue
-            timestamp = (
-                f'"{format_time(time, exact=True)}"' if time and isinstance(value, JsonNumber) else to_json(value)
-            )
+            timestamp = to_json(message_time(value, time))
             key_json, id_json = _email(key)
             # A digest, so that the same contact, map and key have the same id, which does not reveal them.
             digest = hashlib.sha256(f'[{contact_json},"{name}",{key_json}]'.encode()).hexdigest()
@@ -76,12 +74,12 @@ def _fields(value: JsonObject) -> dict[str, Any]:
     return dict(reversed(value))
 
 
-def _common(contact_json: str, email: str | None, user_id: str | None, received_at: str) -> str:
-    """Returns the JSON text that all messages of a contact share."""
-    email_json = to_json(email) if email else ""
-    anonymous = f'"anonymousId":{email_json or contact_json}'
+def _common(contact_json: str, email: Any, user_id: str | None, received_at: str) -> str:
+    """Returns the JSON text that all messages of a contact share. The load reports an email that is no id."""
+    email_json = "" if email is None else to_json(email)
+    anonymous = f'"anonymousId":{email_json if storable_text(email) else contact_json}'
     user = f'"userId":{to_json(user_id)},' if user_id else ""
-    traits = (f'"email":{email_json},' if email else "") + f'"contact_id":{contact_json}'
+    traits = (f'"email":{email_json},' if email_json else "") + f'"contact_id":{contact_json}'
     return (
         f'"receivedAt":"{received_at}",{user}{anonymous},'
         f'"context":{{"library":{{"name":"{LIBRARY}"}},"traits":{{{traits}}}}}'

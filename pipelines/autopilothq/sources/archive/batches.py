@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ...segment.message import MAX_LINE, Batch, Reject, without_bom
+from ...segment.message import BOM, MAX_LINE, Batch, Reject, without_bom
 from ...segment.not_json import too_long
 from ..records import LINES_SCHEMA
 from .blocks import BLOCK_BYTES, BlockReader, DamagedFile, UnreadableFile, open_readers
@@ -28,7 +28,6 @@ CHUNK_ROWS = 8192  # rows of each chunk of a batch's table
 ROW_BYTES = 24  # bytes that a line takes in a batch besides its text
 NEWLINE = 10
 BLANKS = b" \t\r\n"
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def read_batches(
@@ -179,76 +178,73 @@ class _LineSplitter:
 
     def add(self, piece: bytes) -> Iterator[_Run | Reject]:
         """Yields the lines that end in the next piece of the content; blank lines may be only counted."""
-        blank = _is_blank(piece)
-        if blank and self._begun.blank:
+        if self._begun.blank and _is_blank(piece):
             cut = piece.rfind(b"\n") + 1
             self._line += int(np.count_nonzero(np.frombuffer(piece, np.uint8) == NEWLINE))
             if cut:
                 self._begun = _BegunLine(self._begun.room)
-            self._begun.add(piece[cut:], True)
+            self._begun.add(piece[cut:])
             return
         ends = line_ends(piece)
         if not len(ends):
-            self._begun.add(piece, blank)
+            self._begun.add(piece)
             return
         cut = int(ends[-1])
         yield from self._whole_lines(memoryview(piece)[:cut], ends)
         self._line += len(ends)
         self._begun = _BegunLine(self._begun.room)
-        self._begun.add(piece[cut:], _is_blank(piece[cut:]))
+        self._begun.add(piece[cut:])
 
     def _whole_lines(self, data: memoryview, ends: Int64s) -> Iterator[_Run | Reject]:
         """Yields the lines that end in `data`; the first of them began in earlier pieces."""
         begun = self._begun
         if begun.size <= begun.room:
-            start = bytes(begun.start)
+            start = begun.start
             yield _Run(self._file, self._line, len(start) + len(data), [start, data], ends + len(start))
             return
         first = int(ends[0])
-        begun.add(data[: first - 1], _is_blank(bytes(data[: first - 1])))
+        begun.add(bytes(data[: first - 1]))
         if not begun.blank:
-            yield _too_long(self._file, self._line, begun.size, begun.text, self._max_line)
+            yield _too_long(self._file, self._line, begun.size, bytes(begun.text), self._max_line)
         if len(ends) > 1:
             yield _Run(self._file, self._line + 1, len(data) - first, [data[first:]], ends[1:] - first)
 
     def end(self, trouble: Exception | None) -> Iterator[_Run | Reject]:
         """Yields the last line, which has no newline; or a reject if `trouble` cut the content off."""
         begun = self._begun
-        start = b"" if begun.blank else bytes(begun.start)
+        text = b"" if begun.blank else bytes(begun.text)
         if trouble:
-            yield Reject(self._file, self._line, "truncated", str(trouble), start and begun.text[:MAX_LINE])
-        elif begun.size > self._max_line and start:
-            if begun.size <= begun.room and _is_blank(begun.text):  # behind a byte-order mark
-                return
-            yield _too_long(self._file, self._line, begun.size, begun.text, self._max_line)
-        elif start:
+            yield Reject(self._file, self._line, "truncated", str(trouble), text[:MAX_LINE])
+        elif text and begun.size > self._max_line:
+            yield _too_long(self._file, self._line, begun.size, text, self._max_line)
+        elif text:
+            start = begun.start
             yield _Run(self._file, self._line, len(start) + 1, [start, b"\n"], np.array([len(start) + 1]))
 
 
 class _BegunLine:
-    """A line of which only the beginning has been read: its size so far, and its first `room` bytes.
+    """A line of which only the beginning has been read: its size so far, and its first `room` bytes, `text`.
 
-    The byte-order marks before it (`marks` bytes) are neither part of the size nor of the first bytes, `text`.
+    The byte-order marks before it (`marks` of them) are part of neither, and do not count for whether it is blank.
     """
 
     def __init__(self, room: int) -> None:
-        self.room, self.size, self.marks, self.start, self.blank = room, 0, 0, bytearray(), True
+        self.room, self.size, self.marks, self.text, self.blank = room, 0, 0, bytearray(), True
 
-    def add(self, data: bytes | memoryview, blank: bool) -> None:
-        if self.size < len(BYTE_ORDER_MARK):  # a mark may be divided among pieces
-            self._count_marks(bytes(self.start) + data)
-        self.start += data[: max(0, self.room + self.marks - len(self.start))]
+    def add(self, data: bytes) -> None:
+        if self.size < len(BOM):  # a mark may be divided among pieces
+            start = bytes(self.text) + data
+            data = without_bom(start)
+            self.marks += (len(start) - len(data)) // len(BOM)
+            self.size, self.text, self.blank = 0, bytearray(), True
+        self.text += data[: self.room - len(self.text)]
         self.size += len(data)
-        self.blank = self.blank and blank
-
-    def _count_marks(self, start: bytes) -> None:
-        marks = len(start) - len(without_bom(start))
-        self.size, self.marks = self.size - (marks - self.marks), marks
+        self.blank = self.blank and _is_blank(data)
 
     @property
-    def text(self) -> bytes:
-        """The first bytes of the line."""
-        return bytes(self.start[self.marks :])
+    def start(self) -> bytes:
+        """The beginning of the line with its byte-order marks, of which at most `room` are kept."""
+        return BOM * min(self.marks, self.room) + self.text
 
 
 def _is_blank(data: bytes) -> bool:
@@ -278,13 +274,13 @@ def _without_bom(pieces: Iterator[bytes]) -> Iterator[bytes]:
     start = b""
     trouble: Exception | None = None
     try:
-        while len(start) < len(BYTE_ORDER_MARK):
+        while len(start) < len(BOM):
             start += next(pieces)
     except StopIteration:
         pass
     except (DamagedFile, UnreadableFile) as error:
         trouble = error
-    if start := start.removeprefix(BYTE_ORDER_MARK):
+    if start := start.removeprefix(BOM):
         yield start
     if trouble:
         raise trouble

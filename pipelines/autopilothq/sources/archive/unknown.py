@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from ...catalog import EVENT_TABLE_NAMES
 from ...segment.json_text import JsonNumber
 from ...segment.mapping import Mappings
-from ...segment.message import Rejected, parse_json
+from ...segment.message import Rejected, is_blank_line, parse_json
 from ...segment.naming import event_key
 from ...segment.proposal import MAX_EVENTS, SeenEvent
 from ..event_filter import read_events
-from .batches import BLANKS, read_batches
+from .batches import read_batches
 from .listing import File
 
 
@@ -31,7 +31,7 @@ def survey_events(files: Sequence[File], mappings: Mappings, most: int) -> Event
     survey = EventSurvey()
     for batch in read_batches(files):
         for text, (readable, kind, event) in zip(batch.lines["text"], read_events(batch.lines), strict=True):
-            if not readable and not text.as_py().strip(BLANKS):
+            if not readable and is_blank_line(text.as_py()):
                 continue  # a blank line does not count
             if survey.lines == most:
                 return survey

@@ -13,10 +13,9 @@ from ...segment.json_text import JsonObject, to_json
 from ...segment.message import Batch
 from ...segment.ortto import OrttoPerson, OrttoReceipt, ortto_message
 from ..scans import Scan, ScanBatch
-from ..times import read_time
 from .answers import Answers, Entry, PersonEnd
 from .pages import person_fields
-from .search import ID_FIELDS, Contact, contact_of_fields
+from .search import ID_FIELDS, Contact, activity_time, contact_of_fields
 
 ACTIVITY_OVERLAP = timedelta(days=1)  # activities may come late, so each request goes back one more day
 MAX_FAILED_IN_A_ROW = 5  # people; after so many, the service is at fault, not the people
@@ -41,7 +40,7 @@ class FeedScope(NamedTuple):
 
     def has(self, activity: Any) -> bool:
         """Returns whether an activity is in the scope. One without a readable time is."""
-        time = read_time(activity.value("created_at")) if self.since and isinstance(activity, JsonObject) else None
+        time = activity_time(activity.value("created_at")) if self.since and isinstance(activity, JsonObject) else None
         return self.since is None or time is None or time >= self.since
 
     def excludes(self, contact: Contact) -> bool:
@@ -75,7 +74,7 @@ class ActivityOrder:
         for page in pages:
             yield page
             for activity in page:
-                time = read_time(activity.value("created_at")) if isinstance(activity, JsonObject) else None
+                time = activity_time(activity.value("created_at")) if isinstance(activity, JsonObject) else None
                 if time is None or (last is not None and time > last):
                     self.is_broken = self.is_broken or time is not None
                     start = None  # all pages of this person are read

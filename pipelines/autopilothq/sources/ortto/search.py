@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from ...clients.ortto import MOST_FIELDS
 from ...errors import RequestRejected
 from ...segment.json_text import JsonNumber, JsonObject, storable_text
+from ...segment.times import time_of_number
 from ...utc import format_time
 from ..times import read_time
 from .pages import Query, Scanner, person_fields
@@ -31,7 +32,6 @@ WAYS: Mapping[str | None, str] = {
     MATCHED: "a list, compared with everyone",
 }
 """The ways in which people are found, in words for a user."""
-_SECOND_DIGITS = 11  # a number with at most so many digits is in seconds, not milliseconds
 
 
 class Found(NamedTuple):
@@ -197,6 +197,4 @@ def found_person(kept: Any, begun: datetime) -> Found:
 
 def activity_time(value: Any) -> datetime | None:
     """Returns a time given in ISO 8601, or as a number of seconds or milliseconds; None if it cannot be read."""
-    if isinstance(value, JsonNumber) and value.isdigit() and len(value) <= _SECOND_DIGITS:
-        value = JsonNumber(f"{value}000")
-    return read_time(value)
+    return time_of_number(value) if isinstance(value, JsonNumber) else read_time(value)

@@ -1,0 +1,44 @@
+"""Reads times that an API gives as numbers, and writes them for messages, in which the number of digits is the unit.
+
+(docs/contract/warehouse.md#timestamps)
+"""
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from ..utc import EPOCH, format_time
+from .json_text import JsonNumber
+
+_FAR = 10**15  # milliseconds, which are beyond the calendar
+_FAR_DIGITS = 15
+_SECOND_DIGITS = 11  # a number of Ortto's with at most so many digits is in seconds, not milliseconds
+
+
+def time_of_milliseconds(number: JsonNumber) -> datetime | None:
+    """Returns the time of a number of milliseconds since 1970, None if it is beyond the calendar."""
+    try:
+        if number.isdigit() and len(number) < _FAR_DIGITS:
+            return EPOCH + timedelta(milliseconds=int(number))
+        milliseconds = Decimal(number)
+        return EPOCH + timedelta(microseconds=round(milliseconds * 1000)) if abs(milliseconds) < _FAR else None
+    except ArithmeticError:
+        return None
+
+
+def time_of_number(number: JsonNumber) -> datetime | None:
+    """Returns the time of a number of seconds or milliseconds, as Ortto has both; None if it is beyond the calendar."""
+    if number.isdigit() and len(number) <= _SECOND_DIGITS:
+        number = JsonNumber(f"{number}000")
+    return time_of_milliseconds(number)
+
+
+def message_time(value: Any, time: datetime | None) -> Any:
+    """Returns a number's time in the notation of messages; any other value, whose notation tells its time, unchanged.
+
+    A number without a `time` becomes a text that is none: by its digits, a load would take milliseconds beyond the
+    calendar for microseconds. Example: `message_time(JsonNumber("253402300800000"), None) == "253402300800000 ms"`.
+    """
+    if not isinstance(value, JsonNumber):
+        return value
+    return format_time(time, exact=True) if time else f"{value} ms"
