@@ -35,6 +35,10 @@ def open_bucket(url: str, credentials: Any = None) -> Any:
     except ImportError as error:
         missing = ", ".join(getattr(error, "dependencies", ())) or error  # dlt's own text has several lines
         raise ArchiveError(missing_of_bucket(url, missing)) from error
+    except OSError as error:  # of file systems that connect at once, such as ftp
+        raise ArchiveError(
+            f"Expected to connect to {url}, but got {error}.\nCheck its spelling, the server and the network."
+        ) from error
     except ValueError as error:
         if not str(error).startswith("Protocol not known"):
             raise
