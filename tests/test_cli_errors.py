@@ -194,6 +194,21 @@ def test_an_empty_path_is_no_folder(call: Call, words: tuple[str, ...], name: st
                 "Name another file (--credentials other.duckdb) or another dataset (--dataset other).",
             ],
         ),
+        (("s3://",), ["Error: Expected a bucket in a URL such as s3://bucket/folder, but got s3://."]),
+        (
+            ("a.ndjson", "--destination", "postgres", "--credentials", "mysql://me:s3cret@127.0.0.1:1/db"),
+            [
+                f"Error: Expected the credentials of postgres as a URL like {POSTGRES_URL}, but it begins with mysql://.",
+                "Correct it: name the kind of database by --destination.",
+            ],
+        ),
+        (
+            ("a.ndjson", "--destination", "redshift", "--credentials", "postgres://me:s3cret@127.0.0.1:65536/db"),
+            [
+                'Error: invalid port number: "65536"',
+                "Correct the host and the port in the credentials, start that server, or open the network to it.",
+            ],
+        ),
         (
             ("ftp://me:s3cret@127.0.0.1:1/x",),
             [

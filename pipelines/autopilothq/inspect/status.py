@@ -337,7 +337,7 @@ def _listed(reasons: dict[str, int]) -> str:
 
 
 def _when(at: datetime, now: datetime) -> str:
-    return f"{moment(at)}, {age(now - at)} ago"
+    return f"{moment(at)}, {'in the future' if at > now + MAX_SKEW else f'{age(now - at)} ago'}"
 
 
 def age(length: timedelta) -> str:
