@@ -199,7 +199,7 @@ def test_an_empty_path_is_no_folder(call: Call, words: tuple[str, ...], name: st
             ("a.ndjson", "--destination", "postgres", "--credentials", "mysql://me:s3cret@127.0.0.1:1/db"),
             [
                 f"Error: Expected the credentials of postgres as a URL like {POSTGRES_URL}, but it begins with mysql://.",
-                "Correct it: name the kind of database by --destination.",
+                "Correct it, or name that kind of database by --destination.",
             ],
         ),
         (

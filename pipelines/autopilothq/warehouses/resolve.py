@@ -178,7 +178,7 @@ def _check_url(kind: str, credentials: Any) -> None:
         if kind in ("postgres", "redshift") and url.drivername not in ("postgresql", "postgres"):
             raise RunError(
                 f"Expected the credentials of {kind} as a URL like postgresql://user@host:port/database, but it begins"
-                f" with {url.drivername}://.\nCorrect it: name the kind of database by --destination."
+                f" with {url.drivername}://.\nCorrect it, or name that kind of database by --destination."
             )
 
 
