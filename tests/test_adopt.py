@@ -565,6 +565,7 @@ def test_what_a_command_lacks_is_said_with_what_came(call: Call, words: list[str
         (["frames"], "email_opened.csv.zst, but it cannot be read: EOFError: it ends in the middle of its zstd data"),
         (["many"], "Expected at most 1 table of other events in the dataset, but with these it has 2.\nRaise"),
         (["no_id"], "Expected a column id in email_opened, because rows are known by it, but there are name."),
+        (["long"], f"because rows are known by it, but there are {'x' * 79}…, name.\nLeave that table out"),
         (["avro"], "email_opened.avro, but it cannot be read: ValueError: cannot read header - is it"),
         (["--from", "mysql://there"], "Expected postgresql://... or duckdb:///file to adopt from, but got mysql."),
         (["--from", "duckdb:///none.duckdb"], "none.duckdb, but there is none."),
@@ -575,7 +576,12 @@ def test_what_cannot_be_adopted_is_said(
     call: Call, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
 ) -> None:
     monkeypatch.setenv("SOURCES__AUTOPILOTHQ__MAX_EVENT_TABLES", "1")
-    files = {"bad/email_opened.parquet": "no", "no_id/email_opened.csv": "name\nx\n", "avro/email_opened.avro": "Obj"}
+    files = {
+        "bad/email_opened.parquet": "no",
+        "no_id/email_opened.csv": "name\nx\n",
+        "long/a.csv": f"{'x' * 99},name\n1,2\n",
+        "avro/email_opened.avro": "Obj",
+    }
     files |= {f"many/{name}.csv": "id\na\n" for name in ("email_opened", "plan_changed", "app_opened")}
     files |= {"empty/email_opened.parquet": "", "empty/email_clicked.csv": ""}
     packed = gzip.compress(b"id\n" + b"\n".join(b"%d" % (number * 7919) for number in range(1000)))

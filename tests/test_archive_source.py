@@ -190,6 +190,35 @@ def test_a_day_beyond_the_calendar_is_told(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(
+    ("start", "end", "text"),
+    [
+        (
+            "yesterday",
+            "a",
+            (
+                "times such as 2019-03-01T00:00:00Z in the environment, but got DLT_INTERVAL_START='yesterday' and"
+                " DLT_INTERVAL_END='a'."
+            ),
+        ),
+        (
+            "2019-03-03",
+            "2019-03-02",
+            (
+                "an interval that ends no earlier than it begins in DLT_INTERVAL_START and DLT_INTERVAL_END, but got"
+                " 2019-03-03T00:00:00+00:00 and 2019-03-02T00:00:00+00:00."
+            ),
+        ),
+    ],
+)
+def test_an_interval_that_cannot_be_is_told(monkeypatch: pytest.MonkeyPatch, start: str, end: str, text: str) -> None:
+    monkeypatch.setenv("DLT_INTERVAL_START", start)
+    monkeypatch.setenv("DLT_INTERVAL_END", end)
+    with pytest.raises(NotSupported) as raised:
+        source.days_to_read(None, None)
+    assert str(raised.value) == f"Expected {text}"
+
+
+@pytest.mark.parametrize(
     ("start", "end", "days"),
     [
         ("2019-03-01T00:00:00Z", "2019-03-02T00:00:00Z", (1, 1)),

@@ -162,6 +162,7 @@ EMPTY_PATH = "Expected a path, but got an empty text. The current folder is a do
         (("load", "profiles", "--source-id", ""), "--source-id", EMPTY),
         (("load", "ortto", "--people", ""), "--people", EMPTY),
         (("adopt", "--from", ""), "--from", EMPTY),
+        (("forward", "a", "--requests-per-second", "0"), "--requests-per-second", "0.0 is not in the range x>0."),
     ],
 )
 def test_an_empty_path_is_no_folder(call: Call, words: tuple[str, ...], name: str, expected: str) -> None:
@@ -193,6 +194,28 @@ def test_an_empty_path_is_no_folder(call: Call, words: tuple[str, ...], name: st
                 "Name another file (--credentials other.duckdb) or another dataset (--dataset other).",
             ],
         ),
+        (("s3://",), ["Error: Expected a bucket in a URL such as s3://bucket/folder, but got s3://."]),
+        (
+            ("a.ndjson", "--destination", "postgres", "--credentials", "mysql://me:s3cret@127.0.0.1:1/db"),
+            [
+                f"Error: Expected the credentials of postgres as a URL like {POSTGRES_URL}, but it begins with mysql://.",
+                "Correct it, or name that kind of database by --destination.",
+            ],
+        ),
+        (
+            ("a.ndjson", "--destination", "redshift", "--credentials", "postgres://me:s3cret@127.0.0.1:65536/db"),
+            [
+                'Error: invalid port number: "65536"',
+                "Correct the host and the port in the credentials, start that server, or open the network to it.",
+            ],
+        ),
+        (
+            ("ftp://me:s3cret@127.0.0.1:1/x",),
+            [
+                "Error: Expected to connect to ftp://***@127.0.0.1:1/x, but got [Errno 111] Connection refused.",
+                "Check its spelling, the server and the network.",
+            ],
+        ),
         (
             ("s3://no-such-bucket/x",),
             [
@@ -208,6 +231,22 @@ def test_errors_say_what_to_do(call: Call, words: tuple[str, ...], message: list
     assert (said.status, errors(said)) == (1, message)
 
 
+def test_tables_of_another_program_have_no_columns_of_loads(call: Call) -> None:
+    with duckdb.connect("other.duckdb") as con:
+        con.sql("CREATE SCHEMA autopilothq; CREATE TABLE autopilothq.tracks (id INTEGER, kilometres INTEGER)")
+    said = call("export", "out", "--credentials", "other.duckdb")
+    there = f"duckdb {Path('other.duckdb').absolute()}, dataset autopilothq,"
+    assert (said.status, errors(said)) == (
+        1,
+        [
+            f"Error: Expected tracks in {there} to have the columns of loads, but it lacks event, received_at.",
+            "If it is another program's, name the dataset of loads: --dataset",
+        ],
+    )
+    said = call("status", "--credentials", "other.duckdb")
+    assert (said.status, "events by day received (UTC): none since" in said.out) == (0, True)
+
+
 def test_the_signature_of_a_url_is_not_printed(call: Call) -> None:
     said = call("load", "archive", "nope://container/x?sv=2024&sig=s3cret")
     assert (said.status, "nope://container/x?sv=2024&sig=***" in said.err) == (1, True)
@@ -218,7 +257,10 @@ def test_a_password_is_not_printed(call: Call) -> None:
     url = "postgresql://loader:s3cret@127.0.0.1:1/warehouse"
     said = call("load", "archive", "a.ndjson", "--destination", "postgres", "--credentials", url)
     assert said.status == 1
-    assert "Connection refused" in errors(said)[0]
+    assert errors(said) == [
+        'Error: connection to server at "127.0.0.1", port 1 failed: Connection refused',
+        "Correct the host and the port in the credentials, start that server, or open the network to it.",
+    ]
     assert "s3cret" not in said.out + said.err
 
 

@@ -420,3 +420,12 @@ def test_create_list(server: FakeAutopilot, autopilot: Autopilot) -> None:
     with pytest.raises(RequestRejected) as caught:
         autopilot.create_list("New / ones")
     assert str(caught.value) == "POST /list: 409 Conflict: A list with this name already exists."
+
+
+def test_errors_name_settings_by_the_section_that_has_them() -> None:
+    key = AutopilotSettings(api_key="0123456789")
+    other = AutopilotSettings(api_key="0123456789", setting="destination.autopilothq.api_key")
+    assert [each.name_of("base_url") for each in (key, other)] == [
+        "sources.autopilothq.api.base_url",
+        "destination.autopilothq.base_url",
+    ]

@@ -299,6 +299,11 @@ def test_a_line_that_names_no_contact(line: str) -> None:
     )
 
 
+def test_a_file_without_lines_is_not_shown_whole() -> None:
+    with pytest.raises(RunError, match=r" got 'x{78}…\.\n"):
+        contacts.contacts_of_lines(["x" * 100_000], "people.txt")
+
+
 def test_a_query_without_the_columns() -> None:
     with pytest.raises(RunError) as raised:
         contacts.contacts_of_rows(["id", "mail"], [])

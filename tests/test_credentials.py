@@ -89,7 +89,7 @@ REFUSED = (
 @pytest.mark.parametrize(
     ("command", "key", "setting"),
     [
-        (("load", "api"), "SOURCES__AUTOPILOTHQ__API_KEY", "sources.autopilothq"),
+        (("load", "api"), "SOURCES__AUTOPILOTHQ__API_KEY", "sources.autopilothq.api"),
         (("send", "messages", "a.ndjson"), "DESTINATION__AUTOPILOTHQ__API_KEY", "destination.autopilothq"),
         (
             ("load", "profiles", "--space", "spa_1", "--people", "people"),

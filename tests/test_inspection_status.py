@@ -1,5 +1,6 @@
 """The tables of a destination as they are, and the status of its loads."""
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
@@ -293,6 +294,7 @@ def test_a_clock_that_was_wrong_once_does_not_hide_that_nothing_comes(call: Call
     assert (told.status, told.out.splitlines()[-1]) == (
         1, "Too old: the time of the newest load is in the future, because a clock was wrong.",
     )  # fmt: skip
+    assert re.search(r"^last load  [0-9 :-]+, in the future: 1 file, ", told.out, re.MULTILINE)
     load("autopilot.duckdb", write([message(messageId="m2")], "b.ndjson"))
     with duckdb.connect("autopilot.duckdb") as con:
         ahead = "SELECT now() - INTERVAL 1 HOUR + INTERVAL (9 * n) YEAR AS uuid_ts FROM range(2) t(n)"

@@ -592,6 +592,15 @@ def test_an_address_that_another_program_has(call: Call, monkeypatch: pytest.Mon
     assert not Path("archive").exists()
 
 
+def test_an_address_that_is_not_this_machines(call: Call) -> None:
+    said = call("receive", "archive", "--listen", "127.0.0.1:0", "--metrics", "192.0.2.1:8080")
+    assert said.status == 1
+    assert errors(said) == [
+        "Error: Expected to listen on 192.0.2.1:8080, but: Cannot assign requested address.",
+        "Choose another address with --metrics.",
+    ]
+
+
 @pytest.mark.parametrize(
     ("folder", "why"), [("file/archive", "Not a directory"), ("/proc/self/task", "No such file or directory")]
 )

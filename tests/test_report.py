@@ -132,7 +132,7 @@ def test_domains_over_a_limit_have_enough_of_what_the_rate_is_of() -> None:
     text = Page(report_page(replace(made(), domains=domains))).text
     for said in (
         "Bounces are 1.99%, below 2%, but over the limit of 2% at bounces.example.",
-        "the 0.1% that providers want, but over the limit of 0.3% at enough.example.",
+        "the 0.1% that providers want and over the limit of 0.3% at enough.example.",
         "Unsubscribes are 0.50%, over the limit of 0.5% (enough.example).",
     ):
         assert said in text

@@ -255,3 +255,32 @@ def test_the_choices_of_options_are_those_of_the_modules_that_carry_them_out() -
     assert tuple(BASE_URLS) == REGIONS
     assert KEY_COLUMNS == ID_COLUMNS
     assert (*FORMATS, "sql") == schema_commands.SCHEMA_FORMATS
+
+
+@pytest.mark.parametrize(
+    ("streams", "status"),
+    [
+        ("<&- >&- 2>&-", 0),  # as some schedulers start it
+        (">/dev/full", 1),  # Python itself would end with 120
+    ],
+)
+def test_output_that_nobody_takes(streams: str, status: int, tmp_path: Path) -> None:
+    program = """
+import os, sys
+from autopilothq import __main__, cli
+def main():
+    with open(sys.argv[1], "w") as other:
+        assert other.fileno() > 2  # what libraries print does not get into it
+    print(sys.stdout.isatty(), sys.stdin.read(), file=sys.stderr)
+    try:
+        print("done", flush=True)
+    except OSError:
+        sys.exit(1)
+cli.main = main
+__main__.run_process()
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": ""}
+    words = [sys.executable, "-c", program, str(tmp_path / "other")]
+    shell = ["/bin/sh", "-c", f'exec "$0" "$@" {streams}']
+    ended = subprocess.run([*shell, *words], env=environment, stdin=subprocess.DEVNULL, check=False)
+    assert ended.returncode == status

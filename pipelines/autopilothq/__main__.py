@@ -4,11 +4,14 @@ Ctrl-C ends the process by the signal itself, which shells report as status 130:
 traceback would not help anybody; after a command has ended in an orderly way; and while Python shuts down.
 """
 
+import os
 import signal
+import sys
 
 
 def run_process() -> None:
     """Runs the program."""
+    _open_streams()
     handler = signal.getsignal(signal.SIGINT)
     is_ours = handler is signal.default_int_handler  # the signal may be ignored, as in the background of a script
     if is_ours:
@@ -26,6 +29,16 @@ def run_process() -> None:
                 cli.out.flush()
                 _leave()
         raise
+    finally:
+        cli.out.flush()
+
+
+def _open_streams() -> None:
+    """Opens the standard streams that a scheduler has closed, so that none becomes the next file, the database's."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+            setattr(sys, name, os.fdopen(descriptor, "w" if descriptor else "r", closefd=False))
 
 
 def _leave() -> None:

@@ -74,6 +74,11 @@ _ADVICE = {
     " ... SET default_transaction_read_only = off).",
     "unsupported startup parameter": "A connection pooler refuses the settings of sessions: name the host and port of"
     " PostgreSQL itself in the credentials, or allow them (PgBouncer: ignore_startup_parameters = options).",
+    "^connection to server .+ failed: (Connection |No route|Network|timeout)|^could not translate host|^invalid port": (
+        "Correct the host and the port in the credentials, start that server, or open the network to it."
+    ),
+    "password authentication failed|no password supplied|no pg_hba.conf entry": "Correct the user and the password in"
+    " the credentials, or let that user in (pg_hba.conf).",
     "too many connections|too many clients|connection slots": "Allow more connections, or let a load take fewer:"
     " workers = 1 under [load] of dlt's configuration.",
     'database ".*" does not exist': "Correct the database in the credentials, or create it (CREATE DATABASE); no load"

@@ -32,7 +32,10 @@ def _write_key(_: click.Context, param: click.Parameter, value: str | None) -> s
 )
 @click.option("--query", metavar="SQL", help="Rows of the warehouse, turned back into messages, instead of files.")
 @click.option(
-    "--requests-per-second", type=float, metavar="NUMBER", help="The pace; a request has 100 messages.  [default: 10]"
+    "--requests-per-second",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="NUMBER",
+    help="The pace; a request has 100 messages.  [default: 10]",
 )
 @click.option("--dry-run", is_flag=True, help="Print the requests, send nothing.")
 @wait_option

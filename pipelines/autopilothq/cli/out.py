@@ -1,5 +1,6 @@
 """Prints to the terminal. The program prints only through here, so that control characters are escaped."""
 
+import os
 import select
 import shutil
 import sys
@@ -76,9 +77,11 @@ def print_wrapped(text: str) -> None:
 
 
 def flush() -> None:
-    """Flushes the output before the process ends by a signal."""
-    with suppress(OSError):
+    """Flushes the output before the process ends; Python would end with a status of its own for what cannot be."""
+    try:
         sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def counts(title: str | None, names: tuple[str, str], rows: Iterable[tuple[str, int]]) -> None:

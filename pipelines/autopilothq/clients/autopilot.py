@@ -16,6 +16,8 @@ from .urls import path_of
 
 BASE_URL = "https://api2.autopilothq.com/v1"
 REQUESTS_PER_SECOND = 5.0
+_SECTION = "sources.autopilothq"
+_KEY = f"{_SECTION}.api_key"
 MOST_CONTACTS = 100  # contacts that one request writes
 KILL_POINT_CONTACTS_WRITTEN = f"{__name__}:Autopilot.upsert_many"  # for tests/faults
 KILL_POINT_TRACK_SENT = f"{__name__}:Autopilot.trigger"  # for tests/faults
@@ -29,9 +31,16 @@ class AutopilotSettings(ApiSettings):
 
     REFUSES_BY_403 = True
 
-    setting: str = "sources.autopilothq.api_key"
+    setting: str = _KEY
     base_url: str = BASE_URL
     requests_per_second: float = REQUESTS_PER_SECOND
+
+    def name_of(self, name: str) -> str:
+        """Returns the full name of another setting: those of `load api` are in a section below that of the key.
+
+        Example: `sources.autopilothq.api.base_url`, but `destination.autopilothq.base_url`.
+        """
+        return f"{_SECTION}.api.{name}" if self.setting == _KEY else super().name_of(name)
 
 
 class Page(NamedTuple):

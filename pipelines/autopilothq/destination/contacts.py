@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from ..clients.autopilot import Autopilot
-from ..display import plural
+from ..display import plural, shortened
 from ..errors import RunError
 from ..segment.identity import HashedIds, Id, forms
 from ..warehouses.dataset import in_utc
@@ -87,8 +87,8 @@ def contacts_of_lines(lines: Iterable[str], name: str) -> list[str]:
             continue
         if len(who.split()) > 1 or any(sign in who for sign in ',;"') or not ("@" in who or who.startswith(CONTACT_ID)):
             raise RunError(
-                f"Expected an email or a contact's id ({CONTACT_ID}…) in line {number} of {name}, got {who!r}.\n"
-                "Nothing was sent."
+                f"Expected an email or a contact's id ({CONTACT_ID}…) in line {number} of {name}, got"
+                f" {shortened(repr(who))}.\nNothing was sent."
             )
         found.append(who)
     return _once(found)

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from ..catalog import BOOKS, DISCARDS, KINDS, REJECTS, TRACKS, Type
 from ..display import plural
+from ..errors import RunError
 from ..projection import engine
 from ..warehouses.dataset import Dataset, count_shared
 from .days import DayFiles
@@ -27,7 +28,8 @@ _DISCARDED = """
     SELECT row_id, column_name, value, reason FROM discarded SEMI JOIN ids ON id = row_id
     WHERE table_name = ? ORDER BY ALL"""
 _NO_ROW = "false"
-_EVENT_COLUMNS = {"id", "received_at", "event", "event_text"}
+_TRACKS_COLUMNS = {"id", "received_at", "event"}
+_EVENT_COLUMNS = _TRACKS_COLUMNS | {"event_text"}
 
 
 class ExportedArchive(NamedTuple):
@@ -58,6 +60,7 @@ class _Export:
         self._left_out: list[str] = []
         views = dataset.views()
         self._existing = {name: columns for name, columns in dataset.columns().items() if name not in views}
+        self._check_tracks()
         self._discards = self._read_discards()
 
     def run(self) -> ExportedArchive:
@@ -74,6 +77,15 @@ class _Export:
         rejects = self._export_rejects()
         self._days.flush()
         return ExportedArchive(+messages, rejects, self._target.publish(), self._left_out)
+
+    def _check_tracks(self) -> None:
+        """Raises RunError if another program has made `tracks`."""
+        missing = _TRACKS_COLUMNS - set(self._existing.get(TRACKS.name, _TRACKS_COLUMNS))
+        if missing:
+            raise RunError(
+                f"Expected {TRACKS.name} in {self._dataset.title}, to have the columns of loads, but it lacks"
+                f" {', '.join(sorted(missing))}.\nIf it is another program's, name the dataset of loads: --dataset"
+            )
 
     # ---- messages ----------------------------------------------------------------------------------------------------
 

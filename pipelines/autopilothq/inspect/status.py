@@ -161,12 +161,14 @@ def _last_load(dataset: Dataset, now: datetime) -> LoadSummary | None:
 
 def _events_per_day(dataset: Dataset, today: date) -> dict[date, int]:
     days = [today - timedelta(days=back) for back in reversed(range(DAYS))]
+    if "received_at" not in dataset.columns().get(catalog.TRACKS.name, ()):  # none, or another program's
+        return dict.fromkeys(days, 0)
     begins = [datetime.combine(day, datetime.min.time(), UTC) for day in (*days, today + timedelta(days=1))]
     # A cast to a date would use the session's time zone.
     counts = ["count(CASE WHEN {received_at} >= %s AND {received_at} < %s THEN 1 END)"] * DAYS
     bounds = itertools.chain.from_iterable(itertools.pairwise(begins))
     found = dataset.rows(", ".join(counts), catalog.TRACKS.name, "WHERE {received_at} >= %s", *bounds, begins[0])
-    return dict(zip(days, found[0] if found else [0] * DAYS, strict=True))
+    return dict(zip(days, found[0], strict=True))
 
 
 def _added_rows(
@@ -335,7 +337,7 @@ def _listed(reasons: dict[str, int]) -> str:
 
 
 def _when(at: datetime, now: datetime) -> str:
-    return f"{moment(at)}, {age(now - at)} ago"
+    return f"{moment(at)}, {'in the future' if at > now + MAX_SKEW else f'{age(now - at)} ago'}"
 
 
 def age(length: timedelta) -> str:

@@ -324,10 +324,10 @@ def _explained(option: str, host: str, port: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        choose = "Stop the program that does, or choose" if error.errno == errno.EADDRINUSE else "Choose"
         why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise RunError(
-            f"Expected to listen on {host}:{port}, but: {why or error}.\nStop the program that does, or choose another"
-            f" address with {option}."
+            f"Expected to listen on {host}:{port}, but: {why or error}.\n{choose} another address with {option}."
         ) from error
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from dlt.common.configuration.exceptions import ConfigFieldMissingException
 
+from ..display import gist
 from ..errors import ArchiveError
 from ..extras import missing_of_bucket
 from ..warehouses.dlt_internals import FilesystemConfiguration, fsspec_from_config, resolve_configuration
@@ -23,6 +24,8 @@ def check_not_empty(url: str) -> None:
 
 def open_bucket(url: str, credentials: Any = None) -> Any:
     """Returns the fsspec file system of a bucket, with dlt's credentials or the cloud's own. Raises ArchiveError."""
+    if not url.partition("://")[2].strip("/"):
+        raise ArchiveError(f"Expected a bucket in a URL such as s3://bucket/folder, but got {url}.")
     given = {"bucket_url": url} | ({} if credentials is None else {"credentials": credentials})
     config = FilesystemConfiguration()
     try:
@@ -35,6 +38,11 @@ def open_bucket(url: str, credentials: Any = None) -> Any:
     except ImportError as error:
         missing = ", ".join(getattr(error, "dependencies", ())) or error  # dlt's own text has several lines
         raise ArchiveError(missing_of_bucket(url, missing)) from error
+    except OSError as error:  # of file systems that connect at once, such as ftp
+        got = gist(str(error))
+        raise ArchiveError(
+            f"Expected to connect to {url}, but got {got}.\nCheck its spelling, the server and the network."
+        ) from error
     except ValueError as error:
         if not str(error).startswith("Protocol not known"):
             raise

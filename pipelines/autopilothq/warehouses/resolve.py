@@ -162,7 +162,10 @@ def _with_settings(given: DuckDbCredentials, section: str) -> DuckDbCredentials:
 
 
 def _check_url(kind: str, credentials: Any) -> None:
-    """Raises RunError if a part of the password would be taken for the host, and so sent to a name server."""
+    """Raises RunError if a part of the password would be taken for the host, and so sent to a name server.
+
+    Also if libpq, which PostgreSQL and Redshift share, would take the URL for a list of options.
+    """
     if not isinstance(credentials, str):
         return
     with suppress(ValueError):  # credentials that cannot be parsed are reported when they are used
@@ -171,6 +174,11 @@ def _check_url(kind: str, credentials: Any) -> None:
             raise RunError(
                 f"Expected the credentials of {kind} as a URL with one @, before the host, but there are more.\n"
                 "In its user and password write %40 for @, %2F for /, %3A for :, %3F for ? and %25 for %."
+            )
+        if kind in ("postgres", "redshift") and url.drivername not in ("postgresql", "postgres"):
+            raise RunError(
+                f"Expected the credentials of {kind} as a URL like postgresql://user@host:port/database, but it begins"
+                f" with {url.drivername}://.\nCorrect it, or name that kind of database by --destination."
             )
 
 

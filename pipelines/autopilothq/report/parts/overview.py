@@ -83,11 +83,11 @@ def _limits(report: Report) -> Iterator[Signed]:
 
 
 def _stands(found: str, limit: RateLimit, over: str) -> str:
-    but = f", but over the limit of {limit.most:g}% at {over}" if over else ""
+    at = f"over the limit of {limit.most:g}% at {over}" if over else ""
     return {
         "over": f"over the limit of {limit.most:g}%{f' ({over})' if over else ''}",
-        "near": f"above the {limit.goal:g}% that providers want{but or f' and below {limit.most:g}%'}",
-        "": f"below {limit.goal:g}%{but}",
+        "near": f"above the {limit.goal:g}% that providers want and {at or f'below {limit.most:g}%'}",
+        "": f"below {limit.goal:g}%{f', but {at}' if over else ''}",
     }[found]
 
 

@@ -15,6 +15,7 @@ import duckdb
 import zstandard
 
 from ...catalog import LATEST, LOADER_OWN_COLUMNS, MAX_KEYS, MESSAGE_TABLES, RUDDERSTACK_COLUMNS, RUDDERSTACK_MARKS
+from ...display import shortened
 from ...errors import NotSupported
 from ...projection import LINES_PER_FILE, engine
 from .avro import AvroTable, opened_avro
@@ -84,9 +85,10 @@ def buffer_rows(con: duckdb.DuckDBPyConnection, source: Source, number: int, tab
     """
     names = column_names(source.columns, table)
     if "id" not in names.values():
+        found = ", ".join(map(shortened, [*names.values()][:8])) or "none"
         raise NotSupported(
-            f"Expected a column id in {table}, because rows are known by it, but there are"
-            f" {', '.join(list(names.values())[:8]) or 'none'}.\nLeave that table out: name the others with --table."
+            f"Expected a column id in {table}, because rows are known by it, but there are {found}.\n"
+            "Leave that table out: name the others with --table."
         )
     if len(source.columns) > MAX_KEYS:
         raise NotSupported(

@@ -1,5 +1,6 @@
 """Segment's raw archive as an origin, and as a dlt source."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -230,7 +231,7 @@ def days_to_read(since: str | date | None, until: str | date | None) -> tuple[da
     """
     try:
         first_day, last_day = _day(since, "since"), _day(until, "until")
-        interval = dlt.current.interval() if first_day is None and last_day is None else None
+        interval = _scheduled() if first_day is None and last_day is None else None
         if interval is None:
             return _checked(first_day, last_day)
         # The interval does not include its end: a day's interval ends when the next day begins.
@@ -241,6 +242,23 @@ def days_to_read(since: str | date | None, until: str | date | None) -> tuple[da
             "Expected an interval within the years 1 to 9999 (UTC) in DLT_INTERVAL_START and DLT_INTERVAL_END."
         ) from None
     return first.date(), max(first, last).date()
+
+
+def _scheduled() -> tuple[datetime, datetime] | None:
+    """Returns a scheduler's interval, None if there is none."""
+    try:
+        interval = dlt.current.interval()
+    except ValueError:
+        given = [f"{name}={os.environ.get(name, '')!r}" for name in ("DLT_INTERVAL_START", "DLT_INTERVAL_END")]
+        raise NotSupported(
+            f"Expected times such as 2019-03-01T00:00:00Z in the environment, but got {' and '.join(given)}."
+        ) from None
+    if interval and interval[0] > interval[1]:
+        raise NotSupported(
+            "Expected an interval that ends no earlier than it begins in DLT_INTERVAL_START and DLT_INTERVAL_END, but"
+            f" got {interval[0].isoformat()} and {interval[1].isoformat()}."
+        )
+    return interval
 
 
 def _checked(since: date | None, until: date | None) -> tuple[date | None, date | None]:
