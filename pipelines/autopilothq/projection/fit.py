@@ -14,13 +14,13 @@ _SQL = engine.queries("fit.sql")
 
 
 def fit_messages(
-    context: ProjectionContext, latest: Latest, messages: str, traits: Mapping[str, Type], wanted: Mapping[str, Type]
+    context: ProjectionContext, latest: Latest, messages: str, traits: Mapping[str, Type], requested: Mapping[str, Type]
 ) -> Mapping[str, Type]:
-    """Converts the traits in a table of messages to the wanted types; returns the new types of these traits.
+    """Converts the traits in a table of messages to the requested types; returns the new types of these traits.
 
     A value that does not fit becomes null, so that the last one that fits counts. It is discarded if it is the last.
     """
-    other = {column: wanted[column] for column, type_ in traits.items() if wanted.get(column, type_) != type_}
+    other = {column: requested[column] for column, type_ in traits.items() if requested.get(column, type_) != type_}
     if not other:
         return other
     cells: dict[str, str] = {}

@@ -60,15 +60,15 @@ def make_latest(
     the table will have, in addition to what it has. If memory runs out, the rows are made once more, in parts of few
     bytes.
     """
-    wanted = {**types, **context.existing.get(latest.table.name, {})}
+    requested = {**types, **context.existing.get(latest.table.name, {})}
     try:
-        return _make_latest(context, latest, fresh, stored, mended, wanted)
+        return _make_latest(context, latest, fresh, stored, mended, requested)
     except duckdb.Error as error:
         if context.cells.has_long_lines or not engine.lacks_memory(error):
             raise
     context.cells.has_long_stored_rows = True
     texts.prepare_for_long_lines(context)
-    return _make_latest(context, latest, fresh, stored, mended, wanted)
+    return _make_latest(context, latest, fresh, stored, mended, requested)
 
 
 def _make_latest(
@@ -77,13 +77,13 @@ def _make_latest(
     fresh: TableRows,
     stored: ReadTable | None,
     mended: Collection[str],
-    wanted: Mapping[str, Type],
+    requested: Mapping[str, Type],
 ) -> TableRows:
     in_parts = context.cells.has_long_lines
     gathered = "latest_gathered" if in_parts else "latest_messages"
     types = _gather_messages(context, latest, fresh, stored, gathered)
     mend_texts(context, gathered, NUMBER_OF_KIND[latest.kind], mended)
-    types = {**types, **fit_messages(context, latest, gathered, _traits(latest, types), wanted)}
+    types = {**types, **fit_messages(context, latest, gathered, _traits(latest, types), requested)}
     table = f"{latest.table.name}_rows"  # stays in the engine: the rows are written later
     (_make_rows_in_parts if in_parts else _make_rows)(context, latest, table, types)
     columns = latest_columns(latest, types)

@@ -85,10 +85,10 @@ def _wider(width: int, scale: int, least: int) -> str:
     return f"DECIMAL({min(max(width + (width == scale), least), 38)},{min(scale, 37)})"
 
 
-def cell(form: Form, type_: Type, name: str, is_clock: bool = False) -> str:
+def cell(form: Form, type_: Type, name: str, of_messages: bool = False) -> str:
     """Returns SQL that converts a value in a form to a type; null if that would lose anything.
 
-    `is_clock` says that the column is a timestamp of messages, which is read in any notation of senders.
+    `of_messages` says that the column is a timestamp of messages, which is read in any notation of senders.
     """
     if type_ == "text":
         return {"json": f"storable_text({name})", "double": f"finite({name})::VARCHAR"}.get(
@@ -97,7 +97,7 @@ def cell(form: Form, type_: Type, name: str, is_clock: bool = False) -> str:
     if form == type_:
         return {"timestamp": f"moment({name})", "double": f"finite({name})"}.get(type_, name)
     if type_ == "timestamp" and form in ("text", "loose", "json"):
-        return f"{'text_moment' if is_clock else 'stamp'}({as_plain_text(form, name)})"
+        return f"{'text_moment' if of_messages else 'stamp'}({as_plain_text(form, name)})"
     if form == "loose":
         return f"loose_{type_}({name})"
     return f"as_{type_}({_JSON_SQL[form].format(name)})"
