@@ -222,7 +222,7 @@ def test_only_what_spells_a_value_of_a_columns_type_becomes_one() -> None:
     """The times of messages may be numbers, as senders write them; no other column makes a time of a number."""
     store = Adopting()
     store.adopt(("email_opened", [opened("first", since=DAY, score=1, ratio=0.5)]))
-    spelt = {
+    spelt: dict[str, Row] = {
         "clock": {"sent_at": "1551398400", "since": "2019-03-01 00:00:00", "score": "7", "ratio": "7"},
         "number": {"since": "1551398400"},
         "date": {"since": "2019-03-01"},
