@@ -144,7 +144,7 @@ def test_rows_that_no_load_makes_again_are_counted(tmp_path: Path) -> None:
     ]  # fmt: skip
     types: dict[str, Type] = {**EVENT, **TIMES, **PERSON}
     rows = [[{"id": f"m{n}", **whole, **row}.get(name) for name in types] for n, row in enumerate(cells)]
-    discards = [("opened", "put back", "timestamp", '"soon"', "not_a_time")]
+    discards = [("opened", "put back", "timestamp", '"soon"', "not_a_time"), ("opened", "m3", "n", "2", "same_column")]
     users: Tables = {
         "_audit": ({"version": "text"}, [("adopted users 1",), ("7-7",), (None,)]),
         "users": ({"id": "text"}, [("u",), ("v",), ("w",)]),

@@ -4,7 +4,7 @@ Such a row may lack what every message has, or contradict itself; one of `users`
 """
 
 from collections import Counter
-from collections.abc import Collection, Container, Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import duckdb
@@ -17,6 +17,7 @@ from ..projection import engine
 from ..segment.json_text import BLANK
 from ..segment.naming import table_name
 from ..warehouses.dataset import Dataset
+from .messages import DiscardedValue
 
 _WHAT = {
     "no_ids": "without an id of the contact and without an address, which a load rejects",
@@ -31,19 +32,20 @@ _SOURCES = {
 }
 """The times of which a load makes one that is missing."""
 _ADDRESSES = ("context_traits_email", "email")
+_READ = {"user_id", "anonymous_id", "event_text", *_ADDRESSES, *_SOURCES, *_SOURCES["received_at"]}
 
 
 class ChangedRows:
-    """Counts such rows by table. Example: `ChangedRows().add("email_opened", batch, ())`."""
+    """Counts such rows by table. Example: `ChangedRows().add("email_opened", batch, {})`."""
 
     def __init__(self) -> None:
         self._counts: dict[str, Counter[str]] = {}
 
-    def add(self, table: str, batch: pa.RecordBatch, except_ids: Collection[str]) -> None:
-        """Counts rows of a batch, except those with the ids, whose values are put back from `_discards`."""
+    def add(self, table: str, batch: pa.RecordBatch, discards: Mapping[str, Sequence[DiscardedValue]]) -> None:
+        """Counts rows of a batch, except those whose message gets back a value of such a column from `discards`."""
         found = self._counts.setdefault(table, Counter())
         rows = pa.Table.from_batches([batch])
-        if except_ids:
+        if except_ids := [id_ for id_, values in discards.items() if any(value.column in _READ for value in values)]:
             rows = rows.filter(pc.invert(pc.is_in(rows["id"], pa.array(except_ids, pa.string()))))
         found.update(_without_ids(rows))
         found.update(_of_events(rows))
