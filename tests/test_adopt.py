@@ -228,21 +228,31 @@ def test_postgresql_becomes_duckdb_and_duckdb_becomes_postgresql(adopted: Adopte
             id text, "NOTE" text, "Note" text, note text, name numeric, price numeric, ratio numeric);
         INSERT INTO autopilothq.pages VALUES
             ('a', 'NOTE', 'Note', 'note', 1.10, 1234567890123456789012345678901234567890, 'NaN'),
-            ('b', NULL, NULL, NULL, '-Infinity', 2.50, 2.50)""",
+            ('b', NULL, NULL, NULL, '-Infinity', 2.50, 2.50);
+        CREATE TABLE autopilothq.screens (id text, received_at timestamptz, sent_at timestamp) PARTITION BY LIST (id);
+        CREATE TABLE autopilothq.screens_1 PARTITION OF autopilothq.screens DEFAULT;
+        INSERT INTO autopilothq.screens VALUES
+            ('late', 'infinity', '-infinity'), ('far', '294276-12-31 23:59:59+00', '9999-12-31 23:59:59'),
+            ('old', '0044-03-15 00:00:00+00 BC', NULL)""",
     )
     back = call("adopt", "--from", postgres, "--credentials", "back.duckdb", "--json")
     # The two of the load, those of pages, and u2, who has a row of their own now.
-    assert report(back)["stored"] == report(adopted.first)["stored"] + 5
-    found = tables(Path("back.duckdb"), [*TABLES[:-2], "pages", "_discards"])
+    assert report(back)["stored"] == report(adopted.first)["stored"] + 8
+    found = tables(Path("back.duckdb"), [*TABLES[:-2], "pages", "screens", "_discards"])
     assert found.pop("pages") == [
         {"id": "a", "note": "note", "name": "1.10", "price": "1234567890123456789012345678901234567890"},
         {"id": "b", "price": "2.50", "ratio": 2.5},
     ]
+    # Its partition is no table of its own.
+    assert found.pop("screens") == [{"id": "far", "sent_at": at("9999-12-31 23:59:59")}, {"id": "late"}, {"id": "old"}]
     names = ("row_id", "column_name", "value", "reason")
     assert sorted(tuple(row[name] for name in names) for row in found.pop("_discards")) == [
         ("a", "note", '"NOTE"', "same_column"), ("a", "note", '"Note"', "same_column"),
         ("a", "ratio", "NaN", "not_a_number"), ("b", "name", "-Infinity", "not_a_number"),
+        ("far", "received_at", '"294276-12-31 23:59:59+00"', "not_a_time"),
+        ("late", "received_at", '"infinity"', "not_a_time"), ("late", "sent_at", '"-infinity"', "not_a_time"),
         *((f"o{number}", "note", '"other"', "same_column") for number in (1, 2, 3)),
+        ("old", "received_at", '"0044-03-15 00:00:00+00 BC"', "not_a_time"),
     ]  # fmt: skip
     for table in found:
         assert found[table] == adopted.in_the_end[table], table

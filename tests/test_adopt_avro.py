@@ -45,6 +45,7 @@ NESTED = [
     {"name": "links", "type": {"type": "array", "items": RECORD}},
     {"name": "first_link", "type": ["null", "Link"]},
     {"name": "counts", "type": ["null", {"type": "map", "values": "long"}]},
+    {"name": "shares", "type": ["null", {"type": "array", "items": "double"}]},
     {"name": "mixed", "type": ["null", "long", "string"]},
 ]
 SCHEMA = {
@@ -63,7 +64,7 @@ FIRST = {
     "local_at": at("2019-03-01 10:00:00").replace(tzinfo=None),
     "plan": "pro", "raw": b"caf\xc3\xa9 \xff", "_empty": None, "mixed": 7,
     "links": [{"url": "https://example.com/\u00e9", "cost": Decimal("0.10"), "at": at("2019-03-01 10:00:00")}, {}],
-    "first_link": {"url": "x"}, "counts": {"b": 2, "a": 1},
+    "first_link": {"url": "x"}, "counts": {"b": 2, "a": 1}, "shares": [0.5],
 }  # fmt: skip
 EXPECTED: Row = {
     "id": "a1", "received_at": at("2019-03-01 10:00:00.123456"), "user_id": "u1", "event": "email_opened",
@@ -75,6 +76,7 @@ EXPECTED: Row = {
     "links": '[{"url":"https://example.com/\u00e9","cost":0.100000000,"at":"2019-03-01T10:00:00.000000Z"},'
              '{"url":null,"cost":null,"at":null}]',
     "first_link": '{"url":"x","cost":null,"at":null}', "counts": '{"b":2,"a":1}',
+    "shares": "[0.5]",
 }  # fmt: skip
 
 
@@ -88,6 +90,7 @@ def write(path: str, *records: dict[str, Any], schema: Any = SCHEMA) -> Path:
 
 def test_avro_of_bigquery_becomes_the_rows_that_it_has(call: Call) -> None:
     nothing = {"id": "a2", "received_at": at("2019-03-01"), "links": [{"at": at("0001-01-01")}], "mixed": "seven"}
+    nothing["shares"] = [float("nan"), float("-inf"), float("inf")]
     write("unload/email_opened-000000000000.avro", FIRST, nothing)
     write("unload/email_opened-000000000001.avro")
     said = call("adopt", "unload")
@@ -102,7 +105,11 @@ def test_avro_of_bigquery_becomes_the_rows_that_it_has(call: Call) -> None:
             "mixed": "seven",
         },
     ]
-    assert rows(Path("autopilot.duckdb"), "_discards") == []
+    [discarded] = rows(Path("autopilot.duckdb"), "_discards")
+    names = ("table_name", "row_id", "column_name", "value", "reason")
+    assert tuple(discarded[name] for name in names) == (
+        "email_opened", "a2", "shares", "[NaN,-Infinity,Infinity]", "not_a_number",
+    )  # fmt: skip
     assert call("adopt", "unload", "--verify").status == 0
 
 

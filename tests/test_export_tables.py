@@ -113,6 +113,7 @@ def test_an_archive_has_each_message_once_and_says_what_is_left_out(tmp_path: Pa
     assert said == ExportedArchive(
         {"tracks": 5, "whole": 1, "partly": 2, "identifies": 1}, 3, 2,
         ["whole: a, b", "_rejects: 3 lines cut off, or of no archive"],
+        ["partly: 1 row with an event_text of another event, which will be rows of that event"],
     )  # fmt: skip
     assert {day: ids(of) for day, of in lines.items()} == {
         "0": ["b2", "{2"], "345600000": ["b3", "c1", "c2", "d1", "a1", "b1", "none", "i1", "{1", "{5"],
@@ -121,6 +122,44 @@ def test_an_archive_has_each_message_once_and_says_what_is_left_out(tmp_path: Pa
     assert json.loads(lines["345600000"][4])["properties"] == {
         "n": 1, "n ": "a", "n  ": "b", "loaded_at": "1970-01-05T23:59:59.000Z",
     }  # fmt: skip
+
+
+TIMES: dict[str, Type] = dict.fromkeys(("timestamp", "sent_at", "original_timestamp"), "timestamp")
+PERSON: dict[str, Type] = dict.fromkeys(("user_id", "anonymous_id", "context_traits_email", "email"), "text")
+
+
+def test_rows_that_no_load_makes_again_are_counted(tmp_path: Path) -> None:
+    """Adopted rows may be such; a value that is put back from `_discards` is no reason."""
+    whole = {"received_at": AT, "timestamp": AT, "user_id": "u", "event": "opened", "event_text": "Opened"}
+    cells: list[dict[str, Any]] = [
+        {}, {"user_id": None, "anonymous_id": "a"}, {"event": None, "event_text": "名"},
+        {"user_id": None}, {"user_id": " ", "anonymous_id": "", "email": " "},
+        {"user_id": None, "email": "a@b.c"}, {"user_id": "", "context_traits_email": "a@b.c"},
+        {"user_id": None, "email": "x"},
+        {"event_text": "Opened it"},
+        {"event_text": None}, {"event_text": None, "event": None},
+        {"timestamp": None}, {"received_at": None, "timestamp": None, "original_timestamp": AT}, {"received_at": None},
+        {"received_at": None, "timestamp": None},
+        {"timestamp": None, "id": "put back"},
+    ]  # fmt: skip
+    types: dict[str, Type] = {**EVENT, **TIMES, **PERSON}
+    rows = [[{"id": f"m{n}", **whole, **row}.get(name) for name in types] for n, row in enumerate(cells)]
+    discards = [("opened", "put back", "timestamp", '"soon"', "not_a_time"), ("opened", "m3", "n", "2", "same_column")]
+    users: Tables = {
+        "_audit": ({"version": "text"}, [("adopted users 1",), ("7-7",), (None,)]),
+        "users": ({"id": "text"}, [("u",), ("v",), ("w",)]),
+        "accounts": ({"id": "text"}, [("g",)]),
+        "identifies": ({"id": "text", "received_at": "timestamp", "user_id": "text"}, [("i", AT, "u"), ("j", AT, "u")]),
+    }
+    said, _ = exported(Dataset({"opened": (types, rows), "_discards": (DISCARD, discards), **users}), tmp_path / "out")
+    assert said.changed == [
+        "opened: 2 rows without an id of the contact and without an address, which a load rejects",
+        "opened: 3 rows without an id of the contact, whose anonymous_id will be the address",
+        "opened: 1 row with an event_text of another event, which will be rows of that event",
+        "opened: 2 rows without an event_text, which will be that of event",
+        "opened: 3 rows without a timestamp or received_at, which a load makes of the other times",
+    ]
+    assert said.left_out == ["users: values that only adopted rows have; 2 rows that no message is about"]
 
 
 class LoadedMeanwhile(Dataset):
@@ -174,7 +213,7 @@ def test_each_table_may_be_alone_or_missing(tmp_path: Path) -> None:
         said, _ = exported(Dataset({name: TABLES[name]}), tmp_path / name)
         assert (said.messages, said.rejects, said.left_out) == (counts, 0, [])
     said, _ = exported(Dataset({"never": TABLES["never"]}), tmp_path / "none")
-    assert said == ExportedArchive({}, 0, 0, [])
+    assert said == ExportedArchive({}, 0, 0, [], [])
 
 
 def test_each_table_is_a_file_of_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from autopilothq.catalog import LATEST, MESSAGE_TABLES, OTHER_LIMITS, Type
-from autopilothq.projection import engine, users
+from autopilothq.projection import engine, texts, users
 from autopilothq.projection.cells import ParsedCells
 from autopilothq.projection.columns import row_bytes
 from autopilothq.projection.context import ProjectionContext, TableRows, declared_types
@@ -155,6 +155,36 @@ def test_whole_texts_replace_those_that_were_cut(context: ProjectionContext) -> 
     context.con.execute(f"INSERT INTO mends VALUES ({number}, 1, 'm4', 'plan', 'professional')")
     rows = users.make_latest(context, USERS, relation(context, [LOADED], FRESH), None, ["plan"])
     assert [row["plan"] for row in persons(rows)] == ["professional"]
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_the_last_value_that_fits_the_type_of_its_column_counts(
+    context: ProjectionContext, tmp_path: Path, long: bool
+) -> None:
+    """Adopted rows may have given the table another type. Whatever comes in one load or in several, the row is one."""
+    of_table: dict[str, Type] = {"id": "text", "plan": "bigint", "seats": "text", "at": "text"}
+    cells = ParsedCells(long_bytes=1 << 30 if long else 0)
+    context = dataclasses.replace(context, scratch=str(tmp_path), existing={"users": of_table}, cells=cells)
+    context.con.execute("INSERT INTO latest_ids VALUES ('u2')")
+    fresh = [
+        {**LOADED, "id": "a", "received_at": OLD, "plan": "3", "seats": 5},
+        LOADED,
+        {**LOADED, "id": "b", "user_id": "u2", "received_at": OLD, "plan": "x"},
+        {**LOADED, "id": "c", "user_id": "u2", "plan": "8", "at": None},
+    ]
+    texts.prepare_for_long_lines(context)
+    made = users.make_latest(context, USERS, relation(context, fresh, FRESH))
+    at = "2019-03-02T00:00:00.000000Z"
+    assert persons(made) == [
+        {"id": "u1", "received_at": NEW, "plan": 3, "seats": "5", "at": at},
+        {"id": "u2", "received_at": NEW, "plan": 8, "at": at},
+    ]
+    assert {name: made.columns[name] for name in ("plan", "seats", "at")} == {
+        "plan": "bigint", "seats": "text", "at": "text",
+    }  # fmt: skip
+    assert context.con.execute("FROM discards_of_latest").fetchall() == [
+        ("users", "u1", "plan", '"pro"', "does_not_fit", NEW)
+    ]
 
 
 def test_memory_is_asked_for_where_values_become_columns(

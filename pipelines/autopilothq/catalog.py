@@ -676,6 +676,7 @@ RUDDERSTACK_COLUMNS: dict[str, str | None] = {
     "context_request_ip": "context_ip",
 }
 CUT = 512  # characters that Segment keeps of a text in PostgreSQL and Redshift
+ADOPTED = "adopted "  # begins the versions of adopted files and tables in `_audit`; the table's name follows
 # Prefixes of the tables in a loader's schema that are not adopted, because they hold no messages.
 NOT_ADOPTED = ("_dlt_", "_locks", "rudder_")
 

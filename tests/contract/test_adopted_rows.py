@@ -218,6 +218,26 @@ def test_a_value_of_a_row_that_is_kept_is_discarded_once() -> None:
     ]
 
 
+def test_only_what_spells_a_value_of_a_columns_type_becomes_one() -> None:
+    """The times of messages may be numbers, as senders write them; no other column makes a time of a number."""
+    store = Adopting()
+    store.adopt(("email_opened", [opened("first", since=DAY, score=1, ratio=0.5)]))
+    spelt: dict[str, Row] = {
+        "clock": {"sent_at": "1551398400", "since": "2019-03-01 00:00:00", "score": "7", "ratio": "7"},
+        "number": {"since": "1551398400"},
+        "date": {"since": "2019-03-01"},
+        "other": {"since": "Fri, 01 Mar 2019 00:00:00 GMT"},
+    }
+    found = store.adopt(("email_opened", [opened(id_, **cells) for id_, cells in spelt.items()]))
+    told = {row["id"]: filled(row) for row in found["email_opened"]}
+    clock = {"sent_at": DAY, "since": DAY, "score": 7, "ratio": 7.0}
+    assert {name: told["clock"][name] for name in clock} == clock
+    assert [name for name in spelt if "since" in told[name]] == ["clock"]
+    assert sorted(tuple(row[name] for name in DISCARDED[1:5]) for row in found["_discards"]) == [
+        (id_, "since", f'"{spelt[id_]["since"]}"', "not_a_time") for id_ in ("date", "number", "other")
+    ]
+
+
 def test_a_row_has_no_more_values_than_fit_a_page_and_is_kept() -> None:
     """Columns that the table has get room first, then the others by name, as in a load of messages."""
     store = Adopting(LIMITS["postgres"]._replace(row_bytes=1_400))

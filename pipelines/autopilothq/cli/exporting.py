@@ -26,14 +26,16 @@ def export_dataset(folder: str, form: str, as_json: bool, target: TargetOptions,
         _check_rights(dataset)
         before = dataset.complete_loads()
         with _target(folder) as files, private.writing(files.stage.parent):
-            counts, tables, left_out = _export(dataset, form, files)
+            counts, tables, notes = _export(dataset, form, files)
         if as_json:
-            out.document(json_text({"folder": folder, **counts, "tables": tables, "left_out": left_out}, indent=2))
+            out.document(json_text({"folder": folder, **counts, "tables": tables, **notes}, indent=2))
         else:
             written = [plural(count, _WORDS[kind]) for kind, count in counts.items() if count]
             out.print_line(f"{folder}: {', '.join(written) or 'nothing, as the dataset has no messages'}")
-            for text in left_out:
+            for text in notes["left_out"]:
                 log.warn(f"Not exported: {shortened(text, MOST_COLUMNS)}")
+            for text in notes.get("changed", ()):
+                log.warn(f"Not the same when loaded again: {shortened(text, MOST_COLUMNS)}")
         if dataset.complete_loads() - before:
             log.warn("A load ended during this export. Export again: some of its rows may be missing.")
 
@@ -56,12 +58,16 @@ def _target(folder: str) -> ExportBucket | ExportFolder:
 
 def _export(
     dataset: Dataset, form: str, files: ExportTarget
-) -> tuple[dict[str, int], Mapping[str, int], Sequence[str]]:
-    """Exports the dataset. Returns what was written by kind, the rows or messages by table, and what was left out."""
+) -> tuple[dict[str, int], Mapping[str, int], dict[str, Sequence[str]]]:
+    """Exports the dataset. Returns what was written by kind, the rows or messages by table, and notes by kind."""
     if form == "archive":
         archive = export_archive(dataset, files)
         messages = sum(archive.messages.values())
         counts = {"messages": messages, "rejected_lines": archive.rejects, "files": archive.files}
-        return counts, archive.messages, archive.left_out
+        return counts, archive.messages, {"left_out": archive.left_out, "changed": archive.changed}
     parquet = export_parquet(dataset, files)
-    return {"rows": sum(parquet.rows.values()), "files": len(parquet.rows)}, parquet.rows, parquet.left_out
+    return (
+        {"rows": sum(parquet.rows.values()), "files": len(parquet.rows)},
+        parquet.rows,
+        {"left_out": parquet.left_out},
+    )

@@ -14,6 +14,7 @@ from ..display import plural
 from ..errors import RunError
 from ..projection import engine
 from ..warehouses.dataset import Dataset, count_shared
+from .changes import ChangedRows, rows_without_message
 from .days import DayFiles
 from .messages import DiscardedValue, MessageRows
 from .target import ExportTarget
@@ -33,12 +34,13 @@ _EVENT_COLUMNS = _TRACKS_COLUMNS | {"event_text"}
 
 
 class ExportedArchive(NamedTuple):
-    """What was exported: messages by table, rejected lines, files, and what was left out."""
+    """What was exported: messages by table, rejected lines, files, what was left out, and what a load will change."""
 
     messages: dict[str, int]
     rejects: int
     files: int
     left_out: list[str]
+    changed: list[str]
 
 
 def export_archive(dataset: Dataset, target: ExportTarget) -> ExportedArchive:
@@ -58,6 +60,7 @@ class _Export:
         self._dataset, self._target, self._con = dataset, target, con
         self._days = DayFiles(target)
         self._left_out: list[str] = []
+        self._changed = ChangedRows()
         views = dataset.views()
         self._existing = {name: columns for name, columns in dataset.columns().items() if name not in views}
         self._check_tracks()
@@ -75,8 +78,9 @@ class _Export:
             if table.name in self._existing:
                 messages[table.name] = self._export_table(kind, table.name)
         rejects = self._export_rejects()
+        self._left_out += rows_without_message(self._dataset, self._existing, self._con)
         self._days.flush()
-        return ExportedArchive(+messages, rejects, self._target.publish(), self._left_out)
+        return ExportedArchive(+messages, rejects, self._target.publish(), self._left_out, self._changed.texts())
 
     def _check_tracks(self) -> None:
         """Raises RunError if another program has made `tracks`."""
@@ -122,7 +126,9 @@ class _Export:
         count = 0
         for batch in self._filtered(self._dataset.read(name, rows.columns), only):
             days = _days_of(batch.column(rows.columns.index("received_at")))
-            for day, line in zip(days, rows.lines(batch, self._discarded_values(name, batch)), strict=True):
+            discards = self._discarded_values(name, batch)
+            self._changed.add(name, batch, discards)
+            for day, line in zip(days, rows.lines(batch, discards), strict=True):
                 self._days.add(day, line)
             count += len(batch)
         return count

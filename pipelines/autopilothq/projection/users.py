@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 
 import duckdb
 
@@ -12,7 +13,7 @@ from . import engine, texts
 from .cells import MOST_BYTES
 from .columns import VALUE_BYTES_SQL, row_bytes
 from .context import NUMBER_OF_KIND, ProjectionContext, ReadTable, TableRows, declared_types, ordered_columns
-from .fit import with_types
+from .fit import fit_messages
 from .mend import mend_texts, mended_columns
 from .tables import PIVOTED, TableBuilder, pivoted_cell
 from .types import SQL_TYPES, TYPES
@@ -51,34 +52,42 @@ def make_latest(
     fresh: TableRows,
     stored: ReadTable | None = None,
     mended: Collection[str] = (),
+    types: Mapping[str, Type] = MappingProxyType({}),
 ) -> TableRows:
     """Returns the rows of those in `latest_ids`, made from this load's messages (`fresh`) and the stored ones.
 
-    `mended` are the columns of stored messages in which this load makes texts whole. If memory runs out, the rows are
-    made once more, in parts of few bytes.
+    `mended` are the columns of stored messages in which this load makes texts whole; `types` are those of columns that
+    the table will have, in addition to what it has. If memory runs out, the rows are made once more, in parts of few
+    bytes.
     """
+    requested = {**types, **context.existing.get(latest.table.name, {})}
     try:
-        return _make_latest(context, latest, fresh, stored, mended)
+        return _make_latest(context, latest, fresh, stored, mended, requested)
     except duckdb.Error as error:
         if context.cells.has_long_lines or not engine.lacks_memory(error):
             raise
     context.cells.has_long_stored_rows = True
     texts.prepare_for_long_lines(context)
-    return _make_latest(context, latest, fresh, stored, mended)
+    return _make_latest(context, latest, fresh, stored, mended, requested)
 
 
 def _make_latest(
-    context: ProjectionContext, latest: Latest, fresh: TableRows, stored: ReadTable | None, mended: Collection[str]
+    context: ProjectionContext,
+    latest: Latest,
+    fresh: TableRows,
+    stored: ReadTable | None,
+    mended: Collection[str],
+    requested: Mapping[str, Type],
 ) -> TableRows:
     in_parts = context.cells.has_long_lines
     gathered = "latest_gathered" if in_parts else "latest_messages"
     types = _gather_messages(context, latest, fresh, stored, gathered)
     mend_texts(context, gathered, NUMBER_OF_KIND[latest.kind], mended)
+    types = {**types, **fit_messages(context, latest, gathered, _traits(latest, types), requested)}
     table = f"{latest.table.name}_rows"  # stays in the engine: the rows are written later
     (_make_rows_in_parts if in_parts else _make_rows)(context, latest, table, types)
     columns = latest_columns(latest, types)
-    made = TableRows(latest.table.name, columns, context.con.sql(f"FROM {table}"), engine.count(context.con, table))
-    return with_types(context, made, context.existing.get(latest.table.name, {}))
+    return TableRows(latest.table.name, columns, context.con.sql(f"FROM {table}"), engine.count(context.con, table))
 
 
 def _make_rows_in_parts(context: ProjectionContext, latest: Latest, table: str, types: Mapping[str, Type]) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..catalog import AUDIT, resource_of
+from ..catalog import ADOPTED, AUDIT, resource_of
 from ..display import plural
 from ..errors import NotSupported
 from ..projection import Deduplicated, ExistingTables, ReadTable, TableRows, engine, ordered_columns
@@ -25,7 +25,6 @@ from ..warehouses.dlt_internals.clients import declare_transactions
 from .plan import PlannedLoad
 from .row_files import RowFiles
 
-ADOPTED = "adopted "  # begins the versions of adopted files and tables in `_audit`; the table's name follows
 _OWN = frozenset({"id", "received_at", "uuid_ts"})
 # Destinations whose transactions must be declared to dlt. SQLite has them too; a lake's table changes atomically.
 TRANSACTIONAL = frozenset({"duckdb", "postgres"})

@@ -20,13 +20,15 @@ CREATE MACRO stamp(t) AS CASE
         || '( ?([Zz]|UTC|[+-]([01]\d|2[0-3])(:?[0-5]\d)?))?')
     THEN within_years(iso_8601(replace(t, ' UTC', 'Z')))::TIMESTAMPTZ END;
 CREATE MACRO zoned_stamp(t) AS CASE WHEN regexp_matches(t, '([Zz]|UTC|[+-]\d\d(:?\d\d)?)$') THEN stamp(t) END;
+-- The timestamps of messages, in any notation of senders.
 CREATE MACRO text_moment(t) AS coalesce(stamp(t), within_years(unusual_clock(to_json(t)::VARCHAR))::TIMESTAMPTZ);
 
 -- Values of files that have only text.
 CREATE MACRO loose_bool(t) AS CASE
     WHEN lower(t) IN ('t', 'true', '1') THEN true WHEN lower(t) IN ('f', 'false', '0') THEN false END;
-CREATE MACRO loose_bigint(t) AS CASE WHEN is_number(t) THEN number_as_bigint(t) END;
-CREATE MACRO loose_double(t) AS CASE WHEN is_number(t) THEN number_as_double(t) END;
+CREATE MACRO is_json_number(t) AS regexp_full_match(t, '-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?');
+CREATE MACRO loose_bigint(t) AS CASE WHEN is_json_number(t) THEN number_as_bigint(t) END;
+CREATE MACRO loose_double(t) AS CASE WHEN is_json_number(t) THEN number_as_double(t) END;
 
 -- The type of a value, as one of the bits of `projection/types.py`. A text is a number only if this keeps its digits.
 CREATE MACRO text_bit(t) AS CASE WHEN t IS NULL THEN NULL WHEN zoned_stamp(t) IS NULL THEN 1 ELSE 2 END;

@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import IO, NamedTuple
 
 import duckdb
@@ -64,7 +65,8 @@ class Source(NamedTuple):
 
     `columns` has the forms by the columns' names in the source, with a template of SQL that converts a value. `types`
     has the types in the source, where there are any. `few` yields SQL for the same rows in parts that take little
-    memory; None: the rows cannot be read in parts.
+    memory; None: the rows cannot be read in parts. `unfit` has SQL for the text of values that no column of the source
+    can hold, by the name of the column that lacks them.
     """
 
     sql: str
@@ -72,6 +74,7 @@ class Source(NamedTuple):
     columns: Mapping[str, tuple[Form, str]]
     types: Mapping[str, str]
     few: Callable[[], Generator[str]] | None = None
+    unfit: Mapping[str, str] = MappingProxyType({})
 
     def cell(self, name: str) -> str:
         """Returns SQL for the value of a column in its form."""
@@ -100,6 +103,9 @@ def buffer_rows(con: duckdb.DuckDBPyConnection, source: Source, number: int, tab
     lost = {
         LostColumn(name, source.columns[name][0], column, reason): source.cell(name)
         for name, (column, reason) in lost_columns(source.columns, names).items()
+    }
+    lost |= {
+        LostColumn(name, "text", names[name], "not_a_time"): sql for name, sql in source.unfit.items() if name in names
     }
     if table not in LATEST_NAMES:
         [id_name] = [name for name, column in names.items() if column == "id"]

@@ -17,6 +17,7 @@ import duckdb
 from ...catalog import CUT, Type
 from ...projection import SQL_TYPES, engine
 from ...projection.types import BOOLEAN, FLOAT, INTEGER, TIME_TEXT, ColumnValues, merge_values
+from ...segment.message import TIMESTAMP_FIELDS
 
 Form = Type | Literal["json", "loose"]
 CELLS_PER_QUERY = 50
@@ -84,18 +85,19 @@ def _wider(width: int, scale: int, least: int) -> str:
     return f"DECIMAL({min(max(width + (width == scale), least), 38)},{min(scale, 37)})"
 
 
-def cell(form: Form, type_: Type, name: str) -> str:
-    """Returns SQL that converts a value in a form to a type; null if that would lose anything."""
+def cell(form: Form, type_: Type, name: str, of_messages: bool = False) -> str:
+    """Returns SQL that converts a value in a form to a type; null if that would lose anything.
+
+    `of_messages` says that the column is a timestamp of messages, which is read in any notation of senders.
+    """
     if type_ == "text":
         return {"json": f"storable_text({name})", "double": f"finite({name})::VARCHAR"}.get(
             form, f"storable({as_plain_text(form, name)})"
         )
     if form == type_:
         return {"timestamp": f"moment({name})", "double": f"finite({name})"}.get(type_, name)
-    if type_ == "timestamp" and form in ("text", "loose"):
-        return f"text_moment({name})"
-    if type_ == "timestamp" and form == "json":
-        return f"text_moment(as_text({name}))"
+    if type_ == "timestamp" and form in ("text", "loose", "json"):
+        return f"{'text_moment' if of_messages else 'stamp'}({as_plain_text(form, name)})"
     if form == "loose":
         return f"loose_{type_}({name})"
     return f"as_{type_}({_JSON_SQL[form].format(name)})"
@@ -166,6 +168,10 @@ class RowGroup(NamedTuple):
         )
         return f"json_object({', '.join(cells)})::VARCHAR"
 
+    def cell(self, column: str, type_: Type) -> str:
+        """Returns SQL that converts a column's value to a type; null if that would lose anything."""
+        return cell(self.forms[column], type_, cell_name(column), column in TIMESTAMP_FIELDS)
+
     def aggregates(
         self, con: duckdb.DuckDBPyConnection, queried: Mapping[str, Sequence[str]]
     ) -> Iterator[tuple[str, tuple[Any, ...]]]:
@@ -192,7 +198,7 @@ class RowGroup(NamedTuple):
         reason = engine.literal(_MISFIT_REASONS.get(type_, "does_not_fit"))
         if form in _FINITE_SQL:
             reason = f"CASE WHEN {_FINITE_SQL[form].format(name)} THEN {reason} ELSE 'not_a_number' END"
-        return DiscardedValues(column, name, form, reason, f"{cell(form, type_, name)} IS NULL")
+        return DiscardedValues(column, name, form, reason, f"{self.cell(column, type_)} IS NULL")
 
 
 class BufferedTable(NamedTuple):
@@ -225,8 +231,7 @@ class BufferedTable(NamedTuple):
 
 
 def _cell_of(group: RowGroup, column: str, type_: Type) -> str:
-    form = group.forms.get(column)
-    return f"NULL::{SQL_TYPES[type_]}" if form is None else cell(form, type_, cell_name(column))
+    return group.cell(column, type_) if column in group.forms else f"NULL::{SQL_TYPES[type_]}"
 
 
 def values_of(

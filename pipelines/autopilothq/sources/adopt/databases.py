@@ -37,6 +37,8 @@ _POSTGRES_FORMS: dict[str, tuple[Form, str]] = {
     "ARRAY": ("json", "to_json({})::text"),
 }
 _AS_TEXT: tuple[Form, str] = ("text", "{}::text")
+_WITHIN_YEARS = "({}) BETWEEN '0001-01-01 00:00:00+00' AND '9999-12-31 23:59:59.999999+00'"
+"""Whether ADBC can hand over a time: infinity, and a time close to it, would become another time."""
 _NEWEST = ("received_at", "uuid_ts")  # their maximums and the number of rows distinguish versions of a table
 
 
@@ -137,16 +139,21 @@ class PostgresSource(Database):
     def opened(self, con: duckdb.DuckDBPyConnection, table: DatabaseTable) -> Iterator[Source]:
         """Yields a source from which the engine reads a table's rows as a stream."""
         forms: dict[str, tuple[Form, str]] = {}
-        cells = []
+        cells, unfit = [], {}
         for number, (column, type_) in enumerate(table.columns.items()):
             form, template = _POSTGRES_FORMS.get(type_, _AS_TEXT)
             # Numbers, because the engine does not distinguish names that differ only in case.
             forms[column] = form, f"c{number}"
-            cells.append(f"{template.format(engine.name(column))} AS c{number}")
+            cell = template.format(engine.name(column))
+            if form == "timestamp":
+                fits, unfit[column] = _WITHIN_YEARS.format(cell), f"t{number}"
+                cells.append(f"CASE WHEN NOT {fits} THEN {engine.name(column)}::text END AS t{number}")
+                cell = f"CASE WHEN {fits} THEN {cell} END"
+            cells.append(f"{cell} AS c{number}")
         with self._connection.cursor() as cursor:
             cursor.execute(f"SELECT {', '.join(cells)} FROM {self.path(table.schema, table.name)}")
             with engine.registered(con, database_rows=cursor.fetch_record_batch()):
-                yield Source("database_rows", ANY_ORDER, forms, table.columns)
+                yield Source("database_rows", ANY_ORDER, forms, table.columns, unfit=unfit)
 
     @staticmethod
     def form(type_: str) -> Form:

@@ -6,9 +6,8 @@ from ...catalog import LATEST, TABLES, Latest, Type
 from ...projection import TableRows, engine, ordered_columns, texts
 from ...projection.cells import MOST_BYTES
 from ...projection.context import ProjectionContext, declared_types
-from ...projection.fit import with_types
 from ...projection.types import SQL_TYPES
-from ...projection.users import PARTS_GATHERED, make_latest
+from ...projection.users import PARTS_GATHERED, latest_columns, make_latest
 from .columns import aliased
 from .kept import SQL, Adoption, keys
 from .row_width import AdoptedColumns, without_too_wide
@@ -20,9 +19,11 @@ KILL_POINT_OWN_ROWS_MADE = f"{__name__}:_with_own_rows"  # for tests/faults
 def latest_rows_of(adoption: Adoption, fresh: Mapping[str, TableRows]) -> Iterator[TableRows]:
     """Yields the rows of `users` and `accounts`; `fresh` are the rows of this load by table."""
     for latest in LATEST:
-        made = _rows_of_messages(adoption, latest, fresh.get(latest.messages.name))
-        if latest.table.name in adoption.buffered:
-            made = _with_own_rows(adoption, latest, made)
+        of_messages = fresh.get(latest.messages.name)
+        columns = _own_columns(adoption, latest, of_messages)
+        made = _rows_of_messages(adoption, latest, of_messages, {} if columns is None else columns.ordered)
+        if columns is not None:
+            made = _with_own_rows(adoption, latest, made, columns)
         if made is not None:
             yield _not_refused(adoption, made)
 
@@ -32,7 +33,20 @@ def is_of_messages(adoption: Adoption, name: str) -> bool:
     return any(latest.table.name == name and latest.messages.name in adoption.buffered for latest in LATEST)
 
 
-def _rows_of_messages(adoption: Adoption, latest: Latest, fresh: TableRows | None) -> TableRows | None:
+def _own_columns(adoption: Adoption, latest: Latest, fresh: TableRows | None) -> AdoptedColumns | None:
+    """Returns the columns of the table's own adopted rows, with types that its messages fit too; None without such."""
+    context, name = adoption.context, latest.table.name
+    if name not in adoption.buffered:
+        return None
+    columns = table_columns(adoption, name, declared_types(latest.table), [adoption.buffered[name]])
+    of_messages = {} if fresh is None else {**fresh.columns, **context.existing.get(latest.messages.name, {})}
+    made = latest_columns(latest, of_messages)
+    return columns.with_types(_common_types(columns, made, context.existing.get(name, {})))
+
+
+def _rows_of_messages(
+    adoption: Adoption, latest: Latest, fresh: TableRows | None, types: Mapping[str, Type]
+) -> TableRows | None:
     """Returns the rows of all users or groups in adopted messages, even if these messages are stored already."""
     buffered = adoption.buffered.get(latest.messages.name)
     if fresh is None or buffered is None:
@@ -45,21 +59,16 @@ def _rows_of_messages(adoption: Adoption, latest: Latest, fresh: TableRows | Non
     )
     if not engine.count(con, "latest_ids"):
         return None
-    return make_latest(adoption.context, latest, fresh, adoption.stored)
+    return make_latest(adoption.context, latest, fresh, adoption.stored, types=types)
 
 
-def _with_own_rows(adoption: Adoption, latest: Latest, made: TableRows | None) -> TableRows:
+def _with_own_rows(adoption: Adoption, latest: Latest, made: TableRows | None, columns: AdoptedColumns) -> TableRows:
     """Returns the rows completed with values of the table's own adopted rows, where messages have none.
 
     In a stored row, only null cells change.
     """
     context, name = adoption.context, latest.table.name
     con, buffered = context.con, adoption.buffered[name]
-    columns = table_columns(adoption, name, declared_types(latest.table), [buffered])
-    if made is not None:
-        common = _common_types(columns, made.columns, context.existing.get(name, {}))
-        made = with_types(context, made, common)
-        columns = columns.with_types(common)
     types = {column: type_ for column, type_ in columns.types.items() if column != "uuid_ts"}
     con.execute(SQL["within"].format(keys=keys(name), duplicates="duplicates"))
     discard_misfits(adoption, buffered, name, columns.types, "duplicates")

@@ -14,7 +14,6 @@ from .columns import (
     DiscardedValues,
     RowGroup,
     aliased,
-    cell,
     cell_name,
     values_of,
 )
@@ -127,7 +126,7 @@ def discard_misfits(
             for index, lost in enumerate(group.lost)
         ]
         misfits = {
-            column: (f"count(*) FILTER ({name} IS NOT NULL AND {cell(form, type_, name)} IS NULL)",)
+            column: (f"count(*) FILTER ({name} IS NOT NULL AND {group.cell(column, type_)} IS NULL)",)
             for column, form in group.forms.items()
             for name in [cell_name(column)]
             if (type_ := types.get(column)) is not None and (form != type_ or type_ not in ("bigint", "bool"))

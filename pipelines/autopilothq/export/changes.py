@@ -1,0 +1,126 @@
+"""Counts the rows that no load makes again as they are, because no load of messages has made them: adopted ones.
+
+Such a row may lack what every message has, or contradict itself; one of `users` or `accounts` may have no message.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..catalog import ADOPTED, AUDIT, LATEST
+from ..display import plural
+from ..projection import engine
+from ..segment.json_text import BLANK
+from ..segment.naming import table_name
+from ..warehouses.dataset import Dataset
+from .messages import DiscardedValue
+
+_WHAT = {
+    "no_ids": "without an id of the contact and without an address, which a load rejects",
+    "address": "without an id of the contact, whose anonymous_id will be the address",
+    "other_event": "with an event_text of another event, which will be rows of that event",
+    "no_event_text": "without an event_text, which will be that of event",
+    "no_time": "without a timestamp or received_at, which a load makes of the other times",
+}
+_SOURCES = {
+    "timestamp": ("original_timestamp", "received_at", "sent_at"),
+    "received_at": ("sent_at", "timestamp", "original_timestamp"),
+}
+"""The times of which a load makes one that is missing."""
+_ADDRESSES = ("context_traits_email", "email")
+_READ = {"user_id", "anonymous_id", "event_text", *_ADDRESSES, *_SOURCES, *_SOURCES["received_at"]}
+
+
+class ChangedRows:
+    """Counts such rows by table. Example: `ChangedRows().add("email_opened", batch, {})`."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, Counter[str]] = {}
+
+    def add(self, table: str, batch: pa.RecordBatch, discards: Mapping[str, Sequence[DiscardedValue]]) -> None:
+        """Counts rows of a batch, except those whose message gets back a value of such a column from `discards`."""
+        found = self._counts.setdefault(table, Counter())
+        rows = pa.Table.from_batches([batch])
+        if except_ids := [id_ for id_, values in discards.items() if any(value.column in _READ for value in values)]:
+            rows = rows.filter(pc.invert(pc.is_in(rows["id"], pa.array(except_ids, pa.string()))))
+        found.update(_without_ids(rows))
+        found.update(_of_events(rows))
+        missing = [_missing(rows, name, sources) for name, sources in _SOURCES.items()]
+        found["no_time"] += pc.sum(pc.or_(*missing)).as_py() or 0
+
+    def texts(self) -> list[str]:
+        """Returns what differs, a text for each table and kind of row."""
+        return [
+            f"{table}: {plural(counts[kind], 'row')} {what}"
+            for table, counts in self._counts.items()
+            for kind, what in _WHAT.items()
+            if counts[kind]
+        ]
+
+
+def _without_ids(rows: pa.Table) -> Counter[str]:
+    names = [name for name in ("user_id", "anonymous_id") if name in rows.column_names]
+    if not names:
+        return Counter()
+    blank = [pc.fill_null(pc.equal(pc.utf8_trim(rows[name], BLANK), ""), True) for name in names]
+    nobody = rows.filter(pc.and_(*blank) if len(blank) > 1 else blank[0])
+    addresses = [nobody[name].to_pylist() for name in _ADDRESSES if name in rows.column_names]
+    has = Counter(any(map(_is_address, of)) for of in zip(*addresses, strict=True)) if addresses else Counter[bool]()
+    return Counter({"address": has[True], "no_ids": len(nobody) - has[True]})
+
+
+def _is_address(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip(BLANK))
+
+
+def _of_events(rows: pa.Table) -> Iterator[str]:
+    if not {"event", "event_text"} <= set(rows.column_names):
+        return
+    pairs = rows.group_by(["event", "event_text"]).aggregate([([], "count_all")]).to_pylist()
+    for pair in pairs:
+        event, text = pair["event"], pair["event_text"]
+        if text is None:
+            yield from ["no_event_text"] * pair["count_all"]
+        elif event is not None and table_name(text) != event:
+            yield from ["other_event"] * pair["count_all"]
+
+
+def _missing(rows: pa.Table, name: str, sources: Collection[str]) -> pa.ChunkedArray:
+    """Returns for each row whether a time is null, though there is another one of which a load makes it."""
+    none = pa.chunked_array([pc.fill_null(pa.nulls(len(rows), pa.bool_()), False)])
+    if name not in rows.column_names:
+        return none
+    there = none
+    for source in sources:
+        if source in rows.column_names:
+            there = pc.or_(there, pc.is_valid(rows[source]))
+    return pc.and_(pc.is_null(rows[name]), there)
+
+
+def rows_without_message(
+    dataset: Dataset, existing: Mapping[str, Container[str]], con: duckdb.DuckDBPyConnection
+) -> Iterator[str]:
+    """Yields a text for each of `users` and `accounts` that has adopted rows, with how many no message is about."""
+    versions = list(_texts(dataset, AUDIT.name, "version")) if "version" in existing.get(AUDIT.name, ()) else []
+    for latest in LATEST:
+        table = latest.table.name
+        if table not in existing or not any(each.startswith(f"{ADOPTED}{table} ") for each in versions):
+            continue
+        dataset.tables([table, latest.messages.name])
+        con.execute("CREATE OR REPLACE TABLE without_message (id VARCHAR)")
+        engine.read_stored(con, dataset.read(table, ["id"]), "INSERT INTO without_message FROM stored")
+        if latest.messages.name in existing:
+            keys = dataset.read(latest.messages.name, [latest.key])
+            engine.read_stored(con, keys, f"DELETE FROM without_message WHERE id IN (SELECT {latest.key} FROM stored)")
+        number = engine.count(con, "without_message")
+        yield f"{table}: values that only adopted rows have; {plural(number, 'row')} that no message is about"
+
+
+def _texts(dataset: Dataset, table: str, column: str) -> Iterator[str]:
+    dataset.tables([table])
+    for batch in dataset.read(table, [column]):
+        yield from filter(None, batch.column(0).to_pylist())
