@@ -45,6 +45,22 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"columns": {"note": {"data_type": "text", "nullable": False}}},
         "Expected a value in each row of tracks.note, because its hints say nullable=False, but 16 of 16 rows",
     ),
+    "deletion": (
+        {"columns": {"user_id": {"hard_delete": True}}},
+        "Expected no hint hard_delete for tracks.user_id: rows that it lets be deleted would count as stored.",
+    ),
+    "filter": (
+        {"write_disposition": {"disposition": "merge", "source_filter": "user_id IS NOT NULL"}},
+        "Expected no hint source_filter for tracks: it changes which rows are stored, and _audit would be wrong",
+    ),
+    "strategy of the table": (
+        {"additional_table_hints": {"x-merge-strategy": "scd2"}},
+        "Expected no hint x-merge-strategy for tracks: it changes which rows are stored, and _audit would be wrong",
+    ),
+    "disposition of the table": (
+        {"additional_table_hints": {"write_disposition": "append"}},
+        "Expected no hint write_disposition for tracks: it changes which rows are stored, and _audit would be wrong",
+    ),
     "model": ({"columns": _Model}, "Expected columns of tracks as a dict of hints"),
     "format": ({"file_format": "jsonl"}, "Expected the file format parquet for tracks, but got jsonl"),
 }
@@ -126,6 +142,7 @@ def test_an_import_schema(folder: Path) -> None:
     for hint, value, said in (
         ("data_type", "bigint", r"Expected the data type text for tracks\.user_id in the import schema, but got big"),
         ("merge_key", True, "Expected the primary key id for tracks in the import schema, but got merge_key for its c"),
+        ("hard_delete", True, r"Expected no hint hard_delete for tracks\.user_id: rows that it lets be deleted would "),
     ):
         schema = json.loads(known)
         schema["tables"]["tracks"]["columns"]["user_id"][hint] = value
@@ -133,6 +150,23 @@ def test_an_import_schema(folder: Path) -> None:
         with pytest.raises(PipelineStepFailed, match=said):
             target.run(archive(more(folder, track("m3", "Email Opened", 3))))
         assert target.count("tracks") == 2
+
+
+@pytest.mark.parametrize(
+    ("hint", "said"),
+    [
+        ("hard_delete", "Expected no hint hard_delete for shoe_bought.size: rows that it lets be deleted would count"),
+        ("merge_key", "Expected the primary key id for shoe_bought in the schema, but got merge_key for its column s"),
+    ],
+)
+def test_a_source_whose_schema_lets_rows_be_deleted(source: Callable[..., DltSource], hint: str, said: str) -> None:
+    mine, target = source(), Target()
+    column: Any = {"name": "size", hint: True}
+    mine.schema.update_table({"name": "shoe_bought", "columns": {"size": column}})
+    with pytest.raises(PipelineStepFailed) as raised:
+        target.run(mine)
+    assert said in str(raised.value)
+    assert (target.names(), target.pipeline.has_pending_data) == ([], False)
 
 
 def test_a_source_is_not_pickled(source: Callable[..., DltSource]) -> None:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -249,6 +250,18 @@ def test_a_limit_is_not_the_whole(source: Callable[..., DltSource], whole: Rows)
     target.run(source())
     assert target.tables() == whole
     assert target.balances()
+
+
+def test_a_window_is_not_the_whole(folder: Path) -> None:
+    """Runs that take windows of time, one after the other, store all of them."""
+    url = more(folder, *(track(f"m{n}", "Email Opened", n) for n in range(2)))
+    target = Target()
+    for first in range(2):
+        mine = archive(url).with_resources("tracks", "_audit")
+        begin, end = (datetime(2019, 3, 20, 10, minute, tzinfo=UTC) for minute in (first, first + 1))
+        mine.tracks.apply_hints(incremental=dlt.sources.incremental("received_at", begin, end_value=end))
+        target.run(mine)
+        assert (target.count("tracks"), target.count("_audit")) == (first + 1, 0)
 
 
 def test_contracts(folder: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from ..catalog import ALWAYS, AUDIT, DISCARDS, EVENTS_RESOURCE, Table
 from ..projection import ordered_columns
 from ..projection.context import declared_types
 from ..warehouses.dataset import connected
+from ..warehouses.dlt_internals import resources as dlt_resources
 from ..warehouses.duckdb_open import close_database_after, keep_open_while_loading
 from ..warehouses.hints import REPLACED, arrow_schema
 from .earlier_load import Brought, Stored, note_earlier
@@ -78,7 +79,8 @@ class Load:
         If not all rows were taken, no file counts as loaded: all are read again.
         """
         extraction = self._planned.extraction
-        incomplete = sorted(self._resources - self._whole)
+        windows = {name for name in self._resources if dlt_resources.is_window(extraction.resources[name])}
+        incomplete = sorted(self._resources - self._whole | windows)
         fed = ", ".join(sorted(extraction.only_fed))
         if incomplete and self._audit:
             self._warn(

@@ -172,7 +172,8 @@ def _check_run(pipeline: dlt.Pipeline) -> None:
 
 
 def _check_merging(extraction: Extraction, strategies: Sequence[str]) -> None:
-    """Raises CannotMerge unless the destination can merge the tables of this load."""
+    """Raises CannotMerge or NotSupported if the destination, or dlt's schema, cannot merge the tables of this load."""
+    user_hints.check_schema_rows(extraction.resources, extraction.schema)
     for name in (TRACKS.name, USERS.name, *extraction.resources.keys() & TABLES.keys()):
         write_disposition(name, extraction.resources.get(name), strategies)
 

@@ -1,14 +1,14 @@
 """Checks the hints that users give dlt for a resource: they are followed, or refused before anything is written."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 import dlt
 import pyarrow as pa
 from dlt import Schema
 from dlt.sources import DltResource
 
-from ..catalog import AUDIT, TABLES, Table, key_of
+from ..catalog import AUDIT, TABLES, Table, key_of, resource_of
 from ..display import plural
 from ..errors import NotSupported
 from ..projection import TableRows, engine
@@ -17,6 +17,8 @@ from ..warehouses.dlt_internals import resources as dlt_resources
 from ..warehouses.hints import REPLACED, STRATEGIES
 
 _OF_SOURCE = "autopilothq_hint"  # the attribute of functions that are hints of the source itself
+# What `additional_table_hints` must not override.
+_STORING = frozenset({"name", "parent", "resource", "columns", "write_disposition", "table_format", "file_format"})
 
 
 def mark_functions(resource: DltResource) -> None:
@@ -37,6 +39,7 @@ def check_hints(resource: DltResource) -> None:
             " message that comes again would be stored twice.\n"
             "Leave write_disposition out: what is stored stays, and what is new is added."
         )
+    _check_merge(resource, disposition)
     requested, possible = strategy(resource), STRATEGIES[table in REPLACED]
     if requested is not None and requested not in possible:
         raise NotSupported(
@@ -49,6 +52,7 @@ def check_hints(resource: DltResource) -> None:
             " stored is looked for there.\nLeave table_name out, and rename in a view or with dataset_name."
         )
     _check_keys(resource, table.key if table else ("id",))
+    _check_deletion(name, own_columns(resource))
     file_format = dlt_resources.hints(resource).get("file_format")
     if file_format not in (None, "parquet"):
         raise NotSupported(
@@ -89,6 +93,30 @@ def _other_key(columns: TTableSchemaColumns, key: Sequence[str]) -> tuple[str, s
         if column.get("primary_key") and name not in key:
             return name, "primary_key"
     return None
+
+
+def _check_merge(resource: DltResource, disposition: Mapping[str, Any]) -> None:
+    """Raises NotSupported for hints about how rows are stored besides a disposition and its strategy."""
+    more = dlt_resources.hints(resource).get("additional_table_hints") or {}
+    given = [
+        *(key for key in disposition if key not in ("disposition", "strategy")),
+        *(key for key in more if key in _STORING or key.startswith(("x-merge-", "x-stage-"))),
+    ]
+    if given:
+        raise NotSupported(
+            f"Expected no hint {given[0]} for {resource.name}: it changes which rows are stored, and _audit would be"
+            " wrong about them.\n"
+            "Leave it out, and drop rows in a step of your own: source.resources[...].add_map(...)."
+        )
+
+
+def _check_deletion(table: str, columns: TTableSchemaColumns) -> None:
+    """Raises NotSupported for a column that tells dlt which rows to delete."""
+    if column := next((name for name, hints in columns.items() if hints.get("hard_delete")), None):
+        raise NotSupported(
+            f"Expected no hint hard_delete for {table}.{column}: rows that it lets be deleted would count as stored.\n"
+            "Leave it out, and drop rows in a step of your own: source.resources[...].add_map(...)."
+        )
 
 
 def _check_functions(resource: DltResource) -> None:
@@ -226,6 +254,25 @@ def check_schema(schema: Schema, table: Table) -> None:
             f"Expected the write disposition merge for {table.name} in the import schema, but got"
             f" {known['write_disposition']}.\nChange it back there."
         )
+
+
+def check_schema_rows(resources: Mapping[str, DltResource], schema: Schema) -> None:
+    """Raises NotSupported if a column in dlt's schema lets rows of one of these resources be deleted.
+
+    Users may have changed the schema itself. Hints of a resource take precedence over it.
+    """
+    for name, table in schema.tables.items():
+        resource = resources.get(resource_of(name))
+        if resource is None or table.get("resource") not in (None, resource.name):
+            continue
+        own = own_columns(resource)
+        columns = {column: {**hints, **own.get(column, {})} for column, hints in table["columns"].items()}
+        if other := _other_key(cast(TTableSchemaColumns, columns), key_of(name)):
+            raise NotSupported(
+                f"Expected the primary key {', '.join(key_of(name))} for {name} in the schema, but got {other[1]} for"
+                f" its column {other[0]}.\nRemove it there."
+            )
+        _check_deletion(name, cast(TTableSchemaColumns, columns))
 
 
 def is_replaced(resource: DltResource) -> bool:

@@ -21,6 +21,7 @@ from dlt.common.storages.load_package import LoadPackageStateInjectableContext, 
 from dlt.extract.extract import Extract
 from dlt.extract.extractors import _to_arrow_table
 from dlt.extract.hints import NATURAL_CALLABLES, HintsMeta
+from dlt.extract.incremental import IncrementalResourceWrapper
 from dlt.extract.items import TableNameMeta
 from dlt.extract.items_transform import MapItem
 from dlt.extract.pipe import ForkPipe
@@ -141,6 +142,16 @@ def dataset_of_run(pipeline: dlt.Pipeline) -> None:
 def has_row_steps(resource: DltResource) -> bool:
     """Returns whether a resource has steps that see its rows: maps, filters, limits, an incremental, a validator."""
     return len(resource._pipe.steps) > 1
+
+
+def is_window(resource: DltResource) -> bool:
+    """Returns whether a resource has an incremental that ends at a value, so that other runs take other rows.
+
+    An external scheduler may have given it the end, but not before dlt has begun to take rows.
+    """
+    given: Any = resource.incremental
+    own = given.incremental if isinstance(given, IncrementalResourceWrapper) else given
+    return own is not None and own.end_value is not None
 
 
 class OwnHints(dict[str, Any]):
