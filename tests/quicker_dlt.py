@@ -26,6 +26,7 @@ from dlt.extract import hints as dlt_hints
 
 import autopilothq
 from autopilothq.warehouses.dlt_internals.caching import cache_repeated_work
+from quicker_settings import spare_settings
 
 ASKED = {
     dlt_typing: (
@@ -58,6 +59,7 @@ def cache_hints() -> None:
             if asked := getattr(module, name, None):
                 _replace(name, asked, _cached(asked))
     cache_repeated_work()
+    spare_settings()
     validate_once()
     quick_yaml()
     if importlib.util.find_spec("pandas") is None:

@@ -11,22 +11,25 @@ from autopilothq.inspect import ModelView
 from autopilothq.inspect import views as inspected
 from autopilothq.warehouses.dataset import SqlDataset
 
-_FIELDS: dict[type, int] = {}
+_FIELDS: dict[type, tuple[str, ...]] = {}
 
 
 def spare_lookups() -> None:
-    """Has dlt count the fields of a configuration once, and httpx read the machine's certificates once.
+    """Has dlt list the fields of a configuration once, and httpx read the machine's certificates once.
 
     dlt counts them whenever it asks whether there is a configuration. httpx reads them for each request without a
     client of its own, which takes longer than the request.
     """
-    setattr(BaseConfiguration, "__len__", lambda self: _fields(type(self)))  # noqa: B010
+    setattr(BaseConfiguration, "__len__", lambda self: len(_fields(type(self))))  # noqa: B010
+    setattr(BaseConfiguration, "__iter__", lambda self: iter(_fields(type(self))))  # noqa: B010
     vars(httpx_transports)["create_ssl_context"] = functools.cache(httpx.create_ssl_context)
 
 
-def _fields(of: type[BaseConfiguration]) -> int:
+def _fields(of: type[BaseConfiguration]) -> tuple[str, ...]:
     if of not in _FIELDS:
-        _FIELDS[of] = sum(map(is_valid_configspec_field, of.__dataclass_fields__.values()))
+        _FIELDS[of] = tuple(
+            field.name for field in of.__dataclass_fields__.values() if is_valid_configspec_field(field)
+        )
     return _FIELDS[of]
 
 
