@@ -17,6 +17,7 @@ from .errors import BusyError, RunError
 from .explain import busy_message, error_message, explained
 from .sources import isolate
 from .sources import refused as refusals
+from .sources.earlier_load import complete_only_whole_loads
 from .sources.load_folder import drop_files
 from .sources.refused import target_of
 from .sources.report import LoadReport
@@ -95,6 +96,7 @@ def pipeline(
     could not distinguish the file from the dataset, because both have the same name.
     """
     cache_repeated_work()
+    complete_only_whole_loads()
     with explained():
         options = TargetOptions(destination, credentials, dataset)
         to, dataset_name = make_destination(options, create, wait)

@@ -1,7 +1,9 @@
 """Rows that wait to be loaded do not count as stored, so another load is refused meanwhile."""
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 import stock
 from autopilothq import archive
 from autopilothq.projection import Deduplicated
+from autopilothq.warehouses.dlt_internals import logger
+from autopilothq.warehouses.dlt_internals.clients import file_of
 from autopilothq.warehouses.duckdb import direct
 from dlt_habits.habits import Target, archive_of, identify, track
 
@@ -136,27 +140,74 @@ def test_users_of_a_load_that_another_machine_overtook(when: str, monkeypatch: p
     assert target.balances()
 
 
-def test_rows_that_another_pipeline_took_away_while_they_were_staged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both stage them in the same tables, which each load of dlt's empties first."""
-    first, second = (archive_of(f"{name}.ndjson", track(name, "Email Opened", 1)) for name in "ab")
-    target = Target()
+LINES: dict[str, Callable[[str], dict[str, Any]]] = {
+    "tracks": lambda name: track(name, "Email Opened", 1),
+    "_rejects": lambda name: {"type": name},
+    "users": lambda name: identify(name, "u1", 1, **{name: name}),
+}
+STORED: dict[str, Callable[[dict[str, Any]], set[str]]] = {
+    "tracks": lambda row: {row["id"]},
+    "_rejects": lambda row: {json.loads(row["raw"])["type"]},
+    "users": lambda row: {"a", "b"} & row.keys(),
+}
+
+
+@pytest.mark.parametrize(
+    ("table", "cut_off", "goes_on"),
+    [
+        ("tracks", None, False),
+        ("tracks", "before tracks", True),
+        ("_rejects", "before _audit", False),
+        ("users", "after users", False),
+        ("users", "after users", True),
+    ],
+)
+def test_rows_that_another_pipeline_took_away_while_they_were_staged(
+    table: str, cut_off: str | None, goes_on: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both stage them in the same tables, which each load of dlt's empties first, whatever becomes of it then.
+
+    The books never say that they are stored.
+    """
+    names = [table, "_audit", *(["identifies"] if table == "users" else [])]
+    first, second = (archive(archive_of(f"{name}.ndjson", LINES[table](name))).with_resources(*names) for name in "ab")
+    target, run, said = Target(), DuckDbCopyJob.run, list[str]()
     other = dlt.pipeline("other", destination=stock.duckdb(target.con), dataset_name="data")
-    run = DuckDbCopyJob.run
+    monkeypatch.setattr(logger, "warning", said.append)
+    if cut_off is None:
+        first.tracks.add_map(lambda rows: rows)  # which could leave out some
+
+    def complete() -> set[str]:
+        files = {Path(file).stem for (file,) in target.con.execute(COMPLETE).fetchall()}
+        assert files <= set[str]().union(*map(STORED[table], target.rows(table)))
+        return files
 
     def overtake(job: DuckDbCopyJob) -> None:
+        is_other = Path(other.working_dir) in Path(file_of(job)).parents
+        if is_other and cut_off == f"before {job.load_table_name}":
+            raise DatabaseTerminalException(ValueError("killed"))
         run(job)
-        if job.load_table_name == "tracks":
-            monkeypatch.setattr(DuckDbCopyJob, "run", run)
-            with ThreadPoolExecutor(1) as pool:
-                pool.submit(other.run, archive(second).with_resources("tracks", "_audit")).result()
+        if is_other and cut_off == f"after {job.load_table_name}":
+            raise DatabaseTerminalException(ValueError("killed"))
+        if not is_other and job.load_table_name == table:
+            with ThreadPoolExecutor(1) as pool, pytest.raises(PipelineStepFailed) if cut_off else nullcontext():
+                pool.submit(other.run, second).result()
 
     monkeypatch.setattr(DuckDbCopyJob, "run", overtake)
-    source = archive(first).with_resources("tracks", "_audit")
-    target.run(source)
-    assert [row["id"] for row in target.rows("tracks")] == ["b"]
-    target.run(source)
-    assert sorted(row["id"] for row in target.rows("tracks")) == ["a", "b"]
+    target.run(first)
+    monkeypatch.setattr(DuckDbCopyJob, "run", run)
+    assert [text.partition(" had staged for ")[2].partition(" ")[0] for text in said] == [table]
+    assert complete() == (set() if cut_off else {"b"})
+    target.run(first)
+    assert complete() == ({"a"} if cut_off else {"a", "b"})
+    if cut_off:
+        (other.run if goes_on else other.abort_packages)()
+    other.run(second)
+    assert complete() == {"a", "b"}
     assert target.balances()
+
+
+COMPLETE = "SELECT file FROM data._audit SEMI JOIN (FROM data._dlt_loads WHERE status = 0) USING (load_id)"
 
 
 def test_a_load_that_was_cut_off_and_went_on_after_a_backup_was_restored(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,29 +6,37 @@ a load that was cut off is continued: what it had stored before is missing if th
 its rows of users, which replace others, know nothing of what another machine loaded meanwhile. dlt completes the load
 all the same. Such a load must not count as complete.
 
-Two loads at the same time stage their rows in the same tables, where one can take away those of the other. A run's lock
-prevents that as long as it is renewed, and pipelines of one's own have none. dlt does not notice, so the rows of a load
-are counted if another one was at work meanwhile.
+Two loads at the same time stage their rows in the same tables, where one can take away those of the other, or put rows
+with the same keys beside them. A run's lock prevents that as long as it is renewed, and pipelines of one's own have
+none. dlt does not notice. So before a load is completed, it is checked whether its rows, and no others, are still
+staged; if not, they are counted where they belong. It does not matter whether the other load was completed, was killed
+or is still at work. A load that lacks rows is never completed, so that everybody reads again what it had read.
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import dlt
+import pyarrow.parquet as pq
 
 from .. import disk, private
-from ..catalog import DISCARDS, REJECTS
-from ..warehouses.dataset import Dataset
-from ..warehouses.dlt_internals import LOADS_TABLE_NAME, logger
+from ..catalog import DISCARDS, REJECTS, key_of
+from ..utc import parse_time, to_utc
+from ..warehouses.dataset import Dataset, dataset_of
+from ..warehouses.dlt_internals import LOADS_TABLE_NAME, DatabaseUndefinedRelation, JobClientBase, logger
+from ..warehouses.dlt_internals.clients import check_before_completing
 from ..warehouses.dlt_internals.resources import uncut_loads
 from ..warehouses.hints import REPLACED
+from ..warehouses.native import SEGMENT_TABLE_HINT
 
 _FILE = "autopilothq-loads/earlier.json"  # below the pipeline's working folder, because what waits is there, too
-_MOST = 20  # loads that are kept: hardly more can wait
+_MOST = 20  # loads that are kept: hardly more can wait; and times of the rows of one load, one for each source
 _STORED_AT = {REJECTS.name: "rejected_at", DISCARDS.name: "discarded_at"}  # of all other tables it is uuid_ts
 _EVER = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 _REPLACED = frozenset(table.name for table in REPLACED)
@@ -81,7 +89,7 @@ class Brought(NamedTuple):
         at = datetime.fromisoformat(self.stored_at)
         found = dataset.columns()
         for table, count in self.rows.items():
-            column = _STORED_AT.get(table, "uuid_ts")
+            column = _stored_at(table)
             if table not in found:
                 return False
             if column in found[table]:
@@ -121,7 +129,8 @@ def note_earlier(
     """
     if not earlier.complete and not brought.rows:
         return
-    kept = {of: each for of, each in _read(pipeline).items() if of not in now.complete or _is_needed(each, now)}
+    found = _read(pipeline.working_dir)
+    kept = {of: each for of, each in found.items() if of not in now.complete or _is_needed(each, now)}
     noted = _Noted(earlier, (brought,) if brought.rows else (), meanwhile)
     if load_id in kept:
         other = kept.pop(load_id)
@@ -138,11 +147,11 @@ def outdated_loads(pipeline: dlt.Pipeline, now: Stored, dataset: Dataset) -> set
     """Returns which of a dataset's complete loads lack rows: their own, or those of loads that they were read after.
 
     It lacks its own also if they replaced rows that other loads had brought since it was read. Its own are looked up
-    once, and only if it may have been cut off and continued, or another load was at work at the same time.
+    once, and only if it may have been cut off and continued.
 
     Example: `outdated_loads(pipeline, Stored({"2.0"}), dataset) == {"2.0"}` if load 2.0 was read after 1.0.
     """
-    noted = _read(pipeline)
+    noted = _read(pipeline.working_dir)
     complete = {load_id: each for load_id, each in noted.items() if load_id in now.complete}
     unchecked = [load_id for load_id, each in complete.items() if each.brought and _can_check(each, now)]
     if unchecked:
@@ -167,16 +176,97 @@ def _is_whole(dataset: Dataset, now: Stored, load_id: str, noted: _Noted, is_unc
     ended: dict[str, Any] = dict(dataset.rows("{load_id}, {inserted_at}", LOADS_TABLE_NAME)) if others else {}
     if any(each.replaces for each in brought) and any(ended[other] < ended[load_id] for other in readers):
         return False
-    is_alone = all(_began(other) > ended[load_id].timestamp() for other in others)
-    return (is_uncut and is_alone) or all(each.is_in(dataset) for each in brought)
+    return is_uncut or all(each.is_in(dataset) for each in brought)
 
 
-def _began(load_id: str) -> float:
-    """Returns when a load began, which dlt's id of it tells; with another id it may have been at any time."""
-    try:
-        return float(load_id)
-    except ValueError:
-        return 0.0
+def complete_only_whole_loads() -> None:
+    """Makes dlt complete a load only if nobody took away rows that it had staged; of any other it warns."""
+    check_before_completing(_has_staged_rows)
+
+
+def _has_staged_rows(
+    client: JobClientBase, working_folder: Path, load_id: str, files: Mapping[str, Sequence[Path]]
+) -> bool:
+    """Returns whether the tables have the rows of a load's files, which it staged and merged.
+
+    Of files that are not Parquet, the load's note tells how many rows they have.
+    """
+    ours = sorted(table for table in files if cast(Any, client.schema.tables[table]).get(SEGMENT_TABLE_HINT))
+    noted = _read(working_folder).get(load_id)
+    brought = (noted.brought if noted else None) or ()
+    counts: dict[str, Mapping[datetime, int]] = {}
+    for table in ours:
+        if all(path.suffix == ".parquet" for path in files[table]):
+            counts[table] = _rows_by_time(table, files[table])
+        else:
+            counts[table] = {datetime.fromisoformat(at): rows[table] for at, rows in brought if table in rows}
+    counts = {table: found for table, found in counts.items() if found}
+    if not counts:
+        return True
+    with client:
+        dataset, *staging = dataset_of(client).parts()
+        lacking = [table for table, found in counts.items() if not has_rows(dataset, staging, table, found)]
+    if lacking:
+        logger.warning(
+            f"Rows that this load had staged for {', '.join(lacking)} are missing: another load was at work at the same"
+            " time, and took them away. This one does not count as complete, and the next run reads again what it read."
+        )
+    return not lacking
+
+
+def _rows_by_time(table: str, files: Sequence[Path]) -> dict[datetime, int]:
+    """Returns how many rows files have by the time at which they are stored; empty if they do not say."""
+    counts = Counter[datetime]()
+    column = _stored_at(table)
+    for path in files:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(columns=[column]) if column in file.schema_arrow.names else ():
+                times = [(each["values"].as_py(), each["counts"].as_py()) for each in batch[column].value_counts()]
+                counts.update({to_utc(time or _EVER[0]): count for time, count in times})
+    return {} if len(counts) > _MOST or _EVER[0] in counts else counts  # a user's step has changed the times
+
+
+def has_rows(dataset: Dataset, staging: Sequence[Dataset], table: str, counts: Mapping[datetime, int]) -> bool:
+    """Returns whether a table has as many rows as a load staged for it, by the time at which they are stored.
+
+    It has if they are still staged, each once, and no others: then these were merged. Otherwise they are counted.
+    """
+    return any(_are_staged(each, table, counts) for each in staging) or all(
+        _count(dataset, table, at) >= n for at, n in counts.items()
+    )
+
+
+def _are_staged(staging: Dataset, table: str, counts: Mapping[datetime, int]) -> bool:
+    column = f"{{{_stored_at(table)}}}"
+    # A load that was cut off may have staged a file twice, and lack another one. Ids of books may repeat.
+    ids = "count(DISTINCT {id})" if key_of(table) == ("id",) and table not in _STORED_AT else "count(*)"
+    before = staging.template(table, f"SELECT {column}, count(*), {ids} FROM")
+    with suppress(DatabaseUndefinedRelation, ValueError):  # another load may have dropped it; or it is no time
+        found = [*staging.stream(before, table, staging.template(table, f"GROUP BY {column}"))]
+        return len(found) == len(counts) and all(
+            any(_is_same(time, at) and (rows, distinct) == (n, n) for time, rows, distinct in found)
+            for at, n in counts.items()
+        )
+    return False
+
+
+def _is_same(time: object, at: datetime) -> bool:
+    """Returns whether a time is the same in some time zone: drivers may take a time without one for another zone's."""
+    if not isinstance(time, str | datetime):
+        return False
+    return (parse_time(time) - at + _LOST_DIGITS) % timedelta(minutes=15) <= 2 * _LOST_DIGITS
+
+
+def _count(dataset: Dataset, table: str, at: datetime) -> int:
+    column = f"{{{_stored_at(table)}}}"
+    before = dataset.template(table, "SELECT count(*) FROM")
+    within = dataset.template(table, f"WHERE {column} >= %s AND {column} <= %s")
+    [(stored,)] = dataset.stream(before, table, within, (at - _LOST_DIGITS, at + _LOST_DIGITS))
+    return int(stored)
+
+
+def _stored_at(table: str) -> str:
+    return _STORED_AT.get(table, "uuid_ts")
 
 
 def _write(pipeline: dlt.Pipeline, noted: Mapping[str, _Noted]) -> None:
@@ -192,8 +282,8 @@ def _text(noted: _Noted) -> list[Any]:
     return [*text, sorted(noted.meanwhile)] if noted.meanwhile else text
 
 
-def _read(pipeline: dlt.Pipeline) -> dict[str, _Noted]:
-    path = Path(pipeline.working_dir, _FILE)
+def _read(working_folder: str | Path) -> dict[str, _Noted]:
+    path = Path(working_folder, _FILE)
     try:
         return {load_id: _noted(*each) for load_id, each in json.loads(path.read_bytes()).items()}
     except FileNotFoundError:

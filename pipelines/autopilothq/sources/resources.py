@@ -18,6 +18,7 @@ from ..warehouses.dlt_internals import resources as dlt_resources
 from ..warehouses.dlt_internals.caching import cache_repeated_work
 from ..warehouses.native import TABLE_HINTS
 from . import user_hints
+from .earlier_load import complete_only_whole_loads
 from .load import Load, run_load
 from .origin import Origin
 from .plan import LoadSettings
@@ -112,6 +113,7 @@ def resources(origin: Origin[Any], settings: LoadSettings) -> list[DltResource]:
     """
     dlt_resources.record_extractions()
     cache_repeated_work()
+    complete_only_whole_loads()
     loads = SourceLoads(origin, settings)
     names = (*origin.tables, *(book.name for book in BOOKS))
     return [_others(loads) if name == EVENTS_RESOURCE else _resource(loads, _table(name)) for name in names]

@@ -1,9 +1,10 @@
 """dlt's destinations: undocumented attributes and methods of their clients and jobs, and hooks for subclasses."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cache, partial, wraps
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import dlt
@@ -14,12 +15,12 @@ from dlt.common.configuration.container import Container
 from dlt.common.configuration.specs.config_section_context import ConfigSectionContext
 from dlt.common.data_types import TDataType
 from dlt.common.destination import Destination
-from dlt.common.destination.client import JobClientBase, LoadJob, WithStateSync
+from dlt.common.destination.client import JobClientBase, LoadJob, WithStagingDataset, WithStateSync
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.runtime.collector_base import Collector
 from dlt.common.schema.typing import TColumnSchema, TColumnType, TTableSchemaColumns
-from dlt.common.storages.load_package import ParsedLoadJobFileName
+from dlt.common.storages.load_package import PackageStorage, ParsedLoadJobFileName
 from dlt.common.storages.load_storage import LoadItemStorage
 from dlt.common.typing import is_optional_type
 from dlt.destinations.impl.duckdb.configuration import DuckDbConnectionPool
@@ -177,6 +178,38 @@ def enter_before_loading(
             load(step, load_id, schema)
 
     setattr(Load, "load_single_package", within)  # noqa: B010
+
+
+@cache
+def check_before_completing(is_whole: Callable[[JobClientBase, Path, str, Mapping[str, list[Path]]], bool]) -> None:
+    """Patches dlt, once per process, to complete a load only if `is_whole`; any other ends as one that is aborted.
+
+    That gets a client, the pipeline's working folder, the load's id, and its files by the table for which they were
+    staged. dlt does not record aborted loads in `_dlt_loads`.
+    """
+    complete = Load.complete_package
+
+    @wraps(complete)
+    def checked(step: Load, load_id: str, schema: Schema, aborted: bool = False) -> None:
+        if not aborted:
+            client = step.get_destination_client(schema)
+            folder = Path(step.load_storage.storage.storage_path).absolute().parent
+            aborted = not is_whole(client, folder, load_id, _staged_files(step, load_id, client))
+        complete(step, load_id, schema, aborted)
+
+    setattr(Load, "complete_package", checked)  # noqa: B010
+
+
+def _staged_files(step: Load, load_id: str, client: JobClientBase) -> dict[str, list[Path]]:
+    packages = step.load_storage.normalized_packages
+    done = packages.get_job_state_folder_path(load_id, PackageStorage.COMPLETED_JOBS_FOLDER)
+    files: dict[str, list[Path]] = {}
+    for path in sorted(Path(packages.storage.make_full_path(done)).iterdir()):
+        job = ParsedLoadJobFileName.parse(path.name)
+        if job.file_format not in ("sql", "reference"):  # which come after the files
+            files.setdefault(job.table_name, []).append(path)
+    staged = client.should_load_data_to_staging_dataset if isinstance(client, WithStagingDataset) else None
+    return {table: paths for table, paths in files.items() if staged is not None and staged(table)}
 
 
 def client_of(job: LoadJob) -> Any:
