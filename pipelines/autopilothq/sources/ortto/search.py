@@ -8,7 +8,9 @@ activities and compare them here; take everyone.
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 from ...clients.ortto import MOST_FIELDS
@@ -31,7 +33,7 @@ WAYS: Mapping[str | None, str] = {
     MATCHED: "a list, compared with everyone",
 }
 """The ways in which people are found, in words for a user."""
-_SECOND_DIGITS = 11  # a number with at most so many digits is in seconds, not milliseconds
+_MILLISECONDS = 10**11  # a smaller number is in seconds: as milliseconds, it would be before 1974
 
 
 class Found(NamedTuple):
@@ -197,6 +199,8 @@ def found_person(kept: Any, begun: datetime) -> Found:
 
 def activity_time(value: Any) -> datetime | None:
     """Returns a time given in ISO 8601, or as a number of seconds or milliseconds; None if it cannot be read."""
-    if isinstance(value, JsonNumber) and value.isdigit() and len(value) <= _SECOND_DIGITS:
-        value = JsonNumber(f"{value}000")
+    if isinstance(value, JsonNumber):
+        with suppress(ArithmeticError):  # of an exponent that no time has
+            number = Decimal(value)
+            value = JsonNumber(number * 1000) if abs(number) < _MILLISECONDS else value
     return read_time(value)
