@@ -2,6 +2,7 @@
 
 from datetime import date, time
 from decimal import Decimal
+from math import inf
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -46,6 +47,7 @@ NESTED = [
     {"name": "first_link", "type": ["null", "Link"]},
     {"name": "counts", "type": ["null", {"type": "map", "values": "long"}]},
     {"name": "mixed", "type": ["null", "long", "string"]},
+    {"name": "odd", "type": ["null", {"type": "array", "items": ["double", "bytes", FIELDS["opened_on"]]}]},
 ]
 SCHEMA = {
     "type": "record",
@@ -63,7 +65,7 @@ FIRST = {
     "local_at": at("2019-03-01 10:00:00").replace(tzinfo=None),
     "plan": "pro", "raw": b"caf\xc3\xa9 \xff", "_empty": None, "mixed": 7,
     "links": [{"url": "https://example.com/\u00e9", "cost": Decimal("0.10"), "at": at("2019-03-01 10:00:00")}, {}],
-    "first_link": {"url": "x"}, "counts": {"b": 2, "a": 1},
+    "first_link": {"url": "x"}, "counts": {"b": 2, "a": 1}, "odd": [0.5, inf, b"\xff", date(2019, 3, 1)],
 }  # fmt: skip
 EXPECTED: Row = {
     "id": "a1", "received_at": at("2019-03-01 10:00:00.123456"), "user_id": "u1", "event": "email_opened",
@@ -75,6 +77,7 @@ EXPECTED: Row = {
     "links": '[{"url":"https://example.com/\u00e9","cost":0.100000000,"at":"2019-03-01T10:00:00.000000Z"},'
              '{"url":null,"cost":null,"at":null}]',
     "first_link": '{"url":"x","cost":null,"at":null}', "counts": '{"b":2,"a":1}',
+    "odd": r'[0.5,"inf","\\xff","2019-03-01"]',
 }  # fmt: skip
 
 

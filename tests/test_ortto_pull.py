@@ -410,6 +410,9 @@ def test_a_kind_without_a_name_is_requested_by_its_id() -> None:
     assert requested_kinds("activities", ["act:cm:z"], names) == [*USUAL, "act:cm:z"]
     with pytest.raises(InvalidSetting, match=r"Trial \(act:cm:y\), act:cm:z\.$"):
         requested_kinds("activities", ["Orders"], names)
+    with pytest.raises(InvalidSetting, match=r"no activity '\?'"):
+        requested_kinds("activities", ["?"], names)
+    assert requested_kinds("activities", ["custom"], {}) == USUAL
 
 
 def test_only_kinds_of_selected_tables_are_asked_for() -> None:
@@ -458,6 +461,7 @@ def test_pages_in_another_order_are_all_read(pages: tuple[list[Any], ...]) -> No
 def test_one_person_in_another_order_has_all_pages_of_others_read() -> None:
     order = ActivityOrder()
     read(order, 3.5, page(2, 1))
+    read(order, 3.5, page(1, None))
     assert read(order, 3.5, page(1, 5), page(6, 7)) == 2
 
 

@@ -96,6 +96,8 @@ BAD = contact(
     custom_fields=[
         {"kind": "size", "value": "tall", "fieldType": "float"},
         {"kind": "born", "value": "a summer", "fieldType": "date"},
+        "red",
+        {"value": 1},
     ],
 )
 TYPED = contact(
@@ -122,8 +124,12 @@ ANSWERS: list[list[list[Any]]] = [
     [
         [
             BAD, "no contact", None, {"Email": "nobody@example.com"}, 7,
-            TYPED, contact(62, Score=2.5, LinkedIn="in/b"),
-            contact(71, Phone="1"), contact(72, Phone="2", New=True),
+            TYPED,
+            contact(
+                62, Score=2.5, LinkedIn="in/b", lists=[], mail_clicked=[], employeesRange={},
+                custom_fields={"kind": "Plan", "value": "a"},
+            ),
+            contact(71, Phone="1", custom_fields=7), contact(72, Phone="2", New=True),
             contact(81, mail_opened=OPENED),
         ],
         [contact(82, mail_opened=OPENED)],
@@ -181,9 +187,12 @@ def test_bad_values_leave_their_rows_and_bad_contacts_are_rejected(scanned: list
     assert sorted(tuple(discard[name] for name in names) for discard in found["_discards"]) == sorted([
         ("contacts", "person_1", "created_at", '"yesterday"', "not_a_time"),
         ("contacts", "person_1", "custom_born", '"a summer"', "not_a_time"),
+        ("contacts", "person_1", "custom_fields", '"red"', "does_not_fit"),
+        ("contacts", "person_1", "custom_fields", '{"value":1}', "does_not_fit"),
         ("contacts", "person_1", "custom_size", '"tall"', "does_not_fit"),
         ("contacts", "person_1", "mail_clicked", "7", "does_not_fit"),
         ("contacts", "person_1", "unsubscribed", '"perhaps"', "does_not_fit"),
+        ("contacts", "person_71", "custom_fields", "7", "does_not_fit"),
         ("email_opened", opened["id"], "timestamp", '"soon"', "not_a_time"),
     ])  # fmt: skip
     rejects = [(row["reason"], row["raw"]) for row in sorted(found["_rejects"], key=lambda row: row["line"])]
@@ -193,7 +202,7 @@ def test_bad_values_leave_their_rows_and_bad_contacts_are_rejected(scanned: list
         ("no_id", '{"Email":"nobody@example.com"}'),
         ("not_an_object", "7"),
     ]
-    assert (report.lines, report.stored, report.rejected, report.discards) == (5 + 2, 1 + 2, 4, 6)
+    assert (report.lines, report.stored, report.rejected, report.discards) == (5 + 2, 1 + 2, 4, 9)
 
     again = scanned[1].tables
     assert [row for row in again["_discards"] if row["row_id"] != "person_61"] == found["_discards"]
@@ -298,7 +307,15 @@ def test_a_contacts_columns_are_typed_for_all_notations_of_dates(scanned: list[S
             "custom_untyped": datetime(2019, 3, 1, tzinfo=UTC),
         }
         | when,
-        {"contact_id": "person_62", "email": "62@example.com", "score": 2.5, "linked_in": "in/b"} | when,
+        {
+            "contact_id": "person_62",
+            "email": "62@example.com",
+            "score": 2.5,
+            "linked_in": "in/b",
+            "lists": "[]",
+            "custom_plan": "a",
+        }
+        | when,
     ]
     names = list(found[0])
     assert names[:3] == ["contact_id", "received_at", "uuid_ts"]
@@ -410,12 +427,12 @@ def test_the_whole_of_a_made_up_account() -> None:
 
 def test_only_what_is_selected_is_asked_for() -> None:
     with FakeAutopilot(contacts=3) as server:
-        for only, paths in [
-            (["lists", "triggers"], ["/lists", "/triggers"]),
-            (["email_opened"], ["/contacts"]),
+        for only, paths, words in [
+            (["lists", "triggers"], ["/lists", "/triggers"], {"user_id_field": "User"}),
+            (["email_opened"], ["/contacts"], {}),
         ]:
             server.requests.clear()
-            scan(server, *only)
+            scan(server, *only, **words)
             assert sorted(request.path for request in server.requests) == paths
             assert set(only) <= set(tables())
 
@@ -430,6 +447,8 @@ def test_a_dataset_that_also_has_an_archive_causes_a_warning(server: FakeAutopil
     answer(server, [contact(1)])
     [warning] = scan(server, "tracks", into_tables=False).warnings
     assert warning.endswith("Say where they end: --until 2019-03-01T12:00:00Z")
+    pipeline().abort_packages()
+    assert scan(server, "lists", into_tables=False).warnings == []  # of which no row is an event
 
 
 def test_a_user_id_field_that_the_account_does_not_have_is_told(scanned: list[Scanned]) -> None:
