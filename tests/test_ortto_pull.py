@@ -443,6 +443,7 @@ def test_pages_end_where_old_activities_begin() -> None:
     assert read(ActivityOrder(), 3.5, *falling) == 2
     assert read(ActivityOrder(), None, *falling) == 3
     assert read(ActivityOrder(), 9, *falling) == 3
+    assert read(ActivityOrder(), 3.5, page(1, 2), page(4, 4), page(5, 6)) == 2
 
 
 @pytest.mark.parametrize(
