@@ -102,6 +102,17 @@ def test_people_who_leave_while_pages_are_read_shift_the_others(server: FakeOrtt
     assert len(set(ids)) == 1100
 
 
+def test_pages_without_a_cursor_go_on_by_their_offset(server: FakeOrtto) -> None:
+    server.order("POST", "/person/get", content={"contacts": [], "has_more": True, "next_offset": 7})
+    server.order("POST", "/person/get", content={"contacts": [], "has_more": False}, times=2)
+    query = Query(["str::email"])
+    with account(server) as client:
+        assert [page.bookmark for page in query.pages(client, None)] == ["7 ", None]
+        assert [page.bookmark for page in query.pages(client, "7 ")] == [None]
+    again = {"limit": 500, "offset": 7, "fields": ["str::email"]}
+    assert [of.body for of in server.requests] == [again | {"offset": 0}, again, again]
+
+
 def test_of_many_fields_a_person_without_an_id_that_is_one_has_the_first(server: FakeOrtto) -> None:
     server.account.custom_fields |= dict.fromkeys((f"str:cm:f{number:03}" for number in range(200)), ("F", "text"))
     server.order(
