@@ -429,12 +429,12 @@ def test_the_whole_of_a_made_up_account() -> None:
 
 def test_only_what_is_selected_is_asked_for() -> None:
     with FakeAutopilot(contacts=3) as server:
-        for only, paths, words in [
-            (["lists", "triggers"], ["/lists", "/triggers"], {"user_id_field": "User"}),
-            (["email_opened"], ["/contacts"], {}),
+        for only, paths, field in [
+            (["lists", "triggers"], ["/lists", "/triggers"], "User"),
+            (["email_opened"], ["/contacts"], None),
         ]:
             server.requests.clear()
-            scan(server, *only, **words)
+            scan(server, *only, user_id_field=field)
             assert sorted(request.path for request in server.requests) == paths
             assert set(only) <= set(tables())
 
